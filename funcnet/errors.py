@@ -1,0 +1,110 @@
+"""Errors: who, the rule with its names and numbers, what came, and where in the net.
+
+Every message has the form ``who: rule, got what``; each combinator that an error passes on its way out adds a note::
+
+    ValueError: Linear(in_features=4, out_features=3): the last axis of x must be in_features=4, got x of shape (8, 5)
+      in serial, layer 2
+
+The validators below are for ``attrs.field(validator=...)``: they judge a value's fields when it is made.
+"""
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+from torch import Tensor
+
+Validator = Callable[[Any, Any, Any], None]
+
+
+def describe(value: object) -> str:
+    """Say in a few words what came: a tensor by its shape and dtype, a container by its type and length."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    if isinstance(value, dict):
+        return "a dict with the keys " + ", ".join(map(repr, value)) if value else "an empty dict"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return repr(value)
+
+
+def wrong(who: object, rule: str, got: object) -> ValueError:
+    """Make the error for a value that breaks a rule; ``got`` is described unless it is already words."""
+    return ValueError(f"{who}: {rule}, got {got if isinstance(got, str) else describe(got)}")
+
+
+def located(error: Exception, where: str) -> None:
+    """Add to an error on its way out where in the net it passed, for example ``serial, layer 2``."""
+    error.add_note(f"  in {where}")
+
+
+def _refuse(value: object, name: str, rule: str, got: Any) -> ValueError:
+    return ValueError(f"{type(value).__name__}: {name} must be {rule}, got {got!r}")
+
+
+def is_whole(value: object) -> bool:
+    """Tell whether a value is an integer that is not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a finite real number that is not a bool."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def whole(at_least: int) -> Validator:
+    """Make a validator for a whole number with a lower bound."""
+
+    def validate(value: Any, attribute: Any, got: Any) -> None:
+        if not is_whole(got) or got < at_least:
+            raise _refuse(value, attribute.name, f"a whole number of at least {at_least}", got)
+
+    return validate
+
+
+def number(
+    at_least: float = -math.inf, *, below: float = math.inf, at_most: float = math.inf, above: float = -math.inf
+) -> Validator:
+    """Make a validator for a finite number between bounds."""
+    bounds = [f"at least {at_least}"] * (at_least > -math.inf) + [f"above {above}"] * (above > -math.inf)
+    bounds += [f"at most {at_most}"] * (at_most < math.inf) + [f"below {below}"] * (below < math.inf)
+    rule = " ".join(["a finite number", " and ".join(bounds)]).strip()
+
+    def validate(value: Any, attribute: Any, got: Any) -> None:
+        if not is_number(got) or not (at_least <= got <= at_most and above < got < below):
+            raise _refuse(value, attribute.name, rule, got)
+
+    return validate
+
+
+def one_of(*choices: object) -> Validator:
+    """Make a validator for a choice among names."""
+    rule = "one of " + ", ".join(map(repr, choices))
+
+    def validate(value: Any, attribute: Any, got: Any) -> None:
+        if got not in choices:
+            raise _refuse(value, attribute.name, rule, got)
+
+    return validate
+
+
+def instances(kind: type | tuple[type, ...], rule: str) -> Validator:
+    """Make a validator for a value, or each entry of a tuple, being of a type; ``rule`` says it in words."""
+
+    def validate(value: Any, attribute: Any, got: Any) -> None:
+        for entry in got if isinstance(got, tuple) else (got,):
+            if not isinstance(entry, kind):
+                raise _refuse(value, attribute.name, rule, entry)
+
+    return validate
+
+
+def flag(value: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that must be ``True`` or ``False``."""
+    if not isinstance(got, bool):
+        raise _refuse(value, attribute.name, "True or False", got)
+
+
+size = whole(1)
+"""Validate a count of features, channels or steps: a whole number of at least 1."""

@@ -1,0 +1,183 @@
+"""The contract: a layer is a frozen value with three pure functions, and what each of them promises.
+
+    init(rng) -> params                        fresh parameters
+    apply(params, x) -> (y, cache)             forward
+    vjp(params, cache, gy) -> (gparams, gx)    backward: gy in, the gradients of params and of x out
+
+Params, gradients and caches are trees (``funcnet.tree``); x and y are tensors, or tuples of them. The laws, which
+``funcnet.testing.check_laws`` tries on any layer:
+
+1.  Transpose. ``vjp`` is the exact transpose of the derivative J of ``apply``: ⟨gy, J v⟩ = ⟨vjp(gy), v⟩ for all v.
+2.  Linear. ``vjp`` is linear in ``gy``, so ``vjp(0) = 0``.
+3.  Pure. The same arguments give the same bits; no argument is written to; no other state is read.
+4.  Structure. ``gparams`` mirrors ``params`` and ``gx`` mirrors ``x``, leaf by leaf, in shape, dtype and device; a leaf that is
+    not trained (a running statistic, a label) has ``None``.
+5.  Rows. A row alone gives what it gives in a batch, unless ``mixes_batch``; an empty batch works.
+6.  Strides. Non-contiguous and expanded ``x`` and ``gy`` give the same numbers.
+7.  Halves. ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` the first half of ``apply``.
+8.  Transforms. All of it works unchanged under ``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device.
+9.  Value. ``eval(repr(layer)) == layer``, equal layers hash alike, and a layer pickles.
+
+Layers, losses, optimizers, schedules and initializers are all values: frozen, and made of numbers, strings, tuples, functions
+and other values; never of tensors. Two equal values are interchangeable, but they are not the same weights.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Self, TypeVar, overload
+
+import attrs
+from attrs import field
+from torch import Tensor
+from typing_extensions import dataclass_transform
+
+from funcnet import tree
+from funcnet.errors import describe, wrong
+from funcnet.random import Key
+from funcnet.tree import Tree
+
+Params = Any
+"""A tree of tensors: a dict by name for a layer, a tuple or dict of children's params for a combinator."""
+
+Cache = Any
+"""A tree with just what ``vjp`` needs; it may alias inputs and outputs, and copies neither."""
+
+_T = TypeVar("_T")
+
+
+@overload
+def frozen(cls: type[_T]) -> type[_T]: ...
+@overload
+def frozen(*, eq: bool = True) -> Callable[[type[_T]], type[_T]]: ...
+@dataclass_transform(frozen_default=True, field_specifiers=(field, attrs.field))
+def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
+    """Make a class of frozen values (``attrs.frozen``) that keeps the ``repr`` it inherits."""
+    return attrs.frozen(cls, repr=False, eq=eq)
+
+
+class Value:
+    """A frozen value, whose ``repr`` is the call that makes it, with the arguments that are not defaults."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = [(f.name, getattr(self, f.name), f.default) for f in getattr(type(self), "__attrs_attrs__", ()) if f.init]
+        words = [
+            f"{name.lstrip('_')}={value!r}"
+            for name, value, default in shown
+            if value != default or type(value) is not type(default)
+        ]
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the value with other fields: ``SGD(lr=0.1).replace(lr=0.2)``."""
+        return attrs.evolve(self, **changes)  # type: ignore[misc]  # every subclass is made by frozen
+
+
+class Layer(Value, ABC):
+    """A frozen value with ``init``, ``apply`` and ``vjp``; subclass it with ``@funcnet.frozen`` to make a layer of your own."""
+
+    __slots__ = ()
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether ``apply`` takes a key as third argument; it then refuses to run without one."""
+        return False
+
+    @property
+    def mixes_batch(self) -> bool:
+        """Whether a row of the output depends on other rows of the batch, as with batch statistics."""
+        return False
+
+    def init(self, rng: Key | int) -> Params:
+        """Make fresh parameters from a key or an int seed; ``{}`` for a layer without any."""
+        return {}
+
+    @abstractmethod
+    def apply(self, params: Params, x: Any) -> tuple[Any, Cache]:
+        """Return the output, and what ``vjp`` will need."""
+
+    @abstractmethod
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        """Return the gradients of the parameters and of the input, from that of the output."""
+
+    def __call__(self, params: Params, x: Any, *rng: Key | int) -> Any:
+        """Return the output alone, for prediction."""
+        return self.apply(params, x, *rng)[0]
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        """Return the parameters' half of ``vjp``; a layer overrides it where the other half can be saved."""
+        return self.vjp(params, cache, gy)[0]
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        """Return the input's half of ``vjp``; a layer overrides it where the other half can be saved."""
+        return self.vjp(params, cache, gy)[1]
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        """Fold the batch statistics in ``cache`` into the running ones; the very same ``params`` where there are none."""
+        return params
+
+    def inference(self) -> "Layer":
+        """Return the layer for evaluation, which fits the same params."""
+        return self
+
+    def _shapes(self) -> dict[str, tuple[int, ...]] | None:
+        """Return the names and shapes that ``params`` must have, for explaining an error; ``None`` where no rule is known."""
+        return {}
+
+    def _fault(self, x: Any) -> str | None:
+        """Return the rule that ``x`` breaks, for explaining an error; ``None`` where it breaks none."""
+        return None
+
+
+def explained(layer: Layer, params: Params, x: Any, error: Exception) -> Exception:
+    """Turn a kernel's error into ours: params that do not fit first, then the rule that x breaks, then dtypes; else as it was.
+
+    Called on the failing path only, so that the checks cost a working step nothing.
+    """
+    shapes = layer._shapes()
+    if shapes is not None and _shapes_of(params) != shapes:
+        return wrong_params(layer, params)
+    rule = layer._fault(x)
+    if rule:
+        return wrong(layer, rule, _brief(x))
+    want, got = _dtypes(params), _dtypes(x)
+    if want and got and want != got:
+        return wrong(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got))
+    return error
+
+
+def wrong_params(layer: Layer, params: Params) -> Exception:
+    """Make the error for params that are not this layer's."""
+    shapes = layer._shapes() or {}
+    rule = "params must be a dict of " + _worded(shapes) if shapes else "params must be an empty dict"
+    return wrong(layer, rule, _worded(_shapes_of(params)) if isinstance(params, dict) and params else describe(params))
+
+
+def _shapes_of(params: Params) -> dict[str, Any] | None:
+    if not isinstance(params, dict):
+        return None
+    return {name: tuple(leaf.shape) if isinstance(leaf, Tensor) else describe(leaf) for name, leaf in params.items()}
+
+
+def _worded(shapes: dict[str, Any] | None) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in (shapes or {}).items())
+
+
+def _dtypes(values: Tree) -> set[Any]:
+    return {leaf.dtype for leaf in tree.leaves(values) if isinstance(leaf, Tensor) and leaf.dim() > 0}
+
+
+def _listed(dtypes: set[Any]) -> str:
+    return ", ".join(sorted(map(str, dtypes)))
+
+
+def _brief(x: Any) -> str:
+    return f"x of shape {tuple(x.shape)}" if isinstance(x, Tensor) else describe(x)
+
+
+def floating(layer: Layer, x: Tensor) -> Tensor:
+    """Return x, which must be a floating tensor, as it is."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise wrong(layer, "x must be a floating tensor", x)
+    return x

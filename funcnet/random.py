@@ -1,0 +1,158 @@
+"""Randomness as data: a key is a 0-d int64 tensor, and every draw is a pure function of a key.
+
+The generator is SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators", figure 17): draw
+number i of a key is mix(key + i γ), i = 1, 2, ..., with γ = 0x9E3779B97F4A7C15 and, on 64-bit words,
+
+    mix(z):  z ← (z ⊕ z>>30) · 0xBF58476D1CE4E5B9;  z ← (z ⊕ z>>27) · 0x94D049BB133111EB;  z ⊕ z>>31
+
+All of it is tensor arithmetic, so a key gives the same bits on every device, in eager and compiled code and under ``vmap``.
+The same key gives the same draw every time: ``split`` it, or ``fold_in`` a number, to get others.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import is_whole, wrong
+
+Key = Tensor
+"""A 0-d int64 tensor."""
+
+
+def _signed(word: int) -> int:
+    """Read an unsigned 64-bit word as the int64 with the same bits."""
+    word &= 0xFFFFFFFFFFFFFFFF
+    return word - (1 << 64) if word >> 63 else word
+
+
+_GAMMA = _signed(0x9E3779B97F4A7C15)
+_M1, _M2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+# The golden-ratio and π words keep the keys made by split and by fold_in, and a key's own draws, apart from each other.
+_SPLIT, _FOLD = _signed(0x243F6A8885A308D3), _signed(0x13198A2E03707344)
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Shift right and fill with zeros (torch's own shift copies the sign)."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _M1
+    z = (z ^ _shift(z, 27)) * _M2
+    return z ^ _shift(z, 31)
+
+
+def key(seed: int) -> Key:
+    """Make a key from a seed, any whole number; seeds that differ by a multiple of 2⁶⁴ give the same key."""
+    if not is_whole(seed):
+        raise wrong("key", "the seed must be a whole number", seed)
+    return torch.tensor(_signed(int(seed)), dtype=torch.int64)
+
+
+def as_key(rng: Key | int) -> Key:
+    """Return a key as it is, and make one from an int seed."""
+    if isinstance(rng, Tensor) and rng.dtype is torch.int64 and rng.dim() == 0:
+        return rng
+    if is_whole(rng):
+        return key(int(rng))
+    raise wrong("rng", "it must be a key, fn.key(seed), or an int seed", rng)
+
+
+def split(rng: Key | int, n: int = 2) -> Tensor:
+    """Make n independent keys, as an int64 tensor that unpacks into them."""
+    rng = as_key(rng)
+    return fold_in(rng ^ _SPLIT, torch.arange(n, device=rng.device))
+
+
+def fold_in(rng: Key | int, data: int | Tensor) -> Key:
+    """Make the key that belongs to a number (a step, a layer's position); an int64 tensor of numbers makes a key for each."""
+    rng = as_key(rng)
+    word = data.to(rng.device, torch.int64) if isinstance(data, Tensor) else key(data).to(rng.device)
+    return _mix(_mix(rng + _FOLD) ^ _mix(word + _GAMMA))
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    return math.prod(shape)
+
+
+def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
+    """Draw 64 random bits for each element, as int64."""
+    rng = as_key(rng)
+    counters = torch.arange(1, _numel(shape) + 1, device=rng.device) * _GAMMA
+    return _mix(counters + rng).reshape(shape)
+
+
+def _half_bits(rng: Key | int, shape: tuple[int, ...]) -> Tensor:
+    """Draw 32 random bits for each element, as int32: each 64-bit draw serves two."""
+    count = _numel(shape)
+    return bits(rng, ((count + 1) // 2,)).view(torch.int32)[:count].reshape(shape)
+
+
+_DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
+
+
+def _digits(dtype: torch.dtype) -> int:
+    """Count the binary digits of a floating type's significand."""
+    if dtype not in _DIGITS:
+        raise wrong("random", "the dtype must be a floating one of " + ", ".join(map(str, _DIGITS)), dtype)
+    return _DIGITS[dtype]
+
+
+def _fractions(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype, digits: int) -> Tensor:
+    """Draw multiples of 2^-digits, 0 ≤ u < 1."""
+    if dtype is torch.float64:
+        return _shift(bits(rng, shape), 64 - digits).to(dtype) * 2.0**-digits
+    words = (_half_bits(rng, shape) >> (32 - digits)) & ((1 << digits) - 1)
+    return words.to(dtype) * 2.0**-digits
+
+
+def uniform(
+    rng: Key | int, shape: tuple[int, ...] = (), low: float = 0.0, high: float = 1.0, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Draw from low ≤ x < high evenly, with every binary digit of the dtype random."""
+    dtype = dtype or torch.get_default_dtype()
+    return _fractions(rng, shape, dtype, _digits(dtype)) * (high - low) + low
+
+
+def _open(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Draw from 0 < u < 1, symmetric about ½: (i + ½) 2^-digits, with one digit fewer so that the half is exact."""
+    digits = _digits(dtype) - 1
+    return _fractions(rng, shape, dtype, digits) + 0.5 * 2.0**-digits
+
+
+def normal(
+    rng: Key | int, shape: tuple[int, ...] = (), mean: float = 0.0, std: float = 1.0, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Draw from the normal distribution: mean + std √2 erf⁻¹(2u - 1)."""
+    u = _open(rng, shape, dtype or torch.get_default_dtype())
+    return torch.erfinv(2 * u - 1) * (std * math.sqrt(2)) + mean
+
+
+def truncated_normal(
+    rng: Key | int,
+    shape: tuple[int, ...] = (),
+    mean: float = 0.0,
+    std: float = 1.0,
+    low: float = -2.0,
+    high: float = 2.0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Draw from the normal distribution on condition that low ≤ x ≤ high, by inverting its distribution function."""
+    below, above = (math.erf((bound - mean) / std / math.sqrt(2)) for bound in (low, high))
+    u = _open(rng, shape, dtype or torch.get_default_dtype())
+    draw = torch.erfinv(below + (above - below) * u) * (std * math.sqrt(2)) + mean
+    return draw.clamp(low, high)
+
+
+def bernoulli(rng: Key | int, shape: tuple[int, ...] = (), p: float = 0.5) -> Tensor:
+    """Draw ``True`` with probability p (to within 2⁻³²), as bool: a 32-bit word below p 2³²."""
+    threshold = round(p * 2**32) - 2**31
+    if threshold >= 2**31:  # beyond every int32, where a comparison would overflow
+        return torch.ones(shape, dtype=torch.bool, device=as_key(rng).device)
+    return _half_bits(rng, shape) < threshold
+
+
+def permutation(rng: Key | int, n: int) -> Tensor:
+    """Draw an order of 0 ... n-1, each as likely as any other, as int64: the order of n random words."""
+    return torch.argsort(bits(rng, (n,)), stable=True)

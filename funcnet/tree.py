@@ -1,0 +1,290 @@
+"""Trees: params, gradients, caches and optimizer states are dicts and tuples of tensors, nested as one likes.
+
+A node is a dict, a tuple (a named one too) or a list; all else is a leaf. A leaf has a path, its keys and positions joined
+by dots: ``"0.weight"``. A ``None`` leaf is an absent tensor, and every function passes over it: ``leaves``, ``names`` and the
+sums leave it out, ``map`` keeps it as it is. Functions of two trees match dicts by key, whatever their order, and raise
+``ValueError`` with the first path where the trees disagree.
+"""
+
+from builtins import map as _each
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import describe, wrong
+
+Tree = Any
+"""A tensor, ``None``, or a dict, tuple or list of trees."""
+
+_NODES = (dict, tuple, list)
+
+
+def _rebuild(like: Tree, children: Iterator[Tree]) -> Tree:
+    """Make a node of the kind and keys of ``like`` from its children."""
+    if isinstance(like, dict):
+        return dict(zip(like, children, strict=True))
+    return type(like)(*children) if hasattr(like, "_fields") else type(like)(children)
+
+
+def _children(tree: Tree) -> Any:
+    return tree.values() if isinstance(tree, dict) else tree
+
+
+def _items(tree: Tree) -> list[tuple[str, Tree]]:
+    return [(str(key), child) for key, child in (tree.items() if isinstance(tree, dict) else enumerate(tree))]
+
+
+def _is_node(kind: type) -> bool:
+    """Tell a node by its type; the usual ones first, since this is asked of every leaf in every step."""
+    return kind is dict or kind is tuple or (kind is not Tensor and issubclass(kind, _NODES))
+
+
+def _same_kind(one: Tree, other: Tree) -> bool:
+    return type(one) is type(other) or (isinstance(one, dict) and isinstance(other, dict))
+
+
+def _fill(tree: Tree, out: list[Any]) -> list[Any]:
+    """Append every leaf, the absent ones too."""
+    for child in tree.values() if type(tree) is dict else _children(tree):
+        if _is_node(type(child)):
+            _fill(child, out)
+        else:
+            out.append(child)
+    return out
+
+
+def _fill_like(like: Tree, tree: Tree, out: list[Any]) -> list[Any]:
+    """Append the leaves of ``tree`` in the order of ``like``; raise ``LookupError`` where they disagree."""
+    if not _same_kind(like, tree) or len(tree) != len(like):
+        raise LookupError
+    for key, one in like.items() if isinstance(like, dict) else enumerate(like):
+        other = tree[key]
+        if _is_node(type(one)):
+            _fill_like(one, other, out)
+        elif _is_node(type(other)):
+            raise LookupError
+        else:
+            out.append(other)
+    return out
+
+
+def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
+    """Flatten trees of one structure side by side, absent leaves included, in the first's order; ``fill`` is the way back."""
+    if not isinstance(tree, _NODES):
+        tree, rest = (tree,), tuple((other,) for other in rest)
+    try:
+        return [_fill(tree, []), *[_fill_like(tree, other, []) for other in rest]]
+    except LookupError:
+        raise _disagreement(tree, rest) from None
+
+
+def fill(tree: Tree, leaves: Iterator[Any]) -> Tree:
+    """Put other leaves, taken in order, into the places of a tree's leaves."""
+    if type(tree) is dict:
+        return {key: fill(child, leaves) if _is_node(type(child)) else next(leaves) for key, child in tree.items()}
+    if type(tree) is tuple:
+        return tuple([fill(child, leaves) if _is_node(type(child)) else next(leaves) for child in tree])
+    return _rebuild(tree, iter([fill(child, leaves) for child in _children(tree)])) if isinstance(tree, _NODES) else next(leaves)
+
+
+def _disagreement(tree: Tree, rest: tuple[Tree, ...]) -> ValueError:
+    where, one, other = next(found for other in rest for found in _differences("", tree, other))
+    return wrong("tree", f"the trees must agree, and at {where!r} one has {describe(one)}", f"{describe(other)} in the other")
+
+
+def _differences(path: str, one: Tree, other: Tree) -> Iterator[tuple[str, Tree, Tree]]:
+    if not isinstance(one, _NODES):
+        if isinstance(other, _NODES):
+            yield path, one, other
+    elif isinstance(one, dict) and isinstance(other, dict):
+        if one.keys() != other.keys():
+            yield path, one, other
+        for key in [key for key in one if key in other]:
+            yield from _differences(_join(path, key), one[key], other[key])
+    elif not _same_kind(one, other) or len(one) != len(other):
+        yield path, one, other
+    else:
+        for key, (a, b) in enumerate(zip(one, other, strict=True)):
+            yield from _differences(_join(path, key), a, b)
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the field's word for it)
+    """Apply ``f`` to every leaf, or to the leaves of several trees at one place; a place where one is absent stays ``None``.
+
+    >>> map(lambda a, b: a + b, {"w": 1, "b": None}, {"b": None, "w": 2})
+    {'w': 3, 'b': None}
+    """
+    rows = zip(*columns(tree, *rest), strict=True)
+    return fill(tree, iter([None if any(leaf is None for leaf in row) else f(*row) for row in rows]))
+
+
+def leaves(tree: Tree) -> list[Any]:
+    """List the leaves that are there, in order."""
+    return [leaf for leaf in columns(tree)[0] if leaf is not None]
+
+
+def structure(tree: Tree) -> Tree:
+    """Return the tree with ``"*"`` for every leaf, absent or not: two trees fit each other when their structures are equal."""
+    return fill(tree, iter(["*"] * len(columns(tree)[0])))
+
+
+def names(tree: Tree) -> dict[str, Any]:
+    """Map each leaf's dotted path to the leaf; the path of a tree that is one leaf is ``""``.
+
+    >>> names(({"weight": 1, "bias": 2}, {}, {"weight": 3}))
+    {'0.weight': 1, '0.bias': 2, '2.weight': 3}
+    """
+    return {path: leaf for path, leaf in _named("", tree) if leaf is not None}
+
+
+def _named(path: str, tree: Tree) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, _NODES):
+        for key, child in _items(tree):
+            yield from _named(_join(path, key), child)
+    else:
+        yield path, tree
+
+
+def _along(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
+    """Map with the path; absent leaves stay."""
+    return fill(tree, iter([None if leaf is None else f(path, leaf) for path, leaf in _named("", tree)]))
+
+
+def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
+    """Build the tree with these named leaves: the way back from ``names``, and from a ``state_dict``.
+
+    With ``like``, the structure (and so every absent leaf and empty node) is that of ``like``. Without it, a node whose keys
+    are all numbers becomes a tuple, with ``{}`` in its gaps, and any other a dict.
+
+    Raises   ``ValueError`` naming the paths that are missing and those that are too many.
+    """
+    if like is None:
+        return _grow(named)
+    wanted = names(like)
+    missing, extra = wanted.keys() - named.keys(), named.keys() - wanted.keys()
+    if missing or extra:
+        raise wrong("from_names", "the names must be those of like", f"missing {sorted(missing)} and unknown {sorted(extra)}")
+    return _along(lambda path, _: named[path], like)
+
+
+def _grow(named: dict[str, Any]) -> Tree:
+    if "" in named and len(named) == 1:
+        return named[""]
+    groups: dict[str, dict[str, Any]] = {}
+    for path, leaf in named.items():
+        head, _, tail = path.partition(".")
+        groups.setdefault(head, {})[tail] = leaf
+    grown = {head: _grow(group) for head, group in groups.items()}
+    if not grown or not all(head.isdecimal() for head in grown):
+        return grown
+    return tuple(grown.get(str(i), {}) for i in range(1 + max(_each(int, grown))))
+
+
+def dot(a: Tree, b: Tree) -> Tensor:
+    """Sum the products of corresponding elements, as a 0-d tensor."""
+    terms = leaves(map(lambda x, y: (x * y).sum(), a, b))
+    return sum(terms[1:], terms[0]) if terms else torch.zeros(())
+
+
+def add(a: Tree, b: Tree) -> Tree:
+    """Add two trees; where a leaf is absent from one, the other's stands."""
+    one, other = columns(a, b)
+    return fill(a, iter([y if x is None else x if y is None else x + y for x, y in zip(one, other, strict=True)]))
+
+
+def scale(tree: Tree, factor: float | Tensor) -> Tree:
+    """Multiply every leaf by a number."""
+    return map(lambda leaf: leaf * factor, tree)
+
+
+def norm(tree: Tree) -> Tensor:
+    """Euclidean norm of all leaves together: √Σ x², a 0-d float64 tensor, so that no float32 overflows in the squares."""
+    parts = [torch.linalg.vector_norm(leaf, dtype=torch.float64) for leaf in leaves(tree)]
+    return torch.linalg.vector_norm(torch.stack(parts)) if parts else torch.zeros((), dtype=torch.float64)
+
+
+def zeros_like(tree: Tree) -> Tree:
+    """Return a tree of zeros with the shapes, dtypes and devices of ``tree``."""
+    return map(torch.zeros_like, tree)
+
+
+def cast(tree: Tree, dtype: torch.dtype) -> Tree:
+    """Convert the floating leaves to ``dtype``; integers (labels, counters) stay."""
+    return map(lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, tree)
+
+
+def to(tree: Tree, device: torch.device | str) -> Tree:
+    """Move every tensor to a device."""
+    return map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def _tensors(tree: Tree) -> list[Tensor]:
+    return [leaf for leaf in leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def size(tree: Tree) -> int:
+    """Count the elements of all tensors."""
+    return sum(leaf.numel() for leaf in _tensors(tree))
+
+
+def nbytes(tree: Tree) -> int:
+    """Count the bytes of all tensors; one that stands in several places counts in each."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in _tensors(tree))
+
+
+def all_finite(tree: Tree) -> Tensor:
+    """Tell, as a 0-d bool tensor, whether no leaf holds a NaN or an infinity."""
+    parts = [torch.isfinite(leaf).all() for leaf in _tensors(tree)]
+    return torch.stack(parts).all() if parts else torch.tensor(True)
+
+
+def equal(a: Tree, b: Tree) -> bool:
+    """Tell whether two trees have the same structure, absent leaves, dtypes, shapes and values; NaN equals nothing."""
+    return structure(a) == structure(b) and all(_each(_same, *columns(a, b)))
+
+
+def _same(x: Any, y: Any) -> bool:
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return x.dtype == y.dtype and x.device == y.device and torch.equal(x, y)
+    return type(x) is type(y) and bool(x == y)
+
+
+def ravel(tree: Tree) -> Tensor:
+    """Join all leaves, in order, into one vector; leaves of several dtypes are promoted to their common one."""
+    parts = [leaf.reshape(-1) for leaf in leaves(tree)]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def unravel(vector: Tensor, like: Tree) -> Tree:
+    """Cut a vector into leaves with the shapes and dtypes of ``like``: ``unravel(ravel(t), t)`` equals ``t``."""
+    if vector.shape != (size(like),):
+        raise wrong("unravel", f"the vector must have the {size(like)} elements of like", vector)
+    pieces = iter(torch.split(vector, [leaf.numel() for leaf in leaves(like)]))
+    return map(lambda leaf: next(pieces).reshape(leaf.shape).to(leaf.dtype), like)
+
+
+def replace(tree: Tree, path: str, leaf: Any) -> Tree:
+    """Return the tree with another leaf at ``path``; ``KeyError`` when there is none."""
+    if path not in dict(_named("", tree)):
+        raise KeyError(f"replace: no leaf at {path!r}; there are {', '.join(names(tree))}")
+    return fill(tree, iter([leaf if at == path else old for at, old in _named("", tree)]))
+
+
+def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]:
+    """Part a tree in two of its structure: the leaves whose path fulfils ``predicate``, and the rest; ``None`` elsewhere."""
+    chosen = _along(lambda path, leaf: leaf if predicate(path) else None, tree)
+    rest = _along(lambda path, leaf: None if predicate(path) else leaf, tree)
+    return chosen, rest
+
+
+def combine(a: Tree, b: Tree) -> Tree:
+    """Join what ``partition`` parted; ``ValueError`` where both trees have a leaf."""
+    for path, _ in [(p, x) for (p, x), y in zip(_named("", a), columns(a, b)[1], strict=True) if x is not None and y is not None]:
+        raise wrong("combine", "at each place one tree must have the leaf", f"two at {path!r}")
+    return fill(a, iter([y if x is None else x for x, y in zip(*columns(a, b), strict=True)]))
