@@ -108,3 +108,9 @@ def flag(value: Any, attribute: Any, got: Any) -> None:
 
 size = whole(1)
 """Validate a count of features, channels or steps: a whole number of at least 1."""
+
+
+def whole_number(value: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that must be a whole number of either sign, such as an axis."""
+    if not is_whole(got):
+        raise _refuse(value, attribute.name, "a whole number", got)

@@ -8,7 +8,7 @@ and a uniform draw of variance v comes from ±√(3 v). A layer takes an initial
 """
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from funcnet.random import Key
 Shape = tuple[int, ...]
 
 
-class Initializer(Value):
+class Initializer(Value, ABC):
     """A frozen value that draws a tensor from a key and a shape."""
 
     __slots__ = ()
@@ -41,21 +41,26 @@ def fans(shape: Shape) -> tuple[int, int]:
     return shape[1] * kernel, shape[0] * kernel
 
 
-_GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
+_UNIT = ["linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)), "sigmoid"]
+_GAINS = {**dict.fromkeys(_UNIT, 1.0), "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
 
 
-def calculate_gain(nonlinearity: str, param: float = 0.01) -> float:
-    """Return the gain that ``torch.nn.init.calculate_gain`` gives; ``param`` is leaky_relu's slope, a: √(2 / (1 + a²))."""
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """Return the gain of ``torch.nn.init.calculate_gain``; ``param`` is leaky_relu's slope a, else 0.01: √(2 / (1 + a²))."""
     if nonlinearity == "leaky_relu":
-        return math.sqrt(2 / (1 + param**2))
+        return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
     if nonlinearity not in _GAINS:
-        raise wrong("calculate_gain", f"nonlinearity must be one of {', '.join([*_GAINS, 'leaky_relu'])}", nonlinearity)
+        raise wrong("calculate_gain", f"nonlinearity must be one of {', '.join([*_GAINS, 'leaky_relu'])}", repr(nonlinearity))
     return _GAINS[nonlinearity]
 
 
 _nonlinearity = one_of(*_GAINS, "leaky_relu")
 _fan = one_of("fan_in", "fan_out")
 _positive = number(above=0.0)
+
+
+def _high(value: Any, attribute: Any, got: Any) -> None:
+    number(value.low)(value, attribute, got)
 
 
 @frozen
@@ -83,7 +88,7 @@ class Uniform(Initializer):
     """Evenly from low ≤ x < high."""
 
     low: float = field(default=0.0, validator=number())
-    high: float = field(default=1.0, validator=number())
+    high: float = field(default=1.0, validator=_high)
 
     def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         return random.uniform(rng, shape, self.low, self.high, dtype)
@@ -102,12 +107,12 @@ class Normal(Initializer):
 
 @frozen
 class TruncatedNormal(Initializer):
-    """From the normal distribution on condition that low ≤ x ≤ high; the bounds are values, as in ``torch.nn.init.trunc_normal_``."""
+    """From the normal distribution on condition that low ≤ x ≤ high; the bounds are values, as in ``torch.nn.init``."""
 
     mean: float = field(default=0.0, validator=number())
     std: float = field(default=1.0, validator=_positive)
     low: float = field(default=-2.0, validator=number())
-    high: float = field(default=2.0, validator=number())
+    high: float = field(default=2.0, validator=_high)
 
     def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         return random.truncated_normal(rng, shape, self.mean, self.std, self.low, self.high, dtype)
@@ -221,11 +226,12 @@ class Orthogonal(Initializer):
     gain: float = field(default=1.0, validator=_positive)
 
     def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        rows, columns = shape[0], fans(shape)[0]
-        q, r = torch.linalg.qr(random.normal(rng, (max(rows, columns), min(rows, columns)), dtype=dtype))
+        rows, columns, dtype = shape[0], fans(shape)[0], dtype or torch.get_default_dtype()
+        wide = torch.promote_types(dtype, torch.float32)  # no narrower type has a QR
+        q, r = torch.linalg.qr(random.normal(rng, (max(rows, columns), min(rows, columns)), dtype=wide))
         q = q * torch.where(r.diagonal() < 0, -1.0, 1.0).to(q.dtype)
         matrix: Tensor = q if rows >= columns else q.t()
-        return matrix.reshape(shape).contiguous() * self.gain
+        return (matrix.reshape(shape).contiguous() * self.gain).to(dtype)
 
 
 NAMES: dict[str, Initializer] = {
@@ -252,7 +258,7 @@ NAMES: dict[str, Initializer] = {
 
 def known(value: Any, attribute: Any, got: Any) -> None:
     """Validate a field that takes an initializer or the name of one."""
-    if not isinstance(got, Initializer) and got not in NAMES:
+    if not isinstance(got, Initializer) and not (isinstance(got, str) and got in NAMES):
         raise wrong(type(value).__name__, f"{attribute.name} must be an initializer or one of {', '.join(NAMES)}", repr(got))
 
 

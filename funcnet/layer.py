@@ -101,9 +101,10 @@ class Layer(Value, ABC):
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         """Return the gradients of the parameters and of the input, from that of the output."""
 
-    def __call__(self, params: Params, x: Any, *rng: Key | int) -> Any:
+    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
         """Return the output alone, for prediction."""
-        return self.apply(params, x, *rng)[0]
+        arguments: Any = (params, x) if rng is None else (params, x, rng)
+        return self.apply(*arguments)[0]
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         """Return the parameters' half of ``vjp``; a layer overrides it where the other half can be saved."""
@@ -114,7 +115,7 @@ class Layer(Value, ABC):
         return self.vjp(params, cache, gy)[1]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Fold the batch statistics in ``cache`` into the running ones; the very same ``params`` where there are none."""
+        """Return params with the batch statistics in ``cache`` folded into the running ones, and all other leaves as they are."""
         return params
 
     def inference(self) -> "Layer":
@@ -176,8 +177,30 @@ def _brief(x: Any) -> str:
     return f"x of shape {tuple(x.shape)}" if isinstance(x, Tensor) else describe(x)
 
 
-def floating(layer: Layer, x: Tensor) -> Tensor:
-    """Return x, which must be a floating tensor, as it is."""
+def no_params(layer: Layer, params: Params) -> None:
+    """Refuse params, for a layer that has none."""
+    if params:
+        raise wrong_params(layer, params)
+
+
+def floating(layer: Layer, params: Params, x: Tensor) -> Tensor:
+    """Return x, which must be a floating tensor, as it is, for a layer without params."""
+    if params:
+        raise wrong_params(layer, params)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise wrong(layer, "x must be a floating tensor", x)
     return x
+
+
+def axis(layer: Layer, x: Tensor, dim: int) -> int:
+    """Return ``dim``, which must be an axis of x; of a 0-d x, as in torch, 0 and -1 are."""
+    if not -max(x.dim(), 1) <= dim < max(x.dim(), 1):
+        raise wrong(layer, f"x must have an axis {dim}", _brief(x))
+    return dim
+
+
+def fitting(layer: Layer, gy: Tensor, y: Tensor) -> Tensor:
+    """Return gy, which must have the shape of y, as it is, for kernels that would broadcast it or read beyond its end."""
+    if gy.shape != y.shape:
+        raise wrong(layer, f"gy must have the shape of y, {tuple(y.shape)}", f"gy of shape {tuple(gy.shape)}")
+    return gy

@@ -5,7 +5,8 @@ number i of a key is mix(key + i γ), i = 1, 2, ..., with γ = 0x9E3779B97F4A7C1
 
     mix(z):  z ← (z ⊕ z>>30) · 0xBF58476D1CE4E5B9;  z ← (z ⊕ z>>27) · 0x94D049BB133111EB;  z ⊕ z>>31
 
-All of it is tensor arithmetic, so a key gives the same bits on every device, in eager and compiled code and under ``vmap``.
+All of it is tensor arithmetic, so a key gives the same bits on every device, in eager and compiled code and under ``vmap``;
+normal draws are the same to the rounding of erf⁻¹.
 The same key gives the same draw every time: ``split`` it, or ``fold_in`` a number, to get others.
 """
 
@@ -14,19 +15,21 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.errors import is_whole, wrong
+from funcnet.errors import describe, is_whole, wrong
 
 Key = Tensor
 """A 0-d int64 tensor."""
 
 
 def _signed(word: int) -> int:
-    """Read an unsigned 64-bit word as the int64 with the same bits."""
-    word &= 0xFFFFFFFFFFFFFFFF
-    return word - (1 << 64) if word >> 63 else word
+    """Return the int64 that equals a whole number modulo 2⁶⁴; one in range as it is, as are a compiler's symbolic numbers."""
+    if -(1 << 63) <= word < 1 << 63:
+        return word
+    return (word + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-_GAMMA = _signed(0x9E3779B97F4A7C15)
+_HIGH, _LOW = 0x9E3779B9, 0x7F4A7C15
+_GAMMA = _signed(_HIGH << 32 | _LOW)
 _M1, _M2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 # The golden-ratio and π words keep the keys made by split and by fold_in, and a key's own draws, apart from each other.
 _SPLIT, _FOLD = _signed(0x243F6A8885A308D3), _signed(0x13198A2E03707344)
@@ -34,13 +37,27 @@ _SPLIT, _FOLD = _signed(0x243F6A8885A308D3), _signed(0x13198A2E03707344)
 
 def _shift(z: Tensor, bits: int) -> Tensor:
     """Shift right and fill with zeros (torch's own shift copies the sign)."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30)) * _M1
-    z = (z ^ _shift(z, 27)) * _M2
-    return z ^ _shift(z, 31)
+    """Mix; in place on its own new tensors, since a large draw costs more in fresh memory than in arithmetic."""
+    z = _shift(z, 30).bitwise_xor_(z).mul_(_M1)
+    z = _shift(z, 27).bitwise_xor_(z).mul_(_M2)
+    return _shift(z, 31).bitwise_xor_(z)
+
+
+def _multiples(i: Tensor) -> Tensor:
+    """Return i γ.
+
+    Inductor makes index arithmetic of a product with a position, and there an overflow lets the C++ compiler drop the loop's
+    end. So compiled code multiplies the halves of γ, after an operation that no index has, and joins them by |.
+    """
+    if not torch.compiler.is_compiling():
+        return i * _GAMMA
+    i = i ^ 0
+    low = i * _LOW
+    return (i * _HIGH + (low >> 32) << 32) | (low & 0xFFFFFFFF)
 
 
 def key(seed: int) -> Key:
@@ -56,47 +73,48 @@ def as_key(rng: Key | int) -> Key:
         return rng
     if is_whole(rng):
         return key(int(rng))
-    raise wrong("rng", "it must be a key, fn.key(seed), or an int seed", rng)
+    raise wrong("rng", "it must be a key, fn.key(seed), or an int seed", describe(rng))
 
 
 def split(rng: Key | int, n: int = 2) -> Tensor:
     """Make n independent keys, as an int64 tensor that unpacks into them."""
     rng = as_key(rng)
-    return fold_in(rng ^ _SPLIT, torch.arange(n, device=rng.device))
+    if not is_whole(n) or n < 0:
+        raise wrong("split", "n must be a whole number of at least 0", n)
+    return bits(rng ^ _SPLIT, (n,))
 
 
 def fold_in(rng: Key | int, data: int | Tensor) -> Key:
     """Make the key that belongs to a number (a step, a layer's position); an int64 tensor of numbers makes a key for each."""
     rng = as_key(rng)
-    word = data.to(rng.device, torch.int64) if isinstance(data, Tensor) else key(data).to(rng.device)
-    return _mix(_mix(rng + _FOLD) ^ _mix(word + _GAMMA))
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    return math.prod(shape)
+    if not is_whole(data) and not (isinstance(data, Tensor) and not data.is_floating_point()):
+        raise wrong("fold_in", "data must be a whole number or an integer tensor", data)
+    word = data.to(torch.int64) if isinstance(data, Tensor) else key(data)
+    return _mix(_multiples(word.to(rng.device)) + _mix(rng + _FOLD))
 
 
 def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
     """Draw 64 random bits for each element, as int64."""
     rng = as_key(rng)
-    counters = torch.arange(1, _numel(shape) + 1, device=rng.device) * _GAMMA
-    return _mix(counters + rng).reshape(shape)
+    return _mix(_multiples(torch.arange(1, math.prod(shape) + 1, device=rng.device)) + rng).reshape(shape)
 
 
 def _half_bits(rng: Key | int, shape: tuple[int, ...]) -> Tensor:
     """Draw 32 random bits for each element, as int32: each 64-bit draw serves two."""
-    count = _numel(shape)
+    count = math.prod(shape)
     return bits(rng, ((count + 1) // 2,)).view(torch.int32)[:count].reshape(shape)
 
 
+# The binary digits of each floating type's significand.
 _DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
 
 
-def _digits(dtype: torch.dtype) -> int:
-    """Count the binary digits of a floating type's significand."""
+def _floating(dtype: torch.dtype | None) -> torch.dtype:
+    """Return the dtype, torch's default one for ``None``, which must be a floating type of known precision."""
+    dtype = dtype or torch.get_default_dtype()
     if dtype not in _DIGITS:
         raise wrong("random", "the dtype must be a floating one of " + ", ".join(map(str, _DIGITS)), dtype)
-    return _DIGITS[dtype]
+    return dtype
 
 
 def _fractions(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype, digits: int) -> Tensor:
@@ -111,22 +129,27 @@ def uniform(
     rng: Key | int, shape: tuple[int, ...] = (), low: float = 0.0, high: float = 1.0, dtype: torch.dtype | None = None
 ) -> Tensor:
     """Draw from low ≤ x < high evenly, with every binary digit of the dtype random."""
-    dtype = dtype or torch.get_default_dtype()
-    return _fractions(rng, shape, dtype, _digits(dtype)) * (high - low) + low
+    dtype = _floating(dtype)
+    u = _fractions(rng, shape, dtype, _DIGITS[dtype])
+    if (low, high) == (0, 1):
+        return u
+    x = u * (high - low) + low
+    return torch.where(x < high, x, low)  # the sum may have been rounded up to high
 
 
 def _open(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Draw from 0 < u < 1, symmetric about ½: (i + ½) 2^-digits, with one digit fewer so that the half is exact."""
-    digits = _digits(dtype) - 1
+    digits = _DIGITS[dtype] - 1
     return _fractions(rng, shape, dtype, digits) + 0.5 * 2.0**-digits
 
 
 def normal(
     rng: Key | int, shape: tuple[int, ...] = (), mean: float = 0.0, std: float = 1.0, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Draw from the normal distribution: mean + std √2 erf⁻¹(2u - 1)."""
-    u = _open(rng, shape, dtype or torch.get_default_dtype())
-    return torch.erfinv(2 * u - 1) * (std * math.sqrt(2)) + mean
+    """Draw from the normal distribution: mean + std √2 erf⁻¹(2u - 1), narrow types in float32 and rounded."""
+    dtype = _floating(dtype)
+    u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
+    return (torch.erfinv(2 * u - 1) * (std * math.sqrt(2)) + mean).to(dtype)
 
 
 def truncated_normal(
@@ -138,15 +161,21 @@ def truncated_normal(
     high: float = 2.0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Draw from the normal distribution on condition that low ≤ x ≤ high, by inverting its distribution function."""
+    """Draw from the normal distribution on condition that low ≤ x ≤ high, by inverting its distribution function in float64.
+
+    The inverse has digits enough while one of the bounds lies within 8 std of the mean, or they stand on both sides of it.
+    """
+    dtype = _floating(dtype)
     below, above = (math.erf((bound - mean) / std / math.sqrt(2)) for bound in (low, high))
-    u = _open(rng, shape, dtype or torch.get_default_dtype())
+    u = _open(rng, shape, torch.float64)
     draw = torch.erfinv(below + (above - below) * u) * (std * math.sqrt(2)) + mean
-    return draw.clamp(low, high)
+    return draw.clamp(low, high).to(dtype)
 
 
 def bernoulli(rng: Key | int, shape: tuple[int, ...] = (), p: float = 0.5) -> Tensor:
     """Draw ``True`` with probability p (to within 2⁻³²), as bool: a 32-bit word below p 2³²."""
+    if not 0 <= p <= 1:
+        raise wrong("bernoulli", "p must be from 0 to 1", p)
     threshold = round(p * 2**32) - 2**31
     if threshold >= 2**31:  # beyond every int32, where a comparison would overflow
         return torch.ones(shape, dtype=torch.bool, device=as_key(rng).device)

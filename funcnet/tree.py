@@ -48,21 +48,24 @@ def _same_kind(one: Tree, other: Tree) -> bool:
 def _fill(tree: Tree, out: list[Any]) -> list[Any]:
     """Append every leaf, the absent ones too."""
     for child in tree.values() if type(tree) is dict else _children(tree):
-        if _is_node(type(child)):
-            _fill(child, out)
-        else:
+        if type(child) is Tensor or not _is_node(type(child)):
             out.append(child)
+        elif child:
+            _fill(child, out)
     return out
 
 
 def _fill_like(like: Tree, tree: Tree, out: list[Any]) -> list[Any]:
     """Append the leaves of ``tree`` in the order of ``like``; raise ``LookupError`` where they disagree."""
-    if not _same_kind(like, tree) or len(tree) != len(like):
+    if (type(tree) is not type(like) and not _same_kind(like, tree)) or len(tree) != len(like):
         raise LookupError
     for key, one in like.items() if isinstance(like, dict) else enumerate(like):
         other = tree[key]
-        if _is_node(type(one)):
-            _fill_like(one, other, out)
+        if type(one) is Tensor and type(other) is Tensor:
+            out.append(other)
+        elif _is_node(type(one)):
+            if type(one) is not type(other) or one or other:
+                _fill_like(one, other, out)
         elif _is_node(type(other)):
             raise LookupError
         else:
@@ -72,9 +75,9 @@ def _fill_like(like: Tree, tree: Tree, out: list[Any]) -> list[Any]:
 
 def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
     """Flatten trees of one structure side by side, absent leaves included, in the first's order; ``fill`` is the way back."""
-    if not isinstance(tree, _NODES):
-        tree, rest = (tree,), tuple((other,) for other in rest)
     try:
+        if not isinstance(tree, _NODES):
+            return [_fill_like((None,), (other,), []) for other in (tree, *rest)]
         return [_fill(tree, []), *[_fill_like(tree, other, []) for other in rest]]
     except LookupError:
         raise _disagreement(tree, rest) from None
@@ -83,9 +86,14 @@ def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
 def fill(tree: Tree, leaves: Iterator[Any]) -> Tree:
     """Put other leaves, taken in order, into the places of a tree's leaves."""
     if type(tree) is dict:
-        return {key: fill(child, leaves) if _is_node(type(child)) else next(leaves) for key, child in tree.items()}
+        filled = {}
+        for key, child in tree.items():
+            filled[key] = next(leaves) if type(child) is Tensor or not _is_node(type(child)) else fill(child, leaves)
+        return filled
     if type(tree) is tuple:
-        return tuple([fill(child, leaves) if _is_node(type(child)) else next(leaves) for child in tree])
+        return tuple(
+            [next(leaves) if type(child) is Tensor or not _is_node(type(child)) else fill(child, leaves) for child in tree]
+        )
     return _rebuild(tree, iter([fill(child, leaves) for child in _children(tree)])) if isinstance(tree, _NODES) else next(leaves)
 
 
@@ -140,7 +148,11 @@ def names(tree: Tree) -> dict[str, Any]:
     >>> names(({"weight": 1, "bias": 2}, {}, {"weight": 3}))
     {'0.weight': 1, '0.bias': 2, '2.weight': 3}
     """
-    return {path: leaf for path, leaf in _named("", tree) if leaf is not None}
+    pairs = [(path, leaf) for path, leaf in _named("", tree) if leaf is not None]
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise wrong("names", "every leaf must have a path of its own", ", ".join(path for path, _ in pairs))
+    return named
 
 
 def _named(path: str, tree: Tree) -> Iterator[tuple[str, Any]]:
@@ -162,10 +174,11 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
     With ``like``, the structure (and so every absent leaf and empty node) is that of ``like``. Without it, a node whose keys
     are all numbers becomes a tuple, with ``{}`` in its gaps, and any other a dict.
 
-    Raises   ``ValueError`` naming the paths that are missing and those that are too many.
+    Raises   ``ValueError`` naming the paths that are missing and those that are too many, or two of which one goes on where
+             the other has its leaf.
     """
     if like is None:
-        return _grow(named)
+        return _grow("", named)
     wanted = names(like)
     missing, extra = wanted.keys() - named.keys(), named.keys() - wanted.keys()
     if missing or extra:
@@ -173,15 +186,17 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
     return _along(lambda path, _: named[path], like)
 
 
-def _grow(named: dict[str, Any]) -> Tree:
-    if "" in named and len(named) == 1:
+def _grow(at: str, named: dict[str, Any]) -> Tree:
+    if "" in named:
+        if len(named) > 1:
+            raise wrong("from_names", "no path may go on from a leaf", f"{at!r} and also {sorted(named)[1]!r} below it")
         return named[""]
     groups: dict[str, dict[str, Any]] = {}
     for path, leaf in named.items():
         head, _, tail = path.partition(".")
         groups.setdefault(head, {})[tail] = leaf
-    grown = {head: _grow(group) for head, group in groups.items()}
-    if not grown or not all(head.isdecimal() for head in grown):
+    grown = {head: _grow(_join(at, head), group) for head, group in groups.items()}
+    if not grown or not all(head.isdecimal() and head == str(int(head)) for head in grown):
         return grown
     return tuple(grown.get(str(i), {}) for i in range(1 + max(_each(int, grown))))
 
@@ -205,7 +220,8 @@ def scale(tree: Tree, factor: float | Tensor) -> Tree:
 
 def norm(tree: Tree) -> Tensor:
     """Euclidean norm of all leaves together: √Σ x², a 0-d float64 tensor, so that no float32 overflows in the squares."""
-    parts = [torch.linalg.vector_norm(leaf, dtype=torch.float64) for leaf in leaves(tree)]
+    wide = [leaf if leaf.is_floating_point() else leaf.double() for leaf in leaves(tree)]
+    parts = [torch.linalg.vector_norm(leaf, dtype=torch.float64) for leaf in wide]
     return torch.linalg.vector_norm(torch.stack(parts)) if parts else torch.zeros((), dtype=torch.float64)
 
 
@@ -246,7 +262,7 @@ def all_finite(tree: Tree) -> Tensor:
 
 def equal(a: Tree, b: Tree) -> bool:
     """Tell whether two trees have the same structure, absent leaves, dtypes, shapes and values; NaN equals nothing."""
-    return structure(a) == structure(b) and all(_each(_same, *columns(a, b)))
+    return not any(True for _ in _differences("", a, b)) and all(_each(_same, *columns(a, b)))
 
 
 def _same(x: Any, y: Any) -> bool:
@@ -262,7 +278,10 @@ def ravel(tree: Tree) -> Tensor:
 
 
 def unravel(vector: Tensor, like: Tree) -> Tree:
-    """Cut a vector into leaves with the shapes and dtypes of ``like``: ``unravel(ravel(t), t)`` equals ``t``."""
+    """Cut a vector into leaves with the shapes and dtypes of ``like``.
+
+    ``unravel(ravel(t), t)`` equals ``t`` where the vector's dtype holds its values: integers beside float32 up to 2²⁴.
+    """
     if vector.shape != (size(like),):
         raise wrong("unravel", f"the vector must have the {size(like)} elements of like", vector)
     pieces = iter(torch.split(vector, [leaf.numel() for leaf in leaves(like)]))

@@ -6,6 +6,8 @@ gb = Σ gy, over rows    b (out,)
 gx = gy w
 """
 
+from typing import Any
+
 import torch
 from attrs import field
 from torch import Tensor
@@ -42,9 +44,11 @@ class Linear(Layer):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
-            w, b = params["weight"], params["bias"] if self.bias else None
-            if w.shape != (self.out_features, self.in_features) or len(params) != 1 + self.bias:
-                raise wrong_params(self, params)
+            w = params["weight"]
+            b: Any = params["bias"] if self.bias else None
+            shape = (self.out_features, self.in_features)
+            if w.shape != shape or len(params) != 1 + self.bias or (self.bias and b.shape != shape[:1]):
+                raise wrong_params(self, params)  # the kernel broadcasts a bias of any shape
             return kernels.linear(x, w, b), x
         except Exception as error:
             raise explained(self, params, x, error) from None

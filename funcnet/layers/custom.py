@@ -1,0 +1,92 @@
+"""Layers of one's own, made from functions: for a class with fields and errors of its own, subclass ``Layer`` instead."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.layer import Cache, Layer, Params, fitting, floating, frozen
+from funcnet.random import Key
+
+
+def _no_params(rng: Key | int) -> Params:
+    return {}
+
+
+def _name(f: Callable[..., Any]) -> str:
+    """Name a function so that it can be found again: ``torch.sin`` for one of torch's, else its name in its own module."""
+    name = getattr(f, "__name__", "")
+    return f"torch.{name}" if getattr(torch, name, None) is f else getattr(f, "__qualname__", repr(f))
+
+
+@frozen
+class FunctionLayer(Layer):
+    """The layer whose verbs are three functions; made by ``layer``."""
+
+    apply_function: Callable[..., tuple[Any, Cache]]
+    vjp_function: Callable[[Params, Cache, Any], tuple[Params, Any]]
+    init_function: Callable[[Key | int], Params]
+    stochastic: bool
+    mixes_batch: bool
+
+    def init(self, rng: Key | int) -> Params:
+        return self.init_function(rng)
+
+    def apply(self, params: Params, x: Any, *rng: Key | int) -> tuple[Any, Cache]:
+        return self.apply_function(params, x, *rng)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        return self.vjp_function(params, cache, gy)
+
+    def _shapes(self) -> None:
+        return None
+
+    def __repr__(self) -> str:
+        words = [f"apply={_name(self.apply_function)}", f"vjp={_name(self.vjp_function)}"]
+        words += [f"init={_name(self.init_function)}"] * (self.init_function is not _no_params)
+        words += ["stochastic=True"] * self.stochastic + ["mixes_batch=True"] * self.mixes_batch
+        return f"layer({', '.join(words)})"
+
+
+def layer(
+    *,
+    apply: Callable[..., tuple[Any, Cache]],
+    vjp: Callable[[Params, Cache, Any], tuple[Params, Any]],
+    init: Callable[[Key | int], Params] = _no_params,
+    stochastic: bool = False,
+    mixes_batch: bool = False,
+) -> Layer:
+    """Make a layer from functions: ``apply(params, x)``, ``vjp(params, cache, gy)`` and, where it has params, ``init(rng)``.
+
+    Functions at the top level of a module pickle, compare and show by name. A stochastic one is called as
+    ``apply(params, x, rng)``. Let ``funcnet.testing.check_laws`` judge the result.
+    """
+    return FunctionLayer(apply, vjp, init, stochastic, mixes_batch)
+
+
+@frozen
+class Elementwise(Layer):
+    """One function of every element, with its derivative: y = f(x), gx = gy ⊙ f′(x); made by ``elementwise``.
+
+    Params   none.
+    Cache    ``x``.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    """
+
+    f: Callable[[Tensor], Tensor]
+    df: Callable[[Tensor], Tensor]
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.f(floating(self, params, x)), x
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, fitting(self, gy, cache) * self.df(cache)
+
+    def __repr__(self) -> str:
+        return f"elementwise({_name(self.f)}, {_name(self.df)})"
+
+
+def elementwise(f: Callable[[Tensor], Tensor], df: Callable[[Tensor], Tensor]) -> Layer:
+    """Make the layer that applies f to every element, from f and its derivative df: ``elementwise(torch.sin, torch.cos)``."""
+    return Elementwise(f, df)
