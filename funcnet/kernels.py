@@ -4,7 +4,9 @@ Times are of one core of an AMD EPYC with AVX-512, torch 2.13.0, 100×25 float32
 name is torch's own; ``_C._nn`` holds the built-in functions behind ``torch.nn.functional``, without its Python.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,10 +28,19 @@ leaky_relu_backward: Kernel = _aten.leaky_relu_backward.default
 softmax_backward: Kernel = _aten._softmax_backward_data.default
 log_softmax_backward: Kernel = _aten._log_softmax_backward_data.default
 
-native_batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm.default
-native_batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
+_batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm.default
+_batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
 convolution: Kernel = _aten.convolution.default
 convolution_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.convolution_backward.default
+
+# Losses.
+_FULL = (torch.float32, torch.float64)
+log_sigmoid: Kernel = _nn.log_sigmoid
+binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
+_nll_loss: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss_forward.default
+_nll_loss_2d: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss2d_forward.default
+_nll_loss_backward: Kernel = _aten.nll_loss_backward.default
+_nll_loss_2d_backward: Kernel = _aten.nll_loss2d_backward.default
 
 
 def linear_grads(x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,6 +57,325 @@ def linear_weight_grad(x: Tensor, gy: Tensor) -> Tensor:
     return torch.mm(gy.t(), x)
 
 
+Moments = tuple[Tensor, Tensor]
+
+
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize channels, by the batch's or by running moments (μ, σ²): y, and the batch's μ and 1 / √(σ² + ε).
+
+    Of an empty batch, on which torch's kernel raises, μ is 0 and the other 1.
+    """
+    if x.numel() == 0:
+        return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
+    return _batch_norm(x, weight, bias, *(running or (None, None)), running is None, 0.0, eps)
+
+
+def batch_norm_backward(
+    gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, *, batch: Moments | None = None, running: Moments | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias, by the batch's (μ, 1 / √(σ² + ε)) or the running (μ, σ²).
+
+    An empty batch would end the process with torch's kernel, which divides by its size.
+    """
+    if x.numel() == 0:
+        return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
+    if running is not None:  # under vmap the kernel wants both pairs
+        batch = running[0], torch.rsqrt(running[1] + eps)
+    moments = (*(running or (None, None)), *(batch or (None, None)))
+    return _batch_norm_backward(gy, x, weight, *moments, running is None, eps, [True, weight is not None, weight is not None])
+
+
 def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Sum the gradient of a broadcast operand over the axes along which it was repeated."""
     return g if g.shape == shape else g.sum_to_size(shape)
+
+
+def masked_scale(x: Tensor, keep: Tensor, scale: float) -> Tensor:
+    """X · scale where ``keep``, else 0: dropout forward and, being its own transpose, backward."""
+    y: Tensor = _aten.native_dropout_backward.default(x, keep, scale)
+    return y
+
+
+def factor(n: int, like: Tensor) -> Tensor | float:
+    """1 / n, to multiply with: as a tensor, by which a product takes 0.9 µs and by a number 1.9; NaN for n = 0.
+
+    In half precision as a number, since a tensor of it would be rounded before the product is.
+    """
+    share = 1 / n if n else math.nan
+    return like.new_full((), share) if like.dtype in _FULL else share
+
+
+def weighted_sum(terms: Tensor, c: Tensor | float) -> Tensor:
+    """Return c Σ terms; of half precision the sum is in single, since it may overflow where the product does not."""
+    return terms.sum() * c if terms.dtype in _FULL else (terms.sum(dtype=torch.float32) * c).to(terms.dtype)
+
+
+def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
+    """Return c Σ d². By a dot product 2.3 µs for 100×2, by squares and their sum 3.8.
+
+    The rounding errors of the dot product grow with the number of terms (1.7e-6 of a million, 2e-3 of 10⁸), those of ``sum``
+    do not.
+    """
+    if d.numel() <= 65536 and d.dtype in _FULL:
+        d = d.ravel()
+        return torch.dot(d, d) * c
+    return weighted_sum(d * d, c)
+
+
+def where_positive(x: Tensor, y: Tensor) -> Tensor:
+    """Return x where y is positive or NaN, else 0: 12 µs for 1000×100, and 550 by ``torch.where``, with signs at random."""
+    return threshold_backward(x, y, 0)
+
+
+def product(q: Tensor, x: Tensor) -> Tensor:
+    """Return q x, which is 0 where q is, even if x is infinite or NaN there."""
+    return where_positive(q * x, q.abs())
+
+
+def nll(logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ignore: int) -> tuple[Tensor, Tensor]:
+    """-w log p at each row's label, by row (reduction 0) or summed (2), and Σ w; one kernel, 2.0 µs for 64×10.
+
+    The classes are axis 1 of ``logp``, or axis 0 where there is no other; a row whose label is ``ignore`` counts for nothing.
+    """
+    if logp.dim() <= 2:
+        return _nll_loss(logp, labels, weight, reduction, ignore)
+    flat, total = _nll_loss_2d(logp.flatten(2).unsqueeze(3), labels.flatten(1).unsqueeze(2), weight, reduction, ignore)
+    return flat.reshape(labels.shape) if reduction == 0 else flat, total
+
+
+def nll_backward(
+    g: Tensor, logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ignore: int, total: Tensor
+) -> Tensor:
+    """Gradient of ``logp``: -g w at each row's label, else 0; ``total`` may be any 0-d tensor.
+
+    2.1 µs for 64×10, and 7.5 with the backward of log_softmax; 29 for 1024×65. As (p - one-hot) g, by an exponential,
+    ``scatter_add_`` and a product, both together take 5.1 and 50.
+    """
+    if logp.dim() <= 2:
+        return _nll_loss_backward(g, logp, labels, weight, reduction, ignore, total)
+    g = g.flatten(1).unsqueeze(2) if reduction == 0 else g
+    rows, at = logp.flatten(2).unsqueeze(3), labels.flatten(1).unsqueeze(2)
+    return _nll_loss_2d_backward(g, rows, at, weight, reduction, ignore, total).reshape(logp.shape)
+
+
+# Optimizers: kernels of lists of tensors. Times are of the eight tensors of a 2-25-25-25-2 net, one thread.
+
+Tensors = Sequence[Tensor]
+
+_foreach_add: Callable[..., Tensors] = torch._foreach_add
+_foreach_add_: Callable[..., None] = torch._foreach_add_
+_foreach_lerp: Callable[..., Tensors] = torch._foreach_lerp
+_foreach_lerp_: Callable[..., None] = torch._foreach_lerp_
+_foreach_mul: Callable[..., Tensors] = torch._foreach_mul
+_foreach_norm: Callable[..., Tensors] = torch._foreach_norm
+_foreach_sqrt: Callable[..., Tensors] = torch._foreach_sqrt
+_foreach_maximum: Callable[..., Tensors] = torch._foreach_maximum
+_foreach_maximum_: Callable[..., None] = torch._foreach_maximum_
+_foreach_addcdiv: Callable[..., Tensors] = torch._foreach_addcdiv
+_foreach_addcdiv_: Callable[..., None] = torch._foreach_addcdiv_
+_foreach_clone: Callable[..., Tensors] = torch._foreach_clone
+_foreach_copy_: Callable[..., None] = torch._foreach_copy_
+_tensor_guards: Callable[..., Any] = torch._C._dynamo.guards.TensorGuards
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def eager() -> bool:
+    """Tell whether tensors are just computed: nothing is being compiled, and no transform of ``torch.func`` is at work."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None
+
+
+def read(x: Tensor) -> Any:
+    """Return a 0-d tensor as a number where nothing waits for it, in eager mode and main memory; elsewhere as it is."""
+    return x.item() if type(x) is Tensor and x.is_cpu and not x.requires_grad and eager() else x
+
+
+def alike(first: Tensors, *others: Tensors) -> bool:
+    """Tell, in eager mode, that the lists agree tensor by tensor in dtype, device, shape and strides; ``False`` in any other.
+
+    2.3 µs for three lists; comparing their shapes and dtypes in Python takes 4.
+    """
+    if not eager():
+        return False
+    check = _tensor_guards(*first, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+    return all([check(*other) for other in others])  # noqa: C419 (a generator takes longer than the tests)
+
+
+def _kept(new: Tensors, like: Tensors, out: Tensors | None) -> Tensors:
+    """Give results the dtypes of ``like``; in compiled code, where that is one pass, put them into ``out``."""
+    new = [x.to(y.dtype) for x, y in zip(new, like, strict=True)]  # a 0-d tensor takes the dtype of a 0-d factor
+    if out is None or not torch.compiler.is_compiling():
+        return new
+    _foreach_copy_(out, new)
+    return out
+
+
+def held(a: Any) -> Any:
+    """Have a number that compiled code computes from the step computed once, not again for every 16 elements: 4 times the time.
+
+    The compiler puts what comes before a view of memory into memory.
+    """
+    return a.as_strided((), ()) if isinstance(a, Tensor) and torch.compiler.is_compiling() else a
+
+
+def _narrowed(a: Any, x: Tensor) -> Any:
+    """Give a 0-d float64 tensor the precision that x has."""
+    return a.to(x.dtype if x.dtype is torch.float64 else torch.float32) if isinstance(a, Tensor) else a
+
+
+def add_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> Tensors:
+    """Sum x + a y for each pair, a number or a 0-d tensor; ``out``, one of the two lists, may be written to.
+
+    7.2 µs for a list, 4.0 in place. With a product first, ``_foreach_mul`` by a number, 22: it makes a tensor of the number
+    for every product. ``_fused_sgd_`` on clones takes 16 for a step with momentum, two of these 14.5; and in float16 and
+    bfloat16 it is wrong (torch 2.13.0 on CPU: the parameters stay as they are).
+    """
+    if isinstance(a, Tensor):
+        return _kept([x + _narrowed(a, x) * y for x, y in zip(xs, ys, strict=True)], xs, out)
+    if not eager():
+        return _kept([torch.add(x, y, alpha=a) for x, y in zip(xs, ys, strict=True)], xs, out)
+    if out is None:
+        return _foreach_add(xs, ys, alpha=a)
+    if out is xs:
+        _foreach_add_(xs, ys, alpha=a)
+    else:
+        for x, y in zip(xs, ys, strict=True):
+            torch.add(x, y, alpha=a, out=y)
+    return out
+
+
+def lerp_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> Tensors:
+    """Sum x + a (y - x) for each pair, a number or a 0-d tensor; ``out``, which is ``xs``, may be written to. 6.8 µs."""
+    if isinstance(a, Tensor):
+        return _kept([x + _narrowed(a, x) * (y - x) for x, y in zip(xs, ys, strict=True)], xs, out)
+    if not eager():
+        return _kept([torch.lerp(x, y, a) for x, y in zip(xs, ys, strict=True)], xs, out)
+    if out is None:
+        return _foreach_lerp(xs, ys, a)
+    _foreach_lerp_(xs, ys, a)
+    return xs
+
+
+def scale_each(xs: Tensors, a: Any) -> Tensors:
+    """Multiply each tensor by a number or a 0-d tensor; by 1, where that can be seen without waiting, it is none of the work.
+
+    12.5 µs by a tensor, 15 by a number, one by one 15 to 18. (The list operation has no derivative by the factor.)
+    """
+    known = read(a) if isinstance(a, Tensor) else a
+    if not isinstance(known, Tensor) and known == 1:
+        return xs
+    one_by_one = not eager() or (isinstance(a, Tensor) and a.requires_grad)
+    return _kept([x * a for x in xs] if one_by_one else _foreach_mul(xs, a), xs, None)
+
+
+def norm_of_all(xs: Tensors) -> Tensor:
+    """Euclidean norm of all tensors together, in float64, which holds the square of every float32. 18 µs, one by one 24."""
+    if not xs:
+        return torch.zeros((), dtype=torch.float64)
+    parts = _foreach_norm(xs, 2, dtype=torch.float64) if eager() else [_norm64(x) for x in xs]
+    return _norm64(torch.stack(list(parts)))
+
+
+def _norm64(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, dtype=torch.float64)
+    return norm
+
+
+def _packed(x: Tensor) -> bool:
+    """Tell that a tensor may go to a kernel that walks through main memory, and that no one can differentiate through."""
+    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+    return dense and x.is_cpu and not x.requires_grad and type(x) is Tensor
+
+
+def _laid_out(xs: Tensors, like: Tensors) -> Tensors:
+    """Give tensors the strides of others of their shapes."""
+    return [x if x.stride() == y.stride() else torch.empty_like(y).copy_(x) for x, y in zip(xs, like, strict=True)]
+
+
+def _worth_fusing(xs: Tensors) -> bool:
+    """Tell that one pass saves more than it costs to call the threads together for each tensor, as the fused kernel does."""
+    return torch.get_num_threads() == 1 or sum([x.numel() for x in xs]) > 4096 * len(xs)
+
+
+def adam(columns: Sequence[Tensors], same: bool, step: Tensor, rates: Sequence[Any], **how: Any) -> Sequence[Tensors]:
+    """Return new p, m, v and, for amsgrad, x from p, g, m, v, x, by the formula that stands in ``optimizers``.
+
+    ``same`` is what ``alike`` said of the columns, whose shapes and dtypes agree in any case; ``step`` counts from 1;
+    ``rates`` are lr, β₁, β₂ and the decay; ``how`` is eps, maximize, decoupled and donated.
+
+    Three clones and ``_fused_adam_`` take 25 µs, in place 5, the formula in list operations 38; but on two threads, when
+    other programs use the processors, the fused kernel takes 100 µs to 30 ms, for each small tensor waits for both.
+    """
+    numbers = not any([isinstance(rate, Tensor) for rate in rates])  # noqa: C419
+    if numbers and eager() and _worth_fusing(columns[0]) and all([_packed(p) for p in columns[0]]):  # noqa: C419
+        if not same:
+            columns = [columns[0], _laid_out(columns[1], columns[0]), *columns[2:]]
+        if same or alike(*columns):
+            return _adam_fused(columns, step, rates, **how)
+    return _adam_listed(columns, step, rates, **how)
+
+
+def _adam_fused(
+    columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], eps: float, maximize: bool, decoupled: bool, donated: bool
+) -> Sequence[Tensors]:
+    ps, gs, *moments = columns
+    new = [ps, *moments] if donated else [_foreach_clone(column) for column in (ps, *moments)]
+    kernel: Callable[..., None] = torch._fused_adamw_ if decoupled else torch._fused_adam_
+    lists = (new[0], gs, new[1], new[2], [] if len(new) == 3 else new[3], [step] * len(gs))
+    lr, beta1, beta2, decay = rates
+    more = {"eps": eps, "maximize": maximize, "amsgrad": len(new) == 4}
+    kernel(*lists, lr=lr, beta1=beta1, beta2=beta2, weight_decay=decay, **more)
+    return new
+
+
+def _adam_listed(
+    columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], eps: float, maximize: bool, decoupled: bool, donated: bool
+) -> Sequence[Tensors]:
+    if any([x.dtype in _HALF for x in columns[0]]):  # noqa: C419 (squares in float16 would be 0 or infinite)
+        wide = [[x.float() if x.dtype in _HALF else x for x in column] for column in columns]
+        new = _adam_listed(wide, step, rates, eps, maximize, decoupled, donated=False)
+        return [_kept(x, old, old if donated else None) for x, old in zip(new, (columns[0], *columns[2:]), strict=True)]
+    (ps, gs, ms, vs, *xs), (lr, beta1, beta2, decay) = columns, rates
+    out = [*columns, None] if donated else [None] * 5
+    gs = scale_each(gs, -1.0) if maximize else gs
+    if decoupled:
+        ps = add_each(ps, ps, -lr * decay, out[0])
+    elif isinstance(decay, Tensor) or decay:
+        gs = add_each(gs, ps, decay)
+    ms = lerp_each(ms, gs, 1 - beta1, out[2])
+    vs = lerp_each(vs, _squares(gs), 1 - beta2, out[3])
+    xs = [_larger(xs[0], vs, out[4])] if xs else []
+    t = read(step)
+    t = t.to(torch.float64) if isinstance(t, Tensor) else t
+    root = held((1 - beta2**t) ** 0.5)
+    rate = held(-lr * root / (1 - beta1**t))
+    return [_add_ratio(ps, ms, xs[0] if xs else vs, rate, eps * root, out[0]), ms, vs, *xs]
+
+
+def _squares(xs: Tensors) -> Tensors:
+    return _foreach_mul(xs, xs) if eager() else [x * x for x in xs]
+
+
+def _larger(xs: Tensors, ys: Tensors, out: Tensors | None) -> Tensors:
+    """Take the larger of each two elements; ``out``, which is ``xs``, may be written to."""
+    if not eager():
+        return _kept([torch.maximum(x, y) for x, y in zip(xs, ys, strict=True)], xs, out)
+    if out is None:
+        return _foreach_maximum(xs, ys)
+    _foreach_maximum_(xs, ys)
+    return xs
+
+
+def _add_ratio(ps: Tensors, ms: Tensors, vs: Tensors, a: Any, eps: Any, out: Tensors | None) -> Tensors:
+    """Sum p + a m / (√v + eps); ``out``, which is ``ps``, may be written to. (The list operations have no derivatives here.)"""
+    if isinstance(a, Tensor) or not eager() or any([m.requires_grad for m in ms]):  # noqa: C419
+        rows = zip(ps, ms, vs, strict=True)
+        return _kept([p + _narrowed(a, p) * m / (v.sqrt() + _narrowed(eps, v)) for p, m, v in rows], ps, out)
+    below = _foreach_sqrt(vs)
+    _foreach_add_(below, [torch.ones(())] * len(below), alpha=eps)  # 4.5 µs, the number itself 11.5
+    if out is None:
+        return _foreach_addcdiv(ps, ms, below, a)
+    _foreach_addcdiv_(ps, ms, below, a)
+    return ps

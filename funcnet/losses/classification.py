@@ -1,0 +1,274 @@
+"""Losses for classes: how unlikely the model finds what is the case. σ(y) = 1 / (1 + e⁻ʸ), t the target, g the value's gradient.
+
+    BCE            ℓ = -t log y - (1 - t) log(1 - y)                 log clamped at -100
+                   ∂ℓ/∂y = (y - t) / (y (1 - y))                     ∂ℓ/∂t = log(1 - y) - log y
+    BCEWithLogits  ℓ = -w t log σ(y) - (1 - t) log σ(-y)             w = pos_weight
+                     = |y| q - (1 + (w - 1) t) log σ(|y|)            q = 1 - t where y > 0, else w t
+                   ∂ℓ/∂y = (1 + (w - 1) t) σ(y) - w t                ∂ℓ/∂t = log σ(-y) - w log σ(y)
+    CrossEntropy   ℓ = -Σ q log p, over the classes                  p = softmax(y)
+                   gy = g c (p Σ q - q)                              gt = -g c (1 - ε) w log p
+                   q = w ((1 - ε) t + ε / classes)                   ε = label_smoothing, t one-hot for labels
+
+By the reduction, c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch"; of labels, "mean" divides by the sum of their w.
+A product with 0 is 0 here, whatever the other factor: a class that is impossible and does not occur costs nothing.
+"""
+
+import re
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import kernels
+from funcnet.errors import describe, number, whole_number, wrong
+from funcnet.layer import frozen
+from funcnet.losses.loss import Elementwise, Factor, Loss, reductions, require_floating, weight_or_weights, weights
+
+Pair = tuple[Tensor, Tensor]
+Weighted = tuple[Tensor, Tensor, Factor]
+
+
+@frozen
+class BCE(Elementwise):
+    """Binary cross-entropy of probabilities, as ``torch.nn.BCELoss``; from logits, ``BCEWithLogits`` is more exact.
+
+    Like torch's, its logarithms are at least -100 and the denominator of its slope at least 1e-12, so that 0 and 1 are allowed;
+    the target's gradient is of these logarithms too, where torch's is infinite.
+
+    >>> BCE()(torch.tensor([0.5]), torch.tensor([1.0]))
+    tensor(0.6931)
+
+    Cache    ``y`` and ``target``.
+    Raises   ``ValueError`` for an unknown ``reduction``, when ``y`` is not a floating tensor, when ``target`` has another shape
+             (nothing is broadcast) or another floating dtype, and on the CPU for numbers outside 0 to 1 and NaN.
+    """
+
+    def keep(self, y: Tensor, t: Tensor) -> Pair:
+        return y, t
+
+    def terms(self, kept: Pair) -> Tensor:
+        try:
+            return kernels.binary_cross_entropy(*kept, None, 0)
+        except RuntimeError as error:
+            raise self._explained(*kept, error) from None
+
+    def slope(self, kept: Pair, c: Factor) -> Tensor:
+        y, t = kept
+        return (y - t) / (y * (1 - y)).clamp_min(1e-12) * c
+
+    def target_slope(self, kept: Pair, c: Factor) -> Tensor:
+        y, _ = kept
+        return ((-y).log1p().clamp_min(-100) - y.log().clamp_min(-100)) * c
+
+    def _explained(self, y: Tensor, t: Tensor, error: RuntimeError) -> Exception:
+        name = next((name for name in ("input", "target") if f"elements of {name}" in str(error)), None)
+        if name is None:
+            return error
+        given = "y" if name == "input" else name
+        return wrong(self, f"{given} must hold probabilities, from 0 to 1", _range(y if given == "y" else t))
+
+
+def _range(x: Tensor) -> str:
+    """Say which numbers a tensor holds, where they can be read; a transform of ``torch.func`` hides them."""
+    try:
+        low, high = x.aminmax()
+        return f"numbers from {low.item():g} to {high.item():g}"
+    except RuntimeError:
+        return describe(x)
+
+
+@frozen
+class BCEWithLogits(Elementwise):
+    """Binary cross-entropy of logits, -log σ(y) where the target is 1 and -log σ(-y) where it is 0, exact for any y.
+
+    ``pos_weight`` multiplies the term of the target 1: one number, or a tuple with one for each entry of the last axis. As
+    ``torch.nn.BCEWithLogitsLoss``, but an infinite logit on the right side costs 0, where torch has NaN.
+
+    >>> BCEWithLogits()(torch.tensor([0.0, -torch.inf]), torch.tensor([1.0, 0.0]))
+    tensor(0.3466)
+
+    Cache    ``y``, ``target``, and ``pos_weight`` as a tensor.
+    Raises   ``ValueError`` for an unknown ``reduction``, a ``pos_weight`` that is negative or not finite, or whose length is
+             not that of the last axis, when ``y`` is not a floating tensor, and when ``target`` has another shape (nothing
+             is broadcast) or another floating dtype; integers and booleans are taken as numbers.
+    """
+
+    pos_weight: float | tuple[float, ...] | None = field(default=None, validator=weight_or_weights)
+
+    def keep(self, y: Tensor, t: Tensor) -> Weighted:
+        if not isinstance(self.pos_weight, tuple):
+            return y, t, 1.0 if self.pos_weight is None else self.pos_weight
+        if y.dim() == 0 or y.shape[-1] != len(self.pos_weight):
+            rule = f"the last axis of y must be the {len(self.pos_weight)} numbers of pos_weight"
+            raise wrong(self, rule, f"y of shape {tuple(y.shape)}")
+        return y, t, torch.tensor(self.pos_weight, dtype=y.dtype, device=y.device)
+
+    def terms(self, kept: Weighted) -> Tensor:
+        y, t, w = kept
+        size, wt = y.abs(), self._positive(t, w)
+        q = wt - kernels.where_positive(wt, y) + kernels.where_positive(1 - t, y)
+        return kernels.product(q, size) - self._both(t, w, kernels.log_sigmoid(size))
+
+    def slope(self, kept: Weighted, c: Factor) -> Tensor:
+        y, t, w = kept
+        return (self._both(t, w, torch.sigmoid(y)) - self._positive(t, w)) * c
+
+    def target_slope(self, kept: Weighted, c: Factor) -> Tensor:
+        y, _, w = kept
+        if self.pos_weight is None:
+            return -y * c
+        return (kernels.log_sigmoid(-y) - w * kernels.log_sigmoid(y)) * c
+
+    def _positive(self, t: Tensor, w: Factor) -> Tensor:
+        """Return w t."""
+        return t if self.pos_weight is None else w * t
+
+    def _both(self, t: Tensor, w: Factor, x: Tensor) -> Tensor:
+        """Return (1 + (w - 1) t) x."""
+        return x if self.pos_weight is None else (1 + (w - 1) * t) * x
+
+
+Kept = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]
+
+
+@frozen
+class CrossEntropy(Loss):
+    """Cross-entropy of softmax(y), y logits with the classes in axis 1, or in axis 0 where there is no other.
+
+    The target is labels, integers of y's shape without the class axis, or probabilities in y's shape and dtype. ``weight`` is
+    one number a class. A row with the label ``ignore_index`` counts for nothing: its gradient is 0 even if its logits are
+    infinite or NaN. As ``torch.nn.CrossEntropyLoss``, with two differences: when every row is ignored the mean is 0, where
+    torch has NaN (as it does, here too, of an empty batch), and a class of probability or weight 0 may have the logit -inf.
+
+    >>> CrossEntropy()(torch.tensor([[2.0, 2.0], [-torch.inf, 1.0]]), torch.tensor([0, 1]))
+    tensor(0.3466)
+
+    Cache    log softmax(y), the labels or else ``None``, ``weight`` as a tensor, the distribution q where it had to be
+             computed, and the factor of the gradient.
+    Raises   ``ValueError`` for an unknown ``reduction``, weights that are negative or not finite, or as many as there are not
+             classes, a ``label_smoothing`` outside 0 to 1, when ``y`` is not a floating tensor, when ``target`` has neither
+             shape or another floating dtype, for probabilities with an ``ignore_index`` that is not negative, and on the CPU
+             for a label that is no class. Elsewhere torch's own assertion fails.
+    Source   Bridle 1990; Szegedy et al. 2016, section 7, for ``label_smoothing``.
+    """
+
+    weight: tuple[float, ...] | None = field(default=None, validator=weights)
+    ignore_index: int = field(default=-100, validator=whole_number)
+    reduction: str = field(default="mean", validator=reductions)
+    label_smoothing: float = field(default=0.0, validator=number(0, at_most=1))
+
+    def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Kept]:
+        labels = self._labels(y, target)
+        logp = torch.log_softmax(y, _axis(y))
+        w = None if self.weight is None else torch.tensor(self.weight, dtype=y.dtype, device=y.device)
+        if labels is None:
+            return self._expected(logp, None, w, self._mixed(target, w), self._factor(logp, None))
+        value, total = self._at(logp, labels, w)
+        c = self._factor(logp, total)
+        if self.label_smoothing or (self.weight and 0 in self.weight):
+            return self._expected(logp, labels, w, self._spread(logp, labels, w, total), c)
+        return self._scaled(value, c), (logp, labels, w, None, c)
+
+    def backward(self, cache: Kept, g: Tensor | None = None) -> Tensor:
+        logp, labels, w, q, c = cache
+        gc = c if g is None else g * c
+        gp = self._at_grad(logp, labels, w, c, gc) if q is None else -q * _over_classes(gc, logp)
+        gy = kernels.log_softmax_backward(gp, logp, _axis(logp), logp.dtype)
+        return gy if labels is None else gy.masked_fill_(_over_classes(labels == self.ignore_index, logp), 0)
+
+    def target_grad(self, cache: Kept, g: Tensor) -> Tensor:
+        logp, _, w, _, c = cache
+        gt = -logp * _over_classes(g * c * (1 - self.label_smoothing), logp)
+        return gt if w is None else gt * _by_class(w, gt)
+
+    def _at(self, logp: Tensor, labels: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return -w log p at the labels, by row or their sum, and the sum of w."""
+        try:
+            return kernels.nll(logp, labels, w, 0 if self.reduction == "none" else 2, self.ignore_index)
+        except (IndexError, RuntimeError) as error:
+            raise self._explained(logp, error) from None
+
+    def _at_grad(self, logp: Tensor, labels: Any, w: Tensor | None, c: Tensor, gc: Tensor) -> Tensor:
+        """Return the gradient of log p: -gc w at the labels, else 0."""
+        if self.reduction == "none":
+            return kernels.nll_backward(gc.expand(labels.shape), logp, labels, w, 0, self.ignore_index, c)
+        return kernels.nll_backward(gc, logp, labels, w, 2, self.ignore_index, c)
+
+    def _expected(self, logp: Tensor, labels: Tensor | None, w: Tensor | None, q: Tensor, c: Tensor) -> tuple[Tensor, Kept]:
+        """Return -Σ q log p, reduced."""
+        terms = -kernels.product(q, logp).sum(_axis(logp))
+        return self._scaled(terms if self.reduction == "none" else terms.sum(), c), (logp, labels, w, q, c)
+
+    def _mixed(self, target: Tensor, w: Tensor | None) -> Tensor:
+        """Return q for probabilities."""
+        e = self.label_smoothing
+        q = target * (1 - e) + e / target.shape[_axis(target)] if e else target
+        return q if w is None else q * _by_class(w, q)
+
+    def _spread(self, logp: Tensor, labels: Tensor, w: Tensor | None, total: Tensor) -> Tensor:
+        """Return q for labels; rows of zeros for those ignored."""
+        e = self.label_smoothing
+        q = kernels.nll_backward(logp.new_full((), e - 1).expand(labels.shape), logp, labels, w, 0, self.ignore_index, total)
+        rest = logp.new_full((logp.shape[_axis(logp)],), e / logp.shape[_axis(logp)])
+        ignored = _over_classes(labels == self.ignore_index, logp)
+        return q + torch.where(ignored, 0.0, _by_class(rest if w is None else rest * w, logp))
+
+    def _factor(self, logp: Tensor, total: Tensor | None) -> Tensor:
+        """Return c; where all rows are ignored, so that ``total`` is 0, any finite number will do, but not in an empty batch."""
+        if self.reduction == "mean" and total is not None:
+            return total.clamp_min(torch.finfo(logp.dtype).tiny if logp.numel() else 0).reciprocal()
+        if self.reduction == "mean":
+            n = logp.numel() // (logp.shape[_axis(logp)] or 1)
+        else:
+            n = logp.shape[0] if self.reduction == "batch" and logp.dim() > 1 else 1
+        return logp.new_full((), 1 / n if n else torch.nan)
+
+    def _scaled(self, value: Tensor, c: Tensor) -> Tensor:
+        return value if self.reduction in ("none", "sum") else value * c
+
+    def _labels(self, y: Tensor, target: Tensor) -> Tensor | None:
+        """Return the labels, or ``None`` when the target is probabilities; either must fit y, and the weights too."""
+        require_floating(self, y, target)
+        if y.dim() == 0:
+            raise wrong(self, "y must have an axis of classes", y)
+        classes, shape = y.shape[_axis(y)], y.shape[: _axis(y)] + y.shape[_axis(y) + 1 :]
+        if self.weight and len(self.weight) != classes:
+            raise wrong(self, f"weight must have one number for each of the {classes} classes", f"{len(self.weight)} numbers")
+        if target.is_floating_point():
+            self._probabilities(y, target)
+            return None
+        if target.shape != shape or target.is_complex():
+            rule = f"labels must be integers of shape {tuple(shape)}, that of y {tuple(y.shape)} without the axis of classes"
+            raise wrong(self, rule, target)
+        return target if target.dtype == torch.int64 else target.long()
+
+    def _probabilities(self, y: Tensor, target: Tensor) -> None:
+        if target.shape != y.shape or target.dtype != y.dtype:
+            rule = f"a floating target is probabilities, of the shape {tuple(y.shape)} and dtype {y.dtype} of y"
+            raise wrong(self, f"{rule}; labels must be integers", target)
+        if self.ignore_index >= 0:
+            raise wrong(self, "ignore_index is for labels, and must be negative with probabilities", str(self.ignore_index))
+
+    def _explained(self, logp: Tensor, error: Exception) -> Exception:
+        """Turn the kernel's error into ours when it names a label, or an index, out of bounds."""
+        found = re.search(r"(?:Target|index) (-?\d+) is out of bounds", str(error))
+        if not found:
+            return error
+        rule = f"every label must lie in 0 to {logp.shape[_axis(logp)] - 1} or be ignore_index={self.ignore_index}"
+        return wrong(self, rule, found[1])
+
+
+def _axis(y: Tensor) -> int:
+    """Return the axis of classes."""
+    return 1 if y.dim() > 1 else 0
+
+
+def _over_classes(rows: Tensor, logp: Tensor) -> Tensor:
+    """Give one number a row, or one for all, the axis of classes."""
+    return rows.unsqueeze(_axis(logp)) if rows.dim() or logp.dim() == 1 else rows
+
+
+def _by_class(w: Tensor, like: Tensor) -> Tensor:
+    """Give one number a class the axes after that of classes."""
+    return w.reshape(-1, *[1] * (like.dim() - _axis(like) - 1))

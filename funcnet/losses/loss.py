@@ -1,0 +1,187 @@
+"""The contract of losses: a frozen value that measures how far an output y is from its target t, and has its gradient.
+
+    loss(y, target) -> value
+    loss.value_and_grad(y, target) -> (value, gy)
+    loss.as_layer()                                  a layer on the pair (y, target), whose vjp gives both gradients
+
+All three come from one forward and one backward. ``reduction`` says what becomes of the terms ℓ, one for each element of y
+(for ``CrossEntropy``: one for each label):
+
+    "mean"    value = Σ ℓ / n, over all n terms                 of no terms NaN, as in torch
+    "sum"     value = Σ ℓ                                       of no terms 0
+    "batch"   value = Σ ℓ / N, N the length of axis 0           of an empty batch NaN; one sample without a batch has N = 1
+    "none"    value = ℓ, and ``value_and_grad`` has the gradient of Σ ℓ
+
+A loss of your own subclasses ``Loss`` (two methods, three with a gradient for the target) or ``Elementwise`` (four one-liners).
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import kernels
+from funcnet.errors import is_number, one_of, wrong
+from funcnet.layer import Cache, Layer, Params, Value, frozen, no_params
+
+Factor = Tensor | float
+
+reductions = one_of("mean", "sum", "none", "batch")
+"""Validate a field ``reduction``."""
+
+
+def _nonnegative(value: object) -> bool:
+    return is_number(value) and value >= 0  # type: ignore[operator]  # it is a number
+
+
+def weights(value: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that must be ``None`` or a tuple of finite numbers that are not negative."""
+    if got is not None and not (isinstance(got, tuple) and got and all(map(_nonnegative, got))):
+        rule = f"{attribute.name} must be None or a tuple of finite numbers of at least 0"
+        raise wrong(type(value).__name__, rule, repr(got))
+
+
+def weight_or_weights(value: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that must be ``None``, or one finite number that is not negative, or a tuple of such."""
+    if not _nonnegative(got) and not (got is None or (isinstance(got, tuple) and got and all(map(_nonnegative, got)))):
+        rule = f"{attribute.name} must be None, a finite number of at least 0, or a tuple of such"
+        raise wrong(type(value).__name__, rule, repr(got))
+
+
+class Loss(Value, ABC):
+    """A frozen value with ``forward`` and ``backward``; every loss has a field ``reduction``."""
+
+    __slots__ = ()
+
+    reduction: str
+
+    @abstractmethod
+    def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
+        """Return the value, and what ``backward`` will need."""
+
+    @abstractmethod
+    def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
+        """Return the gradient of y, from that of the value; ones without it."""
+
+    def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
+        """Return the gradient of a floating target, from that of the value; ``None`` where it has none."""
+        return None
+
+    def __call__(self, y: Tensor, target: Tensor) -> Tensor:
+        """Return the value alone."""
+        return self.forward(y, target)[0]
+
+    def value_and_grad(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the value and the gradient of y: ``(value, gy)``."""
+        value, cache = self.forward(y, target)
+        return value, self.backward(cache)
+
+    def as_layer(self) -> "LossLayer":
+        """Return the loss as a layer on the pair ``(y, target)``."""
+        return LossLayer(self)
+
+
+@frozen
+class LossLayer(Layer):
+    """A loss as a layer: a pair ``(y, target)`` in, the value out; made by ``as_layer``.
+
+    The input's gradient is the pair ``(gy, gtarget)``; ``gtarget`` is ``None`` for a target of integers or booleans.
+
+    Params   none.
+    Cache    the loss's own, and ``target``.
+    Raises   ``ValueError`` when the input is not a pair, and what the loss raises.
+    """
+
+    loss: Loss
+
+    @property
+    def mixes_batch(self) -> bool:
+        return True
+
+    def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Cache]:
+        no_params(self, params)
+        if not isinstance(x, tuple) or len(x) != 2:
+            raise wrong(self, "x must be a pair (y, target)", x)
+        value, cache = self.loss.forward(*x)
+        return value, (cache, x[1])
+
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor | None]]:
+        kept, target = cache
+        gtarget = self.loss.target_grad(kept, gy) if target.is_floating_point() else None
+        return params, (self.loss.backward(kept, gy), gtarget)
+
+    def __repr__(self) -> str:
+        return f"{self.loss!r}.as_layer()"
+
+
+@frozen
+class Elementwise(Loss):
+    """A loss with one term ℓ(y, t) for each element; y and target have one shape.
+
+    A subclass defines ``keep``, ``terms``, ``slope`` and ``target_slope``.
+    """
+
+    reduction: str = field(default="mean", validator=reductions)
+
+    @abstractmethod
+    def keep(self, y: Tensor, t: Tensor) -> Any:
+        """Return the cache, from which all the others are computed."""
+
+    @abstractmethod
+    def terms(self, kept: Any) -> Tensor:
+        """Return ℓ, element by element."""
+
+    @abstractmethod
+    def slope(self, kept: Any, c: Factor) -> Tensor:
+        """Return c ∂ℓ/∂y; c is a number, or a tensor: 0-d, or of y's shape."""
+
+    @abstractmethod
+    def target_slope(self, kept: Any, c: Factor) -> Tensor:
+        """Return c ∂ℓ/∂t."""
+
+    def total(self, kept: Any, c: Factor) -> Tensor:
+        """Return c Σ ℓ; a loss overrides it where the terms themselves can be saved."""
+        return kernels.weighted_sum(self.terms(kept), c)
+
+    def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
+        kept = self.keep(y, _fitting(self, y, target))
+        if self.reduction == "none":
+            return self.terms(kept), (kept, 1.0)
+        c = share(self.reduction, y)
+        return self.total(kept, c), (kept, c)
+
+    def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
+        kept, c = cache
+        return self.slope(kept, c if g is None else g * c)
+
+    def target_grad(self, cache: Cache, g: Tensor) -> Tensor:
+        kept, c = cache
+        return self.target_slope(kept, g * c)
+
+
+def share(reduction: str, y: Tensor) -> Factor:
+    """Return by what the sum of the terms of ``y`` is multiplied; NaN where there is nothing to take the mean of."""
+    if reduction == "mean":
+        return kernels.factor(y.numel(), y)
+    return kernels.factor(y.shape[0], y) if reduction == "batch" and y.dim() else 1.0
+
+
+def _fitting(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
+    """Return the target in the dtype of y; it must have the shape of y, and nothing is broadcast."""
+    require_floating(loss, y, target)
+    if y.shape != target.shape:
+        raise wrong(loss, f"target must have the shape of y, {tuple(y.shape)}", f"shape {tuple(target.shape)}")
+    if y.dtype == target.dtype:
+        return target
+    if target.is_floating_point() or target.is_complex():
+        raise wrong(loss, f"target must have the dtype of y, {y.dtype}, or hold integers or booleans", str(target.dtype))
+    return target.to(y.dtype)
+
+
+def require_floating(loss: Loss, y: object, target: object) -> None:
+    """Refuse a y that is not a floating tensor, and a target that is not a tensor."""
+    if not isinstance(y, Tensor) or not y.is_floating_point():
+        raise wrong(loss, "y must be a floating tensor", y)
+    if not isinstance(target, Tensor):
+        raise wrong(loss, "target must be a tensor", target)

@@ -1,0 +1,90 @@
+"""Losses for numbers: how far each element of y is from the target t, d = y - t.
+
+    MSE   ℓ = d²      ∂ℓ/∂y = 2 d
+    L1    ℓ = |d|     ∂ℓ/∂y = sign d     sign 0 = 0
+    L2    ℓ = ½ d²    ∂ℓ/∂y = d
+
+and ∂ℓ/∂t = -∂ℓ/∂y. By the reduction, with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch",
+
+    gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
+"""
+
+from torch import Tensor
+
+from funcnet import kernels
+from funcnet.layer import frozen
+from funcnet.losses.loss import Elementwise, Factor
+
+Kept = tuple[Tensor]
+
+
+@frozen
+class Difference(Elementwise):
+    """A loss that depends on y - t alone, so that the target's gradient is the opposite of y's."""
+
+    def keep(self, y: Tensor, t: Tensor) -> Kept:
+        return (y - t,)
+
+    def target_slope(self, kept: Kept, c: Factor) -> Tensor:
+        return self.slope(kept, -c)
+
+
+@frozen
+class MSE(Difference):
+    """Squared error, (y - t)²; by default its mean, as ``torch.nn.MSELoss``.
+
+    >>> MSE()(Tensor([1.0, 5.0]), Tensor([1.0, 2.0]))
+    tensor(4.5000)
+
+    Cache    ``y - target``.
+    Raises   ``ValueError`` for an unknown ``reduction``, when ``y`` is not a floating tensor, and when ``target`` has another
+             shape (nothing is broadcast) or another floating dtype; integers and booleans are taken as numbers.
+    """
+
+    def terms(self, kept: Kept) -> Tensor:
+        return kept[0] * kept[0]
+
+    def slope(self, kept: Kept, c: Factor) -> Tensor:
+        return kept[0] * (c + c)
+
+    def total(self, kept: Kept, c: Factor) -> Tensor:
+        return kernels.square_sum(kept[0], c)
+
+
+@frozen
+class L1(Difference):
+    """Absolute error, |y - t|, with the slope 0 where y = t; by default its mean, as ``torch.nn.L1Loss``.
+
+    >>> L1()(Tensor([1.0, 5.0]), Tensor([1.0, 2.0]))
+    tensor(1.5000)
+
+    Cache    ``y - target``.
+    Raises   as ``MSE``.
+    """
+
+    def terms(self, kept: Kept) -> Tensor:
+        return kept[0].abs()
+
+    def slope(self, kept: Kept, c: Factor) -> Tensor:
+        return kept[0].sign() * c
+
+
+@frozen
+class L2(Difference):
+    """Half the squared error, ½ (y - t)², whose slope is the difference itself: half of ``MSE``, and optax's ``l2_loss``.
+
+    >>> L2()(Tensor([1.0, 5.0]), Tensor([1.0, 2.0]))
+    tensor(2.2500)
+
+    Cache    ``y - target``.
+    Raises   as ``MSE``.
+    """
+
+    def terms(self, kept: Kept) -> Tensor:
+        return 0.5 * kept[0] * kept[0]
+
+    def slope(self, kept: Kept, c: Factor) -> Tensor:
+        return kept[0] * c
+
+    def total(self, kept: Kept, c: Factor) -> Tensor:
+        return kernels.square_sum(kept[0], 0.5 * c)

@@ -1,0 +1,199 @@
+"""The contract of optimizers and of gradient transforms, and the driver that the optimizers share.
+
+    init(params) -> state                              complete before the first step
+    update(grads, state, params) -> (params, state)    an optimizer: one step
+    update(grads, state, params) -> (grads, state)     a gradient transform, which stands before an optimizer in a chain
+
+1.  Pure. The same arguments give the same bits, and no argument is written to, unless it was given up by ``donate``.
+2.  State is a tree of tensors whose structure, shapes and dtypes no update changes. So it is saved, compared and compiled
+    like params, and a run that goes on from a saved state is the run that was never interrupted, bit for bit.
+3.  A leaf whose gradient is ``None`` stays as it is, and so does all that state holds for it. For a leaf of params that is not
+    floating, such as a counter, state holds ``None``.
+4.  Shapes, dtypes, devices and structure of params are kept.
+5.  A rate is a number or a schedule: a function of the number of updates made before, so 0 at the first. In eager mode it is
+    called with an int, in compiled code and under ``vmap`` with a 0-d tensor.
+6.  All of it works under ``torch.compile(fullgraph=True)``, ``torch.func.vmap`` and on the meta device.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import kernels, tree
+from funcnet.errors import Validator, describe, flag, located, number, wrong
+from funcnet.layer import Params, Value, frozen
+from funcnet.tree import Tree
+
+State = Any
+"""A tree of tensors."""
+
+Rate = float | Callable[[Any], Any]
+"""A number, or a schedule: a function of the step, an int or a 0-d tensor."""
+
+Columns = Sequence[Sequence[Tensor]]
+"""Lists of the tensors that belong to the same leaves of params."""
+
+
+class GradientTransform(Value, ABC):
+    """A frozen value with ``init`` and ``update``, that makes other gradients of gradients; subclass it with ``@frozen``."""
+
+    __slots__ = ()
+
+    def init(self, params: Params) -> State:
+        """Make the state before the first step; ``{}`` for a transform without any."""
+        return {}
+
+    @abstractmethod
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+        """Return the gradients for the next in the chain, and the state."""
+
+
+class Optimizer(Value, ABC):
+    """A frozen value with ``init`` and ``update``, that makes one step; subclass it with ``@frozen``."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def init(self, params: Params) -> State:
+        """Make the state before the first step."""
+
+    @abstractmethod
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        """Return the params and the state after a step."""
+
+    def donate(self) -> "Optimizer":
+        """Return the optimizer that may write to the ``params`` and ``state`` it gets; itself where it has no such form."""
+        return self
+
+
+def rate(at_least: float = 0.0) -> Validator:
+    """Make a validator for a number with a lower bound, or a schedule."""
+    judge = number(at_least)
+
+    def validate(value: Any, attribute: Any, got: Any) -> None:
+        if not callable(got):
+            judge(value, attribute, got)
+
+    return validate
+
+
+def at(step: Tensor, *rates: Rate) -> Sequence[Any]:
+    """Return each rate's value at a step: a number, or a 0-d tensor from a schedule in compiled code."""
+    if not any([callable(one) for one in rates]):  # noqa: C419 (a generator takes longer)
+        return rates
+    now = kernels.read(step)
+    return [kernels.held(one(now)) if callable(one) else one for one in rates]
+
+
+@frozen
+class Rule(Optimizer):
+    """An optimizer that counts its steps and holds, for each leaf, some moments of the leaf's shape.
+
+    State    ``step``, a 0-d int64 tensor, and a tree like params for each of ``_moments``, zeros at first.
+    Raises   ``ValueError`` for a state that is not this optimizer's, and, with the path, for trees and tensors that do not fit.
+    """
+
+    donated: bool = field(default=False, kw_only=True, validator=flag)
+
+    @property
+    @abstractmethod
+    def _moments(self) -> tuple[str, ...]:
+        """The names of the moments."""
+
+    @abstractmethod
+    def _rates(self, step: Tensor) -> Sequence[Any]:
+        """Return the rates for the update that follows ``step`` others."""
+
+    @abstractmethod
+    def _formula(self, columns: Columns, same: bool, step: Tensor, rates: Sequence[Any]) -> Columns:
+        """Return new lists of params and moments from lists of params, gradients and moments.
+
+        Their shapes and dtypes agree; ``same`` is what ``kernels.alike`` said of them; ``step`` counts this update too.
+        """
+
+    def donate(self) -> Self:
+        return self.replace(donated=True)
+
+    def init(self, params: Params) -> State:
+        zeros = {
+            name: tree.map(lambda leaf: torch.zeros_like(leaf) if _floating(leaf) else None, params) for name in self._moments
+        }
+        return {"step": torch.zeros((), dtype=torch.int64), **zeros}
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        names = self._moments
+        try:
+            if len(state) != 1 + len(names):
+                raise LookupError
+            columns = tree.columns(params, grads, *[state[name] for name in names])
+            step, rates = state["step"], self._rates(state["step"])
+            after = {"step": step.add_(1) if self.donated else step + 1}
+            new = self._new(columns, after["step"], rates)
+        except Exception as error:
+            raise self._explained(error, grads, state, params) from None
+        for i, name in enumerate(names, 1):
+            after[name] = tree.fill(params, iter(new[i]))
+        return tree.fill(params, iter(new[0])), after
+
+    def _new(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
+        """Return the new columns of params and moments; the rows without a gradient stay."""
+        if not columns[1] or [g for g in columns[1] if g is None]:
+            return self._new_in_part(columns, step, rates)
+        same = kernels.alike(*columns)
+        if not same and not _fitting(columns):
+            raise LookupError
+        return self._formula(columns, same, step, rates)
+
+    def _new_in_part(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
+        places = [i for i, g in enumerate(columns[1]) if g is not None]
+        old = [columns[0], *columns[2:]]
+        new = self._new([[column[i] for i in places] for column in columns], step, rates) if places else old
+        return [_replaced(column, places, some) for column, some in zip(old, new, strict=True)] if places else old
+
+    def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
+        """Turn an error into ours: the state first, then the trees, then their leaves; else as it was."""
+        names = ("step", *self._moments)
+        if not isinstance(state, dict) or {*state} != {*names}:
+            return wrong(self, f"state must be a dict of {', '.join(names)}, as init makes it", state)
+        others = {"grads": grads, **{name: state[name] for name in self._moments}}
+        try:
+            tree.columns(params, *others.values())
+        except ValueError as misfit:
+            located(misfit, f"{self}, update: params against {', '.join(others)}")
+            return misfit
+        return self._misfit(others, params) or error
+
+    def _misfit(self, others: dict[str, Tree], params: Params) -> Exception | None:
+        """Find the first leaf with a gradient where something is not as its parameter is."""
+        named, leaves = {name: tree.names(other) for name, other in others.items()}, tree.names(params)
+        for path, p in [(path, leaves.get(path)) for path in named["grads"]]:
+            if not _floating(p):
+                return wrong(self, f"grads must have None at {path!r}, where params has {describe(p)}", named["grads"][path])
+            for name, other in named.items():
+                if not isinstance(other.get(path), Tensor) or _kind(other[path]) != _kind(p):
+                    return wrong(self, f"{name} must have at {path!r} what params has, {_kind(p)}", _kind(other.get(path)))
+        return None
+
+
+def _floating(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def _kind(leaf: Any) -> str:
+    return describe(leaf) + (f" on {leaf.device}" if isinstance(leaf, Tensor) and not leaf.is_cpu else "")
+
+
+def _fitting(columns: Columns) -> bool:
+    first, *others = [[(x.shape, x.dtype) for x in column] for column in columns]
+    return all(other == first for other in others)
+
+
+def _replaced(column: Sequence[Tensor], places: list[int], new: Sequence[Tensor]) -> list[Tensor]:
+    column = list(column)
+    for i, x in zip(places, new, strict=True):
+        column[i] = x
+    return column

@@ -1,0 +1,166 @@
+"""SGD and Adam: PyTorch's formulas, with t = 1, 2, ... for the number of the update.
+
+SGD     g ← ±g + λ p                                 λ weight_decay; minus with maximize
+        b ← μ b + (1 - τ) g,  at t = 1: b ← g        μ momentum, τ dampening; b = 0 before, averaged: b ← μ b + (1 - μ) g
+        p ← p - η b,          nesterov: p ← p - η (g + μ b)                      η lr
+
+Adam    g ← ±g + λ p          AdamW: p ← (1 - η λ) p instead
+        m ← β₁ m + (1 - β₁) g
+        v ← β₂ v + (1 - β₂) g²                       amsgrad: x ← max(x, v), in v's place below
+        p ← p - η m̂ / (√v̂ + ε)                       m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import kernels
+from funcnet.errors import flag, is_number, number, wrong
+from funcnet.layer import frozen
+from funcnet.optim.optimizer import Columns, Rate, Rule, at, rate
+
+
+def _nesterov(value: Any, attribute: Any, got: Any) -> None:
+    flag(value, attribute, got)
+    if got and (value.momentum == 0 or value.dampening != 0):
+        came = f"momentum={value.momentum!r} and dampening={value.dampening!r}"
+        raise wrong("SGD", "nesterov needs a momentum above 0 and no dampening", came)
+
+
+def _averaged(value: Any, attribute: Any, got: Any) -> None:
+    flag(value, attribute, got)
+    if got and (value.nesterov or value.dampening != 0):
+        came = f"nesterov={value.nesterov!r} and dampening={value.dampening!r}"
+        raise wrong("SGD", "averaged, which sets the dampening to the momentum, goes without nesterov and dampening", came)
+
+
+@frozen
+class SGD(Rule):
+    """Steps down the gradient, with momentum along an accumulated one; ``torch.optim.SGD``.
+
+    >>> SGD(lr=0.1, momentum=0.9).replace(nesterov=True)
+    SGD(lr=0.1, momentum=0.9, nesterov=True)
+
+    With ``averaged`` the buffer is a running average of the gradients, from 0: b ← μ b + (1 - μ) g, at the first step too.
+
+    ``lr``, ``momentum``, ``dampening`` and ``weight_decay`` are numbers or schedules.
+
+    State    ``step``; ``momentum_buffer`` where ``momentum`` is not 0.
+    Raises   ``ValueError`` for rates below 0, and for ``nesterov`` without momentum or with dampening.
+    Source   Sutskever, Martens, Dahl & Hinton 2013, "On the importance of initialization and momentum in deep learning".
+    """
+
+    lr: Rate = field(default=1e-3, validator=rate())
+    momentum: Rate = field(default=0.0, validator=rate())
+    dampening: Rate = field(default=0.0, validator=rate())
+    weight_decay: Rate = field(default=0.0, validator=rate())
+    nesterov: bool = field(default=False, validator=_nesterov)
+    maximize: bool = field(default=False, validator=flag)
+    averaged: bool = field(default=False, validator=_averaged)
+
+    @property
+    def _moments(self) -> tuple[str, ...]:
+        return ("momentum_buffer",) if self.momentum != 0 else ()
+
+    def _rates(self, step: Tensor) -> Sequence[Any]:
+        lr, momentum, dampening, decay = at(step, self.lr, self.momentum, self.dampening, self.weight_decay)
+        if self.dampening != 0:
+            now = kernels.read(step)
+            dampening = dampening * ((now > 0).to(torch.float64) if isinstance(now, Tensor) else now > 0)
+        return lr, momentum, dampening, decay
+
+    def _formula(self, columns: Columns, same: bool, step: Tensor, rates: Sequence[Any]) -> Columns:
+        (ps, gs, *bs), (lr, _, _, decay) = columns, rates
+        if self.maximize:
+            gs = kernels.scale_each(gs, -1.0)
+        if self.weight_decay != 0:
+            gs = kernels.add_each(gs, ps, decay)
+        along, new = self._direction(gs, bs[0], rates) if bs else (gs, [])
+        return [kernels.add_each(ps, along, -lr, ps if self.donated else None), *new]
+
+    def _direction(self, gs: Sequence[Tensor], bs: Sequence[Tensor], rates: Sequence[Any]) -> tuple[Sequence[Tensor], Columns]:
+        (_, momentum, dampening, _), out = rates, bs if self.donated else None
+        if self.averaged:
+            bs = kernels.lerp_each(bs, gs, 1 - momentum, out)
+        else:
+            damped = gs if self.dampening == 0 else kernels.scale_each(gs, 1 - dampening)
+            bs = kernels.add_each(damped, bs, momentum, out)
+        return kernels.add_each(gs, bs, momentum) if self.nesterov else bs, [bs]
+
+
+def _betas(value: Any, attribute: Any, got: Any) -> None:
+    if not (isinstance(got, tuple) and len(got) == 2 and all(callable(b) or (is_number(b) and 0 <= b < 1) for b in got)):
+        raise wrong(
+            type(value).__name__, "betas must be a tuple of two numbers of at least 0 and below 1, or schedules", repr(got)
+        )
+
+
+class _AdamRule(Rule):
+    """All that Adam and AdamW have in common."""
+
+    __slots__ = ()
+
+    lr: Rate
+    betas: tuple[Rate, Rate]
+    eps: float
+    weight_decay: Rate
+    amsgrad: bool
+    maximize: bool
+    _decoupled: ClassVar[bool]
+
+    @property
+    def _moments(self) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
+
+    def _rates(self, step: Tensor) -> Sequence[Any]:
+        return at(step, self.lr, *self.betas, self.weight_decay)
+
+    def _formula(self, columns: Columns, same: bool, step: Tensor, rates: Sequence[Any]) -> Columns:
+        how = {"eps": self.eps, "maximize": self.maximize, "decoupled": self._decoupled, "donated": self.donated}
+        return kernels.adam(columns, same, step, rates, **how)
+
+
+@frozen
+class Adam(_AdamRule):
+    """Steps along the running mean of the gradient, over the root of that of its square; ``torch.optim.Adam``.
+
+    >>> Adam().init({"weight": torch.ones(2)})["exp_avg"]
+    {'weight': tensor([0., 0.])}
+
+    ``lr``, both ``betas`` and ``weight_decay``, which is added to the gradient, are numbers or schedules.
+
+    State    ``step``, ``exp_avg`` m, ``exp_avg_sq`` v; ``max_exp_avg_sq`` x with ``amsgrad``.
+    Raises   ``ValueError`` for rates below 0, and for betas outside 0 ≤ β < 1.
+    Source   Kingma & Ba 2015, "Adam", algorithm 1; Reddi, Kale & Kumar 2018, algorithm 2, for ``amsgrad``.
+    """
+
+    lr: Rate = field(default=1e-3, validator=rate())
+    betas: tuple[Rate, Rate] = field(default=(0.9, 0.999), validator=_betas)
+    eps: float = field(default=1e-8, validator=number(0.0))
+    weight_decay: Rate = field(default=0.0, validator=rate())
+    amsgrad: bool = field(default=False, validator=flag)
+    maximize: bool = field(default=False, validator=flag)
+    _decoupled: ClassVar[bool] = False
+
+
+@frozen
+class AdamW(_AdamRule):
+    """Adam whose decay shrinks the parameters themselves, by the factor 1 - η λ at each step; ``torch.optim.AdamW``.
+
+    ``lr``, both ``betas`` and ``weight_decay`` are numbers or schedules.
+
+    State    ``step``, ``exp_avg`` m, ``exp_avg_sq`` v; ``max_exp_avg_sq`` x with ``amsgrad``.
+    Raises   ``ValueError`` for rates below 0, and for betas outside 0 ≤ β < 1.
+    Source   Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2.
+    """
+
+    lr: Rate = field(default=1e-3, validator=rate())
+    betas: tuple[Rate, Rate] = field(default=(0.9, 0.999), validator=_betas)
+    eps: float = field(default=1e-8, validator=number(0.0))
+    weight_decay: Rate = field(default=1e-2, validator=rate())
+    amsgrad: bool = field(default=False, validator=flag)
+    maximize: bool = field(default=False, validator=flag)
+    _decoupled: ClassVar[bool] = True
