@@ -1,0 +1,30 @@
+from funcnet.testing.differences import check_vjp, finite_difference
+from funcnet.testing.laws import (
+    LAWS,
+    check_laws,
+    law_halves,
+    law_linear,
+    law_pure,
+    law_rows,
+    law_strides,
+    law_structure,
+    law_transforms,
+    law_transpose,
+    law_value,
+)
+
+__all__ = [
+    "LAWS",
+    "check_laws",
+    "check_vjp",
+    "finite_difference",
+    "law_halves",
+    "law_linear",
+    "law_pure",
+    "law_rows",
+    "law_strides",
+    "law_structure",
+    "law_transforms",
+    "law_transpose",
+    "law_value",
+]

@@ -1,0 +1,162 @@
+"""Comparison: what the judges share: a layer run on inputs in one dtype, and trees compared leaf by leaf.
+
+Every ``check`` raises ``AssertionError`` with the layer, the rule, and the path of the leaf that breaks it.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import random, tree
+from funcnet.errors import describe
+from funcnet.layer import Layer, Params
+from funcnet.random import Key
+from funcnet.tree import Tree
+
+# What two orders of summation, or two kernels, may differ by, of the largest number compared.
+_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+DTYPES = tuple(_TOLERANCE)
+
+
+def run(layer: Layer, params: Params, x: Any, rng: Key | int) -> tuple[Any, Any]:
+    """Apply a layer, with the key where it takes one."""
+    apply: Callable[..., tuple[Any, Any]] = layer.apply
+    return apply(params, x, rng) if layer.stochastic else apply(params, x)
+
+
+def prepared(layer: Layer, x: Any, params: Params, rng: Key | int, dtype: torch.dtype = torch.float64) -> tuple[Params, Any]:
+    """Return params (fresh ones for ``None``) and x in the dtype."""
+    return tree.cast(layer.init(rng) if params is None else params, dtype), tree.cast(x, dtype)
+
+
+def noise_like(values: Tree, rng: Key | int) -> Tree:
+    """Draw a normal number for each floating element; ``None`` for the leaves that are not floating."""
+    seeds = iter(range(len(tree.leaves(values))))
+
+    def draw(leaf: Tensor) -> Tensor | None:
+        drawn = random.normal(random.fold_in(rng, next(seeds)), tuple(leaf.shape), dtype=torch.float64)
+        return drawn.to(leaf) if leaf.is_floating_point() else None
+
+    return tree.map(draw, values)
+
+
+def named(pair: tuple[Params, Any]) -> dict[str, Tree]:
+    """Make one tree of params and x, or of their gradients, whose paths say which is which."""
+    params, x = pair
+    return {"params": params, "x": x}
+
+
+def everything(layer: Layer, params: Params, x: Any, gy: Any, rng: Key | int) -> dict[str, Tree]:
+    """Return all that the contract's methods give: the output, both ways to each gradient, and the statistics."""
+    y, cache = run(layer, params, x, rng)
+    return {
+        "y": y,
+        "layer(params, x)": layer(params, x, rng) if layer.stochastic else layer(params, x),
+        **named(layer.vjp(params, cache, gy)),
+        "grads": layer.grads(params, cache, gy),
+        "input_grad": layer.input_grad(params, cache, gy),
+        "update_stats": layer.update_stats(params, cache),
+    }
+
+
+def require(holds: bool | Tensor, layer: Layer, rule: str) -> None:
+    """Raise ``AssertionError`` with the rule unless it holds."""
+    if not holds:
+        raise AssertionError(f"{layer}: {rule}")
+
+
+def _pairs(layer: Layer, rule: str, got: Tree, want: Tree) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield the path and both leaves; the trees must agree in structure and in the leaves that are absent."""
+    try:
+        tree.columns(want, got)
+    except ValueError as error:
+        raise AssertionError(f"{layer}: {rule}; {error}") from None
+    ours, theirs = tree.names(got), tree.names(want)
+    for path in sorted(ours.keys() ^ theirs.keys()):
+        require(
+            False, layer, f"{rule}; {path} is {'None' if path in theirs else 'there'} and should {'not' * (path in theirs)} be"
+        )
+    yield from ((path, ours[path], theirs[path]) for path in theirs)
+
+
+def check_mirrored(layer: Layer, values: Tree, gradients: Tree) -> None:
+    """Require of each gradient the place and the shape of its leaf, or ``None``, and of an integer's ``None``."""
+    rule = "the gradients must mirror params and x"
+    try:
+        tree.columns(values, gradients)
+    except ValueError as error:
+        raise AssertionError(f"{layer}: {rule}; {error}") from None
+    leaves = tree.names(values)
+    for path, g in tree.names(gradients).items():
+        floating = path in leaves and leaves[path].is_floating_point()
+        require(floating, layer, f"the gradient of {path}, which is not floating, must be None, got {describe(g)}")
+        shape = tuple(leaves[path].shape)
+        require(g.shape == shape, layer, f"the gradient of {path} must have its shape {shape}, got {tuple(g.shape)}")
+
+
+def check_kept(layer: Layer, rule: str, got: Tree, want: Tree) -> None:
+    """Require of the leaves that are there the shapes, dtypes and devices of ``want``."""
+    leaves = tree.names(want)
+    for path, leaf in tree.names(got).items():
+        ours, theirs = ((tuple(one.shape), one.dtype, str(one.device)) for one in (leaf, leaves[path]))
+        require(ours == theirs, layer, f"{rule} {path} must be of {theirs}, got {ours}")
+
+
+def check_equal(layer: Layer, rule: str, got: Tree, want: Tree, *, scale: Tree) -> None:
+    """Require that two trees agree to rounding, of the largest number in the leaf or in ``scale`` (sums cancel)."""
+    floor = max([_largest(leaf) for leaf in tree.leaves(scale)], default=0.0)
+    for path, ours, theirs in _pairs(layer, rule, got, want):
+        same = ours.shape == theirs.shape and ours.dtype == theirs.dtype
+        require(same, layer, f"{rule}; {path} is {describe(ours)} and should be {describe(theirs)}")
+        atol = _TOLERANCE.get(theirs.dtype, 0.0) * max(floor, _largest(theirs))
+        close = torch.isclose(ours, theirs, rtol=0.0, atol=atol, equal_nan=True)
+        gap = float((ours.double() - theirs.double()).abs().max()) if ours.numel() else 0.0
+        require(close.all(), layer, f"{rule}; {path} differs by {gap:.3g} at most, where {atol:.3g} is allowed")
+
+
+def check_same_bits(layer: Layer, rule: str, got: Tree, want: Tree) -> None:
+    """Require that two trees are equal in every bit, in the entries of ``got``."""
+    for path, ours, theirs in _pairs(layer, rule, got, {key: want[key] for key in got}):
+        require(_same_bits(ours, theirs), layer, f"{rule}, and {path} differs")
+
+
+def _largest(leaf: Any) -> float:
+    """Return the largest finite magnitude; 0 for what is not a floating tensor."""
+    if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or not leaf.numel():
+        return 0.0
+    return float(leaf.nan_to_num(0.0, 0.0, 0.0).abs().max())
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(*(leaf.detach().contiguous().reshape(-1).view(torch.uint8) for leaf in (one, other)))
+
+
+class Snapshot:
+    """What a tree held at a moment, to be compared with what it holds later."""
+
+    def __init__(self, values: Tree) -> None:
+        self._values = values
+        self._leaves = tree.names(values)
+        self._versions = {path: leaf._version for path, leaf in self._tensors()}
+        self._copies = {path: leaf.clone() for path, leaf in self._tensors()}
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from ((path, leaf) for path, leaf in self._leaves.items() if isinstance(leaf, Tensor))
+
+    def changed(self) -> Iterator[str]:
+        """Yield the paths of the leaves that were written to or exchanged since."""
+        now = tree.names(self._values)
+        yield from (path for path in sorted(now.keys() | self._leaves.keys()) if now.get(path) is not self._leaves.get(path))
+        for path, leaf in self._tensors():
+            if leaf._version != self._versions[path] or not _same_bits(leaf, self._copies[path]):
+                yield path
+
+
+def require_unchanged(layer: Layer, snapshots: list[Snapshot]) -> None:
+    """Require that nothing was written to since the snapshots were taken."""
+    for path in [path for snapshot in snapshots for path in snapshot.changed()]:
+        require(False, layer, f"nothing may be written to, and {path} was")

@@ -1,0 +1,189 @@
+"""Differences: a layer's ``vjp`` against slopes that are measured, in float64.
+
+    f′(x) v = (8 (f₁ - f₋₁) - (f₂ - f₋₂)) / 12 h  + O(h⁴)               fₖ = f(x + k h v)
+    right   = (-25 f₀ + 48 f₁ - 36 f₂ + 16 f₃ - 3 f₄) / 12 h  + O(h⁴)      left: the same with -h
+
+The first serves wherever f is smooth. A step of 10⁻³ leaves an error of some 10⁻¹³, from h⁴ and from rounding (10⁻¹⁶ / h) alike;
+where the step is too long for the curvature, or reaches over a kink, a shorter one is tried. The other two serve where x is on a
+kink, or closer to it than the shortest step: there any slope between that from the left and that from the right is a derivative.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from funcnet import random, tree
+from funcnet.layer import Layer, Params
+from funcnet.random import Key
+from funcnet.testing.comparison import check_mirrored, named, noise_like, prepared, run
+from funcnet.tree import Tree
+
+_STENCILS: dict[int, dict[int, float]] = {
+    0: {1: 8 / 12, -1: -8 / 12, 2: -1 / 12, -2: 1 / 12},
+    1: {0: -25 / 12, 1: 48 / 12, 2: -36 / 12, 3: 16 / 12, 4: -3 / 12},
+    -1: {0: 25 / 12, -1: -48 / 12, -2: 36 / 12, -3: -16 / 12, -4: 3 / 12},
+}
+_STEPS = tuple(2.0**-k for k in (10, 12, 14, 16, 18, 20, 22))
+_SIDE_STEPS = (2.0**-14, 2.0**-20)
+# The share of |gy|·|y| that rounding may add to a slope at the first step: a few units in the last place, 2⁻⁵², over h.
+_ROUNDING = 4 * 2.0**-52 / _STEPS[0]
+_FULL = 64
+_DIRECTIONS = 3
+_ENOUGH = 16
+
+
+def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float = _STEPS[0], side: int = 0) -> Tensor:
+    """Return the derivative of f at x along v, to fourth order in ``step``.
+
+    x and v are trees of one structure; where v is ``None``, x stays. ``side`` is 0 for the central difference, 1 or -1 for the
+    slope from the right or the left.
+
+    >>> round(float(finite_difference(torch.sin, torch.zeros((), dtype=torch.float64), torch.ones(()))), 9)
+    1.0
+    """
+    terms = [weight * f(tree.add(x, tree.scale(v, k * step))) for k, weight in _STENCILS[side].items()]
+    return sum(terms[1:], terms[0]) / step
+
+
+def check_vjp(
+    layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, tolerance: float = 1e-7
+) -> dict[str, float | None]:
+    """Compare ``vjp`` with measured slopes, for every leaf of params and every floating leaf of x; return the errors by path.
+
+    ``params`` are ``layer.init(rng)`` unless given, and all is done in float64, for one random gy. Leaves of up to 64 elements
+    are tried element by element, larger ones along random directions, and element by element where one fails. Errors are
+    relative to the gradient, or to the root mean square of the leaf's gradients where that is larger. An x on a kink, as at 0
+    for ReLU, may have any slope between that from the left and that from the right.
+
+    A leaf whose gradient is ``None`` (a label, a running statistic) is not trained and not judged; its error is ``None``.
+
+    Raises   ``AssertionError`` with the leaf's path, the index, both numbers and the relative error, for the worst element found.
+
+    >>> from funcnet.layers.linear import Linear
+    >>> sorted(check_vjp(Linear(3, 2), torch.ones(4, 3)))
+    ['params.bias', 'params.weight', 'x']
+    """
+    params, x = prepared(layer, x, params, rng)
+    y, cache = run(layer, params, x, rng)
+    gy = noise_like(y, random.fold_in(rng, _FULL))
+    values, gradients = named((params, x)), named(layer.vjp(params, cache, gy))
+    check_mirrored(layer, values, gradients)
+    measure = _Measure(layer, rng, values, _flat(gy), _ROUNDING * float(_flat(gy).abs() @ _flat(y).abs()), tolerance)
+    found = tree.names(gradients)
+    return {path: measure.worst(path, leaf, found[path]) if path in found else None for path, leaf in tree.names(values).items()}
+
+
+@attrs.frozen
+class _Slope:
+    """A slope by ``vjp`` and as measured; ``index`` is that of the element, ``None`` for several at once."""
+
+    analytic: float
+    numeric: float
+    error: float
+    index: tuple[int, ...] | None = None
+
+
+@attrs.frozen(eq=False)
+class _Measure:
+    """The slopes of t -> ⟨gy, y(values + t v)⟩, for v in one leaf at a time."""
+
+    layer: Layer
+    rng: Key | int
+    values: Tree
+    gy: Tensor
+    rounding: float
+    tolerance: float
+
+    def worst(self, path: str, leaf: Tensor, g: Tensor) -> float:
+        """Return the largest error in a leaf; ``AssertionError`` when it is above the tolerance."""
+        worst, wrong = _Slope(0.0, 0.0, 0.0), set()
+        for slope in self._slopes(path, leaf, g):
+            worst = max(worst, slope, key=lambda one: one.error)
+            wrong |= {slope.index} if slope.error > self.tolerance else set()
+            if len(wrong) == _ENOUGH:
+                break
+        if wrong:
+            where = f"{path} at {list(worst.index)}" if worst.index else path
+            numbers = f"{worst.analytic:.10g} by vjp and {worst.numeric:.10g} by central differences"
+            error = f"relative error {worst.error:.2g} where {self.tolerance:g} is allowed"
+            count = f"{len(wrong)}{' or more' * (len(wrong) == _ENOUGH)} of the {leaf.numel()} there are wrong"
+            raise AssertionError(f"{self.layer}: the gradient of {where} is {numbers}, {error}; {count}")
+        return worst.error
+
+    def _slopes(self, path: str, leaf: Tensor, g: Tensor) -> Iterator[_Slope]:
+        """Measure all elements of a small leaf, and a large one along directions that take in all of them."""
+        everything = torch.arange(leaf.numel(), device=leaf.device)
+        parts = everything.reshape(-1, 1) if leaf.numel() <= _FULL else everything.expand(_DIRECTIONS, -1)
+        for seed, indices in enumerate(parts):
+            yield from self._search(path, leaf, g, indices, seed)
+
+    def _search(self, path: str, leaf: Tensor, g: Tensor, indices: Tensor, seed: int) -> Iterator[_Slope]:
+        """Measure along signs at these elements, and where that fails look for the reason in either half of them."""
+        v = _direction(leaf, indices, seed)
+        if len(indices) == 0:
+            return
+        if len(indices) == 1:
+            index = tuple(int(i) for i in torch.unravel_index(indices[0], leaf.shape))
+            slope = self._compare(path, v, g, kinks=True)
+            length = float(v[index])
+            yield _Slope(slope.analytic / length, slope.numeric / length, slope.error, index)
+            return
+        slope = self._compare(path, v, g, kinks=False)
+        if slope.error <= self.tolerance:
+            yield slope
+        else:
+            for half in indices.tensor_split(2):
+                yield from self._search(path, leaf, g, half, seed)
+
+    def _compare(self, path: str, v: Tensor, g: Tensor, *, kinks: bool) -> _Slope:
+        """Measure along v with the longest step that agrees with g, or else the one that agrees best.
+
+        ``kinks`` lets a kink excuse the difference: right for one element, while among several it would hide errors.
+        """
+        analytic = float((g * v).sum())
+        floor = float(torch.linalg.vector_norm(g) * torch.linalg.vector_norm(v)) / max(g.numel(), 1) ** 0.5
+        best = _Slope(analytic, math.nan, math.inf)
+        for step in _STEPS:
+            numeric = self._slope(path, v, step)
+            best = min(best, _Slope(analytic, numeric, self._error(analytic, numeric, floor)), key=lambda one: one.error)
+            if best.error <= self.tolerance:
+                return best
+        return _Slope(analytic, analytic, 0.0) if kinks and self._on_a_kink(path, v, analytic, floor) else best
+
+    def _on_a_kink(self, path: str, v: Tensor, analytic: float, floor: float) -> bool:
+        """Tell whether ``analytic`` is between the slopes from the left and from the right."""
+        for step in _SIDE_STEPS:
+            low, high = sorted((self._slope(path, v, step, -1), self._slope(path, v, step, 1)))
+            slack = self.tolerance * max(abs(low), abs(high), floor) + self.rounding
+            if low - slack <= analytic <= high + slack:
+                return True
+        return False
+
+    def _slope(self, path: str, v: Tensor, step: float, side: int = 0) -> float:
+        along = tree.replace(tree.map(lambda _: None, self.values), path, v)
+        return float(self.gy @ finite_difference(self._output, self.values, along, step, side))
+
+    def _output(self, values: Tree) -> Tensor:
+        return _flat(run(self.layer, values["params"], values["x"], self.rng)[0])
+
+    def _error(self, analytic: float, numeric: float, floor: float) -> float:
+        """Return the relative error, less what rounding explains."""
+        excess = abs(analytic - numeric) - self.rounding
+        relative = max(excess, 0.0) / max(abs(analytic), abs(numeric), floor, math.ulp(0.0))
+        return relative if math.isfinite(excess) and math.isfinite(relative) else math.inf
+
+
+def _direction(leaf: Tensor, indices: Tensor, seed: int) -> Tensor:
+    """Return signs at the indices, in the scale of the values there but no less than 1, and shorter the more there are."""
+    signs = 2.0 * random.bernoulli(random.fold_in(seed, len(indices)), (len(indices),)).to(leaf) - 1
+    v = torch.zeros_like(leaf).reshape(-1).index_copy(0, indices, signs / max(len(indices), 1) ** 0.5)
+    return v.reshape(leaf.shape) * leaf.abs().clamp_min(1)
+
+
+def _flat(values: Tree) -> Tensor:
+    """Join the floating leaves into one vector."""
+    return tree.ravel(tuple(leaf for leaf in tree.leaves(values) if leaf.is_floating_point()))

@@ -1,0 +1,94 @@
+"""Training: the four lines as pure functions of params, state and a batch.
+
+    y, cache      = net.apply(params, x)
+    value, gy     = loss.value_and_grad(y, target)
+    grads         = net.grads(params, cache, gy)
+    params, state = opt.update(grads, state, params)
+
+Each function here is a value: it compares, prints and pickles like what it is made of.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import wrong
+from funcnet.layer import Cache, Layer, Params, Value, frozen
+from funcnet.losses.loss import Loss
+from funcnet.optim.optimizer import Optimizer
+from funcnet.random import Key
+from funcnet.tree import Tree
+
+
+@frozen
+class ValueAndGrads(Value):
+    """The loss of a net and its gradient, as one function; made by ``value_and_grads``."""
+
+    net: Layer
+    loss: Loss
+
+    def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params, Cache]:
+        return _value_and_grads(self.net, self.loss, params, x, target, rng)
+
+
+def _value_and_grads(
+    net: Layer, loss: Loss, params: Params, x: Any, target: Any, rng: Key | int | None
+) -> tuple[Tensor, Params, Cache]:
+    arguments: Any = (params, x) if rng is None or not net.stochastic else (params, x, rng)
+    y, cache = net.apply(*arguments)
+    value, gy = loss.value_and_grad(y, target)
+    return value, net.grads(params, cache, gy), cache
+
+
+def value_and_grads(net: Layer, loss: Loss) -> ValueAndGrads:
+    """Make the function ``(params, x, target, rng=None) -> (value, grads, cache)``.
+
+    ``value`` is the loss of the net's output, ``grads`` its gradient by the params, and ``cache`` the net's, from which
+    ``net.update_stats(params, cache)`` takes batch statistics. A stochastic net needs the key ``rng``; others leave it unread.
+    The loss must have one value: ``reduction="none"`` raises ``ValueError``.
+    """
+    if loss.reduction == "none":
+        raise wrong(loss, 'to train, the loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
+    return ValueAndGrads(net, loss)
+
+
+@frozen
+class TrainStep(Value):
+    """A step of training as one pure function; made by ``train_step``."""
+
+    net: Layer
+    loss: Loss
+    opt: Optimizer
+
+    def __call__(
+        self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
+    ) -> tuple[Params, Tree, Tensor]:
+        value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng)
+        params, state = self.opt.update(grads, state, self.net.update_stats(params, cache))
+        return params, state, value
+
+
+def train_step(net: Layer, loss: Loss, opt: Optimizer) -> TrainStep:
+    """Make the function ``(params, state, x, target, rng=None) -> (params, state, value)``: the four lines and ``update_stats``.
+
+    It writes to nothing and reads nothing else, so it may be compiled whole, repeated, or undone by keeping the old params.
+    """
+    value_and_grads(net, loss)
+    return TrainStep(net, loss, opt)
+
+
+def compile(step: Callable[..., Any]) -> Callable[..., Any]:  # noqa: A001 (torch's word for it)
+    """Compile a pure function of tensors, such as a train step, as one graph, with ``torch.compile(fullgraph=True)``.
+
+    The compiled function differs from the eager one by rounding; it is compiled at its first call, and again for a batch of
+    another size. No gradient is recorded inside.
+    """
+    compiled = torch.compile(step, fullgraph=True, dynamic=False)
+
+    def call(*arguments: Any) -> Any:
+        with torch.no_grad():
+            return compiled(*arguments)
+
+    return call
