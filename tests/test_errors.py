@@ -1,0 +1,153 @@
+"""The errors: each sentence says who, the rule with its names and numbers, and what came."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from attrs import field
+
+from funcnet import errors
+from funcnet.layer import Value, frozen
+
+
+@frozen
+class Sample(Value):
+    """A value with a field for every validator."""
+
+    size: int = field(default=1, validator=errors.size)
+    index: int = field(default=0, validator=errors.whole(0))
+    axis: int = field(default=-1, validator=errors.whole_number)
+    flag: bool = field(default=True, validator=errors.flag)
+    rate: float = field(default=0.5, validator=errors.number(0.0, below=1.0))
+    slope: float = field(default=1.0, validator=errors.number(above=0.0, at_most=2.0))
+    anything: float = field(default=0.0, validator=errors.number())
+    mode: str = field(default="mean", validator=errors.one_of("mean", "sum"))
+    parts: tuple[str, ...] = field(default=("a",), validator=errors.instances(str, "words"))
+
+
+DESCRIPTIONS = [
+    (torch.zeros(2, 3), "a tensor of shape (2, 3) and dtype torch.float32"),
+    (torch.tensor(1), "a tensor of shape () and dtype torch.int64"),
+    ({"weight": 1, "bias": 2}, "a dict with the keys 'weight', 'bias'"),
+    ({}, "an empty dict"),
+    ((1, 2), "a tuple of 2"),
+    ([1], "a list of 1"),
+    ((), "a tuple of 0"),
+    ("relu", "'relu'"),
+    (None, "None"),
+    (1.5, "1.5"),
+]
+
+
+@pytest.mark.parametrize(("value", "words"), DESCRIPTIONS)
+def test_describe_says_what_came(value, words):
+    """A tensor is described by shape and dtype, a container by its kind and length, all else by its repr."""
+    assert errors.describe(value) == words
+
+
+def test_wrong_says_who_the_rule_and_what_came():
+    """The message is ``who: rule, got what``."""
+    assert str(errors.wrong("Linear", "x must be floating", torch.zeros(2))) == (
+        "Linear: x must be floating, got a tensor of shape (2,) and dtype torch.float32"
+    )
+
+
+def test_wrong_takes_words_as_they_are():
+    """A string given as ``got`` is words already, not described."""
+    assert (
+        str(errors.wrong("Linear", "x must be floating", "x of shape (2,)")) == "Linear: x must be floating, got x of shape (2,)"
+    )
+
+
+def test_wrong_makes_a_value_error():
+    """Every such error is a ``ValueError``."""
+    assert type(errors.wrong("a", "b", 1)) is ValueError
+
+
+def test_wrong_shows_a_value_by_its_repr():
+    """``who`` may be a value: its repr stands first."""
+    assert str(errors.wrong(Sample(size=2), "rule", 1)).startswith("Sample(size=2): rule, got 1")
+
+
+def test_located_adds_one_line_per_level():
+    """Each combinator on the way out adds a line, the innermost first."""
+    error = ValueError("x")
+    errors.located(error, "serial, layer 2")
+    errors.located(error, "branch, layer 'left'")
+    assert error.__notes__ == ["  in serial, layer 2", "  in branch, layer 'left'"]
+
+
+WRONG_FIELDS = [
+    ({"size": 0}, "Sample: size must be a whole number of at least 1, got 0"),
+    ({"size": -3}, "Sample: size must be a whole number of at least 1, got -3"),
+    ({"size": 2.0}, "Sample: size must be a whole number of at least 1, got 2.0"),
+    ({"size": True}, "Sample: size must be a whole number of at least 1, got True"),
+    ({"size": "4"}, "Sample: size must be a whole number of at least 1, got '4'"),
+    ({"size": None}, "Sample: size must be a whole number of at least 1, got None"),
+    ({"index": -1}, "Sample: index must be a whole number of at least 0, got -1"),
+    ({"axis": 0.0}, "Sample: axis must be a whole number, got 0.0"),
+    ({"axis": False}, "Sample: axis must be a whole number, got False"),
+    ({"flag": 1}, "Sample: flag must be True or False, got 1"),
+    ({"flag": None}, "Sample: flag must be True or False, got None"),
+    ({"rate": 1.0}, "Sample: rate must be a finite number at least 0.0 and below 1.0, got 1.0"),
+    ({"rate": -0.1}, "Sample: rate must be a finite number at least 0.0 and below 1.0, got -0.1"),
+    ({"rate": math.nan}, "Sample: rate must be a finite number at least 0.0 and below 1.0, got nan"),
+    ({"rate": True}, "Sample: rate must be a finite number at least 0.0 and below 1.0, got True"),
+    ({"slope": 0.0}, "Sample: slope must be a finite number above 0.0 and at most 2.0, got 0.0"),
+    ({"slope": 2.1}, "Sample: slope must be a finite number above 0.0 and at most 2.0, got 2.1"),
+    ({"anything": math.inf}, "Sample: anything must be a finite number, got inf"),
+    ({"anything": "1"}, "Sample: anything must be a finite number, got '1'"),
+    ({"anything": 1j}, "Sample: anything must be a finite number, got 1j"),
+    ({"mode": "none"}, "Sample: mode must be one of 'mean', 'sum', got 'none'"),
+    ({"mode": ["mean"]}, "Sample: mode must be one of 'mean', 'sum', got ['mean']"),
+    ({"parts": ("a", 1)}, "Sample: parts must be words, got 1"),
+    ({"parts": ["a"]}, "Sample: parts must be words, got ['a']"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), WRONG_FIELDS)
+def test_a_validator_refuses_by_sentence(fields, message):
+    """The sentence names the class, the field, the rule and what came."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
+        Sample(**fields)
+    assert str(caught.value) == message
+
+
+RIGHT_FIELDS = [
+    {"size": 1},
+    {"size": 10**30},
+    {"index": 0},
+    {"axis": -5},
+    {"flag": False},
+    {"rate": 0.0},
+    {"rate": 0},
+    {"rate": Fraction(1, 3)},
+    {"slope": 2.0},
+    {"slope": 5e-324},
+    {"anything": -1e308},
+    {"mode": "sum"},
+    {"parts": ()},
+    {"parts": ("a", "b")},
+    {"parts": "a"},
+]
+
+
+@pytest.mark.parametrize("fields", RIGHT_FIELDS)
+def test_a_validator_takes_what_its_rule_allows(fields):
+    """The bounds themselves, and every kind of number, pass."""
+    assert all(getattr(Sample(**fields), name) == value for name, value in fields.items())
+
+
+@pytest.mark.parametrize(("value", "whole"), [(1, True), (-1, True), (True, False), (1.0, False), ("1", False), (None, False)])
+def test_is_whole_tells_integers_from_the_rest(value, whole):
+    """Integers are whole numbers; bools and integral floats are not."""
+    assert errors.is_whole(value) is whole
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [(1, True), (1.5, True), (True, False), (math.nan, False), (-math.inf, False), (1j, False), ("1", False)]
+)
+def test_is_number_tells_finite_reals_from_the_rest(value, number):
+    """Finite real numbers are numbers; bools, NaN and infinities are not."""
+    assert errors.is_number(value) is number

@@ -1,0 +1,277 @@
+"""The initializers: each against its formula, with ``torch.nn.init`` for gains and fans."""
+
+import itertools
+import math
+import pickle
+from typing import get_args
+
+import pytest
+import torch
+from torch.nn import init
+
+from funcnet import initializers, random
+from funcnet.initializers import (
+    NAMES,
+    Constant,
+    Initializer,
+    KaimingNormal,
+    KaimingUniform,
+    LecunNormal,
+    LecunUniform,
+    Normal,
+    Ones,
+    Orthogonal,
+    TruncatedNormal,
+    Uniform,
+    VarianceScaling,
+    XavierNormal,
+    XavierUniform,
+    Zeros,
+    calculate_gain,
+    fans,
+)
+from funcnet.layers.linear import Linear
+
+SHAPE = (200, 100, 3, 2)  # fan_in 600, fan_out 1200
+IN, OUT = 600, 1200
+CUT = 0.8796256610342398  # the standard deviation of a standard normal on condition that it lies within ±2
+
+SCALED = {
+    XavierNormal(): math.sqrt(2 / (IN + OUT)),
+    XavierNormal(gain=2.0): 2 * math.sqrt(2 / (IN + OUT)),
+    XavierUniform(): math.sqrt(2 / (IN + OUT)),
+    XavierUniform(gain=0.5): 0.5 * math.sqrt(2 / (IN + OUT)),
+    KaimingNormal(): math.sqrt(2 / IN),
+    KaimingNormal(mode="fan_out", nonlinearity="relu"): math.sqrt(2 / OUT),
+    KaimingNormal(a=0.5): math.sqrt(2 / 1.25 / IN),
+    KaimingNormal(nonlinearity="tanh"): 5 / 3 / math.sqrt(IN),
+    KaimingUniform(): math.sqrt(2 / IN),
+    KaimingUniform(a=math.sqrt(5)): math.sqrt(1 / 3 / IN),
+    KaimingUniform(mode="fan_out", nonlinearity="linear"): math.sqrt(1 / OUT),
+    LecunNormal(): math.sqrt(1 / IN),
+    LecunNormal(gain=3.0): 3 * math.sqrt(1 / IN),
+    LecunUniform(): math.sqrt(1 / IN),
+    VarianceScaling(): math.sqrt(1 / IN),
+    VarianceScaling(2.0, "fan_out", "normal"): math.sqrt(2 / OUT),
+    VarianceScaling(3.0, "fan_avg", "uniform"): math.sqrt(3 / 900),
+    Normal(): 1.0,
+    Normal(0.0, 0.02): 0.02,
+    Uniform(-1.0, 1.0): math.sqrt(1 / 3),
+    TruncatedNormal(): CUT,
+    TruncatedNormal(0.0, 0.5, -1.0, 1.0): 0.5 * CUT,
+}
+UNIFORM = [value for value in SCALED if "niform" in repr(value)]
+NORMAL = [KaimingNormal(), XavierNormal(), LecunNormal(), Normal(), VarianceScaling(2.0, "fan_out", "normal")]
+CUT_OFF = [TruncatedNormal(), VarianceScaling()]
+EVERY = [*SCALED, Zeros(), Ones(), Constant(-2.5), Orthogonal(), Orthogonal(gain=1.5)]
+
+
+@pytest.mark.parametrize(("initializer", "std"), SCALED.items(), ids=map(repr, SCALED))
+def test_mean_and_spread_follow_the_formula(initializer, std):
+    """Mean 0 and this standard deviation: of 120 000 draws within 5 standard errors, at most std/√(2n) for the spread."""
+    x = initializer(1, SHAPE).double()
+    assert x.shape == SHAPE
+    assert abs(x.mean().item()) < 5 * std / math.sqrt(x.numel())
+    assert x.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * x.numel()))
+
+
+@pytest.mark.parametrize("initializer", UNIFORM, ids=repr)
+def test_uniform_ones_fill_their_bounds(initializer):
+    """±√3 std, to the last thousandth and no further."""
+    bound = math.sqrt(3) * SCALED[initializer]
+    largest = initializer(2, SHAPE).abs().max().item()
+    assert 0.999 * bound < largest <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("initializer", NORMAL, ids=repr)
+def test_normal_ones_have_the_tails(initializer):
+    """4.55 % beyond 2 std and 0.27 % beyond 3."""
+    x = initializer(3, SHAPE).double().abs() / SCALED[initializer]
+    for std, share in [(2, 0.0455003), (3, 0.0026998)]:
+        assert (x > std).double().mean().item() == pytest.approx(share, abs=5 * math.sqrt(share / x.numel()))
+
+
+@pytest.mark.parametrize("initializer", CUT_OFF, ids=repr)
+def test_truncated_ones_are_cut_at_two_std_of_the_whole_normal(initializer):
+    """That is 2 / 0.8796 of their own standard deviation, as in ``jax.nn.initializers``."""
+    largest = (initializer(4, SHAPE).abs() / SCALED[initializer]).max().item()
+    assert 0.999 * 2 / CUT < largest <= 2 / CUT * (1 + 1e-6)
+
+
+def test_normal_and_uniform_take_their_place():
+    """A mean, and bounds on one side of zero."""
+    assert Normal(3.0, 0.1)(0, (10_000,)).mean().item() == pytest.approx(3, abs=0.005)
+    x = Uniform(2.0, 5.0)(0, (10_000,))
+    assert 2 <= x.min() < 2.01
+    assert 4.99 < x.max() < 5
+
+
+@pytest.mark.parametrize(("initializer", "value"), [(Zeros(), 0.0), (Ones(), 1.0), (Constant(-2.5), -2.5)])
+def test_constants_are_what_they_say(initializer, value):
+    """Whatever the key."""
+    assert torch.equal(initializer(0, (2, 3)), torch.full((2, 3), value))
+
+
+@pytest.mark.parametrize("initializer", EVERY, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_draws_have_the_dtype_and_the_shape(initializer, dtype):
+    """Narrow types too."""
+    x = initializer(random.key(0), (6, 4), dtype)
+    assert (x.dtype, x.shape, x.is_contiguous()) == (dtype, (6, 4), True)
+
+
+@pytest.mark.parametrize("initializer", EVERY, ids=repr)
+def test_draws_are_functions_of_the_key(initializer):
+    """In torch's default dtype, the same from a key and its seed."""
+    x = initializer(random.key(7), (6, 4))
+    assert x.dtype is torch.get_default_dtype()
+    assert torch.equal(x, initializer(7, (6, 4)))
+
+
+@pytest.mark.parametrize("initializer", EVERY, ids=repr)
+def test_initializers_work_under_vmap(initializer):
+    """Over keys, each row what it is alone: an ensemble's params are drawn so."""
+    keys = random.split(1, 3)
+    mapped = torch.func.vmap(lambda key: initializer(key, (5, 3)) + 0 * key)(keys)
+    torch.testing.assert_close(mapped, torch.stack([initializer(key, (5, 3)) for key in keys]))
+
+
+# gains and fans
+
+NAMES_OF_GAINS = get_args(init._NonlinearityType)
+
+
+@pytest.mark.parametrize("nonlinearity", NAMES_OF_GAINS)
+def test_gains_are_torchs(nonlinearity):
+    """For every name that torch knows."""
+    assert calculate_gain(nonlinearity) == pytest.approx(init.calculate_gain(nonlinearity), rel=1e-15)
+
+
+@pytest.mark.parametrize("slope", [None, 0, 0.0, 0.2, 1, math.sqrt(5)])
+def test_the_gain_of_leaky_relu_is_torchs(slope):
+    """For every slope."""
+    assert calculate_gain("leaky_relu", slope) == pytest.approx(init.calculate_gain("leaky_relu", slope), rel=1e-15)
+
+
+def test_an_unknown_gain_is_refused():
+    """The sentence lists the names there are."""
+    with pytest.raises(
+        ValueError, match=r"calculate_gain: nonlinearity must be one of linear, conv1d, .*, leaky_relu, got 'swish'"
+    ):
+        calculate_gain("swish")
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (3, 4, 5, 2), (1, 1, 3, 3, 3), (8, 1, 3), (0, 2), (2, 0)])
+def test_fans_are_torchs(shape):
+    """Of linear maps and of convolutions in 1, 2 and 3 dimensions."""
+    assert fans(shape) == init._calculate_fan_in_and_fan_out(torch.empty(shape))
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_fans_refuse_a_vector(shape):
+    """The sentence has the shape that came."""
+    with pytest.raises(ValueError, match="fans") as caught:
+        fans(shape)
+    assert str(caught.value) == f"fans: a weight must have at least 2 axes, (out, in, *kernel), got shape {shape}"
+
+
+# orthogonal
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.5])
+@pytest.mark.parametrize("shape", [(5, 5), (8, 3), (3, 8), (4, 2, 3, 3), (20, 2, 3), (1, 6), (6, 1)])
+def test_orthogonal_has_orthonormal_rows_or_columns(shape, gain):
+    """The rows where they are fewer, else the columns, of the matrix (out, in · Π kernel)."""
+    w = Orthogonal(gain)(0, shape, torch.float64).reshape(shape[0], -1)
+    small = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    torch.testing.assert_close(small, gain**2 * torch.eye(len(small), dtype=torch.float64))
+
+
+def test_orthogonal_is_drawn_evenly():
+    """Rotations and reflections half each, and each element with mean 0 and variance 1/n: signs are not those of the QR."""
+    w = torch.func.vmap(lambda key: Orthogonal()(key, (3, 3), torch.float64))(random.split(0, 20_000))
+    assert torch.linalg.det(w).mean().abs() < 5 / math.sqrt(20_000)
+    assert w.mean(0).abs().max() < 5 / math.sqrt(3 * 20_000)
+    assert ((w**2).mean(0) - 1 / 3).abs().max() < 5 * math.sqrt(4 / 45 / 20_000)
+
+
+# torch's own
+
+
+@pytest.mark.parametrize("fan_in", [1, 4, 100])
+def test_torchs_initializer_has_the_bounds_of_nn_linear(fan_in):
+    """Weight and bias both fill ±1/√fan_in, evenly, as those of ``torch.nn.Linear`` do."""
+    bound = 1 / math.sqrt(fan_in)
+    params = Linear(fan_in, 20_000, initializer="torch").init(0)
+    theirs = dict(torch.nn.Linear(fan_in, 20_000).named_parameters())
+    for name, leaf in params.items():
+        assert leaf.shape == theirs[name].shape
+        assert 0.999 * bound < leaf.abs().max().item() <= bound * (1 + 1e-6)
+        assert leaf.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+        assert theirs[name].std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
+def test_weight_and_bias_are_drawn_from_different_keys():
+    """And the bias of all but torch's is zero."""
+    params = Linear(1, 500, initializer="torch").init(3)
+    assert not torch.equal(params["weight"][:, 0], params["bias"])
+    assert torch.equal(Linear(4, 3, initializer="kaiming_uniform").init(3)["bias"], torch.zeros(3))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "torch"])
+def test_a_name_stands_for_its_value(name):
+    """A layer with the name draws what a layer with the value draws."""
+    assert torch.equal(Linear(4, 3, initializer=name).init(1)["weight"], Linear(4, 3, initializer=NAMES[name]).init(1)["weight"])
+
+
+@pytest.mark.parametrize("name", ["foo", "", "Torch", ["torch"], None, 1.0, {}])
+def test_what_is_no_initializer_is_refused(name):
+    """The sentence lists the names there are; what cannot be hashed is refused alike."""
+    with pytest.raises(ValueError, match="initializer must be") as caught:
+        Linear(4, 3, initializer=name)
+    assert str(caught.value) == f"Linear: initializer must be an initializer or one of {', '.join(NAMES)}, got {name!r}"
+
+
+# values
+
+
+@pytest.mark.parametrize("initializer", EVERY, ids=repr)
+def test_an_initializer_is_a_value(initializer):
+    """Its repr gives it back, it pickles, and equal ones hash alike."""
+    again = eval(repr(initializer), vars(initializers))
+    assert again == initializer == pickle.loads(pickle.dumps(initializer))
+    assert hash(again) == hash(initializer)
+
+
+def test_different_initializers_differ():
+    """No two of the values above are equal."""
+    assert all(one != other for one, other in itertools.combinations(EVERY, 2))
+
+
+def test_the_base_class_alone_draws_nothing():
+    """It has no formula."""
+    with pytest.raises(TypeError, match="abstract"):
+        Initializer()
+
+
+WRONG = [
+    (lambda: Normal(std=-1.0), "Normal: std must be a finite number at least 0.0, got -1.0"),
+    (lambda: Normal(mean=math.nan), "Normal: mean must be a finite number, got nan"),
+    (lambda: Uniform(1.0, 0.0), "Uniform: high must be a finite number at least 1.0, got 0.0"),
+    (lambda: Uniform(low=2), "Uniform: high must be a finite number at least 2, got 1.0"),
+    (lambda: TruncatedNormal(std=0.0), "TruncatedNormal: std must be a finite number above 0.0, got 0.0"),
+    (lambda: TruncatedNormal(low=3.0), "TruncatedNormal: high must be a finite number at least 3.0, got 2.0"),
+    (lambda: VarianceScaling(mode="fan"), "VarianceScaling: mode must be one of 'fan_in', 'fan_out', 'fan_avg', got 'fan'"),
+    (lambda: VarianceScaling(0.0), "VarianceScaling: scale must be a finite number above 0.0, got 0.0"),
+    (lambda: XavierNormal(-1), "XavierNormal: gain must be a finite number above 0.0, got -1"),
+    (lambda: KaimingNormal(mode="fan_avg"), "KaimingNormal: mode must be one of 'fan_in', 'fan_out', got 'fan_avg'"),
+    (lambda: Constant("0"), "Constant: value must be a finite number, got '0'"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), WRONG)
+def test_a_wrong_field_is_refused(make, message):
+    """When the value is made, by sentence."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
+        make()
+    assert str(caught.value) == message

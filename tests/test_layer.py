@@ -1,0 +1,212 @@
+"""The contract: values and their reprs, the defaults of a layer of one's own, and how an error is explained."""
+
+import pickle
+
+import attrs
+import pytest
+import torch
+from attrs import field
+from hypothesis import given
+from hypothesis import strategies as st
+
+from funcnet.layer import Layer, Value, explained, frozen, wrong_params
+from funcnet.layers.linear import Linear
+
+
+@frozen
+class Point(Value):
+    """A value with fields of every kind."""
+
+    x: float
+    y: float = 0.0
+    label: str = "origin"
+    parts: tuple[object, ...] = ()
+    flag: bool = field(default=True, kw_only=True)
+    made: list[int] = field(factory=list)
+    _hidden: int = 0
+    derived: int = field(default=7, init=False)
+
+
+@frozen
+class Doubled(Layer):
+    """A layer of one's own, in three methods: y = 2 x + w, and gw = Σ gy."""
+
+    def init(self, rng):
+        return {"w": torch.zeros(())}
+
+    def apply(self, params, x):
+        return 2 * x + params["w"], x.shape
+
+    def vjp(self, params, cache, gy):
+        return {"w": gy.sum()}, 2 * gy
+
+
+@frozen
+class Noisy(Layer):
+    """A layer that takes a key."""
+
+    stochastic = True
+
+    def apply(self, params, x, rng):
+        return x + rng, None
+
+    def vjp(self, params, cache, gy):
+        return {}, gy
+
+
+# values
+
+REPRS = [
+    (Point(1.0), "Point(x=1.0)"),
+    (Point(0.0), "Point(x=0.0)"),
+    (Point(1.0, 2.0), "Point(x=1.0, y=2.0)"),
+    (Point(1.0, 0), "Point(x=1.0, y=0)"),
+    (Point(1.0, label="a'b"), 'Point(x=1.0, label="a\'b")'),
+    (Point(1.0, parts=(Point(2.0), (3,))), "Point(x=1.0, parts=(Point(x=2.0), (3,)))"),
+    (Point(1.0, flag=False), "Point(x=1.0, flag=False)"),
+    (Point(1.0, hidden=4), "Point(x=1.0, hidden=4)"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), REPRS)
+def test_repr_is_the_call_that_makes_the_value(value, text):
+    """With the arguments that are not defaults; 0 is not 0.0, since it would not come back as such."""
+    assert repr(value).replace(", made=[]", "") == text
+    assert eval(repr(value)) == value
+
+
+@given(
+    st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False), st.text(), st.booleans()
+)
+def test_repr_evaluates_back(x, y, label, flag):
+    """For every value of its fields."""
+    value = Point(x, y, label, flag=flag)
+    assert eval(repr(value)) == value
+
+
+def test_a_value_is_frozen():
+    """No field is set, and none added."""
+    value = Doubled()
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Point(1.0).x = 2.0
+    with pytest.raises(AttributeError):
+        value.other = 1
+
+
+def test_replace_gives_another_value():
+    """The first one stays, and fields are validated again."""
+    layer = Linear(4, 3)
+    assert layer.replace(out_features=5, bias=False) == Linear(4, 5, bias=False)
+    assert layer == Linear(4, 3)
+    with pytest.raises(ValueError, match="Linear: out_features must be a whole number of at least 1, got 0"):
+        layer.replace(out_features=0)
+
+
+def test_replace_refuses_a_field_that_is_not_there():
+    """A misspelt name is not dropped."""
+    with pytest.raises(TypeError, match="out_feature"):
+        Linear(4, 3).replace(out_feature=5)
+
+
+def test_equal_values_hash_alike():
+    """And values of another class or with other fields are not equal."""
+    assert hash(Linear(4, 3)) == hash(Linear(4, 3, bias=True))
+    assert Linear(4, 3) != Linear(3, 4)
+    assert Doubled() != Noisy()
+    assert {Linear(4, 3): 1}[Linear(4, 3)] == 1
+
+
+@pytest.mark.parametrize("value", [Doubled(), Linear(4, 3, bias=False), Point(1.0, parts=(Doubled(),))], ids=repr)
+def test_a_value_pickles(value):
+    """And comes back equal."""
+    assert pickle.loads(pickle.dumps(value)) == value
+
+
+def test_frozen_can_compare_by_identity():
+    """``eq=False`` is for values that hold functions."""
+
+    @frozen(eq=False)
+    class Call(Value):
+        f: object
+
+    call = Call(abs)
+    assert {call: 1}[call] == 1
+    assert call != Call(abs)
+
+
+# a layer of one's own
+
+
+def test_the_defaults_of_a_layer():
+    """Deterministic, rows apart, its own inference form, and statistics that stay."""
+    layer, params = Doubled(), {"w": torch.ones(())}
+    assert (layer.stochastic, layer.mixes_batch, layer.inference()) == (False, False, layer)
+    assert layer.update_stats(params, None) is params
+    assert Noisy().init(0) == {}
+
+
+def test_the_defaults_are_halves_of_apply_and_vjp():
+    """``layer(params, x)`` is y, ``grads`` the params' half of ``vjp``, ``input_grad`` the input's."""
+    layer, params, x = Doubled(), {"w": torch.ones(())}, torch.tensor([1.0, 2.0])
+    y, cache = layer.apply(params, x)
+    gparams, gx = layer.vjp(params, cache, x)
+    assert torch.equal(layer(params, x), y)
+    assert torch.equal(layer.grads(params, cache, x)["w"], gparams["w"])
+    assert torch.equal(layer.input_grad(params, cache, x), gx)
+
+
+def test_a_call_hands_the_key_on():
+    """To a layer that takes one, by place or by name."""
+    assert Noisy()({}, torch.tensor(1), torch.tensor(2)) == 3
+    assert Noisy()({}, torch.tensor(1), rng=2) == 3
+
+
+def test_a_deterministic_layer_refuses_a_key():
+    """It has no use for one, and says so, as Python does."""
+    with pytest.raises(TypeError, match="positional arguments"):
+        Doubled()({"w": torch.zeros(())}, torch.ones(1), 0)
+
+
+@pytest.mark.parametrize("missing", ["apply", "vjp"])
+def test_a_layer_needs_apply_and_vjp(missing):
+    """One without either cannot be made."""
+    verbs = {name: getattr(Doubled, name) for name in ("apply", "vjp") if name != missing}
+    with pytest.raises(TypeError, match=missing):
+        frozen(type("Half", (Layer,), verbs))()
+
+
+# explained errors
+
+KERNEL_ERROR = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+RIGHT = {"weight": torch.zeros(3, 4), "bias": torch.zeros(3)}
+WHO = "Linear(in_features=4, out_features=3)"
+PARAMS_RULE = f"{WHO}: params must be a dict of weight (3, 4), bias (3,), got "
+
+EXPLAINED = {
+    "params before x": ({"weight": torch.zeros(4, 3)}, torch.zeros(8, 5), PARAMS_RULE + "weight (4, 3)"),
+    "leaf that is no tensor": ({**RIGHT, "bias": None}, torch.zeros(8, 4), PARAMS_RULE + "weight (3, 4), bias None"),
+    "no dict": ((1, 2), torch.zeros(8, 4), PARAMS_RULE + "a tuple of 2"),
+    "empty": ({}, torch.zeros(8, 4), PARAMS_RULE + "an empty dict"),
+    "x": (RIGHT, torch.zeros(8, 5), f"{WHO}: the last axis of x must be in_features=4, got x of shape (8, 5)"),
+    "no tensor": (RIGHT, (1, 2), f"{WHO}: x must be a floating tensor, not tuple, got a tuple of 2"),
+    "dtype": (RIGHT, torch.zeros(8, 4).half(), f"{WHO}: x must have the dtype of the params, torch.float32, got torch.float16"),
+}
+
+
+@pytest.mark.parametrize(("params", "x", "message"), EXPLAINED.values(), ids=EXPLAINED)
+def test_a_kernels_error_is_explained(params, x, message):
+    """Params that do not fit first, then the rule that x breaks, then dtypes."""
+    error = explained(Linear(4, 3), params, x, KERNEL_ERROR)
+    assert type(error) is ValueError
+    assert str(error) == message
+
+
+def test_an_error_without_explanation_stays_what_it_was():
+    """Where params and x are right, the very same error comes back."""
+    assert explained(Linear(4, 3), RIGHT, torch.zeros(8, 4), KERNEL_ERROR) is KERNEL_ERROR
+
+
+def test_a_layer_without_params_refuses_some():
+    """Its rule is an empty dict."""
+    error = wrong_params(Noisy(), {"w": torch.zeros(2)})
+    assert str(error) == "Noisy(): params must be an empty dict, got w (2,)"

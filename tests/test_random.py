@@ -1,0 +1,518 @@
+"""Keys and draws: the published words, the same bits everywhere, and each distribution against its formulas."""
+
+import itertools
+import math
+import shutil
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from funcnet import random
+
+WORDS = 2**64
+GAMMA, M1, M2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+COMPILERS = ["aot_eager", *["inductor"] * bool(shutil.which("g++"))]
+FLOATING = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
+
+
+def unsigned(tensor):
+    return [word % WORDS for word in tensor.flatten().tolist()]
+
+
+def splitmix64(seed, count):
+    """Draw by the published algorithm, in Python's integers."""
+    for i in range(1, count + 1):
+        z = (seed + i * GAMMA) % WORDS
+        z = (z ^ z >> 30) * M1 % WORDS
+        z = (z ^ z >> 27) * M2 % WORDS
+        yield z ^ z >> 31
+
+
+def unshifted(word, bits):
+    """Solve z ⊕ z>>bits = word for z."""
+    z = word
+    for _ in range(64 // bits):
+        z = word ^ z >> bits
+    return z
+
+
+def key_of_first_word(word):
+    """Return the key whose first draw is this word: the generator backwards."""
+    z = unshifted(word, 31) * pow(M2, -1, WORDS) % WORDS
+    z = unshifted(z, 27) * pow(M1, -1, WORDS) % WORDS
+    return random.key(unshifted(z, 30) - GAMMA)
+
+
+# the generator
+
+
+def test_bits_are_the_published_splitmix64():
+    """The known answers for the seed 1234567."""
+    assert unsigned(random.bits(random.key(1234567), (3,))) == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+@given(st.integers(0, WORDS - 1), st.integers(0, 40))
+def test_bits_follow_the_algorithm(seed, count):
+    """For every seed, as in integer arithmetic modulo 2⁶⁴."""
+    assert unsigned(random.bits(seed, (count,))) == [*splitmix64(seed, count)]
+
+
+@given(st.integers(0, WORDS - 1))
+def test_the_generator_runs_backwards(word):
+    """Every word is some key's first draw, so the tests below can ask for the extreme ones."""
+    assert unsigned(random.bits(key_of_first_word(word), (1,))) == [word]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (7,), (3, 5), (2, 1, 3, 1)])
+@pytest.mark.parametrize(
+    "draw",
+    [random.bits, random.uniform, random.normal, random.truncated_normal, random.bernoulli],
+    ids=lambda draw: draw.__name__,
+)
+def test_draws_have_the_shape(draw, shape):
+    """Scalars, odd numbers of elements and none at all included."""
+    assert draw(0, shape).shape == shape
+
+
+@pytest.mark.parametrize("draw", [random.bits, random.uniform, random.normal, random.bernoulli], ids=lambda draw: draw.__name__)
+def test_a_draw_is_a_function_of_the_key(draw):
+    """The same key draws the same, an int seed draws as its key, and another key draws otherwise."""
+    assert torch.equal(draw(random.key(5), (50,)), draw(random.key(5), (50,)))
+    assert torch.equal(draw(5, (50,)), draw(random.key(5), (50,)))
+    assert not torch.equal(draw(5, (50,)), draw(6, (50,)))
+
+
+def test_drawing_changes_no_state():
+    """Neither the key nor torch's own generator."""
+    key, state = random.key(3), torch.get_rng_state()
+    random.normal(key, (10,)), random.split(key, 3), random.fold_in(key, 1), random.permutation(key, 5)
+    assert key.item() == 3
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_shape_is_a_reshaping_of_the_same_draws():
+    """Element i of the flattened draw depends on the key and i alone."""
+    assert torch.equal(random.bits(1, (6, 4)).flatten(), random.bits(1, (24,)))
+    assert torch.equal(random.uniform(1, (3, 3)).flatten(), random.uniform(1, (10,))[:9])
+
+
+# the same bits everywhere
+
+
+def every_draw(key):
+    """Draw from everything, with sizes that do not fill a vector register, and large ones."""
+    return (
+        random.bits(key),
+        random.bits(key, (1000,)),
+        random.uniform(key, (7, 3)),
+        random.uniform(key, (1001,), -0.3, 0.4),
+        random.uniform(key, (5,), dtype=torch.float64),
+        random.uniform(key, (9,), dtype=torch.bfloat16),
+        random.bernoulli(key, (999,), 0.3),
+        random.permutation(key, 100),
+        random.split(key, 65),
+        random.fold_in(key, 5),
+        random.fold_in(key, torch.arange(30)),
+    )
+
+
+def every_rounded_draw(key):
+    return random.normal(key, (501,)), random.truncated_normal(key, (501,)), random.normal(key, (7,), dtype=torch.float16)
+
+
+@pytest.mark.parametrize("backend", COMPILERS)
+def test_compiled_code_draws_the_same_bits(backend):
+    """From a key that comes in."""
+    key = random.fold_in(7, 7)
+    compiled = torch.compile(every_draw, fullgraph=True, backend=backend)
+    for got, want in zip(compiled(key), every_draw(key), strict=True):
+        assert torch.equal(got, want)
+
+
+def draws_of_all_sizes(key):
+    """From a key that comes in, and from an int in the code, with which a compiler may reckon ahead."""
+    return [
+        draw
+        for count in (1, 2, 1000, 100_003)
+        for draw in (random.bits(key, (count,)), random.bits(3, (count,)), random.fold_in(key, torch.arange(count)))
+    ]
+
+
+@pytest.mark.parametrize("simdlen", [None, 1])
+@pytest.mark.parametrize("backend", COMPILERS[1:])
+def test_inductor_draws_the_same_bits_at_every_size(backend, simdlen):
+    """With vector instructions and without: signed overflow is undefined in C++, and lets its compiler cut a loop short."""
+    compiled = torch.compile(draws_of_all_sizes, fullgraph=True, backend=backend, options={"cpp.simdlen": simdlen})
+    key = random.key(-17)
+    for got, want in zip(compiled(key), draws_of_all_sizes(key), strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("backend", COMPILERS)
+def test_compiled_normal_draws_are_the_same_to_rounding(backend):
+    """Their erf⁻¹ is each compiler's own."""
+    compiled = torch.compile(every_rounded_draw, fullgraph=True, backend=backend)
+    for got, want in zip(compiled(random.key(3)), every_rounded_draw(random.key(3)), strict=True):
+        torch.testing.assert_close(got, want, rtol=2e-6, atol=2e-6 if got.dtype is torch.float32 else 2e-3)
+
+
+def test_a_compiled_function_takes_changing_numbers():
+    """A step counter and a seed, which compile to symbols after the first change."""
+    torch.compiler.reset()
+    compiled = torch.compile(lambda key, step: random.fold_in(key, step) ^ random.key(step), fullgraph=True, backend="aot_eager")
+    key = random.key(0)
+    steps = [0, 1, 2, 3, -4, 2**40, 2**63 - 1, -(2**63)]
+    assert [compiled(key, step).item() for step in steps] == [
+        (random.fold_in(key, step) ^ random.key(step)).item() for step in steps
+    ]
+
+
+def test_vmap_draws_what_each_key_draws_alone():
+    """Over a vector of keys."""
+    keys = random.split(0, 4)
+    alone = zip(*[every_draw(key) + every_rounded_draw(key) for key in keys], strict=True)
+    mapped = torch.func.vmap(lambda key: every_draw(key) + every_rounded_draw(key))(keys)
+    for got, want in zip(mapped, alone, strict=True):
+        assert torch.equal(got, torch.stack(want))
+
+
+def test_draws_work_on_the_meta_device():
+    """Shapes and dtypes without numbers."""
+    draws = every_draw(random.key(0).to("meta"))
+    assert [(draw.shape, draw.dtype, draw.device.type) for draw in draws] == [
+        (draw.shape, draw.dtype, "meta") for draw in every_draw(random.key(0))
+    ]
+
+
+# keys
+
+
+@pytest.mark.parametrize("seed", [0, 1, -1, 2**63, 2**64 - 1, -(2**63), 10**30])
+def test_a_seed_is_read_modulo_two_to_the_64(seed):
+    """Any whole number is a seed, and the key is a 0-d int64 tensor."""
+    key = random.key(seed)
+    assert (key.dtype, key.shape) == (torch.int64, ())
+    assert key.item() % WORDS == seed % WORDS
+    assert torch.equal(key, random.key(seed + WORDS))
+
+
+def test_as_key_returns_a_key_as_it_is():
+    """The very same tensor."""
+    key = random.key(1)
+    assert random.as_key(key) is key
+
+
+WRONG_KEYS = {
+    "bool": (True, "True"),
+    "float": (0.5, "0.5"),
+    "integral float": (3.0, "3.0"),
+    "None": (None, "None"),
+    "string": ("0", "'0'"),
+    "vector of keys": (torch.zeros(2, dtype=torch.int64), "a tensor of shape (2,) and dtype torch.int64"),
+    "float tensor": (torch.tensor(0.5), "a tensor of shape () and dtype torch.float32"),
+    "int32 tensor": (torch.tensor(1, dtype=torch.int32), "a tensor of shape () and dtype torch.int32"),
+    "bool tensor": (torch.tensor(True), "a tensor of shape () and dtype torch.bool"),
+    "generator": ((generator := torch.Generator()), repr(generator)),
+}
+
+
+@pytest.mark.parametrize(("rng", "words"), WRONG_KEYS.values(), ids=WRONG_KEYS)
+@pytest.mark.parametrize(
+    "draw",
+    [
+        random.as_key,
+        random.bits,
+        random.uniform,
+        random.split,
+        lambda rng: random.fold_in(rng, 0),
+        lambda rng: random.bernoulli(rng, (), 1.0),
+    ],
+)
+def test_what_is_no_key_is_refused_by_sentence(draw, rng, words):
+    """The sentence says what a key is and what came."""
+    with pytest.raises(ValueError, match="must be a key") as caught:
+        draw(rng)
+    assert str(caught.value) == f"rng: it must be a key, fn.key(seed), or an int seed, got {words}"
+
+
+@pytest.mark.parametrize("seed", [True, 0.5, None, "0", torch.tensor(1)])
+def test_key_refuses_what_is_no_whole_number(seed):
+    """A seed is a number, not a key already."""
+    with pytest.raises(ValueError, match="key: the seed must be a whole number, got "):
+        random.key(seed)
+
+
+def test_split_keys_unpack():
+    """Two of them, unless another number is asked for, and each is a key."""
+    one, other = random.split(0)
+    assert random.as_key(one) is one
+    assert one != other
+    assert random.split(0, 0).shape == (0,)
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, True, None])
+def test_split_refuses_what_is_no_count(n):
+    """The sentence has the rule and what came."""
+    with pytest.raises(ValueError, match=f"split: n must be a whole number of at least 0, got {n}"):
+        random.split(0, n)
+
+
+@pytest.mark.parametrize("data", [1.5, True, None, torch.tensor(0.5)])
+def test_fold_in_refuses_what_is_no_whole_number(data):
+    """A float would be cut to a whole number silently."""
+    with pytest.raises(ValueError, match="fold_in: data must be a whole number or an integer tensor, got "):
+        random.fold_in(0, data)
+
+
+def test_fold_in_takes_numbers_and_tensors_alike():
+    """An int64 tensor of numbers makes a key for each, and a number counts modulo 2⁶⁴."""
+    data = [0, 1, -1, 2**62]
+    assert torch.equal(random.fold_in(3, torch.tensor(data)), torch.stack([random.fold_in(3, number) for number in data]))
+    assert torch.equal(random.fold_in(3, torch.tensor(7, dtype=torch.int32)), random.fold_in(3, 7))
+    assert torch.equal(random.fold_in(3, 2**64 - 1), random.fold_in(3, -1))
+
+
+def test_keys_made_from_keys_are_all_different():
+    """Split and folded, of several keys, two levels deep, and a key's own draws: 40 000 words without one twice."""
+    roots = [random.key(seed) for seed in range(-5, 15)]
+    grown = [random.split(key, 500) for key in roots] + [random.fold_in(key, torch.arange(500)) for key in roots]
+    deeper = [
+        make(key)
+        for keys in grown
+        for key in keys[:3]
+        for make in (lambda key: random.split(key, 50), lambda key: random.fold_in(key, torch.arange(50)))
+    ]
+    words = torch.cat([torch.stack(roots), *grown, *deeper, *[random.bits(key, (400,)) for key in roots]])
+    assert len(words) > 40_000
+    assert len(words.unique()) == len(words)
+
+
+def test_fold_in_is_not_commutative():
+    """The order of levels counts."""
+    assert random.fold_in(random.fold_in(0, 1), 2) != random.fold_in(random.fold_in(0, 2), 1)
+
+
+def bit_table(words):
+    return (words[..., None] >> torch.arange(64)) & 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (random.fold_in(3, torch.arange(4096)), random.fold_in(3, torch.arange(4096) ^ 1)),
+        (random.fold_in(3, torch.arange(4096)), random.fold_in(2, torch.arange(4096))),
+        (random.split(3, 4096), random.split(2, 4096)),
+        (random.split(3, 4096), random.fold_in(3, torch.arange(4096))),
+        (random.bits(3, (4096,)), random.bits(2, (4096,))),
+    ],
+    ids=["data", "folded key", "split key", "split and folded", "seed"],
+)
+def test_neighbours_differ_in_half_their_bits(one, other):
+    """Each of the 64 bits flips half of the time when one bit of the input does: 32 ± 5 σ of 4096 flips."""
+    flips = bit_table(one ^ other).double().mean(0)
+    assert (flips - 0.5).abs().max() < 5 * 0.5 / math.sqrt(4096)
+
+
+def test_words_of_a_split_are_not_correlated():
+    """No bit of one key's first draw tells any bit of the next key's: all 64² correlations are noise."""
+    first = torch.func.vmap(random.bits)(random.split(9, 20_001))
+    table = bit_table(first).double() - 0.5
+    correlation = 4 * table[:-1].T @ table[1:] / 20_000
+    assert correlation.abs().max() < 5.5 / math.sqrt(20_000)
+
+
+# uniform
+
+
+@pytest.mark.parametrize("dtype", FLOATING)
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 2.0), (0.1, 0.3), (-3.0, -2.5), (1000.0, 1001.0), (5.0, 5.0)]
+)
+@pytest.mark.parametrize("word", [0, WORDS - 1])
+def test_uniform_keeps_its_bounds_in_the_extreme_words(dtype, low, high, word):
+    """All bits zero and all bits one: low is included, high is not, though the largest draw may round up to it."""
+    x = random.uniform(key_of_first_word(word), (2,), low, high, dtype)
+    low, high = torch.tensor([low, high], dtype=dtype)
+    assert x.dtype is dtype
+    assert (x[:1] >= low).all()
+    assert (x[:1] < high).all() or low == high
+
+
+@pytest.mark.parametrize("dtype", FLOATING)
+def test_uniform_draws_every_digit(dtype):
+    """Each binary digit of the dtype is one half of the time, and there are no others."""
+    digits = DIGITS[dtype]
+    scaled = random.uniform(1, (40_000,), dtype=dtype).double() * 2**digits
+    assert torch.equal(scaled, scaled.round())
+    ones = ((scaled.long()[:, None] >> torch.arange(digits)) & 1).double().mean(0)
+    assert (ones - 0.5).abs().max() < 5 * 0.5 / 200
+
+
+@pytest.mark.parametrize("dtype", FLOATING)
+def test_uniform_has_the_moments(dtype):
+    """Mean ½ and variance 1/12, and the two 32-bit halves of a word are independent."""
+    u = random.uniform(2, (100_000,), dtype=dtype).double()
+    width = 2.0 ** -DIGITS[dtype]
+    assert u.mean().item() == pytest.approx(0.5 - width / 2, abs=5 * math.sqrt(1 / 12 / 100_000))
+    assert u.var().item() == pytest.approx((1 - width**2) / 12, abs=5 * math.sqrt(1 / 180 / 100_000))
+    assert ((u[::2] - 0.5) * (u[1::2] - 0.5)).mean().abs() < 5 / 12 / math.sqrt(50_000)
+
+
+def test_uniform_is_even():
+    """Of a million draws each hundredth of the range gets its share, χ² of 99 degrees below its mean plus 5 σ."""
+    counts = torch.histc(random.uniform(3, (1_000_000,), -2.0, 3.0), 100, -2.0, 3.0)
+    chi2 = ((counts - 10_000) ** 2 / 10_000).sum()
+    assert abs(chi2 - 99) < 5 * math.sqrt(2 * 99)
+
+
+@pytest.mark.parametrize("draw", [random.uniform, random.normal, random.truncated_normal], ids=lambda draw: draw.__name__)
+def test_draws_have_torchs_default_dtype(draw):
+    """Unless another floating one is asked for."""
+    assert draw(0, (2,)).dtype is torch.get_default_dtype()
+    assert all(draw(0, (2,), dtype=dtype).dtype is dtype for dtype in FLOATING)
+
+
+@pytest.mark.parametrize("draw", [random.uniform, random.normal, random.truncated_normal], ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_draws_refuse_a_dtype_that_is_not_floating(draw, dtype):
+    """The sentence lists those that are."""
+    with pytest.raises(
+        ValueError, match=r"random: the dtype must be a floating one of torch.float64, .*torch.bfloat16, got torch"
+    ):
+        draw(0, (2,), dtype=dtype)
+
+
+# normal
+
+
+def cumulative(x):
+    return 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+@pytest.mark.parametrize("dtype", FLOATING)
+@pytest.mark.parametrize("word", [0, WORDS - 1])
+def test_normal_is_finite_and_symmetric_in_the_extreme_words(dtype, word):
+    """The interval of u is open, so that erf⁻¹ never sees ±1: beyond 5 σ, and 8 in float64, with opposite signs."""
+    smallest, largest = (random.normal(key_of_first_word(w), (1,), dtype=dtype).item() for w in (word, WORDS - 1 - word))
+    assert math.isfinite(smallest)
+    assert smallest == -largest
+    assert 8 * (dtype is torch.float64) < abs(smallest) < 8.5
+    assert abs(smallest) > 5
+
+
+@pytest.mark.parametrize("dtype", FLOATING)
+def test_normal_has_the_moments(dtype):
+    """Mean 0, variance 1, third moment 0, fourth 3: within 5 of their standard errors, to the dtype's rounding."""
+    x = random.normal(4, (200_000,), dtype=dtype).double()
+    n = len(x)
+    for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
+        assert (x**power).mean().item() == pytest.approx(moment, abs=5 * math.sqrt(variance / n) + 1e-4)
+
+
+def test_normal_takes_mean_and_std():
+    """They shift and stretch the same draws."""
+    torch.testing.assert_close(random.normal(5, (99,), 3.0, 0.5), 3 + 0.5 * random.normal(5, (99,)))
+
+
+def test_normal_follows_its_distribution_function():
+    """The largest distance from it, of 100 000 draws, is below Kolmogorov's 2.3/√n (one in 10⁵ by chance)."""
+    x = random.normal(6, (100_000,), dtype=torch.float64).sort().values
+    distance = (cumulative(x) - torch.arange(1, 100_001) / 100_000).abs().max()
+    assert distance < 2.3 / math.sqrt(100_000)
+
+
+# truncated_normal
+
+TRUNCATED = [
+    (0.0, 1.0, -2.0, 2.0),
+    (1.0, 2.0, 0.0, 3.0),
+    (0.0, 1.0, 3.0, 4.0),
+    (0.0, 1.0, -1e3, 1e3),
+    (0.0, 0.02, -2.0, 2.0),
+    (0.0, 1.0, 6.0, 8.0),
+]
+
+
+@pytest.mark.parametrize(("mean", "std", "low", "high"), TRUNCATED)
+def test_truncated_normal_stays_between_its_bounds(mean, std, low, high):
+    """And reaches into every part: no draw of the 50 000 stands on a bound, as it would if the tail were cut to one value."""
+    x = random.truncated_normal(7, (50_000,), mean, std, low, high, torch.float64)
+    assert (x > low).all()
+    assert (x < high).all()
+
+
+@pytest.mark.parametrize(("mean", "std", "low", "high"), TRUNCATED)
+def test_truncated_normal_has_the_moments(mean, std, low, high):
+    """With α, β the bounds in units of std and Z = Φ(β) - Φ(α): mean + std (φ(α) - φ(β)) / Z, and the variance likewise."""
+    a, b = (low - mean) / std, (high - mean) / std
+    density = [math.exp(-(bound**2) / 2) / math.sqrt(2 * math.pi) for bound in (a, b)]
+    z = (math.erfc(a / math.sqrt(2)) - math.erfc(b / math.sqrt(2))) / 2
+    shift = (density[0] - density[1]) / z
+    variance = std**2 * (1 + (a * density[0] - b * density[1]) / z - shift**2)
+    x = random.truncated_normal(8, (100_000,), mean, std, low, high)
+    assert x.mean().item() == pytest.approx(mean + std * shift, abs=5 * math.sqrt(variance / 100_000))
+    assert x.double().var().item() == pytest.approx(variance, rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", FLOATING)
+@pytest.mark.parametrize("word", [0, WORDS - 1])
+def test_truncated_normal_keeps_its_bounds_in_the_extreme_words(dtype, word):
+    """With bounds so wide that their distribution function rounds to 0 and 1, too."""
+    x = random.truncated_normal(key_of_first_word(word), (1,), low=-50.0, high=50.0, dtype=dtype)
+    assert x.abs().item() < 9
+
+
+# bernoulli
+
+
+@pytest.mark.parametrize("word", [0, WORDS - 1, 2**31, 2**31 - 1])
+@pytest.mark.parametrize(("p", "drawn"), [(0, False), (0.0, False), (1, True), (1.0, True)])
+def test_bernoulli_of_zero_and_one_is_certain(p, drawn, word):
+    """For every word, the extreme ones too."""
+    assert random.bernoulli(key_of_first_word(word), (2,), p).tolist()[0] is drawn
+    assert (random.bernoulli(0, (10_000,), p) == drawn).all()
+
+
+@pytest.mark.parametrize("p", [0.3, 0.5, 1e-3, 1 - 1e-3])
+def test_bernoulli_is_true_with_probability_p(p):
+    """Of 10⁶ draws, within 5 standard errors, and in both halves of the words."""
+    draw = random.bernoulli(9, (1_000_000,), p)
+    assert draw.dtype is torch.bool
+    for half in (draw[::2], draw[1::2]):
+        assert half.double().mean().item() == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / 500_000))
+
+
+def test_bernoulli_splits_the_words_at_p():
+    """``True`` for the words below p 2³², counted from the smallest int32: of p = ½ the negative ones."""
+    draws = [random.bernoulli(key_of_first_word(word), (1,), 0.5).item() for word in (0, 2**31 - 1, 2**31, 2**32 - 1)]
+    assert draws == [False, False, True, True]
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.5, math.nan])
+def test_bernoulli_refuses_what_is_no_probability(p):
+    """The sentence has the bounds and what came."""
+    with pytest.raises(ValueError, match=f"bernoulli: p must be from 0 to 1, got {p}"):
+        random.bernoulli(0, (2,), p)
+
+
+# permutation
+
+
+@given(st.integers(0, 50), st.integers(0, WORDS - 1))
+def test_a_permutation_has_every_number_once(n, seed):
+    """0 ... n-1, as int64."""
+    order = random.permutation(seed, n)
+    assert order.dtype is torch.int64
+    assert sorted(order.tolist()) == [*range(n)]
+
+
+def test_every_permutation_is_as_likely():
+    """The 24 orders of 4 things in 24 000 draws: χ² of 23 degrees below its mean plus 5 σ."""
+    orders = torch.func.vmap(lambda key: random.permutation(key, 4))(random.split(10, 24_000))
+    code = (orders * torch.tensor([64, 16, 4, 1])).sum(1)
+    counts = torch.stack([(code == 64 * a + 16 * b + 4 * c + d).sum() for a, b, c, d in itertools.permutations(range(4))])
+    assert counts.sum() == 24_000
+    assert ((counts - 1000.0) ** 2 / 1000).sum() < 23 + 5 * math.sqrt(2 * 23)

@@ -1,0 +1,232 @@
+"""Training: the pure step against the four lines and torch.nn, compiled and resumed, and the loop ``fit``."""
+
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import funcnet as fn
+
+NET = fn.serial(fn.Linear(2, 8), fn.BatchNorm1d(8), fn.Tanh(), fn.Linear(8, 2))
+X = fn.random.uniform(1, (64, 2), dtype=torch.float64)
+LABELS = (X.sum(1) > 1).long()
+LOSS = fn.CrossEntropy()
+OPT = fn.SGD(lr=0.1, momentum=0.9)
+NOISY = fn.serial(fn.Linear(2, 8), fn.Dropout(0.5), fn.Linear(8, 2))
+
+
+def start(net=NET, opt=OPT):
+    params = fn.tree.cast(net.init(0), torch.float64)
+    return params, opt.init(params)
+
+
+def test_value_and_grads_are_the_first_three_lines():
+    """The value, the gradient by the params and the cache are those of apply, value_and_grad and grads."""
+    params, _ = start()
+    value, grads, cache = fn.value_and_grads(NET, LOSS)(params, X, LABELS)
+    y, want = NET.apply(params, X)
+    loss, gy = LOSS.value_and_grad(y, LABELS)
+    assert torch.equal(value, loss)
+    assert fn.tree.equal(grads, NET.vjp(params, want, gy)[0])
+    assert fn.tree.equal(cache, want)
+
+
+def test_a_step_is_torch_s_step_statistics_included():
+    """Ten steps give the weights and running statistics of torch.nn, autograd and torch.optim."""
+    params, state = start()
+    twin = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2)).double()
+    twin.load_state_dict(fn.tree.names(params))
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    step = fn.train_step(NET, LOSS, OPT)
+    for _ in range(10):
+        optimizer.zero_grad()
+        want = nn.functional.cross_entropy(twin(X), LABELS)
+        want.backward()
+        optimizer.step()
+        params, state, value = step(params, state, X, LABELS)
+        torch.testing.assert_close(value, want.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(fn.tree.names(params), dict(twin.state_dict()), rtol=1e-10, atol=1e-12)
+
+
+def test_a_step_writes_to_nothing():
+    """The old params and state are what they were, in value and version, so a step can be undone."""
+    params, state = start()
+    before = fn.tree.map(torch.clone, (params, state))
+    versions = [leaf._version for leaf in fn.tree.leaves((params, state))]
+    fn.train_step(NET, LOSS, OPT)(params, state, X, LABELS)
+    assert fn.tree.equal((params, state), before)
+    assert [leaf._version for leaf in fn.tree.leaves((params, state))] == versions
+
+
+def test_a_step_is_a_value():
+    """It compares, prints as what it is made of, and pickles."""
+    step = fn.train_step(NET, LOSS, OPT)
+    assert step == fn.train_step(NET, LOSS, OPT)
+    assert step != fn.train_step(NET, LOSS, OPT.replace(lr=0.2))
+    assert pickle.loads(pickle.dumps(step)) == step
+    assert "lr=0.1" in repr(step)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_step_is_the_step(backend):
+    """The whole step is one graph; bit for bit with aot_eager, and to rounding with inductor."""
+    step = fn.train_step(NET, LOSS, OPT)
+    params, state = start()
+    want = step(params, state, X, LABELS)
+    got = torch.compile(step, fullgraph=True, dynamic=False, backend=backend)(params, state, X, LABELS)
+    tolerance = {"aot_eager": 0, "inductor": 1e-12}[backend]
+    torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+def test_compile_takes_the_step_and_its_key():
+    """fn.compile gives the same numbers as the eager step, dropout and schedule included."""
+    step = fn.train_step(NOISY, LOSS, fn.Adam(lr=fn.CosineSchedule(1e-2, 10)))
+    fast = fn.compile(step)
+    params, state = start(NOISY, step.opt)
+    ours = theirs = (params, state)
+    for i in range(3):
+        *ours, _ = step(*ours, X, LABELS, fn.fold_in(0, i))
+        *theirs, _ = fast(*theirs, X, LABELS, fn.fold_in(0, i))
+    torch.testing.assert_close(tuple(theirs), tuple(ours), rtol=1e-9, atol=1e-12)
+
+
+def test_a_stochastic_step_needs_a_key_and_repeats_with_it():
+    """Without a key dropout refuses; with the same key the step is the same."""
+    step = fn.train_step(NOISY, LOSS, OPT)
+    params, state = start(NOISY)
+    with pytest.raises(ValueError, match=r"Dropout\(\): apply must be given a key") as caught:
+        step(params, state, X, LABELS)
+    assert caught.value.__notes__ == ["  in serial, layer 1"]
+    assert fn.tree.equal(step(params, state, X, LABELS, 5), step(params, state, X, LABELS, fn.key(5)))
+
+
+def test_a_loss_without_one_value_cannot_train():
+    """reduction="none" is refused where the step is made."""
+    with pytest.raises(ValueError, match=r"to train, the loss must have one value: reduction .*, got reduction 'none'"):
+        fn.train_step(NET, fn.CrossEntropy(reduction="none"), OPT)
+
+
+ARGUMENTS = {"epochs": 4, "batch_size": 24, "key": 3, "progress": False}
+
+
+def test_fit_is_the_loop_written_out():
+    """The same keys, orders and steps by hand give the same params, state and losses."""
+    params, state, history = fn.fit(NET, LOSS, OPT, (X.float(), LABELS), **ARGUMENTS)
+    first, order, _ = fn.split(fn.key(3), 3)
+    p = NET.init(first)
+    s = OPT.init(p)
+    step = fn.train_step(NET, LOSS, OPT)
+    for epoch in range(4):
+        total = 0.0
+        for rows in fn.random.permutation(fn.fold_in(order, epoch), 64).split(24):
+            p, s, value = step(p, s, X.float()[rows], LABELS[rows])
+            total += float(value) * len(rows)
+        assert history["loss"][epoch] == pytest.approx(total / 64, rel=1e-6)
+    assert fn.tree.equal((params, state), (p, s))
+    assert history["epoch"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("net", [NET, NOISY], ids=["batch norm", "dropout"])
+def test_fit_goes_on_bit_for_bit_from_a_saved_state(net):
+    """Two epochs, saved and loaded, and two more are four epochs in one run, orders and noise included."""
+    whole = fn.fit(net, LOSS, OPT, (X.float(), LABELS), **ARGUMENTS)
+    half = fn.fit(net, LOSS, OPT, (X.float(), LABELS), **{**ARGUMENTS, "epochs": 2})
+    file = io.BytesIO()
+    torch.save((half.params, half.state), file)
+    file.seek(0)
+    params, state = torch.load(file)
+    rest = fn.fit(net, LOSS, OPT, (X.float(), LABELS), **{**ARGUMENTS, "epochs": 2}, params=params, state=state, epochs_done=2)
+    assert fn.tree.equal(rest[:2], whole[:2])
+    assert half.history["loss"] + rest.history["loss"] == whole.history["loss"]
+
+
+def test_fit_learns_and_reports_validation_and_metrics():
+    """The loss falls, and the columns of the history are those promised."""
+    data = (X.float(), LABELS)
+    fitted = fn.fit(NET, LOSS, OPT, data, epochs=30, batch_size=16, key=0, validation=data, metrics=[fn.accuracy], progress=False)
+    assert set(fitted.history) == {"epoch", "loss", "seconds", "validation_loss", "validation_accuracy"}
+    assert fitted.history["loss"][-1] < 0.5 * fitted.history["loss"][0]
+    assert fitted.history["validation_accuracy"][-1] > 0.9
+    scores = fn.evaluate(NET, fitted.params, data, [fn.accuracy], LOSS, batch_size=10)
+    assert scores["accuracy"] == pytest.approx(fitted.history["validation_accuracy"][-1])
+    assert scores["loss"] == pytest.approx(fitted.history["validation_loss"][-1], rel=1e-5)
+
+
+def test_what_fit_returns_is_for_autograd_too():
+    """The tensors are not inference tensors: a user may differentiate through them."""
+    params, _, _ = fn.fit(NET, LOSS, OPT, (X.float(), LABELS), **ARGUMENTS)
+    x = X.float().requires_grad_()
+    NET(params, x).sum().backward()
+    assert x.grad is not None
+
+
+def test_fit_writes_lines_where_there_is_no_terminal(capsys):
+    """About ten lines, the last epoch's among them, each with the loss and the metrics; none with progress=False."""
+    fn.fit(NET, LOSS, OPT, (X.float(), LABELS), epochs=21, batch_size=64, key=0, metrics=[fn.accuracy])
+    lines = capsys.readouterr().err.splitlines()
+    assert 10 <= len(lines) <= 12
+    assert lines[-1].startswith("epoch 21/21 loss ")
+    assert "accuracy" in lines[-1]
+    fn.fit(NET, LOSS, OPT, (X.float(), LABELS), **ARGUMENTS)
+    assert capsys.readouterr().err == ""
+
+
+def test_fit_shows_a_bar_on_a_terminal(capsys, monkeypatch):
+    """With tqdm and a terminal it is a bar with the loss; without tqdm, lines."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    fn.fit(NET, LOSS, OPT, (X.float(), LABELS), **{**ARGUMENTS, "progress": True})
+    shown = capsys.readouterr().err
+    assert "4/4" in shown
+    assert "loss=" in shown
+    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
+    fn.fit(NET, LOSS, OPT, (X.float(), LABELS), **{**ARGUMENTS, "progress": True})
+    assert "epoch 4/4 loss" in capsys.readouterr().err
+
+
+def test_fit_of_no_epochs_returns_what_it_was_given():
+    """Nothing is trained, and the params are the first ones."""
+    params, _, history = fn.fit(NET, LOSS, OPT, (X.float(), LABELS), **{**ARGUMENTS, "epochs": 0})
+    assert fn.tree.equal(params, NET.init(fn.split(3, 3)[0]))
+    assert history == {}
+
+
+MESSAGES = {
+    "fit: epochs must be a whole number of at least 0, got -1": {"epochs": -1},
+    "fit: epochs must be a whole number of at least 0, got 1.5": {"epochs": 1.5},
+    "fit: batch_size must be a whole number of at least 1, got 0": {"batch_size": 0},
+    "fit: epochs_done must be a whole number of at least 0, got -2": {"epochs_done": -2},
+    "fit: x and target must have the same number of rows, at least 1, got 63 and 64": {"data": (X, LABELS[1:])},
+    "fit: x and target must have the same number of rows, at least 1, got 0": {"data": (X[:0], LABELS[:0])},
+    "fit: data must be a pair (x, target), got a tensor of shape (64, 2)": {"data": X},
+    "rng: it must be a key, fn.key(seed), or an int seed, got None": {"key": None},
+}
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_bad_arguments_are_refused_with_their_sentence(sentence):
+    """Before anything is trained."""
+    arguments = {"data": (X, LABELS), **ARGUMENTS, **MESSAGES[sentence]}
+    data = arguments.pop("data")
+    with pytest.raises(ValueError, match=r".") as caught:
+        fn.fit(NET, LOSS, OPT, data, **arguments)
+    assert sentence in str(caught.value)
+
+
+def test_labels_out_of_range_lose_nothing():
+    """A step that fails leaves params and state as they were, so that training can go on."""
+    params, state = start()
+    before = fn.tree.map(torch.clone, (params, state))
+    with pytest.raises(ValueError, match=r"CrossEntropy\(\): .*7"):
+        fn.train_step(NET, LOSS, OPT)(params, state, X, LABELS + 6)
+    assert fn.tree.equal((params, state), before)
+
+
+def test_accuracy_takes_labels_and_rows():
+    """The share of rows whose largest output is at the label, or at the largest entry of the target."""
+    y = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+    assert float(fn.accuracy(y, torch.tensor([1, 0, 0]))) == pytest.approx(2 / 3)
+    assert float(fn.accuracy(y, torch.eye(2)[[1, 0, 1]])) == 1.0
+    with pytest.raises(ValueError, match=r"accuracy: y must be \(N, classes\), and target .*, got shapes \(3, 2\) and \(2,\)"):
+        fn.accuracy(y, torch.tensor([1, 0]))

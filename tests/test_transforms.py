@@ -1,0 +1,170 @@
+"""Gradient transforms: against torch.nn.utils, and the promises of the contract in funcnet/optim/optimizer.py."""
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.optim.optimizer import GradientTransform
+from funcnet.optim.transforms import ClipByGlobalNorm, ClipByValue
+from funcnet.random import key, normal
+from funcnet.tree import Tree
+
+
+def grads(dtype: torch.dtype = torch.float64) -> Tree:
+    drawn = [normal(key(i), shape, dtype=torch.float64).to(dtype) for i, shape in enumerate([(5, 7), (5,), ()])]
+    return ({"weight": drawn[0], "bias": drawn[1], "running_mean": None}, {}, drawn[2])
+
+
+def clipped(transform: GradientTransform, gradients: Tree) -> Tree:
+    return transform.update(gradients, transform.init(gradients), gradients)[0]
+
+
+def by_torch(clip: Callable[[list[Tensor]], Any], gradients: Tree) -> list[Tensor]:
+    """Clip with torch.nn.utils, which writes to the gradients of parameters."""
+    params = [torch.nn.Parameter(torch.zeros_like(leaf)) for leaf in tree.leaves(gradients)]
+    for p, g in zip(params, tree.leaves(gradients), strict=True):
+        p.grad = g.clone()
+    clip(params)
+    return [p.grad for p in params]
+
+
+ALL = [ClipByGlobalNorm(0.5), ClipByGlobalNorm(1e6), ClipByValue(0.7)]
+each_transform = pytest.mark.parametrize("transform", ALL, ids=repr)
+
+
+@pytest.mark.parametrize("max_norm", [1e-3, 0.5, 5.0, 1e6])
+def test_clipping_by_norm_is_that_of_torch(max_norm: float) -> None:
+    """The factor is that of torch.nn.utils.clip_grad_norm_, the 10⁻⁶ below it included."""
+    expected = by_torch(lambda params: torch.nn.utils.clip_grad_norm_(params, max_norm), grads())
+    torch.testing.assert_close(tree.leaves(clipped(ClipByGlobalNorm(max_norm), grads())), expected, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("clip_value", [1e-3, 0.5, 1e6])
+def test_clipping_by_value_is_that_of_torch(clip_value: float) -> None:
+    """Elements are cut off as by torch.nn.utils.clip_grad_value_."""
+    expected = by_torch(lambda params: torch.nn.utils.clip_grad_value_(params, clip_value), grads())
+    torch.testing.assert_close(tree.leaves(clipped(ClipByValue(clip_value), grads())), expected, rtol=0, atol=0)
+
+
+def test_the_norm_afterwards_is_max_norm() -> None:
+    """Gradients that were too long have the norm max_norm, to the 10⁻⁶ of the formula."""
+    assert float(tree.norm(clipped(ClipByGlobalNorm(0.5), grads()))) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_short_gradients_keep_every_bit() -> None:
+    """A norm below max_norm changes nothing."""
+    assert tree.equal(tree.leaves(clipped(ClipByGlobalNorm(1e6), grads())), tree.leaves(grads()))
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e30), (torch.float16, 3e4), (torch.bfloat16, 1e30)])
+def test_large_gradients_do_not_overflow(dtype: torch.dtype, size: float) -> None:
+    """Gradients whose squares their dtype cannot hold are clipped to max_norm."""
+    got = clipped(ClipByGlobalNorm(1.0), {"w": torch.full((4,), size, dtype=dtype)})
+    torch.testing.assert_close(got, {"w": torch.full((4,), 0.5, dtype=dtype)})
+
+
+def test_small_gradients_do_not_vanish() -> None:
+    """Gradients whose squares float32 cannot hold count in the norm."""
+    got = clipped(ClipByGlobalNorm(1e-26), {"w": torch.full((4,), 1e-25)})
+    assert 0 < float(got["w"][0]) < 1e-25
+
+
+@each_transform
+def test_zero_gradients_stay_zero(transform: GradientTransform) -> None:
+    """A norm of 0 makes no NaN."""
+    assert tree.equal(clipped(transform, {"w": torch.zeros(3)}), {"w": torch.zeros(3)})
+
+
+@each_transform
+def test_a_nan_is_passed_on(transform: GradientTransform) -> None:
+    """A NaN among the gradients is not hidden."""
+    assert math.isnan(float(clipped(transform, {"w": torch.tensor([1.0, math.nan])})["w"][1]))
+
+
+@each_transform
+def test_absent_gradients_stay_absent(transform: GradientTransform) -> None:
+    """None leaves and empty nodes come back where they were."""
+    got = clipped(transform, grads())
+    assert tree.structure(got) == tree.structure(grads())
+    assert got[0]["running_mean"] is None
+
+
+@each_transform
+@pytest.mark.parametrize("gradients", [{}, ({}, ()), {"w": None}, None], ids=repr)
+def test_a_tree_without_tensors_comes_back(transform: GradientTransform, gradients: Tree) -> None:
+    """Without gradients there is nothing to clip."""
+    assert clipped(transform, gradients) == gradients
+
+
+@each_transform
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_dtypes_are_kept(transform: GradientTransform, dtype: torch.dtype) -> None:
+    """Gradients keep their dtype, a 0-d one too."""
+    assert {leaf.dtype for leaf in tree.leaves(clipped(transform, grads(dtype)))} == {dtype}
+
+
+@each_transform
+def test_the_gradients_are_not_written_to(transform: GradientTransform) -> None:
+    """The gradients keep their values and version counters."""
+    gradients = grads()
+    before = copy.deepcopy(gradients)
+    clipped(transform, gradients)
+    assert tree.equal(gradients, before)
+    assert [leaf._version for leaf in tree.leaves(gradients)] == [0, 0, 0]
+
+
+@each_transform
+def test_transforms_compile_whole(transform: GradientTransform) -> None:
+    """Compiled in one graph, a transform gives the eager numbers to rounding."""
+    torch._dynamo.reset()
+    compiled = torch.compile(transform.update, fullgraph=True, backend="aot_eager")
+    got, _ = compiled(grads(), {}, grads())
+    torch.testing.assert_close(tree.leaves(got), tree.leaves(clipped(transform, grads())), rtol=1e-14, atol=0)
+
+
+@each_transform
+def test_transforms_work_under_vmap(transform: GradientTransform) -> None:
+    """Mapped over members, each is clipped by its own norm."""
+    members = [{"w": normal(key(i), (3, 4)) * 10**i, "b": normal(key(9 + i), (3,))} for i in range(3)]
+    stacked = tree.map(lambda *xs: torch.stack(xs), *members)
+    expected = tree.map(lambda *xs: torch.stack(xs), *[clipped(transform, member) for member in members])
+    torch.testing.assert_close(torch.func.vmap(lambda g: clipped(transform, g))(stacked), expected)
+
+
+@each_transform
+def test_meta_tensors_are_clipped(transform: GradientTransform) -> None:
+    """On the meta device a transform gives the shapes and dtypes of the gradients."""
+    meta = tree.to(grads(), "meta")
+    assert tree.map(lambda x: (x.shape, x.dtype, x.device), clipped(transform, meta)) == tree.map(
+        lambda x: (x.shape, x.dtype, x.device), meta
+    )
+
+
+@each_transform
+def test_transforms_are_values(transform: GradientTransform) -> None:
+    """Repr evaluates back, equal ones hash alike, and pickle keeps them."""
+    again = eval(repr(transform))
+    assert again == transform == pickle.loads(pickle.dumps(transform))
+    assert hash(again) == hash(transform)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: ClipByGlobalNorm(0.0), "ClipByGlobalNorm: max_norm must be a finite number above 0.0, got 0.0"),
+        (lambda: ClipByGlobalNorm(math.nan), "ClipByGlobalNorm: max_norm must be a finite number above 0.0, got nan"),
+        (lambda: ClipByValue(-1.0), "ClipByValue: clip_value must be a finite number above 0.0, got -1.0"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], sentence: str) -> None:
+    """The error says which field of which value breaks which rule, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        make()
+    assert str(caught.value) == sentence

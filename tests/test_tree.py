@@ -1,0 +1,597 @@
+"""Trees: what holds for every nesting of dicts, tuples, lists and named tuples, with leaves there and absent."""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from funcnet import tree
+
+DTYPES = [torch.float32, torch.float64, torch.int64, torch.bool]
+
+
+class Pair(NamedTuple):
+    """A named tuple, as an optimizer's state is."""
+
+    mean: object
+    square: object
+
+
+def tensor(*values, dtype=torch.float32):
+    return torch.tensor(values, dtype=dtype)
+
+
+def sample():
+    """One tree with a node of every kind, an absent leaf, an empty node and a leaf without axes."""
+    return {
+        "layers": ({"weight": tensor(1, 2, 3), "bias": None}, {}, [tensor(4), torch.tensor(5.0)]),
+        "state": Pair(tensor(6, 7), None),
+    }
+
+
+SAMPLE_NAMES = ["layers.0.weight", "layers.2.0", "layers.2.1", "state.mean", "state.square"]
+
+tensors = st.builds(
+    lambda shape, dtype, seed: (torch.arange(torch.Size(shape).numel()).reshape(shape) + seed).to(dtype),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.sampled_from(DTYPES),
+    st.integers(0, 9),
+)
+
+
+def trees(leaves):
+    keys = st.text("abxyz", min_size=1, max_size=2)
+    return st.recursive(
+        leaves,
+        lambda inner: (
+            st.dictionaries(keys, inner, max_size=3)
+            | st.lists(inner, max_size=3)
+            | st.lists(inner, max_size=3).map(tuple)
+            | st.builds(Pair, inner, inner)
+        ),
+        max_leaves=8,
+    )
+
+
+any_tree = trees(tensors | st.none())
+float_tree = trees(tensors.map(torch.Tensor.double) | st.none())
+number_tree = trees(st.integers(-9, 9) | st.none())
+
+
+def reordered(value):
+    """Return the same tree with the keys of every dict in reverse order."""
+    if isinstance(value, dict):
+        return {key: reordered(value[key]) for key in reversed(value)}
+    if isinstance(value, Pair):
+        return Pair(*[reordered(child) for child in value])
+    return type(value)(reordered(child) for child in value) if isinstance(value, (tuple, list)) else value
+
+
+# map, leaves, structure
+
+
+def test_map_keeps_the_kind_of_every_node():
+    """Dicts, tuples, lists and named tuples come back as they were."""
+    mapped = tree.map(lambda leaf: leaf, sample())
+    assert tree.structure(mapped) == tree.structure(sample())
+    assert type(mapped["layers"]) is tuple
+    assert type(mapped["layers"][2]) is list
+    assert type(mapped["state"]) is Pair
+
+
+def test_map_applies_f_to_every_leaf_and_keeps_the_absent_ones():
+    """A ``None`` leaf stays ``None`` and ``f`` never sees it."""
+    assert tree.map(lambda leaf: leaf + 1, {"a": 1, "b": None, "c": (2, [3])}) == {"a": 2, "b": None, "c": (3, [4])}
+
+
+def test_map_of_several_trees_meets_the_leaves_of_one_place():
+    """Dicts are matched by key, whatever their order, and the result is ordered like the first."""
+    mapped = tree.map(lambda a, b, c: (a - b) * c, {"x": 9, "y": 5}, {"y": 1, "x": 2}, {"x": 10, "y": 100})
+    assert mapped == {"x": 70, "y": 400}
+    assert list(mapped) == ["x", "y"]
+
+
+@pytest.mark.parametrize("absent", [({"x": None}, {"x": 1}), ({"x": 1}, {"x": None})])
+def test_map_passes_over_a_place_where_one_tree_has_no_leaf(absent):
+    """Where one of the trees has ``None``, so has the result."""
+    assert tree.map(lambda a, b: a + b, *absent) == {"x": None}
+
+
+@pytest.mark.parametrize("leaf", [3, None])
+def test_a_leaf_alone_is_a_tree(leaf):
+    """The functions take a tree of one leaf, there or absent."""
+    assert tree.map(lambda x: x, leaf) == leaf
+    assert tree.leaves(leaf) == [leaf] * (leaf is not None)
+    assert tree.structure(leaf) == "*"
+
+
+@pytest.mark.parametrize("empty", [{}, (), [], {"a": {}, "b": ((), [])}])
+def test_empty_nodes_are_trees(empty):
+    """A tree may have no leaf at all."""
+    assert tree.map(lambda leaf: 1 / 0, empty) == empty
+    assert tree.leaves(empty) == []
+    assert tree.names(empty) == {}
+
+
+def test_leaves_are_listed_in_order_without_the_absent():
+    """Dicts in the order of their keys, and no ``None``."""
+    assert tree.leaves({"b": 1, "a": (2, None, [3]), "c": Pair(None, 4)}) == [1, 2, 3, 4]
+
+
+def test_structure_has_a_star_for_every_leaf():
+    """Absent or not: the structure is the tree with its leaves struck out."""
+    assert tree.structure({"a": 1, "b": (None, {}, [2])}) == {"a": "*", "b": ("*", {}, ["*"])}
+
+
+@given(any_tree)
+def test_structure_does_not_depend_on_the_order_of_keys(value):
+    """Two trees that differ only in the order of their keys fit each other."""
+    assert tree.structure(value) == tree.structure(reordered(value))
+
+
+@given(number_tree)
+def test_map_of_the_identity_is_the_identity(value):
+    """Nothing is lost or moved."""
+    assert tree.map(lambda leaf: leaf, value) == value
+
+
+@given(number_tree)
+def test_map_matches_reordered_dicts_by_key(value):
+    """A tree and the same with its keys turned round have equal leaves at each place."""
+    assert tree.map(lambda a, b: a - b, value, reordered(value)) == tree.map(lambda leaf: 0, value)
+
+
+@given(number_tree)
+def test_fill_is_the_way_back_from_columns(value):
+    """Flattened and filled, a tree is what it was."""
+    assert tree.fill(value, iter(tree.columns(value)[0])) == value
+
+
+def test_columns_stand_side_by_side_in_the_order_of_the_first():
+    """Absent leaves are kept, so that the columns have one length."""
+    assert tree.columns({"a": 1, "b": (None, 2)}, {"b": (3, None), "a": 4}) == [[1, None, 2], [4, 3, None]]
+
+
+def test_columns_of_leaves_alone():
+    """A tree of one leaf makes columns of one entry."""
+    assert tree.columns(1, None) == [[1], [None]]
+
+
+def test_an_ordered_dict_agrees_with_a_dict():
+    """What matters is that both are dicts: a ``state_dict`` is an ``OrderedDict``."""
+    assert tree.map(lambda a, b: a + b, {"x": 1}, OrderedDict(x=2)) == {"x": 3}
+
+
+# disagreements
+
+ONE = torch.ones(2)
+A_TENSOR = "a tensor of shape (2,) and dtype torch.float32"
+DISAGREEMENTS = [
+    ({"a": {"b": 1}}, {"a": {"c": 1}}, "a", "a dict with the keys 'b'", "a dict with the keys 'c'"),
+    ({"a": 1}, {"a": 1, "b": 2}, "", "a dict with the keys 'a'", "a dict with the keys 'a', 'b'"),
+    ({"a": (1, {"w": ONE})}, {"a": (1, {"w": (1, 2)})}, "a.1.w", A_TENSOR, "a tuple of 2"),
+    ({"a": (1, {"w": ()})}, {"a": (1, {"w": ONE})}, "a.1.w", "a tuple of 0", A_TENSOR),
+    ({"a": (1, {"w": {}})}, {"a": (1, {"w": ONE})}, "a.1.w", "an empty dict", A_TENSOR),
+    ({"a": {"w": ONE}}, {"a": {"w": {}}}, "a.w", A_TENSOR, "an empty dict"),
+    ({"a": {}}, {"a": ()}, "a", "an empty dict", "a tuple of 0"),
+    ([1, 2], (1, 2), "", "a list of 2", "a tuple of 2"),
+    ([1, [2]], [1, [2, 3]], "1", "a list of 1", "a list of 2"),
+    ({"s": Pair(1, 2)}, {"s": (1, 2)}, "s", "a Pair of 2", "a tuple of 2"),
+    ({"s": Pair(1, (2,))}, {"s": Pair(1, None)}, "s.1", "a tuple of 1", "None"),
+    ({"a": None}, {"a": {"b": 1}}, "a", "None", "a dict with the keys 'b'"),
+    ({"a": {"x": 1}, "b": {"y": 1}}, {"b": {"z": 1}, "a": {"w": 1}}, "a", "a dict with the keys 'x'", "a dict with the keys 'w'"),
+    (ONE, {"a": 1}, "", A_TENSOR, "a dict with the keys 'a'"),
+    ({"a": 1}, ONE, "", "a dict with the keys 'a'", A_TENSOR),
+]
+
+
+@pytest.mark.parametrize(
+    "function", [lambda a, b: tree.map(lambda x, y: x, a, b), tree.add, tree.dot, tree.combine, tree.columns]
+)
+@pytest.mark.parametrize(("one", "other", "path", "words", "others"), DISAGREEMENTS)
+def test_functions_of_two_trees_name_the_first_path_where_they_disagree(function, one, other, path, words, others):
+    """The sentence has the path and what stands there in each tree."""
+    with pytest.raises(ValueError, match="agree") as caught:
+        function(one, other)
+    assert str(caught.value) == f"tree: the trees must agree, and at {path!r} one has {words}, got {others} in the other"
+
+
+def test_a_third_tree_that_disagrees_is_found_too():
+    """Each further tree is compared with the first."""
+    with pytest.raises(ValueError, match="at 'a' one has 1, got a tuple of 0 in the other"):
+        tree.map(lambda *leaves: 0, {"a": 1}, {"a": 2}, {"a": ()})
+
+
+@given(any_tree, any_tree)
+def test_two_trees_either_fit_or_disagree_by_sentence(one, other):
+    """No pair of trees makes any other error, and those that fit are exactly those that have one structure and kinds."""
+    fits = not [*tree._differences("", one, other)]
+    try:
+        tree.columns(one, other)
+    except ValueError as error:
+        message = str(error)
+    else:
+        message = "fits"
+    assert (message == "fits") is fits
+    assert message.startswith("fits" if fits else "tree: the trees must agree, and at ")
+
+
+# names
+
+
+def test_names_are_dotted_paths_to_the_leaves_that_are_there():
+    """Keys and positions joined by dots, absent leaves and empty nodes left out; a named tuple's places count as numbers."""
+    assert list(tree.names(sample())) == ["layers.0.weight", "layers.2.0", "layers.2.1", "state.0"]
+
+
+def test_names_of_a_leaf_alone():
+    """Its path is empty; of an absent one there is none."""
+    assert tree.names(3) == {"": 3}
+    assert tree.names(None) == {}
+
+
+def test_names_refuses_two_leaves_of_one_path():
+    """A key with a dot in it may make two paths the same; neither leaf is dropped silently."""
+    with pytest.raises(ValueError, match=r"names: every leaf must have a path of its own, got a\.b, a\.b"):
+        tree.names({"a.b": 1, "a": {"b": 2}})
+
+
+@given(any_tree.filter(lambda value: value is not None))
+def test_names_and_from_names_with_like_are_a_round_trip(value):
+    """With the structure at hand every tree comes back, kinds, absent leaves and empty nodes included."""
+    assert tree.equal(tree.from_names(tree.names(value), like=value), value)
+
+
+plain_tree = st.recursive(
+    st.integers(),
+    lambda inner: st.dictionaries(st.text("abxyz", min_size=1), inner, min_size=1) | st.lists(inner, min_size=1).map(tuple),
+    max_leaves=8,
+)
+
+
+@given(plain_tree)
+def test_names_and_from_names_alone_are_a_round_trip_of_dicts_and_tuples(value):
+    """Without ``like``, trees of dicts with words for keys and of tuples, none empty, come back."""
+    assert tree.from_names(tree.names(value)) == value
+
+
+def test_from_names_puts_empty_dicts_into_the_gaps():
+    """Position 1 of the ``Sequential`` had no parameters."""
+    assert tree.from_names({"0.weight": 1, "2.weight": 3}) == ({"weight": 1}, {}, {"weight": 3})
+
+
+def test_from_names_orders_a_tuple_by_number():
+    """Position 10 comes after 2, and the order of the names does not matter."""
+    assert tree.from_names({"10": "k", **{str(i): i for i in range(9, -1, -1)}}) == (*range(10), "k")
+
+
+@pytest.mark.parametrize("names", [{"0": 1, "a": 2}, {"01": 1, "1": 2}, {"²": 1}, {"-1": 1}])
+def test_from_names_makes_a_dict_where_not_all_keys_are_positions(names):
+    """A position is written without leading zeros; any other key makes the node a dict, and no leaf is lost."""
+    assert tree.from_names(names) == names
+
+
+def test_from_names_of_nothing_is_an_empty_dict():
+    """A net without parameters."""
+    assert tree.from_names({}) == {}
+
+
+def test_from_names_takes_a_state_dict():
+    """The names of a ``torch.nn.Sequential`` make the params of a series."""
+    state = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1, bias=False)).state_dict()
+    params = tree.from_names(state)
+    assert tree.structure(params) == ({"weight": "*", "bias": "*"}, {}, {"weight": "*"})
+    assert params[2]["weight"] is state["2.weight"]
+
+
+def test_from_names_takes_any_order_with_like():
+    """The names are looked up, not zipped."""
+    assert tree.from_names({"b": 1, "a": 2}, like={"a": 0, "b": 0}) == {"a": 2, "b": 1}
+
+
+def test_from_names_says_what_is_missing_and_what_is_unknown():
+    """Both lists are named, sorted."""
+    with pytest.raises(ValueError, match="from_names") as caught:
+        tree.from_names({"c": 1, "b": 2, "e": 3}, like={"d": 0, "a": 0, "b": 0})
+    assert str(caught.value) == "from_names: the names must be those of like, got missing ['a', 'd'] and unknown ['c', 'e']"
+
+
+def test_from_names_refuses_a_path_that_goes_on_from_a_leaf():
+    """A leaf cannot be a node too."""
+    with pytest.raises(ValueError, match=r"from_names: no path may go on from a leaf, got 'x\.a' and also 'b\.c' below it"):
+        tree.from_names({"x.a": 1, "x.a.b.c": 2})
+
+
+# arithmetic
+
+
+def test_dot_sums_the_products_of_all_leaves():
+    """Over every element of every leaf that both trees have."""
+    a = {"x": tensor(1, 2), "y": (torch.tensor(3.0), None)}
+    b = {"y": (torch.tensor(5.0), tensor(9)), "x": tensor(10, 100)}
+    assert tree.dot(a, b).item() == 1 * 10 + 2 * 100 + 3 * 5
+
+
+def test_dot_of_nothing_is_zero():
+    """Trees without a common leaf are orthogonal."""
+    assert tree.dot({"x": None}, {"x": ONE}).item() == 0
+
+
+@given(float_tree)
+def test_dot_with_itself_is_the_square_of_the_norm(value):
+    """⟨x, x⟩ = ‖x‖²."""
+    torch.testing.assert_close(tree.dot(value, value).double(), tree.norm(value) ** 2)
+
+
+def test_add_sums_leaf_by_leaf():
+    """Dicts by key."""
+    assert tree.equal(
+        tree.add({"x": tensor(1), "y": tensor(2)}, {"y": tensor(20), "x": tensor(10)}), {"x": tensor(11), "y": tensor(22)}
+    )
+
+
+def test_add_takes_the_leaf_that_is_there():
+    """An absent leaf counts as zero; where both are absent, the sum is."""
+    one, other = {"x": ONE, "y": None, "z": None}, {"x": None, "y": ONE, "z": None}
+    assert tree.equal(tree.add(one, other), {"x": ONE, "y": ONE, "z": None})
+
+
+def test_scale_multiplies_every_leaf():
+    """By a number or a 0-d tensor."""
+    assert tree.equal(tree.scale({"x": tensor(1, 2), "y": None}, 3), {"x": tensor(3, 6), "y": None})
+    assert tree.equal(tree.scale((tensor(1, 2),), torch.tensor(0.5)), (tensor(0.5, 1),))
+
+
+def test_norm_is_euclidean_over_all_leaves():
+    """3, 4 and 12 make 13, with an absent leaf beside them."""
+    assert tree.norm({"a": tensor(3, 4), "b": (None, torch.tensor(12.0))}).item() == 13
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_norm_neither_overflows_nor_vanishes_in_float32(size):
+    """The squares of 1e30 and 1e-30 lie outside float32; the norm does not."""
+    norm = tree.norm([torch.full((4,), size), torch.full((12,), size)])
+    assert norm.item() == pytest.approx(4 * size, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64, torch.bool])
+def test_norm_is_a_float64_scalar_of_leaves_of_any_real_dtype(dtype):
+    """Counters and masks count as the numbers they are."""
+    norm = tree.norm({"a": torch.ones(4, dtype=dtype)})
+    assert (norm.dtype, norm.shape, norm.item()) == (torch.float64, (), 2)
+
+
+def test_norm_of_nothing_is_zero():
+    """In float64 too."""
+    assert tree.equal(tree.norm({}), torch.zeros((), dtype=torch.float64))
+
+
+def test_zeros_like_has_the_shapes_and_dtypes():
+    """And keeps absent leaves absent."""
+    assert tree.equal(
+        tree.zeros_like({"a": ONE, "b": tensor(1, dtype=torch.int64), "c": None}),
+        {"a": 0 * ONE, "b": tensor(0, dtype=torch.int64), "c": None},
+    )
+
+
+def test_cast_converts_floating_leaves_only():
+    """Labels, counters, masks and things that are no tensors stay, as the very same objects."""
+    value = {"w": ONE, "n": torch.tensor(3), "m": torch.tensor(True), "none": None, "words": "x"}
+    cast = tree.cast(value, torch.bfloat16)
+    assert cast["w"].dtype is torch.bfloat16
+    assert all(cast[key] is value[key] for key in ["n", "m", "none", "words"])
+
+
+def test_to_moves_every_tensor():
+    """Integers too; what is no tensor stays."""
+    moved = tree.to({"w": ONE, "n": torch.tensor(3), "none": None, "words": "x"}, "meta")
+    assert [moved["w"].device.type, moved["n"].device.type, moved["none"], moved["words"]] == ["meta", "meta", None, "x"]
+
+
+def test_size_and_nbytes_count_all_tensors():
+    """Elements, and bytes by each dtype's width; a tensor that stands twice counts twice."""
+    value = {"a": torch.zeros(2, 3), "b": (torch.zeros(4, dtype=torch.float64), None), "c": torch.tensor(True), "d": 1.5}
+    assert tree.size(value) == 6 + 4 + 1
+    assert tree.nbytes(value) == 6 * 4 + 4 * 8 + 1
+    assert tree.size([ONE, ONE]) == 4
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_all_finite_finds_one_bad_element(bad):
+    """In whatever leaf it stands."""
+    assert not tree.all_finite({"a": ONE, "b": (tensor(1, bad), None)})
+
+
+@pytest.mark.parametrize("good", [{}, {"a": None}, {"a": ONE, "n": torch.tensor(3)}, torch.full((2,), 3e38)])
+def test_all_finite_is_a_bool_tensor_that_is_true_of_the_rest(good):
+    """Integers are finite, and so is nothing at all."""
+    assert torch.equal(tree.all_finite(good), torch.tensor(True))
+
+
+# equal
+
+UNEQUAL = {
+    "value": (tensor(1, 2), tensor(1, 3)),
+    "dtype": (tensor(1), tensor(1, dtype=torch.float64)),
+    "shape": (torch.ones(2, 1), torch.ones(1, 2)),
+    "broadcast": (torch.ones(1), torch.ones(2)),
+    "NaN": (tensor(float("nan")), tensor(float("nan"))),
+    "absent": (ONE, None),
+    "device": (ONE, ONE.to("meta")),
+    "key": ({"a": ONE}, {"b": ONE}),
+    "more": ({"a": ONE}, {"a": ONE, "b": None}),
+    "kind": ((ONE,), [ONE]),
+    "named": (Pair(ONE, ONE), (ONE, ONE)),
+    "named the other way": ((ONE, ONE), Pair(ONE, ONE)),
+    "node": ({"a": ONE}, {"a": (ONE,)}),
+    "empty": ({"a": {}}, {"a": ()}),
+    "leaf and node": (ONE, {}),
+    "bool and int": (True, 1),
+    "words": ("a", "b"),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), UNEQUAL.values(), ids=UNEQUAL)
+def test_equal_tells_apart(one, other):
+    """Trees that differ in one way only."""
+    assert tree.equal(one, other) is False
+
+
+def test_equal_tells_a_nan_from_itself():
+    """As in arithmetic, even when it is the very same tensor."""
+    nan = tensor(float("nan"))
+    assert tree.equal(nan, nan) is False
+
+
+@given(trees(tensors | st.none() | st.integers() | st.text()))
+def test_equal_does_not_mind_the_order_of_keys(value):
+    """A tree equals its copy with the keys turned round."""
+    copy = tree.map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, reordered(value))
+    assert tree.equal(value, copy) is True
+
+
+# ravel
+
+
+def test_ravel_joins_the_leaves_in_order():
+    """Row by row, and passes over what is absent."""
+    value = {"b": torch.arange(4.0).reshape(2, 2).t(), "a": (None, torch.tensor(9.0))}
+    assert torch.equal(tree.ravel(value), tensor(0, 2, 1, 3, 9))
+
+
+def test_ravel_promotes_to_the_common_dtype():
+    """float32 and float64 make float64."""
+    assert tree.ravel([ONE, ONE.double()]).dtype is torch.float64
+
+
+@pytest.mark.parametrize("empty", [{}, {"a": None}, [torch.zeros(0, 3)]])
+def test_ravel_of_nothing_is_an_empty_vector(empty):
+    """And goes back."""
+    assert tree.ravel(empty).shape == (0,)
+    assert tree.equal(tree.unravel(tree.ravel(empty), empty), empty)
+
+
+@given(any_tree)
+def test_unravel_is_the_way_back_from_ravel(value):
+    """Shapes, dtypes, kinds and absent leaves included."""
+    assert tree.equal(tree.unravel(tree.ravel(value), value), value)
+
+
+@pytest.mark.parametrize("shape", [(6,), (8,), (7, 1), ()])
+def test_unravel_refuses_a_vector_of_another_size(shape):
+    """The sentence has the size that is wanted and the shape that came."""
+    with pytest.raises(ValueError, match="unravel") as caught:
+        tree.unravel(torch.zeros(shape), sample())
+    assert str(caught.value) == (
+        f"unravel: the vector must have the 7 elements of like, got a tensor of shape {shape} and dtype torch.float32"
+    )
+
+
+# replace, partition, combine
+
+
+def test_replace_changes_one_leaf_and_shares_the_rest():
+    """The tree given stays as it was."""
+    value = sample()
+    changed = tree.replace(value, "layers.2.1", "new")
+    assert changed["layers"][2][1] == "new"
+    assert torch.equal(value["layers"][2][1], torch.tensor(5.0))
+    assert changed["layers"][0]["weight"] is value["layers"][0]["weight"]
+    assert type(changed["state"]) is Pair
+
+
+def test_replace_fills_an_absent_leaf():
+    """Its place has a path too."""
+    assert tree.replace({"a": None}, "a", 1) == {"a": 1}
+
+
+def test_replace_of_a_leaf_alone():
+    """Its path is empty."""
+    assert tree.replace(1, "", 2) == 2
+
+
+@pytest.mark.parametrize("path", ["c", "a.b", "", "a.0"])
+def test_replace_names_the_paths_there_are(path):
+    """A path that leads to no leaf, a node's among them, is a ``KeyError``."""
+    with pytest.raises(KeyError) as caught:
+        tree.replace({"a": 1, "b": (2, 3)}, path, 0)
+    assert caught.value.args == (f"replace: no leaf at {path!r}; there are a, b.0, b.1",)
+
+
+def test_partition_parts_by_the_path():
+    """Both parts have the structure of the whole, ``None`` where the leaf went to the other."""
+    chosen, rest = tree.partition({"a": 1, "b": (2, None)}, lambda path: path.startswith("b"))
+    assert chosen == {"a": None, "b": (2, None)}
+    assert rest == {"a": 1, "b": (None, None)}
+
+
+@given(any_tree, st.integers(0, 2))
+def test_combine_is_the_way_back_from_partition(value, salt):
+    """Whichever leaves went where, and in both orders."""
+    one, other = tree.partition(value, lambda path: (len(path) + salt) % 3 == 0)
+    assert tree.equal(tree.combine(one, other), value)
+    assert tree.equal(tree.combine(other, one), value)
+
+
+def test_combine_refuses_two_leaves_at_one_place():
+    """The first such path is named."""
+    with pytest.raises(ValueError, match=r"combine: at each place one tree must have the leaf, got two at 'b\.0'"):
+        tree.combine({"a": 1, "b": (2,)}, {"b": (3,), "a": None})
+
+
+# purity and transforms
+
+
+@given(float_tree)
+def test_nothing_is_written_to(value):
+    """Every function leaves its argument as it was."""
+    copy = tree.map(torch.clone, value)
+    tree.add(value, value), tree.scale(value, 2), tree.norm(value), tree.dot(value, value), tree.zeros_like(value)
+    tree.ravel(value).add_(1)
+    tree.partition(value, bool), tree.cast(value, torch.float32), tree.all_finite(value)
+    assert tree.equal(value, copy)
+
+
+def arithmetic(value):
+    """Use every function of tensors once."""
+    total = tree.add(value, tree.scale(tree.zeros_like(value), 2.0))
+    vector = tree.ravel(tree.cast(total, torch.float64))
+    back = tree.unravel(vector * 2, value)
+    chosen, rest = tree.partition(back, lambda path: path.endswith("weight"))
+    named = tree.from_names(tree.names(tree.combine(rest, chosen)), like=value)
+    return named, tree.norm(value), tree.dot(value, named), tree.all_finite(value)
+
+
+def test_trees_compile_whole():
+    """``torch.compile(fullgraph=True)`` goes through every function and gives the same bits."""
+    compiled = torch.compile(arithmetic, fullgraph=True, backend="aot_eager")
+    assert tree.equal(compiled(sample()), arithmetic(sample()))
+
+
+def test_trees_work_under_vmap():
+    """Mapped over a leading axis, each row is what it is alone."""
+    rows = [tree.scale(sample(), factor) for factor in (1.0, -2.0, 3.0)]
+    stacked = tree.map(lambda *leaves: torch.stack(leaves), *rows)
+    mapped = torch.func.vmap(lambda *leaves: tree.leaves(arithmetic(tree.fill(stacked, iter(_absent(stacked, leaves))))))(
+        *tree.leaves(stacked)
+    )
+    alone = zip(*[tree.leaves(arithmetic(row)) for row in rows], strict=True)
+    for got, want in zip(mapped, alone, strict=True):
+        torch.testing.assert_close(got, torch.stack(want))
+
+
+def _absent(like, leaves):
+    """Put ``None`` back among the leaves that are there."""
+    there = iter(leaves)
+    return [None if leaf is None else next(there) for leaf in tree.columns(like)[0]]
+
+
+def test_trees_work_on_the_meta_device():
+    """Shapes without numbers."""
+    value = tree.to(sample(), "meta")
+    assert tree.ravel(value).shape == (7,)
+    assert tree.norm(value).device.type == "meta"
+    assert tree.structure(tree.unravel(tree.ravel(value), value)) == tree.structure(value)
