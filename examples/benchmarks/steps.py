@@ -1,0 +1,96 @@
+"""What a training step costs: funcnet's pure functions beside torch.nn, autograd and torch.optim.
+
+The net is 2-25-25-25-2 with tanh, the loss MSE, the batch 100, float32, on one thread. Every contender steps in turn for a
+round of steps, for many rounds, so that all meet the same noise; the median and the quartiles of the rounds are printed.
+
+    python examples/benchmarks/steps.py --rounds 30 --steps 200
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+from torch import nn
+
+import funcnet as fn
+
+net = fn.serial(fn.Linear(2, 25), fn.Tanh(), fn.Linear(25, 25), fn.Tanh(), fn.Linear(25, 25), fn.Tanh(), fn.Linear(25, 2))
+
+
+def ours(optimizer, x, target):
+    """Return funcnet's step, in inference mode."""
+    step = fn.train_step(net, fn.MSE(), optimizer)
+    params = net.init(0)
+    state = optimizer.init(params)
+
+    def run():
+        nonlocal params, state
+        with torch.inference_mode():
+            params, state, _ = step(params, state, x, target)
+
+    return run
+
+
+def theirs(make, x, target):
+    """Return the step of the same net in torch.nn, with the optimizer that ``make`` makes of its parameters."""
+    layers = [nn.Linear(2, 25), nn.Tanh(), nn.Linear(25, 25), nn.Tanh(), nn.Linear(25, 25), nn.Tanh(), nn.Linear(25, 2)]
+    twin, criterion = nn.Sequential(*layers), nn.MSELoss()
+    optimizer = make(twin.parameters())
+
+    def run():
+        optimizer.zero_grad()
+        criterion(twin(x), target).backward()
+        optimizer.step()
+
+    return run
+
+
+def contenders():
+    """Return a step for each contender, by name; the optimizers' settings are the same for both."""
+    x, target = fn.random.uniform(1, (100, 2)), fn.random.uniform(2, (100, 2))
+    sgd, adam = {"lr": 1e-3, "momentum": 0.9}, {"lr": 1e-3}
+    steps = {
+        "funcnet SGD": ours(fn.SGD(**sgd), x, target),
+        "funcnet SGD, donated": ours(fn.donate(fn.SGD(**sgd)), x, target),
+        "funcnet Adam": ours(fn.Adam(**adam), x, target),
+        "funcnet Adam, donated": ours(fn.donate(fn.Adam(**adam)), x, target),
+    }
+    for kind in ("default", "foreach", "fused"):
+        how = {} if kind == "default" else {kind: True}
+        steps[f"torch.nn SGD, {kind}"] = theirs(lambda ps, how=how: torch.optim.SGD(ps, **sgd, **how), x, target)
+        steps[f"torch.nn Adam, {kind}"] = theirs(lambda ps, how=how: torch.optim.Adam(ps, **adam, **how), x, target)
+    return steps
+
+
+def measure(steps, rounds, count):
+    """Return for each contender the µs a step of every round; the contenders take turns."""
+    times = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            for _ in range(count):
+                step()
+            times[name].append((time.perf_counter() - began) / count * 1e6)
+    return {name: column[1:] for name, column in times.items()}  # the first round warms up
+
+
+def main(arguments=None):
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30, help="how often each contender has its turn")
+    parser.add_argument("--steps", type=int, default=200, help="how many steps a turn takes")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    times = measure(contenders(), options.rounds, options.steps)
+    medians = {name: statistics.median(column) for name, column in times.items()}
+    print(f"{'µs a step':26}{'quartile':>10}{'median':>10}{'quartile':>10}   share of torch.nn's default, foreach, fused")
+    for name, column in times.items():
+        kind = "SGD" if "SGD" in name else "Adam"
+        low, _, high = statistics.quantiles(column, n=4) if len(column) > 1 else (column[0],) * 3
+        shares = [medians[name] / medians[f"torch.nn {kind}, {way}"] for way in ("default", "foreach", "fused")]
+        print(f"{name:26}{low:10.1f}{medians[name]:10.1f}{high:10.1f}   {'  '.join(f'{share:.2f}' for share in shares)}")
+
+
+if __name__ == "__main__":
+    main()
