@@ -116,6 +116,14 @@ def test_one_number_is_a_loss_too(name):
     torch.testing.assert_close(ours("batch").value_and_grad(y, target), ours("sum").value_and_grad(y, target))
 
 
+@pytest.mark.parametrize("name", ["MSE", "L1", "L2", "BCE", "BCEWithLogits"])
+def test_a_vector_is_a_batch_of_numbers(name):
+    """Of a y with one axis, that axis is the batch, and "batch" is the mean."""
+    ours, _, draw_y, draw_target = ELEMENTWISE[name]
+    y, target = draw_y(1, 5), draw_target(2, 5)
+    torch.testing.assert_close(ours("batch").value_and_grad(y, target), ours("mean").value_and_grad(y, target))
+
+
 @pytest.mark.parametrize("name", ["MSE", "L1", "L2", "BCEWithLogits"])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
 def test_integers_and_booleans_are_targets_without_gradient(name, dtype):

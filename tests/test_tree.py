@@ -292,11 +292,19 @@ def test_from_names_takes_any_order_with_like():
     assert tree.from_names({"b": 1, "a": 2}, like={"a": 0, "b": 0}) == {"a": 2, "b": 1}
 
 
-def test_from_names_says_what_is_missing_and_what_is_unknown():
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"c": 1, "b": 2, "e": 3}, "missing ['a', 'd'] and unknown ['c', 'e']"),
+        ({"a": 1, "b": 2}, "missing ['d'] and unknown []"),
+        ({"a": 1, "b": 2, "d": 3, "a.b": 4}, "missing [] and unknown ['a.b']"),
+    ],
+)
+def test_from_names_says_what_is_missing_and_what_is_unknown(names, words):
     """Both lists are named, sorted."""
     with pytest.raises(ValueError, match="from_names") as caught:
-        tree.from_names({"c": 1, "b": 2, "e": 3}, like={"d": 0, "a": 0, "b": 0})
-    assert str(caught.value) == "from_names: the names must be those of like, got missing ['a', 'd'] and unknown ['c', 'e']"
+        tree.from_names(names, like={"d": 0, "a": 0, "b": 0})
+    assert str(caught.value) == f"from_names: the names must be those of like, got {words}"
 
 
 def test_from_names_refuses_a_path_that_goes_on_from_a_leaf():

@@ -6,7 +6,6 @@ i = 1 ... n numbers the members, in a new first axis of the params' leaves, of y
 x[i] stands for x and gx[i] = g[i].
 """
 
-from collections.abc import Callable, Iterator
 from typing import Any, Self, overload
 
 import torch
@@ -14,8 +13,8 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.combinators import children
-from funcnet.errors import flag, instances, size, wrong
+from funcnet.combinators import children, members
+from funcnet.errors import flag, instances, size
 from funcnet.layer import Cache, Layer, Params, frozen
 from funcnet.losses.loss import Loss
 from funcnet.random import Key
@@ -26,45 +25,12 @@ def _stack(trees: list[Tree]) -> Tree:
     return tree.map(lambda *leaves: torch.stack(leaves), *trees)
 
 
-def over_members(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, ...] = ()) -> Any:
-    """Call f for all n members at once, by ``vmap`` over the first axis of the arguments, but of those that are shared.
-
-    ``vmap`` knows tensors alone, so whatever else the trees hold (shapes in caches, absent gradients) goes around it.
-    """
-    columns = [tree.columns(argument)[0] for argument in arguments]
-    axes = [None if i in shares else 0 for i, column in enumerate(columns) for leaf in column if isinstance(leaf, Tensor)]
-    tensors = [leaf for column in columns for leaf in column if isinstance(leaf, Tensor)]
-    _check(n, [leaf for leaf, axis in zip(tensors, axes, strict=True) if axis == 0])
-    results: list[Tree] = []
-
-    def on_tensors(mapped: list[Tensor]) -> list[Tensor]:
-        left = iter(mapped[1:])
-        results.append(f(*[_with_tensors(argument, left) for argument in arguments]))
-        return [leaf for leaf in tree.columns(results[0])[0] if isinstance(leaf, Tensor)]
-
-    members = torch.empty(n, 0)  # so that there is an axis to go over where all else is shared
-    out = children.at("ensemble", torch.func.vmap(on_tensors, in_dims=([0, *axes],)), [members, *tensors])
-    return _with_tensors(results[0], iter(out))
-
-
-def _with_tensors(like: Tree, tensors: Iterator[Tensor]) -> Tree:
-    """Put tensors, taken in order, into the places of a tree's tensors."""
-    return tree.fill(like, iter([next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in tree.columns(like)[0]]))
-
-
-def _check(n: int, tensors: list[Tensor]) -> None:
-    sizes = {tuple(tensor.shape[:1]) for tensor in tensors}
-    if not sizes <= {(n,)}:
-        got = ", ".join(sorted(str(*size) if size else "none" for size in sizes))
-        raise wrong("ensemble", f"the first axis of every tensor that is not shared must be n={n}", f"sizes {got}")
-
-
 @frozen
 class Ensemble(Layer):
     """n members of one layer at once, each with params of its own; made by ``ensemble``.
 
     Params   the layer's, every leaf with a first axis of n. Member i is initialized with the key ``fold_in(rng, i)``.
-    Cache    the layer's, every tensor with a first axis of n.
+    Cache    the layer's, every tensor with a first axis of n, but for an ``x`` that is shared.
     Raises   ``ValueError`` for n below 1, and for params or an unshared ``x`` whose first axes are not n; the layer's own errors
              get a note.
     """
@@ -72,6 +38,8 @@ class Ensemble(Layer):
     layer: Layer = field(validator=children.layers_only)
     n: int = field(validator=size)
     shared_input: bool = field(default=True, validator=flag)
+
+    _together: Layer = field(init=False, eq=False, default=Factory(lambda self: self._arranged(), takes_self=True))
 
     @property
     def stochastic(self) -> bool:
@@ -85,22 +53,25 @@ class Ensemble(Layer):
         return _stack([self.layer.init(random.fold_in(rng, i)) for i in range(self.n)])
 
     def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
-        shares = (1,) if self.shared_input else ()
-        y, cache = over_members(self.n, self.layer.apply, params, x, *self._keys(rng), shares=shares)
-        return y, cache
+        if not self.shared_input:
+            members.require_members(self.n, x)
+        arguments: Any = (params, x, rng) if self.stochastic else (params, x)
+        try:
+            return self._together.apply(*arguments)
+        except Exception as error:
+            raise self._explained(error, arguments) from None
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        gparams, gx = over_members(self.n, self.layer.vjp, params, cache, gy)
-        return gparams, self._gathered(gx)
+        return self._together.vjp(params, cache, gy)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return over_members(self.n, self.layer.grads, params, cache, gy)
+        return self._together.grads(params, cache, gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return self._gathered(over_members(self.n, self.layer.input_grad, params, cache, gy))
+        return self._together.input_grad(params, cache, gy)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        return over_members(self.n, self.layer.update_stats, params, cache)
+        return self._together.update_stats(params, cache)
 
     def inference(self) -> Self:
         return self.replace(layer=self.layer.inference())
@@ -109,15 +80,16 @@ class Ensemble(Layer):
         words = [repr(self.layer), repr(self.n)] + ["shared_input=False"] * (not self.shared_input)
         return f"ensemble({', '.join(words)})"
 
-    def _keys(self, rng: Key | int | None) -> list[Tensor]:
-        """Return a key for each member, where the layer takes one and there is one."""
-        if rng is None or not self.stochastic:
-            return []
-        key = random.as_key(rng)
-        return [random.fold_in(key, torch.arange(self.n, device=key.device))]
+    def _arranged(self) -> Layer:
+        return members.together(self.layer, self.n, self.shared_input)
 
-    def _gathered(self, gx: Any) -> Any:
-        return tree.map(lambda g: g.sum(0), gx) if self.shared_input else gx
+    def _explained(self, error: Exception, arguments: Any) -> Exception:
+        """Have a member say what is wrong, whose error speaks of its own shapes."""
+        try:
+            members.Mapped(self.layer, self.n, self.shared_input).apply(*arguments)
+        except Exception as told:
+            return told
+        return error
 
     def _shapes(self) -> None:
         return None
@@ -138,20 +110,19 @@ class EnsembleLoss(Loss):
     reduction: str = field(init=False, default=Factory(lambda value: value.loss.reduction, takes_self=True))
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
-        value, cache = over_members(self.n, self.loss.forward, y, target, shares=(1,))
+        value, cache = members.mapped(self.n, self.loss.forward, y, target, shares=(1,))
         return value, cache
 
     def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
-        gy: Tensor = over_members(self.n, self.loss.backward, cache, *([] if g is None else [g]))
+        gy: Tensor = members.mapped(self.n, self.loss.backward, cache, *([] if g is None else [g]))
         return gy
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
-        gtarget: Tensor | None = over_members(self.n, self.loss.target_grad, cache, g)
+        gtarget: Tensor | None = members.mapped(self.n, self.loss.target_grad, cache, g)
         return None if gtarget is None else gtarget.sum(0)
 
     def value_and_grad(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        value, gy = over_members(self.n, self.loss.value_and_grad, y, target, shares=(1,))
-        return value, gy
+        return members.value_and_grad(self.loss, self.n, y, target)
 
     def __repr__(self) -> str:
         return f"ensemble({self.loss!r}, {self.n!r})"

@@ -30,7 +30,7 @@ class ClipByGlobalNorm(GradientTransform):
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
         columns = tree.columns(grads)[0]
         present = [g for g in columns if g is not None]
-        factor = (self.max_norm / (kernels.norm_of_all(present) + 1e-6)).clamp(max=1.0)
+        factor = kernels.held((self.max_norm / (kernels.norm_of_all(present) + 1e-6)).clamp(max=1.0))
         new = iter(kernels.scale_each(present, factor))
         return tree.fill(grads, iter([None if g is None else next(new) for g in columns])), state
 

@@ -1,0 +1,370 @@
+"""Ensembles: n members at once do, each of them, what one does alone."""
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import funcnet as fn
+from funcnet import random, tree
+from funcnet.combinators import members
+
+N = 3
+TIGHT = {torch.float32: 1e-6, torch.float64: 1e-12}
+
+
+def mlp(activation: fn.Layer, out: int = 2, **options: Any) -> fn.Layer:
+    return fn.serial(fn.Linear(3, 5, **options), activation, fn.Linear(5, 5, **options), activation, fn.Linear(5, out, **options))
+
+
+NETS: dict[str, fn.Layer] = {
+    "linear": fn.Linear(3, 2),
+    "linear without bias": fn.Linear(3, 2, bias=False),
+    "tanh": mlp(fn.Tanh()),
+    "relu": mlp(fn.ReLU()),
+    "leaky relu": mlp(fn.LeakyReLU(0.1)),
+    "sigmoid, no biases": mlp(fn.Sigmoid(), bias=False),
+    "activation first": fn.serial(fn.Tanh(), fn.Linear(3, 2)),
+    "named and nested": fn.serial(body=fn.serial(fn.Linear(3, 4), fn.Tanh()), head=fn.Linear(4, 2)),
+    "softmax": fn.serial(fn.Linear(3, 4), fn.Softmax(), fn.Linear(4, 2)),
+    "residual": fn.serial(fn.Linear(3, 4), fn.residual(fn.serial(fn.Linear(4, 4), fn.Tanh())), fn.Linear(4, 2)),
+    "batch norm": fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.ReLU(), fn.Linear(4, 2)),
+    "ensemble": fn.serial(fn.ensemble(fn.Linear(3, 2), 2), fn.Mean(0)),
+    "nothing": fn.serial(),
+    "no params": fn.Tanh(),
+}
+
+
+def drawn(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return random.normal(seed, shape, dtype=dtype)
+
+
+def member(values: Any, i: int) -> Any:
+    return tree.map(lambda leaf: leaf[i], values)
+
+
+def assert_close(got: Any, want: Any, dtype: torch.dtype = torch.float64) -> None:
+    assert tree.structure(got) == tree.structure(want)
+    for ours, theirs in zip(tree.leaves(got), tree.leaves(want), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=TIGHT[dtype] * max([1.0, *theirs.abs().flatten().tolist()]))
+
+
+@pytest.fixture
+def no_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("vmap was called")
+
+    monkeypatch.setattr(torch.func, "vmap", refuse)
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_member_i_is_initialized_with_the_key_folded_with_i(net: fn.Layer) -> None:
+    """Params of member i are what the layer alone makes of ``fold_in(rng, i)``."""
+    params = fn.ensemble(net, N).init(7)
+    for i in range(N):
+        assert tree.equal(member(params, i), net.init(fn.fold_in(7, i)))
+
+
+@pytest.mark.parametrize("dtype", TIGHT, ids=str)
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_each_member_gives_what_it_gives_alone(net: fn.Layer, dtype: torch.dtype) -> None:
+    """Output, prediction and gradients by the params are the member's own, and the shared x has the sum of the gradients."""
+    many = fn.ensemble(net, N)
+    params, x = tree.cast(many.init(0), dtype), drawn(1, 6, 3, dtype=dtype)
+    y, cache = many.apply(params, x)
+    gy = drawn(2, *y.shape, dtype=dtype)
+    gparams, gx = many.vjp(params, cache, gy)
+    total = torch.zeros_like(x)
+    for i in range(N):
+        one, kept = net.apply(member(params, i), x)
+        gp, g = net.vjp(member(params, i), kept, gy[i])
+        total = total + g
+        assert_close((y[i], many(params, x)[i], member(gparams, i)), (one, one, gp), dtype)
+    assert_close(gx, total, dtype)
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_members_with_inputs_of_their_own(net: fn.Layer) -> None:
+    """With ``shared_input=False`` member i gets x[i], and gx[i] is its gradient."""
+    many = fn.ensemble(net, N, shared_input=False)
+    params, x = tree.cast(many.init(0), torch.float64), drawn(1, N, 6, 3)
+    y, cache = many.apply(params, x)
+    gy = drawn(2, *y.shape)
+    gparams, gx = many.vjp(params, cache, gy)
+    for i in range(N):
+        one, kept = net.apply(member(params, i), x[i])
+        assert_close((y[i], (member(gparams, i), gx[i])), (one, net.vjp(member(params, i), kept, gy[i])))
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3), (2, 1, 4, 3), (0, 3)], ids=str)
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+def test_rows_may_have_any_axes(shape: tuple[int, ...], shared: bool) -> None:
+    """A vector, a batch, a batch of sequences and an empty batch go through the Linears as through one Linear."""
+    net = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
+    many = fn.ensemble(net, N, shared_input=shared)
+    params, x = tree.cast(many.init(0), torch.float64), drawn(1, *(shape if shared else (N, *shape)))
+    y, cache = many.apply(params, x)
+    gy = drawn(2, *y.shape)
+    gparams, gx = many.vjp(params, cache, gy)
+    rows = [x if shared else x[i] for i in range(N)]
+    alone = [net.apply(member(params, i), rows[i]) for i in range(N)]
+    back = [net.vjp(member(params, i), alone[i][1], gy[i]) for i in range(N)]
+    inputs = torch.stack([g for _, g in back])
+    assert_close((y, gx), (torch.stack([one for one, _ in alone]), inputs.sum(0) if shared else inputs))
+    for i in range(N):
+        assert_close(member(gparams, i), back[i][0])
+
+
+def labels(n: int, classes: int) -> Tensor:
+    return random.bits(5, (n,)) % classes
+
+
+LOSSES: dict[str, tuple[fn.Loss, fn.Layer, Tensor]] = {
+    "MSE": (fn.MSE(), mlp(fn.ReLU()), drawn(3, 8, 2)),
+    "MSE, summed": (fn.MSE("sum"), mlp(fn.Tanh()), drawn(3, 8, 2) / 8),
+    "MSE, batch": (fn.MSE("batch"), mlp(fn.Tanh()), drawn(3, 8, 2)),
+    "MSE of integers": (fn.MSE(), mlp(fn.Tanh()), labels(16, 2).reshape(8, 2)),
+    "L1": (fn.L1(), mlp(fn.Tanh()), drawn(3, 8, 2)),
+    "BCE": (fn.BCE(), fn.serial(mlp(fn.Tanh(), 1), fn.Sigmoid()), labels(8, 2)[:, None].double()),
+    "BCE with logits": (fn.BCEWithLogits(pos_weight=2.0), mlp(fn.Tanh(), 1), labels(8, 2)[:, None].double()),
+    "cross-entropy": (fn.CrossEntropy(), mlp(fn.ReLU(), 4), labels(8, 4)),
+    "cross-entropy, int32": (fn.CrossEntropy(), mlp(fn.ReLU(), 4), labels(8, 4).int()),
+    "cross-entropy, summed": (fn.CrossEntropy(reduction="sum"), mlp(fn.Tanh(), 4), labels(8, 4)),
+    "cross-entropy, batch": (fn.CrossEntropy(reduction="batch"), mlp(fn.Tanh(), 4), labels(8, 4)),
+    "cross-entropy, weighted": (fn.CrossEntropy((1.0, 2.0, 3.0, 0.5)), mlp(fn.Tanh(), 4), labels(8, 4)),
+    "cross-entropy, a weight 0": (fn.CrossEntropy((1.0, 0.0, 3.0, 0.5)), mlp(fn.Tanh(), 4), labels(8, 4)),
+    "cross-entropy, ignoring": (fn.CrossEntropy(ignore_index=1), mlp(fn.Tanh(), 4), labels(8, 4)),
+    "cross-entropy, smoothed": (fn.CrossEntropy(label_smoothing=0.1), mlp(fn.Tanh(), 4), labels(8, 4)),
+    "cross-entropy, probabilities": (fn.CrossEntropy(), mlp(fn.Tanh(), 4), drawn(3, 8, 4).softmax(1)),
+}
+
+
+@pytest.mark.parametrize("dtype", TIGHT, ids=str)
+@pytest.mark.parametrize(("loss", "net", "target"), LOSSES.values(), ids=LOSSES)
+def test_ten_steps_together_are_ten_steps_alone(loss: fn.Loss, net: fn.Layer, target: Tensor, dtype: torch.dtype) -> None:
+    """``train_step`` of ensembles trains every member, and gives its loss, as if it were alone with the same keys."""
+    many, opt, x = fn.ensemble(net, N), fn.SGD(lr=0.05, momentum=0.5), drawn(1, 8, 3, dtype=dtype)
+    target = tree.cast(target, dtype)
+    together, alone = fn.train_step(many, fn.ensemble(loss, N), opt), fn.train_step(net, loss, opt)
+    params = tree.cast(many.init(0), dtype)
+    state, singles = opt.init(params), [member(params, i) for i in range(N)]
+    states = [opt.init(one) for one in singles]
+    for _ in range(10):
+        params, state, value = together(params, state, x, target)
+        steps = [alone(one, own, x, target) for one, own in zip(singles, states, strict=True)]
+        singles, states = [step[0] for step in steps], [step[1] for step in steps]
+        assert_close(value, torch.stack([step[2] for step in steps]), dtype)
+    for i in range(N):
+        assert_close(member(params, i), singles[i], dtype)
+
+
+def test_adam_trains_members_as_alone() -> None:
+    """An optimizer that treats each number on its own does not see that there are members."""
+    net, loss, opt, x, target = mlp(fn.Tanh()), fn.MSE(), fn.Adam(lr=0.01), drawn(1, 8, 3), drawn(3, 8, 2)
+    many = fn.ensemble(net, N)
+    params = tree.cast(many.init(0), torch.float64)
+    single, state = member(params, 1), opt.init(params)
+    own = opt.init(single)
+    for _ in range(10):
+        params, state, _ = fn.train_step(many, fn.ensemble(loss, N), opt)(params, state, x, target)
+        single, own, _ = fn.train_step(net, loss, opt)(single, own, x, target)
+    assert_close(member(params, 1), single)
+
+
+@pytest.mark.parametrize(("loss", "target"), [(fn.MSE(), drawn(3, 8, 2)), (fn.CrossEntropy(), labels(8, 2))], ids=str)
+def test_a_step_of_linears_and_activations_needs_no_vmap(loss: fn.Loss, target: Tensor, no_vmap: None) -> None:
+    """Such nets, and the usual losses, go by kernels for all members: ``vmap`` takes five times as long."""
+    many, opt = fn.ensemble(mlp(fn.ReLU()), N), fn.SGD(lr=0.1)
+    params = tree.cast(many.init(0), torch.float64)
+    _, _, value = fn.train_step(many, fn.ensemble(loss, N), opt)(params, opt.init(params), drawn(1, 8, 3), target)
+    assert value.shape == (N,)
+
+
+@pytest.mark.parametrize("net", [mlp(fn.Tanh()), NETS["batch norm"], fn.serial(fn.Linear(3, 2), fn.Dropout(0.5))], ids=str)
+def test_the_cache_is_plain(net: fn.Layer) -> None:
+    """No tensor that ``vmap`` wraps leaves it, and all but the shared x have a first axis of n."""
+    many, x = fn.ensemble(net, N), drawn(1, 6, 3, dtype=torch.float32)
+    arguments = (many.init(0), x, 3) if many.stochastic else (many.init(0), x)
+    kept = [leaf for leaf in tree.leaves(many.apply(*arguments)[1]) if isinstance(leaf, Tensor)]
+    assert not any(torch._C._functorch.is_functorch_wrapped_tensor(leaf) for leaf in kept)
+    assert {leaf.shape[0] for leaf in kept if leaf is not x} == {N}
+
+
+DROPPED = fn.serial(fn.Linear(3, 8), fn.Dropout(0.5), fn.Linear(8, 2))
+
+
+def test_members_draw_noise_of_their_own() -> None:
+    """Members of equal params differ by their masks; each has the mask that ``fold_in(rng, i)`` gives it alone."""
+    many, x = fn.ensemble(DROPPED, N), drawn(1, 6, 3)
+    one = tree.cast(DROPPED.init(0), torch.float64)
+    params = tree.map(lambda leaf: leaf.expand(N, *leaf.shape), one)
+    y = many.apply(params, x, fn.key(9))[0]
+    assert len({tuple(each.flatten().tolist()) for each in y}) == N
+    for i in range(N):
+        assert_close(y[i], DROPPED.apply(one, x, fn.fold_in(9, i))[0])
+
+
+def test_a_stochastic_ensemble_refuses_without_a_key() -> None:
+    """Nothing is dropped, and nothing passes, without a key."""
+    with pytest.raises(ValueError, match="must be given a key"):
+        fn.ensemble(DROPPED, N).apply(fn.ensemble(DROPPED, N).init(0), drawn(1, 6, 3, dtype=torch.float32))
+
+
+def test_inference_of_an_ensemble_is_an_ensemble_of_inference() -> None:
+    """Dropout goes, the params stay."""
+    many, x = fn.ensemble(DROPPED, N), drawn(1, 6, 3, dtype=torch.float32)
+    params = many.init(0)
+    assert many.inference() == fn.ensemble(DROPPED.inference(), N)
+    assert_close(many.inference()(params, x)[2], DROPPED.inference()(member(params, 2), x), torch.float32)
+
+
+def test_batch_statistics_are_each_members_own() -> None:
+    """``update_stats`` moves member i's running statistics by its own batch statistics, and ``inference`` reads them."""
+    net = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Linear(4, 2))
+    many, x = fn.ensemble(net, N), drawn(1, 6, 3)
+    params = tree.cast(many.init(0), torch.float64)
+    moved = many.update_stats(params, many.apply(params, x)[1])
+    for i in range(N):
+        one = member(params, i)
+        own = net.update_stats(one, net.apply(one, x)[1])
+        assert_close((member(moved, i), many.inference()(moved, x)[i]), (own, net.inference()(own, x)))
+
+
+def test_without_statistics_params_stay_the_same_objects() -> None:
+    """``update_stats`` of linears and activations costs nothing."""
+    many = fn.ensemble(fn.Linear(3, 2), N)
+    params = many.init(0)
+    assert many.update_stats(params, many.apply(params, torch.ones(4, 3))[1]) is params
+
+
+@pytest.mark.parametrize("loss", [fn.MSE(), fn.L1("none"), fn.MSE("sum"), fn.CrossEntropy()], ids=str)
+def test_the_loss_of_an_ensemble_is_each_members_own(loss: fn.Loss) -> None:
+    """Value, both gradients and ``as_layer`` of one member are those of the loss alone; a target's gradients add up."""
+    many, y, target = fn.ensemble(loss, N), drawn(1, N, 8, 2), drawn(3, 8, 2).softmax(1)
+    value, gy = many.value_and_grad(y, target)
+    g = drawn(4, *value.shape)
+    layer = many.as_layer()
+    _, (gys, gtarget) = layer.vjp({}, layer.apply({}, (y, target))[1], g)
+    total = torch.zeros_like(target)
+    for i in range(N):
+        one = loss.as_layer()
+        _, (own, toward) = one.vjp({}, one.apply({}, (y[i], target))[1], g[i])
+        assert_close((value[i], gy[i], gys[i]), (*loss.value_and_grad(y[i], target), own))
+        total = total + toward
+    assert_close(gtarget, total)
+
+
+@pytest.mark.parametrize("net", [mlp(fn.ReLU()), fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Linear(4, 2))], ids=str)
+@pytest.mark.parametrize(("loss", "target"), [(fn.MSE(), drawn(3, 8, 2)), (fn.CrossEntropy(), labels(8, 2))], ids=str)
+def test_a_compiled_step_is_the_eager_one(net: fn.Layer, loss: fn.Loss, target: Tensor) -> None:
+    """The whole step is one graph, and gives the same numbers."""
+    many, opt, x = fn.ensemble(net, N), fn.SGD(lr=0.1, momentum=0.2), drawn(1, 8, 3)
+    params = tree.cast(many.init(0), torch.float64)
+    step, state = fn.train_step(many, fn.ensemble(loss, N), opt), opt.init(params)
+    torch._dynamo.reset()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=False)
+    assert_close(compiled(params, state, x, target), step(params, state, x, target))
+
+
+def test_an_ensemble_comes_back_from_a_pickle() -> None:
+    """What it holds for speed is neither shown nor compared, and survives."""
+    many = fn.ensemble(mlp(fn.Tanh()), N, shared_input=False)
+    again = pickle.loads(pickle.dumps(many))
+    assert again == many
+    assert again._together == many._together
+    assert repr(many) == f"ensemble({mlp(fn.Tanh())!r}, {N}, shared_input=False)"
+
+
+def test_what_a_serial_holds_is_arranged_one_by_one() -> None:
+    """A layer without kernels of its own is mapped by itself, among others that are not."""
+    kinds = [type(one) for one in members.together(NETS["softmax"], N, shared=True)]
+    assert kinds == [members.Linears, members.Mapped, members.Linears]
+
+
+ERRORS: dict[str, tuple[fn.Layer, Any, tuple[int, ...], str]] = {
+    "columns": (
+        mlp(fn.Tanh()),
+        None,
+        (6, 4),
+        r"Linear\(in_features=3, .*: the last axis of x must be in_features=3, got x of shape \(6, 4\)",
+    ),
+    "dtype": (fn.Linear(3, 2), torch.float64, (6, 3), r"x must have the dtype of the params, torch.float64, got torch.float32"),
+    "mapped": (
+        fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(5)),
+        None,
+        (6, 3),
+        r"BatchNorm1d\(num_features=5\): x must have the axes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("net", "dtype", "shape", "rule"), ERRORS.values(), ids=ERRORS)
+def test_a_members_error_speaks_of_the_member(net: fn.Layer, dtype: Any, shape: tuple[int, ...], rule: str) -> None:
+    """The sentence is the layer's own, with a member's shapes, and a note says that it was in an ensemble."""
+    many = fn.ensemble(net, N)
+    params = tree.cast(many.init(0), dtype or torch.float32)
+    with pytest.raises(ValueError, match=rule) as caught:
+        many.apply(params, torch.ones(shape))
+    assert caught.value.__notes__[-1] == "  in ensemble"
+
+
+def test_an_error_deep_inside_says_where() -> None:
+    """The notes go from the layer outward."""
+    net = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(5, 2))
+    with pytest.raises(ValueError, match="must be in_features=5") as caught:
+        fn.ensemble(net, N)(fn.ensemble(net, N).init(0), torch.ones(6, 3))
+    assert caught.value.__notes__ == ["  in serial, layer 2", "  in ensemble"]
+
+
+@pytest.mark.parametrize("net", [fn.Linear(3, 2), mlp(fn.Tanh()), NETS["batch norm"]], ids=str)
+def test_params_of_other_sizes_are_refused(net: fn.Layer) -> None:
+    """Params of four members are not for three."""
+    params = fn.ensemble(net, 4).init(0)
+    with pytest.raises(ValueError, match="the first axis of every tensor that is not shared must be n=3, got sizes 4"):
+        fn.ensemble(net, 3).apply(params, torch.ones(6, 3))
+
+
+@pytest.mark.parametrize("net", [fn.Tanh(), fn.Linear(3, 2)], ids=str)
+def test_an_input_for_each_must_be_one_for_each(net: fn.Layer) -> None:
+    """With ``shared_input=False`` the first axis of x is that of members."""
+    many = fn.ensemble(net, 3, shared_input=False)
+    with pytest.raises(ValueError, match=r"ensemble: the first axis .* must be n=3, got sizes 6"):
+        many.apply(many.init(0), torch.ones(6, 4, 3))
+
+
+@pytest.mark.parametrize("loss", [fn.MSE(), fn.CrossEntropy()], ids=str)
+def test_a_loss_refuses_outputs_of_other_sizes(loss: fn.Loss) -> None:
+    """Outputs of four members are not for a loss of three."""
+    with pytest.raises(ValueError, match="must be n=3, got sizes 4"):
+        fn.ensemble(loss, 3).value_and_grad(torch.ones(4, 6, 2), torch.ones(6, 2))
+
+
+LOSS_ERRORS: dict[str, tuple[fn.Loss, Tensor, str]] = {
+    "shape": (fn.MSE(), torch.ones(6, 3), r"target must have the shape of y, \(6, 2\), got shape \(6, 3\)"),
+    "labels": (fn.CrossEntropy(), torch.ones(5, dtype=torch.int64), r"labels must be integers of shape \(6,\)"),
+    "no class": (fn.CrossEntropy(), torch.full((6,), 2), "every label must lie in 0 to 1 .* got 2"),
+    "no probability": (fn.BCE(), torch.full((6, 2), 2.0), "target must hold probabilities, from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize(("loss", "target", "rule"), LOSS_ERRORS.values(), ids=LOSS_ERRORS)
+def test_a_loss_says_what_is_wrong_with_a_members_target(loss: fn.Loss, target: Tensor, rule: str) -> None:
+    """The sentence is the loss's own, with a member's shapes, and a note says that it was in an ensemble."""
+    with pytest.raises(ValueError, match=rule) as caught:
+        fn.ensemble(loss, N).value_and_grad(torch.full((N, 6, 2), 0.5), target)
+    assert caught.value.__notes__[-1] == "  in ensemble"
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0, True], ids=str)
+def test_the_number_of_members_is_judged(n: Any) -> None:
+    """There must be at least one."""
+    with pytest.raises(ValueError, match=f"n must be a whole number of at least 1, got {n!r}"):
+        fn.ensemble(fn.Linear(3, 2), n)
+
+
+def test_only_layers_and_losses_have_members() -> None:
+    """A function is no layer."""
+    with pytest.raises(ValueError, match="layer must be layers"):
+        fn.ensemble(torch.tanh, 3)  # type: ignore[call-overload]
