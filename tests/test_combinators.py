@@ -302,7 +302,7 @@ def test_an_error_says_where_in_the_net(run):
         (fn.graph("x", y=(H, "x")), X, "  in graph, node 'y'"),
         (fn.ensemble(H, 2), X, "  in ensemble"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value) if isinstance(value, fn.Layer) else "",
 )
 def test_every_combinator_says_where(net, x, where):
     """The layer's own sentence, with a note by the combinator that holds it, in apply and in the call."""

@@ -256,6 +256,14 @@ def test_the_loss_of_an_ensemble_is_each_members_own(loss: fn.Loss) -> None:
     assert_close(gtarget, total)
 
 
+def test_an_impossible_class_of_weight_0_costs_nothing() -> None:
+    """As for one net, 0 times an infinite logarithm is 0."""
+    loss, y, target = fn.CrossEntropy((1.0, 0.0)), drawn(1, N, 8, 2), labels(8, 2)
+    y[:, :, 1] = -torch.inf
+    value, gy = fn.ensemble(loss, N).value_and_grad(y, target)
+    assert_close((value[1], gy[1]), loss.value_and_grad(y[1], target))
+
+
 @pytest.mark.parametrize("net", [mlp(fn.ReLU()), fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Linear(4, 2))], ids=str)
 @pytest.mark.parametrize(("loss", "target"), [(fn.MSE(), drawn(3, 8, 2)), (fn.CrossEntropy(), labels(8, 2))], ids=str)
 def test_a_compiled_step_is_the_eager_one(net: fn.Layer, loss: fn.Loss, target: Tensor) -> None:
@@ -290,6 +298,7 @@ ERRORS: dict[str, tuple[fn.Layer, Any, tuple[int, ...], str]] = {
         (6, 4),
         r"Linear\(in_features=3, .*: the last axis of x must be in_features=3, got x of shape \(6, 4\)",
     ),
+    "columns that divide": (fn.Linear(4, 2, bias=False), None, (6, 2), r"the last axis of x must be in_features=4"),
     "dtype": (fn.Linear(3, 2), torch.float64, (6, 3), r"x must have the dtype of the params, torch.float64, got torch.float32"),
     "mapped": (
         fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(5)),
@@ -343,6 +352,7 @@ def test_a_loss_refuses_outputs_of_other_sizes(loss: fn.Loss) -> None:
 
 LOSS_ERRORS: dict[str, tuple[fn.Loss, Tensor, str]] = {
     "shape": (fn.MSE(), torch.ones(6, 3), r"target must have the shape of y, \(6, 2\), got shape \(6, 3\)"),
+    "dtype": (fn.MSE(), torch.ones(6, 2, dtype=torch.float64), "target must have the dtype of y, torch.float32"),
     "labels": (fn.CrossEntropy(), torch.ones(5, dtype=torch.int64), r"labels must be integers of shape \(6,\)"),
     "no class": (fn.CrossEntropy(), torch.full((6,), 2), "every label must lie in 0 to 1 .* got 2"),
     "no probability": (fn.BCE(), torch.full((6, 2), 2.0), "target must hold probabilities, from 0 to 1"),

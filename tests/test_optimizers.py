@@ -375,8 +375,10 @@ def test_layout_changes_no_bit(optimizer: Optimizer) -> None:
 def test_params_of_any_layout_step_alike(optimizer: Optimizer, layout: Callable[[Tensor], Tensor]) -> None:
     """Params that are not contiguous take the steps of contiguous ones, to rounding."""
     p, g = normal(key(0), (3, 5, 2, 4), dtype=torch.float64), normal(key(1), (3, 5, 2, 4), dtype=torch.float64)
-    expected, _ = optimizer.update({"p": g}, optimizer.init({"p": p}), {"p": p})
-    got, _ = optimizer.update({"p": layout(g)}, optimizer.init({"p": layout(p)}), {"p": layout(p)})
+    state = optimizer.init({"p": p})
+    expected, _ = optimizer.update({"p": g}, state, {"p": p})
+    as_laid = tree.map(lambda x: layout(x) if x.dim() else x, state)
+    got, _ = optimizer.update({"p": layout(g)}, as_laid, {"p": layout(p)})
     torch.testing.assert_close(got["p"], expected["p"], rtol=1e-12, atol=1e-12)
 
 
@@ -439,13 +441,15 @@ def test_meta_tensors_take_steps(optimizer: Optimizer) -> None:
 
 
 @each_optimizer
-def test_a_step_can_be_differentiated(optimizer: Optimizer) -> None:
-    """Autograd's derivative of the step by its gradients equals a central difference."""
-    params, direction = leaves(0), leaves(2)
-    _, state = run(optimizer, params, steps=2)
+def test_steps_can_be_differentiated(optimizer: Optimizer) -> None:
+    """Autograd's derivative of two steps by their gradients equals a central difference."""
+    _, state = run(optimizer, leaves(0), steps=2)
 
     def after(t: Tensor) -> Tensor:
-        return tree.ravel(optimizer.update(tree.map(lambda g, d: g + t * d, leaves(1), direction), state, params)[0]).sum()
+        params, now = leaves(0), state
+        for step in (1, 2):
+            params, now = optimizer.update(tree.map(lambda g, d: g + t * d, leaves(step), leaves(9)), now, params)
+        return tree.ravel(params).sum()
 
     t = torch.zeros((), dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(after(t), t)

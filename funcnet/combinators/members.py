@@ -92,7 +92,7 @@ class Linears(Layer):
         w, b = params["weight"], params["bias"] if self.layer.bias else None
         if w.shape != shape or (b is not None and b.shape != shape[:2]) or len(params) != 1 + self.layer.bias:
             raise LookupError
-        if x.shape[-1] != shape[2] or not (self.shared or x.shape[0] == self.n):
+        if x.shape[-1] != shape[2]:
             raise LookupError
         return w, b
 
