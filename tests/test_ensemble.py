@@ -298,7 +298,7 @@ ERRORS: dict[str, tuple[fn.Layer, Any, tuple[int, ...], str]] = {
         (6, 4),
         r"Linear\(in_features=3, .*: the last axis of x must be in_features=3, got x of shape \(6, 4\)",
     ),
-    "columns that divide": (fn.Linear(4, 2, bias=False), None, (6, 2), r"the last axis of x must be in_features=4"),
+    "columns of an empty batch": (fn.Linear(4, 2, bias=False), None, (0, 2), r"the last axis of x must be in_features=4"),
     "dtype": (fn.Linear(3, 2), torch.float64, (6, 3), r"x must have the dtype of the params, torch.float64, got torch.float32"),
     "mapped": (
         fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(5)),
@@ -333,6 +333,27 @@ def test_params_of_other_sizes_are_refused(net: fn.Layer) -> None:
     params = fn.ensemble(net, 4).init(0)
     with pytest.raises(ValueError, match="the first axis of every tensor that is not shared must be n=3, got sizes 4"):
         fn.ensemble(net, 3).apply(params, torch.ones(6, 3))
+
+
+OTHERS: dict[str, tuple[fn.Layer, fn.Layer]] = {
+    "more outputs": (fn.Linear(3, 2, bias=False), fn.Linear(3, 4, bias=False)),
+    "a bias too many": (fn.Linear(3, 2, bias=False), fn.Linear(3, 2)),
+}
+
+
+@pytest.mark.parametrize(("net", "other"), OTHERS.values(), ids=OTHERS)
+def test_params_of_another_layer_are_refused(net: fn.Layer, other: fn.Layer) -> None:
+    """The sentence is the Linear's, with a member's shapes."""
+    with pytest.raises(ValueError, match=r"params must be a dict of weight \(2, 3\), got weight"):
+        fn.ensemble(net, N).apply(fn.ensemble(other, N).init(0), torch.ones(6, 3))
+
+
+def test_a_bias_of_another_size_is_refused() -> None:
+    """Nothing is broadcast."""
+    many = fn.ensemble(fn.Linear(3, 2), N)
+    params = many.init(0)
+    with pytest.raises(ValueError, match="must be a dict of"):
+        many.apply({**params, "bias": params["bias"][:, :1]}, torch.ones(6, 3))
 
 
 @pytest.mark.parametrize("net", [fn.Tanh(), fn.Linear(3, 2)], ids=str)

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet import kernels, random, tree
+from funcnet import random, tree
 from funcnet.combinators import children
 from funcnet.combinators.serial import Serial
 from funcnet.errors import wrong
+from funcnet.kernels import layers, losses
 from funcnet.layer import Cache, Layer, Params, frozen
 from funcnet.layers.activation import LeakyReLU, ReLU, Sigmoid, Tanh
 from funcnet.layers.linear import Linear
@@ -72,7 +73,7 @@ class Linears(Layer):
         x, g, w = cache, self._rows(gy).mT, params["weight"]
         if self.shared:
             x2 = x.reshape(-1, x.shape[-1])
-            gw = kernels.linear(g.flatten(0, 1), x2.t().contiguous()).view(w.shape)  # of 2 columns 11 µs, by mm 35
+            gw = layers.linear(g.flatten(0, 1), x2.t().contiguous()).view(w.shape)  # of 2 columns 11 µs, by mm 35
         else:
             gw = torch.bmm(g, self._rows(x))
         return {"weight": gw, "bias": g.sum(2)} if self.layer.bias else {"weight": gw}
@@ -213,5 +214,5 @@ def _cross_entropy(loss: CrossEntropy, y: Tensor, target: Tensor) -> tuple[Tenso
     cache: Any = loss.forward(y.flatten(0, 1), target.expand(n, *target.shape).flatten(0, 1))[1]
     logp, labels, w, _, c = cache
     scale = torch.full_like(c, 1 if loss.reduction == "sum" else n)
-    terms = kernels.nll(logp, labels, w, 0, loss.ignore_index)[0]
+    terms = losses.nll(logp, labels, w, 0, loss.ignore_index)[0]
     return terms.reshape(n, -1).sum(1) * (c * scale), loss.backward(cache, scale).reshape(y.shape)

@@ -14,8 +14,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import kernels
 from funcnet.errors import number, whole_number
+from funcnet.kernels import layers as kernels
 from funcnet.layer import Layer, Params, axis, fitting, floating, frozen
 
 

@@ -21,8 +21,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import kernels
 from funcnet.errors import flag, whole_number, wrong
+from funcnet.kernels import layers as kernels
 from funcnet.layer import Layer, Params, axis, floating, frozen
 
 Operands = tuple[Tensor, ...]

@@ -14,9 +14,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import initializers, kernels
+from funcnet import initializers
 from funcnet.errors import flag, is_whole, size, wrong
 from funcnet.initializers import Initializer
+from funcnet.kernels import layers as kernels
 from funcnet.layer import Layer, Params, explained, frozen, wrong_params
 from funcnet.random import Key
 

@@ -7,8 +7,9 @@ gx = gy ⊙ m / (1 - p)
 from attrs import field
 from torch import Tensor
 
-from funcnet import kernels, random
+from funcnet import random
 from funcnet.errors import number, wrong
+from funcnet.kernels import layers as kernels
 from funcnet.layer import Layer, Params, fitting, floating, frozen
 from funcnet.layers.shape import Identity
 from funcnet.random import Key

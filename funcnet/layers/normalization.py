@@ -15,8 +15,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import kernels
 from funcnet.errors import flag, number, size, wrong
+from funcnet.kernels import layers as kernels
 from funcnet.layer import Layer, Params, explained, fitting, frozen, wrong_params
 from funcnet.random import Key, as_key
 

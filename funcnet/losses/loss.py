@@ -21,8 +21,8 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet import kernels
 from funcnet.errors import is_number, one_of, wrong
+from funcnet.kernels import losses as kernels
 from funcnet.layer import Cache, Layer, Params, Value, frozen, no_params
 
 Factor = Tensor | float

@@ -11,7 +11,7 @@ and ∂ℓ/∂t = -∂ℓ/∂y. By the reduction, with c = 1 for "sum" and "none
 
 from torch import Tensor
 
-from funcnet import kernels
+from funcnet.kernels import losses as kernels
 from funcnet.layer import frozen
 from funcnet.losses.loss import Elementwise, Factor
 

@@ -57,6 +57,8 @@ class Chain(Optimizer):
 def chain(*parts: GradientTransform | Optimizer) -> Chain:
     """Make one optimizer of gradient transforms and, as the last part, an optimizer.
 
+    >>> from funcnet.optim.optimizers import SGD
+    >>> from funcnet.optim.transforms import ClipByGlobalNorm
     >>> chain(ClipByGlobalNorm(1.0), SGD(lr=0.1))
     Chain(transforms=(ClipByGlobalNorm(max_norm=1.0),), optimizer=SGD(lr=0.1))
     """
@@ -69,6 +71,6 @@ def donate(optimizer: Optimizer) -> Optimizer:
     """Return the optimizer that may write to the ``params`` and ``state`` it gets, which the caller gives up.
 
     The numbers are the optimizer's own, bit for bit; the tensors given up may hold the new values. On large nets this saves
-    more than the arithmetic takes, for fresh memory is slow. No two leaves may share memory.
+    more than the arithmetic takes, for fresh memory is slow. No two leaves may share memory. Gradients are not given up.
     """
     return optimizer.donate()

@@ -23,8 +23,9 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import kernels, tree
+from funcnet import tree
 from funcnet.errors import Validator, describe, flag, located, number, wrong
+from funcnet.kernels import optimizers as kernels
 from funcnet.layer import Params, Value, frozen
 from funcnet.tree import Tree
 

@@ -17,8 +17,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import kernels
 from funcnet.errors import flag, is_number, number, wrong
+from funcnet.kernels import optimizers as kernels
 from funcnet.layer import frozen
 from funcnet.optim.optimizer import Columns, Rate, Rule, at, rate
 

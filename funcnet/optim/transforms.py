@@ -7,8 +7,9 @@ ClipByValue        min(max(g, -clip_value), clip_value)    each element by itsel
 import torch
 from attrs import field
 
-from funcnet import kernels, tree
+from funcnet import tree
 from funcnet.errors import number
+from funcnet.kernels import optimizers as kernels
 from funcnet.layer import Params, frozen
 from funcnet.optim.optimizer import GradientTransform, State
 from funcnet.tree import Tree

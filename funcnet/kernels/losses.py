@@ -1,0 +1,85 @@
+"""Kernels of losses. Times are of 100×2 elements."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from funcnet.kernels import layers
+
+_aten = torch.ops.aten
+_nn = torch._C._nn
+
+Kernel = Callable[..., Tensor]
+
+_FULL = (torch.float32, torch.float64)
+log_softmax_backward: Kernel = layers.log_softmax_backward
+log_sigmoid: Kernel = _nn.log_sigmoid
+binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
+_nll_loss: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss_forward.default
+_nll_loss_2d: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss2d_forward.default
+_nll_loss_backward: Kernel = _aten.nll_loss_backward.default
+_nll_loss_2d_backward: Kernel = _aten.nll_loss2d_backward.default
+
+
+def factor(n: int, like: Tensor) -> Tensor | float:
+    """1 / n, to multiply with: as a tensor, by which a product takes 0.9 µs and by a number 1.9; NaN for n = 0.
+
+    In half precision as a number, since a tensor of it would be rounded before the product is.
+    """
+    share = 1 / n if n else math.nan
+    return like.new_full((), share) if like.dtype in _FULL else share
+
+
+def weighted_sum(terms: Tensor, c: Tensor | float) -> Tensor:
+    """Return c Σ terms; of half precision the sum is in single, since it may overflow where the product does not."""
+    return terms.sum() * c if terms.dtype in _FULL else (terms.sum(dtype=torch.float32) * c).to(terms.dtype)
+
+
+def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
+    """Return c Σ d². By a dot product 2.3 µs for 100×2, by squares and their sum 3.8.
+
+    The rounding errors of the dot product grow with the number of terms (1.7e-6 of a million, 2e-3 of 10⁸), those of ``sum``
+    do not.
+    """
+    if d.numel() <= 65536 and d.dtype in _FULL:
+        d = d.ravel()
+        return torch.dot(d, d) * c
+    return weighted_sum(d * d, c)
+
+
+def where_positive(x: Tensor, y: Tensor) -> Tensor:
+    """Return x where y is positive or NaN, else 0: 12 µs for 1000×100, and 550 by ``torch.where``, with signs at random."""
+    return layers.threshold_backward(x, y, 0)
+
+
+def product(q: Tensor, x: Tensor) -> Tensor:
+    """Return q x, which is 0 where q is, even if x is infinite or NaN there."""
+    return where_positive(q * x, q.abs())
+
+
+def nll(logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ignore: int) -> tuple[Tensor, Tensor]:
+    """-w log p at each row's label, by row (reduction 0) or summed (2), and Σ w; one kernel, 2.0 µs for 64×10.
+
+    The classes are axis 1 of ``logp``, or axis 0 where there is no other; a row whose label is ``ignore`` counts for nothing.
+    """
+    if logp.dim() <= 2:
+        return _nll_loss(logp, labels, weight, reduction, ignore)
+    flat, total = _nll_loss_2d(logp.flatten(2).unsqueeze(3), labels.flatten(1).unsqueeze(2), weight, reduction, ignore)
+    return flat.reshape(labels.shape) if reduction == 0 else flat, total
+
+
+def nll_backward(
+    g: Tensor, logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ignore: int, total: Tensor
+) -> Tensor:
+    """Gradient of ``logp``: -g w at each row's label, else 0; ``total`` may be any 0-d tensor.
+
+    2.1 µs for 64×10, and 7.5 with the backward of log_softmax; 29 for 1024×65. As (p - one-hot) g, by an exponential,
+    ``scatter_add_`` and a product, both together take 5.1 and 50.
+    """
+    if logp.dim() <= 2:
+        return _nll_loss_backward(g, logp, labels, weight, reduction, ignore, total)
+    g = g.flatten(1).unsqueeze(2) if reduction == 0 else g
+    rows, at = logp.flatten(2).unsqueeze(3), labels.flatten(1).unsqueeze(2)
+    return _nll_loss_2d_backward(g, rows, at, weight, reduction, ignore, total).reshape(logp.shape)
