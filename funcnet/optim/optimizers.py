@@ -72,7 +72,7 @@ class SGD(Rule):
             dampening = dampening * ((now > 0).to(torch.float64) if isinstance(now, Tensor) else now > 0)
         return lr, momentum, dampening, decay
 
-    def _formula(self, columns: Columns, same: bool, step: Tensor, rates: Sequence[Any]) -> Columns:
+    def _formula(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
         (ps, gs, *bs), (lr, _, _, decay) = columns, rates
         if self.maximize:
             gs = kernels.scale_each(gs, -1.0)
@@ -118,9 +118,9 @@ class _AdamRule(Rule):
     def _rates(self, step: Tensor) -> Sequence[Any]:
         return at(step, self.lr, *self.betas, self.weight_decay)
 
-    def _formula(self, columns: Columns, same: bool, step: Tensor, rates: Sequence[Any]) -> Columns:
+    def _formula(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
         how = {"eps": self.eps, "maximize": self.maximize, "decoupled": self._decoupled, "donated": self.donated}
-        return kernels.adam(columns, same, step, rates, **how)
+        return kernels.adam(columns, step, rates, **how)
 
 
 @frozen
