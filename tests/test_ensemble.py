@@ -173,7 +173,9 @@ def test_adam_trains_members_as_alone() -> None:
     assert_close(member(params, 1), single)
 
 
-@pytest.mark.parametrize(("loss", "target"), [(fn.MSE(), drawn(3, 8, 2)), (fn.CrossEntropy(), labels(8, 2))], ids=str)
+@pytest.mark.parametrize(
+    ("loss", "target"), [(fn.MSE(), drawn(3, 8, 2)), (fn.CrossEntropy(), labels(8, 2))], ids=["MSE", "CrossEntropy"]
+)
 def test_a_step_of_linears_and_activations_needs_no_vmap(loss: fn.Loss, target: Tensor, no_vmap: None) -> None:
     """Such nets, and the usual losses, go by kernels for all members: ``vmap`` takes five times as long."""
     many, opt = fn.ensemble(mlp(fn.ReLU()), N), fn.SGD(lr=0.1)
@@ -264,8 +266,10 @@ def test_an_impossible_class_of_weight_0_costs_nothing() -> None:
     assert_close((value[1], gy[1]), loss.value_and_grad(y[1], target))
 
 
-@pytest.mark.parametrize("net", [mlp(fn.ReLU()), fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Linear(4, 2))], ids=str)
-@pytest.mark.parametrize(("loss", "target"), [(fn.MSE(), drawn(3, 8, 2)), (fn.CrossEntropy(), labels(8, 2))], ids=str)
+@pytest.mark.parametrize("net", [mlp(fn.ReLU()), NETS["batch norm"]], ids=["kernels", "vmap"])
+@pytest.mark.parametrize(
+    ("loss", "target"), [(fn.MSE(), drawn(3, 8, 2)), (fn.CrossEntropy(), labels(8, 2))], ids=["MSE", "CrossEntropy"]
+)
 def test_a_compiled_step_is_the_eager_one(net: fn.Layer, loss: fn.Loss, target: Tensor) -> None:
     """The whole step is one graph, and gives the same numbers."""
     many, opt, x = fn.ensemble(net, N), fn.SGD(lr=0.1, momentum=0.2), drawn(1, 8, 3)

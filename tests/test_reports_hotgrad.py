@@ -12,9 +12,10 @@ from examples.reports.experiment import perform
 
 
 @pytest.fixture(autouse=True)
-def threads():
-    """A report trains on one thread; the next test gets back what it had."""
+def _one_thread():
+    """Train on one thread, as a report does, and give the next test back what it had."""
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 

@@ -1,0 +1,201 @@
+"""Paper: what all five reports share around their experiments: options, runs that resume, tables and figures.
+
+A report is a module with ``NAME``, ``experiments(options) -> list of Experiment``, the numbers it printed, and
+``write(paper)``, which makes its tables and figures from the results. ``main(module)`` is its command line.
+"""
+
+import argparse
+import functools
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from matplotlib import pyplot as plt
+from tqdm import tqdm
+
+from examples.reports.experiment import FRAMEWORKS, Experiment, first_epoch_gap, perform
+
+COLOURS = {"funcnet": "tab:red", "torch.nn": "tab:blue"}
+
+
+def parser(description: str, epochs: str, runs: int | None) -> argparse.ArgumentParser:
+    """Return the options that every report has."""
+    new = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    new.add_argument("--epochs", type=int, default=None, help=f"epochs of every experiment, instead of the report's {epochs}")
+    new.add_argument(
+        "--runs", type=int, default=runs, help="repetitions of every experiment, each with data and weights of its own"
+    )
+    new.add_argument("--seed", type=int, default=0, help="the seed of the first repetition; the next has the next seed")
+    new.add_argument("--out", type=Path, default=Path("out"), help="the folder for tables, figures and finished runs")
+    new.add_argument("--quick", action="store_true", help="two epochs and one repetition of everything, to try it out")
+    new.add_argument("--device", default="cpu", help="where to train, a name torch knows")
+    return new
+
+
+class Paper:
+    """The results of a report's experiments, and the page and figures made of them."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        """Prepare the folder ``out``/``name``."""
+        self.name, self.options = name, options
+        self.folder = options.out / name
+        (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+        self.page: list[str] = []
+        self.results: dict[tuple[str, str, int], dict[str, Any]] = {}
+        self.stopped = False
+
+    def seeds(self) -> range:
+        """Return the seeds of the repetitions."""
+        return range(self.options.seed, self.options.seed + self.options.runs)
+
+    def run(self, experiments: Sequence[Experiment]) -> None:
+        """Perform what no file of an earlier call holds; on Ctrl-C, stop, and go on with what has finished."""
+        torch.set_num_threads(1)  # for networks as small as these, threads cost more than they bring
+        jobs = [(e, framework, seed) for e in experiments for seed in self.seeds() for framework in FRAMEWORKS]
+        left = [job for job in jobs if not self._load(*job)]
+        try:
+            with tqdm(total=sum(e.epochs for e, _, _ in left), desc=self.name, unit="epoch", disable=not left) as bar:
+                for experiment, framework, seed in left:
+                    bar.set_postfix_str(f"{experiment.name}, {framework}, seed {seed}")
+                    self._save(experiment, framework, seed, perform(experiment, framework, seed, self.options.device, bar.update))
+        except KeyboardInterrupt:
+            self.stopped = True
+            print(f"\n{self.name}: stopped; the tables hold the {len(self.results)} runs that have finished")
+
+    def _path(self, experiment: Experiment, framework: str, seed: int) -> Path:
+        digest = hashlib.sha256(f"{experiment!r} {framework} {seed} {self.options.device}".encode()).hexdigest()[:16]
+        return self.folder / "runs" / f"{digest}.json"
+
+    def _load(self, experiment: Experiment, framework: str, seed: int) -> bool:
+        path = self._path(experiment, framework, seed)
+        if path.exists():
+            self.results[experiment.name, framework, seed] = json.loads(path.read_text())
+        return path.exists()
+
+    def _save(self, experiment: Experiment, framework: str, seed: int, result: dict[str, Any]) -> None:
+        """Keep a result, here and in a file."""
+        self.results[experiment.name, framework, seed] = result
+        _keep(self._path(experiment, framework, seed), result)
+
+    def once(self, what: str, make: Callable[[], Any]) -> Any:
+        """Return what an earlier call kept under these words, or make and keep it; ``None`` once Ctrl-C has stopped the runs."""
+        path = self.folder / "runs" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
+        try:
+            if not path.exists() and not self.stopped:
+                _keep(path, make())
+        except KeyboardInterrupt:
+            self.stopped = True
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def of(self, name: str, framework: str, pick: Callable[[dict[str, Any]], Any]) -> list[Any]:
+        """Return what ``pick`` takes from each finished run of an experiment."""
+        found = [self.results.get((name, framework, seed)) for seed in self.seeds()]
+        return [pick(result) for result in found if result is not None]
+
+    def final(self, name: str, framework: str, measure: str) -> list[float]:
+        """Return a measure at the end of each finished run."""
+        return self.of(name, framework, lambda result: result["final"][measure])
+
+    def seconds(self, name: str, framework: str) -> list[float]:
+        """Return the training time of each finished run."""
+        return self.of(name, framework, lambda result: result["seconds"])
+
+    def curve(self, name: str, framework: str, measure: str) -> list[list[float]]:
+        """Return a measure by epoch of each finished run."""
+        return self.of(name, framework, lambda result: result["curves"][measure])
+
+    def say(self, text: str) -> None:
+        """Add a paragraph to the page, and print it."""
+        self.page.append(text)
+        print(f"\n{text}")
+
+    def table(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Add a table to the page, and print it, its columns aligned."""
+        lines = [list(header), *map(list, rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        texts = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
+        rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+        self.say(f"**{title}**\n\n" + "\n".join([texts[0], rule, *texts[1:]]))
+
+    def gaps(self, experiments: Iterable[Experiment]) -> None:
+        """Add the line that says how far apart the two frameworks' weights are after an epoch in float64."""
+        seed = self.options.seed
+        found = [self.once(f"gap {e!r} {seed}", functools.partial(first_epoch_gap, e, seed)) for e in experiments]
+        known = [gap for gap in found if gap is not None]
+        if known:
+            largest = f"{max(known):.1e}"
+            self.say(f"Largest difference of a weight between funcnet and torch.nn after the first epoch, in float64: {largest}.")
+
+    def figure(self, file: str, caption: str, figure: Any) -> None:
+        """Save a figure beside the page, and show it there."""
+        figure.savefig(self.folder / file, dpi=110)
+        plt.close(figure)
+        self.say(f"![{caption}]({self.name}/{file})\n\n*{caption}*")
+
+    def save(self) -> Path:
+        """Write the page, ``out``/``name``.md."""
+        path = self.options.out / f"{self.name}.md"
+        path.write_text("\n\n".join(self.page) + "\n")
+        return path
+
+
+def _keep(path: Path, result: Any) -> None:
+    """Write a file, which gets its name when it is whole."""
+    half = path.with_suffix(".half")
+    half.write_text(json.dumps(result))
+    half.replace(path)
+
+
+def mean(values: Sequence[float], digits: int = 3, scale: float = 1.0) -> str:
+    """Return "mean ± deviation" of a cell, the mean alone of one value, or if one is not finite, and a dash for no value."""
+    if not values:
+        return "—"
+    middle = f"{scale * statistics.fmean(values):.{digits}f}"
+    return (
+        middle
+        if len(values) == 1 or not all(map(math.isfinite, values))
+        else f"{middle} ± {scale * statistics.stdev(values):.{digits}f}"
+    )
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Return how many times torch.nn's seconds are funcnet's."""
+    return f"{sum(theirs) / len(theirs) / (sum(ours) / len(ours)):.2f}" if ours and theirs else "—"
+
+
+def band(axes: Any, curves: Sequence[Sequence[float]], label: str, colour: str, style: str = "-", scale: float = 1.0) -> None:
+    """Draw the mean of some curves by epoch, and, of several, a band of one deviation."""
+    if not curves:
+        return
+    stack = scale * torch.tensor(curves)
+    epochs, middle = range(1, stack.shape[1] + 1), stack.mean(0)
+    axes.plot(epochs, middle, style, color=colour, label=label, lw=1.5)
+    if len(curves) > 1:
+        axes.fill_between(epochs, middle - stack.std(0), middle + stack.std(0), color=colour, alpha=0.18, lw=0)
+
+
+def decision_map(axes: Any, grid: Sequence[Sequence[float]], title: str, centred: bool = False) -> Any:
+    """Draw a net's output over the square, red where it says inside, and the true disk."""
+    low = -1 if centred else 0
+    middle, radius = (0, (2 / torch.pi) ** 0.5) if centred else (0.5, (0.5 / torch.pi) ** 0.5)
+    shades = axes.imshow(grid, extent=(low, 1, low, 1), origin="lower", cmap="coolwarm", vmin=-1, vmax=1)
+    axes.add_patch(plt.Circle((middle, middle), radius, fill=False, color="black", lw=1, ls="--"))
+    axes.set(title=title, aspect="equal", xticks=[low, 1], yticks=[low, 1])
+    return shades
+
+
+def start(name: str, options: argparse.Namespace) -> Paper:
+    """Begin a report from its options."""
+    mpl.use("Agg")
+    if options.quick:
+        options.epochs, options.runs = options.epochs or 2, 1
+    for flag, value in (("epochs", options.epochs), ("runs", options.runs)):
+        if value is not None and value < 1:
+            raise SystemExit(f"--{flag} must be at least 1, got {value}")
+    return Paper(name, options)
