@@ -1,6 +1,4 @@
-"""What holds for every test: examples drawn the same way in each run, and one thread for each of xdist's workers."""
-
-import os
+"""What holds for every test: examples drawn the same way in each run, and one thread, since workers share the cores."""
 
 import torch
 from hypothesis import settings
@@ -8,5 +6,4 @@ from hypothesis import settings
 settings.register_profile("funcnet", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("funcnet")
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)
+torch.set_num_threads(1)

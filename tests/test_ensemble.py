@@ -160,6 +160,17 @@ def test_ten_steps_together_are_ten_steps_alone(loss: fn.Loss, net: fn.Layer, ta
         assert_close(member(params, i), singles[i], dtype)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "batch", "none"])
+@pytest.mark.parametrize("shape", [(8, 4), (8, 4, 5), (8, 4, 5, 2), (0, 4)], ids=str)
+def test_cross_entropy_takes_any_axes(shape: tuple[int, ...], reduction: str) -> None:
+    """Labels of sequences and images, and an empty batch, give each member what it gets alone."""
+    loss, y = fn.CrossEntropy(reduction=reduction, ignore_index=2), drawn(1, N, *shape)
+    target = (random.bits(5, (shape[0], *shape[2:])) % 4).abs()
+    value, gy = fn.ensemble(loss, N).value_and_grad(y, target)
+    for i in range(N):
+        torch.testing.assert_close((value[i], gy[i]), loss.value_and_grad(y[i], target), rtol=0, atol=1e-12, equal_nan=True)
+
+
 def test_adam_trains_members_as_alone() -> None:
     """An optimizer that treats each number on its own does not see that there are members."""
     net, loss, opt, x, target = mlp(fn.Tanh()), fn.MSE(), fn.Adam(lr=0.01), drawn(1, 8, 3), drawn(3, 8, 2)

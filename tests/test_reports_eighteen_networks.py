@@ -4,34 +4,16 @@ import re
 
 import pytest
 import torch
+from pages import cells, refuse, stopped_after
 
 import funcnet as fn
 from examples.reports import eighteen_networks, paper
 from examples.reports.experiment import funcnet_training, perform
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Train on one thread, as a report does, and give the next test back what it had."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def run(folder):
     """Run one epoch of everything, and return the page."""
     return eighteen_networks.main(["--quick", "--epochs", "1", "--out", str(folder)]).read_text()
-
-
-def cells(page, first):
-    """Return the cells of the rows whose first cell is this."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
-    return [row for row in rows if row[0] == first]
-
-
-def refuse(*arguments):
-    raise AssertionError("nothing is left to run")
 
 
 def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_path, monkeypatch):
@@ -53,15 +35,7 @@ def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_pa
 
 def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
     """Stopped in the third run: the first row is there, dashes stand for the others, and the maps that are missing stay empty."""
-    left = iter([perform, perform])
-
-    def stopped(*arguments):
-        return next(left, interrupt)(*arguments)
-
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(paper, "perform", stopped)
+    monkeypatch.setattr(paper, "perform", stopped_after(2))
     page = run(tmp_path)
     assert "—" not in cells(page, "MSE, SGD")[0]
     assert cells(page, "MSE, Adam")[0][2:4] == ["—", "—"]

@@ -3,21 +3,14 @@
 import re
 from types import SimpleNamespace
 
+import pages
 import pytest
 import torch
+from pages import interrupt, refuse
 
 import funcnet as fn
 from examples.reports import hotgrad, operations, paper
 from examples.reports.experiment import perform
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Train on one thread, as a report does, and give the next test back what it had."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run(folder):
@@ -26,18 +19,9 @@ def run(folder):
 
 
 def cells(page, first):
-    """Return the cells of the row whose first cell is this."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
-    (row,) = [row for row in rows if row[0] == first]
+    """Return the cells of the one row whose first cell is this."""
+    (row,) = pages.cells(page, first)
     return row
-
-
-def refuse(*arguments):
-    raise AssertionError("nothing is left to run")
-
-
-def interrupt(*arguments):
-    raise KeyboardInterrupt
 
 
 def test_the_page_compares_all_models_and_a_rerun_trains_nothing(tmp_path, monkeypatch):

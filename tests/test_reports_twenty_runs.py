@@ -5,20 +5,11 @@ import re
 import statistics
 
 import pytest
-import torch
+from pages import cells, refuse, stopped_after
 
 import funcnet as fn
 from examples.reports import paper, twenty_runs
-from examples.reports.experiment import data, measures, orders, perform
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Train on one thread, as a report does, and give the next test back what it had."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from examples.reports.experiment import data, measures, orders
 
 
 def run(folder):
@@ -26,19 +17,9 @@ def run(folder):
     return twenty_runs.main(["--epochs", "1", "--runs", "2", "--out", str(folder)]).read_text()
 
 
-def cells(page, first):
-    """Return the cells of the rows whose first cell is this."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
-    return [row for row in rows if row[0] == first]
-
-
 def numbers(cell):
     """Return the mean and the deviation in a cell."""
     return [float(word) for word in cell.split(" ± ")]
-
-
-def refuse(*arguments):
-    raise AssertionError("nothing is left to run")
 
 
 def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_path, monkeypatch):
@@ -75,15 +56,7 @@ def test_the_page_says_what_twenty_at_once_take_and_how_they_agree(tmp_path):
 
 def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
     """Stopped in the third run: the first seed's row is there, and dashes stand for all else."""
-    left = iter([perform, perform])
-
-    def stopped(*arguments):
-        return next(left, interrupt)(*arguments)
-
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(paper, "perform", stopped)
+    monkeypatch.setattr(paper, "perform", stopped_after(2))
     page = run(tmp_path)
     assert "—" not in cells(page, "ours")[0]
     assert cells(page, "torch.nn")[0][2:4] == ["—", "—"]

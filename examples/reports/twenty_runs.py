@@ -190,16 +190,17 @@ def single(framework: str, of: Experiment, params: Any) -> tuple[Callable[[Any],
 
 
 def together(
-    of: Experiment, params: Any, arrange: Callable[[Any], Any] = lambda step: step
+    of: Experiment, params: Any, arrange: Callable[[Any], Any] | None = None
 ) -> tuple[Callable[[Any], Any], Callable[[], Any]]:
-    """Return the same for all members of an ensemble at once."""
-    step = arrange(fn.train_step(fn.ensemble(of.net, TOGETHER), fn.ensemble(of.loss, TOGETHER), of.opt))
+    """Return the same for all members of an ensemble at once, their step as it is or compiled."""
+    mode = torch.inference_mode if arrange is None else torch.no_grad  # compiled code takes no tensors of inference mode
+    step = (arrange or (lambda step: step))(fn.train_step(fn.ensemble(of.net, TOGETHER), fn.ensemble(of.loss, TOGETHER), of.opt))
     state = of.opt.init(params)
 
     def epoch(batches: Any) -> list[Tensor]:
         nonlocal params, state
         values = []
-        with torch.no_grad():
+        with mode():
             for batch in batches:
                 params, state, value = step(params, state, *batch)
                 values.append(value)
@@ -277,9 +278,8 @@ def table_of_members(paper: Paper) -> None:
     """Time twenty nets at once against three alone, and say how the members agree with nets trained alone."""
     rows, verdicts, options = [], [], paper.options
     for loss in LOSSES:
-        found = paper.once(
-            f"timing {experiment(loss, momentum=MOMENTUM)!r} {vars(options)!r}", functools.partial(timing, options, loss)
-        )
+        what = f"turns of {experiment(loss, momentum=MOMENTUM)!r} {options.epochs} {options.seed} {options.device}"
+        found = paper.once(what, functools.partial(timing, options, loss))
         if found is None:
             continue
         taken = found["seconds"]

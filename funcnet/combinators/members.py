@@ -205,14 +205,17 @@ def _plain(loss: CrossEntropy) -> bool:
 
 
 def _labels(y: Tensor, target: Tensor) -> bool:
-    return not target.is_floating_point() and target.shape == y.shape[1:2] + y.shape[3:] and y.dim() > 2
+    return not target.is_floating_point() and y.dim() > 2 and target.shape == y.shape[1:2] + y.shape[3:] and y.shape[1] > 0
 
 
 def _cross_entropy(loss: CrossEntropy, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the members' rows for rows of one batch, whose mean then is a mean over members too: n times too small."""
-    n = y.shape[0]
-    cache: Any = loss.forward(y.flatten(0, 1), target.expand(n, *target.shape).flatten(0, 1))[1]
+    """Take the members for the batch, and a member's rows for its further axis: 38 µs for 20×100×2, in one axis 80.
+
+    So what was a mean over a member's rows is one over members too, and what was a mean over N rows is one over n members.
+    """
+    n, per = y.shape[0], {"sum": 1.0, "mean": y.shape[0], "batch": y.shape[0] / y.shape[1]}
+    cache: Any = loss.forward(y.transpose(1, 2), target.expand(n, *target.shape))[1]
     logp, labels, w, _, c = cache
-    scale = torch.full_like(c, 1 if loss.reduction == "sum" else n)
+    scale = torch.full_like(c, per[loss.reduction])
     terms = losses.nll(logp, labels, w, 0, loss.ignore_index)[0]
-    return terms.reshape(n, -1).sum(1) * (c * scale), loss.backward(cache, scale).reshape(y.shape)
+    return terms.flatten(1).sum(1) * (c * scale), loss.backward(cache, scale).transpose(1, 2)
