@@ -27,3 +27,15 @@ def stopped_after(runs):
         return next(left, interrupt)(*arguments)
 
     return stopped
+
+
+def is_quotient(cell, top, bottom, factor=1):
+    """Tell whether a cell can be the factor times the quotient of two others, all of them rounded as they stand."""
+    a, b, q = (half_digit(text) for text in (top, bottom, cell))
+    low, high = (float(top) - a) / (float(bottom) + b), (float(top) + a) / max(float(bottom) - b, 1e-12)
+    return factor * low - q <= float(cell) <= factor * high + q
+
+
+def half_digit(text):
+    """Return half of a unit in the last digit of a number."""
+    return 0.5 * 10.0 ** -len(text.partition(".")[2])
