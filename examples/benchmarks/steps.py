@@ -19,29 +19,31 @@ net = fn.serial(fn.Linear(2, 25), fn.Tanh(), fn.Linear(25, 25), fn.Tanh(), fn.Li
 
 
 def ours(optimizer, x, target):
-    """Return funcnet's step, in inference mode."""
+    """Return a function that takes so many of funcnet's steps, in inference mode."""
     step = fn.train_step(net, fn.MSE(), optimizer)
     params = net.init(0)
     state = optimizer.init(params)
 
-    def run():
+    def run(count):
         nonlocal params, state
         with torch.inference_mode():
-            params, state, _ = step(params, state, x, target)
+            for _ in range(count):
+                params, state, _ = step(params, state, x, target)
 
     return run
 
 
 def theirs(make, x, target):
-    """Return the step of the same net in torch.nn, with the optimizer that ``make`` makes of its parameters."""
+    """Return the same of the same net in torch.nn, with the optimizer that ``make`` makes of its parameters."""
     layers = [nn.Linear(2, 25), nn.Tanh(), nn.Linear(25, 25), nn.Tanh(), nn.Linear(25, 25), nn.Tanh(), nn.Linear(25, 2)]
     twin, criterion = nn.Sequential(*layers), nn.MSELoss()
     optimizer = make(twin.parameters())
 
-    def run():
-        optimizer.zero_grad()
-        criterion(twin(x), target).backward()
-        optimizer.step()
+    def run(count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            criterion(twin(x), target).backward()
+            optimizer.step()
 
     return run
 
@@ -69,8 +71,7 @@ def measure(steps, rounds, count):
     for _ in range(rounds + 1):
         for name, step in steps.items():
             began = time.perf_counter()
-            for _ in range(count):
-                step()
+            step(count)
             times[name].append((time.perf_counter() - began) / count * 1e6)
     return {name: column[1:] for name, column in times.items()}  # the first round warms up
 
