@@ -4,6 +4,9 @@
 torch.nn's have the same first weights, in float32, and see the same batches. To show that the two train alike, their first
 epoch is also run in float64, where the weights then differ by rounding alone.
 
+The loss, the momentum and the first weights are the best by test accuracy of 36 settings, tried over ten seeds; most of the
+others came out at 0.95 to 0.97, so what is printed here says how the two frameworks compare, not how well such nets do unchosen.
+
     python examples/quickstart.py --epochs 200 --seed 0 --out .
 """
 
