@@ -1,6 +1,6 @@
 """Kernels: every ``torch.ops`` name, and every choice between kernels with the figures that made it, in one place.
 
-A file for each family that calls them: ``layers``, ``losses``, ``optimizers``. Times are of one core of an AMD EPYC with AVX-512,
-torch 2.13.0, float32. A kernel that stands there as a bare name is torch's own; ``_C._nn`` holds the built-in functions behind
-``torch.nn.functional``, without its Python.
+A file for each family of layers, named as the family's own file, and one for ``losses`` and for ``optimizers``. Times are of one
+core of an AMD EPYC with AVX-512, torch 2.13.0, float32. A kernel that stands there as a bare name is torch's own; ``_C._nn``
+holds the built-in functions behind ``torch.nn.functional``, without its Python.
 """

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels import layers
+from funcnet.kernels import activation
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -14,7 +14,7 @@ _nn = torch._C._nn
 Kernel = Callable[..., Tensor]
 
 _FULL = (torch.float32, torch.float64)
-log_softmax_backward: Kernel = layers.log_softmax_backward
+log_softmax_backward: Kernel = activation.log_softmax_backward
 log_sigmoid: Kernel = _nn.log_sigmoid
 binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
 _nll_loss: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss_forward.default
@@ -51,7 +51,7 @@ def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
 
 def where_positive(x: Tensor, y: Tensor) -> Tensor:
     """Return x where y is positive or NaN, else 0: 12 µs for 1000×100, and 550 by ``torch.where``, with signs at random."""
-    return layers.threshold_backward(x, y, 0)
+    return activation.threshold_backward(x, y, 0)
 
 
 def product(q: Tensor, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import number, whole_number
-from funcnet.kernels import layers as kernels
+from funcnet.kernels import activation as kernels
 from funcnet.layer import Layer, Params, axis, fitting, floating, frozen
 
 

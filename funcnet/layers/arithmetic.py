@@ -22,7 +22,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag, whole_number, wrong
-from funcnet.kernels import layers as kernels
+from funcnet.kernels import arithmetic as kernels
 from funcnet.layer import Layer, Params, axis, floating, frozen
 
 Operands = tuple[Tensor, ...]

@@ -17,7 +17,7 @@ from torch import Tensor
 from funcnet import initializers
 from funcnet.errors import flag, is_whole, size, wrong
 from funcnet.initializers import Initializer
-from funcnet.kernels import layers as kernels
+from funcnet.kernels import conv as kernels
 from funcnet.layer import Layer, Params, explained, frozen, wrong_params
 from funcnet.random import Key
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.errors import number, wrong
-from funcnet.kernels import layers as kernels
+from funcnet.kernels import arithmetic as kernels
 from funcnet.layer import Layer, Params, fitting, floating, frozen
 from funcnet.layers.shape import Identity
 from funcnet.random import Key

@@ -15,7 +15,7 @@ from torch import Tensor
 from funcnet import initializers
 from funcnet.errors import flag, size
 from funcnet.initializers import Initializer
-from funcnet.kernels import layers as kernels
+from funcnet.kernels import linear as kernels
 from funcnet.layer import Layer, Params, explained, frozen, wrong_params
 from funcnet.random import Key
 

@@ -16,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag, number, size, wrong
-from funcnet.kernels import layers as kernels
+from funcnet.kernels import normalization as kernels
 from funcnet.layer import Layer, Params, explained, fitting, frozen, wrong_params
 from funcnet.random import Key, as_key
 

@@ -17,6 +17,7 @@ class Identity(Layer):
 
     Params   none.
     Cache    ``()``.
+    Raises   ``ValueError`` for params.
     """
 
     def apply(self, params: Params, x: object) -> tuple[object, tuple[()]]:

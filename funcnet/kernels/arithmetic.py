@@ -1,0 +1,17 @@
+"""Kernels of arithmetic on operands that broadcast, and of masks."""
+
+import torch
+from torch import Tensor
+
+_aten = torch.ops.aten
+
+
+def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Sum the gradient of a broadcast operand over the axes along which it was repeated."""
+    return g if g.shape == shape else g.sum_to_size(shape)
+
+
+def masked_scale(x: Tensor, keep: Tensor, scale: float) -> Tensor:
+    """X · scale where ``keep``, else 0: dropout forward and, being its own transpose, backward."""
+    y: Tensor = _aten.native_dropout_backward.default(x, keep, scale)
+    return y

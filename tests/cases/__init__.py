@@ -1,0 +1,14 @@
+"""The catalogue, a file for each family: every layer with every option and in odd sizes, on small inputs.
+
+What is entered here, every law is tried on.
+
+Params are fresh ones moved off their first values by 0.2 to 0.8, since weights that are 1 and biases that are 0 hide a missing
+factor or term; running variances stay positive by it.
+"""
+
+from cases import activation, arithmetic, combinators, conv, linear, losses, noise, normalization, shape
+from cases.making import Case as Case
+
+FAMILIES = (activation, arithmetic, combinators, conv, linear, losses, noise, normalization, shape)
+
+CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}

@@ -1,0 +1,96 @@
+"""Losses as layers, and nets that end in one."""
+
+import torch
+from torch import Tensor
+
+import funcnet as fn
+from cases.making import KINKS, LARGE, Case, between, case, normal
+
+REDUCTIONS = ("mean", "sum", "batch", "none")
+LABELS, CLASSES = torch.tensor([0, 2, 1, 2]), torch.tensor([[0, 1, 2], [2, 2, 0]])
+WEIGHT = (0.5, 2.0, 1.5)
+
+
+def loss(criterion: fn.Loss, y: Tensor, target: Tensor) -> Case:
+    return case(criterion.as_layer(), (y, target))
+
+
+REGRESSION = {
+    f"{kind.__name__} {reduction}": loss(kind(reduction), normal(4, 3), normal(4, 3))
+    for kind in (fn.MSE, fn.L1, fn.L2)
+    for reduction in REDUCTIONS
+} | {
+    "MSE of vectors": loss(fn.MSE(), normal(4), normal(4)),
+    "MSE of numbers": loss(fn.MSE("batch"), normal(), normal()),
+    "MSE on 3 axes": loss(fn.MSE("batch"), normal(2, 3, 4), normal(2, 3, 4)),
+    "MSE of integers": loss(fn.MSE(), normal(4, 3), torch.arange(12).reshape(4, 3)),
+    "L1 on its kink": loss(fn.L1(), KINKS, torch.zeros(2, 5)),
+    "L2 of booleans": loss(fn.L2("none"), normal(4), LABELS > 1),
+    "L2 of one row": loss(fn.L2(), normal(1, 3), normal(1, 3)),
+}
+
+BINARY = (
+    {f"BCE {reduction}": loss(fn.BCE(reduction), between(0.1, 0.9, 4, 3), between(0.1, 0.9, 4, 3)) for reduction in REDUCTIONS}
+    | {
+        f"BCEWithLogits {reduction}": loss(fn.BCEWithLogits(reduction), normal(4, 3), between(0.1, 0.9, 4, 3))
+        for reduction in REDUCTIONS
+    }
+    | {
+        "BCE of integers": loss(fn.BCE(), between(0.1, 0.9, 4), LABELS // 2),
+        "BCE of booleans": loss(fn.BCE("none"), between(0.1, 0.9, 4, 1), LABELS[:, None] > 1),
+        "BCEWithLogits of integers": loss(fn.BCEWithLogits(), normal(4), LABELS // 2),
+        "BCEWithLogits of large numbers": loss(fn.BCEWithLogits("sum"), LARGE, between(0.1, 0.9, 3, 4)),
+        "BCEWithLogits at 0": loss(fn.BCEWithLogits("sum"), torch.zeros(2, 3), between(0.1, 0.9, 2, 3)),
+        "BCEWithLogits weighted": loss(fn.BCEWithLogits(pos_weight=3.0), normal(4, 3), between(0.1, 0.9, 4, 3)),
+        "BCEWithLogits weighted by column": loss(fn.BCEWithLogits("none", WEIGHT), normal(4, 3), between(0.1, 0.9, 4, 3)),
+    }
+)
+
+ENTROPY = (
+    {f"CrossEntropy {reduction}": loss(fn.CrossEntropy(reduction=reduction), normal(4, 3), LABELS) for reduction in REDUCTIONS}
+    | {
+        f"CrossEntropy of probabilities, {reduction}": loss(
+            fn.CrossEntropy(reduction=reduction), normal(4, 3), between(0.1, 0.9, 4, 3)
+        )
+        for reduction in REDUCTIONS
+    }
+    | {
+        f"CrossEntropy with all options, {reduction}": loss(fn.CrossEntropy(WEIGHT, 1, reduction, 0.2), normal(4, 3), LABELS)
+        for reduction in REDUCTIONS
+    }
+    | {
+        "CrossEntropy weighted": loss(fn.CrossEntropy(WEIGHT), normal(4, 3), LABELS),
+        "CrossEntropy weighted by 0": loss(fn.CrossEntropy((0.0, 1.0, 2.0)), normal(4, 3), LABELS),
+        "CrossEntropy, all ignored": loss(fn.CrossEntropy(ignore_index=2), normal(2, 3), torch.tensor([2, 2])),
+        "CrossEntropy smoothed": loss(fn.CrossEntropy(label_smoothing=0.3), normal(4, 3), LABELS),
+        "CrossEntropy of one row": loss(fn.CrossEntropy(), normal(1, 3), LABELS[:1]),
+        "CrossEntropy without batch": loss(fn.CrossEntropy(), normal(3), LABELS[1]),
+        "CrossEntropy on 3 axes": loss(fn.CrossEntropy(WEIGHT, reduction="batch"), normal(2, 3, 3), CLASSES),
+        "CrossEntropy of large numbers": loss(fn.CrossEntropy(reduction="sum"), LARGE, torch.tensor([0, 1, 3])),
+        "CrossEntropy of probabilities, all options": loss(
+            fn.CrossEntropy(WEIGHT, label_smoothing=0.2), normal(2, 3, 2), between(0.1, 0.9, 2, 3, 2)
+        ),
+    }
+)
+
+TRAINING = {
+    "net with loss": case(
+        fn.serial(
+            fn.parallel(fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 3)), fn.Identity()), fn.CrossEntropy().as_layer()
+        ),
+        (normal(4, 3), LABELS),
+    ),
+    "graph with two losses": case(
+        fn.graph(
+            "x",
+            "t",
+            h=(fn.Linear(3, 2), "x"),
+            one=(fn.MSE().as_layer(), "h", "t"),
+            two=(fn.L2("batch").as_layer(), "h", "t"),
+            value=(fn.Add(), "one", "two"),
+        ),
+        (normal(4, 3), normal(4, 2)),
+    ),
+}
+
+CASES = {**REGRESSION, **BINARY, **ENTROPY, **TRAINING}

@@ -1,0 +1,22 @@
+"""Normalization."""
+
+import funcnet as fn
+from cases.making import case, normal
+
+CASES = {
+    "BatchNorm1d": case(fn.BatchNorm1d(3), normal(4, 3)),
+    "BatchNorm1d with length": case(fn.BatchNorm1d(3), normal(2, 3, 5)),
+    "BatchNorm1d of one row with length": case(fn.BatchNorm1d(2), normal(1, 2, 5)),
+    "BatchNorm1d of one channel": case(fn.BatchNorm1d(1), normal(3, 1)),
+    "BatchNorm1d of two rows": case(fn.BatchNorm1d(2), normal(2, 2)),
+    "BatchNorm1d not affine": case(fn.BatchNorm1d(3, affine=False), normal(4, 3)),
+    "BatchNorm1d without statistics": case(fn.BatchNorm1d(3, track_running_stats=False), normal(4, 3)),
+    "BatchNorm1d without anything": case(fn.BatchNorm1d(3, affine=False, track_running_stats=False), normal(4, 3)),
+    "BatchNorm1d mean of all batches": case(fn.BatchNorm1d(3, momentum=None), normal(4, 3)),
+    "BatchNorm1d large eps": case(fn.BatchNorm1d(3, eps=0.5, momentum=0.3), normal(4, 3)),
+    "BatchNorm1d far from 0": case(fn.BatchNorm1d(3), normal(4, 3) + 100),
+    "BatchNorm1d inference": case(fn.BatchNorm1d(3).inference(), normal(4, 3)),
+    "BatchNorm1d inference with length": case(fn.BatchNorm1d(3, eps=0.1).inference(), normal(2, 3, 5)),
+    "BatchNorm1d inference not affine": case(fn.BatchNorm1d(3, affine=False).inference(), normal(4, 3)),
+    "BatchNorm1d inference without statistics": case(fn.BatchNorm1d(3, track_running_stats=False).inference(), normal(4, 3)),
+}
