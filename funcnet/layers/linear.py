@@ -64,7 +64,8 @@ class Linear(Layer):
         return {"weight": gw, "bias": gb}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
-        return torch.matmul(gy, params["weight"])
+        w: Tensor = params["weight"]
+        return torch.mm(gy, w) if gy.dim() == 2 else torch.matmul(gy, w)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
