@@ -112,6 +112,10 @@ class Mapped(Layer):
     shared: bool
 
     @property
+    def keeps_stats(self) -> bool:
+        return self.layer.keeps_stats
+
+    @property
     def stochastic(self) -> bool:
         return self.layer.stochastic
 

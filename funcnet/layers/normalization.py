@@ -83,6 +83,10 @@ class BatchNorm1d(Layer):
 
     mixes_batch = True
 
+    @property
+    def keeps_stats(self) -> bool:
+        return self.track_running_stats
+
     def init(self, rng: Key | int) -> Params:
         return _init(self, rng)
 
