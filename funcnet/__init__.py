@@ -48,6 +48,8 @@ from funcnet.layers.conv import Conv1d as Conv1d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
 from funcnet.layers.dropout import Dropout as Dropout
+from funcnet.layers.layer_norm import LayerNorm as LayerNorm
+from funcnet.layers.layer_norm import RMSNorm as RMSNorm
 from funcnet.layers.linear import Linear as Linear
 from funcnet.layers.normalization import BatchNorm1d as BatchNorm1d
 from funcnet.layers.normalization import RunningBatchNorm1d as RunningBatchNorm1d

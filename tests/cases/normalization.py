@@ -1,9 +1,9 @@
 """Normalization."""
 
 import funcnet as fn
-from cases.making import case, normal
+from cases.making import case, loose, normal
 
-CASES = {
+BATCH = {
     "BatchNorm1d": case(fn.BatchNorm1d(3), normal(4, 3)),
     "BatchNorm1d with length": case(fn.BatchNorm1d(3), normal(2, 3, 5)),
     "BatchNorm1d of one row with length": case(fn.BatchNorm1d(2), normal(1, 2, 5)),
@@ -20,3 +20,22 @@ CASES = {
     "BatchNorm1d inference not affine": case(fn.BatchNorm1d(3, affine=False).inference(), normal(4, 3)),
     "BatchNorm1d inference without statistics": case(fn.BatchNorm1d(3, track_running_stats=False).inference(), normal(4, 3)),
 }
+
+ROWS = {
+    "LayerNorm": case(fn.LayerNorm(3), normal(4, 3)),
+    "LayerNorm over two axes": case(fn.LayerNorm((3, 2), eps=0.1), normal(2, 4, 3, 2)),
+    "LayerNorm of one vector": loose(fn.LayerNorm(5), normal(5)),
+    "LayerNorm of one number": case(fn.LayerNorm(1), normal(3, 1)),
+    "LayerNorm without bias": case(fn.LayerNorm(3, bias=False), normal(4, 3)),
+    "LayerNorm not affine": case(fn.LayerNorm(3, elementwise_affine=False), normal(2, 4, 3)),
+    "LayerNorm far from 0": case(fn.LayerNorm(5), normal(4, 5) + 100),
+    "LayerNorm of many": case(fn.LayerNorm(37), normal(19, 37)),
+    "RMSNorm": case(fn.RMSNorm(3), normal(4, 3)),
+    "RMSNorm over two axes": case(fn.RMSNorm((3, 2), eps=0.1), normal(2, 4, 3, 2)),
+    "RMSNorm of one vector": loose(fn.RMSNorm(5), normal(5)),
+    "RMSNorm of one number": case(fn.RMSNorm(1, eps=0.01), normal(3, 1)),
+    "RMSNorm not affine": case(fn.RMSNorm(3, elementwise_affine=False), normal(2, 4, 3)),
+    "RMSNorm of many": case(fn.RMSNorm(37), normal(19, 37)),
+}
+
+CASES = {**BATCH, **ROWS}

@@ -1,0 +1,112 @@
+"""Normalization against torch.nn and autograd, in float64, and the errors by their sentences."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from twins import assert_twins, draw
+
+import funcnet as fn
+from funcnet import tree
+
+SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
+BATCHES = st.lists(st.integers(0, 4), max_size=2).map(tuple)
+EPS = st.sampled_from([1e-5, 0.1])
+
+
+def varied(module, seed):
+    """Move a module's weights off 1 and 0."""
+    with torch.no_grad():
+        for i, leaf in enumerate(module.parameters()):
+            leaf.add_(draw(leaf.shape, seed + i))
+    return module
+
+
+@given(BATCHES, SHAPES, EPS, st.booleans(), st.booleans(), st.integers(0, 99))
+@settings(max_examples=30)
+def test_layer_norm_is_torchs(batch, shape, eps, affine, bias, seed):
+    """Value and gradients, over one axis or several, without a batch axis and on an empty batch."""
+    options = {"eps": eps, "elementwise_affine": affine, "bias": bias}
+    module = varied(nn.LayerNorm(shape, **options), seed)
+    assert_twins(fn.LayerNorm(shape, **options), module, draw(batch + shape, seed) * 3 + 1)
+
+
+@given(BATCHES, SHAPES, st.sampled_from([None, 1e-5, 0.1]), st.booleans(), st.integers(0, 99))
+@settings(max_examples=30)
+def test_rms_norm_is_torchs(batch, shape, eps, affine, seed):
+    """Value and gradients, over one axis or several, without a batch axis and on an empty batch."""
+    module = varied(nn.RMSNorm(shape, eps=eps, elementwise_affine=affine), seed)
+    assert_twins(fn.RMSNorm(shape, eps=eps, elementwise_affine=affine), module, draw(batch + shape, seed) * 3 + 1)
+
+
+def halves(layer, module, x):
+    """Return what a layer, and what its twin, makes of x: y and gx, gy being x turned around."""
+    params = {name: leaf.detach() for name, leaf in module.state_dict().items()}
+    y, cache = layer.apply(params, x)
+    leaf = x.clone().requires_grad_()
+    want = module(leaf)
+    (gx,) = torch.autograd.grad(want, leaf, x.flip(-1))
+    return (y, layer.vjp(params, cache, x.flip(-1))[1]), (want.detach(), gx)
+
+
+ROWS = [(fn.LayerNorm(8), nn.LayerNorm), (fn.RMSNorm(8), nn.RMSNorm)]
+
+
+@pytest.mark.parametrize(("layer", "twin"), ROWS, ids=["LayerNorm", "RMSNorm"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+def test_rows_of_half_precision_are_torchs(layer, twin, dtype, scale):
+    """Their sums of squares are in single precision, and so is the ε that RMSNorm has by default."""
+    got, want = halves(layer, varied(twin(8), 1).to(dtype), (draw((4, 8)) * scale).to(dtype))
+    torch.testing.assert_close(got, want, rtol=0.02, atol=0.02 * float(want[1].abs().max()))
+
+
+@pytest.mark.parametrize(("layer", "twin"), ROWS, ids=["LayerNorm", "RMSNorm"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e11])
+def test_rows_of_extreme_size_are_torchs(layer, twin, scale):
+    """Tiny ones vanish beside ε, and large ones come to the same size as any."""
+    got, want = halves(layer, twin(8), (draw((4, 8)) * scale).float())
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5 * float(want[1].abs().max()))
+
+
+@pytest.mark.parametrize("layer", [layer for layer, _ in ROWS], ids=["LayerNorm", "RMSNorm"])
+def test_a_constant_row_has_finite_gradients(layer):
+    """Its variance is 0, or its mean square, and ε keeps the root away from it."""
+    x = torch.zeros(2, 8)
+    y, cache = layer.apply(layer.init(0), x)
+    assert tree.all_finite((y, layer.vjp(layer.init(0), cache, x + 1)))
+
+
+def test_a_size_is_a_shape_of_one_axis():
+    """As an int or in a tuple or list, as torch.nn takes it, and shown as the tuple."""
+    assert fn.LayerNorm(3) == fn.LayerNorm((3,)) == fn.LayerNorm([3])
+    assert repr(fn.RMSNorm(3)) == "RMSNorm(normalized_shape=(3,))"
+
+
+X = torch.ones(2, 3)
+MESSAGES = {
+    "LayerNorm: normalized_shape must be a whole number of at least 1, or a tuple of them, got (0,)": lambda: fn.LayerNorm(0),
+    "LayerNorm: normalized_shape must be a whole number of at least 1, or a tuple of them, got ()": lambda: fn.LayerNorm(()),
+    "RMSNorm: normalized_shape must be a whole number of at least 1, or a tuple of them, got 2.5": lambda: fn.RMSNorm(2.5),
+    "LayerNorm: eps must be a finite number above 0.0, got 0.0": lambda: fn.LayerNorm(3, eps=0.0),
+    "RMSNorm: eps must be a finite number above 0.0, got -1": lambda: fn.RMSNorm(3, eps=-1),
+    "LayerNorm: bias must be True or False, got 1": lambda: fn.LayerNorm(3, bias=1),
+    "LayerNorm(normalized_shape=(4,)): the last axes of x must be normalized_shape=(4,), got x of shape (2, 3)": lambda: fn.LayerNorm(4)(fn.LayerNorm(4).init(0), X),
+    "RMSNorm(normalized_shape=(1,)): the last axes of x must be normalized_shape=(1,), got x of shape (2, 3)": lambda: fn.RMSNorm(1)(fn.RMSNorm(1).init(0), X),
+    "LayerNorm(normalized_shape=(3,)): x must be a floating tensor, got x of shape (2, 3)": lambda: fn.LayerNorm(3)(fn.LayerNorm(3).init(0), X.long()),
+    "x must have the dtype of the params, torch.float32, got torch.float64": lambda: fn.LayerNorm(3)(fn.LayerNorm(3).init(0), X.double()),
+    "RMSNorm(normalized_shape=(3,)): x must have the dtype of the params, torch.float32, got torch.bfloat16": lambda: fn.RMSNorm(3)(fn.RMSNorm(3).init(0), X.bfloat16()),
+    "params must be a dict of weight (3,), bias (3,), got weight (3,)": lambda: fn.LayerNorm(3)(fn.RMSNorm(3).init(0), X),
+    "RMSNorm(normalized_shape=(3,)): params must be a dict of weight (3,), got weight (1,)": lambda: fn.RMSNorm(3)(fn.RMSNorm(1).init(0), X),
+    "RMSNorm(normalized_shape=(3,), elementwise_affine=False): params must be an empty dict": lambda: fn.RMSNorm(3, elementwise_affine=False)(fn.RMSNorm(3).init(0), X),
+    "gy must have the shape of y, (2, 3), got gy of shape (1, 3)": lambda: fn.LayerNorm(3).vjp(fn.LayerNorm(3).init(0), fn.LayerNorm(3).apply(fn.LayerNorm(3).init(0), X)[1], X[:1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_bad_input_is_refused_with_its_sentence(sentence):
+    """Each message says who, the rule with its numbers, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        MESSAGES[sentence]()
+    assert sentence in str(caught.value)
