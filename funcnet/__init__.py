@@ -44,6 +44,12 @@ from funcnet.layers.arithmetic import Mean as Mean
 from funcnet.layers.arithmetic import Mul as Mul
 from funcnet.layers.arithmetic import Pow as Pow
 from funcnet.layers.arithmetic import Sub as Sub
+from funcnet.layers.batch_norm import BatchNorm1d as BatchNorm1d
+from funcnet.layers.batch_norm import BatchNorm2d as BatchNorm2d
+from funcnet.layers.batch_norm import BatchNorm3d as BatchNorm3d
+from funcnet.layers.batch_norm import RunningBatchNorm1d as RunningBatchNorm1d
+from funcnet.layers.batch_norm import RunningBatchNorm2d as RunningBatchNorm2d
+from funcnet.layers.batch_norm import RunningBatchNorm3d as RunningBatchNorm3d
 from funcnet.layers.conv import Conv1d as Conv1d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
@@ -51,8 +57,6 @@ from funcnet.layers.dropout import Dropout as Dropout
 from funcnet.layers.layer_norm import LayerNorm as LayerNorm
 from funcnet.layers.layer_norm import RMSNorm as RMSNorm
 from funcnet.layers.linear import Linear as Linear
-from funcnet.layers.normalization import BatchNorm1d as BatchNorm1d
-from funcnet.layers.normalization import RunningBatchNorm1d as RunningBatchNorm1d
 from funcnet.layers.shape import Flatten as Flatten
 from funcnet.layers.shape import Identity as Identity
 from funcnet.losses.classification import BCE as BCE

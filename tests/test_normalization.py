@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import CLOSE, assert_twins, draw, params_of
 
 import funcnet as fn
 from funcnet import tree
@@ -38,6 +38,38 @@ def test_rms_norm_is_torchs(batch, shape, eps, affine, seed):
     """Value and gradients, over one axis or several, without a batch axis and on an empty batch."""
     module = varied(nn.RMSNorm(shape, eps=eps, elementwise_affine=affine), seed)
     assert_twins(fn.RMSNorm(shape, eps=eps, elementwise_affine=affine), module, draw(batch + shape, seed) * 3 + 1)
+
+
+BATCH_NORMS = {
+    (4,): (fn.BatchNorm1d, nn.BatchNorm1d),
+    (3, 2): (fn.BatchNorm1d, nn.BatchNorm1d),
+    (2, 2, 3): (fn.BatchNorm2d, nn.BatchNorm2d),
+    (3, 1, 1): (fn.BatchNorm2d, nn.BatchNorm2d),
+    (2, 1, 2, 3): (fn.BatchNorm3d, nn.BatchNorm3d),
+}
+
+
+@given(
+    st.sampled_from([*BATCH_NORMS]),
+    st.integers(2, 4),
+    st.booleans(),
+    st.booleans(),
+    EPS,
+    st.sampled_from([0.3, None]),
+    st.integers(0, 99),
+)
+@settings(max_examples=40)
+def test_batch_norm_of_any_axes_is_torchs(row, n, affine, track, eps, momentum, seed):
+    """Value, gradients, moved statistics, and all that again of ``inference()``."""
+    kind, twin = BATCH_NORMS[row]
+    options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track}
+    layer, module = kind(row[0], **options), varied(twin(row[0], **options), seed)
+    x = draw((n, *row), seed) * 3 + 1
+    params = params_of(layer, module)
+    moved = layer.update_stats(params, layer.apply(params, x)[1])
+    assert_twins(layer, module, x)  # the module's statistics move by this one call
+    torch.testing.assert_close(moved, dict(module.state_dict()), **CLOSE)
+    assert_twins(layer.inference(), module.eval(), x)
 
 
 def halves(layer, module, x):
@@ -85,6 +117,7 @@ def test_a_size_is_a_shape_of_one_axis():
 
 
 X = torch.ones(2, 3)
+P3 = fn.BatchNorm1d(3).init(0)
 MESSAGES = {
     "LayerNorm: normalized_shape must be a whole number of at least 1, or a tuple of them, got (0,)": lambda: fn.LayerNorm(0),
     "LayerNorm: normalized_shape must be a whole number of at least 1, or a tuple of them, got ()": lambda: fn.LayerNorm(()),
@@ -101,6 +134,12 @@ MESSAGES = {
     "RMSNorm(normalized_shape=(3,)): params must be a dict of weight (3,), got weight (1,)": lambda: fn.RMSNorm(3)(fn.RMSNorm(1).init(0), X),
     "RMSNorm(normalized_shape=(3,), elementwise_affine=False): params must be an empty dict": lambda: fn.RMSNorm(3, elementwise_affine=False)(fn.RMSNorm(3).init(0), X),
     "gy must have the shape of y, (2, 3), got gy of shape (1, 3)": lambda: fn.LayerNorm(3).vjp(fn.LayerNorm(3).init(0), fn.LayerNorm(3).apply(fn.LayerNorm(3).init(0), X)[1], X[:1]),
+    "BatchNorm2d(num_features=3): x must have the axes (N, num_features=3, height, width), got x of shape (2, 3)": lambda: fn.BatchNorm2d(3)(P3, X),
+    "BatchNorm3d(num_features=3): x must have the axes (N, num_features=3, depth, height, width), got x of shape (2, 3)": lambda: fn.BatchNorm3d(3)(P3, X),
+    "RunningBatchNorm3d(num_features=3): x must have the axes (N, num_features=3, depth, height, width), got": lambda: fn.BatchNorm3d(3).inference()(P3, X),
+    "BatchNorm1d(num_features=3): x must have the axes (N, num_features=3) or (N, num_features=3, length), got x of shape (2, 3, 1, 1)": lambda: fn.BatchNorm1d(3)(P3, X[..., None, None]),
+    "BatchNorm2d(num_features=3): a batch must have more than one value per channel, got x of shape (1, 3, 1, 1)": lambda: fn.BatchNorm2d(3)(P3, X[:1, :, None, None]),
+    "BatchNorm2d: num_features must be a whole number of at least 1, got 0": lambda: fn.BatchNorm2d(0),
 }  # fmt: skip
 
 

@@ -19,6 +19,11 @@ BATCH = {
     "BatchNorm1d inference with length": case(fn.BatchNorm1d(3, eps=0.1).inference(), normal(2, 3, 5)),
     "BatchNorm1d inference not affine": case(fn.BatchNorm1d(3, affine=False).inference(), normal(4, 3)),
     "BatchNorm1d inference without statistics": case(fn.BatchNorm1d(3, track_running_stats=False).inference(), normal(4, 3)),
+    "BatchNorm2d": case(fn.BatchNorm2d(3, eps=0.1), normal(2, 3, 2, 3)),
+    "BatchNorm2d of one row, not affine": case(fn.BatchNorm2d(2, affine=False), normal(1, 2, 3, 2)),
+    "BatchNorm2d inference": case(fn.BatchNorm2d(3).inference(), normal(2, 3, 2, 3)),
+    "BatchNorm3d": case(fn.BatchNorm3d(2, momentum=None), normal(2, 2, 2, 1, 3)),
+    "BatchNorm3d inference": case(fn.BatchNorm3d(2).inference(), normal(2, 2, 2, 1, 3)),
 }
 
 ROWS = {
