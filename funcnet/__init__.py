@@ -54,9 +54,17 @@ from funcnet.layers.conv import Conv1d as Conv1d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
 from funcnet.layers.dropout import Dropout as Dropout
+from funcnet.layers.group_norm import GroupNorm as GroupNorm
+from funcnet.layers.instance_norm import InstanceNorm1d as InstanceNorm1d
+from funcnet.layers.instance_norm import InstanceNorm2d as InstanceNorm2d
+from funcnet.layers.instance_norm import InstanceNorm3d as InstanceNorm3d
+from funcnet.layers.instance_norm import RunningInstanceNorm1d as RunningInstanceNorm1d
+from funcnet.layers.instance_norm import RunningInstanceNorm2d as RunningInstanceNorm2d
+from funcnet.layers.instance_norm import RunningInstanceNorm3d as RunningInstanceNorm3d
 from funcnet.layers.layer_norm import LayerNorm as LayerNorm
 from funcnet.layers.layer_norm import RMSNorm as RMSNorm
 from funcnet.layers.linear import Linear as Linear
+from funcnet.layers.local_response_norm import LocalResponseNorm as LocalResponseNorm
 from funcnet.layers.shape import Flatten as Flatten
 from funcnet.layers.shape import Identity as Identity
 from funcnet.losses.classification import BCE as BCE

@@ -12,6 +12,7 @@ from funcnet import tree
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 BATCHES = st.lists(st.integers(0, 4), max_size=2).map(tuple)
+SPACE = st.lists(st.integers(1, 4), max_size=3).map(tuple)
 EPS = st.sampled_from([1e-5, 0.1])
 
 
@@ -70,6 +71,83 @@ def test_batch_norm_of_any_axes_is_torchs(row, n, affine, track, eps, momentum, 
     assert_twins(layer, module, x)  # the module's statistics move by this one call
     torch.testing.assert_close(moved, dict(module.state_dict()), **CLOSE)
     assert_twins(layer.inference(), module.eval(), x)
+
+
+def by_kernel(module, x):
+    """Call a GroupNorm without torch.nn's check, which refuses one row of one number a group, though not two such rows."""
+    return torch.group_norm(x, module.num_groups, module.weight, module.bias, module.eps)
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), SPACE, st.booleans(), st.booleans(), EPS, st.integers(0, 99))
+@settings(max_examples=30)
+def test_group_norm_is_torchs(n, groups, share, space, affine, last, eps, seed):
+    """Value and gradients, with and without axes after the channels, and with the channels last in memory."""
+    options = {"eps": eps, "affine": affine}
+    channels = groups * share
+    x = draw((n, channels, *space), seed) * 3 + 1
+    x = x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x
+    module = varied(nn.GroupNorm(groups, channels, **options), seed)
+    assert_twins(fn.GroupNorm(groups, channels, **options), module, x, call=by_kernel)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_large_group_norm_with_channels_last_is_torchs(affine):
+    """The kernel has a way of its own for that, which wants all gradients at once, and gy in the same order."""
+    x = draw((4, 16, 9, 7)).to(memory_format=torch.channels_last)
+    layer, module = fn.GroupNorm(4, 16, affine=affine), varied(nn.GroupNorm(4, 16, affine=affine), 1)
+    assert_twins(layer, module, x)
+    params = params_of(layer, module)
+    cache, gy = layer.apply(params, x)[1], draw(x.shape, 5)
+    gparams, gx = layer.vjp(params, cache, gy)
+    torch.testing.assert_close(layer.grads(params, cache, gy), gparams)
+    torch.testing.assert_close(layer.input_grad(params, cache, gy), gx)
+
+
+INSTANCE_NORMS = {
+    1: (fn.InstanceNorm1d, nn.InstanceNorm1d, (4,)),
+    2: (fn.InstanceNorm2d, nn.InstanceNorm2d, (3, 2)),
+    3: (fn.InstanceNorm3d, nn.InstanceNorm3d, (2, 1, 3)),
+}
+
+
+@given(
+    st.sampled_from([*INSTANCE_NORMS]),
+    st.sampled_from([(), (1,), (3,)]),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+    EPS,
+    st.integers(0, 99),
+)
+@settings(max_examples=40)
+def test_instance_norm_is_torchs(axes, batch, channels, affine, track, eps, seed):
+    """Value, gradients, moved statistics, and all that again of ``inference()``; with and without a batch."""
+    kind, twin, space = INSTANCE_NORMS[axes]
+    options = {"eps": eps, "momentum": 0.3, "affine": affine, "track_running_stats": track}
+    layer, module = kind(channels, **options), varied(twin(channels, **options), seed)
+    x = draw((*batch, channels, *space), seed) * 3 + 1
+    params = params_of(layer, module)
+    moved = layer.update_stats(params, layer.apply(params, x)[1])
+    assert_twins(layer, module, x)  # the module's statistics move by this one call
+    torch.testing.assert_close(moved, dict(module.state_dict()), **CLOSE)
+    assert_twins(layer.inference(), module.eval(), x)
+
+
+def test_the_statistics_of_no_rows_move_nothing():
+    """Where there is no mean, the running one stays."""
+    layer = fn.InstanceNorm1d(2, track_running_stats=True)
+    params = layer.init(0)
+    assert layer.update_stats(params, layer.apply(params, torch.ones(0, 2, 3))[1]) is params
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.sampled_from([(3,), (2, 3), (2, 1, 2)]), st.integers(0, 2), st.integers(0, 99))
+@settings(max_examples=30)
+def test_local_response_norm_is_torchs(size, channels, space, n, seed):
+    """Value and gradient, for windows of any size, even and odd, beyond the channels too."""
+    options = {"alpha": 0.5, "beta": 0.75 + seed % 2, "k": 1.0 + seed % 3}
+    assert_twins(
+        fn.LocalResponseNorm(size, **options), nn.LocalResponseNorm(size, **options), draw((n, channels, *space), seed) * 2
+    )
 
 
 def halves(layer, module, x):
@@ -139,6 +217,19 @@ MESSAGES = {
     "RunningBatchNorm3d(num_features=3): x must have the axes (N, num_features=3, depth, height, width), got": lambda: fn.BatchNorm3d(3).inference()(P3, X),
     "BatchNorm1d(num_features=3): x must have the axes (N, num_features=3) or (N, num_features=3, length), got x of shape (2, 3, 1, 1)": lambda: fn.BatchNorm1d(3)(P3, X[..., None, None]),
     "BatchNorm2d(num_features=3): a batch must have more than one value per channel, got x of shape (1, 3, 1, 1)": lambda: fn.BatchNorm2d(3)(P3, X[:1, :, None, None]),
+    "GroupNorm: num_groups must divide num_channels, got num_groups=2, num_channels=3": lambda: fn.GroupNorm(2, 3),
+    "GroupNorm(num_groups=1, num_channels=4): x must have the axes (N, num_channels=4, ...), got x of shape (2, 3)": lambda: fn.GroupNorm(1, 4)(fn.GroupNorm(1, 4).init(0), X),
+    "GroupNorm(num_groups=1, num_channels=3): x must have the dtype of the params, torch.float32, got torch.float64": lambda: fn.GroupNorm(1, 3)(fn.GroupNorm(1, 3).init(0), X.double()),
+    "GroupNorm(num_groups=1, num_channels=3): params must be a dict of weight (3,), bias (3,), got weight (2,), bias (2,)": lambda: fn.GroupNorm(1, 3)(fn.GroupNorm(1, 2).init(0), X),
+    "GroupNorm(num_groups=1, num_channels=3): x must be a floating tensor": lambda: fn.GroupNorm(1, 3)(fn.GroupNorm(1, 3).init(0), X.long()),
+    "InstanceNorm2d(num_features=2): x must have the axes (N, num_features=2, height, width) or (num_features=2, height, width), got x of shape (2, 3)": lambda: fn.InstanceNorm2d(2)({}, X),
+    "InstanceNorm1d(num_features=3): x must have the axes (N, num_features=3, length) or (num_features=3, length), got x of shape (2, 3)": lambda: fn.InstanceNorm1d(3)({}, X),
+    "InstanceNorm1d(num_features=2): x must have more than one value per channel and row, got x of shape (2, 1)": lambda: fn.InstanceNorm1d(2)({}, X[:, :1]),
+    "InstanceNorm1d(num_features=2): params must be an empty dict, got weight (2,), bias (2,)": lambda: fn.InstanceNorm1d(2)(fn.InstanceNorm1d(2, affine=True).init(0), X),
+    "RunningInstanceNorm1d(num_features=3): x must have the axes": lambda: fn.InstanceNorm1d(3, track_running_stats=True).inference()(fn.InstanceNorm1d(3, track_running_stats=True).init(0), X),
+    "InstanceNorm1d: momentum must be a finite number at least 0.0 and at most 1.0, got 2.0": lambda: fn.InstanceNorm1d(3, momentum=2.0),
+    "LocalResponseNorm: size must be a whole number of at least 1, got 0": lambda: fn.LocalResponseNorm(0),
+    "LocalResponseNorm(size=2): x must have the axes (N, channels, length, ...), got x of shape (2, 3)": lambda: fn.LocalResponseNorm(2)({}, X),
     "BatchNorm2d: num_features must be a whole number of at least 1, got 0": lambda: fn.BatchNorm2d(0),
 }  # fmt: skip
 

@@ -13,6 +13,8 @@ _aten = torch.ops.aten
 _batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm.default
 _batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
 _layer_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_layer_norm_backward.default
+_group_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_group_norm.default
+_group_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_group_norm_backward.default
 
 # y, and the rows' μ and 1 / √(σ² + ε), from x, the shape of a row, γ, β and ε: of 1024×256 94 µs.
 layer_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_layer_norm.default
@@ -96,3 +98,44 @@ def rms_norm_backward(
         mean = scaled.mean(-1) if w is None else torch.matmul(scaled, w.flatten()) / size
         gx = (gx + mean.reshape(r.shape) * r).to(x.dtype)
     return gx, gw.to(x.dtype) if mask[1] else gw
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    """Return the order in memory in which the kernels of groups take x without a copy, where there is one; ``vmap`` knows one."""
+    if eager() and x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Normalize groups of channels: y, x as the way back needs it, and for each row and group μ and 1 / √(σ² + ε).
+
+    Of 32×64×16×16 in 8 groups 200 µs, in one for each channel 340, which as a batch norm of 1×2048×16×16 takes 1460.
+    """
+    if x.numel() == 0:
+        none = x.new_zeros(x.shape[0], groups)
+        return torch.empty_like(x), x, none, none
+    x = x.contiguous(memory_format=_format(x))
+    n, c = x.shape[:2]
+    y, mean, r = _group_norm(x, weight, bias, n, c, math.prod(x.shape[2:]), groups, eps)
+    return y, x, mean, r
+
+
+def group_norm_backward(
+    gy: Tensor, x: Tensor, groups: int, moments: Moments, weight: Tensor | None, mask: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias, where ``mask`` wants them; all three 210 µs, the last two 60.
+
+    The kernel takes gy to lie in memory as x does, and gives wrong numbers where it does not; and where that is with channels
+    last, it ends the process unless it may write all that there is to write (torch 2.13.0 on CPU).
+    """
+    n, c = x.shape[:2]
+    if x.numel() == 0:
+        return torch.empty_like(x), x.new_zeros(c), x.new_zeros(c)
+    order = _format(x)
+    if order is torch.channels_last:
+        mask = [True, weight is not None, weight is not None]
+    gy, x = gy.contiguous(memory_format=order), x.contiguous(memory_format=order)
+    return _group_norm_backward(gy, x, *moments, weight, n, c, math.prod(x.shape[2:]), groups, mask)

@@ -12,40 +12,17 @@ and with running statistics in place of μ and σ², which depend on no x:  gx =
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import flag, number, size, wrong
+from funcnet.errors import flag, size, wrong
 from funcnet.kernels import normalization as kernels
 from funcnet.layer import Layer, Params, explained, fitting, frozen, wrong_params
-from funcnet.random import Key, as_key
+from funcnet.layers import norm_params
+from funcnet.random import Key
 
-_STATS = ("running_mean", "running_var", "num_batches_tracked")
-
+_STATS = norm_params.STATS
 _SPACE = {2: "", 3: ", length", 4: ", height, width", 5: ", depth, height, width"}
-
-_positive = number(above=0.0)
-
-
-def _momentum(layer: Any, attribute: Any, got: Any) -> None:
-    if got is not None:
-        number(0.0, at_most=1.0)(layer, attribute, got)
-
-
-def _shapes(layer: "BatchNorm | RunningBatchNorm", tracked: bool) -> dict[str, tuple[int, ...]]:
-    channels = (layer.num_features,)
-    affine: dict[str, tuple[int, ...]] = {"weight": channels, "bias": channels} if layer.affine else {}
-    return {**affine, "running_mean": channels, "running_var": channels, "num_batches_tracked": ()} if tracked else affine
-
-
-def _init(layer: "BatchNorm | RunningBatchNorm", rng: Key | int) -> Params:
-    """Make weight and running_var ones, and the rest zeros; the key is read for its device alone."""
-    device = as_key(rng).device
-    shapes = {name: shape for name, shape in layer._shapes().items() if name != "num_batches_tracked"}
-    first = {name: torch.full(shape, float(name in ("weight", "running_var")), device=device) for name, shape in shapes.items()}
-    counted = {"num_batches_tracked": torch.zeros((), dtype=torch.int64, device=device)}
-    return {**first, **counted} if "running_mean" in first else first
 
 
 def _fault(layer: "BatchNorm | RunningBatchNorm", x: Tensor) -> str | None:
@@ -61,19 +38,13 @@ def _fits(layer: "BatchNorm | RunningBatchNorm", x: Tensor) -> bool:
     return x.dim() in layer._dims and x.shape[1] == layer.num_features
 
 
-def _gparams(params: Params, gw: Tensor, gb: Tensor) -> Params:
-    """Mirror params: gradients for weight and bias, ``None`` for the statistics, which are not trained."""
-    known = {"weight": gw, "bias": gb}
-    return {name: known.get(name) for name in params}
-
-
 @frozen
 class BatchNorm(Layer):
     """Batch normalization over axes whose number a subclass says; all of it is here."""
 
     num_features: int = field(validator=size)
-    eps: float = field(default=1e-5, validator=_positive)
-    momentum: float | None = field(default=0.1, validator=_momentum)
+    eps: float = field(default=1e-5, validator=norm_params.positive)
+    momentum: float | None = field(default=0.1, validator=norm_params.momentum)
     affine: bool = field(default=True, validator=flag)
     track_running_stats: bool = field(default=True, validator=flag)
 
@@ -90,7 +61,7 @@ class BatchNorm(Layer):
         """Return the class that normalizes x of these axes by the running statistics."""
 
     def init(self, rng: Key | int) -> Params:
-        return _init(self, rng)
+        return norm_params.first(rng, self._shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         try:
@@ -106,7 +77,7 @@ class BatchNorm(Layer):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, mean, r = cache
         gx, gw, gb = kernels.batch_norm_backward(fitting(self, gy, x), x, params.get("weight"), self.eps, batch=(mean, r))
-        return _gparams(params, gw, gb), gx
+        return norm_params.gparams(params, gw, gb), gx
 
     def update_stats(self, params: Params, cache: tuple[Tensor, Tensor, Tensor]) -> Params:
         if not self.track_running_stats:
@@ -117,13 +88,17 @@ class BatchNorm(Layer):
         m = x.numel() // self.num_features
         var = (r**-2 - self.eps).clamp_min(0) * (m / max(m - 1, 1))
         moved = {"running_mean": mean, "running_var": var}
-        return {**params, **{name: params[name] + rate * (new - params[name]) for name, new in moved.items()}, _STATS[2]: count}
+        return {
+            **params,
+            **{name: params[name] + rate * (new - params[name]) for name, new in moved.items()},
+            _STATS[2]: count,
+        }
 
     def inference(self) -> Layer:
         return self._running(self.num_features, self.eps, self.affine) if self.track_running_stats else self
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return _shapes(self, self.track_running_stats)
+        return norm_params.shapes_of_channels(self.num_features, self.affine, self.track_running_stats)
 
     def _fault(self, x: Tensor) -> str | None:
         return _fault(self, x)
@@ -134,7 +109,7 @@ class RunningBatchNorm(Layer):
     """Batch normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
 
     num_features: int = field(validator=size)
-    eps: float = field(default=1e-5, validator=_positive)
+    eps: float = field(default=1e-5, validator=norm_params.positive)
     affine: bool = field(default=True, validator=flag)
 
     @property
@@ -143,7 +118,7 @@ class RunningBatchNorm(Layer):
         """Return how many axes x may have."""
 
     def init(self, rng: Key | int) -> Params:
-        return _init(self, rng)
+        return norm_params.first(rng, self._shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
@@ -156,13 +131,13 @@ class RunningBatchNorm(Layer):
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         moments = self._moments(params)
         gx, gw, gb = kernels.batch_norm_backward(fitting(self, gy, cache), cache, params.get("weight"), self.eps, running=moments)
-        return _gparams(params, gw, gb), gx
+        return norm_params.gparams(params, gw, gb), gx
 
     def _moments(self, params: Params) -> tuple[Tensor, Tensor]:
         return params["running_mean"], params["running_var"]
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return _shapes(self, True)
+        return norm_params.shapes_of_channels(self.num_features, self.affine, tracked=True)
 
     def _fault(self, x: Tensor) -> str | None:
         return _fault(self, x)

@@ -15,12 +15,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import describe, flag, is_whole, number, wrong
+from funcnet.errors import describe, flag, is_whole, wrong
 from funcnet.kernels import normalization as kernels
 from funcnet.layer import Layer, Params, explained, fitting, frozen, wrong_params
-from funcnet.random import Key, as_key
-
-_positive = number(above=0.0)
+from funcnet.layers import norm_params
+from funcnet.random import Key
 
 
 def _as_shape(given: Any) -> Any:
@@ -36,13 +35,7 @@ def _sizes(layer: Any, attribute: Any, got: Any) -> None:
 
 def _positive_or_none(layer: Any, attribute: Any, got: Any) -> None:
     if got is not None:
-        _positive(layer, attribute, got)
-
-
-def _init(layer: "LayerNorm | RMSNorm", rng: Key | int) -> Params:
-    """Make the weight ones and the bias zeros; the key is read for its device alone."""
-    device = as_key(rng).device
-    return {name: torch.full(shape, float(name == "weight"), device=device) for name, shape in layer._shapes().items()}
+        norm_params.positive(layer, attribute, got)
 
 
 def _checked(layer: "LayerNorm | RMSNorm", params: Params, x: Tensor) -> tuple[int, ...]:
@@ -79,12 +72,12 @@ class LayerNorm(Layer):
     """
 
     normalized_shape: tuple[int, ...] = field(converter=_as_shape, validator=_sizes)
-    eps: float = field(default=1e-5, validator=_positive)
+    eps: float = field(default=1e-5, validator=norm_params.positive)
     elementwise_affine: bool = field(default=True, validator=flag)
     bias: bool = field(default=True, validator=flag)
 
     def init(self, rng: Key | int) -> Params:
-        return _init(self, rng)
+        return norm_params.first(rng, self._shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         try:
@@ -111,8 +104,7 @@ class LayerNorm(Layer):
         mask = [needs_x, needs_params and "weight" in params, needs_params and "bias" in params]
         rows = fitting(self, gy, x), x, self.normalized_shape
         gx, gw, gb = kernels.layer_norm_backward(*rows, (mean, r), params.get("weight"), params.get("bias"), mask)
-        known = {"weight": gw, "bias": gb}
-        return {name: known[name] for name in params}, gx
+        return norm_params.gparams(params, gw, gb), gx
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         names = ["weight"] * self.elementwise_affine + ["bias"] * (self.elementwise_affine and self.bias)
@@ -140,7 +132,7 @@ class RMSNorm(Layer):
     elementwise_affine: bool = field(default=True, validator=flag)
 
     def init(self, rng: Key | int) -> Params:
-        return _init(self, rng)
+        return norm_params.first(rng, self._shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         try:

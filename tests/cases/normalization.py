@@ -1,5 +1,7 @@
 """Normalization."""
 
+import torch
+
 import funcnet as fn
 from cases.making import case, loose, normal
 
@@ -43,4 +45,28 @@ ROWS = {
     "RMSNorm of many": case(fn.RMSNorm(37), normal(19, 37)),
 }
 
-CASES = {**BATCH, **ROWS}
+GROUPS = {
+    "GroupNorm": case(fn.GroupNorm(2, 4), normal(3, 4, 5)),
+    "GroupNorm without space": case(fn.GroupNorm(2, 6, eps=0.1), normal(3, 6)),
+    "GroupNorm of images, not affine": case(fn.GroupNorm(1, 3, affine=False), normal(2, 3, 2, 3)),
+    "GroupNorm of channels last": case(fn.GroupNorm(2, 4), normal(2, 4, 3, 2).to(memory_format=torch.channels_last)),
+    "GroupNorm of many axes": case(fn.GroupNorm(3, 3), normal(2, 3, 2, 1, 2, 2)),
+    "InstanceNorm1d": case(fn.InstanceNorm1d(3), normal(2, 3, 4)),
+    "InstanceNorm1d without batch": loose(fn.InstanceNorm1d(3, affine=True), normal(3, 4)),
+    "InstanceNorm2d affine": case(fn.InstanceNorm2d(3, eps=0.1, affine=True), normal(2, 3, 2, 3)),
+    "InstanceNorm2d tracked": case(fn.InstanceNorm2d(2, affine=True, track_running_stats=True), normal(3, 2, 2, 2)),
+    "InstanceNorm3d": case(fn.InstanceNorm3d(2, affine=True), normal(2, 2, 2, 1, 3)),
+    "InstanceNorm1d inference": case(fn.InstanceNorm1d(3, track_running_stats=True).inference(), normal(2, 3, 4)),
+    "InstanceNorm2d inference without batch": loose(
+        fn.InstanceNorm2d(2, affine=True, track_running_stats=True).inference(), normal(2, 2, 3)
+    ),
+    "InstanceNorm3d inference": case(fn.InstanceNorm3d(2, track_running_stats=True).inference(), normal(2, 2, 2, 1, 3)),
+}
+
+LOCAL = {
+    "LocalResponseNorm": case(fn.LocalResponseNorm(2, alpha=0.5), normal(2, 4, 3)),
+    "LocalResponseNorm of more than there are": case(fn.LocalResponseNorm(5, 1.0, 2.0, 0.7), normal(2, 3, 2, 2)),
+    "LocalResponseNorm of one channel": case(fn.LocalResponseNorm(1, alpha=0.3, beta=-0.5), normal(2, 1, 2, 1, 3)),
+}
+
+CASES = {**BATCH, **ROWS, **GROUPS, **LOCAL}
