@@ -8,6 +8,7 @@ from funcnet import tree as tree
 from funcnet.combinators.branching import branch as branch
 from funcnet.combinators.branching import parallel as parallel
 from funcnet.combinators.branching import residual as residual
+from funcnet.combinators.folding import fold_batch_norm as fold_batch_norm
 from funcnet.combinators.graph import graph as graph
 from funcnet.combinators.repetition import ensemble as ensemble
 from funcnet.combinators.serial import serial as serial
