@@ -18,3 +18,12 @@ leaky_relu: Kernel = _nn.leaky_relu
 leaky_relu_backward: Kernel = _aten.leaky_relu_backward.default
 softmax_backward: Kernel = _aten._softmax_backward_data.default
 log_softmax_backward: Kernel = _aten._log_softmax_backward_data.default
+
+elu: Kernel = _aten.elu.default
+elu_backward: Kernel = _aten.elu_backward.default
+hardtanh: Kernel = _nn.hardtanh
+hardtanh_backward: Kernel = _aten.hardtanh_backward.default
+gelu: Kernel = _nn.gelu
+gelu_backward: Kernel = _aten.gelu_backward.default
+silu: Kernel = _nn.silu
+silu_backward: Kernel = _aten.silu_backward.default
