@@ -5,9 +5,9 @@
     Sigmoid     y = 1 / (1 + e⁻ˣ)                gx = gy ⊙ y (1 - y)
     Tanh        y = (eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)      gx = gy ⊙ (1 - y²)
 
-Here are the oldest, and ``Activation``, on which the others stand too: see ``rectifiers`` and ``gates``, and ``softmaxes`` for what
-goes along an axis. An activation keeps its output rather than its input where the derivative allows it: the next layer's cache
-mostly holds it anyway.
+Here are the oldest, and ``Activation``, on which stand too ``rectifiers``, ``gates``, ``sigmoids``, ``softpluses``,
+``shrinkages`` and ``functions``. What goes along an axis is in ``softmaxes``. An activation keeps its output rather than its
+input where the derivative allows it: the next layer's cache mostly holds it anyway.
 """
 
 from abc import abstractmethod
@@ -16,7 +16,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import number
+from funcnet.errors import number, whole_number
 from funcnet.kernels import activation as kernels
 from funcnet.layer import Layer, Params, fitting, floating, frozen
 
@@ -39,6 +39,17 @@ class Activation(Layer):
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         return params, self.backward(fitting(self, gy, cache), cache)
+
+
+@frozen
+class Along(Layer):
+    """A layer that works along the axis ``dim``, by default the last; along the first one it mixes the batch."""
+
+    dim: int = field(default=-1, validator=whole_number)
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.dim == 0
 
 
 @frozen

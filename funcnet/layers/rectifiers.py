@@ -98,3 +98,77 @@ class SELU(Activation):
 
     def backward(self, gy: Tensor, y: Tensor) -> Tensor:
         return kernels.elu_backward(gy, _SELU["alpha"], _SELU["scale"], 1.0, True, y)
+
+
+@frozen
+class ClippedLinear(Activation):
+    """A straight line between two bounds: slope x + offset, but no less than ``min_val`` and no more than ``max_val``.
+
+    Its slope at the bounds is 0. With slope 0.2 and offset 0.5 it is Keras' hard sigmoid.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` for numbers that are not finite, bounds out of order, and when ``x`` is not a floating tensor.
+    Source   thinc's ``ClippedLinear``.
+    """
+
+    slope: float = field(default=1.0, validator=number())
+    offset: float = field(default=0.0, validator=number())
+    min_val: float = field(default=0.0, validator=number())
+    max_val: float = field(default=1.0, validator=number())
+
+    def __attrs_post_init__(self) -> None:
+        in_order("ClippedLinear", self.min_val, self.max_val)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = kernels.hardtanh(x * self.slope + self.offset, self.min_val, self.max_val)
+        return y, y
+
+    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
+        return kernels.hardtanh_backward(gy, y, self.min_val, self.max_val) * self.slope
+
+
+def in_order(who: str, low: float, high: float) -> None:
+    """Refuse bounds of which the lower is not below the upper."""
+    if not low < high:
+        raise wrong(who, "min_val must be below max_val", f"min_val={low}, max_val={high}")
+
+
+@frozen
+class ReLUK(Activation):
+    """ReLU that stops at ``n``, min(max(0, x), n); the gradient at 0 and at ``n`` is 0.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` for an ``n`` that is not above 0 and finite, and when ``x`` is not a floating tensor.
+    Source   thinc's ``ReluK``.
+    """
+
+    n: float = field(default=6.0, validator=number(above=0.0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = kernels.hardtanh(x, 0.0, self.n)
+        return y, y
+
+    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
+        return kernels.hardtanh_backward(gy, y, 0.0, self.n)
+
+
+@frozen
+class Threshold(Activation):
+    """x above ``threshold``, else ``value``; the gradient at the threshold is 0.
+
+    Params   none.
+    Cache    ``y``; ``x`` itself when ``value`` is above ``threshold``, so that y does not tell.
+    Raises   ``ValueError`` for numbers that are not finite, and when ``x`` is not a floating tensor.
+    """
+
+    threshold: float = field(validator=number())
+    value: float = field(validator=number())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = kernels.threshold(x, self.threshold, self.value)
+        return y, y if self.value <= self.threshold else x
+
+    def backward(self, gy: Tensor, kept: Tensor) -> Tensor:
+        return kernels.threshold_backward(gy, kept, self.threshold)
