@@ -43,6 +43,11 @@ from funcnet.layers.arithmetic import Mean as Mean
 from funcnet.layers.arithmetic import Mul as Mul
 from funcnet.layers.arithmetic import Pow as Pow
 from funcnet.layers.arithmetic import Sub as Sub
+from funcnet.layers.attention import ScaledDotProductAttention as ScaledDotProductAttention
+from funcnet.layers.attention import causal_mask as causal_mask
+from funcnet.layers.attention import combine_masks as combine_masks
+from funcnet.layers.attention import local_mask as local_mask
+from funcnet.layers.attention import padding_mask as padding_mask
 from funcnet.layers.batch_norm import BatchNorm1d as BatchNorm1d
 from funcnet.layers.batch_norm import BatchNorm2d as BatchNorm2d
 from funcnet.layers.batch_norm import BatchNorm3d as BatchNorm3d
@@ -85,8 +90,12 @@ from funcnet.layers.leaky import PReLU as PReLU
 from funcnet.layers.leaky import RReLU as RReLU
 from funcnet.layers.linear import Linear as Linear
 from funcnet.layers.local_response_norm import LocalResponseNorm as LocalResponseNorm
+from funcnet.layers.multihead import MultiHeadAttention as MultiHeadAttention
 from funcnet.layers.normalization import BatchNorm1d as BatchNorm1d
 from funcnet.layers.normalization import RunningBatchNorm1d as RunningBatchNorm1d
+from funcnet.layers.positions import LearnedPositions as LearnedPositions
+from funcnet.layers.positions import RotaryEmbedding as RotaryEmbedding
+from funcnet.layers.positions import SinusoidalPositions as SinusoidalPositions
 from funcnet.layers.rectifiers import CELU as CELU
 from funcnet.layers.rectifiers import ELU as ELU
 from funcnet.layers.rectifiers import SELU as SELU

@@ -214,7 +214,7 @@ def _transposed(leaf: Tensor) -> Tensor:
 
 _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": _transposed,
-    "strided": lambda leaf: torch.stack((leaf, leaf + 1), -1)[..., 0],
+    "strided": lambda leaf: torch.stack((leaf, (leaf + 1).to(leaf.dtype)), -1)[..., 0],
     "expanded": lambda leaf: leaf[:1].expand(leaf.shape) if leaf.dim() else leaf,
     "constant": lambda leaf: leaf.reshape(-1)[:1].reshape((1,) * leaf.dim()).expand(leaf.shape),
 }
