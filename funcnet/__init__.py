@@ -45,6 +45,8 @@ from funcnet.layers.arithmetic import Mul as Mul
 from funcnet.layers.arithmetic import Pow as Pow
 from funcnet.layers.arithmetic import Sub as Sub
 from funcnet.layers.conv import Conv1d as Conv1d
+from funcnet.layers.conv import Conv2d as Conv2d
+from funcnet.layers.conv import Conv3d as Conv3d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
 from funcnet.layers.dropout import Dropout as Dropout
