@@ -19,7 +19,7 @@ from funcnet.errors import flag, is_whole, one_of, size, wrong
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layer import Params, explained, frozen, wrong_params
-from funcnet.layers.window import Sizes, Window, Windowed, each, fault_of_axes, hashable, sizes
+from funcnet.layers.window import Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
 from funcnet.random import Key
 
 Pad = int | str | tuple[int, int]
@@ -110,9 +110,7 @@ class _Conv(Windowed):
 
     def _backward(self, params: Params, x: Tensor, gy: Tensor, *, needs_x: bool, needs_params: bool) -> tuple[Tensor, Params]:
         places = self._window._replace(before=self._inside, after=self._inside).places(x.shape[-self.axes :])
-        want = (*x.shape[: -self.axes - 1], self.out_channels, *places)
-        if gy.shape != want:  # the kernels read beyond the end of a gy with fewer rows
-            raise wrong(self, f"gy must have the shape of y, {want}", f"gy of shape {tuple(gy.shape)}")
+        gy = of_shape(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *places))
         options = (self._window.stride, self._inside, self._window.dilation, False, (0,) * self.axes, self.groups)
         mask = [needs_x, needs_params, needs_params and self.bias]
         batch = x.dim() == self.axes + 2

@@ -1,6 +1,8 @@
 """Windows that slide along axes: their options, one number for all axes or a tuple with one for each, and how often they fit.
 
 places = ⌊(length + before + after - d (k - 1) - 1) / s⌋ + 1        k = kernel, d = dilation, s = stride
+
+The gradient of y must have the shape of y, which kernels for windows do not all check, and read beyond its end.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -8,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from funcnet.errors import Validator, is_whole, wrong
-from funcnet.layer import Layer, frozen
+from funcnet.layer import Layer, Params, frozen, no_params
 
 Sizes = int | tuple[int, ...]
 
@@ -74,3 +76,19 @@ def fault_of_axes(x: Any, axes: int) -> str | None:
     if x.dim() not in (axes + 1, axes + 2):
         return f"x must have the axes (N, channels, {NAMES[axes]}) or (channels, {NAMES[axes]})"
     return None
+
+
+def of_axes(layer: Windowed, params: Params, x: Any) -> Tensor:
+    """Return x, which must be a floating tensor with the layer's axes, as it is, for a layer without params."""
+    no_params(layer, params)
+    rule = fault_of_axes(x, layer.axes)
+    if rule:
+        raise wrong(layer, rule, f"x of shape {tuple(x.shape)}" if "axes" in rule else x)
+    return x  # type: ignore[no-any-return]  # it is a tensor, or there is a rule that it breaks
+
+
+def of_shape(layer: Layer, gy: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return gy, which must have the shape of y, as it is."""
+    if gy.shape != shape:
+        raise wrong(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
+    return gy
