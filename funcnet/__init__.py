@@ -55,6 +55,8 @@ from funcnet.layers.batch_norm import RunningBatchNorm1d as RunningBatchNorm1d
 from funcnet.layers.batch_norm import RunningBatchNorm2d as RunningBatchNorm2d
 from funcnet.layers.batch_norm import RunningBatchNorm3d as RunningBatchNorm3d
 from funcnet.layers.conv import Conv1d as Conv1d
+from funcnet.layers.conv import Conv2d as Conv2d
+from funcnet.layers.conv import Conv3d as Conv3d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
 from funcnet.layers.dropout import Dropout as Dropout
@@ -93,6 +95,18 @@ from funcnet.layers.local_response_norm import LocalResponseNorm as LocalRespons
 from funcnet.layers.multihead import MultiHeadAttention as MultiHeadAttention
 from funcnet.layers.normalization import BatchNorm1d as BatchNorm1d
 from funcnet.layers.normalization import RunningBatchNorm1d as RunningBatchNorm1d
+from funcnet.layers.pooling import AvgPool1d as AvgPool1d
+from funcnet.layers.pooling import AvgPool2d as AvgPool2d
+from funcnet.layers.pooling import AvgPool3d as AvgPool3d
+from funcnet.layers.pooling import LPPool1d as LPPool1d
+from funcnet.layers.pooling import LPPool2d as LPPool2d
+from funcnet.layers.pooling import LPPool3d as LPPool3d
+from funcnet.layers.pooling import MaxPool1d as MaxPool1d
+from funcnet.layers.pooling import MaxPool2d as MaxPool2d
+from funcnet.layers.pooling import MaxPool3d as MaxPool3d
+from funcnet.layers.pooling import SumPool1d as SumPool1d
+from funcnet.layers.pooling import SumPool2d as SumPool2d
+from funcnet.layers.pooling import SumPool3d as SumPool3d
 from funcnet.layers.positions import LearnedPositions as LearnedPositions
 from funcnet.layers.positions import RotaryEmbedding as RotaryEmbedding
 from funcnet.layers.positions import SinusoidalPositions as SinusoidalPositions
