@@ -93,8 +93,6 @@ from funcnet.layers.leaky import RReLU as RReLU
 from funcnet.layers.linear import Linear as Linear
 from funcnet.layers.local_response_norm import LocalResponseNorm as LocalResponseNorm
 from funcnet.layers.multihead import MultiHeadAttention as MultiHeadAttention
-from funcnet.layers.normalization import BatchNorm1d as BatchNorm1d
-from funcnet.layers.normalization import RunningBatchNorm1d as RunningBatchNorm1d
 from funcnet.layers.pooling import AvgPool1d as AvgPool1d
 from funcnet.layers.pooling import AvgPool2d as AvgPool2d
 from funcnet.layers.pooling import AvgPool3d as AvgPool3d
