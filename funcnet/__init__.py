@@ -55,6 +55,9 @@ from funcnet.layers.conv import Conv1d as Conv1d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
 from funcnet.layers.dropout import Dropout as Dropout
+from funcnet.layers.embedding import Embedding as Embedding
+from funcnet.layers.embedding import EmbeddingBag as EmbeddingBag
+from funcnet.layers.embedding import HashEmbed as HashEmbed
 from funcnet.layers.group_norm import GroupNorm as GroupNorm
 from funcnet.layers.instance_norm import InstanceNorm1d as InstanceNorm1d
 from funcnet.layers.instance_norm import InstanceNorm2d as InstanceNorm2d
