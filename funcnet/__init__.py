@@ -12,6 +12,8 @@ from funcnet.combinators.folding import fold_batch_norm as fold_batch_norm
 from funcnet.combinators.graph import graph as graph
 from funcnet.combinators.repetition import ensemble as ensemble
 from funcnet.combinators.serial import serial as serial
+from funcnet.combinators.sharing import shared as shared
+from funcnet.combinators.sharing import tied as tied
 from funcnet.fit import Fit as Fit
 from funcnet.fit import evaluate as evaluate
 from funcnet.fit import fit as fit
