@@ -39,6 +39,9 @@ from funcnet.layers.activation import ReLU as ReLU
 from funcnet.layers.activation import Sigmoid as Sigmoid
 from funcnet.layers.activation import Softmax as Softmax
 from funcnet.layers.activation import Tanh as Tanh
+from funcnet.layers.affine import Bias as Bias
+from funcnet.layers.affine import Maxout as Maxout
+from funcnet.layers.affine import Scale as Scale
 from funcnet.layers.arithmetic import Add as Add
 from funcnet.layers.arithmetic import Concat as Concat
 from funcnet.layers.arithmetic import Div as Div
@@ -71,6 +74,9 @@ from funcnet.layers.layer_norm import LayerNorm as LayerNorm
 from funcnet.layers.layer_norm import RMSNorm as RMSNorm
 from funcnet.layers.linear import Linear as Linear
 from funcnet.layers.local_response_norm import LocalResponseNorm as LocalResponseNorm
+from funcnet.layers.multilinear import Bilinear as Bilinear
+from funcnet.layers.multilinear import Einsum as Einsum
+from funcnet.layers.multilinear import LinearGeneral as LinearGeneral
 from funcnet.layers.shape import Flatten as Flatten
 from funcnet.layers.shape import Identity as Identity
 from funcnet.losses.classification import BCE as BCE

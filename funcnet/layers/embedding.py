@@ -25,10 +25,6 @@ from funcnet.random import Key
 _INTEGERS = (torch.int32, torch.int64)
 
 
-def _drawn(rng: Key | int, shape: tuple[int, ...], initializer: str | Initializer) -> Tensor:
-    return (initializers.NAMES[initializer] if isinstance(initializer, str) else initializer)(rng, shape)
-
-
 def _fitting(layer: Layer, gy: Tensor, shape: tuple[int, ...]) -> Tensor:
     if gy.shape != shape:
         raise wrong(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
@@ -58,7 +54,7 @@ class _Table(Layer):
         return w
 
     def _first(self, rng: Key | int, initializer: str | Initializer, padding_idx: int | None) -> Params:
-        w = _drawn(rng, (self.num_embeddings, self.embedding_dim), initializer)
+        w = initializers.drawn(rng, (self.num_embeddings, self.embedding_dim), initializer)
         rows = torch.arange(self.num_embeddings, device=w.device).unsqueeze(1)
         return {"weight": w if padding_idx is None else w.masked_fill(rows == self._padding(padding_idx), 0.0)}
 
