@@ -12,6 +12,8 @@ from funcnet.combinators.folding import fold_batch_norm as fold_batch_norm
 from funcnet.combinators.graph import graph as graph
 from funcnet.combinators.repetition import ensemble as ensemble
 from funcnet.combinators.serial import serial as serial
+from funcnet.combinators.sharing import shared as shared
+from funcnet.combinators.sharing import tied as tied
 from funcnet.fit import Fit as Fit
 from funcnet.fit import evaluate as evaluate
 from funcnet.fit import fit as fit
@@ -35,6 +37,9 @@ from funcnet.layers.activation import LeakyReLU as LeakyReLU
 from funcnet.layers.activation import ReLU as ReLU
 from funcnet.layers.activation import Sigmoid as Sigmoid
 from funcnet.layers.activation import Tanh as Tanh
+from funcnet.layers.affine import Bias as Bias
+from funcnet.layers.affine import Maxout as Maxout
+from funcnet.layers.affine import Scale as Scale
 from funcnet.layers.arithmetic import Add as Add
 from funcnet.layers.arithmetic import Concat as Concat
 from funcnet.layers.arithmetic import Div as Div
@@ -60,6 +65,9 @@ from funcnet.layers.conv import Conv3d as Conv3d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
 from funcnet.layers.dropout import Dropout as Dropout
+from funcnet.layers.embedding import Embedding as Embedding
+from funcnet.layers.embedding import EmbeddingBag as EmbeddingBag
+from funcnet.layers.embedding import HashEmbed as HashEmbed
 from funcnet.layers.functions import Abs as Abs
 from funcnet.layers.functions import Cos as Cos
 from funcnet.layers.functions import Erf as Erf
@@ -93,6 +101,9 @@ from funcnet.layers.leaky import RReLU as RReLU
 from funcnet.layers.linear import Linear as Linear
 from funcnet.layers.local_response_norm import LocalResponseNorm as LocalResponseNorm
 from funcnet.layers.multihead import MultiHeadAttention as MultiHeadAttention
+from funcnet.layers.multilinear import Bilinear as Bilinear
+from funcnet.layers.multilinear import Einsum as Einsum
+from funcnet.layers.multilinear import LinearGeneral as LinearGeneral
 from funcnet.layers.pooling import AvgPool1d as AvgPool1d
 from funcnet.layers.pooling import AvgPool2d as AvgPool2d
 from funcnet.layers.pooling import AvgPool3d as AvgPool3d
