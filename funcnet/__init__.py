@@ -60,6 +60,12 @@ from funcnet.layers.normalization import RunningBatchNorm1d as RunningBatchNorm1
 from funcnet.layers.positions import LearnedPositions as LearnedPositions
 from funcnet.layers.positions import RotaryEmbedding as RotaryEmbedding
 from funcnet.layers.positions import SinusoidalPositions as SinusoidalPositions
+from funcnet.layers.recurrent import GRUCell as GRUCell
+from funcnet.layers.recurrent import LSTMCell as LSTMCell
+from funcnet.layers.recurrent import RNNCell as RNNCell
+from funcnet.layers.sequence import GRU as GRU
+from funcnet.layers.sequence import LSTM as LSTM
+from funcnet.layers.sequence import RNN as RNN
 from funcnet.layers.shape import Flatten as Flatten
 from funcnet.layers.shape import Identity as Identity
 from funcnet.losses.classification import BCE as BCE
