@@ -145,6 +145,12 @@ from funcnet.layers.rectifiers import ClippedLinear as ClippedLinear
 from funcnet.layers.rectifiers import ReLU6 as ReLU6
 from funcnet.layers.rectifiers import ReLUK as ReLUK
 from funcnet.layers.rectifiers import Threshold as Threshold
+from funcnet.layers.recurrent import GRUCell as GRUCell
+from funcnet.layers.recurrent import LSTMCell as LSTMCell
+from funcnet.layers.recurrent import RNNCell as RNNCell
+from funcnet.layers.sequence import GRU as GRU
+from funcnet.layers.sequence import LSTM as LSTM
+from funcnet.layers.sequence import RNN as RNN
 from funcnet.layers.shape import Flatten as Flatten
 from funcnet.layers.shape import Identity as Identity
 from funcnet.layers.shape import Permute as Permute

@@ -19,6 +19,7 @@ from cases import (
     normalization,
     padding,
     pooling,
+    recurrent,
     shape,
     sharing,
 )
@@ -37,6 +38,7 @@ FAMILIES = (
     normalization,
     padding,
     pooling,
+    recurrent,
     shape,
     sharing,
 )
