@@ -36,6 +36,15 @@ from funcnet.layers.activation import ReLU as ReLU
 from funcnet.layers.activation import Sigmoid as Sigmoid
 from funcnet.layers.activation import Softmax as Softmax
 from funcnet.layers.activation import Tanh as Tanh
+from funcnet.layers.adaptive_pooling import AdaptiveAvgPool1d as AdaptiveAvgPool1d
+from funcnet.layers.adaptive_pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from funcnet.layers.adaptive_pooling import AdaptiveAvgPool3d as AdaptiveAvgPool3d
+from funcnet.layers.adaptive_pooling import AdaptiveMaxPool1d as AdaptiveMaxPool1d
+from funcnet.layers.adaptive_pooling import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from funcnet.layers.adaptive_pooling import AdaptiveMaxPool3d as AdaptiveMaxPool3d
+from funcnet.layers.adaptive_pooling import GlobalAvgPool as GlobalAvgPool
+from funcnet.layers.adaptive_pooling import GlobalMaxPool as GlobalMaxPool
+from funcnet.layers.adaptive_pooling import GlobalSumPool as GlobalSumPool
 from funcnet.layers.arithmetic import Add as Add
 from funcnet.layers.arithmetic import Concat as Concat
 from funcnet.layers.arithmetic import Div as Div
@@ -67,6 +76,9 @@ from funcnet.layers.pooling import SumPool2d as SumPool2d
 from funcnet.layers.pooling import SumPool3d as SumPool3d
 from funcnet.layers.shape import Flatten as Flatten
 from funcnet.layers.shape import Identity as Identity
+from funcnet.layers.unpooling import MaxUnpool1d as MaxUnpool1d
+from funcnet.layers.unpooling import MaxUnpool2d as MaxUnpool2d
+from funcnet.layers.unpooling import MaxUnpool3d as MaxUnpool3d
 from funcnet.losses.classification import BCE as BCE
 from funcnet.losses.classification import BCEWithLogits as BCEWithLogits
 from funcnet.losses.classification import CrossEntropy as CrossEntropy
