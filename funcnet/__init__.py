@@ -62,6 +62,8 @@ from funcnet.layers.conv_transpose import ConvTranspose3d as ConvTranspose3d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
 from funcnet.layers.dropout import Dropout as Dropout
+from funcnet.layers.folding import Fold as Fold
+from funcnet.layers.folding import Unfold as Unfold
 from funcnet.layers.linear import Linear as Linear
 from funcnet.layers.normalization import BatchNorm1d as BatchNorm1d
 from funcnet.layers.normalization import RunningBatchNorm1d as RunningBatchNorm1d
@@ -77,6 +79,12 @@ from funcnet.layers.pooling import MaxPool3d as MaxPool3d
 from funcnet.layers.pooling import SumPool1d as SumPool1d
 from funcnet.layers.pooling import SumPool2d as SumPool2d
 from funcnet.layers.pooling import SumPool3d as SumPool3d
+from funcnet.layers.separable import depthwise_conv1d as depthwise_conv1d
+from funcnet.layers.separable import depthwise_conv2d as depthwise_conv2d
+from funcnet.layers.separable import depthwise_conv3d as depthwise_conv3d
+from funcnet.layers.separable import separable_conv1d as separable_conv1d
+from funcnet.layers.separable import separable_conv2d as separable_conv2d
+from funcnet.layers.separable import separable_conv3d as separable_conv3d
 from funcnet.layers.shape import Flatten as Flatten
 from funcnet.layers.shape import Identity as Identity
 from funcnet.layers.unpooling import MaxUnpool1d as MaxUnpool1d

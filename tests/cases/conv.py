@@ -76,4 +76,18 @@ TRANSPOSED = {
     "ConvTranspose3d without batch": loose(fn.ConvTranspose3d(1, 2, (1, 2, 2)), normal(1, 2, 2, 1)),
 }
 
-CASES = {**CONV1D, **CONV2D, **CONV3D, **TRANSPOSED}
+FOLDING = {
+    "Unfold": case(fn.Unfold(2), normal(2, 2, 3, 4)),
+    "Unfold all options": case(fn.Unfold((3, 2), (1, 2), (2, 1), (2, 3)), normal(2, 2, 4, 5)),
+    "Unfold without batch": loose(fn.Unfold((1, 2)), normal(2, 3, 4)),
+    "Fold": case(fn.Fold((3, 4), 2), normal(2, 8, 6)),
+    "Fold all options": case(fn.Fold((4, 5), (3, 2), (1, 2), (2, 1), (2, 3)), normal(2, 6, 6)),
+    "Fold without batch": loose(fn.Fold(2, (1, 2)), normal(4, 2)),
+}
+
+SEPARABLE = {
+    "depthwise_conv2d": case(fn.depthwise_conv2d(2, 2, 2, padding="same", bias=False), normal(2, 2, 3, 2)),
+    "separable_conv1d": case(fn.separable_conv1d(2, 3, 3, padding="causal", multiplier=2), normal(2, 2, 4)),
+}
+
+CASES = {**CONV1D, **CONV2D, **CONV3D, **TRANSPOSED, **FOLDING, **SEPARABLE}
