@@ -11,6 +11,9 @@ _nn = torch._C._nn
 Kernel = Callable[..., Tensor]
 
 convolutions: dict[int, Kernel] = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
+transposed: dict[int, Kernel] = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
+unfold: Kernel = _aten.im2col.default
+fold: Kernel = _aten.col2im.default
 convolution_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.convolution_backward.default
 
 

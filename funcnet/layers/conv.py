@@ -19,7 +19,7 @@ from funcnet.errors import flag, is_whole, one_of, size, wrong
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layer import Params, explained, frozen, wrong_params
-from funcnet.layers.window import Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
+from funcnet.layers.window import ORDINALS, Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
 from funcnet.random import Key
 
 Pad = int | str | tuple[int, int]
@@ -133,7 +133,7 @@ class _Conv(Windowed):
             return rule
         channels, *lengths = x.shape[-self.axes - 1 :]
         if channels != self.in_channels:
-            return f"the last axis but {_COUNTS[self.axes]} of x must be in_channels={self.in_channels}"
+            return f"the last axis but {ORDINALS[self.axes]} of x must be in_channels={self.in_channels}"
         return self._fault_of_lengths(tuple(lengths))
 
     def _fault_of_lengths(self, lengths: tuple[int, ...]) -> str | None:
@@ -145,9 +145,6 @@ class _Conv(Windowed):
         if room is not None and any(n - room < p for n, p in zip(lengths, most, strict=True)):
             return f"x must be {'longer than' if room else 'as long as'} its padding of mode {self.padding_mode!r}, {most}"
         return None
-
-
-_COUNTS = {1: "one", 2: "two", 3: "three"}
 
 
 @frozen
