@@ -60,6 +60,10 @@ from funcnet.layers.conv import Conv1d as Conv1d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
 from funcnet.layers.dropout import Dropout as Dropout
+from funcnet.layers.dropout import Dropout1d as Dropout1d
+from funcnet.layers.dropout import Dropout2d as Dropout2d
+from funcnet.layers.dropout import Dropout3d as Dropout3d
+from funcnet.layers.dropout import DropPath as DropPath
 from funcnet.layers.embedding import Embedding as Embedding
 from funcnet.layers.embedding import EmbeddingBag as EmbeddingBag
 from funcnet.layers.embedding import HashEmbed as HashEmbed
@@ -77,6 +81,10 @@ from funcnet.layers.local_response_norm import LocalResponseNorm as LocalRespons
 from funcnet.layers.multilinear import Bilinear as Bilinear
 from funcnet.layers.multilinear import Einsum as Einsum
 from funcnet.layers.multilinear import LinearGeneral as LinearGeneral
+from funcnet.layers.noise import AlphaDropout as AlphaDropout
+from funcnet.layers.noise import DropConnect as DropConnect
+from funcnet.layers.noise import FeatureAlphaDropout as FeatureAlphaDropout
+from funcnet.layers.noise import GaussianNoise as GaussianNoise
 from funcnet.layers.shape import Flatten as Flatten
 from funcnet.layers.shape import Identity as Identity
 from funcnet.losses.classification import BCE as BCE
