@@ -89,6 +89,11 @@ class Layer(Value, ABC):
         """Whether a row of the output depends on other rows of the batch, as with batch statistics."""
         return False
 
+    @property
+    def keeps_stats(self) -> bool:
+        """Whether ``update_stats`` may change anything, so that a step of training calls it."""
+        return type(self).update_stats is not Layer.update_stats
+
     def init(self, rng: Key | int) -> Params:
         """Make fresh parameters from a key or an int seed; ``{}`` for a layer without any."""
         return {}
@@ -156,9 +161,15 @@ def wrong_params(layer: Layer, params: Params) -> Exception:
 
 
 def _shapes_of(params: Params) -> dict[str, Any] | None:
+    """Return the shapes of a dict's leaves by name, dotted where a dict stands in it."""
     if not isinstance(params, dict):
         return None
-    return {name: tuple(leaf.shape) if isinstance(leaf, Tensor) else describe(leaf) for name, leaf in params.items()}
+    shapes: dict[str, Any] = {}
+    for name, leaf in params.items():
+        inner = _shapes_of(leaf) or {"": describe(leaf)}
+        here = {name: tuple(leaf.shape)} if isinstance(leaf, Tensor) else {}
+        shapes |= here or {f"{name}.{at}".strip("."): one for at, one in inner.items()}
+    return shapes
 
 
 def _worded(shapes: dict[str, Any] | None) -> str:
@@ -166,7 +177,9 @@ def _worded(shapes: dict[str, Any] | None) -> str:
 
 
 def _dtypes(values: Tree) -> set[Any]:
-    return {leaf.dtype for leaf in tree.leaves(values) if isinstance(leaf, Tensor) and leaf.dim() > 0}
+    """Return the dtypes of what has an axis; of the floating ones alone, where there are any beside indices or a mask."""
+    found = {leaf.dtype for leaf in tree.leaves(values) if isinstance(leaf, Tensor) and leaf.dim() > 0}
+    return {dtype for dtype in found if dtype.is_floating_point} or found
 
 
 def _listed(dtypes: set[Any]) -> str:

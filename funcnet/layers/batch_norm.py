@@ -51,6 +51,10 @@ class BatchNorm(Layer):
     mixes_batch = True
 
     @property
+    def keeps_stats(self) -> bool:
+        return self.track_running_stats
+
+    @property
     @abstractmethod
     def _dims(self) -> tuple[int, ...]:
         """Return how many axes x may have."""
@@ -85,14 +89,10 @@ class BatchNorm(Layer):
         x, mean, r = cache
         count = params["num_batches_tracked"] + 1
         rate: Any = 1 / count.to(mean.dtype) if self.momentum is None else self.momentum
-        m = x.numel() // self.num_features
-        var = (r**-2 - self.eps).clamp_min(0) * (m / max(m - 1, 1))
-        moved = {"running_mean": mean, "running_var": var}
-        return {
-            **params,
-            **{name: params[name] + rate * (new - params[name]) for name, new in moved.items()},
-            _STATS[2]: count,
-        }
+        running = params["running_mean"], params["running_var"]
+        batch = mean, kernels.variance(r, self.eps)
+        moved = kernels.moved(running, batch, rate, x.numel() // self.num_features)
+        return {**params, **dict(zip(_STATS, (*moved, count), strict=True))}
 
     def inference(self) -> Layer:
         return self._running(self.num_features, self.eps, self.affine) if self.track_running_stats else self

@@ -10,9 +10,7 @@ and with running statistics in place of μ and σ², which depend on no x:  gx =
 """
 
 from abc import abstractmethod
-from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor
 
@@ -107,10 +105,10 @@ class InstanceNorm(_Instance):
         x, mean, r = cache
         if not self.track_running_stats or not x.numel():
             return params
-        m = x[0, 0].numel()
-        var = (r**-2 - self.eps).clamp_min(0) * (m / (m - 1))
-        moved: dict[str, Any] = {"running_mean": mean.mean(0), "running_var": var.mean(0)}
-        return {**params, **{name: torch.lerp(params[name], new, self.momentum) for name, new in moved.items()}}
+        running = params["running_mean"], params["running_var"]
+        batch = mean.mean(0), kernels.variance(r, self.eps).mean(0)
+        moved = kernels.moved(running, batch, self.momentum, x[0, 0].numel())
+        return {**params, **dict(zip(norm_params.STATS[:2], moved, strict=True))}
 
     def inference(self) -> Layer:
         return self._running(self.num_features, self.eps, self.affine) if self.track_running_stats else self

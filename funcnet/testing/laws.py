@@ -133,8 +133,10 @@ def law_structure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 
     for dtype in DTYPES:
         p, z = prepared(layer, x, params, rng, dtype)
         y, cache = run(layer, p, z, rng)
+        dtypes = {leaf.dtype for leaf in tree.leaves((p, z)) if leaf.is_floating_point()}
         for path, leaf in tree.names({"y": y}).items():
-            require(leaf.dtype == dtype or not leaf.is_floating_point(), layer, f"{path} must be {dtype}, got {leaf.dtype}")
+            kept = leaf.dtype in dtypes or not dtypes or not leaf.is_floating_point()  # integers alone have no dtype to keep
+            require(kept, layer, f"{path} must be {dtype}, got {leaf.dtype}")
         gradients = named(layer.vjp(p, cache, noise_like(y, random.fold_in(rng, 1))))
         check_mirrored(layer, named((p, z)), gradients)
         check_kept(layer, "the gradient of", gradients, named((p, z)))
@@ -214,7 +216,7 @@ def _transposed(leaf: Tensor) -> Tensor:
 
 _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": _transposed,
-    "strided": lambda leaf: torch.stack((leaf, leaf + 1), -1)[..., 0],
+    "strided": lambda leaf: torch.stack((leaf, (leaf + 1).to(leaf.dtype)), -1)[..., 0],
     "expanded": lambda leaf: leaf[:1].expand(leaf.shape) if leaf.dim() else leaf,
     "constant": lambda leaf: leaf.reshape(-1)[:1].reshape((1,) * leaf.dim()).expand(leaf.shape),
 }

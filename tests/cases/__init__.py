@@ -6,9 +6,41 @@ Params are fresh ones moved off their first values by 0.2 to 0.8, since weights 
 factor or term; running variances stay positive by it.
 """
 
-from cases import activation, arithmetic, combinators, conv, embedding, linear, losses, noise, normalization, shape, sharing
+from cases import (
+    activation,
+    arithmetic,
+    attention,
+    combinators,
+    conv,
+    embedding,
+    linear,
+    losses,
+    noise,
+    normalization,
+    padding,
+    pooling,
+    recurrent,
+    shape,
+    sharing,
+)
 from cases.making import Case as Case
 
-FAMILIES = (activation, arithmetic, combinators, conv, embedding, linear, losses, noise, normalization, shape, sharing)
+FAMILIES = (
+    activation,
+    arithmetic,
+    attention,
+    combinators,
+    conv,
+    embedding,
+    linear,
+    losses,
+    noise,
+    normalization,
+    padding,
+    pooling,
+    recurrent,
+    shape,
+    sharing,
+)
 
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}

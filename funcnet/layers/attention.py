@@ -1,0 +1,188 @@
+"""Attention: each query's output is a mean of the values, weighted by how well their keys match it.
+
+    s  = q kᵀ · scale + bias      p = softmax(s) over the keys allowed      y = p v
+    gv = pᵀ gy                    gp = gy vᵀ
+    gs = p ⊙ (gp - Σ gp ⊙ p)      gq = gs k · scale      gk = gsᵀ q · scale      gbias = Σ gs, over the axes it was repeated along
+
+q (..., heads, L, E), k (..., heads, S, E), v (..., heads, S, Ev), y (..., heads, L, Ev). With grouped queries, several heads of q
+share one of k and v, whose gradients are then summed over them. With dropout p is dropped, and gp, after the softmax.
+"""
+
+import math
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import random
+from funcnet.errors import flag, is_whole, number, wrong
+from funcnet.kernels import attention as kernels
+from funcnet.kernels.arithmetic import masked_scale
+from funcnet.layer import Cache, Layer, Params, floating, frozen
+from funcnet.random import Key
+
+
+def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> Tensor:
+    """Return a bool mask (length, keys), True where a query may see a key: the keys up to its own step.
+
+    >>> causal_mask(2, 3).tolist()
+    [[True, False, False], [True, True, False]]
+    """
+    return local_mask(length, length if keys is None else keys, (None, 0), device=device)
+
+
+def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *, device: Any = None) -> Tensor:
+    """Return a bool mask (length, keys), True from ``window[0]`` steps before the query to ``window[1]`` after; ``None``: all."""
+    before, after = window
+    ahead = torch.arange(keys, device=device) - torch.arange(length, device=device).unsqueeze(1)
+    mask = torch.ones_like(ahead, dtype=torch.bool) if before is None else ahead >= -before
+    return mask if after is None else mask & (ahead <= after)
+
+
+def padding_mask(lengths: Tensor, length: int) -> Tensor:
+    """Return a bool mask (N, 1, 1, length), True for the keys within each row's length.
+
+    >>> padding_mask(torch.tensor([1, 3]), 3)[:, 0, 0].tolist()
+    [[True, False, False], [True, True, True]]
+    """
+    return (torch.arange(length, device=lengths.device) < lengths.unsqueeze(-1))[..., None, None, :]
+
+
+def combine_masks(*masks: Tensor | None) -> Tensor | None:
+    """Return the bool mask that is True where all are; ``None`` is one that is True everywhere."""
+    given = [mask for mask in masks if mask is not None]
+    if not given:
+        return None
+    for mask in given:
+        if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
+            raise wrong("combine_masks", "every mask must be a bool tensor, True for what may be seen", mask)
+    together = given[0]
+    for mask in given[1:]:
+        together = together & mask
+    return together
+
+
+def window_of_steps(layer: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that tells how many steps before and after its own a query may see."""
+    pair = got if isinstance(got, tuple) else (got, got)
+    if got is not None and (len(pair) != 2 or not all(is_whole(n) and n >= 0 for n in pair)):
+        rule = "window must be a whole number of at least 0, or a pair of them, the steps before and after"
+        raise wrong(type(layer).__name__, rule, repr(got))
+
+
+def _scale(layer: Any, attribute: Any, got: Any) -> None:
+    if got is not None:
+        number()(layer, attribute, got)
+
+
+@frozen
+class ScaledDotProductAttention(Layer):
+    """Attention on a tuple (q, k, v) or (q, k, v, mask), with the shapes of torch's ``scaled_dot_product_attention``.
+
+    The mask broadcasts to (..., heads, L, S). A bool one is True where a query may see a key; a floating one is added to the
+    scores, and has a gradient. ``is_causal`` lets query i see the keys up to i, counted from the first as in torch, and may
+    be joined with a mask; ``window=w`` lets it see those from i - w to i + w, and ``window=(a, b)`` from i - a to i + b. A query
+    that may see no key has y = 0 and passes no gradient, as in torch. ``scale`` is 1 / √E unless given. With ``enable_gqa`` the
+    heads of k and v may be fewer, by a factor. With ``dropout_p`` weights are dropped: a key is needed, but for ``inference()``.
+
+    The memory it takes does not grow with L · S, but for a mask, where the CPU's flash kernel serves: on 4 axes, with E = Ev, a
+    bool mask or none, and no dropout.
+
+    Params   none.
+    Cache    q, k, v and the mask; y and the rows' log Σ eˢ, or else p and what dropout kept.
+    Raises   ``ValueError`` for entries that are not floating tensors of shapes that fit, and for dropout without a key.
+    Source   Vaswani et al. 2017, eq. 1; Dao et al. 2022 for the kernel; Ainslie et al. 2023 for grouped queries.
+    """
+
+    is_causal: bool = field(default=False, validator=flag)
+    scale: float | None = field(default=None, validator=_scale)
+    dropout_p: float = field(default=0.0, validator=number(0.0, at_most=1.0))
+    enable_gqa: bool = field(default=False, validator=flag)
+    window: int | tuple[int, int] | None = field(default=None, validator=window_of_steps)
+
+    @property
+    def stochastic(self) -> bool:
+        return self.dropout_p > 0
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Tensor, Cache]:
+        if self.stochastic and rng is None:
+            raise wrong(self, "apply must be given a key, apply(params, x, rng); for evaluation use inference()", "no key")
+        q, k, v, mask = self._entries(params, x)
+        allowed, bias, causal = self._seen(q, k, mask)
+        scale = self._factor(q)
+        if bias is None and not self.stochastic and kernels.flashes(q, k, v, allowed):
+            y, lse = kernels.flash(q, k, v, allowed, causal, scale)
+            return y, (x, {"y": y, "lse": lse})
+        if causal:
+            allowed = causal_mask(q.shape[-2], k.shape[-2], device=q.device)
+        p = kernels.weights(q, k, bias, allowed, scale)
+        keep = random.bernoulli(rng, tuple(p.shape), 1 - self.dropout_p) if self.stochastic and rng is not None else None
+        return kernels.weighted(self._dropped(p, keep), v), (x, {"p": p, "keep": keep})
+
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Any]:
+        x, kept = cache
+        (q, k, v), mask = x[:3], x[3] if len(x) == 4 else None
+        shape = (*q.shape[:-1], v.shape[-1])
+        if gy.shape != shape:
+            raise wrong(self, f"gy must have the shape of y, {shape}", f"gy of shape {tuple(gy.shape)}")
+        scale = self._factor(q)
+        if "lse" in kept:
+            allowed, _, causal = self._seen(q, k, mask)
+            gx: tuple[Any, ...] = kernels.flash_backward(gy, (q, k, v), (kept["y"], kept["lse"]), allowed, causal, scale)
+            return params, gx if len(x) == 3 else (*gx, None)
+        p, keep = kept["p"], kept["keep"]
+        gv = kernels.values_grad(gy, self._dropped(p, keep), v)
+        gp = self._dropped(kernels.weights_grad(gy, v), keep)
+        bias = mask if mask is not None and mask.is_floating_point() else None
+        gq, gk, gbias = kernels.scores_grads(gp, p, q, k, bias, scale)
+        return params, (gq, gk, gv) if len(x) == 3 else (gq, gk, gv, gbias)
+
+    def inference(self) -> Layer:
+        return self.replace(dropout_p=0.0)
+
+    def _dropped(self, p: Tensor, keep: Tensor | None) -> Tensor:
+        return p if keep is None else masked_scale(p, keep, 1 / (1 - self.dropout_p) if self.dropout_p < 1 else 0.0)
+
+    def _factor(self, q: Tensor) -> float:
+        return 1 / math.sqrt(max(q.shape[-1], 1)) if self.scale is None else self.scale
+
+    def _seen(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None, bool]:
+        """Return what may be seen as a bool mask, what is added to the scores, and whether all else is that it is causal."""
+        bias = mask if mask is not None and mask.is_floating_point() else None
+        mask = mask if bias is None else None
+        if self.window is None and (not self.is_causal or (mask is None and bias is None)):
+            return mask, bias, self.is_causal
+        before, after = self.window if isinstance(self.window, tuple) else (self.window, self.window)
+        local = local_mask(q.shape[-2], k.shape[-2], (before, 0 if self.is_causal else after), device=q.device)
+        return combine_masks(local, mask), bias, False
+
+    def _entries(self, params: Params, x: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return q, k, v and the mask, which must fit each other."""
+        if not isinstance(x, tuple) or len(x) not in (3, 4):
+            raise wrong(self, "x must be a tuple (q, k, v) or (q, k, v, mask)", x)
+        q, k, v = (floating(self, params, part) for part in x[:3])
+        if not q.dtype == k.dtype == v.dtype:
+            raise wrong(self, "q, k and v must have one dtype", f"{q.dtype}, {k.dtype} and {v.dtype}")
+        rule = self._misfit(q, k, v)
+        if rule:
+            raise wrong(self, rule, f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}")
+        mask = x[3] if len(x) == 4 else None
+        return q, k, v, mask if mask is None else self._fitting(mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
+
+    def _misfit(self, q: Tensor, k: Tensor, v: Tensor) -> str | None:
+        if not q.dim() == k.dim() == v.dim() >= 2 or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
+            return "q (..., heads, L, E), k (..., heads, S, E) and v (..., heads, S, Ev) must fit each other"
+        if not self.enable_gqa or q.dim() == 2:
+            return None if q.shape[:-2] == k.shape[:-2] else "q, k and v must agree in all axes but the last two"
+        if q.shape[:-3] == k.shape[:-3] and k.shape[-3] and q.shape[-3] % k.shape[-3] == 0:
+            return None
+        return "the heads of k and v must divide those of q, and the axes before must agree"
+
+    def _fitting(self, mask: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if not isinstance(mask, Tensor) or mask.dtype not in (torch.bool, dtype):
+            raise wrong(self, f"the mask must be a bool tensor, or one of {dtype}", mask)
+        sizes = zip(mask.shape, shape[len(shape) - mask.dim() :], strict=True) if mask.dim() <= len(shape) else [(2, 1)]
+        if any(ours not in (1, theirs) for ours, theirs in sizes):
+            raise wrong(self, f"the mask must broadcast to (..., heads, L, S), {shape}", f"a mask of shape {tuple(mask.shape)}")
+        return mask

@@ -1,0 +1,71 @@
+"""Attention and positions."""
+
+import torch
+
+import funcnet as fn
+from cases.making import case, loose, normal
+from funcnet import random
+
+SDPA, MHA = fn.ScaledDotProductAttention, fn.MultiHeadAttention
+
+
+def qkv(*lead: int, steps: tuple[int, int] = (3, 4), sizes: tuple[int, int] = (2, 2), heads: int | None = None):
+    """Draw q, k and v, with other heads for k and v where their number is given."""
+    other = lead if heads is None else (*lead[:-1], heads)
+    return normal(*lead, steps[0], sizes[0]), normal(*other, steps[1], sizes[0]), normal(*other, steps[1], sizes[1])
+
+
+def mask(*shape: int):
+    """Draw a mask that allows about two thirds."""
+    return random.bernoulli(7, shape, 0.66)
+
+
+SEES_NOTHING = mask(2, 1, 3, 4).index_fill(2, torch.tensor([1]), value=False)
+
+PRODUCTS = {
+    "SDPA": case(SDPA(), qkv(2, 2)),
+    "SDPA causal": case(SDPA(is_causal=True), qkv(2, 1)),
+    "SDPA causal, more queries than keys": case(SDPA(is_causal=True, scale=0.3), qkv(2, 2, steps=(5, 3))),
+    "SDPA, a bool mask and rows that see nothing": case(SDPA(), (*qkv(2, 2), SEES_NOTHING)),
+    "SDPA, a floating mask": case(SDPA(), (*qkv(2, 2), normal(2, 1, 3, 4))),
+    "SDPA, a floating mask, causal": case(SDPA(is_causal=True), (*qkv(3, 2), normal(4))),
+    "SDPA, values of another size": case(SDPA(), qkv(2, 2, sizes=(2, 3))),
+    "SDPA, values of another size, masked": case(SDPA(), (*qkv(2, 2, sizes=(1, 3)), SEES_NOTHING)),
+    "SDPA on 3 axes, causal": case(SDPA(is_causal=True), qkv(2)),
+    "SDPA on 2 axes": loose(SDPA(), qkv()),
+    "SDPA on 5 axes": case(SDPA(), qkv(2, 1, 2)),
+    "SDPA, grouped": case(SDPA(enable_gqa=True), qkv(2, 4, heads=2)),
+    "SDPA, grouped, values of another size": case(SDPA(enable_gqa=True), qkv(2, 4, heads=1, sizes=(2, 1))),
+    "SDPA, window": case(SDPA(window=1), qkv(2, 2, steps=(5, 4))),
+    "SDPA, window before, causal, mask": case(SDPA(is_causal=True, window=(1, 3)), (*qkv(2, 2, steps=(5, 4)), mask(2, 1, 1, 4))),
+    "SDPA with dropout": case(SDPA(dropout_p=0.4), (*qkv(2, 2), normal(3, 4))),
+    "SDPA of one step": case(SDPA(), qkv(2, 1, steps=(1, 1))),
+}
+
+MULTIHEAD = {
+    "MultiHeadAttention": case(MHA(4, 2), normal(2, 3, 4)),
+    "MultiHeadAttention to others": case(MHA(4, 2), (normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 4))),
+    "MultiHeadAttention, sizes, padding": case(
+        MHA(4, 2, kdim=3, vdim=2),
+        (normal(2, 3, 4), normal(2, 5, 3), normal(2, 5, 2), fn.padding_mask(torch.tensor([5, 2]), 5)),
+    ),
+    "MultiHeadAttention, grouped, rotary, causal": case(
+        MHA(8, 4, num_kv_heads=2, is_causal=True, rotary=fn.RotaryEmbedding(2), bias=False), normal(2, 3, 8)
+    ),
+    "MultiHeadAttention, floating mask": case(MHA(4, 2, window=1), (normal(3, 2, 4), normal(2, 1, 2))),
+    "MultiHeadAttention with dropout": case(MHA(2, 1, dropout=0.3, initializer="xavier_normal"), normal(2, 3, 2)),
+    "MultiHeadAttention without batch": loose(MHA(4, 2, is_causal=True), normal(3, 4)),
+    "MultiHeadAttention, batch second": loose(MHA(4, 2, batch_first=False), (normal(3, 2, 4), normal(5, 2, 4), normal(5, 2, 4))),
+}
+
+POSITIONS = {
+    "RotaryEmbedding": case(fn.RotaryEmbedding(4), normal(2, 3, 4)),
+    "RotaryEmbedding of neighbours": case(fn.RotaryEmbedding(4, base=10.0, interleaved=True, offset=2), normal(2, 2, 3, 4)),
+    "RotaryEmbedding at given steps": case(fn.RotaryEmbedding(2), (normal(2, 3, 2), torch.tensor([[0, 1, 5], [2, 1, 0]]))),
+    "SinusoidalPositions": case(fn.SinusoidalPositions(offset=1), normal(2, 3, 4)),
+    "SinusoidalPositions, odd": loose(fn.SinusoidalPositions(base=10.0), normal(3, 5)),
+    "LearnedPositions": case(fn.LearnedPositions(5, 3), normal(2, 4, 3)),
+    "LearnedPositions of one sequence": loose(fn.LearnedPositions(4, 3), normal(4, 3)),
+}
+
+CASES = {**PRODUCTS, **MULTIHEAD, **POSITIONS}
