@@ -86,6 +86,10 @@ from funcnet.layers.conv_transpose import ConvTranspose3d as ConvTranspose3d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
 from funcnet.layers.dropout import Dropout as Dropout
+from funcnet.layers.dropout import Dropout1d as Dropout1d
+from funcnet.layers.dropout import Dropout2d as Dropout2d
+from funcnet.layers.dropout import Dropout3d as Dropout3d
+from funcnet.layers.dropout import DropPath as DropPath
 from funcnet.layers.embedding import Embedding as Embedding
 from funcnet.layers.embedding import EmbeddingBag as EmbeddingBag
 from funcnet.layers.embedding import HashEmbed as HashEmbed
@@ -131,6 +135,10 @@ from funcnet.layers.multihead import MultiHeadAttention as MultiHeadAttention
 from funcnet.layers.multilinear import Bilinear as Bilinear
 from funcnet.layers.multilinear import Einsum as Einsum
 from funcnet.layers.multilinear import LinearGeneral as LinearGeneral
+from funcnet.layers.noise import AlphaDropout as AlphaDropout
+from funcnet.layers.noise import DropConnect as DropConnect
+from funcnet.layers.noise import FeatureAlphaDropout as FeatureAlphaDropout
+from funcnet.layers.noise import GaussianNoise as GaussianNoise
 from funcnet.layers.padding import ConstantPad1d as ConstantPad1d
 from funcnet.layers.padding import ConstantPad2d as ConstantPad2d
 from funcnet.layers.padding import ConstantPad3d as ConstantPad3d
