@@ -96,6 +96,12 @@ from funcnet.layers.rectifiers import ClippedLinear as ClippedLinear
 from funcnet.layers.rectifiers import ReLU6 as ReLU6
 from funcnet.layers.rectifiers import ReLUK as ReLUK
 from funcnet.layers.rectifiers import Threshold as Threshold
+from funcnet.layers.resizing import ChannelShuffle as ChannelShuffle
+from funcnet.layers.resizing import PixelShuffle as PixelShuffle
+from funcnet.layers.resizing import PixelUnshuffle as PixelUnshuffle
+from funcnet.layers.resizing import Upsample as Upsample
+from funcnet.layers.resizing import UpsamplingBilinear2d as UpsamplingBilinear2d
+from funcnet.layers.resizing import UpsamplingNearest2d as UpsamplingNearest2d
 from funcnet.layers.shape import Flatten as Flatten
 from funcnet.layers.shape import Identity as Identity
 from funcnet.layers.shape import Permute as Permute
