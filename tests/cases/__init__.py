@@ -6,9 +6,22 @@ Params are fresh ones moved off their first values by 0.2 to 0.8, since weights 
 factor or term; running variances stay positive by it.
 """
 
-from cases import activation, arithmetic, combinators, conv, linear, losses, noise, normalization, padding, resizing, shape
+from cases import (
+    activation,
+    arithmetic,
+    combinators,
+    conv,
+    distances,
+    linear,
+    losses,
+    noise,
+    normalization,
+    padding,
+    resizing,
+    shape,
+)
 from cases.making import Case as Case
 
-FAMILIES = (activation, arithmetic, combinators, conv, linear, losses, noise, normalization, padding, resizing, shape)
+FAMILIES = (activation, arithmetic, combinators, conv, distances, linear, losses, noise, normalization, padding, resizing, shape)
 
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
