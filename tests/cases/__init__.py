@@ -12,6 +12,7 @@ from cases import (
     attention,
     combinators,
     conv,
+    distances,
     embedding,
     linear,
     losses,
@@ -20,6 +21,7 @@ from cases import (
     padding,
     pooling,
     recurrent,
+    resizing,
     shape,
     sharing,
 )
@@ -31,6 +33,7 @@ FAMILIES = (
     attention,
     combinators,
     conv,
+    distances,
     embedding,
     linear,
     losses,
@@ -39,6 +42,7 @@ FAMILIES = (
     padding,
     pooling,
     recurrent,
+    resizing,
     shape,
     sharing,
 )
