@@ -11,6 +11,10 @@ from funcnet.combinators.branching import residual as residual
 from funcnet.combinators.graph import graph as graph
 from funcnet.combinators.repetition import ensemble as ensemble
 from funcnet.combinators.serial import serial as serial
+from funcnet.combinators.time import bidirectional as bidirectional
+from funcnet.combinators.time import map_over as map_over
+from funcnet.combinators.time import scan as scan
+from funcnet.combinators.time import time_distributed as time_distributed
 from funcnet.fit import Fit as Fit
 from funcnet.fit import evaluate as evaluate
 from funcnet.fit import fit as fit

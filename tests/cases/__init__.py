@@ -6,9 +6,22 @@ Params are fresh ones moved off their first values by 0.2 to 0.8, since weights 
 factor or term; running variances stay positive by it.
 """
 
-from cases import activation, arithmetic, attention, combinators, conv, linear, losses, noise, normalization, recurrent, shape
+from cases import (
+    activation,
+    arithmetic,
+    attention,
+    combinators,
+    conv,
+    linear,
+    losses,
+    noise,
+    normalization,
+    recurrent,
+    shape,
+    time,
+)
 from cases.making import Case as Case
 
-FAMILIES = (activation, arithmetic, attention, combinators, conv, linear, losses, noise, normalization, recurrent, shape)
+FAMILIES = (activation, arithmetic, attention, combinators, conv, linear, losses, noise, normalization, recurrent, shape, time)
 
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
