@@ -61,6 +61,10 @@ from funcnet.layers.linear import Linear as Linear
 from funcnet.layers.multihead import MultiHeadAttention as MultiHeadAttention
 from funcnet.layers.normalization import BatchNorm1d as BatchNorm1d
 from funcnet.layers.normalization import RunningBatchNorm1d as RunningBatchNorm1d
+from funcnet.layers.packing import pack_padded as pack_padded
+from funcnet.layers.packing import pad_packed as pad_packed
+from funcnet.layers.packing import pad_sequence as pad_sequence
+from funcnet.layers.packing import unpad_sequence as unpad_sequence
 from funcnet.layers.positions import LearnedPositions as LearnedPositions
 from funcnet.layers.positions import RotaryEmbedding as RotaryEmbedding
 from funcnet.layers.positions import SinusoidalPositions as SinusoidalPositions
