@@ -89,6 +89,11 @@ class Layer(Value, ABC):
         """Whether a row of the output depends on other rows of the batch, as with batch statistics."""
         return False
 
+    @property
+    def keeps_stats(self) -> bool:
+        """Whether ``update_stats`` may change anything, so that a step of training calls it."""
+        return type(self).update_stats is not Layer.update_stats
+
     def init(self, rng: Key | int) -> Params:
         """Make fresh parameters from a key or an int seed; ``{}`` for a layer without any."""
         return {}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from attrs import field
 from torch import Tensor
 
 from funcnet.errors import wrong
@@ -36,8 +37,11 @@ class ValueAndGrads(Value):
 def _value_and_grads(
     net: Layer, loss: Loss, params: Params, x: Any, target: Any, rng: Key | int | None
 ) -> tuple[Tensor, Params, Cache]:
-    arguments: Any = (params, x) if rng is None or not net.stochastic else (params, x, rng)
-    y, cache = net.apply(*arguments)
+    if rng is None or not net.stochastic:
+        y, cache = net.apply(params, x)
+    else:
+        apply: Callable[..., tuple[Any, Cache]] = net.apply
+        y, cache = apply(params, x, rng)
     value, gy = loss.value_and_grad(y, target)
     return value, net.grads(params, cache, gy), cache
 
@@ -61,12 +65,18 @@ class TrainStep(Value):
     net: Layer
     loss: Loss
     opt: Optimizer
+    _keeps_stats: bool = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_keeps_stats", self.net.keeps_stats)
 
     def __call__(
         self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
     ) -> tuple[Params, Tree, Tensor]:
         value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng)
-        params, state = self.opt.update(grads, state, self.net.update_stats(params, cache))
+        if self._keeps_stats:
+            params = self.net.update_stats(params, cache)
+        params, state = self.opt.update(grads, state, params)
         return params, state, value
 
 

@@ -68,11 +68,11 @@ def test_averaged_momentum_is_the_formula_of_the_report():
     one = eighteen_networks.experiment("Tanh", "MSE", "SGD")
     params = fn.tree.cast(one.net.init(0), torch.float64)
     x, target = fn.random.normal(1, (5, 2), dtype=torch.float64), torch.ones(5, 1, dtype=torch.float64)
-    step, _, current = funcnet_training(one, params)
+    train, _, current = funcnet_training(one, params)
     v = fn.tree.zeros_like(params)
     by_hand = params
     for _ in range(2):
-        step(x, target)
+        train([(x, target)])
         _, grads, _ = fn.value_and_grads(one.net, one.loss)(by_hand, x, target)
         v = fn.tree.map(lambda old, g: 0.9 * old + 0.1 * g, v, grads)
         by_hand = fn.tree.map(lambda p, along: p - eighteen_networks.RATES["SGD"] * along, by_hand, v)

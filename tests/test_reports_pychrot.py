@@ -146,9 +146,8 @@ def test_both_judge_by_the_running_statistics():
     train, test = data(one, 0, torch.float64)
     said = []
     for training in TRAININGS.values():
-        step, predict, _ = training(one, first_params(one, 0, dtype=torch.float64))
-        for rows in next(orders(one, 0, 1, "cpu"))[:10]:
-            step(train.x[rows], train.targets[rows])
+        fit, predict, _ = training(one, first_params(one, 0, dtype=torch.float64))
+        fit([(train.x[rows], train.targets[rows]) for rows in next(orders(one, 0, 1, "cpu"))[:10]])
         said.append(predict(test.x))
         torch.testing.assert_close(predict(test.x[:1]), said[-1][:1])
     torch.testing.assert_close(*said, rtol=0, atol=1e-9)

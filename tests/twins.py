@@ -43,7 +43,7 @@ def assert_twins(
 def _by_autograd(call: Callable[..., Any], module: nn.Module, x: Any, gy: Any) -> tuple[Any, dict[str, Tensor], Any]:
     x = tree.map(lambda leaf: leaf.requires_grad_() if leaf.is_floating_point() else leaf, x)
     y = call(module, x)
-    pairs = [(out, g) for out, g in zip(tree.leaves(y), tree.leaves(gy), strict=True) if g is not None]
+    pairs = [(out, g) for out, g in zip(tree.leaves(y), tree.columns(gy)[0], strict=True) if g is not None]
     weights = dict(module.named_parameters())
     inputs = [leaf for leaf in tree.leaves(x) if leaf.is_floating_point()]
     grads = iter(

@@ -6,7 +6,7 @@ with the same settings. Both are eager and on one thread, and only their trainin
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -88,36 +88,45 @@ def orders(experiment: Experiment, seed: int, epochs: int, device: str) -> Itera
         yield rows.to(device).split(experiment.batch_size)
 
 
-Step = Callable[[Tensor, Tensor], Tensor]
+Batches = Iterable[tuple[Tensor, Tensor]]
+Train = Callable[[Batches], list[Tensor]]
 Predict = Callable[[Tensor], Tensor]
 
 
-def funcnet_training(experiment: Experiment, params: Any) -> tuple[Step, Predict, Callable[[], Any]]:
-    """Return funcnet's step on a batch, its prediction, and what its params are now."""
-    train = fn.train_step(experiment.net, experiment.loss, experiment.opt)
-    state = experiment.opt.init(params)
+def funcnet_training(experiment: Experiment, params: Any) -> tuple[Train, Predict, Callable[[], Any]]:
+    """Return funcnet's training on some batches, its prediction, and what its params are now."""
+    opt = fn.donate(experiment.opt)
+    step = fn.train_step(experiment.net, experiment.loss, opt)
+    params = fn.tree.map(torch.clone, params)  # the optimizer writes to them, and the twin starts from the same
+    state = opt.init(params)
     judged = experiment.net.inference()
 
-    def step(x: Tensor, target: Tensor) -> Tensor:
+    def train(batches: Batches) -> list[Tensor]:
         nonlocal params, state
+        values = []
         with torch.inference_mode():
-            params, state, value = train(params, state, x, target)
-        return value
+            for x, target in batches:
+                params, state, value = step(params, state, x, target)
+                values.append(value)
+        return values
 
-    return step, lambda x: judged(params, x), lambda: params
+    return train, lambda x: judged(params, x), lambda: params
 
 
-def torch_training(experiment: Experiment, params: Any) -> tuple[Step, Predict, Callable[[], Any]]:
+def torch_training(experiment: Experiment, params: Any) -> tuple[Train, Predict, Callable[[], Any]]:
     """Return the same three of the twin in torch.nn."""
     net = torch_net(experiment.net, params)
     criterion, optimizer = torch_loss(experiment.loss), torch_optimizer(experiment.opt, net)
 
-    def step(x: Tensor, target: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        value = criterion(net(x), target)
-        value.backward()
-        optimizer.step()
-        return value.detach()
+    def train(batches: Batches) -> list[Tensor]:
+        values = []
+        for x, target in batches:
+            optimizer.zero_grad()
+            value = criterion(net(x), target)
+            value.backward()
+            optimizer.step()
+            values.append(value.detach())
+        return values
 
     def predict(x: Tensor) -> Tensor:
         net.eval()
@@ -126,7 +135,7 @@ def torch_training(experiment: Experiment, params: Any) -> tuple[Step, Predict, 
         net.train()
         return y
 
-    return step, predict, lambda: fn.tree.from_names(dict(net.state_dict()), params)
+    return train, predict, lambda: fn.tree.from_names(dict(net.state_dict()), params)
 
 
 TRAININGS = dict(zip(FRAMEWORKS, (funcnet_training, torch_training), strict=True))
@@ -179,13 +188,13 @@ def perform(
     training and the test points; ``final`` with their last values and the last losses; ``map`` with the prediction on a grid.
     """
     train, test = data(experiment, seed, device=device)
-    step, predict, _ = TRAININGS[framework](experiment, first_params(experiment, seed, device))
+    fit, predict, _ = TRAININGS[framework](experiment, first_params(experiment, seed, device))
     curves: dict[str, list[float]] = {}
     seconds = 0.0
     for order in orders(experiment, seed, experiment.epochs, device):
         batches = [(train.x[rows], train.targets[rows]) for rows in order]
         began = time.perf_counter()
-        values = [step(*batch) for batch in batches]
+        values = fit(batches)
         losses = torch.stack(values).tolist()  # waits for the device
         seconds += time.perf_counter() - began
         _note(curves, {"loss": sum(losses) / len(losses), **_judge(experiment, predict, train, test)})
@@ -230,8 +239,7 @@ def first_epoch_gap(experiment: Experiment, seed: int) -> float:
     train, _ = data(experiment, seed, torch.float64)
     ends = []
     for framework in FRAMEWORKS:
-        step, _, params = TRAININGS[framework](experiment, first_params(experiment, seed, dtype=torch.float64))
-        for rows in next(orders(experiment, seed, 1, "cpu")):
-            step(train.x[rows], train.targets[rows])
+        fit, _, params = TRAININGS[framework](experiment, first_params(experiment, seed, dtype=torch.float64))
+        fit([(train.x[rows], train.targets[rows]) for rows in next(orders(experiment, seed, 1, "cpu"))])
         ends.append(fn.tree.ravel(params()))
     return float((ends[0] - ends[1]).abs().max())

@@ -185,8 +185,8 @@ class Contender:
 
 def single(framework: str, of: Experiment, params: Any) -> tuple[Callable[[Any], Any], Callable[[], Any]]:
     """Return the training of one net for an epoch, and its params."""
-    step, _, current = TRAININGS[framework](of, params)
-    return lambda batches: [step(*batch) for batch in batches], current
+    train, _, current = TRAININGS[framework](of, params)
+    return train, current
 
 
 def together(

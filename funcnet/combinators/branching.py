@@ -42,6 +42,10 @@ class Branching(Layer):
         return children.stochastic(self.children())
 
     @property
+    def keeps_stats(self) -> bool:
+        return children.keeps_stats(self.children())
+
+    @property
     def mixes_batch(self) -> bool:
         return children.mixes_batch(self.children())
 

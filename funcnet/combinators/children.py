@@ -50,6 +50,11 @@ def mixes_batch(layers: Iterable[Layer]) -> bool:
     return any(layer.mixes_batch for layer in layers)
 
 
+def keeps_stats(layers: Iterable[Layer]) -> bool:
+    """Tell whether any child has statistics of its own to update."""
+    return any(layer.keeps_stats for layer in layers)
+
+
 def inference(layers: Iterable[Layer]) -> tuple[Layer, ...]:
     """Return each child for evaluation."""
     return tuple(layer.inference() for layer in layers)

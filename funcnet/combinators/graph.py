@@ -56,6 +56,10 @@ class Graph(Layer):
         return children.stochastic(self.layers())
 
     @property
+    def keeps_stats(self) -> bool:
+        return children.keeps_stats(self.layers())
+
+    @property
     def mixes_batch(self) -> bool:
         return children.mixes_batch(self.layers())
 

@@ -21,7 +21,7 @@ from funcnet.combinators.serial import Serial
 from funcnet.errors import wrong
 from funcnet.kernels import linear, losses
 from funcnet.layer import Cache, Layer, Params, frozen
-from funcnet.layers.activation import LeakyReLU, ReLU, Sigmoid, Tanh
+from funcnet.layers.activation import Activation
 from funcnet.layers.linear import Linear
 from funcnet.layers.shape import Identity
 from funcnet.losses.classification import CrossEntropy
@@ -29,14 +29,12 @@ from funcnet.losses.loss import Elementwise, Loss, share
 from funcnet.random import Key
 from funcnet.tree import Tree
 
-_BY_ELEMENT = (ReLU, LeakyReLU, Sigmoid, Tanh, Identity)
-
 
 def together(layer: Layer, n: int, shared: bool) -> Layer:
     """Return the layer on params, and on an x unless it is shared, with a first axis of n."""
     if type(layer) is Linear:
         return Linears(layer, n, shared)
-    if type(layer) in _BY_ELEMENT and not shared:
+    if isinstance(layer, (Activation, Identity)) and not shared:
         return layer
     if type(layer) is Serial and len(layer) and not layer.stochastic:
         return layer.replace(layers=tuple([together(one, n, shared and i == 0) for i, one in enumerate(layer)]))
@@ -110,6 +108,10 @@ class Mapped(Layer):
     layer: Layer
     n: int
     shared: bool
+
+    @property
+    def keeps_stats(self) -> bool:
+        return self.layer.keeps_stats
 
     @property
     def stochastic(self) -> bool:

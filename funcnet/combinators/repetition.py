@@ -42,6 +42,10 @@ class Ensemble(Layer):
     _together: Layer = field(init=False, eq=False, default=Factory(lambda self: self._arranged(), takes_self=True))
 
     @property
+    def keeps_stats(self) -> bool:
+        return self.layer.keeps_stats
+
+    @property
     def stochastic(self) -> bool:
         return self.layer.stochastic
 

@@ -39,6 +39,10 @@ class Serial(Layer):
         return children.stochastic(self.layers)
 
     @property
+    def keeps_stats(self) -> bool:
+        return children.keeps_stats(self.layers)
+
+    @property
     def mixes_batch(self) -> bool:
         return children.mixes_batch(self.layers)
 

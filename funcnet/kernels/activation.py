@@ -18,3 +18,38 @@ leaky_relu: Kernel = _nn.leaky_relu
 leaky_relu_backward: Kernel = _aten.leaky_relu_backward.default
 softmax_backward: Kernel = _aten._softmax_backward_data.default
 log_softmax_backward: Kernel = _aten._log_softmax_backward_data.default
+threshold: Kernel = _aten.threshold.default
+elu: Kernel = _aten.elu.default
+elu_backward: Kernel = _aten.elu_backward.default
+hardtanh: Kernel = _nn.hardtanh
+hardtanh_backward: Kernel = _aten.hardtanh_backward.default
+gelu: Kernel = _nn.gelu
+gelu_backward: Kernel = _aten.gelu_backward.default
+silu: Kernel = _nn.silu
+silu_backward: Kernel = _aten.silu_backward.default
+mish: Kernel = _aten.mish.default
+mish_backward: Kernel = _aten.mish_backward.default
+hardswish: Kernel = _nn.hardswish
+hardswish_backward: Kernel = _aten.hardswish_backward.default
+hardsigmoid: Kernel = _nn.hardsigmoid
+hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
+softplus: Kernel = _nn.softplus
+softplus_backward: Kernel = _aten.softplus_backward.default
+softshrink: Kernel = _nn.softshrink
+softshrink_backward: Kernel = _aten.softshrink_backward.default
+hardshrink_backward: Kernel = _aten.hardshrink_backward.default
+prelu_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._prelu_kernel_backward.default
+
+# Of 256×1024, forward 35 µs by the kernel and 93 by halves, backward 114 and 341.
+glu: Kernel = _nn.glu
+glu_backward: Kernel = _aten.glu_backward.default
+
+log_sigmoid: Kernel = _nn.log_sigmoid
+
+
+def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
+    """Gy σ(-x) from x alone: 3.8 µs, and by torch's kernel, which wants a second tensor kept, 2.4.
+
+    Beyond 40, where softplus has the slope 1 without an exponential, σ is 1 to every digit of float64.
+    """
+    return softplus_backward(gy, -x, 1.0, 40.0)

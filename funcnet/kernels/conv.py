@@ -1,13 +1,86 @@
-"""Kernels of convolutions."""
+"""Kernels of convolutions, and of padding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 _aten = torch.ops.aten
+_nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
 
-convolution: Kernel = _aten.convolution.default
+convolutions: dict[int, Kernel] = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
+transposed: dict[int, Kernel] = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
+unfold: Kernel = _aten.im2col.default
+fold: Kernel = _aten.col2im.default
 convolution_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.convolution_backward.default
+
+
+def pad(x: Tensor, before: Sequence[int], after: Sequence[int], mode: str) -> Tensor:
+    """Lengthen the last axes by zeros or, by ``mode``, by what x has there."""
+    ends = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
+    if mode == "zeros" or not any(ends):
+        return torch.constant_pad_nd(x, ends) if any(ends) else x
+    if x.numel() == 0:  # the kernels take an empty batch, and no more than one empty axis
+        return x.new_zeros(*x.shape[: -len(before)], *[n + b + a for n, b, a in _ends(x, before, after)])
+    if mode == "circular":
+        return _around(x, before, after)
+    y: Tensor = _nn.pad(x, ends, mode)
+    return y
+
+
+def _around(x: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """Lengthen x by its other ends; torch's own circular padding loses the memory format channels_last."""
+    for axis, (n, b, a) in enumerate(_ends(x, before, after), start=x.dim() - len(before)):
+        x = torch.cat((x.narrow(axis, n - b, b), x, x.narrow(axis, 0, a)), axis) if b or a else x
+    return x
+
+
+def _ends(x: Tensor, before: Sequence[int], after: Sequence[int]) -> list[tuple[int, int, int]]:
+    return [*zip(x.shape[x.dim() - len(before) :], before, after, strict=True)]
+
+
+def pad_backward(g: Tensor, before: Sequence[int], after: Sequence[int], mode: str) -> Tensor:
+    """Gradient of what was lengthened: each element's own, and those of its copies."""
+    for axis, (b, a) in enumerate(zip(before, after, strict=True)):
+        if b or a:
+            g = _FOLDS[mode](g, g.dim() - len(before) + axis, b, a)
+    return g
+
+
+def _cut(g: Tensor, axis: int, before: int, after: int) -> Tensor:
+    return g.narrow(axis, before, g.shape[axis] - before - after)
+
+
+def _fold_back(g: Tensor, axis: int, before: int, after: int) -> Tensor:
+    gx = _cut(g, axis, before, after).clone()
+    length = gx.shape[axis]
+    gx.narrow(axis, 1, before).add_(g.narrow(axis, 0, before).flip(axis))
+    gx.narrow(axis, length - 1 - after, after).add_(g.narrow(axis, before + length, after).flip(axis))
+    return gx
+
+
+def _fold_ends(g: Tensor, axis: int, before: int, after: int) -> Tensor:
+    gx = _cut(g, axis, before, after).clone()
+    length = gx.shape[axis]
+    gx.narrow(axis, 0, 1).add_(g.narrow(axis, 0, before).sum(axis, keepdim=True))
+    gx.narrow(axis, length - 1, 1).add_(g.narrow(axis, before + length, after).sum(axis, keepdim=True))
+    return gx
+
+
+def _fold_around(g: Tensor, axis: int, before: int, after: int) -> Tensor:
+    gx = _cut(g, axis, before, after).clone()
+    length = gx.shape[axis]
+    gx.narrow(axis, length - before, before).add_(g.narrow(axis, 0, before))
+    gx.narrow(axis, 0, after).add_(g.narrow(axis, before + length, after))
+    return gx
+
+
+# By slices, since they know all layouts, empty batches and vmap, which torch's own kernels for 1, 2 and 3 axes do not alike.
+_FOLDS: dict[str, Callable[[Tensor, int, int, int], Tensor]] = {
+    "zeros": _cut,
+    "reflect": _fold_back,
+    "replicate": _fold_ends,
+    "circular": _fold_around,
+}

@@ -1,14 +1,24 @@
 """Kernels of normalization."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from funcnet.kernels.optimizers import eager
+
 _aten = torch.ops.aten
+_softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
 
 _batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm.default
 _batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
+_layer_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_layer_norm_backward.default
+_group_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_group_norm.default
+_group_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_group_norm_backward.default
+
+# y, and the rows' μ and 1 / √(σ² + ε), from x, the shape of a row, γ, β and ε: of 1024×256 94 µs.
+layer_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_layer_norm.default
 
 Moments = tuple[Tensor, Tensor]
 
@@ -25,6 +35,24 @@ def batch_norm(
     return _batch_norm(x, weight, bias, *(running or (None, None)), running is None, 0.0, eps)
 
 
+def variance(r: Tensor, eps: float) -> Tensor:
+    """Return σ², at least 0, from 1 / √(σ² + ε): r⁻² shrunk by ε is one kernel for the difference and its bound."""
+    return _softshrink(r**-2, eps)
+
+
+def moved(running: Moments, batch: Moments, rate: float | Tensor, n: int) -> Moments:
+    """Move running (μ, σ²) towards those of a batch of n, whose σ² counts n / (n - 1) times.
+
+    In 3 kernels, for 20 channels, with ``variance`` 6.7 µs; as old + rate (new - old) with the σ² multiplied before, 14.6.
+    """
+    (old_mean, old), (mean, var), unbiased = running, batch, n / max(n - 1, 1)
+    if mean.dtype != old.dtype:
+        mean, var = mean.to(old.dtype), var.to(old.dtype)
+    if isinstance(rate, Tensor):
+        return torch.lerp(old_mean, mean, rate), torch.lerp(old, var * unbiased, rate)
+    return torch.lerp(old_mean, mean, rate), torch.add(torch.lerp(old, var, rate), var, alpha=rate * (unbiased - 1))
+
+
 def batch_norm_backward(
     gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, *, batch: Moments | None = None, running: Moments | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,3 +66,95 @@ def batch_norm_backward(
         batch = running[0], torch.rsqrt(running[1] + eps)
     moments = (*(running or (None, None)), *(batch or (None, None)))
     return _batch_norm_backward(gy, x, weight, *moments, running is None, eps, [True, weight is not None, weight is not None])
+
+
+def layer_norm_backward(
+    gy: Tensor,
+    x: Tensor,
+    shape: tuple[int, ...],
+    moments: Moments,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mask: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias, where ``mask`` wants them, by the rows' μ and 1 / √(σ² + ε).
+
+    Of 1024×256 79 µs, gx alone 54, the others alone 36, and these two in arithmetic 125.
+    """
+    return _layer_norm_backward(gy, x, shape, *moments, weight, bias, mask)
+
+
+def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """Divide rows by √(x̄² + ε), and multiply by the weight: y, and the 1 / √(x̄² + ε); half precision in single.
+
+    Of 1024×256 66 µs, with the mean of a square 85, with each step in new memory 146; ``torch.rms_norm`` 93, and
+    ``_fused_rms_norm``, whose backward the CPU has none of, 640.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    norm: Tensor = torch.linalg.vector_norm(wide, dim=axes, keepdim=True)
+    r = norm.pow_(2).div_(math.prod([x.shape[axis] for axis in axes])).add_(eps).rsqrt_()
+    y = wide * r
+    if weight is not None:
+        y = y.mul_(weight) if eager() else y * weight
+    return y.to(x.dtype), r
+
+
+def rms_norm_backward(
+    gy: Tensor, x: Tensor, shape: tuple[int, ...], r: Tensor, weight: Tensor | None, mask: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and weight, where ``mask`` wants them, from r = 1 / √(x̄² + ε).
+
+    With μ = 0 they are those of ``layer_norm`` but for one term of gx, r times the mean of γ gy, which is added again.
+    Of 1024×256 114 µs, in arithmetic 500. The kernel forms r³, which in float32 loses digits where x̄² is above 10²⁵, and so
+    does the layer norm of torch; with x r for x and 1 for r it would not, and takes 610.
+    """
+    g, wide, w = (None if leaf is None else leaf.to(r.dtype) for leaf in (gy, x, weight))
+    assert g is not None
+    assert wide is not None
+    gx, gw, _ = _layer_norm_backward(g, wide, shape, torch.zeros_like(r), r, w, None, [*mask, False])
+    if mask[0]:
+        size, scaled = math.prod(shape), g.flatten(x.dim() - len(shape))
+        mean = scaled.mean(-1) if w is None else torch.matmul(scaled, w.flatten()) / size
+        gx = (gx + mean.reshape(r.shape) * r).to(x.dtype)
+    return gx, gw.to(x.dtype) if mask[1] else gw
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    """Return the order in memory in which the kernels of groups take x without a copy, where there is one; ``vmap`` knows one."""
+    if eager() and x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Normalize groups of channels: y, x as the way back needs it, and for each row and group μ and 1 / √(σ² + ε).
+
+    Of 32×64×16×16 in 8 groups 200 µs, in one for each channel 340, which as a batch norm of 1×2048×16×16 takes 1460.
+    """
+    if x.numel() == 0:
+        none = x.new_zeros(x.shape[0], groups)
+        return torch.empty_like(x), x, none, none
+    x = x.contiguous(memory_format=_format(x))
+    n, c = x.shape[:2]
+    y, mean, r = _group_norm(x, weight, bias, n, c, math.prod(x.shape[2:]), groups, eps)
+    return y, x, mean, r
+
+
+def group_norm_backward(
+    gy: Tensor, x: Tensor, groups: int, moments: Moments, weight: Tensor | None, mask: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias, where ``mask`` wants them; all three 210 µs, the last two 60.
+
+    The kernel takes gy to lie in memory as x does, and gives wrong numbers where it does not; and where that is with channels
+    last, it ends the process unless it may write all that there is to write (torch 2.13.0 on CPU).
+    """
+    n, c = x.shape[:2]
+    if x.numel() == 0:
+        return torch.empty_like(x), x.new_zeros(c), x.new_zeros(c)
+    order = _format(x)
+    if order is torch.channels_last:
+        mask = [True, weight is not None, weight is not None]
+    gy, x = gy.contiguous(memory_format=order), x.contiguous(memory_format=order)
+    return _group_norm_backward(gy, x, *moments, weight, n, c, math.prod(x.shape[2:]), groups, mask)

@@ -1,14 +1,16 @@
-"""Activations: one function applied to every element, or along one axis. gy is the gradient of y, ⊙ the product by element.
+"""Activations: one function applied to every element. gy is the gradient of y, ⊙ the product by element.
 
     ReLU        y = max(0, x)                    gx = gy where y > 0, else 0
     LeakyReLU   y = x where x > 0, else s x      gx = gy where x > 0, else s gy         s = negative_slope
     Sigmoid     y = 1 / (1 + e⁻ˣ)                gx = gy ⊙ y (1 - y)
     Tanh        y = (eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)      gx = gy ⊙ (1 - y²)
-    Softmax     y = eˣ / Σ eˣ                    gx = y ⊙ (gy - Σ gy ⊙ y)               sums along dim
-    LogSoftmax  y = x - log Σ eˣ                 gx = gy - eʸ Σ gy
 
-All but LeakyReLU with a negative slope keep their output alone: the next layer's cache mostly holds it anyway.
+Here are the oldest, and ``Activation``, on which stand too ``rectifiers``, ``gates``, ``sigmoids``, ``softpluses``,
+``shrinkages`` and ``functions``. What goes along an axis is in ``softmaxes``. An activation keeps its output rather than its
+input where the derivative allows it: the next layer's cache mostly holds it anyway.
 """
+
+from abc import abstractmethod
 
 import torch
 from attrs import field
@@ -16,11 +18,42 @@ from torch import Tensor
 
 from funcnet.errors import number, whole_number
 from funcnet.kernels import activation as kernels
-from funcnet.layer import Layer, Params, axis, fitting, floating, frozen
+from funcnet.layer import Layer, Params, fitting, floating, frozen
+
+
+class Activation(Layer):
+    """A layer that applies one function to every element: ``forward`` and ``backward`` say which, and ``kept`` is all between."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return y, and the tensor of its shape that ``backward`` needs."""
+
+    @abstractmethod
+    def backward(self, gy: Tensor, kept: Tensor, /) -> Tensor:
+        """Return gx."""
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(floating(self, params, x))
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, self.backward(fitting(self, gy, cache), cache)
 
 
 @frozen
-class ReLU(Layer):
+class Along(Layer):
+    """A layer that works along the axis ``dim``, by default the last; along the first one it mixes the batch."""
+
+    dim: int = field(default=-1, validator=whole_number)
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.dim == 0
+
+
+@frozen
+class ReLU(Activation):
     """Rectified linear unit, max(0, x); the gradient at 0 is 0.
 
     Params   none.
@@ -29,16 +62,16 @@ class ReLU(Layer):
     Source   Nair & Hinton 2010.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.relu(floating(self, params, x))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.relu(x)
         return y, y
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.threshold_backward(fitting(self, gy, cache), cache, 0)
+    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
+        return kernels.threshold_backward(gy, y, 0)
 
 
 @frozen
-class LeakyReLU(Layer):
+class LeakyReLU(Activation):
     """x for positive x, else ``negative_slope`` x; the gradient at 0 is ``negative_slope``.
 
     Params   none.
@@ -49,16 +82,16 @@ class LeakyReLU(Layer):
 
     negative_slope: float = field(default=0.01, validator=number())
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = kernels.leaky_relu(floating(self, params, x), self.negative_slope)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = kernels.leaky_relu(x, self.negative_slope)
         return y, y if self.negative_slope > 0 else x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.leaky_relu_backward(fitting(self, gy, cache), cache, self.negative_slope, False)
+    def backward(self, gy: Tensor, kept: Tensor) -> Tensor:
+        return kernels.leaky_relu_backward(gy, kept, self.negative_slope, False)
 
 
 @frozen
-class Sigmoid(Layer):
+class Sigmoid(Activation):
     """Logistic function 1 / (1 + e⁻ˣ), without overflow for any x.
 
     Params   none.
@@ -66,16 +99,16 @@ class Sigmoid(Layer):
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.sigmoid(floating(self, params, x))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.sigmoid(x)
         return y, y
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.sigmoid_backward(fitting(self, gy, cache), cache)
+    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
+        return kernels.sigmoid_backward(gy, y)
 
 
 @frozen
-class Tanh(Layer):
+class Tanh(Activation):
     """Hyperbolic tangent, without overflow for any x.
 
     Params   none.
@@ -83,60 +116,9 @@ class Tanh(Layer):
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.tanh(floating(self, params, x))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.tanh(x)
         return y, y
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.tanh_backward(fitting(self, gy, cache), cache)
-
-
-@frozen
-class Softmax(Layer):
-    """Positive shares that sum to 1 along ``dim``: eˣ / Σ eˣ, shifted by the largest x, so without overflow.
-
-    The default ``dim`` is the last axis, where ``torch.nn.Softmax`` warns and guesses.
-
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
-    Source   Bridle 1990.
-    """
-
-    dim: int = field(default=-1, validator=whole_number)
-
-    @property
-    def mixes_batch(self) -> bool:
-        return self.dim == 0
-
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.softmax(floating(self, params, x), axis(self, x, self.dim))
-        return y, y
-
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype)
-
-
-@frozen
-class LogSoftmax(Layer):
-    """Logarithm of ``Softmax``: x - log Σ eˣ along ``dim``, shifted by the largest x, so without overflow.
-
-    The default ``dim`` is the last axis, where ``torch.nn.LogSoftmax`` warns and guesses.
-
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
-    """
-
-    dim: int = field(default=-1, validator=whole_number)
-
-    @property
-    def mixes_batch(self) -> bool:
-        return self.dim == 0
-
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.log_softmax(floating(self, params, x), axis(self, x, self.dim))
-        return y, y
-
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.log_softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype)
+    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
+        return kernels.tanh_backward(gy, y)

@@ -47,8 +47,8 @@ class Linear(Layer):
         try:
             w = params["weight"]
             b: Any = params["bias"] if self.bias else None
-            shape = (self.out_features, self.in_features)
-            if w.shape != shape or len(params) != 1 + self.bias or (self.bias and b.shape != shape[:1]):
+            n = self.out_features
+            if w.shape != (n, self.in_features) or len(params) != 1 + self.bias or (self.bias and b.shape != (n,)):
                 raise wrong_params(self, params)  # the kernel broadcasts a bias of any shape
             return kernels.linear(x, w, b), x
         except Exception as error:
@@ -64,7 +64,8 @@ class Linear(Layer):
         return {"weight": gw, "bias": gb}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
-        return torch.matmul(gy, params["weight"])
+        w: Tensor = params["weight"]
+        return torch.mm(gy, w) if gy.dim() == 2 else torch.matmul(gy, w)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}

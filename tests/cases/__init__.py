@@ -12,16 +12,37 @@ from cases import (
     attention,
     combinators,
     conv,
+    embedding,
     linear,
     losses,
     noise,
     normalization,
+    padding,
+    pooling,
     recurrent,
     shape,
+    sharing,
     time,
 )
 from cases.making import Case as Case
 
-FAMILIES = (activation, arithmetic, attention, combinators, conv, linear, losses, noise, normalization, recurrent, shape, time)
+FAMILIES = (
+    activation,
+    arithmetic,
+    attention,
+    combinators,
+    conv,
+    embedding,
+    linear,
+    losses,
+    noise,
+    normalization,
+    padding,
+    pooling,
+    recurrent,
+    shape,
+    sharing,
+    time,
+)
 
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}

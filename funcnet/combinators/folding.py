@@ -1,0 +1,112 @@
+"""Folding: a normalization by running statistics, of the output of a linear map, is itself part of a linear map.
+
+    γ r (w x + b - μ) + β = (γ r w) x + (γ r (b - μ) + β)      r = 1 / √(σ² + ε), each per output channel
+
+So in inference a batch norm right behind a Linear or a convolution costs nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.combinators.branching import Branching
+from funcnet.combinators.graph import Graph
+from funcnet.combinators.repetition import Ensemble
+from funcnet.combinators.serial import Serial
+from funcnet.layer import Layer, Params
+from funcnet.layers.batch_norm import RunningBatchNorm
+from funcnet.layers.conv import Conv1d
+from funcnet.layers.instance_norm import RunningInstanceNorm
+from funcnet.layers.linear import Linear
+from funcnet.layers.shape import Identity
+
+Folded = tuple[Layer, Params]
+
+# A layer may enter here when its output channel o is weight[o] applied to x, plus bias[o], when its params are these two, and its
+# field bias says whether there is the second. A transposed convolution, whose weight has the output channels in its second
+# axis, by groups, would need a way of its own in _scaled.
+_OUT_FIRST = (Linear, Conv1d)
+_NORMS = (RunningBatchNorm, RunningInstanceNorm)
+
+
+def fold_batch_norm(net: Layer, params: Params) -> Folded:
+    """Return the net for inference, and its params, with each batch norm folded into the linear map right before it.
+
+    ``folded(folded_params, x)`` is ``net.inference()(params, x)`` to rounding. It goes into serials, branches, graphs' nodes and
+    ensembles; identities (dropout, in inference) may stand in between; a norm with no such map before it, or without running
+    statistics, stays. The channels are taken to be the last axis of a Linear's output, which they are without a length.
+    """
+    return _fold(net.inference(), params)
+
+
+def _fold(net: Layer, params: Params) -> Folded:
+    inside = _INSIDE.get(type(net))
+    return inside(net, params) if inside else (net, params)
+
+
+def _serial(net: Any, params: Params) -> Folded:
+    names: list[str | int] = []
+    kept: list[Folded] = []
+    for name, layer, p in zip(net.names or range(len(net)), net.layers, net._entries(params), strict=True):
+        one = _fold(layer, p)
+        before = _joined_last(kept, one)
+        kept = before or [*kept, one]
+        names += [] if before else [name]
+    layers, entries = [layer for layer, _ in kept], [p for _, p in kept]
+    folded = Serial(tuple(layers), net.names and tuple(map(str, names)))
+    return folded, folded._pack(entries)
+
+
+def _joined_last(kept: list[Folded], norm: Folded) -> list[Folded] | None:
+    """Return layers and their params, the last that is no identity joined with a norm; ``None`` where that cannot be."""
+    at = next((i for i in reversed(range(len(kept))) if not isinstance(kept[i][0], Identity)), None)
+    joined = None if at is None or not isinstance(norm[0], _NORMS) else _joined(kept[at], norm)
+    return None if joined is None or at is None else [*kept[:at], joined, *kept[at + 1 :]]
+
+
+def _joined(one: Folded, norm: Folded) -> Folded | None:
+    layer, params = one
+    if isinstance(layer, _OUT_FIRST) and params["weight"].shape[:1] == norm[1]["running_mean"].shape:
+        return layer.replace(bias=True), _scaled(params, *norm)
+    if isinstance(layer, Serial):
+        kept = _joined_last([*zip(layer.layers, layer._entries(params), strict=True)], norm)
+        return None if kept is None else (layer.replace(layers=tuple(k for k, _ in kept)), layer._pack([p for _, p in kept]))
+    return None
+
+
+def _scaled(params: Params, norm: Any, stats: Params) -> Params:
+    w: Tensor = params["weight"]
+    r = torch.rsqrt(stats["running_var"] + norm.eps)
+    scale = r * stats["weight"] if norm.affine else r
+    b = params.get("bias", 0.0) - stats["running_mean"]
+    shift = torch.addcmul(stats["bias"], b, scale) if norm.affine else b * scale
+    return {"weight": w * scale.reshape(-1, *[1] * (w.dim() - 1)), "bias": shift}
+
+
+def _branching(net: Any, params: Params) -> Folded:
+    pairs = [_fold(layer, p) for layer, p in zip(net.children(), net._entries(params), strict=True)]
+    layers = tuple(layer for layer, _ in pairs)
+    n = len(net.layers)
+    return net.replace(layers=layers[:n], merge=layers[n] if net.merge else None), tuple(p for _, p in pairs)
+
+
+def _graph(net: Any, params: Params) -> Folded:
+    pairs = {name: _fold(layer, params[name]) for name, layer, _ in net.nodes}
+    nodes = tuple((name, pairs[name][0], ins) for name, _, ins in net.nodes)
+    return net.replace(nodes=nodes), {name: p for name, (_, p) in pairs.items()}
+
+
+def _ensemble(net: Any, params: Params) -> Folded:
+    pairs = [_fold(net.layer, tree.map(lambda leaf, i=i: leaf[i], params)) for i in range(net.n)]
+    return net.replace(layer=pairs[0][0]), tree.map(lambda *leaves: torch.stack(leaves), *[p for _, p in pairs])
+
+
+_INSIDE: dict[type, Callable[[Any, Params], Folded]] = {
+    Serial: _serial,
+    Branching: _branching,
+    Graph: _graph,
+    Ensemble: _ensemble,
+}

@@ -1,0 +1,220 @@
+"""Kernels of pooling, along as many axes as there are numbers in ``kernel``, with or without a batch.
+
+Backward, torch's kernels read of x no more than shape and layout, so that is all that is kept: an ``Origin``.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.kernels.optimizers import eager
+
+_aten = torch.ops.aten
+
+Kernel = Callable[..., Any]
+Numbers = tuple[int, ...]
+
+Origin = tuple[Numbers, bool]
+"""The shape of x, and whether its channels lie together in memory (``channels_last``)."""
+
+_max_pool: dict[int, Kernel] = {2: _aten.max_pool2d_with_indices.default, 3: _aten.max_pool3d_with_indices.default}
+_max_pool_backward: dict[int, Kernel] = {
+    2: _aten.max_pool2d_with_indices_backward.default,
+    3: _aten.max_pool3d_with_indices_backward.default,
+}
+_avg_pool: dict[int, Kernel] = {2: _aten.avg_pool2d.default, 3: _aten.avg_pool3d.default}
+_avg_pool_backward: dict[int, Kernel] = {2: _aten.avg_pool2d_backward.default, 3: _aten.avg_pool3d_backward.default}
+_adaptive_avg: dict[int, Kernel] = {2: _aten._adaptive_avg_pool2d.default, 3: _aten._adaptive_avg_pool3d.default}
+_adaptive_avg_backward: dict[int, Kernel] = {
+    2: _aten._adaptive_avg_pool2d_backward.default,
+    3: _aten._adaptive_avg_pool3d_backward.default,
+}
+_adaptive_max: dict[int, Kernel] = {2: _aten.adaptive_max_pool2d.default, 3: _aten.adaptive_max_pool3d.default}
+_adaptive_max_backward: dict[int, Kernel] = {
+    2: _aten.adaptive_max_pool2d_backward.default,
+    3: _aten.adaptive_max_pool3d_backward.default,
+}
+_threshold_backward: Kernel = _aten.threshold_backward.default
+_hardtanh_backward: Kernel = _aten.hardtanh_backward.default
+
+
+def _lifted(x: Tensor, axes: int) -> Tensor:
+    """Give x a batch, and two axes in place of one."""
+    x = x if x.dim() == axes + 2 else x.unsqueeze(0)
+    return x.unsqueeze(-2) if axes == 1 else x
+
+
+def _lowered(y: Tensor, axes: int, dim: int) -> Tensor:
+    """Take away what ``_lifted`` gave to an x of ``dim`` axes."""
+    y = y.squeeze(-2) if axes == 1 else y
+    return y if dim == axes + 2 else y.squeeze(0)
+
+
+def _two(numbers: Numbers, first: int) -> Numbers:
+    """Give the option of one axis an entry for the axis before it, which has the length 1."""
+    return numbers if len(numbers) > 1 else (first, *numbers)
+
+
+def origin(x: Tensor, axes: int) -> Origin:
+    """Return what is kept of x."""
+    at = -axes - 1
+    return tuple(x.shape), axes == 2 and x.shape[at] > 1 and x.stride(at) == 1
+
+
+def _blank(gy: Tensor, of: Origin, axes: int) -> Tensor:
+    """Return a tensor with the lifted shape and layout of x, which holds nothing."""
+    shape, last = of
+    if last:
+        return _lifted(gy.new_empty((*shape[:-3], *shape[-2:], shape[-3])).movedim(-1, -3), axes)
+    return _lifted(gy.new_empty(shape), axes)
+
+
+def max_pool(
+    x: Tensor, kernel: Numbers, stride: Numbers, padding: Numbers, dilation: Numbers, ceil: bool
+) -> tuple[Tensor, Tensor]:
+    """Largest element of each window, and its index in x's flattened axes: of equal ones the first."""
+    axes = len(kernel)
+    how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), ceil)
+    y, indices = _max_pool[max(axes, 2)](_lifted(x, axes), *how)
+    return _lowered(y, axes, x.dim()), _lowered(indices, axes, x.dim())
+
+
+def max_pool_backward(
+    gy: Tensor, indices: Tensor, of: Origin, kernel: Numbers, stride: Numbers, padding: Numbers, dilation: Numbers, ceil: bool
+) -> Tensor:
+    """Gradient of x: gy at each index."""
+    axes = len(kernel)
+    how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), ceil)
+    gx = _max_pool_backward[max(axes, 2)](_lifted(gy, axes), _blank(gy, of, axes), *how, _lifted(indices, axes))
+    return _lowered(gx, axes, gy.dim())
+
+
+def tiles_pay(x: Tensor, kernel: Numbers, most: int = 4) -> bool:
+    """Tell whether ``tile_max`` serves windows side by side better than ``max_pool``: where x is large and not channels_last.
+
+    In ms, forward and backward together, x normal with its negative half 0 (torch's loop is as slow as its branches are hard
+    to predict): 2×2 on 64×16×28×28 3.6 by torch and 0.94 by tiles, forward alone 3.3 and 0.18; on 64×32×10×10 2.0 and 0.50,
+    1.7 and 0.07; 2 of a row on the first 4.3 and 0.78. In channels_last torch takes 0.54 and 0.18 for the two, tiles 1.8 and
+    0.8. For 9 elements on 64×32×10×10 1.2 and 1.4, forward alone 0.9 and 0.17; on 16×8×8×8, where calls are all that counts,
+    0.020 and 0.069. Masks of bools take four times as long as these of floats. Compiled code and ``vmap`` have torch's own.
+    """
+    axes = len(kernel)
+    large = x.is_cpu and x.numel() >= 16384 and math.prod(kernel) <= most and eager()
+    return large and min([n // k for n, k in zip(x.shape[-axes:], kernel, strict=True)]) > 0 and not origin(x, axes)[1]
+
+
+def tile_max(x: Tensor, kernel: Numbers) -> Tensor:
+    """Largest element of each window, for windows side by side; what is left over at the ends belongs to none."""
+    for axis, k in enumerate(kernel, start=x.dim() - len(kernel)):
+        first, *others = _strided(x, axis, k)
+        for other in others:
+            first = torch.maximum(first, other)
+        x = first
+    return x
+
+
+def _strided(x: Tensor, axis: int, k: int) -> list[Tensor]:
+    whole = x.narrow(axis, 0, x.shape[axis] // k * k)
+    at = (slice(None),) * axis
+    return [whole[(*at, slice(i, None, k))] for i in range(k)]
+
+
+def _tiles(x: Tensor, kernel: Numbers) -> list[Tensor]:
+    """Return the first elements of all windows, the second ones, and so on, in the order of x."""
+    parts = [x]
+    for axis, k in enumerate(kernel, start=x.dim() - len(kernel)):
+        parts = list(itertools.chain.from_iterable([_strided(part, axis, k) for part in parts]))
+    return parts
+
+
+def tile_max_backward(gy: Tensor, x: Tensor, y: Tensor, kernel: Numbers) -> Tensor:
+    """Gradient of x: gy at the first element that equals y; where y is NaN, at the last of the window.
+
+    Masks are 1 and 0 as numbers, and what they select is selected, not multiplied, so that an infinite gy leaves no NaN.
+    """
+    axes = len(kernel)
+    if not eager():  # x and y were kept by eager code
+        how = (kernel, kernel, (0,) * axes, (1,) * axes, False)
+        return max_pool_backward(gy, max_pool(x, *how)[1], origin(x, axes), *how)
+    rest = any([n % k for n, k in zip(x.shape[-axes:], kernel, strict=True)])  # noqa: C419
+    gx = x.new_zeros(x.shape) if rest else torch.empty_like(x, memory_format=torch.contiguous_format)
+    *parts, last = zip(_tiles(x, kernel), _tiles(gx, kernel), strict=True)
+    for part, gpart in parts:
+        mask = part.clone(memory_format=torch.contiguous_format).eq_(y)
+        gpart.copy_(_threshold_backward(gy, mask, 0.5))
+        gy = _hardtanh_backward(gy, mask, -1.0, 0.5)
+    last[1].copy_(gy)
+    return gx
+
+
+def avg_pool(
+    x: Tensor, kernel: Numbers, stride: Numbers, padding: Numbers, ceil: bool, count_pad: bool, divisor: int | None
+) -> Tensor:
+    """Mean of each window, or its sum over ``divisor``; half precision along three axes by way of single, as torch has none."""
+    axes = len(kernel)
+    how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
+    y: Tensor = _avg_pool[max(axes, 2)](_wide(_lifted(x, axes), axes), *how)
+    return _lowered(y, axes, x.dim()).to(x.dtype)
+
+
+def avg_pool_backward(
+    gy: Tensor, of: Origin, kernel: Numbers, stride: Numbers, padding: Numbers, ceil: bool, count_pad: bool, divisor: int | None
+) -> Tensor:
+    """Gradient of x: each gy over its divisor, to all of its window."""
+    axes = len(kernel)
+    how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
+    wide = _wide(gy, axes)
+    gx: Tensor = _avg_pool_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes), *how)
+    return _lowered(gx, axes, gy.dim()).to(gy.dtype)
+
+
+def _wide(x: Tensor, axes: int) -> Tensor:
+    return x.float() if axes == 3 and x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def adaptive_avg_pool(x: Tensor, size: Numbers) -> Tensor:
+    """Mean of each of ``size`` windows that cover x."""
+    axes = len(size)
+    return _lowered(_adaptive_avg[max(axes, 2)](_lifted(x, axes), _two(size, 1)), axes, x.dim())
+
+
+def adaptive_avg_pool_backward(gy: Tensor, of: Origin, axes: int) -> Tensor:
+    """Gradient of x: each gy over the size of its window, to all of it."""
+    gx = _adaptive_avg_backward[max(axes, 2)](_lifted(gy, axes), _blank(gy, of, axes))
+    return _lowered(gx, axes, gy.dim())
+
+
+def adaptive_max_pool(x: Tensor, size: Numbers) -> tuple[Tensor, Tensor]:
+    """Largest element of each of ``size`` windows that cover x, and its index in x's flattened axes."""
+    axes = len(size)
+    y, indices = _adaptive_max[max(axes, 2)](_lifted(x, axes), _two(size, 1))
+    return _lowered(y, axes, x.dim()), _lowered(indices, axes, x.dim())
+
+
+def adaptive_max_pool_backward(gy: Tensor, indices: Tensor, of: Origin, axes: int) -> Tensor:
+    """Gradient of x: gy at each index."""
+    gx = _adaptive_max_backward[max(axes, 2)](_lifted(gy, axes), _blank(gy, of, axes), _lifted(indices, axes))
+    return _lowered(gx, axes, gy.dim())
+
+
+def put(x: Tensor, indices: Tensor, shape: Sequence[int]) -> Tensor:
+    """Put x at indices into the flattened last axes of zeros; of those at one index the last stays."""
+    y = x.new_zeros((*x.shape[: x.dim() - len(shape)], math.prod(shape)))
+    at = x.dim() - len(shape)
+    return y.scatter(-1, indices.flatten(at), x.flatten(at)).reshape(*x.shape[:at], *shape)
+
+
+def taken(gy: Tensor, indices: Tensor, axes: int, *, twice: bool) -> Tensor:
+    """Gradient of what was put: gy at each index; where there may be several at one, 0 for all but the last."""
+    at = gy.dim() - axes
+    index = indices.flatten(at)
+    gx = gy.flatten(at).gather(-1, index)
+    if twice:
+        order = torch.arange(index.shape[-1], device=index.device).expand(index.shape)
+        stays = order.new_zeros((*index.shape[:-1], math.prod(gy.shape[at:]))).scatter(-1, index, order).gather(-1, index)
+        gx = torch.where(stays == order, gx, 0)
+    return gx.reshape(indices.shape)

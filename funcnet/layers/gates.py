@@ -1,0 +1,197 @@
+"""Gates: x times something that says how much of it passes. gy is the gradient of y, ⊙ the product by element.
+
+    GELU    y = x Φ(x)        gx = gy ⊙ (Φ(x) + x φ(x))               Φ, φ: distribution function and density of N(0, 1)
+            or with Φ(x) ≈ (1 + tanh u) / 2,  u = √(2/π) (x + 0.044715 x³)
+    SiLU    y = x σ(x)        gx = gy ⊙ σ(x) (1 + x (1 - σ(x)))       σ(x) = 1 / (1 + e⁻ˣ)
+    Mish    y = x t           gx = gy ⊙ (t + x σ(x) (1 - t²))         t = tanh(log(1 + eˣ))
+    Dish    y = x (1 + r)/2   gx = gy ⊙ (1 + 2 r - r³) / 2            r = x / √(1 + x²)
+    Hardswish   y = x min(max(0, x + 3), 6) / 6      gx = gy ⊙ (2 x + 3) / 6 where -3 < x < 3, else gy where x ≥ 3, else 0
+
+None of these functions rises everywhere, so that y does not tell x: they keep x, or r. In the following it is one half of x that
+the other lets pass, x = (a b) along an axis:
+
+    GLU     y = a ⊙ f(b)      ga = gy ⊙ f(b)      gb = gy ⊙ a f′(b)      f = σ
+    SwiGLU, GEGLU, ReGLU      the same, with f = SiLU, GELU, ReLU
+"""
+
+from typing import ClassVar
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import one_of, wrong
+from funcnet.kernels import activation as kernels
+from funcnet.layer import Params, axis, fitting, floating, frozen
+from funcnet.layers.activation import Activation, Along, ReLU
+
+
+@frozen
+class GELU(Activation):
+    """Gaussian error linear unit, x Φ(x); with ``approximate="tanh"``, as GPT-2 has it, Φ by a tanh.
+
+    Params   none.
+    Cache    ``x``.
+    Raises   ``ValueError`` for an ``approximate`` other than "none" and "tanh", and when ``x`` is not a floating tensor.
+    Source   Hendrycks & Gimpel 2016.
+    """
+
+    approximate: str = field(default="none", validator=one_of("none", "tanh"))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.gelu(x, approximate=self.approximate), x
+
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.gelu_backward(gy, x, approximate=self.approximate)
+
+
+@frozen
+class SiLU(Activation):
+    """Sigmoid linear unit, also called swish: x / (1 + e⁻ˣ).
+
+    Params   none.
+    Cache    ``x``.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   Elfwing, Uchibe & Doya 2018; Ramachandran, Zoph & Le 2017.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.silu(x), x
+
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.silu_backward(gy, x)
+
+
+@frozen
+class Mish(Activation):
+    """Smooth gate x tanh(log(1 + eˣ)).
+
+    Params   none.
+    Cache    ``x``.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   Misra 2019.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.mish(x), x
+
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.mish_backward(gy, x)
+
+
+@frozen
+class Dish(Activation):
+    """Gate without an exponential, x (1 + x / √(1 + x²)) / 2: near to GELU and cheap.
+
+    y is formed as max(0, x) - |x| / (2 s (s + |x|)), s = √(1 + x²), where nothing cancels and nothing overflows.
+
+    Params   none.
+    Cache    r = x / √(1 + x²).
+    Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   thinc's ``Dish``.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        s, size = torch.hypot(x, torch.ones_like(x)), x.abs()
+        return torch.relu(x) - size / s / (s + size) / 2, x / s
+
+    def backward(self, gy: Tensor, r: Tensor) -> Tensor:
+        return gy * (0.5 + r - r**3 / 2)
+
+
+@frozen
+class Hardswish(Activation):
+    """SiLU of straight lines, x min(max(0, x + 3), 6) / 6; thinc's ``HardSwishMobilenet``.
+
+    Params   none.
+    Cache    ``x``.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   Howard et al. 2019, "Searching for MobileNetV3".
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.hardswish(x), x
+
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.hardswish_backward(gy, x)
+
+
+def _even(layer: Along, x: Tensor) -> Tensor:
+    """Return x as it is; it must have two halves along the layer's axis."""
+    if not x.dim() or x.shape[axis(layer, x, layer.dim)] % 2:
+        raise wrong(layer, f"the axis {layer.dim} of x must have an even size", f"x of shape {tuple(x.shape)}")
+    return x
+
+
+@frozen
+class GLU(Along):
+    """Gated linear unit: the first half of x along ``dim`` times the sigmoid of the second.
+
+    Params   none.
+    Cache    ``x``.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor with an axis ``dim`` of an even size.
+    Source   Dauphin, Fan, Auli & Grangier 2017.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.glu(_even(self, floating(self, params, x)), self.dim), x
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        half = cache.narrow(self.dim, 0, cache.shape[self.dim] // 2)
+        return params, kernels.glu_backward(fitting(self, gy, half), cache, self.dim)
+
+
+@frozen
+class Gated(Along):
+    """The first half of x along ``dim`` times an activation of the second: the subclasses say which."""
+
+    activation: ClassVar[Activation]
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        a, b = _even(self, floating(self, params, x)).chunk(2, self.dim)
+        f, kept = self.activation.forward(b)
+        return a * f, (a, f, kept)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        a, f, kept = cache
+        gb = self.activation.backward(fitting(self, gy, a) * a, kept)
+        return params, torch.cat((gy * f, gb), self.dim)
+
+
+@frozen
+class SwiGLU(Gated):
+    """The first half of x along ``dim`` times the SiLU of the second.
+
+    Params   none.
+    Cache    both halves of ``x``, and the SiLU of the second.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor with an axis ``dim`` of an even size.
+    Source   Shazeer 2020.
+    """
+
+    activation = SiLU()
+
+
+@frozen
+class GEGLU(Gated):
+    """The first half of x along ``dim`` times the GELU of the second.
+
+    Params   none.
+    Cache    both halves of ``x``, and the GELU of the second.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor with an axis ``dim`` of an even size.
+    Source   Shazeer 2020.
+    """
+
+    activation = GELU()
+
+
+@frozen
+class ReGLU(Gated):
+    """The first half of x along ``dim`` times the ReLU of the second.
+
+    Params   none.
+    Cache    the first half of ``x``, and the ReLU of the second.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor with an axis ``dim`` of an even size.
+    Source   Shazeer 2020.
+    """
+
+    activation = ReLU()

@@ -1,0 +1,155 @@
+"""Softmaxes: shares of a whole along an axis, their logarithms, and the logarithm of the whole. Sums are along dim.
+
+Softmax        y = eᶻ / Σ eᶻ,  z = x / T       gx = y ⊙ (gy - Σ gy ⊙ y) / T        T = temperature
+Softmin        y = e⁻ˣ / Σ e⁻ˣ                 gx = -y ⊙ (gy - Σ gy ⊙ y)
+Softmax2d      Softmax over the channels of images
+MultiSoftmax   Softmax of each group of features
+LogSoftmax     y = x - log Σ eˣ                gx = gy - eʸ Σ gy
+LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import flag, is_whole, number, wrong
+from funcnet.kernels import activation as kernels
+from funcnet.layer import Layer, Params, axis, fitting, floating, frozen
+from funcnet.layers.activation import Along
+
+
+@frozen
+class Softmax(Along):
+    """Positive shares that sum to 1 along ``dim``: eˣ / Σ eˣ, shifted by the largest x, so without overflow.
+
+    The default ``dim`` is the last axis, where ``torch.nn.Softmax`` warns and guesses. A ``temperature`` above 1 evens the shares
+    out, one below 1 sharpens them.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` for a temperature that is not above 0 and finite, when ``x`` has no axis ``dim``, or is not a floating
+             tensor.
+    Source   Bridle 1990; Hinton, Vinyals & Dean 2015 for the temperature.
+    """
+
+    temperature: float = field(default=1.0, validator=number(above=0.0))
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self._tempered(floating(self, params, x))
+        y = torch.softmax(z, axis(self, x, self.dim))
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, self._tempered(kernels.softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype))
+
+    def _tempered(self, x: Tensor) -> Tensor:
+        return x if self.temperature == 1 else x / self.temperature
+
+
+@frozen
+class Softmin(Along):
+    """Softmax of -x: the smallest x has the largest share.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.softmax(-floating(self, params, x), axis(self, x, self.dim))
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, -kernels.softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype)
+
+
+@frozen
+class Softmax2d(Layer):
+    """Softmax over the channels at each place of an image: (N, C, H, W), or (C, H, W) without a batch.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` when ``x`` does not have 3 or 4 axes, or is not a floating tensor.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        if floating(self, params, x).dim() not in (3, 4):
+            raise wrong(self, "x must have the axes (N, C, H, W) or (C, H, W)", f"x of shape {tuple(x.shape)}")
+        y = torch.softmax(x, -3)
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, kernels.softmax_backward(fitting(self, gy, cache), cache, -3, cache.dtype)
+
+
+def _sizes(layer: Any, attribute: Any, got: Any) -> None:
+    if not isinstance(got, tuple) or not got or not all(is_whole(n) and n >= 1 for n in got):
+        raise wrong("MultiSoftmax", "sizes must be a tuple of whole numbers of at least 1", repr(got))
+
+
+@frozen
+class MultiSoftmax(Layer):
+    """Softmax of each group of features: ``sizes`` are those of the groups along the last axis, in order.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` for sizes that are not whole numbers of at least 1, and when ``x`` is not a floating tensor whose last
+             axis is their sum.
+    Source   thinc's ``MultiSoftmax``, whose linear map is a layer of its own here.
+    """
+
+    sizes: tuple[int, ...] = field(validator=_sizes)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        if floating(self, params, x).shape[-1:] != (sum(self.sizes),):
+            raise wrong(self, f"the last axis of x must be the sum of sizes, {sum(self.sizes)}", f"x of shape {tuple(x.shape)}")
+        y = torch.cat([torch.softmax(group, -1) for group in torch.split(x, list(self.sizes), -1)], -1)
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        pairs = zip(*[torch.split(z, list(self.sizes), -1) for z in (fitting(self, gy, cache), cache)], strict=True)
+        return params, torch.cat([kernels.softmax_backward(g, y, -1, y.dtype) for g, y in pairs], -1)
+
+
+@frozen
+class LogSoftmax(Along):
+    """Logarithm of ``Softmax``: x - log Σ eˣ along ``dim``, shifted by the largest x, so without overflow.
+
+    The default ``dim`` is the last axis, where ``torch.nn.LogSoftmax`` warns and guesses.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.log_softmax(floating(self, params, x), axis(self, x, self.dim))
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, kernels.log_softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype)
+
+
+@frozen
+class LogSumExp(Along):
+    """Smooth maximum along ``dim``, log Σ eˣ, shifted by the largest x, so without overflow.
+
+    Params   none.
+    Cache    ``x``, and ``y`` with the axis ``dim`` kept.
+    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    """
+
+    keepdim: bool = field(default=False, validator=flag)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        y = torch.logsumexp(x, axis(self, floating(self, params, x), self.dim), keepdim=x.dim() > 0)
+        return self._as_y(y), (x, y)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        x, y = cache
+        return params, fitting(self, gy, self._as_y(y)).reshape(y.shape) * torch.exp(x - y)
+
+    def _as_y(self, y: Tensor) -> Tensor:
+        return y if self.keepdim or not y.dim() else y.squeeze(self.dim)

@@ -1,0 +1,149 @@
+"""Convolutions beside torch.nn's, what only ours do, and the errors they raise."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from twins import assert_twins, draw
+
+import funcnet as fn
+
+CONVOLUTIONS = {1: (fn.Conv1d, nn.Conv1d), 2: (fn.Conv2d, nn.Conv2d), 3: (fn.Conv3d, nn.Conv3d)}
+quiet = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+
+
+def per_axis(pick, axes, numbers):
+    """Draw one number for all axes, or one for each."""
+    return pick(st.one_of(numbers, st.tuples(*[numbers] * axes)))
+
+
+def each(value, axes):
+    return value if isinstance(value, tuple) else (value,) * axes
+
+
+@st.composite
+def convolutions(pick, axes):
+    """Draw all arguments of a convolution, and the shape of an input that fits."""
+    mode = pick(st.sampled_from(["zeros", "reflect", "replicate", "circular"]))
+    kernel, dilation = per_axis(pick, axes, st.integers(1, 3)), per_axis(pick, axes, st.integers(1, 2))
+    padding = pick(st.sampled_from(["same", "valid"])) if pick(st.booleans()) else per_axis(pick, axes, st.integers(0, 2))
+    stride = 1 if padding == "same" else per_axis(pick, axes, st.integers(1, 3))
+    groups = pick(st.integers(1, 2))
+    channels = groups * pick(st.integers(1, 2)), groups * pick(st.integers(1, 2))
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "padding_mode": mode}
+    reaches = [d * (k - 1) + 1 for k, d in zip(each(kernel, axes), each(dilation, axes), strict=True)]
+    lengths = [pick(st.integers(max(reach, 3), reach + 3)) for reach in reaches]
+    batch = pick(st.sampled_from([(), (1,), (2,)]))
+    return (*channels, kernel), {**options, "bias": pick(st.booleans())}, (*batch, channels[0], *lengths)
+
+
+@quiet
+@pytest.mark.parametrize("axes", CONVOLUTIONS)
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_convolution_is_torch_s(axes, data):
+    """Values and gradients, for all arguments, one for all axes or one for each, with and without a batch."""
+    sizes, options, shape = data.draw(convolutions(axes))
+    kind, twin = CONVOLUTIONS[axes]
+    assert_twins(kind(*sizes, **options), twin(*sizes, **options), draw(shape))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("shape", [(3, 2, 5, 6), (1, 2, 5, 6), (3, 1, 5, 6)], ids=str)
+def test_channels_last_gives_the_same_numbers(shape, mode):
+    """And y keeps the memory format."""
+    layer = fn.Conv2d(shape[1], 4, 3, padding=2, padding_mode=mode)
+    params, x = fn.tree.cast(layer.init(0), torch.float64), draw(shape)
+    last = x.to(memory_format=torch.channels_last)
+    (y, cache), (y_last, cache_last) = layer.apply(params, x), layer.apply(params, last)
+    gy = draw(y.shape, 1)
+    got = layer.vjp(params, cache_last, gy.to(memory_format=torch.channels_last))
+    torch.testing.assert_close((y_last, got), (y, layer.vjp(params, cache, gy)))
+    assert shape[1] == 1 or y_last.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["zeros", "replicate"])
+def test_a_causal_convolution_does_not_look_ahead(mode, stride):
+    """The gradient of y[t] is 0 at every x after stride t, and not at stride t; of L elements there are ⌈L / stride⌉ outputs."""
+    layer = fn.Conv1d(1, 1, 3, stride=stride, padding="causal", dilation=2, padding_mode=mode)
+    params, x = {"weight": torch.ones(1, 1, 3), "bias": torch.zeros(1)}, torch.ones(1, 1, 8)
+    y, cache = layer.apply(params, x)
+    assert y.shape == (1, 1, -(-8 // stride))
+    for t in range(y.shape[2]):
+        gx = layer.input_grad(params, cache, torch.eye(y.shape[2])[t].reshape(y.shape))[0, 0]
+        assert gx[stride * t] > 0
+        assert not gx[stride * t + 1 :].any()
+
+
+def test_each_axis_may_have_a_padding_of_its_own():
+    """A tuple of numbers, pairs and words is what zeros put there by hand give."""
+    layer = fn.Conv3d(1, 2, 3, padding=("causal", "same", (0, 3)))
+    plain = layer.replace(padding=0)
+    params, x = layer.init(0), draw((2, 1, 3, 4, 5)).float()
+    torch.testing.assert_close(layer(params, x), plain(params, nn.functional.pad(x, (0, 3, 1, 1, 2, 0))))
+    assert layer({**params}, x).shape == (2, 2, 3, 4, 6)
+
+
+def test_lists_become_tuples():
+    """So that the layer has a hash; options of a tuple equal those of a list."""
+    assert fn.Conv2d(1, 1, [2, 3], padding=[[0, 1], 1]) == fn.Conv2d(1, 1, (2, 3), padding=((0, 1), 1))
+    assert hash(fn.Conv2d(1, 1, [2, 3])) == hash(fn.Conv2d(1, 1, (2, 3)))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("axes", CONVOLUTIONS)
+def test_an_empty_batch_has_empty_results(axes, mode):
+    """And zeros for the params, in every mode."""
+    layer = CONVOLUTIONS[axes][0](2, 3, 2, padding=1, padding_mode=mode)
+    params, x = layer.init(0), torch.zeros(0, 2, *(4,) * axes)
+    y, cache = layer.apply(params, x)
+    gparams, gx = layer.vjp(params, cache, y)
+    assert y.shape == (0, 3, *(5,) * axes)
+    assert gx.shape == x.shape
+    assert not any(leaf.any() for leaf in gparams.values())
+
+
+@pytest.mark.parametrize("axes", CONVOLUTIONS)
+def test_first_weights_are_drawn_within_torch_s_bounds(axes):
+    """With initializer="torch": ±1 / √fan_in, for the bias too, and over most of that."""
+    layer = CONVOLUTIONS[axes][0](4, 32, 3, initializer="torch", groups=2)
+    bound = (2 * 3**axes) ** -0.5
+    for leaf in layer.init(0).values():
+        assert 0.8 * bound < float(leaf.abs().max()) <= bound
+
+
+def called(layer, *shape, gy=None):
+    """Call a layer on zeros, and its vjp on a gy of another shape."""
+    params = layer.init(0)
+    cache = layer.apply(params, torch.zeros(shape))[1]
+    layer.vjp(params, cache, torch.zeros(gy))
+
+
+MESSAGES = {
+    "Conv2d: kernel_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (1, 2, 3)": lambda: fn.Conv2d(1, 1, (1, 2, 3)),
+    "Conv3d: stride must be a whole number of at least 1, or a tuple of 3 of them, one for each axis, got (1, 0, 1)": lambda: fn.Conv3d(1, 1, 1, (1, 0, 1)),
+    "Conv2d: dilation must be a whole number of at least 1, got True": lambda: fn.Conv2d(1, 1, 1, dilation=True),
+    'Conv2d: padding must be a whole number of at least 0, "same" or "valid", got (1, -1) ("causal", and a tuple of 2': lambda: fn.Conv2d(1, 1, 1, padding=(1, -1)),
+    "Conv1d: padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', got 'mirror'": lambda: fn.Conv1d(1, 1, 1, padding_mode="mirror"),
+    'Conv2d: padding="same" must have stride 1, got stride=(1, 2)': lambda: fn.Conv2d(1, 1, 1, (1, 2), "same"),
+    "which do not look ahead, got padding_mode='reflect'": lambda: fn.Conv1d(1, 1, 2, padding="causal", padding_mode="reflect"),
+    "Conv3d: groups must divide in_channels and out_channels, got groups=2, in_channels=3, out_channels=4": lambda: fn.Conv3d(3, 4, 1, groups=2),
+    "x must have the axes (N, channels, height, width) or (channels, height, width), got x of shape (2, 3)": lambda: called(fn.Conv2d(2, 1, 1), 2, 3),
+    "the last axis but two of x must be in_channels=2, got x of shape (2, 3, 4, 4)": lambda: called(fn.Conv2d(2, 1, 1), 2, 3, 4, 4),
+    "the last axis but three of x must be in_channels=2, got x of shape (3, 4, 4, 4)": lambda: called(fn.Conv3d(2, 1, 1), 3, 4, 4, 4),
+    "x with its padding must be as long as the kernel's reach, (3, 5), got x of shape (1, 2, 9, 2)": lambda: called(fn.Conv2d(2, 1, (2, 3), padding=(0, 1), dilation=2), 1, 2, 9, 2),
+    "x must be longer than its padding of mode 'reflect', (3,), got x of shape (1, 2, 3)": lambda: called(fn.Conv1d(2, 1, 1, padding=3, padding_mode="reflect"), 1, 2, 3),
+    "x must be as long as its padding of mode 'circular', (4,), got x of shape (1, 2, 3)": lambda: called(fn.Conv1d(2, 1, 1, padding=4, padding_mode="circular"), 1, 2, 3),
+    "gy must have the shape of y, (2, 1, 3), got gy of shape (1, 1, 3)": lambda: called(fn.Conv1d(2, 1, 2), 2, 2, 4, gy=(1, 1, 3)),
+    "gy must have the shape of y, (1, 2, 2), got gy of shape (1, 2, 3)": lambda: called(fn.Conv2d(2, 1, 2), 2, 3, 3, gy=(1, 2, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+    """Options, an x and a gy: who, the rule with its numbers, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        MESSAGES[sentence]()
+    assert sentence in str(caught.value)

@@ -1,0 +1,179 @@
+"""Pooling beside torch.nn's, ties and layouts, and the errors it raises."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from twins import assert_twins, draw
+
+import funcnet as fn
+from funcnet.kernels import pooling as kernels
+
+
+def twins_of(name):
+    """Return our layers and torch's of one name, by the number of axes."""
+    return {n: (getattr(fn, f"{name}{n}d"), getattr(nn, f"{name}{n}d")) for n in (1, 2, 3)}
+
+
+MAX, AVG, LP = twins_of("MaxPool"), twins_of("AvgPool"), twins_of("LPPool")
+
+
+def each(value, axes):
+    return value if isinstance(value, tuple) else (value,) * axes
+
+
+@st.composite
+def windows(pick, axes, *, dilated):
+    """Draw a kernel, stride, padding and dilation, each one number or one for each axis, and the shape of an input that fits."""
+    one_or_each = lambda low, high: pick(st.one_of(st.integers(low, high), st.tuples(*[st.integers(low, high)] * axes)))
+    kernel, stride = one_or_each(1, 3), (pick(st.booleans()) and one_or_each(1, 3)) or None
+    most = min(each(kernel, axes)) // 2
+    options = {"stride": stride, "padding": one_or_each(0, most), "ceil_mode": pick(st.booleans())}
+    options |= {"dilation": one_or_each(1, 2)} if dilated else {}
+    reaches = [d * (k - 1) + 1 for k, d in zip(each(kernel, axes), each(options.get("dilation", 1), axes), strict=True)]
+    batch = pick(st.sampled_from([(), (1,), (2,)]))
+    return kernel, options, (*batch, pick(st.integers(1, 3)), *[pick(st.integers(reach, reach + 3)) for reach in reaches])
+
+
+@pytest.mark.parametrize("axes", MAX)
+@given(st.data(), st.booleans(), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_max_pooling_is_torch_s(axes, data, indices, ties):
+    """Values, indices and gradients, for all arguments, and of equal elements the first counts."""
+    kernel, options, shape = data.draw(windows(axes, dilated=True))
+    kind, twin = MAX[axes]
+    x = draw(shape).round() if ties else draw(shape)
+    assert_twins(kind(kernel, return_indices=indices, **options), twin(kernel, return_indices=indices, **options), x)
+
+
+@pytest.mark.parametrize("axes", AVG)
+@given(st.data(), st.booleans(), st.sampled_from([None, None, 1, 5]))
+@settings(max_examples=40, deadline=None)
+def test_mean_pooling_is_torch_s(axes, data, count, divisor):
+    """Values and gradients, for all arguments."""
+    kernel, options, shape = data.draw(windows(axes, dilated=False))
+    options |= {"count_include_pad": count} | ({"divisor_override": divisor} if axes > 1 else {})
+    kind, twin = AVG[axes]
+    assert_twins(kind(kernel, **options), twin(kernel, **options), draw(shape))
+
+
+@pytest.mark.parametrize("axes", LP)
+@given(st.data(), st.sampled_from([1, 2, 2.0, 3, 2.5, 0.5]))
+@settings(max_examples=30, deadline=None)
+def test_norm_pooling_is_torch_s(axes, data, p):
+    """Values and gradients, with windows of zeros in x, and negative elements where p is even."""
+    kernel, options, shape = data.draw(windows(axes, dilated=False))
+    del options["padding"]
+    options["stride"] = each(options["stride"], axes) if axes > 1 and options["stride"] else options["stride"]
+    x = draw(shape) if p == 2 else draw(shape).abs() + 0.1
+    x = x * (draw(shape[-1:], 5) > 0) if p > 1 and p != 2.5 else x
+    kind, twin = LP[axes]
+    kernel = kernel[0] if axes == 1 and isinstance(kernel, tuple) else kernel
+    assert_twins(kind(p, kernel, **options), twin(p, kernel, **options), x)
+
+
+@pytest.mark.parametrize("axes", MAX)
+def test_sum_pooling_is_the_mean_times_the_size_of_the_window(axes):
+    """The padding counting as zeros, so that torch's mean times the kernel is the sum."""
+    pool, mean = getattr(fn, f"SumPool{axes}d")(3, 2, 1), AVG[axes][0](3, 2, 1)
+    x = draw((2, 2, *(6,) * axes))
+    (y, cache), (want, of_mean) = pool.apply({}, x), mean.apply({}, x)
+    torch.testing.assert_close(y, want * 3**axes)
+    torch.testing.assert_close(pool.vjp({}, cache, y)[1], mean.vjp({}, of_mean, y)[1] * 3**axes)
+
+
+TILES = [((2, 2), (16, 16, 8, 10)), ((2, 2), (16, 16, 9, 11)), ((1, 3), (40, 8, 7, 9)), ((3, 1), (300, 10, 7)), ((2,), (30, 60, 11)), ((2, 1, 2), (8, 16, 5, 6, 7))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kernel", "shape"), TILES, ids=str)
+@pytest.mark.parametrize("kind", ["distinct", "tied", "infinite"])
+def test_windows_side_by_side_on_a_large_input_give_what_torch_gives(kernel, shape, kind):
+    """By other kernels than on a small one, with the same first of equal elements, and infinite ones and gradients too."""
+    axes = len(kernel)
+    x = {"distinct": draw(shape), "tied": draw(shape).round(), "infinite": draw(shape).round() / 0.0}[kind]
+    layer, module = MAX[axes][0](kernel), MAX[axes][1](kernel)
+    assert kernels.tiles_pay(x, kernel)
+    y, cache = layer.apply({}, x.nan_to_num(nan=float("-inf"), posinf=None, neginf=None) if kind == "infinite" else x)
+    x = cache[1].clone().requires_grad_()
+    gy = draw(y.shape, 1) / (draw(y.shape, 2) > 0)
+    want = module(x)
+    assert torch.equal(y, want)
+    assert torch.equal(layer({}, cache[1]), want)
+    assert torch.equal(layer.vjp({}, cache, gy)[1], torch.autograd.grad(want, x, gy)[0])
+
+
+def test_windows_side_by_side_propagate_nan():
+    """A window with a NaN has NaN, as torch's has, and its gradient goes to one element."""
+    x = draw((1, 64, 16, 16)).float()
+    x[0, 0, 0, 1] = float("nan")
+    layer = fn.MaxPool2d(2)
+    y, cache = layer.apply({}, x)
+    assert isinstance(cache[1], torch.Tensor)
+    torch.testing.assert_close(y, nn.functional.max_pool2d(x, 2), equal_nan=True, rtol=0, atol=0)
+    assert int((layer.vjp({}, cache, torch.ones_like(y))[1] != 0).sum()) == y.numel()
+
+
+def test_what_eager_code_kept_serves_within_vmap_and_the_reverse():
+    """The cache of a large input goes backward within vmap, with one x for several gy."""
+    layer, x = fn.MaxPool2d(2), draw((8, 16, 12, 12)).round()
+    y, cache = layer.apply({}, x)
+    gys = draw((3, *y.shape), 1)
+    got = torch.func.vmap(lambda gy: layer.vjp({}, cache, gy)[1])(gys)
+    for gy, gx in zip(gys, got, strict=True):
+        assert torch.equal(gx, layer.vjp({}, cache, gy)[1])
+
+
+LAYERS = [fn.MaxPool2d(2), fn.MaxPool2d(3, 2, 1), fn.AvgPool2d(2), fn.AvgPool2d(3, 1, 1), fn.SumPool2d(2), fn.LPPool2d(2, 2)]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 6, 4), (8, 16, 12, 14)], ids=str)
+@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+def test_channels_last_gives_the_same_numbers_and_stays(layer, shape):
+    """y and gx have the memory format of x, and the numbers of a contiguous one."""
+    x = draw(shape)
+    last = x.to(memory_format=torch.channels_last)
+    (y, cache), (y_last, cache_last) = layer.apply({}, x), layer.apply({}, last)
+    gy = draw(y.shape, 1)
+    gx = layer.vjp({}, cache_last, gy.to(memory_format=torch.channels_last))[1]
+    torch.testing.assert_close((y_last, gx), (y, layer.vjp({}, cache, gy)[1]))
+    assert y_last.is_contiguous(memory_format=torch.channels_last)
+    assert gx.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pooling_in_an_ensemble():
+    """Members share the shapes that the cache holds."""
+    net = fn.serial(fn.ensemble(fn.serial(fn.Conv2d(1, 2, 3), fn.MaxPool2d(2), fn.AvgPool2d(2)), 2), fn.Mean(0))
+    fn.testing.check_vjp(net, draw((2, 1, 10, 10)))
+
+
+def called(layer, *shape, gy=None, dtype=torch.float32):
+    """Call a layer on zeros, and its vjp on a gy of another shape."""
+    cache = layer.apply({}, torch.zeros(shape, dtype=dtype))[1]
+    layer.vjp({}, cache, torch.zeros(gy))
+
+
+MESSAGES = {
+    "MaxPool2d: kernel_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (2,)": lambda: fn.MaxPool2d((2,)),
+    "AvgPool1d: stride must be a whole number of at least 1, got 0": lambda: fn.AvgPool1d(2, 0),
+    "MaxPool2d: padding must be at most half of kernel_size, got padding=(1, 2), kernel_size=3": lambda: fn.MaxPool2d(3, padding=(1, 2)),
+    "SumPool1d: padding must be at most half of kernel_size, got padding=1, kernel_size=1": lambda: fn.SumPool1d(1, padding=1),
+    "AvgPool2d: divisor_override must be a whole number of at least 1, got 0": lambda: fn.AvgPool2d(2, divisor_override=0),
+    "LPPool1d: norm_type must be a finite number above 0.0, got 0": lambda: fn.LPPool1d(0, 2),
+    "x must have the axes (N, channels, height, width) or (channels, height, width), got x of shape (2, 3)": lambda: called(fn.MaxPool2d(2), 2, 3),
+    "MaxPool1d(kernel_size=2): x must be a floating tensor, got a tensor of shape (1, 2, 3) and dtype torch.int64": lambda: called(fn.MaxPool1d(2), 1, 2, 3, dtype=torch.int64),
+    "x with its padding must be as long as the window, (3, 5), got x of shape (1, 9, 2)": lambda: called(fn.MaxPool2d(3, padding=1, dilation=(1, 2)), 1, 9, 2),
+    "AvgPool1d(kernel_size=4): x with its padding must be as long as the window, (4,), got x of shape (1, 2, 3)": lambda: called(fn.AvgPool1d(4), 1, 2, 3),
+    "LPPool2d(norm_type=2, kernel_size=4): x with its padding must be as long": lambda: called(fn.LPPool2d(2, 4), 1, 2, 3, 4),
+    "gy must have the shape of y, (2, 1, 2), got gy of shape (1, 1, 2)": lambda: called(fn.AvgPool1d(2), 2, 1, 4, gy=(1, 1, 2)),
+    "gy must have the shape of y, (2, 1, 1, 1, 1), got gy of shape (1, 1, 1, 1, 1)": lambda: called(fn.MaxPool3d(2), 2, 1, 2, 2, 2, gy=(1, 1, 1, 1, 1)),
+    "MaxPool1d(kernel_size=2): params must be an empty dict, got weight 1": lambda: fn.MaxPool1d(2)({"weight": 1}, torch.zeros(1, 1, 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+    """Options, an x and a gy: who, the rule with its numbers, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        MESSAGES[sentence]()
+    assert sentence in str(caught.value)
