@@ -14,6 +14,10 @@ from funcnet.combinators.repetition import ensemble as ensemble
 from funcnet.combinators.serial import serial as serial
 from funcnet.combinators.sharing import shared as shared
 from funcnet.combinators.sharing import tied as tied
+from funcnet.combinators.time import bidirectional as bidirectional
+from funcnet.combinators.time import map_over as map_over
+from funcnet.combinators.time import scan as scan
+from funcnet.combinators.time import time_distributed as time_distributed
 from funcnet.fit import Fit as Fit
 from funcnet.fit import evaluate as evaluate
 from funcnet.fit import fit as fit
@@ -142,6 +146,10 @@ from funcnet.layers.noise import AlphaDropout as AlphaDropout
 from funcnet.layers.noise import DropConnect as DropConnect
 from funcnet.layers.noise import FeatureAlphaDropout as FeatureAlphaDropout
 from funcnet.layers.noise import GaussianNoise as GaussianNoise
+from funcnet.layers.packing import pack_padded as pack_padded
+from funcnet.layers.packing import pad_packed as pad_packed
+from funcnet.layers.packing import pad_sequence as pad_sequence
+from funcnet.layers.packing import unpad_sequence as unpad_sequence
 from funcnet.layers.padding import ConstantPad1d as ConstantPad1d
 from funcnet.layers.padding import ConstantPad2d as ConstantPad2d
 from funcnet.layers.padding import ConstantPad3d as ConstantPad3d

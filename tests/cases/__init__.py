@@ -24,6 +24,7 @@ from cases import (
     resizing,
     shape,
     sharing,
+    time,
 )
 from cases.making import Case as Case
 
@@ -45,6 +46,7 @@ FAMILIES = (
     resizing,
     shape,
     sharing,
+    time,
 )
 
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
