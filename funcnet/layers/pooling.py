@@ -10,6 +10,7 @@ exponent, ``norm_type``), and m[t] the elements in the window. With ``ceil_mode`
 """
 
 import math
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -54,14 +55,17 @@ class _PaddedPool(_Pool):
     """Pooling with a padding, of at most half the kernel."""
 
     padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
+    _how: tuple[Any, ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         if any(2 * p > k for p, k in zip(each(self.padding, self.axes), self._kernel(), strict=True)):
             got = f"padding={self.padding}, kernel_size={self.kernel_size}"
             raise wrong(type(self).__name__, "padding must be at most half of kernel_size", got)
+        object.__setattr__(self, "_how", (self._kernel(), self._stride(), each(self.padding, self.axes), *self._more()))
 
-    def _padding(self) -> Numbers:
-        return each(self.padding, self.axes)
+    @abstractmethod
+    def _more(self) -> tuple[Any, ...]:
+        """Return what the kernels take beside kernel, stride and padding."""
 
 
 @frozen
@@ -83,7 +87,7 @@ class _MaxPool(_PaddedPool):
             y = kernels.tile_max(x, self._kernel())
             return y, (y, x)
         try:
-            y, indices = kernels.max_pool(x, *self._how())
+            y, indices = kernels.max_pool(x, *self._how)
         except Exception as error:
             raise explained(self, params, x, error) from None
         return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
@@ -93,15 +97,15 @@ class _MaxPool(_PaddedPool):
         gy = fitting(self, gy[0] if self.return_indices else gy, kept)
         if isinstance(of, Tensor):
             return params, kernels.tile_max_backward(gy, of, kept, self._kernel())
-        return params, kernels.max_pool_backward(gy, kept, of, *self._how())
+        return params, kernels.max_pool_backward(gy, kept, of, *self._how)
 
-    def _how(self) -> tuple[Numbers, Numbers, Numbers, Numbers, bool]:
-        return self._kernel(), self._stride(), self._padding(), each(self.dilation, self.axes), self.ceil_mode
+    def _more(self) -> tuple[Numbers, bool]:
+        return each(self.dilation, self.axes), self.ceil_mode
 
     def _tiles(self) -> bool:
         """Tell whether the windows lie side by side, and y is all that is asked for."""
-        plain = not self.return_indices and not self.ceil_mode and not any(self._padding())
-        return plain and self._stride() == self._kernel() and set(each(self.dilation, self.axes)) == {1}
+        kernel, stride, padding, dilation, ceil = self._how
+        return not (self.return_indices or ceil or any(padding)) and stride == kernel and max(dilation) == 1
 
 
 @frozen
@@ -158,15 +162,14 @@ class _AvgPool(_PaddedPool):
     divisor_override: int | None = field(default=None, validator=sizes(1, optional=True))
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Mean]:
-        return _averaged(self, params, x, self._how())
+        return _averaged(self, params, x, self._how)
 
     def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
         of, shape = cache
-        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how())
+        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how)
 
-    def _how(self) -> tuple[Any, ...]:
-        more = (self.ceil_mode, self.count_include_pad, self.divisor_override)
-        return self._kernel(), self._stride(), self._padding(), *more
+    def _more(self) -> tuple[bool, bool, int | None]:
+        return self.ceil_mode, self.count_include_pad, self.divisor_override
 
 
 def _averaged(layer: Windowed, params: Params, x: Tensor, how: tuple[Any, ...]) -> tuple[Tensor, Mean]:
@@ -229,14 +232,14 @@ class _SumPool(_PaddedPool):
     ceil_mode: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Mean]:
-        return _averaged(self, params, x, self._how())
+        return _averaged(self, params, x, self._how)
 
     def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
         of, shape = cache
-        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how())
+        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how)
 
-    def _how(self) -> tuple[Any, ...]:
-        return self._kernel(), self._stride(), self._padding(), self.ceil_mode, True, 1
+    def _more(self) -> tuple[bool, bool, int]:
+        return self.ceil_mode, True, 1
 
 
 @frozen
@@ -290,7 +293,7 @@ class _LPPool(Windowed):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         of_axes(self, params, x)
-        mean, _ = _averaged(self, params, x**self.norm_type, self._mean._how())
+        mean, _ = _averaged(self, params, x**self.norm_type, self._mean._how)
         y = (mean * math.prod(self._mean._kernel())) ** (1 / self.norm_type)
         return y, (x, y)
 
@@ -298,7 +301,7 @@ class _LPPool(Windowed):
         x, y = cache
         of, p = kernels.origin(x, self.axes), self.norm_type
         g = torch.where(y == 0, 0, fitting(self, gy, y) * y ** (1 - p)) * math.prod(self._mean._kernel())
-        return params, kernels.avg_pool_backward(g, of, *self._mean._how()) * x ** (p - 1)
+        return params, kernels.avg_pool_backward(g, of, *self._mean._how) * x ** (p - 1)
 
     def _fault(self, x: Tensor) -> str | None:
         return self._mean._fault(x)
