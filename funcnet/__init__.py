@@ -258,5 +258,6 @@ from funcnet.random import fold_in as fold_in
 from funcnet.random import key as key
 from funcnet.random import split as split
 from funcnet.train import compile as compile
+from funcnet.train import scan_steps as scan_steps
 from funcnet.train import train_step as train_step
 from funcnet.train import value_and_grads as value_and_grads
