@@ -5,6 +5,7 @@ from funcnet import kernels as kernels
 from funcnet import random as random
 from funcnet import testing as testing
 from funcnet import tree as tree
+from funcnet.combinators.adaptation import lora as lora
 from funcnet.combinators.branching import branch as branch
 from funcnet.combinators.branching import parallel as parallel
 from funcnet.combinators.branching import residual as residual

@@ -8,6 +8,7 @@ factor or term; running variances stay positive by it.
 
 from cases import (
     activation,
+    adaptation,
     arithmetic,
     attention,
     combinators,
@@ -30,6 +31,7 @@ from cases.making import Case as Case
 
 FAMILIES = (
     activation,
+    adaptation,
     arithmetic,
     attention,
     combinators,
