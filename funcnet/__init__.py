@@ -38,7 +38,6 @@ from funcnet.layers.arithmetic import Add as Add
 from funcnet.layers.arithmetic import Concat as Concat
 from funcnet.layers.arithmetic import Div as Div
 from funcnet.layers.arithmetic import MatMul as MatMul
-from funcnet.layers.arithmetic import Mean as Mean
 from funcnet.layers.arithmetic import Mul as Mul
 from funcnet.layers.arithmetic import Pow as Pow
 from funcnet.layers.arithmetic import Sub as Sub
@@ -100,6 +99,7 @@ from funcnet.layers.rectifiers import ReLU6 as ReLU6
 from funcnet.layers.rectifiers import ReLUK as ReLUK
 from funcnet.layers.rectifiers import Threshold as Threshold
 from funcnet.layers.reductions import Max as Max
+from funcnet.layers.reductions import Mean as Mean
 from funcnet.layers.reductions import Min as Min
 from funcnet.layers.reductions import Std as Std
 from funcnet.layers.reductions import Sum as Sum
