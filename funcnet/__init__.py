@@ -110,6 +110,8 @@ from funcnet.layers.resizing import PixelUnshuffle as PixelUnshuffle
 from funcnet.layers.resizing import Upsample as Upsample
 from funcnet.layers.resizing import UpsamplingBilinear2d as UpsamplingBilinear2d
 from funcnet.layers.resizing import UpsamplingNearest2d as UpsamplingNearest2d
+from funcnet.layers.sampling import AffineGrid as AffineGrid
+from funcnet.layers.sampling import GridSample as GridSample
 from funcnet.layers.scaling import Normalize as Normalize
 from funcnet.layers.scaling import Standardize as Standardize
 from funcnet.layers.shape import Flatten as Flatten

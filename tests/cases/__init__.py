@@ -18,10 +18,25 @@ from cases import (
     normalization,
     padding,
     resizing,
+    sampling,
     shape,
 )
 from cases.making import Case as Case
 
-FAMILIES = (activation, arithmetic, combinators, conv, distances, linear, losses, noise, normalization, padding, resizing, shape)
+FAMILIES = (
+    activation,
+    arithmetic,
+    combinators,
+    conv,
+    distances,
+    linear,
+    losses,
+    noise,
+    normalization,
+    padding,
+    resizing,
+    sampling,
+    shape,
+)
 
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
