@@ -58,7 +58,6 @@ from funcnet.layers.arithmetic import Add as Add
 from funcnet.layers.arithmetic import Concat as Concat
 from funcnet.layers.arithmetic import Div as Div
 from funcnet.layers.arithmetic import MatMul as MatMul
-from funcnet.layers.arithmetic import Mean as Mean
 from funcnet.layers.arithmetic import Mul as Mul
 from funcnet.layers.arithmetic import Pow as Pow
 from funcnet.layers.arithmetic import Sub as Sub
@@ -183,6 +182,7 @@ from funcnet.layers.recurrent import GRUCell as GRUCell
 from funcnet.layers.recurrent import LSTMCell as LSTMCell
 from funcnet.layers.recurrent import RNNCell as RNNCell
 from funcnet.layers.reductions import Max as Max
+from funcnet.layers.reductions import Mean as Mean
 from funcnet.layers.reductions import Min as Min
 from funcnet.layers.reductions import Std as Std
 from funcnet.layers.reductions import Sum as Sum
@@ -193,6 +193,8 @@ from funcnet.layers.resizing import PixelUnshuffle as PixelUnshuffle
 from funcnet.layers.resizing import Upsample as Upsample
 from funcnet.layers.resizing import UpsamplingBilinear2d as UpsamplingBilinear2d
 from funcnet.layers.resizing import UpsamplingNearest2d as UpsamplingNearest2d
+from funcnet.layers.sampling import AffineGrid as AffineGrid
+from funcnet.layers.sampling import GridSample as GridSample
 from funcnet.layers.scaling import Normalize as Normalize
 from funcnet.layers.scaling import Standardize as Standardize
 from funcnet.layers.separable import depthwise_conv1d as depthwise_conv1d

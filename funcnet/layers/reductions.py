@@ -1,12 +1,11 @@
 """Reductions: one number of all elements along some axes, the others staying. n is how many there are.
 
-    Sum   y = Σ x                          gx = gy, repeated along the axes summed over
-    Max   y = the largest x                gx = gy / k where x = y, else 0      k = how many are equal to y
-    Min   y = the smallest x               gx: the same
-    Var   y = Σ (x - μ)² / (n - c)         gx = 2 gy (x - μ) / (n - c)          μ = Σ x / n,  c = correction
-    Std   y = √Var                         gx = gy (x - μ) / (n - c) / y, and 0 where y = 0
-
-Their mean is ``Mean``, in ``arithmetic``.
+Sum   y = Σ x                          gx = gy, repeated along the axes summed over
+Mean  y = Σ x / n                      gx = gy / n, repeated along the axes summed over
+Max   y = the largest x                gx = gy / k where x = y, else 0      k = how many are equal to y
+Min   y = the smallest x               gx: the same
+Var   y = Σ (x - μ)² / (n - c)         gx = 2 gy (x - μ) / (n - c)          μ = Σ x / n,  c = correction
+Std   y = √Var                         gx = gy (x - μ) / (n - c) / y, and 0 where y = 0
 """
 
 import math
@@ -64,10 +63,33 @@ class Sum(Reduction):
         return torch.sum(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims))
 
     def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
-        shape, dims = cache
-        kept = tuple([1 if i in dims else n for i, n in enumerate(shape)])
-        shaped(self, gy, kept if self.keepdim else tuple([n for i, n in enumerate(shape) if i not in dims]))
-        return params, gy.reshape(kept).expand(shape)
+        return params, _repeated(self, cache, gy)
+
+
+@frozen
+class Mean(Reduction):
+    """Mean over the axes ``dim``, over all of them without it.
+
+    Params   none.
+    Cache    the shape of ``x``, and the axes.
+    Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
+        dims = self.dims(params, x)
+        return torch.mean(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims))
+
+    def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        count = math.prod([cache[0][d] for d in cache[1] if cache[0]])
+        return params, _repeated(self, cache, gy / max(count, 1))
+
+
+def _repeated(layer: Reduction, cache: tuple[Shape, Shape], gy: Tensor) -> Tensor:
+    """Repeat gy along the axes of x that were gone along."""
+    shape, dims = cache
+    kept = tuple([1 if i in dims else n for i, n in enumerate(shape)])
+    shaped(layer, gy, kept if layer.keepdim else tuple([n for i, n in enumerate(shape) if i not in dims]))
+    return gy.reshape(kept).expand(shape)
 
 
 @frozen
