@@ -5,6 +5,11 @@ from funcnet import kernels as kernels
 from funcnet import random as random
 from funcnet import testing as testing
 from funcnet import tree as tree
+from funcnet.blocks import mlp as mlp
+from funcnet.blocks import resnet_block as resnet_block
+from funcnet.blocks import resnet_bottleneck as resnet_bottleneck
+from funcnet.blocks import transformer_decoder_block as transformer_decoder_block
+from funcnet.blocks import transformer_encoder_block as transformer_encoder_block
 from funcnet.combinators.adaptation import lora as lora
 from funcnet.combinators.branching import branch as branch
 from funcnet.combinators.branching import parallel as parallel
