@@ -89,6 +89,10 @@ from funcnet.layers.borders import ReplicationPad3d as ReplicationPad3d
 from funcnet.layers.conv import Conv1d as Conv1d
 from funcnet.layers.conv import Conv2d as Conv2d
 from funcnet.layers.conv import Conv3d as Conv3d
+from funcnet.layers.conv_local import ConvLocal1d as ConvLocal1d
+from funcnet.layers.conv_local import ConvLocal2d as ConvLocal2d
+from funcnet.layers.conv_local import ConvLocal3d as ConvLocal3d
+from funcnet.layers.conv_local import MaskedConv as MaskedConv
 from funcnet.layers.conv_transpose import ConvTranspose1d as ConvTranspose1d
 from funcnet.layers.conv_transpose import ConvTranspose2d as ConvTranspose2d
 from funcnet.layers.conv_transpose import ConvTranspose3d as ConvTranspose3d
