@@ -135,6 +135,17 @@ def test_what_eager_code_kept_serves_within_vmap_and_the_reverse():
         assert torch.equal(gx, layer.vjp({}, cache, gy)[1])
 
 
+@pytest.mark.parametrize(("kernel", "shape"), [*TILES, ((3, 3), (16, 16, 10, 9))], ids=str)
+@pytest.mark.parametrize("divisor", [None, 5])
+def test_means_of_windows_side_by_side_on_a_large_input_are_torch_s(kernel, shape, divisor):
+    """By other kernels than on a small one; without a batch too."""
+    layer, module = AVG[len(kernel)]
+    more = {"divisor_override": divisor} if len(kernel) > 1 else {}
+    assert kernels.tiles_pay(draw(shape), kernel, 9)
+    assert_twins(layer(kernel, **more), module(kernel, **more), draw(shape))
+    assert_twins(layer(kernel, **more), module(kernel, **more), draw((4096, *shape[-len(kernel) :])))
+
+
 LAYERS = [fn.MaxPool2d(2), fn.MaxPool2d(3, 2, 1), fn.AvgPool2d(2), fn.AvgPool2d(3, 1, 1), fn.SumPool2d(2), fn.LPPool2d(2, 2)]
 
 

@@ -34,6 +34,7 @@ AVERAGE = {
     "AvgPool2d": case(fn.AvgPool2d(2), normal(2, 2, 5, 4)),
     "AvgPool2d all options": case(fn.AvgPool2d((3, 2), (2, 1), (1, 0), ceil_mode=True), normal(2, 2, 4, 6)),
     "AvgPool2d without the padding": case(fn.AvgPool2d(3, 2, 1, count_include_pad=False), normal(2, 2, 5, 4).to(**LAST)),
+    "AvgPool2d tiles": case(fn.AvgPool2d((2, 3)), LARGE),
     "AvgPool3d": case(fn.AvgPool3d((2, 1, 3), 1, (1, 0, 1), count_include_pad=False), normal(2, 2, 2, 3, 3)),
     "AvgPool3d over 5": loose(fn.AvgPool3d(2, (1, 2, 2), divisor_override=5), normal(2, 2, 3, 2)),
     "SumPool1d": case(fn.SumPool1d(3, 1, 1), normal(2, 2, 5)),
