@@ -107,8 +107,8 @@ from funcnet.layers.dropout import Dropout2d as Dropout2d
 from funcnet.layers.dropout import Dropout3d as Dropout3d
 from funcnet.layers.dropout import DropPath as DropPath
 from funcnet.layers.embedding import Embedding as Embedding
-from funcnet.layers.embedding import EmbeddingBag as EmbeddingBag
 from funcnet.layers.embedding import HashEmbed as HashEmbed
+from funcnet.layers.embedding_bag import EmbeddingBag as EmbeddingBag
 from funcnet.layers.folding import Fold as Fold
 from funcnet.layers.folding import Unfold as Unfold
 from funcnet.layers.functions import Abs as Abs

@@ -55,6 +55,24 @@ def test_a_weighted_embedding_bag_is_torchs(shape, padding, seed):
     )
 
 
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    PADDINGS,
+    st.sampled_from(["sum", "mean", "max", "weighted"]),
+    st.sampled_from([torch.int32, torch.int64]),
+    st.integers(0, 99),
+)
+@settings(max_examples=80)
+def test_an_embedding_bag_by_offsets_is_torchs(sizes, padding, mode, dtype, seed):
+    """Value and gradients, bags of different sizes and empty ones included."""
+    options = {"mode": "sum" if mode == "weighted" else mode, "padding_idx": padding}
+    offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(dtype)
+    ids = integers(4, (sum(sizes),), seed).to(dtype)
+    x = (ids, offsets, draw(ids.shape, seed)) if mode == "weighted" else (ids, offsets)
+    layer, module = fn.EmbeddingBag(4, 3, **options), nn.EmbeddingBag(4, 3, **options)
+    assert_twins(layer, module, x, call=lambda module, x: module(*x))
+
+
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_a_bag_of_nothing_gives_zeros(mode):
     """Where it has no integers at all, and no gradient comes of it."""
@@ -128,8 +146,12 @@ MESSAGES = {
     "Embedding(num_embeddings=4, embedding_dim=3): params must be a dict of weight (4, 3), got weight (5, 3)": lambda: E(fn.Embedding(5, 3).init(0), IDS),
     "gy must have the shape of y, (2, 2, 3), got gy of shape (2, 3)": lambda: E.vjp(P, IDS, torch.zeros(2, 3)),
     "HashEmbed(num_embeddings=4, embedding_dim=3): x must be an int32 or int64 tensor, got x of shape (2, 2)": lambda: H(P, IDS.float()),
-    "x must be integers with two axes, (bags, integers of a bag), or a pair of them and weights, got a tensor of shape (2,)": lambda: B(P, IDS[0]),
+    "x must be integers with two axes, (bags, integers of a bag), or with one and offsets, weights may come last, got a tensor of shape (2,)": lambda: B(P, IDS[0]),
     'weights must have the shape of the integers, (2, 2), and mode="sum", got a tensor of shape (2, 2)': lambda: B(P, (IDS, IDS.float())),
+    "weights may come last, got a tuple of 3": lambda: B(P, (IDS, IDS, IDS)),
+    "the offsets must be from 0, the first, to 2, and rise, got a tensor of shape (1,)": lambda: B(P, (IDS[0], torch.tensor([1]))),
+    "the offsets must be from 0, the first, to 2, and rise, got a tensor of shape (2,)": lambda: B(P, (IDS[0], torch.tensor([0, 3]))),
+    "EmbeddingBag(num_embeddings=4, embedding_dim=3): the offsets must be integers with one axis, got a tensor of shape (2,) and dtype torch.float32": lambda: B(P, (IDS[0], torch.zeros(2))),
 }  # fmt: skip
 
 

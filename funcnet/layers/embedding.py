@@ -1,11 +1,9 @@
 """Embedding: integers name rows of a table; what comes out are the rows.
 
     Embedding      y = w[x]                     gw[i] = Σ gy where x = i
-    EmbeddingBag   y = Σ s w[x]                 gw[i] = Σ s gy where x = i       gs = w[x] · gy          over the bag
-                   y = max w[x], by element     gw[i] = Σ gy where the largest is that of x = i
     HashEmbed      y = Σ w[h(x)]                gw[i] = Σ gy where h(x) = i      over the hash functions h
 
-An integer has no gradient: gx is ``None``. s is a weight that comes with x, or 1, or for a mean 1 over the size of the bag.
+An integer has no gradient: gx is ``None``.
 """
 
 from functools import reduce
@@ -16,7 +14,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.errors import one_of, size, whole_number, wrong
+from funcnet.errors import size, whole_number, wrong
 from funcnet.initializers import Initializer, Normal, Uniform
 from funcnet.kernels import embedding as kernels
 from funcnet.layer import Layer, Params, explained, frozen, wrong_params
@@ -25,14 +23,15 @@ from funcnet.random import Key
 _INTEGERS = (torch.int32, torch.int64)
 
 
-def _fitting(layer: Layer, gy: Tensor, shape: tuple[int, ...]) -> Tensor:
+def of_shape(layer: Layer, gy: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return gy, which must have this shape, as it is."""
     if gy.shape != shape:
         raise wrong(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
     return gy
 
 
 @frozen
-class _Table(Layer):
+class Table(Layer):
     """A table with a row for each integer, of which one, ``padding_idx``, may stand for none."""
 
     num_embeddings: int = field(validator=size)
@@ -70,13 +69,14 @@ class _Table(Layer):
         return None
 
 
-def _padding_index(layer: Any, attribute: Any, got: Any) -> None:
+def padding_index(layer: Any, attribute: Any, got: Any) -> None:
+    """Validate the number of a row, or None."""
     if got is not None:
         whole_number(layer, attribute, got)
 
 
 @frozen
-class Embedding(_Table):
+class Embedding(Table):
     """A row of ``embedding_dim`` numbers for each integer from 0 to ``num_embeddings`` - 1; x has any shape.
 
     The row ``padding_idx`` is zeros at first and, as in torch.nn, has the gradient 0 where x names it: it is held, whatever the
@@ -90,7 +90,7 @@ class Embedding(_Table):
     Source   the names are ``torch.nn.Embedding``'s.
     """
 
-    padding_idx: int | None = field(default=None, validator=_padding_index)
+    padding_idx: int | None = field(default=None, validator=padding_index)
     initializer: str | Initializer = field(default=Normal(), validator=initializers.known)
 
     def __attrs_post_init__(self) -> None:
@@ -106,7 +106,7 @@ class Embedding(_Table):
             raise explained(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
-        gy = _fitting(self, gy, (*cache.shape, self.embedding_dim))
+        gy = of_shape(self, gy, (*cache.shape, self.embedding_dim))
         gw = kernels.embedding_backward(gy, cache, self.num_embeddings, self._padding(self.padding_idx))
         return {"weight": gw}, None
 
@@ -115,7 +115,7 @@ class Embedding(_Table):
 
 
 @frozen
-class HashEmbed(_Table):
+class HashEmbed(Table):
     """A sum of ``num_hashes`` rows, which a hash of the integer names: any integers, far more than rows, have vectors apart.
 
     The hash is SplitMix64's, of the key ``fold_in(key(seed), number of the hash)``: the same on every device.
@@ -145,7 +145,7 @@ class HashEmbed(_Table):
             raise explained(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
-        gy = _fitting(self, gy, (*cache.shape[:-1], self.embedding_dim)).unsqueeze(-2).expand(*cache.shape, -1)
+        gy = of_shape(self, gy, (*cache.shape[:-1], self.embedding_dim)).unsqueeze(-2).expand(*cache.shape, -1)
         return {"weight": kernels.embedding_backward(gy, cache, self.num_embeddings, -1)}, None
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> None:
@@ -153,85 +153,3 @@ class HashEmbed(_Table):
 
     def _fault(self, x: Tensor) -> str | None:
         return None if isinstance(x, Tensor) and x.dtype in _INTEGERS else "x must be an int32 or int64 tensor"
-
-
-@frozen
-class EmbeddingBag(_Table):
-    """The sum, mean or maximum of the rows that a bag of integers names: x (bags, integers of a bag) gives y (bags, dim).
-
-    For ``mode="sum"`` x may be a pair of the integers and their weights, which have a gradient. The integer ``padding_idx``
-    counts for nothing, so that bags may have different sizes; a bag of none gives zeros.
-
-    Params   ``weight`` (num_embeddings, embedding_dim), normal with variance 1 unless ``initializer`` names another.
-    Cache    the integers, and their weights or the places of the largest.
-    Raises   ``ValueError`` for sizes below 1, an unknown ``mode``, a ``padding_idx`` that is no row, params that are not this
-             layer's, and an ``x`` that is not of integers in two axes or names a row that there is not, or weights of another
-             shape or with another mode.
-    Source   the names are ``torch.nn.EmbeddingBag``'s.
-    """
-
-    mode: str = field(default="mean", validator=one_of("sum", "mean", "max"))
-    padding_idx: int | None = field(default=None, validator=_padding_index)
-    initializer: str | Initializer = field(default=Normal(), validator=initializers.known)
-
-    def __attrs_post_init__(self) -> None:
-        self._check_padding(self.padding_idx)
-
-    def init(self, rng: Key | int) -> Params:
-        return self._first(rng, self.initializer, self.padding_idx)
-
-    def apply(self, params: Params, x: Any) -> tuple[Tensor, Any]:
-        ids, s = self._parts(x)
-        try:
-            rows = kernels.embedding(self._table(params), ids)
-        except Exception as error:
-            raise explained(self, params, ids, error) from None
-        if self.mode == "max":
-            return self._largest(ids, rows)
-        share = self._shares(ids, s, rows.dtype)
-        return torch.einsum("bi,bid->bd", share, rows), (ids, share, s is not None)
-
-    def _parts(self, x: Any) -> tuple[Tensor, Tensor | None]:
-        ids, s = x if isinstance(x, tuple) and len(x) == 2 else (x, None)
-        if not isinstance(ids, Tensor) or ids.dim() != 2:
-            raise wrong(self, "x must be integers with two axes, (bags, integers of a bag), or a pair of them and weights", x)
-        if s is not None and (self.mode != "sum" or s.shape != ids.shape):
-            raise wrong(self, f'weights must have the shape of the integers, {tuple(ids.shape)}, and mode="sum"', s)
-        return ids, s
-
-    def _shares(self, ids: Tensor, s: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Return by how much each integer's row counts."""
-        kept = self._kept(ids).to(dtype)
-        if self.mode == "mean":
-            return kept / kept.sum(1, keepdim=True).clamp_min(1)
-        return kept if s is None else kept * s
-
-    def _kept(self, ids: Tensor) -> Tensor:
-        return ids != self._padding(self.padding_idx)
-
-    def _largest(self, ids: Tensor, rows: Tensor) -> tuple[Tensor, Any]:
-        """Return the largest of each bag, by element, and which row each is of; -1 for that of an empty bag."""
-        if ids.shape[1] == 0:
-            return rows.sum(1), (ids, ids.new_full((len(ids), self.embedding_dim), -1), False)
-        y, places = rows.masked_fill(~self._kept(ids).unsqueeze(2), -torch.inf).max(1)
-        some = self._kept(ids).any(1, keepdim=True)
-        return torch.where(some, y, 0.0), (ids, torch.where(some, ids.gather(1, places), -1), False)
-
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
-        return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
-
-    def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
-        ids, share, _ = cache
-        gy = _fitting(self, gy, (len(ids), self.embedding_dim))
-        if self.mode == "max":
-            gw = torch.zeros_like(params["weight"]).scatter_add(0, share.clamp_min(0).long(), gy * (share >= 0))
-            return {"weight": gw}
-        padding = self._padding(self.padding_idx)
-        return {"weight": kernels.embedding_backward(share.unsqueeze(2) * gy.unsqueeze(1), ids, self.num_embeddings, padding)}
-
-    def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Any:
-        ids, _, weighted = cache
-        if not weighted:
-            return None
-        gs = torch.einsum("bid,bd->bi", kernels.embedding(params["weight"], ids), gy)
-        return None, gs * self._kept(ids)

@@ -6,6 +6,7 @@ import funcnet as fn
 from cases.making import case, loose, normal
 
 IDS, BAGS = torch.tensor([[0, 3, 3], [1, 0, 2]]), torch.tensor([[0, 3, 3, 1], [1, 1, 1, 1], [2, 1, 0, 1]])
+OFFSETS = torch.tensor([0, 1, 1])
 
 CASES = {
     "Embedding": case(fn.Embedding(5, 3), torch.tensor([4, 0, 4, 2])),
@@ -18,6 +19,9 @@ CASES = {
     "EmbeddingBag mean with padding": case(fn.EmbeddingBag(4, 3, padding_idx=1), BAGS),
     "EmbeddingBag sum": case(fn.EmbeddingBag(4, 3, mode="sum", padding_idx=-1), BAGS),
     "EmbeddingBag weighted": case(fn.EmbeddingBag(4, 3, mode="sum", padding_idx=1), (BAGS, normal(3, 4))),
+    "EmbeddingBag by offsets": loose(fn.EmbeddingBag(4, 3, padding_idx=1), (BAGS[0], OFFSETS)),
+    "EmbeddingBag weighted, by offsets": loose(fn.EmbeddingBag(4, 3, mode="sum"), (BAGS[0], OFFSETS, normal(4))),
+    "EmbeddingBag max, by offsets": loose(fn.EmbeddingBag(4, 3, mode="max"), (BAGS[0], OFFSETS)),
     "EmbeddingBag max": case(fn.EmbeddingBag(4, 3, mode="max"), BAGS),
     "EmbeddingBag max with padding": case(fn.EmbeddingBag(4, 3, mode="max", padding_idx=1), BAGS),
 }
