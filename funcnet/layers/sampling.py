@@ -1,8 +1,12 @@
 """Sampling: images read at places that are computed, as in a spatial transformer. Places are from -1 to 1 along each axis.
 
-AffineGrid   y[n, h, w] = θ[n] (x_w, y_h, 1), with x_w, y_h spread over [-1, 1]    gθ = Σ gy (x_w, y_h, 1)ᵀ, over h and w
-GridSample   y[n, c, h, w] = Σ a x[n, c, i, j] over the neighbours (i, j) of grid[n, h, w], which give the weights a
-gx = Σ a gy, over all places that have the neighbour      ggrid = Σ gy x ∂a/∂grid, over channels and neighbours
+    AffineGrid   y[n, h, w] = θ[n] (x_w, y_h, 1), with x_w, y_h spread over [-1, 1]
+                 gθ[n] = Σ gy[n, h, w] (x_w, y_h, 1)ᵀ, over h and w
+    GridSample   y[n, c, h, w] = Σ a x[n, c, i, j], over the neighbours (i, j) of grid[n, h, w]
+                 gx[n, c, i, j] = Σ a gy[n, c, h, w], over all places that have the neighbour (i, j)
+                 ggrid[n, h, w] = Σ gy[n, c, h, w] x[n, c, i, j] ∂a/∂grid[n, h, w], over channels and neighbours
+
+where a is the weight that a place gives to its neighbour.
 """
 
 from typing import Any
