@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.optimizers import eager
+from funcnet.kernels.mode import eager
 
 _aten = torch.ops.aten
 

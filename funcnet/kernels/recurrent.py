@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels.activation import sigmoid_backward, tanh_backward, threshold_backward
-from funcnet.kernels.optimizers import eager
+from funcnet.kernels.mode import eager
+from funcnet.kernels.products import linear as product
 
 _aten = torch.ops.aten
-_onednn: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
 _sigmoid_backward_into: Callable[..., Tensor] = _aten.sigmoid_backward.grad_input
 _tanh_backward_into: Callable[..., Tensor] = _aten.tanh_backward.grad_input
 
@@ -29,22 +29,6 @@ def plain(*tensors: Maybe) -> bool:
     """Tell whether tensors are just numbers in memory, so that a buffer may be written to that nobody else has seen."""
     given = [x for x in tensors if x is not None]
     return eager() and all([type(x) is Tensor and not x.requires_grad and x.numel() > 0 for x in given])  # noqa: C419
-
-
-def product(x: Tensor, w: Tensor, b: Maybe = None) -> Tensor:
-    """Return x wᵀ + b. For 32×128 by 512×128 35 µs by oneDNN, 48 by MKL, on an AMD EPYC; below a million MKL is faster."""
-    if x.dtype is torch.float32 and x.dim() == 2 and x.is_cpu and len(x) * w.numel() >= 1_000_000 and _onednn_serves(x, w):
-        return _onednn(x, w, b, "none", [], "")
-    return torch.mm(x, w.t()) if b is None else torch.addmm(b, x, w.t())
-
-
-def _onednn_serves(*tensors: Tensor) -> bool:
-    return plain(*tensors) and ONEDNN
-
-
-def cross(a: Tensor, b: Tensor) -> Tensor:
-    """Return aᵀ b, summed over all axes but the last: a weight's gradient over all steps at once."""
-    return product(a.reshape(-1, a.shape[-1]).t(), b.reshape(-1, b.shape[-1]).t())
 
 
 def _tanh_step(pre: Tensor, hid: Tensor, h: Tensor, c: Maybe) -> tuple[Tensor, Maybe, Kept]:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcnet.kernels.recurrent import KINDS, ONEDNN, Kind, Maybe, cross, plain, product
+from funcnet.kernels.products import cross
+from funcnet.kernels.products import linear as product
+from funcnet.kernels.recurrent import KINDS, ONEDNN, Kind, Maybe, plain
 
 _aten = torch.ops.aten
 _lstm: Callable[..., tuple[Tensor, ...]] = _aten.mkldnn_rnn_layer.default

@@ -35,28 +35,26 @@ def _output(layer: Windowed, attribute: Any, got: Any) -> None:
         raise wrong(type(layer).__name__, rule + more, repr(got)) from None
 
 
+def _sizes(layer: Any, x: Tensor) -> Numbers:
+    """Return the output sizes, with the lengths of x where they are ``None``."""
+    pairs = zip(each(layer.output_size, layer.axes), x.shape[-layer.axes :], strict=True)
+    return tuple([length if n is None else n for n, length in pairs])
+
+
+def _empty(x: Tensor, axes: int) -> str | None:
+    return "x must have no empty axis but the batch" if 0 in x.shape[-axes - 1 :] else None
+
+
 @frozen
-class _Adaptive(Windowed):
-    """Pooling to ``output_size``."""
+class _AdaptiveAvgPool(Windowed):
+    """Means of windows that cover x."""
 
     output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=_output)
-
-    def _sizes(self, x: Tensor) -> Numbers:
-        pairs = zip(each(self.output_size, self.axes), x.shape[-self.axes :], strict=True)
-        return tuple([length if n is None else n for n, length in pairs])
-
-    def _fault(self, x: Tensor) -> str | None:
-        return "x must have no empty axis but the batch" if 0 in x.shape[-self.axes - 1 :] else None
-
-
-@frozen
-class _AdaptiveAvgPool(_Adaptive):
-    """Means of windows that cover x."""
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[kernels.Origin, Numbers]]:
         of_axes(self, params, x)
         try:
-            y = kernels.adaptive_avg_pool(x, self._sizes(x))
+            y = kernels.adaptive_avg_pool(x, _sizes(self, x))
         except Exception as error:
             raise explained(self, params, x, error) from None
         return y, (kernels.origin(x, self.axes), tuple(y.shape))
@@ -64,6 +62,9 @@ class _AdaptiveAvgPool(_Adaptive):
     def vjp(self, params: Params, cache: tuple[kernels.Origin, Numbers], gy: Tensor) -> tuple[Params, Tensor]:
         of, shape = cache
         return params, kernels.adaptive_avg_pool_backward(of_shape(self, gy, shape), of, self.axes)
+
+    def _fault(self, x: Tensor) -> str | None:
+        return _empty(x, self.axes)
 
 
 @frozen
@@ -110,15 +111,16 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
 
 
 @frozen
-class _AdaptiveMaxPool(_Adaptive):
+class _AdaptiveMaxPool(Windowed):
     """Largest elements of windows that cover x."""
 
+    output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=_output)
     return_indices: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, kernels.Origin]]:
         of_axes(self, params, x)
         try:
-            y, indices = kernels.adaptive_max_pool(x, self._sizes(x))
+            y, indices = kernels.adaptive_max_pool(x, _sizes(self, x))
         except Exception as error:
             raise explained(self, params, x, error) from None
         return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
@@ -127,6 +129,9 @@ class _AdaptiveMaxPool(_Adaptive):
         indices, of = cache
         gy = fitting(self, gy[0] if self.return_indices else gy, indices)
         return params, kernels.adaptive_max_pool_backward(gy, indices, of, self.axes)
+
+    def _fault(self, x: Tensor) -> str | None:
+        return _empty(x, self.axes)
 
 
 @frozen

@@ -9,7 +9,6 @@ The sums are over the axes along which w and b are repeated.
 
 from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor
 
@@ -159,13 +158,13 @@ class Maxout(Layer):
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         g = self._spread(cache, gy)
-        return self._gparams(cache, g), torch.matmul(g, params["weight"])
+        return self._gparams(cache, g), kernels.linear_input_grad(g, params["weight"])
 
     def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
         return self._gparams(cache, self._spread(cache, gy))
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
-        return torch.matmul(self._spread(cache, gy), params["weight"])
+        return kernels.linear_input_grad(self._spread(cache, gy), params["weight"])
 
     def _spread(self, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
         """Give each output's gradient to its largest piece, and the others 0."""

@@ -148,7 +148,7 @@ class MultiHeadAttention(Layer):
         if gy.shape != (*a.shape[:-1], self.embed_dim):
             raise wrong(self, "gy must have the shape of y", f"gy of shape {tuple(gy.shape)}")
         others = {"out_proj": _weight_grads(a, gy, bias=self.bias)} if weights else {}
-        ga = torch.matmul(gy, params["out_proj"]["weight"])
+        ga = kernels.linear_input_grad(gy, params["out_proj"]["weight"])
         gq, gk, gv, *rest = self._attention.vjp({}, inner, self._split(ga))[1]
         (gq, one), (gk, other) = (self._turn_back(params, i, turned[i], g, weights) for i, g in enumerate((gq, gk)))
         gs = [g.transpose(1, 2).flatten(2) for g in (gq, gk, gv)]
@@ -165,10 +165,10 @@ class MultiHeadAttention(Layer):
     def _gx(self, params: Params, cache: Cache, gs: list[Tensor], gmask: Any) -> Any:
         x = cache[0]
         if len(gs) == 1:
-            gx = self._outward(torch.matmul(gs[0], params["in_proj_weight"]), x)
+            gx = self._outward(kernels.linear_input_grad(gs[0], params["in_proj_weight"]), x)
             return (gx, gmask) if isinstance(x, tuple) else gx
         pairs = zip(gs, self._weights(params), strict=True)
-        gxs = tuple([self._outward(torch.matmul(g, w), x) for g, w in pairs])
+        gxs = tuple([self._outward(kernels.linear_input_grad(g, w), x) for g, w in pairs])
         return gxs if len(x) == 3 else (*gxs, gmask)
 
     def init_carry(
@@ -332,7 +332,7 @@ class MultiHeadAttention(Layer):
 def _weight_grads(x: Tensor, gy: Tensor, *, bias: bool) -> Params:
     """Return the gradients of a linear map's weight and, where it has one, bias."""
     if not bias:
-        return {"weight": kernels.linear_weight_grad(x, gy)}
+        return {"weight": kernels.linear_weight_grad(gy, x)}
     gw, gb = kernels.linear_grads(x, gy)
     return {"weight": gw, "bias": gb}
 

@@ -16,7 +16,6 @@ import math
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor
 
@@ -91,10 +90,10 @@ class _Cell(Layer):
         return {"weight_ih": w, "weight_hh": u} | ({"bias_ih": b, "bias_hh": d} if self.bias else {})
 
     def _gx(self, params: Params, x: Any, g: Tensor, ghid: Tensor, direct: Tensor | None, gc: Tensor | None) -> Any:
-        gx = torch.matmul(g, params["weight_ih"])
+        gx = kernels.linear_input_grad(g, params["weight_ih"])
         if not isinstance(x, tuple):
             return gx
-        gh = torch.matmul(ghid, params["weight_hh"])
+        gh = kernels.linear_input_grad(ghid, params["weight_hh"])
         gh = gh if direct is None else gh + direct
         return gx, gh if gc is None else (gh, gc)
 

@@ -90,4 +90,14 @@ SEPARABLE = {
     "separable_conv1d": case(fn.separable_conv1d(2, 3, 3, padding="causal", multiplier=2), normal(2, 2, 4)),
 }
 
-CASES = {**CONV1D, **CONV2D, **CONV3D, **TRANSPOSED, **FOLDING, **SEPARABLE}
+LOCAL = {
+    "ConvLocal1d": case(fn.ConvLocal1d(2, 3, 3, 5), normal(2, 2, 5)),
+    "ConvLocal1d all options": case(fn.ConvLocal1d(2, 1, 2, 6, 2, ((3, 0),), 2, bias=False), normal(2, 2, 6)),
+    "ConvLocal2d": case(fn.ConvLocal2d(2, 3, (2, 1), (3, 2), padding=(1, 0)), normal(2, 2, 3, 2)),
+    "ConvLocal2d without batch": loose(fn.ConvLocal2d(1, 2, 2, 3, padding="same", initializer="torch"), normal(1, 3, 3)),
+    "ConvLocal3d": case(fn.ConvLocal3d(1, 2, (2, 1, 2), 2, padding=("causal", 0, 0)), normal(2, 1, 2, 2, 2)),
+    "MaskedConv A": case(fn.MaskedConv(fn.Conv2d(1, 2, 3, padding="same"), "A"), normal(2, 1, 3, 4)),
+    "MaskedConv B": case(fn.MaskedConv(fn.Conv1d(2, 2, 2, bias=False), "B"), normal(2, 2, 4)),
+}
+
+CASES = {**CONV1D, **CONV2D, **CONV3D, **TRANSPOSED, **FOLDING, **SEPARABLE, **LOCAL}
