@@ -135,6 +135,7 @@ def test_the_lstm_of_float32_is_that_of_float64(context):
         exact = everything(layer, fn.tree.cast(params, torch.float64), x.double())
     torch.testing.assert_close(found, fn.tree.cast(exact, torch.float32), rtol=1e-5, atol=1e-5)
     assert fn.tree.equal(found, again)
+    torch.testing.assert_close(layer(params, x), found[0], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", WAYS)

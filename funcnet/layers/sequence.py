@@ -55,6 +55,12 @@ class _Recurrent(Layer):
         return drawn(rng, self._shapes(), self.hidden_size)
 
     def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        return self._forward(params, x, rng, training=True)
+
+    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
+        return self._forward(params, x, rng, training=False)[0]
+
+    def _forward(self, params: Params, x: Any, rng: Key | int | None, *, training: bool) -> tuple[Any, Cache]:
         if self.stochastic and rng is None:
             raise wrong(self, "apply must be given a key, apply(params, x, rng); for evaluation use inference()", "no key")
         try:
@@ -65,7 +71,7 @@ class _Recurrent(Layer):
             for layer in range(self.num_layers):
                 keep = self._keep(y, layer, rng)
                 y = y if keep is None else masked_scale(y, keep, self._scale())
-                y, end, cache = self._run_layer(params, layer, y, states, mask)
+                y, end, cache = self._run_layer(self._ways(params, layer), y, states, mask, training=training)
                 caches.append(cache)
                 ends += end
                 keeps.append(keep)
@@ -73,11 +79,11 @@ class _Recurrent(Layer):
         except Exception as error:
             raise explained(self, params, x, error) from None
 
-    def _run_layer(self, params: Params, layer: int, x: Tensor, states: Any, mask: Tensor | None) -> tuple[Tensor, Any, Any]:
+    def _run_layer(self, ways: Any, x: Tensor, states: Any, mask: Tensor | None, *, training: bool) -> tuple[Tensor, Any, Any]:
         ys, ends, caches = [], [], []
-        for way, (at, w) in enumerate(self._ways(params, layer)):
+        for way, (at, w) in enumerate(ways):
             flipped = mask if mask is None or not way else mask.flip(0)
-            y, end, cache = run(self.kind, w, x.flip(0) if way else x, states[at], flipped)
+            y, end, cache = run(self.kind, w, x.flip(0) if way else x, states[at], flipped, training=training)
             ys.append(y.flip(0) if way else y)
             ends.append(end)
             caches.append(cache)
