@@ -67,6 +67,19 @@ def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch
     assert calls == []
 
 
+def test_a_large_tanh_is_the_same_by_both():
+    """To the rounding of float32, at both ends and of NaN; in float64, for someone's autograd and under vmap by torch's own."""
+    x = torch.cat((fn.random.normal(0, (20_000,)) * 3, torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, 1e-30, 89.0])))
+    layer = fn.Tanh()
+    with fn.kernels.prefer("onednn"):
+        torch.testing.assert_close(layer({}, x), torch.tanh(x), rtol=3e-7, atol=0, equal_nan=True)
+        torch.testing.assert_close(layer({}, x[:-6].view(100, 200).t()), torch.tanh(x[:-6].view(100, 200).t()), rtol=3e-7, atol=0)
+        assert torch.equal(layer({}, x[:-6].double()), torch.tanh(x[:-6].double()))
+        assert layer({}, x.clone().requires_grad_()).requires_grad
+        rows = x[:-6].view(2, -1)
+        assert torch.equal(torch.func.vmap(lambda row: layer({}, row))(rows), torch.tanh(rows))
+
+
 def test_the_preference_ends_with_its_block():
     """And holds from the call on without one."""
     before = products._least[0]

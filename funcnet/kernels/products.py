@@ -83,6 +83,11 @@ class prefer:  # noqa: N801 (called as a function, or as a context by ``with``)
 _least = [_threshold("auto")]
 
 
+def by_onednn() -> bool:
+    """Tell whether oneDNN is preferred for what is large, on this processor or by ``prefer``."""
+    return _least[0] < _NEVER
+
+
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """Return x wᵀ + b, over the last axis of x."""
     if x.numel() * len(w) < _least[0] or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:
