@@ -60,9 +60,9 @@ def fit(
     """
     rows = _check(data, epochs, batch_size, epochs_done)
     first, order, noise = random.split(key, 3)
-    step = train_step(net, loss, opt)
-    params = net.init(first) if params is None else params
-    state = opt.init(params) if state is None else state
+    step = train_step(net, loss, opt.donate())  # of what is copied here, and nobody else has
+    params = net.init(first) if params is None else tree.map(torch.clone, params)
+    state = opt.init(params) if state is None else tree.map(torch.clone, state)
     history: History = {}
     for epoch in _shown(range(epochs_done, epochs_done + epochs), history, progress):
         batches = torch.split(random.permutation(random.fold_in(order, epoch), rows), batch_size)

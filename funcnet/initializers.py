@@ -262,6 +262,11 @@ def known(value: Any, attribute: Any, got: Any) -> None:
         raise wrong(type(value).__name__, f"{attribute.name} must be an initializer or one of {', '.join(NAMES)}", repr(got))
 
 
+def drawn(rng: Key | int, shape: Shape, initializer: str | Initializer) -> Tensor:
+    """Draw a tensor by an initializer or the name of one."""
+    return (NAMES[initializer] if isinstance(initializer, str) else initializer)(rng, shape)
+
+
 def weight_and_bias(rng: Key | int, shapes: dict[str, Shape], initializer: str | Initializer) -> dict[str, Tensor]:
     """Draw a weight, and a bias where ``shapes`` has one: zeros, or with ``"torch"`` uniform in ±1/√fan_in as in ``torch.nn``."""
     rng = random.as_key(rng)

@@ -205,6 +205,13 @@ def floating(layer: Layer, params: Params, x: Tensor) -> Tensor:
     return x
 
 
+def keyed(layer: Layer, rng: Key | int | None) -> Key | int:
+    """Return the key as it is; without one a stochastic layer refuses to run."""
+    if rng is None:
+        raise wrong(layer, "apply must be given a key, apply(params, x, rng); for evaluation use inference()", "no key")
+    return rng
+
+
 def axis(layer: Layer, x: Tensor, dim: int) -> int:
     """Return ``dim``, which must be an axis of x; of a 0-d x, as in torch, 0 and -1 are."""
     if not -max(x.dim(), 1) <= dim < max(x.dim(), 1):

@@ -15,11 +15,12 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import wrong
+from funcnet import tree
+from funcnet.errors import size, wrong
 from funcnet.layer import Cache, Layer, Params, Value, frozen
 from funcnet.losses.loss import Loss
 from funcnet.optim.optimizer import Optimizer
-from funcnet.random import Key
+from funcnet.random import Key, fold_in
 from funcnet.tree import Tree
 
 
@@ -89,13 +90,53 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer) -> TrainStep:
     return TrainStep(net, loss, opt)
 
 
+@frozen
+class ScanSteps(Value):
+    """So many steps of training in a row, as one pure function; what ``scan_steps`` compiles."""
+
+    step: Callable[..., tuple[Params, Tree, Tensor]]
+    k: int = field(validator=size)
+
+    def __call__(
+        self, params: Params, state: Tree, xs: Any, targets: Any, rng: Key | int | None = None
+    ) -> tuple[Params, Tree, Tensor]:
+        values = []
+        for i, (x, target) in enumerate(zip(_unbound(self, xs, "xs"), _unbound(self, targets, "targets"), strict=True)):
+            key = () if rng is None else (fold_in(rng, i),)
+            params, state, value = self.step(params, state, x, target, *key)
+            values.append(value)
+        return params, state, torch.stack(values)
+
+
+def _unbound(scan: ScanSteps, batches: Tree, name: str) -> list[Tree]:
+    """Return the k entries along the first axis of a tree."""
+    lengths = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves(batches)}
+    if lengths != {scan.k}:
+        raise wrong(scan, f"the first axis of {name} must be k={scan.k}", f"lengths {', '.join(map(str, sorted(lengths)))}")
+    return [tree.map(lambda leaf, i=i: leaf[i], batches) for i in range(scan.k)]
+
+
+def scan_steps(step: Callable[..., Any], k: int) -> Callable[..., Any]:
+    """Make the function ``(params, state, xs, targets, rng=None) -> (params, state, values)`` of k steps in one compiled call.
+
+    ``xs`` and ``targets`` hold the k batches along their first axis, and ``values`` the k losses; step number i takes the key
+    ``fold_in(rng, i)``. The call from Python is paid once for k steps, and what one step leaves for the next stays where it is:
+    of the 2-25-25-25-2 net in batches of 100 a step takes 50 µs in tens, 101 compiled by itself and 125 in eager mode. The steps
+    are written out one after the other, so the time to compile grows with k; ten of this net take 15 seconds.
+
+    Raises   ``ValueError`` for a k below 1, and when the first axis of a batch is not k.
+    """
+    return compile(ScanSteps(step, k))
+
+
 def compile(step: Callable[..., Any]) -> Callable[..., Any]:  # noqa: A001 (torch's word for it)
     """Compile a pure function of tensors, such as a train step, as one graph, with ``torch.compile(fullgraph=True)``.
 
     The compiled function differs from the eager one by rounding; it is compiled at its first call, and again for a batch of
-    another size. No gradient is recorded inside.
+    another size. No gradient is recorded inside. The code that calls the kernels is C++ too (Inductor's ``cpp_wrapper``), which
+    takes 101 µs for a step of the 2-25-25-25-2 net where Python takes 114; Inductor's own small products need constant weights.
     """
-    compiled = torch.compile(step, fullgraph=True, dynamic=False)
+    compiled = torch.compile(step, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
 
     def call(*arguments: Any) -> Any:
         with torch.no_grad():

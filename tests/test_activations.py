@@ -77,6 +77,35 @@ def test_a_gradient_of_another_shape_is_refused(layer):
         layer.vjp({}, cache, torch.ones(3))
 
 
+BOUNDED = ["Hardtanh", "Threshold", "Softshrink", "Hardshrink", "ReLU6", "Hardsigmoid", "Hardswish", "ELU", "LeakyReLU"]
+ARGUMENTS = {"Hardtanh": lambda v: (-v, v), "Threshold": lambda v: (v, v), "ReLU6": lambda v: (), "Hardsigmoid": lambda v: (), "Hardswish": lambda v: ()}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("bound", [0.1, 0.3, 0.7, 1.1, 2.3])
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_bound_that_the_dtype_rounds_still_bounds(name, bound, dtype):
+    """Where 0.7 becomes 0.6992 in y, the gradient beyond the bound is 0 all the same, as torch has it, and at the bound too."""
+    arguments = ARGUMENTS.get(name, lambda v: (v,))(bound)
+    x = torch.cat([torch.linspace(-7, 7, 141), torch.tensor([bound, -bound])]).to(dtype)
+    y, cache = getattr(fn, name)(*arguments).apply({}, x)
+    gx = getattr(fn, name)(*arguments).vjp({}, cache, torch.ones_like(y))[1]
+    x.requires_grad_()
+    want = getattr(nn, name)(*arguments)(x)
+    torch.testing.assert_close(y, want.detach(), rtol=0.0, atol=0.0)
+    torch.testing.assert_close(gx, torch.autograd.grad(want.sum(), x)[0], rtol=0.0, atol=0.01)
+
+
+def test_a_clipped_line_stays_clipped_in_half_precision():
+    """Beyond its bounds the gradient is 0, whatever these are rounded to."""
+    x = torch.linspace(-7, 7, 141)
+    for bound in (0.1, 0.3, 0.7, 1.1, 2.3):
+        for layer in (fn.ClippedLinear(max_val=bound, min_val=-bound), fn.ReLUK(bound)):
+            for dtype in (torch.bfloat16, torch.float16):
+                y, cache = layer.apply({}, x[x.abs() > bound * 1.01].to(dtype))
+                assert not layer.vjp({}, cache, torch.ones_like(y))[1].any()
+
+
 # What torch.nn has not, as torch and jax would compute it.
 FORMULAS = {
     fn.ClippedLinear(0.2, 0.5): lambda x: (0.2 * x + 0.5).clamp(0, 1),

@@ -136,6 +136,7 @@ def test_the_memory_of_long_attention_grows_with_the_length():
 DECODERS = {
     "plain": fn.MultiHeadAttention(8, 4, is_causal=True),
     "grouped and rotary": fn.MultiHeadAttention(8, 4, is_causal=True, num_kv_heads=2, rotary=fn.RotaryEmbedding(2)),
+    "normalized": fn.MultiHeadAttention(8, 2, is_causal=True, qk_norm=fn.RMSNorm(4), rotary=fn.RotaryEmbedding(4)),
     "window": fn.MultiHeadAttention(8, 2, is_causal=True, window=2, bias=False),
 }
 
@@ -220,12 +221,23 @@ def test_the_first_weights_of_multihead_attention_are_torch_s():
     assert not params["out_proj"]["bias"].any()
 
 
+def test_normalized_queries_and_keys_do_not_feel_their_scale():
+    """With RMSNorm of weight 1, a projection twice as large for queries and keys changes nothing."""
+    layer = fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(2, eps=1e-12))
+    params, x = fn.tree.cast(layer.init(0), torch.float64), draw((2, 3, 4))
+    scale = torch.tensor([2.0] * 8 + [1.0] * 4, dtype=torch.float64).unsqueeze(1)
+    larger = {**params, "in_proj_weight": params["in_proj_weight"] * scale}
+    torch.testing.assert_close(layer(params, x), layer(larger, x), rtol=1e-8, atol=1e-8)
+
+
 X, Q = torch.ones(2, 3, 4), torch.ones(2, 2, 3, 4)
 MHA = fn.MultiHeadAttention(4, 2)
 P = MHA.init(0)
 MESSAGES = {
     "MultiHeadAttention: num_heads must divide embed_dim, got embed_dim=4, num_heads=3": lambda: fn.MultiHeadAttention(4, 3),
     "MultiHeadAttention: num_kv_heads must divide num_heads, got num_kv_heads=3, num_heads=4": lambda: fn.MultiHeadAttention(4, 4, num_kv_heads=3),
+    "MultiHeadAttention: qk_norm must be a layer, such as RMSNorm, got 4": lambda: fn.MultiHeadAttention(4, 2, qk_norm=4),
+    "out_proj.bias (4,), q_norm.weight (2,), k_norm.weight (2,), got in_proj_weight (12, 4)": lambda: fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(2))(P, X),
     "MultiHeadAttention: rotary's dim must be that of a head, 2, got RotaryEmbedding(dim=4)": lambda: fn.MultiHeadAttention(4, 2, rotary=fn.RotaryEmbedding(4)),
     "the last axis of x must be 4, and all must have the same number of axes, got x of shape (2, 3, 5)": lambda: MHA(P, torch.ones(2, 3, 5)),
     "the last axis of key must be 4, and all must have the same number of axes, got a tuple of 3": lambda: MHA(P, (X, X[0], X)),

@@ -8,6 +8,7 @@ from torch import nn
 from twins import assert_twins, draw
 
 import funcnet as fn
+from funcnet.kernels import conv as kernels
 
 CONVOLUTIONS = {1: (fn.Conv1d, nn.Conv1d), 2: (fn.Conv2d, nn.Conv2d), 3: (fn.Conv3d, nn.Conv3d)}
 quiet = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
@@ -112,6 +113,18 @@ def test_first_weights_are_drawn_within_torch_s_bounds(axes):
     bound = (2 * 3**axes) ** -0.5
     for leaf in layer.init(0).values():
         assert 0.8 * bound < float(leaf.abs().max()) <= bound
+
+
+@pytest.mark.parametrize(("half", "mask"), [("grads", [False, True, True]), ("input_grad", [True, False, False])])
+def test_each_half_asks_the_kernel_for_no_more(monkeypatch, half, mask):
+    """So that a first layer, whose grads alone are wanted, saves the gradient of x: more than half of the work."""
+    asked, kernel = [], kernels.convolution_backward
+    monkeypatch.setattr(kernels, "convolution_backward", lambda *inputs: asked.append(inputs[-1]) or kernel(*inputs))
+    layer, x = fn.Conv2d(1, 2, 3), torch.ones(1, 1, 4, 4)
+    params = layer.init(0)
+    y, cache = layer.apply(params, x)
+    getattr(layer, half)(params, cache, y)
+    assert asked == [mask]
 
 
 def called(layer, *shape, gy=None):

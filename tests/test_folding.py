@@ -31,6 +31,26 @@ NETS = {
         fn.serial(fn.Conv1d(4, 6, 3, groups=2), fn.Tanh()),
         (2, 4, 5),
     ),
+    "image": (
+        fn.serial(fn.Conv2d(2, 3, 2, padding_mode="circular", padding=1), fn.BatchNorm2d(3)),
+        fn.serial(fn.Conv2d(2, 3, 2, padding_mode="circular", padding=1)),
+        (2, 2, 3, 4),
+    ),
+    "transposed": (
+        fn.serial(fn.ConvTranspose2d(4, 6, 2, groups=2, stride=2, bias=False), fn.BatchNorm2d(6)),
+        fn.serial(fn.ConvTranspose2d(4, 6, 2, groups=2, stride=2)),
+        (2, 4, 2, 3),
+    ),
+    "transposed, of one group": (
+        fn.serial(fn.ConvTranspose1d(3, 3, 2), fn.BatchNorm1d(3)),
+        fn.serial(fn.ConvTranspose1d(3, 3, 2)),
+        (2, 3, 4),
+    ),
+    "volume": (
+        fn.serial(fn.Conv3d(1, 2, 2), fn.BatchNorm3d(2)),
+        fn.serial(fn.Conv3d(1, 2, 2)),
+        (2, 1, 2, 3, 2),
+    ),
     "instance norm": (
         fn.serial(fn.Conv1d(2, 3, 3), fn.InstanceNorm1d(3, affine=True, track_running_stats=True)),
         fn.serial(fn.Conv1d(2, 3, 3)),

@@ -103,6 +103,17 @@ def test_windows_side_by_side_on_a_large_input_give_what_torch_gives(kernel, sha
     assert torch.equal(layer.vjp({}, cache, gy)[1], torch.autograd.grad(want, x, gy)[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_windows_side_by_side_in_half_precision(dtype):
+    """Give the same bits as torch, forward and backward."""
+    x = draw((8, 16, 12, 12)).to(dtype).requires_grad_()
+    want = nn.functional.max_pool2d(x, 2)
+    y, cache = fn.MaxPool2d(2).apply({}, x.detach())
+    gy = draw(y.shape, 1).to(dtype)
+    assert torch.equal(y, want)
+    assert torch.equal(fn.MaxPool2d(2).vjp({}, cache, gy)[1], torch.autograd.grad(want, x, gy)[0])
+
+
 def test_windows_side_by_side_propagate_nan():
     """A window with a NaN has NaN, as torch's has, and its gradient goes to one element."""
     x = draw((1, 64, 16, 16)).float()
@@ -122,6 +133,17 @@ def test_what_eager_code_kept_serves_within_vmap_and_the_reverse():
     got = torch.func.vmap(lambda gy: layer.vjp({}, cache, gy)[1])(gys)
     for gy, gx in zip(gys, got, strict=True):
         assert torch.equal(gx, layer.vjp({}, cache, gy)[1])
+
+
+@pytest.mark.parametrize(("kernel", "shape"), [*TILES, ((3, 3), (16, 16, 10, 9))], ids=str)
+@pytest.mark.parametrize("divisor", [None, 5])
+def test_means_of_windows_side_by_side_on_a_large_input_are_torch_s(kernel, shape, divisor):
+    """By other kernels than on a small one; without a batch too."""
+    layer, module = AVG[len(kernel)]
+    more = {"divisor_override": divisor} if len(kernel) > 1 else {}
+    assert kernels.tiles_pay(draw(shape), kernel, 9)
+    assert_twins(layer(kernel, **more), module(kernel, **more), draw(shape))
+    assert_twins(layer(kernel, **more), module(kernel, **more), draw((4096, *shape[-len(kernel) :])))
 
 
 LAYERS = [fn.MaxPool2d(2), fn.MaxPool2d(3, 2, 1), fn.AvgPool2d(2), fn.AvgPool2d(3, 1, 1), fn.SumPool2d(2), fn.LPPool2d(2, 2)]
@@ -159,6 +181,7 @@ MESSAGES = {
     "MaxPool2d: padding must be at most half of kernel_size, got padding=(1, 2), kernel_size=3": lambda: fn.MaxPool2d(3, padding=(1, 2)),
     "SumPool1d: padding must be at most half of kernel_size, got padding=1, kernel_size=1": lambda: fn.SumPool1d(1, padding=1),
     "AvgPool2d: divisor_override must be a whole number of at least 1, got 0": lambda: fn.AvgPool2d(2, divisor_override=0),
+    "AvgPool2d: divisor_override must be a whole number of at least 1, got (1, 2)": lambda: fn.AvgPool2d(2, divisor_override=(1, 2)),
     "LPPool1d: norm_type must be a finite number above 0.0, got 0": lambda: fn.LPPool1d(0, 2),
     "x must have the axes (N, channels, height, width) or (channels, height, width), got x of shape (2, 3)": lambda: called(fn.MaxPool2d(2), 2, 3),
     "MaxPool1d(kernel_size=2): x must be a floating tensor, got a tensor of shape (1, 2, 3) and dtype torch.int64": lambda: called(fn.MaxPool1d(2), 1, 2, 3, dtype=torch.int64),

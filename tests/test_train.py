@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import funcnet as fn
+from funcnet.train import ScanSteps
 
 NET = fn.serial(fn.Linear(2, 8), fn.BatchNorm1d(8), fn.Tanh(), fn.Linear(8, 2))
 X = fn.random.uniform(1, (64, 2), dtype=torch.float64)
@@ -90,6 +91,36 @@ def test_compile_takes_the_step_and_its_key():
         *ours, _ = step(*ours, X, LABELS, fn.fold_in(0, i))
         *theirs, _ = fast(*theirs, X, LABELS, fn.fold_in(0, i))
     torch.testing.assert_close(tuple(theirs), tuple(ours), rtol=1e-9, atol=1e-12)
+
+
+def stacked(count):
+    """Return so many batches along a first axis, no two alike."""
+    return torch.stack([X + i for i in range(count)]), torch.stack([LABELS.roll(i) for i in range(count)])
+
+
+def test_steps_in_one_compiled_call_are_the_steps_one_by_one():
+    """Params, state and each loss, with step number i on the key fold_in(rng, i)."""
+    step = fn.train_step(NOISY, LOSS, fn.Adam(lr=fn.CosineSchedule(1e-2, 10)))
+    xs, labels = stacked(3)
+    params, state = start(NOISY, step.opt)
+    got = fn.scan_steps(step, 3)(params, state, xs, labels, 7)
+    values = []
+    for i in range(3):
+        params, state, value = step(params, state, xs[i], labels[i], fn.fold_in(7, i))
+        values.append(value)
+    torch.testing.assert_close(got, (params, state, torch.stack(values)), rtol=1e-9, atol=1e-12)
+
+
+def test_scanned_steps_are_refused_where_the_batches_are_not_k():
+    """Too many, or none at all along the first axis; and a k of 0."""
+    scan = ScanSteps(fn.train_step(NET, LOSS, OPT), 2)
+    xs, labels = stacked(3)
+    with pytest.raises(ValueError, match="the first axis of xs must be k=2, got lengths 3"):
+        scan(*start(), xs, labels)
+    with pytest.raises(ValueError, match="the first axis of targets must be k=2, got lengths 3"):
+        scan(*start(), xs[:2], labels)
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1"):
+        fn.scan_steps(scan.step, 0)
 
 
 def test_a_stochastic_step_needs_a_key_and_repeats_with_it():

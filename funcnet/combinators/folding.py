@@ -18,7 +18,8 @@ from funcnet.combinators.repetition import Ensemble
 from funcnet.combinators.serial import Serial
 from funcnet.layer import Layer, Params
 from funcnet.layers.batch_norm import RunningBatchNorm
-from funcnet.layers.conv import Conv1d
+from funcnet.layers.conv import Conv1d, Conv2d, Conv3d
+from funcnet.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from funcnet.layers.instance_norm import RunningInstanceNorm
 from funcnet.layers.linear import Linear
 from funcnet.layers.shape import Identity
@@ -26,9 +27,10 @@ from funcnet.layers.shape import Identity
 Folded = tuple[Layer, Params]
 
 # A layer may enter here when its output channel o is weight[o] applied to x, plus bias[o], when its params are these two, and its
-# field bias says whether there is the second. A transposed convolution, whose weight has the output channels in its second
-# axis, by groups, would need a way of its own in _scaled.
-_OUT_FIRST = (Linear, Conv1d)
+# field bias says whether there is the second; a weight with its channels elsewhere, as a transposed convolution's, needs a way of
+# its own in _factors.
+_OUT_FIRST = (Linear, Conv1d, Conv2d, Conv3d)
+_TRANSPOSED = (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
 _NORMS = (RunningBatchNorm, RunningInstanceNorm)
 
 
@@ -67,23 +69,35 @@ def _joined_last(kept: list[Folded], norm: Folded) -> list[Folded] | None:
     return None if joined is None or at is None else [*kept[:at], joined, *kept[at + 1 :]]
 
 
-def _joined(one: Folded, norm: Folded) -> Folded | None:
+def _joined(one: Folded, norm: tuple[Any, Params]) -> Folded | None:
     layer, params = one
-    if isinstance(layer, _OUT_FIRST) and params["weight"].shape[:1] == norm[1]["running_mean"].shape:
-        return layer.replace(bias=True), _scaled(params, *norm)
+    if isinstance(layer, (*_OUT_FIRST, *_TRANSPOSED)) and _channels(layer) == norm[0].num_features:
+        return layer.replace(bias=True), _scaled(layer, params, *norm)
     if isinstance(layer, Serial):
         kept = _joined_last([*zip(layer.layers, layer._entries(params), strict=True)], norm)
         return None if kept is None else (layer.replace(layers=tuple(k for k, _ in kept)), layer._pack([p for _, p in kept]))
     return None
 
 
-def _scaled(params: Params, norm: Any, stats: Params) -> Params:
-    w: Tensor = params["weight"]
+def _channels(layer: Any) -> int:
+    count: int = layer.out_features if isinstance(layer, Linear) else layer.out_channels
+    return count
+
+
+def _scaled(layer: Layer, params: Params, norm: Any, stats: Params) -> Params:
     r = torch.rsqrt(stats["running_var"] + norm.eps)
     scale = r * stats["weight"] if norm.affine else r
     b = params.get("bias", 0.0) - stats["running_mean"]
     shift = torch.addcmul(stats["bias"], b, scale) if norm.affine else b * scale
-    return {"weight": w * scale.reshape(-1, *[1] * (w.dim() - 1)), "bias": shift}
+    return {"weight": params["weight"] * _factors(layer, params["weight"], scale), "bias": shift}
+
+
+def _factors(layer: Any, w: Tensor, scale: Tensor) -> Tensor:
+    """Return what each entry of the weight is multiplied by; a transposed one is (in, out / groups, ...), group by group."""
+    if isinstance(layer, _TRANSPOSED):
+        by_group = scale.reshape(layer.groups, 1, -1).expand(-1, len(w) // layer.groups, -1)
+        return by_group.reshape(*w.shape[:2], *[1] * (w.dim() - 2))
+    return scale.reshape(-1, *[1] * (w.dim() - 1))
 
 
 def _branching(net: Any, params: Params) -> Folded:

@@ -4,3 +4,5 @@ A file for each family of layers, named as the family's own file, and one for ``
 core of an AMD EPYC with AVX-512, torch 2.13.0, float32. A kernel that stands there as a bare name is torch's own; ``_C._nn``
 holds the built-in functions behind ``torch.nn.functional``, without its Python.
 """
+
+from funcnet.kernels.products import prefer as prefer

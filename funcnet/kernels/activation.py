@@ -5,10 +5,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.kernels import products
+from funcnet.kernels.mode import plain
+
 _aten = torch.ops.aten
 _nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
+
+_MANY = 12_000
+
+
+def tanh(x: Tensor) -> Tensor:
+    """Tanh, of many float32 by oneDNN where products go there too.
+
+    Torch's own calls MKL, which on AMD's processors takes 2.3 ns an element; oneDNN 0.4 and 22 µs besides, for a copy in and one
+    out. µs for 2500, 12000, 50000 and 250000 elements: 6.6, 29, 115 and 860 by MKL, 23, 26, 43 and 580 by oneDNN. The relative
+    error is below 7.2e-8 by oneDNN and 5.9e-8 by MKL.
+    """
+    if x.numel() < _MANY or x.dtype is not torch.float32 or not products.by_onednn() or not plain(x):
+        return torch.tanh(x)
+    y: Tensor = x.to_mkldnn().tanh().to_dense()
+    return y
+
 
 # gx of the activations from their output y or input x, in one kernel: tanh 1.5 µs, against 4.6 for gy (1 - y²) in arithmetic.
 tanh_backward: Kernel = _aten.tanh_backward.default

@@ -1,5 +1,6 @@
 """Kernels of convolutions, and of padding."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +12,9 @@ _nn = torch._C._nn
 Kernel = Callable[..., Tensor]
 
 convolutions: dict[int, Kernel] = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
+transposed: dict[int, Kernel] = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
+unfold: Kernel = _aten.im2col.default
+fold: Kernel = _aten.col2im.default
 convolution_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.convolution_backward.default
 
 
@@ -81,3 +85,31 @@ _FOLDS: dict[str, Callable[[Tensor, int, int, int], Tensor]] = {
     "replicate": _fold_ends,
     "circular": _fold_around,
 }
+
+
+def windows(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], places: Sequence[int]) -> Tensor:
+    """Copy what each window over the last axes sees: (N, channels, elements of a window, windows)."""
+    seen = [part.flatten(2) for part in _seen(x, kernel, stride, dilation, places)]
+    return torch.stack(seen, 2)
+
+
+def windows_backward(
+    g: Tensor, padded: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], places: Sequence[int]
+) -> Tensor:
+    """Gradient of x, of the lengths ``padded``: the sum over all that copied an element."""
+    gx = g.new_zeros((*g.shape[:2], *padded))
+    for part, gpart in zip(_seen(gx, kernel, stride, dilation, places), g.unbind(2), strict=True):
+        part.add_(gpart.reshape(part.shape))
+    return gx
+
+
+def _seen(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], places: Sequence[int]
+) -> list[Tensor]:
+    """Return, for each element of a window in order, the view of x that the windows have there."""
+    columns = [*zip(stride, dilation, places, strict=True)]
+    parts = []
+    for at in itertools.product(*[range(k) for k in kernel]):
+        slices = [slice(d * i, d * i + s * (n - 1) + 1, s) for i, (s, d, n) in zip(at, columns, strict=True)]
+        parts.append(x[(slice(None), slice(None), *slices)])
+    return parts

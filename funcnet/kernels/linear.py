@@ -1,27 +1,20 @@
-"""Kernels of linear maps. Times are of operands of 100×25."""
+"""Kernels of linear maps. Times are of operands of 100×25: y = x wᵀ + b 4.0 µs, gyᵀ x 4.0, gy w 3.2, Σ gy 1.6."""
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor
 
-_nn = torch._C._nn
+from funcnet.kernels import products
 
-Kernel = Callable[..., Tensor]
+linear = products.linear
+linear_input_grad = products.times
+linear_weight_grad = products.cross
+linear_weight_and_input_grad = products.both
 
-# y = x wᵀ + b in one call: 4.0 µs.
-linear: Kernel = _nn.linear
+
+def sum_of_rows(gy: Tensor) -> Tensor:
+    """Sum over all axes but the last: a bias's gradient."""
+    return gy.sum(0) if gy.dim() == 2 else gy.reshape(-1, gy.shape[-1]).sum(0)
 
 
 def linear_grads(x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of a linear map's weight, gyᵀ x, and bias, Σ gy; all axes but the last are rows."""
-    if gy.dim() != 2:
-        x, gy = x.reshape(-1, x.shape[-1]), gy.reshape(-1, gy.shape[-1])
-    return torch.mm(gy.t(), x), gy.sum(0)
-
-
-def linear_weight_grad(x: Tensor, gy: Tensor) -> Tensor:
-    """Gradient of a linear map's weight alone."""
-    if gy.dim() != 2:
-        x, gy = x.reshape(-1, x.shape[-1]), gy.reshape(-1, gy.shape[-1])
-    return torch.mm(gy.t(), x)
+    return products.cross(gy, x), sum_of_rows(gy)

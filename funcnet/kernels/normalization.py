@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels.optimizers import eager
+from funcnet.kernels.mode import eager
 
 _aten = torch.ops.aten
 _softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink

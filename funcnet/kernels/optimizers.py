@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.mode import eager
+
 Tensors = Sequence[Tensor]
 
 _foreach_add: Callable[..., Tensors] = torch._foreach_add
@@ -23,11 +25,6 @@ _foreach_clone: Callable[..., Tensors] = torch._foreach_clone
 _foreach_copy_: Callable[..., None] = torch._foreach_copy_
 
 _HALF = (torch.float16, torch.bfloat16)
-
-
-def eager() -> bool:
-    """Tell whether tensors are just computed: nothing is being compiled, and no transform of ``torch.func`` is at work."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def read(x: Tensor) -> Any:

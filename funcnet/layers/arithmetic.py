@@ -7,7 +7,6 @@
     Pow      y = aᵇ            ga = gy ⊙ b aᵇ⁻¹,          gb = gy ⊙ y log a
     MatMul   y = a b           ga = gy bᵀ,                gb = aᵀ gy
     Concat   y = (x₁ x₂ ...)   gxᵢ = its part of gy
-    Mean     y = Σ x / n       gx = gy / n, repeated along the axes summed over
 
 The gradient of an operand that was broadcast is summed over the axes along which it was repeated.
 """
@@ -217,32 +216,3 @@ class Concat(Layer):
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Operands]:
         return params, torch.split(gy, list(cache), self.dim)
-
-
-@frozen
-class Mean(Layer):
-    """Mean over the axes ``dim``, over all of them without it.
-
-    Params   none.
-    Cache    the shape of ``x``.
-    Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
-    """
-
-    dim: int | tuple[int, ...] | None = None
-    keepdim: bool = field(default=False, validator=flag)
-
-    @property
-    def mixes_batch(self) -> bool:
-        return self.dim is None or 0 in self._dims()
-
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        dims = [axis(self, floating(self, params, x), dim) for dim in self._dims() or range(x.dim())]
-        return torch.mean(x, dims, keepdim=self.keepdim), tuple(x.shape)
-
-    def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
-        kept = [1 if self.dim is None or i in {d % len(cache) for d in self._dims()} else n for i, n in enumerate(cache)]
-        count = torch.Size(cache).numel() / max(torch.Size(kept).numel(), 1)
-        return params, (gy.reshape(kept) / max(count, 1)).expand(cache)
-
-    def _dims(self) -> tuple[int, ...]:
-        return self.dim if isinstance(self.dim, tuple) else () if self.dim is None else (self.dim,)

@@ -19,7 +19,7 @@ from funcnet.errors import flag, is_whole, one_of, size, wrong
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layer import Params, explained, frozen, wrong_params
-from funcnet.layers.window import Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
+from funcnet.layers.window import ORDINALS, Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
 from funcnet.random import Key
 
 Pad = int | str | tuple[int, int]
@@ -32,7 +32,8 @@ def _is_pad(entry: Any) -> bool:
     return entry in _WORDS or all(is_whole(n) and n >= 0 for n in pair)
 
 
-def _padding(layer: "_Conv", attribute: Any, got: Any) -> None:
+def padding_rule(layer: Any, attribute: Any, got: Any) -> None:
+    """Validate a padding: a number, a pair or a word, for all axes or in a tuple for each."""
     entries = each(got, layer.axes)
     if len(entries) != layer.axes or not all(map(_is_pad, entries)):
         rule = 'padding must be a whole number of at least 0, "same" or "valid"'
@@ -49,6 +50,18 @@ def _ends(pad: Pad, reach: int) -> tuple[int, int]:
     return pad if isinstance(pad, tuple) else (pad, pad)
 
 
+def padding_of(layer: Any) -> Window:
+    """Return a convolution's window, with its padding in numbers."""
+    kernel, stride, dilation, pads = (
+        each(option, layer.axes) for option in (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+    )
+    if any(pad == "same" and s != 1 for pad, s in zip(pads, stride, strict=True)):
+        raise wrong(type(layer).__name__, 'padding="same" must have stride 1', f"stride={layer.stride}")
+    window = Window(kernel, stride, dilation, (), ())
+    before, after = zip(*map(_ends, pads, window.reach()), strict=True)
+    return window._replace(before=before, after=after)
+
+
 @frozen
 class _Conv(Windowed):
     """Convolution along ``axes`` axes."""
@@ -57,7 +70,7 @@ class _Conv(Windowed):
     out_channels: int = field(validator=size)
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
     stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
-    padding: Pad | tuple[Pad, ...] = field(default=0, converter=hashable, validator=_padding)
+    padding: Pad | tuple[Pad, ...] = field(default=0, converter=hashable, validator=padding_rule)
     dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
     groups: int = field(default=1, validator=size)
     bias: bool = field(default=True, validator=flag)
@@ -67,20 +80,16 @@ class _Conv(Windowed):
     _inside: tuple[int, ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        name, pads, strides = type(self).__name__, each(self.padding, self.axes), each(self.stride, self.axes)
         if self.in_channels % self.groups or self.out_channels % self.groups:
             got = f"groups={self.groups}, in_channels={self.in_channels}, out_channels={self.out_channels}"
-            raise wrong(name, "groups must divide in_channels and out_channels", got)
-        if any(pad == "same" and stride != 1 for pad, stride in zip(pads, strides, strict=True)):
-            raise wrong(name, 'padding="same" must have stride 1', f"stride={self.stride}")
-        if "causal" in pads and self.padding_mode in ("reflect", "circular"):
+            raise wrong(type(self).__name__, "groups must divide in_channels and out_channels", got)
+        if "causal" in each(self.padding, self.axes) and self.padding_mode in ("reflect", "circular"):
             rule = 'padding="causal" must have padding_mode="zeros" or "replicate", which do not look ahead'
-            raise wrong(name, rule, f"padding_mode={self.padding_mode!r}")
-        window = Window(each(self.kernel_size, self.axes), strides, each(self.dilation, self.axes), (), ())
-        before, after = zip(*map(_ends, pads, window.reach()), strict=True)
-        object.__setattr__(self, "_window", window._replace(before=before, after=after))
+            raise wrong(type(self).__name__, rule, f"padding_mode={self.padding_mode!r}")
+        window = padding_of(self)
+        object.__setattr__(self, "_window", window)
         # the kernel itself puts zeros, as many before as after; the rest is put there ahead of it
-        inside = tuple(map(min, before, after)) if self.padding_mode == "zeros" else (0,) * self.axes
+        inside = tuple(map(min, window.before, window.after)) if self.padding_mode == "zeros" else (0,) * self.axes
         object.__setattr__(self, "_inside", inside)
 
     def init(self, rng: Key | int) -> Params:
@@ -133,7 +142,7 @@ class _Conv(Windowed):
             return rule
         channels, *lengths = x.shape[-self.axes - 1 :]
         if channels != self.in_channels:
-            return f"the last axis but {_COUNTS[self.axes]} of x must be in_channels={self.in_channels}"
+            return f"the last axis but {ORDINALS[self.axes]} of x must be in_channels={self.in_channels}"
         return self._fault_of_lengths(tuple(lengths))
 
     def _fault_of_lengths(self, lengths: tuple[int, ...]) -> str | None:
@@ -145,9 +154,6 @@ class _Conv(Windowed):
         if room is not None and any(n - room < p for n, p in zip(lengths, most, strict=True)):
             return f"x must be {'longer than' if room else 'as long as'} its padding of mode {self.padding_mode!r}, {most}"
         return None
-
-
-_COUNTS = {1: "one", 2: "two", 3: "three"}
 
 
 @frozen

@@ -1,8 +1,12 @@
-"""Dropout: each element is dropped with probability p, and what stays is scaled to keep the mean.
+"""Dropout: elements, channels or rows are dropped with probability p, and what stays is scaled to keep the mean.
 
 y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0; drawn from the key
 gx = gy ⊙ m / (1 - p)
+
+Each m stands for one element, or for all elements of a channel or of a row.
 """
+
+from abc import abstractmethod
 
 from attrs import field
 from torch import Tensor
@@ -10,13 +14,42 @@ from torch import Tensor
 from funcnet import random
 from funcnet.errors import number, wrong
 from funcnet.kernels import arithmetic as kernels
-from funcnet.layer import Layer, Params, fitting, floating, frozen
+from funcnet.layer import Layer, Params, fitting, floating, frozen, keyed
 from funcnet.layers.shape import Identity
 from funcnet.random import Key
 
 
 @frozen
-class Dropout(Layer):
+class Dropping(Layer):
+    """Dropout of parts of x that a subclass says by the shape of the mask; all else is here."""
+
+    p: float = field(default=0.5, validator=number(0.0, at_most=1.0))
+
+    stochastic = True
+
+    @abstractmethod
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        """Return the shape of the mask, which is that of x with 1 for the axes along which all is dropped together."""
+
+    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
+        rng = keyed(self, rng)
+        keep = random.bernoulli(rng, self._parts(floating(self, params, x)), 1 - self.p)
+        return kernels.masked_scale(x, keep, self._scale()), keep
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        gx = kernels.masked_scale(gy, cache, self._scale())
+        fitting(self, gy, gx)  # the mask would repeat it
+        return params, gx
+
+    def inference(self) -> Layer:
+        return Identity()
+
+    def _scale(self) -> float:
+        return 1 / (1 - self.p) if self.p < 1 else 0.0
+
+
+@frozen
+class Dropout(Dropping):
     """Zero each element with probability ``p``, and divide the rest by 1 - p; the identity in ``inference()``.
 
     The mask is a pure function of the key: ``apply(params, x, rng)`` with the same key drops the same elements.
@@ -27,21 +60,76 @@ class Dropout(Layer):
     Source   Srivastava et al. 2014, section 10 for the scaling.
     """
 
-    p: float = field(default=0.5, validator=number(0.0, at_most=1.0))
-
-    stochastic = True
-
-    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
-        if rng is None:
-            raise wrong(self, "apply must be given a key, apply(params, x, rng); for evaluation use inference()", "no key")
-        keep = random.bernoulli(rng, tuple(floating(self, params, x).shape), 1 - self.p)
-        return kernels.masked_scale(x, keep, self._scale()), keep
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        return tuple(x.shape)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         return params, kernels.masked_scale(fitting(self, gy, cache), cache, self._scale())
 
-    def inference(self) -> Layer:
-        return Identity()
 
-    def _scale(self) -> float:
-        return 1 / (1 - self.p) if self.p < 1 else 0.0
+@frozen
+class DropPath(Dropping):
+    """Zero each row, all axes but the first, with probability ``p``, and divide the rest by 1 - p: stochastic depth.
+
+    It goes before a sum, ``residual(serial(f, DropPath(0.1)))``, so that a row that is dropped passes by f.
+
+    Params   none.
+    Cache    the mask (bool), (N, 1, ...), True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor with rows.
+    Source   Huang et al. 2016; the scaling is dropout's, and so not undone in ``inference()``.
+    """
+
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        if not x.dim():
+            raise wrong(self, "x must have rows", "x of shape ()")
+        return (x.shape[0], *[1] * (x.dim() - 1))
+
+
+def _channels(layer: Layer, x: Tensor, axes: str) -> tuple[int, ...]:
+    """Return the shape of a mask with an entry for each channel, behind which these axes come."""
+    n = axes.count(",") + 1
+    if x.dim() not in (n + 1, n + 2):
+        raise wrong(layer, f"x must have the axes (N, channels, {axes}) or (channels, {axes})", f"x of shape {tuple(x.shape)}")
+    return (*x.shape[:-n], *[1] * n)
+
+
+@frozen
+class Dropout1d(Dropping):
+    """Zero whole channels of (N, channels, length) or (channels, length); all else is as in ``Dropout``.
+
+    Params   none.
+    Cache    the mask (bool), with 1 for the length, True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
+    Source   Tompson et al. 2015.
+    """
+
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        return _channels(self, x, "length")
+
+
+@frozen
+class Dropout2d(Dropping):
+    """Zero whole channels of (N, channels, height, width) or, unlike ``torch.nn.Dropout2d`` up to now, of one without N.
+
+    Params   none.
+    Cache    the mask (bool), with 1 for height and width, True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
+    Source   Tompson et al. 2015.
+    """
+
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        return _channels(self, x, "height, width")
+
+
+@frozen
+class Dropout3d(Dropping):
+    """Zero whole channels of (N, channels, depth, height, width) or (channels, depth, height, width).
+
+    Params   none.
+    Cache    the mask (bool), with 1 for depth, height and width, True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
+    Source   Tompson et al. 2015.
+    """
+
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        return _channels(self, x, "depth, height, width")

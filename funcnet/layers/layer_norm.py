@@ -43,8 +43,11 @@ def _checked(layer: "LayerNorm | RMSNorm", params: Params, x: Tensor) -> tuple[i
     shape = layer.normalized_shape
     if x.shape[-len(shape) :] != shape or not x.is_floating_point():
         raise LookupError
-    if len(params) != len(layer._shapes()) or any(p.shape != shape or p.dtype != x.dtype for p in params.values()):
+    if len(params) != len(layer._shapes()):
         raise wrong_params(layer, params)
+    for p in params.values():
+        if p.shape != shape or p.dtype is not x.dtype:
+            raise wrong_params(layer, params)
     return tuple(range(x.dim() - len(shape), x.dim()))
 
 
@@ -107,8 +110,10 @@ class LayerNorm(Layer):
         return norm_params.gparams(params, gw, gb), gx
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        names = ["weight"] * self.elementwise_affine + ["bias"] * (self.elementwise_affine and self.bias)
-        return dict.fromkeys(names, self.normalized_shape)
+        if not self.elementwise_affine:
+            return {}
+        shape = self.normalized_shape
+        return {"weight": shape, "bias": shape} if self.bias else {"weight": shape}
 
     def _fault(self, x: Tensor) -> str | None:
         return _fault(self, x)

@@ -8,7 +8,6 @@ gx = gy w
 
 from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor
 
@@ -55,17 +54,15 @@ class Linear(Layer):
             raise explained(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
+        gw, gx = kernels.linear_weight_and_input_grad(gy, cache, params["weight"])
+        return {"weight": gw, "bias": kernels.sum_of_rows(gy)} if self.bias else {"weight": gw}, gx
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
-        if not self.bias:
-            return {"weight": kernels.linear_weight_grad(cache, gy)}
-        gw, gb = kernels.linear_grads(cache, gy)
-        return {"weight": gw, "bias": gb}
+        gw = kernels.linear_weight_grad(gy, cache)
+        return {"weight": gw, "bias": kernels.sum_of_rows(gy)} if self.bias else {"weight": gw}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
-        w: Tensor = params["weight"]
-        return torch.mm(gy, w) if gy.dim() == 2 else torch.matmul(gy, w)
+        return kernels.linear_input_grad(gy, params["weight"])
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}

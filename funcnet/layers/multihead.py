@@ -28,7 +28,10 @@ _LOOKUP = ScaledDotProductAttention(enable_gqa=True)
 
 _PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
+_NORMS = ("q_norm", "k_norm")
+
 _rotary = instances((RotaryEmbedding, type(None)), "a RotaryEmbedding")
+_norm = instances((Layer, type(None)), "a layer, such as RMSNorm")
 
 
 def _optional(layer: Any, attribute: Any, got: Any) -> None:
@@ -46,14 +49,15 @@ class MultiHeadAttention(Layer):
     and floating ones are added to the scores; ``padding_mask`` and ``combine_masks`` make them. ``is_causal`` and ``window`` are
     those of ``ScaledDotProductAttention``. A query that may see no key gives ``out_proj.bias``, and not NaN.
 
-    ``num_kv_heads`` heads of keys and values, fewer than ``num_heads``, are shared by groups of queries. ``rotary`` turns queries
-    and keys. ``decode(params, x, carry)`` goes on from the steps before, held in a carry from ``init_carry``.
+    ``num_kv_heads`` heads of keys and values, fewer than ``num_heads``, are shared by groups of queries. ``qk_norm``, such as
+    ``RMSNorm(size of a head)``, normalizes queries and keys, and ``rotary`` turns them. ``decode(params, x, carry)`` goes on
+    from the steps before, held in a carry from ``init_carry``.
 
     Params   ``in_proj_weight`` (embed_dim + 2 · kv, embed_dim) with kv the joint size of the heads of keys; with ``kdim`` or
-             ``vdim`` instead ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``; all drawn as torch.nn draws them, Xavier
-             uniform, unless ``initializer`` names another; ``in_proj_bias``, zeros; ``out_proj``: ``weight``
+             ``vdim`` instead ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``; all drawn as torch.nn draws them,
+             Xavier uniform, unless ``initializer`` names another; ``in_proj_bias``, zeros; ``out_proj``: ``weight``
              (embed_dim, embed_dim) and ``bias``, zeros. With ``bias=False`` there is none.
-    Cache    the inputs, the attention's cache, its output, and the rotary embedding's.
+    Cache    the inputs, the attention's cache, its output, and what the norms and the rotary embedding keep.
     Raises   ``ValueError`` for sizes that do not divide, params that are not this layer's, and an ``x`` of other axes or dtype.
     Source   Vaswani et al. 2017, section 3.2.2.
     """
@@ -69,6 +73,7 @@ class MultiHeadAttention(Layer):
     is_causal: bool = field(default=False, validator=flag)
     window: int | tuple[int, int] | None = field(default=None, validator=window_of_steps)
     rotary: RotaryEmbedding | None = field(default=None, validator=_rotary)
+    qk_norm: Layer | None = field(default=None, validator=_norm)
     initializer: str | Initializer = field(default="torch", validator=initializers.known)
 
     _attention: ScaledDotProductAttention = field(
@@ -95,10 +100,12 @@ class MultiHeadAttention(Layer):
 
     def init(self, rng: Key | int) -> Params:
         rng, drawn = random.as_key(rng), {}
-        for i, (name, shape) in enumerate(self._shapes().items()):
+        for i, (name, shape) in enumerate(self._own_shapes().items()):
             drawn[name] = self._draw(name, shape)(random.fold_in(rng, i), shape)
         inner = {name: leaf for name, leaf in drawn.items() if "." not in name}
-        return {**inner, "out_proj": {name[9:]: leaf for name, leaf in drawn.items() if "." in name}}
+        norms = () if self.qk_norm is None else _NORMS
+        normed = {name: self.qk_norm.init(random.fold_in(rng, 16 + i)) for i, name in enumerate(norms) if self.qk_norm}
+        return {**inner, "out_proj": {name[9:]: leaf for name, leaf in drawn.items() if "." in name}, **normed}
 
     def _draw(self, name: str, shape: tuple[int, ...]) -> Initializer:
         if name.endswith("bias"):
@@ -113,7 +120,7 @@ class MultiHeadAttention(Layer):
             self._check(params, x)
             xs, mask = self._inputs(x)
             q, k, v = self._heads(params, xs)
-            q, k, turned = self._turn(q, k)
+            q, k, turned = self._turn(params, q, k)
             entries: Any = ({}, (q, k, v) if mask is None else (q, k, v, mask), rng)
             a, cache = self._attention.apply(*entries) if self.stochastic else self._attention.apply(*entries[:2])
             a = a.transpose(1, 2).flatten(2)
@@ -123,48 +130,45 @@ class MultiHeadAttention(Layer):
             raise explained(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Any]:
-        gs, gmask, out = self._back(params, cache, gy, weights=True)
-        return self._gparams(cache, gs, out), self._gx(params, cache, gs, gmask)
+        gs, gmask, others = self._back(params, cache, gy, weights=True)
+        return self._gparams(cache, gs, others), self._gx(params, cache, gs, gmask)
 
     def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
-        gs, _, out = self._back(params, cache, gy, weights=True)
-        return self._gparams(cache, gs, out)
+        gs, _, others = self._back(params, cache, gy, weights=True)
+        return self._gparams(cache, gs, others)
 
     def input_grad(self, params: Params, cache: Cache, gy: Tensor) -> Any:
         gs, gmask, _ = self._back(params, cache, gy, weights=False)
         return self._gx(params, cache, gs, gmask)
 
     def _back(self, params: Params, cache: Cache, gy: Tensor, *, weights: bool) -> tuple[list[Tensor], Any, Params]:
-        """Return the gradients of q, k and v, heads joined, of the mask, and of the params of ``out_proj``."""
+        """Return the gradients of each input's projection, of the mask, and of the params of ``out_proj`` and the norms."""
         x, inner, a, turned = cache
         gy = self._inward(gy, x)
         if gy.shape != (*a.shape[:-1], self.embed_dim):
             raise wrong(self, "gy must have the shape of y", f"gy of shape {tuple(gy.shape)}")
-        out = _weight_grads(a, gy, bias=self.bias) if weights else {}
-        ga = torch.matmul(gy, params["out_proj"]["weight"])
+        others = {"out_proj": _weight_grads(a, gy, bias=self.bias)} if weights else {}
+        ga = kernels.linear_input_grad(gy, params["out_proj"]["weight"])
         gq, gk, gv, *rest = self._attention.vjp({}, inner, self._split(ga))[1]
-        if self.rotary is not None:
-            gq, gk = self.rotary.vjp({}, turned[0], gq)[1], self.rotary.vjp({}, turned[1], gk)[1]
-        return [g.transpose(1, 2).flatten(2) for g in (gq, gk, gv)], rest[0] if rest else None, out
+        (gq, one), (gk, other) = (self._turn_back(params, i, turned[i], g, weights) for i, g in enumerate((gq, gk)))
+        gs = [g.transpose(1, 2).flatten(2) for g in (gq, gk, gv)]
+        gs = [torch.cat(gs, -1)] if len(self._inputs(x)[0]) == 1 else gs
+        return gs, rest[0] if rest else None, others | one | other
 
-    def _gparams(self, cache: Cache, gs: list[Tensor], out: Params) -> Params:
-        xs, _ = self._inputs(cache[0])
-        if len(xs) == 1:
-            pairs = [_weight_grads(xs[0], torch.cat(gs, -1), bias=self.bias)]
-        else:
-            pairs = [_weight_grads(x, g, bias=self.bias) for x, g in zip(xs, gs, strict=True)]
+    def _gparams(self, cache: Cache, gs: list[Tensor], others: Params) -> Params:
+        pairs = [_weight_grads(x, g, bias=self.bias) for x, g in zip(self._inputs(cache[0])[0], gs, strict=True)]
         ws = [pair["weight"] for pair in pairs]
         inner = dict(zip(_PROJECTIONS, ws, strict=True)) if self._apart() else {"in_proj_weight": _stacked(ws)}
         bias = {"in_proj_bias": _stacked([pair["bias"] for pair in pairs])} if self.bias else {}
-        return {**inner, **bias, "out_proj": out}
+        return {**inner, **bias, **others}
 
     def _gx(self, params: Params, cache: Cache, gs: list[Tensor], gmask: Any) -> Any:
         x = cache[0]
-        if len(self._inputs(x)[0]) == 1:
-            gx = self._outward(torch.matmul(torch.cat(gs, -1), params["in_proj_weight"]), x)
+        if len(gs) == 1:
+            gx = self._outward(kernels.linear_input_grad(gs[0], params["in_proj_weight"]), x)
             return (gx, gmask) if isinstance(x, tuple) else gx
         pairs = zip(gs, self._weights(params), strict=True)
-        gxs = tuple([self._outward(torch.matmul(g, w), x) for g, w in pairs])
+        gxs = tuple([self._outward(kernels.linear_input_grad(g, w), x) for g, w in pairs])
         return gxs if len(x) == 3 else (*gxs, gmask)
 
     def init_carry(
@@ -182,12 +186,14 @@ class MultiHeadAttention(Layer):
         """
         if not self.is_causal or isinstance(x, tuple):
             raise wrong(self, "decode must be of one tensor and a layer with is_causal=True", x)
+        fault = self._fault(x)
+        if fault:
+            raise wrong(self, fault, x)
         q, k, v = self._heads(params, self._inputs(x)[0])
         steps, room = carry["steps"] + torch.arange(q.shape[2], device=q.device), carry["k"].shape[2]
         if q.shape[2] > room:
             raise wrong(self, f"steps must be no more than the carry has room for, {room}", x)
-        if self.rotary is not None:
-            q, k = self.rotary({}, (q, steps)), self.rotary({}, (k, steps))
+        q, k, _ = self._turn(params, q, k, steps)
         try:
             kv = {"k": carry["k"].index_copy(2, steps, k), "v": carry["v"].index_copy(2, steps, v)}
         except (IndexError, RuntimeError):
@@ -259,11 +265,29 @@ class MultiHeadAttention(Layer):
         """Split the last axis of (N, L, features) into heads: (N, heads, L, size)."""
         return joint.reshape(*joint.shape[:-1], joint.shape[-1] // self._head(), self._head()).transpose(1, 2)
 
-    def _turn(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Any]:
-        if self.rotary is None:
-            return q, k, ()
-        (q, one), (k, other) = self.rotary.apply({}, q), self.rotary.apply({}, k)
-        return q, k, (one, other)
+    def _turn(self, params: Params, q: Tensor, k: Tensor, steps: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
+        """Normalize queries and keys, and turn them to their steps; and what the way back needs, for each."""
+        turned, caches = [q, k], []
+        for i in range(2):
+            one, normed, rotated = turned[i], (), ()
+            if self.qk_norm is not None:
+                one, normed = self.qk_norm.apply(params[_NORMS[i]], one)
+            if self.rotary is not None:
+                one, rotated = self.rotary.apply({}, one if steps is None else (one, steps))
+            turned[i] = one
+            caches.append((normed, rotated))
+        return turned[0], turned[1], tuple(caches)
+
+    def _turn_back(self, params: Params, i: int, cache: Any, g: Tensor, weights: bool) -> tuple[Tensor, Params]:
+        """Return the gradient before turning and normalizing, and that of the norm's params."""
+        g = g if self.rotary is None else self.rotary.vjp({}, cache[1], g)[1]
+        if self.qk_norm is None:
+            return g, {}
+        p = params[_NORMS[i]]
+        if not weights:
+            return self.qk_norm.input_grad(p, cache[0], g), {}
+        gp, g = self.qk_norm.vjp(p, cache[0], g)
+        return g, {_NORMS[i]: gp}
 
     def _check(self, params: Params, x: Any) -> None:
         """Refuse what no kernel would complain about."""
@@ -271,10 +295,15 @@ class MultiHeadAttention(Layer):
         biases = not self.bias or (
             params["in_proj_bias"].shape == (sum(self._rows()),) and params["out_proj"]["bias"].shape == (self.embed_dim,)
         )
-        if fault or not biases or len(params) != 2 + 2 * self._apart() + self.bias or len(params["out_proj"]) != 1 + self.bias:
+        count = 2 + 2 * self._apart() + self.bias + 2 * (self.qk_norm is not None)
+        if fault or not biases or len(params) != count or len(params["out_proj"]) != 1 + self.bias:
             raise wrong_params(self, params)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
+        inner = {} if self.qk_norm is None else self.qk_norm._shapes() or {}
+        return self._own_shapes() | {f"{name}.{leaf}": shape for name in _NORMS for leaf, shape in inner.items()}
+
+    def _own_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"in_proj_weight": (sum(self._rows()), self.embed_dim)}
         if self._apart():
             pairs = zip(_PROJECTIONS, self._rows(), self._widths(), strict=True)
@@ -295,16 +324,15 @@ class MultiHeadAttention(Layer):
             return "with kdim or vdim, x must be (query, key, value) or (query, key, value, mask)"
         for name, one, width in zip(("query", "key", "value")[: len(xs)], xs, self._widths()[: len(xs)], strict=True):
             if one.dim() != xs[0].dim() or one.shape[-1] != width:
-                return (
-                    f"the last axis of {'x' if len(xs) == 1 else name} must be {width}, and all must have the same number of axes"
-                )
+                who = "x" if len(xs) == 1 else name
+                return f"the last axis of {who} must be {width}, and all must have the same number of axes"
         return None
 
 
 def _weight_grads(x: Tensor, gy: Tensor, *, bias: bool) -> Params:
     """Return the gradients of a linear map's weight and, where it has one, bias."""
     if not bias:
-        return {"weight": kernels.linear_weight_grad(x, gy)}
+        return {"weight": kernels.linear_weight_grad(gy, x)}
     gw, gb = kernels.linear_grads(x, gy)
     return {"weight": gw, "bias": gb}
 

@@ -13,10 +13,10 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from attrs import field
+from attrs import field, validators
 from torch import Tensor
 
-from funcnet.errors import flag, number, wrong
+from funcnet.errors import flag, number, size, wrong
 from funcnet.kernels import pooling as kernels
 from funcnet.layer import Params, explained, fitting, frozen
 from funcnet.layers.window import Sizes, Windowed, each, hashable, of_axes, of_shape, sizes
@@ -27,63 +27,51 @@ Mean = tuple[kernels.Origin, Numbers]
 """The cache of a mean or sum: what was kept of x, and the shape of y."""
 
 
+def _settle(layer: Any, padding: Sizes, *more: Any) -> None:
+    """Set what the kernels take: kernel, stride (the kernel's size unless given), padding, and more."""
+    kernel, pads = each(layer.kernel_size, layer.axes), each(padding, layer.axes)
+    if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
+        got = f"padding={padding}, kernel_size={layer.kernel_size}"
+        raise wrong(type(layer).__name__, "padding must be at most half of kernel_size", got)
+    stride = kernel if layer.stride is None else each(layer.stride, layer.axes)
+    object.__setattr__(layer, "_how", (kernel, stride, pads, *more))
+
+
+def _too_short(x: Tensor, how: tuple[Any, ...], dilation: Numbers) -> str | None:
+    """Return the rule that an x shorter than the window breaks."""
+    reach = tuple([d * (k - 1) + 1 for k, d in zip(how[0], dilation, strict=True)])
+    if any(n + 2 * p < r for n, p, r in zip(x.shape[-len(reach) :], how[2], reach, strict=True)):
+        return f"x with its padding must be as long as the window, {reach}"
+    return None
+
+
 @frozen
-class _Pool(Windowed):
-    """Pooling with a kernel, and a stride that is the kernel's size unless given."""
+class _MaxPool(Windowed):
+    """Largest of each window."""
 
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
     stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
-
-    def _kernel(self) -> Numbers:
-        return each(self.kernel_size, self.axes)
-
-    def _stride(self) -> Numbers:
-        return each(self.kernel_size if self.stride is None else self.stride, self.axes)
-
-    def _fault(self, x: Tensor) -> str | None:
-        pads, dilations = (each(getattr(self, name, missing), self.axes) for name, missing in (("padding", 0), ("dilation", 1)))
-        reach = tuple([d * (k - 1) + 1 for k, d in zip(self._kernel(), dilations, strict=True)])
-        lengths = x.shape[-self.axes :]
-        if any(n + 2 * p < r for n, p, r in zip(lengths, pads, reach, strict=True)):
-            return f"x with its padding must be as long as the window, {reach}"
-        return None
-
-
-@frozen
-class _PaddedPool(_Pool):
-    """Pooling with a padding, of at most half the kernel."""
-
     padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-
-    def __attrs_post_init__(self) -> None:
-        if any(2 * p > k for p, k in zip(each(self.padding, self.axes), self._kernel(), strict=True)):
-            got = f"padding={self.padding}, kernel_size={self.kernel_size}"
-            raise wrong(type(self).__name__, "padding must be at most half of kernel_size", got)
-
-    def _padding(self) -> Numbers:
-        return each(self.padding, self.axes)
-
-
-@frozen
-class _MaxPool(_PaddedPool):
-    """Largest of each window."""
-
     dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
     return_indices: bool = field(default=False, validator=flag)
     ceil_mode: bool = field(default=False, validator=flag)
+    _how: tuple[Any, ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        _settle(self, self.padding, each(self.dilation, self.axes), self.ceil_mode)
 
     def __call__(self, params: Params, x: Tensor, rng: Any = None) -> Any:
-        if not self._tiles() or not kernels.tiles_pay(of_axes(self, params, x), self._kernel(), 9):
+        if not self._tiles() or not kernels.tiles_pay(of_axes(self, params, x), self._how[0], 9):
             return self.apply(params, x)[0]
-        return kernels.tile_max(x, self._kernel())
+        return kernels.tile_max(x, self._how[0])
 
     def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, Any]]:
         of_axes(self, params, x)
-        if self._tiles() and kernels.tiles_pay(x, self._kernel()):
-            y = kernels.tile_max(x, self._kernel())
+        if self._tiles() and kernels.tiles_pay(x, self._how[0]):
+            y = kernels.tile_max(x, self._how[0])
             return y, (y, x)
         try:
-            y, indices = kernels.max_pool(x, *self._how())
+            y, indices = kernels.max_pool(x, *self._how)
         except Exception as error:
             raise explained(self, params, x, error) from None
         return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
@@ -92,16 +80,16 @@ class _MaxPool(_PaddedPool):
         kept, of = cache
         gy = fitting(self, gy[0] if self.return_indices else gy, kept)
         if isinstance(of, Tensor):
-            return params, kernels.tile_max_backward(gy, of, kept, self._kernel())
-        return params, kernels.max_pool_backward(gy, kept, of, *self._how())
-
-    def _how(self) -> tuple[Numbers, Numbers, Numbers, Numbers, bool]:
-        return self._kernel(), self._stride(), self._padding(), each(self.dilation, self.axes), self.ceil_mode
+            return params, kernels.tile_max_backward(gy, of, kept, self._how[0])
+        return params, kernels.max_pool_backward(gy, kept, of, *self._how)
 
     def _tiles(self) -> bool:
         """Tell whether the windows lie side by side, and y is all that is asked for."""
-        plain = not self.return_indices and not self.ceil_mode and not any(self._padding())
-        return plain and self._stride() == self._kernel() and set(each(self.dilation, self.axes)) == {1}
+        kernel, stride, padding, dilation, ceil = self._how
+        return not (self.return_indices or ceil or any(padding)) and stride == kernel and max(dilation) == 1
+
+    def _fault(self, x: Tensor) -> str | None:
+        return _too_short(x, self._how, self._how[3])
 
 
 @frozen
@@ -150,23 +138,29 @@ class MaxPool3d(_MaxPool):
 
 
 @frozen
-class _AvgPool(_PaddedPool):
+class _AvgPool(Windowed):
     """Mean of each window."""
 
+    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
+    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
     ceil_mode: bool = field(default=False, validator=flag)
     count_include_pad: bool = field(default=True, validator=flag)
-    divisor_override: int | None = field(default=None, validator=sizes(1, optional=True))
+    divisor_override: int | None = field(default=None, validator=validators.optional(size))
+    _how: tuple[Any, ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        _settle(self, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Mean]:
-        return _averaged(self, params, x, self._how())
+        return _averaged(self, params, x, self._how)
 
     def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
         of, shape = cache
-        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how())
+        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how)
 
-    def _how(self) -> tuple[Any, ...]:
-        more = (self.ceil_mode, self.count_include_pad, self.divisor_override)
-        return self._kernel(), self._stride(), self._padding(), *more
+    def _fault(self, x: Tensor) -> str | None:
+        return _too_short(x, self._how, (1,) * self.axes)
 
 
 def _averaged(layer: Windowed, params: Params, x: Tensor, how: tuple[Any, ...]) -> tuple[Tensor, Mean]:
@@ -223,20 +217,27 @@ class AvgPool3d(_AvgPool):
 
 
 @frozen
-class _SumPool(_PaddedPool):
+class _SumPool(Windowed):
     """Sum of each window."""
 
+    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
+    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
     ceil_mode: bool = field(default=False, validator=flag)
+    _how: tuple[Any, ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        _settle(self, self.padding, self.ceil_mode, True, 1)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Mean]:
-        return _averaged(self, params, x, self._how())
+        return _averaged(self, params, x, self._how)
 
     def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
         of, shape = cache
-        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how())
+        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how)
 
-    def _how(self) -> tuple[Any, ...]:
-        return self._kernel(), self._stride(), self._padding(), self.ceil_mode, True, 1
+    def _fault(self, x: Tensor) -> str | None:
+        return _too_short(x, self._how, (1,) * self.axes)
 
 
 @frozen
@@ -283,28 +284,25 @@ class _LPPool(Windowed):
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
     stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
     ceil_mode: bool = field(default=False, validator=flag)
-    _mean: _AvgPool = field(init=False, eq=False)
+    _how: tuple[Any, ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_mean", _MEANS[self.axes](self.kernel_size, self.stride, 0, self.ceil_mode))
+        _settle(self, 0, self.ceil_mode, True, None)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         of_axes(self, params, x)
-        mean, _ = _averaged(self, params, x**self.norm_type, self._mean._how())
-        y = (mean * math.prod(self._mean._kernel())) ** (1 / self.norm_type)
+        mean, _ = _averaged(self, params, x**self.norm_type, self._how)
+        y = (mean * math.prod(self._how[0])) ** (1 / self.norm_type)
         return y, (x, y)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, y = cache
         of, p = kernels.origin(x, self.axes), self.norm_type
-        g = torch.where(y == 0, 0, fitting(self, gy, y) * y ** (1 - p)) * math.prod(self._mean._kernel())
-        return params, kernels.avg_pool_backward(g, of, *self._mean._how()) * x ** (p - 1)
+        g = torch.where(y == 0, 0, fitting(self, gy, y) * y ** (1 - p)) * math.prod(self._how[0])
+        return params, kernels.avg_pool_backward(g, of, *self._how) * x ** (p - 1)
 
     def _fault(self, x: Tensor) -> str | None:
-        return self._mean._fault(x)
-
-
-_MEANS: dict[int, type[_AvgPool]] = {1: AvgPool1d, 2: AvgPool2d, 3: AvgPool3d}
+        return _too_short(x, self._how, (1,) * self.axes)
 
 
 @frozen

@@ -4,6 +4,9 @@ ReLU6           y = min(max(0, x), 6)                      gx = gy where 0 < y <
 ELU             y = x where x > 0, else α (eˣ - 1)         gx = gy where y > 0, else gy ⊙ (y + α)
 CELU            y = x where x > 0, else α (eˣᐟᵅ - 1)       gx = gy where y > 0, else gy ⊙ (y + α) / α
 SELU            y = s ELU(x), with α and s such that mean 0 and variance 1 are kept
+ClippedLinear   y = min(max(l, z), h),  z = s x + o        gx = s gy where l < z < h, else 0
+ReLUK           y = min(max(0, x), n)                      gx = gy where 0 < x < n, else 0
+Threshold       y = x where x > t, else v                  gx = gy where x > t, else 0
 """
 
 import torch
@@ -107,7 +110,7 @@ class ClippedLinear(Activation):
     Its slope at the bounds is 0. With slope 0.2 and offset 0.5 it is Keras' hard sigmoid.
 
     Params   none.
-    Cache    ``y``.
+    Cache    slope x + offset.
     Raises   ``ValueError`` for numbers that are not finite, bounds out of order, and when ``x`` is not a floating tensor.
     Source   thinc's ``ClippedLinear``.
     """
@@ -121,11 +124,11 @@ class ClippedLinear(Activation):
         in_order("ClippedLinear", self.min_val, self.max_val)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = kernels.hardtanh(x * self.slope + self.offset, self.min_val, self.max_val)
-        return y, y
+        z = x * self.slope + self.offset
+        return kernels.hardtanh(z, self.min_val, self.max_val), z
 
-    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
-        return kernels.hardtanh_backward(gy, y, self.min_val, self.max_val) * self.slope
+    def backward(self, gy: Tensor, z: Tensor) -> Tensor:
+        return kernels.hardtanh_backward(gy, z, self.min_val, self.max_val) * self.slope
 
 
 def in_order(who: str, low: float, high: float) -> None:
@@ -139,7 +142,7 @@ class ReLUK(Activation):
     """ReLU that stops at ``n``, min(max(0, x), n); the gradient at 0 and at ``n`` is 0.
 
     Params   none.
-    Cache    ``y``.
+    Cache    ``x``: in half precision y = n may be rounded to a number below n.
     Raises   ``ValueError`` for an ``n`` that is not above 0 and finite, and when ``x`` is not a floating tensor.
     Source   thinc's ``ReluK``.
     """
@@ -147,11 +150,10 @@ class ReLUK(Activation):
     n: float = field(default=6.0, validator=number(above=0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = kernels.hardtanh(x, 0.0, self.n)
-        return y, y
+        return kernels.hardtanh(x, 0.0, self.n), x
 
-    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
-        return kernels.hardtanh_backward(gy, y, 0.0, self.n)
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.hardtanh_backward(gy, x, 0.0, self.n)
 
 
 @frozen
@@ -159,7 +161,7 @@ class Threshold(Activation):
     """x above ``threshold``, else ``value``; the gradient at the threshold is 0.
 
     Params   none.
-    Cache    ``y``; ``x`` itself when ``value`` is above ``threshold``, so that y does not tell.
+    Cache    ``x``.
     Raises   ``ValueError`` for numbers that are not finite, and when ``x`` is not a floating tensor.
     """
 
@@ -167,8 +169,7 @@ class Threshold(Activation):
     value: float = field(validator=number())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = kernels.threshold(x, self.threshold, self.value)
-        return y, y if self.value <= self.threshold else x
+        return kernels.threshold(x, self.threshold, self.value), x
 
-    def backward(self, gy: Tensor, kept: Tensor) -> Tensor:
-        return kernels.threshold_backward(gy, kept, self.threshold)
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.threshold_backward(gy, x, self.threshold)

@@ -1,6 +1,6 @@
 """Shrinkages: x moved towards 0, or set to it where it is small. gy is the gradient of y.
 
-Softshrink   y = x - λ where x > λ, x + λ where x < -λ, else 0      gx = gy where y ≠ 0, else 0
+Softshrink   y = x - λ where x > λ, x + λ where x < -λ, else 0      gx = gy where |x| > λ, else 0
 Hardshrink   y = x where |x| > λ, else 0                            gx = gy where |y| > λ, else 0
 Tanhshrink   y = x - t,  t = tanh x                                 gx = gy ⊙ t²
 """
@@ -20,18 +20,17 @@ class Softshrink(Activation):
     """x nearer to 0 by ``lambd``, and 0 where it is no further away than that; the gradient at ±``lambd`` is 0.
 
     Params   none.
-    Cache    ``y``.
+    Cache    ``x``.
     Raises   ``ValueError`` for a ``lambd`` that is negative or not finite, and when ``x`` is not a floating tensor.
     """
 
     lambd: float = field(default=0.5, validator=number(0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = kernels.softshrink(x, self.lambd)
-        return y, y
+        return kernels.softshrink(x, self.lambd), x
 
-    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
-        return kernels.softshrink_backward(gy, y, 0.0)
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.softshrink_backward(gy, x, self.lambd)
 
 
 @frozen

@@ -1,6 +1,6 @@
 """Sigmoids: functions that rise from one level to another, and the logarithm of one. gy is the gradient of y.
 
-Hardtanh        y = min(max(l, x), h)               gx = gy where l < y < h, else 0
+Hardtanh        y = min(max(l, x), h)               gx = gy where l < x < h, else 0
 Hardsigmoid     y = min(max(0, x / 6 + 1/2), 1)     gx = gy / 6 where -3 < x < 3, else 0
 SparseSigmoid   y = min(max(0, x / 2 + 1/2), 1)     gx = gy / 2 where 0 < y < 1, else 0
 Softsign        y = x / s                           gx = gy / s²               s = 1 + |x|
@@ -22,7 +22,7 @@ class Hardtanh(Activation):
     """x between two bounds, which it does not leave; the gradient at the bounds is 0.
 
     Params   none.
-    Cache    ``y``.
+    Cache    ``x``: in half precision y = h may be rounded to a number below h.
     Raises   ``ValueError`` for bounds that are not finite or out of order, and when ``x`` is not a floating tensor.
     Source   Collobert 2004.
     """
@@ -34,11 +34,10 @@ class Hardtanh(Activation):
         in_order("Hardtanh", self.min_val, self.max_val)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = kernels.hardtanh(x, self.min_val, self.max_val)
-        return y, y
+        return kernels.hardtanh(x, self.min_val, self.max_val), x
 
-    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
-        return kernels.hardtanh_backward(gy, y, self.min_val, self.max_val)
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.hardtanh_backward(gy, x, self.min_val, self.max_val)
 
 
 @frozen

@@ -18,6 +18,7 @@ from funcnet.errors import flag, is_whole, number, wrong
 from funcnet.kernels import activation as kernels
 from funcnet.layer import Layer, Params, axis, fitting, floating, frozen
 from funcnet.layers.activation import Along
+from funcnet.layers.shape import shaped
 
 
 @frozen
@@ -137,19 +138,16 @@ class LogSumExp(Along):
     """Smooth maximum along ``dim``, log Σ eˣ, shifted by the largest x, so without overflow.
 
     Params   none.
-    Cache    ``x``, and ``y`` with the axis ``dim`` kept.
+    Cache    ``x``: eˣ⁻ʸ is its softmax, which a rounded y would spoil, in bfloat16 by a tenth.
     Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
     """
 
     keepdim: bool = field(default=False, validator=flag)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        y = torch.logsumexp(x, axis(self, floating(self, params, x), self.dim), keepdim=x.dim() > 0)
-        return self._as_y(y), (x, y)
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.logsumexp(x, axis(self, floating(self, params, x), self.dim), keepdim=self.keepdim), x
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
-        x, y = cache
-        return params, fitting(self, gy, self._as_y(y)).reshape(y.shape) * torch.exp(x - y)
-
-    def _as_y(self, y: Tensor) -> Tensor:
-        return y if self.keepdim or not y.dim() else y.squeeze(self.dim)
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        y = torch.softmax(cache, self.dim)
+        shape = tuple([1 if i == self.dim % max(cache.dim(), 1) else n for i, n in enumerate(cache.shape)])
+        return params, shaped(self, gy if self.keepdim or not cache.dim() else gy.unsqueeze(self.dim), shape) * y

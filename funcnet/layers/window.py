@@ -15,6 +15,8 @@ from funcnet.layer import Layer, Params, frozen, no_params
 Sizes = int | tuple[int, ...]
 
 NAMES = {1: "length", 2: "height, width", 3: "depth, height, width"}
+ORDINALS = {1: "one", 2: "two", 3: "three"}
+"""Which axis from the end the channels are: the last but one, two or three."""
 
 
 @frozen

@@ -6,9 +6,53 @@ Params are fresh ones moved off their first values by 0.2 to 0.8, since weights 
 factor or term; running variances stay positive by it.
 """
 
-from cases import activation, arithmetic, attention, combinators, conv, linear, losses, noise, normalization, pooling, shape
+from cases import (
+    activation,
+    adaptation,
+    arithmetic,
+    attention,
+    blocks,
+    combinators,
+    conv,
+    distances,
+    embedding,
+    linear,
+    losses,
+    noise,
+    normalization,
+    padding,
+    pooling,
+    recurrent,
+    resizing,
+    sampling,
+    shape,
+    sharing,
+    time,
+)
 from cases.making import Case as Case
 
-FAMILIES = (activation, arithmetic, attention, combinators, conv, linear, losses, noise, normalization, pooling, shape)
+FAMILIES = (
+    activation,
+    adaptation,
+    arithmetic,
+    attention,
+    blocks,
+    combinators,
+    conv,
+    distances,
+    embedding,
+    linear,
+    losses,
+    noise,
+    normalization,
+    padding,
+    pooling,
+    recurrent,
+    resizing,
+    sampling,
+    shape,
+    sharing,
+    time,
+)
 
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}

@@ -52,6 +52,9 @@ MULTIHEAD = {
     "MultiHeadAttention, grouped, rotary, causal": case(
         MHA(8, 4, num_kv_heads=2, is_causal=True, rotary=fn.RotaryEmbedding(2), bias=False), normal(2, 3, 8)
     ),
+    "MultiHeadAttention, queries and keys normalized": case(
+        MHA(8, 2, num_kv_heads=1, qk_norm=fn.RMSNorm(4), rotary=fn.RotaryEmbedding(4)), normal(2, 3, 8)
+    ),
     "MultiHeadAttention, floating mask": case(MHA(4, 2, window=1), (normal(3, 2, 4), normal(2, 1, 2))),
     "MultiHeadAttention with dropout": case(MHA(2, 1, dropout=0.3, initializer="xavier_normal"), normal(2, 3, 2)),
     "MultiHeadAttention without batch": loose(MHA(4, 2, is_causal=True), normal(3, 4)),

@@ -60,4 +60,44 @@ CONV3D = {
     "Conv3d without batch, same": loose(fn.Conv3d(1, 2, (2, 3, 1), padding="same"), normal(1, 2, 3, 2)),
 }
 
-CASES = {**CONV1D, **CONV2D, **CONV3D}
+TRANSPOSED = {
+    "ConvTranspose1d": case(fn.ConvTranspose1d(2, 3, 3), normal(2, 2, 4)),
+    "ConvTranspose1d all options": case(fn.ConvTranspose1d(4, 2, 3, 3, (2,), 2, 2, False, 2), normal(2, 4, 3)),
+    "ConvTranspose1d without batch": loose(fn.ConvTranspose1d(2, 3, 2, 2), normal(2, 4)),
+    "ConvTranspose2d": case(fn.ConvTranspose2d(2, 3, (2, 3)), normal(2, 2, 3, 2)),
+    "ConvTranspose2d all options": case(
+        fn.ConvTranspose2d(2, 4, (3, 2), stride=(2, 1), padding=(1, 0), output_padding=(1, 0), groups=2, dilation=(1, 2)),
+        normal(2, 2, 3, 2),
+    ),
+    "ConvTranspose2d channels last": case(
+        fn.ConvTranspose2d(3, 2, 2, 2, bias=False, initializer="torch"), normal(2, 3, 3, 4).to(memory_format=torch.channels_last)
+    ),
+    "ConvTranspose3d": case(fn.ConvTranspose3d(2, 2, 2, (1, 2, 1), (0, 1, 1), groups=2), normal(2, 2, 3, 2, 2)),
+    "ConvTranspose3d without batch": loose(fn.ConvTranspose3d(1, 2, (1, 2, 2)), normal(1, 2, 2, 1)),
+}
+
+FOLDING = {
+    "Unfold": case(fn.Unfold(2), normal(2, 2, 3, 4)),
+    "Unfold all options": case(fn.Unfold((3, 2), (1, 2), (2, 1), (2, 3)), normal(2, 2, 4, 5)),
+    "Unfold without batch": loose(fn.Unfold((1, 2)), normal(2, 3, 4)),
+    "Fold": case(fn.Fold((3, 4), 2), normal(2, 8, 6)),
+    "Fold all options": case(fn.Fold((4, 5), (3, 2), (1, 2), (2, 1), (2, 3)), normal(2, 6, 6)),
+    "Fold without batch": loose(fn.Fold(2, (1, 2)), normal(4, 2)),
+}
+
+SEPARABLE = {
+    "depthwise_conv2d": case(fn.depthwise_conv2d(2, 2, 2, padding="same", bias=False), normal(2, 2, 3, 2)),
+    "separable_conv1d": case(fn.separable_conv1d(2, 3, 3, padding="causal", multiplier=2), normal(2, 2, 4)),
+}
+
+LOCAL = {
+    "ConvLocal1d": case(fn.ConvLocal1d(2, 3, 3, 5), normal(2, 2, 5)),
+    "ConvLocal1d all options": case(fn.ConvLocal1d(2, 1, 2, 6, 2, ((3, 0),), 2, bias=False), normal(2, 2, 6)),
+    "ConvLocal2d": case(fn.ConvLocal2d(2, 3, (2, 1), (3, 2), padding=(1, 0)), normal(2, 2, 3, 2)),
+    "ConvLocal2d without batch": loose(fn.ConvLocal2d(1, 2, 2, 3, padding="same", initializer="torch"), normal(1, 3, 3)),
+    "ConvLocal3d": case(fn.ConvLocal3d(1, 2, (2, 1, 2), 2, padding=("causal", 0, 0)), normal(2, 1, 2, 2, 2)),
+    "MaskedConv A": case(fn.MaskedConv(fn.Conv2d(1, 2, 3, padding="same"), "A"), normal(2, 1, 3, 4)),
+    "MaskedConv B": case(fn.MaskedConv(fn.Conv1d(2, 2, 2, bias=False), "B"), normal(2, 2, 4)),
+}
+
+CASES = {**CONV1D, **CONV2D, **CONV3D, **TRANSPOSED, **FOLDING, **SEPARABLE, **LOCAL}

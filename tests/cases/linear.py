@@ -1,7 +1,7 @@
 """Linear maps."""
 
 import funcnet as fn
-from cases.making import case, normal
+from cases.making import case, loose, normal
 
 CASES = {
     "Linear": case(fn.Linear(3, 2), normal(5, 3)),
@@ -13,4 +13,22 @@ CASES = {
     "Linear on 4 axes without bias": case(fn.Linear(3, 4, bias=False), normal(2, 1, 5, 3)),
     "Linear as torch draws it": case(fn.Linear(3, 2, initializer="torch"), normal(5, 3)),
     "Linear of many": case(fn.Linear(19, 23), normal(17, 19)),
+    "Bilinear": case(fn.Bilinear(3, 2, 4), (normal(5, 3), normal(5, 2))),
+    "Bilinear without bias, on 3 axes": case(fn.Bilinear(2, 3, 1, bias=False), (normal(2, 4, 2), normal(2, 4, 3))),
+    "Bilinear of vectors, as torch draws it": loose(fn.Bilinear(3, 2, 4, initializer="torch"), (normal(3), normal(2))),
+    "LinearGeneral": case(fn.LinearGeneral(4, (2, 3)), normal(5, 4)),
+    "LinearGeneral of two axes": case(fn.LinearGeneral((2, 3), 4, axis=(-2, -1), bias=False), normal(5, 2, 3)),
+    "LinearGeneral of axes in disorder": case(fn.LinearGeneral((3, 2), (2, 2), axis=(3, 1)), normal(2, 2, 4, 3)),
+    "LinearGeneral of all": loose(fn.LinearGeneral(3, 2), normal(3)),
+    "Einsum": case(fn.Einsum("...tc,hcd->...htd", (2, 3, 4)), normal(2, 5, 3)),
+    "Einsum of two axes": case(fn.Einsum("bij,ijk->bk", (2, 3, 4)), normal(4, 2, 3)),
+    "Einsum, each channel by itself": case(fn.Einsum("bct,ct->bc", (2, 3)), normal(4, 2, 3)),
+    "Scale": case(fn.Scale(3), normal(2, 4, 3)),
+    "Scale of channels": case(fn.Scale((3, 1)), normal(2, 3, 4)),
+    "Scale of all alike": case(fn.Scale(()), normal(2, 3)),
+    "Bias": case(fn.Bias(3), normal(2, 4, 3)),
+    "Bias of channels": case(fn.Bias((3, 1), initializer="normal"), normal(2, 3, 4)),
+    "Maxout": case(fn.Maxout(3, 2), normal(5, 3)),
+    "Maxout of three, on 3 axes": case(fn.Maxout(3, 2, 3, bias=False), normal(2, 4, 3)),
+    "Maxout of one vector": loose(fn.Maxout(3, 2, 1), normal(3)),
 }

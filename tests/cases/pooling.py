@@ -34,6 +34,7 @@ AVERAGE = {
     "AvgPool2d": case(fn.AvgPool2d(2), normal(2, 2, 5, 4)),
     "AvgPool2d all options": case(fn.AvgPool2d((3, 2), (2, 1), (1, 0), ceil_mode=True), normal(2, 2, 4, 6)),
     "AvgPool2d without the padding": case(fn.AvgPool2d(3, 2, 1, count_include_pad=False), normal(2, 2, 5, 4).to(**LAST)),
+    "AvgPool2d tiles": case(fn.AvgPool2d((2, 3)), LARGE),
     "AvgPool3d": case(fn.AvgPool3d((2, 1, 3), 1, (1, 0, 1), count_include_pad=False), normal(2, 2, 2, 3, 3)),
     "AvgPool3d over 5": loose(fn.AvgPool3d(2, (1, 2, 2), divisor_override=5), normal(2, 2, 3, 2)),
     "SumPool1d": case(fn.SumPool1d(3, 1, 1), normal(2, 2, 5)),
@@ -49,4 +50,39 @@ NORM = {
     "LPPool3d": case(fn.LPPool3d(2.0, 2, (2, 1, 1), True), normal(2, 1, 3, 2, 3)),
 }
 
-CASES = {**MAX, **AVERAGE, **NORM}
+ADAPTIVE = {
+    "AdaptiveAvgPool1d": case(fn.AdaptiveAvgPool1d(3), normal(2, 2, 7)),
+    "AdaptiveAvgPool1d longer than x": loose(fn.AdaptiveAvgPool1d((5,)), normal(2, 3)),
+    "AdaptiveAvgPool2d": case(fn.AdaptiveAvgPool2d((2, None)), normal(2, 2, 5, 3)),
+    "AdaptiveAvgPool2d channels last": case(fn.AdaptiveAvgPool2d(1), normal(2, 3, 4, 4).to(**LAST)),
+    "AdaptiveAvgPool3d": case(fn.AdaptiveAvgPool3d((2, 1, 3)), normal(2, 2, 3, 2, 4)),
+    "AdaptiveMaxPool1d": case(fn.AdaptiveMaxPool1d(3, True), normal(2, 2, 7)),
+    "AdaptiveMaxPool2d": case(fn.AdaptiveMaxPool2d((2, None)), normal(2, 2, 5, 3)),
+    "AdaptiveMaxPool2d without batch": loose(fn.AdaptiveMaxPool2d(2, return_indices=True), normal(2, 4, 3)),
+    "AdaptiveMaxPool3d": case(fn.AdaptiveMaxPool3d((2, 1, 3)), normal(2, 2, 3, 2, 4)),
+    "GlobalAvgPool": case(fn.GlobalAvgPool(), normal(2, 3, 4, 2)),
+    "GlobalAvgPool kept": case(fn.GlobalAvgPool(keepdim=True), normal(2, 3, 4)),
+    "GlobalMaxPool": case(fn.GlobalMaxPool(), normal(2, 3, 2, 1, 3)),
+    "GlobalMaxPool kept": case(fn.GlobalMaxPool(True), normal(2, 3, 4, 2).to(**LAST)),
+    "GlobalSumPool": case(fn.GlobalSumPool(), normal(2, 3, 4)),
+    "GlobalSumPool kept": case(fn.GlobalSumPool(True), normal(2, 3, 4, 2)),
+}
+
+
+def pair(pool: fn.Layer, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the largest elements, less 1 so that 0 is nothing special, and their indices."""
+    y, indices = pool({}, x)
+    return y - 1, indices
+
+
+UNPOOL = {
+    "MaxUnpool1d": case(fn.MaxUnpool1d(2), pair(fn.MaxPool1d(2, return_indices=True), normal(2, 2, 6))),
+    "MaxUnpool1d overlapping": case(fn.MaxUnpool1d(3, 1, 1), pair(fn.MaxPool1d(3, 1, 1, return_indices=True), normal(2, 2, 6))),
+    "MaxUnpool2d": case(fn.MaxUnpool2d((2, 1), 2, (1, 0)), pair(fn.MaxPool2d((2, 1), 2, (1, 0), 1, True), normal(2, 2, 4, 5))),
+    "MaxUnpool2d of a size": case(
+        fn.MaxUnpool2d(2, output_size=(5, 7)), pair(fn.MaxPool2d(2, return_indices=True), normal(2, 2, 5, 7))
+    ),
+    "MaxUnpool3d": loose(fn.MaxUnpool3d((2, 1, 2)), pair(fn.MaxPool3d((2, 1, 2), return_indices=True), normal(2, 2, 3, 4))),
+}
+
+CASES = {**MAX, **AVERAGE, **NORM, **ADAPTIVE, **UNPOOL}

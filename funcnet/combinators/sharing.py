@@ -1,0 +1,230 @@
+"""Sharing: one set of params used at several places; their gradient is the sum of what comes from each.
+
+shared   y = (f(p, x₁), ..., f(p, xₙ))      gp = Σ gpᵢ                          gx = (g₁, ..., gₙ)
+tied     y = f(p, x), where p_b = p_a       gp_a = their sum, gp_b absent       for places a, b among the params of one net
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any, Self
+
+from attrs import field
+
+from funcnet import tree
+from funcnet.combinators import children
+from funcnet.errors import describe, wrong
+from funcnet.layer import Cache, Layer, Params, frozen
+from funcnet.random import Key
+from funcnet.tree import Tree
+
+Path = tuple[str, ...]
+
+
+@frozen
+class Shared(Layer):
+    """One layer, with one set of params, applied to each entry of a tuple; made by ``shared``.
+
+    Params   the layer's.
+    Cache    a tuple, one entry per entry of ``x``.
+    Raises   ``ValueError`` when ``x`` is not a tuple of at least one; the layer's own errors get a note.
+    """
+
+    layer: Layer = field(validator=children.layers_only)
+
+    @property
+    def stochastic(self) -> bool:
+        return self.layer.stochastic
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.layer.mixes_batch
+
+    def init(self, rng: Key | int) -> Params:
+        return self.layer.init(rng)
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        pairs = self._each(lambda i, one: children.run(self.layer, params, one, rng, i), x)
+        return tuple([y for y, _ in pairs]), tuple([cache for _, cache in pairs])
+
+    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
+        return tuple(self._each(lambda i, one: children.predict(self.layer, params, one, rng, i), x))
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        pairs = [self.layer.vjp(params, c, g) for c, g in zip(cache, gy, strict=True)]
+        return reduce(tree.add, [gp for gp, _ in pairs]), tuple([gx for _, gx in pairs])
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return reduce(tree.add, [self.layer.grads(params, c, g) for c, g in zip(cache, gy, strict=True)])
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return tuple([self.layer.input_grad(params, c, g) for c, g in zip(cache, gy, strict=True)])
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        return reduce(self.layer.update_stats, cache, params)
+
+    def inference(self) -> Self:
+        return self.replace(layer=self.layer.inference())
+
+    def __repr__(self) -> str:
+        return f"shared({self.layer!r})"
+
+    def _each(self, f: Callable[[int, Any], Any], x: Any) -> list[Any]:
+        if not isinstance(x, tuple) or not x:
+            raise wrong("shared", "x must be a tuple of at least one, each an input of the layer", describe(x))
+        return [children.at(f"shared, entry {i}", f, i, one) for i, one in enumerate(x)]
+
+    def _shapes(self) -> None:
+        return None
+
+
+def shared(layer: Layer) -> Shared:
+    """Apply one layer to each entry of a tuple, with the same params: ``serial(shared(encoder), Sub())`` is a siamese net.
+
+    Entry i of a stochastic layer takes the key ``fold_in(rng, i)``; running statistics go by each entry in turn.
+    """
+    return Shared(layer)
+
+
+def _at(params: Tree, path: Path) -> Tree:
+    """Return what stands at a path; ``LookupError`` where there is nothing."""
+    for key in path:
+        if not isinstance(params, (dict, tuple)):
+            raise LookupError
+        params = params[key] if isinstance(params, dict) else params[int(key)]
+    return params
+
+
+def _put(params: Tree, path: Path, value: Tree) -> Tree:
+    """Return the tree with another value at a path."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(params, dict):
+        return {**params, key: _put(params[key], rest, value)}
+    i = int(key)
+    return (*params[:i], _put(params[i], rest, value), *params[i + 1 :])
+
+
+def _absent(value: Tree) -> Tree:
+    return tree.map(lambda _: None, value)
+
+
+@frozen
+class Tied(Layer):
+    """A net some of whose params are others of its params; made by ``tied``.
+
+    Params   the net's, with ``None`` at every place but the first of each group.
+    Cache    the net's.
+    Raises   ``ValueError`` for a group of fewer than two paths, a path that there is not in params, places of different shapes,
+             and params that are there where they are tied; the net's own errors as they are.
+    """
+
+    layer: Layer = field(validator=children.layers_only)
+    groups: tuple[tuple[str, ...], ...]
+
+    def __attrs_post_init__(self) -> None:
+        for group in self.groups:
+            if not isinstance(group, tuple) or len(group) < 2 or not all(isinstance(path, str) for path in group):
+                raise wrong("tied", "each group must be a tuple of at least two paths", repr(group))
+
+    @property
+    def stochastic(self) -> bool:
+        return self.layer.stochastic
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.layer.mixes_batch
+
+    def init(self, rng: Key | int) -> Params:
+        params = self.layer.init(rng)
+        for first, *others in self._paths():
+            for path in others:
+                one, other = self._found(params, first), self._found(params, path)
+                if _shapes_of(one) != _shapes_of(other):
+                    rule = f"{'.'.join(path)} must have the shapes of {'.'.join(first)}, {_shapes_of(one)}"
+                    raise wrong("tied", rule, repr(_shapes_of(other)))
+                params = _put(params, path, _absent(other))
+        return params
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        arguments: Any = (self._filled(params), x) if rng is None else (self._filled(params), x, rng)
+        return self.layer.apply(*arguments)
+
+    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
+        return self.layer(self._filled(params), x, rng)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        gparams, gx = self.layer.vjp(self._filled(params), cache, gy)
+        return self._gathered(gparams), gx
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return self._gathered(self.layer.grads(self._filled(params), cache, gy))
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return self.layer.input_grad(self._filled(params), cache, gy)
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        moved = self.layer.update_stats(self._filled(params), cache)
+        return self._without(moved)
+
+    def inference(self) -> Self:
+        return self.replace(layer=self.layer.inference())
+
+    def __repr__(self) -> str:
+        return f"tied({', '.join(map(repr, (self.layer, *self.groups)))})"
+
+    def _paths(self) -> list[list[Path]]:
+        return [[tuple(path.split(".")) for path in group] for group in self.groups]
+
+    def _found(self, params: Params, path: Path) -> Tree:
+        try:
+            return _at(params, path)
+        except (LookupError, ValueError):
+            names = ", ".join(tree.names(params))
+            raise wrong("tied", f"each path must lead to one of {names}, or to several", repr(".".join(path))) from None
+
+    def _filled(self, params: Params) -> Params:
+        """Return the net's params: at the other places of each group what is at the first."""
+        for first, *others in self._paths():
+            value = self._found(params, first)
+            for path in others:
+                if tree.leaves(self._found(params, path)):
+                    raise wrong("tied", f"params must have nothing at {'.'.join(path)}", describe(_at(params, path)))
+                params = _put(params, path, value)
+        return params
+
+    def _gathered(self, gparams: Params) -> Params:
+        """Sum the gradients of each group at its first place: the transpose of ``_filled``."""
+        for first, *others in reversed(self._paths()):
+            total = reduce(tree.add, [_at(gparams, path) for path in (first, *others)])
+            gparams = _put(gparams, first, total)
+        return self._without(gparams)
+
+    def _without(self, params: Params) -> Params:
+        """Take away what is not at a first place."""
+        for _, *others in self._paths():
+            for path in others:
+                params = _put(params, path, _absent(_at(params, path)))
+        return params
+
+    def _shapes(self) -> None:
+        return None
+
+
+def _shapes_of(value: Tree) -> Tree:
+    return tree.map(lambda leaf: tuple(leaf.shape), value)
+
+
+def tied(net: Layer, *groups: tuple[str, ...]) -> Tied:
+    """Use one set of params at several places of a net, which are given by path; the first place of a group holds them.
+
+    >>> from funcnet.combinators.serial import serial
+    >>> from funcnet.layers.embedding import Embedding
+    >>> from funcnet.layers.linear import Linear
+    >>> net = tied(serial(Embedding(65, 8), Linear(8, 65, bias=False)), ("0.weight", "1.weight"))
+    >>> list(tree.names(net.init(0)))
+    ['0.weight']
+
+    A path may lead to one tensor or to all params of a layer: ``tied(parallel(f, f), ("0", "1"))``.
+    """
+    return Tied(net, groups)

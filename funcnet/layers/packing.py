@@ -1,0 +1,73 @@
+"""Packing: sequences of several lengths in one tensor, with padding behind their ends or without it; pure functions on data.
+
+``pack_padded`` and ``pad_packed`` are each other's inverse, and each other's transpose: the gradient of the one's input is the
+other of its gradient. Recurrent nets take padded sequences and their lengths as they are.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import describe, wrong
+
+
+def _lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None) -> Tensor:
+    found = torch.as_tensor(lengths)
+    fits = found.dim() == 1 and not found.is_floating_point() and bool((found >= 0).all())
+    if not fits or (longest is not None and bool((found > longest).any())):
+        limit = "" if longest is None else f" to {longest}, the steps there are"
+        raise wrong(who, f"lengths must be whole numbers, one for each sequence, from 0{limit}", str(found.tolist()))
+    return found
+
+
+def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padding_value: float = 0.0) -> Tensor:
+    """Stack sequences (steps, ...) of several lengths into (T, N, ...), or (N, T, ...), as ``torch.nn.utils.rnn.pad_sequence``.
+
+    >>> pad_sequence([torch.ones(2), torch.ones(1)]).tolist()
+    [[1.0, 1.0], [1.0, 0.0]]
+    """
+    if not sequences or any(one.dim() == 0 or one.shape[1:] != sequences[0].shape[1:] for one in sequences):
+        rule = "sequences must be one or more tensors that differ in their first axis alone"
+        raise wrong("pad_sequence", rule, describe(sequences))
+    steps = max(len(one) for one in sequences)
+    padded = [torch.cat((one, one.new_full((steps - len(one), *one.shape[1:]), padding_value))) for one in sequences]
+    return torch.stack(padded, 0 if batch_first else 1)
+
+
+def unpad_sequence(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool = False) -> list[Tensor]:
+    """Return the sequences of (T, N, ...), or (N, T, ...), without their padding: the way back from ``pad_sequence``."""
+    rows = x if batch_first else x.transpose(0, 1)
+    counts = _lengths("unpad_sequence", lengths, rows.shape[1]).tolist()
+    return [row[:count] for row, count in zip(rows, counts, strict=True)]
+
+
+def pack_padded(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool = False) -> Tensor:
+    """Return the steps of (T, N, ...) that are no padding as rows (Σ lengths, ...): those of step 0, then of step 1, and so on.
+
+    That is the ``data`` of ``torch.nn.utils.rnn.pack_padded_sequence`` where the lengths fall, without sorting where they do
+    not.
+    """
+    x = x.transpose(0, 1) if batch_first else x
+    return x[_real("pack_padded", lengths, len(x)).to(x.device)]
+
+
+def pad_packed(
+    data: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool = False, total_length: int | None = None
+) -> Tensor:
+    """Return rows from ``pack_padded`` to (T, N, ...), or (N, T, ...), with zeros for padding.
+
+    T is the longest, or ``total_length``.
+    """
+    counts = _lengths("pad_packed", lengths, total_length)
+    if int(counts.sum()) != len(data):
+        raise wrong("pad_packed", f"data must have a row for each of {int(counts.sum())} steps", data)
+    real = _real("pad_packed", counts, int(counts.max()) if total_length is None else total_length).to(data.device)
+    where = real.reshape(*real.shape, *[1] * (data.dim() - 1))
+    padded = data.new_zeros((*real.shape, *data.shape[1:])).masked_scatter(where, data)
+    return padded.transpose(0, 1) if batch_first else padded
+
+
+def _real(who: str, lengths: Tensor | Sequence[int], steps: int) -> Tensor:
+    """Return a bool mask (T, N), True for the steps that are no padding."""
+    return torch.arange(steps).unsqueeze(1) < _lengths(who, lengths, steps).cpu()

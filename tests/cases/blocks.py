@@ -1,0 +1,20 @@
+"""Networks as expressions of layers."""
+
+import funcnet as fn
+from cases.making import case, normal
+
+CASES = {
+    "mlp": case(fn.mlp([3, 4, 2], fn.Tanh(), dropout=0.2, output_activation=fn.Sigmoid()), normal(4, 3)),
+    "transformer_encoder_block": case(
+        fn.transformer_encoder_block(4, 2, 3, num_kv_heads=1, is_causal=True, rotary=fn.RotaryEmbedding(2)), normal(2, 3, 4)
+    ),
+    "transformer_encoder_block, norms last": case(
+        fn.transformer_encoder_block(2, 1, norm_first=False, dropout=0.1), normal(2, 3, 2)
+    ),
+    "transformer_decoder_block": case(fn.transformer_decoder_block(4, 2, 3, kdim=3, vdim=3), (normal(2, 3, 4), normal(2, 4, 3))),
+    "transformer_decoder_block, norms last": case(
+        fn.transformer_decoder_block(2, 1, 3, norm_first=False, activation=fn.ReLU()), (normal(2, 3, 2), normal(2, 2, 2))
+    ),
+    "resnet_block": case(fn.resnet_block(2, 3, 2, activation=fn.Tanh()), normal(2, 2, 3, 3)),
+    "resnet_bottleneck": case(fn.resnet_bottleneck(4, 2, expansion=2, activation=fn.Tanh()), normal(2, 4, 3, 3)),
+}

@@ -1,0 +1,163 @@
+"""Embeddings against torch.nn and autograd, in float64; hashes by their spread, and the errors by their sentences."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from twins import assert_twins, draw
+
+import funcnet as fn
+from funcnet import tree
+
+
+def integers(below, shape, seed):
+    """Draw integers from 0 to below - 1."""
+    return fn.random.bits(seed, tuple(shape)).remainder(below)
+
+
+SHAPES = st.lists(st.integers(0, 4), max_size=3)
+PADDINGS = st.sampled_from([None, 0, -1, 2, -2])
+
+
+@given(st.integers(3, 6), st.integers(1, 4), SHAPES, PADDINGS, st.sampled_from([torch.int32, torch.int64]), st.integers(0, 99))
+@settings(max_examples=40)
+def test_embedding_is_torchs(count, dim, shape, padding, dtype, seed):
+    """Value and gradient, the padding's row held, for x of any shape, empty ones and a single integer too."""
+    assert_twins(fn.Embedding(count, dim, padding), nn.Embedding(count, dim, padding), integers(count, shape, seed).to(dtype))
+
+
+@given(
+    st.integers(3, 6),
+    st.integers(1, 4),
+    st.tuples(st.integers(0, 4), st.integers(1, 5)),
+    PADDINGS,
+    st.sampled_from(["sum", "mean", "max"]),
+    st.integers(0, 99),
+)
+@settings(max_examples=60)
+def test_embedding_bag_is_torchs(count, dim, shape, padding, mode, seed):
+    """Value and gradient, by sum, mean and maximum, bags of padding alone included."""
+    options = {"mode": mode, "padding_idx": padding}
+    assert_twins(fn.EmbeddingBag(count, dim, **options), nn.EmbeddingBag(count, dim, **options), integers(count, shape, seed))
+
+
+@given(st.tuples(st.integers(1, 4), st.integers(1, 5)), PADDINGS, st.integers(0, 99))
+@settings(max_examples=30)
+def test_a_weighted_embedding_bag_is_torchs(shape, padding, seed):
+    """The gradient of the weights too, which is 0 for the padding's."""
+    options = {"mode": "sum", "padding_idx": padding}
+    assert_twins(
+        fn.EmbeddingBag(4, 3, **options),
+        nn.EmbeddingBag(4, 3, **options),
+        (integers(4, shape, seed), draw(shape, seed)),
+        call=lambda module, x: module(x[0], per_sample_weights=x[1]),
+    )
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    PADDINGS,
+    st.sampled_from(["sum", "mean", "max", "weighted"]),
+    st.sampled_from([torch.int32, torch.int64]),
+    st.integers(0, 99),
+)
+@settings(max_examples=80)
+def test_an_embedding_bag_by_offsets_is_torchs(sizes, padding, mode, dtype, seed):
+    """Value and gradients, bags of different sizes and empty ones included."""
+    options = {"mode": "sum" if mode == "weighted" else mode, "padding_idx": padding}
+    offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(dtype)
+    ids = integers(4, (sum(sizes),), seed).to(dtype)
+    x = (ids, offsets, draw(ids.shape, seed)) if mode == "weighted" else (ids, offsets)
+    layer, module = fn.EmbeddingBag(4, 3, **options), nn.EmbeddingBag(4, 3, **options)
+    assert_twins(layer, module, x, call=lambda module, x: module(*x))
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_a_bag_of_nothing_gives_zeros(mode):
+    """Where it has no integers at all, and no gradient comes of it."""
+    layer = fn.EmbeddingBag(4, 3, mode=mode)
+    y, cache = layer.apply(layer.init(0), torch.zeros(2, 0, dtype=torch.int64))
+    assert torch.equal(y, torch.zeros(2, 3))
+    assert not layer.grads(layer.init(0), cache, torch.ones(2, 3))["weight"].any()
+
+
+@pytest.mark.parametrize("padding", [None, 0, -1])
+def test_init_is_normal_and_zeros_for_the_padding(padding):
+    """As torch.nn draws it."""
+    w = fn.Embedding(500, 200, padding).init(0)["weight"]
+    assert w.std().item() == pytest.approx(1, rel=0.02)
+    assert int((w == 0).all(1).sum()) == (padding is not None)
+    assert padding is None or not w[padding].any()
+
+
+def test_the_cache_of_an_embedding_is_x_itself():
+    """Not a copy."""
+    x = torch.tensor([1, 2])
+    assert fn.Embedding(4, 3).apply(fn.Embedding(4, 3).init(0), x)[1] is x
+
+
+def test_a_hash_embedding_sums_rows_and_spreads_over_them():
+    """Every row is named by some of 4000 integers, about as often as any other, and no two of them sum the same rows."""
+    layer = fn.HashEmbed(100, 2)
+    rows = layer.apply(layer.init(0), torch.arange(-2000, 2000) * 7919)[1]
+    counts = torch.bincount(rows.flatten(), minlength=100).double()
+    assert counts.min() > 110
+    assert counts.max() < 210  # 160 on average
+    assert len(rows.unique(dim=0)) > 3990
+
+
+def test_a_hash_is_the_same_whatever_stands_beside_it():
+    """It depends on the seed and the integer alone, int32 or int64."""
+    one, other = fn.HashEmbed(100, 2, seed=1), fn.HashEmbed(100, 2, seed=2)
+    params, x = one.init(0), torch.tensor([5, 6, 5])
+    y = one(params, x)
+    assert torch.equal(y[0], y[2])
+    assert torch.equal(one(params, x[:1].int())[0], y[0])
+    assert not torch.equal(other(params, x), y)
+    assert one.init(0)["weight"].abs().max() <= 0.1
+
+
+def test_a_hash_embedding_agrees_with_autograd():
+    """Rows named twice, by one integer or by two, get both gradients."""
+    layer, x, gy = fn.HashEmbed(5, 3), torch.arange(12).reshape(3, 4), draw((3, 4, 3), 1)
+    params = tree.cast(layer.init(0), torch.float64)
+    y, cache = layer.apply(params, x)
+    w = params["weight"].clone().requires_grad_()
+    want = w[cache].sum(-2)
+    torch.testing.assert_close(y, want.detach())
+    torch.testing.assert_close(layer.grads(params, cache, gy)["weight"], torch.autograd.grad(want, w, gy)[0])
+
+
+IDS = torch.tensor([[0, 3], [1, 2]])
+E, B, H = fn.Embedding(4, 3), fn.EmbeddingBag(4, 3), fn.HashEmbed(4, 3)
+P = E.init(0)
+MESSAGES = {
+    "Embedding: num_embeddings must be a whole number of at least 1, got 0": lambda: fn.Embedding(0, 3),
+    "Embedding: padding_idx must be from -4 to 3, or None, got 4": lambda: fn.Embedding(4, 3, 4),
+    "Embedding: padding_idx must be a whole number, got 1.5": lambda: fn.Embedding(4, 3, 1.5),
+    "EmbeddingBag: padding_idx must be from -4 to 3, or None, got -5": lambda: fn.EmbeddingBag(4, 3, padding_idx=-5),
+    "EmbeddingBag: mode must be one of 'sum', 'mean', 'max', got 'min'": lambda: fn.EmbeddingBag(4, 3, mode="min"),
+    "Embedding(num_embeddings=4, embedding_dim=3): x must be from 0 to num_embeddings - 1 = 3, and is from 1 to 4, got x of shape (2, 2)": lambda: E(P, IDS + 1),
+    "x must be from 0 to num_embeddings - 1 = 3, and is from -1 to 2": lambda: E(P, IDS - 1),
+    "EmbeddingBag(num_embeddings=4, embedding_dim=3): x must be from 0 to num_embeddings - 1 = 3, and is from 1 to 4": lambda: B(P, IDS + 1),
+    "x must be an int32 or int64 tensor, not torch.float32, got x of shape (2, 2)": lambda: E(P, IDS.float()),
+    "x must be an int32 or int64 tensor, not list, got a list of 2": lambda: E(P, [0, 1]),
+    "Embedding(num_embeddings=4, embedding_dim=3): params must be a dict of weight (4, 3), got weight (5, 3)": lambda: E(fn.Embedding(5, 3).init(0), IDS),
+    "gy must have the shape of y, (2, 2, 3), got gy of shape (2, 3)": lambda: E.vjp(P, IDS, torch.zeros(2, 3)),
+    "HashEmbed(num_embeddings=4, embedding_dim=3): x must be an int32 or int64 tensor, got x of shape (2, 2)": lambda: H(P, IDS.float()),
+    "x must be integers with two axes, (bags, integers of a bag), or with one and offsets, weights may come last, got a tensor of shape (2,)": lambda: B(P, IDS[0]),
+    'weights must have the shape of the integers, (2, 2), and mode="sum", got a tensor of shape (2, 2)': lambda: B(P, (IDS, IDS.float())),
+    "weights may come last, got a tuple of 3": lambda: B(P, (IDS, IDS, IDS)),
+    "the offsets must be from 0, the first, to 2, and rise, got a tensor of shape (1,)": lambda: B(P, (IDS[0], torch.tensor([1]))),
+    "the offsets must be from 0, the first, to 2, and rise, got a tensor of shape (2,)": lambda: B(P, (IDS[0], torch.tensor([0, 3]))),
+    "EmbeddingBag(num_embeddings=4, embedding_dim=3): the offsets must be integers with one axis, got a tensor of shape (2,) and dtype torch.float32": lambda: B(P, (IDS[0], torch.zeros(2))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_bad_input_is_refused_with_its_sentence(sentence):
+    """Each message says who, the rule with its numbers, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        MESSAGES[sentence]()
+    assert sentence in str(caught.value)

@@ -1,0 +1,161 @@
+"""Noise: what is dropped together, the moments that are kept, torch.nn's formula with the same mask, and the errors."""
+
+import pytest
+import torch
+from twins import draw
+
+import funcnet as fn
+from funcnet import random, tree
+
+ONES = torch.ones(40, 50, 2, 3)
+
+
+def share_of_zeros(y):
+    return float((y == 0).double().mean())
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "axes"),
+    [
+        (fn.Dropout1d(0.3), ONES[..., 0], (2,)),
+        (fn.Dropout1d(0.3), ONES[0, :, :, 0].repeat(40, 1), (1,)),
+        (fn.Dropout2d(0.3), ONES, (2, 3)),
+        (fn.Dropout2d(0.3), ONES.flatten(0, 1), (1, 2)),
+        (fn.Dropout3d(0.3), ONES.unsqueeze(2), (2, 3, 4)),
+        (fn.DropPath(0.3), ONES.flatten(0, 1), (1, 2)),
+    ],
+    ids=repr,
+)
+def test_parts_are_dropped_as_a_whole(layer, x, axes):
+    """Each channel, or row, is zeros or all there; about p of them are, and the mean is kept."""
+    y, cache = layer.apply({}, x, 1)
+    assert torch.equal(y.amin(axes), y.amax(axes))
+    assert abs(share_of_zeros(y.amax(axes)) - 0.3) < 0.04
+    torch.testing.assert_close(y[y > 0], torch.full_like(y[y > 0], 1 / 0.7))
+    assert torch.equal(layer.vjp({}, cache, x)[1], y)
+    assert layer.inference() == fn.Identity()
+
+
+def by_torch(x, keep, p):
+    """Return what ``torch.nn.AlphaDropout`` makes of x with this mask, as its source has it."""
+    alpha = 1.7580993408473766
+    a = 1 / ((alpha * alpha * p + 1) * (1 - p)) ** 0.5
+    return x * keep * a + (keep.double() - 1) * alpha * a + alpha * a * p
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("kind", [fn.AlphaDropout, fn.FeatureAlphaDropout])
+def test_alpha_dropout_has_torchs_formula(kind, p):
+    """Value and gradient, with the mask that the key gives."""
+    layer, x = kind(p), draw((4, 5, 3)).requires_grad_()
+    y, keep = layer.apply({}, x.detach(), 1)
+    want = by_torch(x, keep, p)
+    (gx,) = torch.autograd.grad(want, x, draw((4, 5, 3), 2))
+    torch.testing.assert_close(y, want.detach())
+    torch.testing.assert_close(layer.vjp({}, keep, draw((4, 5, 3), 2))[1], gx)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_alpha_dropout_keeps_mean_and_variance(p):
+    """Of what has mean 0 and variance 1."""
+    y = fn.AlphaDropout(p)({}, random.normal(1, (200_000,)), 2)
+    assert abs(float(y.mean())) < 0.01
+    assert abs(float(y.var()) - 1) < 0.02
+
+
+def test_alpha_dropout_of_all_gives_zeros():
+    """As in torch.nn."""
+    x = random.normal(1, (4, 3))
+    assert torch.equal(fn.AlphaDropout(1.0)({}, x, 1), torch.nn.AlphaDropout(1.0)(x))
+
+
+def test_feature_alpha_dropout_drops_channels():
+    """The same number wherever a channel is dropped, and all of it."""
+    y, keep = fn.FeatureAlphaDropout(0.4).apply({}, random.normal(1, (30, 40, 5)), 2)
+    assert keep.shape == (30, 40, 1)
+    assert abs(float(keep.double().mean()) - 0.6) < 0.05
+    dropped = y[~keep.expand_as(y)]
+    assert torch.equal(dropped.amin(), dropped.amax())
+
+
+def test_gaussian_noise_has_its_deviation():
+    """About a mean of 0; another key draws other noise, and none is drawn in inference."""
+    layer, x = fn.GaussianNoise(0.5), torch.full((100_000,), 3.0)
+    noise = layer({}, x, 1) - x
+    assert abs(float(noise.mean())) < 0.01
+    assert abs(float(noise.std()) - 0.5) < 0.01
+    assert not torch.equal(layer({}, x, 1), layer({}, x, 2))
+    assert layer.inference() == fn.Identity()
+    assert layer({}, x.bfloat16(), 1).dtype == torch.bfloat16
+
+
+def test_drop_connect_is_linear_with_a_part_of_its_weights():
+    """About p of the weights are dropped, for all rows the same, and the others are divided by 1 - p."""
+    layer = fn.DropConnect(30, 40, 0.25)
+    params, x, gy = layer.init(0), random.normal(1, (5, 30)), random.normal(2, (5, 40))
+    y, cache = layer.apply(params, x, 3)
+    assert abs(float(cache[1].double().mean()) - 0.75) < 0.04
+    dropped = {**params, "weight": params["weight"] * cache[1] / 0.75}
+    torch.testing.assert_close(y, fn.Linear(30, 40)(dropped, x))
+    gparams, gx = fn.Linear(30, 40).vjp(dropped, x, gy)
+    want = {**gparams, "weight": gparams["weight"] * cache[1] / 0.75}
+    torch.testing.assert_close(layer.vjp(params, cache, gy), (want, gx))
+
+
+def test_drop_connect_is_its_linear_in_inference():
+    """With the same params, drawn by the same initializer."""
+    layer = fn.DropConnect(3, 2, 0.3, bias=False, initializer="torch")
+    assert layer.inference() == fn.Linear(3, 2, bias=False, initializer="torch")
+    assert tree.equal(layer.init(1), layer.inference().init(1))
+    assert layer.replace(in_features=4).inference() == fn.Linear(4, 2, bias=False, initializer="torch")
+
+
+NO_KEY = "apply must be given a key, apply(params, x, rng); for evaluation use inference(), got no key"
+STOCHASTIC = [
+    fn.Dropout(),
+    fn.Dropout1d(),
+    fn.Dropout2d(),
+    fn.Dropout3d(),
+    fn.DropPath(),
+    fn.AlphaDropout(),
+    fn.FeatureAlphaDropout(),
+    fn.GaussianNoise(),
+    fn.DropConnect(3, 2),
+]
+
+
+@pytest.mark.parametrize("layer", STOCHASTIC, ids=repr)
+def test_without_a_key_all_of_them_refuse(layer):
+    """They never pass silently."""
+    with pytest.raises(ValueError, match="key") as caught:
+        layer(layer.init(0), torch.ones(2, 3))
+    assert str(caught.value) == f"{layer}: {NO_KEY}"
+
+
+X = torch.ones(2, 3)
+MESSAGES = {
+    "DropPath: p must be a finite number at least 0.0 and at most 1.0, got -0.1": lambda: fn.DropPath(-0.1),
+    "DropPath(): x must have rows, got x of shape ()": lambda: fn.DropPath()({}, X[0, 0], 1),
+    "Dropout1d(): x must have the axes (N, channels, length) or (channels, length), got x of shape (3,)": lambda: fn.Dropout1d()({}, X[0], 1),
+    "Dropout2d(): x must have the axes (N, channels, height, width) or (channels, height, width), got x of shape (2, 3)": lambda: fn.Dropout2d()({}, X, 1),
+    "Dropout3d(): x must have the axes (N, channels, depth, height, width) or (channels, depth, height, width), got": lambda: fn.Dropout3d()({}, X, 1),
+    "Dropout1d(): x must be a floating tensor": lambda: fn.Dropout1d()({}, X.long(), 1),
+    "Dropout1d(): params must be an empty dict, got weight (2, 3)": lambda: fn.Dropout1d()({"weight": X}, X, 1),
+    "Dropout1d(): gy must have the shape of y, (2, 3), got gy of shape (1, 3)": lambda: fn.Dropout1d().vjp({}, torch.ones(2, 1) > 0, X[:1]),
+    "AlphaDropout(): gy must have the shape of y, (2, 3), got gy of shape (1, 3)": lambda: fn.AlphaDropout().vjp({}, X > 0, X[:1]),
+    "FeatureAlphaDropout(): x must have the axes (N, channels, ...), got x of shape (3,)": lambda: fn.FeatureAlphaDropout()({}, X[0], 1),
+    "GaussianNoise: std must be a finite number at least 0.0, got -1.0": lambda: fn.GaussianNoise(-1.0),
+    "GaussianNoise(): x must be a floating tensor": lambda: fn.GaussianNoise()({}, X.long(), 1),
+    "DropConnect: p must be a finite number at least 0.0 and at most 1.0, got 2": lambda: fn.DropConnect(3, 2, 2),
+    "the last axis of x must be in_features=4, got x of shape (2, 3)": lambda: fn.DropConnect(4, 2)(fn.Linear(4, 2).init(0), X, 1),
+    "params must be a dict of weight (2, 3), bias (2,), got weight (2, 4), bias (2,)": lambda: fn.DropConnect(3, 2)(fn.Linear(4, 2).init(0), X, 1),
+    "params must be a dict of weight (2, 3), bias (2,), got an empty dict": lambda: fn.DropConnect(3, 2)({}, X, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_bad_input_is_refused_with_its_sentence(sentence):
+    """Each message says who, the rule with its numbers, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        MESSAGES[sentence]()
+    assert sentence in str(caught.value)

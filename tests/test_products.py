@@ -1,0 +1,105 @@
+"""Which library forms matrix products: every layer that has one keeps the laws with either, and gives the same numbers."""
+
+import pytest
+import torch
+from cases import CASES, Case, attention, linear, recurrent
+
+import funcnet as fn
+from funcnet.kernels import products
+from funcnet.testing import LAWS
+
+FAMILIES = {name: case for family in (linear, attention, recurrent) for name, case in family.CASES.items()}
+TRIALS = [
+    pytest.param(law, case, id=f"{law}: {name}")
+    for law in ("structure", "strides")  # those that try float32
+    for name, case in FAMILIES.items()
+]
+
+
+def used(monkeypatch):
+    """Count the products that oneDNN forms from here on."""
+    calls = []
+    formed = products._by_onednn
+    monkeypatch.setattr(products, "_by_onednn", lambda *tensors: calls.append(1) or formed(*tensors))
+    return calls
+
+
+@pytest.mark.parametrize(("law", "case"), TRIALS)
+def test_the_law_holds_by_onednn(law: str, case: Case) -> None:
+    """As ``tests/test_laws.py`` tries it with the library that size and processor choose."""
+    with fn.kernels.prefer("onednn"):
+        LAWS[law](case.layer, case.x, case.params)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_both_libraries_agree(case: Case) -> None:
+    """To the rounding of float32, forward and backward."""
+    found = []
+    for library in ("mkl", "onednn"):
+        with fn.kernels.prefer(library):
+            arguments = (case.params, case.x, fn.key(0)) if case.layer.stochastic else (case.params, case.x)
+            y, cache = case.layer.apply(*arguments)
+            gy = fn.tree.map(lambda leaf: torch.ones_like(leaf) if leaf.is_floating_point() else None, y)
+            found.append((y, case.layer.vjp(case.params, cache, gy)))
+    torch.testing.assert_close(*map(fn.tree.leaves, found), rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def test_the_choice_goes_by_size(monkeypatch):
+    """With a threshold of n multiplications a product of n goes to oneDNN, and one below it does not; so backward."""
+    monkeypatch.setattr(products, "_least", [4 * 5 * 6])
+    calls = used(monkeypatch)
+    layer = fn.Linear(5, 6)
+    params = layer.init(0)
+    for rows, times in ((3, 0), (4, 3)):
+        y, cache = layer.apply(params, fn.random.normal(0, (rows, 5)))
+        layer.vjp(params, cache, torch.ones_like(y))
+        assert len(calls) == times
+
+
+def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch):
+    """OneDNN has no float64, and its product no derivative in autograd."""
+    calls = used(monkeypatch)
+    with fn.kernels.prefer("onednn"):
+        products.linear(torch.ones(2, 3, dtype=torch.float64), torch.ones(4, 3, dtype=torch.float64))
+        y = products.linear(torch.ones(2, 3, requires_grad=True), torch.ones(4, 3))
+        torch.func.vmap(lambda x: products.linear(x, torch.ones(4, 3)))(torch.ones(5, 2, 3))
+    assert y.requires_grad
+    assert calls == []
+
+
+def test_a_large_tanh_is_the_same_by_both():
+    """To the rounding of float32, at both ends and of NaN; in float64, for someone's autograd and under vmap by torch's own."""
+    x = torch.cat((fn.random.normal(0, (20_000,)) * 3, torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, 1e-30, 89.0])))
+    layer = fn.Tanh()
+    with fn.kernels.prefer("onednn"):
+        torch.testing.assert_close(layer({}, x), torch.tanh(x), rtol=3e-7, atol=0, equal_nan=True)
+        torch.testing.assert_close(layer({}, x[:-6].view(100, 200).t()), torch.tanh(x[:-6].view(100, 200).t()), rtol=3e-7, atol=0)
+        assert torch.equal(layer({}, x[:-6].double()), torch.tanh(x[:-6].double()))
+        assert layer({}, x.clone().requires_grad_()).requires_grad
+        rows = x[:-6].view(2, -1)
+        assert torch.equal(torch.func.vmap(lambda row: layer({}, row))(rows), torch.tanh(rows))
+
+
+def test_the_preference_ends_with_its_block():
+    """And holds from the call on without one."""
+    before = products._least[0]
+    with fn.kernels.prefer("onednn"):
+        assert products._least[0] == 0
+    assert products._least[0] == before
+    fn.kernels.prefer("mkl")
+    assert products._least[0] == products._NEVER
+    fn.kernels.prefer("auto")
+    assert products._least[0] == before
+
+
+def test_without_onednn_every_preference_is_torchs_own(monkeypatch):
+    """A build of torch without it gives the same layers."""
+    monkeypatch.setattr(products, "_onednn", lambda: None)
+    with fn.kernels.prefer("onednn"):
+        assert products._least[0] == products._NEVER
+
+
+def test_an_unknown_library_is_refused():
+    """By its name."""
+    with pytest.raises(ValueError, match="prefer: library must be one of 'auto', 'mkl', 'onednn', got 'blas'"):
+        fn.kernels.prefer("blas")

@@ -1,0 +1,146 @@
+"""Layers along time beside the loop written out, and beside the recurrent nets that do the same."""
+
+import pytest
+import torch
+from twins import CLOSE, draw
+
+import funcnet as fn
+from funcnet import tree
+
+
+def in_double(layer):
+    return tree.cast(layer.init(0), torch.float64)
+
+
+def along(layer, params, xs, carry, gys, gcarry):
+    """Return what a scan gives, and its gradients, by a loop."""
+    ys, caches, gxs, total = [], [], [], tree.zeros_like(params)
+    for x in xs:
+        (y, carry), cache = layer.apply(params, (x, carry))
+        ys.append(y)
+        caches.append(cache)
+    for gy, cache in zip(reversed(gys), reversed(caches), strict=True):
+        gp, (gx, gcarry) = layer.vjp(params, cache, (gy, gcarry))
+        total = tree.add(total, gp)
+        gxs.append(gx)
+    return (torch.stack(ys), carry), total, (torch.stack(gxs[::-1]), gcarry)
+
+
+STEP = fn.serial(fn.Concat(), fn.Linear(5, 4), fn.Tanh(), fn.branch(fn.Linear(4, 3), fn.Linear(4, 2)))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_is_the_loop_over_time(steps, reverse):
+    """Outputs, last carry and all gradients; a reverse scan is the loop from the end."""
+    layer, turn = fn.scan(STEP, reverse=reverse), (lambda x: x.flip(0)) if reverse else (lambda x: x)
+    params, xs, carry = in_double(STEP), draw((steps, 2, 3), 1), draw((2, 2), 2)
+    gys, gcarry = draw((steps, 2, 3), 3), draw((2, 2), 4)
+    y, cache = layer.apply(params, (xs, carry))
+    found = y, *layer.vjp(params, cache, (gys, gcarry))
+    (ys, last), gp, (gxs, first) = along(STEP, params, turn(xs), carry, turn(gys), gcarry)
+    torch.testing.assert_close(found, ((turn(ys), last), gp, (turn(gxs), first)), **CLOSE)
+
+
+def test_a_scan_of_a_cell_is_the_net():
+    """scan(GRUCell) has the outputs and gradients of GRU, which computes them another way."""
+    cell, net = fn.scan(fn.GRUCell(3, 4), emits_carry=True), fn.GRU(3, 4)
+    params, xs, h = in_double(cell), draw((5, 2, 3)), draw((2, 4), 1)
+    named = {f"{name}_l0": leaf for name, leaf in params.items()}
+    y, cache = cell.apply(params, (xs, h))
+    want, other = net.apply(named, (xs, h.unsqueeze(0)))
+    torch.testing.assert_close(y, (want[0], want[1][0]), **CLOSE)
+    gy = draw((5, 2, 4), 2), draw((2, 4), 3)
+    gp, (gx, gh) = cell.vjp(params, cache, gy)
+    gnamed, (gxs, ghs) = net.vjp(named, other, (gy[0], gy[1].unsqueeze(0)))
+    torch.testing.assert_close(({f"{name}_l0": g for name, g in gp.items()}, gx, gh), (gnamed, gxs, ghs[0]), **CLOSE)
+
+
+def test_each_step_of_a_scan_has_a_key_of_its_own():
+    """The same key gives the same masks, and no two steps drop alike."""
+    layer = fn.scan(fn.parallel(fn.Dropout(0.5), fn.Identity()))
+    x = (torch.ones(6, 64), torch.zeros(()))
+    ys, _ = layer(layer.init(0), x, 3)
+    assert torch.equal(ys, layer(layer.init(0), x, 3)[0])
+    assert len({tuple(row.tolist()) for row in ys}) == 6
+    assert torch.equal(layer.inference()(layer.init(0), x)[0], x[0])
+
+
+def test_a_scan_folds_the_statistics_of_every_step():
+    """update_stats goes through the steps in order."""
+    norm = fn.BatchNorm1d(2)
+    layer = fn.scan(fn.parallel(norm, fn.Identity()))
+    params, x = layer.init(0), (draw((3, 4, 2)).float(), torch.zeros(()))
+    moved = params[0]
+    for part in x[0]:
+        moved = norm.update_stats(moved, norm.apply(moved, part)[1])
+    torch.testing.assert_close(layer.update_stats(params, layer.apply(params, x)[1])[0], moved)
+
+
+@pytest.mark.parametrize("kind", [fn.RNN, fn.GRU, fn.LSTM])
+def test_bidirectional_of_a_net_is_the_bidirectional_net(kind):
+    """The reverse direction's params are the second copy's; outputs stand side by side, and states are a pair."""
+    layer, net = fn.bidirectional(kind(3, 2)), kind(3, 2, bidirectional=True)
+    params, x = in_double(layer), draw((4, 2, 3))
+    named = params[0] | {f"{name}_reverse": leaf for name, leaf in params[1].items()}
+    (ys, (one, other)), cache = layer.apply(params, x)
+    (want, state), theirs = net.apply(named, x)
+    pairs = [one, other] if kind is not fn.LSTM else [one[0], other[0]]
+    torch.testing.assert_close(ys, want, **CLOSE)
+    torch.testing.assert_close(torch.cat(pairs), state if kind is not fn.LSTM else state[0], **CLOSE)
+    gy = draw(ys.shape, 3)
+    (gp, gq, _), gx = layer.vjp(params, cache, (gy, (None, None)))
+    gnamed, gxs = net.vjp(named, theirs, (gy, None))
+    torch.testing.assert_close((gp | {f"{name}_reverse": g for name, g in gq.items()}, gx), (gnamed, gxs), **CLOSE)
+
+
+@pytest.mark.parametrize("wrapped", [fn.time_distributed(fn.Linear(3, 2)), fn.map_over(fn.Linear(3, 2), 3)], ids=repr)
+def test_map_over_gives_what_the_layer_gives_row_by_row(wrapped):
+    """For a layer that takes any leading axes it changes nothing."""
+    layer, x, gy = fn.Linear(3, 2), draw((2, 4, 5, 3)), draw((2, 4, 5, 2), 1)
+    params = in_double(layer)
+    y, cache = wrapped.apply(params, x)
+    want, other = layer.apply(params, x)
+    torch.testing.assert_close((y, *wrapped.vjp(params, cache, gy)), (want, *layer.vjp(params, other, gy)), **CLOSE)
+
+
+def test_map_over_lets_a_convolution_take_frames():
+    """Every frame of (N, T, channels, length) is convolved as one of a batch."""
+    layer, x = fn.Conv1d(2, 3, 2), draw((2, 4, 2, 5))
+    params = in_double(layer)
+    want = torch.stack([layer(params, row) for row in x])
+    torch.testing.assert_close(fn.time_distributed(layer)(params, x), want, **CLOSE)
+
+
+X = torch.ones(3, 2, 3)
+MESSAGES = {
+    "scan: x must be a pair (xs, carry), steps along the first axis of xs, got a tensor of shape (3, 2, 3)": lambda: fn.scan(fn.Tanh())({}, X),
+    "scan: xs must have one number of steps, 1 or more, got 2 and 3": lambda: fn.scan(fn.Tanh())({}, ((X, X[:2]), X)),
+    "scan: xs must have one number of steps, 1 or more, got 0": lambda: fn.scan(fn.Tanh())({}, (X[:0], X)),
+    "bidirectional: params must be a tuple of 3, one entry per layer, got a tuple of 2": lambda: fn.bidirectional(fn.Tanh())(({}, {}), X),
+    "bidirectional: x must be a sequence, or a pair of it and two carries": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), (X, X)),
+    "map_over: x must have 4 leading axes, the same in all its parts, got a tensor of shape (3, 2, 3)": lambda: fn.map_over(fn.Tanh(), 4)({}, X),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_bad_input_is_refused_with_its_sentence(sentence):
+    """Each message says who, the rule with its numbers, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        MESSAGES[sentence]()
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "note"),
+    [
+        (fn.scan(fn.GRUCell(3, 4), emits_carry=True), (X, X[0]), "in scan, step 0"),
+        (fn.time_distributed(fn.Linear(4, 2)), X, "in map_over"),
+        (fn.bidirectional(fn.Linear(4, 2)), X, "in bidirectional, forward"),
+    ],
+)
+def test_a_layer_s_error_says_where_it_happened(layer, x, note):
+    """As a note on the layer's own sentence."""
+    with pytest.raises(ValueError, match="must be") as caught:
+        layer(layer.init(0), x)
+    assert note in "".join(caught.value.__notes__)
