@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import funcnet as fn
 from examples.benchmarks.workloads import (
@@ -61,8 +62,20 @@ def _gpt() -> fn.Layer:
     return fn.serial(*first, *blocks, fn.LayerNorm(WIDTH), fn.Linear(WIDTH, VOCABULARY), fn.Flatten(0, 1))
 
 
+def _last(params: Any, x: tuple[Tensor, Any]) -> tuple[Tensor, torch.Size]:
+    """Take the last of the outputs (N, T, features), and leave the state."""
+    outputs, _ = x
+    return outputs[:, -1], outputs.shape
+
+
+def _last_back(params: Any, cache: torch.Size, gy: Tensor) -> tuple[Any, tuple[Tensor, None]]:
+    g = gy.new_zeros(cache)
+    g[:, -1] = gy
+    return params, (g, None)
+
+
 def _lstm() -> fn.Layer:
-    return fn.serial(fn.LSTM(64, 128, batch_first=True), fn.Linear(128, 10))
+    return fn.serial(fn.LSTM(64, 128, batch_first=True), fn.layer(apply=_last, vjp=_last_back), fn.Linear(128, 10))
 
 
 def _block(channels: int, wider: int) -> tuple[fn.Layer, ...]:

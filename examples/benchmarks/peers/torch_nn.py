@@ -70,12 +70,12 @@ class CausalAttention(nn.Module):
         return self.out_proj(y.transpose(1, 2).reshape(n, length, width))
 
 
-class LastOutput(nn.LSTM):
-    """An LSTM of which the last step's output is taken."""
+class Last(nn.Module):
+    """The last step's output of an LSTM."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: tuple[Tensor, Any]) -> Tensor:
         """Take it."""
-        return super().forward(x)[0][:, -1]
+        return x[0][:, -1]
 
 
 def _mlp(activation: type[nn.Module]) -> nn.Module:
@@ -110,7 +110,7 @@ def _gpt() -> nn.Module:
 
 
 def _lstm() -> nn.Module:
-    return nn.Sequential(LastOutput(64, 128, batch_first=True), nn.Linear(128, 10))
+    return nn.Sequential(nn.LSTM(64, 128, batch_first=True), Last(), nn.Linear(128, 10))
 
 
 def _block(channels: int, wider: int) -> tuple[nn.Module, ...]:
