@@ -65,7 +65,8 @@ def add_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> Te
     if isinstance(a, Tensor):
         return _kept([x + _narrowed(a, x) * y for x, y in zip(xs, ys, strict=True)], xs, out)
     if not eager():
-        return _kept([torch.add(x, y, alpha=a) for x, y in zip(xs, ys, strict=True)], xs, out)
+        # The same kernel as torch.add's; but Inductor (torch 2.13.0) makes addmm of a product added, and forgets its alpha.
+        return _kept([torch.sub(x, y, alpha=-a) for x, y in zip(xs, ys, strict=True)], xs, out)
     if out is None:
         return _foreach_add(xs, ys, alpha=a)
     if out is xs:
