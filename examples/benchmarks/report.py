@@ -98,7 +98,7 @@ def section(result: Result) -> str:
         rest = [cell(share(result, row)), cell(row.get("memory"), 1), str(row["parameters"]), cell(row["loss"], 4)]
         rows.append([row["label"] + star, *times, *quotients, *rest])
     header = ["µs a step", "quartile", "median", "quartile", "÷ funcnet eager", "÷ torch.nn eager", "of GEMM peak", "peak MB"]
-    return "\n\n".join([title(result), table([*header, "parameters", "last loss"], rows)])
+    return "\n\n".join([title(result), table([*header, "parameters", "loss after 10"], rows)])
 
 
 def title(result: Result) -> str:
