@@ -132,17 +132,16 @@ def row(family, median):
 def test_turns_are_taken_one_after_the_other():
     """Each contender has one turn a round, of its own number of calls, and its times are those of a step."""
     calls = []
-    ready = [
-        (Contender(name, name, None, steps), training(name, calls), count) for name, steps, count in (("a", 1, 3), ("b", 10, 2))
-    ]
+    kinds = (("a", 1, 3), ("b", 10, 2))
+    ready = [measure.Ready(Contender(name, name, None, steps), training(name, calls), 0.5, n) for name, steps, n in kinds]
     a, b = measure.rounds(ready, 3)
     assert calls == [("a", 3), ("b", 2)] * 3
     assert (a["steps in a turn"], b["steps in a turn"]) == (3, 20)
     assert a["low"] <= a["median"] == sorted(a["times"])[1] <= a["high"]
 
 
-def training(name, calls):
-    return SimpleNamespace(run=lambda count: calls.append((name, count)), size=1, value=lambda: 0.5)
+def training(name, calls, loss=0.5):
+    return SimpleNamespace(run=lambda count: calls.append((name, count)), size=1, value=lambda: loss)
 
 
 def test_a_contender_that_cannot_run_is_a_note():
@@ -152,8 +151,18 @@ def test_a_contender_that_cannot_run_is_a_note():
         raise RuntimeError("no compiler\nand more")
 
     ready, notes = measure.prepared([Contender("x", "x", broken), Contender("y", "y", lambda: training("y", []))], 1e-6)
-    assert [contender.label for contender, _, _ in ready] == ["y"]
+    assert [one.contender.label for one in ready] == ["y"]
     assert notes == ["x is left out: RuntimeError: no compiler"]
+
+
+@pytest.mark.parametrize(("loss", "said"), [(0.6, "is 0.6000, that of x a 0.5000"), (float("nan"), "is nan")])
+def test_a_contender_that_computes_something_else_is_a_note(loss, said):
+    """It has its framework's weights, and so its loss after ten steps; the time of anything else is no time."""
+    made = {"x a": 0.5, "y b": 0.7, "x c": loss}
+    contenders = [Contender(name, name, lambda name=name: training(name, [], made[name])) for name in made]
+    ready, notes = measure.prepared(contenders, 1e-6)
+    assert [one.contender.label for one in ready] == ["x a", "y b"]
+    assert notes == [f"x c is left out: ValueError: after ten steps its loss {said}"]
 
 
 def test_a_peer_that_is_missing_is_a_note(monkeypatch):

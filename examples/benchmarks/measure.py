@@ -7,17 +7,19 @@ step of each turn.
 
 import ctypes
 import gc
+import math
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from attrs import frozen
 
-from examples.benchmarks.workloads import Contender, Training
+from examples.benchmarks.workloads import SCANNED, Contender, Training
 
 SIDE = 1024
 
@@ -41,16 +43,40 @@ def calls_of(run: Callable[[int], Any], turn: float) -> int:
     return max(1, round(turn / min(seconds(run, 1) for _ in range(3))))
 
 
-def prepared(contenders: Sequence[Contender], turn: float) -> tuple[list[tuple[Contender, Training, int]], list[str]]:
-    """Make each contender and warm it up; the second list says which cannot run here, and why."""
-    ready, notes = [], []
+@frozen
+class Ready:
+    """A training that has taken ten steps, the loss then, and how many calls make a turn."""
+
+    contender: Contender
+    training: Training
+    loss: float | None
+    calls: int
+
+
+def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[Ready], list[str]]:
+    """Make each contender and warm it up; the second list says which cannot run here, or compute something else, and why."""
+    ready: list[Ready] = []
+    notes: list[str] = []
     for contender in contenders:
         try:
             training = contender.make()
-            ready.append((contender, training, calls_of(training.run, turn)))
+            training.run(SCANNED // contender.steps)
+            loss = training.value()
+            require_the_same(contender, loss, ready)
+            ready.append(Ready(contender, training, loss, calls_of(training.run, turn)))
         except Exception as error:
             notes.append(f"{contender.label} is left out: {told(error)}")
     return ready, notes
+
+
+def require_the_same(contender: Contender, loss: float | None, ready: Sequence[Ready]) -> None:
+    """Raise where the loss after ten steps is not near that of the framework's first contender, which has the same weights."""
+    framework = contender.family.split()[0]
+    first = next((one for one in ready if one.contender.family.split()[0] == framework), None)
+    if loss is not None and not math.isfinite(loss):
+        raise ValueError(f"after ten steps its loss is {loss}")
+    if loss is not None and first is not None and not math.isclose(loss, first.loss or 0.0, rel_tol=0.01):
+        raise ValueError(f"after ten steps its loss is {loss:.4f}, that of {first.contender.label} {first.loss:.4f}")
 
 
 def told(error: Exception) -> str:
@@ -59,23 +85,23 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
-def rounds(ready: Sequence[tuple[Contender, Training, int]], count: int) -> list[dict[str, Any]]:
+def rounds(ready: Sequence[Ready], count: int) -> list[dict[str, Any]]:
     """Let all take turns, and return a row for each: its times, in µs a step, their quartiles, and what it is."""
     times: list[list[float]] = [[] for _ in ready]
     for _ in range(count):
-        for column, (contender, training, calls) in zip(times, ready, strict=True):
-            column.append(seconds(training.run, calls) / (calls * contender.steps) * 1e6)
+        for column, one in zip(times, ready, strict=True):
+            column.append(seconds(one.training.run, one.calls) / (one.calls * one.contender.steps) * 1e6)
     return [
         {
-            "label": contender.label,
-            "family": contender.family,
+            "label": one.contender.label,
+            "family": one.contender.family,
             **spread(column),
-            "parameters": training.size,
-            "loss": training.value(),
-            "steps in a turn": calls * contender.steps,
+            "parameters": one.training.size,
+            "loss": one.loss,
+            "steps in a turn": one.calls * one.contender.steps,
             "times": column,
         }
-        for column, (contender, training, calls) in zip(times, ready, strict=True)
+        for column, one in zip(times, ready, strict=True)
     ]
 
 

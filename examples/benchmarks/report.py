@@ -98,7 +98,7 @@ def section(result: Result) -> str:
         rest = [cell(share(result, row)), cell(row.get("memory"), 1), str(row["parameters"]), cell(row["loss"], 4)]
         rows.append([row["label"] + star, *times, *quotients, *rest])
     header = ["µs a step", "quartile", "median", "quartile", "÷ funcnet eager", "÷ torch.nn eager", "of GEMM peak", "peak MB"]
-    return "\n\n".join([title(result), table([*header, "parameters", "last loss"], rows)])
+    return "\n\n".join([title(result), table([*header, "parameters", "loss after 10"], rows)])
 
 
 def title(result: Result) -> str:
@@ -154,29 +154,55 @@ def page(head: str, results: Sequence[Result], notes: Sequence[str], charts: Seq
 
 
 def chart(results: Sequence[Result], path: Path) -> None:
-    """Draw the best of each family by workload, as a multiple of torch.nn eager's time."""
+    """Draw the best of each family by workload, as a multiple of torch.nn eager's time: to the left what is faster."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = [result for result in results if best(result, "torch.nn eager")]
-    figure, axes = plt.subplots(figsize=(11, 1.2 + 1.0 * len(shown)), layout="constrained")
-    for place, result in enumerate(shown):
-        found = [family for family in FAMILIES if best(result, family)]
-        for i, family in enumerate(found):
-            y = place + 0.84 * ((i + 0.5) / len(found) - 0.5)
-            ratio = quotient(result, family, "torch.nn eager")
-            axes.barh(y, ratio, 0.84 / len(found), color=FAMILIES[family])
-            axes.annotate(f"{ratio:.2f}", (ratio, y), (3, 0), textcoords="offset points", va="center", fontsize=7)
-    used = [family for family in FAMILIES if any(best(result, family) for result in shown)]
-    handles = [plt.Rectangle((0, 0), 1, 1, color=FAMILIES[family]) for family in used]
-    axes.axvline(1, color="black", lw=0.8)
-    axes.set(xscale="log", yticks=range(len(shown)), yticklabels=[result["workload"] for result in shown])
-    axes.set_xlabel("time of a step ÷ torch.nn eager's, the best of each family (logarithmic; shorter is faster)")
-    axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"A step of training, {threads_of(shown[0])}")
-    figure.legend(handles, used, loc="outside lower center", ncols=4, frameon=False)
+    figure, axes = plt.subplots(
+        figsize=(11, 1.6 + 0.16 * sum(len(_bars(result)) + 2 for result in results)), layout="constrained"
+    )
+    places, y = [], 0.0
+    for result in results:
+        bars = _bars(result)
+        places.append(y + (len(bars) - 1) / 2)
+        for i, (family, ratio) in enumerate(bars):
+            axes.barh(y + i, ratio - 1, 0.9, left=1, color=FAMILIES[family])
+            side = {"ha": "right", "xytext": (-3, 0)} if ratio < 1 else {"ha": "left", "xytext": (3, 0)}
+            axes.annotate(f"{ratio:.2f}", (ratio, y + i), textcoords="offset points", va="center", fontsize=8, **side)
+        y += len(bars) + 2
+    axes.set_yticks(places, [result["workload"] for result in results])
+    _finish(figure, axes, results)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _bars(result: Result) -> list[tuple[str, float]]:
+    """Return what is drawn of a workload: each family but torch.nn eager, which is the line at 1, and its multiple."""
+    ratios = [(family, quotient(result, family, "torch.nn eager")) for family in FAMILIES if family != "torch.nn eager"]
+    return [(family, ratio) for family, ratio in ratios if ratio is not None]
+
+
+def _finish(figure: Any, axes: Any, results: Sequence[Result]) -> None:
+    """Add the line at 1, a scale of plain numbers, and the legend."""
+    from matplotlib import lines, patches
+
+    ratios = [1.0, *[ratio for result in results for _, ratio in _bars(result)]]
+    low, high = 0.8 * min(ratios), 1.3 * max(ratios)
+    ticks = [tick for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if low < tick < high]
+    axes.set(xscale="log", xlim=(low, high))
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.invert_yaxis()
+    axes.axvline(1, color=FAMILIES["torch.nn eager"], lw=2)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("time of a step, as a multiple of torch.nn eager's; the best of each family, logarithmic")
+    figure.suptitle(f"A step of training, {threads_of(results[0])}")
+    shown = {family for result in results for family, _ in _bars(result)}
+    handles: list[Any] = [patches.Patch(color=colour, label=name) for name, colour in FAMILIES.items() if name in shown]
+    handles.append(lines.Line2D([], [], color=FAMILIES["torch.nn eager"], lw=2, label="torch.nn eager"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)

@@ -31,6 +31,8 @@ def environment(threads: int) -> dict[str, str]:
     """Return the environment in which every framework has so many threads."""
     limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "BLIS")}
     flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if threads == 1 else ""
+    # One process compiles: the pool that torch starts else would share the cores with what is measured.
+    limits["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, **limits, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
 

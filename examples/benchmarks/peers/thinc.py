@@ -17,8 +17,9 @@ class ThincTraining(Training):
 
     def __init__(self, workload: Workload) -> None:
         """Make the model and draw the batch."""
-        from thinc.api import Adam, CategoricalCrossentropy, Relu, Softmax, chain
+        from thinc.api import Adam, CategoricalCrossentropy, Relu, Softmax, chain, fix_random_seed
 
+        fix_random_seed(0)
         (x, target), widths = workload.draw(), WIDTHS[workload.name]
         self.x, self.target = x.numpy(), target.numpy()
         self.model = chain(*[Relu(wide) for wide in widths[:-1]], Softmax(widths[-1]))

@@ -151,6 +151,7 @@ class TorchTraining(Training):
 
     def __init__(self, workload: Workload, way: str = "eager", kind: str = "fused", dtype: torch.dtype = torch.float32) -> None:
         """Make the module and draw the batch."""
+        torch.manual_seed(0)
         self.module = MODULES[workload.name]().to(dtype)
         self.size = sum(p.numel() for p in self.module.parameters())
         name, settings = workload.optimizer
@@ -166,7 +167,7 @@ class TorchTraining(Training):
         def forward(x: Tensor, target: Tensor) -> Tensor:
             return loss(self.module(x), target)
 
-        return torch.compile(forward, fullgraph=True, dynamic=False) if compiled else forward
+        return torch.compile(forward, dynamic=False) if compiled else forward  # of an LSTM no graph can be made
 
     def _give_gradients(self, compiled: bool) -> None:
         for p, g in zip(self.module.parameters(), self.batch[0], strict=True):
@@ -196,6 +197,7 @@ class EnsembleTraining(Training):
 
     def __init__(self, workload: Workload, way: str = "eager", dtype: torch.dtype = torch.float32) -> None:
         """Stack the members' parameters, and write the step."""
+        torch.manual_seed(0)
         modules = [MODULES[workload.name]().to(dtype) for _ in range(workload.members)]
         self.params, _ = torch.func.stack_module_state(modules)
         self.params = {name: p.detach() for name, p in self.params.items()}
