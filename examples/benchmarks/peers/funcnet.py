@@ -3,7 +3,7 @@
 eager       ``fn.train_step``, in inference mode, which is entered once a turn, as ``fn.fit`` enters it once
 compiled    ``fn.compile`` of the same step
 scan        ``fn.scan_steps`` of the same step, ten in one call
-donated     any of these with ``fn.donate`` of the optimizer
+donated     any of these with ``fn.donate`` of the optimizer, and SGD with ``fused=True``
 """
 
 from collections.abc import Callable
@@ -113,7 +113,8 @@ Step = Callable[..., tuple[Any, Any, Any]]
 def parts(workload: Workload, donated: bool) -> tuple[Step, fn.Optimizer, Any]:
     """Return the step of a workload, its optimizer, and its first params."""
     kind, settings = workload.optimizer
-    opt = getattr(fn, kind)(**settings)
+    fused = {"fused": True} if donated and kind == "SGD" else {}  # Adam always is
+    opt = getattr(fn, kind)(**settings, **fused)
     opt = fn.donate(opt) if donated else opt
     if workload.name == "adam":
         params = tuple(fn.random.normal(fn.fold_in(0, i), TENSOR) for i in range(TENSORS))
