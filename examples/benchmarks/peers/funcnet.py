@@ -3,7 +3,8 @@
 eager       ``fn.train_step``, in inference mode, which is entered once a turn, as ``fn.fit`` enters it once
 compiled    ``fn.compile`` of the same step
 scan        ``fn.scan_steps`` of the same step, ten in one call
-donated     any of these with ``fn.donate`` of the optimizer, and SGD with ``fused=True``
+floor       the kernels of an eager, donated step alone
+donated     any but the floor with ``fn.donate`` of the optimizer, and SGD with ``fused=True``
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 import funcnet as fn
+from examples.benchmarks.floor import KernelsAlone
 from examples.benchmarks.workloads import (
     BLOCKS,
     HEADS,
@@ -30,7 +32,7 @@ from examples.benchmarks.workloads import (
     Workload,
 )
 
-WAYS = ("eager", "compiled", "scan")
+WAYS = ("eager", "compiled", "scan", "floor")
 
 
 def _mlp(activation: fn.Layer) -> fn.Layer:
@@ -164,6 +166,10 @@ def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contend
     found = []
     for way in ways:
         if way == "scan" and not workload.scanned:
+            continue
+        if way == "floor":
+            eager = partial(FuncnetTraining, workload, "eager", True)
+            found.append(Contender("funcnet floor", "funcnet floor", lambda eager=eager: KernelsAlone(eager())))
             continue
         for donated in (False, True):
             label = f"funcnet {way}{', donated' * donated}"

@@ -1,0 +1,50 @@
+"""The floor: the kernels of a step alone, called in a row, with no layers, trees or checks around them.
+
+A step of funcnet's is taken once while every kernel that it calls is written down with its arguments; a call of the floor calls
+them again, one after the other. What a step takes besides is the library's own. Kernels are called by way of ``torch.ops``, which
+costs up to half a µs a call more than by the names that the library uses, so the floor of a step of many small kernels lies a
+little high.
+"""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from examples.benchmarks.workloads import Training
+
+
+class Recording(TorchDispatchMode):
+    """While it is active, every kernel and its arguments are added to ``calls``."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Write the call down and make it."""
+        self.calls.append((kernel, args, kwargs or {}))
+        return kernel(*args, **kwargs or {})
+
+
+class KernelsAlone(Training):
+    """The kernels of one step of another training, over and over."""
+
+    def __init__(self, training: Any) -> None:
+        """Take the step that is written down."""
+        training.run(2)
+        with Recording() as recording:
+            training.run(1)
+        self.calls, self.size = recording.calls, training.size
+
+    def run(self, calls: int) -> None:
+        """Call all kernels so many times."""
+        with torch.inference_mode():
+            for _ in range(calls):
+                for kernel, args, kwargs in self.calls:
+                    kernel(*args, **kwargs)
+
+    def value(self) -> None:
+        """Return nothing: the arguments are always those of one step, so there is no loss that falls."""
+        return
