@@ -48,9 +48,8 @@ def perform(job: Job) -> dict[str, Any]:
     )
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
-    words = [*done.stderr.strip().splitlines(), "no word"]
-    what = job.get("label", job.get("workload", "the machine"))
-    return {"notes": [f"{what}: its process ended with {done.returncode}: {words[-2 if len(words) > 1 else 0]}"]}
+    last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+    return {"notes": [f"{job.get('label', job['task'])} is left out: its process ended with {done.returncode}: {last}"]}
 
 
 def gathered(job: Job) -> tuple[list[Any], list[str]]:

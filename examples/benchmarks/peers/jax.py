@@ -119,28 +119,26 @@ def _resnet() -> Net:
     return _stax((32, 32, 32, 3), _conv(32, 3), stax.BatchNorm(), stax.Relu, *blocks, *head)
 
 
+def _gpt_layers() -> Any:
+    """Return the embedding and the positions, the blocks, and the head."""
+    import equinox as eqx
+    import jax
+
+    keys = iter(jax.random.split(jax.random.key(0), 16))
+    linear = lambda *sizes: eqx.nn.Linear(*sizes, key=next(keys))
+    biases = {f"use_{part}_bias": True for part in ("query", "key", "value", "output")}
+    attention = lambda: (eqx.nn.LayerNorm(WIDTH), eqx.nn.MultiheadAttention(HEADS, WIDTH, **biases, key=next(keys)))
+    wide = lambda: (eqx.nn.LayerNorm(WIDTH), linear(WIDTH, 4 * WIDTH), linear(4 * WIDTH, WIDTH))
+    first = (eqx.nn.Embedding(VOCABULARY, WIDTH, key=next(keys)), jax.random.normal(next(keys), (LENGTH, WIDTH)))
+    return first, [(attention(), wide()) for _ in range(BLOCKS)], eqx.nn.LayerNorm(WIDTH), linear(WIDTH, VOCABULARY)
+
+
 def _gpt() -> Net:
     import equinox as eqx
     import jax
     import jax.numpy as jnp
 
-    keys = iter(jax.random.split(jax.random.key(0), 16))
-    biases = {f"use_{part}_bias": True for part in ("query", "key", "value", "output")}
-    blocks = [
-        (
-            (eqx.nn.LayerNorm(WIDTH), eqx.nn.MultiheadAttention(HEADS, WIDTH, **biases, key=next(keys))),
-            (
-                eqx.nn.LayerNorm(WIDTH),
-                eqx.nn.Linear(WIDTH, 4 * WIDTH, key=next(keys)),
-                eqx.nn.Linear(4 * WIDTH, WIDTH, key=next(keys)),
-            ),
-        )
-        for _ in range(BLOCKS)
-    ]
-    first = (eqx.nn.Embedding(VOCABULARY, WIDTH, key=next(keys)), jax.random.normal(next(keys), (LENGTH, WIDTH)))
-    params, static = eqx.partition(
-        (first, blocks, eqx.nn.LayerNorm(WIDTH), eqx.nn.Linear(WIDTH, VOCABULARY, key=next(keys))), eqx.is_array
-    )
+    params, static = eqx.partition(_gpt_layers(), eqx.is_array)
     mask = jnp.tril(jnp.ones((LENGTH, LENGTH), bool))
 
     def row(net: Any, tokens: Any) -> Any:
