@@ -67,6 +67,19 @@ def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch
     assert calls == []
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_code_goes_to_onednn_too(backend):
+    """A compiled step has the products of the eager one; under vmap, in compiled code too, they are torch's own."""
+    step = fn.train_step(fn.serial(fn.Linear(5, 6), fn.Tanh(), fn.Linear(6, 3)), fn.MSE(), fn.SGD(lr=0.1))
+    params = step.net.init(0)
+    arguments = (params, step.opt.init(params), fn.random.normal(1, (4, 5)), fn.random.normal(2, (4, 3)))
+    many = torch.func.vmap(lambda x: step.net(params, x))
+    with torch.no_grad(), fn.kernels.prefer("onednn"):
+        torch.testing.assert_close(torch.compile(step, fullgraph=True, backend=backend)(*arguments), step(*arguments))
+        rows = fn.random.normal(3, (2, 4, 5))
+        torch.testing.assert_close(torch.compile(many, fullgraph=True, backend=backend)(rows), many(rows))
+
+
 def test_a_large_tanh_is_the_same_by_both():
     """To the rounding of float32, at both ends and of NaN; in float64, for someone's autograd and under vmap by torch's own."""
     x = torch.cat((fn.random.normal(0, (20_000,)) * 3, torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, 1e-30, 89.0])))
