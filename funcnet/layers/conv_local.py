@@ -194,6 +194,10 @@ class MaskedConv(Layer):
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Tensor:
         return self.conv.input_grad(self._masked(params), cache, gy)
 
+    def _sized(self, x: Any) -> tuple[Layer, Any]:
+        conv, y = self.conv._sized(x)
+        return self.replace(conv=conv), y
+
     def _masked(self, params: Params) -> Params:
         """Return params, or their gradients, with 0 for what is masked."""
         if not isinstance(params, dict) or "weight" not in params:
