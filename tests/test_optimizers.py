@@ -79,6 +79,9 @@ ADAMS = grid(betas=((0.9, 0.999), (0.0, 0.5)), weight_decay=(0, 0.1), amsgrad=(F
 ALL = [
     SGD(lr=0.1),
     SGD(lr=0.1, momentum=0.9),
+    SGD(lr=0.1, fused=True),
+    SGD(lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True, fused=True),
+    SGD(lr=0.1, momentum=0.9, dampening=0.2, maximize=True, fused=True),
     SGD(lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
     SGD(lr=0.1, momentum=0.9, dampening=0.2, maximize=True),
     SGD(lr=0.1, momentum=0.9, averaged=True),
@@ -94,10 +97,11 @@ each_optimizer = pytest.mark.parametrize("optimizer", ALL, ids=repr)
 # Formulas
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("how", SGDS, ids=repr)
-def test_sgd_takes_the_steps_of_torch(how: dict[str, Any]) -> None:
+def test_sgd_takes_the_steps_of_torch(how: dict[str, Any], fused: bool) -> None:
     """SGD equals torch.optim.SGD after every step, its first one included."""
-    assert_same_trace(SGD(lr=0.05, **how), torch_run(lambda params: torch.optim.SGD(params, lr=0.05, **how)))
+    assert_same_trace(SGD(lr=0.05, fused=fused, **how), torch_run(lambda params: torch.optim.SGD(params, lr=0.05, **how)))
 
 
 @pytest.mark.parametrize("how", ADAMS, ids=repr)

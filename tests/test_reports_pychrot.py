@@ -10,6 +10,7 @@ from pages import refuse, stopped_after
 import funcnet as fn
 from examples.reports import paper, pychrot
 from examples.reports.experiment import TRAININGS, data, first_params, orders
+from examples.reports.paper import parser
 
 
 def run(folder):
@@ -31,7 +32,7 @@ def near(cell, **tolerance):
 
 def defaults():
     """Return all experiments with the report's own epochs, by name."""
-    options = pychrot.parser("", "", pychrot.RUNS).parse_args([])
+    options = parser("", "", pychrot.RUNS).parse_args([])
     return {one.name: one for one in pychrot.experiments(options)}
 
 

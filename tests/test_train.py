@@ -81,6 +81,21 @@ def test_a_compiled_step_is_the_step(backend):
     torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("opt", [fn.SGD(lr=0.1), fn.SGD(lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)], ids=repr)
+def test_a_weight_gradient_that_is_added_to_compiles(opt):
+    """A product times the rate, taken from the weight: Inductor would leave the rate out of a sum."""
+    net = fn.Linear(2, 3)
+    step = fn.train_step(net, fn.CrossEntropy(), opt)
+    params = fn.tree.cast(net.init(0), torch.float64)
+    state = opt.init(params)
+    compiled = torch.compile(step, fullgraph=True, dynamic=False)
+    ours = theirs = (params, state)
+    for _ in range(2):
+        *ours, _ = step(*ours, X, LABELS)
+        *theirs, _ = compiled(*theirs, X, LABELS)
+    torch.testing.assert_close(tuple(theirs), tuple(ours), rtol=1e-12, atol=1e-12)
+
+
 def test_compile_takes_the_step_and_its_key():
     """fn.compile gives the same numbers as the eager step, dropout and schedule included."""
     step = fn.train_step(NOISY, LOSS, fn.Adam(lr=fn.CosineSchedule(1e-2, 10)))

@@ -55,6 +55,7 @@ def contenders():
     steps = {
         "funcnet SGD": ours(fn.SGD(**sgd), x, target),
         "funcnet SGD, donated": ours(fn.donate(fn.SGD(**sgd)), x, target),
+        "funcnet SGD, donated, fused": ours(fn.donate(fn.SGD(**sgd, fused=True)), x, target),
         "funcnet Adam": ours(fn.Adam(**adam), x, target),
         "funcnet Adam, donated": ours(fn.donate(fn.Adam(**adam)), x, target),
     }
@@ -85,12 +86,12 @@ def main(arguments=None):
     torch.set_num_threads(1)
     times = measure(contenders(), options.rounds, options.steps)
     medians = {name: statistics.median(column) for name, column in times.items()}
-    print(f"{'µs a step':26}{'quartile':>10}{'median':>10}{'quartile':>10}   share of torch.nn's default, foreach, fused")
+    print(f"{'µs a step':28}{'quartile':>10}{'median':>10}{'quartile':>10}   share of torch.nn's default, foreach, fused")
     for name, column in times.items():
         kind = "SGD" if "SGD" in name else "Adam"
         low, _, high = statistics.quantiles(column, n=4) if len(column) > 1 else (column[0],) * 3
         shares = [medians[name] / medians[f"torch.nn {kind}, {way}"] for way in ("default", "foreach", "fused")]
-        print(f"{name:26}{low:10.1f}{medians[name]:10.1f}{high:10.1f}   {'  '.join(f'{share:.2f}' for share in shares)}")
+        print(f"{name:28}{low:10.1f}{medians[name]:10.1f}{high:10.1f}   {'  '.join(f'{share:.2f}' for share in shares)}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from matplotlib import pyplot as plt
 
 import funcnet as fn
 from examples.reports.experiment import FRAMEWORKS, Experiment, data
-from examples.reports.paper import Paper, decision_map, mean, parser, ratio, start
+from examples.reports.paper import Paper, decision_map, mean, ratio, report
 
 NAME = "eighteen_networks"
 BATCH, RUNS = 5, 1
@@ -145,11 +145,7 @@ def write(paper: Paper) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Run the report."""
-    options = parser(__doc__.split("\n\n")[0], "300, or 150 with Adam,", RUNS).parse_args(arguments)
-    paper = start(NAME, options)
-    paper.run(experiments(options))
-    write(paper)
-    return paper.save()
+    return report(NAME, __doc__, "300, or 150 with Adam,", RUNS, experiments, write, arguments)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ import funcnet as fn
 from examples.reports import operations
 from examples.reports.experiment import FRAMEWORKS, Experiment, data, first_params
 from examples.reports.operations import VERBS, as_operations, linear_of_operations
-from examples.reports.paper import Paper, decision_map, mean, parser, ratio, start
+from examples.reports.paper import Paper, decision_map, mean, ratio, report
 
 NAME, EXPERIMENT = "hotgrad", "2-25-25-25-2"
 EPOCHS, RUNS, RATE, BATCH = 500, 10, 0.02, 100
@@ -177,11 +177,7 @@ def write(paper: Paper) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Run the report."""
-    options = parser(__doc__.split("\n\n")[0], f"(none is given, {EPOCHS} are taken)", RUNS).parse_args(arguments)
-    paper = start(NAME, options)
-    paper.run(experiments(options))
-    write(paper)
-    return paper.save()
+    return report(NAME, __doc__, f"(none is given, {EPOCHS} are taken)", RUNS, experiments, write, arguments)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Paper: what all five reports share around their experiments: options, runs that resume, tables and figures.
 
 A report is a module with ``NAME``, ``experiments(options) -> list of Experiment``, the numbers it printed, and
-``write(paper)``, which makes its tables and figures from the results. ``main(module)`` is its command line.
+``write(paper)``, which makes its tables and figures from the results. ``report`` is its command line.
 """
 
 import argparse
@@ -199,3 +199,20 @@ def start(name: str, options: argparse.Namespace) -> Paper:
         if value is not None and value < 1:
             raise SystemExit(f"--{flag} must be at least 1, got {value}")
     return Paper(name, options)
+
+
+def report(
+    name: str,
+    doc: str,
+    epochs: str,
+    runs: int | None,
+    experiments: Callable[[argparse.Namespace], Sequence[Experiment]],
+    write: Callable[[Paper], None],
+    arguments: Sequence[str] | None,
+) -> Path:
+    """Run a report from the command line's arguments, and return where its page is."""
+    options = parser(doc.split("\n\n", maxsplit=1)[0], epochs, runs).parse_args(arguments)
+    paper = start(name, options)
+    paper.run(experiments(options))
+    write(paper)
+    return paper.save()

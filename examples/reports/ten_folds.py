@@ -29,7 +29,7 @@ from matplotlib import pyplot as plt
 
 import funcnet as fn
 from examples.reports.experiment import FRAMEWORKS, Experiment, data, first_params, grid_map
-from examples.reports.paper import Paper, band, decision_map, mean, parser, ratio, start
+from examples.reports.paper import Paper, band, decision_map, mean, ratio, report
 
 NAME = "ten_folds"
 EPOCHS, RUNS, RATE, BATCH = 20, 10, 0.1, 100
@@ -270,11 +270,7 @@ def write(paper: Paper) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Run the report."""
-    options = parser(__doc__.split("\n\n")[0], str(EPOCHS), RUNS).parse_args(arguments)
-    paper = start(NAME, options)
-    paper.run(experiments(options))
-    write(paper)
-    return paper.save()
+    return report(NAME, __doc__, str(EPOCHS), RUNS, experiments, write, arguments)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from torch import Tensor
 
 import funcnet as fn
 from examples.reports.experiment import FRAMEWORKS, POINTS, TRAININGS, Experiment, data, measures, orders
-from examples.reports.paper import COLOURS, Paper, band, mean, parser, ratio, start
+from examples.reports.paper import COLOURS, Paper, band, mean, ratio, report
 
 NAME = "twenty_runs"
 EPOCHS, RUNS, RATE, MOMENTUM, BATCH = 200, 20, 0.1, 0.2, 100
@@ -333,11 +333,7 @@ def write(paper: Paper) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Run the report."""
-    options = parser(__doc__.split("\n\n")[0], str(EPOCHS), RUNS).parse_args(arguments)
-    paper = start(NAME, options)
-    paper.run(experiments(options))
-    write(paper)
-    return paper.save()
+    return report(NAME, __doc__, str(EPOCHS), RUNS, experiments, write, arguments)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
+from funcnet.kernels.mode import plain
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -57,6 +58,11 @@ def where_positive(x: Tensor, y: Tensor) -> Tensor:
 def product(q: Tensor, x: Tensor) -> Tensor:
     """Return q x, which is 0 where q is, even if x is infinite or NaN there."""
     return where_positive(q * x, q.abs())
+
+
+def is_known(total: Tensor, n: int) -> bool:
+    """Tell that a count is n, where it can be read without waiting, and small enough to be exact in float32."""
+    return 0 < n < 1 << 24 and plain(total) and total.item() == n
 
 
 def nll(logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ignore: int) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,8 @@ layer_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_layer_no
 
 Moments = tuple[Tensor, Tensor]
 
+_HALF = (torch.bfloat16, torch.float16)
+
 
 def batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments | None = None
@@ -79,9 +81,15 @@ def layer_norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias, where ``mask`` wants them, by the rows' μ and 1 / √(σ² + ε).
 
-    Of 1024×256 79 µs, gx alone 54, the others alone 36, and these two in arithmetic 125.
+    Of 1024×256 79 µs, gx alone 54, the others alone 36, and these two in arithmetic 125. Those of half precision are summed in
+    single: the kernel adds up rows in the dtype of x, by which torch's own bias gradient of 5000 rows in bfloat16 is 60 % off.
     """
-    return _layer_norm_backward(gy, x, shape, *moments, weight, bias, mask)
+    if x.dtype not in _HALF or not any(mask[1:]):
+        return _layer_norm_backward(gy, x, shape, *moments, weight, bias, mask)
+    g, wide, mean, r, w, b = (None if leaf is None else leaf.float() for leaf in (gy, x, *moments, weight, bias))
+    found = _layer_norm_backward(g, wide, shape, mean, r, w, b, mask)
+    gx, gw, gb = (leaf.to(x.dtype) if wanted else leaf for leaf, wanted in zip(found, mask, strict=True))
+    return gx, gw, gb
 
 
 def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:

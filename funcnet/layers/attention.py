@@ -19,7 +19,7 @@ from funcnet import random
 from funcnet.errors import flag, is_whole, number, wrong
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.arithmetic import masked_scale
-from funcnet.layer import Cache, Layer, Params, floating, frozen
+from funcnet.layer import Cache, Layer, Params, floating, frozen, keyed
 from funcnet.random import Key
 
 
@@ -106,8 +106,8 @@ class ScaledDotProductAttention(Layer):
         return self.dropout_p > 0
 
     def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Tensor, Cache]:
-        if self.stochastic and rng is None:
-            raise wrong(self, "apply must be given a key, apply(params, x, rng); for evaluation use inference()", "no key")
+        if self.stochastic:
+            keyed(self, rng)
         q, k, v, mask = self._entries(params, x)
         allowed, bias, causal = self._seen(q, k, mask)
         scale = self._factor(q)

@@ -11,7 +11,7 @@ from torch import Tensor
 from funcnet import random
 from funcnet.errors import number, size_or_none, wrong
 from funcnet.kernels import activation as kernels
-from funcnet.layer import Layer, Params, Size, explained, fitting, floating, frozen, known, wrong_params
+from funcnet.layer import Layer, Params, Size, explained, fitting, floating, frozen, keyed, known, wrong_params
 from funcnet.layers.activation import LeakyReLU
 from funcnet.random import Key, as_key
 
@@ -93,10 +93,8 @@ class RReLU(Layer):
             raise wrong("RReLU", "lower must be at most upper", f"lower={self.lower}, upper={self.upper}")
 
     def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
-        if rng is None:
-            raise wrong(self, "apply must be given a key, apply(params, x, rng); for evaluation use inference()", "no key")
-        shape = tuple(floating(self, params, x).shape)
-        slopes = torch.where(x > 0, 1.0, random.uniform(rng, shape, self.lower, self.upper, dtype=x.dtype))
+        key, shape = keyed(self, rng), tuple(floating(self, params, x).shape)
+        slopes = torch.where(x > 0, 1.0, random.uniform(key, shape, self.lower, self.upper, dtype=x.dtype))
         return x * slopes, slopes
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:

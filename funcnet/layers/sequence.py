@@ -19,7 +19,7 @@ from funcnet.errors import flag, number, one_of, size, size_or_none, whole, wron
 from funcnet.kernels.arithmetic import masked_scale
 from funcnet.kernels.recurrent import KINDS
 from funcnet.kernels.sequences import Weights, run, run_back
-from funcnet.layer import Cache, Layer, Params, Size, explained, frozen, known, wrong_params
+from funcnet.layer import Cache, Layer, Params, Size, explained, frozen, keyed, known, wrong_params
 from funcnet.layers.recurrent import drawn
 from funcnet.random import Key
 
@@ -65,8 +65,8 @@ class _Recurrent(Layer):
         return self._forward(params, x, rng, training=False)[0]
 
     def _forward(self, params: Params, x: Any, rng: Key | int | None, *, training: bool) -> tuple[Any, Cache]:
-        if self.stochastic and rng is None:
-            raise wrong(self, "apply must be given a key, apply(params, x, rng); for evaluation use inference()", "no key")
+        if self.stochastic:
+            keyed(self, rng)
         try:
             if self._fault(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self._shapes():
                 raise wrong_params(self, params)

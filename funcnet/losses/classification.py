@@ -129,7 +129,7 @@ class BCEWithLogits(Elementwise):
         return x if self.pos_weight is None else (1 + (w - 1) * t) * x
 
 
-Kept = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]
+Kept = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor | None]
 
 
 @frozen
@@ -145,7 +145,7 @@ class CrossEntropy(Loss):
     tensor(0.3466)
 
     Cache    log softmax(y), the labels or else ``None``, ``weight`` as a tensor, the distribution q where it had to be
-             computed, and the factor of the gradient.
+             computed, the factor of the gradient, and which rows are ignored, ``None`` where it is seen that none is.
     Raises   ``ValueError`` for an unknown ``reduction``, weights that are negative or not finite, or as many as there are not
              classes, a ``label_smoothing`` outside 0 to 1, when ``y`` is not a floating tensor, when ``target`` has neither
              shape or another floating dtype, for probabilities with an ``ignore_index`` that is not negative, and on the CPU
@@ -163,22 +163,24 @@ class CrossEntropy(Loss):
         logp = torch.log_softmax(y, _axis(y))
         w = None if self.weight is None else torch.tensor(self.weight, dtype=y.dtype, device=y.device)
         if labels is None:
-            return self._expected(logp, None, w, self._mixed(target, w), self._factor(logp, None))
+            return self._expected((logp, None, w, self._mixed(target, w), self._factor(logp, None), None))
         value, total = self._at(logp, labels, w)
-        c = self._factor(logp, total)
+        whole = w is None and kernels.is_known(total, labels.numel())
+        c = self._factor(logp, None if whole else total)
+        ignored = None if whole else _over_classes(labels == self.ignore_index, logp)
         if self.label_smoothing or (self.weight and 0 in self.weight):
-            return self._expected(logp, labels, w, self._spread(logp, labels, w, total), c)
-        return self._scaled(value, c), (logp, labels, w, None, c)
+            return self._expected((logp, labels, w, self._spread(logp, labels, w, total), c, ignored))
+        return self._scaled(value, c), (logp, labels, w, None, c, ignored)
 
     def backward(self, cache: Kept, g: Tensor | None = None) -> Tensor:
-        logp, labels, w, q, c = cache
+        logp, labels, w, q, c, ignored = cache
         gc = c if g is None else g * c
         gp = self._at_grad(logp, labels, w, c, gc) if q is None else -q * _over_classes(gc, logp)
         gy = kernels.log_softmax_backward(gp, logp, _axis(logp), logp.dtype)
-        return gy if labels is None else gy.masked_fill_(_over_classes(labels == self.ignore_index, logp), 0)
+        return gy if ignored is None else gy.masked_fill_(ignored, 0)
 
     def target_grad(self, cache: Kept, g: Tensor) -> Tensor:
-        logp, _, w, _, c = cache
+        logp, _, w, _, c, _ = cache
         gt = -logp * _over_classes(g * c * (1 - self.label_smoothing), logp)
         return gt if w is None else gt * _by_class(w, gt)
 
@@ -195,10 +197,11 @@ class CrossEntropy(Loss):
             return kernels.nll_backward(gc.expand(labels.shape), logp, labels, w, 0, self.ignore_index, c)
         return kernels.nll_backward(gc, logp, labels, w, 2, self.ignore_index, c)
 
-    def _expected(self, logp: Tensor, labels: Tensor | None, w: Tensor | None, q: Tensor, c: Tensor) -> tuple[Tensor, Kept]:
+    def _expected(self, cache: Any) -> tuple[Tensor, Kept]:
         """Return -Σ q log p, reduced."""
+        logp, _, _, q, c, _ = cache
         terms = -kernels.product(q, logp).sum(_axis(logp))
-        return self._scaled(terms if self.reduction == "none" else terms.sum(), c), (logp, labels, w, q, c)
+        return self._scaled(terms if self.reduction == "none" else terms.sum(), c), cache
 
     def _mixed(self, target: Tensor, w: Tensor | None) -> Tensor:
         """Return q for probabilities."""

@@ -46,7 +46,9 @@ class SGD(Rule):
 
     With ``averaged`` the buffer is a running average of the gradients, from 0: b ← μ b + (1 - μ) g, at the first step too.
 
-    ``lr``, ``momentum``, ``dampening`` and ``weight_decay`` are numbers or schedules.
+    ``lr``, ``momentum``, ``dampening`` and ``weight_decay`` are numbers or schedules. With ``fused`` one kernel makes the whole
+    step of a tensor, with other roundings, where there is one: in main memory, float32 or float64, and eager mode. It pays with
+    ``donate``.
 
     State    ``step``; ``momentum_buffer`` where ``momentum`` is not 0.
     Raises   ``ValueError`` for rates below 0, and for ``nesterov`` without momentum or with dampening.
@@ -60,6 +62,7 @@ class SGD(Rule):
     nesterov: bool = field(default=False, validator=_nesterov)
     maximize: bool = field(default=False, validator=flag)
     averaged: bool = field(default=False, validator=_averaged)
+    fused: bool = field(default=False, kw_only=True, validator=flag)
 
     @property
     def _moments(self) -> tuple[str, ...]:
@@ -67,12 +70,18 @@ class SGD(Rule):
 
     def _rates(self, step: Tensor) -> Sequence[Any]:
         lr, momentum, dampening, decay = at(step, self.lr, self.momentum, self.dampening, self.weight_decay)
+        if self.averaged:
+            return lr, momentum, momentum, decay
         if self.dampening != 0:
             now = kernels.read(step)
             dampening = dampening * ((now > 0).to(torch.float64) if isinstance(now, Tensor) else now > 0)
         return lr, momentum, dampening, decay
 
     def _formula(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
+        if self.fused:
+            done = kernels.sgd(columns, rates, self.donated, nesterov=self.nesterov, maximize=self.maximize)
+            if done is not None:
+                return done
         (ps, gs, *bs), (lr, _, _, decay) = columns, rates
         if self.maximize:
             gs = kernels.scale_each(gs, -1.0)

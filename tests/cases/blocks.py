@@ -1,4 +1,4 @@
-"""Networks as expressions of layers."""
+"""Networks as expressions of layers. Their norms are of four numbers: of two they are ±1, and pass no gradient."""
 
 import funcnet as fn
 from cases.making import case, normal
@@ -9,11 +9,11 @@ CASES = {
         fn.transformer_encoder_block(4, 2, 3, num_kv_heads=1, is_causal=True, rotary=fn.RotaryEmbedding(2)), normal(2, 3, 4)
     ),
     "transformer_encoder_block, norms last": case(
-        fn.transformer_encoder_block(2, 1, norm_first=False, dropout=0.1), normal(2, 3, 2)
+        fn.transformer_encoder_block(4, 1, 3, norm_first=False, dropout=0.1), normal(2, 3, 4)
     ),
     "transformer_decoder_block": case(fn.transformer_decoder_block(4, 2, 3, kdim=3, vdim=3), (normal(2, 3, 4), normal(2, 4, 3))),
     "transformer_decoder_block, norms last": case(
-        fn.transformer_decoder_block(2, 1, 3, norm_first=False, activation=fn.ReLU()), (normal(2, 3, 2), normal(2, 2, 2))
+        fn.transformer_decoder_block(4, 1, 3, norm_first=False, activation=fn.ReLU()), (normal(2, 3, 4), normal(2, 2, 4))
     ),
     "resnet_block": case(fn.resnet_block(2, 3, 2, activation=fn.Tanh()), normal(2, 2, 3, 3)),
     "resnet_bottleneck": case(fn.resnet_bottleneck(4, 2, expansion=2, activation=fn.Tanh()), normal(2, 4, 3, 3)),

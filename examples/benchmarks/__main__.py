@@ -1,0 +1,170 @@
+"""What a step of training costs: funcnet beside torch.nn, torch.compile, JAX and thinc, on ten workloads in float32.
+
+Each workload and number of threads is measured in a process of its own, where all contenders take turns; peak memory in a
+process for each contender. A peer that is not installed, or a contender that cannot run here, is left out, and a note says so.
+The page and the charts go to the folder --out. Ctrl-C leaves the page of what there is.
+
+    pip install -c constraints.txt -e ".[bench]"
+    python -m examples.benchmarks disk_mlp lenet --peers nn,jax --threads 1,2 --rounds 30 --json times.json
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from examples.benchmarks import report, worker
+from examples.benchmarks.peers import funcnet
+from examples.benchmarks.workloads import WORKLOADS
+from examples.reports.__main__ import processor, version
+
+PACKAGES = ("torch", "jax", "jaxlib", "equinox", "optax", "thinc", "numpy")
+
+
+def some_of(what: str, names: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return a reader of names with commas between them."""
+
+    def read(text: str) -> list[str]:
+        found = [name for name in text.split(",") if name]
+        for name in found:
+            if name not in names:
+                raise argparse.ArgumentTypeError(f"unknown {what} {name!r}; there are {', '.join(names)}")
+        return found
+
+    return read
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return int(text)
+
+
+def options_of(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    new = argparse.ArgumentParser("python -m examples.benchmarks", description=__doc__.split("\n\n")[0])
+    one = some_of("workload", tuple(WORKLOADS))
+    new.add_argument(
+        "workloads", nargs="*", type=one, metavar="workload", help=f"of {', '.join(WORKLOADS)}; all if none is given"
+    )
+    peers, ways = tuple(worker.PEERS), funcnet.WAYS
+    new.add_argument("--peers", type=some_of("peer", peers), default=list(peers), help=f"of {','.join(peers)}; all by default")
+    new.add_argument("--funcnet", type=some_of("way", ways), default=list(ways), help=f"of {','.join(ways)}; all by default")
+    new.add_argument("--threads", type=lambda text: [positive(n) for n in text.split(",")], default=[1], help="such as 1,2 (1)")
+    new.add_argument("--rounds", type=positive, default=30, help="how often each contender has its turn (30)")
+    new.add_argument("--turn", type=float, default=0.1, help="about how many seconds a turn takes (0.1)")
+    new.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too (yes)")
+    new.add_argument("--json", type=Path, help="a file for everything that was measured")
+    new.add_argument(
+        "--out", type=Path, default=Path("out/benchmarks"), help="the folder for the page and charts (out/benchmarks)"
+    )
+    options = new.parse_args(arguments)
+    options.workloads = [name for names in options.workloads for name in names] or list(WORKLOADS)
+    return options
+
+
+def measured(options: argparse.Namespace, results: list[report.Result], notes: list[str]) -> None:
+    """Measure, and add to the results and the notes as they come."""
+    common = {"funcnet": options.funcnet, "peers": options.peers, "turn": options.turn, "rounds": options.rounds}
+    with tqdm(total=len(options.threads) * len(options.workloads), unit="workload", file=sys.stderr) as bar:
+        for threads in options.threads:
+            do = _performer(bar, notes, threads)
+            gemm = do("GEMM peak", {"task": "machine", "turn": options.turn}).get("gemm", {})
+            for name in options.workloads:
+                place = {"workload": name, "threads": threads, "cores": len(worker.cores(threads)), "gemm": gemm}
+                found = do(name, {"task": "time", "workload": name, **common})
+                if "rows" in found:
+                    results.append({**place, "rows": found["rows"], "flops": found["flops"]})
+                    for row in found["rows"] if options.memory else []:
+                        job = {"task": "memory", "workload": name, "label": row["label"], **common}
+                        row["memory"] = do(f"{name}, memory of {row['label']}", job).get("memory")
+                bar.update()
+
+
+def _performer(bar: Any, notes: list[str], threads: int) -> Callable[[str, worker.Job], dict[str, Any]]:
+    """Return a function that says what it does, does it, and adds its notes."""
+
+    def do(what: str, job: worker.Job) -> dict[str, Any]:
+        bar.set_postfix_str(f"{what}, {threads} thread{'s' * (threads > 1)}")
+        found = worker.perform({**job, "threads": threads})
+        for note in found["notes"]:
+            notes.append(f"{job.get('workload', 'machine')}: {note}")
+            bar.write(notes[-1], file=sys.stderr)
+        return found
+
+    return do
+
+
+def versions() -> Iterator[tuple[str, str]]:
+    """Yield the version of each package that is installed."""
+    yield from (("Python", platform.python_version()), ("funcnet", version()))
+    for name in PACKAGES:
+        try:
+            yield name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+
+
+def facts(arguments: Sequence[str]) -> dict[str, Any]:
+    """Say by which command, with what and where it was measured."""
+    return {
+        "command": shlex.join(["python", "-m", "examples.benchmarks", *arguments]),
+        "versions": dict(versions()),
+        "processor": processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def head(known: dict[str, Any], results: Sequence[report.Result]) -> str:
+    """Write the head of the page."""
+    peaks = {report.threads_of(r): ", ".join(f"{name} {peak:.0f}" for name, peak in r["gemm"].items()) for r in results}
+    lines = ["# What a step of training costs", "", f"    {known['command']}", ""]
+    lines += ["- " + ", ".join(f"{name} {number}" for name, number in known["versions"].items())]
+    lines += [f"- {known['processor']}, {known['capability']}, {known['date']}"]
+    lines += [f"- products of 1024×1024 in GFLOP/s, {threads}: {peak}" for threads, peak in peaks.items()]
+    return "\n".join(lines)
+
+
+def charts(folder: Path, results: Sequence[report.Result]) -> list[str]:
+    """Draw a chart for each number of threads for which torch.nn was measured, and return the files' names."""
+    names = []
+    for threads in dict.fromkeys(result["threads"] for result in results):
+        same = [r for r in results if r["threads"] == threads and report.best(r, "torch.nn eager")]
+        if same:
+            names.append(f"chart_{threads}.png")
+            report.chart(same, folder / names[-1])
+    return names
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the page, and save it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = options_of(arguments)
+    results: list[report.Result] = []
+    notes: list[str] = []
+    try:
+        measured(options, results, notes)
+    except KeyboardInterrupt:
+        notes.append(f"stopped; the page holds {len(results)} of {len(options.threads) * len(options.workloads)} workloads")
+    known = facts(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = report.page(head(known, results), results, notes, charts(options.out, results))
+    (options.out / "BENCHMARKS.md").write_text(text)
+    if options.json:
+        options.json.write_text(json.dumps({**known, "results": results, "notes": notes}, indent=1) + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

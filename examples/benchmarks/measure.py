@@ -1,0 +1,176 @@
+"""Measuring: turns and rounds, peak memory, and the machine's best product.
+
+Every contender of a workload is warmed up, and then all take turns, round after round, so that all meet the same noise. A turn
+is as many calls as take about the time given; the garbage collector is off meanwhile, as in ``timeit``. What is kept is the µs a
+step of each turn.
+"""
+
+import ctypes
+import gc
+import math
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+
+from examples.benchmarks.workloads import SCANNED, Contender, Training
+
+SIDE = 1024
+
+
+def seconds(run: Callable[[int], Any], calls: int) -> float:
+    """Return how long so many calls take."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        began = time.perf_counter()
+        run(calls)
+        return time.perf_counter() - began
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def calls_of(run: Callable[[int], Any], turn: float) -> int:
+    """Warm up, and return how many calls take about ``turn`` seconds."""
+    run(2)
+    return max(1, round(turn / min(seconds(run, 1) for _ in range(3))))
+
+
+@frozen
+class Ready:
+    """A training that has taken ten steps, the loss then, and how many calls make a turn."""
+
+    contender: Contender
+    training: Training
+    loss: float | None
+    calls: int
+
+
+def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[Ready], list[str]]:
+    """Make each contender and warm it up; the second list says which cannot run here, or compute something else, and why."""
+    ready: list[Ready] = []
+    notes: list[str] = []
+    for contender in contenders:
+        try:
+            training = contender.make()
+            training.run(SCANNED // contender.steps)
+            loss = training.value()
+            require_the_same(contender, loss, ready)
+            ready.append(Ready(contender, training, loss, calls_of(training.run, turn)))
+        except Exception as error:
+            notes.append(f"{contender.label} is left out: {told(error)}")
+    return ready, notes
+
+
+def require_the_same(contender: Contender, loss: float | None, ready: Sequence[Ready]) -> None:
+    """Raise where the loss after ten steps is not near that of the framework's first contender, which has the same weights."""
+    framework = contender.family.split()[0]
+    first = next((one for one in ready if one.contender.family.split()[0] == framework), None)
+    if loss is not None and not math.isfinite(loss):
+        raise ValueError(f"after ten steps its loss is {loss}")
+    if loss is not None and first is not None and not math.isclose(loss, first.loss or 0.0, rel_tol=0.01):
+        raise ValueError(f"after ten steps its loss is {loss:.4f}, that of {first.contender.label} {first.loss:.4f}")
+
+
+def told(error: Exception) -> str:
+    """Return the kind of an error and its first line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def rounds(ready: Sequence[Ready], count: int) -> list[dict[str, Any]]:
+    """Let all take turns, and return a row for each: its times, in µs a step, their quartiles, and what it is."""
+    times: list[list[float]] = [[] for _ in ready]
+    for _ in range(count):
+        for column, one in zip(times, ready, strict=True):
+            column.append(seconds(one.training.run, one.calls) / (one.calls * one.contender.steps) * 1e6)
+    return [
+        {
+            "label": one.contender.label,
+            "family": one.contender.family,
+            **spread(column),
+            "parameters": one.training.size,
+            "loss": one.loss,
+            "steps in a turn": one.calls * one.contender.steps,
+            "times": column,
+        }
+        for column, one in zip(times, ready, strict=True)
+    ]
+
+
+def spread(column: Sequence[float]) -> dict[str, float]:
+    """Return the quartiles and the median."""
+    low, middle, high = statistics.quantiles(column, n=4, method="inclusive") if len(column) > 1 else [column[0]] * 3
+    return {"low": low, "median": middle, "high": high}
+
+
+def memory(contender: Contender) -> float:
+    """Return the MB that a training holds at most while it steps: params, state, batch, gradients, and what a step needs.
+
+    It is the peak of the process's resident memory during steps, after two to warm up, above what was resident before the
+    training was made; a compiler's work is over by then. Where the system cannot begin a new peak, it is its growth over all.
+    """
+    give_back()
+    before = resident()
+    training = contender.make()
+    training.run(2)
+    give_back()
+    begin_peak()
+    training.run(3)
+    return (peak() - before) / 2**20
+
+
+def _status(name: str) -> int | None:
+    path = Path("/proc/self/status")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+
+
+def peak() -> int:
+    """Return the peak of the resident memory in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = _status("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit if found is None else found
+
+
+def resident() -> int:
+    """Return the resident memory in bytes, or its peak where the system does not tell."""
+    found = _status("VmRSS")
+    return peak() if found is None else found
+
+
+def give_back() -> None:
+    """Give the memory that is free back to the system, where its C library can (glibc)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def begin_peak() -> None:
+    """Begin a new peak, on Linux."""
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5")
+
+
+def gemm_peak(turn: float) -> dict[str, float]:
+    """Return the GFLOP/s of the quickest of many products of 1024×1024, by MKL and, where torch has it, by oneDNN."""
+    a, b = torch.rand(SIDE, SIDE), torch.rand(SIDE, SIDE)
+    products: dict[str, Callable[[], Any]] = {"torch.mm": lambda: torch.mm(a, b)}
+    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        products["oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+    best: dict[str, float] = {}
+    with torch.no_grad():
+        for name, product in products.items():
+            run = lambda calls, product=product: [product() for _ in range(calls)]
+            count = 10 * calls_of(run, turn / 10)
+            best[name] = 2 * SIDE**3 / min(seconds(run, 1) for _ in range(count)) / 1e9
+    return best

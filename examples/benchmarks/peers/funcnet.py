@@ -1,0 +1,178 @@
+"""funcnet's nets, as expressions of public layers and combinators, and its ways to take a step.
+
+eager       ``fn.train_step``, in inference mode, which is entered once a turn, as ``fn.fit`` enters it once
+compiled    ``fn.compile`` of the same step
+scan        ``fn.scan_steps`` of the same step, ten in one call
+donated     any of these with ``fn.donate`` of the optimizer, and SGD with ``fused=True``
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import funcnet as fn
+from examples.benchmarks.workloads import (
+    BLOCKS,
+    HEADS,
+    LENGTH,
+    PYCHROT,
+    SCANNED,
+    SIZES,
+    TENSOR,
+    TENSORS,
+    VOCABULARY,
+    WIDTH,
+    Contender,
+    Training,
+    Workload,
+)
+
+WAYS = ("eager", "compiled", "scan")
+
+
+def _mlp(activation: fn.Layer) -> fn.Layer:
+    return fn.serial(*[layer for sizes in SIZES for layer in (fn.Linear(*sizes), activation)][:-1])
+
+
+def _pychrot() -> fn.Layer:
+    blocks = [layer for sizes in PYCHROT for layer in (fn.Linear(*sizes), fn.Tanh(), fn.BatchNorm1d(20))]
+    return fn.serial(*blocks, fn.Linear(20, 2))
+
+
+def _lenet() -> fn.Layer:
+    return fn.serial(
+        *(fn.Conv2d(1, 16, 5, padding=2), fn.ReLU(), fn.MaxPool2d(2)),
+        *(fn.Conv2d(16, 32, 5, padding=2), fn.ReLU(), fn.MaxPool2d(2)),
+        *(fn.Flatten(), fn.Linear(32 * 7 * 7, 128), fn.ReLU(), fn.Linear(128, 10)),
+    )
+
+
+def _bigmlp() -> fn.Layer:
+    return fn.serial(fn.Linear(784, 1024), fn.ReLU(), fn.Linear(1024, 1024), fn.ReLU(), fn.Linear(1024, 10))
+
+
+def _gpt() -> fn.Layer:
+    attention = fn.residual(fn.serial(fn.LayerNorm(WIDTH), fn.MultiHeadAttention(WIDTH, HEADS, is_causal=True)))
+    wide = (fn.Linear(WIDTH, 4 * WIDTH), fn.GELU(), fn.Linear(4 * WIDTH, WIDTH))
+    blocks = [attention, fn.residual(fn.serial(fn.LayerNorm(WIDTH), *wide))] * BLOCKS
+    first = (fn.Embedding(VOCABULARY, WIDTH), fn.LearnedPositions(LENGTH, WIDTH))
+    return fn.serial(*first, *blocks, fn.LayerNorm(WIDTH), fn.Linear(WIDTH, VOCABULARY), fn.Flatten(0, 1))
+
+
+def _last(params: Any, x: tuple[Tensor, Any]) -> tuple[Tensor, torch.Size]:
+    """Take the last of the outputs (N, T, features), and leave the state."""
+    outputs, _ = x
+    return outputs[:, -1], outputs.shape
+
+
+def _last_back(params: Any, cache: torch.Size, gy: Tensor) -> tuple[Any, tuple[Tensor, None]]:
+    g = gy.new_zeros(cache)
+    g[:, -1] = gy
+    return params, (g, None)
+
+
+def _lstm() -> fn.Layer:
+    return fn.serial(fn.LSTM(64, 128, batch_first=True), fn.layer(apply=_last, vjp=_last_back), fn.Linear(128, 10))
+
+
+def _block(channels: int, wider: int) -> tuple[fn.Layer, ...]:
+    """Return a residual block; a wider one has half the height and width."""
+    stride = 1 if channels == wider else 2
+    layers = [fn.Conv2d(channels, wider, 3, stride, 1, bias=False), fn.BatchNorm2d(wider), fn.ReLU()]
+    layers += [fn.Conv2d(wider, wider, 3, padding=1, bias=False), fn.BatchNorm2d(wider)]
+    narrow = fn.serial(fn.Conv2d(channels, wider, 1, stride, bias=False), fn.BatchNorm2d(wider))
+    return fn.residual(fn.serial(*layers), *[narrow] * (channels != wider)), fn.ReLU()
+
+
+def _resnet() -> fn.Layer:
+    stem = (fn.Conv2d(3, 32, 3, padding=1, bias=False), fn.BatchNorm2d(32), fn.ReLU())
+    blocks = [layer for sizes in ((32, 32), (32, 64), (64, 128)) for layer in _block(*sizes)]
+    return fn.serial(*stem, *blocks, fn.AvgPool2d(8), fn.Flatten(), fn.Linear(128, 10))
+
+
+NETS: dict[str, Callable[[], fn.Layer]] = {
+    "disk_mlp": lambda: _mlp(fn.Tanh()),
+    "mlp_adam": lambda: _mlp(fn.ReLU()),
+    "pychrot": _pychrot,
+    "ensemble20": lambda: fn.ensemble(_mlp(fn.Tanh()), 20),
+    "lenet": _lenet,
+    "bigmlp": _bigmlp,
+    "gpt": _gpt,
+    "lstm": _lstm,
+    "resnet": _resnet,
+}
+
+LOSSES = {"mse": fn.MSE(), "cross_entropy": fn.CrossEntropy()}
+
+Step = Callable[..., tuple[Any, Any, Any]]
+
+
+def parts(workload: Workload, donated: bool) -> tuple[Step, fn.Optimizer, Any]:
+    """Return the step of a workload, its optimizer, and its first params."""
+    kind, settings = workload.optimizer
+    fused = {"fused": True} if donated and kind == "SGD" else {}  # Adam always is
+    opt = getattr(fn, kind)(**settings, **fused)
+    opt = fn.donate(opt) if donated else opt
+    if workload.name == "adam":
+        params = tuple(fn.random.normal(fn.fold_in(0, i), TENSOR) for i in range(TENSORS))
+        return lambda params, state, grads, target: (*opt.update(grads, state, params), None), opt, params
+    net, loss = NETS[workload.name](), LOSSES[workload.loss]
+    loss = loss if workload.members == 1 else fn.ensemble(loss, workload.members)
+    return fn.train_step(net, loss, opt), opt, net.init(0)
+
+
+class FuncnetTraining(Training):
+    """A step that is called again and again, with the params and the state that it returned."""
+
+    def __init__(self, workload: Workload, way: str = "eager", donated: bool = False, dtype: torch.dtype = torch.float32) -> None:
+        """Draw the params and the batch."""
+        self.way = way
+        step, opt, params = parts(workload, donated)
+        self.params = fn.tree.cast(params, dtype)
+        self.state = opt.init(self.params)
+        self.batch = fn.tree.cast(workload.draw(), dtype)
+        self.step, self.guard = step, torch.inference_mode if way == "eager" else torch.no_grad
+        if way == "compiled":
+            self.step = fn.compile(step)
+        if way == "scan":
+            self.step = fn.scan_steps(step, SCANNED)
+            self.batch = fn.tree.map(lambda t: torch.stack([t] * SCANNED), self.batch)
+        buffers = ("running_mean", "running_var", "num_batches_tracked")
+        self.size = fn.tree.size([leaf for name, leaf in fn.tree.names(self.params).items() if not name.endswith(buffers)])
+
+    def run(self, calls: int) -> None:
+        """Take steps; meanwhile nothing else holds the old params and state."""
+        (x, target), params, state = self.batch, self.params, self.state
+        del self.params, self.state
+        with self.guard():
+            for _ in range(calls):
+                params, state, value = self.step(params, state, x, target)
+        self.params, self.state, self.last = params, state, value
+
+    def value(self) -> float | None:
+        """Return the mean over the members; of a call's steps the last."""
+        if self.last is None:
+            return None
+        return float((self.last[-1] if self.way == "scan" else self.last).mean())
+
+
+def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contender]:
+    """Return each way, with the plain and with the donated optimizer."""
+    found = []
+    for way in ways:
+        if way == "scan" and not workload.scanned:
+            continue
+        for donated in (False, True):
+            label = f"funcnet {way}{', donated' * donated}"
+            make = partial(FuncnetTraining, workload, way, donated)
+            found.append(Contender(label, f"funcnet {way}", make, SCANNED if way == "scan" else 1))
+    return found
+
+
+def start(contender: Contender) -> None:
+    """Do what torch does once in a process, so that it is not counted as a training's memory."""
+    if contender.family != "funcnet eager":
+        fn.compile(torch.sin)(torch.ones(2))

@@ -1,0 +1,54 @@
+"""The same nets in thinc, where it has their layers: it has no Tanh and no convolution, and its Adam divides by √v + ε unscaled.
+
+thinc's arrays are numpy's, its products blis's, on one thread.
+"""
+
+import importlib
+from functools import partial
+from typing import Any
+
+from examples.benchmarks.workloads import SIZES, Contender, Training, Workload
+
+WIDTHS = {"mlp_adam": [wide for _, wide in SIZES], "bigmlp": [1024, 1024, 10]}
+
+
+class ThincTraining(Training):
+    """A model trained by its own backpropagation."""
+
+    def __init__(self, workload: Workload) -> None:
+        """Make the model and draw the batch."""
+        from thinc.api import Adam, CategoricalCrossentropy, Relu, Softmax, chain, fix_random_seed
+
+        fix_random_seed(0)
+        (x, target), widths = workload.draw(), WIDTHS[workload.name]
+        self.x, self.target = x.numpy(), target.numpy()
+        self.model = chain(*[Relu(wide) for wide in widths[:-1]], Softmax(widths[-1]))
+        self.model.initialize(X=self.x)
+        settings = workload.optimizer[1]
+        plain: dict[str, Any] = {"grad_clip": 0.0, "use_averages": False, "L2_is_weight_decay": True}
+        self.optimizer = Adam(settings["lr"], L2=settings.get("weight_decay", 0.0), **plain)
+        self.loss = CategoricalCrossentropy()
+        self.size = sum(node.get_param(name).size for node in self.model.walk() for name in node.param_names)
+
+    def run(self, calls: int) -> None:
+        """Go forward, back, and down; the loss itself is not computed."""
+        for _ in range(calls):
+            self.y, backward = self.model.begin_update(self.x)
+            backward(self.loss.get_grad(self.y, self.target))
+            self.model.finish_update(self.optimizer)
+
+    def value(self) -> float | None:
+        """Return -log of the label's probability, in the mean."""
+        import numpy as np
+
+        return float(-np.log(self.y[np.arange(len(self.target)), self.target]).mean())
+
+
+def contenders(workload: Workload, ways: tuple[str, ...] = ("thinc",)) -> list[Contender]:
+    """Return one, or none for a net it lacks the layers for; ``ImportError`` where thinc is missing."""
+    importlib.import_module("thinc")
+    return [Contender("thinc", "thinc", partial(ThincTraining, workload))] * (workload.name in WIDTHS)
+
+
+def start(contender: Contender) -> None:
+    """Do nothing: what thinc needs is there when it is imported."""

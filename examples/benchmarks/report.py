@@ -1,0 +1,208 @@
+"""The page: a table for each workload and number of threads, what is owed, and a chart for each number of threads."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from examples.benchmarks.workloads import WORKLOADS
+
+FAMILIES = {
+    "funcnet eager": "tab:red",
+    "funcnet compiled": "firebrick",
+    "funcnet scan": "lightcoral",
+    "torch.nn eager": "tab:blue",
+    "torch.nn compiled": "lightskyblue",
+    "JAX jit": "tab:green",
+    "JAX scan": "lightgreen",
+    "thinc": "tab:grey",
+}
+
+OWED = {
+    **dict.fromkeys(
+        ("disk_mlp", "mlp_adam", "pychrot"),
+        (
+            ("funcnet eager", "torch.nn eager", 0.5),
+            ("funcnet compiled", "JAX jit", 1.0),
+            ("funcnet scan", "JAX scan", 1.2),
+        ),
+    ),
+    "ensemble20": (("funcnet eager", "torch.nn eager", 0.5), ("funcnet compiled", "JAX jit", 1.0)),
+    "lenet": (("funcnet eager", "torch.nn eager", 0.5),),
+    "bigmlp": (("funcnet eager", "torch.nn eager", 0.5), ("funcnet eager", "JAX jit", 1.0)),
+    "gpt": (("funcnet eager", "torch.nn eager", 0.6), ("funcnet compiled", "torch.nn eager", 0.5)),
+    "lstm": (("funcnet eager", "torch.nn eager", 0.8),),
+    "adam": (("funcnet eager, donated", "torch.nn eager, fused", 1.0),),
+    "resnet": (("funcnet eager", "torch.nn eager", 0.7),),
+}
+"""By workload: whose median, the best of its family, divided by whose, may be at most what."""
+
+LEAST_SHARE = {"bigmlp": 0.75}
+LEAST_MEMORY = ("lenet", "gpt", "resnet")
+
+Result = dict[str, Any]
+"""Of one workload and number of threads: ``workload``, ``threads``, ``cores``, ``rows``, ``flops``, ``gemm``."""
+
+
+def best(result: Result, name: str) -> dict[str, Any] | None:
+    """Return the row with this label, or the one of this family with the least median; ``None`` where there is none."""
+    rows = [row for row in result["rows"] if name in (row["label"], row["family"])]
+    return min(rows, key=lambda row: row["median"], default=None)
+
+
+def quotient(result: Result, name: str, other: str, key: str = "median") -> float | None:
+    """Divide the number of one row or family by that of another; ``None`` where one is missing."""
+    one, two = best(result, name), best(result, other)
+    if one is None or two is None or one.get(key) is None or two.get(key) is None:
+        return None
+    return one[key] / two[key]
+
+
+def share(result: Result, row: dict[str, Any]) -> float | None:
+    """Return the share of the machine's best product that the FLOPs of a step in this time are."""
+    if not result["flops"] or not result.get("gemm"):
+        return None
+    return result["flops"] / (row["median"] * 1e3) / max(result["gemm"].values())
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table, its columns aligned, numbers to the right."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    texts = [
+        "| " + " | ".join([line[0].ljust(widths[0]), *[c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]]) + " |"
+        for line in lines
+    ]
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *["-" * (w + 1) + ":" for w in widths[1:]]]) + "|"
+    return "\n".join([texts[0], rule, *texts[1:]])
+
+
+def cell(value: float | None, digits: int = 2) -> str:
+    """Write a number, or a dash for none."""
+    return "—" if value is None else f"{value:.{digits}f}"
+
+
+def micro(value: float) -> str:
+    """Write µs with four digits at least, so that quotients can be checked."""
+    return f"{value:.{max(0, 3 - len(str(int(value))) + 1)}f}"
+
+
+def section(result: Result) -> str:
+    """Write the table of one workload: a row for each contender, * at the best of several in a family."""
+    bests = [best(result, family) for family in dict.fromkeys(row["family"] for row in result["rows"])]
+    bases = [best(result, "funcnet eager"), best(result, "torch.nn eager")]
+    rows = []
+    for row in result["rows"]:
+        star = " *" * (row in bests and sum(row["family"] == other["family"] for other in result["rows"]) > 1)
+        times = [micro(row[key]) for key in ("low", "median", "high")]
+        quotients = [cell(row["median"] / base["median"], 3) if base else "—" for base in bases]
+        rest = [cell(share(result, row)), cell(row.get("memory"), 1), str(row["parameters"]), cell(row["loss"], 4)]
+        rows.append([row["label"] + star, *times, *quotients, *rest])
+    header = ["µs a step", "quartile", "median", "quartile", "÷ funcnet eager", "÷ torch.nn eager", "of GEMM peak", "peak MB"]
+    return "\n\n".join([title(result), table([*header, "parameters", "loss after 10"], rows)])
+
+
+def title(result: Result) -> str:
+    """Write the heading of a workload, with its FLOPs."""
+    workload = WORKLOADS[result["workload"]]
+    return f"### {workload.name}, {threads_of(result)}\n\n{workload.about}. {result['flops'] / 1e6:.1f} MFLOP a step."
+
+
+def threads_of(result: Result) -> str:
+    """Say how many threads there are, and the cores where these are fewer."""
+    threads, cores = result["threads"], result["cores"]
+    said = f"{threads} thread{'s' * (threads > 1)}"
+    return said if cores == threads else f"{said} on {cores} core{'s' * (cores > 1)}"
+
+
+def owed(results: Sequence[Result]) -> str:
+    """Write what is owed beside what was measured, with a row for each claim whose two sides are there."""
+    rows = []
+    for result in results:
+        name, threads = result["workload"], threads_of(result)
+        for one, other, limit in OWED[name]:
+            rows += _claim(name, threads, f"time of {one} ÷ {other}", quotient(result, one, other), "≤", limit)
+        if name in LEAST_SHARE and best(result, "funcnet eager"):
+            found = share(result, best(result, "funcnet eager"))
+            rows += _claim(name, threads, "share of GEMM peak", found, "≥", LEAST_SHARE[name])
+        if name in LEAST_MEMORY:
+            found = quotient(result, "funcnet eager", "torch.nn eager", "memory")
+            rows += _claim(name, threads, "peak memory of funcnet eager ÷ torch.nn eager", found, "≤", 1.0)
+    return table(["workload", "threads", "what", "measured", "owed", "reached"], rows)
+
+
+def _claim(name: str, threads: str, what: str, found: float | None, sign: str, limit: float) -> list[list[str]]:
+    if found is None:
+        return []
+    reached = found <= limit if sign == "≤" else found >= limit
+    return [[name, threads, what, cell(found, 3), f"{sign} {limit:g}", "yes" if reached else "no"]]
+
+
+EXPLANATION = """\
+The quartiles and the median are those of the rounds, in µs a step; where steps are scanned, ten in a call, too. Of the
+contenders of one family, * marks the best, and families are compared by their best. FLOPs are those of products and convolutions,
+counted on torch.nn's net, and the share is that of the best product of 1024×1024 on as many threads. Peak MB is the peak of the
+resident memory during steps, in a process for each contender, above what was resident before the training was made: params,
+state, batch, gradients and what a step needs, and the kernels' code that was loaded meanwhile."""
+
+
+def page(head: str, results: Sequence[Result], notes: Sequence[str], charts: Sequence[str]) -> str:
+    """Write the whole page."""
+    parts = [head, EXPLANATION, "## What is owed", owed(results), *[f"![Times a step]({chart})" for chart in charts]]
+    parts += ["## All contenders", *map(section, results)]
+    parts += ["## Notes", "\n".join(f"- {note}" for note in dict.fromkeys(notes))] if notes else []
+    return "\n\n".join(parts) + "\n"
+
+
+def chart(results: Sequence[Result], path: Path) -> None:
+    """Draw the best of each family by workload, as a multiple of torch.nn eager's time: to the left what is faster."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        figsize=(11, 1.6 + 0.16 * sum(len(_bars(result)) + 2 for result in results)), layout="constrained"
+    )
+    places, y = [], 0.0
+    for result in results:
+        bars = _bars(result)
+        places.append(y + (len(bars) - 1) / 2)
+        for i, (family, ratio) in enumerate(bars):
+            axes.barh(y + i, ratio - 1, 0.9, left=1, color=FAMILIES[family])
+            side = {"ha": "right", "xytext": (-3, 0)} if ratio < 1 else {"ha": "left", "xytext": (3, 0)}
+            axes.annotate(f"{ratio:.2f}", (ratio, y + i), textcoords="offset points", va="center", fontsize=8, **side)
+        y += len(bars) + 2
+    axes.set_yticks(places, [result["workload"] for result in results])
+    _finish(figure, axes, results)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _bars(result: Result) -> list[tuple[str, float]]:
+    """Return what is drawn of a workload: each family but torch.nn eager, which is the line at 1, and its multiple."""
+    ratios = [(family, quotient(result, family, "torch.nn eager")) for family in FAMILIES if family != "torch.nn eager"]
+    return [(family, ratio) for family, ratio in ratios if ratio is not None]
+
+
+def _finish(figure: Any, axes: Any, results: Sequence[Result]) -> None:
+    """Add the line at 1, a scale of plain numbers, and the legend."""
+    from matplotlib import lines, patches
+
+    ratios = [1.0, *[ratio for result in results for _, ratio in _bars(result)]]
+    low, high = 0.8 * min(ratios), 1.3 * max(ratios)
+    ticks = [tick for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if low < tick < high]
+    axes.set(xscale="log", xlim=(low, high))
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.invert_yaxis()
+    axes.axvline(1, color=FAMILIES["torch.nn eager"], lw=2)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("time of a step, as a multiple of torch.nn eager's; the best of each family, logarithmic")
+    figure.suptitle(f"A step of training, {threads_of(results[0])}")
+    shown = {family for result in results for family, _ in _bars(result)}
+    handles: list[Any] = [patches.Patch(color=colour, label=name) for name, colour in FAMILIES.items() if name in shown]
+    handles.append(lines.Line2D([], [], color=FAMILIES["torch.nn eager"], lw=2, label="torch.nn eager"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)

@@ -1,0 +1,110 @@
+"""One job in a process of its own: its thread count is fixed from its start. The last line it prints is the result, in JSON."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PEERS = {
+    "nn": ("torch_nn", ("eager",)),
+    "nn-compile": ("torch_nn", ("compiled",)),
+    "jax": ("jax", ("jit", "scan")),
+    "thinc": ("thinc", ("thinc",)),
+}
+ROOT = Path(__file__).parents[2]
+
+Job = dict[str, Any]
+"""``task``, "time", "memory" or "machine", ``threads``, ``turn``; ``workload``, ``funcnet``, ``peers``, ``rounds``; ``label``."""
+
+
+def cores(threads: int) -> list[int]:
+    """Return the cores for so many threads, the last ones of those allowed, fewer where there are fewer."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    return allowed[-threads:]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment in which every framework has so many threads."""
+    limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "BLIS")}
+    flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if threads == 1 else ""
+    # One process compiles: the pool that torch starts else would share the cores with what is measured.
+    limits["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, **limits, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Do a job in a process of its own; of one that fails, return notes that say how."""
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.benchmarks.worker", json.dumps(job)],
+        env=environment(job["threads"]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    words = [*done.stderr.strip().splitlines(), "no word"]
+    what = job.get("label", job.get("workload", "the machine"))
+    return {"notes": [f"{what}: its process ended with {done.returncode}: {words[-2 if len(words) > 1 else 0]}"]}
+
+
+def gathered(job: Job) -> tuple[list[Any], list[str]]:
+    """Return all contenders of a workload with their modules, and notes on peers that are not installed."""
+    from examples.benchmarks.workloads import WORKLOADS
+
+    workload, found, notes = WORKLOADS[job["workload"]], [], []
+    for name, ways in [("funcnet", tuple(job["funcnet"])), *[PEERS[peer] for peer in job["peers"]]]:
+        module = importlib.import_module(f"examples.benchmarks.peers.{name}")
+        try:
+            found += [(module, contender) for contender in module.contenders(workload, ways)]
+        except ImportError as error:
+            notes.append(f"{name} is left out: {error}")
+    return found, notes
+
+
+def time(job: Job) -> dict[str, Any]:
+    """Measure the times of all contenders of a workload, and count the FLOPs of a step."""
+    from examples.benchmarks import measure
+    from examples.benchmarks.peers import torch_nn
+    from examples.benchmarks.workloads import WORKLOADS
+
+    found, missing = gathered(job)
+    ready, notes = measure.prepared([contender for _, contender in found], job["turn"])
+    rows = measure.rounds(ready, job["rounds"])
+    return {"rows": rows, "notes": missing + notes, "flops": torch_nn.flops(WORKLOADS[job["workload"]])}
+
+
+def memory(job: Job) -> dict[str, Any]:
+    """Measure the peak memory of one contender, after what its framework does at its first step has been done."""
+    from examples.benchmarks import measure
+
+    module, contender = next(pair for pair in gathered(job)[0] if pair[1].label == job["label"])
+    module.start(contender)
+    return {"memory": measure.memory(contender), "notes": []}
+
+
+def machine(job: Job) -> dict[str, Any]:
+    """Measure the machine's best product."""
+    from examples.benchmarks import measure
+
+    return {"gemm": measure.gemm_peak(job["turn"]), "notes": []}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do the job."""
+    job = json.loads(arguments[0])
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores(job["threads"]))
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    print(json.dumps({"time": time, "memory": memory, "machine": machine}[job["task"]](job)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
