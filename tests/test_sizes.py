@@ -33,6 +33,9 @@ LAZY = {
     "Conv2d": (fn.Conv2d(None, 4, 3, groups=2), (2, 6, 5, 5), fn.Conv2d(6, 4, 3, groups=2)),
     "Conv3d": (fn.Conv3d(None, 4, 1), (2, 5, 2, 2, 2), fn.Conv3d(5, 4, 1)),
     "MaskedConv": (fn.MaskedConv(fn.Conv2d(None, 4, 3), "A"), (2, 5, 4, 4), fn.MaskedConv(fn.Conv2d(5, 4, 3), "A")),
+    "ConvLocal1d": (fn.ConvLocal1d(None, 4, 3, None), (2, 5, 9), fn.ConvLocal1d(5, 4, 3, (9,))),
+    "ConvLocal2d, length known": (fn.ConvLocal2d(None, 4, 1, (3, 2)), (5, 3, 2), fn.ConvLocal2d(5, 4, 1, (3, 2))),
+    "ConvLocal3d, channels known": (fn.ConvLocal3d(5, 4, 1, None), (2, 5, 2, 1, 3), fn.ConvLocal3d(5, 4, 1, (2, 1, 3))),
     "ConvTranspose1d": (fn.ConvTranspose1d(None, 4, 3), (2, 5, 9), fn.ConvTranspose1d(5, 4, 3)),
     "ConvTranspose2d": (fn.ConvTranspose2d(None, 4, 3, groups=2), (2, 6, 5, 5), fn.ConvTranspose2d(6, 4, 3, groups=2)),
     "ConvTranspose3d": (fn.ConvTranspose3d(None, 4, 1), (5, 2, 2, 2), fn.ConvTranspose3d(5, 4, 1)),
@@ -164,6 +167,11 @@ LAZY_NETS = {
         fn.bidirectional(fn.Linear(None, 3), fn.Linear(None, 2), merge=fn.serial(fn.Concat(), fn.Linear(None, 2))),
         (6, 4),
         "bidirectional(Linear(4, 3), Linear(4, 2), merge=serial(Concat(), Linear(5, 2)))",
+    ),
+    "attention with a norm": (
+        fn.MultiHeadAttention(6, 2, qk_norm=fn.RMSNorm(None)),
+        (2, 4, 6),
+        "MultiHeadAttention(6, 2, qk_norm=RMSNorm(3))",
     ),
     "map_over": (
         fn.serial(fn.map_over(fn.serial(fn.Conv1d(None, 2, 3), fn.Flatten())), fn.Linear(None, 2)),
@@ -335,6 +343,27 @@ def test_every_layer_of_the_catalogue_goes_through_as_it_is(case):
     y = still(case.params, case.x, *[0] * still.stochastic)
     assert fn.infer_sizes(case.layer, case.x) == case.layer
     assert fn.output_shape(case.layer, case.x) == tree.map(lambda leaf: leaf.shape, y)
+
+
+def layers_in(value: Any) -> list[fn.Layer]:
+    """Return the layers that a field holds: itself, or those in its tuples."""
+    return (
+        [one for part in value for one in layers_in(part)] if isinstance(value, tuple) else [value] * isinstance(value, fn.Layer)
+    )
+
+
+def holders(layer: fn.Layer) -> set[type]:
+    """Return the types of the layers that hold layers, among a layer and all within it."""
+    fields = [one.name for one in attrs.fields(type(layer)) if one.init] if attrs.has(type(layer)) else []
+    inner = layers_in(tuple(getattr(layer, name) for name in fields))
+    return {type(layer) for _ in inner[:1]}.union(*map(holders, inner))
+
+
+def test_every_layer_that_holds_layers_rewrites_them():
+    """Else what they lack would stay: a new combinator has to say how x goes through it."""
+    found = set().union(*[holders(case.layer) for case in CASES.values()])
+    assert len(found) >= 10
+    assert [layer for layer in found if layer._sized is fn.Layer._sized] == []
 
 
 @fn.frozen
