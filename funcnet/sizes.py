@@ -4,7 +4,8 @@
     net = infer_sizes(net, (64, 1, 28, 28))        y₀ = x;   fᵢ with the sizes of yᵢ₋₁;   yᵢ = fᵢ(yᵢ₋₁)
 
 A layer without its sizes is a value like any other, but has no params. It is rewritten, as by ``inference()``: x goes through
-the layers on the meta device, where tensors have a shape and no numbers, so nothing is computed and no memory is taken.
+the layers on the meta device, where tensors have a shape and no numbers, so nothing is computed and no memory is taken (but by an
+``init`` of one's own that reads its key).
 """
 
 from typing import Any, TypeVar
