@@ -98,6 +98,7 @@ from funcnet.layers.conv_transpose import ConvTranspose2d as ConvTranspose2d
 from funcnet.layers.conv_transpose import ConvTranspose3d as ConvTranspose3d
 from funcnet.layers.custom import elementwise as elementwise
 from funcnet.layers.custom import layer as layer
+from funcnet.layers.custom import shape_dependent as shape_dependent
 from funcnet.layers.distances import CauchySimilarity as CauchySimilarity
 from funcnet.layers.distances import CosineSimilarity as CosineSimilarity
 from funcnet.layers.distances import PairwiseDistance as PairwiseDistance
@@ -269,6 +270,8 @@ from funcnet.optim.transforms import ClipByValue as ClipByValue
 from funcnet.random import fold_in as fold_in
 from funcnet.random import key as key
 from funcnet.random import split as split
+from funcnet.sizes import infer_sizes as infer_sizes
+from funcnet.sizes import output_shape as output_shape
 from funcnet.train import compile as compile
 from funcnet.train import scan_steps as scan_steps
 from funcnet.train import train_step as train_step

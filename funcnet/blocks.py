@@ -18,7 +18,7 @@ from funcnet.combinators.graph import graph
 from funcnet.combinators.serial import Serial, serial
 from funcnet.errors import describe, is_whole, wrong
 from funcnet.initializers import Initializer
-from funcnet.layer import Layer
+from funcnet.layer import Layer, Size
 from funcnet.layers.activation import ReLU
 from funcnet.layers.arithmetic import Add
 from funcnet.layers.batch_norm import BatchNorm2d
@@ -38,7 +38,7 @@ def _dropped(p: float) -> list[Layer]:
 
 
 def mlp(
-    sizes: Sequence[int],
+    sizes: Sequence[Size],
     activation: Layer = _RELU,
     *,
     output_activation: Layer | None = None,
@@ -48,10 +48,13 @@ def mlp(
 ) -> Serial:
     """Compose Linears of these sizes, the input's first, with the activation, and dropout, between them.
 
+    The input's size may be ``None``, for ``infer_sizes`` to find.
+
     >>> mlp([2, 25, 2])
     serial(Linear(in_features=2, out_features=25), ReLU(), Linear(in_features=25, out_features=2))
     """
-    if len(sizes) < 2 or not all(is_whole(size) and size > 0 for size in sizes):
+    known = sizes[1:] if sizes and sizes[0] is None else sizes
+    if len(sizes) < 2 or not all(is_whole(size) and size > 0 for size in known):
         raise wrong("mlp", "sizes must be two or more whole numbers, the input's and each layer's", describe(list(sizes)))
     layers: list[Layer] = []
     for size, after in pairwise(sizes):

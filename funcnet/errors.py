@@ -110,6 +110,12 @@ size = whole(1)
 """Validate a count of features, channels or steps: a whole number of at least 1."""
 
 
+def size_or_none(value: Any, attribute: Any, got: Any) -> None:
+    """Validate a size of the input: a whole number of at least 1, or ``None`` while it is to be inferred."""
+    if got is not None:
+        size(value, attribute, got)
+
+
 def whole_number(value: Any, attribute: Any, got: Any) -> None:
     """Validate a field that must be a whole number of either sign, such as an axis."""
     if not is_whole(got):

@@ -18,20 +18,24 @@ Params, gradients and caches are trees (``funcnet.tree``); x and y are tensors, 
 8.  Transforms. All of it works unchanged under ``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device.
 9.  Value. ``eval(repr(layer)) == layer``, equal layers hash alike, and a layer pickles.
 
+A size that describes x may be ``None`` at first, in the fields that ``sizes_from_x`` names: such a layer has neither ``init`` nor
+``apply`` before ``infer_sizes(net, x)`` has rewritten the net with the sizes that x has there.
+
 Layers, losses, optimizers, schedules and initializers are all values: frozen, and made of numbers, strings, tuples, functions
 and other values; never of tensors. Two equal values are interchangeable, but they are not the same weights.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar, overload
 
 import attrs
+import torch
 from attrs import field
 from torch import Tensor
 from typing_extensions import dataclass_transform
 
-from funcnet import tree
+from funcnet import random, tree
 from funcnet.errors import describe, wrong
 from funcnet.random import Key
 from funcnet.tree import Tree
@@ -42,7 +46,11 @@ Params = Any
 Cache = Any
 """A tree with just what ``vjp`` needs; it may alias inputs and outputs, and copies neither."""
 
+Size = int | Any
+"""A size, or ``None`` where a layer has it in ``sizes_from_x``; with ``Any``, so that none who reads one must ask which it is."""
+
 _T = TypeVar("_T")
+_L = TypeVar("_L", bound="Layer")
 
 
 @overload
@@ -94,6 +102,14 @@ class Layer(Value, ABC):
         """Whether ``update_stats`` may change anything, so that a step of training calls it."""
         return type(self).update_stats is not Layer.update_stats
 
+    @property
+    def sizes_from_x(self) -> Mapping[str, int | tuple[int, ...]]:
+        """Which fields may be ``None``, to be inferred: for each the axis of x, or the axes, that it is the size of.
+
+        Of several tensors the first is meant.
+        """
+        return {}
+
     def init(self, rng: Key | int) -> Params:
         """Make fresh parameters from a key or an int seed; ``{}`` for a layer without any."""
         return {}
@@ -127,6 +143,19 @@ class Layer(Value, ABC):
         """Return the layer for evaluation, which fits the same params."""
         return self
 
+    def _sized(self, x: Any) -> tuple["Layer", Any]:
+        """Return the layer with all sizes known, and its output, where x is on the meta device: of one shape, without numbers.
+
+        A combinator sends x through its layers by their own ``_sized``.
+        """
+        found = self._inferred(x)
+        layer = self.replace(**found) if found else self
+        return layer, output(layer, x)
+
+    def _inferred(self, x: Any) -> dict[str, Any]:
+        """Return the sizes that are ``None`` as x has them."""
+        return {name: _length(self, x, name) for name in unknown(self)}
+
     def _shapes(self) -> dict[str, tuple[int, ...]] | None:
         """Return the names and shapes that ``params`` must have, for explaining an error; ``None`` where no rule is known."""
         return {}
@@ -137,10 +166,12 @@ class Layer(Value, ABC):
 
 
 def explained(layer: Layer, params: Params, x: Any, error: Exception) -> Exception:
-    """Turn a kernel's error into ours: params that do not fit first, then the rule that x breaks, then dtypes; else as it was.
+    """Turn a kernel's error into ours: sizes to be inferred, params that do not fit, the rule x breaks, dtypes; else as it was.
 
     Called on the failing path only, so that the checks cost a working step nothing.
     """
+    if unknown(layer):
+        return _unsized(layer)
     shapes = layer._shapes()
     if shapes is not None and _shapes_of(params) != shapes:
         return wrong_params(layer, params)
@@ -151,6 +182,42 @@ def explained(layer: Layer, params: Params, x: Any, error: Exception) -> Excepti
     if want and got and want != got:
         return wrong(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got))
     return error
+
+
+def unknown(layer: Layer) -> list[str]:
+    """Return the names of the sizes that are ``None``."""
+    return [name for name in layer.sizes_from_x if getattr(layer, name) is None]
+
+
+def known(layer: _L) -> _L:
+    """Return the layer as it is; one with a size that is ``None`` refuses."""
+    if unknown(layer):
+        raise _unsized(layer)
+    return layer
+
+
+def _unsized(layer: Layer) -> Exception:
+    return wrong(layer, f"{' and '.join(unknown(layer))} must be inferred first, by fn.infer_sizes(net, x)", "None")
+
+
+def _length(layer: Layer, x: Any, name: str) -> int | tuple[int, ...]:
+    """Return the size of the axis, or the axes, that a field stands for."""
+    axes, shape = layer.sizes_from_x[name], next((tuple(leaf.shape) for leaf in tree.leaves(x)), ())
+    for i in axes if isinstance(axes, tuple) else (axes,):
+        if not -len(shape) <= i < len(shape):
+            raise wrong(layer, f"x must have an axis {i}, to infer {name} from", _brief(x))
+    return tuple([shape[i] for i in axes]) if isinstance(axes, tuple) else shape[axes]
+
+
+def output(layer: Layer, x: Any) -> Any:
+    """Return a layer's output for an x on the meta device, for which nothing is computed."""
+    layer, key = layer.inference(), random.key(0).to("meta")  # in evaluation one row is a batch too
+    try:
+        params = layer.init(key)
+    except Exception:
+        params = layer.init(0)  # an ``init`` of one's own may read the key
+    params = tree.cast(tree.to(params, "meta"), torch.get_default_dtype())
+    return layer(params, x, key) if layer.stochastic else layer(params, x)
 
 
 def wrong_params(layer: Layer, params: Params) -> Exception:

@@ -23,7 +23,7 @@ FLOORS = {
     4: ["fit", "checkpoint", "summary", "plotting", "interop", "distributed"],
     3: ["train", "blocks"],
     2: ["combinators", "layers", "losses", "optim", "testing", "metrics"],
-    1: ["initializers", "kernels", "layer"],
+    1: ["initializers", "kernels", "layer", "sizes"],
     0: ["tree", "random", "errors"],
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -78,6 +78,10 @@ class LoRA(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return {**params, "layer": self.layer.update_stats(params["layer"], cache)}
 
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        layer, y = children.at("lora", self.layer._sized, x)
+        return self.replace(layer=layer), y
+
     def inference(self) -> Self:
         return self.replace(layer=self.layer.inference())
 

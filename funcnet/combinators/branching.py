@@ -122,6 +122,15 @@ class Branching(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return tuple(children.update_stats(self.children(), self._entries(params), cache))
 
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        xs = zip(self.layers, self._inputs(x), strict=True)
+        pairs = [children.at(self._where(i), layer._sized, one) for i, (layer, one) in enumerate(xs)]
+        layers, ys = tuple([layer for layer, _ in pairs]), tuple([y for _, y in pairs])
+        if self.merge is None:
+            return self.replace(layers=layers), ys
+        merge, y = children.at(self._where(len(layers)), self.merge._sized, ys)
+        return self.replace(layers=layers, merge=merge), y
+
     def inference(self) -> Self:
         return self.replace(layers=children.inference(self.layers), merge=self.merge and self.merge.inference())
 

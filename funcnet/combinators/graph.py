@@ -114,6 +114,13 @@ class Graph(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return {name: layer.update_stats(params[name], cache[name]) for name, layer, _ in self.nodes}
 
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        values: Values = dict(zip(self.inputs, _one_each("x", self.inputs, x), strict=True))
+        sized: dict[str, Layer] = {}
+        for _, (name, layer, ins) in self._order:
+            sized[name], values[name] = children.at(f"graph, node {name!r}", layer._sized, _pick(values, ins))
+        return self.replace(nodes=tuple((name, sized[name], ins) for name, _, ins in self.nodes)), _pick(values, self.outputs)
+
     def inference(self) -> Self:
         return self.replace(nodes=tuple((name, layer.inference(), ins) for name, layer, ins in self.nodes))
 

@@ -77,6 +77,13 @@ class Ensemble(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return self._together.update_stats(params, cache)
 
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        if not self.shared_input:
+            members.require_members(self.n, x)
+            x = tree.map(lambda leaf: leaf[0], x)
+        layer, y = children.at("ensemble", self.layer._sized, x)
+        return self.replace(layer=layer), tree.map(lambda leaf: leaf.expand(self.n, *leaf.shape), y)
+
     def inference(self) -> Self:
         return self.replace(layer=self.layer.inference())
 

@@ -93,6 +93,13 @@ class Serial(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return self._pack(children.update_stats(self.layers, self._entries(params), cache))
 
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        layers = []
+        for i, layer in enumerate(self.layers):
+            one, x = children.at(self._where(i), layer._sized, x)
+            layers.append(one)
+        return self.replace(layers=tuple(layers)), x
+
     def inference(self) -> Self:
         return self.replace(layers=children.inference(self.layers))
 

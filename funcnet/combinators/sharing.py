@@ -62,6 +62,13 @@ class Shared(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return reduce(self.layer.update_stats, cache, params)
 
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        layer, ys = self.layer, []
+        for i, one in enumerate(self._entries(x)):
+            layer, y = children.at(f"shared, entry {i}", layer._sized, one)
+            ys.append(y)
+        return self.replace(layer=layer), tuple(ys)
+
     def inference(self) -> Self:
         return self.replace(layer=self.layer.inference())
 
@@ -69,9 +76,12 @@ class Shared(Layer):
         return f"shared({self.layer!r})"
 
     def _each(self, f: Callable[[int, Any], Any], x: Any) -> list[Any]:
+        return [children.at(f"shared, entry {i}", f, i, one) for i, one in enumerate(self._entries(x))]
+
+    def _entries(self, x: Any) -> tuple[Any, ...]:
         if not isinstance(x, tuple) or not x:
             raise wrong("shared", "x must be a tuple of at least one, each an input of the layer", describe(x))
-        return [children.at(f"shared, entry {i}", f, i, one) for i, one in enumerate(x)]
+        return x
 
     def _shapes(self) -> None:
         return None
@@ -166,6 +176,10 @@ class Tied(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         moved = self.layer.update_stats(self._filled(params), cache)
         return self._without(moved)
+
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        layer, y = self.layer._sized(x)
+        return self.replace(layer=layer), y
 
     def inference(self) -> Self:
         return self.replace(layer=self.layer.inference())

@@ -85,6 +85,13 @@ class Scan(Layer):
             params = self.layer.update_stats(params, one)
         return params
 
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        xs, carry = self._pair(x)
+        t, *rest = self._steps(xs)
+        layer, y = children.at(f"scan, step {t}", self.layer._sized, (_at(xs, t), carry))
+        y, carry = (y, y) if self.emits_carry else y
+        return self.replace(layer=layer), (_stack([y, *[y for _ in rest]]), carry)
+
     def inference(self) -> Self:
         return self.replace(layer=self.layer.inference())
 
@@ -169,6 +176,13 @@ class Bidirectional(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return tuple(children.update_stats(self._children(), params, cache))
 
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        sides = self._sides(x)
+        (f, y), (g, z) = [children.at(_WHERE[i], self.layers[i]._sized, sides[i]) for i in range(2)]
+        (one, rest), (other, more) = _parted(y), _parted(z)
+        merge, joined = children.at(_WHERE[2], self.merge._sized, (one, other))
+        return self.replace(layers=(f, g), merge=merge), (joined, (rest, more)) if isinstance(y, tuple) else joined
+
     def inference(self) -> Self:
         return self.replace(layers=children.inference(self.layers), merge=self.merge.inference())
 
@@ -242,10 +256,7 @@ class MapOver(Layer):
         return self.layer.init(random.fold_in(rng, 0))
 
     def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
-        sizes = {tuple(leaf.shape[: self.axes]) for leaf in tree.leaves(x)}
-        if len(sizes) != 1 or any(len(one) < self.axes for one in sizes):
-            raise wrong("map_over", f"x must have {self.axes} leading axes, the same in all its parts", describe(x))
-        lead = sizes.pop()
+        lead = self._lead(x)
         y, cache = children.at("map_over", children.run, self.layer, params, self._merged(x), rng, 0)
         return self._parted(y, lead), (cache, lead)
 
@@ -262,11 +273,23 @@ class MapOver(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return self.layer.update_stats(params, cache[0])
 
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        lead = self._lead(x)
+        layer, y = children.at("map_over", self.layer._sized, self._merged(x))
+        return self.replace(layer=layer), self._parted(y, lead)
+
     def inference(self) -> Self:
         return self.replace(layer=self.layer.inference())
 
     def __repr__(self) -> str:
         return f"map_over({self.layer!r}{'' if self.axes == 2 else f', {self.axes}'})"
+
+    def _lead(self, x: Any) -> tuple[int, ...]:
+        """Return the sizes of the axes that are made one."""
+        sizes = {tuple(leaf.shape[: self.axes]) for leaf in tree.leaves(x)}
+        if len(sizes) != 1 or any(len(one) < self.axes for one in sizes):
+            raise wrong("map_over", f"x must have {self.axes} leading axes, the same in all its parts", describe(x))
+        return sizes.pop()
 
     def _merged(self, values: Any) -> Any:
         return tree.map(lambda leaf: leaf.flatten(0, self.axes - 1), values)

@@ -8,7 +8,9 @@ To add one:
     family's file in ``funcnet.kernels``. ``grads`` and ``input_grad`` are worth overriding where half of the work can be saved.
 3.  Say what is wrong on the failing path: ``_shapes`` (of params) and ``_fault`` (of x) give ``explained`` its sentences. Check
     ahead only what no kernel would complain about.
-4.  Enter it, with all its options and odd sizes, in the family's file in ``tests/cases/``, which puts it under every law; compare
+4.  A size that x shows may be ``None`` until ``infer_sizes``: ``Size`` and ``size_or_none`` for the field, ``sizes_from_x`` for
+    its axis, and ``known(self)`` in ``init``.
+5.  Enter it, with all its options and odd sizes, in the family's file in ``tests/cases/``, which puts it under every law; compare
     it with ``torch.nn`` and autograd, by ``tests/twins.py``, in the family's test file, and match its sentences there.
-5.  Export it in ``funcnet/__init__.py``, and name it in the README's table and in the changelog.
+6.  Export it in ``funcnet/__init__.py``, and name it in the README's table and in the changelog.
 """

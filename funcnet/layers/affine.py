@@ -13,11 +13,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.errors import flag, is_whole, size, wrong
+from funcnet.errors import flag, is_whole, size, size_or_none, wrong
 from funcnet.initializers import Initializer
 from funcnet.kernels import arithmetic
 from funcnet.kernels import linear as kernels
-from funcnet.layer import Layer, Params, explained, fitting, frozen, wrong_params
+from funcnet.layer import Layer, Params, Size, explained, fitting, frozen, known, wrong_params
 from funcnet.random import Key
 
 Sizes = tuple[int, ...]
@@ -28,7 +28,7 @@ def _as_tuple(given: Any) -> Any:
 
 
 def _sizes(layer: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, tuple) or not all(is_whole(one) and one >= 1 for one in got):
+    if got is not None and (not isinstance(got, tuple) or not all(is_whole(one) and one >= 1 for one in got)):
         raise wrong(type(layer).__name__, "shape must be a whole number of at least 1, or a tuple of them", repr(got))
 
 
@@ -55,17 +55,23 @@ def _leaf(layer: "Scale | Bias", params: Params, x: Tensor, name: str) -> Tensor
 class Scale(Layer):
     """Product with a number for each place of the last axes: ``Scale(3)`` for features, ``Scale((3, 1, 1))`` for channels.
 
+    ``shape=None`` is the last axis, for ``infer_sizes`` to find.
+
     Params   ``weight``, of ``shape``, ones unless ``initializer`` names another.
     Cache    ``x``.
     Raises   ``ValueError`` for sizes below 1, params that are not this layer's, and an ``x`` with other last axes or another
              dtype.
     """
 
-    shape: Sizes = field(converter=_as_tuple, validator=_sizes)
+    shape: Sizes | Any = field(converter=_as_tuple, validator=_sizes)
     initializer: str | Initializer = field(default="ones", validator=initializers.known)
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"shape": -1}
+
     def init(self, rng: Key | int) -> Params:
-        return {"weight": initializers.drawn(rng, self.shape, self.initializer)}
+        return {"weight": initializers.drawn(rng, known(self).shape, self.initializer)}
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
@@ -94,17 +100,23 @@ class Scale(Layer):
 class Bias(Layer):
     """Sum with a number for each place of the last axes: ``Bias(3)`` for features, ``Bias((3, 1, 1))`` for channels.
 
+    ``shape=None`` is the last axis, for ``infer_sizes`` to find.
+
     Params   ``bias``, of ``shape``, zeros unless ``initializer`` names another.
     Cache    ``()``.
     Raises   ``ValueError`` for sizes below 1, params that are not this layer's, and an ``x`` with other last axes or another
              dtype.
     """
 
-    shape: Sizes = field(converter=_as_tuple, validator=_sizes)
+    shape: Sizes | Any = field(converter=_as_tuple, validator=_sizes)
     initializer: str | Initializer = field(default="zeros", validator=initializers.known)
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"shape": -1}
+
     def init(self, rng: Key | int) -> Params:
-        return {"bias": initializers.drawn(rng, self.shape, self.initializer)}
+        return {"bias": initializers.drawn(rng, known(self).shape, self.initializer)}
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
         try:
@@ -129,6 +141,8 @@ class Bias(Layer):
 class Maxout(Layer):
     """The largest of ``pieces`` affine maps of the last axis, output by output; of equal ones the gradient goes to one.
 
+    ``in_features=None`` is for ``infer_sizes`` to find.
+
     Params   ``weight`` (out · pieces, in), the pieces of one output below one another, Xavier normal unless ``initializer`` names
              another; ``bias`` (out · pieces,), zeros, absent with ``bias=False``.
     Cache    ``x``, and which piece is the largest.
@@ -137,14 +151,18 @@ class Maxout(Layer):
     Source   Goodfellow et al. 2013, section 3.
     """
 
-    in_features: int = field(validator=size)
+    in_features: Size = field(validator=size_or_none)
     out_features: int = field(validator=size)
     pieces: int = field(default=2, validator=size)
     bias: bool = field(default=True, validator=flag)
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"in_features": -1}
+
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, self._shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         try:

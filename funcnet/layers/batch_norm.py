@@ -15,9 +15,9 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import flag, size, wrong
+from funcnet.errors import flag, size_or_none, wrong
 from funcnet.kernels import normalization as kernels
-from funcnet.layer import Layer, Params, explained, fitting, frozen, wrong_params
+from funcnet.layer import Layer, Params, Size, explained, fitting, frozen, known, wrong_params
 from funcnet.layers import norm_params
 from funcnet.random import Key
 
@@ -42,13 +42,17 @@ def _fits(layer: "BatchNorm | RunningBatchNorm", x: Tensor) -> bool:
 class BatchNorm(Layer):
     """Batch normalization over axes whose number a subclass says; all of it is here."""
 
-    num_features: int = field(validator=size)
+    num_features: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
     momentum: float | None = field(default=0.1, validator=norm_params.momentum)
     affine: bool = field(default=True, validator=flag)
     track_running_stats: bool = field(default=True, validator=flag)
 
     mixes_batch = True
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"num_features": 1}
 
     @property
     def keeps_stats(self) -> bool:
@@ -65,7 +69,7 @@ class BatchNorm(Layer):
         """Return the class that normalizes x of these axes by the running statistics."""
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, self._shapes())
+        return norm_params.first(rng, known(self)._shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         try:
@@ -108,9 +112,13 @@ class BatchNorm(Layer):
 class RunningBatchNorm(Layer):
     """Batch normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
 
-    num_features: int = field(validator=size)
+    num_features: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
     affine: bool = field(default=True, validator=flag)
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"num_features": 1}
 
     @property
     @abstractmethod
@@ -118,7 +126,7 @@ class RunningBatchNorm(Layer):
         """Return how many axes x may have."""
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, self._shapes())
+        return norm_params.first(rng, known(self)._shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
@@ -165,6 +173,7 @@ class BatchNorm1d(BatchNorm):
     ``apply`` never reads the running statistics: ``update_stats(params, cache)`` moves them, by running ← (1 - momentum) running
     + momentum · batch's (its unbiased variance), or with ``momentum=None`` as the mean of all batches; ``inference()`` is the
     layer that reads them. With ``track_running_stats=False`` there are none, and ``inference()`` goes by the batch too.
+    ``num_features=None`` is for ``infer_sizes`` to find.
 
     Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), absent with ``affine=False``; ``running_mean``, zeros,
              ``running_var``, ones, and ``num_batches_tracked``, 0, which are not trained: their gradient is ``None``.

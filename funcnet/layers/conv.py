@@ -15,10 +15,10 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.errors import flag, is_whole, one_of, size, wrong
+from funcnet.errors import flag, is_whole, one_of, size, size_or_none, wrong
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layer import Params, explained, frozen, wrong_params
+from funcnet.layer import Params, Size, explained, frozen, known, wrong_params
 from funcnet.layers.window import ORDINALS, Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
 from funcnet.random import Key
 
@@ -66,7 +66,7 @@ def padding_of(layer: Any) -> Window:
 class _Conv(Windowed):
     """Convolution along ``axes`` axes."""
 
-    in_channels: int = field(validator=size)
+    in_channels: Size = field(validator=size_or_none)
     out_channels: int = field(validator=size)
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
     stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
@@ -80,7 +80,7 @@ class _Conv(Windowed):
     _inside: tuple[int, ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.in_channels % self.groups or self.out_channels % self.groups:
+        if (self.in_channels or 0) % self.groups or self.out_channels % self.groups:
             got = f"groups={self.groups}, in_channels={self.in_channels}, out_channels={self.out_channels}"
             raise wrong(type(self).__name__, "groups must divide in_channels and out_channels", got)
         if "causal" in each(self.padding, self.axes) and self.padding_mode in ("reflect", "circular"):
@@ -92,8 +92,12 @@ class _Conv(Windowed):
         inside = tuple(map(min, window.before, window.after)) if self.padding_mode == "zeros" else (0,) * self.axes
         object.__setattr__(self, "_inside", inside)
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"in_channels": -1 - self.axes}
+
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, self._shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
@@ -163,7 +167,7 @@ class Conv1d(_Conv):
     The output has length ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1. ``padding="same"`` keeps the
     length, for stride 1; where the padding is odd the end gets the one more. ``padding="valid"`` is 0. ``padding="causal"`` is
     before x alone, so that y[t] sees x[: stride t + 1] and no more; with a stride the length is ⌈length / stride⌉. A pair
-    (before, after) for each axis, ``padding=((2, 0),)``, says both ends.
+    (before, after) for each axis, ``padding=((2, 0),)``, says both ends. ``in_channels=None`` is for ``infer_sizes`` to find.
 
     Params   ``weight`` (out, in / groups, kernel), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros,
              absent with ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.Conv1d`` draws them.

@@ -17,10 +17,10 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.errors import flag, instances, one_of, size, wrong
+from funcnet.errors import flag, instances, one_of, size, size_or_none, wrong
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layer import Layer, Params, explained, frozen, wrong_params
+from funcnet.layer import Layer, Params, Size, explained, frozen, known, wrong_params
 from funcnet.layers.conv import Conv1d, Conv2d, Conv3d, Pad, padding_of, padding_rule
 from funcnet.layers.window import ORDINALS, Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
 from funcnet.random import Key
@@ -32,10 +32,10 @@ Numbers = tuple[int, ...]
 class _ConvLocal(Windowed):
     """Unshared convolution along ``axes`` axes."""
 
-    in_channels: int = field(validator=size)
+    in_channels: Size = field(validator=size_or_none)
     out_channels: int = field(validator=size)
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    input_size: Sizes = field(converter=hashable, validator=sizes(1))
+    input_size: Sizes | Any = field(converter=hashable, validator=sizes(1, optional=True))
     stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
     padding: Pad | tuple[Pad, ...] = field(default=0, converter=hashable, validator=padding_rule)
     dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
@@ -46,14 +46,19 @@ class _ConvLocal(Windowed):
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_window", padding_of(self))
-        object.__setattr__(self, "_places", self._window.places(self._lengths()))
-        if min(self._places) < 1:
+        places = () if self.input_size is None else self._window.places(self._lengths())
+        object.__setattr__(self, "_places", places)
+        if places and min(places) < 1:
             rule = f"input_size with its padding must be as long as the kernel's reach, {self._window.reach()}"
             raise wrong(type(self).__name__, rule, repr(self.input_size))
 
+    @property
+    def sizes_from_x(self) -> dict[str, int | Numbers]:
+        return {"in_channels": -1 - self.axes, "input_size": tuple(range(-self.axes, 0))}
+
     def init(self, rng: Key | int) -> Params:
         """Draw for each place what a convolution draws for all."""
-        shapes = {"weight": (self.out_channels, self.in_channels, *self._window.kernel), "bias": (self.out_channels,)}
+        shapes = {"weight": (self.out_channels, known(self).in_channels, *self._window.kernel), "bias": (self.out_channels,)}
         draw = lambda key: initializers.weight_and_bias(key, shapes, self.initializer)
         drawn = torch.func.vmap(draw)(random.split(random.as_key(rng), math.prod(self._places)))
         weight = {"weight": drawn["weight"].reshape(self._shapes()["weight"])}
@@ -61,7 +66,7 @@ class _ConvLocal(Windowed):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         if not isinstance(params, dict) or {n: tuple(leaf.shape) for n, leaf in params.items()} != self._shapes():
-            raise wrong_params(self, params)
+            raise wrong_params(known(self), params)
         rule = self._fault(x)
         if rule:
             raise wrong(self, rule, f"x of shape {tuple(x.shape)}" if isinstance(x, Tensor) else x)
@@ -125,6 +130,7 @@ class ConvLocal1d(_ConvLocal):
     """Convolution over (N, channels, input_size), or (channels, input_size), with a kernel of its own at each place.
 
     What a ``Conv1d`` without ``groups`` is, but that nothing is shared: L places have L times its weights, and x has one length.
+    ``in_channels=None`` and ``input_size=None`` are for ``infer_sizes`` to find.
 
     Params   ``weight`` (places, out, in, kernel), at each place as ``Conv1d`` draws it; ``bias`` (out, places), zeros, absent
              with ``bias=False``.
@@ -193,6 +199,10 @@ class MaskedConv(Layer):
 
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Tensor:
         return self.conv.input_grad(self._masked(params), cache, gy)
+
+    def _sized(self, x: Any) -> tuple[Layer, Any]:
+        conv, y = self.conv._sized(x)
+        return self.replace(conv=conv), y
 
     def _masked(self, params: Params) -> Params:
         """Return params, or their gradients, with 0 for what is masked."""

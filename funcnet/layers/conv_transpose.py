@@ -15,10 +15,10 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.errors import flag, size, wrong
+from funcnet.errors import flag, size, size_or_none, wrong
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layer import Params, explained, frozen, wrong_params
+from funcnet.layer import Params, Size, explained, frozen, known, wrong_params
 from funcnet.layers.window import ORDINALS, Sizes, Windowed, each, fault_of_axes, hashable, of_shape, sizes
 from funcnet.random import Key
 
@@ -29,7 +29,7 @@ Numbers = tuple[int, ...]
 class _ConvTranspose(Windowed):
     """Transposed convolution along ``axes`` axes."""
 
-    in_channels: int = field(validator=size)
+    in_channels: Size = field(validator=size_or_none)
     out_channels: int = field(validator=size)
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
     stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
@@ -43,7 +43,7 @@ class _ConvTranspose(Windowed):
 
     def __attrs_post_init__(self) -> None:
         name, options = type(self).__name__, ("kernel_size", "stride", "padding", "output_padding", "dilation")
-        if self.in_channels % self.groups or self.out_channels % self.groups:
+        if (self.in_channels or 0) % self.groups or self.out_channels % self.groups:
             got = f"groups={self.groups}, in_channels={self.in_channels}, out_channels={self.out_channels}"
             raise wrong(name, "groups must divide in_channels and out_channels", got)
         object.__setattr__(self, "_how", tuple([each(getattr(self, option), self.axes) for option in options]))
@@ -51,8 +51,12 @@ class _ConvTranspose(Windowed):
             got = f"output_padding={self.output_padding}, stride={self.stride}, dilation={self.dilation}"
             raise wrong(name, "output_padding must be smaller than stride or dilation", got)
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"in_channels": -1 - self.axes}
+
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, self._shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
@@ -108,7 +112,8 @@ class ConvTranspose1d(_ConvTranspose):
     """Transposed convolution over (N, channels, length), or (channels, length); arguments as in ``torch.nn.ConvTranspose1d``.
 
     The output has length (length - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1; ``output_padding``
-    chooses among the lengths that a convolution with this stride makes one. Padding takes elements off y.
+    chooses among the lengths that a convolution with this stride makes one. Padding takes elements off y. ``in_channels=None`` is
+    for ``infer_sizes`` to find.
 
     Params   ``weight`` (in, out / groups, kernel), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros,
              absent with ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.ConvTranspose1d`` draws them.

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet import tree
+from funcnet.errors import describe, wrong
 from funcnet.layer import Cache, Layer, Params, fitting, floating, frozen
 from funcnet.random import Key
 
@@ -90,3 +92,45 @@ class Elementwise(Layer):
 def elementwise(f: Callable[[Tensor], Tensor], df: Callable[[Tensor], Tensor]) -> Layer:
     """Make the layer that applies f to every element, from f and its derivative df: ``elementwise(torch.sin, torch.cos)``."""
     return Elementwise(f, df)
+
+
+@frozen
+class ShapeDependent(Layer):
+    """The layer that a function makes from the shape of x, not made yet; by ``shape_dependent``.
+
+    Params   none; it has no verbs before ``infer_sizes`` has put the layer into its place.
+    Cache    none.
+    Raises   ``ValueError`` for every verb, and when the function does not make a layer.
+    """
+
+    make: Callable[[Any], Layer]
+
+    def init(self, rng: Key | int) -> Params:
+        raise self._not_made()
+
+    def apply(self, params: Params, x: Any) -> tuple[Any, Cache]:
+        raise self._not_made()
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        raise self._not_made()
+
+    def __repr__(self) -> str:
+        return f"shape_dependent({_name(self.make)})"
+
+    def _sized(self, x: Any) -> tuple[Layer, Any]:
+        layer: Any = self.make(tree.map(lambda leaf: leaf.shape, x))
+        if not isinstance(layer, Layer):
+            raise wrong(self, "the function must make a layer", describe(layer))
+        return layer._sized(x)
+
+    def _not_made(self) -> Exception:
+        return wrong(self, "the layer must be made first, by fn.infer_sizes(net, x)", "no shape")
+
+
+def shape_dependent(make: Callable[[Any], Layer]) -> ShapeDependent:
+    """Put a layer here that ``make`` makes from the shape of its input, when ``infer_sizes`` comes by; it may itself infer sizes.
+
+    ``make`` takes a ``torch.Size``, or where x is a tree of tensors, that tree of them. One at the top level of a module pickles,
+    compares and shows by name: ``def bottleneck(shape): return Linear(shape[-1], shape[-1] // 4)``.
+    """
+    return ShapeDependent(make)

@@ -18,9 +18,9 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import flag, number, size, whole_number, wrong
+from funcnet.errors import flag, number, size_or_none, whole_number, wrong
 from funcnet.kernels import arithmetic as kernels
-from funcnet.layer import Layer, Params, axis, explained, fitting, floating, frozen, wrong_params
+from funcnet.layer import Layer, Params, Size, axis, explained, fitting, floating, frozen, known, wrong_params
 from funcnet.layers.shape import Shape
 from funcnet.random import Key, as_key
 
@@ -154,10 +154,14 @@ class CauchySimilarity(Layer):
     Source   Chen 2013; thinc's ``CauchySimilarity``.
     """
 
-    in_features: int = field(validator=size)
+    in_features: Size = field(validator=size_or_none)
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"in_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return {"weight": torch.ones(self.in_features, device=as_key(rng).device)}
+        return {"weight": torch.ones(known(self).in_features, device=as_key(rng).device)}
 
     def apply(self, params: Params, x: Pair) -> tuple[Tensor, Any]:
         u, v = _pair(self, x)

@@ -10,9 +10,9 @@ Over the m elements of a group (some channels of one row, and all that comes aft
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import flag, size, wrong
+from funcnet.errors import flag, size, size_or_none, wrong
 from funcnet.kernels import normalization as kernels
-from funcnet.layer import Layer, Params, explained, fitting, frozen, wrong_params
+from funcnet.layer import Layer, Params, Size, explained, fitting, frozen, known, wrong_params
 from funcnet.layers import norm_params
 from funcnet.random import Key
 
@@ -20,6 +20,8 @@ from funcnet.random import Key
 @frozen
 class GroupNorm(Layer):
     """Normalization of ``num_groups`` groups of neighbouring channels, over (N, channels, ...), each row by itself.
+
+    ``num_channels=None`` is for ``infer_sizes`` to find.
 
     Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_channels,); absent with ``affine=False``.
     Cache    ``x``, copied where its axes do not lie in order; each row's and group's mean and 1 / √(σ² + ε).
@@ -29,17 +31,21 @@ class GroupNorm(Layer):
     """
 
     num_groups: int = field(validator=size)
-    num_channels: int = field(validator=size)
+    num_channels: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
     affine: bool = field(default=True, validator=flag)
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"num_channels": 1}
+
     def __attrs_post_init__(self) -> None:
-        if self.num_channels % self.num_groups:
+        if (self.num_channels or 0) % self.num_groups:
             got = f"num_groups={self.num_groups}, num_channels={self.num_channels}"
             raise wrong("GroupNorm", "num_groups must divide num_channels", got)
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, self._shapes())
+        return norm_params.first(rng, known(self)._shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         try:

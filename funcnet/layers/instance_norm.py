@@ -14,9 +14,9 @@ from abc import abstractmethod
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import flag, number, size, wrong
+from funcnet.errors import flag, number, size_or_none, wrong
 from funcnet.kernels import normalization as kernels
-from funcnet.layer import Layer, Params, explained, fitting, frozen, wrong_params
+from funcnet.layer import Layer, Params, Size, explained, fitting, frozen, known, wrong_params
 from funcnet.layers import norm_params
 from funcnet.random import Key
 
@@ -29,7 +29,7 @@ _SPACE = {1: "length", 2: "height, width", 3: "depth, height, width"}
 class _Instance(Layer):
     """What both kinds share: over how many axes after the channels they go, and what x and params must be."""
 
-    num_features: int = field(validator=size)
+    num_features: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
 
     @property
@@ -37,8 +37,12 @@ class _Instance(Layer):
     def _space(self) -> int:
         """Return how many axes there are after the channels."""
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"num_features": -1 - self._space}
+
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, self._shapes())
+        return norm_params.first(rng, known(self)._shapes())
 
     def _batch(self, x: Tensor) -> Tensor:
         """Return x with a batch axis."""
@@ -161,6 +165,7 @@ class InstanceNorm1d(InstanceNorm):
 
     ``apply`` never reads the running statistics, which there are with ``track_running_stats=True`` alone: ``update_stats`` moves
     them, running ← (1 - momentum) running + momentum · the rows' mean (of the unbiased variance), and ``inference()`` reads them.
+    ``num_features=None`` is for ``infer_sizes`` to find.
 
     Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), with ``affine=True``; ``running_mean``, zeros,
              ``running_var``, ones, and ``num_batches_tracked``, which stays 0 as torch's does, with

@@ -17,9 +17,12 @@ from torch import Tensor
 
 from funcnet.errors import describe, flag, is_whole, wrong
 from funcnet.kernels import normalization as kernels
-from funcnet.layer import Layer, Params, explained, fitting, frozen, wrong_params
+from funcnet.layer import Layer, Params, explained, fitting, frozen, known, wrong_params
 from funcnet.layers import norm_params
 from funcnet.random import Key
+
+Shape = tuple[int, ...] | Any
+"""The sizes of the last axes, or ``None`` for that of the last one, to be inferred; ``Any`` as in ``layer.Size``."""
 
 
 def _as_shape(given: Any) -> Any:
@@ -28,7 +31,7 @@ def _as_shape(given: Any) -> Any:
 
 
 def _sizes(layer: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, tuple) or not got or not all(is_whole(one) and one >= 1 for one in got):
+    if got is not None and (not isinstance(got, tuple) or not got or not all(is_whole(one) and one >= 1 for one in got)):
         rule = "normalized_shape must be a whole number of at least 1, or a tuple of them"
         raise wrong(type(layer).__name__, rule, repr(got) if isinstance(got, tuple) else describe(got))
 
@@ -63,6 +66,8 @@ def _fault(layer: "LayerNorm | RMSNorm", x: Tensor) -> str | None:
 class LayerNorm(Layer):
     """Layer normalization: mean 0 and variance 1 over the last axes, those of ``normalized_shape``; every axis before is batch.
 
+    ``normalized_shape=None`` is the last axis, for ``infer_sizes`` to find.
+
     >>> LayerNorm(4).init(0)["weight"]
     tensor([1., 1., 1., 1.])
 
@@ -74,13 +79,17 @@ class LayerNorm(Layer):
     Source   Ba, Kiros & Hinton 2016; the names and ε are ``torch.nn.LayerNorm``'s.
     """
 
-    normalized_shape: tuple[int, ...] = field(converter=_as_shape, validator=_sizes)
+    normalized_shape: Shape = field(converter=_as_shape, validator=_sizes)
     eps: float = field(default=1e-5, validator=norm_params.positive)
     elementwise_affine: bool = field(default=True, validator=flag)
     bias: bool = field(default=True, validator=flag)
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"normalized_shape": -1}
+
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, self._shapes())
+        return norm_params.first(rng, known(self)._shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         try:
@@ -124,6 +133,7 @@ class RMSNorm(Layer):
     """Root mean square normalization: mean square 1 over the last axes, those of ``normalized_shape``, and no shift.
 
     ``eps=None`` is the distance from 1 to the next number in x's dtype, or in float32 where x is of half precision.
+    ``normalized_shape=None`` is the last axis, for ``infer_sizes`` to find.
 
     Params   ``weight`` γ, ones, of ``normalized_shape``; absent with ``elementwise_affine=False``.
     Cache    ``x``, and the rows' 1 / √(x̄² + ε).
@@ -132,12 +142,16 @@ class RMSNorm(Layer):
     Source   Zhang & Sennrich 2019, eq. 4; the names and ε are ``torch.nn.RMSNorm``'s.
     """
 
-    normalized_shape: tuple[int, ...] = field(converter=_as_shape, validator=_sizes)
+    normalized_shape: Shape = field(converter=_as_shape, validator=_sizes)
     eps: float | None = field(default=None, validator=_positive_or_none)
     elementwise_affine: bool = field(default=True, validator=flag)
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"normalized_shape": -1}
+
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, self._shapes())
+        return norm_params.first(rng, known(self)._shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         try:

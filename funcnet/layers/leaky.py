@@ -9,9 +9,9 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.errors import number, size, wrong
+from funcnet.errors import number, size_or_none, wrong
 from funcnet.kernels import activation as kernels
-from funcnet.layer import Layer, Params, explained, fitting, floating, frozen, keyed, wrong_params
+from funcnet.layer import Layer, Params, Size, explained, fitting, floating, frozen, keyed, known, wrong_params
 from funcnet.layers.activation import LeakyReLU
 from funcnet.random import Key, as_key
 
@@ -20,6 +20,8 @@ from funcnet.random import Key, as_key
 class PReLU(Layer):
     """LeakyReLU with a learned slope, one for all or one for each channel (the second axis); at 0 its gradient is the slope.
 
+    ``num_parameters=None`` is the number of channels, for ``infer_sizes`` to find.
+
     Params   ``weight`` (num_parameters,), each of them ``init``.
     Cache    ``x``.
     Raises   ``ValueError`` for a ``num_parameters`` below 1, an ``init`` that is not finite, params that are not this layer's,
@@ -27,11 +29,15 @@ class PReLU(Layer):
     Source   He, Zhang, Ren & Sun 2015.
     """
 
-    num_parameters: int = field(default=1, validator=size)
+    num_parameters: Size = field(default=1, validator=size_or_none)
     _init: float = field(default=0.25, validator=number())
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"num_parameters": 1}
+
     def init(self, rng: Key | int) -> Params:
-        return {"weight": torch.full((self.num_parameters,), float(self._init), device=as_key(rng).device)}
+        return {"weight": torch.full((known(self).num_parameters,), float(self._init), device=as_key(rng).device)}
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:

@@ -12,16 +12,16 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.errors import flag, size
+from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers import Initializer
 from funcnet.kernels import linear as kernels
-from funcnet.layer import Layer, Params, explained, frozen, wrong_params
+from funcnet.layer import Layer, Params, Size, explained, frozen, known, wrong_params
 from funcnet.random import Key
 
 
 @frozen
 class Linear(Layer):
-    """Affine map of the last axis; every axis before it is batch.
+    """Affine map of the last axis; every axis before it is batch. ``in_features=None`` is for ``infer_sizes`` to find.
 
     >>> Linear(4, 3).init(0)["weight"].shape
     torch.Size([3, 4])
@@ -34,13 +34,17 @@ class Linear(Layer):
     Source   Glorot & Bengio 2010, eq. 12, for the spread of ``weight``.
     """
 
-    in_features: int = field(validator=size)
+    in_features: Size = field(validator=size_or_none)
     out_features: int = field(validator=size)
     bias: bool = field(default=True, validator=flag)
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"in_features": -1}
+
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, self._shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:

@@ -19,7 +19,7 @@ from funcnet import initializers, random
 from funcnet.errors import flag, instances, number, size, wrong
 from funcnet.initializers import Initializer, Uniform
 from funcnet.kernels import linear as kernels
-from funcnet.layer import Cache, Layer, Params, explained, frozen, wrong_params
+from funcnet.layer import Cache, Layer, Params, explained, frozen, output, wrong_params
 from funcnet.layers.attention import ScaledDotProductAttention, window_of_steps
 from funcnet.layers.positions import RotaryEmbedding
 from funcnet.random import Key
@@ -298,6 +298,11 @@ class MultiHeadAttention(Layer):
         count = 2 + 2 * self._apart() + self.bias + 2 * (self.qk_norm is not None)
         if fault or not biases or len(params) != count or len(params["out_proj"]) != 1 + self.bias:
             raise wrong_params(self, params)
+
+    def _sized(self, x: Any) -> tuple[Layer, Any]:
+        head = torch.empty(1, self._head(), device="meta")
+        layer = self.replace(qk_norm=self.qk_norm and self.qk_norm._sized(head)[0])
+        return layer, output(layer, x)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         inner = {} if self.qk_norm is None else self.qk_norm._shapes() or {}

@@ -16,10 +16,10 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.errors import describe, flag, is_whole, size, wrong
+from funcnet.errors import describe, flag, is_whole, size, size_or_none, wrong
 from funcnet.initializers import Initializer, Uniform
 from funcnet.kernels import linear as kernels
-from funcnet.layer import Layer, Params, explained, fitting, frozen, wrong_params
+from funcnet.layer import Layer, Params, Size, explained, fitting, frozen, known, unknown, wrong_params
 from funcnet.random import Key
 
 Pair = tuple[Tensor, Tensor]
@@ -34,6 +34,11 @@ def _sizes(layer: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, tuple) or not got or not all(is_whole(one) and one >= 1 for one in got):
         rule = f"{attribute.name} must be a whole number of at least 1, or a tuple of them"
         raise wrong(type(layer).__name__, rule, repr(got))
+
+
+def _sizes_or_none(layer: Any, attribute: Any, got: Any) -> None:
+    if got is not None:
+        _sizes(layer, attribute, got)
 
 
 def _axes(layer: Any, attribute: Any, got: Any) -> None:
@@ -52,6 +57,8 @@ def _require(layer: Layer, params: Params) -> None:
 class Bilinear(Layer):
     """Bilinear map of two inputs, of their last axes; every axis before is batch, and the same in both.
 
+    ``in1_features=None`` and ``in2_features=None`` are for ``infer_sizes`` to find.
+
     Params   ``weight`` (out, in1, in2), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros, absent with
              ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.Bilinear`` draws them.
     Cache    ``x``, the pair itself.
@@ -60,14 +67,18 @@ class Bilinear(Layer):
     Source   the names are ``torch.nn.Bilinear``'s.
     """
 
-    in1_features: int = field(validator=size)
-    in2_features: int = field(validator=size)
+    in1_features: Size = field(validator=size_or_none)
+    in2_features: Size = field(validator=size_or_none)
     out_features: int = field(validator=size)
     bias: bool = field(default=True, validator=flag)
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"in1_features": -1, "in2_features": -1}
+
     def init(self, rng: Key | int) -> Params:
-        if self.initializer != "torch":
+        if known(self).initializer != "torch":
             return initializers.weight_and_bias(rng, self._shapes(), self.initializer)
         bound = 1 / math.sqrt(self.in1_features)
         draw = Uniform(-bound, bound)
@@ -77,7 +88,7 @@ class Bilinear(Layer):
     def apply(self, params: Params, x: Pair) -> tuple[Tensor, Pair]:
         rule = self._fault(x)
         if rule:
-            raise wrong(self, rule, self._came(x))
+            raise wrong(known(self), rule, self._came(x))
         try:
             _require(self, params)
             return kernels.linear(self._outer(x), params["weight"].flatten(1), params.get("bias")), x
@@ -114,6 +125,12 @@ class Bilinear(Layer):
             return f"x must have the last axes in1_features={n} and in2_features={m}, and the same axes before"
         return None
 
+    def _inferred(self, x: Any) -> dict[str, Any]:
+        if not isinstance(x, tuple) or [isinstance(one, Tensor) and one.dim() > 0 for one in x] != [True, True]:
+            raise wrong(self, "x must be a pair of floating tensors", self._came(x))
+        found = dict(zip(self.sizes_from_x, [one.shape[-1] for one in x], strict=True))
+        return {name: found[name] for name in unknown(self)}
+
     def _came(self, x: Any) -> str:
         pair = isinstance(x, tuple) and all(isinstance(one, Tensor) for one in x)
         return "shapes " + " and ".join(str(tuple(one.shape)) for one in x) if pair else describe(x)
@@ -124,6 +141,7 @@ class LinearGeneral(Layer):
     """Affine map of several axes into several: the axes ``axis`` of x go, and those of ``out_features`` come last.
 
     ``LinearGeneral(6, (2, 3))`` makes heads of features, and ``LinearGeneral((2, 3), 6, axis=(-2, -1))`` features of heads.
+    ``in_features=None`` is for ``infer_sizes`` to find.
 
     Params   ``weight`` (*out, *in), Xavier normal of the sizes taken together, unless ``initializer`` names another; ``bias``
              (*out), zeros, absent with ``bias=False``.
@@ -133,19 +151,23 @@ class LinearGeneral(Layer):
     Source   ``flax.nnx.LinearGeneral``; ``weight`` is the other way round, as in ``torch.nn.Linear``.
     """
 
-    in_features: Sizes = field(converter=_as_tuple, validator=_sizes)
+    in_features: Sizes | Any = field(converter=_as_tuple, validator=_sizes_or_none)
     out_features: Sizes = field(converter=_as_tuple, validator=_sizes)
     axis: Sizes = field(default=(-1,), converter=_as_tuple, validator=_axes)
     bias: bool = field(default=True, validator=flag)
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
 
     def __attrs_post_init__(self) -> None:
-        if len(self.axis) != len(self.in_features):
+        if self.in_features is not None and len(self.axis) != len(self.in_features):
             got = f"in_features={self.in_features}, axis={self.axis}"
             raise wrong("LinearGeneral", "there must be an axis for each of in_features", got)
 
+    @property
+    def sizes_from_x(self) -> dict[str, Sizes]:
+        return {"in_features": self.axis}
+
     def init(self, rng: Key | int) -> Params:
-        sizes = math.prod(self.out_features), math.prod(self.in_features)
+        sizes = math.prod(self.out_features), math.prod(known(self).in_features)
         shapes: dict[str, Sizes] = {"weight": sizes, "bias": sizes[:1]} if self.bias else {"weight": sizes}
         flat = initializers.weight_and_bias(rng, shapes, self.initializer)
         return {name: leaf.reshape(self._shapes()[name]) for name, leaf in flat.items()}

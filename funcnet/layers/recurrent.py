@@ -20,11 +20,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.errors import flag, one_of, size, wrong
+from funcnet.errors import flag, one_of, size, size_or_none, wrong
 from funcnet.initializers import Uniform
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.recurrent import KINDS
-from funcnet.layer import Cache, Layer, Params, explained, frozen, wrong_params
+from funcnet.layer import Cache, Layer, Params, Size, explained, frozen, known, wrong_params
 from funcnet.random import Key
 
 
@@ -39,7 +39,7 @@ def drawn(rng: Key | int, shapes: dict[str, tuple[int, ...]], hidden_size: int) 
 class _Cell(Layer):
     """A cell: what RNNCell, LSTMCell and GRUCell share."""
 
-    input_size: int = field(validator=size)
+    input_size: Size = field(validator=size_or_none)
     hidden_size: int = field(validator=size)
     bias: bool = field(default=True, validator=flag)
 
@@ -48,8 +48,12 @@ class _Cell(Layer):
     def kind(self) -> str:
         """Return the name of the kernel, of ``tanh``, ``relu``, ``lstm`` and ``gru``."""
 
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"input_size": -1}
+
     def init(self, rng: Key | int) -> Params:
-        return drawn(rng, self._shapes(), self.hidden_size)
+        return drawn(rng, known(self)._shapes(), self.hidden_size)
 
     def apply(self, params: Params, x: Any) -> tuple[Any, Cache]:
         try:
@@ -130,6 +134,8 @@ class _Cell(Layer):
 @frozen
 class RNNCell(_Cell):
     """One step of an Elman network: x is (input, h), or the input alone for h = 0, and y the next h.
+
+    ``input_size=None`` is for ``infer_sizes`` to find.
 
     Params   ``weight_ih`` (hidden, input), ``weight_hh`` (hidden, hidden), and with ``bias`` ``bias_ih`` and ``bias_hh``
              (hidden,); uniform in ±1 / √hidden_size, as in ``torch.nn.RNNCell``.

@@ -15,11 +15,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.errors import flag, number, one_of, size, whole, wrong
+from funcnet.errors import flag, number, one_of, size, size_or_none, whole, wrong
 from funcnet.kernels.arithmetic import masked_scale
 from funcnet.kernels.recurrent import KINDS
 from funcnet.kernels.sequences import Weights, run, run_back
-from funcnet.layer import Cache, Layer, Params, explained, frozen, keyed, wrong_params
+from funcnet.layer import Cache, Layer, Params, Size, explained, frozen, keyed, known, wrong_params
 from funcnet.layers.recurrent import drawn
 from funcnet.random import Key
 
@@ -31,13 +31,17 @@ _DROPOUT = number(0.0, at_most=1.0)
 class _Recurrent(Layer):
     """A recurrent net: what RNN, LSTM and GRU share."""
 
-    input_size: int = field(validator=size)
+    input_size: Size = field(validator=size_or_none)
     hidden_size: int = field(validator=size)
     num_layers: int = field(default=1, validator=size)
     bias: bool = field(default=True, validator=flag)
     batch_first: bool = field(default=False, validator=flag)
     dropout: float = field(default=0.0, validator=_DROPOUT)
     bidirectional: bool = field(default=False, validator=flag)
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"input_size": -1}
 
     @property
     @abstractmethod
@@ -52,7 +56,7 @@ class _Recurrent(Layer):
         return self.replace(dropout=0.0)
 
     def init(self, rng: Key | int) -> Params:
-        return drawn(rng, self._shapes(), self.hidden_size)
+        return drawn(rng, known(self)._shapes(), self.hidden_size)
 
     def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
         return self._forward(params, x, rng, training=True)
@@ -240,7 +244,7 @@ class RNN(_Recurrent):
     (sequence, state, lengths) with whole numbers (N,): steps from a row's length on change no state and give y = 0, and the
     reverse direction starts before them, as with torch's packed sequences. A state that is ``None`` is zeros. y is (outputs,
     last state), so that the state goes on in the next piece of a long sequence. Either half of ``gy`` may be ``None``, for
-    zeros.
+    zeros. ``input_size=None`` is for ``infer_sizes`` to find.
 
     Params   for each layer l ``weight_ih_l0`` (hidden, features), ``weight_hh_l0`` (hidden, hidden), and with ``bias``
              ``bias_ih_l0`` and ``bias_hh_l0`` (hidden,), with ``_reverse`` for the other direction; uniform in ±1 /

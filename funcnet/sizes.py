@@ -1,0 +1,59 @@
+"""Sizes inferred from an input: a net whose sizes are ``None`` where they describe what comes in, and the net with all known.
+
+    net = serial(Conv2d(None, 16, 3), ReLU(), Flatten(), Linear(None, 10))
+    net = infer_sizes(net, (64, 1, 28, 28))        y₀ = x;   fᵢ with the sizes of yᵢ₋₁;   yᵢ = fᵢ(yᵢ₋₁)
+
+A layer without its sizes is a value like any other, but has no params. It is rewritten, as by ``inference()``: x goes through
+the layers on the meta device, where tensors have a shape and no numbers, so nothing is computed and no memory is taken (but by an
+``init`` of one's own that reads its key).
+"""
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.errors import describe, is_whole, wrong
+from funcnet.layer import Layer
+
+_L = TypeVar("_L", bound=Layer)
+
+
+def infer_sizes(net: _L, x: Any, dtype: torch.dtype | None = None) -> _L:
+    """Return the net with every size that is ``None`` taken from what comes there when x comes in.
+
+    x is a tensor, a tuple or dict of them, or in place of any tensor its shape; ``dtype`` is then that of shapes, for indices
+    ``torch.int64``. Which floating type x has does not matter, nor how many rows there are, if they are not too few for a layer.
+
+    A net of known sizes comes back as it is, after x went through, so that what does not fit is found before any training.
+
+    Raises   ``ValueError`` for an x that is none of these, and what a layer raises, with a note where in the net.
+    """
+    sized: Any = net._sized(_without_numbers(x, dtype))[0]
+    return sized  # type: ignore[no-any-return]  # the same net, but for a shape_dependent one by itself
+
+
+def output_shape(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Any:
+    """Return the shape of the net's output, or the tree of shapes, for such an x as ``infer_sizes`` takes; nothing is computed.
+
+    >>> from funcnet.layers.linear import Linear
+    >>> output_shape(Linear(None, 10), (64, 784))
+    torch.Size([64, 10])
+    """
+    return tree.map(lambda leaf: leaf.shape, net._sized(_without_numbers(x, dtype))[1])
+
+
+def _without_numbers(x: Any, dtype: torch.dtype | None) -> Any:
+    """Return x, or what has its shape, on the meta device; floating tensors are of the default type, as fresh params are."""
+    if x is None:
+        return None
+    if isinstance(x, Tensor):
+        return x.to("meta", torch.get_default_dtype() if x.is_floating_point() else x.dtype)
+    if isinstance(x, (tuple, list)) and all(is_whole(n) and n >= 0 for n in x):
+        return _without_numbers(torch.empty(tuple(x), dtype=dtype, device="meta"), None)
+    if isinstance(x, (tuple, list)):
+        return tuple([_without_numbers(one, dtype) for one in x])
+    if isinstance(x, dict):
+        return {name: _without_numbers(one, dtype) for name, one in x.items()}
+    raise wrong("infer_sizes", "x must be a tensor, a shape, or a tuple or dict of them", describe(x))
