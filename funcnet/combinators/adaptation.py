@@ -32,6 +32,8 @@ class LoRA(children.Wrapper):
     rank: int = field(validator=size)
     alpha: float = field(validator=number())
 
+    untrained = ("layer",)
+
     def init(self, rng: Key | int) -> Params:
         params = self.layer.init(random.fold_in(rng, 0))
         w = params.get("weight") if isinstance(params, dict) else None
