@@ -11,7 +11,7 @@ Params, gradients and caches are trees (``funcnet.tree``); x and y are tensors, 
 2.  Linear. ``vjp`` is linear in ``gy``, so ``vjp(0) = 0``.
 3.  Pure. The same arguments give the same bits; no argument is written to; no other state is read.
 4.  Structure. ``gparams`` mirrors ``params`` and ``gx`` mirrors ``x``, leaf by leaf, in shape, dtype and device; a leaf that is
-    not trained (a running statistic, a label) has ``None``.
+    not trained (a running statistic, a label) has ``None``; of those on which y depends the layer says so, by ``untrained``.
 5.  Rows. A row alone gives what it gives in a batch, unless ``mixes_batch``; an empty batch works.
 6.  Strides. Non-contiguous and expanded ``x`` and ``gy`` give the same numbers.
 7.  Halves. ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` the first half of ``apply``.
@@ -27,7 +27,7 @@ and other values; never of tensors. Two equal values are interchangeable, but th
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 import attrs
 import torch
@@ -86,6 +86,9 @@ class Layer(Value, ABC):
     """A frozen value with ``init``, ``apply`` and ``vjp``; subclass it with ``@funcnet.frozen`` to make a layer of your own."""
 
     __slots__ = ()
+
+    untrained: ClassVar[tuple[str, ...]] = ()
+    """Names in params under which the gradients are ``None`` although y depends on them, as on the running statistics."""
 
     @property
     def stochastic(self) -> bool:

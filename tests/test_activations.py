@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 
@@ -14,6 +14,10 @@ slopes = st.floats(0.0625, 3.0, width=32) | st.floats(-3.0, -0.0625, width=32)
 
 # For each: how its arguments are drawn, and the kinks of the function that they make, where gradients are torch's too.
 ELEMENTWISE = {
+    "ReLU": (st.just(()), lambda: (0,)),
+    "LeakyReLU": (st.tuples(slopes), lambda slope: (0,)),
+    "Sigmoid": (st.just(()), lambda: (-50, 50)),
+    "Tanh": (st.just(()), lambda: (-50, 50)),
     "ReLU6": (st.just(()), lambda: (0, 6)),
     "ELU": (st.tuples(slopes), lambda alpha: (0,)),
     "CELU": (st.tuples(slopes), lambda alpha: (0,)),
@@ -35,9 +39,10 @@ ELEMENTWISE = {
 shapes = st.lists(st.integers(0, 4), min_size=0, max_size=4)
 
 
+@twin_of("{name}")
 @pytest.mark.parametrize("name", ELEMENTWISE)
 @given(data=st.data())
-@settings(max_examples=20)
+@settings(max_examples=40)
 def test_an_activation_agrees_with_its_twin(name, data):
     """Value and gradient are torch.nn's on any shape and scale, for any arguments, and on every kink."""
     arguments, kinks = ELEMENTWISE[name]
@@ -149,6 +154,7 @@ def test_what_torch_has_not_agrees_with_its_formula(layer):
     assert_twins(layer, Formula(FORMULAS[layer]), draw((5, 4)) * torch.tensor([[1e-6], [0.1], [1.0], [3.0], [10.0]]))
 
 
+@twin_of("PReLU")
 @given(st.integers(1, 4), st.sampled_from([(5,), (3, 2), (2, 2, 3), (0,), (0, 2)]), st.floats(-1, 1), st.integers(0, 99))
 @settings(max_examples=30)
 def test_prelu_agrees_with_its_twin(channels, sizes, first, seed):
@@ -171,6 +177,7 @@ def test_prelu_begins_as_torchs_does():
     assert torch.equal(fn.PReLU(2, init=0.1).init(0)["weight"], torch.tensor([0.1, 0.1]))
 
 
+@twin_of("GLU")
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(-4, 3), st.integers(0, 99))
 @settings(max_examples=30)
 def test_glu_agrees_with_its_twin(sizes, dim, seed):
@@ -181,16 +188,19 @@ def test_glu_agrees_with_its_twin(sizes, dim, seed):
     assert_twins(fn.GLU(dim - len(sizes)), nn.GLU(dim), x)
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.integers(-4, 3), st.integers(0, 99))
-@settings(max_examples=20)
-def test_softmin_agrees_with_its_twin(sizes, dim, seed):
+@twin_of("{name}")
+@pytest.mark.parametrize("name", ["Softmax", "LogSoftmax", "Softmin"])
+@given(sizes=st.lists(st.integers(0, 4), min_size=1, max_size=4), dim=st.integers(-4, 3), seed=st.integers(0, 99))
+@settings(max_examples=40)
+def test_a_softmax_agrees_with_its_twin(name, sizes, dim, seed):
     """Along any axis."""
     dim = dim % len(sizes)
-    assert_twins(fn.Softmin(dim), nn.Softmin(dim), draw(sizes, seed) * 5)
+    assert_twins(getattr(fn, name)(dim), getattr(nn, name)(dim), draw(sizes, seed) * 5)
 
 
+@twin_of("Softmax2d")
 @given(st.lists(st.integers(0, 4), min_size=3, max_size=4), st.integers(0, 99))
-@settings(max_examples=20)
+@settings(max_examples=40)
 def test_softmax2d_agrees_with_its_twin(sizes, seed):
     """Over channels, with a batch and without."""
     assert_twins(fn.Softmax2d(), nn.Softmax2d(), draw(sizes, seed))
@@ -211,9 +221,12 @@ def test_rrelu_draws_its_slopes_evenly_and_keeps_them():
     assert layer.inference() == fn.LeakyReLU(0.3)
 
 
-def test_rrelu_in_inference_agrees_with_its_twin():
+@twin_of("RReLU")
+@given(st.floats(0.0, 0.5), st.floats(0.5, 1.0), shapes, st.integers(0, 99))
+@settings(max_examples=30)
+def test_rrelu_in_inference_agrees_with_its_twin(lower, upper, shape, seed):
     """A LeakyReLU with the mean slope is what torch.nn.RReLU is in evaluation."""
-    assert_twins(fn.RReLU().inference(), nn.RReLU().eval(), draw((4, 3)))
+    assert_twins(fn.RReLU(lower, upper).inference(), nn.RReLU(lower, upper).eval(), draw(shape, seed))
 
 
 @pytest.mark.parametrize("layer", [fn.Dish(), fn.Squareplus()], ids=repr)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 
@@ -26,6 +26,7 @@ def covers(pick, axes):
     return size, (*batch, pick(st.integers(1, 3)), *[pick(st.integers(1, 6)) for _ in range(axes)])
 
 
+@twin_of("AdaptiveAvgPool{axes}d")
 @pytest.mark.parametrize("axes", AXES)
 @given(st.data())
 @settings(max_examples=30, deadline=None)
@@ -36,6 +37,7 @@ def test_adaptive_means_are_torch_s(axes, data):
     assert_twins(layer(size), module(size), draw(shape))
 
 
+@twin_of("AdaptiveMaxPool{axes}d")
 @pytest.mark.parametrize("axes", AXES)
 @given(st.data(), st.booleans(), st.booleans())
 @settings(max_examples=30, deadline=None)
@@ -46,6 +48,7 @@ def test_adaptive_maxima_are_torch_s(axes, data, indices, ties):
     assert_twins(layer(size, indices), module(size, return_indices=indices), draw(shape).round() if ties else draw(shape))
 
 
+@twin_of("MaxUnpool{axes}d")
 @pytest.mark.parametrize("axes", AXES)
 @given(st.data())
 @settings(max_examples=25, deadline=None)

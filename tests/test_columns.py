@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 
@@ -31,6 +31,7 @@ def folds(pick):
     return options, tuple(pick(st.integers(r, r + 3)) for r in reach), pick(st.sampled_from([(), (1,), (2,)]))
 
 
+@twin_of("Unfold")
 @given(folds(), st.integers(1, 2))
 @settings(max_examples=30, deadline=None)
 def test_unfolding_is_torch_s(options, channels):
@@ -39,6 +40,7 @@ def test_unfolding_is_torch_s(options, channels):
     assert_twins(fn.Unfold(**options), nn.Unfold(**options), draw((*batch, channels, *size)))
 
 
+@twin_of("Fold")
 @given(folds(), st.integers(1, 2))
 @settings(max_examples=30, deadline=None)
 def test_folding_is_torch_s(options, channels):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 from funcnet.kernels import conv as kernels
@@ -39,6 +39,7 @@ def convolutions(pick, axes):
     return (*channels, kernel), {**options, "bias": pick(st.booleans())}, (*batch, channels[0], *lengths)
 
 
+@twin_of("Conv{axes}d")
 @quiet
 @pytest.mark.parametrize("axes", CONVOLUTIONS)
 @given(st.data())

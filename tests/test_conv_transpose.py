@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 
@@ -28,6 +28,7 @@ def transposed(pick, axes):
     return (*channels, kernel), {**options, "bias": pick(st.booleans())}, (*batch, channels[0], *lengths)
 
 
+@twin_of("ConvTranspose{axes}d")
 @pytest.mark.parametrize("axes", TRANSPOSED)
 @given(st.data())
 @settings(max_examples=30, deadline=None)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 
@@ -36,6 +36,7 @@ def pairs(draw_from):
     return ones[0], ones[1], len(shape)
 
 
+@twin_of("CosineSimilarity")
 @given(pairs(), st.integers(0, 2), seeds)
 @settings(max_examples=30)
 def test_cosine_similarity_agrees_with_its_twin(shapes, dim, seed):
@@ -48,6 +49,7 @@ def test_cosine_similarity_agrees_with_its_twin(shapes, dim, seed):
     assert_twins(fn.CosineSimilarity(dim), nn.CosineSimilarity(dim), (x[0] * 0, x[1]), call=on_pair)
 
 
+@twin_of("PairwiseDistance")
 @given(pairs(), degrees, st.sampled_from([1e-6, 0.0, 0.1]), st.booleans(), seeds)
 @settings(max_examples=60)
 def test_pairwise_distance_agrees_with_its_twin(shapes, p, eps, keepdim, seed):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 from funcnet import tree
@@ -20,6 +20,7 @@ SHAPES = st.lists(st.integers(0, 4), max_size=3)
 PADDINGS = st.sampled_from([None, 0, -1, 2, -2])
 
 
+@twin_of("Embedding")
 @given(st.integers(3, 6), st.integers(1, 4), SHAPES, PADDINGS, st.sampled_from([torch.int32, torch.int64]), st.integers(0, 99))
 @settings(max_examples=40)
 def test_embedding_is_torchs(count, dim, shape, padding, dtype, seed):
@@ -27,6 +28,7 @@ def test_embedding_is_torchs(count, dim, shape, padding, dtype, seed):
     assert_twins(fn.Embedding(count, dim, padding), nn.Embedding(count, dim, padding), integers(count, shape, seed).to(dtype))
 
 
+@twin_of("EmbeddingBag")
 @given(
     st.integers(3, 6),
     st.integers(1, 4),

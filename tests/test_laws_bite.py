@@ -136,6 +136,23 @@ class Centred(fn.Layer):
         return params, gy - gy.mean(0)
 
 
+@fn.frozen
+class HalfTrained(Affine):
+    """y = x wᵀ + b on rows, where w stays as it is and the layer says so: sound."""
+
+    untrained = ("w",)
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": None, "b": gy.sum(0)}, gy @ params["w"]
+
+
+class NoBiasGradient(HalfTrained):
+    """What is said not to be trained is not all that has no gradient."""
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": None, "b": None}, gy @ params["w"]
+
+
 class MeanForSum(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache, "b": gy.mean(0)}, gy @ params["w"]
@@ -186,6 +203,18 @@ class OneOfTwoUses(Sum):
 
     def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
         return params, (gy, gy[: cache[1][0]])
+
+
+class NoWeightGradient(Affine):
+    """The weight is said not to be trained, and the layer does not say so."""
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": None, "b": gy.sum(0)}, gy @ params["w"]
+
+
+class NoGradientOfTheSecond(Sum):
+    def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
+        return params, (gy.sum_to_size(cache[0]), None)
 
 
 class GyIgnored(Affine):
@@ -488,6 +517,9 @@ BROKEN: dict[str, list[tuple[fn.Layer, fn.Layer, Any]]] = {
         (Unreversed(), Chain(), ROWS),
         (OtherOrderOfParams((Affine(), Affine(), Affine())), Chain((Affine(), Affine(), Affine())), ROWS),
         (OneOfTwoUses(), Sum(), PAIR),
+        (NoWeightGradient(), Affine(), ROWS),
+        (NoBiasGradient(), HalfTrained(), ROWS),
+        (NoGradientOfTheSecond(), Sum(), PAIR),
     ],
     "linear": [
         (GyIgnored(), Affine(), ROWS),
@@ -562,6 +594,12 @@ def test_the_law_rejects_the_broken_layer_and_not_the_sound_one(law: str, broken
 def test_the_sound_layers_keep_all_laws(layer: fn.Layer, x: Any) -> None:
     """The models for the broken layers are broken in nothing."""
     check_laws(layer, x)
+
+
+def test_the_law_of_transpose_says_which_gradient_is_not_there() -> None:
+    """The message gives the path."""
+    with pytest.raises(AssertionError, match=r"y depends on x\.1, so its gradient must not be None"):
+        LAWS["transpose"](NoGradientOfTheSecond(), PAIR)
 
 
 def test_every_law_has_something_to_reject() -> None:

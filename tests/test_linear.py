@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from twins import assert_twins, draw, twin_of
 
 from funcnet import random, tree
 from funcnet.layers.linear import Linear
@@ -43,6 +44,14 @@ def assert_agrees(layer, x, gy):
 def test_linear_agrees_with_autograd(batch, in_features, out_features, bias):
     """For every batch shape: none, empty, one axis, several; to rounding in float64."""
     assert_agrees(Linear(in_features, out_features, bias=bias), drawn(2, *batch, in_features), drawn(3, *batch, out_features))
+
+
+@twin_of("Linear")
+@given(shapes, sizes, sizes, st.booleans(), st.integers(0, 99))
+def test_linear_agrees_with_its_twin(batch, in_features, out_features, bias, seed):
+    """With the weights of torch.nn.Linear's state_dict, for every batch shape."""
+    module = torch.nn.Linear(in_features, out_features, bias)
+    assert_twins(Linear(in_features, out_features, bias), module, draw((*batch, in_features), seed))
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 from funcnet import tree
@@ -25,6 +25,7 @@ def assert_autograd(layer, f, x):
     torch.testing.assert_close((y, *layer.vjp(params, cache, gy)), (want.detach(), dict(zip(params, gs, strict=True)), gx))
 
 
+@twin_of("Bilinear")
 @given(BATCHES, SIZES, SIZES, SIZES, st.booleans(), st.integers(0, 99))
 @settings(max_examples=40)
 def test_bilinear_is_torchs(batch, n, m, out, bias, seed):

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
-from twins import draw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 from funcnet import random, tree
@@ -34,6 +37,19 @@ def test_parts_are_dropped_as_a_whole(layer, x, axes):
     torch.testing.assert_close(y[y > 0], torch.full_like(y[y > 0], 1 / 0.7))
     assert torch.equal(layer.vjp({}, cache, x)[1], y)
     assert layer.inference() == fn.Identity()
+
+
+AXES = {"Dropout": 3, "Dropout1d": 3, "Dropout2d": 4, "Dropout3d": 5, "AlphaDropout": 3, "FeatureAlphaDropout": 3}
+
+
+@twin_of("{name}")
+@pytest.mark.parametrize("name", AXES)
+@given(p=st.floats(0.0, 1.0), sizes=st.lists(st.integers(0, 3), min_size=5, max_size=5), seed=st.integers(0, 99))
+@settings(max_examples=40)
+def test_in_inference_a_layer_agrees_with_its_twin(name, p, sizes, seed):
+    """In evaluation torch.nn drops nothing either; what is dropped in training another generator says."""
+    layer, module = getattr(fn, name)(p), getattr(nn, name)(p)
+    assert_twins(layer.inference(), module.eval(), draw(sizes[: AXES[name]], seed))
 
 
 def by_torch(x, keep, p):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import CLOSE, assert_twins, draw, params_of
+from twins import CLOSE, assert_twins, draw, params_of, twin_of
 
 import funcnet as fn
 from funcnet import tree
@@ -24,6 +24,7 @@ def varied(module, seed):
     return module
 
 
+@twin_of("LayerNorm")
 @given(BATCHES, SHAPES, EPS, st.booleans(), st.booleans(), st.integers(0, 99))
 @settings(max_examples=30)
 def test_layer_norm_is_torchs(batch, shape, eps, affine, bias, seed):
@@ -33,6 +34,7 @@ def test_layer_norm_is_torchs(batch, shape, eps, affine, bias, seed):
     assert_twins(fn.LayerNorm(shape, **options), module, draw(batch + shape, seed) * 3 + 1)
 
 
+@twin_of("RMSNorm")
 @given(BATCHES, SHAPES, st.sampled_from([None, 1e-5, 0.1]), st.booleans(), st.integers(0, 99))
 @settings(max_examples=30)
 def test_rms_norm_is_torchs(batch, shape, eps, affine, seed):
@@ -41,28 +43,25 @@ def test_rms_norm_is_torchs(batch, shape, eps, affine, seed):
     assert_twins(fn.RMSNorm(shape, eps=eps, elementwise_affine=affine), module, draw(batch + shape, seed) * 3 + 1)
 
 
-BATCH_NORMS = {
-    (4,): (fn.BatchNorm1d, nn.BatchNorm1d),
-    (3, 2): (fn.BatchNorm1d, nn.BatchNorm1d),
-    (2, 2, 3): (fn.BatchNorm2d, nn.BatchNorm2d),
-    (3, 1, 1): (fn.BatchNorm2d, nn.BatchNorm2d),
-    (2, 1, 2, 3): (fn.BatchNorm3d, nn.BatchNorm3d),
-}
+SAMPLES = {1: [(4,), (3, 2)], 2: [(2, 2, 3), (3, 1, 1)], 3: [(2, 1, 2, 3)]}
 
 
+@twin_of("BatchNorm{axes}d")
+@pytest.mark.parametrize("axes", SAMPLES)
 @given(
-    st.sampled_from([*BATCH_NORMS]),
-    st.integers(2, 4),
-    st.booleans(),
-    st.booleans(),
-    EPS,
-    st.sampled_from([0.3, None]),
-    st.integers(0, 99),
+    data=st.data(),
+    n=st.integers(2, 4),
+    affine=st.booleans(),
+    track=st.booleans(),
+    eps=EPS,
+    momentum=st.sampled_from([0.3, None]),
+    seed=st.integers(0, 99),
 )
-@settings(max_examples=40)
-def test_batch_norm_of_any_axes_is_torchs(row, n, affine, track, eps, momentum, seed):
+@settings(max_examples=25)
+def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, track, eps, momentum, seed):
     """Value, gradients, moved statistics, and all that again of ``inference()``."""
-    kind, twin = BATCH_NORMS[row]
+    row = data.draw(st.sampled_from(SAMPLES[axes]))
+    kind, twin = (getattr(package, f"BatchNorm{axes}d") for package in (fn, nn))
     options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track}
     layer, module = kind(row[0], **options), varied(twin(row[0], **options), seed)
     x = draw((n, *row), seed) * 3 + 1
@@ -78,6 +77,7 @@ def by_kernel(module, x):
     return torch.group_norm(x, module.num_groups, module.weight, module.bias, module.eps)
 
 
+@twin_of("GroupNorm")
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), SPACE, st.booleans(), st.booleans(), EPS, st.integers(0, 99))
 @settings(max_examples=30)
 def test_group_norm_is_torchs(n, groups, share, space, affine, last, eps, seed):
@@ -110,16 +110,17 @@ INSTANCE_NORMS = {
 }
 
 
+@twin_of("InstanceNorm{axes}d")
+@pytest.mark.parametrize("axes", INSTANCE_NORMS)
 @given(
-    st.sampled_from([*INSTANCE_NORMS]),
-    st.sampled_from([(), (1,), (3,)]),
-    st.integers(1, 3),
-    st.booleans(),
-    st.booleans(),
-    EPS,
-    st.integers(0, 99),
+    batch=st.sampled_from([(), (1,), (3,)]),
+    channels=st.integers(1, 3),
+    affine=st.booleans(),
+    track=st.booleans(),
+    eps=EPS,
+    seed=st.integers(0, 99),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_instance_norm_is_torchs(axes, batch, channels, affine, track, eps, seed):
     """Value, gradients, moved statistics, and all that again of ``inference()``; with and without a batch."""
     kind, twin, space = INSTANCE_NORMS[axes]
@@ -140,6 +141,7 @@ def test_the_statistics_of_no_rows_move_nothing():
     assert layer.update_stats(params, layer.apply(params, torch.ones(0, 2, 3))[1]) is params
 
 
+@twin_of("LocalResponseNorm")
 @given(st.integers(1, 6), st.integers(1, 5), st.sampled_from([(3,), (2, 3), (2, 1, 2)]), st.integers(0, 2), st.integers(0, 99))
 @settings(max_examples=30)
 def test_local_response_norm_is_torchs(size, channels, space, n, seed):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 from funcnet.kernels import pooling as kernels
@@ -36,6 +36,7 @@ def windows(pick, axes, *, dilated):
     return kernel, options, (*batch, pick(st.integers(1, 3)), *[pick(st.integers(reach, reach + 3)) for reach in reaches])
 
 
+@twin_of("MaxPool{axes}d")
 @pytest.mark.parametrize("axes", MAX)
 @given(st.data(), st.booleans(), st.booleans())
 @settings(max_examples=40, deadline=None)
@@ -47,6 +48,7 @@ def test_max_pooling_is_torch_s(axes, data, indices, ties):
     assert_twins(kind(kernel, return_indices=indices, **options), twin(kernel, return_indices=indices, **options), x)
 
 
+@twin_of("AvgPool{axes}d")
 @pytest.mark.parametrize("axes", AVG)
 @given(st.data(), st.booleans(), st.sampled_from([None, None, 1, 5]))
 @settings(max_examples=40, deadline=None)
@@ -58,6 +60,7 @@ def test_mean_pooling_is_torch_s(axes, data, count, divisor):
     assert_twins(kind(kernel, **options), twin(kernel, **options), draw(shape))
 
 
+@twin_of("LPPool{axes}d")
 @pytest.mark.parametrize("axes", LP)
 @given(st.data(), st.sampled_from([1, 2, 2.0, 3, 2.5, 0.5]))
 @settings(max_examples=30, deadline=None)

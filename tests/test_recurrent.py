@@ -6,30 +6,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import rnn
-from twins import CLOSE, assert_twins, draw
+from twins import CLOSE, assert_twins, draw, twin_of
 
 import funcnet as fn
 
-CELLS = {"rnn": (fn.RNNCell, nn.RNNCell), "lstm": (fn.LSTMCell, nn.LSTMCell), "gru": (fn.GRUCell, nn.GRUCell)}
+CELLS = ("RNNCell", "LSTMCell", "GRUCell")
 NETS = {"rnn": (fn.RNN, nn.RNN), "lstm": (fn.LSTM, nn.LSTM), "gru": (fn.GRU, nn.GRU)}
 
 
+@twin_of("{kind}")
+@pytest.mark.parametrize("kind", CELLS)
 @given(
-    st.sampled_from(list(CELLS)),
-    st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    st.sampled_from([(), (1,), (3,)]),
-    st.booleans(),
-    st.booleans(),
-    st.sampled_from(["tanh", "relu"]),
-    st.integers(0, 99),
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    batch=st.sampled_from([(), (1,), (3,)]),
+    bias=st.booleans(),
+    stated=st.booleans(),
+    nonlinearity=st.sampled_from(["tanh", "relu"]),
+    seed=st.integers(0, 99),
 )
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_a_cell_agrees_with_torch(kind, sizes, batch, bias, stated, nonlinearity, seed):
     """New state and all gradients are torch.nn's, with and without a batch, a bias and a state."""
-    options = {"bias": bias} | ({"nonlinearity": nonlinearity} if kind == "rnn" else {})
-    ours, theirs = CELLS[kind]
+    options = {"bias": bias} | ({"nonlinearity": nonlinearity} if kind == "RNNCell" else {})
+    ours, theirs = getattr(fn, kind), getattr(nn, kind)
     x, h, c = draw((*batch, sizes[0]), seed), draw((*batch, sizes[1]), seed + 1), draw((*batch, sizes[1]), seed + 2)
-    x = x if not stated else (x, (h, c)) if kind == "lstm" else (x, h)
+    x = x if not stated else (x, (h, c)) if kind == "LSTMCell" else (x, h)
     call = (lambda m, x: m(*x)) if stated else None
     assert_twins(ours(*sizes, **options), theirs(*sizes, **options), x, call=call)
 
@@ -54,6 +55,7 @@ def joined(parts):
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 
+@twin_of("RNN", "LSTM", "GRU")
 @given(nets(), st.booleans(), st.integers(0, 99))
 @settings(max_examples=100)
 def test_a_net_agrees_with_torch(case, stated, seed):

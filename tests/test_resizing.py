@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 
@@ -13,6 +13,7 @@ MODES = {"nearest": (1, 2, 3), "nearest-exact": (1, 2, 3), "linear": (1,), "bili
 factors = st.floats(0.5, 3.0)
 
 
+@twin_of("Upsample")
 @pytest.mark.parametrize("mode", MODES)
 @given(data=st.data())
 @settings(max_examples=25)
@@ -29,6 +30,7 @@ def test_upsample_agrees_with_its_twin(mode, data):
     assert_twins(fn.Upsample(mode=mode, **options), nn.Upsample(mode=mode, **options), draw((*outer, *steps)))
 
 
+@twin_of("UpsamplingNearest2d", "UpsamplingBilinear2d")
 @given(
     st.tuples(st.integers(1, 4), st.integers(1, 4)), st.tuples(st.integers(1, 6), st.integers(1, 6)) | st.integers(1, 6), factors
 )
@@ -41,6 +43,7 @@ def test_upsampling_in_2d_agrees_with_its_twins(steps, size, factor):
         assert_twins(ours(scale_factor=factor), theirs(scale_factor=factor), draw((1, 2, *steps)))
 
 
+@twin_of("PixelShuffle", "PixelUnshuffle")
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.sampled_from([(), (2,), (2, 1)]))
 @settings(max_examples=20)
 def test_pixel_shuffles_agree_with_their_twins(r, c, h, w, outer):
@@ -51,6 +54,7 @@ def test_pixel_shuffles_agree_with_their_twins(r, c, h, w, outer):
     assert torch.equal(fn.PixelUnshuffle(r)({}, fn.PixelShuffle(r)({}, x)), x)
 
 
+@twin_of("ChannelShuffle")
 @given(st.integers(1, 4), st.integers(1, 4), st.lists(st.integers(1, 3), min_size=1, max_size=3))
 @settings(max_examples=20)
 def test_channel_shuffle_agrees_with_its_twin(groups, channels, steps):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import assert_twins, draw
+from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 
@@ -24,6 +24,7 @@ class Function(nn.Module):
         return self.f(x)
 
 
+@twin_of("Unflatten")
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=3), sizes, st.integers(0, 3), st.integers(-1, 2), seeds)
 @settings(max_examples=30)
 def test_unflatten_agrees_with_its_twin(parts, shape, dim, left, seed):
@@ -33,6 +34,19 @@ def test_unflatten_agrees_with_its_twin(parts, shape, dim, left, seed):
     asked = tuple(-1 if i == left else n for i, n in enumerate(parts))
     assert_twins(fn.Unflatten(dim, asked), nn.Unflatten(dim, asked), draw(shape, seed))
     assert_twins(fn.Unflatten(dim - len(shape), asked), nn.Unflatten(dim, asked), draw(shape, seed))
+
+
+@twin_of("Flatten", "Identity")
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.integers(0, 4), st.integers(0, 4), seeds)
+@settings(max_examples=40)
+def test_flatten_and_identity_agree_with_their_twins(shape, start, count, seed):
+    """From any axis to any later one, from either end, and nothing at all."""
+    n, x = len(shape), draw(shape, seed)
+    first = start % n
+    last = min(first + count, n - 1)
+    assert_twins(fn.Flatten(first, last), nn.Flatten(first, last), x)
+    assert_twins(fn.Flatten(first, last - n), nn.Flatten(first, last), x)
+    assert_twins(fn.Identity(), nn.Identity(), x)
 
 
 @given(sizes, st.randoms(use_true_random=False), st.data())
@@ -112,6 +126,7 @@ def test_one_hot_agrees_with_torch_and_has_no_gradient():
 PADS = [f"{kind}Pad{n}d" for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular") for n in (1, 2, 3)]
 
 
+@twin_of("{name}")
 @pytest.mark.parametrize("name", PADS)
 @given(data=st.data())
 @settings(max_examples=20)

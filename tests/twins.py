@@ -1,6 +1,8 @@
 """A layer beside its twin in torch.nn: the same params by name, and the same values and gradients by autograd, in float64."""
 
-from collections.abc import Callable
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +13,14 @@ from funcnet import tree
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
+TWINS: dict[str, str] = {}
+"""The modules of torch.nn that tests claim to compare with our layers of the same name, and those tests."""
+
+ENOUGH = 20
+"""From how many configurations on a comparison is one: options, shapes or numbers that differ."""
+
+_compared: dict[str, set[str]] = defaultdict(set)
+
 
 def draw(shape: Any, seed: int = 0) -> Tensor:
     """Draw normal numbers in float64."""
@@ -20,6 +30,40 @@ def draw(shape: Any, seed: int = 0) -> Tensor:
 def params_of(layer: fn.Layer, module: nn.Module) -> Any:
     """Load the module's ``state_dict``, in float64, as the layer's params, by name."""
     return tree.from_names(module.double().state_dict(), tree.cast(layer.init(0), torch.float64))
+
+
+def twin_of(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Claim that a test drawn by hypothesis compares the layers of these names with torch.nn's; without that it fails.
+
+    Where the test is parametrized above ``given``, ``{argument}`` in a name stands for each value of that argument.
+    """
+
+    def claim(test: Callable[..., None]) -> Callable[..., None]:
+        assert getattr(test, "is_hypothesis_test", False), f"{test.__name__} must be drawn by hypothesis"
+        TWINS.update(dict.fromkeys(_filled(names, test), test.__name__))
+
+        @functools.wraps(test)
+        def counted(**arguments: Any) -> None:
+            _compared.clear()
+            test(**arguments)
+            found = {name: len(_compared[name]) for name in (name.format(**arguments) for name in names)}
+            few = {name: count for name, count in found.items() if count < ENOUGH}
+            assert few == {}, f"{ENOUGH} configurations at least must be compared with torch.nn's, got {few}"
+
+        return counted
+
+    return claim
+
+
+def _filled(names: tuple[str, ...], test: Callable[..., None]) -> Iterator[str]:
+    """Yield the names for every value of the argument by which the test is parametrized."""
+    marks = [mark.args for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"] or [("_", [""])]
+    yield from (name.format(**{argument: value}) for argument, values in marks for value in values for name in names)
+
+
+def _configuration(layer: fn.Layer, x: Any) -> str:
+    """Tell a layer's options, and its input, from others."""
+    return f"{layer!r} {[(tuple(leaf.shape), float(leaf.detach().sum())) for leaf in tree.leaves(x)]}"
 
 
 def assert_twins(
@@ -38,6 +82,7 @@ def assert_twins(
     _assert_same("y", y, want_y, tolerance)
     _assert_same("gx", gx, want_gx, tolerance)
     _assert_same("gradient of", gparams, want_gparams, tolerance)
+    _compared[type(module).__name__].add(_configuration(layer, x))
 
 
 def _by_autograd(call: Callable[..., Any], module: nn.Module, x: Any, gy: Any) -> tuple[Any, dict[str, Tensor], Any]:

@@ -17,7 +17,7 @@ from funcnet.random import Key
 
 
 @frozen
-class LoRA(Layer):
+class LoRA(children.Wrapper):
     """A layer whose weight is changed by a product of two narrow matrices, which alone are trained; made by ``lora``.
 
     Params   ``layer``, the layer's; ``lora_A`` (rank, rest of the weight), drawn as ``torch.nn.Linear`` draws its weight, and
@@ -32,13 +32,7 @@ class LoRA(Layer):
     rank: int = field(validator=size)
     alpha: float = field(validator=number())
 
-    @property
-    def stochastic(self) -> bool:
-        return self.layer.stochastic
-
-    @property
-    def mixes_batch(self) -> bool:
-        return self.layer.mixes_batch
+    untrained = ("layer",)
 
     def init(self, rng: Key | int) -> Params:
         params = self.layer.init(random.fold_in(rng, 0))

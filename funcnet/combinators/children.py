@@ -15,6 +15,22 @@ layers_only = instances(Layer, "layers (values with init, apply and vjp)")
 """Validate a field that holds a layer, or a tuple of them."""
 
 
+class Wrapper(Layer):
+    """A combinator of one layer, in a field of this name: stochastic, and mixing the rows of a batch, where that is."""
+
+    __slots__ = ()
+
+    layer: Layer
+
+    @property
+    def stochastic(self) -> bool:
+        return self.layer.stochastic
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.layer.mixes_batch
+
+
 def init(layers: Iterable[Layer], rng: Key | int) -> list[Params]:
     """Make each child's fresh parameters."""
     return [layer.init(random.fold_in(rng, i)) for i, layer in enumerate(layers)]

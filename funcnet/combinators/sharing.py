@@ -21,7 +21,7 @@ Path = tuple[str, ...]
 
 
 @frozen
-class Shared(Layer):
+class Shared(children.Wrapper):
     """One layer, with one set of params, applied to each entry of a tuple; made by ``shared``.
 
     Params   the layer's.
@@ -30,14 +30,6 @@ class Shared(Layer):
     """
 
     layer: Layer = field(validator=children.layers_only)
-
-    @property
-    def stochastic(self) -> bool:
-        return self.layer.stochastic
-
-    @property
-    def mixes_batch(self) -> bool:
-        return self.layer.mixes_batch
 
     def init(self, rng: Key | int) -> Params:
         return self.layer.init(rng)
@@ -120,7 +112,7 @@ def _absent(value: Tree) -> Tree:
 
 
 @frozen
-class Tied(Layer):
+class Tied(children.Wrapper):
     """A net some of whose params are others of its params; made by ``tied``.
 
     Params   the net's, with ``None`` at every place but the first of each group.
@@ -136,14 +128,6 @@ class Tied(Layer):
         for group in self.groups:
             if not isinstance(group, tuple) or len(group) < 2 or not all(isinstance(path, str) for path in group):
                 raise wrong("tied", "each group must be a tuple of at least two paths", repr(group))
-
-    @property
-    def stochastic(self) -> bool:
-        return self.layer.stochastic
-
-    @property
-    def mixes_batch(self) -> bool:
-        return self.layer.mixes_batch
 
     def init(self, rng: Key | int) -> Params:
         params = self.layer.init(rng)

@@ -30,7 +30,7 @@ def _at(values: Any, t: int) -> Any:
 
 
 @frozen
-class Scan(Layer):
+class Scan(children.Wrapper):
     """A layer from (x, carry) to (y, carry), run along the first axis of the first; made by ``scan``.
 
     Params   the layer's: one set for all steps.
@@ -41,14 +41,6 @@ class Scan(Layer):
     layer: Layer = field(validator=children.layers_only)
     reverse: bool = field(default=False, validator=flag)
     emits_carry: bool = field(default=False, validator=flag)
-
-    @property
-    def stochastic(self) -> bool:
-        return self.layer.stochastic
-
-    @property
-    def mixes_batch(self) -> bool:
-        return self.layer.mixes_batch
 
     def init(self, rng: Key | int) -> Params:
         return self.layer.init(random.fold_in(rng, 0))
@@ -233,7 +225,7 @@ def bidirectional(layer: Layer, backward: Layer | None = None, *, merge: Layer |
 
 
 @frozen
-class MapOver(Layer):
+class MapOver(children.Wrapper):
     """A layer on a batch whose axis is the first ``axes`` axes of x, as one; made by ``map_over`` or ``time_distributed``.
 
     Params   the layer's.
@@ -243,14 +235,6 @@ class MapOver(Layer):
 
     layer: Layer = field(validator=children.layers_only)
     axes: int = field(default=2, validator=size)
-
-    @property
-    def stochastic(self) -> bool:
-        return self.layer.stochastic
-
-    @property
-    def mixes_batch(self) -> bool:
-        return self.layer.mixes_batch
 
     def init(self, rng: Key | int) -> Params:
         return self.layer.init(random.fold_in(rng, 0))

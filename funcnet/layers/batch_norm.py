@@ -112,6 +112,8 @@ class BatchNorm(Layer):
 class RunningBatchNorm(Layer):
     """Batch normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
 
+    untrained = ("running_mean", "running_var")
+
     num_features: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
     affine: bool = field(default=True, validator=flag)

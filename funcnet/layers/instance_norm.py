@@ -125,6 +125,8 @@ class InstanceNorm(_Instance):
 class RunningInstanceNorm(_Instance):
     """Instance normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
 
+    untrained = ("running_mean", "running_var")
+
     affine: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:

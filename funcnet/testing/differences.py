@@ -19,7 +19,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.layer import Layer, Params
 from funcnet.random import Key
-from funcnet.testing.comparison import check_mirrored, named, noise_like, prepared, run
+from funcnet.testing.comparison import check_mirrored, held, named, noise_like, prepared, run
 from funcnet.tree import Tree
 
 _STENCILS: dict[int, dict[int, float]] = {
@@ -59,9 +59,11 @@ def check_vjp(
     relative to the gradient, or to the root mean square of the leaf's gradients where that is larger. An x on a kink, as at 0
     for ReLU, may have any slope between that from the left and that from the right.
 
-    A leaf whose gradient is ``None`` (a label, a running statistic) is not trained and not judged; its error is ``None``.
+    A leaf whose gradient is ``None`` has the error ``None``: a label, what y does not depend on, and params that a layer names in
+    ``untrained``.
 
-    Raises   ``AssertionError`` with the leaf's path, the index, both numbers and the relative error, for the worst element found.
+    Raises   ``AssertionError`` with the leaf's path, the index, both numbers and the relative error, for the worst element found;
+             and for a ``None`` where there should be a gradient.
 
     >>> from funcnet.layers.linear import Linear
     >>> sorted(check_vjp(Linear(3, 2), torch.ones(4, 3)))
@@ -74,7 +76,7 @@ def check_vjp(
     check_mirrored(layer, values, gradients)
     measure = _Measure(layer, rng, values, _flat(gy), _ROUNDING * float(_flat(gy).abs() @ _flat(y).abs()), tolerance)
     found = tree.names(gradients)
-    return {path: measure.worst(path, leaf, found[path]) if path in found else None for path, leaf in tree.names(values).items()}
+    return {path: measure.judged(path, leaf, found.get(path)) for path, leaf in tree.names(values).items()}
 
 
 @attrs.frozen
@@ -97,6 +99,18 @@ class _Measure:
     gy: Tensor
     rounding: float
     tolerance: float
+
+    def judged(self, path: str, leaf: Tensor, g: Tensor | None) -> float | None:
+        """Return the largest error in a leaf; ``None`` for one that has no gradient and needs none."""
+        if g is not None:
+            return self.worst(path, leaf, g)
+        untrained = {name for part in held(self.layer) if isinstance(part, Layer) for name in part.untrained}
+        if leaf.is_floating_point() and untrained.isdisjoint(path.split(".")):
+            try:
+                self.worst(path, leaf, torch.zeros_like(leaf))
+            except AssertionError:
+                raise AssertionError(f"{self.layer}: y depends on {path}, so its gradient must not be None") from None
+        return None
 
     def worst(self, path: str, leaf: Tensor, g: Tensor) -> float:
         """Return the largest error in a leaf; ``AssertionError`` when it is above the tolerance."""

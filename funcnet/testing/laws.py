@@ -9,10 +9,9 @@ import functools
 import math
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from funcnet.testing.comparison import (
     check_mirrored,
     check_same_bits,
     everything,
+    held,
     named,
     noise_like,
     prepared,
@@ -271,20 +271,11 @@ def law_value(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -
 
     The names for ``eval`` are those of funcnet, and of the classes and functions that the layer holds.
     """
-    held = list(_held(layer))
-    require(not any(isinstance(part, Tensor) for part in held), layer, "a value must not hold a tensor")
+    parts = list(held(layer))
+    require(not any(isinstance(part, Tensor) for part in parts), layer, "a value must not hold a tensor")
     names = {**vars(sys.modules["funcnet"]), "torch": torch, "inf": math.inf, "nan": math.nan}
-    kinds = [type(part) if isinstance(part, Value) else part for part in held]
+    kinds = [type(part) if isinstance(part, Value) else part for part in parts]
     names.update({kind.__name__: kind for kind in kinds if hasattr(kind, "__name__")})
     for how, again in {"eval(repr)": eval(repr(layer), names), "pickle": pickle.loads(pickle.dumps(layer))}.items():
         require(type(again) is type(layer) and again == layer, layer, f"{how} must give the layer back, got {again}")
         require(hash(again) == hash(layer), layer, f"{how} must give a layer with the same hash")
-
-
-def _held(value: Any) -> Iterator[Any]:
-    """Yield a value and all that it holds."""
-    yield value
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    fields = [getattr(value, one.name) for one in attrs.fields(type(value))] if attrs.has(type(value)) else []
-    for part in (*parts, *fields):
-        yield from _held(part)

@@ -1,0 +1,58 @@
+"""The audit of twins: a layer with the name of a module of torch.nn is compared with it, and the claim of it is made good."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from twins import TWINS, assert_twins, draw, twin_of
+
+import funcnet as fn
+
+SHARED = sorted(
+    name for name, value in vars(nn).items() if isinstance(value, type) and issubclass(value, nn.Module) and hasattr(fn, name)
+)
+
+
+def claims() -> dict[str, str]:
+    """Import the tests that claim to compare layers, and return which compares which."""
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        if "@twin_of(" in path.read_text(encoding="utf-8"):
+            importlib.import_module(path.stem)
+    return TWINS
+
+
+def test_every_layer_with_a_name_of_torch_nn_is_compared_with_it() -> None:
+    """Each has a test, drawn by hypothesis, whose claim fails unless 20 configurations of it were compared."""
+    assert len(SHARED) > 100
+    assert [name for name in SHARED if name not in claims()] == []
+
+
+def test_nothing_is_claimed_that_torch_nn_has_not() -> None:
+    """So that a name misspelt, or a layer renamed, is no claim."""
+    assert claims().keys() <= set(SHARED)
+
+
+@given(st.integers(0, 9999))
+def alike(seed):
+    """Compare one layer on one input, and another on many."""
+    assert_twins(fn.Tanh(), nn.Tanh(), draw((2, 3)))
+    assert_twins(fn.Sigmoid(), nn.Sigmoid(), draw((2, 3), seed))
+
+
+def test_a_claim_fails_where_too_little_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One input twenty times is one configuration, and another layer's comparison none."""
+    monkeypatch.setattr("twins.TWINS", {})
+    twin_of("Sigmoid")(alike)()
+    for name, count in {"Tanh": 1, "ReLU": 0}.items():
+        with pytest.raises(AssertionError, match=rf"20 configurations at least .*, got \{{'{name}': {count}\}}"):
+            twin_of("Sigmoid", name)(alike)()
+
+
+def test_a_claim_must_be_drawn_by_hypothesis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test of one example cannot make it."""
+    monkeypatch.setattr("twins.TWINS", {})
+    with pytest.raises(AssertionError, match="draw must be drawn by hypothesis"):
+        twin_of("Tanh")(draw)
