@@ -58,6 +58,14 @@ def test_pairwise_distance_agrees_with_its_twin(shapes, p, eps, keepdim, seed):
     assert_twins(fn.PairwiseDistance(p, eps, keepdim), nn.PairwiseDistance(p, eps, keepdim), x, call=on_pair)
 
 
+def test_a_deviation_whose_square_overflows_does_not():
+    """In float16, whose largest number is 65504."""
+    y, cache = fn.Std().apply({}, torch.tensor([300.0, -300.0], dtype=torch.float16))
+    assert abs(float(y) - 424.3) < 0.5
+    gx = fn.Std().vjp({}, cache, torch.ones_like(y))[1]
+    torch.testing.assert_close(gx.float(), torch.tensor([0.5**0.5, -(0.5**0.5)]), rtol=0.0, atol=1e-3)
+
+
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, math.inf])
 def test_the_distance_of_equal_vectors_has_torchs_gradient(p):
     """0, or for the largest among equals a share, but never NaN."""

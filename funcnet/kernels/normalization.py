@@ -83,6 +83,7 @@ def layer_norm_backward(
 
     Of 1024×256 79 µs, gx alone 54, the others alone 36, and these two in arithmetic 125. Those of half precision are summed in
     single: the kernel adds up rows in the dtype of x, by which torch's own bias gradient of 5000 rows in bfloat16 is 60 % off.
+    Of 1024×256 in bfloat16 that takes 490 µs where the kernel takes 210, in float16 150 and 160.
     """
     if x.dtype not in _HALF or not any(mask[1:]):
         return _layer_norm_backward(gy, x, shape, *moments, weight, bias, mask)

@@ -183,8 +183,7 @@ class Std(Reduction):
     correction: int = field(default=1, validator=whole(0))
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
-        centred, variance, dims = _moments(self, params, x)
-        y = torch.sqrt(variance)
+        centred, y, dims = _moments(self, params, x)
         return self.given(y, dims), (centred, y, tuple(dims))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
@@ -195,12 +194,13 @@ class Std(Reduction):
 
 
 def _moments(layer: Var | Std, params: Params, x: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-    """Return x - μ, the variance with all axes, and the axes; of equal elements x - μ is 0 without rounding."""
+    """Return x - μ, y with all axes, and the axes; of equal elements x - μ is 0 without rounding."""
     dims = layer.dims(params, x)
     if not x.numel():
         return x, of_none(x, dims, math.nan), dims
     if math.prod([x.shape[d] for d in dims if x.dim()]) <= layer.correction:
         rule = f"x must have more than correction={layer.correction} elements along the axes"
         raise wrong(layer, rule, f"x of shape {tuple(x.shape)}")
-    variance, mean = torch.var_mean(x, dims, correction=layer.correction, keepdim=True)
-    return x - mean, variance, dims
+    moments = torch.std_mean if isinstance(layer, Std) else torch.var_mean  # the square of a deviation may overflow float16
+    y, mean = moments(x, dims, correction=layer.correction, keepdim=True)
+    return x - mean, y, dims

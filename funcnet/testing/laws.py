@@ -150,19 +150,19 @@ def law_rows(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) ->
     """Require of a row alone its row of y and gx, of the params' gradients that they add up over rows, and of no rows zeros.
 
     There are rows where all tensors of x have one first size, and the floating ones a second axis. Single ones are not tried
-    with ``mixes_batch``, nor for a stochastic layer, nor where y has no rows.
+    with ``mixes_batch``, nor where y has no rows; of a stochastic layer they are those of ``inference()``.
     """
     p, x = prepared(layer, x, params, rng)
     sizes = {leaf.shape[0] if leaf.dim() > leaf.is_floating_point() else None for leaf in tree.leaves(x)}
     n = sizes.pop()
     if n is None or sizes:
         return
-    y, cache = run(layer, p, x, rng)
-    gy = noise_like(y, random.fold_in(rng, 1))
+    y = run(layer, p, x, rng)[0]
     has_rows = all(leaf.dim() > 0 and leaf.shape[0] == n for leaf in tree.leaves(y))
     _check_empty(layer, p, x, y if has_rows else None, rng)
-    if has_rows and not layer.mixes_batch and not layer.stochastic:
-        _check_rows(layer, p, x, gy, named(layer.vjp(p, cache, gy)) | {"y": y}, n)
+    settled = layer.inference() if layer.stochastic else layer
+    if has_rows and not settled.mixes_batch and not settled.stochastic:
+        _check_rows(settled, p, x, noise_like(y, random.fold_in(rng, 1)), n)
 
 
 def _slice(values: Tree, start: int, stop: int) -> Tree:
@@ -181,7 +181,9 @@ def _check_empty(layer: Layer, p: Params, x: Any, y: Any, rng: Key | int) -> Non
         require(not leaf.any(), layer, f"the gradients of params must be 0 for an empty batch, and {path} is not")
 
 
-def _check_rows(layer: Layer, p: Params, x: Any, gy: Any, whole: dict[str, Tree], n: int) -> None:
+def _check_rows(layer: Layer, p: Params, x: Any, gy: Any, n: int) -> None:
+    y, cache = layer.apply(p, x)
+    whole = {**named(layer.vjp(p, cache, gy)), "y": y}
     total = tree.zeros_like(whole["params"])
     for i in range(n):
         y, cache = layer.apply(p, _slice(x, i, i + 1))
