@@ -68,16 +68,37 @@ def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_code_goes_to_onednn_too(backend):
-    """A compiled step has the products of the eager one; under vmap, in compiled code too, they are torch's own."""
+def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
+    """A compiled step has the products of the eager one."""
     step = fn.train_step(fn.serial(fn.Linear(5, 6), fn.Tanh(), fn.Linear(6, 3)), fn.MSE(), fn.SGD(lr=0.1))
     params = step.net.init(0)
     arguments = (params, step.opt.init(params), fn.random.normal(1, (4, 5)), fn.random.normal(2, (4, 3)))
-    many = torch.func.vmap(lambda x: step.net(params, x))
+    calls = []
+    monkeypatch.setattr(products, "_product", lambda *tensors: calls.append(1) or products._onednn()(*tensors, "none", [], ""))
     with torch.no_grad(), fn.kernels.prefer("onednn"):
-        torch.testing.assert_close(torch.compile(step, fullgraph=True, backend=backend)(*arguments), step(*arguments))
-        rows = fn.random.normal(3, (2, 4, 5))
-        torch.testing.assert_close(torch.compile(many, fullgraph=True, backend=backend)(rows), many(rows))
+        want = step(*arguments)
+        assert len(calls) == 5
+        torch.testing.assert_close(torch.compile(step, fullgraph=True, backend=backend)(*arguments), want)
+
+
+@pytest.mark.parametrize(
+    "axes", [(0, None), (None, 0), (0, 0), (1, {"weight": 1, "bias": None}), (None, {"weight": None, "bias": 0})]
+)
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 4, 5)])
+def test_compiled_code_maps_over_the_product(axes, shape):
+    """Over the rows, the params or both, along any axis, as eager vmap does."""
+    torch._dynamo.reset()  # it counts how often one function is compiled
+    layer, n = fn.Linear(5, 6), 3
+    params = {"weight": fn.random.normal(0, (6, 5)), "bias": fn.random.normal(1, (6,))}
+    x_dim, p_dim = axes
+    of = p_dim if isinstance(p_dim, dict) else dict.fromkeys(params, p_dim)
+    params = {k: p if of[k] is None else torch.stack([p * (i + 1) for i in range(n)], of[k]) for k, p in params.items()}
+    x = fn.random.normal(2, shape)
+    x = x if x_dim is None else torch.stack([x + i for i in range(n)], x_dim)
+    mapped = torch.func.vmap(layer, in_dims=(of, x_dim))
+    with torch.no_grad(), fn.kernels.prefer("onednn"):
+        compiled = torch.compile(mapped, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(params, x), mapped(params, x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_large_tanh_is_the_same_by_both():

@@ -15,13 +15,11 @@ def eager() -> bool:
 
 
 def alone(*tensors: Tensor | None) -> bool:
-    """Tell whether all of them lie in main memory, or will, and no one differentiates through them or maps over them."""
-    for x in tensors:
-        if x is not None and not (type(x) is Tensor and x.is_cpu and not x.requires_grad):
-            return False
-    return untransformed()
+    """Tell whether all of them lie in main memory, or will when compiled code runs, and no one differentiates through them."""
+    given = [x for x in tensors if x is not None]
+    return all([type(x) is Tensor and x.is_cpu and not x.requires_grad for x in given])  # noqa: C419 (a generator takes longer)
 
 
 def plain(*tensors: Tensor | None) -> bool:
     """Tell whether all of them are just numbers in main memory, which no one differentiates through."""
-    return not torch.compiler.is_compiling() and alone(*tensors)
+    return alone(*tensors) and eager()

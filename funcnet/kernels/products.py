@@ -20,12 +20,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcnet.errors import wrong
-from funcnet.kernels.mode import alone
+from funcnet.kernels.mode import alone, untransformed
 
 LIBRARIES = ("auto", "mkl", "onednn")
 _ENOUGH = 2_000_000
@@ -128,7 +129,12 @@ def _serves(x: Tensor, w: Tensor, b: Tensor | None = None) -> bool:
     """Tell whether oneDNN's product takes these: not empty, in float32, plain, and the bias as long as the weight."""
     if x.dtype is not torch.float32 or w.dtype is not torch.float32 or w.dim() != 2 or x.dim() == 0 or 0 in (*x.shape, *w.shape):
         return False
-    return (b is None or (b.dtype is torch.float32 and b.shape == w.shape[:1])) and alone(x, w, b)
+    return (b is None or (b.dtype is torch.float32 and b.shape == w.shape[:1])) and _alone(x, w, b)
+
+
+def _alone(*tensors: Tensor | None) -> bool:
+    """Tell whether no one differentiates through tensors or, in eager mode, maps over them; in compiled code one may."""
+    return alone(*tensors) and (torch.compiler.is_compiling() or untransformed())
 
 
 def _by_onednn(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -150,3 +156,20 @@ _library = torch.library.Library("funcnet", "FRAGMENT")  # type: ignore[no-untyp
 _library.define("product(Tensor x, Tensor w, Tensor? b) -> Tensor")  # type: ignore[no-untyped-call]
 _library.impl("product", _product, "CPU")  # type: ignore[no-untyped-call]
 torch.library.register_fake("funcnet::product", lambda x, w, b: x.new_empty((*x.shape[:-1], w.shape[0])), lib=_library)
+
+
+def _product_mapped(info: Any, dims: tuple[int | None, ...], x: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, int]:
+    """Map over the product, for ``vmap`` in compiled code: all entries at once if they share the weight, else by ``matmul``."""
+    over_x, over_w, over_b = dims
+    x = x.expand(info.batch_size, *x.shape) if over_x is None else x.movedim(over_x, 0)
+    if over_w is None and over_b is None:
+        y: Tensor = torch.ops.funcnet.product(x, w, b)
+        return y, 0
+    w = w if over_w is None else w.movedim(over_w, 0)
+    y = torch.matmul(x.reshape(len(x), -1, x.shape[-1]), w.mT)
+    if b is not None:
+        y = y + (b if over_b is None else b.movedim(over_b, 0).unsqueeze(1))
+    return y.reshape(*x.shape[:-1], w.shape[-2]), 0
+
+
+torch.library.register_vmap("funcnet::product", _product_mapped, lib=_library)
