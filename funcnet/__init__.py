@@ -151,6 +151,9 @@ from funcnet.layers.leaky import PReLU as PReLU
 from funcnet.layers.leaky import RReLU as RReLU
 from funcnet.layers.linear import Linear as Linear
 from funcnet.layers.local_response_norm import LocalResponseNorm as LocalResponseNorm
+from funcnet.layers.min_pooling import MinPool1d as MinPool1d
+from funcnet.layers.min_pooling import MinPool2d as MinPool2d
+from funcnet.layers.min_pooling import MinPool3d as MinPool3d
 from funcnet.layers.multihead import MultiHeadAttention as MultiHeadAttention
 from funcnet.layers.multilinear import Bilinear as Bilinear
 from funcnet.layers.multilinear import Einsum as Einsum
@@ -210,6 +213,7 @@ from funcnet.layers.sampling import AffineGrid as AffineGrid
 from funcnet.layers.sampling import GridSample as GridSample
 from funcnet.layers.scaling import Normalize as Normalize
 from funcnet.layers.scaling import Standardize as Standardize
+from funcnet.layers.segments import SegmentPool as SegmentPool
 from funcnet.layers.separable import depthwise_conv1d as depthwise_conv1d
 from funcnet.layers.separable import depthwise_conv2d as depthwise_conv2d
 from funcnet.layers.separable import depthwise_conv3d as depthwise_conv3d
