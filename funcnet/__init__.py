@@ -27,6 +27,7 @@ from funcnet.combinators.time import bidirectional as bidirectional
 from funcnet.combinators.time import map_over as map_over
 from funcnet.combinators.time import scan as scan
 from funcnet.combinators.time import time_distributed as time_distributed
+from funcnet.combinators.uniqueness import uniqued as uniqued
 from funcnet.fit import Fit as Fit
 from funcnet.fit import evaluate as evaluate
 from funcnet.fit import fit as fit

@@ -30,6 +30,7 @@ from cases import (
     shape,
     sharing,
     time,
+    uniqueness,
 )
 from cases.making import Case as Case
 
@@ -57,6 +58,7 @@ FAMILIES = (
     shape,
     sharing,
     time,
+    uniqueness,
 )
 
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}
