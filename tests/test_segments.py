@@ -54,13 +54,12 @@ def test_no_rows_and_no_segments_are_fine(reduction):
     assert torch.equal(layer.vjp({}, cache, y)[1][0], torch.zeros(2, 3))
 
 
-def test_of_equals_the_first_counts_and_nan_is_the_largest():
-    """As in ``MaxPool``; -∞ is a value like others."""
-    layer, x = fn.SegmentPool("max"), torch.tensor([1.0, 1.0, float("nan"), 5.0, -torch.inf])
+def test_equals_share_the_gradient():
+    """As in ``Max``; -∞ is a value like others, and rows behind the last segment have none of it."""
+    layer, x = fn.SegmentPool("max"), torch.tensor([1.0, 1.0, 0.0, 5.0, -torch.inf, 0.0])
     y, cache = layer.apply({}, (x, torch.tensor([2, 2, 1])))
-    assert y.isnan().tolist() == [False, True, False]
-    assert y[[0, 2]].tolist() == [1.0, -torch.inf]
-    assert layer.vjp({}, cache, torch.tensor([1.0, 2.0, 3.0]))[1][0].tolist() == [1.0, 0.0, 2.0, 0.0, 3.0]
+    assert y.tolist() == [1.0, 5.0, -torch.inf]
+    assert layer.vjp({}, cache, torch.tensor([1.0, 2.0, 3.0]))[1][0].tolist() == [0.5, 0.5, 0.0, 2.0, 3.0, 0.0]
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])

@@ -183,9 +183,9 @@ class _WeightNorm(_Norm):
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
         g, v, length = cache
-        along, axes = gy * (v / length), self._axes(v)
-        gg = along.sum(axes, keepdim=self.dim is not None) if axes else along  # no axes would mean all of them
-        return params, (gg, (g / length) * (gy - (gg / length) * v))
+        along, axes = gy * v, self._axes(v)
+        gg = (along.sum(axes, keepdim=self.dim is not None) if axes else along) / length  # no axes would mean all of them
+        return params, (gg, torch.addcmul(gy, v, -gg / length) * (g / length))
 
     def _axes(self, v: Tensor) -> list[int]:
         return [axis for axis in range(v.dim()) if axis != self.dim]

@@ -2,7 +2,7 @@
 
     sum, mean     y[j] = Σ x[i] / m[j]     gx[i] = gy[j] / m[j]      i in segment j; m = 1, or for a mean their number
     first, last   y[j] = x[k]              gx[k] = gy[j]             k the first or last row of j
-    max, min      y[j] = x[k]              gx[k] = gy[j]             by element, k where its largest or smallest is first
+    max, min      y[j] = x[k]              gx[k] = gy[j] / n        by element; n of the x[k] are equally large or small
 
 An empty segment has y = 0. Lengths have no gradient.
 """
@@ -19,8 +19,8 @@ from funcnet.kernels.mode import plain
 from funcnet.layer import Layer, Params, frozen, no_params
 from funcnet.layers.window import of_shape
 
-Kept = tuple[Tensor, Tensor | None, tuple[int, ...], tuple[int, ...]]
-"""Where the gradient goes, or whence it comes; for a mean the counts; the shapes of x and y."""
+Kept = tuple[Tensor, Any, tuple[int, ...], tuple[int, ...]]
+"""Where the gradient goes, or whence it comes; for a mean the counts, for an extreme x and y; the shapes of x and y."""
 
 
 @frozen
@@ -28,10 +28,11 @@ class SegmentPool(Layer):
     """One row for each segment of x: (x, lengths), x (rows, ...) and integers (segments,), gives y (segments, ...).
 
     Lengths may be 0, and rows behind the last segment count for nothing. ``reduction`` is "sum", "mean", "max", "min", "first"
-    or "last".
+    or "last"; several elements that are equally large, or small, share the gradient.
 
     Params   none.
-    Cache    the segment of each row and for a mean the lengths, or the row of each element of y; the shapes of ``x`` and ``y``.
+    Cache    the segment of each row, for a mean the lengths, for the largest or smallest ``x`` and ``y``; or the row of each
+             segment; and the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` for an unknown ``reduction``, an ``x`` that is no floating tensor with rows, and lengths that are not
              integers with one axis, or negative, or more than there are rows.
     """
@@ -43,34 +44,33 @@ class SegmentPool(Layer):
         values, lengths = self._parts(x)
         ends = lengths.cumsum(0)
         if self.reduction in ("first", "last"):
-            y, where, counts = *_picked(values, ends - lengths if self.reduction == "first" else ends - 1, lengths), None
-        else:
-            y, where, counts = self._over(values, self._segments(values, ends), lengths)
-        return y, (where, counts, tuple(values.shape), tuple(y.shape))
+            y, where = _picked(values, ends - lengths if self.reduction == "first" else ends - 1, lengths)
+            return y, (where, None, tuple(values.shape), tuple(y.shape))
+        segments = self._segments(values, ends)
+        y, more = self._over(values, segments, lengths)
+        return y, (segments, more, tuple(values.shape), tuple(y.shape))
 
     def vjp(self, params: Params, cache: Kept, gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
-        where, counts, shape, of = cache
+        where, more, shape, of = cache
         gy = of_shape(self, gy, of)
         if self.reduction in ("first", "last"):
             return params, (gy.new_zeros(shape[0] + 1, *shape[1:]).index_add(0, where, gy)[:-1], None)
         if self.reduction in ("max", "min"):
-            flat = _flat(gy)
-            gx = flat.new_zeros(shape[0] + 1, flat.shape[1]).scatter_add(0, where, flat)[:-1]
-            return params, (gx.reshape(shape), None)
-        gy = gy if counts is None else gy / _column(counts, gy)
-        return params, (torch.cat((gy, gy.new_zeros(1, *gy.shape[1:]))).index_select(0, where), None)
+            x, y = more
+            extreme = (x == _to_rows(y, where)).to(x.dtype)
+            return params, (extreme * _to_rows(gy / _summed(extreme, where, len(y)), where), None)
+        return params, (_to_rows(gy if more is None else gy / _column(more, gy), where), None)
 
-    def _over(self, x: Tensor, segments: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _over(self, x: Tensor, segments: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
         """Return what all rows of a segment have part in, and what of it is kept."""
         if self.reduction in ("max", "min"):
-            sign = 1 if self.reduction == "max" else -1
-            y, where = _largest(sign * _flat(x), segments, len(lengths))
-            return (sign * y).reshape(len(lengths), *x.shape[1:]), where, None
-        y = x.new_zeros(len(lengths) + 1, *x.shape[1:]).index_add(0, segments, x)[:-1]
+            y = _extreme(x, segments, lengths, self.reduction)
+            return y, (x, y)
+        y = _summed(x, segments, len(lengths))
         if self.reduction == "sum":
-            return y, segments, None
+            return y, None
         counts = lengths.clamp_min(1)
-        return y / _column(counts, y), segments, counts
+        return y / _column(counts, y), counts
 
     def _parts(self, x: Any) -> tuple[Tensor, Tensor]:
         """Return the rows and the lengths, as int64."""
@@ -100,17 +100,22 @@ def _picked(x: Tensor, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(_column(lengths > 0, x), x.index_select(0, where.clamp_max(len(x) - 1)), 0.0), where
 
 
-def _largest(x: Tensor, segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the largest of each segment, by element, and in which row it is first; NaN counts as the largest."""
-    at, n = segments.unsqueeze(1).expand(x.shape), torch.arange(len(x), device=x.device).unsqueeze(1)
-    top = x.new_full((count + 1, x.shape[1]), -math.inf).scatter_reduce(0, at, x, "amax")
-    hit = torch.where((x == top.index_select(0, segments)) | x.isnan(), n, len(x))
-    where = hit.new_full(top.shape, len(x)).scatter_reduce(0, at, hit, "amin")[:-1]
-    return torch.where(where < len(x), top[:-1], 0.0), where
+def _summed(x: Tensor, segments: Tensor, count: int) -> Tensor:
+    """Sum the rows of each segment; those behind the last make a segment of their own, which is left out."""
+    return x.new_zeros(count + 1, *x.shape[1:]).index_add(0, segments, x)[:-1]
 
 
-def _flat(x: Tensor) -> Tensor:
-    return x.reshape(len(x), math.prod(x.shape[1:]))
+def _to_rows(y: Tensor, segments: Tensor) -> Tensor:
+    """Hand each row what its segment has, and those behind the last 0: the transpose of ``_summed``."""
+    return torch.cat((y, y.new_zeros(1, *y.shape[1:]))).index_select(0, segments)
+
+
+def _extreme(x: Tensor, segments: Tensor, lengths: Tensor, which: str) -> Tensor:
+    """Return the largest or smallest of each segment, by element; 0 of an empty one."""
+    shape, lowest = (len(lengths) + 1, *x.shape[1:]), -math.inf if which == "max" else math.inf
+    at = segments.reshape(-1, *[1] * (x.dim() - 1)).expand(x.shape)
+    found = x.new_full(shape, lowest).scatter_reduce(0, at, x, "amax" if which == "max" else "amin")[:-1]
+    return torch.where(_column(lengths > 0, x), found, 0.0)
 
 
 def _column(counts: Tensor, like: Tensor) -> Tensor:
