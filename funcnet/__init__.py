@@ -16,6 +16,9 @@ from funcnet.combinators.branching import parallel as parallel
 from funcnet.combinators.branching import residual as residual
 from funcnet.combinators.folding import fold_batch_norm as fold_batch_norm
 from funcnet.combinators.graph import graph as graph
+from funcnet.combinators.reparametrization import reparametrize as reparametrize
+from funcnet.combinators.reparametrization import spectral_norm as spectral_norm
+from funcnet.combinators.reparametrization import weight_norm as weight_norm
 from funcnet.combinators.repetition import ensemble as ensemble
 from funcnet.combinators.serial import serial as serial
 from funcnet.combinators.sharing import shared as shared
@@ -24,6 +27,7 @@ from funcnet.combinators.time import bidirectional as bidirectional
 from funcnet.combinators.time import map_over as map_over
 from funcnet.combinators.time import scan as scan
 from funcnet.combinators.time import time_distributed as time_distributed
+from funcnet.combinators.uniqueness import uniqued as uniqued
 from funcnet.fit import Fit as Fit
 from funcnet.fit import evaluate as evaluate
 from funcnet.fit import fit as fit
@@ -148,6 +152,9 @@ from funcnet.layers.leaky import PReLU as PReLU
 from funcnet.layers.leaky import RReLU as RReLU
 from funcnet.layers.linear import Linear as Linear
 from funcnet.layers.local_response_norm import LocalResponseNorm as LocalResponseNorm
+from funcnet.layers.min_pooling import MinPool1d as MinPool1d
+from funcnet.layers.min_pooling import MinPool2d as MinPool2d
+from funcnet.layers.min_pooling import MinPool3d as MinPool3d
 from funcnet.layers.multihead import MultiHeadAttention as MultiHeadAttention
 from funcnet.layers.multilinear import Bilinear as Bilinear
 from funcnet.layers.multilinear import Einsum as Einsum
@@ -207,6 +214,7 @@ from funcnet.layers.sampling import AffineGrid as AffineGrid
 from funcnet.layers.sampling import GridSample as GridSample
 from funcnet.layers.scaling import Normalize as Normalize
 from funcnet.layers.scaling import Standardize as Standardize
+from funcnet.layers.segments import SegmentPool as SegmentPool
 from funcnet.layers.separable import depthwise_conv1d as depthwise_conv1d
 from funcnet.layers.separable import depthwise_conv2d as depthwise_conv2d
 from funcnet.layers.separable import depthwise_conv3d as depthwise_conv3d

@@ -23,11 +23,14 @@ from cases import (
     padding,
     pooling,
     recurrent,
+    reparametrization,
     resizing,
     sampling,
+    segments,
     shape,
     sharing,
     time,
+    uniqueness,
 )
 from cases.making import Case as Case
 
@@ -48,11 +51,14 @@ FAMILIES = (
     padding,
     pooling,
     recurrent,
+    reparametrization,
     resizing,
     sampling,
+    segments,
     shape,
     sharing,
     time,
+    uniqueness,
 )
 
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}

@@ -1,0 +1,141 @@
+"""Reparametrization: against torch's parametrizations, what stays as it was, and the errors by their sentences."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+from twins import assert_twins, draw, params_of
+
+import funcnet as fn
+from funcnet import tree
+
+SEEDS = st.integers(0, 10**6)
+LAYERS = {
+    "Linear": (lambda: fn.Linear(3, 4), lambda: nn.Linear(3, 4), (5, 3)),
+    "Conv2d": (lambda: fn.Conv2d(2, 4, (2, 3), groups=2), lambda: nn.Conv2d(2, 4, (2, 3), groups=2), (3, 2, 4, 5)),
+    "ConvTranspose1d": (lambda: fn.ConvTranspose1d(2, 3, 2), lambda: nn.ConvTranspose1d(2, 3, 2), (2, 2, 4)),
+    "Bilinear": (lambda: fn.Bilinear(3, 2, 4), lambda: nn.Bilinear(3, 2, 4), ((5, 3), (5, 2))),
+}
+
+
+def drawn(shapes, seed):
+    return draw(shapes, seed) if isinstance(shapes[0], int) else tuple([draw(shape, seed) for shape in shapes])
+
+
+def called(module, x):
+    return module(*x) if isinstance(x, tuple) else module(x)
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(sorted(LAYERS)), st.sampled_from([0, 1, None]), SEEDS)
+def test_weight_norm_is_torchs(name, dim, seed):
+    """With its state_dict as params: the same values and gradients, of magnitudes and directions."""
+    ours, theirs, shapes = LAYERS[name]
+    module = parametrizations.weight_norm(theirs(), dim=dim)
+    with torch.no_grad():
+        module.parametrizations.weight.original0.mul_(1.7)
+    assert_twins(fn.weight_norm(ours(), dim=dim), module, drawn(shapes, seed), call=called)
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(sorted(LAYERS)), st.sampled_from([0, 1, None]), SEEDS)
+def test_spectral_norm_is_torchs_with_the_vectors_held(name, dim, seed):
+    """Which torch does in evaluation; the default axis is torch's too."""
+    ours, theirs, shapes = LAYERS[name]
+    module = parametrizations.spectral_norm(theirs(), dim=dim).eval()
+    assert_twins(fn.spectral_norm(ours(), dim=dim), module, drawn(shapes, seed), call=called)
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(sorted(LAYERS)), st.integers(1, 3), SEEDS)
+def test_moved_by_update_stats_spectral_norm_is_torchs_in_training(name, iterations, seed):
+    """Torch iterates before it divides, so its training is ours after ``update_stats``, which moves nothing else."""
+    ours, theirs, shapes = LAYERS[name]
+    layer, module = fn.spectral_norm(ours(), n_power_iterations=iterations), theirs().double()
+    module, x = parametrizations.spectral_norm(module, n_power_iterations=iterations), drawn(shapes, seed)
+    params = tree.map(torch.clone, params_of(layer, module))
+    params = layer.update_stats(params, layer.apply(params, x)[1])
+    torch.testing.assert_close(layer(params, x), called(module, x).detach(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(tree.names(params), dict(module.state_dict()), rtol=1e-10, atol=1e-10)
+
+
+class _Exp(nn.Module):
+    def forward(self, x):
+        return x.exp()
+
+
+def test_any_layer_is_a_parametrization():
+    """As a module is in torch: the original begins as the weight that was drawn, and the weight is made from it."""
+    module = nn.Linear(3, 4)
+    parametrize.register_parametrization(module, "weight", _Exp())
+    layer = fn.reparametrize(fn.Linear(3, 4), fn.Exp())
+    assert_twins(layer, module, draw((5, 3)))
+    params = layer.init(0)
+    first = fn.Linear(3, 4).init(fn.fold_in(0, 0))
+    assert torch.equal(params["parametrizations"]["weight"]["original"], first["weight"])
+    assert torch.equal(layer.merged(params)["weight"], first["weight"].exp())
+
+
+def test_at_first_weight_norm_changes_nothing():
+    """And spectral norm divides by the largest singular value, nearly."""
+    first = fn.Linear(30, 20).init(fn.fold_in(0, 0))
+    layer = fn.weight_norm(fn.Linear(30, 20))
+    torch.testing.assert_close(layer.merged(layer.init(0)), first)
+    layer = fn.spectral_norm(fn.Linear(30, 20))
+    assert 0.99 < float(torch.linalg.matrix_norm(layer.merged(layer.init(0))["weight"], 2)) < 1.1
+
+
+def test_training_moves_the_originals_and_the_vectors():
+    """Spectral norm's estimate follows the weight through the steps of ``train_step``, and the loss falls."""
+    layer = fn.spectral_norm(fn.Linear(3, 4))
+    params, x, target = layer.init(0), draw((5, 3)).float(), draw((5, 4), 1).float()
+    step, opt = fn.train_step(layer, fn.MSE(), fn.Adam(lr=0.1)), fn.Adam(lr=0.1)
+    state, losses = opt.init(params), []
+    for _ in range(30):
+        params, state, value = step(params, state, x, target)
+        losses.append(float(value))
+    assert losses[-1] < 0.9 * losses[0]
+    assert 0.9 < float(torch.linalg.matrix_norm(layer.merged(params)["weight"], 2)) < 1.1
+
+
+def test_running_statistics_of_the_layer_within_are_moved():
+    """Also where nothing that makes the weight has any; without any, a step of training asks for none."""
+    layer = fn.weight_norm(fn.BatchNorm1d(3))
+    params = layer.init(0)
+    moved = layer.update_stats(params, layer.apply(params, draw((5, 3)).float())[1])
+    assert int(moved["num_batches_tracked"]) == 1
+    assert layer.keeps_stats
+    assert not fn.weight_norm(fn.Linear(3, 4)).keeps_stats
+    assert type(layer.inference().layer) is fn.RunningBatchNorm1d
+
+
+def test_sizes_are_inferred_within():
+    """As of the layer by itself."""
+    assert fn.infer_sizes(fn.weight_norm(fn.Linear(None, 4)), torch.ones(2, 3)) == fn.weight_norm(fn.Linear(3, 4))
+
+
+LAYER = fn.weight_norm(fn.Linear(3, 4))
+MESSAGES = {
+    "reparametrize: the layer's params must have a tensor weight, got an empty dict": lambda: fn.weight_norm(fn.Tanh()).init(0),
+    "reparametrize: the layer's params must have a tensor w, got a dict with the keys 'weight', 'bias'": lambda: fn.weight_norm(fn.Linear(3, 4), "w").init(0),
+    "Reparametrized: name must be a name in the layer's params, got 3": lambda: fn.weight_norm(fn.Linear(3, 4), 3),
+    "_WeightNorm: dim must be a whole number of at least 0, got -1": lambda: fn.weight_norm(fn.Linear(3, 4), dim=-1),
+    "weight_norm: the weight must have an axis dim=2, got a tensor of shape (4, 3)": lambda: fn.weight_norm(fn.Linear(3, 4), dim=2).init(0),
+    "spectral_norm: the weight must have two axes at least, and an axis dim=0, got a tensor of shape (3,)": lambda: fn.spectral_norm(fn.LayerNorm(3)).init(0),
+    "_SpectralNorm: n_power_iterations must be a whole number of at least 1, got 0": lambda: fn.spectral_norm(fn.Linear(3, 4), n_power_iterations=0),
+    "_SpectralNorm: eps must be a finite number above 0.0, got 0": lambda: fn.spectral_norm(fn.Linear(3, 4), eps=0),
+    "reparametrize: what makes the weight may not be stochastic, got Dropout(p=0.4)": lambda: fn.reparametrize(fn.Linear(3, 4), fn.Dropout(0.4)),
+    "reparametrize: Flatten() must give a weight of shape (2, 3, 4), got a tensor of shape (2, 12)": lambda: fn.reparametrize(fn.Conv1d(3, 2, 4), fn.Flatten()).init(0),
+    "reparametrize: params must have parametrizations.weight, a dict with the originals and the params 0, got a dict with the keys 'weight', 'bias'": lambda: LAYER(fn.Linear(3, 4).init(0), torch.ones(2, 3)),
+    "the last axis of x must be in_features=3, got x of shape (2, 4)": lambda: LAYER(LAYER.init(0), torch.ones(2, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_wrong_use_is_refused_with_its_sentence(sentence):
+    """Each message says who, the rule with its numbers, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        MESSAGES[sentence]()
+    assert sentence in str(caught.value)
