@@ -4,6 +4,7 @@ The nets stand in the modules of ``peers``, once for each framework.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -123,16 +124,16 @@ class Contender:
     steps: int = 1
 
 
-class Training:
+class Training(ABC):
     """A training under way: what a contender's ``make`` returns."""
 
     size: int
     """How many numbers are trained."""
 
+    @abstractmethod
     def run(self, calls: int) -> None:
         """Take steps, and wait until they are done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def value(self) -> float | None:
         """Return the last step's loss; ``None`` where there is none."""
-        raise NotImplementedError

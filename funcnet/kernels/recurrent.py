@@ -25,7 +25,7 @@ Kept = tuple[Tensor, ...]
 Backward = tuple[Tensor, Tensor, Maybe, Maybe]
 
 
-def plain(*tensors: Maybe) -> bool:
+def owned(*tensors: Maybe) -> bool:
     """Tell whether tensors are just numbers in memory, so that a buffer may be written to that nobody else has seen."""
     given = [x for x in tensors if x is not None]
     return eager() and all([type(x) is Tensor and not x.requires_grad and x.numel() > 0 for x in given])  # noqa: C419

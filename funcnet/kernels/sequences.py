@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet.kernels.products import cross
 from funcnet.kernels.products import linear as product
-from funcnet.kernels.recurrent import KINDS, ONEDNN, Kind, Maybe, plain
+from funcnet.kernels.recurrent import KINDS, ONEDNN, Kind, Maybe, owned
 
 _aten = torch.ops.aten
 _lstm: Callable[..., tuple[Tensor, ...]] = _aten.mkldnn_rnn_layer.default
@@ -40,7 +40,7 @@ def run(kind: str, w: Weights, x: Tensor, state: State, mask: Maybe, *, training
     For prediction, ``training=False``, oneDNN keeps nothing: 2.8 ms for what takes 7.9 with 16 MB to be kept.
     """
     given = (x, *w, *state)
-    if mask is None and plain(*given):
+    if mask is None and owned(*given):
         if kind == "lstm" and w.hr is None and x.dtype is torch.float32 and x.is_cpu and ONEDNN:
             return _run_onednn(w, x, state, training)
         inner = (w.hh, w.b_hh if kind == "gru" else None, w.hr)
@@ -79,7 +79,7 @@ def run_back(
     if "workspace" in cache:
         return _run_onednn_back(w, cache, gy, gstate)
     x, ys, cs, kept, mask = (cache[name] for name in ("x", "ys", "cs", "kept", "mask"))
-    if mask is None and plain(gy, *gstate, *w, *kept):
+    if mask is None and owned(gy, *gstate, *w, *kept):
         g, ghid, gh, gc, ghs = KINDS[kind].run_back(kept, ys, cs, gy, *gstate, (w.hh, w.hr))
     else:
         g, ghid, gh, gc, ghs = _run_back_stepwise(KINDS[kind], cache, gy, gstate, w)
