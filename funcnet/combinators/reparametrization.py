@@ -4,8 +4,8 @@ of any layer h    w = h(r)                  gr = h's vjp of gw            r the 
 weight norm       w = g v / ‖v‖             gg = ⟨gw, v⟩ / ‖v‖            gv = (g / ‖v‖) (gw - (gg / ‖v‖) v)
 spectral norm     w = r / σ, σ = uᵀ r v     gr = gw / σ - (⟨gw, r⟩ / σ²) u vᵀ
 
-gw and gx by f's vjp. ‖v‖ and ⟨,⟩ of weight norm go along all axes but ``dim``; u and v of spectral norm are held, and r and u vᵀ
-matrices whose rows are the entries along ``dim``.
+gw, gx = f's vjp of gy. ‖v‖ and ⟨,⟩ of weight norm go along all axes but ``dim``; u and v of spectral norm are held, and r and u
+vᵀ matrices whose rows are the entries along ``dim``.
 """
 
 from abc import abstractmethod
@@ -257,11 +257,12 @@ class _SpectralNorm(_Norm):
 def spectral_norm(
     layer: Layer, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int | None = None
 ) -> Reparametrized:
-    """Divide a weight by its largest singular value, as ``torch.nn.utils.parametrizations.spectral_norm`` does.
+    """Divide a weight, ``name``, by its largest singular value, as ``torch.nn.utils.parametrizations.spectral_norm`` does.
 
     ``apply`` reads the singular vectors in params, ``0._u`` and ``0._v``, which have no gradient; ``update_stats`` moves them by
-    power iterations on the weight that ``apply`` had, so that a step goes by the vectors that the step before left, where torch
-    iterates before it. ``dim`` is the axis of the matrix's rows, by default 0, or 1 of a transposed convolution.
+    ``n_power_iterations`` on the weight that ``apply`` had, so that a step goes by the vectors that the step before left, where
+    torch iterates before it. No vector is divided by less than ``eps``. ``dim`` is the axis of the matrix's rows, by default 0,
+    or 1 of a transposed convolution.
 
     Source   Miyato et al. 2018, algorithm 1.
     """

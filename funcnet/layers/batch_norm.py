@@ -1,6 +1,6 @@
 """Batch normalization: each channel shifted and scaled to mean 0 and variance 1 over the batch, then affinely mapped.
 
-Over the m elements of a channel (axes: batch, and what comes after the channels), with r = 1 / √(σ² + ε):
+Over the m elements of a channel of x (N, channels, ...), those of all rows, with r = 1 / √(σ² + ε):
 
     μ  = Σ x / m       σ² = Σ (x - μ)² / m       x̂ = (x - μ) r       y = γ x̂ + β
     gβ = Σ gy          gγ = Σ gy x̂

@@ -8,7 +8,8 @@
 
     ∂‖d‖ₚ/∂d = sign d ⊙ (|d| / ‖d‖ₚ)ᵖ⁻¹, and 0 where d or the norm is;  for p = ∞ sign d / k at the k largest, else 0
 
-Gradients of what was broadcast are summed over the axes along which it was repeated.
+Both tensors are (..., features, ...) along ``dim``, or (..., features), and y is (...), without that axis. Gradients of what was
+broadcast are summed over the axes along which it was repeated.
 """
 
 import math
@@ -79,6 +80,7 @@ class CosineSimilarity(Layer):
     Cache    both tensors, their lengths, and ``y`` with the axis ``dim``.
     Raises   ``ValueError`` for an ``eps`` that is not above 0, and when ``x`` is not a pair of floating tensors that broadcast
              together and have an axis ``dim``.
+    Source   ``torch.nn.CosineSimilarity``'s formula, as torch computes it: each length is bounded for itself.
     """
 
     dim: int = field(default=1, validator=whole_number)
@@ -116,6 +118,7 @@ class PairwiseDistance(Layer):
     Cache    the difference, its norm, and the shapes of both tensors.
     Raises   ``ValueError`` for a ``p`` or an ``eps`` that is no number, and when ``x`` is not a pair of floating tensors that
              broadcast together and have an axis.
+    Source   ``torch.nn.PairwiseDistance``'s formula.
     """
 
     p: float = field(default=2.0, validator=degree)

@@ -1,9 +1,10 @@
-"""Dropout: elements, channels or rows are dropped with probability p, and what stays is scaled to keep the mean.
+"""Dropout: parts of x are dropped with probability p, and what stays is scaled to keep the mean.
 
 y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0; drawn from the key
 gx = gy ⊙ m / (1 - p)
 
-Each m stands for one element, or for all elements of a channel or of a row.
+x and y have one shape. Each m stands for one element of x (...) in Dropout, for all elements of a channel in Dropout1d to
+Dropout3d, and for a whole row of x (N, ...) in DropPath.
 """
 
 from abc import abstractmethod

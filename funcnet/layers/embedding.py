@@ -3,7 +3,7 @@
     Embedding      y = w[x]                     gw[i] = Σ gy where x = i
     HashEmbed      y = Σ w[h(x)]                gw[i] = Σ gy where h(x) = i      over the hash functions h
 
-An integer has no gradient: gx is ``None``.
+x (...), w (rows, dim), y (..., dim). An integer has no gradient: gx is ``None``.
 """
 
 from functools import reduce

@@ -1,4 +1,4 @@
-"""Gates: x times something that says how much of it passes. gy is the gradient of y, ⊙ the product by element.
+"""Gates: x times something that says how much of it passes; by element, for x (...) of any shape. ⊙ is the product by element.
 
     GELU        y = x Φ(x)          gx = gy ⊙ (Φ(x) + x φ(x))             Φ, φ: distribution function and density of N(0, 1)
                 or with Φ(x) ≈ (1 + tanh u) / 2,  u = √(2/π) (x + 0.044715 x³)
@@ -8,7 +8,7 @@
     Hardswish   y = x min(max(0, x + 3), 6) / 6      gx = gy ⊙ (2 x + 3) / 6 where -3 < x < 3, else gy where x ≥ 3, else 0
 
 None of these functions rises everywhere, so that y does not tell x: they keep x, or r. In the following it is one half of x that
-the other lets pass, x = (a b) along an axis:
+the other lets pass, x = (a b) along an axis, x (..., 2 n, ...) and y (..., n, ...):
 
     GLU         y = a ⊙ f(b)        ga = gy ⊙ f(b),  gb = gy ⊙ a f′(b)    f = σ
     SwiGLU, GEGLU, ReGLU            the same, with f = SiLU, GELU, ReLU

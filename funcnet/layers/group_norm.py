@@ -1,6 +1,7 @@
 """Normalization of groups of channels: each group of a row is shifted and scaled by its own statistics, then affinely mapped.
 
-Over the m elements of a group (some channels of one row, and all that comes after the channels), γ and β per channel:
+Over the m elements of a group (some channels of one row of x (N, channels, ...), and all that comes after them), γ and β
+(channels,):
 
     μ  = Σ x / m      r = 1 / √(Σ (x - μ)² / m + ε)      x̂ = (x - μ) r      y = γ x̂ + β
     gβ = Σ gy         gγ = Σ gy x̂        over rows, and all that comes after the channels

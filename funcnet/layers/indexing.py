@@ -2,7 +2,10 @@
 
 Index    y = x[index]                    gx = 0, but gy at index
 Split    y = (x₁ x₂ ...) along an axis   gx = (gy₁ gy₂ ...) joined along it
+Chunk    the same, in so many parts
 OneHot   y[..., c] = 1 where x = c, else 0      x holds integers, and has no gradient
+
+x (...) is of any shape; OneHot's y is (..., classes).
 """
 
 from types import EllipsisType
@@ -46,6 +49,7 @@ class Index(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for an index of anything else, and when ``x`` has no such elements.
+    Source   elementary; indices are read as NumPy's basic ones are.
     """
 
     index: tuple[Part, ...] = field(converter=_as_tuple, validator=_parts, eq=_comparable)
@@ -85,6 +89,7 @@ class Split(Layer):
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for sizes that are not whole numbers, when ``x`` has no axis ``dim``, and when the sizes do not
              add up to it.
+    Source   elementary, as ``torch.split``.
     """
 
     split_size: int | tuple[int, ...] = field(validator=_split)
@@ -121,6 +126,7 @@ class Chunk(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for a number of chunks below 1, and when ``x`` has no axis ``dim``.
+    Source   elementary, as ``torch.chunk``.
     """
 
     chunks: int = field(validator=size)
@@ -153,6 +159,7 @@ class OneHot(Layer):
     Params   none.
     Cache    ``()``.
     Raises   ``ValueError`` for a ``num_classes`` below 1, a dtype that is not floating, and when ``x`` does not hold integers.
+    Source   ``jax.nn.one_hot``.
     """
 
     num_classes: int = field(validator=size)

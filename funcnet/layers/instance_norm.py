@@ -1,6 +1,6 @@
 """Instance normalization: each channel of each row is shifted and scaled by its own statistics, then affinely mapped.
 
-Over the m elements of a channel of a row, with r = 1 / √(σ² + ε):
+Over the m elements of a channel of a row of x (N, channels, ...) or (channels, ...), with r = 1 / √(σ² + ε):
 
     μ  = Σ x / m       σ² = Σ (x - μ)² / m       x̂ = (x - μ) r       y = γ x̂ + β
     gβ = Σ gy          gγ = Σ gy x̂               over rows and elements
@@ -156,6 +156,7 @@ class RunningInstanceNorm1d(RunningInstanceNorm):
     Params   as of ``InstanceNorm1d`` with ``track_running_stats=True``.
     Cache    ``x``.
     Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   ``torch.nn.InstanceNorm1d``'s formula in evaluation.
     """
 
     _space = 1
@@ -189,6 +190,7 @@ class RunningInstanceNorm2d(RunningInstanceNorm):
     Params   as of ``InstanceNorm2d`` with ``track_running_stats=True``.
     Cache    ``x``.
     Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   ``torch.nn.InstanceNorm2d``'s formula in evaluation.
     """
 
     _space = 2
@@ -218,6 +220,7 @@ class RunningInstanceNorm3d(RunningInstanceNorm):
     Params   as of ``InstanceNorm3d`` with ``track_running_stats=True``.
     Cache    ``x``.
     Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   ``torch.nn.InstanceNorm3d``'s formula in evaluation.
     """
 
     _space = 3

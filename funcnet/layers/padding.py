@@ -1,8 +1,9 @@
 """Padding: x with more elements around it along its last axes, by a rule that says where they come from.
 
-    y[i] = x[i - l], or a number where there is no such element      gx[j] = gy[j + l]      l = the padding before x
+    ZeroPad, ConstantPad   y[i] = x[i - l], or a number where there is no such element      gx[j] = gy[j + l]
 
-What takes the new elements from x itself is in ``borders``.
+l is the padding before x, and with n more elements along an axis x (..., length) becomes y (..., length + n). What takes the new
+elements from x itself is in ``borders``.
 """
 
 import math
@@ -91,6 +92,7 @@ class ZeroPad1d(ConstantLike):
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for a padding other than a number or 2, one that leaves nothing of an axis,
              and an ``x`` with no axis.
+    Source   ``torch.nn.ZeroPad1d``'s formula.
     """
 
     axes = 1
@@ -104,6 +106,7 @@ class ZeroPad2d(ConstantLike):
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for a padding other than a number or 4, one that leaves nothing of an axis,
              and an ``x`` with less than 2 axes.
+    Source   ``torch.nn.ZeroPad2d``'s formula.
     """
 
     axes = 2
@@ -117,6 +120,7 @@ class ZeroPad3d(ConstantLike):
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for a padding other than a number or 6, one that leaves nothing of an axis,
              and an ``x`` with less than 3 axes.
+    Source   ``torch.nn.ZeroPad3d``'s formula.
     """
 
     axes = 3
@@ -130,6 +134,7 @@ class ConstantPad1d(ConstantLike):
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for a padding other than a number or 2, one that leaves nothing of an axis,
              and an ``x`` with no axis.
+    Source   ``torch.nn.ConstantPad1d``'s formula.
     """
 
     value: float = field(validator=number())
@@ -148,6 +153,7 @@ class ConstantPad2d(ConstantLike):
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for a padding other than a number or 4, one that leaves nothing of an axis,
              and an ``x`` with less than 2 axes.
+    Source   ``torch.nn.ConstantPad2d``'s formula.
     """
 
     value: float = field(validator=number())
@@ -166,6 +172,7 @@ class ConstantPad3d(ConstantLike):
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for a padding other than a number or 6, one that leaves nothing of an axis,
              and an ``x`` with less than 3 axes.
+    Source   ``torch.nn.ConstantPad3d``'s formula.
     """
 
     value: float = field(validator=number())

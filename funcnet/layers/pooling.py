@@ -104,6 +104,7 @@ class MaxPool1d(_MaxPool):
     Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``.
     Raises   ``ValueError`` for sizes below 1, a padding of more than half the kernel, and an ``x`` that is not floating, or has
              other axes, or is shorter than the window.
+    Source   ``torch.nn.MaxPool1d``'s formula.
     """
 
     axes: ClassVar[int] = 1
@@ -118,6 +119,7 @@ class MaxPool2d(_MaxPool):
     Params   none.
     Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
+    Source   ``torch.nn.MaxPool2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -132,6 +134,7 @@ class MaxPool3d(_MaxPool):
     Params   none.
     Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
+    Source   ``torch.nn.MaxPool3d``'s formula.
     """
 
     axes: ClassVar[int] = 3
@@ -183,6 +186,7 @@ class AvgPool1d(_AvgPool):
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` for sizes below 1, a padding of more than half the kernel, an ``x`` that is not floating, or has other
              axes, or is shorter than the window, and a ``gy`` that has not the shape of ``y``.
+    Source   ``torch.nn.AvgPool1d``'s formula.
     """
 
     axes: ClassVar[int] = 1
@@ -197,6 +201,7 @@ class AvgPool2d(_AvgPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   ``torch.nn.AvgPool2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -211,6 +216,7 @@ class AvgPool3d(_AvgPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   ``torch.nn.AvgPool3d``'s formula.
     """
 
     axes: ClassVar[int] = 3
@@ -247,6 +253,7 @@ class SumPool1d(_SumPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   elementary: ``AvgPool1d`` times the size of the window.
     """
 
     axes: ClassVar[int] = 1
@@ -259,6 +266,7 @@ class SumPool2d(_SumPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   elementary: ``AvgPool2d`` times the size of the window.
     """
 
     axes: ClassVar[int] = 2
@@ -271,6 +279,7 @@ class SumPool3d(_SumPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   elementary: ``AvgPool3d`` times the size of the window.
     """
 
     axes: ClassVar[int] = 3
@@ -317,6 +326,7 @@ class LPPool1d(_LPPool):
     Cache    ``x`` and ``y``.
     Raises   ``ValueError`` for sizes below 1, a p that is not above 0, and an ``x`` that is not floating, or has other axes, or
              is shorter than the window.
+    Source   ``torch.nn.LPPool1d``'s formula.
     """
 
     axes: ClassVar[int] = 1
@@ -329,6 +339,7 @@ class LPPool2d(_LPPool):
     Params   none.
     Cache    ``x`` and ``y``.
     Raises   ``ValueError`` as ``LPPool1d`` does.
+    Source   ``torch.nn.LPPool2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -341,6 +352,7 @@ class LPPool3d(_LPPool):
     Params   none.
     Cache    ``x`` and ``y``.
     Raises   ``ValueError`` as ``LPPool1d`` does.
+    Source   ``torch.nn.LPPool3d``'s formula.
     """
 
     axes: ClassVar[int] = 3

@@ -1,4 +1,4 @@
-"""Reductions: one number of all elements along some axes, the others staying. n is how many there are.
+"""Reductions: one number of all elements along some axes of x (...), the others staying. n is how many there are.
 
 Sum   y = Σ x                          gx = gy, repeated along the axes summed over
 Mean  y = Σ x / n                      gx = gy / n, repeated along the axes summed over
@@ -56,6 +56,7 @@ class Sum(Reduction):
     Params   none.
     Cache    the shape of ``x``, and the axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
@@ -73,6 +74,7 @@ class Mean(Reduction):
     Params   none.
     Cache    the shape of ``x``, and the axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
@@ -101,6 +103,7 @@ class Max(Reduction):
     Params   none.
     Cache    ``x``, and ``y`` with all axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary; gradients are shared as those of ``torch.amax``.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
@@ -119,6 +122,7 @@ class Min(Reduction):
     Params   none.
     Cache    ``x``, and ``y`` with all axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary; gradients are shared as those of ``torch.amin``.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
@@ -154,6 +158,7 @@ class Var(Reduction):
     Cache    x - μ, and the axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or not more than ``correction`` elements along them, or is not a floating
              tensor.
+    Source   elementary.
     """
 
     correction: int = field(default=1, validator=whole(0))
@@ -178,6 +183,7 @@ class Std(Reduction):
     Cache    x - μ, ``y`` with all axes, and the axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or not more than ``correction`` elements along them, or is not a floating
              tensor.
+    Source   elementary; at 0 the gradient is chosen, where autograd has NaN or infinity.
     """
 
     correction: int = field(default=1, validator=whole(0))

@@ -74,6 +74,7 @@ class AffineGrid(Layer):
     Cache    how many rows ``x`` has.
     Raises   ``ValueError`` for a ``size`` that is not 2 or 3 whole numbers of at least 1, and when ``x`` is not a floating tensor
              of matrices for it.
+    Source   Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015, eq. 1; ``torch.nn.functional.affine_grid``.
     """
 
     size: Shape = field(validator=_places)

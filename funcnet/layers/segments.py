@@ -35,6 +35,7 @@ class SegmentPool(Layer):
              segment; and the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` for an unknown ``reduction``, an ``x`` that is no floating tensor with rows, and lengths that are not
              integers with one axis, or negative, or more than there are rows.
+    Source   ``thinc.layers.reduce_sum``, ``reduce_mean``, ``reduce_max``, ``reduce_first`` and ``reduce_last``.
     """
 
     reduction: str = field(default="mean", validator=one_of("sum", "mean", "max", "min", "first", "last"))

@@ -1,10 +1,11 @@
-"""Recurrent nets over sequences: cells along time, in layers above each other, in one direction or both.
+"""RNN, LSTM and GRU: cells along a sequence, in layers above each other, in one direction or both.
 
     hₜ = cell(xₜ, hₜ₋₁),   yₜ = hₜ,  or  V hₜ with a projection        ghₜ = gyₜ + what the cell sends back from t + 1
-    gW = Σₜ gpₜ xₜᵀ,   gU = Σₜ gsₜ hₜ₋₁ᵀ,   gV = Σₜ gyₜ hₜᵀ
+    gxₜ = Wᵀ gpₜ,   gW = Σₜ gpₜ xₜᵀ,   gU = Σₜ gsₜ hₜ₋₁ᵀ,   gV = Σₜ gyₜ hₜᵀ
 
-with the cell's own formulas, p and s from ``layers.recurrent``. The reverse direction runs from the last step to the first, and
-its output stands beside the other's. A layer takes the outputs of the one below, with dropout between them.
+with the cell's own formulas, p and s from ``layers.recurrent``; x (T, N, input_size) and y (T, N, hidden_size). The reverse
+direction runs from the last step to the first, and its output stands beside the other's. A layer takes the outputs of the one
+below, with dropout between them.
 """
 
 from abc import abstractmethod

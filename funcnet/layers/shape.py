@@ -8,6 +8,8 @@ Squeeze      y = x, without an axis of size 1         gx = gy, with the axes of 
 Unsqueeze    y = x, with one axis more, of size 1     gx = gy, with the axes of x
 Permute      y = x, its axes in another order         gx = gy, its axes in the order before
 Transpose    y = x, two axes exchanged                gx = gy, the same two exchanged
+
+x (...) is of any shape.
 """
 
 import math
@@ -29,6 +31,7 @@ class Identity(Layer):
     Params   none.
     Cache    ``()``.
     Raises   ``ValueError`` for params.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: object) -> tuple[object, tuple[()]]:
@@ -46,6 +49,7 @@ class Flatten(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` when ``x`` does not have these axes, in this order.
+    Source   ``torch.nn.Flatten``'s formula.
     """
 
     start_dim: int = field(default=1, validator=whole_number)
@@ -90,6 +94,7 @@ class Unflatten(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for sizes that are not whole numbers, and when ``x`` has no axis ``dim`` of their product.
+    Source   ``torch.nn.Unflatten``'s formula.
     """
 
     dim: int = field(validator=whole_number)
@@ -150,6 +155,7 @@ class Squeeze(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` when ``x`` has no axis ``dim``.
+    Source   elementary.
     """
 
     dim: int = field(validator=whole_number)
@@ -169,6 +175,7 @@ class Unsqueeze(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` when ``x`` has too few axes for that.
+    Source   elementary.
     """
 
     dim: int = field(validator=whole_number)
@@ -199,6 +206,7 @@ class Permute(Layer):
     Params   none.
     Cache    ``()``.
     Raises   ``ValueError`` for ``dims`` that do not name each axis once, and when ``x`` has another number of axes.
+    Source   elementary.
     """
 
     dims: Shape = field(validator=_order)
@@ -225,6 +233,7 @@ class Transpose(Layer):
     Params   none.
     Cache    ``()``.
     Raises   ``ValueError`` when ``x`` does not have these axes.
+    Source   elementary.
     """
 
     dim0: int = field(validator=whole_number)

@@ -1,4 +1,4 @@
-"""Softmaxes: shares of a whole along an axis, their logarithms, and the logarithm of the whole. Sums are along dim.
+"""Softmaxes: shares of a whole along an axis, their logarithms, and the logarithm of the whole. Sums are along ``dim``.
 
 Softmax        y = eᶻ / Σ eᶻ,  z = x / T       gx = y ⊙ (gy - Σ gy ⊙ y) / T        T = temperature
 Softmin        y = e⁻ˣ / Σ e⁻ˣ                 gx = -y ⊙ (gy - Σ gy ⊙ y)
@@ -6,6 +6,8 @@ Softmax2d      Softmax over the channels of images
 MultiSoftmax   Softmax of each group of features
 LogSoftmax     y = x - log Σ eˣ                gx = gy - eʸ Σ gy
 LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ
+
+x and y have one shape, (...), but the y of LogSumExp, which is without the axis ``dim``, or with ``keepdim`` has 1 there.
 """
 
 from typing import Any
@@ -56,6 +58,7 @@ class Softmin(Along):
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    Source   ``torch.nn.Softmin``'s formula.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,6 +76,7 @@ class Softmax2d(Layer):
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` does not have 3 or 4 axes, or is not a floating tensor.
+    Source   ``torch.nn.Softmax2d``'s formula.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,6 +127,7 @@ class LogSoftmax(Along):
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    Source   ``torch.nn.LogSoftmax``'s formula.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,6 +145,7 @@ class LogSumExp(Along):
     Params   none.
     Cache    ``x``: eˣ⁻ʸ is its softmax, which a rounded y would spoil, in bfloat16 by a tenth.
     Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    Source   ``torch.logsumexp``'s formula.
     """
 
     keepdim: bool = field(default=False, validator=flag)

@@ -21,10 +21,13 @@ def _tuple_of_transforms(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class Chain(Optimizer):
-    """An optimizer that gets its gradients through transforms, the first one first.
+    """An optimizer that gets its gradients through transforms, the first one first: g ← t₁(g), ..., tₙ(g), then its own step.
 
-    State    A tuple: the state of each transform, then that of the optimizer.
-    Raises   ``ValueError`` for parts of another kind, and for a state that is not a tuple of that length.
+    State    a tuple: the state of each transform, then that of the optimizer.
+    Units    those of the parts, all of which count the same updates.
+    Raises   ``ValueError`` for parts of another kind, and for a state that is not a tuple of that length; a part's own error gets
+             a note with its number.
+    Source   ``optax.chain``.
     """
 
     transforms: tuple[GradientTransform, ...] = field(validator=_tuple_of_transforms)

@@ -1,0 +1,232 @@
+"""Docstrings: what every public name says of itself, and each demand tried on a docstring that lacks it."""
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+import funcnet as fn
+from funcnet.initializers import Initializer
+from funcnet.optim.schedules import Schedule
+
+
+class Told(NamedTuple):
+    """What is said of a name: by its own docstring, and by its module's, as far as that is about it; and the name itself."""
+
+    own: str
+    around: str
+    value: Any
+
+
+# the demands: each tells whether what is said has something
+
+
+def field(name: str) -> Callable[[Told], bool]:
+    """Demand a line that begins with this word, with something after it."""
+    return lambda told: re.search(rf"^{name}  +\S", told.own, re.MULTILINE) is not None
+
+
+def entry(told: Told, name: str) -> str:
+    """Return what stands in a field, its further lines joined."""
+    found = re.search(rf"^{name}  +(\S.*(?:\n {{6,}}\S.*)*)", told.own, re.MULTILINE)
+    return re.sub(r"\s+", " ", found[1]) if found else ""
+
+
+def raises(told: Told) -> bool:
+    """Name an exception, or refer to a public name that does."""
+    text = entry(told, "Raises")
+    referred = re.search(r"\bas ``(\w+)``", text)
+    return re.search(r"``\w+(Error|Exception)``", text) is not None or bool(referred and hasattr(fn, referred[1]))
+
+
+def source(told: Told) -> bool:
+    """Cite a paper by its year, name what it is of another library, or say that it is elementary."""
+    libraries = r"``(torch|jax|flax|thinc|optax|np)\.\w|thinc's|neural-tangents'|Haiku's"
+    return re.search(rf"[A-Z]\w+.* (19|20)\d\d|{libraries}|elementary", entry(told, "Source")) is not None
+
+
+_AXES = r"\.\.\.|[NTCLS]|\*\w+|in\d?|out|channels|features|length|rows|heads|hidden|bags|segments|classes|\w+_(size|features|dim)"
+_EQUALS = r"[ᵢₜ₁]?(?:\[[^\]\n]*\])?(?:\([^)\n]*\))?(?:, [^=\n:]{1,25})? *(?:\+?=|:) "  # an index, arguments, further names
+
+
+def shapes(told: Told) -> bool:
+    """Give a shape in parentheses: axes with commas between them, one at least with a name that axes have here."""
+    found = re.findall(r"(?<!\w)\(([^()]*(?:,[^()]*|\.\.\.))\)", told.own + told.around)
+    axes = [[axis.strip() for axis in inner.split(",")] for inner in found]
+    return any(all(len(axis.split()) < 6 for axis in one) and any(re.fullmatch(_AXES, axis) for axis in one) for one in axes)
+
+
+def forward(told: Told) -> bool:
+    """Give y, or a state, as an equation."""
+    return re.search(rf"(?<![\w(])\(?(y|h'|c'|v_n){_EQUALS}", told.own + told.around) is not None
+
+
+def backward(told: Told) -> bool:
+    """Give the gradient of x, or of what a layer has in its place, or say that there is none."""
+    return re.search(rf"(?<!\w)\(?g(x|a|u|p|θ|p_a|_a|z){_EQUALS}|gx is ``None``", told.own + told.around) is not None
+
+
+def loss(told: Told) -> bool:
+    """Give the terms ℓ, and their slope or the gradient of y."""
+    return re.search(r"ℓ += ", told.own + told.around) is not None and re.search(r"(∂ℓ/∂y|gy) += ", told.around) is not None
+
+
+def rule(told: Told) -> bool:
+    """Say what becomes of gradients or params, as an assignment."""
+    return "←" in told.own + told.around
+
+
+def drawn(told: Told) -> bool:
+    """Say from what it is drawn: bounds, a spread, or what every element is."""
+    return re.search(r"±|≤ x|std|variance|x = |QR", told.own) is not None
+
+
+def of_the_step(told: Told) -> bool:
+    """Give the value as an equation in the step t, or say which one it is of another schedule."""
+    return re.search(r"(?<!\w)t(?!\w)", told.own) is not None and " = " in told.own
+
+
+def units(told: Told) -> bool:
+    """Say what is counted: steps, that is updates, from 0."""
+    return re.search(r"\b(steps?|updates?)\b", entry(told, "Units")) is not None
+
+
+def reduction(told: Told) -> bool:
+    """Say how the terms become one number."""
+    return "reduction" in told.own and '"mean"' in told.around + sys.modules[fn.Loss.__module__].__doc__
+
+
+def arguments(told: Told) -> bool:
+    """Name every argument."""
+    names = [name for name in inspect.signature(told.value).parameters if not name.startswith("_")]
+    return all(re.search(rf"\b{name}\b", told.own + told.around) for name in names)
+
+
+def raises_if_it_does(told: Told) -> bool:
+    """Name the exception, where the function itself has a ``raise``."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(told.value)))
+    return raises(told) or not any(isinstance(node, ast.Raise) for node in ast.walk(tree))
+
+
+def methods(told: Told) -> bool:
+    """Have a docstring for every public method, which its subclasses do not repeat."""
+    own = [value for name, value in vars(told.value).items() if name[0] != "_" and callable(value)]
+    return all(inspect.getdoc(method) for method in own)
+
+
+def sentence(told: Told) -> bool:
+    """Begin with a sentence: from a capital, a formula's letter or a name, to a full stop or colon."""
+    return re.match(r"\S[^\n]+[.:](\n|$)", told.own) is not None or re.match(r"[^\n]+\n\S[^\n]*[.:](\n|$)", told.own) is not None
+
+
+Demands = dict[str, Callable[[Told], bool]]
+_EQUATIONS: Demands = {"shapes": shapes, "forward": forward, "backward": backward}
+KINDS: dict[str, Demands] = {
+    "layer": {**_EQUATIONS, "Params": field("Params"), "Cache": field("Cache"), "Raises": raises, "Source": source},
+    "combinator": {"forward": forward, "backward": backward, "Params": field("Params"), "Raises": raises, "arguments": arguments},
+    "block": {"forward": forward, "shapes": shapes, "Raises": raises, "arguments": arguments},
+    "loss": {"formula": loss, "shapes": shapes, "reduction": reduction, "Cache": field("Cache"), "Raises": raises, "Source": source},
+    "optimizer": {"formula": rule, "State": field("State"), "Units": units, "Raises": raises, "Source": source},
+    "transform": {"formula": rule, "State": field("State"), "Raises": raises, "Source": source},
+    "schedule": {"formula": of_the_step, "Units": units, "Raises": raises, "Source": source},
+    "initializer": {"formula": drawn, "shapes": shapes, "Raises": raises, "Source": source},
+    "function": {"arguments": arguments, "Raises": raises_if_it_does},
+    "contract": {"methods": methods},
+    "module": {},
+}  # fmt: skip
+"""For each kind of public name what it must say, beside a first sentence."""
+
+_CLASSES = {
+    "layer": fn.Layer,
+    "loss": fn.Loss,
+    "optimizer": fn.Optimizer,
+    "transform": fn.GradientTransform,
+    "schedule": Schedule,
+    "initializer": Initializer,
+}
+_CONTRACTS = {*_CLASSES.values(), fn.Fit}
+
+
+def kind_of(value: Any) -> str:
+    """Return which kind of public name a value is."""
+    if isinstance(value, types.ModuleType):
+        return "module"
+    if value in _CONTRACTS:
+        return "contract"
+    made = value if isinstance(value, type) else made_by(value)
+    kind = next((kind for kind, base in _CLASSES.items() if made and issubclass(made, base)), "function")
+    if kind == "layer" and not isinstance(value, type):
+        of_layers = value.__module__.startswith(("funcnet.combinators", "funcnet.layers.custom"))
+        return "combinator" if of_layers else "block"
+    return kind
+
+
+def made_by(function: Callable[..., Any]) -> type | None:
+    """Return the class whose value a function makes, of several the first; ``None`` where it makes none of ours."""
+    result = typing.get_type_hints(function).get("return")
+    made = (typing.get_args(result) or (result,))[0] if isinstance(result, types.UnionType) else result
+    ours = isinstance(made, type) and issubclass(made, tuple(_CLASSES.values())) and made not in {fn.Optimizer}
+    return made if ours else None
+
+
+def public() -> dict[str, Any]:
+    """Return every public name and its value: what funcnet exports, and what the modules among that define."""
+    found = {name: value for name, value in vars(fn).items() if name[0] != "_" and is_exported(name)}
+    for name, module in [(name, value) for name, value in found.items() if isinstance(value, types.ModuleType)]:
+        inner = {f"{name}.{key}": value for key, value in vars(module).items() if key[0] != "_" and callable(value)}
+        ours = {key: value for key, value in inner.items() if getattr(value, "__module__", "").startswith(module.__name__)}
+        found |= {key: value for key, value in ours.items() if value not in found.values()}
+    return found
+
+
+def is_exported(name: str) -> bool:
+    """Tell a name in ``funcnet/__init__.py`` from a submodule that was merely imported."""
+    return name in EXPORTS
+
+
+EXPORTS = {
+    alias.asname
+    for node in ast.parse(inspect.getsource(fn)).body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+}  # fmt: skip
+PUBLIC = public()
+
+
+def stem(name: str) -> str:
+    """Return a layer's name as its family's formulas have it."""
+    return re.sub(r"^Running|\dd$", "", name)
+
+
+def told(value: Any) -> Told:
+    """Collect what is said of a public name.
+
+    A module speaks of a layer that it names, and of all it has where it has but one. Of what a function makes speaks the class
+    too, unless it is public itself.
+    """
+    own, module = inspect.getdoc(value) or "", inspect.getmodule(value)
+    made = None if isinstance(value, (type, types.ModuleType)) else made_by(value)
+    if made is not None and not inspect.isabstract(made):
+        own += "\n\n" + (inspect.getdoc(made) or "")
+    around = (inspect.getdoc(module) or "") if module and module is not value else ""
+    family = {stem(other.__name__) for other in PUBLIC.values() if isinstance(other, type) and inspect.getmodule(other) is module}
+    speaks = not isinstance(value, type) or len(family) < 2 or re.search(rf"\b{stem(value.__name__)}(\dd)?\b", around)
+    return Told(own, around if speaks else "", value)
+
+
+def missing(kind: str, said: Told) -> list[str]:
+    """Return what a name of this kind should say and does not."""
+    return [name for name, says in {"sentence": sentence, **KINDS[kind]}.items() if not says(said)]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_says_what_its_kind_must(name: str) -> None:
+    """Formula, shapes, units, errors and source, each where its kind has it."""
+    assert missing(kind_of(PUBLIC[name]), told(PUBLIC[name])) == []
