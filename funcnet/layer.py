@@ -59,7 +59,10 @@ def frozen(cls: type[_T]) -> type[_T]: ...
 def frozen(*, eq: bool = True) -> Callable[[type[_T]], type[_T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(field, attrs.field))
 def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
-    """Make a class of frozen values (``attrs.frozen``) that keeps the ``repr`` it inherits."""
+    """Make ``cls`` a class of frozen values, by ``attrs.frozen``, which compare by their fields and keep the ``repr`` inherited.
+
+    With ``eq=False``, for values that hold what does not compare, each is equal to itself alone.
+    """
     return attrs.frozen(cls, repr=False, eq=eq)
 
 

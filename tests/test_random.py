@@ -491,11 +491,58 @@ def test_bernoulli_splits_the_words_at_p():
     assert draws == [False, False, True, True]
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.5, math.nan])
+@pytest.mark.parametrize("p", [-0.1, 1.5, math.nan, True, "1"])
 def test_bernoulli_refuses_what_is_no_probability(p):
     """The sentence has the bounds and what came."""
-    with pytest.raises(ValueError, match=f"bernoulli: p must be from 0 to 1, got {p}"):
+    with pytest.raises(ValueError, match=f"bernoulli: p must be a number from 0 to 1, got {p!r}"):
         random.bernoulli(0, (2,), p)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-2, -2), (2.0,), 3, [2], ("2",), (True,), None])
+def test_what_is_no_shape_is_refused(shape):
+    """By every draw: a tuple of whole numbers of at least 0 it must be."""
+    for draw in (random.bits, random.uniform, random.normal, random.truncated_normal, random.bernoulli):
+        with pytest.raises(ValueError, match=r"random: the shape must be a tuple of whole numbers of at least 0, got"):
+            draw(0, shape)
+
+
+SPREADS = [(math.nan, 1.0), (math.inf, 1.0), (0.0, -1.0), (0.0, math.nan), ("0", 1.0), (True, 1.0)]
+
+
+@pytest.mark.parametrize(("mean", "std"), SPREADS)
+@pytest.mark.parametrize("name", ["normal", "truncated_normal"])
+def test_a_normal_draw_refuses_what_is_no_spread(name, mean, std):
+    """Mean and std are finite numbers, and std is not negative."""
+    with pytest.raises(
+        ValueError, match=rf"{name}: mean and std must be finite numbers, std .* 0, got mean={mean!r}, std={std!r}"
+    ):
+        getattr(random, name)(0, (2,), mean, std)
+
+
+def test_a_truncated_draw_refuses_an_std_of_0():
+    """It divides by it; the normal one gives the mean."""
+    with pytest.raises(ValueError, match=r"std above 0, got mean=0.0, std=0.0"):
+        random.truncated_normal(0, (2,), 0.0, 0.0)
+    assert random.normal(0, (2,), 3.0, 0.0).tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 0.0), (math.nan, 1.0), (0.0, math.inf), ("0", 1.0), (False, 1.0)])
+@pytest.mark.parametrize(
+    "draw", [random.uniform, lambda rng, shape, low, high: random.truncated_normal(rng, shape, 0.0, 1.0, low, high)]
+)
+def test_a_draw_between_bounds_refuses_others(draw, low, high):
+    """They are finite numbers, in order."""
+    with pytest.raises(
+        ValueError, match=rf"low and high must be finite numbers, low at most high, got low={low!r}, high={high!r}"
+    ):
+        draw(0, (2,), low, high)
+
+
+@pytest.mark.parametrize("n", [-1, 2.0, True, "3"])
+def test_a_permutation_refuses_what_is_no_count(n):
+    """A whole number of at least 0 it must be."""
+    with pytest.raises(ValueError, match=rf"permutation: n must be a whole number of at least 0, got {n!r}"):
+        random.permutation(0, n)
 
 
 # permutation

@@ -24,7 +24,7 @@ from funcnet.random import Key
 
 
 def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> Tensor:
-    """Return a bool mask (length, keys), True where a query may see a key: the keys up to its own step.
+    """Return a bool mask (length, keys) on ``device``, True where a query may see a key: the keys up to its own step.
 
     >>> causal_mask(2, 3).tolist()
     [[True, False, False], [True, True, False]]
@@ -33,7 +33,10 @@ def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> 
 
 
 def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *, device: Any = None) -> Tensor:
-    """Return a bool mask (length, keys), True from ``window[0]`` steps before the query to ``window[1]`` after; ``None``: all."""
+    """Return a bool mask (length, keys) on ``device``, True for the keys from so many steps before the query to so many after.
+
+    ``window`` is (before, after); ``None`` in it is all there are.
+    """
     before, after = window
     ahead = torch.arange(keys, device=device) - torch.arange(length, device=device).unsqueeze(1)
     mask = torch.ones_like(ahead, dtype=torch.bool) if before is None else ahead >= -before
@@ -41,7 +44,7 @@ def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *,
 
 
 def padding_mask(lengths: Tensor, length: int) -> Tensor:
-    """Return a bool mask (N, 1, 1, length), True for the keys within each row's length.
+    """Return a bool mask (N, 1, 1, length), True for the keys within each row's length, of ``lengths`` (N,).
 
     >>> padding_mask(torch.tensor([1, 3]), 3)[:, 0, 0].tolist()
     [[True, False, False], [True, True, True]]
@@ -50,7 +53,10 @@ def padding_mask(lengths: Tensor, length: int) -> Tensor:
 
 
 def combine_masks(*masks: Tensor | None) -> Tensor | None:
-    """Return the bool mask that is True where all are; ``None`` is one that is True everywhere."""
+    """Return the bool mask that is True where all ``masks``, broadcast together, are; ``None`` is True everywhere.
+
+    Raises   ``ValueError`` for a mask that is not a bool tensor.
+    """
     given = [mask for mask in masks if mask is not None]
     if not given:
         return None

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.errors import describe, wrong
+from funcnet.errors import describe, flag, function, wrong
 from funcnet.layer import Cache, Layer, Params, fitting, floating, frozen
 from funcnet.random import Key
 
@@ -36,11 +37,11 @@ class FunctionLayer(Layer):
     Raises   what the functions raise.
     """
 
-    apply_function: Callable[..., tuple[Any, Cache]]
-    vjp_function: Callable[[Params, Cache, Any], tuple[Params, Any]]
-    init_function: Callable[[Key | int], Params]
-    stochastic: bool
-    mixes_batch: bool
+    apply_function: Callable[..., tuple[Any, Cache]] = field(validator=function)
+    vjp_function: Callable[[Params, Cache, Any], tuple[Params, Any]] = field(validator=function)
+    init_function: Callable[[Key | int], Params] = field(validator=function)
+    stochastic: bool = field(validator=flag)
+    mixes_batch: bool = field(validator=flag)
 
     def init(self, rng: Key | int) -> Params:
         return self.init_function(rng)
@@ -90,8 +91,8 @@ class Elementwise(Layer):
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
     """
 
-    f: Callable[[Tensor], Tensor]
-    df: Callable[[Tensor], Tensor]
+    f: Callable[[Tensor], Tensor] = field(validator=function)
+    df: Callable[[Tensor], Tensor] = field(validator=function)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.f(floating(self, params, x)), x
@@ -121,7 +122,7 @@ class ShapeDependent(Layer):
     Raises   ``ValueError`` for every verb, and when the function does not make a layer.
     """
 
-    make: Callable[[Any], Layer]
+    make: Callable[[Any], Layer] = field(validator=function)
 
     def init(self, rng: Key | int) -> Params:
         raise self._not_made()

@@ -75,7 +75,7 @@ class Index(Layer):
 
 
 def _split(layer: Any, attribute: Any, got: Any) -> None:
-    if not all(is_whole(n) and n >= isinstance(got, int) for n in _as_tuple(got)):
+    if got == () or not all(is_whole(n) and n >= isinstance(got, int) for n in _as_tuple(got)):
         raise wrong("Split", "split_size must be a whole number of at least 1, or a tuple of sizes", repr(got))
 
 

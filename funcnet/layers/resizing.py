@@ -24,14 +24,14 @@ _MODES = ("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exac
 
 
 def _size(layer: Any, attribute: Any, got: Any) -> None:
-    if got is not None and not all(is_whole(n) and n >= 1 for n in (got if isinstance(got, tuple) else (got,))):
+    if got is not None and not (got != () and all(is_whole(n) and n >= 1 for n in (got if isinstance(got, tuple) else (got,)))):
         raise wrong(type(layer).__name__, "size must be a whole number of at least 1, or a tuple of them", repr(got))
 
 
 def _scale(layer: Any, attribute: Any, got: Any) -> None:
     if (got is None) is (layer.size is None):
         raise wrong(type(layer).__name__, "one of size and scale_factor must be given", f"size={layer.size}, scale_factor={got}")
-    if got is not None and not all(is_number(s) and s > 0 for s in (got if isinstance(got, tuple) else (got,))):
+    if got is not None and not (got != () and all(is_number(s) and s > 0 for s in (got if isinstance(got, tuple) else (got,)))):
         raise wrong(type(layer).__name__, "scale_factor must be a number above 0, or a tuple of them", repr(got))
 
 
@@ -81,12 +81,12 @@ class Resize(Layer):
 
 
 def _align(layer: "Upsample", attribute: Any, got: Any) -> None:
-    if got not in (None, True, False) or (got is not None and layer.mode.startswith("nearest")):
+    if not isinstance(got, (bool, type(None))) or (got is not None and layer.mode.startswith("nearest")):
         raise wrong("Upsample", "align_corners must be True or False, and None for the modes of the nearest", repr(got))
 
 
 def _recompute(layer: "Upsample", attribute: Any, got: Any) -> None:
-    if got not in (None, True, False) or (got and layer.scale_factor is None):
+    if not isinstance(got, (bool, type(None))) or (got and layer.scale_factor is None):
         raise wrong("Upsample", "recompute_scale_factor must be True or False, and True with a scale_factor alone", repr(got))
 
 

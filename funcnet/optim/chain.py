@@ -9,7 +9,7 @@ from funcnet.layer import Params, frozen
 from funcnet.optim.optimizer import GradientTransform, Optimizer, State
 from funcnet.tree import Tree
 
-_transforms = instances(GradientTransform, "gradient transforms, all before the optimizer")
+_transforms = instances(GradientTransform, "gradient transforms, all before the optimizer", several=True)
 _optimizer = instances(Optimizer, "an optimizer")
 
 

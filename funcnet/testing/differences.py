@@ -54,10 +54,11 @@ def check_vjp(
 ) -> dict[str, float | None]:
     """Compare ``vjp`` with measured slopes, for every leaf of params and every floating leaf of x; return the errors by path.
 
-    ``params`` are ``layer.init(rng)`` unless given, and all is done in float64, for one random gy. Leaves of up to 64 elements
-    are tried element by element, larger ones along random directions, and element by element where one fails. Errors are
-    relative to the gradient, or to the root mean square of the leaf's gradients where that is larger. An x on a kink, as at 0
-    for ReLU, may have any slope between that from the left and that from the right.
+    ``params`` are ``layer.init(rng)`` unless given, ``rng`` is also the key of a stochastic ``layer``, and all is done in
+    float64, for one random gy. Leaves of up to 64 elements are tried element by element, larger ones along random directions, and
+    element by element where one fails. Errors are relative to the gradient, or to the root mean square of the leaf's gradients
+    where that is larger; ``tolerance`` is what they may be. An x on a kink, as at 0 for ReLU, may have any slope between that
+    from the left and that from the right.
 
     A leaf whose gradient is ``None`` has the error ``None``: a label, what y does not depend on, and params that a layer names in
     ``untrained``.
