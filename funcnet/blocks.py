@@ -17,7 +17,7 @@ from typing import Any
 from funcnet.combinators.branching import residual
 from funcnet.combinators.graph import graph
 from funcnet.combinators.serial import Serial, serial
-from funcnet.errors import describe, is_whole, wrong
+from funcnet.errors import describe, is_number, is_whole, wrong
 from funcnet.initializers import Initializer
 from funcnet.layer import Layer, Size
 from funcnet.layers.activation import ReLU
@@ -35,7 +35,7 @@ _RELU, _GELU = ReLU(), GELU()
 
 
 def _dropped(p: float) -> list[Layer]:
-    return [Dropout(p)] if p else []
+    return [] if is_number(p) and p == 0 else [Dropout(p)]
 
 
 def mlp(
@@ -163,6 +163,8 @@ def resnet_bottleneck(
     Raises   ``ValueError`` for numbers below 1.
     Source   He et al. 2016, figure 5, right; the stride stands at the 3×3, as in torchvision.
     """
+    if not is_whole(expansion) or expansion < 1:
+        raise wrong("resnet_bottleneck", "expansion must be a whole number of at least 1", repr(expansion))
     out = expansion * channels
     down, middle, up = (
         _conv_norm(in_channels, channels, 1, 1),

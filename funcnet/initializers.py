@@ -18,7 +18,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.errors import number, one_of, wrong
+from funcnet.errors import is_number, number, one_of, wrong
 from funcnet.layer import Value, frozen
 from funcnet.random import Key
 
@@ -57,6 +57,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
     Raises   ``ValueError`` for an unknown nonlinearity, and a ``param`` that is not a finite number.
     """
+    if param is not None and not is_number(param):
+        raise wrong("calculate_gain", "param must be a finite number, or None", repr(param))
     if nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
     if nonlinearity not in _GAINS:

@@ -63,6 +63,9 @@ def _multiples(i: Tensor) -> Tensor:
     return (i * _HIGH + (low >> 32) << 32) | (low & 0xFFFFFFFF)
 
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
 def key(seed: int) -> Key:
     """Make a key from a ``seed``, any whole number; seeds that differ by a multiple of 2⁶⁴ give the same key.
 
@@ -102,7 +105,7 @@ def fold_in(rng: Key | int, data: int | Tensor) -> Key:
     Raises   ``ValueError`` for ``data`` that is neither a whole number nor an integer tensor.
     """
     rng = as_key(rng)
-    if not is_whole(data) and not (isinstance(data, Tensor) and not data.is_floating_point()):
+    if not is_whole(data) and not (isinstance(data, Tensor) and data.dtype in _INTEGERS):
         raise wrong("fold_in", "data must be a whole number or an integer tensor", data)
     word = data.to(torch.int64) if isinstance(data, Tensor) else key(data)
     return _mix(_multiples(word.to(rng.device)) + _mix(rng + _FOLD))

@@ -122,8 +122,8 @@ def methods(told: Told) -> bool:
 
 
 def sentence(told: Told) -> bool:
-    """Begin with a sentence: from a capital, a formula's letter or a name, to a full stop or colon."""
-    return re.match(r"\S[^\n]+[.:](\n|$)", told.own) is not None or re.match(r"[^\n]+\n\S[^\n]*[.:](\n|$)", told.own) is not None
+    """Begin with a paragraph that ends as a sentence."""
+    return told.own.split("\n\n")[0].rstrip().endswith((".", ":"))
 
 
 Demands = dict[str, Callable[[Told], bool]]
@@ -230,3 +230,134 @@ def missing(kind: str, said: Told) -> list[str]:
 def test_a_public_name_says_what_its_kind_must(name: str) -> None:
     """Formula, shapes, units, errors and source, each where its kind has it."""
     assert missing(kind_of(PUBLIC[name]), told(PUBLIC[name])) == []
+
+
+def test_every_kind_is_among_the_public_names() -> None:
+    """So that no demand is made of nothing; and every submodule that is exported has its functions judged."""
+    assert {kind_of(value) for value in PUBLIC.values()} == KINDS.keys()
+    assert {"Linear", "serial", "mlp", "MSE", "SGD", "random.normal", "tree.map", "testing.check_vjp"} <= PUBLIC.keys()
+    assert {kind_of(fn.WarmupCosineSchedule), kind_of(fn.chain), kind_of(fn.ensemble), kind_of(fn.Zeros)} == {
+        *("schedule", "optimizer", "combinator", "initializer"),
+    }
+
+
+# the judge on names of which it knows what they lack
+
+
+def draw(count: int, spread: float) -> None:
+    """Take ``count`` and ``spread``."""
+    if spread < 0:
+        raise ValueError(count)
+
+
+class Contract:
+    """Something with a method."""
+
+    def verb(self) -> None:
+        """Do something."""
+
+
+class Wordless:
+    def verb(self) -> None: ...
+
+
+_LAYER = """Product with a number for each feature.
+
+Params   ``weight`` (in,), ones.
+Cache    ``x``.
+Raises   ``ValueError`` for another size.
+Source   Somebody & Another 2014, section 3.
+"""
+_OPTIMIZER = """Steps down.
+
+State    ``step``.
+Units    ``lr`` is a rate; a schedule counts updates.
+Raises   ``ValueError`` for what is wrong.
+Source   ``torch.optim.SGD``.
+"""
+_VALUE = """Drawn with std = 1 / √in, or a loss by its reduction, or at step t rate = 1.
+
+State    ``{}``.
+Cache    ``y``.
+Units    in steps.
+Raises   ``ValueError`` as ``MSE`` does.
+Source   elementary.
+"""
+_MODULE = "y = w x,    gx = w gy,    ℓ = d²,    gy = 2 d,    p ← p - g,    x (..., in)"
+_FUNCTION = """Take ``count`` and ``spread``.
+
+Params   none.
+Raises   ``ValueError`` for a spread below 0.
+"""
+SOUND = {
+    "layer": Told(_LAYER, _MODULE, fn.Scale),
+    "combinator": Told(_FUNCTION, _MODULE, draw),
+    "block": Told(_FUNCTION, _MODULE, draw),
+    "loss": Told(_VALUE, _MODULE, fn.MSE),
+    "optimizer": Told(_OPTIMIZER, _MODULE, fn.SGD),
+    "transform": Told(_VALUE, _MODULE, fn.ClipByValue),
+    "schedule": Told(_VALUE, "", fn.StepSchedule),
+    "initializer": Told(_VALUE, _MODULE, fn.Normal),
+    "function": Told(_FUNCTION, "", draw),
+    "contract": Told("Something with a method.", "", Contract),
+    "module": Told("Something.", "", fn.tree),
+}
+LACKING = {
+    "sentence": [("each feature.", "each feature"), ("std = 1 / √in, or a loss by its reduction, or at step t rate = 1.", "a std = reduction, rate = t"), ("Steps down.", "Steps down"), ("spread``.", "spread``"), ("method.", "method"), ("Something.", "Something")],
+    "shapes": [("(in,)", "in"), ("(..., in)", "")],
+    "forward": [("y = w x,    ", "")],
+    "backward": [("gx = w gy,    ", "")],
+    "Params": [("Params   ", "")],
+    "Cache": [("Cache    ", "")],
+    "State": [("State    ", "")],
+    "Units": [("updates", "what happens"), ("steps", "seconds")],
+    "Raises": [("``ValueError``", "an error"), ("``MSE``", "``Nobody``")],
+    "Source": [("Somebody & Another 2014, section 3", "a book"), ("``torch.optim.SGD``", "known"), ("elementary", "somewhere")],
+    "reduction": [("reduction", "mean")],
+    "arguments": [("Take ``count`` and ``spread``", "Take ``count``"), ("a spread", "one")],
+    "formula": [("ℓ = d²", "d²"), ("←", "is"), ("std = 1 / √in", "a width"), (" rate = 1", " 1"), ("step t", "a step")],
+}  # fmt: skip
+"""For each demand what is taken from the sound docstrings so that it is not fulfilled."""
+
+
+def without(said: Told, demand: str) -> Told:
+    """Take from what is said all that fulfils a demand."""
+    own, around, value = said
+    for old, new in LACKING.get(demand, ()):
+        own, around = own.replace(old, new), around.replace(old, new)
+    return Told(own, around, Wordless if demand == "methods" else value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_judge_passes_what_lacks_nothing(kind: str) -> None:
+    """For every kind there is a docstring of which nothing is missing."""
+    assert missing(kind, SOUND[kind]) == []
+
+
+@pytest.mark.parametrize(("kind", "demand"), [(kind, demand) for kind in KINDS for demand in ("sentence", *KINDS[kind])])
+def test_the_judge_finds_what_is_missing(kind: str, demand: str) -> None:
+    """Each demand by itself, taken from a docstring that has everything."""
+    assert demand in missing(kind, without(SOUND[kind], demand))
+
+
+PROSE = {
+    "shapes": "A product (cross-correlation, as everywhere), max(0, x), of (before, after).",
+    "forward": "It yields what any = says.",
+    "backward": "gives: nothing = good",
+    "Source": "Source   the year 2014.",
+    "Raises": "Raises   an error as ``Somebody`` says.",
+}
+
+
+@pytest.mark.parametrize("demand", PROSE)
+def test_the_judge_is_not_content_with_prose(demand: str) -> None:
+    """Parentheses are no shape, equals signs no formula, a number no source."""
+    assert not KINDS["layer"][demand](Told(PROSE[demand], "", fn.Scale))
+
+
+def test_a_family_speaks_for_those_alone_that_it_names() -> None:
+    """The formulas of a module of several layers are those of the layers named there."""
+    assert "GELU" in told(fn.GELU).around
+    assert told(fn.Conv2d).around == told(fn.Conv1d).around != ""
+    stranger = type("Stranger", (fn.GELU,), {"__module__": fn.GELU.__module__, "__doc__": "Nobody."})
+    assert told(stranger).around == ""

@@ -13,6 +13,7 @@ from cases import CASES
 import funcnet as fn
 from funcnet.layer import Value
 
+X = torch.ones(2)
 OTHERS = [
     *[fn.SGD(), fn.Adam(), fn.AdamW(), fn.ClipByGlobalNorm(1.0), fn.ClipByValue(1.0)],
     *[fn.ConstantSchedule(1.0), fn.LinearSchedule(1.0, 0.0, 3), fn.CosineSchedule(1.0, 3), fn.StepSchedule(1.0, 3)],
@@ -77,3 +78,46 @@ def test_a_flag_is_true_or_false(name: str, field: str) -> None:
     for got in (0, 1, "True", math.nan, (), torch.tensor(True)):
         with pytest.raises(ValueError, match=rf"^\w+: .*{field}"):
             changed(name, field, got)
+
+
+REFUSED = {
+    "depthwise_conv: multiplier must be a whole number of at least 1, got True": lambda: fn.depthwise_conv1d(2, 3, True),
+    "depthwise_conv: channels must be a whole number of at least 1, got '2'": lambda: fn.separable_conv2d("2", 3, 3),
+    "depthwise_conv: multiplier must be a whole number of at least 1, got 0": lambda: fn.separable_conv3d(2, 3, 3, multiplier=0),
+    "mlp: sizes must be two or more whole numbers, the input's and each layer's, got a list of 2": lambda: fn.mlp([2, True]),
+    "Dropout: p must be a finite number at least 0.0 and at most 1.0, got None": lambda: fn.mlp([2, 3], dropout=None),
+    "Dropout: p must be a finite number at least 0.0 and at most 1.0, got False": lambda: fn.mlp([2, 3], dropout=False),
+    "mlp: sizes must be two or more whole numbers": lambda: fn.transformer_encoder_block(4, 2, 0),
+    "MultiHeadAttention: num_heads must be a whole number of at least 1, got 0": lambda: fn.transformer_decoder_block(4, 0),
+    "Conv2d: stride must be a whole number of at least 1, got 0": lambda: fn.resnet_block(2, 2, 0),
+    "resnet_bottleneck: expansion must be a whole number of at least 1, got True": lambda: fn.resnet_bottleneck(2, 2, expansion=True),
+    "calculate_gain: param must be a finite number, or None, got nan": lambda: fn.initializers.calculate_gain("leaky_relu", math.nan),
+    "calculate_gain: param must be a finite number, or None, got True": lambda: fn.initializers.calculate_gain("relu", True),
+    "fold_in: data must be a whole number or an integer tensor, got a tensor of shape (2,) and dtype torch.bool": lambda: fn.fold_in(0, torch.ones(2).bool()),
+    "fold_in: data must be a whole number or an integer tensor, got True": lambda: fn.fold_in(0, True),
+    "split: n must be a whole number of at least 0, got -1": lambda: fn.split(0, -1),
+    "key: the seed must be a whole number, got 1.0": lambda: fn.key(1.0),
+    "compile: step must be a function, got 3": lambda: fn.compile(3),
+    "donate: it must be an optimizer, got MSE()": lambda: fn.donate(fn.MSE()),
+    "finite_difference: step must be a finite number above 0, and side 0, 1 or -1, got step=0, side=0": lambda: fn.testing.finite_difference(torch.sin, X, X, 0),
+    "finite_difference: step must be a finite number above 0, and side 0, 1 or -1, got step=0.1, side=2": lambda: fn.testing.finite_difference(torch.sin, X, X, 0.1, 2),
+    "check_vjp: tolerance must be a finite number of at least 0, got nan": lambda: fn.testing.check_vjp(fn.Tanh(), X, tolerance=math.nan),
+    "FunctionLayer: vjp_function must be a function, got None": lambda: fn.layer(apply=len, vjp=None),
+    "FunctionLayer: stochastic must be True or False, got 1": lambda: fn.layer(apply=len, vjp=len, stochastic=1),
+    "Elementwise: df must be a function, got 1.0": lambda: fn.elementwise(torch.sin, 1.0),
+    "ShapeDependent: make must be a function, got 3": lambda: fn.shape_dependent(3),
+    "Upsample: size must be a whole number of at least 1, or a tuple of them, got ()": lambda: fn.Upsample(()),
+    "Upsample: scale_factor must be a number above 0, or a tuple of them, got ()": lambda: fn.Upsample(scale_factor=()),
+    "Upsample: align_corners must be True or False, and None for the modes of the nearest, got 1": lambda: fn.Upsample(2, mode="linear", align_corners=1),
+    "Split: split_size must be a whole number of at least 1, or a tuple of sizes, got ()": lambda: fn.Split(()),
+    "MaskedConv: conv must be a Conv1d, Conv2d or Conv3d, got ()": lambda: fn.MaskedConv((), "A"),
+    "MultiHeadAttention: rotary must be a RotaryEmbedding, got ()": lambda: fn.MultiHeadAttention(4, 2, rotary=()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_what_is_of_the_wrong_kind_is_refused_with_its_sentence(sentence: str) -> None:
+    """By functions too: who, the rule with its numbers, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        REFUSED[sentence]()
+    assert sentence in str(caught.value)

@@ -37,7 +37,7 @@ def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padd
     Raises   ``ValueError`` for no sequences, for shapes that differ in more than the first axis, and for a ``padding_value`` that
              is no number.
     """
-    if not isinstance(padding_value, (int, float)):
+    if not isinstance(padding_value, (int, float)) or isinstance(padding_value, bool):
         raise wrong("pad_sequence", "padding_value must be a number", repr(padding_value))
     if not sequences or any(one.dim() == 0 or one.shape[1:] != sequences[0].shape[1:] for one in sequences):
         rule = "sequences must be one or more tensors that differ in their first axis alone"

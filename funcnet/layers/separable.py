@@ -10,10 +10,19 @@ mean there, and are refused as there; ``multiplier`` is how many kernels each ch
 from typing import Any
 
 from funcnet.combinators.serial import Serial, serial
+from funcnet.errors import is_whole, wrong
 from funcnet.layers.conv import Conv1d, Conv2d, Conv3d, Pad
 from funcnet.layers.window import Sizes
 
 _Conv = Conv1d | Conv2d | Conv3d
+
+
+def _kernels(channels: int, multiplier: int) -> int:
+    """Return how many kernels there are for so many channels."""
+    for name, got in (("channels", channels), ("multiplier", multiplier)):
+        if not is_whole(got) or got < 1:
+            raise wrong("depthwise_conv", f"{name} must be a whole number of at least 1", repr(got))
+    return channels * multiplier
 
 
 def depthwise_conv1d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv1d:
@@ -21,7 +30,7 @@ def depthwise_conv1d(channels: int, kernel_size: Sizes, multiplier: int = 1, **o
 
     Raises   ``ValueError`` for numbers below 1, and as ``Conv1d`` does.
     """
-    return Conv1d(channels, channels * multiplier, kernel_size, groups=channels, **options)
+    return Conv1d(channels, _kernels(channels, multiplier), kernel_size, groups=channels, **options)
 
 
 def depthwise_conv2d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv2d:
@@ -29,7 +38,7 @@ def depthwise_conv2d(channels: int, kernel_size: Sizes, multiplier: int = 1, **o
 
     Raises   ``ValueError`` for numbers below 1, and as ``Conv2d`` does.
     """
-    return Conv2d(channels, channels * multiplier, kernel_size, groups=channels, **options)
+    return Conv2d(channels, _kernels(channels, multiplier), kernel_size, groups=channels, **options)
 
 
 def depthwise_conv3d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv3d:
@@ -37,7 +46,7 @@ def depthwise_conv3d(channels: int, kernel_size: Sizes, multiplier: int = 1, **o
 
     Raises   ``ValueError`` for numbers below 1, and as ``Conv3d`` does.
     """
-    return Conv3d(channels, channels * multiplier, kernel_size, groups=channels, **options)
+    return Conv3d(channels, _kernels(channels, multiplier), kernel_size, groups=channels, **options)
 
 
 def separable_conv1d(

@@ -75,5 +75,9 @@ def donate(optimizer: Optimizer) -> Optimizer:
 
     The numbers are the optimizer's own, bit for bit; the tensors given up may hold the new values. On large nets this saves
     more than the arithmetic takes, for fresh memory is slow. No two leaves may share memory. Gradients are not given up.
+
+    Raises   ``ValueError`` for what is no optimizer.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise wrong("donate", "it must be an optimizer", optimizer)
     return optimizer.donate()
