@@ -43,7 +43,7 @@ def test_rms_norm_is_torchs(batch, shape, eps, affine, seed):
     assert_twins(fn.RMSNorm(shape, eps=eps, elementwise_affine=affine), module, draw(batch + shape, seed) * 3 + 1)
 
 
-SAMPLES = {1: [(4,), (3, 2)], 2: [(2, 2, 3), (3, 1, 1)], 3: [(2, 1, 2, 3)]}
+SAMPLES = {1: [(4,), (3, 2)], 2: [(2, 2, 3), (3, 1, 1)], 3: [(2, 1, 2, 3), (3, 2, 1, 1)]}
 
 
 @twin_of("BatchNorm{axes}d")
@@ -52,17 +52,18 @@ SAMPLES = {1: [(4,), (3, 2)], 2: [(2, 2, 3), (3, 1, 1)], 3: [(2, 1, 2, 3)]}
     data=st.data(),
     n=st.integers(2, 4),
     affine=st.booleans(),
+    bias=st.booleans(),
     track=st.booleans(),
     eps=EPS,
     momentum=st.sampled_from([0.3, None]),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=25)
-def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, track, eps, momentum, seed):
+def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, bias, track, eps, momentum, seed):
     """Value, gradients, moved statistics, and all that again of ``inference()``."""
     row = data.draw(st.sampled_from(SAMPLES[axes]))
     kind, twin = (getattr(package, f"BatchNorm{axes}d") for package in (fn, nn))
-    options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track}
+    options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track, "bias": bias}
     layer, module = kind(row[0], **options), varied(twin(row[0], **options), seed)
     x = draw((n, *row), seed) * 3 + 1
     params = params_of(layer, module)
@@ -78,11 +79,21 @@ def by_kernel(module, x):
 
 
 @twin_of("GroupNorm")
-@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), SPACE, st.booleans(), st.booleans(), EPS, st.integers(0, 99))
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    SPACE,
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    EPS,
+    st.integers(0, 99),
+)
 @settings(max_examples=30)
-def test_group_norm_is_torchs(n, groups, share, space, affine, last, eps, seed):
+def test_group_norm_is_torchs(n, groups, share, space, affine, bias, last, eps, seed):
     """Value and gradients, with and without axes after the channels, and with the channels last in memory."""
-    options = {"eps": eps, "affine": affine}
+    options = {"eps": eps, "affine": affine, "bias": bias}
     channels = groups * share
     x = draw((n, channels, *space), seed) * 3 + 1
     x = x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x
@@ -116,15 +127,17 @@ INSTANCE_NORMS = {
     batch=st.sampled_from([(), (1,), (3,)]),
     channels=st.integers(1, 3),
     affine=st.booleans(),
+    bias=st.booleans(),
     track=st.booleans(),
+    momentum=st.sampled_from([0.3, 0.05]),
     eps=EPS,
     seed=st.integers(0, 99),
 )
 @settings(max_examples=25)
-def test_instance_norm_is_torchs(axes, batch, channels, affine, track, eps, seed):
+def test_instance_norm_is_torchs(axes, batch, channels, affine, bias, track, momentum, eps, seed):
     """Value, gradients, moved statistics, and all that again of ``inference()``; with and without a batch."""
     kind, twin, space = INSTANCE_NORMS[axes]
-    options = {"eps": eps, "momentum": 0.3, "affine": affine, "track_running_stats": track}
+    options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track, "bias": bias}
     layer, module = kind(channels, **options), varied(twin(channels, **options), seed)
     x = draw((*batch, channels, *space), seed) * 3 + 1
     params = params_of(layer, module)
@@ -142,11 +155,19 @@ def test_the_statistics_of_no_rows_move_nothing():
 
 
 @twin_of("LocalResponseNorm")
-@given(st.integers(1, 6), st.integers(1, 5), st.sampled_from([(3,), (2, 3), (2, 1, 2)]), st.integers(0, 2), st.integers(0, 99))
+@given(
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.sampled_from([(3,), (2, 3), (2, 1, 2)]),
+    st.integers(0, 2),
+    st.floats(-0.01, 1.0),
+    st.floats(-1.0, 2.0),
+    st.integers(0, 99),
+)
 @settings(max_examples=30)
-def test_local_response_norm_is_torchs(size, channels, space, n, seed):
+def test_local_response_norm_is_torchs(size, channels, space, n, alpha, beta, seed):
     """Value and gradient, for windows of any size, even and odd, beyond the channels too."""
-    options = {"alpha": 0.5, "beta": 0.75 + seed % 2, "k": 1.0 + seed % 3}
+    options = {"alpha": alpha, "beta": beta, "k": 1.0 + seed % 3}
     assert_twins(
         fn.LocalResponseNorm(size, **options), nn.LocalResponseNorm(size, **options), draw((n, channels, *space), seed) * 2
     )
