@@ -269,6 +269,14 @@ def no_params(layer: Layer, params: Params) -> None:
         raise wrong_params(layer, params)
 
 
+def tensor(layer: Layer, params: Params, x: Tensor) -> Tensor:
+    """Return x, which must be a tensor, as it is, for a layer without params."""
+    no_params(layer, params)
+    if not isinstance(x, Tensor):
+        raise wrong(layer, "x must be a tensor", repr(x) if isinstance(x, str) else x)
+    return x
+
+
 def floating(layer: Layer, params: Params, x: Tensor) -> Tensor:
     """Return x, which must be a floating tensor, as it is, for a layer without params."""
     if params:

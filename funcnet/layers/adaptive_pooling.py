@@ -217,7 +217,8 @@ class GlobalAvgPool(_Global):
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Numbers]:
-        return x.mean(self._behind(params, x), self.keepdim), tuple(x.shape)
+        axes = self._behind(params, x)
+        return x.mean(axes, self.keepdim), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Numbers, gy: Tensor) -> tuple[Params, Tensor]:
         g = self._column(gy, cache)
@@ -235,7 +236,8 @@ class GlobalSumPool(_Global):
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Numbers]:
-        return x.sum(self._behind(params, x), self.keepdim), tuple(x.shape)
+        axes = self._behind(params, x)
+        return x.sum(axes, self.keepdim), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Numbers, gy: Tensor) -> tuple[Params, Tensor]:
         return params, self._column(gy, cache).reshape(*cache[:2], *[1] * (len(cache) - 2)).expand(cache)

@@ -62,8 +62,8 @@ class ReflectionPad1d(Reflection):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 2, one that is not below the size of its axis,
-             and an ``x`` with other than 2 or 3 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that is not below the size of its
+             axis, and an ``x`` with other than 2 or 3 axes.
     Source   ``torch.nn.ReflectionPad1d``'s formula.
     """
 
@@ -76,8 +76,8 @@ class ReflectionPad2d(Reflection):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 4, one that is not below the size of its axis,
-             and an ``x`` with other than 3 or 4 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that is not below the size of its
+             axis, and an ``x`` with other than 3 or 4 axes.
     Source   ``torch.nn.ReflectionPad2d``'s formula.
     """
 
@@ -90,8 +90,8 @@ class ReflectionPad3d(Reflection):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 6, one that is not below the size of its axis,
-             and an ``x`` with other than 4 or 5 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that is not below the size of its
+             axis, and an ``x`` with other than 4 or 5 axes.
     Source   ``torch.nn.ReflectionPad3d``'s formula.
     """
 
@@ -104,8 +104,8 @@ class ReplicationPad1d(Replication):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 2, one that has nothing to repeat,
-             and an ``x`` with other than 2 or 3 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that has nothing to repeat, and an
+             ``x`` with other than 2 or 3 axes.
     Source   ``torch.nn.ReplicationPad1d``'s formula.
     """
 
@@ -118,8 +118,8 @@ class ReplicationPad2d(Replication):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 4, one that has nothing to repeat,
-             and an ``x`` with other than 3 or 4 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that has nothing to repeat, and an
+             ``x`` with other than 3 or 4 axes.
     Source   ``torch.nn.ReplicationPad2d``'s formula.
     """
 
@@ -132,8 +132,8 @@ class ReplicationPad3d(Replication):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 6, one that has nothing to repeat,
-             and an ``x`` with other than 4 or 5 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that has nothing to repeat, and an
+             ``x`` with other than 4 or 5 axes.
     Source   ``torch.nn.ReplicationPad3d``'s formula.
     """
 
@@ -146,7 +146,7 @@ class CircularPad1d(Circular):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 2, one that is above the size of its axis,
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that is above the size of its axis,
              and an ``x`` with other than 2 or 3 axes.
     Source   ``torch.nn.CircularPad1d``'s formula.
     """
@@ -160,7 +160,7 @@ class CircularPad2d(Circular):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 4, one that is above the size of its axis,
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that is above the size of its axis,
              and an ``x`` with other than 3 or 4 axes.
     Source   ``torch.nn.CircularPad2d``'s formula.
     """
@@ -174,7 +174,7 @@ class CircularPad3d(Circular):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 6, one that is above the size of its axis,
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that is above the size of its axis,
              and an ``x`` with other than 4 or 5 axes.
     Source   ``torch.nn.CircularPad3d``'s formula.
     """

@@ -74,7 +74,8 @@ def _unbroadcast(gu: Tensor, gv: Tensor, shapes: tuple[Shape, Shape]) -> Pair:
 class CosineSimilarity(Layer):
     """Cosine of the angle between two vectors along ``dim``: 1 for one direction, 0 for a right angle, -1 for opposites.
 
-    A vector shorter than ``eps`` is divided by ``eps``, and there the gradient is that of y, where torch has that of the length.
+    A vector shorter than ``eps`` is divided by ``eps``, not by its length, and so is its gradient the one of a division by a
+    constant; torch there still takes the length's gradient in.
 
     Params   none.
     Cache    both tensors, their lengths, and ``y`` with the axis ``dim``.

@@ -110,7 +110,9 @@ class Dropout1d(Dropping):
 
 @frozen
 class Dropout2d(Dropping):
-    """Zero whole channels of (N, channels, height, width) or, unlike ``torch.nn.Dropout2d`` up to now, of one without N.
+    """Zero whole channels of (N, channels, height, width) or (channels, height, width); all else is as in ``Dropout``.
+
+    ``torch.nn.Dropout2d`` takes three axes for (N, channels, length): for them there is ``Dropout1d``.
 
     Params   none.
     Cache    the mask (bool), with 1 for height and width, True for what stays.
@@ -124,7 +126,7 @@ class Dropout2d(Dropping):
 
 @frozen
 class Dropout3d(Dropping):
-    """Zero whole channels of (N, channels, depth, height, width) or (channels, depth, height, width).
+    """Zero whole channels of (N, channels, depth, height, width) or (channels, depth, height, width); else as in ``Dropout``.
 
     Params   none.
     Cache    the mask (bool), with 1 for depth, height and width, True for what stays.

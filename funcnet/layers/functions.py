@@ -185,7 +185,7 @@ class Gaussian(Activation):
 
 @frozen
 class Rbf(Activation):
-    """Wave whose random features have the kernel e to the power of -γ |u - v|²: √2 sin(√(2γ) x + π/4).
+    """Wave √2 sin(√(2γ) x + π/4): on random normal maps of u and v its mean product is the kernel exp(-γ |u - v|²).
 
     Params   none.
     Cache    √(2γ) x + π/4.

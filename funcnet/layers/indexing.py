@@ -16,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import is_whole, size, whole_number, wrong
-from funcnet.layer import Layer, Params, axis, frozen, no_params
+from funcnet.layer import Layer, Params, axis, frozen, no_params, tensor
 
 Part = int | slice | EllipsisType | None
 
@@ -62,7 +62,7 @@ class Index(Layer):
         return bool(self.index) and self.index[0] is not Ellipsis and self.index[0] != slice(None)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        no_params(self, params)
+        tensor(self, params, x)
         try:
             return x[self.index], tuple(x.shape)
         except IndexError as error:
@@ -100,7 +100,7 @@ class Split(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        no_params(self, params)
+        tensor(self, params, x)
         length = x.shape[axis(self, x, self.dim)] if x.dim() else -1
         sizes = self.split_size
         if length < 0 or (isinstance(sizes, tuple) and sum(sizes) != length):
@@ -137,7 +137,8 @@ class Chunk(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        no_params(self, params)
+        if not tensor(self, params, x).dim():
+            raise wrong(self, f"x must have an axis {self.dim}", "x of shape ()")
         return torch.chunk(x, self.chunks, axis(self, x, self.dim)), tuple(x.shape)
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: tuple[Tensor, ...]) -> tuple[Params, Tensor]:

@@ -90,8 +90,8 @@ class ZeroPad1d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 2, one that leaves nothing of an axis,
-             and an ``x`` with no axis.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that leaves nothing of an axis, and
+             an ``x`` with no axis.
     Source   ``torch.nn.ZeroPad1d``'s formula.
     """
 
@@ -104,8 +104,8 @@ class ZeroPad2d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 4, one that leaves nothing of an axis,
-             and an ``x`` with less than 2 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that leaves nothing of an axis, and
+             an ``x`` with less than 2 axes.
     Source   ``torch.nn.ZeroPad2d``'s formula.
     """
 
@@ -118,8 +118,8 @@ class ZeroPad3d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 6, one that leaves nothing of an axis,
-             and an ``x`` with less than 3 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that leaves nothing of an axis, and
+             an ``x`` with less than 3 axes.
     Source   ``torch.nn.ZeroPad3d``'s formula.
     """
 
@@ -132,8 +132,8 @@ class ConstantPad1d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 2, one that leaves nothing of an axis,
-             and an ``x`` with no axis.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that leaves nothing of an axis, and
+             an ``x`` with no axis.
     Source   ``torch.nn.ConstantPad1d``'s formula.
     """
 
@@ -151,8 +151,8 @@ class ConstantPad2d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 4, one that leaves nothing of an axis,
-             and an ``x`` with less than 2 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that leaves nothing of an axis, and
+             an ``x`` with less than 2 axes.
     Source   ``torch.nn.ConstantPad2d``'s formula.
     """
 
@@ -170,8 +170,8 @@ class ConstantPad3d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 6, one that leaves nothing of an axis,
-             and an ``x`` with less than 3 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that leaves nothing of an axis, and
+             an ``x`` with less than 3 axes.
     Source   ``torch.nn.ConstantPad3d``'s formula.
     """
 

@@ -19,7 +19,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import is_whole, whole, whole_number, wrong
-from funcnet.layer import Layer, Params, axis, frozen, no_params
+from funcnet.layer import Layer, Params, axis, frozen, no_params, tensor
 
 Shape = tuple[int, ...]
 
@@ -56,7 +56,7 @@ class Flatten(Layer):
     end_dim: int = field(default=-1, validator=whole_number)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        no_params(self, params)
+        tensor(self, params, x)
         return x.flatten(axis(self, x, self.start_dim), axis(self, x, self.end_dim)), tuple(x.shape)
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
@@ -105,7 +105,7 @@ class Unflatten(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        no_params(self, params)
+        tensor(self, params, x)
         before, shape = axis(self, x, self.dim) % max(x.dim(), 1), tuple(x.shape)
         sizes = _filled(self, self.unflattened_size, math.prod(shape[before : before + 1]), x)
         return x.reshape(shape[:before] + sizes + shape[before + 1 :]), shape
@@ -137,7 +137,7 @@ class Reshape(Layer):
         return self.batch_dims == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        no_params(self, params)
+        tensor(self, params, x)
         if x.dim() < self.batch_dims:
             raise wrong(self, f"x must have batch_dims={self.batch_dims} axes or more", f"x of shape {tuple(x.shape)}")
         shape = tuple(x.shape)
@@ -161,7 +161,7 @@ class Squeeze(Layer):
     dim: int = field(validator=whole_number)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        no_params(self, params)
+        tensor(self, params, x)
         return x.squeeze(axis(self, x, self.dim)), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
@@ -185,7 +185,7 @@ class Unsqueeze(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        no_params(self, params)
+        tensor(self, params, x)
         if not -x.dim() - 1 <= self.dim <= x.dim():
             raise wrong(self, f"x must have room for an axis {self.dim}", f"x of shape {tuple(x.shape)}")
         return x.unsqueeze(self.dim), tuple(x.shape)
@@ -216,7 +216,7 @@ class Permute(Layer):
         return bool(self.dims) and self.dims[0] % len(self.dims) != 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
-        no_params(self, params)
+        tensor(self, params, x)
         if x.dim() != len(self.dims):
             raise wrong(self, f"x must have {len(self.dims)} axes", f"x of shape {tuple(x.shape)}")
         return x.permute(self.dims), ()
@@ -244,7 +244,7 @@ class Transpose(Layer):
         return 0 in (self.dim0, self.dim1)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
-        no_params(self, params)
+        tensor(self, params, x)
         return x.transpose(axis(self, x, self.dim0), axis(self, x, self.dim1)), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
