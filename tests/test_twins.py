@@ -71,6 +71,19 @@ def test_a_claim_fails_where_an_argument_is_never_varied(monkeypatch: pytest.Mon
             twin_of(name)(always_the_same)()
 
 
+@given(st.integers(1, 9), st.integers(0, 9999))
+def always_batched(size, seed):
+    """Compare a layer of windows, which torch.nn has without a batch too, with one."""
+    assert_twins(fn.AdaptiveAvgPool1d(size), nn.AdaptiveAvgPool1d(size), draw((2, 3, 4), seed))
+
+
+def test_a_claim_fails_where_there_is_always_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where windows slide the first axis may be the channels."""
+    monkeypatch.setattr("twins.TWINS", {})
+    with pytest.raises(AssertionError, match=r"x must have a batch axis, and none, .*\{'AdaptiveAvgPool1d': \{3\}\}"):
+        twin_of("AdaptiveAvgPool1d")(always_batched)()
+
+
 def test_a_claim_must_be_drawn_by_hypothesis(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test of one example cannot make it."""
     monkeypatch.setattr("twins.TWINS", {})

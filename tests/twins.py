@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import funcnet as fn
 from funcnet import tree
+from funcnet.layers.window import Windowed
 from funcnet.losses.loss import LossLayer
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -27,6 +28,7 @@ OF_CHANCE = {"p", "dropout"}
 
 _compared: dict[str, set[str]] = defaultdict(set)
 _taken: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+_axes: dict[str, set[int]] = defaultdict(set)
 
 
 def draw(shape: Any, seed: int = 0) -> Tensor:
@@ -42,7 +44,7 @@ def params_of(layer: fn.Layer, module: nn.Module) -> Any:
 def twin_of(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Claim that a test drawn by hypothesis compares torch.nn's modules of these names with ours; without that it fails.
 
-    Every argument that both have must take two values at least. Where the test is parametrized above ``given``, ``{argument}`` in a name stands for each value of that argument.
+    Every argument that both have must take two values at least, and where windows slide x must have a batch axis and none. Where the test is parametrized above ``given``, ``{argument}`` in a name stands for each value of that argument.
     """
 
     def claim(test: Callable[..., None]) -> Callable[..., None]:
@@ -53,12 +55,15 @@ def twin_of(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         def counted(**arguments: Any) -> None:
             _compared.clear()
             _taken.clear()
+            _axes.clear()
             test(**arguments)
             claimed = [name.format(**arguments) for name in names]
             few = {name: len(_compared[name]) for name in claimed if len(_compared[name]) < ENOUGH}
             assert few == {}, f"{ENOUGH} configurations at least must be compared with torch.nn's, got {few}"
             fixed = {name: still for name in claimed if (still := _fixed(name) - arguments.keys())}
             assert fixed == {}, f"every argument must be varied, but by chance or by the test's own, got {fixed}"
+            batched = {name: _axes[name] for name in claimed if len(_axes[name]) == 1}
+            assert batched == {}, f"x must have a batch axis, and none, got these numbers of axes alone: {batched}"
 
         return counted
 
@@ -103,6 +108,8 @@ def assert_twins(
     value = layer.loss if isinstance(layer, LossLayer) else layer
     for one in [one for one in attrs.fields(type(value)) if one.init]:
         _taken[type(module).__name__][one.alias].add(repr(getattr(value, one.name)))
+    if isinstance(layer, Windowed):
+        _axes[type(module).__name__].update(leaf.dim() for leaf in tree.leaves(x))
 
 
 def _by_autograd(call: Callable[..., Any], module: nn.Module, x: Any, gy: Any) -> tuple[Any, dict[str, Tensor], Any]:

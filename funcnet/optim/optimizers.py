@@ -51,8 +51,8 @@ class SGD(Rule):
     ``donate``.
 
     State    ``step``, the updates made; ``momentum_buffer`` b where ``momentum`` is not 0.
-    Units    ``lr`` is in those of p / g, ``weight_decay`` in those of g / p, ``momentum`` and ``dampening`` are fractions; a
-             schedule counts updates, from 0.
+    Units    ``lr`` has that of p / g, ``weight_decay`` that of g / p; ``momentum`` and ``dampening`` are fractions; a schedule
+             counts updates, from 0.
     Raises   ``ValueError`` for rates below 0 or not finite, for ``nesterov`` without momentum or with dampening, and for
              ``averaged`` with either; in ``update`` for state, gradients and params that do not fit each other.
     Source   ``torch.optim.SGD``'s formula, and for ``nesterov`` Sutskever, Martens, Dahl & Hinton 2013, "On the importance of
@@ -146,8 +146,8 @@ class Adam(_AdamRule):
     ``lr``, both ``betas`` and ``weight_decay``, which is added to the gradient, are numbers or schedules.
 
     State    ``step``, the updates made, ``exp_avg`` m, ``exp_avg_sq`` v; ``max_exp_avg_sq`` x with ``amsgrad``.
-    Units    ``lr`` is in those of p, about the length of a step; ``eps`` in those of g, ``weight_decay`` in those of g / p,
-             ``betas`` are fractions; a schedule counts updates, from 0.
+    Units   ``lr`` has that of p, whose change at a step it is about; ``eps`` that of g, ``weight_decay`` that of g / p; ``betas``
+             are fractions; a schedule counts updates, from 0.
     Raises   ``ValueError`` for rates and an ``eps`` below 0 or not finite, and for betas outside 0 ≤ β < 1; in ``update`` for
              state, gradients and params that do not fit each other.
     Source   Kingma & Ba 2015, "Adam", algorithm 1; Reddi, Kale & Kumar 2018, algorithm 2, for ``amsgrad``; ``torch.optim.Adam``.
@@ -169,7 +169,7 @@ class AdamW(_AdamRule):
     ``lr``, both ``betas`` and ``weight_decay`` are numbers or schedules.
 
     State    ``Adam``'s.
-    Units    ``Adam``'s, but that ``weight_decay`` is in those of 1 / p, as 1 / ``lr``; a schedule counts updates, from 0.
+    Units    ``Adam``'s, but that ``weight_decay`` has that of 1 / p, as 1 / ``lr`` has; a schedule counts updates, from 0.
     Raises   ``ValueError`` as ``Adam`` does.
     Source   Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2, with the decay times ``lr`` as in
              ``torch.optim.AdamW``.
