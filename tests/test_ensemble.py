@@ -412,5 +412,5 @@ def test_the_number_of_members_is_judged(n: Any) -> None:
 
 def test_only_layers_and_losses_have_members() -> None:
     """A function is no layer."""
-    with pytest.raises(ValueError, match="layer must be layers"):
+    with pytest.raises(ValueError, match="layer must be a layer"):
         fn.ensemble(torch.tanh, 3)  # type: ignore[call-overload]
