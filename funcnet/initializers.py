@@ -131,7 +131,7 @@ class Normal(Initializer):
 
 @frozen
 class TruncatedNormal(Initializer):
-    """From the normal distribution on condition that low ≤ x ≤ high; the bounds are values, as in ``torch.nn.init``.
+    """From the normal distribution of ``mean`` and ``std`` on condition that low ≤ x ≤ high; the bounds are values, as in torch.
 
     Raises   ``ValueError`` for numbers that are not finite, an ``std`` that is not above 0, and bounds out of order.
     Source   ``torch.nn.init.trunc_normal_``'s distribution.

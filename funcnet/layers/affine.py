@@ -144,7 +144,7 @@ class Bias(Layer):
 class Maxout(Layer):
     """The largest of ``pieces`` affine maps of the last axis, output by output; of equal ones the gradient goes to one.
 
-    ``in_features=None`` is for ``infer_sizes`` to find.
+    There are ``out_features`` outputs. ``in_features=None`` is for ``infer_sizes`` to find.
 
     Params   ``weight`` (out · pieces, in), the pieces of one output below one another, Xavier normal unless ``initializer`` names
              another; ``bias`` (out · pieces,), zeros, absent with ``bias=False``.

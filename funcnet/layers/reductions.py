@@ -6,6 +6,8 @@ Max   y = the largest x                gx = gy / k where x = y, else 0      k = 
 Min   y = the smallest x               gx: the same
 Var   y = Σ (x - μ)² / (n - c)         gx = 2 gy (x - μ) / (n - c)          μ = Σ x / n,  c = correction
 Std   y = √Var                         gx = gy (x - μ) / (n - c) / y, and 0 where y = 0
+
+With ``keepdim`` the axes stay, with size 1.
 """
 
 import math

@@ -247,6 +247,9 @@ class RNN(_Recurrent):
     last state), so that the state goes on in the next piece of a long sequence. Either half of ``gy`` may be ``None``, for
     zeros. ``input_size=None`` is for ``infer_sizes`` to find.
 
+    ``num_layers`` stand above each other, each in one direction or, ``bidirectional``, in both; ``nonlinearity`` is "tanh" or
+    "relu".
+
     Params   for each layer l ``weight_ih_l0`` (hidden, features), ``weight_hh_l0`` (hidden, hidden), and with ``bias``
              ``bias_ih_l0`` and ``bias_hh_l0`` (hidden,), with ``_reverse`` for the other direction; uniform in ±1 /
              √hidden_size.

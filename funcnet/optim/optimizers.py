@@ -8,6 +8,8 @@ Adam    g ← ±g + λ p          AdamW: p ← (1 - η λ) p instead
         m ← β₁ m + (1 - β₁) g
         v ← β₂ v + (1 - β₂) g²                       amsgrad: x ← max(x, v), in v's place below
         p ← p - η m̂ / (√v̂ + ε)                       m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
+
+A ``donated`` one, as ``donate`` makes it, has the same numbers, and may write them over params and state.
 """
 
 from collections.abc import Sequence
