@@ -16,6 +16,11 @@ def eager() -> bool:
     return not torch.compiler.is_compiling() and _at_work() is None
 
 
+def mapped(x: Tensor) -> bool:
+    """Tell whether some transform of ``torch.func`` is at work; in compiled code, whether ``vmap`` maps over x."""
+    return torch._C._functorch.is_batchedtensor(x) if torch.compiler.is_compiling() else _at_work() is not None
+
+
 def alone(*tensors: Tensor | None) -> bool:
     """Tell whether all of them lie in main memory, or will when compiled code runs, and no one differentiates through them."""
     given = [x for x in tensors if x is not None]
