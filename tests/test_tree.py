@@ -1,5 +1,6 @@
 """Trees: what holds for every nesting of dicts, tuples, lists and named tuples, with leaves there and absent."""
 
+import operator
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -155,6 +156,24 @@ def test_columns_stand_side_by_side_in_the_order_of_the_first():
     assert tree.columns({"a": 1, "b": (None, 2)}, {"b": (3, None), "a": 4}) == [[1, None, 2], [4, 3, None]]
 
 
+@given(number_tree)
+def test_three_trees_of_tensors_have_the_columns_that_each_has_alone(value):
+    """Three at once are flattened by another way than one by one; the second here has its keys turned round, the third gaps."""
+    one = tree.map(torch.tensor, value)
+    two, three = reordered(one), tree.map(lambda leaf: None if leaf.item() % 2 else leaf, one)
+    for found, other in zip(tree.columns(one, two, three), (one, two, three), strict=True):
+        assert all(map(operator.is_, found, tree.columns(one, other)[1]))
+        assert len(found) == len(tree.columns(one)[0])
+
+
+@given(number_tree, st.integers(1, 3))
+def test_fills_makes_the_tree_of_each_column(value, count):
+    """As ``fill`` does, of one column at a time."""
+    like = tree.map(torch.tensor, value)
+    columns = [[(i, j) for j in range(len(tree.columns(value)[0]))] for i in range(count)]
+    assert tree.fills(like, columns) == [tree.fill(like, iter(column)) for column in columns]
+
+
 def test_columns_of_leaves_alone():
     """A tree of one leaf makes columns of one entry."""
     assert tree.columns(1, None) == [[1], [None]]
@@ -197,6 +216,15 @@ def test_functions_of_two_trees_name_the_first_path_where_they_disagree(function
     with pytest.raises(ValueError, match="agree") as caught:
         function(one, other)
     assert str(caught.value) == f"tree: the trees must agree, and at {path!r} one has {words}, got {others} in the other"
+
+
+@pytest.mark.parametrize(("one", "other", "path", "words", "others"), DISAGREEMENTS)
+def test_of_three_trees_too_the_first_path_where_they_disagree_is_named(one, other, path, words, others):
+    """Whether the second tree is the wrong one, or the third."""
+    for rest in [(one, other), (other, one)]:
+        with pytest.raises(ValueError, match="agree") as caught:
+            tree.columns(one, *rest)
+        assert str(caught.value) == f"tree: the trees must agree, and at {path!r} one has {words}, got {others} in the other"
 
 
 def test_a_third_tree_that_disagrees_is_found_too():

@@ -6,6 +6,8 @@ Child number i of a combinator takes the key ``fold_in(rng, i)``, so a net is in
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from torch import Tensor
+
 from funcnet import random, tree
 from funcnet.errors import describe, instances, located, wrong
 from funcnet.layer import Cache, Layer, Params
@@ -103,4 +105,4 @@ def entries(who: str, params: Params, count: int) -> Params:
 
 def trained(params: Params) -> bool:
     """Tell whether there is any tensor in params, so that going back for their gradient is worth it."""
-    return bool(tree.leaves(params))
+    return Tensor in map(type, params.values() if isinstance(params, dict) else ()) or bool(tree.leaves(params))

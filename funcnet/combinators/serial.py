@@ -33,10 +33,15 @@ class Serial(Layer):
 
     layers: tuple[Layer, ...] = field(validator=children.tuple_of_layers)
     names: tuple[str, ...] | None = field(default=None, validator=_own_names)
+    # Asked for at every step of each layer, so kept: 1 µs of seven layers.
+    _keyed: tuple[bool, ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_keyed", tuple([layer.stochastic for layer in self.layers]))
 
     @property
     def stochastic(self) -> bool:
-        return children.stochastic(self.layers)
+        return any(self._keyed)
 
     @property
     def keeps_stats(self) -> bool:
@@ -53,8 +58,8 @@ class Serial(Layer):
         caches: list[Cache] = []
         entries = self._entries(params)
         try:
-            for layer, p in zip(self.layers, entries, strict=True):
-                x, cache = layer.apply(p, x) if not layer.stochastic else children.run(layer, p, x, rng, len(caches))
+            for layer, p, keyed in zip(self.layers, entries, self._keyed, strict=True):
+                x, cache = children.run(layer, p, x, rng, len(caches)) if keyed else layer.apply(p, x)
                 caches.append(cache)
         except Exception as error:
             located(error, self._where(len(caches)))
@@ -69,8 +74,8 @@ class Serial(Layer):
         i = 0
         entries = self._entries(params)
         try:
-            for i, (layer, p) in enumerate(zip(self.layers, entries, strict=True)):
-                x = layer(p, x) if not layer.stochastic else children.predict(layer, p, x, rng, i)
+            for i, (layer, p, keyed) in enumerate(zip(self.layers, entries, self._keyed, strict=True)):
+                x = children.predict(layer, p, x, rng, i) if keyed else layer(p, x)
         except Exception as error:
             located(error, self._where(i))
             raise

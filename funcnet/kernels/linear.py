@@ -7,12 +7,8 @@ from funcnet.kernels import products
 linear = products.linear
 linear_input_grad = products.times
 linear_weight_grad = products.cross
-linear_weight_and_input_grad = products.both
-
-
-def sum_of_rows(gy: Tensor) -> Tensor:
-    """Sum over all axes but the last: a bias's gradient."""
-    return gy.sum(0) if gy.dim() == 2 else gy.reshape(-1, gy.shape[-1]).sum(0)
+linear_vjp = products.all_three
+sum_of_rows = products.sum_of_rows
 
 
 def linear_grads(x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:

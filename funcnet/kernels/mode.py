@@ -3,15 +3,22 @@
 import torch
 from torch import Tensor
 
+_at_work = torch._C._functorch.peek_interpreter_stack
+
 
 def untransformed() -> bool:
     """Tell whether no transform of ``torch.func`` is at work, such as ``vmap``."""
-    return torch._C._functorch.peek_interpreter_stack() is None
+    return _at_work() is None
 
 
 def eager() -> bool:
     """Tell whether tensors are just computed: nothing is being compiled, and no transform of ``torch.func`` is at work."""
-    return not torch.compiler.is_compiling() and untransformed()
+    return not torch.compiler.is_compiling() and _at_work() is None
+
+
+def mapped(x: Tensor) -> bool:
+    """Tell whether some transform of ``torch.func`` is at work; in compiled code, whether ``vmap`` maps over x."""
+    return torch._C._functorch.is_batchedtensor(x) if torch.compiler.is_compiling() else _at_work() is not None
 
 
 def alone(*tensors: Tensor | None) -> bool:

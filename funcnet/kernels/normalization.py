@@ -6,19 +6,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels.mode import eager
+from funcnet.kernels.mode import alone, eager, mapped
 
 _aten = torch.ops.aten
 _softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
 
-_batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm.default
+# By these names a call takes 1.2 µs less than by ``torch.ops``, which lacks none of them.
+_batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_batch_norm
+_batch_norm_functional: Callable[..., tuple[Tensor, ...]] = _aten._native_batch_norm_legit_functional.default
 _batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
 _layer_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_layer_norm_backward.default
-_group_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_group_norm.default
+_group_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_group_norm
 _group_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_group_norm_backward.default
 
 # y, and the rows' μ and 1 / √(σ² + ε), from x, the shape of a row, γ, β and ε: of 1024×256 94 µs.
-layer_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_layer_norm.default
+layer_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_layer_norm
 
 Moments = tuple[Tensor, Tensor]
 
@@ -35,6 +37,24 @@ def batch_norm(
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
     return _batch_norm(x, weight, bias, *(running or (None, None)), running is None, 0.0, eps)
+
+
+def batch_norm_ahead(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments, rate: float
+) -> tuple[Tensor, Tensor, Tensor, Moments | None]:
+    """Return what ``batch_norm`` does by the batch, and the running moments moved towards it, which its kernel does on the way.
+
+    On copies of them; 20 channels take 2.3 µs more so, and 6.7 by ``moved`` afterwards. ``None`` where the kernel does not serve:
+    of an empty batch, under ``vmap``, and where someone differentiates.
+    """
+    mean, var = running
+    if x.numel() == 0 or not x.dtype == mean.dtype == var.dtype or not alone(x, weight, bias, mean, var) or mapped(x):
+        return *batch_norm(x, weight, bias, eps), None
+    if torch.compiler.is_compiling():  # the same kernel on copies: but these the compiler may leave out
+        y, mu, r, *ahead = _batch_norm_functional(x, weight, bias, *running, True, rate, eps)
+        return y, mu, r, (ahead[0], ahead[1])
+    copies = mean.clone(), var.clone()
+    return *_batch_norm(x, weight, bias, *copies, True, rate, eps), copies
 
 
 def variance(r: Tensor, eps: float) -> Tensor:

@@ -77,6 +77,15 @@ def add_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> Te
     return out
 
 
+def descend(ps: Tensors, gs: Tensors, bs: Tensors, lr: Any, momentum: Any, donated: bool) -> Sequence[Tensors]:
+    """Return the new p - lr b and b = g + momentum b; with ``donated`` the old ones may be written to."""
+    if donated or isinstance(lr, Tensor) or isinstance(momentum, Tensor) or not eager():
+        bs = add_each(gs, bs, momentum, bs if donated else None)
+        return [add_each(ps, bs, -lr, ps if donated else None), bs]
+    bs = _foreach_add(gs, bs, alpha=momentum)
+    return [_foreach_add(ps, bs, alpha=-lr), bs]
+
+
 def lerp_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> Tensors:
     """Sum x + a (y - x) for each pair, a number or a 0-d tensor; ``out``, which is ``xs``, may be written to. 6.8 µs."""
     if isinstance(a, Tensor):

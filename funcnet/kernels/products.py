@@ -91,7 +91,7 @@ def by_onednn() -> bool:
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """Return x wᵀ + b, over the last axis of x."""
-    if x.numel() * len(w) < _least[0] or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:
+    if x.numel() * w.size(0) < _least[0] or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:  # len(w) takes 0.2 µs more
         return _linear(x, w, b)
     return _by_onednn(x, w, b)
 
@@ -118,11 +118,16 @@ def cross(gy: Tensor, x: Tensor) -> Tensor:
     return _by_onednn(gy.t(), x.t())
 
 
-def both(gy: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Return gyᵀ x and gy w: small ones, of which there are many in a step, after one look at their size."""
-    if gy.dim() != 2 or gy.numel() * w.shape[1] >= _least[0]:
-        return cross(gy, x), times(gy, w)
-    return torch.mm(gy.t(), x), torch.mm(gy, w)
+def all_three(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return gyᵀ x, Σ gy where there is a bias, and gy w: small ones, of which there are many in a step, after one look."""
+    if gy.dim() == 2 and gy.numel() * w.size(1) < _least[0]:
+        return torch.mm(gy.t(), x), gy.sum(0) if bias else None, torch.mm(gy, w)
+    return cross(gy, x), sum_of_rows(gy) if bias else None, times(gy, w)
+
+
+def sum_of_rows(gy: Tensor) -> Tensor:
+    """Sum over all axes but the last: a bias's gradient."""
+    return gy.sum(0) if gy.dim() == 2 else gy.reshape(-1, gy.shape[-1]).sum(0)
 
 
 def _serves(x: Tensor, w: Tensor, b: Tensor | None = None) -> bool:

@@ -35,10 +35,14 @@ class Activation(Layer):
         """Return gx."""
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.forward(floating(self, params, x))
+        if params or type(x) is not Tensor or not x.is_floating_point():
+            floating(self, params, x)  # only where something may be wrong: a call less in each small layer
+        return self.forward(x)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, self.backward(fitting(self, gy, cache), cache)
+        if gy.shape != cache.shape:
+            fitting(self, gy, cache)
+        return params, self.backward(gy, cache)
 
 
 @frozen

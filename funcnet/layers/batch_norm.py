@@ -17,11 +17,10 @@ from torch import Tensor
 
 from funcnet.errors import flag, size_or_none, wrong
 from funcnet.kernels import normalization as kernels
-from funcnet.layer import Layer, Params, Size, explained, fitting, frozen, known, wrong_params
+from funcnet.layer import Cache, Layer, Params, Size, explained, fitting, frozen, known, wrong_params
 from funcnet.layers import norm_params
 from funcnet.random import Key
 
-_STATS = norm_params.STATS
 _SPACE = {2: "", 3: ", length", 4: ", height, width", 5: ", depth, height, width"}
 
 
@@ -72,32 +71,40 @@ class BatchNorm(Layer):
     def init(self, rng: Key | int) -> Params:
         return norm_params.first(rng, known(self)._shapes())
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Cache]:
         try:
             if not norm_params.counted(self, params, 3 * self.track_running_stats) or not _fits(self, x):
                 raise wrong_params(self, params)
             if x.numel() == self.num_features:
                 raise wrong(self, "a batch must have more than one value per channel", f"x of shape {tuple(x.shape)}")
-            y, mean, r = kernels.batch_norm(x, params.get("weight"), params.get("bias"), self.eps)
-            return y, (x, mean, r)
+            w, b = params.get("weight"), params.get("bias")
+            if not self.track_running_stats or self.momentum is None:
+                y, mean, r = kernels.batch_norm(x, w, b, self.eps)
+                return y, (x, mean, r, None, None)
+            running = params["running_mean"], params["running_var"]
+            y, mean, r, ahead = kernels.batch_norm_ahead(x, w, b, self.eps, running, self.momentum)
+            return y, (x, mean, r, running, ahead)
         except Exception as error:
             raise explained(self, params, x, error) from None
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
-        x, mean, r = cache
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+        x, mean, r, _, _ = cache
         gx, gw, gb = kernels.batch_norm_backward(fitting(self, gy, x), x, params.get("weight"), self.eps, batch=(mean, r))
         return norm_params.gparams(params, gw, gb), gx
 
-    def update_stats(self, params: Params, cache: tuple[Tensor, Tensor, Tensor]) -> Params:
+    def update_stats(self, params: Params, cache: Cache) -> Params:
         if not self.track_running_stats:
             return params
-        x, mean, r = cache
-        count = params["num_batches_tracked"] + 1
+        *_, before, ahead = cache
+        running, count = (params["running_mean"], params["running_var"]), params["num_batches_tracked"] + 1
+        if ahead is None or running[0] is not before[0] or running[1] is not before[1]:
+            ahead = self._moved(running, cache, count)
+        return {**params, "running_mean": ahead[0], "running_var": ahead[1], "num_batches_tracked": count}
+
+    def _moved(self, running: tuple[Tensor, Tensor], cache: Cache, count: Tensor) -> tuple[Tensor, Tensor]:
+        x, mean, r, *_ = cache
         rate: Any = 1 / count.to(mean.dtype) if self.momentum is None else self.momentum
-        running = params["running_mean"], params["running_var"]
-        batch = mean, kernels.variance(r, self.eps)
-        moved = kernels.moved(running, batch, rate, x.numel() // self.num_features)
-        return {**params, **dict(zip(_STATS, (*moved, count), strict=True))}
+        return kernels.moved(running, (mean, kernels.variance(r, self.eps)), rate, x.numel() // self.num_features)
 
     def inference(self) -> Layer:
         return self._running(self.num_features, self.eps, self.affine, bias=self.bias) if self.track_running_stats else self
@@ -182,7 +189,8 @@ class BatchNorm1d(BatchNorm):
     Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), neither with ``affine=False``, and no ``bias`` with
              ``bias=False``; ``running_mean``, zeros, ``running_var``, ones, and ``num_batches_tracked``, 0, which are not
              trained: their gradient is ``None``.
-    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε).
+    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε); the running statistics, and what they will be once they are moved
+             from there. ``update_stats`` of params with other statistics, such as those of the batch before, moves those.
     Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm1d``'s.
@@ -214,7 +222,7 @@ class BatchNorm2d(BatchNorm):
     All else is as in ``BatchNorm1d``.
 
     Params   as of ``BatchNorm1d``.
-    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε).
+    Cache    as of ``BatchNorm1d``.
     Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm2d``'s.
@@ -246,7 +254,7 @@ class BatchNorm3d(BatchNorm):
     All else is as in ``BatchNorm1d``.
 
     Params   as of ``BatchNorm1d``.
-    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε).
+    Cache    as of ``BatchNorm1d``.
     Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm3d``'s.

@@ -48,18 +48,17 @@ class Linear(Layer):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
-            w = params["weight"]
+            w, n = params["weight"], self.out_features
             b: Any = params["bias"] if self.bias else None
-            n = self.out_features
-            if w.shape != (n, self.in_features) or len(params) != 1 + self.bias or (self.bias and b.shape != (n,)):
+            if w.shape != (n, self.in_features) or (self.bias and b.shape != (n,)) or len(params) != 1 + self.bias:
                 raise wrong_params(self, params)  # the kernel broadcasts a bias of any shape
             return kernels.linear(x, w, b), x
         except Exception as error:
             raise explained(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        gw, gx = kernels.linear_weight_and_input_grad(gy, cache, params["weight"])
-        return {"weight": gw, "bias": kernels.sum_of_rows(gy)} if self.bias else {"weight": gw}, gx
+        gw, gb, gx = kernels.linear_vjp(gy, cache, params["weight"], self.bias)
+        return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}, gx
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
         gw = kernels.linear_weight_grad(gy, cache)

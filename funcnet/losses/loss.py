@@ -145,7 +145,11 @@ class Elementwise(Loss):
         return kernels.weighted_sum(self.terms(kept), c)
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
-        kept = self.keep(y, _fitting(self, y, target))
+        if type(y) is not Tensor or type(target) is not Tensor or y.shape != target.shape or y.dtype is not target.dtype:
+            target = _fitting(self, y, target)
+        elif not y.is_floating_point():
+            require_floating(self, y, target)
+        kept = self.keep(y, target)
         if self.reduction == "none":
             return self.terms(kept), (kept, 1.0)
         c = share(self.reduction, y)

@@ -22,7 +22,7 @@ from torch import Tensor
 from funcnet.errors import flag, is_number, number, wrong
 from funcnet.kernels import optimizers as kernels
 from funcnet.layer import frozen
-from funcnet.optim.optimizer import Columns, Rate, Rule, at, rate
+from funcnet.optim.optimizer import Columns, Rate, Rule, at, fixed, rate
 
 
 def _nesterov(value: Any, attribute: Any, got: Any) -> None:
@@ -74,6 +74,11 @@ class SGD(Rule):
     def _moments(self) -> tuple[str, ...]:
         return ("momentum_buffer",) if self.momentum != 0 else ()
 
+    def _numbers(self) -> Sequence[Any] | None:
+        if self.averaged:
+            return fixed(self.lr, self.momentum, self.momentum, self.weight_decay)
+        return fixed(self.lr, self.momentum, 0.0, self.weight_decay) if self.dampening == 0 else None
+
     def _rates(self, step: Tensor) -> Sequence[Any]:
         lr, momentum, dampening, decay = at(step, self.lr, self.momentum, self.dampening, self.weight_decay)
         if self.averaged:
@@ -88,22 +93,26 @@ class SGD(Rule):
             done = kernels.sgd(columns, rates, self.donated, nesterov=self.nesterov, maximize=self.maximize)
             if done is not None:
                 return done
-        (ps, gs, *bs), (lr, _, _, decay) = columns, rates
+        (ps, gs, *bs), (lr, momentum, _, decay) = columns, rates
         if self.maximize:
             gs = kernels.scale_each(gs, -1.0)
         if self.weight_decay != 0:
             gs = kernels.add_each(gs, ps, decay)
-        along, new = self._direction(gs, bs[0], rates) if bs else (gs, [])
-        return [kernels.add_each(ps, along, -lr, ps if self.donated else None), *new]
+        if not bs:
+            return [kernels.add_each(ps, gs, -lr, ps if self.donated else None)]
+        if self.averaged or self.nesterov or self.dampening != 0:
+            return self._along(ps, gs, bs[0], rates)
+        return kernels.descend(ps, gs, bs[0], lr, momentum, self.donated)
 
-    def _direction(self, gs: Sequence[Tensor], bs: Sequence[Tensor], rates: Sequence[Any]) -> tuple[Sequence[Tensor], Columns]:
-        (_, momentum, dampening, _), out = rates, bs if self.donated else None
+    def _along(self, ps: Sequence[Tensor], gs: Sequence[Tensor], bs: Sequence[Tensor], rates: Sequence[Any]) -> Columns:
+        lr, momentum, dampening, _ = rates
+        out = (ps, bs) if self.donated else (None, None)
         if self.averaged:
-            bs = kernels.lerp_each(bs, gs, 1 - momentum, out)
+            bs = kernels.lerp_each(bs, gs, 1 - momentum, out[1])
         else:
             damped = gs if self.dampening == 0 else kernels.scale_each(gs, 1 - dampening)
-            bs = kernels.add_each(damped, bs, momentum, out)
-        return kernels.add_each(gs, bs, momentum) if self.nesterov else bs, [bs]
+            bs = kernels.add_each(damped, bs, momentum, out[1])
+        return [kernels.add_each(ps, kernels.add_each(gs, bs, momentum) if self.nesterov else bs, -lr, out[0]), bs]
 
 
 def _betas(value: Any, attribute: Any, got: Any) -> None:
@@ -129,6 +138,9 @@ class _AdamRule(Rule):
     @property
     def _moments(self) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
+
+    def _numbers(self) -> Sequence[Any] | None:
+        return fixed(self.lr, *self.betas, self.weight_decay)
 
     def _rates(self, step: Tensor) -> Sequence[Any]:
         return at(step, self.lr, *self.betas, self.weight_decay)
