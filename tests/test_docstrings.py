@@ -71,7 +71,7 @@ def forward(told: Told) -> bool:
 
 def backward(told: Told) -> bool:
     """Give the gradient of x, or of what a layer has in its place, or say that there is none."""
-    return re.search(rf"(?<!\w)\(?g(x|a|u|p|θ|p_a|_a|z){_EQUALS}|gx is ``None``", told.own + told.around) is not None
+    return re.search(rf"(?<!\w)\(?g(x|a|u|q|r|v|p|θ|p_a|_a|z){_EQUALS}|gx is ``None``", told.own + told.around) is not None
 
 
 def loss(told: Told) -> bool:
