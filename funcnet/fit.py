@@ -10,6 +10,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.errors import describe, is_whole, wrong
+from funcnet.kernels.memory import keep_memory
 from funcnet.layer import Layer, Params
 from funcnet.losses.loss import Loss
 from funcnet.optim.optimizer import Optimizer
@@ -59,10 +60,13 @@ def fit(
     data as ``<name>``. With ``progress`` there is a bar on a terminal that has tqdm, and some ten lines elsewhere, on the
     standard error stream.
 
+    The process keeps the memory that tensors give back, up to 64 MB of it: ``funcnet.kernels.keep_memory``.
+
     Raises   ``ValueError`` for a ``batch_size`` below 1, ``epochs`` or ``epochs_done`` below 0, no data, and ``x`` and ``target``
              with different numbers of rows.
     """
     rows = _check(data, epochs, batch_size, epochs_done)
+    keep_memory()
     first, order, noise = random.split(key, 3)
     step = train_step(net, loss, opt.donate())  # of what is copied here, and nobody else has
     params = net.init(first) if params is None else tree.map(torch.clone, params)

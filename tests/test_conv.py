@@ -161,3 +161,23 @@ def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
+
+
+def test_a_large_image_of_few_channels_goes_in_the_order_channels_last():
+    """And so does what comes of it; values and gradients are torch.nn's, and those of the same images a few at a time."""
+    layer, twin, x = (
+        fn.Conv2d(3, 32, 3, stride=2, padding=1),
+        nn.Conv2d(3, 32, 3, stride=2, padding=1),
+        draw((9, 3, 64, 64)).float(),
+    )
+    params = fn.tree.from_names(dict(twin.state_dict()), like=layer.init(0))
+    y, cache = layer.apply(params, x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    gy = draw(tuple(y.shape)).float()
+    x.requires_grad_()
+    want = torch.autograd.grad(twin(x), [x, *twin.parameters()], gy)
+    gparams, gx = layer.vjp(params, cache, gy)
+    torch.testing.assert_close((gx, gparams["weight"], gparams["bias"]), want, rtol=1e-4, atol=1e-4)
+    few = layer(params, x[:1].detach())
+    assert few.is_contiguous()
+    torch.testing.assert_close(y[:1], few, rtol=1e-5, atol=1e-5)

@@ -106,7 +106,7 @@ class _Conv(Windowed):
                 raise wrong_params(self, params)
             x = kernels.pad(x, *self._outside(), self.padding_mode)
             how = (self._window.stride, self._inside, self._window.dilation, self.groups)
-            return kernels.convolutions[self.axes](x, w, b, *how), x
+            return kernels.convolution(x, w, b, *how)
         except Exception as error:
             raise explained(self, params, x, error) from None
 
@@ -189,8 +189,11 @@ class Conv2d(_Conv):
     after), ``"same"``, ``"valid"`` or ``"causal"``, as of ``Conv1d``: ``"causal"`` alone is causal along both axes,
     ``("causal", "same")`` along the first.
 
+    Of many images of 2 to 4 channels, in float32 and main memory, x is put in the order ``channels_last``, which y and all that
+    follows keep, since the convolutions after it are quicker so; the values are the same to rounding.
+
     Params   ``weight`` (out, in / groups, kernel height, kernel width) and ``bias`` (out,), as of ``Conv1d``.
-    Cache    ``x`` itself, with its padding where that is uneven or of another ``padding_mode`` than ``"zeros"``.
+    Cache    ``x`` itself, with its padding where that is uneven or of another mode than ``"zeros"``, and in that order.
     Raises   ``ValueError`` as ``Conv1d`` does.
     Source   ``torch.nn.Conv2d``'s formula.
     """
