@@ -16,6 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.compilation import Compiled
 from funcnet.errors import function, instances, size, wrong
 from funcnet.layer import Cache, Layer, Params, Value, frozen
 from funcnet.losses.loss import Loss
@@ -143,15 +144,10 @@ def compile(step: Callable[..., Any]) -> Callable[..., Any]:  # noqa: A001 (torc
     The compiled function differs from the eager one by rounding; it is compiled at its first call, and again for a batch of
     another size. No gradient is recorded inside. The code that calls the kernels is C++ too (Inductor's ``cpp_wrapper``), which
     takes 101 µs for a step of the 2-25-25-25-2 net where Python takes 114; Inductor's own small products need constant weights.
+    Where the function is a value of this package, as a train step is, Dynamo makes the first call alone: ``compilation``.
 
     Raises   ``ValueError`` for a ``step`` that is no function.
     """
     if not callable(step):
         raise wrong("compile", "step must be a function", step)
-    compiled = torch.compile(step, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
-
-    def call(*arguments: Any) -> Any:
-        with torch.no_grad():
-            return compiled(*arguments)
-
-    return call
+    return Compiled(step)

@@ -124,6 +124,11 @@ def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
         raise _disagreement(tree, rest) from None
 
 
+def leaves_like(like: Tree, tree: Tree) -> list[Any]:
+    """List a tree's leaves, absent ones too, in the order of another's of its structure; else ``LookupError``."""
+    return _fill_like((like,), (tree,), [])
+
+
 def fill(tree: Tree, leaves: Iterator[Any]) -> Tree:
     """Put other ``leaves``, taken in order, into the places of a tree's leaves."""
     kind = type(tree)

@@ -22,7 +22,7 @@ FLOORS = {
     5: [""],
     4: ["fit", "checkpoint", "summary", "plotting", "interop", "distributed"],
     3: ["train", "blocks"],
-    2: ["combinators", "layers", "losses", "optim", "testing", "metrics"],
+    2: ["compilation", "combinators", "layers", "losses", "optim", "testing", "metrics"],
     1: ["initializers", "kernels", "layer", "sizes"],
     0: ["tree", "random", "errors"],
 }

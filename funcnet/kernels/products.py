@@ -84,6 +84,11 @@ class prefer:  # noqa: N801 (called as a function, or as a context by ``with``)
 _least = [_threshold("auto")]
 
 
+def least() -> int:
+    """Return from how many multiplications on oneDNN forms a product."""
+    return _least[0]
+
+
 def by_onednn() -> bool:
     """Tell whether oneDNN is preferred for what is large, on this processor or by ``prefer``."""
     return _least[0] < _NEVER
