@@ -116,6 +116,8 @@ from funcnet.layers.embedding import HashEmbed as HashEmbed
 from funcnet.layers.embedding_bag import EmbeddingBag as EmbeddingBag
 from funcnet.layers.folding import Fold as Fold
 from funcnet.layers.folding import Unfold as Unfold
+from funcnet.layers.fractional_pooling import FractionalMaxPool2d as FractionalMaxPool2d
+from funcnet.layers.fractional_pooling import FractionalMaxPool3d as FractionalMaxPool3d
 from funcnet.layers.functions import Abs as Abs
 from funcnet.layers.functions import Cos as Cos
 from funcnet.layers.functions import Erf as Erf
