@@ -153,6 +153,7 @@ from funcnet.layers.layer_norm import RMSNorm as RMSNorm
 from funcnet.layers.leaky import PReLU as PReLU
 from funcnet.layers.leaky import RReLU as RReLU
 from funcnet.layers.linear import Linear as Linear
+from funcnet.layers.local_response_norm import CrossMapLRN2d as CrossMapLRN2d
 from funcnet.layers.local_response_norm import LocalResponseNorm as LocalResponseNorm
 from funcnet.layers.min_pooling import MinPool1d as MinPool1d
 from funcnet.layers.min_pooling import MinPool2d as MinPool2d
