@@ -28,6 +28,9 @@ from funcnet.combinators.time import map_over as map_over
 from funcnet.combinators.time import scan as scan
 from funcnet.combinators.time import time_distributed as time_distributed
 from funcnet.combinators.uniqueness import uniqued as uniqued
+from funcnet.combinators.windows import Pool1d as Pool1d
+from funcnet.combinators.windows import Pool2d as Pool2d
+from funcnet.combinators.windows import Pool3d as Pool3d
 from funcnet.fit import Fit as Fit
 from funcnet.fit import evaluate as evaluate
 from funcnet.fit import fit as fit
@@ -204,6 +207,7 @@ from funcnet.layers.recurrent import RNNCell as RNNCell
 from funcnet.layers.reductions import Max as Max
 from funcnet.layers.reductions import Mean as Mean
 from funcnet.layers.reductions import Min as Min
+from funcnet.layers.reductions import Prod as Prod
 from funcnet.layers.reductions import Std as Std
 from funcnet.layers.reductions import Sum as Sum
 from funcnet.layers.reductions import Var as Var
