@@ -140,12 +140,13 @@ def _tiles(x: Tensor, kernel: Numbers) -> list[Tensor]:
 
 
 def tile_max_backward(gy: Tensor, x: Tensor, y: Tensor, kernel: Numbers) -> Tensor:
-    """Gradient of x: gy at the first element that equals y; where y is NaN, at the last of the window.
+    """Gradient of x: gy at the first element that equals y; where y is NaN, at the last NaN of the window.
 
-    Masks are 1 and 0 as numbers, and what they select is selected, not multiplied, so that an infinite gy leaves no NaN.
+    Masks are 1 and 0 as numbers, and what they select is selected, not multiplied, so that an infinite gy leaves no NaN. NaNs
+    are left to torch's own; that there is none the sum of y tells, of 64×16×14×14 in 8 µs of the 0.75 ms.
     """
     axes = len(kernel)
-    if not eager():  # x and y were kept by eager code
+    if not eager() or math.isnan(y.sum()):  # x and y were kept by eager code
         how = (kernel, kernel, (0,) * axes, (1,) * axes, False)
         return max_pool_backward(gy, max_pool(x, *how)[1], origin(x, axes), *how)
     gx = _to_fill(x, tuple(x.shape), kernel)

@@ -98,7 +98,8 @@ class MaxPool1d(_MaxPool):
 
     The output has length ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1, with ``ceil_mode`` ⌈⌉, but no
     window begins in the padding at the end. The padding is -∞. With ``return_indices`` y is a pair: the largest elements, and
-    their indices in the flattened axes behind the channels, as ``MaxUnpool1d`` takes them. Of equal elements the first counts.
+    their indices in the flattened axes behind the channels, as ``MaxUnpool1d`` takes them. Of equal elements the first counts,
+    of NaNs the last.
 
     Params   none.
     Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``.
