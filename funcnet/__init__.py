@@ -248,6 +248,7 @@ from funcnet.layers.sigmoids import Hardtanh as Hardtanh
 from funcnet.layers.sigmoids import LogSigmoid as LogSigmoid
 from funcnet.layers.sigmoids import Softsign as Softsign
 from funcnet.layers.sigmoids import SparseSigmoid as SparseSigmoid
+from funcnet.layers.softmaxes import GumbelSoftmax as GumbelSoftmax
 from funcnet.layers.softmaxes import LogSoftmax as LogSoftmax
 from funcnet.layers.softmaxes import LogSumExp as LogSumExp
 from funcnet.layers.softmaxes import MultiSoftmax as MultiSoftmax
