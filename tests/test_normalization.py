@@ -193,6 +193,34 @@ def test_rows_of_half_precision_are_torchs(layer, twin, dtype, scale):
     torch.testing.assert_close(got, want, rtol=0.02, atol=0.02 * float(want[1].abs().max()))
 
 
+MIXED = [
+    fn.BatchNorm2d(3),
+    fn.BatchNorm2d(3, affine=False),
+    fn.BatchNorm2d(3).inference(),
+    fn.GroupNorm(1, 3),
+    fn.InstanceNorm2d(3),
+    fn.InstanceNorm2d(3, affine=True, track_running_stats=True).inference(),
+]
+
+
+@pytest.mark.parametrize("layer", MIXED, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_beside_moments_in_single_goes_through_vmap_and_compile(layer, dtype):
+    """With the numbers, and the dtypes, of eager code."""
+    params, x, gy = tree.cast((layer.init(0), draw((4, 3, 5, 2)), draw((4, 3, 5, 2), 1)), dtype)
+
+    def work(x, gy):
+        y, cache = layer.apply(params, x)
+        return tuple(tree.leaves((y, layer.vjp(params, cache, gy))))
+
+    want = work(x, gy)
+    torch._dynamo.reset()
+    compiled = torch.compile(work, fullgraph=True, backend="aot_eager")(x, gy)
+    mapped = torch.func.vmap(work)(x[None], gy[None])
+    for got in (compiled, [leaf[0] for leaf in mapped]):
+        torch.testing.assert_close(tuple(got), want)
+
+
 @pytest.mark.parametrize(("layer", "twin"), ROWS, ids=["LayerNorm", "RMSNorm"])
 @pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e11])
 def test_rows_of_extreme_size_are_torchs(layer, twin, scale):

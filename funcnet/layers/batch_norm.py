@@ -179,7 +179,7 @@ class BatchNorm1d(BatchNorm):
 
     Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), absent with ``affine=False``; ``running_mean``, zeros,
              ``running_var``, ones, and ``num_batches_tracked``, 0, which are not trained: their gradient is ``None``.
-    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε).
+    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε), both in single precision at least.
     Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm1d``'s.
@@ -211,7 +211,7 @@ class BatchNorm2d(BatchNorm):
     All else is as in ``BatchNorm1d``.
 
     Params   as of ``BatchNorm1d``.
-    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε).
+    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε), both in single precision at least.
     Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm2d``'s.
@@ -243,7 +243,7 @@ class BatchNorm3d(BatchNorm):
     All else is as in ``BatchNorm1d``.
 
     Params   as of ``BatchNorm1d``.
-    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε).
+    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε), both in single precision at least.
     Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm3d``'s.

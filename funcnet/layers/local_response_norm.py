@@ -40,14 +40,15 @@ class _ResponseNorm(Layer):
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not self._takes(floating(self, params, x).dim()):
             raise wrong(self, f"x must have the axes (N, channels, {self.axes})", f"x of shape {tuple(x.shape)}")
-        s = _windows(x * x, self.size // 2, (self.size - 1) // 2) * (self.alpha / self.size) + self.k
-        return x * s**-self.beta, (x, s)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # squares from 256 on overflow float16
+        s = _windows(wide * wide, self.size // 2, (self.size - 1) // 2) * (self.alpha / self.size) + self.k
+        return (wide * s**-self.beta).to(x.dtype), (x, s)
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
         x, s = cache
         g = fitting(self, gy, x) * s**-self.beta
         around = _windows(g * x / s, (self.size - 1) // 2, self.size // 2)
-        return params, g - x * around * (2 * self.alpha * self.beta / self.size)
+        return params, (g - x * around * (2 * self.alpha * self.beta / self.size)).to(x.dtype)
 
 
 @frozen
@@ -55,7 +56,7 @@ class LocalResponseNorm(_ResponseNorm):
     """Division of each channel by (k + α · mean of the squares of ``size`` channels around it)ᵝ, over (N, channels, ...).
 
     Params   none.
-    Cache    ``x`` and ``s``.
+    Cache    ``x`` and ``s``, this at least in single precision.
     Raises   ``ValueError`` for fields that are no numbers, and an ``x`` that is not floating or has fewer than 3 axes.
     Source   Krizhevsky, Sutskever & Hinton 2012, section 3.3; the names and defaults are ``torch.nn.LocalResponseNorm``'s.
     """
@@ -74,7 +75,7 @@ class CrossMapLRN2d(_ResponseNorm):
     and its gradient is not that of its own output (torch 2.13.0, by ``gradcheck``); here both are as the formula says.
 
     Params   none.
-    Cache    ``x`` and ``s``.
+    Cache    ``x`` and ``s``, this at least in single precision.
     Raises   ``ValueError`` for fields that are no numbers, and an ``x`` that is not floating or has not 4 axes.
     Source   Krizhevsky, Sutskever & Hinton 2012, section 3.3; the names and defaults are ``torch.nn.CrossMapLRN2d``'s.
     """

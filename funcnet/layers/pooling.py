@@ -292,15 +292,16 @@ class _LPPool(Windowed):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         of_axes(self, params, x)
-        mean, _ = _averaged(self, params, x**self.norm_type, self._how)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # powers overflow float16 where their root does not
+        mean, _ = _averaged(self, params, wide**self.norm_type, self._how)
         y = (mean * math.prod(self._how[0])) ** (1 / self.norm_type)
-        return y, (x, y)
+        return y.to(x.dtype), (x, y)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, y = cache
         of, p = kernels.origin(x, self.axes), self.norm_type
         g = torch.where(y == 0, 0, fitting(self, gy, y) * y ** (1 - p)) * math.prod(self._how[0])
-        return params, kernels.avg_pool_backward(g, of, *self._how) * x ** (p - 1)
+        return params, (kernels.avg_pool_backward(g, of, *self._how) * x.to(y.dtype) ** (p - 1)).to(x.dtype)
 
     def _fault(self, x: Tensor) -> str | None:
         return _too_short(x, self._how, (1,) * self.axes)
@@ -315,7 +316,7 @@ class LPPool1d(_LPPool):
     end counts as much as the mean of what it has within.
 
     Params   none.
-    Cache    ``x`` and ``y``.
+    Cache    ``x`` and ``y``, this at least in single precision.
     Raises   ``ValueError`` for sizes below 1, a p that is not above 0, and an ``x`` that is not floating, or has other axes, or
              is shorter than the window.
     """
@@ -328,7 +329,7 @@ class LPPool2d(_LPPool):
     """p-norm of each window of (N, channels, height, width), or without N; as ``torch.nn.LPPool2d``; see ``LPPool1d``.
 
     Params   none.
-    Cache    ``x`` and ``y``.
+    Cache    ``x`` and ``y``, this at least in single precision.
     Raises   ``ValueError`` as ``LPPool1d`` does.
     """
 
@@ -340,7 +341,7 @@ class LPPool3d(_LPPool):
     """p-norm of each window of (N, channels, depth, height, width), or without N; as ``torch.nn.LPPool3d``; see ``LPPool1d``.
 
     Params   none.
-    Cache    ``x`` and ``y``.
+    Cache    ``x`` and ``y``, this at least in single precision.
     Raises   ``ValueError`` as ``LPPool1d`` does.
     """
 
