@@ -6,7 +6,7 @@ number i of a key is mix(key + i γ), i = 1, 2, ..., with γ = 0x9E3779B97F4A7C1
     mix(z):  z ← (z ⊕ z>>30) · 0xBF58476D1CE4E5B9;  z ← (z ⊕ z>>27) · 0x94D049BB133111EB;  z ⊕ z>>31
 
 All of it is tensor arithmetic, so a key gives the same bits on every device, in eager and compiled code and under ``vmap``;
-normal draws are the same to the rounding of erf⁻¹.
+normal draws are the same to the rounding of erf⁻¹, and Gumbel's to that of the logarithm.
 The same key gives the same draw every time: ``split`` it, or ``fold_in`` a number, to get others.
 
 Everywhere ``rng`` is a key or an int seed, ``shape`` a tuple of whole numbers, () for a single draw, and ``dtype`` a floating
@@ -222,6 +222,13 @@ def truncated_normal(
     u = _open(rng, shape, torch.float64)
     draw = torch.erfinv(below + (above - below) * u) * (std * math.sqrt(2)) + mean
     return draw.clamp(low, high).to(dtype)
+
+
+def gumbel(rng: Key | int, shape: tuple[int, ...] = (), dtype: torch.dtype | None = None) -> Tensor:
+    """Draw from the distribution of a largest, F(x) = exp(-e⁻ˣ), by its inverse, narrow types in float32 and rounded."""
+    dtype = _floating(dtype)
+    u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
+    return (-torch.log(-torch.log(u))).to(dtype)
 
 
 def bernoulli(rng: Key | int, shape: tuple[int, ...] = (), p: float = 0.5) -> Tensor:

@@ -173,6 +173,25 @@ def test_local_response_norm_is_torchs(size, channels, space, n, alpha, beta, se
     )
 
 
+@twin_of("CrossMapLRN2d")
+@given(st.integers(2, 9), st.data(), st.floats(0.1, 2), st.floats(-1, 2), st.integers(0, 9999))
+@settings(max_examples=40)
+def test_cross_map_normalization_of_few_channels_is_torchs(size, data, alpha, beta, seed):
+    """Of up to size // 2 channels, beyond which torch's sums keep the first one, and its gradient is not its output's."""
+    shape = data.draw(st.tuples(st.integers(1, 2), st.integers(1, size // 2), st.integers(1, 3), st.integers(1, 3)))
+    layer, twin = fn.CrossMapLRN2d(size, alpha, beta, 1.5), nn.CrossMapLRN2d(size, alpha, beta, 1.5)
+    assert_twins(layer, twin, draw(shape, seed))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_cross_map_normalization_is_the_local_one(size):
+    """Of as many channels as there may be, y and gx."""
+    x, options = draw((2, 9, 3, 2)), (size, 0.5, 0.6, 2.0)
+    got, want = (kind(*options).apply({}, x) for kind in (fn.CrossMapLRN2d, fn.LocalResponseNorm))
+    assert torch.equal(got[0], want[0])
+    assert torch.equal(fn.CrossMapLRN2d(*options).vjp({}, got[1], x)[1], fn.LocalResponseNorm(*options).vjp({}, want[1], x)[1])
+
+
 def halves(layer, module, x):
     """Return what a layer, and what its twin, makes of x: y and gx, gy being x turned around."""
     params = {name: leaf.detach() for name, leaf in module.state_dict().items()}
@@ -193,6 +212,34 @@ def test_rows_of_half_precision_are_torchs(layer, twin, dtype, scale):
     """Their sums of squares are in single precision, and so is the ε that RMSNorm has by default."""
     got, want = halves(layer, varied(twin(8), 1).to(dtype), (draw((4, 8)) * scale).to(dtype))
     torch.testing.assert_close(got, want, rtol=0.02, atol=0.02 * float(want[1].abs().max()))
+
+
+MIXED = [
+    fn.BatchNorm2d(3),
+    fn.BatchNorm2d(3, affine=False),
+    fn.BatchNorm2d(3).inference(),
+    fn.GroupNorm(1, 3),
+    fn.InstanceNorm2d(3),
+    fn.InstanceNorm2d(3, affine=True, track_running_stats=True).inference(),
+]
+
+
+@pytest.mark.parametrize("layer", MIXED, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_beside_moments_in_single_goes_through_vmap_and_compile(layer, dtype):
+    """With the numbers, and the dtypes, of eager code."""
+    params, x, gy = tree.cast((layer.init(0), draw((4, 3, 5, 2)), draw((4, 3, 5, 2), 1)), dtype)
+
+    def work(x, gy):
+        y, cache = layer.apply(params, x)
+        return tuple(tree.leaves((y, layer.vjp(params, cache, gy))))
+
+    want = work(x, gy)
+    torch._dynamo.reset()
+    compiled = torch.compile(work, fullgraph=True, backend="aot_eager")(x, gy)
+    mapped = torch.func.vmap(work)(x[None], gy[None])
+    for got in (compiled, [leaf[0] for leaf in mapped]):
+        torch.testing.assert_close(tuple(got), want)
 
 
 @pytest.mark.parametrize(("layer", "twin"), ROWS, ids=["LayerNorm", "RMSNorm"])
@@ -253,6 +300,7 @@ MESSAGES = {
     "InstanceNorm1d: momentum must be a finite number at least 0.0 and at most 1.0, got 2.0": lambda: fn.InstanceNorm1d(3, momentum=2.0),
     "LocalResponseNorm: size must be a whole number of at least 1, got 0": lambda: fn.LocalResponseNorm(0),
     "LocalResponseNorm(size=2): x must have the axes (N, channels, length, ...), got x of shape (2, 3)": lambda: fn.LocalResponseNorm(2)({}, X),
+    "CrossMapLRN2d(size=2): x must have the axes (N, channels, height, width), got x of shape (2, 3)": lambda: fn.CrossMapLRN2d(2)({}, X),
     "BatchNorm2d: num_features must be a whole number of at least 1, got 0": lambda: fn.BatchNorm2d(0),
 }  # fmt: skip
 

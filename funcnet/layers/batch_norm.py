@@ -189,8 +189,9 @@ class BatchNorm1d(BatchNorm):
     Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), neither with ``affine=False``, and no ``bias`` with
              ``bias=False``; ``running_mean``, zeros, ``running_var``, ones, and ``num_batches_tracked``, 0, which are not
              trained: their gradient is ``None``.
-    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε); the running statistics, and what they will be once they are moved
-             from there. ``update_stats`` of params with other statistics, such as those of the batch before, moves those.
+    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε), both in single precision at least; the running statistics, and
+             what they will be once they are moved from there. ``update_stats`` of params with other statistics, such as those
+             of the batch before, moves those.
     Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm1d``'s.

@@ -2,6 +2,7 @@
 
 Sum   y = Σ x                          gx = gy, repeated along the axes summed over
 Mean  y = Σ x / n                      gx = gy / n, repeated along the axes summed over
+Prod  y = Π x                          gx = gy · the product of all the others
 Max   y = the largest x                gx = gy / k where x = y, else 0      k = how many are equal to y
 Min   y = the smallest x               gx: the same
 Var   y = Σ (x - μ)² / (n - c)         gx = 2 gy (x - μ) / (n - c)          μ = Σ x / n,  c = correction
@@ -94,6 +95,64 @@ def _repeated(layer: Reduction, cache: tuple[Shape, Shape], gy: Tensor) -> Tenso
     kept = tuple([1 if i in dims else n for i, n in enumerate(shape)])
     shaped(layer, gy, kept if layer.keepdim else tuple([n for i, n in enumerate(shape) if i not in dims]))
     return gy.reshape(kept).expand(shape)
+
+
+@frozen
+class Prod(Reduction):
+    """Product along the axes ``dim``, of all without it; exact where factors are 0, since nothing is divided.
+
+    The product of none is 1.
+
+    Params   none.
+    Cache    ``x``, the shape of ``y``, and the axes.
+    Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor, and when ``gy`` has not the shape of ``y``.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Shape, Shape]]:
+        dims = self.dims(params, x)
+        factors = _together(x, dims)
+        y = factors.prod(-1, dtype=_wide(x)).to(x.dtype).reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
+        given = self.given(y, dims)
+        return given, (x, tuple(given.shape), tuple(dims))
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        x, shape, dims = cache
+        factors = _together(x, [*dims])
+        others = _others(factors.to(_wide(x))).to(x.dtype)
+        return params, _apart(shaped(self, gy, shape).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Return the dtype to multiply in: of 256 factors in bfloat16 torch's own product is 13 % off."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _order(x: Tensor, dims: list[int]) -> list[int]:
+    """Return the axes of x, those to go along last."""
+    return [i for i in range(x.dim()) if i not in dims] + (dims if x.dim() else [])
+
+
+def _together(x: Tensor, dims: list[int]) -> Tensor:
+    """Return x with the axes to go along as one, the last."""
+    kept = [n for i, n in enumerate(x.shape) if i not in dims]
+    return x.permute(_order(x, dims)).reshape(*kept, math.prod([x.shape[d] for d in dims if x.dim()]))
+
+
+def _apart(g: Tensor, x: Tensor, dims: list[int]) -> Tensor:
+    """Give what has the form of ``_together`` the form of x."""
+    order = _order(x, dims)
+    return g.reshape([x.shape[i] for i in order]).permute([order.index(i) for i in range(x.dim())])
+
+
+def _others(x: Tensor) -> Tensor:
+    """Return for each element the product of all others along the last axis: of those before it and those behind it.
+
+    Of 1024×256 0.97 ms; torch, which divides where there is no 0, and looks for that, 0.50.
+    """
+    one = x.new_ones(*x.shape[:-1], min(1, x.shape[-1]))
+    before = torch.cat((one, x[..., :-1]), -1).cumprod(-1)
+    behind = torch.cat((x[..., 1:], one), -1).flip(-1).cumprod(-1).flip(-1)
+    return before * behind
 
 
 @frozen

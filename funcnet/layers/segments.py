@@ -15,7 +15,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import one_of, wrong
-from funcnet.kernels.mode import plain
+from funcnet.kernels.mode import plain, untransformed
 from funcnet.layer import Layer, Params, frozen, no_params
 from funcnet.layers.window import of_shape
 
@@ -57,9 +57,7 @@ class SegmentPool(Layer):
         if self.reduction in ("first", "last"):
             return params, (gy.new_zeros(shape[0] + 1, *shape[1:]).index_add(0, where, gy)[:-1], None)
         if self.reduction in ("max", "min"):
-            x, y = more
-            extreme = (x == _to_rows(y, where)).to(x.dtype)
-            return params, (extreme * _to_rows(gy / _summed(extreme, where, len(y)), where), None)
+            return params, (_to_extremes(gy, more, where), None)
         return params, (_to_rows(gy if more is None else gy / _column(more, gy), where), None)
 
     def _over(self, x: Tensor, segments: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
@@ -109,6 +107,18 @@ def _summed(x: Tensor, segments: Tensor, count: int) -> Tensor:
 def _to_rows(y: Tensor, segments: Tensor) -> Tensor:
     """Hand each row what its segment has, and those behind the last 0: the transpose of ``_summed``."""
     return torch.cat((y, y.new_zeros(1, *y.shape[1:]))).index_select(0, segments)
+
+
+def _to_extremes(gy: Tensor, kept: tuple[Tensor, Tensor], segments: Tensor) -> Tensor:
+    """Share gy among the rows that are equal to y, by element.
+
+    In place on its own new tensors: of 10000×64 in 500 segments mostly 0.4 ms, and 1.6 where the allocator is unlucky; with
+    fresh memory at each step 0.9 to 7, by torch's ``segment_reduce`` 1.1. (A mean's way back takes 0.04.)
+    """
+    x, y = kept
+    rows = _to_rows(y, segments)
+    extreme = rows.eq_(x) if untransformed() else (x == rows).to(x.dtype)  # vmap knows no eq_
+    return _to_rows(gy / _summed(extreme, segments, len(y)), segments).mul_(extreme)
 
 
 def _extreme(x: Tensor, segments: Tensor, lengths: Tensor, which: str) -> Tensor:

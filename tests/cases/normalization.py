@@ -71,6 +71,7 @@ LOCAL = {
     "LocalResponseNorm": case(fn.LocalResponseNorm(2, alpha=0.5), normal(2, 4, 3)),
     "LocalResponseNorm of more than there are": case(fn.LocalResponseNorm(5, 1.0, 2.0, 0.7), normal(2, 3, 2, 2)),
     "LocalResponseNorm of one channel": case(fn.LocalResponseNorm(1, alpha=0.3, beta=-0.5), normal(2, 1, 2, 1, 3)),
+    "CrossMapLRN2d": case(fn.CrossMapLRN2d(3, alpha=0.5, k=2), normal(2, 5, 2, 3)),
 }
 
 CASES = {**BATCH, **ROWS, **GROUPS, **LOCAL}
