@@ -39,6 +39,8 @@ PRODUCTS = {
     "SDPA, window": case(SDPA(window=1), qkv(2, 2, steps=(5, 4))),
     "SDPA, window before, causal, mask": case(SDPA(is_causal=True, window=(1, 3)), (*qkv(2, 2, steps=(5, 4)), mask(2, 1, 1, 4))),
     "SDPA with dropout": case(SDPA(dropout_p=0.4), (*qkv(2, 2), normal(3, 4))),
+    "SDPA with weights": case(SDPA(return_weights=True, enable_gqa=True), (*qkv(2, 2, heads=1), SEES_NOTHING)),
+    "SDPA with weights, dropout": case(SDPA(return_weights=True, dropout_p=0.4, is_causal=True), qkv(2, 2)),
     "SDPA of one step": case(SDPA(), qkv(2, 1, steps=(1, 1))),
 }
 
@@ -57,6 +59,17 @@ MULTIHEAD = {
     ),
     "MultiHeadAttention, floating mask": case(MHA(4, 2, window=1), (normal(3, 2, 4), normal(2, 1, 2))),
     "MultiHeadAttention with dropout": case(MHA(2, 1, dropout=0.3, initializer="xavier_normal"), normal(2, 3, 2)),
+    "MultiHeadAttention, learned key, weights": case(
+        MHA(4, 2, add_bias_kv=True, need_weights=True), (normal(2, 3, 4), normal(2, 1, 3, 1))
+    ),
+    "MultiHeadAttention, keys added, causal, the heads' weights, dropout": case(
+        MHA(4, 2, 0.3, add_bias_kv=True, add_zero_attn=True, is_causal=True, need_weights=True, average_attn_weights=False),
+        (normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 4), mask(2, 1, 1, 5)),
+    ),
+    "MultiHeadAttention, a key of zeros, grouped": case(
+        MHA(4, 2, add_zero_attn=True, add_bias_kv=True, num_kv_heads=1, bias=False), normal(2, 3, 4)
+    ),
+    "MultiHeadAttention, weights, without batch": loose(MHA(4, 2, need_weights=True), normal(3, 4)),
     "MultiHeadAttention without batch": loose(MHA(4, 2, is_causal=True), normal(3, 4)),
     "MultiHeadAttention, batch second": loose(MHA(4, 2, batch_first=False), (normal(3, 2, 4), normal(5, 2, 4), normal(5, 2, 4))),
 }
