@@ -252,6 +252,7 @@ from funcnet.layers.softpluses import Squareplus as Squareplus
 from funcnet.layers.unpooling import MaxUnpool1d as MaxUnpool1d
 from funcnet.layers.unpooling import MaxUnpool2d as MaxUnpool2d
 from funcnet.layers.unpooling import MaxUnpool3d as MaxUnpool3d
+from funcnet.layers.varlen import VarlenAttention as VarlenAttention
 from funcnet.losses.classification import BCE as BCE
 from funcnet.losses.classification import BCEWithLogits as BCEWithLogits
 from funcnet.losses.classification import CrossEntropy as CrossEntropy

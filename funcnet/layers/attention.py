@@ -89,7 +89,8 @@ def pair_of(layer: Layer, gy: Any, y: tuple[int, ...], weights: tuple[int, ...])
     return list(gy)
 
 
-def _scale(layer: Any, attribute: Any, got: Any) -> None:
+def number_or_none(layer: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that must be a finite number, or ``None``."""
     if got is not None:
         number()(layer, attribute, got)
 
@@ -116,7 +117,7 @@ class ScaledDotProductAttention(Layer):
     """
 
     is_causal: bool = field(default=False, validator=flag)
-    scale: float | None = field(default=None, validator=_scale)
+    scale: float | None = field(default=None, validator=number_or_none)
     dropout_p: float = field(default=0.0, validator=number(0.0, at_most=1.0))
     enable_gqa: bool = field(default=False, validator=flag)
     window: int | tuple[int, int] | None = field(default=None, validator=window_of_steps)

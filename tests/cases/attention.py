@@ -74,6 +74,23 @@ MULTIHEAD = {
     "MultiHeadAttention, batch second": loose(MHA(4, 2, batch_first=False), (normal(3, 2, 4), normal(5, 2, 4), normal(5, 2, 4))),
 }
 
+VARLEN, LENGTHS = fn.VarlenAttention, torch.tensor([1, 0, 3, 2])
+
+
+def rows(queries: int, keys: int, heads: tuple[int, int] = (2, 2), sizes: tuple[int, int] = (2, 2)):
+    """Draw q, k and v of sequences that stand one behind the other."""
+    return normal(queries, heads[0], sizes[0]), normal(keys, heads[1], sizes[0]), normal(keys, heads[1], sizes[1])
+
+
+PACKED = {
+    "VarlenAttention": loose(VARLEN(), (*rows(6, 6), LENGTHS)),
+    "VarlenAttention, causal, rows to spare": loose(VARLEN(is_causal=True, scale=0.3), (*rows(8, 7), LENGTHS.int())),
+    "VarlenAttention to others, grouped, window": loose(
+        VARLEN(enable_gqa=True, window=(1, 0)), (*rows(6, 5, (4, 2), (2, 3)), LENGTHS, torch.tensor([1, 2, 2, 0]))
+    ),
+    "VarlenAttention of one head and step": loose(VARLEN(), (*rows(1, 1, (1, 1), (1, 1)), LENGTHS[:1])),
+}
+
 POSITIONS = {
     "RotaryEmbedding": case(fn.RotaryEmbedding(4), normal(2, 3, 4)),
     "RotaryEmbedding of neighbours": case(fn.RotaryEmbedding(4, base=10.0, interleaved=True, offset=2), normal(2, 2, 3, 4)),
@@ -84,4 +101,4 @@ POSITIONS = {
     "LearnedPositions of one sequence": loose(fn.LearnedPositions(4, 3), normal(4, 3)),
 }
 
-CASES = {**PRODUCTS, **MULTIHEAD, **POSITIONS}
+CASES = {**PRODUCTS, **MULTIHEAD, **PACKED, **POSITIONS}
