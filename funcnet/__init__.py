@@ -75,6 +75,7 @@ from funcnet.layers.attention import causal_mask as causal_mask
 from funcnet.layers.attention import combine_masks as combine_masks
 from funcnet.layers.attention import local_mask as local_mask
 from funcnet.layers.attention import padding_mask as padding_mask
+from funcnet.layers.attention_pool import AttentionPool as AttentionPool
 from funcnet.layers.batch_norm import BatchNorm1d as BatchNorm1d
 from funcnet.layers.batch_norm import BatchNorm2d as BatchNorm2d
 from funcnet.layers.batch_norm import BatchNorm3d as BatchNorm3d

@@ -91,6 +91,12 @@ PACKED = {
     "VarlenAttention of one head and step": loose(VARLEN(), (*rows(1, 1, (1, 1), (1, 1)), LENGTHS[:1])),
 }
 
+POOLS = {
+    "AttentionPool": case(fn.AttentionPool(3), normal(2, 4, 3)),
+    "AttentionPool, lengths, more axes": case(fn.AttentionPool(2), (normal(2, 2, 3, 2), torch.tensor([[2, 0], [1, 3]]))),
+    "AttentionPool, a mask, without batch": loose(fn.AttentionPool(1, "normal"), (normal(4, 1), mask(4))),
+}
+
 POSITIONS = {
     "RotaryEmbedding": case(fn.RotaryEmbedding(4), normal(2, 3, 4)),
     "RotaryEmbedding of neighbours": case(fn.RotaryEmbedding(4, base=10.0, interleaved=True, offset=2), normal(2, 2, 3, 4)),
@@ -101,4 +107,4 @@ POSITIONS = {
     "LearnedPositions of one sequence": loose(fn.LearnedPositions(4, 3), normal(4, 3)),
 }
 
-CASES = {**PRODUCTS, **MULTIHEAD, **PACKED, **POSITIONS}
+CASES = {**PRODUCTS, **MULTIHEAD, **PACKED, **POOLS, **POSITIONS}
