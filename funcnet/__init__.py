@@ -16,6 +16,7 @@ from funcnet.combinators.branching import parallel as parallel
 from funcnet.combinators.branching import residual as residual
 from funcnet.combinators.folding import fold_batch_norm as fold_batch_norm
 from funcnet.combinators.graph import graph as graph
+from funcnet.combinators.orthogonal import orthogonal as orthogonal
 from funcnet.combinators.reparametrization import reparametrize as reparametrize
 from funcnet.combinators.reparametrization import spectral_norm as spectral_norm
 from funcnet.combinators.reparametrization import weight_norm as weight_norm

@@ -26,7 +26,7 @@ _GROUP = "parametrizations"
 
 
 @frozen
-class _Norm(Layer):
+class Maker(Layer):
     """What makes a weight, with a start that it finds from the weight that the layer drew."""
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Reparametrized(children.Wrapper):
         if not isinstance(w, Tensor):
             raise wrong("reparametrize", f"the layer's params must have a tensor {self.name}", describe(inner))
         key = random.fold_in(rng, 1)
-        p, raw = self.by.first(key, w) if isinstance(self.by, _Norm) else (self.by.init(key), w)
+        p, raw = self.by.first(key, w) if isinstance(self.by, Maker) else (self.by.init(key), w)
         made = self.by(p, raw)
         if not isinstance(made, Tensor) or made.shape != w.shape:
             raise wrong("reparametrize", f"{self.by} must give a {self.name} of shape {tuple(w.shape)}", made)
@@ -110,7 +110,7 @@ class Reparametrized(children.Wrapper):
         return self.replace(layer=self.layer.inference(), by=self.by.inference())
 
     def __repr__(self) -> str:
-        if isinstance(self.by, _Norm):
+        if isinstance(self.by, Maker):
             return self.by.call(self.layer, self.name)
         return f"reparametrize({self.layer!r}, {self.by!r}, {self.name!r})"
 
@@ -163,7 +163,7 @@ def _axis_or_none(value: Any, attribute: Any, got: Any) -> None:
 
 
 @frozen
-class _WeightNorm(_Norm):
+class _WeightNorm(Maker):
     """Magnitude times direction, from the pair (g, v)."""
 
     dim: int | None = field(default=0, validator=_axis_or_none)
@@ -207,7 +207,7 @@ def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Repa
 
 
 @frozen
-class _SpectralNorm(_Norm):
+class _SpectralNorm(Maker):
     """A matrix over its largest singular value, as two vectors that are kept estimate it."""
 
     n_power_iterations: int = field(default=1, validator=size)
