@@ -10,8 +10,8 @@ The products are formed as w[i] x[i]ᵀ, so that in memory the rows of one featu
 31 µs so, and 43 in the order of a Linear. A step of 20 nets 2-25-25-25-2 takes four times as long as one's, and 22 by ``vmap``.
 
 Kernels that ``vmap`` cannot batch it replaces by slower ones. Forward and backward of 10 members, in ms, by ``vmap`` and one
-after the other: an LSTM of 32 steps of 16×16 to 32 takes 15 and 5, of 64 of 32×64 to 128 631 and 170; there a GRU 544 and 294,
-and of 16 of 8×8 to 16 3 and 7; attention of 8×64×128 54 and 25, of 4×6×8 0.9 and 1.2; MaxPool2d of 64×16×28×28 97 and 25.
+after the other: an LSTM of 32 steps of 16×16 to 32 takes 13 and 6, of 64 of 32×64 to 128 308 and 93; there a GRU 235 and 161,
+and of 16 of 8×8 to 16 4 and 8; attention of 8×64×128 56 and 31, of 4×6×8 1.0 and 1.3; MaxPool2d of 64×16×28×28 55 and 15.
 """
 
 from collections.abc import Callable, Iterator
