@@ -18,6 +18,7 @@ from torch import Tensor
 from funcnet import random
 from funcnet.combinators import children
 from funcnet.errors import describe, instances, number, size, whole, wrong
+from funcnet.kernels import normalization as kernels
 from funcnet.layer import Cache, Layer, Params, frozen
 from funcnet.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from funcnet.random import Key
@@ -171,29 +172,22 @@ class _WeightNorm(Maker):
     def first(self, rng: Key | int, w: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
         if self.dim is not None and self.dim >= w.dim():
             raise wrong("weight_norm", f"the weight must have an axis dim={self.dim}", w)
-        return {}, (self._length(w), w)
+        return {}, (kernels.weight_length(w, self.dim), w)
 
     def call(self, layer: Layer, name: str) -> str:
         return f"weight_norm({layer!r}, {name!r}, {self.dim!r})"
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Cache]:
         g, v = x
-        length = self._length(v)
-        return v * (g / length), (g, v, length)
+        if g.shape != (() if self.dim is None else tuple([n if i == self.dim else 1 for i, n in enumerate(v.shape)])):
+            raise wrong("weight_norm", "original0 must have an entry for each along dim, with the axes of original1", g)
+        w, length = kernels.weight_norm(v, g, self.dim)
+        return w, (g, v, length)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
         g, v, length = cache
-        along, axes = gy * v, self._axes(v)
-        gg = (along.sum(axes, keepdim=self.dim is not None) if axes else along) / length  # no axes would mean all of them
-        return params, (gg, torch.addcmul(gy, v, -gg / length) * (g / length))
-
-    def _axes(self, v: Tensor) -> list[int]:
-        return [axis for axis in range(v.dim()) if axis != self.dim]
-
-    def _length(self, v: Tensor) -> Tensor:
-        axes = self._axes(v)
-        found: Tensor = torch.linalg.vector_norm(v, dim=axes, keepdim=self.dim is not None) if axes else v.abs()
-        return found
+        gv, gg = kernels.weight_norm_backward(gy, v, g, length, self.dim)
+        return params, (gg, gv)
 
 
 def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Reparametrized:
