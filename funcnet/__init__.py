@@ -92,6 +92,7 @@ from funcnet.layers.borders import ReflectionPad3d as ReflectionPad3d
 from funcnet.layers.borders import ReplicationPad1d as ReplicationPad1d
 from funcnet.layers.borders import ReplicationPad2d as ReplicationPad2d
 from funcnet.layers.borders import ReplicationPad3d as ReplicationPad3d
+from funcnet.layers.context import ExpandWindow as ExpandWindow
 from funcnet.layers.conv import Conv1d as Conv1d
 from funcnet.layers.conv import Conv2d as Conv2d
 from funcnet.layers.conv import Conv3d as Conv3d
@@ -190,6 +191,7 @@ from funcnet.layers.pooling import SumPool3d as SumPool3d
 from funcnet.layers.positions import LearnedPositions as LearnedPositions
 from funcnet.layers.positions import RotaryEmbedding as RotaryEmbedding
 from funcnet.layers.positions import SinusoidalPositions as SinusoidalPositions
+from funcnet.layers.rearrange import rearrange as rearrange
 from funcnet.layers.rectifiers import CELU as CELU
 from funcnet.layers.rectifiers import ELU as ELU
 from funcnet.layers.rectifiers import SELU as SELU
