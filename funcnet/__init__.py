@@ -17,6 +17,7 @@ from funcnet.combinators.branching import residual as residual
 from funcnet.combinators.folding import fold_batch_norm as fold_batch_norm
 from funcnet.combinators.graph import graph as graph
 from funcnet.combinators.layout import channels_last as channels_last
+from funcnet.combinators.orthogonal import orthogonal as orthogonal
 from funcnet.combinators.reparametrization import reparametrize as reparametrize
 from funcnet.combinators.reparametrization import spectral_norm as spectral_norm
 from funcnet.combinators.reparametrization import weight_norm as weight_norm
@@ -79,6 +80,7 @@ from funcnet.layers.attention import causal_mask as causal_mask
 from funcnet.layers.attention import combine_masks as combine_masks
 from funcnet.layers.attention import local_mask as local_mask
 from funcnet.layers.attention import padding_mask as padding_mask
+from funcnet.layers.attention_pool import AttentionPool as AttentionPool
 from funcnet.layers.batch_norm import BatchNorm1d as BatchNorm1d
 from funcnet.layers.batch_norm import BatchNorm2d as BatchNorm2d
 from funcnet.layers.batch_norm import BatchNorm3d as BatchNorm3d
@@ -94,6 +96,7 @@ from funcnet.layers.borders import ReflectionPad3d as ReflectionPad3d
 from funcnet.layers.borders import ReplicationPad1d as ReplicationPad1d
 from funcnet.layers.borders import ReplicationPad2d as ReplicationPad2d
 from funcnet.layers.borders import ReplicationPad3d as ReplicationPad3d
+from funcnet.layers.context import ExpandWindow as ExpandWindow
 from funcnet.layers.conv import Conv1d as Conv1d
 from funcnet.layers.conv import Conv2d as Conv2d
 from funcnet.layers.conv import Conv3d as Conv3d
@@ -195,6 +198,7 @@ from funcnet.layers.pooling import SumPool3d as SumPool3d
 from funcnet.layers.positions import LearnedPositions as LearnedPositions
 from funcnet.layers.positions import RotaryEmbedding as RotaryEmbedding
 from funcnet.layers.positions import SinusoidalPositions as SinusoidalPositions
+from funcnet.layers.rearrange import rearrange as rearrange
 from funcnet.layers.rectifiers import CELU as CELU
 from funcnet.layers.rectifiers import ELU as ELU
 from funcnet.layers.rectifiers import SELU as SELU
@@ -261,6 +265,7 @@ from funcnet.layers.softpluses import Squareplus as Squareplus
 from funcnet.layers.unpooling import MaxUnpool1d as MaxUnpool1d
 from funcnet.layers.unpooling import MaxUnpool2d as MaxUnpool2d
 from funcnet.layers.unpooling import MaxUnpool3d as MaxUnpool3d
+from funcnet.layers.varlen import VarlenAttention as VarlenAttention
 from funcnet.losses.classification import BCE as BCE
 from funcnet.losses.classification import BCEWithLogits as BCEWithLogits
 from funcnet.losses.classification import CrossEntropy as CrossEntropy

@@ -71,6 +71,26 @@ def test_alpha_dropout_has_torchs_formula(kind, p):
     torch.testing.assert_close(layer.vjp({}, keep, draw((4, 5, 3), 2))[1], gx)
 
 
+@pytest.mark.parametrize(("dims", "shape"), [((1,), (30, 1, 40)), ((-1, 0), (1, 5, 1)), ((), (30, 5, 40))], ids=str)
+def test_along_broadcast_dims_all_is_dropped_together(dims, shape):
+    """The mask has one entry there, forward and back, and its mean elsewhere."""
+    layer, x = fn.Dropout(0.4, dims), torch.ones(30, 5, 40)
+    y, keep = layer.apply({}, x, 1)
+    assert keep.shape == shape
+    assert torch.equal(y, keep / 0.6 * x)
+    assert torch.equal(layer.vjp({}, keep, 2 * x)[1], 2 * y)
+    assert layer.inference() == fn.Identity()
+
+
+def test_axes_that_are_not_there_are_refused():
+    """By what is wrong with them."""
+    assert fn.Dropout(0.4, 1) == fn.Dropout(0.4, (1,))
+    with pytest.raises(ValueError, match="Dropout: broadcast_dims must be a tuple of whole numbers, got 'all'"):
+        fn.Dropout(0.4, "all")
+    with pytest.raises(ValueError, match="x must have an axis 2, got x of shape"):
+        fn.Dropout(0.4, 2)({}, torch.ones(2, 3), 0)
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_alpha_dropout_keeps_mean_and_variance(p):
     """Of what has mean 0 and variance 1."""

@@ -47,7 +47,7 @@ class SegmentPool(Layer):
         if self.reduction in ("first", "last"):
             y, where = _picked(values, ends - lengths if self.reduction == "first" else ends - 1, lengths)
             return y, (where, None, tuple(values.shape), tuple(y.shape))
-        segments = self._segments(values, ends)
+        segments = segments_of(len(values), ends)
         y, more = self._over(values, segments, lengths)
         return y, (segments, more, tuple(values.shape), tuple(y.shape))
 
@@ -85,10 +85,11 @@ class SegmentPool(Layer):
             raise wrong(self, rule, str(lengths.tolist()))
         return values, lengths.long()
 
-    def _segments(self, x: Tensor, ends: Tensor) -> Tensor:
-        """Return which segment each row is in: the number of those that have ended."""
-        ended = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
-        return ended.index_add(0, ends, torch.ones_like(ends)).cumsum(0)[:-1]
+
+def segments_of(rows: int, ends: Tensor) -> Tensor:
+    """Return which segment each row is in: the number of those that have ended."""
+    ended = torch.zeros(rows + 1, dtype=torch.int64, device=ends.device)
+    return ended.index_add(0, ends, torch.ones_like(ends)).cumsum(0)[:-1]
 
 
 def _picked(x: Tensor, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

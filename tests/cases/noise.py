@@ -10,6 +10,7 @@ CASES = {
     "Dropout of nothing": case(fn.Dropout(0.0), normal(4, 3)),
     "Dropout of all": case(fn.Dropout(1.0), normal(4, 3)),
     "Dropout inference": case(fn.Dropout(0.5).inference(), normal(4, 3)),
+    "Dropout of features at all steps": case(fn.Dropout(0.4, (1,)), normal(2, 3, 5)),
     "Dropout1d": case(fn.Dropout1d(0.4), normal(3, 4, 2)),
     "Dropout2d": case(fn.Dropout2d(0.3), normal(2, 4, 2, 3)),
     "Dropout2d without batch": loose(fn.Dropout2d(), normal(4, 2, 3)),
