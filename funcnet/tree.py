@@ -125,7 +125,7 @@ def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
 
 
 def leaves_like(like: Tree, tree: Tree) -> list[Any]:
-    """List a tree's leaves, absent ones too, in the order of another's of its structure; else ``LookupError``."""
+    """List a tree's leaves, absent ones too, in the order of those of ``like``; ``LookupError`` where the structures differ."""
     return _fill_like((like,), (tree,), [])
 
 

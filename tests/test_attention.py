@@ -54,6 +54,7 @@ def heads(draw_from):
     embed = count * draw_from(st.integers(1, 3))
     sizes = draw_from(st.sampled_from([(embed, embed), (2, 3), (embed, 2)]))
     options = {"bias": draw_from(st.booleans()), "kdim": sizes[0], "vdim": sizes[1], "batch_first": draw_from(st.booleans())}
+    options |= {name: draw_from(st.booleans()) for name in ("add_bias_kv", "add_zero_attn")}
     options["dropout"] = draw_from(st.sampled_from([0.0, 0.3]))
     batch, length, keys = draw_from(st.sampled_from([None, 1, 3])), draw_from(st.integers(1, 4)), draw_from(st.integers(1, 4))
     return embed, count, options, batch, length, keys

@@ -21,11 +21,18 @@ PADDINGS = st.sampled_from([None, 0, -1, 2, -2])
 
 
 @twin_of("Embedding")
-@given(st.integers(3, 6), st.integers(1, 4), SHAPES, PADDINGS, st.sampled_from([torch.int32, torch.int64]), st.integers(0, 99))
+@given(
+    st.integers(3, 6),
+    st.integers(1, 4),
+    SHAPES,
+    st.tuples(PADDINGS, st.sampled_from([None, 30.0, 40.0]), st.sampled_from([1.0, 1.5, 2.0, 3.0])),
+    st.sampled_from([torch.int32, torch.int64]),
+    st.integers(0, 99),
+)
 @settings(max_examples=40)
-def test_embedding_is_torchs(count, dim, shape, padding, dtype, seed):
-    """Value and gradient, the padding's row held, for x of any shape, empty ones and a single integer too."""
-    assert_twins(fn.Embedding(count, dim, padding), nn.Embedding(count, dim, padding), integers(count, shape, seed).to(dtype))
+def test_embedding_is_torchs(count, dim, shape, options, dtype, seed):
+    """Value and gradient, the padding's row held, within a bound that no row reaches, for x of any shape, empty ones too."""
+    assert_twins(fn.Embedding(count, dim, *options), nn.Embedding(count, dim, *options), integers(count, shape, seed).to(dtype))
 
 
 @given(SHAPES, PADDINGS, st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([1.0, 1.5, 2.0, 3.0]), st.integers(0, 99))

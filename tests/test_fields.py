@@ -111,6 +111,17 @@ REFUSED = {
     "Upsample: align_corners must be True or False, and None for the modes of the nearest, got 1": lambda: fn.Upsample(2, mode="linear", align_corners=1),
     "Split: split_size must be a whole number of at least 1, or a tuple of sizes, got ()": lambda: fn.Split(()),
     "MaskedConv: conv must be a Conv1d, Conv2d or Conv3d, got ()": lambda: fn.MaskedConv((), "A"),
+    "causal_mask: length must be a whole number of at least 0, got 2.0": lambda: fn.causal_mask(2.0),
+    "causal_mask: keys must be a whole number of at least 0, got -1": lambda: fn.causal_mask(2, -1),
+    "local_mask: length must be a whole number of at least 0, got -2": lambda: fn.local_mask(-2, 2, (0, 0)),
+    "local_mask: window must be a pair of whole numbers of at least 0, or None, the steps before and after, got (0, -1)": lambda: fn.local_mask(2, 2, (0, -1)),
+    "local_mask: window must be a pair of whole numbers of at least 0, or None, the steps before and after, got (1.0, None)": lambda: fn.local_mask(2, 2, (1.0, None)),
+    "padding_mask: length must be a whole number of at least 0, got 2.5": lambda: fn.padding_mask(torch.tensor([1, 2]), 2.5),
+    "padding_mask: lengths must be an int32 or int64 tensor, got a tensor of shape (2,) and dtype torch.float32": lambda: fn.padding_mask(X, 2),
+    "padding_mask: lengths must be at least 0, got [1, -2]": lambda: fn.padding_mask(torch.tensor([1, -2]), 2),
+    "Sum(): x must be a floating tensor, got 3": lambda: fn.Sum()({}, 3),
+    "Prod(): x must be a floating tensor, got a tensor of shape () and dtype torch.int64": lambda: fn.Prod()({}, torch.tensor(3)),
+    "rearrange: sizes must be a tuple of pairs, each of a name and a size, got (1, 2)": lambda: fn.rearrange("a b -> b a").replace(sizes=(1, 2)),
     "MultiHeadAttention: rotary must be a RotaryEmbedding, got ()": lambda: fn.MultiHeadAttention(4, 2, rotary=()),
 }  # fmt: skip
 

@@ -145,6 +145,7 @@ class Pool1d(_Pool):
     Cache    the reducer's, and the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` for a reducer that is no layer, or reduces anything but the last axis, for sizes below 1, and an ``x``
              that is not floating, or has other axes, or is shorter than the window; the reducer's own errors get a note.
+    Source   ``flax.linen.pool``, whose ``reduce_fn`` takes two numbers where ours is a layer.
     """
 
     axes: ClassVar[int] = 1
@@ -159,6 +160,7 @@ class Pool2d(_Pool):
     Params   the reducer's.
     Cache    the reducer's, and the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``Pool1d`` does.
+    Source   ``flax.linen.pool``, whose ``reduce_fn`` takes two numbers where ours is a layer.
     """
 
     axes: ClassVar[int] = 2
@@ -173,6 +175,7 @@ class Pool3d(_Pool):
     Params   the reducer's.
     Cache    the reducer's, and the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``Pool1d`` does.
+    Source   ``flax.linen.pool``, whose ``reduce_fn`` takes two numbers where ours is a layer.
     """
 
     axes: ClassVar[int] = 3

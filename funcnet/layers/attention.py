@@ -20,6 +20,7 @@ from funcnet import random
 from funcnet.errors import flag, is_whole, number, wrong
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.arithmetic import masked_scale
+from funcnet.kernels.mode import plain
 from funcnet.layer import Cache, Layer, Params, floating, frozen, keyed
 from funcnet.layers.window import of_shape
 from funcnet.random import Key
@@ -28,17 +29,42 @@ from funcnet.random import Key
 def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> Tensor:
     """Return a bool mask (length, keys) on ``device``, True where a query may see a key: the keys up to its own step.
 
+    Raises   ``ValueError`` for lengths that are not whole numbers of at least 0.
+
     >>> causal_mask(2, 3).tolist()
     [[True, False, False], [True, True, False]]
     """
-    return local_mask(length, length if keys is None else keys, (None, 0), device=device)
+    keys = length if keys is None else keys
+    _counts("causal_mask", length=length, keys=keys)
+    return steps_mask(length, keys, (None, 0), device)
 
 
 def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *, device: Any = None) -> Tensor:
     """Return a bool mask (length, keys) on ``device``, True for the keys from so many steps before the query to so many after.
 
     ``window`` is (before, after); ``None`` in it is all there are.
+
+    Raises   ``ValueError`` for lengths, or entries of the window, that are not whole numbers of at least 0.
     """
+    _counts("local_mask", length=length, keys=keys)
+    if not isinstance(window, tuple) or len(window) != 2 or not all(n is None or _is_count(n) for n in window):
+        rule = "window must be a pair of whole numbers of at least 0, or None, the steps before and after"
+        raise wrong("local_mask", rule, repr(window))
+    return steps_mask(length, keys, window, device)
+
+
+def _is_count(n: Any) -> bool:
+    return is_whole(n) and bool(n >= 0)
+
+
+def _counts(who: str, **lengths: Any) -> None:
+    for name, n in lengths.items():
+        if not _is_count(n):
+            raise wrong(who, f"{name} must be a whole number of at least 0", repr(n))
+
+
+def steps_mask(length: int, keys: int, window: tuple[int | None, int | None], device: Any) -> Tensor:
+    """Return what ``local_mask`` does, of numbers known to be good."""
     before, after = window
     ahead = torch.arange(keys, device=device) - torch.arange(length, device=device).unsqueeze(1)
     mask = torch.ones_like(ahead, dtype=torch.bool) if before is None else ahead >= -before
@@ -48,9 +74,16 @@ def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *,
 def padding_mask(lengths: Tensor, length: int) -> Tensor:
     """Return a bool mask (N, 1, 1, length), True for the keys within each row's length, of ``lengths`` (N,).
 
+    Raises   ``ValueError`` for lengths that are not integers of at least 0.
+
     >>> padding_mask(torch.tensor([1, 3]), 3)[:, 0, 0].tolist()
     [[True, False, False], [True, True, True]]
     """
+    _counts("padding_mask", length=length)
+    if not isinstance(lengths, Tensor) or lengths.dtype not in (torch.int32, torch.int64):
+        raise wrong("padding_mask", "lengths must be an int32 or int64 tensor", lengths)
+    if plain(lengths) and (lengths < 0).any():
+        raise wrong("padding_mask", "lengths must be at least 0", str(lengths.tolist()))
     return (torch.arange(length, device=lengths.device) < lengths.unsqueeze(-1))[..., None, None, :]
 
 
@@ -143,7 +176,7 @@ class ScaledDotProductAttention(Layer):
             y, lse = kernels.flash(q, k, v, allowed, causal, scale)
             return y, (x, {"y": y, "lse": lse})
         if causal:
-            allowed = causal_mask(q.shape[-2], k.shape[-2], device=q.device)
+            allowed = steps_mask(q.shape[-2], k.shape[-2], (None, 0), q.device)
         p = kernels.weights(q, k, bias, allowed, scale)
         keep = random.bernoulli(rng, tuple(p.shape), 1 - self.dropout_p) if self.stochastic and rng is not None else None
         dropped = self._dropped(p, keep)
@@ -190,7 +223,7 @@ class ScaledDotProductAttention(Layer):
         mask = mask if bias is None else None
         if self.window is None and (not self.is_causal or (mask is None and bias is None)):
             return mask, bias, self.is_causal
-        local = local_mask(q.shape[-2], k.shape[-2], steps_around(self.window, self.is_causal), device=q.device)
+        local = steps_mask(q.shape[-2], k.shape[-2], steps_around(self.window, self.is_causal), q.device)
         return combine_masks(local, mask), bias, False
 
     def _entries(self, params: Params, x: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

@@ -37,7 +37,7 @@ def _optional(layer: Any, attribute: Any, got: Any) -> None:
 def _attention(layer: Any) -> ScaledDotProductAttention:
     """Return the attention of the heads; where keys are added, the mask says for it what is causal or in a window."""
     causal, window = (False, None) if layer._added() else (layer.is_causal, layer.window)
-    return ScaledDotProductAttention(causal, None, layer.dropout, True, window, layer.need_weights)
+    return ScaledDotProductAttention(causal, None, layer.dropout, True, window, layer.need_weights is True)
 
 
 @frozen
@@ -94,8 +94,8 @@ class Heads(Layer):
         return self.replace(dropout=0.0)
 
     def _added(self) -> int:
-        """Return how many keys are added to those of the input."""
-        return self.add_bias_kv + self.add_zero_attn
+        """Return how many keys are added to those of the input; asked before the flags are judged, which may be anything."""
+        return (self.add_bias_kv is True) + (self.add_zero_attn is True)
 
     def _draw(self, name: str, shape: tuple[int, ...]) -> Initializer:
         if name in LEARNED:

@@ -1,5 +1,7 @@
 """Local response normalization: each channel is divided by a power of the squares of the channels around it.
 
+LocalResponseNorm of x (N, channels, ...), and CrossMapLRN2d of images, (N, channels, height, width):
+
 s = k + α Σ x² / size, over the window from size // 2 channels before to (size - 1) // 2 after, zeros outside
 y = x s⁻ᵝ
 gx = gy s⁻ᵝ - (2 α β / size) x Σ gy x s⁻ᵝ⁻¹, over the window turned around: the channels whose window this one is in

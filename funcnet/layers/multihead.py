@@ -19,7 +19,7 @@ from funcnet.errors import wrong
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.arithmetic import unbroadcast
 from funcnet.layer import Cache, Params, explained, frozen
-from funcnet.layers.attention import ScaledDotProductAttention, combine_masks, local_mask, pair_of, steps_around
+from funcnet.layers.attention import ScaledDotProductAttention, combine_masks, pair_of, steps_around, steps_mask
 from funcnet.layers.heads import LEARNED, NORMS, PROJECTIONS, Heads
 from funcnet.random import Key
 
@@ -227,7 +227,7 @@ class MultiHeadAttention(Heads):
             mask = mask.broadcast_to((*mask.shape[:-1], keys))
         if self.window is None and not self.is_causal:
             return mask
-        local = local_mask(length, keys, steps_around(self.window, self.is_causal), device=q.device)
+        local = steps_mask(length, keys, steps_around(self.window, self.is_causal), q.device)
         if mask is None or mask.dtype is torch.bool:
             return combine_masks(local, mask)
         return torch.where(local, mask, -torch.inf)

@@ -64,6 +64,8 @@ class Rearrange(Layer):
 
     def __attrs_post_init__(self) -> None:
         names = {name for axis in self._both[0] for name in axis} - {_REST}
+        if not isinstance(self.sizes, tuple) or not all(isinstance(one, tuple) and len(one) == 2 for one in self.sizes):
+            raise wrong("rearrange", "sizes must be a tuple of pairs, each of a name and a size", repr(self.sizes))
         if not all(name in names and is_whole(n) and n >= 1 for name, n in self.sizes):
             rule = f"sizes must be whole numbers of at least 1, of names in {self.pattern!r}"
             raise wrong("rearrange", rule, ", ".join(f"{name}={n!r}" for name, n in self.sizes))
@@ -113,7 +115,8 @@ class Rearrange(Layer):
 def rearrange(pattern: str, **sizes: int) -> Rearrange:
     """Split, reorder and join axes by their names: ``rearrange("n (h w) c -> n c h w", h=4)``.
 
-    Names in parentheses are one axis, whose sizes must be given but for one; ``1`` is an axis of size 1, and ``...`` stands for
+    This one makes of x (N, T, C), T = h w, a y (N, C, h, w). Names in parentheses are one axis, whose sizes, by name in
+    ``sizes``, must be given but for one; ``1`` is an axis of size 1, and ``...`` stands for
     all axes that have no name.
 
     >>> rearrange("n (h w) c -> n c h w", h=4)({}, torch.ones(2, 12, 5)).shape

@@ -43,8 +43,9 @@ class Reduction(Layer):
 
     def dims(self, params: Params, x: Tensor) -> list[int]:
         """Return the axes of x to go along, counted from the first."""
-        named = self.dim if isinstance(self.dim, tuple) else range(x.dim()) if self.dim is None else (self.dim,)
-        return [axis(self, floating(self, params, x), d) % max(x.dim(), 1) for d in named]
+        count = floating(self, params, x).dim()
+        named = self.dim if isinstance(self.dim, tuple) else range(count) if self.dim is None else (self.dim,)
+        return [axis(self, x, d) % max(count, 1) for d in named]
 
     def given(self, y: Tensor, dims: list[int]) -> Tensor:
         """Return y, which has all axes, with those that it is to have."""
@@ -106,6 +107,7 @@ class Prod(Reduction):
     Params   none.
     Cache    ``x``, the shape of ``y``, and the axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor, and when ``gy`` has not the shape of ``y``.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Shape, Shape]]:

@@ -1,8 +1,10 @@
 """Attention of sequences that stand one behind the other, without padding: each sees itself alone.
 
-    y[i] = attention(q[i], k[i], v[i])      q[i] the rows of sequence i; gq[i], gk[i] and gv[i] by the same attention's vjp
+    p  = softmax(q[i] k[i]ᵀ · scale)      y[i] = p v[i]           q[i] the rows of sequence i
+    gv[i] = pᵀ gy[i]                      gp = gy[i] v[i]ᵀ        gs = p ⊙ (gp - Σ gp ⊙ p)
+    gq[i] = gs k[i] · scale               gk[i] = gsᵀ q[i] · scale
 
-As one attention of all rows it is p = softmax(q kᵀ · scale) over the keys of the same sequence. Lengths have no gradient.
+As one attention of all rows p is over the keys of the same sequence alone. Lengths have no gradient.
 
 Of 4 heads of 32, forward and backward, 16 sequences of 16 to 256 steps take 19 ms one by one, 30 padded to the longest with a
 mask, and 257 as one attention; 64 of 8 to 32 steps 5.3, 3.1 and 50.
