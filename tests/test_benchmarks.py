@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import funcnet as fn
-from examples.benchmarks import measure, report, worker
+from examples.benchmarks import faults, measure, report, worker
 from examples.benchmarks.peers import funcnet, torch_nn
 from examples.benchmarks.workloads import WORKLOADS, Contender
 from tests.pages import cells, is_quotient
@@ -41,6 +41,18 @@ def test_the_twin_takes_the_same_steps(name, donated):
     theirs = torch_nn.TorchTraining(WORKLOADS[name], "eager", "default", torch.float64)
     theirs.module.load_state_dict(fn.tree.map(torch.clone, fn.tree.names(ours.params)))
     assert_same_steps(ours, theirs, theirs.module.state_dict)
+
+
+def test_page_faults_are_counted_in_a_process_each(capsys):
+    """Two lines for a workload, funcnet's and torch.nn's, each with ms and page faults, as it comes and kept."""
+    faults.main(["lstm", "--steps", "1"])
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["lstm", "funcnet"], ["lstm", "torch.nn"]]
+    for line in lines:
+        ms, counts = line.split()[2::2], line.split()[3::2]
+        assert all(float(one) > 0 for one in ms)
+        assert all(one.strip("()").isdecimal() for one in counts)
+        assert len(ms) == len(counts) == 2
 
 
 def test_the_ensemble_takes_the_same_steps():

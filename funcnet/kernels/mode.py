@@ -1,5 +1,7 @@
 """Modes: whether tensors are just computed, so that a kernel may be chosen that only plain tensors can take."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,16 @@ def untransformed() -> bool:
 def eager() -> bool:
     """Tell whether tensors are just computed: nothing is being compiled, and no transform of ``torch.func`` is at work."""
     return not torch.compiler.is_compiling() and _at_work() is None
+
+
+def likeness(tensors: list[Tensor]) -> Callable[..., bool]:
+    """Return a function that tells whether other tensors are like these: in type, dtype, device, shape and strides.
+
+    It is what Dynamo guards its graphs with: 0.7 µs for 11 tensors, and 3.6 to compare one thing after the other.
+    """
+    guards = torch._C._dynamo.guards.TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+    check: Callable[..., bool] = guards.check
+    return check
 
 
 def mapped(x: Tensor) -> bool:
