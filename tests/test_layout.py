@@ -50,7 +50,8 @@ def test_nothing_is_copied_into_another_order(layer):
 
     class Watched(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            seen.append(func._schema.name)
+            ordered = any(isinstance(one, torch.Tensor) and one.dim() > 1 for one in args)  # running statistics have no order
+            seen.extend([func._schema.name] * ordered)
             return func(*args, **(kwargs or {}))
 
     turned, x = fn.channels_last(layer), draw((2, 6, 6, 3)).float()
@@ -58,6 +59,7 @@ def test_nothing_is_copied_into_another_order(layer):
     with Watched():
         y, cache = turned.apply(params, x)
         gx = turned.input_grad(params, cache, y)
+    assert seen
     assert not {"aten::clone", "aten::copy_", "aten::contiguous", "aten::_to_copy"} & set(seen)
     assert y.is_contiguous()
     assert gx.is_contiguous()
@@ -88,7 +90,7 @@ def test_a_net_is_passed_on_as_it_is():
 
 MESSAGES = {
     "ChannelsLast: dim must be a whole number of at least 0, got -1": lambda: fn.channels_last(fn.Tanh(), -1),
-    "ChannelsLast: layer must be layers (values with init, apply and vjp)": lambda: fn.channels_last(torch.tanh),
+    "ChannelsLast: layer must be a layer (a value with init, apply and vjp)": lambda: fn.channels_last(torch.tanh),
     "channels_last(Tanh()): x must have an axis 1, got a tensor of shape (3,) and dtype": lambda: fn.channels_last(fn.Tanh())({}, torch.ones(3)),
 }  # fmt: skip
 

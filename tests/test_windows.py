@@ -55,7 +55,7 @@ def test_a_reducer_is_initialized_and_moved_as_by_itself():
 
 X = torch.ones(2, 3, 4)
 MESSAGES = {
-    "Pool1d: reducer must be layers (values with init, apply and vjp), got": lambda: fn.Pool1d(torch.amax, 2),
+    "Pool1d: reducer must be a layer (a value with init, apply and vjp), got": lambda: fn.Pool1d(torch.amax, 2),
     "Pool2d: kernel_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (2,)": lambda: fn.Pool2d(fn.Mean(-1), (2,)),
     "Pool1d: padding_value must be a number, got nan": lambda: fn.Pool1d(fn.Mean(-1), 2, padding_value=float("nan")),
     "Pool1d(reducer=Mean(dim=-1), kernel_size=5): x with its padding must be as long as the window's reach, (5,), got x of shape (2, 3, 4)": lambda: fn.Pool1d(fn.Mean(-1), 5)({}, X),
