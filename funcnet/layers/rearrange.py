@@ -116,9 +116,9 @@ def rearrange(pattern: str, **sizes: int) -> Rearrange:
     """Split, reorder and join axes by their names: ``rearrange("n (h w) c -> n c h w", h=4)``.
 
     This one makes of x (N, T, C), T = h w, a y (N, C, h, w). Names in parentheses are one axis, whose sizes, by name in
-    ``sizes``, must be given but for one; ``1`` is an axis of size 1, and ``...`` stands for
-    all axes that have no name.
+    ``sizes``, must be given but for one; ``1`` is an axis of size 1, and ``...`` stands for all axes that have no name.
 
+    >>> import torch
     >>> rearrange("n (h w) c -> n c h w", h=4)({}, torch.ones(2, 12, 5)).shape
     torch.Size([2, 5, 4, 3])
     """
