@@ -16,6 +16,8 @@ from funcnet.combinators.branching import parallel as parallel
 from funcnet.combinators.branching import residual as residual
 from funcnet.combinators.folding import fold_batch_norm as fold_batch_norm
 from funcnet.combinators.graph import graph as graph
+from funcnet.combinators.layout import channels_last as channels_last
+from funcnet.combinators.orthogonal import orthogonal as orthogonal
 from funcnet.combinators.reparametrization import reparametrize as reparametrize
 from funcnet.combinators.reparametrization import spectral_norm as spectral_norm
 from funcnet.combinators.reparametrization import weight_norm as weight_norm
@@ -28,6 +30,9 @@ from funcnet.combinators.time import map_over as map_over
 from funcnet.combinators.time import scan as scan
 from funcnet.combinators.time import time_distributed as time_distributed
 from funcnet.combinators.uniqueness import uniqued as uniqued
+from funcnet.combinators.windows import Pool1d as Pool1d
+from funcnet.combinators.windows import Pool2d as Pool2d
+from funcnet.combinators.windows import Pool3d as Pool3d
 from funcnet.fit import Fit as Fit
 from funcnet.fit import evaluate as evaluate
 from funcnet.fit import fit as fit
@@ -75,6 +80,7 @@ from funcnet.layers.attention import causal_mask as causal_mask
 from funcnet.layers.attention import combine_masks as combine_masks
 from funcnet.layers.attention import local_mask as local_mask
 from funcnet.layers.attention import padding_mask as padding_mask
+from funcnet.layers.attention_pool import AttentionPool as AttentionPool
 from funcnet.layers.batch_norm import BatchNorm1d as BatchNorm1d
 from funcnet.layers.batch_norm import BatchNorm2d as BatchNorm2d
 from funcnet.layers.batch_norm import BatchNorm3d as BatchNorm3d
@@ -90,6 +96,7 @@ from funcnet.layers.borders import ReflectionPad3d as ReflectionPad3d
 from funcnet.layers.borders import ReplicationPad1d as ReplicationPad1d
 from funcnet.layers.borders import ReplicationPad2d as ReplicationPad2d
 from funcnet.layers.borders import ReplicationPad3d as ReplicationPad3d
+from funcnet.layers.context import ExpandWindow as ExpandWindow
 from funcnet.layers.conv import Conv1d as Conv1d
 from funcnet.layers.conv import Conv2d as Conv2d
 from funcnet.layers.conv import Conv3d as Conv3d
@@ -116,6 +123,8 @@ from funcnet.layers.embedding import HashEmbed as HashEmbed
 from funcnet.layers.embedding_bag import EmbeddingBag as EmbeddingBag
 from funcnet.layers.folding import Fold as Fold
 from funcnet.layers.folding import Unfold as Unfold
+from funcnet.layers.fractional_pooling import FractionalMaxPool2d as FractionalMaxPool2d
+from funcnet.layers.fractional_pooling import FractionalMaxPool3d as FractionalMaxPool3d
 from funcnet.layers.functions import Abs as Abs
 from funcnet.layers.functions import Cos as Cos
 from funcnet.layers.functions import Erf as Erf
@@ -151,6 +160,7 @@ from funcnet.layers.layer_norm import RMSNorm as RMSNorm
 from funcnet.layers.leaky import PReLU as PReLU
 from funcnet.layers.leaky import RReLU as RReLU
 from funcnet.layers.linear import Linear as Linear
+from funcnet.layers.local_response_norm import CrossMapLRN2d as CrossMapLRN2d
 from funcnet.layers.local_response_norm import LocalResponseNorm as LocalResponseNorm
 from funcnet.layers.min_pooling import MinPool1d as MinPool1d
 from funcnet.layers.min_pooling import MinPool2d as MinPool2d
@@ -188,6 +198,7 @@ from funcnet.layers.pooling import SumPool3d as SumPool3d
 from funcnet.layers.positions import LearnedPositions as LearnedPositions
 from funcnet.layers.positions import RotaryEmbedding as RotaryEmbedding
 from funcnet.layers.positions import SinusoidalPositions as SinusoidalPositions
+from funcnet.layers.rearrange import rearrange as rearrange
 from funcnet.layers.rectifiers import CELU as CELU
 from funcnet.layers.rectifiers import ELU as ELU
 from funcnet.layers.rectifiers import SELU as SELU
@@ -201,6 +212,7 @@ from funcnet.layers.recurrent import RNNCell as RNNCell
 from funcnet.layers.reductions import Max as Max
 from funcnet.layers.reductions import Mean as Mean
 from funcnet.layers.reductions import Min as Min
+from funcnet.layers.reductions import Prod as Prod
 from funcnet.layers.reductions import Std as Std
 from funcnet.layers.reductions import Sum as Sum
 from funcnet.layers.reductions import Var as Var
@@ -240,6 +252,7 @@ from funcnet.layers.sigmoids import Hardtanh as Hardtanh
 from funcnet.layers.sigmoids import LogSigmoid as LogSigmoid
 from funcnet.layers.sigmoids import Softsign as Softsign
 from funcnet.layers.sigmoids import SparseSigmoid as SparseSigmoid
+from funcnet.layers.softmaxes import GumbelSoftmax as GumbelSoftmax
 from funcnet.layers.softmaxes import LogSoftmax as LogSoftmax
 from funcnet.layers.softmaxes import LogSumExp as LogSumExp
 from funcnet.layers.softmaxes import MultiSoftmax as MultiSoftmax
@@ -252,6 +265,7 @@ from funcnet.layers.softpluses import Squareplus as Squareplus
 from funcnet.layers.unpooling import MaxUnpool1d as MaxUnpool1d
 from funcnet.layers.unpooling import MaxUnpool2d as MaxUnpool2d
 from funcnet.layers.unpooling import MaxUnpool3d as MaxUnpool3d
+from funcnet.layers.varlen import VarlenAttention as VarlenAttention
 from funcnet.losses.classification import BCE as BCE
 from funcnet.losses.classification import BCEWithLogits as BCEWithLogits
 from funcnet.losses.classification import CrossEntropy as CrossEntropy

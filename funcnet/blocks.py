@@ -6,7 +6,8 @@
     transformer_decoder_block    g = h + A(N h, m, m) between the two, on a memory m
     resnet_block                 y = a(S x + N C a(N C x))
 
-L is a Linear, a an activation, A attention, N a norm, M an mlp, C a convolution and S the shortcut.
+L is a Linear, a an activation, A attention, N a norm, M an mlp, C a convolution and S the shortcut. The x and y of an mlp are
+(..., features), those of the transformer's blocks (N, length, features), as is m, and those of the others (N, C, height, width).
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from funcnet.combinators.branching import residual
 from funcnet.combinators.graph import graph
 from funcnet.combinators.serial import Serial, serial
-from funcnet.errors import describe, is_whole, wrong
+from funcnet.errors import describe, is_number, is_whole, wrong
 from funcnet.initializers import Initializer
 from funcnet.layer import Layer, Size
 from funcnet.layers.activation import ReLU
@@ -34,7 +35,7 @@ _RELU, _GELU = ReLU(), GELU()
 
 
 def _dropped(p: float) -> list[Layer]:
-    return [Dropout(p)] if p else []
+    return [] if is_number(p) and p == 0 else [Dropout(p)]
 
 
 def mlp(
@@ -46,12 +47,16 @@ def mlp(
     bias: bool = True,
     initializer: str | Initializer = "xavier_normal",
 ) -> Serial:
-    """Compose Linears of these sizes, the input's first, with the activation, and dropout, between them.
+    """Compose Linears of these ``sizes``, the input's first, with ``activation``, and ``dropout``, between them.
 
-    The input's size may be ``None``, for ``infer_sizes`` to find.
+    The input's size may be ``None``, for ``infer_sizes`` to find. ``output_activation`` comes last where it is given. ``dropout``
+    is the fraction that is dropped; ``bias`` and ``initializer`` are those of each ``Linear``.
 
     >>> mlp([2, 25, 2])
     serial(Linear(in_features=2, out_features=25), ReLU(), Linear(in_features=25, out_features=2))
+
+    Params   a tuple: a Linear's ``weight`` (out, in) and ``bias`` (out,), and ``{}`` for what has none.
+    Raises   ``ValueError`` for fewer than two sizes or one below 1, and what ``Linear`` and ``Dropout`` raise.
     """
     known = sizes[1:] if sizes and sizes[0] is None else sizes
     if len(sizes) < 2 or not all(is_whole(size) and size > 0 for size in known):
@@ -81,9 +86,15 @@ def transformer_encoder_block(
 ) -> Serial:
     """Self-attention and an mlp of ``hidden`` features (4 embed_dim), each with a norm and a shortcut, on (N, L, embed_dim).
 
-    ``attention`` are further fields of ``MultiHeadAttention``; with ``is_causal=True`` it is the block of a language model.
-    ``dropout`` is that of the weights, of both outputs and within the mlp, as in ``torch.nn.TransformerEncoderLayer``, whose
-    defaults are dropout 0.1, ReLU and norms last. ``norm`` is a LayerNorm unless it is given, with params of its own each time.
+    The attention has ``num_heads`` heads, the mlp ``activation``; ``norm_first`` puts each norm before what it is for, else it
+    stands behind the sum. ``attention`` are further fields of ``MultiHeadAttention``; with ``is_causal=True`` it is the block of
+    a language model. ``dropout`` is that of the weights, of both outputs and within the mlp, as in
+    ``torch.nn.TransformerEncoderLayer``, whose defaults are dropout 0.1, ReLU and norms last. ``norm`` is a LayerNorm unless it
+    is given, with params of its own each time.
+
+    Raises   ``ValueError`` for sizes that ``MultiHeadAttention`` or ``mlp`` refuses, and ``TypeError`` for
+             fields that there are not.
+    Source   Vaswani et al. 2017, section 3.1; with norms first Xiong et al. 2020.
     """
     norm = LayerNorm((embed_dim,)) if norm is None else norm
     attend = [MultiHeadAttention(embed_dim, num_heads, dropout, **attention), *_dropped(dropout)]
@@ -107,8 +118,12 @@ def transformer_decoder_block(
 ) -> Layer:
     """Self-attention, attention to a memory, and an mlp, each with a norm and a shortcut: (x, memory) to y, of x's shape.
 
-    Options are those of ``transformer_encoder_block``; ``kdim`` and ``vdim`` are the memory's. Self-attention is causal unless
+    Options are those of ``transformer_encoder_block``: ``embed_dim``, ``num_heads``, ``hidden``, ``dropout``, ``activation``,
+    ``norm``, ``norm_first`` and ``attention``, in which ``kdim`` and ``vdim`` are the memory's. Self-attention is causal unless
     ``is_causal=False``. The twin in torch is ``torch.nn.TransformerDecoderLayer``.
+
+    Raises   ``ValueError`` as ``transformer_encoder_block`` does.
+    Source   Vaswani et al. 2017, section 3.1; with norms first Xiong et al. 2020.
     """
     norm, add = LayerNorm((embed_dim,)) if norm is None else norm, Add(broadcast=False)
     own = {name: value for name, value in attention.items() if name not in ("kdim", "vdim")}
@@ -127,8 +142,10 @@ def transformer_decoder_block(
 def resnet_block(in_channels: int, out_channels: int, stride: int = 1, *, activation: Layer = _RELU) -> Serial:
     """Two convolutions 3×3 with batch norms around a shortcut, on (N, channels, height, width): the block of ResNet-18 and 34.
 
-    Where the shape changes, the shortcut is a convolution 1×1 with a batch norm; all are without bias.
+    From ``in_channels`` to ``out_channels``, in steps of ``stride``, with ``activation`` between and behind. Where the shape
+    changes, the shortcut is a convolution 1×1 with a batch norm; all are without bias.
 
+    Raises   ``ValueError`` for numbers below 1.
     Source   He et al. 2016, figure 5, left.
     """
     body = (_conv_norm(in_channels, out_channels, 3, stride), activation, _conv_norm(out_channels, out_channels, 3, 1))
@@ -140,8 +157,14 @@ def resnet_bottleneck(
 ) -> Serial:
     """Convolutions 1×1, 3×3 and 1×1, to ``expansion`` · channels, around a shortcut: the block of ResNet-50 and deeper.
 
+    From ``in_channels`` to ``channels`` and on, in steps of ``stride``, with ``activation`` between and behind; else as
+    ``resnet_block``.
+
+    Raises   ``ValueError`` for numbers below 1.
     Source   He et al. 2016, figure 5, right; the stride stands at the 3×3, as in torchvision.
     """
+    if not is_whole(expansion) or expansion < 1:
+        raise wrong("resnet_bottleneck", "expansion must be a whole number of at least 1", repr(expansion))
     out = expansion * channels
     down, middle, up = (
         _conv_norm(in_channels, channels, 1, 1),

@@ -89,15 +89,21 @@ def one_of(*choices: object) -> Validator:
     return validate
 
 
-def instances(kind: type | tuple[type, ...], rule: str) -> Validator:
-    """Make a validator for a value, or each entry of a tuple, being of a type; ``rule`` says it in words."""
+def instances(kind: type | tuple[type, ...], rule: str, *, several: bool = False) -> Validator:
+    """Make a validator for a value of a type, or with ``several`` for a tuple of such values; ``rule`` says it in words."""
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
-        for entry in got if isinstance(got, tuple) else (got,):
+        for entry in got if several and isinstance(got, tuple) else (got,):
             if not isinstance(entry, kind):
                 raise _refuse(value, attribute.name, rule, entry)
 
     return validate
+
+
+def function(value: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that must be a function, or another callable."""
+    if not callable(got):
+        raise _refuse(value, attribute.name, "a function", got)
 
 
 def flag(value: Any, attribute: Any, got: Any) -> None:

@@ -48,6 +48,8 @@ def fit(
 ) -> Fit:
     """Train ``net`` on ``data = (x, target)``, tensors with one row per example, and return ``Fit(params, state, history)``.
 
+    ``loss`` is what ``opt`` makes smaller, for so many ``epochs``.
+
     Each epoch takes the rows in a new order, in batches of ``batch_size``; the last one may be smaller. ``key`` decides the
     first params (unless ``params`` are given), the orders and the noise. To go on after ``n`` epochs, give the ``params`` and
     ``state`` they ended with, the same key, and ``epochs_done=n``: the result is that of one run, bit for bit.
@@ -55,11 +57,13 @@ def fit(
     The history has the columns ``epoch`` (from 1), ``loss`` (its mean over the rows, as seen while training), ``seconds`` (of
     training alone), and ``validation_loss`` where there is ``validation`` data. ``metrics`` are functions (y, target) -> number,
     evaluated after each epoch with ``net.inference()``: on the validation data as ``validation_<name>``, else on the training
-    data as ``<name>``. Progress is a bar on a terminal that has tqdm, and some ten lines elsewhere, on the standard error stream.
+    data as ``<name>``. With ``progress`` there is a bar on a terminal that has tqdm, and some ten lines elsewhere, on the
+    standard error stream.
 
     The process keeps the memory that tensors give back, up to 64 MB of it: ``funcnet.kernels.keep_memory``.
 
-    Raises   ``ValueError`` for sizes below 1, no data, and ``x`` and ``target`` with different numbers of rows.
+    Raises   ``ValueError`` for a ``batch_size`` below 1, ``epochs`` or ``epochs_done`` below 0, no data, and ``x`` and ``target``
+             with different numbers of rows.
     """
     rows = _check(data, epochs, batch_size, epochs_done)
     keep_memory()
@@ -90,11 +94,17 @@ def evaluate(
     prefix: str = "",
     batch_size: int = 1000,
 ) -> dict[str, float]:
-    """Return the means over the rows of ``data`` of a loss and of metrics, by name, for ``net.inference()``."""
+    """Return the means over the rows of ``data = (x, target)`` of ``loss`` and ``metrics``, by name, for ``net.inference()``.
+
+    The rows go through ``net`` with these ``params`` in batches of ``batch_size``. A name begins with ``prefix``.
+
+    Raises   ``ValueError`` for a ``batch_size`` below 1, no data, and ``x`` and ``target`` with different numbers of rows.
+    """
     wanted: dict[str, Metric] = {f"{prefix}loss": loss} if loss else {}
     wanted |= {f"{prefix}{getattr(metric, '__name__', str(metric))}": metric for metric in metrics}
     if not wanted:
         return {}
+    _whole("evaluate", "batch_size", 1, batch_size)
     judged, rows = net.inference(), _rows(data)
     sums = dict.fromkeys(wanted, 0.0)
     with torch.inference_mode():
@@ -140,9 +150,13 @@ def _rows(data: tuple[Tree, Tree]) -> int:
 
 def _check(data: tuple[Tree, Tree], epochs: int, batch_size: int, epochs_done: int) -> int:
     for name, least, got in (("epochs", 0, epochs), ("batch_size", 1, batch_size), ("epochs_done", 0, epochs_done)):
-        if not is_whole(got) or got < least:
-            raise wrong("fit", f"{name} must be a whole number of at least {least}", repr(got))
+        _whole("fit", name, least, got)
     return _rows(data)
+
+
+def _whole(who: str, name: str, least: int, got: int) -> None:
+    if not is_whole(got) or got < least:
+        raise wrong(who, f"{name} must be a whole number of at least {least}", repr(got))
 
 
 def _shown(epochs: range, history: History, progress: bool) -> Iterable[int]:

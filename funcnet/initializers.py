@@ -1,6 +1,8 @@
 """Initializers: frozen values that draw a parameter's first value, ``initializer(rng, shape, dtype=None) -> tensor``.
 
-A weight has the shape (out, in, *kernel); fan_in = in · Π kernel and fan_out = out · Π kernel. The scaled ones draw with
+A weight has the shape (out, in, *kernel); fan_in = in · Π kernel and fan_out = out · Π kernel. Constant, Zeros, Ones, Uniform,
+Normal and TruncatedNormal take any shape (...). VarianceScaling, XavierNormal, XavierUniform, KaimingNormal, KaimingUniform,
+LecunNormal, LecunUniform and Orthogonal draw weights, and refuse a shape of less than two axes; but for the last, they draw with
 
     variance = gain² / fan_in (Kaiming, LeCun),   2 gain² / (fan_in + fan_out) (Xavier),   scale / fan (VarianceScaling)
 
@@ -16,7 +18,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.errors import number, one_of, wrong
+from funcnet.errors import is_number, number, one_of, wrong
 from funcnet.layer import Value, frozen
 from funcnet.random import Key
 
@@ -34,7 +36,10 @@ class Initializer(Value, ABC):
 
 
 def fans(shape: Shape) -> tuple[int, int]:
-    """Return (fan_in, fan_out) of a weight of shape (out, in, *kernel)."""
+    """Return (fan_in, fan_out) of a weight of ``shape`` (out, in, *kernel).
+
+    Raises   ``ValueError`` for less than two axes.
+    """
     if len(shape) < 2:
         raise wrong("fans", "a weight must have at least 2 axes, (out, in, *kernel)", f"shape {shape}")
     kernel = math.prod(shape[2:])
@@ -46,7 +51,14 @@ _GAINS = {**dict.fromkeys(_UNIT, 1.0), "tanh": 5 / 3, "relu": math.sqrt(2), "sel
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """Return the gain of ``torch.nn.init.calculate_gain``; ``param`` is leaky_relu's slope a, else 0.01: √(2 / (1 + a²))."""
+    """Return the gain that ``torch.nn.init.calculate_gain`` has for a ``nonlinearity``: of leaky_relu √(2 / (1 + a²)).
+
+    a is ``param``, 0.01 where it is not given; the other nonlinearities do not read it.
+
+    Raises   ``ValueError`` for an unknown nonlinearity, and a ``param`` that is not a finite number.
+    """
+    if param is not None and not is_number(param):
+        raise wrong("calculate_gain", "param must be a finite number, or None", repr(param))
     if nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
     if nonlinearity not in _GAINS:
@@ -65,7 +77,11 @@ def _high(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class Constant(Initializer):
-    """Every element is ``value``."""
+    """Every element x = ``value``.
+
+    Raises   ``ValueError`` for a value that is not a finite number.
+    Source   elementary.
+    """
 
     value: float = field(validator=number())
 
@@ -74,18 +90,22 @@ class Constant(Initializer):
 
 
 def Zeros() -> Constant:  # noqa: N802 (it makes a value)
-    """Every element is 0."""
+    """Every element x = 0: the ``Constant`` of that value."""
     return Constant(0.0)
 
 
 def Ones() -> Constant:  # noqa: N802 (it makes a value)
-    """Every element is 1."""
+    """Every element x = 1: the ``Constant`` of that value."""
     return Constant(1.0)
 
 
 @frozen
 class Uniform(Initializer):
-    """Evenly from low ≤ x < high."""
+    """Evenly from low ≤ x < high.
+
+    Raises   ``ValueError`` for bounds that are not finite or out of order.
+    Source   elementary; ``torch.nn.init.uniform_``.
+    """
 
     low: float = field(default=0.0, validator=number())
     high: float = field(default=1.0, validator=_high)
@@ -96,7 +116,11 @@ class Uniform(Initializer):
 
 @frozen
 class Normal(Initializer):
-    """From the normal distribution."""
+    """From the normal distribution of this ``mean`` and this standard deviation ``std``.
+
+    Raises   ``ValueError`` for numbers that are not finite, and an ``std`` below 0.
+    Source   elementary; ``torch.nn.init.normal_``.
+    """
 
     mean: float = field(default=0.0, validator=number())
     std: float = field(default=1.0, validator=number(0.0))
@@ -107,7 +131,11 @@ class Normal(Initializer):
 
 @frozen
 class TruncatedNormal(Initializer):
-    """From the normal distribution on condition that low ≤ x ≤ high; the bounds are values, as in ``torch.nn.init``."""
+    """From the normal distribution of ``mean`` and ``std`` on condition that low ≤ x ≤ high; the bounds are values, as in torch.
+
+    Raises   ``ValueError`` for numbers that are not finite, an ``std`` that is not above 0, and bounds out of order.
+    Source   ``torch.nn.init.trunc_normal_``'s distribution.
+    """
 
     mean: float = field(default=0.0, validator=number())
     std: float = field(default=1.0, validator=_positive)
@@ -135,7 +163,14 @@ def _spread(rng: Key | int, shape: Shape, std: float, distribution: str, dtype: 
 
 @frozen
 class VarianceScaling(Initializer):
-    """Mean 0 and variance scale / n, with n = fan_in, fan_out or their average; ``jax.nn.initializers.variance_scaling``."""
+    """Mean 0 and variance scale / n, with n = fan_in, fan_out or, as ``mode="fan_avg"``, their average.
+
+    A truncated normal is cut at ±2 std, and widened so that what is left has this variance.
+
+    Raises   ``ValueError`` for a ``scale`` that is not above 0 and finite, an unknown ``mode`` or ``distribution``, and a shape
+             of less than two axes.
+    Source   ``jax.nn.initializers.variance_scaling``.
+    """
 
     scale: float = field(default=1.0, validator=_positive)
     mode: str = field(default="fan_in", validator=one_of("fan_in", "fan_out", "fan_avg"))
@@ -149,7 +184,11 @@ class VarianceScaling(Initializer):
 
 @frozen
 class XavierNormal(Initializer):
-    """Normal with std = gain √(2 / (fan_in + fan_out)): Glorot & Bengio 2010, eq. 12."""
+    """Normal with std = gain √(2 / (fan_in + fan_out)).
+
+    Raises   ``ValueError`` for a ``gain`` that is not above 0 and finite, and a shape of less than two axes.
+    Source   Glorot & Bengio 2010, eq. 12; ``torch.nn.init.xavier_normal_``.
+    """
 
     gain: float = field(default=1.0, validator=_positive)
 
@@ -159,7 +198,11 @@ class XavierNormal(Initializer):
 
 @frozen
 class XavierUniform(Initializer):
-    """Uniform in ±gain √(6 / (fan_in + fan_out)): Glorot & Bengio 2010, eq. 16."""
+    """Uniform in ±gain √(6 / (fan_in + fan_out)).
+
+    Raises   ``ValueError`` as ``XavierNormal`` does.
+    Source   Glorot & Bengio 2010, eq. 16; ``torch.nn.init.xavier_uniform_``.
+    """
 
     gain: float = field(default=1.0, validator=_positive)
 
@@ -174,7 +217,14 @@ def _kaiming(shape: Shape, a: float, mode: str, nonlinearity: str) -> float:
 
 @frozen
 class KaimingNormal(Initializer):
-    """Normal with std = gain / √fan; He et al. 2015, eq. 10. ``a`` is leaky_relu's slope, as in ``torch.nn.init``."""
+    """Normal with std = gain / √fan, with the gain of the ``nonlinearity``, and the fan that ``mode`` names.
+
+    ``a`` is the slope of leaky_relu, as in ``torch.nn.init``; the other nonlinearities do not read it.
+
+    Raises   ``ValueError`` for an ``a`` that is not finite, an unknown ``mode`` or ``nonlinearity``, and a shape of less than two
+             axes.
+    Source   He et al. 2015, eq. 10; ``torch.nn.init.kaiming_normal_``.
+    """
 
     a: float = field(default=0.0, validator=number())
     mode: str = field(default="fan_in", validator=_fan)
@@ -186,7 +236,11 @@ class KaimingNormal(Initializer):
 
 @frozen
 class KaimingUniform(Initializer):
-    """Uniform in ±gain √(3 / fan); He et al. 2015, eq. 10. ``a`` is leaky_relu's slope, as in ``torch.nn.init``."""
+    """Uniform in ±gain √(3 / fan), with gain and fan as of ``KaimingNormal``.
+
+    Raises   ``ValueError`` as ``KaimingNormal`` does.
+    Source   He et al. 2015, eq. 10; ``torch.nn.init.kaiming_uniform_``.
+    """
 
     a: float = field(default=0.0, validator=number())
     mode: str = field(default="fan_in", validator=_fan)
@@ -198,7 +252,11 @@ class KaimingUniform(Initializer):
 
 @frozen
 class LecunNormal(Initializer):
-    """Normal with std = gain / √fan_in: LeCun et al. 1998, "Efficient BackProp", section 4.6."""
+    """Normal with std = gain / √fan_in.
+
+    Raises   ``ValueError`` as ``XavierNormal`` does.
+    Source   LeCun et al. 1998, "Efficient BackProp", section 4.6.
+    """
 
     gain: float = field(default=1.0, validator=_positive)
 
@@ -208,7 +266,11 @@ class LecunNormal(Initializer):
 
 @frozen
 class LecunUniform(Initializer):
-    """Uniform in ±gain √(3 / fan_in): LeCun et al. 1998, "Efficient BackProp", section 4.6."""
+    """Uniform in ±gain √(3 / fan_in).
+
+    Raises   ``ValueError`` as ``XavierNormal`` does.
+    Source   LeCun et al. 1998, "Efficient BackProp", section 4.6.
+    """
 
     gain: float = field(default=1.0, validator=_positive)
 
@@ -218,9 +280,12 @@ class LecunUniform(Initializer):
 
 @frozen
 class Orthogonal(Initializer):
-    """A matrix (out, in · Π kernel) with orthonormal rows or columns, times gain: Saxe et al. 2014.
+    """A matrix (out, in · Π kernel) with orthonormal rows or columns, whichever are fewer, times ``gain``.
 
-    The Q of a normal matrix, with the signs of R's diagonal, so that it is drawn evenly from all such matrices.
+    It is the Q of a normal matrix's QR, with the signs of R's diagonal, and so drawn evenly from all such matrices.
+
+    Raises   ``ValueError`` as ``XavierNormal`` does.
+    Source   Saxe, McClelland & Ganguli 2014; ``torch.nn.init.orthogonal_``.
     """
 
     gain: float = field(default=1.0, validator=_positive)
@@ -257,18 +322,26 @@ NAMES: dict[str, Initializer] = {
 
 
 def known(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a field that takes an initializer or the name of one."""
+    """Validate a field: what it ``got`` must be an initializer or the name of one.
+
+    It has the form of attrs' validators, called with the ``value`` that the field, ``attribute``, is of.
+
+    Raises   ``ValueError`` for anything else.
+    """
     if not isinstance(got, Initializer) and not (isinstance(got, str) and got in NAMES):
         raise wrong(type(value).__name__, f"{attribute.name} must be an initializer or one of {', '.join(NAMES)}", repr(got))
 
 
 def drawn(rng: Key | int, shape: Shape, initializer: str | Initializer) -> Tensor:
-    """Draw a tensor by an initializer or the name of one."""
+    """Draw a tensor of this ``shape`` by an ``initializer`` or the name of one, from the key ``rng``."""
     return (NAMES[initializer] if isinstance(initializer, str) else initializer)(rng, shape)
 
 
 def weight_and_bias(rng: Key | int, shapes: dict[str, Shape], initializer: str | Initializer) -> dict[str, Tensor]:
-    """Draw a weight, and a bias where ``shapes`` has one: zeros, or with ``"torch"`` uniform in ±1/√fan_in as in ``torch.nn``."""
+    """Draw a weight by ``initializer``, from the key ``rng``, and a bias where ``shapes`` has one.
+
+    The bias is zeros, or with ``"torch"`` uniform in ±1/√fan_in as in ``torch.nn``.
+    """
     rng = random.as_key(rng)
     draw = NAMES[initializer] if isinstance(initializer, str) else initializer
     bound = 1 / math.sqrt(fans(shapes["weight"])[0]) if initializer == "torch" else 0.0

@@ -59,7 +59,10 @@ def frozen(cls: type[_T]) -> type[_T]: ...
 def frozen(*, eq: bool = True) -> Callable[[type[_T]], type[_T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(field, attrs.field))
 def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
-    """Make a class of frozen values (``attrs.frozen``) that keeps the ``repr`` it inherits."""
+    """Make ``cls`` a class of frozen values, by ``attrs.frozen``, which compare by their fields and keep the ``repr`` inherited.
+
+    With ``eq=False``, for values that hold what does not compare, each is equal to itself alone.
+    """
     return attrs.frozen(cls, repr=False, eq=eq)
 
 
@@ -264,6 +267,14 @@ def no_params(layer: Layer, params: Params) -> None:
     """Refuse params, for a layer that has none."""
     if params:
         raise wrong_params(layer, params)
+
+
+def tensor(layer: Layer, params: Params, x: Tensor) -> Tensor:
+    """Return x, which must be a tensor, as it is, for a layer without params."""
+    no_params(layer, params)
+    if not isinstance(x, Tensor):
+        raise wrong(layer, "x must be a tensor", repr(x) if isinstance(x, str) else x)
+    return x
 
 
 def floating(layer: Layer, params: Params, x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ def accuracy(y: Tensor, target: Tensor) -> Tensor:
     """Return the share of rows whose largest output stands at the label: mean [argmax y = target], a 0-d tensor.
 
     ``y`` (N, classes); ``target`` the labels (N,), or one-hot or probability rows (N, classes), of which the largest counts.
+
+    Raises   ``ValueError`` for other shapes.
     """
     if y.dim() != 2 or target.shape not in (y.shape, y.shape[:1]):
         got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"

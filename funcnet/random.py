@@ -6,8 +6,11 @@ number i of a key is mix(key + i γ), i = 1, 2, ..., with γ = 0x9E3779B97F4A7C1
     mix(z):  z ← (z ⊕ z>>30) · 0xBF58476D1CE4E5B9;  z ← (z ⊕ z>>27) · 0x94D049BB133111EB;  z ⊕ z>>31
 
 All of it is tensor arithmetic, so a key gives the same bits on every device, in eager and compiled code and under ``vmap``;
-normal draws are the same to the rounding of erf⁻¹.
+normal draws are the same to the rounding of erf⁻¹, and Gumbel's to that of the logarithm.
 The same key gives the same draw every time: ``split`` it, or ``fold_in`` a number, to get others.
+
+Everywhere ``rng`` is a key or an int seed, ``shape`` a tuple of whole numbers, () for a single draw, and ``dtype`` a floating
+type, torch's default one where it is not given. Anything else raises ``ValueError``.
 """
 
 import math
@@ -15,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.errors import describe, is_whole, wrong
+from funcnet.errors import describe, is_number, is_whole, wrong
 
 Key = Tensor
 """A 0-d int64 tensor."""
@@ -60,15 +63,24 @@ def _multiples(i: Tensor) -> Tensor:
     return (i * _HIGH + (low >> 32) << 32) | (low & 0xFFFFFFFF)
 
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
 def key(seed: int) -> Key:
-    """Make a key from a seed, any whole number; seeds that differ by a multiple of 2⁶⁴ give the same key."""
+    """Make a key from a ``seed``, any whole number; seeds that differ by a multiple of 2⁶⁴ give the same key.
+
+    Raises   ``ValueError`` for a seed that is no whole number.
+    """
     if not is_whole(seed):
         raise wrong("key", "the seed must be a whole number", seed)
     return torch.tensor(_signed(int(seed)), dtype=torch.int64)
 
 
 def as_key(rng: Key | int) -> Key:
-    """Return a key as it is, and make one from an int seed."""
+    """Return a key as it is, and make one from an int seed.
+
+    Raises   ``ValueError`` for an ``rng`` that is neither.
+    """
     if isinstance(rng, Tensor) and rng.dtype is torch.int64 and rng.dim() == 0:
         return rng
     if is_whole(rng):
@@ -77,7 +89,10 @@ def as_key(rng: Key | int) -> Key:
 
 
 def split(rng: Key | int, n: int = 2) -> Tensor:
-    """Make n independent keys, as an int64 tensor that unpacks into them."""
+    """Make n independent keys of one, ``rng``, as an int64 tensor (n,) that unpacks into them.
+
+    Raises   ``ValueError`` for an n that is no whole number of at least 0.
+    """
     rng = as_key(rng)
     if not is_whole(n) or n < 0:
         raise wrong("split", "n must be a whole number of at least 0", n)
@@ -85,23 +100,36 @@ def split(rng: Key | int, n: int = 2) -> Tensor:
 
 
 def fold_in(rng: Key | int, data: int | Tensor) -> Key:
-    """Make the key that belongs to a number (a step, a layer's position); an int64 tensor of numbers makes a key for each."""
+    """Make the key that belongs to a number (a step, a layer's position); an integer tensor ``data`` (...) makes a key for each.
+
+    Raises   ``ValueError`` for ``data`` that is neither a whole number nor an integer tensor.
+    """
     rng = as_key(rng)
-    if not is_whole(data) and not (isinstance(data, Tensor) and not data.is_floating_point()):
+    if not is_whole(data) and not (isinstance(data, Tensor) and data.dtype in _INTEGERS):
         raise wrong("fold_in", "data must be a whole number or an integer tensor", data)
     word = data.to(torch.int64) if isinstance(data, Tensor) else key(data)
     return _mix(_multiples(word.to(rng.device)) + _mix(rng + _FOLD))
 
 
 def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
-    """Draw 64 random bits for each element, as int64."""
+    """Draw 64 random bits for each element, as int64.
+
+    Raises   ``ValueError`` for a ``shape`` that is no tuple of whole numbers of at least 0.
+    """
     rng = as_key(rng)
-    return _mix(_multiples(torch.arange(1, math.prod(shape) + 1, device=rng.device)) + rng).reshape(shape)
+    return _mix(_multiples(torch.arange(1, _count(shape) + 1, device=rng.device)) + rng).reshape(shape)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    """Return how many elements a shape has."""
+    if not isinstance(shape, tuple) or [n for n in shape if isinstance(n, (bool, float, str)) or n < 0]:
+        raise wrong("random", "the shape must be a tuple of whole numbers of at least 0", repr(shape))
+    return math.prod(shape)
 
 
 def _half_bits(rng: Key | int, shape: tuple[int, ...]) -> Tensor:
     """Draw 32 random bits for each element, as int32: each 64-bit draw serves two."""
-    count = math.prod(shape)
+    count = _count(shape)
     return bits(rng, ((count + 1) // 2,)).view(torch.int32)[:count].reshape(shape)
 
 
@@ -125,11 +153,26 @@ def _fractions(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype, digit
     return words.to(dtype) * 2.0**-digits
 
 
+def _in_order(who: str, low: float, high: float) -> None:
+    if not is_number(low) or not is_number(high) or low > high:
+        raise wrong(who, "low and high must be finite numbers, low at most high", f"low={low!r}, high={high!r}")
+
+
+def _spread(who: str, mean: float, std: float, least: float) -> None:
+    if not is_number(mean) or not is_number(std) or std < least:
+        rule = f"mean and std must be finite numbers, std {'above' if least else 'at least'} 0"
+        raise wrong(who, rule, f"mean={mean!r}, std={std!r}")
+
+
 def uniform(
     rng: Key | int, shape: tuple[int, ...] = (), low: float = 0.0, high: float = 1.0, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Draw from low ≤ x < high evenly, with every binary digit of the dtype random."""
+    """Draw from ``low`` ≤ x < ``high`` evenly, with every binary digit of the dtype random.
+
+    Raises   ``ValueError`` for bounds that are not finite, or out of order.
+    """
     dtype = _floating(dtype)
+    _in_order("uniform", low, high)
     u = _fractions(rng, shape, dtype, _DIGITS[dtype])
     if (low, high) == (0, 1):
         return u
@@ -146,8 +189,12 @@ def _open(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 def normal(
     rng: Key | int, shape: tuple[int, ...] = (), mean: float = 0.0, std: float = 1.0, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Draw from the normal distribution: mean + std √2 erf⁻¹(2u - 1), narrow types in float32 and rounded."""
+    """Draw from the normal distribution: ``mean`` + ``std`` √2 erf⁻¹(2u - 1), narrow types in float32 and rounded.
+
+    Raises   ``ValueError`` for a mean or std that is not finite, and an std below 0.
+    """
     dtype = _floating(dtype)
+    _spread("normal", mean, std, 0.0)
     u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
     return (torch.erfinv(2 * u - 1) * (std * math.sqrt(2)) + mean).to(dtype)
 
@@ -161,21 +208,36 @@ def truncated_normal(
     high: float = 2.0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Draw from the normal distribution on condition that low ≤ x ≤ high, by inverting its distribution function in float64.
+    """Draw from the normal distribution on condition that ``low`` ≤ x ≤ ``high``.
 
-    The inverse has digits enough while one of the bounds lies within 8 std of the mean, or they stand on both sides of it.
+    Its distribution function is inverted in float64. The inverse has digits enough while one of the bounds lies within 8 ``std``
+    of the ``mean``, or they stand on both sides of it.
+
+    Raises   ``ValueError`` for numbers that are not finite, an std that is not above 0, and bounds out of order.
     """
     dtype = _floating(dtype)
+    _in_order("truncated_normal", low, high)
+    _spread("truncated_normal", mean, std, math.ulp(0.0))
     below, above = (math.erf((bound - mean) / std / math.sqrt(2)) for bound in (low, high))
     u = _open(rng, shape, torch.float64)
     draw = torch.erfinv(below + (above - below) * u) * (std * math.sqrt(2)) + mean
     return draw.clamp(low, high).to(dtype)
 
 
+def gumbel(rng: Key | int, shape: tuple[int, ...] = (), dtype: torch.dtype | None = None) -> Tensor:
+    """Draw from the distribution of a largest, F(x) = exp(-e⁻ˣ), by its inverse, narrow types in float32 and rounded."""
+    dtype = _floating(dtype)
+    u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
+    return (-torch.log(-torch.log(u))).to(dtype)
+
+
 def bernoulli(rng: Key | int, shape: tuple[int, ...] = (), p: float = 0.5) -> Tensor:
-    """Draw ``True`` with probability p (to within 2⁻³²), as bool: a 32-bit word below p 2³²."""
-    if not 0 <= p <= 1:
-        raise wrong("bernoulli", "p must be from 0 to 1", p)
+    """Draw ``True`` with probability p (to within 2⁻³²), as bool: a 32-bit word below p 2³².
+
+    Raises   ``ValueError`` for a p that is no number from 0 to 1.
+    """
+    if not is_number(p) or not 0 <= p <= 1:
+        raise wrong("bernoulli", "p must be a number from 0 to 1", repr(p))
     threshold = round(p * 2**32) - 2**31
     if threshold >= 2**31:  # beyond every int32, where a comparison would overflow
         return torch.ones(shape, dtype=torch.bool, device=as_key(rng).device)
@@ -183,5 +245,10 @@ def bernoulli(rng: Key | int, shape: tuple[int, ...] = (), p: float = 0.5) -> Te
 
 
 def permutation(rng: Key | int, n: int) -> Tensor:
-    """Draw an order of 0 ... n-1, each as likely as any other, as int64: the order of n random words."""
+    """Draw an order of 0 ... n-1, each as likely as any other, as int64 (n,): the order of n random words.
+
+    Raises   ``ValueError`` for an n that is no whole number of at least 0.
+    """
+    if not is_whole(n) or n < 0:
+        raise wrong("permutation", "n must be a whole number of at least 0", repr(n))
     return torch.argsort(bits(rng, (n,)), stable=True)

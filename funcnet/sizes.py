@@ -35,11 +35,15 @@ def infer_sizes(net: _L, x: Any, dtype: torch.dtype | None = None) -> _L:
 
 
 def output_shape(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Any:
-    """Return the shape of the net's output, or the tree of shapes, for such an x as ``infer_sizes`` takes; nothing is computed.
+    """Return the shape of the output of ``net``, or the tree of shapes, and compute nothing.
+
+    x and ``dtype`` are those of ``infer_sizes``.
 
     >>> from funcnet.layers.linear import Linear
     >>> output_shape(Linear(None, 10), (64, 784))
     torch.Size([64, 10])
+
+    Raises   ``ValueError`` as ``infer_sizes`` does.
     """
     return tree.map(lambda leaf: leaf.shape, net._sized(_without_numbers(x, dtype))[1])
 

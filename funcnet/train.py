@@ -17,20 +17,28 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.compilation import Compiled
-from funcnet.errors import size, wrong
+from funcnet.errors import function, instances, size, wrong
 from funcnet.layer import Cache, Layer, Params, Value, frozen
 from funcnet.losses.loss import Loss
 from funcnet.optim.optimizer import Optimizer
 from funcnet.random import Key, fold_in
 from funcnet.tree import Tree
 
+_layer, _optimizer = instances(Layer, "a layer"), instances(Optimizer, "an optimizer")
+
+
+def _one_value(value: Any, attribute: Any, got: Any) -> None:
+    instances(Loss, "a loss")(value, attribute, got)
+    if got.reduction == "none":
+        raise wrong(got, 'to train, the loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
+
 
 @frozen
 class ValueAndGrads(Value):
     """The loss of a net and its gradient, as one function; made by ``value_and_grads``."""
 
-    net: Layer
-    loss: Loss
+    net: Layer = field(validator=_layer)
+    loss: Loss = field(validator=_one_value)
 
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params, Cache]:
         return _value_and_grads(self.net, self.loss, params, x, target, rng)
@@ -53,10 +61,9 @@ def value_and_grads(net: Layer, loss: Loss) -> ValueAndGrads:
 
     ``value`` is the loss of the net's output, ``grads`` its gradient by the params, and ``cache`` the net's, from which
     ``net.update_stats(params, cache)`` takes batch statistics. A stochastic net needs the key ``rng``; others leave it unread.
-    The loss must have one value: ``reduction="none"`` raises ``ValueError``.
+
+    Raises   ``ValueError`` for a loss with ``reduction="none"``, which has many values, and for what is no layer or no loss.
     """
-    if loss.reduction == "none":
-        raise wrong(loss, 'to train, the loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
     return ValueAndGrads(net, loss)
 
 
@@ -64,9 +71,9 @@ def value_and_grads(net: Layer, loss: Loss) -> ValueAndGrads:
 class TrainStep(Value):
     """A step of training as one pure function; made by ``train_step``."""
 
-    net: Layer
-    loss: Loss
-    opt: Optimizer
+    net: Layer = field(validator=_layer)
+    loss: Loss = field(validator=_one_value)
+    opt: Optimizer = field(validator=_optimizer)
     _keeps_stats: bool = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -86,8 +93,9 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer) -> TrainStep:
     """Make the function ``(params, state, x, target, rng=None) -> (params, state, value)``: the four lines and ``update_stats``.
 
     It writes to nothing and reads nothing else, so it may be compiled whole, repeated, or undone by keeping the old params.
+
+    Raises   ``ValueError`` as ``value_and_grads`` does, and for an ``opt`` that is no optimizer.
     """
-    value_and_grads(net, loss)
     return TrainStep(net, loss, opt)
 
 
@@ -95,7 +103,7 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer) -> TrainStep:
 class ScanSteps(Value):
     """So many steps of training in a row, as one pure function; what ``scan_steps`` compiles."""
 
-    step: Callable[..., tuple[Params, Tree, Tensor]]
+    step: Callable[..., tuple[Params, Tree, Tensor]] = field(validator=function)
     k: int = field(validator=size)
 
     def __call__(
@@ -125,7 +133,7 @@ def scan_steps(step: Callable[..., Any], k: int) -> Callable[..., Any]:
     of the 2-25-25-25-2 net in batches of 100 a step takes 50 µs in tens, 101 compiled by itself and 125 in eager mode. The steps
     are written out one after the other, so the time to compile grows with k; ten of this net take 15 seconds.
 
-    Raises   ``ValueError`` for a k below 1, and when the first axis of a batch is not k.
+    Raises   ``ValueError`` for a ``step`` that is no function, a k below 1, and when the first axis of a batch is not k.
     """
     return compile(ScanSteps(step, k))
 
@@ -138,5 +146,9 @@ def compile(step: Callable[..., Any]) -> Callable[..., Any]:  # noqa: A001 (torc
     takes a tenth off a small step; Inductor's own small products need constant weights. Where the function is a value of this
     package, as a train step is, Dynamo makes the first call alone, and a step of the 2-25-25-25-2 net takes 56 µs for 83: see
     ``funcnet.compilation``. A call that is refused is refused by the sentence of eager mode.
+
+    Raises   ``ValueError`` for a ``step`` that is no function.
     """
+    if not callable(step):
+        raise wrong("compile", "step must be a function", step)
     return Compiled(step)

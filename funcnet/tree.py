@@ -111,7 +111,10 @@ def _beside(tree: Tree, one: Tree, two: Tree) -> list[list[Any]] | None:
 
 
 def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
-    """Flatten trees of one structure side by side, absent leaves included, in the first's order; ``fills`` is the way back."""
+    """Flatten ``tree``, and the trees ``rest`` beside it, absent leaves included, in its order; ``fills`` is the way back.
+
+    Raises   ``ValueError`` with the first path where the trees disagree.
+    """
     try:
         if not isinstance(tree, _NODES):
             return [_fill_like((None,), (other,), []) for other in (tree, *rest)]
@@ -122,12 +125,12 @@ def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
 
 
 def leaves_like(like: Tree, tree: Tree) -> list[Any]:
-    """List a tree's leaves, absent ones too, in the order of another's of its structure; else ``LookupError``."""
+    """List a tree's leaves, absent ones too, in the order of those of ``like``; ``LookupError`` where the structures differ."""
     return _fill_like((like,), (tree,), [])
 
 
 def fill(tree: Tree, leaves: Iterator[Any]) -> Tree:
-    """Put other leaves, taken in order, into the places of a tree's leaves."""
+    """Put other ``leaves``, taken in order, into the places of a tree's leaves."""
     kind = type(tree)
     if kind is dict:
         filled = {}
@@ -197,7 +200,7 @@ def _join(path: str, key: object) -> str:
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the field's word for it)
-    """Apply ``f`` to every leaf, or to the leaves of several trees at one place; a place where one is absent stays ``None``.
+    """Apply ``f`` to every leaf of a tree, with those of ``rest`` at its place; a place where one is absent stays ``None``.
 
     >>> map(lambda a, b: a + b, {"w": 1, "b": None}, {"b": None, "w": 2})
     {'w': 3, 'b': None}
@@ -207,7 +210,7 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (
 
 
 def leaves(tree: Tree) -> list[Any]:
-    """List the leaves that are there, in order."""
+    """List the leaves of a tree that are there, in order."""
     return [leaf for leaf in columns(tree)[0] if leaf is not None]
 
 
@@ -221,6 +224,8 @@ def names(tree: Tree) -> dict[str, Any]:
 
     >>> names(({"weight": 1, "bias": 2}, {}, {"weight": 3}))
     {'0.weight': 1, '0.bias': 2, '2.weight': 3}
+
+    Raises   ``ValueError`` for two leaves of one path, as the keys ``1`` and ``"1"`` make.
     """
     pairs = [(path, leaf) for path, leaf in _named("", tree) if leaf is not None]
     named = dict(pairs)
@@ -276,24 +281,24 @@ def _grow(at: str, named: dict[str, Any]) -> Tree:
 
 
 def dot(a: Tree, b: Tree) -> Tensor:
-    """Sum the products of corresponding elements, as a 0-d tensor."""
+    """Sum the products of corresponding elements of a and b, as a 0-d tensor."""
     terms = leaves(map(lambda x, y: (x * y).sum(), a, b))
     return sum(terms[1:], terms[0]) if terms else torch.zeros(())
 
 
 def add(a: Tree, b: Tree) -> Tree:
-    """Add two trees; where a leaf is absent from one, the other's stands."""
+    """Add two trees, a and b; where a leaf is absent from one, the other's stands."""
     one, other = columns(a, b)
     return fill(a, iter([y if x is None else x if y is None else x + y for x, y in zip(one, other, strict=True)]))
 
 
 def scale(tree: Tree, factor: float | Tensor) -> Tree:
-    """Multiply every leaf by a number."""
+    """Multiply every leaf of a tree by the number ``factor``."""
     return map(lambda leaf: leaf * factor, tree)
 
 
 def norm(tree: Tree) -> Tensor:
-    """Euclidean norm of all leaves together: √Σ x², a 0-d float64 tensor, so that no float32 overflows in the squares."""
+    """Return the norm of all leaves of a tree together, √Σ x², in float64, so that no float32 overflows in the squares."""
     wide = [leaf if leaf.is_floating_point() else leaf.double() for leaf in leaves(tree)]
     parts = [torch.linalg.vector_norm(leaf, dtype=torch.float64) for leaf in wide]
     return torch.linalg.vector_norm(torch.stack(parts)) if parts else torch.zeros((), dtype=torch.float64)
@@ -305,12 +310,12 @@ def zeros_like(tree: Tree) -> Tree:
 
 
 def cast(tree: Tree, dtype: torch.dtype) -> Tree:
-    """Convert the floating leaves to ``dtype``; integers (labels, counters) stay."""
+    """Convert the floating leaves of a tree to ``dtype``; integers (labels, counters) stay."""
     return map(lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, tree)
 
 
 def to(tree: Tree, device: torch.device | str) -> Tree:
-    """Move every tensor to a device."""
+    """Move every tensor of a tree to a ``device``."""
     return map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, tree)
 
 
@@ -319,23 +324,23 @@ def _tensors(tree: Tree) -> list[Tensor]:
 
 
 def size(tree: Tree) -> int:
-    """Count the elements of all tensors."""
+    """Count the elements of all tensors in a tree."""
     return sum(leaf.numel() for leaf in _tensors(tree))
 
 
 def nbytes(tree: Tree) -> int:
-    """Count the bytes of all tensors; one that stands in several places counts in each."""
+    """Count the bytes of all tensors in a tree; one that stands in several places counts in each."""
     return sum(leaf.numel() * leaf.element_size() for leaf in _tensors(tree))
 
 
 def all_finite(tree: Tree) -> Tensor:
-    """Tell, as a 0-d bool tensor, whether no leaf holds a NaN or an infinity."""
+    """Tell, as a 0-d bool tensor, whether no leaf of a tree holds a NaN or an infinity."""
     parts = [torch.isfinite(leaf).all() for leaf in _tensors(tree)]
     return torch.stack(parts).all() if parts else torch.tensor(True)
 
 
 def equal(a: Tree, b: Tree) -> bool:
-    """Tell whether two trees have the same structure, absent leaves, dtypes, shapes and values; NaN equals nothing."""
+    """Tell whether two trees, a and b, have the same structure, absent leaves, dtypes, shapes and values; NaN equals nothing."""
     return not any(True for _ in _differences("", a, b)) and all(_each(_same, *columns(a, b)))
 
 
@@ -346,7 +351,7 @@ def _same(x: Any, y: Any) -> bool:
 
 
 def ravel(tree: Tree) -> Tensor:
-    """Join all leaves, in order, into one vector; leaves of several dtypes are promoted to their common one."""
+    """Join all leaves of a tree, in order, into one vector; leaves of several dtypes are promoted to their common one."""
     parts = [leaf.reshape(-1) for leaf in leaves(tree)]
     return torch.cat(parts) if parts else torch.zeros(0)
 
@@ -355,6 +360,8 @@ def unravel(vector: Tensor, like: Tree) -> Tree:
     """Cut a vector into leaves with the shapes and dtypes of ``like``.
 
     ``unravel(ravel(t), t)`` equals ``t`` where the vector's dtype holds its values: integers beside float32 up to 2²⁴.
+
+    Raises   ``ValueError`` for a vector that has not as many elements as ``like``.
     """
     if vector.shape != (size(like),):
         raise wrong("unravel", f"the vector must have the {size(like)} elements of like", vector)
@@ -363,7 +370,10 @@ def unravel(vector: Tensor, like: Tree) -> Tree:
 
 
 def replace(tree: Tree, path: str, leaf: Any) -> Tree:
-    """Return the tree with another leaf at ``path``; ``KeyError`` when there is none."""
+    """Return the tree with another ``leaf`` at ``path``.
+
+    Raises   ``KeyError`` when there is no leaf at this path.
+    """
     if path not in dict(_named("", tree)):
         raise KeyError(f"replace: no leaf at {path!r}; there are {', '.join(names(tree))}")
     return fill(tree, iter([leaf if at == path else old for at, old in _named("", tree)]))
@@ -377,7 +387,10 @@ def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]
 
 
 def combine(a: Tree, b: Tree) -> Tree:
-    """Join what ``partition`` parted; ``ValueError`` where both trees have a leaf."""
+    """Join a and b, what ``partition`` parted.
+
+    Raises   ``ValueError`` with the first path where both trees have a leaf, or where they disagree.
+    """
     for path, _ in [(p, x) for (p, x), y in zip(_named("", a), columns(a, b)[1], strict=True) if x is not None and y is not None]:
         raise wrong("combine", "at each place one tree must have the leaf", f"two at {path!r}")
     return fill(a, iter([y if x is None else x for x, y in zip(*columns(a, b), strict=True)]))

@@ -283,3 +283,17 @@ def test_an_ensemble_takes_activations_as_they_are():
     params, x = net.init(0), torch.ones(5, 3)
     alone = [fn.serial(fn.Linear(3, 4), fn.GELU())(fn.tree.map(lambda leaf, i=i: leaf[i], params), x) for i in range(2)]
     torch.testing.assert_close(net(params, x), torch.stack(alone))
+
+
+def test_a_hardswish_of_any_slope_is_its_formula():
+    """At the slope 1/6 that of torch's kernel, its gradient at the kinks too."""
+    x = torch.tensor([-8.0, -3.0, -2.5, -1.0, 0.0, 1.0, 2.5, 3.0, 8.0], dtype=torch.float64)
+    ours, kernel = (fn.Hardswish(slope) for slope in (1 / 6 + 1e-14, 1 / 6))
+    (y, cache), (want, kept) = (layer.apply({}, x) for layer in (ours, kernel))
+    torch.testing.assert_close(y, want, rtol=1e-10, atol=1e-10)
+    inside = x.abs() != 3
+    got, wanted = (layer.vjp({}, held, x)[1] for layer, held in ((ours, cache), (kernel, kept)))
+    torch.testing.assert_close(got[inside], wanted[inside], rtol=1e-10, atol=1e-10)
+    thinc = fn.Hardswish(0.2)
+    torch.testing.assert_close(thinc({}, x), x * (0.2 * x + 0.5).clamp(0, 1))
+    assert thinc.vjp({}, thinc.apply({}, x)[1], torch.ones_like(x))[1].tolist()[2:7:4] == [0.0, 1.0]

@@ -27,6 +27,19 @@ def test_lora_has_the_gradients_of_autograd():
     torch.testing.assert_close(LAYER.vjp(params, cache, gy), (gparams, gx))
 
 
+def test_a_linear_is_changed_without_its_changed_weight():
+    """y, the gradients and both halves are those by the merged weight, for rows of more axes and without a bias."""
+    layer = fn.lora(fn.Linear(3, 4, bias=False), 2, alpha=6.0)
+    params, x, gy = drawn(layer), draw((2, 5, 3), 1), draw((2, 5, 4), 2)
+    (y, cache), merged = layer.apply(params, x), layer.merged(params)
+    want, kept = layer.layer.apply(merged, x)
+    gmerged, gx = layer.layer.vjp(merged, kept, gy)
+    ga, gb = 3.0 * params["lora_B"].mT @ gmerged["weight"], 3.0 * gmerged["weight"] @ params["lora_A"].mT
+    gparams = {"layer": {"weight": None}, "lora_A": ga, "lora_B": gb}
+    torch.testing.assert_close(y, want)
+    torch.testing.assert_close((layer.grads(params, cache, gy), layer.input_grad(params, cache, gy)), (gparams, gx))
+
+
 def test_at_first_lora_changes_nothing():
     """``lora_B`` is zeros, and ``lora_A`` is drawn within torch's bounds."""
     params, x = LAYER.init(0), draw((5, 3)).float()
@@ -61,6 +74,7 @@ MESSAGES = {
     "lora: the layer's params must have a weight of two axes at least, got an empty dict": lambda: fn.lora(fn.Tanh(), 1).init(0),
     "lora: the layer's params must have a weight of two axes at least, got a dict with the keys 'weight', 'bias'": lambda: fn.lora(fn.LayerNorm(3), 1).init(0),
     "lora: params must be a dict with the keys layer, lora_A, lora_B, got a dict with the keys 'weight', 'bias'": lambda: LAYER(fn.Linear(3, 4).init(0), torch.ones(2, 3)),
+    "lora: lora_A must have the shape (2, 3), and lora_B (4, 2), got (2, 3) and (1, 2)": lambda: LAYER({**LAYER.init(0), "lora_B": torch.ones(1, 2)}, torch.ones(2, 3)),
     "the last axis of x must be in_features=3, got x of shape (2, 4)": lambda: LAYER(LAYER.init(0), torch.ones(2, 4)),
 }  # fmt: skip
 

@@ -55,13 +55,14 @@ def test_adaptive_maxima_are_torch_s(axes, data, indices, ties):
 def test_unpooling_is_torch_s(axes, data):
     """Values and gradients, of the pair that a pooling gives, to the length it came from too."""
     kernel, stride = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2))
+    padding = data.draw(st.integers(0, kernel // 2))
     lengths = tuple(data.draw(st.integers(kernel, 7)) for _ in range(axes))
     batch = data.draw(st.sampled_from([(), (1,), (2,)]))
     stride = kernel + stride
-    pair = nn.functional.__dict__[f"max_pool{axes}d"](draw((*batch, 2, *lengths)), kernel, stride, return_indices=True)
+    pair = nn.functional.__dict__[f"max_pool{axes}d"](draw((*batch, 2, *lengths)), kernel, stride, padding, return_indices=True)
     layer, module = twins_of("MaxUnpool", axes)
     call = lambda m, x: m(*x, output_size=list(lengths))
-    assert_twins(layer(kernel, stride, output_size=lengths), module(kernel, stride), pair, call=call)
+    assert_twins(layer(kernel, stride, padding, output_size=lengths), module(kernel, stride, padding), pair, call=call)
 
 
 @pytest.mark.parametrize("options", [(2,), (2, 3), ((2, 3), (3, 4)), ((2, 3), None, (1, 0))], ids=str)

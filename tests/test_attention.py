@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
-from twins import CLOSE, assert_twins, draw
+from twins import CLOSE, assert_twins, draw, twin_of
 
 import funcnet as fn
 
@@ -54,6 +54,8 @@ def heads(draw_from):
     embed = count * draw_from(st.integers(1, 3))
     sizes = draw_from(st.sampled_from([(embed, embed), (2, 3), (embed, 2)]))
     options = {"bias": draw_from(st.booleans()), "kdim": sizes[0], "vdim": sizes[1], "batch_first": draw_from(st.booleans())}
+    options |= {name: draw_from(st.booleans()) for name in ("add_bias_kv", "add_zero_attn")}
+    options["dropout"] = draw_from(st.sampled_from([0.0, 0.3]))
     batch, length, keys = draw_from(st.sampled_from([None, 1, 3])), draw_from(st.integers(1, 4)), draw_from(st.integers(1, 4))
     return embed, count, options, batch, length, keys
 
@@ -63,6 +65,7 @@ def arranged(steps, batch, size, first):
     return (steps, size) if batch is None else (batch, steps, size) if first else (steps, batch, size)
 
 
+@twin_of("MultiheadAttention")
 @given(heads(), st.sampled_from(["plain", "mask", "bias"]), st.integers(0, 99))
 @settings(max_examples=40)
 def test_multihead_attention_agrees_with_torch(case, kind, seed):
@@ -79,9 +82,8 @@ def test_multihead_attention_agrees_with_torch(case, kind, seed):
         turned = None if mask is None else ~mask if mask.dtype is torch.bool else mask
         return module(*x[:3], attn_mask=turned, need_weights=False)[0]
 
-    assert_twins(
-        fn.MultiHeadAttention(embed, count, **options), nn.MultiheadAttention(embed, count, **options), x + more, call=call
-    )
+    layer, module = fn.MultiHeadAttention(embed, count, **options), nn.MultiheadAttention(embed, count, **options)
+    assert_twins(layer.inference(), module.eval(), x + more, call=call)  # nothing is dropped
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([None, 2]), st.integers(0, 99))

@@ -128,6 +128,32 @@ def test_a_reduction_agrees_with_torch(name, shape, dim, keepdim, seed):
     assert_twins(getattr(fn, name)(dim, keepdim), twin, draw(shape, seed).sign())
 
 
+@given(three, some_axes, st.booleans(), st.booleans(), seeds)
+@settings(max_examples=40)
+def test_a_product_agrees_with_torch(shape, dim, keepdim, zeros, seed):
+    """Over all axes, one or several, kept or not; with none, one or more zeros among the factors."""
+
+    def product(x):
+        for one in sorted(
+            [i % 3 for i in (range(3) if dim is None else dim if isinstance(dim, tuple) else (dim,))], reverse=True
+        ):
+            x = x.prod(one, keepdim=keepdim)
+        return x
+
+    x = draw(shape, seed)
+    assert_twins(fn.Prod(dim, keepdim), Function(product), torch.where(x > 0, x, 0) if zeros else x)
+
+
+def test_a_product_of_many_in_half_precision_is_rounded_once():
+    """And so are its gradients, which a product of rounded products would leave a tenth off."""
+    x = 1 + draw((20, 256)).to(torch.bfloat16) / 10
+    y, cache = fn.Prod(1).apply({}, x)
+    want = x.double().prod(1)
+    gx = fn.Prod(1).vjp({}, cache, torch.ones_like(y))[1]
+    torch.testing.assert_close(y.double(), want, rtol=0.005, atol=0)
+    torch.testing.assert_close(gx.double(), want.unsqueeze(1) / x.double(), rtol=0.01, atol=0)
+
+
 @pytest.mark.parametrize("name", ["Var", "Std"])
 @given(st.tuples(*[st.integers(2, 4)] * 3), some_axes, st.booleans(), st.integers(0, 1), seeds)
 @settings(max_examples=20)
@@ -142,9 +168,10 @@ def test_a_spread_agrees_with_torch(name, shape, dim, keepdim, correction, seed)
 
 
 def test_reductions_of_none():
-    """A sum is 0, the largest -∞, the smallest ∞, and a spread NaN."""
+    """A sum is 0, a product 1, the largest -∞, the smallest ∞, and a spread NaN."""
     none = torch.ones(0, 3)
     assert float(fn.Sum()({}, none)) == 0
+    assert torch.equal(fn.Prod(0)({}, none), torch.ones(3))
     assert torch.equal(fn.Max(0)({}, none), torch.full((3,), -math.inf))
     assert torch.equal(fn.Min(0)({}, none), torch.full((3,), math.inf))
     assert fn.Std()({}, none).isnan()
@@ -181,7 +208,9 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
     assert str(caught.value) == sentence
 
 
-@pytest.mark.parametrize("layer", [fn.Sum(1), fn.Max(1), fn.Var(1), fn.Std(1), fn.Normalize(), fn.Standardize()], ids=repr)
+@pytest.mark.parametrize(
+    "layer", [fn.Sum(1), fn.Prod(1), fn.Max(1), fn.Var(1), fn.Std(1), fn.Normalize(), fn.Standardize()], ids=repr
+)
 def test_a_gradient_of_another_shape_is_refused(layer):
     """It is not broadcast."""
     y, cache = layer.apply({}, X)

@@ -84,10 +84,15 @@ LONG = {
     "Scale": (fn.Scale(4), rows(5000, 4)),
     "Bilinear": (fn.Bilinear(3, 4, 2), (rows(2000, 3), rows(2000, 4))),
     "Conv1d": (fn.Conv1d(2, 3, 3), rows(50, 2, 100)),
+    "BatchNorm1d": (fn.BatchNorm1d(3), 30 * rows(5000, 3)),
+    "BatchNorm1d, running": (fn.BatchNorm1d(3).inference(), rows(5000, 3)),
+    "BatchNorm2d": (fn.BatchNorm2d(4), rows(16, 4, 32, 32)),
+    "BatchNorm2d not affine": (fn.BatchNorm2d(4, affine=False), rows(16, 4, 32, 32) + 30),
     "LayerNorm": (fn.LayerNorm(16), rows(5000, 16)),
     "LayerNorm of many": (fn.LayerNorm(1000), rows(6, 1000)),
     "RMSNorm": (fn.RMSNorm(16), rows(5000, 16)),
     "GroupNorm": (fn.GroupNorm(2, 4), rows(500, 4, 10)),
+    "GroupNorm of images": (fn.GroupNorm(2, 4), rows(16, 4, 32, 32) + 30),
     "InstanceNorm1d": (fn.InstanceNorm1d(3, affine=True), rows(500, 3, 100)),
     "PReLU": (fn.PReLU(3), rows(5000, 3)),
     "Embedding": (fn.Embedding(3, 4), ids(3000)),
@@ -116,6 +121,32 @@ def test_long_sums_lose_no_more_than_short_ones(name: str, half: torch.dtype) ->
     layer, x = LONG[name]
     got, want, _ = in_both(layer, layer.init(0), x, half)
     assert {path: bool(near(got[path], want[path], 0.0, 4).all()) for path in want} == dict.fromkeys(want, True)
+
+
+LARGE = 300 * (1 + rows(20, 4, 8, 8) / 10)
+OVERFLOWING = {
+    "BatchNorm2d": (fn.BatchNorm2d(4), LARGE),
+    "LayerNorm": (fn.LayerNorm(8), LARGE),
+    "RMSNorm": (fn.RMSNorm(8), LARGE),
+    "GroupNorm": (fn.GroupNorm(2, 4), LARGE),
+    "InstanceNorm2d": (fn.InstanceNorm2d(4), LARGE),
+    "LocalResponseNorm": (fn.LocalResponseNorm(3, k=0.1), LARGE),
+    "LPPool2d": (fn.LPPool2d(2, 4), LARGE),
+    "LPPool1d of p 3": (fn.LPPool1d(3.0, 2), LARGE.abs()[..., 0]),
+    "Std": (fn.Std(-1), LARGE),
+    "Normalize": (fn.Normalize(), LARGE),
+    "Standardize": (fn.Standardize(), LARGE),
+    "CosineSimilarity": (fn.CosineSimilarity(), (LARGE, LARGE.flip(0))),
+    "PairwiseDistance": (fn.PairwiseDistance(), (LARGE, LARGE.flip(0))),
+}
+
+
+@pytest.mark.parametrize("name", OVERFLOWING)
+def test_squares_beyond_float16_are_no_limit(name: str) -> None:
+    """What is squared on the way comes out as in float32, of numbers near 300, whose squares float16 has not."""
+    layer, x = OVERFLOWING[name]
+    got, want, _ = in_both(layer, layer.init(0), x, torch.float16)
+    assert {path: bool(near(got[path], want[path], 0.0, UNITS).all()) for path in want} == dict.fromkeys(want, True)
 
 
 def test_a_sum_in_half_precision_is_told_from_one_in_single() -> None:

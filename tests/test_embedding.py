@@ -21,11 +21,37 @@ PADDINGS = st.sampled_from([None, 0, -1, 2, -2])
 
 
 @twin_of("Embedding")
-@given(st.integers(3, 6), st.integers(1, 4), SHAPES, PADDINGS, st.sampled_from([torch.int32, torch.int64]), st.integers(0, 99))
+@given(
+    st.integers(3, 6),
+    st.integers(1, 4),
+    SHAPES,
+    st.tuples(PADDINGS, st.sampled_from([None, 30.0, 40.0]), st.sampled_from([1.0, 1.5, 2.0, 3.0])),
+    st.sampled_from([torch.int32, torch.int64]),
+    st.integers(0, 99),
+)
 @settings(max_examples=40)
-def test_embedding_is_torchs(count, dim, shape, padding, dtype, seed):
-    """Value and gradient, the padding's row held, for x of any shape, empty ones and a single integer too."""
-    assert_twins(fn.Embedding(count, dim, padding), nn.Embedding(count, dim, padding), integers(count, shape, seed).to(dtype))
+def test_embedding_is_torchs(count, dim, shape, options, dtype, seed):
+    """Value and gradient, the padding's row held, within a bound that no row reaches, for x of any shape, empty ones too."""
+    assert_twins(fn.Embedding(count, dim, *options), nn.Embedding(count, dim, *options), integers(count, shape, seed).to(dtype))
+
+
+@given(SHAPES, PADDINGS, st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([1.0, 1.5, 2.0, 3.0]), st.integers(0, 99))
+@settings(max_examples=40)
+def test_bounded_rows_have_torchs_values_and_their_own_gradient(shape, padding, bound, p, seed):
+    """The values are torch.nn.Embedding's, which shortens the table itself; the gradient is autograd's through the shortening."""
+    layer, module = fn.Embedding(5, 3, padding, bound, p), nn.Embedding(5, 3, padding, bound, p).double()
+    x, w = integers(5, shape, seed), draw((5, 3), seed)
+    y, cache = layer.apply({"weight": w}, x)
+    gw = layer.vjp({"weight": w}, cache, draw(y.shape, 3))[0]["weight"]
+    with torch.no_grad():
+        module.weight.copy_(w)
+        torch.testing.assert_close(y, module(x), rtol=1e-10, atol=1e-10)
+    leaf = w.clone().requires_grad_()
+    norms = leaf.norm(p, -1, keepdim=True)
+    table = torch.where(norms > bound, leaf * bound / (norms + 1e-7), leaf)
+    (want,) = torch.autograd.grad(nn.functional.embedding(x, table), leaf, draw(y.shape, 3))
+    want = want if padding is None else want.index_fill(0, torch.tensor(padding % 5), 0.0)
+    torch.testing.assert_close(gw, want, rtol=1e-10, atol=1e-10)
 
 
 @twin_of("EmbeddingBag")
@@ -135,6 +161,8 @@ IDS = torch.tensor([[0, 3], [1, 2]])
 E, B, H = fn.Embedding(4, 3), fn.EmbeddingBag(4, 3), fn.HashEmbed(4, 3)
 P = E.init(0)
 MESSAGES = {
+    "Embedding: max_norm must be a finite number above 0.0, got 0.0": lambda: fn.Embedding(4, 3, max_norm=0.0),
+    "Embedding: norm_type must be a finite number at least 1.0, got 0.5": lambda: fn.Embedding(4, 3, max_norm=1.0, norm_type=0.5),
     "Embedding: num_embeddings must be a whole number of at least 1, got 0": lambda: fn.Embedding(0, 3),
     "Embedding: padding_idx must be from -4 to 3, or None, got 4": lambda: fn.Embedding(4, 3, 4),
     "Embedding: padding_idx must be a whole number, got 1.5": lambda: fn.Embedding(4, 3, 1.5),

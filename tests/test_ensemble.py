@@ -98,6 +98,62 @@ def test_members_with_inputs_of_their_own(net: fn.Layer) -> None:
         assert_close((y[i], (member(gparams, i), gx[i])), (one, net.vjp(member(params, i), kept, gy[i])))
 
 
+APART: dict[str, tuple[fn.Layer, tuple[int, ...]]] = {
+    "LSTM": (fn.LSTM(3, 4, 2, bidirectional=True), (5, 2, 3)),
+    "LSTM with dropout": (fn.LSTM(3, 4, 2, dropout=0.5), (5, 2, 3)),
+    "GRU": (fn.GRU(3, 4), (5, 2, 3)),
+    "RNN": (fn.RNN(3, 4), (5, 2, 3)),
+    "MultiHeadAttention": (fn.MultiHeadAttention(4, 2, is_causal=True), (2, 3, 4)),
+    "attention with dropout": (fn.MultiHeadAttention(4, 2, 0.3, need_weights=True), (2, 3, 4)),
+    "MaxPool2d": (fn.MaxPool2d(2), (2, 3, 4, 4)),
+    "AvgPool1d": (fn.AvgPool1d(2), (2, 3, 4)),
+}
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@pytest.mark.parametrize(("layer", "shape"), APART.values(), ids=APART)
+def test_members_one_after_the_other_give_what_they_give_at_once(
+    layer: fn.Layer, shape: tuple[int, ...], shared: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Without vmap where x is much, of recurrent nets, attention and pooling: the same output, gradients and dropped elements."""
+    at_once = members.Mapped(layer, N, shared)
+    params, x = tree.cast(fn.ensemble(layer, N).init(0), torch.float64), drawn(1, *(shape if shared else (N, *shape)))
+    key = (fn.key(5),) if layer.stochastic else ()
+    want, cache = at_once.apply(params, x, *key)
+    gy = tree.map(lambda leaf: drawn(2, *leaf.shape), want)
+    wanted = (*at_once.vjp(params, cache, gy), at_once.grads(params, cache, gy), at_once.input_grad(params, cache, gy))
+    monkeypatch.setattr(members, "_MUCH", 0)
+    many = fn.ensemble(layer, N, shared_input=shared)
+    request.getfixturevalue("no_vmap")
+    y, cache = many.apply(params, x, *key)
+    assert_close(y, want)
+    assert_close((*many.vjp(params, cache, gy), many.grads(params, cache, gy), many.input_grad(params, cache, gy)), wanted)
+
+
+def test_only_much_of_x_is_taken_one_after_the_other() -> None:
+    """A small x goes by vmap, but of an LSTM; so does any under vmap itself."""
+    small, large = torch.ones(2, 3, 4), torch.ones(2, 3000, 8)
+    gru, lstm, pool = fn.GRU(4, 2), fn.LSTM(4, 2), fn.MaxPool1d(2)
+    forms = [fn.ensemble(layer, N).apply(fn.ensemble(layer, N).init(0), x)[1].keys() for layer, x in
+             [(gru, small), (lstm, small), (pool, small), (pool, large)]]  # fmt: skip
+    assert [*map(list, forms)] == [["all"], ["each"], ["all"], ["each"]]
+    many = fn.ensemble(lstm, N)
+    params, inner = many.init(0), []
+    got = torch.func.vmap(lambda x: inner.append(many.apply(params, x)) or inner[0][0][0])(torch.stack((small, small)))
+    assert list(inner[0][1]) == ["all"]
+    torch.testing.assert_close(got[1], many(params, small)[0])
+
+
+def test_a_member_taken_alone_says_what_is_wrong() -> None:
+    """With the note of where, and for params of other members with their numbers."""
+    many = fn.ensemble(fn.LSTM(4, 2), N)
+    with pytest.raises(ValueError, match="input_size=4") as caught:
+        many(many.init(0), torch.ones(5, 2, 3))
+    assert caught.value.__notes__ == ["  in ensemble"]
+    with pytest.raises(ValueError, match="the first axis of every tensor that is not shared must be n=3, got sizes 2"):
+        many(fn.ensemble(fn.LSTM(4, 2), 2).init(0), torch.ones(5, 2, 4))
+
+
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3), (2, 1, 4, 3), (0, 3)], ids=str)
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 def test_rows_may_have_any_axes(shape: tuple[int, ...], shared: bool) -> None:
@@ -412,5 +468,5 @@ def test_the_number_of_members_is_judged(n: Any) -> None:
 
 def test_only_layers_and_losses_have_members() -> None:
     """A function is no layer."""
-    with pytest.raises(ValueError, match="layer must be layers"):
+    with pytest.raises(ValueError, match="layer must be a layer"):
         fn.ensemble(torch.tanh, 3)  # type: ignore[call-overload]

@@ -23,7 +23,9 @@ class Sample(Value):
     slope: float = field(default=1.0, validator=errors.number(above=0.0, at_most=2.0))
     anything: float = field(default=0.0, validator=errors.number())
     mode: str = field(default="mean", validator=errors.one_of("mean", "sum"))
-    parts: tuple[str, ...] = field(default=("a",), validator=errors.instances(str, "words"))
+    parts: tuple[str, ...] = field(default=("a",), validator=errors.instances(str, "words", several=True))
+    part: str = field(default="a", validator=errors.instances(str, "a word"))
+    f: object = field(default=len, validator=errors.function)
 
 
 DESCRIPTIONS = [
@@ -103,6 +105,9 @@ WRONG_FIELDS = [
     ({"mode": ["mean"]}, "Sample: mode must be one of 'mean', 'sum', got ['mean']"),
     ({"parts": ("a", 1)}, "Sample: parts must be words, got 1"),
     ({"parts": ["a"]}, "Sample: parts must be words, got ['a']"),
+    ({"part": ("a",)}, "Sample: part must be a word, got ('a',)"),
+    ({"part": ()}, "Sample: part must be a word, got ()"),
+    ({"f": "len"}, "Sample: f must be a function, got 'len'"),
 ]
 
 
@@ -129,7 +134,8 @@ RIGHT_FIELDS = [
     {"mode": "sum"},
     {"parts": ()},
     {"parts": ("a", "b")},
-    {"parts": "a"},
+    {"part": "b"},
+    {"f": int},
 ]
 
 

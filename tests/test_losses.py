@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import vmap
+from twins import assert_twins, twin_of
 
 from funcnet import random
 from funcnet.layer import frozen
@@ -107,6 +108,30 @@ def test_elementwise_losses_are_torchs(name, reduction, leading, seed):
     assert_agrees(ours(reduction), lambda reduction: theirs(reduction=reduction), y, target)
 
 
+@twin_of("{kind}")
+@pytest.mark.parametrize("kind", ["MSELoss", "L1Loss", "BCELoss", "BCEWithLogitsLoss"])
+@quick
+@given(
+    reduction=st.sampled_from(["mean", "sum", "none"]),
+    shape=st.lists(st.integers(1, 4), max_size=3),
+    weight=st.sampled_from([None, 2.5, 0.0]),
+    seed=st.integers(0, 99),
+)
+def test_an_elementwise_loss_agrees_with_its_twin(kind, reduction, shape, weight, seed):
+    """As a layer on (y, target), with all gradients, for any shape, one number too."""
+    ours, theirs, draw_y, draw_target = ELEMENTWISE[kind.removesuffix("Loss")]
+    weighted = weight is not None and ours is BCEWithLogits
+    module = theirs(reduction=reduction, **({"pos_weight": torch.tensor(weight)} if weighted else {}))
+    loss = ours(reduction, **({"pos_weight": weight} if weighted else {}))
+    assert_loss_twins(loss, module, draw_y(2 * seed, *shape), draw_target(2 * seed + 1, *shape))
+
+
+def assert_loss_twins(loss, module, y: Tensor, target: Tensor) -> None:
+    """Compare the loss as a layer, whose weights are fields: torch's buffers are taken out of its ``state_dict``."""
+    module._non_persistent_buffers_set.update(module._buffers)
+    assert_twins(loss.as_layer(), module, (y, target), call=lambda module, x: module(*x))
+
+
 @pytest.mark.parametrize("name", ["MSE", "L1", "L2", "BCE", "BCEWithLogits"])
 def test_one_number_is_a_loss_too(name):
     """A 0-d y and target have torch's value and gradients."""
@@ -173,6 +198,16 @@ def cross_entropies(draw, soft: bool):
 def test_cross_entropy_of_labels_is_torchs(case):
     """Value and gy are those of torch.nn and autograd for every shape, weight, ignored label, smoothing and reduction."""
     assert_agrees(*case)
+
+
+@twin_of("CrossEntropyLoss")
+@settings(deadline=None, max_examples=60)
+@given(case=st.booleans().flatmap(lambda soft: cross_entropies(soft=soft)))
+def test_cross_entropy_agrees_with_its_twin(case):
+    """As a layer on (y, target), of labels and of probabilities, which have a gradient."""
+    loss, theirs, y, target = case
+    if loss.reduction != "batch":  # which torch has not
+        assert_loss_twins(loss, theirs(loss.reduction), y, target)
 
 
 @settings(deadline=None, max_examples=100)

@@ -71,6 +71,26 @@ def test_alpha_dropout_has_torchs_formula(kind, p):
     torch.testing.assert_close(layer.vjp({}, keep, draw((4, 5, 3), 2))[1], gx)
 
 
+@pytest.mark.parametrize(("dims", "shape"), [((1,), (30, 1, 40)), ((-1, 0), (1, 5, 1)), ((), (30, 5, 40))], ids=str)
+def test_along_broadcast_dims_all_is_dropped_together(dims, shape):
+    """The mask has one entry there, forward and back, and its mean elsewhere."""
+    layer, x = fn.Dropout(0.4, dims), torch.ones(30, 5, 40)
+    y, keep = layer.apply({}, x, 1)
+    assert keep.shape == shape
+    assert torch.equal(y, keep / 0.6 * x)
+    assert torch.equal(layer.vjp({}, keep, 2 * x)[1], 2 * y)
+    assert layer.inference() == fn.Identity()
+
+
+def test_axes_that_are_not_there_are_refused():
+    """By what is wrong with them."""
+    assert fn.Dropout(0.4, 1) == fn.Dropout(0.4, (1,))
+    with pytest.raises(ValueError, match="Dropout: broadcast_dims must be a tuple of whole numbers, got 'all'"):
+        fn.Dropout(0.4, "all")
+    with pytest.raises(ValueError, match="x must have an axis 2, got x of shape"):
+        fn.Dropout(0.4, 2)({}, torch.ones(2, 3), 0)
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_alpha_dropout_keeps_mean_and_variance(p):
     """Of what has mean 0 and variance 1."""
@@ -126,6 +146,29 @@ def test_drop_connect_is_its_linear_in_inference():
     assert layer.replace(in_features=4).inference() == fn.Linear(4, 2, bias=False, initializer="torch")
 
 
+@pytest.mark.parametrize("dim", [-1, 0, 1])
+@pytest.mark.parametrize("tau", [0.1, 1, 3.0])
+def test_gumbel_softmax_is_torchs_of_the_same_noise(tau, dim, monkeypatch):
+    """Value and gradient, with the numbers that the key gives in place of those of torch's generator."""
+    layer, x, gy = fn.GumbelSoftmax(tau, dim), draw((4, 5, 3)).requires_grad_(), draw((4, 5, 3), 2)
+    noise = random.gumbel(7, (4, 5, 3), torch.float64)
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda self: torch.exp(-noise))
+    want = nn.functional.gumbel_softmax(x, tau, dim=dim)
+    y, cache = layer.apply({}, x.detach(), 7)
+    torch.testing.assert_close(y, want.detach())
+    torch.testing.assert_close(layer.vjp({}, cache, gy)[1], torch.autograd.grad(want, x, gy)[0])
+    assert layer.inference() == fn.Softmax(dim, tau)
+
+
+def test_the_largest_share_of_a_gumbel_softmax_is_drawn_by_the_shares_of_a_softmax():
+    """To within 5 of the standard errors of its frequencies."""
+    x = torch.tensor([1.0, 0.0, -1.0, 2.0]).log_softmax(0)
+    y = fn.GumbelSoftmax(0.01)({}, x.expand(100_000, 4), 3)
+    found = torch.bincount(y.argmax(1), minlength=4) / 100_000
+    assert ((found - x.exp()).abs() < 5 * (x.exp() / 100_000).sqrt()).all()
+    assert float(y.amax(1).mean()) > 0.98
+
+
 NO_KEY = "apply must be given a key, apply(params, x, rng); for evaluation use inference(), got no key"
 STOCHASTIC = [
     fn.Dropout(),
@@ -137,6 +180,7 @@ STOCHASTIC = [
     fn.FeatureAlphaDropout(),
     fn.GaussianNoise(),
     fn.DropConnect(3, 2),
+    fn.GumbelSoftmax(),
 ]
 
 
@@ -163,6 +207,10 @@ MESSAGES = {
     "GaussianNoise: std must be a finite number at least 0.0, got -1.0": lambda: fn.GaussianNoise(-1.0),
     "GaussianNoise(): x must be a floating tensor": lambda: fn.GaussianNoise()({}, X.long(), 1),
     "DropConnect: p must be a finite number at least 0.0 and at most 1.0, got 2": lambda: fn.DropConnect(3, 2, 2),
+    "GumbelSoftmax: tau must be a finite number above 0.0, got 0": lambda: fn.GumbelSoftmax(0),
+    "GumbelSoftmax: dim must be a whole number, got None": lambda: fn.GumbelSoftmax(dim=None),
+    "GumbelSoftmax(dim=2): x must have an axis 2, got x of shape (2, 3)": lambda: fn.GumbelSoftmax(dim=2)({}, X, 1),
+    "GumbelSoftmax(): x must be a floating tensor": lambda: fn.GumbelSoftmax()({}, X.long(), 1),
     "the last axis of x must be in_features=4, got x of shape (2, 3)": lambda: fn.DropConnect(4, 2)(fn.Linear(4, 2).init(0), X, 1),
     "params must be a dict of weight (2, 3), bias (2,), got weight (2, 4), bias (2,)": lambda: fn.DropConnect(3, 2)(fn.Linear(4, 2).init(0), X, 1),
     "params must be a dict of weight (2, 3), bias (2,), got an empty dict": lambda: fn.DropConnect(3, 2)({}, X, 1),

@@ -43,7 +43,7 @@ def test_rms_norm_is_torchs(batch, shape, eps, affine, seed):
     assert_twins(fn.RMSNorm(shape, eps=eps, elementwise_affine=affine), module, draw(batch + shape, seed) * 3 + 1)
 
 
-SAMPLES = {1: [(4,), (3, 2)], 2: [(2, 2, 3), (3, 1, 1)], 3: [(2, 1, 2, 3)]}
+SAMPLES = {1: [(4,), (3, 2)], 2: [(2, 2, 3), (3, 1, 1)], 3: [(2, 1, 2, 3), (3, 2, 1, 1)]}
 
 
 @twin_of("BatchNorm{axes}d")
@@ -52,17 +52,18 @@ SAMPLES = {1: [(4,), (3, 2)], 2: [(2, 2, 3), (3, 1, 1)], 3: [(2, 1, 2, 3)]}
     data=st.data(),
     n=st.integers(2, 4),
     affine=st.booleans(),
+    bias=st.booleans(),
     track=st.booleans(),
     eps=EPS,
     momentum=st.sampled_from([0.3, None]),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=25)
-def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, track, eps, momentum, seed):
+def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, bias, track, eps, momentum, seed):
     """Value, gradients, moved statistics, and all that again of ``inference()``."""
     row = data.draw(st.sampled_from(SAMPLES[axes]))
     kind, twin = (getattr(package, f"BatchNorm{axes}d") for package in (fn, nn))
-    options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track}
+    options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track, "bias": bias}
     layer, module = kind(row[0], **options), varied(twin(row[0], **options), seed)
     x = draw((n, *row), seed) * 3 + 1
     params = params_of(layer, module)
@@ -78,11 +79,21 @@ def by_kernel(module, x):
 
 
 @twin_of("GroupNorm")
-@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), SPACE, st.booleans(), st.booleans(), EPS, st.integers(0, 99))
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    SPACE,
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    EPS,
+    st.integers(0, 99),
+)
 @settings(max_examples=30)
-def test_group_norm_is_torchs(n, groups, share, space, affine, last, eps, seed):
+def test_group_norm_is_torchs(n, groups, share, space, affine, bias, last, eps, seed):
     """Value and gradients, with and without axes after the channels, and with the channels last in memory."""
-    options = {"eps": eps, "affine": affine}
+    options = {"eps": eps, "affine": affine, "bias": bias}
     channels = groups * share
     x = draw((n, channels, *space), seed) * 3 + 1
     x = x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x
@@ -116,15 +127,17 @@ INSTANCE_NORMS = {
     batch=st.sampled_from([(), (1,), (3,)]),
     channels=st.integers(1, 3),
     affine=st.booleans(),
+    bias=st.booleans(),
     track=st.booleans(),
+    momentum=st.sampled_from([0.3, 0.05]),
     eps=EPS,
     seed=st.integers(0, 99),
 )
 @settings(max_examples=25)
-def test_instance_norm_is_torchs(axes, batch, channels, affine, track, eps, seed):
+def test_instance_norm_is_torchs(axes, batch, channels, affine, bias, track, momentum, eps, seed):
     """Value, gradients, moved statistics, and all that again of ``inference()``; with and without a batch."""
     kind, twin, space = INSTANCE_NORMS[axes]
-    options = {"eps": eps, "momentum": 0.3, "affine": affine, "track_running_stats": track}
+    options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track, "bias": bias}
     layer, module = kind(channels, **options), varied(twin(channels, **options), seed)
     x = draw((*batch, channels, *space), seed) * 3 + 1
     params = params_of(layer, module)
@@ -142,14 +155,41 @@ def test_the_statistics_of_no_rows_move_nothing():
 
 
 @twin_of("LocalResponseNorm")
-@given(st.integers(1, 6), st.integers(1, 5), st.sampled_from([(3,), (2, 3), (2, 1, 2)]), st.integers(0, 2), st.integers(0, 99))
+@given(
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.sampled_from([(3,), (2, 3), (2, 1, 2)]),
+    st.integers(0, 2),
+    st.floats(-0.01, 1.0),
+    st.floats(-1.0, 2.0),
+    st.integers(0, 99),
+)
 @settings(max_examples=30)
-def test_local_response_norm_is_torchs(size, channels, space, n, seed):
+def test_local_response_norm_is_torchs(size, channels, space, n, alpha, beta, seed):
     """Value and gradient, for windows of any size, even and odd, beyond the channels too."""
-    options = {"alpha": 0.5, "beta": 0.75 + seed % 2, "k": 1.0 + seed % 3}
+    options = {"alpha": alpha, "beta": beta, "k": 1.0 + seed % 3}
     assert_twins(
         fn.LocalResponseNorm(size, **options), nn.LocalResponseNorm(size, **options), draw((n, channels, *space), seed) * 2
     )
+
+
+@twin_of("CrossMapLRN2d")
+@given(st.integers(2, 9), st.data(), st.floats(0.1, 2), st.floats(-1, 2), st.floats(0.5, 3), st.integers(0, 9999))
+@settings(max_examples=40)
+def test_cross_map_normalization_of_few_channels_is_torchs(size, data, alpha, beta, k, seed):
+    """Of up to size // 2 channels, beyond which torch's sums keep the first one, and its gradient is not its output's."""
+    shape = data.draw(st.tuples(st.integers(1, 2), st.integers(1, size // 2), st.integers(1, 3), st.integers(1, 3)))
+    layer, twin = fn.CrossMapLRN2d(size, alpha, beta, k), nn.CrossMapLRN2d(size, alpha, beta, k)
+    assert_twins(layer, twin, draw(shape, seed))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_cross_map_normalization_is_the_local_one(size):
+    """Of as many channels as there may be, y and gx."""
+    x, options = draw((2, 9, 3, 2)), (size, 0.5, 0.6, 2.0)
+    got, want = (kind(*options).apply({}, x) for kind in (fn.CrossMapLRN2d, fn.LocalResponseNorm))
+    assert torch.equal(got[0], want[0])
+    assert torch.equal(fn.CrossMapLRN2d(*options).vjp({}, got[1], x)[1], fn.LocalResponseNorm(*options).vjp({}, want[1], x)[1])
 
 
 def halves(layer, module, x):
@@ -172,6 +212,34 @@ def test_rows_of_half_precision_are_torchs(layer, twin, dtype, scale):
     """Their sums of squares are in single precision, and so is the ε that RMSNorm has by default."""
     got, want = halves(layer, varied(twin(8), 1).to(dtype), (draw((4, 8)) * scale).to(dtype))
     torch.testing.assert_close(got, want, rtol=0.02, atol=0.02 * float(want[1].abs().max()))
+
+
+MIXED = [
+    fn.BatchNorm2d(3),
+    fn.BatchNorm2d(3, affine=False),
+    fn.BatchNorm2d(3).inference(),
+    fn.GroupNorm(1, 3),
+    fn.InstanceNorm2d(3),
+    fn.InstanceNorm2d(3, affine=True, track_running_stats=True).inference(),
+]
+
+
+@pytest.mark.parametrize("layer", MIXED, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_beside_moments_in_single_goes_through_vmap_and_compile(layer, dtype):
+    """With the numbers, and the dtypes, of eager code."""
+    params, x, gy = tree.cast((layer.init(0), draw((4, 3, 5, 2)), draw((4, 3, 5, 2), 1)), dtype)
+
+    def work(x, gy):
+        y, cache = layer.apply(params, x)
+        return tuple(tree.leaves((y, layer.vjp(params, cache, gy))))
+
+    want = work(x, gy)
+    torch._dynamo.reset()
+    compiled = torch.compile(work, fullgraph=True, backend="aot_eager")(x, gy)
+    mapped = torch.func.vmap(work)(x[None], gy[None])
+    for got in (compiled, [leaf[0] for leaf in mapped]):
+        torch.testing.assert_close(tuple(got), want)
 
 
 @pytest.mark.parametrize(("layer", "twin"), ROWS, ids=["LayerNorm", "RMSNorm"])
@@ -232,6 +300,7 @@ MESSAGES = {
     "InstanceNorm1d: momentum must be a finite number at least 0.0 and at most 1.0, got 2.0": lambda: fn.InstanceNorm1d(3, momentum=2.0),
     "LocalResponseNorm: size must be a whole number of at least 1, got 0": lambda: fn.LocalResponseNorm(0),
     "LocalResponseNorm(size=2): x must have the axes (N, channels, length, ...), got x of shape (2, 3)": lambda: fn.LocalResponseNorm(2)({}, X),
+    "CrossMapLRN2d(size=2): x must have the axes (N, channels, height, width), got x of shape (2, 3)": lambda: fn.CrossMapLRN2d(2)({}, X),
     "BatchNorm2d: num_features must be a whole number of at least 1, got 0": lambda: fn.BatchNorm2d(0),
 }  # fmt: skip
 

@@ -117,15 +117,19 @@ def test_windows_side_by_side_in_half_precision(dtype):
     assert torch.equal(fn.MaxPool2d(2).vjp({}, cache, gy)[1], torch.autograd.grad(want, x, gy)[0])
 
 
-def test_windows_side_by_side_propagate_nan():
-    """A window with a NaN has NaN, as torch's has, and its gradient goes to one element."""
-    x = draw((1, 64, 16, 16)).float()
-    x[0, 0, 0, 1] = float("nan")
-    layer = fn.MaxPool2d(2)
-    y, cache = layer.apply({}, x)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("share", [0.0001, 0.3, 1.0])
+def test_windows_side_by_side_propagate_nan(share, dtype):
+    """A window with a NaN has NaN, and its last NaN the gradient, as torch's; infinities of both signs beside them do no harm."""
+    x = torch.where(fn.random.uniform(1, (2, 64, 17, 16)) < share, torch.nan, draw((2, 64, 17, 16)).round()).to(dtype)
+    layer, x = fn.MaxPool2d(2), torch.where(x.abs() > 1, x / 0.0, x).requires_grad_()
+    y, cache = layer.apply({}, x.detach())
+    want = nn.functional.max_pool2d(x, 2)
+    gy = draw(y.shape, 1).to(dtype)
     assert isinstance(cache[1], torch.Tensor)
-    torch.testing.assert_close(y, nn.functional.max_pool2d(x, 2), equal_nan=True, rtol=0, atol=0)
-    assert int((layer.vjp({}, cache, torch.ones_like(y))[1] != 0).sum()) == y.numel()
+    assert y.isnan().any()
+    torch.testing.assert_close(y, want, equal_nan=True, rtol=0, atol=0)
+    assert torch.equal(layer.vjp({}, cache, gy)[1], torch.autograd.grad(want, x, gy)[0])
 
 
 def test_what_eager_code_kept_serves_within_vmap_and_the_reverse():

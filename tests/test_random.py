@@ -69,7 +69,7 @@ def test_the_generator_runs_backwards(word):
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (7,), (3, 5), (2, 1, 3, 1)])
 @pytest.mark.parametrize(
     "draw",
-    [random.bits, random.uniform, random.normal, random.truncated_normal, random.bernoulli],
+    [random.bits, random.uniform, random.normal, random.truncated_normal, random.gumbel, random.bernoulli],
     ids=lambda draw: draw.__name__,
 )
 def test_draws_have_the_shape(draw, shape):
@@ -120,7 +120,8 @@ def every_draw(key):
 
 
 def every_rounded_draw(key):
-    return random.normal(key, (501,)), random.truncated_normal(key, (501,)), random.normal(key, (7,), dtype=torch.float16)
+    normal = random.normal(key, (501,)), random.truncated_normal(key, (501,)), random.normal(key, (7,), dtype=torch.float16)
+    return *normal, random.gumbel(key, (501,))
 
 
 @pytest.mark.parametrize("backend", COMPILERS)
@@ -368,14 +369,18 @@ def test_uniform_is_even():
     assert abs(chi2 - 99) < 5 * math.sqrt(2 * 99)
 
 
-@pytest.mark.parametrize("draw", [random.uniform, random.normal, random.truncated_normal], ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize(
+    "draw", [random.uniform, random.normal, random.truncated_normal, random.gumbel], ids=lambda draw: draw.__name__
+)
 def test_draws_have_torchs_default_dtype(draw):
     """Unless another floating one is asked for."""
     assert draw(0, (2,)).dtype is torch.get_default_dtype()
     assert all(draw(0, (2,), dtype=dtype).dtype is dtype for dtype in FLOATING)
 
 
-@pytest.mark.parametrize("draw", [random.uniform, random.normal, random.truncated_normal], ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize(
+    "draw", [random.uniform, random.normal, random.truncated_normal, random.gumbel], ids=lambda draw: draw.__name__
+)
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 def test_draws_refuse_a_dtype_that_is_not_floating(draw, dtype):
     """The sentence lists those that are."""
@@ -465,6 +470,23 @@ def test_truncated_normal_keeps_its_bounds_in_the_extreme_words(dtype, word):
     assert x.abs().item() < 9
 
 
+# gumbel
+
+
+def test_gumbel_follows_its_distribution_function():
+    """The largest distance from it, of 100 000 draws, is below Kolmogorov's 2.3/√n (one in 10⁵ by chance)."""
+    x = random.gumbel(6, (100_000,), dtype=torch.float64).sort().values
+    distance = (torch.exp(-torch.exp(-x)) - torch.arange(1, 100_001) / 100_000).abs().max()
+    assert distance < 2.3 / math.sqrt(100_000)
+
+
+@pytest.mark.parametrize("dtype", FLOATING)
+@pytest.mark.parametrize("word", [0, WORDS - 1])
+def test_gumbel_is_finite_in_the_extreme_words(dtype, word):
+    """The interval of u is open, so that no logarithm sees 0."""
+    assert random.gumbel(key_of_first_word(word), (1,), dtype=dtype).isfinite().all()
+
+
 # bernoulli
 
 
@@ -491,11 +513,58 @@ def test_bernoulli_splits_the_words_at_p():
     assert draws == [False, False, True, True]
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.5, math.nan])
+@pytest.mark.parametrize("p", [-0.1, 1.5, math.nan, True, "1"])
 def test_bernoulli_refuses_what_is_no_probability(p):
     """The sentence has the bounds and what came."""
-    with pytest.raises(ValueError, match=f"bernoulli: p must be from 0 to 1, got {p}"):
+    with pytest.raises(ValueError, match=f"bernoulli: p must be a number from 0 to 1, got {p!r}"):
         random.bernoulli(0, (2,), p)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-2, -2), (2.0,), 3, [2], ("2",), (True,), None])
+def test_what_is_no_shape_is_refused(shape):
+    """By every draw: a tuple of whole numbers of at least 0 it must be."""
+    for draw in (random.bits, random.uniform, random.normal, random.truncated_normal, random.bernoulli):
+        with pytest.raises(ValueError, match=r"random: the shape must be a tuple of whole numbers of at least 0, got"):
+            draw(0, shape)
+
+
+SPREADS = [(math.nan, 1.0), (math.inf, 1.0), (0.0, -1.0), (0.0, math.nan), ("0", 1.0), (True, 1.0)]
+
+
+@pytest.mark.parametrize(("mean", "std"), SPREADS)
+@pytest.mark.parametrize("name", ["normal", "truncated_normal"])
+def test_a_normal_draw_refuses_what_is_no_spread(name, mean, std):
+    """Mean and std are finite numbers, and std is not negative."""
+    with pytest.raises(
+        ValueError, match=rf"{name}: mean and std must be finite numbers, std .* 0, got mean={mean!r}, std={std!r}"
+    ):
+        getattr(random, name)(0, (2,), mean, std)
+
+
+def test_a_truncated_draw_refuses_an_std_of_0():
+    """It divides by it; the normal one gives the mean."""
+    with pytest.raises(ValueError, match=r"std above 0, got mean=0.0, std=0.0"):
+        random.truncated_normal(0, (2,), 0.0, 0.0)
+    assert random.normal(0, (2,), 3.0, 0.0).tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 0.0), (math.nan, 1.0), (0.0, math.inf), ("0", 1.0), (False, 1.0)])
+@pytest.mark.parametrize(
+    "draw", [random.uniform, lambda rng, shape, low, high: random.truncated_normal(rng, shape, 0.0, 1.0, low, high)]
+)
+def test_a_draw_between_bounds_refuses_others(draw, low, high):
+    """They are finite numbers, in order."""
+    with pytest.raises(
+        ValueError, match=rf"low and high must be finite numbers, low at most high, got low={low!r}, high={high!r}"
+    ):
+        draw(0, (2,), low, high)
+
+
+@pytest.mark.parametrize("n", [-1, 2.0, True, "3"])
+def test_a_permutation_refuses_what_is_no_count(n):
+    """A whole number of at least 0 it must be."""
+    with pytest.raises(ValueError, match=rf"permutation: n must be a whole number of at least 0, got {n!r}"):
+        random.permutation(0, n)
 
 
 # permutation

@@ -129,6 +129,7 @@ MESSAGES = {
     "reparametrize: what makes the weight may not be stochastic, got Dropout(p=0.4)": lambda: fn.reparametrize(fn.Linear(3, 4), fn.Dropout(0.4)),
     "reparametrize: Flatten() must give a weight of shape (2, 3, 4), got a tensor of shape (2, 12)": lambda: fn.reparametrize(fn.Conv1d(3, 2, 4), fn.Flatten()).init(0),
     "reparametrize: params must have parametrizations.weight, a dict with the originals and the params 0, got a dict with the keys 'weight', 'bias'": lambda: LAYER(fn.Linear(3, 4).init(0), torch.ones(2, 3)),
+    "weight_norm: original0 must have an entry for each along dim, with the axes of original1, got a tensor of shape (4,)": lambda: LAYER(tree.replace(LAYER.init(0), "parametrizations.weight.original0", torch.ones(4)), torch.ones(2, 3)),
     "the last axis of x must be in_features=3, got x of shape (2, 4)": lambda: LAYER(LAYER.init(0), torch.ones(2, 4)),
 }  # fmt: skip
 

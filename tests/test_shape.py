@@ -196,3 +196,32 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert str(caught.value).startswith(sentence)
+
+
+ON_A_TENSOR = [
+    *[
+        fn.Flatten(),
+        fn.Unflatten(1, (2, 2)),
+        fn.Reshape((2, 2)),
+        fn.Squeeze(1),
+        fn.Unsqueeze(1),
+        fn.Permute((1, 0)),
+        fn.Transpose(0, 1),
+    ],
+    *[fn.Index[:, 0], fn.Split(2), fn.Chunk(2), fn.GlobalAvgPool(), fn.GlobalSumPool(), fn.GlobalMaxPool()],
+]
+
+
+@pytest.mark.parametrize("x", ["x", None, 1.0, (torch.ones(2, 4),)], ids=repr)
+@pytest.mark.parametrize("layer", ON_A_TENSOR, ids=repr)
+def test_what_is_no_tensor_is_refused(layer, x):
+    """By a sentence of the layer's own, before an attribute of x is missed."""
+    with pytest.raises(ValueError, match=r": x must be a (floating )?tensor, got"):
+        layer.apply({}, x)
+
+
+def test_a_number_has_no_axis_to_part():
+    """Nor has it one for Split."""
+    for layer in (fn.Chunk(1), fn.Split(1)):
+        with pytest.raises(ValueError, match=r"axis -1.*, got x of shape \(\)"):
+            layer.apply({}, torch.tensor(1.0))

@@ -260,6 +260,31 @@ def test_bad_arguments_are_refused_with_their_sentence(sentence):
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, True])
+def test_evaluating_refuses_a_wrong_batch_size(batch_size):
+    """Before anything is computed."""
+    with pytest.raises(ValueError, match=rf"evaluate: batch_size must be a whole number of at least 1, got {batch_size!r}"):
+        fn.evaluate(NET, NET.init(0), (X, LABELS), loss=LOSS, batch_size=batch_size)
+
+
+EXCHANGED = {
+    "ValueAndGrads: net must be a layer, got": lambda: fn.value_and_grads(LOSS, NET),
+    "ValueAndGrads: loss must be a loss, got": lambda: fn.value_and_grads(NET, OPT),
+    "TrainStep: loss must be a loss, got": lambda: fn.train_step(NET, OPT, LOSS),
+    "TrainStep: opt must be an optimizer, got": lambda: fn.train_step(NET, LOSS, LOSS),
+    "ScanSteps: step must be a function, got": lambda: fn.scan_steps(3, 3),
+    "ScanSteps: k must be a whole number of at least 1, got True": lambda: fn.scan_steps(fn.train_step(NET, LOSS, OPT), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", EXCHANGED)
+def test_arguments_in_the_wrong_place_are_refused(sentence):
+    """When the step is made, not in the middle of training."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        EXCHANGED[sentence]()
+    assert sentence in str(caught.value)
+
+
 def test_labels_out_of_range_lose_nothing():
     """A step that fails leaves params and state as they were, so that training can go on."""
     params, state = start()

@@ -1,15 +1,19 @@
 """A layer beside its twin in torch.nn: the same params by name, and the same values and gradients by autograd, in float64."""
 
 import functools
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 
 import funcnet as fn
 from funcnet import tree
+from funcnet.layers.window import Windowed
+from funcnet.losses.loss import LossLayer
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -19,7 +23,12 @@ TWINS: dict[str, str] = {}
 ENOUGH = 20
 """From how many configurations on a comparison is one: options, shapes or numbers that differ."""
 
+OF_CHANCE = {"p", "dropout"}
+"""Arguments that say how much is drawn by chance: our key draws what torch's generator does not, so what they do is not compared."""
+
 _compared: dict[str, set[str]] = defaultdict(set)
+_taken: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+_axes: dict[str, set[int]] = defaultdict(set)
 
 
 def draw(shape: Any, seed: int = 0) -> Tensor:
@@ -33,9 +42,9 @@ def params_of(layer: fn.Layer, module: nn.Module) -> Any:
 
 
 def twin_of(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Claim that a test drawn by hypothesis compares the layers of these names with torch.nn's; without that it fails.
+    """Claim that a test drawn by hypothesis compares torch.nn's modules of these names with ours; without that it fails.
 
-    Where the test is parametrized above ``given``, ``{argument}`` in a name stands for each value of that argument.
+    Every argument that both have must take two values at least, and where windows slide x must have a batch axis and none. Where the test is parametrized above ``given``, ``{argument}`` in a name stands for each value of that argument.
     """
 
     def claim(test: Callable[..., None]) -> Callable[..., None]:
@@ -45,14 +54,27 @@ def twin_of(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         @functools.wraps(test)
         def counted(**arguments: Any) -> None:
             _compared.clear()
+            _taken.clear()
+            _axes.clear()
             test(**arguments)
-            found = {name: len(_compared[name]) for name in (name.format(**arguments) for name in names)}
-            few = {name: count for name, count in found.items() if count < ENOUGH}
+            claimed = [name.format(**arguments) for name in names]
+            few = {name: len(_compared[name]) for name in claimed if len(_compared[name]) < ENOUGH}
             assert few == {}, f"{ENOUGH} configurations at least must be compared with torch.nn's, got {few}"
+            fixed = {name: still for name in claimed if (still := _fixed(name) - arguments.keys())}
+            assert fixed == {}, f"every argument must be varied, but by chance or by the test's own, got {fixed}"
+            batched = {name: _axes[name] for name in claimed if len(_axes[name]) == 1}
+            assert batched == {}, f"x must have a batch axis, and none, got these numbers of axes alone: {batched}"
 
         return counted
 
     return claim
+
+
+def _fixed(name: str) -> set[str]:
+    """Return the arguments of a module that our layer has too and that took only one value."""
+    known = set(inspect.signature(getattr(nn, name).__init__).parameters)
+    both = _taken[name].keys() & known if "args" not in known else _taken[name].keys()
+    return {argument for argument in both if len(_taken[name][argument]) < 2} - OF_CHANCE
 
 
 def _filled(names: tuple[str, ...], test: Callable[..., None]) -> Iterator[str]:
@@ -83,6 +105,11 @@ def assert_twins(
     _assert_same("gx", gx, want_gx, tolerance)
     _assert_same("gradient of", gparams, want_gparams, tolerance)
     _compared[type(module).__name__].add(_configuration(layer, x))
+    value = layer.loss if isinstance(layer, LossLayer) else layer
+    for one in [one for one in attrs.fields(type(value)) if one.init]:
+        _taken[type(module).__name__][one.alias].add(repr(getattr(value, one.name)))
+    if isinstance(layer, Windowed):
+        _axes[type(module).__name__].update(leaf.dim() for leaf in tree.leaves(x))
 
 
 def _by_autograd(call: Callable[..., Any], module: nn.Module, x: Any, gy: Any) -> tuple[Any, dict[str, Tensor], Any]:

@@ -12,7 +12,7 @@ from attrs import field
 
 from funcnet import tree
 from funcnet.combinators import children
-from funcnet.errors import describe, located, wrong
+from funcnet.errors import describe, flag, located, wrong
 from funcnet.layer import Cache, Layer, Params, frozen
 from funcnet.layers.arithmetic import Add
 from funcnet.layers.shape import Identity
@@ -29,9 +29,9 @@ class Branching(Layer):
              tuple with one entry per layer; a layer's own error gets a note where it happened.
     """
 
-    layers: tuple[Layer, ...] = field(validator=children.layers_only)
-    merge: Layer | None = None
-    one_input: bool = False
+    layers: tuple[Layer, ...] = field(validator=children.tuple_of_layers)
+    merge: Layer | None = field(default=None, validator=children.layer_or_none)
+    one_input: bool = field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:
         if self.one_input and not self.layers:

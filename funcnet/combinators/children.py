@@ -13,8 +13,21 @@ from funcnet.errors import describe, instances, located, wrong
 from funcnet.layer import Cache, Layer, Params
 from funcnet.random import Key
 
-layers_only = instances(Layer, "layers (values with init, apply and vjp)")
-"""Validate a field that holds a layer, or a tuple of them."""
+layers_only = instances(Layer, "a layer (a value with init, apply and vjp)")
+"""Validate a field that holds a layer."""
+
+layer_or_none = instances((Layer, type(None)), "a layer (a value with init, apply and vjp), or None")
+"""Validate a field that may hold a layer."""
+
+tuple_of_layers = instances(Layer, "layers (values with init, apply and vjp)", several=True)
+"""Validate a field that holds a tuple of layers."""
+
+
+def named_apart(who: str, names: Iterable[str]) -> None:
+    """Refuse names that would not make a path with dots between them: empty ones, and those with a dot in them."""
+    for name in names:
+        if not isinstance(name, str) or not name or "." in name:
+            raise wrong(who, "a name must be a str that is not empty and has no dot in it", repr(name))
 
 
 class Wrapper(Layer):

@@ -88,7 +88,7 @@ def _scaled(layer: Layer, params: Params, norm: Any, stats: Params) -> Params:
     r = torch.rsqrt(stats["running_var"] + norm.eps)
     scale = r * stats["weight"] if norm.affine else r
     b = params.get("bias", 0.0) - stats["running_mean"]
-    shift = torch.addcmul(stats["bias"], b, scale) if norm.affine else b * scale
+    shift = torch.addcmul(stats["bias"], b, scale) if "bias" in stats else b * scale
     return {"weight": params["weight"] * _factors(layer, params["weight"], scale), "bias": shift}
 
 

@@ -214,6 +214,7 @@ def graph(*inputs: str, output: str | Names | None = None, **nodes: tuple[Any, .
     names = [*inputs, *nodes]
     if len(set(names)) < len(names):
         raise wrong("graph", "each name must be given once", ", ".join(names))
+    children.named_apart("graph", names)
     outputs = (output,) if isinstance(output, str) else output or (names[-1],)
     for one in outputs:
         if one not in names:

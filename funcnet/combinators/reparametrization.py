@@ -4,8 +4,8 @@ of any layer h    w = h(r)                  gr = h's vjp of gw            r the 
 weight norm       w = g v / ‖v‖             gg = ⟨gw, v⟩ / ‖v‖            gv = (g / ‖v‖) (gw - (gg / ‖v‖) v)
 spectral norm     w = r / σ, σ = uᵀ r v     gr = gw / σ - (⟨gw, r⟩ / σ²) u vᵀ
 
-gw and gx by f's vjp. ‖v‖ and ⟨,⟩ of weight norm go along all axes but ``dim``; u and v of spectral norm are held, and r and u vᵀ
-matrices whose rows are the entries along ``dim``.
+gw, gx = f's vjp of gy. ‖v‖ and ⟨,⟩ of weight norm go along all axes but ``dim``; u and v of spectral norm are held, and r and u
+vᵀ matrices whose rows are the entries along ``dim``.
 """
 
 from abc import abstractmethod
@@ -18,6 +18,7 @@ from torch import Tensor
 from funcnet import random
 from funcnet.combinators import children
 from funcnet.errors import describe, instances, number, size, whole, wrong
+from funcnet.kernels import normalization as kernels
 from funcnet.layer import Cache, Layer, Params, frozen
 from funcnet.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from funcnet.random import Key
@@ -26,7 +27,7 @@ _GROUP = "parametrizations"
 
 
 @frozen
-class _Norm(Layer):
+class Maker(Layer):
     """What makes a weight, with a start that it finds from the weight that the layer drew."""
 
     @abstractmethod
@@ -67,7 +68,7 @@ class Reparametrized(children.Wrapper):
         if not isinstance(w, Tensor):
             raise wrong("reparametrize", f"the layer's params must have a tensor {self.name}", describe(inner))
         key = random.fold_in(rng, 1)
-        p, raw = self.by.first(key, w) if isinstance(self.by, _Norm) else (self.by.init(key), w)
+        p, raw = self.by.first(key, w) if isinstance(self.by, Maker) else (self.by.init(key), w)
         made = self.by(p, raw)
         if not isinstance(made, Tensor) or made.shape != w.shape:
             raise wrong("reparametrize", f"{self.by} must give a {self.name} of shape {tuple(w.shape)}", made)
@@ -110,7 +111,7 @@ class Reparametrized(children.Wrapper):
         return self.replace(layer=self.layer.inference(), by=self.by.inference())
 
     def __repr__(self) -> str:
-        if isinstance(self.by, _Norm):
+        if isinstance(self.by, Maker):
             return self.by.call(self.layer, self.name)
         return f"reparametrize({self.layer!r}, {self.by!r}, {self.name!r})"
 
@@ -163,7 +164,7 @@ def _axis_or_none(value: Any, attribute: Any, got: Any) -> None:
 
 
 @frozen
-class _WeightNorm(_Norm):
+class _WeightNorm(Maker):
     """Magnitude times direction, from the pair (g, v)."""
 
     dim: int | None = field(default=0, validator=_axis_or_none)
@@ -171,29 +172,22 @@ class _WeightNorm(_Norm):
     def first(self, rng: Key | int, w: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
         if self.dim is not None and self.dim >= w.dim():
             raise wrong("weight_norm", f"the weight must have an axis dim={self.dim}", w)
-        return {}, (self._length(w), w)
+        return {}, (kernels.weight_length(w, self.dim), w)
 
     def call(self, layer: Layer, name: str) -> str:
         return f"weight_norm({layer!r}, {name!r}, {self.dim!r})"
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Cache]:
         g, v = x
-        length = self._length(v)
-        return v * (g / length), (g, v, length)
+        if g.shape != (() if self.dim is None else tuple([n if i == self.dim else 1 for i, n in enumerate(v.shape)])):
+            raise wrong("weight_norm", "original0 must have an entry for each along dim, with the axes of original1", g)
+        w, length = kernels.weight_norm(v, g, self.dim)
+        return w, (g, v, length)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
         g, v, length = cache
-        along, axes = gy * v, self._axes(v)
-        gg = (along.sum(axes, keepdim=self.dim is not None) if axes else along) / length  # no axes would mean all of them
-        return params, (gg, torch.addcmul(gy, v, -gg / length) * (g / length))
-
-    def _axes(self, v: Tensor) -> list[int]:
-        return [axis for axis in range(v.dim()) if axis != self.dim]
-
-    def _length(self, v: Tensor) -> Tensor:
-        axes = self._axes(v)
-        found: Tensor = torch.linalg.vector_norm(v, dim=axes, keepdim=self.dim is not None) if axes else v.abs()
-        return found
+        gv, gg = kernels.weight_norm_backward(gy, v, g, length, self.dim)
+        return params, (gg, gv)
 
 
 def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Reparametrized:
@@ -207,7 +201,7 @@ def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Repa
 
 
 @frozen
-class _SpectralNorm(_Norm):
+class _SpectralNorm(Maker):
     """A matrix over its largest singular value, as two vectors that are kept estimate it."""
 
     n_power_iterations: int = field(default=1, validator=size)
@@ -257,11 +251,12 @@ class _SpectralNorm(_Norm):
 def spectral_norm(
     layer: Layer, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int | None = None
 ) -> Reparametrized:
-    """Divide a weight by its largest singular value, as ``torch.nn.utils.parametrizations.spectral_norm`` does.
+    """Divide a weight, ``name``, by its largest singular value, as ``torch.nn.utils.parametrizations.spectral_norm`` does.
 
     ``apply`` reads the singular vectors in params, ``0._u`` and ``0._v``, which have no gradient; ``update_stats`` moves them by
-    power iterations on the weight that ``apply`` had, so that a step goes by the vectors that the step before left, where torch
-    iterates before it. ``dim`` is the axis of the matrix's rows, by default 0, or 1 of a transposed convolution.
+    ``n_power_iterations`` on the weight that ``apply`` had, so that a step goes by the vectors that the step before left, where
+    torch iterates before it. No vector is divided by less than ``eps``. ``dim`` is the axis of the matrix's rows, by default 0,
+    or 1 of a transposed convolution.
 
     Source   Miyato et al. 2018, algorithm 1.
     """

@@ -31,7 +31,7 @@ class Serial(Layer):
     Raises   ``ValueError`` when ``params`` does not have one entry per layer; a layer's own error gets a note where it happened.
     """
 
-    layers: tuple[Layer, ...] = field(validator=children.layers_only)
+    layers: tuple[Layer, ...] = field(validator=children.tuple_of_layers)
     names: tuple[str, ...] | None = field(default=None, validator=_own_names)
     # Asked for at every step of each layer, so kept: 1 µs of seven layers.
     _keyed: tuple[bool, ...] = field(init=False, eq=False)
@@ -162,4 +162,5 @@ def serial(*layers: Layer, **named: Layer) -> Serial:
     """Compose layers, the first one first: ``serial(Linear(2, 25), Tanh())``, or by name ``serial(hidden=..., out=...)``."""
     if layers and named:
         raise wrong("serial", "the layers must be all named or all unnamed", f"{len(layers)} unnamed and {len(named)} named")
+    children.named_apart("serial", named)
     return Serial(tuple(named.values()), tuple(named)) if named else Serial(layers)

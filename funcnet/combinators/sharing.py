@@ -214,7 +214,7 @@ def _shapes_of(value: Tree) -> Tree:
 
 
 def tied(net: Layer, *groups: tuple[str, ...]) -> Tied:
-    """Use one set of params at several places of a net, which are given by path; the first place of a group holds them.
+    """Use one set of params at several places of ``net``: ``groups`` of paths, of which the first holds the params.
 
     >>> from funcnet.combinators.serial import serial
     >>> from funcnet.layers.embedding import Embedding

@@ -133,7 +133,7 @@ class Bidirectional(Layer):
     Raises   ``ValueError`` when ``params`` does not have three entries; a layer's own errors get a note.
     """
 
-    layers: tuple[Layer, Layer] = field(validator=children.layers_only)
+    layers: tuple[Layer, Layer] = field(validator=children.tuple_of_layers)
     merge: Layer = field(default=Concat(), validator=children.layers_only)
     dim: int = field(default=0, validator=whole(0))
 

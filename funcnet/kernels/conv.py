@@ -44,11 +44,17 @@ def _is_image(x: Tensor, w: Tensor) -> bool:
     return large and x.dtype is torch.float32 and plain(x, w)
 
 
+def pad_by(x: Tensor, before: Sequence[int], after: Sequence[int], value: float) -> Tensor:
+    """Lengthen the last axes by a number."""
+    ends = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
+    return torch.constant_pad_nd(x, ends, value) if any(ends) else x
+
+
 def pad(x: Tensor, before: Sequence[int], after: Sequence[int], mode: str) -> Tensor:
     """Lengthen the last axes by zeros or, by ``mode``, by what x has there."""
     ends = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
     if mode == "zeros" or not any(ends):
-        return torch.constant_pad_nd(x, ends) if any(ends) else x
+        return pad_by(x, before, after, 0.0)
     if x.numel() == 0:  # the kernels take an empty batch, and no more than one empty axis
         return x.new_zeros(*x.shape[: -len(before)], *[n + b + a for n, b, a in _ends(x, before, after)])
     if mode == "circular":

@@ -1,9 +1,9 @@
-"""Activations: one function applied to every element. gy is the gradient of y, ⊙ the product by element.
+"""Activations: one function applied to every element of x (...), of any shape, which y and both gradients have too.
 
     ReLU        y = max(0, x)                    gx = gy where y > 0, else 0
     LeakyReLU   y = x where x > 0, else s x      gx = gy where x > 0, else s gy         s = negative_slope
     Sigmoid     y = 1 / (1 + e⁻ˣ)                gx = gy ⊙ y (1 - y)
-    Tanh        y = (eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)      gx = gy ⊙ (1 - y²)
+    Tanh        y = (eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)      gx = gy ⊙ (1 - y²)             ⊙ the product by element
 
 Here are the oldest, and ``Activation``, on which stand too ``rectifiers``, ``gates``, ``sigmoids``, ``softpluses``,
 ``shrinkages`` and ``functions``. What goes along an axis is in ``softmaxes``. An activation keeps its output rather than its
@@ -101,6 +101,7 @@ class Sigmoid(Activation):
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   ``torch.nn.Sigmoid``'s formula.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,6 +119,7 @@ class Tanh(Activation):
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   ``torch.nn.Tanh``'s formula.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

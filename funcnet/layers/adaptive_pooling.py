@@ -77,6 +77,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` for a size below 1, an ``x`` that is not floating, or has other axes, or an empty one but the batch,
              and a ``gy`` that has not the shape of ``y``.
+    Source   ``torch.nn.AdaptiveAvgPool1d``'s formula.
     """
 
     axes: ClassVar[int] = 1
@@ -91,6 +92,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
+    Source   ``torch.nn.AdaptiveAvgPool2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -105,6 +107,7 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
+    Source   ``torch.nn.AdaptiveAvgPool3d``'s formula.
     """
 
     axes: ClassVar[int] = 3
@@ -144,6 +147,7 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
     Params   none.
     Cache    the indices, and the shape of ``x``.
     Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
+    Source   ``torch.nn.AdaptiveMaxPool1d``'s formula.
     """
 
     axes: ClassVar[int] = 1
@@ -158,6 +162,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
     Params   none.
     Cache    the indices, and the shape of ``x``.
     Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
+    Source   ``torch.nn.AdaptiveMaxPool2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -172,6 +177,7 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     Params   none.
     Cache    the indices, and the shape of ``x``.
     Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
+    Source   ``torch.nn.AdaptiveMaxPool3d``'s formula.
     """
 
     axes: ClassVar[int] = 3
@@ -207,10 +213,12 @@ class GlobalAvgPool(_Global):
     Cache    the shape of ``x``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor, or has no axis behind the channels, and when ``gy`` has not the
              shape of ``y``.
+    Source   Lin, Chen & Yan 2014, "Network in network", section 3.2.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Numbers]:
-        return x.mean(self._behind(params, x), self.keepdim), tuple(x.shape)
+        axes = self._behind(params, x)
+        return x.mean(axes, self.keepdim), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Numbers, gy: Tensor) -> tuple[Params, Tensor]:
         g = self._column(gy, cache)
@@ -224,10 +232,12 @@ class GlobalSumPool(_Global):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` as ``GlobalAvgPool`` does.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Numbers]:
-        return x.sum(self._behind(params, x), self.keepdim), tuple(x.shape)
+        axes = self._behind(params, x)
+        return x.sum(axes, self.keepdim), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Numbers, gy: Tensor) -> tuple[Params, Tensor]:
         return params, self._column(gy, cache).reshape(*cache[:2], *[1] * (len(cache) - 2)).expand(cache)
@@ -242,6 +252,7 @@ class GlobalMaxPool(_Global):
     Params   none.
     Cache    the index of the largest in the flattened axes, and the shape of ``x``.
     Raises   ``ValueError`` as ``GlobalAvgPool`` does, and when one of these axes is empty.
+    Source   elementary; ``GlobalAvgPool`` with the largest element in place of the mean.
     """
 
     def __call__(self, params: Params, x: Tensor, rng: Any = None) -> Tensor:

@@ -4,7 +4,8 @@ Scale    y = w x                        gx = w gy             gw = Σ gy x
 Bias     y = x + b                      gx = gy               gb = Σ gy
 Maxout   y = max over p of x wₚᵀ + bₚ   gx = Σ gₚ wₚ          gwₚ = gₚᵀ x, gbₚ = Σ gₚ      gₚ = gy where p is the largest, else 0
 
-The sums are over the axes along which w and b are repeated.
+x (..., *shape), w and b of ``shape``; of Maxout x (..., in), wₚ (out, in), bₚ (out,) and y (..., out). The sums are over the axes
+along which w and b are repeated.
 """
 
 from typing import Any
@@ -61,6 +62,7 @@ class Scale(Layer):
     Cache    ``x``.
     Raises   ``ValueError`` for sizes below 1, params that are not this layer's, and an ``x`` with other last axes or another
              dtype.
+    Source   elementary.
     """
 
     shape: Sizes | Any = field(converter=_as_tuple, validator=_sizes)
@@ -106,6 +108,7 @@ class Bias(Layer):
     Cache    ``()``.
     Raises   ``ValueError`` for sizes below 1, params that are not this layer's, and an ``x`` with other last axes or another
              dtype.
+    Source   elementary.
     """
 
     shape: Sizes | Any = field(converter=_as_tuple, validator=_sizes)
@@ -141,7 +144,7 @@ class Bias(Layer):
 class Maxout(Layer):
     """The largest of ``pieces`` affine maps of the last axis, output by output; of equal ones the gradient goes to one.
 
-    ``in_features=None`` is for ``infer_sizes`` to find.
+    There are ``out_features`` outputs. ``in_features=None`` is for ``infer_sizes`` to find.
 
     Params   ``weight`` (out · pieces, in), the pieces of one output below one another, Xavier normal unless ``initializer`` names
              another; ``bias`` (out · pieces,), zeros, absent with ``bias=False``.

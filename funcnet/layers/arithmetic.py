@@ -8,7 +8,8 @@
     MatMul   y = a b           ga = gy bᵀ,                gb = aᵀ gy
     Concat   y = (x₁ x₂ ...)   gxᵢ = its part of gy
 
-The gradient of an operand that was broadcast is summed over the axes along which it was repeated.
+The operands (...) broadcast to the shape of y; those of MatMul are (..., n, k) and (..., k, m), and those of Concat differ in one
+axis. The gradient of an operand that was broadcast is summed over the axes along which it was repeated.
 """
 
 from functools import reduce
@@ -56,6 +57,7 @@ class Add(Layer):
     Params   none.
     Cache    the operands' shapes.
     Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that broadcast together.
+    Source   elementary.
     """
 
     broadcast: bool = field(default=True, validator=flag)
@@ -80,6 +82,7 @@ class Sub(Layer):
     Params   none.
     Cache    the operands' shapes.
     Raises   ``ValueError`` when ``x`` is not a pair of floating tensors that broadcast together.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: Operands) -> tuple[Tensor, Shapes]:
@@ -100,6 +103,7 @@ class Mul(Layer):
     Params   none.
     Cache    the operands.
     Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that broadcast together.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: Operands) -> tuple[Tensor, Operands]:
@@ -122,6 +126,7 @@ class Div(Layer):
     Params   none.
     Cache    ``y``, ``b`` and the shape of ``a``.
     Raises   ``ValueError`` when ``x`` is not a pair of floating tensors that broadcast together.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: Operands) -> tuple[Tensor, tuple[Tensor, Tensor, tuple[int, ...]]]:
@@ -147,6 +152,7 @@ class Pow(Layer):
     Params   none.
     Cache    the operands and ``y``.
     Raises   ``ValueError`` when ``x`` is not a pair of floating tensors that broadcast together.
+    Source   elementary; its gradients at the kinks are those of ``torch.pow``.
     """
 
     def apply(self, params: Params, x: Operands) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -171,6 +177,7 @@ class MatMul(Layer):
     Params   none.
     Cache    the operands.
     Raises   ``ValueError`` when ``x`` is not a pair of floating tensors with fitting shapes.
+    Source   elementary, by the rules of ``torch.matmul``.
     """
 
     mixes_batch = True
@@ -199,6 +206,7 @@ class Concat(Layer):
     Params   none.
     Cache    the operands' sizes along ``dim``.
     Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that agree in all other axes.
+    Source   elementary, as ``torch.cat``.
     """
 
     dim: int = field(default=-1, validator=whole_number)

@@ -5,7 +5,8 @@
     gs = p ⊙ (gp - Σ gp ⊙ p)      gq = gs k · scale      gk = gsᵀ q · scale      gbias = Σ gs, over the axes it was repeated along
 
 q (..., heads, L, E), k (..., heads, S, E), v (..., heads, S, Ev), y (..., heads, L, Ev). With grouped queries, several heads of q
-share one of k and v, whose gradients are then summed over them. With dropout p is dropped, and gp, after the softmax.
+share one of k and v, whose gradients are then summed over them. With dropout p is dropped, and gp, after the softmax. Where p
+is returned, its own gradient is added to gp.
 """
 
 import math
@@ -19,21 +20,51 @@ from funcnet import random
 from funcnet.errors import flag, is_whole, number, wrong
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.arithmetic import masked_scale
+from funcnet.kernels.mode import plain
 from funcnet.layer import Cache, Layer, Params, floating, frozen, keyed
+from funcnet.layers.window import of_shape
 from funcnet.random import Key
 
 
 def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> Tensor:
-    """Return a bool mask (length, keys), True where a query may see a key: the keys up to its own step.
+    """Return a bool mask (length, keys) on ``device``, True where a query may see a key: the keys up to its own step.
+
+    Raises   ``ValueError`` for lengths that are not whole numbers of at least 0.
 
     >>> causal_mask(2, 3).tolist()
     [[True, False, False], [True, True, False]]
     """
-    return local_mask(length, length if keys is None else keys, (None, 0), device=device)
+    keys = length if keys is None else keys
+    _counts("causal_mask", length=length, keys=keys)
+    return steps_mask(length, keys, (None, 0), device)
 
 
 def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *, device: Any = None) -> Tensor:
-    """Return a bool mask (length, keys), True from ``window[0]`` steps before the query to ``window[1]`` after; ``None``: all."""
+    """Return a bool mask (length, keys) on ``device``, True for the keys from so many steps before the query to so many after.
+
+    ``window`` is (before, after); ``None`` in it is all there are.
+
+    Raises   ``ValueError`` for lengths, or entries of the window, that are not whole numbers of at least 0.
+    """
+    _counts("local_mask", length=length, keys=keys)
+    if not isinstance(window, tuple) or len(window) != 2 or not all(n is None or _is_count(n) for n in window):
+        rule = "window must be a pair of whole numbers of at least 0, or None, the steps before and after"
+        raise wrong("local_mask", rule, repr(window))
+    return steps_mask(length, keys, window, device)
+
+
+def _is_count(n: Any) -> bool:
+    return is_whole(n) and bool(n >= 0)
+
+
+def _counts(who: str, **lengths: Any) -> None:
+    for name, n in lengths.items():
+        if not _is_count(n):
+            raise wrong(who, f"{name} must be a whole number of at least 0", repr(n))
+
+
+def steps_mask(length: int, keys: int, window: tuple[int | None, int | None], device: Any) -> Tensor:
+    """Return what ``local_mask`` does, of numbers known to be good."""
     before, after = window
     ahead = torch.arange(keys, device=device) - torch.arange(length, device=device).unsqueeze(1)
     mask = torch.ones_like(ahead, dtype=torch.bool) if before is None else ahead >= -before
@@ -41,16 +72,26 @@ def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *,
 
 
 def padding_mask(lengths: Tensor, length: int) -> Tensor:
-    """Return a bool mask (N, 1, 1, length), True for the keys within each row's length.
+    """Return a bool mask (N, 1, 1, length), True for the keys within each row's length, of ``lengths`` (N,).
+
+    Raises   ``ValueError`` for lengths that are not integers of at least 0.
 
     >>> padding_mask(torch.tensor([1, 3]), 3)[:, 0, 0].tolist()
     [[True, False, False], [True, True, True]]
     """
+    _counts("padding_mask", length=length)
+    if not isinstance(lengths, Tensor) or lengths.dtype not in (torch.int32, torch.int64):
+        raise wrong("padding_mask", "lengths must be an int32 or int64 tensor", lengths)
+    if plain(lengths) and (lengths < 0).any():
+        raise wrong("padding_mask", "lengths must be at least 0", str(lengths.tolist()))
     return (torch.arange(length, device=lengths.device) < lengths.unsqueeze(-1))[..., None, None, :]
 
 
 def combine_masks(*masks: Tensor | None) -> Tensor | None:
-    """Return the bool mask that is True where all are; ``None`` is one that is True everywhere."""
+    """Return the bool mask that is True where all ``masks``, broadcast together, are; ``None`` is True everywhere.
+
+    Raises   ``ValueError`` for a mask that is not a bool tensor.
+    """
     given = [mask for mask in masks if mask is not None]
     if not given:
         return None
@@ -71,7 +112,24 @@ def window_of_steps(layer: Any, attribute: Any, got: Any) -> None:
         raise wrong(type(layer).__name__, rule, repr(got))
 
 
-def _scale(layer: Any, attribute: Any, got: Any) -> None:
+def steps_around(window: int | tuple[int, int] | None, causal: bool) -> tuple[int | None, int | None]:
+    """Return how many steps before its own a query may see, and after; ``None`` for all."""
+    before, after = window if isinstance(window, tuple) else (window, window)
+    return before, 0 if causal else after
+
+
+def pair_of(layer: Layer, gy: Any, y: tuple[int, ...], weights: tuple[int, ...]) -> list[Any]:
+    """Return the gradients of y and of the weights, where both are returned: each of their shape, or ``None`` for 0."""
+    if not isinstance(gy, tuple) or len(gy) != 2:
+        raise wrong(layer, "gy must be a pair, for y and for the weights", gy)
+    for name, g, shape in zip(("y", "the weights"), gy, (y, weights), strict=True):
+        if g is not None and g.shape != shape:
+            raise wrong(layer, f"the entry of gy for {name} must have the shape {shape}, or be None", g)
+    return list(gy)
+
+
+def number_or_none(layer: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that must be a finite number, or ``None``."""
     if got is not None:
         number()(layer, attribute, got)
 
@@ -85,9 +143,11 @@ class ScaledDotProductAttention(Layer):
     be joined with a mask; ``window=w`` lets it see those from i - w to i + w, and ``window=(a, b)`` from i - a to i + b. A query
     that may see no key has y = 0 and passes no gradient, as in torch. ``scale`` is 1 / √E unless given. With ``enable_gqa`` the
     heads of k and v may be fewer, by a factor. With ``dropout_p`` weights are dropped: a key is needed, but for ``inference()``.
+    With ``return_weights`` the output is (y, p), with the weights p (..., heads, L, S) by which the values were summed; ``vjp``
+    then takes a pair of gradients, of which either may be ``None``.
 
     The memory it takes does not grow with L · S, but for a mask, where the CPU's flash kernel serves: on 4 axes, with E = Ev, a
-    bool mask or none, and no dropout.
+    bool mask or none, no dropout, and no weights to return.
 
     Params   none.
     Cache    q, k, v and the mask; y and the rows' log Σ eˢ, or else p and what dropout kept.
@@ -96,36 +156,37 @@ class ScaledDotProductAttention(Layer):
     """
 
     is_causal: bool = field(default=False, validator=flag)
-    scale: float | None = field(default=None, validator=_scale)
+    scale: float | None = field(default=None, validator=number_or_none)
     dropout_p: float = field(default=0.0, validator=number(0.0, at_most=1.0))
     enable_gqa: bool = field(default=False, validator=flag)
     window: int | tuple[int, int] | None = field(default=None, validator=window_of_steps)
+    return_weights: bool = field(default=False, validator=flag)
 
     @property
     def stochastic(self) -> bool:
         return self.dropout_p > 0
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Tensor, Cache]:
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
         if self.stochastic:
             keyed(self, rng)
         q, k, v, mask = self._entries(params, x)
         allowed, bias, causal = self._seen(q, k, mask)
         scale = self._factor(q)
-        if bias is None and not self.stochastic and kernels.flashes(q, k, v, allowed):
+        if bias is None and not self.stochastic and not self.return_weights and kernels.flashes(q, k, v, allowed):
             y, lse = kernels.flash(q, k, v, allowed, causal, scale)
             return y, (x, {"y": y, "lse": lse})
         if causal:
-            allowed = causal_mask(q.shape[-2], k.shape[-2], device=q.device)
+            allowed = steps_mask(q.shape[-2], k.shape[-2], (None, 0), q.device)
         p = kernels.weights(q, k, bias, allowed, scale)
         keep = random.bernoulli(rng, tuple(p.shape), 1 - self.dropout_p) if self.stochastic and rng is not None else None
-        return kernels.weighted(self._dropped(p, keep), v), (x, {"p": p, "keep": keep})
+        dropped = self._dropped(p, keep)
+        y = kernels.weighted(dropped, v)
+        return (y, dropped) if self.return_weights else y, (x, {"p": p, "keep": keep})
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         x, kept = cache
         (q, k, v), mask = x[:3], x[3] if len(x) == 4 else None
-        shape = (*q.shape[:-1], v.shape[-1])
-        if gy.shape != shape:
-            raise wrong(self, f"gy must have the shape of y, {shape}", f"gy of shape {tuple(gy.shape)}")
+        gy, gweights = self._pair(gy, q, k, v)
         scale = self._factor(q)
         if "lse" in kept:
             allowed, _, causal = self._seen(q, k, mask)
@@ -133,13 +194,22 @@ class ScaledDotProductAttention(Layer):
             return params, gx if len(x) == 3 else (*gx, None)
         p, keep = kept["p"], kept["keep"]
         gv = kernels.values_grad(gy, self._dropped(p, keep), v)
-        gp = self._dropped(kernels.weights_grad(gy, v), keep)
+        gp = kernels.weights_grad(gy, v)
+        gp = self._dropped(gp if gweights is None else gp + gweights, keep)
         bias = mask if mask is not None and mask.is_floating_point() else None
         gq, gk, gbias = kernels.scores_grads(gp, p, q, k, bias, scale)
         return params, (gq, gk, gv) if len(x) == 3 else (gq, gk, gv, gbias)
 
     def inference(self) -> Layer:
         return self.replace(dropout_p=0.0)
+
+    def _pair(self, gy: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients of y and, where they are returned, of the weights."""
+        shape = (*q.shape[:-1], v.shape[-1])
+        if not self.return_weights:
+            return of_shape(self, gy, shape), None
+        gy, gweights = pair_of(self, gy, shape, (*q.shape[:-1], k.shape[-2]))
+        return q.new_zeros(shape) if gy is None else gy, gweights
 
     def _dropped(self, p: Tensor, keep: Tensor | None) -> Tensor:
         return p if keep is None else masked_scale(p, keep, 1 / (1 - self.dropout_p) if self.dropout_p < 1 else 0.0)
@@ -153,8 +223,7 @@ class ScaledDotProductAttention(Layer):
         mask = mask if bias is None else None
         if self.window is None and (not self.is_causal or (mask is None and bias is None)):
             return mask, bias, self.is_causal
-        before, after = self.window if isinstance(self.window, tuple) else (self.window, self.window)
-        local = local_mask(q.shape[-2], k.shape[-2], (before, 0 if self.is_causal else after), device=q.device)
+        local = steps_mask(q.shape[-2], k.shape[-2], steps_around(self.window, self.is_causal), q.device)
         return combine_masks(local, mask), bias, False
 
     def _entries(self, params: Params, x: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -168,7 +237,7 @@ class ScaledDotProductAttention(Layer):
         if rule:
             raise wrong(self, rule, f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}")
         mask = x[3] if len(x) == 4 else None
-        return q, k, v, mask if mask is None else self._fitting(mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
+        return q, k, v, mask if mask is None else self.fitting(mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
 
     def _misfit(self, q: Tensor, k: Tensor, v: Tensor) -> str | None:
         if not q.dim() == k.dim() == v.dim() >= 2 or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
@@ -179,7 +248,8 @@ class ScaledDotProductAttention(Layer):
             return None
         return "the heads of k and v must divide those of q, and the axes before must agree"
 
-    def _fitting(self, mask: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def fitting(self, mask: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return the mask, which must broadcast to this shape, as it is."""
         if not isinstance(mask, Tensor) or mask.dtype not in (torch.bool, dtype):
             raise wrong(self, f"the mask must be a bool tensor, or one of {dtype}", mask)
         sizes = zip(mask.shape, shape[len(shape) - mask.dim() :], strict=True) if mask.dim() <= len(shape) else [(2, 1)]

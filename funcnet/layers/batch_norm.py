@@ -1,6 +1,6 @@
 """Batch normalization: each channel shifted and scaled to mean 0 and variance 1 over the batch, then affinely mapped.
 
-Over the m elements of a channel (axes: batch, and what comes after the channels), with r = 1 / √(σ² + ε):
+Over the m elements of a channel of x (N, channels, ...), those of all rows, with r = 1 / √(σ² + ε):
 
     μ  = Σ x / m       σ² = Σ (x - μ)² / m       x̂ = (x - μ) r       y = γ x̂ + β
     gβ = Σ gy          gγ = Σ gy x̂
@@ -46,6 +46,7 @@ class BatchNorm(Layer):
     momentum: float | None = field(default=0.1, validator=norm_params.momentum)
     affine: bool = field(default=True, validator=flag)
     track_running_stats: bool = field(default=True, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
 
     mixes_batch = True
 
@@ -72,7 +73,7 @@ class BatchNorm(Layer):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Cache]:
         try:
-            if len(params) != 2 * self.affine + 3 * self.track_running_stats or not _fits(self, x):
+            if not norm_params.counted(self, params, 3 * self.track_running_stats) or not _fits(self, x):
                 raise wrong_params(self, params)
             if x.numel() == self.num_features:
                 raise wrong(self, "a batch must have more than one value per channel", f"x of shape {tuple(x.shape)}")
@@ -106,10 +107,10 @@ class BatchNorm(Layer):
         return kernels.moved(running, (mean, kernels.variance(r, self.eps)), rate, x.numel() // self.num_features)
 
     def inference(self) -> Layer:
-        return self._running(self.num_features, self.eps, self.affine) if self.track_running_stats else self
+        return self._running(self.num_features, self.eps, self.affine, bias=self.bias) if self.track_running_stats else self
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return norm_params.shapes_of_channels(self.num_features, self.affine, self.track_running_stats)
+        return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, self.track_running_stats)
 
     def _fault(self, x: Tensor) -> str | None:
         return _fault(self, x)
@@ -124,6 +125,7 @@ class RunningBatchNorm(Layer):
     num_features: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
     affine: bool = field(default=True, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
 
     @property
     def sizes_from_x(self) -> dict[str, int]:
@@ -139,7 +141,7 @@ class RunningBatchNorm(Layer):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
-            if len(params) != 2 * self.affine + 3 or not _fits(self, x):
+            if not norm_params.counted(self, params, 3) or not _fits(self, x):
                 raise wrong_params(self, params)
             return kernels.batch_norm(x, params.get("weight"), params.get("bias"), self.eps, self._moments(params))[0], x
         except Exception as error:
@@ -154,7 +156,7 @@ class RunningBatchNorm(Layer):
         return params["running_mean"], params["running_var"]
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return norm_params.shapes_of_channels(self.num_features, self.affine, tracked=True)
+        return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, tracked=True)
 
     def _fault(self, x: Tensor) -> str | None:
         return _fault(self, x)
@@ -184,10 +186,12 @@ class BatchNorm1d(BatchNorm):
     layer that reads them. With ``track_running_stats=False`` there are none, and ``inference()`` goes by the batch too.
     ``num_features=None`` is for ``infer_sizes`` to find.
 
-    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), absent with ``affine=False``; ``running_mean``, zeros,
-             ``running_var``, ones, and ``num_batches_tracked``, 0, which are not trained: their gradient is ``None``.
-    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε); the running statistics, and what they will be once they are moved
-             from there. ``update_stats`` of params with other statistics, such as those of the batch before, moves those.
+    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), neither with ``affine=False``, and no ``bias`` with
+             ``bias=False``; ``running_mean``, zeros, ``running_var``, ones, and ``num_batches_tracked``, 0, which are not
+             trained: their gradient is ``None``.
+    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε), both in single precision at least; the running statistics, and
+             what they will be once they are moved from there. ``update_stats`` of params with other statistics, such as those
+             of the batch before, moves those.
     Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm1d``'s.

@@ -1,12 +1,12 @@
-"""Borders: padding with elements of x itself.
+"""Borders: padding with elements of x itself, of x (N, channels, length), (N, channels, height, width)..., or without N.
 
     y[i] = x[f(i)]      gx[j] = Σ gy[i] over all i with f(i) = j
 
 with, for x[0], ..., x[n - 1] and l elements put before them,
 
-    Reflection    f(i) = i - l, mirrored at 0 and at n - 1
-    Replication   f(i) = i - l, but no less than 0 and no more than n - 1
-    Circular      f(i) = (i - l) mod n
+    ReflectionPad    f(i) = i - l, mirrored at 0 and at n - 1
+    ReplicationPad   f(i) = i - l, but no less than 0 and no more than n - 1
+    CircularPad      f(i) = (i - l) mod n
 """
 
 from torch import Tensor
@@ -62,8 +62,9 @@ class ReflectionPad1d(Reflection):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 2, one that is not below the size of its axis,
-             and an ``x`` with other than 2 or 3 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that is not below the size of its
+             axis, and an ``x`` with other than 2 or 3 axes.
+    Source   ``torch.nn.ReflectionPad1d``'s formula.
     """
 
     axes = 1
@@ -75,8 +76,9 @@ class ReflectionPad2d(Reflection):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 4, one that is not below the size of its axis,
-             and an ``x`` with other than 3 or 4 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that is not below the size of its
+             axis, and an ``x`` with other than 3 or 4 axes.
+    Source   ``torch.nn.ReflectionPad2d``'s formula.
     """
 
     axes = 2
@@ -88,8 +90,9 @@ class ReflectionPad3d(Reflection):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 6, one that is not below the size of its axis,
-             and an ``x`` with other than 4 or 5 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that is not below the size of its
+             axis, and an ``x`` with other than 4 or 5 axes.
+    Source   ``torch.nn.ReflectionPad3d``'s formula.
     """
 
     axes = 3
@@ -101,8 +104,9 @@ class ReplicationPad1d(Replication):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 2, one that has nothing to repeat,
-             and an ``x`` with other than 2 or 3 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that has nothing to repeat, and an
+             ``x`` with other than 2 or 3 axes.
+    Source   ``torch.nn.ReplicationPad1d``'s formula.
     """
 
     axes = 1
@@ -114,8 +118,9 @@ class ReplicationPad2d(Replication):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 4, one that has nothing to repeat,
-             and an ``x`` with other than 3 or 4 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that has nothing to repeat, and an
+             ``x`` with other than 3 or 4 axes.
+    Source   ``torch.nn.ReplicationPad2d``'s formula.
     """
 
     axes = 2
@@ -127,8 +132,9 @@ class ReplicationPad3d(Replication):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 6, one that has nothing to repeat,
-             and an ``x`` with other than 4 or 5 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that has nothing to repeat, and an
+             ``x`` with other than 4 or 5 axes.
+    Source   ``torch.nn.ReplicationPad3d``'s formula.
     """
 
     axes = 3
@@ -140,8 +146,9 @@ class CircularPad1d(Circular):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 2, one that is above the size of its axis,
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that is above the size of its axis,
              and an ``x`` with other than 2 or 3 axes.
+    Source   ``torch.nn.CircularPad1d``'s formula.
     """
 
     axes = 1
@@ -153,8 +160,9 @@ class CircularPad2d(Circular):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 4, one that is above the size of its axis,
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that is above the size of its axis,
              and an ``x`` with other than 3 or 4 axes.
+    Source   ``torch.nn.CircularPad2d``'s formula.
     """
 
     axes = 2
@@ -166,8 +174,9 @@ class CircularPad3d(Circular):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 6, one that is above the size of its axis,
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that is above the size of its axis,
              and an ``x`` with other than 4 or 5 axes.
+    Source   ``torch.nn.CircularPad3d``'s formula.
     """
 
     axes = 3

@@ -175,6 +175,7 @@ class Conv1d(_Conv):
     Raises   ``ValueError`` for sizes below 1, channels that ``groups`` does not divide, ``"same"`` with a stride, ``"causal"``
              with a mode that looks ahead, params that are not this layer's, an ``x`` with other channels, axes or dtype, or
              shorter than the kernel, and a ``gy`` that has not the shape of ``y``.
+    Source   ``torch.nn.Conv1d``'s formula; van den Oord et al. 2016, "WaveNet", section 2.1, for ``"causal"``.
     """
 
     axes: ClassVar[int] = 1
@@ -194,6 +195,7 @@ class Conv2d(_Conv):
     Params   ``weight`` (out, in / groups, kernel height, kernel width) and ``bias`` (out,), as of ``Conv1d``.
     Cache    ``x`` itself, with its padding where that is uneven or of another mode than ``"zeros"``, and in that order.
     Raises   ``ValueError`` as ``Conv1d`` does.
+    Source   ``torch.nn.Conv2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -208,6 +210,7 @@ class Conv3d(_Conv):
     Params   ``weight`` (out, in / groups, *kernel) and ``bias`` (out,), as of ``Conv1d``.
     Cache    ``x`` itself, with its padding where that is uneven or of another ``padding_mode`` than ``"zeros"``.
     Raises   ``ValueError`` as ``Conv1d`` does.
+    Source   ``torch.nn.Conv3d``'s formula.
     """
 
     axes: ClassVar[int] = 3

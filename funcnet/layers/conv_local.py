@@ -6,7 +6,8 @@
                  gx[n, c, i]    = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[t, o, c, k]
     MaskedConv   y = conv(w ⊙ m, x)        gw = m ⊙ (the gradient that conv has for w ⊙ m)
 
-with s = stride, d = dilation, p = padding before x, and x zero outside its range; t, k, i one number for each axis.
+with s = stride, d = dilation, p = padding before x, and x zero outside its range; t, k, i one number for each axis. x is
+(N, in, *lengths) and y (N, out, *places), or both without N; of a MaskedConv they, w and m are those of its convolution.
 """
 
 import math
@@ -137,6 +138,7 @@ class ConvLocal1d(_ConvLocal):
     Cache    ``x`` itself, not a copy.
     Raises   ``ValueError`` for sizes below 1, an ``input_size`` shorter than the kernel, ``"same"`` with a stride, params that
              are not this layer's, an ``x`` with other axes, channels, length or dtype, and a ``gy`` without the shape of ``y``.
+    Source   ``flax.linen.ConvLocal``.
     """
 
     axes: ClassVar[int] = 1
@@ -149,6 +151,7 @@ class ConvLocal2d(_ConvLocal):
     Params   ``weight`` (*places, out, in, *kernel) and ``bias`` (out, *places), as of ``ConvLocal1d``.
     Cache    ``x`` itself, not a copy.
     Raises   ``ValueError`` as ``ConvLocal1d`` does.
+    Source   ``flax.linen.ConvLocal``.
     """
 
     axes: ClassVar[int] = 2
@@ -161,6 +164,7 @@ class ConvLocal3d(_ConvLocal):
     Params   ``weight`` (*places, out, in, *kernel) and ``bias`` (out, *places), as of ``ConvLocal1d``.
     Cache    ``x`` itself, not a copy.
     Raises   ``ValueError`` as ``ConvLocal1d`` does.
+    Source   ``flax.linen.ConvLocal``.
     """
 
     axes: ClassVar[int] = 3

@@ -136,6 +136,7 @@ class ConvTranspose2d(_ConvTranspose):
     Params   ``weight`` (in, out / groups, kernel height, kernel width) and ``bias`` (out,), as of ``ConvTranspose1d``.
     Cache    ``x`` itself, not a copy.
     Raises   ``ValueError`` as ``ConvTranspose1d`` does.
+    Source   ``torch.nn.ConvTranspose2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -150,6 +151,7 @@ class ConvTranspose3d(_ConvTranspose):
     Params   ``weight`` (in, out / groups, *kernel) and ``bias`` (out,), as of ``ConvTranspose1d``.
     Cache    ``x`` itself, not a copy.
     Raises   ``ValueError`` as ``ConvTranspose1d`` does.
+    Source   ``torch.nn.ConvTranspose3d``'s formula.
     """
 
     axes: ClassVar[int] = 3

@@ -1,13 +1,19 @@
-"""Layers of one's own, made from functions: for a class with fields and errors of its own, subclass ``Layer`` instead."""
+"""Layers of one's own, made from functions: for a class with fields and errors of its own, subclass ``Layer`` instead.
+
+layer             y, cache = apply(params, x)      gparams, gx = vjp(params, cache, gy)
+elementwise       y = f(x), by element             gx = gy ⊙ f′(x)
+shape_dependent   y = g(x), g = make(x's shape)    gx = g's
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.errors import describe, wrong
+from funcnet.errors import describe, flag, function, wrong
 from funcnet.layer import Cache, Layer, Params, fitting, floating, frozen
 from funcnet.random import Key
 
@@ -24,13 +30,18 @@ def _name(f: Callable[..., Any]) -> str:
 
 @frozen
 class FunctionLayer(Layer):
-    """The layer whose verbs are three functions; made by ``layer``."""
+    """The layer whose verbs are three functions; made by ``layer``.
 
-    apply_function: Callable[..., tuple[Any, Cache]]
-    vjp_function: Callable[[Params, Cache, Any], tuple[Params, Any]]
-    init_function: Callable[[Key | int], Params]
-    stochastic: bool
-    mixes_batch: bool
+    Params   what ``init`` makes; without it none.
+    Cache    what ``apply`` gives beside y.
+    Raises   what the functions raise.
+    """
+
+    apply_function: Callable[..., tuple[Any, Cache]] = field(validator=function)
+    vjp_function: Callable[[Params, Cache, Any], tuple[Params, Any]] = field(validator=function)
+    init_function: Callable[[Key | int], Params] = field(validator=function)
+    stochastic: bool = field(validator=flag)
+    mixes_batch: bool = field(validator=flag)
 
     def init(self, rng: Key | int) -> Params:
         return self.init_function(rng)
@@ -61,8 +72,12 @@ def layer(
 ) -> Layer:
     """Make a layer from functions: ``apply(params, x)``, ``vjp(params, cache, gy)`` and, where it has params, ``init(rng)``.
 
-    Functions at the top level of a module pickle, compare and show by name. A stochastic one is called as
-    ``apply(params, x, rng)``. Let ``funcnet.testing.check_laws`` judge the result.
+    Functions at the top level of a module pickle, compare and show by name. With ``stochastic`` apply is called as
+    ``apply(params, x, rng)``; ``mixes_batch`` says that a row of y depends on other rows of x. Let ``funcnet.testing.check_laws``
+    judge the result.
+
+    Params   what ``init`` makes; without it none.
+    Raises   ``ValueError`` for what is no function, and options that are not True or False; and what the functions raise.
     """
     return FunctionLayer(apply, vjp, init, stochastic, mixes_batch)
 
@@ -76,8 +91,8 @@ class Elementwise(Layer):
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
     """
 
-    f: Callable[[Tensor], Tensor]
-    df: Callable[[Tensor], Tensor]
+    f: Callable[[Tensor], Tensor] = field(validator=function)
+    df: Callable[[Tensor], Tensor] = field(validator=function)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.f(floating(self, params, x)), x
@@ -90,7 +105,11 @@ class Elementwise(Layer):
 
 
 def elementwise(f: Callable[[Tensor], Tensor], df: Callable[[Tensor], Tensor]) -> Layer:
-    """Make the layer that applies f to every element, from f and its derivative df: ``elementwise(torch.sin, torch.cos)``."""
+    """Make the layer that applies f to every element, from f and its derivative df: ``elementwise(torch.sin, torch.cos)``.
+
+    Params   none.
+    Raises   ``ValueError`` for what is no function, and when ``x`` is not a floating tensor.
+    """
     return Elementwise(f, df)
 
 
@@ -103,7 +122,7 @@ class ShapeDependent(Layer):
     Raises   ``ValueError`` for every verb, and when the function does not make a layer.
     """
 
-    make: Callable[[Any], Layer]
+    make: Callable[[Any], Layer] = field(validator=function)
 
     def init(self, rng: Key | int) -> Params:
         raise self._not_made()

@@ -8,7 +8,8 @@
 
     ∂‖d‖ₚ/∂d = sign d ⊙ (|d| / ‖d‖ₚ)ᵖ⁻¹, and 0 where d or the norm is;  for p = ∞ sign d / k at the k largest, else 0
 
-Gradients of what was broadcast are summed over the axes along which it was repeated.
+Both tensors are (..., features, ...) along ``dim``, or (..., features), and y is (...), without that axis. Gradients of what was
+broadcast are summed over the axes along which it was repeated.
 """
 
 import math
@@ -29,7 +30,7 @@ Pair = tuple[Tensor, Tensor]
 
 def degree(layer: Any, attribute: Any, got: Any) -> None:
     """Validate the degree of a norm: any number but nan, infinities among them."""
-    if got not in (math.inf, -math.inf):
+    if not isinstance(got, float) or not math.isinf(got):
         number()(layer, attribute, got)
 
 
@@ -73,12 +74,14 @@ def _unbroadcast(gu: Tensor, gv: Tensor, shapes: tuple[Shape, Shape]) -> Pair:
 class CosineSimilarity(Layer):
     """Cosine of the angle between two vectors along ``dim``: 1 for one direction, 0 for a right angle, -1 for opposites.
 
-    A vector shorter than ``eps`` is divided by ``eps``, and there the gradient is that of y, where torch has that of the length.
+    A vector shorter than ``eps`` is divided by ``eps``, not by its length, and so is its gradient the one of a division by a
+    constant; torch there still takes the length's gradient in.
 
     Params   none.
     Cache    both tensors, their lengths, and ``y`` with the axis ``dim``.
     Raises   ``ValueError`` for an ``eps`` that is not above 0, and when ``x`` is not a pair of floating tensors that broadcast
              together and have an axis ``dim``.
+    Source   ``torch.nn.CosineSimilarity``'s formula, as torch computes it: each length is bounded for itself.
     """
 
     dim: int = field(default=1, validator=whole_number)
@@ -116,6 +119,7 @@ class PairwiseDistance(Layer):
     Cache    the difference, its norm, and the shapes of both tensors.
     Raises   ``ValueError`` for a ``p`` or an ``eps`` that is no number, and when ``x`` is not a pair of floating tensors that
              broadcast together and have an axis.
+    Source   ``torch.nn.PairwiseDistance``'s formula.
     """
 
     p: float = field(default=2.0, validator=degree)

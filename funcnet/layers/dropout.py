@@ -1,20 +1,22 @@
-"""Dropout: elements, channels or rows are dropped with probability p, and what stays is scaled to keep the mean.
+"""Dropout: parts of x are dropped with probability p, and what stays is scaled to keep the mean.
 
 y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0; drawn from the key
 gx = gy ⊙ m / (1 - p)
 
-Each m stands for one element, or for all elements of a channel or of a row.
+x and y have one shape. Each m stands for one element of x (...) in Dropout, for all elements of a channel in Dropout1d to
+Dropout3d, and for a whole row of x (N, ...) in DropPath.
 """
 
 from abc import abstractmethod
+from typing import Any
 
 from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.errors import number, wrong
+from funcnet.errors import is_whole, number, wrong
 from funcnet.kernels import arithmetic as kernels
-from funcnet.layer import Layer, Params, fitting, floating, frozen, keyed
+from funcnet.layer import Layer, Params, axis, fitting, floating, frozen, keyed
 from funcnet.layers.shape import Identity
 from funcnet.random import Key
 
@@ -48,22 +50,38 @@ class Dropping(Layer):
         return 1 / (1 - self.p) if self.p < 1 else 0.0
 
 
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else (value,) if is_whole(value) else value
+
+
+def _dims(layer: Any, attribute: Any, got: Any) -> None:
+    if not isinstance(got, tuple) or not all(map(is_whole, got)):
+        raise wrong(type(layer).__name__, "broadcast_dims must be a tuple of whole numbers", repr(got))
+
+
 @frozen
 class Dropout(Dropping):
     """Zero each element with probability ``p``, and divide the rest by 1 - p; the identity in ``inference()``.
 
-    The mask is a pure function of the key: ``apply(params, x, rng)`` with the same key drops the same elements.
+    The mask is a pure function of the key: ``apply(params, x, rng)`` with the same key drops the same elements. Along the axes
+    of ``broadcast_dims`` all is dropped together: of (N, T, features) by ``(1,)`` a feature at all steps, or at none.
 
     Params   none.
-    Cache    the mask (bool), True for what stays.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor.
-    Source   Srivastava et al. 2014, section 10 for the scaling.
+    Cache    the mask (bool), with 1 for ``broadcast_dims``, True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor, or has not the axes
+             of ``broadcast_dims``.
+    Source   Srivastava et al. 2014, section 10 for the scaling; Gal & Ghahramani 2016 for all steps alike.
     """
 
+    broadcast_dims: tuple[int, ...] = field(default=(), converter=_as_tuple, validator=_dims)
+
     def _parts(self, x: Tensor) -> tuple[int, ...]:
-        return tuple(x.shape)
+        together = [axis(self, x, d) % max(x.dim(), 1) for d in self.broadcast_dims]
+        return tuple([1 if i in together else n for i, n in enumerate(x.shape)]) if together else tuple(x.shape)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        if self.broadcast_dims:
+            return Dropping.vjp(self, params, cache, gy)
         return params, kernels.masked_scale(fitting(self, gy, cache), cache, self._scale())
 
 
@@ -109,7 +127,9 @@ class Dropout1d(Dropping):
 
 @frozen
 class Dropout2d(Dropping):
-    """Zero whole channels of (N, channels, height, width) or, unlike ``torch.nn.Dropout2d`` up to now, of one without N.
+    """Zero whole channels of (N, channels, height, width) or (channels, height, width); all else is as in ``Dropout``.
+
+    ``torch.nn.Dropout2d`` takes three axes for (N, channels, length): for them there is ``Dropout1d``.
 
     Params   none.
     Cache    the mask (bool), with 1 for height and width, True for what stays.
@@ -123,7 +143,7 @@ class Dropout2d(Dropping):
 
 @frozen
 class Dropout3d(Dropping):
-    """Zero whole channels of (N, channels, depth, height, width) or (channels, depth, height, width).
+    """Zero whole channels of (N, channels, depth, height, width) or (channels, depth, height, width); else as in ``Dropout``.
 
     Params   none.
     Cache    the mask (bool), with 1 for depth, height and width, True for what stays.

@@ -1,9 +1,11 @@
 """Embedding: integers name rows of a table; what comes out are the rows.
 
     Embedding      y = w[x]                     gw[i] = Σ gy where x = i
+      max_norm c   y = s w[x], s = c / ‖w[x]‖   gw[i] = s (g - (g · w[i]) n / ‖w[i]‖), g = Σ gy, where ‖w[i]‖ > c
     HashEmbed      y = Σ w[h(x)]                gw[i] = Σ gy where h(x) = i      over the hash functions h
 
-An integer has no gradient: gx is ``None``.
+x (...), w (rows, dim), y (..., dim). An integer has no gradient: gx is ``None``. n is the gradient of the norm: of ‖w‖ₚ it is
+sign(w) (|w| / ‖w‖ₚ)ᵖ⁻¹.
 """
 
 from functools import reduce
@@ -14,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.errors import size, whole_number, wrong
+from funcnet.errors import number, size, whole_number, wrong
 from funcnet.initializers import Initializer, Normal, Uniform
 from funcnet.kernels import embedding as kernels
 from funcnet.layer import Layer, Params, explained, frozen, wrong_params
@@ -75,6 +77,11 @@ def padding_index(layer: Any, attribute: Any, got: Any) -> None:
         whole_number(layer, attribute, got)
 
 
+def _positive_or_none(layer: Any, attribute: Any, got: Any) -> None:
+    if got is not None:
+        number(above=0.0)(layer, attribute, got)
+
+
 @frozen
 class Embedding(Table):
     """A row of ``embedding_dim`` numbers for each integer from 0 to ``num_embeddings`` - 1; x has any shape.
@@ -83,14 +90,21 @@ class Embedding(Table):
     derivative, and so stays zeros. To use the table as an output projection too, give
     ``Linear(embedding_dim, num_embeddings)`` the same weight, by ``tied``.
 
+    With ``max_norm`` a row whose norm ‖·‖ₚ, p = ``norm_type``, is larger comes out shortened to it. The values are torch.nn's,
+    but torch writes the short rows into the table, and its gradient is that of the table it then has; here the table stays as it
+    is, and the gradient is exact. Gradients are dense, and not divided by how often a row is named: there is no ``sparse`` and
+    no ``scale_grad_by_freq``.
+
     Params   ``weight`` (num_embeddings, embedding_dim), normal with variance 1 unless ``initializer`` names another.
     Cache    ``x``.
-    Raises   ``ValueError`` for sizes below 1, a ``padding_idx`` that is no row, params that are not this layer's, and an ``x``
-             that is not of integers or names a row that there is not.
+    Raises   ``ValueError`` for sizes below 1, a ``padding_idx`` that is no row, a ``max_norm`` of 0 or less, a ``norm_type``
+             below 1, params that are not this layer's, and an ``x`` that is not of integers or names a row that there is not.
     Source   the names are ``torch.nn.Embedding``'s.
     """
 
     padding_idx: int | None = field(default=None, validator=padding_index)
+    max_norm: float | None = field(default=None, validator=_positive_or_none)
+    norm_type: float = field(default=2.0, validator=number(1.0))
     initializer: str | Initializer = field(default=Normal(), validator=initializers.known)
 
     def __attrs_post_init__(self) -> None:
@@ -101,17 +115,33 @@ class Embedding(Table):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
-            return kernels.embedding(self._table(params), x), x
+            y = kernels.embedding(self._table(params), x)
+            return y if self.max_norm is None else y * self._shortened(y, self.max_norm)[0], x
         except Exception as error:
             raise explained(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
         gy = of_shape(self, gy, (*cache.shape, self.embedding_dim))
+        if self.max_norm is not None:
+            gy = self._long_grad(kernels.embedding(params["weight"], cache), gy, self.max_norm)
         gw = kernels.embedding_backward(gy, cache, self.num_embeddings, self._padding(self.padding_idx))
         return {"weight": gw}, None
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> None:
         return None
+
+    def _shortened(self, rows: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return by what rows are multiplied, their norms, and which of them are too long."""
+        norm: Tensor = torch.linalg.vector_norm(rows, self.norm_type, -1, keepdim=True)
+        long = norm > bound
+        return torch.where(long, bound / (norm + 1e-7), 1.0), norm, long  # torch adds this much too
+
+    def _long_grad(self, rows: Tensor, g: Tensor, bound: float) -> Tensor:
+        """Return the gradient of rows from that of the shortened ones."""
+        s, norm, long = self._shortened(rows, bound)
+        slope = rows.sign() * (rows.abs() / norm) ** (self.norm_type - 1)
+        along = (g * rows).sum(-1, keepdim=True) / (norm + 1e-7)
+        return s * (g - torch.where(long, along * slope, 0.0))
 
 
 @frozen

@@ -3,7 +3,8 @@
     sum, mean   y = Σ s w[x]                 gw[i] = Σ s gy where x = i       gs = w[x] · gy       over the bag
     max         y = max w[x], by element     gw[i] = Σ gy where the largest is that of x = i
 
-An integer has no gradient: gx is ``None``. s is a weight that comes with x, or 1, or for a mean 1 over the size of the bag.
+x (bags, integers of a bag), w (rows, dim), y (bags, dim). An integer has no gradient: gx is ``None``. s is a weight that comes
+with x, or 1, or for a mean 1 over the size of the bag.
 """
 
 from typing import Any

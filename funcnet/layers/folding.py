@@ -44,6 +44,7 @@ class Unfold(Windowed):
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` for sizes below 1, an ``x`` that is not floating, or has other axes, or is shorter than the window,
              and a ``gy`` that has not the shape of ``y``.
+    Source   ``torch.nn.Unfold``'s formula.
     """
 
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
@@ -81,6 +82,7 @@ class Fold(Windowed):
     Cache    the shape of ``y``.
     Raises   ``ValueError`` for sizes below 1, an ``output_size`` shorter than the window, an ``x`` that is not floating, or has
              other axes than these, and a ``gy`` that has not the shape of ``y``.
+    Source   ``torch.nn.Fold``'s formula.
     """
 
     output_size: Sizes = field(converter=hashable, validator=sizes(1))

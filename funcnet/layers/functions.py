@@ -1,4 +1,4 @@
-"""Functions of mathematics, by element. gy is the gradient of y, ⊙ the product by element.
+"""Functions of mathematics, by element, for x (...) of any shape. ⊙ is the product by element.
 
 Sin        y = sin x                      gx = gy ⊙ cos x
 Cos        y = cos x                      gx = -gy ⊙ sin x
@@ -47,6 +47,7 @@ class Cos(Activation):
     Params   none.
     Cache    ``x``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   elementary.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,6 +64,7 @@ class Exp(Activation):
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   elementary.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,6 +82,7 @@ class Square(Activation):
     Params   none.
     Cache    ``x``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   elementary.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,6 +118,7 @@ class Abs(Activation):
     Params   none.
     Cache    ``x``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   elementary.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,6 +135,7 @@ class Sign(Activation):
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   elementary.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,6 +153,7 @@ class Erf(Activation):
     Params   none.
     Cache    ``x``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   elementary, as ``torch.erf``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +185,7 @@ class Gaussian(Activation):
 
 @frozen
 class Rbf(Activation):
-    """Wave whose random features have the kernel e to the power of -γ |u - v|²: √2 sin(√(2γ) x + π/4).
+    """Wave √2 sin(√(2γ) x + π/4): on random normal maps of u and v its mean product is the kernel exp(-γ |u - v|²).
 
     Params   none.
     Cache    √(2γ) x + π/4.

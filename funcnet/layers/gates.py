@@ -1,14 +1,14 @@
-"""Gates: x times something that says how much of it passes. gy is the gradient of y, ⊙ the product by element.
+"""Gates: x times something that says how much of it passes; by element, for x (...) of any shape. ⊙ is the product by element.
 
     GELU        y = x Φ(x)          gx = gy ⊙ (Φ(x) + x φ(x))             Φ, φ: distribution function and density of N(0, 1)
                 or with Φ(x) ≈ (1 + tanh u) / 2,  u = √(2/π) (x + 0.044715 x³)
     SiLU        y = x σ(x)          gx = gy ⊙ σ(x) (1 + x (1 - σ(x)))     σ(x) = 1 / (1 + e⁻ˣ)
     Mish        y = x t             gx = gy ⊙ (t + x σ(x) (1 - t²))       t = tanh(log(1 + eˣ))
     Dish        y = x (1 + r) / 2   gx = gy ⊙ (1 + 2 r - r³) / 2          r = x / √(1 + x²)
-    Hardswish   y = x min(max(0, x + 3), 6) / 6      gx = gy ⊙ (2 x + 3) / 6 where -3 < x < 3, else gy where x ≥ 3, else 0
+    Hardswish   y = x min(max(0, u), 1)      gx = gy ⊙ (u + s x) where 0 < u < 1, else gy where u ≥ 1, else 0      u = s x + ½
 
 None of these functions rises everywhere, so that y does not tell x: they keep x, or r. In the following it is one half of x that
-the other lets pass, x = (a b) along an axis:
+the other lets pass, x = (a b) along an axis, x (..., 2 n, ...) and y (..., n, ...):
 
     GLU         y = a ⊙ f(b)        ga = gy ⊙ f(b),  gb = gy ⊙ a f′(b)    f = σ
     SwiGLU, GEGLU, ReGLU            the same, with f = SiLU, GELU, ReLU
@@ -20,7 +20,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import one_of, wrong
+from funcnet.errors import number, one_of, wrong
 from funcnet.kernels import activation as kernels
 from funcnet.layer import Params, axis, fitting, floating, frozen
 from funcnet.layers.activation import Activation, Along, ReLU
@@ -101,19 +101,31 @@ class Dish(Activation):
 
 @frozen
 class Hardswish(Activation):
-    """SiLU of straight lines, x min(max(0, x + 3), 6) / 6; thinc's ``HardSwishMobilenet``.
+    """SiLU of straight lines, x min(max(0, s x + ½), 1), with the ``slope`` s.
+
+    As in torch the slope is 1/6, as in thinc's ``HardSwishMobilenet``; that of its ``HardSwish`` is 0.2.
 
     Params   none.
     Cache    ``x``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Raises   ``ValueError`` for a slope that is not above 0, and when ``x`` is not a floating tensor.
     Source   Howard et al. 2019, "Searching for MobileNetV3".
     """
 
+    slope: float = field(default=1 / 6, validator=number(above=0.0))
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return kernels.hardswish(x), x
+        if self.slope == 1 / 6:
+            return kernels.hardswish(x), x
+        return x * self._line(x).clamp(0.0, 1.0), x
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
-        return kernels.hardswish_backward(gy, x)
+        if self.slope == 1 / 6:
+            return kernels.hardswish_backward(gy, x)
+        u = self._line(x)
+        return gy * torch.where(u <= 0, 0.0, torch.where(u >= 1, 1.0, u + self.slope * x))
+
+    def _line(self, x: Tensor) -> Tensor:
+        return self.slope * x + 0.5
 
 
 def _even(layer: Along, x: Tensor) -> Tensor:

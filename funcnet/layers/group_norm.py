@@ -1,6 +1,7 @@
 """Normalization of groups of channels: each group of a row is shifted and scaled by its own statistics, then affinely mapped.
 
-Over the m elements of a group (some channels of one row, and all that comes after the channels), γ and β per channel:
+Over the m elements of a group (some channels of one row of x (N, channels, ...), and all that comes after them), γ and β
+(channels,):
 
     μ  = Σ x / m      r = 1 / √(Σ (x - μ)² / m + ε)      x̂ = (x - μ) r      y = γ x̂ + β
     gβ = Σ gy         gγ = Σ gy x̂        over rows, and all that comes after the channels
@@ -23,7 +24,8 @@ class GroupNorm(Layer):
 
     ``num_channels=None`` is for ``infer_sizes`` to find.
 
-    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_channels,); absent with ``affine=False``.
+    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_channels,); neither with ``affine=False``, and no ``bias``
+             with ``bias=False``.
     Cache    ``x``, copied where its axes do not lie in order; each row's and group's mean and 1 / √(σ² + ε).
     Raises   ``ValueError`` for channels that the groups do not divide, for an ε that is not positive, for params that are not
              this layer's, and an ``x`` with other channels or another dtype.
@@ -34,6 +36,7 @@ class GroupNorm(Layer):
     num_channels: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
     affine: bool = field(default=True, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
 
     @property
     def sizes_from_x(self) -> dict[str, int]:
@@ -49,7 +52,7 @@ class GroupNorm(Layer):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         try:
-            if self._fault(x) or len(params) != 2 * self.affine or any([p.dtype != x.dtype for p in params.values()]):  # noqa: C419
+            if self._fault(x) or not norm_params.counted(self, params, 0) or any([p.dtype != x.dtype for p in params.values()]):  # noqa: C419
                 raise wrong_params(self, params)
             y, kept, mean, r = kernels.group_norm(x, self.num_groups, params.get("weight"), params.get("bias"), self.eps)
             return y, (kept, mean, r)
@@ -57,10 +60,10 @@ class GroupNorm(Layer):
             raise explained(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
-        return self._back(params, cache, gy, [True, self.affine, self.affine])
+        return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
 
     def grads(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Params:
-        return self._back(params, cache, gy, [False, self.affine, self.affine])[0]
+        return self._back(params, cache, gy, [False, self.affine, self.affine and self.bias])[0]
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Tensor:
         return self._back(params, cache, gy, [True, False, False])[1]
@@ -72,7 +75,7 @@ class GroupNorm(Layer):
         return norm_params.gparams(params, gw, gb), gx
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return norm_params.shapes_of_channels(self.num_channels, self.affine, tracked=False)
+        return norm_params.shapes_of_channels(self.num_channels, self.affine, self.bias, tracked=False)
 
     def _fault(self, x: Tensor) -> str | None:
         if not isinstance(x, Tensor) or not x.is_floating_point():

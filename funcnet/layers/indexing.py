@@ -2,7 +2,10 @@
 
 Index    y = x[index]                    gx = 0, but gy at index
 Split    y = (x₁ x₂ ...) along an axis   gx = (gy₁ gy₂ ...) joined along it
+Chunk    the same, in so many parts
 OneHot   y[..., c] = 1 where x = c, else 0      x holds integers, and has no gradient
+
+x (...) is of any shape; OneHot's y is (..., classes).
 """
 
 from types import EllipsisType
@@ -13,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import is_whole, size, whole_number, wrong
-from funcnet.layer import Layer, Params, axis, frozen, no_params
+from funcnet.layer import Layer, Params, axis, frozen, no_params, tensor
 
 Part = int | slice | EllipsisType | None
 
@@ -46,6 +49,7 @@ class Index(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for an index of anything else, and when ``x`` has no such elements.
+    Source   elementary; indices are read as NumPy's basic ones are.
     """
 
     index: tuple[Part, ...] = field(converter=_as_tuple, validator=_parts, eq=_comparable)
@@ -58,7 +62,7 @@ class Index(Layer):
         return bool(self.index) and self.index[0] is not Ellipsis and self.index[0] != slice(None)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        no_params(self, params)
+        tensor(self, params, x)
         try:
             return x[self.index], tuple(x.shape)
         except IndexError as error:
@@ -71,7 +75,7 @@ class Index(Layer):
 
 
 def _split(layer: Any, attribute: Any, got: Any) -> None:
-    if not all(is_whole(n) and n >= isinstance(got, int) for n in _as_tuple(got)):
+    if got == () or not all(is_whole(n) and n >= isinstance(got, int) for n in _as_tuple(got)):
         raise wrong("Split", "split_size must be a whole number of at least 1, or a tuple of sizes", repr(got))
 
 
@@ -85,6 +89,7 @@ class Split(Layer):
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for sizes that are not whole numbers, when ``x`` has no axis ``dim``, and when the sizes do not
              add up to it.
+    Source   elementary, as ``torch.split``.
     """
 
     split_size: int | tuple[int, ...] = field(validator=_split)
@@ -95,7 +100,7 @@ class Split(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        no_params(self, params)
+        tensor(self, params, x)
         length = x.shape[axis(self, x, self.dim)] if x.dim() else -1
         sizes = self.split_size
         if length < 0 or (isinstance(sizes, tuple) and sum(sizes) != length):
@@ -121,6 +126,7 @@ class Chunk(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for a number of chunks below 1, and when ``x`` has no axis ``dim``.
+    Source   elementary, as ``torch.chunk``.
     """
 
     chunks: int = field(validator=size)
@@ -131,7 +137,8 @@ class Chunk(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        no_params(self, params)
+        if not tensor(self, params, x).dim():
+            raise wrong(self, f"x must have an axis {self.dim}", "x of shape ()")
         return torch.chunk(x, self.chunks, axis(self, x, self.dim)), tuple(x.shape)
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: tuple[Tensor, ...]) -> tuple[Params, Tensor]:
@@ -153,6 +160,7 @@ class OneHot(Layer):
     Params   none.
     Cache    ``()``.
     Raises   ``ValueError`` for a ``num_classes`` below 1, a dtype that is not floating, and when ``x`` does not hold integers.
+    Source   ``jax.nn.one_hot``.
     """
 
     num_classes: int = field(validator=size)

@@ -1,6 +1,6 @@
 """Instance normalization: each channel of each row is shifted and scaled by its own statistics, then affinely mapped.
 
-Over the m elements of a channel of a row, with r = 1 / √(σ² + ε):
+Over the m elements of a channel of a row of x (N, channels, ...) or (channels, ...), with r = 1 / √(σ² + ε):
 
     μ  = Σ x / m       σ² = Σ (x - μ)² / m       x̂ = (x - μ) r       y = γ x̂ + β
     gβ = Σ gy          gγ = Σ gy x̂               over rows and elements
@@ -49,7 +49,7 @@ class _Instance(Layer):
         return x if x.dim() == self._space + 2 else x.unsqueeze(0)
 
     def _check(self, params: Params, x: Tensor) -> None:
-        if self._fault(x) or len(params) != len(self._shapes()):
+        if self._fault(x) or {*params} != {*self._shapes()}:
             raise wrong_params(self, params)
         if any([p.dtype != x.dtype for p in params.values() if p.dim()]):  # noqa: C419
             raise wrong_params(self, params)
@@ -73,6 +73,7 @@ class InstanceNorm(_Instance):
     momentum: float = field(default=0.1, validator=number(0.0, at_most=1.0))
     affine: bool = field(default=False, validator=flag)
     track_running_stats: bool = field(default=False, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
 
     @property
     @abstractmethod
@@ -91,10 +92,10 @@ class InstanceNorm(_Instance):
             raise explained(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
-        return self._back(params, cache, gy, [True, self.affine, self.affine])
+        return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
 
     def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
-        return self._back(params, cache, gy, [False, self.affine, self.affine])[0]
+        return self._back(params, cache, gy, [False, self.affine, self.affine and self.bias])[0]
 
     def input_grad(self, params: Params, cache: Cache, gy: Tensor) -> Tensor:
         return self._back(params, cache, gy, [True, False, False])[1]
@@ -115,10 +116,10 @@ class InstanceNorm(_Instance):
         return {**params, **dict(zip(norm_params.STATS[:2], moved, strict=True))}
 
     def inference(self) -> Layer:
-        return self._running(self.num_features, self.eps, self.affine) if self.track_running_stats else self
+        return self._running(self.num_features, self.eps, self.affine, bias=self.bias) if self.track_running_stats else self
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return norm_params.shapes_of_channels(self.num_features, self.affine, self.track_running_stats)
+        return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, self.track_running_stats)
 
 
 @frozen
@@ -128,6 +129,7 @@ class RunningInstanceNorm(_Instance):
     untrained = ("running_mean", "running_var")
 
     affine: bool = field(default=False, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
@@ -146,7 +148,7 @@ class RunningInstanceNorm(_Instance):
         return params["running_mean"], params["running_var"]
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return norm_params.shapes_of_channels(self.num_features, self.affine, tracked=True)
+        return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, tracked=True)
 
 
 @frozen
@@ -156,6 +158,7 @@ class RunningInstanceNorm1d(RunningInstanceNorm):
     Params   as of ``InstanceNorm1d`` with ``track_running_stats=True``.
     Cache    ``x``.
     Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   ``torch.nn.InstanceNorm1d``'s formula in evaluation.
     """
 
     _space = 1
@@ -169,8 +172,8 @@ class InstanceNorm1d(InstanceNorm):
     them, running ← (1 - momentum) running + momentum · the rows' mean (of the unbiased variance), and ``inference()`` reads them.
     ``num_features=None`` is for ``infer_sizes`` to find.
 
-    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), with ``affine=True``; ``running_mean``, zeros,
-             ``running_var``, ones, and ``num_batches_tracked``, which stays 0 as torch's does, with
+    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), with ``affine=True``, the latter with ``bias=True``;
+             ``running_mean``, zeros, ``running_var``, ones, and ``num_batches_tracked``, which stays 0 as torch's does, with
              ``track_running_stats=True``: they are not trained, and their gradient is ``None``.
     Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
     Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params that are not this layer's,
@@ -189,6 +192,7 @@ class RunningInstanceNorm2d(RunningInstanceNorm):
     Params   as of ``InstanceNorm2d`` with ``track_running_stats=True``.
     Cache    ``x``.
     Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   ``torch.nn.InstanceNorm2d``'s formula in evaluation.
     """
 
     _space = 2
@@ -218,6 +222,7 @@ class RunningInstanceNorm3d(RunningInstanceNorm):
     Params   as of ``InstanceNorm3d`` with ``track_running_stats=True``.
     Cache    ``x``.
     Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   ``torch.nn.InstanceNorm3d``'s formula in evaluation.
     """
 
     _space = 3

@@ -1,6 +1,6 @@
 """Normalization of rows: each is shifted and scaled by its own statistics, then affinely mapped element by element.
 
-Over the m elements of a row (the axes of ``normalized_shape``, the last ones of x), γ and β having its shape:
+Over the m elements of a row of x (..., *normalized_shape), γ and β being of ``normalized_shape``:
 
     LayerNorm   μ = Σ x / m     r = 1 / √(Σ (x - μ)² / m + ε)     x̂ = (x - μ) r     y = γ x̂ + β
                 gβ = Σ gy       gγ = Σ gy x̂       over all rows

@@ -1,7 +1,10 @@
-"""Leaky rectifiers: x where it is positive, else a slope times x, where the slope is learned or drawn. gy is the gradient of y.
+"""Leaky rectifiers: x where it is positive, else a slope times x, where the slope is learned or drawn.
 
 PReLU   y = x where x > 0, else w x      gx = gy where x > 0, else w gy      gw = Σ gy ⊙ x where x ≤ 0
-RReLU   y = r x, with r = 1 where x > 0, else drawn from lower ≤ r < upper      gx = gy ⊙ r
+RReLU   y = r ⊙ x, with r = 1 where x > 0, else drawn from lower ≤ r < upper      gx = gy ⊙ r
+
+x and y have one shape, (...) or for several slopes (N, channels, ...); w (num_parameters,) is one for all, or one for each
+channel. ⊙ is the product by element, and the sum for gw goes over all that a slope stands for.
 """
 
 import torch

@@ -36,6 +36,7 @@ class MinPool1d(_MinPool):
     Params   none.
     Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
+    Source   elementary: -``MaxPool1d`` of -x.
     """
 
     axes: ClassVar[int] = 1
@@ -48,6 +49,7 @@ class MinPool2d(_MinPool):
     Params   none.
     Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
+    Source   elementary: -``MaxPool2d`` of -x.
     """
 
     axes: ClassVar[int] = 2
@@ -60,6 +62,7 @@ class MinPool3d(_MinPool):
     Params   none.
     Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
+    Source   elementary: -``MaxPool3d`` of -x.
     """
 
     axes: ClassVar[int] = 3

@@ -6,6 +6,9 @@ Bilinear        y[o] = Σ w[o, i, j] a[i] b[j] + c[o]      x = (a, b)
 LinearGeneral   y = x wᵀ + b, and so on as Linear, of several axes of x, and w, each taken as one
 Einsum          y = x w, summed over what the equation says
             gx = gy w, gw = x gy, by the same equation with the operands' places changed
+
+Bilinear has a (..., in1), b (..., in2), w (out, in1, in2), c (out,) and y (..., out); the shapes of the others are their
+arguments.
 """
 
 import math

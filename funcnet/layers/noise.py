@@ -6,7 +6,8 @@ GaussianNoise                       y = x + σ n                              gx
 DropConnect                         y = x (w ⊙ m / (1 - p))ᵀ + b             gx = gy (w ⊙ m / (1 - p))
                                     gw = (gyᵀ x) ⊙ m / (1 - p)               gb = Σ gy
 
-m = 1 with probability 1 - p, else 0; n is normal.
+m = 1 with probability 1 - p, else 0; n is normal. x and y have one shape, (...) or (N, channels, ...); DropConnect has those of
+Linear, and m (out, in).
 """
 
 import math
@@ -79,6 +80,7 @@ class FeatureAlphaDropout(_Alpha):
     Params   none.
     Cache    the mask (bool), (N, channels, 1, ...), True for what stays.
     Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has no channels.
+    Source   ``torch.nn.FeatureAlphaDropout``'s formula; Klambauer et al. 2017, section 3, for that of ``AlphaDropout``.
     """
 
     def _parts(self, x: Tensor) -> tuple[int, ...]:
@@ -94,6 +96,7 @@ class GaussianNoise(Layer):
     Params   none.
     Cache    ``()``.
     Raises   ``ValueError`` for a negative std, without a key, and when ``x`` is not a floating tensor.
+    Source   Bishop 1995, "Training with noise is equivalent to Tikhonov regularization".
     """
 
     std: float = field(default=0.1, validator=number(0.0))

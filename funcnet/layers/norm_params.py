@@ -26,10 +26,16 @@ def momentum(layer: Any, attribute: Any, got: Any) -> None:
         number(0.0, at_most=1.0)(layer, attribute, got)
 
 
-def shapes_of_channels(channels: int, affine: bool, tracked: bool) -> Shapes:
-    """Return the names and shapes of params with one entry per channel."""
-    weights: Shapes = {"weight": (channels,), "bias": (channels,)} if affine else {}
+def shapes_of_channels(channels: int, affine: bool, bias: bool, tracked: bool) -> Shapes:
+    """Return the names and shapes of params with one entry per channel; there is a bias where there is a weight to go with."""
+    both: Shapes = {"weight": (channels,), "bias": (channels,)} if bias else {"weight": (channels,)}
+    weights = both if affine else {}
     return {**weights, "running_mean": (channels,), "running_var": (channels,), "num_batches_tracked": ()} if tracked else weights
+
+
+def counted(layer: Any, params: Params, stats: int) -> bool:
+    """Tell whether there are as many params as the layer has, with so many statistics, and no bias where it has none."""
+    return len(params) == layer.affine * (1 + layer.bias) + stats and (layer.bias or "bias" not in params)
 
 
 def first(rng: Key | int, shapes: Shapes) -> Params:

@@ -2,6 +2,9 @@
 
 ``pack_padded`` and ``pad_packed`` are each other's inverse, and each other's transpose: the gradient of the one's input is the
 other of its gradient. Recurrent nets take padded sequences and their lengths as they are.
+
+``lengths`` (N,) are the steps of each sequence, whole numbers of at least 0. Padded sequences are (T, N, ...), with
+``batch_first`` (N, T, ...).
 """
 
 from collections.abc import Sequence
@@ -9,12 +12,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from funcnet.errors import describe, wrong
+from funcnet.errors import describe, is_whole, wrong
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def _lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None) -> Tensor:
     found = torch.as_tensor(lengths)
-    fits = found.dim() == 1 and not found.is_floating_point() and bool((found >= 0).all())
+    fits = found.dim() == 1 and (found.dtype in _INTEGERS or not found.numel()) and bool((found >= 0).all())
     if not fits or (longest is not None and bool((found > longest).any())):
         limit = "" if longest is None else f" to {longest}, the steps there are"
         raise wrong(who, f"lengths must be whole numbers, one for each sequence, from 0{limit}", str(found.tolist()))
@@ -22,11 +27,18 @@ def _lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None) -> 
 
 
 def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padding_value: float = 0.0) -> Tensor:
-    """Stack sequences (steps, ...) of several lengths into (T, N, ...), or (N, T, ...), as ``torch.nn.utils.rnn.pad_sequence``.
+    """Stack ``sequences`` (steps, ...) of several lengths into (T, N, ...), with ``padding_value`` behind their ends.
+
+    As ``torch.nn.utils.rnn.pad_sequence``.
 
     >>> pad_sequence([torch.ones(2), torch.ones(1)]).tolist()
     [[1.0, 1.0], [1.0, 0.0]]
+
+    Raises   ``ValueError`` for no sequences, for shapes that differ in more than the first axis, and for a ``padding_value`` that
+             is no number.
     """
+    if not isinstance(padding_value, (int, float)) or isinstance(padding_value, bool):
+        raise wrong("pad_sequence", "padding_value must be a number", repr(padding_value))
     if not sequences or any(one.dim() == 0 or one.shape[1:] != sequences[0].shape[1:] for one in sequences):
         rule = "sequences must be one or more tensors that differ in their first axis alone"
         raise wrong("pad_sequence", rule, describe(sequences))
@@ -36,17 +48,22 @@ def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padd
 
 
 def unpad_sequence(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool = False) -> list[Tensor]:
-    """Return the sequences of (T, N, ...), or (N, T, ...), without their padding: the way back from ``pad_sequence``."""
+    """Return the sequences of a padded x without their padding, as a list of N: the way back from ``pad_sequence``.
+
+    Raises   ``ValueError`` for lengths that are not whole numbers from 0 to T, one for each sequence.
+    """
     rows = x if batch_first else x.transpose(0, 1)
     counts = _lengths("unpad_sequence", lengths, rows.shape[1]).tolist()
     return [row[:count] for row, count in zip(rows, counts, strict=True)]
 
 
 def pack_padded(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool = False) -> Tensor:
-    """Return the steps of (T, N, ...) that are no padding as rows (Σ lengths, ...): those of step 0, then of step 1, and so on.
+    """Return the steps of a padded x that are no padding as rows (Σ lengths, ...): those of step 0, then of step 1, and so on.
 
     That is the ``data`` of ``torch.nn.utils.rnn.pack_padded_sequence`` where the lengths fall, without sorting where they do
     not.
+
+    Raises   ``ValueError`` as ``unpad_sequence`` does.
     """
     x = x.transpose(0, 1) if batch_first else x
     return x[_real("pack_padded", lengths, len(x)).to(x.device)]
@@ -55,10 +72,15 @@ def pack_padded(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool
 def pad_packed(
     data: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool = False, total_length: int | None = None
 ) -> Tensor:
-    """Return rows from ``pack_padded`` to (T, N, ...), or (N, T, ...), with zeros for padding.
+    """Return ``data`` (Σ lengths, ...), the rows from ``pack_padded``, to (T, N, ...) with zeros for padding.
 
     T is the longest, or ``total_length``.
+
+    Raises   ``ValueError`` as ``unpad_sequence`` does, for a ``total_length`` that is no whole number, and for more or fewer rows
+             than steps.
     """
+    if total_length is not None and not is_whole(total_length):
+        raise wrong("pad_packed", "total_length must be a whole number, or None", repr(total_length))
     counts = _lengths("pad_packed", lengths, total_length)
     if int(counts.sum()) != len(data):
         raise wrong("pad_packed", f"data must have a row for each of {int(counts.sum())} steps", data)

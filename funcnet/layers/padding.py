@@ -1,8 +1,9 @@
 """Padding: x with more elements around it along its last axes, by a rule that says where they come from.
 
-    y[i] = x[i - l], or a number where there is no such element      gx[j] = gy[j + l]      l = the padding before x
+    ZeroPad, ConstantPad   y[i] = x[i - l], or a number where there is no such element      gx[j] = gy[j + l]
 
-What takes the new elements from x itself is in ``borders``.
+l is the padding before x, and with n more elements along an axis x (..., length) becomes y (..., length + n). What takes the new
+elements from x itself is in ``borders``.
 """
 
 import math
@@ -89,8 +90,9 @@ class ZeroPad1d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 2, one that leaves nothing of an axis,
-             and an ``x`` with no axis.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that leaves nothing of an axis, and
+             an ``x`` with no axis.
+    Source   ``torch.nn.ZeroPad1d``'s formula.
     """
 
     axes = 1
@@ -102,8 +104,9 @@ class ZeroPad2d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 4, one that leaves nothing of an axis,
-             and an ``x`` with less than 2 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that leaves nothing of an axis, and
+             an ``x`` with less than 2 axes.
+    Source   ``torch.nn.ZeroPad2d``'s formula.
     """
 
     axes = 2
@@ -115,8 +118,9 @@ class ZeroPad3d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 6, one that leaves nothing of an axis,
-             and an ``x`` with less than 3 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that leaves nothing of an axis, and
+             an ``x`` with less than 3 axes.
+    Source   ``torch.nn.ZeroPad3d``'s formula.
     """
 
     axes = 3
@@ -128,8 +132,9 @@ class ConstantPad1d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 2, one that leaves nothing of an axis,
-             and an ``x`` with no axis.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that leaves nothing of an axis, and
+             an ``x`` with no axis.
+    Source   ``torch.nn.ConstantPad1d``'s formula.
     """
 
     value: float = field(validator=number())
@@ -146,8 +151,9 @@ class ConstantPad2d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 4, one that leaves nothing of an axis,
-             and an ``x`` with less than 2 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that leaves nothing of an axis, and
+             an ``x`` with less than 2 axes.
+    Source   ``torch.nn.ConstantPad2d``'s formula.
     """
 
     value: float = field(validator=number())
@@ -164,8 +170,9 @@ class ConstantPad3d(ConstantLike):
 
     Params   none.
     Cache    the shape of ``x``.
-    Raises   ``ValueError`` for a padding other than a number or 6, one that leaves nothing of an axis,
-             and an ``x`` with less than 3 axes.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that leaves nothing of an axis, and
+             an ``x`` with less than 3 axes.
+    Source   ``torch.nn.ConstantPad3d``'s formula.
     """
 
     value: float = field(validator=number())

@@ -98,12 +98,14 @@ class MaxPool1d(_MaxPool):
 
     The output has length ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1, with ``ceil_mode`` ⌈⌉, but no
     window begins in the padding at the end. The padding is -∞. With ``return_indices`` y is a pair: the largest elements, and
-    their indices in the flattened axes behind the channels, as ``MaxUnpool1d`` takes them. Of equal elements the first counts.
+    their indices in the flattened axes behind the channels, as ``MaxUnpool1d`` takes them. Of equal elements the first counts,
+    of NaNs the last.
 
     Params   none.
     Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``.
     Raises   ``ValueError`` for sizes below 1, a padding of more than half the kernel, and an ``x`` that is not floating, or has
              other axes, or is shorter than the window.
+    Source   ``torch.nn.MaxPool1d``'s formula.
     """
 
     axes: ClassVar[int] = 1
@@ -118,6 +120,7 @@ class MaxPool2d(_MaxPool):
     Params   none.
     Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
+    Source   ``torch.nn.MaxPool2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -132,6 +135,7 @@ class MaxPool3d(_MaxPool):
     Params   none.
     Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
+    Source   ``torch.nn.MaxPool3d``'s formula.
     """
 
     axes: ClassVar[int] = 3
@@ -183,6 +187,7 @@ class AvgPool1d(_AvgPool):
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` for sizes below 1, a padding of more than half the kernel, an ``x`` that is not floating, or has other
              axes, or is shorter than the window, and a ``gy`` that has not the shape of ``y``.
+    Source   ``torch.nn.AvgPool1d``'s formula.
     """
 
     axes: ClassVar[int] = 1
@@ -197,6 +202,7 @@ class AvgPool2d(_AvgPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   ``torch.nn.AvgPool2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -211,6 +217,7 @@ class AvgPool3d(_AvgPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   ``torch.nn.AvgPool3d``'s formula.
     """
 
     axes: ClassVar[int] = 3
@@ -247,6 +254,7 @@ class SumPool1d(_SumPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   elementary: ``AvgPool1d`` times the size of the window.
     """
 
     axes: ClassVar[int] = 1
@@ -259,6 +267,7 @@ class SumPool2d(_SumPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   elementary: ``AvgPool2d`` times the size of the window.
     """
 
     axes: ClassVar[int] = 2
@@ -271,6 +280,7 @@ class SumPool3d(_SumPool):
     Params   none.
     Cache    the shapes of ``x`` and ``y``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   elementary: ``AvgPool3d`` times the size of the window.
     """
 
     axes: ClassVar[int] = 3
@@ -291,15 +301,16 @@ class _LPPool(Windowed):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         of_axes(self, params, x)
-        mean, _ = _averaged(self, params, x**self.norm_type, self._how)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # powers overflow float16 where their root does not
+        mean, _ = _averaged(self, params, wide**self.norm_type, self._how)
         y = (mean * math.prod(self._how[0])) ** (1 / self.norm_type)
-        return y, (x, y)
+        return y.to(x.dtype), (x, y)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, y = cache
         of, p = kernels.origin(x, self.axes), self.norm_type
         g = torch.where(y == 0, 0, fitting(self, gy, y) * y ** (1 - p)) * math.prod(self._how[0])
-        return params, kernels.avg_pool_backward(g, of, *self._how) * x ** (p - 1)
+        return params, (kernels.avg_pool_backward(g, of, *self._how) * x.to(y.dtype) ** (p - 1)).to(x.dtype)
 
     def _fault(self, x: Tensor) -> str | None:
         return _too_short(x, self._how, (1,) * self.axes)
@@ -314,9 +325,10 @@ class LPPool1d(_LPPool):
     end counts as much as the mean of what it has within.
 
     Params   none.
-    Cache    ``x`` and ``y``.
+    Cache    ``x`` and ``y``, this at least in single precision.
     Raises   ``ValueError`` for sizes below 1, a p that is not above 0, and an ``x`` that is not floating, or has other axes, or
              is shorter than the window.
+    Source   ``torch.nn.LPPool1d``'s formula.
     """
 
     axes: ClassVar[int] = 1
@@ -327,8 +339,9 @@ class LPPool2d(_LPPool):
     """p-norm of each window of (N, channels, height, width), or without N; as ``torch.nn.LPPool2d``; see ``LPPool1d``.
 
     Params   none.
-    Cache    ``x`` and ``y``.
+    Cache    ``x`` and ``y``, this at least in single precision.
     Raises   ``ValueError`` as ``LPPool1d`` does.
+    Source   ``torch.nn.LPPool2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -339,8 +352,9 @@ class LPPool3d(_LPPool):
     """p-norm of each window of (N, channels, depth, height, width), or without N; as ``torch.nn.LPPool3d``; see ``LPPool1d``.
 
     Params   none.
-    Cache    ``x`` and ``y``.
+    Cache    ``x`` and ``y``, this at least in single precision.
     Raises   ``ValueError`` as ``LPPool1d`` does.
+    Source   ``torch.nn.LPPool3d``'s formula.
     """
 
     axes: ClassVar[int] = 3

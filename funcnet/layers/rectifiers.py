@@ -1,4 +1,4 @@
-"""Rectifiers: x where it is positive, and something small, bounded or constant elsewhere. gy is the gradient of y.
+"""Rectifiers: x where it is positive, and something small, bounded or constant elsewhere; by element, for x (...) of any shape.
 
 ReLU6           y = min(max(0, x), 6)                      gx = gy where 0 < y < 6, else 0
 ELU             y = x where x > 0, else α (eˣ - 1)         gx = gy where y > 0, else gy ⊙ (y + α)
@@ -163,6 +163,7 @@ class Threshold(Activation):
     Params   none.
     Cache    ``x``.
     Raises   ``ValueError`` for numbers that are not finite, and when ``x`` is not a floating tensor.
+    Source   ``torch.nn.Threshold``'s formula.
     """
 
     threshold: float = field(validator=number())

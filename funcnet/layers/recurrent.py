@@ -1,15 +1,17 @@
 """Recurrent cells: the next state from the input and the state before; ⊙ the product by element, σ the sigmoid.
 
-RNN    h' = tanh(p + s)                            p = W x + b, s = U h + b'; or ReLU
-LSTM   i, f, o = σ(p + s), u = tanh(p + s)         each from its quarter of the rows, in the order i f u o
+RNNCell    h' = tanh(p + s)                            p = W x + b, s = U h + b'; or ReLU
+LSTMCell   i, f, o = σ(p + s), u = tanh(p + s)         each from its quarter of the rows, in the order i f u o
 c' = f ⊙ c + i ⊙ u,   h' = o ⊙ tanh c'
-GRU    r, z = σ(p + s), n = tanh(p + r ⊙ s)        each from its third of the rows, in the order r z n
+GRUCell    r, z = σ(p + s), n = tanh(p + r ⊙ s)        each from its third of the rows, in the order r z n
 h' = (1 - z) ⊙ n + z ⊙ h
 
-gp = gs = gh' ⊙ (1 - h'²)                                                                   RNN
-gc' += gh' ⊙ o ⊙ (1 - tanh² c'),  gc = gc' ⊙ f,  gi = gc' ⊙ u,  gf = gc' ⊙ c,  gu = gc' ⊙ i,  go = gh' ⊙ tanh c'    LSTM
-gz = gh' ⊙ (h - n),  gn = gh' ⊙ (1 - z),  gr = gn ⊙ s,  gs = gn ⊙ r for n,  gh = gh' ⊙ z   GRU, each before its σ' or tanh'
+gp = gs = gh' ⊙ (1 - h'²)                                                                   RNNCell
+gc' += gh' ⊙ o ⊙ (1 - tanh² c'),  gc = gc' ⊙ f,  gi = gc' ⊙ u,  gf = gc' ⊙ c,  gu = gc' ⊙ i,  go = gh' ⊙ tanh c'    LSTMCell
+gz = gh' ⊙ (h - n),  gn = gh' ⊙ (1 - z),  gr = gn ⊙ s,  gs = gn ⊙ r for n,  gh = gh' ⊙ z   GRUCell, each before its σ' or tanh'
 gW = Σ gp xᵀ,  gU = Σ gs hᵀ,  gb = Σ gp,  gb' = Σ gs,  gx = Wᵀ gp,  gh += Uᵀ gs
+
+x (N, input_size) or (input_size,), h and c (N, hidden_size) or (hidden_size,).
 """
 
 import math

@@ -1,11 +1,14 @@
-"""Reductions: one number of all elements along some axes, the others staying. n is how many there are.
+"""Reductions: one number of all elements along some axes of x (...), the others staying. n is how many there are.
 
 Sum   y = Σ x                          gx = gy, repeated along the axes summed over
 Mean  y = Σ x / n                      gx = gy / n, repeated along the axes summed over
+Prod  y = Π x                          gx = gy · the product of all the others
 Max   y = the largest x                gx = gy / k where x = y, else 0      k = how many are equal to y
 Min   y = the smallest x               gx: the same
 Var   y = Σ (x - μ)² / (n - c)         gx = 2 gy (x - μ) / (n - c)          μ = Σ x / n,  c = correction
 Std   y = √Var                         gx = gy (x - μ) / (n - c) / y, and 0 where y = 0
+
+With ``keepdim`` the axes stay, with size 1.
 """
 
 import math
@@ -40,8 +43,9 @@ class Reduction(Layer):
 
     def dims(self, params: Params, x: Tensor) -> list[int]:
         """Return the axes of x to go along, counted from the first."""
-        named = self.dim if isinstance(self.dim, tuple) else range(x.dim()) if self.dim is None else (self.dim,)
-        return [axis(self, floating(self, params, x), d) % max(x.dim(), 1) for d in named]
+        count = floating(self, params, x).dim()
+        named = self.dim if isinstance(self.dim, tuple) else range(count) if self.dim is None else (self.dim,)
+        return [axis(self, x, d) % max(count, 1) for d in named]
 
     def given(self, y: Tensor, dims: list[int]) -> Tensor:
         """Return y, which has all axes, with those that it is to have."""
@@ -56,6 +60,7 @@ class Sum(Reduction):
     Params   none.
     Cache    the shape of ``x``, and the axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
@@ -73,6 +78,7 @@ class Mean(Reduction):
     Params   none.
     Cache    the shape of ``x``, and the axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
@@ -93,6 +99,65 @@ def _repeated(layer: Reduction, cache: tuple[Shape, Shape], gy: Tensor) -> Tenso
 
 
 @frozen
+class Prod(Reduction):
+    """Product along the axes ``dim``, of all without it; exact where factors are 0, since nothing is divided.
+
+    The product of none is 1.
+
+    Params   none.
+    Cache    ``x``, the shape of ``y``, and the axes.
+    Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor, and when ``gy`` has not the shape of ``y``.
+    Source   elementary.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Shape, Shape]]:
+        dims = self.dims(params, x)
+        factors = _together(x, dims)
+        y = factors.prod(-1, dtype=_wide(x)).to(x.dtype).reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
+        given = self.given(y, dims)
+        return given, (x, tuple(given.shape), tuple(dims))
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        x, shape, dims = cache
+        factors = _together(x, [*dims])
+        others = _others(factors.to(_wide(x))).to(x.dtype)
+        return params, _apart(shaped(self, gy, shape).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Return the dtype to multiply in: of 256 factors in bfloat16 torch's own product is 13 % off."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _order(x: Tensor, dims: list[int]) -> list[int]:
+    """Return the axes of x, those to go along last."""
+    return [i for i in range(x.dim()) if i not in dims] + (dims if x.dim() else [])
+
+
+def _together(x: Tensor, dims: list[int]) -> Tensor:
+    """Return x with the axes to go along as one, the last."""
+    kept = [n for i, n in enumerate(x.shape) if i not in dims]
+    return x.permute(_order(x, dims)).reshape(*kept, math.prod([x.shape[d] for d in dims if x.dim()]))
+
+
+def _apart(g: Tensor, x: Tensor, dims: list[int]) -> Tensor:
+    """Give what has the form of ``_together`` the form of x."""
+    order = _order(x, dims)
+    return g.reshape([x.shape[i] for i in order]).permute([order.index(i) for i in range(x.dim())])
+
+
+def _others(x: Tensor) -> Tensor:
+    """Return for each element the product of all others along the last axis: of those before it and those behind it.
+
+    Of 1024×256 0.97 ms; torch, which divides where there is no 0, and looks for that, 0.50.
+    """
+    one = x.new_ones(*x.shape[:-1], min(1, x.shape[-1]))
+    before = torch.cat((one, x[..., :-1]), -1).cumprod(-1)
+    behind = torch.cat((x[..., 1:], one), -1).flip(-1).cumprod(-1).flip(-1)
+    return before * behind
+
+
+@frozen
 class Max(Reduction):
     """Largest element along the axes ``dim``, of all without it; several that are equally large share the gradient.
 
@@ -101,6 +166,7 @@ class Max(Reduction):
     Params   none.
     Cache    ``x``, and ``y`` with all axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary; gradients are shared as those of ``torch.amax``.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
@@ -119,6 +185,7 @@ class Min(Reduction):
     Params   none.
     Cache    ``x``, and ``y`` with all axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary; gradients are shared as those of ``torch.amin``.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
@@ -154,6 +221,7 @@ class Var(Reduction):
     Cache    x - μ, and the axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or not more than ``correction`` elements along them, or is not a floating
              tensor.
+    Source   elementary.
     """
 
     correction: int = field(default=1, validator=whole(0))
@@ -178,6 +246,7 @@ class Std(Reduction):
     Cache    x - μ, ``y`` with all axes, and the axes.
     Raises   ``ValueError`` when ``x`` has no such axis, or not more than ``correction`` elements along them, or is not a floating
              tensor.
+    Source   elementary; at 0 the gradient is chosen, where autograd has NaN or infinity.
     """
 
     correction: int = field(default=1, validator=whole(0))

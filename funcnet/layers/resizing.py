@@ -1,6 +1,7 @@
 """Resizing: images and sequences in more or fewer steps, and channels that become places.
 
 Upsample         y = A x, where each row of A has the weights of the neighbours of one place      gx = Aᵀ gy
+UpsamplingNearest2d and UpsamplingBilinear2d   the same, of their one mode
 PixelShuffle     y[c, r h + i, r w + j] = x[c r² + r i + j, h, w]                                 gx: the same read backwards
 PixelUnshuffle   the reverse of PixelShuffle
 ChannelShuffle   y[k g + i] = x[i c + k], channels in g groups of c                               gx: the same with c groups
@@ -23,14 +24,14 @@ _MODES = ("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exac
 
 
 def _size(layer: Any, attribute: Any, got: Any) -> None:
-    if got is not None and not all(is_whole(n) and n >= 1 for n in (got if isinstance(got, tuple) else (got,))):
+    if got is not None and not (got != () and all(is_whole(n) and n >= 1 for n in (got if isinstance(got, tuple) else (got,)))):
         raise wrong(type(layer).__name__, "size must be a whole number of at least 1, or a tuple of them", repr(got))
 
 
 def _scale(layer: Any, attribute: Any, got: Any) -> None:
     if (got is None) is (layer.size is None):
         raise wrong(type(layer).__name__, "one of size and scale_factor must be given", f"size={layer.size}, scale_factor={got}")
-    if got is not None and not all(is_number(s) and s > 0 for s in (got if isinstance(got, tuple) else (got,))):
+    if got is not None and not (got != () and all(is_number(s) and s > 0 for s in (got if isinstance(got, tuple) else (got,)))):
         raise wrong(type(layer).__name__, "scale_factor must be a number above 0, or a tuple of them", repr(got))
 
 
@@ -80,12 +81,12 @@ class Resize(Layer):
 
 
 def _align(layer: "Upsample", attribute: Any, got: Any) -> None:
-    if got not in (None, True, False) or (got is not None and layer.mode.startswith("nearest")):
+    if not isinstance(got, (bool, type(None))) or (got is not None and layer.mode.startswith("nearest")):
         raise wrong("Upsample", "align_corners must be True or False, and None for the modes of the nearest", repr(got))
 
 
 def _recompute(layer: "Upsample", attribute: Any, got: Any) -> None:
-    if got not in (None, True, False) or (got and layer.scale_factor is None):
+    if not isinstance(got, (bool, type(None))) or (got and layer.scale_factor is None):
         raise wrong("Upsample", "recompute_scale_factor must be True or False, and True with a scale_factor alone", repr(got))
 
 
@@ -100,6 +101,7 @@ class Upsample(Resize):
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for arguments that are none of these, both or none of ``size`` and ``scale_factor``, and an ``x`` that
              is not floating, has another number of axes or an empty one, but for the batch.
+    Source   ``torch.nn.Upsample``'s formulas; Keys 1981 for "bicubic", with a = -0.75.
     """
 
     mode: str = field(default="nearest", validator=one_of(*_MODES))
@@ -120,6 +122,7 @@ class UpsamplingNearest2d(Resize):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` as ``Upsample``.
+    Source   ``torch.nn.UpsamplingNearest2d``'s formula.
     """
 
     def way(self) -> tuple[str, bool]:
@@ -136,6 +139,7 @@ class UpsamplingBilinear2d(Resize):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` as ``Upsample``.
+    Source   ``torch.nn.UpsamplingBilinear2d``'s formula.
     """
 
     def way(self) -> tuple[str, bool]:
@@ -178,6 +182,7 @@ class PixelUnshuffle(Layer):
     Cache    ``()``.
     Raises   ``ValueError`` for a factor below 1, and an ``x`` that is not floating, has less than 3 axes, or places that r does
              not divide.
+    Source   ``torch.nn.PixelUnshuffle``'s formula.
     """
 
     downscale_factor: int = field(validator=size)

@@ -27,7 +27,9 @@ class GridSample(Layer):
 
     Images are (N, C, H, W) with a grid (N, h, w, 2), or volumes (N, C, D, H, W) with a grid (N, d, h, w, 3). A place is written
     with the last axis first, -1 for its beginning and 1 for its end: the centres of the outermost elements with
-    ``align_corners``, else their edges. "nearest" gives the grid the gradient 0.
+    ``align_corners``, else their edges. ``mode`` is "bilinear", of volumes trilinear, "nearest", which
+    gives the grid the gradient 0, or "bicubic"; ``padding_mode`` says what is beyond the edges: "zeros", "border" or
+    "reflection".
 
     Params   none.
     Cache    the images and the grid.
@@ -68,12 +70,14 @@ def _places(layer: Any, attribute: Any, got: Any) -> None:
 class AffineGrid(Layer):
     """Places for ``GridSample`` by affine maps: (N, 2, 3) to (N, h, w, 2), or (N, 3, 4) to (N, d, h, w, 3).
 
-    ``size`` is (h, w) or (d, h, w), where ``torch.nn.functional.affine_grid`` has batch and channels before them.
+    ``size`` is (h, w) or (d, h, w), where ``torch.nn.functional.affine_grid`` has batch and channels before them;
+    ``align_corners`` must be that of the ``GridSample``.
 
     Params   none.
     Cache    how many rows ``x`` has.
     Raises   ``ValueError`` for a ``size`` that is not 2 or 3 whole numbers of at least 1, and when ``x`` is not a floating tensor
              of matrices for it.
+    Source   Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015, eq. 1; ``torch.nn.functional.affine_grid``.
     """
 
     size: Shape = field(validator=_places)

@@ -3,7 +3,7 @@
     Normalize     y = x / n,  n = max(‖x‖ₚ, ε)      gx = gy / n - (Σ gy ⊙ y) / n ⊙ ∂‖x‖ₚ/∂x, without the second where ‖x‖ₚ < ε
     Standardize   y = (x - μ) r,  r = 1 / √(σ² + ε)      gx = r (gy - mean(gy) - y ⊙ mean(gy ⊙ y))
 
-μ and σ² are mean and variance, and all means are taken, over the axes ``dim``.
+x and y (...) have one shape. μ and σ² are mean and variance, and all means are taken, along ``dim``.
 """
 
 from typing import Any
@@ -27,6 +27,7 @@ class Normalize(Layer):
     Cache    ``x``, and its norm.
     Raises   ``ValueError`` for a ``p`` that is no number, an ``eps`` that is not above 0, and when ``x`` has no axis ``dim``, or
              is not a floating tensor.
+    Source   ``torch.nn.functional.normalize``'s formula.
     """
 
     p: float = field(default=2.0, validator=degree)

@@ -1,10 +1,11 @@
-"""Recurrent nets over sequences: cells along time, in layers above each other, in one direction or both.
+"""RNN, LSTM and GRU: cells along a sequence, in layers above each other, in one direction or both.
 
     hₜ = cell(xₜ, hₜ₋₁),   yₜ = hₜ,  or  V hₜ with a projection        ghₜ = gyₜ + what the cell sends back from t + 1
-    gW = Σₜ gpₜ xₜᵀ,   gU = Σₜ gsₜ hₜ₋₁ᵀ,   gV = Σₜ gyₜ hₜᵀ
+    gxₜ = Wᵀ gpₜ,   gW = Σₜ gpₜ xₜᵀ,   gU = Σₜ gsₜ hₜ₋₁ᵀ,   gV = Σₜ gyₜ hₜᵀ
 
-with the cell's own formulas, p and s from ``layers.recurrent``. The reverse direction runs from the last step to the first, and
-its output stands beside the other's. A layer takes the outputs of the one below, with dropout between them.
+with the cell's own formulas, p and s from ``layers.recurrent``; x (T, N, input_size) and y (T, N, hidden_size). The reverse
+direction runs from the last step to the first, and its output stands beside the other's. A layer takes the outputs of the one
+below, with dropout between them.
 """
 
 from abc import abstractmethod
@@ -245,6 +246,9 @@ class RNN(_Recurrent):
     reverse direction starts before them, as with torch's packed sequences. A state that is ``None`` is zeros. y is (outputs,
     last state), so that the state goes on in the next piece of a long sequence. Either half of ``gy`` may be ``None``, for
     zeros. ``input_size=None`` is for ``infer_sizes`` to find.
+
+    ``num_layers`` stand above each other, each in one direction or, ``bidirectional``, in both; ``nonlinearity`` is "tanh" or
+    "relu".
 
     Params   for each layer l ``weight_ih_l0`` (hidden, features), ``weight_hh_l0`` (hidden, hidden), and with ``bias``
              ``bias_ih_l0`` and ``bias_hh_l0`` (hidden,), with ``_reverse`` for the other direction; uniform in ±1 /

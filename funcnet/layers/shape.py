@@ -8,6 +8,8 @@ Squeeze      y = x, without an axis of size 1         gx = gy, with the axes of 
 Unsqueeze    y = x, with one axis more, of size 1     gx = gy, with the axes of x
 Permute      y = x, its axes in another order         gx = gy, its axes in the order before
 Transpose    y = x, two axes exchanged                gx = gy, the same two exchanged
+
+x (...) is of any shape.
 """
 
 import math
@@ -17,7 +19,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import is_whole, whole, whole_number, wrong
-from funcnet.layer import Layer, Params, axis, frozen, no_params
+from funcnet.layer import Layer, Params, axis, frozen, no_params, tensor
 
 Shape = tuple[int, ...]
 
@@ -29,6 +31,7 @@ class Identity(Layer):
     Params   none.
     Cache    ``()``.
     Raises   ``ValueError`` for params.
+    Source   elementary.
     """
 
     def apply(self, params: Params, x: object) -> tuple[object, tuple[()]]:
@@ -46,13 +49,14 @@ class Flatten(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` when ``x`` does not have these axes, in this order.
+    Source   ``torch.nn.Flatten``'s formula.
     """
 
     start_dim: int = field(default=1, validator=whole_number)
     end_dim: int = field(default=-1, validator=whole_number)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        no_params(self, params)
+        tensor(self, params, x)
         return x.flatten(axis(self, x, self.start_dim), axis(self, x, self.end_dim)), tuple(x.shape)
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
@@ -90,6 +94,7 @@ class Unflatten(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` for sizes that are not whole numbers, and when ``x`` has no axis ``dim`` of their product.
+    Source   ``torch.nn.Unflatten``'s formula.
     """
 
     dim: int = field(validator=whole_number)
@@ -100,7 +105,7 @@ class Unflatten(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        no_params(self, params)
+        tensor(self, params, x)
         before, shape = axis(self, x, self.dim) % max(x.dim(), 1), tuple(x.shape)
         sizes = _filled(self, self.unflattened_size, math.prod(shape[before : before + 1]), x)
         return x.reshape(shape[:before] + sizes + shape[before + 1 :]), shape
@@ -132,7 +137,7 @@ class Reshape(Layer):
         return self.batch_dims == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        no_params(self, params)
+        tensor(self, params, x)
         if x.dim() < self.batch_dims:
             raise wrong(self, f"x must have batch_dims={self.batch_dims} axes or more", f"x of shape {tuple(x.shape)}")
         shape = tuple(x.shape)
@@ -150,12 +155,13 @@ class Squeeze(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` when ``x`` has no axis ``dim``.
+    Source   elementary.
     """
 
     dim: int = field(validator=whole_number)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        no_params(self, params)
+        tensor(self, params, x)
         return x.squeeze(axis(self, x, self.dim)), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
@@ -169,6 +175,7 @@ class Unsqueeze(Layer):
     Params   none.
     Cache    the shape of ``x``.
     Raises   ``ValueError`` when ``x`` has too few axes for that.
+    Source   elementary.
     """
 
     dim: int = field(validator=whole_number)
@@ -178,7 +185,7 @@ class Unsqueeze(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        no_params(self, params)
+        tensor(self, params, x)
         if not -x.dim() - 1 <= self.dim <= x.dim():
             raise wrong(self, f"x must have room for an axis {self.dim}", f"x of shape {tuple(x.shape)}")
         return x.unsqueeze(self.dim), tuple(x.shape)
@@ -199,6 +206,7 @@ class Permute(Layer):
     Params   none.
     Cache    ``()``.
     Raises   ``ValueError`` for ``dims`` that do not name each axis once, and when ``x`` has another number of axes.
+    Source   elementary.
     """
 
     dims: Shape = field(validator=_order)
@@ -208,7 +216,7 @@ class Permute(Layer):
         return bool(self.dims) and self.dims[0] % len(self.dims) != 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
-        no_params(self, params)
+        tensor(self, params, x)
         if x.dim() != len(self.dims):
             raise wrong(self, f"x must have {len(self.dims)} axes", f"x of shape {tuple(x.shape)}")
         return x.permute(self.dims), ()
@@ -225,6 +233,7 @@ class Transpose(Layer):
     Params   none.
     Cache    ``()``.
     Raises   ``ValueError`` when ``x`` does not have these axes.
+    Source   elementary.
     """
 
     dim0: int = field(validator=whole_number)
@@ -235,7 +244,7 @@ class Transpose(Layer):
         return 0 in (self.dim0, self.dim1)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
-        no_params(self, params)
+        tensor(self, params, x)
         return x.transpose(axis(self, x, self.dim0), axis(self, x, self.dim1)), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:

@@ -1,4 +1,4 @@
-"""Shrinkages: x moved towards 0, or set to it where it is small. gy is the gradient of y.
+"""Shrinkages: x moved towards 0, or set to it where it is small; by element, for x (...) of any shape.
 
 Softshrink   y = x - λ where x > λ, x + λ where x < -λ, else 0      gx = gy where |x| > λ, else 0
 Hardshrink   y = x where |x| > λ, else 0                            gx = gy where |y| > λ, else 0
@@ -22,6 +22,7 @@ class Softshrink(Activation):
     Params   none.
     Cache    ``x``.
     Raises   ``ValueError`` for a ``lambd`` that is negative or not finite, and when ``x`` is not a floating tensor.
+    Source   Donoho & Johnstone 1994, where it is called soft thresholding; ``torch.nn.Softshrink``'s formula.
     """
 
     lambd: float = field(default=0.5, validator=number(0.0))
@@ -40,6 +41,7 @@ class Hardshrink(Activation):
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` for a ``lambd`` that is not finite, and when ``x`` is not a floating tensor.
+    Source   Donoho & Johnstone 1994, where it is called hard thresholding; ``torch.nn.Hardshrink``'s formula.
     """
 
     lambd: float = field(default=0.5, validator=number())
@@ -59,6 +61,7 @@ class Tanhshrink(Activation):
     Params   none.
     Cache    tanh x.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   ``torch.nn.Tanhshrink``'s formula.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Sigmoids: functions that rise from one level to another, and the logarithm of one. gy is the gradient of y.
+"""Sigmoids: functions that rise from one level to another, and the logarithm of one; by element, for x (...) of any shape.
 
 Hardtanh        y = min(max(l, x), h)               gx = gy where l < x < h, else 0
 Hardsigmoid     y = min(max(0, x / 6 + 1/2), 1)     gx = gy / 6 where -3 < x < 3, else 0
@@ -100,6 +100,7 @@ class LogSigmoid(Activation):
     Params   none.
     Cache    ``x``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   ``torch.nn.LogSigmoid``'s formula.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

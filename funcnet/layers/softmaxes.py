@@ -1,11 +1,14 @@
-"""Softmaxes: shares of a whole along an axis, their logarithms, and the logarithm of the whole. Sums are along dim.
+"""Softmaxes: shares of a whole along an axis, their logarithms, and the logarithm of the whole. Sums are along ``dim``.
 
 Softmax        y = eᶻ / Σ eᶻ,  z = x / T       gx = y ⊙ (gy - Σ gy ⊙ y) / T        T = temperature
+GumbelSoftmax  Softmax of x + ε, ε = -log(-log u), u drawn evenly from (0, 1), T = tau
 Softmin        y = e⁻ˣ / Σ e⁻ˣ                 gx = -y ⊙ (gy - Σ gy ⊙ y)
 Softmax2d      Softmax over the channels of images
 MultiSoftmax   Softmax of each group of features
 LogSoftmax     y = x - log Σ eˣ                gx = gy - eʸ Σ gy
 LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ
+
+x and y have one shape, (...), but the y of LogSumExp, which is without the axis ``dim``, or with ``keepdim`` has 1 there.
 """
 
 from typing import Any
@@ -14,11 +17,13 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import flag, is_whole, number, wrong
+from funcnet import random
+from funcnet.errors import flag, is_whole, number, whole_number, wrong
 from funcnet.kernels import activation as kernels
-from funcnet.layer import Layer, Params, axis, fitting, floating, frozen
+from funcnet.layer import Layer, Params, axis, fitting, floating, frozen, keyed
 from funcnet.layers.activation import Along
 from funcnet.layers.shape import shaped
+from funcnet.random import Key
 
 
 @frozen
@@ -50,12 +55,50 @@ class Softmax(Along):
 
 
 @frozen
+class GumbelSoftmax(Layer):
+    """Softmax along ``dim`` of x with noise drawn from Gumbel's distribution, at the temperature ``tau``.
+
+    Its largest share is a draw by the shares of ``Softmax()``, and with a ``tau`` near 0 it is almost all of the whole. As
+    ``torch.nn.functional.gumbel_softmax``, without its ``hard``, whose y has another gradient than is its own. The noise is a
+    pure function of the key; ``inference()`` is the softmax without it.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` for a tau that is not above 0 and finite, without a key, when ``x`` has no axis ``dim``, or is not a
+             floating tensor.
+    Source   Jang, Gu & Poole 2017; Maddison, Mnih & Teh 2017.
+    """
+
+    tau: float = field(default=1.0, validator=number(above=0.0))
+    dim: int = field(default=-1, validator=whole_number)
+
+    stochastic = True
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.dim == 0
+
+    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
+        rng, dim = keyed(self, rng), axis(self, floating(self, params, x), self.dim)
+        noise = random.gumbel(rng, tuple(x.shape), torch.promote_types(x.dtype, torch.float32))
+        y = torch.softmax((x + noise) / self.tau, dim).to(x.dtype)
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, kernels.softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype) / self.tau
+
+    def inference(self) -> Layer:
+        return Softmax(self.dim, self.tau)
+
+
+@frozen
 class Softmin(Along):
     """Softmax of -x: the smallest x has the largest share.
 
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    Source   ``torch.nn.Softmin``'s formula.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,6 +116,7 @@ class Softmax2d(Layer):
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` does not have 3 or 4 axes, or is not a floating tensor.
+    Source   ``torch.nn.Softmax2d``'s formula.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,6 +167,7 @@ class LogSoftmax(Along):
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    Source   ``torch.nn.LogSoftmax``'s formula.
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,6 +185,7 @@ class LogSumExp(Along):
     Params   none.
     Cache    ``x``: eˣ⁻ʸ is its softmax, which a rounded y would spoil, in bfloat16 by a tenth.
     Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    Source   ``torch.logsumexp``'s formula.
     """
 
     keepdim: bool = field(default=False, validator=flag)

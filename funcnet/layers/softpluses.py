@@ -1,4 +1,4 @@
-"""Softpluses: smooth functions near to ReLU. gy is the gradient of y, ⊙ the product by element.
+"""Softpluses: smooth functions near to ReLU; by element, for x (...) of any shape. ⊙ is the product by element.
 
 Softplus     y = log(1 + eᵝˣ) / β, and x where β x is above a threshold      gx = gy / (1 + e⁻ᵝˣ), and gy there
 Squareplus   y = (x + s) / 2,  s = √(x² + b)                                 gx = gy ⊙ y / s

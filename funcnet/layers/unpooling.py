@@ -1,6 +1,8 @@
 """Unpooling: each element goes back to where a max pooling took it from, and the rest is 0.
 
 y[i] = x[t] where i = index[t], else 0        gx[t] = gy[index[t]], and 0 where a later t has the same index
+
+for each row and channel; x and its indices are (N, channels, ...), or without N, and y has other lengths behind the channels.
 """
 
 from typing import Any, ClassVar
@@ -73,6 +75,7 @@ class MaxUnpool1d(_MaxUnpool):
     Cache    the indices, and the shape of ``y``.
     Raises   ``ValueError`` for sizes below 1, when ``x`` is not a pair of a floating tensor and indices of its shape, for an
              index beyond the output (on CPU), and when ``gy`` has not the shape of ``y``.
+    Source   Zeiler & Fergus 2014, section 2.1; ``torch.nn.MaxUnpool1d``'s formula.
     """
 
     axes: ClassVar[int] = 1
@@ -85,6 +88,7 @@ class MaxUnpool2d(_MaxUnpool):
     Params   none.
     Cache    the indices, and the shape of ``y``.
     Raises   ``ValueError`` as ``MaxUnpool1d`` does.
+    Source   Zeiler & Fergus 2014, section 2.1; ``torch.nn.MaxUnpool2d``'s formula.
     """
 
     axes: ClassVar[int] = 2
@@ -97,6 +101,7 @@ class MaxUnpool3d(_MaxUnpool):
     Params   none.
     Cache    the indices, and the shape of ``y``.
     Raises   ``ValueError`` as ``MaxUnpool1d`` does.
+    Source   Zeiler & Fergus 2014, section 2.1; ``torch.nn.MaxUnpool3d``'s formula.
     """
 
     axes: ClassVar[int] = 3

@@ -9,8 +9,10 @@
                    gy = g c (p Σ q - q)                              gt = -g c (1 - ε) w log p
                    q = w ((1 - ε) t + ε / classes)                   ε = label_smoothing, t one-hot for labels
 
-By the reduction, c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch"; of labels, "mean" divides by the sum of their w.
-A product with 0 is 0 here, whatever the other factor: a class that is impossible and does not occur costs nothing.
+y and t (...) have one shape; of CrossEntropy y is (N, classes, ...) or (classes,), and t probabilities of its shape, or labels
+(N, ...) or (). By the reduction, c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch"; of labels, "mean" divides by the
+sum of their w. A product with 0 is 0 here, whatever the other factor: a class that is impossible and does not occur costs
+nothing.
 """
 
 import re
@@ -42,6 +44,7 @@ class BCE(Elementwise):
     Cache    ``y`` and ``target``.
     Raises   ``ValueError`` for an unknown ``reduction``, when ``y`` is not a floating tensor, when ``target`` has another shape
              (nothing is broadcast) or another floating dtype, and on the CPU for numbers outside 0 to 1 and NaN.
+    Source   ``torch.nn.BCELoss``'s formula.
     """
 
     def keep(self, y: Tensor, t: Tensor) -> Pair:
@@ -92,6 +95,7 @@ class BCEWithLogits(Elementwise):
     Raises   ``ValueError`` for an unknown ``reduction``, a ``pos_weight`` that is negative or not finite, or whose length is
              not that of the last axis, when ``y`` is not a floating tensor, and when ``target`` has another shape (nothing
              is broadcast) or another floating dtype; integers and booleans are taken as numbers.
+    Source   ``torch.nn.BCEWithLogitsLoss``'s formula.
     """
 
     pos_weight: float | tuple[float, ...] | None = field(default=None, validator=weight_or_weights)
@@ -150,7 +154,7 @@ class CrossEntropy(Loss):
              classes, a ``label_smoothing`` outside 0 to 1, when ``y`` is not a floating tensor, when ``target`` has neither
              shape or another floating dtype, for probabilities with an ``ignore_index`` that is not negative, and on the CPU
              for a label that is no class. Elsewhere torch's own assertion fails.
-    Source   Bridle 1990; Szegedy et al. 2016, section 7, for ``label_smoothing``.
+    Source   Bridle 1990; Szegedy et al. 2016, section 7, for ``label_smoothing``; ``torch.nn.CrossEntropyLoss``'s formula.
     """
 
     weight: tuple[float, ...] | None = field(default=None, validator=weights)

@@ -5,7 +5,7 @@
     loss.as_layer()                                  a layer on the pair (y, target), whose vjp gives both gradients
 
 All three come from one forward and one backward. ``reduction`` says what becomes of the terms ℓ, one for each element of y
-(for ``CrossEntropy``: one for each label):
+(for ``CrossEntropy``: one for each label). The value has the unit of ℓ, and the shape () but for "none":
 
     "mean"    value = Σ ℓ / n, over all n terms                 of no terms NaN, as in torch
     "sum"     value = Σ ℓ                                       of no terms 0

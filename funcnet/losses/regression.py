@@ -1,4 +1,4 @@
-"""Losses for numbers: how far each element of y is from the target t, d = y - t.
+"""Losses for numbers: how far each element of y is from the target t, d = y - t; y and t (...) have one shape, any.
 
     MSE   ℓ = d²      ∂ℓ/∂y = 2 d
     L1    ℓ = |d|     ∂ℓ/∂y = sign d     sign 0 = 0
@@ -31,7 +31,7 @@ class Difference(Elementwise):
 
 @frozen
 class MSE(Difference):
-    """Squared error, (y - t)²; by default its mean, as ``torch.nn.MSELoss``.
+    """Squared error, (y - t)², in the square of y's unit; with ``reduction="mean"``, the default, as ``torch.nn.MSELoss``.
 
     >>> MSE()(Tensor([1.0, 5.0]), Tensor([1.0, 2.0]))
     tensor(4.5000)
@@ -39,6 +39,7 @@ class MSE(Difference):
     Cache    ``y - target``.
     Raises   ``ValueError`` for an unknown ``reduction``, when ``y`` is not a floating tensor, and when ``target`` has another
              shape (nothing is broadcast) or another floating dtype; integers and booleans are taken as numbers.
+    Source   ``torch.nn.MSELoss``'s formula.
     """
 
     def terms(self, kept: Kept) -> Tensor:
@@ -53,13 +54,14 @@ class MSE(Difference):
 
 @frozen
 class L1(Difference):
-    """Absolute error, |y - t|, with the slope 0 where y = t; by default its mean, as ``torch.nn.L1Loss``.
+    """Absolute error, |y - t|, in y's unit, with the slope 0 where y = t; with ``reduction="mean"`` as ``torch.nn.L1Loss``.
 
     >>> L1()(Tensor([1.0, 5.0]), Tensor([1.0, 2.0]))
     tensor(1.5000)
 
     Cache    ``y - target``.
-    Raises   as ``MSE``.
+    Raises   ``ValueError`` as ``MSE`` does.
+    Source   ``torch.nn.L1Loss``'s formula.
     """
 
     def terms(self, kept: Kept) -> Tensor:
@@ -71,13 +73,14 @@ class L1(Difference):
 
 @frozen
 class L2(Difference):
-    """Half the squared error, ½ (y - t)², whose slope is the difference itself: half of ``MSE``, and optax's ``l2_loss``.
+    """Half the squared error, ½ (y - t)², whose slope is the difference itself: half of ``MSE``, with its ``reduction``.
 
     >>> L2()(Tensor([1.0, 5.0]), Tensor([1.0, 2.0]))
     tensor(2.2500)
 
     Cache    ``y - target``.
-    Raises   as ``MSE``.
+    Raises   ``ValueError`` as ``MSE`` does.
+    Source   ``optax.l2_loss``.
     """
 
     def terms(self, kept: Kept) -> Tensor:

@@ -9,7 +9,7 @@ from funcnet.layer import Params, frozen
 from funcnet.optim.optimizer import GradientTransform, Optimizer, State
 from funcnet.tree import Tree
 
-_transforms = instances(GradientTransform, "gradient transforms, all before the optimizer")
+_transforms = instances(GradientTransform, "gradient transforms, all before the optimizer", several=True)
 _optimizer = instances(Optimizer, "an optimizer")
 
 
@@ -21,10 +21,13 @@ def _tuple_of_transforms(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class Chain(Optimizer):
-    """An optimizer that gets its gradients through transforms, the first one first.
+    """An optimizer that gets its gradients through transforms, the first one first: g ← t₁(g), ..., tₙ(g), then its own step.
 
-    State    A tuple: the state of each transform, then that of the optimizer.
-    Raises   ``ValueError`` for parts of another kind, and for a state that is not a tuple of that length.
+    State    a tuple: the state of each transform, then that of the optimizer.
+    Units    those of the parts, all of which count the same updates.
+    Raises   ``ValueError`` for parts of another kind, and for a state that is not a tuple of that length; a part's own error gets
+             a note with its number.
+    Source   ``optax.chain``.
     """
 
     transforms: tuple[GradientTransform, ...] = field(validator=_tuple_of_transforms)
@@ -72,5 +75,9 @@ def donate(optimizer: Optimizer) -> Optimizer:
 
     The numbers are the optimizer's own, bit for bit; the tensors given up may hold the new values. On large nets this saves
     more than the arithmetic takes, for fresh memory is slow. No two leaves may share memory. Gradients are not given up.
+
+    Raises   ``ValueError`` for what is no optimizer.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise wrong("donate", "it must be an optimizer", optimizer)
     return optimizer.donate()

@@ -1,4 +1,4 @@
-"""SGD and Adam: PyTorch's formulas, with t = 1, 2, ... for the number of the update.
+"""SGD and Adam: PyTorch's formulas, with t = 1, 2, ... for the number of the update, p for a parameter and g for its gradient.
 
 SGD     g ← ±g + λ p                                 λ weight_decay; minus with maximize
         b ← μ b + (1 - τ) g,  at t = 1: b ← g        μ momentum, τ dampening; b = 0 before, averaged: b ← μ b + (1 - μ) g
@@ -8,6 +8,8 @@ Adam    g ← ±g + λ p          AdamW: p ← (1 - η λ) p instead
         m ← β₁ m + (1 - β₁) g
         v ← β₂ v + (1 - β₂) g²                       amsgrad: x ← max(x, v), in v's place below
         p ← p - η m̂ / (√v̂ + ε)                       m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
+
+A ``donated`` one, as ``donate`` makes it, has the same numbers, and may write them over params and state.
 """
 
 from collections.abc import Sequence
@@ -50,9 +52,13 @@ class SGD(Rule):
     step of a tensor, with other roundings, where there is one: in main memory, float32 or float64, and eager mode. It pays with
     ``donate``.
 
-    State    ``step``; ``momentum_buffer`` where ``momentum`` is not 0.
-    Raises   ``ValueError`` for rates below 0, and for ``nesterov`` without momentum or with dampening.
-    Source   Sutskever, Martens, Dahl & Hinton 2013, "On the importance of initialization and momentum in deep learning".
+    State    ``step``, the updates made; ``momentum_buffer`` b where ``momentum`` is not 0.
+    Units    ``lr`` has that of p / g, ``weight_decay`` that of g / p; ``momentum`` and ``dampening`` are fractions; a schedule
+             counts updates, from 0.
+    Raises   ``ValueError`` for rates below 0 or not finite, for ``nesterov`` without momentum or with dampening, and for
+             ``averaged`` with either; in ``update`` for state, gradients and params that do not fit each other.
+    Source   ``torch.optim.SGD``'s formula, and for ``nesterov`` Sutskever, Martens, Dahl & Hinton 2013, "On the importance of
+             initialization and momentum in deep learning".
     """
 
     lr: Rate = field(default=1e-3, validator=rate())
@@ -153,9 +159,12 @@ class Adam(_AdamRule):
 
     ``lr``, both ``betas`` and ``weight_decay``, which is added to the gradient, are numbers or schedules.
 
-    State    ``step``, ``exp_avg`` m, ``exp_avg_sq`` v; ``max_exp_avg_sq`` x with ``amsgrad``.
-    Raises   ``ValueError`` for rates below 0, and for betas outside 0 ≤ β < 1.
-    Source   Kingma & Ba 2015, "Adam", algorithm 1; Reddi, Kale & Kumar 2018, algorithm 2, for ``amsgrad``.
+    State    ``step``, the updates made, ``exp_avg`` m, ``exp_avg_sq`` v; ``max_exp_avg_sq`` x with ``amsgrad``.
+    Units   ``lr`` has that of p, whose change at a step it is about; ``eps`` that of g, ``weight_decay`` that of g / p; ``betas``
+             are fractions; a schedule counts updates, from 0.
+    Raises   ``ValueError`` for rates and an ``eps`` below 0 or not finite, and for betas outside 0 ≤ β < 1; in ``update`` for
+             state, gradients and params that do not fit each other.
+    Source   Kingma & Ba 2015, "Adam", algorithm 1; Reddi, Kale & Kumar 2018, algorithm 2, for ``amsgrad``; ``torch.optim.Adam``.
     """
 
     lr: Rate = field(default=1e-3, validator=rate())
@@ -173,9 +182,11 @@ class AdamW(_AdamRule):
 
     ``lr``, both ``betas`` and ``weight_decay`` are numbers or schedules.
 
-    State    ``step``, ``exp_avg`` m, ``exp_avg_sq`` v; ``max_exp_avg_sq`` x with ``amsgrad``.
-    Raises   ``ValueError`` for rates below 0, and for betas outside 0 ≤ β < 1.
-    Source   Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2.
+    State    ``Adam``'s.
+    Units    ``Adam``'s, but that ``weight_decay`` has that of 1 / p, as 1 / ``lr`` has; a schedule counts updates, from 0.
+    Raises   ``ValueError`` as ``Adam`` does.
+    Source   Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2, with the decay times ``lr`` as in
+             ``torch.optim.AdamW``.
     """
 
     lr: Rate = field(default=1e-3, validator=rate())

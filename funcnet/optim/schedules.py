@@ -1,10 +1,10 @@
-"""Schedules: frozen values that give a rate for each step, ``schedule(step) -> number``; step 0 is the first.
+"""Schedules: frozen values that give a rate for each step t, ``schedule(t) -> rate``; step 0 is the first update.
 
-    ConstantSchedule   value
-    LinearSchedule     start + (end - start) t / steps                   t = min(step, steps)
-    CosineSchedule     end + (start - end) (1 + cos(π t / steps)) / 2    t = min(step, steps)
-    StepSchedule       start γ^⌊step / step_size⌋
-    JoinedSchedule     one after the other, each counted from its own beginning
+    ConstantSchedule   rate = value
+    LinearSchedule     rate = start + (end - start) f                    f = min(t / steps, 1)
+    CosineSchedule     rate = end + (start - end) (1 + cos(π f)) / 2     f = min(t / steps, 1)
+    StepSchedule       rate = start γ^⌊t / step_size⌋
+    JoinedSchedule     rate = sᵢ(t - bᵢ), the last i with bᵢ ≤ t         b₀ = 0, the others boundaries
 
 An int gives a float; a 0-d tensor gives a 0-d float64 tensor, so a schedule is compiled with the step it belongs to.
 """
@@ -45,7 +45,12 @@ def _fraction(step: Any, steps: int) -> Any:
 
 @frozen
 class ConstantSchedule(Schedule):
-    """The same value at every step."""
+    """The same rate at every step t: rate = ``value``.
+
+    Units    ``value`` has that of the rate it stands for; a step is an update.
+    Raises   ``ValueError`` for a value that is not a finite number.
+    Source   ``optax.constant_schedule``.
+    """
 
     value: float = field(validator=number())
 
@@ -55,7 +60,12 @@ class ConstantSchedule(Schedule):
 
 @frozen
 class LinearSchedule(Schedule):
-    """In a straight line from ``start`` to ``end`` in ``steps`` steps, and ``end`` from then on; ``LinearLR``."""
+    """In a straight line, and then flat: rate = start + (end - start) min(t / steps, 1) at step t.
+
+    Units    ``steps`` are updates; ``start`` and ``end`` are rates, where ``LinearLR`` has factors of one.
+    Raises   ``ValueError`` for rates that are not finite numbers, and for ``steps`` below 1.
+    Source   ``torch.optim.lr_scheduler.LinearLR``'s formula.
+    """
 
     start: float = field(validator=number())
     end: float = field(validator=number())
@@ -67,10 +77,12 @@ class LinearSchedule(Schedule):
 
 @frozen
 class CosineSchedule(Schedule):
-    """Down half a cosine from ``start`` to ``end`` in ``steps`` steps, and ``end`` from then on.
+    """Down half a cosine, and then flat: rate = end + (start - end) (1 + cos(π min(t / steps, 1))) / 2 at step t.
 
     ``CosineAnnealingLR`` up to its ``T_max``, where that one turns and climbs again.
 
+    Units    ``steps`` are updates; ``start`` and ``end`` are rates.
+    Raises   ``ValueError`` for rates that are not finite numbers, and for ``steps`` below 1.
     Source   Loshchilov & Hutter 2017, "SGDR", eq. 5, without restarts.
     """
 
@@ -86,7 +98,12 @@ class CosineSchedule(Schedule):
 
 @frozen
 class StepSchedule(Schedule):
-    """Times ``gamma`` after every ``step_size`` steps; ``StepLR``."""
+    """Times ``gamma`` after every ``step_size`` steps: rate = start · gamma^⌊t / step_size⌋ at step t.
+
+    Units    ``step_size`` is a number of updates, ``start`` a rate, ``gamma`` a factor.
+    Raises   ``ValueError`` for a ``start`` that is not finite, a ``gamma`` below 0 or not finite, and a ``step_size`` below 1.
+    Source   ``torch.optim.lr_scheduler.StepLR``'s formula.
+    """
 
     start: float = field(validator=number())
     step_size: int = field(validator=size)
@@ -111,7 +128,15 @@ def _between_them(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class JoinedSchedule(Schedule):
-    """``schedules[0]`` before step ``boundaries[0]``, then ``schedules[1]``, counted from there, and so on; ``SequentialLR``."""
+    """One schedule after the other: rate = schedules[i](t - bᵢ) at step t, for the last i whose beginning bᵢ ≤ t.
+
+    The first begins at step 0, and each other one at its entry of ``boundaries``.
+
+    Units    ``boundaries`` are numbers of updates.
+    Raises   ``ValueError`` for what is no tuple of schedules, and for ``boundaries`` that are not whole numbers, growing from
+             above 0, one between each two schedules.
+    Source   ``torch.optim.lr_scheduler.SequentialLR``'s formula.
+    """
 
     schedules: tuple[Schedule, ...] = field(validator=_some_schedules)
     boundaries: tuple[int, ...] = field(validator=_between_them)
@@ -129,7 +154,14 @@ class JoinedSchedule(Schedule):
 def WarmupCosineSchedule(  # noqa: N802 (it makes a value)
     peak: float, warmup: int, steps: int, end: float = 0.0, start: float = 0.0
 ) -> JoinedSchedule:
-    """In a line from ``start`` to ``peak`` in ``warmup`` steps, then half a cosine down to ``end`` at step ``steps``."""
+    """Up in a line, then down half a cosine: rate = start + (peak - start) t / warmup at a step t before ``warmup``.
+
+    From there on it is the ``CosineSchedule`` from ``peak`` that is at ``end`` at step ``steps``.
+
+    Units    ``warmup`` and ``steps`` are updates, both from step 0; ``peak``, ``end`` and ``start`` are rates.
+    Raises   ``ValueError`` for rates that are not finite numbers, a ``warmup`` below 1, and ``steps`` that are not above it.
+    Source   ``optax.warmup_cosine_decay_schedule``.
+    """
     if is_whole(warmup) and is_whole(steps) and steps <= warmup:
         raise wrong("WarmupCosineSchedule", f"steps must be above warmup={warmup}", steps)
     return JoinedSchedule((LinearSchedule(start, peak, warmup), CosineSchedule(peak, steps - warmup, end)), (warmup,))

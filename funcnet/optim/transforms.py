@@ -1,7 +1,9 @@
 """Gradient transforms: clipping, for a ``chain`` before an optimizer.
 
-ClipByGlobalNorm   g · min(1, max_norm / (‖g‖ + 10⁻⁶))    ‖g‖ = √Σ g², over all leaves together
-ClipByValue        min(max(g, -clip_value), clip_value)    each element by itself
+ClipByGlobalNorm   g ← g · min(1, max_norm / (‖g‖ + 10⁻⁶))    ‖g‖ = √Σ g², over all leaves together
+ClipByValue        g ← min(max(g, -clip_value), clip_value)    each element by itself
+
+``max_norm`` and ``clip_value`` have the unit of the gradients. Neither has a state: it is ``{}``.
 """
 
 import torch
@@ -22,6 +24,7 @@ class ClipByGlobalNorm(GradientTransform):
     The norm is taken in float64, so that no float32 overflows in the squares. A norm of 0 leaves zeros, and a NaN anywhere
     makes every gradient NaN, as the factor is.
 
+    State    ``{}``.
     Raises   ``ValueError`` for a ``max_norm`` that is not a finite number above 0.
     Source   Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
     """
@@ -40,7 +43,9 @@ class ClipByGlobalNorm(GradientTransform):
 class ClipByValue(GradientTransform):
     """Cut every element of the gradients off at ±``clip_value``; ``torch.nn.utils.clip_grad_value_``.
 
+    State    ``{}``.
     Raises   ``ValueError`` for a ``clip_value`` that is not a finite number above 0.
+    Source   ``torch.nn.utils.clip_grad_value_``'s formula.
     """
 
     clip_value: float = field(validator=number(above=0.0))

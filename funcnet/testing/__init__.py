@@ -1,3 +1,5 @@
+"""Testing: the judges of layers, for one's own too: ``check_laws`` tries all laws, ``check_vjp`` the first by differences."""
+
 from funcnet.testing.differences import check_vjp, finite_difference
 from funcnet.testing.laws import (
     LAWS,

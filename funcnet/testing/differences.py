@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from funcnet import random, tree
+from funcnet.errors import is_number, wrong
 from funcnet.layer import Layer, Params
 from funcnet.random import Key
 from funcnet.testing.comparison import check_mirrored, held, named, noise_like, prepared, run
@@ -39,12 +40,17 @@ _ENOUGH = 16
 def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float = _STEPS[0], side: int = 0) -> Tensor:
     """Return the derivative of f at x along v, to fourth order in ``step``.
 
-    x and v are trees of one structure; where v is ``None``, x stays. ``side`` is 0 for the central difference, 1 or -1 for the
-    slope from the right or the left.
+    x and v are trees of one structure; where v is ``None``, x stays. ``step`` multiplies v. ``side`` is 0 for the central
+    difference, 1 or -1 for the slope from the right or the left.
 
     >>> round(float(finite_difference(torch.sin, torch.zeros((), dtype=torch.float64), torch.ones(()))), 9)
     1.0
+
+    Raises   ``ValueError`` for a step that is not above 0 and finite, and another side.
     """
+    if not is_number(step) or step <= 0 or side not in _STENCILS:
+        got = f"step={step!r}, side={side!r}"
+        raise wrong("finite_difference", "step must be a finite number above 0, and side 0, 1 or -1", got)
     terms = [weight * f(tree.add(x, tree.scale(v, k * step))) for k, weight in _STENCILS[side].items()]
     return sum(terms[1:], terms[0]) / step
 
@@ -54,21 +60,24 @@ def check_vjp(
 ) -> dict[str, float | None]:
     """Compare ``vjp`` with measured slopes, for every leaf of params and every floating leaf of x; return the errors by path.
 
-    ``params`` are ``layer.init(rng)`` unless given, and all is done in float64, for one random gy. Leaves of up to 64 elements
-    are tried element by element, larger ones along random directions, and element by element where one fails. Errors are
-    relative to the gradient, or to the root mean square of the leaf's gradients where that is larger. An x on a kink, as at 0
-    for ReLU, may have any slope between that from the left and that from the right.
+    ``params`` are ``layer.init(rng)`` unless given, ``rng`` is also the key of a stochastic ``layer``, and all is done in
+    float64, for one random gy. Leaves of up to 64 elements are tried element by element, larger ones along random directions, and
+    element by element where one fails. Errors are relative to the gradient, or to the root mean square of the leaf's gradients
+    where that is larger; ``tolerance`` is what they may be. An x on a kink, as at 0 for ReLU, may have any slope between that
+    from the left and that from the right.
 
     A leaf whose gradient is ``None`` has the error ``None``: a label, what y does not depend on, and params that a layer names in
     ``untrained``.
 
     Raises   ``AssertionError`` with the leaf's path, the index, both numbers and the relative error, for the worst element found;
-             and for a ``None`` where there should be a gradient.
+             and for a ``None`` where there should be a gradient; ``ValueError`` for a tolerance that is no number of at least 0.
 
     >>> from funcnet.layers.linear import Linear
     >>> sorted(check_vjp(Linear(3, 2), torch.ones(4, 3)))
     ['params.bias', 'params.weight', 'x']
     """
+    if not is_number(tolerance) or tolerance < 0:
+        raise wrong("check_vjp", "tolerance must be a finite number of at least 0", repr(tolerance))
     params, x = prepared(layer, x, params, rng)
     y, cache = run(layer, params, x, rng)
     gy = noise_like(y, random.fold_in(rng, _FULL))

@@ -68,6 +68,7 @@ GATES = {
     "Dish of large numbers": case(fn.Dish(), LARGE),
     "Hardswish": case(fn.Hardswish(), normal(4, 3) * 4),
     "Hardswish on its kinks": case(fn.Hardswish(), torch.cat([KINKS - 3, KINKS + 3])),
+    "Hardswish of another slope": case(fn.Hardswish(0.2), torch.cat([normal(3, 5) * 4, KINKS - 2.5, KINKS + 2.5])),
     "GLU": case(fn.GLU(), normal(4, 6)),
     "GLU of channels": case(fn.GLU(1), normal(2, 4, 3)),
     "GLU of rows": loose(fn.GLU(0), normal(4, 3)),

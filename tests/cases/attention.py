@@ -39,6 +39,8 @@ PRODUCTS = {
     "SDPA, window": case(SDPA(window=1), qkv(2, 2, steps=(5, 4))),
     "SDPA, window before, causal, mask": case(SDPA(is_causal=True, window=(1, 3)), (*qkv(2, 2, steps=(5, 4)), mask(2, 1, 1, 4))),
     "SDPA with dropout": case(SDPA(dropout_p=0.4), (*qkv(2, 2), normal(3, 4))),
+    "SDPA with weights": case(SDPA(return_weights=True, enable_gqa=True), (*qkv(2, 2, heads=1), SEES_NOTHING)),
+    "SDPA with weights, dropout": case(SDPA(return_weights=True, dropout_p=0.4, is_causal=True), qkv(2, 2)),
     "SDPA of one step": case(SDPA(), qkv(2, 1, steps=(1, 1))),
 }
 
@@ -57,8 +59,42 @@ MULTIHEAD = {
     ),
     "MultiHeadAttention, floating mask": case(MHA(4, 2, window=1), (normal(3, 2, 4), normal(2, 1, 2))),
     "MultiHeadAttention with dropout": case(MHA(2, 1, dropout=0.3, initializer="xavier_normal"), normal(2, 3, 2)),
+    "MultiHeadAttention, learned key, weights": case(
+        MHA(4, 2, add_bias_kv=True, need_weights=True), (normal(2, 3, 4), normal(2, 1, 3, 1))
+    ),
+    "MultiHeadAttention, keys added, causal, the heads' weights, dropout": case(
+        MHA(4, 2, 0.3, add_bias_kv=True, add_zero_attn=True, is_causal=True, need_weights=True, average_attn_weights=False),
+        (normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 4), mask(2, 1, 1, 5)),
+    ),
+    "MultiHeadAttention, a key of zeros, grouped": case(
+        MHA(4, 2, add_zero_attn=True, add_bias_kv=True, num_kv_heads=1, bias=False), normal(2, 3, 4)
+    ),
+    "MultiHeadAttention, weights, without batch": loose(MHA(4, 2, need_weights=True), normal(3, 4)),
     "MultiHeadAttention without batch": loose(MHA(4, 2, is_causal=True), normal(3, 4)),
     "MultiHeadAttention, batch second": loose(MHA(4, 2, batch_first=False), (normal(3, 2, 4), normal(5, 2, 4), normal(5, 2, 4))),
+}
+
+VARLEN, LENGTHS = fn.VarlenAttention, torch.tensor([1, 0, 3, 2])
+
+
+def rows(queries: int, keys: int, heads: tuple[int, int] = (2, 2), sizes: tuple[int, int] = (2, 2)):
+    """Draw q, k and v of sequences that stand one behind the other."""
+    return normal(queries, heads[0], sizes[0]), normal(keys, heads[1], sizes[0]), normal(keys, heads[1], sizes[1])
+
+
+PACKED = {
+    "VarlenAttention": loose(VARLEN(), (*rows(6, 6), LENGTHS)),
+    "VarlenAttention, causal, rows to spare": loose(VARLEN(is_causal=True, scale=0.3), (*rows(8, 7), LENGTHS.int())),
+    "VarlenAttention to others, grouped, window": loose(
+        VARLEN(enable_gqa=True, window=(1, 0)), (*rows(6, 5, (4, 2), (2, 3)), LENGTHS, torch.tensor([1, 2, 2, 0]))
+    ),
+    "VarlenAttention of one head and step": loose(VARLEN(), (*rows(1, 1, (1, 1), (1, 1)), LENGTHS[:1])),
+}
+
+POOLS = {
+    "AttentionPool": case(fn.AttentionPool(3), normal(2, 4, 3)),
+    "AttentionPool, lengths, more axes": case(fn.AttentionPool(2), (normal(2, 2, 3, 2), torch.tensor([[2, 0], [1, 3]]))),
+    "AttentionPool, a mask, without batch": loose(fn.AttentionPool(1, "normal"), (normal(4, 1), mask(4))),
 }
 
 POSITIONS = {
@@ -71,4 +107,4 @@ POSITIONS = {
     "LearnedPositions of one sequence": loose(fn.LearnedPositions(4, 3), normal(4, 3)),
 }
 
-CASES = {**PRODUCTS, **MULTIHEAD, **POSITIONS}
+CASES = {**PRODUCTS, **MULTIHEAD, **PACKED, **POOLS, **POSITIONS}

@@ -6,6 +6,7 @@ import funcnet as fn
 from cases.making import between, case, loose, normal
 
 TIED = torch.tensor([[2.0, 1.0, 2.0], [-1.0, 3.0, 0.5]])
+ZEROS = torch.tensor([[0.0, 1.5, -2.0], [0.0, 0.0, 3.0], [0.5, -1.0, 2.0], [0.0, 0.0, 0.0]])
 
 DISTANCES = {
     "CosineSimilarity": case(fn.CosineSimilarity(), (normal(4, 3), normal(4, 3))),
@@ -45,6 +46,9 @@ REDUCTIONS = {
     "Max among equals": case(fn.Max(-1, keepdim=True), TIED),
     "Min of places": case(fn.Min((2, 3)), normal(2, 2, 3, 2)),
     "Min among equals": case(fn.Min(1), -TIED),
+    "Prod": case(fn.Prod(), normal(4, 3)),
+    "Prod of features with zeros": case(fn.Prod(-1), ZEROS),
+    "Prod of two axes kept": case(fn.Prod((0, 2), keepdim=True), normal(2, 3, 4)),
     "Var": case(fn.Var(), normal(4, 3)),
     "Var of features": case(fn.Var(-1, correction=0), normal(4, 3)),
     "Var of two axes kept": case(fn.Var((0, 2), keepdim=True), normal(2, 3, 4)),

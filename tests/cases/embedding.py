@@ -13,6 +13,8 @@ CASES = {
     "Embedding on 2 axes, int32": case(fn.Embedding(4, 2), IDS.int()),
     "Embedding of one integer": loose(fn.Embedding(4, 3), torch.tensor(2)),
     "Embedding with padding": case(fn.Embedding(5, 3, padding_idx=-1, initializer="xavier_normal"), IDS),
+    "Embedding of bounded rows": case(fn.Embedding(5, 3, max_norm=1.5), torch.tensor([4, 0, 4, 2, 1, 3])),
+    "Embedding of rows bounded by another norm": case(fn.Embedding(5, 2, -1, max_norm=1.4, norm_type=3), IDS),
     "HashEmbed": case(fn.HashEmbed(5, 3), torch.tensor([7, -12345678901, 7, 0])),
     "HashEmbed of one hash": case(fn.HashEmbed(7, 2, seed=3, num_hashes=1), IDS),
     "EmbeddingBag": case(fn.EmbeddingBag(4, 3), BAGS),

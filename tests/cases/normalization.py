@@ -21,6 +21,8 @@ BATCH = {
     "BatchNorm1d inference with length": case(fn.BatchNorm1d(3, eps=0.1).inference(), normal(2, 3, 5)),
     "BatchNorm1d inference not affine": case(fn.BatchNorm1d(3, affine=False).inference(), normal(4, 3)),
     "BatchNorm1d inference without statistics": case(fn.BatchNorm1d(3, track_running_stats=False).inference(), normal(4, 3)),
+    "BatchNorm1d without bias": case(fn.BatchNorm1d(3, bias=False), normal(4, 3)),
+    "BatchNorm2d inference without bias": case(fn.BatchNorm2d(2, bias=False).inference(), normal(2, 2, 2, 3)),
     "BatchNorm2d": case(fn.BatchNorm2d(3, eps=0.1), normal(2, 3, 2, 3)),
     "BatchNorm2d of one row, not affine": case(fn.BatchNorm2d(2, affine=False), normal(1, 2, 3, 2)),
     "BatchNorm2d inference": case(fn.BatchNorm2d(3).inference(), normal(2, 3, 2, 3)),
@@ -51,6 +53,8 @@ GROUPS = {
     "GroupNorm of images, not affine": case(fn.GroupNorm(1, 3, affine=False), normal(2, 3, 2, 3)),
     "GroupNorm of channels last": case(fn.GroupNorm(2, 4), normal(2, 4, 3, 2).to(memory_format=torch.channels_last)),
     "GroupNorm of many axes": case(fn.GroupNorm(3, 3), normal(2, 3, 2, 1, 2, 2)),
+    "GroupNorm without bias": case(fn.GroupNorm(2, 4, bias=False), normal(3, 4, 5)),
+    "InstanceNorm2d without bias": case(fn.InstanceNorm2d(3, affine=True, bias=False), normal(2, 3, 2, 3)),
     "InstanceNorm1d": case(fn.InstanceNorm1d(3), normal(2, 3, 4)),
     "InstanceNorm1d without batch": loose(fn.InstanceNorm1d(3, affine=True), normal(3, 4)),
     "InstanceNorm2d affine": case(fn.InstanceNorm2d(3, eps=0.1, affine=True), normal(2, 3, 2, 3)),
@@ -67,6 +71,7 @@ LOCAL = {
     "LocalResponseNorm": case(fn.LocalResponseNorm(2, alpha=0.5), normal(2, 4, 3)),
     "LocalResponseNorm of more than there are": case(fn.LocalResponseNorm(5, 1.0, 2.0, 0.7), normal(2, 3, 2, 2)),
     "LocalResponseNorm of one channel": case(fn.LocalResponseNorm(1, alpha=0.3, beta=-0.5), normal(2, 1, 2, 1, 3)),
+    "CrossMapLRN2d": case(fn.CrossMapLRN2d(3, alpha=0.5, k=2), normal(2, 5, 2, 3)),
 }
 
 CASES = {**BATCH, **ROWS, **GROUPS, **LOCAL}

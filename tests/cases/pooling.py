@@ -85,4 +85,12 @@ UNPOOL = {
     "MaxUnpool3d": loose(fn.MaxUnpool3d((2, 1, 2)), pair(fn.MaxPool3d((2, 1, 2), return_indices=True), normal(2, 2, 3, 4))),
 }
 
-CASES = {**MAX, **AVERAGE, **NORM, **ADAPTIVE, **UNPOOL}
+FRACTIONAL = {
+    "FractionalMaxPool2d": case(fn.FractionalMaxPool2d(2, 3), normal(2, 2, 5, 6)),
+    "FractionalMaxPool2d all options": case(fn.FractionalMaxPool2d((1, 2), None, (0.5, 0.7), True), normal(2, 3, 4, 6)),
+    "FractionalMaxPool2d of a sample": loose(fn.FractionalMaxPool2d(2, (3, 1), sample=0.3), normal(2, 6, 4)),
+    "FractionalMaxPool3d": case(fn.FractionalMaxPool3d((2, 1, 2), 2), normal(2, 2, 4, 3, 5)),
+    "FractionalMaxPool3d inference": case(fn.FractionalMaxPool3d(2, output_ratio=0.5).inference(), normal(2, 1, 4, 5, 4)),
+}
+
+CASES = {**MAX, **AVERAGE, **NORM, **ADAPTIVE, **UNPOOL, **FRACTIONAL}

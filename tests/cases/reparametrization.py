@@ -14,6 +14,15 @@ CASES = {
     "weight_norm of a stochastic layer": case(fn.weight_norm(fn.DropConnect(3, 4, 0.3)), normal(5, 3)),
     "spectral_norm": case(fn.spectral_norm(fn.Linear(3, 4), n_power_iterations=2), normal(5, 3)),
     "spectral_norm of a transposed convolution": case(fn.spectral_norm(fn.ConvTranspose1d(2, 3, 2)), normal(2, 2, 4)),
+    "orthogonal": case(fn.orthogonal(fn.Linear(3, 3)), normal(5, 3)),
+    "orthogonal, wide, by cayley, without base": case(
+        fn.orthogonal(fn.Linear(4, 2), orthogonal_map="cayley", use_trivialization=False), normal(5, 4)
+    ),
+    "orthogonal, tall, by matrix_exp": case(fn.orthogonal(fn.Linear(1, 3), "weight", "matrix_exp"), normal(2, 1)),
+    "orthogonal, of a convolution, by householder": case(fn.orthogonal(fn.Conv2d(1, 2, (3, 2))), normal(2, 1, 4, 3)),
+    "orthogonal, square, by householder": case(
+        fn.orthogonal(fn.Linear(3, 3), orthogonal_map="householder", use_trivialization=False), normal(2, 3)
+    ),
     "reparametrize": case(fn.reparametrize(fn.Linear(3, 4), fn.Exp()), normal(5, 3)),
     "reparametrize by a net": case(
         fn.serial(fn.Linear(3, 3), fn.reparametrize(fn.BatchNorm1d(3), fn.serial(fn.Scale(3), fn.Softplus()))), normal(5, 3)

@@ -30,6 +30,11 @@ ARRANGEMENT = {
     "Permute": case(fn.Permute((0, 2, 3, 1)), normal(2, 3, 4, 5)),
     "Permute from the end": loose(fn.Permute((-1, 0, 1)), normal(2, 3, 4)),
     "Transpose": case(fn.Transpose(1, -1), normal(2, 3, 4)),
+    "rearrange": case(fn.rearrange("n (h w) c -> n c h w", h=2), normal(2, 6, 3)),
+    "rearrange, the rest": case(fn.rearrange("n ... a -> n a 1 ..."), normal(2, 3, 1, 2)),
+    "rearrange the batch": loose(fn.rearrange("(n m) 1 a -> n (a m)", m=2), normal(4, 1, 3)),
+    "ExpandWindow": case(fn.ExpandWindow(), normal(2, 4, 3)),
+    "ExpandWindow, longer than x": loose(fn.ExpandWindow(3), normal(2, 1)),
     "Transpose the batch": loose(fn.Transpose(0, 1), normal(4, 3)),
 }
 

@@ -1,0 +1,76 @@
+"""Windows reduced by a layer: against the pooling that there is, by autograd, as nets of their own, and the errors."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+from twins import draw
+
+import funcnet as fn
+
+NAMED = {
+    "sum": (fn.Sum(-1), lambda axes: getattr(fn, f"SumPool{axes}d"), 0.0),
+    "mean": (fn.Mean(-1), lambda axes: getattr(fn, f"AvgPool{axes}d"), 0.0),
+    "max": (fn.Max(-1), lambda axes: getattr(fn, f"MaxPool{axes}d"), -float("inf")),
+    "min": (fn.Min(-1), lambda axes: getattr(fn, f"MinPool{axes}d"), float("inf")),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@settings(max_examples=20)
+@given(st.integers(1, 3), st.none() | st.integers(1, 3), st.integers(0, 1), st.booleans(), st.integers(0, 10**6))
+def test_by_a_reduction_it_is_the_pooling_of_that_name(name, axes, kernel, stride, padding, batch, seed):
+    """Values and gradients, with and without a batch, and with what each takes for padding."""
+    reducer, kind, value = NAMED[name]
+    how = (kernel, stride, min(padding, kernel // 2))
+    ours, theirs = getattr(fn, f"Pool{axes}d")(reducer, *how, padding_value=value), kind(axes)(*how)
+    x = draw((*[2] * batch, 2, *range(5, 5 + axes)), seed)
+    (y, cache), (want, of) = ours.apply({}, x), theirs.apply({}, x)
+    gy = draw(want.shape, seed + 1)
+    torch.testing.assert_close(y, want, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.vjp({}, cache, gy)[1], theirs.vjp({}, of, gy)[1], rtol=1e-10, atol=1e-10)
+
+
+def test_a_linear_map_of_windows_is_a_convolution_of_each_channel():
+    """The elements of a window stand row by row, dilated ones too."""
+    layer = fn.Pool2d(fn.serial(fn.Linear(6, 1), fn.Squeeze(-1)), (2, 3), (2, 1), (1, 0), (1, 2))
+    params, x = fn.tree.cast(layer.init(1), torch.float64), draw((2, 1, 5, 7))
+    w, b = params[0]["weight"].reshape(1, 1, 2, 3), params[0]["bias"]
+    torch.testing.assert_close(layer(params, x), functional.conv2d(x, w, b, (2, 1), (1, 0), (1, 2)))
+
+
+def test_a_reducer_is_initialized_and_moved_as_by_itself():
+    """Its params are the pooling's, with its first child's key; its statistics move, and its size is inferred."""
+    layer = fn.Pool1d(fn.serial(fn.Linear(None, 1), fn.Squeeze(-1)), 3)
+    assert fn.infer_sizes(layer, torch.ones(2, 4, 9)) == fn.Pool1d(fn.serial(fn.Linear(3, 1), fn.Squeeze(-1)), 3)
+    normed = fn.Pool2d(fn.serial(fn.BatchNorm2d(3), fn.Mean(-1)), 2)
+    params = normed.init(0)
+    assert fn.tree.equal(params, normed.reducer.init(fn.fold_in(0, 0)))
+    moved = normed.update_stats(params, normed.apply(params, draw((2, 3, 4, 4)).float())[1])
+    assert int(moved[0]["num_batches_tracked"]) == 1
+    assert normed.inference() == fn.Pool2d(normed.reducer.inference(), 2)
+
+
+X = torch.ones(2, 3, 4)
+MESSAGES = {
+    "Pool1d: reducer must be a layer (a value with init, apply and vjp), got": lambda: fn.Pool1d(torch.amax, 2),
+    "Pool2d: kernel_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (2,)": lambda: fn.Pool2d(fn.Mean(-1), (2,)),
+    "Pool1d: padding_value must be a number, got nan": lambda: fn.Pool1d(fn.Mean(-1), 2, padding_value=float("nan")),
+    "Pool1d(reducer=Mean(dim=-1), kernel_size=5): x with its padding must be as long as the window's reach, (5,), got x of shape (2, 3, 4)": lambda: fn.Pool1d(fn.Mean(-1), 5)({}, X),
+    "x must have the axes (N, channels, height, width) or (channels, height, width), got x of shape (3, 4)": lambda: fn.Pool2d(fn.Mean(-1), 1)({}, X[0]),
+    "x must be a floating tensor, got a tensor of shape (2, 3, 4) and dtype torch.int64": lambda: fn.Pool1d(fn.Mean(-1), 2)({}, X.long()),
+    "Mean() must reduce the last axis of windows of shape (2, 3, 2, 2) alone, got an output of shape ()": lambda: fn.Pool1d(fn.Mean(), 2)({}, X),
+    "Tanh() must reduce the last axis of windows of shape (2, 3, 2, 2) alone, got an output of shape (2, 3, 2, 2)": lambda: fn.Pool1d(fn.Tanh(), 2)({}, X),
+    "gy must have the shape of y, (2, 3, 2), got gy of shape (2, 3, 1)": lambda: fn.Pool1d(fn.Sum(-1), 2).vjp({}, fn.Pool1d(fn.Sum(-1), 2).apply({}, X)[1], X[..., :1]),
+    "Std(dim=-1): x must have more than correction=1 elements along the axes, got x of shape (2, 3, 4, 1)": lambda: fn.Pool1d(fn.Std(-1), 1)({}, X),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_wrong_use_is_refused_with_its_sentence(sentence):
+    """Each message says who, the rule with its numbers, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        MESSAGES[sentence]()
+    assert sentence in str(caught.value)
