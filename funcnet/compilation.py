@@ -58,7 +58,8 @@ class Compiled:
         """Let Dynamo make the call, and write down what it did."""
         self._calls.clear()
         try:
-            result = self._traced(*arguments)
+            with products.written_out():
+                result = self._traced(*arguments)
         except Exception:
             self._step(*tree.map(_copied, arguments))  # in eager mode the error is the layer's own, which says more
             raise
