@@ -669,3 +669,15 @@ def test_an_error_says_which_part_of_the_chain() -> None:
     optimizer = chain(ClipByValue(1.0), SGD())
     error = misfit(grads=tree.replace(leaves(1), "0.bias", torch.ones(5)), optimizer=optimizer)
     assert error.__notes__ == ["  in chain, part 1"]
+
+
+@pytest.mark.parametrize("gradient", [torch.ones(2), torch.ones(3, dtype=torch.float64)])
+def test_what_was_given_up_is_as_it_was_where_the_gradients_do_not_fit(gradient) -> None:
+    """The count of steps too: the update that is refused was none."""
+    optimizer = SGD(lr=0.1, momentum=0.9).donate()
+    params = {"weight": torch.ones(3)}
+    state = optimizer.init(params)
+    before = tree.map(torch.clone, (params, state))
+    with pytest.raises(ValueError, match="grads must have at 'weight' what params has"):
+        optimizer.update({"weight": gradient}, state, params)
+    assert tree.equal((params, state), before)

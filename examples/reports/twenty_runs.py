@@ -192,10 +192,11 @@ def single(framework: str, of: Experiment, params: Any) -> tuple[Callable[[Any],
 def together(
     of: Experiment, params: Any, arrange: Callable[[Any], Any] | None = None
 ) -> tuple[Callable[[Any], Any], Callable[[], Any]]:
-    """Return the same for all members of an ensemble at once, their step as it is or compiled."""
+    """Return the same for all members of an ensemble at once, their step as it is or compiled; on copies, as the single nets."""
+    opt, params = fn.donate(of.opt), fn.tree.map(torch.clone, params)
     mode = torch.inference_mode if arrange is None else torch.no_grad  # compiled code takes no tensors of inference mode
-    step = (arrange or (lambda step: step))(fn.train_step(fn.ensemble(of.net, TOGETHER), fn.ensemble(of.loss, TOGETHER), of.opt))
-    state = of.opt.init(params)
+    step = (arrange or (lambda step: step))(fn.train_step(fn.ensemble(of.net, TOGETHER), fn.ensemble(of.loss, TOGETHER), opt))
+    state = opt.init(params)
 
     def epoch(batches: Any) -> list[Tensor]:
         nonlocal params, state

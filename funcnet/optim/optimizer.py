@@ -146,34 +146,37 @@ class Rule(Optimizer):
             if len(state) != 1 + len(names):
                 raise LookupError
             columns = tree.columns(params, grads, *[state[name] for name in names])
-            step = state["step"]
-            rates = self._fixed or self._rates(step)
-            after = {"step": step.add_(1) if self.donated else step + 1}
-            new = self._new(columns, after["step"], rates)
+            step, new = self._new(columns, state["step"])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
         if self.donated and all(map(is_, new, (columns[0], *columns[2:]))):
-            return params, {**state, **after}
+            return params, {**state, "step": step}
         params, *moments = tree.fills(params, new)
-        after.update(zip(names, moments, strict=True))
-        return params, after
+        return params, {"step": step, **dict(zip(names, moments, strict=True))}
 
-    def _new(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
-        """Return the new columns of params and moments; the rows without a gradient stay."""
+    def _new(self, columns: Columns, step: Tensor) -> tuple[Tensor, Columns]:
+        """Return the next step and the new columns of params and moments; the rows without a gradient stay."""
         if not columns[1] or [g for g in columns[1] if g is None]:
-            return self._new_in_part(columns, step, rates)
+            return self._new_in_part(columns, step)
         if not _fitting(columns):
             raise LookupError
-        return self._formula(columns, step, rates)
+        rates = self._fixed or self._rates(step)
+        step = self._next(step)
+        return step, self._formula(columns, step, rates)
 
-    def _new_in_part(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
+    def _next(self, step: Tensor) -> Tensor:
+        """Count: only once all fits, so that what was given up is as it was where it does not."""
+        return step.add_(1) if self.donated else step + 1
+
+    def _new_in_part(self, columns: Columns, step: Tensor) -> tuple[Tensor, Columns]:
         places = [i for i, g in enumerate(columns[1]) if g is not None]
         old = [columns[0], *columns[2:]]
         if not places:
-            return old
+            return self._next(step), old
         some = [[column[i] for i in places] for column in columns]
-        new = zip(old, [some[0], *some[2:]], self._new(some, step, rates), strict=True)
-        return [column if part is given else _replaced(column, places, part) for column, given, part in new]
+        step, parts = self._new(some, step)
+        new = zip(old, [some[0], *some[2:]], parts, strict=True)
+        return step, [column if part is given else _replaced(column, places, part) for column, given, part in new]
 
     def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
         """Turn an error into ours: the state first, then the trees, then their leaves; else as it was."""
