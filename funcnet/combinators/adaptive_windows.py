@@ -30,41 +30,42 @@ class _AdaptivePool(Reduced):
     """Windows that cover x, as even as they can be, one after the other: they are not all of one size."""
 
     output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
+    _each: Shared = field(init=False, eq=False)  # no value can be made in compiled code
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_each", shared(self.reducer))
 
     def init(self, rng: Key | int) -> Params:
-        return self._each().init(random.fold_in(rng, 0))
+        return self._each.init(random.fold_in(rng, 0))
 
     def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Any]:
         seen, shape = self._seen(x)
-        ys, cache = children.at(type(self).__name__, children.run, self._each(), params, seen, rng, 0)
+        ys, cache = children.at(type(self).__name__, children.run, self._each, params, seen, rng, 0)
         return self._joined(ys, seen, shape), (cache, tuple(x.shape), shape)
 
     def __call__(self, params: Params, x: Tensor, rng: Key | int | None = None) -> Tensor:
         seen, shape = self._seen(x)
-        ys = children.at(type(self).__name__, children.predict, self._each(), params, seen, rng, 0)
+        ys = children.at(type(self).__name__, children.predict, self._each, params, seen, rng, 0)
         return self._joined(ys, seen, shape)
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
-        gparams, gs = self._each().vjp(params, cache[0], self._columns(gy, cache[2]).unbind(2))
+        gparams, gs = self._each.vjp(params, cache[0], self._columns(gy, cache[2]).unbind(2))
         return gparams, self._gathered(gs, *cache[1:])
 
     def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
-        return self._each().grads(params, cache[0], self._columns(gy, cache[2]).unbind(2))
+        return self._each.grads(params, cache[0], self._columns(gy, cache[2]).unbind(2))
 
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Tensor:
-        gs = self._each().input_grad(params, cache[0], self._columns(gy, cache[2]).unbind(2))
+        gs = self._each.input_grad(params, cache[0], self._columns(gy, cache[2]).unbind(2))
         return self._gathered(gs, *cache[1:])
 
     def update_stats(self, params: Params, cache: Any) -> Params:
-        return self._each().update_stats(params, cache[0])
+        return self._each.update_stats(params, cache[0])
 
     def _sized(self, x: Any) -> tuple[Self, Any]:
         seen, shape = self._seen(x)
-        each_of, ys = children.at(type(self).__name__, self._each()._sized, seen)
+        each_of, ys = children.at(type(self).__name__, self._each._sized, seen)
         return self.replace(reducer=each_of.layer), self._joined(ys, seen, shape)
-
-    def _each(self) -> Shared:
-        return shared(self.reducer)
 
     def _seen(self, x: Tensor) -> tuple[tuple[Tensor, ...], Numbers]:
         """Return what each window sees, (N, channels, elements), N = 1 where x has none; and the shape of y."""
