@@ -11,6 +11,9 @@ from funcnet.blocks import resnet_bottleneck as resnet_bottleneck
 from funcnet.blocks import transformer_decoder_block as transformer_decoder_block
 from funcnet.blocks import transformer_encoder_block as transformer_encoder_block
 from funcnet.combinators.adaptation import lora as lora
+from funcnet.combinators.adaptive_windows import AdaptivePool1d as AdaptivePool1d
+from funcnet.combinators.adaptive_windows import AdaptivePool2d as AdaptivePool2d
+from funcnet.combinators.adaptive_windows import AdaptivePool3d as AdaptivePool3d
 from funcnet.combinators.branching import branch as branch
 from funcnet.combinators.branching import parallel as parallel
 from funcnet.combinators.branching import residual as residual

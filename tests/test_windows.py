@@ -33,6 +33,32 @@ def test_by_a_reduction_it_is_the_pooling_of_that_name(name, axes, kernel, strid
     torch.testing.assert_close(ours.vjp({}, cache, gy)[1], theirs.vjp({}, of, gy)[1], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("name", ["mean", "max"])
+@settings(max_examples=20)
+@given(st.none() | st.integers(1, 4), st.booleans(), st.integers(0, 10**6))
+def test_by_a_reduction_to_a_given_size_it_is_the_adaptive_pooling_of_that_name(name, axes, size, batch, seed):
+    """Values and gradients, with and without a batch, for sizes that divide the length and others, longer than it too."""
+    reducer, kind = {"mean": (fn.Mean(-1), "Avg"), "max": (fn.Max(-1), "Max")}[name]
+    ours, theirs = getattr(fn, f"AdaptivePool{axes}d")(reducer, size), getattr(fn, f"Adaptive{kind}Pool{axes}d")(size)
+    x = draw((*[2] * batch, 2, *range(3, 3 + axes)), seed)
+    (y, cache), (want, of) = ours.apply({}, x), theirs.apply({}, x)
+    gy = draw(want.shape, seed + 1)
+    torch.testing.assert_close(y, want, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.vjp({}, cache, gy)[1], theirs.vjp({}, of, gy)[1], rtol=1e-10, atol=1e-10)
+
+
+def test_an_adaptive_reducer_s_params_and_statistics_are_one_layer_s():
+    """As of ``shared``: gradients add up over the windows, and statistics are moved by one window after the other."""
+    layer = fn.AdaptivePool1d(fn.serial(fn.BatchNorm1d(3), fn.Mean(-1)), 2)
+    params = layer.init(0)
+    moved = layer.update_stats(params, layer.apply(params, draw((2, 3, 5)).float())[1])
+    assert int(moved[0]["num_batches_tracked"]) == 2
+    assert layer.inference() == fn.AdaptivePool1d(layer.reducer.inference(), 2)
+    sized = fn.infer_sizes(fn.AdaptivePool1d(fn.serial(fn.Linear(None, 1), fn.Squeeze(-1)), 2), torch.ones(2, 3, 6))
+    assert sized.reducer[0].in_features == 3
+
+
 def test_a_linear_map_of_windows_is_a_convolution_of_each_channel():
     """The elements of a window stand row by row, dilated ones too."""
     layer = fn.Pool2d(fn.serial(fn.Linear(6, 1), fn.Squeeze(-1)), (2, 3), (2, 1), (1, 0), (1, 2))
@@ -57,6 +83,9 @@ X = torch.ones(2, 3, 4)
 MESSAGES = {
     "Pool1d: reducer must be a layer (a value with init, apply and vjp), got": lambda: fn.Pool1d(torch.amax, 2),
     "Pool2d: kernel_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (2,)": lambda: fn.Pool2d(fn.Mean(-1), (2,)),
+    "AdaptivePool1d: output_size must be a whole number of at least 1 or None, got 0": lambda: fn.AdaptivePool1d(fn.Mean(-1), 0),
+    "AdaptivePool1d(reducer=Mean(dim=-1), output_size=2): x must have no empty axis but the batch, got x of shape (2, 3, 0)": lambda: fn.AdaptivePool1d(fn.Mean(-1), 2)({}, X[..., :0]),
+    "Tanh() must reduce the last axis of windows of shape (2, 3, 4) alone, got an output of shape (2, 3, 4)": lambda: fn.AdaptivePool1d(fn.Tanh(), 1)({}, X),
     "Pool1d: padding_value must be a number, got nan": lambda: fn.Pool1d(fn.Mean(-1), 2, padding_value=float("nan")),
     "Pool1d(reducer=Mean(dim=-1), kernel_size=5): x with its padding must be as long as the window's reach, (5,), got x of shape (2, 3, 4)": lambda: fn.Pool1d(fn.Mean(-1), 5)({}, X),
     "x must have the axes (N, channels, height, width) or (channels, height, width), got x of shape (3, 4)": lambda: fn.Pool2d(fn.Mean(-1), 1)({}, X[0]),

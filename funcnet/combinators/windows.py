@@ -3,7 +3,8 @@
     y[t]   = f(x[s t + d k - p], k = 0 ... K - 1)         f reduces the last axis
     gx[i]  = Σ g[t, k] over the t, k with s t + d k - p = i,  where g[t] is f's vjp of gy[t]
 
-for each row and channel; s = stride, d = dilation, p = padding, the K elements of a window in one axis.
+for each row and channel; s = stride, d = dilation, p = padding, the K elements of a window in one axis. ``Reduced`` is what
+``adaptive_windows`` has in common with it.
 """
 
 import math
@@ -32,15 +33,10 @@ def _a_number(pool: Any, attribute: Any, got: Any) -> None:
 
 
 @frozen
-class _Pool(Windowed):
-    """Windows, each reduced by a layer."""
+class Reduced(Windowed):
+    """Windows, each reduced by a layer: what all such poolings have in common."""
 
     reducer: Layer = field(validator=children.layers_only)
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
-    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
-    padding_value: float = field(default=0.0, validator=_a_number)
 
     @property
     def stochastic(self) -> bool:
@@ -53,6 +49,43 @@ class _Pool(Windowed):
     @property
     def keeps_stats(self) -> bool:
         return self.reducer.keeps_stats
+
+    def inference(self) -> Self:
+        return self.replace(reducer=self.reducer.inference())
+
+    def _rows(self, x: Any) -> Tensor:
+        """Return x, which must be floating and have the axes, with a batch axis."""
+        rule = fault_of_axes(x, self.axes)
+        if rule:
+            raise wrong(self, rule, f"x of shape {tuple(x.shape)}" if "axes" in rule else describe(x))
+        rows: Tensor = x if x.dim() == self.axes + 2 else x.unsqueeze(0)
+        return rows
+
+    def _placed(self, y: Any, seen: Tensor) -> Tensor:
+        """Return y, which must have one number for each window, as it is."""
+        if not isinstance(y, Tensor) or y.shape != seen.shape[:-1]:
+            rule = f"{self.reducer!r} must reduce the last axis of windows of shape {tuple(seen.shape)} alone"
+            raise wrong(self, rule, f"an output of shape {tuple(y.shape)}" if isinstance(y, Tensor) else describe(y))
+        return y
+
+    def _columns(self, gy: Tensor, shape: Numbers) -> Tensor:
+        """Return gy with the axes that y has of the reducer."""
+        rows = of_shape(self, gy, shape) if len(shape) == self.axes + 2 else of_shape(self, gy, shape).unsqueeze(0)
+        return rows.flatten(2)
+
+    def _shapes(self) -> None:
+        return None
+
+
+@frozen
+class _Pool(Reduced):
+    """Windows that slide."""
+
+    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
+    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
+    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    padding_value: float = field(default=0.0, validator=_a_number)
 
     def init(self, rng: Key | int) -> Params:
         return self.reducer.init(random.fold_in(rng, 0))
@@ -80,9 +113,6 @@ class _Pool(Windowed):
     def update_stats(self, params: Params, cache: _Kept) -> Params:
         return self.reducer.update_stats(params, cache[0])
 
-    def inference(self) -> Self:
-        return self.replace(reducer=self.reducer.inference())
-
     def _sized(self, x: Any) -> tuple[Self, Any]:
         seen, shape = self._seen(x)
         reducer, y = children.at(type(self).__name__, self.reducer._sized, seen)
@@ -90,30 +120,15 @@ class _Pool(Windowed):
 
     def _seen(self, x: Tensor) -> tuple[Tensor, Numbers]:
         """Return what the windows see, (N, channels, windows, elements), N = 1 where x has none; and the shape of y."""
-        rule = fault_of_axes(x, self.axes)
-        if rule:
-            raise wrong(self, rule, f"x of shape {tuple(x.shape)}" if "axes" in rule else describe(x))
+        rows = self._rows(x)
         window, lengths = self._window(), tuple(x.shape[-self.axes :])
         places = window.places(lengths)
         if min(places) < 1:
             rule = f"x with its padding must be as long as the window's reach, {window.reach()}"
             raise wrong(self, rule, f"x of shape {tuple(x.shape)}")
-        rows = x if x.dim() == self.axes + 2 else x.unsqueeze(0)
         padded = kernels.pad_by(rows, window.before, window.after, self.padding_value)
         seen = kernels.windows(padded, window.kernel, window.stride, window.dilation, places)
         return seen.transpose(2, 3), (*x.shape[: x.dim() - self.axes], *places)
-
-    def _placed(self, y: Any, seen: Tensor) -> Tensor:
-        """Return y, which must have one number for each window, as it is."""
-        if not isinstance(y, Tensor) or y.shape != seen.shape[:-1]:
-            rule = f"{self.reducer!r} must reduce the last axis of windows of shape {tuple(seen.shape)} alone"
-            raise wrong(self, rule, f"an output of shape {tuple(y.shape)}" if isinstance(y, Tensor) else describe(y))
-        return y
-
-    def _columns(self, gy: Tensor, shape: Numbers) -> Tensor:
-        """Return gy with the axes that y has of the reducer."""
-        rows = of_shape(self, gy, shape) if len(shape) == self.axes + 2 else of_shape(self, gy, shape).unsqueeze(0)
-        return rows.flatten(2)
 
     def _folded(self, g: Tensor, shape: Numbers) -> Tensor:
         """Add up what each element of x has from all windows that see it."""
@@ -127,9 +142,6 @@ class _Pool(Windowed):
         kernel, padding = each(self.kernel_size, self.axes), each(self.padding, self.axes)
         stride = kernel if self.stride is None else each(self.stride, self.axes)
         return Window(kernel, stride, each(self.dilation, self.axes), padding, padding)
-
-    def _shapes(self) -> None:
-        return None
 
 
 @frozen

@@ -12,7 +12,7 @@ from funcnet.kernels.mode import alone, eager, mapped, plain, untransformed
 _aten = torch.ops.aten
 _softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
 
-# By these names a call takes 1.2 µs less than by ``torch.ops``, which lacks none of them.
+# A kernel that has a name in ``torch`` is called by it: 1.2 µs less than by ``torch.ops``.
 _batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_batch_norm
 _batch_norm_functional: Callable[..., tuple[Tensor, ...]] = _aten._native_batch_norm_legit_functional.default
 _batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default

@@ -24,7 +24,7 @@ from funcnet.layers.window import Windowed, each, hashable, of_axes, of_shape, s
 Numbers = tuple[int, ...]
 
 
-def _output(layer: Windowed, attribute: Any, got: Any) -> None:
+def output_sizes(layer: Windowed, attribute: Any, got: Any) -> None:
     """Validate sizes of which some may be ``None``, for as long as x is there."""
     filled = tuple([1 if n is None else n for n in got]) if isinstance(got, tuple) else got
     try:
@@ -35,13 +35,14 @@ def _output(layer: Windowed, attribute: Any, got: Any) -> None:
         raise wrong(type(layer).__name__, rule + more, repr(got)) from None
 
 
-def _sizes(layer: Any, x: Tensor) -> Numbers:
+def sizes_for(layer: Any, x: Tensor) -> Numbers:
     """Return the output sizes, with the lengths of x where they are ``None``."""
     pairs = zip(each(layer.output_size, layer.axes), x.shape[-layer.axes :], strict=True)
     return tuple([length if n is None else n for n, length in pairs])
 
 
-def _empty(x: Tensor, axes: int) -> str | None:
+def fault_of_empty(x: Tensor, axes: int) -> str | None:
+    """Return the rule that an x without anything to reduce breaks."""
     return "x must have no empty axis but the batch" if 0 in x.shape[-axes - 1 :] else None
 
 
@@ -49,12 +50,12 @@ def _empty(x: Tensor, axes: int) -> str | None:
 class _AdaptiveAvgPool(Windowed):
     """Means of windows that cover x."""
 
-    output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=_output)
+    output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[kernels.Origin, Numbers]]:
         of_axes(self, params, x)
         try:
-            y = kernels.adaptive_avg_pool(x, _sizes(self, x))
+            y = kernels.adaptive_avg_pool(x, sizes_for(self, x))
         except Exception as error:
             raise explained(self, params, x, error) from None
         return y, (kernels.origin(x, self.axes), tuple(y.shape))
@@ -64,7 +65,7 @@ class _AdaptiveAvgPool(Windowed):
         return params, kernels.adaptive_avg_pool_backward(of_shape(self, gy, shape), of, self.axes)
 
     def _fault(self, x: Tensor) -> str | None:
-        return _empty(x, self.axes)
+        return fault_of_empty(x, self.axes)
 
 
 @frozen
@@ -117,13 +118,13 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
 class _AdaptiveMaxPool(Windowed):
     """Largest elements of windows that cover x."""
 
-    output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=_output)
+    output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
     return_indices: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, kernels.Origin]]:
         of_axes(self, params, x)
         try:
-            y, indices = kernels.adaptive_max_pool(x, _sizes(self, x))
+            y, indices = kernels.adaptive_max_pool(x, sizes_for(self, x))
         except Exception as error:
             raise explained(self, params, x, error) from None
         return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
@@ -134,7 +135,7 @@ class _AdaptiveMaxPool(Windowed):
         return params, kernels.adaptive_max_pool_backward(gy, indices, of, self.axes)
 
     def _fault(self, x: Tensor) -> str | None:
-        return _empty(x, self.axes)
+        return fault_of_empty(x, self.axes)
 
 
 @frozen
