@@ -28,6 +28,7 @@ import attrs
 from matplotlib import pyplot as plt
 
 import funcnet as fn
+from examples.reports import parts
 from examples.reports.experiment import FRAMEWORKS, Experiment, data
 from examples.reports.paper import Paper, decision_map, mean, ratio, report
 
@@ -140,6 +141,7 @@ def write(paper: Paper) -> None:
         table(paper, number, activation)
         maps(paper, number + 1, activation)
     conclusions(paper)
+    parts.owed(paper, experiments(paper.options))
     paper.gaps(experiments(paper.options))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 import funcnet as fn
-from examples.reports.experiment import TRAININGS, Experiment, data, first_params
-from examples.reports.paper import Paper
+from examples.reports.experiment import FRAMEWORKS, TRAININGS, Experiment, data, first_params
+from examples.reports.paper import Paper, ratio
 
 PARTS = ("forward", "loss", "backward", "statistics", "optimizer")
 ROUNDS = 400
@@ -74,6 +74,17 @@ def table(paper: Paper, experiments: Sequence[Experiment]) -> None:
         "Forward and backward call the kernels that torch.nn calls too, and have little else to do. Of torch.nn's step they "
         f"alone take {_listed(shares)}; loss, statistics and optimizer take {_listed(rest)}."
     )
+
+
+def owed(paper: Paper, experiments: Sequence[Experiment]) -> None:
+    """Say which nets take more than half of torch.nn's seconds, and add the table of parts, which says why."""
+    spent = {e.name: [paper.seconds(e.name, framework) for framework in FRAMEWORKS] for e in experiments}
+    ratios = {name: float(ratio(*pair)) for name, pair in spent.items() if all(pair)}
+    low = [f"{name} ({value})" for name, value in ratios.items() if value < 2]
+    told = f"It does not for {'; '.join(low)}" if low else "It does for every net"
+    if ratios:
+        paper.say(f"funcnet is to take at most half of torch.nn's seconds, a ratio of 2. {told}.")
+    table(paper, experiments)
 
 
 def _listed(shares: dict[str, float]) -> str:

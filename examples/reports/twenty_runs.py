@@ -30,6 +30,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 import funcnet as fn
+from examples.reports import parts
 from examples.reports.experiment import FRAMEWORKS, POINTS, TRAININGS, Experiment, data, measures, orders
 from examples.reports.paper import COLOURS, Paper, band, mean, ratio, report
 
@@ -328,6 +329,7 @@ def write(paper: Paper) -> None:
         tables(paper, number, loss)
     table_of_readings(paper)
     figure_two(paper)
+    parts.owed(paper, [experiment(*row) for row in PRINTED])
     table_of_members(paper)
     paper.gaps(experiment(*row) for row in PRINTED)
 
