@@ -16,7 +16,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.kernels import products
-from funcnet.kernels.mode import eager, likeness
+from funcnet.kernels.mode import eager, fusing, likeness
 from funcnet.layer import Value
 from funcnet.tree import Tree
 
@@ -47,7 +47,8 @@ class Compiled:
 
     def _run(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if named or not isinstance(self._step, Value) or not eager():
-            return self._traced(*arguments, **named)
+            with fusing():
+                return self._traced(*arguments, **named)
         for program in self._programs:
             leaves = program.leaves(arguments)
             if leaves is not None:
@@ -58,7 +59,7 @@ class Compiled:
         """Let Dynamo make the call, and write down what it did."""
         self._calls.clear()
         try:
-            with products.written_out():
+            with fusing():
                 result = self._traced(*arguments)
         except Exception:
             self._step(*tree.map(_copied, arguments))  # in eager mode the error is the layer's own, which says more

@@ -122,6 +122,19 @@ def test_a_function_of_one_s_own_and_named_arguments_are_dynamo_s(monkeypatch):
     assert len(calls) == 2
 
 
+TANH, SCALES = fn.Tanh(), torch.logspace(-37, 2, 1000)
+
+
+@pytest.mark.parametrize("function", [TANH, lambda params, x: TANH(params, x)], ids=["layer", "function"])
+def test_a_compiled_tanh_has_every_digit_but_the_last(function):
+    """Of numbers of any size, at the seam of its two formulas, at the ends of the line; in float64 it is torch's own."""
+    x = torch.cat([SCALES, -SCALES, torch.linspace(-1, 1, 1001), torch.tensor([0.0, float("inf"), -float("inf"), float("nan")])])
+    fast = fn.compile(function)
+    for _ in range(2):
+        torch.testing.assert_close(fast({}, x).double(), torch.tanh(x.double()), rtol=1.4e-7, atol=1e-44, equal_nan=True)
+    torch.testing.assert_close(fast({}, x.double()), torch.tanh(x.double()), rtol=1e-15, atol=0, equal_nan=True)
+
+
 def test_no_gradient_is_recorded_and_the_function_shows_by_its_name():
     """Params that require a gradient give values that do not."""
     step = fn.value_and_grads(fn.Linear(2, 2), LOSS)

@@ -1,6 +1,7 @@
 """Modes: whether tensors are just computed, so that a kernel may be chosen that only plain tensors can take."""
 
 from collections.abc import Callable
+from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -16,6 +17,20 @@ def untransformed() -> bool:
 def eager() -> bool:
     """Tell whether tensors are just computed: nothing is being compiled, and no transform of ``torch.func`` is at work."""
     return not torch.compiler.is_compiling() and _at_work() is None
+
+
+# Whether Dynamo traces for Inductor, as ``fusing`` alone says: a list of one, since every product asks, and a call takes 0.1 µs.
+fused = [False]
+
+
+class fusing:  # noqa: N801 (called as a context by ``with``)
+    """Say that what is traced goes to Inductor, which makes one loop of many operations: a formula may beat a kernel there."""
+
+    def __enter__(self) -> None:
+        fused[0] = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        fused[0] = False
 
 
 def likeness(tensors: list[Tensor]) -> Callable[..., bool]:

@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from funcnet.errors import wrong
-from funcnet.kernels.mode import alone, untransformed
+from funcnet.kernels.mode import alone, fused, untransformed
 
 LIBRARIES = ("auto", "mkl", "onednn")
 _ENOUGH = 2_000_000
+_TINY = 4096
 _NEVER = 1 << 62
 
 _linear: Callable[..., Tensor] = torch._C._nn.linear
@@ -94,12 +95,8 @@ def by_onednn() -> bool:
     return _least[0] < _NEVER
 
 
-# Up to how many multiplications a product is written out for the compiler; none but within ``written_out``.
-_written_out = [0]
-
-
-class written_out:  # noqa: N801 (called as a context by ``with``)
-    """Have tiny products written out as sums of products, so that the compiler makes loops of them and of what follows.
+def _to_write(count: int, one: Tensor, other: Tensor) -> bool:
+    """Tell whether a product is tiny, to be written out as sums of products, so that the compiler makes loops of them.
 
     A call of MKL's product costs 2 µs before it multiplies. Compiled, on one core, µs of x wᵀ + b, gyᵀ x and gy w, with some 2.5
     each for the call around them:
@@ -110,27 +107,17 @@ class written_out:  # noqa: N801 (called as a context by ``with``)
         100, 25, 25       7.4   6.5   6.2      7.3   6.1   5.4
         256, 32, 32       16.9  11.2  10.6     16.0  16.4  15.1
 
-    But in a net the compiler moves what comes before a product into its loops, and computes it there many times: written out up
-    to 65536 multiplications, a step of the 2-25-25-25-2 net takes twice as long, and written out up to 4096 those of five layers
-    of 20 in batches of 10 a tenth less.
+    But in a net the compiler moves what comes before a product into its loops, and computes it there many times: a step of the
+    2-25-25-25-2 net takes 60 µs, 70 with products of up to 8192 multiplications written out and 73 with all of them; one of five
+    layers of 20 in batches of 10 a tenth less than with none.
     """
-
-    def __enter__(self) -> None:
-        _written_out[0] = 4096
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _written_out[0] = 0
-
-
-def _to_write(count: int, one: Tensor, other: Tensor) -> bool:
-    """Tell whether a product of so many multiplications is to be written out."""
     full = one.dtype == other.dtype and one.dtype in (torch.float32, torch.float64)
-    return count <= _written_out[0] and full and one.is_cpu and other.is_cpu
+    return count <= _TINY and full and one.is_cpu and other.is_cpu
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """Return x wᵀ + b, over the last axis of x."""
-    if _written_out[0] and x.dim() and x.shape[-1] == w.shape[1] and _to_write(x.numel() * w.shape[0], x, w):
+    if fused[0] and x.dim() and x.shape[-1] == w.shape[1] and _to_write(x.numel() * w.shape[0], x, w):
         y = (x.unsqueeze(-2) * w).sum(-1)
         return y if b is None else y + b
     if x.numel() * w.size(0) < _least[0] or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:  # len(w) takes 0.2 µs more
@@ -140,7 +127,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 
 def times(gy: Tensor, w: Tensor) -> Tensor:
     """Return gy w, over the last axis of gy."""
-    if _written_out[0] and gy.dim() and gy.shape[-1] == w.shape[0] and _to_write(gy.numel() * w.shape[1], gy, w):
+    if fused[0] and gy.dim() and gy.shape[-1] == w.shape[0] and _to_write(gy.numel() * w.shape[1], gy, w):
         return (gy.unsqueeze(-1) * w).sum(-2)
     if gy.numel() * w.shape[1] < _least[0] or not _serves(gy, w) or gy.shape[-1] != w.shape[0]:
         return torch.mm(gy, w) if gy.dim() == 2 else torch.matmul(gy, w)
@@ -155,7 +142,7 @@ def cross(gy: Tensor, x: Tensor) -> Tensor:
     """
     if gy.dim() != 2:
         gy, x = gy.reshape(-1, gy.shape[-1]), x.reshape(-1, x.shape[-1])
-    if _written_out[0] and len(gy) == len(x) and _to_write(gy.numel() * x.shape[1], gy, x):
+    if fused[0] and len(gy) == len(x) and _to_write(gy.numel() * x.shape[1], gy, x):
         return (gy.unsqueeze(2) * x.unsqueeze(1)).sum(0)
     if gy.numel() * x.shape[1] < _least[0] or not _serves(gy, x) or len(gy) != len(x):
         return torch.mm(gy.t(), x)
@@ -166,7 +153,7 @@ def cross(gy: Tensor, x: Tensor) -> Tensor:
 
 def all_three(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return gyᵀ x, Σ gy where there is a bias, and gy w: small ones, of which there are many in a step, after one look."""
-    if gy.dim() == 2 and gy.numel() * w.size(1) < _least[0] and not _written_out[0]:
+    if gy.dim() == 2 and gy.numel() * w.size(1) < _least[0] and not fused[0]:
         return torch.mm(gy.t(), x), gy.sum(0) if bias else None, torch.mm(gy, w)
     return cross(gy, x), sum_of_rows(gy) if bias else None, times(gy, w)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcnet.kernels.activation import sigmoid_backward, tanh_backward, threshold_backward
+from funcnet.kernels.activation import sigmoid_backward, tanh, tanh_backward, threshold_backward
 from funcnet.kernels.mode import eager
 from funcnet.kernels.products import linear as product
 
@@ -32,7 +32,7 @@ def owned(*tensors: Maybe) -> bool:
 
 
 def _tanh_step(pre: Tensor, hid: Tensor, h: Tensor, c: Maybe) -> tuple[Tensor, Maybe, Kept]:
-    h = torch.tanh(pre + hid)
+    h = tanh(pre + hid)
     return h, None, (h,)
 
 
@@ -53,10 +53,10 @@ def _relu_back(kept: Kept, h: Tensor, c: Maybe, gh: Tensor, gc: Maybe) -> Backwa
 
 def _lstm_step(pre: Tensor, hid: Tensor, h: Tensor, c: Any) -> tuple[Tensor, Maybe, Kept]:
     i, f, u, o = (pre + hid).chunk(4, -1)
-    gates = torch.cat((torch.sigmoid(i), torch.sigmoid(f), torch.tanh(u), torch.sigmoid(o)), -1)
+    gates = torch.cat((torch.sigmoid(i), torch.sigmoid(f), tanh(u), torch.sigmoid(o)), -1)
     i, f, u, o = gates.chunk(4, -1)
     c = f * c + i * u
-    t = torch.tanh(c)
+    t = tanh(c)
     return o * t, c, (gates, t)
 
 
@@ -72,7 +72,7 @@ def _lstm_back(kept: Kept, h: Tensor, c: Any, gh: Tensor, gc: Any) -> Backward:
 def _gru_step(pre: Tensor, hid: Tensor, h: Tensor, c: Maybe) -> tuple[Tensor, Maybe, Kept]:
     (r, z, n), (hr, hz, hn) = pre.chunk(3, -1), hid.chunk(3, -1)
     r, z = torch.sigmoid(r + hr), torch.sigmoid(z + hz)
-    n = torch.tanh(n + r * hn)
+    n = tanh(n + r * hn)
     return n + z * (h - n), None, (torch.cat((r, z, n), -1), hn)
 
 
