@@ -9,12 +9,14 @@ where another call brings leaves of the same structure, shapes, strides and dtyp
 
 import itertools
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.forms import Form
 from funcnet.kernels import products
 from funcnet.kernels.mode import eager, fusing, likeness
 from funcnet.layer import Value
@@ -95,36 +97,36 @@ def _with_its_own_code(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Program:
-    """What is done for arguments of one kind: from their leaves to the inputs, from the outputs to the result's leaves."""
+    """What is done for arguments of one kind: from their leaves to the inputs, from the outputs to the result's leaves.
+
+    ``found`` are the leaves and what the function itself holds; of these, the outputs and the arguments in a row, ``inputs`` and
+    ``results`` are places.
+    """
 
     def __init__(self, kernel: Kernel, like: Tree, out: Tree, found: list[Any], inputs: list[int], results: list[int]) -> None:
         leaves = tree.columns(like)[0]
-        self._kernel, self._inputs, self._others = kernel, inputs, found[len(leaves) :]
-        self._like, self._out = _emptied(like), _emptied(out)
-        self._alike, self._count, self._rest = likeness(_tensors(leaves)), len(_tensors(leaves)), _rest(leaves)
-        self._state = _state()
-        self._same = _same(like, out) if type(out) is tuple else None
-        counts = [len(tree.columns(entry)[0]) for entry in out] if self._same is not None else []
-        self._results: Any = _parted(results, counts) if counts else results
+        self._kernel, self._others, self._read, self._write = kernel, found[len(leaves) :], Form(like).read, Form(out).write
+        self._inputs, self._results = _taking(inputs), _taking(results)
+        self._alike, self._rest, self._state = likeness(_tensors(leaves)), _rest(leaves), _state()
 
     def leaves(self, arguments: Tree) -> list[Any] | None:
         """Return the leaves of arguments that are of this kind; of others ``None``."""
         try:
-            leaves = tree.leaves_like(self._like, arguments)
+            leaves = self._read(arguments)
         except LookupError:
             return None
-        tensors = [x for x in leaves if type(x) is Tensor]
-        same = len(tensors) == self._count and self._alike(*tensors) and _state() == self._state
-        return leaves if same and (len(tensors) == len(leaves) or _rest(leaves) == self._rest) else None
+        if self._rest:
+            same = _rest(leaves) == self._rest and self._alike(*[x for x in leaves if type(x) is Tensor])
+        else:
+            same = self._alike(*leaves)
+        return leaves if same and _state() == self._state else None
 
     def run(self, arguments: tuple[Any, ...], leaves: list[Any]) -> Any:
         """Make the call; an entry of the result that is an argument, as where params were given up, is that argument's tree."""
         found = [*leaves, *self._others]
-        found += self._kernel(*[found[i] for i in self._inputs])
-        if self._same is None:
-            return tree.fill(self._out, iter([found[i] for i in self._results]))
-        entries = zip(self._out, self._same, self._results, strict=True)
-        return tuple([tree.fill(out, iter([found[i] for i in at])) if j is None else arguments[j] for out, j, at in entries])
+        found += self._kernel(*self._inputs(found))
+        found += arguments
+        return self._write(self._results(found))
 
 
 def _written(arguments: Tree, result: Tree, kernel: Kernel, inputs: Sequence[Any], outputs: Sequence[Any]) -> _Program | None:
@@ -135,16 +137,17 @@ def _written(arguments: Tree, result: Tree, kernel: Kernel, inputs: Sequence[Any
         return None
     known = {*places, *map(id, outputs)}
     others = [x for x in (*inputs, *results) if id(x) not in known]  # what the function itself holds, and what is no tensor
-    for i, x in enumerate([*leaves, *others, *outputs]):
+    found = [*leaves, *others]
+    for i, x in enumerate([*found, *outputs]):
         places.setdefault(id(x), i)
-    at = [[places[id(x)] for x in row] for row in (inputs, results)]
-    return _Program(kernel, arguments, result, [*leaves, *others], *at)
-
-
-def _parted(row: list[int], counts: list[int]) -> list[list[int]]:
-    """Cut a row into pieces of these lengths."""
-    rest = iter(row)
-    return [[next(rest) for _ in range(count)] for count in counts]
+    entries, same = (result, _same(arguments, result)) if type(result) is tuple else ((result,), [None])
+    end = len(found) + len(outputs)  # from where on the arguments stand
+    rows = [
+        [places[id(x)] for x in tree.columns(one)[0]] if j is None else [end + j] for one, j in zip(entries, same, strict=True)
+    ]
+    out = tuple([one if j is None else None for one, j in zip(entries, same, strict=True)])
+    at = [places[id(x)] for x in inputs], [place for row in rows for place in row]
+    return _Program(kernel, arguments, out if type(result) is tuple else out[0], found, *at)
 
 
 def _same(arguments: tuple[Any, ...], entries: tuple[Any, ...]) -> list[int | None]:
@@ -152,6 +155,11 @@ def _same(arguments: tuple[Any, ...], entries: tuple[Any, ...]) -> list[int | No
     given = [(tree.structure(one), [*map(id, tree.columns(one)[0])]) for one in arguments]
     made = [(tree.structure(one), [*map(id, tree.columns(one)[0])]) for one in entries]
     return [given.index(one) if one in given and one[1] else None for one in made]
+
+
+def _taking(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
+    """Return the function that takes what stands at these places."""
+    return itemgetter(*places) if len(places) > 1 else lambda found: [found[i] for i in places]
 
 
 def _tensors(leaves: list[Any]) -> list[Tensor]:
@@ -175,8 +183,3 @@ def _plain(leaf: Any) -> bool:
 def _state() -> tuple[Any, ...]:
     """Return what the kernels depend on besides."""
     return torch.get_num_threads(), torch.get_default_dtype(), products.least()
-
-
-def _emptied(like: Tree) -> Tree:
-    """Return the tree with an empty tensor for every tensor, so that none is kept alive."""
-    return tree.map(lambda leaf: torch.empty(0) if isinstance(leaf, Tensor) else leaf, like)

@@ -7,196 +7,21 @@ sums leave it out, ``map`` keeps it as it is. Functions of two trees match dicts
 """
 
 from builtins import map as _each
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from funcnet.errors import describe, wrong
+from funcnet import flattening
+from funcnet.errors import wrong
+from funcnet.flattening import NODES, differences, join
 
-Tree = Any
-"""A tensor, ``None``, or a dict, tuple or list of trees."""
-
-_NODES = (dict, tuple, list)
-_LEAVES = {Tensor, type(None)}
-
-
-def _rebuild(like: Tree, children: Iterator[Tree]) -> Tree:
-    """Make a node of the kind and keys of ``like`` from its children."""
-    if isinstance(like, dict):
-        return dict(zip(like, children, strict=True))
-    return type(like)(*children) if hasattr(like, "_fields") else type(like)(children)
-
-
-def _children(tree: Tree) -> Any:
-    return tree.values() if isinstance(tree, dict) else tree
-
-
-def _items(tree: Tree) -> list[tuple[str, Tree]]:
-    return [(str(key), child) for key, child in (tree.items() if isinstance(tree, dict) else enumerate(tree))]
-
-
-def _is_node(kind: type) -> bool:
-    """Tell a node by its type; where every step asks, ``Tensor``, ``dict`` and ``tuple`` are told apart before this is called."""
-    return kind is dict or kind is tuple or (kind is not Tensor and issubclass(kind, _NODES))
-
-
-def _same_kind(one: Tree, other: Tree) -> bool:
-    return type(one) is type(other) or (isinstance(one, dict) and isinstance(other, dict))
-
-
-def _fill(tree: Tree, out: list[Any]) -> list[Any]:
-    """Append every leaf, the absent ones too."""
-    for child in tree.values() if type(tree) is dict else _children(tree):
-        kind = type(child)
-        if kind is Tensor:
-            out.append(child)
-        elif kind is dict or kind is tuple or _is_node(kind):
-            if child:
-                _fill(child, out)
-        else:
-            out.append(child)
-    return out
-
-
-def _fill_like(like: Tree, tree: Tree, out: list[Any]) -> list[Any]:
-    """Append the leaves of ``tree`` in the order of ``like``; raise ``LookupError`` where they disagree."""
-    if (type(tree) is not type(like) and not _same_kind(like, tree)) or len(tree) != len(like):
-        raise LookupError
-    for key, one in like.items() if isinstance(like, dict) else enumerate(like):
-        other = tree[key]
-        kind = type(one)
-        if kind is Tensor and type(other) is Tensor:
-            out.append(other)
-        elif kind is dict or kind is tuple or _is_node(kind):
-            if type(other) is not kind or one or other:
-                _fill_like(one, other, out)
-        elif _is_node(type(other)):
-            raise LookupError
-        else:
-            out.append(other)
-    return out
-
-
-def _fill_beside(like: Tree, one: Tree, two: Tree, likes: list[Any], ones: list[Any], twos: list[Any]) -> None:
-    """Append the leaves of three trees at once, of plain dicts and tuples, the first one's all tensors; else ``LookupError``.
-
-    Trees of optimizers nearly always are. Three of eight tensors take 2.2 µs so, and 4.3 one after the other.
-    """
-    kind = type(like)
-    if type(one) is not kind or type(two) is not kind or not len(one) == len(like) == len(two):
-        raise LookupError
-    for key in like if kind is dict else range(len(like)):
-        leaf, a, b = like[key], one[key], two[key]
-        kind = type(leaf)
-        if kind is Tensor:
-            likes.append(leaf)
-            ones.append(a)
-            twos.append(b)
-        elif kind is not dict and kind is not tuple:
-            raise LookupError
-        elif leaf or type(a) is not kind or type(b) is not kind or a or b:
-            _fill_beside(leaf, a, b, likes, ones, twos)
-
-
-def _beside(tree: Tree, one: Tree, two: Tree) -> list[list[Any]] | None:
-    """Flatten three trees at once; ``None`` where one is not simple enough, or they disagree."""
-    columns: list[list[Any]] = [[], [], []]
-    try:
-        _fill_beside(tree, one, two, *columns)
-    except LookupError:
-        return None
-    return columns if _LEAVES.issuperset(_each(type, columns[1])) and _LEAVES.issuperset(_each(type, columns[2])) else None
-
-
-def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
-    """Flatten ``tree``, and the trees ``rest`` beside it, absent leaves included, in its order; ``fills`` is the way back.
-
-    Raises   ``ValueError`` with the first path where the trees disagree.
-    """
-    try:
-        if not isinstance(tree, _NODES):
-            return [_fill_like((None,), (other,), []) for other in (tree, *rest)]
-        done = (_beside(tree, *rest[:2]) if len(rest) > 1 else None) or [_fill(tree, [])]
-        return [*done, *[_fill_like(tree, other, []) for other in rest[len(done) - 1 :]]]
-    except LookupError:
-        raise _disagreement(tree, rest) from None
-
-
-def leaves_like(like: Tree, tree: Tree) -> list[Any]:
-    """List a tree's leaves, absent ones too, in the order of those of ``like``; ``LookupError`` where the structures differ."""
-    return _fill_like((like,), (tree,), [])
-
-
-def fill(tree: Tree, leaves: Iterator[Any]) -> Tree:
-    """Put other ``leaves``, taken in order, into the places of a tree's leaves."""
-    kind = type(tree)
-    if kind is dict:
-        filled = {}
-        for key, child in tree.items():
-            filled[key] = next(leaves) if type(child) is Tensor else fill(child, leaves)
-        return filled
-    if kind is tuple:
-        return tuple([next(leaves) if type(child) is Tensor else fill(child, leaves) for child in tree])
-    return _rebuild(tree, iter([fill(child, leaves) for child in _children(tree)])) if isinstance(tree, _NODES) else next(leaves)
-
-
-def fills(tree: Tree, columns: Sequence[Sequence[Any]]) -> list[Tree]:
-    """Make a tree of each column, of the structure of ``tree``; of two columns at once, which takes half the time."""
-    if len(columns) == 2:
-        return [*_fill_both(tree, iter(columns[0]), iter(columns[1]))]
-    return [fill(tree, iter(column)) for column in columns]
-
-
-def _fill_both(tree: Tree, ones: Iterator[Any], twos: Iterator[Any]) -> tuple[Tree, Tree]:
-    kind = type(tree)
-    if kind is dict:
-        return _fill_dicts(tree, ones, twos)
-    if kind is not tuple:
-        return fill(tree, ones), fill(tree, twos)
-    one, two = [], []
-    for child in tree:
-        a, b = (next(ones), next(twos)) if type(child) is Tensor else _fill_both(child, ones, twos)
-        one.append(a)
-        two.append(b)
-    return tuple(one), tuple(two)
-
-
-def _fill_dicts(tree: dict[Any, Tree], ones: Iterator[Any], twos: Iterator[Any]) -> tuple[Tree, Tree]:
-    one, two = {}, {}
-    for key, child in tree.items():
-        if type(child) is Tensor:
-            one[key] = next(ones)
-            two[key] = next(twos)
-        else:
-            one[key], two[key] = _fill_both(child, ones, twos)
-    return one, two
-
-
-def _disagreement(tree: Tree, rest: tuple[Tree, ...]) -> ValueError:
-    where, one, other = next(found for other in rest for found in _differences("", tree, other))
-    return wrong("tree", f"the trees must agree, and at {where!r} one has {describe(one)}", f"{describe(other)} in the other")
-
-
-def _differences(path: str, one: Tree, other: Tree) -> Iterator[tuple[str, Tree, Tree]]:
-    if not isinstance(one, _NODES):
-        if isinstance(other, _NODES):
-            yield path, one, other
-    elif isinstance(one, dict) and isinstance(other, dict):
-        if one.keys() != other.keys():
-            yield path, one, other
-        for key in [key for key in one if key in other]:
-            yield from _differences(_join(path, key), one[key], other[key])
-    elif not _same_kind(one, other) or len(one) != len(other):
-        yield path, one, other
-    else:
-        for key, (a, b) in enumerate(zip(one, other, strict=True)):
-            yield from _differences(_join(path, key), a, b)
-
-
-def _join(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)
+Tree = flattening.Tree
+columns = flattening.columns
+leaves_like = flattening.leaves_like
+fill = flattening.fill
+fills = flattening.fills
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the field's word for it)
@@ -234,10 +59,14 @@ def names(tree: Tree) -> dict[str, Any]:
     return named
 
 
+def _items(tree: Tree) -> list[tuple[str, Tree]]:
+    return [(str(key), child) for key, child in (tree.items() if isinstance(tree, dict) else enumerate(tree))]
+
+
 def _named(path: str, tree: Tree) -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, _NODES):
+    if isinstance(tree, NODES):
         for key, child in _items(tree):
-            yield from _named(_join(path, key), child)
+            yield from _named(join(path, key), child)
     else:
         yield path, tree
 
@@ -274,7 +103,7 @@ def _grow(at: str, named: dict[str, Any]) -> Tree:
     for path, leaf in named.items():
         head, _, tail = path.partition(".")
         groups.setdefault(head, {})[tail] = leaf
-    grown = {head: _grow(_join(at, head), group) for head, group in groups.items()}
+    grown = {head: _grow(join(at, head), group) for head, group in groups.items()}
     if not grown or not all(head.isdecimal() and head == str(int(head)) for head in grown):
         return grown
     return tuple(grown.get(str(i), {}) for i in range(1 + max(_each(int, grown))))
@@ -341,7 +170,7 @@ def all_finite(tree: Tree) -> Tensor:
 
 def equal(a: Tree, b: Tree) -> bool:
     """Tell whether two trees, a and b, have the same structure, absent leaves, dtypes, shapes and values; NaN equals nothing."""
-    return not any(True for _ in _differences("", a, b)) and all(_each(_same, *columns(a, b)))
+    return not any(True for _ in differences("", a, b)) and all(_each(_same, *columns(a, b)))
 
 
 def _same(x: Any, y: Any) -> bool:

@@ -24,7 +24,7 @@ FLOORS = {
     3: ["train", "blocks"],
     2: ["compilation", "combinators", "layers", "losses", "optim", "testing", "metrics"],
     1: ["initializers", "kernels", "layer", "sizes"],
-    0: ["tree", "random", "errors"],
+    0: ["tree", "flattening", "forms", "random", "errors"],
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funcnet import tree
+from funcnet.flattening import differences
+from funcnet.forms import Form
 
 DTYPES = [torch.float32, torch.float64, torch.int64, torch.bool]
 
@@ -174,6 +176,45 @@ def test_fills_makes_the_tree_of_each_column(value, count):
     assert tree.fills(like, columns) == [tree.fill(like, iter(column)) for column in columns]
 
 
+@given(any_tree, any_tree)
+def test_a_form_reads_the_trees_of_its_structure_and_no_others(like, other):
+    """What it finds is what ``leaves_like`` finds, with the keys of dicts in any order; where that refuses, so does it."""
+    for one in (like, reordered(like), other):
+        try:
+            want = tree.leaves_like(like, one)
+        except LookupError:
+            with pytest.raises(LookupError):
+                Form(like).read(one)
+        else:
+            assert list(map(id, Form(like).read(one))) == list(map(id, want))
+
+
+@given(number_tree)
+def test_a_form_writes_the_tree_that_it_read(value):
+    """Kinds, keys, their order, empty nodes and absent leaves are those of the tree that it was made for."""
+    form = Form(value)
+    written = form.write(form.read(value))
+    assert written == value
+    assert repr(written) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "like", [{1: 2.0, "1": 3.0, (4, "a"): 5.0, "it's": 6.0}, {"a": {True: (1.0,)}}, OrderedDict(b=1.0), [[]], 7.0, None], ids=repr
+)
+def test_a_form_has_keys_of_any_kind(like):
+    """Words with marks in them, numbers, tuples; and a tree may be one leaf."""
+    form = Form(like)
+    assert form.write(form.read(like)) == like
+
+
+def test_a_form_of_a_very_deep_tree_goes_node_by_node():
+    """Deeper than the expression of a tree can be nested."""
+    deep = 1.0
+    for _ in range(200):
+        deep = {"a": (deep,)}
+    assert Form(deep).write([2.0]) == tree.map(lambda leaf: 2.0, deep)
+
+
 def test_columns_of_leaves_alone():
     """A tree of one leaf makes columns of one entry."""
     assert tree.columns(1, None) == [[1], [None]]
@@ -236,7 +277,7 @@ def test_a_third_tree_that_disagrees_is_found_too():
 @given(any_tree, any_tree)
 def test_two_trees_either_fit_or_disagree_by_sentence(one, other):
     """No pair of trees makes any other error, and those that fit are exactly those that have one structure and kinds."""
-    fits = not [*tree._differences("", one, other)]
+    fits = not [*differences("", one, other)]
     try:
         tree.columns(one, other)
     except ValueError as error:
