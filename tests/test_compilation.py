@@ -140,6 +140,34 @@ def test_a_compiled_tanh_has_every_digit_but_the_last(function):
     torch.testing.assert_close(fast({}, x.double()), torch.tanh(x.double()), rtol=1e-15, atol=0, equal_nan=True)
 
 
+@pytest.fixture
+def two_threads():
+    """Have torch use two threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_small_step_has_one_thread_and_a_large_one_all(two_threads, monkeypatch):
+    """The count is as before after each call; the numbers are those of the step that was compiled for one thread."""
+    step, opt, counts = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1), []
+    want = trained(step, opt)
+    setting = torch.set_num_threads
+    fast = fn.compile(step)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "set_num_threads", lambda count: counts.append(count) or setting(count))
+        got = trained(fast, opt)
+        assert counts == [1, 2] * 4
+        many, target = fn.random.uniform(1, (9000, 2)), fn.random.uniform(2, (9000, 2))
+        torch.testing.assert_close(trained(fast, opt, 2, many, target), trained(step, opt, 2, many, target), rtol=1e-4, atol=1e-5)
+        assert counts == [1, 2] * 4
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    torch.set_num_threads(1)
+    alone = trained(fn.compile(step), opt)
+    assert fn.tree.equal(got, alone)
+
+
 def test_no_gradient_is_recorded_and_the_function_shows_by_its_name():
     """Params that require a gradient give values that do not."""
     step = fn.value_and_grads(fn.Linear(2, 2), LOSS)

@@ -27,6 +27,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.errors import Validator, describe, flag, located, number, wrong
 from funcnet.kernels import optimizers as kernels
+from funcnet.kernels.mode import eager, likeness
 from funcnet.layer import Params, Value, frozen
 from funcnet.tree import Tree
 
@@ -211,14 +212,24 @@ def _kind(leaf: Any) -> str:
     return describe(leaf) + (f" on {leaf.device}" if isinstance(leaf, Tensor) and not leaf.is_cpu else "")
 
 
+# For so many tensors, what tells whether others are like the last params were: made anew where the params are not.
+_likenesses: dict[int, Callable[..., bool]] = {}
+
+
 def _fitting(columns: Columns) -> bool:
-    """Tell that in every row shapes and dtypes agree, where kernels would broadcast or promote; of eight rows of three 3.7 µs."""
-    for first, *others in zip(*columns, strict=True):
-        shape, dtype = first.shape, first.dtype
-        for other in others:
-            if other.shape != shape or other.dtype is not dtype:
-                return False
-    return True
+    """Tell that in every row shapes and dtypes agree, where kernels would broadcast or promote.
+
+    Eight rows of three take 1.6 µs where all are like the last params, also in their strides, and 4.3 compared one by one.
+    """
+    first, *others = columns
+    if eager() and type(first[0]) is Tensor:
+        alike = _likenesses.get(len(first))
+        if alike is None or not alike(*first):
+            alike = _likenesses[len(first)] = likeness([*first])
+        if all([alike(*column) for column in others]):  # noqa: C419
+            return True
+    rows = zip(*columns, strict=True)
+    return all([x.shape == first.shape and x.dtype is first.dtype for first, *rest in rows for x in rest])  # noqa: C419
 
 
 def _replaced(column: Sequence[Tensor], places: list[int], new: Sequence[Tensor]) -> list[Tensor]:
