@@ -33,6 +33,11 @@ def leaves(seed: int, dtype: torch.dtype = torch.float64) -> Tree:
     return ({"weight": drawn["weight"], "bias": drawn["bias"]}, {}, {"inner": {"scale": drawn["scale"]}})
 
 
+def update(optimizer: Optimizer, grads: Tree) -> tuple[Tree, State]:
+    """Take one step from the first params."""
+    return optimizer.update(grads, optimizer.init(leaves(0)), leaves(0))
+
+
 def run(optimizer: Optimizer, params: Tree, steps: int = STEPS, state: State = None, first: int = 0) -> tuple[Tree, State]:
     """Take steps with gradients that depend on the step alone."""
     state = optimizer.init(params) if state is None else state
@@ -566,6 +571,19 @@ def test_a_gradient_of_another_shape_is_refused_with_the_path(optimizer: Optimiz
         f"{optimizer}: grads must have at '0.bias' what params has, a tensor of shape (5,) and dtype torch.float64, "
         "got a tensor of shape (1,) and dtype torch.float64"
     )
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.9), Adam()], ids=repr)
+def test_what_fits_is_told_from_what_does_not_whatever_came_before(optimizer: Optimizer) -> None:
+    """Leaves are compared with the last ones first: after updates that fit, and of nets of as many leaves, nothing else passes."""
+    other, wide = tree.map(lambda leaf: leaf.unsqueeze(0).float(), leaves(0)), leaves(0, torch.float32)
+    grads = tree.replace(leaves(1), "0.weight", leaves(1)[0]["weight"].t().contiguous().t())
+    for _ in range(3):
+        for params in (leaves(0), other, wide):
+            optimizer.update(params, optimizer.init(params), params)
+        assert tree.equal(update(optimizer, grads), update(optimizer, leaves(1)))
+        for wrong in (other, wide):
+            assert "what params has" in str(misfit(grads=wrong, optimizer=optimizer))
 
 
 @pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.9), Adam(), donate(Adam())], ids=repr)
