@@ -103,7 +103,10 @@ def _sizes(graph: Any) -> list[int]:
 
 
 def _on_one_thread(kernel: Kernel) -> Kernel:
-    """Return the kernel that the libraries it calls serve with one thread too; to set that back and forth takes 0.2 µs."""
+    """Return the kernel that the libraries it calls serve with one thread too; to set that back and forth takes 0.2 µs.
+
+    It is set for the whole process: a product that another of Python's threads begins meanwhile has one thread too.
+    """
 
     def called(*inputs: Any) -> Sequence[Any]:
         threads = torch.get_num_threads()
