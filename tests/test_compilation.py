@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import funcnet as fn
+from funcnet.kernels.mode import fusing
 
 NET = fn.serial(fn.Linear(2, 5, bias=False), fn.BatchNorm1d(5), fn.Tanh(), fn.Linear(5, 2))
 LOSS = fn.MSE()
@@ -166,6 +167,15 @@ def test_a_small_step_has_one_thread_and_a_large_one_all(two_threads, monkeypatc
     torch.set_num_threads(1)
     alone = trained(fn.compile(step), opt)
     assert fn.tree.equal(got, alone)
+
+
+def test_what_is_computed_while_another_thread_compiles_has_the_same_bits():
+    """Formulas for the compiler are for what it traces alone."""
+    net = fn.serial(fn.Linear(2, 5), TANH)
+    params = net.init(0)
+    want = net.apply(params, X)
+    with fusing():
+        assert fn.tree.equal(net.apply(params, X), want)
 
 
 def test_no_gradient_is_recorded_and_the_function_shows_by_its_name():

@@ -20,6 +20,7 @@ def eager() -> bool:
 
 
 # Whether Dynamo traces for Inductor, as ``fusing`` alone says: a list of one, since every product asks, and a call takes 0.1 µs.
+# Another thread may compute in eager mode meanwhile, so who finds it set asks whether anything is being compiled too.
 fused = [False]
 
 
