@@ -219,7 +219,7 @@ _likenesses: dict[int, Callable[..., bool]] = {}
 def _fitting(columns: Columns) -> bool:
     """Tell that in every row shapes and dtypes agree, where kernels would broadcast or promote.
 
-    Eight rows of three take 1.6 µs where all are like the last params, also in their strides, and 4.3 compared one by one.
+    Where all are like the last params, also in their strides, eight rows of three take 0.44 of what it takes to compare them.
     """
     first, *others = columns
     if eager() and type(first[0]) is Tensor:
@@ -228,8 +228,12 @@ def _fitting(columns: Columns) -> bool:
             alike = _likenesses[len(first)] = likeness([*first])
         if all([alike(*column) for column in others]):  # noqa: C419
             return True
-    rows = zip(*columns, strict=True)
-    return all([x.shape == first.shape and x.dtype is first.dtype for first, *rest in rows for x in rest])  # noqa: C419
+    for one, *rest in zip(*columns, strict=True):
+        shape, dtype = one.shape, one.dtype
+        for other in rest:
+            if other.shape != shape or other.dtype is not dtype:
+                return False
+    return True
 
 
 def _replaced(column: Sequence[Tensor], places: list[int], new: Sequence[Tensor]) -> list[Tensor]:
