@@ -219,7 +219,7 @@ _likenesses: dict[int, Callable[..., bool]] = {}
 def _fitting(columns: Columns) -> bool:
     """Tell that in every row shapes and dtypes agree, where kernels would broadcast or promote.
 
-    Where all are like the last params, also in their strides, eight rows of three take 0.44 of what it takes to compare them.
+    Where all are like the last params, also in their strides, eight rows of three take less than half the time.
     """
     first, *others = columns
     if eager() and type(first[0]) is Tensor:
