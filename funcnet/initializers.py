@@ -18,8 +18,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
+from funcnet.contract import Value, frozen
 from funcnet.errors import is_number, number, one_of, wrong
-from funcnet.layer import Value, frozen
 from funcnet.random import Key
 
 Shape = tuple[int, ...]

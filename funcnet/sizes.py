@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.contract import Layer
 from funcnet.errors import describe, is_whole, wrong
-from funcnet.layer import Layer
 
 _L = TypeVar("_L", bound=Layer)
 

@@ -16,11 +16,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.compilation import Compiled
+from funcnet.compilation.compiled import compile
+from funcnet.contract import Cache, Layer, Params, Value, frozen
 from funcnet.errors import function, instances, size, wrong
-from funcnet.layer import Cache, Layer, Params, Value, frozen
 from funcnet.losses.loss import Loss
-from funcnet.optim.optimizer import Optimizer
+from funcnet.optim.base import Optimizer
 from funcnet.random import Key, fold_in
 from funcnet.tree import Tree
 
@@ -136,20 +136,3 @@ def scan_steps(step: Callable[..., Any], k: int) -> Callable[..., Any]:
     Raises   ``ValueError`` for a ``step`` that is no function, a k below 1, and when the first axis of a batch is not k.
     """
     return compile(ScanSteps(step, k))
-
-
-def compile(step: Callable[..., Any]) -> Callable[..., Any]:  # noqa: A001 (torch's word for it)
-    """Compile a pure function of tensors, such as a train step, as one graph, with ``torch.compile(fullgraph=True)``.
-
-    The compiled function differs from the eager one by rounding; it is compiled at its first call, and again for a batch of
-    another size. No gradient is recorded inside. The code that calls the kernels is C++ too (Inductor's ``cpp_wrapper``), which
-    takes a tenth off a small step; Inductor's own small products need constant weights. Where the function is a value of this
-    package, as a train step is, Dynamo makes the first call alone, and a step of the 2-25-25-25-2 net takes 51 µs, about half of
-    what it takes by way of Dynamo: see ``funcnet.compilation``. What has no tensor of more than 8192 elements is compiled for one
-    thread, however many there are. A call that is refused is refused by the sentence of eager mode.
-
-    Raises   ``ValueError`` for a ``step`` that is no function.
-    """
-    if not callable(step):
-        raise wrong("compile", "step must be a function", step)
-    return Compiled(step)

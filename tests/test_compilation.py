@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import funcnet as fn
-from funcnet.kernels.mode import fusing
+from funcnet.kernels.tracing import fusing
 
 NET = fn.serial(fn.Linear(2, 5, bias=False), fn.BatchNorm1d(5), fn.Tanh(), fn.Linear(5, 2))
 LOSS = fn.MSE()

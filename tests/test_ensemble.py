@@ -9,7 +9,7 @@ from torch import Tensor
 
 import funcnet as fn
 from funcnet import random, tree
-from funcnet.combinators import members
+from funcnet.combinators import batching as members
 
 N = 3
 TIGHT = {torch.float32: 1e-6, torch.float64: 1e-12}

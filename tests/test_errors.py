@@ -8,7 +8,7 @@ import torch
 from attrs import field
 
 from funcnet import errors
-from funcnet.layer import Value, frozen
+from funcnet.contract import Value, frozen
 
 
 @frozen

@@ -11,7 +11,7 @@ import torch
 from cases import CASES
 
 import funcnet as fn
-from funcnet.layer import Value
+from funcnet.contract import Value
 
 X = torch.ones(2)
 OTHERS = [

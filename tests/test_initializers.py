@@ -30,7 +30,7 @@ from funcnet.initializers import (
     calculate_gain,
     fans,
 )
-from funcnet.layers.linear import Linear
+from funcnet.layers.linear.linear import Linear
 
 SHAPE = (200, 100, 3, 2)  # fan_in 600, fan_out 1200
 IN, OUT = 600, 1200

@@ -7,7 +7,7 @@ import pytest
 from cases import CASES, Case
 
 import funcnet as fn
-from funcnet.layer import Value
+from funcnet.contract import Value
 from funcnet.testing import LAWS
 
 TRIALS = [

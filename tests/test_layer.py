@@ -9,8 +9,8 @@ from attrs import field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcnet.layer import Layer, Value, explained, frozen, wrong_params
-from funcnet.layers.linear import Linear
+from funcnet.contract import Layer, Value, explained, frozen, wrong_params
+from funcnet.layers.linear.linear import Linear
 
 
 @frozen

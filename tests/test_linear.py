@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twins import assert_twins, draw, twin_of
 
 from funcnet import random, tree
-from funcnet.layers.linear import Linear
+from funcnet.layers.linear.linear import Linear
 
 shapes = st.one_of(st.just(()), st.lists(st.integers(0, 4), min_size=1, max_size=3).map(tuple))
 sizes = st.integers(1, 5)

@@ -14,7 +14,7 @@ from torch.func import vmap
 from twins import assert_twins, twin_of
 
 from funcnet import random
-from funcnet.layer import frozen
+from funcnet.contract import frozen
 from funcnet.losses.classification import BCE, BCEWithLogits, CrossEntropy
 from funcnet.losses.loss import Elementwise, LossLayer
 from funcnet.losses.regression import L1, L2, MSE

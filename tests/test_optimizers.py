@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.optim.chain import Chain, chain, donate
-from funcnet.optim.optimizer import GradientTransform, Optimizer, State
-from funcnet.optim.optimizers import SGD, Adam, AdamW
+from funcnet.optim.adam import Adam, AdamW
+from funcnet.optim.base import GradientTransform, Optimizer, State
+from funcnet.optim.chaining import Chain, chain, donate
+from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
 from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
-from funcnet.optim.transforms import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.sgd import SGD
 from funcnet.random import fold_in, key, normal
 from funcnet.tree import Tree
 

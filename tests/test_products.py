@@ -5,7 +5,7 @@ import torch
 from cases import CASES, Case, attention, linear, recurrent
 
 import funcnet as fn
-from funcnet.kernels import products
+from funcnet.kernels import linear as products
 from funcnet.testing import LAWS
 
 FAMILIES = {name: case for family in (linear, attention, recurrent) for name, case in family.CASES.items()}

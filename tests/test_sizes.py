@@ -13,7 +13,7 @@ from torch import nn
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.layer import Params, Size, known
+from funcnet.contract import Params, Size, known
 from funcnet.testing import LAWS
 
 LAZY = {

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.optim.optimizer import GradientTransform
-from funcnet.optim.transforms import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.base import GradientTransform
+from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
 from funcnet.random import key, normal
 from funcnet.tree import Tree
 

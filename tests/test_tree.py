@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funcnet import tree
+from funcnet.compilation.codec import Form
 from funcnet.flattening import differences
-from funcnet.forms import Form
 
 DTYPES = [torch.float32, torch.float64, torch.int64, torch.bool]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.layers.window import Windowed
+from funcnet.layers.conv.window import Windowed
 from funcnet.losses.loss import LossLayer
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}

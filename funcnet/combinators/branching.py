@@ -12,10 +12,10 @@ from attrs import field
 
 from funcnet import tree
 from funcnet.combinators import children
+from funcnet.contract import Cache, Layer, Params, frozen
 from funcnet.errors import describe, flag, located, wrong
-from funcnet.layer import Cache, Layer, Params, frozen
-from funcnet.layers.arithmetic import Add
-from funcnet.layers.shape import Identity
+from funcnet.layers.operands.arithmetic import Add
+from funcnet.layers.shape.reshaping import Identity
 from funcnet.random import Key
 
 

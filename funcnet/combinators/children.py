@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from funcnet import random, tree
+from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import describe, instances, located, wrong
-from funcnet.layer import Cache, Layer, Params
 from funcnet.random import Key
 
 layers_only = instances(Layer, "a layer (a value with init, apply and vjp)")

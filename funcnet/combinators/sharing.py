@@ -12,8 +12,8 @@ from attrs import field
 
 from funcnet import tree
 from funcnet.combinators import children
+from funcnet.contract import Cache, Layer, Params, frozen
 from funcnet.errors import describe, wrong
-from funcnet.layer import Cache, Layer, Params, frozen
 from funcnet.random import Key
 from funcnet.tree import Tree
 

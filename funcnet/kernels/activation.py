@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels import products
-from funcnet.kernels.mode import fused, plain
+from funcnet.kernels import linear as products
+from funcnet.kernels.tracing import fused, plain
 
 _aten = torch.ops.aten
 _nn = torch._C._nn

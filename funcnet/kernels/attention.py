@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels.activation import softmax_backward
-from funcnet.kernels.arithmetic import unbroadcast
+from funcnet.kernels.operands import unbroadcast
 
 _aten = torch.ops.aten
 _functorch = torch._C._functorch

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from funcnet.kernels.mode import plain
+from funcnet.kernels.tracing import plain
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
-Numbers = tuple[int, ...]
 
 _convolutions: dict[int, Kernel] = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 transposed: dict[int, Kernel] = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
@@ -25,7 +24,13 @@ _MANY = 1 << 18
 
 
 def convolution(
-    x: Tensor, w: Tensor, b: Tensor | None, stride: Numbers, padding: Numbers, dilation: Numbers, groups: int
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
 ) -> tuple[Tensor, Tensor]:
     """Convolve over all axes of w but two: y, and x as it went into the kernel, which its gradient is to be taken with."""
     if w.dim() == 4 and 1 < w.shape[1] <= 4 and _is_image(x, w):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels.mode import eager
+from funcnet.kernels.tracing import eager
 
 _aten = torch.ops.aten
 

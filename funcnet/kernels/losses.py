@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
-from funcnet.kernels.mode import plain
+from funcnet.kernels.tracing import plain
 
 _aten = torch.ops.aten
 _nn = torch._C._nn

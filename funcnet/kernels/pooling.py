@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.mode import eager
+from funcnet.kernels.tracing import eager
 
 _aten = torch.ops.aten
 
 Kernel = Callable[..., Any]
-Numbers = tuple[int, ...]
 
-Origin = tuple[Numbers, bool]
+Origin = tuple[tuple[int, ...], bool]
 """The shape of x, and whether its channels lie together in memory (``channels_last``)."""
 
 _max_pool: dict[int, Kernel] = {2: _aten.max_pool2d_with_indices.default, 3: _aten.max_pool3d_with_indices.default}
@@ -56,7 +55,7 @@ def _lowered(y: Tensor, axes: int, dim: int) -> Tensor:
     return y if dim == axes + 2 else y.squeeze(0)
 
 
-def _two(numbers: Numbers, first: int) -> Numbers:
+def _two(numbers: tuple[int, ...], first: int) -> tuple[int, ...]:
     """Give the option of one axis an entry for the axis before it, which has the length 1."""
     return numbers if len(numbers) > 1 else (first, *numbers)
 
@@ -76,7 +75,7 @@ def _blank(gy: Tensor, of: Origin, axes: int) -> Tensor:
 
 
 def max_pool(
-    x: Tensor, kernel: Numbers, stride: Numbers, padding: Numbers, dilation: Numbers, ceil: bool
+    x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], ceil: bool
 ) -> tuple[Tensor, Tensor]:
     """Largest element of each window, and its index in x's flattened axes: of equal ones the first."""
     axes = len(kernel)
@@ -86,7 +85,14 @@ def max_pool(
 
 
 def max_pool_backward(
-    gy: Tensor, indices: Tensor, of: Origin, kernel: Numbers, stride: Numbers, padding: Numbers, dilation: Numbers, ceil: bool
+    gy: Tensor,
+    indices: Tensor,
+    of: Origin,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    ceil: bool,
 ) -> Tensor:
     """Gradient of x: gy at each index."""
     axes = len(kernel)
@@ -95,7 +101,7 @@ def max_pool_backward(
     return _lowered(gx, axes, gy.dim())
 
 
-def tiles_pay(x: Tensor, kernel: Numbers, most: int = 4) -> bool:
+def tiles_pay(x: Tensor, kernel: tuple[int, ...], most: int = 4) -> bool:
     """Tell whether ``tile_max`` serves windows side by side better than ``max_pool``: where x is large and not channels_last.
 
     In ms, forward and backward together, x normal with its negative half 0 (torch's loop is as slow as its branches are hard
@@ -107,18 +113,18 @@ def tiles_pay(x: Tensor, kernel: Numbers, most: int = 4) -> bool:
     return _pay(x, origin(x, len(kernel)), kernel, most)
 
 
-def _pay(like: Tensor, of: Origin, kernel: Numbers, most: int) -> bool:
+def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], most: int) -> bool:
     shape, last = of
     large = like.is_cpu and math.prod(shape) >= 16384 and math.prod(kernel) <= most and eager()
     return large and min([n // k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)]) > 0 and not last
 
 
-def tile_max(x: Tensor, kernel: Numbers) -> Tensor:
+def tile_max(x: Tensor, kernel: tuple[int, ...]) -> Tensor:
     """Largest element of each window, for windows side by side; what is left over at the ends belongs to none."""
     return _reduced(x, kernel, torch.maximum)
 
 
-def _reduced(x: Tensor, kernel: Numbers, f: Kernel) -> Tensor:
+def _reduced(x: Tensor, kernel: tuple[int, ...], f: Kernel) -> Tensor:
     """Reduce tiles, along one axis after the other."""
     for axis, k in enumerate(kernel, start=x.dim() - len(kernel)):
         x = functools.reduce(f, _strided(x, axis, k))
@@ -131,7 +137,7 @@ def _strided(x: Tensor, axis: int, k: int) -> list[Tensor]:
     return [whole[(*at, slice(i, None, k))] for i in range(k)]
 
 
-def _tiles(x: Tensor, kernel: Numbers) -> list[Tensor]:
+def _tiles(x: Tensor, kernel: tuple[int, ...]) -> list[Tensor]:
     """Return the first elements of all windows, the second ones, and so on, in the order of x."""
     parts = [x]
     for axis, k in enumerate(kernel, start=x.dim() - len(kernel)):
@@ -139,7 +145,7 @@ def _tiles(x: Tensor, kernel: Numbers) -> list[Tensor]:
     return parts
 
 
-def tile_max_backward(gy: Tensor, x: Tensor, y: Tensor, kernel: Numbers) -> Tensor:
+def tile_max_backward(gy: Tensor, x: Tensor, y: Tensor, kernel: tuple[int, ...]) -> Tensor:
     """Gradient of x: gy at the first element that equals y; where y is NaN, at the last NaN of the window.
 
     Masks are 1 and 0 as numbers, and what they select is selected, not multiplied, so that an infinite gy leaves no NaN. NaNs
@@ -159,13 +165,15 @@ def tile_max_backward(gy: Tensor, x: Tensor, y: Tensor, kernel: Numbers) -> Tens
     return gx
 
 
-def _to_fill(like: Tensor, shape: Numbers, kernel: Numbers) -> Tensor:
+def _to_fill(like: Tensor, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Tensor:
     """Return memory for the gradient of x, with zeros where what is left over at the ends needs them."""
     rest = any([n % k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)])  # noqa: C419
     return like.new_zeros(shape) if rest else like.new_empty(shape)
 
 
-def _mean_tiles(like: Tensor, of: Origin, kernel: Numbers, stride: Numbers, padding: Numbers, ceil: bool) -> bool:
+def _mean_tiles(
+    like: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], ceil: bool
+) -> bool:
     """Tell whether strided slices serve a mean better than torch's loop: on large tiles, in a precision that adds up as it is.
 
     In ms, forward and backward: 2×2 on 64×16×28×28 3.4 and 4.8 by torch, 0.4 and 0.9 by slices; on 64×32×10×10 1.1 and 0.94,
@@ -177,7 +185,13 @@ def _mean_tiles(like: Tensor, of: Origin, kernel: Numbers, stride: Numbers, padd
 
 
 def avg_pool(
-    x: Tensor, kernel: Numbers, stride: Numbers, padding: Numbers, ceil: bool, count_pad: bool, divisor: int | None
+    x: Tensor,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    ceil: bool,
+    count_pad: bool,
+    divisor: int | None,
 ) -> Tensor:
     """Mean of each window, or its sum over ``divisor``; half precision along three axes by way of single, as torch has none."""
     axes = len(kernel)
@@ -189,7 +203,14 @@ def avg_pool(
 
 
 def avg_pool_backward(
-    gy: Tensor, of: Origin, kernel: Numbers, stride: Numbers, padding: Numbers, ceil: bool, count_pad: bool, divisor: int | None
+    gy: Tensor,
+    of: Origin,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    ceil: bool,
+    count_pad: bool,
+    divisor: int | None,
 ) -> Tensor:
     """Gradient of x: each gy over its divisor, to all of its window."""
     axes = len(kernel)
@@ -208,7 +229,7 @@ def _wide(x: Tensor, axes: int) -> Tensor:
     return x.float() if axes == 3 and x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def adaptive_avg_pool(x: Tensor, size: Numbers) -> Tensor:
+def adaptive_avg_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Mean of each of ``size`` windows that cover x; of one window, as a plain mean: 0.04 ms for 64×16×28×28, and 0.7."""
     axes = len(size)
     if set(size) == {1} and 0 not in x.shape[-axes:]:
@@ -224,7 +245,7 @@ def adaptive_avg_pool_backward(gy: Tensor, of: Origin, axes: int) -> Tensor:
     return _lowered(gx, axes, gy.dim())
 
 
-def adaptive_max_pool(x: Tensor, size: Numbers) -> tuple[Tensor, Tensor]:
+def adaptive_max_pool(x: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Largest element of each of ``size`` windows that cover x, and its index in x's flattened axes."""
     axes = len(size)
     y, indices = _adaptive_max[max(axes, 2)](_lifted(x, axes), _two(size, 1))
@@ -261,7 +282,7 @@ def sample_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def fractional_max_pool(x: Tensor, kernel: Numbers, places: Numbers, samples: Tensor) -> tuple[Tensor, Tensor]:
+def fractional_max_pool(x: Tensor, kernel: tuple[int, ...], places: tuple[int, ...], samples: Tensor) -> tuple[Tensor, Tensor]:
     """Largest element of each of ``places`` windows that ``samples`` put somewhere, and its index in x's flattened axes.
 
     2×2 on 64×16×28×28, to 14×14: 3.4 ms; by windows gathered along one axis after the other 6.5.

@@ -13,8 +13,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.contract import Cache, Layer, Params, fitting, floating, frozen
 from funcnet.errors import describe, flag, function, wrong
-from funcnet.layer import Cache, Layer, Params, fitting, floating, frozen
 from funcnet.random import Key
 
 

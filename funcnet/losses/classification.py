@@ -22,9 +22,9 @@ import torch
 from attrs import field
 from torch import Tensor
 
+from funcnet.contract import frozen
 from funcnet.errors import describe, number, whole_number, wrong
 from funcnet.kernels import losses as kernels
-from funcnet.layer import frozen
 from funcnet.losses.loss import Elementwise, Factor, Loss, reductions, require_floating, weight_or_weights, weights
 
 Pair = tuple[Tensor, Tensor]

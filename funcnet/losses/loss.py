@@ -21,9 +21,9 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
+from funcnet.contract import Cache, Layer, Params, Value, frozen, no_params
 from funcnet.errors import is_number, one_of, wrong
 from funcnet.kernels import losses as kernels
-from funcnet.layer import Cache, Layer, Params, Value, frozen, no_params
 
 Factor = Tensor | float
 

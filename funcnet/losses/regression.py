@@ -11,8 +11,8 @@ and ∂ℓ/∂t = -∂ℓ/∂y. By the reduction, with c = 1 for "sum" and "none
 
 from torch import Tensor
 
+from funcnet.contract import frozen
 from funcnet.kernels import losses as kernels
-from funcnet.layer import frozen
 from funcnet.losses.loss import Elementwise, Factor
 
 Kept = tuple[Tensor]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from funcnet import random, tree
+from funcnet.contract import Layer, Params
 from funcnet.errors import describe
-from funcnet.layer import Layer, Params
 from funcnet.random import Key
 from funcnet.tree import Tree
 

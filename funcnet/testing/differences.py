@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from funcnet import random, tree
+from funcnet.contract import Layer, Params
 from funcnet.errors import is_number, wrong
-from funcnet.layer import Layer, Params
 from funcnet.random import Key
 from funcnet.testing.comparison import check_mirrored, held, named, noise_like, prepared, run
 from funcnet.tree import Tree

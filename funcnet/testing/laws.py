@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.layer import Layer, Params, Value
+from funcnet.contract import Layer, Params, Value
 from funcnet.random import Key
 from funcnet.testing.comparison import (
     DTYPES,

@@ -1,0 +1,222 @@
+"""Graph: a directed acyclic graph of layers by names; a value used twice gets the sum of its gradients.
+
+v_n = f_n(v_a, v_b, ...)              for each node n with the inputs a, b, ..., after these
+g_o = gy                              at the output o; then backward, each node after all that use it:
+g_a, g_b, ... += f_n's vjp(g_n)       at its inputs
+"""
+
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Self
+
+from attrs import field
+
+from funcnet import tree
+from funcnet.combinators import children
+from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.errors import describe, wrong
+from funcnet.random import Key
+
+Names = tuple[str, ...]
+Node = tuple[str, Layer, Names]
+Values = dict[str, Any]
+
+
+def _pick(values: Values, names: Names) -> Any:
+    """Return the value of one name, or the tuple of several names' values."""
+    return values[names[0]] if len(names) == 1 else tuple([values[name] for name in names])
+
+
+def _collect(gvalues: Values, names: Names, g: Any) -> None:
+    """Add a gradient, or of several names one each, to what has come from elsewhere: the transpose of ``_pick``."""
+    for name, part in zip(names, (g,) if len(names) == 1 else g, strict=True):
+        gvalues[name] = tree.add(gvalues[name], part) if name in gvalues else part
+
+
+@frozen
+class Graph(Layer):
+    """A directed acyclic graph of layers; made by ``graph``.
+
+    Params   a dict by node.
+    Cache    a dict by node.
+    Raises   ``ValueError`` for no nodes, a name given twice, an unknown name, a cycle, a node or input that leads to no output,
+             for ``params`` that are not a dict by node, and for an ``x`` or ``gy`` that is not a tuple of one entry each, where
+             there are several inputs or outputs; a layer's own error gets a note where it happened.
+    """
+
+    inputs: Names
+    nodes: tuple[Node, ...]
+    outputs: Names
+    _order: tuple[tuple[int, Node], ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_order", _sorted(self))
+
+    @property
+    def stochastic(self) -> bool:
+        return children.stochastic(self.layers())
+
+    @property
+    def keeps_stats(self) -> bool:
+        return children.keeps_stats(self.layers())
+
+    @property
+    def mixes_batch(self) -> bool:
+        return children.mixes_batch(self.layers())
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the nodes' layers, in the order given."""
+        return tuple(layer for _, layer, _ in self.nodes)
+
+    def init(self, rng: Key | int) -> Params:
+        return self._pack(dict(zip(self._names(), children.init(self.layers(), rng), strict=True)))
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        values: Values = self._start(params, x)
+        caches: dict[str, Cache] = {}
+        for i, (name, layer, ins) in self._order:
+            arguments = layer, params[name], _pick(values, ins), rng, i
+            values[name], caches[name] = children.at(f"graph, node {name!r}", children.run, *arguments)
+        return _pick(values, self.outputs), self._pack(caches)
+
+    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
+        values = self._start(params, x)
+        for i, (name, layer, ins) in self._order:
+            arguments = layer, params[name], _pick(values, ins), rng, i
+            values[name] = children.at(f"graph, node {name!r}", children.predict, *arguments)
+        return _pick(values, self.outputs)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        gvalues, gparams = self._start_back(gy), {}
+        for _, (name, layer, ins) in reversed(self._order):
+            arguments = params[name], cache[name], gvalues.pop(name)
+            gparams[name], gx = children.at(f"graph, node {name!r}", layer.vjp, *arguments)
+            _collect(gvalues, ins, gx)
+        return self._pack(gparams), _pick(gvalues, self.inputs)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        """Go back only where a parameter lies on the way: no gradient is computed for what needs none."""
+        gvalues, gparams, wanted = self._start_back(gy), dict(params), self._depend_on_params(params)
+        for _, (name, layer, ins) in [node for node in reversed(self._order) if node[1][0] in wanted]:
+            arguments = params[name], cache[name], gvalues.pop(name)
+            if wanted.isdisjoint(ins):
+                gparams[name] = layer.grads(*arguments)
+            else:
+                gparams[name], gx = layer.vjp(*arguments)
+                _collect(gvalues, ins, gx)
+        return self._pack(gparams)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        gvalues = self._start_back(gy)
+        for _, (name, layer, ins) in reversed(self._order):
+            _collect(gvalues, ins, layer.input_grad(params[name], cache[name], gvalues.pop(name)))
+        return _pick(gvalues, self.inputs)
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        return {name: layer.update_stats(params[name], cache[name]) for name, layer, _ in self.nodes}
+
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        values: Values = dict(zip(self.inputs, _one_each("x", self.inputs, x), strict=True))
+        sized: dict[str, Layer] = {}
+        for _, (name, layer, ins) in self._order:
+            sized[name], values[name] = children.at(f"graph, node {name!r}", layer._sized, _pick(values, ins))
+        return self.replace(nodes=tuple((name, sized[name], ins) for name, _, ins in self.nodes)), _pick(values, self.outputs)
+
+    def inference(self) -> Self:
+        return self.replace(nodes=tuple((name, layer.inference(), ins) for name, layer, ins in self.nodes))
+
+    def __repr__(self) -> str:
+        words = [*map(repr, self.inputs)]
+        words += [f"{name}=({', '.join([repr(layer), *map(repr, ins)])})" for name, layer, ins in self.nodes]
+        return f"graph({', '.join(words)}, output={(self.outputs[0] if len(self.outputs) == 1 else self.outputs)!r})"
+
+    def _names(self) -> Names:
+        return tuple(name for name, _, _ in self.nodes)
+
+    def _pack(self, by_name: dict[str, Any]) -> dict[str, Any]:
+        """Put entries in the order in which the nodes were given."""
+        return {name: by_name[name] for name, _, _ in self.nodes}
+
+    def _start(self, params: Params, x: Any) -> Values:
+        if not isinstance(params, dict) or params.keys() != set(self._names()):
+            raise wrong("graph", f"params must be a dict with the keys {', '.join(self._names())}", describe(params))
+        return dict(zip(self.inputs, _one_each("x", self.inputs, x), strict=True))
+
+    def _start_back(self, gy: Any) -> Values:
+        gvalues: Values = {}
+        _one_each("gy", self.outputs, gy)
+        _collect(gvalues, self.outputs, gy)
+        return gvalues
+
+    def _depend_on_params(self, params: Params) -> set[str]:
+        """Return the nodes that have parameters or come after one that has."""
+        found: set[str] = set()
+        for _, (name, _, ins) in self._order:
+            if children.trained(params[name]) or not found.isdisjoint(ins):
+                found.add(name)
+        return found
+
+    def _shapes(self) -> None:
+        return None
+
+
+def _one_each(what: str, names: Names, values: Any) -> tuple[Any, ...]:
+    if len(names) == 1:
+        return (values,)
+    if not isinstance(values, tuple) or len(values) != len(names):
+        raise wrong("graph", f"{what} must be a tuple of {len(names)}, one entry each for {', '.join(names)}", describe(values))
+    return values
+
+
+def _sorted(net: Graph) -> tuple[tuple[int, Node], ...]:
+    """Put the nodes, each with its number, in an order in which every node follows its inputs."""
+    numbered = {node[0]: (i, node) for i, node in enumerate(net.nodes)}
+    try:
+        order = [*TopologicalSorter({name: ins for name, _, ins in net.nodes}).static_order()]
+    except CycleError as error:
+        raise wrong("graph", "the nodes must have no cycle", " -> ".join(error.args[1])) from None
+    return tuple(numbered[name] for name in order if name in numbered)
+
+
+def _idle(net: Graph) -> list[str]:
+    """Return the names from which no path leads to an output."""
+    leading = set(net.outputs)
+    for _, (name, _, ins) in reversed(_sorted(net)):
+        leading.update(ins if name in leading else ())
+    return [name for name in (*net.inputs, *net._names()) if name not in leading]
+
+
+def _checked(net: Graph) -> Graph:
+    """Return a net whose names all fit, as it is."""
+    if _idle(net):
+        raise wrong("graph", "every input and node must lead to the output", f"{', '.join(_idle(net))} that do not")
+    return net
+
+
+def _node(name: str, given: Any, names: list[str]) -> Node:
+    """Read ``(layer, *inputs)``, where every input must be known."""
+    if not isinstance(given, tuple) or len(given) < 2 or not isinstance(given[0], Layer):
+        raise wrong("graph", f"node {name!r} must be a tuple (layer, *inputs)", describe(given))
+    for one in given[1:]:
+        if one not in names:
+            raise wrong("graph", f"the inputs of node {name!r} must be among {', '.join(names)}", repr(one))
+    return name, given[0], given[1:]
+
+
+def graph(*inputs: str, output: str | Names | None = None, **nodes: tuple[Any, ...]) -> Graph:
+    """Wire layers by name: ``graph("x", h=(Linear(2, 25), "x"), y=(Add(), "h", "x"), output="y")``.
+
+    ``inputs`` are names; with several, x is a tuple. A node is ``name=(layer, *inputs)``, its inputs being names of inputs or of
+    other nodes, in any order; a layer with several inputs gets them as a tuple. ``output`` is a name or a tuple of them, by
+    default the last node.
+    """
+    if not inputs or not nodes:
+        raise wrong("graph", "there must be at least one input and one node", f"{len(inputs)} inputs and {len(nodes)} nodes")
+    names = [*inputs, *nodes]
+    if len(set(names)) < len(names):
+        raise wrong("graph", "each name must be given once", ", ".join(names))
+    children.named_apart("graph", names)
+    outputs = (output,) if isinstance(output, str) else output or (names[-1],)
+    for one in outputs:
+        if one not in names:
+            raise wrong("graph", f"the output must be among {', '.join(names)}", repr(one))
+    return _checked(Graph(inputs, tuple(_node(name, given, names) for name, given in nodes.items()), outputs))

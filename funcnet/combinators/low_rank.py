@@ -1,0 +1,137 @@
+"""Adaptation: a layer with its params held, and a change of low rank of its weight that is trained.
+
+w' = w + s b a      w as a matrix (out, rest), a (rank, rest), b (out, rank), s = alpha / rank;      y = f(w', x)
+ga = s bᵀ gw'       gb = s gw' aᵀ      gw' and gx by f's vjp; there is no gradient of w and the rest of f's params
+
+of a Linear, where neither w' nor gw' is made:      y = f(w, x) + s h bᵀ, h = x aᵀ
+ga = s (gy b)ᵀ x    gb = s gyᵀ h       gx = gy w + s (gy b) a
+"""
+
+from typing import Any, Self
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import initializers, random, tree
+from funcnet.combinators import children
+from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.errors import describe, located, number, size, wrong
+from funcnet.kernels import linear
+from funcnet.layers.linear.linear import Linear
+from funcnet.random import Key
+
+
+@frozen
+class LoRA(children.Wrapper):
+    """A layer whose weight is changed by a product of two narrow matrices, which alone are trained; made by ``lora``.
+
+    Params   ``layer``, the layer's; ``lora_A`` (rank, rest of the weight), drawn as ``torch.nn.Linear`` draws its weight, and
+             ``lora_B`` (out, rank), zeros, so that at first nothing is changed.
+    Cache    the layer's; of a Linear ``x`` and ``x`` times ``lora_A``.
+    Raises   ``ValueError`` for a rank below 1, a layer whose params have no ``weight`` of two axes at least, and ``params`` of
+             other names; the layer's own errors get a note.
+    Source   Hu et al. 2022, section 4.1.
+    """
+
+    layer: Layer = field(validator=children.layers_only)
+    rank: int = field(validator=size)
+    alpha: float = field(validator=number())
+
+    untrained = ("layer",)
+
+    def init(self, rng: Key | int) -> Params:
+        params = self.layer.init(random.fold_in(rng, 0))
+        w = params.get("weight") if isinstance(params, dict) else None
+        if not isinstance(w, Tensor) or w.dim() < 2:
+            raise wrong("lora", "the layer's params must have a weight of two axes at least", describe(params))
+        a = initializers.drawn(random.fold_in(rng, 1), (self.rank, w[0].numel()), "torch")
+        return {"layer": params, "lora_A": a.to(w.dtype), "lora_B": w.new_zeros(len(w), self.rank)}
+
+    def merged(self, params: Params) -> Params:
+        """Return params for the layer itself, with the change in its weight."""
+        inner = self._inner(params)
+        change = (params["lora_B"] @ params["lora_A"]).reshape(inner["weight"].shape)
+        return {**inner, "weight": inner["weight"] + change * self._scale()}
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        arguments: Any = (x,) if rng is None else (x, rng)
+        try:
+            if self._thin():
+                return self._beside(params, x)
+            y, cache = self.layer.apply(self.merged(params), *arguments)
+            return y, cache
+        except Exception as error:
+            located(error, "lora")
+            raise
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        if self._thin():
+            return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
+        ginner, gx = self.layer.vjp(self.merged(params), cache, gy)
+        return self._gparams(params, ginner), gx
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        if not self._thin():
+            return self._gparams(params, self.layer.grads(self.merged(params), cache, gy))
+        x, h = cache
+        gh = linear.linear_input_grad(gy * self._scale(), params["lora_B"])
+        gb = linear.linear_weight_grad(gy, h * self._scale())
+        return self._held(params, linear.linear_weight_grad(gh, x), gb)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        if not self._thin():
+            return self.layer.input_grad(self.merged(params), cache, gy)
+        gh = linear.linear_input_grad(gy, params["lora_B"]) * self._scale()
+        return self.layer.input_grad(params["layer"], cache[0], gy) + linear.linear_input_grad(gh, params["lora_A"])
+
+    def _thin(self) -> bool:
+        """Tell whether x goes through the narrow matrices: of 1024×1024, rank 8, 256 rows 2.9 and 3.3 ms, by w' 4.7 and 10."""
+        return type(self.layer) is Linear
+
+    def _beside(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        y, shapes = self.layer.apply(self._inner(params), x)[0], [tuple(params[name].shape) for name in ("lora_A", "lora_B")]
+        if shapes != [(self.rank, x.shape[-1]), (y.shape[-1], self.rank)]:  # the sum would broadcast
+            rule = f"lora_A must have the shape {(self.rank, x.shape[-1])}, and lora_B {(y.shape[-1], self.rank)}"
+            raise wrong("lora", rule, "{} and {}".format(*shapes))
+        h = linear.linear(x, params["lora_A"])
+        return torch.add(y, linear.linear(h, params["lora_B"]), alpha=self._scale()), (x, h)
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        return {**params, "layer": self.layer.update_stats(params["layer"], cache)}
+
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        layer, y = children.at("lora", self.layer._sized, x)
+        return self.replace(layer=layer), y
+
+    def inference(self) -> Self:
+        return self.replace(layer=self.layer.inference())
+
+    def __repr__(self) -> str:
+        return f"lora({self.layer!r}, {self.rank}, alpha={self.alpha!r})"
+
+    def _gparams(self, params: Params, ginner: Params) -> Params:
+        gw = ginner["weight"].flatten(1) * self._scale()
+        return self._held(params, params["lora_B"].mT @ gw, gw @ params["lora_A"].mT)
+
+    def _held(self, params: Params, ga: Tensor, gb: Tensor) -> Params:
+        return {"layer": tree.map(lambda _: None, params["layer"]), "lora_A": ga, "lora_B": gb}
+
+    def _inner(self, params: Params) -> Params:
+        if not isinstance(params, dict) or params.keys() != {"layer", "lora_A", "lora_B"}:
+            raise wrong("lora", "params must be a dict with the keys layer, lora_A, lora_B", describe(params))
+        return params["layer"]
+
+    def _scale(self) -> float:
+        return self.alpha / self.rank
+
+    def _shapes(self) -> None:
+        return None
+
+
+def lora(layer: Layer, rank: int, alpha: float | None = None) -> LoRA:
+    """Hold a layer's params, and train a change of rank ``rank`` of its weight, times alpha / rank (1 where it is not given).
+
+    For any layer with a ``weight``: ``lora(Linear(64, 64), 4)``. ``merged(params)`` are params for the layer itself.
+    """
+    return LoRA(layer, rank, rank if alpha is None else alpha)

@@ -1,0 +1,264 @@
+"""Reparametrization: a layer one of whose params, w, is made from others, which are trained in its place; y = f(w, x).
+
+of any layer h    w = h(r)                  gr = h's vjp of gw            r the original, at first what the layer drew for w
+weight norm       w = g v / ‖v‖             gg = ⟨gw, v⟩ / ‖v‖            gv = (g / ‖v‖) (gw - (gg / ‖v‖) v)
+spectral norm     w = r / σ, σ = uᵀ r v     gr = gw / σ - (⟨gw, r⟩ / σ²) u vᵀ
+
+gw, gx = f's vjp of gy. ‖v‖ and ⟨,⟩ of weight norm go along all axes but ``dim``; u and v of spectral norm are held, and r and u
+vᵀ matrices whose rows are the entries along ``dim``.
+"""
+
+from abc import abstractmethod
+from typing import Any, Self
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import random
+from funcnet.combinators import children
+from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.errors import describe, instances, number, size, whole, wrong
+from funcnet.kernels import norm as kernels
+from funcnet.layers.conv.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from funcnet.random import Key
+
+_GROUP = "parametrizations"
+
+
+@frozen
+class Maker(Layer):
+    """What makes a weight, with a start that it finds from the weight that the layer drew."""
+
+    @abstractmethod
+    def first(self, rng: Key | int, w: Tensor) -> tuple[Params, Any]:
+        """Return params and originals that give w, or nearly."""
+
+    @abstractmethod
+    def call(self, layer: Layer, name: str) -> str:
+        """Return the call that makes the reparametrized layer."""
+
+
+@frozen
+class Reparametrized(children.Wrapper):
+    """A layer one of whose params is made by another layer; made by ``reparametrize``, ``weight_norm`` and ``spectral_norm``.
+
+    Params   the layer's without the one that is made, and ``parametrizations.weight`` (or another name) with ``original``, or
+             ``original0``, ``original1``, and under ``0`` the params of what makes it: the names of ``torch.nn.utils``.
+    Cache    the layer's, the made weight, and the cache of what made it.
+    Raises   ``ValueError`` for a layer whose params have no tensor of that name, one that makes a weight of another shape or
+             takes a key, and ``params`` of other names; the layer's own errors get a note.
+    """
+
+    layer: Layer = field(validator=children.layers_only)
+    by: Layer = field(validator=children.layers_only)
+    name: str = field(default="weight", validator=instances(str, "a name in the layer's params"))
+
+    def __attrs_post_init__(self) -> None:
+        if self.by.stochastic:
+            raise wrong("reparametrize", "what makes the weight may not be stochastic", repr(self.by))
+
+    @property
+    def keeps_stats(self) -> bool:
+        return self.layer.keeps_stats or self.by.keeps_stats
+
+    def init(self, rng: Key | int) -> Params:
+        inner = self.layer.init(random.fold_in(rng, 0))
+        w = inner.get(self.name) if isinstance(inner, dict) else None
+        if not isinstance(w, Tensor):
+            raise wrong("reparametrize", f"the layer's params must have a tensor {self.name}", describe(inner))
+        key = random.fold_in(rng, 1)
+        p, raw = self.by.first(key, w) if isinstance(self.by, Maker) else (self.by.init(key), w)
+        made = self.by(p, raw)
+        if not isinstance(made, Tensor) or made.shape != w.shape:
+            raise wrong("reparametrize", f"{self.by} must give a {self.name} of shape {tuple(w.shape)}", made)
+        return self._joined(inner, raw, p)
+
+    def merged(self, params: Params) -> Params:
+        """Return params for the layer itself, with the weight that is made."""
+        return self._inner(params, self._made(params)[0])
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        w, made = self._made(params)
+        arguments: Any = (x,) if rng is None else (x, rng)
+        y, cache = children.at("reparametrize", self.layer.apply, self._inner(params, w), *arguments)
+        return y, (cache, w, made)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        inner, w, made = cache
+        ginner, gx = self.layer.vjp(self._inner(params, w), inner, gy)
+        return self._gparams(params, made, ginner), gx
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        inner, w, made = cache
+        return self._gparams(params, made, self.layer.grads(self._inner(params, w), inner, gy))
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        inner, w, _ = cache
+        return self.layer.input_grad(self._inner(params, w), inner, gy)
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        inner, w, made = cache
+        raw, p = self._sources(params)
+        moved = self.layer.update_stats(self._inner(params, w), inner)
+        return self._joined(moved, raw, self.by.update_stats(p, made))
+
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        layer, y = children.at("reparametrize", self.layer._sized, x)
+        return self.replace(layer=layer), y
+
+    def inference(self) -> Self:
+        return self.replace(layer=self.layer.inference(), by=self.by.inference())
+
+    def __repr__(self) -> str:
+        if isinstance(self.by, Maker):
+            return self.by.call(self.layer, self.name)
+        return f"reparametrize({self.layer!r}, {self.by!r}, {self.name!r})"
+
+    def _sources(self, params: Params) -> tuple[Any, Params]:
+        """Return the originals and the params of what makes the weight."""
+        entry = params.get(_GROUP, {}).get(self.name) if isinstance(params, dict) else None
+        if not isinstance(entry, dict) or "0" not in entry or not entry.keys() & {"original", "original0"}:
+            rule = f"params must have {_GROUP}.{self.name}, a dict with the originals and the params 0"
+            raise wrong("reparametrize", rule, describe(params))
+        if "original" in entry:
+            return entry["original"], entry["0"]
+        return tuple([entry[f"original{i}"] for i in range(len(entry) - 1)]), entry["0"]
+
+    def _made(self, params: Params) -> tuple[Tensor, Cache]:
+        raw, p = self._sources(params)
+        w, cache = children.at(f"reparametrize, {self.name}", self.by.apply, p, raw)
+        return w, cache
+
+    def _inner(self, params: Params, w: Tensor) -> Params:
+        """Return the layer's params; other reparametrizations stay, for a layer that is reparametrized itself."""
+        others = {name: entry for name, entry in params[_GROUP].items() if name != self.name}
+        rest = {name: leaf for name, leaf in params.items() if name != _GROUP}
+        return {**rest, self.name: w, **({_GROUP: others} if others else {})}
+
+    def _joined(self, inner: Params, raw: Any, p: Params) -> Params:
+        """Put what makes the weight in its place: the way back from ``_inner``."""
+        originals = {f"original{i}": one for i, one in enumerate(raw)} if isinstance(raw, tuple) else {"original": raw}
+        rest = {name: leaf for name, leaf in inner.items() if name not in (self.name, _GROUP)}
+        return {**rest, _GROUP: {**inner.get(_GROUP, {}), self.name: {**originals, "0": p}}}
+
+    def _gparams(self, params: Params, made: Cache, ginner: Params) -> Params:
+        gp, graw = self.by.vjp(self._sources(params)[1], made, ginner[self.name])
+        return self._joined(ginner, graw, gp)
+
+    def _shapes(self) -> None:
+        return None
+
+
+def reparametrize(layer: Layer, by: Layer, name: str = "weight") -> Reparametrized:
+    """Make a layer's weight by another layer, from an original that is trained: ``reparametrize(Linear(4, 3), Exp())`` is > 0.
+
+    The original begins as what the layer draws for its weight. ``merged(params)`` are params for the layer itself.
+    """
+    return Reparametrized(layer, by, name)
+
+
+def _axis_or_none(value: Any, attribute: Any, got: Any) -> None:
+    if got is not None:
+        whole(0)(value, attribute, got)
+
+
+@frozen
+class _WeightNorm(Maker):
+    """Magnitude times direction, from the pair (g, v)."""
+
+    dim: int | None = field(default=0, validator=_axis_or_none)
+
+    def first(self, rng: Key | int, w: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
+        if self.dim is not None and self.dim >= w.dim():
+            raise wrong("weight_norm", f"the weight must have an axis dim={self.dim}", w)
+        return {}, (kernels.weight_length(w, self.dim), w)
+
+    def call(self, layer: Layer, name: str) -> str:
+        return f"weight_norm({layer!r}, {name!r}, {self.dim!r})"
+
+    def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Cache]:
+        g, v = x
+        if g.shape != (() if self.dim is None else tuple([n if i == self.dim else 1 for i, n in enumerate(v.shape)])):
+            raise wrong("weight_norm", "original0 must have an entry for each along dim, with the axes of original1", g)
+        w, length = kernels.weight_norm(v, g, self.dim)
+        return w, (g, v, length)
+
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
+        g, v, length = cache
+        gv, gg = kernels.weight_norm_backward(gy, v, g, length, self.dim)
+        return params, (gg, gv)
+
+
+def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Reparametrized:
+    """Train a weight's magnitudes, ``original0``, apart from its directions, ``original1``; the names and ``dim`` are torch's.
+
+    There is one magnitude for each entry along the axis ``dim``, with ``None`` a single one. At first the weight is the layer's.
+
+    Source   Salimans & Kingma 2016, section 2.
+    """
+    return Reparametrized(layer, _WeightNorm(dim), name)
+
+
+@frozen
+class _SpectralNorm(Maker):
+    """A matrix over its largest singular value, as two vectors that are kept estimate it."""
+
+    n_power_iterations: int = field(default=1, validator=size)
+    eps: float = field(default=1e-12, validator=number(above=0.0))
+    dim: int = field(default=0, validator=whole(0))
+
+    untrained = ("_u", "_v")
+
+    def first(self, rng: Key | int, w: Tensor) -> tuple[Params, Tensor]:
+        if w.dim() < 2 or self.dim >= w.dim():
+            raise wrong("spectral_norm", f"the weight must have two axes at least, and an axis dim={self.dim}", w)
+        matrix = self._matrix(w)
+        vectors = [random.normal(random.fold_in(rng, i), (n,)).to(w.dtype) for i, n in enumerate(matrix.shape)]
+        u, v = map(self._unit, vectors)
+        return self._iterated(matrix, u, v, 15), w  # as many as torch begins with
+
+    def call(self, layer: Layer, name: str) -> str:
+        return f"spectral_norm({layer!r}, {name!r}, {self.n_power_iterations!r}, {self.eps!r}, {self.dim!r})"
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Cache]:
+        sigma = params["_u"] @ (self._matrix(x) @ params["_v"])
+        return x / sigma, (x, sigma)
+
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+        x, sigma = cache
+        w = x / sigma
+        outer = torch.outer(params["_u"], params["_v"]).reshape(x.movedim(self.dim, 0).shape).movedim(0, self.dim)
+        return {"_u": None, "_v": None}, (gy - (gy * w).sum() * outer) / sigma
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        return self._iterated(self._matrix(cache[0]), params["_u"], params["_v"], self.n_power_iterations)
+
+    def _iterated(self, matrix: Tensor, u: Tensor, v: Tensor, times: int) -> Params:
+        for _ in range(times):
+            u = self._unit(matrix @ v)
+            v = self._unit(matrix.mT @ u)
+        return {"_u": u, "_v": v}
+
+    def _unit(self, x: Tensor) -> Tensor:
+        length: Tensor = torch.linalg.vector_norm(x)
+        return x / length.clamp_min(self.eps)
+
+    def _matrix(self, w: Tensor) -> Tensor:
+        return w.movedim(self.dim, 0).flatten(1)
+
+
+def spectral_norm(
+    layer: Layer, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int | None = None
+) -> Reparametrized:
+    """Divide a weight, ``name``, by its largest singular value, as ``torch.nn.utils.parametrizations.spectral_norm`` does.
+
+    ``apply`` reads the singular vectors in params, ``0._u`` and ``0._v``, which have no gradient; ``update_stats`` moves them by
+    ``n_power_iterations`` on the weight that ``apply`` had, so that a step goes by the vectors that the step before left, where
+    torch iterates before it. No vector is divided by less than ``eps``. ``dim`` is the axis of the matrix's rows, by default 0,
+    or 1 of a transposed convolution.
+
+    Source   Miyato et al. 2018, algorithm 1.
+    """
+    transposed = isinstance(layer, (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d))
+    return Reparametrized(layer, _SpectralNorm(n_power_iterations, eps, int(transposed) if dim is None else dim), name)

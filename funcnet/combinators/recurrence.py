@@ -1,0 +1,223 @@
+"""Time: a layer along an axis of steps.
+
+    scan            yₜ, sₜ = f(xₜ, sₜ₋₁)                gxₜ, gₜ₋₁ = f's vjp at t of (gyₜ, gₜ)      gp = Σₜ of its params' part
+    bidirectional   y = merge(f(x), flip g(flip x))     gx = f's of its part + flip g's of flip of its part
+    map_over        y = f(x), with the leading axes of x as one; gx alike
+
+s is the carry of a scan, g what goes back along it, from the gradient of the last one; gs₀ = g₀.
+"""
+
+from typing import Any, Self
+
+import torch
+from attrs import field
+
+from funcnet import random, tree
+from funcnet.combinators import children
+from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.errors import describe, flag, whole, wrong
+from funcnet.layers.operands.arithmetic import Concat
+from funcnet.random import Key
+
+
+def _stack(trees: list[Any]) -> Any:
+    return tree.map(lambda *leaves: torch.stack(leaves), *trees)
+
+
+def _at(values: Any, t: int) -> Any:
+    return tree.map(lambda leaf: leaf[t], values)
+
+
+@frozen
+class Scan(children.Wrapper):
+    """A layer from (x, carry) to (y, carry), run along the first axis of the first; made by ``scan``.
+
+    Params   the layer's: one set for all steps.
+    Cache    a tuple, the layer's for each step.
+    Raises   ``ValueError`` when ``x`` is not a pair of a tree with steps and a carry; the layer's own errors get a note.
+    """
+
+    layer: Layer = field(validator=children.layers_only)
+    reverse: bool = field(default=False, validator=flag)
+    emits_carry: bool = field(default=False, validator=flag)
+
+    def init(self, rng: Key | int) -> Params:
+        return self.layer.init(random.fold_in(rng, 0))
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        ys, caches = [], []
+        xs, carry = self._pair(x)
+        key = None if rng is None else random.fold_in(rng, 0)
+        for t in self._steps(xs):
+            y, cache = children.at(f"scan, step {t}", children.run, self.layer, params, (_at(xs, t), carry), key, t)
+            y, carry = (y, y) if self.emits_carry else y
+            ys.append(y)
+            caches.append(cache)
+        return (_stack(ys[::-1] if self.reverse else ys), carry), tuple(caches)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        total: Any = None
+        gxs, (gys, g) = [], gy
+        for t, one in self._backward(cache):
+            gp, (gx, g) = self.layer.vjp(params, one, self._given(_at(gys, t), g))
+            total = gp if total is None else tree.add(total, gp)
+            gxs.append(gx)
+        return total, (_stack(gxs if self.reverse else gxs[::-1]), g)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        gxs, (gys, g) = [], gy
+        for t, one in self._backward(cache):
+            gx, g = self.layer.input_grad(params, one, self._given(_at(gys, t), g))
+            gxs.append(gx)
+        return _stack(gxs if self.reverse else gxs[::-1]), g
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        for one in cache:
+            params = self.layer.update_stats(params, one)
+        return params
+
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        xs, carry = self._pair(x)
+        t, *rest = self._steps(xs)
+        layer, y = children.at(f"scan, step {t}", self.layer._sized, (_at(xs, t), carry))
+        y, carry = (y, y) if self.emits_carry else y
+        return self.replace(layer=layer), (_stack([y, *[y for _ in rest]]), carry)
+
+    def inference(self) -> Self:
+        return self.replace(layer=self.layer.inference())
+
+    def __repr__(self) -> str:
+        words = [repr(self.layer)] + [f"{name}=True" for name in ("reverse", "emits_carry") if getattr(self, name)]
+        return f"scan({', '.join(words)})"
+
+    def _pair(self, x: Any) -> Any:
+        if not isinstance(x, tuple) or len(x) != 2 or not tree.leaves(x[0]):
+            raise wrong("scan", "x must be a pair (xs, carry), steps along the first axis of xs", x)
+        lengths = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves(x[0])}
+        if len(lengths) > 1 or 0 in lengths:
+            raise wrong("scan", "xs must have one number of steps, 1 or more", " and ".join(map(str, sorted(lengths))))
+        return x
+
+    def _steps(self, xs: Any) -> Any:
+        steps = range(tree.leaves(xs)[0].shape[0])
+        return reversed(steps) if self.reverse else steps
+
+    def _backward(self, cache: Cache) -> Any:
+        """Yield the number and the cache of each step, the last that was taken first."""
+        steps = range(len(cache))
+        return zip(steps if self.reverse else reversed(steps), reversed(cache), strict=True)
+
+    def _given(self, gy: Any, g: Any) -> Any:
+        return tree.add(gy, g) if self.emits_carry else (gy, g)
+
+    def _shapes(self) -> None:
+        return None
+
+
+def scan(layer: Layer, *, reverse: bool = False, emits_carry: bool = False) -> Scan:
+    """Run a layer from (x, carry) to (y, carry) along time: (xs, carry) to (ys, last carry), steps along the first axis.
+
+    With ``emits_carry`` the layer gives its next carry alone, which is also its output, as recurrent cells do; with ``reverse``
+    it goes from the last step to the first. ``scan(LSTMCell(3, 4), emits_carry=True)``.
+    """
+    return Scan(layer, reverse, emits_carry)
+
+
+@frozen
+class Bidirectional(Layer):
+    """One layer along a sequence and another against it; made by ``bidirectional``.
+
+    Params   a tuple, those of the two layers and of merge.
+    Cache    a tuple of theirs.
+    Raises   ``ValueError`` when ``params`` does not have three entries; a layer's own errors get a note.
+    """
+
+    layers: tuple[Layer, Layer] = field(validator=children.tuple_of_layers)
+    merge: Layer = field(default=Concat(), validator=children.layers_only)
+    dim: int = field(default=0, validator=whole(0))
+
+    @property
+    def stochastic(self) -> bool:
+        return children.stochastic(self._children())
+
+    @property
+    def mixes_batch(self) -> bool:
+        return children.mixes_batch(self._children())
+
+    def init(self, rng: Key | int) -> Params:
+        return tuple(children.init(self._children(), rng))
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        rows, sides = self._rows(params), self._sides(x)
+        run = [children.at(_WHERE[i], children.run, *rows[i], sides[i], rng, i) for i in range(2)]
+        (one, rest), (other, more) = _parted(run[0][0]), _parted(self._turned(run[1][0]))
+        y, cache = children.at(_WHERE[2], children.run, *rows[2], (one, other), rng, 2)
+        return ((y, (rest, more)) if isinstance(run[0][0], tuple) else y), (run[0][1], run[1][1], cache)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        (f, p), (g, q), (merge, r) = self._rows(params)
+        g_y, rest = _parted(gy)
+        gr, (one, other) = merge.vjp(r, cache[2], g_y)
+        back = ((one, rest[0]), (other, rest[1])) if isinstance(gy, tuple) else (one, other)
+        gp, gx = f.vjp(p, cache[0], back[0])
+        gq, more = g.vjp(q, cache[1], self._turned(back[1]))
+        (a, ga), (b, gb) = _parted(gx), _parted(self._turned(more))
+        return (gp, gq, gr), (tree.add(a, b), (ga, gb)) if isinstance(gx, tuple) else tree.add(a, b)
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        return tuple(children.update_stats(self._children(), params, cache))
+
+    def _sized(self, x: Any) -> tuple[Self, Any]:
+        sides = self._sides(x)
+        (f, y), (g, z) = [children.at(_WHERE[i], self.layers[i]._sized, sides[i]) for i in range(2)]
+        (one, rest), (other, more) = _parted(y), _parted(z)
+        merge, joined = children.at(_WHERE[2], self.merge._sized, (one, other))
+        return self.replace(layers=(f, g), merge=merge), (joined, (rest, more)) if isinstance(y, tuple) else joined
+
+    def inference(self) -> Self:
+        return self.replace(layers=children.inference(self.layers), merge=self.merge.inference())
+
+    def __repr__(self) -> str:
+        words = [*map(repr, self.layers if self.layers[0] != self.layers[1] else self.layers[:1])]
+        words += [f"merge={self.merge!r}"] * (self.merge != Concat()) + [f"dim={self.dim}"] * (self.dim != 0)
+        return f"bidirectional({', '.join(words)})"
+
+    def _children(self) -> tuple[Layer, ...]:
+        return (*self.layers, self.merge)
+
+    def _rows(self, params: Params) -> list[tuple[Layer, Params]]:
+        return list(zip(self._children(), children.entries("bidirectional", params, 3), strict=True))
+
+    def _sides(self, x: Any) -> tuple[Any, Any]:
+        xs, carries = _parted(x)
+        if carries is None:
+            return xs, self._flip(xs)
+        if not isinstance(carries, tuple) or len(carries) != 2:
+            raise wrong("bidirectional", "x must be a sequence, or a pair of it and two carries", describe(carries))
+        return (xs, carries[0]), (self._flip(xs), carries[1])
+
+    def _turned(self, y: Any) -> Any:
+        return (self._flip(y[0]), *y[1:]) if isinstance(y, tuple) else self._flip(y)
+
+    def _flip(self, values: Any) -> Any:
+        return tree.map(lambda leaf: leaf.flip(self.dim), values)
+
+    def _shapes(self) -> None:
+        return None
+
+
+_WHERE = ("bidirectional, forward", "bidirectional, backward", "bidirectional, merge")
+
+
+def _parted(x: Any) -> tuple[Any, Any]:
+    """Part a pair of a sequence and a carry; a sequence alone has the carry ``None``."""
+    return x if isinstance(x, tuple) else (x, None)
+
+
+def bidirectional(layer: Layer, backward: Layer | None = None, *, merge: Layer | None = None, dim: int = 0) -> Bidirectional:
+    """Run a layer along a sequence and ``backward``, by default the same with params of its own, against it; join the outputs.
+
+    They are put beside each other unless ``merge`` is another layer on a pair. Time is the axis ``dim``. Where x is a pair (xs,
+    (carry, carry)), or y a pair (ys, carry), there is a carry for each direction.
+    """
+    return Bidirectional((layer, layer if backward is None else backward), Concat() if merge is None else merge, dim)

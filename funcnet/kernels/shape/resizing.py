@@ -1,0 +1,58 @@
+"""Kernels of resizing, by mode and number of axes. Every mode is linear in x, so backward needs its shape alone."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_aten = torch.ops.aten
+
+Kernel = Callable[..., Tensor]
+
+_KERNELS: dict[tuple[str, int], tuple[Kernel, Kernel]] = {
+    ("nearest", 1): (_aten.upsample_nearest1d.default, _aten.upsample_nearest1d_backward.default),
+    ("nearest", 2): (_aten.upsample_nearest2d.default, _aten.upsample_nearest2d_backward.default),
+    ("nearest", 3): (_aten.upsample_nearest3d.default, _aten.upsample_nearest3d_backward.default),
+    ("nearest-exact", 1): (_aten._upsample_nearest_exact1d.default, _aten._upsample_nearest_exact1d_backward.default),
+    ("nearest-exact", 2): (_aten._upsample_nearest_exact2d.default, _aten._upsample_nearest_exact2d_backward.default),
+    ("nearest-exact", 3): (_aten._upsample_nearest_exact3d.default, _aten._upsample_nearest_exact3d_backward.default),
+    ("linear", 1): (_aten.upsample_linear1d.default, _aten.upsample_linear1d_backward.default),
+    ("bilinear", 2): (_aten.upsample_bilinear2d.default, _aten.upsample_bilinear2d_backward.default),
+    ("bicubic", 2): (_aten.upsample_bicubic2d.default, _aten.upsample_bicubic2d_backward.default),
+    ("trilinear", 3): (_aten.upsample_trilinear3d.default, _aten.upsample_trilinear3d_backward.default),
+}
+
+Scales = tuple[float | None, ...]
+
+
+def axes_of(mode: str) -> tuple[int, ...]:
+    """Return over how many axes a mode can go."""
+    return tuple([n for name, n in _KERNELS if name == mode])
+
+
+def _options(mode: str, align_corners: bool) -> tuple[bool, ...]:
+    return () if mode.startswith("nearest") else (align_corners,)
+
+
+def resize(x: Tensor, mode: str, size: tuple[int, ...], align_corners: bool, scales: Scales) -> Tensor:
+    """Sample x anew, so that its last axes have ``size``; ``scales`` place the samples, and where ``None`` the sizes do."""
+    return _KERNELS[mode, len(size)][0](x, size, *_options(mode, align_corners), *scales)
+
+
+def resize_backward(
+    gy: Tensor, mode: str, size: tuple[int, ...], shape: tuple[int, ...], align_corners: bool, scales: Scales
+) -> Tensor:
+    """Give the gradient of each sample to what it was taken of."""
+    return _KERNELS[mode, len(size)][1](gy, size, shape, *_options(mode, align_corners), *scales)
+
+
+def pixel_shuffle(x: Tensor, r: int) -> Tensor:
+    """Make places of channels; torch's kernel gives an empty x back in its old shape."""
+    *batch, c, h, w = x.shape
+    return torch.pixel_shuffle(x, r) if x.numel() else x.reshape(*batch, c // (r * r), h * r, w * r)
+
+
+def pixel_unshuffle(x: Tensor, r: int) -> Tensor:
+    """Make channels of places, of an empty x too."""
+    *batch, c, h, w = x.shape
+    return torch.pixel_unshuffle(x, r) if x.numel() else x.reshape(*batch, c * r * r, h // r, w // r)

@@ -1,0 +1,50 @@
+"""Activations: one function applied to every element of x (...), of any shape; y and both gradients have that shape.
+
+    y = f(x)      gx = gy ⊙ f′(x)      ⊙ the elementwise product
+
+``Activation`` is the base of them all. An activation caches its output rather than its input where the derivative can be
+computed from it: the next layer's cache usually holds it anyway.
+"""
+
+from abc import abstractmethod
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, fitting, floating, frozen
+from funcnet.errors import whole_number
+
+
+class Activation(Layer):
+    """A layer that applies one function to every element: ``forward`` and ``backward`` say which, and ``kept`` is all between."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return y, and the tensor of its shape that ``backward`` needs."""
+
+    @abstractmethod
+    def backward(self, gy: Tensor, kept: Tensor, /) -> Tensor:
+        """Return gx."""
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        if params or type(x) is not Tensor or not x.is_floating_point():
+            floating(self, params, x)  # only where something may be wrong: a call less in each small layer
+        return self.forward(x)
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        if gy.shape != cache.shape:
+            fitting(self, gy, cache)
+        return params, self.backward(gy, cache)
+
+
+@frozen
+class Along(Layer):
+    """A layer that works along the axis ``dim``, by default the last; along the first one it mixes the batch."""
+
+    dim: int = field(default=-1, validator=whole_number)
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.dim == 0

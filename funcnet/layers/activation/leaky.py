@@ -1,0 +1,128 @@
+"""Leaky rectifiers: x where it is positive, else a slope times x, where the slope is learned or drawn.
+
+LeakyReLU   y = x where x > 0, else s x      gx = gy where x > 0, else s gy         s = negative_slope
+PReLU   y = x where x > 0, else w x      gx = gy where x > 0, else w gy      gw = Σ gy ⊙ x where x ≤ 0
+RReLU   y = r ⊙ x, with r = 1 where x > 0, else drawn from lower ≤ r < upper      gx = gy ⊙ r
+
+x and y have one shape, (...) or for several slopes (N, channels, ...); w (num_parameters,) is one for all, or one for each
+channel. ⊙ is the product by element, and the sum for gw goes over all that a slope stands for.
+"""
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import random
+from funcnet.contract import Layer, Params, Size, explained, fitting, floating, frozen, keyed, known, wrong_params
+from funcnet.errors import number, size_or_none, wrong
+from funcnet.kernels import activation as kernels
+from funcnet.layers.activation.base import Activation
+from funcnet.random import Key, as_key
+
+
+@frozen
+class LeakyReLU(Activation):
+    """x for positive x, else ``negative_slope`` x; the gradient at 0 is ``negative_slope``.
+
+    Params   none.
+    Cache    ``y``, whose sign is that of ``x``; ``x`` itself when the slope is negative or 0.
+    Raises   ``ValueError`` for a slope that is not finite, and when ``x`` is not a floating tensor.
+    Source   Maas, Hannun & Ng 2013.
+    """
+
+    negative_slope: float = field(default=0.01, validator=number())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = kernels.leaky_relu(x, self.negative_slope)
+        return y, y if self.negative_slope > 0 else x
+
+    def backward(self, gy: Tensor, kept: Tensor) -> Tensor:
+        return kernels.leaky_relu_backward(gy, kept, self.negative_slope, False)
+
+
+@frozen
+class PReLU(Layer):
+    """LeakyReLU with a learned slope, one for all or one for each channel (the second axis); at 0 its gradient is the slope.
+
+    ``num_parameters=None`` is the number of channels, for ``infer_sizes`` to find.
+
+    Params   ``weight`` (num_parameters,), each of them ``init``.
+    Cache    ``x``.
+    Raises   ``ValueError`` for a ``num_parameters`` below 1, an ``init`` that is not finite, params that are not this layer's,
+             and an ``x`` whose second axis is not ``num_parameters``, unless that is 1, or with another dtype.
+    Source   He, Zhang, Ren & Sun 2015.
+    """
+
+    num_parameters: Size = field(default=1, validator=size_or_none)
+    _init: float = field(default=0.25, validator=number())
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"num_parameters": 1}
+
+    def init(self, rng: Key | int) -> Params:
+        return {"weight": torch.full((known(self).num_parameters,), float(self._init), device=as_key(rng).device)}
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            if params["weight"].shape != (self.num_parameters,) or len(params) != 1:
+                raise wrong_params(self, params)
+            return torch.prelu(x, params["weight"]), x
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        gx, gw = self._backward(params, cache, gy)
+        return {"weight": gw.sum([i for i in range(gw.dim()) if i != 1 or self.num_parameters == 1]).reshape(-1)}, gx
+
+    def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
+        return self._backward(params, cache, gy)[0]
+
+    def _backward(self, params: Params, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gx, and the terms of gw."""
+        w = params["weight"].reshape([-1 if i == min(1, x.dim() - 1) else 1 for i in range(x.dim())])
+        return kernels.prelu_backward(fitting(self, gy, x), x, w)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"weight": (self.num_parameters,)}
+
+    def _fault(self, x: Tensor) -> str | None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return "x must be a floating tensor"
+        if self.num_parameters > 1 and (x.dim() < 2 or x.shape[1] != self.num_parameters):
+            return f"the second axis of x must be num_parameters={self.num_parameters}"
+        return None
+
+
+@frozen
+class RReLU(Layer):
+    """LeakyReLU whose slopes are drawn evenly for each element; in ``inference()`` LeakyReLU with their mean.
+
+    The slopes are a pure function of the key: ``apply(params, x, rng)`` with the same key draws the same.
+
+    Params   none.
+    Cache    the slopes, 1 for a positive x.
+    Raises   ``ValueError`` for bounds that are not finite or out of order, without a key, and when ``x`` is not a floating
+             tensor.
+    Source   Xu, Wang, Chen & Li 2015.
+    """
+
+    lower: float = field(default=1 / 8, validator=number())
+    upper: float = field(default=1 / 3, validator=number())
+
+    stochastic = True
+
+    def __attrs_post_init__(self) -> None:
+        if self.lower > self.upper:
+            raise wrong("RReLU", "lower must be at most upper", f"lower={self.lower}, upper={self.upper}")
+
+    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
+        key, shape = keyed(self, rng), tuple(floating(self, params, x).shape)
+        slopes = torch.where(x > 0, 1.0, random.uniform(key, shape, self.lower, self.upper, dtype=x.dtype))
+        return x * slopes, slopes
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, fitting(self, gy, cache) * cache
+
+    def inference(self) -> Layer:
+        return LeakyReLU((self.lower + self.upper) / 2)

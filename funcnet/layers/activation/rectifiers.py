@@ -1,0 +1,195 @@
+"""Rectifiers: x where it is positive, and something small, bounded or constant elsewhere; by element, for x (...) of any shape.
+
+ReLU            y = max(0, x)                              gx = gy where y > 0, else 0
+ReLU6           y = min(max(0, x), 6)                      gx = gy where 0 < y < 6, else 0
+ELU             y = x where x > 0, else α (eˣ - 1)         gx = gy where y > 0, else gy ⊙ (y + α)
+CELU            y = x where x > 0, else α (eˣᐟᵅ - 1)       gx = gy where y > 0, else gy ⊙ (y + α) / α
+SELU            y = s ELU(x), with α and s such that mean 0 and variance 1 are kept
+ClippedLinear   y = min(max(l, z), h),  z = s x + o        gx = s gy where l < z < h, else 0
+ReLUK           y = min(max(0, x), n)                      gx = gy where 0 < x < n, else 0
+Threshold       y = x where x > t, else v                  gx = gy where x > t, else 0
+"""
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import frozen
+from funcnet.errors import number, wrong
+from funcnet.kernels import activation as kernels
+from funcnet.layers.activation.base import Activation
+
+
+@frozen
+class ReLU(Activation):
+    """Rectified linear unit, max(0, x); the gradient at 0 is 0.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   Nair & Hinton 2010.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.relu(x)
+        return y, y
+
+    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
+        return kernels.threshold_backward(gy, y, 0)
+
+
+@frozen
+class ReLU6(Activation):
+    """ReLU that stops at 6, min(max(0, x), 6); the gradient at 0 and at 6 is 0.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   Krizhevsky 2010, "Convolutional deep belief networks on CIFAR-10".
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = kernels.hardtanh(x, 0.0, 6.0)
+        return y, y
+
+    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
+        return kernels.hardtanh_backward(gy, y, 0.0, 6.0)
+
+
+@frozen
+class ELU(Activation):
+    """Exponential linear unit: x for positive x, else α (eˣ - 1); the gradient at 0 is α.
+
+    Params   none.
+    Cache    ``y``; ``x`` itself when ``alpha`` is negative.
+    Raises   ``ValueError`` for an ``alpha`` that is not finite, and when ``x`` is not a floating tensor.
+    Source   Clevert, Unterthiner & Hochreiter 2016.
+    """
+
+    alpha: float = field(default=1.0, validator=number())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = kernels.elu(x, self.alpha)
+        return y, y if self.alpha >= 0 else x
+
+    def backward(self, gy: Tensor, kept: Tensor) -> Tensor:
+        return kernels.elu_backward(gy, self.alpha, 1.0, 1.0, self.alpha >= 0, kept)
+
+
+def _not_zero(layer: object, attribute: object, got: float) -> None:
+    if got == 0:
+        raise wrong("CELU", "alpha must not be 0", repr(got))
+
+
+@frozen
+class CELU(Activation):
+    """ELU with a slope that goes on smoothly through 0 for every α: x for positive x, else α (eˣᐟᵅ - 1).
+
+    Params   none.
+    Cache    ``y``; ``x`` itself when ``alpha`` is negative.
+    Raises   ``ValueError`` for an ``alpha`` that is 0 or not finite, and when ``x`` is not a floating tensor.
+    Source   Barron 2017, "Continuously differentiable exponential linear units".
+    """
+
+    alpha: float = field(default=1.0, validator=[number(), _not_zero])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = kernels.elu(x, self.alpha, 1.0, 1 / self.alpha)
+        return y, y if self.alpha > 0 else x
+
+    def backward(self, gy: Tensor, kept: Tensor) -> Tensor:
+        return kernels.elu_backward(gy, self.alpha, 1.0, 1 / self.alpha, self.alpha > 0, kept)
+
+
+_SELU = {"alpha": 1.6732632423543772848170429916717, "scale": 1.0507009873554804934193349852946}
+
+
+@frozen
+class SELU(Activation):
+    """Scaled ELU, whose α and scale keep mean 0 and variance 1 from layer to layer; the gradient at 0 is their product.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor.
+    Source   Klambauer, Unterthiner, Mayr & Hochreiter 2017, equation 14 for the numbers.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.selu(x)
+        return y, y
+
+    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
+        return kernels.elu_backward(gy, _SELU["alpha"], _SELU["scale"], 1.0, True, y)
+
+
+@frozen
+class ClippedLinear(Activation):
+    """A straight line between two bounds: slope x + offset, but no less than ``min_val`` and no more than ``max_val``.
+
+    Its slope at the bounds is 0. With slope 0.2 and offset 0.5 it is Keras' hard sigmoid.
+
+    Params   none.
+    Cache    slope x + offset.
+    Raises   ``ValueError`` for numbers that are not finite, bounds out of order, and when ``x`` is not a floating tensor.
+    Source   thinc's ``ClippedLinear``.
+    """
+
+    slope: float = field(default=1.0, validator=number())
+    offset: float = field(default=0.0, validator=number())
+    min_val: float = field(default=0.0, validator=number())
+    max_val: float = field(default=1.0, validator=number())
+
+    def __attrs_post_init__(self) -> None:
+        in_order("ClippedLinear", self.min_val, self.max_val)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = x * self.slope + self.offset
+        return kernels.hardtanh(z, self.min_val, self.max_val), z
+
+    def backward(self, gy: Tensor, z: Tensor) -> Tensor:
+        return kernels.hardtanh_backward(gy, z, self.min_val, self.max_val) * self.slope
+
+
+def in_order(who: str, low: float, high: float) -> None:
+    """Refuse bounds of which the lower is not below the upper."""
+    if not low < high:
+        raise wrong(who, "min_val must be below max_val", f"min_val={low}, max_val={high}")
+
+
+@frozen
+class ReLUK(Activation):
+    """ReLU that stops at ``n``, min(max(0, x), n); the gradient at 0 and at ``n`` is 0.
+
+    Params   none.
+    Cache    ``x``: in half precision y = n may be rounded to a number below n.
+    Raises   ``ValueError`` for an ``n`` that is not above 0 and finite, and when ``x`` is not a floating tensor.
+    Source   thinc's ``ReluK``.
+    """
+
+    n: float = field(default=6.0, validator=number(above=0.0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.hardtanh(x, 0.0, self.n), x
+
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.hardtanh_backward(gy, x, 0.0, self.n)
+
+
+@frozen
+class Threshold(Activation):
+    """x above ``threshold``, else ``value``; the gradient at the threshold is 0.
+
+    Params   none.
+    Cache    ``x``.
+    Raises   ``ValueError`` for numbers that are not finite, and when ``x`` is not a floating tensor.
+    Source   ``torch.nn.Threshold``'s formula.
+    """
+
+    threshold: float = field(validator=number())
+    value: float = field(validator=number())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.threshold(x, self.threshold, self.value), x
+
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.threshold_backward(gy, x, self.threshold)

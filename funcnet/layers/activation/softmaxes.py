@@ -1,0 +1,199 @@
+"""Softmaxes: shares of a whole along an axis, their logarithms, and the logarithm of the whole. Sums are along ``dim``.
+
+Softmax        y = eᶻ / Σ eᶻ,  z = x / T       gx = y ⊙ (gy - Σ gy ⊙ y) / T        T = temperature
+GumbelSoftmax  Softmax of x + ε, ε = -log(-log u), u drawn evenly from (0, 1), T = tau
+Softmin        y = e⁻ˣ / Σ e⁻ˣ                 gx = -y ⊙ (gy - Σ gy ⊙ y)
+Softmax2d      Softmax over the channels of images
+MultiSoftmax   Softmax of each group of features
+LogSoftmax     y = x - log Σ eˣ                gx = gy - eʸ Σ gy
+LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ
+
+x and y have one shape, (...), but the y of LogSumExp, which is without the axis ``dim``, or with ``keepdim`` has 1 there.
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import random
+from funcnet.contract import Layer, Params, axis, fitting, floating, frozen, keyed
+from funcnet.errors import flag, is_whole, number, whole_number, wrong
+from funcnet.kernels import activation as kernels
+from funcnet.layers.activation.base import Along
+from funcnet.layers.shape.reshaping import shaped
+from funcnet.random import Key
+
+
+@frozen
+class Softmax(Along):
+    """Positive shares that sum to 1 along ``dim``: eˣ / Σ eˣ, shifted by the largest x, so without overflow.
+
+    The default ``dim`` is the last axis, where ``torch.nn.Softmax`` warns and guesses. A ``temperature`` above 1 evens the shares
+    out, one below 1 sharpens them.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` for a temperature that is not above 0 and finite, when ``x`` has no axis ``dim``, or is not a floating
+             tensor.
+    Source   Bridle 1990; Hinton, Vinyals & Dean 2015 for the temperature.
+    """
+
+    temperature: float = field(default=1.0, validator=number(above=0.0))
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self._tempered(floating(self, params, x))
+        y = torch.softmax(z, axis(self, x, self.dim))
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, self._tempered(kernels.softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype))
+
+    def _tempered(self, x: Tensor) -> Tensor:
+        return x if self.temperature == 1 else x / self.temperature
+
+
+@frozen
+class GumbelSoftmax(Layer):
+    """Softmax along ``dim`` of x with noise drawn from Gumbel's distribution, at the temperature ``tau``.
+
+    Its largest share is a draw by the shares of ``Softmax()``, and with a ``tau`` near 0 it is almost all of the whole. As
+    ``torch.nn.functional.gumbel_softmax``, without its ``hard``, whose y has another gradient than is its own. The noise is a
+    pure function of the key; ``inference()`` is the softmax without it.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` for a tau that is not above 0 and finite, without a key, when ``x`` has no axis ``dim``, or is not a
+             floating tensor.
+    Source   Jang, Gu & Poole 2017; Maddison, Mnih & Teh 2017.
+    """
+
+    tau: float = field(default=1.0, validator=number(above=0.0))
+    dim: int = field(default=-1, validator=whole_number)
+
+    stochastic = True
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.dim == 0
+
+    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
+        rng, dim = keyed(self, rng), axis(self, floating(self, params, x), self.dim)
+        noise = random.gumbel(rng, tuple(x.shape), torch.promote_types(x.dtype, torch.float32))
+        y = torch.softmax((x + noise) / self.tau, dim).to(x.dtype)
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, kernels.softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype) / self.tau
+
+    def inference(self) -> Layer:
+        return Softmax(self.dim, self.tau)
+
+
+@frozen
+class Softmin(Along):
+    """Softmax of -x: the smallest x has the largest share.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    Source   ``torch.nn.Softmin``'s formula.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.softmax(-floating(self, params, x), axis(self, x, self.dim))
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, -kernels.softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype)
+
+
+@frozen
+class Softmax2d(Layer):
+    """Softmax over the channels at each place of an image: (N, C, H, W), or (C, H, W) without a batch.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` when ``x`` does not have 3 or 4 axes, or is not a floating tensor.
+    Source   ``torch.nn.Softmax2d``'s formula.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        if floating(self, params, x).dim() not in (3, 4):
+            raise wrong(self, "x must have the axes (N, C, H, W) or (C, H, W)", f"x of shape {tuple(x.shape)}")
+        y = torch.softmax(x, -3)
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, kernels.softmax_backward(fitting(self, gy, cache), cache, -3, cache.dtype)
+
+
+def _sizes(layer: Any, attribute: Any, got: Any) -> None:
+    if not isinstance(got, tuple) or not got or not all(is_whole(n) and n >= 1 for n in got):
+        raise wrong("MultiSoftmax", "sizes must be a tuple of whole numbers of at least 1", repr(got))
+
+
+@frozen
+class MultiSoftmax(Layer):
+    """Softmax of each group of features: ``sizes`` are those of the groups along the last axis, in order.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` for sizes that are not whole numbers of at least 1, and when ``x`` is not a floating tensor whose last
+             axis is their sum.
+    Source   thinc's ``MultiSoftmax``, whose linear map is a layer of its own here.
+    """
+
+    sizes: tuple[int, ...] = field(validator=_sizes)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        if floating(self, params, x).shape[-1:] != (sum(self.sizes),):
+            raise wrong(self, f"the last axis of x must be the sum of sizes, {sum(self.sizes)}", f"x of shape {tuple(x.shape)}")
+        y = torch.cat([torch.softmax(group, -1) for group in torch.split(x, list(self.sizes), -1)], -1)
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        pairs = zip(*[torch.split(z, list(self.sizes), -1) for z in (fitting(self, gy, cache), cache)], strict=True)
+        return params, torch.cat([kernels.softmax_backward(g, y, -1, y.dtype) for g, y in pairs], -1)
+
+
+@frozen
+class LogSoftmax(Along):
+    """Logarithm of ``Softmax``: x - log Σ eˣ along ``dim``, shifted by the largest x, so without overflow.
+
+    The default ``dim`` is the last axis, where ``torch.nn.LogSoftmax`` warns and guesses.
+
+    Params   none.
+    Cache    ``y``.
+    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    Source   ``torch.nn.LogSoftmax``'s formula.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.log_softmax(floating(self, params, x), axis(self, x, self.dim))
+        return y, y
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, kernels.log_softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype)
+
+
+@frozen
+class LogSumExp(Along):
+    """Smooth maximum along ``dim``, log Σ eˣ, shifted by the largest x, so without overflow.
+
+    Params   none.
+    Cache    ``x``: eˣ⁻ʸ is its softmax, which a rounded y would spoil, in bfloat16 by a tenth.
+    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
+    Source   ``torch.logsumexp``'s formula.
+    """
+
+    keepdim: bool = field(default=False, validator=flag)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.logsumexp(x, axis(self, floating(self, params, x), self.dim), keepdim=self.keepdim), x
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        y = torch.softmax(cache, self.dim)
+        shape = tuple([1 if i == self.dim % max(cache.dim(), 1) else n for i, n in enumerate(cache.shape)])
+        return params, shaped(self, gy if self.keepdim or not cache.dim() else gy.unsqueeze(self.dim), shape) * y

@@ -1,0 +1,180 @@
+"""Attention: each query's output is a mean of the values, weighted by how well their keys match it.
+
+    s  = q kᵀ · scale + bias      p = softmax(s) over the keys allowed      y = p v
+    gv = pᵀ gy                    gp = gy vᵀ
+    gs = p ⊙ (gp - Σ gp ⊙ p)      gq = gs k · scale      gk = gsᵀ q · scale      gbias = Σ gs, over the axes it was repeated along
+
+q (..., heads, L, E), k (..., heads, S, E), v (..., heads, S, Ev), y (..., heads, L, Ev). With grouped queries, several heads of q
+share one of k and v, whose gradients are then summed over them. With dropout p is dropped, and gp, after the softmax. Where p
+is returned, its own gradient is added to gp.
+"""
+
+import math
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import random
+from funcnet.contract import Cache, Layer, Params, floating, frozen, keyed
+from funcnet.errors import flag, is_whole, number, wrong
+from funcnet.kernels import attention as kernels
+from funcnet.kernels.operands import masked_scale
+from funcnet.layers.attention.masks import combine_masks, steps_mask
+from funcnet.layers.conv.window import of_shape
+from funcnet.random import Key
+
+
+def window_of_steps(layer: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that tells how many steps before and after its own a query may see."""
+    pair = got if isinstance(got, tuple) else (got, got)
+    if got is not None and (len(pair) != 2 or not all(is_whole(n) and n >= 0 for n in pair)):
+        rule = "window must be a whole number of at least 0, or a pair of them, the steps before and after"
+        raise wrong(type(layer).__name__, rule, repr(got))
+
+
+def steps_around(window: int | tuple[int, int] | None, causal: bool) -> tuple[int | None, int | None]:
+    """Return how many steps before its own a query may see, and after; ``None`` for all."""
+    before, after = window if isinstance(window, tuple) else (window, window)
+    return before, 0 if causal else after
+
+
+def pair_of(layer: Layer, gy: Any, y: tuple[int, ...], weights: tuple[int, ...]) -> list[Any]:
+    """Return the gradients of y and of the weights, where both are returned: each of their shape, or ``None`` for 0."""
+    if not isinstance(gy, tuple) or len(gy) != 2:
+        raise wrong(layer, "gy must be a pair, for y and for the weights", gy)
+    for name, g, shape in zip(("y", "the weights"), gy, (y, weights), strict=True):
+        if g is not None and g.shape != shape:
+            raise wrong(layer, f"the entry of gy for {name} must have the shape {shape}, or be None", g)
+    return list(gy)
+
+
+def number_or_none(layer: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that must be a finite number, or ``None``."""
+    if got is not None:
+        number()(layer, attribute, got)
+
+
+@frozen
+class ScaledDotProductAttention(Layer):
+    """Attention on a tuple (q, k, v) or (q, k, v, mask), with the shapes of torch's ``scaled_dot_product_attention``.
+
+    The mask broadcasts to (..., heads, L, S). A bool one is True where a query may see a key; a floating one is added to the
+    scores, and has a gradient. ``is_causal`` lets query i see the keys up to i, counted from the first as in torch, and may
+    be joined with a mask; ``window=w`` lets it see those from i - w to i + w, and ``window=(a, b)`` from i - a to i + b. A query
+    that may see no key has y = 0 and passes no gradient, as in torch. ``scale`` is 1 / √E unless given. With ``enable_gqa`` the
+    heads of k and v may be fewer, by a factor. With ``dropout_p`` weights are dropped: a key is needed, but for ``inference()``.
+    With ``return_weights`` the output is (y, p), with the weights p (..., heads, L, S) by which the values were summed; ``vjp``
+    then takes a pair of gradients, of which either may be ``None``.
+
+    The memory it takes does not grow with L · S, but for a mask, where the CPU's flash kernel serves: on 4 axes, with E = Ev, a
+    bool mask or none, no dropout, and no weights to return.
+
+    Params   none.
+    Cache    q, k, v and the mask; y and the rows' log Σ eˢ, or else p and what dropout kept.
+    Raises   ``ValueError`` for entries that are not floating tensors of shapes that fit, and for dropout without a key.
+    Source   Vaswani et al. 2017, eq. 1; Dao et al. 2022 for the kernel; Ainslie et al. 2023 for grouped queries.
+    """
+
+    is_causal: bool = field(default=False, validator=flag)
+    scale: float | None = field(default=None, validator=number_or_none)
+    dropout_p: float = field(default=0.0, validator=number(0.0, at_most=1.0))
+    enable_gqa: bool = field(default=False, validator=flag)
+    window: int | tuple[int, int] | None = field(default=None, validator=window_of_steps)
+    return_weights: bool = field(default=False, validator=flag)
+
+    @property
+    def stochastic(self) -> bool:
+        return self.dropout_p > 0
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        if self.stochastic:
+            keyed(self, rng)
+        q, k, v, mask = self._entries(params, x)
+        allowed, bias, causal = self._seen(q, k, mask)
+        scale = self._factor(q)
+        if bias is None and not self.stochastic and not self.return_weights and kernels.flashes(q, k, v, allowed):
+            y, lse = kernels.flash(q, k, v, allowed, causal, scale)
+            return y, (x, {"y": y, "lse": lse})
+        if causal:
+            allowed = steps_mask(q.shape[-2], k.shape[-2], (None, 0), q.device)
+        p = kernels.weights(q, k, bias, allowed, scale)
+        keep = random.bernoulli(rng, tuple(p.shape), 1 - self.dropout_p) if self.stochastic and rng is not None else None
+        dropped = self._dropped(p, keep)
+        y = kernels.weighted(dropped, v)
+        return (y, dropped) if self.return_weights else y, (x, {"p": p, "keep": keep})
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        x, kept = cache
+        (q, k, v), mask = x[:3], x[3] if len(x) == 4 else None
+        gy, gweights = self._pair(gy, q, k, v)
+        scale = self._factor(q)
+        if "lse" in kept:
+            allowed, _, causal = self._seen(q, k, mask)
+            gx: tuple[Any, ...] = kernels.flash_backward(gy, (q, k, v), (kept["y"], kept["lse"]), allowed, causal, scale)
+            return params, gx if len(x) == 3 else (*gx, None)
+        p, keep = kept["p"], kept["keep"]
+        gv = kernels.values_grad(gy, self._dropped(p, keep), v)
+        gp = kernels.weights_grad(gy, v)
+        gp = self._dropped(gp if gweights is None else gp + gweights, keep)
+        bias = mask if mask is not None and mask.is_floating_point() else None
+        gq, gk, gbias = kernels.scores_grads(gp, p, q, k, bias, scale)
+        return params, (gq, gk, gv) if len(x) == 3 else (gq, gk, gv, gbias)
+
+    def inference(self) -> Layer:
+        return self.replace(dropout_p=0.0)
+
+    def _pair(self, gy: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients of y and, where they are returned, of the weights."""
+        shape = (*q.shape[:-1], v.shape[-1])
+        if not self.return_weights:
+            return of_shape(self, gy, shape), None
+        gy, gweights = pair_of(self, gy, shape, (*q.shape[:-1], k.shape[-2]))
+        return q.new_zeros(shape) if gy is None else gy, gweights
+
+    def _dropped(self, p: Tensor, keep: Tensor | None) -> Tensor:
+        return p if keep is None else masked_scale(p, keep, 1 / (1 - self.dropout_p) if self.dropout_p < 1 else 0.0)
+
+    def _factor(self, q: Tensor) -> float:
+        return 1 / math.sqrt(max(q.shape[-1], 1)) if self.scale is None else self.scale
+
+    def _seen(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None, bool]:
+        """Return what may be seen as a bool mask, what is added to the scores, and whether all else is that it is causal."""
+        bias = mask if mask is not None and mask.is_floating_point() else None
+        mask = mask if bias is None else None
+        if self.window is None and (not self.is_causal or (mask is None and bias is None)):
+            return mask, bias, self.is_causal
+        local = steps_mask(q.shape[-2], k.shape[-2], steps_around(self.window, self.is_causal), q.device)
+        return combine_masks(local, mask), bias, False
+
+    def _entries(self, params: Params, x: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return q, k, v and the mask, which must fit each other."""
+        if not isinstance(x, tuple) or len(x) not in (3, 4):
+            raise wrong(self, "x must be a tuple (q, k, v) or (q, k, v, mask)", x)
+        q, k, v = (floating(self, params, part) for part in x[:3])
+        if not q.dtype == k.dtype == v.dtype:
+            raise wrong(self, "q, k and v must have one dtype", f"{q.dtype}, {k.dtype} and {v.dtype}")
+        rule = self._misfit(q, k, v)
+        if rule:
+            raise wrong(self, rule, f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}")
+        mask = x[3] if len(x) == 4 else None
+        return q, k, v, mask if mask is None else self.fitting(mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
+
+    def _misfit(self, q: Tensor, k: Tensor, v: Tensor) -> str | None:
+        if not q.dim() == k.dim() == v.dim() >= 2 or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
+            return "q (..., heads, L, E), k (..., heads, S, E) and v (..., heads, S, Ev) must fit each other"
+        if not self.enable_gqa or q.dim() == 2:
+            return None if q.shape[:-2] == k.shape[:-2] else "q, k and v must agree in all axes but the last two"
+        if q.shape[:-3] == k.shape[:-3] and k.shape[-3] and q.shape[-3] % k.shape[-3] == 0:
+            return None
+        return "the heads of k and v must divide those of q, and the axes before must agree"
+
+    def fitting(self, mask: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return the mask, which must broadcast to this shape, as it is."""
+        if not isinstance(mask, Tensor) or mask.dtype not in (torch.bool, dtype):
+            raise wrong(self, f"the mask must be a bool tensor, or one of {dtype}", mask)
+        sizes = zip(mask.shape, shape[len(shape) - mask.dim() :], strict=True) if mask.dim() <= len(shape) else [(2, 1)]
+        if any(ours not in (1, theirs) for ours, theirs in sizes):
+            raise wrong(self, f"the mask must broadcast to (..., heads, L, S), {shape}", f"a mask of shape {tuple(mask.shape)}")
+        return mask

@@ -1,0 +1,179 @@
+"""Heads: the options of multi-head attention, its params, and how rows of the features are split into heads.
+
+    (q k v) = x Wᵀ + b            the rows of W: embed_dim for q, and num_kv_heads · size of a head for each of k and v
+
+Where the inputs have other sizes than the output, W stands in three parts.
+"""
+
+from typing import Any
+
+import torch
+from attrs import Factory, field
+from torch import Tensor
+
+from funcnet import initializers, random
+from funcnet.contract import Layer, Params, frozen, output, wrong_params
+from funcnet.errors import flag, instances, number, size, wrong
+from funcnet.initializers import Initializer, Normal, Uniform
+from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps
+from funcnet.layers.attention.positions import RotaryEmbedding
+from funcnet.random import Key
+
+PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+NORMS = ("q_norm", "k_norm")
+
+LEARNED = ("bias_k", "bias_v")
+
+_rotary = instances((RotaryEmbedding, type(None)), "a RotaryEmbedding")
+_norm = instances((Layer, type(None)), "a layer, such as RMSNorm")
+
+
+def _optional(layer: Any, attribute: Any, got: Any) -> None:
+    if got is not None:
+        size(layer, attribute, got)
+
+
+def _attention(layer: Any) -> ScaledDotProductAttention:
+    """Return the attention of the heads; where keys are added, the mask says for it what is causal or in a window."""
+    causal, window = (False, None) if layer._added() else (layer.is_causal, layer.window)
+    return ScaledDotProductAttention(causal, None, layer.dropout, True, window, layer.need_weights is True)
+
+
+@frozen
+class Heads(Layer):
+    """What multi-head attention is made of; all its fields, for ``MultiHeadAttention`` to put to work."""
+
+    embed_dim: int = field(validator=size)
+    num_heads: int = field(validator=size)
+    dropout: float = field(default=0.0, validator=number(0.0, at_most=1.0))
+    bias: bool = field(default=True, validator=flag)
+    add_bias_kv: bool = field(default=False, validator=flag)
+    add_zero_attn: bool = field(default=False, validator=flag)
+    kdim: int | None = field(default=None, validator=_optional)
+    vdim: int | None = field(default=None, validator=_optional)
+    batch_first: bool = field(default=True, validator=flag)
+    num_kv_heads: int | None = field(default=None, validator=_optional)
+    is_causal: bool = field(default=False, validator=flag)
+    window: int | tuple[int, int] | None = field(default=None, validator=window_of_steps)
+    rotary: RotaryEmbedding | None = field(default=None, validator=_rotary)
+    qk_norm: Layer | None = field(default=None, validator=_norm)
+    initializer: str | Initializer = field(default="torch", validator=initializers.known)
+    need_weights: bool = field(default=False, validator=flag)
+    average_attn_weights: bool = field(default=True, validator=flag)
+
+    _attention: ScaledDotProductAttention = field(init=False, eq=False, default=Factory(_attention, takes_self=True))
+
+    def __attrs_post_init__(self) -> None:
+        if self.embed_dim % self.num_heads:
+            got = f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"
+            raise wrong("MultiHeadAttention", "num_heads must divide embed_dim", got)
+        if self.num_heads % self._kv_heads():
+            got = f"num_kv_heads={self.num_kv_heads}, num_heads={self.num_heads}"
+            raise wrong("MultiHeadAttention", "num_kv_heads must divide num_heads", got)
+        if self.rotary is not None and self.rotary.dim != self._head():
+            raise wrong("MultiHeadAttention", f"rotary's dim must be that of a head, {self._head()}", repr(self.rotary))
+        if not self.average_attn_weights and not self.need_weights:
+            rule = "average_attn_weights=False must come with need_weights=True"
+            raise wrong("MultiHeadAttention", rule, "need_weights=False")
+
+    @property
+    def stochastic(self) -> bool:
+        return self.dropout > 0
+
+    def init(self, rng: Key | int) -> Params:
+        rng, drawn = random.as_key(rng), {}
+        for i, (name, shape) in enumerate(self._own_shapes().items()):
+            drawn[name] = self._draw(name, shape)(random.fold_in(rng, i), shape)
+        inner = {name: leaf for name, leaf in drawn.items() if "." not in name}
+        norms = () if self.qk_norm is None else NORMS
+        normed = {name: self.qk_norm.init(random.fold_in(rng, 16 + i)) for i, name in enumerate(norms) if self.qk_norm}
+        return {**inner, "out_proj": {name[9:]: leaf for name, leaf in drawn.items() if "." in name}, **normed}
+
+    def inference(self) -> Layer:
+        return self.replace(dropout=0.0)
+
+    def _added(self) -> int:
+        """Return how many keys are added to those of the input; asked before the flags are judged, which may be anything."""
+        return (self.add_bias_kv is True) + (self.add_zero_attn is True)
+
+    def _draw(self, name: str, shape: tuple[int, ...]) -> Initializer:
+        if name in LEARNED:
+            return Normal(std=shape[-1] ** -0.5)
+        if name.endswith("bias"):
+            return initializers.Zeros()
+        if self.initializer == "torch":
+            bound = (self.embed_dim**-0.5) if name == "out_proj.weight" else (6 / sum(shape)) ** 0.5
+            return Uniform(-bound, bound)
+        return initializers.NAMES[self.initializer] if isinstance(self.initializer, str) else self.initializer
+
+    def _kv_heads(self) -> int:
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    def _head(self) -> int:
+        return self.embed_dim // self.num_heads
+
+    def _rows(self) -> list[int]:
+        """Return how many rows of the projection make queries, keys and values."""
+        return [self.embed_dim, *[self._kv_heads() * self._head()] * 2]
+
+    def _widths(self) -> list[int]:
+        """Return the features of query, key and value."""
+        return [self.embed_dim, self.kdim or self.embed_dim, self.vdim or self.embed_dim]
+
+    def _apart(self) -> bool:
+        return self._widths() != [self.embed_dim] * 3
+
+    def _weights(self, params: Params) -> list[Tensor]:
+        if self._apart():
+            return [params[name] for name in PROJECTIONS]
+        return list(params["in_proj_weight"].split(self._rows()))
+
+    def _split(self, joint: Tensor) -> Tensor:
+        """Split the last axis of (N, L, features) into heads: (N, heads, L, size)."""
+        return joint.reshape(*joint.shape[:-1], joint.shape[-1] // self._head(), self._head()).transpose(1, 2)
+
+    def _check(self, params: Params, x: Any) -> None:
+        """Refuse what no kernel would complain about."""
+        fault, shapes = self._fault(x), self._own_shapes()
+        silent = ["in_proj_bias"] * self.bias + [*LEARNED] * self.add_bias_kv
+        fits = all([params[name].shape == shapes[name] for name in silent])  # noqa: C419
+        fits = fits and (not self.bias or params["out_proj"]["bias"].shape == (self.embed_dim,))
+        count = 2 + 2 * self._apart() + self.bias + 2 * self.add_bias_kv + 2 * (self.qk_norm is not None)
+        if fault or not fits or len(params) != count or len(params["out_proj"]) != 1 + self.bias:
+            raise wrong_params(self, params)
+
+    def _sized(self, x: Any) -> tuple[Layer, Any]:
+        head = torch.empty(1, self._head(), device="meta")
+        layer = self.replace(qk_norm=self.qk_norm and self.qk_norm._sized(head)[0])
+        return layer, output(layer, x)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        inner = {} if self.qk_norm is None else self.qk_norm._shapes() or {}
+        return self._own_shapes() | {f"{name}.{leaf}": shape for name in NORMS for leaf, shape in inner.items()}
+
+    def _own_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {"in_proj_weight": (sum(self._rows()), self.embed_dim)}
+        if self._apart():
+            pairs = zip(PROJECTIONS, self._rows(), self._widths(), strict=True)
+            shapes = {name: (rows, width) for name, rows, width in pairs}
+        if self.bias:
+            shapes["in_proj_bias"] = (sum(self._rows()),)
+        shapes["out_proj.weight"] = (self.embed_dim, self.embed_dim)
+        shapes |= {"out_proj.bias": (self.embed_dim,)} if self.bias else {}
+        return shapes | ({name: (1, 1, self._rows()[1]) for name in LEARNED} if self.add_bias_kv else {})
+
+    def _fault(self, x: Any) -> str | None:
+        form = "x must be a tensor, (x, mask), (query, key, value) or (query, key, value, mask)"
+        if isinstance(x, tuple) and len(x) not in (2, 3, 4):
+            return form
+        xs = (x,) if not isinstance(x, tuple) else x[:-1] if len(x) in (2, 4) else x
+        if not all(isinstance(one, Tensor) and one.is_floating_point() and one.dim() in (2, 3) for one in xs):
+            return f"{form}, floating and of axes (N, L, features) or (L, features)"
+        if len(xs) == 1 and self._apart():
+            return "with kdim or vdim, x must be (query, key, value) or (query, key, value, mask)"
+        for name, one, width in zip(("query", "key", "value")[: len(xs)], xs, self._widths()[: len(xs)], strict=True):
+            if one.dim() != xs[0].dim() or one.shape[-1] != width:
+                who = "x" if len(xs) == 1 else name
+                return f"the last axis of {who} must be {width}, and all must have the same number of axes"
+        return None

@@ -1,0 +1,94 @@
+"""Masks of attention: boolean tensors, True where a query may see a key.
+
+    causal    S - L + i ≥ j       query i of L sees key j of S       (with as many queries as keys: i ≥ j)
+    local     the same, within a window of steps before and after
+    padding   j < length          for each row of the batch
+
+Masks broadcast to (N, heads, L, S); ``combine_masks`` is their conjunction.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import is_whole, wrong
+from funcnet.kernels.tracing import plain
+
+
+def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> Tensor:
+    """Return a bool mask (length, keys) on ``device``, True where a query may see a key: the keys up to its own step.
+
+    Raises   ``ValueError`` for lengths that are not whole numbers of at least 0.
+
+    >>> causal_mask(2, 3).tolist()
+    [[True, False, False], [True, True, False]]
+    """
+    keys = length if keys is None else keys
+    _counts("causal_mask", length=length, keys=keys)
+    return steps_mask(length, keys, (None, 0), device)
+
+
+def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *, device: Any = None) -> Tensor:
+    """Return a bool mask (length, keys) on ``device``, True for the keys from so many steps before the query to so many after.
+
+    ``window`` is (before, after); ``None`` in it is all there are.
+
+    Raises   ``ValueError`` for lengths, or entries of the window, that are not whole numbers of at least 0.
+    """
+    _counts("local_mask", length=length, keys=keys)
+    if not isinstance(window, tuple) or len(window) != 2 or not all(n is None or _is_count(n) for n in window):
+        rule = "window must be a pair of whole numbers of at least 0, or None, the steps before and after"
+        raise wrong("local_mask", rule, repr(window))
+    return steps_mask(length, keys, window, device)
+
+
+def _is_count(n: Any) -> bool:
+    return is_whole(n) and bool(n >= 0)
+
+
+def _counts(who: str, **lengths: Any) -> None:
+    for name, n in lengths.items():
+        if not _is_count(n):
+            raise wrong(who, f"{name} must be a whole number of at least 0", repr(n))
+
+
+def steps_mask(length: int, keys: int, window: tuple[int | None, int | None], device: Any) -> Tensor:
+    """Return what ``local_mask`` does, of numbers known to be good."""
+    before, after = window
+    ahead = torch.arange(keys, device=device) - torch.arange(length, device=device).unsqueeze(1)
+    mask = torch.ones_like(ahead, dtype=torch.bool) if before is None else ahead >= -before
+    return mask if after is None else mask & (ahead <= after)
+
+
+def padding_mask(lengths: Tensor, length: int) -> Tensor:
+    """Return a bool mask (N, 1, 1, length), True for the keys within each row's length, of ``lengths`` (N,).
+
+    Raises   ``ValueError`` for lengths that are not integers of at least 0.
+
+    >>> padding_mask(torch.tensor([1, 3]), 3)[:, 0, 0].tolist()
+    [[True, False, False], [True, True, True]]
+    """
+    _counts("padding_mask", length=length)
+    if not isinstance(lengths, Tensor) or lengths.dtype not in (torch.int32, torch.int64):
+        raise wrong("padding_mask", "lengths must be an int32 or int64 tensor", lengths)
+    if plain(lengths) and (lengths < 0).any():
+        raise wrong("padding_mask", "lengths must be at least 0", str(lengths.tolist()))
+    return (torch.arange(length, device=lengths.device) < lengths.unsqueeze(-1))[..., None, None, :]
+
+
+def combine_masks(*masks: Tensor | None) -> Tensor | None:
+    """Return the bool mask that is True where all ``masks``, broadcast together, are; ``None`` is True everywhere.
+
+    Raises   ``ValueError`` for a mask that is not a bool tensor.
+    """
+    given = [mask for mask in masks if mask is not None]
+    if not given:
+        return None
+    for mask in given:
+        if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
+            raise wrong("combine_masks", "every mask must be a bool tensor, True for what may be seen", mask)
+    together = given[0]
+    for mask in given[1:]:
+        together = together & mask
+    return together

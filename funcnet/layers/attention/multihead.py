@@ -1,0 +1,284 @@
+"""Multi-head attention: several attentions side by side, each on its own linear view of queries, keys and values.
+
+    (q k v) = x Wᵀ + b            split into heads; q and k turned by the rotary embedding, where there is one
+    a       = attention(q, k, v)  with its heads joined again
+    y       = a Oᵀ + o
+
+    gO = gyᵀ a      go = Σ gy      ga = gy O      gW = (gq gk gv)ᵀ x      gb = Σ (gq gk gv)      gx = (gq gk gv) W
+
+For several inputs the rows of W that make q, k and v are applied to each of them. Keys and values that are added to those of
+the input, learned ones and zeros, stand behind them; the gradient of a learned one is summed over the batch.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.contract import Cache, Params, explained, frozen
+from funcnet.errors import wrong
+from funcnet.kernels import linear as kernels
+from funcnet.kernels.operands import unbroadcast
+from funcnet.layers.attention.dot_product import ScaledDotProductAttention, pair_of, steps_around
+from funcnet.layers.attention.head_projections import LEARNED, NORMS, PROJECTIONS, Heads
+from funcnet.layers.attention.masks import combine_masks, steps_mask
+from funcnet.random import Key
+
+_LOOKUP = ScaledDotProductAttention(enable_gqa=True)
+
+
+@frozen
+class MultiHeadAttention(Heads):
+    """Attention in ``num_heads`` heads, with the params of ``torch.nn.MultiheadAttention``.
+
+    x is one tensor (N, L, embed_dim) for self-attention; (x, mask); (query, key, value) for attention to another sequence; or
+    (query, key, value, mask). The batch axis may be missing. ``batch_first=False`` has (L, N, ...), which is torch's default and
+    not this one's. Masks broadcast to (N, heads, L, S), True where a query may see a key (torch.nn's are the other way round),
+    and floating ones are added to the scores; ``padding_mask`` and ``combine_masks`` make them. ``is_causal`` and ``window`` are
+    those of ``ScaledDotProductAttention``. A query that may see no key gives ``out_proj.bias``, and not NaN.
+
+    ``num_kv_heads`` heads of keys and values, fewer than ``num_heads``, are shared by groups of queries. ``qk_norm``, such as
+    ``RMSNorm(size of a head)``, normalizes queries and keys, and ``rotary`` turns them. ``decode(params, x, carry)`` goes on
+    from the steps before, held in a carry from ``init_carry``.
+
+    ``add_bias_kv`` adds a learned key and value to those of the input, and ``add_zero_attn`` a key and value of zeros, which
+    every query may see, whatever the mask. With ``need_weights`` the output is (y, weights), the weights as dropout left them,
+    (N, L, S), the heads' mean, or with ``average_attn_weights=False`` (N, heads, L, S); S counts the added keys, last. ``vjp``
+    then takes a pair of gradients, of which either may be ``None``.
+
+    Params   ``in_proj_weight`` (embed_dim + 2 · kv, embed_dim) with kv the joint size of the heads of keys; with ``kdim`` or
+             ``vdim`` instead ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``; all drawn as torch.nn draws them,
+             Xavier uniform, unless ``initializer`` names another; ``in_proj_bias``, zeros; ``out_proj``: ``weight``
+             (embed_dim, embed_dim) and ``bias``, zeros. With ``bias=False`` there is none. With ``add_bias_kv`` also ``bias_k``
+             and ``bias_v`` (1, 1, kv), Xavier normal.
+    Cache    the inputs, the attention's cache, its output, and what the norms and the rotary embedding keep.
+    Raises   ``ValueError`` for sizes that do not divide, ``average_attn_weights=False`` where no weights are returned, params
+             that are not this layer's, and an ``x`` of other axes or dtype.
+    Source   Vaswani et al. 2017, section 3.2.2.
+    """
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        try:
+            self._check(params, x)
+            xs, mask = self._inputs(x)
+            q, k, v = self._heads(params, xs)
+            q, k, turned = self._turn(params, q, k)
+            k, v, mask = self._more(params, q, k, v, mask) if self._added() else (k, v, mask)
+            entries: Any = ({}, (q, k, v) if mask is None else (q, k, v, mask), rng)
+            a, cache = self._attention.apply(*entries) if self.stochastic else self._attention.apply(*entries[:2])
+            a, p = a if self.need_weights else (a, None)
+            a, out = a.transpose(1, 2).flatten(2), params["out_proj"]
+            y = self._outward(kernels.linear(a, out["weight"], out.get("bias")), x)
+            return y if p is None else (y, self._shown(p, x)), (x, cache, a, turned)
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        gs, gmask, others = self._back(params, cache, gy, weights=True)
+        return self._gparams(cache, gs, others), self._gx(params, cache, gs, gmask)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        gs, _, others = self._back(params, cache, gy, weights=True)
+        return self._gparams(cache, gs, others)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        gs, gmask, _ = self._back(params, cache, gy, weights=False)
+        return self._gx(params, cache, gs, gmask)
+
+    def _back(self, params: Params, cache: Cache, gy: Any, *, weights: bool) -> tuple[list[Tensor], Any, Params]:
+        """Return the gradients of each input's projection, of the mask, and of all params but the projection's."""
+        x, inner, a, turned = cache
+        gy, gp = self._incoming(cache, gy)
+        others = {"out_proj": _weight_grads(a, gy, bias=self.bias)} if weights else {}
+        ga = self._split(kernels.linear_input_grad(gy, params["out_proj"]["weight"]))
+        gq, gk, gv, *rest = self._attention.vjp({}, inner, (ga, gp) if self.need_weights else ga)[1]
+        gmask = rest[0] if rest else None
+        if self._added():
+            others |= _learned_grads(gk, gv, self._added()) if weights and self.add_bias_kv else {}
+            gk, gv = gk[:, :, : -self._added()], gv[:, :, : -self._added()]
+            gmask = _cut(gmask, self._inputs(x)[1], self._added())
+        (gq, one), (gk, other) = (self._turn_back(params, i, turned[i], g, weights) for i, g in enumerate((gq, gk)))
+        gs = [g.transpose(1, 2).flatten(2) for g in (gq, gk, gv)]
+        gs = [torch.cat(gs, -1)] if len(self._inputs(x)[0]) == 1 else gs
+        return gs, gmask, others | one | other
+
+    def _incoming(self, cache: Cache, gy: Any) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients of y, as (N, L, features), and of each head's weights."""
+        x, (entries, _), a, _ = cache
+        if not self.need_weights:
+            gy = self._inward(gy, x)
+            if gy.shape != a.shape:
+                raise wrong(self, "gy must have the shape of y", f"gy of shape {tuple(gy.shape)}")
+            return gy, None
+        n, heads, length, _ = entries[0].shape
+        shape = (n,) * _batched(x) + (heads,) * (not self.average_attn_weights) + (length, entries[1].shape[2])
+        gy, gp = pair_of(self, gy, tuple(self._outward(a, x).shape), shape)
+        if gp is not None:
+            gp = gp if _batched(x) else gp.unsqueeze(0)
+            gp = (gp / heads).unsqueeze(1).expand(-1, heads, -1, -1) if self.average_attn_weights else gp
+        return torch.zeros_like(a) if gy is None else self._inward(gy, x), gp
+
+    def _shown(self, p: Tensor, x: Any) -> Tensor:
+        """Return the weights of the heads, (N, heads, L, S), in the form that is asked for."""
+        p = p.mean(1) if self.average_attn_weights else p
+        return p if _batched(x) else p.squeeze(0)
+
+    def _gparams(self, cache: Cache, gs: list[Tensor], others: Params) -> Params:
+        pairs = [_weight_grads(x, g, bias=self.bias) for x, g in zip(self._inputs(cache[0])[0], gs, strict=True)]
+        ws = [pair["weight"] for pair in pairs]
+        inner = dict(zip(PROJECTIONS, ws, strict=True)) if self._apart() else {"in_proj_weight": _stacked(ws)}
+        bias = {"in_proj_bias": _stacked([pair["bias"] for pair in pairs])} if self.bias else {}
+        return {**inner, **bias, **others}
+
+    def _gx(self, params: Params, cache: Cache, gs: list[Tensor], gmask: Any) -> Any:
+        x = cache[0]
+        if len(gs) == 1:
+            gx = self._outward(kernels.linear_input_grad(gs[0], params["in_proj_weight"]), x)
+            return (gx, gmask) if isinstance(x, tuple) else gx
+        pairs = zip(gs, self._weights(params), strict=True)
+        gxs = tuple([self._outward(kernels.linear_input_grad(g, w), x) for g, w in pairs])
+        return gxs if len(x) == 3 else (*gxs, gmask)
+
+    def init_carry(
+        self, batch: int | None, max_length: int, *, dtype: torch.dtype | None = None, device: Any = None
+    ) -> dict[str, Tensor]:
+        """Return room for the keys and values of ``max_length`` steps, and the number of steps that are there, 0."""
+        shape = (1 if batch is None else batch, self._kv_heads(), max_length, self._head())
+        k, v = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        return {"k": k, "v": v, "steps": torch.zeros((), dtype=torch.int64, device=device)}
+
+    def decode(self, params: Params, x: Tensor, carry: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return y for the next steps x, one or more, which see all that came before, and the new carry.
+
+        Raises   ``ValueError`` when the layer is not causal, and when there are more steps than the carry has room for.
+        """
+        if not self.is_causal or isinstance(x, tuple):
+            raise wrong(self, "decode must be of one tensor and a layer with is_causal=True", x)
+        if self._added() or self.need_weights:
+            raise wrong(self, "decode must be of a layer that adds no keys and returns no weights", repr(self))
+        fault = self._fault(x)
+        if fault:
+            raise wrong(self, fault, x)
+        q, k, v = self._heads(params, self._inputs(x)[0])
+        steps, room = carry["steps"] + torch.arange(q.shape[2], device=q.device), carry["k"].shape[2]
+        if q.shape[2] > room:
+            raise wrong(self, f"steps must be no more than the carry has room for, {room}", x)
+        q, k, _ = self._turn(params, q, k, steps)
+        try:
+            kv = {"k": carry["k"].index_copy(2, steps, k), "v": carry["v"].index_copy(2, steps, v)}
+        except (IndexError, RuntimeError):
+            raise wrong(self, f"steps must be no more than the carry has room for, {room}", f"{int(steps[-1]) + 1}") from None
+        behind = steps.unsqueeze(1) - torch.arange(room, device=q.device)
+        seen = behind >= 0 if self.window is None else (behind >= 0) & (behind <= self._before())
+        a = _LOOKUP({}, (q, kv["k"], kv["v"], seen)).transpose(1, 2).flatten(2)
+        out = params["out_proj"]
+        y = self._outward(kernels.linear(a, out["weight"], out.get("bias")), x)
+        return y, {**kv, "steps": carry["steps"] + q.shape[2]}
+
+    def _before(self) -> int:
+        return self.window[0] if isinstance(self.window, tuple) else self.window or 0
+
+    def _inputs(self, x: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Return the inputs, as (N, L, features), and the mask."""
+        if not isinstance(x, tuple):
+            return (self._inward(x, x),), None
+        xs, mask = (x[:-1], x[-1]) if len(x) in (2, 4) else (x, None)
+        return tuple([self._inward(one, x) for one in xs]), mask
+
+    def _inward(self, one: Tensor, x: Any) -> Tensor:
+        """Give a tensor that lies as x does the axes (N, L, features)."""
+        if not _batched(x):
+            return one.unsqueeze(0)
+        return one if self.batch_first else one.transpose(0, 1)
+
+    def _outward(self, one: Tensor, x: Any) -> Tensor:
+        if not _batched(x):
+            return one.squeeze(0)
+        return one if self.batch_first else one.transpose(0, 1)
+
+    def _heads(self, params: Params, xs: tuple[Tensor, ...]) -> list[Tensor]:
+        """Return q, k and v, split into heads."""
+        b = params.get("in_proj_bias")
+        if len(xs) == 1:
+            joint = self._split(kernels.linear(xs[0], params["in_proj_weight"], b))
+            return list(torch.split(joint, [rows // self._head() for rows in self._rows()], 1))
+        bs = [None] * 3 if b is None else b.split(self._rows())
+        rows = zip(xs, self._weights(params), bs, strict=True)
+        return [self._split(kernels.linear(x, w, b)) for x, w, b in rows]
+
+    def _more(self, params: Params, q: Tensor, k: Tensor, v: Tensor, mask: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Add keys and values to those of the input, and let every query see them."""
+        seen = self._seen(q, k, mask)
+        n, heads, _, size = k.shape
+        found = []
+        for name, one in zip(LEARNED, (k, v), strict=True):
+            learned = [params[name].reshape(1, heads, 1, size).expand(n, -1, -1, -1)] if self.add_bias_kv else []
+            zeros = [one.new_zeros(n, heads, 1, size)] if self.add_zero_attn else []
+            found.append(torch.cat((one, *learned, *zeros), 2))
+        if seen is not None:
+            free = seen.new_full((*seen.shape[:-1], self._added()), seen.dtype == torch.bool)
+            seen = torch.cat((seen, free), -1)
+        return found[0], found[1], seen
+
+    def _seen(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Return the mask of the input's keys, joined with what may be seen of them."""
+        length, keys = q.shape[2], k.shape[2]
+        if mask is not None:
+            mask = self._attention.fitting(mask, (*q.shape[:3], keys), q.dtype)
+            mask = mask.broadcast_to((*mask.shape[:-1], keys))
+        if self.window is None and not self.is_causal:
+            return mask
+        local = steps_mask(length, keys, steps_around(self.window, self.is_causal), q.device)
+        if mask is None or mask.dtype is torch.bool:
+            return combine_masks(local, mask)
+        return torch.where(local, mask, -torch.inf)
+
+    def _turn(self, params: Params, q: Tensor, k: Tensor, steps: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
+        """Normalize queries and keys, and turn them to their steps; and what the way back needs, for each."""
+        turned, caches = [q, k], []
+        for i in range(2):
+            one, normed, rotated = turned[i], (), ()
+            if self.qk_norm is not None:
+                one, normed = self.qk_norm.apply(params[NORMS[i]], one)
+            if self.rotary is not None:
+                one, rotated = self.rotary.apply({}, one if steps is None else (one, steps))
+            turned[i] = one
+            caches.append((normed, rotated))
+        return turned[0], turned[1], tuple(caches)
+
+    def _turn_back(self, params: Params, i: int, cache: Any, g: Tensor, weights: bool) -> tuple[Tensor, Params]:
+        """Return the gradient before turning and normalizing, and that of the norm's params."""
+        g = g if self.rotary is None else self.rotary.vjp({}, cache[1], g)[1]
+        if self.qk_norm is None:
+            return g, {}
+        p = params[NORMS[i]]
+        if not weights:
+            return self.qk_norm.input_grad(p, cache[0], g), {}
+        gp, g = self.qk_norm.vjp(p, cache[0], g)
+        return g, {NORMS[i]: gp}
+
+
+def _batched(x: Any) -> bool:
+    return bool((x[0] if isinstance(x, tuple) else x).dim() == 3)
+
+
+def _learned_grads(gk: Tensor, gv: Tensor, added: int) -> Params:
+    """Return the gradients of the learned key and value, the first of those that were added."""
+    return {name: g[:, :, -added].sum(0).reshape(1, 1, -1) for name, g in zip(LEARNED, (gk, gv), strict=True)}
+
+
+def _cut(gmask: Tensor | None, mask: Tensor | None, added: int) -> Tensor | None:
+    """Return a floating mask's gradient from that of the mask for all keys."""
+    return None if gmask is None or mask is None else unbroadcast(gmask[..., :-added], tuple(mask.shape))
+
+
+def _weight_grads(x: Tensor, gy: Tensor, *, bias: bool) -> Params:
+    """Return the gradients of a linear map's weight and, where it has one, bias."""
+    if not bias:
+        return {"weight": kernels.linear_weight_grad(gy, x)}
+    gw, gb = kernels.linear_grads(x, gy)
+    return {"weight": gw, "bias": gb}
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

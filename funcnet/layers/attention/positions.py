@@ -1,0 +1,149 @@
+"""Positions: what tells a layer that treats all steps alike at which step it is.
+
+    RotaryEmbedding       (y₁, y₂) = (x₁ cos a - x₂ sin a, x₁ sin a + x₂ cos a)        for each pair of features, a = t / baseʲ
+                          (gx₁, gx₂) = (gy₁ cos a + gy₂ sin a, gy₂ cos a - gy₁ sin a)
+    SinusoidalPositions   y = x + p      p[t, 2i] = sin(t / base^(2i / d)), p[t, 2i + 1] = cos of the same      gx = gy
+    LearnedPositions      y = x + w      w (max_length, dim)                       gx = gy,  gw = Σ gy over the batch
+
+t counts the steps of the last axis but one, from ``offset``; j = 2i / dim for pair number i.
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import initializers
+from funcnet.contract import Layer, Params, explained, floating, frozen, wrong_params
+from funcnet.errors import flag, number, size, whole, wrong
+from funcnet.initializers import Initializer
+from funcnet.random import Key, as_key
+
+_positive = number(above=0.0)
+
+
+def _angles(t: Tensor, count: int, dim: int, base: float, dtype: torch.dtype) -> Tensor:
+    """Return t / base^(2i / dim) for i below ``count``, in float32 at least."""
+    wide = torch.promote_types(dtype, torch.float32)
+    i = torch.arange(count, dtype=torch.float64, device=t.device)
+    return t.to(wide).unsqueeze(-1) * (base ** (-2 * i / dim)).to(wide)
+
+
+def _even(layer: Any, attribute: Any, got: Any) -> None:
+    size(layer, attribute, got)
+    if got % 2:
+        raise wrong("RotaryEmbedding", "dim must be even", repr(got))
+
+
+@frozen
+class RotaryEmbedding(Layer):
+    """Turn each pair of features of (..., length, dim) by an angle that grows with the step: q · k then goes by distance.
+
+    The pairs are the features i and i + dim / 2, with ``interleaved`` the neighbours 2i and 2i + 1. Steps count from ``offset``;
+    x may also be a pair (x, steps), with whole numbers of shape (length,) or one that broadcasts to x's axes but the last.
+
+    Params   none.
+    Cache    cos and sin of the angles, (length, dim / 2).
+    Raises   ``ValueError`` for an odd ``dim``, and an ``x`` that is not floating or has other axes.
+    Source   Su et al. 2021, eq. 34 (interleaved); the halves are GPT-NeoX's.
+    """
+
+    dim: int = field(validator=_even)
+    base: float = field(default=10000.0, validator=_positive)
+    interleaved: bool = field(default=False, validator=flag)
+    offset: int = field(default=0, validator=whole(0))
+
+    def apply(self, params: Params, x: Any) -> tuple[Tensor, Any]:
+        x, steps = x if isinstance(x, tuple) and len(x) == 2 else (x, None)
+        if floating(self, params, x).dim() < 2 or x.shape[-1] != self.dim:
+            raise wrong(self, f"x must have the axes (..., length, dim={self.dim})", f"x of shape {tuple(x.shape)}")
+        t = torch.arange(self.offset, self.offset + x.shape[-2], device=x.device) if steps is None else steps + self.offset
+        a = _angles(t, self.dim // 2, self.dim, self.base, x.dtype)
+        cos, sin = torch.cos(a).to(x.dtype), torch.sin(a).to(x.dtype)
+        return self._turned(x, cos, sin), (cos, sin) if steps is None else (cos, sin, True)
+
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
+        gx = self._turned(gy, cache[0], -cache[1])
+        return params, gx if len(cache) == 2 else (gx, None)
+
+    def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        if self.interleaved:
+            a, b = x[..., ::2], x[..., 1::2]
+            return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
+        a, b = x.chunk(2, -1)
+        return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+
+@frozen
+class SinusoidalPositions(Layer):
+    """Add sines and cosines of the step, of wavelengths from 2π to 2π ``base``, to (..., length, features).
+
+    Params   none.
+    Cache    the shape of ``x``.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor of 2 axes or more.
+    Source   Vaswani et al. 2017, section 3.5.
+    """
+
+    base: float = field(default=10000.0, validator=_positive)
+    offset: int = field(default=0, validator=whole(0))
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        if floating(self, params, x).dim() < 2:
+            raise wrong(self, "x must have the axes (..., length, features)", f"x of shape {tuple(x.shape)}")
+        length, dim = x.shape[-2:]
+        t = torch.arange(self.offset, self.offset + length, device=x.device)
+        a = _angles(t, (dim + 1) // 2, dim, self.base, x.dtype)
+        p = torch.stack((torch.sin(a), torch.cos(a)), -1).flatten(-2)[:, :dim]
+        return x + p.to(x.dtype), tuple(x.shape)
+
+    def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
+        return params, gy
+
+
+@frozen
+class LearnedPositions(Layer):
+    """Add a learned vector for each step to (..., length, dim), for lengths up to ``max_length``.
+
+    Params   ``weight`` (max_length, dim), standard normal as ``torch.nn.Embedding``'s unless ``initializer`` names another.
+    Cache    the length of ``x``.
+    Raises   ``ValueError`` for sizes below 1, for params that are not this layer's, and an ``x`` that has other
+             axes or dtype, or is longer.
+    Source   Gehring et al. 2017, section 3.1.
+    """
+
+    max_length: int = field(validator=size)
+    dim: int = field(validator=size)
+    initializer: str | Initializer = field(default="normal", validator=initializers.known)
+
+    def init(self, rng: Key | int) -> Params:
+        return initializers.weight_and_bias(as_key(rng), self._shapes(), self.initializer)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, int]:
+        try:
+            w = params["weight"]
+            if w.shape != (self.max_length, self.dim) or len(params) != 1 or w.dtype != x.dtype or self._fault(x):
+                raise wrong_params(self, params)
+            return x + w[: x.shape[-2]], x.shape[-2]
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
+        return self.grads(params, cache, gy), gy
+
+    def grads(self, params: Params, cache: int, gy: Tensor) -> Params:
+        g = gy.sum_to_size(cache, self.dim)
+        return {"weight": torch.constant_pad_nd(g, (0, 0, 0, self.max_length - cache))}
+
+    def input_grad(self, params: Params, cache: int, gy: Tensor) -> Tensor:
+        return gy
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"weight": (self.max_length, self.dim)}
+
+    def _fault(self, x: Tensor) -> str | None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return "x must be a floating tensor"
+        if x.dim() < 2 or x.shape[-1] != self.dim:
+            return f"x must have the axes (..., length, dim={self.dim})"
+        return f"x must not be longer than max_length={self.max_length}" if x.shape[-2] > self.max_length else None

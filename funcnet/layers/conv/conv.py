@@ -1,0 +1,216 @@
+"""Convolution (cross-correlation, as everywhere in the field): a window slides along x, and each output is a weighted sum of it.
+
+    y[n, o, t]  = b[o] + Σ_{c, k} w[o, c, k] x[n, c, s t + d k - p]        s = stride, d = dilation, p = padding before x
+    gw[o, c, k] = Σ_{n, t} gy[n, o, t] x[n, c, s t + d k - p]
+    gb[o]       = Σ_{n, t} gy[n, o, t]
+    gx[n, c, i] = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[o, c, k]
+
+with t, k, i one number for each axis (one to three), and x outside its range zero, or by ``padding_mode`` a copy of what is
+inside, whose gradient then goes there; with groups, c runs over the channels of o's group.
+"""
+
+from typing import Any, ClassVar
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import initializers
+from funcnet.contract import Params, Size, explained, frozen, known, wrong_params
+from funcnet.errors import flag, is_whole, one_of, size, size_or_none, wrong
+from funcnet.initializers import Initializer
+from funcnet.kernels import conv as kernels
+from funcnet.layers.conv.window import ORDINALS, Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
+from funcnet.random import Key
+
+Pad = int | str | tuple[int, int]
+
+_WORDS = ("same", "valid", "causal")
+
+
+def _is_pad(entry: Any) -> bool:
+    pair = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry,)
+    return entry in _WORDS or all(is_whole(n) and n >= 0 for n in pair)
+
+
+def padding_rule(layer: Any, attribute: Any, got: Any) -> None:
+    """Validate a padding: a number, a pair or a word, for all axes or in a tuple for each."""
+    entries = each(got, layer.axes)
+    if len(entries) != layer.axes or not all(map(_is_pad, entries)):
+        rule = 'padding must be a whole number of at least 0, "same" or "valid"'
+        more = f'"causal", and a tuple of {layer.axes}, for each axis one of these or a pair (before, after), serve too'
+        raise wrong(type(layer).__name__, rule, f"{got!r} ({more})")
+
+
+def _ends(pad: Pad, reach: int) -> tuple[int, int]:
+    """Return how many elements stand before and after x along one axis."""
+    if isinstance(pad, str):
+        total = 0 if pad == "valid" else reach - 1
+        before = total if pad == "causal" else total // 2
+        return before, total - before
+    return pad if isinstance(pad, tuple) else (pad, pad)
+
+
+def padding_of(layer: Any) -> Window:
+    """Return a convolution's window, with its padding in numbers."""
+    kernel, stride, dilation, pads = (
+        each(option, layer.axes) for option in (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+    )
+    if any(pad == "same" and s != 1 for pad, s in zip(pads, stride, strict=True)):
+        raise wrong(type(layer).__name__, 'padding="same" must have stride 1', f"stride={layer.stride}")
+    window = Window(kernel, stride, dilation, (), ())
+    before, after = zip(*map(_ends, pads, window.reach()), strict=True)
+    return window._replace(before=before, after=after)
+
+
+@frozen
+class _Conv(Windowed):
+    """Convolution along ``axes`` axes."""
+
+    in_channels: Size = field(validator=size_or_none)
+    out_channels: int = field(validator=size)
+    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
+    stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    padding: Pad | tuple[Pad, ...] = field(default=0, converter=hashable, validator=padding_rule)
+    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    groups: int = field(default=1, validator=size)
+    bias: bool = field(default=True, validator=flag)
+    padding_mode: str = field(default="zeros", validator=one_of("zeros", "reflect", "replicate", "circular"))
+    initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
+    _window: Window = field(init=False, eq=False)
+    _inside: tuple[int, ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.in_channels or 0) % self.groups or self.out_channels % self.groups:
+            got = f"groups={self.groups}, in_channels={self.in_channels}, out_channels={self.out_channels}"
+            raise wrong(type(self).__name__, "groups must divide in_channels and out_channels", got)
+        if "causal" in each(self.padding, self.axes) and self.padding_mode in ("reflect", "circular"):
+            rule = 'padding="causal" must have padding_mode="zeros" or "replicate", which do not look ahead'
+            raise wrong(type(self).__name__, rule, f"padding_mode={self.padding_mode!r}")
+        window = padding_of(self)
+        object.__setattr__(self, "_window", window)
+        # the kernel itself puts zeros, as many before as after; the rest is put there ahead of it
+        inside = tuple(map(min, window.before, window.after)) if self.padding_mode == "zeros" else (0,) * self.axes
+        object.__setattr__(self, "_inside", inside)
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"in_channels": -1 - self.axes}
+
+    def init(self, rng: Key | int) -> Params:
+        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            w, b = params["weight"], params["bias"] if self.bias else None
+            if w.shape != self._shapes()["weight"] or len(params) != 1 + self.bias or x.dim() - self.axes not in (1, 2):
+                raise wrong_params(self, params)
+            x = kernels.pad(x, *self._outside(), self.padding_mode)
+            how = (self._window.stride, self._inside, self._window.dilation, self.groups)
+            return kernels.convolution(x, w, b, *how)
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        gx, gparams = self._backward(params, cache, gy, needs_x=True, needs_params=True)
+        return gparams, kernels.pad_backward(gx, *self._outside(), self.padding_mode)
+
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+        return self._backward(params, cache, gy, needs_x=False, needs_params=True)[1]
+
+    def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
+        gx = self._backward(params, cache, gy, needs_x=True, needs_params=False)[0]
+        return kernels.pad_backward(gx, *self._outside(), self.padding_mode)
+
+    def _backward(self, params: Params, x: Tensor, gy: Tensor, *, needs_x: bool, needs_params: bool) -> tuple[Tensor, Params]:
+        places = self._window._replace(before=self._inside, after=self._inside).places(x.shape[-self.axes :])
+        gy = of_shape(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *places))
+        options = (self._window.stride, self._inside, self._window.dilation, False, (0,) * self.axes, self.groups)
+        mask = [needs_x, needs_params, needs_params and self.bias]
+        batch = x.dim() == self.axes + 2
+        x, gy = (x, gy) if batch else (x.unsqueeze(0), gy.unsqueeze(0))
+        gx, gw, gb = kernels.convolution_backward(gy, x, params["weight"], [self.out_channels], *options, mask)
+        return gx if batch or not needs_x else gx.squeeze(0), {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
+
+    def _outside(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return how many elements are put before and after x ahead of the kernel."""
+        before, after = ([n - i for n, i in zip(ends, self._inside, strict=True)] for ends in self._window[3:])
+        return tuple(before), tuple(after)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        weight = (self.out_channels, self.in_channels // self.groups, *self._window.kernel)
+        return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
+
+    def _fault(self, x: Tensor) -> str | None:
+        rule = fault_of_axes(x, self.axes)
+        if rule:
+            return rule
+        channels, *lengths = x.shape[-self.axes - 1 :]
+        if channels != self.in_channels:
+            return f"the last axis but {ORDINALS[self.axes]} of x must be in_channels={self.in_channels}"
+        return self._fault_of_lengths(tuple(lengths))
+
+    def _fault_of_lengths(self, lengths: tuple[int, ...]) -> str | None:
+        reach, room = self._window.reach(), {"reflect": 1, "circular": 0}.get(self.padding_mode)
+        if min(self._window.places(lengths)) < 1:
+            said = f"{reach[0]}" if self.axes == 1 else f"{reach}"
+            return f"x with its padding must be as long as the kernel's reach, {said}"
+        most = tuple(map(max, self._window.before, self._window.after))
+        if room is not None and any(n - room < p for n, p in zip(lengths, most, strict=True)):
+            return f"x must be {'longer than' if room else 'as long as'} its padding of mode {self.padding_mode!r}, {most}"
+        return None
+
+
+@frozen
+class Conv1d(_Conv):
+    """Convolution over (N, channels, length), or (channels, length) without a batch; arguments as in ``torch.nn.Conv1d``.
+
+    The output has length ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1. ``padding="same"`` keeps the
+    length, for stride 1; where the padding is odd the end gets the one more. ``padding="valid"`` is 0. ``padding="causal"`` is
+    before x alone, so that y[t] sees x[: stride t + 1] and no more; with a stride the length is ⌈length / stride⌉. A pair
+    (before, after) for each axis, ``padding=((2, 0),)``, says both ends. ``in_channels=None`` is for ``infer_sizes`` to find.
+
+    Params   ``weight`` (out, in / groups, kernel), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros,
+             absent with ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.Conv1d`` draws them.
+    Cache    ``x`` itself, with its padding where that is uneven or of another ``padding_mode`` than ``"zeros"``.
+    Raises   ``ValueError`` for sizes below 1, channels that ``groups`` does not divide, ``"same"`` with a stride, ``"causal"``
+             with a mode that looks ahead, params that are not this layer's, an ``x`` with other channels, axes or dtype, or
+             shorter than the kernel, and a ``gy`` that has not the shape of ``y``.
+    Source   ``torch.nn.Conv1d``'s formula; van den Oord et al. 2016, "WaveNet", section 2.1, for ``"causal"``.
+    """
+
+    axes: ClassVar[int] = 1
+
+
+@frozen
+class Conv2d(_Conv):
+    """Convolution over (N, channels, height, width), or without N; arguments as in ``torch.nn.Conv2d``.
+
+    Each option is one number for both axes, or a tuple of two. So is the padding, whose entries are numbers, pairs (before,
+    after), ``"same"``, ``"valid"`` or ``"causal"``, as of ``Conv1d``: ``"causal"`` alone is causal along both axes,
+    ``("causal", "same")`` along the first.
+
+    Of many images of 2 to 4 channels, in float32 and main memory, x is put in the order ``channels_last``, which y and all that
+    follows keep, since the convolutions after it are quicker so; the values are the same to rounding.
+
+    Params   ``weight`` (out, in / groups, kernel height, kernel width) and ``bias`` (out,), as of ``Conv1d``.
+    Cache    ``x`` itself, with its padding where that is uneven or of another mode than ``"zeros"``, and in that order.
+    Raises   ``ValueError`` as ``Conv1d`` does.
+    Source   ``torch.nn.Conv2d``'s formula.
+    """
+
+    axes: ClassVar[int] = 2
+
+
+@frozen
+class Conv3d(_Conv):
+    """Convolution over (N, channels, depth, height, width), or without N; arguments as in ``torch.nn.Conv3d``.
+
+    Each option is one number for all axes, or a tuple of three, as of ``Conv2d``.
+
+    Params   ``weight`` (out, in / groups, *kernel) and ``bias`` (out,), as of ``Conv1d``.
+    Cache    ``x`` itself, with its padding where that is uneven or of another ``padding_mode`` than ``"zeros"``.
+    Raises   ``ValueError`` as ``Conv1d`` does.
+    Source   ``torch.nn.Conv3d``'s formula.
+    """
+
+    axes: ClassVar[int] = 3

@@ -1,0 +1,167 @@
+"""Unshared convolution: each place has a kernel of its own.
+
+    y[n, o, t]     = b[o, t] + Σ_{c, k} w[t, o, c, k] x[n, c, s t + d k - p]
+    gw[t, o, c, k] = Σ_n gy[n, o, t] x[n, c, s t + d k - p]
+    gb[o, t]       = Σ_n gy[n, o, t]
+    gx[n, c, i]    = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[t, o, c, k]
+
+s is the stride, d the dilation, p the padding before x, and x is zero outside its range; t, k, i are one number per axis. x is
+(N, in, *lengths) and y (N, out, *places), or both without N.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import initializers, random
+from funcnet.contract import Params, Shape, Size, explained, frozen, known, wrong_params
+from funcnet.errors import flag, size, size_or_none, wrong
+from funcnet.initializers import Initializer
+from funcnet.kernels import conv as kernels
+from funcnet.layers.conv.conv import Pad, padding_of, padding_rule
+from funcnet.layers.conv.window import ORDINALS, Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
+from funcnet.random import Key
+
+
+@frozen
+class _ConvLocal(Windowed):
+    """Unshared convolution along ``axes`` axes."""
+
+    in_channels: Size = field(validator=size_or_none)
+    out_channels: int = field(validator=size)
+    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
+    input_size: Sizes | Any = field(converter=hashable, validator=sizes(1, optional=True))
+    stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    padding: Pad | tuple[Pad, ...] = field(default=0, converter=hashable, validator=padding_rule)
+    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    bias: bool = field(default=True, validator=flag)
+    initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
+    _window: Window = field(init=False, eq=False)
+    _places: Shape = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_window", padding_of(self))
+        places = () if self.input_size is None else self._window.places(self._lengths())
+        object.__setattr__(self, "_places", places)
+        if places and min(places) < 1:
+            rule = f"input_size with its padding must be as long as the kernel's reach, {self._window.reach()}"
+            raise wrong(type(self).__name__, rule, repr(self.input_size))
+
+    @property
+    def sizes_from_x(self) -> dict[str, int | Shape]:
+        return {"in_channels": -1 - self.axes, "input_size": tuple(range(-self.axes, 0))}
+
+    def init(self, rng: Key | int) -> Params:
+        """Draw for each place what a convolution draws for all."""
+        shapes = {"weight": (self.out_channels, known(self).in_channels, *self._window.kernel), "bias": (self.out_channels,)}
+        draw = lambda key: initializers.weight_and_bias(key, shapes, self.initializer)
+        drawn = torch.func.vmap(draw)(random.split(random.as_key(rng), math.prod(self._places)))
+        weight = {"weight": drawn["weight"].reshape(self._shapes()["weight"])}
+        return {**weight, "bias": drawn["bias"].t().reshape(self._shapes()["bias"])} if self.bias else weight
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not isinstance(params, dict) or {n: tuple(leaf.shape) for n, leaf in params.items()} != self._shapes():
+            raise wrong_params(known(self), params)
+        rule = self._fault(x)
+        if rule:
+            raise wrong(self, rule, f"x of shape {tuple(x.shape)}" if isinstance(x, Tensor) else x)
+        try:
+            y = torch.bmm(self._weight(params), self._columns(x)).movedim(0, -1).transpose(0, 1)
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+        y = y.reshape(*x.shape[: -self.axes - 1], self.out_channels, *self._places)
+        return y + params["bias"] if self.bias else y, x
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
+
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+        g = self._rows(cache, gy)
+        gw = torch.bmm(g.movedim(-1, 0).transpose(1, 2), self._columns(cache).transpose(1, 2)).reshape(params["weight"].shape)
+        return {"weight": gw, "bias": g.sum(0).reshape(params["bias"].shape)} if self.bias else {"weight": gw}
+
+    def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
+        g = self._rows(cache, gy).movedim(-1, 0).transpose(1, 2)
+        columns = torch.bmm(self._weight(params).transpose(1, 2), g).movedim(0, -1).transpose(0, 1)
+        columns = columns.reshape(g.shape[2], self.in_channels, math.prod(self._window.kernel), math.prod(self._places))
+        padded = [n + b + a for n, b, a in zip(self._lengths(), *self._window[3:], strict=True)]
+        gx = kernels.windows_backward(columns, padded, *self._window[:3], self._places)
+        return kernels.pad_backward(gx, *self._window[3:], "zeros").reshape(cache.shape)
+
+    def _columns(self, x: Tensor) -> Tensor:
+        """Return what each window sees: (windows, in · kernel, N)."""
+        x = kernels.pad(x if x.dim() == self.axes + 2 else x.unsqueeze(0), *self._window[3:], "zeros")
+        return kernels.windows(x, *self._window[:3], self._places).flatten(1, 2).permute(2, 1, 0)
+
+    def _rows(self, x: Tensor, gy: Tensor) -> Tensor:
+        """Return gy as (N, out, windows)."""
+        want = (*x.shape[: -self.axes - 1], self.out_channels, *self._places)
+        g = of_shape(self, gy, want).flatten(-self.axes)
+        return g if x.dim() == self.axes + 2 else g.unsqueeze(0)
+
+    def _weight(self, params: Params) -> Tensor:
+        weight: Tensor = params["weight"]
+        return weight.reshape(math.prod(self._places), self.out_channels, self.in_channels * math.prod(self._window.kernel))
+
+    def _lengths(self) -> Shape:
+        return each(self.input_size, self.axes)
+
+    def _shapes(self) -> dict[str, Shape]:
+        weight = (*self._places, self.out_channels, self.in_channels, *self._window.kernel)
+        return {"weight": weight, "bias": (self.out_channels, *self._places)} if self.bias else {"weight": weight}
+
+    def _fault(self, x: Tensor) -> str | None:
+        rule = fault_of_axes(x, self.axes)
+        if rule:
+            return rule
+        if x.shape[-self.axes - 1] != self.in_channels:
+            return f"the last axis but {ORDINALS[self.axes]} of x must be in_channels={self.in_channels}"
+        fits = tuple(x.shape[-self.axes :]) == self._lengths()
+        return None if fits else f"the axes of x behind the channels must be input_size={self._lengths()}"
+
+
+@frozen
+class ConvLocal1d(_ConvLocal):
+    """Convolution over (N, channels, input_size), or (channels, input_size), with a kernel of its own at each place.
+
+    What a ``Conv1d`` without ``groups`` is, but that nothing is shared: L places have L times its weights, and x has one length.
+    ``in_channels=None`` and ``input_size=None`` are for ``infer_sizes`` to find.
+
+    Params   ``weight`` (places, out, in, kernel), at each place as ``Conv1d`` draws it; ``bias`` (out, places), zeros, absent
+             with ``bias=False``.
+    Cache    ``x`` itself, not a copy.
+    Raises   ``ValueError`` for sizes below 1, an ``input_size`` shorter than the kernel, ``"same"`` with a stride, params that
+             are not this layer's, an ``x`` with other axes, channels, length or dtype, and a ``gy`` without the shape of ``y``.
+    Source   ``flax.linen.ConvLocal``.
+    """
+
+    axes: ClassVar[int] = 1
+
+
+@frozen
+class ConvLocal2d(_ConvLocal):
+    """Convolution over (N, channels, *input_size), or without N, with a kernel of its own at each place, along two axes.
+
+    Params   ``weight`` (*places, out, in, *kernel) and ``bias`` (out, *places), as of ``ConvLocal1d``.
+    Cache    ``x`` itself, not a copy.
+    Raises   ``ValueError`` as ``ConvLocal1d`` does.
+    Source   ``flax.linen.ConvLocal``.
+    """
+
+    axes: ClassVar[int] = 2
+
+
+@frozen
+class ConvLocal3d(_ConvLocal):
+    """Convolution over (N, channels, *input_size), or without N, with a kernel of its own at each place, along three axes.
+
+    Params   ``weight`` (*places, out, in, *kernel) and ``bias`` (out, *places), as of ``ConvLocal1d``.
+    Cache    ``x`` itself, not a copy.
+    Raises   ``ValueError`` as ``ConvLocal1d`` does.
+    Source   ``flax.linen.ConvLocal``.
+    """
+
+    axes: ClassVar[int] = 3

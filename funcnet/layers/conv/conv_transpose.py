@@ -1,0 +1,155 @@
+"""Transposed convolution: each element of x is spread over a window, as the gradient of a convolution spreads its own.
+
+    y[n, o, i]  = b[o] + Σ_{c, k, t: s t + d k - p = i} w[c, o, k] x[n, c, t]        s = stride, d = dilation, p = padding
+    gw[c, o, k] = Σ_{n, t} x[n, c, t] gy[n, o, s t + d k - p]
+    gb[o]       = Σ_{n, i} gy[n, o, i]
+    gx[n, c, t] = Σ_{o, k} w[c, o, k] gy[n, o, s t + d k - p]
+
+with t, k, i one number for each axis (one to three), and gy zero outside its range; with groups, c runs over the channels of o's
+group.
+"""
+
+from typing import ClassVar
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import initializers
+from funcnet.contract import Params, Shape, Size, explained, frozen, known, wrong_params
+from funcnet.errors import flag, size, size_or_none, wrong
+from funcnet.initializers import Initializer
+from funcnet.kernels import conv as kernels
+from funcnet.layers.conv.window import ORDINALS, Sizes, Windowed, each, fault_of_axes, hashable, of_shape, sizes
+from funcnet.random import Key
+
+
+@frozen
+class _ConvTranspose(Windowed):
+    """Transposed convolution along ``axes`` axes."""
+
+    in_channels: Size = field(validator=size_or_none)
+    out_channels: int = field(validator=size)
+    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
+    stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
+    output_padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
+    groups: int = field(default=1, validator=size)
+    bias: bool = field(default=True, validator=flag)
+    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
+    _how: tuple[Shape, ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        name, options = type(self).__name__, ("kernel_size", "stride", "padding", "output_padding", "dilation")
+        if (self.in_channels or 0) % self.groups or self.out_channels % self.groups:
+            got = f"groups={self.groups}, in_channels={self.in_channels}, out_channels={self.out_channels}"
+            raise wrong(name, "groups must divide in_channels and out_channels", got)
+        object.__setattr__(self, "_how", tuple([each(getattr(self, option), self.axes) for option in options]))
+        if any(extra >= max(s, d) for _, s, _, extra, d in zip(*self._how, strict=True)):
+            got = f"output_padding={self.output_padding}, stride={self.stride}, dilation={self.dilation}"
+            raise wrong(name, "output_padding must be smaller than stride or dilation", got)
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"in_channels": -1 - self.axes}
+
+    def init(self, rng: Key | int) -> Params:
+        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            w, b = params["weight"], params["bias"] if self.bias else None
+            if w.shape != self._shapes()["weight"] or len(params) != 1 + self.bias or x.dim() - self.axes not in (1, 2):
+                raise wrong_params(self, params)
+            _, stride, padding, extra, dilation = self._how
+            return kernels.transposed[self.axes](x, w, b, stride, padding, extra, self.groups, dilation), x
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        gx, gparams = self._backward(params, cache, gy, needs_x=True, needs_params=True)
+        return gparams, gx
+
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+        return self._backward(params, cache, gy, needs_x=False, needs_params=True)[1]
+
+    def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
+        return self._backward(params, cache, gy, needs_x=True, needs_params=False)[0]
+
+    def _backward(self, params: Params, x: Tensor, gy: Tensor, *, needs_x: bool, needs_params: bool) -> tuple[Tensor, Params]:
+        gy = of_shape(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *self._lengths(x)))
+        _, stride, padding, extra, dilation = self._how
+        mask = [needs_x, needs_params, needs_params and self.bias]
+        batch = x.dim() == self.axes + 2
+        x, gy = (x, gy) if batch else (x.unsqueeze(0), gy.unsqueeze(0))
+        options = (stride, padding, dilation, True, extra, self.groups, mask)
+        gx, gw, gb = kernels.convolution_backward(gy, x, params["weight"], [self.out_channels], *options)
+        return gx if batch or not needs_x else gx.squeeze(0), {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
+
+    def _lengths(self, x: Tensor) -> Shape:
+        columns = zip(x.shape[-self.axes :], *self._how, strict=True)
+        return tuple([(n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, extra, d in columns])
+
+    def _shapes(self) -> dict[str, Shape]:
+        weight = (self.in_channels, self.out_channels // self.groups, *self._how[0])
+        return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
+
+    def _fault(self, x: Tensor) -> str | None:
+        rule = fault_of_axes(x, self.axes)
+        if rule:
+            return rule
+        if x.shape[-self.axes - 1] != self.in_channels:
+            return f"the last axis but {ORDINALS[self.axes]} of x must be in_channels={self.in_channels}"
+        if min(self._lengths(x)) < 1:
+            return f"x must be so long that the padding leaves something of y, whose lengths would be {self._lengths(x)}"
+        return None
+
+
+@frozen
+class ConvTranspose1d(_ConvTranspose):
+    """Transposed convolution over (N, channels, length), or (channels, length); arguments as in ``torch.nn.ConvTranspose1d``.
+
+    The output has length (length - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1; ``output_padding``
+    chooses among the lengths that a convolution with this stride makes one. Padding takes elements off y. ``in_channels=None`` is
+    for ``infer_sizes`` to find.
+
+    Params   ``weight`` (in, out / groups, kernel), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros,
+             absent with ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.ConvTranspose1d`` draws them.
+    Cache    ``x`` itself, not a copy.
+    Raises   ``ValueError`` for sizes below 1, channels that ``groups`` does not divide, an ``output_padding`` that is not below
+             stride or dilation, params that are not this layer's, an ``x`` with other channels, axes or dtype, and a ``gy`` that
+             has not the shape of ``y``.
+    Source   Zeiler et al. 2010.
+    """
+
+    axes: ClassVar[int] = 1
+
+
+@frozen
+class ConvTranspose2d(_ConvTranspose):
+    """Transposed convolution over (N, channels, height, width), or without N; arguments as in ``torch.nn.ConvTranspose2d``.
+
+    Each option is one number for both axes, or a tuple of two; else as ``ConvTranspose1d``.
+
+    Params   ``weight`` (in, out / groups, kernel height, kernel width) and ``bias`` (out,), as of ``ConvTranspose1d``.
+    Cache    ``x`` itself, not a copy.
+    Raises   ``ValueError`` as ``ConvTranspose1d`` does.
+    Source   ``torch.nn.ConvTranspose2d``'s formula.
+    """
+
+    axes: ClassVar[int] = 2
+
+
+@frozen
+class ConvTranspose3d(_ConvTranspose):
+    """Transposed convolution over (N, channels, depth, height, width), or without N; as ``torch.nn.ConvTranspose3d``.
+
+    Each option is one number for all axes, or a tuple of three; else as ``ConvTranspose1d``.
+
+    Params   ``weight`` (in, out / groups, *kernel) and ``bias`` (out,), as of ``ConvTranspose1d``.
+    Cache    ``x`` itself, not a copy.
+    Raises   ``ValueError`` as ``ConvTranspose1d`` does.
+    Source   ``torch.nn.ConvTranspose3d``'s formula.
+    """
+
+    axes: ClassVar[int] = 3

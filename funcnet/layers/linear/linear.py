@@ -1,0 +1,79 @@
+"""Linear: each output is a weighted sum of every input, plus an offset.
+
+y  = x wᵀ + b           x (..., in)     y (..., out)
+gw = gyᵀ x, over rows   w (out, in)
+gb = Σ gy, over rows    b (out,)
+gx = gy w
+"""
+
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import initializers
+from funcnet.contract import Layer, Params, Size, explained, frozen, known, wrong_params
+from funcnet.errors import flag, size, size_or_none
+from funcnet.initializers import Initializer
+from funcnet.kernels import linear as kernels
+from funcnet.random import Key
+
+
+@frozen
+class Linear(Layer):
+    """Affine map of the last axis; every axis before it is batch. ``in_features=None`` is for ``infer_sizes`` to find.
+
+    >>> Linear(4, 3).init(0)["weight"].shape
+    torch.Size([3, 4])
+
+    Params   ``weight`` (out, in), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros, absent with
+             ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.Linear`` draws them.
+    Cache    ``x`` itself, not a copy.
+    Raises   ``ValueError`` for a size below 1, for params that are not this layer's, when the last axis of ``x`` is not
+             ``in_features``, and when its dtype is not that of the params.
+    Source   Glorot & Bengio 2010, eq. 12, for the spread of ``weight``.
+    """
+
+    in_features: Size = field(validator=size_or_none)
+    out_features: int = field(validator=size)
+    bias: bool = field(default=True, validator=flag)
+    initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"in_features": -1}
+
+    def init(self, rng: Key | int) -> Params:
+        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            w, n = params["weight"], self.out_features
+            b: Any = params["bias"] if self.bias else None
+            if w.shape != (n, self.in_features) or (self.bias and b.shape != (n,)) or len(params) != 1 + self.bias:
+                raise wrong_params(self, params)  # the kernel broadcasts a bias of any shape
+            return kernels.linear(x, w, b), x
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        gw, gb, gx = kernels.linear_vjp(gy, cache, params["weight"], self.bias)
+        return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}, gx
+
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+        gw = kernels.linear_weight_grad(gy, cache)
+        return {"weight": gw, "bias": kernels.sum_of_rows(gy)} if self.bias else {"weight": gw}
+
+    def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
+        return kernels.linear_input_grad(gy, params["weight"])
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
+        return {**shapes, "bias": (self.out_features,)} if self.bias else shapes
+
+    def _fault(self, x: Tensor) -> str | None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return f"x must be a floating tensor, not {x.dtype if isinstance(x, Tensor) else type(x).__name__}"
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            return f"the last axis of x must be in_features={self.in_features}"
+        return None

@@ -1,0 +1,78 @@
+"""DropConnect: dropout of weights instead of activations.
+
+    y  = x (w ⊙ m / (1 - p))ᵀ + b        gx = gy (w ⊙ m / (1 - p))
+    gw = (gyᵀ x) ⊙ m / (1 - p)           gb = Σ gy
+
+m (out, in) is 1 with probability 1 - p, else 0; x, w, b are Linear's.
+"""
+
+import torch
+from attrs import Factory, field
+from torch import Tensor
+
+from funcnet import initializers, random
+from funcnet.contract import Layer, Params, frozen, keyed
+from funcnet.errors import flag, number, size
+from funcnet.initializers import Initializer
+from funcnet.kernels import operands as arithmetic
+from funcnet.layers.linear.linear import Linear
+from funcnet.random import Key
+
+
+@frozen
+class DropConnect(Layer):
+    """A ``Linear`` each of whose weights is dropped with probability ``p``, for the whole batch; the rest is divided by 1 - p.
+
+    In ``inference()`` it is the ``Linear`` with the same params.
+
+    Params   ``Linear``'s.
+    Cache    ``x`` and the mask (bool), (out, in), True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and what ``Linear`` raises.
+    Source   Wan et al. 2013, with dropout's scaling in place of their sampling in inference.
+    """
+
+    in_features: int = field(validator=size)
+    out_features: int = field(validator=size)
+    p: float = field(default=0.5, validator=number(0.0, at_most=1.0))
+    bias: bool = field(default=True, validator=flag)
+    initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
+
+    _linear: Linear = field(init=False, eq=False, default=Factory(lambda self: self._plain(), takes_self=True))
+
+    stochastic = True
+
+    def init(self, rng: Key | int) -> Params:
+        return self._linear.init(rng)
+
+    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        keep = random.bernoulli(keyed(self, rng), (self.out_features, self.in_features), 1 - self.p)
+        dropped = {**params, "weight": self._dropped(params["weight"], keep)} if self._fitting(params) else params
+        return self._linear.apply(dropped, x)[0], (x, keep)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
+
+    def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
+        x, keep = cache
+        gparams = self._linear.grads(params, x, gy)
+        return {**gparams, "weight": self._dropped(gparams["weight"], keep)}
+
+    def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
+        return torch.matmul(gy, self._dropped(params["weight"], cache[1]))
+
+    def inference(self) -> Linear:
+        return self._linear
+
+    def _plain(self) -> Linear:
+        return Linear(self.in_features, self.out_features, self.bias, self.initializer)
+
+    def _dropped(self, w: Tensor, keep: Tensor) -> Tensor:
+        return arithmetic.masked_scale(w, keep, 1 / (1 - self.p) if self.p < 1 else 0.0)
+
+    def _fitting(self, params: Params) -> bool:
+        """Tell whether there is a weight to drop from; if not, ``Linear`` says what is wrong."""
+        shape = (self.out_features, self.in_features)
+        return isinstance(params, dict) and isinstance(params.get("weight"), Tensor) and params["weight"].shape == shape
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return self._linear._shapes()

@@ -1,0 +1,155 @@
+"""Dropout: parts of x are dropped with probability p, and what stays is scaled to keep the mean.
+
+y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0; drawn from the key
+gx = gy ⊙ m / (1 - p)
+
+x and y have one shape. Each m stands for one element of x (...) in Dropout, for all elements of a channel in Dropout1d to
+Dropout3d, and for a whole row of x (N, ...) in DropPath.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import random
+from funcnet.contract import Layer, Params, axis, fitting, floating, frozen, keyed
+from funcnet.errors import is_whole, number, wrong
+from funcnet.kernels import operands as kernels
+from funcnet.layers.shape.reshaping import Identity
+from funcnet.random import Key
+
+
+@frozen
+class Dropping(Layer):
+    """Dropout of parts of x that a subclass says by the shape of the mask; all else is here."""
+
+    p: float = field(default=0.5, validator=number(0.0, at_most=1.0))
+
+    stochastic = True
+
+    @abstractmethod
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        """Return the shape of the mask, which is that of x with 1 for the axes along which all is dropped together."""
+
+    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
+        rng = keyed(self, rng)
+        keep = random.bernoulli(rng, self._parts(floating(self, params, x)), 1 - self.p)
+        return kernels.masked_scale(x, keep, self._scale()), keep
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        gx = kernels.masked_scale(gy, cache, self._scale())
+        fitting(self, gy, gx)  # the mask would repeat it
+        return params, gx
+
+    def inference(self) -> Layer:
+        return Identity()
+
+    def _scale(self) -> float:
+        return 1 / (1 - self.p) if self.p < 1 else 0.0
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else (value,) if is_whole(value) else value
+
+
+def _dims(layer: Any, attribute: Any, got: Any) -> None:
+    if not isinstance(got, tuple) or not all(map(is_whole, got)):
+        raise wrong(type(layer).__name__, "broadcast_dims must be a tuple of whole numbers", repr(got))
+
+
+@frozen
+class Dropout(Dropping):
+    """Zero each element with probability ``p``, and divide the rest by 1 - p; the identity in ``inference()``.
+
+    The mask is a pure function of the key: ``apply(params, x, rng)`` with the same key drops the same elements. Along the axes
+    of ``broadcast_dims`` all is dropped together: of (N, T, features) by ``(1,)`` a feature at all steps, or at none.
+
+    Params   none.
+    Cache    the mask (bool), with 1 for ``broadcast_dims``, True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor, or has not the axes
+             of ``broadcast_dims``.
+    Source   Srivastava et al. 2014, section 10 for the scaling; Gal & Ghahramani 2016 for all steps alike.
+    """
+
+    broadcast_dims: tuple[int, ...] = field(default=(), converter=_as_tuple, validator=_dims)
+
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        together = [axis(self, x, d) % max(x.dim(), 1) for d in self.broadcast_dims]
+        return tuple([1 if i in together else n for i, n in enumerate(x.shape)]) if together else tuple(x.shape)
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        if self.broadcast_dims:
+            return Dropping.vjp(self, params, cache, gy)
+        return params, kernels.masked_scale(fitting(self, gy, cache), cache, self._scale())
+
+
+@frozen
+class DropPath(Dropping):
+    """Zero each row, all axes but the first, with probability ``p``, and divide the rest by 1 - p: stochastic depth.
+
+    It goes before a sum, ``residual(serial(f, DropPath(0.1)))``, so that a row that is dropped passes by f.
+
+    Params   none.
+    Cache    the mask (bool), (N, 1, ...), True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor with rows.
+    Source   Huang et al. 2016; the scaling is dropout's, and so not undone in ``inference()``.
+    """
+
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        if not x.dim():
+            raise wrong(self, "x must have rows", "x of shape ()")
+        return (x.shape[0], *[1] * (x.dim() - 1))
+
+
+def _channels(layer: Layer, x: Tensor, axes: str) -> tuple[int, ...]:
+    """Return the shape of a mask with an entry for each channel, behind which these axes come."""
+    n = axes.count(",") + 1
+    if x.dim() not in (n + 1, n + 2):
+        raise wrong(layer, f"x must have the axes (N, channels, {axes}) or (channels, {axes})", f"x of shape {tuple(x.shape)}")
+    return (*x.shape[:-n], *[1] * n)
+
+
+@frozen
+class Dropout1d(Dropping):
+    """Zero whole channels of (N, channels, length) or (channels, length); all else is as in ``Dropout``.
+
+    Params   none.
+    Cache    the mask (bool), with 1 for the length, True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
+    Source   Tompson et al. 2015.
+    """
+
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        return _channels(self, x, "length")
+
+
+@frozen
+class Dropout2d(Dropping):
+    """Zero whole channels of (N, channels, height, width) or (channels, height, width); all else is as in ``Dropout``.
+
+    ``torch.nn.Dropout2d`` takes three axes for (N, channels, length): for them there is ``Dropout1d``.
+
+    Params   none.
+    Cache    the mask (bool), with 1 for height and width, True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
+    Source   Tompson et al. 2015.
+    """
+
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        return _channels(self, x, "height, width")
+
+
+@frozen
+class Dropout3d(Dropping):
+    """Zero whole channels of (N, channels, depth, height, width) or (channels, depth, height, width); else as in ``Dropout``.
+
+    Params   none.
+    Cache    the mask (bool), with 1 for depth, height and width, True for what stays.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
+    Source   Tompson et al. 2015.
+    """
+
+    def _parts(self, x: Tensor) -> tuple[int, ...]:
+        return _channels(self, x, "depth, height, width")

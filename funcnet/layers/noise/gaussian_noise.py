@@ -1,0 +1,38 @@
+"""Gaussian noise added to x, drawn from the key and gone in ``inference()``.
+
+y = x + σ n      gx = gy      n standard normal
+"""
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import random
+from funcnet.contract import Layer, Params, floating, frozen, keyed
+from funcnet.errors import number
+from funcnet.layers.shape.reshaping import Identity
+from funcnet.random import Key
+
+
+@frozen
+class GaussianNoise(Layer):
+    """Sum with normal numbers of mean 0 and standard deviation ``std``; the identity in ``inference()``.
+
+    Params   none.
+    Cache    ``()``.
+    Raises   ``ValueError`` for a negative std, without a key, and when ``x`` is not a floating tensor.
+    Source   Bishop 1995, "Training with noise is equivalent to Tikhonov regularization".
+    """
+
+    std: float = field(default=0.1, validator=number(0.0))
+
+    stochastic = True
+
+    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, tuple[()]]:
+        rng = keyed(self, rng)
+        return x + random.normal(rng, tuple(floating(self, params, x).shape), 0.0, self.std, x.dtype), ()
+
+    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
+        return params, gy
+
+    def inference(self) -> Layer:
+        return Identity()

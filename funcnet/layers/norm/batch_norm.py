@@ -1,0 +1,265 @@
+"""Batch normalization: each channel shifted and scaled to mean 0 and variance 1 over the batch, then affinely mapped.
+
+Over the m elements of a channel of x (N, channels, ...), those of all rows, with r = 1 / √(σ² + ε):
+
+    μ  = Σ x / m       σ² = Σ (x - μ)² / m       x̂ = (x - μ) r       y = γ x̂ + β
+    gβ = Σ gy          gγ = Σ gy x̂
+    gx = γ r (gy - gβ / m - x̂ gγ / m)
+
+and with running statistics in place of μ and σ², which depend on no x:  gx = γ r gy.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Cache, Layer, Params, Size, explained, fitting, frozen, known, wrong_params
+from funcnet.errors import flag, size_or_none, wrong
+from funcnet.kernels import norm as kernels
+from funcnet.layers.norm import params as norm_params
+from funcnet.random import Key
+
+_SPACE = {2: "", 3: ", length", 4: ", height, width", 5: ", depth, height, width"}
+
+
+def _fault(layer: "BatchNorm | RunningBatchNorm", x: Tensor) -> str | None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return "x must be a floating tensor"
+    if x.dim() not in layer._dims or x.shape[1] != layer.num_features:
+        first = f"N, num_features={layer.num_features}"
+        return "x must have the axes " + " or ".join([f"({first}{_SPACE[dim]})" for dim in layer._dims])
+    return None
+
+
+def _fits(layer: "BatchNorm | RunningBatchNorm", x: Tensor) -> bool:
+    return x.dim() in layer._dims and x.shape[1] == layer.num_features
+
+
+@frozen
+class BatchNorm(Layer):
+    """Batch normalization over axes whose number a subclass says; all of it is here."""
+
+    num_features: Size = field(validator=size_or_none)
+    eps: float = field(default=1e-5, validator=norm_params.positive)
+    momentum: float | None = field(default=0.1, validator=norm_params.momentum)
+    affine: bool = field(default=True, validator=flag)
+    track_running_stats: bool = field(default=True, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
+
+    mixes_batch = True
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"num_features": 1}
+
+    @property
+    def keeps_stats(self) -> bool:
+        return self.track_running_stats
+
+    @property
+    @abstractmethod
+    def _dims(self) -> tuple[int, ...]:
+        """Return how many axes x may have."""
+
+    @property
+    @abstractmethod
+    def _running(self) -> "type[RunningBatchNorm]":
+        """Return the class that normalizes x of these axes by the running statistics."""
+
+    def init(self, rng: Key | int) -> Params:
+        return norm_params.first(rng, known(self)._shapes())
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Cache]:
+        try:
+            if not norm_params.counted(self, params, 3 * self.track_running_stats) or not _fits(self, x):
+                raise wrong_params(self, params)
+            if x.numel() == self.num_features:
+                raise wrong(self, "a batch must have more than one value per channel", f"x of shape {tuple(x.shape)}")
+            w, b = params.get("weight"), params.get("bias")
+            if not self.track_running_stats or self.momentum is None:
+                y, mean, r = kernels.batch_norm(x, w, b, self.eps)
+                return y, (x, mean, r, None, None)
+            running = params["running_mean"], params["running_var"]
+            y, mean, r, ahead = kernels.batch_norm_ahead(x, w, b, self.eps, running, self.momentum)
+            return y, (x, mean, r, running, ahead)
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+        x, mean, r, _, _ = cache
+        gx, gw, gb = kernels.batch_norm_backward(fitting(self, gy, x), x, params.get("weight"), self.eps, batch=(mean, r))
+        return norm_params.gparams(params, gw, gb), gx
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        if not self.track_running_stats:
+            return params
+        *_, before, ahead = cache
+        running, count = (params["running_mean"], params["running_var"]), params["num_batches_tracked"] + 1
+        if ahead is None or running[0] is not before[0] or running[1] is not before[1]:
+            ahead = self._moved(running, cache, count)
+        return {**params, "running_mean": ahead[0], "running_var": ahead[1], "num_batches_tracked": count}
+
+    def _moved(self, running: tuple[Tensor, Tensor], cache: Cache, count: Tensor) -> tuple[Tensor, Tensor]:
+        x, mean, r, *_ = cache
+        rate: Any = 1 / count.to(mean.dtype) if self.momentum is None else self.momentum
+        return kernels.moved(running, (mean, kernels.variance(r, self.eps)), rate, x.numel() // self.num_features)
+
+    def inference(self) -> Layer:
+        return self._running(self.num_features, self.eps, self.affine, bias=self.bias) if self.track_running_stats else self
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, self.track_running_stats)
+
+    def _fault(self, x: Tensor) -> str | None:
+        return _fault(self, x)
+
+
+@frozen
+class RunningBatchNorm(Layer):
+    """Batch normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
+
+    untrained = ("running_mean", "running_var")
+
+    num_features: Size = field(validator=size_or_none)
+    eps: float = field(default=1e-5, validator=norm_params.positive)
+    affine: bool = field(default=True, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"num_features": 1}
+
+    @property
+    @abstractmethod
+    def _dims(self) -> tuple[int, ...]:
+        """Return how many axes x may have."""
+
+    def init(self, rng: Key | int) -> Params:
+        return norm_params.first(rng, known(self)._shapes())
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            if not norm_params.counted(self, params, 3) or not _fits(self, x):
+                raise wrong_params(self, params)
+            return kernels.batch_norm(x, params.get("weight"), params.get("bias"), self.eps, self._moments(params))[0], x
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        moments = self._moments(params)
+        gx, gw, gb = kernels.batch_norm_backward(fitting(self, gy, cache), cache, params.get("weight"), self.eps, running=moments)
+        return norm_params.gparams(params, gw, gb), gx
+
+    def _moments(self, params: Params) -> tuple[Tensor, Tensor]:
+        return params["running_mean"], params["running_var"]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, tracked=True)
+
+    def _fault(self, x: Tensor) -> str | None:
+        return _fault(self, x)
+
+
+@frozen
+class RunningBatchNorm1d(RunningBatchNorm):
+    """Batch normalization by the running statistics: what ``BatchNorm1d(...).inference()`` is, with the same params.
+
+    In training it serves to adapt γ and β alone, each row then being independent of its batch.
+
+    Params   as of ``BatchNorm1d``.
+    Cache    ``x``.
+    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   Ioffe & Szegedy 2015, algorithm 2, line 11.
+    """
+
+    _dims = (2, 3)
+
+
+@frozen
+class BatchNorm1d(BatchNorm):
+    """Batch normalization over (N, channels) or (N, channels, length), by the statistics of the batch at hand.
+
+    ``apply`` never reads the running statistics: ``update_stats(params, cache)`` moves them, by running ← (1 - momentum) running
+    + momentum · batch's (its unbiased variance), or with ``momentum=None`` as the mean of all batches; ``inference()`` is the
+    layer that reads them. With ``track_running_stats=False`` there are none, and ``inference()`` goes by the batch too.
+    ``num_features=None`` is for ``infer_sizes`` to find.
+
+    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), neither with ``affine=False``, and no ``bias`` with
+             ``bias=False``; ``running_mean``, zeros, ``running_var``, ones, and ``num_batches_tracked``, 0, which are not
+             trained: their gradient is ``None``.
+    Cache    ``x``, the batch's mean and its 1 / √(σ² + ε), both in single precision at least; the running statistics, and
+             what they will be once they are moved from there. ``update_stats`` of params with other statistics, such as those
+             of the batch before, moves those.
+    Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
+             and an ``x`` with other axes, channels or dtype.
+    Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm1d``'s.
+    """
+
+    _dims = (2, 3)
+    _running = RunningBatchNorm1d
+
+
+@frozen
+class RunningBatchNorm2d(RunningBatchNorm):
+    """Batch normalization by the running statistics: what ``BatchNorm2d(...).inference()`` is, with the same params.
+
+    In training it serves to adapt γ and β alone, each row then being independent of its batch.
+
+    Params   as of ``BatchNorm2d``.
+    Cache    ``x``.
+    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   Ioffe & Szegedy 2015, algorithm 2, line 11.
+    """
+
+    _dims = (4,)
+
+
+@frozen
+class BatchNorm2d(BatchNorm):
+    """Batch normalization over (N, channels, height, width), by the statistics of the batch at hand.
+
+    All else is as in ``BatchNorm1d``.
+
+    Params   as of ``BatchNorm1d``.
+    Cache    as of ``BatchNorm1d``.
+    Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
+             and an ``x`` with other axes, channels or dtype.
+    Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm2d``'s.
+    """
+
+    _dims = (4,)
+    _running = RunningBatchNorm2d
+
+
+@frozen
+class RunningBatchNorm3d(RunningBatchNorm):
+    """Batch normalization by the running statistics: what ``BatchNorm3d(...).inference()`` is, with the same params.
+
+    In training it serves to adapt γ and β alone, each row then being independent of its batch.
+
+    Params   as of ``BatchNorm3d``.
+    Cache    ``x``.
+    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   Ioffe & Szegedy 2015, algorithm 2, line 11.
+    """
+
+    _dims = (5,)
+
+
+@frozen
+class BatchNorm3d(BatchNorm):
+    """Batch normalization over (N, channels, depth, height, width), by the statistics of the batch at hand.
+
+    All else is as in ``BatchNorm1d``.
+
+    Params   as of ``BatchNorm1d``.
+    Cache    as of ``BatchNorm1d``.
+    Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
+             and an ``x`` with other axes, channels or dtype.
+    Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm3d``'s.
+    """
+
+    _dims = (5,)
+    _running = RunningBatchNorm3d

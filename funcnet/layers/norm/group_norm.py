@@ -1,0 +1,85 @@
+"""Normalization of groups of channels: each group of a row is shifted and scaled by its own statistics, then affinely mapped.
+
+Over the m elements of a group (some channels of one row of x (N, channels, ...), and all that comes after them), γ and β
+(channels,):
+
+    μ  = Σ x / m      r = 1 / √(Σ (x - μ)² / m + ε)      x̂ = (x - μ) r      y = γ x̂ + β
+    gβ = Σ gy         gγ = Σ gy x̂        over rows, and all that comes after the channels
+    gx = r (g - Σ g / m - x̂ Σ g x̂ / m)   with g = γ gy, over the group
+"""
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, Size, explained, fitting, frozen, known, wrong_params
+from funcnet.errors import flag, size, size_or_none, wrong
+from funcnet.kernels import norm as kernels
+from funcnet.layers.norm import params as norm_params
+from funcnet.random import Key
+
+
+@frozen
+class GroupNorm(Layer):
+    """Normalization of ``num_groups`` groups of neighbouring channels, over (N, channels, ...), each row by itself.
+
+    ``num_channels=None`` is for ``infer_sizes`` to find.
+
+    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_channels,); neither with ``affine=False``, and no ``bias``
+             with ``bias=False``.
+    Cache    ``x``, copied where its axes do not lie in order; each row's and group's mean and 1 / √(σ² + ε).
+    Raises   ``ValueError`` for channels that the groups do not divide, for an ε that is not positive, for params that are not
+             this layer's, and an ``x`` with other channels or another dtype.
+    Source   Wu & He 2018; the names and ε are ``torch.nn.GroupNorm``'s.
+    """
+
+    num_groups: int = field(validator=size)
+    num_channels: Size = field(validator=size_or_none)
+    eps: float = field(default=1e-5, validator=norm_params.positive)
+    affine: bool = field(default=True, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"num_channels": 1}
+
+    def __attrs_post_init__(self) -> None:
+        if (self.num_channels or 0) % self.num_groups:
+            got = f"num_groups={self.num_groups}, num_channels={self.num_channels}"
+            raise wrong("GroupNorm", "num_groups must divide num_channels", got)
+
+    def init(self, rng: Key | int) -> Params:
+        return norm_params.first(rng, known(self)._shapes())
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        try:
+            if self._fault(x) or not norm_params.counted(self, params, 0) or any([p.dtype != x.dtype for p in params.values()]):  # noqa: C419
+                raise wrong_params(self, params)
+            y, kept, mean, r = kernels.group_norm(x, self.num_groups, params.get("weight"), params.get("bias"), self.eps)
+            return y, (kept, mean, r)
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
+
+    def grads(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Params:
+        return self._back(params, cache, gy, [False, self.affine, self.affine and self.bias])[0]
+
+    def input_grad(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Tensor:
+        return self._back(params, cache, gy, [True, False, False])[1]
+
+    def _back(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
+        x, mean, r = cache
+        groups = fitting(self, gy, x), x, self.num_groups
+        gx, gw, gb = kernels.group_norm_backward(*groups, (mean, r), params.get("weight"), mask)
+        return norm_params.gparams(params, gw, gb), gx
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return norm_params.shapes_of_channels(self.num_channels, self.affine, self.bias, tracked=False)
+
+    def _fault(self, x: Tensor) -> str | None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return "x must be a floating tensor"
+        if x.dim() < 2 or x.shape[1] != self.num_channels:
+            return f"x must have the axes (N, num_channels={self.num_channels}, ...)"
+        return None

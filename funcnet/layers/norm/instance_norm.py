@@ -1,0 +1,245 @@
+"""Instance normalization: each channel of each row is shifted and scaled by its own statistics, then affinely mapped.
+
+Over the m elements of a channel of a row of x (N, channels, ...) or (channels, ...), with r = 1 / √(σ² + ε):
+
+    μ  = Σ x / m       σ² = Σ (x - μ)² / m       x̂ = (x - μ) r       y = γ x̂ + β
+    gβ = Σ gy          gγ = Σ gy x̂               over rows and elements
+    gx = r (g - Σ g / m - x̂ Σ g x̂ / m)           with g = γ gy, over the channel of the row
+
+and with running statistics in place of μ and σ², which depend on no x:  gx = γ r gy.
+"""
+
+from abc import abstractmethod
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, Size, explained, fitting, frozen, known, wrong_params
+from funcnet.errors import flag, number, size_or_none, wrong
+from funcnet.kernels import norm as kernels
+from funcnet.layers.norm import params as norm_params
+from funcnet.random import Key
+
+Cache = tuple[Tensor, Tensor, Tensor]
+
+_SPACE = {1: "length", 2: "height, width", 3: "depth, height, width"}
+
+
+@frozen
+class _Instance(Layer):
+    """What both kinds share: over how many axes after the channels they go, and what x and params must be."""
+
+    num_features: Size = field(validator=size_or_none)
+    eps: float = field(default=1e-5, validator=norm_params.positive)
+
+    @property
+    @abstractmethod
+    def _space(self) -> int:
+        """Return how many axes there are after the channels."""
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"num_features": -1 - self._space}
+
+    def init(self, rng: Key | int) -> Params:
+        return norm_params.first(rng, known(self)._shapes())
+
+    def _batch(self, x: Tensor) -> Tensor:
+        """Return x with a batch axis."""
+        return x if x.dim() == self._space + 2 else x.unsqueeze(0)
+
+    def _check(self, params: Params, x: Tensor) -> None:
+        if self._fault(x) or {*params} != {*self._shapes()}:
+            raise wrong_params(self, params)
+        if any([p.dtype != x.dtype for p in params.values() if p.dim()]):  # noqa: C419
+            raise wrong_params(self, params)
+
+    @abstractmethod
+    def _shapes(self) -> dict[str, tuple[int, ...]]: ...
+
+    def _fault(self, x: Tensor) -> str | None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return "x must be a floating tensor"
+        if x.dim() - self._space not in (1, 2) or x.shape[-1 - self._space] != self.num_features:
+            axes = f"num_features={self.num_features}, {_SPACE[self._space]}"
+            return f"x must have the axes (N, {axes}) or ({axes})"
+        return None
+
+
+@frozen
+class InstanceNorm(_Instance):
+    """Instance normalization over axes whose number a subclass says; all of it is here."""
+
+    momentum: float = field(default=0.1, validator=number(0.0, at_most=1.0))
+    affine: bool = field(default=False, validator=flag)
+    track_running_stats: bool = field(default=False, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
+
+    @property
+    @abstractmethod
+    def _running(self) -> "type[RunningInstanceNorm]":
+        """Return the class that normalizes x of these axes by the running statistics."""
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Cache]:
+        try:
+            self._check(params, x)
+            if x.shape[-self._space :].numel() == 1:
+                raise wrong(self, "x must have more than one value per channel and row", f"x of shape {tuple(x.shape)}")
+            w, b = params.get("weight"), params.get("bias")
+            y, kept, mean, r = kernels.group_norm(self._batch(x), self.num_features, w, b, self.eps)
+            return y.reshape(x.shape), (kept, mean, r)
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+        return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
+
+    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
+        return self._back(params, cache, gy, [False, self.affine, self.affine and self.bias])[0]
+
+    def input_grad(self, params: Params, cache: Cache, gy: Tensor) -> Tensor:
+        return self._back(params, cache, gy, [True, False, False])[1]
+
+    def _back(self, params: Params, cache: Cache, gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
+        x, mean, r = cache
+        channels = fitting(self, self._batch(gy), x), x, self.num_features
+        gx, gw, gb = kernels.group_norm_backward(*channels, (mean, r), params.get("weight"), mask)
+        return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape) if mask[0] else gx
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        x, mean, r = cache
+        if not self.track_running_stats or not x.numel():
+            return params
+        running = params["running_mean"], params["running_var"]
+        batch = mean.mean(0), kernels.variance(r, self.eps).mean(0)
+        moved = kernels.moved(running, batch, self.momentum, x[0, 0].numel())
+        return {**params, **dict(zip(norm_params.STATS[:2], moved, strict=True))}
+
+    def inference(self) -> Layer:
+        return self._running(self.num_features, self.eps, self.affine, bias=self.bias) if self.track_running_stats else self
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, self.track_running_stats)
+
+
+@frozen
+class RunningInstanceNorm(_Instance):
+    """Instance normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
+
+    untrained = ("running_mean", "running_var")
+
+    affine: bool = field(default=False, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            self._check(params, x)
+            w, b, moments = params.get("weight"), params.get("bias"), self._moments(params)
+            return kernels.batch_norm(self._batch(x), w, b, self.eps, moments)[0].reshape(x.shape), x
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        rows = self._batch(fitting(self, gy, cache)), self._batch(cache)
+        gx, gw, gb = kernels.batch_norm_backward(*rows, params.get("weight"), self.eps, running=self._moments(params))
+        return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape)
+
+    def _moments(self, params: Params) -> tuple[Tensor, Tensor]:
+        return params["running_mean"], params["running_var"]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, tracked=True)
+
+
+@frozen
+class RunningInstanceNorm1d(RunningInstanceNorm):
+    """Normalization by the running statistics: what ``InstanceNorm1d(..., track_running_stats=True).inference()`` is.
+
+    Params   as of ``InstanceNorm1d`` with ``track_running_stats=True``.
+    Cache    ``x``.
+    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   ``torch.nn.InstanceNorm1d``'s formula in evaluation.
+    """
+
+    _space = 1
+
+
+@frozen
+class InstanceNorm1d(InstanceNorm):
+    """Each channel of each row by itself, over (N, channels, length), or without the batch.
+
+    ``apply`` never reads the running statistics, which there are with ``track_running_stats=True`` alone: ``update_stats`` moves
+    them, running ← (1 - momentum) running + momentum · the rows' mean (of the unbiased variance), and ``inference()`` reads them.
+    ``num_features=None`` is for ``infer_sizes`` to find.
+
+    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), with ``affine=True``, the latter with ``bias=True``;
+             ``running_mean``, zeros, ``running_var``, ones, and ``num_batches_tracked``, which stays 0 as torch's does, with
+             ``track_running_stats=True``: they are not trained, and their gradient is ``None``.
+    Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
+    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params that are not this layer's,
+             and an ``x`` with other axes, channels or dtype.
+    Source   Ulyanov, Vedaldi & Lempitsky 2016; the names, ε and momentum are ``torch.nn.InstanceNorm1d``'s.
+    """
+
+    _space = 1
+    _running = RunningInstanceNorm1d
+
+
+@frozen
+class RunningInstanceNorm2d(RunningInstanceNorm):
+    """Normalization by the running statistics: what ``InstanceNorm2d(..., track_running_stats=True).inference()`` is.
+
+    Params   as of ``InstanceNorm2d`` with ``track_running_stats=True``.
+    Cache    ``x``.
+    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   ``torch.nn.InstanceNorm2d``'s formula in evaluation.
+    """
+
+    _space = 2
+
+
+@frozen
+class InstanceNorm2d(InstanceNorm):
+    """Each channel of each row by itself, over (N, channels, height, width), or without the batch.
+
+    All else is as in ``InstanceNorm1d``.
+
+    Params   as of ``InstanceNorm1d``.
+    Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
+    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params that are not this layer's,
+             and an ``x`` with other axes, channels or dtype.
+    Source   Ulyanov, Vedaldi & Lempitsky 2016; the names, ε and momentum are ``torch.nn.InstanceNorm2d``'s.
+    """
+
+    _space = 2
+    _running = RunningInstanceNorm2d
+
+
+@frozen
+class RunningInstanceNorm3d(RunningInstanceNorm):
+    """Normalization by the running statistics: what ``InstanceNorm3d(..., track_running_stats=True).inference()`` is.
+
+    Params   as of ``InstanceNorm3d`` with ``track_running_stats=True``.
+    Cache    ``x``.
+    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Source   ``torch.nn.InstanceNorm3d``'s formula in evaluation.
+    """
+
+    _space = 3
+
+
+@frozen
+class InstanceNorm3d(InstanceNorm):
+    """Each channel of each row by itself, over (N, channels, depth, height, width), or without the batch.
+
+    All else is as in ``InstanceNorm1d``.
+
+    Params   as of ``InstanceNorm1d``.
+    Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
+    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params that are not this layer's,
+             and an ``x`` with other axes, channels or dtype.
+    Source   Ulyanov, Vedaldi & Lempitsky 2016; the names, ε and momentum are ``torch.nn.InstanceNorm3d``'s.
+    """
+
+    _space = 3
+    _running = RunningInstanceNorm3d

@@ -1,0 +1,88 @@
+"""Scaling: vectors brought to one length, or to mean 0 and variance 1.
+
+    Normalize     y = x / n,  n = max(‖x‖ₚ, ε)      gx = gy / n - (Σ gy ⊙ y) / n ⊙ ∂‖x‖ₚ/∂x, without the second where ‖x‖ₚ < ε
+    Standardize   y = (x - μ) r,  r = 1 / √(σ² + ε)      gx = r (gy - mean(gy) - y ⊙ mean(gy ⊙ y))
+
+x and y (...) have one shape. μ and σ² are mean and variance, and all means are taken, along ``dim``.
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, Shape, axis, fitting, floating, frozen
+from funcnet.errors import number, whole_number
+from funcnet.layers.operands.distances import degree, norm_slope
+from funcnet.layers.operands.reductions import axes, of_none
+
+
+@frozen
+class Normalize(Layer):
+    """x divided by its p-norm along ``dim``, or by ``eps`` where that is larger, as ``torch.nn.functional.normalize``.
+
+    Params   none.
+    Cache    ``x``, and its norm.
+    Raises   ``ValueError`` for a ``p`` that is no number, an ``eps`` that is not above 0, and when ``x`` has no axis ``dim``, or
+             is not a floating tensor.
+    Source   ``torch.nn.functional.normalize``'s formula.
+    """
+
+    p: float = field(default=2.0, validator=degree)
+    dim: int = field(default=1, validator=whole_number)
+    eps: float = field(default=1e-12, validator=number(above=0.0))
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.dim == 0
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        dims = self._dims(floating(self, params, x))
+        norm = torch.linalg.vector_norm(x, self.p, dims, keepdim=True)
+        return x / norm.clamp_min(self.eps), (x, norm)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        x, norm = cache
+        dims, n = self._dims(x), norm.clamp_min(self.eps)
+        share = (fitting(self, gy, x) * x).sum(dims, keepdim=True) / n * (norm >= self.eps)
+        return params, (gy - share * norm_slope(x, norm, self.p, dims)) / n
+
+    def _dims(self, x: Tensor) -> list[int]:
+        return [axis(self, x, self.dim)] if x.dim() else []
+
+
+@frozen
+class Standardize(Layer):
+    """x shifted and scaled to mean 0 and variance 1 along the axes ``dim``, without anything learned.
+
+    Params   none.
+    Cache    ``y``, and r.
+    Raises   ``ValueError`` for an ``eps`` that is not above 0, and when ``x`` has no axis ``dim``, or is not a floating tensor.
+    Source   ``jax.nn.standardize``.
+    """
+
+    dim: int | Shape = field(default=-1, validator=axes)
+    eps: float = field(default=1e-5, validator=number(above=0.0))
+
+    @property
+    def mixes_batch(self) -> bool:
+        return 0 in self._named()
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        dims = [axis(self, floating(self, params, x), d) % max(x.dim(), 1) for d in self._named()]
+        if not x.numel():
+            return x, (x, of_none(x, dims, 1.0))
+        variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+        r = torch.rsqrt(variance + self.eps)
+        y = (x - mean) * r
+        return y, (y, r)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        y, r = cache
+        dims: Any = list(self._named())
+        g = fitting(self, gy, y)
+        return params, r * (g - g.mean(dims, keepdim=True) - y * (g * y).mean(dims, keepdim=True))
+
+    def _named(self) -> Shape:
+        return self.dim if isinstance(self.dim, tuple) else (self.dim,)

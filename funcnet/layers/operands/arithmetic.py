@@ -1,0 +1,226 @@
+"""Arithmetic: operations on operands, a tuple of tensors in, one tensor out, with broadcasting.
+
+    Add      y = Σ xᵢ          gxᵢ = gy
+    Mul      y = Π xᵢ          gxᵢ = gy ⊙ Π_{j≠i} xⱼ
+    Sub      y = a - b         ga = gy,                   gb = -gy
+    Div      y = a / b         ga = gy / b,               gb = -gy ⊙ y / b
+    Pow      y = aᵇ            ga = gy ⊙ b aᵇ⁻¹,          gb = gy ⊙ y log a
+    MatMul   y = a b           ga = gy bᵀ,                gb = aᵀ gy
+    Concat   y = (x₁ x₂ ...)   gxᵢ = its part of gy
+
+The operands (...) broadcast to the shape of y; those of MatMul are (..., n, k) and (..., k, m), and those of Concat differ in one
+axis. The gradient of an operand that was broadcast is summed over the axes along which it was repeated.
+"""
+
+from functools import reduce
+from itertools import accumulate
+from operator import mul
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, axis, floating, frozen
+from funcnet.errors import flag, whole_number, wrong
+from funcnet.kernels import operands as kernels
+
+Operands = tuple[Tensor, ...]
+Shapes = tuple[tuple[int, ...], ...]
+
+
+def _operands(layer: Layer, params: Params, x: Any, count: int | None = None) -> Operands:
+    """Return the tuple of operands as it is; it must have the right number of floating tensors, of one dtype."""
+    if not isinstance(x, tuple) or not x or (count is not None and len(x) != count):
+        raise wrong(layer, f"x must be a tuple of {count or 'one or more'} tensors", x)
+    if len({floating(layer, params, operand).dtype for operand in x}) > 1:
+        raise wrong(layer, "the operands must have one dtype", " and ".join(str(operand.dtype) for operand in x))
+    return x
+
+
+def _shapes(x: Operands) -> Shapes:
+    return tuple(tuple(operand.shape) for operand in x)
+
+
+def _unfit(layer: Layer, x: Operands, rule: str) -> ValueError:
+    return wrong(layer, rule, "shapes " + " and ".join(map(str, _shapes(x))))
+
+
+def _together(layer: Layer, x: Operands) -> ValueError:
+    return _unfit(layer, x, "the operands must broadcast together")
+
+
+@frozen
+class Add(Layer):
+    """Sum of the operands, one or more; with ``broadcast=False`` they must have one shape.
+
+    Params   none.
+    Cache    the operands' shapes.
+    Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that broadcast together.
+    Source   elementary.
+    """
+
+    broadcast: bool = field(default=True, validator=flag)
+
+    def apply(self, params: Params, x: Operands) -> tuple[Tensor, Shapes]:
+        shapes = _shapes(_operands(self, params, x))
+        if not self.broadcast and len(set(shapes)) > 1:
+            raise _unfit(self, x, "the operands must have one shape")
+        try:
+            return reduce(torch.add, x), shapes
+        except RuntimeError:
+            raise _together(self, x) from None
+
+    def vjp(self, params: Params, cache: Shapes, gy: Tensor) -> tuple[Params, Operands]:
+        return params, tuple([kernels.unbroadcast(gy, shape) for shape in cache])
+
+
+@frozen
+class Sub(Layer):
+    """Difference a - b of two operands.
+
+    Params   none.
+    Cache    the operands' shapes.
+    Raises   ``ValueError`` when ``x`` is not a pair of floating tensors that broadcast together.
+    Source   elementary.
+    """
+
+    def apply(self, params: Params, x: Operands) -> tuple[Tensor, Shapes]:
+        a, b = _operands(self, params, x, 2)
+        try:
+            return a - b, _shapes(x)
+        except RuntimeError:
+            raise _together(self, x) from None
+
+    def vjp(self, params: Params, cache: Shapes, gy: Tensor) -> tuple[Params, Operands]:
+        return params, (kernels.unbroadcast(gy, cache[0]), -kernels.unbroadcast(gy, cache[1]))
+
+
+@frozen
+class Mul(Layer):
+    """Product of the operands, one or more, element by element; exact where factors are 0, since nothing is divided.
+
+    Params   none.
+    Cache    the operands.
+    Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that broadcast together.
+    Source   elementary.
+    """
+
+    def apply(self, params: Params, x: Operands) -> tuple[Tensor, Operands]:
+        try:
+            return reduce(torch.mul, _operands(self, params, x)), x
+        except RuntimeError:
+            raise _together(self, x) from None
+
+    def vjp(self, params: Params, cache: Operands, gy: Tensor) -> tuple[Params, Operands]:
+        before = accumulate(cache[:-1], mul, initial=gy)
+        after = [None, *accumulate(reversed(cache[1:]), mul)][::-1]
+        products = [b if a is None else b * a for b, a in zip(before, after, strict=True)]
+        return params, tuple(kernels.unbroadcast(g, tuple(x.shape)) for g, x in zip(products, cache, strict=True))
+
+
+@frozen
+class Div(Layer):
+    """Quotient a / b of two operands.
+
+    Params   none.
+    Cache    ``y``, ``b`` and the shape of ``a``.
+    Raises   ``ValueError`` when ``x`` is not a pair of floating tensors that broadcast together.
+    Source   elementary.
+    """
+
+    def apply(self, params: Params, x: Operands) -> tuple[Tensor, tuple[Tensor, Tensor, tuple[int, ...]]]:
+        a, b = _operands(self, params, x, 2)
+        try:
+            y = a / b
+        except RuntimeError:
+            raise _together(self, x) from None
+        return y, (y, b, tuple(a.shape))
+
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Operands]:
+        y, b, shape = cache
+        ga = gy / b
+        return params, (kernels.unbroadcast(ga, shape), -kernels.unbroadcast(ga * y, tuple(b.shape)))
+
+
+@frozen
+class Pow(Layer):
+    """Power aᵇ of two operands, element by element.
+
+    Where a = 0 the gradient of b is 0 for b ≥ 0, and where b = 0 that of a is 0, as torch has them.
+
+    Params   none.
+    Cache    the operands and ``y``.
+    Raises   ``ValueError`` when ``x`` is not a pair of floating tensors that broadcast together.
+    Source   elementary; its gradients at the kinks are those of ``torch.pow``.
+    """
+
+    def apply(self, params: Params, x: Operands) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        a, b = _operands(self, params, x, 2)
+        try:
+            y = torch.pow(a, b)
+        except RuntimeError:
+            raise _together(self, x) from None
+        return y, (a, b, y)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Operands]:
+        a, b, y = cache
+        ga = torch.where(b == 0, 0.0, gy * b * torch.pow(a, b - 1))
+        gb = gy * torch.where((a == 0) & (b >= 0), 0.0, y * torch.log(a))
+        return params, (kernels.unbroadcast(ga, tuple(a.shape)), kernels.unbroadcast(gb, tuple(b.shape)))
+
+
+@frozen
+class MatMul(Layer):
+    """Matrix product of two operands with ``torch.matmul``'s rules: axes before the last two are batch, and broadcast.
+
+    Params   none.
+    Cache    the operands.
+    Raises   ``ValueError`` when ``x`` is not a pair of floating tensors with fitting shapes.
+    Source   elementary, by the rules of ``torch.matmul``.
+    """
+
+    mixes_batch = True
+
+    def apply(self, params: Params, x: Operands) -> tuple[Tensor, Operands]:
+        a, b = _operands(self, params, x, 2)
+        try:
+            return torch.matmul(a, b), x
+        except RuntimeError:
+            raise _unfit(self, x, "the last axis of a must be the last but one of b, and those before must broadcast") from None
+
+    def vjp(self, params: Params, cache: Operands, gy: Tensor) -> tuple[Params, Operands]:
+        a, b = cache
+        rows, columns = a.unsqueeze(0) if a.dim() == 1 else a, b.unsqueeze(1) if b.dim() == 1 else b
+        gy = gy.unsqueeze(-2) if a.dim() == 1 and b.dim() > 1 else gy.unsqueeze(-1) if b.dim() == 1 else gy
+        gy = gy.unsqueeze(-2) if a.dim() == 1 and b.dim() == 1 else gy
+        ga = kernels.unbroadcast(torch.matmul(gy, columns.mT), tuple(rows.shape))
+        gb = kernels.unbroadcast(torch.matmul(rows.mT, gy), tuple(columns.shape))
+        return params, (ga.reshape(a.shape), gb.reshape(b.shape))
+
+
+@frozen
+class Concat(Layer):
+    """Join the operands along the axis ``dim``, by default the last: features beside features.
+
+    Params   none.
+    Cache    the operands' sizes along ``dim``.
+    Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that agree in all other axes.
+    Source   elementary, as ``torch.cat``.
+    """
+
+    dim: int = field(default=-1, validator=whole_number)
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.dim == 0
+
+    def apply(self, params: Params, x: Operands) -> tuple[Tensor, tuple[int, ...]]:
+        sizes = [operand.shape[axis(self, operand, self.dim)] for operand in _operands(self, params, x)]
+        try:
+            return torch.cat(x, self.dim), tuple(sizes)
+        except RuntimeError:
+            raise _unfit(self, x, f"the operands must agree in every axis but {self.dim}") from None
+
+    def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Operands]:
+        return params, torch.split(gy, list(cache), self.dim)

@@ -1,0 +1,275 @@
+"""Reductions: one number of all elements along some axes of x (...), the others staying. n is how many there are.
+
+Sum   y = Σ x                          gx = gy, repeated along the axes summed over
+Mean  y = Σ x / n                      gx = gy / n, repeated along the axes summed over
+Prod  y = Π x                          gx = gy · the product of all the others
+Max   y = the largest x                gx = gy / k where x = y, else 0      k = how many are equal to y
+Min   y = the smallest x               gx: the same
+Var   y = Σ (x - μ)² / (n - c)         gx = 2 gy (x - μ) / (n - c)          μ = Σ x / n,  c = correction
+Std   y = √Var                         gx = gy (x - μ) / (n - c) / y, and 0 where y = 0
+
+With ``keepdim`` the axes stay, with size 1.
+"""
+
+import math
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, Shape, axis, fitting, floating, frozen
+from funcnet.errors import flag, is_whole, whole, wrong
+from funcnet.layers.shape.reshaping import shaped
+
+
+def axes(layer: Any, attribute: Any, got: Any) -> None:
+    """Validate a field that names one axis, several, or by ``None`` all."""
+    entries = got if isinstance(got, tuple) else (got,)
+    if got is not None and not (entries and all(map(is_whole, entries))):
+        raise wrong(type(layer).__name__, "dim must be a whole number, a tuple of them, or None for all axes", repr(got))
+
+
+@frozen
+class Reduction(Layer):
+    """A layer that leaves one number of the axes ``dim``, or of all without it; ``keepdim`` leaves them there, with size 1."""
+
+    dim: int | Shape | None = field(default=None, validator=axes)
+    keepdim: bool = field(default=False, validator=flag)
+
+    @property
+    def mixes_batch(self) -> bool:
+        return self.dim is None or 0 in (self.dim if isinstance(self.dim, tuple) else (self.dim,))
+
+    def dims(self, params: Params, x: Tensor) -> list[int]:
+        """Return the axes of x to go along, counted from the first."""
+        count = floating(self, params, x).dim()
+        named = self.dim if isinstance(self.dim, tuple) else range(count) if self.dim is None else (self.dim,)
+        return [axis(self, x, d) % max(count, 1) for d in named]
+
+    def given(self, y: Tensor, dims: list[int]) -> Tensor:
+        """Return y, which has all axes, with those that it is to have."""
+        shape = [n for i, n in enumerate(y.shape) if self.keepdim or i not in dims]
+        return y.reshape(shape)
+
+
+@frozen
+class Sum(Reduction):
+    """Sum over the axes ``dim``, over all of them without it.
+
+    Params   none.
+    Cache    the shape of ``x``, and the axes.
+    Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
+        dims = self.dims(params, x)
+        return torch.sum(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims))
+
+    def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        return params, _repeated(self, cache, gy)
+
+
+@frozen
+class Mean(Reduction):
+    """Mean over the axes ``dim``, over all of them without it.
+
+    Params   none.
+    Cache    the shape of ``x``, and the axes.
+    Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
+        dims = self.dims(params, x)
+        return torch.mean(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims))
+
+    def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        count = math.prod([cache[0][d] for d in cache[1] if cache[0]])
+        return params, _repeated(self, cache, gy / max(count, 1))
+
+
+def _repeated(layer: Reduction, cache: tuple[Shape, Shape], gy: Tensor) -> Tensor:
+    """Repeat gy along the axes of x that were gone along."""
+    shape, dims = cache
+    kept = tuple([1 if i in dims else n for i, n in enumerate(shape)])
+    shaped(layer, gy, kept if layer.keepdim else tuple([n for i, n in enumerate(shape) if i not in dims]))
+    return gy.reshape(kept).expand(shape)
+
+
+@frozen
+class Prod(Reduction):
+    """Product along the axes ``dim``, of all without it; exact where factors are 0, since nothing is divided.
+
+    The product of none is 1.
+
+    Params   none.
+    Cache    ``x``, the shape of ``y``, and the axes.
+    Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor, and when ``gy`` has not the shape of ``y``.
+    Source   elementary.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Shape, Shape]]:
+        dims = self.dims(params, x)
+        factors = _together(x, dims)
+        y = factors.prod(-1, dtype=_wide(x)).to(x.dtype).reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
+        given = self.given(y, dims)
+        return given, (x, tuple(given.shape), tuple(dims))
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        x, shape, dims = cache
+        factors = _together(x, [*dims])
+        others = _others(factors.to(_wide(x))).to(x.dtype)
+        return params, _apart(shaped(self, gy, shape).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Return the dtype to multiply in: of 256 factors in bfloat16 torch's own product is 13 % off."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _order(x: Tensor, dims: list[int]) -> list[int]:
+    """Return the axes of x, those to go along last."""
+    return [i for i in range(x.dim()) if i not in dims] + (dims if x.dim() else [])
+
+
+def _together(x: Tensor, dims: list[int]) -> Tensor:
+    """Return x with the axes to go along as one, the last."""
+    kept = [n for i, n in enumerate(x.shape) if i not in dims]
+    return x.permute(_order(x, dims)).reshape(*kept, math.prod([x.shape[d] for d in dims if x.dim()]))
+
+
+def _apart(g: Tensor, x: Tensor, dims: list[int]) -> Tensor:
+    """Give what has the form of ``_together`` the form of x."""
+    order = _order(x, dims)
+    return g.reshape([x.shape[i] for i in order]).permute([order.index(i) for i in range(x.dim())])
+
+
+def _others(x: Tensor) -> Tensor:
+    """Return for each element the product of all others along the last axis: of those before it and those behind it.
+
+    Of 1024×256 0.97 ms; torch, which divides where there is no 0, and looks for that, 0.50.
+    """
+    one = x.new_ones(*x.shape[:-1], min(1, x.shape[-1]))
+    before = torch.cat((one, x[..., :-1]), -1).cumprod(-1)
+    behind = torch.cat((x[..., 1:], one), -1).flip(-1).cumprod(-1).flip(-1)
+    return before * behind
+
+
+@frozen
+class Max(Reduction):
+    """Largest element along the axes ``dim``, of all without it; several that are equally large share the gradient.
+
+    The largest of none is -∞.
+
+    Params   none.
+    Cache    ``x``, and ``y`` with all axes.
+    Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary; gradients are shared as those of ``torch.amax``.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
+        return _extreme(self, torch.amax, params, x)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        return params, _shared(self, cache, gy)
+
+
+@frozen
+class Min(Reduction):
+    """Smallest element along the axes ``dim``, of all without it; several that are equally small share the gradient.
+
+    The smallest of none is ∞.
+
+    Params   none.
+    Cache    ``x``, and ``y`` with all axes.
+    Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
+    Source   elementary; gradients are shared as those of ``torch.amin``.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
+        return _extreme(self, torch.amin, params, x)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        return params, _shared(self, cache, gy)
+
+
+def _extreme(layer: Reduction, f: Any, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
+    dims = layer.dims(params, x)
+    y = f(x, dims, keepdim=True) if x.numel() else of_none(x, dims, math.inf if f is torch.amin else -math.inf)
+    return layer.given(y, dims), (x, y, tuple(dims))
+
+
+def of_none(x: Tensor, dims: list[int], value: float) -> Tensor:
+    """Return what a reduction, which torch's kernels refuse, is of an empty x."""
+    return x.new_full([1 if i in dims else n for i, n in enumerate(x.shape)], value)
+
+
+def _shared(layer: Reduction, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> Tensor:
+    x, y, dims = cache
+    extreme = (x == y).to(x.dtype)
+    share = fitting(layer, gy, layer.given(y, list(dims))).reshape(y.shape) / extreme.sum(list(dims), keepdim=True)
+    return extreme * share
+
+
+@frozen
+class Var(Reduction):
+    """Variance along the axes ``dim``, of all without it; ``correction=1`` is the unbiased one, 0 that of a whole population.
+
+    Params   none.
+    Cache    x - μ, and the axes.
+    Raises   ``ValueError`` when ``x`` has no such axis, or not more than ``correction`` elements along them, or is not a floating
+             tensor.
+    Source   elementary.
+    """
+
+    correction: int = field(default=1, validator=whole(0))
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Shape]]:
+        centred, variance, dims = _moments(self, params, x)
+        return self.given(variance, dims), (centred, tuple(dims))
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        centred, dims = cache
+        n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
+        kept = [1 if i in dims else n for i, n in enumerate(centred.shape)]
+        shaped(self, gy, tuple([n for i, n in enumerate(kept) if self.keepdim or i not in dims]))
+        return params, gy.reshape(kept) * centred * (2 / n)
+
+
+@frozen
+class Std(Reduction):
+    """Standard deviation along the axes ``dim``, of all without it, the root of ``Var``; of equal elements its gradient is 0.
+
+    Params   none.
+    Cache    x - μ, ``y`` with all axes, and the axes.
+    Raises   ``ValueError`` when ``x`` has no such axis, or not more than ``correction`` elements along them, or is not a floating
+             tensor.
+    Source   elementary; at 0 the gradient is chosen, where autograd has NaN or infinity.
+    """
+
+    correction: int = field(default=1, validator=whole(0))
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
+        centred, y, dims = _moments(self, params, x)
+        return self.given(y, dims), (centred, y, tuple(dims))
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        centred, y, dims = cache
+        n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
+        slope = torch.where(y == 0, 0.0, fitting(self, gy, self.given(y, list(dims))).reshape(y.shape) / y / n)
+        return params, slope * centred
+
+
+def _moments(layer: Var | Std, params: Params, x: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    """Return x - μ, y with all axes, and the axes; of equal elements x - μ is 0 without rounding."""
+    dims = layer.dims(params, x)
+    if not x.numel():
+        return x, of_none(x, dims, math.nan), dims
+    if math.prod([x.shape[d] for d in dims if x.dim()]) <= layer.correction:
+        rule = f"x must have more than correction={layer.correction} elements along the axes"
+        raise wrong(layer, rule, f"x of shape {tuple(x.shape)}")
+    moments = torch.std_mean if isinstance(layer, Std) else torch.var_mean  # the square of a deviation may overflow float16
+    y, mean = moments(x, dims, correction=layer.correction, keepdim=True)
+    return x - mean, y, dims

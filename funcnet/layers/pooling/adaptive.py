@@ -1,0 +1,274 @@
+"""Pooling to a given size: windows that cover x, as even as they can be, and one window for all of it.
+
+    AdaptiveAvgPool   y[t] = Σ_{i in W[t]} x[i] / |W[t]|         gx[i] = Σ gy[t] / |W[t]| over the t whose window has i
+    AdaptiveMaxPool   y[t] = max_{i in W[t]} x[i]                gx[i] = Σ gy[t] over the t whose maximum stands at i
+    GlobalAvgPool     y = Σ x / m                                gx = gy / m
+    GlobalSumPool     y = Σ x                                    gx = gy
+    GlobalMaxPool     y = max x                                  gx = gy at the first maximum, else 0
+
+W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉ along each axis, for T windows on a length L; m elements stand behind the
+channel.
+"""
+
+import math
+from typing import Any, ClassVar
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, Shape, explained, fitting, floating, frozen
+from funcnet.errors import flag, wrong
+from funcnet.kernels import pooling as kernels
+from funcnet.layers.conv.window import Windowed, each, hashable, of_axes, of_shape, sizes
+
+
+def output_sizes(layer: Windowed, attribute: Any, got: Any) -> None:
+    """Validate sizes of which some may be ``None``, for as long as x is there."""
+    filled = tuple([1 if n is None else n for n in got]) if isinstance(got, tuple) else got
+    try:
+        sizes(1, optional=True)(layer, attribute, filled)
+    except ValueError:
+        rule = "output_size must be a whole number of at least 1 or None"
+        more = f", or a tuple of {layer.axes} of them, one for each axis" if isinstance(got, tuple) else ""
+        raise wrong(type(layer).__name__, rule + more, repr(got)) from None
+
+
+def sizes_for(layer: Any, x: Tensor) -> Shape:
+    """Return the output sizes, with the lengths of x where they are ``None``."""
+    pairs = zip(each(layer.output_size, layer.axes), x.shape[-layer.axes :], strict=True)
+    return tuple([length if n is None else n for n, length in pairs])
+
+
+def fault_of_empty(x: Tensor, axes: int) -> str | None:
+    """Return the rule that an x without anything to reduce breaks."""
+    return "x must have no empty axis but the batch" if 0 in x.shape[-axes - 1 :] else None
+
+
+@frozen
+class _AdaptiveAvgPool(Windowed):
+    """Means of windows that cover x."""
+
+    output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[kernels.Origin, Shape]]:
+        of_axes(self, params, x)
+        try:
+            y = kernels.adaptive_avg_pool(x, sizes_for(self, x))
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+        return y, (kernels.origin(x, self.axes), tuple(y.shape))
+
+    def vjp(self, params: Params, cache: tuple[kernels.Origin, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        of, shape = cache
+        return params, kernels.adaptive_avg_pool_backward(of_shape(self, gy, shape), of, self.axes)
+
+    def _fault(self, x: Tensor) -> str | None:
+        return fault_of_empty(x, self.axes)
+
+
+@frozen
+class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+    """Mean of each of ``output_size`` windows over (N, channels, length), or (channels, length); as in ``torch.nn``.
+
+    The windows are as even as they can be, and may share elements; ``output_size=None`` is the length of x.
+
+    Params   none.
+    Cache    the shapes of ``x`` and ``y``.
+    Raises   ``ValueError`` for a size below 1, an ``x`` that is not floating, or has other axes, or an empty one but the batch,
+             and a ``gy`` that has not the shape of ``y``.
+    Source   ``torch.nn.AdaptiveAvgPool1d``'s formula.
+    """
+
+    axes: ClassVar[int] = 1
+
+
+@frozen
+class AdaptiveAvgPool2d(_AdaptiveAvgPool):
+    """Mean of each of ``output_size`` windows over (N, channels, height, width), or without N; as in ``torch.nn``.
+
+    The size is one number for both axes, or a tuple of two; ``None`` is the length of x.
+
+    Params   none.
+    Cache    the shapes of ``x`` and ``y``.
+    Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
+    Source   ``torch.nn.AdaptiveAvgPool2d``'s formula.
+    """
+
+    axes: ClassVar[int] = 2
+
+
+@frozen
+class AdaptiveAvgPool3d(_AdaptiveAvgPool):
+    """Mean of each of ``output_size`` windows over (N, channels, depth, height, width), or without N; as in ``torch.nn``.
+
+    The size is one number for all axes, or a tuple of three; ``None`` is the length of x.
+
+    Params   none.
+    Cache    the shapes of ``x`` and ``y``.
+    Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
+    Source   ``torch.nn.AdaptiveAvgPool3d``'s formula.
+    """
+
+    axes: ClassVar[int] = 3
+
+
+@frozen
+class _AdaptiveMaxPool(Windowed):
+    """Largest elements of windows that cover x."""
+
+    output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
+    return_indices: bool = field(default=False, validator=flag)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, kernels.Origin]]:
+        of_axes(self, params, x)
+        try:
+            y, indices = kernels.adaptive_max_pool(x, sizes_for(self, x))
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+        return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
+
+    def vjp(self, params: Params, cache: tuple[Tensor, kernels.Origin], gy: Any) -> tuple[Params, Tensor]:
+        indices, of = cache
+        gy = fitting(self, gy[0] if self.return_indices else gy, indices)
+        return params, kernels.adaptive_max_pool_backward(gy, indices, of, self.axes)
+
+    def _fault(self, x: Tensor) -> str | None:
+        return fault_of_empty(x, self.axes)
+
+
+@frozen
+class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+    """Largest element of each of ``output_size`` windows over (N, channels, length), or (channels, length); as in ``torch.nn``.
+
+    The windows are those of ``AdaptiveAvgPool1d``. With ``return_indices`` y is a pair, as that of ``MaxPool1d``. Of equal
+    elements the first counts.
+
+    Params   none.
+    Cache    the indices, and the shape of ``x``.
+    Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
+    Source   ``torch.nn.AdaptiveMaxPool1d``'s formula.
+    """
+
+    axes: ClassVar[int] = 1
+
+
+@frozen
+class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+    """Largest element of each of ``output_size`` windows over (N, channels, height, width), or without N; as in ``torch.nn``.
+
+    The size is one number for both axes, or a tuple of two; ``None`` is the length of x.
+
+    Params   none.
+    Cache    the indices, and the shape of ``x``.
+    Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
+    Source   ``torch.nn.AdaptiveMaxPool2d``'s formula.
+    """
+
+    axes: ClassVar[int] = 2
+
+
+@frozen
+class AdaptiveMaxPool3d(_AdaptiveMaxPool):
+    """Largest element of each of ``output_size`` windows over (N, channels, depth, height, width), or without N.
+
+    As in ``torch.nn``: the size is one number for all axes, or a tuple of three; ``None`` is the length of x.
+
+    Params   none.
+    Cache    the indices, and the shape of ``x``.
+    Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
+    Source   ``torch.nn.AdaptiveMaxPool3d``'s formula.
+    """
+
+    axes: ClassVar[int] = 3
+
+
+@frozen
+class _Global(Layer):
+    """Pooling over all axes behind the channels."""
+
+    keepdim: bool = field(default=False, validator=flag)
+
+    def _behind(self, params: Params, x: Tensor) -> Shape:
+        """Return the axes behind the channels."""
+        if floating(self, params, x).dim() < 3:
+            raise wrong(self, "x must have the axes (N, channels, ...), with one or more behind the channels", _shape(x))
+        return tuple(range(2, x.dim()))
+
+    def _column(self, gy: Tensor, shape: Shape) -> Tensor:
+        """Return gy as (N, channels, 1)."""
+        want = (*shape[:2], *[1] * (len(shape) - 2)) if self.keepdim else shape[:2]
+        return of_shape(self, gy, want).reshape(*shape[:2], 1)
+
+
+def _shape(x: Tensor) -> str:
+    return f"x of shape {tuple(x.shape)}"
+
+
+@frozen
+class GlobalAvgPool(_Global):
+    """Mean over all axes behind the channels: (N, channels, ...) to (N, channels), or with ``keepdim`` 1 for each of them.
+
+    Params   none.
+    Cache    the shape of ``x``.
+    Raises   ``ValueError`` when ``x`` is not a floating tensor, or has no axis behind the channels, and when ``gy`` has not the
+             shape of ``y``.
+    Source   Lin, Chen & Yan 2014, "Network in network", section 3.2.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+        axes = self._behind(params, x)
+        return x.mean(axes, self.keepdim), tuple(x.shape)
+
+    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
+        g = self._column(gy, cache)
+        return params, (g / math.prod(cache[2:])).reshape(*cache[:2], *[1] * (len(cache) - 2)).expand(cache)
+
+
+@frozen
+class GlobalSumPool(_Global):
+    """Sum over all axes behind the channels: (N, channels, ...) to (N, channels), or with ``keepdim`` 1 for each of them.
+
+    Params   none.
+    Cache    the shape of ``x``.
+    Raises   ``ValueError`` as ``GlobalAvgPool`` does.
+    Source   elementary.
+    """
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+        axes = self._behind(params, x)
+        return x.sum(axes, self.keepdim), tuple(x.shape)
+
+    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, self._column(gy, cache).reshape(*cache[:2], *[1] * (len(cache) - 2)).expand(cache)
+
+
+@frozen
+class GlobalMaxPool(_Global):
+    """Largest element over all axes behind the channels: (N, channels, ...) to (N, channels), or with ``keepdim`` 1 for each.
+
+    Of equal elements the first has the gradient.
+
+    Params   none.
+    Cache    the index of the largest in the flattened axes, and the shape of ``x``.
+    Raises   ``ValueError`` as ``GlobalAvgPool`` does, and when one of these axes is empty.
+    Source   elementary; ``GlobalAvgPool`` with the largest element in place of the mean.
+    """
+
+    def __call__(self, params: Params, x: Tensor, rng: Any = None) -> Tensor:
+        return x.amax(self._filled(params, x), self.keepdim)  # on 64×16×28×28 a twentieth of the time that indices take
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Shape]]:
+        axes = self._filled(params, x)
+        y, index = x.flatten(2).max(2, keepdim=True)
+        return y.reshape(*y.shape[:2], *[1] * len(axes) * self.keepdim), (index, tuple(x.shape))
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        index, shape = cache
+        return params, kernels.put(self._column(gy, shape), index, (math.prod(shape[2:]),)).reshape(shape)
+
+    def _filled(self, params: Params, x: Tensor) -> Shape:
+        """Return the axes behind the channels, of which none may be empty."""
+        axes = self._behind(params, x)
+        if 0 in x.shape[2:]:
+            raise wrong(self, "x must have no empty axis behind the channels", _shape(x))
+        return axes

@@ -1,0 +1,167 @@
+"""Average and sum pooling: a window slides along x, and each output is the mean or the sum of what it covers.
+
+    AvgPool   y[t] = Σ_k x[s t + k - p] / m[t]      gx[i] = Σ_{k, t: s t + k - p = i} gy[t] / m[t]
+    SumPool   y[t] = Σ_k x[s t + k - p]             gx[i] = Σ_{k, t: s t + k - p = i} gy[t]
+
+for each row and channel; t, k, i are one number per axis (one to three), s is the stride, p the padding, and m[t] the number of
+elements in the window. With ``ceil_mode`` the last window may reach beyond the end.
+"""
+
+from typing import Any, ClassVar
+
+from attrs import field, validators
+from torch import Tensor
+
+from funcnet.contract import Params, Shape, explained, frozen
+from funcnet.errors import flag, size
+from funcnet.kernels import pooling as kernels
+from funcnet.layers.conv.window import Sizes, Windowed, hashable, of_axes, of_shape, sizes
+from funcnet.layers.pooling.max_pool import _settle, _too_short
+
+Mean = tuple[kernels.Origin, Shape]
+"""The cache of a mean or sum: what was kept of x, and the shape of y."""
+
+
+@frozen
+class _AvgPool(Windowed):
+    """Mean of each window."""
+
+    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
+    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
+    ceil_mode: bool = field(default=False, validator=flag)
+    count_include_pad: bool = field(default=True, validator=flag)
+    divisor_override: int | None = field(default=None, validator=validators.optional(size))
+    _how: tuple[Any, ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        _settle(self, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Mean]:
+        return _averaged(self, params, x, self._how)
+
+    def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
+        of, shape = cache
+        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how)
+
+    def _fault(self, x: Tensor) -> str | None:
+        return _too_short(x, self._how, (1,) * self.axes)
+
+
+def _averaged(layer: Windowed, params: Params, x: Tensor, how: tuple[Any, ...]) -> tuple[Tensor, Mean]:
+    of_axes(layer, params, x)
+    try:
+        y = kernels.avg_pool(x, *how)
+    except Exception as error:
+        raise explained(layer, params, x, error) from None
+    return y, (kernels.origin(x, layer.axes), tuple(y.shape))
+
+
+@frozen
+class AvgPool1d(_AvgPool):
+    """Mean of each window of (N, channels, length), or (channels, length); arguments as in ``torch.nn.AvgPool1d``.
+
+    The output is as long as that of ``MaxPool1d``. The padding is 0, and counts as elements with ``count_include_pad``; with
+    ``divisor_override``, which of torch's only two and three axes have, the sum is divided by that instead.
+
+    Params   none.
+    Cache    the shapes of ``x`` and ``y``.
+    Raises   ``ValueError`` for sizes below 1, a padding of more than half the kernel, an ``x`` that is not floating, or has other
+             axes, or is shorter than the window, and a ``gy`` that has not the shape of ``y``.
+    Source   ``torch.nn.AvgPool1d``'s formula.
+    """
+
+    axes: ClassVar[int] = 1
+
+
+@frozen
+class AvgPool2d(_AvgPool):
+    """Mean of each window of (N, channels, height, width), or without N; arguments as in ``torch.nn.AvgPool2d``.
+
+    Each size is one number for both axes, or a tuple of two; else as ``AvgPool1d``.
+
+    Params   none.
+    Cache    the shapes of ``x`` and ``y``.
+    Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   ``torch.nn.AvgPool2d``'s formula.
+    """
+
+    axes: ClassVar[int] = 2
+
+
+@frozen
+class AvgPool3d(_AvgPool):
+    """Mean of each window of (N, channels, depth, height, width), or without N; arguments as in ``torch.nn.AvgPool3d``.
+
+    Each size is one number for all axes, or a tuple of three; else as ``AvgPool1d``.
+
+    Params   none.
+    Cache    the shapes of ``x`` and ``y``.
+    Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   ``torch.nn.AvgPool3d``'s formula.
+    """
+
+    axes: ClassVar[int] = 3
+
+
+@frozen
+class _SumPool(Windowed):
+    """Sum of each window."""
+
+    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
+    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
+    ceil_mode: bool = field(default=False, validator=flag)
+    _how: tuple[Any, ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        _settle(self, self.padding, self.ceil_mode, True, 1)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Mean]:
+        return _averaged(self, params, x, self._how)
+
+    def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
+        of, shape = cache
+        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how)
+
+    def _fault(self, x: Tensor) -> str | None:
+        return _too_short(x, self._how, (1,) * self.axes)
+
+
+@frozen
+class SumPool1d(_SumPool):
+    """Sum of each window of (N, channels, length), or (channels, length); the padding is 0.
+
+    Params   none.
+    Cache    the shapes of ``x`` and ``y``.
+    Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   elementary: ``AvgPool1d`` times the size of the window.
+    """
+
+    axes: ClassVar[int] = 1
+
+
+@frozen
+class SumPool2d(_SumPool):
+    """Sum of each window of (N, channels, height, width), or without N; the padding is 0.
+
+    Params   none.
+    Cache    the shapes of ``x`` and ``y``.
+    Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   elementary: ``AvgPool2d`` times the size of the window.
+    """
+
+    axes: ClassVar[int] = 2
+
+
+@frozen
+class SumPool3d(_SumPool):
+    """Sum of each window of (N, channels, depth, height, width), or without N; the padding is 0.
+
+    Params   none.
+    Cache    the shapes of ``x`` and ``y``.
+    Raises   ``ValueError`` as ``AvgPool1d`` does.
+    Source   elementary: ``AvgPool3d`` times the size of the window.
+    """
+
+    axes: ClassVar[int] = 3

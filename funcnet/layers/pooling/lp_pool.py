@@ -1,0 +1,95 @@
+"""Power-average pooling: a window slides along x, and each output is the p-norm of what it covers.
+
+    LPPool    y[t] = (Σ_k x[s t + k]ᵖ)^(1/p)      gx[i] = x[i]ᵖ⁻¹ Σ_{k, t: s t + k = i} gy[t] y[t]¹⁻ᵖ
+
+for each row and channel; t, k, i are one number per axis (one to three), s is the stride, p the exponent ``norm_type``. With
+``ceil_mode`` the last window may reach beyond the end.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Params, fitting, frozen
+from funcnet.errors import flag, number
+from funcnet.kernels import pooling as kernels
+from funcnet.layers.conv.window import Sizes, Windowed, hashable, of_axes, sizes
+from funcnet.layers.pooling.avg_pool import _averaged
+from funcnet.layers.pooling.max_pool import _settle, _too_short
+
+
+@frozen
+class _LPPool(Windowed):
+    """Norm of each window."""
+
+    norm_type: float = field(validator=number(above=0.0))
+    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
+    ceil_mode: bool = field(default=False, validator=flag)
+    _how: tuple[Any, ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        _settle(self, 0, self.ceil_mode, True, None)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        of_axes(self, params, x)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # powers overflow float16 where their root does not
+        mean, _ = _averaged(self, params, wide**self.norm_type, self._how)
+        y = (mean * math.prod(self._how[0])) ** (1 / self.norm_type)
+        return y.to(x.dtype), (x, y)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        x, y = cache
+        of, p = kernels.origin(x, self.axes), self.norm_type
+        g = torch.where(y == 0, 0, fitting(self, gy, y) * y ** (1 - p)) * math.prod(self._how[0])
+        return params, (kernels.avg_pool_backward(g, of, *self._how) * x.to(y.dtype) ** (p - 1)).to(x.dtype)
+
+    def _fault(self, x: Tensor) -> str | None:
+        return _too_short(x, self._how, (1,) * self.axes)
+
+
+@frozen
+class LPPool1d(_LPPool):
+    """p-norm, p = ``norm_type``, of each window of (N, channels, length), or (channels, length); as ``torch.nn.LPPool1d``.
+
+    As there, nothing takes the absolute value: of negative elements an odd p has a negative sum, whose root is NaN, and a p that
+    is not whole has NaN for each. A window whose sum is 0 has gradient 0. With ``ceil_mode``, what a last window has beyond the
+    end counts as much as the mean of what it has within.
+
+    Params   none.
+    Cache    ``x`` and ``y``, this at least in single precision.
+    Raises   ``ValueError`` for sizes below 1, a p that is not above 0, and an ``x`` that is not floating, or has other axes, or
+             is shorter than the window.
+    Source   ``torch.nn.LPPool1d``'s formula.
+    """
+
+    axes: ClassVar[int] = 1
+
+
+@frozen
+class LPPool2d(_LPPool):
+    """p-norm of each window of (N, channels, height, width), or without N; as ``torch.nn.LPPool2d``; see ``LPPool1d``.
+
+    Params   none.
+    Cache    ``x`` and ``y``, this at least in single precision.
+    Raises   ``ValueError`` as ``LPPool1d`` does.
+    Source   ``torch.nn.LPPool2d``'s formula.
+    """
+
+    axes: ClassVar[int] = 2
+
+
+@frozen
+class LPPool3d(_LPPool):
+    """p-norm of each window of (N, channels, depth, height, width), or without N; as ``torch.nn.LPPool3d``; see ``LPPool1d``.
+
+    Params   none.
+    Cache    ``x`` and ``y``, this at least in single precision.
+    Raises   ``ValueError`` as ``LPPool1d`` does.
+    Source   ``torch.nn.LPPool3d``'s formula.
+    """
+
+    axes: ClassVar[int] = 3

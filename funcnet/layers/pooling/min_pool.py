@@ -1,0 +1,68 @@
+"""Pooling of the smallest element: a window slides along x, as in ``MaxPool``, whose kernels serve on -x.
+
+MinPool   y[t] = min_k x[s t + d k - p] = -max_k (-x)[s t + d k - p]        gx[i] = Σ gy[t] over the t whose minimum stands at i
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from funcnet.contract import Params, frozen
+from funcnet.layers.conv.window import of_axes
+from funcnet.layers.pooling.max_pool import _MaxPool
+
+
+@frozen
+class _MinPool(_MaxPool):
+    """Smallest of each window; the gradient goes where that of the largest of -x goes, its sign twice changed."""
+
+    def __call__(self, params: Params, x: Tensor, rng: Any = None) -> Any:
+        return self.apply(params, x)[0]
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, Any]]:
+        y, cache = super().apply(params, -of_axes(self, params, x))
+        return self._negated(y), cache
+
+    def _negated(self, y: Any) -> Any:
+        return (-y[0], y[1]) if self.return_indices else -y
+
+
+@frozen
+class MinPool1d(_MinPool):
+    """Smallest element of each window of (N, channels, length), or (channels, length); arguments and lengths as ``MaxPool1d``.
+
+    The padding is ∞. Of equal elements the first counts.
+
+    Params   none.
+    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x.
+    Raises   ``ValueError`` as ``MaxPool1d`` does.
+    Source   elementary: -``MaxPool1d`` of -x.
+    """
+
+    axes: ClassVar[int] = 1
+
+
+@frozen
+class MinPool2d(_MinPool):
+    """Smallest element of each window of (N, channels, height, width), or without N; arguments as of ``MaxPool2d``.
+
+    Params   none.
+    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x.
+    Raises   ``ValueError`` as ``MaxPool1d`` does.
+    Source   elementary: -``MaxPool2d`` of -x.
+    """
+
+    axes: ClassVar[int] = 2
+
+
+@frozen
+class MinPool3d(_MinPool):
+    """Smallest element of each window of (N, channels, depth, height, width), or without N; arguments as of ``MaxPool3d``.
+
+    Params   none.
+    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x.
+    Raises   ``ValueError`` as ``MaxPool1d`` does.
+    Source   elementary: -``MaxPool3d`` of -x.
+    """
+
+    axes: ClassVar[int] = 3

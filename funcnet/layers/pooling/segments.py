@@ -1,0 +1,136 @@
+"""Segments: rows that follow one another belong together, so many to each segment, and each segment is reduced to one row.
+
+    sum, mean     y[j] = Σ x[i] / m[j]     gx[i] = gy[j] / m[j]      i in segment j; m = 1, or for a mean their number
+    first, last   y[j] = x[k]              gx[k] = gy[j]             k the first or last row of j
+    max, min      y[j] = x[k]              gx[k] = gy[j] / n        by element; n of the x[k] are equally large or small
+
+An empty segment has y = 0. Lengths have no gradient.
+"""
+
+import math
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, frozen, no_params
+from funcnet.errors import one_of, wrong
+from funcnet.kernels.tracing import plain, untransformed
+from funcnet.layers.conv.window import of_shape
+
+Kept = tuple[Tensor, Any, tuple[int, ...], tuple[int, ...]]
+"""Where the gradient goes, or whence it comes; for a mean the counts, for an extreme x and y; the shapes of x and y."""
+
+
+@frozen
+class SegmentPool(Layer):
+    """One row for each segment of x: (x, lengths), x (rows, ...) and integers (segments,), gives y (segments, ...).
+
+    Lengths may be 0, and rows behind the last segment count for nothing. ``reduction`` is "sum", "mean", "max", "min", "first"
+    or "last"; several elements that are equally large, or small, share the gradient.
+
+    Params   none.
+    Cache    the segment of each row, for a mean the lengths, for the largest or smallest ``x`` and ``y``; or the row of each
+             segment; and the shapes of ``x`` and ``y``.
+    Raises   ``ValueError`` for an unknown ``reduction``, an ``x`` that is no floating tensor with rows, and lengths that are not
+             integers with one axis, or negative, or more than there are rows.
+    Source   ``thinc.layers.reduce_sum``, ``reduce_mean``, ``reduce_max``, ``reduce_first`` and ``reduce_last``.
+    """
+
+    reduction: str = field(default="mean", validator=one_of("sum", "mean", "max", "min", "first", "last"))
+
+    def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Kept]:
+        no_params(self, params)
+        values, lengths = self._parts(x)
+        ends = lengths.cumsum(0)
+        if self.reduction in ("first", "last"):
+            y, where = _picked(values, ends - lengths if self.reduction == "first" else ends - 1, lengths)
+            return y, (where, None, tuple(values.shape), tuple(y.shape))
+        segments = segments_of(len(values), ends)
+        y, more = self._over(values, segments, lengths)
+        return y, (segments, more, tuple(values.shape), tuple(y.shape))
+
+    def vjp(self, params: Params, cache: Kept, gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
+        where, more, shape, of = cache
+        gy = of_shape(self, gy, of)
+        if self.reduction in ("first", "last"):
+            return params, (gy.new_zeros(shape[0] + 1, *shape[1:]).index_add(0, where, gy)[:-1], None)
+        if self.reduction in ("max", "min"):
+            return params, (_to_extremes(gy, more, where), None)
+        return params, (_to_rows(gy if more is None else gy / _column(more, gy), where), None)
+
+    def _over(self, x: Tensor, segments: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
+        """Return what all rows of a segment have part in, and what of it is kept."""
+        if self.reduction in ("max", "min"):
+            y = _extreme(x, segments, lengths, self.reduction)
+            return y, (x, y)
+        y = _summed(x, segments, len(lengths))
+        if self.reduction == "sum":
+            return y, None
+        counts = lengths.clamp_min(1)
+        return y / _column(counts, y), counts
+
+    def _parts(self, x: Any) -> tuple[Tensor, Tensor]:
+        """Return the rows and the lengths, as int64."""
+        if not isinstance(x, tuple) or len(x) != 2 or not all(isinstance(one, Tensor) for one in x):
+            raise wrong(self, "x must be a pair (x, lengths) of tensors", x)
+        values, lengths = x
+        if not values.is_floating_point() or values.dim() == 0:
+            raise wrong(self, "the rows must be a floating tensor with an axis at least", values)
+        if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
+            raise wrong(self, "the lengths must be integers with one axis", lengths)
+        if plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(values)):
+            rule = f"the lengths must be at least 0, and together at most {len(values)}, the rows there are"
+            raise wrong(self, rule, str(lengths.tolist()))
+        return values, lengths.long()
+
+
+def segments_of(rows: int, ends: Tensor) -> Tensor:
+    """Return which segment each row is in: the number of those that have ended."""
+    ended = torch.zeros(rows + 1, dtype=torch.int64, device=ends.device)
+    return ended.index_add(0, ends, torch.ones_like(ends)).cumsum(0)[:-1]
+
+
+def _picked(x: Tensor, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows of x by their numbers; of an empty segment 0, with a number behind the last."""
+    where = torch.where(lengths > 0, rows, len(x))
+    if not len(x):
+        return x.new_zeros(len(rows), *x.shape[1:]), where
+    return torch.where(_column(lengths > 0, x), x.index_select(0, where.clamp_max(len(x) - 1)), 0.0), where
+
+
+def _summed(x: Tensor, segments: Tensor, count: int) -> Tensor:
+    """Sum the rows of each segment; those behind the last make a segment of their own, which is left out."""
+    return x.new_zeros(count + 1, *x.shape[1:]).index_add(0, segments, x)[:-1]
+
+
+def _to_rows(y: Tensor, segments: Tensor) -> Tensor:
+    """Hand each row what its segment has, and those behind the last 0: the transpose of ``_summed``."""
+    return torch.cat((y, y.new_zeros(1, *y.shape[1:]))).index_select(0, segments)
+
+
+def _to_extremes(gy: Tensor, kept: tuple[Tensor, Tensor], segments: Tensor) -> Tensor:
+    """Share gy among the rows that are equal to y, by element.
+
+    In place on its own new tensors: of 10000×64 in 500 segments mostly 0.4 ms, and 1.6 where the allocator is unlucky; with
+    fresh memory at each step 0.9 to 7, by torch's ``segment_reduce`` 1.1. (A mean's way back takes 0.04.)
+    """
+    x, y = kept
+    rows = _to_rows(y, segments)
+    extreme = rows.eq_(x) if untransformed() else (x == rows).to(x.dtype)  # vmap knows no eq_
+    return _to_rows(gy / _summed(extreme, segments, len(y)), segments).mul_(extreme)
+
+
+def _extreme(x: Tensor, segments: Tensor, lengths: Tensor, which: str) -> Tensor:
+    """Return the largest or smallest of each segment, by element; 0 of an empty one."""
+    shape, lowest = (len(lengths) + 1, *x.shape[1:]), -math.inf if which == "max" else math.inf
+    at = segments.reshape(-1, *[1] * (x.dim() - 1)).expand(x.shape)
+    found = x.new_full(shape, lowest).scatter_reduce(0, at, x, "amax" if which == "max" else "amin")[:-1]
+    return torch.where(_column(lengths > 0, x), found, 0.0)
+
+
+def _column(counts: Tensor, like: Tensor) -> Tensor:
+    """Give numbers, one for each row, the axes of the rows; counts in their dtype."""
+    shaped = counts.reshape(-1, *[1] * (like.dim() - 1))
+    return shaped if counts.dtype == torch.bool else shaped.to(like.dtype)

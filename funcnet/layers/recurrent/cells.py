@@ -1,0 +1,185 @@
+"""Recurrent cells: the next state from the input and the state before; ⊙ the product by element, σ the sigmoid.
+
+RNNCell    h' = tanh(p + s)                            p = W x + b, s = U h + b'; or ReLU
+LSTMCell   i, f, o = σ(p + s), u = tanh(p + s)         each from its quarter of the rows, in the order i f u o
+c' = f ⊙ c + i ⊙ u,   h' = o ⊙ tanh c'
+GRUCell    r, z = σ(p + s), n = tanh(p + r ⊙ s)        each from its third of the rows, in the order r z n
+h' = (1 - z) ⊙ n + z ⊙ h
+
+gp = gs = gh' ⊙ (1 - h'²)                                                                   RNNCell
+gc' += gh' ⊙ o ⊙ (1 - tanh² c'),  gc = gc' ⊙ f,  gi = gc' ⊙ u,  gf = gc' ⊙ c,  gu = gc' ⊙ i,  go = gh' ⊙ tanh c'    LSTMCell
+gz = gh' ⊙ (h - n),  gn = gh' ⊙ (1 - z),  gr = gn ⊙ s,  gs = gn ⊙ r for n,  gh = gh' ⊙ z   GRUCell, each before its σ' or tanh'
+gW = Σ gp xᵀ,  gU = Σ gs hᵀ,  gb = Σ gp,  gb' = Σ gs,  gx = Wᵀ gp,  gh += Uᵀ gs
+
+x (N, input_size) or (input_size,), h and c (N, hidden_size) or (hidden_size,).
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import random
+from funcnet.contract import Cache, Layer, Params, Size, explained, frozen, known, wrong_params
+from funcnet.errors import flag, one_of, size, size_or_none, wrong
+from funcnet.initializers import Uniform
+from funcnet.kernels import linear as kernels
+from funcnet.kernels.recurrent.steps import KINDS
+from funcnet.random import Key
+
+
+def drawn(rng: Key | int, shapes: dict[str, tuple[int, ...]], hidden_size: int) -> Params:
+    """Draw all params evenly from ±1 / √hidden_size, as torch.nn does."""
+    rng, bound = random.as_key(rng), 1 / math.sqrt(hidden_size)
+    draw = Uniform(-bound, bound)
+    return {name: draw(random.fold_in(rng, i), shape) for i, (name, shape) in enumerate(shapes.items())}
+
+
+@frozen
+class _Cell(Layer):
+    """A cell: what RNNCell, LSTMCell and GRUCell share."""
+
+    input_size: Size = field(validator=size_or_none)
+    hidden_size: int = field(validator=size)
+    bias: bool = field(default=True, validator=flag)
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """Return the name of the kernel, of ``tanh``, ``relu``, ``lstm`` and ``gru``."""
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"input_size": -1}
+
+    def init(self, rng: Key | int) -> Params:
+        return drawn(rng, known(self)._shapes(), self.hidden_size)
+
+    def apply(self, params: Params, x: Any) -> tuple[Any, Cache]:
+        try:
+            if self._fault(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self._shapes():
+                raise wrong_params(self, params)
+            one, h, c = self._parts(x)
+            pre = kernels.linear(one, params["weight_ih"], params.get("bias_ih"))
+            hid = kernels.linear(h, params["weight_hh"], params.get("bias_hh"))
+            y, after, kept = KINDS[self.kind].step(pre, hid, h, c)
+            return (y if after is None else (y, after)), (x, kept)
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        x, _ = cache
+        one, h, _ = self._parts(x)
+        g, ghid, gh, gc = self._back(cache, gy)
+        return self._gparams(one, h, g, ghid), self._gx(params, x, g, ghid, gh, gc)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        one, h, _ = self._parts(cache[0])
+        return self._gparams(one, h, *self._back(cache, gy)[:2])
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return self._gx(params, cache[0], *self._back(cache, gy))
+
+    def _back(self, cache: Cache, gy: Any) -> Any:
+        x, kept = cache
+        _, h, c = self._parts(x)
+        gh, gc = gy if c is not None else (gy, None)
+        for g in (gh, gc):
+            if g is not None and g.shape != h.shape:
+                raise wrong(self, f"gy must have the shape of y, {tuple(h.shape)}", f"gy of shape {tuple(g.shape)}")
+        return KINDS[self.kind].back(kept, h, c, gh, gc)
+
+    def _gparams(self, x: Tensor, h: Tensor, g: Tensor, ghid: Tensor) -> Params:
+        (w, b), (u, d) = kernels.linear_grads(x, g), kernels.linear_grads(h, ghid)
+        return {"weight_ih": w, "weight_hh": u} | ({"bias_ih": b, "bias_hh": d} if self.bias else {})
+
+    def _gx(self, params: Params, x: Any, g: Tensor, ghid: Tensor, direct: Tensor | None, gc: Tensor | None) -> Any:
+        gx = kernels.linear_input_grad(g, params["weight_ih"])
+        if not isinstance(x, tuple):
+            return gx
+        gh = kernels.linear_input_grad(ghid, params["weight_hh"])
+        gh = gh if direct is None else gh + direct
+        return gx, gh if gc is None else (gh, gc)
+
+    def _parts(self, x: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the input, h, and c; zeros where no state is given."""
+        if isinstance(x, tuple):
+            one, state = x
+            return (one, *state) if isinstance(state, tuple) else (one, state, None)
+        zeros = x.new_zeros((*x.shape[:-1], self.hidden_size))
+        return x, zeros, zeros if self.kind == "lstm" else None
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        rows = KINDS[self.kind].gates * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, self.input_size), "weight_hh": (rows, self.hidden_size)}
+        return shapes | ({"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {})
+
+    def _fault(self, x: Any) -> str | None:
+        form, count = ("(input, (h, c))", 2) if self.kind == "lstm" else ("(input, h)", 1)
+        rule = f"x must be an input or {form}, floating, of axes (N, features) or (features,)"
+        if isinstance(x, tuple) and (len(x) != 2 or isinstance(x[1], tuple) != (count == 2)):
+            return rule
+        one, *states = (x[0], *(x[1] if count == 2 else x[1:])) if isinstance(x, tuple) else (x,)
+        parts = [one, *states]
+        if not all(isinstance(part, Tensor) and part.is_floating_point() and part.dim() in (1, 2) for part in parts):
+            return rule
+        if one.shape[-1] != self.input_size:
+            return f"the last axis of the input must be input_size={self.input_size}"
+        want = (*one.shape[:-1], self.hidden_size)
+        return (
+            None if all(part.shape == want for part in states) and len(parts) in (1, 1 + count) else f"the state must be {want}"
+        )
+
+
+@frozen
+class RNNCell(_Cell):
+    """One step of an Elman network: x is (input, h), or the input alone for h = 0, and y the next h.
+
+    ``input_size=None`` is for ``infer_sizes`` to find.
+
+    Params   ``weight_ih`` (hidden, input), ``weight_hh`` (hidden, hidden), and with ``bias`` ``bias_ih`` and ``bias_hh``
+             (hidden,); uniform in ±1 / √hidden_size, as in ``torch.nn.RNNCell``.
+    Cache    x and the next h.
+    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, sizes or dtype.
+    Source   Elman 1990.
+    """
+
+    nonlinearity: str = field(default="tanh", validator=one_of("tanh", "relu"))
+
+    @property
+    def kind(self) -> str:
+        return self.nonlinearity
+
+
+@frozen
+class LSTMCell(_Cell):
+    """One step of long short-term memory: x is (input, (h, c)), or the input alone for zeros, and y the next (h, c).
+
+    Params   ``weight_ih`` (4 · hidden, input), ``weight_hh`` (4 · hidden, hidden), and with ``bias`` ``bias_ih`` and ``bias_hh``
+             (4 · hidden,), rows in the order i f u o; uniform in ±1 / √hidden_size, as in ``torch.nn.LSTMCell``.
+    Cache    x, the gates and tanh c'.
+    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, sizes or dtype.
+    Source   Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the gate f.
+    """
+
+    @property
+    def kind(self) -> str:
+        return "lstm"
+
+
+@frozen
+class GRUCell(_Cell):
+    """One step of a gated recurrent unit: x is (input, h), or the input alone for h = 0, and y the next h.
+
+    Params   ``weight_ih`` (3 · hidden, input), ``weight_hh`` (3 · hidden, hidden), and with ``bias`` ``bias_ih`` and ``bias_hh``
+             (3 · hidden,), rows in the order r z n; uniform in ±1 / √hidden_size, as in ``torch.nn.GRUCell``.
+    Cache    x, the gates, and n's part of U h + b'.
+    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, sizes or dtype.
+    Source   Cho et al. 2014; r as in ``torch.nn``, after the product.
+    """
+
+    @property
+    def kind(self) -> str:
+        return "gru"

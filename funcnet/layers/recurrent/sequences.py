@@ -1,0 +1,315 @@
+"""RNN, LSTM and GRU: cells along a sequence, in layers above each other, in one direction or both.
+
+    hₜ = cell(xₜ, hₜ₋₁),   yₜ = hₜ,  or  V hₜ with a projection        ghₜ = gyₜ + what the cell sends back from t + 1
+    gxₜ = Wᵀ gpₜ,   gW = Σₜ gpₜ xₜᵀ,   gU = Σₜ gsₜ hₜ₋₁ᵀ,   gV = Σₜ gyₜ hₜᵀ
+
+with the cell's own formulas, p and s from ``layers.recurrent``; x (T, N, input_size) and y (T, N, hidden_size). The reverse
+direction runs from the last step to the first, and its output stands beside the other's. A layer takes the outputs of the one
+below, with dropout between them.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import random
+from funcnet.contract import Cache, Layer, Params, Size, explained, frozen, keyed, known, wrong_params
+from funcnet.errors import flag, number, one_of, size, size_or_none, whole, wrong
+from funcnet.kernels.operands import masked_scale
+from funcnet.kernels.recurrent.sequences import Weights, run, run_back
+from funcnet.kernels.recurrent.steps import KINDS
+from funcnet.layers.recurrent.cells import drawn
+from funcnet.random import Key
+
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+_DROPOUT = number(0.0, at_most=1.0)
+
+
+@frozen
+class _Recurrent(Layer):
+    """A recurrent net: what RNN, LSTM and GRU share."""
+
+    input_size: Size = field(validator=size_or_none)
+    hidden_size: int = field(validator=size)
+    num_layers: int = field(default=1, validator=size)
+    bias: bool = field(default=True, validator=flag)
+    batch_first: bool = field(default=False, validator=flag)
+    dropout: float = field(default=0.0, validator=_DROPOUT)
+    bidirectional: bool = field(default=False, validator=flag)
+
+    @property
+    def sizes_from_x(self) -> dict[str, int]:
+        return {"input_size": -1}
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """Return the name of the kernel, of ``tanh``, ``relu``, ``lstm`` and ``gru``."""
+
+    @property
+    def stochastic(self) -> bool:
+        return self.dropout > 0 and self.num_layers > 1
+
+    def inference(self) -> Layer:
+        return self.replace(dropout=0.0)
+
+    def init(self, rng: Key | int) -> Params:
+        return drawn(rng, known(self)._shapes(), self.hidden_size)
+
+    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+        return self._forward(params, x, rng, training=True)
+
+    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
+        return self._forward(params, x, rng, training=False)[0]
+
+    def _forward(self, params: Params, x: Any, rng: Key | int | None, *, training: bool) -> tuple[Any, Cache]:
+        if self.stochastic:
+            keyed(self, rng)
+        try:
+            if self._fault(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self._shapes():
+                raise wrong_params(self, params)
+            y, states, mask = self._parts(x)
+            caches, ends, keeps = [], [], []
+            for layer in range(self.num_layers):
+                keep = self._keep(y, layer, rng)
+                y = y if keep is None else masked_scale(y, keep, self._scale())
+                y, end, cache = self._run_layer(self._ways(params, layer), y, states, mask, training=training)
+                caches.append(cache)
+                ends += end
+                keeps.append(keep)
+            return (self._outward(y, x), self._joined(ends, x)), (x, tuple(caches), tuple(keeps))
+        except Exception as error:
+            raise explained(self, params, x, error) from None
+
+    def _run_layer(self, ways: Any, x: Tensor, states: Any, mask: Tensor | None, *, training: bool) -> tuple[Tensor, Any, Any]:
+        ys, ends, caches = [], [], []
+        for way, (at, w) in enumerate(ways):
+            flipped = mask if mask is None or not way else mask.flip(0)
+            y, end, cache = run(self.kind, w, x.flip(0) if way else x, states[at], flipped, training=training)
+            ys.append(y.flip(0) if way else y)
+            ends.append(end)
+            caches.append(cache)
+        return ys[0] if len(ys) == 1 else torch.cat(ys, -1), ends, tuple(caches)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        return self._back(params, cache, gy)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return self._back(params, cache, gy, inputs=False)[0]
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return self._back(params, cache, gy, weights=False)[1]
+
+    def _back(self, params: Params, cache: Cache, gy: Any, *, weights: bool = True, inputs: bool = True) -> tuple[Params, Any]:
+        x, caches, keeps = cache
+        g, gends = self._incoming(cache, gy)
+        gparams: dict[str, Any] = dict.fromkeys(params)
+        for layer in reversed(range(self.num_layers)):
+            parts = g.chunk(len(caches[layer]), -1)
+            gxs: list[Any] = []
+            for way, (at, w) in enumerate(self._ways(params, layer)):
+                needed = {"weights": weights, "inputs": inputs or layer > 0}
+                part = parts[way].flip(0) if way else parts[way]
+                gw, gx, gends[at] = run_back(self.kind, w, caches[layer][way], part, gends[at], **needed)
+                gparams |= {} if gw is None else self._named(gw, layer, way)
+                gxs.append(gx if gx is None or not way else gx.flip(0))
+            g = _total(gxs)
+            g = g if keeps[layer] is None else masked_scale(g, keeps[layer], self._scale())
+        if not inputs or not isinstance(x, tuple):
+            return gparams, self._outward(g, x) if inputs else None
+        return gparams, (self._outward(g, x), None if x[1] is None else self._joined(gends, x), None)[: len(x)]
+
+    def _ways(self, params: Params, layer: int) -> list[tuple[int, Weights]]:
+        """Return for each direction of a layer the number of its state, and its params."""
+        ways = 1 + self.bidirectional
+        found = [{name: params.get(_name(name, layer, way)) for name in _NAMES} for way in range(ways)]
+        return [(ways * layer + way, Weights(*one.values())) for way, one in enumerate(found)]
+
+    def _named(self, gw: Weights, layer: int, way: int) -> Params:
+        return {_name(name, layer, way): g for name, g in zip(_NAMES, gw, strict=True) if g is not None}
+
+    def _keep(self, y: Tensor, layer: int, rng: Key | int | None) -> Tensor | None:
+        if not self.stochastic or layer == 0 or rng is None:
+            return None
+        return random.bernoulli(random.fold_in(rng, layer), tuple(y.shape), 1 - self.dropout)
+
+    def _scale(self) -> float:
+        return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
+
+    def _parts(self, x: Any) -> tuple[Tensor, list[Any], Tensor | None]:
+        """Return the sequence as (T, N, features), the states by number, and the mask of the steps that count."""
+        y, state, lengths = (*x, None)[:3] if isinstance(x, tuple) else (x, None, None)
+        y = self._inward(y, x)
+        mask = (
+            None if lengths is None else (torch.arange(len(y), device=y.device).unsqueeze(1) < lengths.reshape(-1)).unsqueeze(-1)
+        )
+        return y, self._split(state, y), mask
+
+    def _split(self, state: Any, y: Tensor) -> list[Any]:
+        """Split a state into a pair (h, c) for each layer and direction; zeros for ``None``."""
+        count, widths = self.num_layers * (1 + self.bidirectional), self._widths()
+        if state is None:
+            state = tuple([y.new_zeros((count, y.shape[1], width)) for width in widths])
+        parts = state if isinstance(state, tuple) else (state,)
+        columns = [(part if part.dim() == 3 else part.unsqueeze(1)).unbind(0) for part in parts]
+        return [(*row, None)[:2] for row in zip(*columns, strict=True)]
+
+    def _joined(self, states: Any, x: Any) -> Any:
+        """Stack the states of all layers and directions, as x has them."""
+        columns = [torch.stack(column) for column in zip(*states, strict=True) if column[0] is not None]
+        columns = [column.squeeze(1) if _sequence(x).dim() == 2 else column for column in columns]
+        return columns[0] if len(columns) == 1 else tuple(columns)
+
+    def _incoming(self, cache: Cache, gy: Any) -> tuple[Tensor, list[Any]]:
+        """Return gy's two parts as (T, N, features) and states by number, zeros for ``None``."""
+        x = cache[0]
+        y, _, _ = self._parts(x)
+        g, gstate = gy
+        ways, widths = 1 + self.bidirectional, self._widths()
+        shape = (*y.shape[:2], ways * widths[0])
+        g = y.new_zeros(shape) if g is None else self._inward(g, x)
+        ends = () if gstate is None else gstate if isinstance(gstate, tuple) else (gstate,)
+        want = [(self.num_layers * ways, *([] if _sequence(x).dim() == 2 else [y.shape[1]]), width) for width in widths]
+        if g.shape != shape or (ends and [tuple(end.shape) for end in ends] != want):
+            raise wrong(self, "gy must be a pair with the shapes of y, each of them or None", gy)
+        return g, self._split(gstate, y)
+
+    def _inward(self, one: Tensor, x: Any) -> Tensor:
+        if _sequence(x).dim() == 2:
+            return one.unsqueeze(1)
+        return one.transpose(0, 1) if self.batch_first else one
+
+    def _outward(self, one: Tensor, x: Any) -> Tensor:
+        if _sequence(x).dim() == 2:
+            return one.squeeze(1)
+        return one.transpose(0, 1) if self.batch_first else one
+
+    def _widths(self) -> tuple[int, ...]:
+        """Return the sizes of h and, for an LSTM, c."""
+        return (self.hidden_size,)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        rows, out = KINDS[self.kind].gates * self.hidden_size, self._widths()[0]
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.num_layers):
+            width = self.input_size if layer == 0 else out * (1 + self.bidirectional)
+            all_of = {_NAMES[0]: (rows, width), _NAMES[1]: (rows, out), _NAMES[2]: (rows,), _NAMES[3]: (rows,)}
+            all_of |= {_NAMES[4]: (out, self.hidden_size)}
+            absent = set(_NAMES[2:4] * (not self.bias) + _NAMES[4:] * (out == self.hidden_size))
+            for way in range(1 + self.bidirectional):
+                shapes |= {_name(name, layer, way): shape for name, shape in all_of.items() if name not in absent}
+        return shapes
+
+    def _fault(self, x: Any) -> str | None:
+        if isinstance(x, tuple) and len(x) not in (2, 3):
+            return "x must be a sequence, (sequence, state) or (sequence, state, lengths)"
+        y, state, lengths = (*x, None)[:3] if isinstance(x, tuple) else (x, None, None)
+        if not isinstance(y, Tensor) or not y.is_floating_point() or y.dim() not in (2, 3) or y.shape[-1] != self.input_size:
+            axes = "(N, T, features)" if self.batch_first else "(T, N, features)"
+            return f"the sequence must be floating and have the axes {axes} or (T, features), of input_size={self.input_size}"
+        steps, n = self._inward(y, x).shape[:2]
+        if steps == 0:
+            return "the sequence must have a step"
+        counted = lengths is None or (isinstance(lengths, Tensor) and lengths.numel() == n and not lengths.is_floating_point())
+        if not counted:
+            return "lengths must be a tensor with a whole number for each row"
+        batch = () if y.dim() == 2 else (n,)
+        want = [(self.num_layers * (1 + self.bidirectional), *batch, width) for width in self._widths()]
+        parts = state if isinstance(state, tuple) else (state,)
+        if state is None or [tuple(part.shape) if isinstance(part, Tensor) else None for part in parts] == want:
+            return None
+        return f"the state must have the shape {' and '.join(map(str, want))}"
+
+
+def _total(gxs: list[Any]) -> Any:
+    return gxs[0] if len(gxs) == 1 or gxs[0] is None else gxs[0] + gxs[1]
+
+
+def _name(name: str, layer: int, way: int) -> str:
+    return f"{name}_l{layer}{'_reverse' * way}"
+
+
+def _sequence(x: Any) -> Tensor:
+    one: Tensor = x[0] if isinstance(x, tuple) else x
+    return one
+
+
+@frozen
+class RNN(_Recurrent):
+    """Elman network over a sequence, with the arguments, params and shapes of ``torch.nn.RNN``.
+
+    x is a sequence (T, N, input_size), (N, T, ...) with ``batch_first`` or (T, ...) without a batch; (sequence, state); or
+    (sequence, state, lengths) with whole numbers (N,): steps from a row's length on change no state and give y = 0, and the
+    reverse direction starts before them, as with torch's packed sequences. A state that is ``None`` is zeros. y is (outputs,
+    last state), so that the state goes on in the next piece of a long sequence. Either half of ``gy`` may be ``None``, for
+    zeros. ``input_size=None`` is for ``infer_sizes`` to find.
+
+    ``num_layers`` stand above each other, each in one direction or, ``bidirectional``, in both; ``nonlinearity`` is "tanh" or
+    "relu".
+
+    Params   for each layer l ``weight_ih_l0`` (hidden, features), ``weight_hh_l0`` (hidden, hidden), and with ``bias``
+             ``bias_ih_l0`` and ``bias_hh_l0`` (hidden,), with ``_reverse`` for the other direction; uniform in ±1 /
+             √hidden_size.
+    Cache    x, and for each layer and direction its input, outputs and gates; what dropout kept.
+    Raises   ``ValueError`` for params that are not this layer's, an ``x`` with other axes, sizes or dtype, and dropout without
+             a key.
+    Source   Elman 1990.
+    """
+
+    nonlinearity: str = field(default="tanh", validator=one_of("tanh", "relu"))
+    bias: bool = field(default=True, validator=flag)
+    batch_first: bool = field(default=False, validator=flag)
+    dropout: float = field(default=0.0, validator=_DROPOUT)
+    bidirectional: bool = field(default=False, validator=flag)
+
+    @property
+    def kind(self) -> str:
+        return self.nonlinearity
+
+
+@frozen
+class LSTM(_Recurrent):
+    """Long short-term memory over a sequence, with the arguments, params and shapes of ``torch.nn.LSTM``.
+
+    The forms of x and y are those of ``RNN``, with a pair (h, c) for the state. With ``proj_size`` each h is projected to it.
+
+    Params   those of ``RNN`` with 4 · hidden rows, in the order i f u o, and with ``proj_size`` ``weight_hr_l0`` (proj, hidden).
+    Cache    x, and for each layer and direction its input, outputs, cell states and gates; what dropout kept.
+    Raises   ``ValueError`` for params that are not this layer's, an ``x`` with other axes, sizes or dtype, and dropout without
+             a key.
+    Source   Hochreiter & Schmidhuber 1997; Sak et al. 2014 for the projection.
+    """
+
+    proj_size: int = field(default=0, validator=whole(0))
+
+    def __attrs_post_init__(self) -> None:
+        if self.proj_size >= self.hidden_size:
+            raise wrong("LSTM", f"proj_size must be below hidden_size={self.hidden_size}", repr(self.proj_size))
+
+    @property
+    def kind(self) -> str:
+        return "lstm"
+
+    def _widths(self) -> tuple[int, ...]:
+        return self.proj_size or self.hidden_size, self.hidden_size
+
+
+@frozen
+class GRU(_Recurrent):
+    """Gated recurrent units over a sequence, with the arguments, params and shapes of ``torch.nn.GRU``.
+
+    The forms of x and y are those of ``RNN``.
+
+    Params   those of ``RNN`` with 3 · hidden rows, in the order r z n.
+    Cache    x, and for each layer and direction its input, outputs, gates, and n's part of the states' half; what dropout kept.
+    Raises   ``ValueError`` for params that are not this layer's, an ``x`` with other axes, sizes or dtype, and dropout without
+             a key.
+    Source   Cho et al. 2014.
+    """
+
+    @property
+    def kind(self) -> str:
+        return "gru"

@@ -1,0 +1,183 @@
+"""Padding: x with more elements around it along its last axes, by a rule that says where they come from.
+
+    ZeroPad, ConstantPad   y[i] = x[i - l], or a number where there is no such element      gx[j] = gy[j + l]
+
+l is the padding before x, and with n more elements along an axis x (..., length) becomes y (..., length + n). What takes the new
+elements from x itself is in ``borders``.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, Shape, floating, frozen
+from funcnet.errors import is_whole, number, wrong
+from funcnet.layers.shape.reshaping import shaped
+
+
+def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
+    sizes = got if isinstance(got, tuple) else (got,) * 2 * layer.axes
+    if len(sizes) != 2 * layer.axes or not all(is_whole(n) and n >= layer.least for n in sizes):
+        least = "" if layer.least < 0 else f" of at least {layer.least}"
+        rule = f"padding must be a whole number{least}, or a tuple of {2 * layer.axes} of them, the last axis first"
+        raise wrong(type(layer).__name__, rule, repr(got))
+
+
+@frozen
+class Pad(Layer):
+    """Padding of the last ``axes`` axes by one number, or by one before and one after each of them, the last axis first."""
+
+    padding: int | Shape = field(validator=_padding)
+
+    axes: ClassVar[int]
+    more: ClassVar[tuple[float, float]] = (1, 2)  # axes that x may have before these: channels, and a batch
+    least: ClassVar[float] = 0
+    limit: ClassVar[str]
+
+    @abstractmethod
+    def pad(self, x: Tensor, pads: list[int]) -> Tensor:
+        """Return y."""
+
+    @abstractmethod
+    def pad_backward(self, gy: Tensor, shape: Shape, pads: list[int]) -> Tensor:
+        """Return gx, of the shape of x."""
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+        shape, pads = tuple(floating(self, params, x).shape), self._pads()
+        if not self.axes + self.more[0] <= len(shape) <= self.axes + self.more[1]:
+            counts = f"{self.axes + self.more[0]} or {'more' if self.more[1] > 2 else self.axes + 2}"
+            raise wrong(self, f"x must have {counts} axes", f"x of shape {shape}")
+        try:
+            return self.pad(x, pads), shape
+        except (RuntimeError, IndexError, ValueError):
+            raise wrong(self, self.limit, f"x of shape {shape}") from None
+
+    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
+        pads, fixed = self._pads(), len(cache) - self.axes
+        sums = [pads[2 * i] + pads[2 * i + 1] for i in reversed(range(self.axes))]
+        padded = cache[:fixed] + tuple([n + p for n, p in zip(cache[fixed:], sums, strict=True)])
+        return params, self.pad_backward(shaped(self, gy, padded), cache, pads)
+
+    def _pads(self) -> list[int]:
+        return list(self.padding) if isinstance(self.padding, tuple) else [self.padding] * 2 * self.axes
+
+
+@frozen
+class ConstantLike(Pad):
+    """Padding by a number, of any axes; a negative padding takes elements away."""
+
+    more = (0, math.inf)
+    least = -math.inf
+    limit = "the padding must leave something of each axis"
+
+    def pad(self, x: Tensor, pads: list[int]) -> Tensor:
+        return torch.constant_pad_nd(x, pads, self._number())
+
+    def pad_backward(self, gy: Tensor, shape: Shape, pads: list[int]) -> Tensor:
+        return torch.constant_pad_nd(gy, [-n for n in pads])
+
+    def _number(self) -> float:
+        return 0.0
+
+
+@frozen
+class ZeroPad1d(ConstantLike):
+    """Zeros around x, along the last axis.
+
+    Params   none.
+    Cache    the shape of ``x``.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that leaves nothing of an axis, and
+             an ``x`` with no axis.
+    Source   ``torch.nn.ZeroPad1d``'s formula.
+    """
+
+    axes = 1
+
+
+@frozen
+class ZeroPad2d(ConstantLike):
+    """Zeros around x, along the last 2 axes.
+
+    Params   none.
+    Cache    the shape of ``x``.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that leaves nothing of an axis, and
+             an ``x`` with less than 2 axes.
+    Source   ``torch.nn.ZeroPad2d``'s formula.
+    """
+
+    axes = 2
+
+
+@frozen
+class ZeroPad3d(ConstantLike):
+    """Zeros around x, along the last 3 axes.
+
+    Params   none.
+    Cache    the shape of ``x``.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that leaves nothing of an axis, and
+             an ``x`` with less than 3 axes.
+    Source   ``torch.nn.ZeroPad3d``'s formula.
+    """
+
+    axes = 3
+
+
+@frozen
+class ConstantPad1d(ConstantLike):
+    """The number ``value`` around x, along the last axis.
+
+    Params   none.
+    Cache    the shape of ``x``.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that leaves nothing of an axis, and
+             an ``x`` with no axis.
+    Source   ``torch.nn.ConstantPad1d``'s formula.
+    """
+
+    value: float = field(validator=number())
+
+    axes = 1
+
+    def _number(self) -> float:
+        return self.value
+
+
+@frozen
+class ConstantPad2d(ConstantLike):
+    """The number ``value`` around x, along the last 2 axes.
+
+    Params   none.
+    Cache    the shape of ``x``.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that leaves nothing of an axis, and
+             an ``x`` with less than 2 axes.
+    Source   ``torch.nn.ConstantPad2d``'s formula.
+    """
+
+    value: float = field(validator=number())
+
+    axes = 2
+
+    def _number(self) -> float:
+        return self.value
+
+
+@frozen
+class ConstantPad3d(ConstantLike):
+    """The number ``value`` around x, along the last 3 axes.
+
+    Params   none.
+    Cache    the shape of ``x``.
+    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that leaves nothing of an axis, and
+             an ``x`` with less than 3 axes.
+    Source   ``torch.nn.ConstantPad3d``'s formula.
+    """
+
+    value: float = field(validator=number())
+
+    axes = 3
+
+    def _number(self) -> float:
+        return self.value

@@ -1,0 +1,48 @@
+"""Context: each step of a sequence beside the steps around it.
+
+y[t] = (x[t-w], ..., x[t+w])      gx[t] = Σ gy[t-i], part i of it, over i from -w to w      x is 0 outside
+"""
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, Shape, floating, frozen
+from funcnet.errors import whole, wrong
+from funcnet.layers.shape.reshaping import shaped
+
+
+@frozen
+class ExpandWindow(Layer):
+    """The features of ``window_size`` steps before and after beside a step's own: (..., T, E) gives (..., T, (2 w + 1) E).
+
+    Beyond the ends they are 0. A ``Linear`` after it, or a ``Maxout``, is a convolution over steps.
+
+    Params   none.
+    Cache    the shape of ``y``.
+    Raises   ``ValueError`` for a window below 0, and when ``x`` is not a floating tensor with the axes (..., T, E).
+    Source   ``thinc.expand_window``; Collobert et al. 2011, section 3.3.1.
+    """
+
+    window_size: int = field(default=1, validator=whole(0))
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+        if floating(self, params, x).dim() < 2:
+            raise wrong(self, "x must have the axes (..., T, E)", f"x of shape {tuple(x.shape)}")
+        w = self.window_size
+        y = torch.cat([_moved(x, -i) for i in range(-w, w + 1)], -1)
+        return y, tuple(y.shape)
+
+    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
+        w = self.window_size
+        parts = torch.split(shaped(self, gy, cache), cache[-1] // (2 * w + 1), -1)
+        return params, sum([_moved(part, i) for i, part in zip(range(-w, w + 1), parts, strict=True)], torch.zeros_like(parts[0]))
+
+
+def _moved(x: Tensor, by: int) -> Tensor:
+    """Move steps to later ones, or for a negative number to earlier ones, with zeros coming in."""
+    steps = min(abs(by), x.shape[-2])
+    none = x.new_zeros(*x.shape[:-2], steps, x.shape[-1])
+    if by >= 0:
+        return torch.cat((none, x[..., : x.shape[-2] - steps, :]), -2)
+    return torch.cat((x[..., steps:, :], none), -2)

@@ -1,0 +1,101 @@
+"""Sampling: images read at places that are computed, as in a spatial transformer. Places are from -1 to 1 along each axis.
+
+    AffineGrid   y[n, h, w] = θ[n] (x_w, y_h, 1), with x_w, y_h spread over [-1, 1]
+                 gθ[n] = Σ gy[n, h, w] (x_w, y_h, 1)ᵀ, over h and w
+    GridSample   y[n, c, h, w] = Σ a x[n, c, i, j], over the neighbours (i, j) of grid[n, h, w]
+                 gx[n, c, i, j] = Σ a gy[n, c, h, w], over all places that have the neighbour (i, j)
+                 ggrid[n, h, w] = Σ gy[n, c, h, w] x[n, c, i, j] ∂a/∂grid[n, h, w], over channels and neighbours
+
+where a is the weight that a place gives to its neighbour.
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, Shape, floating, frozen
+from funcnet.errors import flag, is_whole, one_of, wrong
+from funcnet.kernels.shape import grid_sampling as kernels
+from funcnet.layers.shape.reshaping import shaped
+
+
+@frozen
+class GridSample(Layer):
+    """The values of images at places: (images, grid) to y, as ``torch.nn.functional.grid_sample``.
+
+    Images are (N, C, H, W) with a grid (N, h, w, 2), or volumes (N, C, D, H, W) with a grid (N, d, h, w, 3). A place is written
+    with the last axis first, -1 for its beginning and 1 for its end: the centres of the outermost elements with
+    ``align_corners``, else their edges. ``mode`` is "bilinear", of volumes trilinear, "nearest", which
+    gives the grid the gradient 0, or "bicubic"; ``padding_mode`` says what is beyond the edges: "zeros", "border" or
+    "reflection".
+
+    Params   none.
+    Cache    the images and the grid.
+    Raises   ``ValueError`` for options that are not torch's, and when ``x`` is not a pair of floating tensors of one dtype with
+             these axes, of which those of the images are not empty, or "bicubic" meets volumes.
+    Source   Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015.
+    """
+
+    mode: str = field(default="bilinear", validator=one_of(*kernels.MODES))
+    padding_mode: str = field(default="zeros", validator=one_of(*kernels.PADDINGS))
+    align_corners: bool = field(default=False, validator=flag)
+
+    def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        if not isinstance(x, tuple) or len(x) != 2:
+            raise wrong(self, "x must be a tuple of images and a grid", x)
+        images, grid = (floating(self, params, one) for one in x)
+        n, axes = images.dim() - 2, "(N, C, H, W) and (N, h, w, 2), or (N, C, D, H, W) and (N, d, h, w, 3)"
+        together = grid.dim() == n + 2 and grid.shape[0] == images.shape[0] and grid.shape[-1] == n and grid.dtype == images.dtype
+        if n not in (2, 3) or not together or not all(images.shape[1:]):
+            got = f"shapes {tuple(images.shape)} and {tuple(grid.shape)}, {images.dtype} and {grid.dtype}"
+            raise wrong(self, f"x must have the axes {axes}, none of an image empty, and one dtype", got)
+        if n == 3 and self.mode == "bicubic":
+            raise wrong(self, 'with mode="bicubic" x must be images', f"volumes of shape {tuple(images.shape)}")
+        return kernels.grid_sample(images, grid, self.mode, self.padding_mode, self.align_corners), (images, grid)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
+        images, grid = cache
+        shaped(self, gy, tuple(images.shape[:2]) + tuple(grid.shape[1:-1]))
+        return params, kernels.grid_sample_backward(gy, images, grid, self.mode, self.padding_mode, self.align_corners)
+
+
+def _places(layer: Any, attribute: Any, got: Any) -> None:
+    if not isinstance(got, tuple) or len(got) not in (2, 3) or not all(is_whole(n) and n >= 1 for n in got):
+        raise wrong("AffineGrid", "size must be a tuple of 2 or 3 whole numbers of at least 1", repr(got))
+
+
+@frozen
+class AffineGrid(Layer):
+    """Places for ``GridSample`` by affine maps: (N, 2, 3) to (N, h, w, 2), or (N, 3, 4) to (N, d, h, w, 3).
+
+    ``size`` is (h, w) or (d, h, w), where ``torch.nn.functional.affine_grid`` has batch and channels before them;
+    ``align_corners`` must be that of the ``GridSample``.
+
+    Params   none.
+    Cache    how many rows ``x`` has.
+    Raises   ``ValueError`` for a ``size`` that is not 2 or 3 whole numbers of at least 1, and when ``x`` is not a floating tensor
+             of matrices for it.
+    Source   Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015, eq. 1; ``torch.nn.functional.affine_grid``.
+    """
+
+    size: Shape = field(validator=_places)
+    align_corners: bool = field(default=False, validator=flag)
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, int]:
+        n = len(self.size)
+        if floating(self, params, x).dim() != 3 or tuple(x.shape[1:]) != (n, n + 1):
+            raise wrong(self, f"x must have the axes (N, {n}, {n + 1})", f"x of shape {tuple(x.shape)}")
+        y = torch.matmul(self._places(x), x.mT)
+        return y.reshape(x.shape[0], *self.size, n), x.shape[0]
+
+    def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
+        shaped(self, gy, (cache, *self.size, len(self.size)))
+        return params, torch.matmul(gy.flatten(1, -2).mT, self._places(gy))
+
+    def _places(self, like: Tensor) -> Tensor:
+        """Return (x, y, 1), or (x, y, z, 1), of all places, one below the other; a single place is in the middle."""
+        spread = [torch.arange(1 - n, n, 2).to(like) / max(n - self.align_corners, 1) for n in self.size]
+        grids = torch.meshgrid(*spread, indexing="ij")
+        return torch.stack([*reversed(grids), torch.ones_like(grids[0])], -1).reshape(-1, len(self.size) + 1)

@@ -1,0 +1,125 @@
+"""Rearrangement by a pattern of names: axes are split, put in another order, and joined, as the two sides of the pattern say.
+
+y = x, split into the axes named on the left, permuted, joined as on the right      gx = gy, split, permuted back, joined
+"""
+
+import math
+import re
+from typing import Any
+
+from attrs import Factory, field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, Shape, floating, frozen
+from funcnet.errors import is_whole, wrong
+from funcnet.layers.shape.reshaping import shaped
+
+Side = tuple[tuple[str, ...], ...]
+"""The axes of one side, each with the names that are joined in it; none for an axis of size 1."""
+
+_REST = "..."
+_AXIS = re.compile(r"\(([\w\s]*)\)|(\.\.\.|\w+)")
+
+
+def _side(text: str) -> Side:
+    if _AXIS.sub("", text).strip():
+        raise ValueError
+    found = [match[1].split() if match[2] is None else [match[2]] for match in _AXIS.finditer(text)]
+    return tuple([tuple([name for name in names if name != "1"]) for names in found])
+
+
+def _sides(pattern: str) -> tuple[Side, Side]:
+    """Return the two sides of a pattern; ``ValueError`` where it is none."""
+    left, right = map(_side, pattern.split("->"))
+    names = [[name for axis in side for name in axis] for side in (left, right)]
+    if sorted(names[0]) != sorted(names[1]) or len(set(names[0])) != len(names[0]):
+        raise ValueError
+    return left, right
+
+
+def _parsed(layer: Any) -> tuple[Side, Side]:
+    """Return the two sides of the layer's pattern, read once: compiled code cannot search in a text."""
+    try:
+        return _sides(layer.pattern)
+    except (ValueError, AttributeError):
+        rule = 'pattern must be two sides, such as "n (h w) c -> n c h w", that name the same axes once each'
+        raise wrong("rearrange", rule, repr(layer.pattern)) from None
+
+
+@frozen
+class Rearrange(Layer):
+    """Axes split, put in order and joined by the names of a pattern; made by ``rearrange``.
+
+    Params   none.
+    Cache    the shapes of ``x``, of ``x`` with its axes split, and of ``y``, and the order of the axes.
+    Raises   ``ValueError`` for a pattern whose sides do not name the same axes, sizes that are not of its names, and an ``x``
+             that is not floating, has other axes, or axes that the sizes do not divide.
+    Source   Rogozhnikov 2022, of whose ``einops.rearrange`` this has the patterns.
+    """
+
+    pattern: str
+    sizes: tuple[tuple[str, int], ...] = ()
+
+    _both: tuple[Side, Side] = field(init=False, eq=False, default=Factory(_parsed, takes_self=True))
+
+    def __attrs_post_init__(self) -> None:
+        names = {name for axis in self._both[0] for name in axis} - {_REST}
+        if not isinstance(self.sizes, tuple) or not all(isinstance(one, tuple) and len(one) == 2 for one in self.sizes):
+            raise wrong("rearrange", "sizes must be a tuple of pairs, each of a name and a size", repr(self.sizes))
+        if not all(name in names and is_whole(n) and n >= 1 for name, n in self.sizes):
+            rule = f"sizes must be whole numbers of at least 1, of names in {self.pattern!r}"
+            raise wrong("rearrange", rule, ", ".join(f"{name}={n!r}" for name, n in self.sizes))
+
+    @property
+    def mixes_batch(self) -> bool:
+        left, right = self._both
+        return left[:1] != right[:1] or not left or len(left[0]) != 1
+
+    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape, Shape, Shape]]:
+        left, right = [self._all_axes(side, floating(self, params, x)) for side in self._both]
+        lengths = self._lengths(x, left)
+        names = [name for axis in left for name in axis]
+        order, split = [names.index(name) for axis in right for name in axis], [lengths[name] for name in names]
+        y = x.reshape(split).permute(order).reshape([math.prod([lengths[name] for name in axis]) for axis in right])
+        return y, (tuple(x.shape), tuple(split), tuple(order), tuple(y.shape))
+
+    def vjp(self, params: Params, cache: tuple[Shape, Shape, Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        shape, split, order, of = cache
+        gy = shaped(self, gy, of).reshape([split[i] for i in order])
+        return params, gy.permute([order.index(i) for i in range(len(order))]).reshape(shape)
+
+    def _all_axes(self, side: Side, x: Tensor) -> Side:
+        """Return the side with names for the axes of x that the dots stand for."""
+        count = x.dim() - len(self._both[0]) + 1
+        rest = [(f"{_REST}{i}",) for i in range(count)]
+        return tuple([axis for given in side for axis in (rest if given == (_REST,) else [given])])
+
+    def _lengths(self, x: Tensor, left: Side) -> dict[str, int]:
+        """Return how long each named axis is."""
+        lengths = dict(self.sizes)
+        fits = len(left) == x.dim()
+        for axis, n in zip(left, x.shape, strict=True) if fits else ():
+            unknown = [name for name in axis if name not in lengths]
+            known = math.prod([lengths[name] for name in axis if name in lengths])
+            fits = fits and len(unknown) <= 1 and n % known == 0 and (bool(unknown) or n == known)
+            lengths |= dict.fromkeys(unknown, n // known)
+        if not fits:
+            rule = "x must have the axes on the left, and all sizes but one of each must be given"
+            raise wrong(self, rule, f"x of shape {tuple(x.shape)}")
+        return lengths
+
+    def __repr__(self) -> str:
+        return f"rearrange({', '.join([repr(self.pattern), *[f'{name}={n}' for name, n in self.sizes]])})"
+
+
+def rearrange(pattern: str, **sizes: int) -> Rearrange:
+    """Split, reorder and join axes by their names: ``rearrange("n (h w) c -> n c h w", h=4)``.
+
+    This one makes of x (N, T, C), T = h w, a y (N, C, h, w). Names in parentheses are one axis, whose sizes, by name in
+    ``sizes``, must be given but for one; ``1`` is an axis of size 1, and ``...`` stands for all axes that have no name.
+
+    >>> import torch
+    >>> rearrange("n (h w) c -> n c h w", h=4)({}, torch.ones(2, 12, 5)).shape
+    torch.Size([2, 5, 4, 3])
+    """
+    return Rearrange(pattern, tuple(sizes.items()))

@@ -1,0 +1,83 @@
+"""chain: gradient transforms, then an optimizer, as one optimizer. donate: an optimizer that may reuse memory."""
+
+from typing import Any
+
+from attrs import field
+
+from funcnet.contract import Params, frozen
+from funcnet.errors import instances, located, wrong
+from funcnet.optim.base import GradientTransform, Optimizer, State
+from funcnet.tree import Tree
+
+_transforms = instances(GradientTransform, "gradient transforms, all before the optimizer", several=True)
+_optimizer = instances(Optimizer, "an optimizer")
+
+
+def _tuple_of_transforms(value: Any, attribute: Any, got: Any) -> None:
+    if not isinstance(got, tuple):
+        raise wrong("Chain", "transforms must be a tuple", got)
+    _transforms(value, attribute, got)
+
+
+@frozen
+class Chain(Optimizer):
+    """An optimizer that gets its gradients through transforms, the first one first: g ← t₁(g), ..., tₙ(g), then its own step.
+
+    State    a tuple: the state of each transform, then that of the optimizer.
+    Units    those of the parts, all of which count the same updates.
+    Raises   ``ValueError`` for parts of another kind, and for a state that is not a tuple of that length; a part's own error gets
+             a note with its number.
+    Source   ``optax.chain``.
+    """
+
+    transforms: tuple[GradientTransform, ...] = field(validator=_tuple_of_transforms)
+    optimizer: Optimizer = field(validator=_optimizer)
+
+    @property
+    def _parts(self) -> tuple[Any, ...]:
+        return (*self.transforms, self.optimizer)
+
+    def init(self, params: Params) -> State:
+        return tuple([part.init(params) for part in self._parts])
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        if not isinstance(state, tuple) or len(state) != len(self._parts):
+            raise wrong(self, f"state must be a tuple of {len(self._parts)}, one for each part", state)
+        result, after = grads, []
+        for i, (part, own) in enumerate(zip(self._parts, state, strict=True)):
+            try:
+                result, new = part.update(result, own, params)
+            except Exception as error:
+                located(error, f"chain, part {i}")
+                raise
+            after.append(new)
+        return result, tuple(after)
+
+    def donate(self) -> "Chain":
+        return self.replace(optimizer=self.optimizer.donate())
+
+
+def chain(*parts: GradientTransform | Optimizer) -> Chain:
+    """Make one optimizer of gradient transforms and, as the last part, an optimizer.
+
+    >>> from funcnet.optim.optimizers import SGD
+    >>> from funcnet.optim.transforms import ClipByGlobalNorm
+    >>> chain(ClipByGlobalNorm(1.0), SGD(lr=0.1))
+    Chain(transforms=(ClipByGlobalNorm(max_norm=1.0),), optimizer=SGD(lr=0.1))
+    """
+    if not parts or not isinstance(parts[-1], Optimizer):
+        raise wrong("chain", "its last part must be an optimizer", repr(parts[-1]) if parts else "no parts")
+    return Chain(parts[:-1], parts[-1])  # type: ignore[arg-type]  # its validator looks at each
+
+
+def donate(optimizer: Optimizer) -> Optimizer:
+    """Return the optimizer that may write to the ``params`` and ``state`` it gets, which the caller gives up.
+
+    The numbers are the optimizer's own, bit for bit; the tensors given up may hold the new values. On large nets this saves
+    more than the arithmetic takes, for fresh memory is slow. No two leaves may share memory. Gradients are not given up.
+
+    Raises   ``ValueError`` for what is no optimizer.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise wrong("donate", "it must be an optimizer", optimizer)
+    return optimizer.donate()

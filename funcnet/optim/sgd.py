@@ -1,0 +1,108 @@
+"""SGD: torch.optim's formula, with t = 1, 2, ... for the number of the update, p for a parameter and g for its gradient.
+
+g ← ±g + λ p                                 λ weight_decay; minus with maximize
+b ← μ b + (1 - τ) g,  at t = 1: b ← g        μ momentum, τ dampening; b = 0 before, averaged: b ← μ b + (1 - μ) g
+p ← p - η b,          nesterov: p ← p - η (g + μ b)                      η lr
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import frozen
+from funcnet.errors import flag, wrong
+from funcnet.kernels import optim as kernels
+from funcnet.optim.base import Columns, Rate, Rule, at, fixed, rate
+
+
+def _nesterov(value: Any, attribute: Any, got: Any) -> None:
+    flag(value, attribute, got)
+    if got and (value.momentum == 0 or value.dampening != 0):
+        came = f"momentum={value.momentum!r} and dampening={value.dampening!r}"
+        raise wrong("SGD", "nesterov needs a momentum above 0 and no dampening", came)
+
+
+def _averaged(value: Any, attribute: Any, got: Any) -> None:
+    flag(value, attribute, got)
+    if got and (value.nesterov or value.dampening != 0):
+        came = f"nesterov={value.nesterov!r} and dampening={value.dampening!r}"
+        raise wrong("SGD", "averaged, which sets the dampening to the momentum, goes without nesterov and dampening", came)
+
+
+@frozen
+class SGD(Rule):
+    """Steps down the gradient, with momentum along an accumulated one; ``torch.optim.SGD``.
+
+    >>> SGD(lr=0.1, momentum=0.9).replace(nesterov=True)
+    SGD(lr=0.1, momentum=0.9, nesterov=True)
+
+    With ``averaged`` the buffer is a running average of the gradients, from 0: b ← μ b + (1 - μ) g, at the first step too.
+
+    ``lr``, ``momentum``, ``dampening`` and ``weight_decay`` are numbers or schedules. With ``fused`` one kernel makes the whole
+    step of a tensor, with other roundings, where there is one: in main memory, float32 or float64, and eager mode. It pays with
+    ``donate``.
+
+    State    ``step``, the updates made; ``momentum_buffer`` b where ``momentum`` is not 0.
+    Units    ``lr`` has that of p / g, ``weight_decay`` that of g / p; ``momentum`` and ``dampening`` are fractions; a schedule
+             counts updates, from 0.
+    Raises   ``ValueError`` for rates below 0 or not finite, for ``nesterov`` without momentum or with dampening, and for
+             ``averaged`` with either; in ``update`` for state, gradients and params that do not fit each other.
+    Source   ``torch.optim.SGD``'s formula, and for ``nesterov`` Sutskever, Martens, Dahl & Hinton 2013, "On the importance of
+             initialization and momentum in deep learning".
+    """
+
+    lr: Rate = field(default=1e-3, validator=rate())
+    momentum: Rate = field(default=0.0, validator=rate())
+    dampening: Rate = field(default=0.0, validator=rate())
+    weight_decay: Rate = field(default=0.0, validator=rate())
+    nesterov: bool = field(default=False, validator=_nesterov)
+    maximize: bool = field(default=False, validator=flag)
+    averaged: bool = field(default=False, validator=_averaged)
+    fused: bool = field(default=False, kw_only=True, validator=flag)
+
+    @property
+    def _moments(self) -> tuple[str, ...]:
+        return ("momentum_buffer",) if self.momentum != 0 else ()
+
+    def _numbers(self) -> Sequence[Any] | None:
+        if self.averaged:
+            return fixed(self.lr, self.momentum, self.momentum, self.weight_decay)
+        return fixed(self.lr, self.momentum, 0.0, self.weight_decay) if self.dampening == 0 else None
+
+    def _rates(self, step: Tensor) -> Sequence[Any]:
+        lr, momentum, dampening, decay = at(step, self.lr, self.momentum, self.dampening, self.weight_decay)
+        if self.averaged:
+            return lr, momentum, momentum, decay
+        if self.dampening != 0:
+            now = kernels.read(step)
+            dampening = dampening * ((now > 0).to(torch.float64) if isinstance(now, Tensor) else now > 0)
+        return lr, momentum, dampening, decay
+
+    def _formula(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
+        if self.fused:
+            done = kernels.sgd(columns, rates, self.donated, nesterov=self.nesterov, maximize=self.maximize)
+            if done is not None:
+                return done
+        (ps, gs, *bs), (lr, momentum, _, decay) = columns, rates
+        if self.maximize:
+            gs = kernels.scale_each(gs, -1.0)
+        if self.weight_decay != 0:
+            gs = kernels.add_each(gs, ps, decay)
+        if not bs:
+            return [kernels.add_each(ps, gs, -lr, ps if self.donated else None)]
+        if self.averaged or self.nesterov or self.dampening != 0:
+            return self._along(ps, gs, bs[0], rates)
+        return kernels.descend(ps, gs, bs[0], lr, momentum, self.donated)
+
+    def _along(self, ps: Sequence[Tensor], gs: Sequence[Tensor], bs: Sequence[Tensor], rates: Sequence[Any]) -> Columns:
+        lr, momentum, dampening, _ = rates
+        out = (ps, bs) if self.donated else (None, None)
+        if self.averaged:
+            bs = kernels.lerp_each(bs, gs, 1 - momentum, out[1])
+        else:
+            damped = gs if self.dampening == 0 else kernels.scale_each(gs, 1 - dampening)
+            bs = kernels.add_each(damped, bs, momentum, out[1])
+        return [kernels.add_each(ps, kernels.add_each(gs, bs, momentum) if self.nesterov else bs, -lr, out[0]), bs]
