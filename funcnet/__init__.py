@@ -1,5 +1,10 @@
 """Functional, stateless neural-network layers on PyTorch tensors: no autograd, every gradient derived by hand."""
 
+from funcnet import initializers as initializers
+from funcnet import kernels as kernels
+from funcnet import random as random
+from funcnet import testing as testing
+from funcnet import tree as tree
 from funcnet.blocks.separable_conv import depthwise_conv1d as depthwise_conv1d
 from funcnet.blocks.separable_conv import depthwise_conv2d as depthwise_conv2d
 from funcnet.blocks.separable_conv import depthwise_conv3d as depthwise_conv3d
@@ -22,7 +27,7 @@ from funcnet.combinators.ensembles import ensemble as ensemble
 from funcnet.combinators.low_rank import lora as lora
 from funcnet.combinators.norm_folding import fold_batch_norm as fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal as orthogonal
-from funcnet.combinators.parametrization import reparametrize as reparametrize
+from funcnet.combinators.parametrization import parametrize as parametrize
 from funcnet.combinators.parametrization import spectral_norm as spectral_norm
 from funcnet.combinators.parametrization import weight_norm as weight_norm
 from funcnet.combinators.pooling import Pool1d as Pool1d
@@ -60,7 +65,7 @@ from funcnet.layers.activation.elementary import Erf as Erf
 from funcnet.layers.activation.elementary import Exp as Exp
 from funcnet.layers.activation.elementary import Gaussian as Gaussian
 from funcnet.layers.activation.elementary import Monomial as Monomial
-from funcnet.layers.activation.elementary import Rbf as Rbf
+from funcnet.layers.activation.elementary import RandomFourier as RandomFourier
 from funcnet.layers.activation.elementary import Sign as Sign
 from funcnet.layers.activation.elementary import Sin as Sin
 from funcnet.layers.activation.elementary import Square as Square

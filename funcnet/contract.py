@@ -11,14 +11,14 @@ Params, gradients and caches are trees (``funcnet.tree``); x and y are tensors, 
 2.  Linear. ``vjp`` is linear in ``gy``, so ``vjp(0) = 0``.
 3.  Pure. The same arguments give the same bits; no argument is written to; no other state is read.
 4.  Structure. ``gparams`` mirrors ``params`` and ``gx`` mirrors ``x``, leaf by leaf, in shape, dtype and device; a leaf that is
-    not trained (a running statistic, a label) has ``None``; of those on which y depends the layer says so, by ``untrained``.
-5.  Rows. A row alone gives what it gives in a batch, unless ``mixes_batch``; an empty batch works.
+    not trained (a running statistic, a label) has ``None``; of those on which y depends the layer says so, by ``non_trainable``.
+5.  Rows. A row alone gives what it gives in a batch, unless ``batch_dependent``; an empty batch works.
 6.  Strides. Non-contiguous and expanded ``x`` and ``gy`` give the same numbers.
 7.  Halves. ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` the first half of ``apply``.
 8.  Transforms. All of it works unchanged under ``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device.
 9.  Value. ``eval(repr(layer)) == layer``, equal layers hash alike, and a layer pickles.
 
-A size that describes x may be ``None`` at first, in the fields that ``sizes_from_x`` names: such a layer has neither ``init`` nor
+A size that describes x may be ``None`` at first, in the fields that ``inferred_sizes`` names: such a layer has neither ``init`` nor
 ``apply`` before ``infer_sizes(net, x)`` has rewritten the net with the sizes that x has there.
 
 Layers, losses, optimizers, schedules and initializers are all values: frozen, and made of numbers, strings, tuples, functions
@@ -36,7 +36,7 @@ from torch import Tensor
 from typing_extensions import dataclass_transform
 
 from funcnet import random, tree
-from funcnet.errors import describe, wrong
+from funcnet.errors import describe, value_error
 from funcnet.random import Key
 from funcnet.tree import Tree
 
@@ -50,7 +50,7 @@ Shape = tuple[int, ...]
 """A shape, or one whole number for each axis."""
 
 Size = int | Any
-"""A size, or ``None`` where a layer has it in ``sizes_from_x``; with ``Any``, so that none who reads one must ask which it is."""
+"""A size, or ``None`` where a layer has it in ``inferred_sizes``; with ``Any``, so that none who reads one must ask which it is."""
 
 _T = TypeVar("_T")
 _L = TypeVar("_L", bound="Layer")
@@ -93,7 +93,7 @@ class Layer(Value, ABC):
 
     __slots__ = ()
 
-    untrained: ClassVar[tuple[str, ...]] = ()
+    non_trainable: ClassVar[tuple[str, ...]] = ()
     """Names in params under which the gradients are ``None`` although y depends on them, as on the running statistics."""
 
     @property
@@ -102,17 +102,17 @@ class Layer(Value, ABC):
         return False
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         """Whether a row of the output depends on other rows of the batch, as with batch statistics."""
         return False
 
     @property
-    def keeps_stats(self) -> bool:
+    def has_running_stats(self) -> bool:
         """Whether ``update_stats`` may change anything, so that a step of training calls it."""
         return type(self).update_stats is not Layer.update_stats
 
     @property
-    def sizes_from_x(self) -> Mapping[str, int | tuple[int, ...]]:
+    def inferred_sizes(self) -> Mapping[str, int | tuple[int, ...]]:
         """Which fields may be ``None``, to be inferred: for each the axis of x, or the axes, that it is the size of.
 
         Of several tensors the first is meant.
@@ -152,10 +152,10 @@ class Layer(Value, ABC):
         """Return the layer for evaluation, which fits the same params."""
         return self
 
-    def _sized(self, x: Any) -> tuple["Layer", Any]:
+    def infer(self, x: Any) -> tuple["Layer", Any]:
         """Return the layer with all sizes known, and its output, where x is on the meta device: of one shape, without numbers.
 
-        A combinator sends x through its layers by their own ``_sized``.
+        A combinator sends x through its layers by their own ``infer``.
         """
         found = self._inferred(x)
         layer = self.replace(**found) if found else self
@@ -163,58 +163,58 @@ class Layer(Value, ABC):
 
     def _inferred(self, x: Any) -> dict[str, Any]:
         """Return the sizes that are ``None`` as x has them."""
-        return {name: _length(self, x, name) for name in unknown(self)}
+        return {name: _length(self, x, name) for name in missing_sizes(self)}
 
-    def _shapes(self) -> dict[str, tuple[int, ...]] | None:
+    def param_shapes(self) -> dict[str, tuple[int, ...]] | None:
         """Return the names and shapes that ``params`` must have, for explaining an error; ``None`` where no rule is known."""
         return {}
 
-    def _fault(self, x: Any) -> str | None:
+    def complaint(self, x: Any) -> str | None:
         """Return the rule that ``x`` breaks, for explaining an error; ``None`` where it breaks none."""
         return None
 
 
-def explained(layer: Layer, params: Params, x: Any, error: Exception) -> Exception:
+def explain_error(layer: Layer, params: Params, x: Any, error: Exception) -> Exception:
     """Turn a kernel's error into ours: sizes to be inferred, params that do not fit, the rule x breaks, dtypes; else as it was.
 
     Called on the failing path only, so that the checks cost a working step nothing.
     """
-    if unknown(layer):
+    if missing_sizes(layer):
         return _unsized(layer)
-    shapes = layer._shapes()
+    shapes = layer.param_shapes()
     if shapes is not None and _shapes_of(params) != shapes:
-        return wrong_params(layer, params)
-    rule = layer._fault(x)
+        return params_error(layer, params)
+    rule = layer.complaint(x)
     if rule:
-        return wrong(layer, rule, _brief(x))
+        return value_error(layer, rule, _brief(x))
     want, got = _dtypes(params), _dtypes(x)
     if want and got and want != got:
-        return wrong(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got))
+        return value_error(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got))
     return error
 
 
-def unknown(layer: Layer) -> list[str]:
+def missing_sizes(layer: Layer) -> list[str]:
     """Return the names of the sizes that are ``None``."""
-    return [name for name in layer.sizes_from_x if getattr(layer, name) is None]
+    return [name for name in layer.inferred_sizes if getattr(layer, name) is None]
 
 
-def known(layer: _L) -> _L:
+def require_sizes(layer: _L) -> _L:
     """Return the layer as it is; one with a size that is ``None`` refuses."""
-    if unknown(layer):
+    if missing_sizes(layer):
         raise _unsized(layer)
     return layer
 
 
 def _unsized(layer: Layer) -> Exception:
-    return wrong(layer, f"{' and '.join(unknown(layer))} must be inferred first, by fn.infer_sizes(net, x)", "None")
+    return value_error(layer, f"{' and '.join(missing_sizes(layer))} must be inferred first, by fn.infer_sizes(net, x)", "None")
 
 
 def _length(layer: Layer, x: Any, name: str) -> int | tuple[int, ...]:
     """Return the size of the axis, or the axes, that a field stands for."""
-    axes, shape = layer.sizes_from_x[name], next((tuple(leaf.shape) for leaf in tree.leaves(x)), ())
+    axes, shape = layer.inferred_sizes[name], next((tuple(leaf.shape) for leaf in tree.leaves(x)), ())
     for i in axes if isinstance(axes, tuple) else (axes,):
         if not -len(shape) <= i < len(shape):
-            raise wrong(layer, f"x must have an axis {i}, to infer {name} from", _brief(x))
+            raise value_error(layer, f"x must have an axis {i}, to infer {name} from", _brief(x))
     return tuple([shape[i] for i in axes]) if isinstance(axes, tuple) else shape[axes]
 
 
@@ -229,11 +229,11 @@ def output(layer: Layer, x: Any) -> Any:
     return layer(params, x, key) if layer.stochastic else layer(params, x)
 
 
-def wrong_params(layer: Layer, params: Params) -> Exception:
+def params_error(layer: Layer, params: Params) -> Exception:
     """Make the error for params that are not this layer's."""
-    shapes = layer._shapes() or {}
+    shapes = layer.param_shapes() or {}
     rule = "params must be a dict of " + _worded(shapes) if shapes else "params must be an empty dict"
-    return wrong(layer, rule, _worded(_shapes_of(params)) if isinstance(params, dict) and params else describe(params))
+    return value_error(layer, rule, _worded(_shapes_of(params)) if isinstance(params, dict) and params else describe(params))
 
 
 def _shapes_of(params: Params) -> dict[str, Any] | None:
@@ -266,45 +266,45 @@ def _brief(x: Any) -> str:
     return f"x of shape {tuple(x.shape)}" if isinstance(x, Tensor) else describe(x)
 
 
-def no_params(layer: Layer, params: Params) -> None:
+def require_no_params(layer: Layer, params: Params) -> None:
     """Refuse params, for a layer that has none."""
     if params:
-        raise wrong_params(layer, params)
+        raise params_error(layer, params)
 
 
-def tensor(layer: Layer, params: Params, x: Tensor) -> Tensor:
+def require_tensor(layer: Layer, params: Params, x: Tensor) -> Tensor:
     """Return x, which must be a tensor, as it is, for a layer without params."""
-    no_params(layer, params)
+    require_no_params(layer, params)
     if not isinstance(x, Tensor):
-        raise wrong(layer, "x must be a tensor", repr(x) if isinstance(x, str) else x)
+        raise value_error(layer, "x must be a tensor", repr(x) if isinstance(x, str) else x)
     return x
 
 
-def floating(layer: Layer, params: Params, x: Tensor) -> Tensor:
+def require_floating(layer: Layer, params: Params, x: Tensor) -> Tensor:
     """Return x, which must be a floating tensor, as it is, for a layer without params."""
     if params:
-        raise wrong_params(layer, params)
+        raise params_error(layer, params)
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise wrong(layer, "x must be a floating tensor", x)
+        raise value_error(layer, "x must be a floating tensor", x)
     return x
 
 
-def keyed(layer: Layer, rng: Key | int | None) -> Key | int:
+def require_key(layer: Layer, rng: Key | int | None) -> Key | int:
     """Return the key as it is; without one a stochastic layer refuses to run."""
     if rng is None:
-        raise wrong(layer, "apply must be given a key, apply(params, x, rng); for evaluation use inference()", "no key")
+        raise value_error(layer, "apply must be given a key, apply(params, x, rng); for evaluation use inference()", "no key")
     return rng
 
 
-def axis(layer: Layer, x: Tensor, dim: int) -> int:
+def require_axis(layer: Layer, x: Tensor, dim: int) -> int:
     """Return ``dim``, which must be an axis of x; of a 0-d x, as in torch, 0 and -1 are."""
     if not -max(x.dim(), 1) <= dim < max(x.dim(), 1):
-        raise wrong(layer, f"x must have an axis {dim}", _brief(x))
+        raise value_error(layer, f"x must have an axis {dim}", _brief(x))
     return dim
 
 
-def fitting(layer: Layer, gy: Tensor, y: Tensor) -> Tensor:
-    """Return gy, which must have the shape of y, as it is, for kernels that would broadcast it or read beyond its end."""
-    if gy.shape != y.shape:
-        raise wrong(layer, f"gy must have the shape of y, {tuple(y.shape)}", f"gy of shape {tuple(gy.shape)}")
+def check_gy(layer: Layer, gy: Tensor, shape: Shape) -> Tensor:
+    """Return gy, which must have the shape of y: kernels would broadcast it or read beyond its end."""
+    if gy.shape != shape:
+        raise value_error(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
     return gy

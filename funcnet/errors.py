@@ -29,12 +29,12 @@ def describe(value: object) -> str:
     return repr(value)
 
 
-def wrong(who: object, rule: str, got: object) -> ValueError:
+def value_error(who: object, rule: str, got: object) -> ValueError:
     """Make the error for a value that breaks a rule; ``got`` is described unless it is already words."""
     return ValueError(f"{who}: {rule}, got {got if isinstance(got, str) else describe(got)}")
 
 
-def located(error: Exception, where: str) -> None:
+def add_location(error: Exception, where: str) -> None:
     """Add to an error on its way out where in the net it passed, for example ``serial, layer 2``."""
     error.add_note(f"  in {where}")
 

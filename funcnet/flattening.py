@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from funcnet.errors import describe, wrong
+from funcnet.errors import describe, value_error
 
 Tree = Any
 """A tensor, ``None``, or a dict, tuple or list of trees."""
@@ -98,8 +98,8 @@ def _beside(tree: Tree, one: Tree, two: Tree) -> list[list[Any]] | None:
     return columns if _LEAVES.issuperset(map(type, columns[1])) and _LEAVES.issuperset(map(type, columns[2])) else None
 
 
-def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
-    """Flatten ``tree``, and the trees ``rest`` beside it, absent leaves included, in its order; ``fills`` is the way back.
+def flatten_together(tree: Tree, *rest: Tree) -> list[list[Any]]:
+    """Flatten ``tree``, and the trees ``rest`` beside it, absent leaves included, in its order; ``unflatten_each`` is the way back.
 
     Raises   ``ValueError`` with the first path where the trees disagree.
     """
@@ -112,29 +112,31 @@ def columns(tree: Tree, *rest: Tree) -> list[list[Any]]:
         raise _disagreement(tree, rest) from None
 
 
-def leaves_like(like: Tree, tree: Tree) -> list[Any]:
+def flatten_like(like: Tree, tree: Tree) -> list[Any]:
     """List a tree's leaves, absent ones too, in the order of those of ``like``; ``LookupError`` where the structures differ."""
     return _fill_like((like,), (tree,), [])
 
 
-def fill(tree: Tree, leaves: Iterator[Any]) -> Tree:
+def unflatten(tree: Tree, leaves: Iterator[Any]) -> Tree:
     """Put other ``leaves``, taken in order, into the places of a tree's leaves."""
     kind = type(tree)
     if kind is dict:
         filled = {}
         for key, child in tree.items():
-            filled[key] = next(leaves) if type(child) is Tensor else fill(child, leaves)
+            filled[key] = next(leaves) if type(child) is Tensor else unflatten(child, leaves)
         return filled
     if kind is tuple:
-        return tuple([next(leaves) if type(child) is Tensor else fill(child, leaves) for child in tree])
-    return _rebuild(tree, iter([fill(child, leaves) for child in _children(tree)])) if isinstance(tree, NODES) else next(leaves)
+        return tuple([next(leaves) if type(child) is Tensor else unflatten(child, leaves) for child in tree])
+    return (
+        _rebuild(tree, iter([unflatten(child, leaves) for child in _children(tree)])) if isinstance(tree, NODES) else next(leaves)
+    )
 
 
-def fills(tree: Tree, columns: Sequence[Sequence[Any]]) -> list[Tree]:
+def unflatten_each(tree: Tree, columns: Sequence[Sequence[Any]]) -> list[Tree]:
     """Make a tree of each column, of the structure of ``tree``; of two columns at once, which takes half the time."""
     if len(columns) == 2:
         return [*_fill_both(tree, iter(columns[0]), iter(columns[1]))]
-    return [fill(tree, iter(column)) for column in columns]
+    return [unflatten(tree, iter(column)) for column in columns]
 
 
 def _fill_both(tree: Tree, ones: Iterator[Any], twos: Iterator[Any]) -> tuple[Tree, Tree]:
@@ -142,7 +144,7 @@ def _fill_both(tree: Tree, ones: Iterator[Any], twos: Iterator[Any]) -> tuple[Tr
     if kind is dict:
         return _fill_dicts(tree, ones, twos)
     if kind is not tuple:
-        return fill(tree, ones), fill(tree, twos)
+        return unflatten(tree, ones), unflatten(tree, twos)
     one, two = [], []
     for child in tree:
         a, b = (next(ones), next(twos)) if type(child) is Tensor else _fill_both(child, ones, twos)
@@ -164,7 +166,9 @@ def _fill_dicts(tree: dict[Any, Tree], ones: Iterator[Any], twos: Iterator[Any])
 
 def _disagreement(tree: Tree, rest: tuple[Tree, ...]) -> ValueError:
     where, one, other = next(found for other in rest for found in differences("", tree, other))
-    return wrong("tree", f"the trees must agree, and at {where!r} one has {describe(one)}", f"{describe(other)} in the other")
+    return value_error(
+        "tree", f"the trees must agree, and at {where!r} one has {describe(one)}", f"{describe(other)} in the other"
+    )
 
 
 def differences(path: str, one: Tree, other: Tree) -> Iterator[tuple[str, Tree, Tree]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.contract import Value, frozen
-from funcnet.errors import is_number, number, one_of, wrong
+from funcnet.errors import is_number, number, one_of, value_error
 from funcnet.random import Key
 
 Shape = tuple[int, ...]
@@ -41,7 +41,7 @@ def fans(shape: Shape) -> tuple[int, int]:
     Raises   ``ValueError`` for less than two axes.
     """
     if len(shape) < 2:
-        raise wrong("fans", "a weight must have at least 2 axes, (out, in, *kernel)", f"shape {shape}")
+        raise value_error("fans", "a weight must have at least 2 axes, (out, in, *kernel)", f"shape {shape}")
     kernel = math.prod(shape[2:])
     return shape[1] * kernel, shape[0] * kernel
 
@@ -58,11 +58,13 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     Raises   ``ValueError`` for an unknown nonlinearity, and a ``param`` that is not a finite number.
     """
     if param is not None and not is_number(param):
-        raise wrong("calculate_gain", "param must be a finite number, or None", repr(param))
+        raise value_error("calculate_gain", "param must be a finite number, or None", repr(param))
     if nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
     if nonlinearity not in _GAINS:
-        raise wrong("calculate_gain", f"nonlinearity must be one of {', '.join([*_GAINS, 'leaky_relu'])}", repr(nonlinearity))
+        raise value_error(
+            "calculate_gain", f"nonlinearity must be one of {', '.join([*_GAINS, 'leaky_relu'])}", repr(nonlinearity)
+        )
     return _GAINS[nonlinearity]
 
 
@@ -329,10 +331,12 @@ def known(value: Any, attribute: Any, got: Any) -> None:
     Raises   ``ValueError`` for anything else.
     """
     if not isinstance(got, Initializer) and not (isinstance(got, str) and got in NAMES):
-        raise wrong(type(value).__name__, f"{attribute.name} must be an initializer or one of {', '.join(NAMES)}", repr(got))
+        raise value_error(
+            type(value).__name__, f"{attribute.name} must be an initializer or one of {', '.join(NAMES)}", repr(got)
+        )
 
 
-def drawn(rng: Key | int, shape: Shape, initializer: str | Initializer) -> Tensor:
+def initialize(rng: Key | int, shape: Shape, initializer: str | Initializer) -> Tensor:
     """Draw a tensor of this ``shape`` by an ``initializer`` or the name of one, from the key ``rng``."""
     return (NAMES[initializer] if isinstance(initializer, str) else initializer)(rng, shape)
 

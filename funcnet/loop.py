@@ -10,8 +10,8 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, is_whole, wrong
-from funcnet.kernels.freed_memory import keep_memory
+from funcnet.errors import describe, is_whole, value_error
+from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 from funcnet.random import Key
@@ -60,13 +60,13 @@ def fit(
     data as ``<name>``. With ``progress`` there is a bar on a terminal that has tqdm, and some ten lines elsewhere, on the
     standard error stream.
 
-    The process keeps the memory that tensors give back, up to 64 MB of it: ``funcnet.kernels.keep_memory``.
+    The process keeps the memory that tensors give back, up to 64 MB of it: ``funcnet.kernels.retain_freed_memory``.
 
     Raises   ``ValueError`` for a ``batch_size`` below 1, ``epochs`` or ``epochs_done`` below 0, no data, and ``x`` and ``target``
              with different numbers of rows.
     """
     rows = _check(data, epochs, batch_size, epochs_done)
-    keep_memory()
+    retain_freed_memory()
     first, order, noise = random.split(key, 3)
     step = train_step(net, loss, opt.donate())  # of what is copied here, and nobody else has
     params = net.init(first) if params is None else tree.map(torch.clone, params)
@@ -140,11 +140,11 @@ def _take(data: tuple[Tree, Tree], rows: Tensor) -> tuple[Tree, Tree]:
 def _rows(data: tuple[Tree, Tree]) -> int:
     """Return the number of rows, on which all tensors of the data must agree."""
     if not isinstance(data, tuple) or len(data) != 2:
-        raise wrong("fit", "data must be a pair (x, target)", describe(data))
+        raise value_error("fit", "data must be a pair (x, target)", describe(data))
     counts = {len(leaf) for leaf in tree.leaves(data)}
     if len(counts) != 1 or counts == {0}:
         got = " and ".join(map(str, sorted(counts))) or "none"
-        raise wrong("fit", "x and target must have the same number of rows, at least 1", got)
+        raise value_error("fit", "x and target must have the same number of rows, at least 1", got)
     return counts.pop()
 
 
@@ -156,7 +156,7 @@ def _check(data: tuple[Tree, Tree], epochs: int, batch_size: int, epochs_done: i
 
 def _whole(who: str, name: str, least: int, got: int) -> None:
     if not is_whole(got) or got < least:
-        raise wrong(who, f"{name} must be a whole number of at least {least}", repr(got))
+        raise value_error(who, f"{name} must be a whole number of at least {least}", repr(got))
 
 
 def _shown(epochs: range, history: History, progress: bool) -> Iterable[int]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from funcnet.errors import wrong
+from funcnet.errors import value_error
 
 
 def accuracy(y: Tensor, target: Tensor) -> Tensor:
@@ -15,6 +15,6 @@ def accuracy(y: Tensor, target: Tensor) -> Tensor:
     """
     if y.dim() != 2 or target.shape not in (y.shape, y.shape[:1]):
         got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"
-        raise wrong("accuracy", "y must be (N, classes), and target (N,) or (N, classes)", got)
+        raise value_error("accuracy", "y must be (N, classes), and target (N,) or (N, classes)", got)
     labels = target if target.dim() == 1 else target.argmax(1)
     return (y.argmax(1) == labels).to(torch.get_default_dtype()).mean()

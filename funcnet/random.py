@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.errors import describe, is_number, is_whole, wrong
+from funcnet.errors import describe, is_number, is_whole, value_error
 
 Key = Tensor
 """A 0-d int64 tensor."""
@@ -72,7 +72,7 @@ def key(seed: int) -> Key:
     Raises   ``ValueError`` for a seed that is no whole number.
     """
     if not is_whole(seed):
-        raise wrong("key", "the seed must be a whole number", seed)
+        raise value_error("key", "the seed must be a whole number", seed)
     return torch.tensor(_signed(int(seed)), dtype=torch.int64)
 
 
@@ -85,7 +85,7 @@ def as_key(rng: Key | int) -> Key:
         return rng
     if is_whole(rng):
         return key(int(rng))
-    raise wrong("rng", "it must be a key, fn.key(seed), or an int seed", describe(rng))
+    raise value_error("rng", "it must be a key, fn.key(seed), or an int seed", describe(rng))
 
 
 def split(rng: Key | int, n: int = 2) -> Tensor:
@@ -95,7 +95,7 @@ def split(rng: Key | int, n: int = 2) -> Tensor:
     """
     rng = as_key(rng)
     if not is_whole(n) or n < 0:
-        raise wrong("split", "n must be a whole number of at least 0", n)
+        raise value_error("split", "n must be a whole number of at least 0", n)
     return bits(rng ^ _SPLIT, (n,))
 
 
@@ -106,7 +106,7 @@ def fold_in(rng: Key | int, data: int | Tensor) -> Key:
     """
     rng = as_key(rng)
     if not is_whole(data) and not (isinstance(data, Tensor) and data.dtype in _INTEGERS):
-        raise wrong("fold_in", "data must be a whole number or an integer tensor", data)
+        raise value_error("fold_in", "data must be a whole number or an integer tensor", data)
     word = data.to(torch.int64) if isinstance(data, Tensor) else key(data)
     return _mix(_multiples(word.to(rng.device)) + _mix(rng + _FOLD))
 
@@ -123,7 +123,7 @@ def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
 def _count(shape: tuple[int, ...]) -> int:
     """Return how many elements a shape has."""
     if not isinstance(shape, tuple) or [n for n in shape if isinstance(n, (bool, float, str)) or n < 0]:
-        raise wrong("random", "the shape must be a tuple of whole numbers of at least 0", repr(shape))
+        raise value_error("random", "the shape must be a tuple of whole numbers of at least 0", repr(shape))
     return math.prod(shape)
 
 
@@ -141,7 +141,7 @@ def _floating(dtype: torch.dtype | None) -> torch.dtype:
     """Return the dtype, torch's default one for ``None``, which must be a floating type of known precision."""
     dtype = dtype or torch.get_default_dtype()
     if dtype not in _DIGITS:
-        raise wrong("random", "the dtype must be a floating one of " + ", ".join(map(str, _DIGITS)), dtype)
+        raise value_error("random", "the dtype must be a floating one of " + ", ".join(map(str, _DIGITS)), dtype)
     return dtype
 
 
@@ -155,13 +155,13 @@ def _fractions(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype, digit
 
 def _in_order(who: str, low: float, high: float) -> None:
     if not is_number(low) or not is_number(high) or low > high:
-        raise wrong(who, "low and high must be finite numbers, low at most high", f"low={low!r}, high={high!r}")
+        raise value_error(who, "low and high must be finite numbers, low at most high", f"low={low!r}, high={high!r}")
 
 
 def _spread(who: str, mean: float, std: float, least: float) -> None:
     if not is_number(mean) or not is_number(std) or std < least:
         rule = f"mean and std must be finite numbers, std {'above' if least else 'at least'} 0"
-        raise wrong(who, rule, f"mean={mean!r}, std={std!r}")
+        raise value_error(who, rule, f"mean={mean!r}, std={std!r}")
 
 
 def uniform(
@@ -237,7 +237,7 @@ def bernoulli(rng: Key | int, shape: tuple[int, ...] = (), p: float = 0.5) -> Te
     Raises   ``ValueError`` for a p that is no number from 0 to 1.
     """
     if not is_number(p) or not 0 <= p <= 1:
-        raise wrong("bernoulli", "p must be a number from 0 to 1", repr(p))
+        raise value_error("bernoulli", "p must be a number from 0 to 1", repr(p))
     threshold = round(p * 2**32) - 2**31
     if threshold >= 2**31:  # beyond every int32, where a comparison would overflow
         return torch.ones(shape, dtype=torch.bool, device=as_key(rng).device)
@@ -250,5 +250,5 @@ def permutation(rng: Key | int, n: int) -> Tensor:
     Raises   ``ValueError`` for an n that is no whole number of at least 0.
     """
     if not is_whole(n) or n < 0:
-        raise wrong("permutation", "n must be a whole number of at least 0", repr(n))
+        raise value_error("permutation", "n must be a whole number of at least 0", repr(n))
     return torch.argsort(bits(rng, (n,)), stable=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.contract import Layer
-from funcnet.errors import describe, is_whole, wrong
+from funcnet.errors import describe, is_whole, value_error
 
 _L = TypeVar("_L", bound=Layer)
 
@@ -30,7 +30,7 @@ def infer_sizes(net: _L, x: Any, dtype: torch.dtype | None = None) -> _L:
 
     Raises   ``ValueError`` for an x that is none of these, and what a layer raises, with a note where in the net.
     """
-    sized: Any = net._sized(_without_numbers(x, dtype))[0]
+    sized: Any = net.infer(_without_numbers(x, dtype))[0]
     return sized  # type: ignore[no-any-return]  # the same net, but for a shape_dependent one by itself
 
 
@@ -39,13 +39,13 @@ def output_shape(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Any:
 
     x and ``dtype`` are those of ``infer_sizes``.
 
-    >>> from funcnet.layers.linear import Linear
+    >>> from funcnet.layers.linear.linear import Linear
     >>> output_shape(Linear(None, 10), (64, 784))
     torch.Size([64, 10])
 
     Raises   ``ValueError`` as ``infer_sizes`` does.
     """
-    return tree.map(lambda leaf: leaf.shape, net._sized(_without_numbers(x, dtype))[1])
+    return tree.map(lambda leaf: leaf.shape, net.infer(_without_numbers(x, dtype))[1])
 
 
 def _without_numbers(x: Any, dtype: torch.dtype | None) -> Any:
@@ -60,4 +60,4 @@ def _without_numbers(x: Any, dtype: torch.dtype | None) -> Any:
         return tuple([_without_numbers(one, dtype) for one in x])
     if isinstance(x, dict):
         return {name: _without_numbers(one, dtype) for name, one in x.items()}
-    raise wrong("infer_sizes", "x must be a tensor, a shape, or a tuple or dict of them", describe(x))
+    raise value_error("infer_sizes", "x must be a tensor, a shape, or a tuple or dict of them", describe(x))

@@ -18,7 +18,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.compilation.compiled import compile
 from funcnet.contract import Cache, Layer, Params, Value, frozen
-from funcnet.errors import function, instances, size, wrong
+from funcnet.errors import function, instances, size, value_error
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 from funcnet.random import Key, fold_in
@@ -30,7 +30,7 @@ _layer, _optimizer = instances(Layer, "a layer"), instances(Optimizer, "an optim
 def _one_value(value: Any, attribute: Any, got: Any) -> None:
     instances(Loss, "a loss")(value, attribute, got)
     if got.reduction == "none":
-        raise wrong(got, 'to train, the loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
+        raise value_error(got, 'to train, the loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
 
 
 @frozen
@@ -74,16 +74,16 @@ class TrainStep(Value):
     net: Layer = field(validator=_layer)
     loss: Loss = field(validator=_one_value)
     opt: Optimizer = field(validator=_optimizer)
-    _keeps_stats: bool = field(init=False, eq=False)
+    _has_running_stats: bool = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_keeps_stats", self.net.keeps_stats)
+        object.__setattr__(self, "_has_running_stats", self.net.has_running_stats)
 
     def __call__(
         self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
     ) -> tuple[Params, Tree, Tensor]:
         value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng)
-        if self._keeps_stats:
+        if self._has_running_stats:
             params = self.net.update_stats(params, cache)
         params, state = self.opt.update(grads, state, params)
         return params, state, value
@@ -121,7 +121,7 @@ def _unbound(scan: ScanSteps, batches: Tree, name: str) -> list[Tree]:
     """Return the k entries along the first axis of a tree."""
     lengths = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves(batches)}
     if lengths != {scan.k}:
-        raise wrong(scan, f"the first axis of {name} must be k={scan.k}", f"lengths {', '.join(map(str, sorted(lengths)))}")
+        raise value_error(scan, f"the first axis of {name} must be k={scan.k}", f"lengths {', '.join(map(str, sorted(lengths)))}")
     return [tree.map(lambda leaf, i=i: leaf[i], batches) for i in range(scan.k)]
 
 

@@ -14,14 +14,10 @@ import torch
 from torch import Tensor
 
 from funcnet import flattening
-from funcnet.errors import wrong
-from funcnet.flattening import NODES, differences, join
+from funcnet.errors import value_error
+from funcnet.flattening import NODES, differences, flatten_together, join, unflatten
 
 Tree = flattening.Tree
-columns = flattening.columns
-leaves_like = flattening.leaves_like
-fill = flattening.fill
-fills = flattening.fills
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the field's word for it)
@@ -30,18 +26,18 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (
     >>> map(lambda a, b: a + b, {"w": 1, "b": None}, {"b": None, "w": 2})
     {'w': 3, 'b': None}
     """
-    rows = zip(*columns(tree, *rest), strict=True)
-    return fill(tree, iter([None if any(leaf is None for leaf in row) else f(*row) for row in rows]))
+    rows = zip(*flatten_together(tree, *rest), strict=True)
+    return unflatten(tree, iter([None if any(leaf is None for leaf in row) else f(*row) for row in rows]))
 
 
 def leaves(tree: Tree) -> list[Any]:
     """List the leaves of a tree that are there, in order."""
-    return [leaf for leaf in columns(tree)[0] if leaf is not None]
+    return [leaf for leaf in flatten_together(tree)[0] if leaf is not None]
 
 
 def structure(tree: Tree) -> Tree:
     """Return the tree with ``"*"`` for every leaf, absent or not: two trees fit each other when their structures are equal."""
-    return fill(tree, iter(["*"] * len(columns(tree)[0])))
+    return unflatten(tree, iter(["*"] * len(flatten_together(tree)[0])))
 
 
 def names(tree: Tree) -> dict[str, Any]:
@@ -55,7 +51,7 @@ def names(tree: Tree) -> dict[str, Any]:
     pairs = [(path, leaf) for path, leaf in _named("", tree) if leaf is not None]
     named = dict(pairs)
     if len(named) < len(pairs):
-        raise wrong("names", "every leaf must have a path of its own", ", ".join(path for path, _ in pairs))
+        raise value_error("names", "every leaf must have a path of its own", ", ".join(path for path, _ in pairs))
     return named
 
 
@@ -73,7 +69,7 @@ def _named(path: str, tree: Tree) -> Iterator[tuple[str, Any]]:
 
 def _along(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
     """Map with the path; absent leaves stay."""
-    return fill(tree, iter([None if leaf is None else f(path, leaf) for path, leaf in _named("", tree)]))
+    return unflatten(tree, iter([None if leaf is None else f(path, leaf) for path, leaf in _named("", tree)]))
 
 
 def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
@@ -90,14 +86,16 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
     wanted = names(like)
     missing, extra = wanted.keys() - named.keys(), named.keys() - wanted.keys()
     if missing or extra:
-        raise wrong("from_names", "the names must be those of like", f"missing {sorted(missing)} and unknown {sorted(extra)}")
+        raise value_error(
+            "from_names", "the names must be those of like", f"missing {sorted(missing)} and unknown {sorted(extra)}"
+        )
     return _along(lambda path, _: named[path], like)
 
 
 def _grow(at: str, named: dict[str, Any]) -> Tree:
     if "" in named:
         if len(named) > 1:
-            raise wrong("from_names", "no path may go on from a leaf", f"{at!r} and also {sorted(named)[1]!r} below it")
+            raise value_error("from_names", "no path may go on from a leaf", f"{at!r} and also {sorted(named)[1]!r} below it")
         return named[""]
     groups: dict[str, dict[str, Any]] = {}
     for path, leaf in named.items():
@@ -117,8 +115,8 @@ def dot(a: Tree, b: Tree) -> Tensor:
 
 def add(a: Tree, b: Tree) -> Tree:
     """Add two trees, a and b; where a leaf is absent from one, the other's stands."""
-    one, other = columns(a, b)
-    return fill(a, iter([y if x is None else x if y is None else x + y for x, y in zip(one, other, strict=True)]))
+    one, other = flatten_together(a, b)
+    return unflatten(a, iter([y if x is None else x if y is None else x + y for x, y in zip(one, other, strict=True)]))
 
 
 def scale(tree: Tree, factor: float | Tensor) -> Tree:
@@ -170,7 +168,7 @@ def all_finite(tree: Tree) -> Tensor:
 
 def equal(a: Tree, b: Tree) -> bool:
     """Tell whether two trees, a and b, have the same structure, absent leaves, dtypes, shapes and values; NaN equals nothing."""
-    return not any(True for _ in differences("", a, b)) and all(_each(_same, *columns(a, b)))
+    return not any(True for _ in differences("", a, b)) and all(_each(_same, *flatten_together(a, b)))
 
 
 def _same(x: Any, y: Any) -> bool:
@@ -193,7 +191,7 @@ def unravel(vector: Tensor, like: Tree) -> Tree:
     Raises   ``ValueError`` for a vector that has not as many elements as ``like``.
     """
     if vector.shape != (size(like),):
-        raise wrong("unravel", f"the vector must have the {size(like)} elements of like", vector)
+        raise value_error("unravel", f"the vector must have the {size(like)} elements of like", vector)
     pieces = iter(torch.split(vector, [leaf.numel() for leaf in leaves(like)]))
     return map(lambda leaf: next(pieces).reshape(leaf.shape).to(leaf.dtype), like)
 
@@ -205,7 +203,7 @@ def replace(tree: Tree, path: str, leaf: Any) -> Tree:
     """
     if path not in dict(_named("", tree)):
         raise KeyError(f"replace: no leaf at {path!r}; there are {', '.join(names(tree))}")
-    return fill(tree, iter([leaf if at == path else old for at, old in _named("", tree)]))
+    return unflatten(tree, iter([leaf if at == path else old for at, old in _named("", tree)]))
 
 
 def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]:
@@ -220,6 +218,8 @@ def combine(a: Tree, b: Tree) -> Tree:
 
     Raises   ``ValueError`` with the first path where both trees have a leaf, or where they disagree.
     """
-    for path, _ in [(p, x) for (p, x), y in zip(_named("", a), columns(a, b)[1], strict=True) if x is not None and y is not None]:
-        raise wrong("combine", "at each place one tree must have the leaf", f"two at {path!r}")
-    return fill(a, iter([y if x is None else x for x, y in zip(*columns(a, b), strict=True)]))
+    for path, _ in [
+        (p, x) for (p, x), y in zip(_named("", a), flatten_together(a, b)[1], strict=True) if x is not None and y is not None
+    ]:
+        raise value_error("combine", "at each place one tree must have the leaf", f"two at {path!r}")
+    return unflatten(a, iter([y if x is None else x for x, y in zip(*flatten_together(a, b), strict=True)]))

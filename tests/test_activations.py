@@ -59,7 +59,7 @@ PLAIN = [
     *[fn.Hardtanh(), fn.Hardsigmoid(), fn.SparseSigmoid(), fn.Softsign(), fn.LogSigmoid()],
     *[fn.Softplus(), fn.Softplus(2.0, 5.0), fn.Squareplus(), fn.SparsePlus()],
     *[fn.Softshrink(), fn.Hardshrink(), fn.Tanhshrink()],
-    *[fn.Sin(), fn.Cos(), fn.Abs(), fn.Sign(), fn.Erf(), fn.Gaussian(), fn.Rbf()],
+    *[fn.Sin(), fn.Cos(), fn.Abs(), fn.Sign(), fn.Erf(), fn.Gaussian(), fn.RandomFourier()],
 ]
 
 
@@ -128,7 +128,7 @@ FORMULAS = {
     fn.Sign(): torch.sign,
     fn.Erf(): torch.erf,
     fn.Gaussian(2.0, -0.5): lambda x: 2 * torch.exp(-0.5 * x * x),
-    fn.Rbf(0.7): lambda x: 2**0.5 * torch.sin(1.4**0.5 * x + torch.pi / 4),
+    fn.RandomFourier(0.7): lambda x: 2**0.5 * torch.sin(1.4**0.5 * x + torch.pi / 4),
     fn.SwiGLU(): lambda x: x[..., :2] * nn.functional.silu(x[..., 2:]),
     fn.GEGLU(): lambda x: x[..., :2] * nn.functional.gelu(x[..., 2:]),
     fn.ReGLU(): lambda x: x[..., :2] * torch.relu(x[..., 2:]),

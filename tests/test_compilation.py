@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import funcnet as fn
-from funcnet.kernels.tracing import fusing
+from funcnet.kernels.tracing import tracing_for_inductor
 
 NET = fn.serial(fn.Linear(2, 5, bias=False), fn.BatchNorm1d(5), fn.Tanh(), fn.Linear(5, 2))
 LOSS = fn.MSE()
@@ -174,7 +174,7 @@ def test_what_is_computed_while_another_thread_compiles_has_the_same_bits():
     net = fn.serial(fn.Linear(2, 5), TANH)
     params = net.init(0)
     want = net.apply(params, X)
-    with fusing():
+    with tracing_for_inductor():
         assert fn.tree.equal(net.apply(params, X), want)
 
 

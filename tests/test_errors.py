@@ -50,7 +50,7 @@ def test_describe_says_what_came(value, words):
 
 def test_wrong_says_who_the_rule_and_what_came():
     """The message is ``who: rule, got what``."""
-    assert str(errors.wrong("Linear", "x must be floating", torch.zeros(2))) == (
+    assert str(errors.value_error("Linear", "x must be floating", torch.zeros(2))) == (
         "Linear: x must be floating, got a tensor of shape (2,) and dtype torch.float32"
     )
 
@@ -58,25 +58,26 @@ def test_wrong_says_who_the_rule_and_what_came():
 def test_wrong_takes_words_as_they_are():
     """A string given as ``got`` is words already, not described."""
     assert (
-        str(errors.wrong("Linear", "x must be floating", "x of shape (2,)")) == "Linear: x must be floating, got x of shape (2,)"
+        str(errors.value_error("Linear", "x must be floating", "x of shape (2,)"))
+        == "Linear: x must be floating, got x of shape (2,)"
     )
 
 
 def test_wrong_makes_a_value_error():
     """Every such error is a ``ValueError``."""
-    assert type(errors.wrong("a", "b", 1)) is ValueError
+    assert type(errors.value_error("a", "b", 1)) is ValueError
 
 
 def test_wrong_shows_a_value_by_its_repr():
     """``who`` may be a value: its repr stands first."""
-    assert str(errors.wrong(Sample(size=2), "rule", 1)).startswith("Sample(size=2): rule, got 1")
+    assert str(errors.value_error(Sample(size=2), "rule", 1)).startswith("Sample(size=2): rule, got 1")
 
 
 def test_located_adds_one_line_per_level():
     """Each combinator on the way out adds a line, the innermost first."""
     error = ValueError("x")
-    errors.located(error, "serial, layer 2")
-    errors.located(error, "branch, layer 'left'")
+    errors.add_location(error, "serial, layer 2")
+    errors.add_location(error, "branch, layer 'left'")
     assert error.__notes__ == ["  in serial, layer 2", "  in branch, layer 'left'"]
 
 

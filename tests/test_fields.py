@@ -104,7 +104,7 @@ REFUSED = {
     "check_vjp: tolerance must be a finite number of at least 0, got nan": lambda: fn.testing.check_vjp(fn.Tanh(), X, tolerance=math.nan),
     "FunctionLayer: vjp_function must be a function, got None": lambda: fn.layer(apply=len, vjp=None),
     "FunctionLayer: stochastic must be True or False, got 1": lambda: fn.layer(apply=len, vjp=len, stochastic=1),
-    "Elementwise: df must be a function, got 1.0": lambda: fn.elementwise(torch.sin, 1.0),
+    "ElementwiseFunction: df must be a function, got 1.0": lambda: fn.elementwise(torch.sin, 1.0),
     "ShapeDependent: make must be a function, got 3": lambda: fn.shape_dependent(3),
     "Upsample: size must be a whole number of at least 1, or a tuple of them, got ()": lambda: fn.Upsample(()),
     "Upsample: scale_factor must be a number above 0, or a tuple of them, got ()": lambda: fn.Upsample(scale_factor=()),

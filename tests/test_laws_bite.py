@@ -127,7 +127,7 @@ class Counted(fn.Layer):
 class Centred(fn.Layer):
     """y = x - the batch's mean, sound."""
 
-    mixes_batch = True
+    batch_dependent = True
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return x - x.mean(0), ()
@@ -140,7 +140,7 @@ class Centred(fn.Layer):
 class HalfTrained(Affine):
     """y = x wᵀ + b on rows, where w stays as it is and the layer says so: sound."""
 
-    untrained = ("w",)
+    non_trainable = ("w",)
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": None, "b": gy.sum(0)}, gy @ params["w"]
@@ -376,7 +376,7 @@ class InferenceOfOtherShape(Affine):
 
 
 class RowsCoupled(Centred):
-    mixes_batch = False
+    batch_dependent = False
 
 
 class CoupledLaterOn(RowsCoupled):

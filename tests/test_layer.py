@@ -9,7 +9,7 @@ from attrs import field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcnet.contract import Layer, Value, explained, frozen, wrong_params
+from funcnet.contract import Layer, Value, explain_error, frozen, params_error
 from funcnet.layers.linear.linear import Linear
 
 
@@ -140,7 +140,7 @@ def test_frozen_can_compare_by_identity():
 def test_the_defaults_of_a_layer():
     """Deterministic, rows apart, its own inference form, and statistics that stay."""
     layer, params = Doubled(), {"w": torch.ones(())}
-    assert (layer.stochastic, layer.mixes_batch, layer.inference()) == (False, False, layer)
+    assert (layer.stochastic, layer.batch_dependent, layer.inference()) == (False, False, layer)
     assert layer.update_stats(params, None) is params
     assert Noisy().init(0) == {}
 
@@ -196,17 +196,17 @@ EXPLAINED = {
 @pytest.mark.parametrize(("params", "x", "message"), EXPLAINED.values(), ids=EXPLAINED)
 def test_a_kernels_error_is_explained(params, x, message):
     """Params that do not fit first, then the rule that x breaks, then dtypes."""
-    error = explained(Linear(4, 3), params, x, KERNEL_ERROR)
+    error = explain_error(Linear(4, 3), params, x, KERNEL_ERROR)
     assert type(error) is ValueError
     assert str(error) == message
 
 
 def test_an_error_without_explanation_stays_what_it_was():
     """Where params and x are right, the very same error comes back."""
-    assert explained(Linear(4, 3), RIGHT, torch.zeros(8, 4), KERNEL_ERROR) is KERNEL_ERROR
+    assert explain_error(Linear(4, 3), RIGHT, torch.zeros(8, 4), KERNEL_ERROR) is KERNEL_ERROR
 
 
 def test_a_layer_without_params_refuses_some():
     """Its rule is an empty dict."""
-    error = wrong_params(Noisy(), {"w": torch.zeros(2)})
+    error = params_error(Noisy(), {"w": torch.zeros(2)})
     assert str(error) == "Noisy(): params must be an empty dict, got w (2,)"

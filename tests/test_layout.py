@@ -80,8 +80,8 @@ def test_a_net_is_passed_on_as_it_is():
     sized = fn.infer_sizes(net, torch.ones(2, 4, 5, 3))
     assert sized == fn.channels_last(fn.serial(fn.Conv2d(3, 2, 1), fn.BatchNorm2d(2), fn.Dropout(0.5)))
     assert net.stochastic
-    assert net.mixes_batch
-    assert net.keeps_stats
+    assert net.batch_dependent
+    assert net.has_running_stats
     assert sized.inference() == fn.channels_last(sized.layer.inference())
     params, x = sized.init(0), draw((2, 4, 5, 3)).float()
     torch.testing.assert_close(sized(params, x, 7), last(sized.layer(params, x.movedim(-1, 1), 7)))

@@ -16,7 +16,7 @@ from twins import assert_twins, twin_of
 from funcnet import random
 from funcnet.contract import frozen
 from funcnet.losses.classification import BCE, BCEWithLogits, CrossEntropy
-from funcnet.losses.loss import Elementwise, LossLayer
+from funcnet.losses.loss import ElementwiseLoss, LossLayer
 from funcnet.losses.regression import L1, L2, MSE
 
 F64 = torch.float64
@@ -487,7 +487,7 @@ def test_half_precision_keeps_its_dtype(loss, y, target):
 def test_the_layer_has_no_params_and_mixes_the_batch():
     """No params, whatever the seed; a mean depends on every row."""
     assert MSE().as_layer().init(0) == {}
-    assert MSE().as_layer().mixes_batch
+    assert MSE().as_layer().batch_dependent
     assert repr(MSE("sum").as_layer()) == "MSE(reduction='sum').as_layer()"
 
 
@@ -498,19 +498,19 @@ def test_defaults_are_torchs():
 
 
 @frozen
-class LogCosh(Elementwise):
+class LogCosh(ElementwiseLoss):
     """A user's loss: log cosh (y - t)."""
 
-    def keep(self, y, t):
+    def cache(self, y, t):
         return y - t
 
-    def terms(self, kept):
+    def loss(self, kept):
         return kept.cosh().log()
 
-    def slope(self, kept, c):
+    def dloss_dy(self, kept, c):
         return kept.tanh() * c
 
-    def target_slope(self, kept, c):
+    def dloss_dt(self, kept, c):
         return -kept.tanh() * c
 
 

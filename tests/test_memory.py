@@ -6,7 +6,7 @@ import sys
 
 PROGRAM = """
 import ctypes, torch
-from funcnet.kernels import keep_memory
+from funcnet.kernels import retain_freed_memory
 
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd more and so on".split() + ["end"]]
@@ -20,13 +20,13 @@ def mapped():
     return mallinfo().hblkhd - before
 
 print(mapped())
-keep_memory()
+retain_freed_memory()
 print(mapped())
 """
 
 
 def test_what_goes_back_is_kept():
-    """A tensor of 16 MB has pages of its own, which go back to the system with it; with keep_memory it has the heap's."""
+    """A tensor of 16 MB has pages of its own, which go back to the system with it; with retain_freed_memory it has the heap's."""
     if platform.libc_ver()[0] == "glibc":
         ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
         before, after = map(int, ran.stdout.split())

@@ -65,8 +65,8 @@ def test_its_repr_is_the_call_that_makes_it():
     """With its sizes by name; the order of rows is known to stay where the first axis does."""
     layer = fn.rearrange("n (h w) -> n h w", h=2)
     assert repr(layer) == "rearrange('n (h w) -> n h w', h=2)"
-    assert not layer.mixes_batch
-    assert fn.rearrange("(n m) -> n m", m=2).mixes_batch
+    assert not layer.batch_dependent
+    assert fn.rearrange("(n m) -> n m", m=2).batch_dependent
 
 
 @given(st.sampled_from([(), (2,), (2, 3)]), st.integers(1, 5), st.integers(1, 3), st.integers(0, 6), st.integers(0, 99))

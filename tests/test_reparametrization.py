@@ -70,7 +70,7 @@ def test_any_layer_is_a_parametrization():
     """As a module is in torch: the original begins as the weight that was drawn, and the weight is made from it."""
     module = nn.Linear(3, 4)
     parametrize.register_parametrization(module, "weight", _Exp())
-    layer = fn.reparametrize(fn.Linear(3, 4), fn.Exp())
+    layer = fn.parametrize(fn.Linear(3, 4), fn.Exp())
     assert_twins(layer, module, draw((5, 3)))
     params = layer.init(0)
     first = fn.Linear(3, 4).init(fn.fold_in(0, 0))
@@ -106,8 +106,8 @@ def test_running_statistics_of_the_layer_within_are_moved():
     params = layer.init(0)
     moved = layer.update_stats(params, layer.apply(params, draw((5, 3)).float())[1])
     assert int(moved["num_batches_tracked"]) == 1
-    assert layer.keeps_stats
-    assert not fn.weight_norm(fn.Linear(3, 4)).keeps_stats
+    assert layer.has_running_stats
+    assert not fn.weight_norm(fn.Linear(3, 4)).has_running_stats
     assert type(layer.inference().layer) is fn.RunningBatchNorm1d
 
 
@@ -118,17 +118,17 @@ def test_sizes_are_inferred_within():
 
 LAYER = fn.weight_norm(fn.Linear(3, 4))
 MESSAGES = {
-    "reparametrize: the layer's params must have a tensor weight, got an empty dict": lambda: fn.weight_norm(fn.Tanh()).init(0),
-    "reparametrize: the layer's params must have a tensor w, got a dict with the keys 'weight', 'bias'": lambda: fn.weight_norm(fn.Linear(3, 4), "w").init(0),
-    "Reparametrized: name must be a name in the layer's params, got 3": lambda: fn.weight_norm(fn.Linear(3, 4), 3),
+    "parametrize: the layer's params must have a tensor weight, got an empty dict": lambda: fn.weight_norm(fn.Tanh()).init(0),
+    "parametrize: the layer's params must have a tensor w, got a dict with the keys 'weight', 'bias'": lambda: fn.weight_norm(fn.Linear(3, 4), "w").init(0),
+    "Parametrized: name must be a name in the layer's params, got 3": lambda: fn.weight_norm(fn.Linear(3, 4), 3),
     "_WeightNorm: dim must be a whole number of at least 0, got -1": lambda: fn.weight_norm(fn.Linear(3, 4), dim=-1),
     "weight_norm: the weight must have an axis dim=2, got a tensor of shape (4, 3)": lambda: fn.weight_norm(fn.Linear(3, 4), dim=2).init(0),
     "spectral_norm: the weight must have two axes at least, and an axis dim=0, got a tensor of shape (3,)": lambda: fn.spectral_norm(fn.LayerNorm(3)).init(0),
     "_SpectralNorm: n_power_iterations must be a whole number of at least 1, got 0": lambda: fn.spectral_norm(fn.Linear(3, 4), n_power_iterations=0),
     "_SpectralNorm: eps must be a finite number above 0.0, got 0": lambda: fn.spectral_norm(fn.Linear(3, 4), eps=0),
-    "reparametrize: what makes the weight may not be stochastic, got Dropout(p=0.4)": lambda: fn.reparametrize(fn.Linear(3, 4), fn.Dropout(0.4)),
-    "reparametrize: Flatten() must give a weight of shape (2, 3, 4), got a tensor of shape (2, 12)": lambda: fn.reparametrize(fn.Conv1d(3, 2, 4), fn.Flatten()).init(0),
-    "reparametrize: params must have parametrizations.weight, a dict with the originals and the params 0, got a dict with the keys 'weight', 'bias'": lambda: LAYER(fn.Linear(3, 4).init(0), torch.ones(2, 3)),
+    "parametrize: what makes the weight may not be stochastic, got Dropout(p=0.4)": lambda: fn.parametrize(fn.Linear(3, 4), fn.Dropout(0.4)),
+    "parametrize: Flatten() must give a weight of shape (2, 3, 4), got a tensor of shape (2, 12)": lambda: fn.parametrize(fn.Conv1d(3, 2, 4), fn.Flatten()).init(0),
+    "parametrize: params must have parametrizations.weight, a dict with the originals and the params 0, got a dict with the keys 'weight', 'bias'": lambda: LAYER(fn.Linear(3, 4).init(0), torch.ones(2, 3)),
     "weight_norm: original0 must have an entry for each along dim, with the axes of original1, got a tensor of shape (4,)": lambda: LAYER(tree.replace(LAYER.init(0), "parametrizations.weight.original0", torch.ones(4)), torch.ones(2, 3)),
     "the last axis of x must be in_features=3, got x of shape (2, 4)": lambda: LAYER(LAYER.init(0), torch.ones(2, 4)),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from torch import nn
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.contract import Params, Size, known
+from funcnet.contract import Params, Size, require_sizes
 from funcnet.testing import LAWS
 
 LAZY = {
@@ -149,9 +149,9 @@ LAZY_NETS = {
         "serial(lora(Linear(5, 3), 2), Linear(3, 2))",
     ),
     "scan": (
-        fn.serial(fn.scan(fn.GRUCell(None, 3), emits_carry=True), fn.parallel(fn.Linear(None, 2), fn.Identity())),
+        fn.serial(fn.scan(fn.GRUCell(None, 3), output_is_carry=True), fn.parallel(fn.Linear(None, 2), fn.Identity())),
         ((6, 4, 5), (4, 3)),
-        "serial(scan(GRUCell(5, 3), emits_carry=True), parallel(Linear(3, 2), Identity()))",
+        "serial(scan(GRUCell(5, 3), output_is_carry=True), parallel(Linear(3, 2), Identity()))",
     ),
     "scan in reverse": (
         fn.scan(fn.parallel(fn.Linear(None, 2), fn.Tanh()), reverse=True),
@@ -363,7 +363,7 @@ def test_every_layer_that_holds_layers_rewrites_them():
     """Else what they lack would stay: a new combinator has to say how x goes through it."""
     found = set().union(*[holders(case.layer) for case in CASES.values()])
     assert len(found) >= 10
-    assert [layer for layer in found if layer._sized is fn.Layer._sized] == []
+    assert [layer for layer in found if layer.infer is fn.Layer.infer] == []
 
 
 @fn.frozen
@@ -378,11 +378,11 @@ class Gain(fn.Layer):
         return self.noisy
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"features": -1}
 
     def init(self, rng: Any) -> Params:
-        return {"w": torch.full((known(self).features,), float(int(rng) % 7), dtype=torch.float64)}
+        return {"w": torch.full((require_sizes(self).features,), float(int(rng) % 7), dtype=torch.float64)}
 
     def apply(self, params: Params, x: Any, *rng: Any) -> tuple[Any, Any]:
         assert len(rng) == self.noisy
@@ -393,7 +393,7 @@ class Gain(fn.Layer):
 
 
 def test_a_layer_of_ones_own_says_where_its_sizes_come_from():
-    """By ``sizes_from_x``; it may read its key, draw in evaluation too, and have params of any type."""
+    """By ``inferred_sizes``; it may read its key, draw in evaluation too, and have params of any type."""
     net = fn.infer_sizes(fn.serial(Gain(), fn.Tanh(), Gain(noisy=True), fn.Linear(None, 2)), (4, 5))
     assert net == fn.serial(Gain(5), fn.Tanh(), Gain(5, noisy=True), fn.Linear(5, 2))
 
@@ -448,7 +448,7 @@ SENTENCES = {
         lambda: fn.infer_sizes(fn.lora(fn.Linear(None, 2), 1), ())
     ),
     "LSTMCell(input_size=5, hidden_size=3): the state must be (4, 3), got a tuple of 2\n  in scan, step 0": (
-        lambda: fn.infer_sizes(fn.scan(fn.LSTMCell(None, 3), emits_carry=True), ((6, 4, 5), ((4, 2), (4, 2))))
+        lambda: fn.infer_sizes(fn.scan(fn.LSTMCell(None, 3), output_is_carry=True), ((6, 4, 5), ((4, 2), (4, 2))))
     ),
     "map_over: x must have 2 leading axes, the same in all its parts, got a tensor of shape (4,) and dtype torch.float32": (
         lambda: fn.infer_sizes(fn.map_over(fn.Linear(None, 2)), (4,))
@@ -492,7 +492,7 @@ def test_a_size_of_none_costs_a_working_layer_nothing():
     @attrs.frozen
     class Watched(fn.Linear):
         @property
-        def sizes_from_x(self) -> dict[str, int]:
+        def inferred_sizes(self) -> dict[str, int]:
             calls.append(self)
             return {"in_features": -1}
 

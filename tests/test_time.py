@@ -44,7 +44,7 @@ def test_a_scan_is_the_loop_over_time(steps, reverse):
 
 def test_a_scan_of_a_cell_is_the_net():
     """scan(GRUCell) has the outputs and gradients of GRU, which computes them another way."""
-    cell, net = fn.scan(fn.GRUCell(3, 4), emits_carry=True), fn.GRU(3, 4)
+    cell, net = fn.scan(fn.GRUCell(3, 4), output_is_carry=True), fn.GRU(3, 4)
     params, xs, h = in_double(cell), draw((5, 2, 3)), draw((2, 4), 1)
     named = {f"{name}_l0": leaf for name, leaf in params.items()}
     y, cache = cell.apply(params, (xs, h))
@@ -134,7 +134,7 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
 @pytest.mark.parametrize(
     ("layer", "x", "note"),
     [
-        (fn.scan(fn.GRUCell(3, 4), emits_carry=True), (X, X[0]), "in scan, step 0"),
+        (fn.scan(fn.GRUCell(3, 4), output_is_carry=True), (X, X[0]), "in scan, step 0"),
         (fn.time_distributed(fn.Linear(4, 2)), X, "in map_over"),
         (fn.bidirectional(fn.Linear(4, 2)), X, "in bidirectional, forward"),
     ],

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcnet import tree
-from funcnet.compilation.codec import Form
+from funcnet import flattening, tree
+from funcnet.compilation.codec import TreeCodec
 from funcnet.flattening import differences
 
 DTYPES = [torch.float32, torch.float64, torch.int64, torch.bool]
@@ -150,12 +150,12 @@ def test_map_matches_reordered_dicts_by_key(value):
 @given(number_tree)
 def test_fill_is_the_way_back_from_columns(value):
     """Flattened and filled, a tree is what it was."""
-    assert tree.fill(value, iter(tree.columns(value)[0])) == value
+    assert flattening.unflatten(value, iter(flattening.flatten_together(value)[0])) == value
 
 
 def test_columns_stand_side_by_side_in_the_order_of_the_first():
     """Absent leaves are kept, so that the columns have one length."""
-    assert tree.columns({"a": 1, "b": (None, 2)}, {"b": (3, None), "a": 4}) == [[1, None, 2], [4, 3, None]]
+    assert flattening.flatten_together({"a": 1, "b": (None, 2)}, {"b": (3, None), "a": 4}) == [[1, None, 2], [4, 3, None]]
 
 
 @given(number_tree)
@@ -163,17 +163,17 @@ def test_three_trees_of_tensors_have_the_columns_that_each_has_alone(value):
     """Three at once are flattened by another way than one by one; the second here has its keys turned round, the third gaps."""
     one = tree.map(torch.tensor, value)
     two, three = reordered(one), tree.map(lambda leaf: None if leaf.item() % 2 else leaf, one)
-    for found, other in zip(tree.columns(one, two, three), (one, two, three), strict=True):
-        assert all(map(operator.is_, found, tree.columns(one, other)[1]))
-        assert len(found) == len(tree.columns(one)[0])
+    for found, other in zip(flattening.flatten_together(one, two, three), (one, two, three), strict=True):
+        assert all(map(operator.is_, found, flattening.flatten_together(one, other)[1]))
+        assert len(found) == len(flattening.flatten_together(one)[0])
 
 
 @given(number_tree, st.integers(1, 3))
 def test_fills_makes_the_tree_of_each_column(value, count):
     """As ``fill`` does, of one column at a time."""
     like = tree.map(torch.tensor, value)
-    columns = [[(i, j) for j in range(len(tree.columns(value)[0]))] for i in range(count)]
-    assert tree.fills(like, columns) == [tree.fill(like, iter(column)) for column in columns]
+    columns = [[(i, j) for j in range(len(flattening.flatten_together(value)[0]))] for i in range(count)]
+    assert flattening.unflatten_each(like, columns) == [flattening.unflatten(like, iter(column)) for column in columns]
 
 
 @given(any_tree, any_tree)
@@ -181,18 +181,18 @@ def test_a_form_reads_the_trees_of_its_structure_and_no_others(like, other):
     """What it finds is what ``leaves_like`` finds, with the keys of dicts in any order; where that refuses, so does it."""
     for one in (like, reordered(like), other):
         try:
-            want = tree.leaves_like(like, one)
+            want = flattening.flatten_like(like, one)
         except LookupError:
             with pytest.raises(LookupError):
-                Form(like).read(one)
+                TreeCodec(like).read(one)
         else:
-            assert list(map(id, Form(like).read(one))) == list(map(id, want))
+            assert list(map(id, TreeCodec(like).read(one))) == list(map(id, want))
 
 
 @given(number_tree)
 def test_a_form_writes_the_tree_that_it_read(value):
     """Kinds, keys, their order, empty nodes and absent leaves are those of the tree that it was made for."""
-    form = Form(value)
+    form = TreeCodec(value)
     written = form.write(form.read(value))
     assert written == value
     assert repr(written) == repr(value)
@@ -203,7 +203,7 @@ def test_a_form_writes_the_tree_that_it_read(value):
 )
 def test_a_form_has_keys_of_any_kind(like):
     """Words with marks in them, numbers, tuples; and a tree may be one leaf."""
-    form = Form(like)
+    form = TreeCodec(like)
     assert form.write(form.read(like)) == like
 
 
@@ -212,12 +212,12 @@ def test_a_form_of_a_very_deep_tree_goes_node_by_node():
     deep = 1.0
     for _ in range(200):
         deep = {"a": (deep,)}
-    assert Form(deep).write([2.0]) == tree.map(lambda leaf: 2.0, deep)
+    assert TreeCodec(deep).write([2.0]) == tree.map(lambda leaf: 2.0, deep)
 
 
 def test_columns_of_leaves_alone():
     """A tree of one leaf makes columns of one entry."""
-    assert tree.columns(1, None) == [[1], [None]]
+    assert flattening.flatten_together(1, None) == [[1], [None]]
 
 
 def test_an_ordered_dict_agrees_with_a_dict():
@@ -249,7 +249,7 @@ DISAGREEMENTS = [
 
 
 @pytest.mark.parametrize(
-    "function", [lambda a, b: tree.map(lambda x, y: x, a, b), tree.add, tree.dot, tree.combine, tree.columns]
+    "function", [lambda a, b: tree.map(lambda x, y: x, a, b), tree.add, tree.dot, tree.combine, flattening.flatten_together]
 )
 @pytest.mark.parametrize(("one", "other", "path", "words", "others"), DISAGREEMENTS)
 def test_functions_of_two_trees_name_the_first_path_where_they_disagree(function, one, other, path, words, others):
@@ -264,7 +264,7 @@ def test_of_three_trees_too_the_first_path_where_they_disagree_is_named(one, oth
     """Whether the second tree is the wrong one, or the third."""
     for rest in [(one, other), (other, one)]:
         with pytest.raises(ValueError, match="agree") as caught:
-            tree.columns(one, *rest)
+            flattening.flatten_together(one, *rest)
         assert str(caught.value) == f"tree: the trees must agree, and at {path!r} one has {words}, got {others} in the other"
 
 
@@ -279,7 +279,7 @@ def test_two_trees_either_fit_or_disagree_by_sentence(one, other):
     """No pair of trees makes any other error, and those that fit are exactly those that have one structure and kinds."""
     fits = not [*differences("", one, other)]
     try:
-        tree.columns(one, other)
+        flattening.flatten_together(one, other)
     except ValueError as error:
         message = str(error)
     else:
@@ -652,9 +652,9 @@ def test_trees_work_under_vmap():
     """Mapped over a leading axis, each row is what it is alone."""
     rows = [tree.scale(sample(), factor) for factor in (1.0, -2.0, 3.0)]
     stacked = tree.map(lambda *leaves: torch.stack(leaves), *rows)
-    mapped = torch.func.vmap(lambda *leaves: tree.leaves(arithmetic(tree.fill(stacked, iter(_absent(stacked, leaves))))))(
-        *tree.leaves(stacked)
-    )
+    mapped = torch.func.vmap(
+        lambda *leaves: tree.leaves(arithmetic(flattening.unflatten(stacked, iter(_absent(stacked, leaves)))))
+    )(*tree.leaves(stacked))
     alone = zip(*[tree.leaves(arithmetic(row)) for row in rows], strict=True)
     for got, want in zip(mapped, alone, strict=True):
         torch.testing.assert_close(got, torch.stack(want))
@@ -663,7 +663,7 @@ def test_trees_work_under_vmap():
 def _absent(like, leaves):
     """Put ``None`` back among the leaves that are there."""
     there = iter(leaves)
-    return [None if leaf is None else next(there) for leaf in tree.columns(like)[0]]
+    return [None if leaf is None else next(there) for leaf in flattening.flatten_together(like)[0]]
 
 
 def test_trees_work_on_the_meta_device():

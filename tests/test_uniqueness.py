@@ -45,7 +45,7 @@ def test_uniqued_keeps_what_the_layer_is():
     """Its sizes are inferred, its statistics kept, and ``inference()`` is that of the layer."""
     net = fn.serial(TABLE, fn.Linear(None, 2))
     assert fn.infer_sizes(fn.uniqued(net), torch.tensor([1, 2])) == fn.uniqued(fn.serial(TABLE, fn.Linear(3, 2)))
-    assert not fn.uniqued(NET).keeps_stats
+    assert not fn.uniqued(NET).has_running_stats
     assert fn.uniqued(NET).inference() == fn.uniqued(NET)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import funcnet as fn
-from funcnet import tree
+from funcnet import flattening, tree
 from funcnet.layers.conv.window import Windowed
 from funcnet.losses.loss import LossLayer
 
@@ -115,7 +115,7 @@ def assert_twins(
 def _by_autograd(call: Callable[..., Any], module: nn.Module, x: Any, gy: Any) -> tuple[Any, dict[str, Tensor], Any]:
     x = tree.map(lambda leaf: leaf.requires_grad_() if leaf.is_floating_point() else leaf, x)
     y = call(module, x)
-    pairs = [(out, g) for out, g in zip(tree.leaves(y), tree.columns(gy)[0], strict=True) if g is not None]
+    pairs = [(out, g) for out, g in zip(tree.leaves(y), flattening.flatten_together(gy)[0], strict=True) if g is not None]
     weights = dict(module.named_parameters())
     inputs = [leaf for leaf in tree.leaves(x) if leaf.is_floating_point()]
     grads = iter(

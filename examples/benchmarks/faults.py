@@ -1,4 +1,4 @@
-"""What page faults cost: steps of funcnet and of torch.nn, each in a process of its own, with and without ``keep_memory``.
+"""What page faults cost: steps of funcnet and of torch.nn, each in a process of its own, with and without ``retain_freed_memory``.
 
 A step gives back what it kept, and glibc may hand that on to the system, from which it comes again page by page. The medians
 of the steps' ms and page faults are printed, on one thread.
@@ -23,11 +23,11 @@ def measure(workload: str, peer: str, kept: bool, steps: int) -> tuple[float, fl
 
     from examples.benchmarks.peers import funcnet, torch_nn
     from examples.benchmarks.workloads import WORKLOADS as ALL
-    from funcnet.kernels import keep_memory
+    from funcnet.kernels import retain_freed_memory
 
     torch.set_num_threads(1)
     if kept:
-        keep_memory()
+        retain_freed_memory()
     contenders = (funcnet if peer == "funcnet" else torch_nn).contenders(ALL[workload], ("eager",))
     training = contenders[-1].make()  # donated, or with the fused optimizer
     training.run(5)
@@ -49,7 +49,7 @@ def main(arguments=None):
     if options.one:
         print(json.dumps(measure(*json.loads(options.one), options.steps)))
         return
-    print(f"{'ms a step (page faults)':24}{'as it comes':>22}{'keep_memory':>22}")
+    print(f"{'ms a step (page faults)':24}{'as it comes':>22}{'retain_freed_memory':>22}")
     for workload in options.workloads:
         for peer in ("funcnet", "torch.nn"):
             cells = [_in_a_process([workload, peer, kept], options.steps) for kept in (False, True)]

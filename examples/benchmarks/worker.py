@@ -71,10 +71,10 @@ def time(job: Job) -> dict[str, Any]:
     from examples.benchmarks import measure
     from examples.benchmarks.peers import torch_nn
     from examples.benchmarks.workloads import WORKLOADS
-    from funcnet.kernels import keep_memory
+    from funcnet.kernels import retain_freed_memory
 
     found, missing = gathered(job)
-    keep_memory()  # for all that allocate by the C library, torch.nn too
+    retain_freed_memory()  # for all that allocate by the C library, torch.nn too
     ready, notes = measure.prepared([contender for _, contender in found], job["turn"])
     rows = measure.rounds(ready, job["rounds"])
     return {"rows": rows, "notes": missing + notes, "flops": torch_nn.flops(WORKLOADS[job["workload"]])}

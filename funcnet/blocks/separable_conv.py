@@ -10,7 +10,7 @@ mean there, and are refused as there; ``multiplier`` is how many kernels each ch
 from typing import Any
 
 from funcnet.combinators.sequential import Serial, serial
-from funcnet.errors import is_whole, wrong
+from funcnet.errors import is_whole, value_error
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d, Pad
 from funcnet.layers.conv.window import Sizes
 
@@ -21,7 +21,7 @@ def _kernels(channels: int, multiplier: int) -> int:
     """Return how many kernels there are for so many channels."""
     for name, got in (("channels", channels), ("multiplier", multiplier)):
         if not is_whole(got) or got < 1:
-            raise wrong("depthwise_conv", f"{name} must be a whole number of at least 1", repr(got))
+            raise value_error("depthwise_conv", f"{name} must be a whole number of at least 1", repr(got))
     return channels * multiplier
 
 

@@ -18,7 +18,7 @@ from funcnet.combinators.branching import residual
 from funcnet.combinators.dag import graph
 from funcnet.combinators.sequential import Serial, serial
 from funcnet.contract import Layer, Size
-from funcnet.errors import describe, is_number, is_whole, wrong
+from funcnet.errors import describe, is_number, is_whole, value_error
 from funcnet.initializers import Initializer
 from funcnet.layers.activation.rectifiers import ReLU
 from funcnet.layers.activation.self_gated import GELU
@@ -60,7 +60,7 @@ def mlp(
     """
     known = sizes[1:] if sizes and sizes[0] is None else sizes
     if len(sizes) < 2 or not all(is_whole(size) and size > 0 for size in known):
-        raise wrong("mlp", "sizes must be two or more whole numbers, the input's and each layer's", describe(list(sizes)))
+        raise value_error("mlp", "sizes must be two or more whole numbers, the input's and each layer's", describe(list(sizes)))
     layers: list[Layer] = []
     for size, after in pairwise(sizes):
         layers += [Linear(size, after, bias, initializer), activation, *_dropped(dropout)]
@@ -164,7 +164,7 @@ def resnet_bottleneck(
     Source   He et al. 2016, figure 5, right; the stride stands at the 3×3, as in torchvision.
     """
     if not is_whole(expansion) or expansion < 1:
-        raise wrong("resnet_bottleneck", "expansion must be a whole number of at least 1", repr(expansion))
+        raise value_error("resnet_bottleneck", "expansion must be a whole number of at least 1", repr(expansion))
     out = expansion * channels
     down, middle, up = (
         _conv_norm(in_channels, channels, 1, 1),

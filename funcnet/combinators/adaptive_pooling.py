@@ -19,7 +19,7 @@ from funcnet.combinators import children
 from funcnet.combinators.pooling import Reduced
 from funcnet.combinators.sharing import Shared, shared
 from funcnet.contract import Params, Shape, frozen
-from funcnet.errors import wrong
+from funcnet.errors import value_error
 from funcnet.layers.conv.window import hashable
 from funcnet.layers.pooling.adaptive import fault_of_empty, output_sizes, sizes_for
 from funcnet.random import Key
@@ -62,16 +62,16 @@ class _AdaptivePool(Reduced):
     def update_stats(self, params: Params, cache: Any) -> Params:
         return self._each.update_stats(params, cache[0])
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
+    def infer(self, x: Any) -> tuple[Self, Any]:
         seen, shape = self._seen(x)
-        each_of, ys = children.at(type(self).__name__, self._each._sized, seen)
+        each_of, ys = children.at(type(self).__name__, self._each.infer, seen)
         return self.replace(reducer=each_of.layer), self._joined(ys, seen, shape)
 
     def _seen(self, x: Tensor) -> tuple[tuple[Tensor, ...], Shape]:
         """Return what each window sees, (N, channels, elements), N = 1 where x has none; and the shape of y."""
         rows, rule = self._rows(x), fault_of_empty(x, self.axes)
         if rule:
-            raise wrong(self, rule, f"x of shape {tuple(x.shape)}")
+            raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
         counts, lengths = sizes_for(self, x), tuple(x.shape[-self.axes :])
         seen = tuple([rows[(..., *at)].flatten(2) for at in _cells(lengths, counts)])
         return seen, (*x.shape[: x.dim() - self.axes], *counts)

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet import random, tree
+from funcnet import flattening, random, tree
 from funcnet.combinators import children
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import wrong
+from funcnet.errors import value_error
 from funcnet.kernels import linear, losses
-from funcnet.kernels.tracing import eager
+from funcnet.kernels.tracing import is_eager
 from funcnet.layers.activation.base import Activation
 from funcnet.layers.attention.multihead import MultiHeadAttention
 from funcnet.layers.linear.linear import Linear
@@ -35,7 +35,7 @@ from funcnet.layers.pooling.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
 from funcnet.layers.recurrent.sequences import GRU, LSTM, RNN
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.losses.classification import CrossEntropy
-from funcnet.losses.loss import Elementwise, Loss, share
+from funcnet.losses.loss import ElementwiseLoss, Loss, reduction_scale
 from funcnet.random import Key
 from funcnet.tree import Tree
 
@@ -52,7 +52,7 @@ def together(layer: Layer, n: int, shared: bool) -> Layer:
     if type(layer) is Serial and len(layer) and not layer.stochastic:
         return layer.replace(layers=tuple([together(one, n, shared and i == 0) for i, one in enumerate(layer)]))
     if isinstance(layer, (LSTM, *_APART)):
-        return OneByOne(Mapped(layer, n, shared), 0 if isinstance(layer, LSTM) else _MUCH)
+        return Looped(Mapped(layer, n, shared), 0 if isinstance(layer, LSTM) else _MUCH)
     return Mapped(layer, n, shared)
 
 
@@ -125,8 +125,8 @@ class Mapped(Layer):
     shared: bool
 
     @property
-    def keeps_stats(self) -> bool:
-        return self.layer.keeps_stats
+    def has_running_stats(self) -> bool:
+        return self.layer.has_running_stats
 
     @property
     def stochastic(self) -> bool:
@@ -160,12 +160,12 @@ class Mapped(Layer):
     def _gathered(self, gx: Any) -> Any:
         return tree.map(lambda g: g.sum(0), gx) if self.shared else gx
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 
 @frozen
-class OneByOne(Layer):
+class Looped(Layer):
     """A layer for n members one after the other, where tensors are just computed and a member has ``least`` numbers in x.
 
     Params   as by ``vmap``.
@@ -182,7 +182,7 @@ class OneByOne(Layer):
 
     def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
         numbers = max([leaf.numel() for leaf in tree.leaves(x)], default=0)
-        if not eager() or numbers < self.least * (1 if self.all.shared else self.all.n):
+        if not is_eager() or numbers < self.least * (1 if self.all.shared else self.all.n):
             y, cache = self.all.apply(params, x, rng)
             return y, {"all": cache}
         require_members(self.all.n, params)
@@ -224,7 +224,7 @@ def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, .
 
     ``vmap`` knows tensors alone, so whatever else the trees hold (shapes in caches, absent gradients) goes around it.
     """
-    columns = [tree.columns(argument)[0] for argument in arguments]
+    columns = [flattening.flatten_together(argument)[0] for argument in arguments]
     axes = [None if i in shares else 0 for i, column in enumerate(columns) for leaf in column if isinstance(leaf, Tensor)]
     tensors = [leaf for column in columns for leaf in column if isinstance(leaf, Tensor)]
     require_members(n, [leaf for leaf, axis in zip(tensors, axes, strict=True) if axis == 0])
@@ -233,7 +233,7 @@ def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, .
     def on_tensors(members: list[Tensor]) -> list[Tensor]:
         left = iter(members[1:])
         results.append(f(*[_with_tensors(argument, left) for argument in arguments]))
-        return [leaf for leaf in tree.columns(results[0])[0] if isinstance(leaf, Tensor)]
+        return [leaf for leaf in flattening.flatten_together(results[0])[0] if isinstance(leaf, Tensor)]
 
     axis = torch.empty(n, 0)  # so that there is an axis to go over where all else is shared
     out = children.at("ensemble", torch.func.vmap(on_tensors, in_dims=([0, *axes],)), [axis, *tensors])
@@ -242,7 +242,9 @@ def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, .
 
 def _with_tensors(like: Tree, tensors: Iterator[Tensor]) -> Tree:
     """Put tensors, taken in order, into the places of a tree's tensors."""
-    return tree.fill(like, iter([next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in tree.columns(like)[0]]))
+    return flattening.unflatten(
+        like, iter([next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in flattening.flatten_together(like)[0]])
+    )
 
 
 def require_members(n: int, values: Tree) -> None:
@@ -250,13 +252,13 @@ def require_members(n: int, values: Tree) -> None:
     sizes = {tuple(leaf.shape[:1]) for leaf in tree.leaves(values) if isinstance(leaf, Tensor)}
     if not sizes <= {(n,)}:
         got = ", ".join(sorted(str(*size) if size else "none" for size in sizes))
-        raise wrong("ensemble", f"the first axis of every tensor that is not shared must be n={n}", f"sizes {got}")
+        raise value_error("ensemble", f"the first axis of every tensor that is not shared must be n={n}", f"sizes {got}")
 
 
 def value_and_grad(loss: Loss, n: int, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return each member's value, and the gradient of y, of a loss with one target for all members."""
     if isinstance(y, Tensor) and y.dim() > 1 and y.shape[0] == n and isinstance(target, Tensor) and loss.reduction != "none":
-        if isinstance(loss, Elementwise) and y.shape[1:] == target.shape and y.dtype == target.dtype:
+        if isinstance(loss, ElementwiseLoss) and y.shape[1:] == target.shape and y.dtype == target.dtype:
             value, gy = children.at("ensemble", _elementwise, loss, y, target)
             return value, gy
         if isinstance(loss, CrossEntropy) and _plain(loss) and _labels(y, target):
@@ -266,9 +268,9 @@ def value_and_grad(loss: Loss, n: int, y: Tensor, target: Tensor) -> tuple[Tenso
     return value, gy
 
 
-def _elementwise(loss: Elementwise, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    kept, c = loss.keep(y, target.expand(y.shape)), share(loss.reduction, y[0])
-    return (loss.terms(kept) * c).flatten(1).sum(1), loss.slope(kept, c)
+def _elementwise(loss: ElementwiseLoss, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    kept, c = loss.cache(y, target.expand(y.shape)), reduction_scale(loss.reduction, y[0])
+    return (loss.loss(kept) * c).flatten(1).sum(1), loss.dloss_dy(kept, c)
 
 
 def _plain(loss: CrossEntropy) -> bool:

@@ -13,7 +13,7 @@ from attrs import field
 from funcnet import tree
 from funcnet.combinators import children
 from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import describe, flag, located, wrong
+from funcnet.errors import add_location, describe, flag, value_error
 from funcnet.layers.operands.arithmetic import Add
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.random import Key
@@ -35,19 +35,19 @@ class Branching(Layer):
 
     def __attrs_post_init__(self) -> None:
         if self.one_input and not self.layers:
-            raise wrong("branch", "there must be at least one layer", "none")
+            raise value_error("branch", "there must be at least one layer", "none")
 
     @property
     def stochastic(self) -> bool:
         return children.stochastic(self.children())
 
     @property
-    def keeps_stats(self) -> bool:
-        return children.keeps_stats(self.children())
+    def has_running_stats(self) -> bool:
+        return children.has_running_stats(self.children())
 
     @property
-    def mixes_batch(self) -> bool:
-        return children.mixes_batch(self.children())
+    def batch_dependent(self) -> bool:
+        return children.batch_dependent(self.children())
 
     def children(self) -> tuple[Layer, ...]:
         """Return the layers, and last the merge."""
@@ -67,7 +67,7 @@ class Branching(Layer):
                 caches.append(cache)
             return self._merged(entries, tuple(ys), tuple(caches), rng)
         except Exception as error:
-            located(error, self._where(len(ys)))
+            add_location(error, self._where(len(ys)))
             raise
 
     def _merged(
@@ -85,7 +85,7 @@ class Branching(Layer):
                 ys.append(children.predict(layer, p, entry, rng, i))
             return tuple(ys) if self.merge is None else children.predict(self.merge, entries[-1], tuple(ys), rng, len(ys))
         except Exception as error:
-            located(error, self._where(len(ys)))
+            add_location(error, self._where(len(ys)))
             raise
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
@@ -122,13 +122,13 @@ class Branching(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return tuple(children.update_stats(self.children(), self._entries(params), cache))
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
+    def infer(self, x: Any) -> tuple[Self, Any]:
         xs = zip(self.layers, self._inputs(x), strict=True)
-        pairs = [children.at(self._where(i), layer._sized, one) for i, (layer, one) in enumerate(xs)]
+        pairs = [children.at(self._where(i), layer.infer, one) for i, (layer, one) in enumerate(xs)]
         layers, ys = tuple([layer for layer, _ in pairs]), tuple([y for _, y in pairs])
         if self.merge is None:
             return self.replace(layers=layers), ys
-        merge, y = children.at(self._where(len(layers)), self.merge._sized, ys)
+        merge, y = children.at(self._where(len(layers)), self.merge.infer, ys)
         return self.replace(layers=layers, merge=merge), y
 
     def inference(self) -> Self:
@@ -152,10 +152,10 @@ class Branching(Layer):
 
     def _one_each(self, name: str, values: Any) -> tuple[Any, ...]:
         if not isinstance(values, tuple) or len(values) != len(self.layers):
-            raise wrong(self._who(), f"{name} must be a tuple of {len(self.layers)}, one entry per layer", describe(values))
+            raise value_error(self._who(), f"{name} must be a tuple of {len(self.layers)}, one entry per layer", describe(values))
         return values
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params
-from funcnet.errors import describe, instances, located, wrong
+from funcnet.errors import add_location, describe, instances, value_error
 from funcnet.random import Key
 
 layers_only = instances(Layer, "a layer (a value with init, apply and vjp)")
@@ -27,7 +27,7 @@ def named_apart(who: str, names: Iterable[str]) -> None:
     """Refuse names that would not make a path with dots between them: empty ones, and those with a dot in them."""
     for name in names:
         if not isinstance(name, str) or not name or "." in name:
-            raise wrong(who, "a name must be a str that is not empty and has no dot in it", repr(name))
+            raise value_error(who, "a name must be a str that is not empty and has no dot in it", repr(name))
 
 
 class Wrapper(Layer):
@@ -42,8 +42,8 @@ class Wrapper(Layer):
         return self.layer.stochastic
 
     @property
-    def mixes_batch(self) -> bool:
-        return self.layer.mixes_batch
+    def batch_dependent(self) -> bool:
+        return self.layer.batch_dependent
 
 
 def init(layers: Iterable[Layer], rng: Key | int) -> list[Params]:
@@ -67,7 +67,7 @@ def at(where: str, f: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return f(*arguments)
     except Exception as error:
-        located(error, where)
+        add_location(error, where)
         raise
 
 
@@ -76,14 +76,14 @@ def stochastic(layers: Iterable[Layer]) -> bool:
     return any(layer.stochastic for layer in layers)
 
 
-def mixes_batch(layers: Iterable[Layer]) -> bool:
+def batch_dependent(layers: Iterable[Layer]) -> bool:
     """Tell whether any child mixes the rows of a batch."""
-    return any(layer.mixes_batch for layer in layers)
+    return any(layer.batch_dependent for layer in layers)
 
 
-def keeps_stats(layers: Iterable[Layer]) -> bool:
+def has_running_stats(layers: Iterable[Layer]) -> bool:
     """Tell whether any child has statistics of its own to update."""
-    return any(layer.keeps_stats for layer in layers)
+    return any(layer.has_running_stats for layer in layers)
 
 
 def inference(layers: Iterable[Layer]) -> tuple[Layer, ...]:
@@ -99,7 +99,7 @@ def update_stats(layers: Iterable[Layer], entries: Iterable[Params], cache: Iter
 def entries(who: str, params: Params, count: int) -> Params:
     """Return a tuple of params, one entry per child, as it is; another raises ``ValueError``."""
     if type(params) is not tuple or len(params) != count:
-        raise wrong(who, f"params must be a tuple of {count}, one entry per layer", describe(params))
+        raise value_error(who, f"params must be a tuple of {count}, one entry per layer", describe(params))
     return params
 
 

@@ -13,7 +13,7 @@ from attrs import field
 from funcnet import tree
 from funcnet.combinators import children
 from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import describe, wrong
+from funcnet.errors import describe, value_error
 from funcnet.random import Key
 
 Names = tuple[str, ...]
@@ -56,12 +56,12 @@ class Graph(Layer):
         return children.stochastic(self.layers())
 
     @property
-    def keeps_stats(self) -> bool:
-        return children.keeps_stats(self.layers())
+    def has_running_stats(self) -> bool:
+        return children.has_running_stats(self.layers())
 
     @property
-    def mixes_batch(self) -> bool:
-        return children.mixes_batch(self.layers())
+    def batch_dependent(self) -> bool:
+        return children.batch_dependent(self.layers())
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the nodes' layers, in the order given."""
@@ -114,11 +114,11 @@ class Graph(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return {name: layer.update_stats(params[name], cache[name]) for name, layer, _ in self.nodes}
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
+    def infer(self, x: Any) -> tuple[Self, Any]:
         values: Values = dict(zip(self.inputs, _one_each("x", self.inputs, x), strict=True))
         sized: dict[str, Layer] = {}
         for _, (name, layer, ins) in self._order:
-            sized[name], values[name] = children.at(f"graph, node {name!r}", layer._sized, _pick(values, ins))
+            sized[name], values[name] = children.at(f"graph, node {name!r}", layer.infer, _pick(values, ins))
         return self.replace(nodes=tuple((name, sized[name], ins) for name, _, ins in self.nodes)), _pick(values, self.outputs)
 
     def inference(self) -> Self:
@@ -138,7 +138,7 @@ class Graph(Layer):
 
     def _start(self, params: Params, x: Any) -> Values:
         if not isinstance(params, dict) or params.keys() != set(self._names()):
-            raise wrong("graph", f"params must be a dict with the keys {', '.join(self._names())}", describe(params))
+            raise value_error("graph", f"params must be a dict with the keys {', '.join(self._names())}", describe(params))
         return dict(zip(self.inputs, _one_each("x", self.inputs, x), strict=True))
 
     def _start_back(self, gy: Any) -> Values:
@@ -155,7 +155,7 @@ class Graph(Layer):
                 found.add(name)
         return found
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 
@@ -163,7 +163,9 @@ def _one_each(what: str, names: Names, values: Any) -> tuple[Any, ...]:
     if len(names) == 1:
         return (values,)
     if not isinstance(values, tuple) or len(values) != len(names):
-        raise wrong("graph", f"{what} must be a tuple of {len(names)}, one entry each for {', '.join(names)}", describe(values))
+        raise value_error(
+            "graph", f"{what} must be a tuple of {len(names)}, one entry each for {', '.join(names)}", describe(values)
+        )
     return values
 
 
@@ -173,7 +175,7 @@ def _sorted(net: Graph) -> tuple[tuple[int, Node], ...]:
     try:
         order = [*TopologicalSorter({name: ins for name, _, ins in net.nodes}).static_order()]
     except CycleError as error:
-        raise wrong("graph", "the nodes must have no cycle", " -> ".join(error.args[1])) from None
+        raise value_error("graph", "the nodes must have no cycle", " -> ".join(error.args[1])) from None
     return tuple(numbered[name] for name in order if name in numbered)
 
 
@@ -188,17 +190,17 @@ def _idle(net: Graph) -> list[str]:
 def _checked(net: Graph) -> Graph:
     """Return a net whose names all fit, as it is."""
     if _idle(net):
-        raise wrong("graph", "every input and node must lead to the output", f"{', '.join(_idle(net))} that do not")
+        raise value_error("graph", "every input and node must lead to the output", f"{', '.join(_idle(net))} that do not")
     return net
 
 
 def _node(name: str, given: Any, names: list[str]) -> Node:
     """Read ``(layer, *inputs)``, where every input must be known."""
     if not isinstance(given, tuple) or len(given) < 2 or not isinstance(given[0], Layer):
-        raise wrong("graph", f"node {name!r} must be a tuple (layer, *inputs)", describe(given))
+        raise value_error("graph", f"node {name!r} must be a tuple (layer, *inputs)", describe(given))
     for one in given[1:]:
         if one not in names:
-            raise wrong("graph", f"the inputs of node {name!r} must be among {', '.join(names)}", repr(one))
+            raise value_error("graph", f"the inputs of node {name!r} must be among {', '.join(names)}", repr(one))
     return name, given[0], given[1:]
 
 
@@ -210,13 +212,15 @@ def graph(*inputs: str, output: str | Names | None = None, **nodes: tuple[Any, .
     default the last node.
     """
     if not inputs or not nodes:
-        raise wrong("graph", "there must be at least one input and one node", f"{len(inputs)} inputs and {len(nodes)} nodes")
+        raise value_error(
+            "graph", "there must be at least one input and one node", f"{len(inputs)} inputs and {len(nodes)} nodes"
+        )
     names = [*inputs, *nodes]
     if len(set(names)) < len(names):
-        raise wrong("graph", "each name must be given once", ", ".join(names))
+        raise value_error("graph", "each name must be given once", ", ".join(names))
     children.named_apart("graph", names)
     outputs = (output,) if isinstance(output, str) else output or (names[-1],)
     for one in outputs:
         if one not in names:
-            raise wrong("graph", f"the output must be among {', '.join(names)}", repr(one))
+            raise value_error("graph", f"the output must be among {', '.join(names)}", repr(one))
     return _checked(Graph(inputs, tuple(_node(name, given, names) for name, given in nodes.items()), outputs))

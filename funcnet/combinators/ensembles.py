@@ -43,15 +43,15 @@ class Ensemble(Layer):
     _together: Layer = field(init=False, eq=False, default=Factory(lambda self: self._arranged(), takes_self=True))
 
     @property
-    def keeps_stats(self) -> bool:
-        return self.layer.keeps_stats
+    def has_running_stats(self) -> bool:
+        return self.layer.has_running_stats
 
     @property
     def stochastic(self) -> bool:
         return self.layer.stochastic
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return True
 
     def init(self, rng: Key | int) -> Params:
@@ -78,11 +78,11 @@ class Ensemble(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return self._together.update_stats(params, cache)
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
+    def infer(self, x: Any) -> tuple[Self, Any]:
         if not self.shared_input:
             members.require_members(self.n, x)
             x = tree.map(lambda leaf: leaf[0], x)
-        layer, y = children.at("ensemble", self.layer._sized, x)
+        layer, y = children.at("ensemble", self.layer.infer, x)
         return self.replace(layer=layer), tree.map(lambda leaf: leaf.expand(self.n, *leaf.shape), y)
 
     def inference(self) -> Self:
@@ -103,7 +103,7 @@ class Ensemble(Layer):
             return told
         return error
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 

@@ -21,9 +21,9 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.combinators.parametrization import Maker, Reparametrized
+from funcnet.combinators.parametrization import Maker, Parametrized
 from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import flag, one_of, wrong
+from funcnet.errors import flag, one_of, value_error
 from funcnet.random import Key
 
 
@@ -115,11 +115,11 @@ class _Orthogonal(Maker):
     orthogonal_map: str | None = field(default=None, validator=one_of(*_MAPS, None))
     use_trivialization: bool = field(default=True, validator=flag)
 
-    untrained = ("base",)
+    non_trainable = ("base",)
 
     def first(self, rng: Key | int, w: Tensor) -> tuple[Params, Tensor]:
         if w.dim() < 2:
-            raise wrong("orthogonal", "the weight must have two axes at least", w)
+            raise value_error("orthogonal", "the weight must have two axes at least", w)
         x = _tall(w)
         n, k = x.shape[-2:]
         if self.use_trivialization:
@@ -177,7 +177,7 @@ def _reflected(x: Tensor) -> Tensor:
 
 def orthogonal(
     layer: Layer, name: str = "weight", orthogonal_map: str | None = None, *, use_trivialization: bool = True
-) -> Reparametrized:
+) -> Parametrized:
     """Keep a weight's columns orthonormal, or its rows where it is wide, as ``torch.nn.utils.parametrizations.orthogonal`` does.
 
     ``orthogonal_map`` is "matrix_exp", "cayley" or "householder", by default the first for square matrices and the last for
@@ -189,4 +189,4 @@ def orthogonal(
     Source   Lezcano-Casado & Martínez-Rubio 2019; Lezcano-Casado 2019 for the trivialization; Mhammedi et al. 2017, of products
              of reflections.
     """
-    return Reparametrized(layer, _Orthogonal(orthogonal_map, use_trivialization), name)
+    return Parametrized(layer, _Orthogonal(orthogonal_map, use_trivialization), name)

@@ -18,7 +18,7 @@ from torch import Tensor
 from funcnet import random
 from funcnet.combinators import children
 from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import describe, instances, number, size, whole, wrong
+from funcnet.errors import describe, instances, number, size, value_error, whole
 from funcnet.kernels import norm as kernels
 from funcnet.layers.conv.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from funcnet.random import Key
@@ -40,8 +40,8 @@ class Maker(Layer):
 
 
 @frozen
-class Reparametrized(children.Wrapper):
-    """A layer one of whose params is made by another layer; made by ``reparametrize``, ``weight_norm`` and ``spectral_norm``.
+class Parametrized(children.Wrapper):
+    """A layer one of whose params is made by another layer; made by ``parametrize``, ``weight_norm`` and ``spectral_norm``.
 
     Params   the layer's without the one that is made, and ``parametrizations.weight`` (or another name) with ``original``, or
              ``original0``, ``original1``, and under ``0`` the params of what makes it: the names of ``torch.nn.utils``.
@@ -56,22 +56,22 @@ class Reparametrized(children.Wrapper):
 
     def __attrs_post_init__(self) -> None:
         if self.by.stochastic:
-            raise wrong("reparametrize", "what makes the weight may not be stochastic", repr(self.by))
+            raise value_error("parametrize", "what makes the weight may not be stochastic", repr(self.by))
 
     @property
-    def keeps_stats(self) -> bool:
-        return self.layer.keeps_stats or self.by.keeps_stats
+    def has_running_stats(self) -> bool:
+        return self.layer.has_running_stats or self.by.has_running_stats
 
     def init(self, rng: Key | int) -> Params:
         inner = self.layer.init(random.fold_in(rng, 0))
         w = inner.get(self.name) if isinstance(inner, dict) else None
         if not isinstance(w, Tensor):
-            raise wrong("reparametrize", f"the layer's params must have a tensor {self.name}", describe(inner))
+            raise value_error("parametrize", f"the layer's params must have a tensor {self.name}", describe(inner))
         key = random.fold_in(rng, 1)
         p, raw = self.by.first(key, w) if isinstance(self.by, Maker) else (self.by.init(key), w)
         made = self.by(p, raw)
         if not isinstance(made, Tensor) or made.shape != w.shape:
-            raise wrong("reparametrize", f"{self.by} must give a {self.name} of shape {tuple(w.shape)}", made)
+            raise value_error("parametrize", f"{self.by} must give a {self.name} of shape {tuple(w.shape)}", made)
         return self._joined(inner, raw, p)
 
     def merged(self, params: Params) -> Params:
@@ -81,7 +81,7 @@ class Reparametrized(children.Wrapper):
     def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
         w, made = self._made(params)
         arguments: Any = (x,) if rng is None else (x, rng)
-        y, cache = children.at("reparametrize", self.layer.apply, self._inner(params, w), *arguments)
+        y, cache = children.at("parametrize", self.layer.apply, self._inner(params, w), *arguments)
         return y, (cache, w, made)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
@@ -103,8 +103,8 @@ class Reparametrized(children.Wrapper):
         moved = self.layer.update_stats(self._inner(params, w), inner)
         return self._joined(moved, raw, self.by.update_stats(p, made))
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
-        layer, y = children.at("reparametrize", self.layer._sized, x)
+    def infer(self, x: Any) -> tuple[Self, Any]:
+        layer, y = children.at("parametrize", self.layer.infer, x)
         return self.replace(layer=layer), y
 
     def inference(self) -> Self:
@@ -113,21 +113,21 @@ class Reparametrized(children.Wrapper):
     def __repr__(self) -> str:
         if isinstance(self.by, Maker):
             return self.by.call(self.layer, self.name)
-        return f"reparametrize({self.layer!r}, {self.by!r}, {self.name!r})"
+        return f"parametrize({self.layer!r}, {self.by!r}, {self.name!r})"
 
     def _sources(self, params: Params) -> tuple[Any, Params]:
         """Return the originals and the params of what makes the weight."""
         entry = params.get(_GROUP, {}).get(self.name) if isinstance(params, dict) else None
         if not isinstance(entry, dict) or "0" not in entry or not entry.keys() & {"original", "original0"}:
             rule = f"params must have {_GROUP}.{self.name}, a dict with the originals and the params 0"
-            raise wrong("reparametrize", rule, describe(params))
+            raise value_error("parametrize", rule, describe(params))
         if "original" in entry:
             return entry["original"], entry["0"]
         return tuple([entry[f"original{i}"] for i in range(len(entry) - 1)]), entry["0"]
 
     def _made(self, params: Params) -> tuple[Tensor, Cache]:
         raw, p = self._sources(params)
-        w, cache = children.at(f"reparametrize, {self.name}", self.by.apply, p, raw)
+        w, cache = children.at(f"parametrize, {self.name}", self.by.apply, p, raw)
         return w, cache
 
     def _inner(self, params: Params, w: Tensor) -> Params:
@@ -146,16 +146,16 @@ class Reparametrized(children.Wrapper):
         gp, graw = self.by.vjp(self._sources(params)[1], made, ginner[self.name])
         return self._joined(ginner, graw, gp)
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 
-def reparametrize(layer: Layer, by: Layer, name: str = "weight") -> Reparametrized:
-    """Make a layer's weight by another layer, from an original that is trained: ``reparametrize(Linear(4, 3), Exp())`` is > 0.
+def parametrize(layer: Layer, by: Layer, name: str = "weight") -> Parametrized:
+    """Make a layer's weight by another layer, from an original that is trained: ``parametrize(Linear(4, 3), Exp())`` is > 0.
 
     The original begins as what the layer draws for its weight. ``merged(params)`` are params for the layer itself.
     """
-    return Reparametrized(layer, by, name)
+    return Parametrized(layer, by, name)
 
 
 def _axis_or_none(value: Any, attribute: Any, got: Any) -> None:
@@ -171,7 +171,7 @@ class _WeightNorm(Maker):
 
     def first(self, rng: Key | int, w: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
         if self.dim is not None and self.dim >= w.dim():
-            raise wrong("weight_norm", f"the weight must have an axis dim={self.dim}", w)
+            raise value_error("weight_norm", f"the weight must have an axis dim={self.dim}", w)
         return {}, (kernels.weight_length(w, self.dim), w)
 
     def call(self, layer: Layer, name: str) -> str:
@@ -180,7 +180,7 @@ class _WeightNorm(Maker):
     def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Cache]:
         g, v = x
         if g.shape != (() if self.dim is None else tuple([n if i == self.dim else 1 for i, n in enumerate(v.shape)])):
-            raise wrong("weight_norm", "original0 must have an entry for each along dim, with the axes of original1", g)
+            raise value_error("weight_norm", "original0 must have an entry for each along dim, with the axes of original1", g)
         w, length = kernels.weight_norm(v, g, self.dim)
         return w, (g, v, length)
 
@@ -190,14 +190,14 @@ class _WeightNorm(Maker):
         return params, (gg, gv)
 
 
-def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Reparametrized:
+def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Parametrized:
     """Train a weight's magnitudes, ``original0``, apart from its directions, ``original1``; the names and ``dim`` are torch's.
 
     There is one magnitude for each entry along the axis ``dim``, with ``None`` a single one. At first the weight is the layer's.
 
     Source   Salimans & Kingma 2016, section 2.
     """
-    return Reparametrized(layer, _WeightNorm(dim), name)
+    return Parametrized(layer, _WeightNorm(dim), name)
 
 
 @frozen
@@ -208,11 +208,11 @@ class _SpectralNorm(Maker):
     eps: float = field(default=1e-12, validator=number(above=0.0))
     dim: int = field(default=0, validator=whole(0))
 
-    untrained = ("_u", "_v")
+    non_trainable = ("_u", "_v")
 
     def first(self, rng: Key | int, w: Tensor) -> tuple[Params, Tensor]:
         if w.dim() < 2 or self.dim >= w.dim():
-            raise wrong("spectral_norm", f"the weight must have two axes at least, and an axis dim={self.dim}", w)
+            raise value_error("spectral_norm", f"the weight must have two axes at least, and an axis dim={self.dim}", w)
         matrix = self._matrix(w)
         vectors = [random.normal(random.fold_in(rng, i), (n,)).to(w.dtype) for i, n in enumerate(matrix.shape)]
         u, v = map(self._unit, vectors)
@@ -250,7 +250,7 @@ class _SpectralNorm(Maker):
 
 def spectral_norm(
     layer: Layer, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int | None = None
-) -> Reparametrized:
+) -> Parametrized:
     """Divide a weight, ``name``, by its largest singular value, as ``torch.nn.utils.parametrizations.spectral_norm`` does.
 
     ``apply`` reads the singular vectors in params, ``0._u`` and ``0._v``, which have no gradient; ``update_stats`` moves them by
@@ -261,4 +261,4 @@ def spectral_norm(
     Source   Miyato et al. 2018, algorithm 1.
     """
     transposed = isinstance(layer, (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d))
-    return Reparametrized(layer, _SpectralNorm(n_power_iterations, eps, int(transposed) if dim is None else dim), name)
+    return Parametrized(layer, _SpectralNorm(n_power_iterations, eps, int(transposed) if dim is None else dim), name)

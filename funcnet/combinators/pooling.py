@@ -15,10 +15,10 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, Shape, frozen
-from funcnet.errors import describe, wrong
+from funcnet.contract import Cache, Layer, Params, Shape, check_gy, frozen
+from funcnet.errors import describe, value_error
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
+from funcnet.layers.conv.window import Sizes, Window, Windowed, axes_complaint, each, hashable, sizes
 from funcnet.random import Key
 
 _Kept = tuple[Cache, Shape, Shape]
@@ -27,7 +27,7 @@ _Kept = tuple[Cache, Shape, Shape]
 
 def _a_number(pool: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, (int, float)) or isinstance(got, bool) or math.isnan(got):
-        raise wrong(type(pool).__name__, "padding_value must be a number", repr(got))
+        raise value_error(type(pool).__name__, "padding_value must be a number", repr(got))
 
 
 @frozen
@@ -41,21 +41,21 @@ class Reduced(Windowed):
         return self.reducer.stochastic
 
     @property
-    def mixes_batch(self) -> bool:
-        return self.reducer.mixes_batch
+    def batch_dependent(self) -> bool:
+        return self.reducer.batch_dependent
 
     @property
-    def keeps_stats(self) -> bool:
-        return self.reducer.keeps_stats
+    def has_running_stats(self) -> bool:
+        return self.reducer.has_running_stats
 
     def inference(self) -> Self:
         return self.replace(reducer=self.reducer.inference())
 
     def _rows(self, x: Any) -> Tensor:
         """Return x, which must be floating and have the axes, with a batch axis."""
-        rule = fault_of_axes(x, self.axes)
+        rule = axes_complaint(x, self.axes)
         if rule:
-            raise wrong(self, rule, f"x of shape {tuple(x.shape)}" if "axes" in rule else describe(x))
+            raise value_error(self, rule, f"x of shape {tuple(x.shape)}" if "axes" in rule else describe(x))
         rows: Tensor = x if x.dim() == self.axes + 2 else x.unsqueeze(0)
         return rows
 
@@ -63,15 +63,15 @@ class Reduced(Windowed):
         """Return y, which must have one number for each window, as it is."""
         if not isinstance(y, Tensor) or y.shape != seen.shape[:-1]:
             rule = f"{self.reducer!r} must reduce the last axis of windows of shape {tuple(seen.shape)} alone"
-            raise wrong(self, rule, f"an output of shape {tuple(y.shape)}" if isinstance(y, Tensor) else describe(y))
+            raise value_error(self, rule, f"an output of shape {tuple(y.shape)}" if isinstance(y, Tensor) else describe(y))
         return y
 
     def _columns(self, gy: Tensor, shape: Shape) -> Tensor:
         """Return gy with the axes that y has of the reducer."""
-        rows = of_shape(self, gy, shape) if len(shape) == self.axes + 2 else of_shape(self, gy, shape).unsqueeze(0)
+        rows = check_gy(self, gy, shape) if len(shape) == self.axes + 2 else check_gy(self, gy, shape).unsqueeze(0)
         return rows.flatten(2)
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 
@@ -111,9 +111,9 @@ class _Pool(Reduced):
     def update_stats(self, params: Params, cache: _Kept) -> Params:
         return self.reducer.update_stats(params, cache[0])
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
+    def infer(self, x: Any) -> tuple[Self, Any]:
         seen, shape = self._seen(x)
-        reducer, y = children.at(type(self).__name__, self.reducer._sized, seen)
+        reducer, y = children.at(type(self).__name__, self.reducer.infer, seen)
         return self.replace(reducer=reducer), self._placed(y, seen).reshape(shape)
 
     def _seen(self, x: Tensor) -> tuple[Tensor, Shape]:
@@ -123,7 +123,7 @@ class _Pool(Reduced):
         places = window.places(lengths)
         if min(places) < 1:
             rule = f"x with its padding must be as long as the window's reach, {window.reach()}"
-            raise wrong(self, rule, f"x of shape {tuple(x.shape)}")
+            raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
         padded = kernels.pad_by(rows, window.before, window.after, self.padding_value)
         seen = kernels.windows(padded, window.kernel, window.stride, window.dilation, places)
         return seen.transpose(2, 3), (*x.shape[: x.dim() - self.axes], *places)

@@ -11,7 +11,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.combinators import children
 from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import describe, size, whole, wrong
+from funcnet.errors import describe, size, value_error, whole
 from funcnet.random import Key
 
 
@@ -28,8 +28,8 @@ class ChannelsLast(children.Wrapper):
     dim: int = field(default=1, validator=whole(0))
 
     @property
-    def keeps_stats(self) -> bool:
-        return self.layer.keeps_stats
+    def has_running_stats(self) -> bool:
+        return self.layer.has_running_stats
 
     def init(self, rng: Key | int) -> Params:
         return self.layer.init(rng)
@@ -55,8 +55,8 @@ class ChannelsLast(children.Wrapper):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return self.layer.update_stats(params, cache)
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
-        layer, y = children.at(self._where(), self.layer._sized, self._moved(x))
+    def infer(self, x: Any) -> tuple[Self, Any]:
+        layer, y = children.at(self._where(), self.layer.infer, self._moved(x))
         return self.replace(layer=layer), self._back(y)
 
     def inference(self) -> Self:
@@ -71,7 +71,7 @@ class ChannelsLast(children.Wrapper):
     def _moved(self, x: Any) -> Any:
         """Return x as the layer takes it."""
         if any(leaf.dim() <= self.dim for leaf in tree.leaves(x)):
-            raise wrong(self, f"x must have an axis {self.dim}", x)
+            raise value_error(self, f"x must have an axis {self.dim}", x)
         return self._there(x)
 
     def _there(self, values: Any) -> Any:
@@ -82,7 +82,7 @@ class ChannelsLast(children.Wrapper):
         """Put axes ``dim`` last: the inverse of ``_there``."""
         return tree.map(lambda leaf: leaf.movedim(self.dim, -1) if leaf.dim() > self.dim else leaf, values)
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 
@@ -132,9 +132,9 @@ class MapOver(children.Wrapper):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return self.layer.update_stats(params, cache[0])
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
+    def infer(self, x: Any) -> tuple[Self, Any]:
         lead = self._lead(x)
-        layer, y = children.at("map_over", self.layer._sized, self._merged(x))
+        layer, y = children.at("map_over", self.layer.infer, self._merged(x))
         return self.replace(layer=layer), self._parted(y, lead)
 
     def inference(self) -> Self:
@@ -147,7 +147,7 @@ class MapOver(children.Wrapper):
         """Return the sizes of the axes that are made one."""
         sizes = {tuple(leaf.shape[: self.axes]) for leaf in tree.leaves(x)}
         if len(sizes) != 1 or any(len(one) < self.axes for one in sizes):
-            raise wrong("map_over", f"x must have {self.axes} leading axes, the same in all its parts", describe(x))
+            raise value_error("map_over", f"x must have {self.axes} leading axes, the same in all its parts", describe(x))
         return sizes.pop()
 
     def _merged(self, values: Any) -> Any:
@@ -156,7 +156,7 @@ class MapOver(children.Wrapper):
     def _parted(self, values: Any, lead: tuple[int, ...]) -> Any:
         return tree.map(lambda leaf: _reshaped(leaf, lead), values)
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 

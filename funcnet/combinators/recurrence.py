@@ -15,7 +15,7 @@ from attrs import field
 from funcnet import random, tree
 from funcnet.combinators import children
 from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import describe, flag, whole, wrong
+from funcnet.errors import describe, flag, value_error, whole
 from funcnet.layers.operands.arithmetic import Concat
 from funcnet.random import Key
 
@@ -39,7 +39,7 @@ class Scan(children.Wrapper):
 
     layer: Layer = field(validator=children.layers_only)
     reverse: bool = field(default=False, validator=flag)
-    emits_carry: bool = field(default=False, validator=flag)
+    output_is_carry: bool = field(default=False, validator=flag)
 
     def init(self, rng: Key | int) -> Params:
         return self.layer.init(random.fold_in(rng, 0))
@@ -50,7 +50,7 @@ class Scan(children.Wrapper):
         key = None if rng is None else random.fold_in(rng, 0)
         for t in self._steps(xs):
             y, cache = children.at(f"scan, step {t}", children.run, self.layer, params, (_at(xs, t), carry), key, t)
-            y, carry = (y, y) if self.emits_carry else y
+            y, carry = (y, y) if self.output_is_carry else y
             ys.append(y)
             caches.append(cache)
         return (_stack(ys[::-1] if self.reverse else ys), carry), tuple(caches)
@@ -76,26 +76,26 @@ class Scan(children.Wrapper):
             params = self.layer.update_stats(params, one)
         return params
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
+    def infer(self, x: Any) -> tuple[Self, Any]:
         xs, carry = self._pair(x)
         t, *rest = self._steps(xs)
-        layer, y = children.at(f"scan, step {t}", self.layer._sized, (_at(xs, t), carry))
-        y, carry = (y, y) if self.emits_carry else y
+        layer, y = children.at(f"scan, step {t}", self.layer.infer, (_at(xs, t), carry))
+        y, carry = (y, y) if self.output_is_carry else y
         return self.replace(layer=layer), (_stack([y, *[y for _ in rest]]), carry)
 
     def inference(self) -> Self:
         return self.replace(layer=self.layer.inference())
 
     def __repr__(self) -> str:
-        words = [repr(self.layer)] + [f"{name}=True" for name in ("reverse", "emits_carry") if getattr(self, name)]
+        words = [repr(self.layer)] + [f"{name}=True" for name in ("reverse", "output_is_carry") if getattr(self, name)]
         return f"scan({', '.join(words)})"
 
     def _pair(self, x: Any) -> Any:
         if not isinstance(x, tuple) or len(x) != 2 or not tree.leaves(x[0]):
-            raise wrong("scan", "x must be a pair (xs, carry), steps along the first axis of xs", x)
+            raise value_error("scan", "x must be a pair (xs, carry), steps along the first axis of xs", x)
         lengths = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves(x[0])}
         if len(lengths) > 1 or 0 in lengths:
-            raise wrong("scan", "xs must have one number of steps, 1 or more", " and ".join(map(str, sorted(lengths))))
+            raise value_error("scan", "xs must have one number of steps, 1 or more", " and ".join(map(str, sorted(lengths))))
         return x
 
     def _steps(self, xs: Any) -> Any:
@@ -108,19 +108,19 @@ class Scan(children.Wrapper):
         return zip(steps if self.reverse else reversed(steps), reversed(cache), strict=True)
 
     def _given(self, gy: Any, g: Any) -> Any:
-        return tree.add(gy, g) if self.emits_carry else (gy, g)
+        return tree.add(gy, g) if self.output_is_carry else (gy, g)
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 
-def scan(layer: Layer, *, reverse: bool = False, emits_carry: bool = False) -> Scan:
+def scan(layer: Layer, *, reverse: bool = False, output_is_carry: bool = False) -> Scan:
     """Run a layer from (x, carry) to (y, carry) along time: (xs, carry) to (ys, last carry), steps along the first axis.
 
-    With ``emits_carry`` the layer gives its next carry alone, which is also its output, as recurrent cells do; with ``reverse``
-    it goes from the last step to the first. ``scan(LSTMCell(3, 4), emits_carry=True)``.
+    With ``output_is_carry`` the layer returns only its next carry, which is also its output, as recurrent cells do; with
+    ``reverse`` it goes from the last step to the first. ``scan(LSTMCell(3, 4), output_is_carry=True)``.
     """
-    return Scan(layer, reverse, emits_carry)
+    return Scan(layer, reverse, output_is_carry)
 
 
 @frozen
@@ -141,8 +141,8 @@ class Bidirectional(Layer):
         return children.stochastic(self._children())
 
     @property
-    def mixes_batch(self) -> bool:
-        return children.mixes_batch(self._children())
+    def batch_dependent(self) -> bool:
+        return children.batch_dependent(self._children())
 
     def init(self, rng: Key | int) -> Params:
         return tuple(children.init(self._children(), rng))
@@ -167,11 +167,11 @@ class Bidirectional(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return tuple(children.update_stats(self._children(), params, cache))
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
+    def infer(self, x: Any) -> tuple[Self, Any]:
         sides = self._sides(x)
-        (f, y), (g, z) = [children.at(_WHERE[i], self.layers[i]._sized, sides[i]) for i in range(2)]
+        (f, y), (g, z) = [children.at(_WHERE[i], self.layers[i].infer, sides[i]) for i in range(2)]
         (one, rest), (other, more) = _parted(y), _parted(z)
-        merge, joined = children.at(_WHERE[2], self.merge._sized, (one, other))
+        merge, joined = children.at(_WHERE[2], self.merge.infer, (one, other))
         return self.replace(layers=(f, g), merge=merge), (joined, (rest, more)) if isinstance(y, tuple) else joined
 
     def inference(self) -> Self:
@@ -193,7 +193,7 @@ class Bidirectional(Layer):
         if carries is None:
             return xs, self._flip(xs)
         if not isinstance(carries, tuple) or len(carries) != 2:
-            raise wrong("bidirectional", "x must be a sequence, or a pair of it and two carries", describe(carries))
+            raise value_error("bidirectional", "x must be a sequence, or a pair of it and two carries", describe(carries))
         return (xs, carries[0]), (self._flip(xs), carries[1])
 
     def _turned(self, y: Any) -> Any:
@@ -202,7 +202,7 @@ class Bidirectional(Layer):
     def _flip(self, values: Any) -> Any:
         return tree.map(lambda leaf: leaf.flip(self.dim), values)
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 

@@ -11,13 +11,13 @@ from attrs import field
 
 from funcnet.combinators import children
 from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import describe, located, wrong
+from funcnet.errors import add_location, describe, value_error
 from funcnet.random import Key
 
 
 def _own_names(value: Any, attribute: Any, got: tuple[str, ...] | None) -> None:
     if got is not None and len(got) != len(value.layers):
-        raise wrong("serial", f"there must be a name for each of the {len(value.layers)} layers", got)
+        raise value_error("serial", f"there must be a name for each of the {len(value.layers)} layers", got)
 
 
 @frozen
@@ -44,12 +44,12 @@ class Serial(Layer):
         return any(self._keyed)
 
     @property
-    def keeps_stats(self) -> bool:
-        return children.keeps_stats(self.layers)
+    def has_running_stats(self) -> bool:
+        return children.has_running_stats(self.layers)
 
     @property
-    def mixes_batch(self) -> bool:
-        return children.mixes_batch(self.layers)
+    def batch_dependent(self) -> bool:
+        return children.batch_dependent(self.layers)
 
     def init(self, rng: Key | int) -> Params:
         return self._pack(children.init(self.layers, rng))
@@ -62,7 +62,7 @@ class Serial(Layer):
                 x, cache = children.run(layer, p, x, rng, len(caches)) if keyed else layer.apply(p, x)
                 caches.append(cache)
         except Exception as error:
-            located(error, self._where(len(caches)))
+            add_location(error, self._where(len(caches)))
             raise
         return x, tuple(caches)
 
@@ -77,7 +77,7 @@ class Serial(Layer):
             for i, (layer, p, keyed) in enumerate(zip(self.layers, entries, self._keyed, strict=True)):
                 x = children.predict(layer, p, x, rng, i) if keyed else layer(p, x)
         except Exception as error:
-            located(error, self._where(i))
+            add_location(error, self._where(i))
             raise
         return x
 
@@ -98,10 +98,10 @@ class Serial(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return self._pack(children.update_stats(self.layers, self._entries(params), cache))
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
+    def infer(self, x: Any) -> tuple[Self, Any]:
         layers = []
         for i, layer in enumerate(self.layers):
-            one, x = children.at(self._where(i), layer._sized, x)
+            one, x = children.at(self._where(i), layer.infer, x)
             layers.append(one)
         return self.replace(layers=tuple(layers)), x
 
@@ -136,7 +136,7 @@ class Serial(Layer):
                 gp, gy = layer.vjp(p, c, gy)
                 gparams.append(gp)
         except Exception as error:
-            located(error, self._where(len(self.layers) - 1 - len(gparams)))
+            add_location(error, self._where(len(self.layers) - 1 - len(gparams)))
             raise
         return gparams[::-1], gy
 
@@ -145,7 +145,7 @@ class Serial(Layer):
         if self.names is None:
             return children.entries("serial", params, len(self.layers))
         if not isinstance(params, dict) or params.keys() != set(self.names):
-            raise wrong("serial", f"params must be a dict with the keys {', '.join(self.names)}", describe(params))
+            raise value_error("serial", f"params must be a dict with the keys {', '.join(self.names)}", describe(params))
         return tuple([params[name] for name in self.names])
 
     def _pack(self, entries: list[Any]) -> Params:
@@ -154,13 +154,15 @@ class Serial(Layer):
     def _where(self, i: int) -> str:
         return f"serial, layer {i if self.names is None else repr(self.names[i])}"
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 
 def serial(*layers: Layer, **named: Layer) -> Serial:
     """Compose layers, the first one first: ``serial(Linear(2, 25), Tanh())``, or by name ``serial(hidden=..., out=...)``."""
     if layers and named:
-        raise wrong("serial", "the layers must be all named or all unnamed", f"{len(layers)} unnamed and {len(named)} named")
+        raise value_error(
+            "serial", "the layers must be all named or all unnamed", f"{len(layers)} unnamed and {len(named)} named"
+        )
     children.named_apart("serial", named)
     return Serial(tuple(named.values()), tuple(named)) if named else Serial(layers)

@@ -13,7 +13,7 @@ from attrs import field
 from funcnet import tree
 from funcnet.combinators import children
 from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import describe, wrong
+from funcnet.errors import describe, value_error
 from funcnet.random import Key
 from funcnet.tree import Tree
 
@@ -54,10 +54,10 @@ class Shared(children.Wrapper):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return reduce(self.layer.update_stats, cache, params)
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
+    def infer(self, x: Any) -> tuple[Self, Any]:
         layer, ys = self.layer, []
         for i, one in enumerate(self._entries(x)):
-            layer, y = children.at(f"shared, entry {i}", layer._sized, one)
+            layer, y = children.at(f"shared, entry {i}", layer.infer, one)
             ys.append(y)
         return self.replace(layer=layer), tuple(ys)
 
@@ -72,10 +72,10 @@ class Shared(children.Wrapper):
 
     def _entries(self, x: Any) -> tuple[Any, ...]:
         if not isinstance(x, tuple) or not x:
-            raise wrong("shared", "x must be a tuple of at least one, each an input of the layer", describe(x))
+            raise value_error("shared", "x must be a tuple of at least one, each an input of the layer", describe(x))
         return x
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 
@@ -127,7 +127,7 @@ class Tied(children.Wrapper):
     def __attrs_post_init__(self) -> None:
         for group in self.groups:
             if not isinstance(group, tuple) or len(group) < 2 or not all(isinstance(path, str) for path in group):
-                raise wrong("tied", "each group must be a tuple of at least two paths", repr(group))
+                raise value_error("tied", "each group must be a tuple of at least two paths", repr(group))
 
     def init(self, rng: Key | int) -> Params:
         params = self.layer.init(rng)
@@ -136,7 +136,7 @@ class Tied(children.Wrapper):
                 one, other = self._found(params, first), self._found(params, path)
                 if _shapes_of(one) != _shapes_of(other):
                     rule = f"{'.'.join(path)} must have the shapes of {'.'.join(first)}, {_shapes_of(one)}"
-                    raise wrong("tied", rule, repr(_shapes_of(other)))
+                    raise value_error("tied", rule, repr(_shapes_of(other)))
                 params = _put(params, path, _absent(other))
         return params
 
@@ -161,8 +161,8 @@ class Tied(children.Wrapper):
         moved = self.layer.update_stats(self._filled(params), cache)
         return self._without(moved)
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
-        layer, y = self.layer._sized(x)
+    def infer(self, x: Any) -> tuple[Self, Any]:
+        layer, y = self.layer.infer(x)
         return self.replace(layer=layer), y
 
     def inference(self) -> Self:
@@ -179,7 +179,7 @@ class Tied(children.Wrapper):
             return _at(params, path)
         except (LookupError, ValueError):
             names = ", ".join(tree.names(params))
-            raise wrong("tied", f"each path must lead to one of {names}, or to several", repr(".".join(path))) from None
+            raise value_error("tied", f"each path must lead to one of {names}, or to several", repr(".".join(path))) from None
 
     def _filled(self, params: Params) -> Params:
         """Return the net's params: at the other places of each group what is at the first."""
@@ -187,7 +187,7 @@ class Tied(children.Wrapper):
             value = self._found(params, first)
             for path in others:
                 if tree.leaves(self._found(params, path)):
-                    raise wrong("tied", f"params must have nothing at {'.'.join(path)}", describe(_at(params, path)))
+                    raise value_error("tied", f"params must have nothing at {'.'.join(path)}", describe(_at(params, path)))
                 params = _put(params, path, value)
         return params
 
@@ -205,7 +205,7 @@ class Tied(children.Wrapper):
                 params = _put(params, path, _absent(_at(params, path)))
         return params
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 
@@ -216,9 +216,9 @@ def _shapes_of(value: Tree) -> Tree:
 def tied(net: Layer, *groups: tuple[str, ...]) -> Tied:
     """Use one set of params at several places of ``net``: ``groups`` of paths, of which the first holds the params.
 
-    >>> from funcnet.combinators.serial import serial
-    >>> from funcnet.layers.embedding import Embedding
-    >>> from funcnet.layers.linear import Linear
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.embedding.embedding import Embedding
+    >>> from funcnet.layers.linear.linear import Linear
     >>> net = tied(serial(Embedding(65, 8), Linear(8, 65, bias=False)), ("0.weight", "1.weight"))
     >>> list(tree.names(net.init(0)))
     ['0.weight']

@@ -13,8 +13,8 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.combinators import children
 from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import wrong
-from funcnet.kernels.tracing import eager
+from funcnet.errors import value_error
+from funcnet.kernels.tracing import is_eager
 from funcnet.random import Key
 
 _Kept = tuple[Cache, Tensor | None, int]
@@ -34,12 +34,12 @@ class Uniqued(children.Wrapper):
     layer: Layer = field(validator=children.layers_only)
 
     def __attrs_post_init__(self) -> None:
-        if self.layer.stochastic or self.layer.mixes_batch:
-            raise wrong("uniqued", "the layer may neither be stochastic nor mix the rows of a batch", repr(self.layer))
+        if self.layer.stochastic or self.layer.batch_dependent:
+            raise value_error("uniqued", "the layer may neither be stochastic nor mix the rows of a batch", repr(self.layer))
 
     @property
-    def keeps_stats(self) -> bool:
-        return self.layer.keeps_stats
+    def has_running_stats(self) -> bool:
+        return self.layer.has_running_stats
 
     def init(self, rng: Key | int) -> Params:
         return self.layer.init(rng)
@@ -66,8 +66,8 @@ class Uniqued(children.Wrapper):
     def update_stats(self, params: Params, cache: _Kept) -> Params:
         return self.layer.update_stats(params, cache[0])
 
-    def _sized(self, x: Any) -> tuple[Self, Any]:
-        layer, y = children.at("uniqued", self.layer._sized, x)
+    def infer(self, x: Any) -> tuple[Self, Any]:
+        layer, y = children.at("uniqued", self.layer.infer, x)
         return self.replace(layer=layer), y
 
     def inference(self) -> Self:
@@ -76,7 +76,7 @@ class Uniqued(children.Wrapper):
     def __repr__(self) -> str:
         return f"uniqued({self.layer!r})"
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
 
@@ -91,7 +91,7 @@ def uniqued(layer: Layer) -> Uniqued:
 
 def _integers(x: Any) -> Tensor:
     if not isinstance(x, Tensor) or x.is_floating_point() or x.dim() == 0:
-        raise wrong("uniqued", "x must be integers with an axis at least", x)
+        raise value_error("uniqued", "x must be integers with an axis at least", x)
     return x
 
 
@@ -99,7 +99,7 @@ def _integers(x: Any) -> Tensor:
 # gradients; without uniqued 0.66 and 2.4. Where all 1000 come, 0.33 and 1.4.
 def _different(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the rows that differ, and which of them each row is; where their number can not be known, x and ``None``."""
-    if not eager() or x.is_meta or not x.numel():
+    if not is_eager() or x.is_meta or not x.numel():
         return x, None
     rows, which = torch.unique(x, return_inverse=True, dim=None if x.dim() == 1 else 0)
     return rows, which

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet import tree
-from funcnet.compilation.codec import Form
+from funcnet import flattening, tree
+from funcnet.compilation.codec import TreeCodec
 from funcnet.contract import Value
-from funcnet.errors import wrong
+from funcnet.errors import value_error
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import eager, fusing, likeness
+from funcnet.kernels.tracing import is_eager, tensor_guard, tracing_for_inductor
 from funcnet.tree import Tree
 
 Kernel = Callable[..., Sequence[Any]]
@@ -50,8 +50,8 @@ class Compiled:
             return self._run(arguments, named)
 
     def _run(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        if named or not isinstance(self._step, Value) or not eager():
-            with fusing():
+        if named or not isinstance(self._step, Value) or not is_eager():
+            with tracing_for_inductor():
                 return self._traced(*arguments, **named)
         for program in self._programs:
             leaves = program.leaves(arguments)
@@ -63,7 +63,7 @@ class Compiled:
         """Let Dynamo make the call, and write down what it did."""
         self._calls.clear()
         try:
-            with fusing():
+            with tracing_for_inductor():
                 result = self._traced(*arguments)
         except Exception:
             self._step(*tree.map(_copied, arguments))  # in eager mode the error is the layer's own, which says more
@@ -141,10 +141,15 @@ class _Program:
     """
 
     def __init__(self, kernel: Kernel, like: Tree, out: Tree, found: list[Any], inputs: list[int], results: list[int]) -> None:
-        leaves = tree.columns(like)[0]
-        self._kernel, self._others, self._read, self._write = kernel, found[len(leaves) :], Form(like).read, Form(out).write
+        leaves = flattening.flatten_together(like)[0]
+        self._kernel, self._others, self._read, self._write = (
+            kernel,
+            found[len(leaves) :],
+            TreeCodec(like).read,
+            TreeCodec(out).write,
+        )
         self._inputs, self._results = _taking(inputs), _taking(results)
-        self._alike, self._rest, self._state = likeness(_tensors(leaves)), _rest(leaves), _state()
+        self._alike, self._rest, self._state = tensor_guard(_tensors(leaves)), _rest(leaves), _state()
 
     def leaves(self, arguments: Tree) -> list[Any] | None:
         """Return the leaves of arguments that are of this kind; of others ``None``."""
@@ -168,7 +173,7 @@ class _Program:
 
 def _written(arguments: Tree, result: Tree, kernel: Kernel, inputs: Sequence[Any], outputs: Sequence[Any]) -> _Program | None:
     """Write a call down; ``None`` where not all of it lies in main memory, or not all can be told apart."""
-    leaves, results = tree.columns(arguments)[0], tree.columns(result)[0]
+    leaves, results = flattening.flatten_together(arguments)[0], flattening.flatten_together(result)[0]
     places = {id(leaf): i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
     if len(places) < len(_tensors(leaves)) or not all(map(_plain, (*leaves, *inputs, *results))):
         return None
@@ -180,7 +185,8 @@ def _written(arguments: Tree, result: Tree, kernel: Kernel, inputs: Sequence[Any
     entries, same = (result, _same(arguments, result)) if type(result) is tuple else ((result,), [None])
     end = len(found) + len(outputs)  # from where on the arguments stand
     rows = [
-        [places[id(x)] for x in tree.columns(one)[0]] if j is None else [end + j] for one, j in zip(entries, same, strict=True)
+        [places[id(x)] for x in flattening.flatten_together(one)[0]] if j is None else [end + j]
+        for one, j in zip(entries, same, strict=True)
     ]
     out = tuple([one if j is None else None for one, j in zip(entries, same, strict=True)])
     at = [places[id(x)] for x in inputs], [place for row in rows for place in row]
@@ -189,8 +195,8 @@ def _written(arguments: Tree, result: Tree, kernel: Kernel, inputs: Sequence[Any
 
 def _same(arguments: tuple[Any, ...], entries: tuple[Any, ...]) -> list[int | None]:
     """Return for each entry of a result which of the arguments it is, leaf by leaf."""
-    given = [(tree.structure(one), [*map(id, tree.columns(one)[0])]) for one in arguments]
-    made = [(tree.structure(one), [*map(id, tree.columns(one)[0])]) for one in entries]
+    given = [(tree.structure(one), [*map(id, flattening.flatten_together(one)[0])]) for one in arguments]
+    made = [(tree.structure(one), [*map(id, flattening.flatten_together(one)[0])]) for one in entries]
     return [given.index(one) if one in given and one[1] else None for one in made]
 
 
@@ -235,5 +241,5 @@ def compile(step: Callable[..., Any]) -> Callable[..., Any]:  # noqa: A001 (torc
     Raises   ``ValueError`` for a ``step`` that is no function.
     """
     if not callable(step):
-        raise wrong("compile", "step must be a function", step)
+        raise value_error("compile", "step must be a function", step)
     return Compiled(step)

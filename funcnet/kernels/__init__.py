@@ -5,5 +5,5 @@ core of an AMD EPYC with AVX-512, torch 2.13.0, float32. A kernel that stands th
 holds the built-in functions behind ``torch.nn.functional``, without its Python.
 """
 
-from funcnet.kernels.freed_memory import keep_memory as keep_memory
+from funcnet.kernels.freed_memory import retain_freed_memory as retain_freed_memory
 from funcnet.kernels.linear import prefer as prefer

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import fused, plain
+from funcnet.kernels.tracing import fused, is_plain
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -25,7 +25,7 @@ def tanh(x: Tensor) -> Tensor:
     """
     if fused[0] and torch.compiler.is_compiling() and x.dtype is torch.float32:
         return _tanh_in_arithmetic(x)
-    if x.numel() < _MANY or x.dtype is not torch.float32 or not products.by_onednn() or not plain(x):
+    if x.numel() < _MANY or x.dtype is not torch.float32 or not products.by_onednn() or not is_plain(x):
         return torch.tanh(x)
     y: Tensor = x.to_mkldnn().tanh().to_dense()
     return y

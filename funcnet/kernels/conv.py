@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import plain
+from funcnet.kernels.tracing import is_plain
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -46,7 +46,7 @@ def _is_image(x: Tensor, w: Tensor) -> bool:
     channel it makes no difference that lasts: 9.0 ms for the LeNet's step on 64 images either way.
     """
     large = x.dim() == 4 and x.shape[0] * x.shape[2] * x.shape[3] * w.shape[0] >= _MANY
-    return large and x.dtype is torch.float32 and plain(x, w)
+    return large and x.dtype is torch.float32 and is_plain(x, w)
 
 
 def pad_by(x: Tensor, before: Sequence[int], after: Sequence[int], value: float) -> Tensor:

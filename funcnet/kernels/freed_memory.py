@@ -5,7 +5,7 @@ import torch
 _MOST = (32 << 20) - 8192
 
 
-def keep_memory() -> None:
+def retain_freed_memory() -> None:
     """Have the C library keep what tensors give back, up to 64 MB, for the tensors to come, for the whole process.
 
     A step of training gives all that it kept back at its end. glibc hands memory at the end of its heap back to the system, from

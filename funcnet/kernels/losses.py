@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
-from funcnet.kernels.tracing import plain
+from funcnet.kernels.tracing import is_plain
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -62,7 +62,7 @@ def product(q: Tensor, x: Tensor) -> Tensor:
 
 def is_known(total: Tensor, n: int) -> bool:
     """Tell that a count is n, where it can be read without waiting, and small enough to be exact in float32."""
-    return 0 < n < 1 << 24 and plain(total) and total.item() == n
+    return 0 < n < 1 << 24 and is_plain(total) and total.item() == n
 
 
 def nll(logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ignore: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import alone, eager, mapped, plain, untransformed
+from funcnet.kernels.tracing import is_eager, is_mapped, is_plain, is_plain_data, is_untransformed
 
 _aten = torch.ops.aten
 _softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
@@ -41,7 +41,7 @@ def _singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tens
     time; for that there must be a weight. Not all transforms and devices know kernels of two dtypes: there x is in single too.
     """
     gamma = x.new_ones(x.shape[1], dtype=torch.float32) if weight is None else weight
-    wide = tensors if x.is_cpu and untransformed() else _single(x, tensors)
+    wide = tensors if x.is_cpu and is_untransformed() else _single(x, tensors)
     return kernel(*wide, *_single(x, [gamma, *beside]), *more)
 
 
@@ -84,7 +84,7 @@ def batch_norm_ahead(
     """
     mean, var = running
     alike = x.dtype == mean.dtype == var.dtype and x.dtype not in _HALF
-    if x.numel() == 0 or not alike or not alone(x, weight, bias, mean, var) or mapped(x):
+    if x.numel() == 0 or not alike or not is_plain_data(x, weight, bias, mean, var) or is_mapped(x):
         return *batch_norm(x, weight, bias, eps), None
     if torch.compiler.is_compiling():  # the same kernel on copies: but these the compiler may leave out
         y, mu, r, *ahead = _batch_norm_functional(x, weight, bias, *running, True, rate, eps)
@@ -163,7 +163,7 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
     r = norm.pow_(2).div_(math.prod([x.shape[axis] for axis in axes])).add_(eps).rsqrt_()
     y = wide * r
     if weight is not None:
-        y = y.mul_(weight) if eager() else y * weight
+        y = y.mul_(weight) if is_eager() else y * weight
     return y.to(x.dtype), r
 
 
@@ -189,7 +189,7 @@ def rms_norm_backward(
 
 def _format(x: Tensor) -> torch.memory_format:
     """Return the order in memory in which the kernels of groups take x without a copy, where there is one; ``vmap`` knows one."""
-    if eager() and x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+    if is_eager() and x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
 
@@ -241,7 +241,7 @@ def _group_norm_backward_by_weight(gy: Tensor, x: Tensor, weight: Tensor, mean: 
 def _norms_weights(v: Tensor, dim: int | None, *others: Tensor) -> bool:
     """Tell whether the kernel of weight norm may be used: for the first axis or the last, on numbers in main memory."""
     fits = dim is not None and v.dim() > 1 and dim in (0, v.dim() - 1) and v.numel() > 0
-    return fits and {one.dtype for one in (v, *others)} in ({torch.float32}, {torch.float64}) and plain(v, *others)
+    return fits and {one.dtype for one in (v, *others)} in ({torch.float32}, {torch.float64}) and is_plain(v, *others)
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int | None) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import eager
+from funcnet.kernels.tracing import is_eager
 
 Tensors = Sequence[Tensor]
 
@@ -31,7 +31,7 @@ _dtype, _is_cpu, _requires_grad = attrgetter("dtype"), attrgetter("is_cpu"), att
 
 def read(x: Tensor) -> Any:
     """Return a 0-d tensor as a number where nothing waits for it, in eager mode and main memory; elsewhere as it is."""
-    return x.item() if type(x) is Tensor and x.is_cpu and not x.requires_grad and eager() else x
+    return x.item() if type(x) is Tensor and x.is_cpu and not x.requires_grad and is_eager() else x
 
 
 def _kept(new: Tensors, like: Tensors, out: Tensors | None) -> Tensors:
@@ -43,7 +43,7 @@ def _kept(new: Tensors, like: Tensors, out: Tensors | None) -> Tensors:
     return out
 
 
-def held(a: Any) -> Any:
+def materialize_scalar(a: Any) -> Any:
     """Have a number that compiled code computes from the step computed once, not again for every 16 elements: 4 times the time.
 
     The compiler puts what comes before a view of memory into memory.
@@ -64,7 +64,7 @@ def add_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> Te
     """
     if isinstance(a, Tensor):
         return _kept([x + _narrowed(a, x) * y for x, y in zip(xs, ys, strict=True)], xs, out)
-    if not eager():
+    if not is_eager():
         # The same kernel as torch.add's; but Inductor (torch 2.13.0) makes addmm of a product added, and forgets its alpha.
         return _kept([torch.sub(x, y, alpha=-a) for x, y in zip(xs, ys, strict=True)], xs, out)
     if out is None:
@@ -79,7 +79,7 @@ def add_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> Te
 
 def descend(ps: Tensors, gs: Tensors, bs: Tensors, lr: Any, momentum: Any, donated: bool) -> Sequence[Tensors]:
     """Return the new p - lr b and b = g + momentum b; with ``donated`` the old ones may be written to."""
-    if donated or isinstance(lr, Tensor) or isinstance(momentum, Tensor) or not eager():
+    if donated or isinstance(lr, Tensor) or isinstance(momentum, Tensor) or not is_eager():
         bs = add_each(gs, bs, momentum, bs if donated else None)
         return [add_each(ps, bs, -lr, ps if donated else None), bs]
     bs = _foreach_add(gs, bs, alpha=momentum)
@@ -90,7 +90,7 @@ def lerp_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> T
     """Sum x + a (y - x) for each pair, a number or a 0-d tensor; ``out``, which is ``xs``, may be written to. 6.8 µs."""
     if isinstance(a, Tensor):
         return _kept([x + _narrowed(a, x) * (y - x) for x, y in zip(xs, ys, strict=True)], xs, out)
-    if not eager():
+    if not is_eager():
         return _kept([torch.lerp(x, y, a) for x, y in zip(xs, ys, strict=True)], xs, out)
     if out is None:
         return _foreach_lerp(xs, ys, a)
@@ -106,7 +106,7 @@ def scale_each(xs: Tensors, a: Any) -> Tensors:
     known = read(a) if isinstance(a, Tensor) else a
     if not isinstance(known, Tensor) and known == 1:
         return xs
-    one_by_one = not eager() or (isinstance(a, Tensor) and a.requires_grad)
+    one_by_one = not is_eager() or (isinstance(a, Tensor) and a.requires_grad)
     return _kept([x * _narrowed(a, x) for x in xs] if one_by_one else _foreach_mul(xs, a), xs, None)
 
 
@@ -114,7 +114,7 @@ def norm_of_all(xs: Tensors) -> Tensor:
     """Euclidean norm of all tensors together, in float64, which holds the square of every float32. 18 µs, one by one 24."""
     if not xs:
         return torch.zeros((), dtype=torch.float64)
-    parts = _foreach_norm(xs, 2, dtype=torch.float64) if eager() else [_norm64(x) for x in xs]
+    parts = _foreach_norm(xs, 2, dtype=torch.float64) if is_eager() else [_norm64(x) for x in xs]
     return _norm64(torch.stack(list(parts)))
 
 
@@ -139,7 +139,7 @@ def sgd(columns: Sequence[Tensors], rates: Sequence[Any], donated: bool, **how: 
     and 117; of four million 1.2 ms and 1.5, and on clones 2.7 and 2.2. In half precision torch 2.13.0 leaves all but the last
     few parameters as they are.
     """
-    if not eager() or any([isinstance(one, Tensor) for one in rates]) or not _in_rows(columns):  # noqa: C419
+    if not is_eager() or any([isinstance(one, Tensor) for one in rates]) or not _in_rows(columns):  # noqa: C419
         return None
     if not all([x.dtype in _FULL for x in columns[0]]):  # noqa: C419
         return None
@@ -174,9 +174,9 @@ def adam(columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], **how: 
     """
     ps, gs, *moments = columns
     numbers = not any([isinstance(rate, Tensor) for rate in rates])  # noqa: C419
-    if numbers and eager() and _in_rows(columns):
+    if numbers and is_eager() and _in_rows(columns):
         return _adam_fused(columns, step, rates, **how)
-    if numbers and eager() and all([_packed(x) for x in ps]):  # noqa: C419
+    if numbers and is_eager() and all([_packed(x) for x in ps]):  # noqa: C419
         gs = _laid_out(gs, ps)
         if _in_step(ps, [gs, *moments]):
             return _adam_fused([ps, gs, *moments], step, rates, **how)
@@ -219,18 +219,18 @@ def _adam_listed(
     xs = [_larger(xs[0], vs, out[4])] if xs else []
     t = read(step)
     t = t.to(torch.float64) if isinstance(t, Tensor) else t
-    root = held((1 - beta2**t) ** 0.5)
-    rate = held(-lr * root / (1 - beta1**t))
+    root = materialize_scalar((1 - beta2**t) ** 0.5)
+    rate = materialize_scalar(-lr * root / (1 - beta1**t))
     return [_add_ratio(ps, ms, xs[0] if xs else vs, rate, eps * root, out[0]), ms, vs, *xs]
 
 
 def _squares(xs: Tensors) -> Tensors:
-    return _foreach_mul(xs, xs) if eager() else [x * x for x in xs]
+    return _foreach_mul(xs, xs) if is_eager() else [x * x for x in xs]
 
 
 def _larger(xs: Tensors, ys: Tensors, out: Tensors | None) -> Tensors:
     """Take the larger of each two elements; ``out``, which is ``xs``, may be written to."""
-    if not eager():
+    if not is_eager():
         return _kept([torch.maximum(x, y) for x, y in zip(xs, ys, strict=True)], xs, out)
     if out is None:
         return _foreach_maximum(xs, ys)
@@ -240,7 +240,7 @@ def _larger(xs: Tensors, ys: Tensors, out: Tensors | None) -> Tensors:
 
 def _add_ratio(ps: Tensors, ms: Tensors, vs: Tensors, a: Any, eps: Any, out: Tensors | None) -> Tensors:
     """Sum p + a m / (√v + eps); ``out``, which is ``ps``, may be written to. The list operations have wrong derivatives."""
-    if isinstance(a, Tensor) or not eager() or any([m.requires_grad for m in ms]):  # noqa: C419
+    if isinstance(a, Tensor) or not is_eager() or any([m.requires_grad for m in ms]):  # noqa: C419
         rows = zip(ps, ms, vs, strict=True)
         return _kept([p + _narrowed(a, p) * m / (v.sqrt() + _narrowed(eps, v)) for p, m, v in rows], ps, out)
     below = _foreach_sqrt(vs)

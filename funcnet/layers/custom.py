@@ -13,8 +13,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.contract import Cache, Layer, Params, fitting, floating, frozen
-from funcnet.errors import describe, flag, function, wrong
+from funcnet.contract import Cache, Layer, Params, check_gy, frozen, require_floating
+from funcnet.errors import describe, flag, function, value_error
 from funcnet.random import Key
 
 
@@ -41,7 +41,7 @@ class FunctionLayer(Layer):
     vjp_function: Callable[[Params, Cache, Any], tuple[Params, Any]] = field(validator=function)
     init_function: Callable[[Key | int], Params] = field(validator=function)
     stochastic: bool = field(validator=flag)
-    mixes_batch: bool = field(validator=flag)
+    batch_dependent: bool = field(validator=flag)
 
     def init(self, rng: Key | int) -> Params:
         return self.init_function(rng)
@@ -52,13 +52,13 @@ class FunctionLayer(Layer):
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         return self.vjp_function(params, cache, gy)
 
-    def _shapes(self) -> None:
+    def param_shapes(self) -> None:
         return None
 
     def __repr__(self) -> str:
         words = [f"apply={_name(self.apply_function)}", f"vjp={_name(self.vjp_function)}"]
         words += [f"init={_name(self.init_function)}"] * (self.init_function is not _no_params)
-        words += ["stochastic=True"] * self.stochastic + ["mixes_batch=True"] * self.mixes_batch
+        words += ["stochastic=True"] * self.stochastic + ["batch_dependent=True"] * self.batch_dependent
         return f"layer({', '.join(words)})"
 
 
@@ -68,22 +68,22 @@ def layer(
     vjp: Callable[[Params, Cache, Any], tuple[Params, Any]],
     init: Callable[[Key | int], Params] = _no_params,
     stochastic: bool = False,
-    mixes_batch: bool = False,
+    batch_dependent: bool = False,
 ) -> Layer:
     """Make a layer from functions: ``apply(params, x)``, ``vjp(params, cache, gy)`` and, where it has params, ``init(rng)``.
 
     Functions at the top level of a module pickle, compare and show by name. With ``stochastic`` apply is called as
-    ``apply(params, x, rng)``; ``mixes_batch`` says that a row of y depends on other rows of x. Let ``funcnet.testing.check_laws``
-    judge the result.
+    ``apply(params, x, rng)``; ``batch_dependent`` says that a row of y depends on other rows of x. Try the
+    result with ``funcnet.testing.check_laws``.
 
     Params   what ``init`` makes; without it none.
     Raises   ``ValueError`` for what is no function, and options that are not True or False; and what the functions raise.
     """
-    return FunctionLayer(apply, vjp, init, stochastic, mixes_batch)
+    return FunctionLayer(apply, vjp, init, stochastic, batch_dependent)
 
 
 @frozen
-class Elementwise(Layer):
+class ElementwiseFunction(Layer):
     """One function of every element, with its derivative: y = f(x), gx = gy ⊙ f′(x); made by ``elementwise``.
 
     Params   none.
@@ -95,10 +95,10 @@ class Elementwise(Layer):
     df: Callable[[Tensor], Tensor] = field(validator=function)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.f(floating(self, params, x)), x
+        return self.f(require_floating(self, params, x)), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, fitting(self, gy, cache) * self.df(cache)
+        return params, check_gy(self, gy, cache.shape) * self.df(cache)
 
     def __repr__(self) -> str:
         return f"elementwise({_name(self.f)}, {_name(self.df)})"
@@ -110,7 +110,7 @@ def elementwise(f: Callable[[Tensor], Tensor], df: Callable[[Tensor], Tensor]) -
     Params   none.
     Raises   ``ValueError`` for what is no function, and when ``x`` is not a floating tensor.
     """
-    return Elementwise(f, df)
+    return ElementwiseFunction(f, df)
 
 
 @frozen
@@ -136,14 +136,14 @@ class ShapeDependent(Layer):
     def __repr__(self) -> str:
         return f"shape_dependent({_name(self.make)})"
 
-    def _sized(self, x: Any) -> tuple[Layer, Any]:
+    def infer(self, x: Any) -> tuple[Layer, Any]:
         layer: Any = self.make(tree.map(lambda leaf: leaf.shape, x))
         if not isinstance(layer, Layer):
-            raise wrong(self, "the function must make a layer", describe(layer))
-        return layer._sized(x)
+            raise value_error(self, "the function must make a layer", describe(layer))
+        return layer.infer(x)
 
     def _not_made(self) -> Exception:
-        return wrong(self, "the layer must be made first, by fn.infer_sizes(net, x)", "no shape")
+        return value_error(self, "the layer must be made first, by fn.infer_sizes(net, x)", "no shape")
 
 
 def shape_dependent(make: Callable[[Any], Layer]) -> ShapeDependent:

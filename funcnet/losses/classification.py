@@ -23,16 +23,16 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.contract import frozen
-from funcnet.errors import describe, number, whole_number, wrong
+from funcnet.errors import describe, number, value_error, whole_number
 from funcnet.kernels import losses as kernels
-from funcnet.losses.loss import Elementwise, Factor, Loss, reductions, require_floating, weight_or_weights, weights
+from funcnet.losses.loss import ElementwiseLoss, Factor, Loss, reductions, require_floating, weight_or_weights, weights
 
 Pair = tuple[Tensor, Tensor]
 Weighted = tuple[Tensor, Tensor, Factor]
 
 
 @frozen
-class BCE(Elementwise):
+class BCE(ElementwiseLoss):
     """Binary cross-entropy of probabilities, as ``torch.nn.BCELoss``; from logits, ``BCEWithLogits`` is more exact.
 
     Like torch's, its logarithms are at least -100 and the denominator of its slope at least 1e-12, so that 0 and 1 are allowed;
@@ -47,20 +47,20 @@ class BCE(Elementwise):
     Source   ``torch.nn.BCELoss``'s formula.
     """
 
-    def keep(self, y: Tensor, t: Tensor) -> Pair:
+    def cache(self, y: Tensor, t: Tensor) -> Pair:
         return y, t
 
-    def terms(self, kept: Pair) -> Tensor:
+    def loss(self, kept: Pair) -> Tensor:
         try:
             return kernels.binary_cross_entropy(*kept, None, 0)
         except RuntimeError as error:
             raise self._explained(*kept, error) from None
 
-    def slope(self, kept: Pair, c: Factor) -> Tensor:
+    def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
         y, t = kept
         return (y - t) / (y * (1 - y)).clamp_min(1e-12) * c
 
-    def target_slope(self, kept: Pair, c: Factor) -> Tensor:
+    def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
         y, _ = kept
         return ((-y).log1p().clamp_min(-100) - y.log().clamp_min(-100)) * c
 
@@ -69,7 +69,7 @@ class BCE(Elementwise):
         if name is None:
             return error
         given = "y" if name == "input" else name
-        return wrong(self, f"{given} must hold probabilities, from 0 to 1", _range(y if given == "y" else t))
+        return value_error(self, f"{given} must hold probabilities, from 0 to 1", _range(y if given == "y" else t))
 
 
 def _range(x: Tensor) -> str:
@@ -82,7 +82,7 @@ def _range(x: Tensor) -> str:
 
 
 @frozen
-class BCEWithLogits(Elementwise):
+class BCEWithLogits(ElementwiseLoss):
     """Binary cross-entropy of logits, -log σ(y) where the target is 1 and -log σ(-y) where it is 0, exact for any y.
 
     ``pos_weight`` multiplies the term of the target 1: one number, or a tuple with one for each entry of the last axis. As
@@ -100,25 +100,25 @@ class BCEWithLogits(Elementwise):
 
     pos_weight: float | tuple[float, ...] | None = field(default=None, validator=weight_or_weights)
 
-    def keep(self, y: Tensor, t: Tensor) -> Weighted:
+    def cache(self, y: Tensor, t: Tensor) -> Weighted:
         if not isinstance(self.pos_weight, tuple):
             return y, t, 1.0 if self.pos_weight is None else self.pos_weight
         if y.dim() == 0 or y.shape[-1] != len(self.pos_weight):
             rule = f"the last axis of y must be the {len(self.pos_weight)} numbers of pos_weight"
-            raise wrong(self, rule, f"y of shape {tuple(y.shape)}")
+            raise value_error(self, rule, f"y of shape {tuple(y.shape)}")
         return y, t, torch.tensor(self.pos_weight, dtype=y.dtype, device=y.device)
 
-    def terms(self, kept: Weighted) -> Tensor:
+    def loss(self, kept: Weighted) -> Tensor:
         y, t, w = kept
         size, wt = y.abs(), self._positive(t, w)
         q = wt - kernels.where_positive(wt, y) + kernels.where_positive(1 - t, y)
         return kernels.product(q, size) - self._both(t, w, kernels.log_sigmoid(size))
 
-    def slope(self, kept: Weighted, c: Factor) -> Tensor:
+    def dloss_dy(self, kept: Weighted, c: Factor) -> Tensor:
         y, t, w = kept
         return (self._both(t, w, torch.sigmoid(y)) - self._positive(t, w)) * c
 
-    def target_slope(self, kept: Weighted, c: Factor) -> Tensor:
+    def dloss_dt(self, kept: Weighted, c: Factor) -> Tensor:
         y, _, w = kept
         if self.pos_weight is None:
             return -y * c
@@ -238,24 +238,26 @@ class CrossEntropy(Loss):
         """Return the labels, or ``None`` when the target is probabilities; either must fit y, and the weights too."""
         require_floating(self, y, target)
         if y.dim() == 0:
-            raise wrong(self, "y must have an axis of classes", y)
+            raise value_error(self, "y must have an axis of classes", y)
         classes, shape = y.shape[_axis(y)], y.shape[: _axis(y)] + y.shape[_axis(y) + 1 :]
         if self.weight and len(self.weight) != classes:
-            raise wrong(self, f"weight must have one number for each of the {classes} classes", f"{len(self.weight)} numbers")
+            raise value_error(
+                self, f"weight must have one number for each of the {classes} classes", f"{len(self.weight)} numbers"
+            )
         if target.is_floating_point():
             self._probabilities(y, target)
             return None
         if target.shape != shape or target.is_complex():
             rule = f"labels must be integers of shape {tuple(shape)}, that of y {tuple(y.shape)} without the axis of classes"
-            raise wrong(self, rule, target)
+            raise value_error(self, rule, target)
         return target if target.dtype == torch.int64 else target.long()
 
     def _probabilities(self, y: Tensor, target: Tensor) -> None:
         if target.shape != y.shape or target.dtype != y.dtype:
             rule = f"a floating target is probabilities, of the shape {tuple(y.shape)} and dtype {y.dtype} of y"
-            raise wrong(self, f"{rule}; labels must be integers", target)
+            raise value_error(self, f"{rule}; labels must be integers", target)
         if self.ignore_index >= 0:
-            raise wrong(self, "ignore_index is for labels, and must be negative with probabilities", str(self.ignore_index))
+            raise value_error(self, "ignore_index is for labels, and must be negative with probabilities", str(self.ignore_index))
 
     def _explained(self, logp: Tensor, error: Exception) -> Exception:
         """Turn the kernel's error into ours when it names a label, or an index, out of bounds."""
@@ -263,7 +265,7 @@ class CrossEntropy(Loss):
         if not found:
             return error
         rule = f"every label must lie in 0 to {logp.shape[_axis(logp)] - 1} or be ignore_index={self.ignore_index}"
-        return wrong(self, rule, found[1])
+        return value_error(self, rule, found[1])
 
 
 def _axis(y: Tensor) -> int:

@@ -21,8 +21,8 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Cache, Layer, Params, Value, frozen, no_params
-from funcnet.errors import is_number, one_of, wrong
+from funcnet.contract import Cache, Layer, Params, Value, frozen, require_no_params
+from funcnet.errors import is_number, one_of, value_error
 from funcnet.kernels import losses as kernels
 
 Factor = Tensor | float
@@ -39,14 +39,14 @@ def weights(value: Any, attribute: Any, got: Any) -> None:
     """Validate a field that must be ``None`` or a tuple of finite numbers that are not negative."""
     if got is not None and not (isinstance(got, tuple) and got and all(map(_nonnegative, got))):
         rule = f"{attribute.name} must be None or a tuple of finite numbers of at least 0"
-        raise wrong(type(value).__name__, rule, repr(got))
+        raise value_error(type(value).__name__, rule, repr(got))
 
 
 def weight_or_weights(value: Any, attribute: Any, got: Any) -> None:
     """Validate a field that must be ``None``, or one finite number that is not negative, or a tuple of such."""
     if not _nonnegative(got) and not (got is None or (isinstance(got, tuple) and got and all(map(_nonnegative, got)))):
         rule = f"{attribute.name} must be None, a finite number of at least 0, or a tuple of such"
-        raise wrong(type(value).__name__, rule, repr(got))
+        raise value_error(type(value).__name__, rule, repr(got))
 
 
 class Loss(Value, ABC):
@@ -96,13 +96,13 @@ class LossLayer(Layer):
     loss: Loss
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return True
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Cache]:
-        no_params(self, params)
+        require_no_params(self, params)
         if not isinstance(x, tuple) or len(x) != 2:
-            raise wrong(self, "x must be a pair (y, target)", x)
+            raise value_error(self, "x must be a pair (y, target)", x)
         value, cache = self.loss.forward(*x)
         return value, (cache, x[1])
 
@@ -116,55 +116,55 @@ class LossLayer(Layer):
 
 
 @frozen
-class Elementwise(Loss):
+class ElementwiseLoss(Loss):
     """A loss with one term ℓ(y, t) for each element; y and target have one shape.
 
-    A subclass defines ``keep``, ``terms``, ``slope`` and ``target_slope``.
+    A subclass defines ``cache``, ``loss``, ``dloss_dy`` and ``dloss_dt``.
     """
 
     reduction: str = field(default="mean", validator=reductions)
 
     @abstractmethod
-    def keep(self, y: Tensor, t: Tensor) -> Any:
+    def cache(self, y: Tensor, t: Tensor) -> Any:
         """Return the cache, from which all the others are computed."""
 
     @abstractmethod
-    def terms(self, kept: Any) -> Tensor:
+    def loss(self, kept: Any) -> Tensor:
         """Return ℓ, element by element."""
 
     @abstractmethod
-    def slope(self, kept: Any, c: Factor) -> Tensor:
+    def dloss_dy(self, kept: Any, c: Factor) -> Tensor:
         """Return c ∂ℓ/∂y; c is a number, or a tensor: 0-d, or of y's shape."""
 
     @abstractmethod
-    def target_slope(self, kept: Any, c: Factor) -> Tensor:
+    def dloss_dt(self, kept: Any, c: Factor) -> Tensor:
         """Return c ∂ℓ/∂t."""
 
     def total(self, kept: Any, c: Factor) -> Tensor:
         """Return c Σ ℓ; a loss overrides it where the terms themselves can be saved."""
-        return kernels.weighted_sum(self.terms(kept), c)
+        return kernels.weighted_sum(self.loss(kept), c)
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
         if type(y) is not Tensor or type(target) is not Tensor or y.shape != target.shape or y.dtype is not target.dtype:
             target = _fitting(self, y, target)
         elif not y.is_floating_point():
             require_floating(self, y, target)
-        kept = self.keep(y, target)
+        kept = self.cache(y, target)
         if self.reduction == "none":
-            return self.terms(kept), (kept, 1.0)
-        c = share(self.reduction, y)
+            return self.loss(kept), (kept, 1.0)
+        c = reduction_scale(self.reduction, y)
         return self.total(kept, c), (kept, c)
 
     def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
         kept, c = cache
-        return self.slope(kept, c if g is None else g * c)
+        return self.dloss_dy(kept, c if g is None else g * c)
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor:
         kept, c = cache
-        return self.target_slope(kept, g * c)
+        return self.dloss_dt(kept, g * c)
 
 
-def share(reduction: str, y: Tensor) -> Factor:
+def reduction_scale(reduction: str, y: Tensor) -> Factor:
     """Return by what the sum of the terms of ``y`` is multiplied; NaN where there is nothing to take the mean of."""
     if reduction == "mean":
         return kernels.factor(y.numel(), y)
@@ -175,17 +175,17 @@ def _fitting(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
     """Return the target in the dtype of y; it must have the shape of y, and nothing is broadcast."""
     require_floating(loss, y, target)
     if y.shape != target.shape:
-        raise wrong(loss, f"target must have the shape of y, {tuple(y.shape)}", f"shape {tuple(target.shape)}")
+        raise value_error(loss, f"target must have the shape of y, {tuple(y.shape)}", f"shape {tuple(target.shape)}")
     if y.dtype == target.dtype:
         return target
     if target.is_floating_point() or target.is_complex():
-        raise wrong(loss, f"target must have the dtype of y, {y.dtype}, or hold integers or booleans", str(target.dtype))
+        raise value_error(loss, f"target must have the dtype of y, {y.dtype}, or hold integers or booleans", str(target.dtype))
     return target.to(y.dtype)
 
 
 def require_floating(loss: Loss, y: object, target: object) -> None:
     """Refuse a y that is not a floating tensor, and a target that is not a tensor."""
     if not isinstance(y, Tensor) or not y.is_floating_point():
-        raise wrong(loss, "y must be a floating tensor", y)
+        raise value_error(loss, "y must be a floating tensor", y)
     if not isinstance(target, Tensor):
-        raise wrong(loss, "target must be a tensor", target)
+        raise value_error(loss, "target must be a tensor", target)

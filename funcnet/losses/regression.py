@@ -13,20 +13,20 @@ from torch import Tensor
 
 from funcnet.contract import frozen
 from funcnet.kernels import losses as kernels
-from funcnet.losses.loss import Elementwise, Factor
+from funcnet.losses.loss import ElementwiseLoss, Factor
 
 Kept = tuple[Tensor]
 
 
 @frozen
-class Difference(Elementwise):
+class Difference(ElementwiseLoss):
     """A loss that depends on y - t alone, so that the target's gradient is the opposite of y's."""
 
-    def keep(self, y: Tensor, t: Tensor) -> Kept:
+    def cache(self, y: Tensor, t: Tensor) -> Kept:
         return (y - t,)
 
-    def target_slope(self, kept: Kept, c: Factor) -> Tensor:
-        return self.slope(kept, -c)
+    def dloss_dt(self, kept: Kept, c: Factor) -> Tensor:
+        return self.dloss_dy(kept, -c)
 
 
 @frozen
@@ -42,10 +42,10 @@ class MSE(Difference):
     Source   ``torch.nn.MSELoss``'s formula.
     """
 
-    def terms(self, kept: Kept) -> Tensor:
+    def loss(self, kept: Kept) -> Tensor:
         return kept[0] * kept[0]
 
-    def slope(self, kept: Kept, c: Factor) -> Tensor:
+    def dloss_dy(self, kept: Kept, c: Factor) -> Tensor:
         return kept[0] * (c + c)
 
     def total(self, kept: Kept, c: Factor) -> Tensor:
@@ -64,10 +64,10 @@ class L1(Difference):
     Source   ``torch.nn.L1Loss``'s formula.
     """
 
-    def terms(self, kept: Kept) -> Tensor:
+    def loss(self, kept: Kept) -> Tensor:
         return kept[0].abs()
 
-    def slope(self, kept: Kept, c: Factor) -> Tensor:
+    def dloss_dy(self, kept: Kept, c: Factor) -> Tensor:
         return kept[0].sign() * c
 
 
@@ -83,10 +83,10 @@ class L2(Difference):
     Source   ``optax.l2_loss``.
     """
 
-    def terms(self, kept: Kept) -> Tensor:
+    def loss(self, kept: Kept) -> Tensor:
         return 0.5 * kept[0] * kept[0]
 
-    def slope(self, kept: Kept, c: Factor) -> Tensor:
+    def dloss_dy(self, kept: Kept, c: Factor) -> Tensor:
         return kept[0] * c
 
     def total(self, kept: Kept, c: Factor) -> Tensor:

@@ -4,6 +4,8 @@ g ← ±g + λ p          AdamW: p ← (1 - η λ) p instead      λ weight_deca
 m ← β₁ m + (1 - β₁) g
 v ← β₂ v + (1 - β₂) g²                       amsgrad: x ← max(x, v), in v's place below
 p ← p - η m̂ / (√v̂ + ε)                       m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ), η lr
+
+With ``donated``, as ``donate`` sets it, the numbers are the same, and params and state may be overwritten with them.
 """
 
 from collections.abc import Sequence
@@ -13,19 +15,19 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.contract import frozen
-from funcnet.errors import flag, is_number, number, wrong
+from funcnet.errors import flag, is_number, number, value_error
 from funcnet.kernels import optim as kernels
-from funcnet.optim.base import Columns, Rate, Rule, at, fixed, rate
+from funcnet.optim.base import Columns, MomentOptimizer, Rate, at, fixed, rate
 
 
 def _betas(value: Any, attribute: Any, got: Any) -> None:
     if not (isinstance(got, tuple) and len(got) == 2 and all(callable(b) or (is_number(b) and 0 <= b < 1) for b in got)):
-        raise wrong(
+        raise value_error(
             type(value).__name__, "betas must be a tuple of two numbers of at least 0 and below 1, or schedules", repr(got)
         )
 
 
-class _AdamRule(Rule):
+class _AdamBase(MomentOptimizer):
     """All that Adam and AdamW have in common."""
 
     __slots__ = ()
@@ -39,31 +41,32 @@ class _AdamRule(Rule):
     _decoupled: ClassVar[bool]
 
     @property
-    def _moments(self) -> tuple[str, ...]:
+    def moments(self) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
 
-    def _numbers(self) -> Sequence[Any] | None:
+    def constant_rates(self) -> Sequence[Any] | None:
         return fixed(self.lr, *self.betas, self.weight_decay)
 
-    def _rates(self, step: Tensor) -> Sequence[Any]:
+    def rates_at(self, step: Tensor) -> Sequence[Any]:
         return at(step, self.lr, *self.betas, self.weight_decay)
 
-    def _formula(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
+    def step(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
         how = {"eps": self.eps, "maximize": self.maximize, "decoupled": self._decoupled, "donated": self.donated}
         return kernels.adam(columns, step, rates, **how)
 
 
 @frozen
-class Adam(_AdamRule):
+class Adam(_AdamBase):
     """Steps along the running mean of the gradient, over the root of that of its square; ``torch.optim.Adam``.
 
+    >>> import torch
     >>> Adam().init({"weight": torch.ones(2)})["exp_avg"]
     {'weight': tensor([0., 0.])}
 
     ``lr``, both ``betas`` and ``weight_decay``, which is added to the gradient, are numbers or schedules.
 
     State    ``step``, the updates made, ``exp_avg`` m, ``exp_avg_sq`` v; ``max_exp_avg_sq`` x with ``amsgrad``.
-    Units   ``lr`` has that of p, whose change at a step it is about; ``eps`` that of g, ``weight_decay`` that of g / p; ``betas``
+    Units    ``lr`` has that of p, whose change at a step it is about; ``eps`` that of g, ``weight_decay`` that of g / p; ``betas``
              are fractions; a schedule counts updates, from 0.
     Raises   ``ValueError`` for rates and an ``eps`` below 0 or not finite, and for betas outside 0 ≤ β < 1; in ``update`` for
              state, gradients and params that do not fit each other.
@@ -80,7 +83,7 @@ class Adam(_AdamRule):
 
 
 @frozen
-class AdamW(_AdamRule):
+class AdamW(_AdamBase):
     """Adam whose decay shrinks the parameters themselves, by the factor 1 - η λ at each step; ``torch.optim.AdamW``.
 
     ``lr``, both ``betas`` and ``weight_decay`` are numbers or schedules.

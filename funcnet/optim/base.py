@@ -24,11 +24,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import tree
+from funcnet import flattening, tree
 from funcnet.contract import Params, Value, frozen
-from funcnet.errors import Validator, describe, flag, located, number, wrong
+from funcnet.errors import Validator, add_location, describe, flag, number, value_error
 from funcnet.kernels import optim as kernels
-from funcnet.kernels.tracing import eager, likeness
+from funcnet.kernels.tracing import is_eager, tensor_guard
 from funcnet.tree import Tree
 
 State = Any
@@ -92,14 +92,14 @@ def fixed(*rates: Rate) -> Sequence[Any] | None:
 def at(step: Tensor, *rates: Rate) -> Sequence[Any]:
     """Return each rate's value at a step: a number, or a 0-d tensor from a schedule in compiled code."""
     now = kernels.read(step)
-    return [kernels.held(one(now)) if callable(one) else one for one in rates]
+    return [kernels.materialize_scalar(one(now)) if callable(one) else one for one in rates]
 
 
 @frozen
-class Rule(Optimizer):
+class MomentOptimizer(Optimizer):
     """An optimizer that counts its steps and holds, for each leaf, some moments of the leaf's shape.
 
-    State    ``step``, a 0-d int64 tensor, and a tree like params for each of ``_moments``, zeros at first.
+    State    ``step``, a 0-d int64 tensor, and a tree like params for each of ``moments``, zeros at first.
     Raises   ``ValueError`` for a state that is not this optimizer's, and, with the path, for trees and tensors that do not fit.
     """
 
@@ -109,24 +109,24 @@ class Rule(Optimizer):
     _fixed: Sequence[Any] | None = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_names", self._moments)
-        object.__setattr__(self, "_fixed", self._numbers())
+        object.__setattr__(self, "_names", self.moments)
+        object.__setattr__(self, "_fixed", self.constant_rates())
 
     @property
     @abstractmethod
-    def _moments(self) -> tuple[str, ...]:
+    def moments(self) -> tuple[str, ...]:
         """The names of the moments."""
 
     @abstractmethod
-    def _rates(self, step: Tensor) -> Sequence[Any]:
+    def rates_at(self, step: Tensor) -> Sequence[Any]:
         """Return the rates for the update that follows ``step`` others."""
 
     @abstractmethod
-    def _numbers(self) -> Sequence[Any] | None:
+    def constant_rates(self) -> Sequence[Any] | None:
         """Return the rates where they are the same at every step, so that no step asks for them; else ``None``."""
 
     @abstractmethod
-    def _formula(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
+    def step(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
         """Return new lists of params and moments from lists of params, gradients and moments.
 
         Their shapes and dtypes agree; ``step`` counts this update too.
@@ -137,7 +137,7 @@ class Rule(Optimizer):
 
     def init(self, params: Params) -> State:
         zeros = {
-            name: tree.map(lambda leaf: torch.zeros_like(leaf) if _floating(leaf) else None, params) for name in self._moments
+            name: tree.map(lambda leaf: torch.zeros_like(leaf) if _floating(leaf) else None, params) for name in self.moments
         }
         return {"step": torch.zeros((), dtype=torch.int64), **zeros}
 
@@ -146,13 +146,13 @@ class Rule(Optimizer):
         try:
             if len(state) != 1 + len(names):
                 raise LookupError
-            columns = tree.columns(params, grads, *[state[name] for name in names])
+            columns = flattening.flatten_together(params, grads, *[state[name] for name in names])
             step, new = self._new(columns, state["step"])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
         if self.donated and all(map(is_, new, (columns[0], *columns[2:]))):
             return params, {**state, "step": step}
-        params, *moments = tree.fills(params, new)
+        params, *moments = flattening.unflatten_each(params, new)
         return params, {"step": step, **dict(zip(names, moments, strict=True))}
 
     def _new(self, columns: Columns, step: Tensor) -> tuple[Tensor, Columns]:
@@ -161,9 +161,9 @@ class Rule(Optimizer):
             return self._new_in_part(columns, step)
         if not _fitting(columns):
             raise LookupError
-        rates = self._fixed or self._rates(step)
+        rates = self._fixed or self.rates_at(step)
         step = self._next(step)
-        return step, self._formula(columns, step, rates)
+        return step, self.step(columns, step, rates)
 
     def _next(self, step: Tensor) -> Tensor:
         """Count: only once all fits, so that what was given up is as it was where it does not."""
@@ -181,14 +181,14 @@ class Rule(Optimizer):
 
     def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
         """Turn an error into ours: the state first, then the trees, then their leaves; else as it was."""
-        names = ("step", *self._moments)
+        names = ("step", *self.moments)
         if not isinstance(state, dict) or {*state} != {*names}:
-            return wrong(self, f"state must be a dict of {', '.join(names)}, as init makes it", state)
-        others = {"grads": grads, **{name: state[name] for name in self._moments}}
+            return value_error(self, f"state must be a dict of {', '.join(names)}, as init makes it", state)
+        others = {"grads": grads, **{name: state[name] for name in self.moments}}
         try:
-            tree.columns(params, *others.values())
+            flattening.flatten_together(params, *others.values())
         except ValueError as misfit:
-            located(misfit, f"{self}, update: params against {', '.join(others)}")
+            add_location(misfit, f"{self}, update: params against {', '.join(others)}")
             return misfit
         return self._misfit(others, params) or error
 
@@ -197,10 +197,12 @@ class Rule(Optimizer):
         named, leaves = {name: tree.names(other) for name, other in others.items()}, tree.names(params)
         for path, p in [(path, leaves.get(path)) for path in named["grads"]]:
             if not _floating(p):
-                return wrong(self, f"grads must have None at {path!r}, where params has {describe(p)}", named["grads"][path])
+                return value_error(
+                    self, f"grads must have None at {path!r}, where params has {describe(p)}", named["grads"][path]
+                )
             for name, other in named.items():
                 if not isinstance(other.get(path), Tensor) or _kind(other[path]) != _kind(p):
-                    return wrong(self, f"{name} must have at {path!r} what params has, {_kind(p)}", _kind(other.get(path)))
+                    return value_error(self, f"{name} must have at {path!r} what params has, {_kind(p)}", _kind(other.get(path)))
         return None
 
 
@@ -222,10 +224,10 @@ def _fitting(columns: Columns) -> bool:
     Where all are like the last params, also in their strides, eight rows of three take less than half the time.
     """
     first, *others = columns
-    if eager() and type(first[0]) is Tensor:
+    if is_eager() and type(first[0]) is Tensor:
         alike = _likenesses.get(len(first))
         if alike is None or not alike(*first):
-            alike = _likenesses[len(first)] = likeness([*first])
+            alike = _likenesses[len(first)] = tensor_guard([*first])
         if all([alike(*column) for column in others]):  # noqa: C419
             return True
     for one, *rest in zip(*columns, strict=True):

@@ -5,7 +5,7 @@ from typing import Any
 from attrs import field
 
 from funcnet.contract import Params, frozen
-from funcnet.errors import instances, located, wrong
+from funcnet.errors import add_location, instances, value_error
 from funcnet.optim.base import GradientTransform, Optimizer, State
 from funcnet.tree import Tree
 
@@ -15,7 +15,7 @@ _optimizer = instances(Optimizer, "an optimizer")
 
 def _tuple_of_transforms(value: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, tuple):
-        raise wrong("Chain", "transforms must be a tuple", got)
+        raise value_error("Chain", "transforms must be a tuple", got)
     _transforms(value, attribute, got)
 
 
@@ -42,13 +42,13 @@ class Chain(Optimizer):
 
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
         if not isinstance(state, tuple) or len(state) != len(self._parts):
-            raise wrong(self, f"state must be a tuple of {len(self._parts)}, one for each part", state)
+            raise value_error(self, f"state must be a tuple of {len(self._parts)}, one for each part", state)
         result, after = grads, []
         for i, (part, own) in enumerate(zip(self._parts, state, strict=True)):
             try:
                 result, new = part.update(result, own, params)
             except Exception as error:
-                located(error, f"chain, part {i}")
+                add_location(error, f"chain, part {i}")
                 raise
             after.append(new)
         return result, tuple(after)
@@ -60,13 +60,13 @@ class Chain(Optimizer):
 def chain(*parts: GradientTransform | Optimizer) -> Chain:
     """Make one optimizer of gradient transforms and, as the last part, an optimizer.
 
-    >>> from funcnet.optim.optimizers import SGD
-    >>> from funcnet.optim.transforms import ClipByGlobalNorm
+    >>> from funcnet.optim.sgd import SGD
+    >>> from funcnet.optim.clipping import ClipByGlobalNorm
     >>> chain(ClipByGlobalNorm(1.0), SGD(lr=0.1))
     Chain(transforms=(ClipByGlobalNorm(max_norm=1.0),), optimizer=SGD(lr=0.1))
     """
     if not parts or not isinstance(parts[-1], Optimizer):
-        raise wrong("chain", "its last part must be an optimizer", repr(parts[-1]) if parts else "no parts")
+        raise value_error("chain", "its last part must be an optimizer", repr(parts[-1]) if parts else "no parts")
     return Chain(parts[:-1], parts[-1])  # type: ignore[arg-type]  # its validator looks at each
 
 
@@ -79,5 +79,5 @@ def donate(optimizer: Optimizer) -> Optimizer:
     Raises   ``ValueError`` for what is no optimizer.
     """
     if not isinstance(optimizer, Optimizer):
-        raise wrong("donate", "it must be an optimizer", optimizer)
+        raise value_error("donate", "it must be an optimizer", optimizer)
     return optimizer.donate()

@@ -9,7 +9,7 @@ ClipByValue        g ← min(max(g, -clip_value), clip_value)    each element by
 import torch
 from attrs import field
 
-from funcnet import tree
+from funcnet import flattening, tree
 from funcnet.contract import Params, frozen
 from funcnet.errors import number
 from funcnet.kernels import optim as kernels
@@ -32,11 +32,11 @@ class ClipByGlobalNorm(GradientTransform):
     max_norm: float = field(validator=number(above=0.0))
 
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
-        columns = tree.columns(grads)[0]
+        columns = flattening.flatten_together(grads)[0]
         present = [g for g in columns if g is not None]
-        factor = kernels.held((self.max_norm / (kernels.norm_of_all(present) + 1e-6)).clamp(max=1.0))
+        factor = kernels.materialize_scalar((self.max_norm / (kernels.norm_of_all(present) + 1e-6)).clamp(max=1.0))
         new = iter(kernels.scale_each(present, factor))
-        return tree.fill(grads, iter([None if g is None else next(new) for g in columns])), state
+        return flattening.unflatten(grads, iter([None if g is None else next(new) for g in columns])), state
 
 
 @frozen

@@ -19,7 +19,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.contract import Value, frozen
-from funcnet.errors import is_whole, number, size, wrong
+from funcnet.errors import is_whole, number, size, value_error
 
 
 class Schedule(Value):
@@ -115,15 +115,15 @@ class StepSchedule(Schedule):
 
 def _some_schedules(value: Any, attribute: Any, got: Any) -> None:
     if not (isinstance(got, tuple) and got and all(isinstance(one, Schedule) for one in got)):
-        raise wrong("JoinedSchedule", "schedules must be a tuple of at least one schedule", repr(got))
+        raise value_error("JoinedSchedule", "schedules must be a tuple of at least one schedule", repr(got))
 
 
 def _between_them(value: Any, attribute: Any, got: Any) -> None:
     between = len(value.schedules) - 1
     if not isinstance(got, tuple) or len(got) != between:
-        raise wrong("JoinedSchedule", f"boundaries must be a tuple of {between}, one between each two schedules", repr(got))
+        raise value_error("JoinedSchedule", f"boundaries must be a tuple of {between}, one between each two schedules", repr(got))
     if not all(is_whole(b) for b in got) or not all(a < b for a, b in pairwise((0, *got))):
-        raise wrong("JoinedSchedule", "boundaries must be whole numbers that grow from above 0", repr(got))
+        raise value_error("JoinedSchedule", "boundaries must be whole numbers that grow from above 0", repr(got))
 
 
 @frozen
@@ -163,5 +163,5 @@ def WarmupCosineSchedule(  # noqa: N802 (it makes a value)
     Source   ``optax.warmup_cosine_decay_schedule``.
     """
     if is_whole(warmup) and is_whole(steps) and steps <= warmup:
-        raise wrong("WarmupCosineSchedule", f"steps must be above warmup={warmup}", steps)
+        raise value_error("WarmupCosineSchedule", f"steps must be above warmup={warmup}", steps)
     return JoinedSchedule((LinearSchedule(start, peak, warmup), CosineSchedule(peak, steps - warmup, end)), (warmup,))

@@ -3,6 +3,8 @@
 g ← ±g + λ p                                 λ weight_decay; minus with maximize
 b ← μ b + (1 - τ) g,  at t = 1: b ← g        μ momentum, τ dampening; b = 0 before, averaged: b ← μ b + (1 - μ) g
 p ← p - η b,          nesterov: p ← p - η (g + μ b)                      η lr
+
+With ``donated``, as ``donate`` sets it, the numbers are the same, and params and state may be overwritten with them.
 """
 
 from collections.abc import Sequence
@@ -13,27 +15,27 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.contract import frozen
-from funcnet.errors import flag, wrong
+from funcnet.errors import flag, value_error
 from funcnet.kernels import optim as kernels
-from funcnet.optim.base import Columns, Rate, Rule, at, fixed, rate
+from funcnet.optim.base import Columns, MomentOptimizer, Rate, at, fixed, rate
 
 
 def _nesterov(value: Any, attribute: Any, got: Any) -> None:
     flag(value, attribute, got)
     if got and (value.momentum == 0 or value.dampening != 0):
         came = f"momentum={value.momentum!r} and dampening={value.dampening!r}"
-        raise wrong("SGD", "nesterov needs a momentum above 0 and no dampening", came)
+        raise value_error("SGD", "nesterov needs a momentum above 0 and no dampening", came)
 
 
 def _averaged(value: Any, attribute: Any, got: Any) -> None:
     flag(value, attribute, got)
     if got and (value.nesterov or value.dampening != 0):
         came = f"nesterov={value.nesterov!r} and dampening={value.dampening!r}"
-        raise wrong("SGD", "averaged, which sets the dampening to the momentum, goes without nesterov and dampening", came)
+        raise value_error("SGD", "averaged, which sets the dampening to the momentum, goes without nesterov and dampening", came)
 
 
 @frozen
-class SGD(Rule):
+class SGD(MomentOptimizer):
     """Steps down the gradient, with momentum along an accumulated one; ``torch.optim.SGD``.
 
     >>> SGD(lr=0.1, momentum=0.9).replace(nesterov=True)
@@ -64,15 +66,15 @@ class SGD(Rule):
     fused: bool = field(default=False, kw_only=True, validator=flag)
 
     @property
-    def _moments(self) -> tuple[str, ...]:
+    def moments(self) -> tuple[str, ...]:
         return ("momentum_buffer",) if self.momentum != 0 else ()
 
-    def _numbers(self) -> Sequence[Any] | None:
+    def constant_rates(self) -> Sequence[Any] | None:
         if self.averaged:
             return fixed(self.lr, self.momentum, self.momentum, self.weight_decay)
         return fixed(self.lr, self.momentum, 0.0, self.weight_decay) if self.dampening == 0 else None
 
-    def _rates(self, step: Tensor) -> Sequence[Any]:
+    def rates_at(self, step: Tensor) -> Sequence[Any]:
         lr, momentum, dampening, decay = at(step, self.lr, self.momentum, self.dampening, self.weight_decay)
         if self.averaged:
             return lr, momentum, momentum, decay
@@ -81,7 +83,7 @@ class SGD(Rule):
             dampening = dampening * ((now > 0).to(torch.float64) if isinstance(now, Tensor) else now > 0)
         return lr, momentum, dampening, decay
 
-    def _formula(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
+    def step(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
         if self.fused:
             done = kernels.sgd(columns, rates, self.donated, nesterov=self.nesterov, maximize=self.maximize)
             if done is not None:

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from funcnet import random, tree
+from funcnet import flattening, random, tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe
 from funcnet.random import Key
@@ -80,7 +80,7 @@ def require(holds: bool | Tensor, layer: Layer, rule: str) -> None:
 def _pairs(layer: Layer, rule: str, got: Tree, want: Tree) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield the path and both leaves; the trees must agree in structure and in the leaves that are absent."""
     try:
-        tree.columns(want, got)
+        flattening.flatten_together(want, got)
     except ValueError as error:
         raise AssertionError(f"{layer}: {rule}; {error}") from None
     ours, theirs = tree.names(got), tree.names(want)
@@ -95,7 +95,7 @@ def check_mirrored(layer: Layer, values: Tree, gradients: Tree) -> None:
     """Require of each gradient the place and the shape of its leaf, or ``None``, and of an integer's ``None``."""
     rule = "the gradients must mirror params and x"
     try:
-        tree.columns(values, gradients)
+        flattening.flatten_together(values, gradients)
     except ValueError as error:
         raise AssertionError(f"{layer}: {rule}; {error}") from None
     leaves = tree.names(values)

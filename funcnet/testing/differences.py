@@ -18,7 +18,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import is_number, wrong
+from funcnet.errors import is_number, value_error
 from funcnet.random import Key
 from funcnet.testing.comparison import check_mirrored, held, named, noise_like, prepared, run
 from funcnet.tree import Tree
@@ -50,7 +50,7 @@ def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float
     """
     if not is_number(step) or step <= 0 or side not in _STENCILS:
         got = f"step={step!r}, side={side!r}"
-        raise wrong("finite_difference", "step must be a finite number above 0, and side 0, 1 or -1", got)
+        raise value_error("finite_difference", "step must be a finite number above 0, and side 0, 1 or -1", got)
     terms = [weight * f(tree.add(x, tree.scale(v, k * step))) for k, weight in _STENCILS[side].items()]
     return sum(terms[1:], terms[0]) / step
 
@@ -67,17 +67,17 @@ def check_vjp(
     from the left and that from the right.
 
     A leaf whose gradient is ``None`` has the error ``None``: a label, what y does not depend on, and params that a layer names in
-    ``untrained``.
+    ``non_trainable``.
 
     Raises   ``AssertionError`` with the leaf's path, the index, both numbers and the relative error, for the worst element found;
              and for a ``None`` where there should be a gradient; ``ValueError`` for a tolerance that is no number of at least 0.
 
-    >>> from funcnet.layers.linear import Linear
+    >>> from funcnet.layers.linear.linear import Linear
     >>> sorted(check_vjp(Linear(3, 2), torch.ones(4, 3)))
     ['params.bias', 'params.weight', 'x']
     """
     if not is_number(tolerance) or tolerance < 0:
-        raise wrong("check_vjp", "tolerance must be a finite number of at least 0", repr(tolerance))
+        raise value_error("check_vjp", "tolerance must be a finite number of at least 0", repr(tolerance))
     params, x = prepared(layer, x, params, rng)
     y, cache = run(layer, params, x, rng)
     gy = noise_like(y, random.fold_in(rng, _FULL))
@@ -113,8 +113,8 @@ class _Measure:
         """Return the largest error in a leaf; ``None`` for one that has no gradient and needs none."""
         if g is not None:
             return self.worst(path, leaf, g)
-        untrained = {name for part in held(self.layer) if isinstance(part, Layer) for name in part.untrained}
-        if leaf.is_floating_point() and untrained.isdisjoint(path.split(".")):
+        non_trainable = {name for part in held(self.layer) if isinstance(part, Layer) for name in part.non_trainable}
+        if leaf.is_floating_point() and non_trainable.isdisjoint(path.split(".")):
             try:
                 self.worst(path, leaf, torch.zeros_like(leaf))
             except AssertionError:
@@ -123,17 +123,17 @@ class _Measure:
 
     def worst(self, path: str, leaf: Tensor, g: Tensor) -> float:
         """Return the largest error in a leaf; ``AssertionError`` when it is above the tolerance."""
-        worst, wrong = _Slope(0.0, 0.0, 0.0), set()
+        worst, bad = _Slope(0.0, 0.0, 0.0), set()
         for slope in self._slopes(path, leaf, g):
             worst = max(worst, slope, key=lambda one: one.error)
-            wrong |= {slope.index} if slope.error > self.tolerance else set()
-            if len(wrong) == _ENOUGH:
+            bad |= {slope.index} if slope.error > self.tolerance else set()
+            if len(bad) == _ENOUGH:
                 break
-        if wrong:
+        if bad:
             where = f"{path} at {list(worst.index)}" if worst.index else path
             numbers = f"{worst.analytic:.10g} by vjp and {worst.numeric:.10g} by central differences"
             error = f"relative error {worst.error:.2g} where {self.tolerance:g} is allowed"
-            count = f"{len(wrong)}{' or more' * (len(wrong) == _ENOUGH)} of the {leaf.numel()} there are wrong"
+            count = f"{len(bad)}{' or more' * (len(bad) == _ENOUGH)} of the {leaf.numel()} there are wrong"
             raise AssertionError(f"{self.layer}: the gradient of {where} is {numbers}, {error}; {count}")
         return worst.error
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet import random, tree
+from funcnet import flattening, random, tree
 from funcnet.contract import Layer, Params, Value
 from funcnet.random import Key
 from funcnet.testing.comparison import (
@@ -68,7 +68,7 @@ def check_laws(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, 
 
     ``batched=False`` says that the first axis of x is no batch (but channels, say), and leaves out the law of rows.
 
-    >>> from funcnet.layers.linear import Linear
+    >>> from funcnet.layers.linear.linear import Linear
     >>> check_laws(Linear(3, 2), torch.ones(4, 3))
     """
     for name, law in LAWS.items():
@@ -150,7 +150,7 @@ def law_rows(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) ->
     """Require of a row alone its row of y and gx, of the params' gradients that they add up over rows, and of no rows zeros.
 
     There are rows where all tensors of x have one first size, and the floating ones a second axis. Single ones are not tried
-    with ``mixes_batch``, nor where y has no rows; of a stochastic layer they are those of ``inference()``.
+    with ``batch_dependent``, nor where y has no rows; of a stochastic layer they are those of ``inference()``.
     """
     p, x = prepared(layer, x, params, rng)
     sizes = {leaf.shape[0] if leaf.dim() > leaf.is_floating_point() else None for leaf in tree.leaves(x)}
@@ -161,7 +161,7 @@ def law_rows(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) ->
     has_rows = all(leaf.dim() > 0 and leaf.shape[0] == n for leaf in tree.leaves(y))
     _check_empty(layer, p, x, y if has_rows else None, rng)
     settled = layer.inference() if layer.stochastic else layer
-    if has_rows and not settled.mixes_batch and not settled.stochastic:
+    if has_rows and not settled.batch_dependent and not settled.stochastic:
         _check_rows(settled, p, x, noise_like(y, random.fold_in(rng, 1)), n)
 
 
@@ -250,7 +250,7 @@ def law_transforms(layer: Layer, x: Any, params: Params = None, rng: Key | int =
     batch = tree.map(lambda one, other: torch.stack((one, other)), arguments, others)
     got = torch.func.vmap(lambda *one: tuple(tree.leaves(work(*one))), in_dims=tree.map(lambda _: 0, batch))(*batch)
     for i, one in enumerate((want, work(*others))):
-        row = tree.fill(one, iter(_with_gaps(one, [leaf[i] for leaf in got])))
+        row = flattening.unflatten(one, iter(_with_gaps(one, [leaf[i] for leaf in got])))
         check_equal(layer, "vmap must give what a loop gives", row, one, scale=gy)
 
 
@@ -264,7 +264,7 @@ def _compiled(work: Callable[..., Tree], arguments: tuple[Tree, ...]) -> Tree:
 def _with_gaps(like: Tree, leaves: list[Tensor]) -> list[Tensor | None]:
     """Put ``None`` back where ``like`` has it."""
     rest = iter(leaves)
-    return [None if leaf is None else next(rest) for leaf in tree.columns(like)[0]]
+    return [None if leaf is None else next(rest) for leaf in flattening.flatten_together(like)[0]]
 
 
 @_law(9, "value")

@@ -124,8 +124,8 @@ FUNCTIONS = {
     "Erf": case(fn.Erf(), normal(4, 3)),
     "Gaussian": case(fn.Gaussian(), normal(4, 3)),
     "Gaussian, wide": case(fn.Gaussian(2.0, -0.3), normal(4, 3)),
-    "Rbf": case(fn.Rbf(), normal(4, 3)),
-    "Rbf, wide": case(fn.Rbf(0.2), normal(4, 3)),
+    "RandomFourier": case(fn.RandomFourier(), normal(4, 3)),
+    "RandomFourier, wide": case(fn.RandomFourier(0.2), normal(4, 3)),
 }
 
 SOFTMAXES = {

@@ -23,8 +23,8 @@ CASES = {
     "orthogonal, square, by householder": case(
         fn.orthogonal(fn.Linear(3, 3), orthogonal_map="householder", use_trivialization=False), normal(2, 3)
     ),
-    "reparametrize": case(fn.reparametrize(fn.Linear(3, 4), fn.Exp()), normal(5, 3)),
-    "reparametrize by a net": case(
-        fn.serial(fn.Linear(3, 3), fn.reparametrize(fn.BatchNorm1d(3), fn.serial(fn.Scale(3), fn.Softplus()))), normal(5, 3)
+    "parametrize": case(fn.parametrize(fn.Linear(3, 4), fn.Exp()), normal(5, 3)),
+    "parametrize by a net": case(
+        fn.serial(fn.Linear(3, 3), fn.parametrize(fn.BatchNorm1d(3), fn.serial(fn.Scale(3), fn.Softplus()))), normal(5, 3)
     ),
 }  # fmt: skip

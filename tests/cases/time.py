@@ -6,9 +6,9 @@ from cases.making import case, loose, normal
 STEP = fn.serial(fn.Concat(), fn.Linear(5, 2), fn.Dropout(0.3), fn.Tanh(), fn.branch(fn.Linear(2, 1), fn.Identity()))
 
 CASES = {
-    "scan of a cell": loose(fn.scan(fn.GRUCell(3, 2), emits_carry=True), (normal(4, 2, 3), normal(2, 2))),
+    "scan of a cell": loose(fn.scan(fn.GRUCell(3, 2), output_is_carry=True), (normal(4, 2, 3), normal(2, 2))),
     "scan of a cell with two states, reverse": loose(
-        fn.scan(fn.LSTMCell(2, 2), emits_carry=True, reverse=True), (normal(3, 2, 2), (normal(2, 2), normal(2, 2)))
+        fn.scan(fn.LSTMCell(2, 2), output_is_carry=True, reverse=True), (normal(3, 2, 2), (normal(2, 2), normal(2, 2)))
     ),
     "scan with dropout": loose(fn.scan(STEP), (normal(3, 2, 3), normal(2, 2))),
     "bidirectional": loose(fn.bidirectional(fn.serial(fn.Linear(3, 2), fn.Softmax(0))), normal(4, 2, 3)),

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcnet.kernels.linear import cross
 from funcnet.kernels.linear import linear as product
+from funcnet.kernels.linear import matmul_weight_grad
 from funcnet.kernels.recurrent.steps import KINDS, ONEDNN, Kind, Maybe, owned
 
 _aten = torch.ops.aten
@@ -92,8 +92,8 @@ def _weight_grads(w: Weights, x: Tensor, ys: Tensor, kept: Any, g: Tensor, ghid:
     b_hh = b if g is ghid or b is None else ghid.sum((0, 1))
     hr = None
     if ghs is not None:
-        hr = cross(ghs, kept[0].chunk(4, -1)[3] * kept[1])
-    return Weights(cross(g, x), cross(ghid, ys[:-1]), b, b_hh, hr)
+        hr = matmul_weight_grad(ghs, kept[0].chunk(4, -1)[3] * kept[1])
+    return Weights(matmul_weight_grad(g, x), matmul_weight_grad(ghid, ys[:-1]), b, b_hh, hr)
 
 
 def _run_back_stepwise(kind: Kind, cache: Any, gy: Tensor, gstate: State, w: Weights) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from funcnet.kernels.activation import sigmoid_backward, tanh, tanh_backward, threshold_backward
 from funcnet.kernels.linear import linear as product
-from funcnet.kernels.tracing import eager
+from funcnet.kernels.tracing import is_eager
 
 _aten = torch.ops.aten
 _sigmoid_backward_into: Callable[..., Tensor] = _aten.sigmoid_backward.grad_input
@@ -28,7 +28,7 @@ Backward = tuple[Tensor, Tensor, Maybe, Maybe]
 def owned(*tensors: Maybe) -> bool:
     """Tell whether tensors are just numbers in memory, so that a buffer may be written to that nobody else has seen."""
     given = [x for x in tensors if x is not None]
-    return eager() and all([type(x) is Tensor and not x.requires_grad and x.numel() > 0 for x in given])  # noqa: C419
+    return is_eager() and all([type(x) is Tensor and not x.requires_grad and x.numel() > 0 for x in given])  # noqa: C419
 
 
 def _tanh_step(pre: Tensor, hid: Tensor, h: Tensor, c: Maybe) -> tuple[Tensor, Maybe, Kept]:

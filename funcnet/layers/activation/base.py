@@ -11,7 +11,7 @@ from abc import abstractmethod
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, fitting, floating, frozen
+from funcnet.contract import Layer, Params, check_gy, frozen, require_floating
 from funcnet.errors import whole_number
 
 
@@ -30,12 +30,12 @@ class Activation(Layer):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         if params or type(x) is not Tensor or not x.is_floating_point():
-            floating(self, params, x)  # only where something may be wrong: a call less in each small layer
+            require_floating(self, params, x)  # only where something may be wrong: a call less in each small layer
         return self.forward(x)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         if gy.shape != cache.shape:
-            fitting(self, gy, cache)
+            check_gy(self, gy, cache.shape)
         return params, self.backward(gy, cache)
 
 
@@ -46,5 +46,5 @@ class Along(Layer):
     dim: int = field(default=-1, validator=whole_number)
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.dim == 0

@@ -9,7 +9,7 @@ Abs        y = |x|                        gx = gy ⊙ sign x
 Sign       y = sign x                     gx = 0
 Erf        y = 2/√π ∫₀ˣ e⁻ᵗ² dt           gx = 2/√π gy ⊙ e⁻ˣ²
 Gaussian   y = a eᵇˣ²                     gx = 2 b gy ⊙ x y
-Rbf        y = √2 sin(√(2γ) x + π/4)      gx = 2 √γ gy ⊙ cos(√(2γ) x + π/4)
+RandomFourier        y = √2 sin(√(2γ) x + π/4)      gx = 2 √γ gy ⊙ cos(√(2γ) x + π/4)
 """
 
 import math
@@ -184,13 +184,13 @@ class Gaussian(Activation):
 
 
 @frozen
-class Rbf(Activation):
+class RandomFourier(Activation):
     """Wave √2 sin(√(2γ) x + π/4): on random normal maps of u and v its mean product is the kernel exp(-γ |u - v|²).
 
     Params   none.
     Cache    √(2γ) x + π/4.
     Raises   ``ValueError`` for a ``gamma`` that is not above 0 and finite, and when ``x`` is not a floating tensor.
-    Source   Rahimi & Recht 2007; neural-tangents' ``Rbf``.
+    Source   Rahimi & Recht 2007; neural-tangents' ``RandomFourier``.
     """
 
     gamma: float = field(default=1.0, validator=number(above=0.0))

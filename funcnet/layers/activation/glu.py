@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from funcnet.contract import Params, axis, fitting, floating, frozen
-from funcnet.errors import wrong
+from funcnet.contract import Params, check_gy, frozen, require_axis, require_floating
+from funcnet.errors import value_error
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation, Along
 from funcnet.layers.activation.rectifiers import ReLU
@@ -21,8 +21,8 @@ from funcnet.layers.activation.self_gated import GELU, SiLU
 
 def _even(layer: Along, x: Tensor) -> Tensor:
     """Return x as it is; it must have two halves along the layer's axis."""
-    if not x.dim() or x.shape[axis(layer, x, layer.dim)] % 2:
-        raise wrong(layer, f"the axis {layer.dim} of x must have an even size", f"x of shape {tuple(x.shape)}")
+    if not x.dim() or x.shape[require_axis(layer, x, layer.dim)] % 2:
+        raise value_error(layer, f"the axis {layer.dim} of x must have an even size", f"x of shape {tuple(x.shape)}")
     return x
 
 
@@ -37,11 +37,11 @@ class GLU(Along):
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        return kernels.glu(_even(self, floating(self, params, x)), self.dim), x
+        return kernels.glu(_even(self, require_floating(self, params, x)), self.dim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         half = cache.narrow(self.dim, 0, cache.shape[self.dim] // 2)
-        return params, kernels.glu_backward(fitting(self, gy, half), cache, self.dim)
+        return params, kernels.glu_backward(check_gy(self, gy, half.shape), cache, self.dim)
 
 
 @frozen
@@ -51,13 +51,13 @@ class Gated(Along):
     activation: ClassVar[Activation]
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        a, b = _even(self, floating(self, params, x)).chunk(2, self.dim)
+        a, b = _even(self, require_floating(self, params, x)).chunk(2, self.dim)
         f, kept = self.activation.forward(b)
         return a * f, (a, f, kept)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         a, f, kept = cache
-        gb = self.activation.backward(fitting(self, gy, a) * a, kept)
+        gb = self.activation.backward(check_gy(self, gy, a.shape) * a, kept)
         return params, torch.cat((gy * f, gb), self.dim)
 
 

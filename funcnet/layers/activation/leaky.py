@@ -13,8 +13,19 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Layer, Params, Size, explained, fitting, floating, frozen, keyed, known, wrong_params
-from funcnet.errors import number, size_or_none, wrong
+from funcnet.contract import (
+    Layer,
+    Params,
+    Size,
+    check_gy,
+    explain_error,
+    frozen,
+    params_error,
+    require_floating,
+    require_key,
+    require_sizes,
+)
+from funcnet.errors import number, size_or_none, value_error
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
 from funcnet.random import Key, as_key
@@ -57,19 +68,19 @@ class PReLU(Layer):
     _init: float = field(default=0.25, validator=number())
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"num_parameters": 1}
 
     def init(self, rng: Key | int) -> Params:
-        return {"weight": torch.full((known(self).num_parameters,), float(self._init), device=as_key(rng).device)}
+        return {"weight": torch.full((require_sizes(self).num_parameters,), float(self._init), device=as_key(rng).device)}
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
             if params["weight"].shape != (self.num_parameters,) or len(params) != 1:
-                raise wrong_params(self, params)
+                raise params_error(self, params)
             return torch.prelu(x, params["weight"]), x
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx, gw = self._backward(params, cache, gy)
@@ -81,12 +92,12 @@ class PReLU(Layer):
     def _backward(self, params: Params, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
         """Return gx, and the terms of gw."""
         w = params["weight"].reshape([-1 if i == min(1, x.dim() - 1) else 1 for i in range(x.dim())])
-        return kernels.prelu_backward(fitting(self, gy, x), x, w)
+        return kernels.prelu_backward(check_gy(self, gy, x.shape), x, w)
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.num_parameters,)}
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return "x must be a floating tensor"
         if self.num_parameters > 1 and (x.dim() < 2 or x.shape[1] != self.num_parameters):
@@ -114,15 +125,15 @@ class RReLU(Layer):
 
     def __attrs_post_init__(self) -> None:
         if self.lower > self.upper:
-            raise wrong("RReLU", "lower must be at most upper", f"lower={self.lower}, upper={self.upper}")
+            raise value_error("RReLU", "lower must be at most upper", f"lower={self.lower}, upper={self.upper}")
 
     def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
-        key, shape = keyed(self, rng), tuple(floating(self, params, x).shape)
+        key, shape = require_key(self, rng), tuple(require_floating(self, params, x).shape)
         slopes = torch.where(x > 0, 1.0, random.uniform(key, shape, self.lower, self.upper, dtype=x.dtype))
         return x * slopes, slopes
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, fitting(self, gy, cache) * cache
+        return params, check_gy(self, gy, cache.shape) * cache
 
     def inference(self) -> Layer:
         return LeakyReLU((self.lower + self.upper) / 2)

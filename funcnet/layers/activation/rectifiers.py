@@ -15,7 +15,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.contract import frozen
-from funcnet.errors import number, wrong
+from funcnet.errors import number, value_error
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
 
@@ -78,7 +78,7 @@ class ELU(Activation):
 
 def _not_zero(layer: object, attribute: object, got: float) -> None:
     if got == 0:
-        raise wrong("CELU", "alpha must not be 0", repr(got))
+        raise value_error("CELU", "alpha must not be 0", repr(got))
 
 
 @frozen
@@ -153,7 +153,7 @@ class ClippedLinear(Activation):
 def in_order(who: str, low: float, high: float) -> None:
     """Refuse bounds of which the lower is not below the upper."""
     if not low < high:
-        raise wrong(who, "min_val must be below max_val", f"min_val={low}, max_val={high}")
+        raise value_error(who, "min_val must be below max_val", f"min_val={low}, max_val={high}")
 
 
 @frozen

@@ -18,11 +18,10 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Layer, Params, axis, fitting, floating, frozen, keyed
-from funcnet.errors import flag, is_whole, number, whole_number, wrong
+from funcnet.contract import Layer, Params, check_gy, frozen, require_axis, require_floating, require_key
+from funcnet.errors import flag, is_whole, number, value_error, whole_number
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Along
-from funcnet.layers.shape.reshaping import shaped
 from funcnet.random import Key
 
 
@@ -43,12 +42,12 @@ class Softmax(Along):
     temperature: float = field(default=1.0, validator=number(above=0.0))
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = self._tempered(floating(self, params, x))
-        y = torch.softmax(z, axis(self, x, self.dim))
+        z = self._tempered(require_floating(self, params, x))
+        y = torch.softmax(z, require_axis(self, x, self.dim))
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, self._tempered(kernels.softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype))
+        return params, self._tempered(kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, self.dim, cache.dtype))
 
     def _tempered(self, x: Tensor) -> Tensor:
         return x if self.temperature == 1 else x / self.temperature
@@ -75,17 +74,17 @@ class GumbelSoftmax(Layer):
     stochastic = True
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
-        rng, dim = keyed(self, rng), axis(self, floating(self, params, x), self.dim)
+        rng, dim = require_key(self, rng), require_axis(self, require_floating(self, params, x), self.dim)
         noise = random.gumbel(rng, tuple(x.shape), torch.promote_types(x.dtype, torch.float32))
         y = torch.softmax((x + noise) / self.tau, dim).to(x.dtype)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype) / self.tau
+        return params, kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, self.dim, cache.dtype) / self.tau
 
     def inference(self) -> Layer:
         return Softmax(self.dim, self.tau)
@@ -102,11 +101,11 @@ class Softmin(Along):
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.softmax(-floating(self, params, x), axis(self, x, self.dim))
+        y = torch.softmax(-require_floating(self, params, x), require_axis(self, x, self.dim))
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, -kernels.softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype)
+        return params, -kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, self.dim, cache.dtype)
 
 
 @frozen
@@ -120,18 +119,18 @@ class Softmax2d(Layer):
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        if floating(self, params, x).dim() not in (3, 4):
-            raise wrong(self, "x must have the axes (N, C, H, W) or (C, H, W)", f"x of shape {tuple(x.shape)}")
+        if require_floating(self, params, x).dim() not in (3, 4):
+            raise value_error(self, "x must have the axes (N, C, H, W) or (C, H, W)", f"x of shape {tuple(x.shape)}")
         y = torch.softmax(x, -3)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.softmax_backward(fitting(self, gy, cache), cache, -3, cache.dtype)
+        return params, kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, -3, cache.dtype)
 
 
 def _sizes(layer: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, tuple) or not got or not all(is_whole(n) and n >= 1 for n in got):
-        raise wrong("MultiSoftmax", "sizes must be a tuple of whole numbers of at least 1", repr(got))
+        raise value_error("MultiSoftmax", "sizes must be a tuple of whole numbers of at least 1", repr(got))
 
 
 @frozen
@@ -148,13 +147,15 @@ class MultiSoftmax(Layer):
     sizes: tuple[int, ...] = field(validator=_sizes)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        if floating(self, params, x).shape[-1:] != (sum(self.sizes),):
-            raise wrong(self, f"the last axis of x must be the sum of sizes, {sum(self.sizes)}", f"x of shape {tuple(x.shape)}")
+        if require_floating(self, params, x).shape[-1:] != (sum(self.sizes),):
+            raise value_error(
+                self, f"the last axis of x must be the sum of sizes, {sum(self.sizes)}", f"x of shape {tuple(x.shape)}"
+            )
         y = torch.cat([torch.softmax(group, -1) for group in torch.split(x, list(self.sizes), -1)], -1)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        pairs = zip(*[torch.split(z, list(self.sizes), -1) for z in (fitting(self, gy, cache), cache)], strict=True)
+        pairs = zip(*[torch.split(z, list(self.sizes), -1) for z in (check_gy(self, gy, cache.shape), cache)], strict=True)
         return params, torch.cat([kernels.softmax_backward(g, y, -1, y.dtype) for g, y in pairs], -1)
 
 
@@ -171,11 +172,11 @@ class LogSoftmax(Along):
     """
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.log_softmax(floating(self, params, x), axis(self, x, self.dim))
+        y = torch.log_softmax(require_floating(self, params, x), require_axis(self, x, self.dim))
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.log_softmax_backward(fitting(self, gy, cache), cache, self.dim, cache.dtype)
+        return params, kernels.log_softmax_backward(check_gy(self, gy, cache.shape), cache, self.dim, cache.dtype)
 
 
 @frozen
@@ -191,9 +192,9 @@ class LogSumExp(Along):
     keepdim: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.logsumexp(x, axis(self, floating(self, params, x), self.dim), keepdim=self.keepdim), x
+        return torch.logsumexp(x, require_axis(self, require_floating(self, params, x), self.dim), keepdim=self.keepdim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         y = torch.softmax(cache, self.dim)
         shape = tuple([1 if i == self.dim % max(cache.dim(), 1) else n for i, n in enumerate(cache.shape)])
-        return params, shaped(self, gy if self.keepdim or not cache.dim() else gy.unsqueeze(self.dim), shape) * y
+        return params, check_gy(self, gy if self.keepdim or not cache.dim() else gy.unsqueeze(self.dim), shape) * y

@@ -14,11 +14,10 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Cache, Layer, Params, Size, explained, frozen, known, wrong_params
+from funcnet.contract import Cache, Layer, Params, Size, check_gy, explain_error, frozen, params_error, require_sizes
 from funcnet.errors import size_or_none
 from funcnet.initializers import Initializer
 from funcnet.kernels.activation import softmax_backward
-from funcnet.layers.conv.window import of_shape
 from funcnet.random import Key
 
 
@@ -40,11 +39,11 @@ class AttentionPool(Layer):
     initializer: str | Initializer = field(default="zeros", validator=initializers.known)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"in_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return {"query": initializers.drawn(rng, (known(self).in_features,), self.initializer)}
+        return {"query": initializers.initialize(rng, (require_sizes(self).in_features,), self.initializer)}
 
     def apply(self, params: Params, x: Any) -> tuple[Tensor, Cache]:
         try:
@@ -55,7 +54,7 @@ class AttentionPool(Layer):
             p = p if seen is None else p.masked_fill(~seen, 0.0)  # of no rows it is NaN
             return torch.matmul(p.unsqueeze(-2), rows).squeeze(-2), (x, p)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Any]:
         gy, rows, p, gs = self._scores(cache, gy)
@@ -73,7 +72,7 @@ class AttentionPool(Layer):
         """Return gy, the rows, their weights, and the gradient of their scores."""
         x, p = cache
         rows = x[0] if isinstance(x, tuple) else x
-        gy = of_shape(self, gy, (*rows.shape[:-2], rows.shape[-1]))
+        gy = check_gy(self, gy, (*rows.shape[:-2], rows.shape[-1]))
         gp = torch.matmul(rows, gy.unsqueeze(-1)).squeeze(-1)
         return gy, rows, p, softmax_backward(gp, p, -1, p.dtype)
 
@@ -86,8 +85,8 @@ class AttentionPool(Layer):
 
     def _parts(self, params: Params, x: Any) -> tuple[Tensor, Tensor | None]:
         """Return the rows, and which of them count."""
-        if len(params) != 1 or params["query"].shape != (self.in_features,) or self._fault(x):
-            raise wrong_params(self, params)
+        if len(params) != 1 or params["query"].shape != (self.in_features,) or self.complaint(x):
+            raise params_error(self, params)
         if not isinstance(x, tuple):
             return x, None
         rows, of = x
@@ -95,10 +94,10 @@ class AttentionPool(Layer):
             return rows, of
         return rows, torch.arange(rows.shape[-2], device=rows.device) < of.unsqueeze(-1)
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"query": (self.in_features,)}
 
-    def _fault(self, x: Any) -> str | None:
+    def complaint(self, x: Any) -> str | None:
         if isinstance(x, tuple) and (len(x) != 2 or not all(isinstance(one, Tensor) for one in x)):
             return "x must be a tensor, (x, mask) or (x, lengths)"
         rows = x[0] if isinstance(x, tuple) else x

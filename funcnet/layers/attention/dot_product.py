@@ -17,12 +17,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Cache, Layer, Params, floating, frozen, keyed
-from funcnet.errors import flag, is_whole, number, wrong
+from funcnet.contract import Cache, Layer, Params, check_gy, frozen, require_floating, require_key
+from funcnet.errors import flag, is_whole, number, value_error
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.operands import masked_scale
 from funcnet.layers.attention.masks import combine_masks, steps_mask
-from funcnet.layers.conv.window import of_shape
 from funcnet.random import Key
 
 
@@ -31,7 +30,7 @@ def window_of_steps(layer: Any, attribute: Any, got: Any) -> None:
     pair = got if isinstance(got, tuple) else (got, got)
     if got is not None and (len(pair) != 2 or not all(is_whole(n) and n >= 0 for n in pair)):
         rule = "window must be a whole number of at least 0, or a pair of them, the steps before and after"
-        raise wrong(type(layer).__name__, rule, repr(got))
+        raise value_error(type(layer).__name__, rule, repr(got))
 
 
 def steps_around(window: int | tuple[int, int] | None, causal: bool) -> tuple[int | None, int | None]:
@@ -43,10 +42,10 @@ def steps_around(window: int | tuple[int, int] | None, causal: bool) -> tuple[in
 def pair_of(layer: Layer, gy: Any, y: tuple[int, ...], weights: tuple[int, ...]) -> list[Any]:
     """Return the gradients of y and of the weights, where both are returned: each of their shape, or ``None`` for 0."""
     if not isinstance(gy, tuple) or len(gy) != 2:
-        raise wrong(layer, "gy must be a pair, for y and for the weights", gy)
+        raise value_error(layer, "gy must be a pair, for y and for the weights", gy)
     for name, g, shape in zip(("y", "the weights"), gy, (y, weights), strict=True):
         if g is not None and g.shape != shape:
-            raise wrong(layer, f"the entry of gy for {name} must have the shape {shape}, or be None", g)
+            raise value_error(layer, f"the entry of gy for {name} must have the shape {shape}, or be None", g)
     return list(gy)
 
 
@@ -90,7 +89,7 @@ class ScaledDotProductAttention(Layer):
 
     def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
         if self.stochastic:
-            keyed(self, rng)
+            require_key(self, rng)
         q, k, v, mask = self._entries(params, x)
         allowed, bias, causal = self._seen(q, k, mask)
         scale = self._factor(q)
@@ -129,7 +128,7 @@ class ScaledDotProductAttention(Layer):
         """Return the gradients of y and, where they are returned, of the weights."""
         shape = (*q.shape[:-1], v.shape[-1])
         if not self.return_weights:
-            return of_shape(self, gy, shape), None
+            return check_gy(self, gy, shape), None
         gy, gweights = pair_of(self, gy, shape, (*q.shape[:-1], k.shape[-2]))
         return q.new_zeros(shape) if gy is None else gy, gweights
 
@@ -151,13 +150,13 @@ class ScaledDotProductAttention(Layer):
     def _entries(self, params: Params, x: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Return q, k, v and the mask, which must fit each other."""
         if not isinstance(x, tuple) or len(x) not in (3, 4):
-            raise wrong(self, "x must be a tuple (q, k, v) or (q, k, v, mask)", x)
-        q, k, v = (floating(self, params, part) for part in x[:3])
+            raise value_error(self, "x must be a tuple (q, k, v) or (q, k, v, mask)", x)
+        q, k, v = (require_floating(self, params, part) for part in x[:3])
         if not q.dtype == k.dtype == v.dtype:
-            raise wrong(self, "q, k and v must have one dtype", f"{q.dtype}, {k.dtype} and {v.dtype}")
+            raise value_error(self, "q, k and v must have one dtype", f"{q.dtype}, {k.dtype} and {v.dtype}")
         rule = self._misfit(q, k, v)
         if rule:
-            raise wrong(self, rule, f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}")
+            raise value_error(self, rule, f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}")
         mask = x[3] if len(x) == 4 else None
         return q, k, v, mask if mask is None else self.fitting(mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
 
@@ -173,8 +172,10 @@ class ScaledDotProductAttention(Layer):
     def fitting(self, mask: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return the mask, which must broadcast to this shape, as it is."""
         if not isinstance(mask, Tensor) or mask.dtype not in (torch.bool, dtype):
-            raise wrong(self, f"the mask must be a bool tensor, or one of {dtype}", mask)
+            raise value_error(self, f"the mask must be a bool tensor, or one of {dtype}", mask)
         sizes = zip(mask.shape, shape[len(shape) - mask.dim() :], strict=True) if mask.dim() <= len(shape) else [(2, 1)]
         if any(ours not in (1, theirs) for ours, theirs in sizes):
-            raise wrong(self, f"the mask must broadcast to (..., heads, L, S), {shape}", f"a mask of shape {tuple(mask.shape)}")
+            raise value_error(
+                self, f"the mask must broadcast to (..., heads, L, S), {shape}", f"a mask of shape {tuple(mask.shape)}"
+            )
         return mask

@@ -12,8 +12,8 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.contract import Layer, Params, frozen, output, wrong_params
-from funcnet.errors import flag, instances, number, size, wrong
+from funcnet.contract import Layer, Params, frozen, output, params_error
+from funcnet.errors import flag, instances, number, size, value_error
 from funcnet.initializers import Initializer, Normal, Uniform
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps
 from funcnet.layers.attention.positions import RotaryEmbedding
@@ -67,15 +67,15 @@ class Heads(Layer):
     def __attrs_post_init__(self) -> None:
         if self.embed_dim % self.num_heads:
             got = f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"
-            raise wrong("MultiHeadAttention", "num_heads must divide embed_dim", got)
+            raise value_error("MultiHeadAttention", "num_heads must divide embed_dim", got)
         if self.num_heads % self._kv_heads():
             got = f"num_kv_heads={self.num_kv_heads}, num_heads={self.num_heads}"
-            raise wrong("MultiHeadAttention", "num_kv_heads must divide num_heads", got)
+            raise value_error("MultiHeadAttention", "num_kv_heads must divide num_heads", got)
         if self.rotary is not None and self.rotary.dim != self._head():
-            raise wrong("MultiHeadAttention", f"rotary's dim must be that of a head, {self._head()}", repr(self.rotary))
+            raise value_error("MultiHeadAttention", f"rotary's dim must be that of a head, {self._head()}", repr(self.rotary))
         if not self.average_attn_weights and not self.need_weights:
             rule = "average_attn_weights=False must come with need_weights=True"
-            raise wrong("MultiHeadAttention", rule, "need_weights=False")
+            raise value_error("MultiHeadAttention", rule, "need_weights=False")
 
     @property
     def stochastic(self) -> bool:
@@ -135,21 +135,21 @@ class Heads(Layer):
 
     def _check(self, params: Params, x: Any) -> None:
         """Refuse what no kernel would complain about."""
-        fault, shapes = self._fault(x), self._own_shapes()
+        fault, shapes = self.complaint(x), self._own_shapes()
         silent = ["in_proj_bias"] * self.bias + [*LEARNED] * self.add_bias_kv
         fits = all([params[name].shape == shapes[name] for name in silent])  # noqa: C419
         fits = fits and (not self.bias or params["out_proj"]["bias"].shape == (self.embed_dim,))
         count = 2 + 2 * self._apart() + self.bias + 2 * self.add_bias_kv + 2 * (self.qk_norm is not None)
         if fault or not fits or len(params) != count or len(params["out_proj"]) != 1 + self.bias:
-            raise wrong_params(self, params)
+            raise params_error(self, params)
 
-    def _sized(self, x: Any) -> tuple[Layer, Any]:
+    def infer(self, x: Any) -> tuple[Layer, Any]:
         head = torch.empty(1, self._head(), device="meta")
-        layer = self.replace(qk_norm=self.qk_norm and self.qk_norm._sized(head)[0])
+        layer = self.replace(qk_norm=self.qk_norm and self.qk_norm.infer(head)[0])
         return layer, output(layer, x)
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        inner = {} if self.qk_norm is None else self.qk_norm._shapes() or {}
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
+        inner = {} if self.qk_norm is None else self.qk_norm.param_shapes() or {}
         return self._own_shapes() | {f"{name}.{leaf}": shape for name in NORMS for leaf, shape in inner.items()}
 
     def _own_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -163,7 +163,7 @@ class Heads(Layer):
         shapes |= {"out_proj.bias": (self.embed_dim,)} if self.bias else {}
         return shapes | ({name: (1, 1, self._rows()[1]) for name in LEARNED} if self.add_bias_kv else {})
 
-    def _fault(self, x: Any) -> str | None:
+    def complaint(self, x: Any) -> str | None:
         form = "x must be a tensor, (x, mask), (query, key, value) or (query, key, value, mask)"
         if isinstance(x, tuple) and len(x) not in (2, 3, 4):
             return form

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.errors import is_whole, wrong
-from funcnet.kernels.tracing import plain
+from funcnet.errors import is_whole, value_error
+from funcnet.kernels.tracing import is_plain
 
 
 def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> Tensor:
@@ -39,7 +39,7 @@ def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *,
     _counts("local_mask", length=length, keys=keys)
     if not isinstance(window, tuple) or len(window) != 2 or not all(n is None or _is_count(n) for n in window):
         rule = "window must be a pair of whole numbers of at least 0, or None, the steps before and after"
-        raise wrong("local_mask", rule, repr(window))
+        raise value_error("local_mask", rule, repr(window))
     return steps_mask(length, keys, window, device)
 
 
@@ -50,7 +50,7 @@ def _is_count(n: Any) -> bool:
 def _counts(who: str, **lengths: Any) -> None:
     for name, n in lengths.items():
         if not _is_count(n):
-            raise wrong(who, f"{name} must be a whole number of at least 0", repr(n))
+            raise value_error(who, f"{name} must be a whole number of at least 0", repr(n))
 
 
 def steps_mask(length: int, keys: int, window: tuple[int | None, int | None], device: Any) -> Tensor:
@@ -71,9 +71,9 @@ def padding_mask(lengths: Tensor, length: int) -> Tensor:
     """
     _counts("padding_mask", length=length)
     if not isinstance(lengths, Tensor) or lengths.dtype not in (torch.int32, torch.int64):
-        raise wrong("padding_mask", "lengths must be an int32 or int64 tensor", lengths)
-    if plain(lengths) and (lengths < 0).any():
-        raise wrong("padding_mask", "lengths must be at least 0", str(lengths.tolist()))
+        raise value_error("padding_mask", "lengths must be an int32 or int64 tensor", lengths)
+    if is_plain(lengths) and (lengths < 0).any():
+        raise value_error("padding_mask", "lengths must be at least 0", str(lengths.tolist()))
     return (torch.arange(length, device=lengths.device) < lengths.unsqueeze(-1))[..., None, None, :]
 
 
@@ -87,7 +87,7 @@ def combine_masks(*masks: Tensor | None) -> Tensor | None:
         return None
     for mask in given:
         if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
-            raise wrong("combine_masks", "every mask must be a bool tensor, True for what may be seen", mask)
+            raise value_error("combine_masks", "every mask must be a bool tensor, True for what may be seen", mask)
     together = given[0]
     for mask in given[1:]:
         together = together & mask

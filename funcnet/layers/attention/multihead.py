@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.contract import Cache, Params, explained, frozen
-from funcnet.errors import wrong
+from funcnet.contract import Cache, Params, explain_error, frozen
+from funcnet.errors import value_error
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.operands import unbroadcast
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, pair_of, steps_around
@@ -71,7 +71,7 @@ class MultiHeadAttention(Heads):
             y = self._outward(kernels.linear(a, out["weight"], out.get("bias")), x)
             return y if p is None else (y, self._shown(p, x)), (x, cache, a, turned)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         gs, gmask, others = self._back(params, cache, gy, weights=True)
@@ -90,7 +90,7 @@ class MultiHeadAttention(Heads):
         x, inner, a, turned = cache
         gy, gp = self._incoming(cache, gy)
         others = {"out_proj": _weight_grads(a, gy, bias=self.bias)} if weights else {}
-        ga = self._split(kernels.linear_input_grad(gy, params["out_proj"]["weight"]))
+        ga = self._split(kernels.matmul_input_grad(gy, params["out_proj"]["weight"]))
         gq, gk, gv, *rest = self._attention.vjp({}, inner, (ga, gp) if self.need_weights else ga)[1]
         gmask = rest[0] if rest else None
         if self._added():
@@ -108,7 +108,7 @@ class MultiHeadAttention(Heads):
         if not self.need_weights:
             gy = self._inward(gy, x)
             if gy.shape != a.shape:
-                raise wrong(self, "gy must have the shape of y", f"gy of shape {tuple(gy.shape)}")
+                raise value_error(self, "gy must have the shape of y", f"gy of shape {tuple(gy.shape)}")
             return gy, None
         n, heads, length, _ = entries[0].shape
         shape = (n,) * _batched(x) + (heads,) * (not self.average_attn_weights) + (length, entries[1].shape[2])
@@ -133,10 +133,10 @@ class MultiHeadAttention(Heads):
     def _gx(self, params: Params, cache: Cache, gs: list[Tensor], gmask: Any) -> Any:
         x = cache[0]
         if len(gs) == 1:
-            gx = self._outward(kernels.linear_input_grad(gs[0], params["in_proj_weight"]), x)
+            gx = self._outward(kernels.matmul_input_grad(gs[0], params["in_proj_weight"]), x)
             return (gx, gmask) if isinstance(x, tuple) else gx
         pairs = zip(gs, self._weights(params), strict=True)
-        gxs = tuple([self._outward(kernels.linear_input_grad(g, w), x) for g, w in pairs])
+        gxs = tuple([self._outward(kernels.matmul_input_grad(g, w), x) for g, w in pairs])
         return gxs if len(x) == 3 else (*gxs, gmask)
 
     def init_carry(
@@ -153,21 +153,23 @@ class MultiHeadAttention(Heads):
         Raises   ``ValueError`` when the layer is not causal, and when there are more steps than the carry has room for.
         """
         if not self.is_causal or isinstance(x, tuple):
-            raise wrong(self, "decode must be of one tensor and a layer with is_causal=True", x)
+            raise value_error(self, "decode must be of one tensor and a layer with is_causal=True", x)
         if self._added() or self.need_weights:
-            raise wrong(self, "decode must be of a layer that adds no keys and returns no weights", repr(self))
-        fault = self._fault(x)
+            raise value_error(self, "decode must be of a layer that adds no keys and returns no weights", repr(self))
+        fault = self.complaint(x)
         if fault:
-            raise wrong(self, fault, x)
+            raise value_error(self, fault, x)
         q, k, v = self._heads(params, self._inputs(x)[0])
         steps, room = carry["steps"] + torch.arange(q.shape[2], device=q.device), carry["k"].shape[2]
         if q.shape[2] > room:
-            raise wrong(self, f"steps must be no more than the carry has room for, {room}", x)
+            raise value_error(self, f"steps must be no more than the carry has room for, {room}", x)
         q, k, _ = self._turn(params, q, k, steps)
         try:
             kv = {"k": carry["k"].index_copy(2, steps, k), "v": carry["v"].index_copy(2, steps, v)}
         except (IndexError, RuntimeError):
-            raise wrong(self, f"steps must be no more than the carry has room for, {room}", f"{int(steps[-1]) + 1}") from None
+            raise value_error(
+                self, f"steps must be no more than the carry has room for, {room}", f"{int(steps[-1]) + 1}"
+            ) from None
         behind = steps.unsqueeze(1) - torch.arange(room, device=q.device)
         seen = behind >= 0 if self.window is None else (behind >= 0) & (behind <= self._before())
         a = _LOOKUP({}, (q, kv["k"], kv["v"], seen)).transpose(1, 2).flatten(2)
@@ -275,7 +277,7 @@ def _cut(gmask: Tensor | None, mask: Tensor | None, added: int) -> Tensor | None
 def _weight_grads(x: Tensor, gy: Tensor, *, bias: bool) -> Params:
     """Return the gradients of a linear map's weight and, where it has one, bias."""
     if not bias:
-        return {"weight": kernels.linear_weight_grad(gy, x)}
+        return {"weight": kernels.matmul_weight_grad(gy, x)}
     gw, gb = kernels.linear_grads(x, gy)
     return {"weight": gw, "bias": gb}
 

@@ -15,8 +15,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Layer, Params, explained, floating, frozen, wrong_params
-from funcnet.errors import flag, number, size, whole, wrong
+from funcnet.contract import Layer, Params, explain_error, frozen, params_error, require_floating
+from funcnet.errors import flag, number, size, value_error, whole
 from funcnet.initializers import Initializer
 from funcnet.random import Key, as_key
 
@@ -33,7 +33,7 @@ def _angles(t: Tensor, count: int, dim: int, base: float, dtype: torch.dtype) ->
 def _even(layer: Any, attribute: Any, got: Any) -> None:
     size(layer, attribute, got)
     if got % 2:
-        raise wrong("RotaryEmbedding", "dim must be even", repr(got))
+        raise value_error("RotaryEmbedding", "dim must be even", repr(got))
 
 
 @frozen
@@ -56,8 +56,8 @@ class RotaryEmbedding(Layer):
 
     def apply(self, params: Params, x: Any) -> tuple[Tensor, Any]:
         x, steps = x if isinstance(x, tuple) and len(x) == 2 else (x, None)
-        if floating(self, params, x).dim() < 2 or x.shape[-1] != self.dim:
-            raise wrong(self, f"x must have the axes (..., length, dim={self.dim})", f"x of shape {tuple(x.shape)}")
+        if require_floating(self, params, x).dim() < 2 or x.shape[-1] != self.dim:
+            raise value_error(self, f"x must have the axes (..., length, dim={self.dim})", f"x of shape {tuple(x.shape)}")
         t = torch.arange(self.offset, self.offset + x.shape[-2], device=x.device) if steps is None else steps + self.offset
         a = _angles(t, self.dim // 2, self.dim, self.base, x.dtype)
         cos, sin = torch.cos(a).to(x.dtype), torch.sin(a).to(x.dtype)
@@ -89,8 +89,8 @@ class SinusoidalPositions(Layer):
     offset: int = field(default=0, validator=whole(0))
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        if floating(self, params, x).dim() < 2:
-            raise wrong(self, "x must have the axes (..., length, features)", f"x of shape {tuple(x.shape)}")
+        if require_floating(self, params, x).dim() < 2:
+            raise value_error(self, "x must have the axes (..., length, features)", f"x of shape {tuple(x.shape)}")
         length, dim = x.shape[-2:]
         t = torch.arange(self.offset, self.offset + length, device=x.device)
         a = _angles(t, (dim + 1) // 2, dim, self.base, x.dtype)
@@ -117,16 +117,16 @@ class LearnedPositions(Layer):
     initializer: str | Initializer = field(default="normal", validator=initializers.known)
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(as_key(rng), self._shapes(), self.initializer)
+        return initializers.weight_and_bias(as_key(rng), self.param_shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, int]:
         try:
             w = params["weight"]
-            if w.shape != (self.max_length, self.dim) or len(params) != 1 or w.dtype != x.dtype or self._fault(x):
-                raise wrong_params(self, params)
+            if w.shape != (self.max_length, self.dim) or len(params) != 1 or w.dtype != x.dtype or self.complaint(x):
+                raise params_error(self, params)
             return x + w[: x.shape[-2]], x.shape[-2]
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
         return self.grads(params, cache, gy), gy
@@ -138,10 +138,10 @@ class LearnedPositions(Layer):
     def input_grad(self, params: Params, cache: int, gy: Tensor) -> Tensor:
         return gy
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.max_length, self.dim)}
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return "x must be a floating tensor"
         if x.dim() < 2 or x.shape[-1] != self.dim:

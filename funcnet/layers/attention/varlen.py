@@ -17,11 +17,10 @@ import torch
 from attrs import Factory, field
 from torch import Tensor
 
-from funcnet.contract import Cache, Layer, Params, frozen, no_params
-from funcnet.errors import flag, wrong
-from funcnet.kernels.tracing import plain
+from funcnet.contract import Cache, Layer, Params, check_gy, frozen, require_no_params
+from funcnet.errors import flag, value_error
+from funcnet.kernels.tracing import is_plain
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, number_or_none, steps_around, window_of_steps
-from funcnet.layers.conv.window import of_shape
 from funcnet.layers.pooling.segments import segments_of
 
 _FORM = "x must be a tuple (q, k, v, lengths) or (q, k, v, lengths, lengths of keys)"
@@ -64,9 +63,9 @@ class VarlenAttention(Layer):
     _all: ScaledDotProductAttention = field(init=False, eq=False, default=Factory(_of_all, takes_self=True))
 
     def apply(self, params: Params, x: Any) -> tuple[Tensor, Cache]:
-        no_params(self, params)
+        require_no_params(self, params)
         counts = self._counts(x)
-        if plain(*counts):
+        if is_plain(*counts):
             y, each = self._one_by_one(x, [count.tolist() for count in counts])
             return y, (x, {"each": each})
         entries = (*[_as_heads(one) for one in x[:3]], self._seen(x, counts))
@@ -76,7 +75,7 @@ class VarlenAttention(Layer):
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Any, ...]]:
         x, kept = cache
         q, k, v, *lengths = x
-        gy = of_shape(self, gy, (*q.shape[:2], v.shape[2]))
+        gy = check_gy(self, gy, (*q.shape[:2], v.shape[2]))
         if "all" in kept:
             gs = self._all.vjp({}, kept["all"], _as_heads(gy))[1][:3]
             return params, (*map(_as_rows, gs), *[None] * len(lengths))
@@ -109,20 +108,20 @@ class VarlenAttention(Layer):
     def _counts(self, x: Any) -> list[Tensor]:
         """Return the lengths, as int64, once for queries and keys or twice."""
         if not isinstance(x, tuple) or len(x) not in (4, 5) or not all(isinstance(one, Tensor) for one in x):
-            raise wrong(self, _FORM, x)
+            raise value_error(self, _FORM, x)
         shapes = [tuple(one.shape) for one in x[:3]]
         if any(one.dim() != 3 for one in x[:3]) or shapes[1][:2] != shapes[2][:2]:
             rule = "q (T, heads, E), k (S, heads, E) and v (S, heads, Ev) must fit each other"
-            raise wrong(self, rule, "q {}, k {} and v {}".format(*shapes))
+            raise value_error(self, rule, "q {}, k {} and v {}".format(*shapes))
         if (
             any(one.dim() != 1 or one.is_floating_point() or one.dtype == torch.bool for one in x[3:])
             or x[3].shape != x[-1].shape
         ):
-            raise wrong(self, "lengths must be integers with one axis, as many for keys as for queries", x[3])
+            raise value_error(self, "lengths must be integers with one axis, as many for keys as for queries", x[3])
         for rows, lengths in ((x[0], x[3]), (x[1], x[-1])):
-            if plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(rows)):
+            if is_plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(rows)):
                 rule = f"lengths must be at least 0, and together at most {len(rows)}, the rows there are"
-                raise wrong(self, rule, str(lengths.tolist()))
+                raise value_error(self, rule, str(lengths.tolist()))
         return [one.long() for one in x[3:]]
 
 

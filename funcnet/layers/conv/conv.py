@@ -15,11 +15,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Params, Size, explained, frozen, known, wrong_params
-from funcnet.errors import flag, is_whole, one_of, size, size_or_none, wrong
+from funcnet.contract import Params, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.errors import flag, is_whole, one_of, size, size_or_none, value_error
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import ORDINALS, Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
+from funcnet.layers.conv.window import ORDINALS, Sizes, Window, Windowed, axes_complaint, each, hashable, sizes
 from funcnet.random import Key
 
 Pad = int | str | tuple[int, int]
@@ -38,7 +38,7 @@ def padding_rule(layer: Any, attribute: Any, got: Any) -> None:
     if len(entries) != layer.axes or not all(map(_is_pad, entries)):
         rule = 'padding must be a whole number of at least 0, "same" or "valid"'
         more = f'"causal", and a tuple of {layer.axes}, for each axis one of these or a pair (before, after), serve too'
-        raise wrong(type(layer).__name__, rule, f"{got!r} ({more})")
+        raise value_error(type(layer).__name__, rule, f"{got!r} ({more})")
 
 
 def _ends(pad: Pad, reach: int) -> tuple[int, int]:
@@ -56,7 +56,7 @@ def padding_of(layer: Any) -> Window:
         each(option, layer.axes) for option in (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
     )
     if any(pad == "same" and s != 1 for pad, s in zip(pads, stride, strict=True)):
-        raise wrong(type(layer).__name__, 'padding="same" must have stride 1', f"stride={layer.stride}")
+        raise value_error(type(layer).__name__, 'padding="same" must have stride 1', f"stride={layer.stride}")
     window = Window(kernel, stride, dilation, (), ())
     before, after = zip(*map(_ends, pads, window.reach()), strict=True)
     return window._replace(before=before, after=after)
@@ -82,10 +82,10 @@ class _Conv(Windowed):
     def __attrs_post_init__(self) -> None:
         if (self.in_channels or 0) % self.groups or self.out_channels % self.groups:
             got = f"groups={self.groups}, in_channels={self.in_channels}, out_channels={self.out_channels}"
-            raise wrong(type(self).__name__, "groups must divide in_channels and out_channels", got)
+            raise value_error(type(self).__name__, "groups must divide in_channels and out_channels", got)
         if "causal" in each(self.padding, self.axes) and self.padding_mode in ("reflect", "circular"):
             rule = 'padding="causal" must have padding_mode="zeros" or "replicate", which do not look ahead'
-            raise wrong(type(self).__name__, rule, f"padding_mode={self.padding_mode!r}")
+            raise value_error(type(self).__name__, rule, f"padding_mode={self.padding_mode!r}")
         window = padding_of(self)
         object.__setattr__(self, "_window", window)
         # the kernel itself puts zeros, as many before as after; the rest is put there ahead of it
@@ -93,22 +93,22 @@ class _Conv(Windowed):
         object.__setattr__(self, "_inside", inside)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"in_channels": -1 - self.axes}
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
             w, b = params["weight"], params["bias"] if self.bias else None
-            if w.shape != self._shapes()["weight"] or len(params) != 1 + self.bias or x.dim() - self.axes not in (1, 2):
-                raise wrong_params(self, params)
+            if w.shape != self.param_shapes()["weight"] or len(params) != 1 + self.bias or x.dim() - self.axes not in (1, 2):
+                raise params_error(self, params)
             x = kernels.pad(x, *self._outside(), self.padding_mode)
             how = (self._window.stride, self._inside, self._window.dilation, self.groups)
             return kernels.convolution(x, w, b, *how)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx, gparams = self._backward(params, cache, gy, needs_x=True, needs_params=True)
@@ -123,7 +123,7 @@ class _Conv(Windowed):
 
     def _backward(self, params: Params, x: Tensor, gy: Tensor, *, needs_x: bool, needs_params: bool) -> tuple[Tensor, Params]:
         places = self._window._replace(before=self._inside, after=self._inside).places(x.shape[-self.axes :])
-        gy = of_shape(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *places))
+        gy = check_gy(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *places))
         options = (self._window.stride, self._inside, self._window.dilation, False, (0,) * self.axes, self.groups)
         mask = [needs_x, needs_params, needs_params and self.bias]
         batch = x.dim() == self.axes + 2
@@ -136,12 +136,12 @@ class _Conv(Windowed):
         before, after = ([n - i for n, i in zip(ends, self._inside, strict=True)] for ends in self._window[3:])
         return tuple(before), tuple(after)
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         weight = (self.out_channels, self.in_channels // self.groups, *self._window.kernel)
         return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
 
-    def _fault(self, x: Tensor) -> str | None:
-        rule = fault_of_axes(x, self.axes)
+    def complaint(self, x: Tensor) -> str | None:
+        rule = axes_complaint(x, self.axes)
         if rule:
             return rule
         channels, *lengths = x.shape[-self.axes - 1 :]

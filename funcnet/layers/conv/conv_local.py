@@ -17,12 +17,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.contract import Params, Shape, Size, explained, frozen, known, wrong_params
-from funcnet.errors import flag, size, size_or_none, wrong
+from funcnet.contract import Params, Shape, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.errors import flag, size, size_or_none, value_error
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.conv import Pad, padding_of, padding_rule
-from funcnet.layers.conv.window import ORDINALS, Sizes, Window, Windowed, each, fault_of_axes, hashable, of_shape, sizes
+from funcnet.layers.conv.window import ORDINALS, Sizes, Window, Windowed, axes_complaint, each, hashable, sizes
 from funcnet.random import Key
 
 
@@ -48,30 +48,33 @@ class _ConvLocal(Windowed):
         object.__setattr__(self, "_places", places)
         if places and min(places) < 1:
             rule = f"input_size with its padding must be as long as the kernel's reach, {self._window.reach()}"
-            raise wrong(type(self).__name__, rule, repr(self.input_size))
+            raise value_error(type(self).__name__, rule, repr(self.input_size))
 
     @property
-    def sizes_from_x(self) -> dict[str, int | Shape]:
+    def inferred_sizes(self) -> dict[str, int | Shape]:
         return {"in_channels": -1 - self.axes, "input_size": tuple(range(-self.axes, 0))}
 
     def init(self, rng: Key | int) -> Params:
         """Draw for each place what a convolution draws for all."""
-        shapes = {"weight": (self.out_channels, known(self).in_channels, *self._window.kernel), "bias": (self.out_channels,)}
+        shapes = {
+            "weight": (self.out_channels, require_sizes(self).in_channels, *self._window.kernel),
+            "bias": (self.out_channels,),
+        }
         draw = lambda key: initializers.weight_and_bias(key, shapes, self.initializer)
         drawn = torch.func.vmap(draw)(random.split(random.as_key(rng), math.prod(self._places)))
-        weight = {"weight": drawn["weight"].reshape(self._shapes()["weight"])}
-        return {**weight, "bias": drawn["bias"].t().reshape(self._shapes()["bias"])} if self.bias else weight
+        weight = {"weight": drawn["weight"].reshape(self.param_shapes()["weight"])}
+        return {**weight, "bias": drawn["bias"].t().reshape(self.param_shapes()["bias"])} if self.bias else weight
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        if not isinstance(params, dict) or {n: tuple(leaf.shape) for n, leaf in params.items()} != self._shapes():
-            raise wrong_params(known(self), params)
-        rule = self._fault(x)
+        if not isinstance(params, dict) or {n: tuple(leaf.shape) for n, leaf in params.items()} != self.param_shapes():
+            raise params_error(require_sizes(self), params)
+        rule = self.complaint(x)
         if rule:
-            raise wrong(self, rule, f"x of shape {tuple(x.shape)}" if isinstance(x, Tensor) else x)
+            raise value_error(self, rule, f"x of shape {tuple(x.shape)}" if isinstance(x, Tensor) else x)
         try:
             y = torch.bmm(self._weight(params), self._columns(x)).movedim(0, -1).transpose(0, 1)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
         y = y.reshape(*x.shape[: -self.axes - 1], self.out_channels, *self._places)
         return y + params["bias"] if self.bias else y, x
 
@@ -99,7 +102,7 @@ class _ConvLocal(Windowed):
     def _rows(self, x: Tensor, gy: Tensor) -> Tensor:
         """Return gy as (N, out, windows)."""
         want = (*x.shape[: -self.axes - 1], self.out_channels, *self._places)
-        g = of_shape(self, gy, want).flatten(-self.axes)
+        g = check_gy(self, gy, want).flatten(-self.axes)
         return g if x.dim() == self.axes + 2 else g.unsqueeze(0)
 
     def _weight(self, params: Params) -> Tensor:
@@ -109,12 +112,12 @@ class _ConvLocal(Windowed):
     def _lengths(self) -> Shape:
         return each(self.input_size, self.axes)
 
-    def _shapes(self) -> dict[str, Shape]:
+    def param_shapes(self) -> dict[str, Shape]:
         weight = (*self._places, self.out_channels, self.in_channels, *self._window.kernel)
         return {"weight": weight, "bias": (self.out_channels, *self._places)} if self.bias else {"weight": weight}
 
-    def _fault(self, x: Tensor) -> str | None:
-        rule = fault_of_axes(x, self.axes)
+    def complaint(self, x: Tensor) -> str | None:
+        rule = axes_complaint(x, self.axes)
         if rule:
             return rule
         if x.shape[-self.axes - 1] != self.in_channels:

@@ -15,11 +15,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Params, Shape, Size, explained, frozen, known, wrong_params
-from funcnet.errors import flag, size, size_or_none, wrong
+from funcnet.contract import Params, Shape, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.errors import flag, size, size_or_none, value_error
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import ORDINALS, Sizes, Windowed, each, fault_of_axes, hashable, of_shape, sizes
+from funcnet.layers.conv.window import ORDINALS, Sizes, Windowed, axes_complaint, each, hashable, sizes
 from funcnet.random import Key
 
 
@@ -43,28 +43,28 @@ class _ConvTranspose(Windowed):
         name, options = type(self).__name__, ("kernel_size", "stride", "padding", "output_padding", "dilation")
         if (self.in_channels or 0) % self.groups or self.out_channels % self.groups:
             got = f"groups={self.groups}, in_channels={self.in_channels}, out_channels={self.out_channels}"
-            raise wrong(name, "groups must divide in_channels and out_channels", got)
+            raise value_error(name, "groups must divide in_channels and out_channels", got)
         object.__setattr__(self, "_how", tuple([each(getattr(self, option), self.axes) for option in options]))
         if any(extra >= max(s, d) for _, s, _, extra, d in zip(*self._how, strict=True)):
             got = f"output_padding={self.output_padding}, stride={self.stride}, dilation={self.dilation}"
-            raise wrong(name, "output_padding must be smaller than stride or dilation", got)
+            raise value_error(name, "output_padding must be smaller than stride or dilation", got)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"in_channels": -1 - self.axes}
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
             w, b = params["weight"], params["bias"] if self.bias else None
-            if w.shape != self._shapes()["weight"] or len(params) != 1 + self.bias or x.dim() - self.axes not in (1, 2):
-                raise wrong_params(self, params)
+            if w.shape != self.param_shapes()["weight"] or len(params) != 1 + self.bias or x.dim() - self.axes not in (1, 2):
+                raise params_error(self, params)
             _, stride, padding, extra, dilation = self._how
             return kernels.transposed[self.axes](x, w, b, stride, padding, extra, self.groups, dilation), x
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx, gparams = self._backward(params, cache, gy, needs_x=True, needs_params=True)
@@ -77,7 +77,7 @@ class _ConvTranspose(Windowed):
         return self._backward(params, cache, gy, needs_x=True, needs_params=False)[0]
 
     def _backward(self, params: Params, x: Tensor, gy: Tensor, *, needs_x: bool, needs_params: bool) -> tuple[Tensor, Params]:
-        gy = of_shape(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *self._lengths(x)))
+        gy = check_gy(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *self._lengths(x)))
         _, stride, padding, extra, dilation = self._how
         mask = [needs_x, needs_params, needs_params and self.bias]
         batch = x.dim() == self.axes + 2
@@ -90,12 +90,12 @@ class _ConvTranspose(Windowed):
         columns = zip(x.shape[-self.axes :], *self._how, strict=True)
         return tuple([(n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, extra, d in columns])
 
-    def _shapes(self) -> dict[str, Shape]:
+    def param_shapes(self) -> dict[str, Shape]:
         weight = (self.in_channels, self.out_channels // self.groups, *self._how[0])
         return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
 
-    def _fault(self, x: Tensor) -> str | None:
-        rule = fault_of_axes(x, self.axes)
+    def complaint(self, x: Tensor) -> str | None:
+        rule = axes_complaint(x, self.axes)
         if rule:
             return rule
         if x.shape[-self.axes - 1] != self.in_channels:

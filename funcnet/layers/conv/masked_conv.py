@@ -1,6 +1,8 @@
 """Masked convolution: a convolution in which part of the kernel is held at 0.
 
-y = conv(w ⊙ m, x)        gw = m ⊙ (the gradient conv has for w ⊙ m)        gx as conv has it for w ⊙ m
+    MaskedConv   y = conv(w ⊙ m, x)      gw = m ⊙ (conv's gw for w ⊙ m)      gx = conv's gx for w ⊙ m
+
+x (N, in, *lengths), w and m (out, in / groups, *kernel).
 """
 
 import math
@@ -10,7 +12,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, frozen, wrong_params
+from funcnet.contract import Layer, Params, Shape, frozen, params_error
 from funcnet.errors import instances, one_of
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
 from funcnet.layers.conv.window import each
@@ -51,19 +53,19 @@ class MaskedConv(Layer):
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Tensor:
         return self.conv.input_grad(self._masked(params), cache, gy)
 
-    def _sized(self, x: Any) -> tuple[Layer, Any]:
-        conv, y = self.conv._sized(x)
+    def infer(self, x: Any) -> tuple[Layer, Any]:
+        conv, y = self.conv.infer(x)
         return self.replace(conv=conv), y
 
     def _masked(self, params: Params) -> Params:
         """Return params, or their gradients, with 0 for what is masked."""
         if not isinstance(params, dict) or "weight" not in params:
-            raise wrong_params(self, params)
+            raise params_error(self, params)
         w = params["weight"]
         kernel = each(self.conv.kernel_size, self.conv.axes)
         middle = sum(k // 2 * math.prod(kernel[i + 1 :]) for i, k in enumerate(kernel)) + (self.mask == "B")
         seen = (torch.arange(math.prod(kernel), device=w.device) < middle).reshape(kernel)
         return {**params, "weight": torch.where(seen, w, 0)}
 
-    def _shapes(self) -> dict[str, Shape]:
-        return self.conv._shapes()
+    def param_shapes(self) -> dict[str, Shape]:
+        return self.conv.param_shapes()

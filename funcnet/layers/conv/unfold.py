@@ -13,10 +13,10 @@ from typing import ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Params, Shape, explained, frozen, no_params
-from funcnet.errors import wrong
+from funcnet.contract import Params, Shape, check_gy, explain_error, frozen, require_no_params
+from funcnet.errors import value_error
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable, of_axes, of_shape, sizes
+from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable, require_axes, sizes
 
 
 def _window(layer: "Unfold | Fold") -> Window:
@@ -53,18 +53,18 @@ class Unfold(Windowed):
     axes: ClassVar[int] = 2
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
-        of_axes(self, params, x)
+        require_axes(self, params, x)
         try:
             y = kernels.unfold(x, *_how(self))
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
         return y, (tuple(x.shape[-2:]), tuple(y.shape))
 
     def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         lengths, shape = cache
-        return params, kernels.fold(of_shape(self, gy, shape), lengths, *_how(self))
+        return params, kernels.fold(check_gy(self, gy, shape), lengths, *_how(self))
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         window = _window(self)
         short = min(window.places(tuple(x.shape[-2:]))) < 1
         return f"x with its padding must be as long as the window's reach, {window.reach()}" if short else None
@@ -95,21 +95,21 @@ class Fold(Windowed):
         window = _window(self)
         if min(window.places(self._lengths())) < 1:
             rule = f"output_size with its padding must be as long as the window's reach, {window.reach()}"
-            raise wrong("Fold", rule, repr(self.output_size))
+            raise value_error("Fold", rule, repr(self.output_size))
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        no_params(self, params)
+        require_no_params(self, params)
         if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise wrong(self, "x must be a floating tensor", x)
+            raise value_error(self, "x must be a floating tensor", x)
         block, count = math.prod(each(self.kernel_size, 2)), math.prod(_window(self).places(self._lengths()))
         if x.dim() not in (2, 3) or x.shape[-2] % block or x.shape[-1] != count:
             rule = f"x must have the axes (N, channels · {block}, {count}) or (channels · {block}, {count})"
-            raise wrong(self, rule, f"x of shape {tuple(x.shape)}")
+            raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
         y = kernels.fold(x, self._lengths(), *_how(self))
         return y, tuple(y.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.unfold(of_shape(self, gy, cache), *_how(self))
+        return params, kernels.unfold(check_gy(self, gy, cache), *_how(self))
 
     def _lengths(self) -> Shape:
         return each(self.output_size, 2)

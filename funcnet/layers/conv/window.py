@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, frozen, no_params
-from funcnet.errors import Validator, is_whole, wrong
+from funcnet.contract import Layer, Params, frozen, require_no_params
+from funcnet.errors import Validator, is_whole, value_error
 
 Sizes = int | tuple[int, ...]
 
@@ -46,7 +46,7 @@ def sizes(at_least: int, *, optional: bool = False) -> Validator:
         if len(entries) != value.axes or not all(is_whole(n) and n >= at_least for n in entries):
             rule = f"{attribute.name} must be a whole number of at least {at_least}"
             more = f", or a tuple of {value.axes} of them, one for each axis" if isinstance(got, tuple) else ""
-            raise wrong(type(value).__name__, rule + more, repr(got))
+            raise value_error(type(value).__name__, rule + more, repr(got))
 
     return validate
 
@@ -71,7 +71,7 @@ class Window(NamedTuple):
         return tuple([(n - r) // s + 1 for n, r, s in zip(padded, self.reach(), self.stride, strict=True)])
 
 
-def fault_of_axes(x: Any, axes: int) -> str | None:
+def axes_complaint(x: Any, axes: int) -> str | None:
     """Return the rule that is broken by an x that is no floating tensor, or has other axes."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         return "x must be a floating tensor"
@@ -80,17 +80,10 @@ def fault_of_axes(x: Any, axes: int) -> str | None:
     return None
 
 
-def of_axes(layer: Windowed, params: Params, x: Any) -> Tensor:
+def require_axes(layer: Windowed, params: Params, x: Any) -> Tensor:
     """Return x, which must be a floating tensor with the layer's axes, as it is, for a layer without params."""
-    no_params(layer, params)
-    rule = fault_of_axes(x, layer.axes)
+    require_no_params(layer, params)
+    rule = axes_complaint(x, layer.axes)
     if rule:
-        raise wrong(layer, rule, f"x of shape {tuple(x.shape)}" if "axes" in rule else x)
+        raise value_error(layer, rule, f"x of shape {tuple(x.shape)}" if "axes" in rule else x)
     return x  # type: ignore[no-any-return]  # it is a tensor, or there is a rule that it breaks
-
-
-def of_shape(layer: Layer, gy: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return gy, which must have the shape of y, as it is."""
-    if gy.shape != shape:
-        raise wrong(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
-    return gy

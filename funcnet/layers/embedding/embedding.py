@@ -16,20 +16,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.contract import Layer, Params, explained, frozen, wrong_params
-from funcnet.errors import number, size, whole_number, wrong
+from funcnet.contract import Layer, Params, check_gy, explain_error, frozen, params_error
+from funcnet.errors import number, size, value_error, whole_number
 from funcnet.initializers import Initializer, Normal, Uniform
 from funcnet.kernels import embedding as kernels
 from funcnet.random import Key
 
 _INTEGERS = (torch.int32, torch.int64)
-
-
-def of_shape(layer: Layer, gy: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return gy, which must have this shape, as it is."""
-    if gy.shape != shape:
-        raise wrong(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
-    return gy
 
 
 @frozen
@@ -46,23 +39,23 @@ class Table(Layer):
     def _check_padding(self, index: int | None) -> None:
         n = self.num_embeddings
         if index is not None and not -n <= index < n:
-            raise wrong(type(self).__name__, f"padding_idx must be from {-n} to {n - 1}, or None", repr(index))
+            raise value_error(type(self).__name__, f"padding_idx must be from {-n} to {n - 1}, or None", repr(index))
 
     def _table(self, params: Params) -> Tensor:
         w: Tensor = params["weight"]
         if len(params) != 1 or w.shape != (self.num_embeddings, self.embedding_dim):
-            raise wrong_params(self, params)
+            raise params_error(self, params)
         return w
 
     def _first(self, rng: Key | int, initializer: str | Initializer, padding_idx: int | None) -> Params:
-        w = initializers.drawn(rng, (self.num_embeddings, self.embedding_dim), initializer)
+        w = initializers.initialize(rng, (self.num_embeddings, self.embedding_dim), initializer)
         rows = torch.arange(self.num_embeddings, device=w.device).unsqueeze(1)
         return {"weight": w if padding_idx is None else w.masked_fill(rows == self._padding(padding_idx), 0.0)}
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.num_embeddings, self.embedding_dim)}
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         if not isinstance(x, Tensor) or x.dtype not in _INTEGERS:
             return f"x must be an int32 or int64 tensor, not {x.dtype if isinstance(x, Tensor) else type(x).__name__}"
         if x.numel() and (x.min() < 0 or x.max() >= self.num_embeddings):
@@ -118,10 +111,10 @@ class Embedding(Table):
             y = kernels.embedding(self._table(params), x)
             return y if self.max_norm is None else y * self._shortened(y, self.max_norm)[0], x
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
-        gy = of_shape(self, gy, (*cache.shape, self.embedding_dim))
+        gy = check_gy(self, gy, (*cache.shape, self.embedding_dim))
         if self.max_norm is not None:
             gy = self._long_grad(kernels.embedding(params["weight"], cache), gy, self.max_norm)
         gw = kernels.embedding_backward(gy, cache, self.num_embeddings, self._padding(self.padding_idx))
@@ -167,19 +160,19 @@ class HashEmbed(Table):
         try:
             w = self._table(params)
             if x.dtype not in _INTEGERS:
-                raise wrong_params(self, params)
+                raise params_error(self, params)
             key = random.key(self.seed).to(x.device)
             rows = [random.fold_in(random.fold_in(key, i), x).remainder(len(w)) for i in range(self.num_hashes)]
             return reduce(torch.add, [kernels.embedding(w, one) for one in rows]), torch.stack(rows, -1)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
-        gy = of_shape(self, gy, (*cache.shape[:-1], self.embedding_dim)).unsqueeze(-2).expand(*cache.shape, -1)
+        gy = check_gy(self, gy, (*cache.shape[:-1], self.embedding_dim)).unsqueeze(-2).expand(*cache.shape, -1)
         return {"weight": kernels.embedding_backward(gy, cache, self.num_embeddings, -1)}, None
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> None:
         return None
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return None if isinstance(x, Tensor) and x.dtype in _INTEGERS else "x must be an int32 or int64 tensor"

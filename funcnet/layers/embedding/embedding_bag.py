@@ -14,11 +14,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Params, explained, frozen
-from funcnet.errors import one_of, wrong
+from funcnet.contract import Params, check_gy, explain_error, frozen
+from funcnet.errors import one_of, value_error
 from funcnet.initializers import Initializer, Normal
 from funcnet.kernels import embedding as kernels
-from funcnet.layers.embedding.embedding import Table, of_shape, padding_index
+from funcnet.layers.embedding.embedding import Table, padding_index
 from funcnet.random import Key
 
 
@@ -52,12 +52,12 @@ class EmbeddingBag(Table):
         try:
             rows = kernels.embedding(self._table(params), ids)
         except Exception as error:
-            raise explained(self, params, ids, error) from None
+            raise explain_error(self, params, ids, error) from None
         entries = len(x) if isinstance(x, tuple) else 0
         try:
             y, bag, share = self._reduced(ids, offsets, s, rows)
         except (IndexError, RuntimeError):
-            raise wrong(self, f"the offsets must be from 0, the first, to {len(ids)}, and rise", offsets) from None
+            raise value_error(self, f"the offsets must be from 0, the first, to {len(ids)}, and rise", offsets) from None
         return y, (ids, bag, share, entries, s is not None)
 
     def _reduced(
@@ -78,12 +78,12 @@ class EmbeddingBag(Table):
         ids, *rest = x if isinstance(x, tuple) and x else (x,)
         if not isinstance(ids, Tensor) or ids.dim() not in (1, 2) or len(rest) > 3 - ids.dim() or (ids.dim() == 1 and not rest):
             rule = "x must be integers with two axes, (bags, integers of a bag), or with one and offsets, weights may come last"
-            raise wrong(self, rule, x)
+            raise value_error(self, rule, x)
         offsets = rest.pop(0) if ids.dim() == 1 else None
         if offsets is not None and (offsets.dim() != 1 or offsets.is_floating_point()):
-            raise wrong(self, "the offsets must be integers with one axis", offsets)
+            raise value_error(self, "the offsets must be integers with one axis", offsets)
         if rest and (self.mode != "sum" or rest[0].shape != ids.shape):
-            raise wrong(self, f'weights must have the shape of the integers, {tuple(ids.shape)}, and mode="sum"', rest[0])
+            raise value_error(self, f'weights must have the shape of the integers, {tuple(ids.shape)}, and mode="sum"', rest[0])
         return ids, offsets, rest[0] if rest else None
 
     def _bags(self, ids: Tensor, offsets: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class EmbeddingBag(Table):
     def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
         ids, bag, share, *_ = cache
         if self.mode == "max":
-            gy = of_shape(self, gy, tuple(share.shape))
+            gy = check_gy(self, gy, tuple(share.shape))
             gw = torch.zeros_like(params["weight"]).scatter_add(0, share.clamp_min(0).long(), gy * (share >= 0))
             return {"weight": gw}
         g = share.unsqueeze(-1) * self._to_each(gy, ids, bag)
@@ -144,7 +144,7 @@ class EmbeddingBag(Table):
     def _to_each(self, gy: Tensor, ids: Tensor, bag: Tensor | None) -> Tensor:
         """Return for each integer the gradient of its bag."""
         if bag is None:
-            return of_shape(self, gy, (len(ids), self.embedding_dim)).unsqueeze(1)
+            return check_gy(self, gy, (len(ids), self.embedding_dim)).unsqueeze(1)
         return gy.index_select(0, bag)
 
 

@@ -12,8 +12,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Layer, Params, Shape, explained, fitting, frozen, known, wrong_params
-from funcnet.errors import is_whole, wrong
+from funcnet.contract import Layer, Params, Shape, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.errors import is_whole, value_error
 from funcnet.initializers import Initializer
 from funcnet.kernels import operands as arithmetic
 from funcnet.random import Key
@@ -25,7 +25,7 @@ def _as_tuple(given: Any) -> Any:
 
 def _sizes(layer: Any, attribute: Any, got: Any) -> None:
     if got is not None and (not isinstance(got, tuple) or not all(is_whole(one) and one >= 1 for one in got)):
-        raise wrong(type(layer).__name__, "shape must be a whole number of at least 1, or a tuple of them", repr(got))
+        raise value_error(type(layer).__name__, "shape must be a whole number of at least 1, or a tuple of them", repr(got))
 
 
 def _fits(layer: "Scale | Bias", x: Tensor) -> bool:
@@ -43,7 +43,7 @@ def _fault(layer: "Scale | Bias", x: Tensor) -> str | None:
 def _leaf(layer: "Scale | Bias", params: Params, x: Tensor, name: str) -> Tensor:
     w: Tensor = params[name]
     if len(params) != 1 or w.shape != layer.shape or w.dtype != x.dtype or not _fits(layer, x):
-        raise wrong_params(layer, params)
+        raise params_error(layer, params)
     return w
 
 
@@ -64,32 +64,32 @@ class Scale(Layer):
     initializer: str | Initializer = field(default="ones", validator=initializers.known)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"shape": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return {"weight": initializers.drawn(rng, known(self).shape, self.initializer)}
+        return {"weight": initializers.initialize(rng, require_sizes(self).shape, self.initializer)}
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
             return x * _leaf(self, params, x, "weight"), x
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
-        return {"weight": arithmetic.unbroadcast(fitting(self, gy, cache) * cache, self.shape)}
+        return {"weight": arithmetic.unbroadcast(check_gy(self, gy, cache.shape) * cache, self.shape)}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
-        gx: Tensor = fitting(self, gy, cache) * params["weight"]
+        gx: Tensor = check_gy(self, gy, cache.shape) * params["weight"]
         return gx
 
-    def _shapes(self) -> dict[str, Shape]:
+    def param_shapes(self) -> dict[str, Shape]:
         return {"weight": self.shape}
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return _fault(self, x)
 
 
@@ -110,17 +110,17 @@ class Bias(Layer):
     initializer: str | Initializer = field(default="zeros", validator=initializers.known)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"shape": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return {"bias": initializers.drawn(rng, known(self).shape, self.initializer)}
+        return {"bias": initializers.initialize(rng, require_sizes(self).shape, self.initializer)}
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
         try:
             return x + _leaf(self, params, x, "bias"), ()
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
         return {"bias": arithmetic.unbroadcast(gy, self.shape)}, gy
@@ -128,8 +128,8 @@ class Bias(Layer):
     def input_grad(self, params: Params, cache: tuple[()], gy: Tensor) -> Tensor:
         return gy
 
-    def _shapes(self) -> dict[str, Shape]:
+    def param_shapes(self) -> dict[str, Shape]:
         return {"bias": self.shape}
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return _fault(self, x)

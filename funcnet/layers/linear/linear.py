@@ -12,7 +12,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Layer, Params, Size, explained, frozen, known, wrong_params
+from funcnet.contract import Layer, Params, Size, explain_error, frozen, params_error, require_sizes
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers import Initializer
 from funcnet.kernels import linear as kernels
@@ -40,38 +40,38 @@ class Linear(Layer):
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"in_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
             w, n = params["weight"], self.out_features
             b: Any = params["bias"] if self.bias else None
             if w.shape != (n, self.in_features) or (self.bias and b.shape != (n,)) or len(params) != 1 + self.bias:
-                raise wrong_params(self, params)  # the kernel broadcasts a bias of any shape
+                raise params_error(self, params)  # the kernel broadcasts a bias of any shape
             return kernels.linear(x, w, b), x
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gw, gb, gx = kernels.linear_vjp(gy, cache, params["weight"], self.bias)
         return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}, gx
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
-        gw = kernels.linear_weight_grad(gy, cache)
+        gw = kernels.matmul_weight_grad(gy, cache)
         return {"weight": gw, "bias": kernels.sum_of_rows(gy)} if self.bias else {"weight": gw}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
-        return kernels.linear_input_grad(gy, params["weight"])
+        return kernels.matmul_input_grad(gy, params["weight"])
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
         return {**shapes, "bias": (self.out_features,)} if self.bias else shapes
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return f"x must be a floating tensor, not {x.dtype if isinstance(x, Tensor) else type(x).__name__}"
         if x.dim() == 0 or x.shape[-1] != self.in_features:

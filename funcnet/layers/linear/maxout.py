@@ -9,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Layer, Params, Shape, Size, explained, fitting, frozen, known, wrong_params
+from funcnet.contract import Layer, Params, Shape, Size, check_gy, explain_error, frozen, params_error, require_sizes
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers import Initializer
 from funcnet.kernels import linear as kernels
@@ -37,48 +37,48 @@ class Maxout(Layer):
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"in_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, known(self)._shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         try:
-            if len(params) != 1 + self.bias or [p.shape for p in params.values()] != [*self._shapes().values()]:
-                raise wrong_params(self, params)
+            if len(params) != 1 + self.bias or [p.shape for p in params.values()] != [*self.param_shapes().values()]:
+                raise params_error(self, params)
             z = kernels.linear(x, params["weight"], params.get("bias"))
             y, piece = z.reshape(*x.shape[:-1], self.out_features, self.pieces).max(-1)
             return y, (x, piece)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         g = self._spread(cache, gy)
-        return self._gparams(cache, g), kernels.linear_input_grad(g, params["weight"])
+        return self._gparams(cache, g), kernels.matmul_input_grad(g, params["weight"])
 
     def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
         return self._gparams(cache, self._spread(cache, gy))
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
-        return kernels.linear_input_grad(self._spread(cache, gy), params["weight"])
+        return kernels.matmul_input_grad(self._spread(cache, gy), params["weight"])
 
     def _spread(self, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
         """Give each output's gradient to its largest piece, and the others 0."""
         piece = cache[1]
         zeros = gy.new_zeros(*piece.shape, self.pieces)
-        return zeros.scatter(-1, piece.unsqueeze(-1), fitting(self, gy, piece).unsqueeze(-1)).flatten(-2)
+        return zeros.scatter(-1, piece.unsqueeze(-1), check_gy(self, gy, piece.shape).unsqueeze(-1)).flatten(-2)
 
     def _gparams(self, cache: tuple[Tensor, Tensor], g: Tensor) -> Params:
         gw, gb = kernels.linear_grads(cache[0], g)
         return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
 
-    def _shapes(self) -> dict[str, Shape]:
+    def param_shapes(self) -> dict[str, Shape]:
         rows = self.out_features * self.pieces
         shapes: dict[str, Shape] = {"weight": (rows, self.in_features)}
         return {**shapes, "bias": (rows,)} if self.bias else shapes
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return "x must be a floating tensor"
         return f"the last axis of x must be in_features={self.in_features}" if x.shape[-1:] != (self.in_features,) else None

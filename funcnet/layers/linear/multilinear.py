@@ -19,8 +19,19 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.contract import Layer, Params, Shape, Size, explained, fitting, frozen, known, unknown, wrong_params
-from funcnet.errors import describe, flag, is_whole, size, size_or_none, wrong
+from funcnet.contract import (
+    Layer,
+    Params,
+    Shape,
+    Size,
+    check_gy,
+    explain_error,
+    frozen,
+    missing_sizes,
+    params_error,
+    require_sizes,
+)
+from funcnet.errors import describe, flag, is_whole, size, size_or_none, value_error
 from funcnet.initializers import Initializer, Uniform
 from funcnet.kernels import linear as kernels
 from funcnet.random import Key
@@ -35,7 +46,7 @@ def _as_tuple(given: Any) -> Any:
 def _sizes(layer: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, tuple) or not got or not all(is_whole(one) and one >= 1 for one in got):
         rule = f"{attribute.name} must be a whole number of at least 1, or a tuple of them"
-        raise wrong(type(layer).__name__, rule, repr(got))
+        raise value_error(type(layer).__name__, rule, repr(got))
 
 
 def _sizes_or_none(layer: Any, attribute: Any, got: Any) -> None:
@@ -45,14 +56,14 @@ def _sizes_or_none(layer: Any, attribute: Any, got: Any) -> None:
 
 def _axes(layer: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, tuple) or not got or not all(is_whole(one) for one in got):
-        raise wrong(type(layer).__name__, f"{attribute.name} must be a whole number, or a tuple of them", repr(got))
+        raise value_error(type(layer).__name__, f"{attribute.name} must be a whole number, or a tuple of them", repr(got))
 
 
 def _require(layer: Layer, params: Params) -> None:
     """Refuse params of other shapes, which reshaping might not see."""
-    shapes = layer._shapes() or {}
+    shapes = layer.param_shapes() or {}
     if len(params) != len(shapes) or any([params[name].shape != shape for name, shape in shapes.items()]):  # noqa: C419
-        raise wrong_params(layer, params)
+        raise params_error(layer, params)
 
 
 @frozen
@@ -76,26 +87,26 @@ class Bilinear(Layer):
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"in1_features": -1, "in2_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        if known(self).initializer != "torch":
-            return initializers.weight_and_bias(rng, self._shapes(), self.initializer)
+        if require_sizes(self).initializer != "torch":
+            return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
         bound = 1 / math.sqrt(self.in1_features)
         draw = Uniform(-bound, bound)
         bias = {"bias": draw(random.fold_in(rng, 1), (self.out_features,))} if self.bias else {}
-        return {"weight": draw(random.fold_in(rng, 0), self._shapes()["weight"]), **bias}
+        return {"weight": draw(random.fold_in(rng, 0), self.param_shapes()["weight"]), **bias}
 
     def apply(self, params: Params, x: Pair) -> tuple[Tensor, Pair]:
-        rule = self._fault(x)
+        rule = self.complaint(x)
         if rule:
-            raise wrong(known(self), rule, self._came(x))
+            raise value_error(require_sizes(self), rule, self._came(x))
         try:
             _require(self, params)
             return kernels.linear(self._outer(x), params["weight"].flatten(1), params.get("bias")), x
         except Exception as error:
-            raise explained(self, params, x[0], error) from None
+            raise explain_error(self, params, x[0], error) from None
 
     def vjp(self, params: Params, cache: Pair, gy: Tensor) -> tuple[Params, Pair]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
@@ -115,11 +126,11 @@ class Bilinear(Layer):
         """Return the products a[i] b[j], on one axis."""
         return (x[0].unsqueeze(-1) * x[1].unsqueeze(-2)).flatten(-2)
 
-    def _shapes(self) -> dict[str, Shape]:
+    def param_shapes(self) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {"weight": (self.out_features, self.in1_features, self.in2_features)}
         return {**shapes, "bias": (self.out_features,)} if self.bias else shapes
 
-    def _fault(self, x: Any) -> str | None:
+    def complaint(self, x: Any) -> str | None:
         if not isinstance(x, tuple) or [isinstance(one, Tensor) and one.is_floating_point() for one in x] != [True, True]:
             return "x must be a pair of floating tensors"
         n, m = self.in1_features, self.in2_features
@@ -129,9 +140,9 @@ class Bilinear(Layer):
 
     def _inferred(self, x: Any) -> dict[str, Any]:
         if not isinstance(x, tuple) or [isinstance(one, Tensor) and one.dim() > 0 for one in x] != [True, True]:
-            raise wrong(self, "x must be a pair of floating tensors", self._came(x))
-        found = dict(zip(self.sizes_from_x, [one.shape[-1] for one in x], strict=True))
-        return {name: found[name] for name in unknown(self)}
+            raise value_error(self, "x must be a pair of floating tensors", self._came(x))
+        found = dict(zip(self.inferred_sizes, [one.shape[-1] for one in x], strict=True))
+        return {name: found[name] for name in missing_sizes(self)}
 
     def _came(self, x: Any) -> str:
         pair = isinstance(x, tuple) and all(isinstance(one, Tensor) for one in x)
@@ -162,17 +173,17 @@ class LinearGeneral(Layer):
     def __attrs_post_init__(self) -> None:
         if self.in_features is not None and len(self.axis) != len(self.in_features):
             got = f"in_features={self.in_features}, axis={self.axis}"
-            raise wrong("LinearGeneral", "there must be an axis for each of in_features", got)
+            raise value_error("LinearGeneral", "there must be an axis for each of in_features", got)
 
     @property
-    def sizes_from_x(self) -> dict[str, Shape]:
+    def inferred_sizes(self) -> dict[str, Shape]:
         return {"in_features": self.axis}
 
     def init(self, rng: Key | int) -> Params:
-        sizes = math.prod(self.out_features), math.prod(known(self).in_features)
+        sizes = math.prod(self.out_features), math.prod(require_sizes(self).in_features)
         shapes: dict[str, Shape] = {"weight": sizes, "bias": sizes[:1]} if self.bias else {"weight": sizes}
         flat = initializers.weight_and_bias(rng, shapes, self.initializer)
-        return {name: leaf.reshape(self._shapes()[name]) for name, leaf in flat.items()}
+        return {name: leaf.reshape(self.param_shapes()[name]) for name, leaf in flat.items()}
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
         try:
@@ -180,19 +191,19 @@ class LinearGeneral(Layer):
             moved = x.movedim(self.axis, self._ends())
             batch = moved.shape[: -len(self.axis)]
             if moved.shape != (*batch, *self.in_features):
-                raise wrong_params(self, params)
+                raise params_error(self, params)
             flat, b = moved.flatten(len(batch)), params["bias"].flatten() if self.bias else None
             return kernels.linear(flat, self._matrix(params), b).reshape(*batch, *self.out_features), flat
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
         gw, gb = kernels.linear_grads(cache, gy.flatten(-len(self.out_features)))
-        known = {"weight": gw, "bias": gb}
-        return {name: known[name].reshape(shape) for name, shape in self._shapes().items()}
+        found = {"weight": gw, "bias": gb}
+        return {name: found[name].reshape(shape) for name, shape in self.param_shapes().items()}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
         flat = torch.matmul(gy.flatten(-len(self.out_features)), self._matrix(params))
@@ -205,11 +216,11 @@ class LinearGeneral(Layer):
         w: Tensor = params["weight"].reshape(math.prod(self.out_features), math.prod(self.in_features))
         return w
 
-    def _shapes(self) -> dict[str, Shape]:
+    def param_shapes(self) -> dict[str, Shape]:
         weight = (*self.out_features, *self.in_features)
         return {"weight": weight, "bias": self.out_features} if self.bias else {"weight": weight}
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return "x must be a floating tensor"
         n = x.dim()
@@ -226,7 +237,7 @@ def _equation(layer: Any, attribute: Any, got: Any) -> None:
     known = set(letters[0]) <= {*w, *letters[2]} and set(w) <= {*letters[0], *letters[2]} and set(letters[2]) <= {*letters[0], *w}
     if not (w and once and known and x.count("...") == y.count("...") <= 1):
         rule = 'equation must be like "...ij,jk->...ik", each letter once in an operand, and in at least two of the three'
-        raise wrong("Einsum", rule, repr(got))
+        raise value_error("Einsum", rule, repr(got))
 
 
 def _operands(equation: str) -> tuple[str, str, str]:
@@ -257,7 +268,7 @@ class Einsum(Layer):
     def __attrs_post_init__(self) -> None:
         if len(self._operands()[1]) != len(self.shape):
             got = f"equation={self.equation!r}, shape={self.shape}"
-            raise wrong("Einsum", "shape must have a size for each letter of w in the equation", got)
+            raise value_error("Einsum", "shape must have a size for each letter of w in the equation", got)
 
     def init(self, rng: Key | int) -> Params:
         _, w, y = self._operands()
@@ -268,11 +279,11 @@ class Einsum(Layer):
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
             _require(self, params)
-            if self._fault(x):
-                raise wrong_params(self, params)
+            if self.complaint(x):
+                raise params_error(self, params)
             return torch.einsum(self.equation, x, params["weight"]), x
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
@@ -283,15 +294,15 @@ class Einsum(Layer):
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
         x, w, y = self._operands()
-        return fitting(self, torch.einsum(f"{y},{w}->{x}", gy, params["weight"]), cache)
+        return check_gy(self, torch.einsum(f"{y},{w}->{x}", gy, params["weight"]), cache.shape)
 
     def _operands(self) -> tuple[str, str, str]:
         return _operands(self.equation)
 
-    def _shapes(self) -> dict[str, Shape]:
+    def param_shapes(self) -> dict[str, Shape]:
         return {"weight": self.shape}
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return "x must be a floating tensor"
         names, w, _ = self._operands()

@@ -3,7 +3,8 @@
     y = a (x - (1 - m) (x + α)) + a α p      gx = a m ⊙ gy
     a = 1 / √((1 - p) (1 + p α²)), α = 1.758..., where -α is the limit of SELU
 
-m = 1 with probability 1 - p, else 0. x and y have one shape, (...) or (N, channels, ...).
+m = 1 with probability 1 - p, else 0. AlphaDropout draws m for each element of x (...), FeatureAlphaDropout for each channel of x
+(N, channels, ...).
 """
 
 import math
@@ -14,8 +15,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Layer, Params, fitting, floating, frozen, keyed
-from funcnet.errors import number, wrong
+from funcnet.contract import Layer, Params, check_gy, frozen, require_floating, require_key
+from funcnet.errors import number, value_error
 from funcnet.kernels import operands as arithmetic
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.random import Key
@@ -36,14 +37,14 @@ class _Alpha(Layer):
         """Return the shape of the mask, which is that of x with 1 for the axes along which all is dropped together."""
 
     def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
-        rng = keyed(self, rng)
-        keep = random.bernoulli(rng, self._parts(floating(self, params, x)), 1 - self.p)
+        rng = require_key(self, rng)
+        keep = random.bernoulli(rng, self._parts(require_floating(self, params, x)), 1 - self.p)
         a = self._scale()
         return torch.where(keep, x * a, -_ALPHA * a) + _ALPHA * a * self.p, keep
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx = arithmetic.masked_scale(gy, cache, self._scale())
-        fitting(self, gy, gx)  # the mask would repeat it
+        check_gy(self, gy, gx.shape)  # the mask would repeat it
         return params, gx
 
     def inference(self) -> Layer:
@@ -79,5 +80,5 @@ class FeatureAlphaDropout(_Alpha):
 
     def _parts(self, x: Tensor) -> tuple[int, ...]:
         if x.dim() < 2:
-            raise wrong(self, "x must have the axes (N, channels, ...)", f"x of shape {tuple(x.shape)}")
+            raise value_error(self, "x must have the axes (N, channels, ...)", f"x of shape {tuple(x.shape)}")
         return (*x.shape[:2], *[1] * (x.dim() - 2))

@@ -11,7 +11,7 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.contract import Layer, Params, frozen, keyed
+from funcnet.contract import Layer, Params, frozen, require_key
 from funcnet.errors import flag, number, size
 from funcnet.initializers import Initializer
 from funcnet.kernels import operands as arithmetic
@@ -45,7 +45,7 @@ class DropConnect(Layer):
         return self._linear.init(rng)
 
     def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        keep = random.bernoulli(keyed(self, rng), (self.out_features, self.in_features), 1 - self.p)
+        keep = random.bernoulli(require_key(self, rng), (self.out_features, self.in_features), 1 - self.p)
         dropped = {**params, "weight": self._dropped(params["weight"], keep)} if self._fitting(params) else params
         return self._linear.apply(dropped, x)[0], (x, keep)
 
@@ -74,5 +74,5 @@ class DropConnect(Layer):
         shape = (self.out_features, self.in_features)
         return isinstance(params, dict) and isinstance(params.get("weight"), Tensor) and params["weight"].shape == shape
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return self._linear._shapes()
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self._linear.param_shapes()

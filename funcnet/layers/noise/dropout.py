@@ -14,8 +14,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Layer, Params, axis, fitting, floating, frozen, keyed
-from funcnet.errors import is_whole, number, wrong
+from funcnet.contract import Layer, Params, check_gy, frozen, require_axis, require_floating, require_key
+from funcnet.errors import is_whole, number, value_error
 from funcnet.kernels import operands as kernels
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.random import Key
@@ -34,13 +34,13 @@ class Dropping(Layer):
         """Return the shape of the mask, which is that of x with 1 for the axes along which all is dropped together."""
 
     def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
-        rng = keyed(self, rng)
-        keep = random.bernoulli(rng, self._parts(floating(self, params, x)), 1 - self.p)
+        rng = require_key(self, rng)
+        keep = random.bernoulli(rng, self._parts(require_floating(self, params, x)), 1 - self.p)
         return kernels.masked_scale(x, keep, self._scale()), keep
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx = kernels.masked_scale(gy, cache, self._scale())
-        fitting(self, gy, gx)  # the mask would repeat it
+        check_gy(self, gy, gx.shape)  # the mask would repeat it
         return params, gx
 
     def inference(self) -> Layer:
@@ -56,7 +56,7 @@ def _as_tuple(value: Any) -> Any:
 
 def _dims(layer: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, tuple) or not all(map(is_whole, got)):
-        raise wrong(type(layer).__name__, "broadcast_dims must be a tuple of whole numbers", repr(got))
+        raise value_error(type(layer).__name__, "broadcast_dims must be a tuple of whole numbers", repr(got))
 
 
 @frozen
@@ -76,13 +76,13 @@ class Dropout(Dropping):
     broadcast_dims: tuple[int, ...] = field(default=(), converter=_as_tuple, validator=_dims)
 
     def _parts(self, x: Tensor) -> tuple[int, ...]:
-        together = [axis(self, x, d) % max(x.dim(), 1) for d in self.broadcast_dims]
+        together = [require_axis(self, x, d) % max(x.dim(), 1) for d in self.broadcast_dims]
         return tuple([1 if i in together else n for i, n in enumerate(x.shape)]) if together else tuple(x.shape)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         if self.broadcast_dims:
             return Dropping.vjp(self, params, cache, gy)
-        return params, kernels.masked_scale(fitting(self, gy, cache), cache, self._scale())
+        return params, kernels.masked_scale(check_gy(self, gy, cache.shape), cache, self._scale())
 
 
 @frozen
@@ -99,7 +99,7 @@ class DropPath(Dropping):
 
     def _parts(self, x: Tensor) -> tuple[int, ...]:
         if not x.dim():
-            raise wrong(self, "x must have rows", "x of shape ()")
+            raise value_error(self, "x must have rows", "x of shape ()")
         return (x.shape[0], *[1] * (x.dim() - 1))
 
 
@@ -107,7 +107,9 @@ def _channels(layer: Layer, x: Tensor, axes: str) -> tuple[int, ...]:
     """Return the shape of a mask with an entry for each channel, behind which these axes come."""
     n = axes.count(",") + 1
     if x.dim() not in (n + 1, n + 2):
-        raise wrong(layer, f"x must have the axes (N, channels, {axes}) or (channels, {axes})", f"x of shape {tuple(x.shape)}")
+        raise value_error(
+            layer, f"x must have the axes (N, channels, {axes}) or (channels, {axes})", f"x of shape {tuple(x.shape)}"
+        )
     return (*x.shape[:-n], *[1] * n)
 
 

@@ -1,13 +1,15 @@
 """Gaussian noise added to x, drawn from the key and gone in ``inference()``.
 
-y = x + σ n      gx = gy      n standard normal
+    GaussianNoise   y = x + σ n      gx = gy      n standard normal
+
+x and y are (...), of any shape.
 """
 
 from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Layer, Params, floating, frozen, keyed
+from funcnet.contract import Layer, Params, frozen, require_floating, require_key
 from funcnet.errors import number
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.random import Key
@@ -28,8 +30,8 @@ class GaussianNoise(Layer):
     stochastic = True
 
     def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, tuple[()]]:
-        rng = keyed(self, rng)
-        return x + random.normal(rng, tuple(floating(self, params, x).shape), 0.0, self.std, x.dtype), ()
+        rng = require_key(self, rng)
+        return x + random.normal(rng, tuple(require_floating(self, params, x).shape), 0.0, self.std, x.dtype), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
         return params, gy

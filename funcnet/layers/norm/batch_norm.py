@@ -15,8 +15,8 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Cache, Layer, Params, Size, explained, fitting, frozen, known, wrong_params
-from funcnet.errors import flag, size_or_none, wrong
+from funcnet.contract import Cache, Layer, Params, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.errors import flag, size_or_none, value_error
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
@@ -48,14 +48,14 @@ class BatchNorm(Layer):
     track_running_stats: bool = field(default=True, validator=flag)
     bias: bool = field(default=True, kw_only=True, validator=flag)
 
-    mixes_batch = True
+    batch_dependent = True
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"num_features": 1}
 
     @property
-    def keeps_stats(self) -> bool:
+    def has_running_stats(self) -> bool:
         return self.track_running_stats
 
     @property
@@ -69,14 +69,14 @@ class BatchNorm(Layer):
         """Return the class that normalizes x of these axes by the running statistics."""
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, known(self)._shapes())
+        return norm_params.first(rng, require_sizes(self).param_shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Cache]:
         try:
             if not norm_params.counted(self, params, 3 * self.track_running_stats) or not _fits(self, x):
-                raise wrong_params(self, params)
+                raise params_error(self, params)
             if x.numel() == self.num_features:
-                raise wrong(self, "a batch must have more than one value per channel", f"x of shape {tuple(x.shape)}")
+                raise value_error(self, "a batch must have more than one value per channel", f"x of shape {tuple(x.shape)}")
             w, b = params.get("weight"), params.get("bias")
             if not self.track_running_stats or self.momentum is None:
                 y, mean, r = kernels.batch_norm(x, w, b, self.eps)
@@ -85,11 +85,11 @@ class BatchNorm(Layer):
             y, mean, r, ahead = kernels.batch_norm_ahead(x, w, b, self.eps, running, self.momentum)
             return y, (x, mean, r, running, ahead)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         x, mean, r, _, _ = cache
-        gx, gw, gb = kernels.batch_norm_backward(fitting(self, gy, x), x, params.get("weight"), self.eps, batch=(mean, r))
+        gx, gw, gb = kernels.batch_norm_backward(check_gy(self, gy, x.shape), x, params.get("weight"), self.eps, batch=(mean, r))
         return norm_params.gparams(params, gw, gb), gx
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
@@ -109,10 +109,10 @@ class BatchNorm(Layer):
     def inference(self) -> Layer:
         return self._running(self.num_features, self.eps, self.affine, bias=self.bias) if self.track_running_stats else self
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, self.track_running_stats)
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return _fault(self, x)
 
 
@@ -120,7 +120,7 @@ class BatchNorm(Layer):
 class RunningBatchNorm(Layer):
     """Batch normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
 
-    untrained = ("running_mean", "running_var")
+    non_trainable = ("running_mean", "running_var")
 
     num_features: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
@@ -128,7 +128,7 @@ class RunningBatchNorm(Layer):
     bias: bool = field(default=True, kw_only=True, validator=flag)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"num_features": 1}
 
     @property
@@ -137,28 +137,30 @@ class RunningBatchNorm(Layer):
         """Return how many axes x may have."""
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, known(self)._shapes())
+        return norm_params.first(rng, require_sizes(self).param_shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         try:
             if not norm_params.counted(self, params, 3) or not _fits(self, x):
-                raise wrong_params(self, params)
+                raise params_error(self, params)
             return kernels.batch_norm(x, params.get("weight"), params.get("bias"), self.eps, self._moments(params))[0], x
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         moments = self._moments(params)
-        gx, gw, gb = kernels.batch_norm_backward(fitting(self, gy, cache), cache, params.get("weight"), self.eps, running=moments)
+        gx, gw, gb = kernels.batch_norm_backward(
+            check_gy(self, gy, cache.shape), cache, params.get("weight"), self.eps, running=moments
+        )
         return norm_params.gparams(params, gw, gb), gx
 
     def _moments(self, params: Params) -> tuple[Tensor, Tensor]:
         return params["running_mean"], params["running_var"]
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, tracked=True)
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return _fault(self, x)
 
 

@@ -11,8 +11,8 @@ Over the m elements of a group (some channels of one row of x (N, channels, ...)
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Size, explained, fitting, frozen, known, wrong_params
-from funcnet.errors import flag, size, size_or_none, wrong
+from funcnet.contract import Layer, Params, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.errors import flag, size, size_or_none, value_error
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
@@ -39,25 +39,29 @@ class GroupNorm(Layer):
     bias: bool = field(default=True, kw_only=True, validator=flag)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"num_channels": 1}
 
     def __attrs_post_init__(self) -> None:
         if (self.num_channels or 0) % self.num_groups:
             got = f"num_groups={self.num_groups}, num_channels={self.num_channels}"
-            raise wrong("GroupNorm", "num_groups must divide num_channels", got)
+            raise value_error("GroupNorm", "num_groups must divide num_channels", got)
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, known(self)._shapes())
+        return norm_params.first(rng, require_sizes(self).param_shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         try:
-            if self._fault(x) or not norm_params.counted(self, params, 0) or any([p.dtype != x.dtype for p in params.values()]):  # noqa: C419
-                raise wrong_params(self, params)
+            if (
+                self.complaint(x)
+                or not norm_params.counted(self, params, 0)
+                or any([p.dtype != x.dtype for p in params.values()])
+            ):
+                raise params_error(self, params)
             y, kept, mean, r = kernels.group_norm(x, self.num_groups, params.get("weight"), params.get("bias"), self.eps)
             return y, (kept, mean, r)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
@@ -70,14 +74,14 @@ class GroupNorm(Layer):
 
     def _back(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, mean, r = cache
-        groups = fitting(self, gy, x), x, self.num_groups
+        groups = check_gy(self, gy, x.shape), x, self.num_groups
         gx, gw, gb = kernels.group_norm_backward(*groups, (mean, r), params.get("weight"), mask)
         return norm_params.gparams(params, gw, gb), gx
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return norm_params.shapes_of_channels(self.num_channels, self.affine, self.bias, tracked=False)
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return "x must be a floating tensor"
         if x.dim() < 2 or x.shape[1] != self.num_channels:

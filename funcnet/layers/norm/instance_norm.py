@@ -14,8 +14,8 @@ from abc import abstractmethod
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Size, explained, fitting, frozen, known, wrong_params
-from funcnet.errors import flag, number, size_or_none, wrong
+from funcnet.contract import Layer, Params, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.errors import flag, number, size_or_none, value_error
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
@@ -38,26 +38,26 @@ class _Instance(Layer):
         """Return how many axes there are after the channels."""
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"num_features": -1 - self._space}
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, known(self)._shapes())
+        return norm_params.first(rng, require_sizes(self).param_shapes())
 
     def _batch(self, x: Tensor) -> Tensor:
         """Return x with a batch axis."""
         return x if x.dim() == self._space + 2 else x.unsqueeze(0)
 
     def _check(self, params: Params, x: Tensor) -> None:
-        if self._fault(x) or {*params} != {*self._shapes()}:
-            raise wrong_params(self, params)
+        if self.complaint(x) or {*params} != {*self.param_shapes()}:
+            raise params_error(self, params)
         if any([p.dtype != x.dtype for p in params.values() if p.dim()]):  # noqa: C419
-            raise wrong_params(self, params)
+            raise params_error(self, params)
 
     @abstractmethod
-    def _shapes(self) -> dict[str, tuple[int, ...]]: ...
+    def param_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return "x must be a floating tensor"
         if x.dim() - self._space not in (1, 2) or x.shape[-1 - self._space] != self.num_features:
@@ -84,12 +84,12 @@ class InstanceNorm(_Instance):
         try:
             self._check(params, x)
             if x.shape[-self._space :].numel() == 1:
-                raise wrong(self, "x must have more than one value per channel and row", f"x of shape {tuple(x.shape)}")
+                raise value_error(self, "x must have more than one value per channel and row", f"x of shape {tuple(x.shape)}")
             w, b = params.get("weight"), params.get("bias")
             y, kept, mean, r = kernels.group_norm(self._batch(x), self.num_features, w, b, self.eps)
             return y.reshape(x.shape), (kept, mean, r)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
@@ -102,7 +102,7 @@ class InstanceNorm(_Instance):
 
     def _back(self, params: Params, cache: Cache, gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, mean, r = cache
-        channels = fitting(self, self._batch(gy), x), x, self.num_features
+        channels = check_gy(self, self._batch(gy), x.shape), x, self.num_features
         gx, gw, gb = kernels.group_norm_backward(*channels, (mean, r), params.get("weight"), mask)
         return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape) if mask[0] else gx
 
@@ -118,7 +118,7 @@ class InstanceNorm(_Instance):
     def inference(self) -> Layer:
         return self._running(self.num_features, self.eps, self.affine, bias=self.bias) if self.track_running_stats else self
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, self.track_running_stats)
 
 
@@ -126,7 +126,7 @@ class InstanceNorm(_Instance):
 class RunningInstanceNorm(_Instance):
     """Instance normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
 
-    untrained = ("running_mean", "running_var")
+    non_trainable = ("running_mean", "running_var")
 
     affine: bool = field(default=False, validator=flag)
     bias: bool = field(default=True, kw_only=True, validator=flag)
@@ -137,17 +137,17 @@ class RunningInstanceNorm(_Instance):
             w, b, moments = params.get("weight"), params.get("bias"), self._moments(params)
             return kernels.batch_norm(self._batch(x), w, b, self.eps, moments)[0].reshape(x.shape), x
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        rows = self._batch(fitting(self, gy, cache)), self._batch(cache)
+        rows = self._batch(check_gy(self, gy, cache.shape)), self._batch(cache)
         gx, gw, gb = kernels.batch_norm_backward(*rows, params.get("weight"), self.eps, running=self._moments(params))
         return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape)
 
     def _moments(self, params: Params) -> tuple[Tensor, Tensor]:
         return params["running_mean"], params["running_var"]
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, tracked=True)
 
 

@@ -15,8 +15,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, explained, fitting, frozen, known, wrong_params
-from funcnet.errors import describe, flag, is_whole, wrong
+from funcnet.contract import Layer, Params, Shape, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.errors import describe, flag, is_whole, value_error
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
@@ -32,7 +32,7 @@ def _as_shape(given: Any) -> Any:
 def _sizes(layer: Any, attribute: Any, got: Any) -> None:
     if got is not None and (not isinstance(got, tuple) or not got or not all(is_whole(one) and one >= 1 for one in got)):
         rule = "normalized_shape must be a whole number of at least 1, or a tuple of them"
-        raise wrong(type(layer).__name__, rule, repr(got) if isinstance(got, tuple) else describe(got))
+        raise value_error(type(layer).__name__, rule, repr(got) if isinstance(got, tuple) else describe(got))
 
 
 def _positive_or_none(layer: Any, attribute: Any, got: Any) -> None:
@@ -45,11 +45,11 @@ def _checked(layer: "LayerNorm | RMSNorm", params: Params, x: Tensor) -> tuple[i
     shape = layer.normalized_shape
     if x.shape[-len(shape) :] != shape or not x.is_floating_point():
         raise LookupError
-    if len(params) != len(layer._shapes()):
-        raise wrong_params(layer, params)
+    if len(params) != len(layer.param_shapes()):
+        raise params_error(layer, params)
     for p in params.values():
         if p.shape != shape or p.dtype is not x.dtype:
-            raise wrong_params(layer, params)
+            raise params_error(layer, params)
     return tuple(range(x.dim() - len(shape), x.dim()))
 
 
@@ -84,11 +84,11 @@ class LayerNorm(Layer):
     bias: bool = field(default=True, validator=flag)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"normalized_shape": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, known(self)._shapes())
+        return norm_params.first(rng, require_sizes(self).param_shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         try:
@@ -97,7 +97,7 @@ class LayerNorm(Layer):
             y, mean, r = kernels.layer_norm(x, self.normalized_shape, w, b, self.eps)
             return y, (x, mean, r)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         return self._back(params, cache, gy, needs_x=True, needs_params=True)
@@ -113,17 +113,17 @@ class LayerNorm(Layer):
     ) -> tuple[Params, Tensor]:
         x, mean, r = cache
         mask = [needs_x, needs_params and "weight" in params, needs_params and "bias" in params]
-        rows = fitting(self, gy, x), x, self.normalized_shape
+        rows = check_gy(self, gy, x.shape), x, self.normalized_shape
         gx, gw, gb = kernels.layer_norm_backward(*rows, (mean, r), params.get("weight"), params.get("bias"), mask)
         return norm_params.gparams(params, gw, gb), gx
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         if not self.elementwise_affine:
             return {}
         shape = self.normalized_shape
         return {"weight": shape, "bias": shape} if self.bias else {"weight": shape}
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return _fault(self, x)
 
 
@@ -146,11 +146,11 @@ class RMSNorm(Layer):
     elementwise_affine: bool = field(default=True, validator=flag)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"normalized_shape": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, known(self)._shapes())
+        return norm_params.first(rng, require_sizes(self).param_shapes())
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         try:
@@ -159,7 +159,7 @@ class RMSNorm(Layer):
             y, r = kernels.rms_norm(x, axes, params.get("weight"), eps)
             return y, (x, r)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         return self._back(params, cache, gy, [True, self.elementwise_affine])
@@ -172,12 +172,12 @@ class RMSNorm(Layer):
 
     def _back(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, r = cache
-        rows = fitting(self, gy, x), x, self.normalized_shape
+        rows = check_gy(self, gy, x.shape), x, self.normalized_shape
         gx, gw = kernels.rms_norm_backward(*rows, r, params.get("weight"), mask)
         return {"weight": gw} if self.elementwise_affine else params, gx
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": self.normalized_shape} if self.elementwise_affine else {}
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return _fault(self, x)

@@ -14,8 +14,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, fitting, floating, frozen
-from funcnet.errors import number, size, wrong
+from funcnet.contract import Layer, Params, check_gy, frozen, require_floating
+from funcnet.errors import number, size, value_error
 
 
 def _windows(x: Tensor, before: int, after: int) -> Tensor:
@@ -40,15 +40,15 @@ class _ResponseNorm(Layer):
         """Tell whether x may have so many axes."""
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        if not self._takes(floating(self, params, x).dim()):
-            raise wrong(self, f"x must have the axes (N, channels, {self.axes})", f"x of shape {tuple(x.shape)}")
+        if not self._takes(require_floating(self, params, x).dim()):
+            raise value_error(self, f"x must have the axes (N, channels, {self.axes})", f"x of shape {tuple(x.shape)}")
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # squares from 256 on overflow float16
         s = _windows(wide * wide, self.size // 2, (self.size - 1) // 2) * (self.alpha / self.size) + self.k
         return (wide * s**-self.beta).to(x.dtype), (x, s)
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
         x, s = cache
-        g = fitting(self, gy, x) * s**-self.beta
+        g = check_gy(self, gy, x.shape) * s**-self.beta
         around = _windows(g * x / s, (self.size - 1) // 2, self.size // 2)
         return params, (g - x * around * (2 * self.alpha * self.beta / self.size)).to(x.dtype)
 

@@ -12,7 +12,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, axis, fitting, floating, frozen
+from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_axis, require_floating
 from funcnet.errors import number, whole_number
 from funcnet.layers.operands.distances import degree, norm_slope
 from funcnet.layers.operands.reductions import axes, of_none
@@ -34,22 +34,22 @@ class Normalize(Layer):
     eps: float = field(default=1e-12, validator=number(above=0.0))
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        dims = self._dims(floating(self, params, x))
+        dims = self._dims(require_floating(self, params, x))
         norm = torch.linalg.vector_norm(x, self.p, dims, keepdim=True)
         return x / norm.clamp_min(self.eps), (x, norm)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, norm = cache
         dims, n = self._dims(x), norm.clamp_min(self.eps)
-        share = (fitting(self, gy, x) * x).sum(dims, keepdim=True) / n * (norm >= self.eps)
+        share = (check_gy(self, gy, x.shape) * x).sum(dims, keepdim=True) / n * (norm >= self.eps)
         return params, (gy - share * norm_slope(x, norm, self.p, dims)) / n
 
     def _dims(self, x: Tensor) -> list[int]:
-        return [axis(self, x, self.dim)] if x.dim() else []
+        return [require_axis(self, x, self.dim)] if x.dim() else []
 
 
 @frozen
@@ -66,11 +66,11 @@ class Standardize(Layer):
     eps: float = field(default=1e-5, validator=number(above=0.0))
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return 0 in self._named()
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        dims = [axis(self, floating(self, params, x), d) % max(x.dim(), 1) for d in self._named()]
+        dims = [require_axis(self, require_floating(self, params, x), d) % max(x.dim(), 1) for d in self._named()]
         if not x.numel():
             return x, (x, of_none(x, dims, 1.0))
         variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
@@ -81,7 +81,7 @@ class Standardize(Layer):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         y, r = cache
         dims: Any = list(self._named())
-        g = fitting(self, gy, y)
+        g = check_gy(self, gy, y.shape)
         return params, r * (g - g.mean(dims, keepdim=True) - y * (g * y).mean(dims, keepdim=True))
 
     def _named(self) -> Shape:

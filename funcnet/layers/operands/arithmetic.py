@@ -21,8 +21,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, axis, floating, frozen
-from funcnet.errors import flag, whole_number, wrong
+from funcnet.contract import Layer, Params, frozen, require_axis, require_floating
+from funcnet.errors import flag, value_error, whole_number
 from funcnet.kernels import operands as kernels
 
 Operands = tuple[Tensor, ...]
@@ -32,9 +32,9 @@ Shapes = tuple[tuple[int, ...], ...]
 def _operands(layer: Layer, params: Params, x: Any, count: int | None = None) -> Operands:
     """Return the tuple of operands as it is; it must have the right number of floating tensors, of one dtype."""
     if not isinstance(x, tuple) or not x or (count is not None and len(x) != count):
-        raise wrong(layer, f"x must be a tuple of {count or 'one or more'} tensors", x)
-    if len({floating(layer, params, operand).dtype for operand in x}) > 1:
-        raise wrong(layer, "the operands must have one dtype", " and ".join(str(operand.dtype) for operand in x))
+        raise value_error(layer, f"x must be a tuple of {count or 'one or more'} tensors", x)
+    if len({require_floating(layer, params, operand).dtype for operand in x}) > 1:
+        raise value_error(layer, "the operands must have one dtype", " and ".join(str(operand.dtype) for operand in x))
     return x
 
 
@@ -43,7 +43,7 @@ def _shapes(x: Operands) -> Shapes:
 
 
 def _unfit(layer: Layer, x: Operands, rule: str) -> ValueError:
-    return wrong(layer, rule, "shapes " + " and ".join(map(str, _shapes(x))))
+    return value_error(layer, rule, "shapes " + " and ".join(map(str, _shapes(x))))
 
 
 def _together(layer: Layer, x: Operands) -> ValueError:
@@ -180,7 +180,7 @@ class MatMul(Layer):
     Source   elementary, by the rules of ``torch.matmul``.
     """
 
-    mixes_batch = True
+    batch_dependent = True
 
     def apply(self, params: Params, x: Operands) -> tuple[Tensor, Operands]:
         a, b = _operands(self, params, x, 2)
@@ -212,11 +212,11 @@ class Concat(Layer):
     dim: int = field(default=-1, validator=whole_number)
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.dim == 0
 
     def apply(self, params: Params, x: Operands) -> tuple[Tensor, tuple[int, ...]]:
-        sizes = [operand.shape[axis(self, operand, self.dim)] for operand in _operands(self, params, x)]
+        sizes = [operand.shape[require_axis(self, operand, self.dim)] for operand in _operands(self, params, x)]
         try:
             return torch.cat(x, self.dim), tuple(sizes)
         except RuntimeError:

@@ -19,8 +19,20 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, Size, axis, explained, fitting, floating, frozen, known, wrong_params
-from funcnet.errors import flag, number, size_or_none, whole_number, wrong
+from funcnet.contract import (
+    Layer,
+    Params,
+    Shape,
+    Size,
+    check_gy,
+    explain_error,
+    frozen,
+    params_error,
+    require_axis,
+    require_floating,
+    require_sizes,
+)
+from funcnet.errors import flag, number, size_or_none, value_error, whole_number
 from funcnet.kernels import operands as kernels
 from funcnet.random import Key, as_key
 
@@ -47,9 +59,9 @@ def norm_slope(d: Tensor, norm: Tensor, p: float, dims: list[int]) -> Tensor:
 def _pair(layer: Layer, x: Any) -> Pair:
     """Return the pair as it is; it must be of two floating tensors of one dtype that broadcast together."""
     if not isinstance(x, tuple) or len(x) != 2:
-        raise wrong(layer, "x must be a tuple of 2 tensors", x)
-    if floating(layer, {}, x[0]).dtype != floating(layer, {}, x[1]).dtype:
-        raise wrong(layer, "the tensors must have one dtype", f"{x[0].dtype} and {x[1].dtype}")
+        raise value_error(layer, "x must be a tuple of 2 tensors", x)
+    if require_floating(layer, {}, x[0]).dtype != require_floating(layer, {}, x[1]).dtype:
+        raise value_error(layer, "the tensors must have one dtype", f"{x[0].dtype} and {x[1].dtype}")
     return x
 
 
@@ -62,7 +74,7 @@ def _broadcast(layer: Layer, x: Pair) -> Pair:
 
 
 def _unfit(layer: Layer, x: Pair, rule: str) -> ValueError:
-    return wrong(layer, rule, f"shapes {tuple(x[0].shape)} and {tuple(x[1].shape)}")
+    return value_error(layer, rule, f"shapes {tuple(x[0].shape)} and {tuple(x[1].shape)}")
 
 
 def _unbroadcast(gu: Tensor, gv: Tensor, shapes: tuple[Shape, Shape]) -> Pair:
@@ -87,20 +99,20 @@ class CosineSimilarity(Layer):
     eps: float = field(default=1e-8, validator=number(above=0.0))
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.dim == 0
 
     def apply(self, params: Params, x: Pair) -> tuple[Tensor, Any]:
-        floating(self, params, _pair(self, x)[0])
+        require_floating(self, params, _pair(self, x)[0])
         u, v = _broadcast(self, x)
-        dim = axis(self, u, self.dim) % max(u.dim(), 1)
+        dim = require_axis(self, u, self.dim) % max(u.dim(), 1)
         lengths = [torch.linalg.vector_norm(one, dim=[dim] * (u.dim() > 0), keepdim=True).clamp_min(self.eps) for one in (u, v)]
         y = (u / lengths[0] * (v / lengths[1])).sum([dim] * (u.dim() > 0), keepdim=True)
         return self._as_y(y, dim), (u, v, *lengths, y, (tuple(x[0].shape), tuple(x[1].shape)))
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
         u, v, nu, nv, y, shapes = cache
-        g = fitting(self, gy, self._as_y(y, self.dim)).reshape(y.shape)
+        g = check_gy(self, gy, self._as_y(y, self.dim).shape).reshape(y.shape)
         a, b = u / nu, v / nv
         gu = g * (b - torch.where(nu > self.eps, y, 0.0) * a) / nu
         gv = g * (a - torch.where(nv > self.eps, y, 0.0) * b) / nv
@@ -127,7 +139,7 @@ class PairwiseDistance(Layer):
 
     def apply(self, params: Params, x: Pair) -> tuple[Tensor, Any]:
         u, v = _pair(self, x)
-        floating(self, params, u)
+        require_floating(self, params, u)
         try:
             d = u - v + self.eps
         except RuntimeError:
@@ -139,7 +151,7 @@ class PairwiseDistance(Layer):
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
         d, y, shapes = cache
-        gd = fitting(self, gy, self._as_y(y)).reshape(y.shape) * norm_slope(d, y, self.p, [-1])
+        gd = check_gy(self, gy, self._as_y(y).shape).reshape(y.shape) * norm_slope(d, y, self.p, [-1])
         return params, _unbroadcast(gd, -gd, shapes)
 
     def _as_y(self, y: Tensor) -> Tensor:
@@ -160,20 +172,20 @@ class CauchySimilarity(Layer):
     in_features: Size = field(validator=size_or_none)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"in_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return {"weight": torch.ones(known(self).in_features, device=as_key(rng).device)}
+        return {"weight": torch.ones(require_sizes(self).in_features, device=as_key(rng).device)}
 
     def apply(self, params: Params, x: Pair) -> tuple[Tensor, Any]:
         u, v = _pair(self, x)
         try:
             d, w = u - v, params["weight"]
             if len(params) != 1 or w.shape != (self.in_features,) or d.shape[-1] != self.in_features or w.dtype != d.dtype:
-                raise wrong_params(self, params)
+                raise params_error(self, params)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
         y = 1 / (1 + torch.matmul(d * d, w))
         return y, (d, y, (tuple(u.shape), tuple(v.shape)))
 
@@ -187,12 +199,12 @@ class CauchySimilarity(Layer):
 
     def _slope(self, cache: Any, gy: Tensor) -> Tensor:
         y: Tensor = cache[1]
-        return (-fitting(self, gy, y) * y * y).unsqueeze(-1)
+        return (-check_gy(self, gy, y.shape) * y * y).unsqueeze(-1)
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.in_features,)}
 
-    def _fault(self, x: Pair) -> str | None:
+    def complaint(self, x: Pair) -> str | None:
         try:
             shape = (x[0] - x[1]).shape
         except RuntimeError:

@@ -18,16 +18,15 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, axis, fitting, floating, frozen
-from funcnet.errors import flag, is_whole, whole, wrong
-from funcnet.layers.shape.reshaping import shaped
+from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_axis, require_floating
+from funcnet.errors import flag, is_whole, value_error, whole
 
 
 def axes(layer: Any, attribute: Any, got: Any) -> None:
     """Validate a field that names one axis, several, or by ``None`` all."""
     entries = got if isinstance(got, tuple) else (got,)
     if got is not None and not (entries and all(map(is_whole, entries))):
-        raise wrong(type(layer).__name__, "dim must be a whole number, a tuple of them, or None for all axes", repr(got))
+        raise value_error(type(layer).__name__, "dim must be a whole number, a tuple of them, or None for all axes", repr(got))
 
 
 @frozen
@@ -38,14 +37,14 @@ class Reduction(Layer):
     keepdim: bool = field(default=False, validator=flag)
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.dim is None or 0 in (self.dim if isinstance(self.dim, tuple) else (self.dim,))
 
     def dims(self, params: Params, x: Tensor) -> list[int]:
         """Return the axes of x to go along, counted from the first."""
-        count = floating(self, params, x).dim()
+        count = require_floating(self, params, x).dim()
         named = self.dim if isinstance(self.dim, tuple) else range(count) if self.dim is None else (self.dim,)
-        return [axis(self, x, d) % max(count, 1) for d in named]
+        return [require_axis(self, x, d) % max(count, 1) for d in named]
 
     def given(self, y: Tensor, dims: list[int]) -> Tensor:
         """Return y, which has all axes, with those that it is to have."""
@@ -94,7 +93,7 @@ def _repeated(layer: Reduction, cache: tuple[Shape, Shape], gy: Tensor) -> Tenso
     """Repeat gy along the axes of x that were gone along."""
     shape, dims = cache
     kept = tuple([1 if i in dims else n for i, n in enumerate(shape)])
-    shaped(layer, gy, kept if layer.keepdim else tuple([n for i, n in enumerate(shape) if i not in dims]))
+    check_gy(layer, gy, kept if layer.keepdim else tuple([n for i, n in enumerate(shape) if i not in dims]))
     return gy.reshape(kept).expand(shape)
 
 
@@ -121,7 +120,7 @@ class Prod(Reduction):
         x, shape, dims = cache
         factors = _together(x, [*dims])
         others = _others(factors.to(_wide(x))).to(x.dtype)
-        return params, _apart(shaped(self, gy, shape).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
+        return params, _apart(check_gy(self, gy, shape).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -209,7 +208,7 @@ def of_none(x: Tensor, dims: list[int], value: float) -> Tensor:
 def _shared(layer: Reduction, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> Tensor:
     x, y, dims = cache
     extreme = (x == y).to(x.dtype)
-    share = fitting(layer, gy, layer.given(y, list(dims))).reshape(y.shape) / extreme.sum(list(dims), keepdim=True)
+    share = check_gy(layer, gy, layer.given(y, list(dims)).shape).reshape(y.shape) / extreme.sum(list(dims), keepdim=True)
     return extreme * share
 
 
@@ -234,7 +233,7 @@ class Var(Reduction):
         centred, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
         kept = [1 if i in dims else n for i, n in enumerate(centred.shape)]
-        shaped(self, gy, tuple([n for i, n in enumerate(kept) if self.keepdim or i not in dims]))
+        check_gy(self, gy, tuple([n for i, n in enumerate(kept) if self.keepdim or i not in dims]))
         return params, gy.reshape(kept) * centred * (2 / n)
 
 
@@ -258,7 +257,7 @@ class Std(Reduction):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         centred, y, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
-        slope = torch.where(y == 0, 0.0, fitting(self, gy, self.given(y, list(dims))).reshape(y.shape) / y / n)
+        slope = torch.where(y == 0, 0.0, check_gy(self, gy, self.given(y, list(dims)).shape).reshape(y.shape) / y / n)
         return params, slope * centred
 
 
@@ -269,7 +268,7 @@ def _moments(layer: Var | Std, params: Params, x: Tensor) -> tuple[Tensor, Tenso
         return x, of_none(x, dims, math.nan), dims
     if math.prod([x.shape[d] for d in dims if x.dim()]) <= layer.correction:
         rule = f"x must have more than correction={layer.correction} elements along the axes"
-        raise wrong(layer, rule, f"x of shape {tuple(x.shape)}")
+        raise value_error(layer, rule, f"x of shape {tuple(x.shape)}")
     moments = torch.std_mean if isinstance(layer, Std) else torch.var_mean  # the square of a deviation may overflow float16
     y, mean = moments(x, dims, correction=layer.correction, keepdim=True)
     return x - mean, y, dims

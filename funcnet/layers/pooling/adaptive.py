@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, explained, fitting, floating, frozen
-from funcnet.errors import flag, wrong
+from funcnet.contract import Layer, Params, Shape, check_gy, explain_error, frozen, require_floating
+from funcnet.errors import flag, value_error
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Windowed, each, hashable, of_axes, of_shape, sizes
+from funcnet.layers.conv.window import Windowed, each, hashable, require_axes, sizes
 
 
 def output_sizes(layer: Windowed, attribute: Any, got: Any) -> None:
@@ -30,7 +30,7 @@ def output_sizes(layer: Windowed, attribute: Any, got: Any) -> None:
     except ValueError:
         rule = "output_size must be a whole number of at least 1 or None"
         more = f", or a tuple of {layer.axes} of them, one for each axis" if isinstance(got, tuple) else ""
-        raise wrong(type(layer).__name__, rule + more, repr(got)) from None
+        raise value_error(type(layer).__name__, rule + more, repr(got)) from None
 
 
 def sizes_for(layer: Any, x: Tensor) -> Shape:
@@ -51,18 +51,18 @@ class _AdaptiveAvgPool(Windowed):
     output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[kernels.Origin, Shape]]:
-        of_axes(self, params, x)
+        require_axes(self, params, x)
         try:
             y = kernels.adaptive_avg_pool(x, sizes_for(self, x))
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
         return y, (kernels.origin(x, self.axes), tuple(y.shape))
 
     def vjp(self, params: Params, cache: tuple[kernels.Origin, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         of, shape = cache
-        return params, kernels.adaptive_avg_pool_backward(of_shape(self, gy, shape), of, self.axes)
+        return params, kernels.adaptive_avg_pool_backward(check_gy(self, gy, shape), of, self.axes)
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return fault_of_empty(x, self.axes)
 
 
@@ -120,19 +120,19 @@ class _AdaptiveMaxPool(Windowed):
     return_indices: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, kernels.Origin]]:
-        of_axes(self, params, x)
+        require_axes(self, params, x)
         try:
             y, indices = kernels.adaptive_max_pool(x, sizes_for(self, x))
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
         return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
 
     def vjp(self, params: Params, cache: tuple[Tensor, kernels.Origin], gy: Any) -> tuple[Params, Tensor]:
         indices, of = cache
-        gy = fitting(self, gy[0] if self.return_indices else gy, indices)
+        gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape)
         return params, kernels.adaptive_max_pool_backward(gy, indices, of, self.axes)
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return fault_of_empty(x, self.axes)
 
 
@@ -190,14 +190,14 @@ class _Global(Layer):
 
     def _behind(self, params: Params, x: Tensor) -> Shape:
         """Return the axes behind the channels."""
-        if floating(self, params, x).dim() < 3:
-            raise wrong(self, "x must have the axes (N, channels, ...), with one or more behind the channels", _shape(x))
+        if require_floating(self, params, x).dim() < 3:
+            raise value_error(self, "x must have the axes (N, channels, ...), with one or more behind the channels", _shape(x))
         return tuple(range(2, x.dim()))
 
     def _column(self, gy: Tensor, shape: Shape) -> Tensor:
         """Return gy as (N, channels, 1)."""
         want = (*shape[:2], *[1] * (len(shape) - 2)) if self.keepdim else shape[:2]
-        return of_shape(self, gy, want).reshape(*shape[:2], 1)
+        return check_gy(self, gy, want).reshape(*shape[:2], 1)
 
 
 def _shape(x: Tensor) -> str:
@@ -264,11 +264,11 @@ class GlobalMaxPool(_Global):
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         index, shape = cache
-        return params, kernels.put(self._column(gy, shape), index, (math.prod(shape[2:]),)).reshape(shape)
+        return params, kernels.scatter_to_index(self._column(gy, shape), index, (math.prod(shape[2:]),)).reshape(shape)
 
     def _filled(self, params: Params, x: Tensor) -> Shape:
         """Return the axes behind the channels, of which none may be empty."""
         axes = self._behind(params, x)
         if 0 in x.shape[2:]:
-            raise wrong(self, "x must have no empty axis behind the channels", _shape(x))
+            raise value_error(self, "x must have no empty axis behind the channels", _shape(x))
         return axes

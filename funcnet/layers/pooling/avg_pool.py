@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 from attrs import field, validators
 from torch import Tensor
 
-from funcnet.contract import Params, Shape, explained, frozen
+from funcnet.contract import Params, Shape, check_gy, explain_error, frozen
 from funcnet.errors import flag, size
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, hashable, of_axes, of_shape, sizes
+from funcnet.layers.conv.window import Sizes, Windowed, hashable, require_axes, sizes
 from funcnet.layers.pooling.max_pool import _settle, _too_short
 
 Mean = tuple[kernels.Origin, Shape]
@@ -42,18 +42,18 @@ class _AvgPool(Windowed):
 
     def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
         of, shape = cache
-        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how)
+        return params, kernels.avg_pool_backward(check_gy(self, gy, shape), of, *self._how)
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return _too_short(x, self._how, (1,) * self.axes)
 
 
 def _averaged(layer: Windowed, params: Params, x: Tensor, how: tuple[Any, ...]) -> tuple[Tensor, Mean]:
-    of_axes(layer, params, x)
+    require_axes(layer, params, x)
     try:
         y = kernels.avg_pool(x, *how)
     except Exception as error:
-        raise explained(layer, params, x, error) from None
+        raise explain_error(layer, params, x, error) from None
     return y, (kernels.origin(x, layer.axes), tuple(y.shape))
 
 
@@ -122,9 +122,9 @@ class _SumPool(Windowed):
 
     def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
         of, shape = cache
-        return params, kernels.avg_pool_backward(of_shape(self, gy, shape), of, *self._how)
+        return params, kernels.avg_pool_backward(check_gy(self, gy, shape), of, *self._how)
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return _too_short(x, self._how, (1,) * self.axes)
 
 

@@ -12,10 +12,10 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Params, explained, fitting, frozen, keyed
-from funcnet.errors import flag, is_number, number, wrong
+from funcnet.contract import Params, check_gy, explain_error, frozen, require_key
+from funcnet.errors import flag, is_number, number, value_error
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, of_axes, sizes
+from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, require_axes, sizes
 from funcnet.random import Key
 
 Ratios = float | tuple[float, ...]
@@ -26,7 +26,7 @@ def _ratios(layer: Windowed, attribute: Any, got: Any) -> None:
     entries = each(got, layer.axes)
     if got is not None and not (len(entries) == layer.axes and all(is_number(r) and 0 < r < 1 for r in entries)):
         rule = f"output_ratio must be a number above 0 and below 1, or a tuple of {layer.axes} of them, one for each axis"
-        raise wrong(type(layer).__name__, rule, repr(got))
+        raise value_error(type(layer).__name__, rule, repr(got))
 
 
 def _sample(layer: Windowed, attribute: Any, got: Any) -> None:
@@ -47,23 +47,23 @@ class _FractionalMaxPool(Windowed):
     def __attrs_post_init__(self) -> None:
         if (self.output_size is None) == (self.output_ratio is None):
             got = f"output_size={self.output_size}, output_ratio={self.output_ratio}"
-            raise wrong(type(self).__name__, "either output_size or output_ratio must be given", got)
+            raise value_error(type(self).__name__, "either output_size or output_ratio must be given", got)
 
     @property
     def stochastic(self) -> bool:
         return self.sample is None
 
     def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Any, tuple[Tensor, tuple[int, ...]]]:
-        samples = self.samples(of_axes(self, params, x), rng)
+        samples = self.samples(require_axes(self, params, x), rng)
         try:
             y, indices = kernels.fractional_max_pool(x, each(self.kernel_size, self.axes), self._filled(x), samples)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
         return (y, indices) if self.return_indices else y, (indices, tuple(x.shape))
 
     def vjp(self, params: Params, cache: tuple[Tensor, tuple[int, ...]], gy: Any) -> tuple[Params, Tensor]:
         indices, shape = cache
-        gy = fitting(self, gy[0] if self.return_indices else gy, indices)
+        gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape)
         return params, kernels.fractional_max_pool_backward(gy, indices, shape[-self.axes :])
 
     def inference(self) -> "_FractionalMaxPool":
@@ -75,7 +75,7 @@ class _FractionalMaxPool(Windowed):
         dtype = kernels.sample_dtype(x)
         if self.sample is not None:
             return x.new_full(shape, self.sample, dtype=dtype)
-        return random.uniform(keyed(self, rng), shape, dtype=dtype)
+        return random.uniform(require_key(self, rng), shape, dtype=dtype)
 
     def _places(self, x: Tensor) -> tuple[int, ...]:
         """Return how many windows there are along each axis."""
@@ -88,10 +88,12 @@ class _FractionalMaxPool(Windowed):
         """Return how many windows there are, which the kernels would let be none."""
         places = self._places(x)
         if min(places) < 1:
-            raise wrong(self, "x must be long enough for a window along each axis", f"{places} for x of shape {tuple(x.shape)}")
+            raise value_error(
+                self, "x must be long enough for a window along each axis", f"{places} for x of shape {tuple(x.shape)}"
+            )
         return places
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         places, kernel = self._places(x), each(self.kernel_size, self.axes)
         need = tuple([n + k - (self.axes == 2) for n, k in zip(places, kernel, strict=True)])
         if any(length < n for length, n in zip(x.shape[-self.axes :], need, strict=True)):

@@ -13,10 +13,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Params, fitting, frozen
+from funcnet.contract import Params, check_gy, frozen
 from funcnet.errors import flag, number
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, hashable, of_axes, sizes
+from funcnet.layers.conv.window import Sizes, Windowed, hashable, require_axes, sizes
 from funcnet.layers.pooling.avg_pool import _averaged
 from funcnet.layers.pooling.max_pool import _settle, _too_short
 
@@ -35,7 +35,7 @@ class _LPPool(Windowed):
         _settle(self, 0, self.ceil_mode, True, None)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        of_axes(self, params, x)
+        require_axes(self, params, x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # powers overflow float16 where their root does not
         mean, _ = _averaged(self, params, wide**self.norm_type, self._how)
         y = (mean * math.prod(self._how[0])) ** (1 / self.norm_type)
@@ -44,10 +44,10 @@ class _LPPool(Windowed):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, y = cache
         of, p = kernels.origin(x, self.axes), self.norm_type
-        g = torch.where(y == 0, 0, fitting(self, gy, y) * y ** (1 - p)) * math.prod(self._how[0])
+        g = torch.where(y == 0, 0, check_gy(self, gy, y.shape) * y ** (1 - p)) * math.prod(self._how[0])
         return params, (kernels.avg_pool_backward(g, of, *self._how) * x.to(y.dtype) ** (p - 1)).to(x.dtype)
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return _too_short(x, self._how, (1,) * self.axes)
 
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Params, Shape, explained, fitting, frozen
-from funcnet.errors import flag, wrong
+from funcnet.contract import Params, Shape, check_gy, explain_error, frozen
+from funcnet.errors import flag, value_error
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, of_axes, sizes
+from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, require_axes, sizes
 
 
 def _settle(layer: Any, padding: Sizes, *more: Any) -> None:
@@ -22,7 +22,7 @@ def _settle(layer: Any, padding: Sizes, *more: Any) -> None:
     kernel, pads = each(layer.kernel_size, layer.axes), each(padding, layer.axes)
     if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
         got = f"padding={padding}, kernel_size={layer.kernel_size}"
-        raise wrong(type(layer).__name__, "padding must be at most half of kernel_size", got)
+        raise value_error(type(layer).__name__, "padding must be at most half of kernel_size", got)
     stride = kernel if layer.stride is None else each(layer.stride, layer.axes)
     object.__setattr__(layer, "_how", (kernel, stride, pads, *more))
 
@@ -51,24 +51,24 @@ class _MaxPool(Windowed):
         _settle(self, self.padding, each(self.dilation, self.axes), self.ceil_mode)
 
     def __call__(self, params: Params, x: Tensor, rng: Any = None) -> Any:
-        if not self._tiles() or not kernels.tiles_pay(of_axes(self, params, x), self._how[0], 9):
+        if not self._tiles() or not kernels.tiles_pay(require_axes(self, params, x), self._how[0], 9):
             return self.apply(params, x)[0]
         return kernels.tile_max(x, self._how[0])
 
     def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, Any]]:
-        of_axes(self, params, x)
+        require_axes(self, params, x)
         if self._tiles() and kernels.tiles_pay(x, self._how[0]):
             y = kernels.tile_max(x, self._how[0])
             return y, (y, x)
         try:
             y, indices = kernels.max_pool(x, *self._how)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
         return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Any], gy: Any) -> tuple[Params, Tensor]:
         kept, of = cache
-        gy = fitting(self, gy[0] if self.return_indices else gy, kept)
+        gy = check_gy(self, gy[0] if self.return_indices else gy, kept.shape)
         if isinstance(of, Tensor):
             return params, kernels.tile_max_backward(gy, of, kept, self._how[0])
         return params, kernels.max_pool_backward(gy, kept, of, *self._how)
@@ -78,7 +78,7 @@ class _MaxPool(Windowed):
         kernel, stride, padding, dilation, ceil = self._how
         return not (self.return_indices or ceil or any(padding)) and stride == kernel and max(dilation) == 1
 
-    def _fault(self, x: Tensor) -> str | None:
+    def complaint(self, x: Tensor) -> str | None:
         return _too_short(x, self._how, self._how[3])
 
 

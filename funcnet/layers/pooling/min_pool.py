@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from funcnet.contract import Params, frozen
-from funcnet.layers.conv.window import of_axes
+from funcnet.layers.conv.window import require_axes
 from funcnet.layers.pooling.max_pool import _MaxPool
 
 
@@ -20,7 +20,7 @@ class _MinPool(_MaxPool):
         return self.apply(params, x)[0]
 
     def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, Any]]:
-        y, cache = super().apply(params, -of_axes(self, params, x))
+        y, cache = super().apply(params, -require_axes(self, params, x))
         return self._negated(y), cache
 
     def _negated(self, y: Any) -> Any:

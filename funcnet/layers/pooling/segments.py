@@ -14,10 +14,9 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, frozen, no_params
-from funcnet.errors import one_of, wrong
-from funcnet.kernels.tracing import plain, untransformed
-from funcnet.layers.conv.window import of_shape
+from funcnet.contract import Layer, Params, check_gy, frozen, require_no_params
+from funcnet.errors import one_of, value_error
+from funcnet.kernels.tracing import is_plain, is_untransformed
 
 Kept = tuple[Tensor, Any, tuple[int, ...], tuple[int, ...]]
 """Where the gradient goes, or whence it comes; for a mean the counts, for an extreme x and y; the shapes of x and y."""
@@ -41,7 +40,7 @@ class SegmentPool(Layer):
     reduction: str = field(default="mean", validator=one_of("sum", "mean", "max", "min", "first", "last"))
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Kept]:
-        no_params(self, params)
+        require_no_params(self, params)
         values, lengths = self._parts(x)
         ends = lengths.cumsum(0)
         if self.reduction in ("first", "last"):
@@ -53,7 +52,7 @@ class SegmentPool(Layer):
 
     def vjp(self, params: Params, cache: Kept, gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
         where, more, shape, of = cache
-        gy = of_shape(self, gy, of)
+        gy = check_gy(self, gy, of)
         if self.reduction in ("first", "last"):
             return params, (gy.new_zeros(shape[0] + 1, *shape[1:]).index_add(0, where, gy)[:-1], None)
         if self.reduction in ("max", "min"):
@@ -74,15 +73,15 @@ class SegmentPool(Layer):
     def _parts(self, x: Any) -> tuple[Tensor, Tensor]:
         """Return the rows and the lengths, as int64."""
         if not isinstance(x, tuple) or len(x) != 2 or not all(isinstance(one, Tensor) for one in x):
-            raise wrong(self, "x must be a pair (x, lengths) of tensors", x)
+            raise value_error(self, "x must be a pair (x, lengths) of tensors", x)
         values, lengths = x
         if not values.is_floating_point() or values.dim() == 0:
-            raise wrong(self, "the rows must be a floating tensor with an axis at least", values)
+            raise value_error(self, "the rows must be a floating tensor with an axis at least", values)
         if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
-            raise wrong(self, "the lengths must be integers with one axis", lengths)
-        if plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(values)):
+            raise value_error(self, "the lengths must be integers with one axis", lengths)
+        if is_plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(values)):
             rule = f"the lengths must be at least 0, and together at most {len(values)}, the rows there are"
-            raise wrong(self, rule, str(lengths.tolist()))
+            raise value_error(self, rule, str(lengths.tolist()))
         return values, lengths.long()
 
 
@@ -118,7 +117,7 @@ def _to_extremes(gy: Tensor, kept: tuple[Tensor, Tensor], segments: Tensor) -> T
     """
     x, y = kept
     rows = _to_rows(y, segments)
-    extreme = rows.eq_(x) if untransformed() else (x == rows).to(x.dtype)  # vmap knows no eq_
+    extreme = rows.eq_(x) if is_untransformed() else (x == rows).to(x.dtype)  # vmap knows no eq_
     return _to_rows(gy / _summed(extreme, segments, len(y)), segments).mul_(extreme)
 
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Params, Shape, frozen, no_params
-from funcnet.errors import wrong
+from funcnet.contract import Params, Shape, check_gy, frozen, require_no_params
+from funcnet.errors import value_error
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, each, fault_of_axes, hashable, of_shape, sizes
+from funcnet.layers.conv.window import Sizes, Windowed, axes_complaint, each, hashable, sizes
 
 
 @frozen
@@ -26,27 +26,27 @@ class _MaxUnpool(Windowed):
     output_size: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Shape]]:
-        no_params(self, params)
+        require_no_params(self, params)
         values, indices = self._pair(x)
         lengths = self._lengths(values)
         try:
-            y = kernels.put(values, indices, lengths)
+            y = kernels.scatter_to_index(values, indices, lengths)
         except RuntimeError as error:
-            raise wrong(self, f"the indices must be those of elements of {lengths}", str(error).split("\n")[0]) from None
+            raise value_error(self, f"the indices must be those of elements of {lengths}", str(error).split("\n")[0]) from None
         return y, (indices, tuple(y.shape))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
         indices, shape = cache
         overlap = any(k > s for k, s in zip(each(self.kernel_size, self.axes), self._stride(), strict=True))
-        return params, (kernels.taken(of_shape(self, gy, shape), indices, self.axes, twice=overlap), None)
+        return params, (kernels.gather_from_index(check_gy(self, gy, shape), indices, self.axes, twice=overlap), None)
 
     def _pair(self, x: Any) -> tuple[Tensor, Tensor]:
         if not isinstance(x, tuple) or len(x) != 2 or not isinstance(x[1], Tensor) or x[1].is_floating_point():
-            raise wrong(self, "x must be a pair (x, indices), as a max pooling with return_indices gives it", x)
-        rule = fault_of_axes(x[0], self.axes)
+            raise value_error(self, "x must be a pair (x, indices), as a max pooling with return_indices gives it", x)
+        rule = axes_complaint(x[0], self.axes)
         if rule or x[0].shape != x[1].shape:
             shapes = f"x of shape {tuple(x[0].shape)} and indices of shape {tuple(x[1].shape)}"
-            raise wrong(self, rule or "x and indices must have one shape", shapes)
+            raise value_error(self, rule or "x and indices must have one shape", shapes)
         return x
 
     def _stride(self) -> Shape:

@@ -22,8 +22,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Cache, Layer, Params, Size, explained, frozen, known, wrong_params
-from funcnet.errors import flag, one_of, size, size_or_none, wrong
+from funcnet.contract import Cache, Layer, Params, Size, explain_error, frozen, params_error, require_sizes
+from funcnet.errors import flag, one_of, size, size_or_none, value_error
 from funcnet.initializers import Uniform
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.recurrent.steps import KINDS
@@ -51,23 +51,23 @@ class _Cell(Layer):
         """Return the name of the kernel, of ``tanh``, ``relu``, ``lstm`` and ``gru``."""
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"input_size": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return drawn(rng, known(self)._shapes(), self.hidden_size)
+        return drawn(rng, require_sizes(self).param_shapes(), self.hidden_size)
 
     def apply(self, params: Params, x: Any) -> tuple[Any, Cache]:
         try:
-            if self._fault(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self._shapes():
-                raise wrong_params(self, params)
+            if self.complaint(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self.param_shapes():
+                raise params_error(self, params)
             one, h, c = self._parts(x)
             pre = kernels.linear(one, params["weight_ih"], params.get("bias_ih"))
             hid = kernels.linear(h, params["weight_hh"], params.get("bias_hh"))
             y, after, kept = KINDS[self.kind].step(pre, hid, h, c)
             return (y if after is None else (y, after)), (x, kept)
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         x, _ = cache
@@ -88,7 +88,7 @@ class _Cell(Layer):
         gh, gc = gy if c is not None else (gy, None)
         for g in (gh, gc):
             if g is not None and g.shape != h.shape:
-                raise wrong(self, f"gy must have the shape of y, {tuple(h.shape)}", f"gy of shape {tuple(g.shape)}")
+                raise value_error(self, f"gy must have the shape of y, {tuple(h.shape)}", f"gy of shape {tuple(g.shape)}")
         return KINDS[self.kind].back(kept, h, c, gh, gc)
 
     def _gparams(self, x: Tensor, h: Tensor, g: Tensor, ghid: Tensor) -> Params:
@@ -96,10 +96,10 @@ class _Cell(Layer):
         return {"weight_ih": w, "weight_hh": u} | ({"bias_ih": b, "bias_hh": d} if self.bias else {})
 
     def _gx(self, params: Params, x: Any, g: Tensor, ghid: Tensor, direct: Tensor | None, gc: Tensor | None) -> Any:
-        gx = kernels.linear_input_grad(g, params["weight_ih"])
+        gx = kernels.matmul_input_grad(g, params["weight_ih"])
         if not isinstance(x, tuple):
             return gx
-        gh = kernels.linear_input_grad(ghid, params["weight_hh"])
+        gh = kernels.matmul_input_grad(ghid, params["weight_hh"])
         gh = gh if direct is None else gh + direct
         return gx, gh if gc is None else (gh, gc)
 
@@ -111,12 +111,12 @@ class _Cell(Layer):
         zeros = x.new_zeros((*x.shape[:-1], self.hidden_size))
         return x, zeros, zeros if self.kind == "lstm" else None
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         rows = KINDS[self.kind].gates * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, self.input_size), "weight_hh": (rows, self.hidden_size)}
         return shapes | ({"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {})
 
-    def _fault(self, x: Any) -> str | None:
+    def complaint(self, x: Any) -> str | None:
         form, count = ("(input, (h, c))", 2) if self.kind == "lstm" else ("(input, h)", 1)
         rule = f"x must be an input or {form}, floating, of axes (N, features) or (features,)"
         if isinstance(x, tuple) and (len(x) != 2 or isinstance(x[1], tuple) != (count == 2)):

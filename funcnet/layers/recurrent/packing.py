@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from funcnet.errors import describe, is_whole, wrong
+from funcnet.errors import describe, is_whole, value_error
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -22,7 +22,7 @@ def _lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None) -> 
     fits = found.dim() == 1 and (found.dtype in _INTEGERS or not found.numel()) and bool((found >= 0).all())
     if not fits or (longest is not None and bool((found > longest).any())):
         limit = "" if longest is None else f" to {longest}, the steps there are"
-        raise wrong(who, f"lengths must be whole numbers, one for each sequence, from 0{limit}", str(found.tolist()))
+        raise value_error(who, f"lengths must be whole numbers, one for each sequence, from 0{limit}", str(found.tolist()))
     return found
 
 
@@ -38,10 +38,10 @@ def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padd
              is no number.
     """
     if not isinstance(padding_value, (int, float)) or isinstance(padding_value, bool):
-        raise wrong("pad_sequence", "padding_value must be a number", repr(padding_value))
+        raise value_error("pad_sequence", "padding_value must be a number", repr(padding_value))
     if not sequences or any(one.dim() == 0 or one.shape[1:] != sequences[0].shape[1:] for one in sequences):
         rule = "sequences must be one or more tensors that differ in their first axis alone"
-        raise wrong("pad_sequence", rule, describe(sequences))
+        raise value_error("pad_sequence", rule, describe(sequences))
     steps = max(len(one) for one in sequences)
     padded = [torch.cat((one, one.new_full((steps - len(one), *one.shape[1:]), padding_value))) for one in sequences]
     return torch.stack(padded, 0 if batch_first else 1)
@@ -80,10 +80,10 @@ def pad_packed(
              than steps.
     """
     if total_length is not None and not is_whole(total_length):
-        raise wrong("pad_packed", "total_length must be a whole number, or None", repr(total_length))
+        raise value_error("pad_packed", "total_length must be a whole number, or None", repr(total_length))
     counts = _lengths("pad_packed", lengths, total_length)
     if int(counts.sum()) != len(data):
-        raise wrong("pad_packed", f"data must have a row for each of {int(counts.sum())} steps", data)
+        raise value_error("pad_packed", f"data must have a row for each of {int(counts.sum())} steps", data)
     real = _real("pad_packed", counts, int(counts.max()) if total_length is None else total_length).to(data.device)
     where = real.reshape(*real.shape, *[1] * (data.dim() - 1))
     padded = data.new_zeros((*real.shape, *data.shape[1:])).masked_scatter(where, data)

@@ -16,8 +16,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Cache, Layer, Params, Size, explained, frozen, keyed, known, wrong_params
-from funcnet.errors import flag, number, one_of, size, size_or_none, whole, wrong
+from funcnet.contract import Cache, Layer, Params, Size, explain_error, frozen, params_error, require_key, require_sizes
+from funcnet.errors import flag, number, one_of, size, size_or_none, value_error, whole
 from funcnet.kernels.operands import masked_scale
 from funcnet.kernels.recurrent.sequences import Weights, run, run_back
 from funcnet.kernels.recurrent.steps import KINDS
@@ -41,7 +41,7 @@ class _Recurrent(Layer):
     bidirectional: bool = field(default=False, validator=flag)
 
     @property
-    def sizes_from_x(self) -> dict[str, int]:
+    def inferred_sizes(self) -> dict[str, int]:
         return {"input_size": -1}
 
     @property
@@ -57,7 +57,7 @@ class _Recurrent(Layer):
         return self.replace(dropout=0.0)
 
     def init(self, rng: Key | int) -> Params:
-        return drawn(rng, known(self)._shapes(), self.hidden_size)
+        return drawn(rng, require_sizes(self).param_shapes(), self.hidden_size)
 
     def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
         return self._forward(params, x, rng, training=True)
@@ -67,10 +67,10 @@ class _Recurrent(Layer):
 
     def _forward(self, params: Params, x: Any, rng: Key | int | None, *, training: bool) -> tuple[Any, Cache]:
         if self.stochastic:
-            keyed(self, rng)
+            require_key(self, rng)
         try:
-            if self._fault(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self._shapes():
-                raise wrong_params(self, params)
+            if self.complaint(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self.param_shapes():
+                raise params_error(self, params)
             y, states, mask = self._parts(x)
             caches, ends, keeps = [], [], []
             for layer in range(self.num_layers):
@@ -82,7 +82,7 @@ class _Recurrent(Layer):
                 keeps.append(keep)
             return (self._outward(y, x), self._joined(ends, x)), (x, tuple(caches), tuple(keeps))
         except Exception as error:
-            raise explained(self, params, x, error) from None
+            raise explain_error(self, params, x, error) from None
 
     def _run_layer(self, ways: Any, x: Tensor, states: Any, mask: Tensor | None, *, training: bool) -> tuple[Tensor, Any, Any]:
         ys, ends, caches = [], [], []
@@ -174,7 +174,7 @@ class _Recurrent(Layer):
         ends = () if gstate is None else gstate if isinstance(gstate, tuple) else (gstate,)
         want = [(self.num_layers * ways, *([] if _sequence(x).dim() == 2 else [y.shape[1]]), width) for width in widths]
         if g.shape != shape or (ends and [tuple(end.shape) for end in ends] != want):
-            raise wrong(self, "gy must be a pair with the shapes of y, each of them or None", gy)
+            raise value_error(self, "gy must be a pair with the shapes of y, each of them or None", gy)
         return g, self._split(gstate, y)
 
     def _inward(self, one: Tensor, x: Any) -> Tensor:
@@ -191,7 +191,7 @@ class _Recurrent(Layer):
         """Return the sizes of h and, for an LSTM, c."""
         return (self.hidden_size,)
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         rows, out = KINDS[self.kind].gates * self.hidden_size, self._widths()[0]
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
@@ -203,7 +203,7 @@ class _Recurrent(Layer):
                 shapes |= {_name(name, layer, way): shape for name, shape in all_of.items() if name not in absent}
         return shapes
 
-    def _fault(self, x: Any) -> str | None:
+    def complaint(self, x: Any) -> str | None:
         if isinstance(x, tuple) and len(x) not in (2, 3):
             return "x must be a sequence, (sequence, state) or (sequence, state, lengths)"
         y, state, lengths = (*x, None)[:3] if isinstance(x, tuple) else (x, None, None)
@@ -287,7 +287,7 @@ class LSTM(_Recurrent):
 
     def __attrs_post_init__(self) -> None:
         if self.proj_size >= self.hidden_size:
-            raise wrong("LSTM", f"proj_size must be below hidden_size={self.hidden_size}", repr(self.proj_size))
+            raise value_error("LSTM", f"proj_size must be below hidden_size={self.hidden_size}", repr(self.proj_size))
 
     @property
     def kind(self) -> str:

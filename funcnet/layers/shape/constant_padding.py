@@ -14,9 +14,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, floating, frozen
-from funcnet.errors import is_whole, number, wrong
-from funcnet.layers.shape.reshaping import shaped
+from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_floating
+from funcnet.errors import is_whole, number, value_error
 
 
 def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
@@ -24,7 +23,7 @@ def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
     if len(sizes) != 2 * layer.axes or not all(is_whole(n) and n >= layer.least for n in sizes):
         least = "" if layer.least < 0 else f" of at least {layer.least}"
         rule = f"padding must be a whole number{least}, or a tuple of {2 * layer.axes} of them, the last axis first"
-        raise wrong(type(layer).__name__, rule, repr(got))
+        raise value_error(type(layer).__name__, rule, repr(got))
 
 
 @frozen
@@ -47,20 +46,20 @@ class Pad(Layer):
         """Return gx, of the shape of x."""
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        shape, pads = tuple(floating(self, params, x).shape), self._pads()
+        shape, pads = tuple(require_floating(self, params, x).shape), self._pads()
         if not self.axes + self.more[0] <= len(shape) <= self.axes + self.more[1]:
             counts = f"{self.axes + self.more[0]} or {'more' if self.more[1] > 2 else self.axes + 2}"
-            raise wrong(self, f"x must have {counts} axes", f"x of shape {shape}")
+            raise value_error(self, f"x must have {counts} axes", f"x of shape {shape}")
         try:
             return self.pad(x, pads), shape
         except (RuntimeError, IndexError, ValueError):
-            raise wrong(self, self.limit, f"x of shape {shape}") from None
+            raise value_error(self, self.limit, f"x of shape {shape}") from None
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
         pads, fixed = self._pads(), len(cache) - self.axes
         sums = [pads[2 * i] + pads[2 * i + 1] for i in reversed(range(self.axes))]
         padded = cache[:fixed] + tuple([n + p for n, p in zip(cache[fixed:], sums, strict=True)])
-        return params, self.pad_backward(shaped(self, gy, padded), cache, pads)
+        return params, self.pad_backward(check_gy(self, gy, padded), cache, pads)
 
     def _pads(self) -> list[int]:
         return list(self.padding) if isinstance(self.padding, tuple) else [self.padding] * 2 * self.axes

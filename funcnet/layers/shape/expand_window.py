@@ -7,9 +7,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, floating, frozen
-from funcnet.errors import whole, wrong
-from funcnet.layers.shape.reshaping import shaped
+from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_floating
+from funcnet.errors import value_error, whole
 
 
 @frozen
@@ -27,15 +26,15 @@ class ExpandWindow(Layer):
     window_size: int = field(default=1, validator=whole(0))
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        if floating(self, params, x).dim() < 2:
-            raise wrong(self, "x must have the axes (..., T, E)", f"x of shape {tuple(x.shape)}")
+        if require_floating(self, params, x).dim() < 2:
+            raise value_error(self, "x must have the axes (..., T, E)", f"x of shape {tuple(x.shape)}")
         w = self.window_size
         y = torch.cat([_moved(x, -i) for i in range(-w, w + 1)], -1)
         return y, tuple(y.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
         w = self.window_size
-        parts = torch.split(shaped(self, gy, cache), cache[-1] // (2 * w + 1), -1)
+        parts = torch.split(check_gy(self, gy, cache), cache[-1] // (2 * w + 1), -1)
         return params, sum([_moved(part, i) for i, part in zip(range(-w, w + 1), parts, strict=True)], torch.zeros_like(parts[0]))
 
 

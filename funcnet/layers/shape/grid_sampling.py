@@ -15,10 +15,9 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, floating, frozen
-from funcnet.errors import flag, is_whole, one_of, wrong
+from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_floating
+from funcnet.errors import flag, is_whole, one_of, value_error
 from funcnet.kernels.shape import grid_sampling as kernels
-from funcnet.layers.shape.reshaping import shaped
 
 
 @frozen
@@ -44,26 +43,26 @@ class GridSample(Layer):
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not isinstance(x, tuple) or len(x) != 2:
-            raise wrong(self, "x must be a tuple of images and a grid", x)
-        images, grid = (floating(self, params, one) for one in x)
+            raise value_error(self, "x must be a tuple of images and a grid", x)
+        images, grid = (require_floating(self, params, one) for one in x)
         n, axes = images.dim() - 2, "(N, C, H, W) and (N, h, w, 2), or (N, C, D, H, W) and (N, d, h, w, 3)"
         together = grid.dim() == n + 2 and grid.shape[0] == images.shape[0] and grid.shape[-1] == n and grid.dtype == images.dtype
         if n not in (2, 3) or not together or not all(images.shape[1:]):
             got = f"shapes {tuple(images.shape)} and {tuple(grid.shape)}, {images.dtype} and {grid.dtype}"
-            raise wrong(self, f"x must have the axes {axes}, none of an image empty, and one dtype", got)
+            raise value_error(self, f"x must have the axes {axes}, none of an image empty, and one dtype", got)
         if n == 3 and self.mode == "bicubic":
-            raise wrong(self, 'with mode="bicubic" x must be images', f"volumes of shape {tuple(images.shape)}")
+            raise value_error(self, 'with mode="bicubic" x must be images', f"volumes of shape {tuple(images.shape)}")
         return kernels.grid_sample(images, grid, self.mode, self.padding_mode, self.align_corners), (images, grid)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
         images, grid = cache
-        shaped(self, gy, tuple(images.shape[:2]) + tuple(grid.shape[1:-1]))
+        check_gy(self, gy, tuple(images.shape[:2]) + tuple(grid.shape[1:-1]))
         return params, kernels.grid_sample_backward(gy, images, grid, self.mode, self.padding_mode, self.align_corners)
 
 
 def _places(layer: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, tuple) or len(got) not in (2, 3) or not all(is_whole(n) and n >= 1 for n in got):
-        raise wrong("AffineGrid", "size must be a tuple of 2 or 3 whole numbers of at least 1", repr(got))
+        raise value_error("AffineGrid", "size must be a tuple of 2 or 3 whole numbers of at least 1", repr(got))
 
 
 @frozen
@@ -85,13 +84,13 @@ class AffineGrid(Layer):
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, int]:
         n = len(self.size)
-        if floating(self, params, x).dim() != 3 or tuple(x.shape[1:]) != (n, n + 1):
-            raise wrong(self, f"x must have the axes (N, {n}, {n + 1})", f"x of shape {tuple(x.shape)}")
+        if require_floating(self, params, x).dim() != 3 or tuple(x.shape[1:]) != (n, n + 1):
+            raise value_error(self, f"x must have the axes (N, {n}, {n + 1})", f"x of shape {tuple(x.shape)}")
         y = torch.matmul(self._places(x), x.mT)
         return y.reshape(x.shape[0], *self.size, n), x.shape[0]
 
     def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
-        shaped(self, gy, (cache, *self.size, len(self.size)))
+        check_gy(self, gy, (cache, *self.size, len(self.size)))
         return params, torch.matmul(gy.flatten(1, -2).mT, self._places(gy))
 
     def _places(self, like: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, axis, frozen, no_params, tensor
-from funcnet.errors import is_whole, size, whole_number, wrong
+from funcnet.contract import Layer, Params, frozen, require_axis, require_no_params, require_tensor
+from funcnet.errors import is_whole, size, value_error, whole_number
 
 Part = int | slice | EllipsisType | None
 
@@ -35,7 +35,7 @@ def _parts(layer: Any, attribute: Any, got: tuple[Any, ...]) -> None:
         ends = (part.start, part.stop, part.step) if isinstance(part, slice) else (part,)
         whole = all(end is None or is_whole(end) for end in ends)
         if part is not Ellipsis and not (whole and (len(ends) == 1 or part.step is None or part.step > 0)):
-            raise wrong("Index", "index must be of ints, slices with steps above 0, ... and None", repr(part))
+            raise value_error("Index", "index must be of ints, slices with steps above 0, ... and None", repr(part))
 
 
 @frozen
@@ -58,15 +58,15 @@ class Index(Layer):
         return cls(index)
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return bool(self.index) and self.index[0] is not Ellipsis and self.index[0] != slice(None)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        tensor(self, params, x)
+        require_tensor(self, params, x)
         try:
             return x[self.index], tuple(x.shape)
         except IndexError as error:
-            raise wrong(self, f"x must have these elements ({error})", f"x of shape {tuple(x.shape)}") from None
+            raise value_error(self, f"x must have these elements ({error})", f"x of shape {tuple(x.shape)}") from None
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
         gx = gy.new_zeros(cache)
@@ -76,7 +76,7 @@ class Index(Layer):
 
 def _split(layer: Any, attribute: Any, got: Any) -> None:
     if got == () or not all(is_whole(n) and n >= isinstance(got, int) for n in _as_tuple(got)):
-        raise wrong("Split", "split_size must be a whole number of at least 1, or a tuple of sizes", repr(got))
+        raise value_error("Split", "split_size must be a whole number of at least 1, or a tuple of sizes", repr(got))
 
 
 @frozen
@@ -96,15 +96,15 @@ class Split(Layer):
     dim: int = field(default=-1, validator=whole_number)
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        tensor(self, params, x)
-        length = x.shape[axis(self, x, self.dim)] if x.dim() else -1
+        require_tensor(self, params, x)
+        length = x.shape[require_axis(self, x, self.dim)] if x.dim() else -1
         sizes = self.split_size
         if length < 0 or (isinstance(sizes, tuple) and sum(sizes) != length):
-            raise wrong(self, f"split_size must add up to the axis {self.dim} of x", f"x of shape {tuple(x.shape)}")
+            raise value_error(self, f"split_size must add up to the axis {self.dim} of x", f"x of shape {tuple(x.shape)}")
         return torch.split(x, list(sizes) if isinstance(sizes, tuple) else sizes, self.dim), tuple(x.shape)
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: tuple[Tensor, ...]) -> tuple[Params, Tensor]:
@@ -115,7 +115,7 @@ def _joined(layer: "Split | Chunk", shape: tuple[int, ...], gy: tuple[Tensor, ..
     """Join the parts of gy, which must have the shape of x together."""
     gx = torch.cat(gy, layer.dim)
     if tuple(gx.shape) != shape:
-        raise wrong(layer, f"the parts of gy must join to the shape of x, {shape}", f"the shape {tuple(gx.shape)}")
+        raise value_error(layer, f"the parts of gy must join to the shape of x, {shape}", f"the shape {tuple(gx.shape)}")
     return gx
 
 
@@ -133,13 +133,13 @@ class Chunk(Layer):
     dim: int = field(default=-1, validator=whole_number)
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        if not tensor(self, params, x).dim():
-            raise wrong(self, f"x must have an axis {self.dim}", "x of shape ()")
-        return torch.chunk(x, self.chunks, axis(self, x, self.dim)), tuple(x.shape)
+        if not require_tensor(self, params, x).dim():
+            raise value_error(self, f"x must have an axis {self.dim}", "x of shape ()")
+        return torch.chunk(x, self.chunks, require_axis(self, x, self.dim)), tuple(x.shape)
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: tuple[Tensor, ...]) -> tuple[Params, Tensor]:
         return params, _joined(self, cache, gy)
@@ -147,7 +147,7 @@ class Chunk(Layer):
 
 def _floating(layer: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, torch.dtype) or not got.is_floating_point:
-        raise wrong("OneHot", "dtype must be a floating one", repr(got))
+        raise value_error("OneHot", "dtype must be a floating one", repr(got))
 
 
 @frozen
@@ -167,9 +167,9 @@ class OneHot(Layer):
     dtype: torch.dtype = field(default=torch.float32, validator=_floating)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
-        no_params(self, params)
+        require_no_params(self, params)
         if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype is torch.bool:
-            raise wrong(self, "x must be a tensor of integers", x)
+            raise value_error(self, "x must be a tensor of integers", x)
         return (x.unsqueeze(-1) == torch.arange(self.num_classes, device=x.device)).to(self.dtype), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, None]:

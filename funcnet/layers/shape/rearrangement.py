@@ -10,9 +10,8 @@ from typing import Any
 from attrs import Factory, field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, floating, frozen
-from funcnet.errors import is_whole, wrong
-from funcnet.layers.shape.reshaping import shaped
+from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_floating
+from funcnet.errors import is_whole, value_error
 
 Side = tuple[tuple[str, ...], ...]
 """The axes of one side, each with the names that are joined in it; none for an axis of size 1."""
@@ -43,7 +42,7 @@ def _parsed(layer: Any) -> tuple[Side, Side]:
         return _sides(layer.pattern)
     except (ValueError, AttributeError):
         rule = 'pattern must be two sides, such as "n (h w) c -> n c h w", that name the same axes once each'
-        raise wrong("rearrange", rule, repr(layer.pattern)) from None
+        raise value_error("rearrange", rule, repr(layer.pattern)) from None
 
 
 @frozen
@@ -65,18 +64,18 @@ class Rearrange(Layer):
     def __attrs_post_init__(self) -> None:
         names = {name for axis in self._both[0] for name in axis} - {_REST}
         if not isinstance(self.sizes, tuple) or not all(isinstance(one, tuple) and len(one) == 2 for one in self.sizes):
-            raise wrong("rearrange", "sizes must be a tuple of pairs, each of a name and a size", repr(self.sizes))
+            raise value_error("rearrange", "sizes must be a tuple of pairs, each of a name and a size", repr(self.sizes))
         if not all(name in names and is_whole(n) and n >= 1 for name, n in self.sizes):
             rule = f"sizes must be whole numbers of at least 1, of names in {self.pattern!r}"
-            raise wrong("rearrange", rule, ", ".join(f"{name}={n!r}" for name, n in self.sizes))
+            raise value_error("rearrange", rule, ", ".join(f"{name}={n!r}" for name, n in self.sizes))
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         left, right = self._both
         return left[:1] != right[:1] or not left or len(left[0]) != 1
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape, Shape, Shape]]:
-        left, right = [self._all_axes(side, floating(self, params, x)) for side in self._both]
+        left, right = [self._all_axes(side, require_floating(self, params, x)) for side in self._both]
         lengths = self._lengths(x, left)
         names = [name for axis in left for name in axis]
         order, split = [names.index(name) for axis in right for name in axis], [lengths[name] for name in names]
@@ -85,7 +84,7 @@ class Rearrange(Layer):
 
     def vjp(self, params: Params, cache: tuple[Shape, Shape, Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         shape, split, order, of = cache
-        gy = shaped(self, gy, of).reshape([split[i] for i in order])
+        gy = check_gy(self, gy, of).reshape([split[i] for i in order])
         return params, gy.permute([order.index(i) for i in range(len(order))]).reshape(shape)
 
     def _all_axes(self, side: Side, x: Tensor) -> Side:
@@ -105,7 +104,7 @@ class Rearrange(Layer):
             lengths |= dict.fromkeys(unknown, n // known)
         if not fits:
             rule = "x must have the axes on the left, and all sizes but one of each must be given"
-            raise wrong(self, rule, f"x of shape {tuple(x.shape)}")
+            raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
         return lengths
 
     def __repr__(self) -> str:

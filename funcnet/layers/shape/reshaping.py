@@ -18,8 +18,8 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, axis, frozen, no_params, tensor
-from funcnet.errors import is_whole, whole, whole_number, wrong
+from funcnet.contract import Layer, Params, Shape, frozen, require_axis, require_no_params, require_tensor
+from funcnet.errors import is_whole, value_error, whole, whole_number
 
 
 @frozen
@@ -33,7 +33,7 @@ class Identity(Layer):
     """
 
     def apply(self, params: Params, x: object) -> tuple[object, tuple[()]]:
-        no_params(self, params)
+        require_no_params(self, params)
         return x, ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: object) -> tuple[Params, object]:
@@ -54,18 +54,11 @@ class Flatten(Layer):
     end_dim: int = field(default=-1, validator=whole_number)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        tensor(self, params, x)
-        return x.flatten(axis(self, x, self.start_dim), axis(self, x, self.end_dim)), tuple(x.shape)
+        require_tensor(self, params, x)
+        return x.flatten(require_axis(self, x, self.start_dim), require_axis(self, x, self.end_dim)), tuple(x.shape)
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
         return params, gy.reshape(cache)
-
-
-def shaped(layer: Layer, gy: Tensor, shape: Shape) -> Tensor:
-    """Return gy, which must have the shape of y, as it is."""
-    if tuple(gy.shape) != shape:
-        raise wrong(layer, f"gy must have the shape of y, {shape}", f"gy of shape {tuple(gy.shape)}")
-    return gy
 
 
 def _sizes(layer: Any, attribute: Any, got: Any) -> None:
@@ -81,7 +74,7 @@ def _filled(layer: Layer, shape: Shape, count: int, x: Tensor) -> Shape:
     known = math.prod([n for n in shape if n >= 0])
     filled = tuple([count // max(known, 1) if n < 0 else n for n in shape])
     if math.prod(filled) != count:
-        raise wrong(layer, f"{count} elements must fill the shape {shape}", f"x of shape {tuple(x.shape)}")
+        raise value_error(layer, f"{count} elements must fill the shape {shape}", f"x of shape {tuple(x.shape)}")
     return filled
 
 
@@ -99,12 +92,12 @@ class Unflatten(Layer):
     unflattened_size: Shape = field(validator=_sizes)
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        tensor(self, params, x)
-        before, shape = axis(self, x, self.dim) % max(x.dim(), 1), tuple(x.shape)
+        require_tensor(self, params, x)
+        before, shape = require_axis(self, x, self.dim) % max(x.dim(), 1), tuple(x.shape)
         sizes = _filled(self, self.unflattened_size, math.prod(shape[before : before + 1]), x)
         return x.reshape(shape[:before] + sizes + shape[before + 1 :]), shape
 
@@ -131,13 +124,13 @@ class Reshape(Layer):
     batch_dims: int = field(default=1, validator=whole(0))
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.batch_dims == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        tensor(self, params, x)
+        require_tensor(self, params, x)
         if x.dim() < self.batch_dims:
-            raise wrong(self, f"x must have batch_dims={self.batch_dims} axes or more", f"x of shape {tuple(x.shape)}")
+            raise value_error(self, f"x must have batch_dims={self.batch_dims} axes or more", f"x of shape {tuple(x.shape)}")
         shape = tuple(x.shape)
         batch, rest = shape[: self.batch_dims], shape[self.batch_dims :]
         return x.reshape(batch + _filled(self, self.shape, math.prod(rest), x)), shape
@@ -159,8 +152,8 @@ class Squeeze(Layer):
     dim: int = field(validator=whole_number)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        tensor(self, params, x)
-        return x.squeeze(axis(self, x, self.dim)), tuple(x.shape)
+        require_tensor(self, params, x)
+        return x.squeeze(require_axis(self, x, self.dim)), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
         return params, gy.reshape(cache)
@@ -179,13 +172,13 @@ class Unsqueeze(Layer):
     dim: int = field(validator=whole_number)
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        tensor(self, params, x)
+        require_tensor(self, params, x)
         if not -x.dim() - 1 <= self.dim <= x.dim():
-            raise wrong(self, f"x must have room for an axis {self.dim}", f"x of shape {tuple(x.shape)}")
+            raise value_error(self, f"x must have room for an axis {self.dim}", f"x of shape {tuple(x.shape)}")
         return x.unsqueeze(self.dim), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
@@ -210,13 +203,13 @@ class Permute(Layer):
     dims: Shape = field(validator=_order)
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return bool(self.dims) and self.dims[0] % len(self.dims) != 0
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
-        tensor(self, params, x)
+        require_tensor(self, params, x)
         if x.dim() != len(self.dims):
-            raise wrong(self, f"x must have {len(self.dims)} axes", f"x of shape {tuple(x.shape)}")
+            raise value_error(self, f"x must have {len(self.dims)} axes", f"x of shape {tuple(x.shape)}")
         return x.permute(self.dims), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
@@ -238,12 +231,12 @@ class Transpose(Layer):
     dim1: int = field(validator=whole_number)
 
     @property
-    def mixes_batch(self) -> bool:
+    def batch_dependent(self) -> bool:
         return 0 in (self.dim0, self.dim1)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
-        tensor(self, params, x)
-        return x.transpose(axis(self, x, self.dim0), axis(self, x, self.dim1)), ()
+        require_tensor(self, params, x)
+        return x.transpose(require_axis(self, x, self.dim0), require_axis(self, x, self.dim1)), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
         return params, gy.transpose(self.dim0, self.dim1)

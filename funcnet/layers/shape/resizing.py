@@ -12,24 +12,25 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, floating, frozen
-from funcnet.errors import is_number, is_whole, one_of, wrong
+from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_floating
+from funcnet.errors import is_number, is_whole, one_of, value_error
 from funcnet.kernels.shape import resizing as kernels
-from funcnet.layers.shape.reshaping import shaped
 
 _MODES = ("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exact")
 
 
 def _size(layer: Any, attribute: Any, got: Any) -> None:
     if got is not None and not (got != () and all(is_whole(n) and n >= 1 for n in (got if isinstance(got, tuple) else (got,)))):
-        raise wrong(type(layer).__name__, "size must be a whole number of at least 1, or a tuple of them", repr(got))
+        raise value_error(type(layer).__name__, "size must be a whole number of at least 1, or a tuple of them", repr(got))
 
 
 def _scale(layer: Any, attribute: Any, got: Any) -> None:
     if (got is None) is (layer.size is None):
-        raise wrong(type(layer).__name__, "one of size and scale_factor must be given", f"size={layer.size}, scale_factor={got}")
+        raise value_error(
+            type(layer).__name__, "one of size and scale_factor must be given", f"size={layer.size}, scale_factor={got}"
+        )
     if got is not None and not (got != () and all(is_number(s) and s > 0 for s in (got if isinstance(got, tuple) else (got,)))):
-        raise wrong(type(layer).__name__, "scale_factor must be a number above 0, or a tuple of them", repr(got))
+        raise value_error(type(layer).__name__, "scale_factor must be a number above 0, or a tuple of them", repr(got))
 
 
 @frozen
@@ -48,17 +49,17 @@ class Resize(Layer):
         return self.scale_factor is not None
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
-        (mode, align), shape = self.way(), tuple(floating(self, params, x).shape)
+        (mode, align), shape = self.way(), tuple(require_floating(self, params, x).shape)
         if len(shape) - 2 not in self.axes():
-            raise wrong(self, f"x must have {' or '.join(str(n + 2) for n in self.axes())} axes", f"x of shape {shape}")
+            raise value_error(self, f"x must have {' or '.join(str(n + 2) for n in self.axes())} axes", f"x of shape {shape}")
         y_size, scales = self._sizes(shape[2:])
         if not all(shape[1:] + y_size):
-            raise wrong(self, "x and y must have channels, and steps along each axis", f"x of shape {shape}")
+            raise value_error(self, "x and y must have channels, and steps along each axis", f"x of shape {shape}")
         return kernels.resize(x, mode, y_size, align, scales), shape
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
         (mode, align), (y_size, scales) = self.way(), self._sizes(cache[2:])
-        shaped(self, gy, cache[:2] + y_size)
+        check_gy(self, gy, cache[:2] + y_size)
         return params, kernels.resize_backward(gy, mode, y_size, cache, align, scales)
 
     def axes(self) -> tuple[int, ...]:
@@ -79,12 +80,14 @@ class Resize(Layer):
 
 def _align(layer: "Upsample", attribute: Any, got: Any) -> None:
     if not isinstance(got, (bool, type(None))) or (got is not None and layer.mode.startswith("nearest")):
-        raise wrong("Upsample", "align_corners must be True or False, and None for the modes of the nearest", repr(got))
+        raise value_error("Upsample", "align_corners must be True or False, and None for the modes of the nearest", repr(got))
 
 
 def _recompute(layer: "Upsample", attribute: Any, got: Any) -> None:
     if not isinstance(got, (bool, type(None))) or (got and layer.scale_factor is None):
-        raise wrong("Upsample", "recompute_scale_factor must be True or False, and True with a scale_factor alone", repr(got))
+        raise value_error(
+            "Upsample", "recompute_scale_factor must be True or False, and True with a scale_factor alone", repr(got)
+        )
 
 
 @frozen

@@ -9,15 +9,15 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, floating, frozen
-from funcnet.errors import size, wrong
+from funcnet.contract import Layer, Params, frozen, require_floating
+from funcnet.errors import size, value_error
 from funcnet.kernels.shape import resizing as kernels
 
 
 def _images(layer: Layer, params: Params, x: Tensor, rule: str, channels: int = 1, places: int = 1) -> Tensor:
     """Return x as it is; it must be (..., C, H, W), C a multiple of ``channels``, H and W of ``places``."""
-    if floating(layer, params, x).dim() < 3 or x.shape[-3] % channels or x.shape[-2] % places or x.shape[-1] % places:
-        raise wrong(layer, f"x must have the axes (..., C, H, W), {rule}", f"x of shape {tuple(x.shape)}")
+    if require_floating(layer, params, x).dim() < 3 or x.shape[-3] % channels or x.shape[-2] % places or x.shape[-1] % places:
+        raise value_error(layer, f"x must have the axes (..., C, H, W), {rule}", f"x of shape {tuple(x.shape)}")
     return x
 
 
@@ -77,9 +77,9 @@ class ChannelShuffle(Layer):
     groups: int = field(validator=size)
 
     def apply(self, params: Params, x: Tensor) -> tuple[Tensor, int]:
-        if floating(self, params, x).dim() < 3 or x.shape[1] % self.groups:
+        if require_floating(self, params, x).dim() < 3 or x.shape[1] % self.groups:
             rule = f"x must have the axes (N, C, ...), C a multiple of {self.groups}, and one more"
-            raise wrong(self, rule, f"x of shape {tuple(x.shape)}")
+            raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
         return torch.channel_shuffle(x, self.groups), x.shape[1] // self.groups
 
     def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
