@@ -44,7 +44,6 @@ from funcnet.combinators.sharing import tied as tied
 from funcnet.combinators.unique_rows import uniqued as uniqued
 from funcnet.compilation.compiled import compile as compile
 from funcnet.contract import Layer as Layer
-from funcnet.contract import frozen as frozen
 from funcnet.initializers import Constant as Constant
 from funcnet.initializers import KaimingNormal as KaimingNormal
 from funcnet.initializers import KaimingUniform as KaimingUniform
@@ -301,3 +300,4 @@ from funcnet.sizes import output_shape as output_shape
 from funcnet.train import scan_steps as scan_steps
 from funcnet.train import train_step as train_step
 from funcnet.train import value_and_grads as value_and_grads
+from funcnet.value import frozen as frozen

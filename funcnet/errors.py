@@ -31,7 +31,14 @@ def describe(value: object) -> str:
 
 def value_error(who: object, rule: str, got: object) -> ValueError:
     """Make the error for a value that breaks a rule; ``got`` is described unless it is already words."""
-    return ValueError(f"{who}: {rule}, got {got if isinstance(got, str) else describe(got)}")
+    error = ValueError(f"{who}: {rule}, got {got if isinstance(got, str) else describe(got)}")
+    error.explains = True  # type: ignore[attr-defined]
+    return error
+
+
+def explains(error: Exception) -> bool:
+    """Tell whether an error was made by ``value_error``, so that it says already who is at fault."""
+    return getattr(error, "explains", False)
 
 
 def add_location(error: Exception, where: str) -> None:

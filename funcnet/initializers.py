@@ -18,9 +18,9 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Value, frozen
 from funcnet.errors import is_number, number, one_of, value_error
 from funcnet.random import Key
+from funcnet.value import Value, frozen
 
 Shape = tuple[int, ...]
 

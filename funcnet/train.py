@@ -17,12 +17,13 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.compilation.compiled import compile
-from funcnet.contract import Cache, Layer, Params, Value, frozen
+from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import function, instances, size, value_error
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 from funcnet.random import Key, fold_in
 from funcnet.tree import Tree
+from funcnet.value import Value, frozen
 
 _layer, _optimizer = instances(Layer, "a layer"), instances(Optimizer, "an optimizer")
 

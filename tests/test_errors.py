@@ -8,7 +8,7 @@ import torch
 from attrs import field
 
 from funcnet import errors
-from funcnet.contract import Value, frozen
+from funcnet.value import Value, frozen
 
 
 @frozen

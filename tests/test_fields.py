@@ -11,7 +11,7 @@ import torch
 from cases import CASES
 
 import funcnet as fn
-from funcnet.contract import Value
+from funcnet.value import Value
 
 X = torch.ones(2)
 OTHERS = [

@@ -7,8 +7,8 @@ import pytest
 from cases import CASES, Case
 
 import funcnet as fn
-from funcnet.contract import Value
 from funcnet.testing import LAWS
+from funcnet.value import Value
 
 TRIALS = [
     pytest.param(law, case, id=f"{law}: {name}")

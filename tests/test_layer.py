@@ -9,8 +9,10 @@ from attrs import field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcnet.contract import Layer, Value, explain_error, frozen, params_error
+from funcnet.checks import explain_error, params_error
+from funcnet.contract import Layer
 from funcnet.layers.linear.linear import Linear
+from funcnet.value import Value, frozen
 
 
 @frozen

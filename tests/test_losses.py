@@ -14,10 +14,10 @@ from torch.func import vmap
 from twins import assert_twins, twin_of
 
 from funcnet import random
-from funcnet.contract import frozen
 from funcnet.losses.classification import BCE, BCEWithLogits, CrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, LossLayer
 from funcnet.losses.regression import L1, L2, MSE
+from funcnet.value import frozen
 
 F64 = torch.float64
 REDUCTIONS = ("mean", "sum", "none", "batch")

@@ -13,7 +13,8 @@ from torch import nn
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.contract import Params, Size, require_sizes
+from funcnet.checks import require_sizes
+from funcnet.contract import Params, Size
 from funcnet.testing import LAWS
 
 LAZY = {

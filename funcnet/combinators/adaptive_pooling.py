@@ -8,64 +8,56 @@ its elements stand in one axis.
 """
 
 import itertools
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import random
-from funcnet.combinators import children
+from funcnet.combinator import errors_at, layers_only
 from funcnet.combinators.pooling import Reduced
 from funcnet.combinators.sharing import Shared, shared
-from funcnet.contract import Params, Shape, frozen
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import value_error
 from funcnet.layers.conv.window import hashable
 from funcnet.layers.pooling.adaptive import fault_of_empty, output_sizes, sizes_for
-from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
 class _AdaptivePool(Reduced):
     """Windows that cover x, as even as they can be, one after the other: they are not all of one size."""
 
+    layer: Layer = field(validator=layers_only)
     output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
     _each: Shared = field(init=False, eq=False)  # no value can be made in compiled code
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_each", shared(self.reducer))
+        object.__setattr__(self, "_each", shared(self.layer))
 
-    def init(self, rng: Key | int) -> Params:
-        return self._each.init(random.fold_in(rng, 0))
-
-    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Any]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Any]:
         seen, shape = self._seen(x)
-        ys, cache = children.at(type(self).__name__, children.run, self._each, params, seen, rng, 0)
+        with errors_at(self, ""):
+            ys, cache = self._each.apply(params, seen, rng)
         return self._joined(ys, seen, shape), (cache, tuple(x.shape), shape)
 
-    def __call__(self, params: Params, x: Tensor, rng: Key | int | None = None) -> Tensor:
-        seen, shape = self._seen(x)
-        ys = children.at(type(self).__name__, children.predict, self._each, params, seen, rng, 0)
-        return self._joined(ys, seen, shape)
-
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
-        gparams, gs = self._each.vjp(params, cache[0], self._columns(gy, cache[2]).unbind(2))
+        with errors_at(self, ""):
+            gparams, gs = self._each.vjp(params, cache[0], self._columns(gy, cache[2]).unbind(2))
         return gparams, self._gathered(gs, *cache[1:])
 
     def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
-        return self._each.grads(params, cache[0], self._columns(gy, cache[2]).unbind(2))
+        with errors_at(self, ""):
+            return self._each.grads(params, cache[0], self._columns(gy, cache[2]).unbind(2))
 
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Tensor:
-        gs = self._each.input_grad(params, cache[0], self._columns(gy, cache[2]).unbind(2))
+        with errors_at(self, ""):
+            gs = self._each.input_grad(params, cache[0], self._columns(gy, cache[2]).unbind(2))
         return self._gathered(gs, *cache[1:])
 
     def update_stats(self, params: Params, cache: Any) -> Params:
-        return self._each.update_stats(params, cache[0])
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        seen, shape = self._seen(x)
-        each_of, ys = children.at(type(self).__name__, self._each.infer, seen)
-        return self.replace(reducer=each_of.layer), self._joined(ys, seen, shape)
+        with errors_at(self, ""):
+            return self._each.update_stats(params, cache[0])
 
     def _seen(self, x: Tensor) -> tuple[tuple[Tensor, ...], Shape]:
         """Return what each window sees, (N, channels, elements), N = 1 where x has none; and the shape of y."""
@@ -99,7 +91,7 @@ def _cells(lengths: Shape, counts: Shape) -> list[Any]:
 
 @frozen
 class AdaptivePool1d(_AdaptivePool):
-    """What ``reducer`` makes of each of ``output_size`` windows that cover (N, channels, length), or (channels, length).
+    """What ``layer`` makes of each of ``output_size`` windows that cover (N, channels, length), or (channels, length).
 
     The windows are those of ``AdaptiveAvgPool1d``, and of different sizes where the length does not divide; the reducer, a
     layer that reduces the last of the axes (N, channels, elements), takes one after the other, as ``shared`` does. For means
@@ -117,7 +109,7 @@ class AdaptivePool1d(_AdaptivePool):
 
 @frozen
 class AdaptivePool2d(_AdaptivePool):
-    """What ``reducer`` makes of each window that covers a part of (N, channels, height, width), or without N.
+    """What ``layer`` makes of each window that covers a part of (N, channels, height, width), or without N.
 
     The size is one number for both axes, or a tuple of two, ``None`` for the length of x; else as ``AdaptivePool1d``.
 
@@ -132,7 +124,7 @@ class AdaptivePool2d(_AdaptivePool):
 
 @frozen
 class AdaptivePool3d(_AdaptivePool):
-    """What ``reducer`` makes of each window that covers a part of (N, channels, depth, height, width), or without N.
+    """What ``layer`` makes of each window that covers a part of (N, channels, depth, height, width), or without N.
 
     The size is one number for all axes, or a tuple of three, ``None`` for the length of x; else as ``AdaptivePool1d``.
 

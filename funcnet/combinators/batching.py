@@ -21,43 +21,45 @@ import torch
 from torch import Tensor
 
 from funcnet import flattening, random, tree
-from funcnet.combinators import children
 from funcnet.combinators.sequential import Serial
-from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.kernels import linear, losses
 from funcnet.kernels.tracing import is_eager
-from funcnet.layers.activation.base import Activation
-from funcnet.layers.attention.multihead import MultiHeadAttention
 from funcnet.layers.linear.linear import Linear
-from funcnet.layers.pooling.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d
-from funcnet.layers.pooling.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
-from funcnet.layers.recurrent.sequences import GRU, LSTM, RNN
-from funcnet.layers.shape.reshaping import Identity
 from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, Loss, reduction_scale
-from funcnet.random import Key
 from funcnet.tree import Tree
+from funcnet.value import frozen
 
-_APART = (RNN, GRU, MultiHeadAttention, AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d)
-_MUCH = 1 << 15
+_LARGE = 1 << 15
 
 
-def together(layer: Layer, n: int, shared: bool) -> Layer:
+def batched(layer: Layer, n: int, shared: bool) -> Layer:
     """Return the layer on params, and on an x unless it is shared, with a first axis of n."""
     if type(layer) is Linear:
         return Linears(layer, n, shared)
-    if isinstance(layer, (Activation, Identity)) and not shared:
+    mode = getattr(layer, "ensemble_mode", "")  # what is no layer is refused after this
+    if mode == "elementwise" and not shared:
         return layer
     if type(layer) is Serial and len(layer) and not layer.stochastic:
-        return layer.replace(layers=tuple([together(one, n, shared and i == 0) for i, one in enumerate(layer)]))
-    if isinstance(layer, (LSTM, *_APART)):
-        return Looped(Mapped(layer, n, shared), 0 if isinstance(layer, LSTM) else _MUCH)
+        return layer.replace(layers=tuple([batched(one, n, shared and i == 0) for i, one in enumerate(layer)]))
+    if mode in ("loop", "loop if large"):
+        return Looped(Mapped(layer, n, shared), 0 if mode == "loop" else _LARGE)
     return Mapped(layer, n, shared)
 
 
+class Members(Layer):
+    """n members at once, whose params say themselves whether they fit."""
+
+    __slots__ = ()
+
+    def param_shapes(self) -> None:
+        return None
+
+
 @frozen
-class Linears(Layer):
+class Linears(Members):
     """n Linears at once.
 
     Params   the Linear's, every leaf with a first axis of n.
@@ -69,7 +71,7 @@ class Linears(Layer):
     n: int
     shared: bool
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         w, b = self._fitting(params, x)
         if self.shared:
             x2, w2 = x.reshape(-1, x.shape[-1]), w.reshape(-1, x.shape[-1])
@@ -112,7 +114,7 @@ class Linears(Layer):
 
 
 @frozen
-class Mapped(Layer):
+class Mapped(Members):
     """Any layer for n members at once, by ``vmap``.
 
     Params   the layer's, every leaf with a first axis of n.
@@ -132,7 +134,7 @@ class Mapped(Layer):
     def stochastic(self) -> bool:
         return self.layer.stochastic
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         shares = (1,) if self.shared else ()
         y, cache = mapped(self.n, self.layer.apply, params, x, *self._keys(rng), shares=shares)
         return y, cache
@@ -150,7 +152,7 @@ class Mapped(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return mapped(self.n, self.layer.update_stats, params, cache)
 
-    def _keys(self, rng: Key | int | None) -> list[Tensor]:
+    def _keys(self, rng: Rng) -> list[Tensor]:
         """Return a key for each member, where the layer takes one and there is one."""
         if rng is None or not self.stochastic:
             return []
@@ -160,12 +162,9 @@ class Mapped(Layer):
     def _gathered(self, gx: Any) -> Any:
         return tree.map(lambda g: g.sum(0), gx) if self.shared else gx
 
-    def param_shapes(self) -> None:
-        return None
-
 
 @frozen
-class Looped(Layer):
+class Looped(Members):
     """A layer for n members one after the other, where tensors are just computed and a member has ``least`` numbers in x.
 
     Params   as by ``vmap``.
@@ -180,7 +179,7 @@ class Looped(Layer):
     def stochastic(self) -> bool:
         return self.all.stochastic
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         numbers = max([leaf.numel() for leaf in tree.leaves(x)], default=0)
         if not is_eager() or numbers < self.least * (1 if self.all.shared else self.all.n):
             y, cache = self.all.apply(params, x, rng)
@@ -236,7 +235,7 @@ def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, .
         return [leaf for leaf in flattening.flatten_together(results[0])[0] if isinstance(leaf, Tensor)]
 
     axis = torch.empty(n, 0)  # so that there is an axis to go over where all else is shared
-    out = children.at("ensemble", torch.func.vmap(on_tensors, in_dims=([0, *axes],)), [axis, *tensors])
+    out = torch.func.vmap(on_tensors, in_dims=([0, *axes],))([axis, *tensors])
     return _with_tensors(results[0], iter(out))
 
 
@@ -259,11 +258,9 @@ def value_and_grad(loss: Loss, n: int, y: Tensor, target: Tensor) -> tuple[Tenso
     """Return each member's value, and the gradient of y, of a loss with one target for all members."""
     if isinstance(y, Tensor) and y.dim() > 1 and y.shape[0] == n and isinstance(target, Tensor) and loss.reduction != "none":
         if isinstance(loss, ElementwiseLoss) and y.shape[1:] == target.shape and y.dtype == target.dtype:
-            value, gy = children.at("ensemble", _elementwise, loss, y, target)
-            return value, gy
+            return _elementwise(loss, y, target)
         if isinstance(loss, CrossEntropy) and _plain(loss) and _labels(y, target):
-            value, gy = children.at("ensemble", _cross_entropy, loss, y, target)
-            return value, gy
+            return _cross_entropy(loss, y, target)
     value, gy = mapped(n, loss.value_and_grad, y, target, shares=(1,))
     return value, gy
 

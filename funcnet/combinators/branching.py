@@ -11,16 +11,16 @@ from typing import Any, Self
 from attrs import field
 
 from funcnet import tree
-from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import add_location, describe, flag, value_error
+from funcnet.combinator import Children, Combinator, child_key, errors_at, layer_or_none, tuple_of_layers
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import describe, flag, value_error
 from funcnet.layers.operands.arithmetic import Add
 from funcnet.layers.shape.reshaping import Identity
-from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
-class Branching(Layer):
+class Branching(Combinator):
     """Layers side by side, and what becomes of their outputs; made by ``parallel``, ``branch`` and ``residual``.
 
     Params   a tuple, one entry per layer, and last ``merge``'s where there is one.
@@ -29,8 +29,8 @@ class Branching(Layer):
              tuple with one entry per layer; a layer's own error gets a note where it happened.
     """
 
-    layers: tuple[Layer, ...] = field(validator=children.tuple_of_layers)
-    merge: Layer | None = field(default=None, validator=children.layer_or_none)
+    layers: tuple[Layer, ...] = field(validator=tuple_of_layers)
+    merge: Layer | None = field(default=None, validator=layer_or_none)
     one_input: bool = field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:
@@ -38,125 +38,95 @@ class Branching(Layer):
             raise value_error("branch", "there must be at least one layer", "none")
 
     @property
-    def stochastic(self) -> bool:
-        return children.stochastic(self.children())
+    def label(self) -> str:
+        return "branch" if self.one_input else "parallel"
 
-    @property
-    def has_running_stats(self) -> bool:
-        return children.has_running_stats(self.children())
+    def location(self, name: Any) -> str:
+        return f"{self.label}, {'merge' if int(name) == len(self.layers) else f'layer {name}'}"
 
-    @property
-    def batch_dependent(self) -> bool:
-        return children.batch_dependent(self.children())
+    def children(self) -> Children:
+        layers = self.layers if self.merge is None else (*self.layers, self.merge)
+        return {str(i): layer for i, layer in enumerate(layers)}
 
-    def children(self) -> tuple[Layer, ...]:
-        """Return the layers, and last the merge."""
-        return (*self.layers, self.merge) if self.merge else self.layers
+    def with_children(self, children: Children) -> Self:
+        layers = (*children.values(), None) if self.merge is None else tuple(children.values())
+        return self.replace(layers=layers[:-1], merge=layers[-1])
 
-    def init(self, rng: Key | int) -> Params:
-        return tuple(children.init(self.children(), rng))
-
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
-        entries, xs = self._entries(params), self._inputs(x)
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         ys: list[Any] = []
         caches: list[Cache] = []
-        try:
-            for layer, p, entry in zip(self.layers, entries[: len(xs)], xs, strict=True):
-                y, cache = children.run(layer, p, entry, rng, len(ys))
+        entries = self.entries(params)
+        rows = zip(self.layers, entries[: len(self.layers)], self._inputs(x), strict=True)
+        with errors_at(self, lambda: len(caches)):
+            for i, (layer, p, entry) in enumerate(rows):
+                y, cache = layer.apply(p, entry, child_key(layer, rng, i))
                 ys.append(y)
                 caches.append(cache)
-            return self._merged(entries, tuple(ys), tuple(caches), rng)
-        except Exception as error:
-            add_location(error, self._where(len(ys)))
-            raise
-
-    def _merged(
-        self, entries: Params, ys: tuple[Any, ...], caches: tuple[Cache, ...], rng: Key | int | None
-    ) -> tuple[Any, Cache]:
-        if self.merge is None:
-            return ys, caches
-        y, cache = children.run(self.merge, entries[-1], ys, rng, len(ys))
+            if self.merge is None:
+                return tuple(ys), tuple(caches)
+            y, cache = self.merge.apply(entries[-1], tuple(ys), child_key(self.merge, rng, len(ys)))
         return y, (*caches, cache)
 
-    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
-        entries, ys = self._entries(params), []
-        try:
-            for i, (layer, p, entry) in enumerate(zip(self.layers, entries[: len(self.layers)], self._inputs(x), strict=True)):
-                ys.append(children.predict(layer, p, entry, rng, i))
-            return tuple(ys) if self.merge is None else children.predict(self.merge, entries[-1], tuple(ys), rng, len(ys))
-        except Exception as error:
-            add_location(error, self._where(len(ys)))
-            raise
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        ys: list[Any] = []
+        entries = self.entries(params)
+        rows = zip(self.layers, entries[: len(self.layers)], self._inputs(x), strict=True)
+        with errors_at(self, lambda: len(ys)):
+            for i, (layer, p, entry) in enumerate(rows):
+                ys.append(layer(p, entry, child_key(layer, rng, i)))
+            return tuple(ys) if self.merge is None else self.merge(entries[-1], tuple(ys), child_key(self.merge, rng, len(ys)))
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        entries = self._entries(params)
-        merged, gy = self._unmerged(entries, cache, gy)
-        pairs = [layer.vjp(p, c, g) for layer, p, c, g in self._rows(entries, cache, gy)]
+        entries = self.entries(params)
+        merged, gys = self._unmerged(entries, cache, gy)
+        pairs = self._back("vjp", entries, cache, gys)
         return (*[gp for gp, _ in pairs], *merged), self._gathered([gx for _, gx in pairs])
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        entries = self._entries(params)
-        merged, gy = self._unmerged(entries, cache, gy)
-        return (*[layer.grads(p, c, g) for layer, p, c, g in self._rows(entries, cache, gy)], *merged)
+        entries = self.entries(params)
+        merged, gys = self._unmerged(entries, cache, gy)
+        return (*self._back("grads", entries, cache, gys), *merged)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        entries = self._entries(params)
+        entries = self.entries(params)
         if self.merge is not None:
-            gy = self.merge.input_grad(entries[-1], cache[-1], gy)
-        return self._gathered([layer.input_grad(p, c, g) for layer, p, c, g in self._rows(entries, cache, gy)])
+            with errors_at(self, len(self.layers)):
+                gy = self.merge.input_grad(entries[-1], cache[-1], gy)
+        return self._gathered(self._back("input_grad", entries, cache, gy))
 
     def _unmerged(self, entries: Params, cache: Cache, gy: Any) -> tuple[list[Params], Any]:
         """Go back through merge: its params' gradients, as a list of one or none, and those of the layers' outputs."""
         if self.merge is None:
             return [], gy
-        gp, gys = self.merge.vjp(entries[-1], cache[-1], gy)
+        with errors_at(self, len(self.layers)):
+            gp, gys = self.merge.vjp(entries[-1], cache[-1], gy)
         return [gp], gys
 
-    def _rows(self, entries: Params, cache: Cache, gys: Any) -> list[tuple[Layer, Params, Cache, Any]]:
+    def _back(self, verb: str, entries: Any, cache: Cache, gys: Any) -> list[Any]:
+        """Call a backward method of every layer."""
         n = len(self.layers)
-        return list(zip(self.layers, entries[:n], cache[:n], self._one_each("gy", gys), strict=True))
+        found: list[Any] = []
+        rows = zip(self.layers, entries[:n], cache[:n], self._one_each("gy", gys), strict=True)
+        with errors_at(self, lambda: len(found)):
+            for layer, p, c, g in rows:
+                found.append(getattr(layer, verb)(p, c, g))
+        return found
 
     def _gathered(self, gxs: list[Any]) -> Any:
         return reduce(tree.add, gxs) if self.one_input else tuple(gxs)
 
-    def update_stats(self, params: Params, cache: Cache) -> Params:
-        return tuple(children.update_stats(self.children(), self._entries(params), cache))
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        xs = zip(self.layers, self._inputs(x), strict=True)
-        pairs = [children.at(self._where(i), layer.infer, one) for i, (layer, one) in enumerate(xs)]
-        layers, ys = tuple([layer for layer, _ in pairs]), tuple([y for _, y in pairs])
-        if self.merge is None:
-            return self.replace(layers=layers), ys
-        merge, y = children.at(self._where(len(layers)), self.merge.infer, ys)
-        return self.replace(layers=layers, merge=merge), y
-
-    def inference(self) -> Self:
-        return self.replace(layers=children.inference(self.layers), merge=self.merge and self.merge.inference())
-
     def __repr__(self) -> str:
         words = [*map(repr, self.layers)] + [f"merge={self.merge!r}"] * (self.merge is not None)
-        return f"{self._who()}({', '.join(words)})"
-
-    def _who(self) -> str:
-        return "branch" if self.one_input else "parallel"
-
-    def _where(self, i: int) -> str:
-        return f"{self._who()}, {f'layer {i}' if i < len(self.layers) else 'merge'}"
-
-    def _entries(self, params: Params) -> Params:
-        return children.entries(self._who(), params, len(self.layers) + (self.merge is not None))
+        return f"{self.label}({', '.join(words)})"
 
     def _inputs(self, x: Any) -> tuple[Any, ...]:
         return (x,) * len(self.layers) if self.one_input else self._one_each("x", x)
 
     def _one_each(self, name: str, values: Any) -> tuple[Any, ...]:
         if not isinstance(values, tuple) or len(values) != len(self.layers):
-            raise value_error(self._who(), f"{name} must be a tuple of {len(self.layers)}, one entry per layer", describe(values))
+            rule = f"{name} must be a tuple of {len(self.layers)}, one entry per layer"
+            raise value_error(self.label, rule, describe(values))
         return values
-
-    def param_shapes(self) -> None:
-        return None
 
 
 def parallel(*layers: Layer) -> Branching:

@@ -11,10 +11,10 @@ from typing import Any, Self
 from attrs import field
 
 from funcnet import tree
-from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.combinator import Children, Combinator, child_key, errors_at, has_params, listed, require_names
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
-from funcnet.random import Key
+from funcnet.value import frozen
 
 Names = tuple[str, ...]
 Node = tuple[str, Layer, Names]
@@ -33,8 +33,8 @@ def _collect(gvalues: Values, names: Names, g: Any) -> None:
 
 
 @frozen
-class Graph(Layer):
-    """A directed acyclic graph of layers; made by ``graph``.
+class Graph(Combinator):
+    """A directed acyclic graph of layers; made by ``graph``. ``net["node"]`` is a node's layer.
 
     Params   a dict by node.
     Cache    a dict by node.
@@ -52,93 +52,85 @@ class Graph(Layer):
         object.__setattr__(self, "_order", _sorted(self))
 
     @property
-    def stochastic(self) -> bool:
-        return children.stochastic(self.layers())
+    def label(self) -> str:
+        return "graph"
 
-    @property
-    def has_running_stats(self) -> bool:
-        return children.has_running_stats(self.layers())
+    def location(self, name: Any) -> str:
+        return f"graph, node {name!r}"
 
-    @property
-    def batch_dependent(self) -> bool:
-        return children.batch_dependent(self.layers())
+    def children(self) -> Children:
+        return {name: layer for name, layer, _ in self.nodes}
 
-    def layers(self) -> tuple[Layer, ...]:
-        """Return the nodes' layers, in the order given."""
-        return tuple(layer for _, layer, _ in self.nodes)
+    def with_children(self, children: Children) -> Self:
+        return self.replace(nodes=tuple([(name, children[name], ins) for name, _, ins in self.nodes]))
 
-    def init(self, rng: Key | int) -> Params:
-        return self._pack(dict(zip(self._names(), children.init(self.layers(), rng), strict=True)))
+    def pack(self, entries: Any) -> dict[str, Any]:
+        return dict(zip(self.children(), entries, strict=True))
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+    def entries(self, params: Params) -> Any:
+        return [*self._by_name(params).values()]
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         values: Values = self._start(params, x)
         caches: dict[str, Cache] = {}
         for i, (name, layer, ins) in self._order:
-            arguments = layer, params[name], _pick(values, ins), rng, i
-            values[name], caches[name] = children.at(f"graph, node {name!r}", children.run, *arguments)
-        return _pick(values, self.outputs), self._pack(caches)
+            with errors_at(self, name):
+                values[name], caches[name] = layer.apply(params[name], _pick(values, ins), child_key(layer, rng, i))
+        return _pick(values, self.outputs), self._ordered(caches)
 
-    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         values = self._start(params, x)
         for i, (name, layer, ins) in self._order:
-            arguments = layer, params[name], _pick(values, ins), rng, i
-            values[name] = children.at(f"graph, node {name!r}", children.predict, *arguments)
+            with errors_at(self, name):
+                values[name] = layer(params[name], _pick(values, ins), child_key(layer, rng, i))
         return _pick(values, self.outputs)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         gvalues, gparams = self._start_back(gy), {}
         for _, (name, layer, ins) in reversed(self._order):
-            arguments = params[name], cache[name], gvalues.pop(name)
-            gparams[name], gx = children.at(f"graph, node {name!r}", layer.vjp, *arguments)
+            with errors_at(self, name):
+                gparams[name], gx = layer.vjp(params[name], cache[name], gvalues.pop(name))
             _collect(gvalues, ins, gx)
-        return self._pack(gparams), _pick(gvalues, self.inputs)
+        return self._ordered(gparams), _pick(gvalues, self.inputs)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         """Go back only where a parameter lies on the way: no gradient is computed for what needs none."""
         gvalues, gparams, wanted = self._start_back(gy), dict(params), self._depend_on_params(params)
         for _, (name, layer, ins) in [node for node in reversed(self._order) if node[1][0] in wanted]:
             arguments = params[name], cache[name], gvalues.pop(name)
-            if wanted.isdisjoint(ins):
-                gparams[name] = layer.grads(*arguments)
-            else:
+            with errors_at(self, name):
+                if wanted.isdisjoint(ins):
+                    gparams[name] = layer.grads(*arguments)
+                    continue
                 gparams[name], gx = layer.vjp(*arguments)
-                _collect(gvalues, ins, gx)
-        return self._pack(gparams)
+            _collect(gvalues, ins, gx)
+        return self._ordered(gparams)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         gvalues = self._start_back(gy)
         for _, (name, layer, ins) in reversed(self._order):
-            _collect(gvalues, ins, layer.input_grad(params[name], cache[name], gvalues.pop(name)))
+            with errors_at(self, name):
+                gx = layer.input_grad(params[name], cache[name], gvalues.pop(name))
+            _collect(gvalues, ins, gx)
         return _pick(gvalues, self.inputs)
-
-    def update_stats(self, params: Params, cache: Cache) -> Params:
-        return {name: layer.update_stats(params[name], cache[name]) for name, layer, _ in self.nodes}
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        values: Values = dict(zip(self.inputs, _one_each("x", self.inputs, x), strict=True))
-        sized: dict[str, Layer] = {}
-        for _, (name, layer, ins) in self._order:
-            sized[name], values[name] = children.at(f"graph, node {name!r}", layer.infer, _pick(values, ins))
-        return self.replace(nodes=tuple((name, sized[name], ins) for name, _, ins in self.nodes)), _pick(values, self.outputs)
-
-    def inference(self) -> Self:
-        return self.replace(nodes=tuple((name, layer.inference(), ins) for name, layer, ins in self.nodes))
 
     def __repr__(self) -> str:
         words = [*map(repr, self.inputs)]
         words += [f"{name}=({', '.join([repr(layer), *map(repr, ins)])})" for name, layer, ins in self.nodes]
         return f"graph({', '.join(words)}, output={(self.outputs[0] if len(self.outputs) == 1 else self.outputs)!r})"
 
-    def _names(self) -> Names:
-        return tuple(name for name, _, _ in self.nodes)
+    def _by_name(self, params: Params) -> dict[str, Any]:
+        names = self.children()
+        if not isinstance(params, dict) or params.keys() != names.keys():
+            raise value_error("graph", f"params must be a dict with the keys {listed(names)}", describe(params))
+        return {name: params[name] for name in names}
 
-    def _pack(self, by_name: dict[str, Any]) -> dict[str, Any]:
+    def _ordered(self, by_name: dict[str, Any]) -> dict[str, Any]:
         """Put entries in the order in which the nodes were given."""
         return {name: by_name[name] for name, _, _ in self.nodes}
 
     def _start(self, params: Params, x: Any) -> Values:
-        if not isinstance(params, dict) or params.keys() != set(self._names()):
-            raise value_error("graph", f"params must be a dict with the keys {', '.join(self._names())}", describe(params))
+        self._by_name(params)
         return dict(zip(self.inputs, _one_each("x", self.inputs, x), strict=True))
 
     def _start_back(self, gy: Any) -> Values:
@@ -151,12 +143,9 @@ class Graph(Layer):
         """Return the nodes that have parameters or come after one that has."""
         found: set[str] = set()
         for _, (name, _, ins) in self._order:
-            if children.trained(params[name]) or not found.isdisjoint(ins):
+            if has_params(params[name]) or not found.isdisjoint(ins):
                 found.add(name)
         return found
-
-    def param_shapes(self) -> None:
-        return None
 
 
 def _one_each(what: str, names: Names, values: Any) -> tuple[Any, ...]:
@@ -184,7 +173,7 @@ def _idle(net: Graph) -> list[str]:
     leading = set(net.outputs)
     for _, (name, _, ins) in reversed(_sorted(net)):
         leading.update(ins if name in leading else ())
-    return [name for name in (*net.inputs, *net._names()) if name not in leading]
+    return [name for name in (*net.inputs, *net.children()) if name not in leading]
 
 
 def _checked(net: Graph) -> Graph:
@@ -218,7 +207,7 @@ def graph(*inputs: str, output: str | Names | None = None, **nodes: tuple[Any, .
     names = [*inputs, *nodes]
     if len(set(names)) < len(names):
         raise value_error("graph", "each name must be given once", ", ".join(names))
-    children.named_apart("graph", names)
+    require_names("graph", names)
     outputs = (output,) if isinstance(output, str) else output or (names[-1],)
     for one in outputs:
         if one not in names:

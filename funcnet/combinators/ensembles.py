@@ -13,13 +13,14 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.combinators import batching as members
-from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.combinator import Rewrite, Wrapper, errors_at, layers_only
+from funcnet.combinators import batching
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, instances, size
 from funcnet.losses.loss import Loss
 from funcnet.random import Key
 from funcnet.tree import Tree
+from funcnet.value import frozen
 
 
 def _stack(trees: list[Tree]) -> Tree:
@@ -27,8 +28,8 @@ def _stack(trees: list[Tree]) -> Tree:
 
 
 @frozen
-class Ensemble(Layer):
-    """n members of one layer at once, each with params of its own; made by ``ensemble``.
+class Ensemble(Wrapper):
+    """n members of one layer at once, each with its own params; made by ``ensemble``.
 
     Params   the layer's, every leaf with a first axis of n. Member i is initialized with the key ``fold_in(rng, i)``.
     Cache    the layer's, every tensor with a first axis of n, but for an ``x`` that is shared.
@@ -36,75 +37,76 @@ class Ensemble(Layer):
              get a note.
     """
 
-    layer: Layer = field(validator=children.layers_only)
+    layer: Layer = field(validator=layers_only)
     n: int = field(validator=size)
     shared_input: bool = field(default=True, validator=flag)
 
-    _together: Layer = field(init=False, eq=False, default=Factory(lambda self: self._arranged(), takes_self=True))
+    _batched: Layer = field(init=False, eq=False, default=Factory(lambda self: self._arranged(), takes_self=True))
 
     @property
-    def has_running_stats(self) -> bool:
-        return self.layer.has_running_stats
-
-    @property
-    def stochastic(self) -> bool:
-        return self.layer.stochastic
+    def label(self) -> str:
+        return "ensemble"
 
     @property
     def batch_dependent(self) -> bool:
         return True
 
     def init(self, rng: Key | int) -> Params:
-        return _stack([self.layer.init(random.fold_in(rng, i)) for i in range(self.n)])
+        with errors_at(self, ""):
+            return _stack([self.layer.init(random.fold_in(rng, i)) for i in range(self.n)])
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         if not self.shared_input:
-            members.require_members(self.n, x)
-        arguments: Any = (params, x, rng) if self.stochastic else (params, x)
-        try:
-            return self._together.apply(*arguments)
-        except Exception as error:
-            raise self._explained(error, arguments) from None
+            batching.require_members(self.n, x)
+        with errors_at(self, ""):
+            try:
+                return self._batched.apply(params, x, rng)
+            except Exception as error:
+                raise self._explained(error, (params, x, rng)) from None
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        return self._together.vjp(params, cache, gy)
+        with errors_at(self, ""):
+            return self._batched.vjp(params, cache, gy)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return self._together.grads(params, cache, gy)
+        with errors_at(self, ""):
+            return self._batched.grads(params, cache, gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return self._together.input_grad(params, cache, gy)
+        with errors_at(self, ""):
+            return self._batched.input_grad(params, cache, gy)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        return self._together.update_stats(params, cache)
+        with errors_at(self, ""):
+            return self._batched.update_stats(params, cache)
 
     def infer(self, x: Any) -> tuple[Self, Any]:
         if not self.shared_input:
-            members.require_members(self.n, x)
+            batching.require_members(self.n, x)
             x = tree.map(lambda leaf: leaf[0], x)
-        layer, y = children.at("ensemble", self.layer.infer, x)
+        with errors_at(self, ""):
+            layer, y = self.layer.infer(x)
         return self.replace(layer=layer), tree.map(lambda leaf: leaf.expand(self.n, *leaf.shape), y)
 
-    def inference(self) -> Self:
-        return self.replace(layer=self.layer.inference())
+    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+        """Rewrite every member, all of which become the same layer."""
+        pairs = [f(self.layer, tree.map(lambda leaf, i=i: leaf[i], params)) for i in range(self.n)]
+        return self.replace(layer=pairs[0][0]), _stack([p for _, p in pairs])
 
     def __repr__(self) -> str:
         words = [repr(self.layer), repr(self.n)] + ["shared_input=False"] * (not self.shared_input)
         return f"ensemble({', '.join(words)})"
 
     def _arranged(self) -> Layer:
-        return members.together(self.layer, self.n, self.shared_input)
+        return batching.batched(self.layer, self.n, self.shared_input)
 
     def _explained(self, error: Exception, arguments: Any) -> Exception:
         """Have a member say what is wrong, whose error speaks of its own shapes."""
         try:
-            members.Mapped(self.layer, self.n, self.shared_input).apply(*arguments)
+            batching.Mapped(self.layer, self.n, self.shared_input).apply(*arguments)
         except Exception as told:
             return told
         return error
-
-    def param_shapes(self) -> None:
-        return None
 
 
 @frozen
@@ -122,19 +124,24 @@ class EnsembleLoss(Loss):
     reduction: str = field(init=False, default=Factory(lambda value: value.loss.reduction, takes_self=True))
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
-        value, cache = members.mapped(self.n, self.loss.forward, y, target, shares=(1,))
-        return value, cache
+        with errors_at(self, ""):
+            return batching.mapped(self.n, self.loss.forward, y, target, shares=(1,))
 
     def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
-        gy: Tensor = members.mapped(self.n, self.loss.backward, cache, *([] if g is None else [g]))
+        gy: Tensor = batching.mapped(self.n, self.loss.backward, cache, *([] if g is None else [g]))
         return gy
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
-        gtarget: Tensor | None = members.mapped(self.n, self.loss.target_grad, cache, g)
+        gtarget: Tensor | None = batching.mapped(self.n, self.loss.target_grad, cache, g)
         return None if gtarget is None else gtarget.sum(0)
 
     def value_and_grad(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        return members.value_and_grad(self.loss, self.n, y, target)
+        with errors_at(self, ""):
+            return batching.value_and_grad(self.loss, self.n, y, target)
+
+    def location(self, name: str) -> str:
+        """Say where an error happened."""
+        return "ensemble"
 
     def __repr__(self) -> str:
         return f"ensemble({self.loss!r}, {self.n!r})"

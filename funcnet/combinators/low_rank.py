@@ -14,16 +14,17 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random, tree
-from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, frozen
-from funcnet.errors import add_location, describe, number, size, value_error
+from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import describe, number, size, value_error
 from funcnet.kernels import linear
 from funcnet.layers.linear.linear import Linear
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
-class LoRA(children.Wrapper):
+class LoRA(Combinator):
     """A layer whose weight is changed by a product of two narrow matrices, which alone are trained; made by ``lora``.
 
     Params   ``layer``, the layer's; ``lora_A`` (rank, rest of the weight), drawn as ``torch.nn.Linear`` draws its weight, and
@@ -34,14 +35,28 @@ class LoRA(children.Wrapper):
     Source   Hu et al. 2022, section 4.1.
     """
 
-    layer: Layer = field(validator=children.layers_only)
+    layer: Layer = field(validator=layers_only)
     rank: int = field(validator=size)
     alpha: float = field(validator=number())
 
     non_trainable = ("layer",)
 
+    @property
+    def label(self) -> str:
+        return "lora"
+
+    def location(self, name: Any) -> str:
+        return "lora"
+
+    def children(self) -> Children:
+        return {"layer": self.layer}
+
+    def with_children(self, children: Children) -> Self:
+        return self.replace(layer=children["layer"])
+
     def init(self, rng: Key | int) -> Params:
-        params = self.layer.init(random.fold_in(rng, 0))
+        with errors_at(self, "layer"):
+            params = self.layer.init(random.fold_in(rng, 0))
         w = params.get("weight") if isinstance(params, dict) else None
         if not isinstance(w, Tensor) or w.dim() < 2:
             raise value_error("lora", "the layer's params must have a weight of two axes at least", describe(params))
@@ -54,36 +69,47 @@ class LoRA(children.Wrapper):
         change = (params["lora_B"] @ params["lora_A"]).reshape(inner["weight"].shape)
         return {**inner, "weight": inner["weight"] + change * self._scale()}
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
-        arguments: Any = (x,) if rng is None else (x, rng)
-        try:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        with errors_at(self, "layer"):
             if self._thin():
                 return self._beside(params, x)
-            y, cache = self.layer.apply(self.merged(params), *arguments)
-            return y, cache
-        except Exception as error:
-            add_location(error, "lora")
-            raise
+            return self.layer.apply(self.merged(params), x, child_key(self.layer, rng, 0))
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         if self._thin():
             return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
-        ginner, gx = self.layer.vjp(self.merged(params), cache, gy)
+        with errors_at(self, "layer"):
+            ginner, gx = self.layer.vjp(self.merged(params), cache, gy)
         return self._gparams(params, ginner), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         if not self._thin():
-            return self._gparams(params, self.layer.grads(self.merged(params), cache, gy))
+            with errors_at(self, "layer"):
+                return self._gparams(params, self.layer.grads(self.merged(params), cache, gy))
         x, h = cache
-        gh = linear.matmul_input_grad(gy * self._scale(), params["lora_B"])
-        gb = linear.matmul_weight_grad(gy, h * self._scale())
-        return self._held(params, linear.matmul_weight_grad(gh, x), gb)
+        with errors_at(self, "layer"):
+            gh = linear.matmul_input_grad(gy * self._scale(), params["lora_B"])
+            gb = linear.matmul_weight_grad(gy, h * self._scale())
+            return self._held(params, linear.matmul_weight_grad(gh, x), gb)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        if not self._thin():
-            return self.layer.input_grad(self.merged(params), cache, gy)
-        gh = linear.matmul_input_grad(gy, params["lora_B"]) * self._scale()
-        return self.layer.input_grad(params["layer"], cache[0], gy) + linear.matmul_input_grad(gh, params["lora_A"])
+        with errors_at(self, "layer"):
+            if not self._thin():
+                return self.layer.input_grad(self.merged(params), cache, gy)
+            gh = linear.matmul_input_grad(gy, params["lora_B"]) * self._scale()
+            return self.layer.input_grad(params["layer"], cache[0], gy) + linear.matmul_input_grad(gh, params["lora_A"])
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        with errors_at(self, "layer"):
+            return {**params, "layer": self.layer.update_stats(params["layer"], cache)}
+
+    def infer(self, x: Any) -> tuple[Self, Any]:
+        with errors_at(self, "layer"):
+            layer, y = self.layer.infer(x)
+        return self.replace(layer=layer), y
+
+    def __repr__(self) -> str:
+        return f"lora({self.layer!r}, {self.rank}, alpha={self.alpha!r})"
 
     def _thin(self) -> bool:
         """Tell whether x goes through the narrow matrices: of 1024×1024, rank 8, 256 rows 2.9 and 3.3 ms, by w' 4.7 and 10."""
@@ -96,19 +122,6 @@ class LoRA(children.Wrapper):
             raise value_error("lora", rule, "{} and {}".format(*shapes))
         h = linear.linear(x, params["lora_A"])
         return torch.add(y, linear.linear(h, params["lora_B"]), alpha=self._scale()), (x, h)
-
-    def update_stats(self, params: Params, cache: Cache) -> Params:
-        return {**params, "layer": self.layer.update_stats(params["layer"], cache)}
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        layer, y = children.at("lora", self.layer.infer, x)
-        return self.replace(layer=layer), y
-
-    def inference(self) -> Self:
-        return self.replace(layer=self.layer.inference())
-
-    def __repr__(self) -> str:
-        return f"lora({self.layer!r}, {self.rank}, alpha={self.alpha!r})"
 
     def _gparams(self, params: Params, ginner: Params) -> Params:
         gw = ginner["weight"].flatten(1) * self._scale()
@@ -124,9 +137,6 @@ class LoRA(children.Wrapper):
 
     def _scale(self) -> float:
         return self.alpha / self.rank
-
-    def param_shapes(self) -> None:
-        return None
 
 
 def lora(layer: Layer, rank: int, alpha: float | None = None) -> LoRA:

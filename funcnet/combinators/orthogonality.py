@@ -21,10 +21,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.combinators.parametrization import Maker, Parametrized
-from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.combinators.parametrization import Parametrization, Parametrized
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, one_of, value_error
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 def _skew(x: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ _MAPS: dict[str, tuple[Map, MapBack]] = {
 
 
 @frozen
-class _Orthogonal(Maker):
+class _Orthogonal(Parametrization):
     """A matrix with orthonormal columns, or rows, from any; of more axes than two, a matrix for each place of the others."""
 
     orthogonal_map: str | None = field(default=None, validator=one_of(*_MAPS, None))
@@ -117,7 +118,7 @@ class _Orthogonal(Maker):
 
     non_trainable = ("base",)
 
-    def first(self, rng: Key | int, w: Tensor) -> tuple[Params, Tensor]:
+    def initial(self, rng: Key | int, w: Tensor) -> tuple[Params, Tensor]:
         if w.dim() < 2:
             raise value_error("orthogonal", "the weight must have two axes at least", w)
         x = _tall(w)
@@ -132,7 +133,7 @@ class _Orthogonal(Maker):
         how = "" if self.use_trivialization else ", use_trivialization=False"
         return f"orthogonal({layer!r}, {name!r}, {self.orthogonal_map!r}{how})"
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Cache]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         z = _tall(x).to(torch.promote_types(x.dtype, torch.float32))
         full = _MAPS[self._name(z)][0](z)
         q = full[..., : z.shape[-1]]

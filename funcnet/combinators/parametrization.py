@@ -16,32 +16,35 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, instances, number, size, value_error, whole
 from funcnet.kernels import norm as kernels
-from funcnet.layers.conv.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from funcnet.random import Key
+from funcnet.value import frozen
 
 _GROUP = "parametrizations"
 
 
-@frozen
-class Maker(Layer):
-    """What makes a weight, with a start that it finds from the weight that the layer drew."""
+class Parametrization(Layer):
+    """A layer that makes a weight, with originals that it finds for the weight that the parametrized layer drew."""
+
+    __slots__ = ()
 
     @abstractmethod
-    def first(self, rng: Key | int, w: Tensor) -> tuple[Params, Any]:
+    def initial(self, rng: Key | int, w: Tensor) -> tuple[Params, Any]:
         """Return params and originals that give w, or nearly."""
 
     @abstractmethod
     def call(self, layer: Layer, name: str) -> str:
-        """Return the call that makes the reparametrized layer."""
+        """Return the call that makes the parametrized layer."""
 
 
 @frozen
-class Parametrized(children.Wrapper):
+class Parametrized(Combinator):
     """A layer one of whose params is made by another layer; made by ``parametrize``, ``weight_norm`` and ``spectral_norm``.
+
+    Its children are the layer, which has the same path, and at ``parametrizations.weight.0`` the layer that makes the weight.
 
     Params   the layer's without the one that is made, and ``parametrizations.weight`` (or another name) with ``original``, or
              ``original0``, ``original1``, and under ``0`` the params of what makes it: the names of ``torch.nn.utils``.
@@ -50,70 +53,94 @@ class Parametrized(children.Wrapper):
              takes a key, and ``params`` of other names; the layer's own errors get a note.
     """
 
-    layer: Layer = field(validator=children.layers_only)
-    by: Layer = field(validator=children.layers_only)
+    layer: Layer = field(validator=layers_only)
+    parametrization: Layer = field(validator=layers_only)
     name: str = field(default="weight", validator=instances(str, "a name in the layer's params"))
 
     def __attrs_post_init__(self) -> None:
-        if self.by.stochastic:
-            raise value_error("parametrize", "what makes the weight may not be stochastic", repr(self.by))
+        if self.parametrization.stochastic:
+            raise value_error("parametrize", "the parametrization may not be stochastic", repr(self.parametrization))
 
     @property
-    def has_running_stats(self) -> bool:
-        return self.layer.has_running_stats or self.by.has_running_stats
+    def label(self) -> str:
+        return "parametrize"
+
+    def location(self, name: Any) -> str:
+        return f"parametrize, {self.name}" if name else "parametrize"
+
+    def children(self) -> Children:
+        return {"": self.layer, f"{_GROUP}.{self.name}.0": self.parametrization}
+
+    def with_children(self, children: Children) -> Self:
+        layer, parametrization = children.values()
+        return self.replace(layer=layer, parametrization=parametrization)
+
+    @property
+    def batch_dependent(self) -> bool:
+        return self.layer.batch_dependent
 
     def init(self, rng: Key | int) -> Params:
-        inner = self.layer.init(random.fold_in(rng, 0))
+        with errors_at(self, ""):
+            inner = self.layer.init(random.fold_in(rng, 0))
         w = inner.get(self.name) if isinstance(inner, dict) else None
         if not isinstance(w, Tensor):
             raise value_error("parametrize", f"the layer's params must have a tensor {self.name}", describe(inner))
-        key = random.fold_in(rng, 1)
-        p, raw = self.by.first(key, w) if isinstance(self.by, Maker) else (self.by.init(key), w)
-        made = self.by(p, raw)
+        key, maker = random.fold_in(rng, 1), self.parametrization
+        with errors_at(self, self.name):
+            p, raw = maker.initial(key, w) if isinstance(maker, Parametrization) else (maker.init(key), w)
+            made = maker(p, raw)
         if not isinstance(made, Tensor) or made.shape != w.shape:
-            raise value_error("parametrize", f"{self.by} must give a {self.name} of shape {tuple(w.shape)}", made)
+            raise value_error("parametrize", f"{maker} must give a {self.name} of shape {tuple(w.shape)}", made)
         return self._joined(inner, raw, p)
 
     def merged(self, params: Params) -> Params:
         """Return params for the layer itself, with the weight that is made."""
         return self._inner(params, self._made(params)[0])
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         w, made = self._made(params)
-        arguments: Any = (x,) if rng is None else (x, rng)
-        y, cache = children.at("parametrize", self.layer.apply, self._inner(params, w), *arguments)
+        with errors_at(self, ""):
+            y, cache = self.layer.apply(self._inner(params, w), x, child_key(self.layer, rng, 0))
         return y, (cache, w, made)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         inner, w, made = cache
-        ginner, gx = self.layer.vjp(self._inner(params, w), inner, gy)
+        with errors_at(self, ""):
+            ginner, gx = self.layer.vjp(self._inner(params, w), inner, gy)
         return self._gparams(params, made, ginner), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         inner, w, made = cache
-        return self._gparams(params, made, self.layer.grads(self._inner(params, w), inner, gy))
+        with errors_at(self, ""):
+            ginner = self.layer.grads(self._inner(params, w), inner, gy)
+        return self._gparams(params, made, ginner)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         inner, w, _ = cache
-        return self.layer.input_grad(self._inner(params, w), inner, gy)
+        with errors_at(self, ""):
+            return self.layer.input_grad(self._inner(params, w), inner, gy)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         inner, w, made = cache
         raw, p = self._sources(params)
-        moved = self.layer.update_stats(self._inner(params, w), inner)
-        return self._joined(moved, raw, self.by.update_stats(p, made))
+        with errors_at(self, ""):
+            moved = self.layer.update_stats(self._inner(params, w), inner)
+        with errors_at(self, self.name):
+            return self._joined(moved, raw, self.parametrization.update_stats(p, made))
 
     def infer(self, x: Any) -> tuple[Self, Any]:
-        layer, y = children.at("parametrize", self.layer.infer, x)
+        with errors_at(self, ""):
+            layer, y = self.layer.infer(x)
         return self.replace(layer=layer), y
 
-    def inference(self) -> Self:
-        return self.replace(layer=self.layer.inference(), by=self.by.inference())
+    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+        """Return the layer as it is: its params are shared or made, so no layer can be rewritten with params of its own."""
+        return self, params
 
     def __repr__(self) -> str:
-        if isinstance(self.by, Maker):
-            return self.by.call(self.layer, self.name)
-        return f"parametrize({self.layer!r}, {self.by!r}, {self.name!r})"
+        if isinstance(self.parametrization, Parametrization):
+            return self.parametrization.call(self.layer, self.name)
+        return f"parametrize({self.layer!r}, {self.parametrization!r}, {self.name!r})"
 
     def _sources(self, params: Params) -> tuple[Any, Params]:
         """Return the originals and the params of what makes the weight."""
@@ -127,8 +154,8 @@ class Parametrized(children.Wrapper):
 
     def _made(self, params: Params) -> tuple[Tensor, Cache]:
         raw, p = self._sources(params)
-        w, cache = children.at(f"parametrize, {self.name}", self.by.apply, p, raw)
-        return w, cache
+        with errors_at(self, self.name):
+            return self.parametrization.apply(p, raw)
 
     def _inner(self, params: Params, w: Tensor) -> Params:
         """Return the layer's params; other reparametrizations stay, for a layer that is reparametrized itself."""
@@ -143,19 +170,17 @@ class Parametrized(children.Wrapper):
         return {**rest, _GROUP: {**inner.get(_GROUP, {}), self.name: {**originals, "0": p}}}
 
     def _gparams(self, params: Params, made: Cache, ginner: Params) -> Params:
-        gp, graw = self.by.vjp(self._sources(params)[1], made, ginner[self.name])
+        with errors_at(self, self.name):
+            gp, graw = self.parametrization.vjp(self._sources(params)[1], made, ginner[self.name])
         return self._joined(ginner, graw, gp)
 
-    def param_shapes(self) -> None:
-        return None
 
-
-def parametrize(layer: Layer, by: Layer, name: str = "weight") -> Parametrized:
+def parametrize(layer: Layer, parametrization: Layer, name: str = "weight") -> Parametrized:
     """Make a layer's weight by another layer, from an original that is trained: ``parametrize(Linear(4, 3), Exp())`` is > 0.
 
     The original begins as what the layer draws for its weight. ``merged(params)`` are params for the layer itself.
     """
-    return Parametrized(layer, by, name)
+    return Parametrized(layer, parametrization, name)
 
 
 def _axis_or_none(value: Any, attribute: Any, got: Any) -> None:
@@ -164,12 +189,12 @@ def _axis_or_none(value: Any, attribute: Any, got: Any) -> None:
 
 
 @frozen
-class _WeightNorm(Maker):
+class _WeightNorm(Parametrization):
     """Magnitude times direction, from the pair (g, v)."""
 
     dim: int | None = field(default=0, validator=_axis_or_none)
 
-    def first(self, rng: Key | int, w: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
+    def initial(self, rng: Key | int, w: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
         if self.dim is not None and self.dim >= w.dim():
             raise value_error("weight_norm", f"the weight must have an axis dim={self.dim}", w)
         return {}, (kernels.weight_length(w, self.dim), w)
@@ -177,7 +202,7 @@ class _WeightNorm(Maker):
     def call(self, layer: Layer, name: str) -> str:
         return f"weight_norm({layer!r}, {name!r}, {self.dim!r})"
 
-    def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Cache]:
+    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, Cache]:
         g, v = x
         if g.shape != (() if self.dim is None else tuple([n if i == self.dim else 1 for i, n in enumerate(v.shape)])):
             raise value_error("weight_norm", "original0 must have an entry for each along dim, with the axes of original1", g)
@@ -201,7 +226,7 @@ def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Para
 
 
 @frozen
-class _SpectralNorm(Maker):
+class _SpectralNorm(Parametrization):
     """A matrix over its largest singular value, as two vectors that are kept estimate it."""
 
     n_power_iterations: int = field(default=1, validator=size)
@@ -210,7 +235,7 @@ class _SpectralNorm(Maker):
 
     non_trainable = ("_u", "_v")
 
-    def first(self, rng: Key | int, w: Tensor) -> tuple[Params, Tensor]:
+    def initial(self, rng: Key | int, w: Tensor) -> tuple[Params, Tensor]:
         if w.dim() < 2 or self.dim >= w.dim():
             raise value_error("spectral_norm", f"the weight must have two axes at least, and an axis dim={self.dim}", w)
         matrix = self._matrix(w)
@@ -221,7 +246,7 @@ class _SpectralNorm(Maker):
     def call(self, layer: Layer, name: str) -> str:
         return f"spectral_norm({layer!r}, {name!r}, {self.n_power_iterations!r}, {self.eps!r}, {self.dim!r})"
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Cache]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         sigma = params["_u"] @ (self._matrix(x) @ params["_v"])
         return x / sigma, (x, sigma)
 
@@ -260,5 +285,5 @@ def spectral_norm(
 
     Source   Miyato et al. 2018, algorithm 1.
     """
-    transposed = isinstance(layer, (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d))
+    transposed = layer.weight_output_axis == 1
     return Parametrized(layer, _SpectralNorm(n_power_iterations, eps, int(transposed) if dim is None else dim), name)

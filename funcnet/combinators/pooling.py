@@ -8,18 +8,18 @@ for each row and channel; s = stride, d = dilation, p = padding, the K elements 
 """
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from attrs import field
 from torch import Tensor
 
-from funcnet import random
-from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, Shape, check_gy, frozen
+from funcnet.checks import check_gy
+from funcnet.combinator import Wrapper, errors_at, layers_only
+from funcnet.contract import Cache, Layer, Params, Rng, Shape
 from funcnet.errors import describe, value_error
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import Sizes, Window, Windowed, axes_complaint, each, hashable, sizes
-from funcnet.random import Key
+from funcnet.layers.conv.window import Sizes, Window, axes_complaint, each, hashable, sizes
+from funcnet.value import frozen
 
 _Kept = tuple[Cache, Shape, Shape]
 """The layer's cache, and the shapes of x and y."""
@@ -30,26 +30,15 @@ def _a_number(pool: Any, attribute: Any, got: Any) -> None:
         raise value_error(type(pool).__name__, "padding_value must be a number", repr(got))
 
 
-@frozen
-class Reduced(Windowed):
-    """Windows, each reduced by a layer: what all such poolings have in common."""
+class Reduced(Wrapper):
+    """Windows over ``axes`` axes, each reduced by a layer, whose params are the pooling's."""
 
-    reducer: Layer = field(validator=children.layers_only)
+    __slots__ = ()
 
-    @property
-    def stochastic(self) -> bool:
-        return self.reducer.stochastic
+    axes: ClassVar[int]
 
-    @property
-    def batch_dependent(self) -> bool:
-        return self.reducer.batch_dependent
-
-    @property
-    def has_running_stats(self) -> bool:
-        return self.reducer.has_running_stats
-
-    def inference(self) -> Self:
-        return self.replace(reducer=self.reducer.inference())
+    def inner_cache(self, cache: Any) -> Cache:
+        return cache[0]
 
     def _rows(self, x: Any) -> Tensor:
         """Return x, which must be floating and have the axes, with a batch axis."""
@@ -62,7 +51,7 @@ class Reduced(Windowed):
     def _placed(self, y: Any, seen: Tensor) -> Tensor:
         """Return y, which must have one number for each window, as it is."""
         if not isinstance(y, Tensor) or y.shape != seen.shape[:-1]:
-            rule = f"{self.reducer!r} must reduce the last axis of windows of shape {tuple(seen.shape)} alone"
+            rule = f"{self.layer!r} must reduce the last axis of windows of shape {tuple(seen.shape)} alone"
             raise value_error(self, rule, f"an output of shape {tuple(y.shape)}" if isinstance(y, Tensor) else describe(y))
         return y
 
@@ -71,50 +60,37 @@ class Reduced(Windowed):
         rows = check_gy(self, gy, shape) if len(shape) == self.axes + 2 else check_gy(self, gy, shape).unsqueeze(0)
         return rows.flatten(2)
 
-    def param_shapes(self) -> None:
-        return None
-
 
 @frozen
 class _Pool(Reduced):
     """Windows that slide."""
 
+    layer: Layer = field(validator=layers_only)
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
     stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
     padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
     dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
     padding_value: float = field(default=0.0, validator=_a_number)
 
-    def init(self, rng: Key | int) -> Params:
-        return self.reducer.init(random.fold_in(rng, 0))
-
-    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, _Kept]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, _Kept]:
         seen, shape = self._seen(x)
-        y, cache = children.at(type(self).__name__, children.run, self.reducer, params, seen, rng, 0)
+        with errors_at(self, ""):
+            y, cache = self.layer.apply(params, seen, rng)
         return self._placed(y, seen).reshape(shape), (cache, tuple(x.shape), shape)
 
-    def __call__(self, params: Params, x: Tensor, rng: Key | int | None = None) -> Tensor:
-        seen, shape = self._seen(x)
-        y = children.at(type(self).__name__, children.predict, self.reducer, params, seen, rng, 0)
-        return self._placed(y, seen).reshape(shape)
-
     def vjp(self, params: Params, cache: _Kept, gy: Tensor) -> tuple[Params, Tensor]:
-        gparams, g = self.reducer.vjp(params, cache[0], self._columns(gy, cache[2]))
+        with errors_at(self, ""):
+            gparams, g = self.layer.vjp(params, cache[0], self._columns(gy, cache[2]))
         return gparams, self._folded(g, cache[1])
 
     def grads(self, params: Params, cache: _Kept, gy: Tensor) -> Params:
-        return self.reducer.grads(params, cache[0], self._columns(gy, cache[2]))
+        with errors_at(self, ""):
+            return self.layer.grads(params, cache[0], self._columns(gy, cache[2]))
 
     def input_grad(self, params: Params, cache: _Kept, gy: Tensor) -> Tensor:
-        return self._folded(self.reducer.input_grad(params, cache[0], self._columns(gy, cache[2])), cache[1])
-
-    def update_stats(self, params: Params, cache: _Kept) -> Params:
-        return self.reducer.update_stats(params, cache[0])
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        seen, shape = self._seen(x)
-        reducer, y = children.at(type(self).__name__, self.reducer.infer, seen)
-        return self.replace(reducer=reducer), self._placed(y, seen).reshape(shape)
+        with errors_at(self, ""):
+            g = self.layer.input_grad(params, cache[0], self._columns(gy, cache[2]))
+        return self._folded(g, cache[1])
 
     def _seen(self, x: Tensor) -> tuple[Tensor, Shape]:
         """Return what the windows see, (N, channels, windows, elements), N = 1 where x has none; and the shape of y."""
@@ -144,9 +120,9 @@ class _Pool(Reduced):
 
 @frozen
 class Pool1d(_Pool):
-    """What ``reducer`` makes of each window of (N, channels, length), or (channels, length): ``Pool1d(Std(-1), 3)``.
+    """What ``layer`` makes of each window of (N, channels, length), or (channels, length): ``Pool1d(Std(-1), 3)``.
 
-    The reducer is a layer that reduces the last of the axes (N, channels, windows, elements): ``Prod(-1)``, ``LogSumExp()``, or
+    The layer reduces the last of the axes (N, channels, windows, elements): ``Prod(-1)``, ``LogSumExp()``, or
     one with params, ``serial(Linear(3, 1), Squeeze(-1))``. The windows are those of ``MaxPool1d`` without ``ceil_mode``; what
     the padding holds is ``padding_value``, which may be infinite. What the windows see is copied, so that a pooling with a
     name, where there is one, is faster: the mean of 2×2 of 64×16×28×28 takes 1.0 ms, by ``AvgPool2d`` 0.5.
@@ -163,7 +139,7 @@ class Pool1d(_Pool):
 
 @frozen
 class Pool2d(_Pool):
-    """What ``reducer`` makes of each window of (N, channels, height, width), or without N.
+    """What ``layer`` makes of each window of (N, channels, height, width), or without N.
 
     Each size is one number for both axes, or a tuple of two; the elements of a window stand row by row; else as ``Pool1d``.
 
@@ -178,7 +154,7 @@ class Pool2d(_Pool):
 
 @frozen
 class Pool3d(_Pool):
-    """What ``reducer`` makes of each window of (N, channels, depth, height, width), or without N.
+    """What ``layer`` makes of each window of (N, channels, depth, height, width), or without N.
 
     Each size is one number for all axes, or a tuple of three; else as ``Pool1d``.
 

@@ -1,89 +1,51 @@
-"""Layout: a layer on (N, channels, ...) for an x that has its channels last, by views.
+"""Rearranging: a layer that gets x with its axes in other places, or with several as one; views wherever that is possible.
 
-y = M⁻¹ f(p, M x)      gp, gx = gp, M⁻¹ g  where gp, g = f's vjp of M gy      M x = x, its last axis at the place of the channels
+channels_last   M x = x, its last axis at the place of the channels
+map_over        M x = x, its leading axes as one
+
+y = M⁻¹ f(p, M x)      gp, gx = gp, M⁻¹ g  where gp, g = f's vjp of M gy
 """
 
-from typing import Any, Self
+from typing import Any
 
 from attrs import field
-from torch import Tensor
 
-from funcnet import random, tree
-from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet import tree
+from funcnet.combinator import Rearranging, layers_only
+from funcnet.contract import Layer, Shape
 from funcnet.errors import describe, size, value_error, whole
-from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
-class ChannelsLast(children.Wrapper):
+class ChannelsLast(Rearranging):
     """A layer on tensors whose channels are the last axis; made by ``channels_last``.
 
     Params   the layer's.
-    Cache    the layer's.
+    Cache    a pair, the layer's and ().
     Raises   ``ValueError`` for an ``x`` without an axis ``dim``; the layer's own errors, which speak of the x it gets, a note.
     """
 
-    layer: Layer = field(validator=children.layers_only)
+    layer: Layer = field(validator=layers_only)
     dim: int = field(default=1, validator=whole(0))
 
     @property
-    def has_running_stats(self) -> bool:
-        return self.layer.has_running_stats
+    def label(self) -> str:
+        return f"channels_last, which hands on x with its last axis as axis {self.dim}"
 
-    def init(self, rng: Key | int) -> Params:
-        return self.layer.init(rng)
+    def enter(self, values: Any) -> Any:
+        return tree.map(lambda leaf: leaf.movedim(-1, self.dim) if leaf.dim() > self.dim else leaf, values)
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
-        arguments: Any = (params, self._moved(x)) if rng is None else (params, self._moved(x), rng)
-        y, cache = children.at(self._where(), self.layer.apply, *arguments)
-        return self._back(y), cache
+    def leave(self, values: Any, context: Any) -> Any:
+        return tree.map(lambda leaf: leaf.movedim(self.dim, -1) if leaf.dim() > self.dim else leaf, values)
 
-    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
-        return self._back(children.at(self._where(), self.layer, params, self._moved(x), rng))
-
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        gparams, g = self.layer.vjp(params, cache, self._there(gy))
-        return gparams, self._back(g)
-
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return self.layer.grads(params, cache, self._there(gy))
-
-    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return self._back(self.layer.input_grad(params, cache, self._there(gy)))
-
-    def update_stats(self, params: Params, cache: Cache) -> Params:
-        return self.layer.update_stats(params, cache)
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        layer, y = children.at(self._where(), self.layer.infer, self._moved(x))
-        return self.replace(layer=layer), self._back(y)
-
-    def inference(self) -> Self:
-        return self.replace(layer=self.layer.inference())
+    def context(self, x: Any) -> Any:
+        if any(leaf.dim() <= self.dim for leaf in tree.leaves(x)):
+            raise value_error(self, f"x must have an axis {self.dim}", x)
+        return ()
 
     def __repr__(self) -> str:
         return f"channels_last({self.layer!r}{'' if self.dim == 1 else f', {self.dim}'})"
-
-    def _where(self) -> str:
-        return f"channels_last, which hands on x with its last axis as axis {self.dim}"
-
-    def _moved(self, x: Any) -> Any:
-        """Return x as the layer takes it."""
-        if any(leaf.dim() <= self.dim for leaf in tree.leaves(x)):
-            raise value_error(self, f"x must have an axis {self.dim}", x)
-        return self._there(x)
-
-    def _there(self, values: Any) -> Any:
-        """Put last axes at ``dim``; what has no axis there has no channels."""
-        return tree.map(lambda leaf: leaf.movedim(-1, self.dim) if leaf.dim() > self.dim else leaf, values)
-
-    def _back(self, values: Any) -> Any:
-        """Put axes ``dim`` last: the inverse of ``_there``."""
-        return tree.map(lambda leaf: leaf.movedim(self.dim, -1) if leaf.dim() > self.dim else leaf, values)
-
-    def param_shapes(self) -> None:
-        return None
 
 
 def channels_last(layer: Layer, dim: int = 1) -> ChannelsLast:
@@ -100,68 +62,37 @@ def channels_last(layer: Layer, dim: int = 1) -> ChannelsLast:
 
 
 @frozen
-class MapOver(children.Wrapper):
+class MapOver(Rearranging):
     """A layer on a batch whose axis is the first ``axes`` axes of x, as one; made by ``map_over`` or ``time_distributed``.
 
     Params   the layer's.
-    Cache    the layer's, and the sizes of the axes.
+    Cache    a pair, the layer's and the sizes of the axes.
     Raises   ``ValueError`` when ``x`` does not have the axes; the layer's own errors get a note.
     """
 
-    layer: Layer = field(validator=children.layers_only)
+    layer: Layer = field(validator=layers_only)
     axes: int = field(default=2, validator=size)
 
-    def init(self, rng: Key | int) -> Params:
-        return self.layer.init(random.fold_in(rng, 0))
+    @property
+    def label(self) -> str:
+        return "map_over"
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
-        lead = self._lead(x)
-        y, cache = children.at("map_over", children.run, self.layer, params, self._merged(x), rng, 0)
-        return self._parted(y, lead), (cache, lead)
+    def enter(self, values: Any) -> Any:
+        return tree.map(lambda leaf: leaf.flatten(0, self.axes - 1), values)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        gparams, gx = self.layer.vjp(params, cache[0], self._merged(gy))
-        return gparams, self._parted(gx, cache[1])
+    def leave(self, values: Any, context: Shape) -> Any:
+        return tree.map(lambda leaf: leaf.reshape(*context, *leaf.shape[1:]), values)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return self.layer.grads(params, cache[0], self._merged(gy))
-
-    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return self._parted(self.layer.input_grad(params, cache[0], self._merged(gy)), cache[1])
-
-    def update_stats(self, params: Params, cache: Cache) -> Params:
-        return self.layer.update_stats(params, cache[0])
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        lead = self._lead(x)
-        layer, y = children.at("map_over", self.layer.infer, self._merged(x))
-        return self.replace(layer=layer), self._parted(y, lead)
-
-    def inference(self) -> Self:
-        return self.replace(layer=self.layer.inference())
-
-    def __repr__(self) -> str:
-        return f"map_over({self.layer!r}{'' if self.axes == 2 else f', {self.axes}'})"
-
-    def _lead(self, x: Any) -> tuple[int, ...]:
+    def context(self, x: Any) -> Shape:
         """Return the sizes of the axes that are made one."""
         sizes = {tuple(leaf.shape[: self.axes]) for leaf in tree.leaves(x)}
         if len(sizes) != 1 or any(len(one) < self.axes for one in sizes):
-            raise value_error("map_over", f"x must have {self.axes} leading axes, the same in all its parts", describe(x))
+            rule = f"x must have {self.axes} leading axes, the same in all its parts"
+            raise value_error("map_over", rule, describe(x))
         return sizes.pop()
 
-    def _merged(self, values: Any) -> Any:
-        return tree.map(lambda leaf: leaf.flatten(0, self.axes - 1), values)
-
-    def _parted(self, values: Any, lead: tuple[int, ...]) -> Any:
-        return tree.map(lambda leaf: _reshaped(leaf, lead), values)
-
-    def param_shapes(self) -> None:
-        return None
-
-
-def _reshaped(leaf: Tensor, lead: tuple[int, ...]) -> Tensor:
-    return leaf.reshape(*lead, *leaf.shape[1:])
+    def __repr__(self) -> str:
+        return f"map_over({self.layer!r}{'' if self.axes == 2 else f', {self.axes}'})"
 
 
 def map_over(layer: Layer, axes: int = 2) -> MapOver:

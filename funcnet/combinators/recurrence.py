@@ -1,8 +1,7 @@
-"""Time: a layer along an axis of steps.
+"""Recurrence: a layer along an axis of steps.
 
     scan            yₜ, sₜ = f(xₜ, sₜ₋₁)                gxₜ, gₜ₋₁ = f's vjp at t of (gyₜ, gₜ)      gp = Σₜ of its params' part
     bidirectional   y = merge(f(x), flip g(flip x))     gx = f's of its part + flip g's of flip of its part
-    map_over        y = f(x), with the leading axes of x as one; gx alike
 
 s is the carry of a scan, g what goes back along it, from the gradient of the last one; gs₀ = g₀.
 """
@@ -12,12 +11,12 @@ from typing import Any, Self
 import torch
 from attrs import field
 
-from funcnet import random, tree
-from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet import tree
+from funcnet.combinator import Children, Combinator, Wrapper, child_key, errors_at, layers_only, tuple_of_layers
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, flag, value_error, whole
 from funcnet.layers.operands.arithmetic import Concat
-from funcnet.random import Key
+from funcnet.value import frozen
 
 
 def _stack(trees: list[Any]) -> Any:
@@ -29,27 +28,31 @@ def _at(values: Any, t: int) -> Any:
 
 
 @frozen
-class Scan(children.Wrapper):
+class Scan(Wrapper):
     """A layer from (x, carry) to (y, carry), run along the first axis of the first; made by ``scan``.
 
-    Params   the layer's: one set for all steps.
+    Params   the layer's: one set for all steps. Step t has the key ``fold_in(rng, t)``.
     Cache    a tuple, the layer's for each step.
     Raises   ``ValueError`` when ``x`` is not a pair of a tree with steps and a carry; the layer's own errors get a note.
     """
 
-    layer: Layer = field(validator=children.layers_only)
+    layer: Layer = field(validator=layers_only)
     reverse: bool = field(default=False, validator=flag)
     output_is_carry: bool = field(default=False, validator=flag)
 
-    def init(self, rng: Key | int) -> Params:
-        return self.layer.init(random.fold_in(rng, 0))
+    @property
+    def label(self) -> str:
+        return "scan"
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+    def location(self, name: Any) -> str:
+        return f"scan, step {name}" if name != "" else "scan"
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         ys, caches = [], []
         xs, carry = self._pair(x)
-        key = None if rng is None else random.fold_in(rng, 0)
         for t in self._steps(xs):
-            y, cache = children.at(f"scan, step {t}", children.run, self.layer, params, (_at(xs, t), carry), key, t)
+            with errors_at(self, t):
+                y, cache = self.layer.apply(params, (_at(xs, t), carry), child_key(self.layer, rng, t))
             y, carry = (y, y) if self.output_is_carry else y
             ys.append(y)
             caches.append(cache)
@@ -59,7 +62,8 @@ class Scan(children.Wrapper):
         total: Any = None
         gxs, (gys, g) = [], gy
         for t, one in self._backward(cache):
-            gp, (gx, g) = self.layer.vjp(params, one, self._given(_at(gys, t), g))
+            with errors_at(self, t):
+                gp, (gx, g) = self.layer.vjp(params, one, self._given(_at(gys, t), g))
             total = gp if total is None else tree.add(total, gp)
             gxs.append(gx)
         return total, (_stack(gxs if self.reverse else gxs[::-1]), g)
@@ -67,24 +71,16 @@ class Scan(children.Wrapper):
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         gxs, (gys, g) = [], gy
         for t, one in self._backward(cache):
-            gx, g = self.layer.input_grad(params, one, self._given(_at(gys, t), g))
+            with errors_at(self, t):
+                gx, g = self.layer.input_grad(params, one, self._given(_at(gys, t), g))
             gxs.append(gx)
         return _stack(gxs if self.reverse else gxs[::-1]), g
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        for one in cache:
-            params = self.layer.update_stats(params, one)
+        for t, one in enumerate(cache):
+            with errors_at(self, t):
+                params = self.layer.update_stats(params, one)
         return params
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        xs, carry = self._pair(x)
-        t, *rest = self._steps(xs)
-        layer, y = children.at(f"scan, step {t}", self.layer.infer, (_at(xs, t), carry))
-        y, carry = (y, y) if self.output_is_carry else y
-        return self.replace(layer=layer), (_stack([y, *[y for _ in rest]]), carry)
-
-    def inference(self) -> Self:
-        return self.replace(layer=self.layer.inference())
 
     def __repr__(self) -> str:
         words = [repr(self.layer)] + [f"{name}=True" for name in ("reverse", "output_is_carry") if getattr(self, name)]
@@ -110,9 +106,6 @@ class Scan(children.Wrapper):
     def _given(self, gy: Any, g: Any) -> Any:
         return tree.add(gy, g) if self.output_is_carry else (gy, g)
 
-    def param_shapes(self) -> None:
-        return None
-
 
 def scan(layer: Layer, *, reverse: bool = False, output_is_carry: bool = False) -> Scan:
     """Run a layer from (x, carry) to (y, carry) along time: (xs, carry) to (ys, last carry), steps along the first axis.
@@ -124,7 +117,7 @@ def scan(layer: Layer, *, reverse: bool = False, output_is_carry: bool = False) 
 
 
 @frozen
-class Bidirectional(Layer):
+class Bidirectional(Combinator):
     """One layer along a sequence and another against it; made by ``bidirectional``.
 
     Params   a tuple, those of the two layers and of merge.
@@ -132,61 +125,50 @@ class Bidirectional(Layer):
     Raises   ``ValueError`` when ``params`` does not have three entries; a layer's own errors get a note.
     """
 
-    layers: tuple[Layer, Layer] = field(validator=children.tuple_of_layers)
-    merge: Layer = field(default=Concat(), validator=children.layers_only)
+    layers: tuple[Layer, Layer] = field(validator=tuple_of_layers)
+    merge: Layer = field(default=Concat(), validator=layers_only)
     dim: int = field(default=0, validator=whole(0))
 
     @property
-    def stochastic(self) -> bool:
-        return children.stochastic(self._children())
+    def label(self) -> str:
+        return "bidirectional"
 
-    @property
-    def batch_dependent(self) -> bool:
-        return children.batch_dependent(self._children())
+    def location(self, name: Any) -> str:
+        return f"bidirectional, {('forward', 'backward', 'merge')[int(name)]}"
 
-    def init(self, rng: Key | int) -> Params:
-        return tuple(children.init(self._children(), rng))
+    def children(self) -> Children:
+        return {"0": self.layers[0], "1": self.layers[1], "2": self.merge}
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
-        rows, sides = self._rows(params), self._sides(x)
-        run = [children.at(_WHERE[i], children.run, *rows[i], sides[i], rng, i) for i in range(2)]
-        (one, rest), (other, more) = _parted(run[0][0]), _parted(self._turned(run[1][0]))
-        y, cache = children.at(_WHERE[2], children.run, *rows[2], (one, other), rng, 2)
-        return ((y, (rest, more)) if isinstance(run[0][0], tuple) else y), (run[0][1], run[1][1], cache)
+    def with_children(self, children: Children) -> Self:
+        return self.replace(layers=(children["0"], children["1"]), merge=children["2"])
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        entries, sides, pairs = self.entries(params), self._sides(x), []
+        for i, layer in enumerate(self.layers):
+            with errors_at(self, i):
+                pairs.append(layer.apply(entries[i], sides[i], child_key(layer, rng, i)))
+        (one, rest), (other, more) = _parted(pairs[0][0]), _parted(self._turned(pairs[1][0]))
+        with errors_at(self, 2):
+            y, cache = self.merge.apply(entries[2], (one, other), child_key(self.merge, rng, 2))
+        return ((y, (rest, more)) if isinstance(pairs[0][0], tuple) else y), (pairs[0][1], pairs[1][1], cache)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        (f, p), (g, q), (merge, r) = self._rows(params)
+        entries = self.entries(params)
         g_y, rest = _parted(gy)
-        gr, (one, other) = merge.vjp(r, cache[2], g_y)
+        with errors_at(self, 2):
+            gr, (one, other) = self.merge.vjp(entries[2], cache[2], g_y)
         back = ((one, rest[0]), (other, rest[1])) if isinstance(gy, tuple) else (one, other)
-        gp, gx = f.vjp(p, cache[0], back[0])
-        gq, more = g.vjp(q, cache[1], self._turned(back[1]))
+        with errors_at(self, 0):
+            gp, gx = self.layers[0].vjp(entries[0], cache[0], back[0])
+        with errors_at(self, 1):
+            gq, more = self.layers[1].vjp(entries[1], cache[1], self._turned(back[1]))
         (a, ga), (b, gb) = _parted(gx), _parted(self._turned(more))
         return (gp, gq, gr), (tree.add(a, b), (ga, gb)) if isinstance(gx, tuple) else tree.add(a, b)
-
-    def update_stats(self, params: Params, cache: Cache) -> Params:
-        return tuple(children.update_stats(self._children(), params, cache))
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        sides = self._sides(x)
-        (f, y), (g, z) = [children.at(_WHERE[i], self.layers[i].infer, sides[i]) for i in range(2)]
-        (one, rest), (other, more) = _parted(y), _parted(z)
-        merge, joined = children.at(_WHERE[2], self.merge.infer, (one, other))
-        return self.replace(layers=(f, g), merge=merge), (joined, (rest, more)) if isinstance(y, tuple) else joined
-
-    def inference(self) -> Self:
-        return self.replace(layers=children.inference(self.layers), merge=self.merge.inference())
 
     def __repr__(self) -> str:
         words = [*map(repr, self.layers if self.layers[0] != self.layers[1] else self.layers[:1])]
         words += [f"merge={self.merge!r}"] * (self.merge != Concat()) + [f"dim={self.dim}"] * (self.dim != 0)
         return f"bidirectional({', '.join(words)})"
-
-    def _children(self) -> tuple[Layer, ...]:
-        return (*self.layers, self.merge)
-
-    def _rows(self, params: Params) -> list[tuple[Layer, Params]]:
-        return list(zip(self._children(), children.entries("bidirectional", params, 3), strict=True))
 
     def _sides(self, x: Any) -> tuple[Any, Any]:
         xs, carries = _parted(x)
@@ -201,12 +183,6 @@ class Bidirectional(Layer):
 
     def _flip(self, values: Any) -> Any:
         return tree.map(lambda leaf: leaf.flip(self.dim), values)
-
-    def param_shapes(self) -> None:
-        return None
-
-
-_WHERE = ("bidirectional, forward", "bidirectional, backward", "bidirectional, merge")
 
 
 def _parted(x: Any) -> tuple[Any, Any]:

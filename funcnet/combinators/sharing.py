@@ -4,24 +4,24 @@ shared   y = (f(p, x₁), ..., f(p, xₙ))      gp = Σ gpᵢ                   
 tied     y = f(p, x), where p_b = p_a       gp_a = their sum, gp_b absent       for places a, b among the params of one net
 """
 
-from collections.abc import Callable
 from functools import reduce
 from typing import Any, Self
 
 from attrs import field
 
 from funcnet import tree
-from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.combinator import Rewrite, Wrapper, child_key, errors_at, infer_unchanged, layers_only
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.random import Key
 from funcnet.tree import Tree
+from funcnet.value import frozen
 
 Path = tuple[str, ...]
 
 
 @frozen
-class Shared(children.Wrapper):
+class Shared(Wrapper):
     """One layer, with one set of params, applied to each entry of a tuple; made by ``shared``.
 
     Params   the layer's.
@@ -29,54 +29,63 @@ class Shared(children.Wrapper):
     Raises   ``ValueError`` when ``x`` is not a tuple of at least one; the layer's own errors get a note.
     """
 
-    layer: Layer = field(validator=children.layers_only)
+    layer: Layer = field(validator=layers_only)
 
-    def init(self, rng: Key | int) -> Params:
-        return self.layer.init(rng)
+    @property
+    def label(self) -> str:
+        return "shared"
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
-        pairs = self._each(lambda i, one: children.run(self.layer, params, one, rng, i), x)
-        return tuple([y for y, _ in pairs]), tuple([cache for _, cache in pairs])
+    def location(self, name: Any) -> str:
+        return f"shared, entry {name}" if name != "" else "shared"
 
-    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
-        return tuple(self._each(lambda i, one: children.predict(self.layer, params, one, rng, i), x))
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        ys, caches = [], []
+        for i, one in enumerate(self._entries(x)):
+            with errors_at(self, i):
+                y, cache = self.layer.apply(params, one, child_key(self.layer, rng, i))
+            ys.append(y)
+            caches.append(cache)
+        return tuple(ys), tuple(caches)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        ys = []
+        for i, one in enumerate(self._entries(x)):
+            with errors_at(self, i):
+                ys.append(self.layer(params, one, child_key(self.layer, rng, i)))
+        return tuple(ys)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        pairs = [self.layer.vjp(params, c, g) for c, g in zip(cache, gy, strict=True)]
+        pairs = self._back("vjp", params, cache, gy)
         return reduce(tree.add, [gp for gp, _ in pairs]), tuple([gx for _, gx in pairs])
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return reduce(tree.add, [self.layer.grads(params, c, g) for c, g in zip(cache, gy, strict=True)])
+        return reduce(tree.add, self._back("grads", params, cache, gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return tuple([self.layer.input_grad(params, c, g) for c, g in zip(cache, gy, strict=True)])
+        return tuple(self._back("input_grad", params, cache, gy))
+
+    def _back(self, verb: str, params: Params, cache: Cache, gy: Any) -> list[Any]:
+        """Call a backward method for every entry."""
+        found = []
+        for i, (c, g) in enumerate(zip(cache, self._entries(gy, "gy", len(cache)), strict=True)):
+            with errors_at(self, i):
+                found.append(getattr(self.layer, verb)(params, c, g))
+        return found
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        return reduce(self.layer.update_stats, cache, params)
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        layer, ys = self.layer, []
-        for i, one in enumerate(self._entries(x)):
-            layer, y = children.at(f"shared, entry {i}", layer.infer, one)
-            ys.append(y)
-        return self.replace(layer=layer), tuple(ys)
-
-    def inference(self) -> Self:
-        return self.replace(layer=self.layer.inference())
+        for i, one in enumerate(cache):
+            with errors_at(self, i):
+                params = self.layer.update_stats(params, one)
+        return params
 
     def __repr__(self) -> str:
         return f"shared({self.layer!r})"
 
-    def _each(self, f: Callable[[int, Any], Any], x: Any) -> list[Any]:
-        return [children.at(f"shared, entry {i}", f, i, one) for i, one in enumerate(self._entries(x))]
-
-    def _entries(self, x: Any) -> tuple[Any, ...]:
-        if not isinstance(x, tuple) or not x:
-            raise value_error("shared", "x must be a tuple of at least one, each an input of the layer", describe(x))
-        return x
-
-    def param_shapes(self) -> None:
-        return None
+    def _entries(self, values: Any, name: str = "x", count: int | None = None) -> tuple[Any, ...]:
+        if not isinstance(values, tuple) or not values or count not in (None, len(values)):
+            rule = f"{name} must be a tuple of {count or 'at least one'}, each an {'input' if name == 'x' else 'output'} of the layer"
+            raise value_error("shared", rule, describe(values))
+        return values
 
 
 def shared(layer: Layer) -> Shared:
@@ -112,16 +121,16 @@ def _absent(value: Tree) -> Tree:
 
 
 @frozen
-class Tied(children.Wrapper):
+class Tied(Wrapper):
     """A net some of whose params are others of its params; made by ``tied``.
 
     Params   the net's, with ``None`` at every place but the first of each group.
     Cache    the net's.
-    Raises   ``ValueError`` for a group of fewer than two paths, a path that there is not in params, places of different shapes,
-             and params that are there where they are tied; the net's own errors as they are.
+    Raises   ``ValueError`` for a group of fewer than two paths, a path that is not in params, places of different shapes,
+             and params that are there where they are tied; the net's own errors get a note.
     """
 
-    layer: Layer = field(validator=children.layers_only)
+    layer: Layer = field(validator=layers_only)
     groups: tuple[tuple[str, ...], ...]
 
     def __attrs_post_init__(self) -> None:
@@ -129,8 +138,12 @@ class Tied(children.Wrapper):
             if not isinstance(group, tuple) or len(group) < 2 or not all(isinstance(path, str) for path in group):
                 raise value_error("tied", "each group must be a tuple of at least two paths", repr(group))
 
+    @property
+    def label(self) -> str:
+        return "tied"
+
     def init(self, rng: Key | int) -> Params:
-        params = self.layer.init(rng)
+        params = super().init(rng)
         for first, *others in self._paths():
             for path in others:
                 one, other = self._found(params, first), self._found(params, path)
@@ -140,33 +153,36 @@ class Tied(children.Wrapper):
                 params = _put(params, path, _absent(other))
         return params
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
-        arguments: Any = (self._filled(params), x) if rng is None else (self._filled(params), x, rng)
-        return self.layer.apply(*arguments)
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        with errors_at(self, ""):
+            return self.layer.apply(self._filled(params), x, rng)
 
-    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
-        return self.layer(self._filled(params), x, rng)
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        with errors_at(self, ""):
+            return self.layer(self._filled(params), x, rng)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        gparams, gx = self.layer.vjp(self._filled(params), cache, gy)
+        with errors_at(self, ""):
+            gparams, gx = self.layer.vjp(self._filled(params), cache, gy)
         return self._gathered(gparams), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return self._gathered(self.layer.grads(self._filled(params), cache, gy))
+        with errors_at(self, ""):
+            return self._gathered(self.layer.grads(self._filled(params), cache, gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return self.layer.input_grad(self._filled(params), cache, gy)
+        with errors_at(self, ""):
+            return self.layer.input_grad(self._filled(params), cache, gy)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        moved = self.layer.update_stats(self._filled(params), cache)
-        return self._without(moved)
+        with errors_at(self, ""):
+            return self._without(self.layer.update_stats(self._filled(params), cache))
 
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        layer, y = self.layer.infer(x)
-        return self.replace(layer=layer), y
+    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+        """Return the layer as it is: its params are shared or made, so no layer can be rewritten with params of its own."""
+        return self, params
 
-    def inference(self) -> Self:
-        return self.replace(layer=self.layer.inference())
+    infer = infer_unchanged
 
     def __repr__(self) -> str:
         return f"tied({', '.join(map(repr, (self.layer, *self.groups)))})"
@@ -204,9 +220,6 @@ class Tied(children.Wrapper):
             for path in others:
                 params = _put(params, path, _absent(_at(params, path)))
         return params
-
-    def param_shapes(self) -> None:
-        return None
 
 
 def _shapes_of(value: Tree) -> Tree:

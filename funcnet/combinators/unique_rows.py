@@ -4,80 +4,66 @@ y[i] = f(u)[k[i]]        where the different rows are u, and x[i] = u[k[i]]
 gp   = f's vjp of gu     gu[j] = Σ gy[i] over the i with k[i] = j
 """
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.combinators import children
-from funcnet.contract import Cache, Layer, Params, frozen
+from funcnet.combinator import Wrapper, errors_at, layers_only
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.kernels.tracing import is_eager
-from funcnet.random import Key
+from funcnet.value import frozen
 
 _Kept = tuple[Cache, Tensor | None, int]
 """The layer's cache, which of the different rows each row is, and how many there are."""
 
 
 @frozen
-class Uniqued(children.Wrapper):
+class Uniqued(Wrapper):
     """A layer of integers that computes equal rows once; made by ``uniqued``.
 
     Params   the layer's.
     Cache    the layer's, which of the different rows each row is, ``None`` where all are computed, and how many they are.
-    Raises   ``ValueError`` for a layer that is stochastic or mixes the rows of a batch, and an ``x`` that is not integers with an
+    Raises   ``ValueError`` for a layer that is stochastic or depends on the batch, and an ``x`` that is not integers with an
              axis at least; the layer's own errors get a note.
     """
 
-    layer: Layer = field(validator=children.layers_only)
+    layer: Layer = field(validator=layers_only)
 
     def __attrs_post_init__(self) -> None:
         if self.layer.stochastic or self.layer.batch_dependent:
-            raise value_error("uniqued", "the layer may neither be stochastic nor mix the rows of a batch", repr(self.layer))
+            rule = "the layer may neither be stochastic nor batch_dependent"
+            raise value_error("uniqued", rule, repr(self.layer))
 
     @property
-    def has_running_stats(self) -> bool:
-        return self.layer.has_running_stats
+    def label(self) -> str:
+        return "uniqued"
 
-    def init(self, rng: Key | int) -> Params:
-        return self.layer.init(rng)
-
-    def apply(self, params: Params, x: Tensor) -> tuple[Any, _Kept]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, _Kept]:
         rows, which = _different(_integers(x))
-        y, cache = children.at("uniqued", self.layer.apply, params, rows)
+        with errors_at(self, ""):
+            y, cache = self.layer.apply(params, rows)
         return _handed(y, which), (cache, which, len(rows))
-
-    def __call__(self, params: Params, x: Tensor, rng: Key | int | None = None) -> Any:
-        rows, which = _different(_integers(x))
-        return _handed(children.at("uniqued", self.layer, params, rows), which)
 
     def vjp(self, params: Params, cache: _Kept, gy: Any) -> tuple[Params, None]:
         return self.grads(params, cache, gy), None
 
     def grads(self, params: Params, cache: _Kept, gy: Any) -> Params:
         inner, which, count = cache
-        return self.layer.grads(params, inner, gy if which is None else tree.map(lambda g: _gathered(g, which, count), gy))
+        with errors_at(self, ""):
+            return self.layer.grads(params, inner, gy if which is None else tree.map(lambda g: _gathered(g, which, count), gy))
 
     def input_grad(self, params: Params, cache: _Kept, gy: Any) -> None:
         return None
 
-    def update_stats(self, params: Params, cache: _Kept) -> Params:
-        return self.layer.update_stats(params, cache[0])
-
-    def infer(self, x: Any) -> tuple[Self, Any]:
-        layer, y = children.at("uniqued", self.layer.infer, x)
-        return self.replace(layer=layer), y
-
-    def inference(self) -> Self:
-        return self.replace(layer=self.layer.inference())
+    def inner_cache(self, cache: _Kept) -> Cache:
+        return cache[0]
 
     def __repr__(self) -> str:
         return f"uniqued({self.layer!r})"
-
-    def param_shapes(self) -> None:
-        return None
 
 
 def uniqued(layer: Layer) -> Uniqued:

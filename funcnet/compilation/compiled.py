@@ -17,11 +17,11 @@ from torch import Tensor
 
 from funcnet import flattening, tree
 from funcnet.compilation.codec import TreeCodec
-from funcnet.contract import Value
 from funcnet.errors import value_error
 from funcnet.kernels import linear as products
 from funcnet.kernels.tracing import is_eager, tensor_guard, tracing_for_inductor
 from funcnet.tree import Tree
+from funcnet.value import Value
 
 Kernel = Callable[..., Sequence[Any]]
 

@@ -13,9 +13,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.contract import Cache, Layer, Params, check_gy, frozen, require_floating
+from funcnet.checks import check_gy, require_floating, require_key
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, flag, function, value_error
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 def _no_params(rng: Key | int) -> Params:
@@ -46,14 +48,11 @@ class FunctionLayer(Layer):
     def init(self, rng: Key | int) -> Params:
         return self.init_function(rng)
 
-    def apply(self, params: Params, x: Any, *rng: Key | int) -> tuple[Any, Cache]:
-        return self.apply_function(params, x, *rng)
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        return self.apply_function(params, x, require_key(self, rng)) if self.stochastic else self.apply_function(params, x)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         return self.vjp_function(params, cache, gy)
-
-    def param_shapes(self) -> None:
-        return None
 
     def __repr__(self) -> str:
         words = [f"apply={_name(self.apply_function)}", f"vjp={_name(self.vjp_function)}"]
@@ -94,7 +93,7 @@ class ElementwiseFunction(Layer):
     f: Callable[[Tensor], Tensor] = field(validator=function)
     df: Callable[[Tensor], Tensor] = field(validator=function)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         return self.f(require_floating(self, params, x)), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -127,7 +126,7 @@ class ShapeDependent(Layer):
     def init(self, rng: Key | int) -> Params:
         raise self._not_made()
 
-    def apply(self, params: Params, x: Any) -> tuple[Any, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         raise self._not_made()
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:

@@ -22,10 +22,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import frozen
 from funcnet.errors import describe, number, value_error, whole_number
 from funcnet.kernels import losses as kernels
 from funcnet.losses.loss import ElementwiseLoss, Factor, Loss, reductions, require_floating, weight_or_weights, weights
+from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
 Weighted = tuple[Tensor, Tensor, Factor]

@@ -21,9 +21,11 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Cache, Layer, Params, Value, frozen, require_no_params
+from funcnet.checks import require_no_params
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import is_number, one_of, value_error
 from funcnet.kernels import losses as kernels
+from funcnet.value import Value, frozen
 
 Factor = Tensor | float
 
@@ -99,7 +101,7 @@ class LossLayer(Layer):
     def batch_dependent(self) -> bool:
         return True
 
-    def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Cache]:
+    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, Cache]:
         require_no_params(self, params)
         if not isinstance(x, tuple) or len(x) != 2:
             raise value_error(self, "x must be a pair (y, target)", x)

@@ -11,9 +11,9 @@ and ∂ℓ/∂t = -∂ℓ/∂y. By the reduction, with c = 1 for "sum" and "none
 
 from torch import Tensor
 
-from funcnet.contract import frozen
 from funcnet.kernels import losses as kernels
 from funcnet.losses.loss import ElementwiseLoss, Factor
+from funcnet.value import frozen
 
 Kept = tuple[Tensor]
 

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import frozen
 from funcnet.errors import flag, is_number, number, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.optim.base import Columns, MomentOptimizer, Rate, at, fixed, rate
+from funcnet.value import frozen
 
 
 def _betas(value: Any, attribute: Any, got: Any) -> None:

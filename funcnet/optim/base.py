@@ -25,11 +25,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening, tree
-from funcnet.contract import Params, Value, frozen
+from funcnet.contract import Params
 from funcnet.errors import Validator, add_location, describe, flag, number, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager, tensor_guard
 from funcnet.tree import Tree
+from funcnet.value import Value, frozen
 
 State = Any
 """A tree of tensors."""

@@ -4,10 +4,11 @@ from typing import Any
 
 from attrs import field
 
-from funcnet.contract import Params, frozen
+from funcnet.contract import Params
 from funcnet.errors import add_location, instances, value_error
 from funcnet.optim.base import GradientTransform, Optimizer, State
 from funcnet.tree import Tree
+from funcnet.value import frozen
 
 _transforms = instances(GradientTransform, "gradient transforms, all before the optimizer", several=True)
 _optimizer = instances(Optimizer, "an optimizer")

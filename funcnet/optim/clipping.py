@@ -10,11 +10,12 @@ import torch
 from attrs import field
 
 from funcnet import flattening, tree
-from funcnet.contract import Params, frozen
+from funcnet.contract import Params
 from funcnet.errors import number
 from funcnet.kernels import optim as kernels
 from funcnet.optim.base import GradientTransform, State
 from funcnet.tree import Tree
+from funcnet.value import frozen
 
 
 @frozen

@@ -18,8 +18,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Value, frozen
 from funcnet.errors import is_whole, number, size, value_error
+from funcnet.value import Value, frozen
 
 
 class Schedule(Value):

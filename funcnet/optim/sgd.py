@@ -14,10 +14,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import frozen
 from funcnet.errors import flag, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.optim.base import Columns, MomentOptimizer, Rate, at, fixed, rate
+from funcnet.value import frozen
 
 
 def _nesterov(value: Any, attribute: Any, got: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from funcnet import flattening, random, tree
-from funcnet.contract import Layer, Params, Value
+from funcnet.contract import Layer, Params
 from funcnet.random import Key
 from funcnet.testing.comparison import (
     DTYPES,
@@ -36,6 +36,7 @@ from funcnet.testing.comparison import (
 )
 from funcnet.testing.differences import check_vjp
 from funcnet.tree import Tree
+from funcnet.value import Value
 
 Law = Callable[..., None]
 

@@ -11,14 +11,18 @@ from abc import abstractmethod
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, check_gy, frozen, require_floating
+from funcnet.checks import check_gy, require_floating
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import whole_number
+from funcnet.value import frozen
 
 
 class Activation(Layer):
     """A layer that applies one function to every element: ``forward`` and ``backward`` say which, and ``kept`` is all between."""
 
     __slots__ = ()
+
+    ensemble_mode = "elementwise"
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,7 +32,7 @@ class Activation(Layer):
     def backward(self, gy: Tensor, kept: Tensor, /) -> Tensor:
         """Return gx."""
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         if params or type(x) is not Tensor or not x.is_floating_point():
             require_floating(self, params, x)  # only where something may be wrong: a call less in each small layer
         return self.forward(x)

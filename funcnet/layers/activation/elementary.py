@@ -18,9 +18,9 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import frozen
 from funcnet.errors import number, whole
 from funcnet.layers.activation.base import Activation
+from funcnet.value import frozen
 
 
 @frozen

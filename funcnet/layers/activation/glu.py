@@ -11,12 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from funcnet.contract import Params, check_gy, frozen, require_axis, require_floating
+from funcnet.checks import check_gy, require_axis, require_floating
+from funcnet.contract import Params, Rng
 from funcnet.errors import value_error
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation, Along
 from funcnet.layers.activation.rectifiers import ReLU
 from funcnet.layers.activation.self_gated import GELU, SiLU
+from funcnet.value import frozen
 
 
 def _even(layer: Along, x: Tensor) -> Tensor:
@@ -36,7 +38,7 @@ class GLU(Along):
     Source   Dauphin, Fan, Auli & Grangier 2017.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         return kernels.glu(_even(self, require_floating(self, params, x)), self.dim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -50,7 +52,7 @@ class Gated(Along):
 
     activation: ClassVar[Activation]
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         a, b = _even(self, require_floating(self, params, x)).chunk(2, self.dim)
         f, kept = self.activation.forward(b)
         return a * f, (a, f, kept)

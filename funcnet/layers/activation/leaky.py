@@ -13,22 +13,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import (
-    Layer,
-    Params,
-    Size,
-    check_gy,
-    explain_error,
-    frozen,
-    params_error,
-    require_floating,
-    require_key,
-    require_sizes,
-)
+from funcnet.checks import Misfit, check_gy, explain_error, require_floating, require_key, require_sizes
+from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import number, size_or_none, value_error
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
 from funcnet.random import Key, as_key
+from funcnet.value import frozen
 
 
 @frozen
@@ -74,10 +65,10 @@ class PReLU(Layer):
     def init(self, rng: Key | int) -> Params:
         return {"weight": torch.full((require_sizes(self).num_parameters,), float(self._init), device=as_key(rng).device)}
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         try:
             if params["weight"].shape != (self.num_parameters,) or len(params) != 1:
-                raise params_error(self, params)
+                raise Misfit
             return torch.prelu(x, params["weight"]), x
         except Exception as error:
             raise explain_error(self, params, x, error) from None
@@ -127,7 +118,7 @@ class RReLU(Layer):
         if self.lower > self.upper:
             raise value_error("RReLU", "lower must be at most upper", f"lower={self.lower}, upper={self.upper}")
 
-    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         key, shape = require_key(self, rng), tuple(require_floating(self, params, x).shape)
         slopes = torch.where(x > 0, 1.0, random.uniform(key, shape, self.lower, self.upper, dtype=x.dtype))
         return x * slopes, slopes

@@ -13,11 +13,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import frozen
 from funcnet.errors import number
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.rectifiers import in_order
+from funcnet.value import frozen
 
 
 @frozen

@@ -18,11 +18,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Layer, Params, check_gy, frozen, require_axis, require_floating, require_key
+from funcnet.checks import check_gy, require_axis, require_floating, require_key
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, is_whole, number, value_error, whole_number
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Along
-from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
@@ -41,7 +42,7 @@ class Softmax(Along):
 
     temperature: float = field(default=1.0, validator=number(above=0.0))
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         z = self._tempered(require_floating(self, params, x))
         y = torch.softmax(z, require_axis(self, x, self.dim))
         return y, y
@@ -77,7 +78,7 @@ class GumbelSoftmax(Layer):
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         rng, dim = require_key(self, rng), require_axis(self, require_floating(self, params, x), self.dim)
         noise = random.gumbel(rng, tuple(x.shape), torch.promote_types(x.dtype, torch.float32))
         y = torch.softmax((x + noise) / self.tau, dim).to(x.dtype)
@@ -100,7 +101,7 @@ class Softmin(Along):
     Source   ``torch.nn.Softmin``'s formula.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         y = torch.softmax(-require_floating(self, params, x), require_axis(self, x, self.dim))
         return y, y
 
@@ -118,7 +119,7 @@ class Softmax2d(Layer):
     Source   ``torch.nn.Softmax2d``'s formula.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         if require_floating(self, params, x).dim() not in (3, 4):
             raise value_error(self, "x must have the axes (N, C, H, W) or (C, H, W)", f"x of shape {tuple(x.shape)}")
         y = torch.softmax(x, -3)
@@ -146,7 +147,7 @@ class MultiSoftmax(Layer):
 
     sizes: tuple[int, ...] = field(validator=_sizes)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         if require_floating(self, params, x).shape[-1:] != (sum(self.sizes),):
             raise value_error(
                 self, f"the last axis of x must be the sum of sizes, {sum(self.sizes)}", f"x of shape {tuple(x.shape)}"
@@ -171,7 +172,7 @@ class LogSoftmax(Along):
     Source   ``torch.nn.LogSoftmax``'s formula.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         y = torch.log_softmax(require_floating(self, params, x), require_axis(self, x, self.dim))
         return y, y
 
@@ -191,7 +192,7 @@ class LogSumExp(Along):
 
     keepdim: bool = field(default=False, validator=flag)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         return torch.logsumexp(x, require_axis(self, require_floating(self, params, x), self.dim), keepdim=self.keepdim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:

@@ -11,10 +11,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import frozen
 from funcnet.errors import number
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
+from funcnet.value import frozen
 
 
 @frozen

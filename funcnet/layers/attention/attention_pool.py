@@ -14,11 +14,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Cache, Layer, Params, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import size_or_none
 from funcnet.initializers import Initializer
 from funcnet.kernels.activation import softmax_backward
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
@@ -45,7 +47,7 @@ class AttentionPool(Layer):
     def init(self, rng: Key | int) -> Params:
         return {"query": initializers.initialize(rng, (require_sizes(self).in_features,), self.initializer)}
 
-    def apply(self, params: Params, x: Any) -> tuple[Tensor, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Cache]:
         try:
             rows, seen = self._parts(params, x)
             s = torch.matmul(rows, params["query"])
@@ -86,7 +88,7 @@ class AttentionPool(Layer):
     def _parts(self, params: Params, x: Any) -> tuple[Tensor, Tensor | None]:
         """Return the rows, and which of them count."""
         if len(params) != 1 or params["query"].shape != (self.in_features,) or self.complaint(x):
-            raise params_error(self, params)
+            raise Misfit
         if not isinstance(x, tuple):
             return x, None
         rows, of = x

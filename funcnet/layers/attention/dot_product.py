@@ -17,12 +17,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Cache, Layer, Params, check_gy, frozen, require_floating, require_key
+from funcnet.checks import check_gy, require_floating, require_key
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, is_whole, number, value_error
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.operands import masked_scale
 from funcnet.layers.attention.masks import combine_masks, steps_mask
-from funcnet.random import Key
+from funcnet.value import frozen
 
 
 def window_of_steps(layer: Any, attribute: Any, got: Any) -> None:
@@ -87,7 +88,7 @@ class ScaledDotProductAttention(Layer):
     def stochastic(self) -> bool:
         return self.dropout_p > 0
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         if self.stochastic:
             require_key(self, rng)
         q, k, v, mask = self._entries(params, x)

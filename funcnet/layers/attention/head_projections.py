@@ -5,19 +5,21 @@
 Where the inputs have other sizes than the output, W stands in three parts.
 """
 
-from typing import Any
+from typing import Any, Self
 
-import torch
 from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.contract import Layer, Params, frozen, output, params_error
+from funcnet.checks import Misfit
+from funcnet.combinator import Children, Combinator, Probe, Rewrite, errors_at
+from funcnet.contract import Layer, Params, output
 from funcnet.errors import flag, instances, number, size, value_error
 from funcnet.initializers import Initializer, Normal, Uniform
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps
 from funcnet.layers.attention.positions import RotaryEmbedding
 from funcnet.random import Key
+from funcnet.value import frozen
 
 PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
@@ -41,8 +43,10 @@ def _attention(layer: Any) -> ScaledDotProductAttention:
 
 
 @frozen
-class Heads(Layer):
+class Heads(Combinator):
     """What multi-head attention is made of; all its fields, for ``MultiHeadAttention`` to put to work."""
+
+    ensemble_mode = "loop if large"
 
     embed_dim: int = field(validator=size)
     num_heads: int = field(validator=size)
@@ -79,7 +83,26 @@ class Heads(Layer):
 
     @property
     def stochastic(self) -> bool:
-        return self.dropout > 0
+        return self.dropout > 0 or super().stochastic
+
+    def children(self) -> Children:
+        norms = {} if self.qk_norm is None else dict.fromkeys(NORMS, self.qk_norm)
+        return norms if self.rotary is None else {**norms, "rotary": self.rotary}
+
+    def with_children(self, children: Children) -> Self:
+        norms = [children[name] for name in NORMS if name in children]
+        if norms[1:] != norms[:1]:
+            rule = "q_norm and k_norm must be the same layer, qk_norm, with params of their own"
+            raise value_error("MultiHeadAttention", rule, " and ".join(map(repr, norms)))
+        return self.replace(qk_norm=norms[0] if norms else None, rotary=children.get("rotary"))
+
+    def location(self, name: Any) -> str:
+        return f"MultiHeadAttention, {name}"
+
+    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+        pairs = {name: f(self.qk_norm, params[name]) for name in NORMS if self.qk_norm is not None}
+        children = {**self.children(), **{name: layer for name, (layer, _) in pairs.items()}}
+        return self.with_children(children), {**params, **{name: p for name, (_, p) in pairs.items()}}
 
     def init(self, rng: Key | int) -> Params:
         rng, drawn = random.as_key(rng), {}
@@ -87,11 +110,14 @@ class Heads(Layer):
             drawn[name] = self._draw(name, shape)(random.fold_in(rng, i), shape)
         inner = {name: leaf for name, leaf in drawn.items() if "." not in name}
         norms = () if self.qk_norm is None else NORMS
-        normed = {name: self.qk_norm.init(random.fold_in(rng, 16 + i)) for i, name in enumerate(norms) if self.qk_norm}
+        normed = {}
+        for i, name in enumerate(norms):
+            with errors_at(self, name):
+                normed[name] = self.qk_norm.init(random.fold_in(rng, 16 + i))  # type: ignore[union-attr]  # else no norms
         return {**inner, "out_proj": {name[9:]: leaf for name, leaf in drawn.items() if "." in name}, **normed}
 
-    def inference(self) -> Layer:
-        return self.replace(dropout=0.0)
+    def inference(self) -> Self:
+        return super().inference().replace(dropout=0.0)
 
     def _added(self) -> int:
         """Return how many keys are added to those of the input; asked before the flags are judged, which may be anything."""
@@ -141,12 +167,15 @@ class Heads(Layer):
         fits = fits and (not self.bias or params["out_proj"]["bias"].shape == (self.embed_dim,))
         count = 2 + 2 * self._apart() + self.bias + 2 * self.add_bias_kv + 2 * (self.qk_norm is not None)
         if fault or not fits or len(params) != count or len(params["out_proj"]) != 1 + self.bias:
-            raise params_error(self, params)
+            raise Misfit
 
-    def infer(self, x: Any) -> tuple[Layer, Any]:
-        head = torch.empty(1, self._head(), device="meta")
-        layer = self.replace(qk_norm=self.qk_norm and self.qk_norm.infer(head)[0])
-        return layer, output(layer, x)
+    def infer(self, x: Any) -> tuple[Self, Any]:
+        """Infer the sizes of the norm, which is there twice and so is no case for two probes."""
+        if self.qk_norm is None:
+            return self, output(self, x)
+        probe = Probe(self.qk_norm)
+        y = output(self.replace(qk_norm=probe), x)
+        return self.replace(qk_norm=probe.layer), y
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         inner = {} if self.qk_norm is None else self.qk_norm.param_shapes() or {}

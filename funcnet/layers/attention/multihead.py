@@ -15,14 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.contract import Cache, Params, explain_error, frozen
+from funcnet.checks import explain_error
+from funcnet.combinator import child_key, errors_at
+from funcnet.contract import Cache, Params, Rng
 from funcnet.errors import value_error
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.operands import unbroadcast
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, pair_of, steps_around
 from funcnet.layers.attention.head_projections import LEARNED, NORMS, PROJECTIONS, Heads
 from funcnet.layers.attention.masks import combine_masks, steps_mask
-from funcnet.random import Key
+from funcnet.value import frozen
 
 _LOOKUP = ScaledDotProductAttention(enable_gqa=True)
 
@@ -57,15 +59,14 @@ class MultiHeadAttention(Heads):
     Source   Vaswani et al. 2017, section 3.2.2.
     """
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         try:
             self._check(params, x)
             xs, mask = self._inputs(x)
             q, k, v = self._heads(params, xs)
-            q, k, turned = self._turn(params, q, k)
+            q, k, turned = self._turn(params, q, k, rng)
             k, v, mask = self._more(params, q, k, v, mask) if self._added() else (k, v, mask)
-            entries: Any = ({}, (q, k, v) if mask is None else (q, k, v, mask), rng)
-            a, cache = self._attention.apply(*entries) if self.stochastic else self._attention.apply(*entries[:2])
+            a, cache = self._attention.apply({}, (q, k, v) if mask is None else (q, k, v, mask), rng)
             a, p = a if self.need_weights else (a, None)
             a, out = a.transpose(1, 2).flatten(2), params["out_proj"]
             y = self._outward(kernels.linear(a, out["weight"], out.get("bias")), x)
@@ -163,7 +164,7 @@ class MultiHeadAttention(Heads):
         steps, room = carry["steps"] + torch.arange(q.shape[2], device=q.device), carry["k"].shape[2]
         if q.shape[2] > room:
             raise value_error(self, f"steps must be no more than the carry has room for, {room}", x)
-        q, k, _ = self._turn(params, q, k, steps)
+        q, k, _ = self._turn(params, q, k, None, steps)
         try:
             kv = {"k": carry["k"].index_copy(2, steps, k), "v": carry["v"].index_copy(2, steps, v)}
         except (IndexError, RuntimeError):
@@ -235,29 +236,43 @@ class MultiHeadAttention(Heads):
             return combine_masks(local, mask)
         return torch.where(local, mask, -torch.inf)
 
-    def _turn(self, params: Params, q: Tensor, k: Tensor, steps: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
+    def _turn(self, params: Params, q: Tensor, k: Tensor, rng: Rng, steps: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
         """Normalize queries and keys, and turn them to their steps; and what the way back needs, for each."""
         turned, caches = [q, k], []
         for i in range(2):
             one, normed, rotated = turned[i], (), ()
             if self.qk_norm is not None:
-                one, normed = self.qk_norm.apply(params[NORMS[i]], one)
+                with errors_at(self, NORMS[i]):
+                    one, normed = self.qk_norm.apply(params[NORMS[i]], one, child_key(self.qk_norm, rng, 16 + i))
             if self.rotary is not None:
-                one, rotated = self.rotary.apply({}, one if steps is None else (one, steps))
+                with errors_at(self, "rotary"):
+                    entry = one if steps is None else (one, steps)
+                    one, rotated = self.rotary.apply({}, entry, child_key(self.rotary, rng, 18 + i))
             turned[i] = one
             caches.append((normed, rotated))
         return turned[0], turned[1], tuple(caches)
 
     def _turn_back(self, params: Params, i: int, cache: Any, g: Tensor, weights: bool) -> tuple[Tensor, Params]:
         """Return the gradient before turning and normalizing, and that of the norm's params."""
-        g = g if self.rotary is None else self.rotary.vjp({}, cache[1], g)[1]
+        if self.rotary is not None:
+            with errors_at(self, "rotary"):
+                g = self.rotary.vjp({}, cache[1], g)[1]
         if self.qk_norm is None:
             return g, {}
         p = params[NORMS[i]]
-        if not weights:
-            return self.qk_norm.input_grad(p, cache[0], g), {}
-        gp, g = self.qk_norm.vjp(p, cache[0], g)
+        with errors_at(self, NORMS[i]):
+            if not weights:
+                return self.qk_norm.input_grad(p, cache[0], g), {}
+            gp, g = self.qk_norm.vjp(p, cache[0], g)
         return g, {NORMS[i]: gp}
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        moved = {}
+        for name, (normed, _) in zip(NORMS, cache[3], strict=True):
+            if self.qk_norm is not None:
+                with errors_at(self, name):
+                    moved[name] = self.qk_norm.update_stats(params[name], normed)
+        return {**params, **moved} if moved else params
 
 
 def _batched(x: Any) -> bool:

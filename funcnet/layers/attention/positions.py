@@ -15,10 +15,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Layer, Params, explain_error, frozen, params_error, require_floating
+from funcnet.checks import Misfit, explain_error, require_floating
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, number, size, value_error, whole
 from funcnet.initializers import Initializer
 from funcnet.random import Key, as_key
+from funcnet.value import frozen
 
 _positive = number(above=0.0)
 
@@ -54,7 +56,7 @@ class RotaryEmbedding(Layer):
     interleaved: bool = field(default=False, validator=flag)
     offset: int = field(default=0, validator=whole(0))
 
-    def apply(self, params: Params, x: Any) -> tuple[Tensor, Any]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
         x, steps = x if isinstance(x, tuple) and len(x) == 2 else (x, None)
         if require_floating(self, params, x).dim() < 2 or x.shape[-1] != self.dim:
             raise value_error(self, f"x must have the axes (..., length, dim={self.dim})", f"x of shape {tuple(x.shape)}")
@@ -88,7 +90,7 @@ class SinusoidalPositions(Layer):
     base: float = field(default=10000.0, validator=_positive)
     offset: int = field(default=0, validator=whole(0))
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
         if require_floating(self, params, x).dim() < 2:
             raise value_error(self, "x must have the axes (..., length, features)", f"x of shape {tuple(x.shape)}")
         length, dim = x.shape[-2:]
@@ -119,11 +121,11 @@ class LearnedPositions(Layer):
     def init(self, rng: Key | int) -> Params:
         return initializers.weight_and_bias(as_key(rng), self.param_shapes(), self.initializer)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, int]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, int]:
         try:
             w = params["weight"]
             if w.shape != (self.max_length, self.dim) or len(params) != 1 or w.dtype != x.dtype or self.complaint(x):
-                raise params_error(self, params)
+                raise Misfit
             return x + w[: x.shape[-2]], x.shape[-2]
         except Exception as error:
             raise explain_error(self, params, x, error) from None

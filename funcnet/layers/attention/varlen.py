@@ -17,11 +17,13 @@ import torch
 from attrs import Factory, field
 from torch import Tensor
 
-from funcnet.contract import Cache, Layer, Params, check_gy, frozen, require_no_params
+from funcnet.checks import check_gy, require_no_params
+from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, value_error
 from funcnet.kernels.tracing import is_plain
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, number_or_none, steps_around, window_of_steps
 from funcnet.layers.pooling.segments import segments_of
+from funcnet.value import frozen
 
 _FORM = "x must be a tuple (q, k, v, lengths) or (q, k, v, lengths, lengths of keys)"
 
@@ -62,7 +64,7 @@ class VarlenAttention(Layer):
     _one: ScaledDotProductAttention = field(init=False, eq=False, default=Factory(_of_one, takes_self=True))
     _all: ScaledDotProductAttention = field(init=False, eq=False, default=Factory(_of_all, takes_self=True))
 
-    def apply(self, params: Params, x: Any) -> tuple[Tensor, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Cache]:
         require_no_params(self, params)
         counts = self._counts(x)
         if is_plain(*counts):

@@ -15,12 +15,14 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Params, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.contract import Params, Rng, Size
 from funcnet.errors import flag, is_whole, one_of, size, size_or_none, value_error
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import ORDINALS, Sizes, Window, Windowed, axes_complaint, each, hashable, sizes
 from funcnet.random import Key
+from funcnet.value import frozen
 
 Pad = int | str | tuple[int, int]
 
@@ -66,6 +68,8 @@ def padding_of(layer: Any) -> Window:
 class _Conv(Windowed):
     """Convolution along ``axes`` axes."""
 
+    weight_output_axis = 0
+
     in_channels: Size = field(validator=size_or_none)
     out_channels: int = field(validator=size)
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
@@ -99,11 +103,11 @@ class _Conv(Windowed):
     def init(self, rng: Key | int) -> Params:
         return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         try:
             w, b = params["weight"], params["bias"] if self.bias else None
             if w.shape != self.param_shapes()["weight"] or len(params) != 1 + self.bias or x.dim() - self.axes not in (1, 2):
-                raise params_error(self, params)
+                raise Misfit
             x = kernels.pad(x, *self._outside(), self.padding_mode)
             how = (self._window.stride, self._inside, self._window.dilation, self.groups)
             return kernels.convolution(x, w, b, *how)

@@ -17,13 +17,15 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.contract import Params, Shape, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import check_gy, explain_error, params_error, require_sizes
+from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none, value_error
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.conv import Pad, padding_of, padding_rule
 from funcnet.layers.conv.window import ORDINALS, Sizes, Window, Windowed, axes_complaint, each, hashable, sizes
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
@@ -65,7 +67,7 @@ class _ConvLocal(Windowed):
         weight = {"weight": drawn["weight"].reshape(self.param_shapes()["weight"])}
         return {**weight, "bias": drawn["bias"].t().reshape(self.param_shapes()["bias"])} if self.bias else weight
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         if not isinstance(params, dict) or {n: tuple(leaf.shape) for n, leaf in params.items()} != self.param_shapes():
             raise params_error(require_sizes(self), params)
         rule = self.complaint(x)

@@ -15,17 +15,21 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Params, Shape, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none, value_error
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import ORDINALS, Sizes, Windowed, axes_complaint, each, hashable, sizes
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
 class _ConvTranspose(Windowed):
     """Transposed convolution along ``axes`` axes."""
+
+    weight_output_axis = 1
 
     in_channels: Size = field(validator=size_or_none)
     out_channels: int = field(validator=size)
@@ -56,11 +60,11 @@ class _ConvTranspose(Windowed):
     def init(self, rng: Key | int) -> Params:
         return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         try:
             w, b = params["weight"], params["bias"] if self.bias else None
             if w.shape != self.param_shapes()["weight"] or len(params) != 1 + self.bias or x.dim() - self.axes not in (1, 2):
-                raise params_error(self, params)
+                raise Misfit
             _, stride, padding, extra, dilation = self._how
             return kernels.transposed[self.axes](x, w, b, stride, padding, extra, self.groups, dilation), x
         except Exception as error:

@@ -13,10 +13,12 @@ from typing import ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Params, Shape, check_gy, explain_error, frozen, require_no_params
+from funcnet.checks import check_gy, explain_error, require_no_params
+from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import value_error
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable, require_axes, sizes
+from funcnet.value import frozen
 
 
 def _window(layer: "Unfold | Fold") -> Window:
@@ -52,7 +54,7 @@ class Unfold(Windowed):
 
     axes: ClassVar[int] = 2
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape]]:
         require_axes(self, params, x)
         try:
             y = kernels.unfold(x, *_how(self))
@@ -97,7 +99,7 @@ class Fold(Windowed):
             rule = f"output_size with its padding must be as long as the window's reach, {window.reach()}"
             raise value_error("Fold", rule, repr(self.output_size))
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         require_no_params(self, params)
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise value_error(self, "x must be a floating tensor", x)

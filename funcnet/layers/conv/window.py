@@ -9,8 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, frozen, require_no_params
+from funcnet.checks import require_no_params
+from funcnet.contract import Layer, Params
 from funcnet.errors import Validator, is_whole, value_error
+from funcnet.value import frozen
 
 Sizes = int | tuple[int, ...]
 

@@ -16,11 +16,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.contract import Layer, Params, check_gy, explain_error, frozen, params_error
+from funcnet.checks import Misfit, check_gy, explain_error
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import number, size, value_error, whole_number
 from funcnet.initializers import Initializer, Normal, Uniform
 from funcnet.kernels import embedding as kernels
 from funcnet.random import Key
+from funcnet.value import frozen
 
 _INTEGERS = (torch.int32, torch.int64)
 
@@ -44,7 +46,7 @@ class Table(Layer):
     def _table(self, params: Params) -> Tensor:
         w: Tensor = params["weight"]
         if len(params) != 1 or w.shape != (self.num_embeddings, self.embedding_dim):
-            raise params_error(self, params)
+            raise Misfit
         return w
 
     def _first(self, rng: Key | int, initializer: str | Initializer, padding_idx: int | None) -> Params:
@@ -106,7 +108,7 @@ class Embedding(Table):
     def init(self, rng: Key | int) -> Params:
         return self._first(rng, self.initializer, self.padding_idx)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         try:
             y = kernels.embedding(self._table(params), x)
             return y if self.max_norm is None else y * self._shortened(y, self.max_norm)[0], x
@@ -156,11 +158,11 @@ class HashEmbed(Table):
     def init(self, rng: Key | int) -> Params:
         return self._first(rng, self.initializer, None)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         try:
             w = self._table(params)
             if x.dtype not in _INTEGERS:
-                raise params_error(self, params)
+                raise Misfit
             key = random.key(self.seed).to(x.device)
             rows = [random.fold_in(random.fold_in(key, i), x).remainder(len(w)) for i in range(self.num_hashes)]
             return reduce(torch.add, [kernels.embedding(w, one) for one in rows]), torch.stack(rows, -1)

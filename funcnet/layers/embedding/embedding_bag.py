@@ -14,12 +14,14 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Params, check_gy, explain_error, frozen
+from funcnet.checks import check_gy, explain_error
+from funcnet.contract import Params, Rng
 from funcnet.errors import one_of, value_error
 from funcnet.initializers import Initializer, Normal
 from funcnet.kernels import embedding as kernels
 from funcnet.layers.embedding.embedding import Table, padding_index
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
@@ -47,7 +49,7 @@ class EmbeddingBag(Table):
     def init(self, rng: Key | int) -> Params:
         return self._first(rng, self.initializer, self.padding_idx)
 
-    def apply(self, params: Params, x: Any) -> tuple[Tensor, Any]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
         ids, offsets, s = self._parts(x)
         try:
             rows = kernels.embedding(self._table(params), ids)

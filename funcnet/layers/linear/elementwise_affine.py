@@ -12,11 +12,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Layer, Params, Shape, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import is_whole, value_error
 from funcnet.initializers import Initializer
 from funcnet.kernels import operands as arithmetic
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 def _as_tuple(given: Any) -> Any:
@@ -43,7 +45,7 @@ def _fault(layer: "Scale | Bias", x: Tensor) -> str | None:
 def _leaf(layer: "Scale | Bias", params: Params, x: Tensor, name: str) -> Tensor:
     w: Tensor = params[name]
     if len(params) != 1 or w.shape != layer.shape or w.dtype != x.dtype or not _fits(layer, x):
-        raise params_error(layer, params)
+        raise Misfit
     return w
 
 
@@ -70,7 +72,7 @@ class Scale(Layer):
     def init(self, rng: Key | int) -> Params:
         return {"weight": initializers.initialize(rng, require_sizes(self).shape, self.initializer)}
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         try:
             return x * _leaf(self, params, x, "weight"), x
         except Exception as error:
@@ -116,7 +118,7 @@ class Bias(Layer):
     def init(self, rng: Key | int) -> Params:
         return {"bias": initializers.initialize(rng, require_sizes(self).shape, self.initializer)}
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
         try:
             return x + _leaf(self, params, x, "bias"), ()
         except Exception as error:

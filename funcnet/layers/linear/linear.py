@@ -12,11 +12,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Layer, Params, Size, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, explain_error, require_sizes
+from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers import Initializer
 from funcnet.kernels import linear as kernels
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
@@ -34,6 +36,8 @@ class Linear(Layer):
     Source   Glorot & Bengio 2010, eq. 12, for the spread of ``weight``.
     """
 
+    weight_output_axis = 0
+
     in_features: Size = field(validator=size_or_none)
     out_features: int = field(validator=size)
     bias: bool = field(default=True, validator=flag)
@@ -46,12 +50,12 @@ class Linear(Layer):
     def init(self, rng: Key | int) -> Params:
         return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         try:
             w, n = params["weight"], self.out_features
             b: Any = params["bias"] if self.bias else None
             if w.shape != (n, self.in_features) or (self.bias and b.shape != (n,)) or len(params) != 1 + self.bias:
-                raise params_error(self, params)  # the kernel broadcasts a bias of any shape
+                raise Misfit  # the kernel broadcasts a bias of any shape
             return kernels.linear(x, w, b), x
         except Exception as error:
             raise explain_error(self, params, x, error) from None

@@ -9,11 +9,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.contract import Layer, Params, Shape, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers import Initializer
 from funcnet.kernels import linear as kernels
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
@@ -43,10 +45,10 @@ class Maxout(Layer):
     def init(self, rng: Key | int) -> Params:
         return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         try:
             if len(params) != 1 + self.bias or [p.shape for p in params.values()] != [*self.param_shapes().values()]:
-                raise params_error(self, params)
+                raise Misfit
             z = kernels.linear(x, params["weight"], params.get("bias"))
             y, piece = z.reshape(*x.shape[:-1], self.out_features, self.pieces).max(-1)
             return y, (x, piece)

@@ -19,22 +19,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.contract import (
-    Layer,
-    Params,
-    Shape,
-    Size,
-    check_gy,
-    explain_error,
-    frozen,
-    missing_sizes,
-    params_error,
-    require_sizes,
-)
+from funcnet.checks import Misfit, check_gy, explain_error, missing_sizes, require_sizes
+from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import describe, flag, is_whole, size, size_or_none, value_error
 from funcnet.initializers import Initializer, Uniform
 from funcnet.kernels import linear as kernels
 from funcnet.random import Key
+from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
 
@@ -63,7 +54,7 @@ def _require(layer: Layer, params: Params) -> None:
     """Refuse params of other shapes, which reshaping might not see."""
     shapes = layer.param_shapes() or {}
     if len(params) != len(shapes) or any([params[name].shape != shape for name, shape in shapes.items()]):  # noqa: C419
-        raise params_error(layer, params)
+        raise Misfit
 
 
 @frozen
@@ -98,7 +89,7 @@ class Bilinear(Layer):
         bias = {"bias": draw(random.fold_in(rng, 1), (self.out_features,))} if self.bias else {}
         return {"weight": draw(random.fold_in(rng, 0), self.param_shapes()["weight"]), **bias}
 
-    def apply(self, params: Params, x: Pair) -> tuple[Tensor, Pair]:
+    def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Pair]:
         rule = self.complaint(x)
         if rule:
             raise value_error(require_sizes(self), rule, self._came(x))
@@ -185,13 +176,13 @@ class LinearGeneral(Layer):
         flat = initializers.weight_and_bias(rng, shapes, self.initializer)
         return {name: leaf.reshape(self.param_shapes()[name]) for name, leaf in flat.items()}
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Any]:
         try:
             _require(self, params)
             moved = x.movedim(self.axis, self._ends())
             batch = moved.shape[: -len(self.axis)]
             if moved.shape != (*batch, *self.in_features):
-                raise params_error(self, params)
+                raise Misfit
             flat, b = moved.flatten(len(batch)), params["bias"].flatten() if self.bias else None
             return kernels.linear(flat, self._matrix(params), b).reshape(*batch, *self.out_features), flat
         except Exception as error:
@@ -276,11 +267,11 @@ class Einsum(Layer):
         flat = initializers.weight_and_bias(rng, {"weight": (out, math.prod(self.shape) // out)}, self.initializer)
         return {"weight": flat["weight"].reshape(self.shape)}
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         try:
             _require(self, params)
             if self.complaint(x):
-                raise params_error(self, params)
+                raise Misfit
             return torch.einsum(self.equation, x, params["weight"]), x
         except Exception as error:
             raise explain_error(self, params, x, error) from None

@@ -15,11 +15,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Layer, Params, check_gy, frozen, require_floating, require_key
+from funcnet.checks import check_gy, require_floating, require_key
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import number, value_error
 from funcnet.kernels import operands as arithmetic
 from funcnet.layers.shape.reshaping import Identity
-from funcnet.random import Key
+from funcnet.value import frozen
 
 _ALPHA = 1.6732632423543772 * 1.0507009873554805
 
@@ -36,7 +37,7 @@ class _Alpha(Layer):
     def _parts(self, x: Tensor) -> tuple[int, ...]:
         """Return the shape of the mask, which is that of x with 1 for the axes along which all is dropped together."""
 
-    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         rng = require_key(self, rng)
         keep = random.bernoulli(rng, self._parts(require_floating(self, params, x)), 1 - self.p)
         a = self._scale()

@@ -11,12 +11,14 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.contract import Layer, Params, frozen, require_key
+from funcnet.checks import require_key
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, number, size
 from funcnet.initializers import Initializer
 from funcnet.kernels import operands as arithmetic
 from funcnet.layers.linear.linear import Linear
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
@@ -44,7 +46,7 @@ class DropConnect(Layer):
     def init(self, rng: Key | int) -> Params:
         return self._linear.init(rng)
 
-    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         keep = random.bernoulli(require_key(self, rng), (self.out_features, self.in_features), 1 - self.p)
         dropped = {**params, "weight": self._dropped(params["weight"], keep)} if self._fitting(params) else params
         return self._linear.apply(dropped, x)[0], (x, keep)

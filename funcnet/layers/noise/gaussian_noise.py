@@ -9,10 +9,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Layer, Params, frozen, require_floating, require_key
+from funcnet.checks import require_floating, require_key
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import number
 from funcnet.layers.shape.reshaping import Identity
-from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
@@ -29,7 +30,7 @@ class GaussianNoise(Layer):
 
     stochastic = True
 
-    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Tensor, tuple[()]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
         rng = require_key(self, rng)
         return x + random.normal(rng, tuple(require_floating(self, params, x).shape), 0.0, self.std, x.dtype), ()
 

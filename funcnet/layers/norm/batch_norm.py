@@ -15,11 +15,13 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Cache, Layer, Params, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, size_or_none, value_error
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
+from funcnet.value import frozen
 
 _SPACE = {2: "", 3: ", length", 4: ", height, width", 5: ", depth, height, width"}
 
@@ -71,10 +73,10 @@ class BatchNorm(Layer):
     def init(self, rng: Key | int) -> Params:
         return norm_params.first(rng, require_sizes(self).param_shapes())
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Cache]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         try:
             if not norm_params.counted(self, params, 3 * self.track_running_stats) or not _fits(self, x):
-                raise params_error(self, params)
+                raise Misfit
             if x.numel() == self.num_features:
                 raise value_error(self, "a batch must have more than one value per channel", f"x of shape {tuple(x.shape)}")
             w, b = params.get("weight"), params.get("bias")
@@ -120,6 +122,8 @@ class BatchNorm(Layer):
 class RunningBatchNorm(Layer):
     """Batch normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
 
+    channelwise_affine = True
+
     non_trainable = ("running_mean", "running_var")
 
     num_features: Size = field(validator=size_or_none)
@@ -139,10 +143,10 @@ class RunningBatchNorm(Layer):
     def init(self, rng: Key | int) -> Params:
         return norm_params.first(rng, require_sizes(self).param_shapes())
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         try:
             if not norm_params.counted(self, params, 3) or not _fits(self, x):
-                raise params_error(self, params)
+                raise Misfit
             return kernels.batch_norm(x, params.get("weight"), params.get("bias"), self.eps, self._moments(params))[0], x
         except Exception as error:
             raise explain_error(self, params, x, error) from None

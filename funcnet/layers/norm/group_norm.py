@@ -11,11 +11,13 @@ Over the m elements of a group (some channels of one row of x (N, channels, ...)
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import flag, size, size_or_none, value_error
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 @frozen
@@ -50,14 +52,14 @@ class GroupNorm(Layer):
     def init(self, rng: Key | int) -> Params:
         return norm_params.first(rng, require_sizes(self).param_shapes())
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         try:
             if (
                 self.complaint(x)
                 or not norm_params.counted(self, params, 0)
                 or any([p.dtype != x.dtype for p in params.values()])
             ):
-                raise params_error(self, params)
+                raise Misfit
             y, kept, mean, r = kernels.group_norm(x, self.num_groups, params.get("weight"), params.get("bias"), self.eps)
             return y, (kept, mean, r)
         except Exception as error:

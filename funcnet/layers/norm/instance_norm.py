@@ -14,11 +14,13 @@ from abc import abstractmethod
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Size, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import flag, number, size_or_none, value_error
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
+from funcnet.value import frozen
 
 Cache = tuple[Tensor, Tensor, Tensor]
 
@@ -50,9 +52,9 @@ class _Instance(Layer):
 
     def _check(self, params: Params, x: Tensor) -> None:
         if self.complaint(x) or {*params} != {*self.param_shapes()}:
-            raise params_error(self, params)
+            raise Misfit
         if any([p.dtype != x.dtype for p in params.values() if p.dim()]):  # noqa: C419
-            raise params_error(self, params)
+            raise Misfit
 
     @abstractmethod
     def param_shapes(self) -> dict[str, tuple[int, ...]]: ...
@@ -80,7 +82,7 @@ class InstanceNorm(_Instance):
     def _running(self) -> "type[RunningInstanceNorm]":
         """Return the class that normalizes x of these axes by the running statistics."""
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Cache]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         try:
             self._check(params, x)
             if x.shape[-self._space :].numel() == 1:
@@ -126,12 +128,14 @@ class InstanceNorm(_Instance):
 class RunningInstanceNorm(_Instance):
     """Instance normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
 
+    channelwise_affine = True
+
     non_trainable = ("running_mean", "running_var")
 
     affine: bool = field(default=False, validator=flag)
     bias: bool = field(default=True, kw_only=True, validator=flag)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         try:
             self._check(params, x)
             w, b, moments = params.get("weight"), params.get("bias"), self._moments(params)

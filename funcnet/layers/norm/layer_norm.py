@@ -15,11 +15,13 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, check_gy, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import describe, flag, is_whole, value_error
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
+from funcnet.value import frozen
 
 """The sizes of the last axes, or ``None`` for that of the last one, to be inferred; ``Any`` as in ``layer.Size``."""
 
@@ -46,10 +48,10 @@ def _checked(layer: "LayerNorm | RMSNorm", params: Params, x: Tensor) -> tuple[i
     if x.shape[-len(shape) :] != shape or not x.is_floating_point():
         raise LookupError
     if len(params) != len(layer.param_shapes()):
-        raise params_error(layer, params)
+        raise Misfit
     for p in params.values():
         if p.shape != shape or p.dtype is not x.dtype:
-            raise params_error(layer, params)
+            raise Misfit
     return tuple(range(x.dim() - len(shape), x.dim()))
 
 
@@ -90,7 +92,7 @@ class LayerNorm(Layer):
     def init(self, rng: Key | int) -> Params:
         return norm_params.first(rng, require_sizes(self).param_shapes())
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         try:
             _checked(self, params, x)
             w, b = params.get("weight"), params.get("bias")
@@ -152,7 +154,7 @@ class RMSNorm(Layer):
     def init(self, rng: Key | int) -> Params:
         return norm_params.first(rng, require_sizes(self).param_shapes())
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         try:
             axes = _checked(self, params, x)
             eps = self.eps or torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps

@@ -14,8 +14,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, check_gy, frozen, require_floating
+from funcnet.checks import check_gy, require_floating
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import number, size, value_error
+from funcnet.value import frozen
 
 
 def _windows(x: Tensor, before: int, after: int) -> Tensor:
@@ -39,7 +41,7 @@ class _ResponseNorm(Layer):
     def _takes(self, dim: int) -> bool:
         """Tell whether x may have so many axes."""
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not self._takes(require_floating(self, params, x).dim()):
             raise value_error(self, f"x must have the axes (N, channels, {self.axes})", f"x of shape {tuple(x.shape)}")
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # squares from 256 on overflow float16

@@ -12,10 +12,12 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_axis, require_floating
+from funcnet.checks import check_gy, require_axis, require_floating
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import number, whole_number
 from funcnet.layers.operands.distances import degree, norm_slope
 from funcnet.layers.operands.reductions import axes, of_none
+from funcnet.value import frozen
 
 
 @frozen
@@ -37,7 +39,7 @@ class Normalize(Layer):
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         dims = self._dims(require_floating(self, params, x))
         norm = torch.linalg.vector_norm(x, self.p, dims, keepdim=True)
         return x / norm.clamp_min(self.eps), (x, norm)
@@ -69,7 +71,7 @@ class Standardize(Layer):
     def batch_dependent(self) -> bool:
         return 0 in self._named()
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         dims = [require_axis(self, require_floating(self, params, x), d) % max(x.dim(), 1) for d in self._named()]
         if not x.numel():
             return x, (x, of_none(x, dims, 1.0))

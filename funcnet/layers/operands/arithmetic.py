@@ -21,9 +21,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, frozen, require_axis, require_floating
+from funcnet.checks import require_axis, require_floating
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, value_error, whole_number
 from funcnet.kernels import operands as kernels
+from funcnet.value import frozen
 
 Operands = tuple[Tensor, ...]
 Shapes = tuple[tuple[int, ...], ...]
@@ -62,7 +64,7 @@ class Add(Layer):
 
     broadcast: bool = field(default=True, validator=flag)
 
-    def apply(self, params: Params, x: Operands) -> tuple[Tensor, Shapes]:
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Shapes]:
         shapes = _shapes(_operands(self, params, x))
         if not self.broadcast and len(set(shapes)) > 1:
             raise _unfit(self, x, "the operands must have one shape")
@@ -85,7 +87,7 @@ class Sub(Layer):
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Operands) -> tuple[Tensor, Shapes]:
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Shapes]:
         a, b = _operands(self, params, x, 2)
         try:
             return a - b, _shapes(x)
@@ -106,7 +108,7 @@ class Mul(Layer):
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Operands) -> tuple[Tensor, Operands]:
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Operands]:
         try:
             return reduce(torch.mul, _operands(self, params, x)), x
         except RuntimeError:
@@ -129,7 +131,7 @@ class Div(Layer):
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Operands) -> tuple[Tensor, tuple[Tensor, Tensor, tuple[int, ...]]]:
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, tuple[int, ...]]]:
         a, b = _operands(self, params, x, 2)
         try:
             y = a / b
@@ -155,7 +157,7 @@ class Pow(Layer):
     Source   elementary; its gradients at the kinks are those of ``torch.pow``.
     """
 
-    def apply(self, params: Params, x: Operands) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         a, b = _operands(self, params, x, 2)
         try:
             y = torch.pow(a, b)
@@ -182,7 +184,7 @@ class MatMul(Layer):
 
     batch_dependent = True
 
-    def apply(self, params: Params, x: Operands) -> tuple[Tensor, Operands]:
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Operands]:
         a, b = _operands(self, params, x, 2)
         try:
             return torch.matmul(a, b), x
@@ -215,7 +217,7 @@ class Concat(Layer):
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Operands) -> tuple[Tensor, tuple[int, ...]]:
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
         sizes = [operand.shape[require_axis(self, operand, self.dim)] for operand in _operands(self, params, x)]
         try:
             return torch.cat(x, self.dim), tuple(sizes)

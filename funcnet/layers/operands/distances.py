@@ -19,22 +19,12 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import (
-    Layer,
-    Params,
-    Shape,
-    Size,
-    check_gy,
-    explain_error,
-    frozen,
-    params_error,
-    require_axis,
-    require_floating,
-    require_sizes,
-)
+from funcnet.checks import Misfit, check_gy, explain_error, require_axis, require_floating, require_sizes
+from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, number, size_or_none, value_error, whole_number
 from funcnet.kernels import operands as kernels
 from funcnet.random import Key, as_key
+from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
 
@@ -102,7 +92,7 @@ class CosineSimilarity(Layer):
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Pair) -> tuple[Tensor, Any]:
+    def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Any]:
         require_floating(self, params, _pair(self, x)[0])
         u, v = _broadcast(self, x)
         dim = require_axis(self, u, self.dim) % max(u.dim(), 1)
@@ -137,7 +127,7 @@ class PairwiseDistance(Layer):
     eps: float = field(default=1e-6, validator=number())
     keepdim: bool = field(default=False, validator=flag)
 
-    def apply(self, params: Params, x: Pair) -> tuple[Tensor, Any]:
+    def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Any]:
         u, v = _pair(self, x)
         require_floating(self, params, u)
         try:
@@ -178,12 +168,12 @@ class CauchySimilarity(Layer):
     def init(self, rng: Key | int) -> Params:
         return {"weight": torch.ones(require_sizes(self).in_features, device=as_key(rng).device)}
 
-    def apply(self, params: Params, x: Pair) -> tuple[Tensor, Any]:
+    def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Any]:
         u, v = _pair(self, x)
         try:
             d, w = u - v, params["weight"]
             if len(params) != 1 or w.shape != (self.in_features,) or d.shape[-1] != self.in_features or w.dtype != d.dtype:
-                raise params_error(self, params)
+                raise Misfit
         except Exception as error:
             raise explain_error(self, params, x, error) from None
         y = 1 / (1 + torch.matmul(d * d, w))

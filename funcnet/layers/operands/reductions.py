@@ -18,8 +18,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_axis, require_floating
+from funcnet.checks import check_gy, require_axis, require_floating
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole, value_error, whole
+from funcnet.value import frozen
 
 
 def axes(layer: Any, attribute: Any, got: Any) -> None:
@@ -62,7 +64,7 @@ class Sum(Reduction):
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape]]:
         dims = self.dims(params, x)
         return torch.sum(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims))
 
@@ -80,7 +82,7 @@ class Mean(Reduction):
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape]]:
         dims = self.dims(params, x)
         return torch.mean(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims))
 
@@ -109,7 +111,7 @@ class Prod(Reduction):
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Shape, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Shape]]:
         dims = self.dims(params, x)
         factors = _together(x, dims)
         y = factors.prod(-1, dtype=_wide(x)).to(x.dtype).reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
@@ -168,7 +170,7 @@ class Max(Reduction):
     Source   elementary; gradients are shared as those of ``torch.amax``.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
         return _extreme(self, torch.amax, params, x)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
@@ -187,7 +189,7 @@ class Min(Reduction):
     Source   elementary; gradients are shared as those of ``torch.amin``.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
         return _extreme(self, torch.amin, params, x)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
@@ -225,7 +227,7 @@ class Var(Reduction):
 
     correction: int = field(default=1, validator=whole(0))
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape]]:
         centred, variance, dims = _moments(self, params, x)
         return self.given(variance, dims), (centred, tuple(dims))
 
@@ -250,7 +252,7 @@ class Std(Reduction):
 
     correction: int = field(default=1, validator=whole(0))
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
         centred, y, dims = _moments(self, params, x)
         return self.given(y, dims), (centred, y, tuple(dims))
 

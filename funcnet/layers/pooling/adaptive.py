@@ -16,10 +16,12 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, check_gy, explain_error, frozen, require_floating
+from funcnet.checks import check_gy, explain_error, require_floating
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import flag, value_error
 from funcnet.kernels import pooling as kernels
 from funcnet.layers.conv.window import Windowed, each, hashable, require_axes, sizes
+from funcnet.value import frozen
 
 
 def output_sizes(layer: Windowed, attribute: Any, got: Any) -> None:
@@ -50,7 +52,7 @@ class _AdaptiveAvgPool(Windowed):
 
     output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[kernels.Origin, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[kernels.Origin, Shape]]:
         require_axes(self, params, x)
         try:
             y = kernels.adaptive_avg_pool(x, sizes_for(self, x))
@@ -119,7 +121,7 @@ class _AdaptiveMaxPool(Windowed):
     output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
     return_indices: bool = field(default=False, validator=flag)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, kernels.Origin]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, kernels.Origin]]:
         require_axes(self, params, x)
         try:
             y, indices = kernels.adaptive_max_pool(x, sizes_for(self, x))
@@ -215,7 +217,7 @@ class GlobalAvgPool(_Global):
     Source   Lin, Chen & Yan 2014, "Network in network", section 3.2.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         axes = self._behind(params, x)
         return x.mean(axes, self.keepdim), tuple(x.shape)
 
@@ -234,7 +236,7 @@ class GlobalSumPool(_Global):
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         axes = self._behind(params, x)
         return x.sum(axes, self.keepdim), tuple(x.shape)
 
@@ -254,10 +256,10 @@ class GlobalMaxPool(_Global):
     Source   elementary; ``GlobalAvgPool`` with the largest element in place of the mean.
     """
 
-    def __call__(self, params: Params, x: Tensor, rng: Any = None) -> Tensor:
+    def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Tensor:
         return x.amax(self._filled(params, x), self.keepdim)  # on 64×16×28×28 a twentieth of the time that indices take
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape]]:
         axes = self._filled(params, x)
         y, index = x.flatten(2).max(2, keepdim=True)
         return y.reshape(*y.shape[:2], *[1] * len(axes) * self.keepdim), (index, tuple(x.shape))

@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 from attrs import field, validators
 from torch import Tensor
 
-from funcnet.contract import Params, Shape, check_gy, explain_error, frozen
+from funcnet.checks import check_gy, explain_error
+from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import flag, size
 from funcnet.kernels import pooling as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, hashable, require_axes, sizes
 from funcnet.layers.pooling.max_pool import _settle, _too_short
+from funcnet.value import frozen
 
 Mean = tuple[kernels.Origin, Shape]
 """The cache of a mean or sum: what was kept of x, and the shape of y."""
@@ -25,6 +27,8 @@ Mean = tuple[kernels.Origin, Shape]
 @frozen
 class _AvgPool(Windowed):
     """Mean of each window."""
+
+    ensemble_mode = "loop if large"
 
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
     stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
@@ -37,7 +41,7 @@ class _AvgPool(Windowed):
     def __attrs_post_init__(self) -> None:
         _settle(self, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Mean]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Mean]:
         return _averaged(self, params, x, self._how)
 
     def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
@@ -117,7 +121,7 @@ class _SumPool(Windowed):
     def __attrs_post_init__(self) -> None:
         _settle(self, self.padding, self.ceil_mode, True, 1)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Mean]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Mean]:
         return _averaged(self, params, x, self._how)
 
     def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:

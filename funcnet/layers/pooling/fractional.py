@@ -12,11 +12,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Params, check_gy, explain_error, frozen, require_key
+from funcnet.checks import check_gy, explain_error, require_key
+from funcnet.contract import Params, Rng
 from funcnet.errors import flag, is_number, number, value_error
 from funcnet.kernels import pooling as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, require_axes, sizes
-from funcnet.random import Key
+from funcnet.value import frozen
 
 Ratios = float | tuple[float, ...]
 
@@ -53,7 +54,7 @@ class _FractionalMaxPool(Windowed):
     def stochastic(self) -> bool:
         return self.sample is None
 
-    def apply(self, params: Params, x: Tensor, rng: Key | int | None = None) -> tuple[Any, tuple[Tensor, tuple[int, ...]]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, tuple[int, ...]]]:
         samples = self.samples(require_axes(self, params, x), rng)
         try:
             y, indices = kernels.fractional_max_pool(x, each(self.kernel_size, self.axes), self._filled(x), samples)
@@ -69,7 +70,7 @@ class _FractionalMaxPool(Windowed):
     def inference(self) -> "_FractionalMaxPool":
         return self if self.sample is not None else self.replace(sample=0.5)
 
-    def samples(self, x: Tensor, rng: Key | int | None = None) -> Tensor:
+    def samples(self, x: Tensor, rng: Rng = None) -> Tensor:
         """Return u, (N, channels, axes) with N = 1 where x has none, as the ``_random_samples`` of ``torch.nn`` have them."""
         shape = (*(x.shape if x.dim() == self.axes + 2 else (1, *x.shape))[:2], self.axes)
         dtype = kernels.sample_dtype(x)

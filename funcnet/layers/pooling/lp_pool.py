@@ -13,12 +13,14 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Params, check_gy, frozen
+from funcnet.checks import check_gy
+from funcnet.contract import Params, Rng
 from funcnet.errors import flag, number
 from funcnet.kernels import pooling as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, hashable, require_axes, sizes
 from funcnet.layers.pooling.avg_pool import _averaged
 from funcnet.layers.pooling.max_pool import _settle, _too_short
+from funcnet.value import frozen
 
 
 @frozen
@@ -34,7 +36,7 @@ class _LPPool(Windowed):
     def __attrs_post_init__(self) -> None:
         _settle(self, 0, self.ceil_mode, True, None)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         require_axes(self, params, x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # powers overflow float16 where their root does not
         mean, _ = _averaged(self, params, wide**self.norm_type, self._how)

@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Params, Shape, check_gy, explain_error, frozen
+from funcnet.checks import check_gy, explain_error
+from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import flag, value_error
 from funcnet.kernels import pooling as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, require_axes, sizes
+from funcnet.value import frozen
 
 
 def _settle(layer: Any, padding: Sizes, *more: Any) -> None:
@@ -39,6 +41,8 @@ def _too_short(x: Tensor, how: tuple[Any, ...], dilation: Shape) -> str | None:
 class _MaxPool(Windowed):
     """Largest of each window."""
 
+    ensemble_mode = "loop if large"
+
     kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
     stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
     padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
@@ -50,12 +54,12 @@ class _MaxPool(Windowed):
     def __attrs_post_init__(self) -> None:
         _settle(self, self.padding, each(self.dilation, self.axes), self.ceil_mode)
 
-    def __call__(self, params: Params, x: Tensor, rng: Any = None) -> Any:
+    def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Any:
         if not self._tiles() or not kernels.tiles_pay(require_axes(self, params, x), self._how[0], 9):
             return self.apply(params, x)[0]
         return kernels.tile_max(x, self._how[0])
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, Any]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Any]]:
         require_axes(self, params, x)
         if self._tiles() and kernels.tiles_pay(x, self._how[0]):
             y = kernels.tile_max(x, self._how[0])

@@ -7,19 +7,20 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from funcnet.contract import Params, frozen
+from funcnet.contract import Params, Rng
 from funcnet.layers.conv.window import require_axes
 from funcnet.layers.pooling.max_pool import _MaxPool
+from funcnet.value import frozen
 
 
 @frozen
 class _MinPool(_MaxPool):
     """Smallest of each window; the gradient goes where that of the largest of -x goes, its sign twice changed."""
 
-    def __call__(self, params: Params, x: Tensor, rng: Any = None) -> Any:
+    def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Any:
         return self.apply(params, x)[0]
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Any, tuple[Tensor, Any]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Any]]:
         y, cache = super().apply(params, -require_axes(self, params, x))
         return self._negated(y), cache
 

@@ -14,9 +14,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, check_gy, frozen, require_no_params
+from funcnet.checks import check_gy, require_no_params
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import one_of, value_error
 from funcnet.kernels.tracing import is_plain, is_untransformed
+from funcnet.value import frozen
 
 Kept = tuple[Tensor, Any, tuple[int, ...], tuple[int, ...]]
 """Where the gradient goes, or whence it comes; for a mean the counts, for an extreme x and y; the shapes of x and y."""
@@ -39,7 +41,7 @@ class SegmentPool(Layer):
 
     reduction: str = field(default="mean", validator=one_of("sum", "mean", "max", "min", "first", "last"))
 
-    def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Kept]:
+    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, Kept]:
         require_no_params(self, params)
         values, lengths = self._parts(x)
         ends = lengths.cumsum(0)

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Params, Shape, check_gy, frozen, require_no_params
+from funcnet.checks import check_gy, require_no_params
+from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import value_error
 from funcnet.kernels import pooling as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, axes_complaint, each, hashable, sizes
+from funcnet.value import frozen
 
 
 @frozen
@@ -25,7 +27,7 @@ class _MaxUnpool(Windowed):
     padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
     output_size: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
 
-    def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Shape]]:
+    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape]]:
         require_no_params(self, params)
         values, indices = self._pair(x)
         lengths = self._lengths(values)

@@ -22,12 +22,14 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Cache, Layer, Params, Size, explain_error, frozen, params_error, require_sizes
+from funcnet.checks import Misfit, explain_error, require_sizes
+from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, one_of, size, size_or_none, value_error
 from funcnet.initializers import Uniform
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.recurrent.steps import KINDS
 from funcnet.random import Key
+from funcnet.value import frozen
 
 
 def drawn(rng: Key | int, shapes: dict[str, tuple[int, ...]], hidden_size: int) -> Params:
@@ -57,10 +59,10 @@ class _Cell(Layer):
     def init(self, rng: Key | int) -> Params:
         return drawn(rng, require_sizes(self).param_shapes(), self.hidden_size)
 
-    def apply(self, params: Params, x: Any) -> tuple[Any, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         try:
             if self.complaint(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self.param_shapes():
-                raise params_error(self, params)
+                raise Misfit
             one, h, c = self._parts(x)
             pre = kernels.linear(one, params["weight_ih"], params.get("bias_ih"))
             hid = kernels.linear(h, params["weight_hh"], params.get("bias_hh"))

@@ -16,13 +16,15 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.contract import Cache, Layer, Params, Size, explain_error, frozen, params_error, require_key, require_sizes
+from funcnet.checks import Misfit, explain_error, require_key, require_sizes
+from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, number, one_of, size, size_or_none, value_error, whole
 from funcnet.kernels.operands import masked_scale
 from funcnet.kernels.recurrent.sequences import Weights, run, run_back
 from funcnet.kernels.recurrent.steps import KINDS
 from funcnet.layers.recurrent.cells import drawn
 from funcnet.random import Key
+from funcnet.value import frozen
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 _DROPOUT = number(0.0, at_most=1.0)
@@ -31,6 +33,8 @@ _DROPOUT = number(0.0, at_most=1.0)
 @frozen
 class _Recurrent(Layer):
     """A recurrent net: what RNN, LSTM and GRU share."""
+
+    ensemble_mode = "loop if large"
 
     input_size: Size = field(validator=size_or_none)
     hidden_size: int = field(validator=size)
@@ -59,18 +63,18 @@ class _Recurrent(Layer):
     def init(self, rng: Key | int) -> Params:
         return drawn(rng, require_sizes(self).param_shapes(), self.hidden_size)
 
-    def apply(self, params: Params, x: Any, rng: Key | int | None = None) -> tuple[Any, Cache]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         return self._forward(params, x, rng, training=True)
 
-    def __call__(self, params: Params, x: Any, rng: Key | int | None = None) -> Any:
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         return self._forward(params, x, rng, training=False)[0]
 
-    def _forward(self, params: Params, x: Any, rng: Key | int | None, *, training: bool) -> tuple[Any, Cache]:
+    def _forward(self, params: Params, x: Any, rng: Rng, *, training: bool) -> tuple[Any, Cache]:
         if self.stochastic:
             require_key(self, rng)
         try:
             if self.complaint(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self.param_shapes():
-                raise params_error(self, params)
+                raise Misfit
             y, states, mask = self._parts(x)
             caches, ends, keeps = [], [], []
             for layer in range(self.num_layers):
@@ -131,7 +135,7 @@ class _Recurrent(Layer):
     def _named(self, gw: Weights, layer: int, way: int) -> Params:
         return {_name(name, layer, way): g for name, g in zip(_NAMES, gw, strict=True) if g is not None}
 
-    def _keep(self, y: Tensor, layer: int, rng: Key | int | None) -> Tensor | None:
+    def _keep(self, y: Tensor, layer: int, rng: Rng) -> Tensor | None:
         if not self.stochastic or layer == 0 or rng is None:
             return None
         return random.bernoulli(random.fold_in(rng, layer), tuple(y.shape), 1 - self.dropout)
@@ -282,6 +286,8 @@ class LSTM(_Recurrent):
              a key.
     Source   Hochreiter & Schmidhuber 1997; Sak et al. 2014 for the projection.
     """
+
+    ensemble_mode = "loop"
 
     proj_size: int = field(default=0, validator=whole(0))
 

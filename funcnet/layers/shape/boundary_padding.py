@@ -11,9 +11,10 @@ with, for x[0], ..., x[n - 1] and l elements put before them,
 
 from torch import Tensor
 
-from funcnet.contract import Shape, frozen
+from funcnet.contract import Shape
 from funcnet.kernels.shape import padding as kernels
 from funcnet.layers.shape.constant_padding import Pad
+from funcnet.value import frozen
 
 
 @frozen

@@ -14,8 +14,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_floating
+from funcnet.checks import check_gy, require_floating
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import is_whole, number, value_error
+from funcnet.value import frozen
 
 
 def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
@@ -45,7 +47,7 @@ class Pad(Layer):
     def pad_backward(self, gy: Tensor, shape: Shape, pads: list[int]) -> Tensor:
         """Return gx, of the shape of x."""
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         shape, pads = tuple(require_floating(self, params, x).shape), self._pads()
         if not self.axes + self.more[0] <= len(shape) <= self.axes + self.more[1]:
             counts = f"{self.axes + self.more[0]} or {'more' if self.more[1] > 2 else self.axes + 2}"

@@ -7,8 +7,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_floating
+from funcnet.checks import check_gy, require_floating
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import value_error, whole
+from funcnet.value import frozen
 
 
 @frozen
@@ -25,7 +27,7 @@ class ExpandWindow(Layer):
 
     window_size: int = field(default=1, validator=whole(0))
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         if require_floating(self, params, x).dim() < 2:
             raise value_error(self, "x must have the axes (..., T, E)", f"x of shape {tuple(x.shape)}")
         w = self.window_size

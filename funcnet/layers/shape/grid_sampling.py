@@ -15,9 +15,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_floating
+from funcnet.checks import check_gy, require_floating
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole, one_of, value_error
 from funcnet.kernels.shape import grid_sampling as kernels
+from funcnet.value import frozen
 
 
 @frozen
@@ -41,7 +43,7 @@ class GridSample(Layer):
     padding_mode: str = field(default="zeros", validator=one_of(*kernels.PADDINGS))
     align_corners: bool = field(default=False, validator=flag)
 
-    def apply(self, params: Params, x: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not isinstance(x, tuple) or len(x) != 2:
             raise value_error(self, "x must be a tuple of images and a grid", x)
         images, grid = (require_floating(self, params, one) for one in x)
@@ -82,7 +84,7 @@ class AffineGrid(Layer):
     size: Shape = field(validator=_places)
     align_corners: bool = field(default=False, validator=flag)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, int]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, int]:
         n = len(self.size)
         if require_floating(self, params, x).dim() != 3 or tuple(x.shape[1:]) != (n, n + 1):
             raise value_error(self, f"x must have the axes (N, {n}, {n + 1})", f"x of shape {tuple(x.shape)}")

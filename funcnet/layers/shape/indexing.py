@@ -15,8 +15,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, frozen, require_axis, require_no_params, require_tensor
+from funcnet.checks import require_axis, require_no_params, require_tensor
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import is_whole, size, value_error, whole_number
+from funcnet.value import frozen
 
 Part = int | slice | EllipsisType | None
 
@@ -61,7 +63,7 @@ class Index(Layer):
     def batch_dependent(self) -> bool:
         return bool(self.index) and self.index[0] is not Ellipsis and self.index[0] != slice(None)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
         require_tensor(self, params, x)
         try:
             return x[self.index], tuple(x.shape)
@@ -99,7 +101,7 @@ class Split(Layer):
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         require_tensor(self, params, x)
         length = x.shape[require_axis(self, x, self.dim)] if x.dim() else -1
         sizes = self.split_size
@@ -136,7 +138,7 @@ class Chunk(Layer):
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         if not require_tensor(self, params, x).dim():
             raise value_error(self, f"x must have an axis {self.dim}", "x of shape ()")
         return torch.chunk(x, self.chunks, require_axis(self, x, self.dim)), tuple(x.shape)
@@ -166,7 +168,7 @@ class OneHot(Layer):
     num_classes: int = field(validator=size)
     dtype: torch.dtype = field(default=torch.float32, validator=_floating)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
         require_no_params(self, params)
         if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype is torch.bool:
             raise value_error(self, "x must be a tensor of integers", x)

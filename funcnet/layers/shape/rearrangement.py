@@ -10,8 +10,10 @@ from typing import Any
 from attrs import Factory, field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_floating
+from funcnet.checks import check_gy, require_floating
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import is_whole, value_error
+from funcnet.value import frozen
 
 Side = tuple[tuple[str, ...], ...]
 """The axes of one side, each with the names that are joined in it; none for an axis of size 1."""
@@ -74,7 +76,7 @@ class Rearrange(Layer):
         left, right = self._both
         return left[:1] != right[:1] or not left or len(left[0]) != 1
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Shape, Shape, Shape, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape, Shape, Shape]]:
         left, right = [self._all_axes(side, require_floating(self, params, x)) for side in self._both]
         lengths = self._lengths(x, left)
         names = [name for axis in left for name in axis]

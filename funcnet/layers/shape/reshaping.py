@@ -18,8 +18,10 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, frozen, require_axis, require_no_params, require_tensor
+from funcnet.checks import require_axis, require_no_params, require_tensor
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import is_whole, value_error, whole, whole_number
+from funcnet.value import frozen
 
 
 @frozen
@@ -32,7 +34,9 @@ class Identity(Layer):
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: object) -> tuple[object, tuple[()]]:
+    ensemble_mode = "elementwise"
+
+    def apply(self, params: Params, x: object, rng: Rng = None) -> tuple[object, tuple[()]]:
         require_no_params(self, params)
         return x, ()
 
@@ -53,7 +57,7 @@ class Flatten(Layer):
     start_dim: int = field(default=1, validator=whole_number)
     end_dim: int = field(default=-1, validator=whole_number)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
         require_tensor(self, params, x)
         return x.flatten(require_axis(self, x, self.start_dim), require_axis(self, x, self.end_dim)), tuple(x.shape)
 
@@ -95,7 +99,7 @@ class Unflatten(Layer):
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         require_tensor(self, params, x)
         before, shape = require_axis(self, x, self.dim) % max(x.dim(), 1), tuple(x.shape)
         sizes = _filled(self, self.unflattened_size, math.prod(shape[before : before + 1]), x)
@@ -127,7 +131,7 @@ class Reshape(Layer):
     def batch_dependent(self) -> bool:
         return self.batch_dims == 0
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         require_tensor(self, params, x)
         if x.dim() < self.batch_dims:
             raise value_error(self, f"x must have batch_dims={self.batch_dims} axes or more", f"x of shape {tuple(x.shape)}")
@@ -151,7 +155,7 @@ class Squeeze(Layer):
 
     dim: int = field(validator=whole_number)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         require_tensor(self, params, x)
         return x.squeeze(require_axis(self, x, self.dim)), tuple(x.shape)
 
@@ -175,7 +179,7 @@ class Unsqueeze(Layer):
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         require_tensor(self, params, x)
         if not -x.dim() - 1 <= self.dim <= x.dim():
             raise value_error(self, f"x must have room for an axis {self.dim}", f"x of shape {tuple(x.shape)}")
@@ -206,7 +210,7 @@ class Permute(Layer):
     def batch_dependent(self) -> bool:
         return bool(self.dims) and self.dims[0] % len(self.dims) != 0
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
         require_tensor(self, params, x)
         if x.dim() != len(self.dims):
             raise value_error(self, f"x must have {len(self.dims)} axes", f"x of shape {tuple(x.shape)}")
@@ -234,7 +238,7 @@ class Transpose(Layer):
     def batch_dependent(self) -> bool:
         return 0 in (self.dim0, self.dim1)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
         require_tensor(self, params, x)
         return x.transpose(require_axis(self, x, self.dim0), require_axis(self, x, self.dim1)), ()
 

@@ -12,9 +12,11 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, Shape, check_gy, frozen, require_floating
+from funcnet.checks import check_gy, require_floating
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import is_number, is_whole, one_of, value_error
 from funcnet.kernels.shape import resizing as kernels
+from funcnet.value import frozen
 
 _MODES = ("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exact")
 
@@ -48,7 +50,7 @@ class Resize(Layer):
         """Tell whether the samples are placed by the scale, rather than by the sizes of x and y."""
         return self.scale_factor is not None
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         (mode, align), shape = self.way(), tuple(require_floating(self, params, x).shape)
         if len(shape) - 2 not in self.axes():
             raise value_error(self, f"x must have {' or '.join(str(n + 2) for n in self.axes())} axes", f"x of shape {shape}")

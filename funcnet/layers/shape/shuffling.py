@@ -9,9 +9,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Layer, Params, frozen, require_floating
+from funcnet.checks import require_floating
+from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import size, value_error
 from funcnet.kernels.shape import resizing as kernels
+from funcnet.value import frozen
 
 
 def _images(layer: Layer, params: Params, x: Tensor, rule: str, channels: int = 1, places: int = 1) -> Tensor:
@@ -34,7 +36,7 @@ class PixelShuffle(Layer):
 
     upscale_factor: int = field(validator=size)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
         rule = f"and C must be a multiple of {self.upscale_factor**2}"
         return kernels.pixel_shuffle(_images(self, params, x, rule, self.upscale_factor**2), self.upscale_factor), ()
 
@@ -55,7 +57,7 @@ class PixelUnshuffle(Layer):
 
     downscale_factor: int = field(validator=size)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[()]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
         rule = f"and H and W must be multiples of {self.downscale_factor}"
         return kernels.pixel_unshuffle(_images(self, params, x, rule, 1, self.downscale_factor), self.downscale_factor), ()
 
@@ -76,7 +78,7 @@ class ChannelShuffle(Layer):
 
     groups: int = field(validator=size)
 
-    def apply(self, params: Params, x: Tensor) -> tuple[Tensor, int]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, int]:
         if require_floating(self, params, x).dim() < 3 or x.shape[1] % self.groups:
             rule = f"x must have the axes (N, C, ...), C a multiple of {self.groups}, and one more"
             raise value_error(self, rule, f"x of shape {tuple(x.shape)}")

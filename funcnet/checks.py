@@ -1,0 +1,157 @@
+"""Checks of what a layer gets: they cost a working call nothing measurable, and explain a failing one.
+
+Inside a layer a kernel may complain in its own words, or a cheap comparison may raise ``Misfit``. ``explain_error`` then finds out
+who is at fault, in this order: sizes that are not inferred yet, params of other shapes, the rule of the layer that x breaks, a
+dtype that is not that of the params. The sentences have the form ``who: rule, got what``.
+"""
+
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.errors import describe, explains, value_error
+from funcnet.tree import Tree
+
+_L = TypeVar("_L")
+
+
+class Misfit(Exception):  # noqa: N818 (it never leaves a layer)
+    """Raised inside ``apply`` where params or x do not fit and no kernel would notice; it leaves the layer as a ``ValueError``."""
+
+
+def explain_error(layer: Any, params: Any, x: Any, error: Exception) -> Exception:
+    """Return the error that says who is at fault when ``apply(params, x)`` raised ``error``; ``error`` itself where unknown."""
+    if explains(error):
+        return error
+    if missing_sizes(layer):
+        return _unsized(layer)
+    shapes = layer.param_shapes()
+    if shapes is not None and _shapes_of(params) != shapes:
+        return params_error(layer, params)
+    rule = layer.complaint(x)
+    if rule:
+        return value_error(layer, rule, came(x))
+    want, got = _dtypes(params), _dtypes(x)
+    if want and got and want != got:
+        return value_error(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got))
+    return value_error(layer, "params and x must fit each other", came(x)) if isinstance(error, Misfit) else error
+
+
+def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -> Exception:
+    """Return the error that says who is at fault when a backward method raised ``error``; ``error`` itself where unknown."""
+    if explains(error):
+        return error
+    shapes = layer.param_shapes()
+    if shapes is not None and _shapes_of(params) != shapes:
+        return params_error(layer, params)
+    if gy is None or isinstance(gy, (bool, int, float, str)):
+        return value_error(layer, "gy must be the gradient of y, of its structure and shape", repr(gy))
+    return value_error(layer, "gy must have the shape of y", came(gy, "gy")) if isinstance(error, Misfit) else error
+
+
+def missing_sizes(layer: Any) -> list[str]:
+    """Return the names of the sizes that are ``None``."""
+    return [name for name in layer.inferred_sizes if getattr(layer, name) is None]
+
+
+def require_sizes(layer: _L) -> _L:
+    """Return the layer; one with a size that is ``None`` raises ``ValueError``."""
+    if missing_sizes(layer):
+        raise _unsized(layer)
+    return layer
+
+
+def _unsized(layer: Any) -> ValueError:
+    return value_error(layer, f"{' and '.join(missing_sizes(layer))} must be inferred first, by fn.infer_sizes(net, x)", "None")
+
+
+def size_in(layer: Any, x: Any, name: str) -> int | tuple[int, ...]:
+    """Return the size in x of the axis, or the axes, that the field ``name`` of a layer stands for."""
+    axes, shape = layer.inferred_sizes[name], next((tuple(leaf.shape) for leaf in tree.leaves(x)), ())
+    for i in axes if isinstance(axes, tuple) else (axes,):
+        if not -len(shape) <= i < len(shape):
+            raise value_error(layer, f"x must have an axis {i}, to infer {name} from", came(x))
+    return tuple([shape[i] for i in axes]) if isinstance(axes, tuple) else shape[axes]
+
+
+def params_error(layer: Any, params: Any) -> ValueError:
+    """Make the error for params that are not this layer's."""
+    shapes = layer.param_shapes() or {}
+    rule = "params must be a dict of " + _worded(shapes) if shapes else "params must be an empty dict"
+    return value_error(layer, rule, _worded(_shapes_of(params)) if isinstance(params, dict) and params else describe(params))
+
+
+def _shapes_of(params: Any) -> dict[str, Any] | None:
+    """Return the shapes of a dict's leaves by dotted name; ``None`` for anything but a dict."""
+    if not isinstance(params, dict):
+        return None
+    shapes: dict[str, Any] = {}
+    for name, leaf in params.items():
+        inner = _shapes_of(leaf) or {"": describe(leaf)}
+        here = {name: tuple(leaf.shape)} if isinstance(leaf, Tensor) else {}
+        shapes |= here or {f"{name}.{at}".strip("."): one for at, one in inner.items()}
+    return shapes
+
+
+def _worded(shapes: dict[str, Any] | None) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in (shapes or {}).items())
+
+
+def _dtypes(values: Tree) -> set[Any]:
+    """Return the dtypes of the tensors with axes; only the floating ones, if there are any."""
+    found = {leaf.dtype for leaf in tree.leaves(values) if isinstance(leaf, Tensor) and leaf.dim() > 0}
+    return {dtype for dtype in found if dtype.is_floating_point} or found
+
+
+def _listed(dtypes: set[Any]) -> str:
+    return ", ".join(sorted(map(str, dtypes)))
+
+
+def came(x: Any, name: str = "x") -> str:
+    """Say what came: a tensor by its shape."""
+    return f"{name} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else describe(x)
+
+
+def require_no_params(layer: Any, params: Any) -> None:
+    """Raise ``ValueError`` for params, in a layer that has none."""
+    if params or not isinstance(params, dict):
+        raise params_error(layer, params)
+
+
+def require_tensor(layer: Any, params: Any, x: Any) -> Tensor:
+    """Return x; anything but a tensor, and params, raise ``ValueError``, in a layer without params."""
+    require_no_params(layer, params)
+    if not isinstance(x, Tensor):
+        raise value_error(layer, "x must be a tensor", repr(x) if isinstance(x, str) else x)
+    return x
+
+
+def require_floating(layer: Any, params: Any, x: Any) -> Tensor:
+    """Return x; anything but a floating tensor, and params, raise ``ValueError``, in a layer without params."""
+    require_no_params(layer, params)
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise value_error(layer, "x must be a floating tensor", x)
+    return x
+
+
+def require_key(layer: Any, rng: Any) -> Any:
+    """Return the key; a stochastic layer without one raises ``ValueError``."""
+    if rng is None:
+        rule = "apply must be given a key, apply(params, x, rng); for evaluation use inference()"
+        raise value_error(layer, rule, "no key")
+    return rng
+
+
+def require_axis(layer: Any, x: Tensor, dim: int) -> int:
+    """Return ``dim``, which must be an axis of x; a 0-d x has the axes 0 and -1, as in torch."""
+    if not -max(x.dim(), 1) <= dim < max(x.dim(), 1):
+        raise value_error(layer, f"x must have an axis {dim}", came(x))
+    return dim
+
+
+def check_gy(layer: Any, gy: Any, shape: tuple[int, ...]) -> Any:
+    """Return gy, which must have the shape of y: kernels would broadcast it, or read beyond its end."""
+    if gy.shape != shape:
+        raise value_error(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
+    return gy

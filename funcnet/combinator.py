@@ -1,0 +1,325 @@
+"""Combinators: layers that hold layers. A subclass says which, and how others take their places; the rest follows.
+
+    children()                  the layers, by name: the names are the components of parameter paths
+    with_children(children)     the same combinator around other layers
+
+Child number i has the key ``fold_in(rng, i)``, for its params and its noise. A ``Wrapper`` holds one layer, whose params are its
+own: it adds no component to paths and hands its key on. A ``Rearranging`` wrapper only moves elements of x to other places:
+
+    y = M⁻¹ f(p, M x)      gp, g = f's vjp of M gy      gx = M⁻¹ g      M a permutation or a reshape of the elements
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from torch import Tensor
+
+from funcnet import random, tree
+from funcnet.contract import Cache, Layer, Params, Rng, output
+from funcnet.errors import add_location, describe, instances, value_error
+from funcnet.random import Key
+
+layers_only = instances(Layer, "a layer (a value with init, apply and vjp)")
+"""Validate a field that holds a layer."""
+
+layer_or_none = instances((Layer, type(None)), "a layer (a value with init, apply and vjp), or None")
+"""Validate a field that may hold a layer."""
+
+tuple_of_layers = instances(Layer, "layers (values with init, apply and vjp)", several=True)
+"""Validate a field that holds a tuple of layers."""
+
+Children = dict[str, Layer]
+Rewrite = Callable[[Layer, Params], tuple[Layer, Params]]
+_W = TypeVar("_W", bound="Wrapper")
+
+
+class errors_at:  # noqa: N801 (called as a context manager)
+    """Add to an error where in a combinator it happened: ``combinator.location(name)``, or of what ``name()`` returns."""
+
+    __slots__ = ("combinator", "name")
+
+    def __init__(self, combinator: Any, name: Any) -> None:
+        self.combinator, self.name = combinator, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, Exception):
+            add_location(error, self.combinator.location(self.name() if callable(self.name) else self.name))
+
+
+def child_key(layer: Layer, rng: Rng, i: int) -> Rng:
+    """Return the key of child number i; ``None`` for a layer that needs none."""
+    return random.fold_in(rng, i) if rng is not None and layer.stochastic else None
+
+
+class Combinator(Layer):
+    """A layer made of layers. A subclass defines ``children``, ``with_children``, ``apply`` and ``vjp``.
+
+    Its params are a tuple with one entry per child if the names are 0, 1, ..., else a dict by name; its cache is a tuple or a dict
+    with the children's caches in order, which ``update_stats`` reads.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def children(self) -> Children:
+        """Return the layers by name."""
+
+    @abstractmethod
+    def with_children(self, children: Children) -> Self:
+        """Return the same combinator around other layers, which have the same names."""
+
+    @property
+    def stochastic(self) -> bool:
+        return any([child.stochastic for child in self.children().values()])  # noqa: C419 (compiled code has no generators)
+
+    @property
+    def batch_dependent(self) -> bool:
+        return any([child.batch_dependent for child in self.children().values()])  # noqa: C419
+
+    @property
+    def has_running_stats(self) -> bool:
+        return any([child.has_running_stats for child in self.children().values()])  # noqa: C419
+
+    def param_shapes(self) -> None:
+        return None
+
+    def init(self, rng: Key | int) -> Params:
+        return self.pack(self.each(lambda i, child: child.init(random.fold_in(rng, i))))
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        entries, caches = self.entries(params), [*cache.values()] if isinstance(cache, dict) else cache
+        return self.pack(self.each(lambda i, child: child.update_stats(entries[i], caches[i])))
+
+    def inference(self) -> Layer:
+        return self.with_children(dict(zip(self.children(), self.each(lambda i, child: child.inference()), strict=True)))
+
+    def infer(self, x: Any) -> tuple[Layer, Any]:
+        """Send x through, with a probe in the place of each child, which infers the child's sizes from what comes there."""
+        probes = {name: Probe(child) for name, child in self.children().items()}
+        y = output(self.with_children({**probes}), x)
+        return self.with_children({name: probe.layer for name, probe in probes.items()}), y
+
+    def each(self, f: Callable[[int, Layer], Any]) -> list[Any]:
+        """Call a function of the number and the layer for every child; an error says which."""
+        results = []
+        for i, (name, child) in enumerate(self.children().items()):
+            with errors_at(self, name):
+                results.append(f(i, child))
+        return results
+
+    def entries(self, params: Params) -> Any:
+        """Return the children's entries in a tuple or dict, in their order."""
+        return entries(self.label, tuple(self.children()), params)
+
+    def pack(self, entries: Iterable[Any]) -> Any:
+        """Make the tuple or dict of the children's entries: the inverse of ``entries``."""
+        return pack(tuple(self.children()), entries)
+
+    def map_with_params(self, f: "Rewrite", params: Params) -> tuple[Self, Params]:
+        """Rewrite the children together with their params: ``f(child, p)`` returns another layer and its params."""
+        entries = self.entries(params)
+        pairs = self.each(lambda i, child: f(child, entries[i]))
+        children = dict(zip(self.children(), [child for child, _ in pairs], strict=True))
+        return self.with_children(children), self.pack([p for _, p in pairs])
+
+    @property
+    def label(self) -> str:
+        """The word for this combinator in errors."""
+        return type(self).__name__
+
+    def location(self, name: Any) -> str:
+        """Say where a child is, for errors."""
+        return f"{self.label}, layer {name if str(name).isdigit() else repr(name)}"
+
+    def __len__(self) -> int:
+        return len(self.children())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.children().values())
+
+    def __getitem__(self, key: int | str) -> Layer:
+        children = self.children()
+        if isinstance(key, str) and key in children:
+            return children[key]
+        if isinstance(key, int) and -len(children) <= key < len(children):
+            return [*children.values()][key]
+        raise LookupError(f"{self.label}: no layer {key!r}; there are {listed(children)}")
+
+    @classmethod
+    def _when_frozen(cls) -> None:
+        """Explain errors as a leaf does where the class has rules of its own; the children explain theirs."""
+        if cls.complaint is not Layer.complaint or cls.param_shapes is not Combinator.param_shapes:
+            super()._when_frozen()
+
+
+def entries(who: str, names: tuple[str, ...], params: Any) -> Any:
+    """Return the entries of a tuple, or of a dict by name, in the order of ``names``; anything else raises ``ValueError``."""
+    if _numbered(names):
+        if type(params) is not tuple or len(params) != len(names):
+            raise value_error(who, f"params must be a tuple of {len(names)}, one entry per layer", describe(params))
+        return params
+    if not isinstance(params, dict) or params.keys() != {*names}:
+        raise value_error(who, f"params must be a dict with the keys {listed(names)}", describe(params))
+    return tuple([params[name] for name in names])
+
+
+def pack(names: tuple[str, ...], entries: Iterable[Any]) -> Any:
+    """Make a tuple of entries, or a dict if the children have names."""
+    return tuple(entries) if _numbered(names) else dict(zip(names, entries, strict=True))
+
+
+def _numbered(names: tuple[str, ...]) -> bool:
+    return not names or names[0] == "0"
+
+
+def listed(names: Iterable[str]) -> str:
+    """List names, for errors."""
+    return ", ".join(names) or "none"
+
+
+def require_names(who: str, names: Iterable[str]) -> None:
+    """Raise ``ValueError`` for names that make no component of a path: empty ones, numbers, and those with a dot in them."""
+    for name in names:
+        if not isinstance(name, str) or not name or "." in name:
+            raise value_error(who, "a name must be a str that is not empty and has no dot in it", repr(name))
+
+
+def has_params(params: Params) -> bool:
+    """Tell whether there is a tensor in params, so that going back for their gradient is worth it."""
+    return Tensor in map(type, params.values() if isinstance(params, dict) else ()) or bool(tree.leaves(params))
+
+
+class Wrapper(Combinator):
+    """A combinator of one layer, in the field ``layer``, whose params are its own.
+
+    It adds no component to paths: the path of the wrapper is that of the layer too. It hands its key on. ``update_stats`` takes
+    the wrapper's cache for the layer's; ``inner_cache`` says otherwise.
+    """
+
+    __slots__ = ()
+
+    layer: Layer
+
+    def children(self) -> Children:
+        return {"": self.layer}
+
+    def with_children(self, children: Children) -> Self:
+        return self.replace(layer=children[""])
+
+    def init(self, rng: Key | int) -> Params:
+        with errors_at(self, ""):
+            return self.layer.init(rng)
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        with errors_at(self, ""):
+            return self.layer.update_stats(params, self.inner_cache(cache))
+
+    def inner_cache(self, cache: Cache) -> Cache:
+        """Return the layer's part of the cache."""
+        return cache
+
+    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+        layer, params = f(self.layer, params)
+        return self.replace(layer=layer), params
+
+    def location(self, name: Any) -> str:
+        return self.label
+
+    def __len__(self) -> int:
+        return len(self.layer) if isinstance(self.layer, Combinator) else 0
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layer) if isinstance(self.layer, Combinator) else iter(())
+
+    def __getitem__(self, key: int | str) -> Layer:
+        if isinstance(self.layer, Combinator):
+            return self.layer[key]
+        raise LookupError(f"{self.label}: no layer {key!r}; {self.layer!r} holds none")
+
+
+def infer_unchanged(wrapper: _W, x: Any) -> tuple[_W, Any]:
+    """Infer the sizes of a wrapper whose layer gets x itself and gives y itself."""
+    with errors_at(wrapper, ""):
+        layer, y = wrapper.layer.infer(x)
+    return wrapper.replace(layer=layer), y
+
+
+class Rearranging(Wrapper):
+    """A wrapper whose layer gets x in another arrangement: a subclass defines ``enter`` and ``leave``, each other's inverse.
+
+    Cache: a pair, the layer's and the context.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def enter(self, values: Any) -> Any:
+        """Arrange x, or a gradient of y, as the layer has it."""
+
+    @abstractmethod
+    def leave(self, values: Any, context: Any) -> Any:
+        """Arrange y, or a gradient of x, as they are outside."""
+
+    def context(self, x: Any) -> Any:
+        """Return what ``leave`` needs to know of x, after checking it."""
+        return ()
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        context = self.context(x)
+        with errors_at(self, ""):
+            y, cache = self.layer.apply(params, self.enter(x), rng)
+        return self.leave(y, context), (cache, context)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        context = self.context(x)
+        with errors_at(self, ""):
+            return self.leave(self.layer(params, self.enter(x), rng), context)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        with errors_at(self, ""):
+            gparams, g = self.layer.vjp(params, cache[0], self.enter(gy))
+        return gparams, self.leave(g, cache[1])
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        with errors_at(self, ""):
+            return self.layer.grads(params, cache[0], self.enter(gy))
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        with errors_at(self, ""):
+            return self.leave(self.layer.input_grad(params, cache[0], self.enter(gy)), cache[1])
+
+    def inner_cache(self, cache: Cache) -> Cache:
+        return cache[0]
+
+
+class Probe(Layer):
+    """A stand-in for a layer while sizes are inferred: it learns the layer's sizes from what comes, and keeps the layer's nature."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+
+    @property
+    def stochastic(self) -> bool:
+        return self.layer.stochastic
+
+    @property
+    def batch_dependent(self) -> bool:
+        return self.layer.batch_dependent
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        self.layer, y = self.layer.infer(x)
+        return y, ()
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        return params, gy
+
+    def __repr__(self) -> str:
+        return repr(self.layer)

@@ -1,0 +1,101 @@
+"""Values: frozen objects made of numbers, strings, tuples, functions and other values; never of tensors.
+
+Layers, losses, optimizers, schedules and initializers are values. Two equal values are interchangeable: they compare and hash by
+their fields, pickle, and print as the call that makes them.
+"""
+
+from abc import ABCMeta
+from collections.abc import Callable, Iterator
+from typing import Any, Self, TypeVar, overload
+
+import attrs
+from attrs import field
+from torch import Tensor
+from typing_extensions import dataclass_transform
+
+_T = TypeVar("_T")
+
+
+@overload
+def frozen(cls: type[_T]) -> type[_T]: ...
+@overload
+def frozen(*, eq: bool = True) -> Callable[[type[_T]], type[_T]]: ...
+@dataclass_transform(frozen_default=True, field_specifiers=(field, attrs.field))
+def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
+    """Make ``cls`` a class of frozen values that compare by their fields: ``attrs.frozen`` with the inherited ``repr``.
+
+    Args:
+        cls: The class to decorate.
+        eq: Whether values compare by their fields; with ``False``, for fields that do not compare, each equals only itself.
+
+    Raises:
+        TypeError: For anything but a class. To freeze the params of a layer, use ``freeze(layer)``.
+    """
+    if cls is None:
+        return lambda one: frozen(one, eq=eq)
+    if not isinstance(cls, type):
+        raise TypeError(f"frozen decorates classes, got {cls!r}; to freeze the params of a layer, use freeze(layer)")
+    made = attrs.frozen(cls, repr=False, eq=eq, field_transformer=_judged)
+    if issubclass(made, Value):
+        made._when_frozen()
+    return made
+
+
+def _judged(cls: type, fields: list[Any]) -> list[Any]:
+    """Have every field refuse tensors, ahead of its own validator."""
+    own = [one for one in fields if one.init and not one.inherited]
+    return [one.evolve(validator=_without_tensors(one.validator)) if one in own else one for one in fields]
+
+
+def _without_tensors(validator: Any) -> Any:
+    return attrs.validators.and_(_no_tensor, validator) if validator else _no_tensor
+
+
+def _no_tensor(value: object, attribute: Any, got: Any) -> None:
+    found = next((part for part in _unpacked(got) if isinstance(part, Tensor)), None)
+    if found is not None:
+        rule = f"{attribute.name} must not hold a tensor: params come from init, data from x"
+        raise ValueError(f"{type(value).__name__}: {rule}, got a tensor of shape {tuple(found.shape)}")
+
+
+def _unpacked(got: Any) -> Iterator[Any]:
+    """Yield what containers hold; values have been judged when they were made."""
+    inner = got.values() if isinstance(got, dict) else got if isinstance(got, (tuple, list)) else None
+    yield from (part for one in inner for part in _unpacked(one)) if inner is not None else (got,)
+
+
+def parts(value: Any) -> Iterator[Any]:
+    """Yield a value and everything in it, as far as it is made of values, tuples, lists and dicts."""
+    yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    fields = [getattr(value, one.name) for one in attrs.fields(type(value))] if attrs.has(type(value)) else []
+    for part in (*inner, *fields):
+        yield from parts(part)
+
+
+class Value(metaclass=ABCMeta):
+    """A frozen value, whose ``repr`` is the call that makes it, with the arguments that are not defaults."""
+
+    __slots__ = ()
+
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        """Refuse a class that is not decorated: ``frozen`` makes an ``__init__`` of the fields."""
+        name = type(self).__name__
+        raise TypeError(f"{name} must be decorated with @funcnet.frozen, which makes its fields and compares them")
+
+    def __repr__(self) -> str:
+        shown = [(f.name, getattr(self, f.name), f.default) for f in getattr(type(self), "__attrs_attrs__", ()) if f.init]
+        words = [
+            f"{name.lstrip('_')}={value!r}"
+            for name, value, default in shown
+            if value != default or type(value) is not type(default)
+        ]
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the value with other fields: ``SGD(lr=0.1).replace(lr=0.2)``."""
+        return attrs.evolve(self, **changes)  # type: ignore[misc]  # every subclass is made by frozen
+
+    @classmethod
+    def _when_frozen(cls) -> None:
+        """Finish a class that ``frozen`` has made."""
