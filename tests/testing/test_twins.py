@@ -20,24 +20,26 @@ SHARED = sorted(
 """The modules of torch.nn that have a namesake here, whose losses are without the suffix, and whose capitals may be others."""
 
 
-def claims() -> dict[str, str]:
+@pytest.fixture
+def claims(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Import the tests that claim to compare layers, and return which compares which."""
-    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("test_*.py")):
         if "@twin_of(" in path.read_text(encoding="utf-8"):
+            monkeypatch.syspath_prepend(path.parent)
             importlib.import_module(path.stem)
     return TWINS
 
 
-def test_every_layer_with_a_name_of_torch_nn_is_compared_with_it() -> None:
+def test_every_layer_with_a_name_of_torch_nn_is_compared_with_it(claims: dict[str, str]) -> None:
     """Each has a test, drawn by hypothesis, whose claim fails unless 20 configurations of it were compared."""
     assert len(SHARED) > 100
     assert {"Linear", "MultiheadAttention", "CrossEntropyLoss"} <= set(SHARED)
-    assert [name for name in SHARED if name not in claims()] == []
+    assert [name for name in SHARED if name not in claims] == []
 
 
-def test_nothing_is_claimed_that_torch_nn_has_not() -> None:
+def test_nothing_is_claimed_that_torch_nn_has_not(claims: dict[str, str]) -> None:
     """So that a name misspelt, or a layer renamed, is no claim."""
-    assert claims().keys() <= set(SHARED)
+    assert claims.keys() <= set(SHARED)
 
 
 @given(st.integers(0, 9999))

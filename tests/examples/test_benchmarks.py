@@ -9,16 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pages import cells, is_quotient
 
 import funcnet as fn
 from examples.benchmarks import faults, measure, report, worker
 from examples.benchmarks.peers import funcnet, torch_nn
 from examples.benchmarks.workloads import WORKLOADS, Contender
-from tests.pages import cells, is_quotient
 
 benchmarks = importlib.import_module("examples.benchmarks.__main__")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SINGLE = [name for name, workload in WORKLOADS.items() if workload.members == 1]
 
 

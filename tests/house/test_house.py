@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = {"torch", "attrs", "typing-extensions"}
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 25
@@ -43,7 +43,7 @@ def module_name(path: Path) -> str:
 
 
 SOURCES = {module_name(path): path.read_text() for path in sorted((ROOT / "funcnet").rglob("*.py"))}
-TESTS = {path.name: path.read_text() for path in sorted((ROOT / "tests").glob("*.py"))}
+TESTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted((ROOT / "tests").rglob("*.py"))}
 
 
 # the checks: each takes source text and lists what is wrong with it
