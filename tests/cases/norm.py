@@ -74,4 +74,16 @@ LOCAL = {
     "CrossMapLRN2d": case(fn.CrossMapLRN2d(3, alpha=0.5, k=2), normal(2, 5, 2, 3)),
 }
 
-CASES = {**BATCH, **ROWS, **GROUPS, **LOCAL}
+SCALINGS = {
+    "Normalize": case(fn.Normalize(), normal(4, 3)),
+    "Normalize by degree 1": case(fn.Normalize(1.0, -1), normal(2, 3, 4)),
+    "Normalize by degree 3": case(fn.Normalize(3.0), normal(2, 3, 2)),
+    "Normalize by the largest": case(fn.Normalize(float("inf")), normal(4, 3)),
+    "Normalize short ones": case(fn.Normalize(eps=5.0), normal(4, 3)),
+    "Normalize rows": loose(fn.Normalize(dim=0), normal(4, 3)),
+    "Standardize": case(fn.Standardize(), normal(4, 3)),
+    "Standardize two axes": case(fn.Standardize((1, -1), 0.1), normal(2, 3, 4)),
+    "Standardize rows": loose(fn.Standardize(0), normal(4, 3)),
+}
+
+CASES = {**BATCH, **ROWS, **GROUPS, **LOCAL, **SCALINGS}

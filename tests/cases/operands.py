@@ -1,13 +1,28 @@
-"""Operations on several operands, and layers made of functions."""
-
-from typing import Any
+"""Operations on several operands, distances and reductions."""
 
 import torch
-from torch import Tensor
 
 import funcnet as fn
 from cases.making import KINKS, between, case, loose, normal
-from funcnet import random
+
+TIED = torch.tensor([[2.0, 1.0, 2.0], [-1.0, 3.0, 0.5]])
+ZEROS = torch.tensor([[0.0, 1.5, -2.0], [0.0, 0.0, 3.0], [0.5, -1.0, 2.0], [0.0, 0.0, 0.0]])
+
+DISTANCES = {
+    "CosineSimilarity": case(fn.CosineSimilarity(), (normal(4, 3), normal(4, 3))),
+    "CosineSimilarity broadcast": loose(fn.CosineSimilarity(-1), (normal(2, 1, 3), normal(4, 1))),
+    "CosineSimilarity of channels": case(fn.CosineSimilarity(1), (normal(2, 3, 4), normal(2, 3, 4))),
+    "CosineSimilarity of rows": loose(fn.CosineSimilarity(0), (normal(4, 3), normal(4, 3))),
+    "CosineSimilarity of short ones": case(fn.CosineSimilarity(eps=2.0), (between(0.1, 0.9, 4, 3), normal(4, 3) * 5)),
+    "PairwiseDistance": case(fn.PairwiseDistance(), (normal(4, 3), normal(4, 3))),
+    "PairwiseDistance of degree 1": case(fn.PairwiseDistance(1.0), (normal(4, 3), normal(4, 3))),
+    "PairwiseDistance of degree 3, kept": case(fn.PairwiseDistance(3.0, keepdim=True), (normal(2, 4, 3), normal(2, 4, 3))),
+    "PairwiseDistance of degree 1.5": case(fn.PairwiseDistance(1.5, 0.0), (normal(4, 3), normal(4, 3))),
+    "PairwiseDistance of the largest": loose(fn.PairwiseDistance(float("inf"), 0.1), (normal(4, 3), normal(3))),
+    "CauchySimilarity": case(fn.CauchySimilarity(3), (normal(4, 3), normal(4, 3))),
+    "CauchySimilarity broadcast": loose(fn.CauchySimilarity(3), (normal(2, 1, 3), normal(4, 3))),
+    "CauchySimilarity of vectors": loose(fn.CauchySimilarity(3), (normal(3), normal(3))),
+}
 
 ARITHMETIC = {
     "Add": case(fn.Add(), (normal(4, 3), normal(4, 3))),
@@ -50,31 +65,24 @@ ARITHMETIC = {
     "Mean of the outer axes kept": case(fn.Mean((0, -1), keepdim=True), normal(2, 3, 4)),
 }
 
-
-def cube(x: Tensor) -> Tensor:
-    return x**3
-
-
-def cube_slope(x: Tensor) -> Tensor:
-    return 3 * x**2
-
-
-def scale_init(rng: Any) -> Any:
-    return {"scale": random.uniform(rng, (3,), 0.5, 1.5)}
-
-
-def scale_apply(params: Any, x: Tensor) -> Any:
-    return params["scale"] * x, x
-
-
-def scale_vjp(params: Any, cache: Tensor, gy: Tensor) -> Any:
-    return {"scale": (gy * cache).sum(0)}, params["scale"] * gy
-
-
-CUSTOM = {
-    "elementwise of torch's": case(fn.elementwise(torch.sin, torch.cos), normal(4, 3)),
-    "elementwise of one's own": case(fn.elementwise(cube, cube_slope), normal(4, 3)),
-    "layer of functions": case(fn.layer(init=scale_init, apply=scale_apply, vjp=scale_vjp), normal(4, 3)),
+REDUCTIONS = {
+    "Sum": case(fn.Sum(), normal(4, 3)),
+    "Sum of a number": case(fn.Sum(), normal()),
+    "Sum of features": case(fn.Sum(-1), normal(4, 3)),
+    "Sum of two axes kept": case(fn.Sum((1, -1), keepdim=True), normal(2, 3, 4)),
+    "Max": case(fn.Max(), normal(4, 3)),
+    "Max of features": case(fn.Max(1), normal(4, 3)),
+    "Max among equals": case(fn.Max(-1, keepdim=True), TIED),
+    "Min of places": case(fn.Min((2, 3)), normal(2, 2, 3, 2)),
+    "Min among equals": case(fn.Min(1), -TIED),
+    "Prod": case(fn.Prod(), normal(4, 3)),
+    "Prod of features with zeros": case(fn.Prod(-1), ZEROS),
+    "Prod of two axes kept": case(fn.Prod((0, 2), keepdim=True), normal(2, 3, 4)),
+    "Var": case(fn.Var(), normal(4, 3)),
+    "Var of features": case(fn.Var(-1, correction=0), normal(4, 3)),
+    "Var of two axes kept": case(fn.Var((0, 2), keepdim=True), normal(2, 3, 4)),
+    "Std": case(fn.Std(), normal(4, 3)),
+    "Std of features kept": case(fn.Std(1, True, 0), normal(4, 3, 2)),
 }
 
-CASES = {**ARITHMETIC, **CUSTOM}
+CASES = {**ARITHMETIC, **DISTANCES, **REDUCTIONS}

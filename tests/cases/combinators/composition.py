@@ -1,4 +1,4 @@
-"""Layers from layers."""
+"""Layers in series, side by side, as a graph, and several of one kind."""
 
 import funcnet as fn
 from cases.making import case, normal
