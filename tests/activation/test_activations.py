@@ -240,8 +240,57 @@ def test_nothing_cancels_and_nothing_overflows_in_float32(layer, x):
     torch.testing.assert_close(gx.double(), wide_gx, rtol=1e-6, atol=1e-7)
 
 
+TIGHT = {"rtol": 1e-10, "atol": 1e-11}
+ACTIVATIONS = [
+    (fn.ReLU(), nn.ReLU()),
+    (fn.LeakyReLU(), nn.LeakyReLU()),
+    (fn.LeakyReLU(0.3), nn.LeakyReLU(0.3)),
+    (fn.LeakyReLU(0.0), nn.LeakyReLU(0.0)),
+    (fn.LeakyReLU(-0.5), nn.LeakyReLU(-0.5)),
+    (fn.Sigmoid(), nn.Sigmoid()),
+    (fn.Tanh(), nn.Tanh()),
+    (fn.Softmax(), nn.Softmax(-1)),
+    (fn.Softmax(0), nn.Softmax(0)),
+    (fn.LogSoftmax(), nn.LogSoftmax(-1)),
+    (fn.LogSoftmax(1), nn.LogSoftmax(1)),
+]
+
+
+@pytest.mark.parametrize(("layer", "module"), ACTIVATIONS, ids=[repr(layer) for layer, _ in ACTIVATIONS])
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=2, max_size=4), scale=st.sampled_from([1e-8, 1.0, 30.0]), seed=st.integers(0, 99)
+)
+@settings(max_examples=20)
+def test_a_layer_without_params_agrees_with_torch(layer, module, shape, scale, seed):
+    """Value and gradient are torch's, on any shape and scale, at the kink too."""
+    x = draw(shape, seed) * scale
+    assert_twins(layer, module, x, tolerance=TIGHT)
+    assert_twins(layer, module, x * (x > 0), tolerance=TIGHT)
+
+
+@pytest.mark.parametrize(("layer", "module"), ACTIVATIONS, ids=[repr(layer) for layer, _ in ACTIVATIONS])
+def test_extreme_values_give_what_torch_gives(layer, module):
+    """No overflow at ±1000, and infinities go where the formula sends them."""
+    x = torch.tensor([[1e3, -1e3, 0.0], [500.0, 500.0, -500.0]], dtype=torch.float64)
+    y = layer({}, x)
+    assert fn.tree.all_finite(y)
+    torch.testing.assert_close(y, module(x), **TIGHT)
+
+
+def test_elementwise_is_a_function_with_its_derivative():
+    """elementwise(sin, cos) has the value and gradient of torch.sin."""
+    layer = fn.elementwise(torch.sin, torch.cos)
+    assert_twins(layer, type("Sin", (nn.Module,), {"forward": lambda self, x: x.sin()})(), draw((3, 2)), tolerance=TIGHT)
+    assert repr(layer) == "elementwise(torch.sin, torch.cos)"
+
+
 X = torch.ones(2, 3)
 MESSAGES = {
+    "Tanh(): x must be a floating tensor, got a tensor of shape (2, 3) and dtype torch.int64": lambda: fn.Tanh()({}, X.long()),
+    "ReLU(): params must be an empty dict, got weight (2, 3)": lambda: fn.ReLU()({"weight": X}, X),
+    "Softmax(dim=2): x must have an axis 2, got x of shape (2, 3)": lambda: fn.Softmax(2)({}, X),
+    "Softmax: dim must be a whole number, got None": lambda: fn.Softmax(None),
+    "LeakyReLU: negative_slope must be a finite number, got nan": lambda: fn.LeakyReLU(float("nan")),
     "ELU: alpha must be a finite number, got nan": lambda: fn.ELU(float("nan")),
     "CELU: alpha must not be 0, got 0.0": lambda: fn.CELU(0.0),
     "GELU: approximate must be one of 'none', 'tanh', got 'erf'": lambda: fn.GELU("erf"),

@@ -45,7 +45,7 @@ AXES = {"Dropout": 3, "Dropout1d": 3, "Dropout2d": 4, "Dropout3d": 5, "AlphaDrop
 @twin_of("{name}")
 @pytest.mark.parametrize("name", AXES)
 @given(p=st.floats(0.0, 1.0), sizes=st.lists(st.integers(0, 3), min_size=5, max_size=5), seed=st.integers(0, 99))
-@settings(max_examples=40)
+@settings(max_examples=60)
 def test_in_inference_a_layer_agrees_with_its_twin(name, p, sizes, seed):
     """In evaluation torch.nn drops nothing either; what is dropped in training another generator says."""
     layer, module = getattr(fn, name)(p), getattr(nn, name)(p)

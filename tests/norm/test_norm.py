@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import CLOSE, assert_twins, draw, params_of, twin_of
+from twins import CLOSE, assert_twins, draw, params_of, twin_of, varied
 
 import funcnet as fn
 from funcnet import tree
@@ -14,14 +14,6 @@ SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 BATCHES = st.lists(st.integers(0, 4), max_size=2).map(tuple)
 SPACE = st.lists(st.integers(1, 4), max_size=3).map(tuple)
 EPS = st.sampled_from([1e-5, 0.1])
-
-
-def varied(module, seed):
-    """Move a module's weights off 1 and 0."""
-    with torch.no_grad():
-        for i, leaf in enumerate(module.parameters()):
-            leaf.add_(draw(leaf.shape, seed + i))
-    return module
 
 
 @twin_of("LayerNorm")
@@ -41,36 +33,6 @@ def test_rms_norm_is_torchs(batch, shape, eps, affine, seed):
     """Value and gradients, over one axis or several, without a batch axis and on an empty batch."""
     module = varied(nn.RMSNorm(shape, eps=eps, elementwise_affine=affine), seed)
     assert_twins(fn.RMSNorm(shape, eps=eps, elementwise_affine=affine), module, draw(batch + shape, seed) * 3 + 1)
-
-
-SAMPLES = {1: [(4,), (3, 2)], 2: [(2, 2, 3), (3, 1, 1)], 3: [(2, 1, 2, 3), (3, 2, 1, 1)]}
-
-
-@twin_of("BatchNorm{axes}d")
-@pytest.mark.parametrize("axes", SAMPLES)
-@given(
-    data=st.data(),
-    n=st.integers(2, 4),
-    affine=st.booleans(),
-    bias=st.booleans(),
-    track=st.booleans(),
-    eps=EPS,
-    momentum=st.sampled_from([0.3, None]),
-    seed=st.integers(0, 99),
-)
-@settings(max_examples=25)
-def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, bias, track, eps, momentum, seed):
-    """Value, gradients, moved statistics, and all that again of ``inference()``."""
-    row = data.draw(st.sampled_from(SAMPLES[axes]))
-    kind, twin = (getattr(package, f"BatchNorm{axes}d") for package in (fn, nn))
-    options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track, "bias": bias}
-    layer, module = kind(row[0], **options), varied(twin(row[0], **options), seed)
-    x = draw((n, *row), seed) * 3 + 1
-    params = params_of(layer, module)
-    moved = layer.update_stats(params, layer.apply(params, x)[1])
-    assert_twins(layer, module, x)  # the module's statistics move by this one call
-    torch.testing.assert_close(moved, dict(module.state_dict()), **CLOSE)
-    assert_twins(layer.inference(), module.eval(), x)
 
 
 def by_kernel(module, x):
@@ -265,7 +227,6 @@ def test_a_size_is_a_shape_of_one_axis():
 
 
 X = torch.ones(2, 3)
-P3 = fn.BatchNorm1d(3).init(0)
 MESSAGES = {
     "LayerNorm: normalized_shape must be a whole number of at least 1, or a tuple of them, got (0,)": lambda: fn.LayerNorm(0),
     "LayerNorm: normalized_shape must be a whole number of at least 1, or a tuple of them, got ()": lambda: fn.LayerNorm(()),
@@ -282,11 +243,6 @@ MESSAGES = {
     "RMSNorm(normalized_shape=(3,)): params must be a dict of weight (3,), got weight (1,)": lambda: fn.RMSNorm(3)(fn.RMSNorm(1).init(0), X),
     "RMSNorm(normalized_shape=(3,), elementwise_affine=False): params must be an empty dict": lambda: fn.RMSNorm(3, elementwise_affine=False)(fn.RMSNorm(3).init(0), X),
     "gy must have the shape of y, (2, 3), got gy of shape (1, 3)": lambda: fn.LayerNorm(3).vjp(fn.LayerNorm(3).init(0), fn.LayerNorm(3).apply(fn.LayerNorm(3).init(0), X)[1], X[:1]),
-    "BatchNorm2d(num_features=3): x must have the axes (N, num_features=3, height, width), got x of shape (2, 3)": lambda: fn.BatchNorm2d(3)(P3, X),
-    "BatchNorm3d(num_features=3): x must have the axes (N, num_features=3, depth, height, width), got x of shape (2, 3)": lambda: fn.BatchNorm3d(3)(P3, X),
-    "RunningBatchNorm3d(num_features=3): x must have the axes (N, num_features=3, depth, height, width), got": lambda: fn.BatchNorm3d(3).inference()(P3, X),
-    "BatchNorm1d(num_features=3): x must have the axes (N, num_features=3) or (N, num_features=3, length), got x of shape (2, 3, 1, 1)": lambda: fn.BatchNorm1d(3)(P3, X[..., None, None]),
-    "BatchNorm2d(num_features=3): a batch must have more than one value per channel, got x of shape (1, 3, 1, 1)": lambda: fn.BatchNorm2d(3)(P3, X[:1, :, None, None]),
     "GroupNorm: num_groups must divide num_channels, got num_groups=2, num_channels=3": lambda: fn.GroupNorm(2, 3),
     "GroupNorm(num_groups=1, num_channels=4): x must have the axes (N, num_channels=4, ...), got x of shape (2, 3)": lambda: fn.GroupNorm(1, 4)(fn.GroupNorm(1, 4).init(0), X),
     "GroupNorm(num_groups=1, num_channels=3): x must have the dtype of the params, torch.float32, got torch.float64": lambda: fn.GroupNorm(1, 3)(fn.GroupNorm(1, 3).init(0), X.double()),
@@ -301,7 +257,6 @@ MESSAGES = {
     "LocalResponseNorm: size must be a whole number of at least 1, got 0": lambda: fn.LocalResponseNorm(0),
     "LocalResponseNorm(size=2): x must have the axes (N, channels, length, ...), got x of shape (2, 3)": lambda: fn.LocalResponseNorm(2)({}, X),
     "CrossMapLRN2d(size=2): x must have the axes (N, channels, height, width), got x of shape (2, 3)": lambda: fn.CrossMapLRN2d(2)({}, X),
-    "BatchNorm2d: num_features must be a whole number of at least 1, got 0": lambda: fn.BatchNorm2d(0),
 }  # fmt: skip
 
 
@@ -311,30 +266,3 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
-
-
-@pytest.mark.parametrize("momentum", [0.1, None])
-def test_statistics_of_two_batches_add_up_though_both_were_applied_with_the_same_params(momentum):
-    """They are moved from where they are by then, as torch.nn moves them by one batch after the other."""
-    layer, twin = fn.BatchNorm1d(3, momentum=momentum), nn.BatchNorm1d(3, momentum=momentum, dtype=torch.float64)
-    params, batches = fn.tree.cast(layer.init(0), torch.float64), [draw((5, 3)), 2 * draw((4, 3)) + 1]
-    caches = [layer.apply(params, x)[1] for x in batches]
-    for x, cache in zip(batches, caches, strict=True):
-        twin(x)
-        params = layer.update_stats(params, cache)
-    torch.testing.assert_close({**params}, {**twin.state_dict()}, rtol=1e-12, atol=1e-12)
-
-
-def test_an_ensemble_s_statistics_are_those_of_its_members_compiled_too():
-    """Under ``vmap``, in eager and in compiled code, the kernel that moves them on the way does not serve."""
-    layer, x = fn.BatchNorm1d(3), draw((5, 3)).float()
-    net = fn.ensemble(layer, 2)
-    params = net.init(0)
-
-    def stats(params, x):
-        return net.update_stats(params, net.apply(params, x)[1])
-
-    single = layer.init(0)
-    want = fn.tree.map(lambda leaf: torch.stack([leaf, leaf]), layer.update_stats(single, layer.apply(single, x)[1]))
-    for run in (stats, torch.compile(stats, fullgraph=True, backend="aot_eager")):
-        torch.testing.assert_close(run(params, x), want)
