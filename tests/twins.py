@@ -36,6 +36,14 @@ def draw(shape: Any, seed: int = 0) -> Tensor:
     return fn.random.normal(seed, tuple(shape), dtype=torch.float64)
 
 
+def varied(module: nn.Module, seed: int) -> nn.Module:
+    """Move a module's weights off 1 and 0."""
+    with torch.no_grad():
+        for i, leaf in enumerate(module.parameters()):
+            leaf.add_(draw(leaf.shape, seed + i))
+    return module
+
+
 def params_of(layer: fn.Layer, module: nn.Module) -> Any:
     """Load the module's ``state_dict``, in float64, as the layer's params, by name."""
     return tree.from_names(module.double().state_dict(), tree.cast(layer.init(0), torch.float64))

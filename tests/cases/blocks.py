@@ -17,4 +17,6 @@ CASES = {
     ),
     "resnet_block": case(fn.resnet_block(2, 3, 2, activation=fn.Tanh()), normal(2, 2, 3, 3)),
     "resnet_bottleneck": case(fn.resnet_bottleneck(4, 2, expansion=2, activation=fn.Tanh()), normal(2, 4, 3, 3)),
+    "depthwise_conv2d": case(fn.depthwise_conv2d(2, 2, 2, padding="same", bias=False), normal(2, 2, 3, 2)),
+    "separable_conv1d": case(fn.separable_conv1d(2, 3, 3, padding="causal", multiplier=2), normal(2, 2, 4)),
 }

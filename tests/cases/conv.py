@@ -85,11 +85,6 @@ FOLDING = {
     "Fold without batch": loose(fn.Fold(2, (1, 2)), normal(4, 2)),
 }
 
-SEPARABLE = {
-    "depthwise_conv2d": case(fn.depthwise_conv2d(2, 2, 2, padding="same", bias=False), normal(2, 2, 3, 2)),
-    "separable_conv1d": case(fn.separable_conv1d(2, 3, 3, padding="causal", multiplier=2), normal(2, 2, 4)),
-}
-
 LOCAL = {
     "ConvLocal1d": case(fn.ConvLocal1d(2, 3, 3, 5), normal(2, 2, 5)),
     "ConvLocal1d all options": case(fn.ConvLocal1d(2, 1, 2, 6, 2, ((3, 0),), 2, bias=False), normal(2, 2, 6)),
@@ -100,4 +95,4 @@ LOCAL = {
     "MaskedConv B": case(fn.MaskedConv(fn.Conv1d(2, 2, 2, bias=False), "B"), normal(2, 2, 4)),
 }
 
-CASES = {**CONV1D, **CONV2D, **CONV3D, **TRANSPOSED, **FOLDING, **SEPARABLE, **LOCAL}
+CASES = {**CONV1D, **CONV2D, **CONV3D, **TRANSPOSED, **FOLDING, **LOCAL}

@@ -1,4 +1,4 @@
-"""Pooling."""
+"""Pooling, of windows and of segments of rows."""
 
 import torch
 
@@ -93,4 +93,20 @@ FRACTIONAL = {
     "FractionalMaxPool3d inference": case(fn.FractionalMaxPool3d(2, output_ratio=0.5).inference(), normal(2, 1, 4, 5, 4)),
 }
 
-CASES = {**MAX, **AVERAGE, **NORM, **ADAPTIVE, **UNPOOL, **FRACTIONAL}
+MIN = {
+    "MinPool1d with indices": case(fn.MinPool1d(3, 1, 1, return_indices=True), normal(2, 2, 5)),
+    "MinPool2d tiles": case(fn.MinPool2d(2), normal(2, 128, 9, 8)),
+    "MinPool3d all options": loose(fn.MinPool3d((2, 1, 3), (1, 2, 1), (1, 0, 1), (1, 1, 2), ceil_mode=True), normal(2, 3, 2, 5)),
+}
+
+LENGTHS = torch.tensor([1, 3, 0, 2])
+
+SEGMENTS = {
+    f"SegmentPool {reduction}": loose(fn.SegmentPool(reduction), (normal(7, 3), LENGTHS))
+    for reduction in ("sum", "mean", "max", "min", "first", "last")
+} | {
+    "SegmentPool of one axis": loose(fn.SegmentPool("max"), (normal(6), LENGTHS.int())),
+    "SegmentPool of three axes": loose(fn.SegmentPool(), (normal(6, 2, 3), LENGTHS)),
+}
+
+CASES = {**MAX, **MIN, **AVERAGE, **NORM, **ADAPTIVE, **UNPOOL, **FRACTIONAL, **SEGMENTS}

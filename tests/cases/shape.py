@@ -1,9 +1,9 @@
-"""Changes of shape."""
+"""Changes of shape, paddings, resizings, and sampling on grids."""
 
 import torch
 
 import funcnet as fn
-from cases.making import case, loose, normal
+from cases.making import between, case, loose, normal
 
 ARRANGEMENT = {
     "Identity": case(fn.Identity(), normal(4, 3)),
@@ -52,4 +52,60 @@ INDEXING = {
     "OneHot on 2 axes, some out of range": case(fn.OneHot(2, torch.float64), torch.tensor([[0, 1, 2], [-1, 0, 1]])),
 }
 
-CASES = {**ARRANGEMENT, **INDEXING}
+PADDING = {
+    "ZeroPad1d": case(fn.ZeroPad1d(2), normal(2, 3, 4)),
+    "ZeroPad1d that takes away": case(fn.ZeroPad1d((1, -2)), normal(2, 3)),
+    "ZeroPad2d": case(fn.ZeroPad2d((1, 0, 2, 3)), normal(2, 2, 3, 2)),
+    "ZeroPad3d": case(fn.ZeroPad3d(1), normal(2, 1, 2, 1, 3)),
+    "ConstantPad1d": case(fn.ConstantPad1d((1, 2), -1.5), normal(2, 3, 4)),
+    "ConstantPad1d of a vector": loose(fn.ConstantPad1d(1, 2.0), normal(3)),
+    "ConstantPad2d": case(fn.ConstantPad2d((0, 2, -1, 1), 0.5), normal(2, 3, 2, 3)),
+    "ConstantPad3d": case(fn.ConstantPad3d((1, 0, 0, 1, 2, 0), 3.0), normal(2, 2, 1, 2)),
+    "ReflectionPad1d": case(fn.ReflectionPad1d((3, 1)), normal(2, 3, 4)),
+    "ReflectionPad1d without batch": loose(fn.ReflectionPad1d(1), normal(3, 2)),
+    "ReflectionPad2d": case(fn.ReflectionPad2d((1, 2, 0, 1)), normal(2, 2, 2, 3)),
+    "ReflectionPad3d": case(fn.ReflectionPad3d((1, 0, 2, 1, 0, 1)), normal(2, 1, 2, 3, 2)),
+    "ReplicationPad1d": case(fn.ReplicationPad1d((3, 1)), normal(2, 3, 2)),
+    "ReplicationPad2d": case(fn.ReplicationPad2d((1, 2, 0, 3)), normal(2, 2, 1, 3)),
+    "ReplicationPad2d without batch": loose(fn.ReplicationPad2d(2), normal(2, 2, 3)),
+    "ReplicationPad3d": case(fn.ReplicationPad3d((1, 0, 2, 1, 0, 1)), normal(2, 1, 2, 1, 2)),
+    "CircularPad1d": case(fn.CircularPad1d((3, 2)), normal(2, 3, 3)),
+    "CircularPad1d without batch": loose(fn.CircularPad1d(2), normal(3, 4)),
+    "CircularPad2d": case(fn.CircularPad2d((1, 2, 0, 3)), normal(2, 2, 3, 2)),
+    "CircularPad3d": case(fn.CircularPad3d((1, 0, 2, 1, 0, 1)), normal(2, 1, 2, 2, 1)),
+}
+
+RESIZING = {
+    "Upsample": case(fn.Upsample(scale_factor=2), normal(2, 3, 4)),
+    "Upsample of images": case(fn.Upsample((5, 3)), normal(2, 2, 2, 3)),
+    "Upsample of volumes": case(fn.Upsample(scale_factor=(2, 1.5, 0.5)), normal(2, 1, 2, 2, 3)),
+    "Upsample nearest-exact": case(fn.Upsample(scale_factor=1.7, mode="nearest-exact"), normal(2, 2, 3, 2)),
+    "Upsample linear": case(fn.Upsample(5, mode="linear", align_corners=True), normal(2, 3, 3)),
+    "Upsample bilinear": case(fn.Upsample(scale_factor=(1.5, 2.0), mode="bilinear"), normal(2, 2, 3, 2)),
+    "Upsample bilinear, recomputed": case(fn.Upsample(None, 1.6, "bilinear", False, True), normal(2, 1, 3, 2)),
+    "Upsample bicubic": case(fn.Upsample((4, 5), mode="bicubic"), normal(2, 1, 3, 2)),
+    "Upsample bicubic to less": case(fn.Upsample((2, 3), mode="bicubic", align_corners=True), normal(1, 2, 4, 4)),
+    "Upsample trilinear": case(fn.Upsample((3, 2, 4), mode="trilinear", align_corners=False), normal(2, 1, 2, 2, 3)),
+    "UpsamplingNearest2d": case(fn.UpsamplingNearest2d(scale_factor=2), normal(2, 2, 3, 2)),
+    "UpsamplingBilinear2d": case(fn.UpsamplingBilinear2d((4, 5)), normal(2, 2, 3, 2)),
+    "UpsamplingBilinear2d by a factor": case(fn.UpsamplingBilinear2d(None, 1.5), normal(2, 1, 3, 3)),
+    "PixelShuffle": case(fn.PixelShuffle(2), normal(2, 8, 3, 2)),
+    "PixelShuffle by 1": case(fn.PixelShuffle(1), normal(2, 3, 2, 2)),
+    "PixelUnshuffle": case(fn.PixelUnshuffle(2), normal(2, 3, 4, 2)),
+    "ChannelShuffle": case(fn.ChannelShuffle(2), normal(2, 6, 2)),
+    "ChannelShuffle of images": case(fn.ChannelShuffle(3), normal(2, 6, 2, 3)),
+}
+
+# None of the places is on an edge between two elements.
+GRID_SAMPLING = {
+    "GridSample": case(fn.GridSample(), (normal(2, 3, 3, 4), between(-1.2, 1.2, 2, 2, 3, 2))),
+    "GridSample of volumes": case(
+        fn.GridSample(padding_mode="border", align_corners=True), (normal(2, 1, 2, 3, 2), between(-1.2, 1.2, 2, 2, 1, 2, 3))
+    ),
+    "GridSample nearest": case(fn.GridSample("nearest", "reflection"), (normal(2, 2, 3, 4), between(-1.2, 1.2, 2, 2, 1, 2))),
+    "GridSample bicubic": case(fn.GridSample("bicubic", "reflection"), (normal(2, 1, 3, 4), between(-1.2, 1.2, 2, 1, 2, 2))),
+    "AffineGrid": case(fn.AffineGrid((2, 3)), normal(4, 2, 3)),
+    "AffineGrid of volumes": case(fn.AffineGrid((2, 1, 3), True), normal(2, 3, 4)),
+}
+
+CASES = {**ARRANGEMENT, **INDEXING, **PADDING, **RESIZING, **GRID_SAMPLING}

@@ -1,0 +1,95 @@
+"""Layers in series, side by side, as a graph, and several of one kind."""
+
+import funcnet as fn
+from cases.making import case, normal
+
+DEEP = fn.serial(*[layer for _ in range(6) for layer in (fn.Linear(4, 4), fn.Tanh())])
+NORMED = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.ReLU(), fn.Dropout(0.4), fn.Linear(4, 2))
+CONVOLVED = fn.serial(fn.Conv1d(1, 3, 3, padding=1), fn.Tanh(), fn.Flatten(), fn.Linear(15, 2), fn.LogSoftmax())
+
+SERIAL = {
+    "serial of none": case(fn.serial(), normal(4, 3)),
+    "serial of one": case(fn.serial(fn.Linear(3, 2)), normal(4, 3)),
+    "serial": case(fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 2)), normal(4, 3)),
+    "serial by names": case(fn.serial(hidden=fn.Linear(3, 5), act=fn.Sigmoid(), out=fn.Linear(5, 2)), normal(4, 3)),
+    "serial without params": case(fn.serial(fn.Tanh(), fn.Softmax()), normal(4, 3)),
+    "serial, params behind": case(fn.serial(fn.Flatten(), fn.Tanh(), fn.Linear(6, 2), fn.Tanh()), normal(4, 2, 3)),
+    "serial, nested": case(
+        fn.serial(fn.serial(fn.Tanh(), fn.Linear(3, 2)), fn.serial(), fn.serial(fn.Linear(2, 3))), normal(4, 3)
+    ),
+    "serial, deep": case(DEEP, normal(3, 4)),
+    "serial, convolutional": case(CONVOLVED, normal(2, 1, 5)),
+    "serial, normalized and dropped": case(NORMED, normal(6, 3)),
+    "serial, normalized, inference": case(NORMED.inference(), normal(6, 3)),
+    "serial, normalized first": case(fn.serial(fn.BatchNorm1d(3), fn.Linear(3, 2)), normal(4, 3)),
+    "serial, bias before norm": case(fn.serial(fn.Conv1d(2, 3, 2), fn.BatchNorm1d(3)), normal(3, 2, 4)),
+    "serial of arithmetic": case(fn.serial(fn.Mul(), fn.Linear(3, 2)), (normal(4, 3), normal(4, 3))),
+}
+
+PLAIN, DROPPED = fn.serial(fn.Linear(3, 2), fn.Tanh()), fn.serial(fn.Dropout(0.3), fn.Linear(3, 2))
+
+BRANCHING = {
+    "parallel": case(fn.parallel(fn.Linear(3, 2), fn.Tanh()), (normal(4, 3), normal(4, 2, 2))),
+    "parallel of one": case(fn.parallel(fn.Linear(3, 2)), (normal(4, 3),)),
+    "parallel with dropout": case(fn.parallel(DROPPED, fn.Dropout(), fn.Identity()), (normal(4, 3), normal(4, 2), normal(4, 1))),
+    "branch": case(fn.branch(fn.Linear(3, 2), fn.Tanh()), normal(4, 3)),
+    "branch of one": case(fn.branch(PLAIN), normal(4, 3)),
+    "branch and add": case(fn.branch(PLAIN, fn.Linear(3, 2), merge=fn.Add()), normal(4, 3)),
+    "branch and multiply": case(fn.branch(PLAIN, fn.serial(fn.Linear(3, 2), fn.Sigmoid()), merge=fn.Mul()), normal(4, 3)),
+    "branch and concat": case(fn.branch(PLAIN, fn.Identity(), merge=fn.Concat()), normal(4, 3)),
+    "branch, merge with params": case(
+        fn.branch(fn.Tanh(), fn.Identity(), merge=fn.serial(fn.Concat(), fn.Linear(6, 2))), normal(4, 3)
+    ),
+    "branch with dropout": case(fn.branch(DROPPED, DROPPED, merge=fn.Sub()), normal(4, 3)),
+    "branch with norm": case(fn.branch(fn.BatchNorm1d(3), fn.ReLU(), merge=fn.Add()), normal(4, 3)),
+    "residual": case(fn.residual(fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 3))), normal(4, 3)),
+    "residual with projection": case(fn.residual(PLAIN, fn.Linear(3, 2, bias=False)), normal(4, 3)),
+    "residual with dropout": case(fn.residual(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.2), fn.Linear(3, 3))), normal(4, 3)),
+    "residual, nested": case(fn.residual(fn.residual(fn.Tanh())), normal(4, 3)),
+}
+
+SUM, PRODUCT = fn.Add(), fn.Mul()
+
+GRAPH = {
+    "graph of one node": case(fn.graph("x", y=(fn.Linear(3, 2), "x")), normal(4, 3)),
+    "graph, skip": case(fn.graph("x", h=(fn.Linear(3, 2), "x"), a=(fn.Tanh(), "h"), y=(SUM, "a", "h")), normal(4, 3)),
+    "graph, diamond": case(
+        fn.graph("x", a=(fn.Linear(3, 2), "x"), b=(fn.Linear(3, 2), "x"), c=(PRODUCT, "a", "b"), y=(SUM, "a", "b", "c")),
+        normal(4, 3),
+    ),
+    "graph, a value used three times": case(fn.graph("x", y=(PRODUCT, "x", "x", "x")), normal(4, 3)),
+    "graph of two inputs": case(
+        fn.graph(
+            "u",
+            "v",
+            a=(fn.Linear(3, 2), "u"),
+            b=(fn.Linear(4, 2), "v"),
+            y=(fn.Div(), "a", "s"),
+            s=(fn.Sigmoid(), "b"),
+            output="y",
+        ),
+        (normal(5, 3), normal(5, 4)),
+    ),
+    "graph of two outputs": case(
+        fn.graph("x", h=(fn.Linear(3, 2), "x"), a=(fn.Tanh(), "h"), b=(fn.Sigmoid(), "h"), output=("a", "b")), normal(4, 3)
+    ),
+    "graph, an output used inside": case(
+        fn.graph("x", h=(fn.Linear(3, 3), "x"), y=(SUM, "h", "x"), output=("y", "h")), normal(4, 3)
+    ),
+    "graph with dropout and norm": case(
+        fn.graph("x", n=(fn.BatchNorm1d(3), "x"), d=(fn.Dropout(0.3), "n"), y=(SUM, "d", "x")), normal(4, 3)
+    ),
+    "graph in a serial": case(fn.serial(fn.graph("x", a=(fn.Tanh(), "x"), y=(PRODUCT, "a", "x")), fn.Linear(3, 2)), normal(4, 3)),
+}
+
+REPETITION = {
+    "ensemble": case(fn.ensemble(fn.Linear(3, 2), 2), normal(4, 3)),
+    "ensemble of one": case(fn.ensemble(PLAIN, 1), normal(4, 3)),
+    "ensemble of an input each": case(fn.ensemble(PLAIN, 2, shared_input=False), normal(2, 4, 3), batched=False),
+    "ensemble with dropout and norm": case(fn.ensemble(NORMED, 2), normal(6, 3)),
+    "ensemble without params": case(fn.ensemble(fn.Tanh(), 3), normal(4, 3)),
+    "ensemble of two inputs": case(fn.ensemble(fn.parallel(fn.Linear(3, 2), fn.Tanh()), 2), (normal(4, 3), normal(4, 2))),
+    "ensemble in a serial": case(fn.serial(fn.ensemble(fn.Linear(3, 2), 2), fn.Mean(0)), normal(4, 3)),
+}
+
+CASES = {**SERIAL, **BRANCHING, **GRAPH, **REPETITION}

@@ -1,0 +1,209 @@
+"""The benchmark: both frameworks take the same steps, and the page says what was measured. No time is judged here."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pages import cells, is_quotient
+
+import funcnet as fn
+from examples.benchmarks import faults, measure, report, worker
+from examples.benchmarks.peers import funcnet, torch_nn
+from examples.benchmarks.workloads import WORKLOADS, Contender
+
+benchmarks = importlib.import_module("examples.benchmarks.__main__")
+
+ROOT = Path(__file__).parents[2]
+SINGLE = [name for name, workload in WORKLOADS.items() if workload.members == 1]
+
+
+def assert_same_steps(ours, theirs, after):
+    """Take three steps in both, and compare the losses, and all that ``after`` returns by name."""
+    for _ in range(3):
+        ours.run(1)
+        theirs.run(1)
+        assert (ours.value() or 0.0) == pytest.approx(theirs.value() or 0.0, rel=1e-9)  # of an optimizer alone there is none
+    assert ours.size == theirs.size
+    for name, leaf in fn.tree.names(ours.params).items():
+        torch.testing.assert_close(leaf, after()[name], rtol=1e-6, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("donated", [False, True])
+@pytest.mark.parametrize("name", SINGLE)
+def test_the_twin_takes_the_same_steps(name, donated):
+    """From the same weights, in float64, losses and weights of funcnet and torch.nn agree for three steps."""
+    ours = funcnet.FuncnetTraining(WORKLOADS[name], "eager", donated, torch.float64)
+    theirs = torch_nn.TorchTraining(WORKLOADS[name], "eager", "default", torch.float64)
+    theirs.module.load_state_dict(fn.tree.map(torch.clone, fn.tree.names(ours.params)))
+    assert_same_steps(ours, theirs, theirs.module.state_dict)
+
+
+def test_page_faults_are_counted_in_a_process_each(capsys):
+    """Two lines for a workload, funcnet's and torch.nn's, each with ms and page faults, as it comes and kept."""
+    faults.main(["lstm", "--steps", "1"])
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["lstm", "funcnet"], ["lstm", "torch.nn"]]
+    for line in lines:
+        ms, counts = line.split()[2::2], line.split()[3::2]
+        assert all(float(one) > 0 for one in ms)
+        assert all(one.strip("()").isdecimal() for one in counts)
+        assert len(ms) == len(counts) == 2
+
+
+def test_the_ensemble_takes_the_same_steps():
+    """All twenty members, beside vmap of grad."""
+    workload = WORKLOADS["ensemble20"]
+    ours = funcnet.FuncnetTraining(workload, "eager", True, torch.float64)
+    theirs = torch_nn.EnsembleTraining(workload, "eager", torch.float64)
+    theirs.params = fn.tree.map(torch.clone, fn.tree.names(ours.params))
+    assert_same_steps(ours, theirs, lambda: theirs.params)
+
+
+@pytest.mark.parametrize(("name", "count"), [("disk_mlp", 100 * 2 * 1350), ("bigmlp", 256 * 2 * (784 * 1024 + 1024 * 1034))])
+def test_flops_are_those_of_the_products(name, count):
+    """Three products a layer, two for the first: its input needs no gradient."""
+    first = {"disk_mlp": 100 * 2 * 50, "bigmlp": 256 * 2 * 784 * 1024}[name]
+    assert torch_nn.flops(WORKLOADS[name]) == 3 * count - first
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Measure two workloads for a moment."""
+    folder = tmp_path_factory.mktemp("out")
+    small = ["--peers", "nn,thinc", "--funcnet", "eager", "--rounds", "2", "--turn", "0.002", "--no-memory"]
+    where = ["--json", str(folder / "all.json"), "--out", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.benchmarks", "disk_mlp", "ensemble20", *small, *where],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(folder=folder, out=done.stdout, results=json.loads((folder / "all.json").read_text()))
+
+
+def test_the_page_holds_the_numbers_measured(run):
+    """Medians in the table are those of the JSON file, and quotients those of the medians of the best of each family."""
+    assert run.out.strip() == (run.folder / "BENCHMARKS.md").read_text().strip()
+    for result in run.results["results"]:
+        section = report.section(result)
+        assert section in run.out
+        ours, theirs = (min(m for m in medians(section, name)) for name in ("funcnet eager", "torch.nn eager"))
+        for row in result["rows"]:
+            (found,) = cells(section, row["label"]) + cells(section, row["label"] + " *")
+            assert float(found[2]) == pytest.approx(row["median"], rel=1e-3)
+            assert is_quotient(found[4], found[2], ours[1])
+            assert is_quotient(found[5], found[2], theirs[1])
+
+
+def medians(section, family):
+    """Return the medians of a family, as numbers and as they stand."""
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith(f"| {family}")]
+    return [(float(row[2]), row[2]) for row in rows]
+
+
+def test_every_contender_of_the_peers_asked_for_is_there(run):
+    """funcnet plain and donated, torch.nn with each implementation of its optimizer, the ensemble by vmap."""
+    labels = {result["workload"]: [row["label"] for row in result["rows"]] for result in run.results["results"]}
+    ours = ["funcnet eager", "funcnet eager, donated"]
+    assert labels["disk_mlp"] == ours + [f"torch.nn eager, {kind}" for kind in ("default", "foreach", "fused")]
+    assert labels["ensemble20"] == [*ours, "torch.nn eager, vmap of grad"]
+
+
+def test_what_was_measured_is_told(run):
+    """Versions, processor, FLOPs, the best product, every time, losses that are near each other, and a chart."""
+    assert run.results["versions"]["torch"] == torch.__version__
+    assert run.results["processor"] in run.out
+    for result in run.results["results"]:
+        assert result["flops"] > 0
+        assert max(result["gemm"].values()) > 0
+        assert all(len(row["times"]) == 2 and 0.1 < row["loss"] < 0.5 for row in result["rows"])
+    assert (run.folder / "chart_1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_owed_is_judged():
+    """A quotient within its limit is reached, one beyond is not, and what was not measured is not in the table."""
+    rows = [row("funcnet eager", 60.0), row("funcnet eager", 50.0), row("torch.nn eager", 100.0), row("JAX jit", 40.0)]
+    text = report.owed(
+        [{"workload": "bigmlp", "threads": 1, "cores": 1, "rows": rows, "flops": 3_000_000, "gemm": {"mm": 100.0}}]
+    )
+    assert [found[2:] for found in cells(text, "bigmlp")] == [
+        ["time of funcnet eager ÷ torch.nn eager", "0.500", "≤ 0.5", "yes"],
+        ["time of funcnet eager ÷ JAX jit", "1.250", "≤ 1", "no"],
+        ["share of GEMM peak", "0.600", "≥ 0.75", "no"],
+    ]
+
+
+def row(family, median):
+    return {"label": f"{family}, {median}", "family": family, "median": median}
+
+
+def test_turns_are_taken_one_after_the_other():
+    """Each contender has one turn a round, of its own number of calls, and its times are those of a step."""
+    calls = []
+    kinds = (("a", 1, 3), ("b", 10, 2))
+    ready = [measure.Ready(Contender(name, name, None, steps), training(name, calls), 0.5, n) for name, steps, n in kinds]
+    a, b = measure.rounds(ready, 3)
+    assert calls == [("a", 3), ("b", 2)] * 3
+    assert (a["steps in a turn"], b["steps in a turn"]) == (3, 20)
+    assert a["low"] <= a["median"] == sorted(a["times"])[1] <= a["high"]
+
+
+def training(name, calls, loss=0.5):
+    return SimpleNamespace(run=lambda count: calls.append((name, count)), size=1, value=lambda: loss)
+
+
+def test_a_contender_that_cannot_run_is_a_note():
+    """The others are measured all the same."""
+
+    def broken():
+        raise RuntimeError("no compiler\nand more")
+
+    ready, notes = measure.prepared([Contender("x", "x", broken), Contender("y", "y", lambda: training("y", []))], 1e-6)
+    assert [one.contender.label for one in ready] == ["y"]
+    assert notes == ["x is left out: RuntimeError: no compiler"]
+
+
+@pytest.mark.parametrize(("loss", "said"), [(0.6, "is 0.6000, that of x a 0.5000"), (float("nan"), "is nan")])
+def test_a_contender_that_computes_something_else_is_a_note(loss, said):
+    """It has its framework's weights, and so its loss after ten steps; the time of anything else is no time."""
+    made = {"x a": 0.5, "y b": 0.7, "x c": loss}
+    contenders = [Contender(name, name, lambda name=name: training(name, [], made[name])) for name in made]
+    ready, notes = measure.prepared(contenders, 1e-6)
+    assert [one.contender.label for one in ready] == ["x a", "y b"]
+    assert notes == [f"x c is left out: ValueError: after ten steps its loss {said}"]
+
+
+def test_a_peer_that_is_missing_is_a_note(monkeypatch):
+    """Whatever else was asked for is there."""
+    monkeypatch.setitem(sys.modules, "jax", None)
+    found, notes = worker.gathered({"workload": "lenet", "funcnet": ["eager"], "peers": ["jax", "nn"]})
+    assert len(found) == 5
+    assert len(notes) == 1
+    assert notes[0].startswith("jax is left out: ")
+
+
+def test_peak_memory_sees_what_a_step_holds():
+    """40 MB that are written to within a step, and given back, are in the peak."""
+    contender = Contender("x", "x", lambda: SimpleNamespace(run=lambda calls: torch.ones(10_000_000).sum()))
+    assert 35 < measure.memory(contender) < 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["disk_mpl"], "unknown workload 'disk_mpl'; there are disk_mlp, mlp_adam"),
+        (["--peers", "nn,jaxx"], "unknown peer 'jaxx'; there are nn, nn-compile, jax, thinc"),
+        (["--funcnet", "fast"], "unknown way 'fast'; there are eager, compiled, scan"),
+        (["--threads", "0"], "must be a whole number of at least 1, got 0"),
+        (["--rounds", "x"], "must be a whole number of at least 1, got x"),
+    ],
+)
+def test_what_does_not_exist_is_refused(arguments, problem, capsys):
+    """The error names what there is."""
+    with pytest.raises(SystemExit):
+        benchmarks.main(arguments)
+    assert problem in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""The examples, run small: what they print and save is checked, not only that they end."""
+
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    """Run a script from the root as a user would, and return what it printed."""
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_quickstart_trains_both_nets_alike(tmp_path):
+    """Two epochs: both rows have the same scores and losses, the float64 gap is rounding, and the picture is saved."""
+    out = run("examples/quickstart.py", "--epochs", "2", "--seed", "1", "--out", str(tmp_path))
+    rows = {
+        name: re.search(rf"^{re.escape(name)} +([\d.]+) +([\d.]+) +([\d.]+)", out, re.MULTILINE).groups()
+        for name in ("funcnet", "torch.nn")
+    }
+    ours, theirs = ([float(number) for number in rows[name]] for name in ("funcnet", "torch.nn"))
+    assert ours == pytest.approx(theirs, abs=2e-3)
+    assert float(re.search(r"in float64: (\S+)", out).group(1)) < 1e-10
+    assert (tmp_path / "quickstart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_quickstart_has_help_and_refuses_no_epochs():
+    """--help names the options, and --epochs 0 is an error of usage."""
+    assert "--seed" in run("examples/quickstart.py", "--help")
+    done = subprocess.run(
+        [sys.executable, "examples/quickstart.py", "--epochs", "0"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "--epochs must be at least 1, got 0" in done.stderr
+
+
+def test_the_benchmark_of_steps_prints_every_contender():
+    """One short round: a row for each, with its share of torch.nn's time."""
+    out = run("examples/benchmarks/steps.py", "--rounds", "1", "--steps", "3")
+    for name in ("funcnet SGD", "funcnet SGD, donated", "funcnet Adam", "torch.nn SGD, fused", "torch.nn Adam, default"):
+        assert re.search(rf"^{re.escape(name)} +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+$", out, re.MULTILINE)
+
+
+def test_the_digits_are_learned(tmp_path):
+    """Two epochs: the loss is below that of the labels' frequencies, most test digits are right, and the picture is saved."""
+    out = run("examples/digits.py", "--epochs", "2", "--out", str(tmp_path))
+    assert float(re.search(r"training loss +\S+ -> (\S+)", out).group(1)) < math.log(10) / 2
+    assert float(re.search(r"test accuracy +(\S+)", out).group(1)) > 0.9
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_characters_are_learned(tmp_path):
+    """Forty steps: the held-out loss is below the unigram model's, and a sample and the picture are saved."""
+    out = run("examples/characters.py", "--steps", "40", "--sample", "20", "--out", str(tmp_path))
+    losses = {
+        name: float(re.search(rf"^{name} +held out +(\S+)", out, re.MULTILINE).group(1)) for name in ("transformer", "unigram")
+    }
+    assert losses["transformer"] < losses["unigram"]
+    assert len((tmp_path / "characters.txt").read_text()) == len("The ") + 20 + 1
+    assert (tmp_path / "characters.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("script", "option"), [("digits", "epochs"), ("characters", "steps")])
+def test_the_other_examples_have_help_and_refuse_to_do_nothing(script, option):
+    """--help names the options, and 0 of them is an error of usage."""
+    assert f"--{option}" in run(f"examples/{script}.py", "--help")
+    arguments = [sys.executable, f"examples/{script}.py", f"--{option}", "0"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"--{option} must be at least 1, got 0" in done.stderr

@@ -1,0 +1,548 @@
+"""The house: what every file of the package keeps to, read from its source, and each check tried on code that breaks it."""
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+RUNTIME = {"torch", "attrs", "typing-extensions"}
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 25
+
+FLOORS = {
+    5: [""],
+    4: ["fit", "checkpoint", "summary", "plotting", "interop", "distributed"],
+    3: ["train", "blocks"],
+    2: ["compilation", "combinators", "layers", "losses", "optim", "testing", "metrics"],
+    1: ["initializers", "kernels", "layer", "sizes"],
+    0: ["tree", "flattening", "forms", "random", "errors"],
+}
+FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
+
+AUTOGRAD = ["torch.nn", "torch.autograd", "torch.optim"]
+AUTOGRAD += [
+    f"torch.func.{name}" for name in ("grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "linearize")
+]
+INTERNALS = ["torch.ops", "torch._C"]
+MARKS_OF_AUTOGRAD = {"requires_grad", "requires_grad =", "requires_grad=", "requires_grad_", "grad_fn"}
+
+
+def module_name(path: Path) -> str:
+    """Name the module of a file: ``funcnet.layers.linear``; that of an ``__init__.py`` is the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path.read_text() for path in sorted((ROOT / "funcnet").rglob("*.py"))}
+TESTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted((ROOT / "tests").rglob("*.py"))}
+
+
+# the checks: each takes source text and lists what is wrong with it
+
+
+def wrong_imports(name: str, source: str, modules: set[str]) -> list[str]:
+    """List the imports within the package that do not name a module, or a name in a concrete one."""
+    packages = {module.rpartition(".")[0] for module in modules} - {""}
+    problems = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            problems.append(f"{name}:{node.lineno} imports by a relative path")
+        elif isinstance(node, ast.ImportFrom) and node.module in packages:
+            through = [alias.name for alias in node.names if f"{node.module}.{alias.name}" not in modules]
+            problems += [f"{name}:{node.lineno} imports {what} through the package {node.module}" for what in through]
+        elif isinstance(node, ast.ImportFrom) and _inside(node.module or "", "funcnet") and node.module not in modules:
+            problems.append(f"{name}:{node.lineno} imports from {node.module}, which is no module")
+        elif isinstance(node, ast.Import):
+            inner = [alias.name for alias in node.names if _inside(alias.name, "funcnet")]
+            problems += [f"{name}:{node.lineno} imports {what} through the package funcnet" for what in inner]
+    return problems
+
+
+def imported(source: str, modules: set[str]) -> set[str]:
+    """Name the package's modules that some source imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *[f"{node.module}.{alias.name}" for alias in node.names]}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & modules - {"funcnet"}
+
+
+def floor(name: str) -> int:
+    """Return the floor that a module lives on."""
+    return FLOOR_OF[name.partition(".")[2].partition(".")[0]]
+
+
+def steps_up(name: str, source: str, modules: set[str]) -> list[str]:
+    """List the imports from a higher floor."""
+    higher = [other for other in sorted(imported(source, modules)) if floor(other) > floor(name)]
+    return [f"{name}, on floor {floor(name)}, imports {other}, on floor {floor(other)}" for other in higher]
+
+
+def circles(sources: dict[str, str]) -> list[str]:
+    """List a circle of imports, where there is one."""
+    try:
+        TopologicalSorter({name: imported(source, set(sources)) for name, source in sources.items()}).prepare()
+    except CycleError as error:
+        return [" imports ".join(reversed(error.args[1]))]
+    return []
+
+
+def strangers(name: str, source: str) -> list[str]:
+    """List the imports of other packages at the top of a module that are no runtime dependency."""
+    tops = ast.parse(source).body
+    at_top = [node for top in tops for node in ast.walk(top) if not isinstance(top, (ast.FunctionDef, ast.ClassDef))]
+    names = [alias.name for node in at_top if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in at_top if isinstance(node, ast.ImportFrom)]
+    known = {"funcnet", *[dependency.replace("-", "_") for dependency in RUNTIME], *sys.stdlib_module_names}
+    return [f"{name} imports {what} at its top" for what in names if what.partition(".")[0] not in known]
+
+
+def _inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def _dotted(node: ast.AST) -> str:
+    """Write an attribute of a name, of a name..., with its dots."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _names_used(source: str) -> Iterator[tuple[int, str]]:
+    """Yield each dotted name that is imported or used, with its line; ``torch as``, ``x.y =`` and ``argument=`` as such."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+            yield from ((node.lineno, f"{alias.name} as") for alias in node.names if alias.asname)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, (ast.Attribute, ast.Name)):
+            yield node.lineno, _dotted(node) + " =" * isinstance(node.ctx, ast.Store)
+        elif isinstance(node, ast.keyword):
+            yield node.value.lineno, f"{node.arg}="
+
+
+def names_of_autograd(name: str, source: str) -> list[str]:
+    """List the uses of autograd, torch.nn and torch.optim, and other names for torch, under which they would hide.
+
+    Kernels may read ``requires_grad``, to keep out of the way of someone else's autograd.
+    """
+    marks = MARKS_OF_AUTOGRAD - {"requires_grad"} if _inside(name, "funcnet.kernels") else MARKS_OF_AUTOGRAD
+    used = [*_names_used(source)]
+    bad = [(line, what) for line, what in used if any(_inside(what, module) for module in AUTOGRAD)]
+    bad += [(line, what) for line, what in used if what.rpartition(".")[2] in marks or what == "torch as"]
+    return [f"{name}:{line} uses {what}" for line, what in bad]
+
+
+def names_of_internals(name: str, source: str) -> list[str]:
+    """List the uses of ``torch.ops`` and ``torch._C``."""
+    bad = [(line, what) for line, what in _names_used(source) if any(_inside(what, module) for module in INTERNALS)]
+    return [f"{name}:{line} uses {what}" for line, what in bad]
+
+
+def loose_zips(name: str, source: str) -> list[str]:
+    """List the calls of ``zip`` without ``strict=True``."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and _dotted(node.func) == "zip"]
+    loose = [call for call in calls if "strict=True" not in [ast.unparse(keyword) for keyword in call.keywords]]
+    return [f"{name}:{call.lineno} zips without strict=True" for call in loose]
+
+
+def globals_set(name: str, source: str) -> list[str]:
+    """List the ``global`` statements."""
+    return [f"{name}:{node.lineno} sets a global" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Global)]
+
+
+def long_functions(name: str, source: str) -> list[str]:
+    """List the functions whose body, docstring apart, is too long."""
+    problems = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            problems += [f"{name}.{node.name} has {lines} lines"] * (lines > MOST_LINES_OF_A_FUNCTION)
+    return problems
+
+
+def long_files(name: str, source: str) -> list[str]:
+    """List the file itself if it is too long."""
+    lines = len(source.splitlines())
+    return [f"{name} has {lines} lines"] * (lines > MOST_LINES_OF_A_FILE)
+
+
+def undocumented(name: str, source: str) -> list[str]:
+    """List the public classes and functions without a docstring, and the module if it has none but has code."""
+    module = ast.parse(source)
+    public = [node for node in module.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_"]
+    public = [node for node in public if "overload" not in map(_dotted, node.decorator_list)]
+    bare = [f"{name}.{node.name}" for node in public if not ast.get_docstring(node)]
+    is_code = any(not isinstance(node, (ast.Import, ast.ImportFrom, ast.Assign)) for node in module.body)
+    return [f"{what} has no docstring" for what in [*[name] * (is_code and not ast.get_docstring(module)), *bare]]
+
+
+def wrong_exports(source: str) -> list[str]:
+    """List the lines that are not ``from module import Name as Name``, names given twice, and modules out of order."""
+    module = ast.parse(source)
+    body = module.body[1:] if ast.get_docstring(module) is not None else module.body
+    lines = source.splitlines()
+    problems = [f"line {node.lineno} is no export" for node in body if not _is_export(node)]
+    exports = [node for node in body if _is_export(node)]
+    crowded = [node for node in exports if lines[node.lineno - 1].split("#")[0].strip() != ast.unparse(node)]
+    problems += [f"line {node.lineno} has more than one name" for node in crowded]
+    names = [node.names[0].name for node in exports]
+    problems += [f"{name} is exported twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    modules = [node.module for node in exports]
+    after = [(one, other) for one, other in pairwise(modules) if one > other]
+    return problems + [f"{other} stands after {one}" for one, other in after]
+
+
+def _is_export(node: ast.AST) -> bool:
+    """Tell ``from funcnet.module import Name as Name``, of one public name."""
+    return (
+        isinstance(node, ast.ImportFrom)
+        and node.level == 0
+        and _inside(node.module or "", "funcnet")
+        and len(node.names) == 1
+        and node.names[0].asname == node.names[0].name
+        and node.names[0].name[0] != "_"
+    )
+
+
+def skipping(name: str, source: str) -> list[str]:
+    """List the tests that are skipped or expected to fail."""
+    words = {"skip", "skipif", "xfail", "importorskip", "SkipTest"}
+    used = [(line, what) for line, what in _names_used(source) if what.rpartition(".")[2] in words]
+    return [f"{name}:{line} uses {what}" for line, what in used]
+
+
+def claims_missing(name: str, source: str) -> list[str]:
+    """List the tests without a docstring that says their claim, and the names given to two of them."""
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+    names = [node.name for node in functions]
+    problems = [f"{name}.{node.name} has no docstring" for node in functions if not ast.get_docstring(node)]
+    return problems + [f"{name}.{twice} is defined twice" for twice in sorted({n for n in names if names.count(n) > 1})]
+
+
+def not_satisfied(requirements: list[str], constraints: str) -> list[str]:
+    """List the requirements without a pin, those whose pin lies outside of their range, and pins that nothing requires."""
+    pins = dict(line.split("==") for line in constraints.split() if line)
+    pinned = {canonicalize_name(name): Version(version) for name, version in pins.items()}
+    parsed = [Requirement(text) for text in requirements]
+    wanted = {canonicalize_name(requirement.name) for requirement in parsed}
+    problems = [f"{name} is not pinned" for name in sorted(wanted - pinned.keys())]
+    problems += [f"{name} is pinned for nothing" for name in sorted(pinned.keys() - wanted)]
+    for requirement in parsed:
+        version = pinned.get(canonicalize_name(requirement.name))
+        if version is not None and not requirement.specifier.contains(version):
+            problems.append(f"{requirement} excludes {version}")
+    return problems
+
+
+# the package keeps to them
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_module_has_a_floor(name):
+    """A new module is entered in ``FLOORS`` above."""
+    assert name.partition(".")[2].partition(".")[0] in FLOOR_OF
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_modules_import_from_lower_floors_or_their_own(name):
+    """One way down."""
+    assert steps_up(name, SOURCES[name], set(SOURCES)) == []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_modules_import_from_the_concrete_module(name):
+    """Never through the package root, nor through that of a folder."""
+    assert wrong_imports(name, SOURCES[name], set(SOURCES)) == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Those of one floor have an order too."""
+    assert circles(SOURCES) == []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_modules_import_only_runtime_dependencies_at_their_top(name):
+    """An extra is imported where it is used."""
+    assert strangers(name, SOURCES[name]) == []
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if not _inside(name, "funcnet.interop")])
+def test_there_is_no_autograd_inside(name):
+    """Nor torch.nn, nor torch.optim: only ``interop`` meets them."""
+    assert names_of_autograd(name, SOURCES[name]) == []
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if not _inside(name, "funcnet.kernels")])
+def test_torchs_internals_are_named_in_kernels_only(name):
+    """``torch.ops`` and ``torch._C``."""
+    assert names_of_internals(name, SOURCES[name]) == []
+
+
+@pytest.mark.parametrize("check", [loose_zips, globals_set, long_functions, long_files, undocumented])
+@pytest.mark.parametrize("name", SOURCES)
+def test_source_keeps_to_the_rules(name, check):
+    """Strict zips, no globals, short functions and files, and a docstring for all that is public."""
+    assert check(name, SOURCES[name]) == []
+
+
+def test_the_public_names_stand_one_a_line():
+    """``from module import Name as Name``, sorted by module, and nothing else."""
+    assert wrong_exports(SOURCES["funcnet"]) == []
+
+
+@pytest.mark.parametrize("check", [skipping, claims_missing])
+@pytest.mark.parametrize("name", TESTS)
+def test_tests_keep_to_the_rules(name, check):
+    """None is skipped, each says its claim, and none hides another of its name."""
+    assert check(name, TESTS[name]) == []
+
+
+def test_the_runtime_dependencies_are_three():
+    """torch, attrs and typing-extensions."""
+    assert {Requirement(text).name for text in PROJECT["project"]["dependencies"]} == RUNTIME
+
+
+def test_the_pinned_versions_lie_in_the_ranges():
+    """Every dependency has a pin, every pin is a dependency's, and fits."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    requirements = PROJECT["project"]["dependencies"] + [text for extra in extras for text in extra]
+    assert not_satisfied(requirements, (ROOT / "constraints.txt").read_text()) == []
+
+
+def test_the_package_says_that_it_is_typed():
+    """``py.typed`` lies beside the root module."""
+    assert (ROOT / "funcnet" / "py.typed").is_file()
+
+
+# the checks bite
+
+MODULES = {"funcnet", "funcnet.tree", "funcnet.layers", "funcnet.layers.linear", "funcnet.fit", "funcnet.kernels"}
+
+BITES = {
+    "root": (wrong_imports, "from funcnet import Linear", "m:1 imports Linear through the package funcnet"),
+    "bare root": (wrong_imports, "import funcnet", "m:1 imports funcnet through the package funcnet"),
+    "root by dots": (wrong_imports, "import funcnet.tree as t", "m:1 imports funcnet.tree through the package funcnet"),
+    "folder": (wrong_imports, "from funcnet.layers import Linear", "m:1 imports Linear through the package funcnet.layers"),
+    "star": (wrong_imports, "from funcnet import *", "m:1 imports * through the package funcnet"),
+    "relative": (wrong_imports, "from . import tree", "m:1 imports by a relative path"),
+    "relative module": (wrong_imports, "from .layers.linear import Linear", "m:1 imports by a relative path"),
+    "no module": (wrong_imports, "from funcnet.trees import add", "m:1 imports from funcnet.trees, which is no module"),
+    "inside a function": (
+        wrong_imports,
+        "def f():\n    from funcnet import Linear",
+        "m:2 imports Linear through the package funcnet",
+    ),
+    "numpy": (strangers, "import numpy as np", "m imports numpy at its top"),
+    "numpy in a branch": (
+        strangers,
+        "try:\n    from numpy import add\nexcept ImportError:\n    pass",
+        "m imports numpy at its top",
+    ),
+    "nn": (names_of_autograd, "import torch\ny = torch.nn.Tanh()", "m:2 uses torch.nn.Tanh"),
+    "from torch import nn": (names_of_autograd, "from torch import nn", "m:1 uses torch.nn"),
+    "functional": (names_of_autograd, "import torch.nn.functional as F", "m:1 uses torch.nn.functional"),
+    "from functional": (names_of_autograd, "from torch.nn.functional import relu", "m:1 uses torch.nn.functional.relu"),
+    "autograd": (names_of_autograd, "torch.autograd.grad(y, x)", "m:1 uses torch.autograd.grad"),
+    "optim": (names_of_autograd, "from torch.optim import SGD", "m:1 uses torch.optim.SGD"),
+    "func.vjp": (names_of_autograd, "torch.func.vjp(f, x)", "m:1 uses torch.func.vjp"),
+    "from func": (names_of_autograd, "from torch.func import vmap, grad", "m:1 uses torch.func.grad"),
+    "keyword": (names_of_autograd, "torch.zeros(2, requires_grad=True)", "m:1 uses requires_grad="),
+    "attribute": (names_of_autograd, "x.requires_grad = True", "m:1 uses x.requires_grad ="),
+    "attribute read": (names_of_autograd, "if x.requires_grad: pass", "m:1 uses x.requires_grad"),
+    "method": (names_of_autograd, "f(x).requires_grad_()", "m:1 uses .requires_grad_"),
+    "grad_fn": (names_of_autograd, "f = y.grad_fn", "m:1 uses y.grad_fn"),
+    "torch under another name": (names_of_autograd, "import torch as t", "m:1 uses torch as"),
+    "ops": (names_of_internals, "torch.ops.aten.add(x, y)", "m:1 uses torch.ops.aten.add"),
+    "_C": (names_of_internals, "from torch._C import _nn", "m:1 uses torch._C._nn"),
+    "zip": (loose_zips, "zip(a, b)", "m:1 zips without strict=True"),
+    "zip not strict": (loose_zips, "[x for x in zip(a, b, strict=False)]", "m:1 zips without strict=True"),
+    "global": (globals_set, "def f():\n    global n\n    n = 1", "m:2 sets a global"),
+    "long function": (long_functions, "def f():\n    '''Doc.'''\n" + "    x = 1\n" * 26, "m.f has 26 lines"),
+    "long method": (long_functions, "class A:\n    def f(self):\n" + "        x = 1\n" * 26, "m.f has 26 lines"),
+    "long expression": (long_functions, "def f():\n    return [\n" + "        1,\n" * 24 + "    ]", "m.f has 26 lines"),
+    "long file": (long_files, "x = 1\n" * 401, "m has 401 lines"),
+    "function without docstring": (undocumented, "'''Doc.'''\ndef f(): pass", "m.f has no docstring"),
+    "class without docstring": (undocumented, "'''Doc.'''\nclass A:\n    def f(self): 'Doc.'", "m.A has no docstring"),
+    "module without docstring": (undocumented, "def _f(): pass", "m has no docstring"),
+    "skip": (skipping, "@pytest.mark.skip\ndef test_x(): pass", "m:1 uses pytest.mark.skip"),
+    "skipif": (skipping, "@pytest.mark.skipif(True, reason='')\ndef test_x(): pass", "m:1 uses pytest.mark.skipif"),
+    "xfail": (skipping, "pytest.xfail('later')", "m:1 uses pytest.xfail"),
+    "importorskip": (skipping, "from pytest import importorskip", "m:1 uses pytest.importorskip"),
+    "test without claim": (claims_missing, "def test_x(): assert True", "m.test_x has no docstring"),
+    "test twice": (claims_missing, "def test_x(): 'Claim.'\ndef test_x(): 'Claim.'", "m.test_x is defined twice"),
+}
+
+
+def judged(check, source):
+    """Apply a check to source, with the modules of a small package where it takes them."""
+    return wrong_imports("m", source, MODULES) if check is wrong_imports else check("m", source)
+
+
+@pytest.mark.parametrize(("check", "source", "problem"), BITES.values(), ids=BITES)
+def test_a_check_finds_what_breaks_its_rule(check, source, problem):
+    """And says where."""
+    assert problem in judged(check, source)
+
+
+PASSES = {
+    "submodule": (wrong_imports, "from funcnet import tree"),
+    "submodule of a folder": (wrong_imports, "from funcnet.layers import linear"),
+    "concrete": (wrong_imports, "from funcnet.layers.linear import Linear"),
+    "others": (wrong_imports, "import math\nfrom torch import Tensor"),
+    "dependencies": (strangers, "import math\nimport torch\nfrom attrs import field\nfrom typing_extensions import Self"),
+    "extra where it is used": (strangers, "def f():\n    import matplotlib"),
+    "vmap": (names_of_autograd, "torch.func.vmap(f)(x)"),
+    "names alike": (names_of_autograd, "import torch\nkernels.tanh_backward(y)\nnn = 1\ntorch.nn_ = 2\n'torch.nn.Linear'"),
+    "strict zip": (loose_zips, "zip(a, b, strict=True)\nx.zip(a)"),
+    "nonlocal": (globals_set, "def f():\n    n = 0\n    def g():\n        nonlocal n"),
+    "25 lines": (long_functions, "def f():\n    '''Doc.\n\n    More.\n    '''\n" + "    x = 1\n" * 25),
+    "docstring alone": (long_functions, "def f():\n    '''" + "\n" * 40 + "'''"),
+    "400 lines": (long_files, "x = 1\n" * 400),
+    "documented": (undocumented, "'''Doc.'''\ndef f(): 'Doc.'\ndef _g(): pass\n@overload\ndef g(): ...\nclass A:\n    'Doc.'"),
+    "empty": (undocumented, ""),
+    "facade": (undocumented, "from funcnet.layers.linear import Linear\n\n__all__ = ['Linear']"),
+    "test": (skipping, "def test_x():\n    'skip'\n    assert skipped"),
+    "claim": (claims_missing, "def test_x(): 'Claim.'\ndef helper(): pass"),
+}
+
+
+@pytest.mark.parametrize(("check", "source"), PASSES.values(), ids=PASSES)
+def test_a_check_passes_what_keeps_its_rule(check, source):
+    """However near to the line."""
+    assert judged(check, source) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "problem"),
+    [
+        (
+            "funcnet.tree",
+            "from funcnet.layers.linear import Linear",
+            "funcnet.tree, on floor 0, imports funcnet.layers.linear, on floor 2",
+        ),
+        (
+            "funcnet.kernels",
+            "from funcnet.layers import linear",
+            "funcnet.kernels, on floor 1, imports funcnet.layers, on floor 2",
+        ),
+        (
+            "funcnet.layers.linear",
+            "from funcnet import fit",
+            "funcnet.layers.linear, on floor 2, imports funcnet.fit, on floor 4",
+        ),
+        (
+            "funcnet.tree",
+            "def f():\n    from funcnet import kernels",
+            "funcnet.tree, on floor 0, imports funcnet.kernels, on floor 1",
+        ),
+        (
+            "funcnet.kernels",
+            "if TYPE_CHECKING:\n    from funcnet.fit import fit",
+            "funcnet.kernels, on floor 1, imports funcnet.fit, on floor 4",
+        ),
+    ],
+)
+def test_a_step_up_is_found(name, source, problem):
+    """Inside functions and for types alone too."""
+    assert problem in steps_up(name, source, MODULES)
+
+
+def test_steps_down_and_aside_pass():
+    """To a lower floor, and along one's own."""
+    assert steps_up("funcnet.fit", "from funcnet import tree\nfrom funcnet.layers.linear import Linear", MODULES) == []
+    assert steps_up("funcnet.layers.linear", "from funcnet.layers import linear\nimport math", MODULES) == []
+
+
+def test_a_circle_is_found():
+    """However long."""
+    sources = {
+        "funcnet.a": "from funcnet.b import x",
+        "funcnet.b": "from funcnet import c",
+        "funcnet.c": "def f():\n    from funcnet.a import y",
+    }
+    (circle,) = circles(sources)
+    assert {"funcnet.a imports funcnet.b", "funcnet.b imports funcnet.c"} & {circle[:27], circle[12:39], circle[-27:]}
+    assert circles({name: source for name, source in sources.items() if name != "funcnet.c"}) == []
+
+
+GOOD_EXPORTS = """'Doc.'
+
+from funcnet import tree as tree
+from funcnet.fit import Fit as Fit
+from funcnet.fit import fit as fit
+from funcnet.layers.linear import Linear as Linear
+"""
+BAD_EXPORTS = {
+    "plain": ("from funcnet.fit import fit\n", "line 1 is no export"),
+    "other name": ("from funcnet.fit import fit as train\n", "line 1 is no export"),
+    "two names": ("from funcnet.fit import Fit as Fit, fit as fit\n", "line 1 is no export"),
+    "private": ("from funcnet.fit import _fit as _fit\n", "line 1 is no export"),
+    "star": ("from funcnet.fit import *\n", "line 1 is no export"),
+    "relative": ("from .fit import fit as fit\n", "line 1 is no export"),
+    "foreign": ("from torch import Tensor as Tensor\n", "line 1 is no export"),
+    "statement": ("from funcnet.fit import fit as fit\n__version__ = '1'\n", "line 2 is no export"),
+    "two on a line": (
+        "from funcnet.fit import Fit as Fit; from funcnet.fit import fit as fit\n",
+        "line 1 has more than one name",
+    ),
+    "parentheses": ("from funcnet.fit import (\n    fit as fit,\n)\n", "line 1 has more than one name"),
+    "twice": ("from funcnet.fit import fit as fit\nfrom funcnet.train import fit as fit\n", "fit is exported twice"),
+    "order": (
+        "from funcnet.tree import add as add\nfrom funcnet.fit import fit as fit\n",
+        "funcnet.fit stands after funcnet.tree",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "problem"), BAD_EXPORTS.values(), ids=BAD_EXPORTS)
+def test_a_wrong_export_is_found(source, problem):
+    """Each way of not being ``from module import Name as Name``, once, one a line, in order."""
+    assert problem in wrong_exports(source)
+
+
+@pytest.mark.parametrize("source", ["", GOOD_EXPORTS])
+def test_right_exports_pass(source):
+    """With a docstring before them, or nothing at all."""
+    assert wrong_exports(source) == []
+
+
+def test_kernels_may_read_requires_grad_but_not_set_it():
+    """They step aside for someone else's autograd, and start none."""
+    assert names_of_autograd("funcnet.kernels", "if x.requires_grad: pass") == []
+    assert names_of_autograd("funcnet.kernels", "x.requires_grad = True\nx.requires_grad_()") == [
+        "funcnet.kernels:1 uses x.requires_grad =",
+        "funcnet.kernels:2 uses x.requires_grad_",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("requirements", "constraints", "problem"),
+    [
+        (["torch>=2.13,<2.14"], "torch==2.14.0", "torch<2.14,>=2.13 excludes 2.14.0"),
+        (["torch>=2.13"], "torch==2.12.1\n", "torch>=2.13 excludes 2.12.1"),
+        (["torch", "attrs>=26"], "torch==2.13.0", "attrs is not pinned"),
+        (["torch"], "torch==2.13.0\nnumpy==2.4.6", "numpy is pinned for nothing"),
+    ],
+)
+def test_a_pin_that_does_not_fit_is_found(requirements, constraints, problem):
+    """Outside of its range, missing, or of nothing."""
+    assert problem in not_satisfied(requirements, constraints)
+
+
+def test_pins_that_fit_pass():
+    """Names are compared as the index does."""
+    assert not_satisfied(["typing_extensions>=4.16", "torch>=2.13,<2.14"], "typing-extensions==4.16.0\ntorch==2.13.0\n") == []

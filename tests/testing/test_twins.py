@@ -1,0 +1,93 @@
+"""The audit of twins: a layer with the name of a module of torch.nn is compared with it, and the claim of it is made good."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from twins import TWINS, assert_twins, draw, twin_of
+
+import funcnet as fn
+
+OURS = {name.lower() for name in vars(fn)}
+SHARED = sorted(
+    name
+    for name, value in vars(nn).items()
+    if isinstance(value, type) and issubclass(value, nn.Module) and name.removesuffix("Loss").lower() in OURS
+)
+"""The modules of torch.nn that have a namesake here, whose losses are without the suffix, and whose capitals may be others."""
+
+
+@pytest.fixture
+def claims(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Import the tests that claim to compare layers, and return which compares which."""
+    for path in sorted(Path(__file__).parents[1].rglob("test_*.py")):
+        if "@twin_of(" in path.read_text(encoding="utf-8"):
+            monkeypatch.syspath_prepend(path.parent)
+            importlib.import_module(path.stem)
+    return TWINS
+
+
+def test_every_layer_with_a_name_of_torch_nn_is_compared_with_it(claims: dict[str, str]) -> None:
+    """Each has a test, drawn by hypothesis, whose claim fails unless 20 configurations of it were compared."""
+    assert len(SHARED) > 100
+    assert {"Linear", "MultiheadAttention", "CrossEntropyLoss"} <= set(SHARED)
+    assert [name for name in SHARED if name not in claims] == []
+
+
+def test_nothing_is_claimed_that_torch_nn_has_not(claims: dict[str, str]) -> None:
+    """So that a name misspelt, or a layer renamed, is no claim."""
+    assert claims.keys() <= set(SHARED)
+
+
+@given(st.integers(0, 9999))
+def alike(seed):
+    """Compare one layer on one input, and another on many."""
+    assert_twins(fn.Tanh(), nn.Tanh(), draw((2, 3)))
+    assert_twins(fn.Sigmoid(), nn.Sigmoid(), draw((2, 3), seed))
+
+
+def test_a_claim_fails_where_too_little_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One input twenty times is one configuration, and another layer's comparison none."""
+    monkeypatch.setattr("twins.TWINS", {})
+    twin_of("Sigmoid")(alike)()
+    for name, count in {"Tanh": 1, "ReLU": 0}.items():
+        with pytest.raises(AssertionError, match=rf"20 configurations at least .*, got \{{'{name}': {count}\}}"):
+            twin_of("Sigmoid", name)(alike)()
+
+
+@given(st.integers(0, 9999), st.floats(0.1, 3.0))
+def always_the_same(seed, slope):
+    """Compare one layer of one slope, and another of two arguments of which one is varied."""
+    assert_twins(fn.LeakyReLU(0.5), nn.LeakyReLU(0.5), draw((2, 3), seed))
+    assert_twins(fn.Threshold(slope, 1.0), nn.Threshold(slope, 1.0), draw((2, 3), seed))
+
+
+def test_a_claim_fails_where_an_argument_is_never_varied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty inputs are twenty configurations, but say nothing of an argument that is always the same."""
+    monkeypatch.setattr("twins.TWINS", {})
+    for name, argument in {"LeakyReLU": "negative_slope", "Threshold": "value"}.items():
+        with pytest.raises(AssertionError, match=rf"every argument must be varied, .*, got \{{'{name}': \{{'{argument}'\}}\}}"):
+            twin_of(name)(always_the_same)()
+
+
+@given(st.integers(1, 9), st.integers(0, 9999))
+def always_batched(size, seed):
+    """Compare a layer of windows, which torch.nn has without a batch too, with one."""
+    assert_twins(fn.AdaptiveAvgPool1d(size), nn.AdaptiveAvgPool1d(size), draw((2, 3, 4), seed))
+
+
+def test_a_claim_fails_where_there_is_always_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where windows slide the first axis may be the channels."""
+    monkeypatch.setattr("twins.TWINS", {})
+    with pytest.raises(AssertionError, match=r"x must have a batch axis, and none, .*\{'AdaptiveAvgPool1d': \{3\}\}"):
+        twin_of("AdaptiveAvgPool1d")(always_batched)()
+
+
+def test_a_claim_must_be_drawn_by_hypothesis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test of one example cannot make it."""
+    monkeypatch.setattr("twins.TWINS", {})
+    with pytest.raises(AssertionError, match="draw must be drawn by hypothesis"):
+        twin_of("Tanh")(draw)
