@@ -1,8 +1,12 @@
 """Checks of what a layer gets: they cost a working call nothing measurable, and explain a failing one.
 
-Inside a layer a kernel may complain in its own words, or a cheap comparison may raise ``Misfit``. ``explain_error`` then finds out
-who is at fault, in this order: sizes that are not inferred yet, params of other shapes, the rule of the layer that x breaks, a
-dtype that is not that of the params. The sentences have the form ``who: rule, got what``.
+Inside a layer a kernel may complain in its own words, or a cheap comparison may raise ``Misfit``. ``explain_error`` then finds
+out who is at fault, in this order: sizes not inferred yet, params of other shapes, the rule of the layer that x breaks, a dtype
+that is not that of the params. An error made by ``value_error`` says so already. The sentences have the form
+``who: rule, got what``.
+
+The rules about x that many layers share are here too, as functions that return the sentence, or ``None``: ``first_complaint``
+joins several.
 """
 
 from typing import Any, TypeVar
@@ -17,7 +21,7 @@ _L = TypeVar("_L")
 
 
 class Misfit(Exception):  # noqa: N818 (it never leaves a layer)
-    """Raised inside ``apply`` where params or x do not fit and no kernel would notice; it leaves the layer as a ``ValueError``."""
+    """Raised in ``apply`` if params or x do not fit and no kernel would notice; it leaves the layer as a ``ValueError``."""
 
 
 def explain_error(layer: Any, params: Any, x: Any, error: Exception) -> Exception:
@@ -48,6 +52,40 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
     if gy is None or isinstance(gy, (bool, int, float, str)):
         return value_error(layer, "gy must be the gradient of y, of its structure and shape", repr(gy))
     return value_error(layer, "gy must have the shape of y", came(gy, "gy")) if isinstance(error, Misfit) else error
+
+
+def first_complaint(*rules: str | None) -> str | None:
+    """Return the first of several rules that is broken."""
+    return next((rule for rule in rules if rule), None)
+
+
+def floating_complaint(x: Any) -> str | None:
+    """Complain of anything but a floating tensor."""
+    return None if isinstance(x, Tensor) and x.is_floating_point() else f"x must be a floating tensor, not {_kind(x)}"
+
+
+def _kind(x: Any) -> str:
+    return str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+
+
+def sizes_complaint(layer: Any, x: Any) -> str | None:
+    """Complain of an x that is no floating tensor, or whose axes do not have the sizes in the layer's ``inferred_sizes``."""
+    if floating_complaint(x):
+        return floating_complaint(x)
+    sizes = [(i, name, getattr(layer, name)) for name, i in layer.inferred_sizes.items()]
+    wrong = [(i, name, n) for i, name, n in sizes if not -x.dim() <= i < x.dim() or x.shape[i] != n]
+    return next((f"{_axis_in_words(i)} of x must be {name}={n}" for i, name, n in wrong), None)
+
+
+def _axis_in_words(i: int) -> str:
+    return f"axis {i}" if i >= 0 else ("the last axis", *[f"the last axis but {n}" for n in ("one", "two", "three")])[-1 - i]
+
+
+def require_params(layer: Any, params: Any) -> None:
+    """Raise ``Misfit`` unless params have the shapes of ``param_shapes``, for kernels that would not notice."""
+    shapes = layer.param_shapes()
+    if len(params) != len(shapes) or any([params[name].shape != shape for name, shape in shapes.items()]):  # noqa: C419
+        raise Misfit
 
 
 def missing_sizes(layer: Any) -> list[str]:
@@ -150,7 +188,7 @@ def require_axis(layer: Any, x: Tensor, dim: int) -> int:
     return dim
 
 
-def check_gy(layer: Any, gy: Any, shape: tuple[int, ...]) -> Any:
+def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return gy, which must have the shape of y: kernels would broadcast it, or read beyond its end."""
     if gy.shape != shape:
         raise value_error(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")

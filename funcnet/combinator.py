@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.contract import Cache, Layer, Params, Rng, output
+from funcnet.contract import Cache, Layer, Params, Rng, Shape, output
 from funcnet.errors import add_location, describe, instances, value_error
 from funcnet.random import Key
 
@@ -59,8 +59,8 @@ def child_key(layer: Layer, rng: Rng, i: int) -> Rng:
 class Combinator(Layer):
     """A layer made of layers. A subclass defines ``children``, ``with_children``, ``apply`` and ``vjp``.
 
-    Its params are a tuple with one entry per child if the names are 0, 1, ..., else a dict by name; its cache is a tuple or a dict
-    with the children's caches in order, which ``update_stats`` reads.
+    Its params are a tuple with one entry per child if the names are 0, 1, ..., else a dict by name; its cache is a tuple or
+    a dict with the children's caches in order, which ``update_stats`` reads.
     """
 
     __slots__ = ()
@@ -85,7 +85,7 @@ class Combinator(Layer):
     def has_running_stats(self) -> bool:
         return any([child.has_running_stats for child in self.children().values()])  # noqa: C419
 
-    def param_shapes(self) -> None:
+    def param_shapes(self) -> dict[str, Shape] | None:
         return None
 
     def init(self, rng: Key | int) -> Params:
@@ -301,7 +301,7 @@ class Rearranging(Wrapper):
 
 
 class Probe(Layer):
-    """A stand-in for a layer while sizes are inferred: it learns the layer's sizes from what comes, and keeps the layer's nature."""
+    """A stand-in for a layer while sizes are inferred: it learns them from the x that comes."""
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer

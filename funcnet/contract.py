@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 import torch
 
 from funcnet import random, tree
-from funcnet.checks import explain_backward_error, explain_error, missing_sizes, require_sizes, size_in
+from funcnet.checks import explain_backward_error, explain_error, missing_sizes, require_sizes, size_in, sizes_complaint
 from funcnet.random import Key
 from funcnet.value import Value
 
@@ -55,8 +55,8 @@ Size = int | Any
 class Layer(Value):
     """A frozen value with ``init``, ``apply`` and ``vjp``; subclass it with ``@funcnet.frozen`` to make your own layer.
 
-    A subclass defines ``apply`` and ``vjp``, and ``init`` if it has params. Every other method has a default. ``param_shapes`` and
-    ``complaint`` are optional: with them, an error in ``apply`` becomes a sentence that says what does not fit.
+    A subclass defines ``apply`` and ``vjp``, and ``init`` if it has params. Every other method has a default. The hooks
+    ``param_shapes`` and ``complaint`` are optional: with them, an error in ``apply`` becomes a sentence that says what does not fit.
     """
 
     __slots__ = ()
@@ -147,8 +147,11 @@ class Layer(Value):
         return {} if getattr(type(self).init, "__wrapped__", type(self).init) is Layer.init else None
 
     def complaint(self, x: Any) -> str | None:
-        """Return the rule that ``x`` breaks; ``None`` where it breaks none. It is asked only after ``apply`` has failed."""
-        return None
+        """Return the rule that ``x`` breaks; ``None`` where it breaks none. It is asked only after ``apply`` has failed.
+
+        By default the axes in ``inferred_sizes`` must have their sizes, in a floating tensor.
+        """
+        return sizes_complaint(self, x) if self.inferred_sizes else None
 
     __rshift__: ClassVar[Callable[[Any, "Layer"], "Layer"]]
     """``f >> g`` is ``serial(f, g)``, which ``combinators.sequential`` defines."""

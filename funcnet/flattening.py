@@ -99,7 +99,9 @@ def _beside(tree: Tree, one: Tree, two: Tree) -> list[list[Any]] | None:
 
 
 def flatten_together(tree: Tree, *rest: Tree) -> list[list[Any]]:
-    """Flatten ``tree``, and the trees ``rest`` beside it, absent leaves included, in its order; ``unflatten_each`` is the way back.
+    """Flatten ``tree``, and the trees ``rest`` beside it, absent leaves included, in its order.
+
+    ``unflatten_each`` is the way back.
 
     Raises   ``ValueError`` with the first path where the trees disagree.
     """

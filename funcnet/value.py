@@ -32,7 +32,7 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
         TypeError: For anything but a class. To freeze the params of a layer, use ``freeze(layer)``.
     """
     if cls is None:
-        return lambda one: frozen(one, eq=eq)
+        return lambda one: frozen(one, eq=eq)  # type: ignore[call-overload]
     if not isinstance(cls, type):
         raise TypeError(f"frozen decorates classes, got {cls!r}; to freeze the params of a layer, use freeze(layer)")
     made = attrs.frozen(cls, repr=False, eq=eq, field_transformer=_judged)
@@ -54,7 +54,7 @@ def _without_tensors(validator: Any) -> Any:
 def _no_tensor(value: object, attribute: Any, got: Any) -> None:
     found = next((part for part in _unpacked(got) if isinstance(part, Tensor)), None)
     if found is not None:
-        rule = f"{attribute.name} must not hold a tensor: params come from init, data from x"
+        rule = f"{attribute.name} must not hold a tensor, but numbers, tuples or values; params come from init"
         raise ValueError(f"{type(value).__name__}: {rule}, got a tensor of shape {tuple(found.shape)}")
 
 
@@ -73,7 +73,7 @@ def parts(value: Any) -> Iterator[Any]:
         yield from parts(part)
 
 
-class Value(metaclass=ABCMeta):
+class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract methods)
     """A frozen value, whose ``repr`` is the call that makes it, with the arguments that are not defaults."""
 
     __slots__ = ()

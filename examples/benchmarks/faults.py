@@ -1,4 +1,4 @@
-"""What page faults cost: steps of funcnet and of torch.nn, each in a process of its own, with and without ``retain_freed_memory``.
+"""What page faults cost: steps of funcnet and of torch.nn, each in its own process, with and without ``retain_freed_memory``.
 
 A step gives back what it kept, and glibc may hand that on to the system, from which it comes again page by page. The medians
 of the steps' ms and page faults are printed, on one thread.

@@ -39,7 +39,7 @@ def batched(layer: Layer, n: int, shared: bool) -> Layer:
     """Return the layer on params, and on an x unless it is shared, with a first axis of n."""
     if type(layer) is Linear:
         return Linears(layer, n, shared)
-    mode = getattr(layer, "ensemble_mode", "")  # what is no layer is refused after this
+    mode = layer.ensemble_mode
     if mode == "elementwise" and not shared:
         return layer
     if type(layer) is Serial and len(layer) and not layer.stochastic:

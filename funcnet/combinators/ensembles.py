@@ -41,7 +41,10 @@ class Ensemble(Wrapper):
     n: int = field(validator=size)
     shared_input: bool = field(default=True, validator=flag)
 
-    _batched: Layer = field(init=False, eq=False, default=Factory(lambda self: self._arranged(), takes_self=True))
+    _batched: Layer = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_batched", batching.batched(self.layer, self.n, self.shared_input))
 
     @property
     def label(self) -> str:
@@ -97,9 +100,6 @@ class Ensemble(Wrapper):
         words = [repr(self.layer), repr(self.n)] + ["shared_input=False"] * (not self.shared_input)
         return f"ensemble({', '.join(words)})"
 
-    def _arranged(self) -> Layer:
-        return batching.batched(self.layer, self.n, self.shared_input)
-
     def _explained(self, error: Exception, arguments: Any) -> Exception:
         """Have a member say what is wrong, whose error speaks of its own shapes."""
         try:
@@ -125,7 +125,8 @@ class EnsembleLoss(Loss):
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
         with errors_at(self, ""):
-            return batching.mapped(self.n, self.loss.forward, y, target, shares=(1,))
+            value, cache = batching.mapped(self.n, self.loss.forward, y, target, shares=(1,))
+        return value, cache
 
     def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
         gy: Tensor = batching.mapped(self.n, self.loss.backward, cache, *([] if g is None else [g]))

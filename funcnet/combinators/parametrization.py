@@ -176,9 +176,10 @@ class Parametrized(Combinator):
 
 
 def parametrize(layer: Layer, parametrization: Layer, name: str = "weight") -> Parametrized:
-    """Make a layer's weight by another layer, from an original that is trained: ``parametrize(Linear(4, 3), Exp())`` is > 0.
+    """Compute one param of a layer from another, trained tensor: the weight of ``parametrize(Linear(4, 3), Exp())`` is > 0.
 
-    The original begins as what the layer draws for its weight. ``merged(params)`` are params for the layer itself.
+    ``parametrization`` is the layer that computes the param called ``name``, from an original that begins as what ``layer`` draws.
+        ``merged(params)`` are params for the layer itself.
     """
     return Parametrized(layer, parametrization, name)
 

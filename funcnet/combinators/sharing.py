@@ -83,8 +83,8 @@ class Shared(Wrapper):
 
     def _entries(self, values: Any, name: str = "x", count: int | None = None) -> tuple[Any, ...]:
         if not isinstance(values, tuple) or not values or count not in (None, len(values)):
-            rule = f"{name} must be a tuple of {count or 'at least one'}, each an {'input' if name == 'x' else 'output'} of the layer"
-            raise value_error("shared", rule, describe(values))
+            rule = f"must be a tuple of {count or 'at least one'}, each an {'input' if name == 'x' else 'output'} of the layer"
+            raise value_error("shared", f"{name} {rule}", describe(values))
         return values
 
 

@@ -66,8 +66,8 @@ class Adam(_AdamBase):
     ``lr``, both ``betas`` and ``weight_decay``, which is added to the gradient, are numbers or schedules.
 
     State    ``step``, the updates made, ``exp_avg`` m, ``exp_avg_sq`` v; ``max_exp_avg_sq`` x with ``amsgrad``.
-    Units    ``lr`` has that of p, whose change at a step it is about; ``eps`` that of g, ``weight_decay`` that of g / p; ``betas``
-             are fractions; a schedule counts updates, from 0.
+    Units    ``lr`` has that of p, whose change at a step it is about; ``eps`` that of g, ``weight_decay`` that of g / p;
+             ``betas`` are fractions; a schedule counts updates, from 0.
     Raises   ``ValueError`` for rates and an ``eps`` below 0 or not finite, and for betas outside 0 ≤ β < 1; in ``update`` for
              state, gradients and params that do not fit each other.
     Source   Kingma & Ba 2015, "Adam", algorithm 1; Reddi, Kale & Kumar 2018, algorithm 2, for ``amsgrad``; ``torch.optim.Adam``.

@@ -366,7 +366,7 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
     assert sentence in message(MESSAGES[sentence])[0]
 
 
-def test_an_unknown_name_in_a_serial_is_a_key_error_that_lists_the_names():
+def test_an_unknown_name_in_a_serial_is_a_lookup_error_that_lists_the_names():
     """net["x"] of a net without x says which names there are."""
-    with pytest.raises(KeyError, match=r"serial: no layer named 'x'; there are a, b"):
+    with pytest.raises(LookupError, match=r"serial: no layer 'x'; there are a, b"):
         fn.serial(a=F, b=G)["x"]

@@ -122,7 +122,7 @@ def test_members_one_after_the_other_give_what_they_give_at_once(
     want, cache = at_once.apply(params, x, *key)
     gy = tree.map(lambda leaf: drawn(2, *leaf.shape), want)
     wanted = (*at_once.vjp(params, cache, gy), at_once.grads(params, cache, gy), at_once.input_grad(params, cache, gy))
-    monkeypatch.setattr(members, "_MUCH", 0)
+    monkeypatch.setattr(members, "_LARGE", 0)
     many = fn.ensemble(layer, N, shared_input=shared)
     request.getfixturevalue("no_vmap")
     y, cache = many.apply(params, x, *key)
@@ -199,16 +199,16 @@ LOSSES: dict[str, tuple[fn.Loss, fn.Layer, Tensor]] = {
 
 @pytest.mark.parametrize("dtype", TIGHT, ids=str)
 @pytest.mark.parametrize(("loss", "net", "target"), LOSSES.values(), ids=LOSSES)
-def test_ten_steps_together_are_ten_steps_alone(loss: fn.Loss, net: fn.Layer, target: Tensor, dtype: torch.dtype) -> None:
+def test_ten_steps_batched_are_ten_steps_alone(loss: fn.Loss, net: fn.Layer, target: Tensor, dtype: torch.dtype) -> None:
     """``train_step`` of ensembles trains every member, and gives its loss, as if it were alone with the same keys."""
     many, opt, x = fn.ensemble(net, N), fn.SGD(lr=0.05, momentum=0.5), drawn(1, 8, 3, dtype=dtype)
     target = tree.cast(target, dtype)
-    together, alone = fn.train_step(many, fn.ensemble(loss, N), opt), fn.train_step(net, loss, opt)
+    batched, alone = fn.train_step(many, fn.ensemble(loss, N), opt), fn.train_step(net, loss, opt)
     params = tree.cast(many.init(0), dtype)
     state, singles = opt.init(params), [member(params, i) for i in range(N)]
     states = [opt.init(one) for one in singles]
     for _ in range(10):
-        params, state, value = together(params, state, x, target)
+        params, state, value = batched(params, state, x, target)
         steps = [alone(one, own, x, target) for one, own in zip(singles, states, strict=True)]
         singles, states = [step[0] for step in steps], [step[1] for step in steps]
         assert_close(value, torch.stack([step[2] for step in steps]), dtype)
@@ -352,13 +352,13 @@ def test_an_ensemble_comes_back_from_a_pickle() -> None:
     many = fn.ensemble(mlp(fn.Tanh()), N, shared_input=False)
     again = pickle.loads(pickle.dumps(many))
     assert again == many
-    assert again._together == many._together
+    assert again._batched == many._batched
     assert repr(many) == f"ensemble({mlp(fn.Tanh())!r}, {N}, shared_input=False)"
 
 
 def test_what_a_serial_holds_is_arranged_one_by_one() -> None:
     """A layer without kernels of its own is mapped by itself, among others that are not."""
-    kinds = [type(one) for one in members.together(NETS["softmax"], N, shared=True)]
+    kinds = [type(one) for one in members.batched(NETS["softmax"], N, shared=True)]
     assert kinds == [members.Linears, members.Mapped, members.Linears]
 
 

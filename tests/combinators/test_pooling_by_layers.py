@@ -54,9 +54,9 @@ def test_an_adaptive_reducer_s_params_and_statistics_are_one_layer_s():
     params = layer.init(0)
     moved = layer.update_stats(params, layer.apply(params, draw((2, 3, 5)).float())[1])
     assert int(moved[0]["num_batches_tracked"]) == 2
-    assert layer.inference() == fn.AdaptivePool1d(layer.reducer.inference(), 2)
+    assert layer.inference() == fn.AdaptivePool1d(layer.layer.inference(), 2)
     sized = fn.infer_sizes(fn.AdaptivePool1d(fn.serial(fn.Linear(None, 1), fn.Squeeze(-1)), 2), torch.ones(2, 3, 6))
-    assert sized.reducer[0].in_features == 3
+    assert sized.layer[0].in_features == 3
 
 
 def test_a_linear_map_of_windows_is_a_convolution_of_each_channel():
@@ -73,21 +73,21 @@ def test_a_reducer_is_initialized_and_moved_as_by_itself():
     assert fn.infer_sizes(layer, torch.ones(2, 4, 9)) == fn.Pool1d(fn.serial(fn.Linear(3, 1), fn.Squeeze(-1)), 3)
     normed = fn.Pool2d(fn.serial(fn.BatchNorm2d(3), fn.Mean(-1)), 2)
     params = normed.init(0)
-    assert fn.tree.equal(params, normed.reducer.init(fn.fold_in(0, 0)))
+    assert fn.tree.equal(params, normed.layer.init(fn.fold_in(0, 0)))
     moved = normed.update_stats(params, normed.apply(params, draw((2, 3, 4, 4)).float())[1])
     assert int(moved[0]["num_batches_tracked"]) == 1
-    assert normed.inference() == fn.Pool2d(normed.reducer.inference(), 2)
+    assert normed.inference() == fn.Pool2d(normed.layer.inference(), 2)
 
 
 X = torch.ones(2, 3, 4)
 MESSAGES = {
-    "Pool1d: reducer must be a layer (a value with init, apply and vjp), got": lambda: fn.Pool1d(torch.amax, 2),
+    "Pool1d: layer must be a layer (a value with init, apply and vjp), got": lambda: fn.Pool1d(torch.amax, 2),
     "Pool2d: kernel_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (2,)": lambda: fn.Pool2d(fn.Mean(-1), (2,)),
     "AdaptivePool1d: output_size must be a whole number of at least 1 or None, got 0": lambda: fn.AdaptivePool1d(fn.Mean(-1), 0),
-    "AdaptivePool1d(reducer=Mean(dim=-1), output_size=2): x must have no empty axis but the batch, got x of shape (2, 3, 0)": lambda: fn.AdaptivePool1d(fn.Mean(-1), 2)({}, X[..., :0]),
+    "AdaptivePool1d(layer=Mean(dim=-1), output_size=2): x must have no empty axis but the batch, got x of shape (2, 3, 0)": lambda: fn.AdaptivePool1d(fn.Mean(-1), 2)({}, X[..., :0]),
     "Tanh() must reduce the last axis of windows of shape (2, 3, 4) alone, got an output of shape (2, 3, 4)": lambda: fn.AdaptivePool1d(fn.Tanh(), 1)({}, X),
     "Pool1d: padding_value must be a number, got nan": lambda: fn.Pool1d(fn.Mean(-1), 2, padding_value=float("nan")),
-    "Pool1d(reducer=Mean(dim=-1), kernel_size=5): x with its padding must be as long as the window's reach, (5,), got x of shape (2, 3, 4)": lambda: fn.Pool1d(fn.Mean(-1), 5)({}, X),
+    "Pool1d(layer=Mean(dim=-1), kernel_size=5): x with its padding must be as long as the window's reach, (5,), got x of shape (2, 3, 4)": lambda: fn.Pool1d(fn.Mean(-1), 5)({}, X),
     "x must have the axes (N, channels, height, width) or (channels, height, width), got x of shape (3, 4)": lambda: fn.Pool2d(fn.Mean(-1), 1)({}, X[0]),
     "x must be a floating tensor, got a tensor of shape (2, 3, 4) and dtype torch.int64": lambda: fn.Pool1d(fn.Mean(-1), 2)({}, X.long()),
     "Mean() must reduce the last axis of windows of shape (2, 3, 2, 2) alone, got an output of shape ()": lambda: fn.Pool1d(fn.Mean(), 2)({}, X),

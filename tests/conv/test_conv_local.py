@@ -97,7 +97,7 @@ MESSAGES = {
     "params must be a dict of weight (2, 1, 2, 3), bias (1, 2), got an empty dict": lambda: fn.ConvLocal1d(2, 1, 3, 4)({}, torch.zeros(1, 2, 4)),
     "x must have the dtype of the params, torch.float32, got torch.float64": lambda: fn.ConvLocal1d(2, 1, 3, 4)(fn.ConvLocal1d(2, 1, 3, 4).init(0), draw((1, 2, 4))),
     "gy must have the shape of y, (2, 1, 2), got gy of shape (1, 1, 2)": lambda: called(fn.ConvLocal1d(2, 1, 3, 4), 2, 2, 4, gy=(1, 1, 2)),
-    "MaskedConv: conv must be a Conv1d, Conv2d or Conv3d, got Tanh()": lambda: fn.MaskedConv(fn.Tanh(), "A"),
+    "MaskedConv: layer must be a Conv1d, Conv2d or Conv3d, got Tanh()": lambda: fn.MaskedConv(fn.Tanh(), "A"),
     "MaskedConv: mask must be one of 'A', 'B', got 'C'": lambda: fn.MaskedConv(fn.Conv1d(1, 1, 1), "C"),
     "params must be a dict of weight (1, 1, 1), bias (1,), got an empty dict": lambda: fn.MaskedConv(fn.Conv1d(1, 1, 1), "B")({}, torch.zeros(1, 1, 1)),
 }  # fmt: skip

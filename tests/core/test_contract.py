@@ -163,10 +163,11 @@ def test_a_call_hands_the_key_on():
     assert Noisy()({}, torch.tensor(1), rng=2) == 3
 
 
-def test_a_deterministic_layer_refuses_a_key():
-    """It has no use for one, and says so, as Python does."""
-    with pytest.raises(TypeError, match="positional arguments"):
-        Doubled()({"w": torch.zeros(())}, torch.ones(1), 0)
+def test_a_deterministic_layer_ignores_a_key():
+    """In every method that takes one, even if its own ``apply`` was written without."""
+    params, x = {"w": torch.full((), 3.0)}, torch.ones(1)
+    assert Doubled()(params, x, 0) == Doubled()(params, x)
+    assert Doubled().apply(params, x, 0)[0] == Doubled().apply(params, x, rng=1)[0] == 5
 
 
 @pytest.mark.parametrize("missing", ["apply", "vjp"])

@@ -385,8 +385,8 @@ class Gain(fn.Layer):
     def init(self, rng: Any) -> Params:
         return {"w": torch.full((require_sizes(self).features,), float(int(rng) % 7), dtype=torch.float64)}
 
-    def apply(self, params: Params, x: Any, *rng: Any) -> tuple[Any, Any]:
-        assert len(rng) == self.noisy
+    def apply(self, params: Params, x: Any, rng: Any = None) -> tuple[Any, Any]:
+        assert (rng is not None) == self.noisy
         return x * params["w"], x
 
     def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:

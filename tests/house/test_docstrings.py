@@ -30,13 +30,13 @@ class Told(NamedTuple):
 
 
 def field(name: str) -> Callable[[Told], bool]:
-    """Demand a line that begins with this word, with something after it."""
-    return lambda told: re.search(rf"^{name}  +\S", told.own, re.MULTILINE) is not None
+    """Demand a section of this name, with something in it: indented under ``Name:``, or on a line that begins with the word."""
+    return lambda told: entry(told, name) != ""
 
 
 def entry(told: Told, name: str) -> str:
-    """Return what stands in a field, its further lines joined."""
-    found = re.search(rf"^{name}  +(\S.*(?:\n {{6,}}\S.*)*)", told.own, re.MULTILINE)
+    """Return the text of a section, its lines joined."""
+    found = re.search(rf"^{name}(?:  +|:\n +)(\S.*(?:\n {{4,}}\S.*)*)", told.own, re.MULTILINE)
     return re.sub(r"\s+", " ", found[1]) if found else ""
 
 
@@ -44,7 +44,7 @@ def raises(told: Told) -> bool:
     """Name an exception, or refer to a public name that does."""
     text = entry(told, "Raises")
     referred = re.search(r"\bas ``(\w+)``", text)
-    return re.search(r"``\w+(Error|Exception)``", text) is not None or bool(referred and hasattr(fn, referred[1]))
+    return re.search(r"\w+(Error|Exception)\b", text) is not None or bool(referred and hasattr(fn, referred[1]))
 
 
 def source(told: Told) -> bool:

@@ -20,6 +20,7 @@ from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
 from funcnet.optim.sgd import SGD
 from funcnet.random import fold_in, key, normal
 from funcnet.tree import Tree
+from funcnet.value import frozen
 
 STEPS = 12
 
@@ -225,6 +226,7 @@ def test_donating_leaves_the_gradients(optimizer: Optimizer) -> None:
 def test_an_optimizer_without_a_donated_form_donates_itself() -> None:
     """Donate returns an optimizer of the user's own as it is."""
 
+    @frozen
     class Still(Optimizer):
         def init(self, params: Tree) -> State:
             return {}

@@ -116,7 +116,7 @@ class Heads(Combinator):
                 normed[name] = self.qk_norm.init(random.fold_in(rng, 16 + i))  # type: ignore[union-attr]  # else no norms
         return {**inner, "out_proj": {name[9:]: leaf for name, leaf in drawn.items() if "." in name}, **normed}
 
-    def inference(self) -> Self:
+    def inference(self) -> Layer:
         return super().inference().replace(dropout=0.0)
 
     def _added(self) -> int:

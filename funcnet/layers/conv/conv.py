@@ -15,12 +15,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.checks import Misfit, check_gy, require_params
 from funcnet.contract import Params, Rng, Size
 from funcnet.errors import flag, is_whole, one_of, size, size_or_none, value_error
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import ORDINALS, Sizes, Window, Windowed, axes_complaint, each, hashable, sizes
+from funcnet.layers.conv.window import Sizes, Window, Windowed, axes_complaint, each, hashable, sizes
 from funcnet.random import Key
 from funcnet.value import frozen
 
@@ -101,18 +101,15 @@ class _Conv(Windowed):
         return {"in_channels": -1 - self.axes}
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        try:
-            w, b = params["weight"], params["bias"] if self.bias else None
-            if w.shape != self.param_shapes()["weight"] or len(params) != 1 + self.bias or x.dim() - self.axes not in (1, 2):
-                raise Misfit
-            x = kernels.pad(x, *self._outside(), self.padding_mode)
-            how = (self._window.stride, self._inside, self._window.dilation, self.groups)
-            return kernels.convolution(x, w, b, *how)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        require_params(self, params)
+        if x.dim() - self.axes not in (1, 2):
+            raise Misfit
+        x = kernels.pad(x, *self._outside(), self.padding_mode)
+        how = (self._window.stride, self._inside, self._window.dilation, self.groups)
+        return kernels.convolution(x, params["weight"], params.get("bias"), *how)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx, gparams = self._backward(params, cache, gy, needs_x=True, needs_params=True)
@@ -145,15 +142,10 @@ class _Conv(Windowed):
         return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
 
     def complaint(self, x: Tensor) -> str | None:
-        rule = axes_complaint(x, self.axes)
-        if rule:
-            return rule
-        channels, *lengths = x.shape[-self.axes - 1 :]
-        if channels != self.in_channels:
-            return f"the last axis but {ORDINALS[self.axes]} of x must be in_channels={self.in_channels}"
-        return self._fault_of_lengths(tuple(lengths))
+        rule = axes_complaint(x, self.axes) or super().complaint(x)
+        return rule or self._complaint_of_lengths(tuple(x.shape[-self.axes :]))
 
-    def _fault_of_lengths(self, lengths: tuple[int, ...]) -> str | None:
+    def _complaint_of_lengths(self, lengths: tuple[int, ...]) -> str | None:
         reach, room = self._window.reach(), {"reflect": 1, "circular": 0}.get(self.padding_mode)
         if min(self._window.places(lengths)) < 1:
             said = f"{reach[0]}" if self.axes == 1 else f"{reach}"

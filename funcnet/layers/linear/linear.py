@@ -12,8 +12,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, explain_error, require_sizes
-from funcnet.contract import Layer, Params, Rng, Size
+from funcnet.checks import Misfit
+from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers import Initializer
 from funcnet.kernels import linear as kernels
@@ -48,17 +48,14 @@ class Linear(Layer):
         return {"in_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        try:
-            w, n = params["weight"], self.out_features
-            b: Any = params["bias"] if self.bias else None
-            if w.shape != (n, self.in_features) or (self.bias and b.shape != (n,)) or len(params) != 1 + self.bias:
-                raise Misfit  # the kernel broadcasts a bias of any shape
-            return kernels.linear(x, w, b), x
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        w, n = params["weight"], self.out_features
+        b: Any = params["bias"] if self.bias else None
+        if w.shape != (n, self.in_features) or (self.bias and b.shape != (n,)) or len(params) != 1 + self.bias:
+            raise Misfit  # the kernel broadcasts a bias of any shape
+        return kernels.linear(x, w, b), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gw, gb, gx = kernels.linear_vjp(gy, cache, params["weight"], self.bias)
@@ -71,13 +68,6 @@ class Linear(Layer):
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
         return kernels.matmul_input_grad(gy, params["weight"])
 
-    def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
+    def param_shapes(self) -> dict[str, Shape]:
+        shapes: dict[str, Shape] = {"weight": (self.out_features, self.in_features)}
         return {**shapes, "bias": (self.out_features,)} if self.bias else shapes
-
-    def complaint(self, x: Tensor) -> str | None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return f"x must be a floating tensor, not {x.dtype if isinstance(x, Tensor) else type(x).__name__}"
-        if x.dim() == 0 or x.shape[-1] != self.in_features:
-            return f"the last axis of x must be in_features={self.in_features}"
-        return None
