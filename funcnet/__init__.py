@@ -16,6 +16,9 @@ from funcnet.blocks.transformer import resnet_block as resnet_block
 from funcnet.blocks.transformer import resnet_bottleneck as resnet_bottleneck
 from funcnet.blocks.transformer import transformer_decoder_block as transformer_decoder_block
 from funcnet.blocks.transformer import transformer_encoder_block as transformer_encoder_block
+from funcnet.combinator import Combinator as Combinator
+from funcnet.combinator import Rearranging as Rearranging
+from funcnet.combinator import Wrapper as Wrapper
 from funcnet.combinators.adaptive_pooling import AdaptivePool1d as AdaptivePool1d
 from funcnet.combinators.adaptive_pooling import AdaptivePool2d as AdaptivePool2d
 from funcnet.combinators.adaptive_pooling import AdaptivePool3d as AdaptivePool3d
@@ -301,3 +304,7 @@ from funcnet.train import scan_steps as scan_steps
 from funcnet.train import train_step as train_step
 from funcnet.train import value_and_grads as value_and_grads
 from funcnet.value import frozen as frozen
+from funcnet.walking import at as at
+from funcnet.walking import map_layers as map_layers
+from funcnet.walking import replace as replace
+from funcnet.walking import walk as walk

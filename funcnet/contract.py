@@ -56,7 +56,7 @@ class Layer(Value):
     """A frozen value with ``init``, ``apply`` and ``vjp``; subclass it with ``@funcnet.frozen`` to make your own layer.
 
     A subclass defines ``apply`` and ``vjp``, and ``init`` if it has params. Every other method has a default. The hooks
-    ``param_shapes`` and ``complaint`` are optional: with them, an error in ``apply`` becomes a sentence that says what does not fit.
+    ``param_shapes`` and ``complaint`` are optional: they turn an error in ``apply`` into a sentence that says what does not fit.
     """
 
     __slots__ = ()

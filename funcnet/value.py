@@ -98,4 +98,5 @@ class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract 
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Finish a class that ``frozen`` has made."""
+        """Finish a class that ``frozen`` has made; a layer has its verbs explain their errors."""
+        return

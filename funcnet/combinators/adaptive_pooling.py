@@ -16,7 +16,7 @@ from torch import Tensor
 
 from funcnet.combinator import errors_at, layers_only
 from funcnet.combinators.pooling import Reduced
-from funcnet.combinators.sharing import Shared, shared
+from funcnet.combinators.sharing import Shared
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import value_error
 from funcnet.layers.conv.window import hashable
@@ -25,21 +25,35 @@ from funcnet.value import frozen
 
 
 @frozen
+class _EachWindow(Shared):
+    """The layer on every window, in turn."""
+
+    def location(self, name: Any) -> str:
+        return f"window {name}"
+
+
+@frozen
 class _AdaptivePool(Reduced):
     """Windows that cover x, as even as they can be, one after the other: they are not all of one size."""
 
     layer: Layer = field(validator=layers_only)
     output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
-    _each: Shared = field(init=False, eq=False)  # no value can be made in compiled code
+    _each: "_EachWindow" = field(init=False, eq=False)  # no value can be made in compiled code
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_each", shared(self.layer))
+        object.__setattr__(self, "_each", _EachWindow(self.layer))
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Any]:
         seen, shape = self._seen(x)
         with errors_at(self, ""):
             ys, cache = self._each.apply(params, seen, rng)
         return self._joined(ys, seen, shape), (cache, tuple(x.shape), shape)
+
+    def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Tensor:
+        seen, shape = self._seen(x)
+        with errors_at(self, ""):
+            ys = self._each(params, seen, rng)
+        return self._joined(ys, seen, shape)
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
         with errors_at(self, ""):

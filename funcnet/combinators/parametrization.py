@@ -178,8 +178,8 @@ class Parametrized(Combinator):
 def parametrize(layer: Layer, parametrization: Layer, name: str = "weight") -> Parametrized:
     """Compute one param of a layer from another, trained tensor: the weight of ``parametrize(Linear(4, 3), Exp())`` is > 0.
 
-    ``parametrization`` is the layer that computes the param called ``name``, from an original that begins as what ``layer`` draws.
-        ``merged(params)`` are params for the layer itself.
+    ``parametrization`` is the layer that computes the param called ``name``, from an original that begins as what ``layer``
+    draws for it. ``merged(params)`` are params for the layer itself.
     """
     return Parametrized(layer, parametrization, name)
 

@@ -78,6 +78,12 @@ class _Pool(Reduced):
             y, cache = self.layer.apply(params, seen, rng)
         return self._placed(y, seen).reshape(shape), (cache, tuple(x.shape), shape)
 
+    def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Tensor:
+        seen, shape = self._seen(x)
+        with errors_at(self, ""):
+            y = self.layer(params, seen, rng)
+        return self._placed(y, seen).reshape(shape)
+
     def vjp(self, params: Params, cache: _Kept, gy: Tensor) -> tuple[Params, Tensor]:
         with errors_at(self, ""):
             gparams, g = self.layer.vjp(params, cache[0], self._columns(gy, cache[2]))

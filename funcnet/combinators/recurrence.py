@@ -6,6 +6,7 @@
 s is the carry of a scan, g what goes back along it, from the gradient of the last one; gs₀ = g₀.
 """
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -48,15 +49,27 @@ class Scan(Wrapper):
         return f"scan, step {name}" if name != "" else "scan"
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        ys, caches = [], []
+        caches: list[Cache] = []
+
+        def step(one: Any, key: Rng) -> Any:
+            y, cache = self.layer.apply(params, one, key)
+            caches.append(cache)
+            return y
+
+        return self._run(step, x, rng), tuple(caches)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        return self._run(lambda one, key: self.layer(params, one, key), x, rng)
+
+    def _run(self, step: Callable[[Any, Rng], Any], x: Any, rng: Rng) -> tuple[Any, Any]:
+        ys = []
         xs, carry = self._pair(x)
         for t in self._steps(xs):
             with errors_at(self, t):
-                y, cache = self.layer.apply(params, (_at(xs, t), carry), child_key(self.layer, rng, t))
+                y = step((_at(xs, t), carry), child_key(self.layer, rng, t))
             y, carry = (y, y) if self.output_is_carry else y
             ys.append(y)
-            caches.append(cache)
-        return (_stack(ys[::-1] if self.reverse else ys), carry), tuple(caches)
+        return _stack(ys[::-1] if self.reverse else ys), carry
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         total: Any = None

@@ -35,6 +35,7 @@ from funcnet.testing.comparison import (
     run,
 )
 from funcnet.testing.differences import check_vjp
+from funcnet.testing.reach import check_reach
 from funcnet.tree import Tree
 from funcnet.value import Value
 
@@ -276,9 +277,18 @@ def law_value(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -
     """
     parts = list(held(layer))
     require(not any(isinstance(part, Tensor) for part in parts), layer, "a value must not hold a tensor")
+    unnamed = [part for part in parts if getattr(part, "__name__", "") == "<lambda>"]
+    rule = "a layer must not hold a lambda, which has no name to print or pickle: use a function defined with def in a module"
+    require(not unnamed, layer, rule)
     names = {**vars(sys.modules["funcnet"]), "torch": torch, "inf": math.inf, "nan": math.nan}
     kinds = [type(part) if isinstance(part, Value) else part for part in parts]
     names.update({kind.__name__: kind for kind in kinds if hasattr(kind, "__name__")})
     for how, again in {"eval(repr)": eval(repr(layer), names), "pickle": pickle.loads(pickle.dumps(layer))}.items():
         require(type(again) is type(layer) and again == layer, layer, f"{how} must give the layer back, got {again}")
         require(hash(again) == hash(layer), layer, f"{how} must give a layer with the same hash")
+
+
+@_law(10, "reach")
+def law_reach(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+    """Require that ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer in ``layer``; see ``reach``."""
+    check_reach(layer, *prepared(layer, x, params, rng), rng)

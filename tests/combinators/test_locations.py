@@ -1,0 +1,88 @@
+"""Where an error happened: every method of every combinator says in which of its layers."""
+
+from typing import Any
+
+import pytest
+from cases import CASES, Case
+
+import funcnet as fn
+from funcnet.combinator import Combinator
+from funcnet.testing.comparison import noise_like
+from funcnet.testing.reach import _spy
+
+VERBS = ("init", "apply", "__call__", "vjp", "grads", "input_grad", "update_stats", "inference", "infer")
+
+
+def combinators() -> dict[str, Case]:
+    """Return one case for each combinator, by the word it has in errors: one with as many layers as there are."""
+    cases = [case for case in CASES.values() if isinstance(case.layer, Combinator) and case.layer.children()]
+    cases.sort(key=lambda case: len(case.layer.children()))
+    return {case.layer.label.partition(",")[0]: case for case in cases}
+
+
+NETS = combinators()
+
+
+class FailureError(Exception):
+    """What a layer within raises."""
+
+
+def fail(*arguments: Any, **options: Any) -> Any:
+    raise FailureError
+
+
+def spied(layer: Any, name: str) -> tuple[Combinator, type]:
+    """Return the combinator with a spy at ``name``, and its class; a layer that is there under two names is the same spy."""
+    children = layer.children()
+    spy = _spy(children[name], name, [], claims=False)
+    return layer.with_children({other: spy if one is children[name] else one for other, one in children.items()}), type(spy)
+
+
+def call(net: fn.Layer, spy: type, case: Case, verb: str) -> None:
+    """Call a method of a net whose spy raises in it."""
+    p, x, rng = case.params, case.x, 0 if net.stochastic else None
+    y, cache = net.apply(p, x, rng)
+    for one in {verb, *FALLS_BACK_ON.get(verb, ())}:
+        setattr(spy, one, fail)
+    arguments: dict[str, Any] = {
+        "init": (0,),
+        "inference": (),
+        "infer": (fn.tree.to(x, "meta"),),
+        "apply": (p, x, rng),
+        "__call__": (p, x, rng),
+        "update_stats": (p, cache),
+    }
+    getattr(net, verb)(*arguments.get(verb, (p, cache, noise_like(y, 1))))
+
+
+FALLS_BACK_ON = {"__call__": ["apply"], "vjp": ["grads"], "grads": ["vjp"], "input_grad": ["vjp"]}
+"""The methods of a layer that a combinator without its own form of a method calls instead."""
+
+
+def outcome(case: Case, name: str, verb: str) -> list[str] | None:
+    """Return the notes of the error, innermost first; ``None`` where the layer is not asked."""
+    net, spy = spied(case.layer, name)
+    try:
+        call(net, spy, case, verb)
+    except FailureError as error:
+        return getattr(error, "__notes__", [])
+    return None
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("label", NETS)
+def test_an_error_says_where_in_the_combinator(label: str, verb: str) -> None:
+    """In all nine methods, for every layer that the method calls."""
+    case = NETS[label]
+    outcomes = {name: outcome(case, name, verb) for name in case.layer.children()}
+    asked = {name: notes for name, notes in outcomes.items() if notes is not None}
+    for name, notes in asked.items():
+        assert notes, f"{label} does not say where {name} failed"
+        assert notes[-1].startswith(f"  in {label}")
+    layers = {id(layer) for name, layer in case.layer.children().items() if name in asked}
+    assert len({str(notes) for notes in asked.values()}) >= len(layers), "two layers have one location"
+    assert asked or (label, verb) in UNASKED
+
+
+UNASKED = {("uniqued", "input_grad")}
+"""Methods that have nothing to ask: integers have no gradient."""

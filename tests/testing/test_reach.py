@@ -1,0 +1,175 @@
+"""Law 10, tried on combinators that do not reach the layers they hold."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import funcnet as fn
+from funcnet.combinator import Wrapper, child_key
+from funcnet.combinators.branching import Branching
+from funcnet.combinators.sequential import Serial
+from funcnet.testing import law_reach
+
+X = fn.random.normal(0, (4, 3))
+NORMED = fn.BatchNorm1d(3)
+
+
+@fn.frozen
+class Halved(Wrapper):
+    """A sound wrapper: y = f(x) / 2."""
+
+    layer: fn.Layer
+
+    def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
+        y, cache = self.layer.apply(params, x, rng)
+        return y / 2, cache
+
+    def vjp(self, params: Any, cache: Any, gy: Any) -> Any:
+        return self.layer.vjp(params, cache, gy / 2)
+
+
+@fn.frozen
+class Unsettled(Halved):
+    """A wrapper whose ``inference`` returns itself."""
+
+    def inference(self) -> fn.Layer:
+        return self
+
+
+@fn.frozen
+class Still(Halved):
+    """A wrapper whose ``update_stats`` does nothing."""
+
+    def update_stats(self, params: Any, cache: Any) -> Any:
+        return params
+
+
+@fn.frozen
+class Keyless(Halved):
+    """A wrapper that keeps the key to itself."""
+
+    def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
+        return Halved.apply(self, params, x)
+
+
+@fn.frozen
+class OneKey(Serial):
+    """A stack whose layers all have the key of the stack."""
+
+    def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
+        caches = []
+        for layer, p in zip(self.layers, params, strict=True):
+            x, cache = layer.apply(p, x, rng)
+            caches.append(cache)
+        return x, tuple(caches)
+
+
+@fn.frozen
+class TwinKeys(Branching):
+    """Branches of which the first two have one key in ``init``."""
+
+    def init(self, rng: Any) -> Any:
+        return tuple([layer.init(fn.fold_in(rng, max(i, 1))) for i, layer in enumerate(self)])
+
+
+@fn.frozen
+class Quiet(Halved):
+    """A wrapper that says it needs no key."""
+
+    stochastic = False
+
+
+@fn.frozen
+class Plain(fn.Layer):
+    """A wrapper on ``Layer`` alone, which knows nothing of the layer in its field."""
+
+    inner: fn.Layer
+
+    def init(self, rng: Any) -> Any:
+        return self.inner.init(rng)
+
+    def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
+        return self.inner.apply(params, x, rng)
+
+    def vjp(self, params: Any, cache: Any, gy: Any) -> Any:
+        return self.inner.vjp(params, cache, gy)
+
+
+@fn.frozen
+class Told(Plain):
+    """The same, which says what its layer is."""
+
+    stochastic = property(lambda self: self.inner.stochastic)
+    batch_dependent = property(lambda self: self.inner.batch_dependent)
+    has_running_stats = property(lambda self: self.inner.has_running_stats)
+
+
+@fn.frozen
+class Updating(Told):
+    """The same, which hands on ``update_stats`` too."""
+
+    def update_stats(self, params: Any, cache: Any) -> Any:
+        return self.inner.update_stats(params, cache)
+
+
+@fn.frozen
+class Settling(Updating):
+    """The same, which hands on ``inference`` too."""
+
+    def inference(self) -> fn.Layer:
+        return self.replace(inner=self.inner.inference())
+
+
+@fn.frozen
+class Greedy(fn.Layer):
+    """A layer that needs no key and changes with one."""
+
+    def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
+        return (x if rng is None else x + 1), ()
+
+    def vjp(self, params: Any, cache: Any, gy: Any) -> Any:
+        return params, gy
+
+
+DROPPED = (fn.Dropout(0.5), fn.Dropout(0.5))
+
+BROKEN = {
+    "inference must reach every layer, and does not reach its layer": Unsettled(NORMED),
+    "update_stats must reach every layer, and does not reach its layer": Still(NORMED),
+    "apply must hand a key to every stochastic layer, and '' gets none": Keyless(NORMED),
+    "apply must give every layer a key, fold_in\\(rng, i\\), and '0' and '1' have the same": OneKey(DROPPED),
+    "init must give every layer a key, fold_in\\(rng, i\\), and '0' and '1' have the same": TwinKeys(
+        (NORMED, NORMED), fn.Add(), True
+    ),
+    "stochastic must be True when it is of a layer within": Quiet(NORMED),
+    "stochastic must be True when it is of a layer within: override stochastic, or subclass funcnet.Wrapper": Plain(NORMED),
+    "update_stats must reach every layer, and does not reach 'inner': override update_stats, or subclass": Told(NORMED),
+    "inference must reach every layer, and does not reach 'inner': override inference, or subclass": Updating(NORMED),
+    "map_layers must reach every layer in a field, and do not reach 'inner': subclass funcnet.Wrapper": Settling(NORMED),
+    "a layer that needs no key must ignore one": Greedy(),
+}
+
+
+@pytest.mark.parametrize("sentence", BROKEN)
+def test_a_layer_that_is_not_reached_is_found_with_a_sentence(sentence: str) -> None:
+    """Also where the layer within is plain: the spies in its place claim everything."""
+    for layer in (
+        [BROKEN[sentence]] if not isinstance(BROKEN[sentence], Halved) else [BROKEN[sentence], type(BROKEN[sentence])(fn.Tanh())]
+    ):
+        with pytest.raises(AssertionError, match=f"law 10, reach: .*{sentence}"):
+            law_reach(layer, X)
+
+
+@pytest.mark.parametrize("layer", [Halved(NORMED), Halved(fn.Dropout(0.5)), Halved(Halved(fn.serial(NORMED, *DROPPED)))])
+def test_a_sound_wrapper_passes_every_law(layer: fn.Layer) -> None:
+    """A minimal wrapper is two methods long."""
+    fn.testing.check_laws(layer, X)
+
+
+def test_the_keys_of_children_are_folded_in_by_number() -> None:
+    """Child number i has ``fold_in(rng, i)``, and one that needs no key has none."""
+    key = fn.key(3)
+    assert torch.equal(child_key(fn.Dropout(), key, 2), fn.fold_in(key, 2))
+    assert child_key(fn.Tanh(), key, 2) is None
+    assert child_key(fn.Dropout(), None, 2) is None
