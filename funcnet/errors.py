@@ -37,8 +37,8 @@ def value_error(who: object, rule: str, got: object) -> ValueError:
 
 
 def explains(error: Exception) -> bool:
-    """Tell whether an error was made by ``value_error``, so that it says already who is at fault."""
-    return getattr(error, "explains", False)
+    """Tell whether an error says already who is at fault: ``value_error`` made it, or it has a location."""
+    return getattr(error, "explains", False) or bool(getattr(error, "__notes__", ()))
 
 
 def add_location(error: Exception, where: str) -> None:
