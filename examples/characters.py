@@ -4,7 +4,7 @@ The text is ``pydoc_data.topics``, which every Python carries: 0.47 million char
 32 pieces of 128 characters, and predicts each character from those before it in its piece. For comparison, the held-out text is
 also judged by the frequencies of characters in the training text (unigram), and of pairs (bigram).
 
-    python examples/characters.py --steps 800 --seed 0 --out .
+    python examples/characters.py --steps 800 --seed 0 --out out
 """
 
 import argparse
@@ -117,7 +117,7 @@ def main(arguments=None):
     parser.add_argument("--steps", type=int, default=800, help="steps of training")
     parser.add_argument("--seed", type=int, default=0, help="decides the first weights, the pieces and the sample")
     parser.add_argument("--sample", type=int, default=600, help="how many characters to write")
-    parser.add_argument("--out", type=Path, default=Path(), help="the folder for characters.txt and characters.png")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="the folder for characters.txt and characters.png")
     options = parser.parse_args(arguments)
     if options.steps < 1:
         parser.error(f"--steps must be at least 1, got {options.steps}")

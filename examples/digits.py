@@ -3,7 +3,7 @@
 A fifth of the digits is set aside for the test and looked at once, at the end; a tenth of the rest shows, as validation, how the
 training goes. The net, its dropout and the number of epochs were chosen by validation accuracy, on three seeds.
 
-    python examples/digits.py --epochs 40 --seed 0 --out .
+    python examples/digits.py --epochs 40 --seed 0 --out out
 """
 
 import argparse
@@ -83,7 +83,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--epochs", type=int, default=40, help="how often the net sees the 1294 training digits")
     parser.add_argument("--seed", type=int, default=0, help="decides the split, the first weights, the batches and the dropout")
-    parser.add_argument("--out", type=Path, default=Path(), help="the folder for digits.png")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="the folder for digits.png")
     options = parser.parse_args(arguments)
     if options.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {options.epochs}")

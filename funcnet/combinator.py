@@ -92,8 +92,13 @@ class Combinator(Layer):
         return self.pack(self.each(lambda i, child: child.init(random.fold_in(rng, i))))
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        entries, caches = self.entries(params), [*cache.values()] if isinstance(cache, dict) else cache
-        return self.pack(self.each(lambda i, child: child.update_stats(entries[i], caches[i])))
+        moved: list[Params] = []
+        children, caches = self.children(), cache.values() if isinstance(cache, dict) else cache
+        rows = zip(children.values(), self.entries(params), caches, strict=True)
+        with errors_at(self, lambda: [*children][len(moved)]):
+            for child, p, c in rows:
+                moved.append(child.update_stats(p, c))  # noqa: PERF401 (an error is located by its length)
+        return self.pack(moved)
 
     def inference(self) -> Layer:
         return self.with_children(dict(zip(self.children(), self.each(lambda i, child: child.inference()), strict=True)))
@@ -106,10 +111,11 @@ class Combinator(Layer):
 
     def each(self, f: Callable[[int, Layer], Any]) -> list[Any]:
         """Call a function of the number and the layer for every child; an error says which."""
-        results = []
-        for i, (name, child) in enumerate(self.children().items()):
-            with errors_at(self, name):
-                results.append(f(i, child))
+        results: list[Any] = []
+        children = self.children()
+        with errors_at(self, lambda: [*children][len(results)]):
+            for i, child in enumerate(children.values()):
+                results.append(f(i, child))  # noqa: PERF401 (an error is located by its length)
         return results
 
     def entries(self, params: Params) -> Any:

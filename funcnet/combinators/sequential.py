@@ -4,6 +4,7 @@ x₀ = x;   xᵢ, cᵢ = fᵢ(pᵢ, xᵢ₋₁);   y = xₙ
 gₙ = gy;  gpᵢ, gᵢ₋₁ = fᵢ's vjp(pᵢ, cᵢ, gᵢ);   gx = g₀
 """
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 from attrs import field
@@ -47,6 +48,14 @@ class Serial(Combinator):
 
     def with_children(self, children: Children) -> Self:
         return self.replace(layers=tuple(children.values()))
+
+    def entries(self, params: Params) -> Any:
+        """Return the layers' entries; those of layers without names at once, as every step asks for them."""
+        unnamed = self.names is None and type(params) is tuple and len(params) == len(self.layers)
+        return params if unnamed else super().entries(params)
+
+    def pack(self, entries: Iterable[Any]) -> Any:
+        return tuple(entries) if self.names is None else dict(zip(self.names, entries, strict=True))
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         caches: list[Cache] = []

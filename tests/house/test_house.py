@@ -20,11 +20,11 @@ MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 25
 
 FLOORS = {
     5: [""],
-    4: ["fit", "checkpoint", "summary", "plotting", "interop", "distributed"],
-    3: ["train", "blocks"],
-    2: ["compilation", "combinators", "layers", "losses", "optim", "testing", "metrics"],
-    1: ["initializers", "kernels", "layer", "sizes"],
-    0: ["tree", "flattening", "forms", "random", "errors"],
+    4: ["loop", "train", "compilation"],
+    3: ["blocks", "combinators"],
+    2: ["layers", "losses", "optim", "metrics", "testing"],
+    1: ["contract", "combinator", "walking", "sizes", "initializers", "kernels"],
+    0: ["tree", "flattening", "random", "errors", "checks", "value"],
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
@@ -441,8 +441,8 @@ def test_a_check_passes_what_keeps_its_rule(check, source):
         ),
         (
             "funcnet.layers.linear",
-            "from funcnet import fit",
-            "funcnet.layers.linear, on floor 2, imports funcnet.fit, on floor 4",
+            "from funcnet import loop",
+            "funcnet.layers.linear, on floor 2, imports funcnet.loop, on floor 4",
         ),
         (
             "funcnet.tree",
@@ -451,8 +451,8 @@ def test_a_check_passes_what_keeps_its_rule(check, source):
         ),
         (
             "funcnet.kernels",
-            "if TYPE_CHECKING:\n    from funcnet.fit import fit",
-            "funcnet.kernels, on floor 1, imports funcnet.fit, on floor 4",
+            "if TYPE_CHECKING:\n    from funcnet.loop import fit",
+            "funcnet.kernels, on floor 1, imports funcnet.loop, on floor 4",
         ),
     ],
 )
@@ -483,26 +483,26 @@ GOOD_EXPORTS = """'Doc.'
 
 from funcnet import tree as tree
 from funcnet.fit import Fit as Fit
-from funcnet.fit import fit as fit
+from funcnet.loop import fit as fit
 from funcnet.layers.linear import Linear as Linear
 """
 BAD_EXPORTS = {
-    "plain": ("from funcnet.fit import fit\n", "line 1 is no export"),
-    "other name": ("from funcnet.fit import fit as train\n", "line 1 is no export"),
+    "plain": ("from funcnet.loop import fit\n", "line 1 is no export"),
+    "other name": ("from funcnet.loop import fit as train\n", "line 1 is no export"),
     "two names": ("from funcnet.fit import Fit as Fit, fit as fit\n", "line 1 is no export"),
     "private": ("from funcnet.fit import _fit as _fit\n", "line 1 is no export"),
     "star": ("from funcnet.fit import *\n", "line 1 is no export"),
     "relative": ("from .fit import fit as fit\n", "line 1 is no export"),
     "foreign": ("from torch import Tensor as Tensor\n", "line 1 is no export"),
-    "statement": ("from funcnet.fit import fit as fit\n__version__ = '1'\n", "line 2 is no export"),
+    "statement": ("from funcnet.loop import fit as fit\n__version__ = '1'\n", "line 2 is no export"),
     "two on a line": (
-        "from funcnet.fit import Fit as Fit; from funcnet.fit import fit as fit\n",
+        "from funcnet.fit import Fit as Fit; from funcnet.loop import fit as fit\n",
         "line 1 has more than one name",
     ),
     "parentheses": ("from funcnet.fit import (\n    fit as fit,\n)\n", "line 1 has more than one name"),
-    "twice": ("from funcnet.fit import fit as fit\nfrom funcnet.train import fit as fit\n", "fit is exported twice"),
+    "twice": ("from funcnet.loop import fit as fit\nfrom funcnet.train import fit as fit\n", "fit is exported twice"),
     "order": (
-        "from funcnet.tree import add as add\nfrom funcnet.fit import fit as fit\n",
+        "from funcnet.tree import add as add\nfrom funcnet.loop import fit as fit\n",
         "funcnet.fit stands after funcnet.tree",
     ),
 }
