@@ -606,6 +606,28 @@ def test_the_law_rejects_the_broken_layer_and_not_the_sound_one(law: str, broken
         LAWS[law](broken, tree.map(torch.clone, x))
 
 
+@pytest.mark.compiled
+def test_compiling_is_what_finds_a_graph_break() -> None:
+    """Without it the layer passes law 8, and all laws."""
+    for check in (LAWS["transforms"], check_laws):
+        check(GraphBreak(), ROWS, compiled=False)
+        with pytest.raises(AssertionError, match=r"^law 8, transforms: GraphBreak"):
+            check(GraphBreak(), ROWS)
+
+
+def test_the_other_parts_of_law_8_need_no_compiling() -> None:
+    """The meta device and ``vmap`` are tried in any case."""
+    for broken in (Item(), BranchOnValues(), MadeOnTheCPU(), WrittenUnderVmap()):
+        with pytest.raises(AssertionError, match=r"^law 8, transforms: "):
+            LAWS["transforms"](broken, ROWS.clone(), compiled=False)
+
+
+def test_an_unknown_argument_is_no_broken_law() -> None:
+    """It raises the ``TypeError`` of any function."""
+    with pytest.raises(TypeError, match="compiled"):
+        LAWS["linear"](Affine(), ROWS, compiled=False)
+
+
 @pytest.mark.parametrize(("layer", "x"), SOUND.values(), ids=SOUND)
 def test_the_sound_layers_keep_all_laws(layer: fn.Layer, x: Any) -> None:
     """The models for the broken layers are broken in nothing."""
