@@ -333,6 +333,7 @@ def test_an_impossible_class_of_weight_0_costs_nothing() -> None:
     assert_close((value[1], gy[1]), loss.value_and_grad(y[1], target))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("net", [mlp(fn.ReLU()), NETS["batch norm"]], ids=["kernels", "vmap"])
 @pytest.mark.parametrize(
     ("loss", "target"), [(fn.MSE(), drawn(3, 8, 2)), (fn.CrossEntropy(), labels(8, 2))], ids=["MSE", "CrossEntropy"]

@@ -124,6 +124,7 @@ def every_rounded_draw(key):
     return *normal, random.gumbel(key, (501,))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("backend", COMPILERS)
 def test_compiled_code_draws_the_same_bits(backend):
     """From a key that comes in."""
@@ -142,6 +143,7 @@ def draws_of_all_sizes(key):
     ]
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("simdlen", [None, 1])
 @pytest.mark.parametrize("backend", COMPILERS[1:])
 def test_inductor_draws_the_same_bits_at_every_size(backend, simdlen):
@@ -152,6 +154,7 @@ def test_inductor_draws_the_same_bits_at_every_size(backend, simdlen):
         assert torch.equal(got, want)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("backend", COMPILERS)
 def test_compiled_normal_draws_are_the_same_to_rounding(backend):
     """Their erf⁻¹ is each compiler's own."""
@@ -160,6 +163,7 @@ def test_compiled_normal_draws_are_the_same_to_rounding(backend):
         torch.testing.assert_close(got, want, rtol=2e-6, atol=2e-6 if got.dtype is torch.float32 else 2e-3)
 
 
+@pytest.mark.compiled
 def test_a_compiled_function_takes_changing_numbers():
     """A step counter and a seed, which compile to symbols after the first change."""
     torch.compiler.reset()

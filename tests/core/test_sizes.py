@@ -404,6 +404,7 @@ def test_a_layer_made_of_functions_goes_through():
     assert fn.infer_sizes(fn.serial(double, fn.Linear(None, 2)), (4, 5))[1] == fn.Linear(10, 2)
 
 
+@pytest.mark.compiled
 def test_a_sized_net_keeps_the_laws():
     """It is the net that would have been written by hand."""
     net = fn.infer_sizes(fn.serial(fn.Linear(None, 3), fn.Tanh(), fn.BatchNorm1d(None), fn.Linear(None, 2)), (4, 5))

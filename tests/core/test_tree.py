@@ -642,6 +642,7 @@ def arithmetic(value):
     return named, tree.norm(value), tree.dot(value, named), tree.all_finite(value)
 
 
+@pytest.mark.compiled
 def test_trees_compile_whole():
     """``torch.compile(fullgraph=True)`` goes through every function and gives the same bits."""
     compiled = torch.compile(arithmetic, fullgraph=True, backend="aot_eager")

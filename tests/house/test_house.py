@@ -1,6 +1,7 @@
 """The house: what every file of the package keeps to, read from its source, and each check tried on code that breaks it."""
 
 import ast
+import functools
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -49,11 +50,17 @@ TESTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(
 # the checks: each takes source text and lists what is wrong with it
 
 
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """Parse source text once for all checks."""
+    return ast.parse(source)
+
+
 def wrong_imports(name: str, source: str, modules: set[str]) -> list[str]:
     """List the imports within the package that do not name a module, or a name in a concrete one."""
     packages = {module.rpartition(".")[0] for module in modules} - {""}
     problems = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.ImportFrom) and node.level:
             problems.append(f"{name}:{node.lineno} imports by a relative path")
         elif isinstance(node, ast.ImportFrom) and node.module in packages:
@@ -70,7 +77,7 @@ def wrong_imports(name: str, source: str, modules: set[str]) -> list[str]:
 def imported(source: str, modules: set[str]) -> set[str]:
     """Name the package's modules that some source imports, inside functions too."""
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *[f"{node.module}.{alias.name}" for alias in node.names]}
         elif isinstance(node, ast.Import):
@@ -100,7 +107,7 @@ def circles(sources: dict[str, str]) -> list[str]:
 
 def strangers(name: str, source: str) -> list[str]:
     """List the imports of other packages at the top of a module that are no runtime dependency."""
-    tops = ast.parse(source).body
+    tops = parsed(source).body
     at_top = [node for top in tops for node in ast.walk(top) if not isinstance(top, (ast.FunctionDef, ast.ClassDef))]
     names = [alias.name for node in at_top if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "" for node in at_top if isinstance(node, ast.ImportFrom)]
@@ -121,7 +128,7 @@ def _dotted(node: ast.AST) -> str:
 
 def _names_used(source: str) -> Iterator[tuple[int, str]]:
     """Yield each dotted name that is imported or used, with its line; ``torch as``, ``x.y =`` and ``argument=`` as such."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
             yield from ((node.lineno, f"{alias.name} as") for alias in node.names if alias.asname)
@@ -153,20 +160,20 @@ def names_of_internals(name: str, source: str) -> list[str]:
 
 def loose_zips(name: str, source: str) -> list[str]:
     """List the calls of ``zip`` without ``strict=True``."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and _dotted(node.func) == "zip"]
+    calls = [node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call) and _dotted(node.func) == "zip"]
     loose = [call for call in calls if "strict=True" not in [ast.unparse(keyword) for keyword in call.keywords]]
     return [f"{name}:{call.lineno} zips without strict=True" for call in loose]
 
 
 def globals_set(name: str, source: str) -> list[str]:
     """List the ``global`` statements."""
-    return [f"{name}:{node.lineno} sets a global" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Global)]
+    return [f"{name}:{node.lineno} sets a global" for node in ast.walk(parsed(source)) if isinstance(node, ast.Global)]
 
 
 def long_functions(name: str, source: str) -> list[str]:
     """List the functions whose body, docstring apart, is too long."""
     problems = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
             lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
@@ -182,7 +189,7 @@ def long_files(name: str, source: str) -> list[str]:
 
 def undocumented(name: str, source: str) -> list[str]:
     """List the public classes and functions without a docstring, and the module if it has none but has code."""
-    module = ast.parse(source)
+    module = parsed(source)
     public = [node for node in module.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_"]
     public = [node for node in public if "overload" not in map(_dotted, node.decorator_list)]
     bare = [f"{name}.{node.name}" for node in public if not ast.get_docstring(node)]
@@ -192,7 +199,7 @@ def undocumented(name: str, source: str) -> list[str]:
 
 def wrong_exports(source: str) -> list[str]:
     """List the lines that are not ``from module import Name as Name``, names given twice, and modules out of order."""
-    module = ast.parse(source)
+    module = parsed(source)
     body = module.body[1:] if ast.get_docstring(module) is not None else module.body
     lines = source.splitlines()
     problems = [f"line {node.lineno} is no export" for node in body if not _is_export(node)]
@@ -227,7 +234,7 @@ def skipping(name: str, source: str) -> list[str]:
 
 def claims_missing(name: str, source: str) -> list[str]:
     """List the tests without a docstring that says their claim, and the names given to two of them."""
-    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+    functions = [node for node in parsed(source).body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
     names = [node.name for node in functions]
     problems = [f"{name}.{node.name} has no docstring" for node in functions if not ast.get_docstring(node)]
     return problems + [f"{name}.{twice} is defined twice" for twice in sorted({n for n in names if names.count(n) > 1})]

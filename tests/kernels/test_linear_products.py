@@ -67,6 +67,7 @@ def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch
     assert calls == []
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
     """A compiled step has the products of the eager one."""
@@ -81,6 +82,7 @@ def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
         torch.testing.assert_close(torch.compile(step, fullgraph=True, backend=backend)(*arguments), want)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "axes", [(0, None), (None, 0), (0, 0), (1, {"weight": 1, "bias": None}), (None, {"weight": None, "bias": 0})]
 )

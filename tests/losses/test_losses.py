@@ -421,6 +421,7 @@ EVERY = {
 everywhere = pytest.mark.parametrize(("loss", "y", "target"), EVERY.values(), ids=EVERY)
 
 
+@pytest.mark.compiled
 @everywhere
 def test_compiled_as_one_graph_it_is_the_same(loss, y, target):
     """It compiles with fullgraph, and aot_eager gives the same bits."""

@@ -120,6 +120,7 @@ def test_the_gradients_are_not_written_to(transform: GradientTransform) -> None:
     assert [leaf._version for leaf in tree.leaves(gradients)] == [0, 0, 0]
 
 
+@pytest.mark.compiled
 @each_transform
 def test_transforms_compile_whole(transform: GradientTransform) -> None:
     """Compiled in one graph, a transform gives the eager numbers to rounding."""

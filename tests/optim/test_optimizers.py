@@ -403,6 +403,7 @@ def test_a_saved_state_continues_bit_for_bit(optimizer: Optimizer) -> None:
     assert tree.equal(run(optimizer, params, 6, state, first=6), whole)
 
 
+@pytest.mark.compiled
 @each_optimizer
 @pytest.mark.parametrize("form", [lambda o: o, donate], ids=["pure", "donated"])
 def test_update_compiles_whole(optimizer: Optimizer, form: Callable[[Optimizer], Optimizer]) -> None:
@@ -419,6 +420,7 @@ def test_update_compiles_whole(optimizer: Optimizer, form: Callable[[Optimizer],
     torch.testing.assert_close(tree.leaves((params, state)), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("optimizer", ALL[:3], ids=repr)
 def test_compiled_sgd_is_bit_equal(optimizer: Optimizer) -> None:
     """Compiled without fusion, SGD with numbers for rates computes what it computes in eager mode."""

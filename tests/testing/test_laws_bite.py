@@ -591,7 +591,9 @@ BROKEN: dict[str, list[tuple[fn.Layer, fn.Layer, Any]]] = {
     ],
 }
 TRIALS = [
-    pytest.param(law, broken, sound, x, id=f"{law}: {type(broken).__name__}")
+    pytest.param(
+        law, broken, sound, x, id=f"{law}: {type(broken).__name__}", marks=[pytest.mark.compiled] * (law == "transforms")
+    )
     for law, entries in BROKEN.items()
     for broken, sound, x in entries
 ]
@@ -628,6 +630,7 @@ def test_an_unknown_argument_is_no_broken_law() -> None:
         LAWS["linear"](Affine(), ROWS, compiled=False)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(("layer", "x"), SOUND.values(), ids=SOUND)
 def test_the_sound_layers_keep_all_laws(layer: fn.Layer, x: Any) -> None:
     """The models for the broken layers are broken in nothing."""
