@@ -26,7 +26,7 @@ def used(monkeypatch):
 
 @pytest.mark.parametrize(("law", "case"), TRIALS)
 def test_the_law_holds_by_onednn(law: str, case: Case) -> None:
-    """As ``tests/test_laws.py`` tries it with the library that size and processor choose."""
+    """As ``tests/testing/test_laws.py`` tries it with the library that size and processor choose."""
     with fn.kernels.prefer("onednn"):
         LAWS[law](case.layer, case.x, case.params)
 

@@ -1,4 +1,4 @@
-"""Gradient transforms: against torch.nn.utils, and the promises of the contract in funcnet/optim/optimizer.py."""
+"""Gradient transforms: against torch.nn.utils, and the promises of the contract in funcnet/optim/base.py."""
 
 import copy
 import math
