@@ -97,7 +97,7 @@ class Combinator(Layer):
         rows = zip(children.values(), self.entries(params), caches, strict=True)
         with errors_at(self, lambda: [*children][len(moved)]):
             for child, p, c in rows:
-                moved.append(child.update_stats(p, c))  # noqa: PERF401 (an error is located by its length)
+                moved.append(child.update_stats(p, c))
         return self.pack(moved)
 
     def inference(self) -> Layer:
@@ -115,7 +115,7 @@ class Combinator(Layer):
         children = self.children()
         with errors_at(self, lambda: [*children][len(results)]):
             for i, child in enumerate(children.values()):
-                results.append(f(i, child))  # noqa: PERF401 (an error is located by its length)
+                results.append(f(i, child))
         return results
 
     def entries(self, params: Params) -> Any:

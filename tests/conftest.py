@@ -1,5 +1,8 @@
-"""What holds for every test: examples drawn the same way in each run, and one thread, since workers share the cores."""
+"""What holds for every test: examples drawn the same way in each run, one thread, since workers share the cores, and ``--long``."""
 
+import gc
+
+import pytest
 import torch
 from hypothesis import settings
 
@@ -7,3 +10,24 @@ settings.register_profile("funcnet", deadline=None, derandomize=True, print_blob
 settings.load_profile("funcnet")
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--long``."""
+    parser.addoption("--long", action="store_true", help="run the tests marked long too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests marked ``long`` unless ``--long`` is given, whatever ``-m`` says."""
+    if config.getoption("--long"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there by now to the end: the garbage collector need not go through modules and 19 000 tests again."""
+    gc.collect()
+    gc.freeze()

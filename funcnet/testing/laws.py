@@ -1,11 +1,12 @@
-"""Laws: the nine promises of ``funcnet.layer``, each a function that raises ``AssertionError`` when a layer breaks it.
+"""Laws: the nine promises of ``funcnet.contract``, each a function that raises ``AssertionError`` when a layer breaks it.
 
-Every law is called as ``law(layer, x, params=None, rng=0)``, with fresh params unless some are given; a stochastic layer gets
-``rng`` in ``apply``. The message begins with the law's name: ``"law 6, strides: Linear(...): ..."``. An error that the layer
-itself raises on the way breaks the law too.
+Every law is called as ``law(layer, x, params=None, rng=0)``. Params are fresh unless given; a stochastic layer gets ``rng`` in
+``apply``. Law 8 also takes ``compiled=False``, which leaves compiling out. The message begins with the law's number and name:
+``"law 6, strides: Linear(...): ..."``. An error that the layer itself raises breaks the law too.
 """
 
 import functools
+import inspect
 import math
 import pickle
 import sys
@@ -49,10 +50,13 @@ def _law(number: int, name: str) -> Callable[[Law], Law]:
     """Enter a law into ``LAWS``, and let what it raises begin with its name."""
 
     def register(body: Law) -> Law:
+        signature = inspect.signature(body)
+
         @functools.wraps(body)
-        def law(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+        def law(*arguments: Any, **named: Any) -> None:
+            layer = signature.bind(*arguments, **named).arguments["layer"]
             try:
-                body(layer, x, params, rng)
+                body(*arguments, **named)
             except AssertionError as error:
                 raise AssertionError(f"law {number}, {name}: {error}") from error
             except Exception as error:
@@ -65,17 +69,29 @@ def _law(number: int, name: str) -> Callable[[Law], Law]:
     return register
 
 
-def check_laws(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, batched: bool = True) -> None:
-    """Try all laws on a layer; ``AssertionError`` with the name of the first that it breaks.
+def check_laws(
+    layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, batched: bool = True, compiled: bool = True
+) -> None:
+    """Try all laws on a layer.
 
-    ``batched=False`` says that the first axis of x is no batch (but channels, say), and leaves out the law of rows.
+    Args:
+        layer: The layer to try.
+        x: An input for it, a tensor or a tree of tensors.
+        params: Its params; fresh ones by default.
+        rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
+        batched: Whether the first axis of x is a batch; ``False`` leaves out the law of rows.
+        compiled: Whether to try ``torch.compile`` too, which takes most of the time.
+
+    Raises:
+        AssertionError: The layer breaks a law; the message begins with the law's number and name.
 
     >>> from funcnet.layers.linear.linear import Linear
-    >>> check_laws(Linear(3, 2), torch.ones(4, 3))
+    >>> check_laws(Linear(3, 2), torch.ones(4, 3), compiled=False)
     """
+    options = {"transforms": {"compiled": compiled}}
     for name, law in LAWS.items():
         if batched or name != "rows":
-            law(layer, x, params, rng)
+            law(layer, x, params, rng, **options.get(name, {}))
 
 
 @_law(1, "transpose")
@@ -238,29 +254,43 @@ def law_halves(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) 
 
 
 @_law(8, "transforms")
-def law_transforms(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
-    """Require forward and backward within ``torch.func.vmap``, ``torch.compile(fullgraph=True)``, and on the meta device."""
+def law_transforms(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, compiled: bool = True) -> None:
+    """Require forward and backward on the meta device, within ``torch.func.vmap``, and within ``torch.compile(fullgraph=True)``.
+
+    Compiling takes far longer than the rest; ``compiled=False`` leaves it out.
+    """
     p, x = prepared(layer, x, params, rng)
     gy = noise_like(run(layer, p, x, rng)[0], random.fold_in(rng, 1))
-    arguments = (p, x, gy, random.as_key(rng))
-    work = functools.partial(everything, layer)
+    work, arguments = functools.partial(everything, layer), (p, x, gy, random.as_key(rng))
     want = work(*arguments)
-    meta = work(*tree.to(arguments, "meta"))
-    check_kept(layer, "on the meta device,", meta, tree.to(want, "meta"))
-    check_equal(layer, "compiled code must give what eager code gives", _compiled(work, arguments), want, scale=gy)
+    _check_meta(layer, work, arguments, want)
+    _check_vmap(layer, work, arguments, want, rng)
+    if compiled:
+        _check_compiled(layer, work, arguments, want)
+
+
+def _check_meta(layer: Layer, work: Callable[..., Tree], arguments: tuple[Tree, ...], want: Tree) -> None:
+    """Require on the meta device the shapes and dtypes of ``want``."""
+    check_kept(layer, "on the meta device,", work(*tree.to(arguments, "meta")), tree.to(want, "meta"))
+
+
+def _check_vmap(layer: Layer, work: Callable[..., Tree], arguments: tuple[Tree, ...], want: Tree, rng: Key | int) -> None:
+    """Require of ``vmap`` over these arguments and others what each of them gives without it."""
     others = (*_other(arguments[:3]), random.fold_in(rng, 1))
     batch = tree.map(lambda one, other: torch.stack((one, other)), arguments, others)
     got = torch.func.vmap(lambda *one: tuple(tree.leaves(work(*one))), in_dims=tree.map(lambda _: 0, batch))(*batch)
     for i, one in enumerate((want, work(*others))):
         row = flattening.unflatten(one, iter(_with_gaps(one, [leaf[i] for leaf in got])))
-        check_equal(layer, "vmap must give what a loop gives", row, one, scale=gy)
+        check_equal(layer, "vmap must give what a loop gives", row, one, scale=arguments[2])
 
 
-def _compiled(work: Callable[..., Tree], arguments: tuple[Tree, ...]) -> Tree:
+def _check_compiled(layer: Layer, work: Callable[..., Tree], arguments: tuple[Tree, ...], want: Tree) -> None:
+    """Require of compiled code, traced as one graph, what eager code gives."""
     try:
-        return torch.compile(work, fullgraph=True, backend="aot_eager", dynamic=False)(*arguments)
+        got = torch.compile(work, fullgraph=True, backend="aot_eager", dynamic=False)(*arguments)
     finally:
         torch._dynamo.reset()
+    check_equal(layer, "compiled code must give what eager code gives", got, want, scale=arguments[2])
 
 
 def _with_gaps(like: Tree, leaves: list[Tensor]) -> list[Tensor | None]:

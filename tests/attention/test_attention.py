@@ -158,6 +158,7 @@ def test_decoding_gives_what_the_whole_sequence_gives(layer, sizes):
     assert not any(leaf.any() for leaf in first.values())
 
 
+@pytest.mark.compiled
 def test_decoding_works_without_a_batch_and_compiled():
     """A sequence alone, one graph for every step."""
     layer = DECODERS["grouped and rotary"]

@@ -11,12 +11,17 @@ from funcnet import random, tree
 
 
 class Case(NamedTuple):
-    """A layer, an input and params; ``batched`` tells whether the first axis of the input is a batch."""
+    """A layer, an input and params.
+
+    ``batched`` says whether the first axis of the input is a batch, ``compiled`` whether law 8 compiles the layer; by default it
+    does where the layer is of a new type or takes another branch than the cases before it.
+    """
 
     layer: fn.Layer
     x: Any
     params: Any
     batched: bool = True
+    compiled: bool | None = None
 
 
 _seeds = count(1)
@@ -37,13 +42,13 @@ def stirred(params: Any) -> Any:
     return tree.map(lambda leaf: leaf + between(0.2, 0.8, *leaf.shape) if leaf.is_floating_point() else leaf, params)
 
 
-def case(layer: fn.Layer, x: Any, *, batched: bool = True) -> Case:
-    return Case(layer, x, stirred(layer.init(0)), batched)
+def case(layer: fn.Layer, x: Any, *, batched: bool = True, compiled: bool | None = None) -> Case:
+    return Case(layer, x, stirred(layer.init(0)), batched, compiled)
 
 
-def loose(layer: fn.Layer, x: Any) -> Case:
+def loose(layer: fn.Layer, x: Any, *, compiled: bool | None = None) -> Case:
     """Make a case whose first axis is no batch."""
-    return case(layer, x, batched=False)
+    return case(layer, x, batched=False, compiled=compiled)
 
 
 # 0 among positive and negative numbers, at a distance below every step of a difference, and alone.

@@ -6,6 +6,8 @@ import torch
 import funcnet as fn
 from funcnet.kernels.tracing import tracing_for_inductor
 
+pytestmark = pytest.mark.compiled
+
 NET = fn.serial(fn.Linear(2, 5, bias=False), fn.BatchNorm1d(5), fn.Tanh(), fn.Linear(5, 2))
 LOSS = fn.MSE()
 X, T = fn.random.uniform(1, (6, 2)), fn.random.uniform(2, (6, 2))

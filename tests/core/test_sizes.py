@@ -1,4 +1,4 @@
-"""Sizes inferred from the input: what is found, in every layer and combinator, and what is refused, in which words."""
+"""Sizes inferred from the input: what is found, in every layer and combinator."""
 
 import pickle
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from cases import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lazy import LENET, quarter
 from torch import nn
 
 import funcnet as fn
@@ -72,11 +73,6 @@ LAZY = {
 """A layer without a size, the shape of x, and what must come of it."""
 
 
-def quarter(shape: torch.Size) -> fn.Layer:
-    """Make a layer with a quarter as many features."""
-    return fn.Linear(shape[-1], shape[-1] // 4)
-
-
 def squeeze(shape: torch.Size) -> fn.Layer:
     """Make a net that is back at the size of its input, and infers it."""
     return fn.serial(fn.Linear(None, 2), fn.ReLU(), fn.Linear(None, shape[-1]), fn.Sigmoid())
@@ -85,11 +81,6 @@ def squeeze(shape: torch.Size) -> fn.Layer:
 def both(shapes: Any) -> fn.Layer:
     """Make a layer from the shapes of two inputs."""
     return fn.Bilinear(shapes[0][-1], shapes[1][-1], 2)
-
-
-def nothing(shape: torch.Size) -> Any:
-    """Make no layer."""
-    return shape
 
 
 LAZY_NETS = {
@@ -292,20 +283,6 @@ def test_a_lazy_net_is_torchs_lazy_net(n, channels, kernel, stride, padding, len
     assert {name: leaf.shape for name, leaf in found.items()} == {name: p.shape for name, p in module.state_dict().items()}
 
 
-LENET = fn.serial(
-    fn.Conv2d(None, 6, 5, padding=2),
-    fn.BatchNorm2d(None),
-    fn.Tanh(),
-    fn.AvgPool2d(2),
-    fn.Dropout(0.2),
-    fn.Conv2d(None, 16, 5),
-    fn.Tanh(),
-    fn.AvgPool2d(2),
-    fn.Flatten(),
-    fn.Linear(None, 10),
-)
-
-
 def test_a_convolutional_net_finds_the_size_after_flatten():
     """In batches of any size, one and none included."""
     found = [fn.infer_sizes(LENET, (n, 3, 28, 28)) for n in (64, 1, 0)]
@@ -405,101 +382,9 @@ def test_a_layer_made_of_functions_goes_through():
     assert fn.infer_sizes(fn.serial(double, fn.Linear(None, 2)), (4, 5))[1] == fn.Linear(10, 2)
 
 
+@pytest.mark.compiled
 def test_a_sized_net_keeps_the_laws():
     """It is the net that would have been written by hand."""
     net = fn.infer_sizes(fn.serial(fn.Linear(None, 3), fn.Tanh(), fn.BatchNorm1d(None), fn.Linear(None, 2)), (4, 5))
     for law in LAWS.values():
         law(net, fn.random.normal(0, (4, 5), dtype=torch.float64))
-
-
-def message(error: BaseException) -> str:
-    """Return what an error says, its notes included."""
-    return "\n".join([str(error), *getattr(error, "__notes__", [])])
-
-
-L, C = "Linear(in_features=None, out_features=2)", "Conv1d(in_channels=None, out_channels=2, kernel_size=3)"
-
-SENTENCES = {
-    f"{L}: in_features must be inferred first, by fn.infer_sizes(net, x), got None": lambda: fn.Linear(None, 2).init(0),
-    f"{L}: in_features must be inferred first, by fn.infer_sizes(net, x), got None\n  in serial, layer 1": (
-        lambda: fn.serial(fn.Tanh(), fn.Linear(None, 2)).apply(({}, fn.Linear(3, 2).init(0)), torch.zeros(4, 3))
-    ),
-    "Bilinear(in1_features=None, in2_features=None, out_features=2): in1_features and in2_features must be inferred first, by fn.infer_sizes(net, x), got None": (
-        lambda: fn.Bilinear(None, None, 2).init(0)
-    ),
-    f"{C}: x must have an axis -2, to infer in_channels from, got x of shape (4,)\n  in serial, layer 1\n  in parallel, layer 0": (
-        lambda: fn.infer_sizes(fn.parallel(fn.serial(fn.Tanh(), fn.Conv1d(None, 2, 3))), ((4,),))
-    ),
-    "Linear(in_features=3, out_features=2): the last axis of x must be in_features=3, got x of shape (4, 5)\n  in branch, layer 1": (
-        lambda: fn.infer_sizes(fn.branch(fn.Linear(None, 2), fn.Linear(3, 2)), (4, 5))
-    ),
-    "Add(broadcast=False): the operands must have one shape, got shapes (4, 2) and (4, 5)\n  in branch, merge": (
-        lambda: fn.infer_sizes(fn.residual(fn.Linear(None, 2)), (4, 5))
-    ),
-    f"{L}: x must have an axis -1, to infer in_features from, got x of shape ()\n  in graph, node 'h'": (
-        lambda: fn.infer_sizes(fn.graph("x", h=(fn.Linear(None, 2), "x")), ())
-    ),
-    f"{L}: x must have an axis -1, to infer in_features from, got x of shape ()\n  in ensemble": (
-        lambda: fn.infer_sizes(fn.ensemble(fn.Linear(None, 2), 3), ())
-    ),
-    "Linear(in_features=5, out_features=2): the last axis of x must be in_features=5, got x of shape (4, 6)\n  in shared, entry 1": (
-        lambda: fn.infer_sizes(fn.shared(fn.Linear(None, 2)), ((4, 5), (4, 6)))
-    ),
-    f"{L}: x must have an axis -1, to infer in_features from, got x of shape ()\n  in lora": (
-        lambda: fn.infer_sizes(fn.lora(fn.Linear(None, 2), 1), ())
-    ),
-    "LSTMCell(input_size=5, hidden_size=3): the state must be (4, 3), got a tuple of 2\n  in scan, step 0": (
-        lambda: fn.infer_sizes(fn.scan(fn.LSTMCell(None, 3), output_is_carry=True), ((6, 4, 5), ((4, 2), (4, 2))))
-    ),
-    "map_over: x must have 2 leading axes, the same in all its parts, got a tensor of shape (4,) and dtype torch.float32": (
-        lambda: fn.infer_sizes(fn.map_over(fn.Linear(None, 2)), (4,))
-    ),
-    "Bilinear(in1_features=None, in2_features=None, out_features=2): x must be a pair of floating tensors, got a tensor of shape (4,) and dtype torch.float32": (
-        lambda: fn.infer_sizes(fn.Bilinear(None, None, 2), (4,))
-    ),
-    "Conv2d: groups must divide in_channels and out_channels, got groups=2, in_channels=5, out_channels=4\n  in serial, layer 0": (
-        lambda: fn.infer_sizes(fn.serial(fn.Conv2d(None, 4, 3, groups=2)), (2, 5, 8, 8))
-    ),
-    "Linear: in_features must be a whole number of at least 1, got 0": lambda: fn.infer_sizes(fn.Linear(None, 4), (2, 0)),
-    "Linear: out_features must be a whole number of at least 1, got None": lambda: fn.Linear(2, None),
-    "Conv2d: groups must divide in_channels and out_channels, got groups=2, in_channels=None, out_channels=3": (
-        lambda: fn.Conv2d(None, 3, 3, groups=2)
-    ),
-    "infer_sizes: x must be a tensor, a shape, or a tuple or dict of them, got 'x'": lambda: fn.infer_sizes(LENET, "x"),
-    "shape_dependent(quarter): the layer must be made first, by fn.infer_sizes(net, x), got no shape": (
-        lambda: fn.shape_dependent(quarter).init(0)
-    ),
-    "shape_dependent(quarter): the layer must be made first, by fn.infer_sizes(net, x), got no shape\n  in serial, layer 0": (
-        lambda: fn.serial(fn.shape_dependent(quarter)).apply(({},), torch.zeros(4, 8))
-    ),
-    "shape_dependent(nothing): the function must make a layer, got a Size of 2": (
-        lambda: fn.infer_sizes(fn.shape_dependent(nothing), (4, 8))
-    ),
-}
-
-
-@pytest.mark.parametrize(("sentence", "call"), SENTENCES.items(), ids=SENTENCES)
-def test_errors_say_who_what_and_where(sentence, call):
-    """The sentence, and where in the net."""
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
-        call()
-    assert message(caught.value) == sentence
-
-
-def test_a_size_of_none_costs_a_working_layer_nothing():
-    """The verbs of a layer are not wrapped: what tells an unknown size is asked on the failing path."""
-    calls = []
-
-    @attrs.frozen
-    class Watched(fn.Linear):
-        @property
-        def inferred_sizes(self) -> dict[str, int]:
-            calls.append(self)
-            return {"in_features": -1}
-
-    layer = Watched(3, 2)
-    params, x = fn.Linear(3, 2).init(0), torch.zeros(4, 3)
-    y, cache = layer.apply(params, x)
-    layer.vjp(params, cache, y)
-    layer(params, x)
-    assert calls == []

@@ -70,6 +70,7 @@ def test_a_step_is_a_value():
     assert "lr=0.1" in repr(step)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_compiled_step_is_the_step(backend):
     """The whole step is one graph; bit for bit with aot_eager, and to rounding with inductor."""
@@ -81,6 +82,7 @@ def test_a_compiled_step_is_the_step(backend):
     torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("opt", [fn.SGD(lr=0.1), fn.SGD(lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)], ids=repr)
 def test_a_weight_gradient_that_is_added_to_compiles(opt):
     """A product times the rate, taken from the weight: Inductor would leave the rate out of a sum."""
@@ -96,6 +98,7 @@ def test_a_weight_gradient_that_is_added_to_compiles(opt):
     torch.testing.assert_close(tuple(theirs), tuple(ours), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.compiled
 def test_compile_takes_the_step_and_its_key():
     """fn.compile gives the same numbers as the eager step, dropout and schedule included."""
     step = fn.train_step(NOISY, LOSS, fn.Adam(lr=fn.CosineSchedule(1e-2, 10)))
@@ -113,6 +116,7 @@ def stacked(count):
     return torch.stack([X + i for i in range(count)]), torch.stack([LABELS.roll(i) for i in range(count)])
 
 
+@pytest.mark.compiled
 def test_steps_in_one_compiled_call_are_the_steps_one_by_one():
     """Params, state and each loss, with step number i on the key fold_in(rng, i)."""
     step = fn.train_step(NOISY, LOSS, fn.Adam(lr=fn.CosineSchedule(1e-2, 10)))

@@ -43,16 +43,38 @@ def test_the_twin_takes_the_same_steps(name, donated):
     assert_same_steps(ours, theirs, theirs.module.state_dict)
 
 
-def test_page_faults_are_counted_in_a_process_each(capsys):
-    """Two lines for a workload, funcnet's and torch.nn's, each with ms and page faults, as it comes and kept."""
-    faults.main(["lstm", "--steps", "1"])
-    _, *lines = capsys.readouterr().out.splitlines()
+def assert_rows_of_faults(text):
+    """Check that lines stand for funcnet and torch.nn, each with ms and page faults, as it comes and kept."""
+    _, *lines = text.splitlines()
     assert [line.split()[:2] for line in lines] == [["lstm", "funcnet"], ["lstm", "torch.nn"]]
     for line in lines:
         ms, counts = line.split()[2::2], line.split()[3::2]
         assert all(float(one) > 0 for one in ms)
         assert all(one.strip("()").isdecimal() for one in counts)
         assert len(ms) == len(counts) == 2
+
+
+def test_page_faults_stand_in_two_lines(capsys, monkeypatch):
+    """Each combination of framework and memory is measured once, and the numbers stand in a table."""
+    jobs = []
+    monkeypatch.setattr(faults, "_in_a_process", lambda job, steps: jobs.append(job) or (1.5, 20.0))
+    faults.main(["lstm", "--steps", "1"])
+    assert_rows_of_faults(capsys.readouterr().out)
+    assert jobs == [["lstm", peer, kept] for peer in ("funcnet", "torch.nn") for kept in (False, True)]
+
+
+def test_page_faults_are_counted():
+    """Of a step in this process: a time above 0, and how many there were."""
+    ms, count = faults.measure("lstm", "funcnet", False, 1)
+    assert ms > 0
+    assert count >= 0
+
+
+@pytest.mark.long
+def test_page_faults_are_counted_in_a_process_each(capsys):
+    """Four processes import torch for one step each."""
+    faults.main(["lstm", "--steps", "1"])
+    assert_rows_of_faults(capsys.readouterr().out)
 
 
 def test_the_ensemble_takes_the_same_steps():

@@ -154,6 +154,7 @@ def test_both_judge_by_the_running_statistics():
     torch.testing.assert_close(*said, rtol=0, atol=1e-9)
 
 
+@pytest.mark.compiled
 def test_the_quadratic_features_are_a_layer():
     """Quadratic keeps all laws."""
     fn.testing.check_laws(pychrot.Quadratic(), fn.random.normal(0, (5, 2)))

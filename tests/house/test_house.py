@@ -1,10 +1,12 @@
 """The house: what every file of the package keeps to, read from its source, and each check tried on code that breaks it."""
 
 import ast
+import functools
 import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+import funcnet
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -49,11 +53,17 @@ TESTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(
 # the checks: each takes source text and lists what is wrong with it
 
 
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """Parse source text once for all checks."""
+    return ast.parse(source)
+
+
 def wrong_imports(name: str, source: str, modules: set[str]) -> list[str]:
     """List the imports within the package that do not name a module, or a name in a concrete one."""
     packages = {module.rpartition(".")[0] for module in modules} - {""}
     problems = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.ImportFrom) and node.level:
             problems.append(f"{name}:{node.lineno} imports by a relative path")
         elif isinstance(node, ast.ImportFrom) and node.module in packages:
@@ -70,7 +80,7 @@ def wrong_imports(name: str, source: str, modules: set[str]) -> list[str]:
 def imported(source: str, modules: set[str]) -> set[str]:
     """Name the package's modules that some source imports, inside functions too."""
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *[f"{node.module}.{alias.name}" for alias in node.names]}
         elif isinstance(node, ast.Import):
@@ -100,7 +110,7 @@ def circles(sources: dict[str, str]) -> list[str]:
 
 def strangers(name: str, source: str) -> list[str]:
     """List the imports of other packages at the top of a module that are no runtime dependency."""
-    tops = ast.parse(source).body
+    tops = parsed(source).body
     at_top = [node for top in tops for node in ast.walk(top) if not isinstance(top, (ast.FunctionDef, ast.ClassDef))]
     names = [alias.name for node in at_top if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "" for node in at_top if isinstance(node, ast.ImportFrom)]
@@ -121,7 +131,7 @@ def _dotted(node: ast.AST) -> str:
 
 def _names_used(source: str) -> Iterator[tuple[int, str]]:
     """Yield each dotted name that is imported or used, with its line; ``torch as``, ``x.y =`` and ``argument=`` as such."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
             yield from ((node.lineno, f"{alias.name} as") for alias in node.names if alias.asname)
@@ -153,20 +163,20 @@ def names_of_internals(name: str, source: str) -> list[str]:
 
 def loose_zips(name: str, source: str) -> list[str]:
     """List the calls of ``zip`` without ``strict=True``."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and _dotted(node.func) == "zip"]
+    calls = [node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call) and _dotted(node.func) == "zip"]
     loose = [call for call in calls if "strict=True" not in [ast.unparse(keyword) for keyword in call.keywords]]
     return [f"{name}:{call.lineno} zips without strict=True" for call in loose]
 
 
 def globals_set(name: str, source: str) -> list[str]:
     """List the ``global`` statements."""
-    return [f"{name}:{node.lineno} sets a global" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Global)]
+    return [f"{name}:{node.lineno} sets a global" for node in ast.walk(parsed(source)) if isinstance(node, ast.Global)]
 
 
 def long_functions(name: str, source: str) -> list[str]:
     """List the functions whose body, docstring apart, is too long."""
     problems = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
             lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
@@ -182,7 +192,7 @@ def long_files(name: str, source: str) -> list[str]:
 
 def undocumented(name: str, source: str) -> list[str]:
     """List the public classes and functions without a docstring, and the module if it has none but has code."""
-    module = ast.parse(source)
+    module = parsed(source)
     public = [node for node in module.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_"]
     public = [node for node in public if "overload" not in map(_dotted, node.decorator_list)]
     bare = [f"{name}.{node.name}" for node in public if not ast.get_docstring(node)]
@@ -191,31 +201,47 @@ def undocumented(name: str, source: str) -> list[str]:
 
 
 def wrong_exports(source: str) -> list[str]:
-    """List the lines that are not ``from module import Name as Name``, names given twice, and modules out of order."""
+    """List the exports that are no public name of a module, given twice, out of order, or not in ``__all__`` or the other way round."""
     module = ast.parse(source)
-    body = module.body[1:] if ast.get_docstring(module) is not None else module.body
-    lines = source.splitlines()
-    problems = [f"line {node.lineno} is no export" for node in body if not _is_export(node)]
-    exports = [node for node in body if _is_export(node)]
-    crowded = [node for node in exports if lines[node.lineno - 1].split("#")[0].strip() != ast.unparse(node)]
-    problems += [f"line {node.lineno} has more than one name" for node in crowded]
-    names = [node.names[0].name for node in exports]
-    problems += [f"{name} is exported twice" for name in sorted({name for name in names if names.count(name) > 1})]
-    modules = [node.module for node in exports]
-    after = [(one, other) for one, other in pairwise(modules) if one > other]
-    return problems + [f"{other} stands after {one}" for one, other in after]
+    imports = [node for node in module.body if isinstance(node, ast.ImportFrom)]
+    names = [alias.name for node in imports for alias in node.names]
+    listed = _listed_in_all(module)
+    problems = [f"line {node.lineno} is no export" for node in module.body if not _may_stand_in_init(node)]
+    problems += [f"{name} is listed twice" for name in sorted({name for name in listed if listed.count(name) > 1})]
+    problems += [f"{name} is imported twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    problems += [f"{name} is not in __all__" for name in sorted({*names} - {*listed})]
+    problems += [f"{name} is in __all__ and not imported" for name in sorted({*listed} - {*names})]
+    modules = [node.module for node in imports]
+    return problems + [f"{other} is after {one}" for one, other in pairwise(modules) if one >= other]
 
 
-def _is_export(node: ast.AST) -> bool:
-    """Tell ``from funcnet.module import Name as Name``, of one public name."""
-    return (
-        isinstance(node, ast.ImportFrom)
-        and node.level == 0
-        and _inside(node.module or "", "funcnet")
-        and len(node.names) == 1
-        and node.names[0].asname == node.names[0].name
-        and node.names[0].name[0] != "_"
-    )
+def _listed_in_all(module: ast.Module) -> list[str]:
+    for node in module.body:
+        if isinstance(node, ast.Assign) and _dotted(node.targets[0]) == "__all__":
+            return [*ast.literal_eval(node.value)]
+    return []
+
+
+def _may_stand_in_init(node: ast.AST) -> bool:
+    """Tell a docstring, ``__all__``, ``__version__``, and ``from funcnet.module import Name, Other`` of public names."""
+    if isinstance(node, ast.Assign):
+        return _dotted(node.targets[0]) in ("__all__", "__version__")
+    if not isinstance(node, ast.ImportFrom):
+        return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    public = all(alias.asname is None and alias.name[0] not in "_*" for alias in node.names)
+    return node.level == 0 and _inside(node.module or "", "funcnet") and public
+
+
+def groups_untold(source: str) -> list[str]:
+    """List the groups of ``__all__``, the comments in it, that have no line of their own in the docstring."""
+    groups = re.findall(r"^    # (.+)$", source[source.index("__all__") :], re.MULTILINE)
+    told = re.findall(r"^    (\S.*?)  +\S", ast.get_docstring(ast.parse(source), clean=False) or "", re.MULTILINE)
+    return sorted({*groups} ^ {*told})
+
+
+def shared_names(modules: set[str], functions: set[str]) -> list[str]:
+    """List the public functions that have the name of a module."""
+    return sorted({module.rpartition(".")[2] for module in modules} & functions)
 
 
 def skipping(name: str, source: str) -> list[str]:
@@ -227,7 +253,7 @@ def skipping(name: str, source: str) -> list[str]:
 
 def claims_missing(name: str, source: str) -> list[str]:
     """List the tests without a docstring that says their claim, and the names given to two of them."""
-    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+    functions = [node for node in parsed(source).body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
     names = [node.name for node in functions]
     problems = [f"{name}.{node.name} has no docstring" for node in functions if not ast.get_docstring(node)]
     return problems + [f"{name}.{twice} is defined twice" for twice in sorted({n for n in names if names.count(n) > 1})]
@@ -299,9 +325,21 @@ def test_source_keeps_to_the_rules(name, check):
     assert check(name, SOURCES[name]) == []
 
 
-def test_the_public_names_stand_one_a_line():
-    """``from module import Name as Name``, sorted by module, and nothing else."""
+def test_the_public_names_are_imported_and_listed_by_group():
+    """Each once, in ``__all__`` too, whose groups the docstring explains with a line each."""
     assert wrong_exports(SOURCES["funcnet"]) == []
+    assert groups_untold(SOURCES["funcnet"]) == []
+
+
+def test_no_public_function_has_the_name_of_a_module():
+    """``from funcnet import layer`` would mean either."""
+    functions = {name for name in _listed_in_all(ast.parse(SOURCES["funcnet"])) if f"funcnet.{name}" not in SOURCES}
+    assert shared_names(set(SOURCES), functions) == []
+
+
+def test_the_version_is_that_of_the_package():
+    """It is written once, in the package; what is built reads it there."""
+    assert funcnet.__version__ == version("funcnet")
 
 
 @pytest.mark.parametrize("check", [skipping, claims_missing])
@@ -330,7 +368,7 @@ def test_the_package_says_that_it_is_typed():
 
 # the checks bite
 
-MODULES = {"funcnet", "funcnet.tree", "funcnet.layers", "funcnet.layers.linear", "funcnet.fit", "funcnet.kernels"}
+MODULES = {"funcnet", "funcnet.tree", "funcnet.layers", "funcnet.layers.linear", "funcnet.loop", "funcnet.kernels"}
 
 BITES = {
     "root": (wrong_imports, "from funcnet import Linear", "m:1 imports Linear through the package funcnet"),
@@ -463,7 +501,7 @@ def test_a_step_up_is_found(name, source, problem):
 
 def test_steps_down_and_aside_pass():
     """To a lower floor, and along one's own."""
-    assert steps_up("funcnet.fit", "from funcnet import tree\nfrom funcnet.layers.linear import Linear", MODULES) == []
+    assert steps_up("funcnet.loop", "from funcnet import tree\nfrom funcnet.layers.linear import Linear", MODULES) == []
     assert steps_up("funcnet.layers.linear", "from funcnet.layers import linear\nimport math", MODULES) == []
 
 
@@ -481,36 +519,30 @@ def test_a_circle_is_found():
 
 GOOD_EXPORTS = """'Doc.'
 
-from funcnet import tree as tree
-from funcnet.fit import Fit as Fit
-from funcnet.loop import fit as fit
-from funcnet.layers.linear import Linear as Linear
+from funcnet import tree
+from funcnet.loop import Fit, fit
+
+__version__ = "1"
+__all__ = ["tree", "fit", "Fit"]
 """
 BAD_EXPORTS = {
-    "plain": ("from funcnet.loop import fit\n", "line 1 is no export"),
     "other name": ("from funcnet.loop import fit as train\n", "line 1 is no export"),
-    "two names": ("from funcnet.fit import Fit as Fit, fit as fit\n", "line 1 is no export"),
-    "private": ("from funcnet.fit import _fit as _fit\n", "line 1 is no export"),
-    "star": ("from funcnet.fit import *\n", "line 1 is no export"),
-    "relative": ("from .fit import fit as fit\n", "line 1 is no export"),
-    "foreign": ("from torch import Tensor as Tensor\n", "line 1 is no export"),
-    "statement": ("from funcnet.loop import fit as fit\n__version__ = '1'\n", "line 2 is no export"),
-    "two on a line": (
-        "from funcnet.fit import Fit as Fit; from funcnet.loop import fit as fit\n",
-        "line 1 has more than one name",
-    ),
-    "parentheses": ("from funcnet.fit import (\n    fit as fit,\n)\n", "line 1 has more than one name"),
-    "twice": ("from funcnet.loop import fit as fit\nfrom funcnet.train import fit as fit\n", "fit is exported twice"),
-    "order": (
-        "from funcnet.tree import add as add\nfrom funcnet.loop import fit as fit\n",
-        "funcnet.fit stands after funcnet.tree",
-    ),
+    "private": ("from funcnet.loop import _fit\n", "line 1 is no export"),
+    "star": ("from funcnet.loop import *\n", "line 1 is no export"),
+    "relative": ("from .loop import fit\n", "line 1 is no export"),
+    "foreign": ("from torch import Tensor\n", "line 1 is no export"),
+    "statement": ("from funcnet.loop import fit\nx = 1\n", "line 2 is no export"),
+    "unlisted": ("from funcnet.loop import fit\n", "fit is not in __all__"),
+    "listed only": ("__all__ = ['fit']\n", "fit is in __all__ and not imported"),
+    "listed twice": ("from funcnet.loop import fit\n__all__ = ['fit', 'fit']\n", "fit is listed twice"),
+    "twice": ("from funcnet.loop import fit\nfrom funcnet.train import fit\n", "fit is imported twice"),
+    "order": ("from funcnet.tree import add\nfrom funcnet.loop import fit\n", "funcnet.loop is after funcnet.tree"),
 }
 
 
 @pytest.mark.parametrize(("source", "problem"), BAD_EXPORTS.values(), ids=BAD_EXPORTS)
 def test_a_wrong_export_is_found(source, problem):
-    """Each way of not being ``from module import Name as Name``, once, one a line, in order."""
+    """Each way of not being an import of public names from their module, listed in ``__all__``, once, in order."""
     assert problem in wrong_exports(source)
 
 
@@ -518,6 +550,13 @@ def test_a_wrong_export_is_found(source, problem):
 def test_right_exports_pass(source):
     """With a docstring before them, or nothing at all."""
     assert wrong_exports(source) == []
+
+
+def test_an_untold_group_and_a_shared_name_are_found():
+    """A group without a line, a line without a group, and a function called like a module."""
+    source = '"""Doc.\n\n    loops  the loop\n    trees  more\n"""\n__all__ = [\n    # loops\n    "fit",\n    # steps\n    "step",\n]\n'
+    assert groups_untold(source) == ["steps", "trees"]
+    assert shared_names({"funcnet.loop", "funcnet.layers.fit"}, {"fit", "evaluate"}) == ["fit"]
 
 
 def test_kernels_may_read_requires_grad_but_not_set_it():

@@ -12,7 +12,10 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(i, marks=[pytest.mark.compiled] * ("compile(" in snippet)) for i, snippet in enumerate(SNIPPETS)],
+)
 def test_a_snippet_runs(number, tmp_path, monkeypatch):
     """Each one on its own, as it stands, as a module in a file, as a reader would try it."""
     (tmp_path / f"snippet_{number}.py").write_text(SNIPPETS[number])

@@ -26,7 +26,7 @@ def used(monkeypatch):
 
 @pytest.mark.parametrize(("law", "case"), TRIALS)
 def test_the_law_holds_by_onednn(law: str, case: Case) -> None:
-    """As ``tests/test_laws.py`` tries it with the library that size and processor choose."""
+    """As ``tests/testing/test_laws.py`` tries it with the library that size and processor choose."""
     with fn.kernels.prefer("onednn"):
         LAWS[law](case.layer, case.x, case.params)
 
@@ -67,6 +67,7 @@ def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch
     assert calls == []
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
     """A compiled step has the products of the eager one."""
@@ -81,6 +82,7 @@ def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
         torch.testing.assert_close(torch.compile(step, fullgraph=True, backend=backend)(*arguments), want)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "axes", [(0, None), (None, 0), (0, 0), (1, {"weight": 1, "bias": None}), (None, {"weight": None, "bias": 0})]
 )

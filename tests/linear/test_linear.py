@@ -122,6 +122,7 @@ def step(layer, params, x, gy):
     return y, *layer.vjp(params, cache, gy)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_compiles_whole(bias):
     """Forward and backward in one graph, without the error paths in the way."""

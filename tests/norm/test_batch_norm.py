@@ -105,6 +105,7 @@ def test_statistics_of_two_batches_add_up_though_both_were_applied_with_the_same
     torch.testing.assert_close({**params}, {**twin.state_dict()}, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.compiled
 def test_an_ensemble_s_statistics_are_those_of_its_members_compiled_too():
     """Under ``vmap``, in eager and in compiled code, the kernel that moves them on the way does not serve."""
     layer, x = fn.BatchNorm1d(3), draw((5, 3)).float()

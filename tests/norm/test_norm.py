@@ -186,6 +186,7 @@ MIXED = [
 ]
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("layer", MIXED, ids=repr)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_beside_moments_in_single_goes_through_vmap_and_compile(layer, dtype):

@@ -1,4 +1,4 @@
-"""Gradient transforms: against torch.nn.utils, and the promises of the contract in funcnet/optim/optimizer.py."""
+"""Gradient transforms: against torch.nn.utils, and the promises of the contract in funcnet/optim/base.py."""
 
 import copy
 import math
@@ -120,6 +120,7 @@ def test_the_gradients_are_not_written_to(transform: GradientTransform) -> None:
     assert [leaf._version for leaf in tree.leaves(gradients)] == [0, 0, 0]
 
 
+@pytest.mark.compiled
 @each_transform
 def test_transforms_compile_whole(transform: GradientTransform) -> None:
     """Compiled in one graph, a transform gives the eager numbers to rounding."""

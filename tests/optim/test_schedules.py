@@ -105,6 +105,7 @@ def test_a_tensor_gives_the_same_number_as_a_tensor(schedule: Schedule, dtype: t
     torch.testing.assert_close(got, expected, rtol=1e-14, atol=1e-16)
 
 
+@pytest.mark.compiled
 @each_schedule
 def test_schedules_compile_whole(schedule: Schedule) -> None:
     """One graph serves every step."""

@@ -240,11 +240,13 @@ def test_check_laws_names_the_first_law_that_is_broken() -> None:
         check_laws(Scale(factor=1.1), rows(4))
 
 
+@pytest.mark.compiled
 def test_check_laws_passes_nets_of_users_layers() -> None:
     """A net with a user's own layer in it keeps all laws, its name in the repr included."""
     check_laws(fn.residual(fn.serial(Scale(), fn.Tanh())), rows(4))
 
 
+@pytest.mark.compiled
 def test_check_laws_leaves_out_rows_where_there_is_no_batch() -> None:
     """Channels in front are no rows, and only the caller can know."""
     layer, x = fn.Conv1d(2, 2, 3), rows(2, 6)

@@ -1,14 +1,11 @@
-"""Every law on every entry of the catalogue."""
+"""Every law on every entry of the catalogue; compiling, which takes longest, on each that takes another way through the code."""
 
-from typing import Any
-
-import attrs
 import pytest
+from branches import compiled_names, values_in
 from cases import CASES, Case
 
 import funcnet as fn
 from funcnet.testing import LAWS
-from funcnet.value import Value
 
 TRIALS = [
     pytest.param(law, case, id=f"{law}: {name}")
@@ -18,20 +15,21 @@ TRIALS = [
 ]
 
 
+COMPILED = compiled_names(CASES)
+OPTIONS = {"transforms": {"compiled": False}}
+
+
 @pytest.mark.parametrize(("law", "case"), TRIALS)
 def test_the_law_holds(law: str, case: Case) -> None:
     """The layer keeps the law, with params that are neither 0 nor 1."""
-    LAWS[law](case.layer, case.x, case.params)
+    LAWS[law](case.layer, case.x, case.params, **OPTIONS.get(law, {}))
 
 
-def layers_within(value: Any) -> set[type]:
-    """Return the types of a layer and of the layers that its fields hold."""
-    if isinstance(value, tuple):
-        return set().union(*map(layers_within, value))
-    if not isinstance(value, Value):
-        return set()
-    fields = [getattr(value, name) for name in attrs.fields_dict(type(value))]
-    return {type(value)}.union(*map(layers_within, fields))
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", [name for name in CASES if name in COMPILED])
+def test_a_layer_compiles(name: str) -> None:
+    """Forward and backward compile as one graph, and give the numbers of eager mode."""
+    LAWS["transforms"](*CASES[name][:3], compiled=True)
 
 
 PUBLIC = [
@@ -40,6 +38,6 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("layer", PUBLIC)
-def test_every_public_layer_is_in_the_catalogue(layer: type) -> None:
-    """By itself or inside of another, so that no layer escapes the laws."""
-    assert layer in set().union(*[layers_within(case.layer) for case in CASES.values()])
+def test_every_public_layer_is_in_the_catalogue_and_compiled(layer: type) -> None:
+    """By itself or inside another, so that no layer escapes the laws."""
+    assert layer in {type(value) for name in COMPILED for value in values_in(CASES[name].layer)}

@@ -1,0 +1,304 @@
+"""Trees: arithmetic, comparison, one vector of all leaves, and changes of single leaves."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_trees import ONE, Pair, any_tree, reordered, sample, tensor, tensors, trees
+
+from funcnet import flattening, tree
+
+float_tree = trees(tensors.map(torch.Tensor.double) | st.none())
+
+
+# arithmetic
+
+
+def test_dot_sums_the_products_of_all_leaves():
+    """Over every element of every leaf that both trees have."""
+    a = {"x": tensor(1, 2), "y": (torch.tensor(3.0), None)}
+    b = {"y": (torch.tensor(5.0), tensor(9)), "x": tensor(10, 100)}
+    assert tree.dot(a, b).item() == 1 * 10 + 2 * 100 + 3 * 5
+
+
+def test_dot_of_nothing_is_zero():
+    """Trees without a common leaf are orthogonal."""
+    assert tree.dot({"x": None}, {"x": ONE}).item() == 0
+
+
+@given(float_tree)
+def test_dot_with_itself_is_the_square_of_the_norm(value):
+    """⟨x, x⟩ = ‖x‖²."""
+    torch.testing.assert_close(tree.dot(value, value).double(), tree.norm(value) ** 2)
+
+
+def test_add_sums_leaf_by_leaf():
+    """Dicts by key."""
+    assert tree.equal(
+        tree.add({"x": tensor(1), "y": tensor(2)}, {"y": tensor(20), "x": tensor(10)}), {"x": tensor(11), "y": tensor(22)}
+    )
+
+
+def test_add_takes_the_leaf_that_is_there():
+    """An absent leaf counts as zero; where both are absent, the sum is."""
+    one, other = {"x": ONE, "y": None, "z": None}, {"x": None, "y": ONE, "z": None}
+    assert tree.equal(tree.add(one, other), {"x": ONE, "y": ONE, "z": None})
+
+
+def test_scale_multiplies_every_leaf():
+    """By a number or a 0-d tensor."""
+    assert tree.equal(tree.scale({"x": tensor(1, 2), "y": None}, 3), {"x": tensor(3, 6), "y": None})
+    assert tree.equal(tree.scale((tensor(1, 2),), torch.tensor(0.5)), (tensor(0.5, 1),))
+
+
+def test_norm_is_euclidean_over_all_leaves():
+    """3, 4 and 12 make 13, with an absent leaf beside them."""
+    assert tree.norm({"a": tensor(3, 4), "b": (None, torch.tensor(12.0))}).item() == 13
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_norm_neither_overflows_nor_vanishes_in_float32(size):
+    """The squares of 1e30 and 1e-30 lie outside float32; the norm does not."""
+    norm = tree.norm([torch.full((4,), size), torch.full((12,), size)])
+    assert norm.item() == pytest.approx(4 * size, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64, torch.bool])
+def test_norm_is_a_float64_scalar_of_leaves_of_any_real_dtype(dtype):
+    """Counters and masks count as the numbers they are."""
+    norm = tree.norm({"a": torch.ones(4, dtype=dtype)})
+    assert (norm.dtype, norm.shape, norm.item()) == (torch.float64, (), 2)
+
+
+def test_norm_of_nothing_is_zero():
+    """In float64 too."""
+    assert tree.equal(tree.norm({}), torch.zeros((), dtype=torch.float64))
+
+
+def test_zeros_like_has_the_shapes_and_dtypes():
+    """And keeps absent leaves absent."""
+    assert tree.equal(
+        tree.zeros_like({"a": ONE, "b": tensor(1, dtype=torch.int64), "c": None}),
+        {"a": 0 * ONE, "b": tensor(0, dtype=torch.int64), "c": None},
+    )
+
+
+def test_cast_converts_floating_leaves_only():
+    """Labels, counters, masks and things that are no tensors stay, as the very same objects."""
+    value = {"w": ONE, "n": torch.tensor(3), "m": torch.tensor(True), "none": None, "words": "x"}
+    cast = tree.cast(value, torch.bfloat16)
+    assert cast["w"].dtype is torch.bfloat16
+    assert all(cast[key] is value[key] for key in ["n", "m", "none", "words"])
+
+
+def test_to_moves_every_tensor():
+    """Integers too; what is no tensor stays."""
+    moved = tree.to({"w": ONE, "n": torch.tensor(3), "none": None, "words": "x"}, "meta")
+    assert [moved["w"].device.type, moved["n"].device.type, moved["none"], moved["words"]] == ["meta", "meta", None, "x"]
+
+
+def test_size_and_nbytes_count_all_tensors():
+    """Elements, and bytes by each dtype's width; a tensor that stands twice counts twice."""
+    value = {"a": torch.zeros(2, 3), "b": (torch.zeros(4, dtype=torch.float64), None), "c": torch.tensor(True), "d": 1.5}
+    assert tree.size(value) == 6 + 4 + 1
+    assert tree.nbytes(value) == 6 * 4 + 4 * 8 + 1
+    assert tree.size([ONE, ONE]) == 4
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_all_finite_finds_one_bad_element(bad):
+    """In whatever leaf it stands."""
+    assert not tree.all_finite({"a": ONE, "b": (tensor(1, bad), None)})
+
+
+@pytest.mark.parametrize("good", [{}, {"a": None}, {"a": ONE, "n": torch.tensor(3)}, torch.full((2,), 3e38)])
+def test_all_finite_is_a_bool_tensor_that_is_true_of_the_rest(good):
+    """Integers are finite, and so is nothing at all."""
+    assert torch.equal(tree.all_finite(good), torch.tensor(True))
+
+
+# equal
+
+UNEQUAL = {
+    "value": (tensor(1, 2), tensor(1, 3)),
+    "dtype": (tensor(1), tensor(1, dtype=torch.float64)),
+    "shape": (torch.ones(2, 1), torch.ones(1, 2)),
+    "broadcast": (torch.ones(1), torch.ones(2)),
+    "NaN": (tensor(float("nan")), tensor(float("nan"))),
+    "absent": (ONE, None),
+    "device": (ONE, ONE.to("meta")),
+    "key": ({"a": ONE}, {"b": ONE}),
+    "more": ({"a": ONE}, {"a": ONE, "b": None}),
+    "kind": ((ONE,), [ONE]),
+    "named": (Pair(ONE, ONE), (ONE, ONE)),
+    "named the other way": ((ONE, ONE), Pair(ONE, ONE)),
+    "node": ({"a": ONE}, {"a": (ONE,)}),
+    "empty": ({"a": {}}, {"a": ()}),
+    "leaf and node": (ONE, {}),
+    "bool and int": (True, 1),
+    "words": ("a", "b"),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), UNEQUAL.values(), ids=UNEQUAL)
+def test_equal_tells_apart(one, other):
+    """Trees that differ in one way only."""
+    assert tree.equal(one, other) is False
+
+
+def test_equal_tells_a_nan_from_itself():
+    """As in arithmetic, even when it is the very same tensor."""
+    nan = tensor(float("nan"))
+    assert tree.equal(nan, nan) is False
+
+
+@given(trees(tensors | st.none() | st.integers() | st.text()))
+def test_equal_does_not_mind_the_order_of_keys(value):
+    """A tree equals its copy with the keys turned round."""
+    copy = tree.map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, reordered(value))
+    assert tree.equal(value, copy) is True
+
+
+# ravel
+
+
+def test_ravel_joins_the_leaves_in_order():
+    """Row by row, and passes over what is absent."""
+    value = {"b": torch.arange(4.0).reshape(2, 2).t(), "a": (None, torch.tensor(9.0))}
+    assert torch.equal(tree.ravel(value), tensor(0, 2, 1, 3, 9))
+
+
+def test_ravel_promotes_to_the_common_dtype():
+    """float32 and float64 make float64."""
+    assert tree.ravel([ONE, ONE.double()]).dtype is torch.float64
+
+
+@pytest.mark.parametrize("empty", [{}, {"a": None}, [torch.zeros(0, 3)]])
+def test_ravel_of_nothing_is_an_empty_vector(empty):
+    """And goes back."""
+    assert tree.ravel(empty).shape == (0,)
+    assert tree.equal(tree.unravel(tree.ravel(empty), empty), empty)
+
+
+@given(any_tree)
+def test_unravel_is_the_way_back_from_ravel(value):
+    """Shapes, dtypes, kinds and absent leaves included."""
+    assert tree.equal(tree.unravel(tree.ravel(value), value), value)
+
+
+@pytest.mark.parametrize("shape", [(6,), (8,), (7, 1), ()])
+def test_unravel_refuses_a_vector_of_another_size(shape):
+    """The sentence has the size that is wanted and the shape that came."""
+    with pytest.raises(ValueError, match="unravel") as caught:
+        tree.unravel(torch.zeros(shape), sample())
+    assert str(caught.value) == (
+        f"unravel: the vector must have the 7 elements of like, got a tensor of shape {shape} and dtype torch.float32"
+    )
+
+
+# replace, partition, combine
+
+
+def test_replace_changes_one_leaf_and_shares_the_rest():
+    """The tree given stays as it was."""
+    value = sample()
+    changed = tree.replace(value, "layers.2.1", "new")
+    assert changed["layers"][2][1] == "new"
+    assert torch.equal(value["layers"][2][1], torch.tensor(5.0))
+    assert changed["layers"][0]["weight"] is value["layers"][0]["weight"]
+    assert type(changed["state"]) is Pair
+
+
+def test_replace_fills_an_absent_leaf():
+    """Its place has a path too."""
+    assert tree.replace({"a": None}, "a", 1) == {"a": 1}
+
+
+def test_replace_of_a_leaf_alone():
+    """Its path is empty."""
+    assert tree.replace(1, "", 2) == 2
+
+
+@pytest.mark.parametrize("path", ["c", "a.b", "", "a.0"])
+def test_replace_names_the_paths_there_are(path):
+    """A path that leads to no leaf, a node's among them, is a ``KeyError``."""
+    with pytest.raises(KeyError) as caught:
+        tree.replace({"a": 1, "b": (2, 3)}, path, 0)
+    assert caught.value.args == (f"replace: no leaf at {path!r}; there are a, b.0, b.1",)
+
+
+def test_partition_parts_by_the_path():
+    """Both parts have the structure of the whole, ``None`` where the leaf went to the other."""
+    chosen, rest = tree.partition({"a": 1, "b": (2, None)}, lambda path: path.startswith("b"))
+    assert chosen == {"a": None, "b": (2, None)}
+    assert rest == {"a": 1, "b": (None, None)}
+
+
+@given(any_tree, st.integers(0, 2))
+def test_combine_is_the_way_back_from_partition(value, salt):
+    """Whichever leaves went where, and in both orders."""
+    one, other = tree.partition(value, lambda path: (len(path) + salt) % 3 == 0)
+    assert tree.equal(tree.combine(one, other), value)
+    assert tree.equal(tree.combine(other, one), value)
+
+
+def test_combine_refuses_two_leaves_at_one_place():
+    """The first such path is named."""
+    with pytest.raises(ValueError, match=r"combine: at each place one tree must have the leaf, got two at 'b\.0'"):
+        tree.combine({"a": 1, "b": (2,)}, {"b": (3,), "a": None})
+
+
+# purity and transforms
+
+
+@given(float_tree)
+def test_nothing_is_written_to(value):
+    """Every function leaves its argument as it was."""
+    copy = tree.map(torch.clone, value)
+    tree.add(value, value), tree.scale(value, 2), tree.norm(value), tree.dot(value, value), tree.zeros_like(value)
+    tree.ravel(value).add_(1)
+    tree.partition(value, bool), tree.cast(value, torch.float32), tree.all_finite(value)
+    assert tree.equal(value, copy)
+
+
+def arithmetic(value):
+    """Use every function of tensors once."""
+    total = tree.add(value, tree.scale(tree.zeros_like(value), 2.0))
+    vector = tree.ravel(tree.cast(total, torch.float64))
+    back = tree.unravel(vector * 2, value)
+    chosen, rest = tree.partition(back, lambda path: path.endswith("weight"))
+    named = tree.from_names(tree.names(tree.combine(rest, chosen)), like=value)
+    return named, tree.norm(value), tree.dot(value, named), tree.all_finite(value)
+
+
+@pytest.mark.compiled
+def test_trees_compile_whole():
+    """``torch.compile(fullgraph=True)`` goes through every function and gives the same bits."""
+    compiled = torch.compile(arithmetic, fullgraph=True, backend="aot_eager")
+    assert tree.equal(compiled(sample()), arithmetic(sample()))
+
+
+def test_trees_work_under_vmap():
+    """Mapped over a leading axis, each row is what it is alone."""
+    rows = [tree.scale(sample(), factor) for factor in (1.0, -2.0, 3.0)]
+    stacked = tree.map(lambda *leaves: torch.stack(leaves), *rows)
+    mapped = torch.func.vmap(
+        lambda *leaves: tree.leaves(arithmetic(flattening.unflatten(stacked, iter(_absent(stacked, leaves)))))
+    )(*tree.leaves(stacked))
+    alone = zip(*[tree.leaves(arithmetic(row)) for row in rows], strict=True)
+    for got, want in zip(mapped, alone, strict=True):
+        torch.testing.assert_close(got, torch.stack(want))
+
+
+def _absent(like, leaves):
+    """Put ``None`` back among the leaves that are there."""
+    there = iter(leaves)
+    return [None if leaf is None else next(there) for leaf in flattening.flatten_together(like)[0]]
+
+
+def test_trees_work_on_the_meta_device():
+    """Shapes without numbers."""
+    value = tree.to(sample(), "meta")
+    assert tree.ravel(value).shape == (7,)
+    assert tree.norm(value).device.type == "meta"
+    assert tree.structure(tree.unravel(tree.ravel(value), value)) == tree.structure(value)

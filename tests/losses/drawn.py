@@ -1,0 +1,89 @@
+"""Outputs and targets, drawn for losses."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from funcnet import random
+from funcnet.losses.classification import BCE, BCEWithLogits
+from funcnet.losses.regression import L1, L2, MSE
+
+F64 = torch.float64
+
+
+REDUCTIONS = ("mean", "sum", "none", "batch")
+
+
+INF, NAN = math.inf, math.nan
+
+
+class HalfMSE(nn.Module):
+    """Half of torch's squared error: the reference for ``L2``."""
+
+    def __init__(self, reduction: str) -> None:
+        super().__init__()
+        self.whole = nn.MSELoss(reduction=reduction)
+
+    def forward(self, y: Tensor, target: Tensor) -> Tensor:
+        return 0.5 * self.whole(y, target)
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return random.normal(seed, shape, dtype=F64)
+
+
+def shares(seed: int, *shape: int) -> Tensor:
+    """Numbers within 0 to 1, away from both."""
+    return random.uniform(seed, shape, 0.05, 0.95, dtype=F64)
+
+
+# name: our loss, torch's, how to draw y, how to draw the target; the last axis has 3 entries
+ELEMENTWISE = {
+    "MSE": (MSE, nn.MSELoss, normal, normal),
+    "L1": (L1, nn.L1Loss, normal, normal),
+    "L2": (L2, HalfMSE, normal, normal),
+    "BCE": (BCE, nn.BCELoss, shares, shares),
+    "BCEWithLogits": (BCEWithLogits, nn.BCEWithLogitsLoss, normal, shares),
+    "BCEWithLogits of one weight": (
+        lambda reduction: BCEWithLogits(reduction, 2.5),
+        lambda reduction: nn.BCEWithLogitsLoss(reduction=reduction, pos_weight=torch.tensor(2.5, dtype=F64)),
+        normal,
+        shares,
+    ),
+    "BCEWithLogits of three weights": (
+        lambda reduction: BCEWithLogits(reduction, (2.5, 0.0, 0.5)),
+        lambda reduction: nn.BCEWithLogitsLoss(reduction=reduction, pos_weight=torch.tensor([2.5, 0.0, 0.5], dtype=F64)),
+        normal,
+        shares,
+    ),
+}
+
+
+def by_torch(module, reduction: str, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return torch's value, a gradient of it, and by autograd those of y and of a floating target; ``batch`` is sum / N."""
+    y = y.clone().requires_grad_()
+    target = target.clone().requires_grad_(target.is_floating_point())
+    value = module("sum" if reduction == "batch" else reduction)(y, target)
+    value = value / (y.shape[0] if y.dim() > 1 else 1) if reduction == "batch" else value
+    g = normal(9, *value.shape)
+    gradients = torch.autograd.grad(value, [leaf for leaf in (y, target) if leaf.requires_grad], g)
+    return value.detach(), g, gradients[0], dict(enumerate(gradients)).get(1)
+
+
+def by_layer(loss, y: Tensor, target: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the value and both gradients of the loss as a layer."""
+    layer = loss.as_layer()
+    value, cache = layer.apply({}, (y, target))
+    gparams, (gy, gtarget) = layer.vjp({}, cache, g)
+    assert gparams == {}
+    return value, gy, gtarget
+
+
+def assert_agrees(loss, module, y: Tensor, target: Tensor) -> None:
+    """Require torch's numbers of the value and the gradients, of the layer and of ``value_and_grad``."""
+    value, g, gy, gtarget = by_torch(module, loss.reduction, y, target)
+    torch.testing.assert_close(by_layer(loss, y, target, g), (value, gy, gtarget), rtol=1e-9, atol=1e-12)
+    ones = by_layer(loss, y, target, torch.ones_like(g))
+    torch.testing.assert_close(loss.value_and_grad(y, target), ones[:2], rtol=1e-12, atol=0)
+    torch.testing.assert_close(loss(y, target), value, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,63 @@
+"""Params, gradients, and steps with an optimizer of ours or of torch."""
+
+import pytest
+import torch
+
+from funcnet import tree
+from funcnet.optim.adam import Adam, AdamW
+from funcnet.optim.base import Optimizer, State
+from funcnet.optim.chaining import chain
+from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
+from funcnet.optim.sgd import SGD
+from funcnet.random import fold_in, key, normal
+from funcnet.tree import Tree
+
+STEPS = 12
+
+
+def leaves(seed: int, dtype: torch.dtype = torch.float64) -> Tree:
+    """Make params, or gradients: a matrix, a vector that fills no whole register, a 0-d leaf and an empty node."""
+    shapes = {"weight": (5, 7), "bias": (5,), "scale": ()}
+    drawn = {
+        name: normal(fold_in(key(seed), i), shape, dtype=torch.float64).to(dtype)
+        for i, (name, shape) in enumerate(shapes.items())
+    }
+    return ({"weight": drawn["weight"], "bias": drawn["bias"]}, {}, {"inner": {"scale": drawn["scale"]}})
+
+
+def run(optimizer: Optimizer, params: Tree, steps: int = STEPS, state: State = None, first: int = 0) -> tuple[Tree, State]:
+    """Take steps with gradients that depend on the step alone."""
+    state = optimizer.init(params) if state is None else state
+    dtype = tree.leaves(params)[0].dtype
+    for step in range(first, first + steps):
+        params, state = optimizer.update(leaves(100 + step, dtype), state, params)
+    return params, state
+
+
+ALL = [
+    SGD(lr=0.1),
+    SGD(lr=0.1, momentum=0.9),
+    SGD(lr=0.1, fused=True),
+    SGD(lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True, fused=True),
+    SGD(lr=0.1, momentum=0.9, dampening=0.2, maximize=True, fused=True),
+    SGD(lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
+    SGD(lr=0.1, momentum=0.9, dampening=0.2, maximize=True),
+    SGD(lr=0.1, momentum=0.9, averaged=True),
+    SGD(lr=CosineSchedule(0.1, STEPS), momentum=LinearSchedule(0.5, 0.9, STEPS), weight_decay=StepSchedule(0.1, 5)),
+    Adam(lr=0.1),
+    Adam(lr=0.1, weight_decay=0.1, amsgrad=True, maximize=True),
+    AdamW(lr=CosineSchedule(0.1, STEPS), betas=(0.9, LinearSchedule(0.9, 0.99, STEPS))),
+    chain(ClipByValue(1.5), ClipByGlobalNorm(2.0), AdamW(lr=0.1, amsgrad=True)),
+]
+
+
+each_optimizer = pytest.mark.parametrize("optimizer", ALL, ids=repr)
+
+
+def misfit(grads: Tree = None, state: State = None, params: Tree = None, optimizer: Optimizer | None = None) -> ValueError:
+    """Update with something that does not fit, and return the error."""
+    optimizer = optimizer or SGD(momentum=0.9)
+    with pytest.raises(ValueError, match=r".") as caught:
+        optimizer.update(grads or leaves(1), state or optimizer.init(leaves(0)), params or leaves(0))
+    return caught.value

@@ -1,0 +1,378 @@
+"""Broken layers: sound ones with one thing made wrong, in the order of the laws."""
+
+import itertools
+import time
+from typing import Any
+
+import torch
+from attrs import field
+from sound_layers import Affine, Centred, Chain, Counted, HalfTrained, Lookup, Noise, Rectifier, Sum
+from torch import Tensor
+
+import funcnet as fn
+
+
+class NoBiasGradient(HalfTrained):
+    """What is said not to be trained is not all that has no gradient."""
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": None, "b": None}, gy @ params["w"]
+
+
+class MeanForSum(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": gy.T @ cache, "b": gy.mean(0)}, gy @ params["w"]
+
+
+class WrongScale(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": gy.T @ cache, "b": gy.sum(0)}, gy @ params["w"] * (1 + 1e-4)
+
+
+class WeightNotTransposed(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": gy.T @ cache, "b": gy.sum(0)}, gy @ params["w"].T
+
+
+class WeightGradientTransposed(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": cache.T @ gy, "b": gy.sum(0)}, gy @ params["w"]
+
+
+class OtherSideOfKink(Rectifier):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return params, torch.where(cache < 0, gy, 0.0)
+
+
+class LeakOnlyBackward(Rectifier):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return params, torch.where(cache > 0, gy, 1e-4 * gy)
+
+
+class Unreversed(Chain):
+    def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
+        gparams = []
+        for layer, p, c in zip(self.layers, params, cache, strict=True):
+            gp, gy = layer.vjp(p, c, gy)
+            gparams.append(gp)
+        return tuple(gparams), gy
+
+
+class OtherOrderOfParams(Chain):
+    def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
+        gparams, gx = super().vjp(params, cache, gy)
+        return gparams[::-1], gx
+
+
+class OneOfTwoUses(Sum):
+    """The operand that was repeated gets the gradient of its first copy alone."""
+
+    def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
+        return params, (gy, gy[: cache[1][0]])
+
+
+class NoWeightGradient(Affine):
+    """The weight is said not to be trained, and the layer does not say so."""
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": None, "b": gy.sum(0)}, gy @ params["w"]
+
+
+class NoGradientOfTheSecond(Sum):
+    def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
+        return params, (gy.sum_to_size(cache[0]), None)
+
+
+class GyIgnored(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": torch.ones_like(gy).T @ cache, "b": gy.sum(0)}, gy @ params["w"]
+
+
+class GySquared(Rectifier):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return params, torch.where(cache > 0, gy.abs() * gy, 0.0)
+
+
+class ClippedGradient(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": gy.T @ cache, "b": gy.sum(0)}, (gy @ params["w"]).clamp(-0.5, 0.5)
+
+
+class ZeroOverZero(Rectifier):
+    """The gradient is normed and scaled back: linear, but for 0."""
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return params, torch.where(cache > 0, gy / gy.norm() * gy.norm(), 0.0)
+
+
+class WrittenCache(Rectifier):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return params, gy.clone() * cache.gt_(0)
+
+
+class WrittenGy(Rectifier):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return params, gy.masked_fill_(cache <= 0, 0.0)
+
+
+class WrittenBehindItsBack(Rectifier):
+    """Written through ``data``, which the version counter does not see."""
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        gx = torch.where(cache > 0, gy, 0.0)
+        gy.data.zero_()
+        return params, gx
+
+
+class WrittenInput(Rectifier):
+    def apply(self, params: Any, x: Tensor) -> Any:
+        y = x.relu_()
+        return y, y
+
+
+class WrittenBackToTheSame(Affine):
+    """The weight is scaled and scaled back: the same numbers, but for a moment others."""
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        params["w"].mul_(2.0)
+        gx = gy @ params["w"] / 2
+        params["w"].div_(2.0)
+        return {"w": gy.T @ cache, "b": gy.sum(0)}, gx
+
+
+class WrittenParams(Counted):
+    def update_stats(self, params: Any, cache: Tensor) -> Any:
+        params["seen"].add_(1)
+        return params
+
+
+class PoppedCache(Chain):
+    """The cache is a list that backward empties."""
+
+    def apply(self, params: Any, x: Tensor) -> Any:
+        y, cache = super().apply(params, x)
+        return y, list(cache)
+
+    def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
+        last = [cache.pop() for _ in self.layers]
+        return super().vjp(params, tuple(reversed(last)), gy)
+
+
+_LATEST: dict[str, Tensor] = {}
+
+
+class StaleCache(Affine):
+    """Backward uses what the latest forward left behind, not the cache."""
+
+    def apply(self, params: Any, x: Tensor) -> Any:
+        _LATEST["x"] = x
+        return super().apply(params, x)
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return super().vjp(params, _LATEST["x"], gy)
+
+
+class ChanceWithoutKey(Rectifier):
+    def apply(self, params: Any, x: Tensor) -> Any:
+        x = x * torch.rand_like(x)
+        return x.relu(), x
+
+
+_CALLS = itertools.count(1)
+
+
+class OtherEachTime(Rectifier):
+    def apply(self, params: Any, x: Tensor) -> Any:
+        x = x * next(_CALLS)
+        return x.relu(), x
+
+
+class SeededByItself(Rectifier):
+    def apply(self, params: Any, x: Tensor) -> Any:
+        torch.manual_seed(0)
+        return x.relu(), x
+
+
+class KeyByDefault(Noise):
+    def apply(self, params: Any, x: Tensor, rng: Any = 0) -> Any:
+        return super().apply(params, x, rng)
+
+
+class BiasNotSummed(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": gy.T @ cache, "b": gy}, gy @ params["w"]
+
+
+class NotUnbroadcast(Sum):
+    def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
+        return params, (gy, gy)
+
+
+class GradientInFloat32(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": (gy.T @ cache).float(), "b": gy.sum(0)}, gy @ params["w"]
+
+
+class OutputInFloat64(Affine):
+    def apply(self, params: Any, x: Tensor) -> Any:
+        return super().apply(params, x)[0].double(), x
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return super().vjp(params, cache, gy.to(cache.dtype))
+
+
+class ForgottenBias(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": gy.T @ cache}, gy @ params["w"]
+
+
+class NoInputGradient(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": gy.T @ cache, "b": gy.sum(0)}, None
+
+
+class GradientOfNumbers(Lookup):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return super().vjp(params, cache, gy)[0], torch.zeros_like(cache)
+
+
+class InferenceOfOtherShape(Affine):
+    def inference(self) -> fn.Layer:
+        return fn.serial()
+
+
+class RowsCoupled(Centred):
+    batch_dependent = False
+
+
+class CoupledLaterOn(RowsCoupled):
+    """Nothing is drawn any more, but the rows are centred together."""
+
+
+class CoupledLater(Noise):
+    """Sound, but for what it is in inference."""
+
+    def inference(self) -> fn.Layer:
+        return CoupledLaterOn()
+
+
+class NoEmptyBatch(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        share = 1 / len(cache)
+        return {"w": gy.T @ cache, "b": gy.sum(0) * share * len(cache)}, gy @ params["w"]
+
+
+class NaNOfEmptyBatch(Affine):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": gy.T @ cache, "b": gy.mean(0) * len(cache)}, gy @ params["w"]
+
+
+class ViewOfGy(Rectifier):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return params, torch.where(cache > 0, gy.view(-1).view(cache.shape), 0.0)
+
+
+class ViewOfX(Rectifier):
+    def apply(self, params: Any, x: Tensor) -> Any:
+        x = x.view(-1).view(x.shape)
+        return x.relu(), x
+
+
+class StorageRead(Rectifier):
+    """The memory of x is taken as it lies, in whatever order."""
+
+    def apply(self, params: Any, x: Tensor) -> Any:
+        x = x.as_strided(x.shape, (x.shape[1], 1))
+        return x.relu(), x
+
+
+class OtherHalfOfParams(Affine):
+    def grads(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return {"w": gy.T @ cache, "b": gy.mean(0)}
+
+
+class OtherHalfOfInput(Affine):
+    def input_grad(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return gy @ params["w"].T
+
+
+class OtherPrediction(Rectifier):
+    def __call__(self, params: Any, x: Tensor, *rng: Any) -> Any:
+        return x.abs()
+
+
+class Item(Rectifier):
+    def apply(self, params: Any, x: Tensor) -> Any:
+        return x.clamp(min(0.0, x.numel() and x.abs().min().item())), x
+
+
+class BranchOnValues(Rectifier):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return (params, gy) if bool((cache > 0).all()) else (params, torch.where(cache > 0, gy, 0.0))
+
+
+class GraphBreak(Rectifier):
+    def apply(self, params: Any, x: Tensor) -> Any:
+        time.sleep(0)
+        return x.relu(), x
+
+
+class MadeOnTheCPU(Rectifier):
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return params, gy * (cache > torch.zeros(cache.shape, dtype=cache.dtype))
+
+
+class WrittenUnderVmap(Rectifier):
+    """A fresh tensor is written to: sound by itself, but ``vmap`` has no batch in it."""
+
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
+        return params, torch.zeros(gy.shape, dtype=gy.dtype, device=gy.device).copy_(torch.where(cache > 0, gy, 0.0))
+
+
+class LyingRepr(Affine):
+    def __repr__(self) -> str:
+        return f"LyingRepr(columns={self.columns})"
+
+    def __hash__(self) -> int:
+        return 0
+
+
+class HashOfTheObject(Affine):
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class ReprOfAnother(Rectifier):
+    def __repr__(self) -> str:
+        return "Rectifier()"
+
+
+@fn.frozen
+class Mutable(fn.Layer):
+    """The identity with a list as field, and so without a hash."""
+
+    notes: list[int]
+
+    def apply(self, params: Any, x: Tensor) -> Any:
+        return x, ()
+
+    def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
+        return params, gy
+
+
+class Unpicklable(Rectifier):
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot pickle this")
+
+
+@fn.frozen
+class HoldsTensor(fn.Layer):
+    """The identity, with a tensor that neither ``==`` nor ``repr`` nor ``hash`` sees."""
+
+    scale: Tensor = field(default=torch.ones(()), eq=False, init=False)
+
+    def apply(self, params: Any, x: Tensor) -> Any:
+        return x * self.scale, ()
+
+    def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
+        return params, gy * self.scale
