@@ -1,310 +1,270 @@
-"""Functional, stateless neural-network layers on PyTorch tensors: no autograd, every gradient derived by hand."""
+"""Functional, stateless neural-network layers on PyTorch tensors: no autograd, every gradient derived by hand.
 
-from funcnet import initializers as initializers
-from funcnet import kernels as kernels
-from funcnet import random as random
-from funcnet import testing as testing
-from funcnet import tree as tree
-from funcnet.blocks.separable_conv import depthwise_conv1d as depthwise_conv1d
-from funcnet.blocks.separable_conv import depthwise_conv2d as depthwise_conv2d
-from funcnet.blocks.separable_conv import depthwise_conv3d as depthwise_conv3d
-from funcnet.blocks.separable_conv import separable_conv1d as separable_conv1d
-from funcnet.blocks.separable_conv import separable_conv2d as separable_conv2d
-from funcnet.blocks.separable_conv import separable_conv3d as separable_conv3d
-from funcnet.blocks.transformer import mlp as mlp
-from funcnet.blocks.transformer import resnet_block as resnet_block
-from funcnet.blocks.transformer import resnet_bottleneck as resnet_bottleneck
-from funcnet.blocks.transformer import transformer_decoder_block as transformer_decoder_block
-from funcnet.blocks.transformer import transformer_encoder_block as transformer_encoder_block
-from funcnet.combinator import Combinator as Combinator
-from funcnet.combinator import Rearranging as Rearranging
-from funcnet.combinator import Wrapper as Wrapper
-from funcnet.combinators.adaptive_pooling import AdaptivePool1d as AdaptivePool1d
-from funcnet.combinators.adaptive_pooling import AdaptivePool2d as AdaptivePool2d
-from funcnet.combinators.adaptive_pooling import AdaptivePool3d as AdaptivePool3d
-from funcnet.combinators.branching import branch as branch
-from funcnet.combinators.branching import parallel as parallel
-from funcnet.combinators.branching import residual as residual
-from funcnet.combinators.dag import graph as graph
-from funcnet.combinators.ensembles import ensemble as ensemble
-from funcnet.combinators.low_rank import lora as lora
-from funcnet.combinators.norm_folding import fold_batch_norm as fold_batch_norm
-from funcnet.combinators.orthogonality import orthogonal as orthogonal
-from funcnet.combinators.parametrization import parametrize as parametrize
-from funcnet.combinators.parametrization import spectral_norm as spectral_norm
-from funcnet.combinators.parametrization import weight_norm as weight_norm
-from funcnet.combinators.pooling import Pool1d as Pool1d
-from funcnet.combinators.pooling import Pool2d as Pool2d
-from funcnet.combinators.pooling import Pool3d as Pool3d
-from funcnet.combinators.rearranging import channels_last as channels_last
-from funcnet.combinators.rearranging import map_over as map_over
-from funcnet.combinators.rearranging import time_distributed as time_distributed
-from funcnet.combinators.recurrence import bidirectional as bidirectional
-from funcnet.combinators.recurrence import scan as scan
-from funcnet.combinators.sequential import serial as serial
-from funcnet.combinators.sharing import shared as shared
-from funcnet.combinators.sharing import tied as tied
-from funcnet.combinators.unique_rows import uniqued as uniqued
-from funcnet.compilation.compiled import compile as compile
-from funcnet.contract import Layer as Layer
-from funcnet.initializers import Constant as Constant
-from funcnet.initializers import KaimingNormal as KaimingNormal
-from funcnet.initializers import KaimingUniform as KaimingUniform
-from funcnet.initializers import LecunNormal as LecunNormal
-from funcnet.initializers import LecunUniform as LecunUniform
-from funcnet.initializers import Normal as Normal
-from funcnet.initializers import Ones as Ones
-from funcnet.initializers import Orthogonal as Orthogonal
-from funcnet.initializers import TruncatedNormal as TruncatedNormal
-from funcnet.initializers import Uniform as Uniform
-from funcnet.initializers import VarianceScaling as VarianceScaling
-from funcnet.initializers import XavierNormal as XavierNormal
-from funcnet.initializers import XavierUniform as XavierUniform
-from funcnet.initializers import Zeros as Zeros
-from funcnet.layers.activation.elementary import Abs as Abs
-from funcnet.layers.activation.elementary import Cos as Cos
-from funcnet.layers.activation.elementary import Erf as Erf
-from funcnet.layers.activation.elementary import Exp as Exp
-from funcnet.layers.activation.elementary import Gaussian as Gaussian
-from funcnet.layers.activation.elementary import Monomial as Monomial
-from funcnet.layers.activation.elementary import RandomFourier as RandomFourier
-from funcnet.layers.activation.elementary import Sign as Sign
-from funcnet.layers.activation.elementary import Sin as Sin
-from funcnet.layers.activation.elementary import Square as Square
-from funcnet.layers.activation.glu import GEGLU as GEGLU
-from funcnet.layers.activation.glu import GLU as GLU
-from funcnet.layers.activation.glu import ReGLU as ReGLU
-from funcnet.layers.activation.glu import SwiGLU as SwiGLU
-from funcnet.layers.activation.leaky import LeakyReLU as LeakyReLU
-from funcnet.layers.activation.leaky import PReLU as PReLU
-from funcnet.layers.activation.leaky import RReLU as RReLU
-from funcnet.layers.activation.rectifiers import CELU as CELU
-from funcnet.layers.activation.rectifiers import ELU as ELU
-from funcnet.layers.activation.rectifiers import SELU as SELU
-from funcnet.layers.activation.rectifiers import ClippedLinear as ClippedLinear
-from funcnet.layers.activation.rectifiers import ReLU as ReLU
-from funcnet.layers.activation.rectifiers import ReLU6 as ReLU6
-from funcnet.layers.activation.rectifiers import ReLUK as ReLUK
-from funcnet.layers.activation.rectifiers import Threshold as Threshold
-from funcnet.layers.activation.self_gated import GELU as GELU
-from funcnet.layers.activation.self_gated import Dish as Dish
-from funcnet.layers.activation.self_gated import Hardswish as Hardswish
-from funcnet.layers.activation.self_gated import Mish as Mish
-from funcnet.layers.activation.self_gated import SiLU as SiLU
-from funcnet.layers.activation.shrinkages import Hardshrink as Hardshrink
-from funcnet.layers.activation.shrinkages import Softshrink as Softshrink
-from funcnet.layers.activation.shrinkages import Tanhshrink as Tanhshrink
-from funcnet.layers.activation.sigmoids import Hardsigmoid as Hardsigmoid
-from funcnet.layers.activation.sigmoids import Hardtanh as Hardtanh
-from funcnet.layers.activation.sigmoids import LogSigmoid as LogSigmoid
-from funcnet.layers.activation.sigmoids import Sigmoid as Sigmoid
-from funcnet.layers.activation.sigmoids import Softsign as Softsign
-from funcnet.layers.activation.sigmoids import SparseSigmoid as SparseSigmoid
-from funcnet.layers.activation.sigmoids import Tanh as Tanh
-from funcnet.layers.activation.softmaxes import GumbelSoftmax as GumbelSoftmax
-from funcnet.layers.activation.softmaxes import LogSoftmax as LogSoftmax
-from funcnet.layers.activation.softmaxes import LogSumExp as LogSumExp
-from funcnet.layers.activation.softmaxes import MultiSoftmax as MultiSoftmax
-from funcnet.layers.activation.softmaxes import Softmax as Softmax
-from funcnet.layers.activation.softmaxes import Softmax2d as Softmax2d
-from funcnet.layers.activation.softmaxes import Softmin as Softmin
-from funcnet.layers.activation.softpluses import Softplus as Softplus
-from funcnet.layers.activation.softpluses import SparsePlus as SparsePlus
-from funcnet.layers.activation.softpluses import Squareplus as Squareplus
-from funcnet.layers.attention.attention_pool import AttentionPool as AttentionPool
-from funcnet.layers.attention.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
-from funcnet.layers.attention.masks import causal_mask as causal_mask
-from funcnet.layers.attention.masks import combine_masks as combine_masks
-from funcnet.layers.attention.masks import local_mask as local_mask
-from funcnet.layers.attention.masks import padding_mask as padding_mask
-from funcnet.layers.attention.multihead import MultiHeadAttention as MultiHeadAttention
-from funcnet.layers.attention.positions import LearnedPositions as LearnedPositions
-from funcnet.layers.attention.positions import RotaryEmbedding as RotaryEmbedding
-from funcnet.layers.attention.positions import SinusoidalPositions as SinusoidalPositions
-from funcnet.layers.attention.varlen import VarlenAttention as VarlenAttention
-from funcnet.layers.conv.conv import Conv1d as Conv1d
-from funcnet.layers.conv.conv import Conv2d as Conv2d
-from funcnet.layers.conv.conv import Conv3d as Conv3d
-from funcnet.layers.conv.conv_local import ConvLocal1d as ConvLocal1d
-from funcnet.layers.conv.conv_local import ConvLocal2d as ConvLocal2d
-from funcnet.layers.conv.conv_local import ConvLocal3d as ConvLocal3d
-from funcnet.layers.conv.conv_transpose import ConvTranspose1d as ConvTranspose1d
-from funcnet.layers.conv.conv_transpose import ConvTranspose2d as ConvTranspose2d
-from funcnet.layers.conv.conv_transpose import ConvTranspose3d as ConvTranspose3d
-from funcnet.layers.conv.masked_conv import MaskedConv as MaskedConv
-from funcnet.layers.conv.unfold import Fold as Fold
-from funcnet.layers.conv.unfold import Unfold as Unfold
-from funcnet.layers.custom import elementwise as elementwise
-from funcnet.layers.custom import layer as layer
-from funcnet.layers.custom import shape_dependent as shape_dependent
-from funcnet.layers.embedding.embedding import Embedding as Embedding
-from funcnet.layers.embedding.embedding import HashEmbed as HashEmbed
-from funcnet.layers.embedding.embedding_bag import EmbeddingBag as EmbeddingBag
-from funcnet.layers.linear.elementwise_affine import Bias as Bias
-from funcnet.layers.linear.elementwise_affine import Scale as Scale
-from funcnet.layers.linear.linear import Linear as Linear
-from funcnet.layers.linear.maxout import Maxout as Maxout
-from funcnet.layers.linear.multilinear import Bilinear as Bilinear
-from funcnet.layers.linear.multilinear import Einsum as Einsum
-from funcnet.layers.linear.multilinear import LinearGeneral as LinearGeneral
-from funcnet.layers.noise.alpha_dropout import AlphaDropout as AlphaDropout
-from funcnet.layers.noise.alpha_dropout import FeatureAlphaDropout as FeatureAlphaDropout
-from funcnet.layers.noise.drop_connect import DropConnect as DropConnect
-from funcnet.layers.noise.dropout import Dropout as Dropout
-from funcnet.layers.noise.dropout import Dropout1d as Dropout1d
-from funcnet.layers.noise.dropout import Dropout2d as Dropout2d
-from funcnet.layers.noise.dropout import Dropout3d as Dropout3d
-from funcnet.layers.noise.dropout import DropPath as DropPath
-from funcnet.layers.noise.gaussian_noise import GaussianNoise as GaussianNoise
-from funcnet.layers.norm.batch_norm import BatchNorm1d as BatchNorm1d
-from funcnet.layers.norm.batch_norm import BatchNorm2d as BatchNorm2d
-from funcnet.layers.norm.batch_norm import BatchNorm3d as BatchNorm3d
-from funcnet.layers.norm.batch_norm import RunningBatchNorm1d as RunningBatchNorm1d
-from funcnet.layers.norm.batch_norm import RunningBatchNorm2d as RunningBatchNorm2d
-from funcnet.layers.norm.batch_norm import RunningBatchNorm3d as RunningBatchNorm3d
-from funcnet.layers.norm.group_norm import GroupNorm as GroupNorm
-from funcnet.layers.norm.instance_norm import InstanceNorm1d as InstanceNorm1d
-from funcnet.layers.norm.instance_norm import InstanceNorm2d as InstanceNorm2d
-from funcnet.layers.norm.instance_norm import InstanceNorm3d as InstanceNorm3d
-from funcnet.layers.norm.instance_norm import RunningInstanceNorm1d as RunningInstanceNorm1d
-from funcnet.layers.norm.instance_norm import RunningInstanceNorm2d as RunningInstanceNorm2d
-from funcnet.layers.norm.instance_norm import RunningInstanceNorm3d as RunningInstanceNorm3d
-from funcnet.layers.norm.layer_norm import LayerNorm as LayerNorm
-from funcnet.layers.norm.layer_norm import RMSNorm as RMSNorm
-from funcnet.layers.norm.local_response_norm import CrossMapLRN2d as CrossMapLRN2d
-from funcnet.layers.norm.local_response_norm import LocalResponseNorm as LocalResponseNorm
-from funcnet.layers.norm.standardize import Normalize as Normalize
-from funcnet.layers.norm.standardize import Standardize as Standardize
-from funcnet.layers.operands.arithmetic import Add as Add
-from funcnet.layers.operands.arithmetic import Concat as Concat
-from funcnet.layers.operands.arithmetic import Div as Div
-from funcnet.layers.operands.arithmetic import MatMul as MatMul
-from funcnet.layers.operands.arithmetic import Mul as Mul
-from funcnet.layers.operands.arithmetic import Pow as Pow
-from funcnet.layers.operands.arithmetic import Sub as Sub
-from funcnet.layers.operands.distances import CauchySimilarity as CauchySimilarity
-from funcnet.layers.operands.distances import CosineSimilarity as CosineSimilarity
-from funcnet.layers.operands.distances import PairwiseDistance as PairwiseDistance
-from funcnet.layers.operands.reductions import Max as Max
-from funcnet.layers.operands.reductions import Mean as Mean
-from funcnet.layers.operands.reductions import Min as Min
-from funcnet.layers.operands.reductions import Prod as Prod
-from funcnet.layers.operands.reductions import Std as Std
-from funcnet.layers.operands.reductions import Sum as Sum
-from funcnet.layers.operands.reductions import Var as Var
-from funcnet.layers.pooling.adaptive import AdaptiveAvgPool1d as AdaptiveAvgPool1d
-from funcnet.layers.pooling.adaptive import AdaptiveAvgPool2d as AdaptiveAvgPool2d
-from funcnet.layers.pooling.adaptive import AdaptiveAvgPool3d as AdaptiveAvgPool3d
-from funcnet.layers.pooling.adaptive import AdaptiveMaxPool1d as AdaptiveMaxPool1d
-from funcnet.layers.pooling.adaptive import AdaptiveMaxPool2d as AdaptiveMaxPool2d
-from funcnet.layers.pooling.adaptive import AdaptiveMaxPool3d as AdaptiveMaxPool3d
-from funcnet.layers.pooling.adaptive import GlobalAvgPool as GlobalAvgPool
-from funcnet.layers.pooling.adaptive import GlobalMaxPool as GlobalMaxPool
-from funcnet.layers.pooling.adaptive import GlobalSumPool as GlobalSumPool
-from funcnet.layers.pooling.avg_pool import AvgPool1d as AvgPool1d
-from funcnet.layers.pooling.avg_pool import AvgPool2d as AvgPool2d
-from funcnet.layers.pooling.avg_pool import AvgPool3d as AvgPool3d
-from funcnet.layers.pooling.avg_pool import SumPool1d as SumPool1d
-from funcnet.layers.pooling.avg_pool import SumPool2d as SumPool2d
-from funcnet.layers.pooling.avg_pool import SumPool3d as SumPool3d
-from funcnet.layers.pooling.fractional import FractionalMaxPool2d as FractionalMaxPool2d
-from funcnet.layers.pooling.fractional import FractionalMaxPool3d as FractionalMaxPool3d
-from funcnet.layers.pooling.lp_pool import LPPool1d as LPPool1d
-from funcnet.layers.pooling.lp_pool import LPPool2d as LPPool2d
-from funcnet.layers.pooling.lp_pool import LPPool3d as LPPool3d
-from funcnet.layers.pooling.max_pool import MaxPool1d as MaxPool1d
-from funcnet.layers.pooling.max_pool import MaxPool2d as MaxPool2d
-from funcnet.layers.pooling.max_pool import MaxPool3d as MaxPool3d
-from funcnet.layers.pooling.min_pool import MinPool1d as MinPool1d
-from funcnet.layers.pooling.min_pool import MinPool2d as MinPool2d
-from funcnet.layers.pooling.min_pool import MinPool3d as MinPool3d
-from funcnet.layers.pooling.segments import SegmentPool as SegmentPool
-from funcnet.layers.pooling.unpool import MaxUnpool1d as MaxUnpool1d
-from funcnet.layers.pooling.unpool import MaxUnpool2d as MaxUnpool2d
-from funcnet.layers.pooling.unpool import MaxUnpool3d as MaxUnpool3d
-from funcnet.layers.recurrent.cells import GRUCell as GRUCell
-from funcnet.layers.recurrent.cells import LSTMCell as LSTMCell
-from funcnet.layers.recurrent.cells import RNNCell as RNNCell
-from funcnet.layers.recurrent.packing import pack_padded as pack_padded
-from funcnet.layers.recurrent.packing import pad_packed as pad_packed
-from funcnet.layers.recurrent.packing import pad_sequence as pad_sequence
-from funcnet.layers.recurrent.packing import unpad_sequence as unpad_sequence
-from funcnet.layers.recurrent.sequences import GRU as GRU
-from funcnet.layers.recurrent.sequences import LSTM as LSTM
-from funcnet.layers.recurrent.sequences import RNN as RNN
-from funcnet.layers.shape.boundary_padding import CircularPad1d as CircularPad1d
-from funcnet.layers.shape.boundary_padding import CircularPad2d as CircularPad2d
-from funcnet.layers.shape.boundary_padding import CircularPad3d as CircularPad3d
-from funcnet.layers.shape.boundary_padding import ReflectionPad1d as ReflectionPad1d
-from funcnet.layers.shape.boundary_padding import ReflectionPad2d as ReflectionPad2d
-from funcnet.layers.shape.boundary_padding import ReflectionPad3d as ReflectionPad3d
-from funcnet.layers.shape.boundary_padding import ReplicationPad1d as ReplicationPad1d
-from funcnet.layers.shape.boundary_padding import ReplicationPad2d as ReplicationPad2d
-from funcnet.layers.shape.boundary_padding import ReplicationPad3d as ReplicationPad3d
-from funcnet.layers.shape.constant_padding import ConstantPad1d as ConstantPad1d
-from funcnet.layers.shape.constant_padding import ConstantPad2d as ConstantPad2d
-from funcnet.layers.shape.constant_padding import ConstantPad3d as ConstantPad3d
-from funcnet.layers.shape.constant_padding import ZeroPad1d as ZeroPad1d
-from funcnet.layers.shape.constant_padding import ZeroPad2d as ZeroPad2d
-from funcnet.layers.shape.constant_padding import ZeroPad3d as ZeroPad3d
-from funcnet.layers.shape.expand_window import ExpandWindow as ExpandWindow
-from funcnet.layers.shape.grid_sampling import AffineGrid as AffineGrid
-from funcnet.layers.shape.grid_sampling import GridSample as GridSample
-from funcnet.layers.shape.indexing import Chunk as Chunk
-from funcnet.layers.shape.indexing import Index as Index
-from funcnet.layers.shape.indexing import OneHot as OneHot
-from funcnet.layers.shape.indexing import Split as Split
-from funcnet.layers.shape.rearrangement import rearrange as rearrange
-from funcnet.layers.shape.reshaping import Flatten as Flatten
-from funcnet.layers.shape.reshaping import Identity as Identity
-from funcnet.layers.shape.reshaping import Permute as Permute
-from funcnet.layers.shape.reshaping import Reshape as Reshape
-from funcnet.layers.shape.reshaping import Squeeze as Squeeze
-from funcnet.layers.shape.reshaping import Transpose as Transpose
-from funcnet.layers.shape.reshaping import Unflatten as Unflatten
-from funcnet.layers.shape.reshaping import Unsqueeze as Unsqueeze
-from funcnet.layers.shape.resizing import Upsample as Upsample
-from funcnet.layers.shape.resizing import UpsamplingBilinear2d as UpsamplingBilinear2d
-from funcnet.layers.shape.resizing import UpsamplingNearest2d as UpsamplingNearest2d
-from funcnet.layers.shape.shuffling import ChannelShuffle as ChannelShuffle
-from funcnet.layers.shape.shuffling import PixelShuffle as PixelShuffle
-from funcnet.layers.shape.shuffling import PixelUnshuffle as PixelUnshuffle
-from funcnet.loop import Fit as Fit
-from funcnet.loop import evaluate as evaluate
-from funcnet.loop import fit as fit
-from funcnet.losses.classification import BCE as BCE
-from funcnet.losses.classification import BCEWithLogits as BCEWithLogits
-from funcnet.losses.classification import CrossEntropy as CrossEntropy
-from funcnet.losses.loss import Loss as Loss
-from funcnet.losses.regression import L1 as L1
-from funcnet.losses.regression import L2 as L2
-from funcnet.losses.regression import MSE as MSE
-from funcnet.metrics import accuracy as accuracy
-from funcnet.optim.adam import Adam as Adam
-from funcnet.optim.adam import AdamW as AdamW
-from funcnet.optim.base import GradientTransform as GradientTransform
-from funcnet.optim.base import Optimizer as Optimizer
-from funcnet.optim.chaining import chain as chain
-from funcnet.optim.chaining import donate as donate
-from funcnet.optim.clipping import ClipByGlobalNorm as ClipByGlobalNorm
-from funcnet.optim.clipping import ClipByValue as ClipByValue
-from funcnet.optim.schedules import ConstantSchedule as ConstantSchedule
-from funcnet.optim.schedules import CosineSchedule as CosineSchedule
-from funcnet.optim.schedules import JoinedSchedule as JoinedSchedule
-from funcnet.optim.schedules import LinearSchedule as LinearSchedule
-from funcnet.optim.schedules import StepSchedule as StepSchedule
-from funcnet.optim.schedules import WarmupCosineSchedule as WarmupCosineSchedule
-from funcnet.optim.sgd import SGD as SGD
-from funcnet.random import fold_in as fold_in
-from funcnet.random import key as key
-from funcnet.random import split as split
-from funcnet.sizes import infer_sizes as infer_sizes
-from funcnet.sizes import output_shape as output_shape
-from funcnet.train import scan_steps as scan_steps
-from funcnet.train import train_step as train_step
-from funcnet.train import value_and_grads as value_and_grads
-from funcnet.value import frozen as frozen
-from funcnet.walking import at as at
-from funcnet.walking import map_layers as map_layers
-from funcnet.walking import replace as replace
-from funcnet.walking import walk as walk
+The names, by group; ``funcnet.__all__`` lists them in this order:
+
+    contract               the layer, and the decorator of all values
+    randomness             keys, and funcnet.random
+    trees and sizes        params as trees, and sizes inferred from an input
+    linear maps            Linear and its relatives
+    convolutions           of one to three axes, transposed, unshared, masked, separable
+    pooling                of windows, adaptive, global, of segments, and by any layer
+    normalization          over the batch, layers, groups, instances
+    recurrent layers       whole sequences, single cells, and packing
+    attention              attention, masks and positions
+    embeddings             rows of a table
+    shapes                 reshaping, indexing, padding, resizing, sampling
+    noise                  dropout and its relatives
+    activations            elementwise functions, softmaxes, gated units
+    operands               arithmetic of several tensors, distances, reductions along axes
+    combinators            layers from layers
+    blocks                 nets that many people write
+    walking and rewriting  the layers of a net by path
+    losses                 each with the reductions mean, sum, none, batch
+    optimizers             pure updates of params and state, and transforms of gradients
+    schedules              for any hyperparameter
+    initializers           first values of params
+    training               steps, compiled steps, the loop
+    bases                  to subclass with @frozen for your own
+    kernels and testing    which library computes products; the laws as functions
+"""
+
+from funcnet import initializers, kernels, random, testing, tree
+from funcnet.blocks.separable_conv import (
+    depthwise_conv1d,
+    depthwise_conv2d,
+    depthwise_conv3d,
+    separable_conv1d,
+    separable_conv2d,
+    separable_conv3d,
+)
+from funcnet.blocks.transformer import mlp, resnet_block, resnet_bottleneck, transformer_decoder_block, transformer_encoder_block
+from funcnet.combinator import Combinator, Rearranging, Wrapper
+from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
+from funcnet.combinators.branching import branch, parallel, residual
+from funcnet.combinators.dag import graph
+from funcnet.combinators.ensembles import ensemble
+from funcnet.combinators.low_rank import lora
+from funcnet.combinators.norm_folding import fold_batch_norm
+from funcnet.combinators.orthogonality import orthogonal
+from funcnet.combinators.parametrization import Parametrization, parametrize, spectral_norm, weight_norm
+from funcnet.combinators.pooling import Pool1d, Pool2d, Pool3d
+from funcnet.combinators.rearranging import channels_last, map_over, time_distributed
+from funcnet.combinators.recurrence import bidirectional, scan
+from funcnet.combinators.sequential import serial
+from funcnet.combinators.sharing import shared, tied
+from funcnet.combinators.unique_rows import uniqued
+from funcnet.compilation.compiled import compile
+from funcnet.contract import Layer
+from funcnet.initializers import (
+    Constant,
+    Initializer,
+    KaimingNormal,
+    KaimingUniform,
+    LecunNormal,
+    LecunUniform,
+    Normal,
+    Ones,
+    Orthogonal,
+    TruncatedNormal,
+    Uniform,
+    VarianceScaling,
+    XavierNormal,
+    XavierUniform,
+    Zeros,
+)
+from funcnet.layers.activation.base import Activation
+from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Gaussian, Monomial, RandomFourier, Sign, Sin, Square
+from funcnet.layers.activation.glu import GEGLU, GLU, ReGLU, SwiGLU
+from funcnet.layers.activation.leaky import LeakyReLU, PReLU, RReLU
+from funcnet.layers.activation.rectifiers import CELU, ELU, SELU, ClippedLinear, ReLU, ReLU6, ReLUK, Threshold
+from funcnet.layers.activation.self_gated import GELU, Dish, Hardswish, Mish, SiLU
+from funcnet.layers.activation.shrinkages import Hardshrink, Softshrink, Tanhshrink
+from funcnet.layers.activation.sigmoids import Hardsigmoid, Hardtanh, LogSigmoid, Sigmoid, Softsign, SparseSigmoid, Tanh
+from funcnet.layers.activation.softmaxes import GumbelSoftmax, LogSoftmax, LogSumExp, MultiSoftmax, Softmax, Softmax2d, Softmin
+from funcnet.layers.activation.softpluses import Softplus, SparsePlus, Squareplus
+from funcnet.layers.attention.attention_pool import AttentionPool
+from funcnet.layers.attention.dot_product import ScaledDotProductAttention
+from funcnet.layers.attention.masks import causal_mask, combine_masks, local_mask, padding_mask
+from funcnet.layers.attention.multihead import MultiHeadAttention
+from funcnet.layers.attention.positions import LearnedPositions, RotaryEmbedding, SinusoidalPositions
+from funcnet.layers.attention.varlen import VarlenAttention
+from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
+from funcnet.layers.conv.conv_local import ConvLocal1d, ConvLocal2d, ConvLocal3d
+from funcnet.layers.conv.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from funcnet.layers.conv.masked_conv import MaskedConv
+from funcnet.layers.conv.unfold import Fold, Unfold
+from funcnet.layers.custom import elementwise, layer, shape_dependent
+from funcnet.layers.embedding.embedding import Embedding, HashEmbed
+from funcnet.layers.embedding.embedding_bag import EmbeddingBag
+from funcnet.layers.linear.elementwise_affine import Bias, Scale
+from funcnet.layers.linear.linear import Linear
+from funcnet.layers.linear.maxout import Maxout
+from funcnet.layers.linear.multilinear import Bilinear, Einsum, LinearGeneral
+from funcnet.layers.noise.alpha_dropout import AlphaDropout, FeatureAlphaDropout
+from funcnet.layers.noise.drop_connect import DropConnect
+from funcnet.layers.noise.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d, DropPath
+from funcnet.layers.noise.gaussian_noise import GaussianNoise
+from funcnet.layers.norm.batch_norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    RunningBatchNorm1d,
+    RunningBatchNorm2d,
+    RunningBatchNorm3d,
+)
+from funcnet.layers.norm.group_norm import GroupNorm
+from funcnet.layers.norm.instance_norm import (
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    RunningInstanceNorm1d,
+    RunningInstanceNorm2d,
+    RunningInstanceNorm3d,
+)
+from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
+from funcnet.layers.norm.local_response_norm import CrossMapLRN2d, LocalResponseNorm
+from funcnet.layers.norm.standardize import Normalize, Standardize
+from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+from funcnet.layers.operands.distances import CauchySimilarity, CosineSimilarity, PairwiseDistance
+from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
+from funcnet.layers.pooling.adaptive import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    GlobalSumPool,
+)
+from funcnet.layers.pooling.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d, SumPool1d, SumPool2d, SumPool3d
+from funcnet.layers.pooling.fractional import FractionalMaxPool2d, FractionalMaxPool3d
+from funcnet.layers.pooling.lp_pool import LPPool1d, LPPool2d, LPPool3d
+from funcnet.layers.pooling.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
+from funcnet.layers.pooling.min_pool import MinPool1d, MinPool2d, MinPool3d
+from funcnet.layers.pooling.segments import SegmentPool
+from funcnet.layers.pooling.unpool import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
+from funcnet.layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
+from funcnet.layers.recurrent.packing import pack_padded, pad_packed, pad_sequence, unpad_sequence
+from funcnet.layers.recurrent.sequences import GRU, LSTM, RNN
+from funcnet.layers.shape.boundary_padding import (
+    CircularPad1d,
+    CircularPad2d,
+    CircularPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReflectionPad3d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ReplicationPad3d,
+)
+from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, ConstantPad3d, ZeroPad1d, ZeroPad2d, ZeroPad3d
+from funcnet.layers.shape.expand_window import ExpandWindow
+from funcnet.layers.shape.grid_sampling import AffineGrid, GridSample
+from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
+from funcnet.layers.shape.rearrangement import rearrange
+from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, Squeeze, Transpose, Unflatten, Unsqueeze
+from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
+from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
+from funcnet.loop import Fit, evaluate, fit
+from funcnet.losses.classification import BCE, BCEWithLogits, CrossEntropy
+from funcnet.losses.loss import ElementwiseLoss, Loss
+from funcnet.losses.regression import L1, L2, MSE
+from funcnet.metrics import accuracy
+from funcnet.optim.adam import Adam, AdamW
+from funcnet.optim.base import GradientTransform, MomentOptimizer, Optimizer
+from funcnet.optim.chaining import chain, donate
+from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.schedules import (
+    ConstantSchedule,
+    CosineSchedule,
+    JoinedSchedule,
+    LinearSchedule,
+    Schedule,
+    StepSchedule,
+    WarmupCosineSchedule,
+)
+from funcnet.optim.sgd import SGD
+from funcnet.random import fold_in, key, split
+from funcnet.sizes import infer_sizes, output_shape
+from funcnet.train import scan_steps, train_step, value_and_grads
+from funcnet.value import Value, frozen
+from funcnet.walking import at, map_layers, replace, walk
+
+__version__ = "0.1.0"
+
+# fmt: off
+__all__ = [
+    # contract
+    "Layer", "Value", "frozen",
+    # randomness
+    "key", "split", "fold_in", "random",
+    # trees and sizes
+    "tree", "infer_sizes", "output_shape", "shape_dependent",
+    # linear maps
+    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Maxout",
+    # convolutions
+    "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "ConvLocal1d", "ConvLocal2d",
+    "ConvLocal3d", "MaskedConv", "Unfold", "Fold", "depthwise_conv1d", "depthwise_conv2d", "depthwise_conv3d",
+    "separable_conv1d", "separable_conv2d", "separable_conv3d",
+    # pooling
+    "MaxPool1d", "MaxPool2d", "MaxPool3d", "FractionalMaxPool2d", "FractionalMaxPool3d", "MinPool1d", "MinPool2d", "MinPool3d",
+    "AvgPool1d", "AvgPool2d", "AvgPool3d", "SumPool1d", "SumPool2d", "SumPool3d", "LPPool1d", "LPPool2d", "LPPool3d",
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d", "GlobalAvgPool", "GlobalMaxPool", "GlobalSumPool", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
+    "SegmentPool", "Pool1d", "Pool2d", "Pool3d", "AdaptivePool1d", "AdaptivePool2d", "AdaptivePool3d",
+    # normalization
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "RunningBatchNorm1d", "RunningBatchNorm2d", "RunningBatchNorm3d", "LayerNorm",
+    "RMSNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "RunningInstanceNorm1d",
+    "RunningInstanceNorm2d", "RunningInstanceNorm3d", "LocalResponseNorm", "CrossMapLRN2d", "Normalize", "Standardize",
+    # recurrent layers
+    "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "pack_padded", "pad_packed", "pad_sequence", "unpad_sequence",
+    # attention
+    "ScaledDotProductAttention", "VarlenAttention", "AttentionPool", "MultiHeadAttention", "causal_mask", "local_mask",
+    "padding_mask", "combine_masks", "RotaryEmbedding", "SinusoidalPositions", "LearnedPositions",
+    # embeddings
+    "Embedding", "EmbeddingBag", "HashEmbed",
+    # shapes
+    "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
+    "OneHot", "rearrange", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "ConstantPad1d", "ConstantPad2d",
+    "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d", "ReplicationPad1d", "ReplicationPad2d",
+    "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample", "UpsamplingNearest2d",
+    "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample", "AffineGrid",
+    # noise
+    "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "DropPath", "DropConnect",
+    "GaussianNoise", "GumbelSoftmax",
+    # activations
+    "ReLU", "ReLU6", "ReLUK", "LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Dish", "Hardswish",
+    "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh",
+    "Tanhshrink", "Softsign", "Softplus", "Squareplus", "SparsePlus", "Hardshrink", "Softshrink", "Threshold", "ClippedLinear",
+    "Softmax", "LogSoftmax", "Softmin", "Softmax2d", "MultiSoftmax", "LogSumExp", "Sin", "Cos", "Exp", "Erf", "Abs", "Sign",
+    "Square", "Monomial", "Gaussian", "RandomFourier",
+    # operands
+    "Add", "Sub", "Mul", "Div", "MatMul", "Pow", "Concat", "CosineSimilarity", "PairwiseDistance", "CauchySimilarity", "Mean",
+    "Sum", "Prod", "Max", "Min", "Var", "Std",
+    # combinators
+    "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
+    "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
+    # blocks
+    "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
+    # walking and rewriting
+    "walk", "at", "replace", "map_layers", "fold_batch_norm",
+    # losses
+    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy",
+    # optimizers
+    "SGD", "Adam", "AdamW", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
+    # schedules
+    "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
+    # initializers
+    "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
+    "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",
+    # training
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
+    # bases
+    "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
+    "MomentOptimizer", "GradientTransform", "Schedule", "Initializer", "layer", "elementwise",
+    # kernels and testing
+    "kernels", "testing",
+]
+# fmt: on

@@ -6,4 +6,5 @@ holds the built-in functions behind ``torch.nn.functional``, without its Python.
 """
 
 from funcnet.kernels.freed_memory import retain_freed_memory as retain_freed_memory
-from funcnet.kernels.linear import prefer as prefer
+from funcnet.kernels.linear import matmul_library as matmul_library
+from funcnet.kernels.linear import set_matmul_library as set_matmul_library

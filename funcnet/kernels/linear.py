@@ -16,10 +16,10 @@ So "auto" takes oneDNN from 2 million multiplications on, on AMD's processors wi
 Intel's. The choice goes by processor and size, never by a timing, so that results repeat bit for bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -59,29 +59,34 @@ def _threshold(library: str) -> int:
     return _ENOUGH if torch.backends.cpu.get_cpu_capability() == "AVX512" and _amd() else _NEVER
 
 
-class prefer:  # noqa: N801 (called as a function, or as a context by ``with``)
-    """Say which library forms matrix products in float32: ``"mkl"``, ``"onednn"``, or ``"auto"``, by processor and size.
+def set_matmul_library(library: str) -> None:
+    """Choose the library that computes matrix products in float32, for the whole process.
 
-    It holds for the whole process from the call on; in ``with prefer("mkl"):`` until the end of the block. Where this build of
-    torch has no oneDNN, all products are MKL's (or those of the library that torch has in its place).
+    Args:
+        library: ``"mkl"``, ``"onednn"``, or ``"auto"`` to choose by processor and size. In a build of torch without oneDNN,
+            MKL, or the library that torch has in its place, computes all products.
 
-    Raises   ``ValueError`` for another name.
+    Raises:
+        ValueError: For another name.
     """
-
-    def __init__(self, library: str) -> None:
-        if library not in LIBRARIES:
-            raise value_error("prefer", f"library must be one of {', '.join(map(repr, LIBRARIES))}", repr(library))
-        self._before = _least[0]
-        _least[0] = _threshold(library)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _least[0] = self._before
+    if library not in LIBRARIES:
+        rule = f"library must be one of {', '.join(map(repr, LIBRARIES))}"
+        raise value_error("set_matmul_library", rule, repr(library))
+    _least[0] = _threshold(library)
 
 
-# From how many multiplications on oneDNN forms a product: the one state there is, which ``prefer`` alone changes.
+@contextmanager
+def matmul_library(library: str) -> Iterator[None]:
+    """Choose the library in a ``with`` block, and go back to the one before at its end; see ``set_matmul_library``."""
+    before = _least[0]
+    set_matmul_library(library)
+    try:
+        yield
+    finally:
+        _least[0] = before
+
+
+# From how many multiplications on oneDNN forms a product: the one state there is; ``set_matmul_library`` changes it.
 _least = [_threshold("auto")]
 
 
@@ -91,7 +96,7 @@ def least() -> int:
 
 
 def by_onednn() -> bool:
-    """Tell whether oneDNN is preferred for what is large, on this processor or by ``prefer``."""
+    """Tell whether oneDNN is preferred for what is large, on this processor or after ``set_matmul_library``."""
     return _least[0] < _NEVER
 
 

@@ -61,7 +61,7 @@ def test_a_call_that_differs_is_dynamo_s_once(monkeypatch):
     for x, t in [(X, T), (X[:4], T[:4]), (X.double(), T.double()), (turned, T), (X, T), (turned, T)]:
         torch.testing.assert_close(trained(fast, opt, 2, x, t), trained(step, opt, 2, x, t), rtol=1e-4, atol=1e-5)
     assert len(calls) == 4
-    with fn.kernels.prefer("onednn"):
+    with fn.kernels.matmul_library("onednn"):
         trained(fast, opt, 2)
     assert len(calls) == 5
 

@@ -160,7 +160,17 @@ _CLASSES = {
     "schedule": Schedule,
     "initializer": Initializer,
 }
-_CONTRACTS = {*_CLASSES.values(), fn.Fit}
+_BASES = {
+    fn.Value,
+    fn.Activation,
+    fn.Combinator,
+    fn.Wrapper,
+    fn.Rearranging,
+    fn.Parametrization,
+    fn.ElementwiseLoss,
+    fn.MomentOptimizer,
+}
+_CONTRACTS = {*_CLASSES.values(), *_BASES, fn.Fit}
 
 
 def kind_of(value: Any) -> str:
@@ -173,7 +183,7 @@ def kind_of(value: Any) -> str:
     kind = next((kind for kind, base in _CLASSES.items() if made and issubclass(made, base)), "function")
     if kind == "layer" and not isinstance(value, type):
         of_layers = value.__module__.startswith(("funcnet.combinators", "funcnet.layers.custom"))
-        return "combinator" if of_layers else "block"
+        return "combinator" if of_layers else "block" if value.__module__.startswith("funcnet.blocks") else "function"
     return kind
 
 
@@ -187,7 +197,7 @@ def made_by(function: Callable[..., Any]) -> type | None:
 
 def public() -> dict[str, Any]:
     """Return every public name and its value: what funcnet exports, and what the modules among that define."""
-    found = {name: value for name, value in vars(fn).items() if name[0] != "_" and is_exported(name)}
+    found = {name: getattr(fn, name) for name in fn.__all__}
     for name, module in [(name, value) for name, value in found.items() if isinstance(value, types.ModuleType)]:
         inner = {f"{name}.{key}": value for key, value in vars(module).items() if key[0] != "_" and callable(value)}
         ours = {key: value for key, value in inner.items() if getattr(value, "__module__", "").startswith(module.__name__)}
@@ -195,17 +205,6 @@ def public() -> dict[str, Any]:
     return found
 
 
-def is_exported(name: str) -> bool:
-    """Tell a name in ``funcnet/__init__.py`` from a submodule that was merely imported."""
-    return name in EXPORTS
-
-
-EXPORTS = {
-    alias.asname
-    for node in ast.parse(inspect.getsource(fn)).body
-    if isinstance(node, ast.ImportFrom)
-    for alias in node.names
-}  # fmt: skip
 PUBLIC = public()
 
 

@@ -1,5 +1,6 @@
 """Fields: every public value refuses, when it is made, a number, a size or a flag of the wrong kind, by a sentence of its own."""
 
+import inspect
 import math
 import typing
 from collections.abc import Callable, Iterator
@@ -57,9 +58,9 @@ def changed(name: str, field: str, got: Any) -> Value:
 
 
 def test_every_public_value_is_tried() -> None:
-    """But for the contracts, which nobody makes."""
+    """But for the bases, which nobody makes."""
     public = {name for name, kind in vars(fn).items() if isinstance(kind, type) and issubclass(kind, Value)}
-    assert public - FOUND.keys() == {"Layer", "Loss", "Optimizer", "GradientTransform"}
+    assert public - FOUND.keys() == {name for name in public if inspect.isabstract(getattr(fn, name))} | {"Value"}
     assert len(NUMBERS) > 400
     assert len(FLAGS) > 100
 

@@ -27,7 +27,7 @@ def used(monkeypatch):
 @pytest.mark.parametrize(("law", "case"), TRIALS)
 def test_the_law_holds_by_onednn(law: str, case: Case) -> None:
     """As ``tests/testing/test_laws.py`` tries it with the library that size and processor choose."""
-    with fn.kernels.prefer("onednn"):
+    with fn.kernels.matmul_library("onednn"):
         LAWS[law](case.layer, case.x, case.params)
 
 
@@ -36,7 +36,7 @@ def test_both_libraries_agree(case: Case) -> None:
     """To the rounding of float32, forward and backward."""
     found = []
     for library in ("mkl", "onednn"):
-        with fn.kernels.prefer(library):
+        with fn.kernels.matmul_library(library):
             arguments = (case.params, case.x, fn.key(0)) if case.layer.stochastic else (case.params, case.x)
             y, cache = case.layer.apply(*arguments)
             gy = fn.tree.map(lambda leaf: torch.ones_like(leaf) if leaf.is_floating_point() else None, y)
@@ -59,7 +59,7 @@ def test_the_choice_goes_by_size(monkeypatch):
 def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch):
     """OneDNN has no float64, and its product no derivative in autograd."""
     calls = used(monkeypatch)
-    with fn.kernels.prefer("onednn"):
+    with fn.kernels.matmul_library("onednn"):
         products.linear(torch.ones(2, 3, dtype=torch.float64), torch.ones(4, 3, dtype=torch.float64))
         y = products.linear(torch.ones(2, 3, requires_grad=True), torch.ones(4, 3))
         torch.func.vmap(lambda x: products.linear(x, torch.ones(4, 3)))(torch.ones(5, 2, 3))
@@ -76,7 +76,7 @@ def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
     arguments = (params, step.opt.init(params), fn.random.normal(1, (4, 5)), fn.random.normal(2, (4, 3)))
     calls = []
     monkeypatch.setattr(products, "_product", lambda *tensors: calls.append(1) or products._onednn()(*tensors, "none", [], ""))
-    with torch.no_grad(), fn.kernels.prefer("onednn"):
+    with torch.no_grad(), fn.kernels.matmul_library("onednn"):
         want = step(*arguments)
         assert len(calls) == 5
         torch.testing.assert_close(torch.compile(step, fullgraph=True, backend=backend)(*arguments), want)
@@ -98,7 +98,7 @@ def test_compiled_code_maps_over_the_product(axes, shape):
     x = fn.random.normal(2, shape)
     x = x if x_dim is None else torch.stack([x + i for i in range(n)], x_dim)
     mapped = torch.func.vmap(layer, in_dims=(of, x_dim))
-    with torch.no_grad(), fn.kernels.prefer("onednn"):
+    with torch.no_grad(), fn.kernels.matmul_library("onednn"):
         compiled = torch.compile(mapped, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(params, x), mapped(params, x), rtol=1e-5, atol=1e-5)
 
@@ -107,7 +107,7 @@ def test_a_large_tanh_is_the_same_by_both():
     """To the rounding of float32, at both ends and of NaN; in float64, for someone's autograd and under vmap by torch's own."""
     x = torch.cat((fn.random.normal(0, (20_000,)) * 3, torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, 1e-30, 89.0])))
     layer = fn.Tanh()
-    with fn.kernels.prefer("onednn"):
+    with fn.kernels.matmul_library("onednn"):
         torch.testing.assert_close(layer({}, x), torch.tanh(x), rtol=3e-7, atol=0, equal_nan=True)
         torch.testing.assert_close(layer({}, x[:-6].view(100, 200).t()), torch.tanh(x[:-6].view(100, 200).t()), rtol=3e-7, atol=0)
         assert torch.equal(layer({}, x[:-6].double()), torch.tanh(x[:-6].double()))
@@ -119,23 +119,23 @@ def test_a_large_tanh_is_the_same_by_both():
 def test_the_preference_ends_with_its_block():
     """And holds from the call on without one."""
     before = products._least[0]
-    with fn.kernels.prefer("onednn"):
+    with fn.kernels.matmul_library("onednn"):
         assert products._least[0] == 0
     assert products._least[0] == before
-    fn.kernels.prefer("mkl")
+    fn.kernels.set_matmul_library("mkl")
     assert products._least[0] == products._NEVER
-    fn.kernels.prefer("auto")
+    fn.kernels.set_matmul_library("auto")
     assert products._least[0] == before
 
 
 def test_without_onednn_every_preference_is_torchs_own(monkeypatch):
     """A build of torch without it gives the same layers."""
     monkeypatch.setattr(products, "_onednn", lambda: None)
-    with fn.kernels.prefer("onednn"):
+    with fn.kernels.matmul_library("onednn"):
         assert products._least[0] == products._NEVER
 
 
 def test_an_unknown_library_is_refused():
     """By its name."""
-    with pytest.raises(ValueError, match="prefer: library must be one of 'auto', 'mkl', 'onednn', got 'blas'"):
-        fn.kernels.prefer("blas")
+    with pytest.raises(ValueError, match="set_matmul_library: library must be one of 'auto', 'mkl', 'onednn', got 'blas'"):
+        fn.kernels.set_matmul_library("blas")

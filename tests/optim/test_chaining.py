@@ -11,6 +11,7 @@ from funcnet.optim.chaining import chain
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
 from funcnet.optim.sgd import SGD
 from funcnet.tree import Tree
+from funcnet.value import frozen
 
 # Chains
 
@@ -40,6 +41,7 @@ def test_a_chain_may_end_in_a_chain() -> None:
 def test_a_chain_threads_the_state_of_its_transforms() -> None:
     """A transform with a state gets its own state back at every step."""
 
+    @frozen
     class Growing(GradientTransform):
         def init(self, params: Tree) -> State:
             return {"n": torch.zeros(())}
