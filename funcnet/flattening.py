@@ -14,7 +14,7 @@ NODES = (dict, tuple, list)
 _LEAVES = {Tensor, type(None)}
 
 
-def _rebuild(like: Tree, children: Iterator[Tree]) -> Tree:
+def rebuild(like: Tree, children: Iterator[Tree]) -> Tree:
     """Make a node of the kind and keys of ``like`` from its children."""
     if isinstance(like, dict):
         return dict(zip(like, children, strict=True))
@@ -130,7 +130,7 @@ def unflatten(tree: Tree, leaves: Iterator[Any]) -> Tree:
     if kind is tuple:
         return tuple([next(leaves) if type(child) is Tensor else unflatten(child, leaves) for child in tree])
     return (
-        _rebuild(tree, iter([unflatten(child, leaves) for child in _children(tree)])) if isinstance(tree, NODES) else next(leaves)
+        rebuild(tree, iter([unflatten(child, leaves) for child in _children(tree)])) if isinstance(tree, NODES) else next(leaves)
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet import flattening
 from funcnet.errors import value_error
-from funcnet.flattening import NODES, differences, flatten_together, join, unflatten
+from funcnet.flattening import NODES, differences, flatten_together, join, rebuild, unflatten
 
 Tree = flattening.Tree
 
@@ -196,14 +196,67 @@ def unravel(vector: Tensor, like: Tree) -> Tree:
     return map(lambda leaf: next(pieces).reshape(leaf.shape).to(leaf.dtype), like)
 
 
-def replace(tree: Tree, path: str, leaf: Any) -> Tree:
-    """Return the tree with another ``leaf`` at ``path``.
+def at(tree: Tree, path: str) -> Tree:
+    """Return the leaf or the subtree at a path.
 
-    Raises   ``KeyError`` when there is no leaf at this path.
+    >>> at(({"weight": 1}, {}), "0")
+    {'weight': 1}
+
+    Raises:
+        LookupError: For a path that does not exist; it names those that do.
     """
-    if path not in dict(_named("", tree)):
-        raise KeyError(f"replace: no leaf at {path!r}; there are {', '.join(names(tree))}")
-    return unflatten(tree, iter([leaf if at == path else old for at, old in _named("", tree)]))
+    found = tree
+    for key in path.split(".") if path else ():
+        found = _child(found, key, lambda: _no_such_path("at", tree, path))
+    return found
+
+
+def replace(tree: Tree, path: str, value: Tree) -> Tree:
+    """Return the tree with another leaf or subtree at a path.
+
+    >>> replace(({"weight": 1, "bias": 2},), "0.bias", None)
+    ({'weight': 1, 'bias': None},)
+
+    Raises:
+        LookupError: For a path that does not exist; it names those that do.
+    """
+    return _replaced(tree, path.split(".") if path else [], value, lambda: _no_such_path("replace", tree, path))
+
+
+def _replaced(tree: Tree, keys: list[str], value: Tree, error: Callable[[], Exception]) -> Tree:
+    if not keys:
+        return value
+    child = _replaced(_child(tree, keys[0], error), keys[1:], value, error)
+    return rebuild(tree, iter([child if str(key) == keys[0] else old for key, old in _items(tree)]))
+
+
+def _child(tree: Tree, key: str, error: Callable[[], Exception]) -> Tree:
+    found = [child for one, child in _items(tree) if str(one) == key] if isinstance(tree, NODES) else []
+    if not found:
+        raise error()
+    return found[0]
+
+
+def _no_such_path(who: str, tree: Tree, path: str) -> LookupError:
+    return LookupError(f"{who}: nothing at {path!r}; there are {', '.join(names(tree)) or 'no leaves'}")
+
+
+def update(f: Callable[[Any, Any], Any], params: Tree, grads: Tree) -> Tree:
+    """Return ``f(p, g)`` for every parameter that has a gradient, and the parameter itself for every other.
+
+    ``update(lambda p, g: p - lr * g, params, grads)`` is a step of plain gradient descent: running statistics, whose gradients
+    are ``None``, stay as they are.
+
+    Raises:
+        ValueError: With the first path where the trees disagree.
+    """
+    rows = zip(*flatten_together(params, grads), strict=True)
+    return unflatten(params, iter([p if p is None or g is None else f(p, g) for p, g in rows]))
+
+
+def map_with_path(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
+    """Apply ``f(path, leaf)`` to every leaf; an absent leaf stays ``None``."""
+    return _along(f, tree)
 
 
 def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]:

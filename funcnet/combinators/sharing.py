@@ -17,8 +17,6 @@ from funcnet.random import Key
 from funcnet.tree import Tree
 from funcnet.value import frozen
 
-Path = tuple[str, ...]
-
 
 @frozen
 class Shared(Wrapper):
@@ -96,26 +94,6 @@ def shared(layer: Layer) -> Shared:
     return Shared(layer)
 
 
-def _at(params: Tree, path: Path) -> Tree:
-    """Return what stands at a path; ``LookupError`` where there is nothing."""
-    for key in path:
-        if not isinstance(params, (dict, tuple)):
-            raise LookupError
-        params = params[key] if isinstance(params, dict) else params[int(key)]
-    return params
-
-
-def _put(params: Tree, path: Path, value: Tree) -> Tree:
-    """Return the tree with another value at a path."""
-    if not path:
-        return value
-    key, rest = path[0], path[1:]
-    if isinstance(params, dict):
-        return {**params, key: _put(params[key], rest, value)}
-    i = int(key)
-    return (*params[:i], _put(params[i], rest, value), *params[i + 1 :])
-
-
 def _absent(value: Tree) -> Tree:
     return tree.map(lambda _: None, value)
 
@@ -144,13 +122,13 @@ class Tied(Wrapper):
 
     def init(self, rng: Key | int) -> Params:
         params = super().init(rng)
-        for first, *others in self._paths():
+        for first, *others in self.groups:
             for path in others:
                 one, other = self._found(params, first), self._found(params, path)
                 if _shapes_of(one) != _shapes_of(other):
-                    rule = f"{'.'.join(path)} must have the shapes of {'.'.join(first)}, {_shapes_of(one)}"
+                    rule = f"{path} must have the shapes of {first}, {_shapes_of(one)}"
                     raise value_error("tied", rule, repr(_shapes_of(other)))
-                params = _put(params, path, _absent(other))
+                params = tree.replace(params, path, _absent(other))
         return params
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
@@ -187,38 +165,35 @@ class Tied(Wrapper):
     def __repr__(self) -> str:
         return f"tied({', '.join(map(repr, (self.layer, *self.groups)))})"
 
-    def _paths(self) -> list[list[Path]]:
-        return [[tuple(path.split(".")) for path in group] for group in self.groups]
-
-    def _found(self, params: Params, path: Path) -> Tree:
+    def _found(self, params: Params, path: str) -> Tree:
         try:
-            return _at(params, path)
-        except (LookupError, ValueError):
+            return tree.at(params, path)
+        except LookupError:
             names = ", ".join(tree.names(params))
-            raise value_error("tied", f"each path must lead to one of {names}, or to several", repr(".".join(path))) from None
+            raise value_error("tied", f"each path must lead to one of {names}, or to several", repr(path)) from None
 
     def _filled(self, params: Params) -> Params:
         """Return the net's params: at the other places of each group what is at the first."""
-        for first, *others in self._paths():
+        for first, *others in self.groups:
             value = self._found(params, first)
             for path in others:
                 if tree.leaves(self._found(params, path)):
-                    raise value_error("tied", f"params must have nothing at {'.'.join(path)}", describe(_at(params, path)))
-                params = _put(params, path, value)
+                    raise value_error("tied", f"params must have nothing at {path}", describe(tree.at(params, path)))
+                params = tree.replace(params, path, value)
         return params
 
     def _gathered(self, gparams: Params) -> Params:
         """Sum the gradients of each group at its first place: the transpose of ``_filled``."""
-        for first, *others in reversed(self._paths()):
-            total = reduce(tree.add, [_at(gparams, path) for path in (first, *others)])
-            gparams = _put(gparams, first, total)
+        for first, *others in reversed(self.groups):
+            total = reduce(tree.add, [tree.at(gparams, path) for path in (first, *others)])
+            gparams = tree.replace(gparams, first, total)
         return self._without(gparams)
 
     def _without(self, params: Params) -> Params:
         """Take away what is not at a first place."""
-        for _, *others in self._paths():
+        for _, *others in self.groups:
             for path in others:
-                params = _put(params, path, _absent(_at(params, path)))
+                params = tree.replace(params, path, _absent(tree.at(params, path)))
         return params
 
 

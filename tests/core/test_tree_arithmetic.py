@@ -219,12 +219,45 @@ def test_replace_of_a_leaf_alone():
     assert tree.replace(1, "", 2) == 2
 
 
-@pytest.mark.parametrize("path", ["c", "a.b", "", "a.0"])
-def test_replace_names_the_paths_there_are(path):
-    """A path that leads to no leaf, a node's among them, is a ``KeyError``."""
-    with pytest.raises(KeyError) as caught:
-        tree.replace({"a": 1, "b": (2, 3)}, path, 0)
-    assert caught.value.args == (f"replace: no leaf at {path!r}; there are a, b.0, b.1",)
+@pytest.mark.parametrize("path", ["c", "a.b", "a.0", "b.2", "b.x"])
+@pytest.mark.parametrize("who", ["at", "replace"])
+def test_a_path_that_does_not_exist_is_a_lookup_error_that_names_those_that_do(who, path):
+    """In both functions that take one."""
+    with pytest.raises(LookupError) as caught:
+        getattr(tree, who)({"a": 1, "b": (2, 3)}, path, *([0] if who == "replace" else []))
+    assert caught.value.args == (f"{who}: nothing at {path!r}; there are a, b.0, b.1",)
+
+
+def test_at_returns_leaves_and_subtrees():
+    """The path of the whole tree is empty, and keys that are numbers are read as they are written."""
+    value = {"a": ({"b": 1, 3: 2},), "c": None}
+    assert tree.at(value, "a.0") == {"b": 1, 3: 2}
+    assert (tree.at(value, "a.0.b"), tree.at(value, "a.0.3"), tree.at(value, "c"), tree.at(value, "")) == (1, 2, None, value)
+
+
+def test_replace_changes_subtrees():
+    """For others of any structure."""
+    value = {"a": ({"b": 1},), "c": 2}
+    assert tree.replace(value, "a.0", (5, 6)) == {"a": ((5, 6),), "c": 2}
+    assert tree.replace(value, "a", None) == {"a": None, "c": 2}
+    assert tree.replace(value, "", 3) == 3
+
+
+def test_update_leaves_what_has_no_gradient():
+    """A hand-written optimizer keeps running statistics, where ``map`` would lose them."""
+    params, grads = (
+        {"w": torch.tensor(2.0), "mean": torch.tensor(7.0), "gone": None},
+        {"w": torch.tensor(1.0), "mean": None, "gone": None},
+    )
+    moved = tree.update(lambda p, g: p - 0.5 * g, params, grads)
+    assert (moved["w"], moved["mean"], moved["gone"]) == (1.5, 7.0, None)
+    with pytest.raises(ValueError, match="the trees must agree, and at 'w'"):
+        tree.update(torch.add, params, {**grads, "w": (1,)})
+
+
+def test_map_with_path_gives_the_path_too():
+    """And passes over absent leaves."""
+    assert tree.map_with_path(lambda path, leaf: f"{path}={leaf}", ({"a": 1, "b": None}, 2)) == ({"a": "0.a=1", "b": None}, "1=2")
 
 
 def test_partition_parts_by_the_path():

@@ -1,0 +1,78 @@
+"""Values: what a class must be, and what its fields may hold."""
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+import funcnet as fn
+from funcnet.testing import law_value
+
+
+class Undecorated(fn.Layer):
+    """A layer whose author forgot the decorator."""
+
+    size: int = 3
+
+    def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
+        return x, ()
+
+    def vjp(self, params: Any, cache: Any, gy: Any) -> Any:
+        return params, gy
+
+
+@fn.frozen
+class Holder(fn.Layer):
+    """A layer that takes anything in its field."""
+
+    held: Any
+
+    def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
+        return x, ()
+
+    def vjp(self, params: Any, cache: Any, gy: Any) -> Any:
+        return params, gy
+
+
+@pytest.mark.parametrize("arguments", [(), (3,), (3, 4)])
+def test_a_class_without_the_decorator_says_what_to_do(arguments: tuple[int, ...]) -> None:
+    """Whatever it is called with."""
+    with pytest.raises(TypeError, match=r"^Undecorated must be decorated with @funcnet.frozen"):
+        Undecorated(*arguments)
+
+
+@pytest.mark.parametrize("held", [torch.ones(2), (1, torch.ones(2)), [torch.ones(2)], {"w": (torch.ones(2),)}])
+def test_a_tensor_in_a_field_is_refused_with_what_to_do(held: Any) -> None:
+    """Alone or in a container."""
+    with pytest.raises(
+        ValueError, match=r"^Holder: held must not hold a tensor, but numbers.*; params come from init, got .* \(2,\)"
+    ):
+        Holder(held)
+
+
+def test_a_tensor_never_reaches_a_validator_that_would_compare_it() -> None:
+    """A number field says the same, not that truth is ambiguous."""
+    with pytest.raises(ValueError, match=r"^Linear: in_features must not hold a tensor"):
+        fn.Linear(torch.tensor([3, 4]), 2)
+    with pytest.raises(ValueError, match=r"^SGD: lr must not hold a tensor"):
+        fn.SGD(lr=torch.tensor([0.1, 0.2]))
+
+
+def test_frozen_decorates_classes_only() -> None:
+    """A layer is told what freezes params."""
+    with pytest.raises(TypeError, match=r"^frozen decorates classes, got Tanh\(\); to freeze the params of a layer, use freeze"):
+        fn.frozen(fn.Tanh())
+
+
+def test_a_lambda_in_a_layer_breaks_the_law_of_values_with_what_to_do() -> None:
+    """It has no name by which it could be printed, pickled or found again."""
+    with pytest.raises(AssertionError, match=r"law 9, value: .*must not hold a lambda.*use a function defined with def"):
+        law_value(fn.elementwise(lambda x: x, torch.ones_like), torch.ones(2))
+
+
+def test_the_guards_do_not_show() -> None:
+    """A guarded verb has the name, the docstring and the signature of what the class defines, and values pickle."""
+    assert fn.Linear.apply.__qualname__ == "Linear.apply"
+    assert fn.Linear.vjp.__doc__ == fn.Linear.vjp.__wrapped__.__doc__
+    assert pickle.loads(pickle.dumps(fn.Linear(2, 3))) == fn.Linear(2, 3)
