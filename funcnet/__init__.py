@@ -43,6 +43,7 @@ from funcnet.combinators.sharing import shared as shared
 from funcnet.combinators.sharing import tied as tied
 from funcnet.combinators.unique_rows import uniqued as uniqued
 from funcnet.compilation.compiled import compile as compile
+from funcnet.compilation.scanned import scan_steps as scan_steps
 from funcnet.contract import Layer as Layer
 from funcnet.contract import frozen as frozen
 from funcnet.initializers import Constant as Constant
@@ -298,6 +299,5 @@ from funcnet.random import key as key
 from funcnet.random import split as split
 from funcnet.sizes import infer_sizes as infer_sizes
 from funcnet.sizes import output_shape as output_shape
-from funcnet.train import scan_steps as scan_steps
 from funcnet.train import train_step as train_step
 from funcnet.train import value_and_grads as value_and_grads
