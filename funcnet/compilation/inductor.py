@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.kernels.threads import with_one_mkl_thread
 
 Kernel = Callable[..., Sequence[Any]]
 
@@ -53,16 +54,16 @@ def inductor_options() -> dict[str, Any]:
 def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     """Compile a graph with Inductor, for one thread where every tensor in it is small.
 
-    With two threads each loop would end with one thread waiting for the other: a step of the 2-25-25-25-2 net takes 95 µs, and
-    58 with loops for one thread. The matrix products in it remain MKL's, with the threads of the process, which is the
-    difference to the 52 µs that the step takes where torch has one thread. With tensors of 8192 elements both take as long,
-    with 65536 one thread takes a third longer.
+    With two threads each loop would end with one thread waiting for the other: a step of the 2-25-25-25-2 net takes 95 µs, 58
+    with loops for one thread, and 52 where its matrix products have one thread too. With tensors of 8192 elements both take as
+    long, with 65536 one thread takes a third longer.
     """
     options = inductor_options()
-    if any(size > SMALL for size in _sizes(graph)):
+    small = all(size <= SMALL for size in _sizes(graph))
+    if not small:
         options = {name: value for name, value in options.items() if name != "cpp.threads"}
     kernel: Kernel = torch._inductor.compile(graph, examples, options=options or None)
-    return kernel
+    return with_one_mkl_thread(kernel) if small and torch.get_num_threads() > 1 else kernel
 
 
 def _sizes(graph: Any) -> list[int]:
