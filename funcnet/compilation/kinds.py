@@ -25,23 +25,24 @@ _is_nested = attrgetter("is_nested")
 def key_of(arguments: Tree) -> Hashable:
     """Return the key of a call's kind: arguments of one kind have equal keys, whatever the order of a dict's keys."""
     found: list[Any] = [*_surroundings(), torch.is_inference_mode_enabled()]
-    _describe(arguments, found)
+    places: dict[int, int] = {}
+    _describe(arguments, found, places)
     return tuple(found)
 
 
-def _describe(value: Tree, found: list[Any]) -> None:
-    """Append what tells a tree from those of another kind."""
+def _describe(value: Tree, found: list[Any], places: dict[int, int]) -> None:
+    """Append what tells a tree from those of another kind; ``places`` number the tensors, since one may be in two places."""
     if isinstance(value, Tensor):
-        found.append(tensor_likeness(value))
+        found.append((places.setdefault(id(value), len(places)), *tensor_likeness(value)))
     elif isinstance(value, dict):
         keys = sorted(value, key=str)
         found.append((type(value), *keys))
         for name in keys:
-            _describe(value[name], found)
+            _describe(value[name], found, places)
     elif isinstance(value, NODES):
         found.append((type(value), len(value)))
         for child in value:
-            _describe(child, found)
+            _describe(child, found, places)
     else:
         found.append(_constant(value))
 

@@ -97,10 +97,11 @@ except Exception:
 def tensor_guard(tensors: list[Tensor]) -> Callable[..., bool]:
     """Return a function that tells whether other tensors are like these: in type, dtype, device, shape and strides.
 
-    Dynamo's guard takes 0.7 µs for 11 tensors. It reads shapes and strides of what it is made from, and sparse and nested
-    tensors have none: they get ``plain_guard``.
+    Dynamo's guard takes 0.7 µs for 11 tensors. It refuses one tensor in two places, and it reads strides, which sparse and
+    nested tensors do not have: those get ``plain_guard``.
     """
-    if _Guards is None or any([x.layout is not torch.strided or x.is_nested for x in tensors]):  # noqa: C419
+    distinct = len({id(x) for x in tensors}) == len(tensors)
+    if _Guards is None or not distinct or any([x.layout is not torch.strided or x.is_nested for x in tensors]):  # noqa: C419
         return plain_guard(tensors)
     check: Callable[..., bool] = _Guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
     return check
