@@ -4,11 +4,14 @@ Dynamo compiles at most 8 kinds of calls for one code object, so every traced fu
 Dynamo is not thread safe: while one thread traces, a call of a traced function in another thread fails. Hence the lock.
 """
 
+import builtins
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -105,13 +108,20 @@ def _recorded(graph: Any, examples: list[Any]) -> Kernel:
 
 
 def traced(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that Dynamo traces, under a code object that no other function shares."""
+    """Return a function that Dynamo traces, under a code object and with globals that no other function has.
+
+    Dynamo writes what it compiles into the globals, and keeps them as long as the layers that it guards. So they are emptied
+    when the function is released; guards, without tensors, stay.
+    """
 
     def called(*arguments: Any, **named: Any) -> Any:
         return step(*arguments, **named)
 
-    called.__code__ = called.__code__.replace(co_name=f"step_{next(_NUMBERS)}")
-    return torch.compile(called, fullgraph=True, dynamic=False, backend=_backend())
+    code, scope = called.__code__.replace(co_name=f"step_{next(_NUMBERS)}"), {"__name__": __name__, "__builtins__": builtins}
+    function = FunctionType(code, scope, closure=called.__closure__)
+    compiled = torch.compile(function, fullgraph=True, dynamic=False, backend=_backend())
+    weakref.finalize(compiled, scope.clear)
+    return compiled
 
 
 @cache

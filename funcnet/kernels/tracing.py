@@ -6,7 +6,7 @@ runs the functions marked ``_dynamo_marked_constant`` for real, on the thread th
 """
 
 from _thread import get_ident
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -75,15 +75,23 @@ def tensor_likeness(x: Tensor) -> tuple[Any, ...]:
 
 
 def plain_guard(tensors: list[Tensor]) -> Callable[..., bool]:
-    """Return the same as ``tensor_guard``, without torch's own guard: 3.6 µs for 11 tensors."""
-    likenesses = [tensor_likeness(x) for x in tensors]
+    """Return what ``tensor_guard`` returns, in Python: 6.7 µs for 11 tensors. One tensor in two places must be in both again."""
+    likenesses, places = [tensor_likeness(x) for x in tensors], _places(tensors)
 
     def check(*others: Any) -> bool:
-        return len(others) == len(likenesses) and all(
-            [isinstance(x, Tensor) and tensor_likeness(x) == like for x, like in zip(others, likenesses, strict=True)]  # noqa: C419
+        return (
+            all([isinstance(x, Tensor) for x in others])  # noqa: C419
+            and [tensor_likeness(x) for x in others] == likenesses
+            and _places(others) == places
         )
 
     return check
+
+
+def _places(tensors: Sequence[Any]) -> list[int]:
+    """Number the tensors, equally where they are one."""
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(id(x), len(numbers)) for x in tensors]
 
 
 # Dynamo's own guard, in C++: where this build of torch does not have it, ``plain_guard`` serves.
@@ -100,7 +108,7 @@ def tensor_guard(tensors: list[Tensor]) -> Callable[..., bool]:
     Dynamo's guard takes 0.7 µs for 11 tensors. It refuses one tensor in two places, and it reads strides, which sparse and
     nested tensors do not have: those get ``plain_guard``.
     """
-    distinct = len({id(x) for x in tensors}) == len(tensors)
+    distinct = len(set(_places(tensors))) == len(tensors)
     if _Guards is None or not distinct or any([x.layout is not torch.strided or x.is_nested for x in tensors]):  # noqa: C419
         return plain_guard(tensors)
     check: Callable[..., bool] = _Guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
