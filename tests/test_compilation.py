@@ -118,7 +118,7 @@ def test_arguments_by_name_are_those_by_place(graphs):
     for got in (fast(params, x=X, target=T), fast(params, X, target=T), fast(params, X, T), fast(target=T, x=X, params=params)):
         torch.testing.assert_close(got, step(params, X, T))
     assert len(graphs) == 1
-    with pytest.raises(TypeError, match="ValueAndGrads.__call__.. got an unexpected keyword argument 'y'"):
+    with pytest.raises(TypeError, match=r"ValueAndGrads.__call__.. got an unexpected keyword argument 'y'"):
         fast(params, X, y=T)
 
 
@@ -191,7 +191,7 @@ def test_a_compiled_step_pickles_without_its_programs():
 
 def test_a_function_that_does_not_pickle_is_refused():
     """A lambda has no name to be found under."""
-    with pytest.raises(pickle.PicklingError, match="compile: to pickle, step must pickle, as a train step .*, got <function"):
+    with pytest.raises(pickle.PicklingError, match=r"compile: to pickle, step must pickle, as a train step .*, got <function"):
         pickle.dumps(fn.compile(lambda x: x))
 
 
@@ -203,7 +203,7 @@ def test_a_compiled_function_within_a_transform_or_another_is_the_function():
 
 
 @pytest.mark.filterwarnings("ignore:.*(nested|Sparse CSR).*")
-@pytest.mark.parametrize("make", [lambda: X.to_sparse_csr(), lambda: torch.nested.nested_tensor([*X])], ids=["sparse", "nested"])
+@pytest.mark.parametrize("make", [X.to_sparse_csr, lambda: torch.nested.nested_tensor([*X])], ids=["sparse", "nested"])
 def test_a_tensor_without_strides_is_refused_by_a_warm_step(make):
     """The error is that of eager mode, the process goes on, and so does the step."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)

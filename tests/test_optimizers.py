@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.optim import base
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import GradientTransform, Optimizer, State
 from funcnet.optim.chaining import Chain, chain, donate
@@ -700,3 +701,34 @@ def test_what_was_given_up_is_as_it_was_where_the_gradients_do_not_fit(gradient)
     with pytest.raises(ValueError, match="grads must have at 'weight' what params has"):
         optimizer.update({"weight": gradient}, state, params)
     assert tree.equal((params, state), before)
+
+
+def test_nets_that_alternate_do_not_make_guards_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two param trees through one optimizer, with as many leaves in each: right, and one guard for each tree."""
+    made, guard = [], base.tensor_guard
+    monkeypatch.setattr(base, "tensor_guard", lambda tensors: made.append(len(tensors)) or guard(tensors))
+    optimizer = SGD(0.1, momentum=0.9)
+    nets = [leaves(0), tree.map(lambda x: torch.stack([x, 2 * x]), leaves(1))]
+    runs = [(params, optimizer.init(params)) for params in nets]
+    for step in range(4):
+        for i, (params, state) in enumerate(runs):
+            runs[i] = optimizer.update(tree.map(lambda x, step=step: x * step, nets[i]), state, params)
+    assert made == [3, 3]
+    for (params, _), first in zip(runs, nets, strict=True):
+        alone, state = first, SGD(0.1, momentum=0.9).init(first)
+        for step in range(4):
+            alone, state = SGD(0.1, momentum=0.9).update(tree.map(lambda x, step=step: x * step, first), state, alone)
+        assert tree.equal(params, alone)
+
+
+def test_guards_are_bounded_and_no_part_of_the_value() -> None:
+    """An optimizer that took steps equals, hashes, prints, pickles and copies as a new one."""
+    optimizer, new = SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9)
+    for n in range(1, 20):
+        params = {"weight": torch.zeros(n)}
+        optimizer.update(params, optimizer.init(params), params)
+    assert len(optimizer._guards.guards) == base._GUARDS
+    assert (optimizer, hash(optimizer), repr(optimizer)) == (new, hash(new), repr(new))
+    for other in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer), optimizer.replace(lr=0.1)):
+        assert other == optimizer
+        assert other._guards.guards == ()

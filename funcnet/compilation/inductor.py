@@ -120,8 +120,13 @@ def traced(step: Callable[..., Any]) -> Callable[..., Any]:
     code, scope = called.__code__.replace(co_name=f"step_{next(_NUMBERS)}"), {"__name__": __name__, "__builtins__": builtins}
     function = FunctionType(code, scope, closure=called.__closure__)
     compiled = torch.compile(function, fullgraph=True, dynamic=False, backend=_backend())
-    weakref.finalize(compiled, scope.clear)
+    weakref.finalize(compiled, _empty, scope)
     return compiled
+
+
+def _empty(scope: dict[str, Any]) -> None:
+    """Set all names to ``None``; Dynamo deletes those that it wrote itself."""
+    scope.update(dict.fromkeys(scope))
 
 
 @cache

@@ -89,7 +89,7 @@ def plain_guard(tensors: list[Tensor]) -> Callable[..., bool]:
 
 
 def _places(tensors: Sequence[Any]) -> list[int]:
-    """Number the tensors, equally where they are one."""
+    """Return a number for each tensor, the same number where one tensor comes again."""
     numbers: dict[int, int] = {}
     return [numbers.setdefault(id(x), len(numbers)) for x in tensors]
 
