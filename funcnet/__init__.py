@@ -54,6 +54,7 @@ from funcnet.combinators.sequential import serial
 from funcnet.combinators.sharing import shared, tied
 from funcnet.combinators.unique_rows import uniqued
 from funcnet.compilation.compiled import compile
+from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
 from funcnet.initializers import (
     Constant,
@@ -188,7 +189,7 @@ from funcnet.optim.schedules import (
 from funcnet.optim.sgd import SGD
 from funcnet.random import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
-from funcnet.train import scan_steps, train_step, value_and_grads
+from funcnet.train import train_step, value_and_grads
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
 

@@ -11,17 +11,14 @@ Each function here is a value: it compares, prints and pickles like what it is m
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import tree
-from funcnet.compilation.compiled import compile
 from funcnet.contract import Cache, Layer, Params
-from funcnet.errors import function, instances, size, value_error
+from funcnet.errors import instances, value_error
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
-from funcnet.random import Key, fold_in
+from funcnet.random import Key
 from funcnet.tree import Tree
 from funcnet.value import Value, frozen
 
@@ -98,42 +95,3 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer) -> TrainStep:
     Raises   ``ValueError`` as ``value_and_grads`` does, and for an ``opt`` that is no optimizer.
     """
     return TrainStep(net, loss, opt)
-
-
-@frozen
-class ScanSteps(Value):
-    """So many steps of training in a row, as one pure function; what ``scan_steps`` compiles."""
-
-    step: Callable[..., tuple[Params, Tree, Tensor]] = field(validator=function)
-    k: int = field(validator=size)
-
-    def __call__(
-        self, params: Params, state: Tree, xs: Any, targets: Any, rng: Key | int | None = None
-    ) -> tuple[Params, Tree, Tensor]:
-        values = []
-        for i, (x, target) in enumerate(zip(_unbound(self, xs, "xs"), _unbound(self, targets, "targets"), strict=True)):
-            key = () if rng is None else (fold_in(rng, i),)
-            params, state, value = self.step(params, state, x, target, *key)
-            values.append(value)
-        return params, state, torch.stack(values)
-
-
-def _unbound(scan: ScanSteps, batches: Tree, name: str) -> list[Tree]:
-    """Return the k entries along the first axis of a tree."""
-    lengths = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves(batches)}
-    if lengths != {scan.k}:
-        raise value_error(scan, f"the first axis of {name} must be k={scan.k}", f"lengths {', '.join(map(str, sorted(lengths)))}")
-    return [tree.map(lambda leaf, i=i: leaf[i], batches) for i in range(scan.k)]
-
-
-def scan_steps(step: Callable[..., Any], k: int) -> Callable[..., Any]:
-    """Make the function ``(params, state, xs, targets, rng=None) -> (params, state, values)`` of k steps in one compiled call.
-
-    ``xs`` and ``targets`` hold the k batches along their first axis, and ``values`` the k losses; step number i takes the key
-    ``fold_in(rng, i)``. The call from Python is paid once for k steps, and what one step leaves for the next stays where it is:
-    of the 2-25-25-25-2 net in batches of 100 a step takes 37 µs in tens, 54 compiled by itself and 115 in eager mode. The steps
-    are written out one after the other, so the time to compile grows with k; ten of this net take 15 seconds.
-
-    Raises   ``ValueError`` for a ``step`` that is no function, a k below 1, and when the first axis of a batch is not k.
-    """
-    return compile(ScanSteps(step, k))

@@ -197,7 +197,7 @@ def unravel(vector: Tensor, like: Tree) -> Tree:
 
 
 def at(tree: Tree, path: str) -> Tree:
-    """Return the leaf or the subtree at a path.
+    """Return the leaf or the subtree of ``tree`` at ``path``.
 
     >>> at(({"weight": 1}, {}), "0")
     {'weight': 1}
@@ -212,7 +212,7 @@ def at(tree: Tree, path: str) -> Tree:
 
 
 def replace(tree: Tree, path: str, value: Tree) -> Tree:
-    """Return the tree with another leaf or subtree at a path.
+    """Return ``tree`` with ``value``, a leaf or a subtree, at ``path``.
 
     >>> replace(({"weight": 1, "bias": 2},), "0.bias", None)
     ({'weight': 1, 'bias': None},)
@@ -255,7 +255,7 @@ def update(f: Callable[[Any, Any], Any], params: Tree, grads: Tree) -> Tree:
 
 
 def map_with_path(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
-    """Apply ``f(path, leaf)`` to every leaf; an absent leaf stays ``None``."""
+    """Apply ``f(path, leaf)`` to every leaf of ``tree``; an absent leaf stays ``None``."""
     return _along(f, tree)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import fused, is_plain
+from funcnet.kernels.tracing import is_for_inductor, is_plain
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -23,7 +23,7 @@ def tanh(x: Tensor) -> Tensor:
     out. µs for 2500, 12000, 50000 and 250000 elements: 6.6, 29, 115 and 860 by MKL, 23, 26, 43 and 580 by oneDNN. The relative
     error is below 7.2e-8 by oneDNN and 5.9e-8 by MKL.
     """
-    if fused[0] and torch.compiler.is_compiling() and x.dtype is torch.float32:
+    if is_for_inductor() and x.dtype is torch.float32:
         return _tanh_in_arithmetic(x)
     if x.numel() < _MANY or x.dtype is not torch.float32 or not products.by_onednn() or not is_plain(x):
         return torch.tanh(x)

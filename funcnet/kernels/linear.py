@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from funcnet.errors import value_error
-from funcnet.kernels.tracing import fused, is_plain_data, is_untransformed
+from funcnet.kernels.tracing import is_compiling, is_for_inductor, is_plain_data, is_untransformed
 
 LIBRARIES = ("auto", "mkl", "onednn")
 _ENOUGH = 2_000_000
@@ -117,12 +117,12 @@ def _to_write(count: int, one: Tensor, other: Tensor) -> bool:
     layers of 20 in batches of 10 a tenth less than with none.
     """
     full = one.dtype == other.dtype and one.dtype in (torch.float32, torch.float64)
-    return count <= _TINY and full and torch.compiler.is_compiling() and one.is_cpu and other.is_cpu
+    return count <= _TINY and full and one.is_cpu and other.is_cpu
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """Return x wᵀ + b, over the last axis of x."""
-    if fused[0] and x.dim() and x.shape[-1] == w.shape[1] and _to_write(x.numel() * w.shape[0], x, w):
+    if is_for_inductor() and x.dim() and x.shape[-1] == w.shape[1] and _to_write(x.numel() * w.shape[0], x, w):
         y = (x.unsqueeze(-2) * w).sum(-1)
         return y if b is None else y + b
     if x.numel() * w.size(0) < _least[0] or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:  # len(w) takes 0.2 µs more
@@ -132,7 +132,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 
 def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:
     """Return gy w, over the last axis of gy."""
-    if fused[0] and gy.dim() and gy.shape[-1] == w.shape[0] and _to_write(gy.numel() * w.shape[1], gy, w):
+    if is_for_inductor() and gy.dim() and gy.shape[-1] == w.shape[0] and _to_write(gy.numel() * w.shape[1], gy, w):
         return (gy.unsqueeze(-1) * w).sum(-2)
     if gy.numel() * w.shape[1] < _least[0] or not _serves(gy, w) or gy.shape[-1] != w.shape[0]:
         return torch.mm(gy, w) if gy.dim() == 2 else torch.matmul(gy, w)
@@ -147,7 +147,7 @@ def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
     """
     if gy.dim() != 2:
         gy, x = gy.reshape(-1, gy.shape[-1]), x.reshape(-1, x.shape[-1])
-    if fused[0] and len(gy) == len(x) and _to_write(gy.numel() * x.shape[1], gy, x):
+    if is_for_inductor() and len(gy) == len(x) and _to_write(gy.numel() * x.shape[1], gy, x):
         return (gy.unsqueeze(2) * x.unsqueeze(1)).sum(0)
     if gy.numel() * x.shape[1] < _least[0] or not _serves(gy, x) or len(gy) != len(x):
         return torch.mm(gy.t(), x)
@@ -158,7 +158,7 @@ def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
 
 def linear_vjp(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return gyᵀ x, Σ gy where there is a bias, and gy w: small ones, of which there are many in a step, after one look."""
-    if gy.dim() == 2 and gy.numel() * w.size(1) < _least[0] and not fused[0]:
+    if gy.dim() == 2 and gy.numel() * w.size(1) < _least[0] and not is_for_inductor():
         return torch.mm(gy.t(), x), gy.sum(0) if bias else None, torch.mm(gy, w)
     return matmul_weight_grad(gy, x), sum_of_rows(gy) if bias else None, matmul_input_grad(gy, w)
 
@@ -182,11 +182,11 @@ def _serves(x: Tensor, w: Tensor, b: Tensor | None = None) -> bool:
 
 def _alone(*tensors: Tensor | None) -> bool:
     """Tell whether no one differentiates through tensors or, in eager mode, maps over them; in compiled code one may."""
-    return is_plain_data(*tensors) and (torch.compiler.is_compiling() or is_untransformed())
+    return is_plain_data(*tensors) and (is_compiling() or is_untransformed())
 
 
 def _by_onednn(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    if torch.compiler.is_compiling():
+    if is_compiling():
         y: Tensor = torch.ops.funcnet.product(x, w, b)
         return y
     return _product(x, w, b)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import is_eager, is_mapped, is_plain, is_plain_data, is_untransformed
+from funcnet.kernels.tracing import is_compiling, is_eager, is_mapped, is_plain, is_plain_data, is_untransformed
 
 _aten = torch.ops.aten
 _softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
@@ -86,7 +86,7 @@ def batch_norm_ahead(
     alike = x.dtype == mean.dtype == var.dtype and x.dtype not in _HALF
     if x.numel() == 0 or not alike or not is_plain_data(x, weight, bias, mean, var) or is_mapped(x):
         return *batch_norm(x, weight, bias, eps), None
-    if torch.compiler.is_compiling():  # the same kernel on copies: but these the compiler may leave out
+    if is_compiling():  # the same kernel on copies: but these the compiler may leave out
         y, mu, r, *ahead = _batch_norm_functional(x, weight, bias, *running, True, rate, eps)
         return y, mu, r, (ahead[0], ahead[1])
     copies = mean.clone(), var.clone()

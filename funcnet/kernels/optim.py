@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import is_eager
+from funcnet.kernels.tracing import is_compiling, is_eager
 
 Tensors = Sequence[Tensor]
 
@@ -37,7 +37,7 @@ def read(x: Tensor) -> Any:
 def _kept(new: Tensors, like: Tensors, out: Tensors | None) -> Tensors:
     """Give results the dtypes of ``like``; in compiled code, where that is one pass, put them into ``out``."""
     new = [x.to(y.dtype) for x, y in zip(new, like, strict=True)]  # a 0-d tensor takes the dtype of a 0-d factor
-    if out is None or not torch.compiler.is_compiling():
+    if out is None or not is_compiling():
         return new
     _foreach_copy_(out, new)
     return out
@@ -48,7 +48,7 @@ def materialize_scalar(a: Any) -> Any:
 
     The compiler puts what comes before a view of memory into memory.
     """
-    return a.as_strided((), ()) if isinstance(a, Tensor) and torch.compiler.is_compiling() else a
+    return a.as_strided((), ()) if isinstance(a, Tensor) and is_compiling() else a
 
 
 def _narrowed(a: Any, x: Tensor) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import funcnet as fn
-from funcnet.train import ScanSteps
+from funcnet.compilation.scanned import ScanSteps
 
 NET = fn.serial(fn.Linear(2, 8), fn.BatchNorm1d(8), fn.Tanh(), fn.Linear(8, 2))
 X = fn.random.uniform(1, (64, 2), dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from training import ALL, each_optimizer, leaves, run
 
 from funcnet import tree
+from funcnet.optim import base
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.chaining import Chain, donate
@@ -305,3 +307,34 @@ def test_steps_can_be_differentiated(optimizer: Optimizer) -> None:
     with torch.no_grad():
         difference = (after(t + 1e-6) - after(t - 1e-6)) / 2e-6
     torch.testing.assert_close(slope, difference, rtol=1e-6, atol=1e-8)
+
+
+def test_nets_that_alternate_do_not_make_guards_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two param trees through one optimizer, with as many leaves in each: right, and one guard for each tree."""
+    made, guard = [], base.tensor_guard
+    monkeypatch.setattr(base, "tensor_guard", lambda tensors: made.append(len(tensors)) or guard(tensors))
+    optimizer = SGD(0.1, momentum=0.9)
+    nets = [leaves(0), tree.map(lambda x: torch.stack([x, 2 * x]), leaves(1))]
+    runs = [(params, optimizer.init(params)) for params in nets]
+    for step in range(4):
+        for i, (params, state) in enumerate(runs):
+            runs[i] = optimizer.update(tree.map(lambda x, step=step: x * step, nets[i]), state, params)
+    assert made == [3, 3]
+    for (params, _), first in zip(runs, nets, strict=True):
+        alone, state = first, SGD(0.1, momentum=0.9).init(first)
+        for step in range(4):
+            alone, state = SGD(0.1, momentum=0.9).update(tree.map(lambda x, step=step: x * step, first), state, alone)
+        assert tree.equal(params, alone)
+
+
+def test_guards_are_bounded_and_no_part_of_the_value() -> None:
+    """An optimizer that took steps equals, hashes, prints, pickles and copies as a new one."""
+    optimizer, new = SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9)
+    for n in range(1, 20):
+        params = {"weight": torch.zeros(n)}
+        optimizer.update(params, optimizer.init(params), params)
+    assert len(optimizer._guards.guards) == base._GUARDS
+    assert (optimizer, hash(optimizer), repr(optimizer)) == (new, hash(new), repr(new))
+    for other in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer), optimizer.replace(lr=0.1)):
+        assert other == optimizer
+        assert other._guards.guards == ()

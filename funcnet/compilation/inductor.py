@@ -1,0 +1,139 @@
+"""Dynamo and Inductor: one function traced under its own code, compiled to a kernel, and its first call recorded.
+
+Dynamo compiles at most 8 kinds of calls for one code object, so every traced function gets a code object that no other shares.
+Dynamo is not thread safe: while one thread traces, a call of a traced function in another thread fails. Hence the lock.
+"""
+
+import builtins
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.kernels.threads import with_one_mkl_thread
+
+Kernel = Callable[..., Sequence[Any]]
+
+SMALL = 8192
+_NUMBERS = itertools.count()
+_OWN_LOCK = threading.RLock()
+
+
+@cache
+def compile_lock() -> Any:
+    """Return the lock under which Dynamo compiles, one for the process; a lock of ours where this build of torch has none.
+
+    Dynamo is imported here, at the first call: it takes 0.8 s, as long as ``import torch``.
+    """
+    try:
+        from torch._dynamo.convert_frame import compile_lock as lock
+    except ImportError:
+        return _OWN_LOCK
+    return lock
+
+
+@cache
+def inductor_options() -> dict[str, Any]:
+    """Return the options of Inductor that small steps gain from, those that this build of torch has.
+
+    ``cpp_wrapper`` calls the kernels from C++ and takes a tenth off a small step. ``cpp.threads`` is read at compile time.
+    """
+    wanted = {"cpp_wrapper": True, "cpp.threads": 1}
+    try:
+        known = set(torch._inductor.list_options())
+    except Exception:
+        known = set()
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
+    """Compile a graph with Inductor, for one thread where every tensor in it is small.
+
+    With two threads each loop would end with one thread waiting for the other: a step of the 2-25-25-25-2 net takes 95 µs, 58
+    with loops for one thread, and 52 where its matrix products have one thread too. With tensors of 8192 elements both take as
+    long, with 65536 one thread takes a third longer.
+    """
+    options = inductor_options()
+    small = all(size <= SMALL for size in _sizes(graph))
+    if not small:
+        options = {name: value for name, value in options.items() if name != "cpp.threads"}
+    kernel: Kernel = torch._inductor.compile(graph, examples, options=options or None)
+    return with_one_mkl_thread(kernel) if small and torch.get_num_threads() > 1 else kernel
+
+
+def _sizes(graph: Any) -> list[int]:
+    """List the numbers of elements of all tensors in a graph of Dynamo's."""
+    values = [tree.leaves(node.meta.get("example_value")) for node in graph.graph.nodes]
+    return [value.numel() for row in values for value in row if isinstance(value, Tensor)]
+
+
+class _Records(threading.local):
+    """The list to which the calling thread records calls of kernels; ``None`` outside of ``recording``."""
+
+    calls: list[tuple[Kernel, Sequence[Any], Sequence[Any]]] | None = None
+
+
+_RECORDS = _Records()
+
+
+@contextmanager
+def recording() -> Iterator[list[tuple[Kernel, Sequence[Any], Sequence[Any]]]]:
+    """Record the calls that this thread makes of kernels: each with its inputs and outputs."""
+    before, _RECORDS.calls = _RECORDS.calls, []
+    try:
+        yield _RECORDS.calls
+    finally:
+        _RECORDS.calls = before
+
+
+def _recorded(graph: Any, examples: list[Any]) -> Kernel:
+    """Compile a graph to a kernel whose calls are recorded: the one backend, since Dynamo keeps every backend for ever."""
+    kernel = kernel_of(graph, examples)
+
+    def called(*inputs: Any) -> Sequence[Any]:
+        outputs = kernel(*inputs)
+        if _RECORDS.calls is not None:
+            _RECORDS.calls.append((kernel, inputs, outputs))
+        return outputs
+
+    return called
+
+
+def traced(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that Dynamo traces, under a code object and with globals that no other function has.
+
+    Dynamo writes what it compiles into the globals, and keeps them as long as the layers that it guards. So they are emptied
+    when the function is released; guards, without tensors, stay.
+    """
+
+    def called(*arguments: Any, **named: Any) -> Any:
+        return step(*arguments, **named)
+
+    code, scope = called.__code__.replace(co_name=f"step_{next(_NUMBERS)}"), {"__name__": __name__, "__builtins__": builtins}
+    function = FunctionType(code, scope, closure=called.__closure__)
+    compiled = torch.compile(function, fullgraph=True, dynamic=False, backend=_backend())
+    weakref.finalize(compiled, _empty, scope)
+    return compiled
+
+
+def _empty(scope: dict[str, Any]) -> None:
+    """Set all names to ``None``; Dynamo deletes those that it wrote itself."""
+    scope.update(dict.fromkeys(scope))
+
+
+@cache
+def _backend() -> Any:
+    """Return the backend; without ``torch._inductor.compile`` it is torch's own, and Dynamo makes every call."""
+    try:
+        from torch._inductor import compile as _  # noqa: F401
+    except ImportError:
+        return "inductor"
+    return _recorded
