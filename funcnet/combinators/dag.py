@@ -43,6 +43,8 @@ class Graph(Combinator):
              there are several inputs or outputs; a layer's own error gets a note where it happened.
     """
 
+    label = "graph"
+
     inputs: Names
     nodes: tuple[Node, ...]
     outputs: Names
@@ -50,10 +52,6 @@ class Graph(Combinator):
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_order", _sorted(self))
-
-    @property
-    def label(self) -> str:
-        return "graph"
 
     def location(self, name: Any) -> str:
         return f"graph, node {name!r}"

@@ -37,6 +37,8 @@ class Ensemble(Wrapper):
              get a note.
     """
 
+    label = "ensemble"
+
     layer: Layer = field(validator=layers_only)
     n: int = field(validator=size)
     shared_input: bool = field(default=True, validator=flag)
@@ -45,10 +47,6 @@ class Ensemble(Wrapper):
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_batched", batching.batched(self.layer, self.n, self.shared_input))
-
-    @property
-    def label(self) -> str:
-        return "ensemble"
 
     @property
     def batch_dependent(self) -> bool:

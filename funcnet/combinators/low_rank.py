@@ -35,15 +35,13 @@ class LoRA(Combinator):
     Source   Hu et al. 2022, section 4.1.
     """
 
+    label = "lora"
+
     layer: Layer = field(validator=layers_only)
     rank: int = field(validator=size)
     alpha: float = field(validator=number())
 
     non_trainable = ("layer",)
-
-    @property
-    def label(self) -> str:
-        return "lora"
 
     def location(self, name: Any) -> str:
         return "lora"

@@ -53,6 +53,8 @@ class Parametrized(Combinator):
              takes a key, and ``params`` of other names; the layer's own errors get a note.
     """
 
+    label = "parametrize"
+
     layer: Layer = field(validator=layers_only)
     parametrization: Layer = field(validator=layers_only)
     name: str = field(default="weight", validator=instances(str, "a name in the layer's params"))
@@ -60,10 +62,6 @@ class Parametrized(Combinator):
     def __attrs_post_init__(self) -> None:
         if self.parametrization.stochastic:
             raise value_error("parametrize", "the parametrization may not be stochastic", repr(self.parametrization))
-
-    @property
-    def label(self) -> str:
-        return "parametrize"
 
     def location(self, name: Any) -> str:
         return f"parametrize, {self.name}" if name else "parametrize"

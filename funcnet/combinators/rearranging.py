@@ -70,12 +70,10 @@ class MapOver(Rearranging):
     Raises   ``ValueError`` when ``x`` does not have the axes; the layer's own errors get a note.
     """
 
+    label = "map_over"
+
     layer: Layer = field(validator=layers_only)
     axes: int = field(default=2, validator=size)
-
-    @property
-    def label(self) -> str:
-        return "map_over"
 
     def enter(self, values: Any) -> Any:
         return tree.map(lambda leaf: leaf.flatten(0, self.axes - 1), values)

@@ -37,13 +37,11 @@ class Scan(Wrapper):
     Raises   ``ValueError`` when ``x`` is not a pair of a tree with steps and a carry; the layer's own errors get a note.
     """
 
+    label = "scan"
+
     layer: Layer = field(validator=layers_only)
     reverse: bool = field(default=False, validator=flag)
     output_is_carry: bool = field(default=False, validator=flag)
-
-    @property
-    def label(self) -> str:
-        return "scan"
 
     def location(self, name: Any) -> str:
         return f"scan, step {name}" if name != "" else "scan"
@@ -138,13 +136,11 @@ class Bidirectional(Combinator):
     Raises   ``ValueError`` when ``params`` does not have three entries; a layer's own errors get a note.
     """
 
+    label = "bidirectional"
+
     layers: tuple[Layer, Layer] = field(validator=tuple_of_layers)
     merge: Layer = field(default=Concat(), validator=layers_only)
     dim: int = field(default=0, validator=whole(0))
-
-    @property
-    def label(self) -> str:
-        return "bidirectional"
 
     def location(self, name: Any) -> str:
         return f"bidirectional, {('forward', 'backward', 'merge')[int(name)]}"

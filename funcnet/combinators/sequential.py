@@ -31,6 +31,8 @@ class Serial(Combinator):
     Raises   ``ValueError`` when ``params`` does not have one entry per layer; a layer's own error gets a note where it happened.
     """
 
+    label = "serial"
+
     layers: tuple[Layer, ...] = field(validator=tuple_of_layers)
     names: tuple[str, ...] | None = field(default=None, validator=_own_names)
     # Asked for at every step of each layer, so kept: 1 µs of seven layers.
@@ -38,10 +40,6 @@ class Serial(Combinator):
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_keyed", tuple([layer.stochastic for layer in self.layers]))
-
-    @property
-    def label(self) -> str:
-        return "serial"
 
     def children(self) -> Children:
         return dict(zip(self.names or map(str, range(len(self.layers))), self.layers, strict=True))

@@ -27,11 +27,9 @@ class Shared(Wrapper):
     Raises   ``ValueError`` when ``x`` is not a tuple of at least one; the layer's own errors get a note.
     """
 
-    layer: Layer = field(validator=layers_only)
+    label = "shared"
 
-    @property
-    def label(self) -> str:
-        return "shared"
+    layer: Layer = field(validator=layers_only)
 
     def location(self, name: Any) -> str:
         return f"shared, entry {name}" if name != "" else "shared"
@@ -108,6 +106,8 @@ class Tied(Wrapper):
              and params that are there where they are tied; the net's own errors get a note.
     """
 
+    label = "tied"
+
     layer: Layer = field(validator=layers_only)
     groups: tuple[tuple[str, ...], ...]
 
@@ -115,10 +115,6 @@ class Tied(Wrapper):
         for group in self.groups:
             if not isinstance(group, tuple) or len(group) < 2 or not all(isinstance(path, str) for path in group):
                 raise value_error("tied", "each group must be a tuple of at least two paths", repr(group))
-
-    @property
-    def label(self) -> str:
-        return "tied"
 
     def init(self, rng: Key | int) -> Params:
         params = super().init(rng)

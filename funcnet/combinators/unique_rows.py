@@ -31,16 +31,14 @@ class Uniqued(Wrapper):
              axis at least; the layer's own errors get a note.
     """
 
+    label = "uniqued"
+
     layer: Layer = field(validator=layers_only)
 
     def __attrs_post_init__(self) -> None:
         if self.layer.stochastic or self.layer.batch_dependent:
             rule = "the layer may neither be stochastic nor batch_dependent"
             raise value_error("uniqued", rule, repr(self.layer))
-
-    @property
-    def label(self) -> str:
-        return "uniqued"
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, _Kept]:
         rows, which = _different(_integers(x))
