@@ -6,7 +6,6 @@ Every ``check`` raises ``AssertionError`` with the layer, the rule, and the path
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 
@@ -41,15 +40,6 @@ def noise_like(values: Tree, rng: Key | int) -> Tree:
         return drawn.to(leaf) if leaf.is_floating_point() else None
 
     return tree.map(draw, values)
-
-
-def held(value: Any) -> Iterator[Any]:
-    """Yield a value and all that it holds."""
-    yield value
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    fields = [getattr(value, one.name) for one in attrs.fields(type(value))] if attrs.has(type(value)) else []
-    for part in (*parts, *fields):
-        yield from held(part)
 
 
 def named(pair: tuple[Params, Any]) -> dict[str, Tree]:

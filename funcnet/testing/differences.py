@@ -20,8 +20,9 @@ from funcnet import random, tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import is_number, value_error
 from funcnet.random import Key
-from funcnet.testing.comparison import check_mirrored, held, named, noise_like, prepared, run
+from funcnet.testing.comparison import check_mirrored, named, noise_like, prepared, run
 from funcnet.tree import Tree
+from funcnet.value import parts
 
 _STENCILS: dict[int, dict[int, float]] = {
     0: {1: 8 / 12, -1: -8 / 12, 2: -1 / 12, -2: 1 / 12},
@@ -113,7 +114,7 @@ class _Measure:
         """Return the largest error in a leaf; ``None`` for one that has no gradient and needs none."""
         if g is not None:
             return self.worst(path, leaf, g)
-        non_trainable = {name for part in held(self.layer) if isinstance(part, Layer) for name in part.non_trainable}
+        non_trainable = {name for part in parts(self.layer) if isinstance(part, Layer) for name in part.non_trainable}
         if leaf.is_floating_point() and non_trainable.isdisjoint(path.split(".")):
             try:
                 self.worst(path, leaf, torch.zeros_like(leaf))

@@ -1,4 +1,4 @@
-"""Laws: the nine promises of ``funcnet.contract``, each a function that raises ``AssertionError`` when a layer breaks it.
+"""Laws: the ten promises of ``funcnet.contract``, each a function that raises ``AssertionError`` when a layer breaks it.
 
 Every law is called as ``law(layer, x, params=None, rng=0)``. Params are fresh unless given; a stochastic layer gets ``rng`` in
 ``apply``. Law 8 also takes ``compiled=False``, which leaves compiling out. The message begins with the law's number and name:
@@ -27,7 +27,6 @@ from funcnet.testing.comparison import (
     check_mirrored,
     check_same_bits,
     everything,
-    held,
     named,
     noise_like,
     prepared,
@@ -38,7 +37,7 @@ from funcnet.testing.comparison import (
 from funcnet.testing.differences import check_vjp
 from funcnet.testing.reach import check_reach
 from funcnet.tree import Tree
-from funcnet.value import Value
+from funcnet.value import Value, parts
 
 Law = Callable[..., None]
 
@@ -305,13 +304,13 @@ def law_value(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -
 
     The names for ``eval`` are those of funcnet, and of the classes and functions that the layer holds.
     """
-    parts = list(held(layer))
-    require(not any(isinstance(part, Tensor) for part in parts), layer, "a value must not hold a tensor")
-    unnamed = [part for part in parts if getattr(part, "__name__", "") == "<lambda>"]
+    held = list(parts(layer))
+    require(not any(isinstance(part, Tensor) for part in held), layer, "a value must not hold a tensor")
+    unnamed = [part for part in held if getattr(part, "__name__", "") == "<lambda>"]
     rule = "a layer must not hold a lambda, which has no name to print or pickle: use a function defined with def in a module"
     require(not unnamed, layer, rule)
     names = {**vars(sys.modules["funcnet"]), "torch": torch, "inf": math.inf, "nan": math.nan}
-    kinds = [type(part) if isinstance(part, Value) else part for part in parts]
+    kinds = [type(part) if isinstance(part, Value) else part for part in held]
     names.update({kind.__name__: kind for kind in kinds if hasattr(kind, "__name__")})
     for how, again in {"eval(repr)": eval(repr(layer), names), "pickle": pickle.loads(pickle.dumps(layer))}.items():
         require(type(again) is type(layer) and again == layer, layer, f"{how} must give the layer back, got {again}")
