@@ -1,5 +1,6 @@
 """The benchmark: both frameworks take the same steps, and the page says what was measured. No time is judged here."""
 
+import functools
 import importlib
 import json
 import subprocess
@@ -22,25 +23,42 @@ ROOT = Path(__file__).parents[2]
 SINGLE = [name for name, workload in WORKLOADS.items() if workload.members == 1]
 
 
-def assert_same_steps(ours, theirs, after):
-    """Take three steps in both, and compare the losses, and all that ``after`` returns by name."""
+def steps_of(training, weights):
+    """Take three steps; return the loss of each, the number of weights, and the weights by name."""
+    losses = []
     for _ in range(3):
-        ours.run(1)
-        theirs.run(1)
-        assert (ours.value() or 0.0) == pytest.approx(theirs.value() or 0.0, rel=1e-9)  # of an optimizer alone there is none
-    assert ours.size == theirs.size
-    for name, leaf in fn.tree.names(ours.params).items():
-        torch.testing.assert_close(leaf, after()[name], rtol=1e-6, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+        training.run(1)
+        losses.append(training.value() or 0.0)  # of an optimizer alone there is none
+    return losses, training.size, weights()
+
+
+def assert_same_steps(ours, theirs):
+    """Compare two results of ``steps_of``."""
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-9)
+    assert ours[1] == theirs[1]
+    for name, leaf in ours[2].items():
+        torch.testing.assert_close(leaf, theirs[2][name], rtol=1e-6, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def by_funcnet(name, donated):
+    """Return a training of funcnet in float64, and a function that returns its weights by name."""
+    training = funcnet.FuncnetTraining(WORKLOADS[name], "eager", donated, torch.float64)
+    return training, lambda: fn.tree.names(training.params)
+
+
+@functools.lru_cache(maxsize=1)
+def steps_of_torch_nn(name):
+    """Take them once for both forms of funcnet, from funcnet's weights."""
+    training = torch_nn.TorchTraining(WORKLOADS[name], "eager", "default", torch.float64)
+    training.module.load_state_dict(fn.tree.map(torch.clone, by_funcnet(name, False)[1]()))
+    return steps_of(training, training.module.state_dict)
 
 
 @pytest.mark.parametrize("donated", [False, True])
 @pytest.mark.parametrize("name", SINGLE)
 def test_the_twin_takes_the_same_steps(name, donated):
     """From the same weights, in float64, losses and weights of funcnet and torch.nn agree for three steps."""
-    ours = funcnet.FuncnetTraining(WORKLOADS[name], "eager", donated, torch.float64)
-    theirs = torch_nn.TorchTraining(WORKLOADS[name], "eager", "default", torch.float64)
-    theirs.module.load_state_dict(fn.tree.map(torch.clone, fn.tree.names(ours.params)))
-    assert_same_steps(ours, theirs, theirs.module.state_dict)
+    assert_same_steps(steps_of(*by_funcnet(name, donated)), steps_of_torch_nn(name))
 
 
 def assert_rows_of_faults(text):
@@ -79,11 +97,10 @@ def test_page_faults_are_counted_in_a_process_each(capsys):
 
 def test_the_ensemble_takes_the_same_steps():
     """All twenty members, beside vmap of grad."""
-    workload = WORKLOADS["ensemble20"]
-    ours = funcnet.FuncnetTraining(workload, "eager", True, torch.float64)
-    theirs = torch_nn.EnsembleTraining(workload, "eager", torch.float64)
-    theirs.params = fn.tree.map(torch.clone, fn.tree.names(ours.params))
-    assert_same_steps(ours, theirs, lambda: theirs.params)
+    ours, weights = by_funcnet("ensemble20", True)
+    theirs = torch_nn.EnsembleTraining(WORKLOADS["ensemble20"], "eager", torch.float64)
+    theirs.params = fn.tree.map(torch.clone, weights())
+    assert_same_steps(steps_of(ours, weights), steps_of(theirs, lambda: theirs.params))
 
 
 @pytest.mark.parametrize(("name", "count"), [("disk_mlp", 100 * 2 * 1350), ("bigmlp", 256 * 2 * (784 * 1024 + 1024 * 1034))])
