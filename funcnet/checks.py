@@ -213,5 +213,14 @@ def pair_complaint(x: Any) -> str | None:
     """Complain of anything but a pair of floating tensors."""
     if not isinstance(x, tuple) or len(x) != 2:
         return "x must be a pair of floating tensors"
-    rule = f"x must be a pair of floating tensors, not {_kind(x[0])} and {_kind(x[1])}"
-    return rule if floating_complaint(x[0]) or floating_complaint(x[1]) else None
+    if floating_complaint(x[0]) or floating_complaint(x[1]):
+        return f"x must be a pair of floating tensors, not {_kind(x[0])} and {_kind(x[1])}"
+    return None
+
+
+def require_pair(layer: Any, x: Any) -> tuple[Tensor, Tensor]:
+    """Return x; anything but a pair of floating tensors raises ``ValueError``."""
+    rule = pair_complaint(x)
+    if rule:
+        raise value_error(layer, rule, x)
+    return x  # type: ignore[no-any-return]  # it is a pair, or there is a rule that it breaks

@@ -158,7 +158,7 @@ def valid_if(
         counts = len(got) == axes if is_tuple and axes else not is_tuple or empty or got != ()
         if not (optional and got is None) and not (counts and all(map(is_valid, got if is_tuple else (got,)))):
             them = f", or a tuple of {axes} of them, one for each axis" if axes else ", or a tuple of them"
-            raise _refuse(value, attribute.name, rule + them * (is_tuple or several and not axes), got)
+            raise _refuse(value, attribute.name, rule + them * (is_tuple or (several and not axes)), got)
 
     return validate
 

@@ -26,6 +26,7 @@ from funcnet.checks import (
     missing_sizes,
     pair_complaint,
     require_arguments,
+    require_pair,
     require_params,
     several_sizes_complaint,
     size_in,
@@ -106,8 +107,8 @@ class Bilinear(Layer):
         return None if a[-1:] == (n,) and b == (*a[:-1], m) else rule
 
     def _inferred(self, x: Any) -> dict[str, Any]:
-        a, b = x if isinstance(x, tuple) and len(x) == 2 else (x, x)  # ``complaint`` says that x must be a pair
-        return {name: size_in(self, {"in1_features": a, "in2_features": b}[name], name) for name in missing_sizes(self)}
+        parts = dict(zip(self.inferred_sizes, require_pair(self, x), strict=True))
+        return {name: size_in(self, parts[name], name) for name in missing_sizes(self)}
 
 
 @frozen
