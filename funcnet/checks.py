@@ -193,3 +193,34 @@ def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...]) -> Tensor:
     if gy.shape != shape:
         raise value_error(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
     return gy
+
+
+def require_arguments(layer: Any, params: Any, x: Any) -> None:
+    """Raise ``Misfit`` unless params have their shapes and x breaks no rule, for kernels that would not notice."""
+    require_params(layer, params)
+    if layer.complaint(x):
+        raise Misfit
+
+
+def several_sizes_complaint(x: Tensor, axes: tuple[int, ...], name: str, sizes: tuple[int, ...]) -> str | None:
+    """Complain of a tensor whose ``axes`` are missing, not distinct or of other ``sizes``; ``name`` says what has the sizes."""
+    found = [i % x.dim() for i in axes if -x.dim() <= i < x.dim()]
+    right = len(set(found)) == len(axes) and tuple([x.shape[i] for i in found]) == sizes
+    return None if right else f"the axes {axes} of x must be {name}={sizes}"
+
+
+def pair_complaint(x: Any) -> str | None:
+    """Complain of anything but a pair of floating tensors."""
+    if not isinstance(x, tuple) or len(x) != 2:
+        return "x must be a pair of floating tensors"
+    if floating_complaint(x[0]) or floating_complaint(x[1]):
+        return f"x must be a pair of floating tensors, not {_kind(x[0])} and {_kind(x[1])}"
+    return None
+
+
+def require_pair(layer: Any, x: Any) -> tuple[Tensor, Tensor]:
+    """Return x; anything but a pair of floating tensors raises ``ValueError``."""
+    rule = pair_complaint(x)
+    if rule:
+        raise value_error(layer, rule, x)
+    return x  # type: ignore[no-any-return]  # it is a pair, or there is a rule that it breaks

@@ -20,7 +20,7 @@ from funcnet.combinators.sharing import Shared
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import value_error
 from funcnet.layers.conv.window import hashable
-from funcnet.layers.pooling.adaptive import fault_of_empty, output_sizes, sizes_for
+from funcnet.layers.pooling.adaptive import empty_complaint, output_sizes, sizes_for
 from funcnet.value import frozen
 
 
@@ -75,7 +75,7 @@ class _AdaptivePool(Reduced):
 
     def _seen(self, x: Tensor) -> tuple[tuple[Tensor, ...], Shape]:
         """Return what each window sees, (N, channels, elements), N = 1 where x has none; and the shape of y."""
-        rows, rule = self._rows(x), fault_of_empty(x, self.axes)
+        rows, rule = self._rows(x), empty_complaint(x, self.axes)
         if rule:
             raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
         counts, lengths = sizes_for(self, x), tuple(x.shape[-self.axes :])

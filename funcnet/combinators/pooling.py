@@ -16,9 +16,9 @@ from torch import Tensor
 from funcnet.checks import check_gy
 from funcnet.combinator import Wrapper, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng, Shape
-from funcnet.errors import describe, value_error
+from funcnet.errors import describe, value_error, whole_numbers
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import Sizes, Window, axes_complaint, each, hashable, sizes
+from funcnet.layers.conv.window import Sizes, Window, axes_complaint, each, hashable
 from funcnet.value import frozen
 
 _Kept = tuple[Cache, Shape, Shape]
@@ -66,10 +66,10 @@ class _Pool(Reduced):
     """Windows that slide."""
 
     layer: Layer = field(validator=layers_only)
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
-    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
+    padding: Sizes = field(default=0, converter=hashable, validator=whole_numbers(0))
+    dilation: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
     padding_value: float = field(default=0.0, validator=_a_number)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, _Kept]:

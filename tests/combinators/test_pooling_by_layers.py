@@ -89,7 +89,7 @@ MESSAGES = {
     "Pool1d: padding_value must be a number, got nan": lambda: fn.Pool1d(fn.Mean(-1), 2, padding_value=float("nan")),
     "Pool1d(layer=Mean(dim=-1), kernel_size=5): x with its padding must be as long as the window's reach, (5,), got x of shape (2, 3, 4)": lambda: fn.Pool1d(fn.Mean(-1), 5)({}, X),
     "x must have the axes (N, channels, height, width) or (channels, height, width), got x of shape (3, 4)": lambda: fn.Pool2d(fn.Mean(-1), 1)({}, X[0]),
-    "x must be a floating tensor, got a tensor of shape (2, 3, 4) and dtype torch.int64": lambda: fn.Pool1d(fn.Mean(-1), 2)({}, X.long()),
+    "x must be a floating tensor, not torch.int64, got a tensor of shape (2, 3, 4) and dtype torch.int64": lambda: fn.Pool1d(fn.Mean(-1), 2)({}, X.long()),
     "Mean() must reduce the last axis of windows of shape (2, 3, 2, 2) alone, got an output of shape ()": lambda: fn.Pool1d(fn.Mean(), 2)({}, X),
     "Tanh() must reduce the last axis of windows of shape (2, 3, 2, 2) alone, got an output of shape (2, 3, 2, 2)": lambda: fn.Pool1d(fn.Tanh(), 2)({}, X),
     "gy must have the shape of y, (2, 3, 2), got gy of shape (2, 3, 1)": lambda: fn.Pool1d(fn.Sum(-1), 2).vjp({}, fn.Pool1d(fn.Sum(-1), 2).apply({}, X)[1], X[..., :1]),

@@ -49,11 +49,11 @@ X = torch.ones(2, 3)
 MESSAGES = {
     "Conv1d: groups must divide in_channels and out_channels, got groups=2, in_channels=3, out_channels=4": lambda: fn.Conv1d(3, 4, 1, groups=2),
     'Conv1d: padding="same" must have stride 1, got stride=2': lambda: fn.Conv1d(3, 4, 3, stride=2, padding="same"),
-    'Conv1d: padding must be a whole number of at least 0, "same" or "valid", got \'full\'': lambda: fn.Conv1d(3, 4, 3, padding="full"),
+    'Conv1d: padding must be a whole number of at least 0, "same", "valid" or "causal" (in a tuple also a pair (before, after)), got \'full\'': lambda: fn.Conv1d(3, 4, 3, padding="full"),
     "Conv1d: kernel_size must be a whole number of at least 1, got 0": lambda: fn.Conv1d(3, 4, 0),
     "the last axis but one of x must be in_channels=4, got x of shape (2, 3)": lambda: fn.Conv1d(4, 4, 1)(fn.Conv1d(4, 4, 1).init(0), X),
     "x must have the axes (N, channels, length) or (channels, length), got x of shape (3,)": lambda: fn.Conv1d(3, 4, 1)(fn.Conv1d(3, 4, 1).init(0), X[0]),
-    "x with its padding must be as long as the kernel's reach, 4, got x of shape (2, 3)": lambda: fn.Conv1d(2, 4, 4)(fn.Conv1d(2, 4, 4).init(0), X),
+    "x must be at least (4,) long for these windows and padding, got x of shape (2, 3)": lambda: fn.Conv1d(2, 4, 4)(fn.Conv1d(2, 4, 4).init(0), X),
     "params must be a dict of weight (4, 2, 1), bias (4,), got weight (4, 2, 2), bias (4,)": lambda: fn.Conv1d(2, 4, 1)(fn.Conv1d(2, 4, 2).init(0), X),
 }  # fmt: skip
 

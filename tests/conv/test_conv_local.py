@@ -90,10 +90,10 @@ def called(layer, *shape, gy=None):
 
 
 MESSAGES = {
-    "ConvLocal2d: input_size with its padding must be as long as the kernel's reach, (3, 3), got (4, 2)": lambda: fn.ConvLocal2d(1, 1, 3, (4, 2)),
+    "ConvLocal2d: input_size must be at least (3, 3) for these windows and padding, got input_size=(4, 2)": lambda: fn.ConvLocal2d(1, 1, 3, (4, 2)),
     'ConvLocal1d: padding="same" must have stride 1, got stride=2': lambda: fn.ConvLocal1d(1, 1, 3, 4, 2, "same"),
-    "the axes of x behind the channels must be input_size=(4,), got x of shape (1, 2, 5)": lambda: called(fn.ConvLocal1d(2, 1, 3, 4), 1, 2, 5),
-    "the last axis but one of x must be in_channels=2, got x of shape (1, 3, 4)": lambda: called(fn.ConvLocal1d(2, 1, 3, 4), 1, 3, 4),
+    "the axes (-2, -1) of x must be (in_channels, *input_size)=(2, 4), got x of shape (1, 2, 5)": lambda: called(fn.ConvLocal1d(2, 1, 3, 4), 1, 2, 5),
+    "the axes (-2, -1) of x must be (in_channels, *input_size)=(2, 4), got x of shape (1, 3, 4)": lambda: called(fn.ConvLocal1d(2, 1, 3, 4), 1, 3, 4),
     "params must be a dict of weight (2, 1, 2, 3), bias (1, 2), got an empty dict": lambda: fn.ConvLocal1d(2, 1, 3, 4)({}, torch.zeros(1, 2, 4)),
     "x must have the dtype of the params, torch.float32, got torch.float64": lambda: fn.ConvLocal1d(2, 1, 3, 4)(fn.ConvLocal1d(2, 1, 3, 4).init(0), draw((1, 2, 4))),
     "gy must have the shape of y, (2, 1, 2), got gy of shape (1, 1, 2)": lambda: called(fn.ConvLocal1d(2, 1, 3, 4), 2, 2, 4, gy=(1, 1, 2)),

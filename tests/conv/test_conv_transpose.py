@@ -82,7 +82,7 @@ MESSAGES = {
     "ConvTranspose3d: kernel_size must be a whole number of at least 1, or a tuple of 3 of them, one for each axis, got (1, 2)": lambda: fn.ConvTranspose3d(2, 3, (1, 2)),
     "the last axis but one of x must be in_channels=2, got x of shape (1, 3, 4)": lambda: called(fn.ConvTranspose1d(2, 3, 1), 1, 3, 4),
     "x must have the axes (N, channels, length) or (channels, length), got x of shape (4,)": lambda: called(fn.ConvTranspose1d(2, 3, 1), 4),
-    "x must be so long that the padding leaves something of y, whose lengths would be (-1,), got x of shape (1, 2, 3)": lambda: called(fn.ConvTranspose1d(2, 3, 1, padding=2), 1, 2, 3),
+    "x must be at least (5,) long for these windows and padding, got x of shape (1, 2, 3)": lambda: called(fn.ConvTranspose1d(2, 3, 1, padding=2), 1, 2, 3),
     "params must be a dict of weight (2, 3, 1), bias (3,), got weight (2, 3, 2), bias (3,)": lambda: fn.ConvTranspose1d(2, 3, 1)(fn.ConvTranspose1d(2, 3, 2).init(0), torch.zeros(1, 2, 3)),
     "gy must have the shape of y, (2, 3, 4), got gy of shape (1, 3, 4)": lambda: called(fn.ConvTranspose1d(2, 3, 2), 2, 2, 3, gy=(1, 3, 4)),
 }  # fmt: skip

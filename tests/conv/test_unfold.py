@@ -86,8 +86,8 @@ def called(layer, *shape, gy=None, dtype=torch.float32):
 
 MESSAGES = {
     "Unfold: kernel_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (1,)": lambda: fn.Unfold((1,)),
-    "Fold: output_size with its padding must be as long as the window's reach, (3, 3), got (4, 2)": lambda: fn.Fold((4, 2), 2, 2),
-    "Unfold(kernel_size=3): x with its padding must be as long as the window's reach, (3, 3), got x of shape (1, 4, 2)": lambda: called(fn.Unfold(3), 1, 4, 2),
+    "Fold: output_size must be at least (3, 3) for these windows and padding, got output_size=(4, 2)": lambda: fn.Fold((4, 2), 2, 2),
+    "Unfold(kernel_size=3): x must be at least (3, 3) long for these windows and padding, got x of shape (1, 4, 2)": lambda: called(fn.Unfold(3), 1, 4, 2),
     "Unfold(kernel_size=3): x must have the axes (N, channels, height, width) or (channels, height, width), got x of shape (4, 4)": lambda: called(fn.Unfold(3), 4, 4),
     "Fold(output_size=3, kernel_size=2): x must have the axes (N, channels · 4, 4) or (channels · 4, 4), got x of shape (1, 4, 3)": lambda: called(fn.Fold(3, 2), 1, 4, 3),
     "Fold(output_size=3, kernel_size=2): x must be a floating tensor, got a tensor of shape (4, 4) and dtype torch.int64": lambda: called(fn.Fold(3, 2), 4, 4, dtype=torch.int64),

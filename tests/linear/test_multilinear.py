@@ -125,10 +125,10 @@ def called(layer, x):
 X = torch.ones(2, 3)
 MESSAGES = {
     "Bilinear: in1_features must be a whole number of at least 1, got 0": lambda: fn.Bilinear(0, 1, 1),
-    "Bilinear(in1_features=3, in2_features=2, out_features=1): x must have the last axes in1_features=3 and in2_features=2, and the same axes before, got shapes (2, 3) and (2, 3)": lambda: called(fn.Bilinear(3, 2, 1), (X, X)),
-    "and the same axes before, got shapes (2, 3) and (1, 3)": lambda: called(fn.Bilinear(3, 3, 1), (X, X[:1])),
-    "x must be a pair of floating tensors, got a tensor of shape (2, 3) and dtype torch.float32": lambda: called(fn.Bilinear(3, 2, 1), X),
-    "x must be a pair of floating tensors, got shapes (2, 3) and (2, 3)": lambda: called(fn.Bilinear(3, 2, 1), (X, X.long())),
+    "Bilinear(in1_features=3, in2_features=2, out_features=1): x must have the last axes in1_features=3 and in2_features=2, and the same axes before, not (2, 3) and (2, 3)": lambda: called(fn.Bilinear(3, 2, 1), (X, X)),
+    "and the same axes before, not (2, 3) and (1, 3)": lambda: called(fn.Bilinear(3, 3, 1), (X, X[:1])),
+    "x must be a pair of floating tensors, got x of shape (2, 3)": lambda: called(fn.Bilinear(3, 2, 1), X),
+    "x must be a pair of floating tensors, not torch.float32 and torch.int64, got a tuple of 2": lambda: called(fn.Bilinear(3, 2, 1), (X, X.long())),
     "params must be a dict of weight (1, 3, 3), bias (1,), got weight (1, 9), bias (1,)": lambda: fn.Bilinear(3, 3, 1)({"weight": torch.ones(1, 9), "bias": torch.ones(1)}, (X, X)),
     "LinearGeneral: out_features must be a whole number of at least 1, or a tuple of them, got (2, 0)": lambda: fn.LinearGeneral(3, (2, 0)),
     "LinearGeneral: axis must be a whole number, or a tuple of them, got ('a',)": lambda: fn.LinearGeneral(3, 2, ("a",)),
@@ -145,7 +145,7 @@ MESSAGES = {
     "Einsum: shape must have a size for each letter of w in the equation, got equation='ij,jk->ik', shape=(2,)": lambda: fn.Einsum("ij,jk->ik", 2),
     "x must have the axes ij with j=4, got x of shape (2, 3)": lambda: called(fn.Einsum("ij,jk->ik", (4, 2)), X),
     "x must have the axes ij with j=3, got x of shape (2, 1)": lambda: called(fn.Einsum("ij,jk->ik", (3, 2)), X[:, :1]),
-    "x must have the axes bij, got x of shape (2, 3)": lambda: called(fn.Einsum("bij,jk->bik", (3, 2)), X),
+    "x must have the axes bij with j=3, got x of shape (2, 3)": lambda: called(fn.Einsum("bij,jk->bik", (3, 2)), X),
     "x must have the dtype of the params, torch.float32, got torch.float64": lambda: called(fn.Einsum("ij,jk->ik", (3, 2)), X.double()),
     "Scale: shape must be a whole number of at least 1, or a tuple of them, got (0,)": lambda: fn.Scale(0),
     "Scale(shape=(4,)): the last axes of x must be those of shape=(4,), where 1 is any, got x of shape (2, 3)": lambda: called(fn.Scale(4), X),

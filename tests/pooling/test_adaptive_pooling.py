@@ -82,7 +82,7 @@ def test_an_element_that_two_windows_chose_has_one_gradient():
 
 
 class Over(nn.Module):
-    """A reduction of all axes behind the channels."""
+    """A reduction of all axes after the channels."""
 
     def __init__(self, name, keepdim):
         super().__init__()
@@ -98,7 +98,7 @@ class Over(nn.Module):
 @given(st.lists(st.integers(1, 4), min_size=3, max_size=5), st.booleans(), st.booleans())
 @settings(max_examples=20, deadline=None)
 def test_global_pooling_is_a_reduction(name, shape, keepdim, ties):
-    """Mean, sum and maximum over all axes behind the channels, kept as 1 or gone; ties go to the first."""
+    """Mean, sum and maximum over all axes after the channels, kept as 1 or gone; ties go to the first."""
     layer = {"mean": fn.GlobalAvgPool, "sum": fn.GlobalSumPool, "max": fn.GlobalMaxPool}[name](keepdim)
     x = draw(shape).round() if ties else draw(shape)
     assert_twins(layer, Over(name, keepdim), x)
@@ -118,12 +118,12 @@ MESSAGES = {
     "x must have the axes (N, channels, length) or (channels, length), got x of shape (1, 2, 3, 4)": lambda: called(fn.AdaptiveAvgPool1d(2), 1, 2, 3, 4),
     "x must have no empty axis but the batch, got x of shape (2, 3, 0)": lambda: called(fn.AdaptiveMaxPool1d(2), 2, 3, 0),
     "AdaptiveAvgPool2d(output_size=2): gy must have the shape of y, (1, 1, 2, 2), got gy of shape (1, 1, 3, 2)": lambda: called(fn.AdaptiveAvgPool2d(2), 1, 1, 4, 4, gy=(1, 1, 3, 2)),
-    "GlobalAvgPool(): x must have the axes (N, channels, ...), with one or more behind the channels, got x of shape (2, 3)": lambda: called(fn.GlobalAvgPool(), 2, 3),
-    "GlobalMaxPool(): x must have no empty axis behind the channels, got x of shape (2, 3, 0)": lambda: called(fn.GlobalMaxPool(), 2, 3, 0),
+    "GlobalAvgPool(): x must have the axes (N, channels, ...), with one or more after the channels, got x of shape (2, 3)": lambda: called(fn.GlobalAvgPool(), 2, 3),
+    "GlobalMaxPool(): x must have no empty axis after the channels, got x of shape (2, 3, 0)": lambda: called(fn.GlobalMaxPool(), 2, 3, 0),
     "GlobalSumPool(keepdim=True): gy must have the shape of y, (2, 3, 1, 1), got gy of shape (2, 3)": lambda: called(fn.GlobalSumPool(True), 2, 3, 4, 5, gy=(2, 3)),
-    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as a max pooling with return_indices gives it, got a tensor": lambda: called(fn.MaxUnpool1d(2), 1, 2, 3),
-    "MaxUnpool1d(kernel_size=2): x and indices must have one shape, got x of shape (1, 2) and indices of shape (1, 1, 2)": lambda: fn.MaxUnpool1d(2)({}, (PAIR[0][0], PAIR[1])),
-    "MaxUnpool1d(kernel_size=2): the indices must be those of elements of (4,), got index 4 is out of bounds": lambda: fn.MaxUnpool1d(2)({}, PAIR),
+    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as a max pooling with return_indices gives it, got x of shape (1, 2, 3)": lambda: called(fn.MaxUnpool1d(2), 1, 2, 3),
+    "MaxUnpool1d(kernel_size=2): x and indices must have one shape, not (1, 2) and (1, 1, 2), got a tuple of 2": lambda: fn.MaxUnpool1d(2)({}, (PAIR[0][0], PAIR[1])),
+    "MaxUnpool1d(kernel_size=2): the indices must be those of elements of (4,), not 4, got a tuple of 2": lambda: fn.MaxUnpool1d(2)({}, PAIR),
     "MaxUnpool2d: output_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (1, 2, 3)": lambda: fn.MaxUnpool2d(2, output_size=(1, 2, 3)),
 }  # fmt: skip
 

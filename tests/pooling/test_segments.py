@@ -95,7 +95,7 @@ MESSAGES = {
     "gy must have the shape of y, (1,), got gy of shape (2,)": lambda: POOL.vjp({}, POOL.apply({}, (torch.ones(2), torch.tensor([2])))[1], torch.ones(2)),
     "MinPool2d: kernel_size must be a whole number of at least 1, got 0": lambda: fn.MinPool2d(0),
     "MinPool1d(kernel_size=2): x must be a floating tensor, got 3": lambda: fn.MinPool1d(2)({}, 3),
-    "MinPool1d(kernel_size=4): x with its padding must be as long as the window, (4,), got x of shape (1, 2, 3)": lambda: fn.MinPool1d(4)({}, torch.ones(1, 2, 3)),
+    "MinPool1d(kernel_size=4): x must be at least (4,) long for these windows and padding, got x of shape (1, 2, 3)": lambda: fn.MinPool1d(4)({}, torch.ones(1, 2, 3)),
 }  # fmt: skip
 
 

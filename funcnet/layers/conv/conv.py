@@ -15,12 +15,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, check_gy, require_params
-from funcnet.contract import Params, Rng, Size
-from funcnet.errors import flag, is_whole, one_of, size, size_or_none, value_error
+from funcnet.checks import check_gy, require_params
+from funcnet.contract import Params, Rng, Shape, Size
+from funcnet.errors import divides, fields_error, flag, is_whole, one_of, size, size_or_none, valid_if, whole_numbers
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import Sizes, Window, Windowed, axes_complaint, each, hashable, sizes
+from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable
 from funcnet.random import Key
 from funcnet.value import frozen
 
@@ -34,17 +34,13 @@ def _is_pad(entry: Any) -> bool:
     return entry in _WORDS or all(is_whole(n) and n >= 0 for n in pair)
 
 
-def padding_rule(layer: Any, attribute: Any, got: Any) -> None:
-    """Validate a padding: a number, a pair or a word, for all axes or in a tuple for each."""
-    entries = each(got, layer.axes)
-    if len(entries) != layer.axes or not all(map(_is_pad, entries)):
-        rule = 'padding must be a whole number of at least 0, "same" or "valid"'
-        more = f'"causal", and a tuple of {layer.axes}, for each axis one of these or a pair (before, after), serve too'
-        raise value_error(type(layer).__name__, rule, f"{got!r} ({more})")
+_RULE = 'a whole number of at least 0, "same", "valid" or "causal" (in a tuple also a pair (before, after))'
+padding_rule = valid_if(_is_pad, _RULE, several=True)
+"""Validate a padding: a number, a pair or a word, for all axes or in a tuple for each."""
 
 
 def _ends(pad: Pad, reach: int) -> tuple[int, int]:
-    """Return how many elements stand before and after x along one axis."""
+    """Return how many elements of padding are before and after x along one axis."""
     if isinstance(pad, str):
         total = 0 if pad == "valid" else reach - 1
         before = total if pad == "causal" else total // 2
@@ -58,7 +54,7 @@ def padding_of(layer: Any) -> Window:
         each(option, layer.axes) for option in (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
     )
     if any(pad == "same" and s != 1 for pad, s in zip(pads, stride, strict=True)):
-        raise value_error(type(layer).__name__, 'padding="same" must have stride 1', f"stride={layer.stride}")
+        raise fields_error(layer, 'padding="same" must have stride 1', "stride")
     window = Window(kernel, stride, dilation, (), ())
     before, after = zip(*map(_ends, pads, window.reach()), strict=True)
     return window._replace(before=before, after=after)
@@ -72,11 +68,11 @@ class _Conv(Windowed):
 
     in_channels: Size = field(validator=size_or_none)
     out_channels: int = field(validator=size)
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    stride: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
     padding: Pad | tuple[Pad, ...] = field(default=0, converter=hashable, validator=padding_rule)
-    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
-    groups: int = field(default=1, validator=size)
+    dilation: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
+    groups: int = field(default=1, validator=[size, divides("in_channels", "out_channels")])
     bias: bool = field(default=True, validator=flag)
     padding_mode: str = field(default="zeros", validator=one_of("zeros", "reflect", "replicate", "circular"))
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
@@ -84,12 +80,9 @@ class _Conv(Windowed):
     _inside: tuple[int, ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        if (self.in_channels or 0) % self.groups or self.out_channels % self.groups:
-            got = f"groups={self.groups}, in_channels={self.in_channels}, out_channels={self.out_channels}"
-            raise value_error(type(self).__name__, "groups must divide in_channels and out_channels", got)
         if "causal" in each(self.padding, self.axes) and self.padding_mode in ("reflect", "circular"):
             rule = 'padding="causal" must have padding_mode="zeros" or "replicate", which do not look ahead'
-            raise value_error(type(self).__name__, rule, f"padding_mode={self.padding_mode!r}")
+            raise fields_error(self, rule, "padding_mode")
         window = padding_of(self)
         object.__setattr__(self, "_window", window)
         # the kernel itself puts zeros, as many before as after; the rest is put there ahead of it
@@ -105,11 +98,9 @@ class _Conv(Windowed):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         require_params(self, params)
-        if x.dim() - self.axes not in (1, 2):
-            raise Misfit
         x = kernels.pad(x, *self._outside(), self.padding_mode)
-        how = (self._window.stride, self._inside, self._window.dilation, self.groups)
-        return kernels.convolution(x, params["weight"], params.get("bias"), *how)
+        options = (self._window.stride, self._inside, self._window.dilation, self.groups)
+        return kernels.convolution(x, params["weight"], params.get("bias"), *options)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx, gparams = self._backward(params, cache, gy, needs_x=True, needs_params=True)
@@ -137,23 +128,18 @@ class _Conv(Windowed):
         before, after = ([n - i for n, i in zip(ends, self._inside, strict=True)] for ends in self._window[3:])
         return tuple(before), tuple(after)
 
-    def param_shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, Shape]:
         weight = (self.out_channels, self.in_channels // self.groups, *self._window.kernel)
         return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
 
-    def complaint(self, x: Tensor) -> str | None:
-        rule = axes_complaint(x, self.axes) or super().complaint(x)
-        return rule or self._complaint_of_lengths(tuple(x.shape[-self.axes :]))
-
-    def _complaint_of_lengths(self, lengths: tuple[int, ...]) -> str | None:
-        reach, room = self._window.reach(), {"reflect": 1, "circular": 0}.get(self.padding_mode)
-        if min(self._window.places(lengths)) < 1:
-            said = f"{reach[0]}" if self.axes == 1 else f"{reach}"
-            return f"x with its padding must be as long as the kernel's reach, {said}"
-        most = tuple(map(max, self._window.before, self._window.after))
-        if room is not None and any(n - room < p for n, p in zip(lengths, most, strict=True)):
-            return f"x must be {'longer than' if room else 'as long as'} its padding of mode {self.padding_mode!r}, {most}"
-        return None
+    @property
+    def least_lengths(self) -> Shape:
+        """For one window, and for what the padding copies: "reflect" needs one element more, the end itself."""
+        window, copies = self._window.least_lengths(), {"reflect": 1, "circular": 0}
+        if self.padding_mode not in copies:
+            return window
+        padding = [max(ends) + copies[self.padding_mode] for ends in zip(*self._window[3:], strict=True)]
+        return tuple(map(max, window, padding))
 
 
 @frozen

@@ -17,13 +17,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.checks import check_gy, explain_error, params_error, require_sizes
+from funcnet.checks import check_gy, require_arguments, require_sizes, several_sizes_complaint
 from funcnet.contract import Params, Rng, Shape, Size
-from funcnet.errors import flag, size, size_or_none, value_error
+from funcnet.errors import fields_error, flag, size, size_or_none, whole_numbers
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.conv import Pad, padding_of, padding_rule
-from funcnet.layers.conv.window import ORDINALS, Sizes, Window, Windowed, axes_complaint, each, hashable, sizes
+from funcnet.layers.conv.window import Sizes, Window, Windowed, axes_complaint, each, hashable
 from funcnet.random import Key
 from funcnet.value import frozen
 
@@ -34,11 +34,11 @@ class _ConvLocal(Windowed):
 
     in_channels: Size = field(validator=size_or_none)
     out_channels: int = field(validator=size)
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    input_size: Sizes | Any = field(converter=hashable, validator=sizes(1, optional=True))
-    stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    input_size: Sizes | Any = field(converter=hashable, validator=whole_numbers(1, optional=True))
+    stride: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
     padding: Pad | tuple[Pad, ...] = field(default=0, converter=hashable, validator=padding_rule)
-    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    dilation: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
     bias: bool = field(default=True, validator=flag)
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
     _window: Window = field(init=False, eq=False)
@@ -49,8 +49,8 @@ class _ConvLocal(Windowed):
         places = () if self.input_size is None else self._window.places(self._lengths())
         object.__setattr__(self, "_places", places)
         if places and min(places) < 1:
-            rule = f"input_size with its padding must be as long as the kernel's reach, {self._window.reach()}"
-            raise value_error(type(self).__name__, rule, repr(self.input_size))
+            rule = f"input_size must be at least {self._window.least_lengths()} for these windows and padding"
+            raise fields_error(self, rule, "input_size")
 
     @property
     def inferred_sizes(self) -> dict[str, int | Shape]:
@@ -68,15 +68,8 @@ class _ConvLocal(Windowed):
         return {**weight, "bias": drawn["bias"].t().reshape(self.param_shapes()["bias"])} if self.bias else weight
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        if not isinstance(params, dict) or {n: tuple(leaf.shape) for n, leaf in params.items()} != self.param_shapes():
-            raise params_error(require_sizes(self), params)
-        rule = self.complaint(x)
-        if rule:
-            raise value_error(self, rule, f"x of shape {tuple(x.shape)}" if isinstance(x, Tensor) else x)
-        try:
-            y = torch.bmm(self._weight(params), self._columns(x)).movedim(0, -1).transpose(0, 1)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        require_arguments(self, params, x)
+        y = torch.bmm(self._weight(params), self._columns(x)).movedim(0, -1).transpose(0, 1)
         y = y.reshape(*x.shape[: -self.axes - 1], self.out_channels, *self._places)
         return y + params["bias"] if self.bias else y, x
 
@@ -119,13 +112,8 @@ class _ConvLocal(Windowed):
         return {"weight": weight, "bias": (self.out_channels, *self._places)} if self.bias else {"weight": weight}
 
     def complaint(self, x: Tensor) -> str | None:
-        rule = axes_complaint(x, self.axes)
-        if rule:
-            return rule
-        if x.shape[-self.axes - 1] != self.in_channels:
-            return f"the last axis but {ORDINALS[self.axes]} of x must be in_channels={self.in_channels}"
-        fits = tuple(x.shape[-self.axes :]) == self._lengths()
-        return None if fits else f"the axes of x behind the channels must be input_size={self._lengths()}"
+        axes, sizes = tuple(range(-1 - self.axes, 0)), (self.in_channels, *self._lengths())
+        return axes_complaint(x, self.axes) or several_sizes_complaint(x, axes, "(in_channels, *input_size)", sizes)
 
 
 @frozen

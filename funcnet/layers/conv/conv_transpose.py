@@ -15,12 +15,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.checks import check_gy, require_params
 from funcnet.contract import Params, Rng, Shape, Size
-from funcnet.errors import flag, size, size_or_none, value_error
+from funcnet.errors import divides, fields_error, flag, size, size_or_none, whole_numbers
 from funcnet.initializers import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import ORDINALS, Sizes, Windowed, axes_complaint, each, hashable, sizes
+from funcnet.layers.conv.window import Sizes, Windowed, each, hashable
 from funcnet.random import Key
 from funcnet.value import frozen
 
@@ -33,42 +33,35 @@ class _ConvTranspose(Windowed):
 
     in_channels: Size = field(validator=size_or_none)
     out_channels: int = field(validator=size)
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
-    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-    output_padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-    groups: int = field(default=1, validator=size)
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    stride: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
+    padding: Sizes = field(default=0, converter=hashable, validator=whole_numbers(0))
+    output_padding: Sizes = field(default=0, converter=hashable, validator=whole_numbers(0))
+    groups: int = field(default=1, validator=[size, divides("in_channels", "out_channels")])
     bias: bool = field(default=True, validator=flag)
-    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    dilation: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
-    _how: tuple[Shape, ...] = field(init=False, eq=False)
+    _options: tuple[Shape, ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        name, options = type(self).__name__, ("kernel_size", "stride", "padding", "output_padding", "dilation")
-        if (self.in_channels or 0) % self.groups or self.out_channels % self.groups:
-            got = f"groups={self.groups}, in_channels={self.in_channels}, out_channels={self.out_channels}"
-            raise value_error(name, "groups must divide in_channels and out_channels", got)
-        object.__setattr__(self, "_how", tuple([each(getattr(self, option), self.axes) for option in options]))
-        if any(extra >= max(s, d) for _, s, _, extra, d in zip(*self._how, strict=True)):
-            got = f"output_padding={self.output_padding}, stride={self.stride}, dilation={self.dilation}"
-            raise value_error(name, "output_padding must be smaller than stride or dilation", got)
+        options = ("kernel_size", "stride", "padding", "output_padding", "dilation")
+        object.__setattr__(self, "_options", tuple([each(getattr(self, option), self.axes) for option in options]))
+        if any(extra >= max(s, d) for _, s, _, extra, d in zip(*self._options, strict=True)):
+            rule = "output_padding must be smaller than stride or dilation"
+            raise fields_error(self, rule, "output_padding", "stride", "dilation")
 
     @property
     def inferred_sizes(self) -> dict[str, int]:
         return {"in_channels": -1 - self.axes}
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        try:
-            w, b = params["weight"], params["bias"] if self.bias else None
-            if w.shape != self.param_shapes()["weight"] or len(params) != 1 + self.bias or x.dim() - self.axes not in (1, 2):
-                raise Misfit
-            _, stride, padding, extra, dilation = self._how
-            return kernels.transposed[self.axes](x, w, b, stride, padding, extra, self.groups, dilation), x
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        require_params(self, params)
+        _, stride, padding, extra, dilation = self._options
+        convolve = kernels.transposed[self.axes]
+        return convolve(x, params["weight"], params.get("bias"), stride, padding, extra, self.groups, dilation), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx, gparams = self._backward(params, cache, gy, needs_x=True, needs_params=True)
@@ -81,8 +74,8 @@ class _ConvTranspose(Windowed):
         return self._backward(params, cache, gy, needs_x=True, needs_params=False)[0]
 
     def _backward(self, params: Params, x: Tensor, gy: Tensor, *, needs_x: bool, needs_params: bool) -> tuple[Tensor, Params]:
-        gy = check_gy(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *self._lengths(x)))
-        _, stride, padding, extra, dilation = self._how
+        gy = check_gy(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *self._lengths_from(x.shape[-self.axes :])))
+        _, stride, padding, extra, dilation = self._options
         mask = [needs_x, needs_params, needs_params and self.bias]
         batch = x.dim() == self.axes + 2
         x, gy = (x, gy) if batch else (x.unsqueeze(0), gy.unsqueeze(0))
@@ -90,23 +83,20 @@ class _ConvTranspose(Windowed):
         gx, gw, gb = kernels.convolution_backward(gy, x, params["weight"], [self.out_channels], *options)
         return gx if batch or not needs_x else gx.squeeze(0), {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
 
-    def _lengths(self, x: Tensor) -> Shape:
-        columns = zip(x.shape[-self.axes :], *self._how, strict=True)
+    def _lengths_from(self, lengths: Shape) -> Shape:
+        """Return the lengths of y, from those of x."""
+        columns = zip(lengths, *self._options, strict=True)
         return tuple([(n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, extra, d in columns])
 
     def param_shapes(self) -> dict[str, Shape]:
-        weight = (self.in_channels, self.out_channels // self.groups, *self._how[0])
+        weight = (self.in_channels, self.out_channels // self.groups, *self._options[0])
         return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
 
-    def complaint(self, x: Tensor) -> str | None:
-        rule = axes_complaint(x, self.axes)
-        if rule:
-            return rule
-        if x.shape[-self.axes - 1] != self.in_channels:
-            return f"the last axis but {ORDINALS[self.axes]} of x must be in_channels={self.in_channels}"
-        if min(self._lengths(x)) < 1:
-            return f"x must be so long that the padding leaves something of y, whose lengths would be {self._lengths(x)}"
-        return None
+    @property
+    def least_lengths(self) -> Shape:
+        """As of which the padding leaves something of y."""
+        starts = zip(self._lengths_from((1,) * self.axes), self._options[1], strict=True)
+        return tuple([max(1 - (n - 1) // s, 1) for n, s in starts])
 
 
 @frozen

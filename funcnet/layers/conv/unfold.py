@@ -13,11 +13,11 @@ from typing import ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, explain_error, require_no_params
+from funcnet.checks import check_gy, require_floating
 from funcnet.contract import Params, Rng, Shape
-from funcnet.errors import value_error
+from funcnet.errors import fields_error, whole_numbers
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable, require_axes, sizes
+from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable
 from funcnet.value import frozen
 
 
@@ -28,8 +28,8 @@ def _window(layer: "Unfold | Fold") -> Window:
     return Window(kernel, stride, dilation, padding, padding)
 
 
-def _how(layer: "Unfold | Fold") -> tuple[Shape, Shape, Shape, Shape]:
-    """Return the options in the order of the kernels."""
+def _options(layer: "Unfold | Fold") -> tuple[Shape, Shape, Shape, Shape]:
+    """Return the options in the order of the kernels' arguments."""
     window = _window(layer)
     return window.kernel, window.dilation, window.before, window.stride
 
@@ -47,29 +47,25 @@ class Unfold(Windowed):
     Source   ``torch.nn.Unfold``'s formula.
     """
 
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
-    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-    stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    dilation: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
+    padding: Sizes = field(default=0, converter=hashable, validator=whole_numbers(0))
+    stride: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
 
     axes: ClassVar[int] = 2
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape]]:
-        require_axes(self, params, x)
-        try:
-            y = kernels.unfold(x, *_how(self))
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        require_floating(self, params, x)
+        y = kernels.unfold(x, *_options(self))
         return y, (tuple(x.shape[-2:]), tuple(y.shape))
 
     def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         lengths, shape = cache
-        return params, kernels.fold(check_gy(self, gy, shape), lengths, *_how(self))
+        return params, kernels.fold(check_gy(self, gy, shape), lengths, *_options(self))
 
-    def complaint(self, x: Tensor) -> str | None:
-        window = _window(self)
-        short = min(window.places(tuple(x.shape[-2:]))) < 1
-        return f"x with its padding must be as long as the window's reach, {window.reach()}" if short else None
+    @property
+    def least_lengths(self) -> Shape:
+        return _window(self).least_lengths()
 
 
 @frozen
@@ -85,33 +81,32 @@ class Fold(Windowed):
     Source   ``torch.nn.Fold``'s formula.
     """
 
-    output_size: Sizes = field(converter=hashable, validator=sizes(1))
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
-    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-    stride: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    output_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    dilation: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
+    padding: Sizes = field(default=0, converter=hashable, validator=whole_numbers(0))
+    stride: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
 
     axes: ClassVar[int] = 2
 
     def __attrs_post_init__(self) -> None:
         window = _window(self)
         if min(window.places(self._lengths())) < 1:
-            rule = f"output_size with its padding must be as long as the window's reach, {window.reach()}"
-            raise value_error("Fold", rule, repr(self.output_size))
+            rule = f"output_size must be at least {window.least_lengths()} for these windows and padding"
+            raise fields_error(self, rule, "output_size")
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
-        require_no_params(self, params)
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise value_error(self, "x must be a floating tensor", x)
-        block, count = math.prod(each(self.kernel_size, 2)), math.prod(_window(self).places(self._lengths()))
-        if x.dim() not in (2, 3) or x.shape[-2] % block or x.shape[-1] != count:
-            rule = f"x must have the axes (N, channels · {block}, {count}) or (channels · {block}, {count})"
-            raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
-        y = kernels.fold(x, self._lengths(), *_how(self))
+        require_floating(self, params, x)
+        y = kernels.fold(x, self._lengths(), *_options(self))
         return y, tuple(y.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.unfold(check_gy(self, gy, cache), *_how(self))
+        return params, kernels.unfold(check_gy(self, gy, cache), *_options(self))
+
+    def complaint(self, x: Tensor) -> str | None:
+        block, count = math.prod(each(self.kernel_size, 2)), math.prod(_window(self).places(self._lengths()))
+        right = x.dim() in (2, 3) and x.shape[-2] % block == 0 and x.shape[-1] == count
+        return None if right else f"x must have the axes (N, channels · {block}, {count}) or (channels · {block}, {count})"
 
     def _lengths(self) -> Shape:
         return each(self.output_size, 2)

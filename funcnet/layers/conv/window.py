@@ -9,23 +9,30 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from funcnet.checks import require_no_params
-from funcnet.contract import Layer, Params
-from funcnet.errors import Validator, is_whole, value_error
+from funcnet.checks import Misfit, floating_complaint, require_floating
+from funcnet.contract import Layer, Params, Shape
 from funcnet.value import frozen
 
 Sizes = int | tuple[int, ...]
 
-NAMES = {1: "length", 2: "height, width", 3: "depth, height, width"}
-ORDINALS = {1: "one", 2: "two", 3: "three"}
-"""Which axis from the end the channels are: the last but one, two or three."""
+_NAMES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 
 @frozen
 class Windowed(Layer):
-    """A layer over ``axes`` axes behind the channels."""
+    """A layer over the ``axes`` axes after the channels."""
 
     axes: ClassVar[int]
+
+    @property
+    def least_lengths(self) -> Shape:
+        """The least lengths of x along these axes for which there is a y."""
+        return (1,) * self.axes
+
+    def complaint(self, x: Tensor) -> str | None:
+        rule = axes_complaint(x, self.axes) or super().complaint(x)
+        short = not rule and any(n < least for n, least in zip(x.shape[-self.axes :], self.least_lengths, strict=True))
+        return f"x must be at least {self.least_lengths} long for these windows and padding" if short else rule
 
 
 def hashable(value: Any) -> Any:
@@ -36,21 +43,6 @@ def hashable(value: Any) -> Any:
 def each(value: Any, axes: int) -> tuple[Any, ...]:
     """Return one entry for each axis."""
     return value if isinstance(value, tuple) else (value,) * axes
-
-
-def sizes(at_least: int, *, optional: bool = False) -> Validator:
-    """Make a validator for a whole number with a lower bound, or a tuple with one for each axis; ``None`` where ``optional``."""
-
-    def validate(value: Any, attribute: Any, got: Any) -> None:
-        if got is None and optional:
-            return
-        entries = each(got, value.axes)
-        if len(entries) != value.axes or not all(is_whole(n) and n >= at_least for n in entries):
-            rule = f"{attribute.name} must be a whole number of at least {at_least}"
-            more = f", or a tuple of {value.axes} of them, one for each axis" if isinstance(got, tuple) else ""
-            raise value_error(type(value).__name__, rule + more, repr(got))
-
-    return validate
 
 
 class Window(NamedTuple):
@@ -66,6 +58,10 @@ class Window(NamedTuple):
         """Return how many elements a window spans."""
         return tuple([d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)])
 
+    def least_lengths(self) -> tuple[int, ...]:
+        """Return how long x must be along each axis, without its padding, for one window; at least 1."""
+        return tuple([max(n - b - a, 1) for n, b, a in zip(self.reach(), self.before, self.after, strict=True)])
+
     def places(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
         """Return how many windows there are along each axis."""
         padding = zip(lengths, self.before, self.after, strict=True)
@@ -74,18 +70,14 @@ class Window(NamedTuple):
 
 
 def axes_complaint(x: Any, axes: int) -> str | None:
-    """Return the rule that is broken by an x that is no floating tensor, or has other axes."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        return "x must be a floating tensor"
-    if x.dim() not in (axes + 1, axes + 2):
-        return f"x must have the axes (N, channels, {NAMES[axes]}) or (channels, {NAMES[axes]})"
-    return None
+    """Complain of anything but a floating tensor with channels, ``axes`` axes after them, and perhaps a batch axis."""
+    if floating_complaint(x) or x.dim() - axes in (1, 2):
+        return floating_complaint(x)
+    return f"x must have the axes (N, channels, {_NAMES[axes]}) or (channels, {_NAMES[axes]})"
 
 
 def require_axes(layer: Windowed, params: Params, x: Any) -> Tensor:
-    """Return x, which must be a floating tensor with the layer's axes, as it is, for a layer without params."""
-    require_no_params(layer, params)
-    rule = axes_complaint(x, layer.axes)
-    if rule:
-        raise value_error(layer, rule, f"x of shape {tuple(x.shape)}" if "axes" in rule else x)
-    return x  # type: ignore[no-any-return]  # it is a tensor, or there is a rule that it breaks
+    """Return x; anything but a floating tensor with the layer's axes raises, and so do params, in a layer without params."""
+    if require_floating(layer, params, x).dim() - layer.axes not in (1, 2):
+        raise Misfit
+    return x  # type: ignore[no-any-return]  # it is a tensor

@@ -12,45 +12,44 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.checks import Misfit, check_gy, floating_complaint
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import is_whole, value_error
+from funcnet.errors import as_tuple, whole_numbers
 from funcnet.initializers import Initializer
 from funcnet.kernels import operands as arithmetic
 from funcnet.random import Key
 from funcnet.value import frozen
 
 
-def _as_tuple(given: Any) -> Any:
-    return (given,) if is_whole(given) else tuple(given) if isinstance(given, (tuple, list)) else given
+@frozen
+class _ElementwiseAffine(Layer):
+    """One parameter, with a number for each place of the last axes."""
 
+    shape: Shape | Any = field(converter=as_tuple, validator=whole_numbers(1, optional=True, empty=True))
 
-def _sizes(layer: Any, attribute: Any, got: Any) -> None:
-    if got is not None and (not isinstance(got, tuple) or not all(is_whole(one) and one >= 1 for one in got)):
-        raise value_error(type(layer).__name__, "shape must be a whole number of at least 1, or a tuple of them", repr(got))
+    @property
+    def inferred_sizes(self) -> dict[str, int]:
+        return {"shape": -1}
 
+    def complaint(self, x: Tensor) -> str | None:
+        rule = f"the last axes of x must be those of shape={self.shape}, where 1 is any"
+        return floating_complaint(x) or (None if self._broadcasts_to(x) else rule)
 
-def _fits(layer: "Scale | Bias", x: Tensor) -> bool:
-    """Tell whether the last axes of x are those of ``shape``, of which one of size 1 is repeated."""
-    before = x.dim() - len(layer.shape)
-    return before >= 0 and [n for n, got in zip(layer.shape, x.shape[before:], strict=True) if n not in (1, got)] == []
+    def _broadcasts_to(self, x: Tensor) -> bool:
+        """Tell whether the last axes of x have the sizes in ``shape``, of which 1 stands for any."""
+        start = x.dim() - len(self.shape)
+        return start >= 0 and [n for n, size in zip(self.shape, x.shape[start:], strict=True) if n not in (1, size)] == []
 
-
-def _fault(layer: "Scale | Bias", x: Tensor) -> str | None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        return "x must be a floating tensor"
-    return None if _fits(layer, x) else f"the last axes of x must be those of shape={layer.shape}, where 1 is any"
-
-
-def _leaf(layer: "Scale | Bias", params: Params, x: Tensor, name: str) -> Tensor:
-    w: Tensor = params[name]
-    if len(params) != 1 or w.shape != layer.shape or w.dtype != x.dtype or not _fits(layer, x):
-        raise Misfit
-    return w
+    def _checked(self, params: Params, x: Tensor, name: str) -> Tensor:
+        """Return the parameter; torch would broadcast x to a larger one."""
+        w: Tensor = params[name]
+        if len(params) != 1 or w.shape != self.shape or w.dtype != x.dtype or not self._broadcasts_to(x):
+            raise Misfit
+        return w
 
 
 @frozen
-class Scale(Layer):
+class Scale(_ElementwiseAffine):
     """Product with a number for each place of the last axes: ``Scale(3)`` for features, ``Scale((3, 1, 1))`` for channels.
 
     ``shape=None`` is the last axis, for ``infer_sizes`` to find.
@@ -62,21 +61,13 @@ class Scale(Layer):
     Source   elementary.
     """
 
-    shape: Shape | Any = field(converter=_as_tuple, validator=_sizes)
     initializer: str | Initializer = field(default="ones", validator=initializers.known)
 
-    @property
-    def inferred_sizes(self) -> dict[str, int]:
-        return {"shape": -1}
-
     def init(self, rng: Key | int) -> Params:
-        return {"weight": initializers.initialize(rng, require_sizes(self).shape, self.initializer)}
+        return {"weight": initializers.initialize(rng, self.shape, self.initializer)}
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        try:
-            return x * _leaf(self, params, x, "weight"), x
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        return x * self._checked(params, x, "weight"), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
@@ -91,12 +82,9 @@ class Scale(Layer):
     def param_shapes(self) -> dict[str, Shape]:
         return {"weight": self.shape}
 
-    def complaint(self, x: Tensor) -> str | None:
-        return _fault(self, x)
-
 
 @frozen
-class Bias(Layer):
+class Bias(_ElementwiseAffine):
     """Sum with a number for each place of the last axes: ``Bias(3)`` for features, ``Bias((3, 1, 1))`` for channels.
 
     ``shape=None`` is the last axis, for ``infer_sizes`` to find.
@@ -108,21 +96,13 @@ class Bias(Layer):
     Source   elementary.
     """
 
-    shape: Shape | Any = field(converter=_as_tuple, validator=_sizes)
     initializer: str | Initializer = field(default="zeros", validator=initializers.known)
 
-    @property
-    def inferred_sizes(self) -> dict[str, int]:
-        return {"shape": -1}
-
     def init(self, rng: Key | int) -> Params:
-        return {"bias": initializers.initialize(rng, require_sizes(self).shape, self.initializer)}
+        return {"bias": initializers.initialize(rng, self.shape, self.initializer)}
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
-        try:
-            return x + _leaf(self, params, x, "bias"), ()
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        return x + self._checked(params, x, "bias"), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
         return {"bias": arithmetic.unbroadcast(gy, self.shape)}, gy
@@ -132,6 +112,3 @@ class Bias(Layer):
 
     def param_shapes(self) -> dict[str, Shape]:
         return {"bias": self.shape}
-
-    def complaint(self, x: Tensor) -> str | None:
-        return _fault(self, x)

@@ -9,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.checks import check_gy, require_params
 from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers import Initializer
@@ -43,17 +43,13 @@ class Maxout(Layer):
         return {"in_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, require_sizes(self).param_shapes(), self.initializer)
+        return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        try:
-            if len(params) != 1 + self.bias or [p.shape for p in params.values()] != [*self.param_shapes().values()]:
-                raise Misfit
-            z = kernels.linear(x, params["weight"], params.get("bias"))
-            y, piece = z.reshape(*x.shape[:-1], self.out_features, self.pieces).max(-1)
-            return y, (x, piece)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        require_params(self, params)
+        z = kernels.linear(x, params["weight"], params.get("bias"))
+        y, piece = z.reshape(*x.shape[:-1], self.out_features, self.pieces).max(-1)
+        return y, (x, piece)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         g = self._spread(cache, gy)
@@ -79,8 +75,3 @@ class Maxout(Layer):
         rows = self.out_features * self.pieces
         shapes: dict[str, Shape] = {"weight": (rows, self.in_features)}
         return {**shapes, "bias": (rows,)} if self.bias else shapes
-
-    def complaint(self, x: Tensor) -> str | None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return "x must be a floating tensor"
-        return f"the last axis of x must be in_features={self.in_features}" if x.shape[-1:] != (self.in_features,) else None

@@ -19,42 +19,26 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.checks import Misfit, check_gy, explain_error, missing_sizes, require_sizes
+from funcnet.checks import (
+    Misfit,
+    check_gy,
+    floating_complaint,
+    missing_sizes,
+    pair_complaint,
+    require_arguments,
+    require_pair,
+    require_params,
+    several_sizes_complaint,
+    size_in,
+)
 from funcnet.contract import Layer, Params, Rng, Shape, Size
-from funcnet.errors import describe, flag, is_whole, size, size_or_none, value_error
+from funcnet.errors import as_tuple, fields_error, flag, size, size_or_none, valid_if, whole_numbers
 from funcnet.initializers import Initializer, Uniform
 from funcnet.kernels import linear as kernels
 from funcnet.random import Key
 from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
-
-
-def _as_tuple(given: Any) -> Any:
-    return (given,) if is_whole(given) else tuple(given) if isinstance(given, (tuple, list)) else given
-
-
-def _sizes(layer: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, tuple) or not got or not all(is_whole(one) and one >= 1 for one in got):
-        rule = f"{attribute.name} must be a whole number of at least 1, or a tuple of them"
-        raise value_error(type(layer).__name__, rule, repr(got))
-
-
-def _sizes_or_none(layer: Any, attribute: Any, got: Any) -> None:
-    if got is not None:
-        _sizes(layer, attribute, got)
-
-
-def _axes(layer: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, tuple) or not got or not all(is_whole(one) for one in got):
-        raise value_error(type(layer).__name__, f"{attribute.name} must be a whole number, or a tuple of them", repr(got))
-
-
-def _require(layer: Layer, params: Params) -> None:
-    """Refuse params of other shapes, which reshaping might not see."""
-    shapes = layer.param_shapes() or {}
-    if len(params) != len(shapes) or any([params[name].shape != shape for name, shape in shapes.items()]):  # noqa: C419
-        raise Misfit
 
 
 @frozen
@@ -82,7 +66,7 @@ class Bilinear(Layer):
         return {"in1_features": -1, "in2_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        if require_sizes(self).initializer != "torch":
+        if self.initializer != "torch":
             return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
         bound = 1 / math.sqrt(self.in1_features)
         draw = Uniform(-bound, bound)
@@ -90,14 +74,8 @@ class Bilinear(Layer):
         return {"weight": draw(random.fold_in(rng, 0), self.param_shapes()["weight"]), **bias}
 
     def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Pair]:
-        rule = self.complaint(x)
-        if rule:
-            raise value_error(require_sizes(self), rule, self._came(x))
-        try:
-            _require(self, params)
-            return kernels.linear(self._outer(x), params["weight"].flatten(1), params.get("bias")), x
-        except Exception as error:
-            raise explain_error(self, params, x[0], error) from None
+        require_arguments(self, params, x)
+        return kernels.linear(self._outer(x), params["weight"].flatten(1), params.get("bias")), x
 
     def vjp(self, params: Params, cache: Pair, gy: Tensor) -> tuple[Params, Pair]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
@@ -122,22 +100,15 @@ class Bilinear(Layer):
         return {**shapes, "bias": (self.out_features,)} if self.bias else shapes
 
     def complaint(self, x: Any) -> str | None:
-        if not isinstance(x, tuple) or [isinstance(one, Tensor) and one.is_floating_point() for one in x] != [True, True]:
-            return "x must be a pair of floating tensors"
-        n, m = self.in1_features, self.in2_features
-        if x[0].shape[-1:] != (n,) or x[1].shape != (*x[0].shape[:-1], m):
-            return f"x must have the last axes in1_features={n} and in2_features={m}, and the same axes before"
-        return None
+        if pair_complaint(x):
+            return pair_complaint(x)
+        n, m, a, b = self.in1_features, self.in2_features, *[tuple(one.shape) for one in x]
+        rule = f"x must have the last axes in1_features={n} and in2_features={m}, and the same axes before, not {a} and {b}"
+        return None if a[-1:] == (n,) and b == (*a[:-1], m) else rule
 
     def _inferred(self, x: Any) -> dict[str, Any]:
-        if not isinstance(x, tuple) or [isinstance(one, Tensor) and one.dim() > 0 for one in x] != [True, True]:
-            raise value_error(self, "x must be a pair of floating tensors", self._came(x))
-        found = dict(zip(self.inferred_sizes, [one.shape[-1] for one in x], strict=True))
-        return {name: found[name] for name in missing_sizes(self)}
-
-    def _came(self, x: Any) -> str:
-        pair = isinstance(x, tuple) and all(isinstance(one, Tensor) for one in x)
-        return "shapes " + " and ".join(str(tuple(one.shape)) for one in x) if pair else describe(x)
+        parts = dict(zip(self.inferred_sizes, require_pair(self, x), strict=True))
+        return {name: size_in(self, parts[name], name) for name in missing_sizes(self)}
 
 
 @frozen
@@ -155,38 +126,34 @@ class LinearGeneral(Layer):
     Source   ``flax.nnx.LinearGeneral``; ``weight`` is the other way round, as in ``torch.nn.Linear``.
     """
 
-    in_features: Shape | Any = field(converter=_as_tuple, validator=_sizes_or_none)
-    out_features: Shape = field(converter=_as_tuple, validator=_sizes)
-    axis: Shape = field(default=(-1,), converter=_as_tuple, validator=_axes)
+    in_features: Shape | Any = field(converter=as_tuple, validator=whole_numbers(1, optional=True))
+    out_features: Shape = field(converter=as_tuple, validator=whole_numbers(1))
+    axis: Shape = field(default=(-1,), converter=as_tuple, validator=whole_numbers())
     bias: bool = field(default=True, validator=flag)
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
 
     def __attrs_post_init__(self) -> None:
         if self.in_features is not None and len(self.axis) != len(self.in_features):
-            got = f"in_features={self.in_features}, axis={self.axis}"
-            raise value_error("LinearGeneral", "there must be an axis for each of in_features", got)
+            raise fields_error(self, "there must be an axis for each of in_features", "in_features", "axis")
 
     @property
     def inferred_sizes(self) -> dict[str, Shape]:
         return {"in_features": self.axis}
 
     def init(self, rng: Key | int) -> Params:
-        sizes = math.prod(self.out_features), math.prod(require_sizes(self).in_features)
+        sizes = math.prod(self.out_features), math.prod(self.in_features)
         shapes: dict[str, Shape] = {"weight": sizes, "bias": sizes[:1]} if self.bias else {"weight": sizes}
         flat = initializers.weight_and_bias(rng, shapes, self.initializer)
         return {name: leaf.reshape(self.param_shapes()[name]) for name, leaf in flat.items()}
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Any]:
-        try:
-            _require(self, params)
-            moved = x.movedim(self.axis, self._ends())
-            batch = moved.shape[: -len(self.axis)]
-            if moved.shape != (*batch, *self.in_features):
-                raise Misfit
-            flat, b = moved.flatten(len(batch)), params["bias"].flatten() if self.bias else None
-            return kernels.linear(flat, self._matrix(params), b).reshape(*batch, *self.out_features), flat
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        require_params(self, params)
+        moved = x.movedim(self.axis, self._ends())
+        batch = moved.shape[: -len(self.axis)]
+        if moved.shape != (*batch, *self.in_features):
+            raise Misfit
+        flat, b = moved.flatten(len(batch)), params["bias"].flatten() if self.bias else None
+        return kernels.linear(flat, self._matrix(params), b).reshape(*batch, *self.out_features), flat
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
@@ -212,28 +179,20 @@ class LinearGeneral(Layer):
         return {"weight": weight, "bias": self.out_features} if self.bias else {"weight": weight}
 
     def complaint(self, x: Tensor) -> str | None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return "x must be a floating tensor"
-        n = x.dim()
-        there = all(-n <= axis < n for axis in self.axis) and len({axis % n for axis in self.axis}) == len(self.axis)
-        if not there or tuple(x.shape[axis] for axis in self.axis) != self.in_features:
-            return f"the axes {self.axis} of x must be in_features={self.in_features}"
-        return None
+        return floating_complaint(x) or several_sizes_complaint(x, self.axis, "in_features", self.in_features)
 
 
-def _equation(layer: Any, attribute: Any, got: Any) -> None:
-    x, w, y = _operands(got) if isinstance(got, str) else ("", "", "")
+def _is_equation(equation: Any) -> bool:
+    x, w, y = _operands(equation)
     letters = x.replace("...", ""), w, y.replace("...", "")
-    once = all(len(set(one)) == len(one) and (one.isalpha() or not one) for one in letters)
-    known = set(letters[0]) <= {*w, *letters[2]} and set(w) <= {*letters[0], *letters[2]} and set(letters[2]) <= {*letters[0], *w}
-    if not (w and once and known and x.count("...") == y.count("...") <= 1):
-        rule = 'equation must be like "...ij,jk->...ik", each letter once in an operand, and in at least two of the three'
-        raise value_error("Einsum", rule, repr(got))
+    distinct = all(len(set(one)) == len(one) and (one.isalpha() or not one) for one in letters)
+    twice = all(sum(letter in one for one in letters) > 1 for letter in "".join(letters))
+    return bool(w) and distinct and twice and x.count("...") == y.count("...") <= 1
 
 
-def _operands(equation: str) -> tuple[str, str, str]:
-    """Part "x,w->y" into its three; empty ones where it is not of that form."""
-    left, arrow, y = equation.replace(" ", "").partition("->")
+def _operands(equation: Any) -> tuple[str, str, str]:
+    """Split "x,w->y" into its three operands; empty strings for anything else."""
+    left, arrow, y = str(equation).replace(" ", "").partition("->")
     x, comma, w = left.partition(",")
     return (x, w, y) if arrow and comma else ("", "", "")
 
@@ -252,14 +211,17 @@ class Einsum(Layer):
     Source   ``flax.linen.Einsum``; for its bias see ``Bias``.
     """
 
-    equation: str = field(validator=_equation)
-    shape: Shape = field(converter=_as_tuple, validator=_sizes)
+    equation: str = field(
+        validator=valid_if(
+            _is_equation, 'like "...ij,jk->...ik", each letter once in an operand, and in at least two of the three'
+        )
+    )
+    shape: Shape = field(converter=as_tuple, validator=whole_numbers(1))
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
 
     def __attrs_post_init__(self) -> None:
         if len(self._operands()[1]) != len(self.shape):
-            got = f"equation={self.equation!r}, shape={self.shape}"
-            raise value_error("Einsum", "shape must have a size for each letter of w in the equation", got)
+            raise fields_error(self, "shape must have a size for each letter of w in the equation", "equation", "shape")
 
     def init(self, rng: Key | int) -> Params:
         _, w, y = self._operands()
@@ -268,13 +230,8 @@ class Einsum(Layer):
         return {"weight": flat["weight"].reshape(self.shape)}
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        try:
-            _require(self, params)
-            if self.complaint(x):
-                raise Misfit
-            return torch.einsum(self.equation, x, params["weight"]), x
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        require_arguments(self, params, x)  # torch would broadcast axes of size 1
+        return torch.einsum(self.equation, x, params["weight"]), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
@@ -294,15 +251,13 @@ class Einsum(Layer):
         return {"weight": self.shape}
 
     def complaint(self, x: Tensor) -> str | None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return "x must be a floating tensor"
-        names, w, _ = self._operands()
-        sizes = dict(zip(w, self.shape, strict=True))
-        before, rest, after = names.partition("...")
-        n, m = len(before), len(after)
-        if x.dim() < n + m or (x.dim() > n + m and not rest):
-            return f"x must have the axes {names}"
-        ends = [*zip(before, x.shape[:n], strict=True), *zip(after, x.shape[x.dim() - m :], strict=True)]
-        if [got for letter, got in ends if sizes.get(letter, got) != got]:
-            return f"x must have the axes {names} with " + ", ".join([f"{a}={n}" for a, n in sizes.items() if a in names])
-        return None
+        operand, w, _ = self._operands()
+        sizes = {letter: n for letter, n in zip(w, self.shape, strict=True) if letter in operand}
+        rule = f"x must have the axes {operand}" + " with " * bool(sizes) + ", ".join([f"{a}={n}" for a, n in sizes.items()])
+        return floating_complaint(x) or (None if _has_axes(x, operand, sizes) else rule)
+
+
+def _has_axes(x: Tensor, operand: str, sizes: dict[str, int]) -> bool:
+    """Tell whether x has the axes of an operand such as "...ij", with these sizes of letters."""
+    letters = operand.replace("...", "." * (x.dim() - len(operand) + 3))
+    return len(letters) == x.dim() and [n for a, n in zip(letters, x.shape, strict=True) if sizes.get(a, n) != n] == []

@@ -16,23 +16,20 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, explain_error, require_floating
+from funcnet.checks import Misfit, check_gy, floating_complaint, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import flag, value_error
+from funcnet.errors import flag, is_whole, valid_if
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Windowed, each, hashable, require_axes, sizes
+from funcnet.layers.conv.window import Windowed, axes_complaint, each, hashable, require_axes
 from funcnet.value import frozen
 
 
-def output_sizes(layer: Windowed, attribute: Any, got: Any) -> None:
-    """Validate sizes of which some may be ``None``, for as long as x is there."""
-    filled = tuple([1 if n is None else n for n in got]) if isinstance(got, tuple) else got
-    try:
-        sizes(1, optional=True)(layer, attribute, filled)
-    except ValueError:
-        rule = "output_size must be a whole number of at least 1 or None"
-        more = f", or a tuple of {layer.axes} of them, one for each axis" if isinstance(got, tuple) else ""
-        raise value_error(type(layer).__name__, rule + more, repr(got)) from None
+def _is_output_size(entry: Any) -> bool:
+    return entry is None or (is_whole(entry) and entry >= 1)
+
+
+output_sizes = valid_if(_is_output_size, "a whole number of at least 1 or None", several=True)
+"""Validate output sizes, one for all axes or a tuple with one for each; ``None`` is the length of x."""
 
 
 def sizes_for(layer: Any, x: Tensor) -> Shape:
@@ -41,31 +38,33 @@ def sizes_for(layer: Any, x: Tensor) -> Shape:
     return tuple([length if n is None else n for n, length in pairs])
 
 
-def fault_of_empty(x: Tensor, axes: int) -> str | None:
-    """Return the rule that an x without anything to reduce breaks."""
+def empty_complaint(x: Tensor, axes: int) -> str | None:
+    """Complain of an x with an empty axis, of which there is nothing to reduce."""
     return "x must have no empty axis but the batch" if 0 in x.shape[-axes - 1 :] else None
 
 
 @frozen
-class _AdaptiveAvgPool(Windowed):
-    """Means of windows that cover x."""
+class _AdaptivePool(Windowed):
+    """Windows that cover x."""
 
     output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
 
+    def complaint(self, x: Tensor) -> str | None:
+        return axes_complaint(x, self.axes) or empty_complaint(x, self.axes)
+
+
+@frozen
+class _AdaptiveAvgPool(_AdaptivePool):
+    """Means of windows that cover x."""
+
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[kernels.Origin, Shape]]:
         require_axes(self, params, x)
-        try:
-            y = kernels.adaptive_avg_pool(x, sizes_for(self, x))
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        y = kernels.adaptive_avg_pool(x, sizes_for(self, x))
         return y, (kernels.origin(x, self.axes), tuple(y.shape))
 
     def vjp(self, params: Params, cache: tuple[kernels.Origin, Shape], gy: Tensor) -> tuple[Params, Tensor]:
-        of, shape = cache
-        return params, kernels.adaptive_avg_pool_backward(check_gy(self, gy, shape), of, self.axes)
-
-    def complaint(self, x: Tensor) -> str | None:
-        return fault_of_empty(x, self.axes)
+        origin, shape = cache
+        return params, kernels.adaptive_avg_pool_backward(check_gy(self, gy, shape), origin, self.axes)
 
 
 @frozen
@@ -115,27 +114,20 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
 
 
 @frozen
-class _AdaptiveMaxPool(Windowed):
+class _AdaptiveMaxPool(_AdaptivePool):
     """Largest elements of windows that cover x."""
 
-    output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
     return_indices: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, kernels.Origin]]:
         require_axes(self, params, x)
-        try:
-            y, indices = kernels.adaptive_max_pool(x, sizes_for(self, x))
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        y, indices = kernels.adaptive_max_pool(x, sizes_for(self, x))
         return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
 
     def vjp(self, params: Params, cache: tuple[Tensor, kernels.Origin], gy: Any) -> tuple[Params, Tensor]:
-        indices, of = cache
+        indices, origin = cache
         gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape)
-        return params, kernels.adaptive_max_pool_backward(gy, indices, of, self.axes)
-
-    def complaint(self, x: Tensor) -> str | None:
-        return fault_of_empty(x, self.axes)
+        return params, kernels.adaptive_max_pool_backward(gy, indices, origin, self.axes)
 
 
 @frozen
@@ -186,24 +178,24 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
 
 @frozen
 class _Global(Layer):
-    """Pooling over all axes behind the channels."""
+    """Pooling over all axes after the channels."""
 
     keepdim: bool = field(default=False, validator=flag)
 
-    def _behind(self, params: Params, x: Tensor) -> Shape:
-        """Return the axes behind the channels."""
+    def complaint(self, x: Tensor) -> str | None:
+        rule = "x must have the axes (N, channels, ...), with one or more after the channels"
+        return floating_complaint(x) or (rule if x.dim() < 3 else None)
+
+    def _pooled_axes(self, params: Params, x: Tensor) -> Shape:
+        """Return the axes after the channels."""
         if require_floating(self, params, x).dim() < 3:
-            raise value_error(self, "x must have the axes (N, channels, ...), with one or more behind the channels", _shape(x))
+            raise Misfit  # without axes torch reduces all
         return tuple(range(2, x.dim()))
 
     def _column(self, gy: Tensor, shape: Shape) -> Tensor:
         """Return gy as (N, channels, 1)."""
         want = (*shape[:2], *[1] * (len(shape) - 2)) if self.keepdim else shape[:2]
         return check_gy(self, gy, want).reshape(*shape[:2], 1)
-
-
-def _shape(x: Tensor) -> str:
-    return f"x of shape {tuple(x.shape)}"
 
 
 @frozen
@@ -218,7 +210,7 @@ class GlobalAvgPool(_Global):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
-        axes = self._behind(params, x)
+        axes = self._pooled_axes(params, x)
         return x.mean(axes, self.keepdim), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
@@ -237,7 +229,7 @@ class GlobalSumPool(_Global):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
-        axes = self._behind(params, x)
+        axes = self._pooled_axes(params, x)
         return x.sum(axes, self.keepdim), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
@@ -257,10 +249,10 @@ class GlobalMaxPool(_Global):
     """
 
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Tensor:
-        return x.amax(self._filled(params, x), self.keepdim)  # on 64×16×28×28 a twentieth of the time that indices take
+        return x.amax(self._pooled_axes(params, x), self.keepdim)  # on 64×16×28×28 a twentieth of the time that indices take
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape]]:
-        axes = self._filled(params, x)
+        axes = self._pooled_axes(params, x)
         y, index = x.flatten(2).max(2, keepdim=True)
         return y.reshape(*y.shape[:2], *[1] * len(axes) * self.keepdim), (index, tuple(x.shape))
 
@@ -268,9 +260,5 @@ class GlobalMaxPool(_Global):
         index, shape = cache
         return params, kernels.scatter_to_index(self._column(gy, shape), index, (math.prod(shape[2:]),)).reshape(shape)
 
-    def _filled(self, params: Params, x: Tensor) -> Shape:
-        """Return the axes behind the channels, of which none may be empty."""
-        axes = self._behind(params, x)
-        if 0 in x.shape[2:]:
-            raise value_error(self, "x must have no empty axis behind the channels", _shape(x))
-        return axes
+    def complaint(self, x: Tensor) -> str | None:
+        return super().complaint(x) or ("x must have no empty axis after the channels" if 0 in x.shape[2:] else None)

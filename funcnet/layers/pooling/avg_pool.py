@@ -7,58 +7,54 @@ for each row and channel; t, k, i are one number per axis (one to three), s is t
 elements in the window. With ``ceil_mode`` the last window may reach beyond the end.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from attrs import field, validators
 from torch import Tensor
 
-from funcnet.checks import check_gy, explain_error
+from funcnet.checks import check_gy
 from funcnet.contract import Params, Rng, Shape
-from funcnet.errors import flag, size
+from funcnet.errors import flag, size, whole_numbers
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, hashable, require_axes, sizes
-from funcnet.layers.pooling.max_pool import _settle, _too_short
+from funcnet.layers.conv.window import Sizes, hashable, require_axes
+from funcnet.layers.pooling.sliding import SlidingPool
 from funcnet.value import frozen
 
 Mean = tuple[kernels.Origin, Shape]
-"""The cache of a mean or sum: what was kept of x, and the shape of y."""
+"""The cache of a mean or sum: the shape and layout of x, and the shape of y."""
 
 
 @frozen
-class _AvgPool(Windowed):
+class _MeanPool(SlidingPool):
+    """Mean of each window, or its sum over another divisor."""
+
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
+    padding: Sizes = field(default=0, converter=hashable, validator=whole_numbers(0))
+    ceil_mode: bool = field(default=False, validator=flag)
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Mean]:
+        y = kernels.avg_pool(require_axes(self, params, x), *self._options)
+        return y, (kernels.origin(x, self.axes), tuple(y.shape))
+
+    def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
+        origin, shape = cache
+        return params, kernels.avg_pool_backward(check_gy(self, gy, shape), origin, *self._options)
+
+
+@frozen
+class _AvgPool(_MeanPool):
     """Mean of each window."""
 
     ensemble_mode = "loop if large"
 
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
-    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-    ceil_mode: bool = field(default=False, validator=flag)
     count_include_pad: bool = field(default=True, validator=flag)
     divisor_override: int | None = field(default=None, validator=validators.optional(size))
-    _how: tuple[Any, ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        _settle(self, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override)
-
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Mean]:
-        return _averaged(self, params, x, self._how)
-
-    def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
-        of, shape = cache
-        return params, kernels.avg_pool_backward(check_gy(self, gy, shape), of, *self._how)
-
-    def complaint(self, x: Tensor) -> str | None:
-        return _too_short(x, self._how, (1,) * self.axes)
-
-
-def _averaged(layer: Windowed, params: Params, x: Tensor, how: tuple[Any, ...]) -> tuple[Tensor, Mean]:
-    require_axes(layer, params, x)
-    try:
-        y = kernels.avg_pool(x, *how)
-    except Exception as error:
-        raise explain_error(layer, params, x, error) from None
-    return y, (kernels.origin(x, layer.axes), tuple(y.shape))
+        self._set_options(
+            self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override
+        )
 
 
 @frozen
@@ -109,27 +105,11 @@ class AvgPool3d(_AvgPool):
 
 
 @frozen
-class _SumPool(Windowed):
+class _SumPool(_MeanPool):
     """Sum of each window."""
 
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
-    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-    ceil_mode: bool = field(default=False, validator=flag)
-    _how: tuple[Any, ...] = field(init=False, eq=False)
-
     def __attrs_post_init__(self) -> None:
-        _settle(self, self.padding, self.ceil_mode, True, 1)
-
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Mean]:
-        return _averaged(self, params, x, self._how)
-
-    def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
-        of, shape = cache
-        return params, kernels.avg_pool_backward(check_gy(self, gy, shape), of, *self._how)
-
-    def complaint(self, x: Tensor) -> str | None:
-        return _too_short(x, self._how, (1,) * self.axes)
+        self._set_options(self.kernel_size, self.stride, self.padding, self.ceil_mode, True, 1)
 
 
 @frozen

@@ -6,49 +6,43 @@ a[t] = ⌊(t + u) α⌋ - ⌊u α⌋,  α = (L - K) / (T - 1),  and a[T - 1] = L
 for T windows of K elements on a length L; 0 ≤ u < 1 is drawn for each row, channel and axis.
 """
 
+import itertools
 from typing import Any, ClassVar
 
-from attrs import field
+from attrs import field, validators
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import check_gy, explain_error, require_key
-from funcnet.contract import Params, Rng
-from funcnet.errors import flag, is_number, number, value_error
+from funcnet.checks import Misfit, check_gy, require_key
+from funcnet.contract import Params, Rng, Shape
+from funcnet.errors import fields_error, flag, is_number, number, valid_if, whole_numbers
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, require_axes, sizes
+from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, require_axes
 from funcnet.value import frozen
 
 Ratios = float | tuple[float, ...]
 
 
-def _ratios(layer: Windowed, attribute: Any, got: Any) -> None:
-    """Validate a ratio between 0 and 1, or a tuple with one for each axis."""
-    entries = each(got, layer.axes)
-    if got is not None and not (len(entries) == layer.axes and all(is_number(r) and 0 < r < 1 for r in entries)):
-        rule = f"output_ratio must be a number above 0 and below 1, or a tuple of {layer.axes} of them, one for each axis"
-        raise value_error(type(layer).__name__, rule, repr(got))
+def _is_ratio(entry: Any) -> bool:
+    return is_number(entry) and 0 < entry < 1
 
 
-def _sample(layer: Windowed, attribute: Any, got: Any) -> None:
-    if got is not None:
-        number(0.0, below=1.0)(layer, attribute, got)
+_ratios = valid_if(_is_ratio, "a number above 0 and below 1", several=True, optional=True)
 
 
 @frozen
 class _FractionalMaxPool(Windowed):
     """Largest of windows whose places are drawn."""
 
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    output_size: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    output_size: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
     output_ratio: Ratios | None = field(default=None, converter=hashable, validator=_ratios)
     return_indices: bool = field(default=False, validator=flag)
-    sample: float | None = field(default=None, validator=_sample)
+    sample: float | None = field(default=None, validator=validators.optional(number(0.0, below=1.0)))
 
     def __attrs_post_init__(self) -> None:
         if (self.output_size is None) == (self.output_ratio is None):
-            got = f"output_size={self.output_size}, output_ratio={self.output_ratio}"
-            raise value_error(type(self).__name__, "either output_size or output_ratio must be given", got)
+            raise fields_error(self, "either output_size or output_ratio must be given", "output_size", "output_ratio")
 
     @property
     def stochastic(self) -> bool:
@@ -56,10 +50,10 @@ class _FractionalMaxPool(Windowed):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, tuple[int, ...]]]:
         samples = self.samples(require_axes(self, params, x), rng)
-        try:
-            y, indices = kernels.fractional_max_pool(x, each(self.kernel_size, self.axes), self._filled(x), samples)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        counts = self._window_counts(x.shape[-self.axes :])
+        if min(counts) < 1:
+            raise Misfit  # the kernels would return an empty y
+        y, indices = kernels.fractional_max_pool(x, each(self.kernel_size, self.axes), counts, samples)
         return (y, indices) if self.return_indices else y, (indices, tuple(x.shape))
 
     def vjp(self, params: Params, cache: tuple[Tensor, tuple[int, ...]], gy: Any) -> tuple[Params, Tensor]:
@@ -78,28 +72,25 @@ class _FractionalMaxPool(Windowed):
             return x.new_full(shape, self.sample, dtype=dtype)
         return random.uniform(require_key(self, rng), shape, dtype=dtype)
 
-    def _places(self, x: Tensor) -> tuple[int, ...]:
-        """Return how many windows there are along each axis."""
+    def _window_counts(self, lengths: Shape) -> Shape:
+        """Return how many windows there are along each axis, for an x of these lengths."""
         if self.output_ratio is None:
             return each(self.output_size, self.axes)
-        pairs = zip(x.shape[-self.axes :], each(self.output_ratio, self.axes), strict=True)
-        return tuple([int(length * ratio) for length, ratio in pairs])
+        return tuple([int(n * ratio) for n, ratio in zip(lengths, each(self.output_ratio, self.axes), strict=True)])
 
-    def _filled(self, x: Tensor) -> tuple[int, ...]:
-        """Return how many windows there are, which the kernels would let be none."""
-        places = self._places(x)
-        if min(places) < 1:
-            raise value_error(
-                self, "x must be long enough for a window along each axis", f"{places} for x of shape {tuple(x.shape)}"
-            )
-        return places
+    @property
+    def least_lengths(self) -> Shape:
+        """As for a window along each axis, and room for all of them; along three axes torch wants one element more."""
+        margins = [k - (self.axes == 2) for k in each(self.kernel_size, self.axes)]
+        if self.output_ratio is None:
+            return tuple([n + margin for n, margin in zip(each(self.output_size, self.axes), margins, strict=True)])
+        return tuple(map(_least_length, each(self.output_ratio, self.axes), margins))
 
-    def complaint(self, x: Tensor) -> str | None:
-        places, kernel = self._places(x), each(self.kernel_size, self.axes)
-        need = tuple([n + k - (self.axes == 2) for n, k in zip(places, kernel, strict=True)])
-        if any(length < n for length, n in zip(x.shape[-self.axes :], need, strict=True)):
-            return f"x must be at least {need} long for {places} windows"
-        return None
+
+def _least_length(ratio: float, margin: int) -> int:
+    """Return the least length n with 1 ≤ ⌊n ratio⌋ ≤ n - margin; products are rounded, so that a quotient only comes near."""
+    near = max(int(1 / ratio) - 1, int((margin - 1) / (1 - ratio)) - 1, 1)
+    return next(n for n in itertools.count(near) if 1 <= int(n * ratio) <= n - margin)
 
 
 @frozen

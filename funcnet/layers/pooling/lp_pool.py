@@ -7,7 +7,7 @@ for each row and channel; t, k, i are one number per axis (one to three), s is t
 """
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from attrs import field
@@ -15,42 +15,37 @@ from torch import Tensor
 
 from funcnet.checks import check_gy
 from funcnet.contract import Params, Rng
-from funcnet.errors import flag, number
+from funcnet.errors import flag, number, whole_numbers
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, hashable, require_axes, sizes
-from funcnet.layers.pooling.avg_pool import _averaged
-from funcnet.layers.pooling.max_pool import _settle, _too_short
+from funcnet.layers.conv.window import Sizes, hashable, require_axes
+from funcnet.layers.pooling.sliding import SlidingPool
 from funcnet.value import frozen
 
 
 @frozen
-class _LPPool(Windowed):
+class _LPPool(SlidingPool):
     """Norm of each window."""
 
     norm_type: float = field(validator=number(above=0.0))
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
     ceil_mode: bool = field(default=False, validator=flag)
-    _how: tuple[Any, ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        _settle(self, 0, self.ceil_mode, True, None)
+        self._set_options(self.kernel_size, self.stride, 0, self.ceil_mode, True, None)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         require_axes(self, params, x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # powers overflow float16 where their root does not
-        mean, _ = _averaged(self, params, wide**self.norm_type, self._how)
-        y = (mean * math.prod(self._how[0])) ** (1 / self.norm_type)
+        mean = kernels.avg_pool(wide**self.norm_type, *self._options)
+        y = (mean * math.prod(self._options[0])) ** (1 / self.norm_type)
         return y.to(x.dtype), (x, y)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, y = cache
         of, p = kernels.origin(x, self.axes), self.norm_type
-        g = torch.where(y == 0, 0, check_gy(self, gy, y.shape) * y ** (1 - p)) * math.prod(self._how[0])
-        return params, (kernels.avg_pool_backward(g, of, *self._how) * x.to(y.dtype) ** (p - 1)).to(x.dtype)
-
-    def complaint(self, x: Tensor) -> str | None:
-        return _too_short(x, self._how, (1,) * self.axes)
+        g = torch.where(y == 0, 0, check_gy(self, gy, y.shape) * y ** (1 - p)) * math.prod(self._options[0])
+        return params, (kernels.avg_pool_backward(g, of, *self._options) * x.to(y.dtype) ** (p - 1)).to(x.dtype)
 
 
 @frozen

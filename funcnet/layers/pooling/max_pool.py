@@ -11,79 +11,55 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, explain_error
-from funcnet.contract import Params, Rng, Shape
-from funcnet.errors import flag, value_error
+from funcnet.checks import check_gy
+from funcnet.contract import Params, Rng
+from funcnet.errors import flag, whole_numbers
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, require_axes, sizes
+from funcnet.layers.conv.window import Sizes, each, hashable, require_axes
+from funcnet.layers.pooling.sliding import SlidingPool
 from funcnet.value import frozen
 
 
-def _settle(layer: Any, padding: Sizes, *more: Any) -> None:
-    """Set what the kernels take: kernel, stride (the kernel's size unless given), padding, and more."""
-    kernel, pads = each(layer.kernel_size, layer.axes), each(padding, layer.axes)
-    if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
-        got = f"padding={padding}, kernel_size={layer.kernel_size}"
-        raise value_error(type(layer).__name__, "padding must be at most half of kernel_size", got)
-    stride = kernel if layer.stride is None else each(layer.stride, layer.axes)
-    object.__setattr__(layer, "_how", (kernel, stride, pads, *more))
-
-
-def _too_short(x: Tensor, how: tuple[Any, ...], dilation: Shape) -> str | None:
-    """Return the rule that an x shorter than the window breaks."""
-    reach = tuple([d * (k - 1) + 1 for k, d in zip(how[0], dilation, strict=True)])
-    if any(n + 2 * p < r for n, p, r in zip(x.shape[-len(reach) :], how[2], reach, strict=True)):
-        return f"x with its padding must be as long as the window, {reach}"
-    return None
-
-
 @frozen
-class _MaxPool(Windowed):
+class _MaxPool(SlidingPool):
     """Largest of each window."""
 
     ensemble_mode = "loop if large"
 
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
-    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-    dilation: Sizes = field(default=1, converter=hashable, validator=sizes(1))
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
+    padding: Sizes = field(default=0, converter=hashable, validator=whole_numbers(0))
+    dilation: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
     return_indices: bool = field(default=False, validator=flag)
     ceil_mode: bool = field(default=False, validator=flag)
-    _how: tuple[Any, ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        _settle(self, self.padding, each(self.dilation, self.axes), self.ceil_mode)
+        self._set_options(self.kernel_size, self.stride, self.padding, each(self.dilation, self.axes), self.ceil_mode)
 
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Any:
-        if not self._tiles() or not kernels.tiles_pay(require_axes(self, params, x), self._how[0], 9):
+        if not self._tiles() or not kernels.tiles_pay(require_axes(self, params, x), self._options[0], 9):
             return self.apply(params, x)[0]
-        return kernels.tile_max(x, self._how[0])
+        return kernels.tile_max(x, self._options[0])
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Any]]:
         require_axes(self, params, x)
-        if self._tiles() and kernels.tiles_pay(x, self._how[0]):
-            y = kernels.tile_max(x, self._how[0])
+        if self._tiles() and kernels.tiles_pay(x, self._options[0]):
+            y = kernels.tile_max(x, self._options[0])
             return y, (y, x)
-        try:
-            y, indices = kernels.max_pool(x, *self._how)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        y, indices = kernels.max_pool(x, *self._options)
         return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Any], gy: Any) -> tuple[Params, Tensor]:
-        kept, of = cache
-        gy = check_gy(self, gy[0] if self.return_indices else gy, kept.shape)
-        if isinstance(of, Tensor):
-            return params, kernels.tile_max_backward(gy, of, kept, self._how[0])
-        return params, kernels.max_pool_backward(gy, kept, of, *self._how)
+        first, second = cache  # the indices and the origin of x, or y and x
+        gy = check_gy(self, gy[0] if self.return_indices else gy, first.shape)
+        if isinstance(second, Tensor):
+            return params, kernels.tile_max_backward(gy, second, first, self._options[0])
+        return params, kernels.max_pool_backward(gy, first, second, *self._options)
 
     def _tiles(self) -> bool:
         """Tell whether the windows lie side by side, and y is all that is asked for."""
-        kernel, stride, padding, dilation, ceil = self._how
+        kernel, stride, padding, dilation, ceil = self._options
         return not (self.return_indices or ceil or any(padding)) and stride == kernel and max(dilation) == 1
-
-    def complaint(self, x: Tensor) -> str | None:
-        return _too_short(x, self._how, self._how[3])
 
 
 @frozen

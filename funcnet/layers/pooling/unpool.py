@@ -5,16 +5,17 @@ y[i] = x[t] where i = index[t], else 0        gx[t] = gy[index[t]], and 0 where 
 for each row and channel; x and its indices are (N, channels, ...), or without N, and y has other lengths behind the channels.
 """
 
+import math
 from typing import Any, ClassVar
 
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_no_params
+from funcnet.checks import Misfit, check_gy
 from funcnet.contract import Params, Rng, Shape
-from funcnet.errors import value_error
+from funcnet.errors import whole_numbers
 from funcnet.kernels import pooling as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, axes_complaint, each, hashable, sizes
+from funcnet.layers.conv.window import Sizes, Windowed, axes_complaint, each, hashable, require_axes
 from funcnet.value import frozen
 
 
@@ -22,19 +23,16 @@ from funcnet.value import frozen
 class _MaxUnpool(Windowed):
     """Inverse of a max pooling along ``axes`` axes."""
 
-    kernel_size: Sizes = field(converter=hashable, validator=sizes(1))
-    stride: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
-    padding: Sizes = field(default=0, converter=hashable, validator=sizes(0))
-    output_size: Sizes | None = field(default=None, converter=hashable, validator=sizes(1, optional=True))
+    kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
+    stride: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
+    padding: Sizes = field(default=0, converter=hashable, validator=whole_numbers(0))
+    output_size: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape]]:
-        require_no_params(self, params)
-        values, indices = self._pair(x)
-        lengths = self._lengths(values)
-        try:
-            y = kernels.scatter_to_index(values, indices, lengths)
-        except RuntimeError as error:
-            raise value_error(self, f"the indices must be those of elements of {lengths}", str(error).split("\n")[0]) from None
+        values, indices = x
+        if require_axes(self, params, values).shape != indices.shape:
+            raise Misfit
+        y = kernels.scatter_to_index(values, indices, self._lengths(values))
         return y, (indices, tuple(y.shape))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
@@ -42,14 +40,16 @@ class _MaxUnpool(Windowed):
         overlap = any(k > s for k, s in zip(each(self.kernel_size, self.axes), self._stride(), strict=True))
         return params, (kernels.gather_from_index(check_gy(self, gy, shape), indices, self.axes, twice=overlap), None)
 
-    def _pair(self, x: Any) -> tuple[Tensor, Tensor]:
+    def complaint(self, x: Any) -> str | None:
         if not isinstance(x, tuple) or len(x) != 2 or not isinstance(x[1], Tensor) or x[1].is_floating_point():
-            raise value_error(self, "x must be a pair (x, indices), as a max pooling with return_indices gives it", x)
-        rule = axes_complaint(x[0], self.axes)
-        if rule or x[0].shape != x[1].shape:
-            shapes = f"x of shape {tuple(x[0].shape)} and indices of shape {tuple(x[1].shape)}"
-            raise value_error(self, rule or "x and indices must have one shape", shapes)
-        return x
+            return "x must be a pair (x, indices), as a max pooling with return_indices gives it"
+        if axes_complaint(x[0], self.axes):
+            return axes_complaint(x[0], self.axes)
+        if x[0].shape != x[1].shape:
+            return f"x and indices must have one shape, not {tuple(x[0].shape)} and {tuple(x[1].shape)}"
+        lengths = self._lengths(x[0])
+        wrong = [i for i in x[1].flatten().tolist() if not 0 <= i < math.prod(lengths)]
+        return f"the indices must be those of elements of {lengths}, not {wrong[0]}" if wrong else None
 
     def _stride(self) -> Shape:
         return each(self.kernel_size if self.stride is None else self.stride, self.axes)
