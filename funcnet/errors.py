@@ -133,3 +133,28 @@ def whole_number(value: Any, attribute: Any, got: Any) -> None:
     """Validate a field that must be a whole number of either sign, such as an axis."""
     if not is_whole(got):
         raise _refuse(value, attribute.name, "a whole number", got)
+
+
+def as_tuple(given: Any) -> Any:
+    """Convert a whole number to a tuple of one, and a list to a tuple: the converter of fields that hold a tuple."""
+    return (given,) if is_whole(given) else tuple(given) if isinstance(given, list) else given
+
+
+def is_whole_tuple(value: object, at_least: float = -math.inf) -> bool:
+    """Tell whether a value is a tuple of whole numbers with a lower bound."""
+    return isinstance(value, tuple) and all(is_whole(n) and n >= at_least for n in value)
+
+
+def valid_if(is_valid: Callable[[Any], bool], rule: str) -> Validator:
+    """Make a validator for a value that passes a test; ``rule`` says the test in words."""
+
+    def validate(value: Any, attribute: Any, got: Any) -> None:
+        if not is_valid(got):
+            raise _refuse(value, attribute.name, rule, got)
+
+    return validate
+
+
+def fields_error(value: object, rule: str, *names: str) -> ValueError:
+    """Make the error for fields of a value that do not agree: ``rule``, and what the fields in ``names`` are."""
+    return value_error(type(value).__name__, rule, ", ".join([f"{name}={getattr(value, name)!r}" for name in names]))
