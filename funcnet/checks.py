@@ -147,7 +147,9 @@ def _listed(dtypes: set[Any]) -> str:
 
 
 def came(x: Any, name: str = "x") -> str:
-    """Say what came: a tensor by its shape."""
+    """Say what came: a tensor by its shape, several by theirs."""
+    if isinstance(x, tuple) and x and all(isinstance(one, Tensor) for one in x):
+        return "shapes " + " and ".join([str(tuple(one.shape)) for one in x])
     return f"{name} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else describe(x)
 
 
@@ -224,3 +226,29 @@ def require_pair(layer: Any, x: Any) -> tuple[Tensor, Tensor]:
     if rule:
         raise value_error(layer, rule, x)
     return x  # type: ignore[no-any-return]  # it is a pair, or there is a rule that it breaks
+
+
+def axis_complaint(x: Tensor, *dims: int) -> str | None:
+    """Complain of a tensor that lacks one of the axes ``dims``; a 0-d x has the axes 0 and -1, as in torch."""
+    count = max(x.dim(), 1)
+    return next((f"x must have an axis {dim}" for dim in dims if not -count <= dim < count), None)
+
+
+def axes_complaint(layer: Any, x: Any, *forms: str) -> str | None:
+    """Complain of an x that is no floating tensor, or has the axes of no form, such as ``"N, num_features, ..."``.
+
+    An axis with the name of a field must have the size in that field; ``...`` is any number of axes.
+    """
+    if floating_complaint(x) or any(_has_axes(layer, x.shape, form.split(", ")) for form in forms):
+        return floating_complaint(x)
+    axes = [
+        ", ".join([f"{name}={getattr(layer, name)}" if hasattr(layer, name) else name for name in form.split(", ")])
+        for form in forms
+    ]
+    return "x must have the axes " + " or ".join([f"({form})" for form in axes])
+
+
+def _has_axes(layer: Any, shape: tuple[int, ...], names: list[str]) -> bool:
+    i = names.index("...") if "..." in names else len(names)
+    names = [*names[:i], *["..."] * (len(shape) - len(names) + 1), *names[i + 1 :]] if i < len(names) else names
+    return len(names) == len(shape) and all(n == getattr(layer, name, n) for n, name in zip(shape, names, strict=True))

@@ -140,6 +140,11 @@ def as_tuple(given: Any) -> Any:
     return (given,) if is_whole(given) else tuple(given) if isinstance(given, list) else given
 
 
+def is_whole_tuple(value: object, at_least: float = -math.inf) -> bool:
+    """Tell whether a value is a tuple of whole numbers with a lower bound."""
+    return isinstance(value, tuple) and all(is_whole(n) and n >= at_least for n in value)
+
+
 def valid_if(
     is_valid: Callable[[Any], bool], rule: str, *, several: bool = False, optional: bool = False, empty: bool = False
 ) -> Validator:

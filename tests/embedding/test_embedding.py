@@ -175,13 +175,13 @@ MESSAGES = {
     "x must be an int32 or int64 tensor, not list, got a list of 2": lambda: E(P, [0, 1]),
     "Embedding(num_embeddings=4, embedding_dim=3): params must be a dict of weight (4, 3), got weight (5, 3)": lambda: E(fn.Embedding(5, 3).init(0), IDS),
     "gy must have the shape of y, (2, 2, 3), got gy of shape (2, 3)": lambda: E.vjp(P, IDS, torch.zeros(2, 3)),
-    "HashEmbed(num_embeddings=4, embedding_dim=3): x must be an int32 or int64 tensor, got x of shape (2, 2)": lambda: H(P, IDS.float()),
-    "x must be integers with two axes, (bags, integers of a bag), or with one and offsets, weights may come last, got a tensor of shape (2,)": lambda: B(P, IDS[0]),
-    'weights must have the shape of the integers, (2, 2), and mode="sum", got a tensor of shape (2, 2)': lambda: B(P, (IDS, IDS.float())),
-    "weights may come last, got a tuple of 3": lambda: B(P, (IDS, IDS, IDS)),
-    "the offsets must be from 0, the first, to 2, and rise, got a tensor of shape (1,)": lambda: B(P, (IDS[0], torch.tensor([1]))),
-    "the offsets must be from 0, the first, to 2, and rise, got a tensor of shape (2,)": lambda: B(P, (IDS[0], torch.tensor([0, 3]))),
-    "EmbeddingBag(num_embeddings=4, embedding_dim=3): the offsets must be integers with one axis, got a tensor of shape (2,) and dtype torch.float32": lambda: B(P, (IDS[0], torch.zeros(2))),
+    "HashEmbed(num_embeddings=4, embedding_dim=3): x must be an int32 or int64 tensor, not torch.float32, got x of shape (2, 2)": lambda: H(P, IDS.float()),
+    'x must be integers with two axes, (bags, integers of a bag), or with one and offsets; with mode="sum" weights of the shape of the integers may come last, got x of shape (2,)': lambda: B(P, IDS[0]),
+    'with mode="sum" weights of the shape of the integers may come last, got shapes (2, 2) and (2, 2)': lambda: B(P, (IDS, IDS.float())),
+    "weights of the shape of the integers may come last, got shapes (2, 2) and (2, 2) and (2, 2)": lambda: B(P, (IDS, IDS, IDS)),
+    "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (1,)": lambda: B(P, (IDS[0], torch.tensor([1]))),
+    "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.tensor([0, 3]))),
+    "EmbeddingBag(num_embeddings=4, embedding_dim=3): the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.zeros(2))),
 }  # fmt: skip
 
 

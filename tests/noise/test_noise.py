@@ -195,7 +195,7 @@ def test_without_a_key_all_of_them_refuse(layer):
 X = torch.ones(2, 3)
 MESSAGES = {
     "DropPath: p must be a finite number at least 0.0 and at most 1.0, got -0.1": lambda: fn.DropPath(-0.1),
-    "DropPath(): x must have rows, got x of shape ()": lambda: fn.DropPath()({}, X[0, 0], 1),
+    "DropPath(): x must have the axes (N, ...), got x of shape ()": lambda: fn.DropPath()({}, X[0, 0], 1),
     "Dropout1d(): x must have the axes (N, channels, length) or (channels, length), got x of shape (3,)": lambda: fn.Dropout1d()({}, X[0], 1),
     "Dropout2d(): x must have the axes (N, channels, height, width) or (channels, height, width), got x of shape (2, 3)": lambda: fn.Dropout2d()({}, X, 1),
     "Dropout3d(): x must have the axes (N, channels, depth, height, width) or (channels, depth, height, width), got": lambda: fn.Dropout3d()({}, X, 1),

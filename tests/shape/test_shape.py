@@ -184,7 +184,7 @@ def test_a_padding_refuses_a_gradient_of_another_shape(name):
 
 X = torch.ones(2, 3)
 MESSAGES = {
-    "Flatten(): x must have an axis 1, got x of shape (3,)": lambda: fn.Flatten()({}, X[0]),
+    "Flatten(): x must have the axes 1 to -1, got x of shape (3,)": lambda: fn.Flatten()({}, X[0]),
     "Unflatten(dim=1, unflattened_size=(2, 2)): 3 elements must fill the shape (2, 2), got x of shape (2, 3)": lambda: fn.Unflatten(1, (2, 2))({}, X),
     "Unflatten(dim=1, unflattened_size=(2, -1)): 3 elements must fill the shape (2, -1), got x of shape (2, 3)": lambda: fn.Unflatten(1, (2, -1))({}, X),
     "Unflatten(dim=2, unflattened_size=(3,)): x must have an axis 2, got x of shape (2, 3)": lambda: fn.Unflatten(2, (3,))({}, X),
@@ -193,7 +193,7 @@ MESSAGES = {
     "Reshape(shape=(2,), batch_dims=3): x must have batch_dims=3 axes or more, got x of shape (2, 3)": lambda: fn.Reshape((2,), 3)({}, X),
     "Permute: dims must be a tuple that names each axis once, got (0, 0)": lambda: fn.Permute((0, 0)),
     "Permute(dims=(0, 2, 1)): x must have 3 axes, got x of shape (2, 3)": lambda: fn.Permute((0, 2, 1))({}, X),
-    "Transpose(dim0=0, dim1=2): x must have an axis 2, got x of shape (2, 3)": lambda: fn.Transpose(0, 2)({}, X),
+    "Transpose(dim0=0, dim1=2): x must have the axes 0 and 2, got x of shape (2, 3)": lambda: fn.Transpose(0, 2)({}, X),
     "Unsqueeze(dim=4): x must have room for an axis 4, got x of shape (2, 3)": lambda: fn.Unsqueeze(4)({}, X),
     "Squeeze(dim=2): x must have an axis 2, got x of shape (2, 3)": lambda: fn.Squeeze(2)({}, X),
     "Index: index must be of ints, slices with steps above 0, ... and None, got slice(None, None, -1)": lambda: fn.Index[::-1],

@@ -11,14 +11,14 @@ from abc import abstractmethod
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_floating
+from funcnet.checks import axis_complaint, check_gy, floating_complaint, require_floating
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import whole_number
 from funcnet.value import frozen
 
 
 class Activation(Layer):
-    """A layer that applies one function to every element: ``forward`` and ``backward`` say which, and ``kept`` is all between."""
+    """A layer that applies one function to every element: a subclass defines ``forward`` and ``backward``."""
 
     __slots__ = ()
 
@@ -26,10 +26,10 @@ class Activation(Layer):
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return y, and the tensor of its shape that ``backward`` needs."""
+        """Return y, and the tensor of the same shape that ``backward`` needs."""
 
     @abstractmethod
-    def backward(self, gy: Tensor, kept: Tensor, /) -> Tensor:
+    def backward(self, gy: Tensor, cache: Tensor, /) -> Tensor:
         """Return gx."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
@@ -45,10 +45,13 @@ class Activation(Layer):
 
 @frozen
 class Along(Layer):
-    """A layer that works along the axis ``dim``, by default the last; along the first one it mixes the batch."""
+    """A layer that works along the axis ``dim``, by default the last; with the first axis rows depend on each other."""
 
     dim: int = field(default=-1, validator=whole_number)
 
     @property
     def batch_dependent(self) -> bool:
         return self.dim == 0
+
+    def complaint(self, x: Tensor) -> str | None:
+        return floating_complaint(x) or axis_complaint(x, self.dim)

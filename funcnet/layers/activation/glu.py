@@ -11,9 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_axis, require_floating
+from funcnet.checks import Misfit, check_gy, require_floating
 from funcnet.contract import Params, Rng
-from funcnet.errors import value_error
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation, Along
 from funcnet.layers.activation.rectifiers import ReLU
@@ -21,15 +20,17 @@ from funcnet.layers.activation.self_gated import GELU, SiLU
 from funcnet.value import frozen
 
 
-def _even(layer: Along, x: Tensor) -> Tensor:
-    """Return x as it is; it must have two halves along the layer's axis."""
-    if not x.dim() or x.shape[require_axis(layer, x, layer.dim)] % 2:
-        raise value_error(layer, f"the axis {layer.dim} of x must have an even size", f"x of shape {tuple(x.shape)}")
-    return x
+@frozen
+class _Halving(Along):
+    """A layer that treats the two halves of x along ``dim`` differently."""
+
+    def complaint(self, x: Tensor) -> str | None:
+        rule = super().complaint(x)
+        return rule or (f"the axis {self.dim} of x must have an even size" if not x.dim() or x.shape[self.dim] % 2 else None)
 
 
 @frozen
-class GLU(Along):
+class GLU(_Halving):
     """Gated linear unit: the first half of x along ``dim`` times the sigmoid of the second.
 
     Params   none.
@@ -39,7 +40,7 @@ class GLU(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        return kernels.glu(_even(self, require_floating(self, params, x)), self.dim), x
+        return kernels.glu(require_floating(self, params, x), self.dim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         half = cache.narrow(self.dim, 0, cache.shape[self.dim] // 2)
@@ -47,19 +48,21 @@ class GLU(Along):
 
 
 @frozen
-class Gated(Along):
+class Gated(_Halving):
     """The first half of x along ``dim`` times an activation of the second: the subclasses say which."""
 
     activation: ClassVar[Activation]
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        a, b = _even(self, require_floating(self, params, x)).chunk(2, self.dim)
-        f, kept = self.activation.forward(b)
-        return a * f, (a, f, kept)
+        if require_floating(self, params, x).shape[self.dim] % 2:
+            raise Misfit  # the halves would broadcast
+        a, b = x.chunk(2, self.dim)
+        f, cache = self.activation.forward(b)
+        return a * f, (a, f, cache)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
-        a, f, kept = cache
-        gb = self.activation.backward(check_gy(self, gy, a.shape) * a, kept)
+        a, f, inner = cache
+        gb = self.activation.backward(check_gy(self, gy, a.shape) * a, inner)
         return params, torch.cat((gy * f, gb), self.dim)
 
 

@@ -13,9 +13,9 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import Misfit, check_gy, explain_error, require_floating, require_key, require_sizes
+from funcnet.checks import Misfit, check_gy, floating_complaint, require_floating, require_key
 from funcnet.contract import Layer, Params, Rng, Size
-from funcnet.errors import number, size_or_none, value_error
+from funcnet.errors import fields_error, number, size_or_none
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
 from funcnet.random import Key, as_key
@@ -38,8 +38,8 @@ class LeakyReLU(Activation):
         y = kernels.leaky_relu(x, self.negative_slope)
         return y, y if self.negative_slope > 0 else x
 
-    def backward(self, gy: Tensor, kept: Tensor) -> Tensor:
-        return kernels.leaky_relu_backward(gy, kept, self.negative_slope, False)
+    def backward(self, gy: Tensor, cache: Tensor) -> Tensor:
+        return kernels.leaky_relu_backward(gy, cache, self.negative_slope, False)
 
 
 @frozen
@@ -63,15 +63,12 @@ class PReLU(Layer):
         return {"num_parameters": 1}
 
     def init(self, rng: Key | int) -> Params:
-        return {"weight": torch.full((require_sizes(self).num_parameters,), float(self._init), device=as_key(rng).device)}
+        return {"weight": torch.full((self.num_parameters,), float(self._init), device=as_key(rng).device)}
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        try:
-            if params["weight"].shape != (self.num_parameters,) or len(params) != 1:
-                raise Misfit
-            return torch.prelu(x, params["weight"]), x
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        if params["weight"].shape != (self.num_parameters,) or len(params) != 1:
+            raise Misfit  # the kernel takes as many slopes as x has channels
+        return torch.prelu(x, params["weight"]), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx, gw = self._backward(params, cache, gy)
@@ -89,11 +86,7 @@ class PReLU(Layer):
         return {"weight": (self.num_parameters,)}
 
     def complaint(self, x: Tensor) -> str | None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return "x must be a floating tensor"
-        if self.num_parameters > 1 and (x.dim() < 2 or x.shape[1] != self.num_parameters):
-            return f"the second axis of x must be num_parameters={self.num_parameters}"
-        return None
+        return floating_complaint(x) if self.num_parameters == 1 else super().complaint(x)
 
 
 @frozen
@@ -116,7 +109,7 @@ class RReLU(Layer):
 
     def __attrs_post_init__(self) -> None:
         if self.lower > self.upper:
-            raise value_error("RReLU", "lower must be at most upper", f"lower={self.lower}, upper={self.upper}")
+            raise fields_error(self, "lower must be at most upper", "lower", "upper")
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         key, shape = require_key(self, rng), tuple(require_floating(self, params, x).shape)

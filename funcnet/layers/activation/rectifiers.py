@@ -10,11 +10,13 @@ ReLUK           y = min(max(0, x), n)                      gx = gy where 0 < x <
 Threshold       y = x where x > t, else v                  gx = gy where x > t, else 0
 """
 
+from typing import Any
+
 import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import number, value_error
+from funcnet.errors import fields_error, is_number, number, valid_if
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
 from funcnet.value import frozen
@@ -72,13 +74,8 @@ class ELU(Activation):
         y = kernels.elu(x, self.alpha)
         return y, y if self.alpha >= 0 else x
 
-    def backward(self, gy: Tensor, kept: Tensor) -> Tensor:
-        return kernels.elu_backward(gy, self.alpha, 1.0, 1.0, self.alpha >= 0, kept)
-
-
-def _not_zero(layer: object, attribute: object, got: float) -> None:
-    if got == 0:
-        raise value_error("CELU", "alpha must not be 0", repr(got))
+    def backward(self, gy: Tensor, cache: Tensor) -> Tensor:
+        return kernels.elu_backward(gy, self.alpha, 1.0, 1.0, self.alpha >= 0, cache)
 
 
 @frozen
@@ -91,14 +88,14 @@ class CELU(Activation):
     Source   Barron 2017, "Continuously differentiable exponential linear units".
     """
 
-    alpha: float = field(default=1.0, validator=[number(), _not_zero])
+    alpha: float = field(default=1.0, validator=valid_if(lambda got: is_number(got) and got != 0, "a finite number other than 0"))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = kernels.elu(x, self.alpha, 1.0, 1 / self.alpha)
         return y, y if self.alpha > 0 else x
 
-    def backward(self, gy: Tensor, kept: Tensor) -> Tensor:
-        return kernels.elu_backward(gy, self.alpha, 1.0, 1 / self.alpha, self.alpha > 0, kept)
+    def backward(self, gy: Tensor, cache: Tensor) -> Tensor:
+        return kernels.elu_backward(gy, self.alpha, 1.0, 1 / self.alpha, self.alpha > 0, cache)
 
 
 _SELU = {"alpha": 1.6732632423543772848170429916717, "scale": 1.0507009873554804934193349852946}
@@ -140,7 +137,7 @@ class ClippedLinear(Activation):
     max_val: float = field(default=1.0, validator=number())
 
     def __attrs_post_init__(self) -> None:
-        in_order("ClippedLinear", self.min_val, self.max_val)
+        require_bounds(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = x * self.slope + self.offset
@@ -150,10 +147,10 @@ class ClippedLinear(Activation):
         return kernels.hardtanh_backward(gy, z, self.min_val, self.max_val) * self.slope
 
 
-def in_order(who: str, low: float, high: float) -> None:
-    """Refuse bounds of which the lower is not below the upper."""
-    if not low < high:
-        raise value_error(who, "min_val must be below max_val", f"min_val={low}, max_val={high}")
+def require_bounds(layer: Any) -> None:
+    """Raise ``ValueError`` unless ``min_val`` is below ``max_val``."""
+    if not layer.min_val < layer.max_val:
+        raise fields_error(layer, "min_val must be below max_val", "min_val", "max_val")
 
 
 @frozen

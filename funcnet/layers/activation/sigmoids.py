@@ -16,7 +16,7 @@ from torch import Tensor
 from funcnet.errors import number
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
-from funcnet.layers.activation.rectifiers import in_order
+from funcnet.layers.activation.rectifiers import require_bounds
 from funcnet.value import frozen
 
 
@@ -70,7 +70,7 @@ class Hardtanh(Activation):
     max_val: float = field(default=1.0, validator=number())
 
     def __attrs_post_init__(self) -> None:
-        in_order("Hardtanh", self.min_val, self.max_val)
+        require_bounds(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return kernels.hardtanh(x, self.min_val, self.max_val), x

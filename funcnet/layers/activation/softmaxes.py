@@ -11,16 +11,14 @@ LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ
 x and y have one shape, (...), but the y of LogSumExp, which is without the axis ``dim``, or with ``keepdim`` has 1 there.
 """
 
-from typing import Any
-
 import torch
 from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import check_gy, require_axis, require_floating, require_key
+from funcnet.checks import axis_complaint, came, check_gy, require_floating, require_key
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import flag, is_whole, number, value_error, whole_number
+from funcnet.errors import flag, is_whole_tuple, number, valid_if, value_error, whole_number
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Along
 from funcnet.value import frozen
@@ -43,14 +41,14 @@ class Softmax(Along):
     temperature: float = field(default=1.0, validator=number(above=0.0))
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        z = self._tempered(require_floating(self, params, x))
-        y = torch.softmax(z, require_axis(self, x, self.dim))
+        z = self._scaled(require_floating(self, params, x))
+        y = torch.softmax(z, self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, self._tempered(kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, self.dim, cache.dtype))
+        return params, self._scaled(kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, self.dim, cache.dtype))
 
-    def _tempered(self, x: Tensor) -> Tensor:
+    def _scaled(self, x: Tensor) -> Tensor:
         return x if self.temperature == 1 else x / self.temperature
 
 
@@ -79,9 +77,9 @@ class GumbelSoftmax(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        rng, dim = require_key(self, rng), require_axis(self, require_floating(self, params, x), self.dim)
-        noise = random.gumbel(rng, tuple(x.shape), torch.promote_types(x.dtype, torch.float32))
-        y = torch.softmax((x + noise) / self.tau, dim).to(x.dtype)
+        rng, shape = require_key(self, rng), tuple(require_floating(self, params, x).shape)
+        noise = random.gumbel(rng, shape, torch.promote_types(x.dtype, torch.float32))
+        y = torch.softmax((x + noise) / self.tau, self.dim).to(x.dtype)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -89,6 +87,9 @@ class GumbelSoftmax(Layer):
 
     def inference(self) -> Layer:
         return Softmax(self.dim, self.tau)
+
+    def complaint(self, x: Tensor) -> str | None:
+        return axis_complaint(x, self.dim)
 
 
 @frozen
@@ -102,7 +103,7 @@ class Softmin(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = torch.softmax(-require_floating(self, params, x), require_axis(self, x, self.dim))
+        y = torch.softmax(-require_floating(self, params, x), self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -121,17 +122,12 @@ class Softmax2d(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         if require_floating(self, params, x).dim() not in (3, 4):
-            raise value_error(self, "x must have the axes (N, C, H, W) or (C, H, W)", f"x of shape {tuple(x.shape)}")
+            raise value_error(self, "x must have the axes (N, C, H, W) or (C, H, W)", came(x))
         y = torch.softmax(x, -3)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         return params, kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, -3, cache.dtype)
-
-
-def _sizes(layer: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, tuple) or not got or not all(is_whole(n) and n >= 1 for n in got):
-        raise value_error("MultiSoftmax", "sizes must be a tuple of whole numbers of at least 1", repr(got))
 
 
 @frozen
@@ -145,19 +141,21 @@ class MultiSoftmax(Layer):
     Source   thinc's ``MultiSoftmax``, whose linear map is a layer of its own here.
     """
 
-    sizes: tuple[int, ...] = field(validator=_sizes)
+    sizes: tuple[int, ...] = field(
+        validator=valid_if(lambda got: is_whole_tuple(got, 1) and got != (), "a tuple of whole numbers of at least 1")
+    )
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        if require_floating(self, params, x).shape[-1:] != (sum(self.sizes),):
-            raise value_error(
-                self, f"the last axis of x must be the sum of sizes, {sum(self.sizes)}", f"x of shape {tuple(x.shape)}"
-            )
-        y = torch.cat([torch.softmax(group, -1) for group in torch.split(x, list(self.sizes), -1)], -1)
+        groups = torch.split(require_floating(self, params, x), list(self.sizes), -1)
+        y = torch.cat([torch.softmax(group, -1) for group in groups], -1)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         pairs = zip(*[torch.split(z, list(self.sizes), -1) for z in (check_gy(self, gy, cache.shape), cache)], strict=True)
         return params, torch.cat([kernels.softmax_backward(g, y, -1, y.dtype) for g, y in pairs], -1)
+
+    def complaint(self, x: Tensor) -> str | None:
+        return f"the last axis of x must be the sum of sizes, {sum(self.sizes)}"
 
 
 @frozen
@@ -173,7 +171,7 @@ class LogSoftmax(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = torch.log_softmax(require_floating(self, params, x), require_axis(self, x, self.dim))
+        y = torch.log_softmax(require_floating(self, params, x), self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -193,7 +191,7 @@ class LogSumExp(Along):
     keepdim: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        return torch.logsumexp(x, require_axis(self, require_floating(self, params, x), self.dim), keepdim=self.keepdim), x
+        return torch.logsumexp(require_floating(self, params, x), self.dim, keepdim=self.keepdim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         y = torch.softmax(cache, self.dim)

@@ -8,16 +8,18 @@ x (...), w (rows, dim), y (..., dim). An integer has no gradient: gx is ``None``
 sign(w) (|w| / ‖w‖ₚ)ᵖ⁻¹.
 """
 
+from abc import abstractmethod
 from functools import reduce
 from typing import Any
 
 import torch
 from attrs import field
+from attrs.validators import optional
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.checks import Misfit, check_gy, explain_error
-from funcnet.contract import Layer, Params, Rng
+from funcnet.checks import Misfit, check_gy, require_params
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import number, size, value_error, whole_number
 from funcnet.initializers import Initializer, Normal, Uniform
 from funcnet.kernels import embedding as kernels
@@ -29,56 +31,67 @@ _INTEGERS = (torch.int32, torch.int64)
 
 @frozen
 class Table(Layer):
-    """A table with a row for each integer, of which one, ``padding_idx``, may stand for none."""
+    """A table with a row for each of ``num_embeddings`` integers."""
 
     num_embeddings: int = field(validator=size)
     embedding_dim: int = field(validator=size)
 
-    def _padding(self, index: int | None) -> int:
-        """Return the number of the padding row, -1 for none; it may be counted from the end."""
-        return -1 if index is None else index % self.num_embeddings
+    @property
+    @abstractmethod
+    def initializer(self) -> str | Initializer:
+        """How to draw ``weight``: a field of the subclass."""
 
-    def _check_padding(self, index: int | None) -> None:
-        n = self.num_embeddings
-        if index is not None and not -n <= index < n:
-            raise value_error(type(self).__name__, f"padding_idx must be from {-n} to {n - 1}, or None", repr(index))
+    def init(self, rng: Key | int) -> Params:
+        return {"weight": initializers.initialize(rng, self.param_shapes()["weight"], self.initializer)}
 
-    def _table(self, params: Params) -> Tensor:
-        w: Tensor = params["weight"]
-        if len(params) != 1 or w.shape != (self.num_embeddings, self.embedding_dim):
-            raise Misfit
-        return w
-
-    def _first(self, rng: Key | int, initializer: str | Initializer, padding_idx: int | None) -> Params:
-        w = initializers.initialize(rng, (self.num_embeddings, self.embedding_dim), initializer)
-        rows = torch.arange(self.num_embeddings, device=w.device).unsqueeze(1)
-        return {"weight": w if padding_idx is None else w.masked_fill(rows == self._padding(padding_idx), 0.0)}
-
-    def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"weight": (self.num_embeddings, self.embedding_dim)}
-
-    def complaint(self, x: Tensor) -> str | None:
-        if not isinstance(x, Tensor) or x.dtype not in _INTEGERS:
-            return f"x must be an int32 or int64 tensor, not {x.dtype if isinstance(x, Tensor) else type(x).__name__}"
-        if x.numel() and (x.min() < 0 or x.max() >= self.num_embeddings):
-            lowest, highest = int(x.min()), int(x.max())
-            return f"x must be from 0 to num_embeddings - 1 = {self.num_embeddings - 1}, and is from {lowest} to {highest}"
+    def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Any:
         return None
 
+    def _rows(self, params: Params, x: Tensor) -> Tensor:
+        """Return the rows of the table at x."""
+        require_params(self, params)
+        return kernels.embedding(params["weight"], x)
 
-def padding_index(layer: Any, attribute: Any, got: Any) -> None:
-    """Validate the number of a row, or None."""
-    if got is not None:
-        whole_number(layer, attribute, got)
+    def param_shapes(self) -> dict[str, Shape]:
+        return {"weight": (self.num_embeddings, self.embedding_dim)}
 
-
-def _positive_or_none(layer: Any, attribute: Any, got: Any) -> None:
-    if got is not None:
-        number(above=0.0)(layer, attribute, got)
+    def complaint(self, x: Any) -> str | None:
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        return None if kind in _INTEGERS else f"x must be an int32 or int64 tensor, not {kind}"
 
 
 @frozen
-class Embedding(Table):
+class PaddedTable(Table):
+    """A table of which one row, ``padding_idx``, may stand for no integer; it may be counted from the end."""
+
+    @property
+    @abstractmethod
+    def padding_idx(self) -> int | None:
+        """The row that stands for no integer: a field of the subclass."""
+
+    def __attrs_post_init__(self) -> None:
+        n = self.num_embeddings
+        if self.padding_idx is not None and not -n <= self.padding_idx < n:
+            raise value_error(type(self).__name__, f"padding_idx must be from {-n} to {n - 1}, or None", repr(self.padding_idx))
+
+    @property
+    def padding_row(self) -> int:
+        """The number of the padding row, -1 for none."""
+        return -1 if self.padding_idx is None else self.padding_idx % self.num_embeddings
+
+    def init(self, rng: Key | int) -> Params:
+        w = Table.init(self, rng)["weight"]
+        rows = torch.arange(self.num_embeddings, device=w.device).unsqueeze(1)
+        return {"weight": w if self.padding_idx is None else w.masked_fill(rows == self.padding_row, 0.0)}
+
+    def complaint(self, x: Any) -> str | None:
+        n, rule = self.num_embeddings, Table.complaint(self, x)
+        inside = rule or not x.numel() or 0 <= x.min() <= x.max() < n
+        return rule if inside else f"x must be from 0 to num_embeddings - 1 = {n - 1}, and is from {x.min()} to {x.max()}"
+
+
+@frozen
+class Embedding(PaddedTable):
     """A row of ``embedding_dim`` numbers for each integer from 0 to ``num_embeddings`` - 1; x has any shape.
 
     The row ``padding_idx`` is zeros at first and, as in torch.nn, has the gradient 0 where x names it: it is held, whatever the
@@ -97,43 +110,31 @@ class Embedding(Table):
     Source   the names are ``torch.nn.Embedding``'s.
     """
 
-    padding_idx: int | None = field(default=None, validator=padding_index)
-    max_norm: float | None = field(default=None, validator=_positive_or_none)
+    padding_idx: int | None = field(default=None, validator=optional(whole_number))
+    max_norm: float | None = field(default=None, validator=optional(number(above=0.0)))
     norm_type: float = field(default=2.0, validator=number(1.0))
     initializer: str | Initializer = field(default=Normal(), validator=initializers.known)
 
-    def __attrs_post_init__(self) -> None:
-        self._check_padding(self.padding_idx)
-
-    def init(self, rng: Key | int) -> Params:
-        return self._first(rng, self.initializer, self.padding_idx)
-
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        try:
-            y = kernels.embedding(self._table(params), x)
-            return y if self.max_norm is None else y * self._shortened(y, self.max_norm)[0], x
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        y = self._rows(params, x)
+        return y if self.max_norm is None else y * self._scale_of(y, self.max_norm)[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
         gy = check_gy(self, gy, (*cache.shape, self.embedding_dim))
         if self.max_norm is not None:
-            gy = self._long_grad(kernels.embedding(params["weight"], cache), gy, self.max_norm)
-        gw = kernels.embedding_backward(gy, cache, self.num_embeddings, self._padding(self.padding_idx))
+            gy = self._scaled_grad(kernels.embedding(params["weight"], cache), gy, self.max_norm)
+        gw = kernels.embedding_backward(gy, cache, self.num_embeddings, self.padding_row)
         return {"weight": gw}, None
 
-    def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> None:
-        return None
-
-    def _shortened(self, rows: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return by what rows are multiplied, their norms, and which of them are too long."""
+    def _scale_of(self, rows: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the factor of each row, its norm, and whether that is above the bound."""
         norm: Tensor = torch.linalg.vector_norm(rows, self.norm_type, -1, keepdim=True)
         long = norm > bound
         return torch.where(long, bound / (norm + 1e-7), 1.0), norm, long  # torch adds this much too
 
-    def _long_grad(self, rows: Tensor, g: Tensor, bound: float) -> Tensor:
-        """Return the gradient of rows from that of the shortened ones."""
-        s, norm, long = self._shortened(rows, bound)
+    def _scaled_grad(self, rows: Tensor, g: Tensor, bound: float) -> Tensor:
+        """Return the gradient of the rows from that of the scaled rows."""
+        s, norm, long = self._scale_of(rows, bound)
         slope = rows.sign() * (rows.abs() / norm) ** (self.norm_type - 1)
         along = (g * rows).sum(-1, keepdim=True) / (norm + 1e-7)
         return s * (g - torch.where(long, along * slope, 0.0))
@@ -155,26 +156,13 @@ class HashEmbed(Table):
     num_hashes: int = field(default=4, validator=size)
     initializer: str | Initializer = field(default=Uniform(-0.1, 0.1), validator=initializers.known)
 
-    def init(self, rng: Key | int) -> Params:
-        return self._first(rng, self.initializer, None)
-
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        try:
-            w = self._table(params)
-            if x.dtype not in _INTEGERS:
-                raise Misfit
-            key = random.key(self.seed).to(x.device)
-            rows = [random.fold_in(random.fold_in(key, i), x).remainder(len(w)) for i in range(self.num_hashes)]
-            return reduce(torch.add, [kernels.embedding(w, one) for one in rows]), torch.stack(rows, -1)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        if x.dtype not in _INTEGERS:
+            raise Misfit
+        key, count = random.key(self.seed).to(x.device), self.num_embeddings
+        rows = [random.fold_in(random.fold_in(key, i), x).remainder(count) for i in range(self.num_hashes)]
+        return reduce(torch.add, [self._rows(params, one) for one in rows]), torch.stack(rows, -1)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
         gy = check_gy(self, gy, (*cache.shape[:-1], self.embedding_dim)).unsqueeze(-2).expand(*cache.shape, -1)
         return {"weight": kernels.embedding_backward(gy, cache, self.num_embeddings, -1)}, None
-
-    def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> None:
-        return None
-
-    def complaint(self, x: Tensor) -> str | None:
-        return None if isinstance(x, Tensor) and x.dtype in _INTEGERS else "x must be an int32 or int64 tensor"

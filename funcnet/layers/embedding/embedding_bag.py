@@ -11,21 +11,26 @@ from typing import Any
 
 import torch
 from attrs import field
+from attrs.validators import optional
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import check_gy, explain_error
+from funcnet.checks import Misfit, check_gy
 from funcnet.contract import Params, Rng
-from funcnet.errors import one_of, value_error
+from funcnet.errors import one_of, whole_number
 from funcnet.initializers import Initializer, Normal
 from funcnet.kernels import embedding as kernels
-from funcnet.layers.embedding.embedding import Table, padding_index
-from funcnet.random import Key
+from funcnet.layers.embedding.embedding import PaddedTable
 from funcnet.value import frozen
+
+_FORMS = (
+    "x must be integers with two axes, (bags, integers of a bag), or with one and offsets; "
+    'with mode="sum" weights of the shape of the integers may come last'
+)
 
 
 @frozen
-class EmbeddingBag(Table):
+class EmbeddingBag(PaddedTable):
     """The sum, mean or maximum of the rows that a bag of integers names: x (bags, integers of a bag) gives y (bags, dim).
 
     x may be a pair (integers, offsets) too, the integers of all bags in one axis, and where in it each bag begins, the first
@@ -40,27 +45,24 @@ class EmbeddingBag(Table):
     """
 
     mode: str = field(default="mean", validator=one_of("sum", "mean", "max"))
-    padding_idx: int | None = field(default=None, validator=padding_index)
+    padding_idx: int | None = field(default=None, validator=optional(whole_number))
     initializer: str | Initializer = field(default=Normal(), validator=initializers.known)
 
-    def __attrs_post_init__(self) -> None:
-        self._check_padding(self.padding_idx)
-
-    def init(self, rng: Key | int) -> Params:
-        return self._first(rng, self.initializer, self.padding_idx)
-
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
-        ids, offsets, s = self._parts(x)
-        try:
-            rows = kernels.embedding(self._table(params), ids)
-        except Exception as error:
-            raise explain_error(self, params, ids, error) from None
-        entries = len(x) if isinstance(x, tuple) else 0
-        try:
-            y, bag, share = self._reduced(ids, offsets, s, rows)
-        except (IndexError, RuntimeError):
-            raise value_error(self, f"the offsets must be from 0, the first, to {len(ids)}, and rise", offsets) from None
-        return y, (ids, bag, share, entries, s is not None)
+        if not self._is_bags(x):
+            raise Misfit
+        ids, *rest = x if isinstance(x, tuple) else (x,)
+        offsets = rest.pop(0) if ids.dim() == 1 else None
+        s = rest[0] if rest else None
+        y, bag, share = self._reduced(ids, offsets, s, self._rows(params, ids))
+        return y, (ids, bag, share, len(x) if isinstance(x, tuple) else 0, s is not None)
+
+    def _is_bags(self, x: Any) -> bool:
+        """Tell whether x has integers and, as far as its axes demand and the mode permits, offsets and weights."""
+        ids, *rest = x if isinstance(x, tuple) and x else (x,)
+        counts = (ids.dim(), len(rest)) if isinstance(ids, Tensor) else None
+        weighted = counts in ((2, 1), (1, 2))
+        return counts in ((2, 0), (1, 1)) or (weighted and self.mode == "sum" and rest[-1].shape == ids.shape)
 
     def _reduced(
         self, ids: Tensor, offsets: Tensor | None, s: Tensor | None, rows: Tensor
@@ -75,19 +77,6 @@ class EmbeddingBag(Table):
         y = torch.einsum("bi,bid->bd", share, rows) if bag is None else _summed(share.unsqueeze(1) * rows, bag, count)
         return y, bag, share
 
-    def _parts(self, x: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return integers, offsets and weights, the last two ``None`` where there are none."""
-        ids, *rest = x if isinstance(x, tuple) and x else (x,)
-        if not isinstance(ids, Tensor) or ids.dim() not in (1, 2) or len(rest) > 3 - ids.dim() or (ids.dim() == 1 and not rest):
-            rule = "x must be integers with two axes, (bags, integers of a bag), or with one and offsets, weights may come last"
-            raise value_error(self, rule, x)
-        offsets = rest.pop(0) if ids.dim() == 1 else None
-        if offsets is not None and (offsets.dim() != 1 or offsets.is_floating_point()):
-            raise value_error(self, "the offsets must be integers with one axis", offsets)
-        if rest and (self.mode != "sum" or rest[0].shape != ids.shape):
-            raise value_error(self, f'weights must have the shape of the integers, {tuple(ids.shape)}, and mode="sum"', rest[0])
-        return ids, offsets, rest[0] if rest else None
-
     def _bags(self, ids: Tensor, offsets: Tensor) -> Tensor:
         """Return the number of the bag that each integer is in."""
         begun = torch.zeros(len(ids) + 1, dtype=torch.int64, device=ids.device)
@@ -95,21 +84,21 @@ class EmbeddingBag(Table):
 
     def _shares(self, ids: Tensor, bag: Tensor | None, count: int, s: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return by how much each integer's row counts."""
-        kept = self._kept(ids).to(dtype)
+        counted = self._is_counted(ids).to(dtype)
         if self.mode == "sum":
-            return kept if s is None else kept * s
+            return counted if s is None else counted * s
         if bag is None:
-            return kept / kept.sum(1, keepdim=True).clamp_min(1)
-        return kept / _summed(kept, bag, count).clamp_min(1).index_select(0, bag)
+            return counted / counted.sum(1, keepdim=True).clamp_min(1)
+        return counted / _summed(counted, bag, count).clamp_min(1).index_select(0, bag)
 
-    def _kept(self, ids: Tensor) -> Tensor:
-        return ids != self._padding(self.padding_idx)
+    def _is_counted(self, ids: Tensor) -> Tensor:
+        return ids != self.padding_row
 
     def _largest(self, ids: Tensor, bag: Tensor | None, count: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest of each bag, by element, and which row of the table each is of; -1 for that of an empty bag."""
         if not ids.numel():
             return rows.new_zeros(count, rows.shape[-1]), ids.new_full((count, rows.shape[-1]), -1)
-        rows = rows.masked_fill(~self._kept(ids).unsqueeze(-1), -torch.inf)
+        rows = rows.masked_fill(~self._is_counted(ids).unsqueeze(-1), -torch.inf)
         if bag is None:
             y, places = rows.max(1)
             which = ids.gather(1, places)
@@ -133,7 +122,7 @@ class EmbeddingBag(Table):
             gw = torch.zeros_like(params["weight"]).scatter_add(0, share.clamp_min(0).long(), gy * (share >= 0))
             return {"weight": gw}
         g = share.unsqueeze(-1) * self._to_each(gy, ids, bag)
-        return {"weight": kernels.embedding_backward(g, ids, self.num_embeddings, self._padding(self.padding_idx))}
+        return {"weight": kernels.embedding_backward(g, ids, self.num_embeddings, self.padding_row)}
 
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Any:
         ids, bag, _, entries, weighted = cache
@@ -141,13 +130,19 @@ class EmbeddingBag(Table):
         if not weighted:
             return nothing if entries else None
         gs = (kernels.embedding(params["weight"], ids) * self._to_each(gy, ids, bag)).sum(-1)
-        return (*nothing, gs * self._kept(ids))
+        return (*nothing, gs * self._is_counted(ids))
 
     def _to_each(self, gy: Tensor, ids: Tensor, bag: Tensor | None) -> Tensor:
         """Return for each integer the gradient of its bag."""
         if bag is None:
             return check_gy(self, gy, (len(ids), self.embedding_dim)).unsqueeze(1)
         return gy.index_select(0, bag)
+
+    def complaint(self, x: Any) -> str | None:
+        if not self._is_bags(x):
+            return _FORMS
+        ids = x[0] if isinstance(x, tuple) else x
+        return super().complaint(ids) or f"the offsets must be integers from 0, the first, to {len(ids)}, and rise"
 
 
 def _summed(rows: Tensor, bag: Tensor, count: int) -> Tensor:

@@ -11,7 +11,7 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.checks import require_key
+from funcnet.checks import require_key, require_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, number, size
 from funcnet.initializers import Initializer
@@ -47,8 +47,9 @@ class DropConnect(Layer):
         return self._linear.init(rng)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        require_params(self, params)  # a weight of another shape would broadcast
         keep = random.bernoulli(require_key(self, rng), (self.out_features, self.in_features), 1 - self.p)
-        dropped = {**params, "weight": self._dropped(params["weight"], keep)} if self._fitting(params) else params
+        dropped = {**params, "weight": self._dropped(params["weight"], keep)}
         return self._linear.apply(dropped, x)[0], (x, keep)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
@@ -71,10 +72,8 @@ class DropConnect(Layer):
     def _dropped(self, w: Tensor, keep: Tensor) -> Tensor:
         return arithmetic.masked_scale(w, keep, 1 / (1 - self.p) if self.p < 1 else 0.0)
 
-    def _fitting(self, params: Params) -> bool:
-        """Tell whether there is a weight to drop from; if not, ``Linear`` says what is wrong."""
-        shape = (self.out_features, self.in_features)
-        return isinstance(params, dict) and isinstance(params.get("weight"), Tensor) and params["weight"].shape == shape
-
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return self._linear.param_shapes()
+
+    def complaint(self, x: Tensor) -> str | None:
+        return self._linear.complaint(x)

@@ -8,15 +8,15 @@ Dropout3d, and for a whole row of x (N, ...) in DropPath.
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import ClassVar
 
 from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import check_gy, require_axis, require_floating, require_key
+from funcnet.checks import Misfit, axes_complaint, check_gy, require_axis, require_floating, require_key
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import is_whole, number, value_error
+from funcnet.errors import as_tuple, is_whole_tuple, number, valid_if
 from funcnet.kernels import operands as kernels
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.value import frozen
@@ -24,40 +24,40 @@ from funcnet.value import frozen
 
 @frozen
 class Dropping(Layer):
-    """Dropout of parts of x that a subclass says by the shape of the mask; all else is here."""
+    """Dropout of parts of x; a subclass gives the shape of the mask, and the forms of x in ``forms``."""
 
     p: float = field(default=0.5, validator=number(0.0, at_most=1.0))
 
     stochastic = True
+    forms: ClassVar[tuple[str, ...]] = ("...",)
 
     @abstractmethod
-    def _parts(self, x: Tensor) -> tuple[int, ...]:
-        """Return the shape of the mask, which is that of x with 1 for the axes along which all is dropped together."""
+    def mask_shape(self, x: Tensor) -> tuple[int, ...]:
+        """Return the shape of the mask: that of x, with 1 for the axes along which elements are dropped together."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         rng = require_key(self, rng)
-        keep = random.bernoulli(rng, self._parts(require_floating(self, params, x)), 1 - self.p)
-        return kernels.masked_scale(x, keep, self._scale()), keep
+        keep = random.bernoulli(rng, self.mask_shape(require_floating(self, params, x)), 1 - self.p)
+        return self.masked(x, keep), keep
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        gx = kernels.masked_scale(gy, cache, self._scale())
-        check_gy(self, gy, gx.shape)  # the mask would repeat it
+        gx = kernels.masked_scale(gy, cache, self.scale())
+        check_gy(self, gy, gx.shape)  # the mask would broadcast it
         return params, gx
 
     def inference(self) -> Layer:
         return Identity()
 
-    def _scale(self) -> float:
+    def masked(self, x: Tensor, keep: Tensor) -> Tensor:
+        """Return y, from x and the mask."""
+        return kernels.masked_scale(x, keep, self.scale())
+
+    def scale(self) -> float:
+        """Return the factor of the elements that are not dropped."""
         return 1 / (1 - self.p) if self.p < 1 else 0.0
 
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else (value,) if is_whole(value) else value
-
-
-def _dims(layer: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, tuple) or not all(map(is_whole, got)):
-        raise value_error(type(layer).__name__, "broadcast_dims must be a tuple of whole numbers", repr(got))
+    def complaint(self, x: Tensor) -> str | None:
+        return axes_complaint(self, x, *self.forms)
 
 
 @frozen
@@ -74,16 +74,18 @@ class Dropout(Dropping):
     Source   Srivastava et al. 2014, section 10 for the scaling; Gal & Ghahramani 2016 for all steps alike.
     """
 
-    broadcast_dims: tuple[int, ...] = field(default=(), converter=_as_tuple, validator=_dims)
+    broadcast_dims: tuple[int, ...] = field(
+        default=(), converter=as_tuple, validator=valid_if(is_whole_tuple, "a tuple of whole numbers")
+    )
 
-    def _parts(self, x: Tensor) -> tuple[int, ...]:
-        together = [require_axis(self, x, d) % max(x.dim(), 1) for d in self.broadcast_dims]
-        return tuple([1 if i in together else n for i, n in enumerate(x.shape)]) if together else tuple(x.shape)
+    def mask_shape(self, x: Tensor) -> tuple[int, ...]:
+        dims = [require_axis(self, x, d) % max(x.dim(), 1) for d in self.broadcast_dims]
+        return tuple([1 if i in dims else n for i, n in enumerate(x.shape)]) if dims else tuple(x.shape)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         if self.broadcast_dims:
             return Dropping.vjp(self, params, cache, gy)
-        return params, kernels.masked_scale(check_gy(self, gy, cache.shape), cache, self._scale())
+        return params, kernels.masked_scale(check_gy(self, gy, cache.shape), cache, self.scale())
 
 
 @frozen
@@ -98,24 +100,25 @@ class DropPath(Dropping):
     Source   Huang et al. 2016; the scaling is dropout's, and so not undone in ``inference()``.
     """
 
-    def _parts(self, x: Tensor) -> tuple[int, ...]:
-        if not x.dim():
-            raise value_error(self, "x must have rows", "x of shape ()")
+    forms = ("N, ...",)
+
+    def mask_shape(self, x: Tensor) -> tuple[int, ...]:
         return (x.shape[0], *[1] * (x.dim() - 1))
 
 
-def _channels(layer: Layer, x: Tensor, axes: str) -> tuple[int, ...]:
-    """Return the shape of a mask with an entry for each channel, behind which these axes come."""
-    n = axes.count(",") + 1
-    if x.dim() not in (n + 1, n + 2):
-        raise value_error(
-            layer, f"x must have the axes (N, channels, {axes}) or (channels, {axes})", f"x of shape {tuple(x.shape)}"
-        )
-    return (*x.shape[:-n], *[1] * n)
+@frozen
+class ChannelDropout(Dropping):
+    """Dropout of whole channels; the channels are in front of the axes in ``forms`` that have no batch."""
+
+    def mask_shape(self, x: Tensor) -> tuple[int, ...]:
+        axes = self.forms[1].count(",")
+        if x.dim() not in (axes + 1, axes + 2):
+            raise Misfit
+        return (*x.shape[:-axes], *[1] * axes)
 
 
 @frozen
-class Dropout1d(Dropping):
+class Dropout1d(ChannelDropout):
     """Zero whole channels of (N, channels, length) or (channels, length); all else is as in ``Dropout``.
 
     Params   none.
@@ -124,12 +127,11 @@ class Dropout1d(Dropping):
     Source   Tompson et al. 2015.
     """
 
-    def _parts(self, x: Tensor) -> tuple[int, ...]:
-        return _channels(self, x, "length")
+    forms = ("N, channels, length", "channels, length")
 
 
 @frozen
-class Dropout2d(Dropping):
+class Dropout2d(ChannelDropout):
     """Zero whole channels of (N, channels, height, width) or (channels, height, width); all else is as in ``Dropout``.
 
     ``torch.nn.Dropout2d`` takes three axes for (N, channels, length): for them there is ``Dropout1d``.
@@ -140,12 +142,11 @@ class Dropout2d(Dropping):
     Source   Tompson et al. 2015.
     """
 
-    def _parts(self, x: Tensor) -> tuple[int, ...]:
-        return _channels(self, x, "height, width")
+    forms = ("N, channels, height, width", "channels, height, width")
 
 
 @frozen
-class Dropout3d(Dropping):
+class Dropout3d(ChannelDropout):
     """Zero whole channels of (N, channels, depth, height, width) or (channels, depth, height, width); else as in ``Dropout``.
 
     Params   none.
@@ -154,5 +155,4 @@ class Dropout3d(Dropping):
     Source   Tompson et al. 2015.
     """
 
-    def _parts(self, x: Tensor) -> tuple[int, ...]:
-        return _channels(self, x, "depth, height, width")
+    forms = ("N, channels, depth, height, width", "channels, depth, height, width")

@@ -15,13 +15,13 @@ axis. The gradient of an operand that was broadcast is summed over the axes alon
 from functools import reduce
 from itertools import accumulate
 from operator import mul
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import require_axis, require_floating
+from funcnet.checks import axis_complaint, came, first_complaint, require_floating
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, value_error, whole_number
 from funcnet.kernels import operands as kernels
@@ -31,29 +31,47 @@ Operands = tuple[Tensor, ...]
 Shapes = tuple[tuple[int, ...], ...]
 
 
-def _operands(layer: Layer, params: Params, x: Any, count: int | None = None) -> Operands:
-    """Return the tuple of operands as it is; it must have the right number of floating tensors, of one dtype."""
-    if not isinstance(x, tuple) or not x or (count is not None and len(x) != count):
-        raise value_error(layer, f"x must be a tuple of {count or 'one or more'} tensors", x)
-    if len({require_floating(layer, params, operand).dtype for operand in x}) > 1:
-        raise value_error(layer, "the operands must have one dtype", " and ".join(str(operand.dtype) for operand in x))
-    return x
-
-
-def _shapes(x: Operands) -> Shapes:
+def shapes_of(x: Operands) -> Shapes:
+    """Return the shapes of the operands."""
     return tuple(tuple(operand.shape) for operand in x)
 
 
-def _unfit(layer: Layer, x: Operands, rule: str) -> ValueError:
-    return value_error(layer, rule, "shapes " + " and ".join(map(str, _shapes(x))))
+@frozen
+class Operation(Layer):
+    """A layer whose x is a tuple of floating tensors of one dtype that broadcast together."""
 
+    count: ClassVar[int | None] = 2
+    """How many operands x has; ``None`` for one or more."""
 
-def _together(layer: Layer, x: Operands) -> ValueError:
-    return _unfit(layer, x, "the operands must broadcast together")
+    contents: ClassVar[str] = "2 tensors"
+    """What x holds, in words."""
+
+    def operands(self, params: Params, x: Any) -> Any:
+        """Return the tuple of operands as it is; kernels would not notice another dtype."""
+        if not isinstance(x, tuple) or not x or (self.count is not None and len(x) != self.count):
+            raise value_error(self, f"x must be a tuple of {self.contents}", x)
+        if len({require_floating(self, params, operand).dtype for operand in x}) > 1:
+            raise value_error(self, "the operands must have one dtype", " and ".join(str(operand.dtype) for operand in x))
+        return x
+
+    def complaint(self, x: Any) -> str | None:
+        try:
+            torch.broadcast_shapes(*shapes_of(x))  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            return "the operands must broadcast together"
+        return None
 
 
 @frozen
-class Add(Layer):
+class _Variadic(Operation):
+    """An operation on one or more operands."""
+
+    count = None
+    contents = "one or more tensors"
+
+
+@frozen
+class Add(_Variadic):
     """Sum of the operands, one or more; with ``broadcast=False`` they must have one shape.
 
     Params   none.
@@ -65,20 +83,17 @@ class Add(Layer):
     broadcast: bool = field(default=True, validator=flag)
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Shapes]:
-        shapes = _shapes(_operands(self, params, x))
+        shapes = shapes_of(self.operands(params, x))
         if not self.broadcast and len(set(shapes)) > 1:
-            raise _unfit(self, x, "the operands must have one shape")
-        try:
-            return reduce(torch.add, x), shapes
-        except RuntimeError:
-            raise _together(self, x) from None
+            raise value_error(self, "the operands must have one shape", came(x))
+        return reduce(torch.add, x), shapes
 
     def vjp(self, params: Params, cache: Shapes, gy: Tensor) -> tuple[Params, Operands]:
         return params, tuple([kernels.unbroadcast(gy, shape) for shape in cache])
 
 
 @frozen
-class Sub(Layer):
+class Sub(Operation):
     """Difference a - b of two operands.
 
     Params   none.
@@ -88,18 +103,15 @@ class Sub(Layer):
     """
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Shapes]:
-        a, b = _operands(self, params, x, 2)
-        try:
-            return a - b, _shapes(x)
-        except RuntimeError:
-            raise _together(self, x) from None
+        a, b = self.operands(params, x)
+        return a - b, shapes_of(x)
 
     def vjp(self, params: Params, cache: Shapes, gy: Tensor) -> tuple[Params, Operands]:
         return params, (kernels.unbroadcast(gy, cache[0]), -kernels.unbroadcast(gy, cache[1]))
 
 
 @frozen
-class Mul(Layer):
+class Mul(_Variadic):
     """Product of the operands, one or more, element by element; exact where factors are 0, since nothing is divided.
 
     Params   none.
@@ -109,10 +121,7 @@ class Mul(Layer):
     """
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Operands]:
-        try:
-            return reduce(torch.mul, _operands(self, params, x)), x
-        except RuntimeError:
-            raise _together(self, x) from None
+        return reduce(torch.mul, self.operands(params, x)), x
 
     def vjp(self, params: Params, cache: Operands, gy: Tensor) -> tuple[Params, Operands]:
         before = accumulate(cache[:-1], mul, initial=gy)
@@ -122,7 +131,7 @@ class Mul(Layer):
 
 
 @frozen
-class Div(Layer):
+class Div(Operation):
     """Quotient a / b of two operands.
 
     Params   none.
@@ -132,11 +141,8 @@ class Div(Layer):
     """
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, tuple[int, ...]]]:
-        a, b = _operands(self, params, x, 2)
-        try:
-            y = a / b
-        except RuntimeError:
-            raise _together(self, x) from None
+        a, b = self.operands(params, x)
+        y = a / b
         return y, (y, b, tuple(a.shape))
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Operands]:
@@ -146,7 +152,7 @@ class Div(Layer):
 
 
 @frozen
-class Pow(Layer):
+class Pow(Operation):
     """Power aᵇ of two operands, element by element.
 
     Where a = 0 the gradient of b is 0 for b ≥ 0, and where b = 0 that of a is 0, as torch has them.
@@ -158,11 +164,8 @@ class Pow(Layer):
     """
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        a, b = _operands(self, params, x, 2)
-        try:
-            y = torch.pow(a, b)
-        except RuntimeError:
-            raise _together(self, x) from None
+        a, b = self.operands(params, x)
+        y = torch.pow(a, b)
         return y, (a, b, y)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Operands]:
@@ -173,7 +176,7 @@ class Pow(Layer):
 
 
 @frozen
-class MatMul(Layer):
+class MatMul(Operation):
     """Matrix product of two operands with ``torch.matmul``'s rules: axes before the last two are batch, and broadcast.
 
     Params   none.
@@ -185,11 +188,7 @@ class MatMul(Layer):
     batch_dependent = True
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Operands]:
-        a, b = _operands(self, params, x, 2)
-        try:
-            return torch.matmul(a, b), x
-        except RuntimeError:
-            raise _unfit(self, x, "the last axis of a must be the last but one of b, and those before must broadcast") from None
+        return torch.matmul(*self.operands(params, x)), x
 
     def vjp(self, params: Params, cache: Operands, gy: Tensor) -> tuple[Params, Operands]:
         a, b = cache
@@ -200,9 +199,12 @@ class MatMul(Layer):
         gb = kernels.unbroadcast(torch.matmul(rows.mT, gy), tuple(columns.shape))
         return params, (ga.reshape(a.shape), gb.reshape(b.shape))
 
+    def complaint(self, x: Operands) -> str:
+        return "the last axis of a must be the last but one of b, and those before must broadcast"
+
 
 @frozen
-class Concat(Layer):
+class Concat(_Variadic):
     """Join the operands along the axis ``dim``, by default the last: features beside features.
 
     Params   none.
@@ -218,11 +220,11 @@ class Concat(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
-        sizes = [operand.shape[require_axis(self, operand, self.dim)] for operand in _operands(self, params, x)]
-        try:
-            return torch.cat(x, self.dim), tuple(sizes)
-        except RuntimeError:
-            raise _unfit(self, x, f"the operands must agree in every axis but {self.dim}") from None
+        return torch.cat(self.operands(params, x), self.dim), tuple([operand.shape[self.dim] for operand in x])
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Operands]:
         return params, torch.split(gy, list(cache), self.dim)
+
+    def complaint(self, x: Operands) -> str | None:
+        axes = [axis_complaint(operand, self.dim) for operand in x]
+        return first_complaint(*axes, f"the operands must agree in every axis but {self.dim}")

@@ -19,20 +19,19 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, explain_error, require_axis, require_floating, require_sizes
-from funcnet.contract import Layer, Params, Rng, Shape, Size
-from funcnet.errors import flag, number, size_or_none, value_error, whole_number
+from funcnet.checks import Misfit, check_gy, require_axis, require_params, sizes_complaint
+from funcnet.contract import Params, Rng, Shape, Size
+from funcnet.errors import flag, is_number, number, size_or_none, valid_if, whole_number
 from funcnet.kernels import operands as kernels
+from funcnet.layers.operands.arithmetic import Operation, shapes_of
 from funcnet.random import Key, as_key
 from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
 
 
-def degree(layer: Any, attribute: Any, got: Any) -> None:
-    """Validate the degree of a norm: any number but nan, infinities among them."""
-    if not isinstance(got, float) or not math.isinf(got):
-        number()(layer, attribute, got)
+degree = valid_if(lambda got: is_number(got) or got in (math.inf, -math.inf), "a finite number, or infinity")
+"""Validate the degree of a norm: any number but NaN."""
 
 
 def norm_slope(d: Tensor, norm: Tensor, p: float, dims: list[int]) -> Tensor:
@@ -46,33 +45,12 @@ def norm_slope(d: Tensor, norm: Tensor, p: float, dims: list[int]) -> Tensor:
     return torch.where((d == 0) | (norm == 0), 0.0, share)
 
 
-def _pair(layer: Layer, x: Any) -> Pair:
-    """Return the pair as it is; it must be of two floating tensors of one dtype that broadcast together."""
-    if not isinstance(x, tuple) or len(x) != 2:
-        raise value_error(layer, "x must be a tuple of 2 tensors", x)
-    if require_floating(layer, {}, x[0]).dtype != require_floating(layer, {}, x[1]).dtype:
-        raise value_error(layer, "the tensors must have one dtype", f"{x[0].dtype} and {x[1].dtype}")
-    return x
-
-
-def _broadcast(layer: Layer, x: Pair) -> Pair:
-    try:
-        u, v = torch.broadcast_tensors(*x)  # type: ignore[no-untyped-call]
-    except RuntimeError:
-        raise _unfit(layer, x, "the tensors must broadcast together") from None
-    return u, v
-
-
-def _unfit(layer: Layer, x: Pair, rule: str) -> ValueError:
-    return value_error(layer, rule, f"shapes {tuple(x[0].shape)} and {tuple(x[1].shape)}")
-
-
 def _unbroadcast(gu: Tensor, gv: Tensor, shapes: tuple[Shape, Shape]) -> Pair:
     return kernels.unbroadcast(gu, shapes[0]), kernels.unbroadcast(gv, shapes[1])
 
 
 @frozen
-class CosineSimilarity(Layer):
+class CosineSimilarity(Operation):
     """Cosine of the angle between two vectors along ``dim``: 1 for one direction, 0 for a right angle, -1 for opposites.
 
     A vector shorter than ``eps`` is divided by ``eps``, not by its length, and so is its gradient the one of a division by a
@@ -93,27 +71,26 @@ class CosineSimilarity(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Any]:
-        require_floating(self, params, _pair(self, x)[0])
-        u, v = _broadcast(self, x)
-        dim = require_axis(self, u, self.dim) % max(u.dim(), 1)
-        lengths = [torch.linalg.vector_norm(one, dim=[dim] * (u.dim() > 0), keepdim=True).clamp_min(self.eps) for one in (u, v)]
-        y = (u / lengths[0] * (v / lengths[1])).sum([dim] * (u.dim() > 0), keepdim=True)
-        return self._as_y(y, dim), (u, v, *lengths, y, (tuple(x[0].shape), tuple(x[1].shape)))
+        u, v = torch.broadcast_tensors(*self.operands(params, x))  # type: ignore[no-untyped-call]
+        dims = [require_axis(self, u, self.dim)][: u.dim()]  # a 0-d tensor is its own axis
+        lengths = [torch.linalg.vector_norm(one, dim=dims, keepdim=True).clamp_min(self.eps) for one in (u, v)]
+        y = (u / lengths[0] * (v / lengths[1])).sum(dims, keepdim=True)
+        return self._without_dim(y), (u, v, *lengths, y, shapes_of(x))
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
         u, v, nu, nv, y, shapes = cache
-        g = check_gy(self, gy, self._as_y(y, self.dim).shape).reshape(y.shape)
+        g = check_gy(self, gy, self._without_dim(y).shape).reshape(y.shape)
         a, b = u / nu, v / nv
         gu = g * (b - torch.where(nu > self.eps, y, 0.0) * a) / nu
         gv = g * (a - torch.where(nv > self.eps, y, 0.0) * b) / nv
         return params, _unbroadcast(gu, gv, shapes)
 
-    def _as_y(self, y: Tensor, dim: int) -> Tensor:
-        return y.squeeze(dim) if y.dim() else y
+    def _without_dim(self, y: Tensor) -> Tensor:
+        return y.squeeze(self.dim) if y.dim() else y
 
 
 @frozen
-class PairwiseDistance(Layer):
+class PairwiseDistance(Operation):
     """p-norm of the difference of two vectors, the last axis; ``eps`` is added to each difference, as in ``torch.nn``.
 
     Params   none.
@@ -128,28 +105,27 @@ class PairwiseDistance(Layer):
     keepdim: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Any]:
-        u, v = _pair(self, x)
-        require_floating(self, params, u)
-        try:
-            d = u - v + self.eps
-        except RuntimeError:
-            raise _unfit(self, x, "the tensors must broadcast together") from None
-        if not d.dim() or (self.p in (math.inf, -math.inf) and not d.shape[-1]):
-            raise _unfit(self, x, "the tensors must have an axis")
+        u, v = self.operands(params, x)
+        d = u - v + self.eps
+        if not d.dim():
+            raise Misfit
         y = torch.linalg.vector_norm(d, self.p, [-1], keepdim=True)
-        return self._as_y(y), (d, y, (tuple(u.shape), tuple(v.shape)))
+        return self._without_dim(y), (d, y, shapes_of(x))
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
         d, y, shapes = cache
-        gd = check_gy(self, gy, self._as_y(y).shape).reshape(y.shape) * norm_slope(d, y, self.p, [-1])
+        gd = check_gy(self, gy, self._without_dim(y).shape).reshape(y.shape) * norm_slope(d, y, self.p, [-1])
         return params, _unbroadcast(gd, -gd, shapes)
 
-    def _as_y(self, y: Tensor) -> Tensor:
+    def _without_dim(self, y: Tensor) -> Tensor:
         return y if self.keepdim else y.squeeze(-1)
+
+    def complaint(self, x: Pair) -> str:
+        return super().complaint(x) or "the operands must have an axis that is not empty"
 
 
 @frozen
-class CauchySimilarity(Layer):
+class CauchySimilarity(Operation):
     """Similarity 1 / (1 + weighted squared distance) of two vectors, the last axis, with a learned weight for each feature.
 
     Params   ``weight`` (in_features,), ones.
@@ -166,28 +142,24 @@ class CauchySimilarity(Layer):
         return {"in_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return {"weight": torch.ones(require_sizes(self).in_features, device=as_key(rng).device)}
+        return {"weight": torch.ones(self.in_features, device=as_key(rng).device)}
 
     def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Any]:
-        u, v = _pair(self, x)
-        try:
-            d, w = u - v, params["weight"]
-            if len(params) != 1 or w.shape != (self.in_features,) or d.shape[-1] != self.in_features or w.dtype != d.dtype:
-                raise Misfit
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
-        y = 1 / (1 + torch.matmul(d * d, w))
-        return y, (d, y, (tuple(u.shape), tuple(v.shape)))
+        require_params(self, params)
+        u, v = self.operands({}, x)
+        d = u - v
+        y = 1 / (1 + torch.matmul(d * d, params["weight"]))
+        return y, (d, y, shapes_of(x))
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
-        gd = self._slope(cache, gy) * 2 * params["weight"] * cache[0]
+        gd = self._gradient_of_distance(cache, gy) * 2 * params["weight"] * cache[0]
         return self.grads(params, cache, gy), _unbroadcast(gd, -gd, cache[2])
 
     def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
         d = cache[0].reshape(-1, self.in_features)
-        return {"weight": torch.matmul(self._slope(cache, gy).reshape(-1), d * d)}
+        return {"weight": torch.matmul(self._gradient_of_distance(cache, gy).reshape(-1), d * d)}
 
-    def _slope(self, cache: Any, gy: Tensor) -> Tensor:
+    def _gradient_of_distance(self, cache: Any, gy: Tensor) -> Tensor:
         y: Tensor = cache[1]
         return (-check_gy(self, gy, y.shape) * y * y).unsqueeze(-1)
 
@@ -195,10 +167,4 @@ class CauchySimilarity(Layer):
         return {"weight": (self.in_features,)}
 
     def complaint(self, x: Pair) -> str | None:
-        try:
-            shape = (x[0] - x[1]).shape
-        except RuntimeError:
-            return "the tensors must broadcast together"
-        if shape[-1:] != (self.in_features,):
-            return f"the last axis of both tensors must be in_features={self.in_features}"
-        return None
+        return super().complaint(x) or sizes_complaint(self, x[0] - x[1])

@@ -18,17 +18,16 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_axis, require_floating
+from funcnet.checks import came, check_gy, require_axis, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import flag, is_whole, value_error, whole
+from funcnet.errors import flag, is_whole, is_whole_tuple, valid_if, value_error, whole
 from funcnet.value import frozen
 
-
-def axes(layer: Any, attribute: Any, got: Any) -> None:
-    """Validate a field that names one axis, several, or by ``None`` all."""
-    entries = got if isinstance(got, tuple) else (got,)
-    if got is not None and not (entries and all(map(is_whole, entries))):
-        raise value_error(type(layer).__name__, "dim must be a whole number, a tuple of them, or None for all axes", repr(got))
+axes = valid_if(
+    lambda got: got is None or is_whole(got) or (is_whole_tuple(got) and got != ()),
+    "a whole number, a tuple of them, or None for all axes",
+)
+"""Validate a field that names one axis, several, or with ``None`` all."""
 
 
 @frozen
@@ -69,7 +68,7 @@ class Sum(Reduction):
         return torch.sum(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims))
 
     def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
-        return params, _repeated(self, cache, gy)
+        return params, _expanded(self, cache, gy)
 
 
 @frozen
@@ -88,15 +87,15 @@ class Mean(Reduction):
 
     def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         count = math.prod([cache[0][d] for d in cache[1] if cache[0]])
-        return params, _repeated(self, cache, gy / max(count, 1))
+        return params, _expanded(self, cache, gy / max(count, 1))
 
 
-def _repeated(layer: Reduction, cache: tuple[Shape, Shape], gy: Tensor) -> Tensor:
-    """Repeat gy along the axes of x that were gone along."""
+def _expanded(layer: Reduction, cache: tuple[Shape, Shape], gy: Tensor) -> Tensor:
+    """Expand gy along the reduced axes of x."""
     shape, dims = cache
-    kept = tuple([1 if i in dims else n for i, n in enumerate(shape)])
-    check_gy(layer, gy, kept if layer.keepdim else tuple([n for i, n in enumerate(shape) if i not in dims]))
-    return gy.reshape(kept).expand(shape)
+    with_dims = tuple([1 if i in dims else n for i, n in enumerate(shape)])
+    check_gy(layer, gy, with_dims if layer.keepdim else tuple([n for i, n in enumerate(shape) if i not in dims]))
+    return gy.reshape(with_dims).expand(shape)
 
 
 @frozen
@@ -113,41 +112,45 @@ class Prod(Reduction):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Shape]]:
         dims = self.dims(params, x)
-        factors = _together(x, dims)
-        y = factors.prod(-1, dtype=_wide(x)).to(x.dtype).reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
+        factors = _flattened(x, dims)
+        y = (
+            factors.prod(-1, dtype=_accumulation_dtype(x))
+            .to(x.dtype)
+            .reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
+        )
         given = self.given(y, dims)
         return given, (x, tuple(given.shape), tuple(dims))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         x, shape, dims = cache
-        factors = _together(x, [*dims])
-        others = _others(factors.to(_wide(x))).to(x.dtype)
-        return params, _apart(check_gy(self, gy, shape).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
+        factors = _flattened(x, [*dims])
+        others = _products_of_others(factors.to(_accumulation_dtype(x))).to(x.dtype)
+        return params, _unflattened(check_gy(self, gy, shape).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    """Return the dtype to multiply in: of 256 factors in bfloat16 torch's own product is 13 % off."""
+def _accumulation_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype to multiply in: torch's own product of 256 factors in bfloat16 is 13 % off."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _order(x: Tensor, dims: list[int]) -> list[int]:
-    """Return the axes of x, those to go along last."""
+def _dims_last(x: Tensor, dims: list[int]) -> list[int]:
+    """Return the axes of x, the reduced ones last."""
     return [i for i in range(x.dim()) if i not in dims] + (dims if x.dim() else [])
 
 
-def _together(x: Tensor, dims: list[int]) -> Tensor:
-    """Return x with the axes to go along as one, the last."""
-    kept = [n for i, n in enumerate(x.shape) if i not in dims]
-    return x.permute(_order(x, dims)).reshape(*kept, math.prod([x.shape[d] for d in dims if x.dim()]))
+def _flattened(x: Tensor, dims: list[int]) -> Tensor:
+    """Return x with the reduced axes flattened into one, the last."""
+    batch = [n for i, n in enumerate(x.shape) if i not in dims]
+    return x.permute(_dims_last(x, dims)).reshape(*batch, math.prod([x.shape[d] for d in dims if x.dim()]))
 
 
-def _apart(g: Tensor, x: Tensor, dims: list[int]) -> Tensor:
-    """Give what has the form of ``_together`` the form of x."""
-    order = _order(x, dims)
+def _unflattened(g: Tensor, x: Tensor, dims: list[int]) -> Tensor:
+    """Undo ``_flattened``: return g with the axes of x."""
+    order = _dims_last(x, dims)
     return g.reshape([x.shape[i] for i in order]).permute([order.index(i) for i in range(x.dim())])
 
 
-def _others(x: Tensor) -> Tensor:
+def _products_of_others(x: Tensor) -> Tensor:
     """Return for each element the product of all others along the last axis: of those before it and those behind it.
 
     Of 1024×256 0.97 ms; torch, which divides where there is no 0, and looks for that, 0.50.
@@ -174,7 +177,7 @@ class Max(Reduction):
         return _extreme(self, torch.amax, params, x)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
-        return params, _shared(self, cache, gy)
+        return params, _extreme_grad(self, cache, gy)
 
 
 @frozen
@@ -193,7 +196,7 @@ class Min(Reduction):
         return _extreme(self, torch.amin, params, x)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
-        return params, _shared(self, cache, gy)
+        return params, _extreme_grad(self, cache, gy)
 
 
 def _extreme(layer: Reduction, f: Any, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
@@ -203,11 +206,11 @@ def _extreme(layer: Reduction, f: Any, params: Params, x: Tensor) -> tuple[Tenso
 
 
 def of_none(x: Tensor, dims: list[int], value: float) -> Tensor:
-    """Return what a reduction, which torch's kernels refuse, is of an empty x."""
+    """Return the reduction of an empty x, which torch's kernels refuse."""
     return x.new_full([1 if i in dims else n for i, n in enumerate(x.shape)], value)
 
 
-def _shared(layer: Reduction, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> Tensor:
+def _extreme_grad(layer: Reduction, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> Tensor:
     x, y, dims = cache
     extreme = (x == y).to(x.dtype)
     share = check_gy(layer, gy, layer.given(y, list(dims)).shape).reshape(y.shape) / extreme.sum(list(dims), keepdim=True)
@@ -234,9 +237,9 @@ class Var(Reduction):
     def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         centred, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
-        kept = [1 if i in dims else n for i, n in enumerate(centred.shape)]
-        check_gy(self, gy, tuple([n for i, n in enumerate(kept) if self.keepdim or i not in dims]))
-        return params, gy.reshape(kept) * centred * (2 / n)
+        with_dims = [1 if i in dims else n for i, n in enumerate(centred.shape)]
+        check_gy(self, gy, tuple([n for i, n in enumerate(with_dims) if self.keepdim or i not in dims]))
+        return params, gy.reshape(with_dims) * centred * (2 / n)
 
 
 @frozen
@@ -270,7 +273,7 @@ def _moments(layer: Var | Std, params: Params, x: Tensor) -> tuple[Tensor, Tenso
         return x, of_none(x, dims, math.nan), dims
     if math.prod([x.shape[d] for d in dims if x.dim()]) <= layer.correction:
         rule = f"x must have more than correction={layer.correction} elements along the axes"
-        raise value_error(layer, rule, f"x of shape {tuple(x.shape)}")
+        raise value_error(layer, rule, came(x))
     moments = torch.std_mean if isinstance(layer, Std) else torch.var_mean  # the square of a deviation may overflow float16
     y, mean = moments(x, dims, correction=layer.correction, keepdim=True)
     return x - mean, y, dims

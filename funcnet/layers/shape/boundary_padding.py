@@ -21,7 +21,7 @@ from funcnet.value import frozen
 class Reflection(Pad):
     """Padding by mirror images."""
 
-    limit = "the padding must be below the size of each axis"
+    rule = "the padding must be below the size of each axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return kernels.reflection(x, pads)
@@ -34,7 +34,7 @@ class Reflection(Pad):
 class Replication(Pad):
     """Padding by the nearest elements."""
 
-    limit = "x must have something to repeat"
+    rule = "x must have something to repeat"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return kernels.replication(x, pads)
@@ -47,7 +47,7 @@ class Replication(Pad):
 class Circular(Pad):
     """Padding by going around."""
 
-    limit = "the padding must be at most the size of each axis"
+    rule = "the padding must be at most the size of each axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return kernels.circular(x, pads)

@@ -14,22 +14,21 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_floating
-from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import is_whole, number, value_error
+from funcnet.checks import came, check_gy, require_floating
+from funcnet.contract import Params, Rng, Shape
+from funcnet.errors import is_whole_tuple, number, valid_if, value_error
+from funcnet.layers.shape.reshaping import SingleRule
 from funcnet.value import frozen
 
 
 def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
-    sizes = got if isinstance(got, tuple) else (got,) * 2 * layer.axes
-    if len(sizes) != 2 * layer.axes or not all(is_whole(n) and n >= layer.least for n in sizes):
-        least = "" if layer.least < 0 else f" of at least {layer.least}"
-        rule = f"padding must be a whole number{least}, or a tuple of {2 * layer.axes} of them, the last axis first"
-        raise value_error(type(layer).__name__, rule, repr(got))
+    count, least = 2 * layer.axes, "" if layer.least < 0 else f" of at least {layer.least}"
+    rule = f"a whole number{least}, or a tuple of {count} of them, the last axis first"
+    valid_if(lambda _: is_whole_tuple(layer._pads(), layer.least) and len(layer._pads()) == count, rule)(layer, attribute, got)
 
 
 @frozen
-class Pad(Layer):
+class Pad(SingleRule):
     """Padding of the last ``axes`` axes by one number, or by one before and one after each of them, the last axis first."""
 
     padding: int | Shape = field(validator=_padding)
@@ -37,7 +36,6 @@ class Pad(Layer):
     axes: ClassVar[int]
     more: ClassVar[tuple[float, float]] = (1, 2)  # axes that x may have before these: channels, and a batch
     least: ClassVar[float] = 0
-    limit: ClassVar[str]
 
     @abstractmethod
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
@@ -48,23 +46,19 @@ class Pad(Layer):
         """Return gx, of the shape of x."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
-        shape, pads = tuple(require_floating(self, params, x).shape), self._pads()
-        if not self.axes + self.more[0] <= len(shape) <= self.axes + self.more[1]:
-            counts = f"{self.axes + self.more[0]} or {'more' if self.more[1] > 2 else self.axes + 2}"
-            raise value_error(self, f"x must have {counts} axes", f"x of shape {shape}")
-        try:
-            return self.pad(x, pads), shape
-        except (RuntimeError, IndexError, ValueError):
-            raise value_error(self, self.limit, f"x of shape {shape}") from None
+        least, most = self.axes + self.more[0], self.axes + self.more[1]
+        if not least <= require_floating(self, params, x).dim() <= most:
+            raise value_error(self, f"x must have {least} or {'more' if math.isinf(most) else most} axes", came(x))
+        return self.pad(x, list(self._pads())), tuple(x.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        pads, fixed = self._pads(), len(cache) - self.axes
+        pads, fixed = list(self._pads()), len(cache) - self.axes
         sums = [pads[2 * i] + pads[2 * i + 1] for i in reversed(range(self.axes))]
         padded = cache[:fixed] + tuple([n + p for n, p in zip(cache[fixed:], sums, strict=True)])
         return params, self.pad_backward(check_gy(self, gy, padded), cache, pads)
 
-    def _pads(self) -> list[int]:
-        return list(self.padding) if isinstance(self.padding, tuple) else [self.padding] * 2 * self.axes
+    def _pads(self) -> Shape:
+        return self.padding if isinstance(self.padding, tuple) else (self.padding,) * 2 * self.axes
 
 
 @frozen
@@ -73,7 +67,7 @@ class ConstantLike(Pad):
 
     more = (0, math.inf)
     least = -math.inf
-    limit = "the padding must leave something of each axis"
+    rule = "the padding must leave something of each axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return torch.constant_pad_nd(x, pads, self._number())

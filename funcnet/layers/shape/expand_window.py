@@ -8,13 +8,14 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, require_floating
-from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import value_error, whole
+from funcnet.contract import Params, Rng, Shape
+from funcnet.errors import whole
+from funcnet.layers.shape.reshaping import SingleRule
 from funcnet.value import frozen
 
 
 @frozen
-class ExpandWindow(Layer):
+class ExpandWindow(SingleRule):
     """The features of ``window_size`` steps before and after beside a step's own: (..., T, E) gives (..., T, (2 w + 1) E).
 
     Beyond the ends they are 0. A ``Linear`` after it, or a ``Maxout``, is a convolution over steps.
@@ -25,22 +26,24 @@ class ExpandWindow(Layer):
     Source   ``thinc.expand_window``; Collobert et al. 2011, section 3.3.1.
     """
 
+    rule = "x must have the axes (..., T, E)"
+
     window_size: int = field(default=1, validator=whole(0))
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
-        if require_floating(self, params, x).dim() < 2:
-            raise value_error(self, "x must have the axes (..., T, E)", f"x of shape {tuple(x.shape)}")
         w = self.window_size
-        y = torch.cat([_moved(x, -i) for i in range(-w, w + 1)], -1)
+        y = torch.cat([_shifted(require_floating(self, params, x), -i) for i in range(-w, w + 1)], -1)
         return y, tuple(y.shape)
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
         w = self.window_size
         parts = torch.split(check_gy(self, gy, cache), cache[-1] // (2 * w + 1), -1)
-        return params, sum([_moved(part, i) for i, part in zip(range(-w, w + 1), parts, strict=True)], torch.zeros_like(parts[0]))
+        return params, sum(
+            [_shifted(part, i) for i, part in zip(range(-w, w + 1), parts, strict=True)], torch.zeros_like(parts[0])
+        )
 
 
-def _moved(x: Tensor, by: int) -> Tensor:
+def _shifted(x: Tensor, by: int) -> Tensor:
     """Move steps to later ones, or for a negative number to earlier ones, with zeros coming in."""
     steps = min(abs(by), x.shape[-2])
     none = x.new_zeros(*x.shape[:-2], steps, x.shape[-1])

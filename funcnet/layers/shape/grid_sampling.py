@@ -9,21 +9,20 @@
 where a is the weight that a place gives to its neighbour.
 """
 
-from typing import Any
-
 import torch
 from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import flag, is_whole, one_of, value_error
+from funcnet.errors import flag, is_whole_tuple, one_of, valid_if
 from funcnet.kernels.shape import grid_sampling as kernels
+from funcnet.layers.operands.arithmetic import Operation
 from funcnet.value import frozen
 
 
 @frozen
-class GridSample(Layer):
+class GridSample(Operation):
     """The values of images at places: (images, grid) to y, as ``torch.nn.functional.grid_sample``.
 
     Images are (N, C, H, W) with a grid (N, h, w, 2), or volumes (N, C, D, H, W) with a grid (N, d, h, w, 3). A place is written
@@ -39,21 +38,14 @@ class GridSample(Layer):
     Source   Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015.
     """
 
+    contents = "images and a grid"
+
     mode: str = field(default="bilinear", validator=one_of(*kernels.MODES))
     padding_mode: str = field(default="zeros", validator=one_of(*kernels.PADDINGS))
     align_corners: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        if not isinstance(x, tuple) or len(x) != 2:
-            raise value_error(self, "x must be a tuple of images and a grid", x)
-        images, grid = (require_floating(self, params, one) for one in x)
-        n, axes = images.dim() - 2, "(N, C, H, W) and (N, h, w, 2), or (N, C, D, H, W) and (N, d, h, w, 3)"
-        together = grid.dim() == n + 2 and grid.shape[0] == images.shape[0] and grid.shape[-1] == n and grid.dtype == images.dtype
-        if n not in (2, 3) or not together or not all(images.shape[1:]):
-            got = f"shapes {tuple(images.shape)} and {tuple(grid.shape)}, {images.dtype} and {grid.dtype}"
-            raise value_error(self, f"x must have the axes {axes}, none of an image empty, and one dtype", got)
-        if n == 3 and self.mode == "bicubic":
-            raise value_error(self, 'with mode="bicubic" x must be images', f"volumes of shape {tuple(images.shape)}")
+        images, grid = self.operands(params, x)
         return kernels.grid_sample(images, grid, self.mode, self.padding_mode, self.align_corners), (images, grid)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
@@ -61,10 +53,10 @@ class GridSample(Layer):
         check_gy(self, gy, tuple(images.shape[:2]) + tuple(grid.shape[1:-1]))
         return params, kernels.grid_sample_backward(gy, images, grid, self.mode, self.padding_mode, self.align_corners)
 
-
-def _places(layer: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, tuple) or len(got) not in (2, 3) or not all(is_whole(n) and n >= 1 for n in got):
-        raise value_error("AffineGrid", "size must be a tuple of 2 or 3 whole numbers of at least 1", repr(got))
+    def complaint(self, x: tuple[Tensor, Tensor]) -> str:
+        axes = "(N, C, H, W) and (N, h, w, 2), or (N, C, D, H, W) and (N, d, h, w, 3), none of an image empty"
+        volumes = x[0].dim() == 5 and self.mode == "bicubic"
+        return 'with mode="bicubic" x must be images' if volumes else f"x must have the axes {axes}"
 
 
 @frozen
@@ -81,21 +73,26 @@ class AffineGrid(Layer):
     Source   Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015, eq. 1; ``torch.nn.functional.affine_grid``.
     """
 
-    size: Shape = field(validator=_places)
+    size: Shape = field(
+        validator=valid_if(
+            lambda got: is_whole_tuple(got, 1) and len(got) in (2, 3), "a tuple of 2 or 3 whole numbers of at least 1"
+        )
+    )
     align_corners: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, int]:
-        n = len(self.size)
-        if require_floating(self, params, x).dim() != 3 or tuple(x.shape[1:]) != (n, n + 1):
-            raise value_error(self, f"x must have the axes (N, {n}, {n + 1})", f"x of shape {tuple(x.shape)}")
-        y = torch.matmul(self._places(x), x.mT)
-        return y.reshape(x.shape[0], *self.size, n), x.shape[0]
+        rows, _, _ = require_floating(self, params, x).shape
+        y = torch.matmul(self._locations(x), x.mT)
+        return y.reshape(rows, *self.size, len(self.size)), rows
 
     def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
         check_gy(self, gy, (cache, *self.size, len(self.size)))
-        return params, torch.matmul(gy.flatten(1, -2).mT, self._places(gy))
+        return params, torch.matmul(gy.flatten(1, -2).mT, self._locations(gy))
 
-    def _places(self, like: Tensor) -> Tensor:
+    def complaint(self, x: Tensor) -> str:
+        return f"x must have the axes (N, {len(self.size)}, {len(self.size) + 1})"
+
+    def _locations(self, like: Tensor) -> Tensor:
         """Return (x, y, 1), or (x, y, z, 1), of all places, one below the other; a single place is in the middle."""
         spread = [torch.arange(1 - n, n, 2).to(like) / max(n - self.align_corners, 1) for n in self.size]
         grids = torch.meshgrid(*spread, indexing="ij")

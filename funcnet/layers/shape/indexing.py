@@ -8,23 +8,22 @@ OneHot   y[..., c] = 1 where x = c, else 0      x holds integers, and has no gra
 x (...) is of any shape; OneHot's y is (..., classes).
 """
 
+from abc import abstractmethod
 from types import EllipsisType
 from typing import Any
 
 import torch
 from attrs import field
+from attrs.validators import deep_iterable
 from torch import Tensor
 
-from funcnet.checks import require_axis, require_no_params, require_tensor
+from funcnet.checks import axis_complaint, require_tensor
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import is_whole, size, value_error, whole_number
+from funcnet.errors import is_whole, is_whole_tuple, size, valid_if, value_error, whole_number
+from funcnet.layers.shape.reshaping import SingleRule
 from funcnet.value import frozen
 
 Part = int | slice | EllipsisType | None
-
-
-def _as_tuple(index: Any) -> Any:
-    return index if isinstance(index, tuple) else (index,)
 
 
 def _comparable(index: tuple[Part, ...]) -> tuple[Any, ...]:
@@ -32,16 +31,14 @@ def _comparable(index: tuple[Part, ...]) -> tuple[Any, ...]:
     return tuple([("slice", part.start, part.stop, part.step) if isinstance(part, slice) else part for part in index])
 
 
-def _parts(layer: Any, attribute: Any, got: tuple[Any, ...]) -> None:
-    for part in got:
-        ends = (part.start, part.stop, part.step) if isinstance(part, slice) else (part,)
-        whole = all(end is None or is_whole(end) for end in ends)
-        if part is not Ellipsis and not (whole and (len(ends) == 1 or part.step is None or part.step > 0)):
-            raise value_error("Index", "index must be of ints, slices with steps above 0, ... and None", repr(part))
+def _is_part(part: Any) -> bool:
+    if isinstance(part, slice):
+        return all(end is None or is_whole(end) for end in (part.start, part.stop, part.step)) and (part.step or 1) > 0
+    return part is None or part is Ellipsis or is_whole(part)
 
 
 @frozen
-class Index(Layer):
+class Index(SingleRule):
     """x[index], by ints, slices, ``...`` and ``None``, the batch axis first: ``Index[:, 0]``, or ``Index((slice(None), 0))``.
 
     >>> import torch
@@ -54,7 +51,13 @@ class Index(Layer):
     Source   elementary; indices are read as NumPy's basic ones are.
     """
 
-    index: tuple[Part, ...] = field(converter=_as_tuple, validator=_parts, eq=_comparable)
+    rule = "x must have these elements"
+
+    index: tuple[Part, ...] = field(
+        converter=lambda index: index if isinstance(index, tuple) else (index,),
+        validator=deep_iterable(valid_if(_is_part, "of ints, slices with steps above 0, ... and None")),
+        eq=_comparable,
+    )
 
     def __class_getitem__(cls, index: Any) -> "Index":
         return cls(index)
@@ -64,11 +67,7 @@ class Index(Layer):
         return bool(self.index) and self.index[0] is not Ellipsis and self.index[0] != slice(None)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
-        require_tensor(self, params, x)
-        try:
-            return x[self.index], tuple(x.shape)
-        except IndexError as error:
-            raise value_error(self, f"x must have these elements ({error})", f"x of shape {tuple(x.shape)}") from None
+        return require_tensor(self, params, x)[self.index], tuple(x.shape)
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
         gx = gy.new_zeros(cache)
@@ -76,13 +75,38 @@ class Index(Layer):
         return params, gx
 
 
-def _split(layer: Any, attribute: Any, got: Any) -> None:
-    if got == () or not all(is_whole(n) and n >= isinstance(got, int) for n in _as_tuple(got)):
-        raise value_error("Split", "split_size must be a whole number of at least 1, or a tuple of sizes", repr(got))
+@frozen
+class Parts(Layer):
+    """A layer whose y is a tuple of parts of x along the axis ``dim``."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """The axis along which x is divided: a field of the subclass."""
+
+    @property
+    def batch_dependent(self) -> bool:
+        return self.dim == 0
+
+    @abstractmethod
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return y."""
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return self.parts(require_tensor(self, params, x)), tuple(x.shape)
+
+    def vjp(self, params: Params, cache: tuple[int, ...], gy: tuple[Tensor, ...]) -> tuple[Params, Tensor]:
+        gx = torch.cat(gy, self.dim)
+        if tuple(gx.shape) != cache:
+            raise value_error(self, f"the parts of gy must join to the shape of x, {cache}", f"the shape {tuple(gx.shape)}")
+        return params, gx
+
+    def complaint(self, x: Tensor) -> str | None:
+        return axis_complaint(x, self.dim) if x.dim() else f"x must have an axis {self.dim}"
 
 
 @frozen
-class Split(Layer):
+class Split(Parts):
     """A tuple of x in parts along the axis ``dim``, by default the last: the reverse of ``Concat``.
 
     ``split_size`` is the size of each part, of which the last may have less, or a tuple of the sizes of all parts.
@@ -94,35 +118,24 @@ class Split(Layer):
     Source   elementary, as ``torch.split``.
     """
 
-    split_size: int | tuple[int, ...] = field(validator=_split)
+    split_size: int | tuple[int, ...] = field(
+        validator=valid_if(
+            lambda got: is_whole_tuple(got, 0) and got != () if isinstance(got, tuple) else is_whole(got) and got >= 1,
+            "a whole number of at least 1, or a tuple of sizes",
+        )
+    )
     dim: int = field(default=-1, validator=whole_number)
 
-    @property
-    def batch_dependent(self) -> bool:
-        return self.dim == 0
-
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        require_tensor(self, params, x)
-        length = x.shape[require_axis(self, x, self.dim)] if x.dim() else -1
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
         sizes = self.split_size
-        if length < 0 or (isinstance(sizes, tuple) and sum(sizes) != length):
-            raise value_error(self, f"split_size must add up to the axis {self.dim} of x", f"x of shape {tuple(x.shape)}")
-        return torch.split(x, list(sizes) if isinstance(sizes, tuple) else sizes, self.dim), tuple(x.shape)
+        return torch.split(x, list(sizes) if isinstance(sizes, tuple) else sizes, self.dim)
 
-    def vjp(self, params: Params, cache: tuple[int, ...], gy: tuple[Tensor, ...]) -> tuple[Params, Tensor]:
-        return params, _joined(self, cache, gy)
-
-
-def _joined(layer: "Split | Chunk", shape: tuple[int, ...], gy: tuple[Tensor, ...]) -> Tensor:
-    """Join the parts of gy, which must have the shape of x together."""
-    gx = torch.cat(gy, layer.dim)
-    if tuple(gx.shape) != shape:
-        raise value_error(layer, f"the parts of gy must join to the shape of x, {shape}", f"the shape {tuple(gx.shape)}")
-    return gx
+    def complaint(self, x: Tensor) -> str | None:
+        return super().complaint(x) or f"split_size must add up to the axis {self.dim} of x"
 
 
 @frozen
-class Chunk(Layer):
+class Chunk(Parts):
     """A tuple of x in ``chunks`` parts of one size along the axis ``dim``, by default the last; as ``torch.chunk``.
 
     Params   none.
@@ -134,22 +147,8 @@ class Chunk(Layer):
     chunks: int = field(validator=size)
     dim: int = field(default=-1, validator=whole_number)
 
-    @property
-    def batch_dependent(self) -> bool:
-        return self.dim == 0
-
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        if not require_tensor(self, params, x).dim():
-            raise value_error(self, f"x must have an axis {self.dim}", "x of shape ()")
-        return torch.chunk(x, self.chunks, require_axis(self, x, self.dim)), tuple(x.shape)
-
-    def vjp(self, params: Params, cache: tuple[int, ...], gy: tuple[Tensor, ...]) -> tuple[Params, Tensor]:
-        return params, _joined(self, cache, gy)
-
-
-def _floating(layer: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, torch.dtype) or not got.is_floating_point:
-        raise value_error("OneHot", "dtype must be a floating one", repr(got))
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        return torch.chunk(x, self.chunks, self.dim)
 
 
 @frozen
@@ -166,11 +165,13 @@ class OneHot(Layer):
     """
 
     num_classes: int = field(validator=size)
-    dtype: torch.dtype = field(default=torch.float32, validator=_floating)
+    dtype: torch.dtype = field(
+        default=torch.float32,
+        validator=valid_if(lambda got: isinstance(got, torch.dtype) and got.is_floating_point, "a floating one"),
+    )
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
-        require_no_params(self, params)
-        if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype is torch.bool:
+        if require_tensor(self, params, x).is_floating_point() or x.is_complex() or x.dtype is torch.bool:
             raise value_error(self, "x must be a tensor of integers", x)
         return (x.unsqueeze(-1) == torch.arange(self.num_classes, device=x.device)).to(self.dtype), ()
 

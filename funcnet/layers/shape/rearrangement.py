@@ -10,9 +10,10 @@ from typing import Any
 from attrs import Factory, field
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.checks import Misfit, check_gy, require_floating
+from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import is_whole, value_error
+from funcnet.layers.shape.reshaping import SingleRule
 from funcnet.value import frozen
 
 Side = tuple[tuple[str, ...], ...]
@@ -23,32 +24,24 @@ _AXIS = re.compile(r"\(([\w\s]*)\)|(\.\.\.|\w+)")
 
 
 def _side(text: str) -> Side:
-    if _AXIS.sub("", text).strip():
-        raise ValueError
     found = [match[1].split() if match[2] is None else [match[2]] for match in _AXIS.finditer(text)]
     return tuple([tuple([name for name in names if name != "1"]) for names in found])
 
 
-def _sides(pattern: str) -> tuple[Side, Side]:
-    """Return the two sides of a pattern; ``ValueError`` where it is none."""
-    left, right = map(_side, pattern.split("->"))
-    names = [[name for axis in side for name in axis] for side in (left, right)]
-    if sorted(names[0]) != sorted(names[1]) or len(set(names[0])) != len(names[0]):
-        raise ValueError
-    return left, right
-
-
-def _parsed(layer: Any) -> tuple[Side, Side]:
+def _parsed(layer: Any) -> tuple[Side, ...]:
     """Return the two sides of the layer's pattern, read once: compiled code cannot search in a text."""
-    try:
-        return _sides(layer.pattern)
-    except (ValueError, AttributeError):
+    texts = layer.pattern.split("->") if isinstance(layer.pattern, str) else []
+    sides = tuple(map(_side, texts))
+    names = [sorted([name for axis in side for name in axis]) for side in sides]
+    readable = len(texts) == 2 and not any(_AXIS.sub("", text).strip() for text in texts)
+    if not readable or names[0] != names[1] or len(set(names[0])) != len(names[0]):
         rule = 'pattern must be two sides, such as "n (h w) c -> n c h w", that name the same axes once each'
-        raise value_error("rearrange", rule, repr(layer.pattern)) from None
+        raise value_error("rearrange", rule, repr(layer.pattern))
+    return sides
 
 
 @frozen
-class Rearrange(Layer):
+class Rearrange(SingleRule):
     """Axes split, put in order and joined by the names of a pattern; made by ``rearrange``.
 
     Params   none.
@@ -58,10 +51,12 @@ class Rearrange(Layer):
     Source   Rogozhnikov 2022, of whose ``einops.rearrange`` this has the patterns.
     """
 
+    rule = "x must have the axes on the left, and all sizes but one of each must be given"
+
     pattern: str
     sizes: tuple[tuple[str, int], ...] = ()
 
-    _both: tuple[Side, Side] = field(init=False, eq=False, default=Factory(_parsed, takes_self=True))
+    _both: tuple[Side, ...] = field(init=False, eq=False, default=Factory(_parsed, takes_self=True))
 
     def __attrs_post_init__(self) -> None:
         names = {name for axis in self._both[0] for name in axis} - {_REST}
@@ -98,15 +93,12 @@ class Rearrange(Layer):
     def _lengths(self, x: Tensor, left: Side) -> dict[str, int]:
         """Return how long each named axis is."""
         lengths = dict(self.sizes)
-        fits = len(left) == x.dim()
-        for axis, n in zip(left, x.shape, strict=True) if fits else ():
+        for axis, n in zip(left, x.shape, strict=True):
             unknown = [name for name in axis if name not in lengths]
             known = math.prod([lengths[name] for name in axis if name in lengths])
-            fits = fits and len(unknown) <= 1 and n % known == 0 and (bool(unknown) or n == known)
+            if len(unknown) > 1 or n % known or (not unknown and n != known):
+                raise Misfit
             lengths |= dict.fromkeys(unknown, n // known)
-        if not fits:
-            rule = "x must have the axes on the left, and all sizes but one of each must be given"
-            raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
         return lengths
 
     def __repr__(self) -> str:

@@ -13,14 +13,15 @@ x (...) is of any shape.
 """
 
 import math
-from typing import Any
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import require_axis, require_no_params, require_tensor
+from funcnet.checks import came, require_axis, require_no_params, require_tensor
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import is_whole, value_error, whole, whole_number
+from funcnet.errors import is_whole_tuple, valid_if, value_error, whole, whole_number
 from funcnet.value import frozen
 
 
@@ -44,8 +45,35 @@ class Identity(Layer):
         return params, gy
 
 
+class SingleRule(Layer):
+    """A layer with one rule for x, of which nothing more is to be said when a kernel fails."""
+
+    __slots__ = ()
+
+    rule: ClassVar[str]
+    """The rule in words; ``{0.dim}`` stands for the field ``dim`` of the layer."""
+
+    def complaint(self, x: Any) -> str | None:
+        return self.rule.format(self)
+
+
 @frozen
-class Flatten(Layer):
+class _Reshaping(SingleRule):
+    """A layer that keeps the elements of x in their order; ``reshaped`` gives them other axes."""
+
+    @abstractmethod
+    def reshaped(self, x: Tensor) -> Tensor:
+        """Return y."""
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
+        return self.reshaped(require_tensor(self, params, x)), tuple(x.shape)
+
+    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, gy.reshape(cache)
+
+
+@frozen
+class Flatten(_Reshaping):
     """Join the axes from ``start_dim`` to ``end_dim`` into one; without options, all but the batch axis.
 
     Params   none.
@@ -54,36 +82,31 @@ class Flatten(Layer):
     Source   ``torch.nn.Flatten``'s formula.
     """
 
+    rule = "x must have the axes {0.start_dim} to {0.end_dim}"
+
     start_dim: int = field(default=1, validator=whole_number)
     end_dim: int = field(default=-1, validator=whole_number)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
-        require_tensor(self, params, x)
-        return x.flatten(require_axis(self, x, self.start_dim), require_axis(self, x, self.end_dim)), tuple(x.shape)
-
-    def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
-        return params, gy.reshape(cache)
+    def reshaped(self, x: Tensor) -> Tensor:
+        return x.flatten(self.start_dim, self.end_dim)
 
 
-def _sizes(layer: Any, attribute: Any, got: Any) -> None:
-    """Validate a shape: whole numbers of at least 0, of which one may be -1, for what the others leave."""
-    right = isinstance(got, tuple) and all(is_whole(n) and n >= -1 for n in got) and got.count(-1) <= 1
-    if not right:
-        name = f"{type(layer).__name__}: {attribute.name}"
-        raise ValueError(f"{name} must be a tuple of whole numbers, of which one may be -1, got {got!r}")
+_is_shape = valid_if(
+    lambda got: is_whole_tuple(got, -1) and got.count(-1) <= 1, "a tuple of whole numbers, of which one may be -1"
+)
 
 
 def _filled(layer: Layer, shape: Shape, count: int, x: Tensor) -> Shape:
-    """Put what the other sizes leave of ``count`` elements in the place of -1."""
+    """Return the shape of ``count`` elements, with the size that the others leave in the place of -1."""
     known = math.prod([n for n in shape if n >= 0])
     filled = tuple([count // max(known, 1) if n < 0 else n for n in shape])
     if math.prod(filled) != count:
-        raise value_error(layer, f"{count} elements must fill the shape {shape}", f"x of shape {tuple(x.shape)}")
+        raise value_error(layer, f"{count} elements must fill the shape {shape}", came(x))
     return filled
 
 
 @frozen
-class Unflatten(Layer):
+class Unflatten(_Reshaping):
     """Make several axes of the axis ``dim``; one of their sizes may be -1, for what the others leave.
 
     Params   none.
@@ -92,25 +115,23 @@ class Unflatten(Layer):
     Source   ``torch.nn.Unflatten``'s formula.
     """
 
+    rule = "x must have an axis {0.dim} that becomes {0.unflattened_size}"
+
     dim: int = field(validator=whole_number)
-    unflattened_size: Shape = field(validator=_sizes)
+    unflattened_size: Shape = field(validator=_is_shape)
 
     @property
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
-        require_tensor(self, params, x)
+    def reshaped(self, x: Tensor) -> Tensor:
         before, shape = require_axis(self, x, self.dim) % max(x.dim(), 1), tuple(x.shape)
         sizes = _filled(self, self.unflattened_size, math.prod(shape[before : before + 1]), x)
-        return x.reshape(shape[:before] + sizes + shape[before + 1 :]), shape
-
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, gy.reshape(cache)
+        return x.reshape(shape[:before] + sizes + shape[before + 1 :])
 
 
 @frozen
-class Reshape(Layer):
+class Reshape(_Reshaping):
     """Give the axes after the first the shape ``shape``, where one size may be -1; ``batch_dims`` axes stay as they are.
 
     >>> import torch
@@ -124,27 +145,24 @@ class Reshape(Layer):
     Source   Haiku's ``Reshape``, whose ``preserve_dims`` is ``batch_dims``.
     """
 
-    shape: Shape = field(validator=_sizes)
+    rule = "the elements of x must fill the shape {0.shape}"
+
+    shape: Shape = field(validator=_is_shape)
     batch_dims: int = field(default=1, validator=whole(0))
 
     @property
     def batch_dependent(self) -> bool:
         return self.batch_dims == 0
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
-        require_tensor(self, params, x)
+    def reshaped(self, x: Tensor) -> Tensor:
         if x.dim() < self.batch_dims:
-            raise value_error(self, f"x must have batch_dims={self.batch_dims} axes or more", f"x of shape {tuple(x.shape)}")
-        shape = tuple(x.shape)
-        batch, rest = shape[: self.batch_dims], shape[self.batch_dims :]
-        return x.reshape(batch + _filled(self, self.shape, math.prod(rest), x)), shape
-
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, gy.reshape(cache)
+            raise value_error(self, f"x must have batch_dims={self.batch_dims} axes or more", came(x))
+        batch, rest = x.shape[: self.batch_dims], x.shape[self.batch_dims :]
+        return x.reshape(batch + _filled(self, self.shape, math.prod(rest), x))
 
 
 @frozen
-class Squeeze(Layer):
+class Squeeze(_Reshaping):
     """Take the axis ``dim`` away where its size is 1; as ``torch.squeeze``, leave x as it is where it is not.
 
     Params   none.
@@ -153,18 +171,16 @@ class Squeeze(Layer):
     Source   elementary.
     """
 
+    rule = "x must have an axis {0.dim}"
+
     dim: int = field(validator=whole_number)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
-        require_tensor(self, params, x)
-        return x.squeeze(require_axis(self, x, self.dim)), tuple(x.shape)
-
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, gy.reshape(cache)
+    def reshaped(self, x: Tensor) -> Tensor:
+        return x.squeeze(self.dim)
 
 
 @frozen
-class Unsqueeze(Layer):
+class Unsqueeze(_Reshaping):
     """Put in an axis of size 1 that becomes the axis ``dim``.
 
     Params   none.
@@ -173,25 +189,20 @@ class Unsqueeze(Layer):
     Source   elementary.
     """
 
+    rule = "x must have room for an axis {0.dim}"
+
     dim: int = field(validator=whole_number)
 
     @property
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
-        require_tensor(self, params, x)
-        if not -x.dim() - 1 <= self.dim <= x.dim():
-            raise value_error(self, f"x must have room for an axis {self.dim}", f"x of shape {tuple(x.shape)}")
-        return x.unsqueeze(self.dim), tuple(x.shape)
-
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, gy.reshape(cache)
+    def reshaped(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(self.dim)
 
 
-def _order(layer: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, tuple) or not all(map(is_whole, got)) or sorted(d % len(got) for d in got) != [*range(len(got))]:
-        raise ValueError(f"Permute: dims must be a tuple that names each axis once, got {got!r}")
+def _is_permutation(dims: Any) -> bool:
+    return is_whole_tuple(dims) and sorted([d % len(dims) for d in dims]) == [*range(len(dims))]
 
 
 @frozen
@@ -204,25 +215,25 @@ class Permute(Layer):
     Source   elementary.
     """
 
-    dims: Shape = field(validator=_order)
+    dims: Shape = field(validator=valid_if(_is_permutation, "a tuple that names each axis once"))
 
     @property
     def batch_dependent(self) -> bool:
         return bool(self.dims) and self.dims[0] % len(self.dims) != 0
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
-        require_tensor(self, params, x)
-        if x.dim() != len(self.dims):
-            raise value_error(self, f"x must have {len(self.dims)} axes", f"x of shape {tuple(x.shape)}")
-        return x.permute(self.dims), ()
+        return require_tensor(self, params, x).permute(self.dims), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
         places = [d % len(self.dims) for d in self.dims]
         return params, gy.permute([places.index(i) for i in range(len(places))])
 
+    def complaint(self, x: Tensor) -> str:
+        return f"x must have {len(self.dims)} axes"
+
 
 @frozen
-class Transpose(Layer):
+class Transpose(SingleRule):
     """Exchange the axes ``dim0`` and ``dim1``, as ``torch.transpose``.
 
     Params   none.
@@ -230,6 +241,8 @@ class Transpose(Layer):
     Raises   ``ValueError`` when ``x`` does not have these axes.
     Source   elementary.
     """
+
+    rule = "x must have the axes {0.dim0} and {0.dim1}"
 
     dim0: int = field(validator=whole_number)
     dim1: int = field(validator=whole_number)
@@ -239,8 +252,7 @@ class Transpose(Layer):
         return 0 in (self.dim0, self.dim1)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
-        require_tensor(self, params, x)
-        return x.transpose(require_axis(self, x, self.dim0), require_axis(self, x, self.dim1)), ()
+        return require_tensor(self, params, x).transpose(self.dim0, self.dim1), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
         return params, gy.transpose(self.dim0, self.dim1)

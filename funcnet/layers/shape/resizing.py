@@ -10,37 +10,38 @@ from abc import abstractmethod
 from typing import Any
 
 from attrs import field
+from attrs.validators import optional
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_floating
+from funcnet.checks import Misfit, check_gy, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import is_number, is_whole, one_of, value_error
+from funcnet.errors import fields_error, flag, is_number, is_whole_tuple, one_of, valid_if
 from funcnet.kernels.shape import resizing as kernels
 from funcnet.value import frozen
 
 _MODES = ("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exact")
 
 
-def _size(layer: Any, attribute: Any, got: Any) -> None:
-    if got is not None and not (got != () and all(is_whole(n) and n >= 1 for n in (got if isinstance(got, tuple) else (got,)))):
-        raise value_error(type(layer).__name__, "size must be a whole number of at least 1, or a tuple of them", repr(got))
-
-
-def _scale(layer: Any, attribute: Any, got: Any) -> None:
-    if (got is None) is (layer.size is None):
-        raise value_error(
-            type(layer).__name__, "one of size and scale_factor must be given", f"size={layer.size}, scale_factor={got}"
-        )
-    if got is not None and not (got != () and all(is_number(s) and s > 0 for s in (got if isinstance(got, tuple) else (got,)))):
-        raise value_error(type(layer).__name__, "scale_factor must be a number above 0, or a tuple of them", repr(got))
+_is_size = valid_if(
+    lambda got: is_whole_tuple(got if isinstance(got, tuple) else (got,), 1) and got != (),
+    "a whole number of at least 1, or a tuple of them",
+)
+_is_scale = valid_if(
+    lambda got: got != () and all(is_number(s) and s > 0 for s in (got if isinstance(got, tuple) else (got,))),
+    "a number above 0, or a tuple of them",
+)
 
 
 @frozen
 class Resize(Layer):
     """Resizing of all axes behind (N, C) to ``size``, or by ``scale_factor``: one number for all of them, or a tuple."""
 
-    size: int | Shape | None = field(default=None, validator=_size)
-    scale_factor: float | tuple[float, ...] | None = field(default=None, validator=_scale)
+    size: int | Shape | None = field(default=None, validator=optional(_is_size))
+    scale_factor: float | tuple[float, ...] | None = field(default=None, validator=optional(_is_scale))
+
+    def __attrs_post_init__(self) -> None:
+        if (self.size is None) is (self.scale_factor is None):
+            raise fields_error(self, "one of size and scale_factor must be given", "size", "scale_factor")
 
     @abstractmethod
     def way(self) -> tuple[str, bool]:
@@ -53,10 +54,8 @@ class Resize(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
         (mode, align), shape = self.way(), tuple(require_floating(self, params, x).shape)
         if len(shape) - 2 not in self.axes():
-            raise value_error(self, f"x must have {' or '.join(str(n + 2) for n in self.axes())} axes", f"x of shape {shape}")
+            raise Misfit
         y_size, scales = self._sizes(shape[2:])
-        if not all(shape[1:] + y_size):
-            raise value_error(self, "x and y must have channels, and steps along each axis", f"x of shape {shape}")
         return kernels.resize(x, mode, y_size, align, scales), shape
 
     def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
@@ -64,8 +63,12 @@ class Resize(Layer):
         check_gy(self, gy, cache[:2] + y_size)
         return params, kernels.resize_backward(gy, mode, y_size, cache, align, scales)
 
+    def complaint(self, x: Tensor) -> str:
+        counts = " or ".join(str(n + 2) for n in self.axes())
+        return f"x must have {counts} axes" if x.dim() - 2 not in self.axes() else "no axis of x or y but the batch may be empty"
+
     def axes(self) -> tuple[int, ...]:
-        """Return over how many axes behind (N, C) the layer goes."""
+        """Return how many axes after (N, C) the layer can resize."""
         given = self.size if self.size is not None else self.scale_factor
         possible = kernels.axes_of(self.way()[0])
         return tuple([n for n in possible if n == len(given)]) if isinstance(given, tuple) else possible
@@ -80,16 +83,14 @@ class Resize(Layer):
         return y_size, scales if self.scaled() else (None,) * len(steps)
 
 
-def _align(layer: "Upsample", attribute: Any, got: Any) -> None:
-    if not isinstance(got, (bool, type(None))) or (got is not None and layer.mode.startswith("nearest")):
-        raise value_error("Upsample", "align_corners must be True or False, and None for the modes of the nearest", repr(got))
+def _align_corners(layer: "Upsample", attribute: Any, got: Any) -> None:
+    rule = "True or False, and None for the modes of the nearest"
+    valid_if(lambda got: got is None or (isinstance(got, bool) and "nearest" not in layer.mode), rule)(layer, attribute, got)
 
 
-def _recompute(layer: "Upsample", attribute: Any, got: Any) -> None:
-    if not isinstance(got, (bool, type(None))) or (got and layer.scale_factor is None):
-        raise value_error(
-            "Upsample", "recompute_scale_factor must be True or False, and True with a scale_factor alone", repr(got)
-        )
+def _recompute_scale_factor(layer: "Upsample", attribute: Any, got: Any) -> None:
+    rule = "True or False, and True with a scale_factor alone"
+    valid_if(lambda got: got in (None, False) or layer.scale_factor is not None, rule)(layer, attribute, got)
 
 
 @frozen
@@ -107,8 +108,8 @@ class Upsample(Resize):
     """
 
     mode: str = field(default="nearest", validator=one_of(*_MODES))
-    align_corners: bool | None = field(default=None, validator=_align)
-    recompute_scale_factor: bool | None = field(default=None, validator=_recompute)
+    align_corners: bool | None = field(default=None, validator=_align_corners)
+    recompute_scale_factor: bool | None = field(default=None, validator=[optional(flag), _recompute_scale_factor])
 
     def way(self) -> tuple[str, bool]:
         return self.mode, bool(self.align_corners)

@@ -9,22 +9,16 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import require_floating
-from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import size, value_error
+from funcnet.checks import Misfit, require_floating
+from funcnet.contract import Params, Rng
+from funcnet.errors import size
 from funcnet.kernels.shape import resizing as kernels
+from funcnet.layers.shape.reshaping import SingleRule
 from funcnet.value import frozen
 
 
-def _images(layer: Layer, params: Params, x: Tensor, rule: str, channels: int = 1, places: int = 1) -> Tensor:
-    """Return x as it is; it must be (..., C, H, W), C a multiple of ``channels``, H and W of ``places``."""
-    if require_floating(layer, params, x).dim() < 3 or x.shape[-3] % channels or x.shape[-2] % places or x.shape[-1] % places:
-        raise value_error(layer, f"x must have the axes (..., C, H, W), {rule}", f"x of shape {tuple(x.shape)}")
-    return x
-
-
 @frozen
-class PixelShuffle(Layer):
+class PixelShuffle(SingleRule):
     """Make places of channels: (..., C r², H, W) becomes (..., C, r H, r W), r = ``upscale_factor``.
 
     Params   none.
@@ -34,18 +28,21 @@ class PixelShuffle(Layer):
     Source   Shi et al. 2016.
     """
 
+    rule = "x must have the axes (..., C, H, W), and C must be a multiple of {0.upscale_factor}²"
+
     upscale_factor: int = field(validator=size)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
-        rule = f"and C must be a multiple of {self.upscale_factor**2}"
-        return kernels.pixel_shuffle(_images(self, params, x, rule, self.upscale_factor**2), self.upscale_factor), ()
+        if require_floating(self, params, x).shape[-3] % self.upscale_factor**2:
+            raise Misfit
+        return kernels.pixel_shuffle(x, self.upscale_factor), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
         return params, kernels.pixel_unshuffle(gy, self.upscale_factor)
 
 
 @frozen
-class PixelUnshuffle(Layer):
+class PixelUnshuffle(SingleRule):
     """Make channels of places: (..., C, r H, r W) becomes (..., C r², H, W), r = ``downscale_factor``.
 
     Params   none.
@@ -55,18 +52,22 @@ class PixelUnshuffle(Layer):
     Source   ``torch.nn.PixelUnshuffle``'s formula.
     """
 
+    rule = "x must have the axes (..., C, H, W), and H and W must be multiples of {0.downscale_factor}"
+
     downscale_factor: int = field(validator=size)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
-        rule = f"and H and W must be multiples of {self.downscale_factor}"
-        return kernels.pixel_unshuffle(_images(self, params, x, rule, 1, self.downscale_factor), self.downscale_factor), ()
+        height, width = require_floating(self, params, x).shape[-2:]
+        if height % self.downscale_factor or width % self.downscale_factor:
+            raise Misfit
+        return kernels.pixel_unshuffle(x, self.downscale_factor), ()
 
     def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
         return params, kernels.pixel_shuffle(gy, self.downscale_factor)
 
 
 @frozen
-class ChannelShuffle(Layer):
+class ChannelShuffle(SingleRule):
     """Deal the channels of (N, C, ...) out anew, one from each of ``groups`` in turn, so that groups of a convolution mix.
 
     Params   none.
@@ -76,13 +77,12 @@ class ChannelShuffle(Layer):
     Source   Zhang, Zhou, Lin & Sun 2018, "ShuffleNet".
     """
 
+    rule = "x must have the axes (N, C, ...), C a multiple of {0.groups}, and one more"
+
     groups: int = field(validator=size)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, int]:
-        if require_floating(self, params, x).dim() < 3 or x.shape[1] % self.groups:
-            rule = f"x must have the axes (N, C, ...), C a multiple of {self.groups}, and one more"
-            raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
-        return torch.channel_shuffle(x, self.groups), x.shape[1] // self.groups
+        return torch.channel_shuffle(require_floating(self, params, x), self.groups), x.shape[1] // self.groups
 
     def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
         return params, torch.channel_shuffle(gy, cache)
