@@ -75,6 +75,7 @@ from funcnet.layers.activation.glu import SwiGLU as SwiGLU
 from funcnet.layers.activation.leaky import LeakyReLU as LeakyReLU
 from funcnet.layers.activation.leaky import PReLU as PReLU
 from funcnet.layers.activation.leaky import RReLU as RReLU
+from funcnet.layers.activation.radial_basis import RBF as RBF
 from funcnet.layers.activation.rectifiers import CELU as CELU
 from funcnet.layers.activation.rectifiers import ELU as ELU
 from funcnet.layers.activation.rectifiers import SELU as SELU
