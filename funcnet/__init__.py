@@ -77,6 +77,7 @@ from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Gaussian, Monomial, RandomFourier, Sign, Sin, Square
 from funcnet.layers.activation.glu import GEGLU, GLU, ReGLU, SwiGLU
 from funcnet.layers.activation.leaky import LeakyReLU, PReLU, RReLU
+from funcnet.layers.activation.radial_basis import RBF
 from funcnet.layers.activation.rectifiers import CELU, ELU, SELU, ClippedLinear, ReLU, ReLU6, ReLUK, Threshold
 from funcnet.layers.activation.self_gated import GELU, Dish, Hardswish, Mish, SiLU
 from funcnet.layers.activation.shrinkages import Hardshrink, Softshrink, Tanhshrink
@@ -204,7 +205,7 @@ __all__ = [
     # trees and sizes
     "tree", "infer_sizes", "output_shape", "shape_dependent",
     # linear maps
-    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Maxout",
+    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Maxout", "RBF",
     # convolutions
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "ConvLocal1d", "ConvLocal2d",
     "ConvLocal3d", "MaskedConv", "Unfold", "Fold", "depthwise_conv1d", "depthwise_conv2d", "depthwise_conv3d",

@@ -156,4 +156,11 @@ SOFTMAXES = {
     "LogSoftmax along the first axis": loose(fn.LogSoftmax(0), normal(4, 3)),
 }
 
-CASES = {**BASIC, **RECTIFIERS, **GATES, **SIGMOIDS, **SOFTPLUSES, **SHRINKAGES, **FUNCTIONS, **SOFTMAXES}
+RADIAL = {
+    "RBF": case(fn.RBF(3, 2), normal(5, 3)),
+    "RBF of a vector": case(fn.RBF(3, 4, 0.3), normal(3)),
+    "RBF on 3 axes": case(fn.RBF(2, 3, 0.5), normal(2, 4, 2)),
+    "RBF of one feature, to one center": case(fn.RBF(1, 1, 2.0), normal(4, 1)),
+}
+
+CASES = {**BASIC, **RECTIFIERS, **GATES, **SIGMOIDS, **SOFTPLUSES, **SHRINKAGES, **FUNCTIONS, **SOFTMAXES, **RADIAL}

@@ -9,7 +9,7 @@ Abs        y = |x|                        gx = gy ⊙ sign x
 Sign       y = sign x                     gx = 0
 Erf        y = 2/√π ∫₀ˣ e⁻ᵗ² dt           gx = 2/√π gy ⊙ e⁻ˣ²
 Gaussian   y = a eᵇˣ²                     gx = 2 b gy ⊙ x y
-RandomFourier        y = √2 sin(√(2γ) x + π/4)      gx = 2 √γ gy ⊙ cos(√(2γ) x + π/4)
+RandomFourier   y = √2 sin(√(2γ) x + π/4)      gx = 2 √γ gy ⊙ cos(√(2γ) x + π/4)
 """
 
 import math
@@ -185,7 +185,10 @@ class Gaussian(Activation):
 
 @frozen
 class RandomFourier(Activation):
-    """Wave √2 sin(√(2γ) x + π/4): on random normal maps of u and v its mean product is the kernel exp(-γ |u - v|²).
+    """Random Fourier features, √2 sin(√(2γ) x + π/4), of an x that is a random map of the input.
+
+    After a ``Linear`` without bias and with standard normal weights, the mean of the product of two feature vectors is the
+    Gaussian kernel of their inputs, exp(-γ ‖u - v‖²). For a layer of radial basis functions with learned centers see ``RBF``.
 
     Params   none.
     Cache    √(2γ) x + π/4.

@@ -157,8 +157,8 @@ class Reshape(_Reshaping):
     def reshaped(self, x: Tensor) -> Tensor:
         if x.dim() < self.batch_dims:
             raise value_error(self, f"x must have batch_dims={self.batch_dims} axes or more", came(x))
-        batch, rest = x.shape[: self.batch_dims], x.shape[self.batch_dims :]
-        return x.reshape(batch + _filled(self, self.shape, math.prod(rest), x))
+        shape = tuple(x.shape)
+        return x.reshape(shape[: self.batch_dims] + _filled(self, self.shape, math.prod(shape[self.batch_dims :]), x))
 
 
 @frozen
