@@ -193,3 +193,20 @@ def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...]) -> Tensor:
     if gy.shape != shape:
         raise value_error(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
     return gy
+
+
+def axes_complaint(layer: Any, x: Any, *forms: str) -> str | None:
+    """Complain of an x that is no floating tensor, or has the axes of no form, such as ``"N, num_features, ..."``.
+
+    An axis with the name of a field must have the size in that field; ``...`` is any number of axes.
+    """
+    if floating_complaint(x) or any([_has_axes(layer, x.shape, form.split(", ")) for form in forms]):
+        return floating_complaint(x)
+    axes = [", ".join([f"{name}={getattr(layer, name)}" if hasattr(layer, name) else name for name in form.split(", ")]) for form in forms]
+    return "x must have the axes " + " or ".join([f"({form})" for form in axes])
+
+
+def _has_axes(layer: Any, shape: tuple[int, ...], names: list[str]) -> bool:
+    i = names.index("...") if "..." in names else len(names)
+    names = [*names[:i], *["..."] * (len(shape) - len(names) + 1), *names[i + 1 :]] if i < len(names) else names
+    return len(names) == len(shape) and all([n == getattr(layer, name, n) for n, name in zip(shape, names, strict=True)])

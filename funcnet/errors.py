@@ -133,3 +133,20 @@ def whole_number(value: Any, attribute: Any, got: Any) -> None:
     """Validate a field that must be a whole number of either sign, such as an axis."""
     if not is_whole(got):
         raise _refuse(value, attribute.name, "a whole number", got)
+
+
+def whole_numbers(at_least: int, *, count: int | None = None, several: str = "a tuple of them") -> Validator:
+    """Make a validator for a whole number with a lower bound, or a tuple of them, which ``several`` says in words."""
+
+    def validate(value: Any, attribute: Any, got: Any) -> None:
+        entries = got if isinstance(got, tuple) else (got,)
+        wrong_count = isinstance(got, tuple) and len(got) != (count or len(got) or 1)
+        if wrong_count or not all([is_whole(n) and n >= at_least for n in entries]):
+            raise _refuse(value, attribute.name, f"a whole number of at least {at_least}, or {several}", got)
+
+    return validate
+
+
+def as_tuple(value: Any) -> Any:
+    """Convert one whole number, or a list, to a tuple; anything else is left to the validator."""
+    return (value,) if is_whole(value) else tuple(value) if isinstance(value, list) else value
