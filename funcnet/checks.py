@@ -147,7 +147,9 @@ def _listed(dtypes: set[Any]) -> str:
 
 
 def came(x: Any, name: str = "x") -> str:
-    """Say what came: a tensor by its shape."""
+    """Say what came: a tensor by its shape, several by theirs."""
+    if isinstance(x, tuple) and x and all([isinstance(one, Tensor) for one in x]):
+        return "shapes " + " and ".join([str(tuple(one.shape)) for one in x])
     return f"{name} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else describe(x)
 
 
@@ -195,6 +197,12 @@ def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...]) -> Tensor:
     return gy
 
 
+def axis_complaint(x: Tensor, *dims: int) -> str | None:
+    """Complain of a tensor that lacks one of the axes ``dims``; a 0-d x has the axes 0 and -1, as in torch."""
+    count = max(x.dim(), 1)
+    return next((f"x must have an axis {dim}" for dim in dims if not -count <= dim < count), None)
+
+
 def axes_complaint(layer: Any, x: Any, *forms: str) -> str | None:
     """Complain of an x that is no floating tensor, or has the axes of no form, such as ``"N, num_features, ..."``.
 
@@ -202,7 +210,10 @@ def axes_complaint(layer: Any, x: Any, *forms: str) -> str | None:
     """
     if floating_complaint(x) or any([_has_axes(layer, x.shape, form.split(", ")) for form in forms]):
         return floating_complaint(x)
-    axes = [", ".join([f"{name}={getattr(layer, name)}" if hasattr(layer, name) else name for name in form.split(", ")]) for form in forms]
+    axes = [
+        ", ".join([f"{name}={getattr(layer, name)}" if hasattr(layer, name) else name for name in form.split(", ")])
+        for form in forms
+    ]
     return "x must have the axes " + " or ".join([f"({form})" for form in axes])
 
 

@@ -135,18 +135,51 @@ def whole_number(value: Any, attribute: Any, got: Any) -> None:
         raise _refuse(value, attribute.name, "a whole number", got)
 
 
-def whole_numbers(at_least: int, *, count: int | None = None, several: str = "a tuple of them") -> Validator:
-    """Make a validator for a whole number with a lower bound, or a tuple of them, which ``several`` says in words."""
+def as_tuple(given: Any) -> Any:
+    """Convert a whole number to a tuple of one, and a list to a tuple: the converter of fields that hold a tuple."""
+    return (given,) if is_whole(given) else tuple(given) if isinstance(given, list) else given
+
+
+def valid_if(
+    is_valid: Callable[[Any], bool], rule: str, *, several: bool = False, optional: bool = False, empty: bool = False
+) -> Validator:
+    """Make a validator for a value that passes a test; ``rule`` says the test in words.
+
+    Args:
+        is_valid: The test.
+        rule: What the value must be.
+        several: Whether a tuple of such values is valid too; it must have ``axes`` entries if the layer has ``axes``.
+        optional: Whether ``None`` is valid.
+        empty: Whether an empty tuple is valid, with ``several``.
+    """
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
-        entries = got if isinstance(got, tuple) else (got,)
-        wrong_count = isinstance(got, tuple) and len(got) != (count or len(got) or 1)
-        if wrong_count or not all([is_whole(n) and n >= at_least for n in entries]):
-            raise _refuse(value, attribute.name, f"a whole number of at least {at_least}, or {several}", got)
+        is_tuple, axes = several and isinstance(got, tuple), getattr(value, "axes", None)
+        counts = len(got) == axes if is_tuple and axes else not is_tuple or empty or got != ()
+        if not (optional and got is None) and not (counts and all(map(is_valid, got if is_tuple else (got,)))):
+            them = f", or a tuple of {axes} of them, one for each axis" if axes else ", or a tuple of them"
+            raise _refuse(value, attribute.name, rule + them * (is_tuple or (several and not axes)), got)
 
     return validate
 
 
-def as_tuple(value: Any) -> Any:
-    """Convert one whole number, or a list, to a tuple; anything else is left to the validator."""
-    return (value,) if is_whole(value) else tuple(value) if isinstance(value, list) else value
+def whole_numbers(at_least: int | None = None, *, optional: bool = False, empty: bool = False) -> Validator:
+    """Make a validator for a whole number or a tuple of them: one for each axis if the layer has ``axes``; see ``valid_if``."""
+    rule = "a whole number" if at_least is None else f"a whole number of at least {at_least}"
+    is_valid = lambda n: is_whole(n) and (at_least is None or n >= at_least)
+    return valid_if(is_valid, rule, several=True, optional=optional, empty=empty)
+
+
+def divides(*names: str) -> Validator:
+    """Make a validator for a whole number that divides other fields; one that is ``None`` is not known yet."""
+
+    def validate(value: Any, attribute: Any, got: Any) -> None:
+        if any((getattr(value, name) or 0) % got for name in names):
+            raise fields_error(value, f"{attribute.name} must divide {' and '.join(names)}", attribute.name, *names)
+
+    return validate
+
+
+def fields_error(value: object, rule: str, *names: str) -> ValueError:
+    """Make the error for fields of a value that do not agree: ``rule``, and what the fields in ``names`` are."""
+    return value_error(type(value).__name__, rule, ", ".join([f"{name}={getattr(value, name)!r}" for name in names]))

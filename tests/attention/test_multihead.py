@@ -122,12 +122,12 @@ MESSAGES = {
     "MultiHeadAttention: add_zero_attn must be True or False, got 1": lambda: fn.MultiHeadAttention(4, 2, add_zero_attn=1),
     "out_proj.bias (4,), bias_k (1, 1, 4), bias_v (1, 1, 4), got in_proj_weight (12, 4)": lambda: MORE(P, X),
     "bias_k (1, 1, 4), bias_v (1, 1, 4), got in_proj_weight (12, 4), in_proj_bias (12,), bias_k (4,)": lambda: MORE({**MORE.init(0), "bias_k": torch.ones(4)}, X),
-    "the mask must broadcast to (..., heads, L, S), (2, 2, 3, 3), got a mask of shape (3, 2)": lambda: MORE(MORE.init(0), (X, torch.ones(3, 2, dtype=torch.bool))),
-    "decode must be of a layer that adds no keys and returns no weights, got MultiHeadAttention(": lambda: MORE.decode(MORE.init(0), X, MORE.init_carry(2, 3)),
-    "MultiHeadAttention(embed_dim=4, num_heads=2, need_weights=True): gy must be a pair, for y and for the weights, got a tensor": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], X),
-    "the entry of gy for the weights must have the shape (2, 3, 3), or be None, got a tensor of shape (2, 3, 4)": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], (X, X)),
-    "the entry of gy for y must have the shape (2, 3, 4), or be None, got a tensor of shape (3, 4)": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], (X[0], None)),
-    "the entry of gy for the weights must have the shape (2, 2, 3, 3), or be None, got a tensor of shape (2, 2, 3, 4)": lambda: W.vjp({}, W.apply({}, (Q, Q, Q))[1], (Q, Q)),
+    "is_causal=True): the mask must be bool or torch.float32, and broadcast to (..., heads, L, S), (2, 2, 3, 3), got a tensor of shape (3, 2)": lambda: MORE(MORE.init(0), (X, torch.ones(3, 2, dtype=torch.bool))),
+    "decode must be of one tensor, and a layer with is_causal=True that adds no keys and returns no weights, got": lambda: MORE.decode(MORE.init(0), X, MORE.init_carry(2, 3)),
+    "MultiHeadAttention(embed_dim=4, num_heads=2, need_weights=True): gy must be a pair, for y (2, 3, 4) and for the weights (2, 3, 3), or None for either, got a tensor": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], X),
+    "for y (2, 3, 4) and for the weights (2, 3, 3), or None for either, got shapes (2, 3, 4) and (2, 3, 4)": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], (X, X)),
+    "for y (2, 3, 4) and for the weights (2, 3, 3), or None for either, got shapes (3, 4) and None": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], (X[0], None)),
+    "for y (2, 2, 3, 4) and for the weights (2, 2, 3, 3), or None for either, got shapes (2, 2, 3, 4) and (2, 2, 3, 4)": lambda: W.vjp({}, W.apply({}, (Q, Q, Q))[1], (Q, Q)),
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from funcnet.checks import Misfit, axes_complaint, check_gy, require_params
 from funcnet.contract import Layer, Params, Rng, Size
-from funcnet.errors import flag, size, size_or_none, value_error
+from funcnet.errors import fields_error, flag, size, size_or_none
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
@@ -46,15 +46,15 @@ class GroupNorm(Layer):
 
     def __attrs_post_init__(self) -> None:
         if (self.num_channels or 0) % self.num_groups:
-            got = f"num_groups={self.num_groups}, num_channels={self.num_channels}"
-            raise value_error("GroupNorm", "num_groups must divide num_channels", got)
+            raise fields_error(self, "num_groups must divide num_channels", "num_groups", "num_channels")
 
     def init(self, rng: Key | int) -> Params:
         return norm_params.initialize(rng, self)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         require_params(self, params)
-        if x.size(1) != self.num_channels or not x.is_floating_point() or any([p.dtype != x.dtype for p in params.values()]):
+        dtypes_differ = any([p.dtype != x.dtype for p in params.values()])  # noqa: C419
+        if x.size(1) != self.num_channels or not x.is_floating_point() or dtypes_differ:
             raise Misfit
         y, kept, mean, r = kernels.group_norm(x, self.num_groups, params.get("weight"), params.get("bias"), self.eps)
         return y, (kept, mean, r)

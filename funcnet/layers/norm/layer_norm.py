@@ -29,7 +29,7 @@ from funcnet.value import frozen
 class _RowNorm(Layer):
     """What LayerNorm and RMSNorm share: the shape of a row, ``None`` for the size of the last axis, to be inferred."""
 
-    normalized_shape: Shape | Any = field(converter=as_tuple, validator=validators.optional(whole_numbers(1)))
+    normalized_shape: Shape | Any = field(converter=as_tuple, validator=whole_numbers(1, optional=True))
 
     @property
     def inferred_sizes(self) -> dict[str, int]:

@@ -6,6 +6,7 @@ y = γ x̂ + β      at first weight γ = 1 and bias β = 0; running_mean = 0, r
 from typing import Any
 
 import torch
+from attrs import validators
 from torch import Tensor
 
 from funcnet.checks import require_sizes
@@ -22,6 +23,9 @@ positive = number(above=0.0)
 
 momentum = number(0.0, at_most=1.0)
 """Validate the rate at which running statistics move."""
+
+momentum_or_none: Any = validators.optional(momentum)
+"""Validate such a rate, or ``None``, for the mean of all batches."""
 
 SPACE = {0: "", 1: ", length", 2: ", height, width", 3: ", depth, height, width"}
 """The names of the axes after the channels."""
