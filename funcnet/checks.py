@@ -221,3 +221,10 @@ def _has_axes(layer: Any, shape: tuple[int, ...], names: list[str]) -> bool:
     i = names.index("...") if "..." in names else len(names)
     names = [*names[:i], *["..."] * (len(shape) - len(names) + 1), *names[i + 1 :]] if i < len(names) else names
     return len(names) == len(shape) and all([n == getattr(layer, name, n) for n, name in zip(shape, names, strict=True)])
+
+
+def require_arguments(layer: Any, params: Any, x: Any) -> None:
+    """Raise ``Misfit`` unless params have their shapes and x breaks no rule, for kernels that would not notice."""
+    require_params(layer, params)
+    if layer.complaint(x):
+        raise Misfit

@@ -16,7 +16,7 @@ from attrs import field, validators
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import Misfit, check_gy, first_complaint, floating_complaint, require_key
+from funcnet.checks import check_gy, first_complaint, floating_complaint, require_arguments, require_key
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, is_whole, number, valid_if, value_error
 from funcnet.kernels import attention as kernels
@@ -145,8 +145,7 @@ class ScaledDotProductAttention(Layer):
 
     def _entries(self, params: Params, x: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Return q, k, v and the mask, which must fit each other: kernels broadcast them."""
-        if params != {} or self.complaint(x):
-            raise Misfit
+        require_arguments(self, params, x)
         q, k, v, *mask = x
         return q, k, v, require_mask(self, mask[0], (*q.shape[:-1], k.shape[-2]), q.dtype) if mask else None
 

@@ -37,8 +37,7 @@ def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *,
     Raises   ``ValueError`` for lengths, or entries of the window, that are not whole numbers of at least 0.
     """
     if not isinstance(window, tuple) or len(window) != 2 or not all(n is None or _is_count(n) for n in window):
-        rule = "window must be a pair of whole numbers of at least 0, or None, the steps before and after"
-        raise value_error("local_mask", rule, repr(window))
+        raise value_error("local_mask", "window must be (before, after), whole numbers of at least 0 or None", repr(window))
     length, keys = _require_count("local_mask", "length", length), _require_count("local_mask", "keys", keys)
     return steps_mask(length, keys, window, device)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from funcnet import initializers
 from funcnet.checks import Misfit, axes_complaint, require_floating
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import flag, number, size, value_error, whole
+from funcnet.errors import flag, number, size, valid_if, whole
 from funcnet.initializers import Initializer
 from funcnet.random import Key, as_key
 from funcnet.value import frozen
@@ -45,14 +45,10 @@ class RotaryEmbedding(Layer):
     Source   Su et al. 2021, eq. 34 (interleaved); the halves are GPT-NeoX's.
     """
 
-    dim: int = field(validator=size)
+    dim: int = field(validator=[size, valid_if(lambda n: n % 2 == 0, "even")])
     base: float = field(default=10000.0, validator=_positive)
     interleaved: bool = field(default=False, validator=flag)
     offset: int = field(default=0, validator=whole(0))
-
-    def __attrs_post_init__(self) -> None:
-        if self.dim % 2:
-            raise value_error("RotaryEmbedding", "dim must be even", repr(self.dim))
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
         x, steps = x if isinstance(x, tuple) and len(x) == 2 else (x, None)

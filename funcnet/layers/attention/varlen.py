@@ -17,7 +17,7 @@ import torch
 from attrs import Factory, field, validators
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy
+from funcnet.checks import check_gy, require_arguments
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, number, value_error
 from funcnet.kernels.tracing import is_plain
@@ -108,8 +108,7 @@ class VarlenAttention(Layer):
 
     def _counts(self, params: Params, x: Any) -> list[Tensor]:
         """Return the lengths, as int64, once for queries and keys or twice."""
-        if params != {} or self.complaint(x):
-            raise Misfit
+        require_arguments(self, params, x)
         if any(one.dim() != 1 or one.dtype not in _INTEGERS for one in x[3:]) or x[3].shape != x[-1].shape:
             raise value_error(self, "lengths must be integers with one axis, as many for keys as for queries", x[3])
         for rows, lengths in ((x[0], x[3]), (x[1], x[-1])):

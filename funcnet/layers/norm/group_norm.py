@@ -11,7 +11,7 @@ Over the m elements of a group (some channels of one row of x (N, channels, ...)
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, axes_complaint, check_gy, require_params
+from funcnet.checks import Misfit, axes_complaint, check_gy
 from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import fields_error, flag, size, size_or_none
 from funcnet.kernels import norm as kernels
@@ -52,9 +52,9 @@ class GroupNorm(Layer):
         return norm_params.initialize(rng, self)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        require_params(self, params)
-        dtypes_differ = any([p.dtype != x.dtype for p in params.values()])  # noqa: C419
-        if x.size(1) != self.num_channels or not x.is_floating_point() or dtypes_differ:
+        n, shapes = self.num_channels, self.param_shapes()
+        wrong = x.size(1) != n or not x.is_floating_point() or len(params) != len(shapes)
+        if wrong or any([params[name].shape != (n,) or params[name].dtype is not x.dtype for name in shapes]):  # noqa: C419
             raise Misfit
         y, kept, mean, r = kernels.group_norm(x, self.num_groups, params.get("weight"), params.get("bias"), self.eps)
         return y, (kept, mean, r)
