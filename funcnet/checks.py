@@ -72,9 +72,14 @@ def sizes_complaint(layer: Any, x: Any) -> str | None:
     """Complain of an x that is no floating tensor, or whose axes do not have the sizes in the layer's ``inferred_sizes``."""
     if floating_complaint(x):
         return floating_complaint(x)
-    sizes = [(i, name, getattr(layer, name)) for name, i in layer.inferred_sizes.items()]
-    wrong = [(i, name, n) for i, name, n in sizes if not -x.dim() <= i < x.dim() or x.shape[i] != n]
-    return next((f"{_axis_in_words(i)} of x must be {name}={n}" for i, name, n in wrong), None)
+    return first_complaint(*[_size_complaint(x, i, name, getattr(layer, name)) for name, i in layer.inferred_sizes.items()])
+
+
+def _size_complaint(x: Tensor, i: Any, name: str, size: Any) -> str | None:
+    if isinstance(i, tuple):
+        return several_sizes_complaint(x, i, name, size)
+    right = -x.dim() <= i < x.dim() and x.shape[i] == size
+    return None if right else f"{_axis_in_words(i)} of x must be {name}={size}"
 
 
 def _axis_in_words(i: int) -> str:
@@ -148,7 +153,7 @@ def _listed(dtypes: set[Any]) -> str:
 
 def came(x: Any, name: str = "x") -> str:
     """Say what came: a tensor by its shape, several by theirs."""
-    if isinstance(x, tuple) and x and all(isinstance(one, Tensor) for one in x):
+    if isinstance(x, tuple) and x and all([isinstance(one, Tensor) for one in x]):
         return "shapes " + " and ".join([str(tuple(one.shape)) for one in x])
     return f"{name} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else describe(x)
 
@@ -239,7 +244,7 @@ def axes_complaint(layer: Any, x: Any, *forms: str) -> str | None:
 
     An axis with the name of a field must have the size in that field; ``...`` is any number of axes.
     """
-    if floating_complaint(x) or any(_has_axes(layer, x.shape, form.split(", ")) for form in forms):
+    if floating_complaint(x) or any([_has_axes(layer, x.shape, form.split(", ")) for form in forms]):
         return floating_complaint(x)
     axes = [
         ", ".join([f"{name}={getattr(layer, name)}" if hasattr(layer, name) else name for name in form.split(", ")])
@@ -251,4 +256,4 @@ def axes_complaint(layer: Any, x: Any, *forms: str) -> str | None:
 def _has_axes(layer: Any, shape: tuple[int, ...], names: list[str]) -> bool:
     i = names.index("...") if "..." in names else len(names)
     names = [*names[:i], *["..."] * (len(shape) - len(names) + 1), *names[i + 1 :]] if i < len(names) else names
-    return len(names) == len(shape) and all(n == getattr(layer, name, n) for n, name in zip(shape, names, strict=True))
+    return len(names) == len(shape) and all([n == getattr(layer, name, n) for n, name in zip(shape, names, strict=True)])

@@ -8,7 +8,7 @@ from torch import nn
 from twins import CLOSE, assert_twins, draw, params_of
 
 import funcnet as fn
-from funcnet import tree
+from funcnet import tree, walking
 
 
 @st.composite
@@ -114,6 +114,78 @@ def test_the_first_learned_keys_are_torch_s():
     assert params_of(small, nn.MultiheadAttention(4, 2, add_bias_kv=True)).keys() == small.init(0).keys()
 
 
+def batch_normalized():
+    """Return an attention whose queries and keys are normalized over the batch, its params and an input."""
+    layer = fn.MultiHeadAttention(4, 2, qk_norm=fn.BatchNorm2d(2))
+    return layer, tree.cast(layer.init(0), torch.float64), draw((3, 4, 4))
+
+
+def test_update_stats_moves_the_statistics_of_both_norms():
+    """Each by its own half of the cache: queries and keys have different means."""
+    layer, params, x = batch_normalized()
+    updated = layer.update_stats(params, layer.apply(params, x)[1])
+    for name, norm in (("q_norm", updated["q_norm"]), ("k_norm", updated["k_norm"])):
+        assert int(norm["num_batches_tracked"]) == 1, name
+        assert not torch.equal(norm["running_mean"], params[name]["running_mean"]), name
+    assert not torch.equal(updated["q_norm"]["running_mean"], updated["k_norm"]["running_mean"])
+    assert updated["in_proj_weight"] is params["in_proj_weight"]
+
+
+def test_a_norm_s_properties_are_those_of_the_attention():
+    """Running statistics, dependence on the batch and the layer for evaluation, with the norm's formula by hand."""
+    layer, params, x = batch_normalized()
+    assert layer.has_running_stats
+    assert layer.batch_dependent
+    running = layer.inference()
+    assert running == fn.MultiHeadAttention(4, 2, qk_norm=fn.RunningBatchNorm2d(2))
+    assert not running.batch_dependent
+    assert not running.has_running_stats
+    scaled = {**params, "in_proj_weight": params["in_proj_weight"].clone(), "in_proj_bias": params["in_proj_bias"].clone()}
+    for leaf in (scaled["in_proj_weight"], scaled["in_proj_bias"]):
+        leaf[:8] /= (1 + 1e-5) ** 0.5  # at first the running mean is 0 and the variance 1
+    plain = {name: leaf for name, leaf in scaled.items() if name not in ("q_norm", "k_norm")}
+    torch.testing.assert_close(running(params, x), fn.MultiHeadAttention(4, 2)(plain, x), **CLOSE)
+
+
+def test_a_stochastic_norm_gets_a_key_for_queries_and_another_for_keys():
+    """Without a key it raises; the masks differ."""
+    layer, x = fn.MultiHeadAttention(4, 2, qk_norm=fn.Dropout(0.5)), draw((2, 8, 4)).float()
+    params = layer.init(0)
+    (q, _), (k, _) = layer.apply(params, x, 0)[1][3]
+    assert layer.stochastic
+    assert not torch.equal(tree.leaves(q)[0], tree.leaves(k)[0])
+    assert torch.equal(layer(params, x, 0), layer(params, x, 0))
+    assert layer.inference() == fn.MultiHeadAttention(4, 2, qk_norm=fn.Identity())
+
+
+def test_its_layers_are_found_by_their_paths():
+    """``q_norm`` and ``k_norm`` are one layer, with params of their own; they can only be rewritten together."""
+    layer = fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(2), rotary=fn.RotaryEmbedding(2))
+    assert [path for path, _ in walking.walk(layer)] == ["", "q_norm", "k_norm", "rotary"]
+    tighter = walking.map_layers(lambda f: f.replace(eps=0.1) if isinstance(f, fn.RMSNorm) else f, layer)
+    assert tighter == layer.replace(qk_norm=fn.RMSNorm(2, eps=0.1))
+    with pytest.raises(ValueError, match="q_norm and k_norm must be one layer, qk_norm, got LayerNorm"):
+        walking.replace(layer, "q_norm", fn.LayerNorm(2))
+
+
+def test_an_error_in_a_norm_says_in_which():
+    """Forward, backward and in ``init``."""
+    layer = fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(3))
+    unsized = fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(None))
+    good, params, x = batch_normalized()
+    cache = good.apply(params, x)[1]
+    broken = (cache[0], cache[1], cache[2], (((), ()), cache[3][1]))
+    for attempt in (
+        lambda: layer(layer.init(0), x.float()),
+        lambda: unsized.init(0),
+        lambda: good.vjp(params, broken, x),
+        lambda: good.update_stats(params, broken),
+    ):
+        with pytest.raises((ValueError, IndexError), match=r".") as caught:
+            attempt()
+        assert caught.value.__notes__ == ["  in MultiHeadAttention, q_norm"]
+
+
 X, Q = torch.ones(2, 3, 4), torch.ones(2, 2, 3, 4)
 MORE, SHOWN = fn.MultiHeadAttention(4, 2, add_bias_kv=True, is_causal=True), fn.MultiHeadAttention(4, 2, need_weights=True)
 P, W = SHOWN.init(0), fn.ScaledDotProductAttention(return_weights=True)
@@ -122,12 +194,12 @@ MESSAGES = {
     "MultiHeadAttention: add_zero_attn must be True or False, got 1": lambda: fn.MultiHeadAttention(4, 2, add_zero_attn=1),
     "out_proj.bias (4,), bias_k (1, 1, 4), bias_v (1, 1, 4), got in_proj_weight (12, 4)": lambda: MORE(P, X),
     "bias_k (1, 1, 4), bias_v (1, 1, 4), got in_proj_weight (12, 4), in_proj_bias (12,), bias_k (4,)": lambda: MORE({**MORE.init(0), "bias_k": torch.ones(4)}, X),
-    "the mask must broadcast to (..., heads, L, S), (2, 2, 3, 3), got a mask of shape (3, 2)": lambda: MORE(MORE.init(0), (X, torch.ones(3, 2, dtype=torch.bool))),
-    "decode must be of a layer that adds no keys and returns no weights, got MultiHeadAttention(": lambda: MORE.decode(MORE.init(0), X, MORE.init_carry(2, 3)),
-    "MultiHeadAttention(embed_dim=4, num_heads=2, need_weights=True): gy must be a pair, for y and for the weights, got a tensor": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], X),
-    "the entry of gy for the weights must have the shape (2, 3, 3), or be None, got a tensor of shape (2, 3, 4)": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], (X, X)),
-    "the entry of gy for y must have the shape (2, 3, 4), or be None, got a tensor of shape (3, 4)": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], (X[0], None)),
-    "the entry of gy for the weights must have the shape (2, 2, 3, 3), or be None, got a tensor of shape (2, 2, 3, 4)": lambda: W.vjp({}, W.apply({}, (Q, Q, Q))[1], (Q, Q)),
+    "is_causal=True): the mask must be bool or torch.float32, and broadcast to (..., heads, L, S), (2, 2, 3, 3), got a tensor of shape (3, 2)": lambda: MORE(MORE.init(0), (X, torch.ones(3, 2, dtype=torch.bool))),
+    "decode must be of one tensor, and a layer with is_causal=True that adds no keys and returns no weights, got": lambda: MORE.decode(MORE.init(0), X, MORE.init_carry(2, 3)),
+    "MultiHeadAttention(embed_dim=4, num_heads=2, need_weights=True): gy must be a pair, for y (2, 3, 4) and for the weights (2, 3, 3), or None for either, got a tensor": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], X),
+    "for y (2, 3, 4) and for the weights (2, 3, 3), or None for either, got shapes (2, 3, 4) and (2, 3, 4)": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], (X, X)),
+    "for y (2, 3, 4) and for the weights (2, 3, 3), or None for either, got shapes (3, 4) and None": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], (X[0], None)),
+    "for y (2, 2, 3, 4) and for the weights (2, 2, 3, 3), or None for either, got shapes (2, 2, 3, 4) and (2, 2, 3, 4)": lambda: W.vjp({}, W.apply({}, (Q, Q, Q))[1], (Q, Q)),
 }  # fmt: skip
 
 

@@ -80,15 +80,15 @@ def test_a_cache_keeps_y_once():
 
 X, N = torch.ones(4, 2, 3), torch.tensor([1, 3])
 MESSAGES = {
-    "VarlenAttention(): x must be a tuple (q, k, v, lengths) or (q, k, v, lengths, lengths of keys), got a tuple of 3": lambda: fn.VarlenAttention()({}, (X, X, X)),
+    "VarlenAttention(): x must be a tuple (q, k, v, lengths) or (q, k, v, lengths, lengths of keys), got shapes (4, 2, 3) and (4, 2, 3) and (4, 2, 3)": lambda: fn.VarlenAttention()({}, (X, X, X)),
     "lengths must be at least 0, and together at most 4, the rows there are, got [1, 4]": lambda: fn.VarlenAttention()({}, (X, X, X, torch.tensor([1, 4]))),
     "lengths must be at least 0, and together at most 3, the rows there are, got [1, 3]": lambda: fn.VarlenAttention()({}, (X, X[1:], X[1:], N)),
     "lengths must be at least 0, and together at most 4, the rows there are, got [2, -1]": lambda: fn.VarlenAttention()({}, (X, X, X, torch.tensor([2, -1]))),
     "lengths must be integers with one axis, as many for keys as for queries, got a tensor of shape (2,) and dtype torch.float32": lambda: fn.VarlenAttention()({}, (X, X, X, N.float())),
     "lengths must be integers with one axis, as many for keys as for queries, got a tensor of shape (2,)": lambda: fn.VarlenAttention()({}, (X, X, X, N, N[:1])),
-    "q (T, heads, E), k (S, heads, E) and v (S, heads, Ev) must fit each other, got q (4, 2, 3), k (4, 2, 3) and v (3, 2, 3)": lambda: fn.VarlenAttention()({}, (X, X, X[1:], N)),
-    "q (T, heads, E), k (S, heads, E) and v (S, heads, Ev) must fit each other, got q (2, 3), k": lambda: fn.VarlenAttention()({}, (X[0], X, X, N)),
-    "q, k and v must agree in all axes but the last two": lambda: fn.VarlenAttention()({}, (X, X[:, :1], X[:, :1], N)),
+    "q (T, heads, E), k (S, heads, E) and v (S, heads, Ev) must fit each other, got shapes (4, 2, 3) and (4, 2, 3) and (3, 2, 3) and (2,)": lambda: fn.VarlenAttention()({}, (X, X, X[1:], N)),
+    "q (T, heads, E), k (S, heads, E) and v (S, heads, Ev) must fit each other, got shapes (2, 3) and (4, 2, 3)": lambda: fn.VarlenAttention()({}, (X[0], X, X, N)),
+    "k (..., heads, S, E) and v (..., heads, S, Ev) must fit each other, got shapes (1, 2, 1, 3) and (1, 1, 1, 3)": lambda: fn.VarlenAttention()({}, (X, X[:, :1], X[:, :1], N)),
     "q, k and v must have one dtype": lambda: fn.VarlenAttention()({}, (X, X.double(), X, N)),
     "VarlenAttention(): gy must have the shape of y, (4, 2, 3), got gy of shape (3, 2, 3)": lambda: fn.VarlenAttention().vjp({}, fn.VarlenAttention().apply({}, (X, X, X, N))[1], X[1:]),
     "VarlenAttention(): params must be an empty dict": lambda: fn.VarlenAttention()({"a": X}, (X, X, X, N)),

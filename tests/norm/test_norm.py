@@ -237,7 +237,7 @@ MESSAGES = {
     "LayerNorm: bias must be True or False, got 1": lambda: fn.LayerNorm(3, bias=1),
     "LayerNorm(normalized_shape=(4,)): the last axes of x must be normalized_shape=(4,), got x of shape (2, 3)": lambda: fn.LayerNorm(4)(fn.LayerNorm(4).init(0), X),
     "RMSNorm(normalized_shape=(1,)): the last axes of x must be normalized_shape=(1,), got x of shape (2, 3)": lambda: fn.RMSNorm(1)(fn.RMSNorm(1).init(0), X),
-    "LayerNorm(normalized_shape=(3,)): x must be a floating tensor, got x of shape (2, 3)": lambda: fn.LayerNorm(3)(fn.LayerNorm(3).init(0), X.long()),
+    "LayerNorm(normalized_shape=(3,)): x must be a floating tensor, not torch.int64, got x of shape (2, 3)": lambda: fn.LayerNorm(3)(fn.LayerNorm(3).init(0), X.long()),
     "x must have the dtype of the params, torch.float32, got torch.float64": lambda: fn.LayerNorm(3)(fn.LayerNorm(3).init(0), X.double()),
     "RMSNorm(normalized_shape=(3,)): x must have the dtype of the params, torch.float32, got torch.bfloat16": lambda: fn.RMSNorm(3)(fn.RMSNorm(3).init(0), X.bfloat16()),
     "params must be a dict of weight (3,), bias (3,), got weight (3,)": lambda: fn.LayerNorm(3)(fn.RMSNorm(3).init(0), X),

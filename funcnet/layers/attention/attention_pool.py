@@ -14,11 +14,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.checks import Misfit, axes_complaint, check_gy
 from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import size_or_none
 from funcnet.initializers import Initializer
 from funcnet.kernels.activation import softmax_backward
+from funcnet.layers.attention.masks import broadcasts_to
 from funcnet.random import Key
 from funcnet.value import frozen
 
@@ -45,18 +46,15 @@ class AttentionPool(Layer):
         return {"in_features": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return {"query": initializers.initialize(rng, (require_sizes(self).in_features,), self.initializer)}
+        return {"query": initializers.initialize(rng, (self.in_features,), self.initializer)}
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Cache]:
-        try:
-            rows, seen = self._parts(params, x)
-            s = torch.matmul(rows, params["query"])
-            s = s if seen is None else s.masked_fill(~seen, -torch.inf)
-            p = torch.softmax(s, -1)
-            p = p if seen is None else p.masked_fill(~seen, 0.0)  # of no rows it is NaN
-            return torch.matmul(p.unsqueeze(-2), rows).squeeze(-2), (x, p)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        rows, mask = self._parts(params, x)
+        s = torch.matmul(rows, params["query"])
+        s = s if mask is None else s.masked_fill(~mask, -torch.inf)
+        p = torch.softmax(s, -1)
+        p = p if mask is None else p.masked_fill(~mask, 0.0)  # of no rows it is NaN
+        return torch.matmul(p.unsqueeze(-2), rows).squeeze(-2), (x, p)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Any]:
         gy, rows, p, gs = self._scores(cache, gy)
@@ -86,34 +84,30 @@ class AttentionPool(Layer):
         return (gx, None) if isinstance(cache[0], tuple) else gx
 
     def _parts(self, params: Params, x: Any) -> tuple[Tensor, Tensor | None]:
-        """Return the rows, and which of them count."""
-        if len(params) != 1 or params["query"].shape != (self.in_features,) or self.complaint(x):
+        """Return the rows, and the mask of those that count."""
+        rows, counts = x if isinstance(x, tuple) else (x, None)
+        if len(params) != 1 or params["query"].shape != (self.in_features,) or not _are_counts_of(rows, counts):
             raise Misfit
-        if not isinstance(x, tuple):
-            return x, None
-        rows, of = x
-        if of.dtype == torch.bool:
-            return rows, of
-        return rows, torch.arange(rows.shape[-2], device=rows.device) < of.unsqueeze(-1)
+        if counts is None or counts.dtype == torch.bool:
+            return rows, counts
+        return rows, torch.arange(rows.shape[-2], device=rows.device) < counts.unsqueeze(-1)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"query": (self.in_features,)}
 
     def complaint(self, x: Any) -> str | None:
-        if isinstance(x, tuple) and (len(x) != 2 or not all(isinstance(one, Tensor) for one in x)):
+        rows, counts = x if isinstance(x, tuple) and len(x) == 2 else (x, None)
+        if isinstance(rows, tuple):
             return "x must be a tensor, (x, mask) or (x, lengths)"
-        rows = x[0] if isinstance(x, tuple) else x
-        if not isinstance(rows, Tensor) or not rows.is_floating_point():
-            return "x must be a floating tensor"
-        if rows.dim() < 2 or rows.shape[-1] != self.in_features:
-            return f"x must have the axes (..., L, in_features={self.in_features})"
-        return self._misfit(rows.shape, x[1]) if isinstance(x, tuple) else None
+        rule = axes_complaint(self, rows, "..., L, in_features")
+        if rule or _are_counts_of(rows, counts):
+            return rule
+        *n, length = rows.shape[:-1]
+        return f"x must come with a bool mask that broadcasts to {(*n, length)}, or with integer lengths of shape {tuple(n)}"
 
-    def _misfit(self, shape: tuple[int, ...], of: Tensor) -> str | None:
-        if of.is_floating_point():
-            return "what counts must be said by a bool mask or integer lengths"
-        if of.dtype != torch.bool:
-            return None if of.shape == shape[:-2] else f"lengths must have the shape {tuple(shape[:-2])}"
-        last = shape[len(shape) - 1 - of.dim() : -1] if of.dim() < len(shape) else ()
-        fits = len(last) == of.dim() and all(ours in (1, n) for ours, n in zip(of.shape, last, strict=True))
-        return None if fits else f"the mask must broadcast to {tuple(shape[:-1])}"
+
+def _are_counts_of(rows: Tensor, counts: Tensor | None) -> bool:
+    """Tell whether a mask or lengths belong to the rows."""
+    if counts is None or counts.dtype == torch.bool:
+        return counts is None or broadcasts_to(counts.shape, rows.shape[:-1])
+    return counts.shape == rows.shape[:-2] and not counts.is_floating_point()

@@ -12,26 +12,28 @@ is returned, its own gradient is added to gp.
 import math
 from typing import Any
 
-import torch
-from attrs import field
+from attrs import field, validators
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import check_gy, require_floating, require_key
+from funcnet.checks import check_gy, first_complaint, floating_complaint, require_arguments, require_key
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import flag, is_whole, number, value_error
+from funcnet.errors import flag, is_whole, number, valid_if, value_error
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.operands import masked_scale
-from funcnet.layers.attention.masks import combine_masks, steps_mask
+from funcnet.layers.attention.masks import combine_masks, require_mask, steps_mask
 from funcnet.value import frozen
 
 
-def window_of_steps(layer: Any, attribute: Any, got: Any) -> None:
-    """Validate a field that tells how many steps before and after its own a query may see."""
-    pair = got if isinstance(got, tuple) else (got, got)
-    if got is not None and (len(pair) != 2 or not all(is_whole(n) and n >= 0 for n in pair)):
-        rule = "window must be a whole number of at least 0, or a pair of them, the steps before and after"
-        raise value_error(type(layer).__name__, rule, repr(got))
+def _is_window(value: Any) -> bool:
+    pair = value if isinstance(value, tuple) else (value, value)
+    return len(pair) == 2 and all(is_whole(n) and n >= 0 for n in pair)
+
+
+_WINDOW = "a whole number of at least 0, or a pair of them, the steps before and after"
+
+window_of_steps = validators.optional(valid_if(_is_window, _WINDOW))
+"""Validate a field that says how many steps before and after its own a query may see; ``None`` is all."""
 
 
 def steps_around(window: int | tuple[int, int] | None, causal: bool) -> tuple[int | None, int | None]:
@@ -40,20 +42,13 @@ def steps_around(window: int | tuple[int, int] | None, causal: bool) -> tuple[in
     return before, 0 if causal else after
 
 
-def pair_of(layer: Layer, gy: Any, y: tuple[int, ...], weights: tuple[int, ...]) -> list[Any]:
-    """Return the gradients of y and of the weights, where both are returned: each of their shape, or ``None`` for 0."""
-    if not isinstance(gy, tuple) or len(gy) != 2:
-        raise value_error(layer, "gy must be a pair, for y and for the weights", gy)
-    for name, g, shape in zip(("y", "the weights"), gy, (y, weights), strict=True):
-        if g is not None and g.shape != shape:
-            raise value_error(layer, f"the entry of gy for {name} must have the shape {shape}, or be None", g)
-    return list(gy)
-
-
-def number_or_none(layer: Any, attribute: Any, got: Any) -> None:
-    """Validate a field that must be a finite number, or ``None``."""
-    if got is not None:
-        number()(layer, attribute, got)
+def require_gy_pair(layer: Layer, gy: Any, *shapes: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return the gradients of y and of the weights, where both are returned: each of its shape, or ``None`` for 0."""
+    found = [None if g is None else tuple(g.shape) for g in gy] if isinstance(gy, tuple) else []
+    if len(found) != 2 or any(n not in (None, shape) for n, shape in zip(found, shapes, strict=True)):
+        rule = f"gy must be a pair, for y {shapes[0]} and for the weights {shapes[1]}, or None for either"
+        raise value_error(layer, rule, "shapes " + " and ".join(map(str, found)) if found else gy)
+    return gy[0], gy[1]
 
 
 @frozen
@@ -78,7 +73,7 @@ class ScaledDotProductAttention(Layer):
     """
 
     is_causal: bool = field(default=False, validator=flag)
-    scale: float | None = field(default=None, validator=number_or_none)
+    scale: float | None = field(default=None, validator=validators.optional(number()))
     dropout_p: float = field(default=0.0, validator=number(0.0, at_most=1.0))
     enable_gqa: bool = field(default=False, validator=flag)
     window: int | tuple[int, int] | None = field(default=None, validator=window_of_steps)
@@ -92,8 +87,8 @@ class ScaledDotProductAttention(Layer):
         if self.stochastic:
             require_key(self, rng)
         q, k, v, mask = self._entries(params, x)
-        allowed, bias, causal = self._seen(q, k, mask)
-        scale = self._factor(q)
+        allowed, bias, causal = self._visible(q, k, mask)
+        scale = self._scale(q)
         if bias is None and not self.stochastic and not self.return_weights and kernels.flashes(q, k, v, allowed):
             y, lse = kernels.flash(q, k, v, allowed, causal, scale)
             return y, (x, {"y": y, "lse": lse})
@@ -109,9 +104,9 @@ class ScaledDotProductAttention(Layer):
         x, kept = cache
         (q, k, v), mask = x[:3], x[3] if len(x) == 4 else None
         gy, gweights = self._pair(gy, q, k, v)
-        scale = self._factor(q)
+        scale = self._scale(q)
         if "lse" in kept:
-            allowed, _, causal = self._seen(q, k, mask)
+            allowed, _, causal = self._visible(q, k, mask)
             gx: tuple[Any, ...] = kernels.flash_backward(gy, (q, k, v), (kept["y"], kept["lse"]), allowed, causal, scale)
             return params, gx if len(x) == 3 else (*gx, None)
         p, keep = kept["p"], kept["keep"]
@@ -130,16 +125,16 @@ class ScaledDotProductAttention(Layer):
         shape = (*q.shape[:-1], v.shape[-1])
         if not self.return_weights:
             return check_gy(self, gy, shape), None
-        gy, gweights = pair_of(self, gy, shape, (*q.shape[:-1], k.shape[-2]))
+        gy, gweights = require_gy_pair(self, gy, shape, (*q.shape[:-1], k.shape[-2]))
         return q.new_zeros(shape) if gy is None else gy, gweights
 
     def _dropped(self, p: Tensor, keep: Tensor | None) -> Tensor:
         return p if keep is None else masked_scale(p, keep, 1 / (1 - self.dropout_p) if self.dropout_p < 1 else 0.0)
 
-    def _factor(self, q: Tensor) -> float:
+    def _scale(self, q: Tensor) -> float:
         return 1 / math.sqrt(max(q.shape[-1], 1)) if self.scale is None else self.scale
 
-    def _seen(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None, bool]:
+    def _visible(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None, bool]:
         """Return what may be seen as a bool mask, what is added to the scores, and whether all else is that it is causal."""
         bias = mask if mask is not None and mask.is_floating_point() else None
         mask = mask if bias is None else None
@@ -149,34 +144,25 @@ class ScaledDotProductAttention(Layer):
         return combine_masks(local, mask), bias, False
 
     def _entries(self, params: Params, x: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return q, k, v and the mask, which must fit each other."""
+        """Return q, k, v and the mask, which must fit each other: kernels broadcast them."""
+        require_arguments(self, params, x)
+        q, k, v, *mask = x
+        return q, k, v, require_mask(self, mask[0], (*q.shape[:-1], k.shape[-2]), q.dtype) if mask else None
+
+    def complaint(self, x: Any) -> str | None:
         if not isinstance(x, tuple) or len(x) not in (3, 4):
-            raise value_error(self, "x must be a tuple (q, k, v) or (q, k, v, mask)", x)
-        q, k, v = (require_floating(self, params, part) for part in x[:3])
-        if not q.dtype == k.dtype == v.dtype:
-            raise value_error(self, "q, k and v must have one dtype", f"{q.dtype}, {k.dtype} and {v.dtype}")
-        rule = self._misfit(q, k, v)
-        if rule:
-            raise value_error(self, rule, f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}")
-        mask = x[3] if len(x) == 4 else None
-        return q, k, v, mask if mask is None else self.fitting(mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
+            return "x must be a tuple (q, k, v) or (q, k, v, mask)"
+        (q, k, v), rule = x[:3], first_complaint(*[floating_complaint(one) for one in x[:3]])
+        if rule or not q.dtype == k.dtype == v.dtype:
+            return rule or f"q, k and v must have one dtype, not {q.dtype}, {k.dtype} and {v.dtype}"
+        groups, divides = ("groups", ", groups a divisor of heads") if self.enable_gqa else ("heads", "")
+        rule = f"q (..., heads, L, E), k (..., {groups}, S, E) and v (..., {groups}, S, Ev) must fit each other{divides}"
+        return None if self._fit(q, k, v) else rule
 
-    def _misfit(self, q: Tensor, k: Tensor, v: Tensor) -> str | None:
-        if not q.dim() == k.dim() == v.dim() >= 2 or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
-            return "q (..., heads, L, E), k (..., heads, S, E) and v (..., heads, S, Ev) must fit each other"
+    def _fit(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
+        """Tell whether the shapes fit each other; with ``enable_gqa`` q may have more heads."""
+        if q.dim() < 2 or q.shape[-1] != k.shape[-1] or k.shape[:-1] != v.shape[:-1]:
+            return False
         if not self.enable_gqa or q.dim() == 2:
-            return None if q.shape[:-2] == k.shape[:-2] else "q, k and v must agree in all axes but the last two"
-        if q.shape[:-3] == k.shape[:-3] and k.shape[-3] and q.shape[-3] % k.shape[-3] == 0:
-            return None
-        return "the heads of k and v must divide those of q, and the axes before must agree"
-
-    def fitting(self, mask: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Return the mask, which must broadcast to this shape, as it is."""
-        if not isinstance(mask, Tensor) or mask.dtype not in (torch.bool, dtype):
-            raise value_error(self, f"the mask must be a bool tensor, or one of {dtype}", mask)
-        sizes = zip(mask.shape, shape[len(shape) - mask.dim() :], strict=True) if mask.dim() <= len(shape) else [(2, 1)]
-        if any(ours not in (1, theirs) for ours, theirs in sizes):
-            raise value_error(
-                self, f"the mask must broadcast to (..., heads, L, S), {shape}", f"a mask of shape {tuple(mask.shape)}"
-            )
-        return mask
+            return q.shape[:-2] == k.shape[:-2]
+        return q.shape[:-3] == k.shape[:-3] and k.dim() > 2 and k.shape[-3] > 0 and q.shape[-3] % k.shape[-3] == 0

@@ -7,14 +7,14 @@ Where the inputs have other sizes than the output, W stands in three parts.
 
 from typing import Any, Self
 
-from attrs import Factory, field
+from attrs import Factory, field, validators
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.checks import Misfit
+from funcnet.checks import Misfit, floating_complaint
 from funcnet.combinator import Children, Combinator, Probe, Rewrite, errors_at
 from funcnet.contract import Layer, Params, output
-from funcnet.errors import flag, instances, number, size, value_error
+from funcnet.errors import divides, flag, instances, number, size, value_error
 from funcnet.initializers import Initializer, Normal, Uniform
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps
 from funcnet.layers.attention.positions import RotaryEmbedding
@@ -31,14 +31,9 @@ _rotary = instances((RotaryEmbedding, type(None)), "a RotaryEmbedding")
 _norm = instances((Layer, type(None)), "a layer, such as RMSNorm")
 
 
-def _optional(layer: Any, attribute: Any, got: Any) -> None:
-    if got is not None:
-        size(layer, attribute, got)
-
-
 def _attention(layer: Any) -> ScaledDotProductAttention:
     """Return the attention of the heads; where keys are added, the mask says for it what is causal or in a window."""
-    causal, window = (False, None) if layer._added() else (layer.is_causal, layer.window)
+    causal, window = (False, None) if layer._added_keys() else (layer.is_causal, layer.window)
     return ScaledDotProductAttention(causal, None, layer.dropout, True, window, layer.need_weights is True)
 
 
@@ -49,15 +44,15 @@ class Heads(Combinator):
     ensemble_mode = "loop if large"
 
     embed_dim: int = field(validator=size)
-    num_heads: int = field(validator=size)
+    num_heads: int = field(validator=[size, divides("embed_dim")])
     dropout: float = field(default=0.0, validator=number(0.0, at_most=1.0))
     bias: bool = field(default=True, validator=flag)
     add_bias_kv: bool = field(default=False, validator=flag)
     add_zero_attn: bool = field(default=False, validator=flag)
-    kdim: int | None = field(default=None, validator=_optional)
-    vdim: int | None = field(default=None, validator=_optional)
+    kdim: int | None = field(default=None, validator=validators.optional(size))
+    vdim: int | None = field(default=None, validator=validators.optional(size))
     batch_first: bool = field(default=True, validator=flag)
-    num_kv_heads: int | None = field(default=None, validator=_optional)
+    num_kv_heads: int | None = field(default=None, validator=validators.optional([size, divides("num_heads")]))
     is_causal: bool = field(default=False, validator=flag)
     window: int | tuple[int, int] | None = field(default=None, validator=window_of_steps)
     rotary: RotaryEmbedding | None = field(default=None, validator=_rotary)
@@ -69,17 +64,10 @@ class Heads(Combinator):
     _attention: ScaledDotProductAttention = field(init=False, eq=False, default=Factory(_attention, takes_self=True))
 
     def __attrs_post_init__(self) -> None:
-        if self.embed_dim % self.num_heads:
-            got = f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"
-            raise value_error("MultiHeadAttention", "num_heads must divide embed_dim", got)
-        if self.num_heads % self._kv_heads():
-            got = f"num_kv_heads={self.num_kv_heads}, num_heads={self.num_heads}"
-            raise value_error("MultiHeadAttention", "num_kv_heads must divide num_heads", got)
         if self.rotary is not None and self.rotary.dim != self._head():
-            raise value_error("MultiHeadAttention", f"rotary's dim must be that of a head, {self._head()}", repr(self.rotary))
+            raise value_error(self.label, f"rotary's dim must be that of a head, {self._head()}", repr(self.rotary))
         if not self.average_attn_weights and not self.need_weights:
-            rule = "average_attn_weights=False must come with need_weights=True"
-            raise value_error("MultiHeadAttention", rule, "need_weights=False")
+            raise value_error(self.label, "average_attn_weights=False must come with need_weights=True", "need_weights=False")
 
     @property
     def stochastic(self) -> bool:
@@ -92,12 +80,11 @@ class Heads(Combinator):
     def with_children(self, children: Children) -> Self:
         norms = [children[name] for name in NORMS if name in children]
         if norms[1:] != norms[:1]:
-            rule = "q_norm and k_norm must be the same layer, qk_norm, with params of their own"
-            raise value_error("MultiHeadAttention", rule, " and ".join(map(repr, norms)))
+            raise value_error(self.label, "q_norm and k_norm must be one layer, qk_norm", " and ".join(map(repr, norms)))
         return self.replace(qk_norm=norms[0] if norms else None, rotary=children.get("rotary"))
 
     def location(self, name: Any) -> str:
-        return f"MultiHeadAttention, {name}"
+        return f"{self.label}, {name}"
 
     def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
         pairs = {name: f(self.qk_norm, params[name]) for name in NORMS if self.qk_norm is not None}
@@ -105,25 +92,25 @@ class Heads(Combinator):
         return self.with_children(children), {**params, **{name: p for name, (_, p) in pairs.items()}}
 
     def init(self, rng: Key | int) -> Params:
-        rng, drawn = random.as_key(rng), {}
+        rng, leaves = random.as_key(rng), {}
         for i, (name, shape) in enumerate(self._own_shapes().items()):
-            drawn[name] = self._draw(name, shape)(random.fold_in(rng, i), shape)
-        inner = {name: leaf for name, leaf in drawn.items() if "." not in name}
+            leaves[name] = self._initializer(name, shape)(random.fold_in(rng, i), shape)
+        inner = {name: leaf for name, leaf in leaves.items() if "." not in name}
         norms = () if self.qk_norm is None else NORMS
         normed = {}
         for i, name in enumerate(norms):
             with errors_at(self, name):
                 normed[name] = self.qk_norm.init(random.fold_in(rng, 16 + i))  # type: ignore[union-attr]  # else no norms
-        return {**inner, "out_proj": {name[9:]: leaf for name, leaf in drawn.items() if "." in name}, **normed}
+        return {**inner, "out_proj": {name[9:]: leaf for name, leaf in leaves.items() if "." in name}, **normed}
 
     def inference(self) -> Layer:
         return super().inference().replace(dropout=0.0)
 
-    def _added(self) -> int:
+    def _added_keys(self) -> int:
         """Return how many keys are added to those of the input; asked before the flags are judged, which may be anything."""
         return (self.add_bias_kv is True) + (self.add_zero_attn is True)
 
-    def _draw(self, name: str, shape: tuple[int, ...]) -> Initializer:
+    def _initializer(self, name: str, shape: tuple[int, ...]) -> Initializer:
         if name in LEARNED:
             return Normal(std=shape[-1] ** -0.5)
         if name.endswith("bias"):
@@ -147,11 +134,11 @@ class Heads(Combinator):
         """Return the features of query, key and value."""
         return [self.embed_dim, self.kdim or self.embed_dim, self.vdim or self.embed_dim]
 
-    def _apart(self) -> bool:
+    def _is_separate(self) -> bool:
         return self._widths() != [self.embed_dim] * 3
 
     def _weights(self, params: Params) -> list[Tensor]:
-        if self._apart():
+        if self._is_separate():
             return [params[name] for name in PROJECTIONS]
         return list(params["in_proj_weight"].split(self._rows()))
 
@@ -159,14 +146,13 @@ class Heads(Combinator):
         """Split the last axis of (N, L, features) into heads: (N, heads, L, size)."""
         return joint.reshape(*joint.shape[:-1], joint.shape[-1] // self._head(), self._head()).transpose(1, 2)
 
-    def _check(self, params: Params, x: Any) -> None:
-        """Refuse what no kernel would complain about."""
-        fault, shapes = self.complaint(x), self._own_shapes()
+    def _require_valid(self, params: Params, x: Any) -> None:
+        """Raise ``Misfit`` where no kernel would notice."""
+        shapes, out = self._own_shapes(), params["out_proj"]
         silent = ["in_proj_bias"] * self.bias + [*LEARNED] * self.add_bias_kv
-        fits = all([params[name].shape == shapes[name] for name in silent])  # noqa: C419
-        fits = fits and (not self.bias or params["out_proj"]["bias"].shape == (self.embed_dim,))
-        count = 2 + 2 * self._apart() + self.bias + 2 * self.add_bias_kv + 2 * (self.qk_norm is not None)
-        if fault or not fits or len(params) != count or len(params["out_proj"]) != 1 + self.bias:
+        count = 2 + 2 * self._is_separate() + self.bias + 2 * self.add_bias_kv + 2 * (self.qk_norm is not None)
+        good = len(params) == count and len(out) == 1 + self.bias and (not self.bias or out["bias"].shape == (self.embed_dim,))
+        if not good or self.complaint(x) or any([params[name].shape != shapes[name] for name in silent]):  # noqa: C419
             raise Misfit
 
     def infer(self, x: Any) -> tuple[Self, Any]:
@@ -183,7 +169,7 @@ class Heads(Combinator):
 
     def _own_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"in_proj_weight": (sum(self._rows()), self.embed_dim)}
-        if self._apart():
+        if self._is_separate():
             pairs = zip(PROJECTIONS, self._rows(), self._widths(), strict=True)
             shapes = {name: (rows, width) for name, rows, width in pairs}
         if self.bias:
@@ -193,16 +179,12 @@ class Heads(Combinator):
         return shapes | ({name: (1, 1, self._rows()[1]) for name in LEARNED} if self.add_bias_kv else {})
 
     def complaint(self, x: Any) -> str | None:
-        form = "x must be a tensor, (x, mask), (query, key, value) or (query, key, value, mask)"
-        if isinstance(x, tuple) and len(x) not in (2, 3, 4):
-            return form
-        xs = (x,) if not isinstance(x, tuple) else x[:-1] if len(x) in (2, 4) else x
-        if not all(isinstance(one, Tensor) and one.is_floating_point() and one.dim() in (2, 3) for one in xs):
-            return f"{form}, floating and of axes (N, L, features) or (L, features)"
-        if len(xs) == 1 and self._apart():
-            return "with kdim or vdim, x must be (query, key, value) or (query, key, value, mask)"
-        for name, one, width in zip(("query", "key", "value")[: len(xs)], xs, self._widths()[: len(xs)], strict=True):
-            if one.dim() != xs[0].dim() or one.shape[-1] != width:
-                who = "x" if len(xs) == 1 else name
-                return f"the last axis of {who} must be {width}, and all must have the same number of axes"
+        forms = ("x must be ", "a tensor, (x, mask), ", "(query, key, value) or (query, key, value, mask)")
+        count, is_separate = len(x) if isinstance(x, tuple) else 0, self._is_separate()
+        if count not in ((3, 4) if is_separate else (0, 2, 3, 4)):
+            return forms[0] + forms[1] * (not is_separate) + forms[2] + ", with kdim or vdim" * is_separate
+        xs = x[: 1 if count == 2 else 3] if count else (x,)
+        for name, one, width in zip(("query" if xs[1:] else "x", "key", "value"), xs, self._widths(), strict=False):
+            if floating_complaint(one) or one.dim() not in (2, 3) or one.dim() != xs[0].dim() or one.shape[-1] != width:
+                return f"{name} must be a floating tensor with the axes (N, L, {width}) or (L, {width}), as the others"
         return None

@@ -24,8 +24,8 @@ def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> 
     >>> causal_mask(2, 3).tolist()
     [[True, False, False], [True, True, False]]
     """
-    keys = length if keys is None else keys
-    _counts("causal_mask", length=length, keys=keys)
+    length = _require_count("causal_mask", "length", length)
+    keys = length if keys is None else _require_count("causal_mask", "keys", keys)
     return steps_mask(length, keys, (None, 0), device)
 
 
@@ -36,10 +36,9 @@ def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *,
 
     Raises   ``ValueError`` for lengths, or entries of the window, that are not whole numbers of at least 0.
     """
-    _counts("local_mask", length=length, keys=keys)
     if not isinstance(window, tuple) or len(window) != 2 or not all(n is None or _is_count(n) for n in window):
-        rule = "window must be a pair of whole numbers of at least 0, or None, the steps before and after"
-        raise value_error("local_mask", rule, repr(window))
+        raise value_error("local_mask", "window must be (before, after), whole numbers of at least 0 or None", repr(window))
+    length, keys = _require_count("local_mask", "length", length), _require_count("local_mask", "keys", keys)
     return steps_mask(length, keys, window, device)
 
 
@@ -47,10 +46,11 @@ def _is_count(n: Any) -> bool:
     return is_whole(n) and bool(n >= 0)
 
 
-def _counts(who: str, **lengths: Any) -> None:
-    for name, n in lengths.items():
-        if not _is_count(n):
-            raise value_error(who, f"{name} must be a whole number of at least 0", repr(n))
+def _require_count(who: str, name: str, n: Any) -> Any:
+    """Return n, which must be a whole number of at least 0."""
+    if not _is_count(n):
+        raise value_error(who, f"{name} must be a whole number of at least 0", repr(n))
+    return n
 
 
 def steps_mask(length: int, keys: int, window: tuple[int | None, int | None], device: Any) -> Tensor:
@@ -69,11 +69,11 @@ def padding_mask(lengths: Tensor, length: int) -> Tensor:
     >>> padding_mask(torch.tensor([1, 3]), 3)[:, 0, 0].tolist()
     [[True, False, False], [True, True, True]]
     """
-    _counts("padding_mask", length=length)
-    if not isinstance(lengths, Tensor) or lengths.dtype not in (torch.int32, torch.int64):
-        raise value_error("padding_mask", "lengths must be an int32 or int64 tensor", lengths)
-    if is_plain(lengths) and (lengths < 0).any():
-        raise value_error("padding_mask", "lengths must be at least 0", str(lengths.tolist()))
+    length = _require_count("padding_mask", "length", length)
+    integers = isinstance(lengths, Tensor) and lengths.dtype in (torch.int32, torch.int64)
+    if not integers or (is_plain(lengths) and (lengths < 0).any()):
+        got = lengths.tolist() if isinstance(lengths, Tensor) else lengths
+        raise value_error("padding_mask", "lengths must be an int32 or int64 tensor, of at least 0", repr(got))
     return (torch.arange(length, device=lengths.device) < lengths.unsqueeze(-1))[..., None, None, :]
 
 
@@ -82,13 +82,22 @@ def combine_masks(*masks: Tensor | None) -> Tensor | None:
 
     Raises   ``ValueError`` for a mask that is not a bool tensor.
     """
-    given = [mask for mask in masks if mask is not None]
-    if not given:
-        return None
-    for mask in given:
-        if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
+    combined: Tensor | None = None
+    for mask in masks:
+        if mask is not None and (not isinstance(mask, Tensor) or mask.dtype is not torch.bool):
             raise value_error("combine_masks", "every mask must be a bool tensor, True for what may be seen", mask)
-    together = given[0]
-    for mask in given[1:]:
-        together = together & mask
-    return together
+        combined = mask if combined is None else combined if mask is None else combined & mask
+    return combined
+
+
+def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Tell whether a tensor of this shape broadcasts to the target as it is."""
+    last = target[len(target) - len(shape) :]
+    return len(shape) <= len(target) and all([n in (1, m) for n, m in zip(shape, last, strict=True)])  # noqa: C419
+
+
+def require_mask(layer: Any, mask: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return the mask, which must be bool or of this dtype and broadcast to this shape."""
+    if not isinstance(mask, Tensor) or mask.dtype not in (torch.bool, dtype) or not broadcasts_to(mask.shape, shape):
+        raise value_error(layer, f"the mask must be bool or {dtype}, and broadcast to (..., heads, L, S), {shape}", mask)
+    return mask

@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.checks import explain_error
+from funcnet.checks import check_gy
 from funcnet.combinator import child_key, errors_at
 from funcnet.contract import Cache, Params, Rng
 from funcnet.errors import value_error
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.operands import unbroadcast
-from funcnet.layers.attention.dot_product import ScaledDotProductAttention, pair_of, steps_around
+from funcnet.kernels.tracing import is_plain
+from funcnet.layers.attention.dot_product import ScaledDotProductAttention, require_gy_pair, steps_around
 from funcnet.layers.attention.head_projections import LEARNED, NORMS, PROJECTIONS, Heads
-from funcnet.layers.attention.masks import combine_masks, steps_mask
+from funcnet.layers.attention.masks import combine_masks, require_mask, steps_mask
 from funcnet.value import frozen
 
 _LOOKUP = ScaledDotProductAttention(enable_gqa=True)
@@ -60,19 +61,16 @@ class MultiHeadAttention(Heads):
     """
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        try:
-            self._check(params, x)
-            xs, mask = self._inputs(x)
-            q, k, v = self._heads(params, xs)
-            q, k, turned = self._turn(params, q, k, rng)
-            k, v, mask = self._more(params, q, k, v, mask) if self._added() else (k, v, mask)
-            a, cache = self._attention.apply({}, (q, k, v) if mask is None else (q, k, v, mask), rng)
-            a, p = a if self.need_weights else (a, None)
-            a, out = a.transpose(1, 2).flatten(2), params["out_proj"]
-            y = self._outward(kernels.linear(a, out["weight"], out.get("bias")), x)
-            return y if p is None else (y, self._shown(p, x)), (x, cache, a, turned)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        self._require_valid(params, x)
+        xs, mask = self._inputs(x)
+        q, k, v = self._heads(params, xs)
+        q, k, normed = self._normalize(params, q, k, rng)
+        k, v, mask = self._add_keys(params, q, k, v, mask) if self._added_keys() else (k, v, mask)
+        a, cache = self._attention.apply({}, (q, k, v) if mask is None else (q, k, v, mask), rng)
+        a, p = a if self.need_weights else (a, None)
+        a, out = a.transpose(1, 2).flatten(2), params["out_proj"]
+        y = self._outward(kernels.linear(a, out["weight"], out.get("bias")), x)
+        return y if p is None else (y, self._weights_out(p, x)), (x, cache, a, normed)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         gs, gmask, others = self._back(params, cache, gy, weights=True)
@@ -88,17 +86,17 @@ class MultiHeadAttention(Heads):
 
     def _back(self, params: Params, cache: Cache, gy: Any, *, weights: bool) -> tuple[list[Tensor], Any, Params]:
         """Return the gradients of each input's projection, of the mask, and of all params but the projection's."""
-        x, inner, a, turned = cache
+        x, inner, a, normed = cache
         gy, gp = self._incoming(cache, gy)
         others = {"out_proj": _weight_grads(a, gy, bias=self.bias)} if weights else {}
         ga = self._split(kernels.matmul_input_grad(gy, params["out_proj"]["weight"]))
         gq, gk, gv, *rest = self._attention.vjp({}, inner, (ga, gp) if self.need_weights else ga)[1]
         gmask = rest[0] if rest else None
-        if self._added():
-            others |= _learned_grads(gk, gv, self._added()) if weights and self.add_bias_kv else {}
-            gk, gv = gk[:, :, : -self._added()], gv[:, :, : -self._added()]
-            gmask = _cut(gmask, self._inputs(x)[1], self._added())
-        (gq, one), (gk, other) = (self._turn_back(params, i, turned[i], g, weights) for i, g in enumerate((gq, gk)))
+        if self._added_keys():
+            others |= _learned_grads(gk, gv, self._added_keys()) if weights and self.add_bias_kv else {}
+            gk, gv = gk[:, :, : -self._added_keys()], gv[:, :, : -self._added_keys()]
+            gmask = _mask_grad(gmask, self._inputs(x)[1], self._added_keys())
+        (gq, one), (gk, other) = (self._normalize_back(params, i, normed[i], g, weights) for i, g in enumerate((gq, gk)))
         gs = [g.transpose(1, 2).flatten(2) for g in (gq, gk, gv)]
         gs = [torch.cat(gs, -1)] if len(self._inputs(x)[0]) == 1 else gs
         return gs, gmask, others | one | other
@@ -107,19 +105,16 @@ class MultiHeadAttention(Heads):
         """Return the gradients of y, as (N, L, features), and of each head's weights."""
         x, (entries, _), a, _ = cache
         if not self.need_weights:
-            gy = self._inward(gy, x)
-            if gy.shape != a.shape:
-                raise value_error(self, "gy must have the shape of y", f"gy of shape {tuple(gy.shape)}")
-            return gy, None
+            return self._inward(check_gy(self, gy, self._outward(a, x).shape), x), None
         n, heads, length, _ = entries[0].shape
         shape = (n,) * _batched(x) + (heads,) * (not self.average_attn_weights) + (length, entries[1].shape[2])
-        gy, gp = pair_of(self, gy, tuple(self._outward(a, x).shape), shape)
+        gy, gp = require_gy_pair(self, gy, tuple(self._outward(a, x).shape), shape)
         if gp is not None:
             gp = gp if _batched(x) else gp.unsqueeze(0)
             gp = (gp / heads).unsqueeze(1).expand(-1, heads, -1, -1) if self.average_attn_weights else gp
         return torch.zeros_like(a) if gy is None else self._inward(gy, x), gp
 
-    def _shown(self, p: Tensor, x: Any) -> Tensor:
+    def _weights_out(self, p: Tensor, x: Any) -> Tensor:
         """Return the weights of the heads, (N, heads, L, S), in the form that is asked for."""
         p = p.mean(1) if self.average_attn_weights else p
         return p if _batched(x) else p.squeeze(0)
@@ -127,7 +122,7 @@ class MultiHeadAttention(Heads):
     def _gparams(self, cache: Cache, gs: list[Tensor], others: Params) -> Params:
         pairs = [_weight_grads(x, g, bias=self.bias) for x, g in zip(self._inputs(cache[0])[0], gs, strict=True)]
         ws = [pair["weight"] for pair in pairs]
-        inner = dict(zip(PROJECTIONS, ws, strict=True)) if self._apart() else {"in_proj_weight": _stacked(ws)}
+        inner = dict(zip(PROJECTIONS, ws, strict=True)) if self._is_separate() else {"in_proj_weight": _stacked(ws)}
         bias = {"in_proj_bias": _stacked([pair["bias"] for pair in pairs])} if self.bias else {}
         return {**inner, **bias, **others}
 
@@ -153,32 +148,26 @@ class MultiHeadAttention(Heads):
 
         Raises   ``ValueError`` when the layer is not causal, and when there are more steps than the carry has room for.
         """
-        if not self.is_causal or isinstance(x, tuple):
-            raise value_error(self, "decode must be of one tensor and a layer with is_causal=True", x)
-        if self._added() or self.need_weights:
-            raise value_error(self, "decode must be of a layer that adds no keys and returns no weights", repr(self))
-        fault = self.complaint(x)
-        if fault:
-            raise value_error(self, fault, x)
+        decodes = self.is_causal and not self._added_keys() and not self.need_weights and not isinstance(x, tuple)
+        form = "decode must be of one tensor, and a layer with is_causal=True that adds no keys and returns no weights"
+        rule = self.complaint(x) if decodes else form
+        if rule:
+            raise value_error(self, rule, x)
         q, k, v = self._heads(params, self._inputs(x)[0])
         steps, room = carry["steps"] + torch.arange(q.shape[2], device=q.device), carry["k"].shape[2]
-        if q.shape[2] > room:
-            raise value_error(self, f"steps must be no more than the carry has room for, {room}", x)
-        q, k, _ = self._turn(params, q, k, None, steps)
-        try:
-            kv = {"k": carry["k"].index_copy(2, steps, k), "v": carry["v"].index_copy(2, steps, v)}
-        except (IndexError, RuntimeError):
-            raise value_error(
-                self, f"steps must be no more than the carry has room for, {room}", f"{int(steps[-1]) + 1}"
-            ) from None
+        count = int(steps[-1]) + 1 if is_plain(steps) and len(steps) else q.shape[2]
+        if count > room:
+            raise value_error(self, f"steps must be no more than the carry has room for, {room}", f"{count}")
+        q, k, _ = self._normalize(params, q, k, None, steps)
+        kv = {"k": carry["k"].index_copy(2, steps, k), "v": carry["v"].index_copy(2, steps, v)}
         behind = steps.unsqueeze(1) - torch.arange(room, device=q.device)
-        seen = behind >= 0 if self.window is None else (behind >= 0) & (behind <= self._before())
-        a = _LOOKUP({}, (q, kv["k"], kv["v"], seen)).transpose(1, 2).flatten(2)
+        visible = behind >= 0 if self.window is None else (behind >= 0) & (behind <= self._steps_before())
+        a = _LOOKUP({}, (q, kv["k"], kv["v"], visible)).transpose(1, 2).flatten(2)
         out = params["out_proj"]
         y = self._outward(kernels.linear(a, out["weight"], out.get("bias")), x)
         return y, {**kv, "steps": carry["steps"] + q.shape[2]}
 
-    def _before(self) -> int:
+    def _steps_before(self) -> int:
         return self.window[0] if isinstance(self.window, tuple) else self.window or 0
 
     def _inputs(self, x: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
@@ -209,25 +198,25 @@ class MultiHeadAttention(Heads):
         rows = zip(xs, self._weights(params), bs, strict=True)
         return [self._split(kernels.linear(x, w, b)) for x, w, b in rows]
 
-    def _more(self, params: Params, q: Tensor, k: Tensor, v: Tensor, mask: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _add_keys(self, params: Params, q: Tensor, k: Tensor, v: Tensor, mask: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         """Add keys and values to those of the input, and let every query see them."""
-        seen = self._seen(q, k, mask)
+        mask = self._joint_mask(q, k, mask)
         n, heads, _, size = k.shape
-        found = []
+        joined = []
         for name, one in zip(LEARNED, (k, v), strict=True):
             learned = [params[name].reshape(1, heads, 1, size).expand(n, -1, -1, -1)] if self.add_bias_kv else []
             zeros = [one.new_zeros(n, heads, 1, size)] if self.add_zero_attn else []
-            found.append(torch.cat((one, *learned, *zeros), 2))
-        if seen is not None:
-            free = seen.new_full((*seen.shape[:-1], self._added()), seen.dtype == torch.bool)
-            seen = torch.cat((seen, free), -1)
-        return found[0], found[1], seen
+            joined.append(torch.cat((one, *learned, *zeros), 2))
+        if mask is not None:
+            free = mask.new_full((*mask.shape[:-1], self._added_keys()), mask.dtype == torch.bool)
+            mask = torch.cat((mask, free), -1)
+        return joined[0], joined[1], mask
 
-    def _seen(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor | None:
+    def _joint_mask(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor | None:
         """Return the mask of the input's keys, joined with what may be seen of them."""
         length, keys = q.shape[2], k.shape[2]
         if mask is not None:
-            mask = self._attention.fitting(mask, (*q.shape[:3], keys), q.dtype)
+            mask = require_mask(self, mask, (*q.shape[:3], keys), q.dtype)
             mask = mask.broadcast_to((*mask.shape[:-1], keys))
         if self.window is None and not self.is_causal:
             return mask
@@ -236,23 +225,22 @@ class MultiHeadAttention(Heads):
             return combine_masks(local, mask)
         return torch.where(local, mask, -torch.inf)
 
-    def _turn(self, params: Params, q: Tensor, k: Tensor, rng: Rng, steps: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
-        """Normalize queries and keys, and turn them to their steps; and what the way back needs, for each."""
-        turned, caches = [q, k], []
-        for i in range(2):
-            one, normed, rotated = turned[i], (), ()
+    def _normalize(self, params: Params, q: Tensor, k: Tensor, rng: Rng, steps: Tensor | None = None) -> Any:
+        """Return queries and keys, normalized and rotated to their steps, and for each of them what the way back needs."""
+        rotated, caches = [q, k], []
+        for i, name in enumerate(NORMS):
+            norm_cache, rotary_cache = (), ()
             if self.qk_norm is not None:
-                with errors_at(self, NORMS[i]):
-                    one, normed = self.qk_norm.apply(params[NORMS[i]], one, child_key(self.qk_norm, rng, 16 + i))
+                with errors_at(self, name):
+                    rotated[i], norm_cache = self.qk_norm.apply(params[name], rotated[i], child_key(self.qk_norm, rng, 16 + i))
             if self.rotary is not None:
                 with errors_at(self, "rotary"):
-                    entry = one if steps is None else (one, steps)
-                    one, rotated = self.rotary.apply({}, entry, child_key(self.rotary, rng, 18 + i))
-            turned[i] = one
-            caches.append((normed, rotated))
-        return turned[0], turned[1], tuple(caches)
+                    entry = rotated[i] if steps is None else (rotated[i], steps)
+                    rotated[i], rotary_cache = self.rotary.apply({}, entry, child_key(self.rotary, rng, 18 + i))
+            caches.append((norm_cache, rotary_cache))
+        return *rotated, tuple(caches)
 
-    def _turn_back(self, params: Params, i: int, cache: Any, g: Tensor, weights: bool) -> tuple[Tensor, Params]:
+    def _normalize_back(self, params: Params, i: int, cache: Any, g: Tensor, weights: bool) -> tuple[Tensor, Params]:
         """Return the gradient before turning and normalizing, and that of the norm's params."""
         if self.rotary is not None:
             with errors_at(self, "rotary"):
@@ -267,12 +255,12 @@ class MultiHeadAttention(Heads):
         return g, {NORMS[i]: gp}
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        moved = {}
-        for name, (normed, _) in zip(NORMS, cache[3], strict=True):
+        updated = {}
+        for name, (norm_cache, _) in zip(NORMS, cache[3], strict=True):
             if self.qk_norm is not None:
                 with errors_at(self, name):
-                    moved[name] = self.qk_norm.update_stats(params[name], normed)
-        return {**params, **moved} if moved else params
+                    updated[name] = self.qk_norm.update_stats(params[name], norm_cache)
+        return {**params, **updated}
 
 
 def _batched(x: Any) -> bool:
@@ -284,7 +272,7 @@ def _learned_grads(gk: Tensor, gv: Tensor, added: int) -> Params:
     return {name: g[:, :, -added].sum(0).reshape(1, 1, -1) for name, g in zip(LEARNED, (gk, gv), strict=True)}
 
 
-def _cut(gmask: Tensor | None, mask: Tensor | None, added: int) -> Tensor | None:
+def _mask_grad(gmask: Tensor | None, mask: Tensor | None, added: int) -> Tensor | None:
     """Return a floating mask's gradient from that of the mask for all keys."""
     return None if gmask is None or mask is None else unbroadcast(gmask[..., :-added], tuple(mask.shape))
 

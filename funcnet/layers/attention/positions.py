@@ -15,9 +15,9 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, explain_error, require_floating
+from funcnet.checks import Misfit, axes_complaint, require_floating
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import flag, number, size, value_error, whole
+from funcnet.errors import flag, number, size, valid_if, whole
 from funcnet.initializers import Initializer
 from funcnet.random import Key, as_key
 from funcnet.value import frozen
@@ -30,12 +30,6 @@ def _angles(t: Tensor, count: int, dim: int, base: float, dtype: torch.dtype) ->
     wide = torch.promote_types(dtype, torch.float32)
     i = torch.arange(count, dtype=torch.float64, device=t.device)
     return t.to(wide).unsqueeze(-1) * (base ** (-2 * i / dim)).to(wide)
-
-
-def _even(layer: Any, attribute: Any, got: Any) -> None:
-    size(layer, attribute, got)
-    if got % 2:
-        raise value_error("RotaryEmbedding", "dim must be even", repr(got))
 
 
 @frozen
@@ -51,30 +45,32 @@ class RotaryEmbedding(Layer):
     Source   Su et al. 2021, eq. 34 (interleaved); the halves are GPT-NeoX's.
     """
 
-    dim: int = field(validator=_even)
+    dim: int = field(validator=[size, valid_if(lambda n: n % 2 == 0, "even")])
     base: float = field(default=10000.0, validator=_positive)
     interleaved: bool = field(default=False, validator=flag)
     offset: int = field(default=0, validator=whole(0))
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
         x, steps = x if isinstance(x, tuple) and len(x) == 2 else (x, None)
-        if require_floating(self, params, x).dim() < 2 or x.shape[-1] != self.dim:
-            raise value_error(self, f"x must have the axes (..., length, dim={self.dim})", f"x of shape {tuple(x.shape)}")
+        x = require_floating(self, params, x)
         t = torch.arange(self.offset, self.offset + x.shape[-2], device=x.device) if steps is None else steps + self.offset
         a = _angles(t, self.dim // 2, self.dim, self.base, x.dtype)
         cos, sin = torch.cos(a).to(x.dtype), torch.sin(a).to(x.dtype)
-        return self._turned(x, cos, sin), (cos, sin) if steps is None else (cos, sin, True)
+        return self._rotate(x, cos, sin), (cos, sin) if steps is None else (cos, sin, True)
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
-        gx = self._turned(gy, cache[0], -cache[1])
+        gx = self._rotate(gy, cache[0], -cache[1])
         return params, gx if len(cache) == 2 else (gx, None)
 
-    def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def _rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         if self.interleaved:
-            a, b = x[..., ::2], x[..., 1::2]
+            a, b = torch.unflatten(x, -1, (self.dim // 2, 2)).unbind(-1)
             return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
-        a, b = x.chunk(2, -1)
+        a, b = torch.unflatten(x, -1, (2, self.dim // 2)).unbind(-2)
         return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+    def complaint(self, x: Any) -> str | None:
+        return axes_complaint(self, x[0] if isinstance(x, tuple) else x, "..., length, dim")
 
 
 @frozen
@@ -91,9 +87,7 @@ class SinusoidalPositions(Layer):
     offset: int = field(default=0, validator=whole(0))
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
-        if require_floating(self, params, x).dim() < 2:
-            raise value_error(self, "x must have the axes (..., length, features)", f"x of shape {tuple(x.shape)}")
-        length, dim = x.shape[-2:]
+        length, dim = require_floating(self, params, x).shape[-2:]
         t = torch.arange(self.offset, self.offset + length, device=x.device)
         a = _angles(t, (dim + 1) // 2, dim, self.base, x.dtype)
         p = torch.stack((torch.sin(a), torch.cos(a)), -1).flatten(-2)[:, :dim]
@@ -101,6 +95,9 @@ class SinusoidalPositions(Layer):
 
     def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
         return params, gy
+
+    def complaint(self, x: Tensor) -> str | None:
+        return axes_complaint(self, x, "..., length, features")
 
 
 @frozen
@@ -122,13 +119,10 @@ class LearnedPositions(Layer):
         return initializers.weight_and_bias(as_key(rng), self.param_shapes(), self.initializer)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, int]:
-        try:
-            w = params["weight"]
-            if w.shape != (self.max_length, self.dim) or len(params) != 1 or w.dtype != x.dtype or self.complaint(x):
-                raise Misfit
-            return x + w[: x.shape[-2]], x.shape[-2]
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        w, (length, dim) = params["weight"], x.shape[-2:]
+        if w.shape != (self.max_length, dim) or dim != self.dim or len(params) != 1 or w.dtype != x.dtype or length > len(w):
+            raise Misfit
+        return x + w[:length], length
 
     def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
         return self.grads(params, cache, gy), gy
@@ -144,8 +138,6 @@ class LearnedPositions(Layer):
         return {"weight": (self.max_length, self.dim)}
 
     def complaint(self, x: Tensor) -> str | None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return "x must be a floating tensor"
-        if x.dim() < 2 or x.shape[-1] != self.dim:
-            return f"x must have the axes (..., length, dim={self.dim})"
-        return f"x must not be longer than max_length={self.max_length}" if x.shape[-2] > self.max_length else None
+        rule = axes_complaint(self, x, "..., length, dim")
+        too_long = not rule and x.shape[-2] > self.max_length
+        return f"x must not be longer than max_length={self.max_length}" if too_long else rule

@@ -14,18 +14,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from attrs import Factory, field
+from attrs import Factory, field, validators
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_no_params
+from funcnet.checks import check_gy, require_arguments
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import flag, value_error
+from funcnet.errors import flag, number, value_error
 from funcnet.kernels.tracing import is_plain
-from funcnet.layers.attention.dot_product import ScaledDotProductAttention, number_or_none, steps_around, window_of_steps
+from funcnet.layers.attention.dot_product import ScaledDotProductAttention, steps_around, window_of_steps
 from funcnet.layers.pooling.segments import segments_of
 from funcnet.value import frozen
 
-_FORM = "x must be a tuple (q, k, v, lengths) or (q, k, v, lengths, lengths of keys)"
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def _of_one(layer: Any) -> ScaledDotProductAttention:
@@ -57,7 +57,7 @@ class VarlenAttention(Layer):
     """
 
     is_causal: bool = field(default=False, validator=flag)
-    scale: float | None = field(default=None, validator=number_or_none)
+    scale: float | None = field(default=None, validator=validators.optional(number()))
     enable_gqa: bool = field(default=False, validator=flag)
     window: int | tuple[int, int] | None = field(default=None, validator=window_of_steps)
 
@@ -65,12 +65,11 @@ class VarlenAttention(Layer):
     _all: ScaledDotProductAttention = field(init=False, eq=False, default=Factory(_of_all, takes_self=True))
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Cache]:
-        require_no_params(self, params)
-        counts = self._counts(x)
+        counts = self._counts(params, x)
         if is_plain(*counts):
             y, each = self._one_by_one(x, [count.tolist() for count in counts])
             return y, (x, {"each": each})
-        entries = (*[_as_heads(one) for one in x[:3]], self._seen(x, counts))
+        entries = (*[_as_heads(one) for one in x[:3]], self._mask(x, counts))
         y, kept = self._all.apply({}, entries)
         return _as_rows(y), (x, {"all": kept})
 
@@ -96,7 +95,7 @@ class VarlenAttention(Layer):
         kept = [(of, {**one, "y": _as_heads(y)} if "y" in one else one) for (of, one), y in zip(caches, ys, strict=True)]
         return y, tuple(kept)
 
-    def _seen(self, x: Any, counts: list[Tensor]) -> Tensor:
+    def _mask(self, x: Any, counts: list[Tensor]) -> Tensor:
         """Return a mask (T, S), True for the keys of a row's own sequence that it may see."""
         (i, step), (j, key) = (_places(one, lengths) for one, lengths in zip(x[:2], (counts[0], counts[-1]), strict=True))
         seen = (i.unsqueeze(1) == j) & (i.unsqueeze(1) < len(counts[0]))
@@ -107,24 +106,22 @@ class VarlenAttention(Layer):
         seen = seen if before is None else seen & (ahead >= -before)
         return seen if after is None else seen & (ahead <= after)
 
-    def _counts(self, x: Any) -> list[Tensor]:
+    def _counts(self, params: Params, x: Any) -> list[Tensor]:
         """Return the lengths, as int64, once for queries and keys or twice."""
-        if not isinstance(x, tuple) or len(x) not in (4, 5) or not all(isinstance(one, Tensor) for one in x):
-            raise value_error(self, _FORM, x)
-        shapes = [tuple(one.shape) for one in x[:3]]
-        if any(one.dim() != 3 for one in x[:3]) or shapes[1][:2] != shapes[2][:2]:
-            rule = "q (T, heads, E), k (S, heads, E) and v (S, heads, Ev) must fit each other"
-            raise value_error(self, rule, "q {}, k {} and v {}".format(*shapes))
-        if (
-            any(one.dim() != 1 or one.is_floating_point() or one.dtype == torch.bool for one in x[3:])
-            or x[3].shape != x[-1].shape
-        ):
+        require_arguments(self, params, x)
+        if any(one.dim() != 1 or one.dtype not in _INTEGERS for one in x[3:]) or x[3].shape != x[-1].shape:
             raise value_error(self, "lengths must be integers with one axis, as many for keys as for queries", x[3])
         for rows, lengths in ((x[0], x[3]), (x[1], x[-1])):
             if is_plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(rows)):
                 rule = f"lengths must be at least 0, and together at most {len(rows)}, the rows there are"
                 raise value_error(self, rule, str(lengths.tolist()))
         return [one.long() for one in x[3:]]
+
+    def complaint(self, x: Any) -> str | None:
+        if not isinstance(x, tuple) or len(x) not in (4, 5) or not all(isinstance(one, Tensor) for one in x):
+            return "x must be a tuple (q, k, v, lengths) or (q, k, v, lengths, lengths of keys)"
+        fits = all(one.dim() == 3 for one in x[:3]) and x[1].shape[:2] == x[2].shape[:2]
+        return None if fits else "q (T, heads, E), k (S, heads, E) and v (S, heads, Ev) must fit each other"
 
 
 def _as_heads(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.checks import Misfit, axes_complaint, check_gy
 from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, size_or_none, value_error
 from funcnet.kernels import norm as kernels
@@ -23,42 +23,13 @@ from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
 from funcnet.value import frozen
 
-_SPACE = {2: "", 3: ", length", 4: ", height, width", 5: ", depth, height, width"}
-
-
-def _fault(layer: "BatchNorm | RunningBatchNorm", x: Tensor) -> str | None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        return "x must be a floating tensor"
-    if x.dim() not in layer._dims or x.shape[1] != layer.num_features:
-        first = f"N, num_features={layer.num_features}"
-        return "x must have the axes " + " or ".join([f"({first}{_SPACE[dim]})" for dim in layer._dims])
-    return None
-
-
-def _fits(layer: "BatchNorm | RunningBatchNorm", x: Tensor) -> bool:
-    return x.dim() in layer._dims and x.shape[1] == layer.num_features
-
 
 @frozen
-class BatchNorm(Layer):
-    """Batch normalization over axes whose number a subclass says; all of it is here."""
+class _Channels(Layer):
+    """What normalization by the batch and by running statistics share: the channels, and how many axes x may have."""
 
     num_features: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
-    momentum: float | None = field(default=0.1, validator=norm_params.momentum)
-    affine: bool = field(default=True, validator=flag)
-    track_running_stats: bool = field(default=True, validator=flag)
-    bias: bool = field(default=True, kw_only=True, validator=flag)
-
-    batch_dependent = True
-
-    @property
-    def inferred_sizes(self) -> dict[str, int]:
-        return {"num_features": 1}
-
-    @property
-    def has_running_stats(self) -> bool:
-        return self.track_running_stats
 
     @property
     @abstractmethod
@@ -66,28 +37,58 @@ class BatchNorm(Layer):
         """Return how many axes x may have."""
 
     @property
+    def inferred_sizes(self) -> dict[str, int]:
+        return {"num_features": 1}
+
+    def init(self, rng: Key | int) -> Params:
+        return norm_params.initialize(rng, self)
+
+    def complaint(self, x: Tensor) -> str | None:
+        return axes_complaint(self, x, *["N, num_features" + norm_params.SPACE[dim - 2] for dim in self._dims])
+
+
+def _weight_and_bias(layer: "BatchNorm | RunningBatchNorm", params: Params, x: Tensor, stats: int) -> tuple[Any, Any]:
+    """Return weight and bias, after a check of what the kernel trusts, and would read beyond."""
+    n, affine = layer.num_features, layer.affine
+    found = params["weight"] if affine else None, params["bias"] if affine and layer.bias else None
+    if x.dim() not in layer._dims or x.size(1) != n or len(params) != affine * (1 + layer.bias) + stats:
+        raise Misfit
+    for name, leaf in params.items():
+        if leaf.numel() != n and name != "num_batches_tracked":
+            raise Misfit
+    return found
+
+
+@frozen
+class BatchNorm(_Channels):
+    """Batch normalization over axes whose number a subclass says; all of it is here."""
+
+    momentum: float | None = field(default=0.1, validator=norm_params.momentum_or_none)
+    affine: bool = field(default=True, validator=flag)
+    track_running_stats: bool = field(default=True, validator=flag)
+    bias: bool = field(default=True, kw_only=True, validator=flag)
+
+    batch_dependent = True
+
+    @property
+    def has_running_stats(self) -> bool:
+        return self.track_running_stats
+
+    @property
     @abstractmethod
     def _running(self) -> "type[RunningBatchNorm]":
         """Return the class that normalizes x of these axes by the running statistics."""
 
-    def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, require_sizes(self).param_shapes())
-
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
-        try:
-            if not norm_params.counted(self, params, 3 * self.track_running_stats) or not _fits(self, x):
-                raise Misfit
-            if x.numel() == self.num_features:
-                raise value_error(self, "a batch must have more than one value per channel", f"x of shape {tuple(x.shape)}")
-            w, b = params.get("weight"), params.get("bias")
-            if not self.track_running_stats or self.momentum is None:
-                y, mean, r = kernels.batch_norm(x, w, b, self.eps)
-                return y, (x, mean, r, None, None)
-            running = params["running_mean"], params["running_var"]
-            y, mean, r, ahead = kernels.batch_norm_ahead(x, w, b, self.eps, running, self.momentum)
-            return y, (x, mean, r, running, ahead)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        w, b = _weight_and_bias(self, params, x, 3 * self.track_running_stats)
+        if x.numel() == self.num_features:
+            raise value_error(self, "a batch must have more than one value per channel", f"x of shape {tuple(x.shape)}")
+        if not self.track_running_stats or self.momentum is None:
+            y, mean, r = kernels.batch_norm(x, w, b, self.eps)
+            return y, (x, mean, r, None, None)
+        running = params["running_mean"], params["running_var"]
+        y, mean, r, ahead = kernels.batch_norm_ahead(x, w, b, self.eps, running, self.momentum)
+        return y, (x, mean, r, running, ahead)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         x, mean, r, _, _ = cache
@@ -114,42 +115,21 @@ class BatchNorm(Layer):
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, self.track_running_stats)
 
-    def complaint(self, x: Tensor) -> str | None:
-        return _fault(self, x)
-
 
 @frozen
-class RunningBatchNorm(Layer):
+class RunningBatchNorm(_Channels):
     """Batch normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
 
     channelwise_affine = True
 
     non_trainable = ("running_mean", "running_var")
 
-    num_features: Size = field(validator=size_or_none)
-    eps: float = field(default=1e-5, validator=norm_params.positive)
     affine: bool = field(default=True, validator=flag)
     bias: bool = field(default=True, kw_only=True, validator=flag)
 
-    @property
-    def inferred_sizes(self) -> dict[str, int]:
-        return {"num_features": 1}
-
-    @property
-    @abstractmethod
-    def _dims(self) -> tuple[int, ...]:
-        """Return how many axes x may have."""
-
-    def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, require_sizes(self).param_shapes())
-
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        try:
-            if not norm_params.counted(self, params, 3) or not _fits(self, x):
-                raise Misfit
-            return kernels.batch_norm(x, params.get("weight"), params.get("bias"), self.eps, self._moments(params))[0], x
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        w, b = _weight_and_bias(self, params, x, 3)
+        return kernels.batch_norm(x, w, b, self.eps, self._moments(params))[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         moments = self._moments(params)
@@ -163,9 +143,6 @@ class RunningBatchNorm(Layer):
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, tracked=True)
-
-    def complaint(self, x: Tensor) -> str | None:
-        return _fault(self, x)
 
 
 @frozen

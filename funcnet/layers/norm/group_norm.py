@@ -11,9 +11,9 @@ Over the m elements of a group (some channels of one row of x (N, channels, ...)
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.checks import Misfit, axes_complaint, check_gy
 from funcnet.contract import Layer, Params, Rng, Size
-from funcnet.errors import flag, size, size_or_none, value_error
+from funcnet.errors import fields_error, flag, size, size_or_none
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
@@ -46,24 +46,18 @@ class GroupNorm(Layer):
 
     def __attrs_post_init__(self) -> None:
         if (self.num_channels or 0) % self.num_groups:
-            got = f"num_groups={self.num_groups}, num_channels={self.num_channels}"
-            raise value_error("GroupNorm", "num_groups must divide num_channels", got)
+            raise fields_error(self, "num_groups must divide num_channels", "num_groups", "num_channels")
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, require_sizes(self).param_shapes())
+        return norm_params.initialize(rng, self)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        try:
-            if (
-                self.complaint(x)
-                or not norm_params.counted(self, params, 0)
-                or any([p.dtype != x.dtype for p in params.values()])
-            ):
-                raise Misfit
-            y, kept, mean, r = kernels.group_norm(x, self.num_groups, params.get("weight"), params.get("bias"), self.eps)
-            return y, (kept, mean, r)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        n, shapes = self.num_channels, self.param_shapes()
+        wrong = x.size(1) != n or not x.is_floating_point() or len(params) != len(shapes)
+        if wrong or any([params[name].shape != (n,) or params[name].dtype is not x.dtype for name in shapes]):  # noqa: C419
+            raise Misfit
+        y, kept, mean, r = kernels.group_norm(x, self.num_groups, params.get("weight"), params.get("bias"), self.eps)
+        return y, (kept, mean, r)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
@@ -84,8 +78,4 @@ class GroupNorm(Layer):
         return norm_params.shapes_of_channels(self.num_channels, self.affine, self.bias, tracked=False)
 
     def complaint(self, x: Tensor) -> str | None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return "x must be a floating tensor"
-        if x.dim() < 2 or x.shape[1] != self.num_channels:
-            return f"x must have the axes (N, num_channels={self.num_channels}, ...)"
-        return None
+        return axes_complaint(self, x, "N, num_channels, ...")

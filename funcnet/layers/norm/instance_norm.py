@@ -14,17 +14,15 @@ from abc import abstractmethod
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.checks import Misfit, axes_complaint, check_gy, require_params
 from funcnet.contract import Layer, Params, Rng, Size
-from funcnet.errors import flag, number, size_or_none, value_error
+from funcnet.errors import flag, size_or_none, value_error
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
 from funcnet.value import frozen
 
 Cache = tuple[Tensor, Tensor, Tensor]
-
-_SPACE = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 
 @frozen
@@ -44,14 +42,16 @@ class _Instance(Layer):
         return {"num_features": -1 - self._space}
 
     def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, require_sizes(self).param_shapes())
+        return norm_params.initialize(rng, self)
 
     def _batch(self, x: Tensor) -> Tensor:
         """Return x with a batch axis."""
         return x if x.dim() == self._space + 2 else x.unsqueeze(0)
 
-    def _check(self, params: Params, x: Tensor) -> None:
-        if self.complaint(x) or {*params} != {*self.param_shapes()}:
+    def _require_valid(self, params: Params, x: Tensor) -> None:
+        """Raise ``Misfit`` where the kernels would not notice: they trust sizes, and take several dtypes."""
+        require_params(self, params)
+        if x.dim() - self._space not in (1, 2) or x.size(-1 - self._space) != self.num_features or not x.is_floating_point():
             raise Misfit
         if any([p.dtype != x.dtype for p in params.values() if p.dim()]):  # noqa: C419
             raise Misfit
@@ -60,19 +60,15 @@ class _Instance(Layer):
     def param_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
     def complaint(self, x: Tensor) -> str | None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return "x must be a floating tensor"
-        if x.dim() - self._space not in (1, 2) or x.shape[-1 - self._space] != self.num_features:
-            axes = f"num_features={self.num_features}, {_SPACE[self._space]}"
-            return f"x must have the axes (N, {axes}) or ({axes})"
-        return None
+        axes = "num_features" + norm_params.SPACE[self._space]
+        return axes_complaint(self, x, f"N, {axes}", axes)
 
 
 @frozen
 class InstanceNorm(_Instance):
     """Instance normalization over axes whose number a subclass says; all of it is here."""
 
-    momentum: float = field(default=0.1, validator=number(0.0, at_most=1.0))
+    momentum: float = field(default=0.1, validator=norm_params.momentum)
     affine: bool = field(default=False, validator=flag)
     track_running_stats: bool = field(default=False, validator=flag)
     bias: bool = field(default=True, kw_only=True, validator=flag)
@@ -83,15 +79,12 @@ class InstanceNorm(_Instance):
         """Return the class that normalizes x of these axes by the running statistics."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
-        try:
-            self._check(params, x)
-            if x.shape[-self._space :].numel() == 1:
-                raise value_error(self, "x must have more than one value per channel and row", f"x of shape {tuple(x.shape)}")
-            w, b = params.get("weight"), params.get("bias")
-            y, kept, mean, r = kernels.group_norm(self._batch(x), self.num_features, w, b, self.eps)
-            return y.reshape(x.shape), (kept, mean, r)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        self._require_valid(params, x)
+        if x.shape[-self._space :].numel() == 1:
+            raise value_error(self, "x must have more than one value per channel and row", f"x of shape {tuple(x.shape)}")
+        w, b = params.get("weight"), params.get("bias")
+        y, kept, mean, r = kernels.group_norm(self._batch(x), self.num_features, w, b, self.eps)
+        return y.reshape(x.shape), (kept, mean, r)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
@@ -136,12 +129,9 @@ class RunningInstanceNorm(_Instance):
     bias: bool = field(default=True, kw_only=True, validator=flag)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        try:
-            self._check(params, x)
-            w, b, moments = params.get("weight"), params.get("bias"), self._moments(params)
-            return kernels.batch_norm(self._batch(x), w, b, self.eps, moments)[0].reshape(x.shape), x
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        self._require_valid(params, x)
+        w, b, moments = params.get("weight"), params.get("bias"), self._moments(params)
+        return kernels.batch_norm(self._batch(x), w, b, self.eps, moments)[0].reshape(x.shape), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         rows = self._batch(check_gy(self, gy, cache.shape)), self._batch(cache)

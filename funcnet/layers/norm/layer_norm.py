@@ -9,62 +9,54 @@ Over the m elements of a row of x (..., *normalized_shape), γ and β being of `
                 gγ = Σ gy x̂                       gx = r (g - x̂ Σ g x̂ / m)
 """
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
-from attrs import field
+from attrs import field, validators
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, explain_error, require_sizes
+from funcnet.checks import Misfit, check_gy, floating_complaint
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import describe, flag, is_whole, value_error
+from funcnet.errors import as_tuple, flag, whole_numbers
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
 from funcnet.value import frozen
 
-"""The sizes of the last axes, or ``None`` for that of the last one, to be inferred; ``Any`` as in ``layer.Size``."""
 
+@frozen
+class _RowNorm(Layer):
+    """What LayerNorm and RMSNorm share: the shape of a row, ``None`` for the size of the last axis, to be inferred."""
 
-def _as_shape(given: Any) -> Any:
-    """Make a tuple of one size, or of a list of sizes."""
-    return (given,) if is_whole(given) else tuple(given) if isinstance(given, (tuple, list)) else given
+    normalized_shape: Shape | Any = field(converter=as_tuple, validator=whole_numbers(1, optional=True))
 
+    @property
+    def inferred_sizes(self) -> dict[str, int]:
+        return {"normalized_shape": -1}
 
-def _sizes(layer: Any, attribute: Any, got: Any) -> None:
-    if got is not None and (not isinstance(got, tuple) or not got or not all(is_whole(one) and one >= 1 for one in got)):
-        rule = "normalized_shape must be a whole number of at least 1, or a tuple of them"
-        raise value_error(type(layer).__name__, rule, repr(got) if isinstance(got, tuple) else describe(got))
+    def init(self, rng: Key | int) -> Params:
+        return norm_params.initialize(rng, self)
 
-
-def _positive_or_none(layer: Any, attribute: Any, got: Any) -> None:
-    if got is not None:
-        norm_params.positive(layer, attribute, got)
-
-
-def _checked(layer: "LayerNorm | RMSNorm", params: Params, x: Tensor) -> tuple[int, ...]:
-    """Return the axes of a row, after what no kernel complains about."""
-    shape = layer.normalized_shape
-    if x.shape[-len(shape) :] != shape or not x.is_floating_point():
-        raise LookupError
-    if len(params) != len(layer.param_shapes()):
-        raise Misfit
-    for p in params.values():
-        if p.shape != shape or p.dtype is not x.dtype:
+    def _require_rows(self, params: Params, x: Tensor) -> None:
+        """Raise ``Misfit`` unless x and params have rows of ``normalized_shape`` and one dtype: kernels notice only some."""
+        shape, shapes = self.normalized_shape, self.param_shapes()
+        wrong = x.shape[-len(shape) :] != shape or not x.is_floating_point() or len(params) != len(shapes)
+        if wrong or any([params[name].shape != shape or params[name].dtype is not x.dtype for name in shapes]):  # noqa: C419
             raise Misfit
-    return tuple(range(x.dim() - len(shape), x.dim()))
 
+    @abstractmethod
+    def param_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
-def _fault(layer: "LayerNorm | RMSNorm", x: Tensor) -> str | None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        return "x must be a floating tensor"
-    if x.shape[-len(layer.normalized_shape) :] != layer.normalized_shape:
-        return f"the last axes of x must be normalized_shape={layer.normalized_shape}"
-    return None
+    def complaint(self, x: Tensor) -> str | None:
+        shape = self.normalized_shape
+        if floating_complaint(x) or x.shape[-len(shape) :] == shape:
+            return floating_complaint(x)
+        return f"the last axes of x must be normalized_shape={shape}"
 
 
 @frozen
-class LayerNorm(Layer):
+class LayerNorm(_RowNorm):
     """Layer normalization: mean 0 and variance 1 over the last axes, those of ``normalized_shape``; every axis before is batch.
 
     ``normalized_shape=None`` is the last axis, for ``infer_sizes`` to find.
@@ -80,26 +72,14 @@ class LayerNorm(Layer):
     Source   Ba, Kiros & Hinton 2016; the names and ε are ``torch.nn.LayerNorm``'s.
     """
 
-    normalized_shape: Shape | Any = field(converter=_as_shape, validator=_sizes)
     eps: float = field(default=1e-5, validator=norm_params.positive)
     elementwise_affine: bool = field(default=True, validator=flag)
     bias: bool = field(default=True, validator=flag)
 
-    @property
-    def inferred_sizes(self) -> dict[str, int]:
-        return {"normalized_shape": -1}
-
-    def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, require_sizes(self).param_shapes())
-
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        try:
-            _checked(self, params, x)
-            w, b = params.get("weight"), params.get("bias")
-            y, mean, r = kernels.layer_norm(x, self.normalized_shape, w, b, self.eps)
-            return y, (x, mean, r)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        self._require_rows(params, x)
+        y, mean, r = kernels.layer_norm(x, self.normalized_shape, params.get("weight"), params.get("bias"), self.eps)
+        return y, (x, mean, r)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         return self._back(params, cache, gy, needs_x=True, needs_params=True)
@@ -125,12 +105,9 @@ class LayerNorm(Layer):
         shape = self.normalized_shape
         return {"weight": shape, "bias": shape} if self.bias else {"weight": shape}
 
-    def complaint(self, x: Tensor) -> str | None:
-        return _fault(self, x)
-
 
 @frozen
-class RMSNorm(Layer):
+class RMSNorm(_RowNorm):
     """Root mean square normalization: mean square 1 over the last axes, those of ``normalized_shape``, and no shift.
 
     ``eps=None`` is the distance from 1 to the next number in x's dtype, or in float32 where x is of half precision.
@@ -143,25 +120,15 @@ class RMSNorm(Layer):
     Source   Zhang & Sennrich 2019, eq. 4; the names and ε are ``torch.nn.RMSNorm``'s.
     """
 
-    normalized_shape: Shape | Any = field(converter=_as_shape, validator=_sizes)
-    eps: float | None = field(default=None, validator=_positive_or_none)
+    eps: float | None = field(default=None, validator=validators.optional(norm_params.positive))
     elementwise_affine: bool = field(default=True, validator=flag)
 
-    @property
-    def inferred_sizes(self) -> dict[str, int]:
-        return {"normalized_shape": -1}
-
-    def init(self, rng: Key | int) -> Params:
-        return norm_params.first(rng, require_sizes(self).param_shapes())
-
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        try:
-            axes = _checked(self, params, x)
-            eps = self.eps or torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
-            y, r = kernels.rms_norm(x, axes, params.get("weight"), eps)
-            return y, (x, r)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        self._require_rows(params, x)
+        axes = tuple(range(-len(self.normalized_shape), 0))
+        eps = self.eps or torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
+        y, r = kernels.rms_norm(x, axes, params.get("weight"), eps)
+        return y, (x, r)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         return self._back(params, cache, gy, [True, self.elementwise_affine])
@@ -180,6 +147,3 @@ class RMSNorm(Layer):
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": self.normalized_shape} if self.elementwise_affine else {}
-
-    def complaint(self, x: Tensor) -> str | None:
-        return _fault(self, x)

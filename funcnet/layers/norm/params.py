@@ -6,9 +6,11 @@ y = γ x̂ + β      at first weight γ = 1 and bias β = 0; running_mean = 0, r
 from typing import Any
 
 import torch
+from attrs import validators
 from torch import Tensor
 
-from funcnet.contract import Params
+from funcnet.checks import require_sizes
+from funcnet.contract import Layer, Params
 from funcnet.errors import number
 from funcnet.random import Key, as_key
 
@@ -19,11 +21,14 @@ STATS = ("running_mean", "running_var", "num_batches_tracked")
 positive = number(above=0.0)
 """Validate an ε."""
 
+momentum = number(0.0, at_most=1.0)
+"""Validate the rate at which running statistics move."""
 
-def momentum(layer: Any, attribute: Any, got: Any) -> None:
-    """Validate the rate at which running statistics move; ``None`` is that of the mean of all batches."""
-    if got is not None:
-        number(0.0, at_most=1.0)(layer, attribute, got)
+momentum_or_none: Any = validators.optional(momentum)
+"""Validate such a rate, or ``None``, for the mean of all batches."""
+
+SPACE = {0: "", 1: ", length", 2: ", height, width", 3: ", depth, height, width"}
+"""The names of the axes after the channels."""
 
 
 def shapes_of_channels(channels: int, affine: bool, bias: bool, tracked: bool) -> Shapes:
@@ -33,18 +38,13 @@ def shapes_of_channels(channels: int, affine: bool, bias: bool, tracked: bool) -
     return {**weights, "running_mean": (channels,), "running_var": (channels,), "num_batches_tracked": ()} if tracked else weights
 
 
-def counted(layer: Any, params: Params, stats: int) -> bool:
-    """Tell whether there are as many params as the layer has, with so many statistics, and no bias where it has none."""
-    return len(params) == layer.affine * (1 + layer.bias) + stats and (layer.bias or "bias" not in params)
-
-
-def first(rng: Key | int, shapes: Shapes) -> Params:
-    """Make weight and running_var ones, and the rest zeros; the key is read for its device alone."""
-    device = as_key(rng).device
+def initialize(rng: Key | int, layer: Layer) -> Params:
+    """Make weight and running_var ones, and the rest zeros; the key says only on which device."""
+    device, shapes = as_key(rng).device, require_sizes(layer).param_shapes() or {}  # no params are no sign of missing sizes
     floating = {name: shape for name, shape in shapes.items() if name != "num_batches_tracked"}
     made = {name: torch.full(shape, float(name in ("weight", "running_var")), device=device) for name, shape in floating.items()}
-    counted = {"num_batches_tracked": torch.zeros((), dtype=torch.int64, device=device)}
-    return {**made, **counted} if len(floating) < len(shapes) else made
+    count = {"num_batches_tracked": torch.zeros((), dtype=torch.int64, device=device)}
+    return {**made, **count} if len(floating) < len(shapes) else made
 
 
 def gparams(params: Params, gw: Tensor, gb: Tensor) -> Params:

@@ -22,9 +22,9 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import Misfit, explain_error, require_sizes
+from funcnet.checks import Misfit, axes_complaint, check_gy, require_params
 from funcnet.contract import Cache, Layer, Params, Rng, Size
-from funcnet.errors import flag, one_of, size, size_or_none, value_error
+from funcnet.errors import flag, one_of, size, size_or_none
 from funcnet.initializers import Uniform
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.recurrent.steps import KINDS
@@ -32,8 +32,8 @@ from funcnet.random import Key
 from funcnet.value import frozen
 
 
-def drawn(rng: Key | int, shapes: dict[str, tuple[int, ...]], hidden_size: int) -> Params:
-    """Draw all params evenly from ±1 / √hidden_size, as torch.nn does."""
+def initialize(rng: Key | int, shapes: dict[str, tuple[int, ...]], hidden_size: int) -> Params:
+    """Draw all params uniformly from ±1 / √hidden_size, as torch.nn does."""
     rng, bound = random.as_key(rng), 1 / math.sqrt(hidden_size)
     draw = Uniform(-bound, bound)
     return {name: draw(random.fold_in(rng, i), shape) for i, (name, shape) in enumerate(shapes.items())}
@@ -57,19 +57,17 @@ class _Cell(Layer):
         return {"input_size": -1}
 
     def init(self, rng: Key | int) -> Params:
-        return drawn(rng, require_sizes(self).param_shapes(), self.hidden_size)
+        return initialize(rng, self.param_shapes(), self.hidden_size)
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        try:
-            if self.complaint(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self.param_shapes():
-                raise Misfit
-            one, h, c = self._parts(x)
-            pre = kernels.linear(one, params["weight_ih"], params.get("bias_ih"))
-            hid = kernels.linear(h, params["weight_hh"], params.get("bias_hh"))
-            y, after, kept = KINDS[self.kind].step(pre, hid, h, c)
-            return (y if after is None else (y, after)), (x, kept)
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        require_params(self, params)
+        if not self._is_input(x):
+            raise Misfit
+        one, h, c = self._parts(x)
+        pre = kernels.linear(one, params["weight_ih"], params.get("bias_ih"))
+        hid = kernels.linear(h, params["weight_hh"], params.get("bias_hh"))
+        y, after, kept = KINDS[self.kind].step(pre, hid, h, c)
+        return (y if after is None else (y, after)), (x, kept)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         x, _ = cache
@@ -89,8 +87,8 @@ class _Cell(Layer):
         _, h, c = self._parts(x)
         gh, gc = gy if c is not None else (gy, None)
         for g in (gh, gc):
-            if g is not None and g.shape != h.shape:
-                raise value_error(self, f"gy must have the shape of y, {tuple(h.shape)}", f"gy of shape {tuple(g.shape)}")
+            if g is not None:
+                check_gy(self, g, h.shape)
         return KINDS[self.kind].back(kept, h, c, gh, gc)
 
     def _gparams(self, x: Tensor, h: Tensor, g: Tensor, ghid: Tensor) -> Params:
@@ -119,20 +117,21 @@ class _Cell(Layer):
         return shapes | ({"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {})
 
     def complaint(self, x: Any) -> str | None:
-        form, count = ("(input, (h, c))", 2) if self.kind == "lstm" else ("(input, h)", 1)
-        rule = f"x must be an input or {form}, floating, of axes (N, features) or (features,)"
-        if isinstance(x, tuple) and (len(x) != 2 or isinstance(x[1], tuple) != (count == 2)):
+        one, form = x[0] if isinstance(x, tuple) and x else x, "(input, (h, c))" if self.kind == "lstm" else "(input, h)"
+        rule = axes_complaint(self, one, "N, input_size", "input_size")
+        if rule or self._is_input(x):
             return rule
-        one, *states = (x[0], *(x[1] if count == 2 else x[1:])) if isinstance(x, tuple) else (x,)
-        parts = [one, *states]
-        if not all(isinstance(part, Tensor) and part.is_floating_point() and part.dim() in (1, 2) for part in parts):
-            return rule
-        if one.shape[-1] != self.input_size:
-            return f"the last axis of the input must be input_size={self.input_size}"
-        want = (*one.shape[:-1], self.hidden_size)
-        return (
-            None if all(part.shape == want for part in states) and len(parts) in (1, 1 + count) else f"the state must be {want}"
-        )
+        return f"x must be an input, or {form} with states of shape {(*one.shape[:-1], self.hidden_size)}"
+
+    def _is_input(self, x: Any) -> bool:
+        """Tell whether x is an input, or an input and a state that fits it: kernels would broadcast it."""
+        is_lstm, one = self.kind == "lstm", x[0] if isinstance(x, tuple) else x
+        if isinstance(x, tuple) and (len(x) != 2 or isinstance(x[1], tuple) != is_lstm):
+            return False
+        states = (x[1] if is_lstm else x[1:]) if isinstance(x, tuple) else ()
+        shape = (*one.shape[:-1], self.hidden_size)
+        right = all([isinstance(part, Tensor) and part.is_floating_point() and part.shape == shape for part in states])  # noqa: C419
+        return right and one.dim() in (1, 2) and len(states) in (0, 1 + is_lstm)
 
 
 @frozen

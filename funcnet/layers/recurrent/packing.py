@@ -12,18 +12,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from funcnet.errors import describe, is_whole, value_error
+from funcnet.errors import is_whole, value_error
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def _lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None) -> Tensor:
-    found = torch.as_tensor(lengths)
-    fits = found.dim() == 1 and (found.dtype in _INTEGERS or not found.numel()) and bool((found >= 0).all())
-    if not fits or (longest is not None and bool((found > longest).any())):
-        limit = "" if longest is None else f" to {longest}, the steps there are"
-        raise value_error(who, f"lengths must be whole numbers, one for each sequence, from 0{limit}", str(found.tolist()))
-    return found
+def _as_lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None) -> Tensor:
+    counts, limit = torch.as_tensor(lengths), "" if longest is None else f" to {longest}, the steps there are"
+    integers = counts.dim() == 1 and (counts.dtype in _INTEGERS or not counts.numel())
+    if not integers or bool((counts < 0).any()) or (longest is not None and bool((counts > longest).any())):
+        raise value_error(who, f"lengths must be whole numbers, one for each sequence, from 0{limit}", str(counts.tolist()))
+    return counts
 
 
 def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padding_value: float = 0.0) -> Tensor:
@@ -40,8 +39,7 @@ def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padd
     if not isinstance(padding_value, (int, float)) or isinstance(padding_value, bool):
         raise value_error("pad_sequence", "padding_value must be a number", repr(padding_value))
     if not sequences or any(one.dim() == 0 or one.shape[1:] != sequences[0].shape[1:] for one in sequences):
-        rule = "sequences must be one or more tensors that differ in their first axis alone"
-        raise value_error("pad_sequence", rule, describe(sequences))
+        raise value_error("pad_sequence", "sequences must be one or more tensors that differ only in their first axis", sequences)
     steps = max(len(one) for one in sequences)
     padded = [torch.cat((one, one.new_full((steps - len(one), *one.shape[1:]), padding_value))) for one in sequences]
     return torch.stack(padded, 0 if batch_first else 1)
@@ -53,7 +51,7 @@ def unpad_sequence(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: b
     Raises   ``ValueError`` for lengths that are not whole numbers from 0 to T, one for each sequence.
     """
     rows = x if batch_first else x.transpose(0, 1)
-    counts = _lengths("unpad_sequence", lengths, rows.shape[1]).tolist()
+    counts = _as_lengths("unpad_sequence", lengths, rows.shape[1]).tolist()
     return [row[:count] for row, count in zip(rows, counts, strict=True)]
 
 
@@ -66,7 +64,7 @@ def pack_padded(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool
     Raises   ``ValueError`` as ``unpad_sequence`` does.
     """
     x = x.transpose(0, 1) if batch_first else x
-    return x[_real("pack_padded", lengths, len(x)).to(x.device)]
+    return x[_step_mask("pack_padded", lengths, len(x)).to(x.device)]
 
 
 def pad_packed(
@@ -81,15 +79,15 @@ def pad_packed(
     """
     if total_length is not None and not is_whole(total_length):
         raise value_error("pad_packed", "total_length must be a whole number, or None", repr(total_length))
-    counts = _lengths("pad_packed", lengths, total_length)
+    counts = _as_lengths("pad_packed", lengths, total_length)
     if int(counts.sum()) != len(data):
         raise value_error("pad_packed", f"data must have a row for each of {int(counts.sum())} steps", data)
-    real = _real("pad_packed", counts, int(counts.max()) if total_length is None else total_length).to(data.device)
-    where = real.reshape(*real.shape, *[1] * (data.dim() - 1))
-    padded = data.new_zeros((*real.shape, *data.shape[1:])).masked_scatter(where, data)
+    mask = _step_mask("pad_packed", counts, int(counts.max()) if total_length is None else total_length).to(data.device)
+    where = mask.reshape(*mask.shape, *[1] * (data.dim() - 1))
+    padded = data.new_zeros((*mask.shape, *data.shape[1:])).masked_scatter(where, data)
     return padded.transpose(0, 1) if batch_first else padded
 
 
-def _real(who: str, lengths: Tensor | Sequence[int], steps: int) -> Tensor:
+def _step_mask(who: str, lengths: Tensor | Sequence[int], steps: int) -> Tensor:
     """Return a bool mask (T, N), True for the steps that are no padding."""
-    return torch.arange(steps).unsqueeze(1) < _lengths(who, lengths, steps).cpu()
+    return torch.arange(steps).unsqueeze(1) < _as_lengths(who, lengths, steps).cpu()

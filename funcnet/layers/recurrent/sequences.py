@@ -16,13 +16,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import Misfit, explain_error, require_key, require_sizes
+from funcnet.checks import axes_complaint, floating_complaint, require_arguments, require_key
 from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, number, one_of, size, size_or_none, value_error, whole
 from funcnet.kernels.operands import masked_scale
 from funcnet.kernels.recurrent.sequences import Weights, run, run_back
 from funcnet.kernels.recurrent.steps import KINDS
-from funcnet.layers.recurrent.cells import drawn
+from funcnet.layers.recurrent.cells import initialize
 from funcnet.random import Key
 from funcnet.value import frozen
 
@@ -61,7 +61,7 @@ class _Recurrent(Layer):
         return self.replace(dropout=0.0)
 
     def init(self, rng: Key | int) -> Params:
-        return drawn(rng, require_sizes(self).param_shapes(), self.hidden_size)
+        return initialize(rng, self.param_shapes(), self.hidden_size)
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         return self._forward(params, x, rng, training=True)
@@ -72,28 +72,26 @@ class _Recurrent(Layer):
     def _forward(self, params: Params, x: Any, rng: Rng, *, training: bool) -> tuple[Any, Cache]:
         if self.stochastic:
             require_key(self, rng)
-        try:
-            if self.complaint(x) or {name: tuple(leaf.shape) for name, leaf in params.items()} != self.param_shapes():
-                raise Misfit
-            y, states, mask = self._parts(x)
-            caches, ends, keeps = [], [], []
-            for layer in range(self.num_layers):
-                keep = self._keep(y, layer, rng)
-                y = y if keep is None else masked_scale(y, keep, self._scale())
-                y, end, cache = self._run_layer(self._ways(params, layer), y, states, mask, training=training)
-                caches.append(cache)
-                ends += end
-                keeps.append(keep)
-            return (self._outward(y, x), self._joined(ends, x)), (x, tuple(caches), tuple(keeps))
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
+        require_arguments(self, params, x)
+        y, states, mask = self._parts(x)
+        caches, ends, keeps = [], [], []
+        for layer in range(self.num_layers):
+            keep = self._keep(y, layer, rng)
+            y = y if keep is None else masked_scale(y, keep, self._scale())
+            y, end, cache = self._run_layer(self._directions(params, layer), y, states, mask, training=training)
+            caches.append(cache)
+            ends += end
+            keeps.append(keep)
+        return (self._outward(y, x), self._stack(ends, x)), (x, tuple(caches), tuple(keeps))
 
-    def _run_layer(self, ways: Any, x: Tensor, states: Any, mask: Tensor | None, *, training: bool) -> tuple[Tensor, Any, Any]:
+    def _run_layer(
+        self, directions: Any, x: Tensor, states: Any, mask: Tensor | None, *, training: bool
+    ) -> tuple[Tensor, Any, Any]:
         ys, ends, caches = [], [], []
-        for way, (at, w) in enumerate(ways):
-            flipped = mask if mask is None or not way else mask.flip(0)
-            y, end, cache = run(self.kind, w, x.flip(0) if way else x, states[at], flipped, training=training)
-            ys.append(y.flip(0) if way else y)
+        for direction, (at, w) in enumerate(directions):
+            flipped = mask if mask is None or not direction else mask.flip(0)
+            y, end, cache = run(self.kind, w, x.flip(0) if direction else x, states[at], flipped, training=training)
+            ys.append(y.flip(0) if direction else y)
             ends.append(end)
             caches.append(cache)
         return ys[0] if len(ys) == 1 else torch.cat(ys, -1), ends, tuple(caches)
@@ -114,26 +112,26 @@ class _Recurrent(Layer):
         for layer in reversed(range(self.num_layers)):
             parts = g.chunk(len(caches[layer]), -1)
             gxs: list[Any] = []
-            for way, (at, w) in enumerate(self._ways(params, layer)):
+            for direction, (at, w) in enumerate(self._directions(params, layer)):
                 needed = {"weights": weights, "inputs": inputs or layer > 0}
-                part = parts[way].flip(0) if way else parts[way]
-                gw, gx, gends[at] = run_back(self.kind, w, caches[layer][way], part, gends[at], **needed)
-                gparams |= {} if gw is None else self._named(gw, layer, way)
-                gxs.append(gx if gx is None or not way else gx.flip(0))
+                part = parts[direction].flip(0) if direction else parts[direction]
+                gw, gx, gends[at] = run_back(self.kind, w, caches[layer][direction], part, gends[at], **needed)
+                gparams |= {} if gw is None else self._by_name(gw, layer, direction)
+                gxs.append(gx if gx is None or not direction else gx.flip(0))
             g = _total(gxs)
             g = g if keeps[layer] is None else masked_scale(g, keeps[layer], self._scale())
         if not inputs or not isinstance(x, tuple):
             return gparams, self._outward(g, x) if inputs else None
-        return gparams, (self._outward(g, x), None if x[1] is None else self._joined(gends, x), None)[: len(x)]
+        return gparams, (self._outward(g, x), None if x[1] is None else self._stack(gends, x), None)[: len(x)]
 
-    def _ways(self, params: Params, layer: int) -> list[tuple[int, Weights]]:
+    def _directions(self, params: Params, layer: int) -> list[tuple[int, Weights]]:
         """Return for each direction of a layer the number of its state, and its params."""
-        ways = 1 + self.bidirectional
-        found = [{name: params.get(_name(name, layer, way)) for name in _NAMES} for way in range(ways)]
-        return [(ways * layer + way, Weights(*one.values())) for way, one in enumerate(found)]
+        directions = 1 + self.bidirectional
+        found = [{name: params.get(_name(name, layer, direction)) for name in _NAMES} for direction in range(directions)]
+        return [(directions * layer + direction, Weights(*one.values())) for direction, one in enumerate(found)]
 
-    def _named(self, gw: Weights, layer: int, way: int) -> Params:
-        return {_name(name, layer, way): g for name, g in zip(_NAMES, gw, strict=True) if g is not None}
+    def _by_name(self, gw: Weights, layer: int, direction: int) -> Params:
+        return {_name(name, layer, direction): g for name, g in zip(_NAMES, gw, strict=True) if g is not None}
 
     def _keep(self, y: Tensor, layer: int, rng: Rng) -> Tensor | None:
         if not self.stochastic or layer == 0 or rng is None:
@@ -161,7 +159,7 @@ class _Recurrent(Layer):
         columns = [(part if part.dim() == 3 else part.unsqueeze(1)).unbind(0) for part in parts]
         return [(*row, None)[:2] for row in zip(*columns, strict=True)]
 
-    def _joined(self, states: Any, x: Any) -> Any:
+    def _stack(self, states: Any, x: Any) -> Any:
         """Stack the states of all layers and directions, as x has them."""
         columns = [torch.stack(column) for column in zip(*states, strict=True) if column[0] is not None]
         columns = [column.squeeze(1) if _sequence(x).dim() == 2 else column for column in columns]
@@ -172,12 +170,12 @@ class _Recurrent(Layer):
         x = cache[0]
         y, _, _ = self._parts(x)
         g, gstate = gy
-        ways, widths = 1 + self.bidirectional, self._widths()
-        shape = (*y.shape[:2], ways * widths[0])
+        directions, widths = 1 + self.bidirectional, self._widths()
+        shape = (*y.shape[:2], directions * widths[0])
         g = y.new_zeros(shape) if g is None else self._inward(g, x)
         ends = () if gstate is None else gstate if isinstance(gstate, tuple) else (gstate,)
-        want = [(self.num_layers * ways, *([] if _sequence(x).dim() == 2 else [y.shape[1]]), width) for width in widths]
-        if g.shape != shape or (ends and [tuple(end.shape) for end in ends] != want):
+        shapes = [(self.num_layers * directions, *([] if _sequence(x).dim() == 2 else [y.shape[1]]), width) for width in widths]
+        if g.shape != shape or (ends and [tuple(end.shape) for end in ends] != shapes):
             raise value_error(self, "gy must be a pair with the shapes of y, each of them or None", gy)
         return g, self._split(gstate, y)
 
@@ -203,37 +201,33 @@ class _Recurrent(Layer):
             all_of = {_NAMES[0]: (rows, width), _NAMES[1]: (rows, out), _NAMES[2]: (rows,), _NAMES[3]: (rows,)}
             all_of |= {_NAMES[4]: (out, self.hidden_size)}
             absent = set(_NAMES[2:4] * (not self.bias) + _NAMES[4:] * (out == self.hidden_size))
-            for way in range(1 + self.bidirectional):
-                shapes |= {_name(name, layer, way): shape for name, shape in all_of.items() if name not in absent}
+            for direction in range(1 + self.bidirectional):
+                shapes |= {_name(name, layer, direction): shape for name, shape in all_of.items() if name not in absent}
         return shapes
 
     def complaint(self, x: Any) -> str | None:
         if isinstance(x, tuple) and len(x) not in (2, 3):
             return "x must be a sequence, (sequence, state) or (sequence, state, lengths)"
         y, state, lengths = (*x, None)[:3] if isinstance(x, tuple) else (x, None, None)
-        if not isinstance(y, Tensor) or not y.is_floating_point() or y.dim() not in (2, 3) or y.shape[-1] != self.input_size:
-            axes = "(N, T, features)" if self.batch_first else "(T, N, features)"
-            return f"the sequence must be floating and have the axes {axes} or (T, features), of input_size={self.input_size}"
-        steps, n = self._inward(y, x).shape[:2]
-        if steps == 0:
-            return "the sequence must have a step"
-        counted = lengths is None or (isinstance(lengths, Tensor) and lengths.numel() == n and not lengths.is_floating_point())
-        if not counted:
+        if floating_complaint(y) or y.dim() not in (2, 3) or y.shape[-1] != self.input_size:
+            return axes_complaint(self, y, "N, T, input_size" if self.batch_first else "T, N, input_size", "T, input_size")
+        steps, *n = self._inward(y, x).shape[: y.dim() - 1]
+        per_row = isinstance(lengths, Tensor) and not lengths.is_floating_point() and [lengths.numel()] == (n or [1])
+        if lengths is not None and not per_row:
             return "lengths must be a tensor with a whole number for each row"
-        batch = () if y.dim() == 2 else (n,)
-        want = [(self.num_layers * (1 + self.bidirectional), *batch, width) for width in self._widths()]
-        parts = state if isinstance(state, tuple) else (state,)
-        if state is None or [tuple(part.shape) if isinstance(part, Tensor) else None for part in parts] == want:
-            return None
-        return f"the state must have the shape {' and '.join(map(str, want))}"
+        shapes = [(self.num_layers * (1 + self.bidirectional), *n, width) for width in self._widths()]
+        states = state if isinstance(state, tuple) else (state,)
+        if state is not None and [getattr(part, "shape", None) for part in states] != shapes:
+            return f"the state must have the shape {' and '.join(map(str, shapes))}"
+        return None if steps else "the sequence must have a step"
 
 
 def _total(gxs: list[Any]) -> Any:
     return gxs[0] if len(gxs) == 1 or gxs[0] is None else gxs[0] + gxs[1]
 
 
-def _name(name: str, layer: int, way: int) -> str:
-    return f"{name}_l{layer}{'_reverse' * way}"
+def _name(name: str, layer: int, direction: int) -> str:
+    return f"{name}_l{layer}{'_reverse' * direction}"
 
 
 def _sequence(x: Any) -> Tensor:
