@@ -153,7 +153,7 @@ def _listed(dtypes: set[Any]) -> str:
 
 def came(x: Any, name: str = "x") -> str:
     """Say what came: a tensor by its shape, several by theirs."""
-    if isinstance(x, tuple) and x and all([isinstance(one, Tensor) for one in x]):
+    if isinstance(x, tuple) and x and all([isinstance(one, Tensor) for one in x]):  # noqa: C419 (compiled code has no generators)
         return "shapes " + " and ".join([str(tuple(one.shape)) for one in x])
     return f"{name} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else describe(x)
 
@@ -244,7 +244,7 @@ def axes_complaint(layer: Any, x: Any, *forms: str) -> str | None:
 
     An axis with the name of a field must have the size in that field; ``...`` is any number of axes.
     """
-    if floating_complaint(x) or any([_has_axes(layer, x.shape, form.split(", ")) for form in forms]):
+    if floating_complaint(x) or any([_has_axes(layer, x.shape, form.split(", ")) for form in forms]):  # noqa: C419
         return floating_complaint(x)
     axes = [
         ", ".join([f"{name}={getattr(layer, name)}" if hasattr(layer, name) else name for name in form.split(", ")])
@@ -256,4 +256,4 @@ def axes_complaint(layer: Any, x: Any, *forms: str) -> str | None:
 def _has_axes(layer: Any, shape: tuple[int, ...], names: list[str]) -> bool:
     i = names.index("...") if "..." in names else len(names)
     names = [*names[:i], *["..."] * (len(shape) - len(names) + 1), *names[i + 1 :]] if i < len(names) else names
-    return len(names) == len(shape) and all([n == getattr(layer, name, n) for n, name in zip(shape, names, strict=True)])
+    return len(names) == len(shape) and all([n == getattr(layer, name, n) for n, name in zip(shape, names, strict=True)])  # noqa: C419
