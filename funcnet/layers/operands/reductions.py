@@ -113,11 +113,8 @@ class Prod(Reduction):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Shape]]:
         dims = self.dims(params, x)
         factors = _flattened(x, dims)
-        y = (
-            factors.prod(-1, dtype=_accumulation_dtype(x))
-            .to(x.dtype)
-            .reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
-        )
+        y = factors.prod(-1, dtype=_accumulation_dtype(x)).to(x.dtype)
+        y = y.reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
         given = self.given(y, dims)
         return given, (x, tuple(given.shape), tuple(dims))
 
@@ -151,14 +148,14 @@ def _unflattened(g: Tensor, x: Tensor, dims: list[int]) -> Tensor:
 
 
 def _products_of_others(x: Tensor) -> Tensor:
-    """Return for each element the product of all others along the last axis: of those before it and those behind it.
+    """Return for each element the product of all others along the last axis: of those before it and those after it.
 
-    Of 1024×256 0.97 ms; torch, which divides where there is no 0, and looks for that, 0.50.
+    It takes 0.97 ms for 1024×256; torch, which looks for a 0 and divides where there is none, 0.50 ms.
     """
     one = x.new_ones(*x.shape[:-1], min(1, x.shape[-1]))
     before = torch.cat((one, x[..., :-1]), -1).cumprod(-1)
-    behind = torch.cat((x[..., 1:], one), -1).flip(-1).cumprod(-1).flip(-1)
-    return before * behind
+    after = torch.cat((x[..., 1:], one), -1).flip(-1).cumprod(-1).flip(-1)
+    return before * after
 
 
 @frozen

@@ -34,7 +34,7 @@ _is_scale = valid_if(
 
 @frozen
 class Resize(Layer):
-    """Resizing of all axes behind (N, C) to ``size``, or by ``scale_factor``: one number for all of them, or a tuple."""
+    """Resizing of all axes after (N, C) to ``size``, or by ``scale_factor``: one number for all of them, or a tuple."""
 
     size: int | Shape | None = field(default=None, validator=optional(_is_size))
     scale_factor: float | tuple[float, ...] | None = field(default=None, validator=optional(_is_scale))
