@@ -11,10 +11,12 @@ joins several.
 
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from funcnet import tree
 from funcnet.errors import describe, explains, value_error
+from funcnet.flattening import flatten_together
 from funcnet.tree import Tree
 
 _L = TypeVar("_L")
@@ -26,7 +28,7 @@ class Misfit(Exception):  # noqa: N818 (it never leaves a layer)
 
 def explain_error(layer: Any, params: Any, x: Any, error: Exception) -> Exception:
     """Return the error that says who is at fault when ``apply(params, x)`` raised ``error``; ``error`` itself where unknown."""
-    if explains(error):
+    if explains(error) or _is_out_of_memory(error):
         return error
     if missing_sizes(layer):
         return _unsized(layer)
@@ -93,6 +95,11 @@ def require_params(layer: Any, params: Any) -> None:
         raise Misfit
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell an error that no argument is to blame for."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
 def missing_sizes(layer: Any) -> list[str]:
     """Return the names of the sizes that are ``None``."""
     return [name for name in layer.inferred_sizes if getattr(layer, name) is None]
@@ -153,9 +160,18 @@ def _listed(dtypes: set[Any]) -> str:
 
 def came(x: Any, name: str = "x") -> str:
     """Say what came: a tensor by its shape, several by theirs."""
-    if isinstance(x, tuple) and x and all([isinstance(one, Tensor) for one in x]):  # noqa: C419 (compiled code has no generators)
-        return "shapes " + " and ".join([str(tuple(one.shape)) for one in x])
-    return f"{name} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else describe(x)
+    if isinstance(x, Tensor):
+        return f"{name} of shape {tuple(x.shape)}"
+    if isinstance(x, tuple) and x and all([isinstance(leaf, Tensor) for leaf in flatten_together(x)[0]]):  # noqa: C419
+        return "shapes " + " and ".join(map(_shapes, x))
+    return describe(x)
+
+
+def _shapes(x: Any) -> str:
+    """Write the shapes of a tensor, or of a tree of them."""
+    if isinstance(x, Tensor):
+        return str(tuple(x.shape))
+    return f"({', '.join(map(_shapes, x.values() if isinstance(x, dict) else x))})"
 
 
 def require_no_params(layer: Any, params: Any) -> None:

@@ -242,7 +242,7 @@ MESSAGES = {
     "MultiHeadAttention: qk_norm must be a layer, such as RMSNorm, got 4": lambda: fn.MultiHeadAttention(4, 2, qk_norm=4),
     "out_proj.bias (4,), q_norm.weight (2,), k_norm.weight (2,), got in_proj_weight (12, 4)": lambda: fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(2))(P, X),
     "MultiHeadAttention: rotary's dim must be that of a head, 2, got RotaryEmbedding(dim=4)": lambda: fn.MultiHeadAttention(4, 2, rotary=fn.RotaryEmbedding(4)),
-    "x must be a floating tensor with the axes (N, L, 4) or (L, 4), as the others, got x of shape (2, 3, 5)": lambda: MHA(P, torch.ones(2, 3, 5)),
+    "x must be a floating tensor with the axes (N, L, 4) or (L, 4), got x of shape (2, 3, 5)": lambda: MHA(P, torch.ones(2, 3, 5)),
     "key must be a floating tensor with the axes (N, L, 4) or (L, 4), as the others, got shapes (2, 3, 4) and (3, 4) and (2, 3, 4)": lambda: MHA(P, (X, X[0], X)),
     "x must be a tensor, (x, mask), (query, key, value) or (query, key, value, mask), got shapes (2, 3, 4) and (2, 3, 4)": lambda: MHA(P, (X,) * 5),
     "out_proj.weight (4, 4), out_proj.bias (4,), got in_proj_weight (12, 4), in_proj_bias (12,), out_proj.weight (4, 4)": lambda: MHA({**P, "out_proj": {"weight": P["out_proj"]["weight"]}}, X),

@@ -128,7 +128,7 @@ MESSAGES = {
     "Bilinear(in1_features=3, in2_features=2, out_features=1): x must have the last axes in1_features=3 and in2_features=2, and the same axes before, not (2, 3) and (2, 3)": lambda: called(fn.Bilinear(3, 2, 1), (X, X)),
     "and the same axes before, not (2, 3) and (1, 3)": lambda: called(fn.Bilinear(3, 3, 1), (X, X[:1])),
     "x must be a pair of floating tensors, got x of shape (2, 3)": lambda: called(fn.Bilinear(3, 2, 1), X),
-    "x must be a pair of floating tensors, not torch.float32 and torch.int64, got a tuple of 2": lambda: called(fn.Bilinear(3, 2, 1), (X, X.long())),
+    "x must be a pair of floating tensors, not torch.float32 and torch.int64, got shapes (2, 3) and (2, 3)": lambda: called(fn.Bilinear(3, 2, 1), (X, X.long())),
     "params must be a dict of weight (1, 3, 3), bias (1,), got weight (1, 9), bias (1,)": lambda: fn.Bilinear(3, 3, 1)({"weight": torch.ones(1, 9), "bias": torch.ones(1)}, (X, X)),
     "LinearGeneral: out_features must be a whole number of at least 1, or a tuple of them, got (2, 0)": lambda: fn.LinearGeneral(3, (2, 0)),
     "LinearGeneral: axis must be a whole number, or a tuple of them, got ('a',)": lambda: fn.LinearGeneral(3, 2, ("a",)),

@@ -202,7 +202,7 @@ def test_the_law_of_transpose_says_which_gradient_is_not_there() -> None:
 
 def test_every_law_has_something_to_reject() -> None:
     """No law passes whatever it is given."""
-    assert list(BROKEN) == list(LAWS)
+    assert [*BROKEN, "reach"] == list(LAWS)  # whose broken layers are in test_reach
 
 
 @pytest.mark.parametrize(
