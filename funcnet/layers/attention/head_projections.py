@@ -184,7 +184,8 @@ class Heads(Combinator):
         if count not in ((3, 4) if is_separate else (0, 2, 3, 4)):
             return forms[0] + forms[1] * (not is_separate) + forms[2] + ", with kdim or vdim" * is_separate
         xs = x[: 1 if count == 2 else 3] if count else (x,)
-        for name, one, width in zip(("query" if xs[1:] else "x", "key", "value"), xs, self._widths(), strict=False):
+        for i, one in enumerate(xs):
+            name, width = ("query" if xs[1:] else "x", "key", "value")[i], self._widths()[i]
             if floating_complaint(one) or one.dim() not in (2, 3) or one.dim() != xs[0].dim() or one.shape[-1] != width:
                 return f"{name} must be a floating tensor with the axes (N, L, {width}) or (L, {width}), as the others"
         return None
