@@ -76,7 +76,7 @@ MULTIHEAD = {
         MHA(4, 2, qk_norm=fn.BatchNorm2d(2), rotary=fn.RotaryEmbedding(2)), normal(2, 3, 4)
     ),
     "MultiHeadAttention, queries and keys normalized by running statistics": case(
-        MHA(4, 2, qk_norm=fn.RunningBatchNorm2d(2)), normal(2, 3, 4)
+        MHA(4, 2, qk_norm=fn.RunningBatchNorm2d(2), rotary=fn.RotaryEmbedding(2)), normal(2, 3, 4)
     ),
     "MultiHeadAttention, queries and keys dropped": case(MHA(4, 2, qk_norm=fn.Dropout(0.4)), normal(2, 3, 4)),
 }

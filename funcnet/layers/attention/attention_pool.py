@@ -86,7 +86,8 @@ class AttentionPool(Layer):
     def _parts(self, params: Params, x: Any) -> tuple[Tensor, Tensor | None]:
         """Return the rows, and the mask of those that count."""
         rows, counts = x if isinstance(x, tuple) else (x, None)
-        if len(params) != 1 or params["query"].shape != (self.in_features,) or not _are_counts_of(rows, counts):
+        valid = rows is x or _are_counts_of(rows, counts)
+        if not valid or len(params) != 1 or params["query"].shape != (self.in_features,):
             raise Misfit
         if counts is None or counts.dtype == torch.bool:
             return rows, counts
@@ -96,18 +97,18 @@ class AttentionPool(Layer):
         return {"query": (self.in_features,)}
 
     def complaint(self, x: Any) -> str | None:
-        rows, counts = x if isinstance(x, tuple) and len(x) == 2 else (x, None)
-        if isinstance(rows, tuple):
+        if isinstance(x, tuple) and not (len(x) == 2 and isinstance(x[1], Tensor)):
             return "x must be a tensor, (x, mask) or (x, lengths)"
+        rows = x[0] if isinstance(x, tuple) else x
         rule = axes_complaint(self, rows, "..., L, in_features")
-        if rule or _are_counts_of(rows, counts):
+        if rule or rows is x or _are_counts_of(*x):
             return rule
         *n, length = rows.shape[:-1]
         return f"x must come with a bool mask that broadcasts to {(*n, length)}, or with integer lengths of shape {tuple(n)}"
 
 
-def _are_counts_of(rows: Tensor, counts: Tensor | None) -> bool:
-    """Tell whether a mask or lengths belong to the rows."""
-    if counts is None or counts.dtype == torch.bool:
-        return counts is None or broadcasts_to(counts.shape, rows.shape[:-1])
-    return counts.shape == rows.shape[:-2] and not counts.is_floating_point()
+def _are_counts_of(rows: Tensor, counts: Any) -> bool:
+    """Tell whether these are a mask or lengths that belong to the rows."""
+    if isinstance(counts, Tensor) and counts.dtype == torch.bool:
+        return broadcasts_to(counts.shape, rows.shape[:-1])
+    return isinstance(counts, Tensor) and counts.shape == rows.shape[:-2] and not counts.is_floating_point()

@@ -98,13 +98,13 @@ class VarlenAttention(Layer):
     def _mask(self, x: Any, counts: list[Tensor]) -> Tensor:
         """Return a mask (T, S), True for the keys of a row's own sequence that it may see."""
         (i, step), (j, key) = (_places(one, lengths) for one, lengths in zip(x[:2], (counts[0], counts[-1]), strict=True))
-        seen = (i.unsqueeze(1) == j) & (i.unsqueeze(1) < len(counts[0]))
+        mask = (i.unsqueeze(1) == j) & (i.unsqueeze(1) < len(counts[0]))
         if self.window is None and not self.is_causal:
-            return seen
+            return mask
         before, after = steps_around(self.window, self.is_causal)
         ahead = key - step.unsqueeze(1)
-        seen = seen if before is None else seen & (ahead >= -before)
-        return seen if after is None else seen & (ahead <= after)
+        mask = mask if before is None else mask & (ahead >= -before)
+        return mask if after is None else mask & (ahead <= after)
 
     def _counts(self, params: Params, x: Any) -> list[Tensor]:
         """Return the lengths, as int64, once for queries and keys or twice."""

@@ -52,11 +52,11 @@ class GroupNorm(Layer):
         return norm_params.initialize(rng, self)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        n, shapes = self.num_channels, self.param_shapes()
-        wrong = x.size(1) != n or not x.is_floating_point() or len(params) != len(shapes)
-        if wrong or any([params[name].shape != (n,) or params[name].dtype is not x.dtype for name in shapes]):  # noqa: C419
-            raise Misfit
-        y, kept, mean, r = kernels.group_norm(x, self.num_groups, params.get("weight"), params.get("bias"), self.eps)
+        w, b = params["weight"] if self.affine else None, params["bias"] if self.affine and self.bias else None
+        wrong = x.size(1) != self.num_channels or not x.is_floating_point() or len(params) != self.affine * (1 + self.bias)
+        if wrong or any([p.dtype is not x.dtype for p in params.values()]):  # noqa: C419
+            raise Misfit  # the kernel compares shapes only
+        y, kept, mean, r = kernels.group_norm(x, self.num_groups, w, b, self.eps)
         return y, (kept, mean, r)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:

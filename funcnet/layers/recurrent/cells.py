@@ -22,7 +22,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import Misfit, axes_complaint, check_gy, require_params
+from funcnet.checks import axes_complaint, check_gy, require_arguments
 from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, one_of, size, size_or_none
 from funcnet.initializers import Uniform
@@ -60,9 +60,7 @@ class _Cell(Layer):
         return initialize(rng, self.param_shapes(), self.hidden_size)
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        require_params(self, params)
-        if not self._is_input(x):
-            raise Misfit
+        require_arguments(self, params, x)
         one, h, c = self._parts(x)
         pre = kernels.linear(one, params["weight_ih"], params.get("bias_ih"))
         hid = kernels.linear(h, params["weight_hh"], params.get("bias_hh"))
@@ -117,21 +115,23 @@ class _Cell(Layer):
         return shapes | ({"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {})
 
     def complaint(self, x: Any) -> str | None:
+        if self._is_input(x):
+            return None
         one, form = x[0] if isinstance(x, tuple) and x else x, "(input, (h, c))" if self.kind == "lstm" else "(input, h)"
         rule = axes_complaint(self, one, "N, input_size", "input_size")
-        if rule or self._is_input(x):
-            return rule
-        return f"x must be an input, or {form} with states of shape {(*one.shape[:-1], self.hidden_size)}"
+        return rule or f"x must be an input, or {form} with states of shape {(*one.shape[:-1], self.hidden_size)}"
 
     def _is_input(self, x: Any) -> bool:
         """Tell whether x is an input, or an input and a state that fits it: kernels would broadcast it."""
-        is_lstm, one = self.kind == "lstm", x[0] if isinstance(x, tuple) else x
+        is_lstm, one = self.kind == "lstm", x[0] if isinstance(x, tuple) and x else x
         if isinstance(x, tuple) and (len(x) != 2 or isinstance(x[1], tuple) != is_lstm):
             return False
         states = (x[1] if is_lstm else x[1:]) if isinstance(x, tuple) else ()
+        if not all([isinstance(part, Tensor) and part.is_floating_point() for part in (one, *states)]):  # noqa: C419
+            return False
         shape = (*one.shape[:-1], self.hidden_size)
-        right = all([isinstance(part, Tensor) and part.is_floating_point() and part.shape == shape for part in states])  # noqa: C419
-        return right and one.dim() in (1, 2) and len(states) in (0, 1 + is_lstm)
+        right = one.dim() in (1, 2) and one.shape[-1] == self.input_size and len(states) in (0, 1 + is_lstm)
+        return right and all([part.shape == shape for part in states])  # noqa: C419
 
 
 @frozen
