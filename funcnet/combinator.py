@@ -93,9 +93,8 @@ class Combinator(Layer):
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         moved: list[Params] = []
-        children, caches = self.children(), cache.values() if isinstance(cache, dict) else cache
-        rows = zip(children.values(), self.entries(params), caches, strict=True)
-        with errors_at(self, lambda: [*children][len(moved)]):
+        rows = zip(self, self.entries(params), cache.values() if isinstance(cache, dict) else cache, strict=True)
+        with errors_at(self, lambda: [*self.children()][len(moved)]):
             for child, p, c in rows:
                 moved.append(child.update_stats(p, c))
         return self.pack(moved)
@@ -112,9 +111,8 @@ class Combinator(Layer):
     def each(self, f: Callable[[int, Layer], Any]) -> list[Any]:
         """Call a function of the number and the layer for every child; an error says which."""
         results: list[Any] = []
-        children = self.children()
-        with errors_at(self, lambda: [*children][len(results)]):
-            for i, child in enumerate(children.values()):
+        with errors_at(self, lambda: [*self.children()][len(results)]):
+            for i, child in enumerate(self.children().values()):
                 results.append(f(i, child))
         return results
 
@@ -139,8 +137,14 @@ class Combinator(Layer):
         return type(self).__name__
 
     def location(self, name: Any) -> str:
-        """Say where a child is, for errors."""
-        return f"{self.label}, layer {name if str(name).isdigit() else repr(name)}"
+        """Say where a child is, for errors: one by its name, or by its number."""
+        name = [*self.children()][name] if isinstance(name, int) else name
+        return f"{self.label}, layer {name if name.isdigit() else repr(name)}"
+
+    def located(self, error: Exception, name: Any) -> Exception:
+        """Return an error with the location of a child added; for a loop that is too hot for ``errors_at``."""
+        add_location(error, self.location(name))
+        return error
 
     def __len__(self) -> int:
         return len(self.children())

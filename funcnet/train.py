@@ -8,7 +8,6 @@
 Each function here is a value: it compares, prints and pickles like what it is made of.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from attrs import field
@@ -45,11 +44,7 @@ class ValueAndGrads(Value):
 def _value_and_grads(
     net: Layer, loss: Loss, params: Params, x: Any, target: Any, rng: Key | int | None
 ) -> tuple[Tensor, Params, Cache]:
-    if rng is None or not net.stochastic:
-        y, cache = net.apply(params, x)
-    else:
-        apply: Callable[..., tuple[Any, Cache]] = net.apply
-        y, cache = apply(params, x, rng)
+    y, cache = net.apply(params, x, rng)
     value, gy = loss.value_and_grad(y, target)
     return value, net.grads(params, cache, gy), cache
 
