@@ -63,7 +63,7 @@ def picture(history, labels, said, images, path):
     left.set(title="cross-entropy, labels smoothed by 0.05", xlabel="epoch", ylabel="loss", yscale="log")
     left.legend()
     counts = torch.zeros(10, 10, dtype=torch.int64).index_put_((labels, said), torch.tensor(1), accumulate=True)
-    middle.imshow(counts.clamp_max(5), cmap="Blues")
+    middle.imshow(counts.clamp_max(5).numpy(), cmap="Blues")
     for row, column in counts.nonzero().tolist():
         middle.text(column, row, int(counts[row, column]), ha="center", va="center", color="white" if row == column else "black")
     middle.set(title="test digits", xlabel="said", ylabel="true", xticks=range(10), yticks=range(10))
@@ -72,7 +72,7 @@ def picture(history, labels, said, images, path):
     right.set_title(f"{int((labels != said).sum())} of {len(labels)} mistaken")
     for i, row in enumerate(wrong.tolist()):
         panel = right.inset_axes((i % 3 / 3 + 0.02, 0.52 - i // 3 / 2, 0.29, 0.38))
-        panel.imshow(images[row, 0], cmap="Greys")
+        panel.imshow(images[row, 0].numpy(), cmap="Greys")
         panel.set(title=f"{int(labels[row])}, said {int(said[row])}", xticks=[], yticks=[])
     figure.savefig(path, dpi=130)
     plt.close(figure)

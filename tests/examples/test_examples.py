@@ -3,6 +3,7 @@
 import importlib
 import math
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,15 @@ def run(*arguments):
     return done.stdout
 
 
+def run_here(monkeypatch, capsys, script, *arguments):
+    """Run a script as its own program in this process, without another import of torch, and return what it printed."""
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+    return capsys.readouterr().out
+
+
 def test_the_quickstart_trains_both_nets_alike(tmp_path):
     """Two epochs: both rows have the same scores and losses, the float64 gap is rounding, and the picture is saved."""
     out = run("examples/quickstart.py", "--epochs", "2", "--seed", "1", "--out", str(tmp_path))
@@ -32,16 +42,16 @@ def test_the_quickstart_trains_both_nets_alike(tmp_path):
     assert (tmp_path / "quickstart.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_benchmark_of_steps_prints_every_contender():
+def test_the_benchmark_of_steps_prints_every_contender(monkeypatch, capsys):
     """One short round: a row for each, with its share of torch.nn's time."""
-    out = run("examples/benchmarks/steps.py", "--rounds", "1", "--steps", "3")
+    out = run_here(monkeypatch, capsys, "examples/benchmarks/steps.py", "--rounds", "1", "--steps", "3")
     for name in ("funcnet SGD", "funcnet SGD, donated", "funcnet Adam", "torch.nn SGD, fused", "torch.nn Adam, default"):
         assert re.search(rf"^{re.escape(name)} +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+$", out, re.MULTILINE)
 
 
-def test_the_digits_are_learned(tmp_path):
+def test_the_digits_are_learned(tmp_path, monkeypatch, capsys):
     """Two epochs: the loss is below that of the labels' frequencies, most test digits are right, and the picture is saved."""
-    out = run("examples/digits.py", "--epochs", "2", "--out", str(tmp_path))
+    out = run_here(monkeypatch, capsys, "examples/digits.py", "--epochs", "2", "--out", str(tmp_path))
     assert float(re.search(r"training loss +\S+ -> (\S+)", out).group(1)) < math.log(10) / 2
     assert float(re.search(r"test accuracy +(\S+)", out).group(1)) > 0.9
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
