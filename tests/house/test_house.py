@@ -278,22 +278,29 @@ def not_satisfied(requirements: list[str], constraints: str) -> list[str]:
 # the package keeps to them
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_module_has_a_floor(name):
+def all_problems(check, sources, *arguments):
+    """List what a check finds in any of the sources; each problem names its module."""
+    return [problem for name, source in sources.items() for problem in check(name, source, *arguments)]
+
+
+def outside(package):
+    """Return the modules of funcnet that are not in a package."""
+    return {name: source for name, source in SOURCES.items() if not _inside(name, package)}
+
+
+def test_every_module_has_a_floor():
     """A new module is entered in ``FLOORS`` above."""
-    assert name.partition(".")[2].partition(".")[0] in FLOOR_OF
+    assert [name for name in SOURCES if name.partition(".")[2].partition(".")[0] not in FLOOR_OF] == []
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_modules_import_from_lower_floors_or_their_own(name):
+def test_modules_import_from_lower_floors_or_their_own():
     """One way down."""
-    assert steps_up(name, SOURCES[name], set(SOURCES)) == []
+    assert all_problems(steps_up, SOURCES, set(SOURCES)) == []
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_modules_import_from_the_concrete_module(name):
+def test_modules_import_from_the_concrete_module():
     """Never through the package root, nor through that of a folder."""
-    assert wrong_imports(name, SOURCES[name], set(SOURCES)) == []
+    assert all_problems(wrong_imports, SOURCES, set(SOURCES)) == []
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -301,29 +308,25 @@ def test_no_modules_import_each_other_in_a_circle():
     assert circles(SOURCES) == []
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_modules_import_only_runtime_dependencies_at_their_top(name):
+def test_modules_import_only_runtime_dependencies_at_their_top():
     """An extra is imported where it is used."""
-    assert strangers(name, SOURCES[name]) == []
+    assert all_problems(strangers, SOURCES) == []
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if not _inside(name, "funcnet.interop")])
-def test_there_is_no_autograd_inside(name):
+def test_there_is_no_autograd_inside():
     """Nor torch.nn, nor torch.optim: only ``interop`` meets them."""
-    assert names_of_autograd(name, SOURCES[name]) == []
+    assert all_problems(names_of_autograd, outside("funcnet.interop")) == []
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if not _inside(name, "funcnet.kernels")])
-def test_torchs_internals_are_named_in_kernels_only(name):
+def test_torchs_internals_are_named_in_kernels_only():
     """``torch.ops`` and ``torch._C``."""
-    assert names_of_internals(name, SOURCES[name]) == []
+    assert all_problems(names_of_internals, outside("funcnet.kernels")) == []
 
 
 @pytest.mark.parametrize("check", [loose_zips, globals_set, long_functions, long_files, undocumented])
-@pytest.mark.parametrize("name", SOURCES)
-def test_source_keeps_to_the_rules(name, check):
+def test_source_keeps_to_the_rules(check):
     """Strict zips, no globals, short functions and files, and a docstring for all that is public."""
-    assert check(name, SOURCES[name]) == []
+    assert all_problems(check, SOURCES) == []
 
 
 def test_the_public_names_are_imported_and_listed_by_group():
@@ -344,10 +347,9 @@ def test_the_version_is_that_of_the_package():
 
 
 @pytest.mark.parametrize("check", [skipping, claims_missing])
-@pytest.mark.parametrize("name", TESTS)
-def test_tests_keep_to_the_rules(name, check):
+def test_tests_keep_to_the_rules(check):
     """None is skipped, each says its claim, and none hides another of its name."""
-    assert check(name, TESTS[name]) == []
+    assert all_problems(check, TESTS) == []
 
 
 def test_the_runtime_dependencies_are_three():
