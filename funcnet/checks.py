@@ -1,7 +1,7 @@
 """Checks of what a layer gets: they cost a working call nothing measurable, and explain a failing one.
 
 Inside a layer a kernel may complain in its own words, or a cheap comparison may raise ``Misfit``. ``explain_error`` then finds
-out who is at fault, in this order: sizes not inferred yet, params of other shapes, the rule of the layer that x breaks, a dtype
+who is at fault, in this order: sizes not inferred yet, params of other shapes, the rule of the layer that x breaks, a dtype
 that is not that of the params. An error made by ``value_error`` says so already. The sentences have the form
 ``who: rule, got what``.
 
@@ -117,7 +117,7 @@ def _unsized(layer: Any) -> ValueError:
 
 
 def size_in(layer: Any, x: Any, name: str) -> int | tuple[int, ...]:
-    """Return the size in x of the axis, or the axes, that the field ``name`` of a layer stands for."""
+    """Return the size of the axis, or axes, of x that ``inferred_sizes`` gives for the field ``name``."""
     axes, shape = layer.inferred_sizes[name], next((tuple(leaf.shape) for leaf in tree.leaves(x)), ())
     for i in axes if isinstance(axes, tuple) else (axes,):
         if not -len(shape) <= i < len(shape):
@@ -126,7 +126,7 @@ def size_in(layer: Any, x: Any, name: str) -> int | tuple[int, ...]:
 
 
 def params_error(layer: Any, params: Any) -> ValueError:
-    """Make the error for params that are not this layer's."""
+    """Make the error for params of another layer."""
     shapes = layer.param_shapes() or {}
     rule = "params must be a dict of " + _worded(shapes) if shapes else "params must be an empty dict"
     return value_error(layer, rule, _worded(_shapes_of(params)) if isinstance(params, dict) and params else describe(params))

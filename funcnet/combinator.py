@@ -94,7 +94,7 @@ class Combinator(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         moved: list[Params] = []
         rows = zip(self, self.entries(params), cache.values() if isinstance(cache, dict) else cache, strict=True)
-        with errors_at(self, lambda: [*self.children()][len(moved)]):
+        with errors_at(self, lambda: self._nth(len(moved))):
             for child, p, c in rows:
                 moved.append(child.update_stats(p, c))
         return self.pack(moved)
@@ -111,7 +111,7 @@ class Combinator(Layer):
     def each(self, f: Callable[[int, Layer], Any]) -> list[Any]:
         """Call a function of the number and the layer for every child; an error says which."""
         results: list[Any] = []
-        with errors_at(self, lambda: [*self.children()][len(results)]):
+        with errors_at(self, lambda: self._nth(len(results))):
             for i, child in enumerate(self.children().values()):
                 results.append(f(i, child))
         return results
@@ -138,8 +138,13 @@ class Combinator(Layer):
 
     def location(self, name: Any) -> str:
         """Say where a child is, for errors: one by its name, or by its number."""
-        name = [*self.children()][name] if isinstance(name, int) else name
+        name = self._nth(name) if isinstance(name, int) else name
         return f"{self.label}, layer {name if name.isdigit() else repr(name)}"
+
+    def _nth(self, i: int) -> str:
+        """Return the name of child number i, of the last one if there are fewer."""
+        names = [*self.children()] or [""]
+        return names[min(i, len(names) - 1)]
 
     def located(self, error: Exception, name: Any) -> Exception:
         """Return an error with the location of a child added; for a loop that is too hot for ``errors_at``."""
@@ -165,7 +170,7 @@ class Combinator(Layer):
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Explain errors as a leaf does where the class has rules of its own; the children explain theirs."""
+        """Guard the verbs only of a class with a ``complaint`` or ``param_shapes``: the children explain their own errors."""
         if cls.complaint is not Layer.complaint or cls.param_shapes is not Combinator.param_shapes:
             super()._when_frozen()
 
@@ -312,6 +317,9 @@ class Rearranging(Wrapper):
 
 class Probe(Layer):
     """A stand-in for a layer while sizes are inferred: it learns them from the x that comes."""
+
+    def __new__(cls, layer: Layer) -> Self:
+        return object.__new__(cls)  # no value: it changes
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer

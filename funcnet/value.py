@@ -78,10 +78,13 @@ class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract 
 
     __slots__ = ()
 
-    def __init__(self, *args: Any, **fields: Any) -> None:
-        """Refuse a class that is not decorated: ``frozen`` makes an ``__init__`` of the fields."""
-        name = type(self).__name__
-        raise TypeError(f"{name} must be decorated with @funcnet.frozen, which makes its fields and compares them")
+    def __new__(cls, *args: Any, **fields: Any) -> Self:
+        """Make a value; a class that is not decorated itself, whatever its bases are, raises ``TypeError``."""
+        if "__attrs_attrs__" not in cls.__dict__ and not getattr(
+            cls, "__abstractmethods__", ()
+        ):  # of those Python itself complains
+            raise TypeError(f"{cls.__name__} must be decorated with @funcnet.frozen, which makes its fields and compares them")
+        return super().__new__(cls)
 
     def __repr__(self) -> str:
         shown = [(f.name, getattr(self, f.name), f.default) for f in getattr(type(self), "__attrs_attrs__", ()) if f.init]

@@ -153,7 +153,7 @@ class Tied(Wrapper):
             return self._without(self.layer.update_stats(self._filled(params), cache))
 
     def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
-        """Return the layer as it is: its params are shared or made, so no layer can be rewritten with params of its own."""
+        """Change nothing: the params of the layers within are shared or computed, so none can be rewritten with its params."""
         return self, params
 
     infer = infer_unchanged

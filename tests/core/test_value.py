@@ -42,6 +42,16 @@ def test_a_class_without_the_decorator_says_what_to_do(arguments: tuple[int, ...
         Undecorated(*arguments)
 
 
+def test_so_does_an_undecorated_subclass_of_a_decorated_class() -> None:
+    """Its own fields would be left out, and its verbs unguarded."""
+
+    class Wider(Holder):
+        more: int = 3
+
+    with pytest.raises(TypeError, match=r"^Wider must be decorated with @funcnet.frozen"):
+        Wider(1)
+
+
 @pytest.mark.parametrize("held", [torch.ones(2), (1, torch.ones(2)), [torch.ones(2)], {"w": (torch.ones(2),)}])
 def test_a_tensor_in_a_field_is_refused_with_what_to_do(held: Any) -> None:
     """Alone or in a container."""

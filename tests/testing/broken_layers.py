@@ -12,6 +12,7 @@ from torch import Tensor
 import funcnet as fn
 
 
+@fn.frozen
 class NoBiasGradient(HalfTrained):
     """What is said not to be trained is not all that has no gradient."""
 
@@ -19,36 +20,43 @@ class NoBiasGradient(HalfTrained):
         return {"w": None, "b": None}, gy @ params["w"]
 
 
+@fn.frozen
 class MeanForSum(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache, "b": gy.mean(0)}, gy @ params["w"]
 
 
+@fn.frozen
 class WrongScale(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache, "b": gy.sum(0)}, gy @ params["w"] * (1 + 1e-4)
 
 
+@fn.frozen
 class WeightNotTransposed(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache, "b": gy.sum(0)}, gy @ params["w"].T
 
 
+@fn.frozen
 class WeightGradientTransposed(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": cache.T @ gy, "b": gy.sum(0)}, gy @ params["w"]
 
 
+@fn.frozen
 class OtherSideOfKink(Rectifier):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return params, torch.where(cache < 0, gy, 0.0)
 
 
+@fn.frozen
 class LeakOnlyBackward(Rectifier):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return params, torch.where(cache > 0, gy, 1e-4 * gy)
 
 
+@fn.frozen
 class Unreversed(Chain):
     def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
         gparams = []
@@ -58,12 +66,14 @@ class Unreversed(Chain):
         return tuple(gparams), gy
 
 
+@fn.frozen
 class OtherOrderOfParams(Chain):
     def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
         gparams, gx = super().vjp(params, cache, gy)
         return gparams[::-1], gx
 
 
+@fn.frozen
 class OneOfTwoUses(Sum):
     """The operand that was repeated gets the gradient of its first copy alone."""
 
@@ -71,6 +81,7 @@ class OneOfTwoUses(Sum):
         return params, (gy, gy[: cache[1][0]])
 
 
+@fn.frozen
 class NoWeightGradient(Affine):
     """The weight is said not to be trained, and the layer does not say so."""
 
@@ -78,26 +89,31 @@ class NoWeightGradient(Affine):
         return {"w": None, "b": gy.sum(0)}, gy @ params["w"]
 
 
+@fn.frozen
 class NoGradientOfTheSecond(Sum):
     def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
         return params, (gy.sum_to_size(cache[0]), None)
 
 
+@fn.frozen
 class GyIgnored(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": torch.ones_like(gy).T @ cache, "b": gy.sum(0)}, gy @ params["w"]
 
 
+@fn.frozen
 class GySquared(Rectifier):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return params, torch.where(cache > 0, gy.abs() * gy, 0.0)
 
 
+@fn.frozen
 class ClippedGradient(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache, "b": gy.sum(0)}, (gy @ params["w"]).clamp(-0.5, 0.5)
 
 
+@fn.frozen
 class ZeroOverZero(Rectifier):
     """The gradient is normed and scaled back: linear, but for 0."""
 
@@ -105,16 +121,19 @@ class ZeroOverZero(Rectifier):
         return params, torch.where(cache > 0, gy / gy.norm() * gy.norm(), 0.0)
 
 
+@fn.frozen
 class WrittenCache(Rectifier):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return params, gy.clone() * cache.gt_(0)
 
 
+@fn.frozen
 class WrittenGy(Rectifier):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return params, gy.masked_fill_(cache <= 0, 0.0)
 
 
+@fn.frozen
 class WrittenBehindItsBack(Rectifier):
     """Written through ``data``, which the version counter does not see."""
 
@@ -124,12 +143,14 @@ class WrittenBehindItsBack(Rectifier):
         return params, gx
 
 
+@fn.frozen
 class WrittenInput(Rectifier):
     def apply(self, params: Any, x: Tensor) -> Any:
         y = x.relu_()
         return y, y
 
 
+@fn.frozen
 class WrittenBackToTheSame(Affine):
     """The weight is scaled and scaled back: the same numbers, but for a moment others."""
 
@@ -140,12 +161,14 @@ class WrittenBackToTheSame(Affine):
         return {"w": gy.T @ cache, "b": gy.sum(0)}, gx
 
 
+@fn.frozen
 class WrittenParams(Counted):
     def update_stats(self, params: Any, cache: Tensor) -> Any:
         params["seen"].add_(1)
         return params
 
 
+@fn.frozen
 class PoppedCache(Chain):
     """The cache is a list that backward empties."""
 
@@ -161,6 +184,7 @@ class PoppedCache(Chain):
 _LATEST: dict[str, Tensor] = {}
 
 
+@fn.frozen
 class StaleCache(Affine):
     """Backward uses what the latest forward left behind, not the cache."""
 
@@ -172,6 +196,7 @@ class StaleCache(Affine):
         return super().vjp(params, _LATEST["x"], gy)
 
 
+@fn.frozen
 class ChanceWithoutKey(Rectifier):
     def apply(self, params: Any, x: Tensor) -> Any:
         x = x * torch.rand_like(x)
@@ -181,38 +206,45 @@ class ChanceWithoutKey(Rectifier):
 _CALLS = itertools.count(1)
 
 
+@fn.frozen
 class OtherEachTime(Rectifier):
     def apply(self, params: Any, x: Tensor) -> Any:
         x = x * next(_CALLS)
         return x.relu(), x
 
 
+@fn.frozen
 class SeededByItself(Rectifier):
     def apply(self, params: Any, x: Tensor) -> Any:
         torch.manual_seed(0)
         return x.relu(), x
 
 
+@fn.frozen
 class KeyByDefault(Noise):
-    def apply(self, params: Any, x: Tensor, rng: Any = 0) -> Any:
-        return super().apply(params, x, rng)
+    def apply(self, params: Any, x: Tensor, rng: Any = None) -> Any:
+        return super().apply(params, x, 0 if rng is None else rng)
 
 
+@fn.frozen
 class BiasNotSummed(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache, "b": gy}, gy @ params["w"]
 
 
+@fn.frozen
 class NotUnbroadcast(Sum):
     def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
         return params, (gy, gy)
 
 
+@fn.frozen
 class GradientInFloat32(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": (gy.T @ cache).float(), "b": gy.sum(0)}, gy @ params["w"]
 
 
+@fn.frozen
 class OutputInFloat64(Affine):
     def apply(self, params: Any, x: Tensor) -> Any:
         return super().apply(params, x)[0].double(), x
@@ -221,34 +253,41 @@ class OutputInFloat64(Affine):
         return super().vjp(params, cache, gy.to(cache.dtype))
 
 
+@fn.frozen
 class ForgottenBias(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache}, gy @ params["w"]
 
 
+@fn.frozen
 class NoInputGradient(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache, "b": gy.sum(0)}, None
 
 
+@fn.frozen
 class GradientOfNumbers(Lookup):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return super().vjp(params, cache, gy)[0], torch.zeros_like(cache)
 
 
+@fn.frozen
 class InferenceOfOtherShape(Affine):
     def inference(self) -> fn.Layer:
         return fn.serial()
 
 
+@fn.frozen
 class RowsCoupled(Centred):
     batch_dependent = False
 
 
+@fn.frozen
 class CoupledLaterOn(RowsCoupled):
     """Nothing is drawn any more, but the rows are centred together."""
 
 
+@fn.frozen
 class CoupledLater(Noise):
     """Sound, but for what it is in inference."""
 
@@ -256,28 +295,33 @@ class CoupledLater(Noise):
         return CoupledLaterOn()
 
 
+@fn.frozen
 class NoEmptyBatch(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         share = 1 / len(cache)
         return {"w": gy.T @ cache, "b": gy.sum(0) * share * len(cache)}, gy @ params["w"]
 
 
+@fn.frozen
 class NaNOfEmptyBatch(Affine):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache, "b": gy.mean(0) * len(cache)}, gy @ params["w"]
 
 
+@fn.frozen
 class ViewOfGy(Rectifier):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return params, torch.where(cache > 0, gy.view(-1).view(cache.shape), 0.0)
 
 
+@fn.frozen
 class ViewOfX(Rectifier):
     def apply(self, params: Any, x: Tensor) -> Any:
         x = x.view(-1).view(x.shape)
         return x.relu(), x
 
 
+@fn.frozen
 class StorageRead(Rectifier):
     """The memory of x is taken as it lies, in whatever order."""
 
@@ -286,42 +330,50 @@ class StorageRead(Rectifier):
         return x.relu(), x
 
 
+@fn.frozen
 class OtherHalfOfParams(Affine):
     def grads(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache, "b": gy.mean(0)}
 
 
+@fn.frozen
 class OtherHalfOfInput(Affine):
     def input_grad(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return gy @ params["w"].T
 
 
+@fn.frozen
 class OtherPrediction(Rectifier):
     def __call__(self, params: Any, x: Tensor, *rng: Any) -> Any:
         return x.abs()
 
 
+@fn.frozen
 class Item(Rectifier):
     def apply(self, params: Any, x: Tensor) -> Any:
         return x.clamp(min(0.0, x.numel() and x.abs().min().item())), x
 
 
+@fn.frozen
 class BranchOnValues(Rectifier):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return (params, gy) if bool((cache > 0).all()) else (params, torch.where(cache > 0, gy, 0.0))
 
 
+@fn.frozen
 class GraphBreak(Rectifier):
     def apply(self, params: Any, x: Tensor) -> Any:
         time.sleep(0)
         return x.relu(), x
 
 
+@fn.frozen
 class MadeOnTheCPU(Rectifier):
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return params, gy * (cache > torch.zeros(cache.shape, dtype=cache.dtype))
 
 
+@fn.frozen
 class WrittenUnderVmap(Rectifier):
     """A fresh tensor is written to: sound by itself, but ``vmap`` has no batch in it."""
 
@@ -329,6 +381,7 @@ class WrittenUnderVmap(Rectifier):
         return params, torch.zeros(gy.shape, dtype=gy.dtype, device=gy.device).copy_(torch.where(cache > 0, gy, 0.0))
 
 
+@fn.frozen
 class LyingRepr(Affine):
     def __repr__(self) -> str:
         return f"LyingRepr(columns={self.columns})"
@@ -337,11 +390,13 @@ class LyingRepr(Affine):
         return 0
 
 
+@fn.frozen
 class HashOfTheObject(Affine):
     def __hash__(self) -> int:
         return id(self)
 
 
+@fn.frozen
 class ReprOfAnother(Rectifier):
     def __repr__(self) -> str:
         return "Rectifier()"
@@ -360,6 +415,7 @@ class Mutable(fn.Layer):
         return params, gy
 
 
+@fn.frozen
 class Unpicklable(Rectifier):
     def __reduce__(self) -> Any:
         raise TypeError("cannot pickle this")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 import funcnet as fn
+from funcnet.combinator import child_key
 
 
 @fn.frozen
@@ -49,18 +50,21 @@ class Sum(fn.Layer):
 
 
 @fn.frozen
-class Chain(fn.Layer):
+class Chain(fn.Combinator):
     """Three affine maps, one after the other, sound."""
 
     layers: tuple[fn.Layer, ...] = (Affine(), Rectifier(), Affine())
 
-    def init(self, rng: Any) -> Any:
-        return tuple(layer.init(key) for layer, key in zip(self.layers, fn.split(rng, 3), strict=True))
+    def children(self) -> dict[str, fn.Layer]:
+        return {str(i): layer for i, layer in enumerate(self.layers)}
 
-    def apply(self, params: Any, x: Tensor) -> Any:
+    def with_children(self, children: dict[str, fn.Layer]) -> Any:
+        return self.replace(layers=tuple(children.values()))
+
+    def apply(self, params: Any, x: Tensor, rng: Any = None) -> Any:
         caches = []
-        for layer, p in zip(self.layers, params, strict=True):
-            x, cache = layer.apply(p, x)
+        for i, (layer, p) in enumerate(zip(self.layers, params, strict=True)):
+            x, cache = layer.apply(p, x, child_key(layer, rng, i))
             caches.append(cache)
         return x, tuple(caches)
 
