@@ -1,6 +1,6 @@
 """Flattening: the leaves of a tree in a row, beside those of others, and the way back. What a tree is, ``tree`` says."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -101,7 +101,7 @@ def _beside(tree: Tree, one: Tree, two: Tree) -> list[list[Any]] | None:
 def flatten_together(tree: Tree, *rest: Tree) -> list[list[Any]]:
     """Flatten ``tree``, and the trees ``rest`` beside it, absent leaves included, in its order.
 
-    ``unflatten_each`` is the way back.
+    ``unflatten`` is the way back.
 
     Raises   ``ValueError`` with the first path where the trees disagree.
     """
@@ -132,38 +132,6 @@ def unflatten(tree: Tree, leaves: Iterator[Any]) -> Tree:
     return (
         rebuild(tree, iter([unflatten(child, leaves) for child in _children(tree)])) if isinstance(tree, NODES) else next(leaves)
     )
-
-
-def unflatten_each(tree: Tree, columns: Sequence[Sequence[Any]]) -> list[Tree]:
-    """Make a tree of each column, of the structure of ``tree``; of two columns at once, which takes half the time."""
-    if len(columns) == 2:
-        return [*_fill_both(tree, iter(columns[0]), iter(columns[1]))]
-    return [unflatten(tree, iter(column)) for column in columns]
-
-
-def _fill_both(tree: Tree, ones: Iterator[Any], twos: Iterator[Any]) -> tuple[Tree, Tree]:
-    kind = type(tree)
-    if kind is dict:
-        return _fill_dicts(tree, ones, twos)
-    if kind is not tuple:
-        return unflatten(tree, ones), unflatten(tree, twos)
-    one, two = [], []
-    for child in tree:
-        a, b = (next(ones), next(twos)) if type(child) is Tensor else _fill_both(child, ones, twos)
-        one.append(a)
-        two.append(b)
-    return tuple(one), tuple(two)
-
-
-def _fill_dicts(tree: dict[Any, Tree], ones: Iterator[Any], twos: Iterator[Any]) -> tuple[Tree, Tree]:
-    one, two = {}, {}
-    for key, child in tree.items():
-        if type(child) is Tensor:
-            one[key] = next(ones)
-            two[key] = next(twos)
-        else:
-            one[key], two[key] = _fill_both(child, ones, twos)
-    return one, two
 
 
 def _disagreement(tree: Tree, rest: tuple[Tree, ...]) -> ValueError:

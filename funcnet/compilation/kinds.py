@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.compilation.codec import TreeCodec
+from funcnet.codec import TreeCodec
 from funcnet.flattening import NODES, Tree
 from funcnet.kernels import linear as products
 from funcnet.kernels.tracing import tensor_guard, tensor_likeness

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from funcnet import flattening, tree
-from funcnet.compilation.codec import TreeCodec
+from funcnet.codec import TreeCodec
 from funcnet.compilation.inductor import Kernel, compile_lock, traced
 from funcnet.compilation.kinds import CONSTANTS, Kind
 from funcnet.kernels.tracing import tracing_for_inductor

