@@ -133,12 +133,13 @@ def params_error(layer: Any, params: Any) -> ValueError:
 
 
 def _shapes_of(params: Any) -> dict[str, Any] | None:
-    """Return the shapes of a dict's leaves by dotted name; ``None`` for anything but a dict."""
+    """Return the shapes of a dict's leaves by dotted name; ``None`` for anything but a dict. An empty one adds none."""
     if not isinstance(params, dict):
         return None
     shapes: dict[str, Any] = {}
     for name, leaf in params.items():
-        inner = _shapes_of(leaf) or {"": describe(leaf)}
+        below = _shapes_of(leaf)
+        inner: dict[str, Any] = {"": describe(leaf)} if below is None else below
         here = {name: tuple(leaf.shape)} if isinstance(leaf, Tensor) else {}
         shapes |= here or {f"{name}.{at}".strip("."): one for at, one in inner.items()}
     return shapes

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.contract import Cache, Layer, Params, Rng, Shape, output
+from funcnet.contract import Cache, Layer, Params, Rng, Shape, output, with_key
 from funcnet.errors import add_location, describe, instances, value_error
 from funcnet.random import Key
 
@@ -171,6 +171,10 @@ class Combinator(Layer):
     @classmethod
     def _when_frozen(cls) -> None:
         """Guard the verbs only of a class with a ``complaint`` or ``param_shapes``: the children explain their own errors."""
+        for name in ("apply", "__call__"):
+            verb = getattr(cls, name)
+            if with_key(verb) is not verb:
+                setattr(cls, name, with_key(verb))
         if cls.complaint is not Layer.complaint or cls.param_shapes is not Combinator.param_shapes:
             super()._when_frozen()
 

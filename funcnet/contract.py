@@ -27,7 +27,7 @@ import functools
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 
@@ -158,7 +158,13 @@ class Layer(Value):
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Have the verbs explain their errors: the one place that holds a ``try`` for all layers."""
+        """Have the verbs explain their errors: the one place that holds a ``try`` for all layers.
+
+        A class with an ``apply`` of its own may compute something else than its base, so it says anew that it is affine.
+        """
+        if "apply" in vars(cls):
+            for name in ("weight_output_axis", "channelwise_affine"):
+                setattr(cls, name, vars(cls).get(name, getattr(Layer, name)))
         for name, guard in _GUARDS.items():
             verb = getattr(cls, name)
             if not hasattr(verb, "guards") and verb is not getattr(Layer, name):
@@ -180,25 +186,37 @@ def _guarded_init(init: Verb) -> Verb:
     return _marked(guarded)
 
 
+def with_key(apply: Verb) -> Verb:
+    """Let an ``apply`` that was written without ``rng``, or with a keyword-only one, be called as any other."""
+    parameters = inspect.signature(apply, follow_wrapped=False).parameters.values()
+    if sum([p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters]) > 3:
+        return apply
+    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
+        return apply
+    by_name = any(p.kind == p.VAR_KEYWORD or p.name == "rng" for p in parameters)
+
+    @functools.wraps(apply)
+    def keyless(self: Layer, params: Params, x: Any, rng: Rng = None) -> Any:
+        return apply(self, params, x)
+
+    @functools.wraps(apply)
+    def named(self: Layer, params: Params, x: Any, rng: Rng = None) -> Any:
+        return apply(self, params, x, rng=rng)
+
+    return named if by_name else keyless
+
+
 def _guarded_apply(apply: Verb) -> Verb:
-    """Explain errors of ``apply``; one that was written without ``rng`` needs no key, and gets none."""
-    keyless = len(inspect.signature(apply).parameters) == 3
+    apply = with_key(apply)
 
     @functools.wraps(apply)
     def guarded(self: Layer, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         try:
             return apply(self, params, x, rng)  # type: ignore[no-any-return]
         except Exception as error:
-            raise explain_error(self, params, x, error) from None
+            _raise(explain_error(self, params, x, error), error)
 
-    @functools.wraps(apply)
-    def guarded_keyless(self: Layer, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        try:
-            return apply(self, params, x)  # type: ignore[no-any-return]
-        except Exception as error:
-            raise explain_error(self, params, x, error) from None
-
-    return _marked(guarded_keyless if keyless else guarded)
+    return _marked(guarded)
 
 
 def _guarded_backward(backward: Verb) -> Verb:
@@ -207,9 +225,16 @@ def _guarded_backward(backward: Verb) -> Verb:
         try:
             return backward(self, params, cache, gy)
         except Exception as error:
-            raise explain_backward_error(self, params, gy, error) from None
+            _raise(explain_backward_error(self, params, gy, error), error)
 
     return _marked(guarded)
+
+
+def _raise(explained: Exception, error: Exception) -> NoReturn:
+    """Raise an explained error alone; one without an explanation goes on as it came, with its own cause."""
+    if explained is error:
+        raise error
+    raise explained from None
 
 
 def _marked(guarded: Verb) -> Verb:

@@ -14,7 +14,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random, tree
-from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only
+from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, number, size, value_error
 from funcnet.kernels import linear
@@ -100,6 +100,10 @@ class LoRA(Combinator):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         with errors_at(self, "layer"):
             return {**params, "layer": self.layer.update_stats(params["layer"], cache)}
+
+    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+        layer, inner = f(self.layer, params["layer"])
+        return self.with_children({"layer": layer}), {**params, "layer": inner}
 
     def infer(self, x: Any) -> tuple[Self, Any]:
         with errors_at(self, "layer"):

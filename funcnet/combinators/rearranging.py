@@ -9,6 +9,7 @@ y = M⁻¹ f(p, M x)      gp, gx = gp, M⁻¹ g  where gp, g = f's vjp of M gy
 from typing import Any
 
 from attrs import field
+from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinator import Rearranging, layers_only
@@ -40,8 +41,9 @@ class ChannelsLast(Rearranging):
         return tree.map(lambda leaf: leaf.movedim(self.dim, -1) if leaf.dim() > self.dim else leaf, values)
 
     def context(self, x: Any) -> Any:
-        if any(leaf.dim() <= self.dim for leaf in tree.leaves(x)):
-            raise value_error(self, f"x must have an axis {self.dim}", x)
+        for leaf in tree.leaves(x):
+            if not isinstance(leaf, Tensor) or leaf.dim() <= self.dim:
+                raise value_error(self, f"x must have an axis {self.dim}", describe(leaf))
         return ()
 
     def __repr__(self) -> str:

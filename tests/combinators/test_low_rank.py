@@ -85,3 +85,13 @@ def test_wrong_use_is_refused_with_its_sentence(sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
+
+
+def test_batch_norms_fold_beside_an_adapted_layer():
+    """The adapted layer stays as it is, with its params."""
+    net = fn.serial(fn.lora(fn.Linear(3, 3), 2), fn.Linear(3, 3), fn.BatchNorm1d(3))
+    params = net.init(0)
+    folded, folded_params = fn.fold_batch_norm(net, params)
+    assert len(folded) == 2
+    x = torch.tensor([[1.0, 2.0, 3.0]])
+    torch.testing.assert_close(folded(folded_params, x), net.inference()(params, x))

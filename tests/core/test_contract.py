@@ -9,6 +9,7 @@ from attrs import field
 from hypothesis import given
 from hypothesis import strategies as st
 
+import funcnet as fn
 from funcnet.checks import explain_error, params_error
 from funcnet.contract import Layer
 from funcnet.layers.linear.linear import Linear
@@ -213,3 +214,76 @@ def test_a_layer_without_params_refuses_some():
     """Its rule is an empty dict."""
     error = params_error(Noisy(), {"w": torch.zeros(2)})
     assert str(error) == "Noisy(): params must be an empty dict, got w (2,)"
+
+
+@fn.frozen
+class TakesKeyByName(fn.Layer):
+    def apply(self, params, x, *, rng=None):
+        return 2 * x, ()
+
+    def vjp(self, params, cache, gy):
+        return params, 2 * gy
+
+
+@fn.frozen
+class DoubledWithoutKey(fn.Wrapper):
+    layer: fn.Layer
+
+    def apply(self, params, x):
+        y, cache = self.layer.apply(params, x)
+        return 2 * y, cache
+
+    def vjp(self, params, cache, gy):
+        return self.layer.vjp(params, cache, 2 * gy)
+
+
+@pytest.mark.parametrize(
+    ("layer", "y"), [(TakesKeyByName(), 2.0), (DoubledWithoutKey(fn.Identity()), 2.0), (DoubledWithoutKey(TakesKeyByName()), 4.0)]
+)
+def test_an_apply_may_take_the_key_by_name_or_not_at_all(layer, y):
+    """Nets hand keys on to any apply."""
+    x = torch.ones(2)
+    got = fn.serial(layer)((layer.init(0),), x, 3)
+    assert (got == y).all()
+    assert (layer(layer.init(0), x, rng=3) == got).all()
+    assert (layer.apply(layer.init(0), x, 3)[0] == got).all()
+
+
+def test_an_error_keeps_its_cause():
+    """One that nothing explains leaves the layer as it was raised."""
+
+    @fn.frozen
+    class Failing(fn.Layer):
+        def apply(self, params, x, rng=None):
+            try:
+                {}["inner"]
+            except KeyError as error:
+                raise RuntimeError("outer") from error
+
+        def vjp(self, params, cache, gy):
+            return self.apply(params, gy)
+
+    with pytest.raises(RuntimeError, match="outer") as forward:
+        fn.serial(Failing()).apply(({},), torch.ones(2))
+    with pytest.raises(RuntimeError, match="outer") as backward:
+        Failing().vjp({}, (), torch.ones(2))
+    assert isinstance(forward.value.__cause__, KeyError)
+    assert isinstance(backward.value.__cause__, KeyError)
+
+
+def test_a_subclass_with_its_own_apply_is_not_affine_by_inheritance():
+    """Its apply may compute something else: folding leaves it alone."""
+
+    @fn.frozen
+    class Rectified(fn.Linear):
+        def apply(self, params, x, rng=None):
+            y, cache = super().apply(params, x, rng)
+            return y.relu(), cache
+
+    assert fn.Linear(2, 3).weight_output_axis == 0
+    assert Rectified(2, 3).weight_output_axis is None
+    net = fn.serial(Rectified(2, 3), fn.BatchNorm1d(3))
+    params = net.init(0)
+    folded, folded_params = fn.fold_batch_norm(net, params)
+    x = torch.tensor([[1.0, 2.0], [-3.0, 4.0]])
+    assert torch.equal(folded(folded_params, x), net.inference()(params, x))
