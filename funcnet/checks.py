@@ -39,7 +39,7 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception) -> Exceptio
     if rule:
         return value_error(layer, rule, came(x))
     want, got = _dtypes(params), _dtypes(x)
-    if want and got and want != got:
+    if want and got and want != got and isinstance(error, (Misfit, RuntimeError)):  # a kernel's words, not the layer's own
         return value_error(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got))
     return value_error(layer, "params and x must fit each other", came(x)) if isinstance(error, Misfit) else error
 

@@ -85,7 +85,7 @@ class MapOver(Rearranging):
 
     def context(self, x: Any) -> Shape:
         """Return the sizes of the axes that are made one."""
-        sizes = {tuple(leaf.shape[: self.axes]) for leaf in tree.leaves(x)}
+        sizes = {tuple(leaf.shape[: self.axes]) if isinstance(leaf, Tensor) else () for leaf in tree.leaves(x)}
         if len(sizes) != 1 or any(len(one) < self.axes for one in sizes):
             rule = f"x must have {self.axes} leading axes, the same in all its parts"
             raise value_error("map_over", rule, describe(x))

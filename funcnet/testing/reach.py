@@ -79,7 +79,11 @@ def _unpacked(value: Any) -> Iterator[Any]:
 
 def _with_spies(layer: Any, log: Log, claiming: set[str]) -> Layer:
     if isinstance(layer, Combinator):
-        return layer.with_children({name: _spy(child, name, log, name in claiming) for name, child in layer.children().items()})
+        spies = {name: _spy(child, name, log, name in claiming) for name, child in layer.children().items()}
+        spied = layer.with_children(spies)
+        lost = [name for name, child in spied.children().items() if not isinstance(child, Spy)]
+        require(not lost, layer, f"with_children must take every layer it is given, and loses {_quoted(lost)}")
+        return spied
     names = iter([name for name, _ in _layers_in_fields(layer)])
     fields = [one.name for one in _fields(layer) if one.init]
     changes = {name: _spies_in(getattr(layer, name), names, log, claiming) for name in fields}

@@ -287,3 +287,22 @@ def test_a_subclass_with_its_own_apply_is_not_affine_by_inheritance():
     folded, folded_params = fn.fold_batch_norm(net, params)
     x = torch.tensor([[1.0, 2.0], [-3.0, 4.0]])
     assert torch.equal(folded(folded_params, x), net.inference()(params, x))
+
+
+@pytest.mark.parametrize("x", [torch.tensor([7]), torch.tensor([7], dtype=torch.int32)])
+def test_a_layers_own_error_is_not_put_down_to_a_dtype(x):
+    """An index out of range in a user's embedding says so, though indices never have the dtype of the table."""
+
+    @fn.frozen
+    class Table(fn.Layer):
+        def init(self, rng):
+            return {"table": torch.ones(5, 2)}
+
+        def apply(self, params, x, rng=None):
+            return params["table"][x], x
+
+        def vjp(self, params, cache, gy):
+            return params, None
+
+    with pytest.raises(IndexError, match="out of bounds"):
+        Table().apply(Table().init(0), x)

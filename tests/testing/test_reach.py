@@ -122,6 +122,15 @@ class Settling(Updating):
 
 
 @fn.frozen
+class Forgetful(Serial):
+    """It keeps its last layer, whatever it is given."""
+
+    def with_children(self, children):
+        kept = {**children, [*children][-1]: self.layers[-1]}
+        return super().with_children(kept)
+
+
+@fn.frozen
 class Greedy(fn.Layer):
     """A layer that needs no key and changes with one."""
 
@@ -147,6 +156,7 @@ BROKEN = {
     "update_stats must reach every layer, and does not reach 'inner': override update_stats, or subclass": Told(NORMED),
     "inference must reach every layer, and does not reach 'inner': override inference, or subclass": Updating(NORMED),
     "map_layers must reach every layer in a field, and do not reach 'inner': subclass funcnet.Wrapper": Settling(NORMED),
+    "with_children must take every layer it is given, and loses '1'": Forgetful((NORMED, NORMED)),
     "a layer that needs no key must ignore one": Greedy(),
 }
 
