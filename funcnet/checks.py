@@ -40,8 +40,14 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception) -> Exceptio
         return value_error(layer, rule, came(x))
     want, got = _dtypes(params), _dtypes(x)
     if want and got and want != got and isinstance(error, (Misfit, RuntimeError)):  # a kernel's words, not the layer's own
-        return value_error(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got))
+        return caused(value_error(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got)), error)
     return value_error(layer, "params and x must fit each other", came(x)) if isinstance(error, Misfit) else error
+
+
+def caused(explained: Exception, error: Exception) -> Exception:
+    """Return an explanation that keeps a kernel's error as its cause, because it is the likely one and not the only one."""
+    explained.__cause__ = None if isinstance(error, Misfit) else error
+    return explained
 
 
 def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -> Exception:

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.contract import Cache, Layer, Params, Rng, Shape, output, with_key
+from funcnet.contract import Cache, Layer, Params, Rng, Shape, output, verbs, with_key
 from funcnet.errors import add_location, describe, instances, value_error
 from funcnet.random import Key
 
@@ -59,8 +59,9 @@ def child_key(layer: Layer, rng: Rng, i: int) -> Rng:
 class Combinator(Layer):
     """A layer made of layers. A subclass defines ``children``, ``with_children``, ``apply`` and ``vjp``.
 
-    Its params are a tuple with one entry per child if the names are 0, 1, ..., else a dict by name; its cache is a tuple or
-    a dict with the children's caches in order, which ``update_stats`` reads.
+    Its params are a tuple with one entry per child if the names are 0, 1, ..., else a dict by name, in which a subclass may have
+    leaves of its own too. Its cache, which ``update_stats`` reads, is a tuple that begins with the children's caches, or a dict
+    that has them by name.
     """
 
     __slots__ = ()
@@ -93,11 +94,12 @@ class Combinator(Layer):
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         moved: list[Params] = []
-        rows = zip(self, self.entries(params), cache.values() if isinstance(cache, dict) else cache, strict=True)
+        entries = self._childrens(params)
+        rows = zip(self, entries, self._caches(cache), strict=True)
         with errors_at(self, lambda: self._nth(len(moved))):
             for child, p, c in rows:
                 moved.append(child.update_stats(p, c))
-        return self.pack(moved)
+        return self._repacked(params, moved)
 
     def inference(self) -> Layer:
         return self.with_children(dict(zip(self.children(), self.each(lambda i, child: child.inference()), strict=True)))
@@ -126,10 +128,26 @@ class Combinator(Layer):
 
     def map_with_params(self, f: "Rewrite", params: Params) -> tuple[Self, Params]:
         """Rewrite the children together with their params: ``f(child, p)`` returns another layer and its params."""
-        entries = self.entries(params)
+        entries = self._childrens(params)
         pairs = self.each(lambda i, child: f(child, entries[i]))
         children = dict(zip(self.children(), [child for child, _ in pairs], strict=True))
-        return self.with_children(children), self.pack([p for _, p in pairs])
+        return self.with_children(children), self._repacked(params, [p for _, p in pairs])
+
+    def _childrens(self, params: Params) -> Any:
+        """Return the children's entries; a subclass may have leaves of its own beside them, in a dict by name."""
+        names = self.children()
+        more = isinstance(params, dict) and params.keys() > names.keys()
+        return tuple([params[name] for name in names]) if more else self.entries(params)
+
+    def _caches(self, cache: Cache) -> Any:
+        """Return the children's caches, in their order."""
+        children = self.children()
+        return [cache[name] for name in children] if isinstance(cache, dict) else cache[: len(children)]
+
+    def _repacked(self, params: Params, entries: Iterable[Any]) -> Params:
+        """Return params with other entries for the children, in the same order."""
+        packed = self.pack(entries)
+        return {**params, **packed} if isinstance(packed, dict) else packed
 
     @property
     def label(self) -> str:
@@ -171,9 +189,8 @@ class Combinator(Layer):
     @classmethod
     def _when_frozen(cls) -> None:
         """Guard the verbs only of a class with a ``complaint`` or ``param_shapes``: the children explain their own errors."""
-        for name in ("apply", "__call__"):
-            verb = getattr(cls, name)
-            if with_key(verb) is not verb:
+        for name, verb in verbs(cls).items():
+            if name in ("apply", "__call__") and with_key(verb) is not verb:
                 setattr(cls, name, with_key(verb))
         if cls.complaint is not Layer.complaint or cls.param_shapes is not Combinator.param_shapes:
             super()._when_frozen()

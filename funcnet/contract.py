@@ -165,13 +165,22 @@ class Layer(Value):
         if "apply" in vars(cls):
             for name in ("weight_output_axis", "channelwise_affine"):
                 setattr(cls, name, vars(cls).get(name, getattr(Layer, name)))
-        for name, guard in _GUARDS.items():
-            verb = getattr(cls, name)
+        for name, verb in verbs(cls).items():
             if not hasattr(verb, "guards") and verb is not getattr(Layer, name):
-                setattr(cls, name, guard(verb))
+                setattr(cls, name, _GUARDS[name](verb))
 
 
 Verb = Callable[..., Any]
+
+
+def verbs(cls: type) -> dict[str, Verb]:
+    """Return the verbs of a class by name; one that is no function of the layer raises ``TypeError``."""
+    for name in _GUARDS:
+        kind = type(inspect.getattr_static(cls, name))
+        if kind in (staticmethod, classmethod, property):
+            rule = f"{name} must be a function of the layer, def {name}(self, ...)"
+            raise TypeError(f"{cls.__name__}: {rule}, got a {kind.__name__}")
+    return {name: getattr(cls, name) for name in _GUARDS}
 
 
 def _guarded_init(init: Verb) -> Verb:
@@ -188,25 +197,32 @@ def _guarded_init(init: Verb) -> Verb:
 
 def with_key(apply: Verb) -> Verb:
     """Let an ``apply`` that was written without ``rng``, or with a keyword-only one, be called as any other."""
-    parameters = inspect.signature(apply, follow_wrapped=False).parameters.values()
-    if sum([p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters]) > 3:
+    positional, others = _parameters(apply)
+    if len(positional) > 3 or any(p.kind == p.VAR_POSITIONAL for p in others):
         return apply
-    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
-        return apply
-    by_name = any(p.kind == p.VAR_KEYWORD or p.name == "rng" for p in parameters)
+    by_name = any(p.kind == p.VAR_KEYWORD or p.name == "rng" for p in others)
 
     @functools.wraps(apply)
-    def keyless(self: Layer, params: Params, x: Any, rng: Rng = None) -> Any:
-        return apply(self, params, x)
+    def keyless(self: Layer, params: Params, x: Any, rng: Rng = None, **options: Any) -> Any:
+        return apply(self, params, x, **options)
 
     @functools.wraps(apply)
-    def named(self: Layer, params: Params, x: Any, rng: Rng = None) -> Any:
-        return apply(self, params, x, rng=rng)
+    def named(self: Layer, params: Params, x: Any, rng: Rng = None, **options: Any) -> Any:
+        return apply(self, params, x, rng=rng, **options)
 
     return named if by_name else keyless
 
 
+def _parameters(verb: Verb) -> tuple[list[inspect.Parameter], list[inspect.Parameter]]:
+    """Return the parameters that can be given by position, self included, and the others."""
+    parameters = inspect.signature(verb, follow_wrapped=False).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return positional, [p for p in parameters if p not in positional]
+
+
 def _guarded_apply(apply: Verb) -> Verb:
+    positional, others = _parameters(apply)
+    has_options = len(positional) > 4 or any(p.kind != p.VAR_POSITIONAL and p.name != "rng" for p in others)
     apply = with_key(apply)
 
     @functools.wraps(apply)
@@ -216,7 +232,14 @@ def _guarded_apply(apply: Verb) -> Verb:
         except Exception as error:
             _raise(explain_error(self, params, x, error), error)
 
-    return _marked(guarded)
+    @functools.wraps(apply)
+    def with_options(self: Layer, params: Params, x: Any, rng: Rng = None, **options: Any) -> tuple[Any, Cache]:
+        try:
+            return apply(self, params, x, rng, **options)  # type: ignore[no-any-return]
+        except Exception as error:
+            _raise(explain_error(self, params, x, error), error)
+
+    return _marked(with_options if has_options else guarded)
 
 
 def _guarded_backward(backward: Verb) -> Verb:
@@ -231,10 +254,10 @@ def _guarded_backward(backward: Verb) -> Verb:
 
 
 def _raise(explained: Exception, error: Exception) -> NoReturn:
-    """Raise an explained error alone; one without an explanation goes on as it came, with its own cause."""
+    """Raise an explained error, alone but for the cause that it names; one without an explanation goes on as it came."""
     if explained is error:
         raise error
-    raise explained from None
+    raise explained from explained.__cause__
 
 
 def _marked(guarded: Verb) -> Verb:

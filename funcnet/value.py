@@ -6,6 +6,8 @@ their fields, pickle, and print as the call that makes them.
 
 from abc import ABCMeta
 from collections.abc import Callable, Iterator
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any, Self, TypeVar, overload
 
 import attrs
@@ -23,6 +25,8 @@ def frozen(*, eq: bool = True) -> Callable[[type[_T]], type[_T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(field, attrs.field))
 def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
     """Make ``cls`` a class of frozen values that compare by their fields: ``attrs.frozen`` with the inherited ``repr``.
+
+    A field with a tensor, an array or a ``torch.nn`` module in it, however deep, raises ``ValueError``.
 
     Args:
         cls: The class to decorate.
@@ -52,25 +56,54 @@ def _without_tensors(validator: Any) -> Any:
 
 
 def _no_tensor(value: object, attribute: Any, got: Any) -> None:
-    found = next((part for part in _unpacked(got) if isinstance(part, Tensor)), None)
-    if found is not None:
-        rule = f"{attribute.name} must not hold a tensor, but numbers, tuples or values; params come from init"
-        raise ValueError(f"{type(value).__name__}: {rule}, got a tensor of shape {tuple(found.shape)}")
+    kind, found = next(((_kind(part), part) for part in unpacked(got) if _kind(part)), ("", got))
+    if kind:
+        rule = f"{attribute.name} must not hold {kind}, but numbers, tuples or values; params come from init"
+        came = f"{kind} of shape {tuple(found.shape)}" if hasattr(found, "shape") else repr(found)
+        raise ValueError(f"{type(value).__name__}: {rule}, got {came}")
 
 
-def _unpacked(got: Any) -> Iterator[Any]:
+def _kind(part: Any) -> str:
+    """Name what holds numbers that belong into params; nothing for what may be in a field."""
+    if isinstance(part, Tensor):
+        return "a tensor"
+    if hasattr(part, "__array__") and getattr(part, "ndim", False):
+        return "an array"
+    return "a torch.nn module" if callable(getattr(part, "named_parameters", None)) else ""
+
+
+def unpacked(got: Any) -> Iterator[Any]:
     """Yield what containers hold; values have been judged when they were made."""
-    inner = got.values() if isinstance(got, dict) else got if isinstance(got, (tuple, list)) else None
-    yield from (part for one in inner for part in _unpacked(one)) if inner is not None else (got,)
+    is_container = isinstance(got, (tuple, list, set, frozenset, dict))
+    yield from (part for one in _inner(got) for part in unpacked(one)) if is_container else (got,)
+
+
+def _inner(container: Any) -> Any:
+    return container.values() if isinstance(container, dict) else container
 
 
 def parts(value: Any) -> Iterator[Any]:
-    """Yield a value and everything in it, as far as it is made of values, tuples, lists and dicts."""
+    """Yield a value and everything in it, as far as it is made of values and tuples, or is a tree."""
     yield value
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    inner = _inner(value) if isinstance(value, (tuple, list, dict)) else ()
     fields = [getattr(value, one.name) for one in attrs.fields(type(value))] if attrs.has(type(value)) else []
     for part in (*inner, *fields):
         yield from parts(part)
+
+
+def _default(value: Any, attribute: Any) -> Any:
+    made = attribute.default
+    return (made.factory(value) if made.takes_self else made.factory()) if isinstance(made, attrs.Factory) else made  # type: ignore[arg-type]
+
+
+def _call_of(value: Any) -> str:
+    """Write a field as a call takes it: numbers as Python's own, infinite ones too."""
+    if type(value) is tuple:
+        return f"({', '.join(map(_call_of, value))}{',' * (len(value) == 1)})"
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return repr(value)
+    number = int(value) if isinstance(value, Integral) else float(value)
+    return repr(number) if isfinite(number) else f"float('{number}')"
 
 
 class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract methods)
@@ -80,16 +113,15 @@ class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract 
 
     def __new__(cls, *args: Any, **fields: Any) -> Self:
         """Make a value; a class that is not decorated itself, whatever its bases are, raises ``TypeError``."""
-        if "__attrs_attrs__" not in cls.__dict__ and not getattr(
-            cls, "__abstractmethods__", ()
-        ):  # of those Python itself complains
+        unfinished = getattr(cls, "__abstractmethods__", ())  # of those Python itself complains
+        if "__attrs_attrs__" not in cls.__dict__ and not unfinished:
             raise TypeError(f"{cls.__name__} must be decorated with @funcnet.frozen, which makes its fields and compares them")
         return super().__new__(cls)
 
     def __repr__(self) -> str:
-        shown = [(f.name, getattr(self, f.name), f.default) for f in getattr(type(self), "__attrs_attrs__", ()) if f.init]
+        shown = [(f.name, getattr(self, f.name), _default(self, f)) for f in getattr(type(self), "__attrs_attrs__", ()) if f.init]
         words = [
-            f"{name.lstrip('_')}={value!r}"
+            f"{name.lstrip('_')}={_call_of(value)}"
             for name, value, default in shown
             if value != default or type(value) is not type(default)
         ]

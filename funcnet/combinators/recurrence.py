@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import torch
 from attrs import field
+from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinator import Children, Combinator, Wrapper, child_key, errors_at, layers_only, tuple_of_layers
@@ -100,7 +101,7 @@ class Scan(Wrapper):
     def _pair(self, x: Any) -> Any:
         if not isinstance(x, tuple) or len(x) != 2 or not tree.leaves(x[0]):
             raise value_error("scan", "x must be a pair (xs, carry), steps along the first axis of xs", x)
-        lengths = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves(x[0])}
+        lengths = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else 0 for leaf in tree.leaves(x[0])}
         if len(lengths) > 1 or 0 in lengths:
             raise value_error("scan", "xs must have one number of steps, 1 or more", " and ".join(map(str, sorted(lengths))))
         return x
@@ -180,12 +181,22 @@ class Bidirectional(Combinator):
         return f"bidirectional({', '.join(words)})"
 
     def _sides(self, x: Any) -> tuple[Any, Any]:
-        xs, carries = _parted(x)
+        xs, carries = self._checked(x)
         if carries is None:
             return xs, self._flip(xs)
         if not isinstance(carries, tuple) or len(carries) != 2:
             raise value_error("bidirectional", "x must be a sequence, or a pair of it and two carries", describe(carries))
         return (xs, carries[0]), (self._flip(xs), carries[1])
+
+    def _checked(self, x: Any) -> tuple[Any, Any]:
+        """Return the sequence and the carries, if the sequence can be turned round."""
+        leaves = tree.leaves(x[0] if isinstance(x, tuple) and x else x)
+        if (isinstance(x, tuple) and len(x) != 2) or not leaves:
+            raise value_error("bidirectional", "x must be a sequence, or a pair of it and two carries", describe(x))
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor) or leaf.dim() <= self.dim:
+                raise value_error("bidirectional", f"x must have an axis {self.dim}, of steps", describe(leaf))
+        return _parted(x)
 
     def _turned(self, y: Any) -> Any:
         return (self._flip(y[0]), *y[1:]) if isinstance(y, tuple) else self._flip(y)

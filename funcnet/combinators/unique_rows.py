@@ -74,7 +74,7 @@ def uniqued(layer: Layer) -> Uniqued:
 
 
 def _integers(x: Any) -> Tensor:
-    if not isinstance(x, Tensor) or x.is_floating_point() or x.dim() == 0:
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dim() == 0:
         raise value_error("uniqued", "x must be integers with an axis at least", x)
     return x
 

@@ -7,7 +7,6 @@ Every law is called as ``law(layer, x, params=None, rng=0)``. Params are fresh u
 
 import functools
 import inspect
-import math
 import pickle
 import sys
 from collections.abc import Callable
@@ -306,10 +305,12 @@ def law_value(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -
     """
     held = list(parts(layer))
     require(not any(isinstance(part, Tensor) for part in held), layer, "a value must not hold a tensor")
+    mutable = {type(part).__name__ for part in held if isinstance(part, (list, dict, set, bytearray))}
+    require(not mutable, layer, f"a value must not hold a {' or a '.join(sorted(mutable))}, which can change: use a tuple")
     unnamed = [part for part in held if getattr(part, "__name__", "") == "<lambda>"]
     rule = "a layer must not hold a lambda, which has no name to print or pickle: use a function defined with def in a module"
     require(not unnamed, layer, rule)
-    names = {**vars(sys.modules["funcnet"]), "torch": torch, "inf": math.inf, "nan": math.nan}
+    names = {**vars(sys.modules["funcnet"]), "torch": torch}
     kinds = [type(part) if isinstance(part, Value) else part for part in held]
     names.update({kind.__name__: kind for kind in kinds if hasattr(kind, "__name__")})
     for how, again in {"eval(repr)": eval(repr(layer), names), "pickle": pickle.loads(pickle.dumps(layer))}.items():

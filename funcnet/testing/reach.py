@@ -15,7 +15,7 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.kernels.tracing import is_mapped
 from funcnet.random import Key
 from funcnet.testing.comparison import check_same_bits, require, run
-from funcnet.value import parts
+from funcnet.value import parts, unpacked
 from funcnet.walking import map_layers
 
 _BASES = "or subclass funcnet.Wrapper (one layer, in the field layer) or funcnet.Combinator, which do it"
@@ -61,20 +61,12 @@ def _check_unneeded_key(layer: Layer, params: Params, x: Any, rng: Key | int) ->
 def _layers_in_fields(layer: Layer) -> Iterator[tuple[str, Layer]]:
     """Yield the name of the field, with an index for several, and the layer, for each layer that was given to the constructor."""
     for one in _fields(layer):
-        found = [part for part in _unpacked(getattr(layer, one.name)) if isinstance(part, Layer)] if one.init else []
+        found = [part for part in unpacked(getattr(layer, one.name)) if isinstance(part, Layer)] if one.init else []
         yield from ((f"{one.name}[{i}]" if len(found) > 1 else one.name, part) for i, part in enumerate(found))
 
 
 def _fields(value: Any) -> tuple[Any, ...]:
     return attrs.fields(type(value)) if attrs.has(type(value)) else ()
-
-
-def _unpacked(value: Any) -> Iterator[Any]:
-    if isinstance(value, tuple):
-        for part in value:
-            yield from _unpacked(part)
-    else:
-        yield value
 
 
 def _with_spies(layer: Any, log: Log, claiming: set[str]) -> Layer:
@@ -93,8 +85,8 @@ def _with_spies(layer: Any, log: Log, claiming: set[str]) -> Layer:
 
 def _spies_in(value: Any, names: Iterator[str], log: Log, claiming: set[str]) -> Any:
     """Put spies in the places of the layers in a field."""
-    if isinstance(value, tuple):
-        return tuple([_spies_in(part, names, log, claiming) for part in value])
+    if isinstance(value, (tuple, frozenset)):
+        return type(value)([_spies_in(part, names, log, claiming) for part in value])
     if not isinstance(value, Layer):
         return value
     name = next(names)

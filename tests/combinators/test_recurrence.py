@@ -119,6 +119,15 @@ MESSAGES = {
     "scan: xs must have one number of steps, 1 or more, got 0": lambda: fn.scan(fn.Tanh())({}, (X[:0], X)),
     "bidirectional: params must be a tuple of 3, one entry per layer, got a tuple of 2": lambda: fn.bidirectional(fn.Tanh())(({}, {}), X),
     "bidirectional: x must be a sequence, or a pair of it and two carries": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), (X, X)),
+    "bidirectional: x must have an axis 0, of steps, got a tensor of shape () and dtype": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), X[0, 0, 0]),
+    "bidirectional: x must have an axis 3, of steps, got a tensor of shape (3, 2, 3)": lambda: fn.bidirectional(fn.Tanh(), dim=3)(({}, {}, {}), X),
+    "bidirectional: x must have an axis 0, of steps, got 'abc'": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), "abc"),
+    "bidirectional: x must have an axis 0, of steps, got 1.0": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), [1.0]),
+    "bidirectional: x must be a sequence, or a pair of it and two carries, got a tuple of 3": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), (X, X, X)),
+    "scan: xs must have one number of steps, 1 or more, got 0 and 3": lambda: fn.scan(fn.Tanh())({}, (("ab", X), X)),
+    "uniqued: x must be integers with an axis at least, got a tensor of shape (2,) and dtype torch.complex64": lambda: fn.uniqued(fn.Embedding(2, 2))(fn.Embedding(2, 2).init(0), torch.ones(2) + 1j),
+    "map_over: x must have 2 leading axes, the same in all its parts, got 'abc'": lambda: fn.map_over(fn.Tanh())({}, "abc"),
+    "map_over: x must have 2 leading axes, the same in all its parts, got a list of 1": lambda: fn.map_over(fn.Tanh())({}, [1.0]),
     "map_over: x must have 4 leading axes, the same in all its parts, got a tensor of shape (3, 2, 3)": lambda: fn.map_over(fn.Tanh(), 4)({}, X),
 }  # fmt: skip
 

@@ -1,8 +1,10 @@
 """Values: what a class must be, and what its fields may hold."""
 
+import math
 import pickle
 from typing import Any
 
+import numpy
 import pytest
 import torch
 
@@ -52,13 +54,49 @@ def test_so_does_an_undecorated_subclass_of_a_decorated_class() -> None:
         Wider(1)
 
 
-@pytest.mark.parametrize("held", [torch.ones(2), (1, torch.ones(2)), [torch.ones(2)], {"w": (torch.ones(2),)}])
+@pytest.mark.parametrize("held", [torch.ones(2), (1, torch.ones(2)), [torch.ones(2)], {"w": (torch.ones(2),)}, {torch.ones(2)}])
 def test_a_tensor_in_a_field_is_refused_with_what_to_do(held: Any) -> None:
     """Alone or in a container."""
     with pytest.raises(
         ValueError, match=r"^Holder: held must not hold a tensor, but numbers.*; params come from init, got .* \(2,\)"
     ):
         Holder(held)
+
+
+@pytest.mark.parametrize("held", [numpy.ones((2, 1)), (numpy.ones((2, 1)),), {"a": [numpy.ones((2, 1))]}])
+def test_an_array_in_a_field_is_refused_as_a_tensor_is(held: Any) -> None:
+    """It holds the same numbers, and has no truth value either."""
+    with pytest.raises(ValueError, match=r"^Holder: held must not hold an array, .*; params come from init, got .* \(2, 1\)"):
+        Holder(held)
+
+
+def test_a_field_holds_no_torch_module() -> None:
+    """Its parameters would be no params."""
+    with pytest.raises(
+        ValueError, match=r"^Holder: held must not hold a torch.nn module, .*; params come from init, got Linear\("
+    ):
+        Holder((torch.nn.Linear(2, 3),))
+
+
+@pytest.mark.parametrize(
+    "held", [(), ((1, "a"), None), frozenset({1}), numpy.float64(0.5), len, torch.float16, slice(2), fn.Tanh()]
+)
+def test_a_field_holds_what_stays_as_it_is(held: Any) -> None:
+    """Also a number of numpy's, which is no array."""
+    assert Holder(held).held == held
+
+
+@pytest.mark.parametrize(
+    "held", [math.inf, -math.inf, (1, (math.inf,)), numpy.float32(0.5), numpy.int64(3), (numpy.float64(2.0), True)]
+)
+def test_numbers_print_as_python_reads_them(held: Any) -> None:
+    """Infinite ones, and those of numpy, whose own words a call would not find."""
+    assert eval(repr(Holder(held)), {"Holder": Holder}) == Holder(held)
+
+
+def test_nan_prints_as_python_reads_it() -> None:
+    """It equals nothing, so its words are compared."""
+    assert repr(Holder(math.nan)) == "Holder(held=float('nan'))"
 
 
 def test_a_tensor_never_reaches_a_validator_that_would_compare_it() -> None:

@@ -1,5 +1,6 @@
 """Fields: every public value refuses, when it is made, a number, a size or a flag of the wrong kind, by a sentence of its own."""
 
+import contextlib
 import inspect
 import math
 import typing
@@ -71,6 +72,18 @@ def test_a_number_is_a_number(name: str, field: str) -> None:
     for got in (math.nan, True, False, "2", "", torch.ones(2), {}, (1, math.nan), (True, 1), ["1", 1]):
         with pytest.raises(ValueError, match=rf"^\w+: .*{field.strip('_')}"):
             changed(name, field, got)
+
+
+@pytest.mark.parametrize("got", [math.inf, -math.inf])
+def test_a_value_with_an_infinite_number_prints_as_the_call_that_makes_it(got: float) -> None:
+    """Wherever a field takes one."""
+    infinite = []
+    for name, field in NUMBERS:
+        with contextlib.suppress(ValueError):
+            infinite.append(changed(name, field, got))
+    assert infinite
+    for value in infinite:
+        assert eval(repr(value), vars(fn)) == value
 
 
 @pytest.mark.parametrize(("name", "field"), FLAGS)

@@ -200,6 +200,14 @@ def test_the_law_of_transpose_says_which_gradient_is_not_there() -> None:
         LAWS["transpose"](NoGradientOfTheSecond(), PAIR)
 
 
+def test_the_law_of_values_says_what_takes_the_place_of_a_list() -> None:
+    """Rather than that a list has no hash."""
+    with pytest.raises(
+        AssertionError, match=r"^law 9, value: Mutable.*: a value must not hold a list, which can change: use a tuple"
+    ):
+        LAWS["value"](Mutable([1]), ROWS)
+
+
 def test_every_law_has_something_to_reject() -> None:
     """No law passes whatever it is given."""
     assert [*BROKEN, "reach"] == list(LAWS)  # whose broken layers are in test_reach
