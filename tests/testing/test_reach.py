@@ -171,6 +171,7 @@ def test_a_layer_that_is_not_reached_is_found_with_a_sentence(sentence: str) -> 
             law_reach(layer, X)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("layer", [Halved(NORMED), Halved(fn.Dropout(0.5)), Halved(Halved(fn.serial(NORMED, *DROPPED)))])
 def test_a_sound_wrapper_passes_every_law(layer: fn.Layer) -> None:
     """A minimal wrapper is two methods long."""
