@@ -38,7 +38,7 @@ from funcnet.blocks.separable_conv import (
     separable_conv3d,
 )
 from funcnet.blocks.transformer import mlp, resnet_block, resnet_bottleneck, transformer_decoder_block, transformer_encoder_block
-from funcnet.combinator import Combinator, Rearranging, Wrapper
+from funcnet.combinator import Combinator
 from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
 from funcnet.combinators.branching import branch, parallel, residual
 from funcnet.combinators.dag import graph
@@ -56,22 +56,16 @@ from funcnet.combinators.unique_rows import uniqued
 from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
-from funcnet.initializers import (
-    Constant,
-    Initializer,
+from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
+from funcnet.initializers.scaled import (
     KaimingNormal,
     KaimingUniform,
     LecunNormal,
     LecunUniform,
-    Normal,
-    Ones,
     Orthogonal,
-    TruncatedNormal,
-    Uniform,
     VarianceScaling,
     XavierNormal,
     XavierUniform,
-    Zeros,
 )
 from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Gaussian, Monomial, RandomFourier, Sign, Sin, Square
@@ -193,6 +187,7 @@ from funcnet.sizes import infer_sizes, output_shape
 from funcnet.train import train_step, value_and_grads
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
+from funcnet.wrapper import Rearranging, Wrapper
 
 __version__ = "0.1.0"
 

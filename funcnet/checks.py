@@ -45,7 +45,7 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception) -> Exceptio
 
 
 def caused(explained: Exception, error: Exception) -> Exception:
-    """Return an explanation that keeps a kernel's error as its cause, because it is the likely one and not the only one."""
+    """Return an explanation with a kernel's error as its cause, since the explanation is likely but not certain."""
     explained.__cause__ = None if isinstance(error, Misfit) else error
     return explained
 

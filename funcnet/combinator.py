@@ -1,18 +1,15 @@
-"""Combinators: layers that hold layers. A subclass says which, and how others take their places; the rest follows.
+"""Combinators: layers that hold layers. A subclass says which they are and how to replace them; the rest follows.
 
     children()                  the layers, by name: the names are the components of parameter paths
     with_children(children)     the same combinator around other layers
 
-Child number i has the key ``fold_in(rng, i)``, for its params and its noise. A ``Wrapper`` holds one layer, whose params are its
-own: it adds no component to paths and hands its key on. A ``Rearranging`` wrapper only moves elements of x to other places:
-
-    y = M⁻¹ f(p, M x)      gp, g = f's vjp of M gy      gx = M⁻¹ g      M a permutation or a reshape of the elements
+Child number i has the key ``fold_in(rng, i)``, for its params and its noise. Combinators of one layer have a base in ``wrapper``.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -32,7 +29,6 @@ tuple_of_layers = instances(Layer, "layers (values with init, apply and vjp)", s
 
 Children = dict[str, Layer]
 Rewrite = Callable[[Layer, Params], tuple[Layer, Params]]
-_W = TypeVar("_W", bound="Wrapper")
 
 
 class errors_at:  # noqa: N801 (called as a context manager)
@@ -43,8 +39,8 @@ class errors_at:  # noqa: N801 (called as a context manager)
     def __init__(self, combinator: Any, name: Any) -> None:
         self.combinator, self.name = combinator, name
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, Exception):
@@ -59,9 +55,8 @@ def child_key(layer: Layer, rng: Rng, i: int) -> Rng:
 class Combinator(Layer):
     """A layer made of layers. A subclass defines ``children``, ``with_children``, ``apply`` and ``vjp``.
 
-    Its params are a tuple with one entry per child if the names are 0, 1, ..., else a dict by name, in which a subclass may have
-    leaves of its own too. Its cache, which ``update_stats`` reads, is a tuple that begins with the children's caches, or a dict
-    that has them by name.
+    Params are a tuple with one entry per child if the names are 0, 1, ..., else a dict by name, to which a subclass may add other
+    leaves. The cache is a tuple that begins with the children's caches, or a dict with them by name; ``update_stats`` reads it.
     """
 
     __slots__ = ()
@@ -134,7 +129,7 @@ class Combinator(Layer):
         return self.with_children(children), self._repacked(params, [p for _, p in pairs])
 
     def _childrens(self, params: Params) -> Any:
-        """Return the children's entries; a subclass may have leaves of its own beside them, in a dict by name."""
+        """Return the children's entries, without the leaves that a subclass adds."""
         names = self.children()
         more = isinstance(params, dict) and params.keys() > names.keys()
         return tuple([params[name] for name in names]) if more else self.entries(params)
@@ -231,109 +226,6 @@ def require_names(who: str, names: Iterable[str]) -> None:
 def has_params(params: Params) -> bool:
     """Tell whether there is a tensor in params, so that going back for their gradient is worth it."""
     return Tensor in map(type, params.values() if isinstance(params, dict) else ()) or bool(tree.leaves(params))
-
-
-class Wrapper(Combinator):
-    """A combinator of one layer, in the field ``layer``, whose params are its own.
-
-    It adds no component to paths: the path of the wrapper is that of the layer too. It hands its key on. ``update_stats`` takes
-    the wrapper's cache for the layer's; ``inner_cache`` says otherwise.
-    """
-
-    __slots__ = ()
-
-    layer: Layer
-
-    def children(self) -> Children:
-        return {"": self.layer}
-
-    def with_children(self, children: Children) -> Self:
-        return self.replace(layer=children[""])
-
-    def init(self, rng: Key | int) -> Params:
-        with errors_at(self, ""):
-            return self.layer.init(rng)
-
-    def update_stats(self, params: Params, cache: Cache) -> Params:
-        with errors_at(self, ""):
-            return self.layer.update_stats(params, self.inner_cache(cache))
-
-    def inner_cache(self, cache: Cache) -> Cache:
-        """Return the layer's part of the cache."""
-        return cache
-
-    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
-        layer, params = f(self.layer, params)
-        return self.replace(layer=layer), params
-
-    def location(self, name: Any) -> str:
-        return self.label
-
-    def __len__(self) -> int:
-        return len(self.layer) if isinstance(self.layer, Combinator) else 0
-
-    def __iter__(self) -> Iterator[Layer]:
-        return iter(self.layer) if isinstance(self.layer, Combinator) else iter(())
-
-    def __getitem__(self, key: int | str) -> Layer:
-        if isinstance(self.layer, Combinator):
-            return self.layer[key]
-        raise LookupError(f"{self.label}: no layer {key!r}; {self.layer!r} holds none")
-
-
-def infer_unchanged(wrapper: _W, x: Any) -> tuple[_W, Any]:
-    """Infer the sizes of a wrapper whose layer gets x itself and gives y itself."""
-    with errors_at(wrapper, ""):
-        layer, y = wrapper.layer.infer(x)
-    return wrapper.replace(layer=layer), y
-
-
-class Rearranging(Wrapper):
-    """A wrapper whose layer gets x in another arrangement: a subclass defines ``enter`` and ``leave``, each other's inverse.
-
-    Cache: a pair, the layer's and the context.
-    """
-
-    __slots__ = ()
-
-    @abstractmethod
-    def enter(self, values: Any) -> Any:
-        """Arrange x, or a gradient of y, as the layer has it."""
-
-    @abstractmethod
-    def leave(self, values: Any, context: Any) -> Any:
-        """Arrange y, or a gradient of x, as they are outside."""
-
-    def context(self, x: Any) -> Any:
-        """Return what ``leave`` needs to know of x, after checking it."""
-        return ()
-
-    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        context = self.context(x)
-        with errors_at(self, ""):
-            y, cache = self.layer.apply(params, self.enter(x), rng)
-        return self.leave(y, context), (cache, context)
-
-    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
-        context = self.context(x)
-        with errors_at(self, ""):
-            return self.leave(self.layer(params, self.enter(x), rng), context)
-
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        with errors_at(self, ""):
-            gparams, g = self.layer.vjp(params, cache[0], self.enter(gy))
-        return gparams, self.leave(g, cache[1])
-
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        with errors_at(self, ""):
-            return self.layer.grads(params, cache[0], self.enter(gy))
-
-    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        with errors_at(self, ""):
-            return self.leave(self.layer.input_grad(params, cache[0], self.enter(gy)), cache[1])
-
-    def inner_cache(self, cache: Cache) -> Cache:
-        return cache[0]
 
 
 class Probe(Layer):

@@ -12,7 +12,7 @@ tries the laws on any layer:
 3.  Pure. The same arguments give the same bits; no argument is written to; no other state is read.
 4.  Structure. ``gparams`` mirrors ``params`` and ``gx`` mirrors ``x``, leaf by leaf, in shape, dtype and device; a leaf without a
     gradient (a running statistic, a label) has ``None``; those on which y depends are named in ``non_trainable``.
-5.  Rows. A row alone gives what it gives in a batch, unless ``batch_dependent``; an empty batch works.
+5.  Rows. The output of a row does not depend on the rest of the batch, unless ``batch_dependent``; an empty batch works.
 6.  Strides. Non-contiguous and expanded ``x`` and ``gy`` give the same numbers.
 7.  Halves. ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` the first half of ``apply``.
 8.  Transforms. All of it works unchanged under ``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device.
@@ -158,9 +158,9 @@ class Layer(Value):
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Have the verbs explain their errors: the one place that holds a ``try`` for all layers.
+        """Wrap the verbs so that they explain their errors: the only ``try`` for all layers.
 
-        A class with an ``apply`` of its own may compute something else than its base, so it says anew that it is affine.
+        A class that overrides ``apply`` may compute something else, and must declare again that it is affine.
         """
         if "apply" in vars(cls):
             for name in ("weight_output_axis", "channelwise_affine"):
@@ -254,7 +254,7 @@ def _guarded_backward(backward: Verb) -> Verb:
 
 
 def _raise(explained: Exception, error: Exception) -> NoReturn:
-    """Raise an explained error, alone but for the cause that it names; one without an explanation goes on as it came."""
+    """Raise an explained error with its own cause only; raise an unexplained one unchanged."""
     if explained is error:
         raise error
     raise explained from explained.__cause__

@@ -46,7 +46,7 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
 
 
 def _judged(cls: type, fields: list[Any]) -> list[Any]:
-    """Have every field refuse tensors, ahead of its own validator."""
+    """Make every field refuse tensors before its validator runs."""
     own = [one for one in fields if one.init and not one.inherited]
     return [one.evolve(validator=_without_tensors(one.validator)) if one in own else one for one in fields]
 
@@ -64,7 +64,7 @@ def _no_tensor(value: object, attribute: Any, got: Any) -> None:
 
 
 def _kind(part: Any) -> str:
-    """Name what holds numbers that belong into params; nothing for what may be in a field."""
+    """Name the kind of an object that holds parameters; return ``""`` for anything a field may hold."""
     if isinstance(part, Tensor):
         return "a tensor"
     if hasattr(part, "__array__") and getattr(part, "ndim", False):
@@ -83,7 +83,7 @@ def _inner(container: Any) -> Any:
 
 
 def parts(value: Any) -> Iterator[Any]:
-    """Yield a value and everything in it, as far as it is made of values and tuples, or is a tree."""
+    """Yield a value, and everything within its fields, tuples, lists and dicts."""
     yield value
     inner = _inner(value) if isinstance(value, (tuple, list, dict)) else ()
     fields = [getattr(value, one.name) for one in attrs.fields(type(value))] if attrs.has(type(value)) else []
@@ -97,7 +97,7 @@ def _default(value: Any, attribute: Any) -> Any:
 
 
 def _call_of(value: Any) -> str:
-    """Write a field as a call takes it: numbers as Python's own, infinite ones too."""
+    """Write a field as an argument; ``inf`` and numpy's numbers are written so that Python can evaluate them."""
     if type(value) is tuple:
         return f"({', '.join(map(_call_of, value))}{',' * (len(value) == 1)})"
     if not isinstance(value, Real) or isinstance(value, bool):

@@ -19,7 +19,7 @@ from funcnet.combinators.dag import graph
 from funcnet.combinators.sequential import Serial, serial
 from funcnet.contract import Layer, Size
 from funcnet.errors import describe, is_number, is_whole, value_error
-from funcnet.initializers import Initializer
+from funcnet.initializers.elementary import Initializer
 from funcnet.layers.activation.rectifiers import ReLU
 from funcnet.layers.activation.self_gated import GELU
 from funcnet.layers.attention.multihead import MultiHeadAttention

@@ -13,7 +13,7 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.combinator import Rewrite, Wrapper, errors_at, layers_only
+from funcnet.combinator import Rewrite, errors_at, layers_only
 from funcnet.combinators import batching
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, instances, size
@@ -21,6 +21,7 @@ from funcnet.losses.loss import Loss
 from funcnet.random import Key
 from funcnet.tree import Tree
 from funcnet.value import frozen
+from funcnet.wrapper import Wrapper
 
 
 def _stack(trees: list[Tree]) -> Tree:

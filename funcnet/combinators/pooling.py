@@ -14,12 +14,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy
-from funcnet.combinator import Wrapper, errors_at, layers_only
+from funcnet.combinator import errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng, Shape
 from funcnet.errors import describe, value_error, whole_numbers
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, Window, axes_complaint, each, hashable
 from funcnet.value import frozen
+from funcnet.wrapper import Wrapper
 
 _Kept = tuple[Cache, Shape, Shape]
 """The layer's cache, and the shapes of x and y."""

@@ -12,10 +12,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.combinator import Rearranging, layers_only
+from funcnet.combinator import layers_only
 from funcnet.contract import Layer, Shape
 from funcnet.errors import describe, size, value_error, whole
 from funcnet.value import frozen
+from funcnet.wrapper import Rearranging
 
 
 @frozen

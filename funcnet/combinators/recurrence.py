@@ -14,11 +14,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.combinator import Children, Combinator, Wrapper, child_key, errors_at, layers_only, tuple_of_layers
+from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only, tuple_of_layers
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, flag, value_error, whole
 from funcnet.layers.operands.arithmetic import Concat
 from funcnet.value import frozen
+from funcnet.wrapper import Wrapper
 
 
 def _stack(trees: list[Any]) -> Any:
@@ -189,7 +190,7 @@ class Bidirectional(Combinator):
         return (xs, carries[0]), (self._flip(xs), carries[1])
 
     def _checked(self, x: Any) -> tuple[Any, Any]:
-        """Return the sequence and the carries, if the sequence can be turned round."""
+        """Return the sequence and the carries; refuse a sequence that cannot be reversed."""
         leaves = tree.leaves(x[0] if isinstance(x, tuple) and x else x)
         if (isinstance(x, tuple) and len(x) != 2) or not leaves:
             raise value_error("bidirectional", "x must be a sequence, or a pair of it and two carries", describe(x))
@@ -211,9 +212,10 @@ def _parted(x: Any) -> tuple[Any, Any]:
 
 
 def bidirectional(layer: Layer, backward: Layer | None = None, *, merge: Layer | None = None, dim: int = 0) -> Bidirectional:
-    """Run a layer along a sequence and ``backward``, by default the same with params of its own, against it; join the outputs.
+    """Run ``layer`` forward along a sequence and another layer backward, and join the outputs.
 
-    They are put beside each other unless ``merge`` is another layer on a pair. Time is the axis ``dim``. Where x is a pair (xs,
-    (carry, carry)), or y a pair (ys, carry), there is a carry for each direction.
+    ``backward`` is ``layer`` with params of its own by default. ``merge``, a layer on the pair of outputs, concatenates them by
+    default. Time is the axis ``dim``. For recurrent layers x is (xs, (carry, carry)) and y is (ys, (carry, carry)), with one
+    carry for each direction.
     """
     return Bidirectional((layer, layer if backward is None else backward), Concat() if merge is None else merge, dim)

@@ -10,12 +10,13 @@ from typing import Any, Self
 from attrs import field
 
 from funcnet import tree
-from funcnet.combinator import Rewrite, Wrapper, child_key, errors_at, infer_unchanged, layers_only
+from funcnet.combinator import Rewrite, child_key, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.random import Key
 from funcnet.tree import Tree
 from funcnet.value import frozen
+from funcnet.wrapper import Wrapper, infer_unchanged
 
 
 @frozen

@@ -11,11 +11,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.combinator import Wrapper, errors_at, layers_only
+from funcnet.combinator import errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.kernels.tracing import is_eager
 from funcnet.value import frozen
+from funcnet.wrapper import Wrapper
 
 _Kept = tuple[Cache, Tensor | None, int]
 """The layer's cache, which of the different rows each row is, and how many there are."""

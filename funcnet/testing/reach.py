@@ -10,13 +10,14 @@ from typing import Any
 import attrs
 
 from funcnet import random, tree
-from funcnet.combinator import Children, Combinator, Wrapper
+from funcnet.combinator import Children, Combinator
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.kernels.tracing import is_mapped
 from funcnet.random import Key
 from funcnet.testing.comparison import check_same_bits, require, run
 from funcnet.value import parts, unpacked
 from funcnet.walking import map_layers
+from funcnet.wrapper import Wrapper
 
 _BASES = "or subclass funcnet.Wrapper (one layer, in the field layer) or funcnet.Combinator, which do it"
 _CLAIMS = ("stochastic", "batch_dependent", "has_running_stats")

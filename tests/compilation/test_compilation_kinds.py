@@ -28,7 +28,7 @@ def graphs(monkeypatch):
     return found
 
 
-def close(got, want):
+def check_close(got, want):
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
 
 
@@ -37,10 +37,10 @@ def test_twenty_batch_sizes_and_twenty_seeds(graphs):
     fast = fn.compile(STEP)
     for _ in range(2):
         for n in range(1, 21):
-            close(fast(PARAMS, STATE, X[:n], T[:n], n), STEP(PARAMS, STATE, X[:n], T[:n], n))
+            check_close(fast(PARAMS, STATE, X[:n], T[:n], n), STEP(PARAMS, STATE, X[:n], T[:n], n))
     for seed in (*range(20), -1, 1 << 70):
-        close(fast(PARAMS, STATE, X, T, seed), STEP(PARAMS, STATE, X, T, seed))
-        close(fast(PARAMS, STATE, X, T, rng=seed), STEP(PARAMS, STATE, X, T, fn.key(seed)))
+        check_close(fast(PARAMS, STATE, X, T, seed), STEP(PARAMS, STATE, X, T, seed))
+        check_close(fast(PARAMS, STATE, X, T, rng=seed), STEP(PARAMS, STATE, X, T, fn.key(seed)))
     assert len(graphs) == 20
 
 
@@ -49,9 +49,9 @@ def test_batch_sizes_and_seeds_compiled_by_inductor():
     net = fn.serial(fn.Dropout(0.5), fn.Tanh())
     fast = fn.compile(net)
     for n in range(1, 11):
-        close(fast(({}, {}), X[:n], n), net(({}, {}), X[:n], n))
+        check_close(fast(({}, {}), X[:n], n), net(({}, {}), X[:n], n))
     for seed in range(20):
-        close(fast(({}, {}), X[:4], seed), net(({}, {}), X[:4], seed))
+        check_close(fast(({}, {}), X[:4], seed), net(({}, {}), X[:4], seed))
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -62,7 +62,7 @@ def test_a_plain_function_takes_as_many_batch_sizes(graphs, named):
     for _ in range(2):
         for n in range(1, 13):
             arguments, names = ((), {"x": X[:n], "scale": float(n)}) if named else ((X[:n], float(n)), {})
-            close(fast(*arguments, **names), step(*arguments, **names))
+            check_close(fast(*arguments, **names), step(*arguments, **names))
     assert len(graphs) == 12
 
 
@@ -74,7 +74,7 @@ def test_scanned_steps_take_any_seed(graphs):
         params, state = PARAMS, STATE
         for i in range(2):
             params, state, _ = STEP(params, state, xs[i], ts[i], fn.fold_in(seed, i))
-        close(fast(PARAMS, STATE, xs, ts, seed)[:2], (params, state))
+        check_close(fast(PARAMS, STATE, xs, ts, seed)[:2], (params, state))
     assert len(graphs) == 1
 
 

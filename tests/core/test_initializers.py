@@ -10,23 +10,17 @@ import torch
 from torch.nn import init
 
 from funcnet import initializers, random
-from funcnet.initializers import (
-    NAMES,
-    Constant,
-    Initializer,
+from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
+from funcnet.initializers.names import NAMES
+from funcnet.initializers.scaled import (
     KaimingNormal,
     KaimingUniform,
     LecunNormal,
     LecunUniform,
-    Normal,
-    Ones,
     Orthogonal,
-    TruncatedNormal,
-    Uniform,
     VarianceScaling,
     XavierNormal,
     XavierUniform,
-    Zeros,
     calculate_gain,
     fans,
 )

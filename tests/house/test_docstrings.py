@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import funcnet as fn
-from funcnet.initializers import Initializer
+from funcnet.initializers.elementary import Initializer
 from funcnet.optim.schedules import Schedule
 
 

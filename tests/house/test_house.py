@@ -28,7 +28,7 @@ FLOORS = {
     4: ["loop", "train", "compilation"],
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
-    1: ["contract", "combinator", "walking", "sizes", "initializers", "kernels"],
+    1: ["contract", "combinator", "wrapper", "walking", "sizes", "initializers", "kernels"],
     0: ["tree", "flattening", "codec", "random", "errors", "checks", "value"],
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

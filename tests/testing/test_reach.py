@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import funcnet as fn
-from funcnet.combinator import Wrapper, child_key
+from funcnet.combinator import child_key
 from funcnet.combinators.branching import Branching
 from funcnet.combinators.sequential import Serial
 from funcnet.testing import law_reach
+from funcnet.wrapper import Wrapper
 
 X = fn.random.normal(0, (4, 3))
 NORMED = fn.BatchNorm1d(3)

@@ -13,7 +13,7 @@ from funcnet import initializers
 from funcnet.checks import Misfit, check_gy, require_params
 from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import number, size, size_or_none
-from funcnet.initializers import Initializer, Normal
+from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.random import Key
 from funcnet.value import frozen
 

@@ -17,7 +17,7 @@ from funcnet import initializers
 from funcnet.checks import Misfit, axes_complaint, check_gy
 from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import size_or_none
-from funcnet.initializers import Initializer
+from funcnet.initializers.elementary import Initializer
 from funcnet.kernels.activation import softmax_backward
 from funcnet.layers.attention.masks import broadcasts_to
 from funcnet.random import Key

@@ -15,7 +15,7 @@ from funcnet.checks import Misfit, floating_complaint
 from funcnet.combinator import Children, Combinator, Probe, Rewrite, errors_at
 from funcnet.contract import Layer, Params, output
 from funcnet.errors import divides, flag, instances, number, size, value_error
-from funcnet.initializers import Initializer, Normal, Uniform
+from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps
 from funcnet.layers.attention.positions import RotaryEmbedding
 from funcnet.random import Key

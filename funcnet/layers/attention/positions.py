@@ -18,7 +18,7 @@ from funcnet import initializers
 from funcnet.checks import Misfit, axes_complaint, require_floating
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, number, size, valid_if, whole
-from funcnet.initializers import Initializer
+from funcnet.initializers.elementary import Initializer
 from funcnet.random import Key, as_key
 from funcnet.value import frozen
 

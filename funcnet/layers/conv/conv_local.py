@@ -20,7 +20,7 @@ from funcnet import initializers, random
 from funcnet.checks import check_gy, require_arguments, require_sizes, several_sizes_complaint
 from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import fields_error, flag, size, size_or_none, whole_numbers
-from funcnet.initializers import Initializer
+from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.conv import Pad, padding_of, padding_rule
 from funcnet.layers.conv.window import Sizes, Window, Windowed, axes_complaint, each, hashable

@@ -18,7 +18,7 @@ from funcnet import initializers
 from funcnet.checks import check_gy, require_params
 from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import divides, fields_error, flag, size, size_or_none, whole_numbers
-from funcnet.initializers import Initializer
+from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, each, hashable
 from funcnet.random import Key

@@ -13,13 +13,14 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import params_error
-from funcnet.combinator import Wrapper, errors_at, infer_unchanged
+from funcnet.combinator import errors_at
 from funcnet.contract import Params, Rng
 from funcnet.errors import instances, one_of
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
 from funcnet.layers.conv.window import each
 from funcnet.random import Key
 from funcnet.value import frozen
+from funcnet.wrapper import Wrapper, infer_unchanged
 
 
 @frozen

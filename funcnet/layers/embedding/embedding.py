@@ -21,7 +21,7 @@ from funcnet import initializers, random
 from funcnet.checks import Misfit, check_gy, require_params
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import number, size, value_error, whole_number
-from funcnet.initializers import Initializer, Normal, Uniform
+from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.kernels import embedding as kernels
 from funcnet.random import Key
 from funcnet.value import frozen

@@ -18,7 +18,7 @@ from funcnet import initializers
 from funcnet.checks import Misfit, check_gy
 from funcnet.contract import Params, Rng
 from funcnet.errors import one_of, whole_number
-from funcnet.initializers import Initializer, Normal
+from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.kernels import embedding as kernels
 from funcnet.layers.embedding.embedding import PaddedTable
 from funcnet.value import frozen

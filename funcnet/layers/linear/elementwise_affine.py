@@ -15,7 +15,7 @@ from funcnet import initializers
 from funcnet.checks import Misfit, check_gy, floating_complaint
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, whole_numbers
-from funcnet.initializers import Initializer
+from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import operands as arithmetic
 from funcnet.random import Key
 from funcnet.value import frozen

@@ -14,7 +14,7 @@ from funcnet import initializers, random
 from funcnet.checks import require_key, require_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, number, size
-from funcnet.initializers import Initializer
+from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import operands as arithmetic
 from funcnet.layers.linear.linear import Linear
 from funcnet.random import Key

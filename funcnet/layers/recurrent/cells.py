@@ -25,7 +25,7 @@ from funcnet import random
 from funcnet.checks import axes_complaint, check_gy, require_arguments
 from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, one_of, size, size_or_none
-from funcnet.initializers import Uniform
+from funcnet.initializers.elementary import Uniform
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.recurrent.steps import KINDS
 from funcnet.random import Key

@@ -1,17 +1,14 @@
-"""Initializers: frozen values that draw a parameter's first value, ``initializer(rng, shape, dtype=None) -> tensor``.
+"""Initializers of weights, scaled by their fans.
 
-A weight has the shape (out, in, *kernel); fan_in = in · Π kernel and fan_out = out · Π kernel. Constant, Zeros, Ones, Uniform,
-Normal and TruncatedNormal take any shape (...). VarianceScaling, XavierNormal, XavierUniform, KaimingNormal, KaimingUniform,
-LecunNormal, LecunUniform and Orthogonal draw weights, and refuse a shape of less than two axes; but for the last, they draw with
+VarianceScaling, XavierNormal, XavierUniform, KaimingNormal, KaimingUniform, LecunNormal, LecunUniform and Orthogonal draw a
+weight of shape (out, in, *kernel), with fan_in = in · Π kernel and fan_out = out · Π kernel. All but ``Orthogonal`` draw with
 
     variance = gain² / fan_in (Kaiming, LeCun),   2 gain² / (fan_in + fan_out) (Xavier),   scale / fan (VarianceScaling)
 
-and a uniform draw of variance v comes from ±√(3 v). A layer takes an initializer or its name, a key of ``NAMES``.
+A uniform distribution of variance v has the bounds ±√(3 v).
 """
 
 import math
-from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from attrs import field
@@ -19,20 +16,9 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.errors import is_number, number, one_of, value_error
+from funcnet.initializers.elementary import Initializer, Shape
 from funcnet.random import Key
-from funcnet.value import Value, frozen
-
-Shape = tuple[int, ...]
-
-
-class Initializer(Value, ABC):
-    """A frozen value that draws a tensor from a key and a shape."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        """Draw a tensor of this shape; ``dtype`` is torch's default one where it is not given."""
+from funcnet.value import frozen
 
 
 def fans(shape: Shape) -> tuple[int, int]:
@@ -71,82 +57,6 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 _nonlinearity = one_of(*_GAINS, "leaky_relu")
 _fan = one_of("fan_in", "fan_out")
 _positive = number(above=0.0)
-
-
-def _high(value: Any, attribute: Any, got: Any) -> None:
-    number(value.low)(value, attribute, got)
-
-
-@frozen
-class Constant(Initializer):
-    """Every element x = ``value``.
-
-    Raises   ``ValueError`` for a value that is not a finite number.
-    Source   elementary.
-    """
-
-    value: float = field(validator=number())
-
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.full(shape, self.value, dtype=dtype or torch.get_default_dtype(), device=random.as_key(rng).device)
-
-
-def Zeros() -> Constant:  # noqa: N802 (it makes a value)
-    """Every element x = 0: the ``Constant`` of that value."""
-    return Constant(0.0)
-
-
-def Ones() -> Constant:  # noqa: N802 (it makes a value)
-    """Every element x = 1: the ``Constant`` of that value."""
-    return Constant(1.0)
-
-
-@frozen
-class Uniform(Initializer):
-    """Evenly from low ≤ x < high.
-
-    Raises   ``ValueError`` for bounds that are not finite or out of order.
-    Source   elementary; ``torch.nn.init.uniform_``.
-    """
-
-    low: float = field(default=0.0, validator=number())
-    high: float = field(default=1.0, validator=_high)
-
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return random.uniform(rng, shape, self.low, self.high, dtype)
-
-
-@frozen
-class Normal(Initializer):
-    """From the normal distribution of this ``mean`` and this standard deviation ``std``.
-
-    Raises   ``ValueError`` for numbers that are not finite, and an ``std`` below 0.
-    Source   elementary; ``torch.nn.init.normal_``.
-    """
-
-    mean: float = field(default=0.0, validator=number())
-    std: float = field(default=1.0, validator=number(0.0))
-
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return random.normal(rng, shape, self.mean, self.std, dtype)
-
-
-@frozen
-class TruncatedNormal(Initializer):
-    """From the normal distribution of ``mean`` and ``std`` on condition that low ≤ x ≤ high; the bounds are values, as in torch.
-
-    Raises   ``ValueError`` for numbers that are not finite, an ``std`` that is not above 0, and bounds out of order.
-    Source   ``torch.nn.init.trunc_normal_``'s distribution.
-    """
-
-    mean: float = field(default=0.0, validator=number())
-    std: float = field(default=1.0, validator=_positive)
-    low: float = field(default=-2.0, validator=number())
-    high: float = field(default=2.0, validator=_high)
-
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return random.truncated_normal(rng, shape, self.mean, self.std, self.low, self.high, dtype)
-
 
 # The standard deviation of a standard normal cut at ±2, by which a truncated draw must be widened to keep its variance.
 _CUT = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
@@ -299,55 +209,3 @@ class Orthogonal(Initializer):
         q = q * torch.where(r.diagonal() < 0, -1.0, 1.0).to(q.dtype)
         matrix: Tensor = q if rows >= columns else q.t()
         return (matrix.reshape(shape).contiguous() * self.gain).to(dtype)
-
-
-NAMES: dict[str, Initializer] = {
-    "zeros": Zeros(),
-    "ones": Ones(),
-    "uniform": Uniform(),
-    "normal": Normal(),
-    "truncated_normal": TruncatedNormal(),
-    "xavier_normal": XavierNormal(),
-    "xavier_uniform": XavierUniform(),
-    "glorot_normal": XavierNormal(),
-    "glorot_uniform": XavierUniform(),
-    "kaiming_normal": KaimingNormal(),
-    "kaiming_uniform": KaimingUniform(),
-    "he_normal": KaimingNormal(),
-    "he_uniform": KaimingUniform(),
-    "lecun_normal": LecunNormal(),
-    "lecun_uniform": LecunUniform(),
-    "orthogonal": Orthogonal(),
-    "torch": KaimingUniform(a=math.sqrt(5)),
-}
-"""The initializers that a layer takes by name; ``"torch"`` is what ``torch.nn.Linear`` and its convolutions draw."""
-
-
-def known(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a field: what it ``got`` must be an initializer or the name of one.
-
-    It has the form of attrs' validators, called with the ``value`` that the field, ``attribute``, is of.
-
-    Raises   ``ValueError`` for anything else.
-    """
-    if not isinstance(got, Initializer) and not (isinstance(got, str) and got in NAMES):
-        raise value_error(
-            type(value).__name__, f"{attribute.name} must be an initializer or one of {', '.join(NAMES)}", repr(got)
-        )
-
-
-def initialize(rng: Key | int, shape: Shape, initializer: str | Initializer) -> Tensor:
-    """Draw a tensor of this ``shape`` by an ``initializer`` or the name of one, from the key ``rng``."""
-    return (NAMES[initializer] if isinstance(initializer, str) else initializer)(rng, shape)
-
-
-def weight_and_bias(rng: Key | int, shapes: dict[str, Shape], initializer: str | Initializer) -> dict[str, Tensor]:
-    """Draw a weight by ``initializer``, from the key ``rng``, and a bias where ``shapes`` has one.
-
-    The bias is zeros, or with ``"torch"`` uniform in ±1/√fan_in as in ``torch.nn``.
-    """
-    rng = random.as_key(rng)
-    draw = NAMES[initializer] if isinstance(initializer, str) else initializer
-    bound = 1 / math.sqrt(fans(shapes["weight"])[0]) if initializer == "torch" else 0.0
-    first = {"weight": draw, "bias": Uniform(-bound, bound) if bound else Zeros()}
-    return {name: first[name](random.fold_in(rng, i), shape) for i, (name, shape) in enumerate(shapes.items())}
