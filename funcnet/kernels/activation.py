@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import is_for_inductor, is_plain
+from funcnet.kernels.tracing import is_for_inductor, is_plain, packed
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -58,7 +58,6 @@ threshold_backward: Kernel = _aten.threshold_backward.default
 leaky_relu: Kernel = _nn.leaky_relu
 leaky_relu_backward: Kernel = _aten.leaky_relu_backward.default
 softmax_backward: Kernel = torch._softmax_backward_data
-log_softmax_backward: Kernel = torch._log_softmax_backward_data
 threshold: Kernel = _aten.threshold.default
 elu: Kernel = _aten.elu.default
 elu_backward: Kernel = _aten.elu_backward.default
@@ -85,7 +84,15 @@ prelu_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._prelu_kernel_backw
 glu: Kernel = _nn.glu
 glu_backward: Kernel = _aten.glu_backward.default
 
-log_sigmoid: Kernel = _nn.log_sigmoid
+
+def log_softmax_backward(gp: Tensor, logp: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """Gp - exp(log p) Σ gp, the sum over ``dim``."""
+    return torch._log_softmax_backward_data(packed(gp), packed(logp), dim, dtype)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """Log σ(x)."""
+    return _nn.log_sigmoid(packed(x))
 
 
 def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:

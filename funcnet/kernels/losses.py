@@ -16,7 +16,7 @@ Kernel = Callable[..., Tensor]
 
 _FULL = (torch.float32, torch.float64)
 log_softmax_backward: Kernel = activation.log_softmax_backward
-log_sigmoid: Kernel = _nn.log_sigmoid
+log_sigmoid: Kernel = activation.log_sigmoid
 binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
 _nll_loss: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss_forward.default
 _nll_loss_2d: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss2d_forward.default

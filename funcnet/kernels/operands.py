@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from funcnet.kernels.tracing import packed
+
 _aten = torch.ops.aten
 
 
@@ -13,5 +15,5 @@ def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def masked_scale(x: Tensor, keep: Tensor, scale: float) -> Tensor:
     """X · scale where ``keep``, else 0: dropout forward and, being its own transpose, backward."""
-    y: Tensor = _aten.native_dropout_backward.default(x, keep, scale)
+    y: Tensor = _aten.native_dropout_backward.default(packed(x), keep, scale)
     return y

@@ -66,6 +66,20 @@ def is_eager() -> bool:
     return not (torch.compiler.is_compiling() and _is_tracing_here()) and _at_work() is None
 
 
+def packed(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return x itself in eager mode; while tracing, contiguous, or channels last where ``like``, by default x, is.
+
+    The kernels that ask do not give the strides that their meta functions promise if x is not contiguous (torch 2.13.0): a view
+    of y is then traced as possible, and fails when the program runs.
+    """
+    return x.contiguous(memory_format=_order(x if like is None else like)) if is_compiling() else x
+
+
+def _order(x: Tensor) -> torch.memory_format:
+    is_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
 def tensor_likeness(x: Tensor) -> tuple[Any, ...]:
     """Return what a guard compares, hashable: sparse and nested tensors have no strides, and nested ones no shape."""
     kind = type(x), x.dtype, x.device, x.is_inference()

@@ -72,9 +72,7 @@ MULTIHEAD = {
     "MultiHeadAttention, weights, without batch": loose(MHA(4, 2, need_weights=True), normal(3, 4)),
     "MultiHeadAttention without batch": loose(MHA(4, 2, is_causal=True), normal(3, 4)),
     "MultiHeadAttention, batch second": loose(MHA(4, 2, batch_first=False), (normal(3, 2, 4), normal(5, 2, 4), normal(5, 2, 4))),
-    "MultiHeadAttention, queries and keys normalized over the batch": case(
-        MHA(4, 2, qk_norm=fn.BatchNorm2d(2), rotary=fn.RotaryEmbedding(2)), normal(2, 3, 4)
-    ),
+    "MultiHeadAttention, queries and keys normalized over the batch": case(MHA(4, 2, qk_norm=fn.BatchNorm2d(2)), normal(2, 3, 4)),
     "MultiHeadAttention, queries and keys normalized by running statistics": case(
         MHA(4, 2, qk_norm=fn.RunningBatchNorm2d(2), rotary=fn.RotaryEmbedding(2)), normal(2, 3, 4)
     ),
