@@ -1,65 +1,23 @@
-"""Checks of what a layer gets: they cost a working call nothing measurable, and explain a failing one.
+"""Checks of what a layer gets, which cost a working call nothing measurable.
 
-Inside a layer a kernel may complain in its own words, or a cheap comparison may raise ``Misfit``. ``explain_error`` then finds
-who is at fault, in this order: sizes not inferred yet, params of other shapes, the rule of the layer that x breaks, a dtype
-that is not that of the params. An error made by ``value_error`` says so already. The sentences have the form
-``who: rule, got what``.
-
-The rules about x that many layers share are here too, as functions that return the sentence, or ``None``: ``first_complaint``
-joins several.
+Kernels notice most arguments that do not fit, and ``explanations`` says then what is wrong. Functions called ``require_...`` and
+``check_gy`` are for what no kernel notices. The rules about x that many layers share return the sentence, or ``None``:
+``first_complaint`` joins several.
 """
 
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.errors import describe, explains, value_error
+from funcnet.errors import describe, value_error
 from funcnet.flattening import flatten_together
-from funcnet.tree import Tree
 
 _L = TypeVar("_L")
 
 
 class Misfit(Exception):  # noqa: N818 (it never leaves a layer)
     """Raised in ``apply`` if params or x do not fit and no kernel would notice; it leaves the layer as a ``ValueError``."""
-
-
-def explain_error(layer: Any, params: Any, x: Any, error: Exception) -> Exception:
-    """Return the error that says who is at fault when ``apply(params, x)`` raised ``error``; ``error`` itself where unknown."""
-    if explains(error) or _is_out_of_memory(error):
-        return error
-    if missing_sizes(layer):
-        return _unsized(layer)
-    shapes = layer.param_shapes()
-    if shapes is not None and _shapes_of(params) != shapes:
-        return params_error(layer, params)
-    rule = layer.complaint(x)
-    if rule:
-        return value_error(layer, rule, came(x))
-    want, got = _dtypes(params), _dtypes(x)
-    if want and got and want != got and isinstance(error, (Misfit, RuntimeError)):  # a kernel's words, not the layer's own
-        return caused(value_error(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got)), error)
-    return value_error(layer, "params and x must fit each other", came(x)) if isinstance(error, Misfit) else error
-
-
-def caused(explained: Exception, error: Exception) -> Exception:
-    """Return an explanation with a kernel's error as its cause, since the explanation is likely but not certain."""
-    explained.__cause__ = None if isinstance(error, Misfit) else error
-    return explained
-
-
-def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -> Exception:
-    """Return the error that says who is at fault when a backward method raised ``error``; ``error`` itself where unknown."""
-    if explains(error):
-        return error
-    shapes = layer.param_shapes()
-    if shapes is not None and _shapes_of(params) != shapes:
-        return params_error(layer, params)
-    if gy is None or isinstance(gy, (bool, int, float, str)):
-        return value_error(layer, "gy must be the gradient of y, of its structure and shape", repr(gy))
-    return value_error(layer, "gy must have the shape of y", came(gy, "gy")) if isinstance(error, Misfit) else error
 
 
 def first_complaint(*rules: str | None) -> str | None:
@@ -101,11 +59,6 @@ def require_params(layer: Any, params: Any) -> None:
         raise Misfit
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell an error that no argument is to blame for."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
-
 def missing_sizes(layer: Any) -> list[str]:
     """Return the names of the sizes that are ``None``."""
     return [name for name in layer.inferred_sizes if getattr(layer, name) is None]
@@ -114,11 +67,12 @@ def missing_sizes(layer: Any) -> list[str]:
 def require_sizes(layer: _L) -> _L:
     """Return the layer; one with a size that is ``None`` raises ``ValueError``."""
     if missing_sizes(layer):
-        raise _unsized(layer)
+        raise unsized(layer)
     return layer
 
 
-def _unsized(layer: Any) -> ValueError:
+def unsized(layer: Any) -> ValueError:
+    """Make the error for a layer with a size that is ``None``."""
     return value_error(layer, f"{' and '.join(missing_sizes(layer))} must be inferred first, by fn.infer_sizes(net, x)", "None")
 
 
@@ -135,16 +89,16 @@ def params_error(layer: Any, params: Any) -> ValueError:
     """Make the error for params of another layer."""
     shapes = layer.param_shapes() or {}
     rule = "params must be a dict of " + _worded(shapes) if shapes else "params must be an empty dict"
-    return value_error(layer, rule, _worded(_shapes_of(params)) if isinstance(params, dict) and params else describe(params))
+    return value_error(layer, rule, _worded(shapes_of(params)) if isinstance(params, dict) and params else describe(params))
 
 
-def _shapes_of(params: Any) -> dict[str, Any] | None:
+def shapes_of(params: Any) -> dict[str, Any] | None:
     """Return the shapes of a dict's leaves by dotted name; ``None`` for anything but a dict. An empty one adds none."""
     if not isinstance(params, dict):
         return None
     shapes: dict[str, Any] = {}
     for name, leaf in params.items():
-        below = _shapes_of(leaf)
+        below = shapes_of(leaf)
         inner: dict[str, Any] = {"": describe(leaf)} if below is None else below
         here = {name: tuple(leaf.shape)} if isinstance(leaf, Tensor) else {}
         shapes |= here or {f"{name}.{at}".strip("."): one for at, one in inner.items()}
@@ -153,16 +107,6 @@ def _shapes_of(params: Any) -> dict[str, Any] | None:
 
 def _worded(shapes: dict[str, Any] | None) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in (shapes or {}).items())
-
-
-def _dtypes(values: Tree) -> set[Any]:
-    """Return the dtypes of the tensors with axes; only the floating ones, if there are any."""
-    found = {leaf.dtype for leaf in tree.leaves(values) if isinstance(leaf, Tensor) and leaf.dim() > 0}
-    return {dtype for dtype in found if dtype.is_floating_point} or found
-
-
-def _listed(dtypes: set[Any]) -> str:
-    return ", ".join(sorted(map(str, dtypes)))
 
 
 def came(x: Any, name: str = "x") -> str:

@@ -8,6 +8,7 @@ Child number i has the key ``fold_in(rng, i)``, for its params and its noise. Co
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from keyword import iskeyword
 from types import TracebackType
 from typing import Any, Self
 
@@ -159,10 +160,9 @@ class Combinator(Layer):
         names = [*self.children()] or [""]
         return names[min(i, len(names) - 1)]
 
-    def located(self, error: Exception, name: Any) -> Exception:
-        """Return an error with the location of a child added; for a loop that is too hot for ``errors_at``."""
+    def locate(self, error: Exception, name: Any) -> None:
+        """Add the location of a child to an error; for a loop that is too hot for ``errors_at``."""
         add_location(error, self.location(name))
-        return error
 
     def __len__(self) -> int:
         return len(self.children())
@@ -212,15 +212,22 @@ def _numbered(names: tuple[str, ...]) -> bool:
 
 
 def listed(names: Iterable[str]) -> str:
-    """List names, for errors."""
-    return ", ".join(names) or "none"
+    """List names, for errors; a layer that adds no component to paths has none."""
+    return ", ".join(filter(None, names)) or "none"
+
+
+def named_arguments(values: dict[str, str]) -> list[str]:
+    """Write keyword arguments, as a dict if there is a name that Python does not take as such."""
+    if all(name.isidentifier() and not iskeyword(name) for name in values):
+        return [f"{name}={value}" for name, value in values.items()]
+    return [f"**{{{', '.join([f'{name!r}: {value}' for name, value in values.items()])}}}"]
 
 
 def require_names(who: str, names: Iterable[str]) -> None:
     """Raise ``ValueError`` for names that make no component of a path: empty ones, numbers, and those with a dot in them."""
     for name in names:
-        if not isinstance(name, str) or not name or "." in name:
-            raise value_error(who, "a name must be a str that is not empty and has no dot in it", repr(name))
+        if not isinstance(name, str) or not name or "." in name or name.isdigit():
+            raise value_error(who, "a name must be a str that is not empty, no number, and without a dot", repr(name))
 
 
 def has_params(params: Params) -> bool:

@@ -32,7 +32,8 @@ from typing import Any, ClassVar, NoReturn
 import torch
 
 from funcnet import random, tree
-from funcnet.checks import explain_backward_error, explain_error, missing_sizes, require_sizes, size_in, sizes_complaint
+from funcnet.checks import missing_sizes, require_sizes, size_in, sizes_complaint
+from funcnet.explanations import explain_backward_error, explain_error
 from funcnet.random import Key
 from funcnet.value import Value
 
@@ -230,14 +231,14 @@ def _guarded_apply(apply: Verb) -> Verb:
         try:
             return apply(self, params, x, rng)  # type: ignore[no-any-return]
         except Exception as error:
-            _raise(explain_error(self, params, x, error), error)
+            _raise(explain_error(self, params, x, error, apply), error)
 
     @functools.wraps(apply)
     def with_options(self: Layer, params: Params, x: Any, rng: Rng = None, **options: Any) -> tuple[Any, Cache]:
         try:
             return apply(self, params, x, rng, **options)  # type: ignore[no-any-return]
         except Exception as error:
-            _raise(explain_error(self, params, x, error), error)
+            _raise(explain_error(self, params, x, error, apply), error)
 
     return _marked(with_options if has_options else guarded)
 

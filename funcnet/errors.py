@@ -13,7 +13,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, strided
 
 Validator = Callable[[Any, Any, Any], None]
 
@@ -21,12 +21,18 @@ Validator = Callable[[Any, Any, Any], None]
 def describe(value: object) -> str:
     """Say in a few words what came: a tensor by its shape and dtype, a container by its type and length."""
     if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+        return _describe_tensor(value)
     if isinstance(value, dict):
         return "a dict with the keys " + ", ".join(map(repr, value)) if value else "an empty dict"
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
     return repr(value)
+
+
+def _describe_tensor(x: Tensor) -> str:
+    kind = "a nested tensor" if x.is_nested else "a tensor" if x.layout is strided else f"a tensor of layout {x.layout}"
+    shape = "" if x.is_nested else f" of shape {tuple(x.shape)}"  # a nested tensor has none
+    return f"{kind}{shape} and dtype {x.dtype}"
 
 
 def value_error(who: object, rule: str, got: object) -> ValueError:

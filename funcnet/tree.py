@@ -46,12 +46,12 @@ def names(tree: Tree) -> dict[str, Any]:
     >>> names(({"weight": 1, "bias": 2}, {}, {"weight": 3}))
     {'0.weight': 1, '0.bias': 2, '2.weight': 3}
 
-    Raises   ``ValueError`` for two leaves of one path, as the keys ``1`` and ``"1"`` make.
+    Raises   ``ValueError`` for two leaves with the same path, as from the keys ``1`` and ``"1"``.
     """
     pairs = [(path, leaf) for path, leaf in _named("", tree) if leaf is not None]
     named = dict(pairs)
     if len(named) < len(pairs):
-        raise value_error("names", "every leaf must have a path of its own", ", ".join(path for path, _ in pairs))
+        raise value_error("names", "the paths of the leaves must be unique", ", ".join(path for path, _ in pairs))
     return named
 
 

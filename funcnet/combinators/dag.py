@@ -11,7 +11,7 @@ from typing import Any, Self
 from attrs import field
 
 from funcnet import tree
-from funcnet.combinator import Children, Combinator, child_key, errors_at, has_params, listed, require_names
+from funcnet.combinator import Children, Combinator, child_key, errors_at, has_params, listed, named_arguments, require_names
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.value import frozen
@@ -114,7 +114,7 @@ class Graph(Combinator):
 
     def __repr__(self) -> str:
         words = [*map(repr, self.inputs)]
-        words += [f"{name}=({', '.join([repr(layer), *map(repr, ins)])})" for name, layer, ins in self.nodes]
+        words += named_arguments({name: f"({', '.join([repr(layer), *map(repr, ins)])})" for name, layer, ins in self.nodes})
         return f"graph({', '.join(words)}, output={(self.outputs[0] if len(self.outputs) == 1 else self.outputs)!r})"
 
     def _by_name(self, params: Params) -> dict[str, Any]:

@@ -64,7 +64,8 @@ class Ensemble(Wrapper):
             try:
                 return self._batched.apply(params, x, rng)
             except Exception as error:
-                raise self._explained(error, (params, x, rng)) from None
+                told = self._explained(error, (params, x, rng))
+            raise told  # out of the handler, which would take the place of the error's own context
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         with errors_at(self, ""):

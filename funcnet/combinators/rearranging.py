@@ -52,14 +52,14 @@ class ChannelsLast(Rearranging):
 
 
 def channels_last(layer: Layer, dim: int = 1) -> ChannelsLast:
-    """Give a layer, or a net, on (N, channels, ...) an x that is (N, ..., channels), and its y the same order.
+    """Apply a layer, or a net, for (N, channels, ...) to an x of shape (N, ..., channels), and return y in the same order.
 
-    ``channels_last(serial(Conv2d(3, 8, 3), BatchNorm2d(8), MaxPool2d(2)))`` takes and gives (N, height, width, channels). The
-    last axis of every tensor of x goes to axis ``dim``, where the layer has its channels, and axis ``dim`` of every tensor of y
-    goes last: by views, so that nothing is copied where kernels take any order in memory, as those of convolution and pooling
-    do. ``dim`` is 1 with a batch axis, and 0 without, which no shape tells: ``channels_last(Conv2d(3, 8, 3), 0)`` takes one
-    (height, width, channels). A y without an axis ``dim`` stays as it is, and so does (N, features). Params, and what a key
-    draws, are the layer's own.
+    ``channels_last(serial(Conv2d(3, 8, 3), BatchNorm2d(8), MaxPool2d(2)))`` takes and returns (N, height, width, channels). The
+    last axis of every tensor of x moves to axis ``dim``, where the layer expects the channels, and axis ``dim`` of every tensor
+    of y moves to the end. Both are views: nothing is copied if the kernels accept any memory order, as those of convolution and
+    pooling do. ``dim`` is 1 with a batch axis, and 0 without one; it cannot be inferred from the shape.
+    ``channels_last(Conv2d(3, 8, 3), 0)`` takes one (height, width, channels). A y without an axis ``dim``, or of shape
+    (N, features), is returned unchanged. Params and random draws are the same as the layer's.
     """
     return ChannelsLast(layer, dim)
 

@@ -9,7 +9,16 @@ from typing import Any, Self
 
 from attrs import field
 
-from funcnet.combinator import Children, Combinator, child_key, errors_at, has_params, require_names, tuple_of_layers
+from funcnet.combinator import (
+    Children,
+    Combinator,
+    child_key,
+    errors_at,
+    has_params,
+    named_arguments,
+    require_names,
+    tuple_of_layers,
+)
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.value import frozen
@@ -58,7 +67,8 @@ class Serial(Combinator):
                 x, cache = layer.apply(p, x) if rng is None else layer.apply(p, x, child_key(layer, rng, len(caches)))
                 caches.append(cache)
         except Exception as error:
-            raise self.located(error, len(caches)) from error.__cause__
+            self.locate(error, len(caches))
+            raise
         return x, tuple(caches)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
@@ -98,7 +108,8 @@ class Serial(Combinator):
             if first >= 0:
                 gparams.append(self.layers[first].grads(entries[first], cache[first], gy))
         except Exception as error:
-            raise self.located(error, len(self.layers) - 1 - len(gparams)) from error.__cause__
+            self.locate(error, len(self.layers) - 1 - len(gparams))
+            raise
         return gparams[::-1], gy
 
     def __iter__(self) -> Iterator[Layer]:
@@ -106,11 +117,12 @@ class Serial(Combinator):
 
     def __getitem__(self, index: int | slice | str) -> Layer:
         if isinstance(index, slice):
-            return Serial(self.layers[index], self.names and self.names[index])
+            return Serial(self.layers[index], (self.names and self.names[index]) or None)  # none is left without a name
         return super().__getitem__(index)
 
     def __repr__(self) -> str:
-        words = [f"{name}={layer!r}" if self.names else repr(layer) for name, layer in self.children().items()]
+        children = self.children()
+        words = named_arguments({name: repr(layer) for name, layer in children.items()}) if self.names else map(repr, self)
         return f"serial({', '.join(words)})"
 
 

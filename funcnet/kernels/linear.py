@@ -198,8 +198,8 @@ def _product(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     return product(x, w, b, "none", [], "")
 
 
-# In compiled code the product is an operation of our own, which Inductor leaves as it is: oneDNN's it would lower itself, and
-# that only for weights that are constant. 256×784 by 784×1024 takes 2.1 ms so, by the product that Inductor calls 4.6.
+# In compiled code the product is a custom operator, which Inductor calls without lowering it. Inductor would lower oneDNN's
+# operator itself, and only for constant weights. 256×784 by 784×1024 takes 2.1 ms this way, and 4.6 with Inductor's product.
 _library = torch.library.Library("funcnet", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define("product(Tensor x, Tensor w, Tensor? b) -> Tensor")  # type: ignore[no-untyped-call]
 _library.impl("product", _product, "CPU")  # type: ignore[no-untyped-call]

@@ -11,9 +11,10 @@ import torch
 
 @cache
 def mkl_threads() -> Callable[[int], int] | None:
-    """Return MKL's function that sets the calling thread's number of threads and returns the one before, 0 for none of its own.
+    """Return MKL's function that sets the number of threads for the calling thread.
 
-    ``None`` where this build of torch has no MKL or does not export it.
+    The function returns the previous number, or 0 if the thread had none. ``None`` if this build of torch has no MKL or does not
+    export the function.
     """
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:

@@ -159,7 +159,7 @@ def test_a_stochastic_norm_gets_a_key_for_queries_and_another_for_keys():
 
 
 def test_its_layers_are_found_by_their_paths():
-    """``q_norm`` and ``k_norm`` are one layer, with params of their own; they can only be rewritten together."""
+    """``q_norm`` and ``k_norm`` are one layer with separate params; they can only be replaced together."""
     layer = fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(2), rotary=fn.RotaryEmbedding(2))
     assert [path for path, _ in walking.walk(layer)] == ["", "q_norm", "k_norm", "rotary"]
     tighter = walking.map_layers(lambda f: f.replace(eps=0.1) if isinstance(f, fn.RMSNorm) else f, layer)

@@ -32,6 +32,6 @@ def scale_vjp(params: Any, cache: Tensor, gy: Tensor) -> Any:
 
 CASES = {
     "elementwise of torch's": case(fn.elementwise(torch.sin, torch.cos), normal(4, 3)),
-    "elementwise of one's own": case(fn.elementwise(cube, cube_slope), normal(4, 3)),
+    "custom elementwise": case(fn.elementwise(cube, cube_slope), normal(4, 3)),
     "layer of functions": case(fn.layer(init=scale_init, apply=scale_apply, vjp=scale_vjp), normal(4, 3)),
 }

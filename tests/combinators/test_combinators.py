@@ -337,10 +337,11 @@ MESSAGES = {
     "Serial: layers must be layers (values with init, apply and vjp), got 3": lambda: fn.serial(F, 3),
     "Ensemble: layer must be a layer (a value with init, apply and vjp), got ()": lambda: fn.ensemble((), 2),
     "Branching: merge must be a layer (a value with init, apply and vjp), or None, got 'sum'": lambda: fn.branch(F, merge="sum"),
-    "serial: a name must be a str that is not empty and has no dot in it, got 'a.b'": lambda: fn.serial(**{"a.b": F}),
-    "serial: a name must be a str that is not empty and has no dot in it, got ''": lambda: fn.serial(**{"": F}),
-    "graph: a name must be a str that is not empty and has no dot in it, got 'h.1'": lambda: fn.graph("x", **{"h.1": (G, "x")}),
-    "graph: a name must be a str that is not empty and has no dot in it, got 1": lambda: fn.graph(1, y=(G, 1)),
+    "serial: a name must be a str that is not empty, no number, and without a dot, got 'a.b'": lambda: fn.serial(**{"a.b": F}),
+    "serial: a name must be a str that is not empty, no number, and without a dot, got '0'": lambda: fn.serial(**{"0": F}),
+    "serial: a name must be a str that is not empty, no number, and without a dot, got ''": lambda: fn.serial(**{"": F}),
+    "graph: a name must be a str that is not empty, no number, and without a dot, got 'h.1'": lambda: fn.graph("x", **{"h.1": (G, "x")}),
+    "graph: a name must be a str that is not empty, no number, and without a dot, got 1": lambda: fn.graph(1, y=(G, 1)),
     "parallel: x must be a tuple of 2, one entry per layer, got a tensor of shape (5, 3)": lambda: fn.parallel(F, F)(double(fn.parallel(F, F)), X),
     "parallel: params must be a tuple of 2, one entry per layer, got a tuple of 3": lambda: fn.parallel(F, F)(P, (X, X)),
     "branch: there must be at least one layer, got none": fn.branch,
@@ -364,6 +365,23 @@ MESSAGES = {
 def test_bad_input_is_refused_with_its_sentence(sentence):
     """Each message says who, the rule with its names and numbers, and what came."""
     assert sentence in message(MESSAGES[sentence])[0]
+
+
+@pytest.mark.parametrize("names", [["for"], ["a b", "c"], ["x", "ü"]])
+def test_any_name_prints_as_a_call_that_makes_the_net(names):
+    """Words of Python and names with spaces in a dict."""
+    sources = ["in", *names]
+    nodes = {name: (fn.Tanh(), source) for name, source in zip(names, sources, strict=False)}
+    made = fn.serial(**dict.fromkeys(names, fn.Tanh())), fn.graph("in", **nodes)
+    for net in made:
+        assert eval(repr(net), vars(fn)) == net
+
+
+def test_no_layer_of_a_named_serial_is_the_serial_of_none():
+    """It has params, and prints, as any other."""
+    net = fn.serial(a=F)[0:0]
+    assert net == fn.serial()
+    assert net(net.init(0), X) is X
 
 
 def test_an_unknown_name_in_a_serial_is_a_lookup_error_that_lists_the_names():

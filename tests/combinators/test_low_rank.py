@@ -88,7 +88,7 @@ def test_wrong_use_is_refused_with_its_sentence(sentence):
 
 
 def test_batch_norms_fold_beside_an_adapted_layer():
-    """The adapted layer stays as it is, with its params."""
+    """Folding does not change the adapted layer or its params."""
     net = fn.serial(fn.lora(fn.Linear(3, 3), 2), fn.Linear(3, 3), fn.BatchNorm1d(3))
     params = net.init(0)
     folded, folded_params = fn.fold_batch_norm(net, params)

@@ -1,4 +1,4 @@
-"""A combinator as a user writes it, with leaves of its own beside its layers': what it gets from the base."""
+"""A user-defined combinator, with its own leaves besides those of its layers: what it inherits from the base class."""
 
 from typing import Any
 

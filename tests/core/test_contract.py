@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import funcnet as fn
-from funcnet.checks import explain_error, params_error
+from funcnet.checks import params_error
 from funcnet.contract import Layer
+from funcnet.explanations import explain_error
 from funcnet.layers.linear.linear import Linear
 from funcnet.value import Value, frozen
 
@@ -206,8 +207,46 @@ def test_a_kernels_error_is_explained(params, x, message):
 
 
 def test_an_error_without_explanation_stays_what_it_was():
-    """Where params and x are right, the very same error comes back."""
-    assert explain_error(Linear(4, 3), RIGHT, torch.zeros(8, 4), KERNEL_ERROR) is KERNEL_ERROR
+    """In a user's layer the very same error comes back; in ours it is the cause of a sentence."""
+    assert explain_error(Doubled(), {}, torch.zeros(8, 4), KERNEL_ERROR) is KERNEL_ERROR
+    error = explain_error(Linear(4, 3), RIGHT, torch.zeros(8, 4), KERNEL_ERROR)
+    assert str(error) == f"{WHO}: params and x must fit each other, got x of shape (8, 4)"
+    assert error.__cause__ is KERNEL_ERROR
+
+
+def test_the_rule_of_a_base_is_not_held_against_a_users_apply():
+    """The error of a subclass comes out as it was raised, with its cause."""
+
+    @fn.frozen
+    class Logged(fn.Flatten):
+        def apply(self, params, x, rng=None):
+            super().apply(params, x, rng)
+            raise KeyError("no logger") from OSError("disk full")
+
+    with pytest.raises(KeyError, match="no logger") as caught:
+        fn.serial(Logged()).apply(({},), torch.ones(2, 3, 4))
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(ValueError, match="x must have the axes 1 to -1"):
+        Logged().apply({}, torch.ones(2))
+
+
+@pytest.mark.parametrize("net", [fn.serial, lambda one: fn.ensemble(fn.serial(one), 1)])
+def test_nets_hide_nothing_of_how_an_error_came_about(net):
+    """Neither its cause nor the error in whose handling it was raised."""
+
+    @fn.frozen
+    class Failing(fn.Identity):
+        def apply(self, params, x, rng=None):
+            try:
+                {}["root"]
+            except KeyError:
+                raise RuntimeError("words of a child")  # noqa: B904 (this is what the test is about)
+
+    made = net(Failing())
+    with pytest.raises(RuntimeError, match="words of a child") as caught:
+        made.apply(made.init(0), torch.ones(2))
+    assert isinstance(caught.value.__context__, KeyError)
+    assert not caught.value.__suppress_context__
 
 
 def test_a_layer_without_params_refuses_some():
@@ -299,7 +338,7 @@ def test_an_apply_may_take_the_key_by_name_or_not_at_all(layer, y):
 
 
 def test_an_error_keeps_its_cause():
-    """One that nothing explains leaves the layer as it was raised."""
+    """An error without an explanation is raised unchanged."""
 
     @fn.frozen
     class Failing(fn.Layer):

@@ -132,7 +132,7 @@ TRUNCATED = [
 
 @pytest.mark.parametrize(("mean", "std", "low", "high"), TRUNCATED)
 def test_truncated_normal_stays_between_its_bounds(mean, std, low, high):
-    """And reaches into every part: no draw of the 50 000 stands on a bound, as it would if the tail were cut to one value."""
+    """No draw of the 50 000 equals a bound, as some would if the tails were clamped to a single value."""
     x = random.truncated_normal(7, (50_000,), mean, std, low, high, torch.float64)
     assert (x > low).all()
     assert (x < high).all()

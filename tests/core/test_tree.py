@@ -190,7 +190,7 @@ DISAGREEMENTS = [
 )
 @pytest.mark.parametrize(("one", "other", "path", "words", "others"), DISAGREEMENTS)
 def test_functions_of_two_trees_name_the_first_path_where_they_disagree(function, one, other, path, words, others):
-    """The sentence has the path and what stands there in each tree."""
+    """The message has the path and describes the node of each tree there."""
     with pytest.raises(ValueError, match="agree") as caught:
         function(one, other)
     assert str(caught.value) == f"tree: the trees must agree, and at {path!r} one has {words}, got {others} in the other"
@@ -241,7 +241,7 @@ def test_names_of_a_leaf_alone():
 
 def test_names_refuses_two_leaves_of_one_path():
     """A key with a dot in it may make two paths the same; neither leaf is dropped silently."""
-    with pytest.raises(ValueError, match=r"names: every leaf must have a path of its own, got a\.b, a\.b"):
+    with pytest.raises(ValueError, match=r"names: the paths of the leaves must be unique, got a\.b, a\.b"):
         tree.names({"a.b": 1, "a": {"b": 2}})
 
 

@@ -200,7 +200,7 @@ def test_unravel_refuses_a_vector_of_another_size(shape):
 
 
 def test_replace_changes_one_leaf_and_shares_the_rest():
-    """The tree given stays as it was."""
+    """The given tree does not change."""
     value = sample()
     changed = tree.replace(value, "layers.2.1", "new")
     assert changed["layers"][2][1] == "new"
@@ -286,7 +286,7 @@ def test_combine_refuses_two_leaves_at_one_place():
 
 @given(float_tree)
 def test_nothing_is_written_to(value):
-    """Every function leaves its argument as it was."""
+    """No function modifies its argument."""
     copy = tree.map(torch.clone, value)
     tree.add(value, value), tree.scale(value, 2), tree.norm(value), tree.dot(value, value), tree.zeros_like(value)
     tree.ravel(value).add_(1)

@@ -114,7 +114,7 @@ def test_frozen_decorates_classes_only() -> None:
 
 
 def test_a_lambda_in_a_layer_breaks_the_law_of_values_with_what_to_do() -> None:
-    """It has no name by which it could be printed, pickled or found again."""
+    """A lambda has no name, so it cannot be printed, pickled or looked up."""
     with pytest.raises(AssertionError, match=r"law 9, value: .*must not hold a lambda.*use a function defined with def"):
         law_value(fn.elementwise(lambda x: x, torch.ones_like), torch.ones(2))
 

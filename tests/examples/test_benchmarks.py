@@ -62,7 +62,7 @@ def test_the_twin_takes_the_same_steps(name, donated):
 
 
 def assert_rows_of_faults(text):
-    """Check that lines stand for funcnet and torch.nn, each with ms and page faults, as it comes and kept."""
+    """Check that funcnet and torch.nn have a line each, with ms and page faults by default and with freed memory retained."""
     _, *lines = text.splitlines()
     assert [line.split()[:2] for line in lines] == [["lstm", "funcnet"], ["lstm", "torch.nn"]]
     for line in lines:
@@ -73,7 +73,7 @@ def assert_rows_of_faults(text):
 
 
 def test_page_faults_stand_in_two_lines(capsys, monkeypatch):
-    """Each combination of framework and memory is measured once, and the numbers stand in a table."""
+    """Each combination of framework and memory setting is measured once, and the results are printed as a table."""
     jobs = []
     monkeypatch.setattr(faults, "_in_a_process", lambda job, steps: jobs.append(job) or (1.5, 20.0))
     faults.main(["lstm", "--steps", "1"])

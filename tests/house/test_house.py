@@ -29,7 +29,7 @@ FLOORS = {
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
     1: ["contract", "combinator", "wrapper", "walking", "sizes", "initializers", "kernels"],
-    0: ["tree", "flattening", "codec", "random", "errors", "checks", "value"],
+    0: ["tree", "flattening", "codec", "random", "errors", "checks", "explanations", "value"],
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
@@ -202,7 +202,7 @@ def undocumented(name: str, source: str) -> list[str]:
 
 
 def wrong_exports(source: str) -> list[str]:
-    """List the exports that are no public name of a module, given twice, out of order, or not in ``__all__`` or the other way round."""
+    """List the exports that are not public, listed twice, out of order, or missing from the imports or from ``__all__``."""
     module = ast.parse(source)
     imports = [node for node in module.body if isinstance(node, ast.ImportFrom)]
     names = [alias.name for node in imports for alias in node.names]
@@ -234,7 +234,7 @@ def _may_stand_in_init(node: ast.AST) -> bool:
 
 
 def groups_untold(source: str) -> list[str]:
-    """List the groups of ``__all__``, the comments in it, that have no line of their own in the docstring."""
+    """List the groups of ``__all__`` (its comments) that are missing from the docstring, and those only in the docstring."""
     groups = re.findall(r"^    # (.+)$", source[source.index("__all__") :], re.MULTILINE)
     told = re.findall(r"^    (\S.*?)  +\S", ast.get_docstring(ast.parse(source), clean=False) or "", re.MULTILINE)
     return sorted({*groups} ^ {*told})

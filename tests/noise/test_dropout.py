@@ -17,7 +17,7 @@ def test_dropout_drops_the_fraction_p_and_keeps_the_mean():
 
 @pytest.mark.parametrize(("p", "value"), [(0.0, 1.0), (1.0, 0.0)])
 def test_dropout_of_nothing_and_of_all(p, value):
-    """p = 0 keeps everything as it is, and p = 1 gives zeros, not NaN."""
+    """p = 0 keeps every element, and p = 1 gives zeros, not NaN."""
     assert torch.equal(fn.Dropout(p)({}, torch.ones(4, 4), 0), torch.full((4, 4), value))
 
 

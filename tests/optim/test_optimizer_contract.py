@@ -62,7 +62,7 @@ def test_donating_leaves_the_gradients(optimizer: Optimizer) -> None:
 
 
 def test_an_optimizer_without_a_donated_form_donates_itself() -> None:
-    """Donate returns an optimizer of the user's own as it is."""
+    """``donate`` returns a user-defined optimizer unchanged."""
 
     @frozen
     class Still(Optimizer):
@@ -195,7 +195,7 @@ def test_a_tree_without_tensors_comes_back(optimizer: Optimizer, params: Tree) -
 
 @each_optimizer
 def test_a_tensor_alone_is_a_tree(optimizer: Optimizer) -> None:
-    """Params may be one tensor, and it is updated as it is within a dict."""
+    """Params may be a single tensor, which gets the same update as in a dict."""
     p, g = normal(key(0), (3,)), normal(key(1), (3,))
     alone, _ = optimizer.update(g, optimizer.init(p), p)
     within, _ = optimizer.update({"p": g}, optimizer.init({"p": p}), {"p": p})
@@ -273,7 +273,7 @@ def test_compiled_sgd_is_bit_equal(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_update_works_under_vmap(optimizer: Optimizer) -> None:
-    """Mapped over members with params, gradients and states of their own, update equals a loop over them."""
+    """``update`` mapped over members, each with its params, gradients and state, equals a loop over the members."""
     members = [leaves(i) for i in range(3)]
     states = [run(optimizer, member, steps=i)[1] for i, member in enumerate(members)]
     alone = [optimizer.update(leaves(9 + i), state, p) for i, (state, p) in enumerate(zip(states, members, strict=True))]

@@ -136,7 +136,7 @@ class Centred(fn.Layer):
 
 @fn.frozen
 class HalfTrained(Affine):
-    """y = x wᵀ + b on rows, where w stays as it is and the layer says so: sound."""
+    """y = x wᵀ + b on rows, where w is not trained and the layer declares it: sound."""
 
     non_trainable = ("w",)
 

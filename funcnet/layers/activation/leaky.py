@@ -4,8 +4,8 @@ LeakyReLU   y = x where x > 0, else s x      gx = gy where x > 0, else s gy     
 PReLU   y = x where x > 0, else w x      gx = gy where x > 0, else w gy      gw = Σ gy ⊙ x where x ≤ 0
 RReLU   y = r ⊙ x, with r = 1 where x > 0, else drawn from lower ≤ r < upper      gx = gy ⊙ r
 
-x and y have one shape, (...) or for several slopes (N, channels, ...); w (num_parameters,) is one for all, or one for each
-channel. ⊙ is the product by element, and the sum for gw goes over all that a slope stands for.
+x and y have one shape: (...), or (N, channels, ...) with several slopes. w (num_parameters,) has one slope for all channels, or
+one for each. ⊙ is the elementwise product. The sum for gw runs over all elements that share a slope.
 """
 
 import torch
@@ -27,7 +27,7 @@ class LeakyReLU(Activation):
     """x for positive x, else ``negative_slope`` x; the gradient at 0 is ``negative_slope``.
 
     Params   none.
-    Cache    ``y``, whose sign is that of ``x``; ``x`` itself when the slope is negative or 0.
+    Cache    ``y``, which has the sign of ``x``; ``x`` itself when the slope is negative or 0.
     Raises   ``ValueError`` for a slope that is not finite, and when ``x`` is not a floating tensor.
     Source   Maas, Hannun & Ng 2013.
     """

@@ -55,20 +55,20 @@ def require_gy_pair(layer: Layer, gy: Any, *shapes: tuple[int, ...]) -> tuple[An
 class ScaledDotProductAttention(Layer):
     """Attention on a tuple (q, k, v) or (q, k, v, mask), with the shapes of torch's ``scaled_dot_product_attention``.
 
-    The mask broadcasts to (..., heads, L, S). A bool one is True where a query may see a key; a floating one is added to the
-    scores, and has a gradient. ``is_causal`` lets query i see the keys up to i, counted from the first as in torch, and may
-    be joined with a mask; ``window=w`` lets it see those from i - w to i + w, and ``window=(a, b)`` from i - a to i + b. A query
-    that may see no key has y = 0 and passes no gradient, as in torch. ``scale`` is 1 / √E unless given. With ``enable_gqa`` the
-    heads of k and v may be fewer, by a factor. With ``dropout_p`` weights are dropped: a key is needed, but for ``inference()``.
-    With ``return_weights`` the output is (y, p), with the weights p (..., heads, L, S) by which the values were summed; ``vjp``
-    then takes a pair of gradients, of which either may be ``None``.
+    The mask broadcasts to (..., heads, L, S). A bool mask is True where a query may see a key. A floating mask is added to the
+    scores, and has a gradient. ``is_causal`` lets query i see the keys up to i, counted from the first as in torch, and may be
+    combined with a mask. ``window=w`` lets it see the keys from i - w to i + w, and ``window=(a, b)`` from i - a to i + b. A
+    query that may see no key has y = 0 and passes no gradient, as in torch. ``scale`` is 1 / √E unless given. With
+    ``enable_gqa`` the number of heads of q may be a multiple of that of k and v. ``dropout_p`` drops attention weights, which
+    needs a key, except after ``inference()``. With ``return_weights`` the output is (y, p), where p (..., heads, L, S) are the
+    attention weights; ``vjp`` then takes a pair of gradients, and either may be ``None``.
 
-    The memory it takes does not grow with L · S, but for a mask, where the CPU's flash kernel serves: on 4 axes, with E = Ev, a
-    bool mask or none, no dropout, and no weights to return.
+    The CPU's flash kernel needs no memory in proportion to L · S, except for a mask. It runs on 4 axes, with E = Ev, a bool mask
+    or none, no dropout, and without ``return_weights``.
 
     Params   none.
     Cache    q, k, v and the mask; y and the rows' log Σ eˢ, or else p and what dropout kept.
-    Raises   ``ValueError`` for entries that are not floating tensors of shapes that fit, and for dropout without a key.
+    Raises   ``ValueError`` for entries that are not floating tensors of matching shapes, and for dropout without a key.
     Source   Vaswani et al. 2017, eq. 1; Dao et al. 2022 for the kernel; Ainslie et al. 2023 for grouped queries.
     """
 

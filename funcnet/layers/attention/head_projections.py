@@ -1,8 +1,8 @@
-"""Heads: the options of multi-head attention, its params, and how rows of the features are split into heads.
+"""Heads: the options and params of multi-head attention, and the split of its features into heads.
 
     (q k v) = x Wᵀ + b            the rows of W: embed_dim for q, and num_kv_heads · size of a head for each of k and v
 
-Where the inputs have other sizes than the output, W stands in three parts.
+W is stored in three parts if the inputs have other sizes than the output.
 """
 
 from typing import Any, Self

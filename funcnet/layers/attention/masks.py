@@ -30,9 +30,9 @@ def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> 
 
 
 def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *, device: Any = None) -> Tensor:
-    """Return a bool mask (length, keys) on ``device``, True for the keys from so many steps before the query to so many after.
+    """Return a bool mask (length, keys) on ``device``, True for the keys within a window of steps around the query.
 
-    ``window`` is (before, after); ``None`` in it is all there are.
+    ``window`` is (before, after): the number of steps before and after the query, or ``None`` for no limit.
 
     Raises   ``ValueError`` for lengths, or entries of the window, that are not whole numbers of at least 0.
     """
@@ -54,7 +54,7 @@ def _require_count(who: str, name: str, n: Any) -> Any:
 
 
 def steps_mask(length: int, keys: int, window: tuple[int | None, int | None], device: Any) -> Tensor:
-    """Return what ``local_mask`` does, of numbers known to be good."""
+    """Return the mask of ``local_mask``, without validating the arguments."""
     before, after = window
     ahead = torch.arange(keys, device=device) - torch.arange(length, device=device).unsqueeze(1)
     mask = torch.ones_like(ahead, dtype=torch.bool) if before is None else ahead >= -before
@@ -91,7 +91,7 @@ def combine_masks(*masks: Tensor | None) -> Tensor | None:
 
 
 def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    """Tell whether a tensor of this shape broadcasts to the target as it is."""
+    """Tell whether a tensor of this shape can be expanded to the target shape."""
     last = target[len(target) - len(shape) :]
     return len(shape) <= len(target) and all([n in (1, m) for n, m in zip(shape, last, strict=True)])  # noqa: C419
 

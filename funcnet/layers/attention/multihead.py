@@ -226,7 +226,7 @@ class MultiHeadAttention(Heads):
         return torch.where(local, mask, -torch.inf)
 
     def _normalize(self, params: Params, q: Tensor, k: Tensor, rng: Rng, steps: Tensor | None = None) -> Any:
-        """Return queries and keys, normalized and rotated to their steps, and for each of them what the way back needs."""
+        """Return queries and keys, normalized and rotated to their steps, and the caches of both for the backward pass."""
         rotated, caches = [q, k], []
         for i, name in enumerate(NORMS):
             norm_cache, rotary_cache = (), ()

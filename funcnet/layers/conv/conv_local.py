@@ -1,4 +1,4 @@
-"""Unshared convolution: each place has a kernel of its own.
+"""Unshared convolution: each place has its own kernel.
 
     y[n, o, t]     = b[o, t] + Σ_{c, k} w[t, o, c, k] x[n, c, s t + d k - p]
     gw[t, o, c, k] = Σ_n gy[n, o, t] x[n, c, s t + d k - p]
@@ -118,16 +118,16 @@ class _ConvLocal(Windowed):
 
 @frozen
 class ConvLocal1d(_ConvLocal):
-    """Convolution over (N, channels, input_size), or (channels, input_size), with a kernel of its own at each place.
+    """Convolution over (N, channels, input_size), or (channels, input_size), with its own kernel at each place.
 
-    What a ``Conv1d`` without ``groups`` is, but that nothing is shared: L places have L times its weights, and x has one length.
-    ``in_channels=None`` and ``input_size=None`` are for ``infer_sizes`` to find.
+    Like ``Conv1d`` without ``groups``, but no weights are shared: L places have L times the weights, and x has a fixed length.
+    ``infer_sizes`` infers ``in_channels=None`` and ``input_size=None``.
 
-    Params   ``weight`` (places, out, in, kernel), at each place as ``Conv1d`` draws it; ``bias`` (out, places), zeros, absent
+    Params   ``weight`` (places, out, in, kernel), drawn at each place as in ``Conv1d``; ``bias`` (out, places), zeros, absent
              with ``bias=False``.
     Cache    ``x`` itself, not a copy.
-    Raises   ``ValueError`` for sizes below 1, an ``input_size`` shorter than the kernel, ``"same"`` with a stride, params that
-             are not this layer's, an ``x`` with other axes, channels, length or dtype, and a ``gy`` without the shape of ``y``.
+    Raises   ``ValueError`` for sizes below 1, an ``input_size`` shorter than the kernel, ``"same"`` with a stride, params of
+             another layer, an ``x`` with other axes, channels, length or dtype, and a ``gy`` without the shape of ``y``.
     Source   ``flax.linen.ConvLocal``.
     """
 
@@ -136,9 +136,9 @@ class ConvLocal1d(_ConvLocal):
 
 @frozen
 class ConvLocal2d(_ConvLocal):
-    """Convolution over (N, channels, *input_size), or without N, with a kernel of its own at each place, along two axes.
+    """Convolution over (N, channels, *input_size), or without N, with its own kernel at each place, along two axes.
 
-    Params   ``weight`` (*places, out, in, *kernel) and ``bias`` (out, *places), as of ``ConvLocal1d``.
+    Params   ``weight`` (*places, out, in, *kernel) and ``bias`` (out, *places), as in ``ConvLocal1d``.
     Cache    ``x`` itself, not a copy.
     Raises   ``ValueError`` as ``ConvLocal1d`` does.
     Source   ``flax.linen.ConvLocal``.
@@ -149,9 +149,9 @@ class ConvLocal2d(_ConvLocal):
 
 @frozen
 class ConvLocal3d(_ConvLocal):
-    """Convolution over (N, channels, *input_size), or without N, with a kernel of its own at each place, along three axes.
+    """Convolution over (N, channels, *input_size), or without N, with its own kernel at each place, along three axes.
 
-    Params   ``weight`` (*places, out, in, *kernel) and ``bias`` (out, *places), as of ``ConvLocal1d``.
+    Params   ``weight`` (*places, out, in, *kernel) and ``bias`` (out, *places), as in ``ConvLocal1d``.
     Cache    ``x`` itself, not a copy.
     Raises   ``ValueError`` as ``ConvLocal1d`` does.
     Source   ``flax.linen.ConvLocal``.

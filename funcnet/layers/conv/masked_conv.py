@@ -25,16 +25,16 @@ from funcnet.wrapper import Wrapper, infer_unchanged
 
 @frozen
 class MaskedConv(Wrapper):
-    """A convolution that sees what comes before: the rows above, and of its own row what is to the left.
+    """A causal convolution: it sees the rows above, and in the current row only the pixels to the left.
 
-    ``mask`` is ``"A"``, without the middle of the kernel, for a first layer on what is to be predicted, or ``"B"``, with it. So
-    with an odd kernel and ``padding="same"`` y at a pixel depends on none behind it in reading order.
+    ``mask="A"`` also masks the middle of the kernel, for a first layer on the pixels that the net predicts; ``mask="B"`` keeps
+    it. With an odd kernel and ``padding="same"``, y at a pixel does not depend on later pixels in reading order.
 
     >>> net = MaskedConv(Conv2d(1, 8, 7, padding="same"), "A")
 
-    Params   those of the convolution, where the weights that are masked begin as 0, stay so, and have gradient 0.
+    Params   those of the convolution; masked weights are initialized to 0, stay 0, and have gradient 0.
     Cache    the convolution's.
-    Raises   ``ValueError`` for a ``layer`` that is no convolution, another mask, and as the convolution does.
+    Raises   ``ValueError`` for a ``layer`` that is not a convolution, an unknown ``mask``, and as the convolution does.
     Source   van den Oord, Kalchbrenner & Kavukcuoglu 2016, section 3.4.
     """
 

@@ -1,10 +1,10 @@
-"""Embedding: integers name rows of a table; what comes out are the rows.
+"""Embedding: a table whose rows are looked up by integer.
 
     Embedding      y = w[x]                     gw[i] = Σ gy where x = i
       max_norm c   y = s w[x], s = c / ‖w[x]‖   gw[i] = s (g - (g · w[i]) n / ‖w[i]‖), g = Σ gy, where ‖w[i]‖ > c
     HashEmbed      y = Σ w[h(x)]                gw[i] = Σ gy where h(x) = i      over the hash functions h
 
-x (...), w (rows, dim), y (..., dim). An integer has no gradient: gx is ``None``. n is the gradient of the norm: of ‖w‖ₚ it is
+x (...), w (rows, dim), y (..., dim). An integer has no gradient: gx is ``None``. n is the gradient of the norm; for ‖w‖ₚ it is
 sign(w) (|w| / ‖w‖ₚ)ᵖ⁻¹.
 """
 
@@ -62,12 +62,12 @@ class Table(Layer):
 
 @frozen
 class PaddedTable(Table):
-    """A table of which one row, ``padding_idx``, may stand for no integer; it may be counted from the end."""
+    """A table with an optional padding row at index ``padding_idx``; a negative index counts from the end."""
 
     @property
     @abstractmethod
     def padding_idx(self) -> int | None:
-        """The row that stands for no integer: a field of the subclass."""
+        """The index of the padding row, or ``None``: a field of the subclass."""
 
     def __attrs_post_init__(self) -> None:
         n = self.num_embeddings
@@ -76,7 +76,7 @@ class PaddedTable(Table):
 
     @property
     def padding_row(self) -> int:
-        """The number of the padding row, -1 for none."""
+        """The index of the padding row, counted from the start; -1 if there is none."""
         return -1 if self.padding_idx is None else self.padding_idx % self.num_embeddings
 
     def init(self, rng: Key | int) -> Params:
@@ -94,19 +94,19 @@ class PaddedTable(Table):
 class Embedding(PaddedTable):
     """A row of ``embedding_dim`` numbers for each integer from 0 to ``num_embeddings`` - 1; x has any shape.
 
-    The row ``padding_idx`` is zeros at first and, as in torch.nn, has the gradient 0 where x names it: it is held, whatever the
-    derivative, and so stays zeros. To use the table as an output projection too, give
-    ``Linear(embedding_dim, num_embeddings)`` the same weight, by ``tied``.
+    The row ``padding_idx`` is initialized to zeros. As in torch.nn, its gradient is 0 whatever the derivative, so the row stays
+    zeros. To use the table as an output projection too, tie its weight to that of ``Linear(embedding_dim, num_embeddings)`` with
+    ``tied``.
 
-    With ``max_norm`` a row whose norm ‖·‖ₚ, p = ``norm_type``, is larger comes out shortened to it. The values are torch.nn's,
-    but torch writes the short rows into the table, and its gradient is that of the table it then has; here the table stays as it
-    is, and the gradient is exact. Gradients are dense, and not divided by how often a row is named: there is no ``sparse`` and
-    no ``scale_grad_by_freq``.
+    ``max_norm`` scales rows with a larger norm ‖·‖ₚ, p = ``norm_type``, down to that norm. The values are torch.nn's. torch
+    writes the scaled rows into the table and computes the gradient with the new table; here the table does not change, and the
+    gradient is exact. Gradients are dense, and not divided by the frequency of a row: there is no ``sparse`` and no
+    ``scale_grad_by_freq``.
 
     Params   ``weight`` (num_embeddings, embedding_dim), normal with variance 1 unless ``initializer`` names another.
     Cache    ``x``.
-    Raises   ``ValueError`` for sizes below 1, a ``padding_idx`` that is no row, a ``max_norm`` of 0 or less, a ``norm_type``
-             below 1, params that are not this layer's, and an ``x`` that is not of integers or names a row that there is not.
+    Raises   ``ValueError`` for sizes below 1, a ``padding_idx`` out of range, a ``max_norm`` of 0 or less, a ``norm_type`` below
+             1, params of another layer, and an ``x`` that is not an integer tensor or has an index out of range.
     Source   the names are ``torch.nn.Embedding``'s.
     """
 
@@ -142,13 +142,13 @@ class Embedding(PaddedTable):
 
 @frozen
 class HashEmbed(Table):
-    """A sum of ``num_hashes`` rows, which a hash of the integer names: any integers, far more than rows, have vectors apart.
+    """The sum of ``num_hashes`` rows, selected by hashes of the integer: far more integers than rows have distinct vectors.
 
-    The hash is SplitMix64's, of the key ``fold_in(key(seed), number of the hash)``: the same on every device.
+    The hash is SplitMix64 with the key ``fold_in(key(seed), number of the hash)``, the same on every device.
 
     Params   ``weight`` (num_embeddings, embedding_dim), uniform in ±0.1 unless ``initializer`` names another.
-    Cache    the rows' numbers, with the hashes as last axis.
-    Raises   ``ValueError`` for sizes below 1, params that are not this layer's, and an ``x`` that is not of integers.
+    Cache    the row indices, with the hashes as last axis.
+    Raises   ``ValueError`` for sizes below 1, params of another layer, and an ``x`` that is not an integer tensor.
     Source   Svenstrup, Hansen & Winther 2017; ``thinc.HashEmbed``, whose four hashes and first values these are.
     """
 

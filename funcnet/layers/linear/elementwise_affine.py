@@ -36,7 +36,7 @@ class _ElementwiseAffine(Layer):
         return floating_complaint(x) or (None if self._broadcasts_to(x) else rule)
 
     def _broadcasts_to(self, x: Tensor) -> bool:
-        """Tell whether the last axes of x have the sizes in ``shape``, of which 1 stands for any."""
+        """Tell whether the last axes of x have the sizes in ``shape``, where 1 matches any size."""
         start = x.dim() - len(self.shape)
         return start >= 0 and [n for n, size in zip(self.shape, x.shape[start:], strict=True) if n not in (1, size)] == []
 
@@ -50,14 +50,13 @@ class _ElementwiseAffine(Layer):
 
 @frozen
 class Scale(_ElementwiseAffine):
-    """Product with a number for each place of the last axes: ``Scale(3)`` for features, ``Scale((3, 1, 1))`` for channels.
+    """Multiply each element of the last axes by a learned factor: ``Scale(3)`` for features, ``Scale((3, 1, 1))`` for channels.
 
-    ``shape=None`` is the last axis, for ``infer_sizes`` to find.
+    ``infer_sizes`` sets ``shape=None`` to the size of the last axis.
 
     Params   ``weight``, of ``shape``, ones unless ``initializer`` names another.
     Cache    ``x``.
-    Raises   ``ValueError`` for sizes below 1, params that are not this layer's, and an ``x`` with other last axes or another
-             dtype.
+    Raises   ``ValueError`` for sizes below 1, params of another layer, and an ``x`` with other last axes or another dtype.
     Source   elementary.
     """
 
@@ -85,14 +84,13 @@ class Scale(_ElementwiseAffine):
 
 @frozen
 class Bias(_ElementwiseAffine):
-    """Sum with a number for each place of the last axes: ``Bias(3)`` for features, ``Bias((3, 1, 1))`` for channels.
+    """Add a learned offset to each element of the last axes: ``Bias(3)`` for features, ``Bias((3, 1, 1))`` for channels.
 
-    ``shape=None`` is the last axis, for ``infer_sizes`` to find.
+    ``infer_sizes`` sets ``shape=None`` to the size of the last axis.
 
     Params   ``bias``, of ``shape``, zeros unless ``initializer`` names another.
     Cache    ``()``.
-    Raises   ``ValueError`` for sizes below 1, params that are not this layer's, and an ``x`` with other last axes or another
-             dtype.
+    Raises   ``ValueError`` for sizes below 1, params of another layer, and an ``x`` with other last axes or another dtype.
     Source   elementary.
     """
 

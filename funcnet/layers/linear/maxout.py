@@ -20,15 +20,14 @@ from funcnet.value import frozen
 
 @frozen
 class Maxout(Layer):
-    """The largest of ``pieces`` affine maps of the last axis, output by output; of equal ones the gradient goes to one.
+    """The maximum of ``pieces`` affine maps of the last axis, for each output; in a tie the gradient goes to one of them.
 
-    There are ``out_features`` outputs. ``in_features=None`` is for ``infer_sizes`` to find.
+    y has ``out_features`` outputs. ``infer_sizes`` infers ``in_features=None``.
 
-    Params   ``weight`` (out · pieces, in), the pieces of one output below one another, Xavier normal unless ``initializer`` names
-             another; ``bias`` (out · pieces,), zeros, absent with ``bias=False``.
-    Cache    ``x``, and which piece is the largest.
-    Raises   ``ValueError`` for a size below 1, for params that are not this layer's, and an ``x`` with another last axis or
-             dtype.
+    Params   ``weight`` (out · pieces, in), the pieces of one output in consecutive rows, Xavier normal unless ``initializer``
+             names another; ``bias`` (out · pieces,), zeros, absent with ``bias=False``.
+    Cache    ``x``, and the index of the largest piece.
+    Raises   ``ValueError`` for a size below 1, for params of another layer, and an ``x`` with another last axis or dtype.
     Source   Goodfellow et al. 2013, section 3.
     """
 

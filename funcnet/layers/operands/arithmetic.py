@@ -47,7 +47,7 @@ class Operation(Layer):
     """What x holds, in words."""
 
     def operands(self, params: Params, x: Any) -> Any:
-        """Return the tuple of operands as it is; kernels would not notice another dtype."""
+        """Return x, which must be a tuple of tensors of one dtype; the kernels would accept mixed dtypes."""
         if not isinstance(x, tuple) or not x or (self.count is not None and len(x) != self.count):
             raise value_error(self, f"x must be a tuple of {self.contents}", x)
         if len({require_floating(self, params, operand).dtype for operand in x}) > 1:

@@ -52,12 +52,12 @@ class _LPPool(SlidingPool):
 class LPPool1d(_LPPool):
     """p-norm, p = ``norm_type``, of each window of (N, channels, length), or (channels, length); as ``torch.nn.LPPool1d``.
 
-    As there, nothing takes the absolute value: of negative elements an odd p has a negative sum, whose root is NaN, and a p that
-    is not whole has NaN for each. A window whose sum is 0 has gradient 0. With ``ceil_mode``, what a last window has beyond the
-    end counts as much as the mean of what it has within.
+    As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
+    p that is not an integer gives NaN for each of them. A window whose sum is 0 has gradient 0. With ``ceil_mode``, each element
+    of a last window beyond the end counts as the mean of xᵖ over the elements within.
 
     Params   none.
-    Cache    ``x`` and ``y``, this at least in single precision.
+    Cache    ``x``, and ``y`` in at least single precision.
     Raises   ``ValueError`` for sizes below 1, a p that is not above 0, and an ``x`` that is not floating, or has other axes, or
              is shorter than the window.
     Source   ``torch.nn.LPPool1d``'s formula.
@@ -71,7 +71,7 @@ class LPPool2d(_LPPool):
     """p-norm of each window of (N, channels, height, width), or without N; as ``torch.nn.LPPool2d``; see ``LPPool1d``.
 
     Params   none.
-    Cache    ``x`` and ``y``, this at least in single precision.
+    Cache    ``x``, and ``y`` in at least single precision.
     Raises   ``ValueError`` as ``LPPool1d`` does.
     Source   ``torch.nn.LPPool2d``'s formula.
     """
@@ -84,7 +84,7 @@ class LPPool3d(_LPPool):
     """p-norm of each window of (N, channels, depth, height, width), or without N; as ``torch.nn.LPPool3d``; see ``LPPool1d``.
 
     Params   none.
-    Cache    ``x`` and ``y``, this at least in single precision.
+    Cache    ``x``, and ``y`` in at least single precision.
     Raises   ``ValueError`` as ``LPPool1d`` does.
     Source   ``torch.nn.LPPool3d``'s formula.
     """

@@ -46,12 +46,12 @@ class Identity(Layer):
 
 
 class SingleRule(Layer):
-    """A layer with one rule for x, of which nothing more is to be said when a kernel fails."""
+    """A layer with a single rule for x, which is its whole complaint when a kernel fails."""
 
     __slots__ = ()
 
     rule: ClassVar[str]
-    """The rule in words; ``{0.dim}`` stands for the field ``dim`` of the layer."""
+    """The rule in words, as a format string: ``{0.dim}`` is the field ``dim`` of the layer."""
 
     def complaint(self, x: Any) -> str | None:
         return self.rule.format(self)

@@ -1,0 +1,124 @@
+"""Explanations: who is at fault when a layer fails, found only then.
+
+A kernel complains in its own words, or a cheap comparison raises ``Misfit``. These functions look for the reason in this order:
+sizes not inferred yet, params of other shapes, the layer's own rule for x, tensors that are sparse, nested or on other devices,
+dtypes. The sentences have the form ``who: rule, got what``; an error made by ``value_error`` has it already.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.checks import Misfit, came, missing_sizes, params_error, shapes_of, unsized
+from funcnet.errors import describe, explains, value_error
+from funcnet.value import Value, parts
+
+# What kernels, and Python's own functions on the way to them, raise for tensors that do not fit.
+_KERNELS = (Misfit, RuntimeError, IndexError, TypeError, AttributeError, ValueError, KeyError)
+
+
+def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any = None) -> Exception:
+    """Return the error that says who is at fault when ``apply(params, x)`` raised ``error``; ``error`` itself where unknown.
+
+    ``apply`` is the function that raised it: the layer's own, or one that this calls by ``super()``.
+    """
+    if explains(error) or _is_out_of_memory(error):
+        return error
+    if missing_sizes(layer):
+        return unsized(layer)
+    shapes = layer.param_shapes()
+    if shapes is not None and shapes_of(params) != shapes:
+        return params_error(layer, params)
+    rule = layer.complaint(x) if _speaks_for(layer, apply or type(layer).apply) else None
+    if rule:
+        return value_error(layer, rule, came(x))
+    return _unlike(layer, params, x, error) or _unfit(layer, "params and x must fit each other", came(x), error)
+
+
+def _speaks_for(layer: Any, apply: Any) -> bool:
+    """Tell whether ``complaint`` is about this ``apply``, and not about one of ours that a user's class overrides."""
+    complaint = type(layer).complaint
+    return _is_ours(apply) or not _is_ours(complaint) or complaint.__module__ == "funcnet.contract"
+
+
+def _is_ours(kind: Any) -> bool:
+    return str(getattr(kind, "__module__", "")).startswith(("funcnet.", "torch"))
+
+
+def _holds_code_of_users(layer: Any) -> bool:
+    """Tell whether a layer, or a layer or function in its fields, comes from a user: it may fail for other reasons."""
+    code = [type(one) if isinstance(one, Value) else one for one in parts(layer) if isinstance(one, Value) or callable(one)]
+    return not all(map(_is_ours, code))
+
+
+def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -> Exception:
+    """Return the error that says who is at fault when a backward method raised ``error``; ``error`` itself where unknown."""
+    if explains(error) or _is_out_of_memory(error):
+        return error
+    shapes = layer.param_shapes()
+    if shapes is not None and shapes_of(params) != shapes:
+        return params_error(layer, params)
+    if gy is None or isinstance(gy, (bool, int, float, str)):
+        return value_error(layer, "gy must be the gradient of y, of its structure and shape", repr(gy))
+    odd = _oddity((params, gy))
+    if odd:
+        return caused(value_error(layer, "params and gy must be trees of dense tensors on one device", odd), error)
+    return _unfit(layer, "gy must have the structure, shape, dtype and device of y", described(gy), error)
+
+
+def _unlike(layer: Any, params: Any, x: Any, error: Exception) -> Exception | None:
+    """Explain an error by tensors that are of other kinds, devices or dtypes than others."""
+    odd = _oddity((params, x))
+    if odd and isinstance(error, _KERNELS):
+        return caused(value_error(layer, "params and x must be trees of dense tensors on one device", odd), error)
+    want, got = _dtypes(params), _dtypes(x)
+    if want and got and want != got and isinstance(error, (Misfit, RuntimeError)):  # a kernel's words, not the layer's own
+        return caused(value_error(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got)), error)
+    return None
+
+
+def _unfit(layer: Any, rule: str, got: str, error: Exception) -> Exception:
+    """Explain an error of a kernel; an error in code that a user wrote stays what it is."""
+    if isinstance(error, Misfit) or (isinstance(error, _KERNELS) and not _holds_code_of_users(layer)):
+        return caused(value_error(layer, rule, got), error)
+    return error
+
+
+def caused(explained: Exception, error: Exception) -> Exception:
+    """Return an explanation with a kernel's error as its cause, since the explanation is likely but not certain."""
+    explained.__cause__ = None if isinstance(error, Misfit) else error
+    return explained
+
+
+def described(values: Any) -> str:
+    """Describe a tensor, or each of several."""
+    return " and ".join(map(describe, values)) if isinstance(values, tuple) and values else describe(values)
+
+
+def _oddity(values: Any) -> str:
+    """Describe the first leaf that is no dense tensor, or on another device than the first one; ``""`` where there is none."""
+    leaves = tree.leaves(values)
+    device = next((leaf.device for leaf in leaves if isinstance(leaf, Tensor)), None)
+    odd = (one for one in leaves if not isinstance(one, Tensor) or not _is_dense(one) or one.device != device)
+    return next(map(describe, odd), "")
+
+
+def _is_dense(x: Tensor) -> bool:
+    return x.layout is torch.strided and not x.is_nested
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell an error that no argument is to blame for."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _dtypes(values: Any) -> set[Any]:
+    """Return the dtypes of the tensors with axes; only the floating ones, if there are any."""
+    found = {leaf.dtype for leaf in tree.leaves(values) if isinstance(leaf, Tensor) and (leaf.is_nested or leaf.dim() > 0)}
+    return {dtype for dtype in found if dtype.is_floating_point} or found
+
+
+def _listed(dtypes: set[Any]) -> str:
+    return ", ".join(sorted(map(str, dtypes)))
