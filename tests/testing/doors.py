@@ -1,0 +1,242 @@
+"""Doors: what a layer does with an argument of another shape, dtype or kind, one leaf of it at a time.
+
+A trial gives one leaf of gy, params or x another shape (an axis longer, shorter, of size 1, of size 0, two transposed, one more,
+one less), another dtype or another kind, and calls one verb. It must end in our ``ValueError`` or ``TypeError``, in the form
+``who: rule, got what``, or in the right numbers. Trials run in child processes, so that a crash is a result too.
+"""
+
+import mmap
+import os
+import re
+import struct
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from cases import CASES, Case
+from torch import Tensor
+
+from funcnet import random, tree
+from funcnet.flattening import flatten_together
+from funcnet.testing.comparison import noise_like
+
+SENTENCE = re.compile(r"^.+?: .+, got .+", re.DOTALL)
+BACKWARD = ("vjp", "grads", "input_grad")
+VERBS = {"gy": BACKWARD, "params": ("apply", *BACKWARD, "update_stats"), "x": ("apply",)}
+FINE = ("refused", "same", "taken")
+WIDTH = 48
+
+
+class Trial(NamedTuple):
+    """One leaf to change, by its number in the argument, how, and the verb to call then."""
+
+    case: str
+    argument: str
+    leaf: int
+    change: str
+    verb: str
+
+
+class Given(NamedTuple):
+    """The right arguments of every verb, and what it returns for them."""
+
+    params: Any
+    x: Any
+    cache: Any
+    gy: Any
+    results: dict[str, Any]
+
+
+def given(case: Case) -> Given:
+    """Call every verb with the right arguments."""
+    layer = case.layer
+    key = random.key(0) if layer.stochastic else None
+    y, cache = layer.apply(case.params, case.x, key)
+    gy = noise_like(y, random.key(1))
+    results = {verb: getattr(layer, verb)(case.params, cache, gy) for verb in BACKWARD}
+    return Given(case.params, case.x, cache, gy, {**results, "apply": y, "update_stats": layer.update_stats(case.params, cache)})
+
+
+def changes(leaf: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield the names of the changes that make something else of a leaf, and what makes it."""
+    if not isinstance(leaf, Tensor):
+        return
+    for axis in range(leaf.dim()):
+        yield from _of_axis(leaf, axis)
+    if leaf.dim() > 1 and leaf.shape[-1] != leaf.shape[-2]:
+        yield "transposed", lambda: leaf.transpose(-1, -2)
+    yield "an axis before", lambda: leaf[None]
+    yield "an axis after", lambda: leaf[..., None]
+    if leaf.dim() and leaf.shape[0]:
+        yield "an axis less", lambda: leaf[0]
+    for dtype in (torch.float32, torch.float64, torch.int64, torch.bool, torch.complex64):
+        if dtype is not leaf.dtype:
+            yield str(dtype), lambda dtype=dtype: leaf.to(dtype)
+    yield "None", lambda: None
+    yield "list", leaf.tolist
+    yield "meta", lambda: leaf.to("meta")
+    if leaf.dim():
+        yield "sparse", leaf.to_sparse
+    if leaf.dim() and leaf.numel():
+        yield "nested", lambda: torch.nested.nested_tensor([leaf])
+
+
+def _of_axis(leaf: Tensor, axis: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    size = leaf.shape[axis]
+    if size:
+        yield f"axis {axis} longer", lambda: torch.cat((leaf, leaf.narrow(axis, 0, 1)), axis)
+        yield f"axis {axis} of size 0", lambda: leaf.narrow(axis, 0, 0)
+    if size > 1:
+        yield f"axis {axis} shorter", lambda: leaf.narrow(axis, 0, size - 1)
+    if size > 2:
+        yield f"axis {axis} of size 1", lambda: leaf.narrow(axis, 0, 1)
+
+
+def trials(name: str, case: Case) -> list[Trial]:
+    """List all trials of a case."""
+    known = given(case)
+    return [
+        Trial(name, argument, i, change, verb)
+        for argument, verbs in VERBS.items()
+        for i, leaf in enumerate(tree.leaves(getattr(known, argument)))
+        for change, _ in changes(leaf)
+        for verb in verbs
+    ]
+
+
+def changed(values: Any, number: int, change: str) -> Any:
+    """Return a tree one leaf of which is changed."""
+    count = iter(range(sys.maxsize))
+    return tree.map(lambda leaf: dict(changes(leaf))[change]() if next(count) == number else leaf, values)
+
+
+def judge(case: Case, known: Given, trial: Trial) -> str:
+    """Say how a trial ends: one of ``FINE``, or what is wrong."""
+    arguments = known._asdict() | {trial.argument: changed(getattr(known, trial.argument), trial.leaf, trial.change)}
+    try:
+        result = call(case, trial.verb, arguments)
+        if trial.argument == "x" and trial.change not in ("sparse", "nested"):
+            return _judge_forward(case, arguments, result)
+    except (ValueError, TypeError) as error:
+        return "refused" if SENTENCE.match(str(error)) else f"bare {type(error).__name__}: {str(error)[:WIDTH]}"
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:WIDTH]}"
+    return _judge_numbers(case, known, trial, result)
+
+
+def call(case: Case, verb: str, arguments: dict[str, Any]) -> Any:
+    """Call a verb, ``apply`` with the same key each time."""
+    layer, params = case.layer, arguments["params"]
+    if verb == "apply":
+        result = layer.apply(params, arguments["x"], random.key(0) if layer.stochastic else None)
+        return result if arguments.get("whole") else result[0]
+    more = (arguments["cache"],) if verb == "update_stats" else (arguments["cache"], arguments["gy"])
+    return getattr(layer, verb)(params, *more)
+
+
+def _judge_numbers(case: Case, known: Given, trial: Trial, result: Any) -> str:
+    """Judge what came of wrong params or a wrong gy: only the same as of the right ones is right."""
+    want = known.results[trial.verb]
+    if trial.change == "None" and trial.argument == "gy":  # the gradient of an output that is not used
+        zero = tree.map(lambda leaf: leaf, known.gy)
+        count = iter(range(sys.maxsize))
+        zero = tree.map(lambda leaf: torch.zeros_like(leaf) if next(count) == trial.leaf else leaf, zero)
+        want = call(case, trial.verb, known._asdict() | {"gy": zero})
+    return _same(result, want, trial.leaf if trial.verb == "update_stats" else -1)  # which hands params on, changed or not
+
+
+def _same(got: Any, want: Any, but: int = -1) -> str:
+    """Compare two trees leaf by leaf; leaf number ``but`` may differ."""
+    if tree.structure(got) != tree.structure(want) and but < 0:
+        return "wrong structure"
+    found, right = flatten_together(got)[0], flatten_together(want)[0]
+    if len(found) != len(right):
+        return "same" if but >= 0 else "wrong structure"
+    return next(
+        (ending for i, pair in enumerate(zip(found, right, strict=True)) if i != but and (ending := _differs(*pair))), "same"
+    )
+
+
+def _differs(a: Any, b: Any) -> str:
+    if a is None or b is None:
+        return "" if a is b else "wrong structure"
+    if not isinstance(a, Tensor) or a.layout is not torch.strided or a.is_nested or a.device != b.device:
+        return "wrong kind"
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return "wrong shape" if a.shape != b.shape else "wrong dtype"
+    return "" if a.is_meta or torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True) else "wrong value"
+
+
+def _judge_forward(case: Case, arguments: dict[str, Any], y: Any) -> str:
+    """Judge what came of another x: the same again, and gradients that mirror x and params."""
+    layer, params, x = case.layer, arguments["params"], arguments["x"]
+    again, cache = call(case, "apply", arguments | {"whole": True})
+    if _same(again, y) != "same":
+        return "other numbers each time"
+    if not all(leaf.is_floating_point() for leaf in tree.leaves((x, y))) or any(leaf.is_meta for leaf in tree.leaves(x)):
+        return "taken"
+    gparams, gx = layer.vjp(params, cache, noise_like(y, random.key(1)))
+    return "taken" if _mirrors(gx, x) and _mirrors(gparams, params) else "wrong shape of gradients"
+
+
+def _mirrors(gradients: Any, values: Any) -> bool:
+    pairs = [*zip(flatten_together(gradients)[0], flatten_together(values)[0], strict=False)]
+    return all(g is None or (g.shape == leaf.shape and g.dtype == leaf.dtype) for g, leaf in pairs)
+
+
+def run(found: list[Trial]) -> Iterator[tuple[Trial, str]]:
+    """Run trials in a child process, in another one after each crash, and yield how each ends."""
+    at = 0
+    while at < len(found):
+        ended = yield from _in_a_child(found[at:])
+        at += ended
+        if at < len(found):
+            yield found[at], "crash"
+            at += 1
+
+
+def _in_a_child(rest: list[Trial]) -> Any:
+    done, (receiving, sending) = mmap.mmap(-1, 8), os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(receiving)
+        with os.fdopen(sending, "w") as out:
+            _work(rest, done, out)
+        os._exit(0)
+    os.close(sending)
+    with os.fdopen(receiving) as lines:
+        endings = [line.rstrip("\n") for line in lines if line.endswith("\n")]
+    os.waitpid(child, 0)
+    count = struct.unpack("q", done[:8])[0]
+    yield from zip(rest, [*endings, *["same"] * (count - len(endings))][:count], strict=False)
+    return count
+
+
+def _work(rest: list[Trial], done: mmap.mmap, out: Any) -> None:
+    known: dict[str, Given] = {}
+    for i, trial in enumerate(rest):
+        if trial.case not in known:
+            known = {trial.case: given(CASES[trial.case])}
+        print(judge(CASES[trial.case], known[trial.case], trial).replace("\n", " "), file=out, flush=True)
+        done[:8] = struct.pack("q", i + 1)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    counts: Counter[str] = Counter()
+    examples: dict[str, Trial] = {}
+    chosen = [
+        name for name in CASES if not sys.argv[1:] or any(word in type(CASES[name].layer).__module__ for word in sys.argv[1:])
+    ]
+    for name in chosen:
+        for trial, ending in run(trials(name, CASES[name])):
+            counts[ending] += 1
+            examples.setdefault(ending, trial)
+            if ending not in FINE:
+                print(f"{ending} | {type(CASES[name].layer).__name__} | {' | '.join(map(str, trial))}")
+    print(sum(counts.values()), {key: counts[key] for key in FINE}, file=sys.stderr)
+    for ending, count in counts.most_common(60):
+        if ending not in FINE:
+            print(count, ending, examples[ending], file=sys.stderr)
