@@ -200,7 +200,7 @@ __all__ = [
     # trees and sizes
     "tree", "infer_sizes", "output_shape", "shape_dependent",
     # linear maps
-    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Maxout", "RBF",
+    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Maxout",
     # convolutions
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "ConvLocal1d", "ConvLocal2d",
     "ConvLocal3d", "MaskedConv", "Unfold", "Fold", "depthwise_conv1d", "depthwise_conv2d", "depthwise_conv3d",
@@ -236,7 +236,7 @@ __all__ = [
     "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh",
     "Tanhshrink", "Softsign", "Softplus", "Squareplus", "SparsePlus", "Hardshrink", "Softshrink", "Threshold", "ClippedLinear",
     "Softmax", "LogSoftmax", "Softmin", "Softmax2d", "MultiSoftmax", "LogSumExp", "Sin", "Cos", "Exp", "Erf", "Abs", "Sign",
-    "Square", "Monomial", "Gaussian", "RandomFourier",
+    "Square", "Monomial", "Gaussian", "RandomFourier", "RBF",
     # operands
     "Add", "Sub", "Mul", "Div", "MatMul", "Pow", "Concat", "CosineSimilarity", "PairwiseDistance", "CauchySimilarity", "Mean",
     "Sum", "Prod", "Max", "Min", "Var", "Std",
