@@ -45,7 +45,7 @@ def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
 
 def test_the_experiments_are_those_of_the_report():
     """Eighteen nets 2-25-25-25-1, batches of 5; 300 epochs, of Adam 150; the momentum is averaged."""
-    options = parser("", "", 1).parse_args([])
+    options = parser("", "", "", 1).parse_args([])
     found = eighteen_networks.experiments(options)
     assert len({one.name for one in found}) == 18
     assert {one.batch_size for one in found} == {5}

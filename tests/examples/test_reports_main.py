@@ -106,3 +106,15 @@ def test_ctrl_c_leaves_the_page_of_what_there_is(
     assert re.findall(r"^## .*$", text, re.MULTILINE) == kept
     assert [name for name, _ in fakes] == ["pychrot"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("name", ["", *(f".{name}" for name in reports.NAMES)])
+def test_help_begins_with_the_command(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python -m`` and the module's name, and no markup."""
+    monkeypatch.setenv("COLUMNS", "120")
+    module = importlib.import_module(f"examples.reports{name or '.__main__'}")
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: python -m examples.reports{name} [-h]")
+    assert "``" not in said

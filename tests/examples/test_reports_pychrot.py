@@ -32,7 +32,7 @@ def near(cell, **tolerance):
 
 def defaults():
     """Return all experiments with the report's own epochs, by name."""
-    options = parser("", "", pychrot.RUNS).parse_args([])
+    options = parser("", "", "", pychrot.RUNS).parse_args([])
     return {one.name: one for one in pychrot.experiments(options)}
 
 

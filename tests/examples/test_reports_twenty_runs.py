@@ -65,7 +65,7 @@ def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
 
 def test_the_training_loss_is_the_sum_over_the_batches_of_the_last_epoch(tmp_path):
     """Ten batches of a hundred points: ten times the mean of the last epoch's losses."""
-    options = parser("", "", 1).parse_args(["--epochs", "2", "--out", str(tmp_path)])
+    options = parser("", "", "", 1).parse_args(["--epochs", "2", "--out", str(tmp_path)])
     page = paper.start("twenty_runs", options)
     one = twenty_runs.experiment("MSE", epochs=2)
     page.run([one])
