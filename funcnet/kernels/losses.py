@@ -14,7 +14,7 @@ _nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
 
-_FULL = (torch.float32, torch.float64)
+_FULL, HALF = (torch.float32, torch.float64), (torch.float16, torch.bfloat16)
 log_softmax_backward: Kernel = activation.log_softmax_backward
 log_sigmoid: Kernel = activation.log_sigmoid
 binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
