@@ -17,7 +17,7 @@ tries the laws on any layer:
 7.  Halves. ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` the first half of ``apply``.
 8.  Transforms. All of it works unchanged under ``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device.
 9.  Value. ``eval(repr(layer)) == layer``, equal layers hash alike, and a layer pickles.
-10. Reach. ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer within a layer; two of them get two keys.
+10. Reach. ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer within a layer, each with its own key.
 
 A size that describes x may be ``None`` at first, in the fields that ``inferred_sizes`` names. Such a layer has neither ``init``
 nor ``apply`` before ``infer_sizes(net, x)`` has rewritten the net with the sizes of x.

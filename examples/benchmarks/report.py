@@ -142,7 +142,8 @@ The quartiles and the median are those of the rounds, in µs a step; where steps
 contenders of one family, * marks the best, and families are compared by their best. FLOPs are those of products and convolutions,
 counted on torch.nn's net, and the share is that of the best product of 1024×1024 on as many threads. Peak MB is the peak of the
 resident memory during steps, in a process for each contender, above what was resident before the training was made: params,
-state, batch, gradients and what a step needs, and the kernels' code that was loaded meanwhile."""
+state, batch, gradients and what a step needs, and the kernels' code that was loaded meanwhile. The loss after ten steps
+compares only contenders of the same framework: each framework draws its own initial weights."""
 
 
 def page(head: str, results: Sequence[Result], notes: Sequence[str], charts: Sequence[str]) -> str:

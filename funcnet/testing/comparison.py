@@ -119,7 +119,7 @@ def check_equal(layer: Layer, rule: str, got: Tree, want: Tree, *, scale: Tree) 
 def check_same_bits(layer: Layer, rule: str, got: Tree, want: Tree) -> None:
     """Require that two trees are equal in every bit, in the entries of ``got``."""
     for path, ours, theirs in _pairs(layer, rule, got, {key: want[key] for key in got}):
-        require(_same_bits(ours, theirs), layer, f"{rule}, and {path} differs")
+        require(same_bits(ours, theirs), layer, f"{rule}, and {path} differs")
 
 
 def _largest(leaf: Any) -> float:
@@ -129,7 +129,8 @@ def _largest(leaf: Any) -> float:
     return float(leaf.nan_to_num(0.0, 0.0, 0.0).abs().max())
 
 
-def _same_bits(one: Tensor, other: Tensor) -> bool:
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors are equal in shape, dtype and every bit, so that NaN equals NaN."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(*(leaf.detach().contiguous().reshape(-1).view(torch.uint8) for leaf in (one, other)))
@@ -152,7 +153,7 @@ class Snapshot:
         now = tree.names(self._values)
         yield from (path for path in sorted(now.keys() | self._leaves.keys()) if now.get(path) is not self._leaves.get(path))
         for path, leaf in self._tensors():
-            if leaf._version != self._versions[path] or not _same_bits(leaf, self._copies[path]):
+            if leaf._version != self._versions[path] or not same_bits(leaf, self._copies[path]):
                 yield path
 
 

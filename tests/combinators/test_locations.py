@@ -8,7 +8,7 @@ from cases import CASES, Case
 import funcnet as fn
 from funcnet.combinator import Combinator
 from funcnet.testing.comparison import noise_like
-from funcnet.testing.reach import _spy
+from funcnet.testing.spies import Log, make_spy
 
 VERBS = ("init", "apply", "__call__", "vjp", "grads", "input_grad", "update_stats", "inference", "infer")
 
@@ -34,7 +34,7 @@ def fail(*arguments: Any, **options: Any) -> Any:
 def spied(layer: Any, name: str) -> tuple[Combinator, type]:
     """Return the combinator with a spy at ``name``, and its class; a layer that is there under two names is the same spy."""
     children = layer.children()
-    spy = _spy(children[name], name, [], claims=False)
+    spy = make_spy(children[name], name, Log())
     return layer.with_children({other: spy if one is children[name] else one for other, one in children.items()}), type(spy)
 
 

@@ -4,30 +4,50 @@ from typing import Any
 
 import pytest
 import torch
+from broken_combinators import (
+    BatchDependentAsTheFirst,
+    Box,
+    Boxed,
+    BoxedAndSettled,
+    CacheWithin,
+    ChildrenSwapped,
+    ConstantInit,
+    ConstantKeys,
+    Halved,
+    InitOfTheWhole,
+    KeyIfTheFirstNeedsOne,
+    KeyOfTheWhole,
+    NamesSwapped,
+    OtherNames,
+    OwnLeafLost,
+    OwnLeafReset,
+    OwnLeafReshaped,
+    Pair,
+    PredictionKeyIfTheFirstNeedsOne,
+    PredictionKeyless,
+    PredictionWithOneKey,
+    PredictionWithoutKeys,
+    Scaled,
+    SerialSwapped,
+    SettledSwapped,
+    SettledTwice,
+    StatsAsTheFirst,
+    StatsDropped,
+    StatsOfOtherCaches,
+    StatsOfOtherParams,
+    StatsSwapped,
+    StochasticAsTheFirst,
+    WeightsDecay,
+)
 
 import funcnet as fn
 from funcnet.combinator import child_key
 from funcnet.combinators.branching import Branching
 from funcnet.combinators.sequential import Serial
 from funcnet.testing import law_reach
-from funcnet.wrapper import Wrapper
 
 X = fn.random.normal(0, (4, 3))
 NORMED = fn.BatchNorm1d(3)
-
-
-@fn.frozen
-class Halved(Wrapper):
-    """A sound wrapper: y = f(x) / 2."""
-
-    layer: fn.Layer
-
-    def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
-        y, cache = self.layer.apply(params, x, rng)
-        return y / 2, cache
-
-    def vjp(self, params: Any, cache: Any, gy: Any) -> Any:
-        return self.layer.vjp(params, cache, gy / 2)
 
 
 @fn.frozen
@@ -159,6 +179,44 @@ BROKEN = {
     "map_layers must reach every layer in a field, and do not reach 'inner': subclass funcnet.Wrapper": Settling(NORMED),
     "with_children must take every layer it is given, and loses '1'": Forgetful((NORMED, NORMED)),
     "a layer that needs no key must ignore one": Greedy(),
+    "inference must reach every layer, and does not reach 'box': override inference, or subclass": Boxed(Box(NORMED)),
+    "map_layers must reach every layer in a field, and do not reach 'box': subclass": BoxedAndSettled(Box(NORMED)),
+    "__call__ must give every layer the key that apply gives it, and does not for its layer": PredictionKeyless(NORMED),
+    "update_stats must give its layer the cache that its apply returned, and gives .*: override inner_cache": CacheWithin(NORMED),
+}
+
+BROKEN_PAIRS = {
+    StochasticAsTheFirst: "stochastic must be True when it is of a layer within, also only of 'b': override stochastic",
+    BatchDependentAsTheFirst: "batch_dependent must be True when it is of a layer within, also only of 'b'",
+    StatsAsTheFirst: "has_running_stats must be True when it is of a layer within, also only of 'b'",
+    KeyIfTheFirstNeedsOne: "apply must hand a key to every stochastic layer, and 'b' gets none",
+    KeyOfTheWhole: r"apply must give every layer a key, fold_in\(rng, i\), and 'b' has rng itself",
+    ConstantKeys: "apply must make every layer's key from rng, .*, and does not for 'a'",
+    InitOfTheWhole: r"init must give every layer a key, fold_in\(rng, i\), and 'b' has rng itself",
+    ConstantInit: "init must make every layer's key from rng, .*, and does not for 'a', 'b'",
+    PredictionWithoutKeys: "__call__ must give every layer the key that apply gives it, and does not for 'a': use child_key",
+    PredictionWithOneKey: "__call__ must give every layer the key that apply gives it, and does not for 'a'",
+    PredictionKeyIfTheFirstNeedsOne: "__call__ must give every layer the key that apply gives it, and does not for 'b'",
+    StatsDropped: "update_stats must return the params that the layers' .*, and does not at 'b.",
+    StatsOfOtherParams: "update_stats must give 'a' its own params, and gives those of 'b'",
+    StatsOfOtherCaches: "update_stats must give 'a' the cache that its apply returned, and gives that of 'b'",
+    StatsSwapped: "update_stats must return the params that the layers' .*, and does not at 'a.",
+    WeightsDecay: "update_stats must return the params that the layers' .*, and does not at 'a.",
+    OwnLeafLost: "update_stats must return all of params, with its structure; .*'s'",
+    OwnLeafReset: "update_stats (must leave params as they are|may change only running statistics).*, and changes 's'",
+    OwnLeafReshaped: r"update_stats must keep shapes and dtypes: s must be of \(\(\)",
+    ChildrenSwapped: r"with_children must put every layer at its name, and children\(\) has another at 'a', 'b'",
+    SettledSwapped: "inference must leave every layer in its place, and has another at 'a', 'b'",
+    SettledTwice: "inference must leave every layer in its place, and has another at 'b'",
+    SerialSwapped: "inference must leave every layer in its place, and 'a', 'b' then run in the order 'b', 'a'",
+    OtherNames: r"the names of children\(\) must be the paths of their params in init's, and there is nothing at 'x'",
+    NamesSwapped: r"the names of children\(\) must be the paths of their params in init's, and those of 'b' are at 'a.",
+}
+
+PAIRS = {
+    "plain": (fn.Linear(3, 3), fn.Linear(3, 3)),
+    "equal": (NORMED, NORMED),
+    "noisy": (fn.serial(fn.Dropout(0.5), fn.Linear(3, 3)), NORMED),
 }
 
 
@@ -170,6 +228,21 @@ def test_a_layer_that_is_not_reached_is_found_with_a_sentence(sentence: str) -> 
     ):
         with pytest.raises(AssertionError, match=f"law 10, reach: .*{sentence}"):
             law_reach(layer, X)
+
+
+@pytest.mark.parametrize("layers", PAIRS)
+@pytest.mark.parametrize("broken", BROKEN_PAIRS)
+def test_a_layer_with_another_ones_things_is_found(broken: type, layers: str) -> None:
+    """Whatever the layers within are: plain, equal, or in need of a key and of statistics."""
+    with pytest.raises(AssertionError, match=f"law 10, reach: .*{BROKEN_PAIRS[broken]}"):
+        law_reach(broken(*PAIRS[layers]), X)
+
+
+@pytest.mark.parametrize("layers", PAIRS)
+@pytest.mark.parametrize("sound", [Pair, Scaled])
+def test_the_sound_ones_pass_every_law(sound: type, layers: str) -> None:
+    """Those that broken ones differ from in one thing."""
+    fn.testing.check_laws(sound(*PAIRS[layers]), X, compiled=False)
 
 
 @pytest.mark.compiled
