@@ -212,7 +212,7 @@ def truncated_normal(
 ) -> Tensor:
     """Draw from the normal distribution on condition that ``low`` ≤ x ≤ ``high``.
 
-    Its distribution function is inverted in float64; for bounds in one tail, the probabilities are counted from that end.
+    The distribution function of ``mean`` and ``std`` is inverted in float64; in one tail, probabilities are counted from its end.
 
     Raises   ``ValueError`` for numbers that are not finite, an std that is not above 0, bounds out of order, and bounds that are
              both more than 37 ``std`` off on one side, where float64 has no probabilities.

@@ -110,8 +110,7 @@ class BCEWithLogits(ElementwiseLoss):
 
     def loss(self, kept: Weighted) -> Tensor:
         y, t, w = kept
-        size = torch.where(y > 0, y, -y) if y.requires_grad else y.abs()  # whose derivative at 0 is no side's
-        wt = self._positive(t, w)
+        size, wt = kernels.magnitude(y), self._positive(t, w)
         q = wt - kernels.where_positive(wt, y) + kernels.where_positive(1 - t, y)
         return kernels.product(q, size) - self._both(t, w, kernels.log_sigmoid(size))
 
