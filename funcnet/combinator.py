@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from keyword import iskeyword
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -61,6 +61,9 @@ class Combinator(Layer):
     """
 
     __slots__ = ()
+
+    computes: ClassVar[bool] = True
+    """Whether the combinator computes anything itself, so that its own errors are explained."""
 
     @abstractmethod
     def children(self) -> Children:
@@ -183,11 +186,11 @@ class Combinator(Layer):
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Guard the verbs only of a class with a ``complaint`` or ``param_shapes``: the children explain their own errors."""
+        """Guard the verbs, unless all that a class computes is computed by its children, which explain their own errors."""
         for name, verb in verbs(cls).items():
             if name in ("apply", "__call__") and with_key(verb) is not verb:
                 setattr(cls, name, with_key(verb))
-        if cls.complaint is not Layer.complaint or cls.param_shapes is not Combinator.param_shapes:
+        if cls.computes:
             super()._when_frozen()
 
 

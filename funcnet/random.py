@@ -14,6 +14,7 @@ type, torch's default one where it is not given. Anything else raises ``ValueErr
 """
 
 import math
+import sys
 
 import torch
 from torch import Tensor
@@ -176,7 +177,8 @@ def uniform(
     u = _fractions(rng, shape, dtype, _DIGITS[dtype])
     if (low, high) == (0, 1):
         return u
-    x = u * (high - low) + low
+    wide = high - low > torch.finfo(dtype).max
+    x = u * high + (1 - u) * low if wide else u * (high - low) + low
     return torch.where(x < high, x, low)  # the sum may have been rounded up to high
 
 
@@ -210,18 +212,34 @@ def truncated_normal(
 ) -> Tensor:
     """Draw from the normal distribution on condition that ``low`` ≤ x ≤ ``high``.
 
-    Its distribution function is inverted in float64. The inverse has digits enough while one of the bounds lies within 8 ``std``
-    of the ``mean``, or they stand on both sides of it.
+    The distribution function of ``mean`` and ``std`` is inverted in float64; in one tail, probabilities are counted from its end.
 
-    Raises   ``ValueError`` for numbers that are not finite, an std that is not above 0, and bounds out of order.
+    Raises   ``ValueError`` for numbers that are not finite, an std that is not above 0, bounds out of order, and bounds that are
+             both more than 37 ``std`` off on one side, where float64 has no probabilities.
     """
     dtype = _floating(dtype)
     _in_order("truncated_normal", low, high)
     _spread("truncated_normal", mean, std, math.ulp(0.0))
-    below, above = (math.erf((bound - mean) / std / math.sqrt(2)) for bound in (low, high))
+    a, b = ((bound - mean) / std for bound in (low, high))
     u = _open(rng, shape, torch.float64)
-    draw = torch.erfinv(below + (above - below) * u) * (std * math.sqrt(2)) + mean
-    return draw.clamp(low, high).to(dtype)
+    if max(a, -b) > _TAIL:
+        z = -_in_tail(u, a, b) if a > 0 else _in_tail(u, -b, -a)
+    else:
+        below, above = (math.erf(bound / math.sqrt(2)) for bound in (a, b))
+        z = torch.erfinv(below + (above - below) * u) * math.sqrt(2)
+    return (z * std + mean).clamp(low, high).to(dtype)
+
+
+_TAIL = 4.0  # beyond it, erf is so near to 1 that digits of the rest are lost
+
+
+def _in_tail(u: Tensor, a: float, b: float) -> Tensor:
+    """Draw from a standard normal on condition that -b ≤ z ≤ -a, 0 < a < b."""
+    near, far = (math.erfc(bound / math.sqrt(2)) / 2 for bound in (a, b))
+    if near < sys.float_info.min:
+        raise value_error("truncated_normal", "the bounds must come within 37 std of the mean", f"bounds {a:g} std off")
+    z: Tensor = torch.special.ndtri(far + (near - far) * u)
+    return z
 
 
 def gumbel(rng: Key | int, shape: tuple[int, ...] = (), dtype: torch.dtype | None = None) -> Tensor:

@@ -286,7 +286,8 @@ def _cross_entropy(loss: CrossEntropy, y: Tensor, target: Tensor) -> tuple[Tenso
     """
     n, per = y.shape[0], {"sum": 1.0, "mean": y.shape[0], "batch": y.shape[0] / y.shape[1]}
     cache: Any = loss.forward(y.transpose(1, 2), target.expand(n, *target.shape))[1]
-    logp, labels, w, _, c, _ = cache
+    logp, labels, w, _, c, _, kind = cache
     scale = torch.full_like(c, per[loss.reduction])
     terms = losses.nll(logp, labels, w, 0, loss.ignore_index)[0]
-    return terms.flatten(1).sum(1) * (c * scale), loss.backward(cache, scale).transpose(1, 2)
+    value = terms.flatten(1).sum(1) * (c * scale)
+    return value if kind is None else value.to(kind.dtype), loss.backward(cache, scale).transpose(1, 2)

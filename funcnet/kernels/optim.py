@@ -25,8 +25,29 @@ _foreach_addcdiv_: Callable[..., None] = torch._foreach_addcdiv_
 _foreach_clone: Callable[..., Tensors] = torch._foreach_clone
 _foreach_copy_: Callable[..., None] = torch._foreach_copy_
 
-_HALF, _FULL = (torch.float16, torch.bfloat16), {torch.float32, torch.float64}
+HALF, _FULL = frozenset({torch.float16, torch.bfloat16}), {torch.float32, torch.float64}
 _dtype, _is_cpu, _requires_grad = attrgetter("dtype"), attrgetter("is_cpu"), attrgetter("requires_grad")
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the moments of params of this one: float32 for half precision, in which squares are 0 or infinite."""
+    return torch.float32 if dtype in HALF else dtype
+
+
+def any_half(ps: Tensors) -> bool:
+    """Tell whether a parameter is in half precision."""
+    return any([p.dtype in HALF for p in ps])  # noqa: C419 (a generator takes longer)
+
+
+def in_single(step: Callable[[Sequence[Tensors]], Sequence[Tensors]], columns: Sequence[Tensors], donated: bool) -> Any:
+    """Step in float32 where params are in half precision, and round their new values once."""
+    singles = [[x.to(wide(x.dtype)) for x in column] for column in columns]
+    ps, *moments = step(singles)
+    new = [x.to(p.dtype) for x, p in zip(ps, columns[0], strict=True)]
+    if not donated:
+        return [new, *moments]
+    _foreach_copy_(columns[0], new)
+    return [columns[0], *moments]
 
 
 def read(x: Tensor) -> Any:
@@ -205,10 +226,6 @@ def _adam_fused(
 def _adam_listed(
     columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], eps: float, maximize: bool, decoupled: bool, donated: bool
 ) -> Sequence[Tensors]:
-    if any([x.dtype in _HALF for x in columns[0]]):  # noqa: C419 (squares in float16 would be 0 or infinite)
-        wide = [[x.float() if x.dtype in _HALF else x for x in column] for column in columns]
-        new = _adam_listed(wide, step, rates, eps, maximize, decoupled, donated=False)
-        return [_kept(x, old, old if donated else None) for x, old in zip(new, (columns[0], *columns[2:]), strict=True)]
     (ps, gs, ms, vs, *xs), (lr, beta1, beta2, decay) = columns, rates
     out = [*columns, None] if donated else [None] * 5
     gs = scale_each(gs, -1.0) if maximize else gs

@@ -7,12 +7,14 @@ runs the functions marked ``_dynamo_marked_constant`` for real, on the thread th
 
 from _thread import get_ident
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+_is_nested = attrgetter("is_nested")
 _at_work = torch._C._functorch.peek_interpreter_stack
 _modes_at_work = torch._C._len_torch_dispatch_stack
 _context = torch._guards.TracingContext.try_get
@@ -126,7 +128,7 @@ def tensor_guard(tensors: list[Tensor]) -> Callable[..., bool]:
     if _Guards is None or not distinct or any([x.layout is not torch.strided or x.is_nested for x in tensors]):  # noqa: C419
         return plain_guard(tensors)
     check: Callable[..., bool] = _Guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
-    return check
+    return lambda *others: not any(map(_is_nested, others)) and check(*others)  # of a nested one it ends the process
 
 
 def is_mapped(x: Tensor) -> bool:

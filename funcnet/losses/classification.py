@@ -110,7 +110,7 @@ class BCEWithLogits(ElementwiseLoss):
 
     def loss(self, kept: Weighted) -> Tensor:
         y, t, w = kept
-        size, wt = y.abs(), self._positive(t, w)
+        size, wt = kernels.magnitude(y), self._positive(t, w)
         q = wt - kernels.where_positive(wt, y) + kernels.where_positive(1 - t, y)
         return kernels.product(q, size) - self._both(t, w, kernels.log_sigmoid(size))
 
@@ -133,7 +133,7 @@ class BCEWithLogits(ElementwiseLoss):
         return x if self.pos_weight is None else (1 + (w - 1) * t) * x
 
 
-Kept = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor | None]
+Kept = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor | None, Tensor | None]
 
 
 @frozen
@@ -148,8 +148,11 @@ class CrossEntropy(Loss):
     >>> CrossEntropy()(torch.tensor([[2.0, 2.0], [-torch.inf, 1.0]]), torch.tensor([0, 1]))
     tensor(0.3466)
 
+    Logits in half precision are computed with in float32, and the value and the gradient are rounded once.
+
     Cache    log softmax(y), the labels or else ``None``, ``weight`` as a tensor, the distribution q where it had to be
-             computed, the factor of the gradient, and which rows are ignored, ``None`` where it is seen that none is.
+             computed, the factor of the gradient, which rows are ignored, ``None`` where it is seen that none is, and in
+             half precision an empty tensor with the dtype of y.
     Raises   ``ValueError`` for an unknown ``reduction``, weights that are negative or not finite, or as many as there are not
              classes, a ``label_smoothing`` outside 0 to 1, when ``y`` is not a floating tensor, when ``target`` has neither
              shape or another floating dtype, for probabilities with an ``ignore_index`` that is not negative, and on the CPU
@@ -163,30 +166,30 @@ class CrossEntropy(Loss):
     label_smoothing: float = field(default=0.0, validator=number(0, at_most=1))
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Kept]:
-        labels = self._labels(y, target)
-        logp = torch.log_softmax(y, _axis(y))
-        w = None if self.weight is None else torch.tensor(self.weight, dtype=y.dtype, device=y.device)
+        labels, kind = self._labels(y, target), y.new_empty(0) if y.dtype in kernels.HALF else None
+        logp = torch.log_softmax(y if kind is None else y.float(), _axis(y))
+        w = None if self.weight is None else torch.tensor(self.weight, dtype=logp.dtype, device=y.device)
         if labels is None:
-            return self._expected((logp, None, w, self._mixed(target, w), self._factor(logp, None), None))
+            return self._expected((logp, None, w, self._mixed(target.to(logp.dtype), w), self._factor(logp, None), None, kind))
         value, total = self._at(logp, labels, w)
         whole = w is None and kernels.is_known(total, labels.numel())
         c = self._factor(logp, None if whole else total)
         ignored = None if whole else _over_classes(labels == self.ignore_index, logp)
         if self.label_smoothing or (self.weight and 0 in self.weight):
-            return self._expected((logp, labels, w, self._spread(logp, labels, w, total), c, ignored))
-        return self._scaled(value, c), (logp, labels, w, None, c, ignored)
+            return self._expected((logp, labels, w, self._spread(logp, labels, w, total), c, ignored, kind))
+        return self._scaled(value, c, kind), (logp, labels, w, None, c, ignored, kind)
 
     def backward(self, cache: Kept, g: Tensor | None = None) -> Tensor:
-        logp, labels, w, q, c, ignored = cache
-        gc = c if g is None else g * c
+        logp, labels, w, q, c, ignored, kind = cache
+        gc = c if g is None else g.to(logp.dtype) * c
         gp = self._at_grad(logp, labels, w, c, gc) if q is None else -q * _over_classes(gc, logp)
         gy = kernels.log_softmax_backward(gp, logp, _axis(logp), logp.dtype)
-        return gy if ignored is None else gy.masked_fill_(ignored, 0)
+        return _as(gy if ignored is None else gy.masked_fill_(ignored, 0), kind)
 
     def target_grad(self, cache: Kept, g: Tensor) -> Tensor:
-        logp, _, w, _, c, _ = cache
-        gt = -logp * _over_classes(g * c * (1 - self.label_smoothing), logp)
-        return gt if w is None else gt * _by_class(w, gt)
+        logp, _, w, _, c, _, kind = cache
+        gt = -logp * _over_classes(g.to(logp.dtype) * c * (1 - self.label_smoothing), logp)
+        return _as(gt if w is None else gt * _by_class(w, gt), kind)
 
     def _at(self, logp: Tensor, labels: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return -w log p at the labels, by row or their sum, and the sum of w."""
@@ -203,9 +206,9 @@ class CrossEntropy(Loss):
 
     def _expected(self, cache: Any) -> tuple[Tensor, Kept]:
         """Return -Σ q log p, reduced."""
-        logp, _, _, q, c, _ = cache
+        logp, _, _, q, c, _, kind = cache
         terms = -kernels.product(q, logp).sum(_axis(logp))
-        return self._scaled(terms if self.reduction == "none" else terms.sum(), c), cache
+        return self._scaled(terms if self.reduction == "none" else terms.sum(), c, kind), cache
 
     def _mixed(self, target: Tensor, w: Tensor | None) -> Tensor:
         """Return q for probabilities."""
@@ -222,17 +225,21 @@ class CrossEntropy(Loss):
         return q + torch.where(ignored, 0.0, _by_class(rest if w is None else rest * w, logp))
 
     def _factor(self, logp: Tensor, total: Tensor | None) -> Tensor:
-        """Return c; where all rows are ignored, so that ``total`` is 0, any finite number will do, but not in an empty batch."""
+        """Return c; where nothing counts, so that ``total`` is 0, any finite number will do, but not in an empty batch.
+
+        With smoothing the classes that do not come have terms too, which then are left out.
+        """
         if self.reduction == "mean" and total is not None:
-            return total.clamp_min(torch.finfo(logp.dtype).tiny if logp.numel() else 0).reciprocal()
+            c = total.clamp_min(torch.finfo(logp.dtype).tiny if logp.numel() else 0).reciprocal()
+            return c * (total > 0) if self.label_smoothing and self.weight else c
         if self.reduction == "mean":
             n = logp.numel() // (logp.shape[_axis(logp)] or 1)
         else:
             n = logp.shape[0] if self.reduction == "batch" and logp.dim() > 1 else 1
         return logp.new_full((), 1 / n if n else torch.nan)
 
-    def _scaled(self, value: Tensor, c: Tensor) -> Tensor:
-        return value if self.reduction in ("none", "sum") else value * c
+    def _scaled(self, value: Tensor, c: Tensor, kind: Tensor | None) -> Tensor:
+        return _as(value if self.reduction in ("none", "sum") else value * c, kind)
 
     def _labels(self, y: Tensor, target: Tensor) -> Tensor | None:
         """Return the labels, or ``None`` when the target is probabilities; either must fit y, and the weights too."""
@@ -266,6 +273,11 @@ class CrossEntropy(Loss):
             return error
         rule = f"every label must lie in 0 to {logp.shape[_axis(logp)] - 1} or be ignore_index={self.ignore_index}"
         return value_error(self, rule, found[1])
+
+
+def _as(x: Tensor, kind: Tensor | None) -> Tensor:
+    """Round to the dtype of y, where that is half precision."""
+    return x if kind is None else x.to(kind.dtype)
 
 
 def _axis(y: Tensor) -> int:

@@ -27,7 +27,7 @@ from torch import Tensor
 from funcnet import flattening, tree
 from funcnet.codec import TreeCodec
 from funcnet.contract import Params
-from funcnet.errors import Validator, add_location, describe, flag, number, value_error
+from funcnet.errors import Validator, add_location, describe, flag, is_number, number, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager, tensor_guard
 from funcnet.tree import Tree
@@ -101,7 +101,8 @@ def at(step: Tensor, *rates: Rate) -> Sequence[Any]:
 class MomentOptimizer(Optimizer):
     """An optimizer that counts its steps and holds, for each leaf, some moments of the leaf's shape.
 
-    State    ``step``, a 0-d int64 tensor, and a tree like params for each of ``moments``, zeros at first.
+    State    ``step``, a 0-d int64 tensor, and a tree like params for each of ``moments``, zeros at first, in float32 for params
+             in half precision, whose steps are computed in float32 too and rounded once.
     Raises   ``ValueError`` for a state that is not this optimizer's, and, with the path, for trees and tensors that do not fit.
     """
 
@@ -140,10 +141,8 @@ class MomentOptimizer(Optimizer):
         return self.replace(donated=True)
 
     def init(self, params: Params) -> State:
-        zeros = {
-            name: tree.map(lambda leaf: torch.zeros_like(leaf) if _floating(leaf) else None, params) for name in self.moments
-        }
-        return {"step": torch.zeros((), dtype=torch.int64), **zeros}
+        zeros = lambda leaf: _moment(leaf) if _floating(leaf) else None
+        return {"step": torch.zeros((), dtype=torch.int64), **{name: tree.map(zeros, params) for name in self.moments}}
 
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
         names = self._names
@@ -165,11 +164,21 @@ class MomentOptimizer(Optimizer):
         """Return the next step and the new columns of params and moments; the rows without a gradient stay."""
         if not columns[1] or _ABSENT in map(type, columns[1]):
             return self._new_in_part(columns, step)
-        if not self._guards.fit(columns) and not _agree(columns):
+        fits = self._guards.fit(columns)
+        if not fits and not _agree(columns):
             raise LookupError
-        rates = self._fixed or self.rates_at(step)
+        rates = self._fixed or self._checked(self.rates_at(step))
         step = self._next(step)
+        if not (fits and len(columns) > 2) and kernels.any_half(columns[0]):  # moments of half precision are not like params
+            return step, kernels.in_single(lambda wide: self.step(wide, step, rates), columns, self.donated)
         return step, self.step(columns, step, rates)
+
+    def _checked(self, rates: Sequence[Any]) -> Sequence[Any]:
+        """Return the rates of schedules, which must be numbers, before anything is written."""
+        for one in rates:
+            if not (is_number(one) or (isinstance(one, Tensor) and one.dim() == 0 and not one.is_complex())):
+                raise value_error(self, "a schedule must return a finite number, or a 0-d tensor", describe(one))
+        return rates
 
     def _next(self, step: Tensor) -> Tensor:
         """Count: only once all fits, so that what was given up is as it was where it does not."""
@@ -207,13 +216,20 @@ class MomentOptimizer(Optimizer):
                     self, f"grads must have None at {path!r}, where params has {describe(p)}", named["grads"][path]
                 )
             for name, other in named.items():
-                if not isinstance(other.get(path), Tensor) or _kind(other[path]) != _kind(p):
-                    return value_error(self, f"{name} must have at {path!r} what params has, {_kind(p)}", _kind(other.get(path)))
+                like = p if name == "grads" else _moment(p)
+                if not isinstance(other.get(path), Tensor) or _kind(other[path]) != _kind(like):
+                    rule = f"{name} must have at {path!r} what params has, {_kind(like)}"
+                    return value_error(self, rule, _kind(other.get(path)))
         return None
 
 
 def _floating(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def _moment(p: Any) -> Tensor:
+    """Return a first moment of a parameter."""
+    return torch.zeros_like(p, dtype=kernels.wide(p.dtype))
 
 
 def _kind(leaf: Any) -> str:
@@ -282,13 +298,16 @@ _GUARDS = 8
 
 
 def _agree(columns: Columns) -> bool:
-    """Tell that in every row shapes and dtypes agree, where kernels would broadcast or promote."""
-    for one, *rest in zip(*columns, strict=True):
-        shape, dtype = one.shape, one.dtype
-        for other in rest:
-            if other.shape != shape or other.dtype is not dtype:
-                return False
+    """Tell that in every row shapes, dtypes and devices agree, where kernels would broadcast or promote."""
+    for p, g, *moments in zip(*columns, strict=True):
+        wide = kernels.wide(p.dtype)
+        if not _like(g, p, p.dtype) or not all([_like(one, p, wide) for one in moments]):  # noqa: C419
+            return False
     return True
+
+
+def _like(x: Tensor, p: Tensor, dtype: torch.dtype) -> bool:
+    return not x.is_nested and x.shape == p.shape and x.dtype is dtype and x.device == p.device and x.layout is p.layout
 
 
 def _replaced(column: Sequence[Tensor], places: list[int], new: Sequence[Tensor]) -> list[Tensor]:

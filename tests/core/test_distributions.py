@@ -254,3 +254,31 @@ def test_a_permutation_refuses_what_is_no_count(n):
     """A whole number of at least 0 it must be."""
     with pytest.raises(ValueError, match=rf"permutation: n must be a whole number of at least 0, got {n!r}"):
         random.permutation(0, n)
+
+
+def test_a_range_wider_than_the_largest_number_is_drawn_from_evenly():
+    """No difference of its bounds is infinite."""
+    for dtype, bound in ((torch.float32, 3e38), (torch.float16, 6e4), (torch.float64, 1.5e308)):
+        draws = random.uniform(0, (4000,), -bound, bound, dtype).double() / bound
+        assert draws.isfinite().all()
+        assert abs(draws.mean()) < 0.05
+        assert abs(draws.abs().mean() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize(("low", "high"), [(7.9, 1e6), (-1e6, -7.9), (5.0, 5.5), (30.0, 31.0)])
+def test_the_tail_of_a_normal_is_drawn_from_its_own_end(low, high):
+    """Means are those of the density over the range, and nothing is at a bound."""
+    draws = random.truncated_normal(0, (200_000,), low=low, high=high, dtype=torch.float64)
+    a, b = sorted((abs(low), abs(high)))
+    z = torch.linspace(a, min(b, a + 10), 2_000_001, dtype=torch.float64)
+    density = torch.exp(-(z - a) * (z + a) / 2)
+    assert draws.abs().mean().item() == pytest.approx(((z * density).sum() / density.sum()).item(), rel=1e-3)
+    assert ((draws > low) & (draws < high)).all()
+
+
+def test_a_range_without_probability_is_refused():
+    """Rather than that every draw is at a bound."""
+    with pytest.raises(
+        ValueError, match="truncated_normal: the bounds must come within 37 std of the mean, got bounds 40 std off"
+    ):
+        random.truncated_normal(0, (3,), low=40.0, high=50.0)

@@ -325,3 +325,32 @@ def test_squares_of_many_numbers_are_summed_exactly():
     y = random.uniform(1, (2**22,))
     want = MSE()(y.double(), torch.zeros_like(y).double())
     torch.testing.assert_close(MSE()(y, torch.zeros_like(y)).double(), want, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"weight": (1.0, 2.0, 3.0, 4.0, 5.0)}], ids=str)
+def test_a_mean_over_many_rows_in_half_precision_is_the_mean(half, options):
+    """Rows are counted in integers and summed in float32: torch's own value is off by a factor of 20."""
+    loss = CrossEntropy(**options)
+    y, labels = random.normal(0, (30_000, 5)).to(half), torch.arange(30_000) % 5
+    labels = torch.where(torch.arange(30_000) % 2 == 0, -100, labels)
+    value, gy = loss.value_and_grad(y, labels)
+    want, right = loss.value_and_grad(y.float(), labels)
+    assert value.dtype is gy.dtype is half
+    torch.testing.assert_close(value.float(), want, rtol=2 * torch.finfo(half).eps, atol=0)
+    torch.testing.assert_close(gy.float(), right, rtol=2 * torch.finfo(half).eps, atol=1e-7)
+
+
+def test_where_no_weight_counts_the_mean_is_0_with_smoothing_too():
+    """As where every row is ignored."""
+    loss = CrossEntropy(weight=(0.0, 1.0), label_smoothing=0.1)
+    value, gy = loss.value_and_grad(torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([0]))
+    assert value == 0
+    assert (gy == 0).all()
+
+
+@pytest.mark.parametrize("pos_weight", [None, 3.0])
+def test_the_derivative_of_logits_at_0_is_the_slope(pos_weight):
+    """Of the forward formula too, which has no kink there."""
+    loss, y, t = BCEWithLogits(pos_weight=pos_weight), torch.zeros(3), torch.tensor([0.0, 0.3, 1.0])
+    torch.testing.assert_close(torch.func.grad(lambda y: loss(y, t))(y), loss.value_and_grad(y, t)[1])
