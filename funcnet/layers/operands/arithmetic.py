@@ -51,7 +51,7 @@ class Operation(Layer):
         """Return x, which must be a tuple of dense tensors of one dtype on one device; the kernels would accept others."""
         if not isinstance(x, tuple) or not x or (self.count is not None and len(x) != self.count):
             raise value_error(self, f"x must be a tuple of {self.contents}", x)
-        dtype, device = require_floating(self, params, x[0]).dtype, x[0].device
+        dtype, device = getattr(x[0], "dtype", None), getattr(x[0], "device", None)
         for one in x:
             if require_floating(self, params, one).dtype is not dtype:
                 raise value_error(self, "the operands must have one dtype", " and ".join([str(operand.dtype) for operand in x]))
