@@ -236,3 +236,10 @@ def _has_axes(layer: Any, shape: tuple[int, ...], names: list[str]) -> bool:
     i = names.index("...") if "..." in names else len(names)
     names = [*names[:i], *["..."] * (len(shape) - len(names) + 1), *names[i + 1 :]] if i < len(names) else names
     return len(names) == len(shape) and all([n == getattr(layer, name, n) for n, name in zip(shape, names, strict=True)])  # noqa: C419
+
+
+def require_dense(layer: Any, x: Tensor) -> Tensor:
+    """Return x; a sparse or nested tensor, which some kernels would take, raises ``ValueError``."""
+    if x.layout is not torch.strided or x.is_nested:
+        raise value_error(layer, "x must be a dense tensor", x)
+    return x

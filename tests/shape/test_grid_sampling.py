@@ -79,3 +79,22 @@ def test_a_gradient_of_another_shape_is_refused(layer, x):
     y, cache = layer.apply({}, x)
     with pytest.raises(ValueError, match="gy must have the shape of y"):
         layer.vjp({}, cache, y[:1])
+
+
+@pytest.mark.parametrize("padding_mode", ["border", "reflection"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e38])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_a_place_that_is_no_number_is_not_read(padding_mode, bad, align_corners):
+    """torch's kernel reads and writes out of bounds there; the other places keep their values and gradients."""
+    layer = fn.GridSample("bilinear", padding_mode, align_corners)
+    images, grid = draw((2, 3, 40, 40)).float(), draw((2, 4, 4, 2)).float()
+    strange = grid.clone()
+    strange[:, 1, 2, 0] = bad
+    (y, cache), (right, kept) = layer.apply({}, (images, strange)), layer.apply({}, (images, grid))
+    gy = torch.ones_like(y)
+    gy[:, :, 1, 2] = 0.0
+    (gx, ggrid), (want, _) = layer.vjp({}, cache, gy)[1], layer.vjp({}, kept, gy)[1]
+    y[:, :, 1, 2] = right[:, :, 1, 2]
+    torch.testing.assert_close((y, gx), (right, want))
+    assert not ggrid[:, 1, 2].any()
+    assert torch.isfinite(layer.vjp({}, cache, torch.ones_like(y))[1][0]).all()

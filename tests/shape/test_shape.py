@@ -182,6 +182,10 @@ def test_a_padding_refuses_a_gradient_of_another_shape(name):
         layer.vjp({}, cache, y[:, :2])
 
 
+def back(layer, x, gy):
+    return layer.vjp({}, layer.apply({}, x)[1], gy)
+
+
 X = torch.ones(2, 3)
 MESSAGES = {
     "Flatten(): x must have the axes 1 to -1, got x of shape (3,)": lambda: fn.Flatten()({}, X[0]),
@@ -203,7 +207,8 @@ MESSAGES = {
     "Index(index=(0, 0, 0)): x must have these elements": lambda: fn.Index[0, 0, 0]({}, X),
     "Split: split_size must be a whole number of at least 1, or a tuple of sizes, got 0": lambda: fn.Split(0),
     "Split(split_size=(2, 2)): split_size must add up to the axis -1 of x, got x of shape (2, 3)": lambda: fn.Split((2, 2))({}, X),
-    "Split(split_size=2): the parts of gy must join to the shape of x, (2, 3), got the shape (2, 2)": lambda: fn.Split(2).vjp({}, (2, 3), (X[:, :2],)),
+    "Split(split_size=2): gy must be a tuple of 2 parts, as y is, got a tuple of 1": lambda: back(fn.Split(2), X, (X[:, :2],)),
+    "Split(split_size=2): gy must have the shape of y, (2, 1), got gy of shape (2, 3)": lambda: back(fn.Split(2), X, (X[:, :2], X)),
     "Chunk: chunks must be a whole number of at least 1, got 0": lambda: fn.Chunk(0),
     "OneHot: num_classes must be a whole number of at least 1, got 0": lambda: fn.OneHot(0),
     "OneHot: dtype must be a floating one, got torch.int64": lambda: fn.OneHot(2, torch.int64),

@@ -11,6 +11,8 @@ _aten = torch.ops.aten
 MODES = ("bilinear", "nearest", "bicubic")
 PADDINGS = ("zeros", "border", "reflection")
 
+_FURTHEST = 1e30  # a coordinate in pixels is finite in float32
+
 _GRID_SAMPLE: tuple[tuple[Callable[..., Tensor], Callable[..., tuple[Tensor, Tensor]]], ...] = (
     (_aten.grid_sampler_2d.default, _aten.grid_sampler_2d_backward.default),
     (_aten.grid_sampler_3d.default, _aten.grid_sampler_3d_backward.default),
@@ -21,13 +23,36 @@ def _numbers(mode: str, padding: str, align_corners: bool) -> tuple[Any, ...]:
     return MODES.index(mode), PADDINGS.index(padding), align_corners
 
 
+def _unsafe(x: Tensor, mode: str, padding: str) -> bool:
+    """Tell whether torch's kernel reads and writes anywhere for a place that is no number."""
+    return x.dim() == 4 and mode == "bilinear" and padding != "zeros"
+
+
+def _safe(grid: Tensor, padding: str) -> tuple[Tensor, Tensor]:
+    """Return the grid with safe places, and (N, 1, h, w) with 0 for each place, NaN for one that is no number.
+
+    Places beyond 2 are on the border whatever its size; infinity has no reflection.
+    """
+    limit = 2.0 if padding == "border" else _FURTHEST
+    near = grid.clamp(-limit, limit)
+    known = near if padding == "border" else grid
+    return near.nan_to_num(0.0), (known - known).sum(-1).unsqueeze(1)
+
+
 def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool) -> Tensor:
-    """Take from images, or volumes, the values at the places that the grid names."""
-    return _GRID_SAMPLE[x.dim() - 4][0](x, grid, *_numbers(mode, padding, align_corners))
+    """Take from images, or volumes, the values at the places that the grid names; NaN at a place that is no number."""
+    nothing = None
+    if _unsafe(x, mode, padding):
+        grid, nothing = _safe(grid, padding)
+    y = _GRID_SAMPLE[x.dim() - 4][0](x, grid, *_numbers(mode, padding, align_corners))
+    return y if nothing is None else y - nothing
 
 
 def grid_sample_backward(
     gy: Tensor, x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the images and of the places."""
+    """Return the gradients of the images and of the places; a place that is no number has none."""
+    if _unsafe(x, mode, padding):
+        grid, nothing = _safe(grid, padding)
+        gy = torch.where(nothing == 0, gy, 0.0)
     return _GRID_SAMPLE[x.dim() - 4][1](gy, x, grid, *_numbers(mode, padding, align_corners), [True, True])

@@ -21,14 +21,15 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import axis_complaint, came, first_complaint, require_floating
-from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import flag, value_error, whole_number
+from funcnet.checks import axis_complaint, came, check_gy, first_complaint, kind_of, require_floating
+from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.errors import describe, flag, value_error, whole_number
 from funcnet.kernels import operands as kernels
 from funcnet.value import frozen
 
 Operands = tuple[Tensor, ...]
-Shapes = tuple[tuple[int, ...], ...]
+Shapes = tuple[Shape, ...]
+_Shaped = tuple[Shapes, Shape, Tensor]  # the operands' shapes, that of y, and an empty tensor of its kind
 
 
 def shapes_of(x: Operands) -> Shapes:
@@ -47,11 +48,16 @@ class Operation(Layer):
     """What x holds, in words."""
 
     def operands(self, params: Params, x: Any) -> Any:
-        """Return x, which must be a tuple of tensors of one dtype; the kernels would accept mixed dtypes."""
+        """Return x, which must be a tuple of dense tensors of one dtype on one device; the kernels would accept others."""
         if not isinstance(x, tuple) or not x or (self.count is not None and len(x) != self.count):
             raise value_error(self, f"x must be a tuple of {self.contents}", x)
-        if len({require_floating(self, params, operand).dtype for operand in x}) > 1:
-            raise value_error(self, "the operands must have one dtype", " and ".join(str(operand.dtype) for operand in x))
+        dtype, device = getattr(x[0], "dtype", None), getattr(x[0], "device", None)
+        for one in x:
+            if require_floating(self, params, one).dtype is not dtype:
+                raise value_error(self, "the operands must have one dtype", " and ".join([str(operand.dtype) for operand in x]))
+            if one.device != device or one.layout is not torch.strided or one.is_nested:
+                got = " and ".join([f"{describe(operand)} on {operand.device}" for operand in x])
+                raise value_error(self, "the operands must be dense tensors on one device", got)
         return x
 
     def complaint(self, x: Any) -> str | None:
@@ -75,21 +81,24 @@ class Add(_Variadic):
     """Sum of the operands, one or more; with ``broadcast=False`` they must have one shape.
 
     Params   none.
-    Cache    the operands' shapes.
+    Cache    the operands' shapes, that of ``y``, and an empty tensor of its kind.
     Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that broadcast together.
     Source   elementary.
     """
 
     broadcast: bool = field(default=True, validator=flag)
 
-    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Shapes]:
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, _Shaped]:
         shapes = shapes_of(self.operands(params, x))
         if not self.broadcast and len(set(shapes)) > 1:
             raise value_error(self, "the operands must have one shape", came(x))
-        return reduce(torch.add, x), shapes
+        y = reduce(torch.add, x)
+        return y, (shapes, tuple(y.shape), kind_of(y))
 
-    def vjp(self, params: Params, cache: Shapes, gy: Tensor) -> tuple[Params, Operands]:
-        return params, tuple([kernels.unbroadcast(gy, shape) for shape in cache])
+    def vjp(self, params: Params, cache: _Shaped, gy: Tensor) -> tuple[Params, Operands]:
+        shapes, of, kind = cache
+        gy = check_gy(self, gy, of, kind)
+        return params, tuple([kernels.unbroadcast(gy, shape) for shape in shapes])
 
 
 @frozen
@@ -97,17 +106,20 @@ class Sub(Operation):
     """Difference a - b of two operands.
 
     Params   none.
-    Cache    the operands' shapes.
+    Cache    the operands' shapes, that of ``y``, and an empty tensor of its kind.
     Raises   ``ValueError`` when ``x`` is not a pair of floating tensors that broadcast together.
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Shapes]:
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, _Shaped]:
         a, b = self.operands(params, x)
-        return a - b, shapes_of(x)
+        y = a - b
+        return y, (shapes_of(x), tuple(y.shape), kind_of(y))
 
-    def vjp(self, params: Params, cache: Shapes, gy: Tensor) -> tuple[Params, Operands]:
-        return params, (kernels.unbroadcast(gy, cache[0]), -kernels.unbroadcast(gy, cache[1]))
+    def vjp(self, params: Params, cache: _Shaped, gy: Tensor) -> tuple[Params, Operands]:
+        (a, b), of, kind = cache
+        gy = check_gy(self, gy, of, kind)
+        return params, (kernels.unbroadcast(gy, a), -kernels.unbroadcast(gy, b))
 
 
 @frozen
@@ -115,19 +127,21 @@ class Mul(_Variadic):
     """Product of the operands, one or more, element by element; exact where factors are 0, since nothing is divided.
 
     Params   none.
-    Cache    the operands.
+    Cache    the operands, and the shape of ``y``.
     Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that broadcast together.
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Operands]:
-        return reduce(torch.mul, self.operands(params, x)), x
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Operands, Shape]]:
+        y = reduce(torch.mul, self.operands(params, x))
+        return y, (x, tuple(y.shape))
 
-    def vjp(self, params: Params, cache: Operands, gy: Tensor) -> tuple[Params, Operands]:
-        before = accumulate(cache[:-1], mul, initial=gy)
-        after = [None, *accumulate(reversed(cache[1:]), mul)][::-1]
+    def vjp(self, params: Params, cache: tuple[Operands, Shape], gy: Tensor) -> tuple[Params, Operands]:
+        operands, of = cache
+        before = accumulate(operands[:-1], mul, initial=check_gy(self, gy, of, operands[0]))
+        after = [None, *accumulate(reversed(operands[1:]), mul)][::-1]
         products = [b if a is None else b * a for b, a in zip(before, after, strict=True)]
-        return params, tuple(kernels.unbroadcast(g, tuple(x.shape)) for g, x in zip(products, cache, strict=True))
+        return params, tuple(kernels.unbroadcast(g, tuple(x.shape)) for g, x in zip(products, operands, strict=True))
 
 
 @frozen
@@ -147,7 +161,7 @@ class Div(Operation):
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Operands]:
         y, b, shape = cache
-        ga = gy / b
+        ga = check_gy(self, gy, y.shape, y) / b
         return params, (kernels.unbroadcast(ga, shape), -kernels.unbroadcast(ga * y, tuple(b.shape)))
 
 
@@ -170,6 +184,7 @@ class Pow(Operation):
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Operands]:
         a, b, y = cache
+        gy = check_gy(self, gy, y.shape, y)
         ga = torch.where(b == 0, 0.0, gy * b * torch.pow(a, b - 1))
         gb = gy * torch.where((a == 0) & (b >= 0), 0.0, y * torch.log(a))
         return params, (kernels.unbroadcast(ga, tuple(a.shape)), kernels.unbroadcast(gb, tuple(b.shape)))
@@ -180,18 +195,20 @@ class MatMul(Operation):
     """Matrix product of two operands with ``torch.matmul``'s rules: axes before the last two are batch, and broadcast.
 
     Params   none.
-    Cache    the operands.
+    Cache    the operands, and the shape of ``y``.
     Raises   ``ValueError`` when ``x`` is not a pair of floating tensors with fitting shapes.
     Source   elementary, by the rules of ``torch.matmul``.
     """
 
     batch_dependent = True
 
-    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, Operands]:
-        return torch.matmul(*self.operands(params, x)), x
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Operands, Shape]]:
+        y = torch.matmul(*self.operands(params, x))
+        return y, (x, tuple(y.shape))
 
-    def vjp(self, params: Params, cache: Operands, gy: Tensor) -> tuple[Params, Operands]:
-        a, b = cache
+    def vjp(self, params: Params, cache: tuple[Operands, Shape], gy: Tensor) -> tuple[Params, Operands]:
+        (a, b), of = cache
+        gy = check_gy(self, gy, of, a)
         rows, columns = a.unsqueeze(0) if a.dim() == 1 else a, b.unsqueeze(1) if b.dim() == 1 else b
         gy = gy.unsqueeze(-2) if a.dim() == 1 and b.dim() > 1 else gy.unsqueeze(-1) if b.dim() == 1 else gy
         gy = gy.unsqueeze(-2) if a.dim() == 1 and b.dim() == 1 else gy
@@ -208,7 +225,7 @@ class Concat(_Variadic):
     """Join the operands along the axis ``dim``, by default the last: features beside features.
 
     Params   none.
-    Cache    the operands' sizes along ``dim``.
+    Cache    the operands' sizes along ``dim``, the shape of ``y``, and an empty tensor of its kind.
     Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that agree in all other axes.
     Source   elementary, as ``torch.cat``.
     """
@@ -219,11 +236,13 @@ class Concat(_Variadic):
     def batch_dependent(self) -> bool:
         return self.dim == 0
 
-    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
-        return torch.cat(self.operands(params, x), self.dim), tuple([operand.shape[self.dim] for operand in x])
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape, Tensor]]:
+        y = torch.cat(self.operands(params, x), self.dim)
+        return y, (tuple([operand.shape[self.dim] for operand in x]), tuple(y.shape), kind_of(y))
 
-    def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Operands]:
-        return params, torch.split(gy, list(cache), self.dim)
+    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Tensor) -> tuple[Params, Operands]:
+        sizes, of, kind = cache
+        return params, torch.split(check_gy(self, gy, of, kind), list(sizes), self.dim)
 
     def complaint(self, x: Operands) -> str | None:
         axes = [axis_complaint(operand, self.dim) for operand in x]

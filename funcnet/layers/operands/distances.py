@@ -21,7 +21,7 @@ from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, require_axis, require_params, sizes_complaint
 from funcnet.contract import Params, Rng, Shape, Size
-from funcnet.errors import flag, is_number, number, size_or_none, valid_if, whole_number
+from funcnet.errors import describe, flag, is_number, number, size_or_none, valid_if, value_error, whole_number
 from funcnet.kernels import operands as kernels
 from funcnet.layers.operands.arithmetic import Operation, shapes_of
 from funcnet.random import Key, as_key
@@ -79,7 +79,7 @@ class CosineSimilarity(Operation):
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
         u, v, nu, nv, y, shapes = cache
-        g = check_gy(self, gy, self._without_dim(y).shape).reshape(y.shape)
+        g = check_gy(self, gy, self._without_dim(y).shape, y).reshape(y.shape)
         a, b = u / nu, v / nv
         gu = g * (b - torch.where(nu > self.eps, y, 0.0) * a) / nu
         gv = g * (a - torch.where(nv > self.eps, y, 0.0) * b) / nv
@@ -114,7 +114,7 @@ class PairwiseDistance(Operation):
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
         d, y, shapes = cache
-        gd = check_gy(self, gy, self._without_dim(y).shape).reshape(y.shape) * norm_slope(d, y, self.p, [-1])
+        gd = check_gy(self, gy, self._without_dim(y).shape, y).reshape(y.shape) * norm_slope(d, y, self.p, [-1])
         return params, _unbroadcast(gd, -gd, shapes)
 
     def _without_dim(self, y: Tensor) -> Tensor:
@@ -145,23 +145,33 @@ class CauchySimilarity(Operation):
         return {"weight": torch.ones(self.in_features, device=as_key(rng).device)}
 
     def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Any]:
-        require_params(self, params)
         u, v = self.operands({}, x)
+        require_params(self, params)
         d = u - v
         y = 1 / (1 + torch.matmul(d * d, params["weight"]))
         return y, (d, y, shapes_of(x))
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
-        gd = self._gradient_of_distance(cache, gy) * 2 * params["weight"] * cache[0]
+        gd = self._gradient_of_distance(cache, gy) * 2 * self._weight(params, cache[0]) * cache[0]
         return self.grads(params, cache, gy), _unbroadcast(gd, -gd, cache[2])
 
     def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
         d = cache[0].reshape(-1, self.in_features)
         return {"weight": torch.matmul(self._gradient_of_distance(cache, gy).reshape(-1), d * d)}
 
+    def _weight(self, params: Params, d: Tensor) -> Tensor:
+        """Return the weight, which must have the kind of d: a product would promote it."""
+        require_params(self, params)
+        weight: Tensor = params["weight"]
+        if weight.dtype is not d.dtype or weight.device != d.device or weight.layout is not torch.strided:
+            raise value_error(
+                self, f"weight must be a dense tensor of {d.dtype} on {d.device}, as x", f"{describe(weight)} on {weight.device}"
+            )
+        return weight
+
     def _gradient_of_distance(self, cache: Any, gy: Tensor) -> Tensor:
         y: Tensor = cache[1]
-        return (-check_gy(self, gy, y.shape) * y * y).unsqueeze(-1)
+        return (-check_gy(self, gy, y.shape, y) * y * y).unsqueeze(-1)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.in_features,)}

@@ -18,7 +18,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import came, check_gy, require_axis, require_floating
+from funcnet.checks import came, check_gy, kind_of, require_axis, require_dense, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole, is_whole_tuple, valid_if, value_error, whole
 from funcnet.value import frozen
@@ -28,6 +28,8 @@ axes = valid_if(
     "a whole number, a tuple of them, or None for all axes",
 )
 """Validate a field that names one axis, several, or with ``None`` all."""
+
+_Reduced = tuple[Shape, Shape, Tensor]  # the shape of x, the axes, and an empty tensor of the kind of x
 
 
 @frozen
@@ -43,7 +45,7 @@ class Reduction(Layer):
 
     def dims(self, params: Params, x: Tensor) -> list[int]:
         """Return the axes of x to go along, counted from the first."""
-        count = require_floating(self, params, x).dim()
+        count = require_dense(self, require_floating(self, params, x)).dim()
         named = self.dim if isinstance(self.dim, tuple) else range(count) if self.dim is None else (self.dim,)
         return [require_axis(self, x, d) % max(count, 1) for d in named]
 
@@ -58,17 +60,17 @@ class Sum(Reduction):
     """Sum over the axes ``dim``, over all of them without it.
 
     Params   none.
-    Cache    the shape of ``x``, and the axes.
+    Cache    the shape of ``x``, the axes, and an empty tensor of its kind.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, _Reduced]:
         dims = self.dims(params, x)
-        return torch.sum(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims))
+        return torch.sum(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
-        return params, _expanded(self, cache, gy)
+    def vjp(self, params: Params, cache: _Reduced, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, _with_dims(self, cache, gy).expand(cache[0])
 
 
 @frozen
@@ -76,26 +78,26 @@ class Mean(Reduction):
     """Mean over the axes ``dim``, over all of them without it.
 
     Params   none.
-    Cache    the shape of ``x``, and the axes.
+    Cache    the shape of ``x``, the axes, and an empty tensor of its kind.
     Raises   ``ValueError`` when ``x`` has no such axis, or is not a floating tensor.
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, _Reduced]:
         dims = self.dims(params, x)
-        return torch.mean(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims))
+        return torch.mean(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: _Reduced, gy: Tensor) -> tuple[Params, Tensor]:
         count = math.prod([cache[0][d] for d in cache[1] if cache[0]])
-        return params, _expanded(self, cache, gy / max(count, 1))
+        return params, (_with_dims(self, cache, gy) / max(count, 1)).expand(cache[0])
 
 
-def _expanded(layer: Reduction, cache: tuple[Shape, Shape], gy: Tensor) -> Tensor:
-    """Expand gy along the reduced axes of x."""
-    shape, dims = cache
+def _with_dims(layer: Reduction, cache: _Reduced, gy: Tensor) -> Tensor:
+    """Return gy with all axes of x, the reduced ones of size 1."""
+    shape, dims, kind = cache
     with_dims = tuple([1 if i in dims else n for i, n in enumerate(shape)])
-    check_gy(layer, gy, with_dims if layer.keepdim else tuple([n for i, n in enumerate(shape) if i not in dims]))
-    return gy.reshape(with_dims).expand(shape)
+    check_gy(layer, gy, with_dims if layer.keepdim else tuple([n for i, n in enumerate(shape) if i not in dims]), kind)
+    return gy.reshape(with_dims)
 
 
 @frozen
@@ -122,7 +124,7 @@ class Prod(Reduction):
         x, shape, dims = cache
         factors = _flattened(x, [*dims])
         others = _products_of_others(factors.to(_accumulation_dtype(x))).to(x.dtype)
-        return params, _unflattened(check_gy(self, gy, shape).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
+        return params, _unflattened(check_gy(self, gy, shape, x).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
 
 
 def _accumulation_dtype(x: Tensor) -> torch.dtype:
@@ -210,7 +212,7 @@ def of_none(x: Tensor, dims: list[int], value: float) -> Tensor:
 def _extreme_grad(layer: Reduction, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> Tensor:
     x, y, dims = cache
     extreme = (x == y).to(x.dtype)
-    share = check_gy(layer, gy, layer.given(y, list(dims)).shape).reshape(y.shape) / extreme.sum(list(dims), keepdim=True)
+    share = check_gy(layer, gy, layer.given(y, list(dims)).shape, y).reshape(y.shape) / extreme.sum(list(dims), keepdim=True)
     return extreme * share
 
 
@@ -235,8 +237,8 @@ class Var(Reduction):
         centred, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
         with_dims = [1 if i in dims else n for i, n in enumerate(centred.shape)]
-        check_gy(self, gy, tuple([n for i, n in enumerate(with_dims) if self.keepdim or i not in dims]))
-        return params, gy.reshape(with_dims) * centred * (2 / n)
+        check_gy(self, gy, tuple([n for i, n in enumerate(with_dims) if self.keepdim or i not in dims]), centred)
+        return params, gy.reshape(with_dims) * centred * (2 / n if n > 0 else 0.0)  # n > 0, but for an empty x
 
 
 @frozen
@@ -259,7 +261,7 @@ class Std(Reduction):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         centred, y, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
-        slope = torch.where(y == 0, 0.0, check_gy(self, gy, self.given(y, list(dims)).shape).reshape(y.shape) / y / n)
+        slope = torch.where(y == 0, 0.0, check_gy(self, gy, self.given(y, list(dims)).shape, y).reshape(y.shape) / y / n)
         return params, slope * centred
 
 

@@ -61,7 +61,7 @@ class ReflectionPad1d(Reflection):
     """The mirror images of x at its ends around x, along the last axis.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that is not below the size of its
              axis, and an ``x`` with other than 2 or 3 axes.
     Source   ``torch.nn.ReflectionPad1d``'s formula.
@@ -75,7 +75,7 @@ class ReflectionPad2d(Reflection):
     """The mirror images of x at its ends around x, along the last 2 axes.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that is not below the size of its
              axis, and an ``x`` with other than 3 or 4 axes.
     Source   ``torch.nn.ReflectionPad2d``'s formula.
@@ -89,7 +89,7 @@ class ReflectionPad3d(Reflection):
     """The mirror images of x at its ends around x, along the last 3 axes.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that is not below the size of its
              axis, and an ``x`` with other than 4 or 5 axes.
     Source   ``torch.nn.ReflectionPad3d``'s formula.
@@ -103,7 +103,7 @@ class ReplicationPad1d(Replication):
     """The nearest elements of x around x, along the last axis.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that has nothing to repeat, and an
              ``x`` with other than 2 or 3 axes.
     Source   ``torch.nn.ReplicationPad1d``'s formula.
@@ -117,7 +117,7 @@ class ReplicationPad2d(Replication):
     """The nearest elements of x around x, along the last 2 axes.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that has nothing to repeat, and an
              ``x`` with other than 3 or 4 axes.
     Source   ``torch.nn.ReplicationPad2d``'s formula.
@@ -131,7 +131,7 @@ class ReplicationPad3d(Replication):
     """The nearest elements of x around x, along the last 3 axes.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that has nothing to repeat, and an
              ``x`` with other than 4 or 5 axes.
     Source   ``torch.nn.ReplicationPad3d``'s formula.
@@ -145,7 +145,7 @@ class CircularPad1d(Circular):
     """x again, as if it went in a circle, around x, along the last axis.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that is above the size of its axis,
              and an ``x`` with other than 2 or 3 axes.
     Source   ``torch.nn.CircularPad1d``'s formula.
@@ -159,7 +159,7 @@ class CircularPad2d(Circular):
     """x again, as if it went in a circle, around x, along the last 2 axes.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that is above the size of its axis,
              and an ``x`` with other than 3 or 4 axes.
     Source   ``torch.nn.CircularPad2d``'s formula.
@@ -173,7 +173,7 @@ class CircularPad3d(Circular):
     """x again, as if it went in a circle, around x, along the last 3 axes.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that is above the size of its axis,
              and an ``x`` with other than 4 or 5 axes.
     Source   ``torch.nn.CircularPad3d``'s formula.

@@ -14,10 +14,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import came, check_gy, require_floating
+from funcnet.checks import came, check_gy, kind_of, require_floating
 from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import is_whole_tuple, number, valid_if, value_error
-from funcnet.layers.shape.reshaping import SingleRule
+from funcnet.layers.shape.reshaping import Shaped, SingleRule
 from funcnet.value import frozen
 
 
@@ -45,17 +45,18 @@ class Pad(SingleRule):
     def pad_backward(self, gy: Tensor, shape: Shape, pads: list[int]) -> Tensor:
         """Return gx, of the shape of x."""
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
         least, most = self.axes + self.more[0], self.axes + self.more[1]
         if not least <= require_floating(self, params, x).dim() <= most:
             raise value_error(self, f"x must have {least} or {'more' if math.isinf(most) else most} axes", came(x))
-        return self.pad(x, list(self._pads())), tuple(x.shape)
+        return self.pad(x, list(self._pads())), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        pads, fixed = list(self._pads()), len(cache) - self.axes
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+        shape, kind = cache
+        pads, fixed = list(self._pads()), len(shape) - self.axes
         sums = [pads[2 * i] + pads[2 * i + 1] for i in reversed(range(self.axes))]
-        padded = cache[:fixed] + tuple([n + p for n, p in zip(cache[fixed:], sums, strict=True)])
-        return params, self.pad_backward(check_gy(self, gy, padded), cache, pads)
+        padded = shape[:fixed] + tuple([n + p for n, p in zip(shape[fixed:], sums, strict=True)])
+        return params, self.pad_backward(check_gy(self, gy, padded, kind), shape, pads)
 
     def _pads(self) -> Shape:
         return self.padding if isinstance(self.padding, tuple) else (self.padding,) * 2 * self.axes
@@ -84,7 +85,7 @@ class ZeroPad1d(ConstantLike):
     """Zeros around x, along the last axis.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that leaves nothing of an axis, and
              an ``x`` with no axis.
     Source   ``torch.nn.ZeroPad1d``'s formula.
@@ -98,7 +99,7 @@ class ZeroPad2d(ConstantLike):
     """Zeros around x, along the last 2 axes.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that leaves nothing of an axis, and
              an ``x`` with less than 2 axes.
     Source   ``torch.nn.ZeroPad2d``'s formula.
@@ -112,7 +113,7 @@ class ZeroPad3d(ConstantLike):
     """Zeros around x, along the last 3 axes.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that leaves nothing of an axis, and
              an ``x`` with less than 3 axes.
     Source   ``torch.nn.ZeroPad3d``'s formula.
@@ -126,7 +127,7 @@ class ConstantPad1d(ConstantLike):
     """The number ``value`` around x, along the last axis.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that leaves nothing of an axis, and
              an ``x`` with no axis.
     Source   ``torch.nn.ConstantPad1d``'s formula.
@@ -145,7 +146,7 @@ class ConstantPad2d(ConstantLike):
     """The number ``value`` around x, along the last 2 axes.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that leaves nothing of an axis, and
              an ``x`` with less than 2 axes.
     Source   ``torch.nn.ConstantPad2d``'s formula.
@@ -164,7 +165,7 @@ class ConstantPad3d(ConstantLike):
     """The number ``value`` around x, along the last 3 axes.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that leaves nothing of an axis, and
              an ``x`` with less than 3 axes.
     Source   ``torch.nn.ConstantPad3d``'s formula.

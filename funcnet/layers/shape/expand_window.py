@@ -7,10 +7,10 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_floating
-from funcnet.contract import Params, Rng, Shape
+from funcnet.checks import check_gy, kind_of, require_floating
+from funcnet.contract import Params, Rng
 from funcnet.errors import whole
-from funcnet.layers.shape.reshaping import SingleRule
+from funcnet.layers.shape.reshaping import Shaped, SingleRule
 from funcnet.value import frozen
 
 
@@ -21,7 +21,7 @@ class ExpandWindow(SingleRule):
     Beyond the ends they are 0. A ``Linear`` after it, or a ``Maxout``, is a convolution over steps.
 
     Params   none.
-    Cache    the shape of ``y``.
+    Cache    the shape of ``y``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a window below 0, and when ``x`` is not a floating tensor with the axes (..., T, E).
     Source   ``thinc.expand_window``; Collobert et al. 2011, section 3.3.1.
     """
@@ -30,14 +30,14 @@ class ExpandWindow(SingleRule):
 
     window_size: int = field(default=1, validator=whole(0))
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
         w = self.window_size
         y = torch.cat([_shifted(require_floating(self, params, x), -i) for i in range(-w, w + 1)], -1)
-        return y, tuple(y.shape)
+        return y, (tuple(y.shape), kind_of(y))
 
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
         w = self.window_size
-        parts = torch.split(check_gy(self, gy, cache), cache[-1] // (2 * w + 1), -1)
+        parts = torch.split(check_gy(self, gy, *cache), cache[0][-1] // (2 * w + 1), -1)
         return params, sum(
             [_shifted(part, i) for i, part in zip(range(-w, w + 1), parts, strict=True)], torch.zeros_like(parts[0])
         )

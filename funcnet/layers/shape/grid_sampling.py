@@ -13,7 +13,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_floating
+from funcnet.checks import check_gy, kind_of, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole_tuple, one_of, valid_if
 from funcnet.kernels.shape import grid_sampling as kernels
@@ -50,7 +50,7 @@ class GridSample(Operation):
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
         images, grid = cache
-        check_gy(self, gy, tuple(images.shape[:2]) + tuple(grid.shape[1:-1]))
+        check_gy(self, gy, tuple(images.shape[:2]) + tuple(grid.shape[1:-1]), images)
         return params, kernels.grid_sample_backward(gy, images, grid, self.mode, self.padding_mode, self.align_corners)
 
     def complaint(self, x: tuple[Tensor, Tensor]) -> str:
@@ -67,7 +67,7 @@ class AffineGrid(Layer):
     ``align_corners`` must be that of the ``GridSample``.
 
     Params   none.
-    Cache    how many rows ``x`` has.
+    Cache    how many rows ``x`` has, and an empty tensor of its kind.
     Raises   ``ValueError`` for a ``size`` that is not 2 or 3 whole numbers of at least 1, and when ``x`` is not a floating tensor
              of matrices for it.
     Source   Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015, eq. 1; ``torch.nn.functional.affine_grid``.
@@ -80,13 +80,14 @@ class AffineGrid(Layer):
     )
     align_corners: bool = field(default=False, validator=flag)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, int]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, Tensor]]:
         rows, _, _ = require_floating(self, params, x).shape
         y = torch.matmul(self._locations(x), x.mT)
-        return y.reshape(rows, *self.size, len(self.size)), rows
+        return y.reshape(rows, *self.size, len(self.size)), (rows, kind_of(x))
 
-    def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
-        check_gy(self, gy, (cache, *self.size, len(self.size)))
+    def vjp(self, params: Params, cache: tuple[int, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        rows, kind = cache
+        check_gy(self, gy, (rows, *self.size, len(self.size)), kind)
         return params, torch.matmul(gy.flatten(1, -2).mT, self._locations(gy))
 
     def complaint(self, x: Tensor) -> str:

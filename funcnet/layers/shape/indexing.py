@@ -17,13 +17,14 @@ from attrs import field
 from attrs.validators import deep_iterable
 from torch import Tensor
 
-from funcnet.checks import axis_complaint, require_tensor
-from funcnet.contract import Layer, Params, Rng
+from funcnet.checks import axis_complaint, check_gy, kind_of, require_dense, require_tensor
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import is_whole, is_whole_tuple, size, valid_if, value_error, whole_number
-from funcnet.layers.shape.reshaping import SingleRule
+from funcnet.layers.shape.reshaping import Reshaped, SingleRule
 from funcnet.value import frozen
 
 Part = int | slice | EllipsisType | None
+_Parted = tuple[tuple[Shape, ...], Tensor]  # the shapes of the parts, and an empty tensor of their kind
 
 
 def _comparable(index: tuple[Part, ...]) -> tuple[Any, ...]:
@@ -46,7 +47,7 @@ class Index(SingleRule):
     tensor([2., 5.])
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
     Raises   ``ValueError`` for an index of anything else, and when ``x`` has no such elements.
     Source   elementary; indices are read as NumPy's basic ones are.
     """
@@ -66,11 +67,12 @@ class Index(SingleRule):
     def batch_dependent(self) -> bool:
         return bool(self.index) and self.index[0] is not Ellipsis and self.index[0] != slice(None)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
-        return require_tensor(self, params, x)[self.index], tuple(x.shape)
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Reshaped]:
+        y = require_dense(self, require_tensor(self, params, x))[self.index]
+        return y, (tuple(x.shape), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
-        gx = gy.new_zeros(cache)
+    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Params, Tensor]:
+        gx = check_gy(self, gy, *cache[1:]).new_zeros(cache[0])
         gx[self.index] = gy
         return params, gx
 
@@ -92,14 +94,15 @@ class Parts(Layer):
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return y."""
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        return self.parts(require_tensor(self, params, x)), tuple(x.shape)
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, ...], _Parted]:
+        y = self.parts(require_dense(self, require_tensor(self, params, x)))
+        return y, (tuple([tuple(part.shape) for part in y]), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[int, ...], gy: tuple[Tensor, ...]) -> tuple[Params, Tensor]:
-        gx = torch.cat(gy, self.dim)
-        if tuple(gx.shape) != cache:
-            raise value_error(self, f"the parts of gy must join to the shape of x, {cache}", f"the shape {tuple(gx.shape)}")
-        return params, gx
+    def vjp(self, params: Params, cache: _Parted, gy: tuple[Tensor, ...]) -> tuple[Params, Tensor]:
+        shapes, kind = cache
+        if not isinstance(gy, (tuple, list)) or len(gy) != len(shapes):
+            raise value_error(self, f"gy must be a tuple of {len(shapes)} parts, as y is", gy)
+        return params, torch.cat([check_gy(self, part, shape, kind) for part, shape in zip(gy, shapes, strict=True)], self.dim)
 
     def complaint(self, x: Tensor) -> str | None:
         return axis_complaint(x, self.dim) if x.dim() else f"x must have an axis {self.dim}"
@@ -112,7 +115,7 @@ class Split(Parts):
     ``split_size`` is the size of each part, of which the last may have less, or a tuple of the sizes of all parts.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shapes of the parts, and an empty tensor of their kind.
     Raises   ``ValueError`` for sizes that are not whole numbers, when ``x`` has no axis ``dim``, and when the sizes do not
              add up to it.
     Source   elementary, as ``torch.split``.
@@ -139,7 +142,7 @@ class Chunk(Parts):
     """A tuple of x in ``chunks`` parts of one size along the axis ``dim``, by default the last; as ``torch.chunk``.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shapes of the parts, and an empty tensor of their kind.
     Raises   ``ValueError`` for a number of chunks below 1, and when ``x`` has no axis ``dim``.
     Source   elementary, as ``torch.chunk``.
     """

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import Factory, field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, require_floating
+from funcnet.checks import Misfit, check_gy, kind_of, require_floating
 from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import is_whole, value_error
 from funcnet.layers.shape.reshaping import SingleRule
@@ -19,6 +19,7 @@ from funcnet.value import frozen
 Side = tuple[tuple[str, ...], ...]
 """The axes of one side, each with the names that are joined in it; none for an axis of size 1."""
 
+_Rearranged = tuple[Shape, Shape, Shape, Shape, Tensor]
 _REST = "..."
 _AXIS = re.compile(r"\(([\w\s]*)\)|(\.\.\.|\w+)")
 
@@ -45,7 +46,8 @@ class Rearrange(SingleRule):
     """Axes split, put in order and joined by the names of a pattern; made by ``rearrange``.
 
     Params   none.
-    Cache    the shapes of ``x``, of ``x`` with its axes split, and of ``y``, and the order of the axes.
+    Cache    the shapes of ``x``, of ``x`` with its axes split, and of ``y``, the order of the axes, and an empty tensor of
+             its kind.
     Raises   ``ValueError`` for a pattern whose sides do not name the same axes, sizes that are not of its names, and an ``x``
              that is not floating, has other axes, or axes that the sizes do not divide.
     Source   Rogozhnikov 2022, of whose ``einops.rearrange`` this has the patterns.
@@ -71,17 +73,17 @@ class Rearrange(SingleRule):
         left, right = self._both
         return left[:1] != right[:1] or not left or len(left[0]) != 1
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape, Shape, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, _Rearranged]:
         left, right = [self._all_axes(side, require_floating(self, params, x)) for side in self._both]
         lengths = self._lengths(x, left)
         names = [name for axis in left for name in axis]
         order, split = [names.index(name) for axis in right for name in axis], [lengths[name] for name in names]
         y = x.reshape(split).permute(order).reshape([math.prod([lengths[name] for name in axis]) for axis in right])
-        return y, (tuple(x.shape), tuple(split), tuple(order), tuple(y.shape))
+        return y, (tuple(x.shape), tuple(split), tuple(order), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Shape, Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
-        shape, split, order, of = cache
-        gy = check_gy(self, gy, of).reshape([split[i] for i in order])
+    def vjp(self, params: Params, cache: _Rearranged, gy: Tensor) -> tuple[Params, Tensor]:
+        shape, split, order, of, kind = cache
+        gy = check_gy(self, gy, of, kind).reshape([split[i] for i in order])
         return params, gy.permute([order.index(i) for i in range(len(order))]).reshape(shape)
 
     def _all_axes(self, side: Side, x: Tensor) -> Side:

@@ -16,12 +16,14 @@ import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import came, require_axis, require_no_params, require_tensor
+from funcnet.checks import came, check_gy, kind_of, require_axis, require_dense, require_no_params, require_tensor
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import is_whole_tuple, valid_if, value_error, whole, whole_number
+from funcnet.flattening import flatten_together, unflatten
 from funcnet.value import frozen
 
 
@@ -30,19 +32,37 @@ class Identity(Layer):
     """y = x, whatever x is.
 
     Params   none.
-    Cache    ``()``.
+    Cache    ``x``.
     Raises   ``ValueError`` for params.
     Source   elementary.
     """
 
     ensemble_mode = "elementwise"
 
-    def apply(self, params: Params, x: object, rng: Rng = None) -> tuple[object, tuple[()]]:
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Any]:
         require_no_params(self, params)
-        return x, ()
+        return x, x
 
-    def vjp(self, params: Params, cache: tuple[()], gy: object) -> tuple[Params, object]:
-        return params, gy
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+        if type(cache) is Tensor:
+            return params, self._checked(cache, gy)
+        leaves = [self._checked(*pair) for pair in zip(*flatten_together(cache, gy), strict=True)]
+        return params, unflatten(cache, iter(leaves))
+
+    def _checked(self, x: Any, gy: Any) -> Any:
+        """Return the gradient of one leaf; where it has none, zeros."""
+        if not isinstance(x, Tensor) or x.is_nested:
+            return gy
+        if gy is None:
+            return torch.zeros_like(x) if x.is_floating_point() else None
+        return check_gy(self, gy, x.shape, x)
+
+
+Shaped = tuple[Shape, Tensor]
+"""A cache: a shape, and an empty tensor of the kind of y."""
+
+Reshaped = tuple[Shape, Shape, Tensor]
+"""A cache: the shapes of x and y, and an empty tensor of their kind."""
 
 
 class SingleRule(Layer):
@@ -65,11 +85,13 @@ class _Reshaping(SingleRule):
     def reshaped(self, x: Tensor) -> Tensor:
         """Return y."""
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
-        return self.reshaped(require_tensor(self, params, x)), tuple(x.shape)
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Reshaped]:
+        y = self.reshaped(require_dense(self, require_tensor(self, params, x)))
+        return y, (tuple(x.shape), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, gy.reshape(cache)
+    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Params, Tensor]:
+        shape, of, kind = cache
+        return params, check_gy(self, gy, of, kind).reshape(shape)
 
 
 @frozen
@@ -77,7 +99,7 @@ class Flatten(_Reshaping):
     """Join the axes from ``start_dim`` to ``end_dim`` into one; without options, all but the batch axis.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
     Raises   ``ValueError`` when ``x`` does not have these axes, in this order.
     Source   ``torch.nn.Flatten``'s formula.
     """
@@ -110,7 +132,7 @@ class Unflatten(_Reshaping):
     """Make several axes of the axis ``dim``; one of their sizes may be -1, for what the others leave.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
     Raises   ``ValueError`` for sizes that are not whole numbers, and when ``x`` has no axis ``dim`` of their product.
     Source   ``torch.nn.Unflatten``'s formula.
     """
@@ -139,7 +161,7 @@ class Reshape(_Reshaping):
     torch.Size([5, 2, 3])
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
     Raises   ``ValueError`` for sizes that are not whole numbers, and when ``x`` has fewer axes than ``batch_dims``, or elements
              that do not fill the shape.
     Source   Haiku's ``Reshape``, whose ``preserve_dims`` is ``batch_dims``.
@@ -166,7 +188,7 @@ class Squeeze(_Reshaping):
     """Take the axis ``dim`` away where its size is 1; as ``torch.squeeze``, leave x as it is where it is not.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
     Raises   ``ValueError`` when ``x`` has no axis ``dim``.
     Source   elementary.
     """
@@ -184,7 +206,7 @@ class Unsqueeze(_Reshaping):
     """Put in an axis of size 1 that becomes the axis ``dim``.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
     Raises   ``ValueError`` when ``x`` has too few axes for that.
     Source   elementary.
     """
@@ -210,7 +232,7 @@ class Permute(Layer):
     """Put the axes in the order ``dims``, as ``torch.permute``: all axes are named, the batch axis too, by 0.
 
     Params   none.
-    Cache    ``()``.
+    Cache    the shape of ``y``, and an empty tensor of its kind.
     Raises   ``ValueError`` for ``dims`` that do not name each axis once, and when ``x`` has another number of axes.
     Source   elementary.
     """
@@ -221,12 +243,13 @@ class Permute(Layer):
     def batch_dependent(self) -> bool:
         return bool(self.dims) and self.dims[0] % len(self.dims) != 0
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
-        return require_tensor(self, params, x).permute(self.dims), ()
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
+        y = require_dense(self, require_tensor(self, params, x)).permute(self.dims)
+        return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
         places = [d % len(self.dims) for d in self.dims]
-        return params, gy.permute([places.index(i) for i in range(len(places))])
+        return params, check_gy(self, gy, *cache).permute([places.index(i) for i in range(len(places))])
 
     def complaint(self, x: Tensor) -> str:
         return f"x must have {len(self.dims)} axes"
@@ -237,7 +260,7 @@ class Transpose(SingleRule):
     """Exchange the axes ``dim0`` and ``dim1``, as ``torch.transpose``.
 
     Params   none.
-    Cache    ``()``.
+    Cache    the shape of ``y``, and an empty tensor of its kind.
     Raises   ``ValueError`` when ``x`` does not have these axes.
     Source   elementary.
     """
@@ -251,8 +274,9 @@ class Transpose(SingleRule):
     def batch_dependent(self) -> bool:
         return 0 in (self.dim0, self.dim1)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
-        return require_tensor(self, params, x).transpose(self.dim0, self.dim1), ()
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
+        y = require_dense(self, require_tensor(self, params, x)).transpose(self.dim0, self.dim1)
+        return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
-        return params, gy.transpose(self.dim0, self.dim1)
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, check_gy(self, gy, *cache).transpose(self.dim0, self.dim1)

@@ -13,10 +13,11 @@ from attrs import field
 from attrs.validators import optional
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, require_floating
+from funcnet.checks import Misfit, check_gy, kind_of, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import fields_error, flag, is_number, is_whole_tuple, one_of, valid_if
 from funcnet.kernels.shape import resizing as kernels
+from funcnet.layers.shape.reshaping import Shaped
 from funcnet.value import frozen
 
 _MODES = ("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exact")
@@ -51,17 +52,18 @@ class Resize(Layer):
         """Tell whether the samples are placed by the scale, rather than by the sizes of x and y."""
         return self.scale_factor is not None
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
         (mode, align), shape = self.way(), tuple(require_floating(self, params, x).shape)
         if len(shape) - 2 not in self.axes():
             raise Misfit
         y_size, scales = self._sizes(shape[2:])
-        return kernels.resize(x, mode, y_size, align, scales), shape
+        return kernels.resize(x, mode, y_size, align, scales), (shape, kind_of(x))
 
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        (mode, align), (y_size, scales) = self.way(), self._sizes(cache[2:])
-        check_gy(self, gy, cache[:2] + y_size)
-        return params, kernels.resize_backward(gy, mode, y_size, cache, align, scales)
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+        shape, kind = cache
+        (mode, align), (y_size, scales) = self.way(), self._sizes(shape[2:])
+        check_gy(self, gy, shape[:2] + y_size, kind)
+        return params, kernels.resize_backward(gy, mode, y_size, shape, align, scales)
 
     def complaint(self, x: Tensor) -> str:
         counts = " or ".join(str(n + 2) for n in self.axes())
@@ -101,7 +103,7 @@ class Upsample(Resize):
     volumes. ``recompute_scale_factor=True`` places the samples by the sizes of x and y, as when ``size`` is given.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for arguments that are none of these, both or none of ``size`` and ``scale_factor``, and an ``x`` that
              is not floating, has another number of axes or an empty one, but for the batch.
     Source   ``torch.nn.Upsample``'s formulas; Keys 1981 for "bicubic", with a = -0.75.
@@ -123,7 +125,7 @@ class UpsamplingNearest2d(Resize):
     """Resize images (N, C, H, W): each new place gets the value of the nearest old one.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` as ``Upsample``.
     Source   ``torch.nn.UpsamplingNearest2d``'s formula.
     """
@@ -140,7 +142,7 @@ class UpsamplingBilinear2d(Resize):
     """Resize images (N, C, H, W): each new place gets a mixture of the four old ones around it, and corners stay corners.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` as ``Upsample``.
     Source   ``torch.nn.UpsamplingBilinear2d``'s formula.
     """

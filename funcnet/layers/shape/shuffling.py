@@ -9,11 +9,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, require_floating
-from funcnet.contract import Params, Rng
+from funcnet.checks import Misfit, check_gy, kind_of, require_floating
+from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import size
 from funcnet.kernels.shape import resizing as kernels
-from funcnet.layers.shape.reshaping import SingleRule
+from funcnet.layers.shape.reshaping import Shaped, SingleRule
 from funcnet.value import frozen
 
 
@@ -22,7 +22,7 @@ class PixelShuffle(SingleRule):
     """Make places of channels: (..., C r², H, W) becomes (..., C, r H, r W), r = ``upscale_factor``.
 
     Params   none.
-    Cache    ``()``.
+    Cache    the shape of ``y``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a factor below 1, and an ``x`` that is not floating, has less than 3 axes, or channels that
              r² does not divide.
     Source   Shi et al. 2016.
@@ -32,13 +32,14 @@ class PixelShuffle(SingleRule):
 
     upscale_factor: int = field(validator=size)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
         if require_floating(self, params, x).shape[-3] % self.upscale_factor**2:
             raise Misfit
-        return kernels.pixel_shuffle(x, self.upscale_factor), ()
+        y = kernels.pixel_shuffle(x, self.upscale_factor)
+        return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.pixel_unshuffle(gy, self.upscale_factor)
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, kernels.pixel_unshuffle(check_gy(self, gy, *cache), self.upscale_factor)
 
 
 @frozen
@@ -46,7 +47,7 @@ class PixelUnshuffle(SingleRule):
     """Make channels of places: (..., C, r H, r W) becomes (..., C r², H, W), r = ``downscale_factor``.
 
     Params   none.
-    Cache    ``()``.
+    Cache    the shape of ``y``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a factor below 1, and an ``x`` that is not floating, has less than 3 axes, or places that r does
              not divide.
     Source   ``torch.nn.PixelUnshuffle``'s formula.
@@ -56,14 +57,15 @@ class PixelUnshuffle(SingleRule):
 
     downscale_factor: int = field(validator=size)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
         height, width = require_floating(self, params, x).shape[-2:]
         if height % self.downscale_factor or width % self.downscale_factor:
             raise Misfit
-        return kernels.pixel_unshuffle(x, self.downscale_factor), ()
+        y = kernels.pixel_unshuffle(x, self.downscale_factor)
+        return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.pixel_shuffle(gy, self.downscale_factor)
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, kernels.pixel_shuffle(check_gy(self, gy, *cache), self.downscale_factor)
 
 
 @frozen
@@ -71,7 +73,7 @@ class ChannelShuffle(SingleRule):
     """Deal the channels of (N, C, ...) out anew, one from each of ``groups`` in turn, so that groups of a convolution mix.
 
     Params   none.
-    Cache    the size of a group.
+    Cache    the size of a group, the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a number of groups below 1, and an ``x`` that is not floating, has less than 3 axes, or channels
              that ``groups`` does not divide.
     Source   Zhang, Zhou, Lin & Sun 2018, "ShuffleNet".
@@ -81,8 +83,9 @@ class ChannelShuffle(SingleRule):
 
     groups: int = field(validator=size)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, int]:
-        return torch.channel_shuffle(require_floating(self, params, x), self.groups), x.shape[1] // self.groups
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, Shape, Tensor]]:
+        y = torch.channel_shuffle(require_floating(self, params, x), self.groups)
+        return y, (x.shape[1] // self.groups, tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, torch.channel_shuffle(gy, cache)
+    def vjp(self, params: Params, cache: tuple[int, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        return params, torch.channel_shuffle(check_gy(self, gy, *cache[1:]), cache[0])
