@@ -7,6 +7,7 @@ training goes. The net, its dropout and the number of epochs were chosen by vali
 """
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -67,11 +68,14 @@ def picture(history, labels, said, images, path):
     for row, column in counts.nonzero().tolist():
         middle.text(column, row, int(counts[row, column]), ha="center", va="center", color="white" if row == column else "black")
     middle.set(title="test digits", xlabel="said", ylabel="true", xticks=range(10), yticks=range(10))
-    wrong = (labels != said).nonzero().flatten()[:6]
+    wrong = (labels != said).nonzero().flatten()
     right.axis("off")
-    right.set_title(f"{int((labels != said).sum())} of {len(labels)} mistaken")
-    for i, row in enumerate(wrong.tolist()):
-        panel = right.inset_axes((i % 3 / 3 + 0.02, 0.52 - i // 3 / 2, 0.29, 0.38))
+    right.set_title(f"{len(wrong)} of {len(labels)} mistaken")
+    shown = wrong[:6].tolist()
+    columns = math.ceil(math.sqrt(len(shown)))
+    for i, row in enumerate(shown):
+        width, height = 1 / columns, 1 / math.ceil(len(shown) / columns)
+        panel = right.inset_axes((i % columns * width, 1 - (i // columns + 1) * height, 0.9 * width, 0.8 * height))
         panel.imshow(images[row, 0].numpy(), cmap="Greys")
         panel.set(title=f"{int(labels[row])}, said {int(said[row])}", xticks=[], yticks=[])
     figure.savefig(path, dpi=130)

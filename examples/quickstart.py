@@ -145,7 +145,8 @@ def picture(results, test_data, path):
     figure.colorbar(shades, ax=middle, label="output 1 minus output 0", shrink=0.85)
     for (name, (_, curve, _)), style in zip(results.items(), ("-", "--"), strict=True):
         right.semilogy(range(1, len(curve) + 1), curve, style, label=name, lw=2 if style == "-" else 1.2)
-    right.set(title="training loss", xlabel="epoch", ylabel="mean squared error")
+    right.set(title="training loss", xlabel="epoch", ylabel="mean squared error", box_aspect=1)
+    right.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     right.legend()
     figure.savefig(path, dpi=130)
     plt.close(figure)

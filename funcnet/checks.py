@@ -101,7 +101,7 @@ def shapes_of(params: Any) -> dict[str, Any] | None:
     for name, leaf in params.items():
         below = shapes_of(leaf)
         inner: dict[str, Any] = {"": describe(leaf)} if below is None else below
-        here = {name: tuple(leaf.shape)} if isinstance(leaf, Tensor) else {}
+        here = {name: tuple(leaf.shape)} if isinstance(leaf, Tensor) and not leaf.is_nested else {}  # a nested one has no shape
         shapes |= here or {f"{name}.{at}".strip("."): one for at, one in inner.items()}
     return shapes
 
@@ -112,9 +112,9 @@ def _worded(shapes: dict[str, Any] | None) -> str:
 
 def came(x: Any, name: str = "x") -> str:
     """Say what came: a tensor by its shape, several by theirs."""
-    if isinstance(x, Tensor):
+    if isinstance(x, Tensor) and not x.is_nested:
         return f"{name} of shape {tuple(x.shape)}"
-    if isinstance(x, tuple) and x and all([isinstance(leaf, Tensor) for leaf in flatten_together(x)[0]]):  # noqa: C419
+    if isinstance(x, tuple) and x and all(isinstance(leaf, Tensor) and not leaf.is_nested for leaf in flatten_together(x)[0]):
         return "shapes " + " and ".join(map(_shapes, x))
     return describe(x)
 

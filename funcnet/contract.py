@@ -33,7 +33,7 @@ import torch
 
 from funcnet import random, tree
 from funcnet.checks import missing_sizes, require_sizes, size_in, sizes_complaint
-from funcnet.explanations import explain_backward_error, explain_error
+from funcnet.explanations import explain_backward_error, explain_error, explain_update_error
 from funcnet.random import Key
 from funcnet.value import Value
 
@@ -254,6 +254,17 @@ def _guarded_backward(backward: Verb) -> Verb:
     return _marked(guarded)
 
 
+def _guarded_update(update_stats: Verb) -> Verb:
+    @functools.wraps(update_stats)
+    def guarded(self: Layer, params: Params, cache: Cache) -> Params:
+        try:
+            return update_stats(self, params, cache)
+        except Exception as error:
+            _raise(explain_update_error(self, params, error), error)
+
+    return _marked(guarded)
+
+
 def _raise(explained: Exception, error: Exception) -> NoReturn:
     """Raise an explained error with its own cause only; raise an unexplained one unchanged."""
     if explained is error:
@@ -273,6 +284,7 @@ _GUARDS: dict[str, Callable[[Verb], Verb]] = {
     "vjp": _guarded_backward,
     "grads": _guarded_backward,
     "input_grad": _guarded_backward,
+    "update_stats": _guarded_update,
 }
 
 

@@ -68,6 +68,18 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
     return _unfit(layer, "gy must have the structure, shape, dtype and device of y", described(gy), error)
 
 
+def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception:
+    """Return the error that says who is at fault when ``update_stats`` raised ``error``; ``error`` itself where unknown."""
+    if explains(error) or _is_out_of_memory(error):
+        return error
+    shapes = layer.param_shapes()
+    if shapes is not None and shapes_of(params) != shapes:
+        return params_error(layer, params)
+    odd = _oddity(params)
+    rule = "params must be a tree of dense tensors on one device" if odd else "params and cache must be of one call of apply"
+    return _unfit(layer, rule, odd or f"params of {_listed(_dtypes(params)) or 'no dtype'}", error)
+
+
 def _unlike(layer: Any, params: Any, x: Any, error: Exception) -> Exception | None:
     """Explain an error by tensors that are of other kinds, devices or dtypes than others."""
     odd = _oddity((params, x))

@@ -29,8 +29,9 @@ NAMES = ("pychrot", "ten_folds", "hotgrad", "eighteen_networks", "twenty_runs")
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line: the options of every report, and which of them to run."""
-    new = parser(__doc__.split("\n\n")[0], "own number", runs=None)
-    new.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help="the reports to run")
+    new = parser("examples.reports", __doc__, "own number", runs=None)
+    which = f"the reports to run, of {', '.join(NAMES)} (all)"
+    new.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=which)
     return new.parse_args(arguments)
 
 

@@ -20,7 +20,6 @@ Readings, where the report cannot be meant as printed or leaves something open:
 """
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ from matplotlib import pyplot as plt
 import funcnet as fn
 from examples.reports import parts
 from examples.reports.experiment import FRAMEWORKS, Experiment, data
-from examples.reports.paper import Paper, decision_map, mean, ratio, report
+from examples.reports.paper import Paper, decision_map, mean, points, ratio, report
 
 NAME = "eighteen_networks"
 BATCH, RUNS = 5, 1
@@ -102,9 +101,7 @@ def figure_one(paper: Paper) -> None:
     one = attrs.evolve(experiment("Tanh", "MSE", "SGD"), square="unit")
     _, test = data(one, paper.options.seed)
     figure, axes = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
-    axes.scatter(*test.x.T, c=test.labels, cmap="coolwarm", s=8, linewidths=0)
-    axes.add_patch(plt.Circle((0.5, 0.5), (0.5 / math.pi) ** 0.5, fill=False, color="black", lw=1, ls="--"))
-    axes.set(aspect="equal", xlim=(0, 1), ylim=(0, 1), xticks=[0, 1], yticks=[0, 1])
+    points(axes, test, "")
     paper.figure("figure_1.png", "Figure 1: test points with their labels; dashed the border of the disk", figure)
 
 
@@ -124,7 +121,9 @@ def maps(paper: Paper, number: int, activation: str) -> None:
                     axes.contour(grid, [0.0], extent=(0, 1, 0, 1), colors="black", linewidths=1)
         line[0].set_ylabel(framework)
     if shades is not None:
-        figure.colorbar(shades, ax=panels, label="outside                inside", ticks=[], shrink=0.7)
+        bar = figure.colorbar(shades, ax=panels, shrink=0.7)
+        bar.set_ticks([-1, 0, 1], labels=["-1, outside", "0", "1, inside"])
+        bar.set_label("2 × output - 1")
     caption = f"Figure {number}: what the six nets with {activation} say; dashed the true border, solid theirs"
     paper.figure(f"figure_{number}.png", caption, figure)
 

@@ -34,7 +34,7 @@ import funcnet as fn
 from examples.reports import operations
 from examples.reports.experiment import FRAMEWORKS, Experiment, data, first_params
 from examples.reports.operations import VERBS, as_operations, linear_of_operations
-from examples.reports.paper import Paper, decision_map, mean, ratio, report
+from examples.reports.paper import Paper, decision_map, legend, mean, points, ratio, report
 
 NAME, EXPERIMENT = "hotgrad", "2-25-25-25-2"
 EPOCHS, RUNS, RATE, BATCH = 500, 10, 0.02, 100
@@ -142,19 +142,21 @@ def figure(paper: Paper, scores: dict[str, list[Scores]]) -> None:
     (experiment,) = experiments(paper.options)
     train, _ = data(experiment, paper.options.seed)
     drawing, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained", width_ratios=(1, 1, 1.5))
-    for axes, grid in zip((left, middle), [[[0.0]], *paper.of(EXPERIMENT, "funcnet", lambda run: run["map"])[:1]], strict=False):
-        decision_map(axes, grid, "training points" if axes is left else "funcnet's decision map", centred=True)
-    left.scatter(*train.x.T, c=train.labels, cmap="coolwarm", s=8, linewidths=0)
+    points(left, train, "training points", centred=True)
+    for grid in paper.of(EXPERIMENT, "funcnet", lambda run: run["map"])[:1]:
+        shades = decision_map(middle, grid, "funcnet's decision map", centred=True)
+        drawing.colorbar(shades, ax=middle, label="output 1 minus output 0", shrink=0.85)
     finished = {name: ones for name, ones in scores.items() if ones}
     for offset, part, colour in ((-0.2, "train", "tab:gray"), (0.2, "test", "tab:red")):
         columns = [[100 * one[part] for one in ones] for ones in finished.values()]
-        spread = [statistics.stdev(c) if len(c) > 1 else 0.0 for c in columns]
+        deviations = [statistics.stdev(c) if len(c) > 1 else 0.0 for c in columns]
+        spread = deviations if any(deviations) else None
         places = [i + offset for i in range(len(columns))]
         bars = right.barh(places, list(map(statistics.mean, columns)), 0.38, xerr=spread, color=colour, label=part, capsize=2)
         right.bar_label(bars, fmt="%.1f", padding=5, fontsize=8)
     right.set(title="accuracy, %", yticks=range(len(finished)), yticklabels=list(finished), xlim=(0, 112))
     right.invert_yaxis()
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=2, frameon=False)
+    legend(right, "line", loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=2, frameon=False)
     paper.figure("figure.png", "The points, funcnet's map, and the accuracy of every model, mean and deviation", drawing)
 
 

@@ -24,17 +24,17 @@ from examples.reports.experiment import FRAMEWORKS, Experiment, first_epoch_gap,
 COLOURS = {"funcnet": "tab:red", "torch.nn": "tab:blue"}
 
 
-def parser(description: str, epochs: str, runs: int | None) -> argparse.ArgumentParser:
-    """Return the options that every report has."""
-    new = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    new.add_argument("--epochs", type=int, default=None, help=f"epochs of every experiment, instead of the report's {epochs}")
-    new.add_argument(
-        "--runs", type=int, default=runs, help="repetitions of every experiment, each with data and weights of its own"
-    )
-    new.add_argument("--seed", type=int, default=0, help="the seed of the first repetition; the next has the next seed")
-    new.add_argument("--out", type=Path, default=Path("out"), help="the folder for tables, figures and finished runs")
+def parser(module: str, doc: str, epochs: str, runs: int | None) -> argparse.ArgumentParser:
+    """Return the options that every report has; ``module`` is what follows ``python -m``, ``doc`` that module's docstring."""
+    description = doc.split("\n\n", maxsplit=1)[0].replace("``", "")
+    new = argparse.ArgumentParser(f"python -m {module}", description=description)
+    new.add_argument("--epochs", type=int, help=f"epochs of every experiment, instead of the report's {epochs}")
+    repeated = "repetitions of every experiment, each with data and weights of its own"
+    new.add_argument("--runs", type=int, default=runs, help=f"{repeated} ({runs or 'as many as each report has'})")
+    new.add_argument("--seed", type=int, default=0, help="the seed of the first repetition; the next has the next seed (0)")
+    new.add_argument("--out", type=Path, default=Path("out"), help="the folder for tables, figures and finished runs (out)")
     new.add_argument("--quick", action="store_true", help="two epochs and one repetition of everything, to try it out")
-    new.add_argument("--device", default="cpu", help="where to train, a name torch knows")
+    new.add_argument("--device", default="cpu", help="where to train, a name torch knows (cpu)")
     return new
 
 
@@ -180,14 +180,33 @@ def band(axes: Any, curves: Sequence[Sequence[float]], label: str, colour: str, 
         axes.fill_between(epochs, middle - stack.std(0), middle + stack.std(0), color=colour, alpha=0.18, lw=0)
 
 
+def legend(axes: Any, spread: str = "band", **options: Any) -> None:
+    """Name the curves or bars, if any run has finished, and say what their spread is, if one is drawn."""
+    if axes.get_legend_handles_labels()[0]:
+        title = f"{spread}: one standard deviation" if axes.collections else None
+        axes.legend(title=title, title_fontsize="small", **options)
+
+
 def decision_map(axes: Any, grid: Sequence[Sequence[float]], title: str, centred: bool = False) -> Any:
     """Draw a net's output over the square, red where it says inside, and the true disk."""
     low = -1 if centred else 0
-    middle, radius = (0, (2 / torch.pi) ** 0.5) if centred else (0.5, (0.5 / torch.pi) ** 0.5)
     shades = axes.imshow(grid, extent=(low, 1, low, 1), origin="lower", cmap="coolwarm", vmin=-1, vmax=1)
-    axes.add_patch(plt.Circle((middle, middle), radius, fill=False, color="black", lw=1, ls="--"))
-    axes.set(title=title, aspect="equal", xticks=[low, 1], yticks=[low, 1])
+    _frame(axes, title, centred)
     return shades
+
+
+def points(axes: Any, data: Any, title: str, centred: bool = False) -> None:
+    """Draw points in the colours of their labels, red inside, and the true disk."""
+    axes.scatter(*data.x.T, c=data.labels, cmap="coolwarm", s=8, linewidths=0)
+    _frame(axes, title, centred)
+
+
+def _frame(axes: Any, title: str, centred: bool) -> None:
+    """Draw the border of the disk, and show the square."""
+    low = -1 if centred else 0
+    middle, radius = (0, (2 / torch.pi) ** 0.5) if centred else (0.5, (0.5 / torch.pi) ** 0.5)
+    axes.add_patch(plt.Circle((middle, middle), radius, fill=False, color="black", lw=1, ls="--"))
+    axes.set(title=title, aspect="equal", xlim=(low, 1), ylim=(low, 1), xticks=[low, 1], yticks=[low, 1])
 
 
 def start(name: str, options: argparse.Namespace) -> Paper:
@@ -211,7 +230,7 @@ def report(
     arguments: Sequence[str] | None,
 ) -> Path:
     """Run a report from the command line's arguments, and return where its page is."""
-    options = parser(doc.split("\n\n", maxsplit=1)[0], epochs, runs).parse_args(arguments)
+    options = parser(f"examples.reports.{name}", doc, epochs, runs).parse_args(arguments)
     paper = start(name, options)
     paper.run(experiments(options))
     write(paper)

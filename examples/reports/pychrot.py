@@ -36,7 +36,7 @@ from torch import Tensor, nn
 import funcnet as fn
 from examples.reports import parts
 from examples.reports.experiment import FRAMEWORKS, TWINS, Experiment, data
-from examples.reports.paper import Paper, band, mean, ratio, report
+from examples.reports.paper import Paper, band, legend, mean, ratio, report
 
 NAME = "pychrot"
 EPOCHS, LONG, BRIEF, BATCH, RUNS = 200, 500, 20, 10, 3
@@ -273,6 +273,7 @@ def figure_four(paper: Paper) -> None:
             band(axes, paper.curve("ReLU + BN", framework, f"{part} precision"), part, colour)
         axes.set(title=framework, xlabel="epoch", ylabel="precision" if axes is panels[0] else "")
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         legend(axes)
     paper.figure("figure_4.png", "Figure 4: training and test precision with ReLU and BatchNorm, mean and deviation", drawing)
 
@@ -287,14 +288,9 @@ def figure_five(paper: Paper) -> None:
             band(axes, paper.curve(activation + norm, "torch.nn", "loss"), name, "black", ":")
         axes.set(title=title, xlabel="epoch", ylabel="training loss" if norm else "", yscale="log")
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     legend(panels[0])
     paper.figure("figure_5.png", "Figure 5: training loss of the activations, mean and deviation", drawing)
-
-
-def legend(axes: Any) -> None:
-    """Name the curves, if any run has finished."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
 
 
 def write(paper: Paper) -> None:

@@ -29,7 +29,7 @@ from matplotlib import pyplot as plt
 
 import funcnet as fn
 from examples.reports.experiment import FRAMEWORKS, Experiment, data, first_params, grid_map
-from examples.reports.paper import Paper, band, decision_map, mean, ratio, report
+from examples.reports.paper import Paper, band, decision_map, legend, mean, points, ratio, report
 
 NAME = "ten_folds"
 EPOCHS, RUNS, RATE, BATCH = 20, 10, 0.1, 100
@@ -207,10 +207,7 @@ def figure_one(paper: Paper) -> None:
     _, test = data(experiment, seed)
     params = first_params(experiment, seed)
     figure, (left, *maps) = plt.subplots(1, 3, figsize=(13, 4.1), layout="constrained")
-    left.scatter(*test.x.T, c=test.labels, cmap="coolwarm", s=8, linewidths=0)
-    circle = plt.Circle((0, 0), math.sqrt(2 / math.pi), fill=False, color="black", lw=1, ls="--")
-    left.add_patch(circle)
-    left.set(title="test points", aspect="equal", xlim=(-1, 1), ylim=(-1, 1), xticks=[-1, 1], yticks=[-1, 1])
+    points(left, test, "test points", centred=True)
     untrained = grid_map(experiment, lambda x: experiment.net(params, x))
     trained = paper.of(experiment.name, "funcnet", lambda result: result["map"])[:1]
     titles = ["untrained", f"after {experiment.epochs} epochs"]
@@ -228,8 +225,9 @@ def figure_two(paper: Paper) -> None:
     figure, rows = plt.subplots(len(NETS), 3, figsize=(13, 7.6), layout="constrained", sharex=True)
     for net, panels in zip(NETS, rows, strict=True):
         _row_of_figure_two(paper, net, panels)
-    if paper.results:
-        rows[0][0].legend(fontsize=8)
+    legend(rows[0][0], fontsize=8)
+    for axes in rows[-1]:
+        axes.set_xlabel("epoch")
     caption = "Figure 2: mean over the repetitions, and one deviation; funcnet and torch.nn lie on each other"
     paper.figure("figure_2.png", caption, figure)
 
@@ -241,7 +239,7 @@ def _row_of_figure_two(paper: Paper, net: str, panels: Sequence[Any]) -> None:
             for axes, curve in zip(panels, curves, strict=True):
                 band(axes, curve, f"{model}'s weights, in {framework}", colour, style)
     for axes, title in zip(panels, ["training loss", "train error, %", "test error, %"], strict=True):
-        axes.set(title=f"{title}, {net}", xlabel="epoch", ylim=(0, None))
+        axes.set(title=f"{title}, {net}", ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
 

@@ -32,7 +32,7 @@ from torch import Tensor
 import funcnet as fn
 from examples.reports import parts
 from examples.reports.experiment import FRAMEWORKS, POINTS, TRAININGS, Experiment, data, measures, orders
-from examples.reports.paper import COLOURS, Paper, band, mean, ratio, report
+from examples.reports.paper import COLOURS, Paper, band, legend, mean, ratio, report
 
 NAME = "twenty_runs"
 EPOCHS, RUNS, RATE, MOMENTUM, BATCH = 200, 20, 0.1, 0.2, 100
@@ -163,8 +163,7 @@ def figure_two(paper: Paper) -> None:
     right.set(title="training accuracy, %", xlabel="epoch")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
+        legend(axes)
         axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     caption = "Figure 2: MSE with momentum, mean and one deviation of the runs; the two frameworks lie on each other"
     paper.figure("figure_2.png", caption, figure)
