@@ -100,10 +100,9 @@ class BatchNorm(_Channels):
         if not self.track_running_stats:
             return params
         _, like, _, before, ahead = cache
-        running = norm_params.running_stats(self, params, like)
         count = norm_params.batch_count(self, params, like) + 1
-        if ahead is None or running[0] is not before[0] or running[1] is not before[1]:
-            ahead = self._moved(running, cache, count)
+        if ahead is None or params["running_mean"] is not before[0] or params["running_var"] is not before[1]:
+            ahead = self._moved(norm_params.running_stats(self, params), cache, count)
         return {**params, "running_mean": ahead[0], "running_var": ahead[1], "num_batches_tracked": count}
 
     def _moved(self, running: tuple[Tensor, Tensor], cache: Cache, count: Tensor) -> tuple[Tensor, Tensor]:

@@ -106,7 +106,7 @@ class InstanceNorm(_Instance):
         x, mean, r = cache
         if not self.track_running_stats or not x.numel():
             return params
-        running = norm_params.running_stats(self, params, mean)
+        running = norm_params.running_stats(self, params)
         batch = mean.mean(0), kernels.variance(r, self.eps).mean(0)
         moved = kernels.moved(running, batch, self.momentum, x.shape[-self._space :].numel())
         return {**params, **dict(zip(norm_params.STATS[:2], moved, strict=True))}

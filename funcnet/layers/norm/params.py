@@ -9,7 +9,7 @@ import torch
 from attrs import validators
 from torch import Tensor
 
-from funcnet.checks import check_param, params_error, require_sizes
+from funcnet.checks import Misfit, check_param, require_sizes
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, number, value_error
 from funcnet.random import Key, as_key
@@ -69,24 +69,18 @@ def channel_params(layer: Any, params: Params, x: Tensor, *, running: bool = Fal
     return [check_param(layer, params, name, n, like) if layer.affine or name != "weight" else None for name in names]
 
 
-def running_stats(layer: Any, params: Params, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the running mean and variance for ``update_stats``: of one dtype, on the device of ``like``."""
-    found = [params.get(name) for name in STATS[:2]] if isinstance(params, dict) else []
-    tensors = [leaf for leaf in found if isinstance(leaf, Tensor) and not leaf.is_nested]
-    if len(tensors) < 2 or any([leaf.shape != (layer.num_features,) for leaf in tensors]):  # noqa: C419
-        raise params_error(layer, params)
-    mean, var = tensors
-    alike = mean.dtype is var.dtype and mean.is_floating_point() and mean.is_cpu is var.is_cpu is like.is_cpu
-    if not alike or mean.layout is not torch.strided or var.layout is not torch.strided:
-        rule = f"running_mean and running_var must be dense tensors of one floating dtype on {like.device}"
-        raise value_error(layer, rule, " and ".join([f"{describe(leaf)} on {leaf.device}" for leaf in tensors]))
+def running_stats(layer: Any, params: Params) -> tuple[Tensor, Tensor]:
+    """Return the running mean and variance for ``update_stats``, which would broadcast them, or move complex ones."""
+    mean, var = params["running_mean"], params["running_var"]
+    if mean.shape != (layer.num_features,) or var.shape != mean.shape or not mean.is_floating_point():
+        raise Misfit
     return mean, var
 
 
 def batch_count(layer: Any, params: Params, like: Tensor) -> Tensor:
     """Return ``num_batches_tracked`` for ``update_stats``: an integer on the device of ``like``."""
-    count = params.get("num_batches_tracked")
-    if not isinstance(count, Tensor) or count.dtype is not torch.int64 or count.dim() or count.is_cpu is not like.is_cpu:
+    count: Tensor = params["num_batches_tracked"]
+    if count.dtype is not torch.int64 or count.dim() or count.is_cpu is not like.is_cpu:
         rule = f"num_batches_tracked must be a tensor of shape () and dtype torch.int64 on {like.device}"
-        raise value_error(layer, rule, f"{describe(count)} on {count.device}" if isinstance(count, Tensor) else describe(count))
+        raise value_error(layer, rule, f"{describe(count)} on {count.device}")
     return count
