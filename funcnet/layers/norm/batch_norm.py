@@ -92,7 +92,7 @@ class BatchNorm(_Channels):
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         x, mean, r, _, _ = cache
-        gy, (w,) = check_gy(self, gy, x.shape, x), norm_params.channel_params(self, params, x)
+        gy, (w,) = check_gy(self, gy, x.shape, x), norm_params.backward_params(self, params, self.num_features)
         gx, gw, gb = kernels.batch_norm_backward(gy, x, w, self.eps, batch=(mean, r))
         return norm_params.gparams(params, gw, gb), gx
 
@@ -133,8 +133,9 @@ class RunningBatchNorm(_Channels):
         return kernels.batch_norm(x, w, b, self.eps, self._moments(params))[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        gy, (w, *moments) = check_gy(self, gy, cache.shape, cache), norm_params.channel_params(self, params, cache, running=True)
-        gx, gw, gb = kernels.batch_norm_backward(gy, cache, w, self.eps, running=(moments[0], moments[1]))
+        gy = check_gy(self, gy, cache.shape, cache)
+        w, mean, var = norm_params.backward_params(self, params, self.num_features, running=True)
+        gx, gw, gb = kernels.batch_norm_backward(gy, cache, w, self.eps, running=(mean, var))
         return norm_params.gparams(params, gw, gb), gx
 
     def _moments(self, params: Params) -> tuple[Tensor, Tensor]:

@@ -98,7 +98,7 @@ class InstanceNorm(_Instance):
     def _back(self, params: Params, cache: Cache, gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, mean, r = cache
         channels = self._batch(check_gy(self, gy, x.shape, x)), self._batch(x), self.num_features
-        (w,) = norm_params.channel_params(self, params, x)
+        (w,) = norm_params.backward_params(self, params, self.num_features)
         gx, gw, gb = kernels.group_norm_backward(*channels, (mean, r), w, mask)
         return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape) if mask[0] else gx
 
@@ -136,7 +136,7 @@ class RunningInstanceNorm(_Instance):
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         rows = self._batch(check_gy(self, gy, cache.shape, cache)), self._batch(cache)
-        w, mean, var = norm_params.channel_params(self, params, cache, running=True)
+        w, mean, var = norm_params.backward_params(self, params, self.num_features, running=True)
         gx, gw, gb = kernels.batch_norm_backward(*rows, w, self.eps, running=(mean, var))
         return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape)
 

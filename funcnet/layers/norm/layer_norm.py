@@ -46,10 +46,6 @@ class _RowNorm(Layer):
         if wrong or any([w.shape != shape or w.dtype is not x.dtype or w.is_cpu is not x.is_cpu for w in leaves]):  # noqa: C419
             raise Misfit
 
-    def _checked(self, params: Params, x: Tensor) -> list[Tensor]:
-        """Return the params for a backward method: kernels take a weight that is ``None`` for ones, and a bias of any kind."""
-        return [check_param(self, params, name, self.normalized_shape, x) for name in self.param_shapes()]
-
     @abstractmethod
     def param_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
@@ -100,7 +96,8 @@ class LayerNorm(_RowNorm):
     ) -> tuple[Params, Tensor]:
         x, mean, r = cache
         rows = check_gy(self, gy, x.shape, x), x, self.normalized_shape
-        w, b, *_ = (*self._checked(params, x), None, None)
+        w = check_param(self, params, "weight", self.normalized_shape, x) if self.elementwise_affine else None
+        b = w if self.bias else None  # whose numbers the kernel does not read
         mask = [needs_x, needs_params and w is not None, needs_params and b is not None]
         gx, gw, gb = kernels.layer_norm_backward(*rows, (mean, r), w, b, mask)
         return norm_params.gparams(params, gw, gb), gx
@@ -148,7 +145,7 @@ class RMSNorm(_RowNorm):
     def _back(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, r = cache
         rows = check_gy(self, gy, x.shape, x), x, self.normalized_shape
-        w, *_ = (*self._checked(params, x), None)
+        w = check_param(self, params, "weight", self.normalized_shape, x) if self.elementwise_affine else None
         gx, gw = kernels.rms_norm_backward(*rows, r, w, mask)
         return {"weight": gw} if self.elementwise_affine else params, gx
 

@@ -9,14 +9,12 @@ import torch
 from attrs import validators
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_param, require_sizes
+from funcnet.checks import Misfit, require_sizes
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, number, value_error
 from funcnet.random import Key, as_key
 
 Shapes = dict[str, tuple[int, ...]]
-
-_HALF = (torch.bfloat16, torch.float16)
 
 STATS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -55,18 +53,16 @@ def gparams(params: Params, gw: Tensor, gb: Tensor) -> Params:
     return {name: known.get(name) for name in params}
 
 
-def channel_params(layer: Any, params: Params, x: Tensor, *, running: bool = False) -> list[Any]:
-    """Return what a backward method reads: the weight, ``None`` where the layer has none, and the running mean and variance.
+def backward_params(layer: Any, params: Params, channels: int, *, running: bool = False) -> Any:
+    """Return what a backward method reads: the weight, ``None`` where there is none, and the running mean and variance.
 
-    Kernels take a weight that is ``None`` for ones, and end the process for such a mean. Beside x of half precision all three may
-    be of single.
+    Kernels notice other dtypes and devices, but read beyond a weight that is too short, and take ``None`` for ones.
     """
-    names = ("weight", *STATS[:2]) if running else ("weight",)
-    like = x
-    if x.dtype in _HALF and any([getattr(params.get(name), "dtype", x.dtype) is torch.float32 for name in names]):  # noqa: C419
-        like = x.new_empty(0, dtype=torch.float32)
-    n = (layer.num_features,)
-    return [check_param(layer, params, name, n, like) if layer.affine or name != "weight" else None for name in names]
+    leaves = (params["weight"] if layer.affine else None, *([params[name] for name in STATS[:2]] if running else ()))
+    for leaf in leaves if layer.affine else leaves[1:]:
+        if leaf.shape != (channels,):
+            raise Misfit
+    return leaves
 
 
 def running_stats(layer: Any, params: Params) -> tuple[Tensor, Tensor]:
