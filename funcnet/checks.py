@@ -28,11 +28,12 @@ def first_complaint(*rules: str | None) -> str | None:
 
 def floating_complaint(x: Any) -> str | None:
     """Complain of anything but a floating tensor."""
-    return None if isinstance(x, Tensor) and x.is_floating_point() else f"x must be a floating tensor, not {_kind(x)}"
+    right = isinstance(x, Tensor) and x.is_floating_point() and not x.is_nested
+    return None if right else f"x must be a floating tensor, not {_kind(x)}"
 
 
 def _kind(x: Any) -> str:
-    return str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+    return ("a nested one" if x.is_nested else str(x.dtype)) if isinstance(x, Tensor) else type(x).__name__
 
 
 def sizes_complaint(layer: Any, x: Any) -> str | None:
@@ -177,8 +178,12 @@ def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...], like: Tensor | None
 
 
 def kind_of(x: Tensor) -> Tensor:
-    """Return an empty tensor with the dtype and device of x, for the cache of a layer that keeps nothing else: 1 µs."""
-    return x.new_empty(0)
+    """Return an empty tensor with the dtype and device of x, for the cache of a layer that keeps nothing else."""
+    return _KINDS[x.dtype] if x.is_cpu and x.dtype in _KINDS else x.new_empty(0)
+
+
+# A new one takes 1.2 µs, one of these 0.15.
+_KINDS = {dtype: torch.empty(0, dtype=dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)}
 
 
 def require_arguments(layer: Any, params: Any, x: Any) -> None:
@@ -243,3 +248,14 @@ def require_dense(layer: Any, x: Tensor) -> Tensor:
     if x.layout is not torch.strided or x.is_nested:
         raise value_error(layer, "x must be a dense tensor", x)
     return x
+
+
+def check_param(layer: Any, params: Any, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return a param, which must have a shape, and the dtype and device of ``like``: for methods backward, as ``check_gy``."""
+    leaf: Tensor = params[name]
+    if leaf.shape != shape:
+        raise params_error(layer, params)
+    if leaf.dtype is not like.dtype or leaf.is_cpu is not like.is_cpu or leaf.layout is not torch.strided:
+        rule = f"{name} must be a dense tensor with the dtype and device of x, {like.dtype} on {like.device}"
+        raise value_error(layer, rule, f"{describe(leaf)} on {leaf.device}")
+    return leaf

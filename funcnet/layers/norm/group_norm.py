@@ -70,8 +70,9 @@ class GroupNorm(Layer):
 
     def _back(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, mean, r = cache
-        groups = check_gy(self, gy, x.shape), x, self.num_groups
-        gx, gw, gb = kernels.group_norm_backward(*groups, (mean, r), params.get("weight"), mask)
+        groups = check_gy(self, gy, x.shape, x), x, self.num_groups
+        (w,) = norm_params.backward_params(self, params, self.num_channels)
+        gx, gw, gb = kernels.group_norm_backward(*groups, (mean, r), w, mask)
         return norm_params.gparams(params, gw, gb), gx
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:

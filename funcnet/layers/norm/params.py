@@ -9,9 +9,9 @@ import torch
 from attrs import validators
 from torch import Tensor
 
-from funcnet.checks import require_sizes
+from funcnet.checks import Misfit, require_sizes
 from funcnet.contract import Layer, Params
-from funcnet.errors import number
+from funcnet.errors import describe, number, value_error
 from funcnet.random import Key, as_key
 
 Shapes = dict[str, tuple[int, ...]]
@@ -51,3 +51,32 @@ def gparams(params: Params, gw: Tensor, gb: Tensor) -> Params:
     """Mirror params: gradients for weight and bias, ``None`` for the statistics, which are not trained."""
     known = {"weight": gw, "bias": gb}
     return {name: known.get(name) for name in params}
+
+
+def backward_params(layer: Any, params: Params, channels: int, *, running: bool = False) -> Any:
+    """Return what a backward method reads: the weight, ``None`` where there is none, and the running mean and variance.
+
+    Kernels notice other dtypes and devices, but read beyond a weight that is too short, and take ``None`` for ones.
+    """
+    leaves = (params["weight"] if layer.affine else None, *([params[name] for name in STATS[:2]] if running else ()))
+    for leaf in leaves if layer.affine else leaves[1:]:
+        if leaf.shape != (channels,):
+            raise Misfit
+    return leaves
+
+
+def running_stats(layer: Any, params: Params) -> tuple[Tensor, Tensor]:
+    """Return the running mean and variance for ``update_stats``, which would broadcast them, or move complex ones."""
+    mean, var = params["running_mean"], params["running_var"]
+    if mean.shape != (layer.num_features,) or var.shape != mean.shape or not mean.is_floating_point():
+        raise Misfit
+    return mean, var
+
+
+def batch_count(layer: Any, params: Params, like: Tensor) -> Tensor:
+    """Return ``num_batches_tracked`` for ``update_stats``: an integer on the device of ``like``."""
+    count: Tensor = params["num_batches_tracked"]
+    if count.dtype is not torch.int64 or count.dim() or count.is_cpu is not like.is_cpu:
+        rule = f"num_batches_tracked must be a tensor of shape () and dtype torch.int64 on {like.device}"
+        raise value_error(layer, rule, f"{describe(count)} on {count.device}")
+    return count
