@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.checks import Misfit
 from funcnet.errors import value_error
 from funcnet.kernels.tracing import is_compiling, is_for_inductor, is_plain_data, is_untransformed
 
@@ -121,7 +122,13 @@ def _to_write(count: int, one: Tensor, other: Tensor) -> bool:
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """Return x wᵀ + b, over the last axis of x."""
+    """Return x wᵀ + b, over the last axis of x.
+
+    Torch multiplies a tensor in main memory with one on the meta device, and gives back memory that nothing was written to; a
+    nested x gives a nested y.
+    """
+    if w.is_cpu is not x.is_cpu or x.is_nested:
+        raise Misfit
     if is_for_inductor() and x.dim() and x.shape[-1] == w.shape[1] and _to_write(x.numel() * w.shape[0], x, w):
         y = (x.unsqueeze(-2) * w).sum(-1)
         return y if b is None else y + b
@@ -132,6 +139,8 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 
 def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:
     """Return gy w, over the last axis of gy."""
+    if w.is_cpu is not gy.is_cpu:
+        raise Misfit
     if is_for_inductor() and gy.dim() and gy.shape[-1] == w.shape[0] and _to_write(gy.numel() * w.shape[1], gy, w):
         return (gy.unsqueeze(-1) * w).sum(-2)
     if gy.numel() * w.shape[1] < _least[0] or not _serves(gy, w) or gy.shape[-1] != w.shape[0]:
@@ -158,6 +167,8 @@ def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
 
 def linear_vjp(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return gyᵀ x, Σ gy where there is a bias, and gy w: small ones, of which there are many in a step, after one look."""
+    if w.is_cpu is not gy.is_cpu:
+        raise Misfit
     if gy.dim() == 2 and gy.numel() * w.size(1) < _least[0] and not is_for_inductor():
         return torch.mm(gy.t(), x), gy.sum(0) if bias else None, torch.mm(gy, w)
     return matmul_weight_grad(gy, x), sum_of_rows(gy) if bias else None, matmul_input_grad(gy, w)

@@ -8,11 +8,12 @@ x (..., *shape); w and b have ``shape``. The sums run over the axes along which 
 
 from typing import Any
 
+import torch
 from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, check_gy, floating_complaint
+from funcnet.checks import Misfit, check_gy, check_param, floating_complaint, kind_of
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, whole_numbers
 from funcnet.initializers.elementary import Initializer
@@ -43,7 +44,9 @@ class _ElementwiseAffine(Layer):
     def _checked(self, params: Params, x: Tensor, name: str) -> Tensor:
         """Return the parameter; torch would broadcast x to a larger one."""
         w: Tensor = params[name]
-        if len(params) != 1 or w.shape != self.shape or w.dtype != x.dtype or not self._broadcasts_to(x):
+        if len(params) != 1 or w.shape != self.shape or w.dtype is not x.dtype or not self._broadcasts_to(x):
+            raise Misfit
+        if x.layout is not torch.strided or w.layout is not torch.strided or w.is_cpu is not x.is_cpu:
             raise Misfit
         return w
 
@@ -69,14 +72,13 @@ class Scale(_ElementwiseAffine):
         return x * self._checked(params, x, "weight"), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
+        return self.grads(params, cache, gy), gy * check_param(self, params, "weight", self.shape, cache)
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
-        return {"weight": arithmetic.unbroadcast(check_gy(self, gy, cache.shape) * cache, self.shape)}
+        return {"weight": arithmetic.unbroadcast(check_gy(self, gy, cache.shape, cache) * cache, self.shape)}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
-        gx: Tensor = check_gy(self, gy, cache.shape) * params["weight"]
-        return gx
+        return check_gy(self, gy, cache.shape, cache) * check_param(self, params, "weight", self.shape, cache)
 
     def param_shapes(self) -> dict[str, Shape]:
         return {"weight": self.shape}
@@ -89,7 +91,7 @@ class Bias(_ElementwiseAffine):
     ``infer_sizes`` sets ``shape=None`` to the size of the last axis.
 
     Params   ``bias``, of ``shape``, zeros unless ``initializer`` names another.
-    Cache    ``()``.
+    Cache    the shape of ``x``, and an empty tensor of its dtype and device.
     Raises   ``ValueError`` for sizes below 1, params of another layer, and an ``x`` with other last axes or another dtype.
     Source   elementary.
     """
@@ -99,14 +101,15 @@ class Bias(_ElementwiseAffine):
     def init(self, rng: Key | int) -> Params:
         return {"bias": initializers.initialize(rng, self.shape, self.initializer)}
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
-        return x + self._checked(params, x, "bias"), ()
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
+        return x + self._checked(params, x, "bias"), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        gy = check_gy(self, gy, *cache)
         return {"bias": arithmetic.unbroadcast(gy, self.shape)}, gy
 
-    def input_grad(self, params: Params, cache: tuple[()], gy: Tensor) -> Tensor:
-        return gy
+    def input_grad(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> Tensor:
+        return check_gy(self, gy, *cache)
 
     def param_shapes(self) -> dict[str, Shape]:
         return {"bias": self.shape}

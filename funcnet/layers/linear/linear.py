@@ -12,7 +12,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit
+from funcnet.checks import Misfit, check_gy
 from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers.elementary import Initializer
@@ -58,15 +58,27 @@ class Linear(Layer):
         return kernels.linear(x, w, b), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        gw, gb, gx = kernels.linear_vjp(gy, cache, params["weight"], self.bias)
+        gy, w = self._checked(gy, cache), self._weight(params)
+        gw, gb, gx = kernels.linear_vjp(gy, cache, w, self.bias)
         return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}, gx
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
-        gw = kernels.matmul_weight_grad(gy, cache)
+        gw = kernels.matmul_weight_grad(self._checked(gy, cache), cache)
         return {"weight": gw, "bias": kernels.sum_of_rows(gy)} if self.bias else {"weight": gw}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
-        return kernels.matmul_input_grad(gy, params["weight"])
+        return kernels.matmul_input_grad(self._checked(gy, cache), self._weight(params))
+
+    def _checked(self, gy: Tensor, x: Tensor) -> Tensor:
+        n = self.out_features
+        return check_gy(self, gy, (x.size(0), n) if x.dim() == 2 else (*x.shape[:-1], n), x)  # slices of shapes take 0.3 µs more
+
+    def _weight(self, params: Params) -> Tensor:
+        """Return the weight; kernels take one with more columns, and notice other dtypes."""
+        w: Tensor = params["weight"]
+        if w.shape != (self.out_features, self.in_features):
+            raise Misfit
+        return w
 
     def param_shapes(self) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {"weight": (self.out_features, self.in_features)}

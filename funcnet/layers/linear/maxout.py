@@ -9,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import check_gy, require_params
+from funcnet.checks import check_gy, check_param, require_params
 from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers.elementary import Initializer
@@ -52,19 +52,23 @@ class Maxout(Layer):
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         g = self._spread(cache, gy)
-        return self._gparams(cache, g), kernels.matmul_input_grad(g, params["weight"])
+        return self._gparams(cache, g), self._gx(params, cache, g)
 
     def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
         return self._gparams(cache, self._spread(cache, gy))
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
-        return kernels.matmul_input_grad(self._spread(cache, gy), params["weight"])
+        return self._gx(params, cache, self._spread(cache, gy))
+
+    def _gx(self, params: Params, cache: tuple[Tensor, Tensor], g: Tensor) -> Tensor:
+        shape = self.out_features * self.pieces, self.in_features
+        return kernels.matmul_input_grad(g, check_param(self, params, "weight", shape, cache[0]))
 
     def _spread(self, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
         """Give each output's gradient to its largest piece, and the others 0."""
-        piece = cache[1]
-        zeros = gy.new_zeros(*piece.shape, self.pieces)
-        return zeros.scatter(-1, piece.unsqueeze(-1), check_gy(self, gy, piece.shape).unsqueeze(-1)).flatten(-2)
+        x, piece = cache
+        zeros = check_gy(self, gy, piece.shape, x).new_zeros(*piece.shape, self.pieces)
+        return zeros.scatter(-1, piece.unsqueeze(-1), gy.unsqueeze(-1)).flatten(-2)
 
     def _gparams(self, cache: tuple[Tensor, Tensor], g: Tensor) -> Params:
         gw, gb = kernels.linear_grads(cache[0], g)

@@ -22,6 +22,7 @@ from funcnet import initializers, random
 from funcnet.checks import (
     Misfit,
     check_gy,
+    check_param,
     floating_complaint,
     missing_sizes,
     pair_complaint,
@@ -75,28 +76,38 @@ class Bilinear(Layer):
 
     def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Pair]:
         require_arguments(self, params, x)
+        if x[0].dtype is not x[1].dtype:
+            raise Misfit
         return kernels.linear(self._outer(x), params["weight"].flatten(1), params.get("bias")), x
 
     def vjp(self, params: Params, cache: Pair, gy: Tensor) -> tuple[Params, Pair]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
     def grads(self, params: Params, cache: Pair, gy: Tensor) -> Params:
-        gw, gb = kernels.linear_grads(self._outer(cache), gy)
-        gw = gw.reshape(params["weight"].shape)
+        gw, gb = kernels.linear_grads(self._outer(cache), self._checked(gy, cache[0]))
+        gw = gw.reshape(self._weight_shape)
         return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
 
     def input_grad(self, params: Params, cache: Pair, gy: Tensor) -> Pair:
         a, b = cache
         sizes = self.in1_features, self.in2_features
-        g = torch.matmul(gy, params["weight"].flatten(1)).reshape(*gy.shape[:-1], *sizes)
+        w = check_param(self, params, "weight", self._weight_shape, a)
+        g = torch.matmul(self._checked(gy, a), w.flatten(1)).reshape(*gy.shape[:-1], *sizes)
         return torch.matmul(g, b.unsqueeze(-1)).squeeze(-1), torch.matmul(a.unsqueeze(-2), g).squeeze(-2)
+
+    def _checked(self, gy: Tensor, a: Tensor) -> Tensor:
+        return check_gy(self, gy, (*a.shape[:-1], self.out_features), a)
+
+    @property
+    def _weight_shape(self) -> Shape:
+        return self.out_features, self.in1_features, self.in2_features
 
     def _outer(self, x: Pair) -> Tensor:
         """Return the products a[i] b[j], on one axis."""
         return (x[0].unsqueeze(-1) * x[1].unsqueeze(-2)).flatten(-2)
 
     def param_shapes(self) -> dict[str, Shape]:
-        shapes: dict[str, Shape] = {"weight": (self.out_features, self.in1_features, self.in2_features)}
+        shapes: dict[str, Shape] = {"weight": self._weight_shape}
         return {**shapes, "bias": (self.out_features,)} if self.bias else shapes
 
     def complaint(self, x: Any) -> str | None:
@@ -159,13 +170,17 @@ class LinearGeneral(Layer):
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
-        gw, gb = kernels.linear_grads(cache, gy.flatten(-len(self.out_features)))
+        gw, gb = kernels.linear_grads(cache, self._flat(gy, cache))
         found = {"weight": gw, "bias": gb}
         return {name: found[name].reshape(shape) for name, shape in self.param_shapes().items()}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
-        flat = torch.matmul(gy.flatten(-len(self.out_features)), self._matrix(params))
+        check_param(self, params, "weight", (*self.out_features, *self.in_features), cache)
+        flat = torch.matmul(self._flat(gy, cache), self._matrix(params))
         return flat.reshape(*flat.shape[:-1], *self.in_features).movedim(self._ends(), self.axis)
+
+    def _flat(self, gy: Tensor, x: Tensor) -> Tensor:
+        return check_gy(self, gy, (*x.shape[:-1], *self.out_features), x).flatten(-len(self.out_features))
 
     def _ends(self) -> Shape:
         return tuple(range(-len(self.axis), 0))
@@ -231,18 +246,32 @@ class Einsum(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         require_arguments(self, params, x)  # torch would broadcast axes of size 1
-        return torch.einsum(self.equation, x, params["weight"]), x
+        w = params["weight"]
+        if w.dtype is not x.dtype or w.is_cpu is not x.is_cpu or w.layout is not torch.strided or x.layout is not torch.strided:
+            raise Misfit
+        return torch.einsum(self.equation, x, w), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
         x, w, y = self._operands()
-        return {"weight": torch.einsum(f"{x},{y}->{w}", cache, gy)}
+        return {"weight": torch.einsum(f"{x},{y}->{w}", cache, self._checked(gy, cache))}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
         x, w, y = self._operands()
-        return check_gy(self, torch.einsum(f"{y},{w}->{x}", gy, params["weight"]), cache.shape)
+        weight = check_param(self, params, "weight", self.shape, cache)
+        return torch.einsum(f"{y},{w}->{x}", self._checked(gy, cache), weight)
+
+    def _checked(self, gy: Tensor, cache: Tensor) -> Tensor:
+        x, w, y = self._operands()
+        before, _, after = x.partition("...")
+        batch = cache.shape[len(before) : cache.dim() - len(after)] if "..." in x else ()
+        sizes = dict(zip(w, self.shape, strict=True))
+        sizes |= dict(zip(before, cache.shape, strict=False))
+        sizes |= dict(zip(reversed(after), reversed(cache.shape), strict=False))
+        left, _, right = y.partition("...")
+        return check_gy(self, gy, (*[sizes[a] for a in left], *batch, *[sizes[a] for a in right]), cache)
 
     def _operands(self) -> tuple[str, str, str]:
         return _operands(self.equation)

@@ -92,16 +92,17 @@ class BatchNorm(_Channels):
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         x, mean, r, _, _ = cache
-        gx, gw, gb = kernels.batch_norm_backward(check_gy(self, gy, x.shape), x, params.get("weight"), self.eps, batch=(mean, r))
+        gy, (w,) = check_gy(self, gy, x.shape, x), norm_params.channel_params(self, params, x)
+        gx, gw, gb = kernels.batch_norm_backward(gy, x, w, self.eps, batch=(mean, r))
         return norm_params.gparams(params, gw, gb), gx
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         if not self.track_running_stats:
             return params
-        *_, before, ahead = cache
-        running, count = (params["running_mean"], params["running_var"]), params["num_batches_tracked"] + 1
-        if ahead is None or running[0] is not before[0] or running[1] is not before[1]:
-            ahead = self._moved(running, cache, count)
+        _, like, _, before, ahead = cache
+        count = norm_params.batch_count(self, params, like) + 1
+        if ahead is None or params["running_mean"] is not before[0] or params["running_var"] is not before[1]:
+            ahead = self._moved(norm_params.running_stats(self, params), cache, count)
         return {**params, "running_mean": ahead[0], "running_var": ahead[1], "num_batches_tracked": count}
 
     def _moved(self, running: tuple[Tensor, Tensor], cache: Cache, count: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,10 +133,8 @@ class RunningBatchNorm(_Channels):
         return kernels.batch_norm(x, w, b, self.eps, self._moments(params))[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        moments = self._moments(params)
-        gx, gw, gb = kernels.batch_norm_backward(
-            check_gy(self, gy, cache.shape), cache, params.get("weight"), self.eps, running=moments
-        )
+        gy, (w, *moments) = check_gy(self, gy, cache.shape, cache), norm_params.channel_params(self, params, cache, running=True)
+        gx, gw, gb = kernels.batch_norm_backward(gy, cache, w, self.eps, running=(moments[0], moments[1]))
         return norm_params.gparams(params, gw, gb), gx
 
     def _moments(self, params: Params) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ Over the m elements of a group (some channels of one row of x (N, channels, ...)
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, axes_complaint, check_gy
+from funcnet.checks import Misfit, axes_complaint, check_gy, check_param
 from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import fields_error, flag, size, size_or_none
 from funcnet.kernels import norm as kernels
@@ -70,8 +70,9 @@ class GroupNorm(Layer):
 
     def _back(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, mean, r = cache
-        groups = check_gy(self, gy, x.shape), x, self.num_groups
-        gx, gw, gb = kernels.group_norm_backward(*groups, (mean, r), params.get("weight"), mask)
+        groups = check_gy(self, gy, x.shape, x), x, self.num_groups
+        w = check_param(self, params, "weight", (self.num_channels,), x) if self.affine else None
+        gx, gw, gb = kernels.group_norm_backward(*groups, (mean, r), w, mask)
         return norm_params.gparams(params, gw, gb), gx
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:

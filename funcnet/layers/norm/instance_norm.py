@@ -84,7 +84,7 @@ class InstanceNorm(_Instance):
             raise value_error(self, "x must have more than one value per channel and row", f"x of shape {tuple(x.shape)}")
         w, b = params.get("weight"), params.get("bias")
         y, kept, mean, r = kernels.group_norm(self._batch(x), self.num_features, w, b, self.eps)
-        return y.reshape(x.shape), (kept, mean, r)
+        return y.reshape(x.shape), (kept if x.dim() == kept.dim() else kept[0], mean, r)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
@@ -97,17 +97,18 @@ class InstanceNorm(_Instance):
 
     def _back(self, params: Params, cache: Cache, gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, mean, r = cache
-        channels = check_gy(self, self._batch(gy), x.shape), x, self.num_features
-        gx, gw, gb = kernels.group_norm_backward(*channels, (mean, r), params.get("weight"), mask)
+        channels = self._batch(check_gy(self, gy, x.shape, x)), self._batch(x), self.num_features
+        (w,) = norm_params.channel_params(self, params, x)
+        gx, gw, gb = kernels.group_norm_backward(*channels, (mean, r), w, mask)
         return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape) if mask[0] else gx
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         x, mean, r = cache
         if not self.track_running_stats or not x.numel():
             return params
-        running = params["running_mean"], params["running_var"]
+        running = norm_params.running_stats(self, params)
         batch = mean.mean(0), kernels.variance(r, self.eps).mean(0)
-        moved = kernels.moved(running, batch, self.momentum, x[0, 0].numel())
+        moved = kernels.moved(running, batch, self.momentum, x.shape[-self._space :].numel())
         return {**params, **dict(zip(norm_params.STATS[:2], moved, strict=True))}
 
     def inference(self) -> Layer:
@@ -134,8 +135,9 @@ class RunningInstanceNorm(_Instance):
         return kernels.batch_norm(self._batch(x), w, b, self.eps, moments)[0].reshape(x.shape), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        rows = self._batch(check_gy(self, gy, cache.shape)), self._batch(cache)
-        gx, gw, gb = kernels.batch_norm_backward(*rows, params.get("weight"), self.eps, running=self._moments(params))
+        rows = self._batch(check_gy(self, gy, cache.shape, cache)), self._batch(cache)
+        w, mean, var = norm_params.channel_params(self, params, cache, running=True)
+        gx, gw, gb = kernels.batch_norm_backward(*rows, w, self.eps, running=(mean, var))
         return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape)
 
     def _moments(self, params: Params) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from attrs import field, validators
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, floating_complaint
+from funcnet.checks import Misfit, check_gy, check_param, floating_complaint
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, flag, whole_numbers
 from funcnet.kernels import norm as kernels
@@ -42,8 +42,13 @@ class _RowNorm(Layer):
         """Raise ``Misfit`` unless x and params have rows of ``normalized_shape`` and one dtype: kernels notice only some."""
         shape, shapes = self.normalized_shape, self.param_shapes()
         wrong = x.shape[-len(shape) :] != shape or not x.is_floating_point() or len(params) != len(shapes)
-        if wrong or any([params[name].shape != shape or params[name].dtype is not x.dtype for name in shapes]):  # noqa: C419
+        leaves = [] if wrong else [params[name] for name in shapes]
+        if wrong or any([w.shape != shape or w.dtype is not x.dtype or w.is_cpu is not x.is_cpu for w in leaves]):  # noqa: C419
             raise Misfit
+
+    def _checked(self, params: Params, x: Tensor) -> list[Tensor]:
+        """Return the params for a backward method: kernels take a weight that is ``None`` for ones, and a bias of any kind."""
+        return [check_param(self, params, name, self.normalized_shape, x) for name in self.param_shapes()]
 
     @abstractmethod
     def param_shapes(self) -> dict[str, tuple[int, ...]]: ...
@@ -94,9 +99,10 @@ class LayerNorm(_RowNorm):
         self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor, *, needs_x: bool, needs_params: bool
     ) -> tuple[Params, Tensor]:
         x, mean, r = cache
-        mask = [needs_x, needs_params and "weight" in params, needs_params and "bias" in params]
-        rows = check_gy(self, gy, x.shape), x, self.normalized_shape
-        gx, gw, gb = kernels.layer_norm_backward(*rows, (mean, r), params.get("weight"), params.get("bias"), mask)
+        rows = check_gy(self, gy, x.shape, x), x, self.normalized_shape
+        w, b, *_ = (*self._checked(params, x), None, None)
+        mask = [needs_x, needs_params and w is not None, needs_params and b is not None]
+        gx, gw, gb = kernels.layer_norm_backward(*rows, (mean, r), w, b, mask)
         return norm_params.gparams(params, gw, gb), gx
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -141,8 +147,9 @@ class RMSNorm(_RowNorm):
 
     def _back(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, r = cache
-        rows = check_gy(self, gy, x.shape), x, self.normalized_shape
-        gx, gw = kernels.rms_norm_backward(*rows, r, params.get("weight"), mask)
+        rows = check_gy(self, gy, x.shape, x), x, self.normalized_shape
+        w, *_ = (*self._checked(params, x), None)
+        gx, gw = kernels.rms_norm_backward(*rows, r, w, mask)
         return {"weight": gw} if self.elementwise_affine else params, gx
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:

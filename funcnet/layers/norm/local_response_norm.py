@@ -50,7 +50,7 @@ class _ResponseNorm(Layer):
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
         x, s = cache
-        g = check_gy(self, gy, x.shape) * s**-self.beta
+        g = check_gy(self, gy, x.shape, x) * s**-self.beta
         around = _windows(g * x / s, (self.size - 1) // 2, self.size // 2)
         return params, (g - x * around * (2 * self.alpha * self.beta / self.size)).to(x.dtype)
 

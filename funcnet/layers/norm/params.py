@@ -9,12 +9,14 @@ import torch
 from attrs import validators
 from torch import Tensor
 
-from funcnet.checks import require_sizes
+from funcnet.checks import Misfit, check_param, require_sizes
 from funcnet.contract import Layer, Params
-from funcnet.errors import number
+from funcnet.errors import describe, number, value_error
 from funcnet.random import Key, as_key
 
 Shapes = dict[str, tuple[int, ...]]
+
+_HALF = (torch.bfloat16, torch.float16)
 
 STATS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -51,3 +53,34 @@ def gparams(params: Params, gw: Tensor, gb: Tensor) -> Params:
     """Mirror params: gradients for weight and bias, ``None`` for the statistics, which are not trained."""
     known = {"weight": gw, "bias": gb}
     return {name: known.get(name) for name in params}
+
+
+def channel_params(layer: Any, params: Params, x: Tensor, *, running: bool = False) -> list[Any]:
+    """Return what a backward method reads: the weight, ``None`` where the layer has none, and the running mean and variance.
+
+    Kernels take a weight that is ``None`` for ones, and end the process for such a mean. Beside x of half precision all three may
+    be of single.
+    """
+    names = ("weight", *STATS[:2]) if running else ("weight",)
+    like = x
+    if x.dtype in _HALF and any([getattr(params.get(name), "dtype", x.dtype) is torch.float32 for name in names]):  # noqa: C419
+        like = x.new_empty(0, dtype=torch.float32)
+    n = (layer.num_features,)
+    return [check_param(layer, params, name, n, like) if layer.affine or name != "weight" else None for name in names]
+
+
+def running_stats(layer: Any, params: Params) -> tuple[Tensor, Tensor]:
+    """Return the running mean and variance for ``update_stats``, which would broadcast them, or move complex ones."""
+    mean, var = params["running_mean"], params["running_var"]
+    if mean.shape != (layer.num_features,) or var.shape != mean.shape or not mean.is_floating_point():
+        raise Misfit
+    return mean, var
+
+
+def batch_count(layer: Any, params: Params, like: Tensor) -> Tensor:
+    """Return ``num_batches_tracked`` for ``update_stats``: an integer on the device of ``like``."""
+    count: Tensor = params["num_batches_tracked"]
+    if count.dtype is not torch.int64 or count.dim() or count.is_cpu is not like.is_cpu:
+        rule = f"num_batches_tracked must be a tensor of shape () and dtype torch.int64 on {like.device}"
+        raise value_error(layer, rule, f"{describe(count)} on {count.device}")
+    return count

@@ -47,7 +47,7 @@ class Normalize(Layer):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, norm = cache
         dims, n = self._dims(x), norm.clamp_min(self.eps)
-        share = (check_gy(self, gy, x.shape) * x).sum(dims, keepdim=True) / n * (norm >= self.eps)
+        share = (check_gy(self, gy, x.shape, x) * x).sum(dims, keepdim=True) / n * (norm >= self.eps)
         return params, (gy - share * norm_slope(x, norm, self.p, dims)) / n
 
     def _dims(self, x: Tensor) -> list[int]:
@@ -83,7 +83,7 @@ class Standardize(Layer):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         y, r = cache
         dims: Any = list(self._named())
-        g = check_gy(self, gy, y.shape)
+        g = check_gy(self, gy, y.shape, y)
         return params, r * (g - g.mean(dims, keepdim=True) - y * (g * y).mean(dims, keepdim=True))
 
     def _named(self) -> Shape:
