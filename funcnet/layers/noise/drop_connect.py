@@ -11,7 +11,7 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.checks import require_key, require_params
+from funcnet.checks import check_gy, check_param, require_key, require_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, number, size
 from funcnet.initializers.elementary import Initializer
@@ -57,11 +57,16 @@ class DropConnect(Layer):
 
     def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
         x, keep = cache
-        gparams = self._linear.grads(params, x, gy)
+        gparams = self._linear.grads(params, x, self._checked(gy, x))
         return {**gparams, "weight": self._dropped(gparams["weight"], keep)}
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
-        return torch.matmul(gy, self._dropped(params["weight"], cache[1]))
+        x, keep = cache
+        w = check_param(self, params, "weight", (self.out_features, self.in_features), x)
+        return torch.matmul(self._checked(gy, x), self._dropped(w, keep))
+
+    def _checked(self, gy: Tensor, x: Tensor) -> Tensor:
+        return check_gy(self, gy, (*x.shape[:-1], self.out_features), x)
 
     def inference(self) -> Linear:
         return self._linear
