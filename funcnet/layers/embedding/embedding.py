@@ -20,7 +20,7 @@ from torch import Tensor
 from funcnet import initializers, random
 from funcnet.checks import Misfit, check_gy, require_params
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import number, size, value_error, whole_number
+from funcnet.errors import describe, number, size, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.kernels import embedding as kernels
 from funcnet.random import Key
@@ -60,7 +60,8 @@ class Table(Layer):
         require_params(self, params)
         w = self._weight(params)
         if w.is_cpu is not x.is_cpu or x.layout is not torch.strided or x.is_nested:
-            raise Misfit
+            got = f"{describe(w)} on {w.device} and {describe(x)} on {x.device}"
+            raise value_error(self, "weight and x must be dense tensors on one device", got)
         return kernels.embedding(w, x)
 
     def _weight(self, params: Params) -> Tensor:

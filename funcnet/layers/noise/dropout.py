@@ -41,8 +41,8 @@ class Dropping(Layer):
         return self.masked(x, keep), (keep, tuple(x.shape), kind_of(x))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
-        keep, *like = cache
-        return params, kernels.masked_scale(check_gy(self, gy, *like), keep, self.scale())  # the mask would broadcast it
+        keep, shape, like = cache
+        return params, kernels.masked_scale(check_gy(self, gy, shape, like), keep, self.scale())  # the mask would broadcast it
 
     def inference(self) -> Layer:
         return Identity()
