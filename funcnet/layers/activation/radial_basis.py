@@ -12,7 +12,7 @@ from torch import Tensor
 from funcnet import initializers
 from funcnet.checks import Misfit, check_gy, check_param, require_params
 from funcnet.contract import Layer, Params, Rng, Shape, Size
-from funcnet.errors import number, size, size_or_none
+from funcnet.errors import number, size, size_or_none, value_error
 from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.random import Key
 from funcnet.value import frozen
@@ -71,6 +71,8 @@ class RBF(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         require_params(self, params)
         c = params["centers"]
+        if x.is_nested:
+            raise value_error(self, "x must be a dense tensor", x)
         if x.shape[-1:] != (self.in_features,) or x.dtype is not c.dtype or x.is_cpu is not c.is_cpu:
             raise Misfit  # the mean of the centers would broadcast, and the product is in float32 anyway
         if x.layout is not torch.strided or c.layout is not torch.strided:

@@ -66,7 +66,7 @@ class EmbeddingBag(PaddedTable):
         ids, *rest = x if isinstance(x, tuple) and x else (x,)
         counts = (ids.dim(), len(rest)) if isinstance(ids, Tensor) else None
         weighted = counts in ((2, 1), (1, 2))
-        return counts in ((2, 0), (1, 1)) or (weighted and self.mode == "sum" and rest[-1].shape == ids.shape)
+        return counts in ((2, 0), (1, 1)) or (weighted and self.mode == "sum" and _has_shape_of(rest[-1], ids))
 
     def _reduced(
         self, ids: Tensor, offsets: Tensor | None, s: Tensor | None, rows: Tensor
@@ -149,6 +149,10 @@ class EmbeddingBag(PaddedTable):
             return _FORMS
         ids = x[0] if isinstance(x, tuple) else x
         return super().complaint(ids) or f"the offsets must be integers from 0, the first, to {len(ids)}, and rise"
+
+
+def _has_shape_of(s: Any, ids: Tensor) -> bool:
+    return isinstance(s, Tensor) and not s.is_nested and s.shape == ids.shape
 
 
 def _summed(rows: Tensor, bag: Tensor, count: int) -> Tensor:
