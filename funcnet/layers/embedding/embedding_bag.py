@@ -17,7 +17,7 @@ from torch import Tensor
 from funcnet import initializers
 from funcnet.checks import Misfit
 from funcnet.contract import Params, Rng, Shape
-from funcnet.errors import one_of, whole_number
+from funcnet.errors import describe, one_of, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.kernels import embedding as kernels
 from funcnet.layers.embedding.embedding import PaddedTable
@@ -57,7 +57,8 @@ class EmbeddingBag(PaddedTable):
         s = rest[0] if rest else None
         rows = self._rows(params, ids)
         if s is not None and (s.dtype is not rows.dtype or s.is_cpu is not rows.is_cpu):
-            raise Misfit
+            rule = f"the weights must have the dtype and device of the table, {rows.dtype} on {rows.device}"
+            raise value_error(self, rule, f"{describe(s)} on {s.device}")
         y, bag, share = self._reduced(ids, offsets, s, rows)
         return y, (ids, bag, share, len(x) if isinstance(x, tuple) else 0, s is not None, len(y))
 

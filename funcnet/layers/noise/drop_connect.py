@@ -11,7 +11,7 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.checks import Misfit, check_gy, check_param, require_key, require_params
+from funcnet.checks import check_gy, check_param, require_key, require_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, number, size, value_error
 from funcnet.initializers.elementary import Initializer
@@ -50,8 +50,8 @@ class DropConnect(Layer):
         require_params(self, params)  # a weight of another shape would broadcast
         if x.is_nested:
             raise value_error(self, "x must be a dense tensor", x)
-        if params["weight"].dtype is not x.dtype:
-            raise Misfit  # what is dropped of integers is a float
+        if not params["weight"].is_floating_point():  # what is dropped of integers is a float
+            raise value_error(self, f"weight must have the dtype of x, {x.dtype}", params["weight"])
         keep = random.bernoulli(require_key(self, rng), (self.out_features, self.in_features), 1 - self.p)
         dropped = {**params, "weight": self._dropped(params["weight"], keep)}
         return self._linear.apply(dropped, x)[0], (x, keep)
