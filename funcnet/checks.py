@@ -259,3 +259,11 @@ def check_param(layer: Any, params: Any, name: str, shape: tuple[int, ...], like
         rule = f"{name} must be a dense tensor with the dtype and device of x, {like.dtype} on {like.device}"
         raise value_error(layer, rule, f"{describe(leaf)} on {leaf.device}")
     return leaf
+
+
+def require_dense(layer: Any, params: Any, x: Any) -> Tensor:
+    """Return x; anything but a dense floating tensor, and params, raise ``ValueError``: kernels take sparse ones too."""
+    require_floating(layer, params, x)
+    if x.layout is not torch.strided or x.is_nested:
+        raise value_error(layer, "x must be a dense tensor", x)
+    return x  # type: ignore[no-any-return]  # it is a tensor, or ``require_floating`` has raised

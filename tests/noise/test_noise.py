@@ -64,21 +64,23 @@ def by_torch(x, keep, p):
 def test_alpha_dropout_has_torchs_formula(kind, p):
     """Value and gradient, with the mask that the key gives."""
     layer, x = kind(p), draw((4, 5, 3)).requires_grad_()
-    y, keep = layer.apply({}, x.detach(), 1)
+    y, cache = layer.apply({}, x.detach(), 1)
+    keep = cache[0]
     want = by_torch(x, keep, p)
     (gx,) = torch.autograd.grad(want, x, draw((4, 5, 3), 2))
     torch.testing.assert_close(y, want.detach())
-    torch.testing.assert_close(layer.vjp({}, keep, draw((4, 5, 3), 2))[1], gx)
+    torch.testing.assert_close(layer.vjp({}, cache, draw((4, 5, 3), 2))[1], gx)
 
 
 @pytest.mark.parametrize(("dims", "shape"), [((1,), (30, 1, 40)), ((-1, 0), (1, 5, 1)), ((), (30, 5, 40))], ids=str)
 def test_along_broadcast_dims_all_is_dropped_together(dims, shape):
     """The mask has one entry there, forward and back, and its mean elsewhere."""
     layer, x = fn.Dropout(0.4, dims), torch.ones(30, 5, 40)
-    y, keep = layer.apply({}, x, 1)
+    y, cache = layer.apply({}, x, 1)
+    keep = cache[0]
     assert keep.shape == shape
     assert torch.equal(y, keep / 0.6 * x)
-    assert torch.equal(layer.vjp({}, keep, 2 * x)[1], 2 * y)
+    assert torch.equal(layer.vjp({}, cache, 2 * x)[1], 2 * y)
     assert layer.inference() == fn.Identity()
 
 
@@ -107,7 +109,7 @@ def test_alpha_dropout_of_all_gives_zeros():
 
 def test_feature_alpha_dropout_drops_channels():
     """The same number wherever a channel is dropped, and all of it."""
-    y, keep = fn.FeatureAlphaDropout(0.4).apply({}, random.normal(1, (30, 40, 5)), 2)
+    y, (keep, *_) = fn.FeatureAlphaDropout(0.4).apply({}, random.normal(1, (30, 40, 5)), 2)
     assert keep.shape == (30, 40, 1)
     assert abs(float(keep.double().mean()) - 0.6) < 0.05
     dropped = y[~keep.expand_as(y)]
@@ -201,8 +203,8 @@ MESSAGES = {
     "Dropout3d(): x must have the axes (N, channels, depth, height, width) or (channels, depth, height, width), got": lambda: fn.Dropout3d()({}, X, 1),
     "Dropout1d(): x must be a floating tensor": lambda: fn.Dropout1d()({}, X.long(), 1),
     "Dropout1d(): params must be an empty dict, got weight (2, 3)": lambda: fn.Dropout1d()({"weight": X}, X, 1),
-    "Dropout1d(): gy must have the shape of y, (2, 3), got gy of shape (1, 3)": lambda: fn.Dropout1d().vjp({}, torch.ones(2, 1) > 0, X[:1]),
-    "AlphaDropout(): gy must have the shape of y, (2, 3), got gy of shape (1, 3)": lambda: fn.AlphaDropout().vjp({}, X > 0, X[:1]),
+    "Dropout1d(): gy must have the shape of y, (2, 3), got gy of shape (1, 3)": lambda: fn.Dropout1d().vjp({}, fn.Dropout1d().apply({}, X, 1)[1], X[:1]),
+    "AlphaDropout(): gy must have the shape of y, (2, 3), got gy of shape (1, 3)": lambda: fn.AlphaDropout().vjp({}, fn.AlphaDropout().apply({}, X, 1)[1], X[:1]),
     "FeatureAlphaDropout(): x must have the axes (N, channels, ...), got x of shape (3,)": lambda: fn.FeatureAlphaDropout()({}, X[0], 1),
     "GaussianNoise: std must be a finite number at least 0.0, got -1.0": lambda: fn.GaussianNoise(-1.0),
     "GaussianNoise(): x must be a floating tensor": lambda: fn.GaussianNoise()({}, X.long(), 1),

@@ -9,9 +9,9 @@ computed from it: the next layer's cache usually holds it anyway.
 from abc import abstractmethod
 
 from attrs import field
-from torch import Tensor
+from torch import Tensor, strided
 
-from funcnet.checks import axis_complaint, check_gy, floating_complaint, require_floating
+from funcnet.checks import axis_complaint, check_gy, floating_complaint, require_dense, require_no_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import whole_number
 from funcnet.value import frozen
@@ -26,20 +26,27 @@ class Activation(Layer):
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return y, and the tensor of the same shape that ``backward`` needs."""
+        """Return y, and the tensor of the same shape and dtype that ``backward`` needs."""
 
     @abstractmethod
     def backward(self, gy: Tensor, cache: Tensor, /) -> Tensor:
         """Return gx."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        if params or type(x) is not Tensor or not x.is_floating_point():
-            require_floating(self, params, x)  # only where something may be wrong: a call less in each small layer
+        if params or type(x) is not Tensor or not x.is_floating_point() or x.layout is not strided or x.is_nested:
+            require_dense(self, params, x)  # only where something may be wrong: a call less in each small layer
         return self.forward(x)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        if gy.shape != cache.shape:
-            check_gy(self, gy, cache.shape)
+        if (
+            params
+            or gy.shape != cache.shape
+            or gy.dtype is not cache.dtype
+            or gy.layout is not strided
+            or gy.is_cpu is not cache.is_cpu
+        ):
+            require_no_params(self, params)
+            check_gy(self, gy, cache.shape, cache)
         return params, self.backward(gy, cache)
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, require_floating
+from funcnet.checks import Misfit, check_gy, require_dense
 from funcnet.contract import Params, Rng
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation, Along
@@ -40,11 +40,11 @@ class GLU(_Halving):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        return kernels.glu(require_floating(self, params, x), self.dim), x
+        return kernels.glu(require_dense(self, params, x), self.dim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         half = cache.narrow(self.dim, 0, cache.shape[self.dim] // 2)
-        return params, kernels.glu_backward(check_gy(self, gy, half.shape), cache, self.dim)
+        return params, kernels.glu_backward(check_gy(self, gy, half.shape, half), cache, self.dim)
 
 
 @frozen
@@ -54,7 +54,7 @@ class Gated(_Halving):
     activation: ClassVar[Activation]
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        if require_floating(self, params, x).shape[self.dim] % 2:
+        if require_dense(self, params, x).shape[self.dim] % 2:
             raise Misfit  # the halves would broadcast
         a, b = x.chunk(2, self.dim)
         f, cache = self.activation.forward(b)
@@ -62,7 +62,7 @@ class Gated(_Halving):
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         a, f, inner = cache
-        gb = self.activation.backward(check_gy(self, gy, a.shape) * a, inner)
+        gb = self.activation.backward(check_gy(self, gy, a.shape, a) * a, inner)
         return params, torch.cat((gy * f, gb), self.dim)
 
 

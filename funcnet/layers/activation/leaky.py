@@ -13,9 +13,9 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import Misfit, check_gy, floating_complaint, require_floating, require_key
+from funcnet.checks import Misfit, check_gy, check_param, floating_complaint, require_dense, require_key
 from funcnet.contract import Layer, Params, Rng, Size
-from funcnet.errors import fields_error, number, size_or_none
+from funcnet.errors import describe, fields_error, number, size_or_none, value_error
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
 from funcnet.random import Key, as_key
@@ -66,9 +66,12 @@ class PReLU(Layer):
         return {"weight": torch.full((self.num_parameters,), float(self._init), device=as_key(rng).device)}
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        if params["weight"].shape != (self.num_parameters,) or len(params) != 1:
+        w = params["weight"]
+        if w.shape != (self.num_parameters,) or len(params) != 1 or w.dtype is not x.dtype or w.is_cpu is not x.is_cpu:
             raise Misfit  # the kernel takes as many slopes as x has channels
-        return torch.prelu(x, params["weight"]), x
+        if x.layout is not torch.strided or w.layout is not torch.strided or x.is_nested:
+            raise value_error(self, "weight and x must be dense tensors", f"{describe(w)} and {describe(x)}")
+        return torch.prelu(x, w), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx, gw = self._backward(params, cache, gy)
@@ -79,8 +82,9 @@ class PReLU(Layer):
 
     def _backward(self, params: Params, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
         """Return gx, and the terms of gw."""
-        w = params["weight"].reshape([-1 if i == min(1, x.dim() - 1) else 1 for i in range(x.dim())])
-        return kernels.prelu_backward(check_gy(self, gy, x.shape), x, w)
+        w = check_param(self, params, "weight", (self.num_parameters,), x)
+        w = w.reshape([-1 if i == min(1, x.dim() - 1) else 1 for i in range(x.dim())])
+        return kernels.prelu_backward(check_gy(self, gy, x.shape, x), x, w)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.num_parameters,)}
@@ -112,12 +116,12 @@ class RReLU(Layer):
             raise fields_error(self, "lower must be at most upper", "lower", "upper")
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        key, shape = require_key(self, rng), tuple(require_floating(self, params, x).shape)
+        key, shape = require_key(self, rng), tuple(require_dense(self, params, x).shape)
         slopes = torch.where(x > 0, 1.0, random.uniform(key, shape, self.lower, self.upper, dtype=x.dtype))
         return x * slopes, slopes
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, check_gy(self, gy, cache.shape) * cache
+        return params, check_gy(self, gy, cache.shape, cache) * cache
 
     def inference(self) -> Layer:
         return LeakyReLU((self.lower + self.upper) / 2)

@@ -10,9 +10,9 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, check_gy, require_params
+from funcnet.checks import Misfit, check_gy, check_param, require_params
 from funcnet.contract import Layer, Params, Rng, Shape, Size
-from funcnet.errors import number, size, size_or_none
+from funcnet.errors import number, size, size_or_none, value_error
 from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.random import Key
 from funcnet.value import frozen
@@ -70,9 +70,14 @@ class RBF(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         require_params(self, params)
-        if x.shape[-1:] != (self.in_features,) or x.dtype != params["centers"].dtype:
+        c = params["centers"]
+        if x.is_nested:
+            raise value_error(self, "x must be a dense tensor", x)
+        if x.shape[-1:] != (self.in_features,) or x.dtype is not c.dtype or x.is_cpu is not c.is_cpu:
             raise Misfit  # the mean of the centers would broadcast, and the product is in float32 anyway
-        z, c = _centered(x, params["centers"])
+        if x.layout is not torch.strided or c.layout is not torch.strided:
+            raise Misfit
+        z, c = _centered(x, c)
         squares = (z * z).sum(-1, keepdim=True) + (c * c).sum(-1) - 2 * torch.matmul(z, c.mT)
         y = torch.exp(-self.gamma * squares.clamp_min(0.0))
         return y.to(x.dtype), (x, y)
@@ -81,19 +86,23 @@ class RBF(Layer):
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
     def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
-        z, c = _centered(cache[0], params["centers"])
-        g = self._weights(cache[1], gy).reshape(-1, self.out_features)
+        z, c = self._centered(params, cache[0])
+        g = self._weights(cache, gy).reshape(-1, self.out_features)
         gc = torch.matmul(g.mT, z.reshape(-1, self.in_features)) - g.sum(0).unsqueeze(-1) * c
         return {"centers": gc.to(gy.dtype)}
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
-        z, c = _centered(cache[0], params["centers"])
-        g = self._weights(cache[1], gy)
+        z, c = self._centered(params, cache[0])
+        g = self._weights(cache, gy)
         return (torch.matmul(g, c) - g.sum(-1, keepdim=True) * z).to(gy.dtype)
 
-    def _weights(self, y: Tensor, gy: Tensor) -> Tensor:
+    def _centered(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return _centered(x, check_param(self, params, "centers", (self.out_features, self.in_features), x))
+
+    def _weights(self, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
         """Return 2γ gy ⊙ y."""
-        return check_gy(self, gy, y.shape) * y * (2 * self.gamma)
+        x, y = cache
+        return check_gy(self, gy, y.shape, x) * y * (2 * self.gamma)
 
     def param_shapes(self) -> dict[str, Shape]:
         return {"centers": (self.out_features, self.in_features)}

@@ -16,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import axis_complaint, came, check_gy, require_floating, require_key
+from funcnet.checks import axis_complaint, came, check_gy, require_dense, require_key
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, is_whole_tuple, number, valid_if, value_error, whole_number
 from funcnet.kernels import activation as kernels
@@ -41,12 +41,14 @@ class Softmax(Along):
     temperature: float = field(default=1.0, validator=number(above=0.0))
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        z = self._scaled(require_floating(self, params, x))
+        z = self._scaled(require_dense(self, params, x))
         y = torch.softmax(z, self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, self._scaled(kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, self.dim, cache.dtype))
+        return params, self._scaled(
+            kernels.softmax_backward(check_gy(self, gy, cache.shape, cache), cache, self.dim, cache.dtype)
+        )
 
     def _scaled(self, x: Tensor) -> Tensor:
         return x if self.temperature == 1 else x / self.temperature
@@ -77,13 +79,13 @@ class GumbelSoftmax(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        rng, shape = require_key(self, rng), tuple(require_floating(self, params, x).shape)
+        rng, shape = require_key(self, rng), tuple(require_dense(self, params, x).shape)
         noise = random.gumbel(rng, shape, torch.promote_types(x.dtype, torch.float32))
         y = torch.softmax((x + noise) / self.tau, self.dim).to(x.dtype)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, self.dim, cache.dtype) / self.tau
+        return params, kernels.softmax_backward(check_gy(self, gy, cache.shape, cache), cache, self.dim, cache.dtype) / self.tau
 
     def inference(self) -> Layer:
         return Softmax(self.dim, self.tau)
@@ -103,11 +105,11 @@ class Softmin(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = torch.softmax(-require_floating(self, params, x), self.dim)
+        y = torch.softmax(-require_dense(self, params, x), self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, -kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, self.dim, cache.dtype)
+        return params, -kernels.softmax_backward(check_gy(self, gy, cache.shape, cache), cache, self.dim, cache.dtype)
 
 
 @frozen
@@ -121,13 +123,13 @@ class Softmax2d(Layer):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        if require_floating(self, params, x).dim() not in (3, 4):
+        if require_dense(self, params, x).dim() not in (3, 4):
             raise value_error(self, "x must have the axes (N, C, H, W) or (C, H, W)", came(x))
         y = torch.softmax(x, -3)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.softmax_backward(check_gy(self, gy, cache.shape), cache, -3, cache.dtype)
+        return params, kernels.softmax_backward(check_gy(self, gy, cache.shape, cache), cache, -3, cache.dtype)
 
 
 @frozen
@@ -146,12 +148,12 @@ class MultiSoftmax(Layer):
     )
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        groups = torch.split(require_floating(self, params, x), list(self.sizes), -1)
+        groups = torch.split(require_dense(self, params, x), list(self.sizes), -1)
         y = torch.cat([torch.softmax(group, -1) for group in groups], -1)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        pairs = zip(*[torch.split(z, list(self.sizes), -1) for z in (check_gy(self, gy, cache.shape), cache)], strict=True)
+        pairs = zip(*[torch.split(z, list(self.sizes), -1) for z in (check_gy(self, gy, cache.shape, cache), cache)], strict=True)
         return params, torch.cat([kernels.softmax_backward(g, y, -1, y.dtype) for g, y in pairs], -1)
 
     def complaint(self, x: Tensor) -> str | None:
@@ -171,11 +173,11 @@ class LogSoftmax(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = torch.log_softmax(require_floating(self, params, x), self.dim)
+        y = torch.log_softmax(require_dense(self, params, x), self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.log_softmax_backward(check_gy(self, gy, cache.shape), cache, self.dim, cache.dtype)
+        return params, kernels.log_softmax_backward(check_gy(self, gy, cache.shape, cache), cache, self.dim, cache.dtype)
 
 
 @frozen
@@ -191,9 +193,9 @@ class LogSumExp(Along):
     keepdim: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        return torch.logsumexp(require_floating(self, params, x), self.dim, keepdim=self.keepdim), x
+        return torch.logsumexp(require_dense(self, params, x), self.dim, keepdim=self.keepdim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        y = torch.softmax(cache, self.dim)
-        shape = tuple([1 if i == self.dim % max(cache.dim(), 1) else n for i, n in enumerate(cache.shape)])
-        return params, check_gy(self, gy if self.keepdim or not cache.dim() else gy.unsqueeze(self.dim), shape) * y
+        dim, y = self.dim % max(cache.dim(), 1), torch.softmax(cache, self.dim)
+        gy = check_gy(self, gy, (*cache.shape[:dim], *(1,) * (self.keepdim and cache.dim() > 0), *cache.shape[dim + 1 :]), cache)
+        return params, (gy if self.keepdim or not cache.dim() else gy.unsqueeze(dim)) * y

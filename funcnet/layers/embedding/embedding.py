@@ -20,7 +20,7 @@ from torch import Tensor
 from funcnet import initializers, random
 from funcnet.checks import Misfit, check_gy, require_params
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import number, size, value_error, whole_number
+from funcnet.errors import describe, number, size, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.kernels import embedding as kernels
 from funcnet.random import Key
@@ -45,12 +45,33 @@ class Table(Layer):
         return {"weight": initializers.initialize(rng, self.param_shapes()["weight"], self.initializer)}
 
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Any:
-        return None
+        self._checked(params, cache, gy)
+
+    def _checked(self, params: Params, cache: Any, gy: Tensor) -> Tensor:
+        """Return gy, which must have the shape of y, and the dtype and device of the table."""
+        return check_gy(self, gy, (*self._shape(cache), self.embedding_dim), self._weight(params))
+
+    def _shape(self, cache: Any) -> Shape:
+        """Return the shape of y without its last axis."""
+        return tuple(cache.shape)
 
     def _rows(self, params: Params, x: Tensor) -> Tensor:
         """Return the rows of the table at x."""
         require_params(self, params)
-        return kernels.embedding(params["weight"], x)
+        w = self._weight(params)
+        if w.is_cpu is not x.is_cpu or x.layout is not torch.strided or x.is_nested:
+            got = f"{describe(w)} on {w.device} and {describe(x)} on {x.device}"
+            raise value_error(self, "weight and x must be dense tensors on one device", got)
+        return kernels.embedding(w, x)
+
+    def _weight(self, params: Params) -> Tensor:
+        """Return the table; kernels take one of integers, or of another shape."""
+        w: Tensor = params["weight"]
+        if w.shape != (self.num_embeddings, self.embedding_dim):
+            raise Misfit
+        if not w.is_floating_point() or w.layout is not torch.strided:
+            raise value_error(self, "weight must be a dense floating tensor", w)
+        return w
 
     def param_shapes(self) -> dict[str, Shape]:
         return {"weight": (self.num_embeddings, self.embedding_dim)}
@@ -120,7 +141,7 @@ class Embedding(PaddedTable):
         return y if self.max_norm is None else y * self._scale_of(y, self.max_norm)[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
-        gy = check_gy(self, gy, (*cache.shape, self.embedding_dim))
+        gy = self._checked(params, cache, gy)
         if self.max_norm is not None:
             gy = self._scaled_grad(kernels.embedding(params["weight"], cache), gy, self.max_norm)
         gw = kernels.embedding_backward(gy, cache, self.num_embeddings, self.padding_row)
@@ -157,12 +178,15 @@ class HashEmbed(Table):
     initializer: str | Initializer = field(default=Uniform(-0.1, 0.1), validator=initializers.known)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        if x.dtype not in _INTEGERS:
+        if x.dtype not in _INTEGERS or x.layout is not torch.strided or x.is_nested:
             raise Misfit
         key, count = random.key(self.seed).to(x.device), self.num_embeddings
         rows = [random.fold_in(random.fold_in(key, i), x).remainder(count) for i in range(self.num_hashes)]
         return reduce(torch.add, [self._rows(params, one) for one in rows]), torch.stack(rows, -1)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
-        gy = check_gy(self, gy, (*cache.shape[:-1], self.embedding_dim)).unsqueeze(-2).expand(*cache.shape, -1)
+        gy = self._checked(params, cache, gy).unsqueeze(-2).expand(*cache.shape, -1)
         return {"weight": kernels.embedding_backward(gy, cache, self.num_embeddings, -1)}, None
+
+    def _shape(self, cache: Tensor) -> Shape:
+        return tuple(cache.shape[:-1])

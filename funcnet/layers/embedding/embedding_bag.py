@@ -15,9 +15,9 @@ from attrs.validators import optional
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, check_gy
-from funcnet.contract import Params, Rng
-from funcnet.errors import one_of, whole_number
+from funcnet.checks import Misfit
+from funcnet.contract import Params, Rng, Shape
+from funcnet.errors import describe, one_of, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.kernels import embedding as kernels
 from funcnet.layers.embedding.embedding import PaddedTable
@@ -38,7 +38,8 @@ class EmbeddingBag(PaddedTable):
     offsets, weights). The integer ``padding_idx`` counts for nothing; a bag of none gives zeros.
 
     Params   ``weight`` (num_embeddings, embedding_dim), normal with variance 1 unless ``initializer`` names another.
-    Cache    the integers, the bag of each where there are offsets, and by how much each counts, or the rows of the largest.
+    Cache    the integers, the bag of each where there are offsets, by how much each counts, or the rows of the largest; of what
+             form ``x`` is, and how many bags.
     Raises   ``ValueError`` for sizes below 1, an unknown ``mode``, a ``padding_idx`` that is no row, params that are not this
              layer's, and an ``x`` of another form, that names a row that there is not, or has weights with another mode.
     Source   the names are ``torch.nn.EmbeddingBag``'s.
@@ -54,15 +55,19 @@ class EmbeddingBag(PaddedTable):
         ids, *rest = x if isinstance(x, tuple) else (x,)
         offsets = rest.pop(0) if ids.dim() == 1 else None
         s = rest[0] if rest else None
-        y, bag, share = self._reduced(ids, offsets, s, self._rows(params, ids))
-        return y, (ids, bag, share, len(x) if isinstance(x, tuple) else 0, s is not None)
+        rows = self._rows(params, ids)
+        if s is not None and (s.dtype is not rows.dtype or s.is_cpu is not rows.is_cpu):
+            rule = f"the weights must have the dtype and device of the table, {rows.dtype} on {rows.device}"
+            raise value_error(self, rule, f"{describe(s)} on {s.device}")
+        y, bag, share = self._reduced(ids, offsets, s, rows)
+        return y, (ids, bag, share, len(x) if isinstance(x, tuple) else 0, s is not None, len(y))
 
     def _is_bags(self, x: Any) -> bool:
         """Tell whether x has integers and, as far as its axes demand and the mode permits, offsets and weights."""
         ids, *rest = x if isinstance(x, tuple) and x else (x,)
         counts = (ids.dim(), len(rest)) if isinstance(ids, Tensor) else None
         weighted = counts in ((2, 1), (1, 2))
-        return counts in ((2, 0), (1, 1)) or (weighted and self.mode == "sum" and rest[-1].shape == ids.shape)
+        return counts in ((2, 0), (1, 1)) or (weighted and self.mode == "sum" and _has_shape_of(rest[-1], ids))
 
     def _reduced(
         self, ids: Tensor, offsets: Tensor | None, s: Tensor | None, rows: Tensor
@@ -118,31 +123,37 @@ class EmbeddingBag(PaddedTable):
     def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
         ids, bag, share, *_ = cache
         if self.mode == "max":
-            gy = check_gy(self, gy, tuple(share.shape))
+            gy = self._checked(params, cache, gy)
             gw = torch.zeros_like(params["weight"]).scatter_add(0, share.clamp_min(0).long(), gy * (share >= 0))
             return {"weight": gw}
-        g = share.unsqueeze(-1) * self._to_each(gy, ids, bag)
+        g = share.unsqueeze(-1) * self._to_each(self._checked(params, cache, gy), bag)
         return {"weight": kernels.embedding_backward(g, ids, self.num_embeddings, self.padding_row)}
 
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Any:
-        ids, bag, _, entries, weighted = cache
+        ids, bag, _, entries, weighted, _ = cache
+        gy = self._checked(params, cache, gy)
         nothing = (None,) * (entries - weighted)
         if not weighted:
             return nothing if entries else None
-        gs = (kernels.embedding(params["weight"], ids) * self._to_each(gy, ids, bag)).sum(-1)
+        gs = (kernels.embedding(params["weight"], ids) * self._to_each(gy, bag)).sum(-1)
         return (*nothing, gs * self._is_counted(ids))
 
-    def _to_each(self, gy: Tensor, ids: Tensor, bag: Tensor | None) -> Tensor:
+    def _shape(self, cache: Any) -> Shape:
+        return (cache[-1],)
+
+    def _to_each(self, gy: Tensor, bag: Tensor | None) -> Tensor:
         """Return for each integer the gradient of its bag."""
-        if bag is None:
-            return check_gy(self, gy, (len(ids), self.embedding_dim)).unsqueeze(1)
-        return gy.index_select(0, bag)
+        return gy.unsqueeze(1) if bag is None else gy.index_select(0, bag)
 
     def complaint(self, x: Any) -> str | None:
         if not self._is_bags(x):
             return _FORMS
         ids = x[0] if isinstance(x, tuple) else x
         return super().complaint(ids) or f"the offsets must be integers from 0, the first, to {len(ids)}, and rise"
+
+
+def _has_shape_of(s: Any, ids: Tensor) -> bool:
+    return isinstance(s, Tensor) and not s.is_nested and s.shape == ids.shape
 
 
 def _summed(rows: Tensor, bag: Tensor, count: int) -> Tensor:

@@ -36,7 +36,7 @@ class AlphaDropout(_Alpha):
     """Dropout for nets of SELU: each element is set to -α with probability ``p``, and all scaled to keep mean 0 and variance 1.
 
     Params   none.
-    Cache    the mask (bool), True for what stays.
+    Cache    the mask (bool), True for what stays; shape, dtype and device of ``x``.
     Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor.
     Source   Klambauer et al. 2017, section 3; with p = 1 all are 0, as in torch.nn.
     """
@@ -50,7 +50,7 @@ class FeatureAlphaDropout(_Alpha):
     """Alpha dropout of whole channels of (N, channels, ...); all else is as in ``AlphaDropout``.
 
     Params   none.
-    Cache    the mask (bool), (N, channels, 1, ...), True for what stays.
+    Cache    the mask (bool), (N, channels, 1, ...), True for what stays; shape, dtype and device of ``x``.
     Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has no channels.
     Source   ``torch.nn.FeatureAlphaDropout``'s formula; Klambauer et al. 2017, section 3, for that of ``AlphaDropout``.
     """

@@ -11,9 +11,9 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.checks import require_key, require_params
+from funcnet.checks import check_gy, check_param, require_key, require_params
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import flag, number, size
+from funcnet.errors import flag, number, size, value_error
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import operands as arithmetic
 from funcnet.layers.linear.linear import Linear
@@ -48,6 +48,10 @@ class DropConnect(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         require_params(self, params)  # a weight of another shape would broadcast
+        if x.is_nested:
+            raise value_error(self, "x must be a dense tensor", x)
+        if not params["weight"].is_floating_point():  # what is dropped of integers is a float
+            raise value_error(self, f"weight must have the dtype of x, {x.dtype}", params["weight"])
         keep = random.bernoulli(require_key(self, rng), (self.out_features, self.in_features), 1 - self.p)
         dropped = {**params, "weight": self._dropped(params["weight"], keep)}
         return self._linear.apply(dropped, x)[0], (x, keep)
@@ -57,11 +61,16 @@ class DropConnect(Layer):
 
     def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
         x, keep = cache
-        gparams = self._linear.grads(params, x, gy)
+        gparams = self._linear.grads(params, x, self._checked(gy, x))
         return {**gparams, "weight": self._dropped(gparams["weight"], keep)}
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
-        return torch.matmul(gy, self._dropped(params["weight"], cache[1]))
+        x, keep = cache
+        w = check_param(self, params, "weight", (self.out_features, self.in_features), x)
+        return torch.matmul(self._checked(gy, x), self._dropped(w, keep))
+
+    def _checked(self, gy: Tensor, x: Tensor) -> Tensor:
+        return check_gy(self, gy, (*x.shape[:-1], self.out_features), x)
 
     def inference(self) -> Linear:
         return self._linear

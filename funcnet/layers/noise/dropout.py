@@ -14,8 +14,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import Misfit, axes_complaint, check_gy, require_axis, require_floating, require_key
-from funcnet.contract import Layer, Params, Rng
+from funcnet.checks import Misfit, axes_complaint, check_gy, kind_of, require_axis, require_dense, require_key
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, is_whole_tuple, number, valid_if
 from funcnet.kernels import operands as kernels
 from funcnet.layers.shape.reshaping import Identity
@@ -35,15 +35,14 @@ class Dropping(Layer):
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
         """Return the shape of the mask: that of x, with 1 for the axes along which elements are dropped together."""
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Tensor]]:
         rng = require_key(self, rng)
-        keep = random.bernoulli(rng, self.mask_shape(require_floating(self, params, x)), 1 - self.p)
-        return self.masked(x, keep), keep
+        keep = random.bernoulli(rng, self.mask_shape(require_dense(self, params, x)), 1 - self.p)
+        return self.masked(x, keep), (keep, tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        gx = kernels.masked_scale(gy, cache, self.scale())
-        check_gy(self, gy, gx.shape)  # the mask would broadcast it
-        return params, gx
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        keep, shape, like = cache
+        return params, kernels.masked_scale(check_gy(self, gy, shape, like), keep, self.scale())  # the mask would broadcast it
 
     def inference(self) -> Layer:
         return Identity()
@@ -68,7 +67,7 @@ class Dropout(Dropping):
     of ``broadcast_dims`` all is dropped together: of (N, T, features) by ``(1,)`` a feature at all steps, or at none.
 
     Params   none.
-    Cache    the mask (bool), with 1 for ``broadcast_dims``, True for what stays.
+    Cache    the mask (bool), with 1 for ``broadcast_dims``, True for what stays; shape, dtype and device of ``x``.
     Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor, or has not the axes
              of ``broadcast_dims``.
     Source   Srivastava et al. 2014, section 10 for the scaling; Gal & Ghahramani 2016 for all steps alike.
@@ -82,11 +81,6 @@ class Dropout(Dropping):
         dims = [require_axis(self, x, d) % max(x.dim(), 1) for d in self.broadcast_dims]
         return tuple([1 if i in dims else n for i, n in enumerate(x.shape)]) if dims else tuple(x.shape)
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        if self.broadcast_dims:
-            return Dropping.vjp(self, params, cache, gy)
-        return params, kernels.masked_scale(check_gy(self, gy, cache.shape), cache, self.scale())
-
 
 @frozen
 class DropPath(Dropping):
@@ -95,7 +89,7 @@ class DropPath(Dropping):
     It goes before a sum, ``residual(serial(f, DropPath(0.1)))``, so that a row that is dropped passes by f.
 
     Params   none.
-    Cache    the mask (bool), (N, 1, ...), True for what stays.
+    Cache    the mask (bool), (N, 1, ...), True for what stays; shape, dtype and device of ``x``.
     Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor with rows.
     Source   Huang et al. 2016; the scaling is dropout's, and so not undone in ``inference()``.
     """
@@ -122,7 +116,7 @@ class Dropout1d(ChannelDropout):
     """Zero whole channels of (N, channels, length) or (channels, length); all else is as in ``Dropout``.
 
     Params   none.
-    Cache    the mask (bool), with 1 for the length, True for what stays.
+    Cache    the mask (bool), with 1 for the length, True for what stays; shape, dtype and device of ``x``.
     Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
     Source   Tompson et al. 2015.
     """
@@ -137,7 +131,7 @@ class Dropout2d(ChannelDropout):
     ``torch.nn.Dropout2d`` takes three axes for (N, channels, length): for them there is ``Dropout1d``.
 
     Params   none.
-    Cache    the mask (bool), with 1 for height and width, True for what stays.
+    Cache    the mask (bool), with 1 for height and width, True for what stays; shape, dtype and device of ``x``.
     Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
     Source   Tompson et al. 2015.
     """
@@ -150,7 +144,7 @@ class Dropout3d(ChannelDropout):
     """Zero whole channels of (N, channels, depth, height, width) or (channels, depth, height, width); else as in ``Dropout``.
 
     Params   none.
-    Cache    the mask (bool), with 1 for depth, height and width, True for what stays.
+    Cache    the mask (bool), with 1 for depth, height and width, True for what stays; shape, dtype and device of ``x``.
     Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
     Source   Tompson et al. 2015.
     """

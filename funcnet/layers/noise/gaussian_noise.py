@@ -9,8 +9,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import require_floating, require_key
-from funcnet.contract import Layer, Params, Rng
+from funcnet.checks import check_gy, kind_of, require_dense, require_key
+from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import number
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.value import frozen
@@ -21,7 +21,7 @@ class GaussianNoise(Layer):
     """Sum with normal numbers of mean 0 and standard deviation ``std``; the identity in ``inference()``.
 
     Params   none.
-    Cache    ``()``.
+    Cache    the shape of ``x``, and an empty tensor of its dtype and device.
     Raises   ``ValueError`` for a negative std, without a key, and when ``x`` is not a floating tensor.
     Source   Bishop 1995, "Training with noise is equivalent to Tikhonov regularization".
     """
@@ -30,12 +30,12 @@ class GaussianNoise(Layer):
 
     stochastic = True
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:
-        rng = require_key(self, rng)
-        return x + random.normal(rng, tuple(require_floating(self, params, x).shape), 0.0, self.std, x.dtype), ()
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
+        rng, shape = require_key(self, rng), tuple(require_dense(self, params, x).shape)
+        return x + random.normal(rng, shape, 0.0, self.std, x.dtype), (shape, kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, Tensor]:
-        return params, gy
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        return params, check_gy(self, gy, *cache)
 
     def inference(self) -> Layer:
         return Identity()
