@@ -188,8 +188,8 @@ X, H = torch.ones(5, 2, 3), torch.ones(1, 2, 4)
 CELL, NET = fn.GRUCell(3, 4), fn.LSTM(3, 4)
 MESSAGES = {
     "GRUCell(input_size=3, hidden_size=4): x must have the axes (N, input_size=3) or (input_size=3), got x of shape (2, 4)": lambda: CELL(CELL.init(0), H[0]),
-    "GRUCell(input_size=3, hidden_size=4): x must be an input, or (input, h) with states of shape (2, 4), got shapes (2, 3) and (2, 3)": lambda: CELL(CELL.init(0), (X[0], X[0])),
-    "x must be an input, or (input, h) with states of shape (2, 4), got shapes (2, 3) and (2, 3) and (2, 3)": lambda: CELL(CELL.init(0), (X[0], X[0], X[0])),
+    "GRUCell(input_size=3, hidden_size=4): x must be an input, or (input, h) with states of its dtype and shape (2, 4), got shapes (2, 3) and (2, 3)": lambda: CELL(CELL.init(0), (X[0], X[0])),
+    "x must be an input, or (input, h) with states of its dtype and shape (2, 4), got shapes (2, 3) and (2, 3) and (2, 3)": lambda: CELL(CELL.init(0), (X[0], X[0], X[0])),
     "params must be a dict of weight_ih (12, 3), weight_hh (12, 4), bias_ih (12,), bias_hh (12,), got weight_ih (16, 3)": lambda: CELL(fn.LSTMCell(3, 4).init(0), X[0]),
     "GRUCell(input_size=3, hidden_size=4): gy must have the shape of y, (2, 4), got gy of shape (4,)": lambda: CELL.vjp(CELL.init(0), CELL.apply(CELL.init(0), X[0])[1], H[0, 0]),
     "GRUCell(input_size=3, hidden_size=4): x must have the dtype of the params, torch.float32, got torch.float64": lambda: CELL(CELL.init(0), X[0].double()),
