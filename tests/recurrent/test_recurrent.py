@@ -199,6 +199,8 @@ MESSAGES = {
     "the sequence must have a step, got x of shape (0, 2, 3)": lambda: NET(NET.init(0), X[:0]),
     "the state must have the shape (1, 2, 4) and (1, 2, 4), got shapes (5, 2, 3) and (1, 2, 4)": lambda: NET(NET.init(0), (X, H)),
     "lengths must be a tensor with a whole number for each row, got a tuple of 3": lambda: NET(NET.init(0), (X, None, torch.tensor([1, 2, 3]))),
+    "lengths must be from 0 to 5, the steps of the sequence, got [9, 1]": lambda: NET(NET.init(0), (X, None, torch.tensor([9, 1]))),
+    "lengths must be from 0 to 5, the steps of the sequence, got [-1, 1]": lambda: NET(NET.init(0), (X, None, torch.tensor([-1, 1]))),
     "x must be a sequence, (sequence, state) or (sequence, state, lengths), got shapes (5, 2, 3)": lambda: NET(NET.init(0), (X,)),
     "gy must be a pair with the shapes of y, each of them or None": lambda: NET.vjp(NET.init(0), NET.apply(NET.init(0), X)[1], (X, None)),
     "apply must be given a key, apply(params, x, rng); for evaluation use inference(), got no key": lambda: fn.GRU(3, 4, 2, dropout=0.5)({}, X),

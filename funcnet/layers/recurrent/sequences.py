@@ -22,6 +22,7 @@ from funcnet.errors import flag, number, one_of, size, size_or_none, value_error
 from funcnet.kernels.operands import masked_scale
 from funcnet.kernels.recurrent.sequences import Weights, run, run_back
 from funcnet.kernels.recurrent.steps import KINDS
+from funcnet.kernels.tracing import is_plain
 from funcnet.layers.recurrent.cells import initialize
 from funcnet.random import Key
 from funcnet.value import frozen
@@ -74,6 +75,7 @@ class _Recurrent(Layer):
             require_key(self, rng)
         require_arguments(self, params, x)
         require_kind(self, params, _sequence(x))
+        self._check_lengths(x)
         y, states, mask = self._parts(x)
         caches, ends, keeps = [], [], []
         for layer in range(self.num_layers):
@@ -151,6 +153,15 @@ class _Recurrent(Layer):
             None if lengths is None else (torch.arange(len(y), device=y.device).unsqueeze(1) < lengths.reshape(-1)).unsqueeze(-1)
         )
         return y, self._split(state, y), mask
+
+    def _check_lengths(self, x: Any) -> None:
+        """Refuse lengths that are not of steps that there are, where they can be read without waiting for a device."""
+        lengths = x[2] if isinstance(x, tuple) and len(x) == 3 else None
+        if lengths is None or not is_plain(lengths):
+            return
+        steps = len(self._inward(x[0], x))
+        if bool(((lengths < 0) | (lengths > steps)).any()):
+            raise value_error(self, f"lengths must be from 0 to {steps}, the steps of the sequence", str(lengths.tolist()))
 
     def _split(self, state: Any, y: Tensor) -> list[Any]:
         """Split a state into a pair (h, c) for each layer and direction; zeros for ``None``."""
