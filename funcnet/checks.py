@@ -183,7 +183,9 @@ def kind_of(x: Tensor) -> Tensor:
 
 
 # A new one takes 1.2 µs, one of these 0.15.
-_KINDS = {dtype: torch.empty(0, dtype=dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)}
+_KINDS = {
+    dtype: torch.empty(0, dtype=dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+}
 
 
 def require_arguments(layer: Any, params: Any, x: Any) -> None:
@@ -261,9 +263,15 @@ def check_param(layer: Any, params: Any, name: str, shape: tuple[int, ...], like
     return leaf
 
 
-def require_dense(layer: Any, params: Any, x: Any) -> Tensor:
+def require_dense_floating(layer: Any, params: Any, x: Any) -> Tensor:
     """Return x; anything but a dense floating tensor, and params, raise ``ValueError``: kernels take sparse ones too."""
-    require_floating(layer, params, x)
-    if x.layout is not torch.strided or x.is_nested:
-        raise value_error(layer, "x must be a dense tensor", x)
-    return x  # type: ignore[no-any-return]  # it is a tensor, or ``require_floating`` has raised
+    return require_dense(layer, require_floating(layer, params, x))
+
+
+def require_kind(layer: Any, params: Any, like: Tensor) -> None:
+    """Raise an error unless the tensors of a dict have the dtype, device and layout of ``like``: 0.15 µs for each of them."""
+    for name, leaf in params.items():
+        if leaf.dtype is not like.dtype or leaf.is_cpu is not like.is_cpu or leaf.layout is not like.layout:
+            if leaf.dtype.is_floating_point:  # x may be at fault, and the guard finds out
+                raise Misfit
+            raise value_error(layer, f"{name} must have the dtype of x, {like.dtype}", leaf)

@@ -275,3 +275,17 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
+
+
+def test_steps_of_rotary_embedding_do_not_broadcast_x():
+    """Steps with more axes than x would make a y of another shape."""
+    with pytest.raises(ValueError, match="steps must be a tensor that broadcasts to the axes of x but the last"):
+        fn.RotaryEmbedding(4)({}, (torch.randn(3, 4), torch.arange(3).expand(5, 3)))
+
+
+def test_gradients_have_the_order_of_the_params():
+    """Learned keys come before the output's projection in both."""
+    layer = fn.MultiHeadAttention(4, 2, add_bias_kv=True)
+    params = layer.init(0)
+    y, cache = layer.apply(params, torch.randn(2, 3, 4))
+    assert [*layer.grads(params, cache, y)] == [*params]

@@ -188,8 +188,8 @@ X, H = torch.ones(5, 2, 3), torch.ones(1, 2, 4)
 CELL, NET = fn.GRUCell(3, 4), fn.LSTM(3, 4)
 MESSAGES = {
     "GRUCell(input_size=3, hidden_size=4): x must have the axes (N, input_size=3) or (input_size=3), got x of shape (2, 4)": lambda: CELL(CELL.init(0), H[0]),
-    "GRUCell(input_size=3, hidden_size=4): x must be an input, or (input, h) with states of shape (2, 4), got shapes (2, 3) and (2, 3)": lambda: CELL(CELL.init(0), (X[0], X[0])),
-    "x must be an input, or (input, h) with states of shape (2, 4), got shapes (2, 3) and (2, 3) and (2, 3)": lambda: CELL(CELL.init(0), (X[0], X[0], X[0])),
+    "GRUCell(input_size=3, hidden_size=4): x must be an input, or (input, h) with states of its dtype and shape (2, 4), got shapes (2, 3) and (2, 3)": lambda: CELL(CELL.init(0), (X[0], X[0])),
+    "x must be an input, or (input, h) with states of its dtype and shape (2, 4), got shapes (2, 3) and (2, 3) and (2, 3)": lambda: CELL(CELL.init(0), (X[0], X[0], X[0])),
     "params must be a dict of weight_ih (12, 3), weight_hh (12, 4), bias_ih (12,), bias_hh (12,), got weight_ih (16, 3)": lambda: CELL(fn.LSTMCell(3, 4).init(0), X[0]),
     "GRUCell(input_size=3, hidden_size=4): gy must have the shape of y, (2, 4), got gy of shape (4,)": lambda: CELL.vjp(CELL.init(0), CELL.apply(CELL.init(0), X[0])[1], H[0, 0]),
     "GRUCell(input_size=3, hidden_size=4): x must have the dtype of the params, torch.float32, got torch.float64": lambda: CELL(CELL.init(0), X[0].double()),
@@ -199,6 +199,8 @@ MESSAGES = {
     "the sequence must have a step, got x of shape (0, 2, 3)": lambda: NET(NET.init(0), X[:0]),
     "the state must have the shape (1, 2, 4) and (1, 2, 4), got shapes (5, 2, 3) and (1, 2, 4)": lambda: NET(NET.init(0), (X, H)),
     "lengths must be a tensor with a whole number for each row, got a tuple of 3": lambda: NET(NET.init(0), (X, None, torch.tensor([1, 2, 3]))),
+    "lengths must be from 0 to 5, the steps of the sequence, got [9, 1]": lambda: NET(NET.init(0), (X, None, torch.tensor([9, 1]))),
+    "lengths must be from 0 to 5, the steps of the sequence, got [-1, 1]": lambda: NET(NET.init(0), (X, None, torch.tensor([-1, 1]))),
     "x must be a sequence, (sequence, state) or (sequence, state, lengths), got shapes (5, 2, 3)": lambda: NET(NET.init(0), (X,)),
     "gy must be a pair with the shapes of y, each of them or None": lambda: NET.vjp(NET.init(0), NET.apply(NET.init(0), X)[1], (X, None)),
     "apply must be given a key, apply(params, x, rng); for evaluation use inference(), got no key": lambda: fn.GRU(3, 4, 2, dropout=0.5)({}, X),

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from attrs import field
 from torch import Tensor, strided
 
-from funcnet.checks import axis_complaint, check_gy, floating_complaint, require_dense, require_no_params
+from funcnet.checks import axis_complaint, check_gy, floating_complaint, require_dense_floating, require_no_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import whole_number
 from funcnet.value import frozen
@@ -34,7 +34,7 @@ class Activation(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         if params or type(x) is not Tensor or not x.is_floating_point() or x.layout is not strided or x.is_nested:
-            require_dense(self, params, x)  # only where something may be wrong: a call less in each small layer
+            require_dense_floating(self, params, x)  # only where something may be wrong: a call less in each small layer
         return self.forward(x)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:

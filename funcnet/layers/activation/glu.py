@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, require_dense
+from funcnet.checks import Misfit, check_gy, require_dense_floating
 from funcnet.contract import Params, Rng
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation, Along
@@ -40,7 +40,7 @@ class GLU(_Halving):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        return kernels.glu(require_dense(self, params, x), self.dim), x
+        return kernels.glu(require_dense_floating(self, params, x), self.dim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         half = cache.narrow(self.dim, 0, cache.shape[self.dim] // 2)
@@ -54,7 +54,7 @@ class Gated(_Halving):
     activation: ClassVar[Activation]
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        if require_dense(self, params, x).shape[self.dim] % 2:
+        if require_dense_floating(self, params, x).shape[self.dim] % 2:
             raise Misfit  # the halves would broadcast
         a, b = x.chunk(2, self.dim)
         f, cache = self.activation.forward(b)

@@ -13,7 +13,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import Misfit, check_gy, check_param, floating_complaint, require_dense, require_key
+from funcnet.checks import Misfit, check_gy, check_param, floating_complaint, require_dense_floating, require_key
 from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import describe, fields_error, number, size_or_none, value_error
 from funcnet.kernels import activation as kernels
@@ -116,7 +116,7 @@ class RReLU(Layer):
             raise fields_error(self, "lower must be at most upper", "lower", "upper")
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        key, shape = require_key(self, rng), tuple(require_dense(self, params, x).shape)
+        key, shape = require_key(self, rng), tuple(require_dense_floating(self, params, x).shape)
         slopes = torch.where(x > 0, 1.0, random.uniform(key, shape, self.lower, self.upper, dtype=x.dtype))
         return x * slopes, slopes
 

@@ -16,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import axis_complaint, came, check_gy, require_dense, require_key
+from funcnet.checks import axis_complaint, came, check_gy, require_dense_floating, require_key
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, is_whole_tuple, number, valid_if, value_error, whole_number
 from funcnet.kernels import activation as kernels
@@ -41,7 +41,7 @@ class Softmax(Along):
     temperature: float = field(default=1.0, validator=number(above=0.0))
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        z = self._scaled(require_dense(self, params, x))
+        z = self._scaled(require_dense_floating(self, params, x))
         y = torch.softmax(z, self.dim)
         return y, y
 
@@ -79,7 +79,7 @@ class GumbelSoftmax(Layer):
         return self.dim == 0
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        rng, shape = require_key(self, rng), tuple(require_dense(self, params, x).shape)
+        rng, shape = require_key(self, rng), tuple(require_dense_floating(self, params, x).shape)
         noise = random.gumbel(rng, shape, torch.promote_types(x.dtype, torch.float32))
         y = torch.softmax((x + noise) / self.tau, self.dim).to(x.dtype)
         return y, y
@@ -105,7 +105,7 @@ class Softmin(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = torch.softmax(-require_dense(self, params, x), self.dim)
+        y = torch.softmax(-require_dense_floating(self, params, x), self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -123,7 +123,7 @@ class Softmax2d(Layer):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        if require_dense(self, params, x).dim() not in (3, 4):
+        if require_dense_floating(self, params, x).dim() not in (3, 4):
             raise value_error(self, "x must have the axes (N, C, H, W) or (C, H, W)", came(x))
         y = torch.softmax(x, -3)
         return y, y
@@ -148,7 +148,7 @@ class MultiSoftmax(Layer):
     )
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        groups = torch.split(require_dense(self, params, x), list(self.sizes), -1)
+        groups = torch.split(require_dense_floating(self, params, x), list(self.sizes), -1)
         y = torch.cat([torch.softmax(group, -1) for group in groups], -1)
         return y, y
 
@@ -173,7 +173,7 @@ class LogSoftmax(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = torch.log_softmax(require_dense(self, params, x), self.dim)
+        y = torch.log_softmax(require_dense_floating(self, params, x), self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -193,7 +193,7 @@ class LogSumExp(Along):
     keepdim: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        return torch.logsumexp(require_dense(self, params, x), self.dim, keepdim=self.keepdim), x
+        return torch.logsumexp(require_dense_floating(self, params, x), self.dim, keepdim=self.keepdim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         dim, y = self.dim % max(cache.dim(), 1), torch.softmax(cache, self.dim)

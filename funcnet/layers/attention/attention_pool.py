@@ -14,7 +14,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, axes_complaint, check_gy
+from funcnet.checks import Misfit, axes_complaint, check_gy, check_param, floating_complaint
 from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import size_or_none
 from funcnet.initializers.elementary import Initializer
@@ -72,7 +72,7 @@ class AttentionPool(Layer):
         """Return gy, the rows, their weights, and the gradient of their scores."""
         x, p = cache
         rows = x[0] if isinstance(x, tuple) else x
-        gy = check_gy(self, gy, (*rows.shape[:-2], rows.shape[-1]))
+        gy = check_gy(self, gy, (*rows.shape[:-2], rows.shape[-1]), rows)
         gp = torch.matmul(rows, gy.unsqueeze(-1)).squeeze(-1)
         return gy, rows, p, softmax_backward(gp, p, -1, p.dtype)
 
@@ -80,7 +80,8 @@ class AttentionPool(Layer):
         return {"query": torch.mv(rows.reshape(-1, rows.shape[-1]).t(), gs.reshape(-1))}
 
     def _x_grad(self, params: Params, cache: Cache, gy: Tensor, p: Tensor, gs: Tensor) -> Any:
-        gx = p.unsqueeze(-1) * gy.unsqueeze(-2) + gs.unsqueeze(-1) * params["query"]
+        query = check_param(self, params, "query", (self.in_features,), gy)
+        gx = p.unsqueeze(-1) * gy.unsqueeze(-2) + gs.unsqueeze(-1) * query
         return (gx, None) if isinstance(cache[0], tuple) else gx
 
     def _parts(self, params: Params, x: Any) -> tuple[Tensor, Tensor | None]:
@@ -100,7 +101,7 @@ class AttentionPool(Layer):
         if isinstance(x, tuple) and not (len(x) == 2 and isinstance(x[1], Tensor)):
             return "x must be a tensor, (x, mask) or (x, lengths)"
         rows = x[0] if isinstance(x, tuple) else x
-        rule = axes_complaint(self, rows, "..., L, in_features")
+        rule = floating_complaint(rows) or axes_complaint(self, rows, "..., L, in_features")
         if rule or rows is x or _are_counts_of(*x):
             return rule
         *n, length = rows.shape[:-1]
@@ -110,5 +111,7 @@ class AttentionPool(Layer):
 def _are_counts_of(rows: Tensor, counts: Any) -> bool:
     """Tell whether these are a mask or lengths that belong to the rows."""
     if isinstance(counts, Tensor) and counts.dtype == torch.bool:
-        return broadcasts_to(counts.shape, rows.shape[:-1])
-    return isinstance(counts, Tensor) and counts.shape == rows.shape[:-2] and not counts.is_floating_point()
+        return not counts.is_nested and broadcasts_to(counts.shape, rows.shape[:-1])
+    return (
+        isinstance(counts, Tensor) and not counts.is_nested and counts.shape == rows.shape[:-2] and not counts.is_floating_point()
+    )

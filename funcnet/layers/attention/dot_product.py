@@ -16,7 +16,7 @@ from attrs import field, validators
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import check_gy, first_complaint, floating_complaint, require_arguments, require_key
+from funcnet.checks import Misfit, check_gy, first_complaint, floating_complaint, require_arguments, require_key
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, is_whole, number, valid_if, value_error
 from funcnet.kernels import attention as kernels
@@ -42,12 +42,15 @@ def steps_around(window: int | tuple[int, int] | None, causal: bool) -> tuple[in
     return before, 0 if causal else after
 
 
-def require_gy_pair(layer: Layer, gy: Any, *shapes: tuple[int, ...]) -> tuple[Any, Any]:
-    """Return the gradients of y and of the weights, where both are returned: each of its shape, or ``None`` for 0."""
+def require_gy_pair(layer: Layer, gy: Any, like: Tensor, *shapes: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return the gradients of y and of the weights, where both are returned: each of its shape and kind, or ``None`` for 0."""
     found = [None if g is None else tuple(g.shape) for g in gy] if isinstance(gy, tuple) else []
     if len(found) != 2 or any(n not in (None, shape) for n, shape in zip(found, shapes, strict=True)):
         rule = f"gy must be a pair, for y {shapes[0]} and for the weights {shapes[1]}, or None for either"
         raise value_error(layer, rule, "shapes " + " and ".join(map(str, found)) if found else gy)
+    for g, shape in zip(gy, shapes, strict=True):
+        if g is not None:
+            check_gy(layer, g, shape, like)
     return gy[0], gy[1]
 
 
@@ -124,8 +127,8 @@ class ScaledDotProductAttention(Layer):
         """Return the gradients of y and, where they are returned, of the weights."""
         shape = (*q.shape[:-1], v.shape[-1])
         if not self.return_weights:
-            return check_gy(self, gy, shape), None
-        gy, gweights = require_gy_pair(self, gy, shape, (*q.shape[:-1], k.shape[-2]))
+            return check_gy(self, gy, shape, q), None
+        gy, gweights = require_gy_pair(self, gy, q, shape, (*q.shape[:-1], k.shape[-2]))
         return q.new_zeros(shape) if gy is None else gy, gweights
 
     def _dropped(self, p: Tensor, keep: Tensor | None) -> Tensor:
@@ -147,7 +150,9 @@ class ScaledDotProductAttention(Layer):
         """Return q, k, v and the mask, which must fit each other: kernels broadcast them."""
         require_arguments(self, params, x)
         q, k, v, *mask = x
-        return q, k, v, require_mask(self, mask[0], (*q.shape[:-1], k.shape[-2]), q.dtype) if mask else None
+        if not q.is_cpu is k.is_cpu is v.is_cpu:
+            raise Misfit
+        return q, k, v, require_mask(self, mask[0], (*q.shape[:-1], k.shape[-2]), q) if mask else None
 
     def complaint(self, x: Any) -> str | None:
         if not isinstance(x, tuple) or len(x) not in (3, 4):

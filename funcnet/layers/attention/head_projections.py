@@ -11,7 +11,7 @@ from attrs import Factory, field, validators
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.checks import Misfit, floating_complaint
+from funcnet.checks import Misfit, check_param, floating_complaint, require_kind
 from funcnet.combinator import Children, Combinator, Probe, Rewrite, errors_at
 from funcnet.contract import Layer, Params, output
 from funcnet.errors import divides, flag, instances, number, size, value_error
@@ -142,6 +142,14 @@ class Heads(Combinator):
             return [params[name] for name in PROJECTIONS]
         return list(params["in_proj_weight"].split(self._rows()))
 
+    def _check_weights(self, params: Params, like: Tensor) -> None:
+        """Refuse weights of the input of another shape or kind, for methods backward."""
+        if not self._is_separate():
+            check_param(self, params, "in_proj_weight", (sum(self._rows()), self.embed_dim), like)
+            return
+        for name, rows, width in zip(PROJECTIONS, self._rows(), self._widths(), strict=True):
+            check_param(self, params, name, (rows, width), like)
+
     def _split(self, joint: Tensor) -> Tensor:
         """Split the last axis of (N, L, features) into heads: (N, heads, L, size)."""
         return joint.reshape(*joint.shape[:-1], joint.shape[-1] // self._head(), self._head()).transpose(1, 2)
@@ -149,11 +157,14 @@ class Heads(Combinator):
     def _require_valid(self, params: Params, x: Any) -> None:
         """Raise ``Misfit`` where no kernel would notice."""
         shapes, out = self._own_shapes(), params["out_proj"]
-        silent = ["in_proj_bias"] * self.bias + [*LEARNED] * self.add_bias_kv
         count = 2 + 2 * self._is_separate() + self.bias + 2 * self.add_bias_kv + 2 * (self.qk_norm is not None)
-        good = len(params) == count and len(out) == 1 + self.bias and (not self.bias or out["bias"].shape == (self.embed_dim,))
-        if not good or self.complaint(x) or any([params[name].shape != shapes[name] for name in silent]):  # noqa: C419
+        if len(params) != count or len(out) != 1 + self.bias or self.complaint(x):
             raise Misfit
+        own = {name: out[name[9:]] if "." in name else params[name] for name in shapes}
+        if any([leaf.shape != shape for leaf, shape in zip(own.values(), shapes.values(), strict=True)]):  # noqa: C419
+            raise Misfit
+        for one in (x,) if isinstance(x, Tensor) else x[: 1 if len(x) == 2 else 3]:
+            require_kind(self, own, one)
 
     def infer(self, x: Any) -> tuple[Self, Any]:
         """Infer the sizes of the norm, which is there twice and so is no case for two probes."""

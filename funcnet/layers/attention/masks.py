@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.checks import Misfit
 from funcnet.errors import is_whole, value_error
 from funcnet.kernels.tracing import is_plain
 
@@ -96,8 +97,11 @@ def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return len(shape) <= len(target) and all([n in (1, m) for n, m in zip(shape, last, strict=True)])  # noqa: C419
 
 
-def require_mask(layer: Any, mask: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return the mask, which must be bool or of this dtype and broadcast to this shape."""
-    if not isinstance(mask, Tensor) or mask.dtype not in (torch.bool, dtype) or not broadcasts_to(mask.shape, shape):
-        raise value_error(layer, f"the mask must be bool or {dtype}, and broadcast to (..., heads, L, S), {shape}", mask)
-    return mask
+def require_mask(layer: Any, mask: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return the mask, which must be bool or of the dtype of ``like``, on its device, and broadcast to this shape."""
+    valid = isinstance(mask, Tensor) and not mask.is_nested and mask.dtype in (torch.bool, like.dtype)
+    if not valid or not broadcasts_to(mask.shape, shape):
+        raise value_error(layer, f"the mask must be bool or {like.dtype}, and broadcast to (..., heads, L, S), {shape}", mask)
+    if mask.is_cpu is not like.is_cpu:
+        raise Misfit
+    return mask  # type: ignore[no-any-return]  # it is a tensor, or there is an error

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.checks import check_gy
+from funcnet.checks import check_gy, check_param
 from funcnet.combinator import child_key, errors_at
 from funcnet.contract import Cache, Params, Rng
 from funcnet.errors import value_error
@@ -88,27 +88,28 @@ class MultiHeadAttention(Heads):
         """Return the gradients of each input's projection, of the mask, and of all params but the projection's."""
         x, inner, a, normed = cache
         gy, gp = self._incoming(cache, gy)
-        others = {"out_proj": _weight_grads(a, gy, bias=self.bias)} if weights else {}
-        ga = self._split(kernels.matmul_input_grad(gy, params["out_proj"]["weight"]))
+        own = {"out_proj": _weight_grads(a, gy, bias=self.bias)} if weights else {}
+        w = check_param(self, params["out_proj"], "weight", (self.embed_dim, self.embed_dim), a)
+        ga = self._split(kernels.matmul_input_grad(gy, w))
         gq, gk, gv, *rest = self._attention.vjp({}, inner, (ga, gp) if self.need_weights else ga)[1]
         gmask = rest[0] if rest else None
         if self._added_keys():
-            others |= _learned_grads(gk, gv, self._added_keys()) if weights and self.add_bias_kv else {}
+            own = {**_learned_grads(gk, gv, self._added_keys()), **own} if weights and self.add_bias_kv else own
             gk, gv = gk[:, :, : -self._added_keys()], gv[:, :, : -self._added_keys()]
             gmask = _mask_grad(gmask, self._inputs(x)[1], self._added_keys())
         (gq, one), (gk, other) = (self._normalize_back(params, i, normed[i], g, weights) for i, g in enumerate((gq, gk)))
         gs = [g.transpose(1, 2).flatten(2) for g in (gq, gk, gv)]
         gs = [torch.cat(gs, -1)] if len(self._inputs(x)[0]) == 1 else gs
-        return gs, gmask, others | one | other
+        return gs, gmask, {**own, **one, **other}
 
     def _incoming(self, cache: Cache, gy: Any) -> tuple[Tensor, Tensor | None]:
         """Return the gradients of y, as (N, L, features), and of each head's weights."""
         x, (entries, _), a, _ = cache
         if not self.need_weights:
-            return self._inward(check_gy(self, gy, self._outward(a, x).shape), x), None
+            return self._inward(check_gy(self, gy, self._outward(a, x).shape, a), x), None
         n, heads, length, _ = entries[0].shape
         shape = (n,) * _batched(x) + (heads,) * (not self.average_attn_weights) + (length, entries[1].shape[2])
-        gy, gp = require_gy_pair(self, gy, tuple(self._outward(a, x).shape), shape)
+        gy, gp = require_gy_pair(self, gy, a, tuple(self._outward(a, x).shape), shape)
         if gp is not None:
             gp = gp if _batched(x) else gp.unsqueeze(0)
             gp = (gp / heads).unsqueeze(1).expand(-1, heads, -1, -1) if self.average_attn_weights else gp
@@ -128,6 +129,7 @@ class MultiHeadAttention(Heads):
 
     def _gx(self, params: Params, cache: Cache, gs: list[Tensor], gmask: Any) -> Any:
         x = cache[0]
+        self._check_weights(params, gs[0])
         if len(gs) == 1:
             gx = self._outward(kernels.matmul_input_grad(gs[0], params["in_proj_weight"]), x)
             return (gx, gmask) if isinstance(x, tuple) else gx
@@ -216,7 +218,7 @@ class MultiHeadAttention(Heads):
         """Return the mask of the input's keys, joined with what may be seen of them."""
         length, keys = q.shape[2], k.shape[2]
         if mask is not None:
-            mask = require_mask(self, mask, (*q.shape[:3], keys), q.dtype)
+            mask = require_mask(self, mask, (*q.shape[:3], keys), q)
             mask = mask.broadcast_to((*mask.shape[:-1], keys))
         if self.window is None and not self.is_causal:
             return mask

@@ -15,10 +15,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import Misfit, axes_complaint, require_floating
-from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import flag, number, size, valid_if, whole
+from funcnet.checks import Misfit, axes_complaint, check_gy, floating_complaint, kind_of, require_floating
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import flag, number, size, valid_if, value_error, whole
 from funcnet.initializers.elementary import Initializer
+from funcnet.layers.attention.masks import broadcasts_to
 from funcnet.random import Key, as_key
 from funcnet.value import frozen
 
@@ -40,7 +41,7 @@ class RotaryEmbedding(Layer):
     x may also be a pair (x, steps), with whole numbers of shape (length,) or one that broadcasts to x's axes but the last.
 
     Params   none.
-    Cache    cos and sin of the angles, (length, dim / 2).
+    Cache    cos and sin of the angles, (length, dim / 2), and the shape of ``x``.
     Raises   ``ValueError`` for an odd ``dim``, and an ``x`` that is not floating or has other axes.
     Source   Su et al. 2021, eq. 34 (interleaved); the halves are GPT-NeoX's.
     """
@@ -53,14 +54,22 @@ class RotaryEmbedding(Layer):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
         x, steps = x if isinstance(x, tuple) and len(x) == 2 else (x, None)
         x = require_floating(self, params, x)
+        if steps is not None and not (
+            isinstance(steps, Tensor) and not steps.is_nested and broadcasts_to(steps.shape, x.shape[:-1])
+        ):
+            raise value_error(
+                self, f"steps must be a tensor that broadcasts to the axes of x but the last, {tuple(x.shape[:-1])}", steps
+            )
         t = torch.arange(self.offset, self.offset + x.shape[-2], device=x.device) if steps is None else steps + self.offset
         a = _angles(t, self.dim // 2, self.dim, self.base, x.dtype)
         cos, sin = torch.cos(a).to(x.dtype), torch.sin(a).to(x.dtype)
-        return self._rotate(x, cos, sin), (cos, sin) if steps is None else (cos, sin, True)
+        shape = tuple(x.shape)
+        return self._rotate(x, cos, sin), (cos, sin, shape) if steps is None else (cos, sin, shape, True)
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
-        gx = self._rotate(gy, cache[0], -cache[1])
-        return params, gx if len(cache) == 2 else (gx, None)
+        cos, sin, shape = cache[:3]
+        gx = self._rotate(check_gy(self, gy, shape, cos), cos, -sin)
+        return params, gx if len(cache) == 3 else (gx, None)
 
     def _rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         if self.interleaved:
@@ -70,7 +79,8 @@ class RotaryEmbedding(Layer):
         return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
 
     def complaint(self, x: Any) -> str | None:
-        return axes_complaint(self, x[0] if isinstance(x, tuple) else x, "..., length, dim")
+        one = x[0] if isinstance(x, tuple) else x
+        return floating_complaint(one) or axes_complaint(self, one, "..., length, dim")
 
 
 @frozen
@@ -78,7 +88,7 @@ class SinusoidalPositions(Layer):
     """Add sines and cosines of the step, of wavelengths from 2π to 2π ``base``, to (..., length, features).
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and its kind.
     Raises   ``ValueError`` when ``x`` is not a floating tensor of 2 axes or more.
     Source   Vaswani et al. 2017, section 3.5.
     """
@@ -86,18 +96,18 @@ class SinusoidalPositions(Layer):
     base: float = field(default=10000.0, validator=_positive)
     offset: int = field(default=0, validator=whole(0))
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, ...]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         length, dim = require_floating(self, params, x).shape[-2:]
         t = torch.arange(self.offset, self.offset + length, device=x.device)
         a = _angles(t, (dim + 1) // 2, dim, self.base, x.dtype)
         p = torch.stack((torch.sin(a), torch.cos(a)), -1).flatten(-2)[:, :dim]
-        return x + p.to(x.dtype), tuple(x.shape)
+        return x + p.to(x.dtype), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[int, ...], gy: Tensor) -> tuple[Params, Tensor]:
-        return params, gy
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, check_gy(self, gy, *cache)
 
     def complaint(self, x: Tensor) -> str | None:
-        return axes_complaint(self, x, "..., length, features")
+        return floating_complaint(x) or axes_complaint(self, x, "..., length, features")
 
 
 @frozen
@@ -105,7 +115,7 @@ class LearnedPositions(Layer):
     """Add a learned vector for each step to (..., length, dim), for lengths up to ``max_length``.
 
     Params   ``weight`` (max_length, dim), standard normal as ``torch.nn.Embedding``'s unless ``initializer`` names another.
-    Cache    the length of ``x``.
+    Cache    the shape of ``x``, and its kind.
     Raises   ``ValueError`` for sizes below 1, for params that are not this layer's, and an ``x`` that has other
              axes or dtype, or is longer.
     Source   Gehring et al. 2017, section 3.1.
@@ -118,26 +128,29 @@ class LearnedPositions(Layer):
     def init(self, rng: Key | int) -> Params:
         return initializers.weight_and_bias(as_key(rng), self.param_shapes(), self.initializer)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, int]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         w, (length, dim) = params["weight"], x.shape[-2:]
         if w.shape != (self.max_length, dim) or dim != self.dim or len(params) != 1 or w.dtype != x.dtype or length > len(w):
             raise Misfit
-        return x + w[:length], length
+        return x + w[:length], (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: int, gy: Tensor) -> tuple[Params, Tensor]:
-        return self.grads(params, cache, gy), gy
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+        return self._weight_grad(check_gy(self, gy, *cache)), gy
 
-    def grads(self, params: Params, cache: int, gy: Tensor) -> Params:
-        g = gy.sum_to_size(cache, self.dim)
-        return {"weight": torch.constant_pad_nd(g, (0, 0, 0, self.max_length - cache))}
+    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
+        return self._weight_grad(check_gy(self, gy, *cache))
 
-    def input_grad(self, params: Params, cache: int, gy: Tensor) -> Tensor:
-        return gy
+    def input_grad(self, params: Params, cache: Cache, gy: Tensor) -> Tensor:
+        return check_gy(self, gy, *cache)
+
+    def _weight_grad(self, gy: Tensor) -> Params:
+        length = gy.shape[-2]
+        return {"weight": torch.constant_pad_nd(gy.sum_to_size(length, self.dim), (0, 0, 0, self.max_length - length))}
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.max_length, self.dim)}
 
     def complaint(self, x: Tensor) -> str | None:
-        rule = axes_complaint(self, x, "..., length, dim")
+        rule = floating_complaint(x) or axes_complaint(self, x, "..., length, dim")
         too_long = not rule and x.shape[-2] > self.max_length
         return f"x must not be longer than max_length={self.max_length}" if too_long else rule

@@ -17,7 +17,7 @@ import torch
 from attrs import Factory, field, validators
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_arguments
+from funcnet.checks import Misfit, check_gy, require_arguments
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, number, value_error
 from funcnet.kernels.tracing import is_plain
@@ -76,7 +76,7 @@ class VarlenAttention(Layer):
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Any, ...]]:
         x, kept = cache
         q, k, v, *lengths = x
-        gy = check_gy(self, gy, (*q.shape[:2], v.shape[2]))
+        gy = check_gy(self, gy, (*q.shape[:2], v.shape[2]), q)
         if "all" in kept:
             gs = self._all.vjp({}, kept["all"], _as_heads(gy))[1][:3]
             return params, (*map(_as_rows, gs), *[None] * len(lengths))
@@ -109,6 +109,8 @@ class VarlenAttention(Layer):
     def _counts(self, params: Params, x: Any) -> list[Tensor]:
         """Return the lengths, as int64, once for queries and keys or twice."""
         require_arguments(self, params, x)
+        if not x[0].is_cpu is x[1].is_cpu is x[2].is_cpu:
+            raise Misfit
         if any(one.dim() != 1 or one.dtype not in _INTEGERS for one in x[3:]) or x[3].shape != x[-1].shape:
             raise value_error(self, "lengths must be integers with one axis, as many for keys as for queries", x[3])
         for rows, lengths in ((x[0], x[3]), (x[1], x[-1])):

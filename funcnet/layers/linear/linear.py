@@ -8,6 +8,7 @@ gx = gy w
 
 from typing import Any
 
+import torch
 from attrs import field
 from torch import Tensor
 

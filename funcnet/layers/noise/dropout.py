@@ -14,7 +14,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import Misfit, axes_complaint, check_gy, kind_of, require_axis, require_dense, require_key
+from funcnet.checks import Misfit, axes_complaint, check_gy, kind_of, require_axis, require_dense_floating, require_key
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, is_whole_tuple, number, valid_if
 from funcnet.kernels import operands as kernels
@@ -37,7 +37,7 @@ class Dropping(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Tensor]]:
         rng = require_key(self, rng)
-        keep = random.bernoulli(rng, self.mask_shape(require_dense(self, params, x)), 1 - self.p)
+        keep = random.bernoulli(rng, self.mask_shape(require_dense_floating(self, params, x)), 1 - self.p)
         return self.masked(x, keep), (keep, tuple(x.shape), kind_of(x))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:

@@ -9,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import check_gy, kind_of, require_dense, require_key
+from funcnet.checks import check_gy, kind_of, require_dense_floating, require_key
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import number
 from funcnet.layers.shape.reshaping import Identity
@@ -31,7 +31,7 @@ class GaussianNoise(Layer):
     stochastic = True
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
-        rng, shape = require_key(self, rng), tuple(require_dense(self, params, x).shape)
+        rng, shape = require_key(self, rng), tuple(require_dense_floating(self, params, x).shape)
         return x + random.normal(rng, shape, 0.0, self.std, x.dtype), (shape, kind_of(x))
 
     def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:

@@ -22,7 +22,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import axes_complaint, check_gy, require_arguments
+from funcnet.checks import axes_complaint, check_gy, check_param, floating_complaint, require_arguments, require_kind
 from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, one_of, size, size_or_none
 from funcnet.initializers.elementary import Uniform
@@ -62,6 +62,7 @@ class _Cell(Layer):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         require_arguments(self, params, x)
         one, h, c = self._parts(x)
+        require_kind(self, params, one)
         pre = kernels.linear(one, params["weight_ih"], params.get("bias_ih"))
         hid = kernels.linear(h, params["weight_hh"], params.get("bias_hh"))
         y, after, kept = KINDS[self.kind].step(pre, hid, h, c)
@@ -86,7 +87,7 @@ class _Cell(Layer):
         gh, gc = gy if c is not None else (gy, None)
         for g in (gh, gc):
             if g is not None:
-                check_gy(self, g, h.shape)
+                check_gy(self, g, h.shape, h)
         return KINDS[self.kind].back(kept, h, c, gh, gc)
 
     def _gparams(self, x: Tensor, h: Tensor, g: Tensor, ghid: Tensor) -> Params:
@@ -94,10 +95,11 @@ class _Cell(Layer):
         return {"weight_ih": w, "weight_hh": u} | ({"bias_ih": b, "bias_hh": d} if self.bias else {})
 
     def _gx(self, params: Params, x: Any, g: Tensor, ghid: Tensor, direct: Tensor | None, gc: Tensor | None) -> Any:
-        gx = kernels.matmul_input_grad(g, params["weight_ih"])
+        rows = g.shape[-1]
+        gx = kernels.matmul_input_grad(g, check_param(self, params, "weight_ih", (rows, self.input_size), g))
         if not isinstance(x, tuple):
             return gx
-        gh = kernels.matmul_input_grad(ghid, params["weight_hh"])
+        gh = kernels.matmul_input_grad(ghid, check_param(self, params, "weight_hh", (rows, self.hidden_size), g))
         gh = gh if direct is None else gh + direct
         return gx, gh if gc is None else (gh, gc)
 
@@ -118,8 +120,8 @@ class _Cell(Layer):
         if self._is_input(x):
             return None
         one, form = x[0] if isinstance(x, tuple) and x else x, "(input, (h, c))" if self.kind == "lstm" else "(input, h)"
-        rule = axes_complaint(self, one, "N, input_size", "input_size")
-        return rule or f"x must be an input, or {form} with states of shape {(*one.shape[:-1], self.hidden_size)}"
+        rule = floating_complaint(one) or axes_complaint(self, one, "N, input_size", "input_size")
+        return rule or f"x must be an input, or {form} with states of its dtype and shape {(*one.shape[:-1], self.hidden_size)}"
 
     def _is_input(self, x: Any) -> bool:
         """Tell whether x is an input, or an input and a state that fits it: kernels would broadcast it."""
@@ -127,11 +129,11 @@ class _Cell(Layer):
         if isinstance(x, tuple) and (len(x) != 2 or isinstance(x[1], tuple) != is_lstm):
             return False
         states = (x[1] if is_lstm else x[1:]) if isinstance(x, tuple) else ()
-        if not all([isinstance(part, Tensor) and part.is_floating_point() for part in (one, *states)]):  # noqa: C419
+        if not all([isinstance(part, Tensor) and part.is_floating_point() and not part.is_nested for part in (one, *states)]):  # noqa: C419
             return False
         shape = (*one.shape[:-1], self.hidden_size)
         right = one.dim() in (1, 2) and one.shape[-1] == self.input_size and len(states) in (0, 1 + is_lstm)
-        return right and all([part.shape == shape for part in states])  # noqa: C419
+        return right and all([part.shape == shape and part.dtype is one.dtype for part in states])  # noqa: C419
 
 
 @frozen

@@ -16,12 +16,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import axes_complaint, floating_complaint, require_arguments, require_key
+from funcnet.checks import axes_complaint, check_gy, check_param, floating_complaint, require_arguments, require_key, require_kind
 from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, number, one_of, size, size_or_none, value_error, whole
 from funcnet.kernels.operands import masked_scale
 from funcnet.kernels.recurrent.sequences import Weights, run, run_back
 from funcnet.kernels.recurrent.steps import KINDS
+from funcnet.kernels.tracing import is_plain
 from funcnet.layers.recurrent.cells import initialize
 from funcnet.random import Key
 from funcnet.value import frozen
@@ -73,6 +74,8 @@ class _Recurrent(Layer):
         if self.stochastic:
             require_key(self, rng)
         require_arguments(self, params, x)
+        require_kind(self, params, _sequence(x))
+        self._check_lengths(x)
         y, states, mask = self._parts(x)
         caches, ends, keeps = [], [], []
         for layer in range(self.num_layers):
@@ -108,6 +111,7 @@ class _Recurrent(Layer):
     def _back(self, params: Params, cache: Cache, gy: Any, *, weights: bool = True, inputs: bool = True) -> tuple[Params, Any]:
         x, caches, keeps = cache
         g, gends = self._incoming(cache, gy)
+        self._check_params(params, g)
         gparams: dict[str, Any] = dict.fromkeys(params)
         for layer in reversed(range(self.num_layers)):
             parts = g.chunk(len(caches[layer]), -1)
@@ -150,6 +154,15 @@ class _Recurrent(Layer):
         )
         return y, self._split(state, y), mask
 
+    def _check_lengths(self, x: Any) -> None:
+        """Refuse lengths that are not of steps that there are, where they can be read without waiting for a device."""
+        lengths = x[2] if isinstance(x, tuple) and len(x) == 3 else None
+        if lengths is None or not is_plain(lengths):
+            return
+        steps = len(self._inward(x[0], x))
+        if bool(((lengths < 0) | (lengths > steps)).any()):
+            raise value_error(self, f"lengths must be from 0 to {steps}, the steps of the sequence", str(lengths.tolist()))
+
     def _split(self, state: Any, y: Tensor) -> list[Any]:
         """Split a state into a pair (h, c) for each layer and direction; zeros for ``None``."""
         count, widths = self.num_layers * (1 + self.bidirectional), self._widths()
@@ -177,6 +190,8 @@ class _Recurrent(Layer):
         shapes = [(self.num_layers * directions, *([] if _sequence(x).dim() == 2 else [y.shape[1]]), width) for width in widths]
         if g.shape != shape or (ends and [tuple(end.shape) for end in ends] != shapes):
             raise value_error(self, "gy must be a pair with the shapes of y, each of them or None", gy)
+        for one in (g, *ends):
+            check_gy(self, one, one.shape, y)
         return g, self._split(gstate, y)
 
     def _inward(self, one: Tensor, x: Any) -> Tensor:
@@ -194,32 +209,53 @@ class _Recurrent(Layer):
         return (self.hidden_size,)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        rows, out = KINDS[self.kind].gates * self.hidden_size, self._widths()[0]
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
-            width = self.input_size if layer == 0 else out * (1 + self.bidirectional)
-            all_of = {_NAMES[0]: (rows, width), _NAMES[1]: (rows, out), _NAMES[2]: (rows,), _NAMES[3]: (rows,)}
-            all_of |= {_NAMES[4]: (out, self.hidden_size)}
-            absent = set(_NAMES[2:4] * (not self.bias) + _NAMES[4:] * (out == self.hidden_size))
             for direction in range(1 + self.bidirectional):
-                shapes |= {_name(name, layer, direction): shape for name, shape in all_of.items() if name not in absent}
+                shapes |= {_name(name, layer, direction): shape for name, shape in self._layer_shapes(layer).items()}
         return shapes
+
+    def _layer_shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one layer's params, which are those of either direction."""
+        rows, out = KINDS[self.kind].gates * self.hidden_size, self._widths()[0]
+        width = self.input_size if layer == 0 else out * (1 + self.bidirectional)
+        shapes: dict[str, tuple[int, ...]] = {_NAMES[0]: (rows, width), _NAMES[1]: (rows, out)}
+        shapes |= {_NAMES[2]: (rows,), _NAMES[3]: (rows,)} if self.bias else {}
+        return shapes if out == self.hidden_size else {**shapes, _NAMES[4]: (out, self.hidden_size)}
+
+    def _check_params(self, params: Params, like: Tensor) -> None:
+        """Refuse params of another shape or kind, for methods backward: oneDNN would read beyond their ends."""
+        for name, shape in self.param_shapes().items():
+            check_param(self, params, name, shape, like)
 
     def complaint(self, x: Any) -> str | None:
         if isinstance(x, tuple) and len(x) not in (2, 3):
             return "x must be a sequence, (sequence, state) or (sequence, state, lengths)"
         y, state, lengths = (*x, None)[:3] if isinstance(x, tuple) else (x, None, None)
         if floating_complaint(y) or y.dim() not in (2, 3) or y.shape[-1] != self.input_size:
-            return axes_complaint(self, y, "N, T, input_size" if self.batch_first else "T, N, input_size", "T, input_size")
+            return floating_complaint(y) or axes_complaint(
+                self, y, "N, T, input_size" if self.batch_first else "T, N, input_size", "T, input_size"
+            )
         steps, *n = self._inward(y, x).shape[: y.dim() - 1]
-        per_row = isinstance(lengths, Tensor) and not lengths.is_floating_point() and [lengths.numel()] == (n or [1])
+        per_row = (
+            isinstance(lengths, Tensor)
+            and not lengths.is_nested
+            and not lengths.is_floating_point()
+            and [lengths.numel()] == (n or [1])
+        )
         if lengths is not None and not per_row:
             return "lengths must be a tensor with a whole number for each row"
         shapes = [(self.num_layers * (1 + self.bidirectional), *n, width) for width in self._widths()]
         states = state if isinstance(state, tuple) else (state,)
-        if state is not None and [getattr(part, "shape", None) for part in states] != shapes:
+        if state is not None and [_shape(part) for part in states] != shapes:
             return f"the state must have the shape {' and '.join(map(str, shapes))}"
+        if state is not None and any([part.dtype is not y.dtype or part.is_cpu is not y.is_cpu for part in states]):  # noqa: C419
+            return f"the state must have the dtype and device of the sequence, {y.dtype} on {y.device}"
         return None if steps else "the sequence must have a step"
+
+
+def _shape(part: Any) -> Any:
+    return part.shape if isinstance(part, Tensor) and not part.is_nested else None
 
 
 def _total(gxs: list[Any]) -> Any:
