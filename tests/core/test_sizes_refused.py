@@ -51,7 +51,7 @@ SENTENCES = {
     f"{L}: x must have an axis -1, to infer in_features from, got x of shape ()\n  in lora": (
         lambda: fn.infer_sizes(fn.lora(fn.Linear(None, 2), 1), ())
     ),
-    "LSTMCell(input_size=5, hidden_size=3): x must be an input, or (input, (h, c)) with states of shape (4, 3), got shapes (4, 5) and ((4, 2), (4, 2))\n  in scan, step 0": (
+    "LSTMCell(input_size=5, hidden_size=3): x must be an input, or (input, (h, c)) with states of its dtype and shape (4, 3), got shapes (4, 5) and ((4, 2), (4, 2))\n  in scan, step 0": (
         lambda: fn.infer_sizes(fn.scan(fn.LSTMCell(None, 3), output_is_carry=True), ((6, 4, 5), ((4, 2), (4, 2))))
     ),
     "map_over: x must have 2 leading axes, the same in all its parts, got a tensor of shape (4,) and dtype torch.float32": (

@@ -266,10 +266,10 @@ class Einsum(Layer):
     def _checked(self, gy: Tensor, cache: Tensor) -> Tensor:
         x, w, y = self._operands()
         before, _, after = x.partition("...")
-        batch = cache.shape[len(before) : cache.dim() - len(after)] if "..." in x else ()
-        sizes = dict(zip(w, self.shape, strict=True))
-        sizes |= dict(zip(before, cache.shape, strict=False))
-        sizes |= dict(zip(reversed(after), reversed(cache.shape), strict=False))
+        first, last = len(before), cache.dim() - len(after)
+        batch = cache.shape[first:last]
+        letters, shape = w + before + after, (*self.shape, *cache.shape[:first], *cache.shape[last:])
+        sizes = dict(zip(letters, shape, strict=True))
         left, _, right = y.partition("...")
         return check_gy(self, gy, (*[sizes[a] for a in left], *batch, *[sizes[a] for a in right]), cache)
 
