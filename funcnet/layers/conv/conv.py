@@ -15,7 +15,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import check_gy, require_params
+from funcnet.checks import check_gy, check_param, require_kind, require_params
 from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import divides, fields_error, flag, is_whole, one_of, size, size_or_none, valid_if, whole_numbers
 from funcnet.initializers.elementary import Initializer
@@ -98,6 +98,7 @@ class _Conv(Windowed):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         require_params(self, params)
+        require_kind(self, params, x)
         x = kernels.pad(x, *self._outside(), self.padding_mode)
         options = (self._window.stride, self._inside, self._window.dilation, self.groups)
         return kernels.convolution(x, params["weight"], params.get("bias"), *options)
@@ -115,12 +116,13 @@ class _Conv(Windowed):
 
     def _backward(self, params: Params, x: Tensor, gy: Tensor, *, needs_x: bool, needs_params: bool) -> tuple[Tensor, Params]:
         places = self._window._replace(before=self._inside, after=self._inside).places(x.shape[-self.axes :])
-        gy = check_gy(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *places))
+        gy = check_gy(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *places), x)
+        w = check_param(self, params, "weight", self._weight_shape(), x)
         options = (self._window.stride, self._inside, self._window.dilation, False, (0,) * self.axes, self.groups)
         mask = [needs_x, needs_params, needs_params and self.bias]
         batch = x.dim() == self.axes + 2
         x, gy = (x, gy) if batch else (x.unsqueeze(0), gy.unsqueeze(0))
-        gx, gw, gb = kernels.convolution_backward(gy, x, params["weight"], [self.out_channels], *options, mask)
+        gx, gw, gb = kernels.convolution_backward(gy, x, w, [self.out_channels], *options, mask)
         return gx if batch or not needs_x else gx.squeeze(0), {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
 
     def _outside(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -129,8 +131,11 @@ class _Conv(Windowed):
         return tuple(before), tuple(after)
 
     def param_shapes(self) -> dict[str, Shape]:
-        weight = (self.out_channels, self.in_channels // self.groups, *self._window.kernel)
+        weight = self._weight_shape()
         return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
+
+    def _weight_shape(self) -> Shape:
+        return (self.out_channels, self.in_channels // self.groups, *self._window.kernel)
 
     @property
     def least_lengths(self) -> Shape:

@@ -17,7 +17,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random
-from funcnet.checks import check_gy, require_arguments, require_sizes, several_sizes_complaint
+from funcnet.checks import check_gy, check_param, require_arguments, require_kind, require_sizes, several_sizes_complaint
 from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import fields_error, flag, size, size_or_none, whole_numbers
 from funcnet.initializers.elementary import Initializer
@@ -69,7 +69,8 @@ class _ConvLocal(Windowed):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         require_arguments(self, params, x)
-        y = torch.bmm(self._weight(params), self._columns(x)).movedim(0, -1).transpose(0, 1)
+        require_kind(self, params, x)
+        y = torch.bmm(self._columns_of(params["weight"]), self._columns(x)).movedim(0, -1).transpose(0, 1)
         y = y.reshape(*x.shape[: -self.axes - 1], self.out_channels, *self._places)
         return y + params["bias"] if self.bias else y, x
 
@@ -77,13 +78,14 @@ class _ConvLocal(Windowed):
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
-        g = self._rows(cache, gy)
-        gw = torch.bmm(g.movedim(-1, 0).transpose(1, 2), self._columns(cache).transpose(1, 2)).reshape(params["weight"].shape)
-        return {"weight": gw, "bias": g.sum(0).reshape(params["bias"].shape)} if self.bias else {"weight": gw}
+        g, shapes = self._rows(cache, gy), self.param_shapes()
+        gw = torch.bmm(g.movedim(-1, 0).transpose(1, 2), self._columns(cache).transpose(1, 2)).reshape(shapes["weight"])
+        return {"weight": gw, "bias": g.sum(0).reshape(shapes["bias"])} if self.bias else {"weight": gw}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
         g = self._rows(cache, gy).movedim(-1, 0).transpose(1, 2)
-        columns = torch.bmm(self._weight(params).transpose(1, 2), g).movedim(0, -1).transpose(0, 1)
+        w = self._columns_of(check_param(self, params, "weight", self.param_shapes()["weight"], cache))
+        columns = torch.bmm(w.transpose(1, 2), g).movedim(0, -1).transpose(0, 1)
         columns = columns.reshape(g.shape[2], self.in_channels, math.prod(self._window.kernel), math.prod(self._places))
         padded = [n + b + a for n, b, a in zip(self._lengths(), *self._window[3:], strict=True)]
         gx = kernels.windows_backward(columns, padded, *self._window[:3], self._places)
@@ -97,11 +99,11 @@ class _ConvLocal(Windowed):
     def _rows(self, x: Tensor, gy: Tensor) -> Tensor:
         """Return gy as (N, out, windows)."""
         want = (*x.shape[: -self.axes - 1], self.out_channels, *self._places)
-        g = check_gy(self, gy, want).flatten(-self.axes)
+        g = check_gy(self, gy, want, x).flatten(-self.axes)
         return g if x.dim() == self.axes + 2 else g.unsqueeze(0)
 
-    def _weight(self, params: Params) -> Tensor:
-        weight: Tensor = params["weight"]
+    def _columns_of(self, weight: Tensor) -> Tensor:
+        """Return the weight as (windows, out, in · kernel)."""
         return weight.reshape(math.prod(self._places), self.out_channels, self.in_channels * math.prod(self._window.kernel))
 
     def _lengths(self) -> Shape:

@@ -15,7 +15,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
-from funcnet.checks import check_gy, require_params
+from funcnet.checks import check_gy, check_param, require_kind, require_params
 from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import divides, fields_error, flag, size, size_or_none, whole_numbers
 from funcnet.initializers.elementary import Initializer
@@ -59,6 +59,7 @@ class _ConvTranspose(Windowed):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         require_params(self, params)
+        require_kind(self, params, x)
         _, stride, padding, extra, dilation = self._options
         convolve = kernels.transposed[self.axes]
         return convolve(x, params["weight"], params.get("bias"), stride, padding, extra, self.groups, dilation), x
@@ -74,13 +75,14 @@ class _ConvTranspose(Windowed):
         return self._backward(params, cache, gy, needs_x=True, needs_params=False)[0]
 
     def _backward(self, params: Params, x: Tensor, gy: Tensor, *, needs_x: bool, needs_params: bool) -> tuple[Tensor, Params]:
-        gy = check_gy(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *self._lengths_from(x.shape[-self.axes :])))
+        gy = check_gy(self, gy, (*x.shape[: -self.axes - 1], self.out_channels, *self._lengths_from(x.shape[-self.axes :])), x)
+        w = check_param(self, params, "weight", self._weight_shape(), x)
         _, stride, padding, extra, dilation = self._options
         mask = [needs_x, needs_params, needs_params and self.bias]
         batch = x.dim() == self.axes + 2
         x, gy = (x, gy) if batch else (x.unsqueeze(0), gy.unsqueeze(0))
         options = (stride, padding, dilation, True, extra, self.groups, mask)
-        gx, gw, gb = kernels.convolution_backward(gy, x, params["weight"], [self.out_channels], *options)
+        gx, gw, gb = kernels.convolution_backward(gy, x, w, [self.out_channels], *options)
         return gx if batch or not needs_x else gx.squeeze(0), {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
 
     def _lengths_from(self, lengths: Shape) -> Shape:
@@ -89,8 +91,11 @@ class _ConvTranspose(Windowed):
         return tuple([(n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, extra, d in columns])
 
     def param_shapes(self) -> dict[str, Shape]:
-        weight = (self.in_channels, self.out_channels // self.groups, *self._options[0])
+        weight = self._weight_shape()
         return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
+
+    def _weight_shape(self) -> Shape:
+        return (self.in_channels, self.out_channels // self.groups, *self._options[0])
 
     @property
     def least_lengths(self) -> Shape:

@@ -64,11 +64,13 @@ class MaskedConv(Wrapper):
     infer = infer_unchanged
 
     def _masked(self, params: Params) -> Params:
-        """Return params, or their gradients, with 0 for what is masked."""
+        """Return params, or their gradients, with 0 for what is masked; the layer refuses those that cannot be masked."""
         if not isinstance(params, dict) or "weight" not in params:
             raise params_error(self.layer, params)
         w = params["weight"]
         kernel = each(self.layer.kernel_size, self.layer.axes)
+        if not isinstance(w, Tensor) or w.is_nested or w.layout is not torch.strided or w.shape[2:] != kernel:
+            return params
         middle = sum(k // 2 * math.prod(kernel[i + 1 :]) for i, k in enumerate(kernel)) + (self.mask == "B")
         seen = (torch.arange(math.prod(kernel), device=w.device) < middle).reshape(kernel)
         return {**params, "weight": torch.where(seen, w, 0)}

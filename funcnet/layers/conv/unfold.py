@@ -13,7 +13,7 @@ from typing import ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_floating
+from funcnet.checks import check_gy, floating_complaint, kind_of, require_floating
 from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import fields_error, whole_numbers
 from funcnet.kernels import conv as kernels
@@ -41,7 +41,7 @@ class Unfold(Windowed):
     Each option is one number for both axes, or a tuple of two. A convolution is a product of its weight with these columns.
 
     Params   none.
-    Cache    the shapes of ``x`` and ``y``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` for sizes below 1, an ``x`` that is not floating, or has other axes, or is shorter than the window,
              and a ``gy`` that has not the shape of ``y``.
     Source   ``torch.nn.Unfold``'s formula.
@@ -54,14 +54,14 @@ class Unfold(Windowed):
 
     axes: ClassVar[int] = 2
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape, Tensor]]:
         require_floating(self, params, x)
         y = kernels.unfold(x, *_options(self))
-        return y, (tuple(x.shape[-2:]), tuple(y.shape))
+        return y, (tuple(x.shape[-2:]), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
-        lengths, shape = cache
-        return params, kernels.fold(check_gy(self, gy, shape), lengths, *_options(self))
+    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        lengths, shape, kind = cache
+        return params, kernels.fold(check_gy(self, gy, shape, kind), lengths, *_options(self))
 
     @property
     def least_lengths(self) -> Shape:
@@ -75,7 +75,7 @@ class Fold(Windowed):
     The transpose of ``Unfold``, not its inverse: elements that several windows have are summed.
 
     Params   none.
-    Cache    the shape of ``y``.
+    Cache    the shape of ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` for sizes below 1, an ``output_size`` shorter than the window, an ``x`` that is not floating, or has
              other axes than these, and a ``gy`` that has not the shape of ``y``.
     Source   ``torch.nn.Fold``'s formula.
@@ -95,15 +95,17 @@ class Fold(Windowed):
             rule = f"output_size must be at least {window.least_lengths()} for these windows and padding"
             raise fields_error(self, rule, "output_size")
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
         require_floating(self, params, x)
         y = kernels.fold(x, self._lengths(), *_options(self))
-        return y, tuple(y.shape)
+        return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, kernels.unfold(check_gy(self, gy, cache), *_options(self))
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        return params, kernels.unfold(check_gy(self, gy, *cache), *_options(self))
 
     def complaint(self, x: Tensor) -> str | None:
+        if floating_complaint(x):
+            return floating_complaint(x)
         block, count = math.prod(each(self.kernel_size, 2)), math.prod(_window(self).places(self._lengths()))
         right = x.dim() in (2, 3) and x.shape[-2] % block == 0 and x.shape[-1] == count
         return None if right else f"x must have the axes (N, channels · {block}, {count}) or (channels · {block}, {count})"

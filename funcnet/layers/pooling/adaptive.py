@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, floating_complaint, require_floating
+from funcnet.checks import Misfit, check_gy, floating_complaint, kind_of, require_dense_floating
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole, valid_if
 from funcnet.kernels import pooling as kernels
@@ -57,14 +57,14 @@ class _AdaptivePool(Windowed):
 class _AdaptiveAvgPool(_AdaptivePool):
     """Means of windows that cover x."""
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[kernels.Origin, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[kernels.Origin, Shape, Tensor]]:
         require_axes(self, params, x)
         y = kernels.adaptive_avg_pool(x, sizes_for(self, x))
-        return y, (kernels.origin(x, self.axes), tuple(y.shape))
+        return y, (kernels.origin(x, self.axes), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[kernels.Origin, Shape], gy: Tensor) -> tuple[Params, Tensor]:
-        origin, shape = cache
-        return params, kernels.adaptive_avg_pool_backward(check_gy(self, gy, shape), origin, self.axes)
+    def vjp(self, params: Params, cache: tuple[kernels.Origin, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        origin, shape, kind = cache
+        return params, kernels.adaptive_avg_pool_backward(check_gy(self, gy, shape, kind), origin, self.axes)
 
 
 @frozen
@@ -74,7 +74,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     The windows are as even as they can be, and may share elements; ``output_size=None`` is the length of x.
 
     Params   none.
-    Cache    the shapes of ``x`` and ``y``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` for a size below 1, an ``x`` that is not floating, or has other axes, or an empty one but the batch,
              and a ``gy`` that has not the shape of ``y``.
     Source   ``torch.nn.AdaptiveAvgPool1d``'s formula.
@@ -90,7 +90,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     The size is one number for both axes, or a tuple of two; ``None`` is the length of x.
 
     Params   none.
-    Cache    the shapes of ``x`` and ``y``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
     Source   ``torch.nn.AdaptiveAvgPool2d``'s formula.
     """
@@ -105,7 +105,7 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     The size is one number for all axes, or a tuple of three; ``None`` is the length of x.
 
     Params   none.
-    Cache    the shapes of ``x`` and ``y``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
     Source   ``torch.nn.AdaptiveAvgPool3d``'s formula.
     """
@@ -119,14 +119,14 @@ class _AdaptiveMaxPool(_AdaptivePool):
 
     return_indices: bool = field(default=False, validator=flag)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, kernels.Origin]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, kernels.Origin, Tensor]]:
         require_axes(self, params, x)
         y, indices = kernels.adaptive_max_pool(x, sizes_for(self, x))
-        return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
+        return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, kernels.Origin], gy: Any) -> tuple[Params, Tensor]:
-        indices, origin = cache
-        gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape)
+    def vjp(self, params: Params, cache: tuple[Tensor, kernels.Origin, Tensor], gy: Any) -> tuple[Params, Tensor]:
+        indices, origin, kind = cache
+        gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape, kind)
         return params, kernels.adaptive_max_pool_backward(gy, indices, origin, self.axes)
 
 
@@ -138,7 +138,7 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
     elements the first counts.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
     Source   ``torch.nn.AdaptiveMaxPool1d``'s formula.
     """
@@ -153,7 +153,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
     The size is one number for both axes, or a tuple of two; ``None`` is the length of x.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
     Source   ``torch.nn.AdaptiveMaxPool2d``'s formula.
     """
@@ -168,7 +168,7 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     As in ``torch.nn``: the size is one number for all axes, or a tuple of three; ``None`` is the length of x.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
     Source   ``torch.nn.AdaptiveMaxPool3d``'s formula.
     """
@@ -188,14 +188,14 @@ class _Global(Layer):
 
     def _pooled_axes(self, params: Params, x: Tensor) -> Shape:
         """Return the axes after the channels."""
-        if require_floating(self, params, x).dim() < 3:
+        if require_dense_floating(self, params, x).dim() < 3:
             raise Misfit  # without axes torch reduces all
         return tuple(range(2, x.dim()))
 
-    def _column(self, gy: Tensor, shape: Shape) -> Tensor:
+    def _column(self, gy: Tensor, shape: Shape, kind: Tensor) -> Tensor:
         """Return gy as (N, channels, 1)."""
         want = (*shape[:2], *[1] * (len(shape) - 2)) if self.keepdim else shape[:2]
-        return check_gy(self, gy, want).reshape(*shape[:2], 1)
+        return check_gy(self, gy, want, kind).reshape(*shape[:2], 1)
 
 
 @frozen
@@ -203,19 +203,19 @@ class GlobalAvgPool(_Global):
     """Mean over all axes behind the channels: (N, channels, ...) to (N, channels), or with ``keepdim`` 1 for each of them.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its dtype and device.
     Raises   ``ValueError`` when ``x`` is not a floating tensor, or has no axis behind the channels, and when ``gy`` has not the
              shape of ``y``.
     Source   Lin, Chen & Yan 2014, "Network in network", section 3.2.
     """
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
         axes = self._pooled_axes(params, x)
-        return x.mean(axes, self.keepdim), tuple(x.shape)
+        return x.mean(axes, self.keepdim), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        g = self._column(gy, cache)
-        return params, (g / math.prod(cache[2:])).reshape(*cache[:2], *[1] * (len(cache) - 2)).expand(cache)
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        g, (shape, _) = self._column(gy, *cache), cache
+        return params, (g / math.prod(shape[2:])).reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
 
 
 @frozen
@@ -223,17 +223,18 @@ class GlobalSumPool(_Global):
     """Sum over all axes behind the channels: (N, channels, ...) to (N, channels), or with ``keepdim`` 1 for each of them.
 
     Params   none.
-    Cache    the shape of ``x``.
+    Cache    the shape of ``x``, and an empty tensor of its dtype and device.
     Raises   ``ValueError`` as ``GlobalAvgPool`` does.
     Source   elementary.
     """
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shape]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
         axes = self._pooled_axes(params, x)
-        return x.sum(axes, self.keepdim), tuple(x.shape)
+        return x.sum(axes, self.keepdim), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shape, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, self._column(gy, cache).reshape(*cache[:2], *[1] * (len(cache) - 2)).expand(cache)
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        g, (shape, _) = self._column(gy, *cache), cache
+        return params, g.reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
 
 
 @frozen
@@ -243,7 +244,7 @@ class GlobalMaxPool(_Global):
     Of equal elements the first has the gradient.
 
     Params   none.
-    Cache    the index of the largest in the flattened axes, and the shape of ``x``.
+    Cache    the index of the largest in the flattened axes, the shape of ``x``, and an empty tensor of its dtype and device.
     Raises   ``ValueError`` as ``GlobalAvgPool`` does, and when one of these axes is empty.
     Source   elementary; ``GlobalAvgPool`` with the largest element in place of the mean.
     """
@@ -251,14 +252,14 @@ class GlobalMaxPool(_Global):
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Tensor:
         return x.amax(self._pooled_axes(params, x), self.keepdim)  # on 64×16×28×28 a twentieth of the time that indices take
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Tensor]]:
         axes = self._pooled_axes(params, x)
         y, index = x.flatten(2).max(2, keepdim=True)
-        return y.reshape(*y.shape[:2], *[1] * len(axes) * self.keepdim), (index, tuple(x.shape))
+        return y.reshape(*y.shape[:2], *[1] * len(axes) * self.keepdim), (index, tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
-        index, shape = cache
-        return params, kernels.scatter_to_index(self._column(gy, shape), index, (math.prod(shape[2:]),)).reshape(shape)
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        index, shape, kind = cache
+        return params, kernels.scatter_to_index(self._column(gy, shape, kind), index, (math.prod(shape[2:]),)).reshape(shape)
 
     def complaint(self, x: Tensor) -> str | None:
         return super().complaint(x) or ("x must have no empty axis after the channels" if 0 in x.shape[2:] else None)

@@ -12,7 +12,7 @@ from typing import ClassVar
 from attrs import field, validators
 from torch import Tensor
 
-from funcnet.checks import check_gy
+from funcnet.checks import check_gy, kind_of
 from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import flag, size, whole_numbers
 from funcnet.kernels import pooling as kernels
@@ -20,8 +20,8 @@ from funcnet.layers.conv.window import Sizes, hashable, require_axes
 from funcnet.layers.pooling.sliding import SlidingPool
 from funcnet.value import frozen
 
-Mean = tuple[kernels.Origin, Shape]
-"""The cache of a mean or sum: the shape and layout of x, and the shape of y."""
+Mean = tuple[kernels.Origin, Shape, Tensor]
+"""The cache of a mean or sum: the shape and layout of x, the shape of y, and an empty tensor of the dtype and device of x."""
 
 
 @frozen
@@ -35,11 +35,11 @@ class _MeanPool(SlidingPool):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Mean]:
         y = kernels.avg_pool(require_axes(self, params, x), *self._options)
-        return y, (kernels.origin(x, self.axes), tuple(y.shape))
+        return y, (kernels.origin(x, self.axes), tuple(y.shape), kind_of(x))
 
     def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
-        origin, shape = cache
-        return params, kernels.avg_pool_backward(check_gy(self, gy, shape), origin, *self._options)
+        origin, shape, kind = cache
+        return params, kernels.avg_pool_backward(check_gy(self, gy, shape, kind), origin, *self._options)
 
 
 @frozen
@@ -65,7 +65,7 @@ class AvgPool1d(_AvgPool):
     ``divisor_override``, which of torch's only two and three axes have, the sum is divided by that instead.
 
     Params   none.
-    Cache    the shapes of ``x`` and ``y``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` for sizes below 1, a padding of more than half the kernel, an ``x`` that is not floating, or has other
              axes, or is shorter than the window, and a ``gy`` that has not the shape of ``y``.
     Source   ``torch.nn.AvgPool1d``'s formula.
@@ -81,7 +81,7 @@ class AvgPool2d(_AvgPool):
     Each size is one number for both axes, or a tuple of two; else as ``AvgPool1d``.
 
     Params   none.
-    Cache    the shapes of ``x`` and ``y``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
     Source   ``torch.nn.AvgPool2d``'s formula.
     """
@@ -96,7 +96,7 @@ class AvgPool3d(_AvgPool):
     Each size is one number for all axes, or a tuple of three; else as ``AvgPool1d``.
 
     Params   none.
-    Cache    the shapes of ``x`` and ``y``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
     Source   ``torch.nn.AvgPool3d``'s formula.
     """
@@ -117,7 +117,7 @@ class SumPool1d(_SumPool):
     """Sum of each window of (N, channels, length), or (channels, length); the padding is 0.
 
     Params   none.
-    Cache    the shapes of ``x`` and ``y``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
     Source   elementary: ``AvgPool1d`` times the size of the window.
     """
@@ -130,7 +130,7 @@ class SumPool2d(_SumPool):
     """Sum of each window of (N, channels, height, width), or without N; the padding is 0.
 
     Params   none.
-    Cache    the shapes of ``x`` and ``y``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
     Source   elementary: ``AvgPool2d`` times the size of the window.
     """
@@ -143,7 +143,7 @@ class SumPool3d(_SumPool):
     """Sum of each window of (N, channels, depth, height, width), or without N; the padding is 0.
 
     Params   none.
-    Cache    the shapes of ``x`` and ``y``.
+    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``AvgPool1d`` does.
     Source   elementary: ``AvgPool3d`` times the size of the window.
     """

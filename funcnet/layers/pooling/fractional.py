@@ -13,7 +13,7 @@ from attrs import field, validators
 from torch import Tensor
 
 from funcnet import random
-from funcnet.checks import Misfit, check_gy, require_key
+from funcnet.checks import Misfit, check_gy, kind_of, require_key
 from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import fields_error, flag, is_number, number, valid_if, whole_numbers
 from funcnet.kernels import pooling as kernels
@@ -48,17 +48,17 @@ class _FractionalMaxPool(Windowed):
     def stochastic(self) -> bool:
         return self.sample is None
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, tuple[int, ...]]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Shape, Tensor]]:
         samples = self.samples(require_axes(self, params, x), rng)
         counts = self._window_counts(x.shape[-self.axes :])
         if min(counts) < 1:
             raise Misfit  # the kernels would return an empty y
         y, indices = kernels.fractional_max_pool(x, each(self.kernel_size, self.axes), counts, samples)
-        return (y, indices) if self.return_indices else y, (indices, tuple(x.shape))
+        return (y, indices) if self.return_indices else y, (indices, tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, tuple[int, ...]], gy: Any) -> tuple[Params, Tensor]:
-        indices, shape = cache
-        gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape)
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Any) -> tuple[Params, Tensor]:
+        indices, shape, kind = cache
+        gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape, kind)
         return params, kernels.fractional_max_pool_backward(gy, indices, shape[-self.axes :])
 
     def inference(self) -> "_FractionalMaxPool":
@@ -103,7 +103,7 @@ class FractionalMaxPool2d(_FractionalMaxPool):
     first counts.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` for sizes below 1, ratios that are not between 0 and 1, both or none of the two, a sample outside
              [0, 1), without a key, and an ``x`` that is not floating, or has other axes, or is too short for so many windows.
     Source   Graham 2014, section 2, pseudorandom overlapping regions.
@@ -120,7 +120,7 @@ class FractionalMaxPool3d(_FractionalMaxPool):
     put one element apart; all else is as in ``FractionalMaxPool2d``.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``FractionalMaxPool2d`` does.
     Source   Graham 2014, section 2, pseudorandom overlapping regions.
     """

@@ -44,7 +44,7 @@ class _LPPool(SlidingPool):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, y = cache
         of, p = kernels.origin(x, self.axes), self.norm_type
-        g = torch.where(y == 0, 0, check_gy(self, gy, y.shape) * y ** (1 - p)) * math.prod(self._options[0])
+        g = torch.where(y == 0, 0, check_gy(self, gy, y.shape, x) * y ** (1 - p)) * math.prod(self._options[0])
         return params, (kernels.avg_pool_backward(g, of, *self._options) * x.to(y.dtype) ** (p - 1)).to(x.dtype)
 
 

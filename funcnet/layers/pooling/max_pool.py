@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy
+from funcnet.checks import check_gy, kind_of
 from funcnet.contract import Params, Rng
 from funcnet.errors import flag, whole_numbers
 from funcnet.kernels import pooling as kernels
@@ -41,17 +41,17 @@ class _MaxPool(SlidingPool):
             return self.apply(params, x)[0]
         return kernels.tile_max(x, self._options[0])
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Any]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Any, Tensor]]:
         require_axes(self, params, x)
         if self._tiles() and kernels.tiles_pay(x, self._options[0]):
             y = kernels.tile_max(x, self._options[0])
-            return y, (y, x)
+            return y, (y, x, kind_of(x))
         y, indices = kernels.max_pool(x, *self._options)
-        return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes))
+        return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Any], gy: Any) -> tuple[Params, Tensor]:
-        first, second = cache  # the indices and the origin of x, or y and x
-        gy = check_gy(self, gy[0] if self.return_indices else gy, first.shape)
+    def vjp(self, params: Params, cache: tuple[Tensor, Any, Tensor], gy: Any) -> tuple[Params, Tensor]:
+        first, second, kind = cache  # the indices and the origin of x, or y and x
+        gy = check_gy(self, gy[0] if self.return_indices else gy, first.shape, kind)
         if isinstance(second, Tensor):
             return params, kernels.tile_max_backward(gy, second, first, self._options[0])
         return params, kernels.max_pool_backward(gy, first, second, *self._options)
@@ -72,7 +72,8 @@ class MaxPool1d(_MaxPool):
     of NaNs the last.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``.
+    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``; and an empty tensor
+             of the dtype and device of ``x``.
     Raises   ``ValueError`` for sizes below 1, a padding of more than half the kernel, and an ``x`` that is not floating, or has
              other axes, or is shorter than the window.
     Source   ``torch.nn.MaxPool1d``'s formula.
@@ -88,7 +89,8 @@ class MaxPool2d(_MaxPool):
     Each size is one number for both axes, or a tuple of two; else as ``MaxPool1d``.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``.
+    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``; and an empty tensor
+             of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
     Source   ``torch.nn.MaxPool2d``'s formula.
     """
@@ -103,7 +105,8 @@ class MaxPool3d(_MaxPool):
     Each size is one number for all axes, or a tuple of three; else as ``MaxPool1d``.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``.
+    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``; and an empty tensor
+             of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
     Source   ``torch.nn.MaxPool3d``'s formula.
     """

@@ -20,7 +20,7 @@ class _MinPool(_MaxPool):
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Any:
         return self.apply(params, x)[0]
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Any]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Any, Tensor]]:
         y, cache = super().apply(params, -require_axes(self, params, x))
         return self._negated(y), cache
 
@@ -35,7 +35,8 @@ class MinPool1d(_MinPool):
     The padding is ∞. Of equal elements the first counts.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x.
+    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x; and an empty tensor of the
+             dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
     Source   elementary: -``MaxPool1d`` of -x.
     """
@@ -48,7 +49,8 @@ class MinPool2d(_MinPool):
     """Smallest element of each window of (N, channels, height, width), or without N; arguments as of ``MaxPool2d``.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x.
+    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x; and an empty tensor of the
+             dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
     Source   elementary: -``MaxPool2d`` of -x.
     """
@@ -61,7 +63,8 @@ class MinPool3d(_MinPool):
     """Smallest element of each window of (N, channels, depth, height, width), or without N; arguments as of ``MaxPool3d``.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x.
+    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x; and an empty tensor of the
+             dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
     Source   elementary: -``MaxPool3d`` of -x.
     """

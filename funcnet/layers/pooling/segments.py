@@ -14,14 +14,15 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_no_params
+from funcnet.checks import check_gy, kind_of, require_no_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import one_of, value_error
 from funcnet.kernels.tracing import is_plain, is_untransformed
 from funcnet.value import frozen
 
-SegmentCache = tuple[Tensor, Any, tuple[int, ...], tuple[int, ...]]
-"""The segment of each row, or the row of each segment; for a mean the counts, for an extreme x and y; the shapes of x and y."""
+SegmentCache = tuple[Tensor, Any, tuple[int, ...], tuple[int, ...], Tensor]
+"""The segment of each row, or the row of each segment; for a mean the counts, for an extreme x and y; the shapes of x and y;
+an empty tensor of the dtype and device of x."""
 
 
 @frozen
@@ -33,7 +34,7 @@ class SegmentPool(Layer):
 
     Params   none.
     Cache    the segment of each row, for a mean the lengths, for the largest or smallest ``x`` and ``y``; or the row of each
-             segment; and the shapes of ``x`` and ``y``.
+             segment; the shapes of ``x`` and ``y``; and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` for an unknown ``reduction``, an ``x`` that is no floating tensor with rows, and lengths that are not
              integers with one axis, or negative, or more than there are rows.
     Source   ``thinc.layers.reduce_sum``, ``reduce_mean``, ``reduce_max``, ``reduce_first`` and ``reduce_last``.
@@ -47,14 +48,14 @@ class SegmentPool(Layer):
         ends = lengths.cumsum(0)
         if self.reduction in ("first", "last"):
             y, where = _picked(values, ends - lengths if self.reduction == "first" else ends - 1, lengths)
-            return y, (where, None, tuple(values.shape), tuple(y.shape))
+            return y, (where, None, tuple(values.shape), tuple(y.shape), kind_of(values))
         segments = segments_of(len(values), ends)
         y, more = self._over(values, segments, lengths)
-        return y, (segments, more, tuple(values.shape), tuple(y.shape))
+        return y, (segments, more, tuple(values.shape), tuple(y.shape), kind_of(values))
 
     def vjp(self, params: Params, cache: SegmentCache, gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
-        where, more, shape, of = cache
-        gy = check_gy(self, gy, of)
+        where, more, shape, of, kind = cache
+        gy = check_gy(self, gy, of, kind)
         if self.reduction in ("first", "last"):
             return params, (gy.new_zeros(shape[0] + 1, *shape[1:]).index_add(0, where, gy)[:-1], None)
         if self.reduction in ("max", "min"):

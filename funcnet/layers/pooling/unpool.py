@@ -8,10 +8,11 @@ for each row and channel; x and its indices are (N, channels, ...), or without N
 import math
 from typing import Any, ClassVar
 
+import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy
+from funcnet.checks import Misfit, check_gy, kind_of
 from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import whole_numbers
 from funcnet.kernels import pooling as kernels
@@ -28,23 +29,25 @@ class _MaxUnpool(Windowed):
     padding: Sizes = field(default=0, converter=hashable, validator=whole_numbers(0))
     output_size: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
 
-    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape]]:
+    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Tensor]]:
         values, indices = x
-        if require_axes(self, params, values).shape != indices.shape:
-            raise Misfit
+        if require_axes(self, params, values).shape != indices.shape or indices.is_cpu is not values.is_cpu:
+            raise Misfit  # torch takes indices on the meta device, and writes nothing
         y = kernels.scatter_to_index(values, indices, self._lengths(values))
-        return y, (indices, tuple(y.shape))
+        return y, (indices, tuple(y.shape), kind_of(values))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
-        indices, shape = cache
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
+        indices, shape, kind = cache
         overlap = any(k > s for k, s in zip(each(self.kernel_size, self.axes), self._stride(), strict=True))
-        return params, (kernels.gather_from_index(check_gy(self, gy, shape), indices, self.axes, twice=overlap), None)
+        return params, (kernels.gather_from_index(check_gy(self, gy, shape, kind), indices, self.axes, twice=overlap), None)
 
     def complaint(self, x: Any) -> str | None:
-        if not isinstance(x, tuple) or len(x) != 2 or not isinstance(x[1], Tensor) or x[1].is_floating_point():
+        if not isinstance(x, tuple) or len(x) != 2 or not isinstance(x[1], Tensor) or x[1].dtype is not torch.int64:
             return "x must be a pair (x, indices), as a max pooling with return_indices gives it"
         if axes_complaint(x[0], self.axes):
             return axes_complaint(x[0], self.axes)
+        if x[1].is_nested or x[1].layout is not torch.strided or x[1].is_meta:
+            return None  # their numbers cannot be looked at
         if x[0].shape != x[1].shape:
             return f"x and indices must have one shape, not {tuple(x[0].shape)} and {tuple(x[1].shape)}"
         lengths = self._lengths(x[0])
@@ -72,7 +75,7 @@ class MaxUnpool1d(_MaxUnpool):
     differ, as those of such a pooling do.
 
     Params   none.
-    Cache    the indices, and the shape of ``y``.
+    Cache    the indices, the shape of ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` for sizes below 1, when ``x`` is not a pair of a floating tensor and indices of its shape, for an
              index beyond the output (on CPU), and when ``gy`` has not the shape of ``y``.
     Source   Zeiler & Fergus 2014, section 2.1; ``torch.nn.MaxUnpool1d``'s formula.
@@ -86,7 +89,7 @@ class MaxUnpool2d(_MaxUnpool):
     """Inverse of ``MaxPool2d(..., return_indices=True)``; as ``MaxUnpool1d``, with one number for both axes or a tuple of two.
 
     Params   none.
-    Cache    the indices, and the shape of ``y``.
+    Cache    the indices, the shape of ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxUnpool1d`` does.
     Source   Zeiler & Fergus 2014, section 2.1; ``torch.nn.MaxUnpool2d``'s formula.
     """
@@ -99,7 +102,7 @@ class MaxUnpool3d(_MaxUnpool):
     """Inverse of ``MaxPool3d(..., return_indices=True)``; as ``MaxUnpool1d``, with one number for all axes or a tuple of three.
 
     Params   none.
-    Cache    the indices, and the shape of ``y``.
+    Cache    the indices, the shape of ``y``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxUnpool1d`` does.
     Source   Zeiler & Fergus 2014, section 2.1; ``torch.nn.MaxUnpool3d``'s formula.
     """
