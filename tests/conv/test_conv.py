@@ -163,6 +163,21 @@ def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize("half", ["vjp", "grads", "input_grad"])
+@pytest.mark.parametrize(
+    "change", [lambda w: w.to("meta"), lambda w: w[..., :2], lambda w: w.double(), lambda w: w[None], lambda w: None]
+)
+@pytest.mark.parametrize(
+    "layer", [fn.Conv1d(2, 3, 3), fn.MaskedConv(fn.Conv1d(2, 3, 3), "A"), fn.ConvTranspose1d(2, 3, 3)], ids=str
+)
+def test_every_method_backward_refuses_another_weight(layer, change, half):
+    """The kernel would read memory that is not there, or give a gradient of the other shape."""
+    params = layer.init(0)
+    y, cache = layer.apply(params, torch.zeros(2, 2, 8))
+    with pytest.raises(ValueError, match=r"(params|weight) .*must be .*, got "):
+        getattr(layer, half)({**params, "weight": change(params["weight"])}, cache, y)
+
+
 def test_a_large_image_of_few_channels_goes_in_the_order_channels_last():
     """And so does what comes of it; values and gradients are torch.nn's, and those of the same images a few at a time."""
     layer, twin, x = (

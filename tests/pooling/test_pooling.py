@@ -132,6 +132,18 @@ def test_windows_side_by_side_propagate_nan(share, dtype):
     assert torch.equal(layer.vjp({}, cache, gy)[1], torch.autograd.grad(want, x, gy)[0])
 
 
+def test_windows_side_by_side_on_a_large_input_refuse_another_gy():
+    """A gy of another dtype or on another device, as on a small input."""
+    layer, x = fn.MaxPool2d(2), draw((16, 16, 8, 10)).float()
+    y, cache = layer.apply({}, x)
+    assert isinstance(cache[1], torch.Tensor)
+    for gy in (y.double(), y.long(), y.to("meta")):
+        with pytest.raises(
+            ValueError, match=r"gy must be a dense tensor with the dtype and device of y, torch.float32 on cpu, got"
+        ):
+            layer.vjp({}, cache, gy)
+
+
 def test_what_eager_code_kept_serves_within_vmap_and_the_reverse():
     """The cache of a large input goes backward within vmap, with one x for several gy."""
     layer, x = fn.MaxPool2d(2), draw((8, 16, 12, 12)).round()
@@ -197,6 +209,8 @@ MESSAGES = {
     "LPPool2d(norm_type=2, kernel_size=4): x must be at least (4, 4) long": lambda: called(fn.LPPool2d(2, 4), 1, 2, 3, 4),
     "gy must have the shape of y, (2, 1, 2), got gy of shape (1, 1, 2)": lambda: called(fn.AvgPool1d(2), 2, 1, 4, gy=(1, 1, 2)),
     "gy must have the shape of y, (2, 1, 1, 1, 1), got gy of shape (1, 1, 1, 1, 1)": lambda: called(fn.MaxPool3d(2), 2, 1, 2, 2, 2, gy=(1, 1, 1, 1, 1)),
+    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as a max pooling with return_indices gives it, got": lambda: fn.MaxUnpool1d(2)({}, (torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.complex64))),
+    "MaxUnpool1d(kernel_size=2): params and x must be trees of dense tensors on one device, got": lambda: fn.MaxUnpool1d(2)({}, (torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64, device="meta"))),
     "MaxPool1d(kernel_size=2): params must be an empty dict, got weight 1": lambda: fn.MaxPool1d(2)({"weight": 1}, torch.zeros(1, 1, 2)),
 }  # fmt: skip
 
