@@ -122,13 +122,18 @@ def tensor_guard(tensors: list[Tensor]) -> Callable[..., bool]:
     """Return a function that tells whether other tensors are like these: in type, dtype, device, shape and strides.
 
     Dynamo's guard takes 0.7 µs for 11 tensors. It refuses one tensor in two places, and it reads strides, which sparse and
-    nested tensors do not have: those get ``plain_guard``.
+    nested tensors do not have: those get ``plain_guard``. Asked of a nested tensor it ends the process: see ``any_nested``.
     """
     distinct = len(set(_places(tensors))) == len(tensors)
     if _Guards is None or not distinct or any([x.layout is not torch.strided or x.is_nested for x in tensors]):  # noqa: C419
         return plain_guard(tensors)
     check: Callable[..., bool] = _Guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
-    return lambda *others: not any(map(_is_nested, others)) and check(*others)  # of a nested one it ends the process
+    return check
+
+
+def any_nested(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether there is a nested tensor among these; 0.4 µs for 8."""
+    return any(map(_is_nested, tensors))
 
 
 def is_mapped(x: Tensor) -> bool:
