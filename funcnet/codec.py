@@ -1,7 +1,7 @@
-"""Codecs: code written for one structure, which takes trees of it apart and puts them together.
+"""Codecs: code generated for one tree structure, which flattens trees of that structure and rebuilds them.
 
-Compiled steps and optimizers flatten the same trees at each call. To ask every node what it is takes longer than what is done
-with it, so two functions are written for a structure, as one would by hand, here for
+Compiled steps and optimizers flatten the same trees at each call. Checking the type of every node takes longer than the work on
+the leaves, so two functions are generated for each structure. They look as if written by hand, for example for
 ({"weight": a, "bias": b}, {}, {"weight": c}):
 
     if type(x) is not tuple or len(x) != 3: raise LookupError
@@ -14,18 +14,18 @@ with it, so two functions are written for a structure, as one would by hand, her
     x_0_0, x_0_1, x_2_0, = leaves
     return ({"weight": x_0_0, "bias": x_0_1, }, {}, {"weight": x_2_0, }, )
 
-For eight tensors in a tree of seven entries, listing the leaves takes 0.9 µs, and 2.8 with ``flatten_like``; making the tree
+For eight tensors in a tree of seven entries, listing the leaves takes 0.9 µs, and 2.8 with ``flatten_like``. Building the tree
 takes 0.4 µs, and 3.2 with ``unflatten``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import repeat
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from funcnet.flattening import NODES, Tree, flatten_like, unflatten
+from funcnet.flattening import NODES, Tree, flatten_like, flatten_together, unflatten
 
 _KINDS = (dict, tuple, list)
 _PLAIN = {Tensor, type(None)}
@@ -33,9 +33,10 @@ _DEEPEST = 50
 
 
 class TreeCodec:
-    """A structure: ``read`` lists the leaves of a tree, absent ones too, and ``write`` makes a tree of leaves.
+    """One tree structure: ``read`` lists the leaves of a tree, absent ones too, and ``write`` builds a tree from leaves.
 
-    ``read`` raises ``LookupError`` for a tree of another structure; the keys of a dict may stand in any order.
+    ``read`` raises ``LookupError`` for a tree of another structure. The keys of a dict may come in any order, unless ``ordered``:
+    comparing their order takes 0.3 µs more for eight dicts of two keys.
     """
 
     __slots__ = ("read", "write")
@@ -43,17 +44,21 @@ class TreeCodec:
     read: Callable[[Tree], list[Any]]
     write: Callable[[Sequence[Any]], Tree]
 
-    def __init__(self, like: Tree) -> None:
+    def __init__(self, like: Tree, *, ordered: bool = False) -> None:
         try:
-            self._compose(like)
-        except LookupError:  # a named tuple, or the like: node by node
-            like = unflatten(like, repeat(None))
-            self.read, self.write = partial(flatten_like, like), lambda leaves: unflatten(like, iter(leaves))
+            self._compose(like, ordered)
+        except LookupError:  # an ordered dict, or the like: node by node
+            like = _without_leaves(like)
+            self.read = partial(_flatten_ordered if ordered else flatten_like, like)
+            self.write = lambda leaves: unflatten(like, iter(leaves))
 
-    def _compose(self, like: Tree) -> None:
+    def _compose(self, like: Tree, ordered: bool) -> None:
         lines: list[str] = []
-        scope: dict[str, Any] = {"PLAIN": _PLAIN, "is_node": _is_node}
-        leaves = _take_apart(like, "x", lines, scope)
+        scope: dict[str, Any] = {"PLAIN": _PLAIN, "is_node": _is_node, "KEYS": []}
+        dicts: list[str] | None = [] if ordered else None
+        leaves = _take_apart(like, "x", lines, scope, dicts)
+        if dicts:
+            lines.append(f"if [{', '.join(f'*{name}' for name in dicts)}] != KEYS: raise LookupError")
         check = "if not PLAIN.issuperset(map(type, found)) and any(map(is_node, found)): raise LookupError"
         self.read = _function("x", [*lines, f"found = [{', '.join(leaves)}]", check, "return found"], scope)
         row = [f"{', '.join(leaves)}, = leaves"] if leaves else []
@@ -64,22 +69,66 @@ def _is_node(leaf: Any) -> bool:
     return isinstance(leaf, NODES)
 
 
-def _take_apart(like: Tree, name: str, lines: list[str], scope: dict[str, Any]) -> list[str]:
-    """Add the lines that take what is called ``name`` apart; return the names of its leaves."""
+def _without_leaves(like: Tree) -> Tree:
+    """Return the tree with ``None`` for its leaves, except ints: a ``torch.Size`` cannot hold anything else."""
+    return unflatten(like, iter([leaf if type(leaf) is int else None for leaf in flatten_together(like)[0]]))
+
+
+def _flatten_ordered(like: Tree, tree: Tree) -> list[Any]:
+    """List a tree's leaves; ``LookupError`` where its structure, or the order of keys, is not that of ``like``."""
+    leaves = flatten_like(like, tree)
+    if _keys(like) != _keys(tree):
+        raise LookupError
+    return leaves
+
+
+def _keys(tree: Tree) -> list[Any]:
+    """List the keys of every dict in a tree, in order."""
+    if not _is_node(tree):
+        return []
+    own, children = ([*tree], tree.values()) if isinstance(tree, dict) else ([], tree)
+    return own + [key for child in children for key in _keys(child)]
+
+
+def _is_named(kind: type) -> bool:
+    return issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def _word(kind: type, scope: dict[str, Any]) -> str:
+    """Return the source text of a node's type; ``LookupError`` for a type that needs more than its children to be made."""
+    if kind in _KINDS:
+        return kind.__name__
+    if kind is not torch.Size and not _is_named(kind):
+        raise LookupError
+    name = f"kind_{len(scope)}"
+    scope[name] = kind
+    return name
+
+
+def _take_apart(like: Tree, name: str, lines: list[str], scope: dict[str, Any], dicts: list[str] | None) -> list[str]:
+    """Add the lines that take what is called ``name`` apart; return the names of its leaves.
+
+    ``dicts`` collects the names of dicts whose order matters, and the scope's ``KEYS`` their keys; ``None`` where no order does.
+    A dict among them needs no check of its length, since one key too many would be found among all keys.
+    """
     kind = type(like)
-    if kind not in _KINDS:
-        if _is_node(like):
-            raise LookupError
+    if not _is_node(like):
         return [name]
     if name.count("_") > _DEEPEST:
         raise LookupError
+    word = _word(kind, scope)
     names = [f"{name}_{i}" for i in range(len(like))]
-    lines.append(f"if type({name}) is not {kind.__name__} or len({name}) != {len(like)}: raise LookupError")
+    if kind is dict and dicts is not None and len(like) > 1:
+        dicts.append(name)
+        scope["KEYS"] += like
+        lines.append(f"if type({name}) is not dict: raise LookupError")
+    else:
+        lines.append(f"if type({name}) is not {word} or len({name}) != {len(like)}: raise LookupError")
     found = "".join(f"{name}[{key}], " for key in _words(like, scope)) if kind is dict else name
     if names:
         lines.append(f"{', '.join(names)}, = {found}")
     rows = zip(like.values() if kind is dict else like, names, strict=True)
-    return [leaf for child, own in rows for leaf in _take_apart(child, own, lines, scope)]
+    return [leaf for child, own in rows for leaf in _take_apart(child, own, lines, scope, dicts)]
 
 
 def _put_together(like: Tree, names: Iterator[str], scope: dict[str, Any]) -> str:
@@ -88,14 +137,16 @@ def _put_together(like: Tree, names: Iterator[str], scope: dict[str, Any]) -> st
     if kind is dict:
         rows = zip(_words(like, scope), like.values(), strict=True)
         return "{" + "".join(f"{key}: {_put_together(child, names, scope)}, " for key, child in rows) + "}"
-    if kind not in _KINDS:
+    if not _is_node(like):
         return next(names)
     row = "".join(f"{_put_together(child, names, scope)}, " for child in like)
-    return f"({row})" if kind is tuple else f"[{row}]"
+    if kind in _KINDS:
+        return f"({row})" if kind is tuple else f"[{row}]"
+    return f"{_word(kind, scope)}({row})" if _is_named(kind) else f"{_word(kind, scope)}(({row}))"
 
 
 def _words(like: dict[Any, Tree], scope: dict[str, Any]) -> list[str]:
-    """Return the keys as they are written; any but words by a name of their own."""
+    """Return the source text of each key: a string literal, or the name of a variable that holds any other key."""
     words = []
     for key in like:
         name = f"key_{len(scope)}"

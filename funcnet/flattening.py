@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from funcnet.errors import describe, value_error
 
@@ -15,9 +15,12 @@ _LEAVES = {Tensor, type(None)}
 
 
 def rebuild(like: Tree, children: Iterator[Tree]) -> Tree:
-    """Make a node of the kind and keys of ``like`` from its children."""
+    """Make a node of the kind and keys of ``like`` from its children; a tuple for a ``torch.Size``, which only holds ints."""
     if isinstance(like, dict):
         return dict(zip(like, children, strict=True))
+    if type(like) is Size:
+        sizes = tuple(children)
+        return Size(sizes) if all(isinstance(size, int) for size in sizes) else sizes
     return type(like)(*children) if hasattr(like, "_fields") else type(like)(children)
 
 

@@ -10,12 +10,14 @@ import pickle
 import sys
 from collections.abc import Callable, Hashable
 from functools import update_wrapper
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from logging import LogRecord
+from types import FunctionType, MethodType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import torch
 
 from funcnet import random, tree
-from funcnet.compilation.inductor import compile_lock, recording
+from funcnet.compilation.inductor import compile_lock, pass_on, recording, withheld_log
 from funcnet.compilation.kinds import key_of
 from funcnet.compilation.programs import Program, Traced, copied, written
 from funcnet.errors import value_error
@@ -36,7 +38,7 @@ _NAMED = type("Named", (), {})()
 class Compiled(Generic[P, R]):
     """A function, compiled for each kind of arguments that it is called with; made by ``funcnet.compile``.
 
-    Threads may share it. It pickles where the function does, without its programs.
+    Threads may share it. It pickles without its programs: by name if it decorates a function, else where the function pickles.
     """
 
     __wrapped__: Callable[P, R]
@@ -51,12 +53,24 @@ class Compiled(Generic[P, R]):
     def __repr__(self) -> str:
         return f"compile({self.__wrapped__!r})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R]:
+        """Bind like the function that was compiled: as a method for a function, not at all for a ``Value``."""
+        binds = instance is not None and isinstance(self.__wrapped__, FunctionType)
+        return MethodType(self, instance) if binds else self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        name = getattr(self, "__qualname__", None)
+        if name is not None and _global(self.__module__, name) is self:  # a decorated function: its name now refers to this
+            return str(name)
         step = self.__wrapped__
         try:
             pickle.dumps(step)
         except Exception as error:
-            rule = "to pickle, step must pickle, as a train step or a function of a module does"
+            rule = "to pickle, step must pickle, as a train step does and a function that its module has under its name"
             raise pickle.PicklingError(str(value_error("compile", rule, repr(step)))) from error
         return compile, (step,)
 
@@ -85,8 +99,7 @@ class Compiled(Generic[P, R]):
         leaves = None if last is None else last.leaves(like)
         if last is None or leaves is None:
             return self._other(arguments, named, like)
-        result: R = last.run(arguments, named, leaves)
-        return result
+        return self._made(last, leaves, arguments, named)
 
     def _bound(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments by place where the signature is known: then ``step(p, x=x)`` is of the kind of ``step(p, x)``."""
@@ -103,22 +116,42 @@ class Compiled(Generic[P, R]):
 
     def _other(self, arguments: tuple[Any, ...], named: dict[str, Any], like: Tree) -> R:
         """Make a call that is not of the kind of the last one, and trace it where no call of its kind was made before."""
-        key = key_of(like)
-        result: R
+        log: list[LogRecord] = []
         try:
+            key = key_of(like)
             found = self._found(key, like)
             if found is None:
                 with compile_lock():
                     found = self._found(key, like)  # another thread may have traced it meanwhile
                     if found is None:
-                        result = self._first(arguments, named, key, like)
+                        with withheld_log(log):
+                            result: R = self._first(arguments, named, key, like)
                         return result
-        except Exception:
+        except Exception as error:
+            failed = error
+        else:
+            return self._made(*found, arguments, named)
+        try:
+            self._refuse(arguments, named)  # not above, where the error of eager mode would get Dynamo's as its context
+            pass_on(log)
+            raise failed
+        finally:
+            del failed  # its traceback refers to this frame
+
+    def _made(self, kept: Program | Traced, leaves: list[Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> R:
+        """Make a call of a kind that was traced before."""
+        result: R
+        try:
+            result = kept.run(arguments, named, leaves)
+            return result
+        except Exception as error:
+            failed = error
+        try:
             self._refuse(arguments, named)
-            raise
-        kept, leaves = found
-        result = kept.run(arguments, named, leaves)
-        return result
+            result = kept.again(arguments, named, failed)
+            return result
+        finally:
+            del failed
 
     def _found(self, key: Hashable, like: Tree) -> tuple[Program | Traced, list[Any]] | None:
         """Return the program of a key, if it takes the arguments, and their leaves; it becomes the last one."""
@@ -151,6 +184,14 @@ class Compiled(Generic[P, R]):
         self.__wrapped__(*tree.map(copied, arguments), **tree.map(copied, named))
 
 
+def _global(module: str, name: str) -> Any:
+    """Return what a module has under a qualified name; ``None`` where it has nothing."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
 def _signature(step: Callable[..., Any]) -> inspect.Signature | None:
     try:
         return inspect.signature(step)
@@ -167,9 +208,10 @@ def _place(name: str, signature: inspect.Signature | None) -> int:
 def compile(step: Callable[P, R]) -> Compiled[P, R]:  # noqa: A001 (torch's word for it)
     """Compile a pure function of tensors, such as a train step, with ``torch.compile(fullgraph=True)``.
 
-    The compiled function differs from the eager one by rounding. Each kind of call is compiled once: another structure, shape,
-    dtype, order in memory or constant among the arguments is another kind. The programs of the 64 kinds that were used last
-    are kept. No gradient is recorded inside. Invalid arguments raise the same error as in eager mode.
+    The compiled function differs from the eager one by rounding. Each kind of call is compiled once: another structure, order of
+    a dict's keys, shape, dtype, order in memory or constant among the arguments is another kind, and so is another autocast. The
+    programs of the 64 kinds that were used last are kept. No gradient is recorded inside. Invalid arguments raise the same error
+    as in eager mode.
 
     A step of this package, or another ``Value``, goes straight to its kernels from the second call of a kind on: a step of the
     2-25-25-25-2 net takes 51 µs, about half of the time with Dynamo in between. An int seed ``rng`` becomes a key first, so all
@@ -183,7 +225,8 @@ def compile(step: Callable[P, R]) -> Compiled[P, R]:  # noqa: A001 (torch's word
         step: Pure function of trees of tensors and constants.
 
     Returns:
-        A function with the signature of ``step``, which is its ``__wrapped__``. It pickles where ``step`` does.
+        A function with the signature of ``step``, which is its ``__wrapped__``. It pickles where ``step`` does, and by
+        its name if it decorates a function of a module. A decorated function in a class body is a method.
 
     Raises:
         ValueError: If ``step`` is not a function.

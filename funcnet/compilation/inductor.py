@@ -6,6 +6,7 @@ Dynamo is not thread safe: while one thread traces, a call of a traced function 
 
 import builtins
 import itertools
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -92,6 +93,46 @@ def recording() -> Iterator[list[tuple[Kernel, Sequence[Any], Sequence[Any]]]]:
         yield _RECORDS.calls
     finally:
         _RECORDS.calls = before
+
+
+class _Withheld(threading.local):
+    """The list to which log records of the calling thread go; ``None`` outside of ``withheld_log``."""
+
+    records: list[logging.LogRecord] | None = None
+
+
+_WITHHELD = _Withheld()
+_FAKE_TENSORS = logging.getLogger("torch._subclasses.fake_tensor")
+
+
+def _passes(record: logging.LogRecord) -> bool:
+    """Filter log records: those of a thread that withholds them go to its list."""
+    if _WITHHELD.records is None:
+        return True
+    _WITHHELD.records.append(record)
+    return False
+
+
+@contextmanager
+def withheld_log(records: list[logging.LogRecord]) -> Iterator[None]:
+    """Withhold what Dynamo logs about an operation that fails, 20 lines; if the call succeeds, it is logged at the end.
+
+    If it fails, eager mode may have a better sentence. The filter remains with the logger, where it lets other threads' records
+    pass.
+    """
+    _FAKE_TENSORS.addFilter(_passes)
+    before, _WITHHELD.records = _WITHHELD.records, records
+    try:
+        yield
+    finally:
+        _WITHHELD.records = before
+    pass_on(records)
+
+
+def pass_on(records: list[logging.LogRecord]) -> None:
+    """Log what was withheld."""
+    for record in records:
+        _FAKE_TENSORS.handle(record)
 
 
 def _recorded(graph: Any, examples: list[Any]) -> Kernel:

@@ -1,7 +1,8 @@
 """Kinds of calls: what of the arguments a compiled program depends on, as a key to find it and as a check of the next call.
 
 A program serves all calls whose arguments agree in structure, in each tensor's type, dtype, device, shape and strides, and in
-each constant, under the same number of threads, default dtype and matmul library.
+each constant, under the same number of threads, default dtype, matmul library and autocast. The order of a dict's keys is part of
+the structure: a function may go through them in order.
 """
 
 from collections.abc import Hashable
@@ -14,7 +15,7 @@ from torch import Tensor
 from funcnet.codec import TreeCodec
 from funcnet.flattening import NODES, Tree
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import tensor_guard, tensor_likeness
+from funcnet.kernels.tracing import autocast_dtypes, is_autocast, tensor_guard, tensor_likeness
 
 CONSTANTS = (bool, int, float, str, type(None))
 """Types of leaves that a program holds as they are; a leaf of another type is Dynamo's to guard."""
@@ -23,7 +24,7 @@ _is_nested = attrgetter("is_nested")
 
 
 def key_of(arguments: Tree) -> Hashable:
-    """Return the key of a call's kind: arguments of one kind have equal keys, whatever the order of a dict's keys."""
+    """Return the key of a call's kind: arguments of one kind have equal keys."""
     found: list[Any] = [*_surroundings(), torch.is_inference_mode_enabled()]
     places: dict[int, int] = {}
     _describe(arguments, found, places)
@@ -35,10 +36,9 @@ def _describe(value: Tree, found: list[Any], places: dict[int, int]) -> None:
     if isinstance(value, Tensor):
         found.append((places.setdefault(id(value), len(places)), *tensor_likeness(value)))
     elif isinstance(value, dict):
-        keys = sorted(value, key=str)
-        found.append((type(value), *keys))
-        for name in keys:
-            _describe(value[name], found, places)
+        found.append((type(value), *value))
+        for child in value.values():
+            _describe(child, found, places)
     elif isinstance(value, NODES):
         found.append((type(value), len(value)))
         for child in value:
@@ -57,14 +57,14 @@ def _constant(leaf: Any) -> tuple[type, Any]:
 
 def _surroundings() -> tuple[Any, ...]:
     """Return what the kernels depend on besides the arguments."""
-    return torch.get_num_threads(), torch.get_default_dtype(), products.least()
+    return torch.get_num_threads(), torch.get_default_dtype(), products.least(), autocast_dtypes() if is_autocast() else None
 
 
 class Kind:
     """The kind of some arguments, as a check whether others are of it; 2 µs for a step of 11 tensors."""
 
     def __init__(self, arguments: Tree) -> None:
-        self._read = TreeCodec(arguments).read
+        self._read = TreeCodec(arguments, ordered=True).read
         leaves = self._read(arguments)
         self._guard = tensor_guard([leaf for leaf in leaves if isinstance(leaf, Tensor)])
         self._constants, self._surroundings = _constants(leaves), _surroundings()

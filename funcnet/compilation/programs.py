@@ -1,7 +1,7 @@
-"""Programs: a call as it was made once, from the arguments' leaves to the kernel's inputs and from its outputs to the result.
+"""Programs: recorded calls, from the arguments' leaves to the kernel's inputs, and from the kernel's outputs to the result.
 
-Dynamo asks at each call whether all that it saw still holds, down to each field of each layer: 30 µs of the 83 that a step of
-the 2-25-25-25-2 net takes. The package's own values are frozen, so it is enough that the arguments are of the same kind.
+Dynamo checks its guards at each call, down to each field of each layer. This takes 30 of the 83 µs of a step of the
+2-25-25-25-2 net. The package's own values are frozen, so a program only checks that the arguments are of the same kind.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,6 +32,10 @@ class Program:
         self._kernel, self._held, self._write = kernel, held, TreeCodec(out).write
         self._inputs, self._results = _taking(inputs), _taking(results)
 
+    def again(self, arguments: tuple[Any, ...], named: dict[str, Any], error: Exception) -> Any:
+        """Raise the error of a call that failed, though the function itself does not."""
+        raise error
+
     def run(self, arguments: tuple[Any, ...], named: dict[str, Any], leaves: list[Any]) -> Any:
         """Make the call; an entry of the result that is an argument, as where params were given up, is that argument's tree."""
         found = [*leaves, *self._held]
@@ -55,16 +59,16 @@ class Traced:
             return self._traced(*arguments, **named)
 
     def run(self, arguments: tuple[Any, ...], named: dict[str, Any], leaves: list[Any]) -> Any:
-        """Have Dynamo make the call, without the lock.
+        """Have Dynamo make the call, without the lock."""
+        with tracing_for_inductor():
+            return self._traced(*arguments, **named)
 
-        The call fails while another thread traces, and once the function was traced for 8 states of what it reads besides its
-        arguments. Where it does not fail in eager mode, it is made again under the lock, and then as a first call.
+    def again(self, arguments: tuple[Any, ...], named: dict[str, Any], error: Exception) -> Any:
+        """Make a call again that failed, though the function itself does not: under the lock, and then as a first call.
+
+        A call fails while another thread traces, and once the function was traced for 8 states of what it reads besides its
+        arguments.
         """
-        try:
-            with tracing_for_inductor():
-                return self._traced(*arguments, **named)
-        except Exception:
-            self._step(*tree.map(copied, arguments), **tree.map(copied, named))
         with compile_lock():
             try:
                 return self.first(arguments, named)
@@ -74,14 +78,24 @@ class Traced:
 
 
 def written(arguments: Tree, result: Tree, kernel: Kernel, inputs: Sequence[Any], outputs: Sequence[Any]) -> Program | None:
-    """Make the program of a call; ``None`` where not all of it lies in main memory, or two of its tensors are one."""
+    """Make the program of a call; ``None`` where not all of it lies in main memory, or the origin of a tensor is not clear.
+
+    Two arguments may be one tensor. A result may be an attribute of an argument, such as ``x.T``, which Dynamo reads again at
+    each call; so may an input, such as ``x.grad``.
+    """
     leaves, results = flattening.flatten_together(arguments)[0], flattening.flatten_together(result)[0]
     places = {id(leaf): i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if len(places) < len(tensors) or not all(map(_is_plain, (*leaves, *inputs, *results))):
         return None
     known = {*places, *map(id, outputs)}
-    held = [x for x in (*inputs, *results) if id(x) not in known]
+    held = [x for x in inputs if id(x) not in known]
+    grads = {id(x.grad) for x in tensors if x.is_leaf and x.grad is not None}
+    known |= {*map(id, held)}
+    made = [x for x in results if id(x) not in known]
+    if any([id(x) in grads for x in held]) or any([isinstance(x, Tensor) for x in made]):  # noqa: C419
+        return None
+    held += made
     for i, x in enumerate([*leaves, *held, *outputs]):
         places.setdefault(id(x), i)
     out, rows = _rows(arguments, result, places, len(leaves) + len(held) + len(outputs))
@@ -112,7 +126,7 @@ def _taking(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
 
 
 def copied(leaf: Any) -> Any:
-    """Return a copy of a tensor; another leaf as it is."""
+    """Return a copy of a tensor, and any other leaf unchanged."""
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import is_eager
+from funcnet.kernels.tracing import is_compiling, is_eager
 
 _aten = torch.ops.aten
 
@@ -219,10 +219,34 @@ def avg_pool_backward(
         for part in _tiles(gx, kernel):
             part.copy_(g)
         return gx
-    how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
     wide = _wide(gy, axes)
+    if is_compiling() and count_pad and divisor is None and _overhangs(gy, of, kernel, stride, padding):
+        wide, divisor = wide / _counts(gy, of, kernel, stride, padding), 1
+    how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
     wider: Tensor = _avg_pool_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes), *how)
     return _lowered(wider, axes, gy.dim()).to(gy.dtype)
+
+
+def _overhangs(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> bool:
+    """Tell whether the last window along some axis reaches beyond the padding, as it may with ``ceil_mode``."""
+    axes = len(kernel)
+    rows = zip(gy.shape[-axes:], of[0][-axes:], kernel, stride, padding, strict=True)
+    return any([(windows - 1) * s + k > n + 2 * p for windows, n, k, s, p in rows])  # noqa: C419
+
+
+def _counts(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
+    """Return the number of elements in each window, padding included, but not what a last window has beyond the padding.
+
+    For compiled code: Inductor divides gy by the size of the kernel everywhere (torch 2.13.0). For windows of 2 on a row of 5 the
+    last element then gets half of its gradient.
+    """
+    axes = len(kernel)
+    count = gy.new_ones((1,) * axes)
+    for i, (n, k, s, p) in enumerate(zip(of[0][-axes:], kernel, stride, padding, strict=True)):
+        first = torch.arange(gy.shape[i - axes], device=gy.device) * s
+        own = (n + 2 * p - first).clamp(max=k).to(gy.dtype)
+        count = count * own.reshape([-1 if j == i else 1 for j in range(axes)])
+    return count
 
 
 def _wide(x: Tensor, axes: int) -> Tensor:

@@ -19,6 +19,11 @@ _at_work = torch._C._functorch.peek_interpreter_stack
 _modes_at_work = torch._C._len_torch_dispatch_stack
 _context = torch._guards.TracingContext.try_get
 
+_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
+
+is_autocast: Callable[[], bool] = getattr(torch._C, "_is_any_autocast_enabled", lambda: bool(autocast_dtypes()))
+"""Tell whether autocast is on for the calling thread, on any device: 0.06 µs."""
+
 # The threads on which Dynamo traces for Inductor.
 _for_inductor: set[int] = set()
 
@@ -31,9 +36,10 @@ def _is_tracing_here() -> bool:
 def is_for_inductor() -> bool:
     """Tell whether Inductor compiles the formula that asks, so that a formula for its loops may beat a kernel.
 
-    Every product asks. In eager mode the answer takes 0.04 µs; a list of one flag takes 0.01, but is shared by all threads.
+    Every product asks. In eager mode the answer takes 0.04 µs; a list of one flag takes 0.01, but is shared by all threads. Under
+    autocast the answer is no: autocast casts the operands of kernels, and a product written out would keep full precision.
     """
-    return get_ident() in _for_inductor and _context() is not None
+    return get_ident() in _for_inductor and _context() is not None and not is_autocast()
 
 
 _is_tracing_here._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result does,
@@ -51,6 +57,13 @@ class tracing_for_inductor:  # noqa: N801 (called as a context by ``with``)
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._outermost:
             _for_inductor.discard(get_ident())
+
+
+def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
+    """Return each device on which autocast is on, with the dtype that it casts to."""
+    return tuple(
+        [(device, torch.get_autocast_dtype(device)) for device in _AUTOCAST_DEVICES if torch.is_autocast_enabled(device)]
+    )
 
 
 def is_untransformed() -> bool:
@@ -122,13 +135,18 @@ def tensor_guard(tensors: list[Tensor]) -> Callable[..., bool]:
     """Return a function that tells whether other tensors are like these: in type, dtype, device, shape and strides.
 
     Dynamo's guard takes 0.7 µs for 11 tensors. It refuses one tensor in two places, and it reads strides, which sparse and
-    nested tensors do not have: those get ``plain_guard``.
+    nested tensors do not have: those get ``plain_guard``. Asked of a nested tensor it ends the process: see ``any_nested``.
     """
     distinct = len(set(_places(tensors))) == len(tensors)
     if _Guards is None or not distinct or any([x.layout is not torch.strided or x.is_nested for x in tensors]):  # noqa: C419
         return plain_guard(tensors)
     check: Callable[..., bool] = _Guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
-    return lambda *others: not any(map(_is_nested, others)) and check(*others)  # of a nested one it ends the process
+    return check
+
+
+def any_nested(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether there is a nested tensor among these; 0.4 µs for 8."""
+    return any(map(_is_nested, tensors))
 
 
 def is_mapped(x: Tensor) -> bool:

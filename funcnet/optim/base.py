@@ -29,7 +29,7 @@ from funcnet.codec import TreeCodec
 from funcnet.contract import Params
 from funcnet.errors import Validator, add_location, describe, flag, is_number, number, value_error
 from funcnet.kernels import optim as kernels
-from funcnet.kernels.tracing import is_eager, tensor_guard
+from funcnet.kernels.tracing import any_nested, is_eager, tensor_guard
 from funcnet.tree import Tree
 from funcnet.value import Value, frozen
 
@@ -275,7 +275,7 @@ class _GuardCache:
     def fit(self, columns: Columns) -> bool:
         """Tell that all columns are like params met before, also in their strides; ``False`` if that takes a closer look."""
         first, *others = columns
-        if not first or type(first[0]) is not Tensor or not is_eager():
+        if not first or type(first[0]) is not Tensor or not is_eager() or any_nested(first) or any_nested(others[0]):
             return False
         alike = self.guard(first)
         return all([alike(*column) for column in others])  # noqa: C419 (a generator takes longer)

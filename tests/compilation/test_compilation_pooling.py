@@ -1,0 +1,67 @@
+"""Compiled pooling: values and gradients are those of eager mode, also where the last window reaches beyond the end."""
+
+import pytest
+import torch
+
+import funcnet as fn
+
+pytestmark = pytest.mark.compiled
+
+SHAPES = {1: (2, 3, 6), 2: (2, 3, 6, 5), 3: (1, 2, 6, 5, 4)}
+
+
+@fn.frozen
+class Vjps(fn.Value):
+    """y and gx of several layers, in one program."""
+
+    layers: tuple
+
+    def __call__(self, x, gys):
+        out = []
+        for layer, gy in zip(self.layers, gys, strict=True):
+            y, cache = layer.apply({}, x)
+            out.append((y, layer.vjp({}, cache, gy)[1]))
+        return out
+
+
+def layers_of(axes):
+    """Return mean, sum, power and max pools along the axes, with their options."""
+    avg, total, power, largest = (getattr(fn, f"{name}Pool{axes}d") for name in ("Avg", "Sum", "LP", "Max"))
+    for k, stride in ((2, None), (3, 2))[: 4 - axes]:
+        options = {"kernel_size": k, "stride": stride, "ceil_mode": True}
+        yield avg(**options)
+        yield avg(**options, padding=1)
+        yield power(2.0, **options)
+    if axes == 3:  # their programs take 10 s each to compile
+        return
+    yield avg(3, padding=1, ceil_mode=True, count_include_pad=False)
+    yield avg(3, padding=1, ceil_mode=True, divisor_override=3)
+    yield avg(3, stride=2, padding=1)
+    yield total(3, padding=1, ceil_mode=True)
+    yield largest(2, dilation=2, padding=1, ceil_mode=True)
+
+
+@pytest.mark.parametrize(("axes", "dtype"), [(1, torch.float32), (2, torch.float32), (3, torch.float32), (3, torch.bfloat16)])
+def test_compiled_pools_are_those_of_eager_mode(axes, dtype):
+    """With ``ceil_mode``: Inductor's own gradient of a mean divides by too much in a last window that hangs over."""
+    layers = tuple(layers_of(axes))
+    x = (fn.random.uniform(1, SHAPES[axes]) + 0.1).to(dtype)
+    ys = [layer({}, x) for layer in layers]
+    gys = [fn.random.uniform(i, tuple(y.shape)).to(dtype) for i, y in enumerate(ys)]
+    rtol, atol = (1e-5, 1e-5) if dtype is torch.float32 else (0.03, 0.03)
+    step = Vjps(layers)
+    for got, want, layer in zip(fn.compile(step)(x, gys), step(x, gys), layers, strict=True):
+        torch.testing.assert_close(got, want, rtol=rtol, atol=atol, msg=lambda text, layer=layer: f"{layer!r}: {text}")
+
+
+def test_counts_serve_torch_compile_and_vmap_too():
+    """The formula is for every tracer, and maps."""
+    layer, x, gy = fn.AvgPool2d(2, ceil_mode=True), torch.zeros(4, 2, 3, 5, 5), fn.random.uniform(1, (4, 2, 3, 3, 3))
+
+    def gx(x, gy):
+        return layer.vjp({}, layer.apply({}, x)[1], gy)[1]
+
+    want = torch.stack([gx(one, g) for one, g in zip(x, gy, strict=True)])
+    for f in (torch.compile(gx, fullgraph=True), fn.compile(gx)):
+        torch.testing.assert_close(f(x[0], gy[0]), want[0])
+    torch.testing.assert_close(fn.compile(torch.func.vmap(gx))(x, gy), want)
