@@ -169,8 +169,10 @@ class MomentOptimizer(Optimizer):
             raise LookupError
         rates = self._fixed or self._checked(self.rates_at(step))
         step = self._next(step)
-        if not (fits and len(columns) > 2) and kernels.any_half(columns[0]):  # moments of half precision are not like params
+        if not fits and kernels.any_half(columns[0]):  # these no guard is made of
             return step, kernels.in_single(lambda wide: self.step(wide, step, rates), columns, self.donated)
+        if not fits:
+            self._guards.learn(columns)
         return step, self.step(columns, step, rates)
 
     def _checked(self, rates: Sequence[Any]) -> Sequence[Any]:
@@ -248,7 +250,7 @@ class _GuardCache:
     __slots__ = ("codecs", "guards")
 
     codecs: tuple[TreeCodec, ...]
-    guards: tuple[tuple[int, Callable[..., bool]], ...]
+    guards: tuple[tuple[Any, ...], ...]
 
     def __init__(self) -> None:
         self.codecs, self.guards = (), ()
@@ -273,22 +275,24 @@ class _GuardCache:
         return columns, lambda column: flattening.unflatten(trees[0], iter(column))
 
     def fit(self, columns: Columns) -> bool:
-        """Tell that all columns are like params met before, also in their strides; ``False`` if that takes a closer look."""
-        first, *others = columns
+        """Tell that columns are like some that agreed before, each like its own; ``False`` if that takes a closer look."""
+        first, others = columns[0], columns[1:]
         if not first or type(first[0]) is not Tensor or not is_eager() or first[0].is_nested or any_nested(others[0]):
             return False
-        alike = self.guard(first)
-        return all([alike(*column) for column in others])  # noqa: C419 (a generator takes longer)
+        kind = len(columns), len(first)
+        for known, alike, *guards in self.guards:
+            if known == kind and alike(*first) and all([one(*column) for one, column in zip(guards, others, strict=True)]):  # noqa: C419
+                return True
+        return False
 
-    def guard(self, tensors: Sequence[Tensor]) -> Callable[..., bool]:
-        """Return the guard that tells whether tensors are like these: one that was made before, if one takes them."""
-        count = len(tensors)
-        for n, alike in self.guards:
-            if n == count and alike(*tensors):
-                return alike
-        alike = tensor_guard([*tensors])
-        self.guards = ((count, alike), *self.guards[: _GUARDS - 1])
-        return alike
+    def learn(self, columns: Columns) -> None:
+        """Make guards of columns that agree; one serves all columns that are like each other."""
+        if not columns[0] or type(columns[0][0]) is not Tensor or not is_eager():
+            return
+        guards: list[Callable[..., bool]] = []
+        for column in columns:
+            guards.append(next((one for one in guards if one(*column)), None) or tensor_guard([*column]))
+        self.guards = (((len(columns), len(columns[0])), *guards), *self.guards[: _GUARDS - 1])
 
 
 _ABSENT = type(None)
