@@ -8,9 +8,8 @@ gx = gy w
 
 from typing import Any
 
-import torch
 from attrs import field
-from torch import Tensor
+from torch import Tensor, strided
 
 from funcnet import initializers
 from funcnet.checks import Misfit, check_gy
@@ -60,7 +59,7 @@ class Linear(Layer):
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         w = params["weight"]
-        if gy.dim() != 2 or gy.layout is not torch.strided:
+        if gy.dim() != 2 or gy.layout is not strided:
             self._checked(gy, cache)
         gw, gb, gx = kernels.linear_vjp(gy, cache, w, self.bias)
         if gw.shape != w.shape:  # all other misfits of matrices raise in the products
