@@ -394,3 +394,18 @@ def test_a_layers_own_error_is_not_put_down_to_a_dtype(x):
 
     with pytest.raises(IndexError, match="out of bounds"):
         Table().apply(Table().init(0), x)
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (fn.serial(fn.Conv2d(3, 4, 3), fn.ReLU(), fn.Conv2d(4, 4, 3), fn.ConvTranspose2d(4, 2, 2)), (2, 3, 8, 8)),
+        (fn.serial(fn.Linear(8, 8), fn.MultiHeadAttention(8, 2)), (2, 5, 8)),
+        (fn.mlp((4, 8, 2)), (3, 4)),
+    ],
+    ids=["convolutions", "attention", "mlp"],
+)
+def test_autocast_is_no_misfit(net, shape):
+    """A layer after another gets half precision beside its params in single, which the kernels cast."""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net(net.init(0), torch.ones(shape)).dtype is torch.bfloat16

@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAMILIES = ("activation", "attention", "embedding", "linear", "noise", "norm", "operands", "recurrent", "shape")
+FAMILIES = (
+    "activation",
+    "attention",
+    "conv",
+    "embedding",
+    "linear",
+    "noise",
+    "norm",
+    "operands",
+    "pooling",
+    "recurrent",
+    "shape",
+)
 
 
 @pytest.mark.parametrize("every", [200, pytest.param(1, marks=pytest.mark.long)])
