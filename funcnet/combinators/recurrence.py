@@ -214,7 +214,7 @@ def _parted(x: Any) -> tuple[Any, Any]:
 def bidirectional(layer: Layer, backward: Layer | None = None, *, merge: Layer | None = None, dim: int = 0) -> Bidirectional:
     """Run ``layer`` forward along a sequence and another layer backward, and join the outputs.
 
-    ``backward`` is ``layer`` with params of its own by default. ``merge``, a layer on the pair of outputs, concatenates them by
+    By default, ``backward`` is ``layer`` with separate params. ``merge``, a layer on the pair of outputs, concatenates them by
     default. Time is the axis ``dim``. For recurrent layers x is (xs, (carry, carry)) and y is (ys, (carry, carry)), with one
     carry for each direction.
     """

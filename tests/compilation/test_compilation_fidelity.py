@@ -1,4 +1,4 @@
-"""A call of a kept program gives what the function gives: views of this call's arguments, their order, autocast, and errors."""
+"""A recorded program gives the same results as the function: views of arguments, order of keys, autocast and errors."""
 
 import inspect
 import logging

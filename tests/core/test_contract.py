@@ -215,7 +215,7 @@ def test_an_error_without_explanation_stays_what_it_was():
 
 
 def test_the_rule_of_a_base_is_not_held_against_a_users_apply():
-    """The error of a subclass comes out as it was raised, with its cause."""
+    """A subclass's error is raised unchanged, with its cause."""
 
     @fn.frozen
     class Logged(fn.Flatten):

@@ -235,7 +235,7 @@ def excused(trial: Trial) -> bool:
 
 
 def main() -> int:
-    """Run the trials, or every so many of them, of the layers whose modules contain one of some words; list those that fail."""
+    """Run all trials, or every n-th, for layers in modules whose names contain given words, and list the failures."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("words", nargs="*", help="words in the names of modules, such as layers.linear; all without any")
     parser.add_argument("--every", type=int, default=1, help="of how many trials one is run")

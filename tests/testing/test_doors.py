@@ -24,7 +24,7 @@ FAMILIES = (
 
 @pytest.mark.parametrize("every", [200, pytest.param(1, marks=pytest.mark.long)])
 def test_every_wrong_argument_is_refused_or_changes_nothing(every: int) -> None:
-    """In a process of its own, which has children that may crash."""
+    """Runs in a subprocess, whose children may crash."""
     words = [f"layers.{family}" for family in FAMILIES]
     command = [sys.executable, "tests/testing/doors.py", "--every", str(every), *words]
     done = subprocess.run(
