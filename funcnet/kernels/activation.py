@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import is_for_inductor, is_plain, packed
+from funcnet.kernels.tracing import is_differentiated, is_for_inductor, is_plain, packed
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -66,18 +66,18 @@ hardtanh_backward: Kernel = _aten.hardtanh_backward.default
 gelu: Kernel = _nn.gelu
 gelu_backward: Kernel = _aten.gelu_backward.default
 silu: Kernel = _nn.silu
-silu_backward: Kernel = _aten.silu_backward.default
 mish: Kernel = _aten.mish.default
-mish_backward: Kernel = _aten.mish_backward.default
 hardswish: Kernel = _nn.hardswish
 hardswish_backward: Kernel = _aten.hardswish_backward.default
 hardsigmoid: Kernel = _nn.hardsigmoid
-hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
 softplus: Kernel = _nn.softplus
 softplus_backward: Kernel = _aten.softplus_backward.default
 softshrink: Kernel = _nn.softshrink
 softshrink_backward: Kernel = _aten.softshrink_backward.default
 hardshrink_backward: Kernel = _aten.hardshrink_backward.default
+_silu_backward: Kernel = _aten.silu_backward.default
+_mish_backward: Kernel = _aten.mish_backward.default
+_hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
 prelu_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._prelu_kernel_backward.default
 
 # Of 256×1024, forward 35 µs by the kernel and 93 by halves, backward 114 and 341.
@@ -101,3 +101,47 @@ def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
     Beyond 40, where softplus has the slope 1 without an exponential, σ is 1 to every digit of float64.
     """
     return softplus_backward(gy, -x, 1.0, 40.0)
+
+
+# Torch has no derivative of these three kernels: for someone who differentiates there is the formula.
+
+
+def silu_backward(gy: Tensor, x: Tensor) -> Tensor:
+    """Gy σ(x) (1 + x (1 - σ(x)))."""
+    if not is_differentiated(gy, x):
+        return _silu_backward(gy, x)
+    s = torch.sigmoid(x)
+    return gy * (s * (1 + x * (1 - s)))
+
+
+def mish_backward(gy: Tensor, x: Tensor) -> Tensor:
+    """Gy (t + x σ(x) (1 - t²)), t = tanh(log(1 + eˣ))."""
+    if not is_differentiated(gy, x):
+        return _mish_backward(gy, x)
+    t = torch.tanh(softplus(x))
+    return gy * (t + x * torch.sigmoid(x) * (1 - t * t))
+
+
+def hardsigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
+    """Gy / 6 where -3 < x < 3, else 0."""
+    return hardtanh_backward(gy, x, -3.0, 3.0) / 6 if is_differentiated(gy, x) else _hardsigmoid_backward(gy, x)
+
+
+def prelu(x: Tensor, w: Tensor) -> Tensor:
+    """X where it is positive, else w x, one w for each channel or one for all.
+
+    Torch's derivative in forward mode is 1 at 0, and the slope of its backward there is w.
+    """
+    if not is_differentiated(x, w):
+        return torch.prelu(x, w)
+    return torch.where(x > 0, x, of_channels(w, x) * x)
+
+
+def of_channels(w: Tensor, x: Tensor) -> Tensor:
+    """Give w the axes of x, whose channels are axis 1, or 0 where there is no other."""
+    return w.reshape([-1 if i == min(1, x.dim() - 1) else 1 for i in range(x.dim())])
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """|x|; for someone who differentiates, with the slope -1 at 0, where that of torch's is 0 and so of neither side."""
+    return torch.where(x > 0, x, -x) if is_differentiated(x) else x.abs()

@@ -17,16 +17,12 @@ Kernel = Callable[..., Tensor]
 _FULL, HALF = (torch.float32, torch.float64), (torch.float16, torch.bfloat16)
 log_softmax_backward: Kernel = activation.log_softmax_backward
 log_sigmoid: Kernel = activation.log_sigmoid
+magnitude: Kernel = activation.magnitude
 binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
 _nll_loss: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss_forward.default
 _nll_loss_2d: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss2d_forward.default
 _nll_loss_backward: Kernel = _aten.nll_loss_backward.default
 _nll_loss_2d_backward: Kernel = _aten.nll_loss2d_backward.default
-
-
-def magnitude(y: Tensor) -> Tensor:
-    """|y|; for someone who differentiates, with the slope -1 at 0, where that of torch's is 0 and so of neither side."""
-    return torch.where(y > 0, y, -y) if y.requires_grad else y.abs()
 
 
 def factor(n: int, like: Tensor) -> Tensor | float:

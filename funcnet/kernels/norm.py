@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import is_compiling, is_eager, is_mapped, is_plain, is_plain_data, is_untransformed, packed
+from funcnet.kernels import norm_formulas as formulas
+from funcnet.kernels.tracing import (
+    is_compiling,
+    is_differentiated,
+    is_eager,
+    is_mapped,
+    is_plain,
+    is_plain_data,
+    is_untransformed,
+    packed,
+)
 
 _aten = torch.ops.aten
 _softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
@@ -27,7 +37,7 @@ _weight_norm_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._weight_norm
 layer_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_layer_norm
 
 Moments = tuple[Tensor, Tensor]
-Gradients = tuple[Tensor, Tensor, Tensor]
+Gradients = tuple[Tensor, Any, Any]
 Leaves = Sequence[Tensor | None]
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -67,6 +77,8 @@ def batch_norm(
     """
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
+    if running is not None and is_differentiated(x, *running):
+        return formulas.running_norm(x, weight, bias, eps, running), *running
     x, moments = packed(x), running or (None, None)
     if x.dtype in _HALF:
         y, mean, r = _singly(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
@@ -120,6 +132,8 @@ def batch_norm_backward(
     """
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
+    if running is not None and is_differentiated(gy, x, *running):
+        return formulas.running_norm_backward(gy, x, weight, eps, running)
     if running is not None:  # under vmap the kernel wants both pairs
         batch = running[0], torch.rsqrt(running[1] + eps)
     moments = (*(running or (None, None)), *(batch or (None, None)))
@@ -160,6 +174,8 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
     Of 1024×256 66 µs, with the mean of a square 85, with each step in new memory 146; ``torch.rms_norm`` 93, and
     ``_fused_rms_norm``, whose backward the CPU has none of, 640.
     """
+    if is_differentiated(x, weight):
+        return formulas.rms_norm(x, axes, weight, eps)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     norm: Tensor = torch.linalg.vector_norm(wide, dim=axes, keepdim=True)
     r = norm.pow_(2).div_(math.prod([x.shape[axis] for axis in axes])).add_(eps).rsqrt_()
@@ -178,6 +194,8 @@ def rms_norm_backward(
     Of 1024×256 114 µs, in arithmetic 500. The kernel forms r³, which in float32 loses digits where x̄² is above 10²⁵, and so
     does the layer norm of torch; with x r for x and 1 for r it would not, and takes 610.
     """
+    if is_differentiated(gy, x, weight):
+        return formulas.rms_norm_backward(gy, x, shape, r, weight, mask)
     g, wide, w = (None if leaf is None else leaf.to(r.dtype) for leaf in (packed(gy), packed(x), weight))
     assert g is not None
     assert wide is not None
@@ -206,6 +224,8 @@ def group_norm(
     if x.numel() == 0:
         none = x.new_zeros(x.shape[0], groups)
         return torch.empty_like(x), x, none, none
+    if is_differentiated(x, weight):
+        return formulas.group_norm(x, groups, weight, bias, eps)
     x = x.contiguous(memory_format=_format(x))
     how = *x.shape[:2], math.prod(x.shape[2:]), groups, eps
     if x.dtype in _HALF:
@@ -226,6 +246,8 @@ def group_norm_backward(
     n, c = x.shape[:2]
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(c), x.new_zeros(c)
+    if is_differentiated(gy, x, weight):
+        return formulas.group_norm_backward(gy, x, groups, moments, weight, mask)
     order = _format(x)
     if order is torch.channels_last:
         mask = [True, weight is not None, weight is not None]

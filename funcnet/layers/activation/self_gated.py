@@ -86,7 +86,7 @@ class Dish(Activation):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        s, size = torch.hypot(x, torch.ones_like(x)), x.abs()
+        s, size = torch.hypot(x, torch.ones_like(x)), kernels.magnitude(x)
         return torch.relu(x) - size / s / (s + size) / 2, x / s
 
     def backward(self, gy: Tensor, r: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Hardswish(Activation):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.slope == 1 / 6:
             return kernels.hardswish(x), x
-        return x * self._line(x).clamp(0.0, 1.0), x
+        return x * kernels.hardtanh(self._line(x), 0.0, 1.0), x  # whose slope at the bounds is 0, that of clamp 1
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
         if self.slope == 1 / 6:

@@ -54,7 +54,7 @@ class Squareplus(Activation):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         s = torch.hypot(x, torch.full_like(x, math.sqrt(self.b)))
-        y = torch.relu(x) + self.b / 2 / (s + x.abs())
+        y = torch.relu(x) + self.b / 2 / (s + kernels.magnitude(x))
         return y, y / s
 
     def backward(self, gy: Tensor, slope: Tensor) -> Tensor:
