@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import is_compiling, is_eager
+from funcnet.kernels.tracing import is_compiling, is_differentiated, is_eager
 
 _aten = torch.ops.aten
 
@@ -283,10 +283,16 @@ def adaptive_max_pool_backward(gy: Tensor, indices: Tensor, of: Origin, axes: in
 
 
 def scatter_to_index(x: Tensor, indices: Tensor, shape: Sequence[int]) -> Tensor:
-    """Put x at indices into the flattened last axes of zeros; of those at one index the last stays."""
-    y = x.new_zeros((*x.shape[: x.dim() - len(shape)], math.prod(shape)))
-    at = x.dim() - len(shape)
-    return y.scatter(-1, indices.flatten(at), x.flatten(at)).reshape(*x.shape[:at], *shape)
+    """Put x at indices into the flattened last axes of zeros; of those at one index the last stays.
+
+    For someone who differentiates the others are left out first: by torch's derivative all of them would have a gradient.
+    """
+    at, size = x.dim() - len(shape), math.prod(shape)
+    index, rows = indices.flatten(at), x.flatten(at)
+    zeros = x.new_zeros((*x.shape[:at], size))
+    if is_differentiated(x):
+        return zeros.scatter_add(-1, index, torch.where(_stays(index, size), rows, 0)).reshape(*x.shape[:at], *shape)
+    return zeros.scatter(-1, index, rows).reshape(*x.shape[:at], *shape)
 
 
 def gather_from_index(gy: Tensor, indices: Tensor, axes: int, *, twice: bool) -> Tensor:
@@ -295,10 +301,14 @@ def gather_from_index(gy: Tensor, indices: Tensor, axes: int, *, twice: bool) ->
     index = indices.flatten(at)
     gx = gy.flatten(at).gather(-1, index)
     if twice:
-        order = torch.arange(index.shape[-1], device=index.device).expand(index.shape)
-        stays = order.new_zeros((*index.shape[:-1], math.prod(gy.shape[at:]))).scatter(-1, index, order).gather(-1, index)
-        gx = torch.where(stays == order, gx, 0)
+        gx = torch.where(_stays(index, math.prod(gy.shape[at:])), gx, 0)
     return gx.reshape(indices.shape)
+
+
+def _stays(index: Tensor, size: int) -> Tensor:
+    """Tell of each entry of an index into ``size`` places whether it is the last at its place."""
+    order = torch.arange(index.shape[-1], device=index.device).expand(index.shape)
+    return order.new_zeros((*index.shape[:-1], size)).scatter(-1, index, order).gather(-1, index) == order
 
 
 def sample_dtype(x: Tensor) -> torch.dtype:
