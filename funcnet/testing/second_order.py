@@ -26,6 +26,7 @@ Leaves = dict[str, Tensor]
 
 _STEPS = tuple(2.0**-k for k in (10, 13, 16, 19, 22))
 _TOLERANCE = 1e-6
+_TRANSPOSED = 1e-10
 # The share of ⟨|u|, |B|⟩ that rounding may add to a slope: some units in the last place, over the step.
 _ROUNDING = 64 * 2.0**-52
 _NEARBY = (2.0**-6, 2.0**-9, 2.0**-5)
@@ -123,6 +124,12 @@ def _check_twice(verbs: _Verbs) -> None:
     want = torch.func.vjp(verbs.vjp_anew, verbs.all)[1](u)[0]
     rule = "torch.func.vjp of torch.func.vjp of apply must give what torch.func.vjp of vjp gives"
     check_equal(verbs.layer, rule, got, want, scale=(verbs.all, u))
+    v = noise_like(verbs.all, random.fold_in(verbs.rng, 4))
+    along = torch.func.jvp(verbs.backward, (verbs.all,), (v,))[1]
+    back = verbs.pulled_back(verbs.all)
+    one, other, terms = float(_dot(verbs.u, along)), float(_dot(back, v)), float(_terms(verbs.u, along) + _terms(back, v))
+    rule = f"torch.func.jvp of vjp must be the transpose of torch.func.vjp of vjp; ⟨u, B v⟩ is {one:.10g}, ⟨Bᵀ u, v⟩ {other:.10g}"
+    require(not abs(one - other) > _TRANSPOSED * terms, verbs.layer, rule)
 
 
 def _check_slope(verbs: _Verbs) -> None:
