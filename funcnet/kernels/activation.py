@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import is_differentiated, is_for_inductor, is_plain, packed
+from funcnet.kernels.tracing import is_differentiated, is_for_inductor, is_plain, is_untransformed, packed
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -116,7 +116,7 @@ def silu_backward(gy: Tensor, x: Tensor) -> Tensor:
 
 def mish_backward(gy: Tensor, x: Tensor) -> Tensor:
     """Gy (t + x σ(x) (1 - t²)), t = tanh(log(1 + eˣ))."""
-    if not is_differentiated(gy, x):
+    if is_untransformed() and not is_differentiated(gy, x):  # vmap calls the kernel once for each entry
         return _mish_backward(gy, x)
     t = torch.tanh(softplus(x))
     return gy * (t + x * torch.sigmoid(x) * (1 - t * t))

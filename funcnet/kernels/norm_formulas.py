@@ -1,16 +1,27 @@
-"""Formulas of normalization, for someone who differentiates: of torch's backward kernels some have no derivative.
+"""Formulas of normalization, for someone who differentiates: some of torch's backward kernels have no derivative.
+
+    x̂ = (x - μ) r      r = 1 / √(σ² + ε)      gx = r (g - Σ g / m - x̂ Σ g x̂ / m),  g = γ gy
 
 They are not measured: who differentiates a gradient pays for its formula anyway. Statistics are in single at least. Rows are
 divided by a bound of their size first, without which squares from 1e19 on would be infinite in single.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from funcnet.kernels.tracing import is_differentiated, is_differentiated_and_mapped
+
+serve = is_differentiated
+"""Tell whether a formula must take the place of a kernel whose backward has no derivative."""
+
+serve_under_vmap = is_differentiated_and_mapped
+"""Tell the same of a kernel whose backward ``vmap`` takes apart."""
+
 Moments = tuple[Tensor, Tensor]
-Gradients = tuple[Tensor, Tensor | None, Tensor | None]
+Gradients = tuple[Tensor, Any, Any]
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -22,62 +33,116 @@ def _bound(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     return x.detach().abs().amax(axes, keepdim=True).clamp_min(1)
 
 
-def _of_channels(w: Tensor | None, x: Tensor) -> Tensor | float:
-    """Give γ or β the axes of x, whose channels are axis 1; γ is 1 where there is none."""
-    return 1.0 if w is None else _wide(w).reshape(1, -1, *[1] * (x.dim() - 2))
+def _of_channels(w: Tensor, x: Tensor) -> Tensor:
+    """Give a number for each channel the axes of x, whose channels are axis 1."""
+    return _wide(w).reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def _scaled(x: Tensor, weight: Tensor | None) -> Tensor:
+    return x if weight is None else x * _of_channels(weight, x)
+
+
+def _others(x: Tensor) -> tuple[int, ...]:
+    """Return the axes but that of the channels."""
+    return tuple(i for i in range(x.dim()) if i != 1)
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    y = x * _of_channels(weight, x)
+    y = _scaled(x, weight)
     return y if bias is None else y + _of_channels(bias, x)
 
 
 def _channel_sums(gy: Tensor, normalized: Tensor, like: Tensor | None, mask: list[bool]) -> list[Tensor | None]:
     """Return the gradients of γ and β where ``mask`` wants them: sums over all axes but the channels."""
-    axes = [i for i in range(gy.dim()) if i != 1]
+    axes = _others(gy)
     terms = [gy * normalized if mask[0] else None, gy if mask[1] else None]
     return [term if term is None or like is None else term.sum(axes).to(like.dtype) for term in terms]
+
+
+def _standard(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x̂ = (x - μ) r over axes, μ and r = 1 / √(σ² + ε), which depend on x, in single at least."""
+    z = _wide(x)
+    size = _bound(z, axes)
+    z = z / size
+    mean = z.mean(axes, keepdim=True)
+    d = z - mean
+    r = torch.rsqrt((d * d).mean(axes, keepdim=True) + eps / size / size)
+    return d * r, mean * size, r / size
+
+
+def _standard_backward(g: Tensor, normalized: Tensor, r: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return r (g - Σ g / m - x̂ Σ g x̂ / m), the gradient of x."""
+    return r * (g - g.mean(axes, keepdim=True) - normalized * (g * normalized).mean(axes, keepdim=True))
 
 
 def group_norm(
     x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalize groups of channels: y, x, and for each row and group μ and 1 / √(σ² + ε), which depend on x."""
-    z = _wide(x).reshape(x.shape[0], groups, -1)
-    size = _bound(z, (2,))
-    z = z / size
-    mean = z.mean(2, keepdim=True)
-    d = z - mean
-    r = torch.rsqrt((d * d).mean(2, keepdim=True) + eps / size / size)
-    y = _affine((d * r).reshape(x.shape), weight, bias)
-    return y.to(x.dtype), x, (mean * size).squeeze(2), (r / size).squeeze(2)
+    """Normalize groups of channels: y, x, and for each row and group μ and 1 / √(σ² + ε)."""
+    normalized, mean, r = _standard(x.reshape(x.shape[0], groups, -1), (2,), eps)
+    return _affine(normalized.reshape(x.shape), weight, bias).to(x.dtype), x, mean.squeeze(2), r.squeeze(2)
 
 
 def group_norm_backward(
     gy: Tensor, x: Tensor, groups: int, moments: Moments, weight: Tensor | None, mask: list[bool]
 ) -> Gradients:
-    """Gradients of x, weight and bias: gx = r (g - Σ g / m - x̂ Σ g x̂ / m), with g = γ gy, over the group."""
+    """Gradients of x, weight and bias."""
     mean, r = [_wide(one).unsqueeze(2) for one in moments]
     gy, rows = _wide(gy), (x.shape[0], groups, -1)
     normalized = (_wide(x).reshape(rows) - mean) * r
-    g = (gy * _of_channels(weight, x)).reshape(rows)
-    gx = r * (g - g.mean(2, keepdim=True) - normalized * (g * normalized).mean(2, keepdim=True))
+    gx = _standard_backward(_scaled(gy, weight).reshape(rows), normalized, r, (2,))
     gw, gb = _channel_sums(gy, normalized.reshape(x.shape), weight, mask[1:])
     return gx.reshape(x.shape).to(x.dtype), gw, gb
 
 
-def running_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments) -> Tensor:
-    """Normalize channels by running moments, on which y depends too."""
-    mean, var = [_of_channels(one, x) for one in running]
-    return _affine((_wide(x) - mean) * (var + eps) ** -0.5, weight, bias).to(x.dtype)
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize channels by the batch's or by running moments (μ, σ²), on which y depends too: y, μ and 1 / √(σ² + ε)."""
+    if running is None:
+        normalized, mean, r = _standard(x, _others(x), eps)
+    else:
+        mean, r = _of_channels(running[0], x), (_of_channels(running[1], x) + eps) ** -0.5
+        normalized = (_wide(x) - mean) * r
+    return _affine(normalized, weight, bias).to(x.dtype), mean.reshape(-1), r.reshape(-1)
 
 
-def running_norm_backward(gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, running: Moments) -> Gradients:
-    """Gradients of x, weight and bias: gx = γ r gy."""
-    mean, var = [_of_channels(one, x) for one in running]
-    r, gy = (var + eps) ** -0.5, _wide(gy)
-    gw, gb = _channel_sums(gy, (_wide(x) - mean) * r, weight, [True, True])
-    return (gy * r * _of_channels(weight, x)).to(x.dtype), gw, gb
+def batch_norm_backward(
+    gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, batch: Moments | None, running: Moments | None
+) -> Gradients:
+    """Gradients of x, weight and bias; by running moments gx = γ r gy."""
+    if running is not None:
+        batch = running[0], (running[1] + eps) ** -0.5
+    assert batch is not None
+    mean, r = [_of_channels(one, x) for one in batch]
+    gy, normalized = _wide(gy), (_wide(x) - mean) * r
+    g = _scaled(gy, weight)
+    gx = g * r if running else _standard_backward(g, normalized, r, _others(x))
+    gw, gb = _channel_sums(gy, normalized, weight, [True, True])
+    return gx.to(x.dtype), gw, gb
+
+
+def layer_norm(
+    x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize rows of a shape: y, and the rows' μ and 1 / √(σ² + ε)."""
+    y, mean, r = _standard(x, tuple(range(-len(shape), 0)), eps)
+    y = y if weight is None else y * weight
+    return (y if bias is None else y + bias).to(x.dtype), mean, r
+
+
+def layer_norm_backward(
+    gy: Tensor, x: Tensor, shape: tuple[int, ...], moments: Moments, weight: Tensor | None, mask: list[bool]
+) -> Gradients:
+    """Gradients of x, weight and bias."""
+    gy, normalized = _wide(gy), (_wide(x) - moments[0]) * moments[1]
+    gx = _standard_backward(gy if weight is None else gy * weight, normalized, moments[1], tuple(range(-len(shape), 0)))
+    gw, gb = [_row_sum(term, shape, x) if wanted else None for term, wanted in zip((gy * normalized, gy), mask[1:], strict=True)]
+    return gx.to(x.dtype), gw, gb
+
+
+def _row_sum(terms: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    return terms.reshape(-1, math.prod(shape)).sum(0).reshape(shape).to(like.dtype)
 
 
 def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
@@ -91,10 +156,9 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
 
 def rms_norm_backward(
     gy: Tensor, x: Tensor, shape: tuple[int, ...], r: Tensor, weight: Tensor | None, mask: list[bool]
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Any]:
     """Gradients of x and weight: gx = r (g - x̂ Σ g x̂ / m), with g = γ gy, over the row."""
     gy, normalized, axes = _wide(gy), _wide(x) * r, tuple(range(-len(shape), 0))
     g = gy if weight is None else gy * weight
     gx = r * (g - normalized * (g * normalized).mean(axes, keepdim=True))
-    gw = (gy * normalized).reshape(-1, math.prod(shape)).sum(0).reshape(shape).to(x.dtype) if mask[1] else None
-    return gx.to(x.dtype), gw
+    return gx.to(x.dtype), _row_sum(gy * normalized, shape, x) if mask[1] else None

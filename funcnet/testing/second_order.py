@@ -43,7 +43,7 @@ def check_second_order(layer: Layer, params: Params, x: Any, rng: Key | int) -> 
         _check_first_order(verbs)
         _check_twice(verbs)
         _check_slope(verbs)
-        single = _Verbs(layer, *tree.cast((params, x), torch.float32), rng)
+        single = _Verbs(layer, tree.cast(params, torch.float32), tree.cast(x, torch.float32), rng)
         _check_first_order(single)
         single.pulled_back(single.all)
 
@@ -63,7 +63,7 @@ class _Verbs:
         self.u: Leaves = noise_like(self.backward(self.all), random.fold_in(rng, 2))
 
     def _at(self, leaves: Leaves) -> Any:
-        return tree.map_with_path(lambda path, leaf: leaves.get(path, leaf), self._given)
+        return tree.map_with_path(leaves.get, self._given)
 
     def apply(self, leaves: Leaves) -> Leaves:
         """Return the floating leaves of y, by the paths of gy."""

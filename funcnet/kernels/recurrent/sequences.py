@@ -14,8 +14,8 @@ from torch import Tensor
 
 from funcnet.kernels.linear import linear as product
 from funcnet.kernels.linear import matmul_weight_grad
-from funcnet.kernels.tracing import is_differentiated
 from funcnet.kernels.recurrent.steps import KINDS, ONEDNN, Kind, Maybe, owned
+from funcnet.kernels.tracing import is_differentiated
 
 _aten = torch.ops.aten
 _lstm: Callable[..., tuple[Tensor, ...]] = _aten.mkldnn_rnn_layer.default

@@ -21,7 +21,7 @@ _A = -0.75  # the parameter of cubic convolution
 class _Tap(NamedTuple):
     """An element along one axis, for each place: its index, whether there is such an element, its weight and the slope."""
 
-    index: Tensor
+    at: Tensor
     inside: Tensor
     weight: Tensor
     slope: Tensor
@@ -58,9 +58,9 @@ def _product(factors: list[Tensor]) -> Tensor:
 
 def _place(x: Tensor, taps: tuple[_Tap, ...]) -> tuple[Tensor, Tensor]:
     """Return the index of each place's element among those of an image, and whether there is one, as (N, 1, places)."""
-    index, inside = torch.zeros_like(taps[0].index), torch.ones_like(taps[0].inside)
+    index, inside = torch.zeros_like(taps[0].at), torch.ones_like(taps[0].inside)
     for tap, length in zip(taps, x.shape[2:], strict=True):
-        index, inside = index * length + tap.index, inside & tap.inside
+        index, inside = index * length + tap.at, inside & tap.inside
     return index.unsqueeze(1), inside.unsqueeze(1)
 
 
