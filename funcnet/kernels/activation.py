@@ -66,7 +66,7 @@ hardtanh_backward: Kernel = _aten.hardtanh_backward.default
 gelu: Kernel = _nn.gelu
 gelu_backward: Kernel = _aten.gelu_backward.default
 silu: Kernel = _nn.silu
-mish: Kernel = _aten.mish.default
+_mish: Kernel = _aten.mish.default
 hardswish: Kernel = _nn.hardswish
 hardswish_backward: Kernel = _aten.hardswish_backward.default
 _hardsigmoid: Kernel = _nn.hardsigmoid
@@ -112,6 +112,11 @@ def silu_backward(gy: Tensor, x: Tensor) -> Tensor:
         return _silu_backward(gy, x)
     s = torch.sigmoid(x)
     return gy * (s * (1 + x * (1 - s)))
+
+
+def mish(x: Tensor) -> Tensor:
+    """X tanh(log(1 + eˣ)). Torch's second derivative is NaN where eˣ overflows."""
+    return x * torch.tanh(softplus(x)) if is_differentiated(x) else _mish(x)
 
 
 def mish_backward(gy: Tensor, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
-from funcnet.kernels.tracing import is_plain
+from funcnet.kernels.tracing import is_differentiated, is_plain
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -18,7 +18,7 @@ _FULL, HALF = (torch.float32, torch.float64), (torch.float16, torch.bfloat16)
 log_softmax_backward: Kernel = activation.log_softmax_backward
 log_sigmoid: Kernel = activation.log_sigmoid
 magnitude: Kernel = activation.magnitude
-binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
+_binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
 _nll_loss: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss_forward.default
 _nll_loss_2d: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss2d_forward.default
 _nll_loss_backward: Kernel = _aten.nll_loss_backward.default
@@ -58,7 +58,26 @@ def where_positive(x: Tensor, y: Tensor) -> Tensor:
 
 def product(q: Tensor, x: Tensor) -> Tensor:
     """Return q x, which is 0 where q is, even if x is infinite or NaN there."""
+    if is_differentiated(q, x):
+        return q * torch.where((q == 0) & ~torch.isfinite(x), 0.0, x)
     return where_positive(q * x, q.abs())
+
+
+def binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
+    """-t log y - (1 - t) log(1 - y), with logarithms of at least -100; by torch's derivative the slope of t has no such bound."""
+    if not is_differentiated(t):
+        return _binary_cross_entropy(y, t, None, 0)
+    fixed = t.detach()
+    return _binary_cross_entropy(y, fixed, None, 0) + (t - fixed) * binary_target_slope(y)
+
+
+def binary_target_slope(y: Tensor) -> Tensor:
+    """Log(1 - y) - log y, each of at least -100; its own derivative at 0 and 1 is 0, where that of a bounded log 0 is NaN."""
+    if not is_differentiated(y):
+        return (-y).log1p().clamp_min(-100) - y.log().clamp_min(-100)
+    certain = (y == 0) | (y == 1)
+    z = torch.where(certain, 0.5, y)
+    return torch.where(certain, 100 - 200 * y.detach(), (-z).log1p().clamp_min(-100) - z.log().clamp_min(-100))
 
 
 def is_known(total: Tensor, n: int) -> bool:
