@@ -94,6 +94,20 @@ def test_lengths_do_what_packed_sequences_do(case, lengths, seed):
     assert_twins(wrapped, module, (x,), call=call)
 
 
+@pytest.mark.parametrize("layer", [fn.RNN(3, 4), fn.LSTM(3, 4, 2, bidirectional=True), fn.LSTM(3, 4, proj_size=2), fn.GRU(3, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_padding_is_left_out(layer, dtype):
+    """NaN in steps beyond a row's end changes nothing: no output, no state, no gradient."""
+    params, x, lengths = fn.tree.cast(layer.init(0), dtype), draw((5, 2, 3)).to(dtype), torch.tensor([5, 3])
+    padded = x.clone()
+    padded[3:, 1] = torch.nan
+    zeros = x.clone()
+    zeros[3:, 1] = 0
+    given, want = [everything(layer, params, (one, None, lengths)) for one in (padded, zeros)]
+    assert fn.tree.equal(given, want)
+    assert fn.tree.all_finite(given)
+
+
 WAYS = {
     "RNN": fn.RNN(3, 4),
     "relu": fn.RNN(3, 4, nonlinearity="relu", bias=False),
