@@ -82,6 +82,7 @@ RESIZING = {
     "Upsample": case(fn.Upsample(scale_factor=2), normal(2, 3, 4)),
     "Upsample of images": case(fn.Upsample((5, 3)), normal(2, 2, 2, 3)),
     "Upsample of volumes": case(fn.Upsample(scale_factor=(2, 1.5, 0.5)), normal(2, 1, 2, 2, 3)),
+    "Upsample area": case(fn.Upsample((2, 4), mode="area"), normal(2, 2, 5, 3)),
     "Upsample nearest-exact": case(fn.Upsample(scale_factor=1.7, mode="nearest-exact"), normal(2, 2, 3, 2)),
     "Upsample linear": case(fn.Upsample(5, mode="linear", align_corners=True), normal(2, 3, 3)),
     "Upsample bilinear": case(fn.Upsample(scale_factor=(1.5, 2.0), mode="bilinear"), normal(2, 2, 3, 2)),

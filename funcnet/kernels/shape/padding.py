@@ -40,7 +40,9 @@ def _cropped(x: Tensor, cuts: list[int]) -> Tensor:
 
 
 def _padded(kernel: Kernel, x: Tensor, pads: list[int]) -> Tensor:
-    """Call a kernel for what is put around x, and take the rest away after it, as torch does."""
+    """Call a kernel for what is put around x, and take the rest away after it, as torch does; without channels none is needed."""
+    if not x.numel() and x.shape[-1 - len(pads) // 2] == 0:
+        return torch.constant_pad_nd(x, pads)
     if min(pads) >= 0:
         return kernel(x, pads)
     grown, cuts = _parts(pads)
@@ -48,6 +50,8 @@ def _padded(kernel: Kernel, x: Tensor, pads: list[int]) -> Tensor:
 
 
 def _padded_backward(kernel: Kernel, gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
+    if not gy.numel() and shape[-1 - len(pads) // 2] == 0:
+        return gy.new_zeros(shape)
     if min(pads) >= 0:
         return kernel(gy, _of_shape(gy, shape), pads)
     grown, cuts = _parts(pads)
