@@ -71,8 +71,8 @@ def weight_and_bias(
     rng = random.as_key(rng)
     draw, shape = NAMES[initializer] if isinstance(initializer, str) else initializer, shapes["weight"]
     key = random.fold_in(rng, 0)
-    by_shape = fans_of_weight is None or initializer == "torch"
-    drawn = {"weight": draw(key, shape) if by_shape else draw.for_fans(key, shape, fans_of_weight)}
+    fans_of_weight = None if initializer == "torch" else fans_of_weight
+    drawn = {"weight": draw(key, shape) if fans_of_weight is None else draw.for_fans(key, shape, fans_of_weight)}
     if "bias" in shapes:
         bound = 1 / math.sqrt(fans(shape)[0]) if initializer == "torch" else 0.0
         bias = Uniform(-bound, bound) if bound else Zeros()

@@ -91,7 +91,7 @@ class EmbeddingBag(PaddedTable):
         return begun.index_add(0, offsets, torch.ones_like(offsets, dtype=torch.int64)).cumsum(0)[:-1] - 1
 
     def _counted_rows(self, params: Params, ids: Tensor, nothing: float) -> Tensor:
-        """Return the rows of the table at ``ids``; the row of the padding, which may hold NaN, is replaced, not multiplied by 0."""
+        """Return the rows of the table at ``ids``; ``nothing`` for the padding, whose row may hold NaN."""
         rows = self._rows(params, ids)
         return rows if self.padding_idx is None else rows.masked_fill(~self._is_counted(ids).unsqueeze(-1), nothing)
 

@@ -100,8 +100,9 @@ def _recompute_scale_factor(layer: "Upsample", attribute: Any, got: Any) -> None
 class Upsample(Resize):
     """Resize (N, C, length), (N, C, H, W) or (N, C, D, H, W), as ``torch.nn.Upsample``, whose arguments these are.
 
-    Modes: "nearest", "nearest-exact" and "area" (means of windows that cover x) for any x, "linear" for a length, "bilinear" and "bicubic" for images, "trilinear" for
-    volumes. ``recompute_scale_factor=True`` places the samples by the sizes of x and y, as when ``size`` is given.
+    Modes: "nearest", "nearest-exact" and "area" for any x, "linear" for a length, "bilinear" and "bicubic" for images,
+    "trilinear" for volumes. "area" takes means of windows that cover x. ``recompute_scale_factor=True`` places the samples by
+    the sizes of x and y, as when ``size`` is given.
 
     Params   none.
     Cache    the shape of ``x``, and an empty tensor of its kind.
