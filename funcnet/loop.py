@@ -85,7 +85,11 @@ def fit(
         batches = _batches(random.permutation(random.fold_in(order, epoch), rows), batch_size, drop_last)
         began = time.perf_counter()
         params, state, values = _epoch(step, params, state, data, batches, random.fold_in(noise, epoch))
-        row = {"epoch": epoch + 1, "loss": _over_batches(loss, values.tolist(), weigh(batches)), "seconds": time.perf_counter() - began}
+        row = {
+            "epoch": epoch + 1,
+            "loss": _over_batches(loss, values.tolist(), weigh(batches)),
+            "seconds": time.perf_counter() - began,
+        }
         row |= evaluate(net, params, validation, metrics, loss, prefix="validation_") if validation else {}
         row |= {} if validation or not names else evaluate(net, params, data, metrics)
         for name, number in row.items():
@@ -152,7 +156,7 @@ def _weights(loss: Loss, target: Tree) -> Callable[[Sequence[Tensor]], list[floa
 def _sums(values: Tensor, lengths: list[int]) -> list[float]:
     """Sum pieces of these lengths, in a few kernels for all of them."""
     ends = values.cumsum(0)[torch.tensor(lengths).cumsum(0) - 1]
-    return ends.diff(prepend=ends.new_zeros(1)).tolist()  # type: ignore[no-any-return]
+    return ends.diff(prepend=ends.new_zeros(1)).tolist()
 
 
 def _batches(order: Tensor, batch_size: int, drop_last: bool) -> Sequence[Tensor]:

@@ -4,7 +4,8 @@ VarianceScaling, XavierNormal, XavierUniform, KaimingNormal, KaimingUniform, Lec
 weight of shape (out, in, *kernel), with fan_in = in · Π kernel and fan_out = out · Π kernel; a layer whose weight has other axes,
 or whose channels are in groups, gives its own fans to ``for_fans``. All but ``Orthogonal`` draw with
 
-    variance = gain² / fan_in (Kaiming, LeCun),   2 gain² / (fan_in + fan_out) (Xavier),   scale / fan (VarianceScaling)
+    variance = gain² / fan_in (LeCun),                      gain² / fan_in or gain² / fan_out, by ``mode`` (Kaiming)
+               2 gain² / (fan_in + fan_out) (Xavier),       scale / fan (VarianceScaling)
 
 A uniform distribution of variance v has the bounds ±√(3 v).
 """

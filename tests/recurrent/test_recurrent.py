@@ -1,5 +1,8 @@
 """Recurrent cells and nets beside torch.nn's, in float64; the ways to compute them beside each other; and their errors."""
 
+import re
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -106,6 +109,42 @@ def test_padding_is_left_out(layer, dtype):
     given, want = [everything(layer, params, (one, None, lengths)) for one in (padded, zeros)]
     assert fn.tree.equal(given, want)
     assert fn.tree.all_finite(given)
+
+
+def formulas(cell):
+    """Return the lines of the module's formulas for a cell, as Python: {name: expression}, in order."""
+    lines = sys.modules[cell.__module__].__doc__.split(type(cell).__name__ + "   ", 1)[1].split("\n\n")[0]
+    pairs = [part.strip().split(" = ") for part in re.split(r"\s{3,}|,  or", lines) if " = " in part]
+    return {name: one.replace("⊙", "*").replace("²", "**2").replace("'", "_") for name, one in pairs}
+
+
+@pytest.mark.parametrize(("cell", "gates"), [(fn.RNNCell(3, 4), ""), (fn.LSTMCell(3, 4), "ifuo"), (fn.GRUCell(3, 4), "rzn")])
+def test_the_formulas_are_right_as_they_are_written(cell, gates):
+    """The docstring, executed line by line, gives the outputs and the gradients of the cell."""
+    params, x, h, c = fn.tree.cast(cell.init(0), torch.float64), draw((2, 3)), draw((2, 4), 1), draw((2, 4), 2)
+    y, cache = cell.apply(params, (x, (h, c) if gates == "ifuo" else h))
+    gy = fn.tree.map(lambda leaf: draw(leaf.shape, 5), y)
+    parts = dict.fromkeys("ps")
+    parts["p"], parts["s"] = x @ params["weight_ih"].T + params["bias_ih"], h @ params["weight_hh"].T + params["bias_hh"]
+    names = {"h": h, "c": c, "tanh": torch.tanh, "σ": torch.sigmoid, **parts}
+    names["gh_"], names["gc_"] = gy if gates == "ifuo" else (gy, None)
+    for name, formula in formulas(cell).items():
+        if name in gates:  # p and s are the gate's parts
+            names |= {part: whole.chunk(len(gates), -1)[gates.index(name)] for part, whole in parts.items()}
+        found = eval(formula, {}, names)
+        names[name.replace("'", "_")] = torch.cat(found, -1) if isinstance(found, list) else found
+    gparams, gx = cell.vjp(params, cache, gy)
+    gh = names["gs"] @ params["weight_hh"] + (names["gh_"] * names["z"] if gates == "rzn" else 0)
+    want = {
+        "weight_ih": names["gp"].T @ x,
+        "weight_hh": names["gs"].T @ h,
+        "bias_ih": names["gp"].sum(0),
+        "bias_hh": names["gs"].sum(0),
+    }
+    torch.testing.assert_close(y, (names["h_"], names["c_"]) if gates == "ifuo" else names["h_"], **CLOSE)
+    torch.testing.assert_close(gparams, want, **CLOSE)
+    gstate = (gh, names["gc"]) if gates == "ifuo" else gh
+    torch.testing.assert_close(gx, (names["gp"] @ params["weight_ih"], gstate), **CLOSE)
 
 
 WAYS = {
