@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, is_whole, value_error
+from funcnet.errors import add_location, describe, is_whole, value_error
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
@@ -43,42 +44,54 @@ def fit(
     state: Tree = None,
     validation: tuple[Tree, Tree] | None = None,
     metrics: Sequence[Metric] = (),
+    drop_last: bool = False,
     progress: bool = True,
     epochs_done: int = 0,
 ) -> Fit:
     """Train ``net`` on ``data = (x, target)``, tensors with one row per example, and return ``Fit(params, state, history)``.
 
-    ``loss`` is what ``opt`` makes smaller, for so many ``epochs``.
+    ``opt`` minimizes ``loss`` for ``epochs`` epochs.
 
-    Each epoch takes the rows in a new order, in batches of ``batch_size``; the last one may be smaller. ``key`` decides the
-    first params (unless ``params`` are given), the orders and the noise. To go on after ``n`` epochs, give the ``params`` and
-    ``state`` they ended with, the same key, and ``epochs_done=n``: the result is that of one run, bit for bit.
+    Each epoch takes the rows in a new order, in batches of ``batch_size``; the last one may be smaller, or is left out with
+    ``drop_last``. ``key`` decides the first params (unless ``params`` are given), the orders and the noise. To go on after ``n``
+    epochs, give the ``params`` and ``state`` they ended with, the same key, and ``epochs_done=n``: the result is that of one
+    run, bit for bit. ``params`` and ``state`` are copied and stay as they are, whatever interrupts the training.
 
-    The history has the columns ``epoch`` (from 1), ``loss`` (its mean over the rows, as seen while training), ``seconds`` (of
-    training alone), and ``validation_loss`` where there is ``validation`` data. ``metrics`` are functions (y, target) -> number,
+    The history has the columns ``epoch`` (from 1), ``loss`` (of the rows taken, as seen while training), ``seconds`` (of
+    training only), and ``validation_loss`` where there is ``validation`` data. ``metrics`` are functions (y, target) -> number,
     evaluated after each epoch with ``net.inference()``: on the validation data as ``validation_<name>``, else on the training
     data as ``<name>``. With ``progress`` there is a bar on a terminal that has tqdm, and some ten lines elsewhere, on the
     standard error stream.
 
-    The process keeps the memory that tensors give back, up to 64 MB of it: ``funcnet.kernels.retain_freed_memory``.
+    Freed memory, up to 64 MB of it, stays in the process: ``funcnet.kernels.retain_freed_memory``.
 
-    Raises   ``ValueError`` for a ``batch_size`` below 1, ``epochs`` or ``epochs_done`` below 0, no data, and ``x`` and ``target``
-             with different numbers of rows.
+    Raises   ``ValueError`` for a ``batch_size`` below 1, ``epochs`` or ``epochs_done`` below 0, no data, ``x`` and ``target``
+             with different numbers of rows, fewer rows than ``batch_size`` with ``drop_last``, arguments of another kind, and
+             two metrics of one name, or one whose name is a column of its own.
     """
-    rows = _check(data, epochs, batch_size, epochs_done)
+    rows = _check(data, validation, epochs, batch_size, epochs_done, drop_last)
+    names = _names(metrics, "fit")
+    _require_layer("fit", net)
+    for name, kind, word, got in (("loss", Loss, "a loss", loss), ("opt", Optimizer, "an optimizer", opt)):
+        if not isinstance(got, kind):
+            raise value_error("fit", f"{name} must be {word}", got)
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
     step = train_step(net, loss, opt.donate())  # of what is copied here, and nobody else has
     params = net.init(first) if params is None else tree.map(torch.clone, params)
     state = opt.init(params) if state is None else tree.map(torch.clone, state)
-    history: History = {}
+    weigh, history = _weights(loss, data[1]), History()
     for epoch in _shown(range(epochs_done, epochs_done + epochs), history, progress):
-        batches = torch.split(random.permutation(random.fold_in(order, epoch), rows), batch_size)
+        batches = _batches(random.permutation(random.fold_in(order, epoch), rows), batch_size, drop_last)
         began = time.perf_counter()
-        params, state, value = _epoch(step, params, state, data, batches, random.fold_in(noise, epoch))
-        row = {"epoch": epoch + 1, "loss": value, "seconds": time.perf_counter() - began}
+        params, state, values = _epoch(step, params, state, data, batches, random.fold_in(noise, epoch))
+        row = {
+            "epoch": epoch + 1,
+            "loss": _over_batches(loss, values.tolist(), weigh(batches)),
+            "seconds": time.perf_counter() - began,
+        }
         row |= evaluate(net, params, validation, metrics, loss, prefix="validation_") if validation else {}
-        row |= {} if validation else evaluate(net, params, data, metrics)
+        row |= {} if validation or not names else evaluate(net, params, data, metrics)
         for name, number in row.items():
             history.setdefault(name, []).append(number)
     return Fit(params, state, history)
@@ -94,42 +107,104 @@ def evaluate(
     prefix: str = "",
     batch_size: int = 1000,
 ) -> dict[str, float]:
-    """Return the means over the rows of ``data = (x, target)`` of ``loss`` and ``metrics``, by name, for ``net.inference()``.
+    """Return ``loss`` and the means of ``metrics`` over the rows of ``data = (x, target)``, by name, for ``net.inference()``.
 
-    The rows go through ``net`` with these ``params`` in batches of ``batch_size``. A name begins with ``prefix``.
+    The rows go through ``net`` with these ``params`` in batches of ``batch_size``, which changes the results by no more than
+    rounding: a batch counts for ``loss.weight_of(target)``, ``metric.weight_of(target)``, or its rows if a metric has no such
+    function. A name begins with ``prefix``.
 
-    Raises   ``ValueError`` for a ``batch_size`` below 1, no data, and ``x`` and ``target`` with different numbers of rows.
+    Raises   ``ValueError`` for a ``batch_size`` below 1, no data, ``x`` and ``target`` with different numbers of rows,
+             arguments of another kind, a loss without a reduction, and two metrics of one name, or one with the name ``loss``.
     """
-    wanted: dict[str, Metric] = {f"{prefix}loss": loss} if loss else {}
-    wanted |= {f"{prefix}{getattr(metric, '__name__', str(metric))}": metric for metric in metrics}
-    if not wanted:
-        return {}
+    _require_layer("evaluate", net)
+    wanted: dict[str, Metric] = {} if loss is None else {"loss": loss}
+    wanted |= _names(metrics, "evaluate")
+    if loss is not None and (not isinstance(loss, Loss) or loss.reduction == "none"):
+        raise value_error("evaluate", "loss must be a loss that has one value", loss)
     _whole("evaluate", "batch_size", 1, batch_size)
-    judged, rows = net.inference(), _rows(data)
-    sums = dict.fromkeys(wanted, 0.0)
+    rows = _rows(data, "evaluate")
+    judged = net.inference()
+    values: dict[str, list[float]] = {name: [] for name in wanted}
+    weights: dict[str, list[float]] = {name: [] for name in wanted}
     with torch.inference_mode():
-        for batch in torch.split(torch.arange(rows), batch_size):
+        for batch in torch.split(torch.arange(rows), batch_size) if wanted else ():
             x, target = _take(data, batch)
             y = judged(params, x)
             for name, metric in wanted.items():
-                sums[name] += float(metric(y, target)) * len(batch) / rows
-    return sums
+                values[name].append(float(metric(y, target)))
+                weight_of = getattr(metric, "weight_of", None)
+                weights[name].append(float(weight_of(target)) if weight_of else len(batch))
+    return {f"{prefix}{name}": _over_batches(metric, values[name], weights[name]) for name, metric in wanted.items()}
+
+
+def _over_batches(measure: Metric, values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the value of all rows: a mean by weight, or for a loss that is a sum the sum. What weighs nothing is left out."""
+    if getattr(measure, "reduction", None) == "sum":
+        return sum(values)
+    pairs = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight]
+    return sum([value * weight for value, weight in pairs]) / sum([weight for _, weight in pairs]) if pairs else 0.0
+
+
+def _weights(loss: Loss, target: Tree) -> Callable[[Sequence[Tensor]], list[float]]:
+    """Return a function of batches that returns how much each of them counts for: nothing is computed at a step."""
+    if not isinstance(loss.weight_of(target), Tensor):
+        return lambda batches: [float(len(batch)) for batch in batches]
+    of_rows: Any = torch.func.vmap(loss.weight_of)(tree.map(lambda leaf: leaf.unsqueeze(1), target))
+    return lambda batches: _sums(of_rows[torch.cat(tuple(batches))].double(), list(map(len, batches)))
+
+
+def _sums(values: Tensor, lengths: list[int]) -> list[float]:
+    """Sum pieces of these lengths, in a few kernels for all of them."""
+    ends = values.cumsum(0)[torch.tensor(lengths).cumsum(0) - 1]
+    return ends.diff(prepend=ends.new_zeros(1)).tolist()
+
+
+def _batches(order: Tensor, batch_size: int, drop_last: bool) -> Sequence[Tensor]:
+    batches = torch.split(order, batch_size)
+    return batches[:-1] if drop_last and len(batches[-1]) < batch_size else batches
 
 
 def _epoch(
     step: TrainStep, params: Params, state: Tree, data: tuple[Tree, Tree], batches: Sequence[Tensor], noise: Key
-) -> tuple[Params, Tree, float]:
-    """Take a step for each batch, and return the mean loss; in inference mode, which saves a tenth of a small step."""
-    values = []
-    with torch.inference_mode():
+) -> tuple[Params, Tree, Tensor]:
+    """Take a step for each batch, and return the losses; in inference mode, which saves a tenth of a small step."""
+    values: list[Tensor] = []
+    with torch.inference_mode(), _hint_at_the_last(batches, values):
         for i, batch in enumerate(batches):
             x, target = _take(data, batch)
             rng = random.fold_in(noise, i) if step.net.stochastic else None
             params, state, value = step(params, state, x, target, rng)
-            values.append(value * len(batch))
-    rows = sum(len(batch) for batch in batches)
+            values.append(value)
     # Tensors made in inference mode are not for autograd: what leaves here is a copy that is for anything.
-    return tree.map(torch.clone, params), tree.map(torch.clone, state), float(torch.stack(values).sum()) / rows
+    return tree.map(torch.clone, params), tree.map(torch.clone, state), torch.stack(values)
+
+
+@contextmanager
+def _hint_at_the_last(batches: Sequence[Tensor], done: Sequence[Any]) -> Iterator[None]:
+    """Add to an error in a last batch that is smaller than the others how to leave it out."""
+    try:
+        yield
+    except Exception as error:
+        if len(done) == len(batches) - 1 and done and len(batches[-1]) < len(batches[0]):
+            add_location(error, f"fit, in the last batch, of {len(batches[-1])} rows: drop_last=True leaves it out")
+        raise
+
+
+def _names(metrics: Sequence[Metric], who: str) -> dict[str, Metric]:
+    """Return the metrics by name; a name must be its own, and no column that the history has anyway."""
+    if not isinstance(metrics, (tuple, list)) or not all(callable(one) for one in metrics):
+        raise value_error(who, "metrics must be a tuple or list of functions (y, target) -> number", metrics)
+    named: dict[str, Metric] = {}
+    for metric in metrics:
+        name = getattr(metric, "__name__", str(metric))
+        if name in named or name in _COLUMNS:
+            rule = f"each metric must have a name of its own, and none of {', '.join(_COLUMNS)}"
+            raise value_error(who, rule, f"{name!r}{' twice' * (name in named)}")
+        named[name] = metric
+    return named
+
+
+_COLUMNS = ("epoch", "loss", "seconds")
 
 
 def _take(data: tuple[Tree, Tree], rows: Tensor) -> tuple[Tree, Tree]:
@@ -137,21 +212,34 @@ def _take(data: tuple[Tree, Tree], rows: Tensor) -> tuple[Tree, Tree]:
     return tree.map(lambda leaf: leaf[rows], x), tree.map(lambda leaf: leaf[rows], target)
 
 
-def _rows(data: tuple[Tree, Tree]) -> int:
+def _rows(data: Any, who: str, name: str = "data") -> int:
     """Return the number of rows, on which all tensors of the data must agree."""
     if not isinstance(data, tuple) or len(data) != 2:
-        raise value_error("fit", "data must be a pair (x, target)", describe(data))
+        raise value_error(who, f"{name} must be a pair (x, target)", describe(data))
+    odd = [leaf for leaf in tree.leaves(data) if not isinstance(leaf, Tensor) or not leaf.dim()]
+    if odd:
+        raise value_error(who, f"{name} must hold tensors with one row per example", odd[0])
     counts = {len(leaf) for leaf in tree.leaves(data)}
     if len(counts) != 1 or counts == {0}:
         got = " and ".join(map(str, sorted(counts))) or "none"
-        raise value_error("fit", "x and target must have the same number of rows, at least 1", got)
+        raise value_error(who, "x and target must have the same number of rows, at least 1", got)
     return counts.pop()
 
 
-def _check(data: tuple[Tree, Tree], epochs: int, batch_size: int, epochs_done: int) -> int:
+def _check(data: Any, validation: Any, epochs: int, batch_size: int, epochs_done: int, drop_last: bool) -> int:
     for name, least, got in (("epochs", 0, epochs), ("batch_size", 1, batch_size), ("epochs_done", 0, epochs_done)):
         _whole("fit", name, least, got)
-    return _rows(data)
+    if validation is not None:
+        _rows(validation, "fit", "validation")
+    rows = _rows(data, "fit")
+    if drop_last and rows < batch_size:
+        raise value_error("fit", f"with drop_last there must be batch_size={batch_size} rows or more", f"{rows} rows")
+    return rows
+
+
+def _require_layer(who: str, net: Any) -> None:
+    if not isinstance(net, Layer):
+        raise value_error(who, "net must be a layer", net)
 
 
 def _whole(who: str, name: str, least: int, got: int) -> None:

@@ -13,6 +13,8 @@ from funcnet.random import Key
 from funcnet.value import Value, frozen
 
 Shape = tuple[int, ...]
+Fans = tuple[int, int]
+"""How many inputs an output has, and how many outputs an input has: (fan_in, fan_out)."""
 
 
 class Initializer(Value, ABC):
@@ -23,6 +25,10 @@ class Initializer(Value, ABC):
     @abstractmethod
     def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         """Draw a tensor of this shape; ``dtype`` is torch's default one where it is not given."""
+
+    def for_fans(self, rng: Key | int, shape: Shape, fans: Fans, dtype: torch.dtype | None = None) -> Tensor:
+        """Draw the weight of a layer with these ``fans``, which a shape does not tell; by default only the shape counts."""
+        return self(rng, shape, dtype)
 
 
 def _high(value: Any, attribute: Any, got: Any) -> None:

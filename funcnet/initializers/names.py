@@ -7,7 +7,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.errors import value_error
-from funcnet.initializers.elementary import Initializer, Normal, Ones, Shape, TruncatedNormal, Uniform, Zeros
+from funcnet.initializers.elementary import Fans, Initializer, Normal, Ones, Shape, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,
     KaimingUniform,
@@ -60,13 +60,21 @@ def initialize(rng: Key | int, shape: Shape, initializer: str | Initializer) -> 
     return (NAMES[initializer] if isinstance(initializer, str) else initializer)(rng, shape)
 
 
-def weight_and_bias(rng: Key | int, shapes: dict[str, Shape], initializer: str | Initializer) -> dict[str, Tensor]:
+def weight_and_bias(
+    rng: Key | int, shapes: dict[str, Shape], initializer: str | Initializer, fans_of_weight: Fans | None = None
+) -> dict[str, Tensor]:
     """Draw a weight by ``initializer``, from the key ``rng``, and a bias where ``shapes`` has one.
 
-    The bias is zeros, or with ``"torch"`` uniform in ±1/√fan_in as in ``torch.nn``.
+    ``fans_of_weight`` are those of a weight that has not the axes (out, in, *kernel). The bias is zeros. With ``"torch"`` the
+    weight is scaled by its shape only, and the bias uniform in ±1/√fan_in, as in ``torch.nn``.
     """
     rng = random.as_key(rng)
-    draw = NAMES[initializer] if isinstance(initializer, str) else initializer
-    bound = 1 / math.sqrt(fans(shapes["weight"])[0]) if initializer == "torch" else 0.0
-    first = {"weight": draw, "bias": Uniform(-bound, bound) if bound else Zeros()}
-    return {name: first[name](random.fold_in(rng, i), shape) for i, (name, shape) in enumerate(shapes.items())}
+    draw, shape = NAMES[initializer] if isinstance(initializer, str) else initializer, shapes["weight"]
+    key = random.fold_in(rng, 0)
+    fans_of_weight = None if initializer == "torch" else fans_of_weight
+    drawn = {"weight": draw(key, shape) if fans_of_weight is None else draw.for_fans(key, shape, fans_of_weight)}
+    if "bias" in shapes:
+        bound = 1 / math.sqrt(fans(shape)[0]) if initializer == "torch" else 0.0
+        bias = Uniform(-bound, bound) if bound else Zeros()
+        drawn["bias"] = bias(random.fold_in(rng, 1), shapes["bias"])
+    return drawn

@@ -1,14 +1,18 @@
 """Initializers of weights, scaled by their fans.
 
 VarianceScaling, XavierNormal, XavierUniform, KaimingNormal, KaimingUniform, LecunNormal, LecunUniform and Orthogonal draw a
-weight of shape (out, in, *kernel), with fan_in = in · Π kernel and fan_out = out · Π kernel. All but ``Orthogonal`` draw with
+weight of shape (out, in, *kernel), with fan_in = in · Π kernel and fan_out = out · Π kernel; a layer whose weight has other axes,
+or whose channels are in groups, gives its own fans to ``for_fans``. All but ``Orthogonal`` draw with
 
-    variance = gain² / fan_in (Kaiming, LeCun),   2 gain² / (fan_in + fan_out) (Xavier),   scale / fan (VarianceScaling)
+    variance = gain² / fan_in (LeCun),                      gain² / fan_in or gain² / fan_out, by ``mode`` (Kaiming)
+               2 gain² / (fan_in + fan_out) (Xavier),       scale / fan (VarianceScaling)
 
 A uniform distribution of variance v has the bounds ±√(3 v).
 """
 
 import math
+from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from attrs import field
@@ -16,7 +20,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.errors import is_number, number, one_of, value_error
-from funcnet.initializers.elementary import Initializer, Shape
+from funcnet.initializers.elementary import Fans, Initializer, Shape
 from funcnet.random import Key
 from funcnet.value import frozen
 
@@ -73,8 +77,27 @@ def _spread(rng: Key | int, shape: Shape, std: float, distribution: str, dtype: 
     return random.normal(rng, shape, 0.0, std, dtype)
 
 
+class Scaled(Initializer):
+    """An initializer whose standard deviation depends on the fans: those of the shape, unless the layer gives its own."""
+
+    __slots__ = ()
+
+    kind: ClassVar[str] = "normal"
+    """The distribution: ``"normal"``, ``"uniform"`` or ``"truncated_normal"``."""
+
+    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
+        return self.for_fans(rng, shape, fans(shape), dtype)
+
+    def for_fans(self, rng: Key | int, shape: Shape, fans: Fans, dtype: torch.dtype | None = None) -> Tensor:
+        return _spread(rng, shape, self.deviation(*fans), self.kind, dtype)
+
+    @abstractmethod
+    def deviation(self, fan_in: int, fan_out: int) -> float:
+        """Return the standard deviation."""
+
+
 @frozen
-class VarianceScaling(Initializer):
+class VarianceScaling(Scaled):
     """Mean 0 and variance scale / n, with n = fan_in, fan_out or, as ``mode="fan_avg"``, their average.
 
     A truncated normal is cut at ±2 std, and widened so that what is left has this variance.
@@ -88,14 +111,16 @@ class VarianceScaling(Initializer):
     mode: str = field(default="fan_in", validator=one_of("fan_in", "fan_out", "fan_avg"))
     distribution: str = field(default="truncated_normal", validator=one_of("normal", "uniform", "truncated_normal"))
 
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        fan_in, fan_out = fans(shape)
+    def for_fans(self, rng: Key | int, shape: Shape, fans: Fans, dtype: torch.dtype | None = None) -> Tensor:
+        return _spread(rng, shape, self.deviation(*fans), self.distribution, dtype)
+
+    def deviation(self, fan_in: int, fan_out: int) -> float:
         n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
-        return _spread(rng, shape, math.sqrt(self.scale / max(n, 1)), self.distribution, dtype)
+        return math.sqrt(self.scale / max(n, 1))
 
 
 @frozen
-class XavierNormal(Initializer):
+class XavierNormal(Scaled):
     """Normal with std = gain √(2 / (fan_in + fan_out)).
 
     Raises   ``ValueError`` for a ``gain`` that is not above 0 and finite, and a shape of less than two axes.
@@ -104,31 +129,28 @@ class XavierNormal(Initializer):
 
     gain: float = field(default=1.0, validator=_positive)
 
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return _spread(rng, shape, self.gain * math.sqrt(2 / sum(fans(shape))), "normal", dtype)
+    def deviation(self, fan_in: int, fan_out: int) -> float:
+        return self.gain * math.sqrt(2 / (fan_in + fan_out))
 
 
 @frozen
-class XavierUniform(Initializer):
+class XavierUniform(Scaled):
     """Uniform in ±gain √(6 / (fan_in + fan_out)).
 
     Raises   ``ValueError`` as ``XavierNormal`` does.
     Source   Glorot & Bengio 2010, eq. 16; ``torch.nn.init.xavier_uniform_``.
     """
 
+    kind = "uniform"
+
     gain: float = field(default=1.0, validator=_positive)
 
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return _spread(rng, shape, self.gain * math.sqrt(2 / sum(fans(shape))), "uniform", dtype)
-
-
-def _kaiming(shape: Shape, a: float, mode: str, nonlinearity: str) -> float:
-    fan_in, fan_out = fans(shape)
-    return calculate_gain(nonlinearity, a) / math.sqrt(fan_in if mode == "fan_in" else fan_out)
+    def deviation(self, fan_in: int, fan_out: int) -> float:
+        return self.gain * math.sqrt(2 / (fan_in + fan_out))
 
 
 @frozen
-class KaimingNormal(Initializer):
+class KaimingNormal(Scaled):
     """Normal with std = gain / √fan, with the gain of the ``nonlinearity``, and the fan that ``mode`` names.
 
     ``a`` is the slope of leaky_relu, as in ``torch.nn.init``; the other nonlinearities do not read it.
@@ -142,28 +164,30 @@ class KaimingNormal(Initializer):
     mode: str = field(default="fan_in", validator=_fan)
     nonlinearity: str = field(default="leaky_relu", validator=_nonlinearity)
 
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return _spread(rng, shape, _kaiming(shape, self.a, self.mode, self.nonlinearity), "normal", dtype)
+    def deviation(self, fan_in: int, fan_out: int) -> float:
+        return calculate_gain(self.nonlinearity, self.a) / math.sqrt(fan_in if self.mode == "fan_in" else fan_out)
 
 
 @frozen
-class KaimingUniform(Initializer):
+class KaimingUniform(Scaled):
     """Uniform in ±gain √(3 / fan), with gain and fan as of ``KaimingNormal``.
 
     Raises   ``ValueError`` as ``KaimingNormal`` does.
     Source   He et al. 2015, eq. 10; ``torch.nn.init.kaiming_uniform_``.
     """
 
+    kind = "uniform"
+
     a: float = field(default=0.0, validator=number())
     mode: str = field(default="fan_in", validator=_fan)
     nonlinearity: str = field(default="leaky_relu", validator=_nonlinearity)
 
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return _spread(rng, shape, _kaiming(shape, self.a, self.mode, self.nonlinearity), "uniform", dtype)
+    def deviation(self, fan_in: int, fan_out: int) -> float:
+        return calculate_gain(self.nonlinearity, self.a) / math.sqrt(fan_in if self.mode == "fan_in" else fan_out)
 
 
 @frozen
-class LecunNormal(Initializer):
+class LecunNormal(Scaled):
     """Normal with std = gain / √fan_in.
 
     Raises   ``ValueError`` as ``XavierNormal`` does.
@@ -172,22 +196,24 @@ class LecunNormal(Initializer):
 
     gain: float = field(default=1.0, validator=_positive)
 
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return _spread(rng, shape, self.gain / math.sqrt(fans(shape)[0]), "normal", dtype)
+    def deviation(self, fan_in: int, fan_out: int) -> float:
+        return self.gain / math.sqrt(fan_in)
 
 
 @frozen
-class LecunUniform(Initializer):
+class LecunUniform(Scaled):
     """Uniform in ±gain √(3 / fan_in).
 
     Raises   ``ValueError`` as ``XavierNormal`` does.
     Source   LeCun et al. 1998, "Efficient BackProp", section 4.6.
     """
 
+    kind = "uniform"
+
     gain: float = field(default=1.0, validator=_positive)
 
-    def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return _spread(rng, shape, self.gain / math.sqrt(fans(shape)[0]), "uniform", dtype)
+    def deviation(self, fan_in: int, fan_out: int) -> float:
+        return self.gain / math.sqrt(fan_in)
 
 
 @frozen

@@ -21,24 +21,52 @@ Kernel = Callable[..., Any]
 Origin = tuple[tuple[int, ...], bool]
 """The shape of x, and whether its channels lie together in memory (``channels_last``)."""
 
-_max_pool: dict[int, Kernel] = {2: _aten.max_pool2d_with_indices.default, 3: _aten.max_pool3d_with_indices.default}
+
+def _channelwise(kernel: Kernel) -> Kernel:
+    """Let a kernel that wants a channel, but takes an empty batch, take no channels too: as a batch, which it treats alike."""
+
+    def pool(x: Tensor, *rest: Any) -> Any:
+        if x.shape[1]:
+            return kernel(x, *rest)
+        y = kernel(*[one.transpose(0, 1) if isinstance(one, Tensor) else one for one in (x, *rest)])
+        return tuple([one.transpose(0, 1) for one in y]) if isinstance(y, tuple) else y.transpose(0, 1)
+
+    return pool
+
+
+_max_pool: dict[int, Kernel] = {
+    2: _channelwise(_aten.max_pool2d_with_indices.default),
+    3: _channelwise(_aten.max_pool3d_with_indices.default),
+}
 _max_pool_backward: dict[int, Kernel] = {
-    2: _aten.max_pool2d_with_indices_backward.default,
-    3: _aten.max_pool3d_with_indices_backward.default,
+    2: _channelwise(_aten.max_pool2d_with_indices_backward.default),
+    3: _channelwise(_aten.max_pool3d_with_indices_backward.default),
 }
-_avg_pool: dict[int, Kernel] = {2: _aten.avg_pool2d.default, 3: _aten.avg_pool3d.default}
-_avg_pool_backward: dict[int, Kernel] = {2: _aten.avg_pool2d_backward.default, 3: _aten.avg_pool3d_backward.default}
-_adaptive_avg: dict[int, Kernel] = {2: _aten._adaptive_avg_pool2d.default, 3: _aten._adaptive_avg_pool3d.default}
+_avg_pool: dict[int, Kernel] = {2: _channelwise(_aten.avg_pool2d.default), 3: _channelwise(_aten.avg_pool3d.default)}
+_avg_pool_backward: dict[int, Kernel] = {
+    2: _channelwise(_aten.avg_pool2d_backward.default),
+    3: _channelwise(_aten.avg_pool3d_backward.default),
+}
+_adaptive_avg: dict[int, Kernel] = {
+    2: _channelwise(_aten._adaptive_avg_pool2d.default),
+    3: _channelwise(_aten._adaptive_avg_pool3d.default),
+}
 _adaptive_avg_backward: dict[int, Kernel] = {
-    2: _aten._adaptive_avg_pool2d_backward.default,
-    3: _aten._adaptive_avg_pool3d_backward.default,
+    2: _channelwise(_aten._adaptive_avg_pool2d_backward.default),
+    3: _channelwise(_aten._adaptive_avg_pool3d_backward.default),
 }
-_adaptive_max: dict[int, Kernel] = {2: _aten.adaptive_max_pool2d.default, 3: _aten.adaptive_max_pool3d.default}
+_adaptive_max: dict[int, Kernel] = {
+    2: _channelwise(_aten.adaptive_max_pool2d.default),
+    3: _channelwise(_aten.adaptive_max_pool3d.default),
+}
 _adaptive_max_backward: dict[int, Kernel] = {
-    2: _aten.adaptive_max_pool2d_backward.default,
-    3: _aten.adaptive_max_pool3d_backward.default,
+    2: _channelwise(_aten.adaptive_max_pool2d_backward.default),
+    3: _channelwise(_aten.adaptive_max_pool3d_backward.default),
 }
-_fractional_max: dict[int, Kernel] = {2: _aten.fractional_max_pool2d.default, 3: _aten.fractional_max_pool3d.default}
+_fractional_max: dict[int, Kernel] = {
+    2: _channelwise(_aten.fractional_max_pool2d.default),
+    3: _channelwise(_aten.fractional_max_pool3d.default),
+}
 _threshold_backward: Kernel = _aten.threshold_backward.default
 _hardtanh_backward: Kernel = _aten.hardtanh_backward.default
 

@@ -194,6 +194,17 @@ class CrossEntropy(Loss):
         gt = -logp * _over_classes(g.to(logp.dtype) * c * (1 - self.label_smoothing), logp)
         return _as(gt if w is None else gt * _by_class(w, gt), kind)
 
+    def weight_of(self, target: Tensor) -> float | Tensor:
+        if target.is_floating_point():
+            return target.numel() // (target.shape[_axis(target)] or 1) if self.reduction == "mean" else _samples(target)
+        if self.reduction != "mean":
+            return len(target) if target.dim() else 1
+        counts = target != self.ignore_index
+        if self.weight is None:
+            return counts.sum()
+        w = torch.tensor(self.weight, dtype=torch.float64, device=target.device)
+        return torch.where(counts, w[target.long() * counts], 0.0).sum()
+
     def _at(self, logp: Tensor, labels: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return -w log p at the labels, by row or their sum, and the sum of w."""
         try:
@@ -238,7 +249,7 @@ class CrossEntropy(Loss):
         if self.reduction == "mean":
             n = logp.numel() // (logp.shape[_axis(logp)] or 1)
         else:
-            n = logp.shape[0] if self.reduction == "batch" and logp.dim() > 1 else 1
+            n = _samples(logp) if self.reduction == "batch" else 1
         return logp.new_full((), 1 / n if n else torch.nan)
 
     def _scaled(self, value: Tensor, c: Tensor, kind: Tensor | None) -> Tensor:
@@ -281,6 +292,11 @@ class CrossEntropy(Loss):
 def _as(x: Tensor, kind: Tensor | None) -> Tensor:
     """Round to the dtype of y, where that is half precision."""
     return x if kind is None else x.to(kind.dtype)
+
+
+def _samples(y: Tensor) -> int:
+    """Return the length of the batch axis; 1 without a batch."""
+    return y.shape[0] if y.dim() > 1 else 1
 
 
 def _axis(y: Tensor) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
+from funcnet import tree
 from funcnet.checks import require_no_params
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import is_number, one_of, value_error
@@ -78,6 +79,14 @@ class Loss(Value, ABC):
         """Return the value and the gradient of y: ``(value, gy)``."""
         value, cache = self.forward(y, target)
         return value, self.backward(cache)
+
+    def weight_of(self, target: Any) -> float | Tensor:
+        """Return how much a batch with this target counts for in a mean over batches: Σ w value / Σ w is the value of all rows.
+
+        It is the number by which the reduction divides, here the number of rows: a number, or a 0-d tensor where it depends on
+        what ``target`` holds. The values of ``reduction="sum"`` are added instead.
+        """
+        return _rows(target)
 
     def as_layer(self) -> "LossLayer":
         """Return the loss as a layer on the pair ``(y, target)``."""
@@ -142,6 +151,9 @@ class ElementwiseLoss(Loss):
     def dloss_dt(self, kept: Any, c: Factor) -> Tensor:
         """Return c ∂ℓ/∂t."""
 
+    def weight_of(self, target: Tensor) -> float | Tensor:
+        return target.numel() if self.reduction == "mean" else _rows(target)
+
     def total(self, kept: Any, c: Factor) -> Tensor:
         """Return c Σ ℓ; a loss overrides it where the terms themselves can be saved."""
         return kernels.weighted_sum(self.loss(kept), c)
@@ -173,6 +185,12 @@ def reduction_scale(reduction: str, y: Tensor) -> Factor:
     if reduction == "none":
         return 1.0
     return kernels.factor(y.shape[0] if reduction == "batch" and y.dim() else 1, y)
+
+
+def _rows(target: Any) -> int:
+    """Return the length of the first axis; 1 without any."""
+    leaf = next(iter(tree.leaves(target)), None)
+    return len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else 1
 
 
 def _fitting(loss: Loss, y: Tensor, target: Tensor) -> Tensor:

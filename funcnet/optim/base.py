@@ -8,7 +8,8 @@
 2.  State is a tree of tensors whose structure, shapes and dtypes no update changes. So it is saved, compared and compiled
     like params, and a run that goes on from a saved state is the run that was never interrupted, bit for bit.
 3.  A leaf whose gradient is ``None`` stays as it is, and so does all that state holds for it. For a leaf of params that is not
-    floating, such as a counter, state holds ``None``.
+    floating, such as a counter, state holds ``None``. The step counts updates, not the gradients of a leaf: where its first one
+    comes at update 6, it is corrected for as at step 6, and not as at step 1, which torch.optim counts for each leaf.
 4.  Shapes, dtypes, devices and structure of params are kept.
 5.  A rate is a number or a schedule: a function of the number of updates made before, so 0 at the first. In eager mode it is
     called with an int, in compiled code and under ``vmap`` with a 0-d tensor.

@@ -60,6 +60,19 @@ def test_a_sequence_without_rows_gives_zero():
     assert torch.equal(layer(params, x[:, :0]), torch.zeros(2, 3))
 
 
+@pytest.mark.parametrize("counts", [torch.tensor([2, 3]), torch.tensor([[True, True, False], [True, True, True]])])
+def test_rows_that_do_not_count_are_left_out(counts):
+    """NaN in them changes nothing: neither y nor a gradient."""
+    layer, params, x = fn.AttentionPool(4), {"query": draw((4,), 2)}, draw((2, 3, 4))
+    hidden = x.clone()
+    hidden[0, 2] = torch.nan
+    results = []
+    for rows in (x, hidden):
+        y, cache = layer.apply(params, (rows, counts))
+        results.append((y, layer.vjp(params, cache, draw((2, 4), 1))))
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-15)
+
+
 def test_its_size_is_inferred():
     """From the last axis of x, also beside lengths."""
     assert fn.infer_sizes(fn.AttentionPool(None), torch.ones(2, 4, 3)) == fn.AttentionPool(3)

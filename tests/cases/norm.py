@@ -61,6 +61,9 @@ GROUPS = {
     "InstanceNorm2d tracked": case(fn.InstanceNorm2d(2, affine=True, track_running_stats=True), normal(3, 2, 2, 2)),
     "InstanceNorm3d": case(fn.InstanceNorm3d(2, affine=True), normal(2, 2, 2, 1, 3)),
     "InstanceNorm1d inference": case(fn.InstanceNorm1d(3, track_running_stats=True).inference(), normal(2, 3, 4)),
+    "InstanceNorm2d, mean of all batches": case(
+        fn.InstanceNorm2d(2, momentum=None, affine=True, track_running_stats=True), normal(3, 2, 2, 2)
+    ),
     "InstanceNorm2d inference without batch": loose(
         fn.InstanceNorm2d(2, affine=True, track_running_stats=True).inference(), normal(2, 2, 3)
     ),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import init
 
+import funcnet as fn
 from funcnet import initializers, random
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.names import NAMES
@@ -224,6 +225,63 @@ def test_what_is_no_initializer_is_refused(name):
     with pytest.raises(ValueError, match="initializer must be") as caught:
         Linear(4, 3, initializer=name)
     assert str(caught.value) == f"Linear: initializer must be an initializer or one of {', '.join(NAMES)}, got {name!r}"
+
+
+# fans
+
+FANS = {
+    fn.Conv2d(64, 32, 3): (64 * 9, 32 * 9),
+    fn.Conv2d(64, 32, 3, groups=4): (16 * 9, 8 * 9),
+    fn.ConvTranspose2d(64, 16, 3): (64 * 9, 16 * 9),
+    fn.ConvTranspose1d(64, 48, 5, groups=2): (32 * 5, 24 * 5),
+    fn.ConvLocal1d(16, 24, 5, 30): (16 * 5, 24 * 5),
+    fn.Bilinear(20, 30, 40): (20 * 30, 40),
+    fn.Linear(100, 200): (100, 200),
+    fn.LinearGeneral((4, 30), (2, 100), axis=(-2, -1)): (120, 200),
+    fn.Einsum("...tc,hcd->...htd", (4, 100, 50)): (100, 200),
+}
+
+
+@pytest.mark.parametrize("layer", FANS, ids=repr)
+@pytest.mark.parametrize("name", ["kaiming_normal", "xavier_uniform", VarianceScaling(1.0, "fan_out")])
+def test_a_layer_tells_its_fans(layer, name):
+    """Groups counted, and whatever axes the weight has; the spread is that of the formula with them."""
+    fan_in, fan_out = FANS[layer]
+    variance = {"kaiming_normal": 2 / fan_in, "xavier_uniform": 2 / (fan_in + fan_out)}.get(name, 1 / fan_out)
+    w = layer.replace(initializer=name).init(0)["weight"]
+    assert w.std().item() == pytest.approx(math.sqrt(variance), rel=5 / math.sqrt(2 * w.numel()))
+
+
+def test_the_fans_of_stacked_projections_are_those_of_one():
+    """Queries, keys and values share a weight, and an output belongs to one of them."""
+    w = fn.MultiHeadAttention(100, 4, initializer="xavier_normal").init(0)["in_proj_weight"]
+    assert w.std().item() == pytest.approx(math.sqrt(2 / 200), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d"])
+def test_torchs_initializer_stays_torchs(kind):
+    """Its fans are those of the shape, for a transposed convolution too."""
+    arguments = {"kernel_size": 3, "groups": 2}
+    ours = getattr(fn, kind)(64, 16, **arguments, initializer="torch").init(0)
+    theirs = dict(getattr(torch.nn, kind)(64, 16, **arguments).named_parameters())
+    bound = 1 / math.sqrt(ours["weight"][0].numel())
+    for leaf in (ours["weight"], theirs["weight"]):
+        assert 0.99 * bound < leaf.abs().max().item() <= bound * (1 + 1e-6)
+    for leaf in (ours["bias"], theirs["bias"]):
+        assert leaf.abs().max().item() <= bound
+
+
+class Fixed(initializers.Initializer):
+    """A custom initializer, which knows nothing of fans."""
+
+    def __call__(self, rng, shape, dtype=None):
+        return torch.full(shape, 0.5, dtype=dtype)
+
+
+def test_a_custom_initializer_need_not_know_of_fans():
+    """It is called with the shape."""
+    layer = fn.ConvTranspose1d(2, 3, 2, initializer=fn.frozen(Fixed)())
+    assert torch.equal(layer.init(0)["weight"], torch.full((2, 3, 2), 0.5))
 
 
 # values

@@ -296,12 +296,3 @@ def test_labels_out_of_range_lose_nothing():
     with pytest.raises(ValueError, match=r"CrossEntropy\(\): .*7"):
         fn.train_step(NET, LOSS, OPT)(params, state, X, LABELS + 6)
     assert fn.tree.equal((params, state), before)
-
-
-def test_accuracy_takes_labels_and_rows():
-    """The share of rows whose largest output is at the label, or at the largest entry of the target."""
-    y = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
-    assert float(fn.accuracy(y, torch.tensor([1, 0, 0]))) == pytest.approx(2 / 3)
-    assert float(fn.accuracy(y, torch.eye(2)[[1, 0, 1]])) == 1.0
-    with pytest.raises(ValueError, match=r"accuracy: y must be \(N, classes\), and target .*, got shapes \(3, 2\) and \(2,\)"):
-        fn.accuracy(y, torch.tensor([1, 0]))

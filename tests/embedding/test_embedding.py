@@ -110,6 +110,38 @@ def test_a_bag_of_nothing_gives_zeros(mode):
     assert not layer.grads(layer.init(0), cache, torch.ones(2, 3))["weight"].any()
 
 
+BAGS = {"bags": torch.tensor([[1, 2], [1, 1]]), "offsets": (torch.tensor([1, 2, 1, 1]), torch.tensor([0, 2]))}
+
+
+@pytest.mark.parametrize("form", BAGS)
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_the_padding_of_a_bag_is_left_out(mode, form):
+    """NaN in its row changes nothing, and an infinite weight of its index neither."""
+    layer, x = fn.EmbeddingBag(4, 3, mode=mode, padding_idx=1), BAGS[form]
+    x = x if isinstance(x, tuple) else (x,)
+    if mode == "sum":
+        x = (*x, torch.tensor([torch.inf, 2.0, torch.inf, torch.inf]).reshape(x[0].shape))
+    x = x if len(x) > 1 else x[0]
+    params = fn.tree.map(lambda w: w.index_fill(0, torch.tensor(1), torch.nan), layer.init(0))
+    y, cache = layer.apply(params, x)
+    gparams, gx = layer.vjp(params, cache, torch.ones(2, 3))
+    assert torch.equal(y, torch.stack((params["weight"][2] * (2 if mode == "sum" else 1), torch.zeros(3))))
+    assert torch.equal(gparams["weight"].sum(1), torch.tensor([0.0, 0.0, 6.0 if mode == "sum" else 3.0, 0.0]))
+    assert fn.tree.all_finite(gx)
+
+
+@pytest.mark.parametrize("form", BAGS)
+def test_the_maximum_of_infinities_is_theirs(form):
+    """A bag of rows of -inf has -inf, whose gradient goes to the first that counts; a NaN stays NaN."""
+    layer = fn.EmbeddingBag(4, 3, mode="max", padding_idx=1)
+    for value in (-torch.inf, torch.nan):
+        params = {"weight": torch.full((4, 3), value)}
+        y, cache = layer.apply(params, BAGS[form])
+        torch.testing.assert_close(y, torch.tensor([[value] * 3, [0.0] * 3]), equal_nan=True, rtol=0, atol=0)
+        gw = layer.grads(params, cache, torch.ones(2, 3))["weight"]
+        assert torch.equal(gw, torch.tensor([[0.0], [0], [1], [0]]).expand(4, 3))
+
+
 @pytest.mark.parametrize("padding", [None, 0, -1])
 def test_init_is_normal_and_zeros_for_the_padding(padding):
     """As torch.nn draws it."""
@@ -180,6 +212,7 @@ MESSAGES = {
     'with mode="sum" weights of the shape of the integers may come last, got shapes (2, 2) and (2, 2)': lambda: B(P, (IDS, IDS.float())),
     "weights of the shape of the integers may come last, got shapes (2, 2) and (2, 2) and (2, 2)": lambda: B(P, (IDS, IDS, IDS)),
     "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (1,)": lambda: B(P, (IDS[0], torch.tensor([1]))),
+    "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (3,)": lambda: B(P, (IDS[0], torch.tensor([0, 2, 1]))),
     "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.tensor([0, 3]))),
     "EmbeddingBag(num_embeddings=4, embedding_dim=3): the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.zeros(2))),
 }  # fmt: skip

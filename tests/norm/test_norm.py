@@ -83,6 +83,19 @@ INSTANCE_NORMS = {
 }
 
 
+def test_instance_norm_without_momentum_keeps_the_mean_of_all_batches():
+    """As BatchNorm does, where torch's InstanceNorm stops moving."""
+    layer, batches = fn.InstanceNorm1d(3, momentum=None, track_running_stats=True), [draw((4, 3, 5), seed) for seed in range(3)]
+    params = fn.tree.cast(layer.init(0), torch.float64)
+    for x in batches:
+        params = layer.update_stats(params, layer.apply(params, x)[1])
+    mean = torch.stack([x.mean((0, 2)) for x in batches]).mean(0)
+    var = torch.stack([x.var(2).mean(0) for x in batches]).mean(0)
+    torch.testing.assert_close(params["running_mean"], mean, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(params["running_var"], var, rtol=1e-12, atol=1e-15)
+    assert params["num_batches_tracked"] == 3
+
+
 @twin_of("InstanceNorm{axes}d")
 @pytest.mark.parametrize("axes", INSTANCE_NORMS)
 @given(

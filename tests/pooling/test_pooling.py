@@ -221,3 +221,32 @@ def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
+
+
+NO_CHANNELS = [
+    *[getattr(fn, f"{kind}Pool{n}d")(2) for kind in ("Max", "Min", "Avg", "AdaptiveAvg", "AdaptiveMax") for n in (1, 2, 3)],
+    *[getattr(fn, f"LPPool{n}d")(2.0, 2) for n in (1, 2, 3)],
+    *[getattr(fn, f"FractionalMaxPool{n}d")(2, output_size=2, sample=0.5) for n in (2, 3)],
+    *[getattr(fn, f"{kind}Pad{n}d")(1) for kind in ("Zero", "Circular", "Reflection", "Replication") for n in (1, 2, 3)],
+    fn.MaxPool2d(3, 1, 1, return_indices=True, ceil_mode=True),
+    fn.Upsample((3, 2), mode="area"),
+    fn.ChannelShuffle(2),
+]
+
+
+@pytest.mark.parametrize("layer", NO_CHANNELS, ids=repr)
+def test_without_channels_the_result_is_empty(layer):
+    """With the lengths that other channels have, and so is the gradient; torch refuses most of them."""
+    lengths = (5,) * getattr(layer, "axes", 2) if isinstance(getattr(layer, "axes", 2), int) else (5, 5)
+    some = layer({}, torch.ones(2, 2, *lengths))
+    y, cache = layer.apply({}, torch.ones(2, 0, *lengths))
+    y, some, gy = (y[0], some[0], (y[0], None)) if isinstance(y, tuple) else (y, some, y)
+    assert y.shape == (2, 0, *some.shape[2:])
+    assert layer.vjp({}, cache, gy)[1].shape == (2, 0, *lengths)
+
+
+@pytest.mark.parametrize("layer", [fn.Unfold(2), fn.LocalResponseNorm(2), fn.CrossMapLRN2d(2)], ids=repr)
+def test_what_needs_a_channel_says_so(layer):
+    """Its result is made of several of them."""
+    with pytest.raises(ValueError, match=r"x must have a channel, got x of shape \(2, 0, 4, 4\)"):
+        layer({}, torch.ones(2, 0, 4, 4))

@@ -1,5 +1,8 @@
 """Recurrent cells and nets beside torch.nn's, in float64; the ways to compute them beside each other; and their errors."""
 
+import re
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -92,6 +95,56 @@ def test_lengths_do_what_packed_sequences_do(case, lengths, seed):
         vjp=lambda p, c, gy: (layer.vjp(p, c, gy)[0], (layer.vjp(p, c, gy)[1][0],)),
     )
     assert_twins(wrapped, module, (x,), call=call)
+
+
+@pytest.mark.parametrize("layer", [fn.RNN(3, 4), fn.LSTM(3, 4, 2, bidirectional=True), fn.LSTM(3, 4, proj_size=2), fn.GRU(3, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_padding_is_left_out(layer, dtype):
+    """NaN in steps beyond a row's end changes nothing: no output, no state, no gradient."""
+    params, x, lengths = fn.tree.cast(layer.init(0), dtype), draw((5, 2, 3)).to(dtype), torch.tensor([5, 3])
+    padded = x.clone()
+    padded[3:, 1] = torch.nan
+    zeros = x.clone()
+    zeros[3:, 1] = 0
+    given, want = [everything(layer, params, (one, None, lengths)) for one in (padded, zeros)]
+    assert fn.tree.equal(given, want)
+    assert fn.tree.all_finite(given)
+
+
+def formulas(cell):
+    """Return the lines of the module's formulas for a cell, as Python: {name: expression}, in order."""
+    lines = sys.modules[cell.__module__].__doc__.split(type(cell).__name__ + "   ", 1)[1].split("\n\n")[0]
+    pairs = [part.strip().split(" = ") for part in re.split(r"\s{3,}|,  or", lines) if " = " in part]
+    return {name: one.replace("⊙", "*").replace("²", "**2").replace("'", "_") for name, one in pairs}
+
+
+@pytest.mark.parametrize(("cell", "gates"), [(fn.RNNCell(3, 4), ""), (fn.LSTMCell(3, 4), "ifuo"), (fn.GRUCell(3, 4), "rzn")])
+def test_the_formulas_are_right_as_they_are_written(cell, gates):
+    """The docstring, executed line by line, gives the outputs and the gradients of the cell."""
+    params, x, h, c = fn.tree.cast(cell.init(0), torch.float64), draw((2, 3)), draw((2, 4), 1), draw((2, 4), 2)
+    y, cache = cell.apply(params, (x, (h, c) if gates == "ifuo" else h))
+    gy = fn.tree.map(lambda leaf: draw(leaf.shape, 5), y)
+    parts = dict.fromkeys("ps")
+    parts["p"], parts["s"] = x @ params["weight_ih"].T + params["bias_ih"], h @ params["weight_hh"].T + params["bias_hh"]
+    names = {"h": h, "c": c, "tanh": torch.tanh, "σ": torch.sigmoid, **parts}
+    names["gh_"], names["gc_"] = gy if gates == "ifuo" else (gy, None)
+    for name, formula in formulas(cell).items():
+        if name in gates:  # p and s are the gate's parts
+            names |= {part: whole.chunk(len(gates), -1)[gates.index(name)] for part, whole in parts.items()}
+        found = eval(formula, {}, names)
+        names[name.replace("'", "_")] = torch.cat(found, -1) if isinstance(found, list) else found
+    gparams, gx = cell.vjp(params, cache, gy)
+    gh = names["gs"] @ params["weight_hh"] + (names["gh_"] * names["z"] if gates == "rzn" else 0)
+    want = {
+        "weight_ih": names["gp"].T @ x,
+        "weight_hh": names["gs"].T @ h,
+        "bias_ih": names["gp"].sum(0),
+        "bias_hh": names["gs"].sum(0),
+    }
+    torch.testing.assert_close(y, (names["h_"], names["c_"]) if gates == "ifuo" else names["h_"], **CLOSE)
+    torch.testing.assert_close(gparams, want, **CLOSE)
+    gstate = (gh, names["gc"]) if gates == "ifuo" else gh
+    torch.testing.assert_close(gx, (names["gp"] @ params["weight_ih"], gstate), **CLOSE)
 
 
 WAYS = {

@@ -9,7 +9,15 @@ from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 
-MODES = {"nearest": (1, 2, 3), "nearest-exact": (1, 2, 3), "linear": (1,), "bilinear": (2,), "bicubic": (2,), "trilinear": (3,)}
+MODES = {
+    "area": (1, 2, 3),
+    "nearest": (1, 2, 3),
+    "nearest-exact": (1, 2, 3),
+    "linear": (1,),
+    "bilinear": (2,),
+    "bicubic": (2,),
+    "trilinear": (3,),
+}
 factors = st.floats(0.5, 3.0)
 
 
@@ -24,7 +32,7 @@ def test_upsample_agrees_with_its_twin(mode, data):
     given_ = data.draw(number | st.lists(number, min_size=n, max_size=n).map(tuple))
     whole = isinstance(given_[0] if isinstance(given_, tuple) else given_, int)
     options = {"size": given_} if whole else {"scale_factor": given_, "recompute_scale_factor": data.draw(st.booleans())}
-    options["align_corners"] = None if mode.startswith("nearest") else data.draw(st.sampled_from([None, True, False]))
+    options["align_corners"] = None if mode.startswith(("nearest", "area")) else data.draw(st.sampled_from([None, True, False]))
     outer = data.draw(st.sampled_from([(2, 3), (1, 1), (0, 2)]))
     assert_twins(fn.Upsample(mode=mode, **options), nn.Upsample(mode=mode, **options), draw((*outer, *steps)))
 
@@ -83,8 +91,8 @@ MESSAGES = {
     "Upsample: one of size and scale_factor must be given, got size=2, scale_factor=2": lambda: fn.Upsample(2, 2),
     "Upsample: size must be a whole number of at least 1, or a tuple of them, got 0": lambda: fn.Upsample(0),
     "Upsample: scale_factor must be a number above 0, or a tuple of them, got -1.0": lambda: fn.Upsample(scale_factor=-1.0),
-    "Upsample: mode must be one of 'nearest', 'linear', 'bilinear', 'bicubic', 'trilinear', 'nearest-exact', got 'cubic'": lambda: fn.Upsample(2, mode="cubic"),
-    "Upsample: align_corners must be True or False, and None for the modes of the nearest, got True": lambda: fn.Upsample(2, align_corners=True),
+    "Upsample: mode must be one of 'nearest', 'linear', 'bilinear', 'bicubic', 'trilinear', 'nearest-exact', 'area', got 'cubic'": lambda: fn.Upsample(2, mode="cubic"),
+    "Upsample: align_corners must be True or False, and None for area and the modes of the nearest, got True": lambda: fn.Upsample(2, align_corners=True),
     "Upsample: recompute_scale_factor must be True or False, and True with a scale_factor alone, got True": lambda: fn.Upsample(2, recompute_scale_factor=True),
     "Upsample(size=2): x must have 3 or 4 or 5 axes, got x of shape (2, 3)": lambda: fn.Upsample(2)({}, X),
     "Upsample(size=(2, 2)): x must have 4 axes, got x of shape (2, 3, 3)": lambda: fn.Upsample((2, 2))({}, IMAGES[..., 0, :3]),

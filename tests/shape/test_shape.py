@@ -161,15 +161,29 @@ PADS = [f"{kind}Pad{n}d" for kind in ("Zero", "Constant", "Reflection", "Replica
 @settings(max_examples=20)
 def test_a_padding_agrees_with_its_twin(name, data):
     """Any sizes on either side that torch takes, one number for all, with a batch and without, and with an empty batch."""
-    n, shrinks = int(name[-2]), name.startswith(("Zero", "Constant"))
+    n = int(name[-2])
     shape = data.draw(st.lists(st.integers(1, 4), min_size=n, max_size=n))
     most = [size - name.startswith("Reflection") for size in reversed(shape)]
-    pads = tuple(data.draw(st.integers(-1 if shrinks else 0, limit)) for limit in most for _ in range(2))
-    assume(all(size + low + high > 0 for size, low, high in zip(reversed(shape), pads[::2], pads[1::2], strict=True)))
+    pads = tuple(data.draw(st.integers(-2, limit)) for limit in most for _ in range(2))
+    columns = [*zip(reversed(shape), pads[::2], pads[1::2], strict=True)]
+    assume(all(size + low + high > 0 for size, low, high in columns))
+    if min(pads) < 0 and not name.startswith(("Zero", "Constant")):  # torch's own cut comes after these, and leaves something
+        left = [size + min(low, 0) + min(high, 0) for size, low, high in columns]
+        assume(all(n > 0 for n in left))
+        assume(not name.startswith("Circular") or all(max(c[1:]) <= n for c, n in zip(columns, left, strict=True)))
     value = (data.draw(st.floats(-2, 2)),) if name.startswith("Constant") else ()
     outer = data.draw(st.sampled_from([(2, 3), (3,), (1, 1), (0, 2)]))
     for padding in (pads, min(pads)) if min(pads) >= 0 else (pads,):
         assert_twins(getattr(fn, name)(padding, *value), getattr(nn, name)(padding, *value), draw((*outer, *shape)))
+
+
+def test_negative_padding_takes_away_what_was_mirrored_or_before_going_around():
+    """In torch's order."""
+    x = torch.arange(5.0)[None]
+    assert fn.ReflectionPad1d((-1, 1))({}, x).tolist() == [[1, 2, 3, 4, 3]]
+    assert fn.ReflectionPad1d((-3, 4))({}, x).tolist() == [[3, 4, 3, 2, 1, 0]]
+    assert fn.ReplicationPad1d((2, -1))({}, x).tolist() == [[0, 0, 0, 1, 2, 3]]
+    assert fn.CircularPad1d((-1, 2))({}, x).tolist() == [[1, 2, 3, 4, 1, 2]]
 
 
 @pytest.mark.parametrize("name", PADS)
@@ -214,11 +228,13 @@ MESSAGES = {
     "OneHot: dtype must be a floating one, got torch.int64": lambda: fn.OneHot(2, torch.int64),
     "OneHot(num_classes=2): x must be a tensor of integers, got a tensor of shape (2, 3) and dtype torch.float32": lambda: fn.OneHot(2)({}, X),
     "ZeroPad1d: padding must be a whole number, or a tuple of 2 of them, the last axis first, got (1,)": lambda: fn.ZeroPad1d((1,)),
-    "ReflectionPad2d: padding must be a whole number of at least 0, or a tuple of 4 of them, the last axis first, got -1": lambda: fn.ReflectionPad2d(-1),
-    "ReflectionPad1d(padding=3): the padding must be below the size of each axis, got x of shape (2, 3)": lambda: fn.ReflectionPad1d(3)({}, X),
+    "ReflectionPad2d: padding must be a whole number, or a tuple of 4 of them, the last axis first, got 1.5": lambda: fn.ReflectionPad2d(1.5),
+    "ReflectionPad1d(padding=-2): the padding must be below the size of each axis, and leave something of it, got x of shape (2, 3)": lambda: fn.ReflectionPad1d(-2)({}, X),
+    "CircularPad1d(padding=(-2, 2)): the padding must be at most what is left of each axis, got x of shape (2, 3)": lambda: fn.CircularPad1d((-2, 2))({}, X),
+    "ReflectionPad1d(padding=3): the padding must be below the size of each axis, and leave something of it, got x of shape (2, 3)": lambda: fn.ReflectionPad1d(3)({}, X),
     "ReflectionPad2d(padding=1): x must have 3 or 4 axes, got x of shape (2, 3)": lambda: fn.ReflectionPad2d(1)({}, X),
-    "CircularPad1d(padding=4): the padding must be at most the size of each axis, got x of shape (2, 3)": lambda: fn.CircularPad1d(4)({}, X),
-    "ReplicationPad1d(padding=1): x must have something to repeat, got x of shape (2, 0)": lambda: fn.ReplicationPad1d(1)({}, X[:, :0]),
+    "CircularPad1d(padding=4): the padding must be at most what is left of each axis, got x of shape (2, 3)": lambda: fn.CircularPad1d(4)({}, X),
+    "ReplicationPad1d(padding=1): x must have something to repeat, and the padding must leave something of each axis, got x of shape (2, 0)": lambda: fn.ReplicationPad1d(1)({}, X[:, :0]),
     "ZeroPad1d(padding=-2): the padding must leave something of each axis, got x of shape (2, 3)": lambda: fn.ZeroPad1d(-2)({}, X),
     "ZeroPad3d(padding=1): x must have 3 or more axes, got x of shape (2, 3)": lambda: fn.ZeroPad3d(1)({}, X),
     "ConstantPad1d: value must be a finite number, got nan": lambda: fn.ConstantPad1d(1, float("nan")),

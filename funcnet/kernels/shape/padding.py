@@ -26,24 +26,56 @@ def _of_shape(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     return like.new_empty(()).expand(shape)
 
 
+def _parts(pads: list[int]) -> tuple[list[int], list[int]]:
+    """Return what is put around x, and what is taken away, as negative numbers."""
+    return [max(n, 0) for n in pads], [min(n, 0) for n in pads]
+
+
+def _cropped(x: Tensor, cuts: list[int]) -> Tensor:
+    """Take elements away at the ends; ``RuntimeError`` where nothing is left of an axis."""
+    y = torch.constant_pad_nd(x, cuts)
+    if 0 in y.shape[y.dim() - len(cuts) // 2 :]:
+        raise RuntimeError
+    return y
+
+
+def _padded(kernel: Kernel, x: Tensor, pads: list[int]) -> Tensor:
+    """Call a kernel for what is put around x, and take the rest away after it, as torch does; without channels none is needed."""
+    if not x.numel() and x.shape[-1 - len(pads) // 2] == 0:
+        return torch.constant_pad_nd(x, pads)
+    if min(pads) >= 0:
+        return kernel(x, pads)
+    grown, cuts = _parts(pads)
+    return _cropped(kernel(x, grown), cuts)
+
+
+def _padded_backward(kernel: Kernel, gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
+    if not gy.numel() and shape[-1 - len(pads) // 2] == 0:
+        return gy.new_zeros(shape)
+    if min(pads) >= 0:
+        return kernel(gy, _of_shape(gy, shape), pads)
+    grown, cuts = _parts(pads)
+    return kernel(torch.constant_pad_nd(gy, [-n for n in cuts]), _of_shape(gy, shape), grown)
+
+
 def reflection(x: Tensor, pads: list[int]) -> Tensor:
     """Mirror x at its ends."""
-    return _REFLECTION[len(pads) // 2 - 1][0](x, pads)
+    return _padded(_REFLECTION[len(pads) // 2 - 1][0], x, pads)
 
 
 def reflection_backward(gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
     """Add up what was mirrored."""
-    return _REFLECTION[len(pads) // 2 - 1][1](gy, _of_shape(gy, shape), pads)
+    return _padded_backward(_REFLECTION[len(pads) // 2 - 1][1], gy, shape, pads)
 
 
 def replication(x: Tensor, pads: list[int]) -> Tensor:
     """Repeat the ends of x."""
-    return _REPLICATION[len(pads) // 2 - 1][0](x, pads)
+    return _padded(_REPLICATION[len(pads) // 2 - 1][0], x, pads)
 
 
 def replication_backward(gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
     """Add up what was repeated."""
-    return _REPLICATION[len(pads) // 2 - 1][1](gy, _of_shape(gy, shape), pads)
+    return _padded_backward(_REPLICATION[len(pads) // 2 - 1][1], gy, shape, pads)
 
 
 def _ends(pads: list[int]) -> list[tuple[int, int, int]]:
@@ -52,7 +84,10 @@ def _ends(pads: list[int]) -> list[tuple[int, int, int]]:
 
 
 def circular(x: Tensor, pads: list[int]) -> Tensor:
-    """Go around; ``RuntimeError`` where it would be more than once."""
+    """Go around, after elements were taken away as torch does; ``RuntimeError`` where it would be more than once."""
+    if min(pads) < 0:
+        pads, cuts = _parts(pads)
+        x = _cropped(x, cuts)
     for d, low, high in _ends(pads):
         n = x.shape[d]
         if max(low, high) > n:
@@ -63,9 +98,10 @@ def circular(x: Tensor, pads: list[int]) -> Tensor:
 
 def circular_backward(gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
     """Add the gradients of what went around the ends to those of the ends."""
-    for d, low, high in _ends(pads):
-        n, before = shape[d], [0, 0] * (-1 - d)
+    grown, cuts = _parts(pads)
+    for d, low, high in _ends(grown):
+        n, before = shape[d] + cuts[-2 - 2 * d] + cuts[-1 - 2 * d], [0, 0] * (-1 - d)
         head = torch.constant_pad_nd(gy.narrow(d, 0, low), [*before, n - low, 0])
         tail = torch.constant_pad_nd(gy.narrow(d, low + n, high), [*before, 0, n - high])
         gy = gy.narrow(d, low, n) + head + tail
-    return gy
+    return torch.constant_pad_nd(gy, [-n for n in cuts]) if any(cuts) else gy

@@ -1,9 +1,14 @@
-"""Kernels of resizing, by mode and number of axes. Every mode is linear in x, so backward needs its shape alone."""
+"""Kernels of resizing, by mode and number of axes. Every mode is linear in x, so backward needs only its shape.
+
+The mode "area" takes means of windows that cover x: it is adaptive average pooling.
+"""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from funcnet.kernels.pooling import adaptive_avg_pool, adaptive_avg_pool_backward
 
 _aten = torch.ops.aten
 
@@ -27,7 +32,7 @@ Scales = tuple[float | None, ...]
 
 def axes_of(mode: str) -> tuple[int, ...]:
     """Return over how many axes a mode can go."""
-    return tuple([n for name, n in _KERNELS if name == mode])
+    return (1, 2, 3) if mode == "area" else tuple([n for name, n in _KERNELS if name == mode])
 
 
 def _options(mode: str, align_corners: bool) -> tuple[bool, ...]:
@@ -36,6 +41,8 @@ def _options(mode: str, align_corners: bool) -> tuple[bool, ...]:
 
 def resize(x: Tensor, mode: str, size: tuple[int, ...], align_corners: bool, scales: Scales) -> Tensor:
     """Sample x anew, so that its last axes have ``size``; ``scales`` place the samples, and where ``None`` the sizes do."""
+    if mode == "area":
+        return adaptive_avg_pool(x, size)
     return _KERNELS[mode, len(size)][0](x, size, *_options(mode, align_corners), *scales)
 
 
@@ -43,6 +50,8 @@ def resize_backward(
     gy: Tensor, mode: str, size: tuple[int, ...], shape: tuple[int, ...], align_corners: bool, scales: Scales
 ) -> Tensor:
     """Give the gradient of each sample to what it was taken of."""
+    if mode == "area":
+        return adaptive_avg_pool_backward(gy, (shape, False), len(size))
     return _KERNELS[mode, len(size)][1](gy, size, shape, *_options(mode, align_corners), *scales)
 
 

@@ -32,7 +32,7 @@ class AttentionPool(Layer):
     the first. A sequence without any has y = 0. ``in_features=None`` is for ``infer_sizes`` to find.
 
     Params   ``query`` (in_features,), zeros unless ``initializer`` names another, so that at first y is the mean.
-    Cache    the inputs, and the weights p.
+    Cache    the rows, zeros for those that do not count, their weights p, and whether ``x`` was a pair.
     Raises   ``ValueError`` for a size below 1, params that are not this layer's, an ``x`` without the axes (L, in_features) or of
              another dtype, and a mask or lengths of other shapes.
     Source   Yang et al. 2016, eq. 6 and 7, with the rows for the hidden ones; ``thinc.ParametricAttention``, summed.
@@ -54,7 +54,7 @@ class AttentionPool(Layer):
         s = s if mask is None else s.masked_fill(~mask, -torch.inf)
         p = torch.softmax(s, -1)
         p = p if mask is None else p.masked_fill(~mask, 0.0)  # of no rows it is NaN
-        return torch.matmul(p.unsqueeze(-2), rows).squeeze(-2), (x, p)
+        return torch.matmul(p.unsqueeze(-2), rows).squeeze(-2), (rows, p, isinstance(x, tuple))
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Any]:
         gy, rows, p, gs = self._scores(cache, gy)
@@ -70,8 +70,7 @@ class AttentionPool(Layer):
 
     def _scores(self, cache: Cache, gy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return gy, the rows, their weights, and the gradient of their scores."""
-        x, p = cache
-        rows = x[0] if isinstance(x, tuple) else x
+        rows, p, _ = cache
         gy = check_gy(self, gy, (*rows.shape[:-2], rows.shape[-1]), rows)
         gp = torch.matmul(rows, gy.unsqueeze(-1)).squeeze(-1)
         return gy, rows, p, softmax_backward(gp, p, -1, p.dtype)
@@ -82,17 +81,19 @@ class AttentionPool(Layer):
     def _x_grad(self, params: Params, cache: Cache, gy: Tensor, p: Tensor, gs: Tensor) -> Any:
         query = check_param(self, params, "query", (self.in_features,), gy)
         gx = p.unsqueeze(-1) * gy.unsqueeze(-2) + gs.unsqueeze(-1) * query
-        return (gx, None) if isinstance(cache[0], tuple) else gx
+        return (gx, None) if cache[2] else gx
 
     def _parts(self, params: Params, x: Any) -> tuple[Tensor, Tensor | None]:
-        """Return the rows, and the mask of those that count."""
+        """Return the rows, and the mask of those that count; the others are zeros, since 0 times NaN is NaN."""
         rows, counts = x if isinstance(x, tuple) else (x, None)
         valid = rows is x or _are_counts_of(rows, counts)
         if not valid or len(params) != 1 or params["query"].shape != (self.in_features,):
             raise Misfit
-        if counts is None or counts.dtype == torch.bool:
+        if counts is None:
             return rows, counts
-        return rows, torch.arange(rows.shape[-2], device=rows.device) < counts.unsqueeze(-1)
+        is_mask = counts.dtype == torch.bool
+        mask = counts if is_mask else torch.arange(rows.shape[-2], device=rows.device) < counts.unsqueeze(-1)
+        return torch.where(mask.unsqueeze(-1), rows, 0.0), mask
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"query": (self.in_features,)}

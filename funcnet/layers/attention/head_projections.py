@@ -94,7 +94,9 @@ class Heads(Combinator):
     def init(self, rng: Key | int) -> Params:
         rng, leaves = random.as_key(rng), {}
         for i, (name, shape) in enumerate(self._own_shapes().items()):
-            leaves[name] = self._initializer(name, shape)(random.fold_in(rng, i), shape)
+            draw, key = self._initializer(name, shape), random.fold_in(rng, i)
+            stacked = name == "in_proj_weight"  # three maps, of which an output belongs to one
+            leaves[name] = draw.for_fans(key, shape, (shape[1], shape[0] // 3)) if stacked else draw(key, shape)
         inner = {name: leaf for name, leaf in leaves.items() if "." not in name}
         norms = () if self.qk_norm is None else NORMS
         normed = {}

@@ -20,7 +20,7 @@ from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import divides, fields_error, flag, is_whole, one_of, size, size_or_none, valid_if, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable
+from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable, kernel_fans
 from funcnet.random import Key
 from funcnet.value import frozen
 
@@ -94,7 +94,8 @@ class _Conv(Windowed):
         return {"in_channels": -1 - self.axes}
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
+        fans = kernel_fans(self.in_channels, self.out_channels, self.groups, self._window.kernel)
+        return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer, fans)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         require_params(self, params)

@@ -20,7 +20,7 @@ from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import divides, fields_error, flag, size, size_or_none, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.window import Sizes, Windowed, each, hashable
+from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, kernel_fans
 from funcnet.random import Key
 from funcnet.value import frozen
 
@@ -55,7 +55,8 @@ class _ConvTranspose(Windowed):
         return {"in_channels": -1 - self.axes}
 
     def init(self, rng: Key | int) -> Params:
-        return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
+        fans = kernel_fans(self.in_channels, self.out_channels, self.groups, self._options[0])
+        return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer, fans)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         require_params(self, params)

@@ -67,6 +67,9 @@ class Unfold(Windowed):
     def least_lengths(self) -> Shape:
         return _window(self).least_lengths()
 
+    def complaint(self, x: Tensor) -> str | None:
+        return super().complaint(x) or (None if x.shape[-3] else "x must have a channel")
+
 
 @frozen
 class Fold(Windowed):

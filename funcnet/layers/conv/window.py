@@ -5,6 +5,7 @@ places = ⌊(length + before + after - d (k - 1) - 1) / s⌋ + 1        k = kern
 The gradient of y must have the shape of y, which kernels for windows do not all check, and read beyond its end.
 """
 
+import math
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -43,6 +44,11 @@ def hashable(value: Any) -> Any:
 def each(value: Any, axes: int) -> tuple[Any, ...]:
     """Return one entry for each axis."""
     return value if isinstance(value, tuple) else (value,) * axes
+
+
+def kernel_fans(inputs: int, outputs: int, groups: int, kernel: tuple[int, ...]) -> tuple[int, int]:
+    """Return how many elements of x one of y depends on, and the reverse, in the middle of a convolution of stride 1."""
+    return inputs // groups * math.prod(kernel), outputs // groups * math.prod(kernel)
 
 
 class Window(NamedTuple):

@@ -20,6 +20,7 @@ from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import describe, one_of, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.kernels import embedding as kernels
+from funcnet.kernels.tracing import is_plain
 from funcnet.layers.embedding.embedding import PaddedTable
 from funcnet.value import frozen
 
@@ -55,7 +56,7 @@ class EmbeddingBag(PaddedTable):
         ids, *rest = x if isinstance(x, tuple) else (x,)
         offsets = rest.pop(0) if ids.dim() == 1 else None
         s = rest[0] if rest else None
-        rows = self._rows(params, ids)
+        rows = self._counted_rows(params, ids, -torch.inf if self.mode == "max" else 0.0)
         if s is not None and (s.dtype is not rows.dtype or s.is_cpu is not rows.is_cpu):
             rule = f"the weights must have the dtype and device of the table, {rows.dtype} on {rows.device}"
             raise value_error(self, rule, f"{describe(s)} on {s.device}")
@@ -84,14 +85,23 @@ class EmbeddingBag(PaddedTable):
 
     def _bags(self, ids: Tensor, offsets: Tensor) -> Tensor:
         """Return the number of the bag that each integer is in."""
+        if is_plain(offsets) and (offsets[1:] < offsets[:-1]).any():  # no kernel notices
+            raise Misfit
         begun = torch.zeros(len(ids) + 1, dtype=torch.int64, device=ids.device)
         return begun.index_add(0, offsets, torch.ones_like(offsets, dtype=torch.int64)).cumsum(0)[:-1] - 1
 
+    def _counted_rows(self, params: Params, ids: Tensor, nothing: float) -> Tensor:
+        """Return the rows of the table at ``ids``; ``nothing`` for the padding, whose row may hold NaN."""
+        rows = self._rows(params, ids)
+        return rows if self.padding_idx is None else rows.masked_fill(~self._is_counted(ids).unsqueeze(-1), nothing)
+
     def _shares(self, ids: Tensor, bag: Tensor | None, count: int, s: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return by how much each integer's row counts."""
+        if s is not None:
+            return s.masked_fill(~self._is_counted(ids), 0.0)
         counted = self._is_counted(ids).to(dtype)
         if self.mode == "sum":
-            return counted if s is None else counted * s
+            return counted
         if bag is None:
             return counted / counted.sum(1, keepdim=True).clamp_min(1)
         return counted / _summed(counted, bag, count).clamp_min(1).index_select(0, bag)
@@ -103,19 +113,28 @@ class EmbeddingBag(PaddedTable):
         """Return the largest of each bag, by element, and which row of the table each is of; -1 for that of an empty bag."""
         if not ids.numel():
             return rows.new_zeros(count, rows.shape[-1]), ids.new_full((count, rows.shape[-1]), -1)
-        rows = rows.masked_fill(~self._is_counted(ids).unsqueeze(-1), -torch.inf)
+        counted = self._is_counted(ids)
         if bag is None:
             y, places = rows.max(1)
-            which = ids.gather(1, places)
+            first = counted.to(torch.uint8).argmax(1, keepdim=True)  # if all is -inf, the padding has as much
+            which, some = ids.gather(1, torch.where(y == -torch.inf, first, places)), counted.any(1)
         else:
             at = bag.unsqueeze(1).expand(rows.shape)
             y = torch.full_like(rows[:1], -torch.inf).expand(count, -1).scatter_reduce(0, at, rows, "amax")
-            n = torch.arange(len(ids), device=ids.device).unsqueeze(1)
-            first = torch.where(rows == y.index_select(0, bag), n, len(ids))
-            places = torch.full_like(first[:1], len(ids) - 1).expand(count, -1).scatter_reduce(0, at, first, "amin")
-            which = ids.index_select(0, places.flatten()).reshape(places.shape)
-        some = y != -torch.inf
-        return torch.where(some, y, 0.0), torch.where(some, which, -1)
+            which, some = self._first_of(ids, bag, y, rows), _summed(counted.long(), bag, count) > 0
+        return torch.where(some.unsqueeze(1), y, 0.0), torch.where(some.unsqueeze(1), which, -1)
+
+    def _first_of(self, ids: Tensor, bag: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        """Return by element the first integer of each bag that counts and has the row y."""
+        found, n = y.index_select(0, bag), torch.arange(len(ids), device=ids.device).unsqueeze(1)
+        is_first = ((rows == found) | (rows.isnan() & found.isnan())) & self._is_counted(ids).unsqueeze(1)
+        first = torch.where(is_first, n, len(ids))
+        places = (
+            torch.full_like(first[:1], len(ids) - 1)
+            .expand(len(y), -1)
+            .scatter_reduce(0, bag.unsqueeze(1).expand(rows.shape), first, "amin")
+        )
+        return ids.index_select(0, places.flatten()).reshape(places.shape)
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
@@ -135,8 +154,7 @@ class EmbeddingBag(PaddedTable):
         nothing = (None,) * (entries - weighted)
         if not weighted:
             return nothing if entries else None
-        gs = (kernels.embedding(params["weight"], ids) * self._to_each(gy, bag)).sum(-1)
-        return (*nothing, gs * self._is_counted(ids))
+        return (*nothing, (self._counted_rows(params, ids, 0.0) * self._to_each(gy, bag)).sum(-1))
 
     def _shape(self, cache: Any) -> Shape:
         return (cache[-1],)

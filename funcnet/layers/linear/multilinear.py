@@ -68,7 +68,8 @@ class Bilinear(Layer):
 
     def init(self, rng: Key | int) -> Params:
         if self.initializer != "torch":
-            return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
+            fans = self.in1_features * self.in2_features, self.out_features
+            return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer, fans)
         bound = 1 / math.sqrt(self.in1_features)
         draw = Uniform(-bound, bound)
         bias = {"bias": draw(random.fold_in(rng, 1), (self.out_features,))} if self.bias else {}

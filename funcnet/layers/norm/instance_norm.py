@@ -10,6 +10,7 @@ and with running statistics in place of μ and σ², which depend on no x:  gx =
 """
 
 from abc import abstractmethod
+from typing import Any
 
 from attrs import field
 from torch import Tensor
@@ -68,7 +69,7 @@ class _Instance(Layer):
 class InstanceNorm(_Instance):
     """Instance normalization over axes whose number a subclass says; all of it is here."""
 
-    momentum: float = field(default=0.1, validator=norm_params.momentum)
+    momentum: float | None = field(default=0.1, validator=norm_params.momentum_or_none)
     affine: bool = field(default=False, validator=flag)
     track_running_stats: bool = field(default=False, validator=flag)
     bias: bool = field(default=True, kw_only=True, validator=flag)
@@ -107,9 +108,13 @@ class InstanceNorm(_Instance):
         if not self.track_running_stats or not x.numel():
             return params
         running = norm_params.running_stats(self, params)
-        batch = mean.mean(0), kernels.variance(r, self.eps).mean(0)
-        moved = kernels.moved(running, batch, self.momentum, x.shape[-self._space :].numel())
-        return {**params, **dict(zip(norm_params.STATS[:2], moved, strict=True))}
+        batch, counted = (mean.mean(0), kernels.variance(r, self.eps).mean(0)), {}
+        rate: Any = self.momentum
+        if rate is None:
+            counted = {"num_batches_tracked": norm_params.batch_count(self, params, mean) + 1}
+            rate = 1 / counted["num_batches_tracked"].to(mean.dtype)
+        moved = kernels.moved(running, batch, rate, x.shape[-self._space :].numel())
+        return {**params, **dict(zip(norm_params.STATS[:2], moved, strict=True)), **counted}
 
     def inference(self) -> Layer:
         return self._running(self.num_features, self.eps, self.affine, bias=self.bias) if self.track_running_stats else self

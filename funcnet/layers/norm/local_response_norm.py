@@ -14,7 +14,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import check_gy, require_floating
+from funcnet.checks import came, check_gy, require_floating
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import number, size, value_error
 from funcnet.value import frozen
@@ -43,7 +43,9 @@ class _ResponseNorm(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not self._takes(require_floating(self, params, x).dim()):
-            raise value_error(self, f"x must have the axes (N, channels, {self.axes})", f"x of shape {tuple(x.shape)}")
+            raise value_error(self, f"x must have the axes (N, channels, {self.axes})", came(x))
+        if not x.shape[1]:
+            raise value_error(self, "x must have a channel", came(x))
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # squares from 256 on overflow float16
         s = _windows(wide * wide, self.size // 2, (self.size - 1) // 2) * (self.alpha / self.size) + self.k
         return (wide * s**-self.beta).to(x.dtype), (x, s)

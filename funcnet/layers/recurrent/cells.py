@@ -1,15 +1,24 @@
 """Recurrent cells: the next state from the input and the state before; ⊙ the product by element, σ the sigmoid.
 
-RNNCell    h' = tanh(p + s)                            p = W x + b, s = U h + b'; or ReLU
-LSTMCell   i, f, o = σ(p + s), u = tanh(p + s)         each from its quarter of the rows, in the order i f u o
-c' = f ⊙ c + i ⊙ u,   h' = o ⊙ tanh c'
-GRUCell    r, z = σ(p + s), n = tanh(p + r ⊙ s)        each from its third of the rows, in the order r z n
-h' = (1 - z) ⊙ n + z ⊙ h
+With the sums p = x Wᵀ + b and s = h Uᵀ + b', each in parts of hidden_size for the gates, in the order i f u o or r z n:
 
-gp = gs = gh' ⊙ (1 - h'²)                                                                   RNNCell
-gc' += gh' ⊙ o ⊙ (1 - tanh² c'),  gc = gc' ⊙ f,  gi = gc' ⊙ u,  gf = gc' ⊙ c,  gu = gc' ⊙ i,  go = gh' ⊙ tanh c'    LSTMCell
-gz = gh' ⊙ (h - n),  gn = gh' ⊙ (1 - z),  gr = gn ⊙ s,  gs = gn ⊙ r for n,  gh = gh' ⊙ z   GRUCell, each before its σ' or tanh'
-gW = Σ gp xᵀ,  gU = Σ gs hᵀ,  gb = Σ gp,  gb' = Σ gs,  gx = Wᵀ gp,  gh += Uᵀ gs
+    RNNCell    h' = tanh(p + s),  or ReLU
+               gp = gh' ⊙ (1 - h'²)        gs = gp
+
+    LSTMCell   i = σ(p + s)    f = σ(p + s)    u = tanh(p + s)    o = σ(p + s)
+               c' = f ⊙ c + i ⊙ u          h' = o ⊙ tanh(c')
+               e = gc' + gh' ⊙ o ⊙ (1 - tanh(c')²)
+               gi = e ⊙ u ⊙ i ⊙ (1 - i)    gf = e ⊙ c ⊙ f ⊙ (1 - f)
+               gu = e ⊙ i ⊙ (1 - u²)       go = gh' ⊙ tanh(c') ⊙ o ⊙ (1 - o)
+               gp = [gi, gf, gu, go]       gs = gp       gc = e ⊙ f
+
+    GRUCell    r = σ(p + s)    z = σ(p + s)    n = tanh(p + r ⊙ s)
+               h' = (1 - z) ⊙ n + z ⊙ h
+               gn = gh' ⊙ (1 - z) ⊙ (1 - n²)
+               gr = gn ⊙ s ⊙ r ⊙ (1 - r)   gz = gh' ⊙ (h - n) ⊙ z ⊙ (1 - z)     s is the part of n
+               gp = [gr, gz, gn]           gs = [gr, gz, gn ⊙ r]
+
+    gW = Σ gp xᵀ    gU = Σ gs hᵀ    gb = Σ gp    gb' = Σ gs    gx = gp W    gh = gs U,  and gh' ⊙ z more for a GRUCell
 
 x (N, input_size) or (input_size,), h and c (N, hidden_size) or (hidden_size,).
 """

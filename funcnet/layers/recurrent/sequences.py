@@ -146,13 +146,16 @@ class _Recurrent(Layer):
         return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
 
     def _parts(self, x: Any) -> tuple[Tensor, list[Any], Tensor | None]:
-        """Return the sequence as (T, N, features), the states by number, and the mask of the steps that count."""
+        """Return the sequence as (T, N, features), the states by number, and the mask of the steps that count.
+
+        The other steps are zeros: a product with 0 would not leave out what is infinite or NaN.
+        """
         y, state, lengths = (*x, None)[:3] if isinstance(x, tuple) else (x, None, None)
         y = self._inward(y, x)
-        mask = (
-            None if lengths is None else (torch.arange(len(y), device=y.device).unsqueeze(1) < lengths.reshape(-1)).unsqueeze(-1)
-        )
-        return y, self._split(state, y), mask
+        if lengths is None:
+            return y, self._split(state, y), None
+        mask = (torch.arange(len(y), device=y.device).unsqueeze(1) < lengths.reshape(-1)).unsqueeze(-1)
+        return torch.where(mask, y, 0.0), self._split(state, y), mask
 
     def _check_lengths(self, x: Any) -> None:
         """Refuse lengths that are not of steps that there are, where they can be read without waiting for a device."""
@@ -181,7 +184,7 @@ class _Recurrent(Layer):
     def _incoming(self, cache: Cache, gy: Any) -> tuple[Tensor, list[Any]]:
         """Return gy's two parts as (T, N, features) and states by number, zeros for ``None``."""
         x = cache[0]
-        y, _, _ = self._parts(x)
+        y = self._inward(_sequence(x), x)
         g, gstate = gy
         directions, widths = 1 + self.bidirectional, self._widths()
         shape = (*y.shape[:2], directions * widths[0])

@@ -7,6 +7,8 @@ with, for x[0], ..., x[n - 1] and l elements put before them,
     ReflectionPad    f(i) = i - l, mirrored at 0 and at n - 1
     ReplicationPad   f(i) = i - l, but no less than 0 and no more than n - 1
     CircularPad      f(i) = (i - l) mod n
+
+Negative padding takes elements away, as in torch: after reflection and replication, and before going around.
 """
 
 from torch import Tensor
@@ -21,7 +23,7 @@ from funcnet.value import frozen
 class Reflection(Pad):
     """Padding by mirror images."""
 
-    rule = "the padding must be below the size of each axis"
+    rule = "the padding must be below the size of each axis, and leave something of it"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return kernels.reflection(x, pads)
@@ -34,7 +36,7 @@ class Reflection(Pad):
 class Replication(Pad):
     """Padding by the nearest elements."""
 
-    rule = "x must have something to repeat"
+    rule = "x must have something to repeat, and the padding must leave something of each axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return kernels.replication(x, pads)
@@ -47,7 +49,7 @@ class Replication(Pad):
 class Circular(Pad):
     """Padding by going around."""
 
-    rule = "the padding must be at most the size of each axis"
+    rule = "the padding must be at most what is left of each axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return kernels.circular(x, pads)
@@ -63,7 +65,7 @@ class ReflectionPad1d(Reflection):
     Params   none.
     Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that is not below the size of its
-             axis, and an ``x`` with other than 2 or 3 axes.
+             axis or leaves nothing of it, and an ``x`` with other than 2 or 3 axes.
     Source   ``torch.nn.ReflectionPad1d``'s formula.
     """
 
@@ -77,7 +79,7 @@ class ReflectionPad2d(Reflection):
     Params   none.
     Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that is not below the size of its
-             axis, and an ``x`` with other than 3 or 4 axes.
+             axis or leaves nothing of it, and an ``x`` with other than 3 or 4 axes.
     Source   ``torch.nn.ReflectionPad2d``'s formula.
     """
 
@@ -91,7 +93,7 @@ class ReflectionPad3d(Reflection):
     Params   none.
     Cache    the shape of ``x``, and an empty tensor of its kind.
     Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that is not below the size of its
-             axis, and an ``x`` with other than 4 or 5 axes.
+             axis or leaves nothing of it, and an ``x`` with other than 4 or 5 axes.
     Source   ``torch.nn.ReflectionPad3d``'s formula.
     """
 

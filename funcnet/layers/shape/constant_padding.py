@@ -22,20 +22,22 @@ from funcnet.value import frozen
 
 
 def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
-    count, least = 2 * layer.axes, "" if layer.least < 0 else f" of at least {layer.least}"
-    rule = f"a whole number{least}, or a tuple of {count} of them, the last axis first"
-    valid_if(lambda _: is_whole_tuple(layer._pads(), layer.least) and len(layer._pads()) == count, rule)(layer, attribute, got)
+    count = 2 * layer.axes
+    rule = f"a whole number, or a tuple of {count} of them, the last axis first"
+    valid_if(lambda _: is_whole_tuple(layer._pads()) and len(layer._pads()) == count, rule)(layer, attribute, got)
 
 
 @frozen
 class Pad(SingleRule):
-    """Padding of the last ``axes`` axes by one number, or by one before and one after each of them, the last axis first."""
+    """Padding of the last ``axes`` axes by one number, or by one before and one after each of them, the last axis first.
+
+    A negative number takes elements away.
+    """
 
     padding: int | Shape = field(validator=_padding)
 
     axes: ClassVar[int]
     more: ClassVar[tuple[float, float]] = (1, 2)  # axes that x may have before these: channels, and a batch
-    least: ClassVar[float] = 0
 
     @abstractmethod
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
@@ -64,10 +66,9 @@ class Pad(SingleRule):
 
 @frozen
 class ConstantLike(Pad):
-    """Padding by a number, of any axes; a negative padding takes elements away."""
+    """Padding by a number, of any axes."""
 
     more = (0, math.inf)
-    least = -math.inf
     rule = "the padding must leave something of each axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:

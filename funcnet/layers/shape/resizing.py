@@ -20,7 +20,7 @@ from funcnet.kernels.shape import resizing as kernels
 from funcnet.layers.shape.reshaping import Shaped
 from funcnet.value import frozen
 
-_MODES = ("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exact")
+_MODES = ("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exact", "area")
 
 
 _is_size = valid_if(
@@ -86,8 +86,9 @@ class Resize(Layer):
 
 
 def _align_corners(layer: "Upsample", attribute: Any, got: Any) -> None:
-    rule = "True or False, and None for the modes of the nearest"
-    valid_if(lambda got: got is None or (isinstance(got, bool) and "nearest" not in layer.mode), rule)(layer, attribute, got)
+    rule = "True or False, and None for area and the modes of the nearest"
+    has_corners = not layer.mode.startswith(("nearest", "area"))
+    valid_if(lambda got: got is None or (isinstance(got, bool) and has_corners), rule)(layer, attribute, got)
 
 
 def _recompute_scale_factor(layer: "Upsample", attribute: Any, got: Any) -> None:
@@ -99,8 +100,9 @@ def _recompute_scale_factor(layer: "Upsample", attribute: Any, got: Any) -> None
 class Upsample(Resize):
     """Resize (N, C, length), (N, C, H, W) or (N, C, D, H, W), as ``torch.nn.Upsample``, whose arguments these are.
 
-    Modes: "nearest" and "nearest-exact" for any x, "linear" for a length, "bilinear" and "bicubic" for images, "trilinear" for
-    volumes. ``recompute_scale_factor=True`` places the samples by the sizes of x and y, as when ``size`` is given.
+    Modes: "nearest", "nearest-exact" and "area" for any x, "linear" for a length, "bilinear" and "bicubic" for images,
+    "trilinear" for volumes. "area" takes means of windows that cover x. ``recompute_scale_factor=True`` places the samples by
+    the sizes of x and y, as when ``size`` is given.
 
     Params   none.
     Cache    the shape of ``x``, and an empty tensor of its kind.

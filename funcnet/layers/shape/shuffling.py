@@ -85,7 +85,7 @@ class ChannelShuffle(SingleRule):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[int, Shape, Tensor]]:
         y = torch.channel_shuffle(require_floating(self, params, x), self.groups)
-        return y, (x.shape[1] // self.groups, tuple(x.shape), kind_of(x))
+        return y, (max(x.shape[1] // self.groups, 1), tuple(x.shape), kind_of(x))
 
     def vjp(self, params: Params, cache: tuple[int, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         return params, torch.channel_shuffle(check_gy(self, gy, *cache[1:]), cache[0])

@@ -1,0 +1,167 @@
+"""The loop: values that do not depend on how rows are batched, names of metrics, last batches, and interruptions."""
+
+import pytest
+import torch
+
+import funcnet as fn
+
+NET = fn.serial(fn.Linear(2, 8), fn.Tanh(), fn.Linear(8, 3))
+X = fn.random.normal(1, (50, 2))
+LABELS = (fn.random.uniform(2, (50,)) * 3).long().index_fill(0, torch.arange(0, 20), -100)
+PROBABILITIES = torch.softmax(fn.random.normal(3, (50, 3)), -1)
+LOSSES = {
+    "ignored rows": (fn.CrossEntropy(), LABELS),
+    "weights and ignored rows": (fn.CrossEntropy(weight=(0.2, 1.0, 3.0)), LABELS),
+    "smoothing": (fn.CrossEntropy(weight=(0.2, 1.0, 3.0), label_smoothing=0.1), LABELS),
+    "a sum": (fn.CrossEntropy(reduction="sum"), LABELS),
+    "by batch": (fn.CrossEntropy(reduction="batch"), LABELS),
+    "probabilities": (fn.CrossEntropy(), PROBABILITIES),
+    "all ignored": (fn.CrossEntropy(), torch.full((50,), -100)),
+    "elements": (fn.MSE(), PROBABILITIES),
+    "a sum of elements": (fn.L1(reduction="sum"), PROBABILITIES),
+    "elements by batch": (fn.BCEWithLogits(reduction="batch"), PROBABILITIES),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 50, 1000])
+def test_what_evaluate_finds_does_not_depend_on_the_batches(name, batch_size):
+    """It is the loss of all rows at once."""
+    loss, target = LOSSES[name]
+    params = NET.init(0)
+    found = fn.evaluate(NET, params, (X, target), loss=loss, batch_size=batch_size)
+    assert found == {"loss": pytest.approx(float(loss(NET(params, X), target)), rel=1e-5)}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_loss_in_the_history_is_that_of_all_rows(name):
+    """With a rate of 0 the params stay, so the mean over an epoch is the loss of the first params."""
+    loss, target = LOSSES[name]
+    params = NET.init(0)
+    history = fn.fit(NET, loss, fn.SGD(lr=0.0), (X, target), epochs=2, batch_size=7, key=0, params=params, progress=False).history
+    assert history["loss"] == [pytest.approx(float(loss(NET(params, X), target)), rel=1e-5)] * 2
+
+
+def test_metrics_leave_out_what_they_ignore_too():
+    """The accuracy of the rows that count, in whatever batches, some of which have none; a loss may be a metric."""
+    params = NET.init(0)
+    y = NET(params, X)
+    found = fn.evaluate(NET, params, (X, LABELS), [fn.accuracy, fn.CrossEntropy()], batch_size=7)
+    assert found["accuracy"] == pytest.approx(float((y.argmax(1) == LABELS)[20:].float().mean()))
+    assert found["CrossEntropy()"] == pytest.approx(float(fn.CrossEntropy()(y, LABELS)), rel=1e-5)
+
+
+def test_a_mean_is_by_rows_where_nothing_is_said():
+    """A plain function of y and target."""
+
+    def largest(y, target):
+        return target.float().abs().max()
+
+    found = fn.evaluate(NET, NET.init(0), (X[:3], torch.tensor([1, 2, 4])), [largest], batch_size=2)
+    assert found == {"largest": pytest.approx((2 * 2 + 4) / 3)}
+
+
+ARGUMENTS = {"epochs": 2, "batch_size": 7, "key": 0, "progress": False}
+
+
+def loss(y, target):
+    """Return 0, as a metric with the name of a column."""
+    return 0.0
+
+
+COLLISIONS = {
+    "fit: each metric must have a name of its own, and none of epoch, loss, seconds, got 'loss'": [loss],
+    "none of epoch, loss, seconds, got 'accuracy' twice": [fn.accuracy, fn.accuracy],
+    "fit: metrics must be a tuple or list of functions (y, target) -> number, got a dict with the keys 'f'": {"f": loss},
+    "fit: metrics must be a tuple or list of functions (y, target) -> number, got a list of 1": ["accuracy"],
+}
+
+
+@pytest.mark.parametrize("sentence", COLLISIONS)
+def test_metrics_need_names_of_their_own(sentence):
+    """None overwrites another, or a column of the history."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), metrics=COLLISIONS[sentence], **ARGUMENTS)
+    assert sentence in str(caught.value)
+    with pytest.raises(ValueError, match=r"evaluate: (each metric|metrics) must"):
+        fn.evaluate(NET, NET.init(0), (X, LABELS), COLLISIONS[sentence])
+
+
+DATA = (X, LABELS)
+WRONG = {
+    "fit: net must be a layer, got None": lambda: fn.fit(None, fn.MSE(), fn.SGD(0.1), DATA, **ARGUMENTS),
+    "fit: loss must be a loss, got": lambda: fn.fit(NET, fn.SGD(0.1), fn.SGD(0.1), DATA, **ARGUMENTS),
+    "fit: opt must be an optimizer, got None": lambda: fn.fit(NET, fn.MSE(), None, DATA, **ARGUMENTS),
+    "fit: data must be a pair (x, target), got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), None, **ARGUMENTS),
+    "fit: data must hold tensors with one row per example, got": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.numpy(), LABELS), **ARGUMENTS),
+    "fit: validation must be a pair (x, target), got a tensor": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, validation=X, **ARGUMENTS),
+    "fit: with drop_last there must be batch_size=51 rows or more, got 50 rows": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, **{**ARGUMENTS, "batch_size": 51}, drop_last=True),
+    "evaluate: net must be a layer, got": lambda: fn.evaluate(fn.MSE(), {}, DATA, loss=fn.MSE()),
+    "evaluate: loss must be a loss that has one value, got": lambda: fn.evaluate(NET, NET.init(0), DATA, loss=fn.MSE(reduction="none")),
+    "evaluate: data must be a pair (x, target), got None": lambda: fn.evaluate(NET, NET.init(0), None, loss=fn.MSE()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_arguments_of_another_kind_are_refused(sentence):
+    """Before anything is trained."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        WRONG[sentence]()
+    assert sentence in str(caught.value)
+
+
+NORMED = fn.serial(fn.Linear(2, 8), fn.BatchNorm1d(8), fn.Linear(8, 3))
+
+
+def test_the_last_batch_may_be_left_out():
+    """With drop_last an epoch has only whole batches; without it, an error in the last one says so."""
+    data, arguments = (X[:29], PROBABILITIES[:29]), {**ARGUMENTS, "batch_size": 7}
+    with pytest.raises(ValueError, match="more than one value per channel") as caught:
+        fn.fit(NORMED, fn.MSE(), fn.SGD(0.1), data, **arguments)
+    assert "  in fit, in the last batch, of 1 rows: drop_last=True leaves it out" in caught.value.__notes__
+    params, _, history = fn.fit(NORMED, fn.MSE(), fn.SGD(0.1), data, drop_last=True, **arguments)
+    assert params[1]["num_batches_tracked"] == 2 * 4
+    assert len(history["loss"]) == 2
+
+
+def interrupting(count):
+    """Return a metric that raises KeyboardInterrupt at call number ``count``, and a loss that does."""
+    calls = []
+
+    def interrupt(y, target):
+        calls.append(1)
+        if len(calls) == count:
+            raise KeyboardInterrupt
+        return 0.0
+
+    @fn.frozen
+    class Interrupting(type(fn.MSE())):
+        """A loss that counts its calls."""
+
+        def loss(self, kept):
+            interrupt(None, None)
+            return super().loss(kept)
+
+        def total(self, kept, c):
+            interrupt(None, None)
+            return super().total(kept, c)
+
+    return interrupt, Interrupting()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 11, 13])
+@pytest.mark.parametrize("opt", [fn.SGD(0.1, momentum=0.9), fn.Adam(0.1)], ids=repr)
+@pytest.mark.parametrize("where", ["metric", "loss"])
+def test_an_interrupted_fit_leaves_the_callers_params_and_state(where, opt, count):
+    """Bit for bit, though the loop itself writes over its own copies."""
+    params = NORMED.init(0)
+    state = opt.init(params)
+    before = fn.tree.map(torch.clone, (params, state))
+    metric, broken = interrupting(count)
+    options = {"metrics": [metric]} if where == "metric" else {}
+    with pytest.raises(KeyboardInterrupt):
+        fn.fit(
+            NORMED, broken if where == "loss" else fn.MSE(), opt, (X, PROBABILITIES),
+            params=params, state=state, drop_last=True, **{**ARGUMENTS, "epochs": 20}, **options,
+        )  # fmt: skip
+    assert fn.tree.equal((params, state), before)
