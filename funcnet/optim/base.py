@@ -32,7 +32,7 @@ from funcnet import tree
 from funcnet.contract import Params
 from funcnet.errors import Validator, describe, flag, is_number, number, value_error
 from funcnet.kernels import optim as kernels
-from funcnet.kernels.memory import is_writable
+from funcnet.kernels.aliasing import is_writable
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.columns import Agreed, Columns, GuardCache, is_count, is_dense, moment_like
 from funcnet.optim.misfits import explained

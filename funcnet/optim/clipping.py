@@ -59,8 +59,8 @@ class _Clipping(GradientTransform):
 class ClipByGlobalNorm(_Clipping):
     """Scale all gradients by one factor, so that their common norm is at most ``max_norm``; ``torch.nn.utils.clip_grad_norm_``.
 
-    The norm is taken in float64, so that no float32 overflows in the squares; those of float64 are scaled. A norm of 0 leaves zeros, and a NaN anywhere
-    makes every gradient NaN, as the factor is.
+    The norm is taken in float64, so that no float32 overflows in the squares; those of float64 are scaled. A norm of 0 leaves
+    zeros, and a NaN anywhere makes every gradient NaN, as the factor is.
 
     State    ``{}``.
     Raises   ``ValueError`` for a ``max_norm`` that is not a finite number above 0; in ``update`` for gradients that are no dense

@@ -13,7 +13,7 @@ from torch import Tensor, strided
 from funcnet import flattening
 from funcnet.codec import TreeCodec
 from funcnet.kernels import optim as kernels
-from funcnet.kernels.memory import is_writable, overlapping
+from funcnet.kernels.aliasing import is_writable, overlapping, plain
 from funcnet.kernels.tracing import any_nested, is_eager, tensor_guard
 from funcnet.tree import Tree
 
@@ -35,7 +35,8 @@ class Agreed:
     __slots__ = ("count", "guard", "half", "in_rows", "places")
 
     def __init__(self, columns: Columns, tensors: list[Tensor] | None) -> None:
-        self.count, self.guard = (len(tensors), tensor_guard(tensors)) if tensors else (0, None)
+        self.count = len(tensors or ())
+        self.guard: Callable[..., bool] | None = tensor_guard(tensors) if tensors else None
         self.half, self.in_rows = kernels.any_half(columns[0]), tensors is not None and kernels.in_rows(columns)
         self.places: dict[tuple[int, ...], frozenset[int]] = {}
 
@@ -90,7 +91,7 @@ class GuardCache:
             return None
         count = len(tensors)
         for known in self.guards:
-            if known.count == count and known.guard(*tensors):  # type: ignore[misc]  # those that are kept have one
+            if known.count == count and known.guard and known.guard(*tensors):
                 return known
         return None
 
@@ -156,19 +157,12 @@ def _ready(columns: Columns, steps: list[Tensor], donated: bool) -> Columns:
 
     A gradient that shares memory with what is written is copied, so that every element is read before it is written.
     """
-    ps, gs, *moments = ready = [[*map(_plain, column)] for column in columns]
+    ready = [[*map(plain, column)] for column in columns]
     if donated:
         written = [*steps, *[x for column in (columns[0], *columns[2:]) for x in column]]
         if not all(map(is_writable, written)) or overlapping(written):
             raise LookupError
-        shared = overlapping([*written, *gs])
-        ready[1] = [g.clone() if i in shared else g for i, g in enumerate(gs, len(written))]
-    return (
-        ready if any([x is not y for pair in zip(columns, ready, strict=True) for x, y in zip(*pair, strict=True)]) else columns
-    )  # noqa: C419
-
-
-def _plain(x: Tensor) -> Tensor:
-    """Return a tensor without a graph, whose memory holds its values; itself where it is one."""
-    x = x.detach() if x.requires_grad or getattr(x, "_is_param", False) else x
-    return x.clone() if x._is_zerotensor() else x.resolve_neg()
+        shared = overlapping([*written, *ready[1]])
+        ready[1] = [g.clone() if i in shared else g for i, g in enumerate(ready[1], len(written))]
+    pairs = [pair for both in zip(columns, ready, strict=True) for pair in zip(*both, strict=True)]
+    return columns if all(x is y for x, y in pairs) else ready

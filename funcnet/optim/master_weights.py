@@ -89,7 +89,9 @@ class MasterWeights(Optimizer):
             return columns
         return self._guards.judge(columns, None, self.donated)[0]
 
-    def _stepped(self, columns: Columns, places: list[int], ready: Columns, grads: Tree, state: State, params: Params) -> Any:
+    def _stepped(
+        self, columns: Columns, places: list[int], ready: Columns, grads: Tree, state: State, params: Params
+    ) -> tuple[Params, State]:
         """Make the step; a failing optimizer has written to nothing but the tensors that are made here."""
         ps, gs, ms = ready
         wide = [torch.where(m.to(p.dtype) == p, m, p.float()) for p, m in zip(ps, ms, strict=True)]
@@ -102,16 +104,17 @@ class MasterWeights(Optimizer):
             raise
         return self._rounded(columns, places, ready, flattening.flatten_like(params, new), inner, params)
 
-    def _rounded(self, columns: Columns, places: list[int], ready: Columns, new: list[Tensor], inner: State, params: Tree) -> Any:
+    def _rounded(
+        self, columns: Columns, places: list[int], ready: Columns, new: list[Tensor], inner: State, params: Tree
+    ) -> tuple[Params, State]:
         """Return the new params and state: halves have their new master and that one rounded, all others what came."""
         ps, _, ms = ready
-        masters = [new[i] for i in places]
-        if self.donated:
-            kernels.write_each(ps, masters)
+        masters: Sequence[Tensor] = [new[i] for i in places]
+        rounded: Sequence[Tensor] = [w.to(p.dtype) for w, p in zip(masters, ps, strict=True)]
+        if self.donated and places:
+            kernels.write_each(ps, rounded)
             kernels.write_each(ms, masters)
             rounded, masters = ps, ms
-        else:
-            rounded = [w.to(p.dtype) for w, p in zip(masters, ps, strict=True)]
         kept = [x if m is None else p for x, p, m in zip(new, columns[0], columns[2], strict=True)]
         after = _as(params, _replaced(kept, places, rounded))
         return after, {"masters": _as(params, _replaced(columns[2], places, masters)), "optimizer": inner}

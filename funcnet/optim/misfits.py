@@ -7,7 +7,7 @@ from torch import Tensor
 
 from funcnet import flattening, tree
 from funcnet.errors import add_location, describe, value_error
-from funcnet.kernels.memory import is_writable, overlapping
+from funcnet.kernels.aliasing import is_writable, overlapping
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.columns import is_count, is_dense, moment_like
 from funcnet.tree import Tree
@@ -51,7 +51,7 @@ def _leaf(who: Any, params: dict[str, Any], others: Named) -> Exception | None:
     """Find the first leaf with a gradient where something is not as its parameter is."""
     for path, g in others["grads"].items():
         p = params.get(path)
-        if not is_dense(p):
+        if p is None or not is_dense(p):
             return value_error(who, f"grads must have None at {path!r}, where params has {describe(p)}", g)
         for name, other in others.items():
             like = p if name == "grads" else moment_like(p)

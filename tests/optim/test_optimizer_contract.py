@@ -301,7 +301,8 @@ def test_update_works_under_vmap(optimizer: Optimizer) -> None:
     states = [run(optimizer, member, steps=i)[1] for i, member in enumerate(members)]
     alone = [optimizer.update(leaves(9 + i), state, p) for i, (state, p) in enumerate(zip(states, members, strict=True))]
     stacked = [tree.map(lambda *xs: torch.stack(xs), *trees) for trees in ([leaves(9 + i) for i in range(3)], states, members)]
-    together = torch.func.vmap(optimizer.update)(*stacked)
+    mapped = tree.map(lambda _: 0, tuple(stacked))  # absent leaves are not mapped
+    together = torch.func.vmap(optimizer.update, mapped, (mapped[2], mapped[1]))(*stacked)
     expected = tree.map(lambda *xs: torch.stack(xs), *alone)
     torch.testing.assert_close(tree.leaves(together), tree.leaves(expected), rtol=1e-12, atol=1e-12)
 

@@ -199,11 +199,11 @@ SHARED: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
 @pytest.mark.parametrize("kind", SHARED)
 def test_params_that_share_memory_are_refused(optimizer: Any, steps: int, kind: str) -> None:
     """By a donated optimizer, which met others of their shapes before."""
-    optimizer, grads, state, params = setting(fn.donate(optimizer), steps)
+    optimizer, _, _, params = setting(fn.donate(optimizer), steps)
     pair = dict(zip(("first", "last"), SHARED[kind](torch.ones(8, 3, dtype=params["first"].dtype)), strict=True))
     like = {name: torch.ones(4, 3, dtype=params["first"].dtype) for name in pair}
     for _ in range(steps):
-        like, state = optimizer.update(tree.map(torch.clone, like), optimizer.init(like), like)
+        like, _ = optimizer.update(tree.map(torch.clone, like), optimizer.init(like), like)
     refused(optimizer, tree.map(torch.ones_like, like), optimizer.init(like), pair, "no two elements may share memory")
 
 
@@ -271,14 +271,31 @@ def test_a_gradient_across_two_params_is_taken_whole(optimizer: Any, steps: int)
     assert tree.equal(used.update(grads, used.init(params), params), want)
 
 
+@each_form
+@pytest.mark.parametrize("optimizer", [fn.SGD(0.1, momentum=0.9), fn.Adam(0.1)], ids=repr)
+def test_the_parameters_of_a_module_train_without_a_graph(optimizer: Any, form: Any) -> None:
+    """From ``named_parameters``, through the four lines: as their detached copies, and no step keeps what came before it."""
+    net, loss, module = fn.Linear(3, 2), fn.MSE(), torch.nn.Linear(3, 2)
+    x, target = fn.random.normal(0, (4, 3)), fn.random.normal(1, (4, 2))
+    used, ends = form(optimizer), []
+    for params in (tree.map(lambda p: p.detach().clone(), dict(module.named_parameters())), dict(module.named_parameters())):
+        state = used.init(params)
+        for _ in range(3):
+            y, cache = net.apply(params, x)
+            params, state = used.update(net.grads(params, cache, loss.value_and_grad(y, target)[1]), state, params)
+            assert not any(leaf.requires_grad for leaf in tree.leaves((params, state)))
+        ends.append((params, state))
+    assert tree.equal(*ends)
+
+
 RATES = [None, "a", math.nan, math.inf, -0.1, 1j, True, torch.ones(2), torch.tensor(math.nan), torch.tensor(-1.0), [0.1]]
 SCHEDULED: list[Callable[[Any], fn.Optimizer]] = [
-    lambda rate: fn.SGD(rate),
+    fn.SGD,
     lambda rate: fn.SGD(rate, momentum=0.9, fused=True),
     lambda rate: fn.SGD(0.1, momentum=rate),
     lambda rate: fn.SGD(0.1, momentum=0.9, dampening=rate),
     lambda rate: fn.SGD(0.1, weight_decay=rate),
-    lambda rate: fn.Adam(rate),
+    fn.Adam,
     lambda rate: fn.Adam(0.1, betas=(rate, 0.9)),
     lambda rate: fn.AdamW(0.1, betas=(0.9, rate)),
     lambda rate: fn.AdamW(0.1, weight_decay=rate),

@@ -1,4 +1,4 @@
-"""Shared memory: which tensors overlap, and which may be written to."""
+"""Aliasing: which tensors share memory, which may be written to, and which are no more than their values."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,12 @@ from torch import Tensor
 def is_writable(x: Tensor) -> bool:
     """Tell whether a tensor takes a write: not what inference mode made, outside it; nor a negated view, nor lazy zeros."""
     return not (x.is_inference() and not torch.is_inference_mode_enabled()) and not x.is_neg() and not x._is_zerotensor()
+
+
+def plain(x: Tensor) -> Tensor:
+    """Return a tensor without a graph, whose memory holds its values; itself where it is one."""
+    x = x.detach() if x.requires_grad or getattr(x, "_is_param", False) else x
+    return x.clone() if x._is_zerotensor() else x.resolve_neg()
 
 
 def overlapping(tensors: Sequence[Tensor]) -> set[int]:
