@@ -172,6 +172,7 @@ from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import GradientTransform, MomentOptimizer, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.schedules import (
     ConstantSchedule,
     CosineSchedule,
@@ -250,7 +251,7 @@ __all__ = [
     # losses
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy",
     # optimizers
-    "SGD", "Adam", "AdamW", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
+    "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules
     "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
     # initializers

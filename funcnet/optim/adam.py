@@ -9,6 +9,7 @@ With ``donated``, as ``donate`` sets it, the numbers are the same, and params an
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any, ClassVar
 
 from attrs import field
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from funcnet.errors import flag, is_number, number, value_error
 from funcnet.kernels import optim as kernels
-from funcnet.optim.base import Columns, MomentOptimizer, Rate, at, fixed, rate
+from funcnet.optim.base import MomentOptimizer, Rate, at, fixed, rate
+from funcnet.optim.columns import Columns
 from funcnet.value import frozen
 
 
@@ -39,6 +41,7 @@ class _AdamBase(MomentOptimizer):
     amsgrad: bool
     maximize: bool
     _decoupled: ClassVar[bool]
+    rates_below: ClassVar[Sequence[float]] = (inf, 1.0, 1.0, inf)
 
     @property
     def moments(self) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from funcnet.errors import flag, value_error
 from funcnet.kernels import optim as kernels
-from funcnet.optim.base import Columns, MomentOptimizer, Rate, at, fixed, rate
+from funcnet.optim.base import MomentOptimizer, Rate, at, fixed, is_rate, rate
+from funcnet.optim.columns import Columns
 from funcnet.value import frozen
 
 
@@ -32,6 +33,13 @@ def _averaged(value: Any, attribute: Any, got: Any) -> None:
     if got and (value.nesterov or value.dampening != 0):
         came = f"nesterov={value.nesterov!r} and dampening={value.dampening!r}"
         raise value_error("SGD", "averaged, which sets the dampening to the momentum, goes without nesterov and dampening", came)
+
+
+def _from_second(now: Any, dampening: Any) -> Any:
+    """Return 0 at the first step; what is no rate as it is, to be refused."""
+    if isinstance(now, Tensor):
+        return dampening * (now > 0).to(torch.float64)
+    return 0.0 if now == 0 and is_rate(dampening) else dampening
 
 
 @frozen
@@ -79,8 +87,7 @@ class SGD(MomentOptimizer):
         if self.averaged:
             return lr, momentum, momentum, decay
         if self.dampening != 0:
-            now = kernels.read(step)
-            dampening = dampening * ((now > 0).to(torch.float64) if isinstance(now, Tensor) else now > 0)
+            dampening = _from_second(kernels.read(step), dampening)
         return lr, momentum, dampening, decay
 
     def step(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:

@@ -76,6 +76,62 @@ def test_small_gradients_do_not_vanish() -> None:
     assert 0 < float(got["w"][0]) < 1e-25
 
 
+@pytest.mark.parametrize("size", [1e200, 8e307, 1e-200, 1e-300])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_squares_of_float64_neither_overflow_nor_vanish(size: float, mapped: bool) -> None:
+    """Gradients of any size are clipped to max_norm, in eager mode and under ``vmap``."""
+    transform = ClipByGlobalNorm(0.5 * size)
+    clip = lambda g: transform.update({"w": g, "b": g[:0]}, {}, {})[0]["w"]
+    g = torch.full((4,), size, dtype=torch.float64)
+    got = torch.func.vmap(clip)(g[None])[0] if mapped else clip(g)
+    want = 0.25 * size if size > 1 else size * min(1.0, 0.5 * size / (2 * size + 1e-6))  # 10⁻⁶ is above a small norm
+    torch.testing.assert_close(got, torch.full_like(g, want), rtol=1e-14, atol=0)
+
+
+def test_an_infinite_gradient_is_not_hidden() -> None:
+    """It becomes NaN and the finite ones 0, as in torch.nn.utils."""
+    gradients = {"w": torch.tensor([1.0, math.inf]), "b": torch.ones(2)}
+    expected = by_torch(lambda params: torch.nn.utils.clip_grad_norm_(params, 1.0), gradients)
+    torch.testing.assert_close(tree.leaves(clipped(ClipByGlobalNorm(1.0), gradients)), expected, equal_nan=True)
+    assert tree.equal(clipped(ClipByValue(2.0), gradients), {"w": torch.tensor([1.0, 2.0]), "b": torch.ones(2)})
+
+
+@each_transform
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_equal_gradients_are_clipped_to_equal_bits_whatever_their_strides(transform: GradientTransform, dtype: Any) -> None:
+    """The sum of squares goes through the elements in order."""
+    g = normal(key(0), (33, 17), dtype=torch.float64).to(dtype)
+    for laid in (g.t().contiguous().t(), torch.stack([g, g], -1)[..., 1]):
+        assert tree.equal(clipped(transform, {"w": laid}), clipped(transform, {"w": g}))
+
+
+NO_GRADIENTS: dict[str, Callable[[], Any]] = {
+    "complex": lambda: torch.ones(3, dtype=torch.complex64),
+    "integer": lambda: torch.ones(3, dtype=torch.int64),
+    "bool": lambda: torch.ones(3, dtype=torch.bool),
+    "sparse": lambda: torch.ones(3).to_sparse(),
+    "sparse rows": lambda: torch.ones(3, 3).to_sparse_csr(),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(3)]),
+    "number": lambda: 1.0,
+    "word": lambda: "a",
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:Sparse CSR tensor support")
+@each_transform
+@pytest.mark.parametrize("kind", NO_GRADIENTS)
+def test_what_is_no_gradient_is_refused(transform: GradientTransform, kind: str) -> None:
+    """With the path and what came."""
+    with pytest.raises(ValueError, match="grads must have a dense floating tensor at 'b', got "):
+        clipped(transform, {"a": torch.ones(2), "b": NO_GRADIENTS[kind]()})
+
+
+def test_gradients_on_two_devices_have_no_norm() -> None:
+    """The error names both."""
+    with pytest.raises(ValueError, match="grads must be on one device, cpu, got meta at 'b'"):
+        clipped(ClipByGlobalNorm(1.0), {"a": torch.ones(2), "b": torch.ones(2, device="meta")})
+
+
 @each_transform
 def test_zero_gradients_stay_zero(transform: GradientTransform) -> None:
     """A norm of 0 makes no NaN."""

@@ -1,0 +1,147 @@
+"""MasterWeights: an optimizer for params in half precision, whose small steps add up in float32 copies of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import flattening, tree
+from funcnet.contract import Params
+from funcnet.errors import add_location, flag, instances, value_error
+from funcnet.kernels import optim as kernels
+from funcnet.optim.base import Optimizer, State
+from funcnet.optim.columns import Columns, GuardCache, is_dense
+from funcnet.optim.misfits import explained
+from funcnet.tree import Tree
+from funcnet.value import frozen
+
+
+@frozen
+class MasterWeights(Optimizer):
+    """Run an optimizer on float32 copies, the masters, of the params in half precision, and round them to params once a step.
+
+        w ← w where w rounded is p, and p elsewhere          w master of p, in float32
+        w ← the step of ``optimizer`` from w by g in float32
+        p ← w rounded to the dtype of p
+
+    A bfloat16 number has 8 bits: 1 - 1e-4 is 1, and a param would stay where it is for ever. Its master moves at each step, and
+    the param follows once half of its last bit has come together. Params in float32 and float64 have no masters.
+
+    Params win over masters: where p was changed from outside, as by ``update_stats`` or by loading other weights, p is no
+    rounded w any more, and the step begins from p. So masters may be saved with the state, or made anew from params by ``init``.
+
+    Args:
+        optimizer: The optimizer that steps; of a chain the transforms see the gradients in float32.
+        donated: Whether params and state may be overwritten, as ``donate`` sets it.
+
+    State:
+        ``masters``, a tree like params with the float32 copies and ``None`` elsewhere: 4 bytes a parameter; ``optimizer``, the
+        state of the optimizer for params in float32.
+
+    Units:
+        Those of ``optimizer``, which counts the updates.
+
+    Raises:
+        ValueError: For what is no optimizer; in ``update`` for a state that is not this optimizer's, and for trees and tensors
+            that do not fit each other.
+
+    Source:
+        Micikevicius et al. 2018, "Mixed precision training", section 3.1.
+
+    >>> import torch
+    >>> from funcnet.optim.sgd import SGD
+    >>> opt, params = MasterWeights(SGD(lr=1e-3)), {"w": torch.ones(1, dtype=torch.bfloat16)}
+    >>> state = opt.init(params)
+    >>> for _ in range(8):
+    ...     params, state = opt.update({"w": torch.ones(1, dtype=torch.bfloat16)}, state, params)
+    >>> params
+    {'w': tensor([0.9922], dtype=torch.bfloat16)}
+    """
+
+    optimizer: Optimizer = field(validator=instances(Optimizer, "an optimizer"))
+    donated: bool = field(default=False, kw_only=True, validator=flag)
+    _guards: GuardCache = field(init=False, eq=False, factory=GuardCache)
+
+    def donate(self) -> "MasterWeights":
+        return self.replace(optimizer=self.optimizer.donate(), donated=True)
+
+    def init(self, params: Params) -> State:
+        masters = tree.map(lambda p: p.detach().float() if _is_half(p) else None, params)
+        return {"masters": masters, "optimizer": self.optimizer.init(_over(params, masters))}
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        try:
+            if state.keys() != {"masters", "optimizer"}:
+                raise LookupError
+            columns = flattening.flatten_together(params, grads, state["masters"])
+            places = [i for i, (p, g) in enumerate(zip(*columns[:2], strict=True)) if g is not None and _is_half(p)]
+            ready = self._judged([[column[i] for i in places] for column in columns])
+        except Exception as error:
+            raise self._explained(error, grads, state, params) from None
+        return self._stepped(columns, places, ready, grads, state, params)
+
+    def _judged(self, columns: Columns) -> Columns:
+        """Return params in half precision, their gradients and masters, ready for a step; ``LookupError`` for misfits."""
+        known = self._guards.find(columns) if columns[0] else None
+        if not columns[0] or (known is not None and (not self.donated or known.is_apart(columns))):
+            return columns
+        return self._guards.judge(columns, None, self.donated)[0]
+
+    def _stepped(
+        self, columns: Columns, places: list[int], ready: Columns, grads: Tree, state: State, params: Params
+    ) -> tuple[Params, State]:
+        """Make the step; a failing optimizer has written to nothing but the tensors that are made here."""
+        ps, gs, ms = ready
+        wide = [torch.where(m.to(p.dtype) == p, m, p.float()) for p, m in zip(ps, ms, strict=True)]
+        steps = _replaced(columns[1], places, [g.float() for g in gs])
+        from_here = _replaced([p if m is None else m for p, m in zip(columns[0], columns[2], strict=True)], places, wide)
+        try:
+            new, inner = self.optimizer.update(_as(grads, steps), state["optimizer"], _as(params, from_here))
+        except Exception as error:
+            add_location(error, "MasterWeights")
+            raise
+        return self._rounded(columns, places, ready, flattening.flatten_like(params, new), inner, params)
+
+    def _rounded(
+        self, columns: Columns, places: list[int], ready: Columns, new: list[Tensor], inner: State, params: Tree
+    ) -> tuple[Params, State]:
+        """Return the new params and state: halves have their new master and that one rounded, all others what came."""
+        ps, _, ms = ready
+        masters: Sequence[Tensor] = [new[i] for i in places]
+        rounded: Sequence[Tensor] = [w.to(p.dtype) for w, p in zip(masters, ps, strict=True)]
+        if self.donated and places:
+            kernels.write_each(ps, rounded)
+            kernels.write_each(ms, masters)
+            rounded, masters = ps, ms
+        kept = [x if m is None else p for x, p, m in zip(new, columns[0], columns[2], strict=True)]
+        after = _as(params, _replaced(kept, places, rounded))
+        return after, {"masters": _as(params, _replaced(columns[2], places, masters)), "optimizer": inner}
+
+    def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
+        """Turn an error into ours: the state first, then the trees, then the leaves in half precision."""
+        if not isinstance(state, dict) or state.keys() != {"masters", "optimizer"}:
+            return value_error(self, "state must be a dict of masters and optimizer, as init makes it", state)
+        return explained(self, error, params, {"grads": grads, "masters": state["masters"]}, self.donated, _is_half)
+
+
+def _is_half(p: Any) -> bool:
+    return is_dense(p) and kernels.is_half(p)
+
+
+def _as(like: Tree, leaves: Sequence[Any]) -> Tree:
+    return flattening.unflatten(like, iter(leaves))
+
+
+def _over(params: Tree, masters: Tree) -> Tree:
+    """Return the tree of masters, with the params in the places without one."""
+    rows = zip(*flattening.flatten_together(params, masters), strict=True)
+    return _as(params, [p if m is None else m for p, m in rows])
+
+
+def _replaced(column: Sequence[Any], places: list[int], new: Sequence[Any]) -> list[Any]:
+    column = list(column)
+    for i, x in zip(places, new, strict=True):
+        column[i] = x
+    return column

@@ -1,0 +1,80 @@
+"""Misfits: why an update was refused, by path: the trees first, then their leaves, then what a donated update would write to."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from funcnet import flattening, tree
+from funcnet.errors import add_location, describe, value_error
+from funcnet.kernels.aliasing import is_writable, overlapping
+from funcnet.kernels.tracing import is_eager
+from funcnet.optim.columns import is_count, is_dense, moment_like
+from funcnet.tree import Tree
+
+Named = dict[str, dict[str, Any]]
+"""The leaves of some trees by the name of the tree, and the path."""
+
+
+def explained(
+    who: Any, error: Exception, params: Tree, others: dict[str, Any], donated: bool, concerns: Callable[[Any], bool] | None = None
+) -> Exception:
+    """Return our error for an update that failed with ``error``, or that error where nothing is wrong with what it got.
+
+    Args:
+        who: The optimizer.
+        error: What was raised.
+        params: The params.
+        others: ``grads`` and the state: ``step``, which may be missing, and trees of float32 or wider tensors.
+        donated: Whether the update writes to params and state.
+        concerns: Which leaves of params the update looks at; by default all that have a gradient.
+    """
+    step, trees = others.get("step"), {name: one for name, one in others.items() if name != "step"}
+    try:
+        flattening.flatten_together(params, *trees.values())
+    except ValueError as misfit:
+        add_location(misfit, f"{who}, update: params against {', '.join(trees)}")
+        return misfit
+    leaves, named = tree.names(params), {name: tree.names(one) for name, one in trees.items()}
+    if concerns is not None:
+        named["grads"] = {path: g for path, g in named["grads"].items() if concerns(leaves.get(path))}
+    found = _leaf(who, leaves, named)
+    if found is None and "step" in others and not is_count(step):
+        found = value_error(who, "state must have a 0-d int64 tensor as step", _kind(step))
+    if found is None and donated and is_eager():
+        steps = {"step": {"": step}} if "step" in others else {}
+        found = _unwritable(who, {"params": leaves, **named}, steps)
+    return found or error
+
+
+def _leaf(who: Any, params: dict[str, Any], others: Named) -> Exception | None:
+    """Find the first leaf with a gradient where something is not as its parameter is."""
+    for path, g in others["grads"].items():
+        p = params.get(path)
+        if p is None or not is_dense(p):
+            return value_error(who, f"grads must have None at {path!r}, where params has {describe(p)}", g)
+        for name, other in others.items():
+            like = p if name == "grads" else moment_like(p)
+            if not isinstance(other.get(path), Tensor) or _kind(other[path]) != _kind(like):
+                rule = f"{name} must have at {path!r} what params has, {_kind(like)}"
+                return value_error(who, rule, _kind(other.get(path)))
+    return None
+
+
+def _unwritable(who: Any, named: Named, steps: Named) -> Exception | None:
+    """Find what a donated update could not write to; asked only once all is of the right kind."""
+    grads = named.pop("grads")
+    written = {f"{name} at {path!r}": leaves[path] for path in grads for name, leaves in named.items()}
+    written |= {name: leaf for name, leaves in steps.items() for leaf in leaves.values()}
+    for name, leaf in written.items():
+        if not is_writable(leaf):
+            rule = f"donated, it writes to {name}: no inference tensor outside inference mode, negated view or lazy zeros"
+            return value_error(who, rule, leaf)
+    names = [*written]
+    shared = [names[i] for i in sorted(overlapping([*written.values()]))]
+    rule = "donated, it writes to params and state, of which no two elements may share memory"
+    return value_error(who, rule, "shared memory in " + " and ".join(shared[:2])) if shared else None
+
+
+def _kind(leaf: Any) -> str:
+    return describe(leaf) + (f" on {leaf.device}" if isinstance(leaf, Tensor) and not leaf.is_cpu else "")

@@ -1,0 +1,368 @@
+"""Updates that do not fit: refused before anything is written, or taken whole, in every position of the trees."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import funcnet as fn
+from funcnet import tree
+from funcnet.tree import Tree
+
+OPTIMIZERS = [
+    fn.SGD(0.1),
+    fn.SGD(0.1, momentum=0.9),
+    fn.SGD(0.1, momentum=0.9, weight_decay=0.1, nesterov=True, fused=True),
+    fn.SGD(0.1, momentum=0.9, averaged=True),
+    fn.SGD(fn.CosineSchedule(0.1, 9), momentum=0.9, dampening=0.1),
+    fn.Adam(0.1),
+    fn.AdamW(fn.CosineSchedule(0.1, 9), amsgrad=True),
+    fn.chain(fn.ClipByGlobalNorm(1.0), fn.ClipByValue(0.5), fn.Adam(0.1)),
+    fn.MasterWeights(fn.SGD(0.1, momentum=0.9)),
+]
+each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+each_form = pytest.mark.parametrize("form", [lambda o: o, fn.donate], ids=["pure", "donated"])
+each_place = pytest.mark.parametrize("path", ["first", "last"])
+each_time = pytest.mark.parametrize("steps", [0, 2], ids=["first step", "third step"])
+nested = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:Sparse CSR tensor support")
+
+SHAPES = {"first": (4, 3), "inner": (5,), "last": (2, 3)}
+
+GRADS: dict[str, Callable[[Tensor], Any]] = {
+    "longer": lambda g: torch.cat([g, g]),
+    "shorter": lambda g: g[:1],
+    "transposed": lambda g: g.t(),
+    "one element": lambda g: g[:1, :1],
+    "no element": lambda g: g[:0],
+    "no axis": lambda g: g.sum(),
+    "another axis": lambda g: g[None],
+    "float64": lambda g: g.double(),
+    "half": lambda g: g.to(torch.float16 if g.dtype is torch.bfloat16 else torch.bfloat16),
+    "integer": lambda g: g.long(),
+    "bool": lambda g: g > 0,
+    "complex": lambda g: g.to(torch.complex64),
+    "meta": lambda g: g.to("meta"),
+    "sparse": lambda g: g.to_sparse(),
+    "sparse rows": lambda g: g.to_sparse_csr(),
+    "nested": lambda g: torch.nested.nested_tensor([*g]),
+    "number": lambda g: 1.0,
+    "word": lambda g: "a",
+    "list": lambda g: [g],
+    "dict": lambda g: {"g": g},
+}
+PARAMS = {
+    name: GRADS[name] for name in ("longer", "transposed", "float64", "half", "integer", "complex", "meta", "sparse", "nested")
+} | {"number": lambda p: 1.0, "list": lambda p: [p]}
+STEPS = [None, 1, "a", torch.tensor(1.0), torch.tensor([1, 2]), torch.tensor(1, dtype=torch.int32)]
+
+
+def setting(optimizer: fn.Optimizer, steps: int) -> tuple[fn.Optimizer, Tree, Tree, Tree]:
+    """Return the optimizer after some steps, and gradients, state and params for the next; in bfloat16 for master weights."""
+    dtype = torch.bfloat16 if isinstance(optimizer, fn.MasterWeights) else torch.float32
+    draw = lambda seed: {name: fn.random.normal(seed + i, shape).to(dtype) for i, (name, shape) in enumerate(SHAPES.items())}
+    params = draw(0)
+    state = optimizer.init(params)
+    for i in range(steps):
+        params, state = optimizer.update(draw(10 * i + 10), state, params)
+    return optimizer, draw(100), state, params
+
+
+def refused(optimizer: fn.Optimizer, grads: Tree, state: Tree, params: Tree, match: str) -> None:
+    """Demand that an update is refused by one of our errors, and that every tensor is as it was."""
+    dense = [x for x in tree.leaves((state, params)) if isinstance(x, Tensor) and x.device.type == "cpu" and not x.is_nested]
+    dense = [x for x in dense if x.layout is torch.strided]
+    before = [x.clone() for x in dense]
+    with pytest.raises((ValueError, TypeError), match=match) as caught:
+        optimizer.update(grads, state, params)
+    assert ": " in str(caught.value)
+    assert ", got " in str(caught.value)
+    assert all(torch.equal(x, y) for x, y in zip(dense, before, strict=True))
+
+
+def moments(optimizer: fn.Optimizer, state: Tree, change: Callable[[Any], Any]) -> Tree:
+    """Return the state with its first tree of moments changed, or of masters; ``None`` where there is none."""
+    if isinstance(optimizer, fn.optim.chaining.Chain):
+        inner = moments(optimizer.optimizer, state[-1], change)
+        return None if inner is None else (*state[:-1], inner)
+    name = next((name for name, leaf in state.items() if isinstance(leaf, dict) and name != "optimizer"), None)
+    return None if name is None else {**state, name: change(state[name])}
+
+
+@nested
+@each_optimizer
+@each_form
+@each_time
+@each_place
+@pytest.mark.parametrize("kind", GRADS)
+def test_a_gradient_that_does_not_fit_is_refused(optimizer: Any, form: Any, steps: int, path: str, kind: str) -> None:
+    """Of another shape, dtype, device or kind."""
+    optimizer, grads, state, params = setting(form(optimizer), steps)
+    refused(optimizer, {**grads, path: GRADS[kind](grads[path])}, state, params, "grads|tree")
+
+
+@nested
+@each_optimizer
+@each_form
+@each_time
+@each_place
+@pytest.mark.parametrize("kind", PARAMS)
+def test_a_param_that_does_not_fit_is_refused(optimizer: Any, form: Any, steps: int, path: str, kind: str) -> None:
+    """Beside gradients and moments of the right kind."""
+    optimizer, grads, state, params = setting(form(optimizer), steps)
+    refused(optimizer, grads, state, {**params, path: PARAMS[kind](params[path])}, r"grads|tree|masters|exp_avg|momentum")
+
+
+@nested
+@each_optimizer
+@each_form
+@each_time
+@each_place
+@pytest.mark.parametrize("kind", PARAMS)
+def test_a_moment_that_does_not_fit_is_refused(optimizer: Any, form: Any, steps: int, path: str, kind: str) -> None:
+    """A plain SGD has none."""
+    optimizer, grads, state, params = setting(form(optimizer), steps)
+    changed = moments(optimizer, state, lambda one: {**one, path: PARAMS[kind](one[path])})
+    if changed is None:
+        assert optimizer == form(fn.SGD(0.1))
+    else:
+        refused(optimizer, grads, changed, params, r"must have|must agree")
+
+
+@each_form
+@each_time
+@pytest.mark.parametrize("step", STEPS, ids=repr)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS[:7], ids=repr)
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_count_of_steps_that_is_none_is_refused(optimizer: Any, form: Any, steps: int, step: Any, absent: bool) -> None:
+    """It must be a 0-d int64 tensor, also where no gradient is there."""
+    optimizer, grads, state, params = setting(form(optimizer), steps)
+    grads = tree.map(lambda g: None, grads) if absent else grads
+    refused(optimizer, grads, {**state, "step": step}, params, "state must have a 0-d int64 tensor as step")
+
+
+def inference(leaf: Tensor) -> Tensor:
+    """Return a copy that inference mode made."""
+    with torch.inference_mode():
+        return leaf.clone()
+
+
+UNWRITABLE: dict[str, Callable[[Tensor], Tensor]] = {
+    "of inference mode": inference,
+    "expanded": lambda x: x[:1].expand(x.shape),
+    "overlapping": lambda x: x.flatten().as_strided(x.shape, (1, 1)),
+    "lazy zeros": lambda x: torch._efficientzerotensor(x.shape, dtype=x.dtype),
+}
+
+
+@each_optimizer
+@each_time
+@each_place
+@pytest.mark.parametrize("kind", UNWRITABLE)
+@pytest.mark.parametrize("what", ["params", "moments"])
+def test_what_cannot_be_written_to_is_refused(optimizer: Any, steps: int, path: str, kind: str, what: str) -> None:
+    """By a donated optimizer; the pure one takes it, and gives what it gives for a copy."""
+    optimizer, grads, state, params = setting(fn.donate(optimizer), steps)
+    pure, odd = fn.SGD(0.1), lambda one: {**one, path: UNWRITABLE[kind](one[path])}
+    state, params = (moments(optimizer, state, odd), params) if what == "moments" else (state, odd(params))
+    if state is None:
+        return
+    refused(optimizer, grads, state, params, "donated, it writes to params|donated, it writes to ")
+    if what == "params":
+        pure = next(one for one in OPTIMIZERS if fn.donate(one) == optimizer)
+        copied = tree.map(lambda x: x.clone(), (grads, state, params))
+        assert tree.equal(pure.update(grads, state, params), pure.update(*copied))
+
+
+@each_optimizer
+@each_time
+def test_a_count_made_in_inference_mode_is_refused_outside(optimizer: Any, steps: int) -> None:
+    """All is made there, as by a loop of steps, and the donated update comes after it."""
+    with torch.inference_mode():
+        optimizer, grads, state, params = setting(fn.donate(optimizer), steps)
+    refused(optimizer, grads, state, params, "inference")
+    with torch.inference_mode():
+        optimizer.update(grads, state, params)
+
+
+SHARED: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "one tensor": lambda x: (x[:4],) * 2,
+    "two views": lambda x: (x[:4], x.t()[:3, :4].t()),
+    "shifted": lambda x: (x.flatten()[:12].view(4, 3), x.flatten()[11:23].view(4, 3)),
+}
+
+
+@each_optimizer
+@each_time
+@pytest.mark.parametrize("kind", SHARED)
+def test_params_that_share_memory_are_refused(optimizer: Any, steps: int, kind: str) -> None:
+    """By a donated optimizer, which met others of their shapes before."""
+    optimizer, _, _, params = setting(fn.donate(optimizer), steps)
+    pair = dict(zip(("first", "last"), SHARED[kind](torch.ones(8, 3, dtype=params["first"].dtype)), strict=True))
+    like = {name: torch.ones(4, 3, dtype=params["first"].dtype) for name in pair}
+    for _ in range(steps):
+        like, _ = optimizer.update(tree.map(torch.clone, like), optimizer.init(like), like)
+    refused(optimizer, tree.map(torch.ones_like, like), optimizer.init(like), pair, "no two elements may share memory")
+
+
+@each_optimizer
+@each_time
+def test_params_cut_from_one_tensor_are_taken(optimizer: Any, steps: int) -> None:
+    """They share a storage but no element, though one lies between the elements of the other."""
+    dtype = torch.bfloat16 if isinstance(optimizer, fn.MasterWeights) else torch.float32
+    whole = fn.random.normal(0, (4, 6)).to(dtype)
+    cut = {"a": whole[:, ::2], "b": whole[:, 1::2]}
+    apart, grads = tree.map(torch.clone, cut), tree.map(torch.sin, tree.map(torch.clone, cut))
+    states, donated = (optimizer.init(cut), optimizer.init(apart)), fn.donate(optimizer)
+    for _ in range(steps + 1):
+        cut, one = donated.update(grads, states[0], cut)
+        apart, other = optimizer.update(grads, states[1], apart)
+        states = one, other
+    assert tree.equal(cut, apart)
+    assert torch.equal(whole[:, ::2], apart["a"])
+
+
+def by_grad(x: Tensor) -> Tensor:
+    """Return a tensor that requires a gradient, and is no leaf of its graph."""
+    return x.clone().requires_grad_() * 1
+
+
+TAKEN: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "gradient requires grad": lambda g, p: (by_grad(g), p),
+    "param requires grad": lambda g, p: (g, p.clone().requires_grad_()),
+    "Parameter": lambda g, p: (g, torch.nn.Parameter(p)),
+    "both": lambda g, p: (by_grad(g), by_grad(p)),
+    "negated gradient": lambda g, p: (torch.complex(g.float(), -g.float()).conj().imag.to(g.dtype), p),
+    "lazy gradient": lambda g, p: (torch._efficientzerotensor(g.shape, dtype=g.dtype), p),
+    "expanded gradient": lambda g, p: (g[:1].expand(g.shape), p),
+    "gradient of inference mode": lambda g, p: (inference(g), p),
+    "gradient is the param": lambda g, p: (p, p),
+    "gradient is a view of the param": lambda g, p: (p.flip(0).as_strided(p.shape, p.stride()), p),
+    "gradient in the param's memory": lambda g, p: (p.detach(), p),
+}
+
+
+@each_optimizer
+@each_form
+@each_time
+@each_place
+@pytest.mark.parametrize("kind", TAKEN)
+def test_what_is_taken_is_taken_whole(optimizer: Any, form: Any, steps: int, path: str, kind: str) -> None:
+    """The step is that of plain copies, bit for bit, and nothing that comes back requires a gradient."""
+    used, grads, state, params = setting(form(optimizer), steps)
+    grads[path], params[path] = TAKEN[kind](grads[path], params[path])
+    copied = tree.map(lambda x: x.detach().clone(), (grads, state, params))
+    want = optimizer.update(*copied)
+    got = used.update(grads, state, params)
+    assert tree.equal(got, want)
+    assert not [name for name, leaf in tree.names(got).items() if leaf.requires_grad]
+
+
+@each_optimizer
+@each_time
+def test_a_gradient_across_two_params_is_taken_whole(optimizer: Any, steps: int) -> None:
+    """It begins in one param and ends in the next, so a kernel would stop after half of the step."""
+    used, _, _, params = setting(fn.donate(optimizer), steps)
+    flat = fn.random.normal(5, (24,)).to(params["first"].dtype)
+    params, grads = {"a": flat[:12], "b": flat[12:]}, {"a": flat[6:18], "b": flat[:12]}
+    want = optimizer.update(*tree.map(torch.clone, (grads, optimizer.init(params), params)))
+    assert tree.equal(used.update(grads, used.init(params), params), want)
+
+
+@each_form
+@pytest.mark.parametrize("optimizer", [fn.SGD(0.1, momentum=0.9), fn.Adam(0.1)], ids=repr)
+def test_the_parameters_of_a_module_train_without_a_graph(optimizer: Any, form: Any) -> None:
+    """From ``named_parameters``, through the four lines: as their detached copies, and no step keeps what came before it."""
+    net, loss, module = fn.Linear(3, 2), fn.MSE(), torch.nn.Linear(3, 2)
+    x, target = fn.random.normal(0, (4, 3)), fn.random.normal(1, (4, 2))
+    used, ends = form(optimizer), []
+    for params in (tree.map(lambda p: p.detach().clone(), dict(module.named_parameters())), dict(module.named_parameters())):
+        state = used.init(params)
+        for _ in range(3):
+            y, cache = net.apply(params, x)
+            params, state = used.update(net.grads(params, cache, loss.value_and_grad(y, target)[1]), state, params)
+            assert not any(leaf.requires_grad for leaf in tree.leaves((params, state)))
+        ends.append((params, state))
+    assert tree.equal(*ends)
+
+
+RATES = [None, "a", math.nan, math.inf, -0.1, 1j, True, torch.ones(2), torch.tensor(math.nan), torch.tensor(-1.0), [0.1]]
+SCHEDULED: list[Callable[[Any], fn.Optimizer]] = [
+    fn.SGD,
+    lambda rate: fn.SGD(rate, momentum=0.9, fused=True),
+    lambda rate: fn.SGD(0.1, momentum=rate),
+    lambda rate: fn.SGD(0.1, momentum=0.9, dampening=rate),
+    lambda rate: fn.SGD(0.1, weight_decay=rate),
+    fn.Adam,
+    lambda rate: fn.Adam(0.1, betas=(rate, 0.9)),
+    lambda rate: fn.AdamW(0.1, betas=(0.9, rate)),
+    lambda rate: fn.AdamW(0.1, weight_decay=rate),
+    lambda rate: fn.chain(fn.ClipByGlobalNorm(1.0), fn.Adam(rate)),
+    lambda rate: fn.MasterWeights(fn.Adam(rate)),
+]
+
+
+@each_form
+@each_time
+@pytest.mark.parametrize("make", SCHEDULED)
+@pytest.mark.parametrize("rate", RATES, ids=repr)
+def test_a_schedule_that_gives_no_rate_is_refused(make: Any, form: Any, steps: int, rate: Any) -> None:
+    """Neither the count of steps, nor moments, nor params have moved, at the first step and later."""
+    optimizer, grads, state, params = setting(form(make(lambda step: rate if step == steps else 0.1)), steps)
+    refused(optimizer, grads, state, params, "a schedule must return a finite number of at least 0")
+
+
+@each_form
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_beta_of_one_is_refused_at_the_step_where_it_comes(form: Any, place: int) -> None:
+    """The moments' correction would divide by 0."""
+    betas = [0.9, 0.99]
+    betas[place] = lambda step: 1.0 if step == 1 else 0.9
+    optimizer, grads, state, params = setting(form(fn.Adam(0.1, betas=tuple(betas))), 1)
+    refused(optimizer, grads, state, params, "of at least 0 and below 1.0, or a 0-d tensor, got 1.0")
+
+
+@each_form
+def test_the_error_of_a_schedule_stays_what_it_was(form: Any) -> None:
+    """With nothing written."""
+
+    def fails(step: int) -> float:
+        if step == 1:
+            raise KeyError("no rate")
+        return 0.1
+
+    optimizer, grads, state, params = setting(form(fn.Adam(fails)), 1)
+    before = tree.map(torch.clone, (state, params))
+    with pytest.raises(KeyError, match="no rate"):
+        optimizer.update(grads, state, params)
+    assert tree.equal((state, params), before)
+
+
+@each_form
+def test_a_rate_that_is_a_tensor_gives_the_bits_of_its_number(form: Any) -> None:
+    """Also where it requires a gradient."""
+    got = []
+    for rate in (0.125, torch.tensor(0.125), torch.tensor(0.125, requires_grad=True)):
+        optimizer, grads, state, params = setting(form(fn.Adam(lambda step, rate=rate: rate, weight_decay=0.1)), 2)
+        got.append(optimizer.update(grads, state, params))
+    assert tree.equal(got[0], got[1])
+    assert tree.equal(got[0], got[2])
+    assert not any(leaf.requires_grad for leaf in tree.leaves(got))
+
+
+@pytest.mark.compiled
+@each_form
+@each_place
+@pytest.mark.parametrize("optimizer", [fn.SGD(0.1, momentum=0.9), fn.Adam(0.1), fn.MasterWeights(fn.Adam(0.1))], ids=repr)
+def test_a_compiled_update_refuses_before_it_writes(optimizer: Any, form: Any, path: str) -> None:
+    """At the first call and after others; the error is that of eager mode."""
+    optimizer, grads, state, params = setting(form(optimizer), 1)
+    compiled = fn.compile(optimizer.update)
+    for kind in ("longer", "float64"):
+        before = tree.map(torch.clone, (state, params))
+        with pytest.raises(ValueError, match="grads must have at"):
+            compiled({**grads, path: GRADS[kind](grads[path])}, state, params)
+        assert tree.equal((state, params), before)
+        params, state = compiled(grads, state, params)
