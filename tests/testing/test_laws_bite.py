@@ -161,7 +161,7 @@ SOUND = {type(sound).__name__: (sound, x) for entries in BROKEN.values() for _, 
 def test_the_law_rejects_the_broken_layer_and_not_the_sound_one(law: str, broken: fn.Layer, sound: fn.Layer, x: Any) -> None:
     """What tells the two apart is one thing, and the law for that thing says so."""
     LAWS[law](sound, tree.map(torch.clone, x))
-    with pytest.raises(AssertionError, match=rf"^law \d, {law}: {type(broken).__name__}|^law \d, {law}: Rectifier\(\)"):
+    with pytest.raises(AssertionError, match=rf"(?s)^law \d, {law}: .*; in ({type(broken).__name__}|Rectifier\(\))"):
         LAWS[law](broken, tree.map(torch.clone, x))
 
 
@@ -170,7 +170,7 @@ def test_compiling_is_what_finds_a_graph_break() -> None:
     """Without it the layer passes law 8, and all laws."""
     for check in (LAWS["transforms"], check_laws):
         check(GraphBreak(), ROWS, compiled=False)
-        with pytest.raises(AssertionError, match=r"^law 8, transforms: GraphBreak"):
+        with pytest.raises(AssertionError, match=r"(?s)^law 8, transforms: .*; in GraphBreak"):
             check(GraphBreak(), ROWS)
 
 
@@ -203,7 +203,7 @@ def test_the_law_of_transpose_says_which_gradient_is_not_there() -> None:
 def test_the_law_of_values_says_what_takes_the_place_of_a_list() -> None:
     """Rather than that a list has no hash."""
     with pytest.raises(
-        AssertionError, match=r"^law 9, value: Mutable.*: a value must not hold a list, which can change: use a tuple"
+        AssertionError, match=r"^law 9, value: a value must not hold a list, which can change: use a tuple; in Mutable"
     ):
         LAWS["value"](Mutable([1]), ROWS)
 
