@@ -10,7 +10,8 @@ of sums, which are accumulated in float32 at least. The others are what no kerne
 not suffice: m(ε) takes in what cancels in the arguments, and a kink that rounding crosses; m(δ) is what float64 itself loses
 where large terms cancel within the layer, as in the gradient of a norm, which ε/δ times as much is lost of in the lower dtype.
 
-A stochastic layer draws other numbers in float64: in half precision it is compared with float32, in float32 as ``inference()``.
+A stochastic layer draws other numbers in float64: in half precision it is compared with float32, and in float32 its
+``inference()`` is compared, unless that draws numbers too.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,9 @@ _TRIALS = 8
 def check_precision(layer: Layer, params: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
     """Require of y, all gradients and the statistics those of float64, within the rounding of ``dtype``, that of params and x."""
     single = layer.stochastic and dtype is not torch.float32
-    layer = layer.inference() if layer.stochastic and not single else layer
+    layer = layer if single else _settled(layer)
+    if layer.stochastic and not single:
+        return
     gy = noise_like(run(layer, params, x, rng)[0], random.fold_in(rng, 1))
     exact = tree.cast((params, x, gy), torch.float32 if single else torch.float64)
     results: Results = lambda arguments: _results(layer, arguments, rng)
@@ -49,6 +52,10 @@ def check_precision(layer: Layer, params: Params, x: Any, rng: Key | int, dtype:
         require(excess <= 0, layer, _told(path, index, got[path], leaf, bounds[path]))
 
 
+def _settled(layer: Layer) -> Layer:
+    return layer.inference() if layer.stochastic else layer
+
+
 def moves_of(layer: Layer, arguments: tuple[Params, Any, Any], rng: Key | int, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return m(ε) + ε/δ · m(δ) for each element of all that a layer gives."""
     exact = tree.cast(arguments, torch.float64)
@@ -58,7 +65,8 @@ def moves_of(layer: Layer, arguments: tuple[Params, Any, Any], rng: Key | int, d
 
 def _allowed(results: Results, exact: Tree, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return m(ε) + ε/δ · m(δ) for each element of the results, δ being that of the dtype of ``exact``."""
-    low, high = _unit(dtype), max(_unit(leaf.dtype) for leaf in tree.leaves(exact))
+    low = _unit(dtype)
+    high = max(_unit(leaf.dtype) for leaf in tree.leaves(exact)) or low
     lost = moves(results, exact, high)
     return {path: moved + low / high * lost[path] for path, moved in moves(results, exact, low).items()}
 

@@ -18,22 +18,31 @@ def check_pure(layer: Layer, p: Params, x: Any, rng: Key | int) -> None:
 
     What is written to is told first: all that is compared afterwards would be wrong too.
     """
-    chance, held = torch.random.get_rng_state(), [Snapshot({"params": p, "x": x})]
+    with torch.random.fork_rng(devices=[]):
+        torch.rand(())  # a seed that the layer itself has set before would show no more
+        _check_calls(layer, p, x, rng, torch.random.get_rng_state())
+    require(not layer.stochastic or _refuses(layer, p, x), layer, "apply must refuse to run without a key")
+
+
+def _check_calls(layer: Layer, p: Params, x: Any, rng: Key | int, chance: Tensor) -> None:
+    held = [Snapshot({"params": p, "x": x})]
     y, cache = run(layer, p, x, rng)
     gy = noise_like(y, random.fold_in(rng, 1))
     held.append(Snapshot({"y": y, "cache": cache, "gy": gy}))
     first = {**named(layer.vjp(p, cache, gy)), "y": y}
-    require_unchanged(layer, held)
-    require(torch.equal(chance, torch.random.get_rng_state()), layer, "torch's global generator may not be used")
+    _require_untouched(layer, held, chance)
     again = everything(layer, p, x, gy, rng)
-    require_unchanged(layer, held)
+    _require_untouched(layer, held, chance)
     everything(layer, **other({"params": p, "x": x, "gy": gy}), rng=rng)
     check_same_bits(layer, "the same arguments must give the same bits", first, again)
     check_same_bits(layer, "the same cache must give the same bits", named(layer.vjp(p, cache, gy)), again)
     _check_clones(layer, (p, x, gy, rng), cache, again)
+    _require_untouched(layer, held, chance)
+
+
+def _require_untouched(layer: Layer, held: list["Snapshot"], chance: Tensor) -> None:
     require_unchanged(layer, held)
     require(torch.equal(chance, torch.random.get_rng_state()), layer, "torch's global generator may not be used")
-    require(not layer.stochastic or _refuses(layer, p, x), layer, "apply must refuse to run without a key")
 
 
 def _check_clones(layer: Layer, arguments: tuple[Any, ...], cache: Any, want: Tree) -> None:
