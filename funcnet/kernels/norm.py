@@ -106,8 +106,9 @@ def moved(running: Moments, batch: Moments, rate: float | Tensor, n: int) -> Mom
     In 3 kernels, for 20 channels, with ``variance`` 6.7 µs; as old + rate (new - old) with the σ² multiplied before, 14.6.
     """
     (old_mean, old), (mean, var), unbiased = running, batch, n / max(n - 1, 1)
-    if mean.dtype != old.dtype:
-        mean, var = mean.to(old.dtype), var.to(old.dtype)
+    if mean.dtype != old.dtype:  # half precision is moved in float32 and rounded once
+        mean, var = moved((old_mean.to(mean.dtype), old.to(var.dtype)), batch, rate, n)
+        return mean.to(old_mean.dtype), var.to(old.dtype)
     if isinstance(rate, Tensor):
         return torch.lerp(old_mean, mean, rate), torch.lerp(old, var * unbiased, rate)
     return torch.lerp(old_mean, mean, rate), torch.add(torch.lerp(old, var, rate), var, alpha=rate * (unbiased - 1))

@@ -1,8 +1,9 @@
 """Laws: the ten promises of ``funcnet.contract``, each a function that raises ``AssertionError`` when a layer breaks it.
 
 Every law is called as ``law(layer, x, params=None, rng=0)``. Params are fresh unless given; a stochastic layer gets ``rng`` in
-``apply``. Law 8 also takes ``compiled=False``, which leaves compiling out. The message begins with the law's number and name:
-``"law 6, strides: Linear(...): ..."``. An error that the layer itself raises breaks the law too.
+``apply``. Laws 1 and 3 to 8 also take ``dtype``, float64 by default: a layer may take another kernel in each. Law 8 also takes
+``compiled=False``, which leaves compiling out. The message begins with the law's number and name, then comes the fault, and the
+layer last: ``"law 6, strides: ...; in Linear(...)"``. An error that the layer itself raises breaks the law too.
 """
 
 import functools
@@ -15,34 +16,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet import flattening, random, tree
+from funcnet import random, tree
 from funcnet.contract import Layer, Params
 from funcnet.random import Key
+from funcnet.testing.blame import Judge, judged_down
 from funcnet.testing.comparison import (
     DTYPES,
-    Snapshot,
     check_equal,
     check_kept,
     check_mirrored,
-    check_same_bits,
     everything,
     named,
     noise_like,
     prepared,
     require,
-    require_unchanged,
     run,
+    shown,
 )
 from funcnet.testing.differences import check_vjp
+from funcnet.testing.precision import check_precision, moves_of
+from funcnet.testing.purity import check_own_memory, check_pure
 from funcnet.testing.reach import check_reach
+from funcnet.testing.rows import check_rows
 from funcnet.testing.second_order import check_second_order
-from funcnet.tree import Tree
+from funcnet.testing.transforms import check_compiled, check_meta, check_vmap
 from funcnet.value import Value, parts
 
 Law = Callable[..., None]
 
 LAWS: dict[str, Law] = {}
-"""The laws by name, in their order; all are called alike."""
+"""The laws by name, in the order of their numbers; all are called alike."""
+
+_FLOAT64 = torch.float64
+_FIRST = ("structure", "pure")  # what breaks these makes nonsense of the numbers that the others compare
+_LOWER = (*_FIRST, "transpose", "rows", "strides", "halves", "transforms")  # the laws that need no float64
 
 
 def _law(number: int, name: str) -> Callable[[Law], Law]:
@@ -53,14 +60,16 @@ def _law(number: int, name: str) -> Callable[[Law], Law]:
 
         @functools.wraps(body)
         def law(*arguments: Any, **named: Any) -> None:
-            layer = signature.bind(*arguments, **named).arguments["layer"]
+            given = signature.bind(*arguments, **named).arguments
+            dtype = given.get("dtype", _FLOAT64)
+            title = f"law {number}, {name}" + f" in {dtype}".replace("torch.", "") * (dtype is not _FLOAT64)
             try:
                 body(*arguments, **named)
             except AssertionError as error:
-                raise AssertionError(f"law {number}, {name}: {error}") from error
+                raise AssertionError(f"{title}: {error}") from error
             except Exception as error:
                 said = str(error).partition("\n\n")[0]  # the compiler goes on for a page; the cause has all of it
-                raise AssertionError(f"law {number}, {name}: {layer}: {type(error).__name__}: {said}") from error
+                raise AssertionError(f"{title}: {type(error).__name__}: {said}; in {shown(given['layer'])}") from error
 
         LAWS[name] = law
         return law
@@ -69,9 +78,16 @@ def _law(number: int, name: str) -> Callable[[Law], Law]:
 
 
 def check_laws(
-    layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, batched: bool = True, compiled: bool = True
+    layer: Layer,
+    x: Any,
+    params: Params = None,
+    rng: Key | int = 0,
+    *,
+    batched: bool = True,
+    compiled: bool = True,
+    dtypes: tuple[torch.dtype, ...] = DTYPES,
 ) -> None:
-    """Try all laws on a layer.
+    """Try all laws on a layer: structure and purity first, then the others by number, in one dtype after the other.
 
     Args:
         layer: The layer to try.
@@ -79,7 +95,9 @@ def check_laws(
         params: Its params; fresh ones by default.
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
         batched: Whether the first axis of x is a batch; ``False`` leaves out the law of rows.
-        compiled: Whether to try ``torch.compile`` too, which takes most of the time.
+        compiled: Whether to try ``torch.compile`` too, in the first dtype; it takes most of the time.
+        dtypes: The dtypes to try. Measured slopes and the laws of values and reach are for float64 only; in a lower dtype law 1
+            compares y and the gradients with those of float64, see ``funcnet.testing.precision`` for what rounding allows.
 
     Raises:
         AssertionError: The layer breaks a law; the message begins with the law's number and name.
@@ -87,16 +105,22 @@ def check_laws(
     >>> from funcnet.layers.linear.linear import Linear
     >>> check_laws(Linear(3, 2), torch.ones(4, 3), compiled=False)
     """
-    options = {"transforms": {"compiled": compiled}}
-    for name, law in LAWS.items():
-        if batched or name != "rows":
-            law(layer, x, params, rng, **options.get(name, {}))
+    for dtype in dtypes:
+        names = [*_FIRST, *[name for name in LAWS if name not in _FIRST]] if dtype is _FLOAT64 else _LOWER
+        for name in [name for name in names if batched or name != "rows"]:
+            options: dict[str, Any] = {"dtype": dtype} if name in _LOWER else {}
+            options |= {"compiled": compiled and dtype is dtypes[0]} if name == "transforms" else {}
+            LAWS[name](layer, x, params, rng, **options)
 
 
 @_law(1, "transpose")
-def law_transpose(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
-    """Require that ``vjp`` is the transpose of the derivative of ``apply``: ``check_vjp``."""
-    check_vjp(layer, x, params, rng)
+def law_transpose(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
+    """Require that ``vjp`` is the transpose of the derivative of ``apply``: ``check_vjp``; in a lower dtype, that of float64."""
+    if dtype is _FLOAT64:
+        check_vjp(layer, x, params, rng)
+    else:
+        judge: Judge = lambda one, p, given, key: check_precision(one, p, given, key, dtype)
+        judged_down(judge, layer, *prepared(layer, x, params, rng, dtype), rng)
 
 
 @_law(2, "linear")
@@ -113,115 +137,53 @@ def law_linear(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) 
 
 
 @_law(3, "pure")
-def law_pure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
-    """Require the same bits from the same arguments, whatever came between, nothing written to, and no chance without a key."""
-    p, x = prepared(layer, x, params, rng)
-    chance, held = torch.random.get_rng_state(), [Snapshot({"params": p, "x": x})]
-    y, cache = run(layer, p, x, rng)
-    gy = noise_like(y, random.fold_in(rng, 1))
-    held.append(Snapshot({"y": y, "cache": cache, "gy": gy}))
-    first = {**named(layer.vjp(p, cache, gy)), "y": y}
-    require_unchanged(layer, held)
-    again = everything(layer, p, x, gy, rng)
-    everything(layer, **_other({"params": p, "x": x, "gy": gy}), rng=rng)
-    check_same_bits(layer, "the same arguments must give the same bits", first, again)
-    check_same_bits(layer, "the same cache must give the same bits", named(layer.vjp(p, cache, gy)), again)
-    require_unchanged(layer, held)
-    require(torch.equal(chance, torch.random.get_rng_state()), layer, "torch's global generator may not be used")
-    require(not layer.stochastic or _refuses(layer, p, x), layer, "apply must refuse to run without a key")
-
-
-def _other(values: Tree) -> Tree:
-    """Return other values of the same kind: nearer to 0, and so no less within the domain of the layer."""
-    return tree.map(lambda leaf: leaf * 0.75 if leaf.is_floating_point() else leaf, values)
-
-
-def _refuses(layer: Layer, params: Params, x: Any) -> bool:
-    try:
-        layer.apply(params, x)
-    except Exception:
-        return True
-    return False
+def law_pure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
+    """Require the same bits from equal arguments, nothing written to, and no chance without a key: ``check_pure``."""
+    check_pure(layer, *prepared(layer, x, params, rng, dtype), rng)
 
 
 @_law(4, "structure")
-def law_structure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
-    """Require gradients with the shapes, dtypes and devices of params and x, y in their dtype, and ``inference()`` to fit."""
-    for dtype in DTYPES:
-        p, z = prepared(layer, x, params, rng, dtype)
-        y, cache = run(layer, p, z, rng)
-        dtypes = {leaf.dtype for leaf in tree.leaves((p, z)) if leaf.is_floating_point()}
-        for path, leaf in tree.names({"y": y}).items():
-            kept = leaf.dtype in dtypes or not dtypes or not leaf.is_floating_point()  # integers alone have no dtype to keep
-            require(kept, layer, f"{path} must be {dtype}, got {leaf.dtype}")
-        gradients = named(layer.vjp(p, cache, noise_like(y, random.fold_in(rng, 1))))
-        check_mirrored(layer, named((p, z)), gradients)
-        check_kept(layer, "the gradient of", gradients, named((p, z)))
-        differentiable = isinstance(z, Tensor) and z.is_floating_point()
-        require(not differentiable or "x" in tree.names(gradients), layer, "a floating x must have a gradient, got None")
-        check_kept(layer, "inference()'s", {"y": run(layer.inference(), p, z, rng)[0]}, {"y": y})
+def law_structure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
+    """Require gradients with the shapes, dtypes and devices of params and x, y in their dtype, and ``inference()`` to fit.
+
+    Fresh params must have memory of their own, each element of them.
+    """
+    check_own_memory(layer, layer.init(rng))
+    p, z = prepared(layer, x, params, rng, dtype)
+    y, cache = run(layer, p, z, rng)
+    dtypes = {leaf.dtype for leaf in tree.leaves((p, z)) if leaf.is_floating_point()}
+    for path, leaf in tree.names({"y": y}).items():
+        kept = leaf.dtype in dtypes or not dtypes or not leaf.is_floating_point()  # integers alone have no dtype to keep
+        require(kept, layer, f"{path} must be {dtype}, got {leaf.dtype}")
+    gradients = named(layer.vjp(p, cache, noise_like(y, random.fold_in(rng, 1))))
+    check_mirrored(layer, named((p, z)), gradients)
+    check_kept(layer, "the gradient of", gradients, named((p, z)))
+    differentiable = isinstance(z, Tensor) and z.is_floating_point()
+    require(not differentiable or "x" in tree.names(gradients), layer, "a floating x must have a gradient, got None")
+    check_kept(layer, "inference()'s", {"y": run(layer.inference(), p, z, rng)[0]}, {"y": y})
 
 
 @_law(5, "rows")
-def law_rows(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+def law_rows(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
     """Require of a row alone its row of y and gx, of the params' gradients that they add up over rows, and of no rows zeros.
 
     There are rows where all tensors of x have one first size, and the floating ones a second axis. Single ones are not tried
     with ``batch_dependent``, nor where y has no rows; of a stochastic layer they are those of ``inference()``.
     """
-    p, x = prepared(layer, x, params, rng)
-    sizes = {leaf.shape[0] if leaf.dim() > leaf.is_floating_point() else None for leaf in tree.leaves(x)}
-    n = sizes.pop()
-    if n is None or sizes:
-        return
-    y = run(layer, p, x, rng)[0]
-    has_rows = all(leaf.dim() > 0 and leaf.shape[0] == n for leaf in tree.leaves(y))
-    _check_empty(layer, p, x, y if has_rows else None, rng)
-    settled = layer.inference() if layer.stochastic else layer
-    if has_rows and not settled.batch_dependent and not settled.stochastic:
-        _check_rows(settled, p, x, noise_like(y, random.fold_in(rng, 1)), n)
-
-
-def _slice(values: Tree, start: int, stop: int) -> Tree:
-    return tree.map(lambda leaf: leaf[start:stop], values)
-
-
-def _check_empty(layer: Layer, p: Params, x: Any, y: Any, rng: Key | int) -> None:
-    """Try no rows; ``y``, where it has rows, says what its other axes are."""
-    empty = _slice(x, 0, 0)
-    nothing = run(layer, p, empty, rng)[0]
-    results = everything(layer, p, empty, noise_like(nothing, rng), rng)
-    check_mirrored(layer, named((p, empty)), named((results["params"], results["x"])))
-    if y is not None:
-        check_kept(layer, "of an empty batch,", {"y": nothing}, {"y": _slice(y, 0, 0)})
-    for path, leaf in tree.names({"params": results["params"], "grads": results["grads"]}).items():
-        require(not leaf.any(), layer, f"the gradients of params must be 0 for an empty batch, and {path} is not")
-
-
-def _check_rows(layer: Layer, p: Params, x: Any, gy: Any, n: int) -> None:
-    y, cache = layer.apply(p, x)
-    whole = {**named(layer.vjp(p, cache, gy)), "y": y}
-    total = tree.zeros_like(whole["params"])
-    for i in range(n):
-        y, cache = layer.apply(p, _slice(x, i, i + 1))
-        gparams, gx = layer.vjp(p, cache, _slice(gy, i, i + 1))
-        total = tree.add(total, gparams)
-        row = _slice({"y": whole["y"], "x": whole["x"]}, i, i + 1)
-        check_equal(layer, f"row {i} alone must give what it gives in the batch", {"y": y, "x": gx}, row, scale=(x, gy))
-    check_equal(layer, "params' gradients must add up over rows", total, whole["params"], scale=(x, gy))
+    check_rows(layer, *prepared(layer, x, params, rng, dtype), rng, dtype)
 
 
 @_law(6, "strides")
-def law_strides(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+def law_strides(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
     """Require of transposed, strided and expanded x and gy the numbers that contiguous ones give."""
-    for dtype in DTYPES:
-        p, z = prepared(layer, x, params, rng, dtype)
-        gy = noise_like(run(layer, p, z, rng)[0], random.fold_in(rng, 1))
-        for name, layout in _LAYOUTS.items():
-            for part, (a, g) in {"x": (tree.map(layout, z), gy), "gy": (z, tree.map(layout, gy))}.items():
-                want = everything(layer, p, tree.map(_contiguous, a), tree.map(_contiguous, g), rng)
-                rule = f"{name} {part} in {dtype} must give what a contiguous one gives"
-                check_equal(layer, rule, everything(layer, p, a, g, rng), want, scale=(a, g))
+    p, z = prepared(layer, x, params, rng, dtype)
+    gy = noise_like(run(layer, p, z, rng)[0], random.fold_in(rng, 1))
+    for name, layout in _LAYOUTS.items():
+        for part, (a, g) in {"x": (tree.map(layout, z), gy), "gy": (z, tree.map(layout, gy))}.items():
+            want = everything(layer, p, tree.map(_contiguous, a), tree.map(_contiguous, g), rng)
+            rule = f"{name} {part} must give what a contiguous one gives"
+            moves = functools.partial(moves_of, layer, (p, a, g), rng, dtype)
+            check_equal(layer, rule, everything(layer, p, a, g, rng), want, scale=(a, g), moves=moves)
 
 
 def _contiguous(leaf: Tensor) -> Tensor:
@@ -242,9 +204,9 @@ _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @_law(7, "halves")
-def law_halves(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+def law_halves(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
     """Require ``grads`` and ``input_grad`` to be the halves of ``vjp``, and ``layer(params, x)`` the first half of ``apply``."""
-    p, x = prepared(layer, x, params, rng)
+    p, x = prepared(layer, x, params, rng, dtype)
     gy = noise_like(run(layer, p, x, rng)[0], random.fold_in(rng, 1))
     found = everything(layer, p, x, gy, rng)
     for part, whole in {"grads": "params", "input_grad": "x", "layer(params, x)": "y"}.items():
@@ -253,49 +215,27 @@ def law_halves(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) 
 
 
 @_law(8, "transforms")
-def law_transforms(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, compiled: bool = True) -> None:
+def law_transforms(
+    layer: Layer,
+    x: Any,
+    params: Params = None,
+    rng: Key | int = 0,
+    *,
+    compiled: bool = True,
+    dtype: torch.dtype = _FLOAT64,
+) -> None:
     """Require forward and backward on the meta device, within ``torch.func.vmap``, and within ``torch.compile(fullgraph=True)``.
 
     Compiling takes far longer than the rest; ``compiled=False`` leaves it out.
     """
-    p, x = prepared(layer, x, params, rng)
+    p, x = prepared(layer, x, params, rng, dtype)
     gy = noise_like(run(layer, p, x, rng)[0], random.fold_in(rng, 1))
     work, arguments = functools.partial(everything, layer), (p, x, gy, random.as_key(rng))
     want = work(*arguments)
-    _check_meta(layer, work, arguments, want)
-    _check_vmap(layer, work, arguments, want, rng)
+    check_meta(layer, work, arguments, want)
+    check_vmap(layer, work, arguments, want, rng, dtype)
     if compiled:
-        _check_compiled(layer, work, arguments, want)
-
-
-def _check_meta(layer: Layer, work: Callable[..., Tree], arguments: tuple[Tree, ...], want: Tree) -> None:
-    """Require on the meta device the shapes and dtypes of ``want``."""
-    check_kept(layer, "on the meta device,", work(*tree.to(arguments, "meta")), tree.to(want, "meta"))
-
-
-def _check_vmap(layer: Layer, work: Callable[..., Tree], arguments: tuple[Tree, ...], want: Tree, rng: Key | int) -> None:
-    """Require of ``vmap`` over these arguments and others what each of them gives without it."""
-    others = (*_other(arguments[:3]), random.fold_in(rng, 1))
-    batch = tree.map(lambda one, other: torch.stack((one, other)), arguments, others)
-    got = torch.func.vmap(lambda *one: tuple(tree.leaves(work(*one))), in_dims=tree.map(lambda _: 0, batch))(*batch)
-    for i, one in enumerate((want, work(*others))):
-        row = flattening.unflatten(one, iter(_with_gaps(one, [leaf[i] for leaf in got])))
-        check_equal(layer, "vmap must give what a loop gives", row, one, scale=arguments[2])
-
-
-def _check_compiled(layer: Layer, work: Callable[..., Tree], arguments: tuple[Tree, ...], want: Tree) -> None:
-    """Require of compiled code, traced as one graph, what eager code gives."""
-    try:
-        got = torch.compile(work, fullgraph=True, backend="aot_eager", dynamic=False)(*arguments)
-    finally:
-        torch._dynamo.reset()
-    check_equal(layer, "compiled code must give what eager code gives", got, want, scale=arguments[2])
-
-
-def _with_gaps(like: Tree, leaves: list[Tensor]) -> list[Tensor | None]:
-    """Put ``None`` back where ``like`` has it."""
-    rest = iter(leaves)
-    return [None if leaf is None else next(rest) for leaf in flattening.flatten_together(like)[0]]
+        check_compiled(layer, work, arguments, want)
 
 
 @_law(9, "value")

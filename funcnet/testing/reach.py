@@ -5,11 +5,11 @@
 
 from typing import Any
 
-from funcnet import flattening, random, tree
+from funcnet import random, tree
 from funcnet.combinator import Children, Combinator
 from funcnet.contract import Layer, Params
 from funcnet.random import Key
-from funcnet.testing.comparison import check_kept, check_same_bits, noise_like, require, run, same_bits
+from funcnet.testing.comparison import check_kept, check_same_bits, noise_like, require, require_structure, run, same_bits
 from funcnet.testing.spies import layers_in_fields
 from funcnet.testing.trial import Trial, overrides, quoted
 from funcnet.walking import map_layers
@@ -37,10 +37,7 @@ def _check_unneeded_key(layer: Layer, params: Params, x: Any, y: Any) -> None:
 def _check_moved_leaves(layer: Layer, params: Params, cache: Any, y: Any) -> None:
     """Require of ``update_stats`` the leaves of params, and that only running statistics are others: they have no gradient."""
     moved = layer.update_stats(params, cache)
-    try:
-        flattening.flatten_together(params, moved)
-    except ValueError as error:
-        raise AssertionError(f"{layer}: update_stats must return all of params, with its structure; {error}") from None
+    require_structure(layer, "update_stats must return all of params, with its structure", params, moved)
     before, after = tree.names(params), tree.names(moved)
     odd = sorted(before.keys() ^ after.keys())
     require(not odd, layer, f"update_stats must return all of params, and no other leaves; see {quoted(odd)}")

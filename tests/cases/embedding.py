@@ -13,6 +13,8 @@ CASES = {
     "Embedding on 2 axes, int32": case(fn.Embedding(4, 2), IDS.int()),
     "Embedding of one integer": loose(fn.Embedding(4, 3), torch.tensor(2)),
     "Embedding with padding": case(fn.Embedding(5, 3, padding_idx=-1, initializer="xavier_normal"), IDS),
+    "Embedding of the padding row": case(fn.Embedding(5, 3, padding_idx=3), IDS),
+    "Embedding of the padding row, bounded": case(fn.Embedding(5, 3, padding_idx=-5, max_norm=1.0), IDS),
     "Embedding of bounded rows": case(fn.Embedding(5, 3, max_norm=1.5), torch.tensor([4, 0, 4, 2, 1, 3])),
     "Embedding of rows bounded by another norm": case(fn.Embedding(5, 2, -1, max_norm=1.4, norm_type=3), IDS),
     "HashEmbed": case(fn.HashEmbed(5, 3), torch.tensor([7, -12345678901, 7, 0])),

@@ -4,6 +4,26 @@ from typing import Any
 
 import pytest
 import torch
+from broken_kernels import (
+    ExpandedInit,
+    ItemInFloat32,
+    OtherHalfInFloat16,
+    OutputInFloat32,
+    OutputOfHalfInFloat32,
+    Recognized,
+    RecognizedInCache,
+    RowsCoupledInFloat32,
+    Scratch,
+    SharedInit,
+    SquaresInHalf,
+    SquaresOfScaled,
+    StorageReadInHalf,
+    SummedInHalf,
+    Total,
+    WrittenWorkspace,
+    WrongBackInFloat32,
+    WrongInFloat32,
+)
 from broken_layers import (
     BiasNotSummed,
     BranchOnValues,
@@ -108,12 +128,17 @@ BROKEN: dict[str, list[tuple[fn.Layer, fn.Layer, Any]]] = {
         (OtherEachTime(), Rectifier(), ROWS),
         (SeededByItself(), Rectifier(), ROWS),
         (KeyByDefault(), Noise(), ROWS),
+        (WrittenWorkspace(), Scratch(), ROWS),
+        (Recognized(), Counted(), ROWS),
+        (RecognizedInCache(), Rectifier(), ROWS),
     ],
     "structure": [
         (BiasNotSummed(), Affine(), ROWS),
         (NotUnbroadcast(), Sum(), PAIR),
         (GradientInFloat32(), Affine(), ROWS),
-        (OutputInFloat64(), Affine(), ROWS),
+        (OutputInFloat32(), Affine(), ROWS),
+        (ExpandedInit(), Affine(), ROWS),
+        (SharedInit(), Affine(), ROWS),
         (ForgottenBias(), Affine(), ROWS),
         (NoInputGradient(), Affine(), ROWS),
         (GradientOfNumbers(), Lookup(), NUMBERS),
@@ -147,6 +172,19 @@ BROKEN: dict[str, list[tuple[fn.Layer, fn.Layer, Any]]] = {
         (HashOfTheObject(), Affine(), ROWS),
     ],
 }
+MANY = 1 + ROWS.repeat(1, 200).abs()
+BROKEN_IN: list[tuple[torch.dtype, str, fn.Layer, fn.Layer, Any]] = [
+    (torch.float32, "transpose", WrongInFloat32(), Affine(), ROWS),
+    (torch.float32, "transpose", WrongBackInFloat32(), Affine(), ROWS),
+    (torch.bfloat16, "transpose", SummedInHalf(), Total(), MANY),
+    (torch.float16, "transpose", SquaresInHalf(), SquaresOfScaled(), 300 * ROWS),
+    (torch.float32, "structure", OutputInFloat64(), Affine(), ROWS),
+    (torch.bfloat16, "structure", OutputOfHalfInFloat32(), Affine(), ROWS),
+    (torch.float32, "rows", RowsCoupledInFloat32(), Rectifier(), ROWS),
+    (torch.bfloat16, "strides", StorageReadInHalf(), Rectifier(), ROWS),
+    (torch.float16, "halves", OtherHalfInFloat16(), Affine(), ROWS),
+    (torch.float32, "transforms", ItemInFloat32(), Rectifier(), ROWS),
+]
 TRIALS = [
     pytest.param(
         law, broken, sound, x, id=f"{law}: {type(broken).__name__}", marks=[pytest.mark.compiled] * (law == "transforms")
@@ -154,6 +192,7 @@ TRIALS = [
     for law, entries in BROKEN.items()
     for broken, sound, x in entries
 ]
+FAST = {"transforms": {"compiled": False}}
 SOUND = {type(sound).__name__: (sound, x) for entries in BROKEN.values() for _, sound, x in entries}
 
 
@@ -161,8 +200,65 @@ SOUND = {type(sound).__name__: (sound, x) for entries in BROKEN.values() for _, 
 def test_the_law_rejects_the_broken_layer_and_not_the_sound_one(law: str, broken: fn.Layer, sound: fn.Layer, x: Any) -> None:
     """What tells the two apart is one thing, and the law for that thing says so."""
     LAWS[law](sound, tree.map(torch.clone, x))
-    with pytest.raises(AssertionError, match=rf"^law \d, {law}: {type(broken).__name__}|^law \d, {law}: Rectifier\(\)"):
+    with pytest.raises(AssertionError, match=rf"(?s)^law \d, {law}: .*; in ({type(broken).__name__}|Rectifier\(\))"):
         LAWS[law](broken, tree.map(torch.clone, x))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "law", "broken", "sound", "x"),
+    BROKEN_IN,
+    ids=[f"{law}: {type(broken).__name__}" for _, law, broken, _, _ in BROKEN_IN],
+)
+def test_the_law_rejects_what_is_broken_in_one_dtype(
+    dtype: torch.dtype, law: str, broken: fn.Layer, sound: fn.Layer, x: Any
+) -> None:
+    """The layer passes in float64; the law says in which dtype it does not."""
+    LAWS[law](broken, x, **FAST.get(law, {}))
+    LAWS[law](sound, x, dtype=dtype, **FAST.get(law, {}))
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(AssertionError, match=rf"(?s)^law \d, {law} in {name}: .*; in {type(broken).__name__}"):
+        LAWS[law](broken, x, dtype=dtype, **FAST.get(law, {}))
+    with pytest.raises(AssertionError, match=rf"^law \d, \w+ in {name}: "):
+        check_laws(broken, x, compiled=False, dtypes=(torch.float64, dtype))
+
+
+@pytest.mark.parametrize(
+    ("broken", "fault"),
+    [
+        (WrittenInput(), "law 3, pure: nothing may be written to, and x was"),
+        (WrittenGy(), "law 3, pure: nothing may be written to, and gy was"),
+        (WrittenWorkspace(), "law 3, pure: nothing may be written to, and cache.workspace was"),
+        (ChanceWithoutKey(), "law 3, pure: torch's global generator may not be used"),
+        (SeededByItself(), "law 3, pure: torch's global generator may not be used"),
+        (OutputInFloat32(), "law 4, structure: y must be torch.float64, got torch.float32"),
+        (BiasNotSummed(), "law 4, structure: the gradient of params.b must have its shape"),
+        (ExpandedInit(), "law 4, structure: init must return each element in memory of its own, and b is expanded"),
+        (SharedInit(), "law 4, structure: init must return each element in memory of its own, and w and b share theirs"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else type(one).__name__,
+)
+def test_what_makes_nonsense_of_the_numbers_is_told_before_them(broken: fn.Layer, fault: str) -> None:
+    """Structure and purity come before derivatives, whose difference would be told otherwise."""
+    with pytest.raises(AssertionError) as caught:
+        check_laws(broken, ROWS.clone(), compiled=False)
+    assert str(caught.value).startswith(fault)
+    assert str(caught.value).endswith(f"; in {broken}")
+
+
+def test_the_message_ends_with_the_layer_cut_where_it_is_long() -> None:
+    """Of a net of many layers there are 200 characters."""
+    net = fn.serial(*[fn.Tanh()] * 100, OutputInFloat32())
+    with pytest.raises(AssertionError) as caught:
+        check_laws(net, ROWS, compiled=False)
+    fault, _, layer = str(caught.value).partition("; in ")
+    assert fault == "law 4, structure: y must be torch.float64, got torch.float32"
+    assert layer == f"{str(net)[:197]}..."
+
+
+def test_an_error_of_the_layer_is_told_before_the_layer() -> None:
+    """Its type and its words come first."""
+    with pytest.raises(AssertionError, match=r"^law 9, value: TypeError: cannot pickle this; in Unpicklable\(\)$"):
+        LAWS["value"](Unpicklable(), ROWS)
 
 
 @pytest.mark.compiled
@@ -170,7 +266,7 @@ def test_compiling_is_what_finds_a_graph_break() -> None:
     """Without it the layer passes law 8, and all laws."""
     for check in (LAWS["transforms"], check_laws):
         check(GraphBreak(), ROWS, compiled=False)
-        with pytest.raises(AssertionError, match=r"^law 8, transforms: GraphBreak"):
+        with pytest.raises(AssertionError, match=r"(?s)^law 8, transforms: .*; in GraphBreak"):
             check(GraphBreak(), ROWS)
 
 
@@ -203,7 +299,7 @@ def test_the_law_of_transpose_says_which_gradient_is_not_there() -> None:
 def test_the_law_of_values_says_what_takes_the_place_of_a_list() -> None:
     """Rather than that a list has no hash."""
     with pytest.raises(
-        AssertionError, match=r"^law 9, value: Mutable.*: a value must not hold a list, which can change: use a tuple"
+        AssertionError, match=r"^law 9, value: a value must not hold a list, which can change: use a tuple; in Mutable"
     ):
         LAWS["value"](Mutable([1]), ROWS)
 

@@ -28,6 +28,10 @@ from funcnet.random import Key
 from funcnet.value import frozen
 
 
+def _in_own_memory(leaf: Tensor) -> Tensor:
+    return leaf.clone(memory_format=torch.contiguous_format)
+
+
 @frozen
 class _ConvLocal(Windowed):
     """Unshared convolution along ``axes`` axes."""
@@ -64,8 +68,9 @@ class _ConvLocal(Windowed):
         }
         draw = lambda key: initializers.weight_and_bias(key, shapes, self.initializer)
         drawn = torch.func.vmap(draw)(random.split(random.as_key(rng), math.prod(self._places)))
-        weight = {"weight": drawn["weight"].reshape(self.param_shapes()["weight"])}
-        return {**weight, "bias": drawn["bias"].t().reshape(self.param_shapes()["bias"])} if self.bias else weight
+        places = {"weight": drawn["weight"], "bias": drawn["bias"].t()} if self.bias else {"weight": drawn["weight"]}
+        # A constant comes out of vmap expanded, and an optimizer could not write to it.
+        return {name: _in_own_memory(leaf).reshape(self.param_shapes()[name]) for name, leaf in places.items()}
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         require_arguments(self, params, x)

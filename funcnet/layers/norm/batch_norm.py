@@ -106,7 +106,11 @@ class BatchNorm(_Channels):
         return {**params, "running_mean": ahead[0], "running_var": ahead[1], "num_batches_tracked": count}
 
     def _moved(self, running: tuple[Tensor, Tensor], cache: Cache, count: Tensor) -> tuple[Tensor, Tensor]:
-        x, mean, r, *_ = cache
+        x, mean, r, _, ahead = cache
+        if ahead is not None and self.momentum is not None:  # by the same kernel: equal statistics move to equal bits
+            again = kernels.batch_norm_ahead(x, None, None, self.eps, running, self.momentum)[3]
+            if again is not None:
+                return again
         rate: Any = 1 / count.to(mean.dtype) if self.momentum is None else self.momentum
         return kernels.moved(running, (mean, kernels.variance(r, self.eps)), rate, x.numel() // self.num_features)
 

@@ -1,0 +1,123 @@
+"""Precision: a layer in a lower dtype against itself in float64, with the same numbers: those that the lower dtype has.
+
+A sound kernel gives the exact result of numbers that are a few roundings away, rounded in turn (Higham 2002, section 1.5). With ε
+the distance from 1 to the next number of the dtype, and δ that of float64, each element may therefore be off by
+
+    8 ε · (the largest magnitude in its leaf)  +  4 · (m(ε) + ε/δ · m(δ))
+
+where m(ε) is how far the float64 result moves at most when all arguments move by up to 2 ε each. The first term is the rounding
+of sums, which are accumulated in float32 at least. The others are what no kernel can help, and are measured where the first does
+not suffice: m(ε) takes in what cancels in the arguments, and a kink that rounding crosses; m(δ) is what float64 itself loses
+where large terms cancel within the layer, as in the gradient of a norm, which ε/δ times as much is lost of in the lower dtype.
+
+A stochastic layer draws other numbers in float64: in half precision it is compared with float32, and in float32 its
+``inference()`` is compared, unless that draws numbers too.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import flattening, random, tree
+from funcnet.contract import Layer, Params
+from funcnet.random import Key
+from funcnet.testing.comparison import MARGIN, ROUNDINGS, everything, largest, named, noise_like, require, require_structure, run
+from funcnet.tree import Tree
+
+Results = Callable[[Tree], dict[str, Tensor]]
+
+_MOVED = 2
+_TRIALS = 8
+
+
+def check_precision(layer: Layer, params: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
+    """Require of y, all gradients and the statistics those of float64, within the rounding of ``dtype``, that of params and x."""
+    single = layer.stochastic and dtype is not torch.float32
+    layer = layer if single else _settled(layer)
+    if layer.stochastic and not single:
+        return
+    gy = noise_like(run(layer, params, x, rng)[0], random.fold_in(rng, 1))
+    exact = tree.cast((params, x, gy), torch.float32 if single else torch.float64)
+    results: Results = lambda arguments: _results(layer, arguments, rng)
+    want, got = results(exact), results((params, x, gy))
+    require_structure(layer, "the results must have the structure of those in float64", want, got)
+    bounds = {path: torch.tensor(ROUNDINGS * _unit(got[path].dtype) * largest(leaf)) for path, leaf in want.items()}
+    if any(_excess(got[path], leaf, bounds[path])[0] > 0 for path, leaf in want.items()):
+        for path, moved in _allowed(results, exact, dtype).items():
+            bounds[path] = bounds[path] + MARGIN * moved
+    for path, leaf in want.items():
+        excess, index = _excess(got[path], leaf, bounds[path])
+        require(excess <= 0, layer, _told(path, index, got[path], leaf, bounds[path]))
+
+
+def _settled(layer: Layer) -> Layer:
+    return layer.inference() if layer.stochastic else layer
+
+
+def moves_of(layer: Layer, arguments: tuple[Params, Any, Any], rng: Key | int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return m(ε) + ε/δ · m(δ) for each element of all that a layer gives."""
+    exact = tree.cast(arguments, torch.float64)
+    results: Results = lambda near: tree.names(everything(layer, near[0], near[1], near[2], rng))
+    return _allowed(results, exact, dtype)
+
+
+def _allowed(results: Results, exact: Tree, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return m(ε) + ε/δ · m(δ) for each element of the results, δ being that of the dtype of ``exact``."""
+    low = _unit(dtype)
+    high = max(_unit(leaf.dtype) for leaf in tree.leaves(exact)) or low
+    lost = moves(results, exact, high)
+    return {path: moved + low / high * lost[path] for path, moved in moves(results, exact, low).items()}
+
+
+def moves(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
+    """Return how far each element of the results moves at most, when the arguments move by up to two units: m(unit)."""
+    want, found = results(exact), dict[str, Tensor]()
+    for trial in range(_TRIALS):
+        for path, leaf in results(_moved(exact, _MOVED * unit, trial)).items():
+            moved = (leaf.double() - want[path].double()).abs().nan_to_num(torch.inf)
+            found[path] = torch.maximum(found.get(path, moved), moved)
+    return found
+
+
+def _moved(exact: Tree, share: float, seed: int) -> Tree:
+    """Multiply each floating element by a number from 1 - ``share`` to 1 + ``share``."""
+    leaves = [
+        leaf * (1 + random.uniform(random.fold_in(seed, i), tuple(leaf.shape), -share, share, leaf.dtype))
+        if leaf is not None and leaf.is_floating_point()
+        else leaf
+        for i, leaf in enumerate(flattening.flatten_together(exact)[0])
+    ]
+    return flattening.unflatten(exact, iter(leaves))
+
+
+def _results(layer: Layer, arguments: Tree, rng: Key | int) -> dict[str, Tensor]:
+    params, x, gy = arguments
+    y, cache = run(layer, params, x, rng)
+    gradients = named(layer.vjp(params, cache, gy))
+    return tree.names({"y": y, "the gradient of": gradients, "update_stats": layer.update_stats(params, cache)})
+
+
+def _unit(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
+
+
+def _excess(got: Tensor, want: Tensor, bound: Tensor) -> tuple[float, int]:
+    """Return how far the worst element is beyond its bound, and its number; what the dtype cannot hold is infinite in both."""
+    if not want.numel():
+        return 0.0, 0
+    want = want.to(got.dtype) if got.is_floating_point() else want
+    same = (got == want) | (got.isnan() & want.isnan())
+    excess = torch.where(same, 0.0, (got.double() - want.double()).abs() - bound).nan_to_num(torch.inf, torch.inf).reshape(-1)
+    at = int(excess.argmax())
+    return float(excess[at]), at
+
+
+def _told(path: str, at: int, got: Tensor, want: Tensor, bound: Tensor) -> str:
+    if not want.numel():
+        return path
+    index = [int(i) for i in torch.unravel_index(torch.tensor(at), want.shape)]
+    ours, theirs, allowed = (leaf.expand(want.shape).reshape(-1)[at].item() for leaf in (got, want, bound))
+    numbers = f"is {ours:.9g} in {got.dtype} and {theirs:.9g} in {want.dtype}"
+    return f"{path.replace('of.', 'of ')} at {index} {numbers}, further apart than rounding allows, {allowed:.3g}"
