@@ -21,7 +21,7 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import require_no_params
+from funcnet.checks import check_gy, require_no_params
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import is_number, one_of, value_error
 from funcnet.kernels import losses as kernels
@@ -91,7 +91,7 @@ class LossLayer(Layer):
     The input's gradient is the pair ``(gy, gtarget)``; ``gtarget`` is ``None`` for a target of integers or booleans.
 
     Params   none.
-    Cache    the loss's own, and ``target``.
+    Cache    the loss's own, ``target``, and the value.
     Raises   ``ValueError`` when the input is not a pair, and what the loss raises.
     """
 
@@ -106,10 +106,11 @@ class LossLayer(Layer):
         if not isinstance(x, tuple) or len(x) != 2:
             raise value_error(self, "x must be a pair (y, target)", x)
         value, cache = self.loss.forward(*x)
-        return value, (cache, x[1])
+        return value, (cache, x[1], value)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor | None]]:
-        kept, target = cache
+        kept, target, value = cache
+        check_gy(self, gy, value.shape, value)
         gtarget = self.loss.target_grad(kept, gy) if target.is_floating_point() else None
         return params, (self.loss.backward(kept, gy), gtarget)
 

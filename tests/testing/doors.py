@@ -72,7 +72,7 @@ def changes(leaf: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "an axis before", lambda: leaf[None]
     yield "an axis after", lambda: leaf[..., None]
     if leaf.dim() and leaf.shape[0]:
-        yield "an axis less", lambda: leaf[0]
+        yield "an axis less", lambda: leaf[0].clone()
     for dtype in (torch.float32, torch.float64, torch.int64, torch.bool, torch.complex64):
         if dtype is not leaf.dtype:
             yield str(dtype), lambda dtype=dtype: leaf.to(dtype)
@@ -89,11 +89,11 @@ def _of_axis(leaf: Tensor, axis: int) -> Iterator[tuple[str, Callable[[], Any]]]
     size = leaf.shape[axis]
     if size:
         yield f"axis {axis} longer", lambda: torch.cat((leaf, leaf.narrow(axis, 0, 1)), axis)
-        yield f"axis {axis} of size 0", lambda: leaf.narrow(axis, 0, 0)
+        yield f"axis {axis} of size 0", lambda: leaf.narrow(axis, 0, 0).clone()  # a view would have the right memory behind it
     if size > 1:
-        yield f"axis {axis} shorter", lambda: leaf.narrow(axis, 0, size - 1)
+        yield f"axis {axis} shorter", lambda: leaf.narrow(axis, 0, size - 1).clone()
     if size > 2:
-        yield f"axis {axis} of size 1", lambda: leaf.narrow(axis, 0, 1)
+        yield f"axis {axis} of size 1", lambda: leaf.narrow(axis, 0, 1).clone()
 
 
 def trials(name: str, case: Case) -> list[Trial]:
