@@ -106,9 +106,9 @@ class Linears(Members):
         """Make one axis of all between the first and the last."""
         return x if x.dim() == 3 else x.reshape(self.n, -1, x.shape[-1])
 
-    def _fitting(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _fitting(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
         w, b = self._weight(params, x), params["bias"] if self.layer.bias else None
-        if (b is not None and (b.shape != w.shape[:2] or b.is_cpu is not x.is_cpu)) or len(params) != 1 + self.layer.bias:
+        if (self.layer.bias and (b.shape != w.shape[:2] or b.is_cpu is not x.is_cpu)) or len(params) != 1 + self.layer.bias:
             raise Misfit
         if x.shape[-1] != w.shape[2]:
             raise Misfit

@@ -89,7 +89,7 @@ class LoRA(Combinator):
         check_gy(self, gy, (*x.shape[:-1], len(b)), x)
         gh = linear.matmul_input_grad(gy * self._scale(), b)
         gb = linear.matmul_weight_grad(gy, h * self._scale())
-        return self._held(params, linear.matmul_weight_grad(gh, x), gb)
+        return self._held(params["layer"], linear.matmul_weight_grad(gh, x), gb)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         with errors_at(self, "layer"):
@@ -126,10 +126,12 @@ class LoRA(Combinator):
 
     def _gparams(self, params: Params, ginner: Params) -> Params:
         gw = ginner["weight"].flatten(1) * self._scale()
-        return self._held(params, params["lora_B"].mT @ gw, gw @ params["lora_A"].mT)
+        return self._held(ginner, params["lora_B"].mT @ gw, gw @ params["lora_A"].mT)
 
-    def _held(self, params: Params, ga: Tensor, gb: Tensor) -> Params:
-        return {"layer": tree.map(lambda _: None, params["layer"]), "lora_A": ga, "lora_B": gb}
+    def _held(self, inner: Params, ga: Tensor, gb: Tensor) -> Params:
+        """Return the gradients, of which the layer's params, or gradients, ``inner``, have none."""
+        none = dict.fromkeys(inner) if self._thin() else tree.map(lambda _: None, inner)
+        return {"layer": none, "lora_A": ga, "lora_B": gb}
 
     def _parts(self, params: Params) -> tuple[Params, Tensor, Tensor]:
         """Return the layer's params, ``lora_A`` and ``lora_B``, which must fit the weight: products and sums would broadcast."""

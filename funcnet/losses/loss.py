@@ -19,11 +19,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from attrs import field
-from torch import Tensor
+from torch import Tensor, strided
 
 from funcnet.checks import check_gy, require_no_params
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import is_number, one_of, value_error
+from funcnet.errors import describe, is_number, one_of, value_error
 from funcnet.kernels import losses as kernels
 from funcnet.value import Value, frozen
 
@@ -192,3 +192,5 @@ def require_floating(loss: Loss, y: object, target: object) -> None:
         raise value_error(loss, "y must be a floating tensor", y)
     if not isinstance(target, Tensor):
         raise value_error(loss, "target must be a tensor", target)
+    if target.layout is not strided or target.is_nested or y.layout is not strided or y.is_nested:
+        raise value_error(loss, "y and target must be dense tensors", f"{describe(y)} and {describe(target)}")
