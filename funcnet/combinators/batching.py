@@ -24,7 +24,7 @@ from funcnet import flattening, random, tree
 from funcnet.checks import Misfit, check_gy
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.kernels import linear, losses
 from funcnet.kernels.tracing import is_eager
 from funcnet.layers.linear.linear import Linear
@@ -108,7 +108,9 @@ class Linears(Members):
 
     def _fitting(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
         w, b = self._weight(params, x), params["bias"] if self.layer.bias else None
-        if (self.layer.bias and (b.shape != w.shape[:2] or b.is_cpu is not x.is_cpu)) or len(params) != 1 + self.layer.bias:
+        if self.layer.bias and (b.shape != w.shape[:2] or b.is_cpu is not x.is_cpu or b.dtype is not w.dtype):
+            raise Misfit
+        if len(params) != 1 + self.layer.bias:
             raise Misfit
         if x.shape[-1] != w.shape[2]:
             raise Misfit
@@ -244,6 +246,7 @@ def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, .
     axes = [None if i in shares else 0 for i, column in enumerate(columns) for leaf in column if isinstance(leaf, Tensor)]
     tensors = [leaf for column in columns for leaf in column if isinstance(leaf, Tensor)]
     require_members(n, [leaf for leaf, axis in zip(tensors, axes, strict=True) if axis == 0])
+    _require_one_kind(tensors)
     results: list[Tree] = []
 
     def on_tensors(members: list[Tensor]) -> list[Tensor]:
@@ -261,6 +264,14 @@ def _with_tensors(like: Tree, tensors: Iterator[Tensor]) -> Tree:
     return flattening.unflatten(
         like, iter([next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in flattening.flatten_together(like)[0]])
     )
+
+
+def _require_one_kind(tensors: list[Tensor]) -> None:
+    """Refuse sparse tensors, and some on the meta device among others: ``vmap`` takes them where kernels do not."""
+    odd = [leaf for leaf in tensors if leaf.layout is not torch.strided]
+    if odd or len({leaf.is_meta for leaf in tensors if leaf.dim()}) > 1:
+        got = describe(odd[0]) if odd else "some on the meta device"
+        raise value_error("ensemble", "all tensors must be dense, and on one device", got)
 
 
 def require_members(n: int, values: Tree) -> None:

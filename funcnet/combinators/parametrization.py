@@ -267,8 +267,10 @@ class _SpectralNorm(Parametrization):
     def _vectors(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return u and v, which must fit the matrix: products would take others too."""
         for name, n in zip(("_u", "_v"), self._matrix(x).shape, strict=True):
-            if params[name].shape != (n,) or params[name].dtype is not x.dtype:
-                raise value_error("spectral_norm", f"{name} must have the shape {(n,)} and the dtype {x.dtype}", params[name])
+            leaf = params[name]
+            if leaf.shape != (n,) or leaf.dtype is not x.dtype or leaf.is_cpu is not x.is_cpu:
+                rule = f"{name} must have the shape {(n,)}, and the dtype and device of the original"
+                raise value_error("spectral_norm", rule, leaf)
         return params["_u"], params["_v"]
 
     def _iterated(self, matrix: Tensor, u: Tensor, v: Tensor, times: int) -> Params:
