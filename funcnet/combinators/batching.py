@@ -107,7 +107,8 @@ class Linears(Members):
         return x if x.dim() == 3 else x.reshape(self.n, -1, x.shape[-1])
 
     def _fitting(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
-        w, b = self._weight(params, x), params["bias"] if self.layer.bias else None
+        w = self._weight(params, x)
+        b: Any = params["bias"] if self.layer.bias else None
         if self.layer.bias and (b.shape != w.shape[:2] or b.is_cpu is not x.is_cpu or b.dtype is not w.dtype):
             raise Misfit
         if len(params) != 1 + self.layer.bias:

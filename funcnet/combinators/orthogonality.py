@@ -149,7 +149,8 @@ class _Orthogonal(Parametrization):
 
     def _base(self, params: Params, tall: Tensor, x: Tensor) -> Tensor:
         """Return the base in the dtype of ``tall``; one of other shapes would be broadcast, one of another dtype than x cast."""
-        base, shape = params["base"], (*tall.shape[:-1], tall.shape[-2])
+        base: Tensor = params["base"]
+        shape = (*tall.shape[:-1], tall.shape[-2])
         if base.shape != shape or base.dtype is not x.dtype or base.is_cpu is not x.is_cpu:
             raise value_error("orthogonal", f"base must have the shape {shape}, and the dtype and device of the original", base)
         return base.to(tall.dtype)

@@ -24,7 +24,6 @@ from funcnet.errors import value_error
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.value import frozen
 
-
 _NOTHING = Identity()
 
 

@@ -77,7 +77,7 @@ def changes(leaf: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "an axis before", lambda: leaf[None]
     yield "an axis after", lambda: leaf[..., None]
     if leaf.dim() and leaf.shape[0]:
-        yield "an axis less", lambda: leaf[0].clone()
+        yield "an axis less", leaf[0].clone
     for dtype in (torch.float32, torch.float64, torch.int64, torch.bool, torch.complex64):
         if dtype is not leaf.dtype:
             yield str(dtype), lambda dtype=dtype: leaf.to(dtype)
