@@ -17,6 +17,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params, Rng, Shape, output, verbs, with_key
 from funcnet.errors import add_location, describe, instances, value_error
+from funcnet.flattening import flatten_together
 from funcnet.random import Key
 
 layers_only = instances(Layer, "a layer (a value with init, apply and vjp)")
@@ -234,8 +235,20 @@ def require_names(who: str, names: Iterable[str]) -> None:
 
 
 def has_params(params: Params) -> bool:
-    """Tell whether there is a tensor in params, so that going back for their gradient is worth it."""
-    return Tensor in map(type, params.values() if isinstance(params, dict) else ()) or bool(tree.leaves(params))
+    """Tell whether there is a place for a tensor in params, so that going back for their gradient is worth it.
+
+    A place without its tensor counts: the layer is to refuse it.
+    """
+    return Tensor in map(type, params.values() if isinstance(params, dict) else ()) or bool(flatten_together(params)[0])
+
+
+def add_gradients(who: str, one: Any, other: Any) -> Any:
+    """Add two gradients of one value, as ``tree.add``; those of other shapes or dtypes, which torch would broadcast, raise."""
+    for a, b in zip(*flatten_together(one, other), strict=True):
+        if a is not None and b is not None and (a.shape != b.shape or a.dtype is not b.dtype):
+            rule = f"the gradients of one tensor must be alike, and one is {describe(a)}"
+            raise value_error(who, rule, describe(b))
+    return tree.add(one, other)
 
 
 class Probe(Layer):

@@ -269,6 +269,8 @@ def _raise(explained: Exception, error: Exception) -> NoReturn:
     """Raise an explained error with its own cause only; raise an unexplained one unchanged."""
     if explained is error:
         raise error
+    for note in getattr(error, "__notes__", ()):  # where in the layer it happened
+        explained.add_note(note)
     raise explained from explained.__cause__
 
 

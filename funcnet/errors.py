@@ -43,8 +43,13 @@ def value_error(who: object, rule: str, got: object) -> ValueError:
 
 
 def explains(error: Exception) -> bool:
-    """Tell whether an error says already who is at fault: ``value_error`` made it, or it has a location."""
-    return getattr(error, "explains", False) or bool(getattr(error, "__notes__", ()))
+    """Tell whether an error says already who is at fault, since ``value_error`` made it."""
+    return getattr(error, "explains", False)
+
+
+def is_located(error: Exception) -> bool:
+    """Tell whether an error has passed a combinator on its way out."""
+    return bool(getattr(error, "__notes__", ()))
 
 
 def add_location(error: Exception, where: str) -> None:

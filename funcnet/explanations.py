@@ -12,7 +12,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.checks import Misfit, came, missing_sizes, params_error, shapes_of, unsized
-from funcnet.errors import describe, explains, value_error
+from funcnet.errors import describe, explains, is_located, value_error
 from funcnet.value import Value, parts
 
 # What kernels, and Python's own functions on the way to them, raise for tensors that do not fit.
@@ -24,7 +24,7 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any 
 
     ``apply`` is the function that raised it: the layer's own, or one that this calls by ``super()``.
     """
-    if _is_final(error):
+    if _is_final(layer, error):
         return error
     if missing_sizes(layer):
         return unsized(layer)
@@ -37,9 +37,10 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any 
     return _unlike(layer, params, x, error) or _unfit(layer, "params and x must fit each other", came(x), error)
 
 
-def _is_final(error: Exception) -> bool:
-    """Tell whether an error goes out unchanged: it says who is at fault, or no argument is."""
-    return explains(error) or _is_out_of_memory(error) or _is_about_derivatives(error)
+def _is_final(layer: Any, error: Exception) -> bool:
+    """Tell whether an error goes out unchanged: it says who is at fault, no argument is, or a user's code within raised it."""
+    within = is_located(error) and _holds_code_of_users(layer)
+    return explains(error) or _is_out_of_memory(error) or _is_about_derivatives(error) or within
 
 
 def _speaks_for(layer: Any, apply: Any) -> bool:
@@ -60,7 +61,7 @@ def _holds_code_of_users(layer: Any) -> bool:
 
 def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -> Exception:
     """Return the error that says who is at fault when a backward method raised ``error``; ``error`` itself where unknown."""
-    if _is_final(error):
+    if _is_final(layer, error):
         return error
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
@@ -75,7 +76,7 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
 
 def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception:
     """Return the error that says who is at fault when ``update_stats`` raised ``error``; ``error`` itself where unknown."""
-    if _is_final(error):
+    if _is_final(layer, error):
         return error
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
@@ -91,7 +92,8 @@ def _unlike(layer: Any, params: Any, x: Any, error: Exception) -> Exception | No
     if odd and isinstance(error, _KERNELS):
         return caused(value_error(layer, "params and x must be trees of dense tensors on one device", odd), error)
     want, got = _dtypes(params), _dtypes(x)
-    if want and got and want != got and isinstance(error, (Misfit, RuntimeError)):  # a kernel's words, not the layer's own
+    other = want and got and want != got and not is_located(error)  # the x of a layer within may be another
+    if other and isinstance(error, (Misfit, RuntimeError)):  # a kernel's words, not the layer's own
         return caused(value_error(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got)), error)
     return None
 

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from funcnet import flattening, random, tree
+from funcnet.checks import Misfit, check_gy
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.kernels import linear, losses
 from funcnet.kernels.tracing import is_eager
 from funcnet.layers.linear.linear import Linear
@@ -64,7 +65,7 @@ class Linears(Members):
 
     Params   the Linear's, every leaf with a first axis of n.
     Cache    ``x``.
-    Raises   ``LookupError`` for params, and an ``x``, that do not fit; ``Ensemble`` then has a member say why.
+    Raises   an error for params, and an ``x``, that do not fit; ``Ensemble`` then has a member say why.
     """
 
     layer: Linear
@@ -85,7 +86,8 @@ class Linears(Members):
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
     def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
-        x, g, w = cache, self._rows(gy).mT, params["weight"]
+        x, w = cache, self._weight(params, cache)
+        g = self._gradient(gy, x)
         if self.shared:
             x2 = x.reshape(-1, x.shape[-1])
             gw = linear.linear(g.flatten(0, 1), x2.t().contiguous()).view(w.shape)  # of 2 columns 11 µs, by mm 35
@@ -94,7 +96,8 @@ class Linears(Members):
         return {"weight": gw, "bias": g.sum(2)} if self.layer.bias else {"weight": gw}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
-        x, g, w = cache, self._rows(gy).mT, params["weight"]
+        x, w = cache, self._weight(params, cache)
+        g = self._gradient(gy, x)
         if self.shared:
             return torch.mm(g.flatten(0, 1).t(), w.reshape(-1, w.shape[2])).reshape(x.shape)
         return torch.bmm(w.mT, g).mT.reshape(x.shape)
@@ -103,14 +106,31 @@ class Linears(Members):
         """Make one axis of all between the first and the last."""
         return x if x.dim() == 3 else x.reshape(self.n, -1, x.shape[-1])
 
-    def _fitting(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        shape = (self.n, self.layer.out_features, self.layer.in_features)
-        w, b = params["weight"], params["bias"] if self.layer.bias else None
-        if w.shape != shape or (b is not None and b.shape != shape[:2]) or len(params) != 1 + self.layer.bias:
-            raise LookupError
-        if x.shape[-1] != shape[2]:
-            raise LookupError
+    def _fitting(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
+        w = self._weight(params, x)
+        b: Any = params["bias"] if self.layer.bias else None
+        if self.layer.bias and (b.shape != w.shape[:2] or b.is_cpu is not x.is_cpu or b.dtype is not w.dtype):
+            raise Misfit
+        if len(params) != 1 + self.layer.bias:
+            raise Misfit
+        if x.shape[-1] != w.shape[2]:
+            raise Misfit
         return w, b
+
+    def _weight(self, params: Params, x: Tensor) -> Tensor:
+        """Return the weights of all; kernels take some of other shapes, and a meta tensor with one in main memory."""
+        w: Tensor = params["weight"]
+        if w.shape != (self.n, self.layer.out_features, self.layer.in_features) or w.is_cpu is not x.is_cpu:
+            raise Misfit
+        return w
+
+    def _gradient(self, gy: Tensor, x: Tensor) -> Tensor:
+        """Return gy as the products take it, (n, out, rows)."""
+        rows = (self.n, *x.shape[:-1]) if self.shared else x.shape[:-1]
+        return self._rows(check_gy(self, gy, (*rows, self.layer.out_features), x)).mT
+
+    def __repr__(self) -> str:
+        return f"ensemble({self.layer!r}, {self.n!r})"
 
 
 @frozen
@@ -227,6 +247,7 @@ def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, .
     axes = [None if i in shares else 0 for i, column in enumerate(columns) for leaf in column if isinstance(leaf, Tensor)]
     tensors = [leaf for column in columns for leaf in column if isinstance(leaf, Tensor)]
     require_members(n, [leaf for leaf, axis in zip(tensors, axes, strict=True) if axis == 0])
+    _require_one_kind(tensors)
     results: list[Tree] = []
 
     def on_tensors(members: list[Tensor]) -> list[Tensor]:
@@ -244,6 +265,14 @@ def _with_tensors(like: Tree, tensors: Iterator[Tensor]) -> Tree:
     return flattening.unflatten(
         like, iter([next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in flattening.flatten_together(like)[0]])
     )
+
+
+def _require_one_kind(tensors: list[Tensor]) -> None:
+    """Refuse sparse tensors, and some on the meta device among others: ``vmap`` takes them where kernels do not."""
+    odd = [leaf for leaf in tensors if leaf.layout is not torch.strided]
+    if odd or len({leaf.is_meta for leaf in tensors if leaf.dim()}) > 1:
+        got = describe(odd[0]) if odd else "some on the meta device"
+        raise value_error("ensemble", "all tensors must be dense, and on one device", got)
 
 
 def require_members(n: int, values: Tree) -> None:

@@ -10,8 +10,17 @@ from typing import Any, Self
 
 from attrs import field
 
-from funcnet import tree
-from funcnet.combinator import Children, Combinator, child_key, errors_at, has_params, listed, named_arguments, require_names
+from funcnet.combinator import (
+    Children,
+    Combinator,
+    add_gradients,
+    child_key,
+    errors_at,
+    has_params,
+    listed,
+    named_arguments,
+    require_names,
+)
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.value import frozen
@@ -29,7 +38,7 @@ def _pick(values: Values, names: Names) -> Any:
 def _collect(gvalues: Values, names: Names, g: Any) -> None:
     """Add a gradient, or of several names one each, to what has come from elsewhere: the transpose of ``_pick``."""
     for name, part in zip(names, (g,) if len(names) == 1 else g, strict=True):
-        gvalues[name] = tree.add(gvalues[name], part) if name in gvalues else part
+        gvalues[name] = add_gradients("graph", gvalues[name], part) if name in gvalues else part
 
 
 @frozen

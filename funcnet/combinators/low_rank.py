@@ -14,6 +14,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import initializers, random, tree
+from funcnet.checks import check_gy, require_kind
 from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, number, size, value_error
@@ -63,8 +64,8 @@ class LoRA(Combinator):
 
     def merged(self, params: Params) -> Params:
         """Return params for the layer itself, with the change in its weight."""
-        inner = self._inner(params)
-        change = (params["lora_B"] @ params["lora_A"]).reshape(inner["weight"].shape)
+        inner, a, b = self._parts(params)
+        change = (b @ a).reshape(inner["weight"].shape)
         return {**inner, "weight": inner["weight"] + change * self._scale()}
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
@@ -84,18 +85,19 @@ class LoRA(Combinator):
         if not self._thin():
             with errors_at(self, "layer"):
                 return self._gparams(params, self.layer.grads(self.merged(params), cache, gy))
-        x, h = cache
-        with errors_at(self, "layer"):
-            gh = linear.matmul_input_grad(gy * self._scale(), params["lora_B"])
-            gb = linear.matmul_weight_grad(gy, h * self._scale())
-            return self._held(params, linear.matmul_weight_grad(gh, x), gb)
+        (x, h), (_, _, b) = cache, self._parts(params)
+        check_gy(self, gy, (*x.shape[:-1], len(b)), x)
+        gh = linear.matmul_input_grad(gy * self._scale(), b)
+        gb = linear.matmul_weight_grad(gy, h * self._scale())
+        return self._held(params["layer"], linear.matmul_weight_grad(gh, x), gb)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         with errors_at(self, "layer"):
             if not self._thin():
                 return self.layer.input_grad(self.merged(params), cache, gy)
-            gh = linear.matmul_input_grad(gy, params["lora_B"]) * self._scale()
-            return self.layer.input_grad(params["layer"], cache[0], gy) + linear.matmul_input_grad(gh, params["lora_A"])
+            inner, a, b = self._parts(params)
+            gx = self.layer.input_grad(inner, cache[0], gy)
+            return gx + linear.matmul_input_grad(linear.matmul_input_grad(gy, b) * self._scale(), a)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         with errors_at(self, "layer"):
@@ -118,24 +120,30 @@ class LoRA(Combinator):
         return type(self.layer) is Linear
 
     def _beside(self, params: Params, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        y, shapes = self.layer.apply(self._inner(params), x)[0], [tuple(params[name].shape) for name in ("lora_A", "lora_B")]
-        if shapes != [(self.rank, x.shape[-1]), (y.shape[-1], self.rank)]:  # the sum would broadcast
-            rule = f"lora_A must have the shape {(self.rank, x.shape[-1])}, and lora_B {(y.shape[-1], self.rank)}"
-            raise value_error("lora", rule, "{} and {}".format(*shapes))
-        h = linear.linear(x, params["lora_A"])
-        return torch.add(y, linear.linear(h, params["lora_B"]), alpha=self._scale()), (x, h)
+        inner, a, b = self._parts(params)
+        y, h = self.layer.apply(inner, x)[0], linear.linear(x, a)
+        return torch.add(y, linear.linear(h, b), alpha=self._scale()), (x, h)
 
     def _gparams(self, params: Params, ginner: Params) -> Params:
         gw = ginner["weight"].flatten(1) * self._scale()
-        return self._held(params, params["lora_B"].mT @ gw, gw @ params["lora_A"].mT)
+        return self._held(ginner, params["lora_B"].mT @ gw, gw @ params["lora_A"].mT)
 
-    def _held(self, params: Params, ga: Tensor, gb: Tensor) -> Params:
-        return {"layer": tree.map(lambda _: None, params["layer"]), "lora_A": ga, "lora_B": gb}
+    def _held(self, inner: Params, ga: Tensor, gb: Tensor) -> Params:
+        """Return the gradients, of which the layer's params, or gradients, ``inner``, have none."""
+        none = dict.fromkeys(inner) if self._thin() else tree.map(lambda _: None, inner)
+        return {"layer": none, "lora_A": ga, "lora_B": gb}
 
-    def _inner(self, params: Params) -> Params:
+    def _parts(self, params: Params) -> tuple[Params, Tensor, Tensor]:
+        """Return the layer's params, ``lora_A`` and ``lora_B``, which must fit the weight: products and sums would broadcast."""
         if not isinstance(params, dict) or params.keys() != {"layer", "lora_A", "lora_B"}:
             raise value_error("lora", "params must be a dict with the keys layer, lora_A, lora_B", describe(params))
-        return params["layer"]
+        inner, a, b = params["layer"], params["lora_A"], params["lora_B"]
+        shapes = (self.rank, inner["weight"].shape[1:].numel()), (inner["weight"].shape[0], self.rank)
+        if (a.shape, b.shape) != shapes:
+            rule = "lora_A must have the shape {}, and lora_B {}".format(*shapes)
+            raise value_error("lora", rule, f"{tuple(a.shape)} and {tuple(b.shape)}")
+        require_kind(self, {"lora_A": a, "lora_B": b}, inner["weight"])
+        return inner, a, b
 
     def _scale(self) -> float:
         return self.alpha / self.rank

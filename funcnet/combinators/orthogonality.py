@@ -137,15 +137,23 @@ class _Orthogonal(Parametrization):
         z = _tall(x).to(torch.promote_types(x.dtype, torch.float32))
         full = _MAPS[self._name(z)][0](z)
         q = full[..., : z.shape[-1]]
-        w = torch.matmul(params["base"].to(z.dtype), q) if self.use_trivialization else q
+        w = torch.matmul(self._base(params, z, x), q) if self.use_trivialization else q
         return _as_was(w, x).to(x.dtype), (x, full)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         x, full = cache
         z, g = _tall(x).to(full.dtype), _tall(gy).to(full.dtype)
-        g = torch.matmul(params["base"].to(full.dtype).mT, g) if self.use_trivialization else g
+        g = torch.matmul(self._base(params, z, x).mT, g) if self.use_trivialization else g
         gx = _as_was(_MAPS[self._name(z)][1](z, full, g), x).to(x.dtype)
         return {"base": None} if self.use_trivialization else {}, gx
+
+    def _base(self, params: Params, tall: Tensor, x: Tensor) -> Tensor:
+        """Return the base in the dtype of ``tall``; one of other shapes would be broadcast, one of another dtype than x cast."""
+        base: Tensor = params["base"]
+        shape = (*tall.shape[:-1], tall.shape[-2])
+        if base.shape != shape or base.dtype is not x.dtype or base.is_cpu is not x.is_cpu:
+            raise value_error("orthogonal", f"base must have the shape {shape}, and the dtype and device of the original", base)
+        return base.to(tall.dtype)
 
     def _name(self, x: Tensor) -> str:
         """Return the map's name; unless one is given, matrix_exp for square matrices and householder for others."""

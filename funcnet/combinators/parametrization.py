@@ -17,7 +17,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Layer, Params, Rng, Shape
 from funcnet.errors import describe, instances, number, size, value_error, whole
 from funcnet.kernels import norm as kernels
 from funcnet.random import Key
@@ -30,6 +30,9 @@ class Parametrization(Layer):
     """A layer that makes a weight, with originals that it finds for the weight that the parametrized layer drew."""
 
     __slots__ = ()
+
+    def param_shapes(self) -> dict[str, Shape] | None:
+        return None
 
     @abstractmethod
     def initial(self, rng: Key | int, w: Tensor) -> tuple[Params, Any]:
@@ -205,6 +208,8 @@ class _WeightNorm(Parametrization):
         g, v = x
         if g.shape != (() if self.dim is None else tuple([n if i == self.dim else 1 for i, n in enumerate(v.shape)])):
             raise value_error("weight_norm", "original0 must have an entry for each along dim, with the axes of original1", g)
+        if g.dtype is not v.dtype:
+            raise value_error("weight_norm", f"original0 must have the dtype of original1, {v.dtype}", g)
         w, length = kernels.weight_norm(v, g, self.dim)
         return w, (g, v, length)
 
@@ -246,17 +251,27 @@ class _SpectralNorm(Parametrization):
         return f"spectral_norm({layer!r}, {name!r}, {self.n_power_iterations!r}, {self.eps!r}, {self.dim!r})"
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
-        sigma = params["_u"] @ (self._matrix(x) @ params["_v"])
+        u, v = self._vectors(params, x)
+        sigma = u @ (self._matrix(x) @ v)
         return x / sigma, (x, sigma)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         x, sigma = cache
         w = x / sigma
-        outer = torch.outer(params["_u"], params["_v"]).reshape(x.movedim(self.dim, 0).shape).movedim(0, self.dim)
+        outer = torch.outer(*self._vectors(params, x)).reshape(x.movedim(self.dim, 0).shape).movedim(0, self.dim)
         return {"_u": None, "_v": None}, (gy - (gy * w).sum() * outer) / sigma
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        return self._iterated(self._matrix(cache[0]), params["_u"], params["_v"], self.n_power_iterations)
+        return self._iterated(self._matrix(cache[0]), *self._vectors(params, cache[0]), self.n_power_iterations)
+
+    def _vectors(self, params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return u and v, which must fit the matrix: products would take others too."""
+        for name, n in zip(("_u", "_v"), self._matrix(x).shape, strict=True):
+            leaf = params[name]
+            if leaf.shape != (n,) or leaf.dtype is not x.dtype or leaf.is_cpu is not x.is_cpu:
+                rule = f"{name} must have the shape {(n,)}, and the dtype and device of the original"
+                raise value_error("spectral_norm", rule, leaf)
+        return params["_u"], params["_v"]
 
     def _iterated(self, matrix: Tensor, u: Tensor, v: Tensor, times: int) -> Params:
         for _ in range(times):

@@ -14,7 +14,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only, tuple_of_layers
+from funcnet.combinator import Children, Combinator, add_gradients, child_key, errors_at, layers_only, tuple_of_layers
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, flag, value_error, whole
 from funcnet.layers.operands.arithmetic import Concat
@@ -73,7 +73,7 @@ class Scan(Wrapper):
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         total: Any = None
-        gxs, (gys, g) = [], gy
+        gxs, (gys, g) = [], self._gradients(cache, gy)
         for t, one in self._backward(cache):
             with errors_at(self, t):
                 gp, (gx, g) = self.layer.vjp(params, one, self._given(_at(gys, t), g))
@@ -82,7 +82,7 @@ class Scan(Wrapper):
         return total, (_stack(gxs if self.reverse else gxs[::-1]), g)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        gxs, (gys, g) = [], gy
+        gxs, (gys, g) = [], self._gradients(cache, gy)
         for t, one in self._backward(cache):
             with errors_at(self, t):
                 gx, g = self.layer.input_grad(params, one, self._given(_at(gys, t), g))
@@ -116,8 +116,17 @@ class Scan(Wrapper):
         steps = range(len(cache))
         return zip(steps if self.reverse else reversed(steps), reversed(cache), strict=True)
 
+    def _gradients(self, cache: Cache, gy: Any) -> Any:
+        """Return gy, which must be a pair with as many steps in its first part as were taken."""
+        if not isinstance(gy, tuple) or len(gy) != 2:
+            raise value_error("scan", "gy must be a pair, the gradients of ys and of the last carry", describe(gy))
+        for leaf in tree.leaves(gy[0]):
+            if leaf.shape[:1] != (len(cache),):
+                raise value_error("scan", f"the gradients of ys must have {len(cache)} steps", describe(leaf))
+        return gy
+
     def _given(self, gy: Any, g: Any) -> Any:
-        return tree.add(gy, g) if self.output_is_carry else (gy, g)
+        return add_gradients("scan", gy, g) if self.output_is_carry else (gy, g)
 
 
 def scan(layer: Layer, *, reverse: bool = False, output_is_carry: bool = False) -> Scan:

@@ -21,7 +21,10 @@ from funcnet.combinator import (
 )
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
+from funcnet.layers.shape.reshaping import Identity
 from funcnet.value import frozen
+
+_NOTHING = Identity()
 
 
 def _own_names(value: Any, attribute: Any, got: tuple[str, ...] | None) -> None:
@@ -36,7 +39,7 @@ class Serial(Combinator):
     ``net[i]`` or ``net["name"]`` is a layer, ``net[:3]`` the serial of the first three; ``f >> g`` is ``serial(f, g)``.
 
     Params   a tuple, one entry per layer; a dict by name where the layers are named.
-    Cache    a tuple, one entry per layer.
+    Cache    a tuple, one entry per layer; of no layers ``x``, in a tuple.
     Raises   ``ValueError`` when ``params`` does not have one entry per layer; a layer's own error gets a note where it happened.
     """
 
@@ -70,10 +73,13 @@ class Serial(Combinator):
         except Exception as error:
             self.locate(error, len(caches))
             raise
-        return x, tuple(caches)
+        return x, tuple(caches) if caches else (x,)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        gparams, gx = self._back(self.entries(params), cache, gy)
+        entries = self.entries(params)
+        if not self.layers:
+            return params, _NOTHING.input_grad({}, cache[0], gy)
+        gparams, gx = self._back(entries, cache, gy)
         return self.pack(gparams), gx
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
@@ -93,6 +99,8 @@ class Serial(Combinator):
         return self.pack([*entries[:first], *self._back(entries, cache, gy, first)[0]])
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        if not self.layers:
+            return self.vjp(params, cache, gy)[1]
         for i, (layer, p, c) in reversed([*enumerate(zip(self.layers, self.entries(params), cache, strict=True))]):
             with errors_at(self, i):
                 gy = layer.input_grad(p, c, gy)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from funcnet.checks import Misfit
 from funcnet.errors import value_error
-from funcnet.kernels.tracing import is_compiling, is_for_inductor, is_plain_data, is_untransformed
+from funcnet.kernels.tracing import is_autocast, is_compiling, is_for_inductor, is_plain_data, is_untransformed
 
 LIBRARIES = ("auto", "mkl", "onednn")
 _ENOUGH = 2_000_000
@@ -125,9 +125,9 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """Return x wᵀ + b, over the last axis of x.
 
     Torch multiplies a tensor in main memory with one on the meta device, and gives back memory that nothing was written to; a
-    nested x gives a nested y.
+    nested x gives a nested y; and a bias of another dtype is cast where x has more than two axes, or ``vmap`` is at work.
     """
-    if w.is_cpu is not x.is_cpu or x.is_nested:
+    if w.is_cpu is not x.is_cpu or x.is_nested or (b is not None and b.dtype is not w.dtype and not is_autocast()):
         raise Misfit
     if is_for_inductor() and x.dim() and x.shape[-1] == w.shape[1] and _to_write(x.numel() * w.shape[0], x, w):
         y = (x.unsqueeze(-2) * w).sum(-1)

@@ -13,7 +13,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.checks import check_gy, require_floating, require_key
+from funcnet.checks import check_gy, require_dense_floating, require_key
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, flag, function, value_error
 from funcnet.random import Key
@@ -94,10 +94,10 @@ class ElementwiseFunction(Layer):
     df: Callable[[Tensor], Tensor] = field(validator=function)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        return self.f(require_floating(self, params, x)), x
+        return self.f(require_dense_floating(self, params, x)), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        return params, check_gy(self, gy, cache.shape) * self.df(cache)
+        return params, check_gy(self, gy, cache.shape, cache) * self.df(cache)
 
     def __repr__(self) -> str:
         return f"elementwise({_name(self.f)}, {_name(self.df)})"

@@ -19,12 +19,12 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from attrs import field
-from torch import Tensor
+from torch import Tensor, strided
 
 from funcnet import tree
-from funcnet.checks import require_no_params
+from funcnet.checks import check_gy, require_no_params
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import is_number, one_of, value_error
+from funcnet.errors import describe, is_number, one_of, value_error
 from funcnet.kernels import losses as kernels
 from funcnet.value import Value, frozen
 
@@ -100,7 +100,7 @@ class LossLayer(Layer):
     The input's gradient is the pair ``(gy, gtarget)``; ``gtarget`` is ``None`` for a target of integers or booleans.
 
     Params   none.
-    Cache    the loss's own, and ``target``.
+    Cache    the loss's own, ``target``, and the value.
     Raises   ``ValueError`` when the input is not a pair, and what the loss raises.
     """
 
@@ -115,10 +115,11 @@ class LossLayer(Layer):
         if not isinstance(x, tuple) or len(x) != 2:
             raise value_error(self, "x must be a pair (y, target)", x)
         value, cache = self.loss.forward(*x)
-        return value, (cache, x[1])
+        return value, (cache, x[1], value)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor | None]]:
-        kept, target = cache
+        kept, target, value = cache
+        check_gy(self, gy, value.shape, value)
         gtarget = self.loss.target_grad(kept, gy) if target.is_floating_point() else None
         return params, (self.loss.backward(kept, gy), gtarget)
 
@@ -211,3 +212,5 @@ def require_floating(loss: Loss, y: object, target: object) -> None:
         raise value_error(loss, "y must be a floating tensor", y)
     if not isinstance(target, Tensor):
         raise value_error(loss, "target must be a tensor", target)
+    if target.layout is not strided or target.is_nested or y.layout is not strided or y.is_nested:
+        raise value_error(loss, "y and target must be dense tensors", f"{describe(y)} and {describe(target)}")

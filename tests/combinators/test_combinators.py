@@ -24,10 +24,13 @@ def double(net, rng=0):
 
 
 def test_serial_of_nothing_is_the_identity():
-    """serial() gives x, and gy as its gradient."""
-    assert parts(fn.serial(), (), X)[0] is X
-    assert fn.serial().vjp((), (), X) == ((), X)
-    assert fn.serial().grads((), (), X) == ()
+    """serial() gives x, and gy as its gradient, which must be one of x."""
+    y, cache = fn.serial().apply((), X)
+    assert y is X
+    assert fn.serial().vjp((), cache, X) == ((), X)
+    assert fn.serial().grads((), cache, X) == ()
+    with pytest.raises(ValueError, match=r"gy must have the shape of y, \(5, 3\), got gy of shape \(3,\)"):
+        fn.serial().input_grad((), cache, X[0])
 
 
 def test_serial_is_associative():

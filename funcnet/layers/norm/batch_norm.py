@@ -56,6 +56,7 @@ def _weight_and_bias(layer: "BatchNorm | RunningBatchNorm", params: Params, x: T
     for name, leaf in params.items():
         if leaf.numel() != n and name != "num_batches_tracked":
             raise Misfit
+    norm_params.require_dtypes(x, *found)
     return found
 
 
@@ -134,7 +135,9 @@ class RunningBatchNorm(_Channels):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         w, b = _weight_and_bias(self, params, x, 3)
-        return kernels.batch_norm(x, w, b, self.eps, self._moments(params))[0], x
+        mean, var = self._moments(params)
+        norm_params.require_dtypes(x, mean, var)
+        return kernels.batch_norm(x, w, b, self.eps, (mean, var))[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gy = check_gy(self, gy, cache.shape, cache)

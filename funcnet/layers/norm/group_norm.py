@@ -54,8 +54,8 @@ class GroupNorm(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         w, b = params["weight"] if self.affine else None, params["bias"] if self.affine and self.bias else None
         wrong = x.size(1) != self.num_channels or not x.is_floating_point() or len(params) != self.affine * (1 + self.bias)
-        if wrong or any([p.dtype is not x.dtype for p in params.values()]):  # noqa: C419
-            raise Misfit  # the kernel compares shapes only
+        if wrong or any([p.dtype is not x.dtype or p.numel() != self.num_channels for p in params.values()]):  # noqa: C419
+            raise Misfit  # the kernel compares shapes only, and broadcasts under vmap
         y, kept, mean, r = kernels.group_norm(x, self.num_groups, w, b, self.eps)
         return y, (kept, mean, r)
 

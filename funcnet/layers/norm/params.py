@@ -12,6 +12,7 @@ from torch import Tensor
 from funcnet.checks import Misfit, require_sizes
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, number, value_error
+from funcnet.kernels import norm as kernels
 from funcnet.random import Key, as_key
 
 Shapes = dict[str, tuple[int, ...]]
@@ -60,9 +61,16 @@ def backward_params(layer: Any, params: Params, channels: int, *, running: bool 
     """
     leaves = (params["weight"] if layer.affine else None, *([params[name] for name in STATS[:2]] if running else ()))
     for leaf in leaves if layer.affine else leaves[1:]:
-        if leaf.shape != (channels,):
+        if leaf.shape != (channels,) or not leaf.is_floating_point():  # under vmap, kernels take whole numbers
             raise Misfit
     return leaves
+
+
+def require_dtypes(x: Tensor, *leaves: Tensor | None) -> None:
+    """Raise ``Misfit`` unless params have the dtype of x, or float32 beside x in half precision: under ``vmap`` kernels promote."""
+    for leaf in leaves:
+        if leaf is not None and leaf.dtype is not x.dtype and not (leaf.dtype is torch.float32 and x.dtype in kernels.HALF):
+            raise Misfit
 
 
 def running_stats(layer: Any, params: Params) -> tuple[Tensor, Tensor]:
