@@ -86,7 +86,7 @@ _glu_backward: Kernel = _aten.glu_backward.default
 
 
 def glu(x: Tensor, dim: int) -> Tensor:
-    """A σ(b), a and b the halves of x. The kernel's derivative in forward mode knows no bfloat16."""
+    """Return a σ(b), a and b the halves of x. The kernel's derivative in forward mode knows no bfloat16."""
     if not is_differentiated(x):
         return _glu(x, dim)
     a, b = x.chunk(2, dim)
