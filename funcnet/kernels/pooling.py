@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import is_compiling, is_differentiated, is_eager
+from funcnet.kernels.tracing import is_compiling, is_differentiated, is_plain
 
 _aten = torch.ops.aten
 
@@ -143,7 +143,7 @@ def tiles_pay(x: Tensor, kernel: tuple[int, ...], most: int = 4) -> bool:
 
 def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], most: int) -> bool:
     shape, last = of
-    large = like.is_cpu and math.prod(shape) >= 16384 and math.prod(kernel) <= most and is_eager()
+    large = like.is_cpu and math.prod(shape) >= 16384 and math.prod(kernel) <= most and is_plain(like)
     return large and min([n // k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)]) > 0 and not last
 
 
@@ -180,7 +180,7 @@ def tile_max_backward(gy: Tensor, x: Tensor, y: Tensor, kernel: tuple[int, ...])
     are left to torch's own; that there is none the sum of y tells, of 64×16×14×14 in 8 µs of the 0.75 ms.
     """
     axes = len(kernel)
-    if not is_eager() or math.isnan(y.sum()):  # x and y were kept by eager code
+    if not is_plain(gy, x) or math.isnan(y.sum()):  # x and y were kept by eager code
         how = (kernel, kernel, (0,) * axes, (1,) * axes, False)
         return max_pool_backward(gy, max_pool(x, *how)[1], origin(x, axes), *how)
     gx = _to_fill(x, tuple(x.shape), kernel)

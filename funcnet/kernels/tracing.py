@@ -92,6 +92,15 @@ def _by_transform() -> bool:
 _by_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]  # Dynamo enters transforms while it traces them
 
 
+def _hides_gradient(x: Tensor | None) -> bool:
+    """Tell whether autograd follows a tensor that ``vmap`` has wrapped, which it does not say of the wrapper."""
+    while x is not None and not is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+        if x.requires_grad and torch.is_grad_enabled():
+            return True
+    return False
+
+
 def is_differentiated(*tensors: Tensor | None) -> bool:
     """Tell whether someone differentiates what is made of these tensors.
 
@@ -100,7 +109,7 @@ def is_differentiated(*tensors: Tensor | None) -> bool:
     for x in tensors:
         if x is not None and x.requires_grad and torch.is_grad_enabled():
             return True
-    return _at_work() is not None and _by_transform()
+    return _at_work() is not None and (_by_transform() or any([_hides_gradient(x) for x in tensors]))  # noqa: C419
 
 
 def _maps() -> bool:

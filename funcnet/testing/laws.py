@@ -1,4 +1,4 @@
-"""Laws: the ten promises of ``funcnet.contract``, each a function that raises ``AssertionError`` when a layer breaks it.
+"""Laws: the eleven promises of ``funcnet.contract``, each a function that raises ``AssertionError`` when a layer breaks it.
 
 Every law is called as ``law(layer, x, params=None, rng=0)``. Params are fresh unless given; a stochastic layer gets ``rng`` in
 ``apply``. Laws 1 and 3 to 8 also take ``dtype``, float64 by default: a layer may take another kernel in each. Law 8 also takes
