@@ -26,7 +26,13 @@ _foreach_addcdiv_: Callable[..., None] = torch._foreach_addcdiv_
 _foreach_clone: Callable[..., Tensors] = torch._foreach_clone
 _foreach_copy_: Callable[..., None] = torch._foreach_copy_
 
-HALF, _FULL = frozenset({torch.float16, torch.bfloat16}), {torch.float32, torch.float64}
+HALF, _FULL = frozenset({torch.float16, torch.bfloat16}), frozenset({torch.float32, torch.float64})
+DTYPES = HALF | _FULL
+"""The dtypes of params that there are kernels for."""
+
+MOST = torch.finfo(torch.float32).max
+"""The largest rate that kernels take for float32 tensors: of a larger one they complain after others were written."""
+
 _is_cpu = attrgetter("is_cpu")
 
 

@@ -125,10 +125,10 @@ class GuardCache:
 def agree(columns: Columns) -> bool:
     """Tell that in every row kind, shape, dtype and device agree, where kernels would broadcast or promote."""
     for p, g, *moments in zip(*columns, strict=True):
-        if p.is_nested or not p.is_floating_point() or not _is_like(g, p, p.dtype):
+        if not is_dense(p) or not _is_like(g, p, p.dtype):
             return False
         dtype = kernels.wide(p.dtype)
-        if p.layout is not strided or not all([_is_like(x, p, dtype) for x in moments]):  # noqa: C419
+        if not all([_is_like(x, p, dtype) for x in moments]):  # noqa: C419
             return False
     return True
 
@@ -138,8 +138,8 @@ def _is_like(x: Tensor, p: Tensor, dtype: torch.dtype) -> bool:
 
 
 def is_dense(leaf: Any) -> bool:
-    """Tell a leaf of params that optimizers step: a dense floating tensor."""
-    return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.layout is strided and not leaf.is_nested
+    """Tell a leaf of params that optimizers step: a dense tensor of 16, 32 or 64 floating bits."""
+    return isinstance(leaf, Tensor) and leaf.dtype in kernels.DTYPES and leaf.layout is strided and not leaf.is_nested
 
 
 def moment_like(p: Tensor) -> Tensor:

@@ -83,5 +83,5 @@ def test_a_plain_tensor_is_itself() -> None:
     for odd, value in ((torch._efficientzerotensor((2,)), 0.0), (negated, -1.0), (torch.nn.Parameter(x), 1.0)):
         made = plain(odd)
         assert torch.equal(made, torch.full((2,), value))
-        assert not (made.is_neg() or made._is_zerotensor() or made.requires_grad)
+        assert (made.is_neg(), made._is_zerotensor(), made.requires_grad) == (False, False, False)
         assert type(made) is Tensor

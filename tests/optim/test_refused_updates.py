@@ -37,6 +37,7 @@ GRADS: dict[str, Callable[[Tensor], Any]] = {
     "shorter": lambda g: g[:1],
     "transposed": lambda g: g.t(),
     "one element": lambda g: g[:1, :1],
+    "float8": lambda g: g.to(torch.float8_e4m3fn),
     "no element": lambda g: g[:0],
     "no axis": lambda g: g.sum(),
     "another axis": lambda g: g[None],
@@ -55,7 +56,8 @@ GRADS: dict[str, Callable[[Tensor], Any]] = {
     "dict": lambda g: {"g": g},
 }
 PARAMS = {
-    name: GRADS[name] for name in ("longer", "transposed", "float64", "half", "integer", "complex", "meta", "sparse", "nested")
+    name: GRADS[name]
+    for name in ("longer", "float8", "transposed", "float64", "half", "integer", "complex", "meta", "sparse", "nested")
 } | {"number": lambda p: 1.0, "list": lambda p: [p]}
 STEPS = [None, 1, "a", torch.tensor(1.0), torch.tensor([1, 2]), torch.tensor(1, dtype=torch.int32)]
 
@@ -290,7 +292,21 @@ def test_the_parameters_of_a_module_train_without_a_graph(optimizer: Any, form: 
     assert tree.equal(*ends)
 
 
-RATES = [None, "a", math.nan, math.inf, -0.1, 1j, True, torch.ones(2), torch.tensor(math.nan), torch.tensor(-1.0), [0.1]]
+RATES = [
+    None,
+    "a",
+    math.nan,
+    math.inf,
+    -0.1,
+    1j,
+    True,
+    torch.ones(2),
+    torch.tensor(math.nan),
+    torch.tensor(-1.0),
+    [0.1],
+    1e39,
+    10**39,
+]
 SCHEDULED: list[Callable[[Any], fn.Optimizer]] = [
     fn.SGD,
     lambda rate: fn.SGD(rate, momentum=0.9, fused=True),
