@@ -227,8 +227,8 @@ def sgd(columns: Sequence[Tensors], rates: Sequence[Any], donated: bool, **how: 
     """
     if not is_eager() or any([isinstance(one, Tensor) for one in rates]) or not _in_memory(columns):  # noqa: C419
         return None
-    if not all([x.dtype in _FULL for x in columns[0]]):  # noqa: C419
-        return None
+    if not all([x.dtype in _FULL for x in columns[0]]) or (len(columns) > 2 and rates[1] == 0):  # noqa: C419
+        return None  # without momentum the kernel refuses to have a buffer
     numbers = dict(zip(("lr", "momentum", "dampening", "weight_decay"), rates, strict=True))
     kernel: Callable[..., None] = torch._fused_sgd_
     run = lambda ps, gs, bs=(): kernel(ps, gs, bs, **numbers, is_first_step=False, **how)

@@ -303,3 +303,13 @@ def test_a_gradient_for_an_absent_parameter_is_refused() -> None:
     """Where params has None, grads must have None."""
     params, grads = {"w": None}, {"w": torch.ones(2)}
     assert "grads must have None at 'w', where params has None" in str(misfit(grads, SGD().init(params), params, SGD()))
+
+
+@pytest.mark.parametrize("form", [lambda o: o, donate], ids=["pure", "donated"])
+def test_a_momentum_may_be_0_at_some_steps(form: Callable[[Optimizer], Optimizer]) -> None:
+    """Fused too, where the kernel takes no buffer then: the buffer becomes the gradient."""
+    ends = []
+    for fused in (False, True):
+        optimizer = form(SGD(0.1, momentum=lambda step: 0.9 * (step != 1), fused=fused))
+        ends.append(run(optimizer, leaves(0), steps=3))
+    torch.testing.assert_close(*map(tree.leaves, ends))
