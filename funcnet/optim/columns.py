@@ -38,12 +38,14 @@ class Agreed:
         self.count = len(tensors or ())
         self.guard: Callable[..., bool] | None = tensor_guard(tensors) if tensors else None
         self.half, self.in_rows = kernels.any_half(columns[0]), tensors is not None and kernels.in_rows(columns)
-        self.places: dict[tuple[int, ...], frozenset[int]] = {}
+        self.places: tuple[tuple[int, ...], ...] = ()
 
     def is_apart(self, columns: Columns) -> bool:
-        """Tell that the params lie where they lay when they did not share memory, and no gradient lies there: 1 µs for eight."""
-        places = self.places.get(tuple(map(_place, columns[0])))
-        return places is not None and places.isdisjoint(map(_place, columns[1]))
+        """Tell that the params lie where they lay when they did not share memory: 0.6 µs for eight.
+
+        A gradient in the very memory of its param does no harm: each element is read before it is written.
+        """
+        return tuple(map(_place, columns[0])) in self.places
 
 
 _place = Tensor.data_ptr
@@ -117,8 +119,7 @@ class GuardCache:
             known = Agreed(columns, tensors)
             self.guards = (known, *self.guards[: GUARDS - 1])
         if donated:
-            places = tuple(map(_place, columns[0]))
-            known.places = {places: frozenset(places), **dict([*known.places.items()][: GUARDS - 1])}
+            known.places = (tuple(map(_place, columns[0])), *known.places[: GUARDS - 1])
         return known
 
 
