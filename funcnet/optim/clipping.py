@@ -19,6 +19,7 @@ from funcnet.contract import Params
 from funcnet.errors import number, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.optim.base import GradientTransform, State
+from funcnet.optim.columns import is_dense
 from funcnet.tree import Tree
 from funcnet.value import frozen
 
@@ -47,8 +48,8 @@ class _Clipping(GradientTransform):
         """Find the first gradient that is no dense floating tensor, or is on another device than the first one."""
         devices = []
         for path, g in tree.names(grads).items():
-            if not isinstance(g, Tensor) or g.is_nested or not g.is_floating_point() or g.layout is not torch.strided:
-                return value_error(self, f"grads must have a dense floating tensor at {path!r}", g)
+            if not is_dense(g):
+                return value_error(self, f"grads must have a dense floating tensor of at least 16 bits at {path!r}", g)
             devices.append(g.device)
             if g.device != devices[0]:
                 return value_error(self, f"grads must be on one device, {devices[0]}", f"{g.device} at {path!r}")

@@ -38,12 +38,14 @@ class Agreed:
         self.count = len(tensors or ())
         self.guard: Callable[..., bool] | None = tensor_guard(tensors) if tensors else None
         self.half, self.in_rows = kernels.any_half(columns[0]), tensors is not None and kernels.in_rows(columns)
-        self.places: dict[tuple[int, ...], frozenset[int]] = {}
+        self.places: tuple[tuple[int, ...], ...] = ()
 
     def is_apart(self, columns: Columns) -> bool:
-        """Tell that the params lie where they lay when they did not share memory, and no gradient lies there: 1 µs for eight."""
-        places = self.places.get(tuple(map(_place, columns[0])))
-        return places is not None and places.isdisjoint(map(_place, columns[1]))
+        """Tell that the params lie where they lay when they did not share memory: 0.6 µs for eight.
+
+        A gradient in the very memory of its param does no harm: each element is read before it is written.
+        """
+        return tuple(map(_place, columns[0])) in self.places
 
 
 _place = Tensor.data_ptr
@@ -117,18 +119,17 @@ class GuardCache:
             known = Agreed(columns, tensors)
             self.guards = (known, *self.guards[: GUARDS - 1])
         if donated:
-            places = tuple(map(_place, columns[0]))
-            known.places = {places: frozenset(places), **dict([*known.places.items()][: GUARDS - 1])}
+            known.places = (tuple(map(_place, columns[0])), *known.places[: GUARDS - 1])
         return known
 
 
 def agree(columns: Columns) -> bool:
     """Tell that in every row kind, shape, dtype and device agree, where kernels would broadcast or promote."""
     for p, g, *moments in zip(*columns, strict=True):
-        if p.is_nested or not p.is_floating_point() or not _is_like(g, p, p.dtype):
+        if not is_dense(p) or not _is_like(g, p, p.dtype):
             return False
         dtype = kernels.wide(p.dtype)
-        if p.layout is not strided or not all([_is_like(x, p, dtype) for x in moments]):  # noqa: C419
+        if not all([_is_like(x, p, dtype) for x in moments]):  # noqa: C419
             return False
     return True
 
@@ -138,8 +139,8 @@ def _is_like(x: Tensor, p: Tensor, dtype: torch.dtype) -> bool:
 
 
 def is_dense(leaf: Any) -> bool:
-    """Tell a leaf of params that optimizers step: a dense floating tensor."""
-    return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.layout is strided and not leaf.is_nested
+    """Tell a leaf of params that optimizers step: a dense tensor of 16, 32 or 64 floating bits."""
+    return isinstance(leaf, Tensor) and leaf.dtype in kernels.DTYPES and leaf.layout is strided and not leaf.is_nested
 
 
 def moment_like(p: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ NO_GRADIENTS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("kind", NO_GRADIENTS)
 def test_what_is_no_gradient_is_refused(transform: GradientTransform, kind: str) -> None:
     """With the path and what came."""
-    with pytest.raises(ValueError, match="grads must have a dense floating tensor at 'b', got "):
+    with pytest.raises(ValueError, match="grads must have a dense floating tensor of at least 16 bits at 'b', got "):
         clipped(transform, {"a": torch.ones(2), "b": NO_GRADIENTS[kind]()})
 
 

@@ -230,7 +230,7 @@ def test_layout_changes_no_bit(optimizer: Optimizer) -> None:
 @each_optimizer
 @pytest.mark.parametrize("form", [lambda o: o, donate], ids=["pure", "donated"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(3, 5, 7, 2), (6, 8), (33, 17), (129,)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5, 7, 2), (8, 4, 3, 3), (6, 8), (33, 17), (129,)], ids=str)
 def test_equal_values_give_equal_bits_whatever_their_strides(optimizer: Optimizer, form: Any, dtype: Any, shape: Any) -> None:
     """Params, moments and gradients in every layout, over sizes that fill no whole register, for three steps."""
     draw = lambda seed: {"p": normal(key(seed), shape, dtype=torch.float64).to(dtype)}

@@ -168,6 +168,7 @@ def test_donating_makes_another_value() -> None:
         (lambda: SGD(lr=-1), "SGD: lr must be a finite number at least 0.0, got -1"),
         (lambda: SGD(lr=float("nan")), "SGD: lr must be a finite number at least 0.0, got nan"),
         (lambda: SGD(lr="0.1"), "SGD: lr must be a finite number at least 0.0, got '0.1'"),
+        (lambda: SGD(lr=1e39), "SGD: lr must be a finite number at most 3.4028234663852886e+38, got 1e+39"),
         (lambda: SGD(momentum=-0.1), "SGD: momentum must be a finite number at least 0.0, got -0.1"),
         (lambda: SGD(weight_decay=-1), "SGD: weight_decay must be a finite number at least 0.0, got -1"),
         (lambda: SGD(dampening=float("inf")), "SGD: dampening must be a finite number at least 0.0, got inf"),
@@ -302,3 +303,13 @@ def test_a_gradient_for_an_absent_parameter_is_refused() -> None:
     """Where params has None, grads must have None."""
     params, grads = {"w": None}, {"w": torch.ones(2)}
     assert "grads must have None at 'w', where params has None" in str(misfit(grads, SGD().init(params), params, SGD()))
+
+
+@pytest.mark.parametrize("form", [lambda o: o, donate], ids=["pure", "donated"])
+def test_a_momentum_may_be_0_at_some_steps(form: Callable[[Optimizer], Optimizer]) -> None:
+    """Fused too, where the kernel takes no buffer then: the buffer becomes the gradient."""
+    ends = []
+    for fused in (False, True):
+        optimizer = form(SGD(0.1, momentum=lambda step: 0.9 * (step != 1), fused=fused))
+        ends.append(run(optimizer, leaves(0), steps=3))
+    torch.testing.assert_close(*map(tree.leaves, ends))
