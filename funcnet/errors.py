@@ -66,12 +66,18 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+MOST = 2**31 - 1
+"""The largest size that kernels can count to: some count in 32 bits, and hang or read beyond the end of larger ones."""
+
+
 def whole(at_least: int) -> Validator:
-    """Make a validator for a whole number with a lower bound."""
+    """Make a validator for a whole number with a lower bound, and below 2³¹."""
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
         if not is_whole(got) or got < at_least:
             raise _refuse(value, attribute.name, f"a whole number of at least {at_least}", got)
+        if got > MOST:
+            raise _refuse(value, attribute.name, "below 2**31", got)
 
     return validate
 
@@ -178,7 +184,14 @@ def whole_numbers(at_least: int | None = None, *, optional: bool = False, empty:
     """Make a validator for a whole number or a tuple of them: one for each axis if the layer has ``axes``; see ``valid_if``."""
     rule = "a whole number" if at_least is None else f"a whole number of at least {at_least}"
     is_valid = lambda n: is_whole(n) and (at_least is None or n >= at_least)
-    return valid_if(is_valid, rule, several=True, optional=optional, empty=empty)
+    judge = valid_if(is_valid, rule, several=True, optional=optional, empty=empty)
+    is_small = valid_if(lambda n: abs(n) <= MOST, "below 2**31", several=True, optional=optional, empty=empty)
+
+    def validate(value: Any, attribute: Any, got: Any) -> None:
+        judge(value, attribute, got)
+        is_small(value, attribute, got)
+
+    return validate
 
 
 def divides(*names: str) -> Validator:

@@ -75,8 +75,9 @@ def _along(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
 def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
     """Build the tree with these named leaves: the way back from ``names``, and from a ``state_dict``.
 
-    With ``like``, the structure (and so every absent leaf and empty node) is that of ``like``. Without it, a node whose keys
-    are all numbers becomes a tuple, with ``{}`` in its gaps, and any other a dict.
+    With ``like``, the structure (and so every absent leaf and empty node) is that of ``like``. A name at which a leaf is absent
+    from it is taken where it holds what another name holds, as both names of tied weights do, and left out. Without ``like``,
+    a node whose keys are all numbers becomes a tuple, with ``{}`` in its gaps, and any other a dict.
 
     Raises   ``ValueError`` naming the paths that are missing and those that are too many, or two of which one goes on where
              the other has its leaf.
@@ -85,6 +86,9 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
         return _grow("", named)
     wanted = names(like)
     missing, extra = wanted.keys() - named.keys(), named.keys() - wanted.keys()
+    if extra and not missing:
+        kept, absent = [named[path] for path in wanted], {path for path, leaf in _named("", like) if leaf is None}
+        extra = {path for path in extra if path not in absent or not any(_same(named[path], one) for one in kept)}
     if missing or extra:
         raise value_error(
             "from_names", "the names must be those of like", f"missing {sorted(missing)} and unknown {sorted(extra)}"
