@@ -112,7 +112,9 @@ def instances(kind: type | tuple[type, ...], rule: str, *, several: bool = False
     """Make a validator for a value of a type, or with ``several`` for a tuple of such values; ``rule`` says it in words."""
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
-        for entry in got if several and isinstance(got, tuple) else (got,):
+        if several and not isinstance(got, tuple):
+            raise _refuse(value, attribute.name, f"a tuple of {rule}", got)
+        for entry in got if several else (got,):
             if not isinstance(entry, kind):
                 raise _refuse(value, attribute.name, rule, entry)
 

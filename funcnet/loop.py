@@ -229,6 +229,8 @@ def _check(data: Any, validation: Any, epochs: int, batch_size: int, epochs_done
     if validation is not None:
         _rows(validation, "fit", "validation")
     rows = _rows(data, "fit")
+    if not isinstance(drop_last, bool):
+        raise value_error("fit", "drop_last must be True or False", drop_last)
     if drop_last and rows < batch_size:
         raise value_error("fit", f"with drop_last there must be batch_size={batch_size} rows or more", f"{rows} rows")
     return rows

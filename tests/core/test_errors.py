@@ -106,7 +106,7 @@ WRONG_FIELDS = [
     ({"mode": "none"}, "Sample: mode must be one of 'mean', 'sum', got 'none'"),
     ({"mode": ["mean"]}, "Sample: mode must be one of 'mean', 'sum', got ['mean']"),
     ({"parts": ("a", 1)}, "Sample: parts must be words, got 1"),
-    ({"parts": ["a"]}, "Sample: parts must be words, got ['a']"),
+    ({"parts": ["a"]}, "Sample: parts must be a tuple of words, got ['a']"),
     ({"part": ("a",)}, "Sample: part must be a word, got ('a',)"),
     ({"part": ()}, "Sample: part must be a word, got ()"),
     ({"f": "len"}, "Sample: f must be a function, got 'len'"),
