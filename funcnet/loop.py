@@ -75,8 +75,8 @@ def fit(
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
     step = train_step(net, loss, opt.donate())  # of what is copied here, and nobody else has
-    params = net.init(first) if params is None else tree.map(torch.clone, params)
-    state = opt.init(params) if state is None else tree.map(torch.clone, state)
+    params = net.init(first) if params is None else tree.map(_copied, params)
+    state = opt.init(params) if state is None else tree.map(_copied, state)
     weigh, history = _weights(loss, data[1]), History()
     for epoch in _shown(range(epochs_done, epochs_done + epochs), history, progress):
         batches = _batches(random.permutation(random.fold_in(order, epoch), rows), batch_size, drop_last)
@@ -92,6 +92,10 @@ def fit(
         for name, number in row.items():
             history.setdefault(name, []).append(number)
     return Fit(params, state, history)
+
+
+def _copied(leaf: Tensor) -> Tensor:
+    return leaf.detach().clone()
 
 
 def evaluate(
