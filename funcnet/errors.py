@@ -71,12 +71,18 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+MOST = 2**31 - 1
+"""The largest size that kernels can count to: some count in 32 bits, and hang or read beyond the end of larger ones."""
+
+
 def whole(at_least: int) -> Validator:
-    """Make a validator for a whole number with a lower bound."""
+    """Make a validator for a whole number with a lower bound, and below 2³¹."""
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
         if not is_whole(got) or got < at_least:
             raise _refuse(value, attribute.name, f"a whole number of at least {at_least}", got)
+        if got > MOST:
+            raise _refuse(value, attribute.name, "below 2**31", got)
 
     return validate
 
@@ -111,7 +117,9 @@ def instances(kind: type | tuple[type, ...], rule: str, *, several: bool = False
     """Make a validator for a value of a type, or with ``several`` for a tuple of such values; ``rule`` says it in words."""
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
-        for entry in got if several and isinstance(got, tuple) else (got,):
+        if several and not isinstance(got, tuple):
+            raise _refuse(value, attribute.name, f"a tuple of {rule}", got)
+        for entry in got if several else (got,):
             if not isinstance(entry, kind):
                 raise _refuse(value, attribute.name, rule, entry)
 
@@ -183,7 +191,14 @@ def whole_numbers(at_least: int | None = None, *, optional: bool = False, empty:
     """Make a validator for a whole number or a tuple of them: one for each axis if the layer has ``axes``; see ``valid_if``."""
     rule = "a whole number" if at_least is None else f"a whole number of at least {at_least}"
     is_valid = lambda n: is_whole(n) and (at_least is None or n >= at_least)
-    return valid_if(is_valid, rule, several=True, optional=optional, empty=empty)
+    judge = valid_if(is_valid, rule, several=True, optional=optional, empty=empty)
+    is_small = valid_if(lambda n: abs(n) <= MOST, "below 2**31", several=True, optional=optional, empty=empty)
+
+    def validate(value: Any, attribute: Any, got: Any) -> None:
+        judge(value, attribute, got)
+        is_small(value, attribute, got)
+
+    return validate
 
 
 def divides(*names: str) -> Validator:

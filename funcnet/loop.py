@@ -69,17 +69,14 @@ def fit(
              with different numbers of rows, fewer rows than ``batch_size`` with ``drop_last``, arguments of another kind, and
              two metrics of one name, or one whose name is a column of its own.
     """
+    _require("fit", net=(Layer, "a layer", net), loss=(Loss, "a loss", loss), opt=(Optimizer, "an optimizer", opt))
     rows = _check(data, validation, epochs, batch_size, epochs_done, drop_last)
-    names = _names(metrics, "fit")
-    _require_layer("fit", net)
-    for name, kind, word, got in (("loss", Loss, "a loss", loss), ("opt", Optimizer, "an optimizer", opt)):
-        if not isinstance(got, kind):
-            raise value_error("fit", f"{name} must be {word}", got)
+    _names(metrics, "fit")
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
     step = train_step(net, loss, opt.donate())  # of what is copied here, and nobody else has
-    params = net.init(first) if params is None else tree.map(torch.clone, params)
-    state = opt.init(params) if state is None else tree.map(torch.clone, state)
+    params = net.init(first) if params is None else tree.map(_copied, params)
+    state = opt.init(params) if state is None else tree.map(_copied, state)
     weigh, history = _weights(loss, data[1]), History()
     for epoch in _shown(range(epochs_done, epochs_done + epochs), history, progress):
         batches = _batches(random.permutation(random.fold_in(order, epoch), rows), batch_size, drop_last)
@@ -91,10 +88,14 @@ def fit(
             "seconds": time.perf_counter() - began,
         }
         row |= evaluate(net, params, validation, metrics, loss, prefix="validation_") if validation else {}
-        row |= {} if validation or not names else evaluate(net, params, data, metrics)
+        row |= {} if validation or not metrics else evaluate(net, params, data, metrics)
         for name, number in row.items():
             history.setdefault(name, []).append(number)
     return Fit(params, state, history)
+
+
+def _copied(leaf: Tensor) -> Tensor:
+    return leaf.detach().clone()
 
 
 def evaluate(
@@ -116,7 +117,7 @@ def evaluate(
     Raises   ``ValueError`` for a ``batch_size`` below 1, no data, ``x`` and ``target`` with different numbers of rows,
              arguments of another kind, a loss without a reduction, and two metrics of one name, or one with the name ``loss``.
     """
-    _require_layer("evaluate", net)
+    _require("evaluate", net=(Layer, "a layer", net))
     wanted: dict[str, Metric] = {} if loss is None else {"loss": loss}
     wanted |= _names(metrics, "evaluate")
     if loss is not None and (not isinstance(loss, Loss) or loss.reduction == "none"):
@@ -232,14 +233,18 @@ def _check(data: Any, validation: Any, epochs: int, batch_size: int, epochs_done
     if validation is not None:
         _rows(validation, "fit", "validation")
     rows = _rows(data, "fit")
+    if not isinstance(drop_last, bool):
+        raise value_error("fit", "drop_last must be True or False", drop_last)
     if drop_last and rows < batch_size:
         raise value_error("fit", f"with drop_last there must be batch_size={batch_size} rows or more", f"{rows} rows")
     return rows
 
 
-def _require_layer(who: str, net: Any) -> None:
-    if not isinstance(net, Layer):
-        raise value_error(who, "net must be a layer", net)
+def _require(who: str, **kinds: tuple[type, str, Any]) -> None:
+    """Raise ``ValueError`` for the first argument that is not of its kind; each comes with the kind, and that in words."""
+    for name, (kind, word, got) in kinds.items():
+        if not isinstance(got, kind):
+            raise value_error(who, f"{name} must be {word}", got)
 
 
 def _whole(who: str, name: str, least: int, got: int) -> None:

@@ -15,6 +15,7 @@ type, torch's default one where it is not given. Anything else raises ``ValueErr
 
 import math
 import sys
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -121,9 +122,13 @@ def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
     return _mix(_multiples(torch.arange(1, _count(shape) + 1, device=rng.device)) + rng).reshape(shape)
 
 
+# Compiled code may have symbolic sizes.
+_SIZES = (Integral, torch.SymInt)
+
+
 def _count(shape: tuple[int, ...]) -> int:
     """Return how many elements a shape has."""
-    if not isinstance(shape, tuple) or [n for n in shape if isinstance(n, (bool, float, str)) or n < 0]:
+    if not isinstance(shape, tuple) or [n for n in shape if not isinstance(n, _SIZES) or isinstance(n, bool) or n < 0]:
         raise value_error("random", "the shape must be a tuple of whole numbers of at least 0", repr(shape))
     return math.prod(shape)
 
@@ -140,8 +145,8 @@ _DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat
 
 def _floating(dtype: torch.dtype | None) -> torch.dtype:
     """Return the dtype, torch's default one for ``None``, which must be a floating type of known precision."""
-    dtype = dtype or torch.get_default_dtype()
-    if dtype not in _DIGITS:
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if not isinstance(dtype, torch.dtype) or dtype not in _DIGITS:
         raise value_error("random", "the dtype must be a floating one of " + ", ".join(map(str, _DIGITS)), dtype)
     return dtype
 

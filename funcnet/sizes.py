@@ -16,6 +16,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.contract import Layer
 from funcnet.errors import describe, is_whole, value_error
+from funcnet.walking import require_layer
 
 _L = TypeVar("_L", bound=Layer)
 
@@ -30,7 +31,7 @@ def infer_sizes(net: _L, x: Any, dtype: torch.dtype | None = None) -> _L:
 
     Raises   ``ValueError`` for an x that is none of these, and what a layer raises, with a note where in the net.
     """
-    sized: Any = net.infer(_without_numbers(x, dtype))[0]
+    sized: Any = require_layer("infer_sizes", net).infer(_without_numbers(x, dtype))[0]
     return sized  # type: ignore[no-any-return]  # the same net, but for a shape_dependent one by itself
 
 
@@ -45,7 +46,7 @@ def output_shape(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Any:
 
     Raises   ``ValueError`` as ``infer_sizes`` does.
     """
-    return tree.map(lambda leaf: leaf.shape, net.infer(_without_numbers(x, dtype))[1])
+    return tree.map(lambda leaf: leaf.shape, require_layer("output_shape", net).infer(_without_numbers(x, dtype))[1])
 
 
 def _without_numbers(x: Any, dtype: torch.dtype | None) -> Any:

@@ -40,6 +40,9 @@ class ValueAndGrads(Value):
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params, Cache]:
         return _value_and_grads(self.net, self.loss, params, x, target, rng)
 
+    def __repr__(self) -> str:
+        return f"value_and_grads({self.net!r}, {self.loss!r})"
+
 
 def _value_and_grads(
     net: Layer, loss: Loss, params: Params, x: Any, target: Any, rng: Key | int | None
@@ -80,6 +83,9 @@ class TrainStep(Value):
             params = self.net.update_stats(params, cache)
         params, state = self.opt.update(grads, state, params)
         return params, state, value
+
+    def __repr__(self) -> str:
+        return f"train_step({self.net!r}, {self.loss!r}, {self.opt!r})"
 
 
 def train_step(net: Layer, loss: Loss, opt: Optimizer) -> TrainStep:

@@ -6,18 +6,54 @@ sums leave it out, ``map`` keeps it as it is. Functions of two trees match dicts
 ``ValueError`` with the first path where the trees disagree.
 """
 
+import functools
 from builtins import map as _each
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from funcnet import flattening
-from funcnet.errors import value_error
+from funcnet.errors import describe, explains, value_error
 from funcnet.flattening import NODES, differences, flatten_together, join, rebuild, unflatten
 
 Tree = flattening.Tree
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _of_tensors(trees: int = 1, other: str = "") -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Let a function of so many trees of tensors say what came, once it has failed; ``other`` is the rule of what comes next."""
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(function)
+        def checked(*arguments: _P.args, **named: _P.kwargs) -> _R:
+            try:
+                return function(*arguments, **named)
+            except Exception as error:
+                if explains(error) or not isinstance(error, (TypeError, AttributeError, RuntimeError, ValueError)):
+                    raise
+                raise _explained(function.__name__, (*arguments, *named.values()), trees, other) from error
+
+        return checked
+
+    return decorate
+
+
+def _explained(who: str, arguments: tuple[Any, ...], trees: int, other: str) -> ValueError:
+    for one in arguments[:trees]:
+        for path, leaf in _named("", one):
+            if leaf is not None and not isinstance(leaf, Tensor):
+                return value_error(who, f"every leaf must be a tensor, at {path!r} too", describe(leaf))
+    came = " and ".join(_each(describe, arguments[trees:] or arguments))
+    return value_error(who, other or "the tensors of the trees must fit each other", came)
+
+
+def _require_function(who: str, f: Any) -> None:
+    if not callable(f):
+        raise value_error(who, f"{'predicate' if who == 'partition' else 'f'} must be a function", describe(f))
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the field's word for it)
@@ -26,6 +62,7 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (
     >>> map(lambda a, b: a + b, {"w": 1, "b": None}, {"b": None, "w": 2})
     {'w': 3, 'b': None}
     """
+    _require_function("map", f)
     rows = zip(*flatten_together(tree, *rest), strict=True)
     return unflatten(tree, iter([None if any(leaf is None for leaf in row) else f(*row) for row in rows]))
 
@@ -75,16 +112,22 @@ def _along(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
 def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
     """Build the tree with these named leaves: the way back from ``names``, and from a ``state_dict``.
 
-    With ``like``, the structure (and so every absent leaf and empty node) is that of ``like``. Without it, a node whose keys
-    are all numbers becomes a tuple, with ``{}`` in its gaps, and any other a dict.
+    With ``like``, the structure (and so every absent leaf and empty node) is that of ``like``. A name at which a leaf is absent
+    from it is taken where it holds what another name holds, as both names of tied weights do, and left out. Without ``like``,
+    a node whose keys are all numbers becomes a tuple, with ``{}`` in its gaps, and any other a dict.
 
     Raises   ``ValueError`` naming the paths that are missing and those that are too many, or two of which one goes on where
              the other has its leaf.
     """
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named):
+        raise value_error("from_names", "named must be a dict of leaves by their names", describe(named))
     if like is None:
         return _grow("", named)
     wanted = names(like)
     missing, extra = wanted.keys() - named.keys(), named.keys() - wanted.keys()
+    if extra and not missing:
+        kept, absent = [named[path] for path in wanted], {path for path, leaf in _named("", like) if leaf is None}
+        extra = {path for path in extra if path not in absent or not any(_same(named[path], one) for one in kept)}
     if missing or extra:
         raise value_error(
             "from_names", "the names must be those of like", f"missing {sorted(missing)} and unknown {sorted(extra)}"
@@ -107,23 +150,27 @@ def _grow(at: str, named: dict[str, Any]) -> Tree:
     return tuple(grown.get(str(i), {}) for i in range(1 + max(_each(int, grown))))
 
 
+@_of_tensors(2)
 def dot(a: Tree, b: Tree) -> Tensor:
     """Sum the products of corresponding elements of a and b, as a 0-d tensor."""
     terms = leaves(map(lambda x, y: (x * y).sum(), a, b))
     return sum(terms[1:], terms[0]) if terms else torch.zeros(())
 
 
+@_of_tensors(2)
 def add(a: Tree, b: Tree) -> Tree:
     """Add two trees, a and b; where a leaf is absent from one, the other's stands."""
     one, other = flatten_together(a, b)
     return unflatten(a, iter([y if x is None else x if y is None else x + y for x, y in zip(one, other, strict=True)]))
 
 
+@_of_tensors(1, "factor must be a number, or a tensor that fits the leaves")
 def scale(tree: Tree, factor: float | Tensor) -> Tree:
     """Multiply every leaf of a tree by the number ``factor``."""
     return map(lambda leaf: leaf * factor, tree)
 
 
+@_of_tensors()
 def norm(tree: Tree) -> Tensor:
     """Return the norm of all leaves of a tree together, √Σ x², in float64, so that no float32 overflows in the squares."""
     wide = [leaf if leaf.is_floating_point() else leaf.double() for leaf in leaves(tree)]
@@ -131,16 +178,19 @@ def norm(tree: Tree) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(parts)) if parts else torch.zeros((), dtype=torch.float64)
 
 
+@_of_tensors()
 def zeros_like(tree: Tree) -> Tree:
     """Return a tree of zeros with the shapes, dtypes and devices of ``tree``."""
     return map(torch.zeros_like, tree)
 
 
+@_of_tensors(1, "dtype must be a torch.dtype")
 def cast(tree: Tree, dtype: torch.dtype) -> Tree:
     """Convert the floating leaves of a tree to ``dtype``; integers (labels, counters) stay."""
     return map(lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, tree)
 
 
+@_of_tensors(1, "device must be a torch.device, or the name of one")
 def to(tree: Tree, device: torch.device | str) -> Tree:
     """Move every tensor of a tree to a ``device``."""
     return map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, tree)
@@ -177,6 +227,7 @@ def _same(x: Any, y: Any) -> bool:
     return type(x) is type(y) and bool(x == y)
 
 
+@_of_tensors()
 def ravel(tree: Tree) -> Tensor:
     """Join all leaves of a tree, in order, into one vector; leaves of several dtypes are promoted to their common one."""
     parts = [leaf.reshape(-1) for leaf in leaves(tree)]
@@ -190,8 +241,11 @@ def unravel(vector: Tensor, like: Tree) -> Tree:
 
     Raises   ``ValueError`` for a vector that has not as many elements as ``like``.
     """
-    if vector.shape != (size(like),):
+    if not isinstance(vector, Tensor) or vector.shape != (size(like),):
         raise value_error("unravel", f"the vector must have the {size(like)} elements of like", vector)
+    odd = [leaf for leaf in leaves(like) if not isinstance(leaf, Tensor)]
+    if odd:
+        raise value_error("unravel", "every leaf of like must be a tensor", describe(odd[0]))
     pieces = iter(torch.split(vector, [leaf.numel() for leaf in leaves(like)]))
     return map(lambda leaf: next(pieces).reshape(leaf.shape).to(leaf.dtype), like)
 
@@ -206,6 +260,8 @@ def at(tree: Tree, path: str) -> Tree:
         LookupError: For a path that does not exist; it names those that do.
     """
     found = tree
+    if not isinstance(path, str):
+        raise value_error("at", "path must be a str, names joined by dots", describe(path))
     for key in path.split(".") if path else ():
         found = _child(found, key, lambda: _no_such_path("at", tree, path))
     return found
@@ -220,6 +276,8 @@ def replace(tree: Tree, path: str, value: Tree) -> Tree:
     Raises:
         LookupError: For a path that does not exist; it names those that do.
     """
+    if not isinstance(path, str):
+        raise value_error("replace", "path must be a str, names joined by dots", describe(path))
     return _replaced(tree, path.split(".") if path else [], value, lambda: _no_such_path("replace", tree, path))
 
 
@@ -250,17 +308,20 @@ def update(f: Callable[[Any, Any], Any], params: Tree, grads: Tree) -> Tree:
     Raises:
         ValueError: With the first path where the trees disagree.
     """
+    _require_function("update", f)
     rows = zip(*flatten_together(params, grads), strict=True)
     return unflatten(params, iter([p if p is None or g is None else f(p, g) for p, g in rows]))
 
 
 def map_with_path(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
     """Apply ``f(path, leaf)`` to every leaf of ``tree``; an absent leaf stays ``None``."""
+    _require_function("map_with_path", f)
     return _along(f, tree)
 
 
 def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]:
     """Part a tree in two of its structure: the leaves whose path fulfils ``predicate``, and the rest; ``None`` elsewhere."""
+    _require_function("partition", predicate)
     chosen = _along(lambda path, leaf: leaf if predicate(path) else None, tree)
     rest = _along(lambda path, leaf: None if predicate(path) else leaf, tree)
     return chosen, rest

@@ -26,7 +26,8 @@ def frozen(*, eq: bool = True) -> Callable[[type[_T]], type[_T]]: ...
 def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
     """Make ``cls`` a class of frozen values that compare by their fields: ``attrs.frozen`` with the inherited ``repr``.
 
-    A field with a tensor, an array or a ``torch.nn`` module in it, however deep, raises ``ValueError``.
+    A field with a tensor, an array or a ``torch.nn`` module in it, however deep, raises ``ValueError``. A number of numpy becomes
+    Python's, so that every value prints as a call that Python can evaluate.
 
     Args:
         cls: The class to decorate.
@@ -46,9 +47,23 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
 
 
 def _judged(cls: type, fields: list[Any]) -> list[Any]:
-    """Make every field refuse tensors before its validator runs."""
+    """Make every field convert numpy's numbers first, and refuse tensors before its validator runs."""
     own = [one for one in fields if one.init and not one.inherited]
-    return [one.evolve(validator=_without_tensors(one.validator)) if one in own else one for one in fields]
+    return [
+        one.evolve(validator=_without_tensors(one.validator), converter=_natively(one.converter)) if one in own else one
+        for one in fields
+    ]
+
+
+def _natively(converter: Any) -> Any:
+    return attrs.converters.pipe(_native, converter) if converter else _native
+
+
+def _native(got: Any) -> Any:
+    """Convert numpy's numbers, in tuples and lists too, to Python's: the same number, so that float32(0.1) is 0.10000000149."""
+    if type(got).__module__ == "numpy" and getattr(got, "shape", None) == ():
+        return got.item()
+    return type(got)(map(_native, got)) if type(got) in (tuple, list) else got
 
 
 def _without_tensors(validator: Any) -> Any:

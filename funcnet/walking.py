@@ -44,8 +44,9 @@ def at(net: Layer, path: str) -> Layer:
     Raises:
         LookupError: For a path that does not exist; it names those that do.
     """
+    require_layer("at", net)
     for one, layer in walk(net):
-        if one == path:
+        if isinstance(path, str) and one == path:
             return layer
     raise _no_such_path("at", net, path)
 
@@ -98,6 +99,9 @@ def map_layers(f: Callable[..., Layer], net: Layer, *, with_path: bool = False) 
     Raises:
         ValueError: If ``f`` returns anything but a layer.
     """
+    require_layer("map_layers", net)
+    if not callable(f):
+        raise value_error("map_layers", "f must be a function that returns a layer", f)
     return _mapped(f if with_path else lambda _, layer: f(layer), net, "")
 
 

@@ -58,6 +58,8 @@ def mlp(
     Params   a tuple: a Linear's ``weight`` (out, in) and ``bias`` (out,), and ``{}`` for what has none.
     Raises   ``ValueError`` for fewer than two sizes or one below 1, and what ``Linear`` and ``Dropout`` raise.
     """
+    if not isinstance(sizes, (tuple, list)):
+        raise value_error("mlp", "sizes must be two or more whole numbers, the input's and each layer's", sizes)
     known = sizes[1:] if sizes and sizes[0] is None else sizes
     if len(sizes) < 2 or not all(is_whole(size) and size > 0 for size in known):
         raise value_error("mlp", "sizes must be two or more whole numbers, the input's and each layer's", describe(list(sizes)))
@@ -163,8 +165,9 @@ def resnet_bottleneck(
     Raises   ``ValueError`` for numbers below 1.
     Source   He et al. 2016, figure 5, right; the stride stands at the 3×3, as in torchvision.
     """
-    if not is_whole(expansion) or expansion < 1:
-        raise value_error("resnet_bottleneck", "expansion must be a whole number of at least 1", repr(expansion))
+    for name, got in (("channels", channels), ("expansion", expansion)):
+        if not is_whole(got) or got < 1:
+            raise value_error("resnet_bottleneck", f"{name} must be a whole number of at least 1", repr(got))
     out = expansion * channels
     down, middle, up = (
         _conv_norm(in_channels, channels, 1, 1),

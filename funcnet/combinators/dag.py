@@ -41,6 +41,19 @@ def _collect(gvalues: Values, names: Names, g: Any) -> None:
         gvalues[name] = add_gradients("graph", gvalues[name], part) if name in gvalues else part
 
 
+def _names(value: Any, attribute: Any, got: Any) -> None:
+    if not isinstance(got, tuple) or not got or not all(isinstance(name, str) for name in got):
+        raise value_error("graph", f"{attribute.name} must be a tuple of names", got)
+
+
+def _nodes(value: Any, attribute: Any, got: Any) -> None:
+    for node in got if isinstance(got, tuple) and got else (got,):
+        if not isinstance(node, tuple) or len(node) != 3 or not isinstance(node[2], tuple):
+            raise value_error("graph", "nodes must be a tuple of (name, layer, inputs)", node)
+    for name, layer, ins in got:
+        _node(name, (layer, *ins), [*value.inputs, *[node[0] for node in got]])
+
+
 @frozen
 class Graph(Combinator):
     """A directed acyclic graph of layers; made by ``graph``. ``net["node"]`` is a node's layer.
@@ -54,9 +67,9 @@ class Graph(Combinator):
 
     label = "graph"
 
-    inputs: Names
-    nodes: tuple[Node, ...]
-    outputs: Names
+    inputs: Names = field(validator=_names)
+    nodes: tuple[Node, ...] = field(validator=_nodes)
+    outputs: Names = field(validator=_names)
     _order: tuple[tuple[int, Node], ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -212,10 +225,10 @@ def graph(*inputs: str, output: str | Names | None = None, **nodes: tuple[Any, .
             "graph", "there must be at least one input and one node", f"{len(inputs)} inputs and {len(nodes)} nodes"
         )
     names = [*inputs, *nodes]
+    require_names("graph", names)
     if len(set(names)) < len(names):
         raise value_error("graph", "each name must be given once", ", ".join(names))
-    require_names("graph", names)
-    outputs = (output,) if isinstance(output, str) else output or (names[-1],)
+    outputs = (names[-1],) if output is None or output == () else output if isinstance(output, tuple) else (output,)
     for one in outputs:
         if one not in names:
             raise value_error("graph", f"the output must be among {', '.join(names)}", repr(one))

@@ -14,6 +14,7 @@ from funcnet.combinator import Combinator
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Layer, Params
 from funcnet.layers.shape.reshaping import Identity
+from funcnet.walking import require_layer
 
 Folded = tuple[Layer, Params]
 
@@ -26,7 +27,7 @@ def fold_batch_norm(net: Layer, params: Params) -> Folded:
     without running statistics, stays. The channels are taken to be the last axis of a Linear's output, which they are without
     a length.
     """
-    return _fold(net.inference(), params)
+    return _fold(require_layer("fold_batch_norm", net).inference(), params)
 
 
 def _fold(net: Layer, params: Params) -> Folded:

@@ -299,5 +299,5 @@ def spectral_norm(
 
     Source   Miyato et al. 2018, algorithm 1.
     """
-    transposed = layer.weight_output_axis == 1
+    transposed = getattr(layer, "weight_output_axis", None) == 1  # Parametrized refuses what is no layer
     return Parametrized(layer, _SpectralNorm(n_power_iterations, eps, int(transposed) if dim is None else dim), name)

@@ -28,7 +28,8 @@ _NOTHING = Identity()
 
 
 def _own_names(value: Any, attribute: Any, got: tuple[str, ...] | None) -> None:
-    if got is not None and len(got) != len(value.layers):
+    right = isinstance(got, tuple) and all(isinstance(name, str) for name in got)
+    if got is not None and (not right or len(got) != len(value.layers)):
         raise value_error("serial", f"there must be a name for each of the {len(value.layers)} layers", got)
 
 

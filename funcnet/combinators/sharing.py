@@ -113,7 +113,7 @@ class Tied(Wrapper):
     groups: tuple[tuple[str, ...], ...]
 
     def __attrs_post_init__(self) -> None:
-        for group in self.groups:
+        for group in self.groups if isinstance(self.groups, tuple) else (self.groups,):
             if not isinstance(group, tuple) or len(group) < 2 or not all(isinstance(path, str) for path in group):
                 raise value_error("tied", "each group must be a tuple of at least two paths", repr(group))
 

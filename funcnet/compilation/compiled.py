@@ -51,7 +51,7 @@ class Compiled(Generic[P, R]):
         self._kept: dict[Hashable, Program | Traced] = {}
 
     def __repr__(self) -> str:
-        return f"compile({self.__wrapped__!r})"
+        return getattr(self.__wrapped__, "compiled_repr", f"compile({self.__wrapped__!r})")
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...

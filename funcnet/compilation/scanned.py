@@ -41,6 +41,11 @@ class ScanSteps(Value):
             values.append(value)
         return params, state, torch.stack(values)
 
+    @property
+    def compiled_repr(self) -> str:
+        """The call that makes and compiles these steps."""
+        return f"scan_steps({self.step!r}, {self.k})"
+
 
 def _unbound(scan: ScanSteps, batches: Tree, name: str) -> list[Tree]:
     """Return the k entries along the first axis of a tree."""

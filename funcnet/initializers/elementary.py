@@ -46,7 +46,9 @@ class Constant(Initializer):
     value: float = field(validator=number())
 
     def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.full(shape, self.value, dtype=dtype or torch.get_default_dtype(), device=random.as_key(rng).device)
+        return torch.full(
+            shape, self.value, dtype=torch.get_default_dtype() if dtype is None else dtype, device=random.as_key(rng).device
+        )
 
 
 def Zeros() -> Constant:  # noqa: N802 (it makes a value)

@@ -19,7 +19,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.errors import is_number, number, one_of, value_error
+from funcnet.errors import is_number, is_whole_tuple, number, one_of, value_error
 from funcnet.initializers.elementary import Fans, Initializer, Shape
 from funcnet.random import Key
 from funcnet.value import frozen
@@ -30,8 +30,8 @@ def fans(shape: Shape) -> tuple[int, int]:
 
     Raises   ``ValueError`` for less than two axes.
     """
-    if len(shape) < 2:
-        raise value_error("fans", "a weight must have at least 2 axes, (out, in, *kernel)", f"shape {shape}")
+    if not is_whole_tuple(shape, 0) or len(shape) < 2:
+        raise value_error("fans", "a weight must have at least 2 axes, (out, in, *kernel)", f"shape {shape!r}")
     kernel = math.prod(shape[2:])
     return shape[1] * kernel, shape[0] * kernel
 
@@ -229,7 +229,7 @@ class Orthogonal(Initializer):
     gain: float = field(default=1.0, validator=_positive)
 
     def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        rows, columns, dtype = shape[0], fans(shape)[0], dtype or torch.get_default_dtype()
+        columns, rows, dtype = fans(shape)[0], shape[0], torch.get_default_dtype() if dtype is None else dtype
         wide = torch.promote_types(dtype, torch.float32)  # no narrower type has a QR
         q, r = torch.linalg.qr(random.normal(rng, (max(rows, columns), min(rows, columns)), dtype=wide))
         q = q * torch.where(r.diagonal() < 0, -1.0, 1.0).to(q.dtype)

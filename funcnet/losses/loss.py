@@ -3,8 +3,9 @@
     loss(y, target) -> value
     loss.value_and_grad(y, target) -> (value, gy)
     loss.as_layer()                                  a layer on the pair (y, target), whose vjp gives both gradients
+    loss.weight_of(target) -> w                      how much a batch counts for in a mean over batches
 
-All three come from one forward and one backward. ``reduction`` says what becomes of the terms ℓ, one for each element of y
+The first three come from one forward and one backward. ``reduction`` says what becomes of the terms ℓ, one for each element of y
 (for ``CrossEntropy``: one for each label). The value has the unit of ℓ, and the shape () but for "none":
 
     "mean"    value = Σ ℓ / n, over all n terms                 of no terms NaN, as in torch

@@ -57,6 +57,9 @@ class Chain(Optimizer):
     def donate(self) -> "Chain":
         return self.replace(optimizer=self.optimizer.donate())
 
+    def __repr__(self) -> str:
+        return f"chain({', '.join(map(repr, self._parts))})"
+
 
 def chain(*parts: GradientTransform | Optimizer) -> Chain:
     """Make one optimizer of gradient transforms and, as the last part, an optimizer.
@@ -64,7 +67,7 @@ def chain(*parts: GradientTransform | Optimizer) -> Chain:
     >>> from funcnet.optim.sgd import SGD
     >>> from funcnet.optim.clipping import ClipByGlobalNorm
     >>> chain(ClipByGlobalNorm(1.0), SGD(lr=0.1))
-    Chain(transforms=(ClipByGlobalNorm(max_norm=1.0),), optimizer=SGD(lr=0.1))
+    chain(ClipByGlobalNorm(max_norm=1.0), SGD(lr=0.1))
     """
     if not parts or not isinstance(parts[-1], Optimizer):
         raise value_error("chain", "its last part must be an optimizer", repr(parts[-1]) if parts else "no parts")
@@ -80,6 +83,9 @@ def donate(optimizer: Optimizer) -> Optimizer:
     An update that is refused has written to nothing. Tensors that cannot be written to are refused: two elements of params and
     state that share memory, and what inference mode made, outside it. Compiled code does not look for either. A Ctrl-C in the
     middle of a step may leave half of it.
+
+    An update that is interrupted, as by Ctrl-C, may leave some leaves written and others not: neither the old nor the new
+    params. In a loop of your own, keep a copy to go on from, or take the interrupt between updates; ``fit`` copies first.
 
     Raises   ``ValueError`` for what is no optimizer.
     """

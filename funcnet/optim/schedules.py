@@ -18,7 +18,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import is_whole, number, size, value_error
+from funcnet.errors import describe, is_number, is_whole, number, size, value_error
 from funcnet.value import Value, frozen
 
 
@@ -34,7 +34,11 @@ class Schedule(Value):
 
 def _real(step: Any) -> Any:
     """Turn a step into a number of the kind that comes out."""
-    return step.to(torch.float64) if isinstance(step, Tensor) else float(step)
+    if isinstance(step, Tensor) and step.dim() == 0 and not step.is_complex():
+        return step.to(torch.float64)
+    if not is_number(step):
+        raise value_error("schedule", "step must be a whole number, or a 0-d tensor", describe(step))
+    return float(step)
 
 
 def _fraction(step: Any, steps: int) -> Any:
@@ -110,7 +114,8 @@ class StepSchedule(Schedule):
     gamma: float = field(default=0.1, validator=number(0.0))
 
     def __call__(self, step: Any) -> Any:
-        return self.start * self.gamma ** _real(step // self.step_size)
+        steps = _real(step) // self.step_size
+        return self.start * self.gamma**steps
 
 
 def _some_schedules(value: Any, attribute: Any, got: Any) -> None:

@@ -1,4 +1,7 @@
-"""Testing: the judges of layers, for one's own too: ``check_laws`` tries all laws, ``check_vjp`` the first by differences."""
+"""Testing: the judges of layers and optimizers, custom ones too.
+
+``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences, ``check_optimizer`` an optimizer.
+"""
 
 from funcnet.testing.differences import check_vjp, finite_difference
 from funcnet.testing.laws import (
@@ -16,10 +19,12 @@ from funcnet.testing.laws import (
     law_transpose,
     law_value,
 )
+from funcnet.testing.optimizers import check_optimizer
 
 __all__ = [
     "LAWS",
     "check_laws",
+    "check_optimizer",
     "check_vjp",
     "finite_difference",
     "law_halves",

@@ -52,6 +52,20 @@ def test_a_tied_net_trains_as_torchs_does(opt):
     torch.testing.assert_close(params[2]["bias"], head.bias.detach(), rtol=1e-8, atol=1e-8)
 
 
+def test_a_state_dict_with_both_names_of_a_tied_weight_is_taken():
+    """As torch.nn saves it; where the two differ, or a name leads nowhere, it is refused."""
+    net = fn.tied(fn.serial(fn.Embedding(5, 3), fn.Linear(3, 5, bias=False)), ("0.weight", "1.weight"))
+    twin = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5, bias=False))
+    twin[1].weight = twin[0].weight
+    params = fn.tree.from_names(twin.state_dict(), like=net.init(0))
+    assert params[1]["weight"] is None
+    x = torch.tensor([0, 4])
+    torch.testing.assert_close(net(params, x), twin(x).detach())
+    for wrong in ({"1.weight": torch.ones(5, 3)}, {"1.bias": twin[0].weight}):
+        with pytest.raises(ValueError, match=r"from_names: the names must be those of like, got missing \[\] and unknown"):
+            fn.tree.from_names({**twin.state_dict(), **wrong}, like=net.init(0))
+
+
 def test_a_shared_layer_is_the_layer_on_each_entry():
     """Of any number, each with a key of its own where it takes one."""
     layer, xs = fn.shared(fn.Linear(3, 2)), tuple(draw((2, 3), i).float() for i in range(3))

@@ -6,6 +6,7 @@ import attrs
 import pytest
 import torch
 from attrs import field
+from cases import CASES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -409,3 +410,13 @@ def test_autocast_is_no_misfit(net, shape):
     """A layer after another gets half precision beside its params in single, which the kernels cast."""
     with torch.autocast("cpu", torch.bfloat16):
         assert net(net.init(0), torch.ones(shape)).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.layer.stochastic])
+def test_a_layer_that_needs_no_key_ignores_one(name):
+    """In every layer and combinator alike, and by position, in ``apply`` and in the call."""
+    layer, x, params, *_ = CASES[name]
+    for rng in (0, fn.key(0)):
+        assert fn.tree.structure(layer.apply(params, x, rng)[0]) == fn.tree.structure(layer.apply(params, x)[0])
+        for one, other in zip(fn.tree.leaves(layer(params, x, rng)), fn.tree.leaves(layer(params, x)), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)

@@ -102,10 +102,11 @@ WRONG_FIELDS = [
     ({"anything": math.inf}, "Sample: anything must be a finite number, got inf"),
     ({"anything": "1"}, "Sample: anything must be a finite number, got '1'"),
     ({"anything": 1j}, "Sample: anything must be a finite number, got 1j"),
+    ({"size": 2**31}, "Sample: size must be below 2**31, got 2147483648"),
     ({"mode": "none"}, "Sample: mode must be one of 'mean', 'sum', got 'none'"),
     ({"mode": ["mean"]}, "Sample: mode must be one of 'mean', 'sum', got ['mean']"),
     ({"parts": ("a", 1)}, "Sample: parts must be words, got 1"),
-    ({"parts": ["a"]}, "Sample: parts must be words, got ['a']"),
+    ({"parts": ["a"]}, "Sample: parts must be a tuple of words, got ['a']"),
     ({"part": ("a",)}, "Sample: part must be a word, got ('a',)"),
     ({"part": ()}, "Sample: part must be a word, got ()"),
     ({"f": "len"}, "Sample: f must be a function, got 'len'"),
@@ -122,7 +123,7 @@ def test_a_validator_refuses_by_sentence(fields, message):
 
 RIGHT_FIELDS = [
     {"size": 1},
-    {"size": 10**30},
+    {"size": 2**31 - 1},
     {"index": 0},
     {"axis": -5},
     {"flag": False},

@@ -4,12 +4,15 @@ import math
 import pickle
 from typing import Any
 
+import attrs
 import numpy
 import pytest
 import torch
+from cases import CASES
 
 import funcnet as fn
 from funcnet.testing import law_value
+from funcnet.value import parts
 
 
 class Undecorated(fn.Layer):
@@ -92,6 +95,54 @@ def test_a_field_holds_what_stays_as_it_is(held: Any) -> None:
 def test_numbers_print_as_python_reads_them(held: Any) -> None:
     """Infinite ones, and those of numpy, whose own words a call would not find."""
     assert eval(repr(Holder(held)), {"Holder": Holder}) == Holder(held)
+
+
+def _as_numpy(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_as_numpy, value))
+    kinds = {int: numpy.int64, float: numpy.float64, bool: numpy.bool_}
+    return kinds[type(value)](value) if type(value) in kinds else value
+
+
+@pytest.mark.parametrize("layer", {type(case.layer): case.layer for case in CASES.values()}.values(), ids=repr)
+def test_numbers_of_numpy_become_python_s(layer: fn.Layer) -> None:
+    """In every field of every layer, so that both are one value and print alike."""
+    names = [one.name for one in attrs.fields(type(layer)) if one.init and not one.name.startswith("_")]
+    changed = {name: _as_numpy(getattr(layer, name)) for name in names}
+    again = layer.replace(**changed)
+    assert again == layer
+    assert repr(again) == repr(layer)
+    numbers = [part for part in parts(again) if isinstance(part, numpy.generic)]
+    assert numbers == []
+
+
+def test_a_number_in_single_precision_stays_the_number_it_is() -> None:
+    """0.1 in float32 is not 0.1; a learning rate prints as what it is."""
+    assert repr(fn.SGD(lr=numpy.float32(0.1))) == "SGD(lr=0.10000000149011612)"
+    assert repr(fn.Linear(numpy.int64(3), 2)) == "Linear(in_features=3, out_features=2)"
+    assert fn.LSTM(numpy.int64(3), 4).init(0)["weight_ih_l0"].shape == (16, 3)
+
+
+MADE = [
+    fn.chain(fn.ClipByGlobalNorm(1.0), fn.SGD(lr=0.1)),
+    fn.chain(fn.ClipByGlobalNorm(1.0), fn.Adam(lr=fn.CosineSchedule(0.1, 10))).donate(),
+    fn.train_step(fn.serial(fn.Linear(2, 3), fn.Tanh()), fn.MSE(), fn.SGD(0.1)),
+    fn.value_and_grads(fn.Linear(2, 3), fn.CrossEntropy()),
+    fn.MSE().as_layer(),
+]
+
+
+@pytest.mark.parametrize("made", MADE, ids=repr)
+def test_what_functions_make_prints_as_their_call(made: Any) -> None:
+    """Not as the private class behind it."""
+    assert eval(repr(made), vars(fn)) == made
+
+
+def test_compiled_steps_print_as_the_call_that_makes_them() -> None:
+    """Compiled functions equal only themselves, so their words are compared."""
+    step = fn.train_step(fn.Linear(2, 3), fn.MSE(), fn.SGD(0.1))
+    for made in (fn.compile(step), fn.scan_steps(step, 2)):
+        assert repr(eval(repr(made), vars(fn))) == repr(made)
 
 
 def test_nan_prints_as_python_reads_it() -> None:

@@ -4,8 +4,7 @@ ReLU            y = max(0, x)                              gx = gy where y > 0, 
 ReLU6           y = min(max(0, x), 6)                      gx = gy where 0 < y < 6, else 0
 ELU             y = x where x > 0, else α (eˣ - 1)         gx = gy where y > 0, else gy ⊙ (y + α)
 CELU            y = x where x > 0, else α (eˣᐟᵅ - 1)       gx = gy where y > 0, else gy ⊙ (y + α) / α
-SELU            y = s ELU(x)                               gx = s gy where x > 0, else s α eˣ gy
-                α = 1.67326, s = 1.05070: these keep mean 0 and variance 1
+SELU            y = s ELU(x), with α and s such that mean 0 and variance 1 are kept
 ClippedLinear   y = min(max(l, z), h),  z = s x + o        gx = s gy where l < z < h, else 0
 ReLUK           y = min(max(0, x), n)                      gx = gy where 0 < x < n, else 0
 Threshold       y = x where x > t, else v                  gx = gy where x > t, else 0

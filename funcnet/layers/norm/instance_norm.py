@@ -171,11 +171,12 @@ class InstanceNorm1d(InstanceNorm):
 
     ``apply`` never reads the running statistics, which there are with ``track_running_stats=True`` alone: ``update_stats`` moves
     them, running ← (1 - momentum) running + momentum · the rows' mean (of the unbiased variance), and ``inference()`` reads them.
+    With ``momentum=None`` they are the mean of all batches, as in ``BatchNorm1d``; torch's then never move.
     ``num_features=None`` is for ``infer_sizes`` to find.
 
     Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), with ``affine=True``, the latter with ``bias=True``;
-             ``running_mean``, zeros, ``running_var``, ones, and ``num_batches_tracked``, which stays 0 as torch's does, with
-             ``track_running_stats=True``: they are not trained, and their gradient is ``None``.
+             ``running_mean``, zeros, ``running_var``, ones, and ``num_batches_tracked``, which stays 0 as torch's does unless
+             ``momentum=None``, with ``track_running_stats=True``: they are not trained, and their gradient is ``None``.
     Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
     Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params that are not this layer's,
              and an ``x`` with other axes, channels or dtype.

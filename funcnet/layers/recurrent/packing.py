@@ -17,12 +17,31 @@ from funcnet.errors import is_whole, value_error
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def _as_lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None) -> Tensor:
-    counts, limit = torch.as_tensor(lengths), "" if longest is None else f" to {longest}, the steps there are"
+def _as_lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None, count: int | None = None) -> Tensor:
+    limit = "" if longest is None else f" to {longest}, the steps there are"
+    try:
+        counts = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError):
+        raise value_error(who, f"lengths must be whole numbers, one for each sequence, from 0{limit}", lengths) from None
     integers = counts.dim() == 1 and (counts.dtype in _INTEGERS or not counts.numel())
     if not integers or bool((counts < 0).any()) or (longest is not None and bool((counts > longest).any())):
         raise value_error(who, f"lengths must be whole numbers, one for each sequence, from 0{limit}", str(counts.tolist()))
+    if count is not None and len(counts) != count:
+        raise value_error(who, f"lengths must be whole numbers, one for each of {count} sequences", str(counts.tolist()))
     return counts
+
+
+def _with_steps_first(who: str, x: Tensor, batch_first: bool) -> Tensor:
+    """Return x, which must be a tensor with the axes of steps and sequences, the steps first."""
+    _require_flag(who, batch_first)
+    if not isinstance(x, Tensor) or x.dim() < 2:
+        raise value_error(who, "x must be a tensor with the axes of steps and sequences", x)
+    return x.transpose(0, 1) if batch_first else x
+
+
+def _require_flag(who: str, batch_first: object) -> None:
+    if not isinstance(batch_first, bool):
+        raise value_error(who, "batch_first must be True or False", batch_first)
 
 
 def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padding_value: float = 0.0) -> Tensor:
@@ -38,7 +57,9 @@ def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padd
     """
     if not isinstance(padding_value, (int, float)) or isinstance(padding_value, bool):
         raise value_error("pad_sequence", "padding_value must be a number", repr(padding_value))
-    if not sequences or any(one.dim() == 0 or one.shape[1:] != sequences[0].shape[1:] for one in sequences):
+    _require_flag("pad_sequence", batch_first)
+    given = isinstance(sequences, (tuple, list)) and sequences and all(isinstance(one, Tensor) for one in sequences)
+    if not given or any(one.dim() == 0 or one.shape[1:] != sequences[0].shape[1:] for one in sequences):
         raise value_error("pad_sequence", "sequences must be one or more tensors that differ only in their first axis", sequences)
     steps = max(len(one) for one in sequences)
     padded = [torch.cat((one, one.new_full((steps - len(one), *one.shape[1:]), padding_value))) for one in sequences]
@@ -50,8 +71,8 @@ def unpad_sequence(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: b
 
     Raises   ``ValueError`` for lengths that are not whole numbers from 0 to T, one for each sequence.
     """
-    rows = x if batch_first else x.transpose(0, 1)
-    counts = _as_lengths("unpad_sequence", lengths, rows.shape[1]).tolist()
+    rows = _with_steps_first("unpad_sequence", x, batch_first).transpose(0, 1)
+    counts = _as_lengths("unpad_sequence", lengths, rows.shape[1], len(rows)).tolist()
     return [row[:count] for row, count in zip(rows, counts, strict=True)]
 
 
@@ -63,8 +84,8 @@ def pack_padded(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool
 
     Raises   ``ValueError`` as ``unpad_sequence`` does.
     """
-    x = x.transpose(0, 1) if batch_first else x
-    return x[_step_mask("pack_padded", lengths, len(x)).to(x.device)]
+    x = _with_steps_first("pack_padded", x, batch_first)
+    return x[_step_mask("pack_padded", lengths, len(x), x.shape[1]).to(x.device)]
 
 
 def pad_packed(
@@ -79,6 +100,9 @@ def pad_packed(
     """
     if total_length is not None and not is_whole(total_length):
         raise value_error("pad_packed", "total_length must be a whole number, or None", repr(total_length))
+    _require_flag("pad_packed", batch_first)
+    if not isinstance(data, Tensor) or not data.dim():
+        raise value_error("pad_packed", "data must be a tensor with a row for each step", data)
     counts = _as_lengths("pad_packed", lengths, total_length)
     if int(counts.sum()) != len(data):
         raise value_error("pad_packed", f"data must have a row for each of {int(counts.sum())} steps", data)
@@ -88,6 +112,6 @@ def pad_packed(
     return padded.transpose(0, 1) if batch_first else padded
 
 
-def _step_mask(who: str, lengths: Tensor | Sequence[int], steps: int) -> Tensor:
+def _step_mask(who: str, lengths: Tensor | Sequence[int], steps: int, count: int | None = None) -> Tensor:
     """Return a bool mask (T, N), True for the steps that are no padding."""
-    return torch.arange(steps).unsqueeze(1) < _as_lengths(who, lengths, steps).cpu()
+    return torch.arange(steps).unsqueeze(1) < _as_lengths(who, lengths, steps, count).cpu()

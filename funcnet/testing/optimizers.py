@@ -1,0 +1,123 @@
+"""The judge of optimizers: ``check_optimizer`` tries the contract of ``funcnet.optim.base`` on one, a user's too."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import random, tree
+from funcnet.contract import Params
+from funcnet.errors import describe
+from funcnet.random import Key
+from funcnet.tree import Tree
+
+_STEPS = 3
+
+State = Any
+
+
+def check_optimizer(opt: Any, params: Params, rng: Key | int = 0) -> None:
+    """Try the contract on an optimizer, by updates with random gradients.
+
+    Params and state keep their structure, shapes, dtypes and devices; the same arguments give the same bits, and none of them is
+    written to; a leaf whose gradient is ``None`` stays as it is, and so does its state; and the optimizer that ``donate`` returns
+    gives the same bits.
+
+    Args:
+        opt: An ``Optimizer``, or any object with its methods ``init`` and ``update``; ``donate`` is optional.
+        params: Params to update, a tree of tensors. They stay as they are.
+        rng: Key or seed for the gradients.
+
+    Raises:
+        AssertionError: The optimizer breaks the contract; the message begins with the rule.
+
+    >>> from funcnet.optim.sgd import SGD
+    >>> check_optimizer(SGD(lr=0.1), {"weight": torch.ones(2, 3)})
+    """
+    grads = [_gradients(params, random.fold_in(rng, i)) for i in range(_STEPS)]
+    kept = tree.map(torch.clone, params)
+    state = opt.init(params)
+    _require(tree.equal(state, opt.init(params)), opt, "init must give the same state for the same params")
+    for g in grads:
+        params, state = _step(opt, g, state, params, kept)
+    for path in tree.names(params):
+        _check_absent(opt, grads[0], state, params, path)
+    _check_absent(opt, grads[0], state, params, *tree.names(params))
+    if hasattr(opt, "donate"):
+        _check_donated(opt, grads, kept)
+
+
+def _require(condition: bool, opt: Any, rule: str, got: str = "") -> None:
+    if not condition:
+        raise AssertionError(f"{rule}{f', {got}' if got else ''}: {opt!r}")
+
+
+def _gradients(params: Params, rng: Key | int) -> Tree:
+    """Draw a gradient for each floating leaf; the others have none."""
+    keys = {path: random.fold_in(rng, i) for i, path in enumerate(tree.names(params))}
+    draw = lambda path, leaf: random.normal(keys[path], tuple(leaf.shape)).to(leaf) if leaf.is_floating_point() else None
+    return tree.map_with_path(draw, params)
+
+
+def _step(opt: Any, grads: Tree, state: State, params: Params, first: Params) -> tuple[Params, State]:
+    """Update once, and again with clones, and compare what came and what was given."""
+    arguments = (grads, state, params)
+    copies, versions = tree.map(torch.clone, arguments), tree.map(lambda leaf: leaf._version, arguments)
+    result = opt.update(*arguments)
+    _require(isinstance(result, tuple) and len(result) == 2, opt, "update must return a pair, params and state")
+    untouched = tree.equal(arguments, copies) and tree.map(lambda leaf: leaf._version, arguments) == versions
+    _require(untouched, opt, "update must not write to its arguments, unless they were given up by donate")
+    _require(tree.equal(result, opt.update(*copies)), opt, "the same arguments must give the same bits")
+    for name, new, old in (("params", result[0], first), ("state", result[1], state)):
+        _check_kept(opt, name, new, old)
+    return result[0], result[1]
+
+
+def _check_kept(opt: Any, name: str, new: Tree, old: Tree) -> None:
+    """Require the structure of a tree, and the shape, dtype and device of each of its leaves."""
+    found, want = ({path: _kind(leaf) for path, leaf in tree.names(one).items()} for one in (new, old))
+    lost = [path for path in want if path not in found]
+    hint = "; tree.update(f, params, grads) keeps what has no gradient" if name == "params" else ""
+    _require(not lost, opt, f"update must keep the leaves of {name}", f"{', '.join(map(repr, lost))} vanished{hint}")
+    _require(tree.structure(new) == tree.structure(old), opt, f"update must keep the structure of {name}")
+    for path, kind in want.items():
+        rule = f"update must keep shapes, dtypes and devices of {name}"
+        _require(found[path] == kind, opt, rule, f"and {path!r} was {kind} and became {found[path]}")
+
+
+def _kind(leaf: Any) -> str:
+    return f"{describe(leaf)} on {leaf.device}" if isinstance(leaf, Tensor) else describe(leaf)
+
+
+def _check_absent(opt: Any, grads: Tree, state: State, params: Params, *paths: str) -> None:
+    """Require that leaves without a gradient stay, and what the state holds for them."""
+    absent = tree.map_with_path(lambda path, g: None if path in paths else g, grads)
+    new, after = opt.update(absent, state, params)
+    rule = "a leaf whose gradient is None must stay as it is"
+    _compare(opt, rule, new, params, lambda path: path in paths)
+    owners = tree.names(params)
+    _compare(opt, f"{rule}, and its state too", after, state, lambda path: _owner(path, owners) in paths)
+
+
+def _compare(opt: Any, rule: str, new: Tree, old: Tree, concerns: Callable[[str], bool]) -> None:
+    found = tree.names(new)
+    for path, leaf in tree.names(old).items():
+        if concerns(path):
+            now = found.get(path)
+            right = isinstance(now, Tensor) and now.shape == leaf.shape and torch.equal(now, leaf)
+            _require(right, opt, rule, f"and {path!r} {'changed' if path in found else 'vanished'}")
+
+
+def _owner(path: str, owners: Tree) -> str | None:
+    """Return the path of the param that a leaf of the state belongs to: the longest with which its own path ends."""
+    return max((one for one in owners if path.endswith(f".{one}")), key=len, default=None)
+
+
+def _check_donated(opt: Any, grads: list[Tree], params: Params) -> None:
+    donated, (p, q) = opt.donate(), [tree.map(torch.clone, params) for _ in range(2)]
+    state, given = opt.init(p), donated.init(q)
+    for g in grads:
+        p, state = opt.update(g, state, p)
+        q, given = donated.update(tree.map(torch.clone, g), given, q)
+    _require(tree.equal((q, given), (p, state)), opt, "the donated optimizer must give the same bits")

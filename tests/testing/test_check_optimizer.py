@@ -1,0 +1,161 @@
+"""The judge of optimizers: the library's own pass, and each broken one is told what it breaks."""
+
+import pytest
+import torch
+
+import funcnet as fn
+from funcnet import tree
+from funcnet.testing import check_optimizer
+
+NORMED = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Linear(4, 2)).init(0)
+TREES = {
+    "a net with running statistics": NORMED,
+    "names that end alike": {"weight": torch.ones(2), "a": {"weight": torch.zeros(3)}},
+    "one leaf": torch.ones(3),
+    "no leaf": {},
+    "half precision": tree.cast(fn.Linear(3, 2).init(0), torch.bfloat16),
+}
+OPTIMIZERS = [
+    fn.SGD(lr=0.1),
+    fn.SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    fn.Adam(lr=fn.CosineSchedule(0.1, 10)),
+    fn.AdamW(lr=0.1, amsgrad=True),
+    fn.chain(fn.ClipByGlobalNorm(1.0), fn.ClipByValue(0.5), fn.Adam(0.1)),
+]
+
+
+def test_every_optimizer_is_tried() -> None:
+    """All public ones are among these, by themselves or in a chain."""
+    public = {value for value in vars(fn).values() if isinstance(value, type) and issubclass(value, fn.Optimizer)}
+    tried = {type(opt) for opt in (*OPTIMIZERS, fn.SGD(0.1))} | {fn.Optimizer, fn.MomentOptimizer}
+    assert {one.__name__ for one in public - tried} <= {"MasterWeights"}
+
+
+@pytest.mark.parametrize("params", TREES.values(), ids=TREES)
+@pytest.mark.parametrize("opt", OPTIMIZERS, ids=repr)
+def test_the_optimizers_keep_the_contract(opt: fn.Optimizer, params: object) -> None:
+    """On every kind of tree, whose leaves stay as they are."""
+    before = tree.map(torch.clone, params)
+    check_optimizer(opt, params)
+    assert tree.equal(params, before)
+
+
+class Broken:
+    """Gradient descent whose methods a test replaces."""
+
+    def init(self, params: object) -> object:
+        return {"step": torch.zeros((), dtype=torch.int64)}
+
+    def update(self, grads: object, state: object, params: object) -> object:
+        return tree.update(lambda p, g: p - 0.1 * g, params, grads), {"step": state["step"] + 1}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Vanishing(Broken):
+    """The one-liner that loses running statistics."""
+
+    def update(self, grads, state, params):
+        return tree.map(lambda p, g: p - 0.1 * g, params, grads), state
+
+
+class Writing(Broken):
+    """Writes to params."""
+
+    def update(self, grads, state, params):
+        tree.update(lambda p, g: p.sub_(0.1 * g), params, grads)
+        return params, state
+
+
+class Counting(Broken):
+    """Keeps its own count, so that it is no function of its arguments."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def update(self, grads, state, params):
+        self.count += 1
+        return tree.update(lambda p, g: p - g / self.count, params, grads), state
+
+
+class Widening(Broken):
+    """Gives params in double precision."""
+
+    def update(self, grads, state, params):
+        return tree.update(lambda p, g: p - 0.1 * g.double(), params, grads), state
+
+
+class Growing(Broken):
+    """Adds to the state at each step."""
+
+    def update(self, grads, state, params):
+        return params, {**state, str(len(state)): torch.zeros(())}
+
+
+class Decaying(Broken):
+    """Decays params without a gradient."""
+
+    def update(self, grads, state, params):
+        return tree.map(lambda p: p * 0.9 if p.is_floating_point() else p, params), state
+
+
+class Forgetting(Broken):
+    """Lets the momentum of a leaf without a gradient fade."""
+
+    def init(self, params):
+        return {"momentum": tree.map(torch.ones_like, params)}
+
+    def update(self, grads, state, params):
+        return params, {"momentum": tree.map(lambda m: m * 0.9 if m.is_floating_point() else m, state["momentum"])}
+
+
+class Single(Broken):
+    """Returns only params."""
+
+    def update(self, grads, state, params):
+        return params
+
+
+class Donated(Broken):
+    """Donated, it takes another rate."""
+
+    def donate(self):
+        return Decaying()
+
+
+class Random(Broken):
+    """Draws its first state from the global generator."""
+
+    def init(self, params):
+        return {"noise": torch.rand(2)}
+
+    def update(self, grads, state, params):
+        return params, state
+
+
+BROKEN = {
+    Vanishing: "update must keep the leaves of params, '1.num_batches_tracked' vanished; tree.update(f, params, grads) keeps what has no gradient: Vanishing()",
+    Writing: "update must not write to its arguments",
+    Counting: "the same arguments must give the same bits",
+    Widening: "update must keep shapes, dtypes and devices of params, and '0.weight' was a tensor of shape (4, 3) and dtype torch.float32",
+    Growing: "update must keep the structure of state",
+    Decaying: "a leaf whose gradient is None must stay as it is, and '0.weight' changed",
+    Forgetting: "a leaf whose gradient is None must stay as it is, and its state too, and 'momentum.0.weight' changed",
+    Single: "update must return a pair, params and state",
+    Donated: "the donated optimizer must give the same bits",
+    Random: "init must give the same state for the same params",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
+def test_a_broken_optimizer_is_told_what_it_breaks(kind: type) -> None:
+    """The message begins with the rule."""
+    with pytest.raises(AssertionError) as caught:
+        check_optimizer(kind(), NORMED)
+    assert str(caught.value).startswith(BROKEN[kind])
+
+
+def test_a_sound_optimizer_of_a_user_need_not_be_a_value() -> None:
+    """Two methods are enough."""
+    check_optimizer(Broken(), NORMED)
