@@ -42,7 +42,7 @@ def sigmoid(x):
 
 
 def normal(x):
-    """The distribution function Φ of N(0, 1)."""
+    """Return Φ(x), the distribution function of N(0, 1)."""
     return mpmath.erfc(-x / mpmath.sqrt(2)) / 2
 
 
@@ -57,7 +57,7 @@ def elu(x, alpha=1, width=1):
 
 
 def gelu_by_tanh(x):
-    """The GELU of GPT-2."""
+    """Return the GELU of GPT-2."""
     return x * sigmoid(2 * mpmath.sqrt(2 / mpmath.pi) * (x + mpf(0.044715) * x**3))
 
 
@@ -85,6 +85,11 @@ def softshrink(x, l=0.5):  # noqa: E741
 def sparse_plus(x):
     """0, a parabola, x."""
     return x if x >= 1 else (x + 1) ** 2 / 4 if x > -1 else mpf(0)
+
+
+def random_fourier(x):
+    """√2 sin(√2 x + π/4)."""
+    return mpmath.sqrt(2) * mpmath.sin(mpmath.sqrt(2) * x + mpmath.pi / 4)
 
 
 def row(layer, exact, twin=None, kinds=KINDS):
@@ -126,7 +131,7 @@ ROWS = [
     row(fn.Threshold(0.2, 20.0), lambda x: x if x > mpf(0.2) else mpf(20), nn.Threshold(0.2, 20.0)),
     row(fn.Sin(), mpmath.sin, torch.sin, FINITE),
     row(fn.Cos(), mpmath.cos, torch.cos, FINITE),
-    row(fn.RandomFourier(), lambda x: mpmath.sqrt(2) * mpmath.sin(mpmath.sqrt(2) * x + mpmath.pi / 4), None, FINITE),
+    row(fn.RandomFourier(), random_fourier, kinds={**FINITE, "huge": both(1e4, 1e10, 1e20, 1e30, 1e38)}),  # √2 x overflows
     row(fn.Exp(), mpmath.exp, torch.exp),
     row(fn.Square(), lambda x: x * x, torch.square),
     row(fn.Monomial(3), lambda x: x**3, lambda x: torch.pow(x, 3)),

@@ -8,12 +8,12 @@ Infinities become ±10⁶⁰, beyond all numbers of float32: what a function has
 given where x does not count, becomes 0.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import mpmath
 import numpy as np
-import torch
 from torch import Tensor
 
 Array = Any  # a numpy array of mpf
@@ -41,9 +41,9 @@ def array_of(x: Tensor) -> Array:
 
 
 def _finite(number: float) -> Any:
-    if number != number:
+    if math.isnan(number):
         return mpmath.mpf(0)
-    return mpmath.mpf(number) if abs(number) != torch.inf else INFINITE * (1 if number > 0 else -1)
+    return mpmath.mpf(number) if not math.isinf(number) else INFINITE * (1 if number > 0 else -1)
 
 
 def value_of(exact: Exact, x: tuple[Tensor, ...]) -> Array:

@@ -114,8 +114,8 @@ def _ulps(got: float, want: Any, dtype: torch.dtype) -> float:
     limits = torch.finfo(dtype)
     if math.isnan(got):
         return math.nan
-    if abs(want) >= limits.max * (1 + limits.eps / 4) or math.isinf(got):  # rounds to infinity
-        beyond = abs(want) >= limits.max * (1 - limits.eps / 2)
+    beyond = abs(want) >= limits.max * (1 + limits.eps / 4)  # rounds to infinity
+    if beyond or math.isinf(got):
         return 0.0 if beyond and math.isinf(got) and (got > 0) == (want > 0) else math.inf
     exponent = mpmath.frexp(max(abs(want), mpmath.mpf(limits.tiny)))[1]
     return float(abs(got - want) / (mpmath.ldexp(limits.eps, exponent - 1)))

@@ -1,5 +1,7 @@
 """Kernels of activations. Times are of operands of 100×25."""
 
+import functools
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,6 +14,12 @@ _aten = torch.ops.aten
 _nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
+
+_gelu_by_tanh: Kernel = functools.partial(_nn.gelu, approximate="tanh")
+_gelu_backward: Kernel = _aten.gelu_backward.default
+_silu_backward: Kernel = _aten.silu_backward.default
+_mish: Kernel = _aten.mish.default
+_mish_backward: Kernel = _aten.mish_backward.default
 
 _MANY = 12_000
 
@@ -63,13 +71,6 @@ elu: Kernel = _aten.elu.default
 elu_backward: Kernel = _aten.elu_backward.default
 hardtanh: Kernel = _nn.hardtanh
 hardtanh_backward: Kernel = _aten.hardtanh_backward.default
-gelu: Kernel = _nn.gelu
-gelu_backward: Kernel = _aten.gelu_backward.default
-silu: Kernel = _nn.silu
-silu_backward: Kernel = _aten.silu_backward.default
-mish: Kernel = _aten.mish.default
-mish_backward: Kernel = _aten.mish_backward.default
-hardswish: Kernel = _nn.hardswish
 hardswish_backward: Kernel = _aten.hardswish_backward.default
 hardsigmoid: Kernel = _nn.hardsigmoid
 hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
@@ -79,6 +80,71 @@ softshrink: Kernel = _nn.softshrink
 softshrink_backward: Kernel = _aten.softshrink_backward.default
 hardshrink_backward: Kernel = _aten.hardshrink_backward.default
 prelu_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._prelu_kernel_backward.default
+
+_LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+
+
+def finite(x: Tensor) -> Tensor:
+    """Return x with the largest finite numbers for ±∞, so that no product of ∞ and 0 makes NaN; NaN stays NaN."""
+    largest = _LARGEST.get(x.dtype, math.inf)
+    return torch.clamp(x, -largest, largest)
+
+
+def gate(kernel: Kernel, x: Tensor) -> Tensor:
+    """Return ``kernel(x)``, x times a gate that is 0 at -∞, where kernels make NaN of ∞ and 0.
+
+    For 100 elements the lower bound takes 1.1 µs, where SiLU takes 0.8; for 10⁶ 90, where it takes 210. No kernel of torch's has
+    the limit, and to look for NaN in y takes 1.2 and 50. Compiled code fuses it.
+    """
+    return _gate_of_both(kernel, x) if x.requires_grad else kernel(torch.clamp_min(x, -_LARGEST.get(x.dtype, math.inf)))
+
+
+def _gate_of_both(kernel: Kernel, x: Tensor) -> Tensor:
+    """Return ``kernel(x)`` where it is NaN at ∞ too, or its derivative is, which someone takes; no finite y is rounded twice."""
+    bound = 2.0 ** (math.frexp(_LARGEST.get(x.dtype, 1.0))[1] - 2)
+    z = torch.clamp(x, -bound, bound)
+    return kernel(z) + torch.relu(x - z)
+
+
+def gelu(x: Tensor, approximate: str) -> Tensor:
+    """Return x Φ(x). oneDNN's kernel is NaN at ∞ too: the sum of y finds it, 1.2 µs for 100 elements and 50 for 10⁶."""
+    if approximate == "tanh":
+        return gate(_gelu_by_tanh, x)
+    if not is_plain(x):
+        return _gate_of_both(_nn.gelu, x) if x.is_cpu else gate(_nn.gelu, x)
+    y: Tensor = _nn.gelu(x)
+    return _gate_of_both(_nn.gelu, x) if math.isnan(y.sum().item()) else y
+
+
+def gelu_backward(gy: Tensor, x: Tensor, approximate: str) -> Tensor:
+    """Gy ⊙ the derivative at x; beyond ±1000, where it is 0 or 1, the square or cube of x might overflow."""
+    return _gelu_backward(gy, torch.clamp(x, -1000.0, 1000.0), approximate=approximate)
+
+
+def silu(x: Tensor) -> Tensor:
+    """Return x σ(x)."""
+    return gate(_nn.silu, x)
+
+
+def silu_backward(gy: Tensor, x: Tensor) -> Tensor:
+    """Gy ⊙ σ(x) (1 + x (1 - σ(x)))."""
+    return _silu_backward(gy, finite(x))
+
+
+def mish(x: Tensor) -> Tensor:
+    """Return x tanh(log(1 + eˣ))."""
+    return gate(_mish, x)
+
+
+def mish_backward(gy: Tensor, x: Tensor) -> Tensor:
+    """Gy ⊙ the derivative of ``mish`` at x."""
+    return _mish_backward(gy, finite(x))
+
+
+def hardswish(x: Tensor) -> Tensor:
+    """Return x min(max(0, x / 6 + ½), 1)."""
+    return gate(_nn.hardswish, x)
+
 
 # Of 256×1024, forward 35 µs by the kernel and 93 by halves, backward 114 and 341.
 glu: Kernel = _nn.glu

@@ -29,7 +29,7 @@ def test_ulps_are_distances_of_neighbours():
 
 
 def exactly(*numbers):
-    """An array of mpmath numbers."""
+    """Return an array of mpmath numbers."""
     return np.array([mpmath.mpf(number) for number in numbers], dtype=object)
 
 

@@ -19,6 +19,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import number, whole
+from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
 from funcnet.value import frozen
 
@@ -180,7 +181,8 @@ class Gaussian(Activation):
         return torch.exp(x * x * self.b) * self.a, x
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
-        return gy * x * torch.exp(x * x * self.b) * (2 * self.a * self.b)
+        x = kernels.finite(x)
+        return gy * (x * torch.exp(x * x * self.b) * (2 * self.a * self.b))
 
 
 @frozen
@@ -191,7 +193,7 @@ class RandomFourier(Activation):
     Gaussian kernel of their inputs, exp(-γ ‖u - v‖²). For a layer of radial basis functions with learned centers see ``RBF``.
 
     Params   none.
-    Cache    √(2γ) x + π/4.
+    Cache    ``x``.
     Raises   ``ValueError`` for a ``gamma`` that is not above 0 and finite, and when ``x`` is not a floating tensor.
     Source   Rahimi & Recht 2007; neural-tangents' ``RandomFourier``.
     """
@@ -199,8 +201,11 @@ class RandomFourier(Activation):
     gamma: float = field(default=1.0, validator=number(above=0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        u = x * math.sqrt(2 * self.gamma) + math.pi / 4
-        return torch.sin(u) * math.sqrt(2), u
+        return (torch.sin(self._angle(x)) * math.sqrt(2)).to(x.dtype), x
 
-    def backward(self, gy: Tensor, u: Tensor) -> Tensor:
-        return gy * torch.cos(u) * (2 * math.sqrt(self.gamma))
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return (gy * torch.cos(self._angle(x)) * (2 * math.sqrt(self.gamma))).to(x.dtype)
+
+    def _angle(self, x: Tensor) -> Tensor:
+        """Return √(2γ) x + π/4, of half precision in float32: bfloat16 would round an angle of 100 by up to a quarter."""
+        return x.to(torch.promote_types(x.dtype, torch.float32)) * math.sqrt(2 * self.gamma) + math.pi / 4

@@ -55,7 +55,7 @@ class Squareplus(Activation):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         s = torch.hypot(x, torch.full_like(x, math.sqrt(self.b)))
         y = torch.relu(x) + self.b / 2 / (s + x.abs())
-        return y, y / s
+        return y, kernels.finite(y) / kernels.finite(s)  # 1 at ∞
 
     def backward(self, gy: Tensor, slope: Tensor) -> Tensor:
         return gy * slope
