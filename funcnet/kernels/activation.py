@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import is_for_inductor, is_plain, packed
+from funcnet.kernels.tracing import is_compiling, is_for_inductor, is_plain, packed
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -76,7 +76,6 @@ hardsigmoid: Kernel = _nn.hardsigmoid
 hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
 softplus: Kernel = _nn.softplus
 softplus_backward: Kernel = _aten.softplus_backward.default
-softshrink: Kernel = _nn.softshrink
 softshrink_backward: Kernel = _aten.softshrink_backward.default
 hardshrink_backward: Kernel = _aten.hardshrink_backward.default
 prelu_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._prelu_kernel_backward.default
@@ -144,6 +143,14 @@ def mish_backward(gy: Tensor, x: Tensor) -> Tensor:
 def hardswish(x: Tensor) -> Tensor:
     """Return x min(max(0, x / 6 + ½), 1)."""
     return gate(_nn.hardswish, x)
+
+
+def softshrink(x: Tensor, lambd: float) -> Tensor:
+    """Return x nearer to 0 by ``lambd``; while tracing in arithmetic, since Inductor's softshrink of NaN is 0 (torch 2.13.0)."""
+    if is_compiling():
+        return x - torch.clamp(x, -lambd, lambd)
+    y: Tensor = _nn.softshrink(x, lambd)
+    return y
 
 
 # Of 256×1024, forward 35 µs by the kernel and 93 by halves, backward 114 and 341.

@@ -169,7 +169,7 @@ class Gaussian(Activation):
     """Bell curve a eᵇˣ², for a negative b.
 
     Params   none.
-    Cache    ``x``.
+    Cache    ``x``, ±∞ replaced by the largest numbers.
     Raises   ``ValueError`` for numbers that are not finite, and when ``x`` is not a floating tensor.
     Source   neural-tangents' ``Gaussian``.
     """
@@ -178,10 +178,10 @@ class Gaussian(Activation):
     b: float = field(default=-1.0, validator=number())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = kernels.finite(x)
         return torch.exp(x * x * self.b) * self.a, x
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
-        x = kernels.finite(x)
         return gy * (x * torch.exp(x * x * self.b) * (2 * self.a * self.b))
 
 

@@ -86,9 +86,10 @@ class Dish(Activation):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        s = torch.hypot(x, torch.ones_like(x))
-        r = kernels.finite(x) / kernels.finite(s)  # ±1 at ±∞
-        return torch.relu(x) - r.abs() / (s + x.abs()) / 2, r
+        z = kernels.finite(x)
+        s = torch.hypot(z, torch.ones_like(z))
+        r = z / s
+        return torch.relu(x) - r.abs() / (s + z.abs()) / 2, r
 
     def backward(self, gy: Tensor, r: Tensor) -> Tensor:
         return gy * (0.5 + r - r**3 / 2)
