@@ -56,6 +56,16 @@ def elu(x, alpha=1, width=1):
     return x if x > 0 else alpha * mpmath.expm1(x / width)
 
 
+def gelu(x):
+    """X Φ(x)."""
+    return x * normal(x)
+
+
+def silu(x):
+    """X σ(x)."""
+    return x * sigmoid(x)
+
+
 def gelu_by_tanh(x):
     """Return the GELU of GPT-2."""
     return x * sigmoid(2 * mpmath.sqrt(2 / mpmath.pi) * (x + mpf(0.044715) * x**3))
@@ -105,9 +115,9 @@ ROWS = [
     row(fn.ELU(-0.5), lambda x: elu(x, -0.5), nn.ELU(-0.5)),
     row(fn.CELU(2.0), lambda x: elu(x, 2, 2), nn.CELU(2.0)),
     row(fn.SELU(), lambda x: SELU_SCALE * elu(x, SELU_ALPHA), nn.SELU()),
-    row(fn.GELU(), lambda x: x * normal(x), nn.GELU()),
+    row(fn.GELU(), gelu, nn.GELU()),
     row(fn.GELU("tanh"), gelu_by_tanh, nn.GELU("tanh")),
-    row(fn.SiLU(), lambda x: x * sigmoid(x), nn.SiLU()),
+    row(fn.SiLU(), silu, nn.SiLU()),
     row(fn.Mish(), lambda x: x * mpmath.tanh(softplus(x)), nn.Mish()),
     row(fn.Dish(), dish),
     row(fn.Hardswish(), lambda x: x * bounded(x / 6 + mpf(0.5), 0, 1), nn.Hardswish()),

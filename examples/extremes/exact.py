@@ -57,7 +57,7 @@ def gradients_of(exact: Exact, x: tuple[Tensor, ...], gy: Tensor, *, elementwise
 
     def total(i: int, moved: Array) -> Array:
         terms = np.asarray(exact(*arrays[:i], moved, *arrays[i + 1 :]), dtype=object) * weights
-        return terms if elementwise else terms.sum()
+        return terms if elementwise else np.sum(terms)
 
     slopes = _slopes if elementwise else _partial_slopes
     return [

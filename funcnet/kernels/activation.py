@@ -106,13 +106,13 @@ def _gate_of_both(kernel: Kernel, x: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor, approximate: str) -> Tensor:
-    """Return x Φ(x). oneDNN's kernel is NaN at ∞ too: the sum of y finds it, 1.2 µs for 100 elements and 50 for 10⁶."""
+    """Return x Φ(x). oneDNN's kernel is NaN at ∞ too, for which y is searched."""
     if approximate == "tanh":
         return gate(_gelu_by_tanh, x)
     if not is_plain(x):
         return _gate_of_both(_nn.gelu, x) if x.is_cpu else gate(_nn.gelu, x)
     y: Tensor = _nn.gelu(x)
-    return _gate_of_both(_nn.gelu, x) if math.isnan(y.sum().item()) else y
+    return _gate_of_both(_nn.gelu, x) if has_nan(y) else y
 
 
 def gelu_backward(gy: Tensor, x: Tensor, approximate: str) -> Tensor:
@@ -156,6 +156,43 @@ def softshrink(x: Tensor, lambd: float) -> Tensor:
 # Of 256×1024, forward 35 µs by the kernel and 93 by halves, backward 114 and 341.
 glu: Kernel = _nn.glu
 glu_backward: Kernel = _aten.glu_backward.default
+
+
+def has_nan(y: Tensor) -> bool:
+    """Tell whether there is NaN among numbers that do not have both infinities: by their sum, 1.2 µs for 100 and 50 for 10⁶."""
+    return math.isnan((y if y.dim() == 0 else y.sum()).item())
+
+
+def settled(x: Tensor, dim: int) -> Tensor:
+    """Return x in which 0 and -∞ replace rows whose largest number is infinite: 0 where it is, so that they share equally.
+
+    Of one ∞ that is the limit of softmax and of its logarithm, for which the kernels give NaN.
+    """
+    if not x.numel():
+        return x
+    top = x.amax(dim, keepdim=True)
+    return torch.where(top.isinf(), torch.zeros_like(x).masked_fill(x != top, -math.inf), x)
+
+
+def softmax(x: Tensor, dim: int) -> Tensor:
+    """Softmax; what has come out is searched for NaN, and with it computed again from ``settled`` numbers.
+
+    Of 10×10 2.0 µs, and 3.4 with the search; of 10⁵×10 12.4 ms and 12.5.
+    """
+    if is_plain(x):
+        y = torch.softmax(x, dim)
+        if not has_nan(y):
+            return y
+    return torch.softmax(settled(x, dim), dim)
+
+
+def log_softmax(x: Tensor, dim: int) -> Tensor:
+    """Return the logarithm of ``softmax``."""
+    if is_plain(x):
+        y = torch.log_softmax(x, dim)
+        if not has_nan(y):
+            return y
+    return torch.log_softmax(settled(x, dim), dim)
 
 
 def log_softmax_backward(gp: Tensor, logp: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
