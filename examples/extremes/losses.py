@@ -89,31 +89,32 @@ def softplus(x):
 
 
 def bce(y, t):
-    """The mean of -t log y - (1 - t) log(1 - y), the logarithms at least -100."""
+    """Return the mean of -t log y - (1 - t) log(1 - y), the logarithms at least -100."""
     log = by_element(lambda p: mpf(-100) if p <= 0 else max(mpmath.log(p), mpf(-100)))
     return (-t * log(y) - (1 - t) * log(1 - y)).mean()
 
 
 def bce_with_logits(y, t, w=1):
-    """The mean of -w t log σ(y) - (1 - t) log σ(-y)."""
+    """Return the mean of -w t log σ(y) - (1 - t) log σ(-y)."""
     return (w * t * by_element(softplus)(-y) + (1 - t) * by_element(softplus)(y)).mean()
 
 
 def cross_entropy(y, labels):
-    """The mean of -log p at the labels; ignored rows count for nothing, and 0 is the mean of none."""
+    """Return the mean of -log p at the labels; ignored rows count for nothing, and 0 is the mean of none."""
     kept = [row for row, label in enumerate(labels) if label >= 0]
     terms = [logsumexp(y[row]) - y[row][labels[row]] for row in kept]
     return sum(terms, mpf(0)) / max(len(kept), 1)
 
 
 def expected_cross_entropy(y, t):
-    """The mean of -Σ t log p over rows."""
+    """Return the mean of -Σ t log p over rows."""
     return (t * (logsumexp(y)[..., None] - y)).sum() / len(y)
 
 
 def row(loss, exact, twin, inputs):
     """Return the row of a loss."""
-    return Row(repr(loss), loss.as_layer(), lambda y, t: np.asarray(exact(y, t), dtype=object), inputs, twin)
+    name = f"{loss!r}, of probabilities" if inputs is SHARES else repr(loss)
+    return Row(name, loss.as_layer(), lambda y, t: np.asarray(exact(y, t), dtype=object), inputs, twin)
 
 
 ROWS = [

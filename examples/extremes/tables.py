@@ -38,13 +38,22 @@ def page(judged: dict[str, list[Judged]]) -> str:
 
 
 def table(results: list[Judged]) -> str:
-    """Write the table of one family; a kind that a row does not have is left empty."""
-    kinds = list(dict.fromkeys(result.kind for result in results))
+    """Write the tables of one family; a row begins a new one if it has other kinds than those before, and not only fewer."""
     by_row: dict[str, dict[str, Judged]] = {}
     for result in results:
         by_row.setdefault(result.row, {})[result.kind] = result
-    lines = [["layer", "", *kinds], ["---"] * (len(kinds) + 2)]
+    tables: list[tuple[list[str], dict[str, dict[str, Judged]]]] = []
     for row, found in by_row.items():
+        if not tables or not found.keys() <= {*tables[-1][0]}:
+            tables.append(([*found], {}))
+        tables[-1][1][row] = found
+    return "\n".join(_table(kinds, rows) for kinds, rows in tables)
+
+
+def _table(kinds: list[str], rows: dict[str, dict[str, Judged]]) -> str:
+    """Write one table; a kind that a row does not have is left empty."""
+    lines = [["layer", "", *kinds], ["---"] * (len(kinds) + 2)]
+    for row, found in rows.items():
         for part, name in enumerate(("value", "gradient")):
             lines.append([row if part == 0 else "", name, *[_cell(found.get(kind), part) for kind in kinds]])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -89,7 +89,9 @@ def test_compiled_activations_have_their_limits():
         torch.testing.assert_close((y, gx[:2]), (want_y, want_gx), rtol=1e-6, atol=0, equal_nan=True, msg=repr(layer))
 
 
-@pytest.mark.parametrize(("layer", "want"), [(fn.ELU(), math.exp(-20)), (fn.CELU(2.0), math.exp(-10)), (fn.SELU(), math.exp(-20))], ids=repr)
+@pytest.mark.parametrize(
+    ("layer", "want"), [(fn.ELU(), math.exp(-20)), (fn.CELU(2.0), math.exp(-10)), (fn.SELU(), math.exp(-20))], ids=repr
+)
 def test_the_gradient_far_below_0_is_right_to_its_last_digits(layer, want):
     """It comes from x: y is rounded to -α there."""
     scale = 1.7580993408473766 if isinstance(layer, fn.SELU) else 1.0

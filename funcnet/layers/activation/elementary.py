@@ -193,7 +193,7 @@ class RandomFourier(Activation):
     Gaussian kernel of their inputs, exp(-γ ‖u - v‖²). For a layer of radial basis functions with learned centers see ``RBF``.
 
     Params   none.
-    Cache    ``x``.
+    Cache    √(2γ) x + π/4; in half precision ``x``.
     Raises   ``ValueError`` for a ``gamma`` that is not above 0 and finite, and when ``x`` is not a floating tensor.
     Source   Rahimi & Recht 2007; neural-tangents' ``RandomFourier``.
     """
@@ -201,11 +201,15 @@ class RandomFourier(Activation):
     gamma: float = field(default=1.0, validator=number(above=0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return (torch.sin(self._angle(x)) * math.sqrt(2)).to(x.dtype), x
+        if x.dtype in kernels.HALF:  # bfloat16 would round an angle of 100 by up to a quarter
+            return self.forward(x.float())[0].to(x.dtype), x
+        u = self._angle(x)
+        return torch.sin(u) * math.sqrt(2), u
 
-    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
-        return (gy * torch.cos(self._angle(x)) * (2 * math.sqrt(self.gamma))).to(x.dtype)
+    def backward(self, gy: Tensor, cache: Tensor) -> Tensor:
+        if cache.dtype in kernels.HALF:
+            return self.backward(gy.float(), self._angle(cache.float())).to(gy.dtype)
+        return gy * torch.cos(cache) * (2 * math.sqrt(self.gamma))
 
     def _angle(self, x: Tensor) -> Tensor:
-        """Return √(2γ) x + π/4, of half precision in float32: bfloat16 would round an angle of 100 by up to a quarter."""
-        return x.to(torch.promote_types(x.dtype, torch.float32)) * math.sqrt(2 * self.gamma) + math.pi / 4
+        return x * math.sqrt(2 * self.gamma) + math.pi / 4
