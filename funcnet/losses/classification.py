@@ -54,7 +54,7 @@ class BCE(ElementwiseLoss):
 
     def loss(self, kept: Pair) -> Tensor:
         try:
-            return kernels.binary_cross_entropy(*kept, None, 0)
+            return kernels.binary_cross_entropy(*kept)
         except RuntimeError as error:
             raise self._explained(*kept, error) from None
 
