@@ -59,6 +59,8 @@ def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
 
 def binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
     """-t log y - (1 - t) log(1 - y), each logarithm at least -100; who differentiates it finds ``binary_slope``."""
+    if y.requires_grad and y.dtype in HALF:
+        return binary_cross_entropy(y.float(), t.float()).to(y.dtype)
     terms = _binary_cross_entropy(y, t, None, 0)
     return terms + _lack(y) * (y - y.detach()) if y.requires_grad else terms
 
