@@ -24,7 +24,7 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any 
 
     ``apply`` is the function that raised it: the layer's own, or one that this calls by ``super()``.
     """
-    if explains(error) or _is_out_of_memory(error):
+    if _is_final(error):
         return error
     if missing_sizes(layer):
         return unsized(layer)
@@ -35,6 +35,11 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any 
     if rule:
         return value_error(layer, rule, came(x))
     return _unlike(layer, params, x, error) or _unfit(layer, "params and x must fit each other", came(x), error)
+
+
+def _is_final(error: Exception) -> bool:
+    """Tell whether an error goes out unchanged: it says who is at fault, or no argument is."""
+    return explains(error) or _is_out_of_memory(error) or _is_about_derivatives(error)
 
 
 def _speaks_for(layer: Any, apply: Any) -> bool:
@@ -55,7 +60,7 @@ def _holds_code_of_users(layer: Any) -> bool:
 
 def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -> Exception:
     """Return the error that says who is at fault when a backward method raised ``error``; ``error`` itself where unknown."""
-    if explains(error) or _is_out_of_memory(error):
+    if _is_final(error):
         return error
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
@@ -70,7 +75,7 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
 
 def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception:
     """Return the error that says who is at fault when ``update_stats`` raised ``error``; ``error`` itself where unknown."""
-    if explains(error) or _is_out_of_memory(error):
+    if _is_final(error):
         return error
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
@@ -124,6 +129,15 @@ def _is_dense(x: Tensor) -> bool:
 def _is_out_of_memory(error: Exception) -> bool:
     """Tell an error that no argument is to blame for."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _is_about_derivatives(error: Exception) -> bool:
+    """Tell an error of a kernel that has no derivative, or of a write that a transform of ``torch.func`` cannot follow."""
+    words = str(error)
+    return isinstance(error, RuntimeError) and any(
+        said in words
+        for said in ("forward AD", "derivative for", "needed for gradient computation", "vmap: inplace", "functorch transform")
+    )
 
 
 def _dtypes(values: Any) -> set[Any]:

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import is_compiling, is_eager, is_for_inductor, is_plain, packed
+from funcnet.kernels.tracing import (
+    is_compiling,
+    is_differentiated,
+    is_eager,
+    is_for_inductor,
+    is_plain,
+    is_untransformed,
+    packed,
+)
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -76,13 +84,13 @@ elu_backward: Kernel = _aten.elu_backward.default
 hardtanh: Kernel = _nn.hardtanh
 hardtanh_backward: Kernel = _aten.hardtanh_backward.default
 hardswish_backward: Kernel = _aten.hardswish_backward.default
-hardsigmoid: Kernel = _nn.hardsigmoid
-hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
+_hardsigmoid: Kernel = _nn.hardsigmoid
 softplus: Kernel = _nn.softplus
 softplus_backward: Kernel = _aten.softplus_backward.default
 softshrink_backward: Kernel = _aten.softshrink_backward.default
 hardshrink_backward: Kernel = _aten.hardshrink_backward.default
-prelu_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._prelu_kernel_backward.default
+_hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
+_prelu_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._prelu_kernel_backward.default
 
 _LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
@@ -122,13 +130,16 @@ def gate(kernel: Kernel, x: Tensor) -> Tensor:
     return kernel(z) + torch.relu(x - z)
 
 
-def gate_backward(kernel: Kernel, gy: Tensor, x: Tensor, bound: float | None = None) -> Tensor:
-    """Return ``kernel(gy, x)``, gy times the derivative of a gate at x, with its limits beyond ``bound``; see ``gate``."""
+def gate_backward(kernel: Kernel, formula: Kernel, gy: Tensor, x: Tensor, bound: float | None = None) -> Tensor:
+    """Return ``kernel(gy, x)``, gy times the derivative of a gate at x, with its limits beyond ``bound``; see ``gate``.
+
+    What is not plain is computed by ``formula``, which may be differentiated.
+    """
     if _may_search(x) and not gy.requires_grad:
         gx = kernel(gy, x)
         if not has_nan(gx):
             return gx
-    return kernel(gy, finite(x, bound))
+    return formula(gy, finite(x, bound))
 
 
 def gelu(x: Tensor, approximate: str) -> Tensor:
@@ -138,7 +149,8 @@ def gelu(x: Tensor, approximate: str) -> Tensor:
 
 def gelu_backward(gy: Tensor, x: Tensor, approximate: str) -> Tensor:
     """Gy ⊙ the derivative at x; beyond ±1000, where it is 0 or 1, the cube of x might overflow."""
-    return gate_backward(_gelu_by_tanh_backward if approximate == "tanh" else _gelu_backward, gy, x, 1000.0)
+    kernel = _gelu_by_tanh_backward if approximate == "tanh" else _gelu_backward
+    return gate_backward(kernel, kernel, gy, x, 1000.0)
 
 
 def silu(x: Tensor) -> Tensor:
@@ -148,17 +160,17 @@ def silu(x: Tensor) -> Tensor:
 
 def silu_backward(gy: Tensor, x: Tensor) -> Tensor:
     """Gy ⊙ σ(x) (1 + x (1 - σ(x)))."""
-    return gate_backward(_silu_backward, gy, x)
+    return gate_backward(_silu_backward, _silu_formula, gy, x)
 
 
 def mish(x: Tensor) -> Tensor:
     """Return x tanh(log(1 + eˣ))."""
-    return gate(_mish, x)
+    return gate(_mish, x) if _may_search(x) else gate(_mish_formula, x)
 
 
 def mish_backward(gy: Tensor, x: Tensor) -> Tensor:
     """Gy ⊙ the derivative of ``mish`` at x."""
-    return gate_backward(_mish_backward, gy, x)
+    return gate_backward(_mish_backward, _mish_backward_formula, gy, x)
 
 
 def hardswish(x: Tensor) -> Tensor:
@@ -175,8 +187,25 @@ def softshrink(x: Tensor, lambd: float) -> Tensor:
 
 
 # Of 256×1024, forward 35 µs by the kernel and 93 by halves, backward 114 and 341.
-glu: Kernel = _nn.glu
-glu_backward: Kernel = _aten.glu_backward.default
+_glu: Kernel = _nn.glu
+_glu_backward: Kernel = _aten.glu_backward.default
+
+
+def glu(x: Tensor, dim: int) -> Tensor:
+    """Return a σ(b), a and b the halves of x. The kernel's derivative in forward mode knows no bfloat16."""
+    if not is_differentiated(x):
+        return _glu(x, dim)
+    a, b = x.chunk(2, dim)
+    return a * torch.sigmoid(b)
+
+
+def glu_backward(gy: Tensor, x: Tensor, dim: int) -> Tensor:
+    """Gy σ(b) and gy a σ(b) (1 - σ(b)), joined."""
+    if not is_differentiated(gy, x):
+        return _glu_backward(gy, x, dim)
+    a, b = x.chunk(2, dim)
+    s = torch.sigmoid(b)
+    return torch.cat((gy * s, gy * a * s * (1 - s)), dim)
 
 
 def settled(x: Tensor, dim: int) -> Tensor:
@@ -227,3 +256,68 @@ def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
     Beyond 40, where softplus has the slope 1 without an exponential, σ is 1 to every digit of float64.
     """
     return softplus_backward(gy, -x, 1.0, 40.0)
+
+
+# Torch has no derivative of these three kernels: for someone who differentiates there is the formula.
+
+
+def _silu_formula(gy: Tensor, x: Tensor) -> Tensor:
+    """Gy σ(x) (1 + x (1 - σ(x)))."""
+    if not is_differentiated(gy, x):
+        return _silu_backward(gy, x)
+    s = torch.sigmoid(x)
+    return gy * (s * (1 + x * (1 - s)))
+
+
+def _mish_formula(x: Tensor) -> Tensor:
+    """X tanh(log(1 + eˣ)). Torch's second derivative is NaN where eˣ overflows."""
+    return x * torch.tanh(softplus(x)) if is_differentiated(x) else _mish(x)
+
+
+def _mish_backward_formula(gy: Tensor, x: Tensor) -> Tensor:
+    """Gy (t + x σ(x) (1 - t²)), t = tanh(log(1 + eˣ))."""
+    if is_untransformed() and not is_differentiated(gy, x):  # vmap calls the kernel once for each entry
+        return _mish_backward(gy, x)
+    t = torch.tanh(softplus(x))
+    return gy * (t + x * torch.sigmoid(x) * (1 - t * t))
+
+
+def hardsigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
+    """Gy / 6 where -3 < x < 3, else 0. In float64 too the kernel multiplies by 1/6 of float32, which is 3e-8 off."""
+    if x.dtype is torch.float64 or is_differentiated(gy, x):
+        return hardtanh_backward(gy, x, -3.0, 3.0) / 6
+    return _hardsigmoid_backward(gy, x)
+
+
+def hardsigmoid(x: Tensor) -> Tensor:
+    """X / 6 + 1/2, but no less than 0 and no more than 1; where someone differentiates by the bounds of x, as backward."""
+    if is_differentiated(x):
+        return hardtanh(x, -3.0, 3.0) / 6 + 0.5
+    return _hardsigmoid(x)
+
+
+def prelu(x: Tensor, w: Tensor) -> Tensor:
+    """X where it is positive, else w x, one w for each channel or one for all.
+
+    Torch's derivative in forward mode is 1 at 0, and the slope of its backward there is w.
+    """
+    if not is_differentiated(x, w):
+        return torch.prelu(x, w)
+    return torch.where(x > 0, x, of_channels(w, x) * x)
+
+
+def prelu_backward(gy: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Gx, and the terms of gw, for a w with the axes of x. Torch's derivative of its kernel takes the other side of 0."""
+    if not is_differentiated(gy, x, w):
+        return _prelu_backward(gy, x, w)
+    return torch.where(x > 0, gy, w * gy), torch.where(x > 0, 0.0, x * gy)
+
+
+def of_channels(w: Tensor, x: Tensor) -> Tensor:
+    """Give w the axes of x, whose channels are axis 1, or 0 where there is no other."""
+    return w.reshape([-1 if i == min(1, x.dim() - 1) else 1 for i in range(x.dim())])
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """|x|; for someone who differentiates, with the slope -1 at 0, where that of torch's is 0 and so of neither side."""
+    return torch.where(x > 0, x, -x) if is_differentiated(x) else x.abs()

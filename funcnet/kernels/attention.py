@@ -11,6 +11,7 @@ from torch import Tensor
 
 from funcnet.kernels.activation import softmax_backward
 from funcnet.kernels.operands import unbroadcast
+from funcnet.kernels.tracing import is_differentiated
 
 _aten = torch.ops.aten
 _functorch = torch._C._functorch
@@ -22,11 +23,12 @@ _flash_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten._scaled_do
 def flashes(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> bool:
     """Tell whether the flash kernel may be used: in main memory, on 4 axes, with equal head sizes, none of them empty.
 
-    Under ``vmap`` it would be called once for each entry, and warn.
+    Under ``vmap`` it would be called once for each entry, and warn. Its backward has no derivative.
     """
     given = (q, k, v) if allowed is None else (q, k, v, allowed)
     fits = q.dim() == 4 and q.is_cpu and q.shape[-1] == v.shape[-1] and q.shape[1] % k.shape[1] == 0 if k.dim() == 4 else False
-    return fits and all([x.numel() > 0 and not _functorch.is_batchedtensor(x) for x in given])  # noqa: C419
+    mapped = any([x.numel() == 0 or _functorch.is_batchedtensor(x) for x in given])  # noqa: C419
+    return fits and not mapped and not is_differentiated(*given)
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -73,10 +75,11 @@ def weights(q: Tensor, k: Tensor, bias: Tensor | None, allowed: Tensor | None, s
     s = _product(q * scale, k.mT)
     s = s if bias is None else s + bias
     s = s if allowed is None else s.masked_fill(~allowed, -torch.inf)
-    p = torch.softmax(s, -1)
     if (bias is None and allowed is None) or s.shape[-1] == 0:
-        return p
-    return p.masked_fill(s.amax(-1, keepdim=True) == -torch.inf, 0.0)
+        return torch.softmax(s, -1)
+    blind = s.amax(-1, keepdim=True) == -torch.inf
+    s = s.masked_fill(blind, 0.0) if is_differentiated(s) else s  # the derivative of a softmax that is NaN is NaN
+    return torch.softmax(s, -1).masked_fill(blind, 0.0)
 
 
 def weighted(p: Tensor, v: Tensor) -> Tensor:

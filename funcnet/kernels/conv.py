@@ -1,7 +1,7 @@
 """Kernels of convolutions, and of padding."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -142,11 +142,12 @@ def windows_backward(
 
 def _seen(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], places: Sequence[int]
-) -> list[Tensor]:
-    """Return, for each element of a window in order, the view of x that the windows have there."""
+) -> Iterator[Tensor]:
+    """Yield, for each element of a window in order, the view of x that the windows have there.
+
+    Each is made when it is asked for: ``torch.func`` does not follow a write to a view that is older than another write.
+    """
     columns = [*zip(stride, dilation, places, strict=True)]
-    parts = []
     for at in itertools.product(*[range(k) for k in kernel]):
         slices = [slice(d * i, d * i + s * (n - 1) + 1, s) for i, (s, d, n) in zip(at, columns, strict=True)]
-        parts.append(x[(slice(None), slice(None), *slices)])
-    return parts
+        yield x[(slice(None), slice(None), *slices)]

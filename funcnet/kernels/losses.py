@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
-from funcnet.kernels.tracing import is_plain
+from funcnet.kernels.tracing import is_differentiated, is_plain
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -18,17 +18,13 @@ _FULL, HALF = (torch.float32, torch.float64), activation.HALF
 log_softmax_backward: Kernel = activation.log_softmax_backward
 log_sigmoid: Kernel = activation.log_sigmoid
 log_softmax: Kernel = activation.log_softmax
+magnitude: Kernel = activation.magnitude
 has_nan = activation.has_nan
 _binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
 _nll_loss: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss_forward.default
 _nll_loss_2d: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss2d_forward.default
 _nll_loss_backward: Kernel = _aten.nll_loss_backward.default
 _nll_loss_2d_backward: Kernel = _aten.nll_loss2d_backward.default
-
-
-def magnitude(y: Tensor) -> Tensor:
-    """|y|; for someone who differentiates, with the slope -1 at 0, where that of torch's is 0 and so of neither side."""
-    return torch.where(y > 0, y, -y) if y.requires_grad else y.abs()
 
 
 def factor(n: int, like: Tensor) -> Tensor | float:
@@ -57,12 +53,22 @@ def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
     return weighted_sum(d * d, c)
 
 
+# 1e-12 in float32, as torch's own derivative has it in float64 too.
+_LEAST_SPREAD = 9.999999960041972e-13
+
+
 def binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
-    """-t log y - (1 - t) log(1 - y), each logarithm at least -100; who differentiates it finds ``binary_slope``."""
-    if y.requires_grad and y.dtype in HALF:
+    """-t log y - (1 - t) log(1 - y), with logarithms of at least -100; who differentiates it finds the slopes below.
+
+    By torch's derivative the slope of t has no such bound, and that of y is 0 where y = t is 0 or 1, or in float16 NaN.
+    """
+    if not is_differentiated(y, t):
+        return _binary_cross_entropy(y, t, None, 0)
+    if y.dtype in HALF:
         return binary_cross_entropy(y.float(), t.float()).to(y.dtype)
-    terms = _binary_cross_entropy(y, t, None, 0)
-    return terms + _lack(y) * (y - y.detach()) if y.requires_grad else terms
+    fixed = t.detach()
+    terms = _binary_cross_entropy(y, fixed, None, 0) + (t - fixed) * binary_target_slope(y)
+    return terms + _lack(y) * (y - y.detach())
 
 
 def binary_slope(y: Tensor, t: Tensor) -> Tensor:
@@ -73,15 +79,24 @@ def binary_slope(y: Tensor, t: Tensor) -> Tensor:
     if y.dtype in HALF:  # they do not have 1e-12, or round y - t
         return binary_slope(y.float(), t.float()).to(y.dtype)
     p = y * (1 - y)
-    slope = (y - t) / p.clamp_min(1e-12)
-    is_inside = is_plain(p, slope) and p.numel() and p.amin().item() >= 1e-12
+    slope = (y - t) / p.clamp_min(_LEAST_SPREAD)
+    is_inside = is_plain(p, slope) and p.numel() and p.amin().item() >= _LEAST_SPREAD
     return slope if is_inside else slope + _lack(y)
 
 
 def _lack(y: Tensor) -> Tensor:
     """Return 1 - 2 y in the share that y (1 - y) lacks to 1e-12."""
     y = y.detach()
-    return torch.rsub(y, 1, alpha=2) * (1 - y * (1 - y) / 1e-12).clamp_min(0.0)
+    return torch.rsub(y, 1, alpha=2) * (1 - y * (1 - y) / _LEAST_SPREAD).clamp_min(0.0)
+
+
+def binary_target_slope(y: Tensor) -> Tensor:
+    """Log(1 - y) - log y, each of at least -100; its own derivative at 0 and 1 is 0, where that of a bounded log 0 is NaN."""
+    if not is_differentiated(y):
+        return (-y).log1p().clamp_min(-100) - y.log().clamp_min(-100)
+    certain = (y == 0) | (y == 1)
+    z = torch.where(certain, 0.5, y)
+    return torch.where(certain, 100 - 200 * y.detach(), (-z).log1p().clamp_min(-100) - z.log().clamp_min(-100))
 
 
 def where_positive(x: Tensor, y: Tensor) -> Tensor:
@@ -91,6 +106,8 @@ def where_positive(x: Tensor, y: Tensor) -> Tensor:
 
 def product(q: Tensor, x: Tensor) -> Tensor:
     """Return q x, which is 0 where q is, even if x is infinite or NaN there."""
+    if is_differentiated(q, x):
+        return q * torch.where((q == 0) & ~torch.isfinite(x), 0.0, x)
     return where_positive(q * x, q.abs())
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import packed
+from funcnet.kernels.tracing import is_differentiated, packed
 
 _aten = torch.ops.aten
 
@@ -14,6 +14,11 @@ def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def masked_scale(x: Tensor, keep: Tensor, scale: float) -> Tensor:
-    """X · scale where ``keep``, else 0: dropout forward and, being its own transpose, backward."""
+    """X · scale where ``keep``, else 0: dropout forward and, being its own transpose, backward.
+
+    Torch's kernel has no derivative in forward mode.
+    """
+    if is_differentiated(x):
+        return x * keep * scale
     y: Tensor = _aten.native_dropout_backward.default(packed(x), keep, scale)
     return y

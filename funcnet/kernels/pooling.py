@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import is_compiling, is_eager
+from funcnet.kernels.tracing import is_compiling, is_differentiated, is_plain
 
 _aten = torch.ops.aten
 
@@ -115,7 +115,7 @@ def tiles_pay(x: Tensor, kernel: tuple[int, ...], most: int = 4) -> bool:
 
 def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], most: int) -> bool:
     shape, last = of
-    large = like.is_cpu and math.prod(shape) >= 16384 and math.prod(kernel) <= most and is_eager()
+    large = like.is_cpu and math.prod(shape) >= 16384 and math.prod(kernel) <= most and is_plain(like)
     return large and min([n // k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)]) > 0 and not last
 
 
@@ -152,7 +152,7 @@ def tile_max_backward(gy: Tensor, x: Tensor, y: Tensor, kernel: tuple[int, ...])
     are left to torch's own; that there is none the sum of y tells, of 64×16×14×14 in 8 µs of the 0.75 ms.
     """
     axes = len(kernel)
-    if not is_eager() or math.isnan(y.sum()):  # x and y were kept by eager code
+    if not is_plain(gy, x) or math.isnan(y.sum()):  # x and y were kept by eager code
         how = (kernel, kernel, (0,) * axes, (1,) * axes, False)
         return max_pool_backward(gy, max_pool(x, *how)[1], origin(x, axes), *how)
     gx = _to_fill(x, tuple(x.shape), kernel)
@@ -283,10 +283,16 @@ def adaptive_max_pool_backward(gy: Tensor, indices: Tensor, of: Origin, axes: in
 
 
 def scatter_to_index(x: Tensor, indices: Tensor, shape: Sequence[int]) -> Tensor:
-    """Put x at indices into the flattened last axes of zeros; of those at one index the last stays."""
-    y = x.new_zeros((*x.shape[: x.dim() - len(shape)], math.prod(shape)))
-    at = x.dim() - len(shape)
-    return y.scatter(-1, indices.flatten(at), x.flatten(at)).reshape(*x.shape[:at], *shape)
+    """Put x at indices into the flattened last axes of zeros; of those at one index the last stays.
+
+    For someone who differentiates the others are left out first: by torch's derivative all of them would have a gradient.
+    """
+    at, size = x.dim() - len(shape), math.prod(shape)
+    index, rows = indices.flatten(at), x.flatten(at)
+    zeros = x.new_zeros((*x.shape[:at], size))
+    if is_differentiated(x):
+        return zeros.scatter_add(-1, index, torch.where(_stays(index, size), rows, 0)).reshape(*x.shape[:at], *shape)
+    return zeros.scatter(-1, index, rows).reshape(*x.shape[:at], *shape)
 
 
 def gather_from_index(gy: Tensor, indices: Tensor, axes: int, *, twice: bool) -> Tensor:
@@ -295,10 +301,14 @@ def gather_from_index(gy: Tensor, indices: Tensor, axes: int, *, twice: bool) ->
     index = indices.flatten(at)
     gx = gy.flatten(at).gather(-1, index)
     if twice:
-        order = torch.arange(index.shape[-1], device=index.device).expand(index.shape)
-        stays = order.new_zeros((*index.shape[:-1], math.prod(gy.shape[at:]))).scatter(-1, index, order).gather(-1, index)
-        gx = torch.where(stays == order, gx, 0)
+        gx = torch.where(_stays(index, math.prod(gy.shape[at:])), gx, 0)
     return gx.reshape(indices.shape)
+
+
+def _stays(index: Tensor, size: int) -> Tensor:
+    """Tell of each entry of an index into ``size`` places whether it is the last at its place."""
+    order = torch.arange(index.shape[-1], device=index.device).expand(index.shape)
+    return order.new_zeros((*index.shape[:-1], size)).scatter(-1, index, order).gather(-1, index) == order
 
 
 def sample_dtype(x: Tensor) -> torch.dtype:

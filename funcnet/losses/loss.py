@@ -170,7 +170,9 @@ def reduction_scale(reduction: str, y: Tensor) -> Factor:
     """Return by what the sum of the terms of ``y`` is multiplied; NaN where there is nothing to take the mean of."""
     if reduction == "mean":
         return kernels.factor(y.numel(), y)
-    return kernels.factor(y.shape[0], y) if reduction == "batch" and y.dim() else 1.0
+    if reduction == "none":
+        return 1.0
+    return kernels.factor(y.shape[0] if reduction == "batch" and y.dim() else 1, y)
 
 
 def _fitting(loss: Loss, y: Tensor, target: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from funcnet.testing.comparison import (
 )
 from funcnet.testing.differences import check_vjp
 from funcnet.testing.reach import check_reach
+from funcnet.testing.second_order import check_second_order
 from funcnet.tree import Tree
 from funcnet.value import Value, parts
 
@@ -322,3 +323,9 @@ def law_value(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -
 def law_reach(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
     """Require that ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer in ``layer``; see ``reach``."""
     check_reach(layer, *prepared(layer, x, params, rng), rng)
+
+
+@_law(11, "second order")
+def law_second_order(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+    """Require that ``torch.func`` differentiates ``apply`` as ``vjp`` does, and ``vjp`` and its halves once more."""
+    check_second_order(layer, *prepared(layer, x, params, rng), rng)

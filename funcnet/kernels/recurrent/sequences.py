@@ -15,6 +15,7 @@ from torch import Tensor
 from funcnet.kernels.linear import linear as product
 from funcnet.kernels.linear import matmul_weight_grad
 from funcnet.kernels.recurrent.steps import KINDS, ONEDNN, Kind, Maybe, owned
+from funcnet.kernels.tracing import is_differentiated
 
 _aten = torch.ops.aten
 _lstm: Callable[..., tuple[Tensor, ...]] = _aten.mkldnn_rnn_layer.default
@@ -77,7 +78,9 @@ def run_back(
 ) -> tuple[Weights | None, Maybe, State]:
     """Return the gradients of the weights, of x, each only where it is asked for, and of the first state."""
     if "workspace" in cache:
-        return _run_onednn_back(w, cache, gy, gstate)
+        if not is_differentiated(gy, *gstate, *w):
+            return _run_onednn_back(w, cache, gy, gstate)
+        cache = _cache_anew(w, cache)
     x, ys, cs, kept, mask = (cache[name] for name in ("x", "ys", "cs", "kept", "mask"))
     if mask is None and owned(gy, *gstate, *w, *kept):
         g, ghid, gh, gc, ghs = KINDS[kind].run_back(kept, ys, cs, gy, *gstate, (w.hh, w.hr))
@@ -85,6 +88,13 @@ def run_back(
         g, ghid, gh, gc, ghs = _run_back_stepwise(KINDS[kind], cache, gy, gstate, w)
     gx = product(g.reshape(-1, g.shape[-1]), w.ih.t()).reshape(x.shape) if inputs else None
     return (_weight_grads(w, x, ys, kept, g, ghid, ghs) if weights else None), gx, (gh, gc)
+
+
+def _cache_anew(w: Weights, cache: Any) -> Any:
+    """Return by the formula what oneDNN keeps in its own way, since its backward has no derivative."""
+    x, state = cache["x"], (cache["h"], cache["c"])
+    ys, cs, kept = _run_stepwise(KINDS["lstm"], _inputs("lstm", w, x), w, state, None, inner_bias=False)
+    return {"x": x, "ys": ys, "cs": cs, "kept": kept, "mask": None}
 
 
 def _weight_grads(w: Weights, x: Tensor, ys: Tensor, kept: Any, g: Tensor, ghid: Tensor, ghs: Maybe) -> Weights:

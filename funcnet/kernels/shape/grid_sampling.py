@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.shape import grid_formula as formula
+from funcnet.kernels.tracing import is_differentiated
+
 _aten = torch.ops.aten
 
 MODES = ("bilinear", "nearest", "bicubic")
@@ -44,7 +47,10 @@ def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners:
     nothing = None
     if _unsafe(x, mode, padding):
         grid, nothing = _safe(grid, padding)
-    y = _GRID_SAMPLE[x.dim() - 4][0](x, grid, *_numbers(mode, padding, align_corners))
+    if is_differentiated(x, grid):
+        y = formula.grid_sample(x, grid, mode, padding, align_corners)
+    else:
+        y = _GRID_SAMPLE[x.dim() - 4][0](x, grid, *_numbers(mode, padding, align_corners))
     return y if nothing is None else y - nothing
 
 
@@ -55,4 +61,6 @@ def grid_sample_backward(
     if _unsafe(x, mode, padding):
         grid, nothing = _safe(grid, padding)
         gy = torch.where(nothing == 0, gy, 0.0)
+    if is_differentiated(gy, x, grid):
+        return formula.grid_sample_backward(gy, x, grid, mode, padding, align_corners)
     return _GRID_SAMPLE[x.dim() - 4][1](gy, x, grid, *_numbers(mode, padding, align_corners), [True, True])

@@ -71,7 +71,7 @@ class PReLU(Layer):
             raise Misfit  # the kernel takes as many slopes as x has channels
         if x.layout is not torch.strided or w.layout is not torch.strided or x.is_nested:
             raise value_error(self, "weight and x must be dense tensors", f"{describe(w)} and {describe(x)}")
-        return torch.prelu(x, w), x
+        return kernels.prelu(x, w), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         gx, gw = self._backward(params, cache, gy)
@@ -83,8 +83,7 @@ class PReLU(Layer):
     def _backward(self, params: Params, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
         """Return gx, and the terms of gw."""
         w = check_param(self, params, "weight", (self.num_parameters,), x)
-        w = w.reshape([-1 if i == min(1, x.dim() - 1) else 1 for i in range(x.dim())])
-        return kernels.prelu_backward(check_gy(self, gy, x.shape, x), x, w)
+        return kernels.prelu_backward(check_gy(self, gy, x.shape, x), x, kernels.of_channels(w, x))
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.num_parameters,)}

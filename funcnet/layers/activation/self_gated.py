@@ -87,9 +87,8 @@ class Dish(Activation):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = kernels.finite(x)
-        s = torch.hypot(z, torch.ones_like(z))
-        r = z / s
-        return torch.relu(x) - r.abs() / (s + z.abs()) / 2, r
+        s, size = torch.hypot(z, torch.ones_like(z)), kernels.magnitude(z)
+        return torch.relu(x) - size / s / (s + size) / 2, z / s
 
     def backward(self, gy: Tensor, r: Tensor) -> Tensor:
         return gy * (0.5 + r - r**3 / 2)
@@ -112,7 +111,7 @@ class Hardswish(Activation):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.slope == 1 / 6:
             return kernels.hardswish(x), x
-        return kernels.gate(lambda z: z * self._line(z).clamp(0.0, 1.0), x), x
+        return kernels.gate(lambda z: z * kernels.hardtanh(self._line(z), 0.0, 1.0), x), x  # clamp has the slope 1 at bounds
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
         if self.slope == 1 / 6:

@@ -55,7 +55,7 @@ class Squareplus(Activation):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = kernels.finite(x)
         s = torch.hypot(z, torch.full_like(z, math.sqrt(self.b)))
-        y = torch.relu(x) + self.b / 2 / (s + z.abs())
+        y = torch.relu(x) + self.b / 2 / (s + kernels.magnitude(z))
         return y, kernels.finite(y) / s
 
     def backward(self, gy: Tensor, slope: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, is_whole, number, valid_if, value_error
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.operands import masked_scale
+from funcnet.kernels.tracing import is_differentiated
 from funcnet.layers.attention.masks import combine_masks, require_mask, steps_mask
 from funcnet.value import frozen
 
@@ -91,13 +92,10 @@ class ScaledDotProductAttention(Layer):
             require_key(self, rng)
         q, k, v, mask = self._entries(params, x)
         allowed, bias, causal = self._visible(q, k, mask)
-        scale = self._scale(q)
         if bias is None and not self.stochastic and not self.return_weights and kernels.flashes(q, k, v, allowed):
-            y, lse = kernels.flash(q, k, v, allowed, causal, scale)
+            y, lse = kernels.flash(q, k, v, allowed, causal, self._scale(q))
             return y, (x, {"y": y, "lse": lse})
-        if causal:
-            allowed = steps_mask(q.shape[-2], k.shape[-2], (None, 0), q.device)
-        p = kernels.weights(q, k, bias, allowed, scale)
+        p = self._weights(q, k, mask)
         keep = random.bernoulli(rng, tuple(p.shape), 1 - self.dropout_p) if self.stochastic and rng is not None else None
         dropped = self._dropped(p, keep)
         y = kernels.weighted(dropped, v)
@@ -108,11 +106,11 @@ class ScaledDotProductAttention(Layer):
         (q, k, v), mask = x[:3], x[3] if len(x) == 4 else None
         gy, gweights = self._pair(gy, q, k, v)
         scale = self._scale(q)
-        if "lse" in kept:
+        if "lse" in kept and not is_differentiated(gy, q, k, v):
             allowed, _, causal = self._visible(q, k, mask)
             gx: tuple[Any, ...] = kernels.flash_backward(gy, (q, k, v), (kept["y"], kept["lse"]), allowed, causal, scale)
             return params, gx if len(x) == 3 else (*gx, None)
-        p, keep = kept["p"], kept["keep"]
+        p, keep = kept["p"] if "p" in kept else self._weights(q, k, mask), kept.get("keep")
         gv = kernels.values_grad(gy, self._dropped(p, keep), v)
         gp = kernels.weights_grad(gy, v)
         gp = self._dropped(gp if gweights is None else gp + gweights, keep)
@@ -136,6 +134,13 @@ class ScaledDotProductAttention(Layer):
 
     def _scale(self, q: Tensor) -> float:
         return 1 / math.sqrt(max(q.shape[-1], 1)) if self.scale is None else self.scale
+
+    def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        """Return p."""
+        allowed, bias, causal = self._visible(q, k, mask)
+        if causal:
+            allowed = steps_mask(q.shape[-2], k.shape[-2], (None, 0), q.device)
+        return kernels.weights(q, k, bias, allowed, self._scale(q))
 
     def _visible(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None, bool]:
         """Return what may be seen as a bool mask, what is added to the scores, and whether all else is that it is causal."""

@@ -185,7 +185,7 @@ class Pow(Operation):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Operands]:
         a, b, y = cache
         gy = check_gy(self, gy, y.shape, y)
-        ga = torch.where(b == 0, 0.0, gy * b * torch.pow(a, b - 1))
+        ga = gy * torch.where(b == 0, 0.0, b * torch.pow(a, b - 1))
         gb = gy * torch.where((a == 0) & (b >= 0), 0.0, y * torch.log(a))
         return params, (kernels.unbroadcast(ga, tuple(a.shape)), kernels.unbroadcast(gb, tuple(b.shape)))
 

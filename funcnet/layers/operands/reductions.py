@@ -261,8 +261,8 @@ class Std(Reduction):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         centred, y, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
-        slope = torch.where(y == 0, 0.0, check_gy(self, gy, self.given(y, list(dims)).shape, y).reshape(y.shape) / y / n)
-        return params, slope * centred
+        g = check_gy(self, gy, self.given(y, list(dims)).shape, y).reshape(y.shape)
+        return params, g * torch.where(y == 0, 0.0, 1 / y) / n * centred
 
 
 def _moments(layer: Var | Std, params: Params, x: Tensor) -> tuple[Tensor, Tensor, list[int]]:

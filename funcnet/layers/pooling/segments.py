@@ -17,7 +17,7 @@ from torch import Tensor
 from funcnet.checks import check_gy, kind_of, require_no_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import one_of, value_error
-from funcnet.kernels.tracing import is_plain, is_untransformed
+from funcnet.kernels.tracing import is_differentiated, is_plain, is_untransformed
 from funcnet.value import frozen
 
 SegmentCache = tuple[Tensor, Any, tuple[int, ...], tuple[int, ...], Tensor]
@@ -120,6 +120,9 @@ def _to_extremes(gy: Tensor, values: tuple[Tensor, Tensor], segments: Tensor) ->
     """
     x, y = values
     rows = _to_rows(y, segments)
+    if is_differentiated(gy, x):  # a share of an empty segment, though no row has it, has a derivative
+        extreme = (x == rows).to(x.dtype)
+        return _to_rows(gy / _summed(extreme, segments, len(y)).clamp_min(1), segments) * extreme
     extreme = rows.eq_(x) if is_untransformed() else (x == rows).to(x.dtype)  # vmap knows no eq_
     return _to_rows(gy / _summed(extreme, segments, len(y)), segments).mul_(extreme)
 

@@ -1,0 +1,164 @@
+"""Formulas of normalization, for someone who differentiates: some of torch's backward kernels have no derivative.
+
+    x̂ = (x - μ) r      r = 1 / √(σ² + ε)      gx = r (g - Σ g / m - x̂ Σ g x̂ / m),  g = γ gy
+
+They are not measured: who differentiates a gradient pays for its formula anyway. Statistics are in single at least. Rows are
+divided by a bound of their size first, without which squares from 1e19 on would be infinite in single.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.kernels.tracing import is_differentiated, is_differentiated_and_mapped
+
+serve = is_differentiated
+"""Tell whether a formula must take the place of a kernel whose backward has no derivative."""
+
+serve_under_vmap = is_differentiated_and_mapped
+"""Tell the same of a kernel whose backward ``vmap`` takes apart."""
+
+Moments = tuple[Tensor, Tensor]
+Gradients = tuple[Tensor, Any, Any]
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _bound(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the largest magnitude along axes, but at least 1: a number by which the result does not change."""
+    return x.detach().abs().amax(axes, keepdim=True).clamp_min(1)
+
+
+def _of_channels(w: Tensor, x: Tensor) -> Tensor:
+    """Give a number for each channel the axes of x, whose channels are axis 1."""
+    return _wide(w).reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def _scaled(x: Tensor, weight: Tensor | None) -> Tensor:
+    return x if weight is None else x * _of_channels(weight, x)
+
+
+def _others(x: Tensor) -> tuple[int, ...]:
+    """Return the axes but that of the channels."""
+    return tuple(i for i in range(x.dim()) if i != 1)
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    y = _scaled(x, weight)
+    return y if bias is None else y + _of_channels(bias, x)
+
+
+def _channel_sums(gy: Tensor, normalized: Tensor, like: Tensor | None, mask: list[bool]) -> list[Tensor | None]:
+    """Return the gradients of γ and β where ``mask`` wants them: sums over all axes but the channels."""
+    axes = _others(gy)
+    terms = [gy * normalized if mask[0] else None, gy if mask[1] else None]
+    return [term if term is None or like is None else term.sum(axes).to(like.dtype) for term in terms]
+
+
+def _standard(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x̂ = (x - μ) r over axes, μ and r = 1 / √(σ² + ε), which depend on x, in single at least."""
+    z = _wide(x)
+    size = _bound(z, axes)
+    z = z / size
+    mean = z.mean(axes, keepdim=True)
+    d = z - mean
+    r = torch.rsqrt((d * d).mean(axes, keepdim=True) + eps / size / size)
+    return d * r, mean * size, r / size
+
+
+def _standard_backward(g: Tensor, normalized: Tensor, r: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return r (g - Σ g / m - x̂ Σ g x̂ / m), the gradient of x."""
+    return r * (g - g.mean(axes, keepdim=True) - normalized * (g * normalized).mean(axes, keepdim=True))
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Normalize groups of channels: y, x, and for each row and group μ and 1 / √(σ² + ε)."""
+    normalized, mean, r = _standard(x.reshape(x.shape[0], groups, -1), (2,), eps)
+    return _affine(normalized.reshape(x.shape), weight, bias).to(x.dtype), x, mean.squeeze(2), r.squeeze(2)
+
+
+def group_norm_backward(
+    gy: Tensor, x: Tensor, groups: int, moments: Moments, weight: Tensor | None, mask: list[bool]
+) -> Gradients:
+    """Gradients of x, weight and bias."""
+    mean, r = [_wide(one).unsqueeze(2) for one in moments]
+    gy, rows = _wide(gy), (x.shape[0], groups, -1)
+    normalized = (_wide(x).reshape(rows) - mean) * r
+    gx = _standard_backward(_scaled(gy, weight).reshape(rows), normalized, r, (2,))
+    gw, gb = _channel_sums(gy, normalized.reshape(x.shape), weight, mask[1:])
+    return gx.reshape(x.shape).to(x.dtype), gw, gb
+
+
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize channels by the batch's or by running moments (μ, σ²), on which y depends too: y, μ and 1 / √(σ² + ε)."""
+    if running is None:
+        normalized, mean, r = _standard(x, _others(x), eps)
+    else:
+        mean, r = _of_channels(running[0], x), (_of_channels(running[1], x) + eps) ** -0.5
+        normalized = (_wide(x) - mean) * r
+    return _affine(normalized, weight, bias).to(x.dtype), mean.reshape(-1), r.reshape(-1)
+
+
+def batch_norm_backward(
+    gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, batch: Moments | None, running: Moments | None
+) -> Gradients:
+    """Gradients of x, weight and bias; by running moments gx = γ r gy."""
+    if running is not None:
+        batch = running[0], (running[1] + eps) ** -0.5
+    assert batch is not None
+    mean, r = [_of_channels(one, x) for one in batch]
+    gy, normalized = _wide(gy), (_wide(x) - mean) * r
+    g = _scaled(gy, weight)
+    gx = g * r if running else _standard_backward(g, normalized, r, _others(x))
+    gw, gb = _channel_sums(gy, normalized, weight, [True, True])
+    return gx.to(x.dtype), gw, gb
+
+
+def layer_norm(
+    x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize rows of a shape: y, and the rows' μ and 1 / √(σ² + ε)."""
+    y, mean, r = _standard(x, tuple(range(-len(shape), 0)), eps)
+    y = y if weight is None else y * weight
+    return (y if bias is None else y + bias).to(x.dtype), mean, r
+
+
+def layer_norm_backward(
+    gy: Tensor, x: Tensor, shape: tuple[int, ...], moments: Moments, weight: Tensor | None, mask: list[bool]
+) -> Gradients:
+    """Gradients of x, weight and bias."""
+    gy, normalized = _wide(gy), (_wide(x) - moments[0]) * moments[1]
+    gx = _standard_backward(gy if weight is None else gy * weight, normalized, moments[1], tuple(range(-len(shape), 0)))
+    gw, gb = [_row_sum(term, shape, x) if wanted else None for term, wanted in zip((gy * normalized, gy), mask[1:], strict=True)]
+    return gx.to(x.dtype), gw, gb
+
+
+def _row_sum(terms: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    return terms.reshape(-1, math.prod(shape)).sum(0).reshape(shape).to(like.dtype)
+
+
+def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """Divide rows by √(x̄² + ε), and multiply by the weight: y, and the 1 / √(x̄² + ε), which depends on x."""
+    size = _bound(_wide(x), axes)
+    z = _wide(x) / size
+    r = torch.rsqrt((z * z).mean(axes, keepdim=True) + eps / size / size)
+    y = z * r if weight is None else z * r * weight
+    return y.to(x.dtype), r / size
+
+
+def rms_norm_backward(
+    gy: Tensor, x: Tensor, shape: tuple[int, ...], r: Tensor, weight: Tensor | None, mask: list[bool]
+) -> tuple[Tensor, Any]:
+    """Gradients of x and weight: gx = r (g - x̂ Σ g x̂ / m), with g = γ gy, over the row."""
+    gy, normalized, axes = _wide(gy), _wide(x) * r, tuple(range(-len(shape), 0))
+    g = gy if weight is None else gy * weight
+    gx = r * (g - normalized * (g * normalized).mean(axes, keepdim=True))
+    return gx.to(x.dtype), _row_sum(gy * normalized, shape, x) if mask[1] else None
