@@ -1,39 +1,19 @@
 """Kernels of activations. Times are of operands of 100×25."""
 
-import functools
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import (
-    is_compiling,
-    is_differentiated,
-    is_eager,
-    is_for_inductor,
-    is_plain,
-    is_untransformed,
-    packed,
-)
+from funcnet.kernels.tracing import is_compiling, is_differentiated, is_for_inductor, is_plain, packed
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
 
-HALF = (torch.float16, torch.bfloat16)
-
-_gelu_by_tanh: Kernel = functools.partial(_nn.gelu, approximate="tanh")
-_gelu_backward: Kernel = _aten.gelu_backward.default
-_gelu_by_tanh_backward: Kernel = functools.partial(_gelu_backward, approximate="tanh")
-_silu_backward: Kernel = _aten.silu_backward.default
-_mish: Kernel = _aten.mish.default
-_mish_backward: Kernel = _aten.mish_backward.default
-
 _MANY = 12_000
-_COMPARED = 2_500
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -83,7 +63,6 @@ elu: Kernel = _aten.elu.default
 elu_backward: Kernel = _aten.elu_backward.default
 hardtanh: Kernel = _nn.hardtanh
 hardtanh_backward: Kernel = _aten.hardtanh_backward.default
-hardswish_backward: Kernel = _aten.hardswish_backward.default
 _hardsigmoid: Kernel = _nn.hardsigmoid
 softplus: Kernel = _nn.softplus
 softplus_backward: Kernel = _aten.softplus_backward.default
@@ -91,91 +70,6 @@ softshrink_backward: Kernel = _aten.softshrink_backward.default
 hardshrink_backward: Kernel = _aten.hardshrink_backward.default
 _hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
 _prelu_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._prelu_kernel_backward.default
-
-_LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
-
-
-def finite(x: Tensor, bound: float | None = None) -> Tensor:
-    """Return x within ±``bound``, by default the largest numbers, so that no product of ∞ and 0 makes NaN; NaN stays NaN."""
-    bound = _LARGEST.get(x.dtype, math.inf) if bound is None else bound
-    return torch.clamp(x, -bound, bound)
-
-
-def has_nan(y: Tensor) -> bool:
-    """Tell whether there is NaN in y; of many also if there are both infinities.
-
-    0.4 µs for 100 elements and 44 for 10⁶, whose comparison would take 310, and the sum of 100 1.2.
-    """
-    return not torch.equal(y, y) if y.numel() < _COMPARED else math.isnan(y.sum().item())
-
-
-def _may_search(x: Tensor) -> bool:
-    """Tell what ``is_plain`` tells, of one tensor in 0.2 µs instead of 0.4."""
-    return type(x) is Tensor and x.is_cpu and not x.requires_grad and is_eager()
-
-
-def gate(kernel: Kernel, x: Tensor) -> Tensor:
-    """Return ``kernel(x)``, x times a gate that is 0 at -∞ and 1 at ∞, where kernels make NaN of ∞ and 0.
-
-    Plain numbers are computed first, and y is searched for NaN: of 100 elements SiLU takes 2.0 µs for 1.2, of 10⁶ 300 for 260. A
-    lower bound of x would take 1.1 and 90, and no kernel of torch's has the limits. Others are bounded on both sides: then the
-    derivatives that someone takes have their limits too, and the compiler fuses it. No finite y is rounded twice, since the bound
-    is a power of 2, and x less the bound is exact.
-    """
-    if _may_search(x):
-        y = kernel(x)
-        if not has_nan(y):
-            return y
-    z = finite(x, 2.0 ** (math.frexp(_LARGEST.get(x.dtype, 1.0))[1] - 2))
-    return kernel(z) + torch.relu(x - z)
-
-
-def gate_backward(kernel: Kernel, formula: Kernel, gy: Tensor, x: Tensor, bound: float | None = None) -> Tensor:
-    """Return ``kernel(gy, x)``, gy times the derivative of a gate at x, with its limits beyond ``bound``; see ``gate``.
-
-    What is not plain is computed by ``formula``, which may be differentiated.
-    """
-    if _may_search(x) and not gy.requires_grad:
-        gx = kernel(gy, x)
-        if not has_nan(gx):
-            return gx
-    return formula(gy, finite(x, bound))
-
-
-def gelu(x: Tensor, approximate: str) -> Tensor:
-    """Return x Φ(x)."""
-    return gate(_gelu_by_tanh if approximate == "tanh" else _nn.gelu, x)
-
-
-def gelu_backward(gy: Tensor, x: Tensor, approximate: str) -> Tensor:
-    """Gy ⊙ the derivative at x; beyond ±1000, where it is 0 or 1, the cube of x might overflow."""
-    kernel = _gelu_by_tanh_backward if approximate == "tanh" else _gelu_backward
-    return gate_backward(kernel, kernel, gy, x, 1000.0)
-
-
-def silu(x: Tensor) -> Tensor:
-    """Return x σ(x)."""
-    return gate(_nn.silu, x)
-
-
-def silu_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy ⊙ σ(x) (1 + x (1 - σ(x)))."""
-    return gate_backward(_silu_backward, _silu_formula, gy, x)
-
-
-def mish(x: Tensor) -> Tensor:
-    """Return x tanh(log(1 + eˣ))."""
-    return gate(_mish, x) if _may_search(x) else gate(_mish_formula, x)
-
-
-def mish_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy ⊙ the derivative of ``mish`` at x."""
-    return gate_backward(_mish_backward, _mish_backward_formula, gy, x)
-
-
-def hardswish(x: Tensor) -> Tensor:
-    """Return x min(max(0, x / 6 + ½), 1)."""
-    return gate(_nn.hardswish, x)
 
 
 def softshrink(x: Tensor, lambd: float) -> Tensor:
@@ -208,38 +102,6 @@ def glu_backward(gy: Tensor, x: Tensor, dim: int) -> Tensor:
     return torch.cat((gy * s, gy * a * s * (1 - s)), dim)
 
 
-def settled(x: Tensor, dim: int) -> Tensor:
-    """Return x in which 0 and -∞ replace rows whose largest number is infinite: 0 where it is, so that they share equally.
-
-    Of one ∞ that is the limit of softmax and of its logarithm, for which the kernels give NaN.
-    """
-    if not x.numel():
-        return x
-    top = x.amax(dim, keepdim=True)
-    return torch.where(top.isinf(), torch.zeros_like(x).masked_fill(x != top, -math.inf), x)
-
-
-def softmax(x: Tensor, dim: int) -> Tensor:
-    """Softmax; what has come out is searched for NaN, and with it computed again from ``settled`` numbers.
-
-    Of 10×10 2.0 µs, and 2.8 with the search; of 10⁵×10 12.4 ms, and the search 44 µs.
-    """
-    if _may_search(x):
-        y = torch.softmax(x, dim)
-        if not has_nan(y):
-            return y
-    return torch.softmax(settled(x, dim), dim)
-
-
-def log_softmax(x: Tensor, dim: int) -> Tensor:
-    """Return the logarithm of ``softmax``."""
-    if _may_search(x):
-        y = torch.log_softmax(x, dim)
-        if not has_nan(y):
-            return y
-    return torch.log_softmax(settled(x, dim), dim)
-
-
 def log_softmax_backward(gp: Tensor, logp: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     """Gp - exp(log p) Σ gp, the sum over ``dim``."""
     return torch._log_softmax_backward_data(packed(gp), packed(logp), dim, dtype)
@@ -256,30 +118,6 @@ def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
     Beyond 40, where softplus has the slope 1 without an exponential, σ is 1 to every digit of float64.
     """
     return softplus_backward(gy, -x, 1.0, 40.0)
-
-
-# Torch has no derivative of these three kernels: for someone who differentiates there is the formula.
-
-
-def _silu_formula(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy σ(x) (1 + x (1 - σ(x)))."""
-    if not is_differentiated(gy, x):
-        return _silu_backward(gy, x)
-    s = torch.sigmoid(x)
-    return gy * (s * (1 + x * (1 - s)))
-
-
-def _mish_formula(x: Tensor) -> Tensor:
-    """X tanh(log(1 + eˣ)). Torch's second derivative is NaN where eˣ overflows."""
-    return x * torch.tanh(softplus(x)) if is_differentiated(x) else _mish(x)
-
-
-def _mish_backward_formula(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy (t + x σ(x) (1 - t²)), t = tanh(log(1 + eˣ))."""
-    if is_untransformed() and not is_differentiated(gy, x):  # vmap calls the kernel once for each entry
-        return _mish_backward(gy, x)
-    t = torch.tanh(softplus(x))
-    return gy * (t + x * torch.sigmoid(x) * (1 - t * t))
 
 
 def hardsigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
+from funcnet.kernels.limits import HALF
 from funcnet.kernels.tracing import is_differentiated, is_plain
 
 _aten = torch.ops.aten
@@ -14,12 +15,10 @@ _nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
 
-_FULL, HALF = (torch.float32, torch.float64), activation.HALF
+_FULL = (torch.float32, torch.float64)
 log_softmax_backward: Kernel = activation.log_softmax_backward
 log_sigmoid: Kernel = activation.log_sigmoid
-log_softmax: Kernel = activation.log_softmax
 magnitude: Kernel = activation.magnitude
-has_nan = activation.has_nan
 _binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
 _nll_loss: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss_forward.default
 _nll_loss_2d: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss2d_forward.default

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from funcnet.errors import describe, number, value_error, whole_number
 from funcnet.kernels import losses as kernels
-from funcnet.kernels.tracing import is_plain
+from funcnet.kernels.limits import HALF, has_nan, log_softmax, may_search
 from funcnet.losses.loss import ElementwiseLoss, Factor, Loss, reductions, require_floating, weight_or_weights, weights
 from funcnet.value import frozen
 
@@ -168,13 +168,13 @@ class CrossEntropy(Loss):
     label_smoothing: float = field(default=0.0, validator=number(0, at_most=1))
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Kept]:
-        labels, kind = self._labels(y, target), y.new_empty(0) if y.dtype in kernels.HALF else None
+        labels, kind = self._labels(y, target), y.new_empty(0) if y.dtype in HALF else None
         z = y if kind is None else y.float()
-        if is_plain(z):
+        if may_search(z):
             found = self._of_logp(torch.log_softmax(z, _axis(y)), target, labels, kind)
-            if not kernels.has_nan(found[0]):
+            if not has_nan(found[0]):
                 return found
-        return self._of_logp(kernels.log_softmax(z, _axis(y)), target, labels, kind)
+        return self._of_logp(log_softmax(z, _axis(y)), target, labels, kind)
 
     def _of_logp(self, logp: Tensor, target: Tensor, labels: Tensor | None, kind: Tensor | None) -> tuple[Tensor, Kept]:
         w = None if self.weight is None else torch.tensor(self.weight, dtype=logp.dtype, device=logp.device)

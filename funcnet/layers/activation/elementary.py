@@ -19,7 +19,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import number, whole
-from funcnet.kernels import activation as kernels
+from funcnet.kernels.limits import HALF, finite
 from funcnet.layers.activation.base import Activation
 from funcnet.value import frozen
 
@@ -178,7 +178,7 @@ class Gaussian(Activation):
     b: float = field(default=-1.0, validator=number())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = kernels.finite(x)
+        x = finite(x)
         return torch.exp(x * x * self.b) * self.a, x
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
@@ -201,13 +201,13 @@ class RandomFourier(Activation):
     gamma: float = field(default=1.0, validator=number(above=0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.dtype in kernels.HALF:  # bfloat16 would round an angle of 100 by up to a quarter
+        if x.dtype in HALF:  # bfloat16 would round an angle of 100 by up to a quarter
             return self.forward(x.float())[0].to(x.dtype), x
         u = self._angle(x)
         return torch.sin(u) * math.sqrt(2), u
 
     def backward(self, gy: Tensor, cache: Tensor) -> Tensor:
-        if cache.dtype in kernels.HALF:
+        if cache.dtype in HALF:
             return self.backward(gy.float(), self._angle(cache.float())).to(gy.dtype)
         return gy * torch.cos(cache) * (2 * math.sqrt(self.gamma))
 

@@ -23,6 +23,7 @@ from funcnet.checks import axis_complaint, came, check_gy, require_dense_floatin
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, is_whole_tuple, number, valid_if, value_error, whole_number
 from funcnet.kernels import activation as kernels
+from funcnet.kernels.limits import log_softmax, softmax
 from funcnet.layers.activation.base import Along
 from funcnet.value import frozen
 
@@ -45,7 +46,7 @@ class Softmax(Along):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         z = self._scaled(require_dense_floating(self, params, x))
-        y = kernels.softmax(z, self.dim)
+        y = softmax(z, self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -84,7 +85,7 @@ class GumbelSoftmax(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         rng, shape = require_key(self, rng), tuple(require_dense_floating(self, params, x).shape)
         noise = random.gumbel(rng, shape, torch.promote_types(x.dtype, torch.float32))
-        y = kernels.softmax((x + noise) / self.tau, self.dim).to(x.dtype)
+        y = softmax((x + noise) / self.tau, self.dim).to(x.dtype)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -108,7 +109,7 @@ class Softmin(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = kernels.softmax(-require_dense_floating(self, params, x), self.dim)
+        y = softmax(-require_dense_floating(self, params, x), self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -128,7 +129,7 @@ class Softmax2d(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         if require_dense_floating(self, params, x).dim() not in (3, 4):
             raise value_error(self, "x must have the axes (N, C, H, W) or (C, H, W)", came(x))
-        y = kernels.softmax(x, -3)
+        y = softmax(x, -3)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -152,7 +153,7 @@ class MultiSoftmax(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         groups = torch.split(require_dense_floating(self, params, x), list(self.sizes), -1)
-        y = torch.cat([kernels.softmax(group, -1) for group in groups], -1)
+        y = torch.cat([softmax(group, -1) for group in groups], -1)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -176,7 +177,7 @@ class LogSoftmax(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = kernels.log_softmax(require_dense_floating(self, params, x), self.dim)
+        y = log_softmax(require_dense_floating(self, params, x), self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -199,6 +200,6 @@ class LogSumExp(Along):
         return torch.logsumexp(require_dense_floating(self, params, x), self.dim, keepdim=self.keepdim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        dim, y = self.dim % max(cache.dim(), 1), kernels.softmax(cache, self.dim)
+        dim, y = self.dim % max(cache.dim(), 1), softmax(cache, self.dim)
         gy = check_gy(self, gy, (*cache.shape[:dim], *(1,) * (self.keepdim and cache.dim() > 0), *cache.shape[dim + 1 :]), cache)
         return params, (gy if self.keepdim or not cache.dim() else gy.unsqueeze(dim)) * y
