@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import is_differentiated, is_for_inductor, is_plain, is_untransformed, packed
+from funcnet.kernels.tracing import is_compiling, is_differentiated, is_for_inductor, is_plain, packed
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -63,22 +63,22 @@ elu: Kernel = _aten.elu.default
 elu_backward: Kernel = _aten.elu_backward.default
 hardtanh: Kernel = _nn.hardtanh
 hardtanh_backward: Kernel = _aten.hardtanh_backward.default
-gelu: Kernel = _nn.gelu
-gelu_backward: Kernel = _aten.gelu_backward.default
-silu: Kernel = _nn.silu
-_mish: Kernel = _aten.mish.default
-hardswish: Kernel = _nn.hardswish
-hardswish_backward: Kernel = _aten.hardswish_backward.default
 _hardsigmoid: Kernel = _nn.hardsigmoid
 softplus: Kernel = _nn.softplus
 softplus_backward: Kernel = _aten.softplus_backward.default
-softshrink: Kernel = _nn.softshrink
 softshrink_backward: Kernel = _aten.softshrink_backward.default
 hardshrink_backward: Kernel = _aten.hardshrink_backward.default
-_silu_backward: Kernel = _aten.silu_backward.default
-_mish_backward: Kernel = _aten.mish_backward.default
 _hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
 _prelu_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._prelu_kernel_backward.default
+
+
+def softshrink(x: Tensor, lambd: float) -> Tensor:
+    """Return x nearer to 0 by ``lambd``; while tracing in arithmetic, since Inductor's softshrink of NaN is 0 (torch 2.13.0)."""
+    if is_compiling():
+        return x - torch.clamp(x, -lambd, lambd)
+    y: Tensor = _nn.softshrink(x, lambd)
+    return y
+
 
 # Of 256×1024, forward 35 µs by the kernel and 93 by halves, backward 114 and 341.
 _glu: Kernel = _nn.glu
@@ -118,30 +118,6 @@ def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
     Beyond 40, where softplus has the slope 1 without an exponential, σ is 1 to every digit of float64.
     """
     return softplus_backward(gy, -x, 1.0, 40.0)
-
-
-# Torch has no derivative of these three kernels: for someone who differentiates there is the formula.
-
-
-def silu_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy σ(x) (1 + x (1 - σ(x)))."""
-    if not is_differentiated(gy, x):
-        return _silu_backward(gy, x)
-    s = torch.sigmoid(x)
-    return gy * (s * (1 + x * (1 - s)))
-
-
-def mish(x: Tensor) -> Tensor:
-    """X tanh(log(1 + eˣ)). Torch's second derivative is NaN where eˣ overflows."""
-    return x * torch.tanh(softplus(x)) if is_differentiated(x) else _mish(x)
-
-
-def mish_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy (t + x σ(x) (1 - t²)), t = tanh(log(1 + eˣ))."""
-    if is_untransformed() and not is_differentiated(gy, x):  # vmap calls the kernel once for each entry
-        return _mish_backward(gy, x)
-    t = torch.tanh(softplus(x))
-    return gy * (t + x * torch.sigmoid(x) * (1 - t * t))
 
 
 def hardsigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
+from funcnet.kernels.limits import HALF
 from funcnet.kernels.tracing import is_differentiated, is_plain
 
 _aten = torch.ops.aten
@@ -14,7 +15,7 @@ _nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
 
-_FULL, HALF = (torch.float32, torch.float64), (torch.float16, torch.bfloat16)
+_FULL = (torch.float32, torch.float64)
 log_softmax_backward: Kernel = activation.log_softmax_backward
 log_sigmoid: Kernel = activation.log_sigmoid
 magnitude: Kernel = activation.magnitude
@@ -51,6 +52,52 @@ def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
     return weighted_sum(d * d, c)
 
 
+# 1e-12 in float32, as torch's own derivative has it in float64 too.
+_LEAST_SPREAD = 9.999999960041972e-13
+
+
+def binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
+    """-t log y - (1 - t) log(1 - y), with logarithms of at least -100; who differentiates it finds the slopes below.
+
+    By torch's derivative the slope of t has no such bound, and that of y is 0 where y = t is 0 or 1, or in float16 NaN.
+    """
+    if not is_differentiated(y, t):
+        return _binary_cross_entropy(y, t, None, 0)
+    if y.dtype in HALF:
+        return binary_cross_entropy(y.float(), t.float()).to(y.dtype)
+    fixed = t.detach()
+    terms = _binary_cross_entropy(y, fixed, None, 0) + (t - fixed) * binary_target_slope(y)
+    return terms + _lack(y) * (y - y.detach())
+
+
+def binary_slope(y: Tensor, t: Tensor) -> Tensor:
+    """(y - t) / p, p = y (1 - y) ≥ 1e-12. Where both are 0 the limit is 1 - 2 y, which is added in the share that p lacks.
+
+    Plain numbers are searched for such p: 1.3 µs for 100×2, where the other kernels take 6.
+    """
+    if y.dtype in HALF:  # they do not have 1e-12, or round y - t
+        return binary_slope(y.float(), t.float()).to(y.dtype)
+    p = y * (1 - y)
+    slope = (y - t) / p.clamp_min(_LEAST_SPREAD)
+    is_inside = is_plain(p, slope) and p.numel() and p.amin().item() >= _LEAST_SPREAD
+    return slope if is_inside else slope + _lack(y)
+
+
+def _lack(y: Tensor) -> Tensor:
+    """Return 1 - 2 y in the share that y (1 - y) lacks to 1e-12."""
+    y = y.detach()
+    return torch.rsub(y, 1, alpha=2) * (1 - y * (1 - y) / _LEAST_SPREAD).clamp_min(0.0)
+
+
+def binary_target_slope(y: Tensor) -> Tensor:
+    """Log(1 - y) - log y, each of at least -100; its own derivative at 0 and 1 is 0, where that of a bounded log 0 is NaN."""
+    if not is_differentiated(y):
+        return (-y).log1p().clamp_min(-100) - y.log().clamp_min(-100)
+    certain = (y == 0) | (y == 1)
+    z = torch.where(certain, 0.5, y)
+    return torch.where(certain, 100 - 200 * y.detach(), (-z).log1p().clamp_min(-100) - z.log().clamp_min(-100))
+
+
 def where_positive(x: Tensor, y: Tensor) -> Tensor:
     """Return x where y is positive or NaN, else 0: 12 µs for 1000×100, and 550 by ``torch.where``, with signs at random."""
     return activation.threshold_backward(x, y, 0)
@@ -61,23 +108,6 @@ def product(q: Tensor, x: Tensor) -> Tensor:
     if is_differentiated(q, x):
         return q * torch.where((q == 0) & ~torch.isfinite(x), 0.0, x)
     return where_positive(q * x, q.abs())
-
-
-def binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
-    """-t log y - (1 - t) log(1 - y), with logarithms of at least -100; by torch's derivative the slope of t has no such bound."""
-    if not is_differentiated(t):
-        return _binary_cross_entropy(y, t, None, 0)
-    fixed = t.detach()
-    return _binary_cross_entropy(y, fixed, None, 0) + (t - fixed) * binary_target_slope(y)
-
-
-def binary_target_slope(y: Tensor) -> Tensor:
-    """Log(1 - y) - log y, each of at least -100; its own derivative at 0 and 1 is 0, where that of a bounded log 0 is NaN."""
-    if not is_differentiated(y):
-        return (-y).log1p().clamp_min(-100) - y.log().clamp_min(-100)
-    certain = (y == 0) | (y == 1)
-    z = torch.where(certain, 0.5, y)
-    return torch.where(certain, 100 - 200 * y.detach(), (-z).log1p().clamp_min(-100) - z.log().clamp_min(-100))
 
 
 def is_known(total: Tensor, n: int) -> bool:

@@ -15,7 +15,9 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import number, one_of
-from funcnet.kernels import activation as kernels
+from funcnet.kernels import self_gated as kernels
+from funcnet.kernels.activation import hardtanh, magnitude
+from funcnet.kernels.limits import finite
 from funcnet.layers.activation.base import Activation
 from funcnet.value import frozen
 
@@ -86,8 +88,9 @@ class Dish(Activation):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        s, size = torch.hypot(x, torch.ones_like(x)), kernels.magnitude(x)
-        return torch.relu(x) - size / s / (s + size) / 2, x / s
+        z = finite(x)
+        s, size = torch.hypot(z, torch.ones_like(z)), magnitude(z)
+        return torch.relu(x) - size / s / (s + size) / 2, z / s
 
     def backward(self, gy: Tensor, r: Tensor) -> Tensor:
         return gy * (0.5 + r - r**3 / 2)
@@ -110,7 +113,7 @@ class Hardswish(Activation):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.slope == 1 / 6:
             return kernels.hardswish(x), x
-        return x * kernels.hardtanh(self._line(x), 0.0, 1.0), x  # whose slope at the bounds is 0, that of clamp 1
+        return kernels.gate(lambda z: z * hardtanh(self._line(z), 0.0, 1.0), x), x  # clamp has the slope 1 at bounds
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
         if self.slope == 1 / 6:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from funcnet.errors import number
 from funcnet.kernels import activation as kernels
+from funcnet.kernels.limits import finite
 from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.rectifiers import require_bounds
 from funcnet.value import frozen
@@ -125,6 +126,7 @@ class Softsign(Activation):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = finite(x)
         s = x.abs() + 1
         return x / s, s
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from funcnet.errors import number
 from funcnet.kernels import activation as kernels
+from funcnet.kernels.limits import finite
 from funcnet.layers.activation.base import Activation
 from funcnet.value import frozen
 
@@ -53,9 +54,10 @@ class Squareplus(Activation):
     b: float = field(default=4.0, validator=number(above=0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        s = torch.hypot(x, torch.full_like(x, math.sqrt(self.b)))
-        y = torch.relu(x) + self.b / 2 / (s + kernels.magnitude(x))
-        return y, y / s
+        z = finite(x)
+        s = torch.hypot(z, torch.full_like(z, math.sqrt(self.b)))
+        y = torch.relu(x) + self.b / 2 / (s + kernels.magnitude(z))
+        return y, finite(y) / s
 
     def backward(self, gy: Tensor, slope: Tensor) -> Tensor:
         return gy * slope
