@@ -139,7 +139,7 @@ class Embedding(PaddedTable):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         y = self._rows(params, x)
         if self.padding_idx is not None:
-            y = y.masked_fill((x == self.padding_row).unsqueeze(-1), 0.0)
+            y = kernels.without_padding(y, x, self.padding_row)
         return y if self.max_norm is None else y * self._scale_of(y, self.max_norm)[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
