@@ -9,9 +9,10 @@ tries the laws on any layer:
 
 1.  Transpose. ``vjp`` is the exact transpose of the derivative J of ``apply``: ⟨gy, J v⟩ = ⟨vjp(gy), v⟩ for all v.
 2.  Linear. ``vjp`` is linear in ``gy``, so ``vjp(0) = 0``.
-3.  Pure. The same arguments give the same bits; no argument is written to; no other state is read.
+3.  Pure. Equal arguments give equal bits, clones too; no argument and no cache is written to; no other state is read.
 4.  Structure. ``gparams`` mirrors ``params`` and ``gx`` mirrors ``x``, leaf by leaf, in shape, dtype and device; a leaf without a
-    gradient (a running statistic, a label) has ``None``; those on which y depends are named in ``non_trainable``.
+    gradient (a running statistic, a label) has ``None``; those on which y depends are named in ``non_trainable``. The leaves
+    of ``init`` have memory of their own, each element of them.
 5.  Rows. The output of a row does not depend on the rest of the batch, unless ``batch_dependent``; an empty batch works.
 6.  Strides. Non-contiguous and expanded ``x`` and ``gy`` give the same numbers.
 7.  Halves. ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` the first half of ``apply``.
@@ -26,6 +27,11 @@ There is no second derivative where the first one jumps or has no slope: at the 
 the ranks of a maximum, a median or a top k, beside which it is 0; at vectors of length 0 and at equal elements, for norms,
 distances and deviations; at 0 for powers between 1 and 2. What ``torch.func`` then gives is a one-sided value, 0 or NaN.
 Indices, labels, lengths, masks and keys are integers, and have no derivative at all.
+
+Laws 1 and 2 are tried in float64, the others in float32, bfloat16 and float16 too, wherever they compare numbers: a layer may
+take another kernel in each. There y and all gradients are also compared with those that float64 gives of the same numbers. They
+may be 8 units in the last place off, of the largest number in their leaf, and as far as the rounding of params, x and gy moves
+them, ``funcnet.testing.precision``. Sums are accumulated in float32 at least, and rounded once.
 
 A size that describes x may be ``None`` at first, in the fields that ``inferred_sizes`` names. Such a layer has neither ``init``
 nor ``apply`` before ``infer_sizes(net, x)`` has rewritten the net with the sizes of x.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import is_eager
+from funcnet.kernels.tracing import is_eager, is_plain
 
 _aten = torch.ops.aten
 
@@ -13,6 +13,18 @@ _embedding_backward: Callable[..., Tensor] = _aten.embedding_dense_backward.defa
 
 # The rows of a table at integers, in one kernel: 12 µs, by indexing 93.
 embedding: Callable[[Tensor, Tensor], Tensor] = torch.embedding
+
+
+def without_padding(y: Tensor, x: Tensor, padding: int) -> Tensor:
+    """Return rows y looked up at x with zeros for those at ``padding``; y must be new, and may be written to.
+
+    Where the numbers can be read, the few rows are found first: 32×20 rows of 64 take 7 µs more than the look-up, 32×128 of 256
+    take 10 more; with ``masked_fill`` 22 and 550.
+    """
+    if is_plain(y, x):
+        rows = (x.reshape(-1) == padding).nonzero().reshape(-1)
+        return y.reshape(-1, y.shape[-1]).index_fill_(0, rows, 0.0).reshape(y.shape)
+    return y.masked_fill((x == padding).unsqueeze(-1), 0.0)
 
 
 def embedding_backward(gy: Tensor, x: Tensor, count: int, padding: int) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
+from funcnet.errors import value_error
 from funcnet.random import Key
 from funcnet.testing.blame import Judge, judged_down
 from funcnet.testing.comparison import (
@@ -96,17 +97,21 @@ def check_laws(
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
         batched: Whether the first axis of x is a batch; ``False`` leaves out the law of rows.
         compiled: Whether to try ``torch.compile`` too, in the first dtype; it takes most of the time.
-        dtypes: The dtypes to try. Measured slopes and the laws of values and reach are for float64 only; in a lower dtype law 1
-            compares y and the gradients with those of float64, see ``funcnet.testing.precision`` for what rounding allows.
+        dtypes: The dtypes to try. Slopes are measured in float64; in a lower dtype law 1 compares y and the gradients with those
+            of float64, and ``funcnet.testing.precision`` says how far rounding allows them to be off. Laws 2, 9 and 10 do not
+            depend on the dtype and are tried once.
 
     Raises:
         AssertionError: The layer breaks a law; the message begins with the law's number and name.
+        ValueError: ``dtypes`` is no tuple of floating dtypes.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> check_laws(Linear(3, 2), torch.ones(4, 3), compiled=False)
     """
+    if not isinstance(dtypes, tuple) or not all(isinstance(one, torch.dtype) and one.is_floating_point for one in dtypes):
+        raise value_error("check_laws", "dtypes must be a tuple of floating dtypes", repr(dtypes))
     for dtype in dtypes:
-        names = [*_FIRST, *[name for name in LAWS if name not in _FIRST]] if dtype is _FLOAT64 else _LOWER
+        names = [*_FIRST, *[name for name in LAWS if name not in _FIRST]] if dtype is dtypes[0] else _LOWER
         for name in [name for name in names if batched or name != "rows"]:
             options: dict[str, Any] = {"dtype": dtype} if name in _LOWER else {}
             options |= {"compiled": compiled and dtype is dtypes[0]} if name == "transforms" else {}

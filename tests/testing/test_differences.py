@@ -255,6 +255,19 @@ def test_check_laws_leaves_out_rows_where_there_is_no_batch() -> None:
         check_laws(layer, x)
 
 
+@pytest.mark.parametrize("dtypes", [torch.float32, [torch.float32], (torch.int32,), ("float32",)])
+def test_dtypes_are_a_tuple_of_floating_ones(dtypes: Any) -> None:
+    """Anything else is refused before a law is tried."""
+    with pytest.raises(ValueError, match=r"^check_laws: dtypes must be a tuple of floating dtypes, got "):
+        check_laws(fn.Tanh(), rows(4), dtypes=dtypes)
+
+
+def test_laws_that_depend_on_no_dtype_are_tried_in_any_case() -> None:
+    """Once, whatever the dtypes; the others in each of them."""
+    with pytest.raises(AssertionError, match=r"^law 9, value: a layer must not hold a lambda"):
+        check_laws(slope_at_kink(0.0), rows(4), compiled=False, dtypes=(torch.float32,))
+
+
 def test_there_are_eleven_laws() -> None:
     """In the order in which the contract numbers them."""
     names = ["transpose", "linear", "pure", "structure", "rows", "strides", "halves", "transforms", "value", "reach"]

@@ -116,8 +116,8 @@ class Embedding(PaddedTable):
     """A row of ``embedding_dim`` numbers for each integer from 0 to ``num_embeddings`` - 1; x has any shape.
 
     The row ``padding_idx`` is initialized to zeros, and counts as zeros whatever params hold there, so its gradient is 0.
-    torch.nn would return such a row. To use the table as an output projection too, tie its weight to that of ``Linear(embedding_dim, num_embeddings)`` with
-    ``tied``.
+    torch.nn would return such a row. To use the table as an output projection too, tie its weight to that of
+    ``Linear(embedding_dim, num_embeddings)`` with ``tied``.
 
     ``max_norm`` scales rows with a larger norm ‖·‖ₚ, p = ``norm_type``, down to that norm. The values are torch.nn's. torch
     writes the scaled rows into the table and computes the gradient with the new table; here the table does not change, and the
@@ -139,7 +139,7 @@ class Embedding(PaddedTable):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         y = self._rows(params, x)
         if self.padding_idx is not None:
-            y = y.masked_fill((x == self.padding_row).unsqueeze(-1), 0.0)
+            y = kernels.without_padding(y, x, self.padding_row)
         return y if self.max_norm is None else y * self._scale_of(y, self.max_norm)[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
