@@ -60,6 +60,9 @@ def fit(
     data as ``<name>``. With ``progress`` there is a bar on a terminal that has tqdm, and some ten lines elsewhere, on the
     standard error stream.
 
+    Given ``params`` and ``state`` are copied and stay as they are. Params that require grad, as those of a module do, are taken
+    without their graph, and the trained ones require none.
+
     The process keeps the memory that tensors give back, up to 64 MB of it: ``funcnet.kernels.retain_freed_memory``.
 
     Raises   ``ValueError`` for a ``batch_size`` below 1, ``epochs`` or ``epochs_done`` below 0, no data, and ``x`` and ``target``
@@ -69,8 +72,8 @@ def fit(
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
     step = train_step(net, loss, opt.donate())  # of what is copied here, and nobody else has
-    params = net.init(first) if params is None else tree.map(torch.clone, params)
-    state = opt.init(params) if state is None else tree.map(torch.clone, state)
+    params = net.init(first) if params is None else tree.map(_copied, params)
+    state = opt.init(params) if state is None else tree.map(_copied, state)
     history: History = {}
     for epoch in _shown(range(epochs_done, epochs_done + epochs), history, progress):
         batches = torch.split(random.permutation(random.fold_in(order, epoch), rows), batch_size)
@@ -82,6 +85,10 @@ def fit(
         for name, number in row.items():
             history.setdefault(name, []).append(number)
     return Fit(params, state, history)
+
+
+def _copied(leaf: Tensor) -> Tensor:
+    return leaf.detach().clone()
 
 
 def evaluate(
