@@ -41,13 +41,13 @@ import functools
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
 
 from funcnet import random, tree
 from funcnet.checks import missing_sizes, require_sizes, size_in, sizes_complaint
-from funcnet.explanations import explain_backward_error, explain_error, explain_update_error
+from funcnet.explanations import explain_backward_error, explain_error, explain_update_error, raise_explained
 from funcnet.random import Key
 from funcnet.signatures import parameters_of, with_key
 from funcnet.value import Value
@@ -221,14 +221,14 @@ def _guarded_apply(apply: Verb) -> Verb:
         try:
             return apply(self, params, x, rng)  # type: ignore[no-any-return]
         except Exception as error:
-            _raise(explain_error(self, params, x, error, apply), error)
+            raise_explained(explain_error(self, params, x, error, apply), error)
 
     @functools.wraps(apply)
     def with_options(self: Layer, params: Params, x: Any, rng: Rng = None, **options: Any) -> tuple[Any, Cache]:
         try:
             return apply(self, params, x, rng, **options)  # type: ignore[no-any-return]
         except Exception as error:
-            _raise(explain_error(self, params, x, error, apply), error)
+            raise_explained(explain_error(self, params, x, error, apply), error)
 
     return _marked(with_options if has_options else guarded)
 
@@ -239,7 +239,7 @@ def _guarded_backward(backward: Verb) -> Verb:
         try:
             return backward(self, params, cache, gy)
         except Exception as error:
-            _raise(explain_backward_error(self, params, gy, error), error)
+            raise_explained(explain_backward_error(self, params, gy, error), error)
 
     return _marked(guarded)
 
@@ -250,18 +250,9 @@ def _guarded_update(update_stats: Verb) -> Verb:
         try:
             return update_stats(self, params, cache)
         except Exception as error:
-            _raise(explain_update_error(self, params, error), error)
+            raise_explained(explain_update_error(self, params, error), error)
 
     return _marked(guarded)
-
-
-def _raise(explained: Exception, error: Exception) -> NoReturn:
-    """Raise an explained error with its own cause only; raise an unexplained one unchanged."""
-    if explained is error:
-        raise error
-    for note in getattr(error, "__notes__", ()):  # where in the layer it happened
-        explained.add_note(note)
-    raise explained from explained.__cause__
 
 
 def _marked(guarded: Verb) -> Verb:

@@ -5,7 +5,7 @@ sizes not inferred yet, params of other shapes, the layer's own rule for x, tens
 dtypes. The sentences have the form ``who: rule, got what``; an error made by ``value_error`` has it already.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -86,6 +86,15 @@ def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception
     return _unfit(layer, rule, odd or f"params of {_listed(_dtypes(params)) or 'no dtype'}", error)
 
 
+def explain_loss_error(loss: Any, y: Any, target: Any, error: Exception) -> Exception:
+    """Return the error that says who is at fault when a loss raised ``error``; ``error`` itself where unknown."""
+    if _is_final(loss, error):
+        return error
+    odd = _oddity((y, target))
+    rule = "y and target must be dense tensors on one device" if odd else "y and target must fit each other"
+    return _unfit(loss, rule, odd or f"{described(y)} and {described(target)}", error)
+
+
 def _unlike(layer: Any, params: Any, x: Any, error: Exception) -> Exception | None:
     """Explain an error by tensors that are of other kinds, devices or dtypes than others."""
     odd = _oddity((params, x))
@@ -150,3 +159,12 @@ def _dtypes(values: Any) -> set[Any]:
 
 def _listed(dtypes: set[Any]) -> str:
     return ", ".join(sorted(map(str, dtypes)))
+
+
+def raise_explained(explained: Exception, error: Exception) -> NoReturn:
+    """Raise an explained error with its own cause only; raise an unexplained one unchanged."""
+    if explained is error:
+        raise error
+    for note in getattr(error, "__notes__", ()):  # where in the layer it happened
+        explained.add_note(note)
+    raise explained from explained.__cause__

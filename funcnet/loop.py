@@ -63,6 +63,9 @@ def fit(
     data as ``<name>``. With ``progress`` there is a bar on a terminal that has tqdm, and some ten lines elsewhere, on the
     standard error stream.
 
+    Given ``params`` and ``state`` are copied and stay as they are. Params that require grad, as those of a module do, are taken
+    without their graph, and the trained ones require none.
+
     Freed memory, up to 64 MB of it, stays in the process: ``funcnet.kernels.retain_freed_memory``.
 
     Raises   ``ValueError`` for a ``batch_size`` below 1, ``epochs`` or ``epochs_done`` below 0, no data, ``x`` and ``target``

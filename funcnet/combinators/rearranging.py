@@ -86,11 +86,11 @@ class MapOver(Rearranging):
 
     def context(self, x: Any) -> Shape:
         """Return the sizes of the axes that are made one."""
-        sizes = {tuple(leaf.shape[: self.axes]) if isinstance(leaf, Tensor) else () for leaf in tree.leaves(x)}
-        if len(sizes) != 1 or any(len(one) < self.axes for one in sizes):
+        sizes: list[Shape] = [tuple(leaf.shape[: self.axes]) if isinstance(leaf, Tensor) else () for leaf in tree.leaves(x)]
+        if not sizes or any([one != sizes[0] or len(one) < self.axes for one in sizes]):  # noqa: C419
             rule = f"x must have {self.axes} leading axes, the same in all its parts"
             raise value_error("map_over", rule, describe(x))
-        return sizes.pop()
+        return sizes[0]
 
     def __repr__(self) -> str:
         return f"map_over({self.layer!r}{'' if self.axes == 2 else f', {self.axes}'})"

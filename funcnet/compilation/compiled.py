@@ -15,6 +15,7 @@ from types import FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import torch
+from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.compilation.inductor import compile_lock, pass_on, recording, withheld_log
@@ -133,6 +134,7 @@ class Compiled(Generic[P, R]):
             return self._made(*found, arguments, named)
         try:
             self._refuse(arguments, named)  # not above, where the error of eager mode would get Dynamo's as its context
+            _require_dense(like)
             pass_on(log)
             raise failed
         finally:
@@ -182,6 +184,13 @@ class Compiled(Generic[P, R]):
     def _refuse(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Call the function in eager mode, on copies: the error of a layer says more than Dynamo's."""
         self.__wrapped__(*tree.map(copied, arguments), **tree.map(copied, named))
+
+
+def _require_dense(arguments: Tree) -> None:
+    """Refuse sparse and nested tensors, which kernels take and the compiler does not."""
+    for leaf in tree.leaves(arguments):
+        if isinstance(leaf, Tensor) and (leaf.is_nested or leaf.layout is not torch.strided):
+            raise value_error("compile", "compiled code takes dense tensors only", leaf)
 
 
 def _global(module: str, name: str) -> Any:

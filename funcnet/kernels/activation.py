@@ -25,7 +25,8 @@ def tanh(x: Tensor) -> Tensor:
     """
     if is_for_inductor() and x.dtype is torch.float32:
         return _tanh_in_arithmetic(x)
-    if x.numel() < _MANY or x.dtype is not torch.float32 or not products.by_onednn() or not is_plain(x):
+    count = x.numel()  # no number while a program is exported for any batch
+    if type(count) is not int or count < _MANY or x.dtype is not torch.float32 or not products.by_onednn() or not is_plain(x):
         return torch.tanh(x)
     y: Tensor = x.to_mkldnn().tanh().to_dense()
     return y

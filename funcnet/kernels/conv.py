@@ -45,8 +45,8 @@ def _is_image(x: Tensor, w: Tensor) -> bool:
     of many channels are quicker: of a residual net on 32 images of 3×32×32 a step takes 65 ms so and 84 in the order of x. Of one
     channel it makes no difference that lasts: 9.0 ms for the LeNet's step on 64 images either way.
     """
-    large = x.dim() == 4 and x.shape[0] * x.shape[2] * x.shape[3] * w.shape[0] >= _MANY
-    return large and x.dtype is torch.float32 and is_plain(x, w)
+    free = x.dim() == 4 and x.dtype is torch.float32 and is_plain(x, w)  # first: an exported size cannot be compared
+    return free and x.shape[0] * x.shape[2] * x.shape[3] * w.shape[0] >= _MANY
 
 
 def pad_by(x: Tensor, before: Sequence[int], after: Sequence[int], value: float) -> Tensor:

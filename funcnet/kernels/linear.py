@@ -13,7 +13,8 @@ slower. µs of x wᵀ + b, gyᵀ x and gy w for x (rows, in) and w (out, in):
     256, 1024, 1024      5923   7019  6102      2732   2908  2848       2.2  2.4  2.1
 
 So "auto" takes oneDNN from 2 million multiplications on, on AMD's processors with AVX-512; on others MKL, which is at home on
-Intel's. The choice goes by processor and size, never by a timing, so that results repeat bit for bit.
+Intel's. The choice goes by processor and size, never by a timing, so that results repeat bit for bit. A size that is a symbol,
+in a program exported for any batch, decides nothing: torch's product serves all of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -132,7 +133,8 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     if is_for_inductor() and x.dim() and x.shape[-1] == w.shape[1] and _to_write(x.numel() * w.shape[0], x, w):
         y = (x.unsqueeze(-2) * w).sum(-1)
         return y if b is None else y + b
-    if x.numel() * w.size(0) < _least[0] or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:  # len(w) takes 0.2 µs more
+    count = x.numel() * w.size(0)  # len(w) takes 0.2 µs more
+    if type(count) is not int or count < _least[0] or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:
         return _linear(x, w, b)
     return _by_onednn(x, w, b)
 
@@ -143,7 +145,8 @@ def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:
         raise Misfit
     if is_for_inductor() and gy.dim() and gy.shape[-1] == w.shape[0] and _to_write(gy.numel() * w.shape[1], gy, w):
         return (gy.unsqueeze(-1) * w).sum(-2)
-    if gy.numel() * w.shape[1] < _least[0] or not _serves(gy, w) or gy.shape[-1] != w.shape[0]:
+    count = gy.numel() * w.shape[1]
+    if type(count) is not int or count < _least[0] or not _serves(gy, w) or gy.shape[-1] != w.shape[0]:
         return torch.mm(gy, w) if gy.dim() == 2 else torch.matmul(gy, w)
     return _by_onednn(gy, w.t())
 
@@ -158,7 +161,8 @@ def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
         gy, x = gy.reshape(-1, gy.shape[-1]), x.reshape(-1, x.shape[-1])
     if is_for_inductor() and len(gy) == len(x) and _to_write(gy.numel() * x.shape[1], gy, x):
         return (gy.unsqueeze(2) * x.unsqueeze(1)).sum(0)
-    if gy.numel() * x.shape[1] < _least[0] or not _serves(gy, x) or len(gy) != len(x):
+    count = gy.numel() * x.shape[1]
+    if type(count) is not int or count < _least[0] or not _serves(gy, x) or len(gy) != len(x):
         return torch.mm(gy.t(), x)
     if gy.shape[1] >= 2 * x.shape[1] and len(x) > x.shape[1]:
         return _by_onednn(x.t().contiguous(), gy.t()).t().contiguous()
@@ -169,7 +173,8 @@ def linear_vjp(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Te
     """Return gyᵀ x, Σ gy where there is a bias, and gy w: small ones, of which there are many in a step, after one look."""
     if w.is_cpu is not gy.is_cpu:
         raise Misfit
-    if gy.dim() == 2 and gy.numel() * w.size(1) < _least[0] and not is_for_inductor():
+    count = gy.numel() * w.size(1)
+    if gy.dim() == 2 and (type(count) is not int or count < _least[0]) and not is_for_inductor():
         return torch.mm(gy.t(), x), gy.sum(0) if bias else None, torch.mm(gy, w)
     return matmul_weight_grad(gy, x), sum_of_rows(gy) if bias else None, matmul_input_grad(gy, w)
 

@@ -26,6 +26,7 @@ from funcnet import tree
 from funcnet.checks import check_gy, require_no_params
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, is_number, one_of, value_error
+from funcnet.explanations import explain_loss_error, raise_explained
 from funcnet.kernels import losses as kernels
 from funcnet.value import Value, frozen
 
@@ -74,12 +75,18 @@ class Loss(Value, ABC):
 
     def __call__(self, y: Tensor, target: Tensor) -> Tensor:
         """Return the value alone."""
-        return self.forward(y, target)[0]
+        try:
+            return self.forward(y, target)[0]
+        except Exception as error:
+            raise_explained(explain_loss_error(self, y, target, error), error)
 
     def value_and_grad(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value and the gradient of y: ``(value, gy)``."""
-        value, cache = self.forward(y, target)
-        return value, self.backward(cache)
+        try:
+            value, cache = self.forward(y, target)
+            return value, self.backward(cache)
+        except Exception as error:
+            raise_explained(explain_loss_error(self, y, target, error), error)
 
     def weight_of(self, target: Any) -> float | Tensor:
         """Return how much a batch with this target counts for in a mean over batches: Σ w value / Σ w is the value of all rows.
@@ -163,7 +170,7 @@ class ElementwiseLoss(Loss):
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
         if type(y) is not Tensor or type(target) is not Tensor or y.shape != target.shape or y.dtype is not target.dtype:
             target = _fitting(self, y, target)
-        elif not y.is_floating_point():
+        elif y.layout is not target.layout or not y.is_floating_point():
             require_floating(self, y, target)
         kept = self.cache(y, target)
         if self.reduction == "none":

@@ -212,6 +212,22 @@ def test_what_fit_returns_is_for_autograd_too():
     assert x.grad is not None
 
 
+def test_fit_takes_the_parameters_of_a_module_without_their_graph():
+    """They require grad; what is trained does not, and is what detached ones give. The module's own stay as they are."""
+    net, module = fn.serial(fn.Linear(2, 8), fn.Tanh(), fn.Linear(8, 2)), nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
+    named = dict(module.double().named_parameters())
+    params, before = fn.tree.from_names(named, net.init(0)), {name: leaf.detach().clone() for name, leaf in named.items()}
+    data = (X, LABELS)
+
+    def fitted(params):
+        return fn.fit(net, LOSS, OPT, data, epochs=2, batch_size=20, key=0, params=params, progress=False).params
+
+    got = fitted(params)
+    assert not any(leaf.requires_grad for leaf in fn.tree.leaves((got, fitted(got))))
+    assert fn.tree.equal(got, fitted(fn.tree.map(torch.Tensor.detach, params)))
+    assert fn.tree.equal(fn.tree.map(torch.Tensor.detach, params), fn.tree.from_names(before, net.init(0)))
+
+
 def test_fit_writes_lines_where_there_is_no_terminal(capsys):
     """About ten lines, the last epoch's among them, each with the loss and the metrics; none with progress=False."""
     fn.fit(NET, LOSS, OPT, (X.float(), LABELS), epochs=21, batch_size=64, key=0, metrics=[fn.accuracy])

@@ -249,3 +249,17 @@ def test_a_loss_cannot_be_changed():
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         loss.reduction = "sum"
     assert loss.replace(reduction="sum") == CrossEntropy(reduction="sum")
+
+
+@pytest.mark.filterwarnings("ignore:.*nested.*")
+@pytest.mark.parametrize("place", ["y", "target"])
+@pytest.mark.parametrize("kind", ["sparse", "nested", "meta"])
+@everywhere
+def test_tensors_of_other_kinds_are_refused(loss, y, target, kind, place):
+    """Sparse, nested and meta tensors beside dense ones: the loss says so in every verb."""
+    nested = torch.nested.nested_tensor
+    change = {"sparse": torch.Tensor.to_sparse, "nested": lambda x: nested([x]), "meta": lambda x: x.to("meta")}[kind]
+    given = (change(y), target) if place == "y" else (y, change(target))
+    for verb in (loss, loss.value_and_grad):
+        with pytest.raises(ValueError, match=r"^\w+\(.*\): .+, got .+"):
+            verb(*given)
