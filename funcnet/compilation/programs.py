@@ -144,14 +144,13 @@ def require_apart(entry: Traced, arguments: Tree, named: dict[str, Any]) -> None
         return  # of one tensor in two places Dynamo knows
     copies = {i: leaves[i].clone() for i in shared}
     given = {id(leaves[i]): copy for i, copy in copies.items()}
-    instead = lambda leaf: given.get(id(leaf)) if id(leaf) in given else copied(leaf)
+    instead = lambda leaf: given[id(leaf)] if id(leaf) in given else copied(leaf)
     versions = {i: copy._version for i, copy in copies.items() if not copy.is_inference()}
     entry.first(tree.map(instead, arguments), tree.map(instead, named))
     if any([copies[i]._version != version for i, version in versions.items()]):  # noqa: C419
         rule = "a step that writes to its arguments, as a donated one does, must get params and state that share no memory"
-        raise value_error(
-            "compile", rule, f"shared memory in tensors of shape {', '.join(str(tuple(leaves[i].shape)) for i in sorted(shared))}"
-        )
+        came = ", ".join([str(tuple(leaves[i].shape)) for i in sorted(shared)])
+        raise value_error("compile", rule, f"shared memory in tensors of shape {came}")
 
 
 def _is_dense(leaf: Tensor) -> bool:
