@@ -20,7 +20,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.compilation.inductor import compile_lock, pass_on, recording, withheld_log
 from funcnet.compilation.kinds import key_of
-from funcnet.compilation.programs import Program, Traced, copied, written
+from funcnet.compilation.programs import Program, Traced, copied, require_apart, written
 from funcnet.errors import value_error
 from funcnet.kernels.tracing import is_eager
 from funcnet.tree import Tree
@@ -167,6 +167,7 @@ class Compiled(Generic[P, R]):
     def _first(self, arguments: tuple[Any, ...], named: dict[str, Any], key: Hashable, like: Tree) -> Any:
         """Let Dynamo make the call, and keep its record, or what Dynamo made where it cannot be recorded."""
         entry = Traced(self.__wrapped__, like)
+        require_apart(entry, arguments, named)
         with recording() as calls:
             result = entry.first(arguments, named)
         recorded = len(calls) == 1 and not named and isinstance(self.__wrapped__, Value)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, strided
 
 from funcnet import flattening, tree
 from funcnet.codec import TreeCodec
 from funcnet.compilation.inductor import Kernel, compile_lock, traced
 from funcnet.compilation.kinds import CONSTANTS, Kind
+from funcnet.errors import value_error
+from funcnet.kernels.aliasing import overlapping
 from funcnet.kernels.tracing import tracing_for_inductor
 from funcnet.tree import Tree
 
@@ -128,6 +130,31 @@ def _taking(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
 def copied(leaf: Any) -> Any:
     """Return a copy of a tensor, and any other leaf unchanged."""
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def require_apart(entry: Traced, arguments: Tree, named: dict[str, Any]) -> None:
+    """Raise ``ValueError`` if a function writes to arguments that share memory, as a donated step of tied params would.
+
+    Compiled code reads all of its inputs first, and eager code between its writes. Only a first call is looked at. Whether the
+    function writes to them is seen on copies, and only if they share memory.
+    """
+    leaves = [leaf for leaf in flattening.flatten_together((arguments, named))[0] if isinstance(leaf, Tensor)]
+    shared = overlapping(leaves) if all(map(_is_dense, leaves)) else set()
+    if len({*map(id, leaves)}) < len(leaves) or not shared:
+        return  # of one tensor in two places Dynamo knows
+    copies = {i: leaves[i].clone() for i in shared}
+    given = {id(leaves[i]): copy for i, copy in copies.items()}
+    instead = lambda leaf: given[id(leaf)] if id(leaf) in given else copied(leaf)
+    versions = {i: copy._version for i, copy in copies.items() if not copy.is_inference()}
+    entry.first(tree.map(instead, arguments), tree.map(instead, named))
+    if any([copies[i]._version != version for i, version in versions.items()]):  # noqa: C419
+        rule = "a step that writes to its arguments, as a donated one does, must get params and state that share no memory"
+        came = ", ".join([str(tuple(leaves[i].shape)) for i in sorted(shared)])
+        raise value_error("compile", rule, f"shared memory in tensors of shape {came}")
+
+
+def _is_dense(leaf: Tensor) -> bool:
+    return type(leaf) is Tensor and leaf.is_cpu and leaf.layout is strided and not leaf.is_nested
 
 
 def _is_plain(leaf: Any) -> bool:

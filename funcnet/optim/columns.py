@@ -89,7 +89,8 @@ class GuardCache:
         tensors = [] if step is None else [step]
         for column in columns:
             tensors += column
-        if not self.guards or not is_eager() or any_nested(tensors):
+        # Dynamo may not see the guards, which change: it would trace again.
+        if not is_eager() or not self.guards or any_nested(tensors):
             return None
         count = len(tensors)
         for known in self.guards:

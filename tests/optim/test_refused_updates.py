@@ -384,3 +384,26 @@ def test_a_compiled_update_refuses_before_it_writes(optimizer: Any, form: Any, p
             compiled({**grads, path: GRADS[kind](grads[path])}, state, params)
         assert tree.equal((state, params), before)
         params, state = compiled(grads, state, params)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("kind", ["shifted", "two views"])
+def test_a_compiled_step_refuses_params_that_share_memory_at_its_first_call(kind: str) -> None:
+    """Donated; the pure step takes them, and gives what it gives for copies."""
+    net, opt = fn.serial(fn.Linear(3, 4, bias=False), fn.Tanh(), fn.Linear(4, 3, bias=False)), fn.SGD(0.1, momentum=0.9)
+    whole = fn.random.normal(0, (25,))
+    params = (
+        {"weight": whole[:12].view(4, 3)},
+        {},
+        {"weight": whole[11:23].view(3, 4) if kind == "shifted" else whole[:12].view(4, 3).t()},
+    )
+    x, target = fn.random.normal(1, (1, 3)).expand(5, 3), fn.random.normal(2, (5, 3))
+    donated = fn.compile(fn.train_step(net, fn.MSE(), fn.donate(opt)))
+    state, before = opt.init(params), whole.clone()
+    with pytest.raises(ValueError, match="compile: a step that writes to its arguments, as a donated one does, must get params"):
+        donated(params, state, x, target)
+    assert torch.equal(whole, before)
+    assert not any(leaf.any() for leaf in tree.leaves(state))
+    step = fn.train_step(net, fn.MSE(), opt)
+    got, want = fn.compile(step)(params, state, x, target), step(*tree.map(torch.clone, (params, state)), x, target)
+    torch.testing.assert_close(got, want)
