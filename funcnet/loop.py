@@ -73,6 +73,7 @@ def fit(
              two metrics of one name, or one whose name is a column of its own.
     """
     _require("fit", net=(Layer, "a layer", net), loss=(Loss, "a loss", loss), opt=(Optimizer, "an optimizer", opt))
+    _require("fit", drop_last=(bool, "True or False", drop_last), progress=(bool, "True or False", progress))
     rows = _check(data, validation, epochs, batch_size, epochs_done, drop_last)
     _names(metrics, "fit")
     retain_freed_memory()
@@ -97,7 +98,9 @@ def fit(
     return Fit(params, state, history)
 
 
-def _copied(leaf: Tensor) -> Tensor:
+def _copied(leaf: Any) -> Tensor:
+    if not isinstance(leaf, Tensor):
+        raise value_error("fit", "params and state must be trees of tensors", describe(leaf))
     return leaf.detach().clone()
 
 
@@ -236,8 +239,6 @@ def _check(data: Any, validation: Any, epochs: int, batch_size: int, epochs_done
     if validation is not None:
         _rows(validation, "fit", "validation")
     rows = _rows(data, "fit")
-    if not isinstance(drop_last, bool):
-        raise value_error("fit", "drop_last must be True or False", drop_last)
     if drop_last and rows < batch_size:
         raise value_error("fit", f"with drop_last there must be batch_size={batch_size} rows or more", f"{rows} rows")
     return rows
@@ -247,7 +248,7 @@ def _require(who: str, **kinds: tuple[type, str, Any]) -> None:
     """Raise ``ValueError`` for the first argument that is not of its kind; each comes with the kind, and that in words."""
     for name, (kind, word, got) in kinds.items():
         if not isinstance(got, kind):
-            raise value_error(who, f"{name} must be {word}", got)
+            raise value_error(who, f"{name} must be {word}", describe(got))
 
 
 def _whole(who: str, name: str, least: int, got: int) -> None:

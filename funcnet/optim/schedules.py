@@ -167,6 +167,6 @@ def WarmupCosineSchedule(  # noqa: N802 (it makes a value)
     Raises   ``ValueError`` for rates that are not finite numbers, a ``warmup`` below 1, and ``steps`` that are not above it.
     Source   ``optax.warmup_cosine_decay_schedule``.
     """
-    if is_whole(warmup) and is_whole(steps) and steps <= warmup:
-        raise value_error("WarmupCosineSchedule", f"steps must be above warmup={warmup}", steps)
+    if not is_whole(steps) or (is_whole(warmup) and steps <= warmup):
+        raise value_error("WarmupCosineSchedule", f"steps must be a whole number above warmup={warmup}", steps)
     return JoinedSchedule((LinearSchedule(start, peak, warmup), CosineSchedule(peak, steps - warmup, end)), (warmup,))

@@ -164,6 +164,12 @@ def test_frozen_decorates_classes_only() -> None:
         fn.frozen(fn.Tanh())
 
 
+def test_a_class_is_decorated_once() -> None:
+    """Its fields are made by then."""
+    with pytest.raises(TypeError, match=r"^frozen: Linear must be decorated once, got a class that is frozen already"):
+        fn.frozen(fn.Linear)
+
+
 def test_a_lambda_in_a_layer_breaks_the_law_of_values_with_what_to_do() -> None:
     """A lambda has no name, so it cannot be printed, pickled or looked up."""
     with pytest.raises(AssertionError, match=r"law 9, value: .*must not hold a lambda.*use a function defined with def"):

@@ -159,7 +159,7 @@ def test_schedules_are_values(schedule: Schedule) -> None:
         ),
         (
             lambda: WarmupCosineSchedule(0.1, 10, 10),
-            "WarmupCosineSchedule: steps must be above warmup=10, got 10",
+            "WarmupCosineSchedule: steps must be a whole number above warmup=10, got 10",
         ),
     ],
 )

@@ -150,7 +150,7 @@ def _working() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     step = {"state": opt.init(params), "params": params}
     clip = fn.chain(fn.ClipByGlobalNorm(1.0), fn.Adam(0.1))
     return {
-        "fit": (fn.fit, {**data, "opt": opt, "epochs": 1, "batch_size": 2, "key": 0, "progress": False, "metrics": (), "drop_last": False}),
+        "fit": (fn.fit, {**data, "opt": opt, "epochs": 1, "batch_size": 2, "key": 0, "progress": False, "metrics": (), "drop_last": False, "epochs_done": 0, "validation": None, **step}),
         "evaluate": (fn.evaluate, {**data, "params": params, "batch_size": 2, "metrics": ()}),
         "update": (opt.update, {"grads": grads, **step}),
         "chained update": (clip.update, {"grads": grads, "params": params, "state": clip.init(params)}),

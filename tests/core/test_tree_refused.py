@@ -1,0 +1,48 @@
+"""Trees: what is no tree of tensors is refused with a sentence that says where and what it was."""
+
+import pytest
+import torch
+
+from funcnet import tree
+
+PARAMS = {"a": {"weight": torch.ones(2, 3)}, "b": None}
+WORDS = {"a": {"weight": "x"}}
+
+MESSAGES = {
+    "norm: every leaf must be a tensor, at 'a.weight' too, got 'x'": lambda: tree.norm(WORDS),
+    "ravel: every leaf must be a tensor, at '' too, got 3": lambda: tree.ravel(3),
+    "zeros_like: every leaf must be a tensor, at 'a.weight' too, got 'x'": lambda: tree.zeros_like(WORDS),
+    "dot: the tensors of the trees must fit each other, got": lambda: tree.dot(torch.ones(2), torch.ones(3)),
+    "add: every leaf must be a tensor, at 'a.weight' too, got 'x'": lambda: tree.add({"a": {"weight": torch.ones(2)}}, WORDS),
+    "scale: factor must be a number, or a tensor that fits the leaves, got 'x'": lambda: tree.scale(PARAMS, "x"),
+    "cast: dtype must be a torch.dtype, got 'half'": lambda: tree.cast(PARAMS, "half"),
+    "to: device must be a torch.device, or the name of one, got 'nowhere'": lambda: tree.to(PARAMS, "nowhere"),
+    "map: f must be a function, got None": lambda: tree.map(None, PARAMS),
+    "map_with_path: f must be a function, got 3": lambda: tree.map_with_path(3, PARAMS),
+    "update: f must be a function, got 0.1": lambda: tree.update(0.1, PARAMS, PARAMS),
+    "partition: predicate must be a function, got 'a'": lambda: tree.partition(PARAMS, "a"),
+    "at: path must be a str, names joined by dots, got 0": lambda: tree.at(PARAMS, 0),
+    "replace: path must be a str, names joined by dots, got None": lambda: tree.replace(PARAMS, None, 1),
+    "from_names: named must be a dict of leaves by their names, got a list of 1": lambda: tree.from_names(["a"]),
+    "unravel: the vector must have the 6 elements of like, got a list of 6": lambda: tree.unravel([1] * 6, PARAMS),
+    "unravel: every leaf of like must be a tensor, got 'x'": lambda: tree.unravel(torch.ones(0), WORDS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_what_is_no_tree_of_tensors_is_refused_with_its_sentence(sentence):
+    """Who, the rule, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        MESSAGES[sentence]()
+    assert sentence in str(caught.value)
+
+
+def test_an_error_of_the_users_function_stays_what_it_was():
+    """It is not the tree's fault."""
+
+    def broken(leaf):
+        raise AttributeError("mine")
+
+    for call in (lambda: tree.map(broken, PARAMS), lambda: tree.update(lambda p, g: broken(p), PARAMS, PARAMS)):
+        with pytest.raises(AttributeError, match=r"^mine$"):
+            call()
