@@ -7,6 +7,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.errors import value_error
+from funcnet.explanations import fits
 from funcnet.initializers.elementary import Initializer, Normal, Ones, Shape, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -56,7 +57,12 @@ def known(value: Any, attribute: Any, got: Any) -> None:
 
 
 def initialize(rng: Key | int, shape: Shape, initializer: str | Initializer) -> Tensor:
-    """Draw a tensor of this ``shape`` by an ``initializer`` or the name of one, from the key ``rng``."""
+    """Draw a tensor of this ``shape`` by an ``initializer`` or the name of one, from the key ``rng``.
+
+    Raises   ``ValueError`` for a tensor that main memory cannot hold.
+    """
+    if not fits(rng, shape):
+        raise value_error("initialize", "a tensor must fit in memory", f"the shape {tuple(shape)}")
     return (NAMES[initializer] if isinstance(initializer, str) else initializer)(rng, shape)
 
 

@@ -67,7 +67,7 @@ def backward_params(layer: Any, params: Params, channels: int, *, running: bool 
 
 
 def require_dtypes(x: Tensor, *leaves: Tensor | None) -> None:
-    """Raise ``Misfit`` unless params have the dtype of x, or float32 beside x in half precision: under ``vmap`` kernels promote."""
+    """Raise ``Misfit`` unless params have the dtype of x, or float32 beside a half x: under ``vmap`` kernels promote."""
     for leaf in leaves:
         if leaf is not None and leaf.dtype is not x.dtype and not (leaf.dtype is torch.float32 and x.dtype in kernels.HALF):
             raise Misfit
