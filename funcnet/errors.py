@@ -140,8 +140,9 @@ MANY = 1 << 20
 
 def number_of_parts(value: Any, attribute: Any, got: Any) -> None:
     """Validate a count of parts that are made one by one, which would take hours where it is meant for a size."""
-    if not is_whole(got) or not 1 <= got <= MANY:
-        raise _refuse(value, attribute.name, f"a whole number of at least 1 and at most {MANY}", got)
+    size(value, attribute, got)
+    if got > MANY:
+        raise _refuse(value, attribute.name, f"a whole number of at most {MANY}", got)
 
 
 def size_or_none(value: Any, attribute: Any, got: Any) -> None:

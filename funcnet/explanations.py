@@ -7,6 +7,7 @@ dtypes. The sentences have the form ``who: rule, got what``; an error made by ``
 
 import math
 import os
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import torch
@@ -44,8 +45,9 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any 
 
 def require_memory(layer: Any, rng: Any) -> None:
     """Refuse params that main memory cannot hold, before they are drawn, which may take hours where memory is only promised."""
-    if not missing_sizes(layer) and not fits(rng, *(layer.param_shapes() or {}).values()):
-        raise _too_large(layer)
+    with suppress(TypeError):  # where sizes of a layer within are missing
+        if not missing_sizes(layer) and not fits(rng, *(layer.param_shapes() or {}).values()):
+            raise _too_large(layer)
 
 
 def fits(rng: Any, *shapes: tuple[int, ...]) -> bool:
