@@ -47,7 +47,14 @@ import torch
 
 from funcnet import random, tree
 from funcnet.checks import missing_sizes, require_sizes, size_in, sizes_complaint
-from funcnet.explanations import explain_backward_error, explain_error, explain_update_error, raise_explained
+from funcnet.explanations import (
+    explain_backward_error,
+    explain_error,
+    explain_init_error,
+    explain_update_error,
+    raise_explained,
+    require_memory,
+)
 from funcnet.random import Key
 from funcnet.signatures import parameters_of, with_key
 from funcnet.value import Value
@@ -202,11 +209,12 @@ def verbs(cls: type) -> dict[str, Verb]:
 def _guarded_init(init: Verb) -> Verb:
     @functools.wraps(init)
     def guarded(self: Layer, rng: Key | int) -> Params:
+        require_memory(self, rng)
         try:
             return init(self, rng)
-        except Exception:
+        except Exception as error:
             require_sizes(self)
-            raise
+            raise_explained(explain_init_error(self, error), error)
 
     return _marked(guarded)
 

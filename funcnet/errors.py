@@ -142,6 +142,17 @@ size = whole(1)
 """Validate a count of features, channels or steps: a whole number of at least 1."""
 
 
+MANY = 1 << 20
+"""The most parts that are made one by one: layers, members, steps."""
+
+
+def number_of_parts(value: Any, attribute: Any, got: Any) -> None:
+    """Validate a count of parts that are made one by one, which would take hours where it is meant for a size."""
+    size(value, attribute, got)
+    if got > MANY:
+        raise _refuse(value, attribute.name, f"a whole number of at most {MANY}", got)
+
+
 def size_or_none(value: Any, attribute: Any, got: Any) -> None:
     """Validate a size of the input: a whole number of at least 1, or ``None`` while it is to be inferred."""
     if got is not None:

@@ -5,6 +5,9 @@ sizes not inferred yet, params of other shapes, the layer's own rule for x, tens
 dtypes. The sentences have the form ``who: rule, got what``; an error made by ``value_error`` has it already.
 """
 
+import math
+import os
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import torch
@@ -14,6 +17,9 @@ from funcnet import tree
 from funcnet.checks import Misfit, came, missing_sizes, params_error, shapes_of, unsized
 from funcnet.errors import describe, explains, is_located, value_error
 from funcnet.value import Value, parts
+
+# The bytes of main memory; no bound where the system does not tell.
+_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 # What kernels, and Python's own functions on the way to them, raise for tensors that do not fit.
 _KERNELS = (Misfit, RuntimeError, IndexError, TypeError, AttributeError, ValueError, KeyError)
@@ -35,6 +41,34 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any 
     if rule:
         return value_error(layer, rule, came(x))
     return _unlike(layer, params, x, error) or _unfit(layer, "params and x must fit each other", came(x), error)
+
+
+def require_memory(layer: Any, rng: Any) -> None:
+    """Refuse params that main memory cannot hold, before they are drawn, which may take hours where memory is only promised."""
+    with suppress(TypeError):  # where sizes of a layer within are missing
+        if not missing_sizes(layer) and not fits(rng, *(layer.param_shapes() or {}).values()):
+            raise _too_large(layer)
+
+
+def fits(rng: Any, *shapes: tuple[int, ...]) -> bool:
+    """Tell whether main memory can hold float32 tensors of these shapes while the largest is drawn: 8 bytes more for a number.
+
+    A key on another device says that they are not to be in main memory.
+    """
+    counts = [math.prod(shape) for shape in shapes]
+    return not counts or (isinstance(rng, Tensor) and not rng.is_cpu) or 4 * sum(counts) + 8 * max(counts) <= _MEMORY
+
+
+def explain_init_error(layer: Any, error: Exception) -> Exception:
+    """Return the error that says that the params are too large when ``init`` ran out of memory; else ``error`` itself."""
+    return _too_large(layer) if _is_out_of_memory(error) and not explains(error) and layer.param_shapes() else error
+
+
+def _too_large(layer: Any) -> ValueError:
+    shapes = layer.param_shapes()
+    size = 4 * sum([math.prod(shape) for shape in shapes.values()]) / 2**30
+    named = ", ".join([f"{name} {tuple(shape)}" for name, shape in shapes.items()])
+    return value_error(layer, "params must fit in memory", f"{size:.1f} GiB of {named}")
 
 
 def _is_final(layer: Any, error: Exception) -> bool:

@@ -91,8 +91,8 @@ class TrainStep(Value):
 def train_step(net: Layer, loss: Loss, opt: Optimizer) -> TrainStep:
     """Make the function ``(params, state, x, target, rng=None) -> (params, state, value)``: the four lines and ``update_stats``.
 
-    It writes to nothing and reads nothing else, so it may be compiled whole, repeated, or undone by keeping the old params. Params
-    that require grad, as those of a module do, cost autograd's graph in the first step: the params that come out require none.
+    It writes to nothing and reads nothing else, so it may be compiled whole, repeated, or undone by keeping the old params.
+    Params that require grad, as those of a module do, cost autograd's graph in the first step: those that come out require none.
 
     Raises   ``ValueError`` as ``value_and_grads`` does, and for an ``opt`` that is no optimizer.
     """

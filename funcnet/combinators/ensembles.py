@@ -16,7 +16,7 @@ from funcnet import random, tree
 from funcnet.combinator import Rewrite, errors_at, layers_only
 from funcnet.combinators import batching
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import flag, instances, size
+from funcnet.errors import flag, instances, number_of_parts
 from funcnet.losses.loss import Loss
 from funcnet.random import Key
 from funcnet.tree import Tree
@@ -41,7 +41,7 @@ class Ensemble(Wrapper):
     label = "ensemble"
 
     layer: Layer = field(validator=layers_only)
-    n: int = field(validator=size)
+    n: int = field(validator=number_of_parts)
     shared_input: bool = field(default=True, validator=flag)
 
     _batched: Layer = field(init=False, eq=False)
@@ -119,7 +119,7 @@ class EnsembleLoss(Loss):
     """
 
     loss: Loss = field(validator=instances(Loss, "a loss"))
-    n: int = field(validator=size)
+    n: int = field(validator=number_of_parts)
 
     reduction: str = field(init=False, default=Factory(lambda value: value.loss.reduction, takes_self=True))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.compilation.compiled import Compiled, compile  # noqa: A004 (torch's word for it)
 from funcnet.contract import Params
-from funcnet.errors import function, size, value_error
+from funcnet.errors import function, number_of_parts, value_error
 from funcnet.random import Key, fold_in
 from funcnet.tree import Tree
 from funcnet.value import Value, frozen
@@ -29,7 +29,7 @@ class ScanSteps(Value):
     """
 
     step: Callable[..., tuple[Params, Tree, Tensor]] = field(validator=function)
-    k: int = field(validator=size)
+    k: int = field(validator=number_of_parts)
 
     def __call__(
         self, params: Params, state: Tree, xs: Any, targets: Any, rng: Key | int | None = None

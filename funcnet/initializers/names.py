@@ -7,6 +7,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.errors import value_error
+from funcnet.explanations import fits
 from funcnet.initializers.elementary import Fans, Initializer, Normal, Ones, Shape, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -56,8 +57,17 @@ def known(value: Any, attribute: Any, got: Any) -> None:
 
 
 def initialize(rng: Key | int, shape: Shape, initializer: str | Initializer) -> Tensor:
-    """Draw a tensor of this ``shape`` by an ``initializer`` or the name of one, from the key ``rng``."""
+    """Draw a tensor of this ``shape`` by an ``initializer`` or the name of one, from the key ``rng``.
+
+    Raises   ``ValueError`` for a tensor that main memory cannot hold.
+    """
+    _require_memory(rng, shape)
     return (NAMES[initializer] if isinstance(initializer, str) else initializer)(rng, shape)
+
+
+def _require_memory(rng: Key | int, shape: Shape) -> None:
+    if not fits(rng, shape):
+        raise value_error("initialize", "a tensor must fit in memory", f"the shape {tuple(shape)}")
 
 
 def weight_and_bias(
@@ -71,6 +81,7 @@ def weight_and_bias(
     rng = random.as_key(rng)
     draw, shape = NAMES[initializer] if isinstance(initializer, str) else initializer, shapes["weight"]
     key = random.fold_in(rng, 0)
+    _require_memory(key, shape)
     fans_of_weight = None if initializer == "torch" else fans_of_weight
     drawn = {"weight": draw(key, shape) if fans_of_weight is None else draw.for_fans(key, shape, fans_of_weight)}
     if "bias" in shapes:

@@ -30,7 +30,7 @@ Moments = tuple[Tensor, Tensor]
 Gradients = tuple[Tensor, Any, Any]
 Leaves = Sequence[Tensor | None]
 
-HALF = (torch.bfloat16, torch.float16)
+_HALF = (torch.bfloat16, torch.float16)
 
 
 def _singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tensor | None, beside: Leaves, *more: Any) -> Any:
@@ -70,7 +70,7 @@ def batch_norm(
     if (running and formulas.serve(x, *running)) or formulas.serve_under_vmap(x):
         return formulas.batch_norm(x, weight, bias, eps, running)
     x, moments = packed(x), running or (None, None)
-    if x.dtype in HALF:
+    if x.dtype in _HALF:
         y, mean, r = _singly(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
         return y.to(x.dtype), mean, r
     return _batch_norm(x, weight, bias, *moments, running is None, 0.0, eps)
@@ -85,7 +85,7 @@ def batch_norm_ahead(
     of an empty batch, in half precision, under ``vmap``, and where someone differentiates.
     """
     mean, var = running
-    alike = x.dtype == mean.dtype == var.dtype and x.dtype not in HALF
+    alike = x.dtype == mean.dtype == var.dtype and x.dtype not in _HALF
     if x.numel() == 0 or not alike or not is_plain_data(x, weight, bias, mean, var) or is_mapped(x):
         return *batch_norm(x, weight, bias, eps), None
     if is_compiling():  # the same kernel on copies: but these the compiler may leave out
@@ -130,7 +130,7 @@ def batch_norm_backward(
     moments = (*(running or (None, None)), *(batch or (None, None)))
     how = running is None, eps, [True, weight is not None, weight is not None]
     gy, x = packed(gy, x), packed(x)
-    if x.dtype in HALF:
+    if x.dtype in _HALF:
         return _rounded(x, weight, _singly(_batch_norm_backward, x, [gy, x], weight, moments, *how))
     return _batch_norm_backward(gy, x, weight, *moments, *how)
 
@@ -162,7 +162,7 @@ def layer_norm_backward(
     if formulas.serve_under_vmap(gy, x):
         return formulas.layer_norm_backward(gy, x, shape, moments, weight, mask)
     gy, x = packed(gy), packed(x)
-    if x.dtype not in HALF or not any(mask[1:]):
+    if x.dtype not in _HALF or not any(mask[1:]):
         return _layer_norm_backward(gy, x, shape, *moments, weight, bias, mask)
     g, wide, mean, r, w, b = (None if leaf is None else leaf.float() for leaf in (gy, x, *moments, weight, bias))
     found = _layer_norm_backward(g, wide, shape, mean, r, w, b, mask)
@@ -230,7 +230,7 @@ def group_norm(
         return formulas.group_norm(x, groups, weight, bias, eps)
     x = x.contiguous(memory_format=_format(x))
     how = *x.shape[:2], math.prod(x.shape[2:]), groups, eps
-    if x.dtype in HALF:
+    if x.dtype in _HALF:
         y, mean, r = _singly(_group_norm, x, [x], weight, [bias], *how)
         return y.to(x.dtype), x, mean, r
     y, mean, r = _group_norm(x, weight, bias, *how)
@@ -255,7 +255,7 @@ def group_norm_backward(
         mask = [True, weight is not None, weight is not None]
     gy, x = gy.contiguous(memory_format=order), x.contiguous(memory_format=order)
     how = n, c, math.prod(x.shape[2:]), groups, mask
-    if x.dtype in HALF:
+    if x.dtype in _HALF:
         return _rounded(x, weight, _singly(_group_norm_backward_by_weight, x, [gy, x], weight, moments, *how))
     return _group_norm_backward(gy, x, *moments, weight, *how)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 from cases import CASES, Case
 
 import funcnet as fn
@@ -86,3 +87,16 @@ def test_an_error_says_where_in_the_combinator(label: str, verb: str) -> None:
 
 UNASKED = {("uniqued", "input_grad")}
 """Methods that have nothing to ask: integers have no gradient."""
+
+
+def test_a_kernel_that_a_combinator_calls_itself_is_explained_where_it_is() -> None:
+    """The combinator speaks, the places stay, and the kernel's words are the cause."""
+    net = fn.serial(fn.uniqued(fn.serial(fn.Embedding(5, 3), fn.Linear(3, 2))))
+    params = net.init(0)
+    cache = net.apply(params, torch.tensor([1, 2, 1, 4]))[1]
+    with pytest.raises(
+        ValueError, match=r"^uniqued\(.*\): gy must have the structure, shape, .* got a tensor of shape \(3, 2\)"
+    ) as caught:
+        net.vjp(params, cache, torch.ones(3, 2))
+    assert caught.value.__notes__ == ["  in uniqued", "  in serial, layer 0"]
+    assert "index_add_" in str(caught.value.__cause__)

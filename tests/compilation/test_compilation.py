@@ -211,7 +211,7 @@ def test_a_sparse_tensor_that_eager_mode_takes_is_refused(warm):
     fast = fn.compile(step)
     if warm:
         fast(params, X, T)
-    with pytest.raises(ValueError, match="compile: compiled code takes dense tensors only, got a tensor of layout torch.sparse_coo"):
+    with pytest.raises(ValueError, match="compile: compiled code takes dense tensors only, got a tensor of layout"):
         fast(params, X.to_sparse(), T)
     torch.testing.assert_close(fast(params, X, T), step(params, X, T))
 

@@ -214,7 +214,10 @@ def test_what_fit_returns_is_for_autograd_too():
 
 def test_fit_takes_the_parameters_of_a_module_without_their_graph():
     """They require grad; what is trained does not, and is what detached ones give. The module's own stay as they are."""
-    net, module = fn.serial(fn.Linear(2, 8), fn.Tanh(), fn.Linear(8, 2)), nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
+    net, module = (
+        fn.serial(fn.Linear(2, 8), fn.Tanh(), fn.Linear(8, 2)),
+        nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)),
+    )
     named = dict(module.double().named_parameters())
     params, before = fn.tree.from_names(named, net.init(0)), {name: leaf.detach().clone() for name, leaf in named.items()}
     data = (X, LABELS)

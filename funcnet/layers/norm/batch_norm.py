@@ -56,7 +56,9 @@ def _weight_and_bias(layer: "BatchNorm | RunningBatchNorm", params: Params, x: T
     for name, leaf in params.items():
         if leaf.numel() != n and name != "num_batches_tracked":
             raise Misfit
-    norm_params.require_dtypes(x, *found)
+    w, b = found
+    if w is not None and (w.dtype is not x.dtype or (b is not None and b.dtype is not x.dtype)):
+        norm_params.require_dtypes(x, w, b)  # a call for nothing would take 0.3 µs
     return found
 
 

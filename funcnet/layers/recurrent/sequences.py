@@ -18,7 +18,7 @@ from torch import Tensor
 from funcnet import random
 from funcnet.checks import axes_complaint, check_gy, check_param, floating_complaint, require_arguments, require_key, require_kind
 from funcnet.contract import Cache, Layer, Params, Rng, Size
-from funcnet.errors import flag, number, one_of, size, size_or_none, value_error, whole
+from funcnet.errors import flag, number, number_of_parts, one_of, size, size_or_none, value_error, whole
 from funcnet.kernels.operands import masked_scale
 from funcnet.kernels.recurrent.sequences import Weights, run, run_back
 from funcnet.kernels.recurrent.steps import KINDS
@@ -39,7 +39,7 @@ class _Recurrent(Layer):
 
     input_size: Size = field(validator=size_or_none)
     hidden_size: int = field(validator=size)
-    num_layers: int = field(default=1, validator=size)
+    num_layers: int = field(default=1, validator=number_of_parts)
     bias: bool = field(default=True, validator=flag)
     batch_first: bool = field(default=False, validator=flag)
     dropout: float = field(default=0.0, validator=_DROPOUT)

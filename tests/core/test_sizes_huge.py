@@ -1,0 +1,65 @@
+"""Sizes that no machine holds: an error at once, in ``init`` or before, instead of the words of an allocator or hours of work."""
+
+import pytest
+import torch
+
+import funcnet as fn
+from funcnet import explanations
+
+HUGE, WIDE = 1 << 40, 1 << 24
+LAYERS = [
+    *[
+        fn.Linear(HUGE, 2),
+        fn.Linear(2, HUGE),
+        fn.Embedding(HUGE, 4),
+        fn.LSTM(HUGE, 4),
+        fn.LSTM(4, WIDE),
+        fn.Conv2d(WIDE, WIDE, 3),
+    ],
+    *[fn.BatchNorm1d(HUGE), fn.LayerNorm(HUGE), fn.GroupNorm(1, HUGE), fn.PReLU(HUGE), fn.MultiHeadAttention(WIDE, 1)],
+    *[fn.serial(fn.Tanh(), fn.Linear(HUGE, 2)), fn.weight_norm(fn.Linear(HUGE, 2)), fn.mlp([HUGE, 64])],
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+def test_params_that_no_memory_holds_are_refused(layer: fn.Layer) -> None:
+    """The layer says how large which of them would be; on the meta device they can be made."""
+    with pytest.raises(ValueError, match=r"^\w+\(.*\): params must fit in memory, got [\d.]+ GiB of \w+ \(.*\)"):
+        layer.init(0)
+    assert fn.tree.size(layer.init(fn.key(0).to("meta"))) >= HUGE
+
+
+def test_a_tensor_that_no_memory_holds_is_refused_where_the_layer_draws_it_itself() -> None:
+    """A low-rank change has a shape that the layer does not know."""
+    with pytest.raises(ValueError, match=r"initialize: a tensor must fit in memory, got the shape \(1099511627776, 2\)"):
+        fn.lora(fn.Linear(2, 2), HUGE).init(0)
+
+
+def test_memory_that_is_there_but_not_to_be_had_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where other processes use it: torch's allocator fails, and the layer speaks."""
+    monkeypatch.setattr(explanations, "_MEMORY", float("inf"))
+    with pytest.raises(ValueError, match=r"LayerNorm\(.*\): params must fit in memory, got .* GiB of weight"):
+        fn.LayerNorm(1 << 50).init(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda n: fn.ensemble(fn.Linear(2, 2), n), "n"),
+        (lambda n: fn.ensemble(fn.MSE(), n), "n"),
+        (lambda n: fn.LSTM(3, 4, n), "num_layers"),
+        (lambda n: fn.scan_steps(fn.train_step(fn.Linear(2, 2), fn.MSE(), fn.SGD(0.1)), n), "k"),
+    ],
+)
+def test_parts_that_are_made_one_by_one_are_bounded(make, name: str) -> None:
+    """Members, layers and steps: a count that is meant for a size is refused by the constructor."""
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at most 1048576, got 2147483648"):
+        make(1 << 31)
+    make(3)
+
+
+def test_a_missing_size_is_told_before_a_huge_one() -> None:
+    """A size that is to be inferred has no bytes to count."""
+    with pytest.raises(ValueError, match="in_features must be inferred first"):
+        fn.Linear(None, HUGE).init(0)
+    assert torch.is_tensor(fn.Linear(3, 2).init(0)["weight"])
