@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.contract import Cache, Layer, Params, Rng, Shape, output, verbs, with_key
+from funcnet.contract import Cache, Layer, Params, Rng, Shape, output, verbs
 from funcnet.errors import add_location, describe, instances, value_error
 from funcnet.random import Key
+from funcnet.signatures import with_key
 
 layers_only = instances(Layer, "a layer (a value with init, apply and vjp)")
 """Validate a field that holds a layer."""

@@ -18,6 +18,14 @@ tries the laws on any layer:
 8.  Transforms. All of it works unchanged under ``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device.
 9.  Value. ``eval(repr(layer)) == layer``, equal layers hash alike, and a layer pickles.
 10. Reach. ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer within a layer, each with its own key.
+11. Second order. ``torch.func`` differentiates every verb, in forward and in reverse mode. Of ``apply`` it finds what ``vjp``
+    gives, at kinks too; of ``vjp``, ``grads`` and ``input_grad`` it finds the measured derivatives. Fixed are params in
+    ``non_trainable`` and all else whose gradient is ``None``.
+
+There is no second derivative where the first one jumps or has no slope: at the kinks of piecewise linear functions and between
+the ranks of a maximum, a median or a top k, beside which it is 0; at vectors of length 0 and at equal elements, for norms,
+distances and deviations; at 0 for powers between 1 and 2. What ``torch.func`` then gives is a one-sided value, 0 or NaN.
+Indices, labels, lengths, masks and keys are integers, and have no derivative at all.
 
 A size that describes x may be ``None`` at first, in the fields that ``inferred_sizes`` names. Such a layer has neither ``init``
 nor ``apply`` before ``infer_sizes(net, x)`` has rewritten the net with the sizes of x.
@@ -35,6 +43,7 @@ from funcnet import random, tree
 from funcnet.checks import missing_sizes, require_sizes, size_in, sizes_complaint
 from funcnet.explanations import explain_backward_error, explain_error, explain_update_error
 from funcnet.random import Key
+from funcnet.signatures import parameters_of, with_key
 from funcnet.value import Value
 
 Params = Any
@@ -196,33 +205,8 @@ def _guarded_init(init: Verb) -> Verb:
     return _marked(guarded)
 
 
-def with_key(apply: Verb) -> Verb:
-    """Let an ``apply`` that was written without ``rng``, or with a keyword-only one, be called as any other."""
-    positional, others = _parameters(apply)
-    if len(positional) > 3 or any(p.kind == p.VAR_POSITIONAL for p in others):
-        return apply
-    by_name = any(p.kind == p.VAR_KEYWORD or p.name == "rng" for p in others)
-
-    @functools.wraps(apply)
-    def keyless(self: Layer, params: Params, x: Any, rng: Rng = None, **options: Any) -> Any:
-        return apply(self, params, x, **options)
-
-    @functools.wraps(apply)
-    def named(self: Layer, params: Params, x: Any, rng: Rng = None, **options: Any) -> Any:
-        return apply(self, params, x, rng=rng, **options)
-
-    return named if by_name else keyless
-
-
-def _parameters(verb: Verb) -> tuple[list[inspect.Parameter], list[inspect.Parameter]]:
-    """Return the parameters that can be given by position, self included, and the others."""
-    parameters = inspect.signature(verb, follow_wrapped=False).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return positional, [p for p in parameters if p not in positional]
-
-
 def _guarded_apply(apply: Verb) -> Verb:
-    positional, others = _parameters(apply)
+    positional, others = parameters_of(apply)
     has_options = len(positional) > 4 or any(p.kind != p.VAR_POSITIONAL and p.name != "rng" for p in others)
     apply = with_key(apply)
 

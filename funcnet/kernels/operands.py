@@ -13,6 +13,11 @@ def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
     return g if g.shape == shape else g.sum_to_size(shape)
 
 
+def divisor(y: Tensor, over: Tensor) -> Tensor:
+    """Return y; for someone who differentiates with 1 for 0, since a quotient that is masked has a derivative of NaN."""
+    return torch.where(y == 0, 1.0, y) if is_differentiated(y, over) else y
+
+
 def masked_scale(x: Tensor, keep: Tensor, scale: float) -> Tensor:
     """X · scale where ``keep``, else 0: dropout forward and, being its own transpose, backward.
 

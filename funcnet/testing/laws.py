@@ -1,4 +1,4 @@
-"""Laws: the ten promises of ``funcnet.contract``, each a function that raises ``AssertionError`` when a layer breaks it.
+"""Laws: the eleven promises of ``funcnet.contract``, each a function that raises ``AssertionError`` when a layer breaks it.
 
 Every law is called as ``law(layer, x, params=None, rng=0)``. Params are fresh unless given; a stochastic layer gets ``rng`` in
 ``apply``. Law 8 also takes ``compiled=False``, which leaves compiling out. The message begins with the law's number and name:

@@ -21,6 +21,7 @@ from torch import Tensor
 from funcnet.checks import came, check_gy, kind_of, require_axis, require_dense, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole, is_whole_tuple, valid_if, value_error, whole
+from funcnet.kernels.operands import divisor
 from funcnet.value import frozen
 
 axes = valid_if(
@@ -262,7 +263,8 @@ class Std(Reduction):
         centred, y, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
         g = check_gy(self, gy, self.given(y, list(dims)).shape, y).reshape(y.shape)
-        return params, g * torch.where(y == 0, 0.0, 1 / y) / n * centred
+        slope = torch.where(y == 0, 0.0, g / divisor(y, g) / n)
+        return params, slope * centred
 
 
 def _moments(layer: Var | Std, params: Params, x: Tensor) -> tuple[Tensor, Tensor, list[int]]:

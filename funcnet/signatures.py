@@ -1,0 +1,33 @@
+"""Signatures: how a user's ``apply`` is called, whatever parameters it was written with."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+Verb = Callable[..., Any]
+
+
+def with_key(apply: Verb) -> Verb:
+    """Let an ``apply`` that was written without ``rng``, or with a keyword-only one, be called as any other."""
+    positional, others = parameters_of(apply)
+    if len(positional) > 3 or any(p.kind == p.VAR_POSITIONAL for p in others):
+        return apply
+    by_name = any(p.kind == p.VAR_KEYWORD or p.name == "rng" for p in others)
+
+    @functools.wraps(apply)
+    def keyless(self: Any, params: Any, x: Any, rng: Any = None, **options: Any) -> Any:
+        return apply(self, params, x, **options)
+
+    @functools.wraps(apply)
+    def named(self: Any, params: Any, x: Any, rng: Any = None, **options: Any) -> Any:
+        return apply(self, params, x, rng=rng, **options)
+
+    return named if by_name else keyless
+
+
+def parameters_of(verb: Verb) -> tuple[list[inspect.Parameter], list[inspect.Parameter]]:
+    """Return the parameters that can be given by position, self included, and the others."""
+    parameters = inspect.signature(verb, follow_wrapped=False).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return positional, [p for p in parameters if p not in positional]
