@@ -20,6 +20,9 @@ input is infinite, the exact result is the limit.
 - NaN: the result is NaN, though a limit exists.
 - ∞: the result is infinite and the exact one finite, or the reverse.
 - A line without parentheses: torch.nn has no such layer.
+- An empty cell: there is no such input, or no limit.
+
+Inputs are float32 where the kind names no other dtype.
 
 No value and no gradient of funcnet's is NaN, and none is more than twice as far off as torch.nn's and more than 2 ulps; a test
 checks it.

@@ -38,6 +38,16 @@ ELEMENTWISE = {
 shapes = st.lists(st.integers(0, 4), min_size=0, max_size=4)
 
 
+class Hardsigmoid(nn.Module):
+    """Torch's function without its kernel, whose gradient in float64 is a 1/6 of float32."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.hardtanh(x, -3.0, 3.0) / 6 + 0.5
+
+
+EXACT = {"Hardsigmoid": Hardsigmoid}
+
+
 @twin_of("{name}")
 @pytest.mark.parametrize("name", ELEMENTWISE)
 @given(data=st.data())
@@ -47,7 +57,7 @@ def test_an_activation_agrees_with_its_twin(name, data):
     arguments, kinks = ELEMENTWISE[name]
     chosen = data.draw(arguments)
     x = draw(data.draw(shapes), data.draw(st.integers(0, 99))) * data.draw(st.sampled_from([1e-8, 1.0, 8.0]))
-    layer, module = getattr(fn, name)(*chosen), getattr(nn, name)(*chosen)
+    layer, module = getattr(fn, name)(*chosen), EXACT.get(name, getattr(nn, name))(*chosen)
     assert_twins(layer, module, x)
     assert_twins(layer, module, torch.tensor([*kinks(*chosen), -0.0, 1.0], dtype=torch.float64))
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import funcnet as fn
+from examples.extremes.__main__ import main
 from examples.extremes.activations import row
 from examples.extremes.judging import Judged, judge, judge_all, ulps_off
-from examples.extremes.tables import FAMILIES, rows_of
+from examples.extremes.tables import FAMILIES, rows_of, table
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -65,3 +66,22 @@ def test_a_fault_is_named(ours, twin, said):
 def test_what_keeps_the_rule_is_no_fault(ours, twin):
     """Nothing to compare with, within 2 ulps or twice the twin's error, or where torch has NaN."""
     assert Judged("a", "b", ours, twin).faults() == []
+
+
+def test_the_command_writes_the_page_that_it_prints(tmp_path, capsys):
+    """With a table for each family asked for, and a line for each row's value and gradient."""
+    main(["--only", "losses", "--out", str(tmp_path / "new" / "page.md")])
+    text = (tmp_path / "new" / "page.md").read_text()
+    assert capsys.readouterr().out == text + "\n"
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Losses"]
+    assert sum("| gradient |" in line for line in text.splitlines()) == len(rows_of("losses"))
+
+
+def test_a_table_begins_where_kinds_differ():
+    """A row with fewer kinds joins the one before it; NaN and infinity are written out."""
+    nan, off = Judged("a", "x", (math.nan, 0.5), (math.inf, 1e7)), Judged("a", "y", (0.0, 1.0), None)
+    text = table([nan, off, Judged("b", "x", (0.0, 0.0), None), Judged("c", "z", (0.0, 0.0), None)])
+    assert text.count("| layer |") == 2
+    assert "| a | value | NaN (∞) | 0.0 |" in text
+    assert "|  | gradient | 0.5 (1e7) | 1.0 |" in text
+    assert "| b | value | 0.0 |  |" in text

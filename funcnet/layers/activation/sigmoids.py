@@ -25,6 +25,9 @@ from funcnet.value import frozen
 class Sigmoid(Activation):
     """Logistic function 1 / (1 + e⁻ˣ), without overflow for any x.
 
+    The gradient is computed from the rounded y, as in torch. Its error is below an ulp of ``gy``; but where y is rounded to 1,
+    from x = 17 on in float32, it is 0. From x it would be right to its last digit and take three times as long.
+
     Params   none.
     Cache    ``y``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
@@ -42,6 +45,9 @@ class Sigmoid(Activation):
 @frozen
 class Tanh(Activation):
     """Hyperbolic tangent, without overflow for any x.
+
+    The gradient is computed from the rounded y, as in torch. Its error is below an ulp of ``gy``; but where y is rounded to ±1,
+    from |x| = 9.1 on in float32, it is 0.
 
     Params   none.
     Cache    ``y``.
