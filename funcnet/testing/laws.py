@@ -1,7 +1,7 @@
 """Laws: the eleven promises of ``funcnet.contract``, each a function that raises ``AssertionError`` when a layer breaks it.
 
 Every law is called as ``law(layer, x, params=None, rng=0)``. Params are fresh unless given; a stochastic layer gets ``rng`` in
-``apply``. Laws 1 and 3 to 8 also take ``dtype``, float64 by default: a layer may take another kernel in each. Law 8 also takes
+``apply``. Laws 1, 3 to 8, and 11 also take ``dtype``, float64 by default: a layer may take other kernels. Law 8 also takes
 ``compiled=False``, which leaves compiling out. The message begins with the law's number and name, then comes the fault, and the
 layer last: ``"law 6, strides: ...; in Linear(...)"``. An error that the layer itself raises breaks the law too.
 """
@@ -50,7 +50,7 @@ LAWS: dict[str, Law] = {}
 
 _FLOAT64 = torch.float64
 _FIRST = ("structure", "pure")  # what breaks these makes nonsense of the numbers that the others compare
-_LOWER = (*_FIRST, "transpose", "rows", "strides", "halves", "transforms")  # the laws that need no float64
+_LOWER = (*_FIRST, "transpose", "rows", "strides", "halves", "transforms", "second order")  # the laws that need no float64
 
 
 def _law(number: int, name: str) -> Callable[[Law], Law]:
@@ -271,6 +271,6 @@ def law_reach(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -
 
 
 @_law(11, "second order")
-def law_second_order(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+def law_second_order(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
     """Require that ``torch.func`` differentiates ``apply`` as ``vjp`` does, and ``vjp`` and its halves once more."""
-    check_second_order(layer, *prepared(layer, x, params, rng), rng)
+    check_second_order(layer, *prepared(layer, x, params, rng, dtype), rng, dtype)

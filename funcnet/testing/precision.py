@@ -44,7 +44,7 @@ def check_precision(layer: Layer, params: Params, x: Any, rng: Key | int, dtype:
     require_structure(layer, "the results must have the structure of those in float64", want, got)
     bounds = {path: torch.tensor(ROUNDINGS * _unit(got[path].dtype) * largest(leaf)) for path, leaf in want.items()}
     if any(_excess(got[path], leaf, bounds[path])[0] > 0 for path, leaf in want.items()):
-        for path, moved in _allowed(results, exact, dtype).items():
+        for path, moved in allowed(results, exact, dtype).items():
             bounds[path] = bounds[path] + MARGIN * moved
     for path, leaf in want.items():
         excess, index = _excess(got[path], leaf, bounds[path])
@@ -59,10 +59,10 @@ def moves_of(layer: Layer, arguments: tuple[Params, Any, Any], rng: Key | int, d
     """Return max(m(ε), ε/δ · m(δ)) for each element of all that a layer gives."""
     exact = tree.cast(arguments, torch.float64)
     results: Results = lambda near: tree.names(everything(layer, near[0], near[1], near[2], rng))
-    return _allowed(results, exact, dtype)
+    return allowed(results, exact, dtype)
 
 
-def _allowed(results: Results, exact: Tree, dtype: torch.dtype) -> dict[str, Tensor]:
+def allowed(results: Results, exact: Tree, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return max(m(ε), ε/δ · m(δ)) for each element of the results, δ being that of the dtype of ``exact``."""
     low = _unit(dtype)
     high = max(_unit(leaf.dtype) for leaf in tree.leaves(exact)) or low

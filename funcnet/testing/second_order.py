@@ -8,6 +8,7 @@ The slope is measured by central differences, with a step that is halved while i
 is no slope to measure: it is then measured at points close by.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +21,7 @@ from funcnet.contract import Layer, Params
 from funcnet.random import Key
 from funcnet.testing.comparison import check_equal, named, noise_like, require, run
 from funcnet.testing.differences import finite_difference
+from funcnet.testing.precision import allowed
 
 Leaves = dict[str, Tensor]
 """Tensors by path: leaves of params, x and gy, or what verbs make of them."""
@@ -32,19 +34,19 @@ _ROUNDING = 64 * 2.0**-52
 _NEARBY = (2.0**-6, 2.0**-9, 2.0**-5)
 
 
-def check_second_order(layer: Layer, params: Params, x: Any, rng: Key | int) -> None:
+def check_second_order(layer: Layer, params: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
     """Require that ``torch.func`` differentiates ``apply`` to what ``vjp`` gives, and ``vjp`` and its halves to measured slopes.
 
-    What has the gradient ``None`` is held fixed: labels, and running statistics. All of it must run in float32 too, where a
-    layer may take other kernels.
+    Leaves with the gradient ``None`` are held fixed: labels, and running statistics. Below float64, where a layer may take other
+    kernels, slopes cannot be measured: there ``vjp`` and its halves must have a derivative.
     """
     verbs = _Verbs(layer, params, x, rng)
     if verbs.point and verbs.gy:
-        _check_first_order(verbs)
-        _check_second_order(verbs)
-        single = _Verbs(layer, tree.cast(params, torch.float32), tree.cast(x, torch.float32), rng)
-        _check_first_order(single)
-        single.pulled_back(single.all)
+        _check_first_order(verbs, dtype)
+        if dtype is torch.float64:
+            _check_second_order(verbs)
+        else:
+            verbs.pulled_back(verbs.all)
 
 
 class _Verbs:
@@ -60,6 +62,10 @@ class _Verbs:
         self.gy: Leaves = tree.names({"gy": self._given["gy"]})
         self.all: Leaves = {**self.point, **self.gy}
         self.u: Leaves = noise_like(self.backward(self.all), random.fold_in(rng, 2))
+
+    def in_double(self) -> "_Verbs":
+        """Return the verbs at the same point in float64."""
+        return _Verbs(self.layer, *tree.cast((self._given["params"], self._given["x"]), torch.float64), self.rng)
 
     def _at(self, leaves: Leaves) -> Any:
         return tree.map_with_path(leaves.get, self._given)
@@ -94,6 +100,11 @@ class _Verbs:
         found: Leaves = torch.func.vjp(self.apply, point)[1](gy)[0]
         return found
 
+    def along(self, point: Leaves, v: Leaves) -> Leaves:
+        """Return the derivative of ``apply`` along v, by ``torch.func``."""
+        found: Leaves = torch.func.jvp(self.apply, (point,), (v,))[1]
+        return found
+
     def pulled_back(self, leaves: Leaves) -> Leaves:
         """Return the gradient of ⟨u, B⟩."""
         found: Leaves = torch.func.vjp(self.backward, leaves)[1](self.u)[0]
@@ -104,16 +115,28 @@ class _Verbs:
         return _dot(self.u, self.backward(leaves))
 
 
-def _check_first_order(verbs: _Verbs) -> None:
+def _check_first_order(verbs: _Verbs, dtype: torch.dtype) -> None:
     """Require of both derivatives of ``apply`` what ``vjp`` and its transpose give."""
     layer, scale = verbs.layer, (verbs.gy, verbs.point)
-    got = torch.func.vjp(verbs.apply, verbs.point)[1](verbs.gy)[0]
-    check_equal(layer, "torch.func.vjp of apply must give the gradients of vjp", got, verbs.gradients, scale=scale)
     v = noise_like(verbs.point, random.fold_in(verbs.rng, 3))
+    moves = functools.partial(_moves, verbs, v, dtype)
+    got = verbs.pulled_back_apply(verbs.all)
+    rule = "torch.func.vjp of apply must give the gradients of vjp"
+    check_equal(layer, rule, got, verbs.gradients, scale=scale, moves=moves)
     want = torch.func.vjp(verbs.vjp, verbs.gy)[1](v)[0]
-    got = torch.func.jvp(verbs.apply, (verbs.point,), (v,))[1]
     rule = "torch.func.jvp of apply must be the transpose of vjp, torch.func.vjp of gy -> vjp(gy)"
-    check_equal(layer, rule, got, want, scale=(scale, v, want))
+    check_equal(layer, rule, verbs.along(verbs.point, v), want, scale=(scale, v, want), moves=moves)
+
+
+def _moves(verbs: _Verbs, v: Leaves, dtype: torch.dtype) -> Leaves:
+    """Return how far rounding in ``dtype`` may move each element of both derivatives of ``apply``."""
+    exact = verbs.in_double()
+
+    def results(arguments: tuple[Leaves, Leaves]) -> Leaves:
+        leaves, v = arguments
+        return {**exact.pulled_back_apply(leaves), **exact.along({path: leaves[path] for path in v}, v)}
+
+    return allowed(results, (exact.all, tree.cast(v, torch.float64)), dtype)
 
 
 def _check_second_order(verbs: _Verbs) -> None:

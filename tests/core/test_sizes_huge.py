@@ -6,18 +6,18 @@ import torch
 import funcnet as fn
 from funcnet import explanations
 
-HUGE, WIDE = 1 << 40, 1 << 24
+HUGE, WIDE = (1 << 31) - 1, 1 << 24  # a size may be no larger
 LAYERS = [
     *[
-        fn.Linear(HUGE, 2),
-        fn.Linear(2, HUGE),
-        fn.Embedding(HUGE, 4),
-        fn.LSTM(HUGE, 4),
+        fn.Linear(HUGE, 4096),
+        fn.Linear(4096, HUGE),
+        fn.Embedding(HUGE, 4096),
+        fn.LSTM(HUGE, 4096),
         fn.LSTM(4, WIDE),
         fn.Conv2d(WIDE, WIDE, 3),
     ],
-    *[fn.BatchNorm1d(HUGE), fn.LayerNorm(HUGE), fn.GroupNorm(1, HUGE), fn.PReLU(HUGE), fn.MultiHeadAttention(WIDE, 1)],
-    *[fn.serial(fn.Tanh(), fn.Linear(HUGE, 2)), fn.weight_norm(fn.Linear(HUGE, 2)), fn.mlp([HUGE, 64])],
+    *[fn.LayerNorm((WIDE, WIDE)), fn.Bias((WIDE, WIDE)), fn.MultiHeadAttention(WIDE, 1)],
+    *[fn.serial(fn.Tanh(), fn.Linear(HUGE, 4096)), fn.weight_norm(fn.Linear(HUGE, 4096)), fn.mlp([HUGE, 4096])],
 ]
 
 
@@ -31,15 +31,15 @@ def test_params_that_no_memory_holds_are_refused(layer: fn.Layer) -> None:
 
 def test_a_tensor_that_no_memory_holds_is_refused_where_the_layer_draws_it_itself() -> None:
     """A low-rank change has a shape that the layer does not know."""
-    with pytest.raises(ValueError, match=r"initialize: a tensor must fit in memory, got the shape \(1099511627776, 2\)"):
-        fn.lora(fn.Linear(2, 2), HUGE).init(0)
+    with pytest.raises(ValueError, match=r"initialize: a tensor must fit in memory, got the shape \(2147483647, 4096\)"):
+        fn.lora(fn.Linear(4096, 2), HUGE).init(0)
 
 
 def test_memory_that_is_there_but_not_to_be_had_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where other processes use it: torch's allocator fails, and the layer speaks."""
     monkeypatch.setattr(explanations, "_MEMORY", float("inf"))
     with pytest.raises(ValueError, match=r"LayerNorm\(.*\): params must fit in memory, got .* GiB of weight"):
-        fn.LayerNorm(1 << 50).init(0)
+        fn.LayerNorm((WIDE, WIDE)).init(0)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_memory_that_is_there_but_not_to_be_had_is_explained(monkeypatch: pytest
 )
 def test_parts_that_are_made_one_by_one_are_bounded(make, name: str) -> None:
     """Members, layers and steps: a count that is meant for a size is refused by the constructor."""
-    with pytest.raises(ValueError, match=f"{name} must be a whole number of at most 1048576, got 2147483648"):
-        make(1 << 31)
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at most 1048576, got 1073741824"):
+        make(1 << 30)
     make(3)
 
 
