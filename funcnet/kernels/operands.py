@@ -18,6 +18,13 @@ def divisor(y: Tensor, over: Tensor) -> Tensor:
     return torch.where(y == 0, 1.0, y) if is_differentiated(y, over) else y
 
 
+def root(x: Tensor, p: float) -> Tensor:
+    """Return x to the power 1 / p; for someone who differentiates with the slope 0 at 0, where it would be infinite."""
+    if p == 1:
+        return x
+    return torch.where(x == 0, 0.0, divisor(x, x) ** (1 / p)) if is_differentiated(x) else x ** (1 / p)
+
+
 def masked_scale(x: Tensor, keep: Tensor, scale: float) -> Tensor:
     """X · scale where ``keep``, else 0: dropout forward and, being its own transpose, backward.
 

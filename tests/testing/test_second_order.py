@@ -119,6 +119,22 @@ def test_probabilities_that_are_certain_have_the_gradients_of_the_loss() -> None
         torch.testing.assert_close(got, want, rtol=1e-12, atol=0.0)
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0])
+def test_a_window_of_zeros_has_the_slope_of_its_pooling(p: float) -> None:
+    """The root of 0 has an infinite slope; a p of 1 takes none."""
+    x = torch.tensor([[[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 0.0]]])
+    LAW(fn.LPPool1d(p, 2), x)
+    gx = torch.func.grad(lambda x: fn.LPPool1d(p, 2)({}, x).sum())(x)
+    assert torch.equal(gx[0, 1], torch.full((4,), float(p == 1)))
+
+
+@pytest.mark.parametrize("layer", [fn.Std(1), fn.Std()], ids=str)
+def test_equal_elements_have_the_slope_of_their_deviation(layer: fn.Layer) -> None:
+    """It is 0, in forward mode too."""
+    LAW(layer, torch.tensor([[1.0, 1.0, 1.0], [0.5, -0.2, 0.1]]))
+    LAW(layer, torch.ones(2, 3))
+
+
 NORMS = [name for name in CASES if name.startswith(("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm"))]
 
 

@@ -17,6 +17,7 @@ from funcnet.checks import check_gy
 from funcnet.contract import Params, Rng
 from funcnet.errors import flag, number, whole_numbers
 from funcnet.kernels import pooling as kernels
+from funcnet.kernels.operands import divisor, root
 from funcnet.layers.conv.window import Sizes, hashable, require_axes
 from funcnet.layers.pooling.sliding import SlidingPool
 from funcnet.value import frozen
@@ -38,13 +39,14 @@ class _LPPool(SlidingPool):
         require_axes(self, params, x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # powers overflow float16 where their root does not
         mean = kernels.avg_pool(wide**self.norm_type, *self._options)
-        y = (mean * math.prod(self._options[0])) ** (1 / self.norm_type)
+        y = root(mean * math.prod(self._options[0]), self.norm_type)
         return y.to(x.dtype), (x, y)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, y = cache
         of, p = kernels.origin(x, self.axes), self.norm_type
-        g = torch.where(y == 0, 0, check_gy(self, gy, y.shape, x) * y ** (1 - p)) * math.prod(self._options[0])
+        g = check_gy(self, gy, y.shape, x)
+        g = (g if p == 1 else torch.where(y == 0, 0, g * divisor(y, g) ** (1 - p))) * math.prod(self._options[0])
         return params, (kernels.avg_pool_backward(g, of, *self._options) * x.to(y.dtype) ** (p - 1)).to(x.dtype)
 
 
@@ -53,8 +55,8 @@ class LPPool1d(_LPPool):
     """p-norm, p = ``norm_type``, of each window of (N, channels, length), or (channels, length); as ``torch.nn.LPPool1d``.
 
     As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
-    p that is not an integer gives NaN for each of them. A window whose sum is 0 has gradient 0. With ``ceil_mode``, each element
-    of a last window beyond the end counts as the mean of xᵖ over the elements within.
+    p that is not an integer gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1. With
+    ``ceil_mode``, each element of a last window beyond the end counts as the mean of xᵖ over the elements within.
 
     Params   none.
     Cache    ``x``, and ``y`` in at least single precision.
