@@ -25,7 +25,13 @@ def can_look_at(x: Tensor) -> bool:
 
 def is_far(r: Tensor) -> bool:
     """Tell whether some 1 / σ is too small for the kernels of float32, 0 or NaN; where values are hidden, no."""
-    return r.dtype is not torch.float64 and can_look_at(r) and r.numel() > 0 and not r.min().item() > _LEAST
+    seen = r.is_cpu and r.dtype is not torch.float64 and type(r) is Tensor and is_eager() and r.numel()
+    return bool(seen) and is_far_seen(r)
+
+
+def is_far_seen(r: Tensor) -> bool:
+    """Tell the same of values, one at least, that can be looked at."""
+    return not r.min().item() > _LEAST
 
 
 def in_double(*leaves: Tensor | None) -> list[Tensor | None]:

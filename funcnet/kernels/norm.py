@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.extremes import can_look_at, in_double, is_far
+from funcnet.kernels.extremes import can_look_at, in_double, is_far, is_far_seen
 from funcnet.kernels.tracing import is_compiling, is_eager, is_mapped, is_plain, is_plain_data, is_untransformed, packed
 
 _aten = torch.ops.aten
@@ -74,12 +74,12 @@ def batch_norm(
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
     x, moments = packed(x), running or (None, None)
     if x.dtype in _HALF:
-        y, mean, r = _singly(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
+        found = _singly(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
     else:
-        y, mean, r = _batch_norm(x, weight, bias, *moments, running is None, 0.0, eps)
-    if running is None and is_far(r):
-        y, mean, r = _batch_norm(*in_double(x, weight, bias), None, None, True, 0.0, eps)
-    return y.to(x.dtype), mean, r
+        found = _batch_norm(x, weight, bias, *moments, running is None, 0.0, eps)
+    if running is None and is_far(found[2]):
+        found = _batch_norm(*in_double(x, weight, bias), None, None, True, 0.0, eps)
+    return (found[0].to(x.dtype), *found[1:]) if found[0].dtype is not x.dtype else found
 
 
 def batch_norm_ahead(
@@ -99,7 +99,9 @@ def batch_norm_ahead(
         return y, mu, r, (ahead[0], ahead[1])
     copies = mean.clone(), var.clone()
     y, mu, r = _batch_norm(x, weight, bias, *copies, True, rate, eps)
-    return *(batch_norm(x, weight, bias, eps) if is_far(r) else (y, mu, r)), copies
+    if r.dtype is torch.float32 and is_far_seen(r):
+        y, mu, r = batch_norm(x, weight, bias, eps)
+    return y, mu, r, copies
 
 
 def variance(r: Tensor, eps: float) -> Tensor:
@@ -147,15 +149,12 @@ def layer_norm(
     x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize rows of a shape: y, and the rows' μ and 1 / √(σ² + ε), at least in single; of 1024×256 94 µs."""
-    if x.dtype in _HALF:
-        wide, *params = _mixed(x, shape, weight, bias)
-        y, mean, r = _layer_norm(wide, shape, *params, eps)
-    else:
-        y, mean, r = _layer_norm(x, shape, weight, bias, eps)
-    if is_far(r):
+    wide, *params = _mixed(x, shape, weight, bias) if x.dtype in _HALF else (x, weight, bias)
+    found = _layer_norm(wide, shape, *params, eps)
+    if is_far(found[2]):
         wide, *params = in_double(x, weight, bias)
-        y, mean, r = _layer_norm(wide, shape, *params, eps)
-    return y.to(x.dtype), mean, r
+        found = _layer_norm(wide, shape, *params, eps)
+    return (found[0].to(x.dtype), *found[1:]) if wide is not x else found
 
 
 def _mixed(x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None) -> list[Tensor | None]:
@@ -201,8 +200,7 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
     Of 1024×256 66 µs, with the mean of a square 85, with each step in new memory 146; ``torch.rms_norm`` 93, and
     ``_fused_rms_norm``, whose backward the CPU has none of, 640.
     """
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    count = math.prod([x.shape[axis] for axis in axes])
+    wide, count = x.float() if x.dtype in _HALF else x, math.prod([x.shape[axis] for axis in axes])
     r = _inverse_rms(wide, axes, count, eps, None if can_look_at(x) else torch.float64)
     if is_far(r):
         wide = x.double()
@@ -210,13 +208,14 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
     y = wide * r
     if weight is not None:
         y = y.mul_(weight) if is_eager() else y * weight
-    return y.to(x.dtype), r
+    return y if wide is x else y.to(x.dtype), r
 
 
 def _inverse_rms(x: Tensor, axes: tuple[int, ...], count: int, eps: float, dtype: torch.dtype | None) -> Tensor:
     """Return 1 / √(x̄² + ε), in the dtype of x, with squares summed in ``dtype``."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=True, dtype=dtype)
-    return norm.pow_(2).div_(count).add_(eps).rsqrt_().to(x.dtype)
+    r = norm.pow_(2).div_(count).add_(eps).rsqrt_()
+    return r if dtype is None else r.to(x.dtype)
 
 
 def rms_norm_backward(
@@ -268,7 +267,7 @@ def group_norm(
         y, mean, r = _group_norm(x, weight, bias, *how)
     if is_far(r):
         y, mean, r = _group_norm(*in_double(x, weight, bias), *how)
-    return y.to(x.dtype), x, mean, r
+    return y if y.dtype is x.dtype else y.to(x.dtype), x, mean, r
 
 
 def group_norm_backward(
