@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
+from funcnet.kernels.extremes import can_look_at
 from funcnet.kernels.tracing import is_for_inductor, is_plain, packed
 
 _aten = torch.ops.aten
@@ -101,3 +102,18 @@ def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
     Beyond 40, where softplus has the slope 1 without an exponential, σ is 1 to every digit of float64.
     """
     return softplus_backward(gy, -x, 1.0, 40.0)
+
+
+def shares(x: Tensor, dim: int) -> Tensor:
+    """Softmax, and where the largest x is infinite even shares of those that are equal to it.
+
+    A softmax of infinities is NaN, which 0.5 µs tell; where values are hidden, all are computed as differences from the largest.
+    """
+    if can_look_at(x):
+        y = torch.softmax(x, dim)
+        if torch.equal(y, y) or not x.numel():
+            return y
+    elif 0 in x.shape:
+        return x
+    most = x.detach().amax(dim, keepdim=True)
+    return torch.softmax(torch.where(x == most, 0.0, x - most), dim)

@@ -1,9 +1,9 @@
-"""Statistics of squares that leave the range of float32, as those of numbers from 1e19 on do: when float64 must serve.
+"""Statistics of squares that leave the range of float32, as those of numbers from 1e19 on do.
 
-Kernels of float32 take squares, and on the way back the third power of 1 / σ. That is right for 1e-12 < 1 / σ, and beyond it the
-same kernel is called in float64. Only a look at the statistics tells: 0.9 µs for up to 1000 of them, where scaling x by its largest
-element takes 15 µs for 1024×256, of the 84 of a layer norm, and statistics in float64 throughout 30 and more. Values can be looked at in eager
-mode in main memory; elsewhere the formula takes float64 wherever that costs no pass.
+Kernels of norms square numbers, and on the way back take the third power of 1 / σ. Where that is above 1e-12 float32 serves, and
+beyond the same kernel in float64. To find out takes a look at the statistics, 0.9 µs for up to 1000 of them. A pass that scales x
+by its largest element would take 15 µs and more for 1024×256, whose layer norm takes 84, and float64 throughout 600. Values can
+be looked at in eager mode in main memory; elsewhere a formula takes float64 where that needs no pass of its own.
 """
 
 import math
@@ -13,9 +13,25 @@ from torch import Tensor
 
 from funcnet.kernels.tracing import is_eager
 
+HALF = (torch.bfloat16, torch.float16)
+
 _LEAST = 1e-12
-_SQUARES = {torch.float32: (1e-16, 1e19), torch.float64: (1e-140, 1e154)}
 _POWERLESS = (0, 1, math.inf, -math.inf)
+
+
+def in_single(x: Tensor) -> Tensor:
+    """Return x in float32 if it is of half precision, to sum and to square it."""
+    return x.float() if x.dtype in HALF else x
+
+
+def for_squares(x: Tensor) -> Tensor:
+    """Return x in a dtype that has its squares: float64 in main memory where values are hidden, else float32 at least."""
+    return x.double() if x.is_cpu and not can_look_at(x) else in_single(x)
+
+
+def rounded(y: Tensor, like: Tensor) -> Tensor:
+    """Return y in the dtype of ``like``; ``y.to`` takes 0.8 µs to find out that it has it."""
+    return y if y.dtype is like.dtype else y.to(like.dtype)
 
 
 def can_look_at(x: Tensor) -> bool:
@@ -37,3 +53,36 @@ def is_far_seen(r: Tensor) -> bool:
 def in_double(*leaves: Tensor | None) -> list[Tensor | None]:
     """Return tensors in float64, and ``None`` as it is."""
     return [None if leaf is None else leaf.double() for leaf in leaves]
+
+
+def length(x: Tensor, p: float, dims: list[int], least: float = 0.0) -> Tensor:
+    """Return the p-norm of x along ``dims``, which stay with size 1, right for all x; in float32, or where that needs it float64.
+
+    Powers that overflow give infinity, and powers that vanish a norm of nearly 0: then elements are scaled by the largest, or for
+    a negative p by the smallest. Norms below ``least`` need not be right. In traced code elements are always scaled.
+    """
+    wide = in_single(x)
+    if p in _POWERLESS:
+        return torch.linalg.vector_norm(wide, p, dims, keepdim=True)
+    if can_look_at(x) and p > 0:
+        norm: Tensor = torch.linalg.vector_norm(wide, p, dims, keepdim=True)
+        if not norm.numel() or _are_powers_kept(norm, p, least):
+            return norm
+    if 0 in x.shape:
+        return torch.linalg.vector_norm(wide, p, dims, keepdim=True)
+    return _scaled_length(x.double() if can_look_at(x) else wide, p, dims)
+
+
+def _are_powers_kept(norm: Tensor, p: float, least: float) -> bool:
+    """Tell whether all norms are finite, and large enough for their powers; 0.9 µs for each of the two."""
+    floor = 1e-32 ** (1 / p) if p > 1 else 0.0
+    return norm.max().item() < math.inf and (least >= floor or norm.min().item() >= floor)
+
+
+def _scaled_length(x: Tensor, p: float, dims: list[int]) -> Tensor:
+    """Return the p-norm by way of elements over the largest; that is a constant, since the norm does not depend on it."""
+    sizes = x.detach().abs()
+    most = sizes.amax(dims, keepdim=True) if p > 0 else sizes.amin(dims, keepdim=True)
+    scale = torch.where((most > 0) & (most < math.inf), most, 1.0)
+    norm: Tensor = torch.linalg.vector_norm(x / scale, p, dims, keepdim=True)
+    return norm * scale

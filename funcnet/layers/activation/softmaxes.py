@@ -6,7 +6,7 @@ Softmin        y = e⁻ˣ / Σ e⁻ˣ                 gx = -y ⊙ (gy - Σ gy �
 Softmax2d      Softmax over the channels of images
 MultiSoftmax   Softmax of each group of features
 LogSoftmax     y = x - log Σ eˣ                gx = gy - eʸ Σ gy
-LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ
+LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ, or even shares of infinities
 
 x and y have one shape, (...), but the y of LogSumExp, which is without the axis ``dim``, or with ``keepdim`` has 1 there.
 """
@@ -196,6 +196,6 @@ class LogSumExp(Along):
         return torch.logsumexp(require_dense_floating(self, params, x), self.dim, keepdim=self.keepdim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        dim, y = self.dim % max(cache.dim(), 1), torch.softmax(cache, self.dim)
+        dim, y = self.dim % max(cache.dim(), 1), kernels.shares(cache, self.dim)
         gy = check_gy(self, gy, (*cache.shape[:dim], *(1,) * (self.keepdim and cache.dim() > 0), *cache.shape[dim + 1 :]), cache)
         return params, (gy if self.keepdim or not cache.dim() else gy.unsqueeze(dim)) * y
