@@ -20,6 +20,7 @@ from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import describe, one_of, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.kernels import embedding as kernels
+from funcnet.kernels.extremes import in_single, rounded
 from funcnet.layers.embedding.embedding import PaddedTable
 from funcnet.value import frozen
 
@@ -78,9 +79,10 @@ class EmbeddingBag(PaddedTable):
         if self.mode == "max":
             y, which = self._largest(ids, bag, count, rows)
             return y, bag, which
-        share = self._shares(ids, bag, count, s, rows.dtype)
-        y = torch.einsum("bi,bid->bd", share, rows) if bag is None else _summed(share.unsqueeze(1) * rows, bag, count)
-        return y, bag, share
+        wide = in_single(rows)
+        share = self._shares(ids, bag, count, s, wide.dtype)
+        y = torch.einsum("bi,bid->bd", share, wide) if bag is None else _summed(share.unsqueeze(1) * wide, bag, count)
+        return rounded(y, rows), bag, share
 
     def _bags(self, ids: Tensor, offsets: Tensor) -> Tensor:
         """Return the number of the bag that each integer is in."""
@@ -103,10 +105,11 @@ class EmbeddingBag(PaddedTable):
         """Return the largest of each bag, by element, and which row of the table each is of; -1 for that of an empty bag."""
         if not ids.numel():
             return rows.new_zeros(count, rows.shape[-1]), ids.new_full((count, rows.shape[-1]), -1)
-        rows = rows.masked_fill(~self._is_counted(ids).unsqueeze(-1), -torch.inf)
+        counted = self._is_counted(ids)
+        rows = rows.masked_fill(~counted.unsqueeze(-1), -torch.inf)
         if bag is None:
             y, places = rows.max(1)
-            which = ids.gather(1, places)
+            which, some = ids.gather(1, places), counted.any(1)
         else:
             at = bag.unsqueeze(1).expand(rows.shape)
             y = torch.full_like(rows[:1], -torch.inf).expand(count, -1).scatter_reduce(0, at, rows, "amax")
@@ -114,7 +117,8 @@ class EmbeddingBag(PaddedTable):
             first = torch.where(rows == y.index_select(0, bag), n, len(ids))
             places = torch.full_like(first[:1], len(ids) - 1).expand(count, -1).scatter_reduce(0, at, first, "amin")
             which = ids.index_select(0, places.flatten()).reshape(places.shape)
-        some = y != -torch.inf
+            some = _summed(counted.long(), bag, count) > 0
+        some = some.unsqueeze(1)
         return torch.where(some, y, 0.0), torch.where(some, which, -1)
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
@@ -123,11 +127,11 @@ class EmbeddingBag(PaddedTable):
     def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
         ids, bag, share, *_ = cache
         if self.mode == "max":
-            gy = self._checked(params, cache, gy)
-            gw = torch.zeros_like(params["weight"]).scatter_add(0, share.clamp_min(0).long(), gy * (share >= 0))
-            return {"weight": gw}
+            g = in_single(self._checked(params, cache, gy))
+            gw = g.new_zeros(params["weight"].shape).scatter_add(0, share.clamp_min(0).long(), torch.where(share >= 0, g, 0.0))
+            return {"weight": rounded(gw, gy)}
         g = share.unsqueeze(-1) * self._to_each(self._checked(params, cache, gy), bag)
-        return {"weight": kernels.embedding_backward(g, ids, self.num_embeddings, self.padding_row)}
+        return {"weight": rounded(kernels.embedding_backward(g, ids, self.num_embeddings, self.padding_row), gy)}
 
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Any:
         ids, bag, _, entries, weighted, _ = cache
@@ -135,8 +139,8 @@ class EmbeddingBag(PaddedTable):
         nothing = (None,) * (entries - weighted)
         if not weighted:
             return nothing if entries else None
-        gs = (kernels.embedding(params["weight"], ids) * self._to_each(gy, bag)).sum(-1)
-        return (*nothing, gs * self._is_counted(ids))
+        gs = (in_single(kernels.embedding(params["weight"], ids)) * self._to_each(gy, bag)).sum(-1)
+        return (*nothing, rounded(torch.where(self._is_counted(ids), gs, 0.0), gy))
 
     def _shape(self, cache: Any) -> Shape:
         return (cache[-1],)
