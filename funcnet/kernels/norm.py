@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.extremes import can_look_at, in_double, is_far, is_far_seen
-from funcnet.kernels.tracing import is_compiling, is_eager, is_mapped, is_plain, is_plain_data, is_untransformed, packed
+from funcnet.kernels.extremes import HALF, can_look_at, in_double, is_far, is_far_seen
+from funcnet.kernels.tracing import is_compiling, is_eager, is_mapped, is_plain_data, is_untransformed, packed
 
 _aten = torch.ops.aten
 _softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
@@ -21,16 +21,11 @@ _layer_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.nativ
 _group_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_group_norm
 _group_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_group_norm_backward.default
 
-_weight_norm: Callable[..., tuple[Tensor, Tensor]] = _aten._weight_norm_interface.default
-_weight_norm_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._weight_norm_interface_backward.default
-
 _layer_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_layer_norm
 
 Moments = tuple[Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor]
 Leaves = Sequence[Tensor | None]
-
-_HALF = (torch.bfloat16, torch.float16)
 
 
 def _singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tensor | None, beside: Leaves, *more: Any) -> Any:
@@ -73,7 +68,7 @@ def batch_norm(
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
     x, moments = packed(x), running or (None, None)
-    if x.dtype in _HALF:
+    if x.dtype in HALF:
         found = _singly(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
     else:
         found = _batch_norm(x, weight, bias, *moments, running is None, 0.0, eps)
@@ -91,7 +86,7 @@ def batch_norm_ahead(
     of an empty batch, in half precision, under ``vmap``, and where someone differentiates.
     """
     mean, var = running
-    alike = x.dtype == mean.dtype == var.dtype and x.dtype not in _HALF
+    alike = x.dtype == mean.dtype == var.dtype and x.dtype not in HALF
     if x.numel() == 0 or not alike or not is_plain_data(x, weight, bias, mean, var) or is_mapped(x):
         return *batch_norm(x, weight, bias, eps), None
     if is_compiling():  # the same kernel on copies: but these the compiler may leave out
@@ -140,7 +135,7 @@ def batch_norm_backward(
     moments = (*(running or (None, None)), *(batch or (None, None)))
     how = running is None, eps, [True, weight is not None, weight is not None]
     gy, x = packed(gy, x), packed(x)
-    if x.dtype in _HALF:
+    if x.dtype in HALF:
         return _rounded(x, weight, _singly(_batch_norm_backward, x, [gy, x], weight, moments, *how))
     return _batch_norm_backward(gy, x, weight, *moments, *how)
 
@@ -149,7 +144,7 @@ def layer_norm(
     x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize rows of a shape: y, and the rows' μ and 1 / √(σ² + ε), at least in single; of 1024×256 94 µs."""
-    wide, *params = _mixed(x, shape, weight, bias) if x.dtype in _HALF else (x, weight, bias)
+    wide, *params = _mixed(x, shape, weight, bias) if x.dtype in HALF else (x, weight, bias)
     found = _layer_norm(wide, shape, *params, eps)
     if is_far(found[2]):
         wide, *params = in_double(x, weight, bias)
@@ -200,7 +195,7 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
     Of 1024×256 66 µs, with the mean of a square 85, with each step in new memory 146; ``torch.rms_norm`` 93, and
     ``_fused_rms_norm``, whose backward the CPU has none of, 640.
     """
-    wide, count = x.float() if x.dtype in _HALF else x, math.prod([x.shape[axis] for axis in axes])
+    wide, count = x.float() if x.dtype in HALF else x, math.prod([x.shape[axis] for axis in axes])
     r = _inverse_rms(wide, axes, count, eps, None if can_look_at(x) else torch.float64)
     if is_far(r):
         wide = x.double()
@@ -261,7 +256,7 @@ def group_norm(
         return torch.empty_like(x), x, none, none
     x = x.contiguous(memory_format=_format(x))
     how = *x.shape[:2], math.prod(x.shape[2:]), groups, eps
-    if x.dtype in _HALF:
+    if x.dtype in HALF:
         y, mean, r = _singly(_group_norm, x, [x], weight, [bias], *how)
     else:
         y, mean, r = _group_norm(x, weight, bias, *how)
@@ -289,45 +284,10 @@ def group_norm_backward(
         mask = [True, weight is not None, weight is not None]
     gy, x = gy.contiguous(memory_format=order), x.contiguous(memory_format=order)
     how = n, c, math.prod(x.shape[2:]), groups, mask
-    if x.dtype in _HALF:
+    if x.dtype in HALF:
         return _rounded(x, weight, _singly(_group_norm_backward_by_weight, x, [gy, x], weight, moments, *how))
     return _group_norm_backward(gy, x, *moments, weight, *how)
 
 
 def _group_norm_backward_by_weight(gy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor, *how: Any) -> Gradients:
     return _group_norm_backward(gy, x, mean, r, weight, *how)
-
-
-def _norms_weights(v: Tensor, dim: int | None, *others: Tensor) -> bool:
-    """Tell whether the kernel of weight norm may be used: for the first axis or the last, on numbers in main memory."""
-    fits = dim is not None and v.dim() > 1 and dim in (0, v.dim() - 1) and v.numel() > 0
-    return fits and {one.dtype for one in (v, *others)} in ({torch.float32}, {torch.float64}) and is_plain(v, *others)
-
-
-def weight_norm(v: Tensor, g: Tensor, dim: int | None) -> tuple[Tensor, Tensor]:
-    """G v / ‖v‖, and ‖v‖, along all axes but ``dim``; of 1024×1024 124 µs, in arithmetic 199."""
-    if _norms_weights(v, dim, g):
-        return _weight_norm(v.contiguous(), g.contiguous(), dim)
-    length = weight_length(v, dim)
-    return v * (g / length), length
-
-
-def weight_norm_backward(gw: Tensor, v: Tensor, g: Tensor, length: Tensor, dim: int | None) -> tuple[Tensor, Tensor]:
-    """Gradients of v and g; of 1024×1024 147 µs, in arithmetic 866."""
-    if _norms_weights(v, dim, gw, g, length):
-        gv, gg = _weight_norm_backward(gw.contiguous(), v.contiguous(), g.contiguous(), length, dim)
-        return gv, gg
-    along, axes = gw * v, _axes_but(v, dim)
-    gg = (along.sum(axes, keepdim=dim is not None) if axes else along) / length  # no axes would mean all of them
-    return torch.addcmul(gw, v, -gg / length) * (g / length), gg
-
-
-def weight_length(v: Tensor, dim: int | None) -> Tensor:
-    """‖v‖ along all axes but ``dim``."""
-    axes = _axes_but(v, dim)
-    found: Tensor = torch.linalg.vector_norm(v, dim=axes, keepdim=dim is not None) if axes else v.abs()
-    return found
-
-
-def _axes_but(v: Tensor, dim: int | None) -> list[int]:
-    return [axis for axis in range(v.dim()) if axis != dim]
