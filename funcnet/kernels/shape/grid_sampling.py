@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.extremes import in_single, rounded
+
 _aten = torch.ops.aten
 
 MODES = ("bilinear", "nearest", "bicubic")
@@ -51,8 +53,10 @@ def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners:
 def grid_sample_backward(
     gy: Tensor, x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the images and of the places; a place that is no number has none."""
+    """Return the gradients of the images and of the places, summed in single; a place that is no number has none."""
     if _unsafe(x, mode, padding):
         grid, nothing = _safe(grid, padding)
         gy = torch.where(nothing == 0, gy, 0.0)
-    return _GRID_SAMPLE[x.dim() - 4][1](gy, x, grid, *_numbers(mode, padding, align_corners), [True, True])
+    how = (*_numbers(mode, padding, align_corners), [True, True])
+    gx, ggrid = _GRID_SAMPLE[x.dim() - 4][1](in_single(gy), in_single(x), in_single(grid), *how)
+    return rounded(gx, x), rounded(ggrid, grid)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.kernels.extremes import in_single, rounded
+
 _aten = torch.ops.aten
 
 Kernel = Callable[..., Tensor]
@@ -26,6 +28,12 @@ def _of_shape(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     return like.new_empty(()).expand(shape)
 
 
+def _added(backward: Kernel, gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
+    """Call a kernel that adds up; in half precision it would round each sum, so that of 3000 ones in bfloat16 256 are left."""
+    wide = in_single(gy)
+    return rounded(backward(wide, _of_shape(wide, shape), pads), gy)
+
+
 def reflection(x: Tensor, pads: list[int]) -> Tensor:
     """Mirror x at its ends."""
     return _REFLECTION[len(pads) // 2 - 1][0](x, pads)
@@ -33,7 +41,7 @@ def reflection(x: Tensor, pads: list[int]) -> Tensor:
 
 def reflection_backward(gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
     """Add up what was mirrored."""
-    return _REFLECTION[len(pads) // 2 - 1][1](gy, _of_shape(gy, shape), pads)
+    return _added(_REFLECTION[len(pads) // 2 - 1][1], gy, shape, pads)
 
 
 def replication(x: Tensor, pads: list[int]) -> Tensor:
@@ -43,7 +51,7 @@ def replication(x: Tensor, pads: list[int]) -> Tensor:
 
 def replication_backward(gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
     """Add up what was repeated."""
-    return _REPLICATION[len(pads) // 2 - 1][1](gy, _of_shape(gy, shape), pads)
+    return _added(_REPLICATION[len(pads) // 2 - 1][1], gy, shape, pads)
 
 
 def _ends(pads: list[int]) -> list[tuple[int, int, int]]:
