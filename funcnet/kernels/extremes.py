@@ -3,7 +3,8 @@
 Kernels of norms square numbers, and on the way back take the third power of 1 / σ. Where that is above 1e-12 float32 serves, and
 beyond the same kernel in float64. To find out takes a look at the statistics, 0.9 µs for up to 1000 of them. A pass that scales x
 by its largest element would take 15 µs and more for 1024×256, whose layer norm takes 84, and float64 throughout 600. Values can
-be looked at in eager mode in main memory; elsewhere a formula takes float64 where that needs no pass of its own.
+be looked at in eager mode in main memory. In compiled code, under ``vmap`` and on other devices the norms with kernels have the
+range of float32, as in torch: compiled in float64 a layer norm of 100×20 takes 78 µs instead of 19.
 """
 
 import math
