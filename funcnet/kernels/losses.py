@@ -14,10 +14,12 @@ _nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
 
-_FULL, HALF = (torch.float32, torch.float64), (torch.float16, torch.bfloat16)
+_FULL, HALF = (torch.float32, torch.float64), activation.HALF
 log_softmax_backward: Kernel = activation.log_softmax_backward
 log_sigmoid: Kernel = activation.log_sigmoid
-binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
+log_softmax: Kernel = activation.log_softmax
+has_nan = activation.has_nan
+_binary_cross_entropy: Kernel = _aten.binary_cross_entropy.default
 _nll_loss: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss_forward.default
 _nll_loss_2d: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss2d_forward.default
 _nll_loss_backward: Kernel = _aten.nll_loss_backward.default
@@ -53,6 +55,33 @@ def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
         d = d.ravel()
         return torch.dot(d, d) * c
     return weighted_sum(d * d, c)
+
+
+def binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
+    """-t log y - (1 - t) log(1 - y), each logarithm at least -100; who differentiates it finds ``binary_slope``."""
+    if y.requires_grad and y.dtype in HALF:
+        return binary_cross_entropy(y.float(), t.float()).to(y.dtype)
+    terms = _binary_cross_entropy(y, t, None, 0)
+    return terms + _lack(y) * (y - y.detach()) if y.requires_grad else terms
+
+
+def binary_slope(y: Tensor, t: Tensor) -> Tensor:
+    """(y - t) / p, p = y (1 - y) ≥ 1e-12. Where both are 0 the limit is 1 - 2 y, which is added in the share that p lacks.
+
+    Plain numbers are searched for such p: 1.3 µs for 100×2, where the other kernels take 6.
+    """
+    if y.dtype in HALF:  # they do not have 1e-12, or round y - t
+        return binary_slope(y.float(), t.float()).to(y.dtype)
+    p = y * (1 - y)
+    slope = (y - t) / p.clamp_min(1e-12)
+    is_inside = is_plain(p, slope) and p.numel() and p.amin().item() >= 1e-12
+    return slope if is_inside else slope + _lack(y)
+
+
+def _lack(y: Tensor) -> Tensor:
+    """Return 1 - 2 y in the share that y (1 - y) lacks to 1e-12."""
+    y = y.detach()
+    return torch.rsub(y, 1, alpha=2) * (1 - y * (1 - y) / 1e-12).clamp_min(0.0)
 
 
 def where_positive(x: Tensor, y: Tensor) -> Tensor:

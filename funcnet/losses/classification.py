@@ -24,6 +24,7 @@ from torch import Tensor
 
 from funcnet.errors import describe, number, value_error, whole_number
 from funcnet.kernels import losses as kernels
+from funcnet.kernels.tracing import is_plain
 from funcnet.losses.loss import ElementwiseLoss, Factor, Loss, reductions, require_floating, weight_or_weights, weights
 from funcnet.value import frozen
 
@@ -35,8 +36,9 @@ Weighted = tuple[Tensor, Tensor, Factor]
 class BCE(ElementwiseLoss):
     """Binary cross-entropy of probabilities, as ``torch.nn.BCELoss``; from logits, ``BCEWithLogits`` is more exact.
 
-    Like torch's, its logarithms are at least -100 and the denominator of its slope at least 1e-12, so that 0 and 1 are allowed;
-    the target's gradient is of these logarithms too, where torch's is infinite.
+    Like torch's, its logarithms are at least -100 and the denominator of its slope at least 1e-12, so that 0 and 1 are allowed.
+    There are two differences: at y = t = 0 and y = t = 1 the slope is the limit, 1 and -1, where torch has 0, or NaN in float16;
+    and the target's gradient is that of the bounded logarithms, where torch's is infinite.
 
     >>> BCE()(torch.tensor([0.5]), torch.tensor([1.0]))
     tensor(0.6931)
@@ -52,13 +54,12 @@ class BCE(ElementwiseLoss):
 
     def loss(self, kept: Pair) -> Tensor:
         try:
-            return kernels.binary_cross_entropy(*kept, None, 0)
+            return kernels.binary_cross_entropy(*kept)
         except RuntimeError as error:
             raise self._explained(*kept, error) from None
 
     def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
-        y, t = kept
-        return (y - t) / (y * (1 - y)).clamp_min(1e-12) * c
+        return kernels.binary_slope(*kept) * c
 
     def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
         y, _ = kept
@@ -116,7 +117,8 @@ class BCEWithLogits(ElementwiseLoss):
 
     def dloss_dy(self, kept: Weighted, c: Factor) -> Tensor:
         y, t, w = kept
-        return (self._both(t, w, torch.sigmoid(y)) - self._positive(t, w)) * c
+        p = torch.sigmoid(y)
+        return (p - t if self.pos_weight is None else torch.addcmul(p, t, (w - 1) * p - w)) * c
 
     def dloss_dt(self, kept: Weighted, c: Factor) -> Tensor:
         y, _, w = kept
@@ -142,8 +144,9 @@ class CrossEntropy(Loss):
 
     The target is labels, integers of y's shape without the class axis, or probabilities in y's shape and dtype. ``weight`` is
     one number a class. A row with the label ``ignore_index`` counts for nothing: its gradient is 0 even if its logits are
-    infinite or NaN. As ``torch.nn.CrossEntropyLoss``, with two differences: when every row is ignored the mean is 0, where
-    torch has NaN (as it does, here too, of an empty batch), and a class of probability or weight 0 may have the logit -inf.
+    infinite or NaN. As ``torch.nn.CrossEntropyLoss``, with three differences: when every row is ignored the mean is 0, where
+    torch has NaN (as it does, here too, of an empty batch); a class of probability or weight 0 may have the logit -inf; and a
+    logit of inf has the probability 1, where torch has NaN.
 
     >>> CrossEntropy()(torch.tensor([[2.0, 2.0], [-torch.inf, 1.0]]), torch.tensor([0, 1]))
     tensor(0.3466)
@@ -167,8 +170,15 @@ class CrossEntropy(Loss):
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Kept]:
         labels, kind = self._labels(y, target), y.new_empty(0) if y.dtype in kernels.HALF else None
-        logp = torch.log_softmax(y if kind is None else y.float(), _axis(y))
-        w = None if self.weight is None else torch.tensor(self.weight, dtype=logp.dtype, device=y.device)
+        z = y if kind is None else y.float()
+        if is_plain(z):
+            found = self._of_logp(torch.log_softmax(z, _axis(y)), target, labels, kind)
+            if not kernels.has_nan(found[0]):
+                return found
+        return self._of_logp(kernels.log_softmax(z, _axis(y)), target, labels, kind)
+
+    def _of_logp(self, logp: Tensor, target: Tensor, labels: Tensor | None, kind: Tensor | None) -> tuple[Tensor, Kept]:
+        w = None if self.weight is None else torch.tensor(self.weight, dtype=logp.dtype, device=logp.device)
         if labels is None:
             return self._expected((logp, None, w, self._mixed(target.to(logp.dtype), w), self._factor(logp, None), None, kind))
         value, total = self._at(logp, labels, w)

@@ -81,11 +81,12 @@ def test_integers_and_booleans_are_targets_without_gradient(name, dtype):
     assert gtarget is None
 
 
-def test_the_edges_of_probability_are_torchs():
-    """BCE at y = 0 and 1 has torch's clamped values and slopes; the target's is of the logs, not infinite."""
+def test_the_edges_of_probability_are_torchs_or_limits():
+    """BCE at y = 0 and 1 has torch's clamped values and slopes, but where y = t, its limits; the target's is of the logs."""
     y, target = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=F64), torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=F64)
     value, g, gy, _ = by_torch(lambda reduction: nn.BCELoss(reduction=reduction), "none", y, target)
     got = by_layer(BCE("none"), y, target, g)
+    gy = torch.where(y == target, g * (1 - 2 * y), gy)
     # torch's 1e-12 is a float32
     torch.testing.assert_close(got, (value, gy, g * torch.tensor([100, 100, -100, -100])), rtol=1e-8, atol=0)
 

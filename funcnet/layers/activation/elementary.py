@@ -19,6 +19,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import number, whole
+from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
 from funcnet.value import frozen
 
@@ -168,7 +169,7 @@ class Gaussian(Activation):
     """Bell curve a eᵇˣ², for a negative b.
 
     Params   none.
-    Cache    ``x``.
+    Cache    ``x``, ±∞ replaced by the largest numbers.
     Raises   ``ValueError`` for numbers that are not finite, and when ``x`` is not a floating tensor.
     Source   neural-tangents' ``Gaussian``.
     """
@@ -177,10 +178,11 @@ class Gaussian(Activation):
     b: float = field(default=-1.0, validator=number())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = kernels.finite(x)
         return torch.exp(x * x * self.b) * self.a, x
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
-        return gy * x * torch.exp(x * x * self.b) * (2 * self.a * self.b)
+        return gy * (x * torch.exp(x * x * self.b) * (2 * self.a * self.b))
 
 
 @frozen
@@ -191,7 +193,7 @@ class RandomFourier(Activation):
     Gaussian kernel of their inputs, exp(-γ ‖u - v‖²). For a layer of radial basis functions with learned centers see ``RBF``.
 
     Params   none.
-    Cache    √(2γ) x + π/4.
+    Cache    √(2γ) x + π/4; in half precision ``x``.
     Raises   ``ValueError`` for a ``gamma`` that is not above 0 and finite, and when ``x`` is not a floating tensor.
     Source   Rahimi & Recht 2007; neural-tangents' ``RandomFourier``.
     """
@@ -199,8 +201,15 @@ class RandomFourier(Activation):
     gamma: float = field(default=1.0, validator=number(above=0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        u = x * math.sqrt(2 * self.gamma) + math.pi / 4
+        if x.dtype in kernels.HALF:  # bfloat16 would round an angle of 100 by up to a quarter
+            return self.forward(x.float())[0].to(x.dtype), x
+        u = self._angle(x)
         return torch.sin(u) * math.sqrt(2), u
 
-    def backward(self, gy: Tensor, u: Tensor) -> Tensor:
-        return gy * torch.cos(u) * (2 * math.sqrt(self.gamma))
+    def backward(self, gy: Tensor, cache: Tensor) -> Tensor:
+        if cache.dtype in kernels.HALF:
+            return self.backward(gy.float(), self._angle(cache.float())).to(gy.dtype)
+        return gy * torch.cos(cache) * (2 * math.sqrt(self.gamma))
+
+    def _angle(self, x: Tensor) -> Tensor:
+        return x * math.sqrt(2 * self.gamma) + math.pi / 4

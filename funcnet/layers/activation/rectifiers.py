@@ -2,12 +2,15 @@
 
 ReLU            y = max(0, x)                              gx = gy where y > 0, else 0
 ReLU6           y = min(max(0, x), 6)                      gx = gy where 0 < y < 6, else 0
-ELU             y = x where x > 0, else α (eˣ - 1)         gx = gy where y > 0, else gy ⊙ (y + α)
-CELU            y = x where x > 0, else α (eˣᐟᵅ - 1)       gx = gy where y > 0, else gy ⊙ (y + α) / α
-SELU            y = s ELU(x), with α and s such that mean 0 and variance 1 are kept
+ELU             y = x where x > 0, else α (eˣ - 1)         gx = gy where x > 0, else gy ⊙ α eˣ
+CELU            y = x where x > 0, else α (eˣᐟᵅ - 1)       gx = gy where x > 0, else gy ⊙ eˣᐟᵅ
+SELU            y = s ELU(x), with α and s such that mean 0 and variance 1 are kept; gx is s times that of ELU
 ClippedLinear   y = min(max(l, z), h),  z = s x + o        gx = s gy where l < z < h, else 0
 ReLUK           y = min(max(0, x), n)                      gx = gy where 0 < x < n, else 0
 Threshold       y = x where x > t, else v                  gx = gy where x > t, else 0
+
+The gradients of ELU, CELU and SELU are computed from x. From y as α + y, which takes 0.5 µs less for 2500 elements and 90 µs less
+for 10⁶, no digit of the gradient at -20 would be right in float32: y is rounded to -α there.
 """
 
 from typing import Any
@@ -63,7 +66,7 @@ class ELU(Activation):
     """Exponential linear unit: x for positive x, else α (eˣ - 1); the gradient at 0 is α.
 
     Params   none.
-    Cache    ``y``; ``x`` itself when ``alpha`` is negative.
+    Cache    ``x``.
     Raises   ``ValueError`` for an ``alpha`` that is not finite, and when ``x`` is not a floating tensor.
     Source   Clevert, Unterthiner & Hochreiter 2016.
     """
@@ -71,11 +74,10 @@ class ELU(Activation):
     alpha: float = field(default=1.0, validator=number())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = kernels.elu(x, self.alpha)
-        return y, y if self.alpha >= 0 else x
+        return kernels.elu(x, self.alpha), x
 
-    def backward(self, gy: Tensor, cache: Tensor) -> Tensor:
-        return kernels.elu_backward(gy, self.alpha, 1.0, 1.0, self.alpha >= 0, cache)
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.elu_backward(gy, self.alpha, 1.0, 1.0, False, x)
 
 
 @frozen
@@ -83,7 +85,7 @@ class CELU(Activation):
     """ELU with a slope that goes on smoothly through 0 for every α: x for positive x, else α (eˣᐟᵅ - 1).
 
     Params   none.
-    Cache    ``y``; ``x`` itself when ``alpha`` is negative.
+    Cache    ``x``.
     Raises   ``ValueError`` for an ``alpha`` that is 0 or not finite, and when ``x`` is not a floating tensor.
     Source   Barron 2017, "Continuously differentiable exponential linear units".
     """
@@ -91,11 +93,10 @@ class CELU(Activation):
     alpha: float = field(default=1.0, validator=valid_if(lambda got: is_number(got) and got != 0, "a finite number other than 0"))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = kernels.elu(x, self.alpha, 1.0, 1 / self.alpha)
-        return y, y if self.alpha > 0 else x
+        return kernels.elu(x, self.alpha, 1.0, 1 / self.alpha), x
 
-    def backward(self, gy: Tensor, cache: Tensor) -> Tensor:
-        return kernels.elu_backward(gy, self.alpha, 1.0, 1 / self.alpha, self.alpha > 0, cache)
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.elu_backward(gy, self.alpha, 1.0, 1 / self.alpha, False, x)
 
 
 _SELU = {"alpha": 1.6732632423543772848170429916717, "scale": 1.0507009873554804934193349852946}
@@ -106,17 +107,16 @@ class SELU(Activation):
     """Scaled ELU, whose α and scale keep mean 0 and variance 1 from layer to layer; the gradient at 0 is their product.
 
     Params   none.
-    Cache    ``y``.
+    Cache    ``x``.
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
     Source   Klambauer, Unterthiner, Mayr & Hochreiter 2017, equation 14 for the numbers.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.selu(x)
-        return y, y
+        return torch.selu(x), x
 
-    def backward(self, gy: Tensor, y: Tensor) -> Tensor:
-        return kernels.elu_backward(gy, _SELU["alpha"], _SELU["scale"], 1.0, True, y)
+    def backward(self, gy: Tensor, x: Tensor) -> Tensor:
+        return kernels.elu_backward(gy, _SELU["alpha"], _SELU["scale"], 1.0, False, x)
 
 
 @frozen

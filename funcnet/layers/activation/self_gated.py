@@ -86,8 +86,10 @@ class Dish(Activation):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        s, size = torch.hypot(x, torch.ones_like(x)), x.abs()
-        return torch.relu(x) - size / s / (s + size) / 2, x / s
+        z = kernels.finite(x)
+        s = torch.hypot(z, torch.ones_like(z))
+        r = z / s
+        return torch.relu(x) - r.abs() / (s + z.abs()) / 2, r
 
     def backward(self, gy: Tensor, r: Tensor) -> Tensor:
         return gy * (0.5 + r - r**3 / 2)
@@ -110,7 +112,7 @@ class Hardswish(Activation):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.slope == 1 / 6:
             return kernels.hardswish(x), x
-        return x * self._line(x).clamp(0.0, 1.0), x
+        return kernels.gate(lambda z: z * self._line(z).clamp(0.0, 1.0), x), x
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
         if self.slope == 1 / 6:

@@ -125,6 +125,7 @@ class Softsign(Activation):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = kernels.finite(x)
         s = x.abs() + 1
         return x / s, s
 

@@ -6,7 +6,10 @@ Softmin        y = e⁻ˣ / Σ e⁻ˣ                 gx = -y ⊙ (gy - Σ gy �
 Softmax2d      Softmax over the channels of images
 MultiSoftmax   Softmax of each group of features
 LogSoftmax     y = x - log Σ eˣ                gx = gy - eʸ Σ gy
-LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ, or even shares of infinities
+LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ
+
+Where the largest x is infinite, those that are equal to it have equal shares, and all others none: of one ∞ that is the limit,
+and of numbers that are all -∞ it is what equal numbers have.
 
 x and y have one shape, (...), but the y of LogSumExp, which is without the axis ``dim``, or with ``keepdim`` has 1 there.
 """
@@ -42,7 +45,7 @@ class Softmax(Along):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         z = self._scaled(require_dense_floating(self, params, x))
-        y = torch.softmax(z, self.dim)
+        y = kernels.softmax(z, self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -81,7 +84,7 @@ class GumbelSoftmax(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         rng, shape = require_key(self, rng), tuple(require_dense_floating(self, params, x).shape)
         noise = random.gumbel(rng, shape, torch.promote_types(x.dtype, torch.float32))
-        y = torch.softmax((x + noise) / self.tau, self.dim).to(x.dtype)
+        y = kernels.softmax((x + noise) / self.tau, self.dim).to(x.dtype)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -105,7 +108,7 @@ class Softmin(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = torch.softmax(-require_dense_floating(self, params, x), self.dim)
+        y = kernels.softmax(-require_dense_floating(self, params, x), self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -125,7 +128,7 @@ class Softmax2d(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         if require_dense_floating(self, params, x).dim() not in (3, 4):
             raise value_error(self, "x must have the axes (N, C, H, W) or (C, H, W)", came(x))
-        y = torch.softmax(x, -3)
+        y = kernels.softmax(x, -3)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -149,7 +152,7 @@ class MultiSoftmax(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         groups = torch.split(require_dense_floating(self, params, x), list(self.sizes), -1)
-        y = torch.cat([torch.softmax(group, -1) for group in groups], -1)
+        y = torch.cat([kernels.softmax(group, -1) for group in groups], -1)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -173,7 +176,7 @@ class LogSoftmax(Along):
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = torch.log_softmax(require_dense_floating(self, params, x), self.dim)
+        y = kernels.log_softmax(require_dense_floating(self, params, x), self.dim)
         return y, y
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
@@ -196,6 +199,6 @@ class LogSumExp(Along):
         return torch.logsumexp(require_dense_floating(self, params, x), self.dim, keepdim=self.keepdim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-        dim, y = self.dim % max(cache.dim(), 1), kernels.shares(cache, self.dim)
+        dim, y = self.dim % max(cache.dim(), 1), kernels.softmax(cache, self.dim)
         gy = check_gy(self, gy, (*cache.shape[:dim], *(1,) * (self.keepdim and cache.dim() > 0), *cache.shape[dim + 1 :]), cache)
         return params, (gy if self.keepdim or not cache.dim() else gy.unsqueeze(dim)) * y

@@ -53,9 +53,10 @@ class Squareplus(Activation):
     b: float = field(default=4.0, validator=number(above=0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        s = torch.hypot(x, torch.full_like(x, math.sqrt(self.b)))
-        y = torch.relu(x) + self.b / 2 / (s + x.abs())
-        return y, y / s
+        z = kernels.finite(x)
+        s = torch.hypot(z, torch.full_like(z, math.sqrt(self.b)))
+        y = torch.relu(x) + self.b / 2 / (s + z.abs())
+        return y, kernels.finite(y) / s
 
     def backward(self, gy: Tensor, slope: Tensor) -> Tensor:
         return gy * slope

@@ -1,0 +1,121 @@
+"""Judging: how far a layer and its twin of torch.nn are from the exact value and gradient, in ulps.
+
+An ulp is the distance of neighbouring numbers of the dtype at the exact result, and below the normal numbers that of subnormal
+ones. A result that overflows is exactly ±inf. The figure is the largest over all elements; infinite where a finite number came
+for an infinite one or the reverse, and NaN where NaN came.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import mpmath
+import torch
+from torch import Tensor
+
+from examples.extremes import exact
+from funcnet import tree
+from funcnet.contract import Layer, Params
+
+Errors = tuple[float, float]  # of the value, and of the gradient
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer, its reference, its twin and its inputs by kind.
+
+    ``exact`` is a function of arrays, described in ``examples.extremes.exact``. ``twin`` takes what the layer takes, and is
+    ``None`` where torch has nothing like it. ``elementwise`` says that y[i] depends on x[i] only. ``params`` are constants: only
+    gradients of x are judged. An x is a tensor, or a tuple of tensors.
+    """
+
+    name: str
+    layer: Layer
+    exact: exact.Exact
+    inputs: dict[str, Any]
+    twin: Callable[..., Tensor] | None = None
+    elementwise: bool = False
+    params: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The errors of one row for inputs of one kind; ``twin`` is ``None`` where there is none."""
+
+    row: str
+    kind: str
+    ours: Errors
+    twin: Errors | None
+
+    def faults(self, floor: float = 2.0) -> list[str]:
+        """Say what breaks the rule: NaN, or more than twice as far off as the twin and more than ``floor`` ulps."""
+        return [
+            f"{self.row}, {self.kind}: {part} of {ours:.3g} ulps, torch {'-' if twin is None else f'{twin:.3g}'}"
+            for part, ours, twin in zip(("value", "gradient"), self.ours, self.twin or (None, None), strict=True)
+            if math.isnan(ours) or (twin is not None and ours > floor and not (math.isnan(twin) or ours <= 2 * twin))
+        ]
+
+
+def judge(row: Row, kind: str) -> Judged:
+    """Judge a row for its inputs of one kind."""
+    given = row.inputs[kind]
+    x = given if isinstance(given, tuple) else (given,)
+    y = row.layer(row.params, given)
+    gy = weights_like(y)
+    value, slopes = exact.value_of(row.exact, x), exact.gradients_of(row.exact, x, gy, elementwise=row.elementwise)
+    y, cache = row.layer.apply(row.params, given)
+    gx = row.layer.vjp(row.params, cache, gy)[1]
+    ours = ulps_off(y, value), _worst(gx if isinstance(given, tuple) else (gx,), slopes)
+    twin = None
+    if row.twin is not None:
+        y, gx = by_autograd(row.twin, x, gy)
+        twin = ulps_off(y, value), _worst(gx, slopes)
+    return Judged(row.name, kind, ours, twin)
+
+
+def judge_all(rows: list[Row]) -> list[Judged]:
+    """Judge each row for each kind of its inputs."""
+    return [judge(row, kind) for row in rows for kind in row.inputs]
+
+
+def weights_like(y: Tensor) -> Tensor:
+    """Return a gy of powers of 2 with both signs, which no dtype rounds."""
+    powers = torch.tensor([1.0, -0.5, 2.0, 0.25, -1.0], dtype=y.dtype)
+    return powers.repeat(y.numel() // 5 + 1)[: y.numel()].reshape(y.shape)
+
+
+def by_autograd(twin: Callable[..., Tensor], x: tuple[Tensor, ...], gy: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """Return what torch computes: y, and the gradients of all floating tensors of x."""
+    leaves = [part.clone().requires_grad_() if part.is_floating_point() else part for part in x]
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    y = twin(*leaves)
+    found = iter(torch.autograd.grad(y, wanted, gy.reshape(y.shape), allow_unused=True))
+    return y.detach(), tuple(next(found) if leaf.requires_grad else None for leaf in leaves)
+
+
+def _worst(found: tuple[Tensor | None, ...], slopes: list[Any]) -> float:
+    """Return the largest error of the gradients that came; a missing one is not judged."""
+    errors = [ulps_off(g, slope) for g, slope in zip(found, slopes, strict=True) if g is not None and slope is not None]
+    return _largest(errors)
+
+
+def _largest(errors: list[float]) -> float:
+    return math.nan if any(map(math.isnan, errors)) else max(errors, default=0.0)
+
+
+def ulps_off(found: Tensor, expected: Any) -> float:
+    """Return the largest error of a tensor, in ulps of its dtype."""
+    pairs = zip(tree.map(Tensor.double, found).flatten().tolist(), expected.flatten(), strict=True)
+    return _largest([_ulps(got, want, found.dtype) for got, want in pairs])
+
+
+def _ulps(got: float, want: Any, dtype: torch.dtype) -> float:
+    limits = torch.finfo(dtype)
+    if math.isnan(got):
+        return math.nan
+    beyond = abs(want) >= limits.max * (1 + limits.eps / 4)  # rounds to infinity
+    if beyond or math.isinf(got):
+        return 0.0 if beyond and math.isinf(got) and (got > 0) == (want > 0) else math.inf
+    exponent = mpmath.frexp(max(abs(want), mpmath.mpf(limits.tiny)))[1]
+    return float(abs(got - want) / (mpmath.ldexp(limits.eps, exponent - 1)))

@@ -1,0 +1,67 @@
+"""The tables of extremes, computed anew: no NaN where a limit exists, and nothing more than twice as far off as torch.nn."""
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+import funcnet as fn
+from examples.extremes.activations import row
+from examples.extremes.judging import Judged, judge, judge_all, ulps_off
+from examples.extremes.tables import FAMILIES, rows_of
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_layer_is_nan_at_a_limit_or_twice_as_far_off_as_torch(family):
+    """For inputs of each kind, values and gradients."""
+    assert [fault for judged in judge_all(rows_of(family)) for fault in judged.faults()] == []
+
+
+def test_ulps_are_distances_of_neighbours():
+    """Of the dtype at the exact result; subnormal numbers have those of the smallest normal one."""
+    assert ulps_off(torch.tensor([1 + 2**-23]), exactly(1)) == 1
+    assert ulps_off(torch.tensor([2.0]), exactly(2 - mpmath.mpf(2) ** -22)) == 2
+    assert ulps_off(torch.tensor([1.0], dtype=torch.bfloat16), exactly(mpmath.mpf(1.015625))) == 2
+    assert ulps_off(torch.tensor([0.0]), exactly(mpmath.mpf(3 * 2**-149))) == 3
+    assert ulps_off(torch.tensor([math.inf]), exactly(mpmath.mpf(10) ** 60)) == 0
+
+
+def exactly(*numbers):
+    """Return an array of mpmath numbers."""
+    return np.array([mpmath.mpf(number) for number in numbers], dtype=object)
+
+
+@pytest.mark.parametrize(("got", "want"), [(math.inf, 1), (3e38, mpmath.mpf(10) ** 60), (-math.inf, mpmath.mpf(10) ** 60)])
+def test_a_wrong_infinity_is_infinitely_far_off(got, want):
+    """As is a finite number for an infinite one."""
+    assert ulps_off(torch.tensor([got]), exactly(want)) == math.inf
+
+
+def test_the_gradient_of_a_reference_has_a_hundred_digits():
+    """The derivative of x² at 3, which float32 has exactly, is found to that precision."""
+    judged = judge(row(fn.Square(), lambda x: x * x, torch.square, {"three": torch.tensor([3.0])}), "three")
+    assert max(*judged.ours, *judged.twin) < 1e-100
+
+
+@pytest.mark.parametrize(
+    ("ours", "twin", "said"),
+    [
+        ((math.nan, 0), (math.nan, 0), "a, b: value of nan ulps, torch nan"),
+        ((0, math.nan), None, "a, b: gradient of nan ulps, torch -"),
+        ((5, 0), (2, 0), "a, b: value of 5 ulps, torch 2"),
+        ((0, math.inf), (0, 9), "a, b: gradient of inf ulps, torch 9"),
+    ],
+)
+def test_a_fault_is_named(ours, twin, said):
+    """NaN, with and without a twin, and an error of more than twice the twin's."""
+    assert Judged("a", "b", ours, twin).faults() == [said]
+
+
+@pytest.mark.parametrize(
+    ("ours", "twin"), [((2, 1e9), None), ((2, 4), (0.5, 2)), ((math.inf, 0), (math.inf, 0)), ((9, 0), (math.nan, 0))]
+)
+def test_what_keeps_the_rule_is_no_fault(ours, twin):
+    """Nothing to compare with, within 2 ulps or twice the twin's error, or where torch has NaN."""
+    assert Judged("a", "b", ours, twin).faults() == []
