@@ -7,7 +7,7 @@ import torch
 
 from examples.extremes.judging import Judged, Row
 
-FAMILIES = ("activations", "softmaxes", "losses")
+FAMILIES = ("activations", "softmaxes", "losses", "norms", "reductions")
 
 HEAD = f"""# Extremes
 

@@ -224,7 +224,7 @@ def rms_norm_backward(
     """Gradients of x and weight, where ``mask`` wants them, from r = 1 / √(x̄² + ε).
 
     With μ = 0 they are those of ``layer_norm`` but for one term of gx, r times the mean of γ gy, which is added again.
-    Of 1024×256 114 µs, in arithmetic 500. The kernel forms r³, which float32 has not of rows from 10¹² on: their r is in float64.
+    Of 1024×256 114 µs, in arithmetic 500. The kernel forms r³, which loses digits of rows from 10⁸ on: their r is in float64.
     Under ``vmap`` and on other devices, where no one can look at r, x r serves for x and 1 for r, which takes 610.
     """
     g, wide, w = (None if leaf is None else leaf.to(r.dtype) for leaf in (packed(gy), packed(x), weight))

@@ -112,6 +112,9 @@ class PairwiseDistance(Operation):
         if not d.dim():
             raise Misfit
         y = length(d, self.p, [-1], abs(self.eps) / 1e4)
+        if y.dtype is not d.dtype:  # the difference too may be more than its dtype has
+            d = u.double() - v + self.eps
+            y = length(d, self.p, [-1])
         return rounded(self._without_dim(y), u), (d, y, shapes_of(x), kind_of(u))
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
