@@ -111,7 +111,7 @@ def _largest(errors: list[float]) -> float:
 
 def ulps_off(found: Tensor, expected: Any, *, by_row: bool = False) -> float:
     """Return the largest error of a tensor, in ulps of its dtype at each element, or at the largest of each row."""
-    sizes = np.abs(expected.reshape(tuple(found.shape)))
+    sizes = np.asarray(np.abs(expected.reshape(tuple(found.shape))), dtype=object)
     sizes = np.broadcast_to(sizes.max(-1, keepdims=True), sizes.shape) if by_row and sizes.size and sizes.ndim else sizes
     rows = zip(tree.map(Tensor.double, found).flatten().tolist(), expected.flatten(), sizes.flatten(), strict=True)
     return _largest([_ulps(got, want, size, found.dtype) for got, want, size in rows])
