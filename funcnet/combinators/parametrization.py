@@ -19,7 +19,7 @@ from funcnet import random
 from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, instances, number, size, value_error, whole
-from funcnet.kernels import weight_norm as kernels
+from funcnet.kernels import parametrization as kernels
 from funcnet.kernels.extremes import in_single, length, rounded
 from funcnet.random import Key
 from funcnet.value import frozen

@@ -63,14 +63,12 @@ def length(x: Tensor, p: float, dims: list[int], least: float = 0.0) -> Tensor:
     a negative p by the smallest. Norms below ``least`` need not be right. In traced code elements are always scaled.
     """
     wide = in_single(x)
-    if p in _POWERLESS:
-        return torch.linalg.vector_norm(wide, p, dims, keepdim=True)
+    if p in _POWERLESS or 0 in x.shape:
+        return _plain_length(wide, p, dims)
     if can_look_at(x) and p > 0:
-        norm: Tensor = torch.linalg.vector_norm(wide, p, dims, keepdim=True)
-        if not norm.numel() or are_powers_kept(norm, wide, p, least):
+        norm = _plain_length(wide, p, dims)
+        if are_powers_kept(norm, wide, p, least):
             return norm
-    if 0 in x.shape:
-        return torch.linalg.vector_norm(wide, p, dims, keepdim=True)
     return _scaled_length(x.double() if can_look_at(x) else wide, p, dims)
 
 
@@ -85,10 +83,14 @@ def are_powers_kept(norm: Tensor, x: Tensor, p: float, least: float = 0.0) -> bo
     return not ((sizes > 0) & (sizes < floor)).any().item()
 
 
+def _plain_length(x: Tensor, p: float, dims: list[int]) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, p, dims, keepdim=True)
+    return norm
+
+
 def _scaled_length(x: Tensor, p: float, dims: list[int]) -> Tensor:
     """Return the p-norm by way of elements over the largest; that is a constant, since the norm does not depend on it."""
     sizes = x.detach().abs()
     most = sizes.amax(dims, keepdim=True) if p > 0 else sizes.amin(dims, keepdim=True)
     scale = torch.where((most > 0) & (most < math.inf), most, 1.0)
-    norm: Tensor = torch.linalg.vector_norm(x / scale, p, dims, keepdim=True)
-    return norm * scale
+    return _plain_length(x / scale, p, dims) * scale

@@ -181,6 +181,7 @@ def layer_norm_backward(
         return _layer_norm_backward(gy, x, shape, *moments, weight, bias, mask)
     if dtype is torch.float32 and not any(mask[1:]):
         wide, w, b = _mixed(x, shape, weight, bias)
+        assert wide is not None
         gx, gw, gb = _layer_norm_backward(gy.to(wide.dtype), wide, shape, *moments, w, b, mask)
         return gx.to(x.dtype), gw, gb
     g, wide, w, b = (None if leaf is None else leaf.to(dtype) for leaf in (gy, x, weight, bias))

@@ -262,7 +262,7 @@ class Std(Reduction):
         centred, y, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
         gy = in_single(check_gy(self, gy, self.given(y, list(dims)).shape, y)).reshape(y.shape)
-        return params, rounded(torch.where(y == 0, 0.0, gy * (centred / y) / n), centred)
+        return params, rounded(torch.where(y == 0, 0.0, gy / y / n) * centred, centred)
 
 
 def _moments(layer: Var | Std, params: Params, x: Tensor) -> tuple[Tensor, Tensor, list[int]]:

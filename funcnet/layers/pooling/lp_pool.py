@@ -55,7 +55,8 @@ class _LPPool(SlidingPool):
 
     def _norm(self, x: Tensor) -> Tensor:
         mean = kernels.avg_pool(x**self.norm_type, *self._options)
-        return (mean * math.prod(self._options[0])) ** (1 / self.norm_type)
+        y: Tensor = (mean * math.prod(self._options[0])) ** (1 / self.norm_type)
+        return y
 
     def _largest(self, x: Tensor) -> Tensor:
         """Return the largest magnitude of each channel in float64, to scale powers by; 1 where there is none."""
