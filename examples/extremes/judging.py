@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mpmath
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +27,9 @@ class Row:
     """A layer, its reference, its twin and its inputs by kind.
 
     ``exact`` is a function of arrays, described in ``examples.extremes.exact``. ``twin`` takes what the layer takes, and is
-    ``None`` where torch has nothing like it. ``elementwise`` says that y[i] depends on x[i] only. ``params`` are constants: only
-    gradients of x are judged. An x is a tensor, or a tuple of tensors.
+    ``None`` where torch has nothing like it. ``elementwise`` says that y[i] depends on x[i] only. ``by_row`` measures errors in
+    ulps of the largest element along the last axis, where terms of the others cancel. ``params`` are constants: only gradients of
+    x are judged. An x is a tensor, or a tuple of tensors.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Row:
     inputs: dict[str, Any]
     twin: Callable[..., Tensor] | None = None
     elementwise: bool = False
+    by_row: bool = False
     params: Params = field(default_factory=dict)
 
 
@@ -66,11 +69,11 @@ def judge(row: Row, kind: str) -> Judged:
     value, slopes = exact.value_of(row.exact, x), exact.gradients_of(row.exact, x, gy, elementwise=row.elementwise)
     y, cache = row.layer.apply(row.params, given)
     gx = row.layer.vjp(row.params, cache, gy)[1]
-    ours = ulps_off(y, value), _worst(gx if isinstance(given, tuple) else (gx,), slopes)
+    ours = ulps_off(y, value, by_row=row.by_row), _worst(gx if isinstance(given, tuple) else (gx,), slopes, row.by_row)
     twin = None
     if row.twin is not None:
         y, gx = by_autograd(row.twin, x, gy)
-        twin = ulps_off(y, value), _worst(gx, slopes)
+        twin = ulps_off(y, value, by_row=row.by_row), _worst(gx, slopes, row.by_row)
     return Judged(row.name, kind, ours, twin)
 
 
@@ -94,9 +97,11 @@ def by_autograd(twin: Callable[..., Tensor], x: tuple[Tensor, ...], gy: Tensor) 
     return y.detach(), tuple(next(found) if leaf.requires_grad else None for leaf in leaves)
 
 
-def _worst(found: tuple[Tensor | None, ...], slopes: list[Any]) -> float:
+def _worst(found: tuple[Tensor | None, ...], slopes: list[Any], by_row: bool) -> float:
     """Return the largest error of the gradients that came; a missing one is not judged."""
-    errors = [ulps_off(g, slope) for g, slope in zip(found, slopes, strict=True) if g is not None and slope is not None]
+    errors = [
+        ulps_off(g, slope, by_row=by_row) for g, slope in zip(found, slopes, strict=True) if g is not None and slope is not None
+    ]
     return _largest(errors)
 
 
@@ -104,18 +109,20 @@ def _largest(errors: list[float]) -> float:
     return math.nan if any(map(math.isnan, errors)) else max(errors, default=0.0)
 
 
-def ulps_off(found: Tensor, expected: Any) -> float:
-    """Return the largest error of a tensor, in ulps of its dtype."""
-    pairs = zip(tree.map(Tensor.double, found).flatten().tolist(), expected.flatten(), strict=True)
-    return _largest([_ulps(got, want, found.dtype) for got, want in pairs])
+def ulps_off(found: Tensor, expected: Any, *, by_row: bool = False) -> float:
+    """Return the largest error of a tensor, in ulps of its dtype at each element, or at the largest of each row."""
+    sizes = np.asarray(np.abs(expected.reshape(tuple(found.shape))), dtype=object)
+    sizes = np.broadcast_to(sizes.max(-1, keepdims=True), sizes.shape) if by_row and sizes.size and sizes.ndim else sizes
+    rows = zip(tree.map(Tensor.double, found).flatten().tolist(), expected.flatten(), sizes.flatten(), strict=True)
+    return _largest([_ulps(got, want, size, found.dtype) for got, want, size in rows])
 
 
-def _ulps(got: float, want: Any, dtype: torch.dtype) -> float:
+def _ulps(got: float, want: Any, size: Any, dtype: torch.dtype) -> float:
     limits = torch.finfo(dtype)
     if math.isnan(got):
         return math.nan
     beyond = abs(want) >= limits.max * (1 + limits.eps / 4)  # rounds to infinity
     if beyond or math.isinf(got):
         return 0.0 if beyond and math.isinf(got) and (got > 0) == (want > 0) else math.inf
-    exponent = mpmath.frexp(max(abs(want), mpmath.mpf(limits.tiny)))[1]
+    exponent = mpmath.frexp(max(size, mpmath.mpf(limits.tiny)))[1]
     return float(abs(got - want) / (mpmath.ldexp(limits.eps, exponent - 1)))

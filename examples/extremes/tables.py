@@ -7,7 +7,7 @@ import torch
 
 from examples.extremes.judging import Judged, Row
 
-FAMILIES = ("activations", "softmaxes", "losses")
+FAMILIES = ("activations", "softmaxes", "losses", "norms", "reductions")
 
 HEAD = f"""# Extremes
 
@@ -15,7 +15,8 @@ Made by `python -m examples.extremes` with torch {torch.__version__}, on the CPU
 
 The largest error of each layer for inputs of each kind, in units in the last place (ulps) of the exact result, which mpmath
 computes with 250 digits; in parentheses that of torch.nn with autograd. An error of half an ulp is that of rounding. Where an
-input is infinite, the exact result is the limit.
+input is infinite, the exact result is the limit. In norms, distances and attention an element may be a sum of terms that cancel:
+their ulps are those of the largest element of a row.
 
 - NaN: the result is NaN, though a limit exists.
 - ∞: the result is infinite and the exact one finite, or the reverse.

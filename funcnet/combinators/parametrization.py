@@ -19,7 +19,8 @@ from funcnet import random
 from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng, Shape
 from funcnet.errors import describe, instances, number, size, value_error, whole
-from funcnet.kernels import norm as kernels
+from funcnet.kernels import parametrization as kernels
+from funcnet.kernels.extremes import in_single, length, rounded
 from funcnet.random import Key
 from funcnet.value import frozen
 
@@ -199,7 +200,7 @@ class _WeightNorm(Parametrization):
     def initial(self, rng: Key | int, w: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
         if self.dim is not None and self.dim >= w.dim():
             raise value_error("weight_norm", f"the weight must have an axis dim={self.dim}", w)
-        return {}, (kernels.weight_length(w, self.dim), w)
+        return {}, (rounded(kernels.weight_length(w, self.dim), w), w)
 
     def call(self, layer: Layer, name: str) -> str:
         return f"weight_norm({layer!r}, {name!r}, {self.dim!r})"
@@ -210,12 +211,12 @@ class _WeightNorm(Parametrization):
             raise value_error("weight_norm", "original0 must have an entry for each along dim, with the axes of original1", g)
         if g.dtype is not v.dtype:
             raise value_error("weight_norm", f"original0 must have the dtype of original1, {v.dtype}", g)
-        w, length = kernels.weight_norm(v, g, self.dim)
-        return w, (g, v, length)
+        w, *kept = kernels.weight_norm(v, g, self.dim)
+        return w, (g, v, *kept)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
-        g, v, length = cache
-        gv, gg = kernels.weight_norm_backward(gy, v, g, length, self.dim)
+        g, v, lengths, ordinary = cache
+        gv, gg = kernels.weight_norm_backward(gy, v, g, lengths, self.dim, ordinary)
         return params, (gg, gv)
 
 
@@ -223,6 +224,7 @@ def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Para
     """Train a weight's magnitudes, ``original0``, apart from its directions, ``original1``; the names and ``dim`` are torch's.
 
     There is one magnitude for each entry along the axis ``dim``, with ``None`` a single one. At first the weight is the layer's.
+    A direction of 0 is divided by 1 instead of its length 0: it gives a weight of 0 with gradients, where torch has NaN.
 
     Source   Salimans & Kingma 2016, section 2.
     """
@@ -251,15 +253,16 @@ class _SpectralNorm(Parametrization):
         return f"spectral_norm({layer!r}, {name!r}, {self.n_power_iterations!r}, {self.eps!r}, {self.dim!r})"
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
-        u, v = self._vectors(params, x)
-        sigma = u @ (self._matrix(x) @ v)
-        return x / sigma, (x, sigma)
+        wide, (u, v) = in_single(x), map(in_single, self._vectors(params, x))
+        sigma = u @ (self._matrix(wide) @ v)
+        sigma = torch.where(sigma == 0, 1.0, sigma)
+        return rounded(wide / sigma, x), (x, sigma)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         x, sigma = cache
-        w = x / sigma
-        outer = torch.outer(*self._vectors(params, x)).reshape(x.movedim(self.dim, 0).shape).movedim(0, self.dim)
-        return {"_u": None, "_v": None}, (gy - (gy * w).sum() * outer) / sigma
+        w = in_single(x) / sigma
+        outer = torch.outer(*map(in_single, self._vectors(params, x))).reshape(x.movedim(self.dim, 0).shape).movedim(0, self.dim)
+        return {"_u": None, "_v": None}, rounded((gy - (gy * w).sum() * outer) / sigma, x)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return self._iterated(self._matrix(cache[0]), *self._vectors(params, cache[0]), self.n_power_iterations)
@@ -280,8 +283,7 @@ class _SpectralNorm(Parametrization):
         return {"_u": u, "_v": v}
 
     def _unit(self, x: Tensor) -> Tensor:
-        length: Tensor = torch.linalg.vector_norm(x)
-        return x / length.clamp_min(self.eps)
+        return rounded(x / length(x, 2, [0], self.eps).clamp_min(self.eps), x)
 
     def _matrix(self, w: Tensor) -> Tensor:
         return w.movedim(self.dim, 0).flatten(1)
@@ -294,7 +296,8 @@ def spectral_norm(
 
     ``apply`` reads the singular vectors in params, ``0._u`` and ``0._v``, which have no gradient; ``update_stats`` moves them by
     ``n_power_iterations`` on the weight that ``apply`` had, so that a step goes by the vectors that the step before left, where
-    torch iterates before it. No vector is divided by less than ``eps``. ``dim`` is the axis of the matrix's rows, by default 0,
+    torch iterates before it. No vector is divided by less than ``eps``, and a
+    singular value of 0 counts as 1. ``dim`` is the axis of the matrix's rows, by default 0,
     or 1 of a transposed convolution.
 
     Source   Miyato et al. 2018, algorithm 1.

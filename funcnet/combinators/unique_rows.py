@@ -14,6 +14,7 @@ from funcnet import tree
 from funcnet.combinator import errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
+from funcnet.kernels.extremes import in_single, rounded
 from funcnet.kernels.tracing import is_eager
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
@@ -96,4 +97,5 @@ def _handed(y: Any, which: Tensor | None) -> Any:
 
 def _gathered(g: Tensor, which: Tensor, count: int) -> Tensor:
     """Sum the gradients of equal rows: the transpose of ``_handed``."""
-    return g.new_zeros(count, *g.shape[1:]).index_add(0, which, g)
+    wide = in_single(g)
+    return rounded(wide.new_zeros(count, *g.shape[1:]).index_add(0, which, wide), g)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels.activation import softmax_backward
+from funcnet.kernels.extremes import in_single, rounded
 from funcnet.kernels.operands import unbroadcast
 from funcnet.kernels.tracing import is_differentiated
 
@@ -71,8 +72,11 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def weights(q: Tensor, k: Tensor, bias: Tensor | None, allowed: Tensor | None, scale: float) -> Tensor:
-    """Softmax of q kᵀ · scale + bias over the keys that are allowed; 0 in rows that may see none."""
-    s = _product(q * scale, k.mT)
+    """Softmax of q kᵀ · scale + bias over the keys that are allowed; 0 in rows that may see none; in single at least.
+
+    In half precision the sum of a score and a bias of -100 is rounded to whole numbers and halves, and y is off by 0.17.
+    """
+    s = _product(in_single(q) * scale, in_single(k).mT)
     s = s if bias is None else s + bias
     s = s if allowed is None else s.masked_fill(~allowed, -torch.inf)
     if (bias is None and allowed is None) or s.shape[-1] == 0:
@@ -83,24 +87,25 @@ def weights(q: Tensor, k: Tensor, bias: Tensor | None, allowed: Tensor | None, s
 
 
 def weighted(p: Tensor, v: Tensor) -> Tensor:
-    """Sum the values by their weights."""
-    return _product(p, v)
+    """Sum the values by their weights, in the dtype of these, and round once."""
+    return rounded(_product(p, v.to(p.dtype)), v)
 
 
 def weights_grad(gy: Tensor, v: Tensor) -> Tensor:
-    """Gradient of the weights by which the values were summed."""
-    return _product(gy, v.mT)
+    """Gradient of the weights by which the values were summed, in single at least."""
+    return _product(in_single(gy), in_single(v).mT)
 
 
 def values_grad(gy: Tensor, p: Tensor, v: Tensor) -> Tensor:
     """Gradient of the values, summed over the heads of a group."""
-    return torch.matmul(_joined(p, v).mT, _joined(gy, v))
+    return rounded(torch.matmul(_joined(p, v).mT, _joined(in_single(gy), v)), v)
 
 
 def scores_grads(
     gp: Tensor, p: Tensor, q: Tensor, k: Tensor, bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of q, k and bias from that of their weights."""
+    """Gradients of q, k and bias from that of their weights, rounded once."""
     gs = softmax_backward(gp, p, -1, p.dtype)
-    gk = torch.matmul(_joined(gs, k).mT, _joined(q * scale, k))
-    return _product(gs, k) * scale, gk, None if bias is None else unbroadcast(gs, tuple(bias.shape))
+    gk = torch.matmul(_joined(gs, k).mT, _joined(in_single(q) * scale, k))
+    gbias = None if bias is None else rounded(unbroadcast(gs, tuple(bias.shape)), bias)
+    return rounded(_product(gs, in_single(k)) * scale, q), rounded(gk, k), gbias

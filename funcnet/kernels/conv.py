@@ -2,10 +2,12 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from funcnet.kernels.extremes import in_single, rounded
 from funcnet.kernels.tracing import is_plain
 
 _aten = torch.ops.aten
@@ -16,7 +18,7 @@ Kernel = Callable[..., Tensor]
 _convolutions: dict[int, Kernel] = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 transposed: dict[int, Kernel] = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
 unfold: Kernel = _aten.im2col.default
-fold: Kernel = _aten.col2im.default
+_fold: Kernel = _aten.col2im.default
 convolution_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.convolution_backward.default
 
 
@@ -134,10 +136,15 @@ def windows_backward(
     g: Tensor, padded: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], places: Sequence[int]
 ) -> Tensor:
     """Gradient of x, of the lengths ``padded``: the sum over all that copied an element."""
-    gx = g.new_zeros((*g.shape[:2], *padded))
+    gx = in_single(g).new_zeros((*g.shape[:2], *padded))
     for part, gpart in zip(_seen(gx, kernel, stride, dilation, places), g.unbind(2), strict=True):
         part.add_(gpart.reshape(part.shape))
-    return gx
+    return rounded(gx, g)
+
+
+def fold(x: Tensor, *options: Any) -> Tensor:
+    """Add columns into an image; half precision in single, which the kernel would round after each window."""
+    return rounded(_fold(in_single(x), *options), x)
 
 
 def _seen(

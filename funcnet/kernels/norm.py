@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import norm_formulas as formulas
-from funcnet.kernels.tracing import is_compiling, is_eager, is_mapped, is_plain, is_plain_data, is_untransformed, packed
+from funcnet.kernels.extremes import HALF, can_look_at, in_double, is_far, is_far_seen
+from funcnet.kernels.tracing import is_compiling, is_eager, is_mapped, is_plain_data, is_untransformed, packed
 
 _aten = torch.ops.aten
 _softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
@@ -21,16 +22,11 @@ _layer_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.nativ
 _group_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_group_norm
 _group_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_group_norm_backward.default
 
-_weight_norm: Callable[..., tuple[Tensor, Tensor]] = _aten._weight_norm_interface.default
-_weight_norm_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._weight_norm_interface_backward.default
-
 _layer_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_layer_norm
 
 Moments = tuple[Tensor, Tensor]
 Gradients = tuple[Tensor, Any, Any]
 Leaves = Sequence[Tensor | None]
-
-_HALF = (torch.bfloat16, torch.float16)
 
 
 def _singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tensor | None, beside: Leaves, *more: Any) -> Any:
@@ -43,6 +39,11 @@ def _singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tens
     gamma = x.new_ones(x.shape[1], dtype=torch.float32) if weight is None else weight
     wide = tensors if x.is_cpu and is_untransformed() else _single(x, tensors)
     return kernel(*wide, *_single(x, [gamma, *beside]), *more)
+
+
+def _is_wider(r: Tensor, x: Tensor) -> bool:
+    """Tell whether the statistics of x had to be computed in float64, so that its gradients must be too."""
+    return r.dtype is torch.float64 and x.dtype is not torch.float64
 
 
 def _single(x: Tensor, leaves: Leaves) -> list[Tensor | None]:
@@ -70,10 +71,13 @@ def batch_norm(
     if (running and formulas.serve(x, *running)) or formulas.serve_under_vmap(x):
         return formulas.batch_norm(x, weight, bias, eps, running)
     x, moments = packed(x), running or (None, None)
-    if x.dtype in _HALF:
-        y, mean, r = _singly(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
-        return y.to(x.dtype), mean, r
-    return _batch_norm(x, weight, bias, *moments, running is None, 0.0, eps)
+    if x.dtype in HALF:
+        found = _singly(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
+    else:
+        found = _batch_norm(x, weight, bias, *moments, running is None, 0.0, eps)
+    if running is None and is_far(found[2]):
+        found = _batch_norm(*in_double(x, weight, bias), None, None, True, 0.0, eps)
+    return (found[0].to(x.dtype), *found[1:]) if found[0].dtype is not x.dtype else found
 
 
 def batch_norm_ahead(
@@ -85,14 +89,17 @@ def batch_norm_ahead(
     of an empty batch, in half precision, under ``vmap``, and where someone differentiates.
     """
     mean, var = running
-    alike = x.dtype == mean.dtype == var.dtype and x.dtype not in _HALF
+    alike = x.dtype == mean.dtype == var.dtype and x.dtype not in HALF
     if x.numel() == 0 or not alike or not is_plain_data(x, weight, bias, mean, var) or is_mapped(x):
         return *batch_norm(x, weight, bias, eps), None
     if is_compiling():  # the same kernel on copies: but these the compiler may leave out
         y, mu, r, *ahead = _batch_norm_functional(packed(x), weight, bias, *running, True, rate, eps)
         return y, mu, r, (ahead[0], ahead[1])
     copies = mean.clone(), var.clone()
-    return *_batch_norm(x, weight, bias, *copies, True, rate, eps), copies
+    y, mu, r = _batch_norm(x, weight, bias, *copies, True, rate, eps)
+    if r.dtype is torch.float32 and is_far_seen(r):
+        y, mu, r = batch_norm(x, weight, bias, eps)
+    return y, mu, r, copies
 
 
 def variance(r: Tensor, eps: float) -> Tensor:
@@ -110,6 +117,7 @@ def moved(running: Moments, batch: Moments, rate: float | Tensor, n: int) -> Mom
         mean, var = moved((old_mean.to(mean.dtype), old.to(var.dtype)), batch, rate, n)
         return mean.to(old_mean.dtype), var.to(old.dtype)
     if isinstance(rate, Tensor):
+        rate = rate.to(old.dtype)
         return torch.lerp(old_mean, mean, rate), torch.lerp(old, var * unbiased, rate)
     return torch.lerp(old_mean, mean, rate), torch.add(torch.lerp(old, var, rate), var, alpha=rate * (unbiased - 1))
 
@@ -125,12 +133,15 @@ def batch_norm_backward(
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
     if (running and formulas.serve(gy, x, *running)) or formulas.serve_under_vmap(gy, x):
         return formulas.batch_norm_backward(gy, x, weight, eps, batch, running)
+    if batch is not None and _is_wider(batch[1], x):
+        g, wide, w = in_double(gy, x, weight)
+        return _rounded(x, weight, batch_norm_backward(g, wide, w, eps, batch=batch))  # type: ignore[arg-type]
     if running is not None:  # under vmap the kernel wants both pairs
         batch = running[0], torch.rsqrt(running[1] + eps)
     moments = (*(running or (None, None)), *(batch or (None, None)))
     how = running is None, eps, [True, weight is not None, weight is not None]
     gy, x = packed(gy, x), packed(x)
-    if x.dtype in _HALF:
+    if x.dtype in HALF:
         return _rounded(x, weight, _singly(_batch_norm_backward, x, [gy, x], weight, moments, *how))
     return _batch_norm_backward(gy, x, weight, *moments, *how)
 
@@ -138,10 +149,24 @@ def batch_norm_backward(
 def layer_norm(
     x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize rows of a shape: y, and the rows' μ and 1 / √(σ² + ε); of 1024×256 94 µs."""
+    """Normalize rows of a shape: y, and the rows' μ and 1 / √(σ² + ε), at least in single; of 1024×256 94 µs."""
     if formulas.serve_under_vmap(x):
         return formulas.layer_norm(x, shape, weight, bias, eps)
-    return _layer_norm(x, shape, weight, bias, eps)
+    wide, *params = _mixed(x, shape, weight, bias) if x.dtype in HALF else (x, weight, bias)
+    found = _layer_norm(wide, shape, *params, eps)
+    if is_far(found[2]):
+        wide, *params = in_double(x, weight, bias)
+        found = _layer_norm(wide, shape, *params, eps)
+    return (found[0].to(x.dtype), *found[1:]) if wide is not x else found
+
+
+def _mixed(x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None) -> list[Tensor | None]:
+    """Return x in half precision and γ and β in single, with which the kernel keeps μ and 1 / σ in single too.
+
+    In half a row of numbers near 300 in bfloat16 has a μ off by 1. Not all transforms and devices know the kernel of two dtypes.
+    """
+    gamma = x.new_ones(shape, dtype=torch.float32) if weight is None else weight.float()
+    return [x if x.is_cpu and is_untransformed() else x.float(), gamma, None if bias is None else bias.float()]
 
 
 def layer_norm_backward(
@@ -161,11 +186,16 @@ def layer_norm_backward(
     """
     if formulas.serve_under_vmap(gy, x):
         return formulas.layer_norm_backward(gy, x, shape, moments, weight, mask)
-    gy, x = packed(gy), packed(x)
-    if x.dtype not in _HALF or not any(mask[1:]):
+    gy, x, dtype = packed(gy), packed(x), moments[1].dtype
+    if x.dtype is dtype:
         return _layer_norm_backward(gy, x, shape, *moments, weight, bias, mask)
-    g, wide, mean, r, w, b = (None if leaf is None else leaf.float() for leaf in (gy, x, *moments, weight, bias))
-    found = _layer_norm_backward(g, wide, shape, mean, r, w, b, mask)
+    if dtype is torch.float32 and not any(mask[1:]):
+        wide, w, b = _mixed(x, shape, weight, bias)
+        assert wide is not None
+        gx, gw, gb = _layer_norm_backward(gy.to(wide.dtype), wide, shape, *moments, w, b, mask)
+        return gx.to(x.dtype), gw, gb
+    g, wide, w, b = (None if leaf is None else leaf.to(dtype) for leaf in (gy, x, weight, bias))
+    found = _layer_norm_backward(g, wide, shape, *moments, w, b, mask)
     gx, gw, gb = (leaf.to(x.dtype) if wanted else leaf for leaf, wanted in zip(found, mask, strict=True))
     return gx, gw, gb
 
@@ -178,13 +208,27 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
     """
     if formulas.serve(x, weight):
         return formulas.rms_norm(x, axes, weight, eps)
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    norm: Tensor = torch.linalg.vector_norm(wide, dim=axes, keepdim=True)
-    r = norm.pow_(2).div_(math.prod([x.shape[axis] for axis in axes])).add_(eps).rsqrt_()
+    wide, count = x.float() if x.dtype in HALF else x, math.prod([x.shape[axis] for axis in axes])
+    r = _inverse_rms(wide, axes, count, eps, None if _is_seen(x) else torch.float64)
+    if is_far(r):
+        wide = x.double()
+        r = _inverse_rms(wide, axes, count, eps, None)
     y = wide * r
     if weight is not None:
         y = y.mul_(weight) if is_eager() else y * weight
-    return y.to(x.dtype), r
+    return y if wide is x else y.to(x.dtype), r
+
+
+def _is_seen(x: Tensor) -> bool:
+    """Tell whether r can be looked at, or code is compiled, which float64 makes slower: 25 µs for 20, of 100×20."""
+    return can_look_at(x) or is_compiling()
+
+
+def _inverse_rms(x: Tensor, axes: tuple[int, ...], count: int, eps: float, dtype: torch.dtype | None) -> Tensor:
+    """Return 1 / √(x̄² + ε), in the dtype of x, with squares summed in ``dtype``."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=True, dtype=dtype)
+    r = norm.pow_(2).div_(count).add_(eps).rsqrt_()
+    return r if dtype is None else r.to(x.dtype)
 
 
 def rms_norm_backward(
@@ -193,19 +237,23 @@ def rms_norm_backward(
     """Gradients of x and weight, where ``mask`` wants them, from r = 1 / √(x̄² + ε).
 
     With μ = 0 they are those of ``layer_norm`` but for one term of gx, r times the mean of γ gy, which is added again.
-    Of 1024×256 114 µs, in arithmetic 500. The kernel forms r³, which in float32 loses digits where x̄² is above 10²⁵, and so
-    does the layer norm of torch; with x r for x and 1 for r it would not, and takes 610.
+    Of 1024×256 114 µs, in arithmetic 500. The kernel forms r³, which loses digits of rows from 10⁸ on: their r is in float64.
+    Under ``vmap`` and on other devices, where no one can look at r, x r serves for x and 1 for r, which takes 610.
     """
     if formulas.serve(gy, x, weight):
         return formulas.rms_norm_backward(gy, x, shape, r, weight, mask)
     g, wide, w = (None if leaf is None else leaf.to(r.dtype) for leaf in (packed(gy), packed(x), weight))
     assert g is not None
     assert wide is not None
+    scale = None if _is_seen(x) else r
+    if scale is not None:
+        wide, r = wide * r, torch.ones_like(r)
     gx, gw, _ = _layer_norm_backward(g, wide, shape, torch.zeros_like(r), r, w, None, [*mask, False])
     if mask[0]:
         size, scaled = math.prod(shape), g.flatten(x.dim() - len(shape))
         mean = scaled.mean(-1) if w is None else torch.matmul(scaled, w.flatten()) / size
-        gx = (gx + mean.reshape(r.shape) * r).to(x.dtype)
+        gx = gx + mean.reshape(r.shape) * r
+        gx = (gx if scale is None else gx * scale).to(x.dtype)
     return gx, gw.to(x.dtype) if mask[1] else gw
 
 
@@ -230,11 +278,13 @@ def group_norm(
         return formulas.group_norm(x, groups, weight, bias, eps)
     x = x.contiguous(memory_format=_format(x))
     how = *x.shape[:2], math.prod(x.shape[2:]), groups, eps
-    if x.dtype in _HALF:
+    if x.dtype in HALF:
         y, mean, r = _singly(_group_norm, x, [x], weight, [bias], *how)
-        return y.to(x.dtype), x, mean, r
-    y, mean, r = _group_norm(x, weight, bias, *how)
-    return y, x, mean, r
+    else:
+        y, mean, r = _group_norm(x, weight, bias, *how)
+    if is_far(r):
+        y, mean, r = _group_norm(*in_double(x, weight, bias), *how)
+    return y if y.dtype is x.dtype else y.to(x.dtype), x, mean, r
 
 
 def group_norm_backward(
@@ -250,50 +300,18 @@ def group_norm_backward(
         return torch.empty_like(x), x.new_zeros(c), x.new_zeros(c)
     if formulas.serve(gy, x, weight):
         return formulas.group_norm_backward(gy, x, groups, moments, weight, mask)
+    if _is_wider(moments[1], x):
+        g, wide, w = in_double(gy, x, weight)
+        return _rounded(x, weight, group_norm_backward(g, wide, groups, moments, w, mask))  # type: ignore[arg-type]
     order = _format(x)
     if order is torch.channels_last:
         mask = [True, weight is not None, weight is not None]
     gy, x = gy.contiguous(memory_format=order), x.contiguous(memory_format=order)
     how = n, c, math.prod(x.shape[2:]), groups, mask
-    if x.dtype in _HALF:
+    if x.dtype in HALF:
         return _rounded(x, weight, _singly(_group_norm_backward_by_weight, x, [gy, x], weight, moments, *how))
     return _group_norm_backward(gy, x, *moments, weight, *how)
 
 
 def _group_norm_backward_by_weight(gy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor, *how: Any) -> Gradients:
     return _group_norm_backward(gy, x, mean, r, weight, *how)
-
-
-def _norms_weights(v: Tensor, dim: int | None, *others: Tensor) -> bool:
-    """Tell whether the kernel of weight norm may be used: for the first axis or the last, on numbers in main memory."""
-    fits = dim is not None and v.dim() > 1 and dim in (0, v.dim() - 1) and v.numel() > 0
-    return fits and {one.dtype for one in (v, *others)} in ({torch.float32}, {torch.float64}) and is_plain(v, *others)
-
-
-def weight_norm(v: Tensor, g: Tensor, dim: int | None) -> tuple[Tensor, Tensor]:
-    """G v / ‖v‖, and ‖v‖, along all axes but ``dim``; of 1024×1024 124 µs, in arithmetic 199."""
-    if _norms_weights(v, dim, g):
-        return _weight_norm(v.contiguous(), g.contiguous(), dim)
-    length = weight_length(v, dim)
-    return v * (g / length), length
-
-
-def weight_norm_backward(gw: Tensor, v: Tensor, g: Tensor, length: Tensor, dim: int | None) -> tuple[Tensor, Tensor]:
-    """Gradients of v and g; of 1024×1024 147 µs, in arithmetic 866."""
-    if _norms_weights(v, dim, gw, g, length):
-        gv, gg = _weight_norm_backward(gw.contiguous(), v.contiguous(), g.contiguous(), length, dim)
-        return gv, gg
-    along, axes = gw * v, _axes_but(v, dim)
-    gg = (along.sum(axes, keepdim=dim is not None) if axes else along) / length  # no axes would mean all of them
-    return torch.addcmul(gw, v, -gg / length) * (g / length), gg
-
-
-def weight_length(v: Tensor, dim: int | None) -> Tensor:
-    """‖v‖ along all axes but ``dim``."""
-    axes = _axes_but(v, dim)
-    found: Tensor = torch.linalg.vector_norm(v, dim=axes, keepdim=dim is not None) if axes else v.abs()
-    return found
-
-
-def _axes_but(v: Tensor, dim: int | None) -> list[int]:
-    return [axis for axis in range(v.dim()) if axis != dim]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.extremes import in_single, rounded
 from funcnet.kernels.tracing import is_compiling, is_differentiated, is_plain
 
 _aten = torch.ops.aten
@@ -122,11 +123,16 @@ def max_pool_backward(
     dilation: tuple[int, ...],
     ceil: bool,
 ) -> Tensor:
-    """Gradient of x: gy at each index."""
+    """Gradient of x: gy at each index; where windows overlap, sums of half precision are in single."""
     axes = len(kernel)
     how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), ceil)
-    gx = _max_pool_backward[max(axes, 2)](_lifted(gy, axes), _blank(gy, of, axes), *how, _lifted(indices, axes))
-    return _lowered(gx, axes, gy.dim())
+    wide = in_single(gy) if _overlap(kernel, stride) or max(dilation) > 1 else gy
+    gx = _max_pool_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes), *how, _lifted(indices, axes))
+    return rounded(_lowered(gx, axes, gy.dim()), gy)
+
+
+def _overlap(kernel: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    return any([s < k for s, k in zip(stride, kernel, strict=True)])  # noqa: C419
 
 
 def tiles_pay(x: Tensor, kernel: tuple[int, ...], most: int = 4) -> bool:
@@ -247,7 +253,7 @@ def avg_pool_backward(
         for part in _tiles(gx, kernel):
             part.copy_(g)
         return gx
-    wide = _wide(gy, axes)
+    wide = in_single(gy) if _overlap(kernel, stride) else _wide(gy, axes)
     if is_compiling() and count_pad and divisor is None and _overhangs(gy, of, kernel, stride, padding):
         wide, divisor = wide / _counts(gy, of, kernel, stride, padding), 1
     how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
@@ -293,8 +299,9 @@ def adaptive_avg_pool_backward(gy: Tensor, of: Origin, axes: int) -> Tensor:
     """Gradient of x: each gy over the size of its window, to all of it; of one window, without a copy."""
     if set(gy.shape[-axes:]) == {1}:
         return (gy / math.prod(of[0][-axes:])).expand(of[0])
-    gx = _adaptive_avg_backward[max(axes, 2)](_lifted(gy, axes), _blank(gy, of, axes))
-    return _lowered(gx, axes, gy.dim())
+    wide = in_single(gy)
+    gx = _adaptive_avg_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes))
+    return rounded(_lowered(gx, axes, gy.dim()), gy)
 
 
 def adaptive_max_pool(x: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -306,8 +313,9 @@ def adaptive_max_pool(x: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]
 
 def adaptive_max_pool_backward(gy: Tensor, indices: Tensor, of: Origin, axes: int) -> Tensor:
     """Gradient of x: gy at each index."""
-    gx = _adaptive_max_backward[max(axes, 2)](_lifted(gy, axes), _blank(gy, of, axes), _lifted(indices, axes))
-    return _lowered(gx, axes, gy.dim())
+    wide = in_single(gy)
+    gx = _adaptive_max_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes), _lifted(indices, axes))
+    return rounded(_lowered(gx, axes, gy.dim()), gy)
 
 
 def scatter_to_index(x: Tensor, indices: Tensor, shape: Sequence[int]) -> Tensor:
@@ -358,5 +366,6 @@ def fractional_max_pool(x: Tensor, kernel: tuple[int, ...], places: tuple[int, .
 def fractional_max_pool_backward(gy: Tensor, indices: Tensor, lengths: Sequence[int]) -> Tensor:
     """Gradient of x: gy at each index, as torch's kernel has it, which the meta device has for two axes alone."""
     at = gy.dim() - len(lengths)
-    gx = gy.new_zeros((*gy.shape[:at], math.prod(lengths)))
-    return gx.scatter_add(-1, indices.flatten(at), gy.flatten(at)).reshape(*gy.shape[:at], *lengths)
+    wide = in_single(gy)
+    gx = wide.new_zeros((*gy.shape[:at], math.prod(lengths)))
+    return rounded(gx.scatter_add(-1, indices.flatten(at), wide.flatten(at)).reshape(*gy.shape[:at], *lengths), gy)

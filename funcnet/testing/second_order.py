@@ -65,7 +65,8 @@ class _Verbs:
 
     def in_double(self) -> "_Verbs":
         """Return the verbs at the same point in float64."""
-        return _Verbs(self.layer, *tree.cast((self._given["params"], self._given["x"]), torch.float64), self.rng)
+        given = tree.cast(self._given, torch.float64)
+        return _Verbs(self.layer, given["params"], given["x"], self.rng)
 
     def _at(self, leaves: Leaves) -> Any:
         return tree.map_with_path(leaves.get, self._given)

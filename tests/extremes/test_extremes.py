@@ -29,6 +29,13 @@ def test_ulps_are_distances_of_neighbours():
     assert ulps_off(torch.tensor([math.inf]), exactly(mpmath.mpf(10) ** 60)) == 0
 
 
+def test_ulps_by_row_are_those_of_the_largest():
+    """Of the last axis; other rows have their own."""
+    found, want = torch.tensor([[1.0, 2**-23], [0.0, 2**-23]]), exactly(1, 0, 0, 2**-24).reshape(2, 2)
+    assert ulps_off(found[:1], want[:1], by_row=True) == 1
+    assert ulps_off(found, want, by_row=True) == 2**23
+
+
 def exactly(*numbers):
     """Return an array of mpmath numbers."""
     return np.array([mpmath.mpf(number) for number in numbers], dtype=object)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.extremes import in_single, rounded
 from funcnet.kernels.shape import grid_formula as formula
 from funcnet.kernels.tracing import is_differentiated
 
@@ -57,10 +58,12 @@ def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners:
 def grid_sample_backward(
     gy: Tensor, x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the images and of the places; a place that is no number has none."""
+    """Return the gradients of the images and of the places, summed in single; a place that is no number has none."""
     if _unsafe(x, mode, padding):
         grid, nothing = _safe(grid, padding)
         gy = torch.where(nothing == 0, gy, 0.0)
     if is_differentiated(gy, x, grid):
         return formula.grid_sample_backward(gy, x, grid, mode, padding, align_corners)
-    return _GRID_SAMPLE[x.dim() - 4][1](gy, x, grid, *_numbers(mode, padding, align_corners), [True, True])
+    how = (*_numbers(mode, padding, align_corners), [True, True])
+    gx, ggrid = _GRID_SAMPLE[x.dim() - 4][1](in_single(gy), in_single(x), in_single(grid), *how)
+    return rounded(gx, x), rounded(ggrid, grid)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.kernels.extremes import in_single, rounded
+
 _aten = torch.ops.aten
 
 Kernel = Callable[..., Tensor]
@@ -24,6 +26,12 @@ _REPLICATION: tuple[tuple[Kernel, Kernel], ...] = (
 def _of_shape(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Make a tensor that has a shape, and memory for one element."""
     return like.new_empty(()).expand(shape)
+
+
+def _added(backward: Kernel, gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
+    """Call a kernel that adds up; in half precision it would round each sum, so that of 3000 ones in bfloat16 256 are left."""
+    wide = in_single(gy)
+    return rounded(backward(wide, _of_shape(wide, shape), pads), gy)
 
 
 def _parts(pads: list[int]) -> tuple[list[int], list[int]]:
@@ -53,9 +61,9 @@ def _padded_backward(kernel: Kernel, gy: Tensor, shape: tuple[int, ...], pads: l
     if not gy.numel() and shape[-1 - len(pads) // 2] == 0:
         return gy.new_zeros(shape)
     if min(pads) >= 0:
-        return kernel(gy, _of_shape(gy, shape), pads)
+        return _added(kernel, gy, shape, pads)
     grown, cuts = _parts(pads)
-    return kernel(torch.constant_pad_nd(gy, [-n for n in cuts]), _of_shape(gy, shape), grown)
+    return _added(kernel, torch.constant_pad_nd(gy, [-n for n in cuts]), shape, grown)
 
 
 def reflection(x: Tensor, pads: list[int]) -> Tensor:

@@ -19,6 +19,7 @@ from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import size_or_none
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels.activation import softmax_backward
+from funcnet.kernels.extremes import in_single, rounded
 from funcnet.layers.attention.masks import broadcasts_to
 from funcnet.random import Key
 from funcnet.value import frozen
@@ -32,7 +33,8 @@ class AttentionPool(Layer):
     the first. A sequence without any has y = 0. ``in_features=None`` is for ``infer_sizes`` to find.
 
     Params   ``query`` (in_features,), zeros unless ``initializer`` names another, so that at first y is the mean.
-    Cache    the rows, zeros for those that do not count, their weights p, and whether ``x`` was a pair.
+    Cache    the rows, zeros for those that do not count, their weights p, in single precision at least,
+             and whether ``x`` was a pair.
     Raises   ``ValueError`` for a size below 1, params that are not this layer's, an ``x`` without the axes (L, in_features) or of
              another dtype, and a mask or lengths of other shapes.
     Source   Yang et al. 2016, eq. 6 and 7, with the rows for the hidden ones; ``thinc.ParametricAttention``, summed.
@@ -50,38 +52,40 @@ class AttentionPool(Layer):
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Cache]:
         rows, mask = self._parts(params, x)
-        s = torch.matmul(rows, params["query"])
+        wide = in_single(rows)
+        s = torch.matmul(wide, in_single(params["query"]))
         s = s if mask is None else s.masked_fill(~mask, -torch.inf)
         p = torch.softmax(s, -1)
         p = p if mask is None else p.masked_fill(~mask, 0.0)  # of no rows it is NaN
-        return torch.matmul(p.unsqueeze(-2), rows).squeeze(-2), (rows, p, isinstance(x, tuple))
+        return rounded(torch.matmul(p.unsqueeze(-2), wide).squeeze(-2), rows), (rows, p, isinstance(x, tuple))
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Any]:
-        gy, rows, p, gs = self._scores(cache, gy)
-        return self._query_grad(gs, rows), self._x_grad(params, cache, gy, p, gs)
+        wide, rows, p, gs = self._scores(cache, gy)
+        return self._query_grad(gs, rows, gy), self._x_grad(params, cache, wide, p, gs)
 
     def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
         _, rows, _, gs = self._scores(cache, gy)
-        return self._query_grad(gs, rows)
+        return self._query_grad(gs, rows, gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Tensor) -> Any:
         gy, _, p, gs = self._scores(cache, gy)
         return self._x_grad(params, cache, gy, p, gs)
 
     def _scores(self, cache: Cache, gy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return gy, the rows, their weights, and the gradient of their scores."""
+        """Return gy, the rows, their weights, and the gradient of their scores, in single precision at least."""
         rows, p, _ = cache
-        gy = check_gy(self, gy, (*rows.shape[:-2], rows.shape[-1]), rows)
+        gy, rows = in_single(check_gy(self, gy, (*rows.shape[:-2], rows.shape[-1]), rows)), in_single(rows)
         gp = torch.matmul(rows, gy.unsqueeze(-1)).squeeze(-1)
         return gy, rows, p, softmax_backward(gp, p, -1, p.dtype)
 
-    def _query_grad(self, gs: Tensor, rows: Tensor) -> Params:
-        return {"query": torch.mv(rows.reshape(-1, rows.shape[-1]).t(), gs.reshape(-1))}
+    def _query_grad(self, gs: Tensor, rows: Tensor, like: Tensor) -> Params:
+        return {"query": rounded(torch.mv(rows.reshape(-1, rows.shape[-1]).t(), gs.reshape(-1)), like)}
 
     def _x_grad(self, params: Params, cache: Cache, gy: Tensor, p: Tensor, gs: Tensor) -> Any:
-        query = check_param(self, params, "query", (self.in_features,), gy)
+        x, _, is_pair = cache
+        query = check_param(self, params, "query", (self.in_features,), x)
         gx = p.unsqueeze(-1) * gy.unsqueeze(-2) + gs.unsqueeze(-1) * query
-        return (gx, None) if cache[2] else gx
+        return (rounded(gx, x), None) if is_pair else rounded(gx, x)
 
     def _parts(self, params: Params, x: Any) -> tuple[Tensor, Tensor | None]:
         """Return the rows, and the mask of those that count; the others are zeros, since 0 times NaN is NaN."""

@@ -20,6 +20,7 @@ from funcnet.checks import Misfit, check_gy, first_complaint, floating_complaint
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, is_whole, number, valid_if, value_error
 from funcnet.kernels import attention as kernels
+from funcnet.kernels.extremes import rounded
 from funcnet.kernels.operands import masked_scale
 from funcnet.kernels.tracing import is_differentiated
 from funcnet.layers.attention.masks import combine_masks, require_mask, steps_mask
@@ -71,7 +72,7 @@ class ScaledDotProductAttention(Layer):
     or none, no dropout, and without ``return_weights``.
 
     Params   none.
-    Cache    q, k, v and the mask; y and the rows' log Σ eˢ, or else p and what dropout kept.
+    Cache    q, k, v and the mask; y and the rows' log Σ eˢ, or else p, in single precision at least, and what dropout kept.
     Raises   ``ValueError`` for entries that are not floating tensors of matching shapes, and for dropout without a key.
     Source   Vaswani et al. 2017, eq. 1; Dao et al. 2022 for the kernel; Ainslie et al. 2023 for grouped queries.
     """
@@ -99,7 +100,7 @@ class ScaledDotProductAttention(Layer):
         keep = random.bernoulli(rng, tuple(p.shape), 1 - self.dropout_p) if self.stochastic and rng is not None else None
         dropped = self._dropped(p, keep)
         y = kernels.weighted(dropped, v)
-        return (y, dropped) if self.return_weights else y, (x, {"p": p, "keep": keep})
+        return (y, rounded(dropped, q)) if self.return_weights else y, (x, {"p": p, "keep": keep})
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         x, kept = cache

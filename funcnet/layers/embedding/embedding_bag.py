@@ -20,6 +20,7 @@ from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import describe, one_of, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.kernels import embedding as kernels
+from funcnet.kernels.extremes import in_single, rounded
 from funcnet.kernels.tracing import is_plain
 from funcnet.layers.embedding.embedding import PaddedTable
 from funcnet.value import frozen
@@ -79,9 +80,10 @@ class EmbeddingBag(PaddedTable):
         if self.mode == "max":
             y, which = self._largest(ids, bag, count, rows)
             return y, bag, which
-        share = self._shares(ids, bag, count, s, rows.dtype)
-        y = torch.einsum("bi,bid->bd", share, rows) if bag is None else _summed(share.unsqueeze(1) * rows, bag, count)
-        return y, bag, share
+        wide = in_single(rows)
+        share = self._shares(ids, bag, count, s, wide.dtype)
+        y = torch.einsum("bi,bid->bd", share, wide) if bag is None else _summed(share.unsqueeze(1) * wide, bag, count)
+        return rounded(y, rows), bag, share
 
     def _bags(self, ids: Tensor, offsets: Tensor) -> Tensor:
         """Return the number of the bag that each integer is in."""
@@ -142,11 +144,11 @@ class EmbeddingBag(PaddedTable):
     def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
         ids, bag, share, *_ = cache
         if self.mode == "max":
-            gy = self._checked(params, cache, gy)
-            gw = torch.zeros_like(params["weight"]).scatter_add(0, share.clamp_min(0).long(), gy * (share >= 0))
-            return {"weight": gw}
+            g = in_single(self._checked(params, cache, gy))
+            gw = g.new_zeros(params["weight"].shape).scatter_add(0, share.clamp_min(0).long(), torch.where(share >= 0, g, 0.0))
+            return {"weight": rounded(gw, gy)}
         g = share.unsqueeze(-1) * self._to_each(self._checked(params, cache, gy), bag)
-        return {"weight": kernels.embedding_backward(g, ids, self.num_embeddings, self.padding_row)}
+        return {"weight": rounded(kernels.embedding_backward(g, ids, self.num_embeddings, self.padding_row), gy)}
 
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Any:
         ids, bag, _, entries, weighted, _ = cache
@@ -154,7 +156,8 @@ class EmbeddingBag(PaddedTable):
         nothing = (None,) * (entries - weighted)
         if not weighted:
             return nothing if entries else None
-        return (*nothing, (self._counted_rows(params, ids, 0.0) * self._to_each(gy, bag)).sum(-1))
+        gs = (in_single(self._counted_rows(params, ids, 0.0)) * self._to_each(gy, bag)).sum(-1)
+        return (*nothing, rounded(gs, gy))
 
     def _shape(self, cache: Any) -> Shape:
         return (cache[-1],)

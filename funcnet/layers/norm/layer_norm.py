@@ -38,13 +38,14 @@ class _RowNorm(Layer):
     def init(self, rng: Key | int) -> Params:
         return norm_params.initialize(rng, self)
 
-    def _require_rows(self, params: Params, x: Tensor) -> None:
-        """Raise ``Misfit`` unless x and params have rows of ``normalized_shape`` and one dtype: kernels notice only some."""
-        shape, shapes = self.normalized_shape, self.param_shapes()
-        wrong = x.shape[-len(shape) :] != shape or not x.is_floating_point() or len(params) != len(shapes)
-        leaves = [] if wrong else [params[name] for name in shapes]
-        if wrong or any([w.shape != shape or w.dtype is not x.dtype or w.is_cpu is not x.is_cpu for w in leaves]):  # noqa: C419
+    def _require_rows(self, params: Params, x: Tensor, count: int) -> None:
+        """Raise ``Misfit`` unless x and the params have rows of ``normalized_shape`` and one dtype: kernels notice only some."""
+        shape, dtype, cpu = self.normalized_shape, x.dtype, x.is_cpu
+        if x.shape[-len(shape) :] != shape or not dtype.is_floating_point or len(params) != count:
             raise Misfit
+        for leaf in params.values():
+            if leaf.shape != shape or leaf.dtype is not dtype or leaf.is_cpu is not cpu:
+                raise Misfit
 
     @abstractmethod
     def param_shapes(self) -> dict[str, tuple[int, ...]]: ...
@@ -78,8 +79,10 @@ class LayerNorm(_RowNorm):
     bias: bool = field(default=True, validator=flag)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        self._require_rows(params, x)
-        y, mean, r = kernels.layer_norm(x, self.normalized_shape, params.get("weight"), params.get("bias"), self.eps)
+        affine = self.elementwise_affine
+        self._require_rows(params, x, affine * (1 + self.bias))
+        w, b = params["weight"] if affine else None, params["bias"] if affine and self.bias else None
+        y, mean, r = kernels.layer_norm(x, self.normalized_shape, w, b, self.eps)
         return y, (x, mean, r)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
@@ -127,10 +130,10 @@ class RMSNorm(_RowNorm):
     elementwise_affine: bool = field(default=True, validator=flag)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        self._require_rows(params, x)
+        self._require_rows(params, x, self.elementwise_affine)
         axes = tuple(range(-len(self.normalized_shape), 0))
         eps = self.eps or torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
-        y, r = kernels.rms_norm(x, axes, params.get("weight"), eps)
+        y, r = kernels.rms_norm(x, axes, params["weight"] if self.elementwise_affine else None, eps)
         return y, (x, r)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:

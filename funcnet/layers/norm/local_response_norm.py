@@ -7,6 +7,7 @@ y = x s⁻ᵝ
 gx = gy s⁻ᵝ - (2 α β / size) x Σ gy x s⁻ᵝ⁻¹, over the window turned around: the channels whose window this one is in
 """
 
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from funcnet.checks import came, check_gy, require_floating
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import number, size, value_error
+from funcnet.kernels.extremes import can_look_at, for_squares, rounded
 from funcnet.value import frozen
 
 
@@ -46,15 +48,22 @@ class _ResponseNorm(Layer):
             raise value_error(self, f"x must have the axes (N, channels, {self.axes})", came(x))
         if not x.shape[1]:
             raise value_error(self, "x must have a channel", came(x))
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # squares from 256 on overflow float16
-        s = _windows(wide * wide, self.size // 2, (self.size - 1) // 2) * (self.alpha / self.size) + self.k
-        return (wide * s**-self.beta).to(x.dtype), (x, s)
+        wide = for_squares(x)
+        s = self._divisor(wide)
+        if can_look_at(s) and s.numel() and not s.max().item() < math.inf:
+            wide = x.double()
+            s = self._divisor(wide)
+        return rounded(wide * s**-self.beta, x), (x, s)
+
+    def _divisor(self, x: Tensor) -> Tensor:
+        """Return s, the sum of squares and the constant."""
+        return _windows(x * x, self.size // 2, (self.size - 1) // 2) * (self.alpha / self.size) + self.k
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
         x, s = cache
         g = check_gy(self, gy, x.shape, x) * s**-self.beta
-        around = _windows(g * x / s, (self.size - 1) // 2, self.size // 2)
-        return params, (g - x * around * (2 * self.alpha * self.beta / self.size)).to(x.dtype)
+        around = _windows(g * (x / s), (self.size - 1) // 2, self.size // 2)
+        return params, rounded(g - x * around * (2 * self.alpha * self.beta / self.size), x)
 
 
 @frozen

@@ -15,6 +15,7 @@ from torch import Tensor
 from funcnet.checks import check_gy, require_axis, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import number, whole_number
+from funcnet.kernels.extremes import for_squares, in_single, is_far, length, rounded
 from funcnet.layers.operands.distances import degree, norm_slope
 from funcnet.layers.operands.reductions import axes, of_none
 from funcnet.value import frozen
@@ -25,7 +26,7 @@ class Normalize(Layer):
     """x divided by its p-norm along ``dim``, or by ``eps`` where that is larger, as ``torch.nn.functional.normalize``.
 
     Params   none.
-    Cache    ``x``, and its norm.
+    Cache    ``x``, and its norm, in single precision at least.
     Raises   ``ValueError`` for a ``p`` that is no number, an ``eps`` that is not above 0, and when ``x`` has no axis ``dim``, or
              is not a floating tensor.
     Source   ``torch.nn.functional.normalize``'s formula.
@@ -41,14 +42,16 @@ class Normalize(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         dims = self._dims(require_floating(self, params, x))
-        norm = torch.linalg.vector_norm(x, self.p, dims, keepdim=True)
-        return x / norm.clamp_min(self.eps), (x, norm)
+        norm = length(x, self.p, dims, self.eps)
+        return rounded(x / norm.clamp_min(self.eps), x), (x, norm)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, norm = cache
-        dims, n = self._dims(x), norm.clamp_min(self.eps)
-        share = (check_gy(self, gy, x.shape, x) * x).sum(dims, keepdim=True) / n * (norm >= self.eps)
-        return params, (gy - share * norm_slope(x, norm, self.p, dims)) / n
+        dims, n, gy = self._dims(x), norm.clamp_min(self.eps), check_gy(self, gy, x.shape, x)
+        y = x / n
+        share = (gy * y).sum(dims, keepdim=True) * (norm >= self.eps)
+        slope = y if self.p == 2 else norm_slope(x, norm, self.p, dims)
+        return params, rounded((gy - share * slope) / n, x)
 
     def _dims(self, x: Tensor) -> list[int]:
         return [require_axis(self, x, self.dim)] if x.dim() else []
@@ -59,7 +62,7 @@ class Standardize(Layer):
     """x shifted and scaled to mean 0 and variance 1 along the axes ``dim``, without anything learned.
 
     Params   none.
-    Cache    ``y``, and r.
+    Cache    ``y``, and r in single precision at least.
     Raises   ``ValueError`` for an ``eps`` that is not above 0, and when ``x`` has no axis ``dim``, or is not a floating tensor.
     Source   ``jax.nn.standardize``.
     """
@@ -75,16 +78,24 @@ class Standardize(Layer):
         dims = [require_axis(self, require_floating(self, params, x), d) % max(x.dim(), 1) for d in self._named()]
         if not x.numel():
             return x, (x, of_none(x, dims, 1.0))
-        variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
-        r = torch.rsqrt(variance + self.eps)
-        y = (x - mean) * r
-        return y, (y, r)
+        wide = for_squares(x)
+        mean, r = self._moments(wide, dims)
+        if is_far(r):
+            wide = x.double()
+            mean, r = self._moments(wide, dims)
+        y = rounded((wide - mean) * r, x)
+        return y, (y, rounded(r, in_single(x)))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         y, r = cache
         dims: Any = list(self._named())
-        g = check_gy(self, gy, y.shape, y)
-        return params, r * (g - g.mean(dims, keepdim=True) - y * (g * y).mean(dims, keepdim=True))
+        g = in_single(check_gy(self, gy, y.shape, y))
+        return params, rounded(r * (g - g.mean(dims, keepdim=True) - y * (g * y).mean(dims, keepdim=True)), y)
+
+    def _moments(self, x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
+        """Return the mean and 1 / √(σ² + ε)."""
+        variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+        return mean, torch.rsqrt(variance + self.eps)
 
     def _named(self) -> Shape:
         return self.dim if isinstance(self.dim, tuple) else (self.dim,)

@@ -19,10 +19,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, require_axis, require_params, sizes_complaint
+from funcnet.checks import Misfit, check_gy, kind_of, require_axis, require_params, sizes_complaint
 from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import describe, flag, is_number, number, size_or_none, valid_if, value_error, whole_number
 from funcnet.kernels import operands as kernels
+from funcnet.kernels.extremes import in_single, length, rounded
 from funcnet.layers.operands.arithmetic import Operation, shapes_of
 from funcnet.random import Key, as_key
 from funcnet.value import frozen
@@ -57,7 +58,7 @@ class CosineSimilarity(Operation):
     constant; torch there still takes the length's gradient in.
 
     Params   none.
-    Cache    both tensors, their lengths, and ``y`` with the axis ``dim``.
+    Cache    both tensors, their lengths and ``y`` with the axis ``dim``, both in single precision at least.
     Raises   ``ValueError`` for an ``eps`` that is not above 0, and when ``x`` is not a pair of floating tensors that broadcast
              together and have an axis ``dim``.
     Source   ``torch.nn.CosineSimilarity``'s formula, as torch computes it: each length is bounded for itself.
@@ -73,17 +74,17 @@ class CosineSimilarity(Operation):
     def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Any]:
         u, v = torch.broadcast_tensors(*self.operands(params, x))  # type: ignore[no-untyped-call]
         dims = [require_axis(self, u, self.dim)][: u.dim()]  # a 0-d tensor is its own axis
-        lengths = [torch.linalg.vector_norm(one, dim=dims, keepdim=True).clamp_min(self.eps) for one in (u, v)]
+        lengths = [length(one, 2, dims, self.eps).clamp_min(self.eps) for one in (u, v)]
         y = (u / lengths[0] * (v / lengths[1])).sum(dims, keepdim=True)
-        return self._without_dim(y), (u, v, *lengths, y, shapes_of(x))
+        return rounded(self._without_dim(y), u), (u, v, *lengths, y, shapes_of(x))
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
         u, v, nu, nv, y, shapes = cache
-        g = check_gy(self, gy, self._without_dim(y).shape, y).reshape(y.shape)
+        g = check_gy(self, gy, self._without_dim(y).shape, u).reshape(y.shape)
         a, b = u / nu, v / nv
         gu = g * (b - torch.where(nu > self.eps, y, 0.0) * a) / nu
         gv = g * (a - torch.where(nv > self.eps, y, 0.0) * b) / nv
-        return params, _unbroadcast(gu, gv, shapes)
+        return params, _unbroadcast(rounded(gu, u), rounded(gv, v), shapes)
 
     def _without_dim(self, y: Tensor) -> Tensor:
         return y.squeeze(self.dim) if y.dim() else y
@@ -94,7 +95,8 @@ class PairwiseDistance(Operation):
     """p-norm of the difference of two vectors, the last axis; ``eps`` is added to each difference, as in ``torch.nn``.
 
     Params   none.
-    Cache    the difference, its norm, and the shapes of both tensors.
+    Cache    the difference and its norm, in single precision at least, the shapes of both tensors, and an empty tensor of their
+             dtype and device.
     Raises   ``ValueError`` for a ``p`` or an ``eps`` that is no number, and when ``x`` is not a pair of floating tensors that
              broadcast together and have an axis.
     Source   ``torch.nn.PairwiseDistance``'s formula.
@@ -106,15 +108,19 @@ class PairwiseDistance(Operation):
 
     def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Any]:
         u, v = self.operands(params, x)
-        d = u - v + self.eps
+        d = in_single(u) - v + self.eps
         if not d.dim():
             raise Misfit
-        y = torch.linalg.vector_norm(d, self.p, [-1], keepdim=True)
-        return self._without_dim(y), (d, y, shapes_of(x))
+        y = length(d, self.p, [-1], abs(self.eps) / 1e4)
+        if y.dtype is not d.dtype:  # the difference too may be more than its dtype has
+            d = u.double() - v + self.eps
+            y = length(d, self.p, [-1])
+        return rounded(self._without_dim(y), u), (d, y, shapes_of(x), kind_of(u))
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
-        d, y, shapes = cache
-        gd = check_gy(self, gy, self._without_dim(y).shape, y).reshape(y.shape) * norm_slope(d, y, self.p, [-1])
+        d, y, shapes, kind = cache
+        gd = check_gy(self, gy, self._without_dim(y).shape, kind).reshape(y.shape) * norm_slope(d, y, self.p, [-1])
+        gd = rounded(gd, kind)
         return params, _unbroadcast(gd, -gd, shapes)
 
     def _without_dim(self, y: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 from funcnet.checks import came, check_gy, kind_of, require_axis, require_dense, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole, is_whole_tuple, valid_if, value_error, whole
+from funcnet.kernels.extremes import for_squares, in_single, rounded
 from funcnet.kernels.operands import divisor
 from funcnet.value import frozen
 
@@ -212,9 +213,8 @@ def of_none(x: Tensor, dims: list[int], value: float) -> Tensor:
 
 def _extreme_grad(layer: Reduction, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> Tensor:
     x, y, dims = cache
-    extreme = (x == y).to(x.dtype)
-    share = check_gy(layer, gy, layer.given(y, list(dims)).shape, y).reshape(y.shape) / extreme.sum(list(dims), keepdim=True)
-    return extreme * share
+    gy, extreme = check_gy(layer, gy, layer.given(y, list(dims)).shape, y).reshape(y.shape), x == y
+    return extreme * rounded(gy / extreme.sum(list(dims), keepdim=True), x)
 
 
 @frozen
@@ -262,9 +262,8 @@ class Std(Reduction):
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
         centred, y, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
-        g = check_gy(self, gy, self.given(y, list(dims)).shape, y).reshape(y.shape)
-        slope = torch.where(y == 0, 0.0, g / divisor(y, g) / n)
-        return params, slope * centred
+        gy = in_single(check_gy(self, gy, self.given(y, list(dims)).shape, y)).reshape(y.shape)
+        return params, rounded(torch.where(y == 0, 0.0, gy / divisor(y, gy) / n) * centred, centred)
 
 
 def _moments(layer: Var | Std, params: Params, x: Tensor) -> tuple[Tensor, Tensor, list[int]]:
@@ -275,6 +274,7 @@ def _moments(layer: Var | Std, params: Params, x: Tensor) -> tuple[Tensor, Tenso
     if math.prod([x.shape[d] for d in dims if x.dim()]) <= layer.correction:
         rule = f"x must have more than correction={layer.correction} elements along the axes"
         raise value_error(layer, rule, came(x))
-    moments = torch.std_mean if isinstance(layer, Std) else torch.var_mean  # the square of a deviation may overflow float16
-    y, mean = moments(x, dims, correction=layer.correction, keepdim=True)
-    return x - mean, y, dims
+    moments = torch.std_mean if isinstance(layer, Std) else torch.var_mean  # the square of a deviation may overflow
+    wide = for_squares(x)
+    y, mean = moments(wide, dims, correction=layer.correction, keepdim=True)
+    return rounded(wide - mean, x), rounded(y, x), dims

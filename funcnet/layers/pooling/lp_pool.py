@@ -17,6 +17,7 @@ from funcnet.checks import check_gy
 from funcnet.contract import Params, Rng
 from funcnet.errors import flag, number, whole_numbers
 from funcnet.kernels import pooling as kernels
+from funcnet.kernels.extremes import are_powers_kept, can_look_at, for_squares, in_single, rounded
 from funcnet.kernels.operands import divisor, root
 from funcnet.layers.conv.window import Sizes, hashable, require_axes
 from funcnet.layers.pooling.sliding import SlidingPool
@@ -37,17 +38,31 @@ class _LPPool(SlidingPool):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         require_axes(self, params, x)
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # powers overflow float16 where their root does not
-        mean = kernels.avg_pool(wide**self.norm_type, *self._options)
-        y = root(mean * math.prod(self._options[0]), self.norm_type)
-        return y.to(x.dtype), (x, y)
+        y = self._norm(for_squares(x))
+        if can_look_at(y) and y.numel() and not are_powers_kept(y, x, self.norm_type):
+            m = self._largest(x)
+            y = self._norm(x / m) * m
+        return rounded(y, x), (x, y)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, y = cache
-        of, p = kernels.origin(x, self.axes), self.norm_type
-        g = check_gy(self, gy, y.shape, x)
-        g = (g if p == 1 else torch.where(y == 0, 0, g * divisor(y, g) ** (1 - p))) * math.prod(self._options[0])
-        return params, (kernels.avg_pool_backward(g, of, *self._options) * x.to(y.dtype) ** (p - 1)).to(x.dtype)
+        of, p, gy = kernels.origin(x, self.axes), self.norm_type, check_gy(self, gy, y.shape, x)
+        m = self._largest(x) if y.dtype is torch.float64 else None
+        z, y = (in_single(x), y) if m is None else (x / m, y / m)
+        g = gy if p == 1 else torch.where(y == 0, 0, gy * divisor(y, gy) ** (1 - p))
+        g = g * math.prod(self._options[0])
+        back, power = kernels.avg_pool_backward(g, of, *self._options), z ** (p - 1)
+        # at 0 the power of a p below 1 is infinite
+        return params, rounded(back * power if p >= 1 else torch.where(back == 0, 0.0, back * power), x)
+
+    def _norm(self, x: Tensor) -> Tensor:
+        mean = kernels.avg_pool(x**self.norm_type, *self._options)
+        return root(mean * math.prod(self._options[0]), self.norm_type)
+
+    def _largest(self, x: Tensor) -> Tensor:
+        """Return the largest magnitude of each channel in float64, to scale powers by; 1 where there is none."""
+        most = x.detach().double().abs().amax([*range(-self.axes, 0)], keepdim=True)
+        return torch.where((most > 0) & (most < math.inf), most, 1.0)
 
 
 @frozen

@@ -17,6 +17,7 @@ from torch import Tensor
 from funcnet.checks import check_gy, kind_of, require_no_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import one_of, value_error
+from funcnet.kernels.extremes import in_single, rounded
 from funcnet.kernels.tracing import is_differentiated, is_plain, is_untransformed
 from funcnet.value import frozen
 
@@ -60,18 +61,18 @@ class SegmentPool(Layer):
             return params, (gy.new_zeros(shape[0] + 1, *shape[1:]).index_add(0, where, gy)[:-1], None)
         if self.reduction in ("max", "min"):
             return params, (_to_extremes(gy, more, where), None)
-        return params, (_to_rows(gy if more is None else gy / _column(more, gy), where), None)
+        return params, (_to_rows(gy if more is None else _divided(gy, more), where), None)
 
     def _over(self, x: Tensor, segments: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
         """Reduce by all rows of a segment; return the rest of the cache too."""
         if self.reduction in ("max", "min"):
             y = _extreme(x, segments, lengths, self.reduction)
             return y, (x, y)
-        y = _summed(x, segments, len(lengths))
+        y = _summed(in_single(x), segments, len(lengths))
         if self.reduction == "sum":
-            return y, None
+            return rounded(y, x), None
         counts = lengths.clamp_min(1)
-        return y / _column(counts, y), counts
+        return rounded(y / _column(counts, y), x), counts
 
     def _parts(self, x: Any) -> tuple[Tensor, Tensor]:
         """Return the rows and the lengths, as int64."""
@@ -124,7 +125,8 @@ def _to_extremes(gy: Tensor, values: tuple[Tensor, Tensor], segments: Tensor) ->
         extreme = (x == rows).to(x.dtype)
         return _to_rows(gy / _summed(extreme, segments, len(y)).clamp_min(1), segments) * extreme
     extreme = rows.eq_(x) if is_untransformed() else (x == rows).to(x.dtype)  # vmap knows no eq_
-    return _to_rows(gy / _summed(extreme, segments, len(y)), segments).mul_(extreme)
+    counts = _summed(in_single(extreme), segments, len(y))
+    return _to_rows(rounded(gy / counts, gy), segments).mul_(extreme)
 
 
 def _extreme(x: Tensor, segments: Tensor, lengths: Tensor, which: str) -> Tensor:
@@ -133,6 +135,11 @@ def _extreme(x: Tensor, segments: Tensor, lengths: Tensor, which: str) -> Tensor
     at = segments.reshape(-1, *[1] * (x.dim() - 1)).expand(x.shape)
     found = x.new_full(shape, lowest).scatter_reduce(0, at, x, "amax" if which == "max" else "amin")[:-1]
     return torch.where(_column(lengths > 0, x), found, 0.0)
+
+
+def _divided(gy: Tensor, counts: Tensor) -> Tensor:
+    """Divide by the counts, which half precision has up to 256 or 2048."""
+    return rounded(in_single(gy) / _column(counts, in_single(gy)), gy)
 
 
 def _column(counts: Tensor, like: Tensor) -> Tensor:

@@ -1,0 +1,96 @@
+"""Statistics of squares that leave the range of float32, as those of numbers from 1e19 on do.
+
+Kernels of norms square numbers, and on the way back take the third power of 1 / σ. Where that is above 1e-8 float32 serves, and
+beyond the same kernel in float64. To find out takes a look at the statistics, 0.9 µs for up to 1000 of them. A pass that scales x
+by its largest element would take 15 µs and more for 1024×256, whose layer norm takes 84, and float64 throughout 600. Values can
+be looked at in eager mode in main memory. In compiled code, under ``vmap`` and on other devices the norms with kernels have the
+range of float32, as in torch: compiled in float64 a layer norm of 100×20 takes 78 µs instead of 19.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from funcnet.kernels.tracing import is_eager
+
+HALF = (torch.bfloat16, torch.float16)
+
+_LEAST = 1e-8
+_POWERLESS = (0, 1, math.inf, -math.inf)
+
+
+def in_single(x: Tensor) -> Tensor:
+    """Return x in float32 if it is of half precision, to sum and to square it."""
+    return x.float() if x.dtype in HALF else x
+
+
+def for_squares(x: Tensor) -> Tensor:
+    """Return x in a dtype that has its squares: float64 in main memory where values are hidden, else float32 at least."""
+    return x.double() if x.is_cpu and not can_look_at(x) else in_single(x)
+
+
+def rounded(y: Tensor, like: Tensor) -> Tensor:
+    """Return y in the dtype of ``like``; ``y.to`` takes 0.8 µs to find out that it has it."""
+    return y if y.dtype is like.dtype else y.to(like.dtype)
+
+
+def can_look_at(x: Tensor) -> bool:
+    """Tell whether values may decide what is computed: in eager mode, in main memory."""
+    return x.is_cpu and type(x) is Tensor and is_eager()
+
+
+def is_far(r: Tensor) -> bool:
+    """Tell whether some 1 / σ is too small for the kernels of float32, 0 or NaN; where values are hidden, no."""
+    seen = r.is_cpu and r.dtype is not torch.float64 and type(r) is Tensor and is_eager() and r.numel()
+    return bool(seen) and is_far_seen(r)
+
+
+def is_far_seen(r: Tensor) -> bool:
+    """Tell the same of values, one at least, that can be looked at."""
+    return not r.min().item() > _LEAST
+
+
+def in_double(*leaves: Tensor | None) -> list[Tensor | None]:
+    """Return tensors in float64, and ``None`` as it is."""
+    return [None if leaf is None else leaf.double() for leaf in leaves]
+
+
+def length(x: Tensor, p: float, dims: list[int], least: float = 0.0) -> Tensor:
+    """Return the p-norm of x along ``dims``, which stay with size 1, right for all x; in float32, or where that needs it float64.
+
+    Powers that overflow give infinity, and powers that vanish a norm of nearly 0: then elements are scaled by the largest, or for
+    a negative p by the smallest. Norms below ``least`` need not be right. In traced code elements are always scaled.
+    """
+    wide = in_single(x)
+    if p in _POWERLESS or 0 in x.shape:
+        return _plain_length(wide, p, dims)
+    if can_look_at(x) and p > 0:
+        norm = _plain_length(wide, p, dims)
+        if are_powers_kept(norm, wide, p, least):
+            return norm
+    return _scaled_length(x.double() if can_look_at(x) else wide, p, dims)
+
+
+def are_powers_kept(norm: Tensor, x: Tensor, p: float, least: float = 0.0) -> bool:
+    """Tell whether all norms of x are finite, and all powers large enough; 0.9 µs for each look at the norms."""
+    floor = max(1e-32 ** (1 / p), 1e-37)  # a subnormal norm has few digits for its gradient
+    if not norm.max().item() < math.inf:
+        return False
+    if least >= floor or norm.min().item() >= floor:
+        return True
+    sizes = x.abs()
+    return not ((sizes > 0) & (sizes < floor)).any().item()
+
+
+def _plain_length(x: Tensor, p: float, dims: list[int]) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, p, dims, keepdim=True)
+    return norm
+
+
+def _scaled_length(x: Tensor, p: float, dims: list[int]) -> Tensor:
+    """Return the p-norm by way of elements over the largest; that is a constant, since the norm does not depend on it."""
+    sizes = x.detach().abs()
+    most = sizes.amax(dims, keepdim=True) if p > 0 else sizes.amin(dims, keepdim=True)
+    scale = torch.where((most > 0) & (most < math.inf), most, 1.0)
+    return _plain_length(x / scale, p, dims) * scale
