@@ -193,7 +193,7 @@ def layer_norm_backward(
         wide, w, b = _mixed(x, shape, weight, bias)
         assert wide is not None
         gx, gw, gb = _layer_norm_backward(gy.to(wide.dtype), wide, shape, *moments, w, b, mask)
-        return gx.to(x.dtype), gw, gb
+        return gx if gx is None else gx.to(x.dtype), gw, gb
     g, wide, w, b = (None if leaf is None else leaf.to(dtype) for leaf in (gy, x, weight, bias))
     found = _layer_norm_backward(g, wide, shape, *moments, w, b, mask)
     gx, gw, gb = (leaf.to(x.dtype) if wanted else leaf for leaf, wanted in zip(found, mask, strict=True))

@@ -74,13 +74,14 @@ def test_windows_of_infinities(axes: int) -> None:
 
 @pytest.mark.parametrize("p", [0.5, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES], ids=str)
-def test_a_power_average_of_zeros_has_no_gradient(p: float, dtype: torch.dtype) -> None:
-    """And it is 0; in a window with another number too, but for a p below 1, whose slope there is infinite."""
+def test_a_power_average_of_zeros_is_0_with_finite_gradients(p: float, dtype: torch.dtype) -> None:
+    """The gradient is 0, but 1 for p = 1, a plain sum. Beside a 4, the slope at 0 is infinite for p below 1."""
     layer, x = fn.LPPool1d(p, 2), torch.tensor([[[0.0, 0.0, 0.0, 4.0]]], dtype=dtype)
     y, gx = both(layer, x)
     torch.testing.assert_close(y.flatten(), torch.tensor([0.0, 4.0], dtype=dtype))
-    zero = INF if p < 1 else float(p == 1)
-    torch.testing.assert_close(gx.flatten(), torch.tensor([0.0, 0.0, zero, 1.0], dtype=dtype))  # type: ignore[attr-defined]
+    slope = float(p == 1)
+    beside = INF if p < 1 else slope
+    torch.testing.assert_close(gx.flatten(), torch.tensor([slope, slope, beside, 1.0], dtype=dtype))  # type: ignore[attr-defined]
     cache = layer.apply({}, x)[1]
     assert not layer.vjp({}, cache, torch.zeros_like(y))[1].any()
 

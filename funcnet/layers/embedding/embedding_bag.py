@@ -100,7 +100,7 @@ class EmbeddingBag(PaddedTable):
     def _shares(self, ids: Tensor, bag: Tensor | None, count: int, s: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return by how much each integer's row counts."""
         if s is not None:
-            return s.masked_fill(~self._is_counted(ids), 0.0)
+            return s.to(dtype).masked_fill(~self._is_counted(ids), 0.0)
         counted = self._is_counted(ids).to(dtype)
         if self.mode == "sum":
             return counted
