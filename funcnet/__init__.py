@@ -164,7 +164,8 @@ from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, 
 from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.loop import Fit, evaluate, fit
-from funcnet.losses.classification import BCE, BCEWithLogits, CrossEntropy
+from funcnet.losses.binary import BCE, BCEWithLogits
+from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.metrics import accuracy

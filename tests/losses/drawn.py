@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from funcnet import random
-from funcnet.losses.classification import BCE, BCEWithLogits
+from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.regression import L1, L2, MSE
 
 F64 = torch.float64

@@ -10,7 +10,8 @@ from drawn import ELEMENTWISE, NAN, REDUCTIONS, assert_agrees, by_layer, normal,
 from torch import Tensor, nn
 from torch.func import vmap
 
-from funcnet.losses.classification import BCE, BCEWithLogits, CrossEntropy
+from funcnet.losses.binary import BCE, BCEWithLogits
+from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, LossLayer
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.value import frozen

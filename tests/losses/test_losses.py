@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from twins import assert_twins, twin_of
 
 from funcnet import random
-from funcnet.losses.classification import BCE, BCEWithLogits, CrossEntropy
+from funcnet.losses.binary import BCE, BCEWithLogits
+from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.regression import L1, L2, MSE
 
 quick = settings(deadline=None, max_examples=40)
