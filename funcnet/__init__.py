@@ -46,13 +46,14 @@ from funcnet.combinators.ensembles import ensemble
 from funcnet.combinators.low_rank import lora
 from funcnet.combinators.norm_folding import fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal
-from funcnet.combinators.parametrization import Parametrization, parametrize, spectral_norm, weight_norm
+from funcnet.combinators.parametrization import Parametrization, parametrize
 from funcnet.combinators.pooling import Pool1d, Pool2d, Pool3d
 from funcnet.combinators.rearranging import channels_last, map_over, time_distributed
 from funcnet.combinators.recurrence import bidirectional, scan
 from funcnet.combinators.sequential import serial
 from funcnet.combinators.sharing import shared, tied
 from funcnet.combinators.unique_rows import uniqued
+from funcnet.combinators.weight_norms import spectral_norm, weight_norm
 from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.combinator import Rewrite, errors_at, layers_only
-from funcnet.combinators import batching
+from funcnet.combinators import batching, member_losses
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, instances, number_of_parts
 from funcnet.losses.loss import Loss
@@ -138,7 +138,7 @@ class EnsembleLoss(Loss):
 
     def value_and_grad(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         with errors_at(self, ""):
-            return batching.value_and_grad(self.loss, self.n, y, target)
+            return member_losses.value_and_grad(self.loss, self.n, y, target)
 
     def location(self, name: str) -> str:
         """Say where an error happened."""

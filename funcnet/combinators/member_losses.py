@@ -1,0 +1,53 @@
+"""Losses of an ensemble: the value of each member and the gradient of its y, with one target for all.
+
+Kernels that take all members at once serve elementwise losses and cross-entropy of labels, ``vmap`` all others.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.combinators.batching import mapped
+from funcnet.kernels import losses
+from funcnet.losses.classification import CrossEntropy
+from funcnet.losses.loss import ElementwiseLoss, Loss, reduction_scale
+
+
+def value_and_grad(loss: Loss, n: int, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each member's value, and the gradient of y, of a loss with one target for all members."""
+    if isinstance(y, Tensor) and y.dim() > 1 and y.shape[0] == n and isinstance(target, Tensor) and loss.reduction != "none":
+        if isinstance(loss, ElementwiseLoss) and y.shape[1:] == target.shape and y.dtype == target.dtype:
+            return _elementwise(loss, y, target)
+        if isinstance(loss, CrossEntropy) and _plain(loss) and _labels(y, target):
+            return _cross_entropy(loss, y, target)
+    value, gy = mapped(n, loss.value_and_grad, y, target, shares=(1,))
+    return value, gy
+
+
+def _elementwise(loss: ElementwiseLoss, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    kept, c = loss.cache(y, target.expand(y.shape)), reduction_scale(loss.reduction, y[0])
+    return (loss.loss(kept) * c).flatten(1).sum(1), loss.dloss_dy(kept, c)
+
+
+def _plain(loss: CrossEntropy) -> bool:
+    """Tell whether the loss has one term for a label, so that its cache holds no distribution."""
+    return not loss.label_smoothing and not (loss.weight and 0 in loss.weight)
+
+
+def _labels(y: Tensor, target: Tensor) -> bool:
+    return not target.is_floating_point() and y.dim() > 2 and target.shape == y.shape[1:2] + y.shape[3:] and y.shape[1] > 0
+
+
+def _cross_entropy(loss: CrossEntropy, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the members for the batch, and a member's rows for its further axis: 38 µs for 20×100×2, in one axis 80.
+
+    So what was a mean over a member's rows is one over members too, and what was a mean over N rows is one over n members.
+    """
+    n, per = y.shape[0], {"sum": 1.0, "mean": y.shape[0], "batch": y.shape[0] / y.shape[1]}
+    cache: Any = loss.forward(y.transpose(1, 2), target.expand(n, *target.shape))[1]
+    logp, labels, w, _, c, _, kind = cache
+    scale = torch.full_like(c, per[loss.reduction])
+    terms = losses.nll(logp, labels, w, 0, loss.ignore_index)[0]
+    value = terms.flatten(1).sum(1) * (c * scale)
+    return value if kind is None else value.to(kind.dtype), loss.backward(cache, scale).transpose(1, 2)
