@@ -143,8 +143,8 @@ from funcnet.layers.pooling.min_pool import MinPool1d, MinPool2d, MinPool3d
 from funcnet.layers.pooling.segments import SegmentPool
 from funcnet.layers.pooling.unpool import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from funcnet.layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
+from funcnet.layers.recurrent.nets import GRU, LSTM, RNN
 from funcnet.layers.recurrent.packing import pack_padded, pad_packed, pad_sequence, unpad_sequence
-from funcnet.layers.recurrent.sequences import GRU, LSTM, RNN
 from funcnet.layers.shape.boundary_padding import (
     CircularPad1d,
     CircularPad2d,
