@@ -1,4 +1,4 @@
-"""Kernels of normalization."""
+"""Kernels of normalization by rows and groups, and what batch norm shares with them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,16 +8,12 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import norm_formulas as formulas
-from funcnet.kernels.extremes import HALF, can_look_at, in_double, is_far, is_far_seen
-from funcnet.kernels.tracing import is_compiling, is_eager, is_mapped, is_plain_data, is_untransformed, packed
+from funcnet.kernels.extremes import HALF, can_look_at, in_double, in_single, is_far
+from funcnet.kernels.tracing import is_compiling, is_eager, is_untransformed, packed
 
 _aten = torch.ops.aten
-_softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
 
 # A kernel that has a name in ``torch`` is called by it: 1.2 µs less than by ``torch.ops``.
-_batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_batch_norm
-_batch_norm_functional: Callable[..., tuple[Tensor, ...]] = _aten._native_batch_norm_legit_functional.default
-_batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
 _layer_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_layer_norm_backward.default
 _group_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_group_norm
 _group_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_group_norm_backward.default
@@ -29,7 +25,7 @@ Gradients = tuple[Tensor, Any, Any]
 Leaves = Sequence[Tensor | None]
 
 
-def _singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tensor | None, beside: Leaves, *more: Any) -> Any:
+def singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tensor | None, beside: Leaves, *more: Any) -> Any:
     """Call ``kernel(*tensors, weight, *beside, *more)`` with tensors like x in half precision, and what is beside them in single.
 
     With weights in half the kernels of batch and group norm round moments and partial sums: of 64×8×32×32 in bfloat16, 300 from
@@ -37,113 +33,25 @@ def _singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tens
     time; for that there must be a weight. Not all transforms and devices know kernels of two dtypes: there x is in single too.
     """
     gamma = x.new_ones(x.shape[1], dtype=torch.float32) if weight is None else weight
-    wide = tensors if x.is_cpu and is_untransformed() else _single(x, tensors)
-    return kernel(*wide, *_single(x, [gamma, *beside]), *more)
+    wide = tensors if x.is_cpu and is_untransformed() else _single(tensors)
+    return kernel(*wide, *_single([gamma, *beside]), *more)
 
 
-def _is_wider(r: Tensor, x: Tensor) -> bool:
+def is_wider(r: Tensor, x: Tensor) -> bool:
     """Tell whether the statistics of x had to be computed in float64, so that its gradients must be too."""
     return r.dtype is torch.float64 and x.dtype is not torch.float64
 
 
-def _single(x: Tensor, leaves: Leaves) -> list[Tensor | None]:
-    """Return what has the dtype of x in single, and all else as it is."""
-    return [leaf.float() if leaf is not None and leaf.dtype == x.dtype else leaf for leaf in leaves]
+def _single(leaves: Leaves) -> list[Tensor | None]:
+    return [None if leaf is None else in_single(leaf) for leaf in leaves]
 
 
-def _rounded(x: Tensor, weight: Tensor | None, found: Gradients) -> Gradients:
-    """Return gradients in the dtypes of x and of weight and bias; those that there are not as they are."""
+def rounded_gradients(x: Tensor, weight: Tensor | None, found: Gradients) -> Gradients:
+    """Return the gradients in the dtypes of x and of the weight; ``None`` stays."""
     gx, gw, gb = found
     if weight is not None:
         gw, gb = (leaf if leaf is None else leaf.to(weight.dtype) for leaf in (gw, gb))
     return gx if gx is None else gx.to(x.dtype), gw, gb
-
-
-def batch_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize channels, by the batch's or by running moments (μ, σ²): y, and the batch's μ and 1 / √(σ² + ε).
-
-    These two are in single at least. Of an empty batch, on which torch's kernel raises, μ is 0 and the other 1.
-    """
-    if x.numel() == 0:
-        return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
-    if (running and formulas.serve(x, *running)) or formulas.serve_under_vmap(x):
-        return formulas.batch_norm(x, weight, bias, eps, running)
-    x, moments = packed(x), running or (None, None)
-    if x.dtype in HALF:
-        found = _singly(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
-    else:
-        found = _batch_norm(x, weight, bias, *moments, running is None, 0.0, eps)
-    if running is None and is_far(found[2]):
-        found = _batch_norm(*in_double(x, weight, bias), None, None, True, 0.0, eps)
-    return (found[0].to(x.dtype), *found[1:]) if found[0].dtype is not x.dtype else found
-
-
-def batch_norm_ahead(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments, rate: float
-) -> tuple[Tensor, Tensor, Tensor, Moments | None]:
-    """Return what ``batch_norm`` does by the batch, and the running moments moved towards it, which its kernel does on the way.
-
-    On copies of them; 20 channels take 2.3 µs more so, and 6.7 by ``moved`` afterwards. ``None`` where the kernel does not serve:
-    of an empty batch, in half precision, under ``vmap``, and where someone differentiates.
-    """
-    mean, var = running
-    alike = x.dtype == mean.dtype == var.dtype and x.dtype not in HALF
-    if x.numel() == 0 or not alike or not is_plain_data(x, weight, bias, mean, var) or is_mapped(x):
-        return *batch_norm(x, weight, bias, eps), None
-    if is_compiling():  # the same kernel on copies: but these the compiler may leave out
-        y, mu, r, *ahead = _batch_norm_functional(packed(x), weight, bias, *running, True, rate, eps)
-        return y, mu, r, (ahead[0], ahead[1])
-    copies = mean.clone(), var.clone()
-    y, mu, r = _batch_norm(x, weight, bias, *copies, True, rate, eps)
-    if r.dtype is torch.float32 and is_far_seen(r):
-        y, mu, r = batch_norm(x, weight, bias, eps)
-    return y, mu, r, copies
-
-
-def variance(r: Tensor, eps: float) -> Tensor:
-    """Return σ², at least 0, from 1 / √(σ² + ε): r⁻² shrunk by ε is one kernel for the difference and its bound."""
-    return _softshrink(r**-2, eps)
-
-
-def moved(running: Moments, batch: Moments, rate: float | Tensor, n: int) -> Moments:
-    """Move running (μ, σ²) towards those of a batch of n, whose σ² counts n / (n - 1) times.
-
-    In 3 kernels, for 20 channels, with ``variance`` 6.7 µs; as old + rate (new - old) with the σ² multiplied before, 14.6.
-    """
-    (old_mean, old), (mean, var), unbiased = running, batch, n / max(n - 1, 1)
-    if mean.dtype != old.dtype:  # half precision is moved in float32 and rounded once
-        mean, var = moved((old_mean.to(mean.dtype), old.to(var.dtype)), batch, rate, n)
-        return mean.to(old_mean.dtype), var.to(old.dtype)
-    if isinstance(rate, Tensor):
-        rate = rate.to(old.dtype)
-        return torch.lerp(old_mean, mean, rate), torch.lerp(old, var * unbiased, rate)
-    return torch.lerp(old_mean, mean, rate), torch.add(torch.lerp(old, var, rate), var, alpha=rate * (unbiased - 1))
-
-
-def batch_norm_backward(
-    gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, *, batch: Moments | None = None, running: Moments | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias, by the batch's (μ, 1 / √(σ² + ε)) or the running (μ, σ²).
-
-    An empty batch would end the process with torch's kernel, which divides by its size.
-    """
-    if x.numel() == 0:
-        return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
-    if (running and formulas.serve(gy, x, *running)) or formulas.serve_under_vmap(gy, x):
-        return formulas.batch_norm_backward(gy, x, weight, eps, batch, running)
-    if batch is not None and _is_wider(batch[1], x):
-        g, wide, w = in_double(gy, x, weight)
-        return _rounded(x, weight, batch_norm_backward(g, wide, w, eps, batch=batch))  # type: ignore[arg-type]
-    if running is not None:  # under vmap the kernel wants both pairs
-        batch = running[0], torch.rsqrt(running[1] + eps)
-    moments = (*(running or (None, None)), *(batch or (None, None)))
-    how = running is None, eps, [True, weight is not None, weight is not None]
-    gy, x = packed(gy, x), packed(x)
-    if x.dtype in HALF:
-        return _rounded(x, weight, _singly(_batch_norm_backward, x, [gy, x], weight, moments, *how))
-    return _batch_norm_backward(gy, x, weight, *moments, *how)
 
 
 def layer_norm(
@@ -279,7 +187,7 @@ def group_norm(
     x = x.contiguous(memory_format=_format(x))
     how = *x.shape[:2], math.prod(x.shape[2:]), groups, eps
     if x.dtype in HALF:
-        y, mean, r = _singly(_group_norm, x, [x], weight, [bias], *how)
+        y, mean, r = singly(_group_norm, x, [x], weight, [bias], *how)
     else:
         y, mean, r = _group_norm(x, weight, bias, *how)
     if is_far(r):
@@ -300,16 +208,16 @@ def group_norm_backward(
         return torch.empty_like(x), x.new_zeros(c), x.new_zeros(c)
     if formulas.serve(gy, x, weight):
         return formulas.group_norm_backward(gy, x, groups, moments, weight, mask)
-    if _is_wider(moments[1], x):
+    if is_wider(moments[1], x):
         g, wide, w = in_double(gy, x, weight)
-        return _rounded(x, weight, group_norm_backward(g, wide, groups, moments, w, mask))  # type: ignore[arg-type]
+        return rounded_gradients(x, weight, group_norm_backward(g, wide, groups, moments, w, mask))  # type: ignore[arg-type]
     order = _format(x)
     if order is torch.channels_last:
         mask = [True, weight is not None, weight is not None]
     gy, x = gy.contiguous(memory_format=order), x.contiguous(memory_format=order)
     how = n, c, math.prod(x.shape[2:]), groups, mask
     if x.dtype in HALF:
-        return _rounded(x, weight, _singly(_group_norm_backward_by_weight, x, [gy, x], weight, moments, *how))
+        return rounded_gradients(x, weight, singly(_group_norm_backward_by_weight, x, [gy, x], weight, moments, *how))
     return _group_norm_backward(gy, x, *moments, weight, *how)
 
 

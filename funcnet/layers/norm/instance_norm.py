@@ -18,7 +18,8 @@ from torch import Tensor
 from funcnet.checks import Misfit, axes_complaint, check_gy, require_params
 from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import flag, size_or_none, value_error
-from funcnet.kernels import norm as kernels
+from funcnet.kernels import batch_norm as kernels
+from funcnet.kernels.norm import group_norm, group_norm_backward
 from funcnet.layers.norm import params as norm_params
 from funcnet.random import Key
 from funcnet.value import frozen
@@ -84,7 +85,7 @@ class InstanceNorm(_Instance):
         if x.shape[-self._space :].numel() == 1:
             raise value_error(self, "x must have more than one value per channel and row", f"x of shape {tuple(x.shape)}")
         w, b = params.get("weight"), params.get("bias")
-        y, kept, mean, r = kernels.group_norm(self._batch(x), self.num_features, w, b, self.eps)
+        y, kept, mean, r = group_norm(self._batch(x), self.num_features, w, b, self.eps)
         return y.reshape(x.shape), (kept if x.dim() == kept.dim() else kept[0], mean, r)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
@@ -100,7 +101,7 @@ class InstanceNorm(_Instance):
         x, mean, r = cache
         channels = self._batch(check_gy(self, gy, x.shape, x)), self._batch(x), self.num_features
         (w,) = norm_params.backward_params(self, params, self.num_features)
-        gx, gw, gb = kernels.group_norm_backward(*channels, (mean, r), w, mask)
+        gx, gw, gb = group_norm_backward(*channels, (mean, r), w, mask)
         return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape) if mask[0] else gx
 
     def update_stats(self, params: Params, cache: Cache) -> Params:

@@ -1,0 +1,106 @@
+"""Kernels of batch norm: statistics of channels, of the batch or running."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from funcnet.kernels import norm_formulas as formulas
+from funcnet.kernels.extremes import HALF, in_double, is_far, is_far_seen
+from funcnet.kernels.norm import Moments, is_wider, rounded_gradients, singly
+from funcnet.kernels.tracing import is_compiling, is_mapped, is_plain_data, packed
+
+_aten = torch.ops.aten
+_softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
+
+# A kernel that has a name in ``torch`` is called by it: 1.2 µs less than by ``torch.ops``.
+_batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_batch_norm
+_batch_norm_functional: Callable[..., tuple[Tensor, ...]] = _aten._native_batch_norm_legit_functional.default
+_batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
+
+
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize channels, by the batch's or by running moments (μ, σ²): y, and the batch's μ and 1 / √(σ² + ε).
+
+    These two are in single at least. Of an empty batch, on which torch's kernel raises, μ is 0 and the other 1.
+    """
+    if x.numel() == 0:
+        return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
+    if (running and formulas.serve(x, *running)) or formulas.serve_under_vmap(x):
+        return formulas.batch_norm(x, weight, bias, eps, running)
+    x, moments = packed(x), running or (None, None)
+    if x.dtype in HALF:
+        found = singly(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
+    else:
+        found = _batch_norm(x, weight, bias, *moments, running is None, 0.0, eps)
+    if running is None and is_far(found[2]):
+        found = _batch_norm(*in_double(x, weight, bias), None, None, True, 0.0, eps)
+    return (found[0].to(x.dtype), *found[1:]) if found[0].dtype is not x.dtype else found
+
+
+def batch_norm_ahead(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments, rate: float
+) -> tuple[Tensor, Tensor, Tensor, Moments | None]:
+    """Return what ``batch_norm`` does by the batch, and the running moments moved towards it, which its kernel does on the way.
+
+    On copies of them; 20 channels take 2.3 µs more so, and 6.7 by ``moved`` afterwards. ``None`` where the kernel does not serve:
+    of an empty batch, in half precision, under ``vmap``, and where someone differentiates.
+    """
+    mean, var = running
+    alike = x.dtype == mean.dtype == var.dtype and x.dtype not in HALF
+    if x.numel() == 0 or not alike or not is_plain_data(x, weight, bias, mean, var) or is_mapped(x):
+        return *batch_norm(x, weight, bias, eps), None
+    if is_compiling():  # the same kernel on copies: but these the compiler may leave out
+        y, mu, r, *ahead = _batch_norm_functional(packed(x), weight, bias, *running, True, rate, eps)
+        return y, mu, r, (ahead[0], ahead[1])
+    copies = mean.clone(), var.clone()
+    y, mu, r = _batch_norm(x, weight, bias, *copies, True, rate, eps)
+    if r.dtype is torch.float32 and is_far_seen(r):
+        y, mu, r = batch_norm(x, weight, bias, eps)
+    return y, mu, r, copies
+
+
+def variance(r: Tensor, eps: float) -> Tensor:
+    """Return σ², at least 0, from 1 / √(σ² + ε): r⁻² shrunk by ε is one kernel for the difference and its bound."""
+    return _softshrink(r**-2, eps)
+
+
+def moved(running: Moments, batch: Moments, rate: float | Tensor, n: int) -> Moments:
+    """Move running (μ, σ²) towards those of a batch of n, whose σ² counts n / (n - 1) times.
+
+    In 3 kernels, for 20 channels, with ``variance`` 6.7 µs; as old + rate (new - old) with the σ² multiplied before, 14.6.
+    """
+    (old_mean, old), (mean, var), unbiased = running, batch, n / max(n - 1, 1)
+    if mean.dtype != old.dtype:  # half precision is moved in float32 and rounded once
+        mean, var = moved((old_mean.to(mean.dtype), old.to(var.dtype)), batch, rate, n)
+        return mean.to(old_mean.dtype), var.to(old.dtype)
+    if isinstance(rate, Tensor):
+        rate = rate.to(old.dtype)
+        return torch.lerp(old_mean, mean, rate), torch.lerp(old, var * unbiased, rate)
+    return torch.lerp(old_mean, mean, rate), torch.add(torch.lerp(old, var, rate), var, alpha=rate * (unbiased - 1))
+
+
+def batch_norm_backward(
+    gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, *, batch: Moments | None = None, running: Moments | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias, by the batch's (μ, 1 / √(σ² + ε)) or the running (μ, σ²).
+
+    An empty batch would end the process with torch's kernel, which divides by its size.
+    """
+    if x.numel() == 0:
+        return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
+    if (running and formulas.serve(gy, x, *running)) or formulas.serve_under_vmap(gy, x):
+        return formulas.batch_norm_backward(gy, x, weight, eps, batch, running)
+    if batch is not None and is_wider(batch[1], x):
+        g, wide, w = in_double(gy, x, weight)
+        return rounded_gradients(x, weight, batch_norm_backward(g, wide, w, eps, batch=batch))  # type: ignore[arg-type]
+    if running is not None:  # under vmap the kernel wants both pairs
+        batch = running[0], torch.rsqrt(running[1] + eps)
+    moments = (*(running or (None, None)), *(batch or (None, None)))
+    how = running is None, eps, [True, weight is not None, weight is not None]
+    gy, x = packed(gy, x), packed(x)
+    if x.dtype in HALF:
+        return rounded_gradients(x, weight, singly(_batch_norm_backward, x, [gy, x], weight, moments, *how))
+    return _batch_norm_backward(gy, x, weight, *moments, *how)
