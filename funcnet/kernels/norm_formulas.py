@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.extremes import in_single
 from funcnet.kernels.tracing import is_differentiated, is_differentiated_and_mapped
 
 serve = is_differentiated
@@ -24,10 +25,6 @@ Moments = tuple[Tensor, Tensor]
 Gradients = tuple[Tensor, Any, Any]
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def _bound(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the largest magnitude along axes, but at least 1: a number by which the result does not change."""
     return x.detach().abs().amax(axes, keepdim=True).clamp_min(1)
@@ -35,7 +32,7 @@ def _bound(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def _of_channels(w: Tensor, x: Tensor) -> Tensor:
     """Give a number for each channel the axes of x, whose channels are axis 1."""
-    return _wide(w).reshape(1, -1, *[1] * (x.dim() - 2))
+    return in_single(w).reshape(1, -1, *[1] * (x.dim() - 2))
 
 
 def _scaled(x: Tensor, weight: Tensor | None) -> Tensor:
@@ -61,7 +58,7 @@ def _channel_sums(gy: Tensor, normalized: Tensor, like: Tensor | None, mask: lis
 
 def _standard(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return x̂ = (x - μ) r over axes, μ and r = 1 / √(σ² + ε), which depend on x, in single at least."""
-    z = _wide(x)
+    z = in_single(x)
     size = _bound(z, axes)
     z = z / size
     mean = z.mean(axes, keepdim=True)
@@ -87,9 +84,9 @@ def group_norm_backward(
     gy: Tensor, x: Tensor, groups: int, moments: Moments, weight: Tensor | None, mask: list[bool]
 ) -> Gradients:
     """Gradients of x, weight and bias."""
-    mean, r = [_wide(one).unsqueeze(2) for one in moments]
-    gy, rows = _wide(gy), (x.shape[0], groups, -1)
-    normalized = (_wide(x).reshape(rows) - mean) * r
+    mean, r = [in_single(one).unsqueeze(2) for one in moments]
+    gy, rows = in_single(gy), (x.shape[0], groups, -1)
+    normalized = (in_single(x).reshape(rows) - mean) * r
     gx = _standard_backward(_scaled(gy, weight).reshape(rows), normalized, r, (2,))
     gw, gb = _channel_sums(gy, normalized.reshape(x.shape), weight, mask[1:])
     return gx.reshape(x.shape).to(x.dtype), gw, gb
@@ -103,7 +100,7 @@ def batch_norm(
         normalized, mean, r = _standard(x, _others(x), eps)
     else:
         mean, r = _of_channels(running[0], x), (_of_channels(running[1], x) + eps) ** -0.5
-        normalized = (_wide(x) - mean) * r
+        normalized = (in_single(x) - mean) * r
     return _affine(normalized, weight, bias).to(x.dtype), mean.reshape(-1), r.reshape(-1)
 
 
@@ -115,7 +112,7 @@ def batch_norm_backward(
         batch = running[0], (running[1] + eps) ** -0.5
     assert batch is not None
     mean, r = [_of_channels(one, x) for one in batch]
-    gy, normalized = _wide(gy), (_wide(x) - mean) * r
+    gy, normalized = in_single(gy), (in_single(x) - mean) * r
     g = _scaled(gy, weight)
     gx = g * r if running else _standard_backward(g, normalized, r, _others(x))
     gw, gb = _channel_sums(gy, normalized, weight, [True, True])
@@ -135,7 +132,7 @@ def layer_norm_backward(
     gy: Tensor, x: Tensor, shape: tuple[int, ...], moments: Moments, weight: Tensor | None, mask: list[bool]
 ) -> Gradients:
     """Gradients of x, weight and bias."""
-    gy, normalized = _wide(gy), (_wide(x) - moments[0]) * moments[1]
+    gy, normalized = in_single(gy), (in_single(x) - moments[0]) * moments[1]
     gx = _standard_backward(gy if weight is None else gy * weight, normalized, moments[1], tuple(range(-len(shape), 0)))
     gw, gb = [_row_sum(term, shape, x) if wanted else None for term, wanted in zip((gy * normalized, gy), mask[1:], strict=True)]
     return gx.to(x.dtype), gw, gb
@@ -147,8 +144,8 @@ def _row_sum(terms: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """Divide rows by √(x̄² + ε), and multiply by the weight: y, and the 1 / √(x̄² + ε), which depends on x."""
-    size = _bound(_wide(x), axes)
-    z = _wide(x) / size
+    size = _bound(in_single(x), axes)
+    z = in_single(x) / size
     r = torch.rsqrt((z * z).mean(axes, keepdim=True) + eps / size / size)
     y = z * r if weight is None else z * r * weight
     return y.to(x.dtype), r / size
@@ -158,7 +155,7 @@ def rms_norm_backward(
     gy: Tensor, x: Tensor, shape: tuple[int, ...], r: Tensor, weight: Tensor | None, mask: list[bool]
 ) -> tuple[Tensor, Any]:
     """Gradients of x and weight: gx = r (g - x̂ Σ g x̂ / m), with g = γ gy, over the row."""
-    gy, normalized, axes = _wide(gy), _wide(x) * r, tuple(range(-len(shape), 0))
+    gy, normalized, axes = in_single(gy), in_single(x) * r, tuple(range(-len(shape), 0))
     g = gy if weight is None else gy * weight
     gx = r * (g - normalized * (g * normalized).mean(axes, keepdim=True))
     return gx.to(x.dtype), _row_sum(gy * normalized, shape, x) if mask[1] else None

@@ -232,7 +232,7 @@ def avg_pool(
     if _mean_tiles(x, origin(x, axes), kernel, stride, padding, ceil):
         return _reduced(x, kernel, torch.add) / (divisor or math.prod(kernel))
     how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
-    y: Tensor = _avg_pool[max(axes, 2)](_wide(_lifted(x, axes), axes), *how)
+    y: Tensor = _avg_pool[max(axes, 2)](_lifted(in_single(x) if axes == 3 else x, axes), *how)
     return _lowered(y, axes, x.dim()).to(x.dtype)
 
 
@@ -253,7 +253,7 @@ def avg_pool_backward(
         for part in _tiles(gx, kernel):
             part.copy_(g)
         return gx
-    wide = in_single(gy) if _overlap(kernel, stride) else _wide(gy, axes)
+    wide = in_single(gy) if axes == 3 or _overlap(kernel, stride) else gy
     if is_compiling() and count_pad and divisor is None and _overhangs(gy, of, kernel, stride, padding):
         wide, divisor = wide / _counts(gy, of, kernel, stride, padding), 1
     how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
@@ -281,10 +281,6 @@ def _counts(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, 
         own = (n + 2 * p - first).clamp(max=k).to(gy.dtype)
         count = count * own.reshape([-1 if j == i else 1 for j in range(axes)])
     return count
-
-
-def _wide(x: Tensor, axes: int) -> Tensor:
-    return x.float() if axes == 3 and x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def adaptive_avg_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
