@@ -1,106 +1,33 @@
-"""Kernels of pooling, along as many axes as there are numbers in ``kernel``, with or without a batch.
-
-Backward, torch's kernels read of x no more than shape and layout, so that is all that is kept: an ``Origin``.
-"""
+"""Kernels of pooling, along as many axes as there are numbers in ``kernel``, with or without a batch."""
 
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcnet.kernels.extremes import in_single, rounded
-from funcnet.kernels.tracing import is_compiling, is_differentiated, is_plain
+from funcnet.kernels.tracing import is_compiling, is_plain
+from funcnet.kernels.windows import Kernel, Origin, as_two, blank, channelwise, lifted, lowered, origin
 
 _aten = torch.ops.aten
 
-Kernel = Callable[..., Any]
-
-Origin = tuple[tuple[int, ...], bool]
-"""The shape of x, and whether its channels lie together in memory (``channels_last``)."""
-
-
-def _channelwise(kernel: Kernel) -> Kernel:
-    """Let a kernel that wants a channel, but takes an empty batch, take no channels too: as a batch, which it treats alike."""
-
-    def pool(x: Tensor, *rest: Any) -> Any:
-        if x.shape[1]:
-            return kernel(x, *rest)
-        y = kernel(*[one.transpose(0, 1) if isinstance(one, Tensor) else one for one in (x, *rest)])
-        return tuple([one.transpose(0, 1) for one in y]) if isinstance(y, tuple) else y.transpose(0, 1)
-
-    return pool
-
-
 _max_pool: dict[int, Kernel] = {
-    2: _channelwise(_aten.max_pool2d_with_indices.default),
-    3: _channelwise(_aten.max_pool3d_with_indices.default),
+    2: channelwise(_aten.max_pool2d_with_indices.default),
+    3: channelwise(_aten.max_pool3d_with_indices.default),
 }
 _max_pool_backward: dict[int, Kernel] = {
-    2: _channelwise(_aten.max_pool2d_with_indices_backward.default),
-    3: _channelwise(_aten.max_pool3d_with_indices_backward.default),
+    2: channelwise(_aten.max_pool2d_with_indices_backward.default),
+    3: channelwise(_aten.max_pool3d_with_indices_backward.default),
 }
-_avg_pool: dict[int, Kernel] = {2: _channelwise(_aten.avg_pool2d.default), 3: _channelwise(_aten.avg_pool3d.default)}
+_avg_pool: dict[int, Kernel] = {2: channelwise(_aten.avg_pool2d.default), 3: channelwise(_aten.avg_pool3d.default)}
 _avg_pool_backward: dict[int, Kernel] = {
-    2: _channelwise(_aten.avg_pool2d_backward.default),
-    3: _channelwise(_aten.avg_pool3d_backward.default),
-}
-_adaptive_avg: dict[int, Kernel] = {
-    2: _channelwise(_aten._adaptive_avg_pool2d.default),
-    3: _channelwise(_aten._adaptive_avg_pool3d.default),
-}
-_adaptive_avg_backward: dict[int, Kernel] = {
-    2: _channelwise(_aten._adaptive_avg_pool2d_backward.default),
-    3: _channelwise(_aten._adaptive_avg_pool3d_backward.default),
-}
-_adaptive_max: dict[int, Kernel] = {
-    2: _channelwise(_aten.adaptive_max_pool2d.default),
-    3: _channelwise(_aten.adaptive_max_pool3d.default),
-}
-_adaptive_max_backward: dict[int, Kernel] = {
-    2: _channelwise(_aten.adaptive_max_pool2d_backward.default),
-    3: _channelwise(_aten.adaptive_max_pool3d_backward.default),
-}
-_fractional_max: dict[int, Kernel] = {
-    2: _channelwise(_aten.fractional_max_pool2d.default),
-    3: _channelwise(_aten.fractional_max_pool3d.default),
+    2: channelwise(_aten.avg_pool2d_backward.default),
+    3: channelwise(_aten.avg_pool3d_backward.default),
 }
 _threshold_backward: Kernel = _aten.threshold_backward.default
 _hardtanh_backward: Kernel = _aten.hardtanh_backward.default
-
-
-def _lifted(x: Tensor, axes: int) -> Tensor:
-    """Give x a batch, and two axes in place of one."""
-    x = x if x.dim() == axes + 2 else x.unsqueeze(0)
-    return x.unsqueeze(-2) if axes == 1 else x
-
-
-def _lowered(y: Tensor, axes: int, dim: int) -> Tensor:
-    """Take away what ``_lifted`` gave to an x of ``dim`` axes."""
-    y = y.squeeze(-2) if axes == 1 else y
-    return y if dim == axes + 2 else y.squeeze(0)
-
-
-def _two(numbers: tuple[int, ...], first: int) -> tuple[int, ...]:
-    """Give the option of one axis an entry for the axis before it, which has the length 1."""
-    return numbers if len(numbers) > 1 else (first, *numbers)
-
-
-def origin(x: Tensor, axes: int) -> Origin:
-    """Return what is kept of x."""
-    at = -axes - 1
-    return tuple(x.shape), axes == 2 and x.shape[at] > 1 and x.stride(at) == 1
-
-
-def _blank(gy: Tensor, of: Origin, axes: int) -> Tensor:
-    """Return a tensor with the lifted shape and layout of x, which holds nothing."""
-    shape, last = of
-    if last:
-        return _lifted(gy.new_empty((*shape[:-3], *shape[-2:], shape[-3])).movedim(-1, -3), axes)
-    return _lifted(gy.new_empty(shape), axes)
 
 
 def max_pool(
@@ -108,9 +35,9 @@ def max_pool(
 ) -> tuple[Tensor, Tensor]:
     """Largest element of each window, and its index in x's flattened axes: of equal ones the first."""
     axes = len(kernel)
-    how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), ceil)
-    y, indices = _max_pool[max(axes, 2)](_lifted(x, axes), *how)
-    return _lowered(y, axes, x.dim()), _lowered(indices, axes, x.dim())
+    how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), as_two(dilation, 1), ceil)
+    y, indices = _max_pool[max(axes, 2)](lifted(x, axes), *how)
+    return lowered(y, axes, x.dim()), lowered(indices, axes, x.dim())
 
 
 def max_pool_backward(
@@ -125,10 +52,10 @@ def max_pool_backward(
 ) -> Tensor:
     """Gradient of x: gy at each index; where windows overlap, sums of half precision are in single."""
     axes = len(kernel)
-    how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), ceil)
+    how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), as_two(dilation, 1), ceil)
     wide = in_single(gy) if _overlap(kernel, stride) or max(dilation) > 1 else gy
-    gx = _max_pool_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes), *how, _lifted(indices, axes))
-    return rounded(_lowered(gx, axes, gy.dim()), gy)
+    gx = _max_pool_backward[max(axes, 2)](lifted(wide, axes), blank(wide, of, axes), *how, lifted(indices, axes))
+    return rounded(lowered(gx, axes, gy.dim()), gy)
 
 
 def _overlap(kernel: tuple[int, ...], stride: tuple[int, ...]) -> bool:
@@ -231,9 +158,9 @@ def avg_pool(
     axes = len(kernel)
     if _mean_tiles(x, origin(x, axes), kernel, stride, padding, ceil):
         return _reduced(x, kernel, torch.add) / (divisor or math.prod(kernel))
-    how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
-    y: Tensor = _avg_pool[max(axes, 2)](_lifted(in_single(x) if axes == 3 else x, axes), *how)
-    return _lowered(y, axes, x.dim()).to(x.dtype)
+    how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), ceil, count_pad, divisor)
+    y: Tensor = _avg_pool[max(axes, 2)](lifted(in_single(x) if axes == 3 else x, axes), *how)
+    return lowered(y, axes, x.dim()).to(x.dtype)
 
 
 def avg_pool_backward(
@@ -256,9 +183,9 @@ def avg_pool_backward(
     wide = in_single(gy) if axes == 3 or _overlap(kernel, stride) else gy
     if is_compiling() and count_pad and divisor is None and _overhangs(gy, of, kernel, stride, padding):
         wide, divisor = wide / _counts(gy, of, kernel, stride, padding), 1
-    how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
-    wider: Tensor = _avg_pool_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes), *how)
-    return _lowered(wider, axes, gy.dim()).to(gy.dtype)
+    how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), ceil, count_pad, divisor)
+    wider: Tensor = _avg_pool_backward[max(axes, 2)](lifted(wide, axes), blank(wide, of, axes), *how)
+    return lowered(wider, axes, gy.dim()).to(gy.dtype)
 
 
 def _overhangs(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> bool:
@@ -281,87 +208,3 @@ def _counts(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, 
         own = (n + 2 * p - first).clamp(max=k).to(gy.dtype)
         count = count * own.reshape([-1 if j == i else 1 for j in range(axes)])
     return count
-
-
-def adaptive_avg_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Mean of each of ``size`` windows that cover x; of one window, as a plain mean: 0.04 ms for 64×16×28×28, and 0.7."""
-    axes = len(size)
-    if set(size) == {1} and 0 not in x.shape[-axes:]:
-        return x.mean(tuple(range(-axes, 0)), keepdim=True)
-    return _lowered(_adaptive_avg[max(axes, 2)](_lifted(x, axes), _two(size, 1)), axes, x.dim())
-
-
-def adaptive_avg_pool_backward(gy: Tensor, of: Origin, axes: int) -> Tensor:
-    """Gradient of x: each gy over the size of its window, to all of it; of one window, without a copy."""
-    if set(gy.shape[-axes:]) == {1}:
-        return (gy / math.prod(of[0][-axes:])).expand(of[0])
-    wide = in_single(gy)
-    gx = _adaptive_avg_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes))
-    return rounded(_lowered(gx, axes, gy.dim()), gy)
-
-
-def adaptive_max_pool(x: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Largest element of each of ``size`` windows that cover x, and its index in x's flattened axes."""
-    axes = len(size)
-    y, indices = _adaptive_max[max(axes, 2)](_lifted(x, axes), _two(size, 1))
-    return _lowered(y, axes, x.dim()), _lowered(indices, axes, x.dim())
-
-
-def adaptive_max_pool_backward(gy: Tensor, indices: Tensor, of: Origin, axes: int) -> Tensor:
-    """Gradient of x: gy at each index."""
-    wide = in_single(gy)
-    gx = _adaptive_max_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes), _lifted(indices, axes))
-    return rounded(_lowered(gx, axes, gy.dim()), gy)
-
-
-def scatter_to_index(x: Tensor, indices: Tensor, shape: Sequence[int]) -> Tensor:
-    """Put x at indices into the flattened last axes of zeros; of those at one index the last stays.
-
-    For someone who differentiates the others are left out first: by torch's derivative all of them would have a gradient.
-    """
-    at, size = x.dim() - len(shape), math.prod(shape)
-    index, rows = indices.flatten(at), x.flatten(at)
-    zeros = x.new_zeros((*x.shape[:at], size))
-    if is_differentiated(x):
-        return zeros.scatter_add(-1, index, torch.where(_stays(index, size), rows, 0)).reshape(*x.shape[:at], *shape)
-    return zeros.scatter(-1, index, rows).reshape(*x.shape[:at], *shape)
-
-
-def gather_from_index(gy: Tensor, indices: Tensor, axes: int, *, twice: bool) -> Tensor:
-    """Gradient of what was put: gy at each index; where there may be several at one, 0 for all but the last."""
-    at = gy.dim() - axes
-    index = indices.flatten(at)
-    gx = gy.flatten(at).gather(-1, index)
-    if twice:
-        gx = torch.where(_stays(index, math.prod(gy.shape[at:])), gx, 0)
-    return gx.reshape(indices.shape)
-
-
-def _stays(index: Tensor, size: int) -> Tensor:
-    """Tell of each entry of an index into ``size`` places whether it is the last at its place."""
-    order = torch.arange(index.shape[-1], device=index.device).expand(index.shape)
-    return order.new_zeros((*index.shape[:-1], size)).scatter(-1, index, order).gather(-1, index) == order
-
-
-def sample_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype in which places are reckoned for x: half precision would miscount them."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def fractional_max_pool(x: Tensor, kernel: tuple[int, ...], places: tuple[int, ...], samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest element of each of ``places`` windows that ``samples`` put somewhere, and its index in x's flattened axes.
-
-    2×2 on 64×16×28×28, to 14×14: 3.4 ms; by windows gathered along one axis after the other 6.5.
-    """
-    axes = len(kernel)
-    wide = _lifted(x, axes).to(samples.dtype)
-    y, indices = _fractional_max[axes](wide, kernel, places, samples)
-    return _lowered(y, axes, x.dim()).to(x.dtype), _lowered(indices, axes, x.dim())
-
-
-def fractional_max_pool_backward(gy: Tensor, indices: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Gradient of x: gy at each index, as torch's kernel has it, which the meta device has for two axes alone."""
-    at = gy.dim() - len(lengths)
-    wide = in_single(gy)
-    gx = wide.new_zeros((*gy.shape[:at], math.prod(lengths)))
-    return rounded(gx.scatter_add(-1, indices.flatten(at), wide.flatten(at)).reshape(*gy.shape[:at], *lengths), gy)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels.pooling import adaptive_avg_pool, adaptive_avg_pool_backward
+from funcnet.kernels.adaptive_pooling import adaptive_avg_pool, adaptive_avg_pool_backward
 
 _aten = torch.ops.aten
 

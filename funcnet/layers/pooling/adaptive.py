@@ -19,7 +19,9 @@ from torch import Tensor
 from funcnet.checks import Misfit, check_gy, floating_complaint, kind_of, require_dense_floating
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole, valid_if
-from funcnet.kernels import pooling as kernels
+from funcnet.kernels import adaptive_pooling as kernels
+from funcnet.kernels.index_pooling import scatter_to_index
+from funcnet.kernels.windows import Origin, origin
 from funcnet.layers.conv.window import Windowed, axes_complaint, each, hashable, require_axes
 from funcnet.value import frozen
 
@@ -57,14 +59,14 @@ class _AdaptivePool(Windowed):
 class _AdaptiveAvgPool(_AdaptivePool):
     """Means of windows that cover x."""
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[kernels.Origin, Shape, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Origin, Shape, Tensor]]:
         require_axes(self, params, x)
         y = kernels.adaptive_avg_pool(x, sizes_for(self, x))
-        return y, (kernels.origin(x, self.axes), tuple(y.shape), kind_of(x))
+        return y, (origin(x, self.axes), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[kernels.Origin, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
-        origin, shape, kind = cache
-        return params, kernels.adaptive_avg_pool_backward(check_gy(self, gy, shape, kind), origin, self.axes)
+    def vjp(self, params: Params, cache: tuple[Origin, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        of, shape, kind = cache
+        return params, kernels.adaptive_avg_pool_backward(check_gy(self, gy, shape, kind), of, self.axes)
 
 
 @frozen
@@ -119,15 +121,15 @@ class _AdaptiveMaxPool(_AdaptivePool):
 
     return_indices: bool = field(default=False, validator=flag)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, kernels.Origin, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Origin, Tensor]]:
         require_axes(self, params, x)
         y, indices = kernels.adaptive_max_pool(x, sizes_for(self, x))
-        return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes), kind_of(x))
+        return (y, indices) if self.return_indices else y, (indices, origin(x, self.axes), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, kernels.Origin, Tensor], gy: Any) -> tuple[Params, Tensor]:
-        indices, origin, kind = cache
+    def vjp(self, params: Params, cache: tuple[Tensor, Origin, Tensor], gy: Any) -> tuple[Params, Tensor]:
+        indices, of, kind = cache
         gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape, kind)
-        return params, kernels.adaptive_max_pool_backward(gy, indices, origin, self.axes)
+        return params, kernels.adaptive_max_pool_backward(gy, indices, of, self.axes)
 
 
 @frozen
@@ -259,7 +261,7 @@ class GlobalMaxPool(_Global):
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         index, shape, kind = cache
-        return params, kernels.scatter_to_index(self._column(gy, shape, kind), index, (math.prod(shape[2:]),)).reshape(shape)
+        return params, scatter_to_index(self._column(gy, shape, kind), index, (math.prod(shape[2:]),)).reshape(shape)
 
     def complaint(self, x: Tensor) -> str | None:
         return super().complaint(x) or ("x must have no empty axis after the channels" if 0 in x.shape[2:] else None)

@@ -16,11 +16,12 @@ from funcnet.checks import check_gy, kind_of
 from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import flag, size, whole_numbers
 from funcnet.kernels import pooling as kernels
+from funcnet.kernels.windows import Origin, origin
 from funcnet.layers.conv.window import Sizes, hashable, require_axes
 from funcnet.layers.pooling.sliding import SlidingPool
 from funcnet.value import frozen
 
-Mean = tuple[kernels.Origin, Shape, Tensor]
+Mean = tuple[Origin, Shape, Tensor]
 """The cache of a mean or sum: the shape and layout of x, the shape of y, and an empty tensor of the dtype and device of x."""
 
 
@@ -35,11 +36,11 @@ class _MeanPool(SlidingPool):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Mean]:
         y = kernels.avg_pool(require_axes(self, params, x), *self._options)
-        return y, (kernels.origin(x, self.axes), tuple(y.shape), kind_of(x))
+        return y, (origin(x, self.axes), tuple(y.shape), kind_of(x))
 
     def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
-        origin, shape, kind = cache
-        return params, kernels.avg_pool_backward(check_gy(self, gy, shape, kind), origin, *self._options)
+        of, shape, kind = cache
+        return params, kernels.avg_pool_backward(check_gy(self, gy, shape, kind), of, *self._options)
 
 
 @frozen

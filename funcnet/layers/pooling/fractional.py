@@ -16,7 +16,7 @@ from funcnet import random
 from funcnet.checks import Misfit, check_gy, kind_of, require_key
 from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import fields_error, flag, is_number, number, valid_if, whole_numbers
-from funcnet.kernels import pooling as kernels
+from funcnet.kernels import index_pooling as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, require_axes
 from funcnet.value import frozen
 

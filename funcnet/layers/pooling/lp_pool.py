@@ -19,6 +19,7 @@ from funcnet.errors import flag, number, whole_numbers
 from funcnet.kernels import pooling as kernels
 from funcnet.kernels.extremes import are_powers_kept, can_look_at, for_squares, in_single, rounded
 from funcnet.kernels.operands import divisor, root
+from funcnet.kernels.windows import origin
 from funcnet.layers.conv.window import Sizes, hashable, require_axes
 from funcnet.layers.pooling.sliding import SlidingPool
 from funcnet.value import frozen
@@ -46,7 +47,7 @@ class _LPPool(SlidingPool):
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         x, y = cache
-        of, p, gy = kernels.origin(x, self.axes), self.norm_type, check_gy(self, gy, y.shape, x)
+        of, p, gy = origin(x, self.axes), self.norm_type, check_gy(self, gy, y.shape, x)
         m = self._largest(x) if y.dtype is torch.float64 else None
         z, y = (in_single(x), y) if m is None else (x / m, y / m)
         g = gy if p == 1 else torch.where(y == 0, 0, gy * divisor(y, gy) ** (1 - p))

@@ -15,6 +15,7 @@ from funcnet.checks import check_gy, kind_of
 from funcnet.contract import Params, Rng
 from funcnet.errors import flag, whole_numbers
 from funcnet.kernels import pooling as kernels
+from funcnet.kernels.windows import origin
 from funcnet.layers.conv.window import Sizes, each, hashable, require_axes
 from funcnet.layers.pooling.sliding import SlidingPool
 from funcnet.value import frozen
@@ -47,7 +48,7 @@ class _MaxPool(SlidingPool):
             y = kernels.tile_max(x, self._options[0])
             return y, (y, x, kind_of(x))
         y, indices = kernels.max_pool(x, *self._options)
-        return (y, indices) if self.return_indices else y, (indices, kernels.origin(x, self.axes), kind_of(x))
+        return (y, indices) if self.return_indices else y, (indices, origin(x, self.axes), kind_of(x))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Any, Tensor], gy: Any) -> tuple[Params, Tensor]:
         first, second, kind = cache  # the indices and the origin of x, or y and x

@@ -15,7 +15,7 @@ from torch import Tensor
 from funcnet.checks import Misfit, check_gy, kind_of
 from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import whole_numbers
-from funcnet.kernels import pooling as kernels
+from funcnet.kernels import index_pooling as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, axes_complaint, each, hashable, require_axes
 from funcnet.value import frozen
 
