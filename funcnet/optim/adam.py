@@ -16,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag, is_number, number, value_error
-from funcnet.kernels import optim as kernels
+from funcnet.kernels import optim_steps as kernels
 from funcnet.optim.base import MomentOptimizer, Rate, at, fixed, rate
 from funcnet.optim.columns import Columns
 from funcnet.value import frozen

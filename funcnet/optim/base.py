@@ -34,6 +34,7 @@ from funcnet.contract import Params
 from funcnet.errors import Validator, describe, flag, is_number, number, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import is_writable
+from funcnet.kernels.optim_steps import Rows
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.columns import Agreed, Columns, GuardCache, is_count, is_dense, moment_like
 from funcnet.optim.misfits import explained
@@ -193,8 +194,8 @@ class MomentOptimizer(Optimizer):
         rates = self._fixed or self._checked(self.rates_at(step))
         step = self._next(step, known)
         if known.half:
-            return step, kernels.in_single(lambda wide: self.step(wide, step, rates), columns, self.donated)
-        return step, self.step(kernels.Rows(columns) if known.in_rows else columns, step, rates)
+            return step, kernels.step_in_single(lambda wide: self.step(wide, step, rates), columns, self.donated)
+        return step, self.step(Rows(columns) if known.in_rows else columns, step, rates)
 
     def _checked(self, rates: Sequence[Any]) -> Sequence[Any]:
         """Return the rates of schedules, which must be numbers, before anything is written."""

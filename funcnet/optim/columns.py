@@ -14,6 +14,7 @@ from funcnet import flattening
 from funcnet.codec import TreeCodec
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import is_writable, overlapping, plain
+from funcnet.kernels.optim_steps import in_rows
 from funcnet.kernels.tracing import any_nested, is_eager, tensor_guard
 from funcnet.tree import Tree
 
@@ -37,7 +38,7 @@ class Agreed:
     def __init__(self, columns: Columns, tensors: list[Tensor] | None) -> None:
         self.count = len(tensors or ())
         self.guard: Callable[..., bool] | None = tensor_guard(tensors) if tensors else None
-        self.half, self.in_rows = kernels.any_half(columns[0]), tensors is not None and kernels.in_rows(columns)
+        self.half, self.in_rows = kernels.any_half(columns[0]), tensors is not None and in_rows(columns)
         self.places: tuple[tuple[int, ...], ...] = ()
 
     def is_apart(self, columns: Columns) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, value_error
 from funcnet.kernels import optim as kernels
+from funcnet.kernels import optim_steps
 from funcnet.optim.base import MomentOptimizer, Rate, at, fixed, is_rate, rate
 from funcnet.optim.columns import Columns
 from funcnet.value import frozen
@@ -92,7 +93,7 @@ class SGD(MomentOptimizer):
 
     def step(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
         if self.fused:
-            done = kernels.sgd(columns, rates, self.donated, nesterov=self.nesterov, maximize=self.maximize)
+            done = optim_steps.sgd(columns, rates, self.donated, nesterov=self.nesterov, maximize=self.maximize)
             if done is not None:
                 return done
         (ps, gs, *bs), (lr, momentum, _, decay) = columns, rates
