@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.kernels.extremes import in_single, rounded
+from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.windows import Kernel, Origin, as_two, blank, channelwise, lifted, lowered
 
 _aten = torch.ops.aten

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels.activation import softmax_backward
-from funcnet.kernels.extremes import in_single, rounded
 from funcnet.kernels.operands import unbroadcast
+from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_differentiated
 
 _aten = torch.ops.aten

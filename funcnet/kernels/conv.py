@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.extremes import in_single, rounded
+from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_plain
 
 _aten = torch.ops.aten

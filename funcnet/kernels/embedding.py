@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels.extremes import in_single, rounded
+from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_eager, is_plain
 
 _aten = torch.ops.aten

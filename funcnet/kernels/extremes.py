@@ -12,32 +12,16 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import is_eager
-
-HALF = (torch.bfloat16, torch.float16)
+from funcnet.kernels.precision import in_single
+from funcnet.kernels.tracing import can_look_at, is_eager
 
 _LEAST = 1e-8
 _POWERLESS = (0, 1, math.inf, -math.inf)
 
 
-def in_single(x: Tensor) -> Tensor:
-    """Return x in float32 if it is of half precision, to sum and to square it."""
-    return x.float() if x.dtype in HALF else x
-
-
 def for_squares(x: Tensor) -> Tensor:
     """Return x in a dtype that has its squares: float64 in main memory where values are hidden, else float32 at least."""
     return x.double() if x.is_cpu and not can_look_at(x) else in_single(x)
-
-
-def rounded(y: Tensor, like: Tensor) -> Tensor:
-    """Return y in the dtype of ``like``; ``y.to`` takes 0.8 µs to find out that it has it."""
-    return y if y.dtype is like.dtype else y.to(like.dtype)
-
-
-def can_look_at(x: Tensor) -> bool:
-    """Tell whether values may decide what is computed: in eager mode, in main memory."""
-    return x.is_cpu and type(x) is Tensor and is_eager()
 
 
 def is_far(r: Tensor) -> bool:

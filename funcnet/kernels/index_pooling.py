@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from funcnet.kernels.extremes import in_single, rounded
+from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_differentiated
 from funcnet.kernels.windows import Kernel, channelwise, lifted, lowered
 

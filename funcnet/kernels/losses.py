@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
-from funcnet.kernels.limits import HALF
+from funcnet.kernels.precision import HALF
 from funcnet.kernels.tracing import is_differentiated, is_plain
 
 _aten = torch.ops.aten

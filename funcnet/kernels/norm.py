@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import norm_formulas as formulas
-from funcnet.kernels.extremes import HALF, can_look_at, in_double, in_single, is_far
-from funcnet.kernels.tracing import is_compiling, is_eager, is_untransformed, packed
+from funcnet.kernels.extremes import in_double, is_far
+from funcnet.kernels.precision import HALF, in_single
+from funcnet.kernels.tracing import can_look_at, is_compiling, is_eager, is_untransformed, packed
 
 _aten = torch.ops.aten
 
@@ -116,7 +117,7 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
     """
     if formulas.serve(x, weight):
         return formulas.rms_norm(x, axes, weight, eps)
-    wide, count = x.float() if x.dtype in HALF else x, math.prod([x.shape[axis] for axis in axes])
+    wide, count = in_single(x), math.prod([x.shape[axis] for axis in axes])
     r = _inverse_rms(wide, axes, count, eps, None if _is_seen(x) else torch.float64)
     if is_far(r):
         wide = x.double()

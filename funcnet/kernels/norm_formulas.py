@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.extremes import in_single
+from funcnet.kernels.precision import in_single
 from funcnet.kernels.tracing import is_differentiated, is_differentiated_and_mapped
 
 serve = is_differentiated

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.precision import HALF
 from funcnet.kernels.tracing import is_compiling, is_eager
 
 Tensors = Sequence[Tensor]
@@ -19,8 +20,8 @@ _foreach_mul: Callable[..., Tensors] = torch._foreach_mul
 _foreach_norm: Callable[..., Tensors] = torch._foreach_norm
 _foreach_copy_: Callable[..., None] = torch._foreach_copy_
 
-HALF, FULL = frozenset({torch.float16, torch.bfloat16}), frozenset({torch.float32, torch.float64})
-DTYPES = HALF | FULL
+FULL = (torch.float32, torch.float64)
+DTYPES = (*FULL, *HALF)
 """The dtypes of params that there are kernels for."""
 
 MOST = torch.finfo(torch.float32).max

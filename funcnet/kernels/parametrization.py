@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels.extremes import length, rounded
+from funcnet.kernels.extremes import length
+from funcnet.kernels.precision import rounded
 from funcnet.kernels.tracing import is_plain
 
 _aten = torch.ops.aten

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.extremes import in_single, rounded
+from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.shape import grid_formula as formula
 from funcnet.kernels.tracing import is_differentiated
 

@@ -19,7 +19,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import number, whole
-from funcnet.kernels.limits import HALF, finite
+from funcnet.kernels.limits import finite
+from funcnet.kernels.precision import HALF
 from funcnet.layers.activation.base import Activation
 from funcnet.value import frozen
 

@@ -12,11 +12,10 @@ from torch import Tensor
 from funcnet.checks import Misfit, require_sizes
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, number, value_error
+from funcnet.kernels.precision import HALF
 from funcnet.random import Key, as_key
 
 Shapes = dict[str, tuple[int, ...]]
-
-_HALF = (torch.float16, torch.bfloat16)
 
 STATS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -70,7 +69,7 @@ def backward_params(layer: Any, params: Params, channels: int, *, running: bool 
 def require_dtypes(x: Tensor, *leaves: Tensor | None) -> None:
     """Raise ``Misfit`` unless params have the dtype of x, or float32 beside a half x: under ``vmap`` kernels promote."""
     for leaf in leaves:
-        if leaf is not None and leaf.dtype is not x.dtype and not (leaf.dtype is torch.float32 and x.dtype in _HALF):
+        if leaf is not None and leaf.dtype is not x.dtype and not (leaf.dtype is torch.float32 and x.dtype in HALF):
             raise Misfit
 
 

@@ -23,7 +23,8 @@ from funcnet.checks import Misfit, check_gy, kind_of, require_axis, require_para
 from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import describe, flag, is_number, number, size_or_none, valid_if, value_error, whole_number
 from funcnet.kernels import operands as kernels
-from funcnet.kernels.extremes import in_single, length, rounded
+from funcnet.kernels.extremes import length
+from funcnet.kernels.precision import in_single, rounded
 from funcnet.layers.operands.arithmetic import Operation, shapes_of
 from funcnet.random import Key, as_key
 from funcnet.value import frozen
