@@ -8,7 +8,7 @@ sums leave it out, ``map`` keeps it as it is. Functions of two trees match dicts
 
 import functools
 from builtins import map as _each
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from funcnet import flattening
 from funcnet.errors import describe, explains, value_error
-from funcnet.flattening import NODES, differences, flatten_together, join, rebuild, unflatten
+from funcnet.flattening import differences, flatten_together, unflatten
+from funcnet.paths import child_at, grown_from, named_leaves, replaced
 
 Tree = flattening.Tree
 
@@ -44,7 +45,7 @@ def _of_tensors(trees: int = 1, other: str = "") -> Callable[[Callable[_P, _R]],
 
 def _explained(who: str, arguments: tuple[Any, ...], trees: int, other: str) -> ValueError:
     for one in arguments[:trees]:
-        for path, leaf in _named("", one):
+        for path, leaf in named_leaves("", one):
             if leaf is not None and not isinstance(leaf, Tensor):
                 return value_error(who, f"every leaf must be a tensor, at {path!r} too", describe(leaf))
     came = " and ".join(_each(describe, arguments[trees:] or arguments))
@@ -85,28 +86,16 @@ def names(tree: Tree) -> dict[str, Any]:
 
     Raises   ``ValueError`` for two leaves with the same path, as from the keys ``1`` and ``"1"``.
     """
-    pairs = [(path, leaf) for path, leaf in _named("", tree) if leaf is not None]
+    pairs = [(path, leaf) for path, leaf in named_leaves("", tree) if leaf is not None]
     named = dict(pairs)
     if len(named) < len(pairs):
         raise value_error("names", "the paths of the leaves must be unique", ", ".join(path for path, _ in pairs))
     return named
 
 
-def _items(tree: Tree) -> list[tuple[str, Tree]]:
-    return [(str(key), child) for key, child in (tree.items() if isinstance(tree, dict) else enumerate(tree))]
-
-
-def _named(path: str, tree: Tree) -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, NODES):
-        for key, child in _items(tree):
-            yield from _named(join(path, key), child)
-    else:
-        yield path, tree
-
-
 def _along(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
     """Map with the path; absent leaves stay."""
-    return unflatten(tree, iter([None if leaf is None else f(path, leaf) for path, leaf in _named("", tree)]))
+    return unflatten(tree, iter([None if leaf is None else f(path, leaf) for path, leaf in named_leaves("", tree)]))
 
 
 def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
@@ -122,32 +111,17 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named):
         raise value_error("from_names", "named must be a dict of leaves by their names", describe(named))
     if like is None:
-        return _grow("", named)
+        return grown_from("", named)
     wanted = names(like)
     missing, extra = wanted.keys() - named.keys(), named.keys() - wanted.keys()
     if extra and not missing:
-        kept, absent = [named[path] for path in wanted], {path for path, leaf in _named("", like) if leaf is None}
+        kept, absent = [named[path] for path in wanted], {path for path, leaf in named_leaves("", like) if leaf is None}
         extra = {path for path in extra if path not in absent or not any(_same(named[path], one) for one in kept)}
     if missing or extra:
         raise value_error(
             "from_names", "the names must be those of like", f"missing {sorted(missing)} and unknown {sorted(extra)}"
         )
     return _along(lambda path, _: named[path], like)
-
-
-def _grow(at: str, named: dict[str, Any]) -> Tree:
-    if "" in named:
-        if len(named) > 1:
-            raise value_error("from_names", "no path may go on from a leaf", f"{at!r} and also {sorted(named)[1]!r} below it")
-        return named[""]
-    groups: dict[str, dict[str, Any]] = {}
-    for path, leaf in named.items():
-        head, _, tail = path.partition(".")
-        groups.setdefault(head, {})[tail] = leaf
-    grown = {head: _grow(join(at, head), group) for head, group in groups.items()}
-    if not grown or not all(head.isdecimal() and head == str(int(head)) for head in grown):
-        return grown
-    return tuple(grown.get(str(i), {}) for i in range(1 + max(_each(int, grown))))
 
 
 @_of_tensors(2)
@@ -260,10 +234,8 @@ def at(tree: Tree, path: str) -> Tree:
         LookupError: For a path that does not exist; it names those that do.
     """
     found = tree
-    if not isinstance(path, str):
-        raise value_error("at", "path must be a str, names joined by dots", describe(path))
-    for key in path.split(".") if path else ():
-        found = _child(found, key, lambda: _no_such_path("at", tree, path))
+    for key in _keys("at", path):
+        found = child_at(found, key, lambda: _no_such_path("at", tree, path))
     return found
 
 
@@ -276,23 +248,13 @@ def replace(tree: Tree, path: str, value: Tree) -> Tree:
     Raises:
         LookupError: For a path that does not exist; it names those that do.
     """
+    return replaced(tree, _keys("replace", path), value, lambda: _no_such_path("replace", tree, path))
+
+
+def _keys(who: str, path: str) -> list[str]:
     if not isinstance(path, str):
-        raise value_error("replace", "path must be a str, names joined by dots", describe(path))
-    return _replaced(tree, path.split(".") if path else [], value, lambda: _no_such_path("replace", tree, path))
-
-
-def _replaced(tree: Tree, keys: list[str], value: Tree, error: Callable[[], Exception]) -> Tree:
-    if not keys:
-        return value
-    child = _replaced(_child(tree, keys[0], error), keys[1:], value, error)
-    return rebuild(tree, iter([child if str(key) == keys[0] else old for key, old in _items(tree)]))
-
-
-def _child(tree: Tree, key: str, error: Callable[[], Exception]) -> Tree:
-    found = [child for one, child in _items(tree) if str(one) == key] if isinstance(tree, NODES) else []
-    if not found:
-        raise error()
-    return found[0]
+        raise value_error(who, "path must be a str, names joined by dots", describe(path))
+    return path.split(".") if path else []
 
 
 def _no_such_path(who: str, tree: Tree, path: str) -> LookupError:
@@ -332,8 +294,7 @@ def combine(a: Tree, b: Tree) -> Tree:
 
     Raises   ``ValueError`` with the first path where both trees have a leaf, or where they disagree.
     """
-    for path, _ in [
-        (p, x) for (p, x), y in zip(_named("", a), flatten_together(a, b)[1], strict=True) if x is not None and y is not None
-    ]:
-        raise value_error("combine", "at each place one tree must have the leaf", f"two at {path!r}")
+    for (path, x), y in zip(named_leaves("", a), flatten_together(a, b)[1], strict=True):
+        if x is not None and y is not None:
+            raise value_error("combine", "at each place one tree must have the leaf", f"two at {path!r}")
     return unflatten(a, iter([y if x is None else x for x, y in zip(*flatten_together(a, b), strict=True)]))

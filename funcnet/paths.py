@@ -1,0 +1,53 @@
+"""Paths: the leaves of a tree by their dotted paths, and nodes found, replaced and built along them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from funcnet.errors import value_error
+from funcnet.flattening import NODES, Tree, join, rebuild
+
+
+def items(tree: Tree) -> list[tuple[str, Tree]]:
+    """List the children of a node by name."""
+    return [(str(key), child) for key, child in (tree.items() if isinstance(tree, dict) else enumerate(tree))]
+
+
+def named_leaves(path: str, tree: Tree) -> Iterator[tuple[str, Any]]:
+    """Yield the path of each leaf of the tree at ``path``, and the leaf, absent ones too."""
+    if isinstance(tree, NODES):
+        for key, child in items(tree):
+            yield from named_leaves(join(path, key), child)
+    else:
+        yield path, tree
+
+
+def grown_from(at: str, named: dict[str, Any]) -> Tree:
+    """Build the tree at the path ``at`` from the leaves below it, by the rest of their paths."""
+    if "" in named:
+        if len(named) > 1:
+            raise value_error("from_names", "no path may go on from a leaf", f"{at!r} and also {sorted(named)[1]!r} below it")
+        return named[""]
+    groups: dict[str, dict[str, Any]] = {}
+    for path, leaf in named.items():
+        head, _, tail = path.partition(".")
+        groups.setdefault(head, {})[tail] = leaf
+    grown = {head: grown_from(join(at, head), group) for head, group in groups.items()}
+    if not grown or not all(head.isdecimal() and head == str(int(head)) for head in grown):
+        return grown
+    return tuple(grown.get(str(i), {}) for i in range(1 + max(map(int, grown))))
+
+
+def replaced(tree: Tree, keys: list[str], value: Tree, error: Callable[[], Exception]) -> Tree:
+    """Return the tree with ``value`` where ``keys`` lead; raise ``error()`` where they lead nowhere."""
+    if not keys:
+        return value
+    child = replaced(child_at(tree, keys[0], error), keys[1:], value, error)
+    return rebuild(tree, iter([child if str(key) == keys[0] else old for key, old in items(tree)]))
+
+
+def child_at(tree: Tree, key: str, error: Callable[[], Exception]) -> Tree:
+    """Return the child of a node under a key, compared as text; raise ``error()`` where there is none."""
+    found = [child for one, child in items(tree) if str(one) == key] if isinstance(tree, NODES) else []
+    if not found:
+        raise error()
+    return found[0]
