@@ -34,12 +34,12 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
         eq: Whether values compare by their fields; with ``False``, for fields that do not compare, each equals only itself.
 
     Raises:
-        TypeError: For anything but a class. To freeze the params of a layer, use ``freeze(layer)``.
+        TypeError: For anything but a class.
     """
     if cls is None:
         return lambda one: frozen(one, eq=eq)  # type: ignore[call-overload]
     if not isinstance(cls, type):
-        raise TypeError(f"frozen decorates classes, got {cls!r}; to freeze the params of a layer, use freeze(layer)")
+        raise TypeError(f"frozen decorates classes, got {cls!r}")
     if "__attrs_attrs__" in cls.__dict__:
         raise TypeError(f"frozen: {cls.__name__} must be decorated once, got a class that is frozen already")
     made = attrs.frozen(cls, repr=False, eq=eq, field_transformer=_judged)
