@@ -238,7 +238,7 @@ def require_names(who: str, names: Iterable[str]) -> None:
 def has_params(params: Params) -> bool:
     """Tell whether there is a place for a tensor in params, so that going back for their gradient is worth it.
 
-    A place without its tensor counts: the layer is to refuse it.
+    A place without its tensor counts too: the layer must refuse it.
     """
     return Tensor in map(type, params.values() if isinstance(params, dict) else ()) or bool(flatten_together(params)[0])
 

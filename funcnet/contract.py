@@ -19,9 +19,9 @@ tries the laws on any layer:
 8.  Transforms. All of it works unchanged under ``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device.
 9.  Value. ``eval(repr(layer)) == layer``, equal layers hash alike, and a layer pickles.
 10. Reach. ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer within a layer, each with its own key.
-11. Second order. ``torch.func`` differentiates every verb, in forward and in reverse mode. Of ``apply`` it finds what ``vjp``
-    gives, at kinks too; of ``vjp``, ``grads`` and ``input_grad`` it finds the measured derivatives. Fixed are params in
-    ``non_trainable`` and all else whose gradient is ``None``.
+11. Second order. ``torch.func`` differentiates every verb, in forward and in reverse mode. The derivative of ``apply`` is what
+    ``vjp`` gives, at kinks too; those of ``vjp``, ``grads`` and ``input_grad`` agree with central differences. Params in
+    ``non_trainable``, and all else whose gradient is ``None``, are held fixed.
 
 There is no second derivative where the first one jumps or has no slope: at the kinks of piecewise linear functions and between
 the ranks of a maximum, a median or a top k, beside which it is 0; at vectors of length 0 and at equal elements, for norms,

@@ -43,7 +43,7 @@ def value_error(who: object, rule: str, got: object) -> ValueError:
 
 
 def explains(error: Exception) -> bool:
-    """Tell whether an error says already who is at fault, since ``value_error`` made it."""
+    """Tell whether an error already says who is at fault: ``value_error`` made it."""
     return getattr(error, "explains", False)
 
 
@@ -147,7 +147,7 @@ MANY = 1 << 20
 
 
 def number_of_parts(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a count of parts that are made one by one, which would take hours where it is meant for a size."""
+    """Validate a count of parts that are made one by one, where a size given by mistake would take hours."""
     size(value, attribute, got)
     if got > MANY:
         raise _refuse(value, attribute.name, f"a whole number of at most {MANY}", got)

@@ -63,8 +63,7 @@ def fit(
     data as ``<name>``. With ``progress`` there is a bar on a terminal that has tqdm, and some ten lines elsewhere, on the
     standard error stream.
 
-    Given ``params`` and ``state`` are copied and stay as they are. Params that require grad, as those of a module do, are taken
-    without their graph, and the trained ones require none.
+    Params that require grad, as those of a module do, are taken without their graph, and the trained ones require none.
 
     Freed memory, up to 64 MB of it, stays in the process: ``funcnet.kernels.retain_freed_memory``.
 
@@ -145,7 +144,7 @@ def evaluate(
 
 
 def _over_batches(measure: Metric, values: Sequence[float], weights: Sequence[float]) -> float:
-    """Return the value of all rows: a mean by weight, or for a loss that is a sum the sum. What weighs nothing is left out."""
+    """Return the value of all rows: the mean by weight, or the sum of a loss that sums. What weighs nothing is left out."""
     if getattr(measure, "reduction", None) == "sum":
         return sum(values)
     pairs = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight]
@@ -198,7 +197,7 @@ def _hint_at_the_last(batches: Sequence[Tensor], done: Sequence[Any]) -> Iterato
 
 
 def _names(metrics: Sequence[Metric], who: str) -> dict[str, Metric]:
-    """Return the metrics by name; a name must be its own, and no column that the history has anyway."""
+    """Return the metrics by name; names must differ, from each other and from the history's own columns."""
     if not isinstance(metrics, (tuple, list)) or not all(callable(one) for one in metrics):
         raise value_error(who, "metrics must be a tuple or list of functions (y, target) -> number", metrics)
     named: dict[str, Metric] = {}
@@ -245,7 +244,7 @@ def _check(data: Any, validation: Any, epochs: int, batch_size: int, epochs_done
 
 
 def _require(who: str, **kinds: tuple[type, str, Any]) -> None:
-    """Raise ``ValueError`` for the first argument that is not of its kind; each comes with the kind, and that in words."""
+    """Raise ``ValueError`` for the first argument of another kind; each comes as (kind, the kind in words, value)."""
     for name, (kind, word, got) in kinds.items():
         if not isinstance(got, kind):
             raise value_error(who, f"{name} must be {word}", describe(got))

@@ -26,7 +26,7 @@ _R = TypeVar("_R")
 
 
 def _of_tensors(trees: int = 1, other: str = "") -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Let a function of so many trees of tensors say what came, once it has failed; ``other`` is the rule of what comes next."""
+    """Let a function of so many ``trees`` of tensors explain its errors; ``other`` is the rule for its other arguments."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(function)

@@ -129,7 +129,7 @@ class LoRA(Combinator):
         return self._held(ginner, params["lora_B"].mT @ gw, gw @ params["lora_A"].mT)
 
     def _held(self, inner: Params, ga: Tensor, gb: Tensor) -> Params:
-        """Return the gradients, of which the layer's params, or gradients, ``inner``, have none."""
+        """Return the gradients, with ``None`` for those of the layer; ``inner`` are its params, or gradients."""
         none = dict.fromkeys(inner) if self._thin() else tree.map(lambda _: None, inner)
         return {"layer": none, "lora_A": ga, "lora_B": gb}
 

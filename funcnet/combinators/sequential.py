@@ -40,7 +40,7 @@ class Serial(Combinator):
     ``net[i]`` or ``net["name"]`` is a layer, ``net[:3]`` the serial of the first three; ``f >> g`` is ``serial(f, g)``.
 
     Params   a tuple, one entry per layer; a dict by name where the layers are named.
-    Cache    a tuple, one entry per layer; of no layers ``x``, in a tuple.
+    Cache    a tuple with one entry per layer; ``(x,)`` where there are no layers.
     Raises   ``ValueError`` when ``params`` does not have one entry per layer; a layer's own error gets a note where it happened.
     """
 

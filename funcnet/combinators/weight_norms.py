@@ -134,9 +134,8 @@ def spectral_norm(
 
     ``apply`` reads the singular vectors in params, ``0._u`` and ``0._v``, which have no gradient; ``update_stats`` moves them by
     ``n_power_iterations`` on the weight that ``apply`` had, so that a step goes by the vectors that the step before left, where
-    torch iterates before it. No vector is divided by less than ``eps``, and a
-    singular value of 0 counts as 1. ``dim`` is the axis of the matrix's rows, by default 0,
-    or 1 of a transposed convolution.
+    torch iterates before it. No vector is divided by less than ``eps``, and a singular value of 0 counts as 1. ``dim`` is the
+    axis of the matrix's rows: by default 0, or 1 of a transposed convolution.
 
     Source   Miyato et al. 2018, algorithm 1.
     """

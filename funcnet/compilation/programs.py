@@ -141,7 +141,7 @@ def require_apart(entry: Traced, arguments: Tree, named: dict[str, Any]) -> None
     leaves = [leaf for leaf in flattening.flatten_together((arguments, named))[0] if isinstance(leaf, Tensor)]
     shared = overlapping(leaves) if all(map(_is_dense, leaves)) else set()
     if len({*map(id, leaves)}) < len(leaves) or not shared:
-        return  # of one tensor in two places Dynamo knows
+        return  # Dynamo itself sees one tensor in two places
     copies = {i: leaves[i].clone() for i in shared}
     given = {id(leaves[i]): copy for i, copy in copies.items()}
     instead = lambda leaf: given[id(leaf)] if id(leaf) in given else copied(leaf)

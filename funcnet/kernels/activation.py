@@ -95,7 +95,7 @@ def glu(x: Tensor, dim: int) -> Tensor:
 
 
 def glu_backward(gy: Tensor, x: Tensor, dim: int) -> Tensor:
-    """Gy σ(b) and gy a σ(b) (1 - σ(b)), joined."""
+    """Return gy σ(b) and gy a σ(b) (1 - σ(b)), joined."""
     if not is_differentiated(gy, x):
         return _glu_backward(gy, x, dim)
     a, b = x.chunk(2, dim)
@@ -109,12 +109,12 @@ def log_softmax_backward(gp: Tensor, logp: Tensor, dim: int, dtype: torch.dtype)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
-    """Log σ(x)."""
+    """Return log σ(x)."""
     return _nn.log_sigmoid(packed(x))
 
 
 def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy σ(-x) from x alone: 3.8 µs, and by torch's kernel, which wants a second tensor kept, 2.4.
+    """Return gy σ(-x) from x only: 3.8 µs; torch's kernel takes 2.4, but wants a second tensor kept.
 
     Beyond 40, where softplus has the slope 1 without an exponential, σ is 1 to every digit of float64.
     """
@@ -122,21 +122,21 @@ def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
 
 
 def hardsigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy / 6 where -3 < x < 3, else 0. In float64 too the kernel multiplies by 1/6 of float32, which is 3e-8 off."""
+    """Return gy / 6 where -3 < x < 3, else 0. In float64 too the kernel multiplies by 1/6 of float32, which is 3e-8 off."""
     if x.dtype is torch.float64 or is_differentiated(gy, x):
         return hardtanh_backward(gy, x, -3.0, 3.0) / 6
     return _hardsigmoid_backward(gy, x)
 
 
 def hardsigmoid(x: Tensor) -> Tensor:
-    """X / 6 + 1/2, but no less than 0 and no more than 1; where someone differentiates by the bounds of x, as backward."""
+    """Return x / 6 + 1/2 within 0 to 1; for someone who differentiates, with bounds of x instead, as backward has them."""
     if is_differentiated(x):
         return hardtanh(x, -3.0, 3.0) / 6 + 0.5
     return _hardsigmoid(x)
 
 
 def prelu(x: Tensor, w: Tensor) -> Tensor:
-    """X where it is positive, else w x, one w for each channel or one for all.
+    """Return x where it is positive, else w x, one w for each channel or one for all.
 
     Torch's derivative in forward mode is 1 at 0, and the slope of its backward there is w.
     """
@@ -146,7 +146,7 @@ def prelu(x: Tensor, w: Tensor) -> Tensor:
 
 
 def prelu_backward(gy: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Gx, and the terms of gw, for a w with the axes of x. Torch's derivative of its kernel takes the other side of 0."""
+    """Return gx, and the terms of gw, for a w with the axes of x. Torch's derivative of its kernel takes the other side of 0."""
     if not is_differentiated(gy, x, w):
         return _prelu_backward(gy, x, w)
     return torch.where(x > 0, gy, w * gy), torch.where(x > 0, 0.0, x * gy)

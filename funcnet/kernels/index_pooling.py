@@ -43,7 +43,7 @@ def gather_from_index(gy: Tensor, indices: Tensor, axes: int, *, twice: bool) ->
 
 
 def _stays(index: Tensor, size: int) -> Tensor:
-    """Tell of each entry of an index into ``size`` places whether it is the last at its place."""
+    """Tell for each entry of an index into ``size`` places whether it is the last at its place."""
     order = torch.arange(index.shape[-1], device=index.device).expand(index.shape)
     return order.new_zeros((*index.shape[:-1], size)).scatter(-1, index, order).gather(-1, index) == order
 

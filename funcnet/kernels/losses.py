@@ -57,9 +57,9 @@ _LEAST_SPREAD = 9.999999960041972e-13
 
 
 def binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
-    """-t log y - (1 - t) log(1 - y), with logarithms of at least -100; who differentiates it finds the slopes below.
+    """-t log y - (1 - t) log(1 - y), with logarithms of at least -100; its derivatives are the slopes below.
 
-    By torch's derivative the slope of t has no such bound, and that of y is 0 where y = t is 0 or 1, or in float16 NaN.
+    In torch's derivative the slope of t has no such bound, and that of y is 0, in float16 NaN, where y = t is 0 or 1.
     """
     if not is_differentiated(y, t):
         return _binary_cross_entropy(y, t, None, 0)
@@ -90,7 +90,7 @@ def _lack(y: Tensor) -> Tensor:
 
 
 def binary_target_slope(y: Tensor) -> Tensor:
-    """Log(1 - y) - log y, each of at least -100; its own derivative at 0 and 1 is 0, where that of a bounded log 0 is NaN."""
+    """Return log(1 - y) - log y, each at least -100. Its derivative at 0 and 1 is 0, where that of a bounded log 0 is NaN."""
     if not is_differentiated(y):
         return (-y).log1p().clamp_min(-100) - y.log().clamp_min(-100)
     certain = (y == 0) | (y == 1)

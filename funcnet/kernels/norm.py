@@ -72,7 +72,8 @@ def layer_norm(
 def _mixed(x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None) -> list[Tensor | None]:
     """Return x in half precision and γ and β in single, with which the kernel keeps μ and 1 / σ in single too.
 
-    In half a row of numbers near 300 in bfloat16 has a μ off by 1. Not all transforms and devices know the kernel of two dtypes.
+    With γ and β in bfloat16, a row of numbers near 300 has a μ that is off by 1. Not all transforms and devices know the kernel
+    of two dtypes.
     """
     gamma = x.new_ones(shape, dtype=torch.float32) if weight is None else weight.float()
     return [x if x.is_cpu and is_untransformed() else x.float(), gamma, None if bias is None else bias.float()]

@@ -2,7 +2,7 @@
 
     x̂ = (x - μ) r      r = 1 / √(σ² + ε)      gx = r (g - Σ g / m - x̂ Σ g x̂ / m),  g = γ gy
 
-They are not measured: who differentiates a gradient pays for its formula anyway. Statistics are in single at least. Rows are
+Their speed does not count: differentiating a gradient runs its formula anyway. Statistics are in single at least. Rows are
 divided by a bound of their size first, without which squares from 1e19 on would be infinite in single.
 """
 

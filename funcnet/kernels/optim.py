@@ -22,7 +22,7 @@ _foreach_copy_: Callable[..., None] = torch._foreach_copy_
 
 FULL = (torch.float32, torch.float64)
 DTYPES = (*FULL, *HALF)
-"""The dtypes of params that there are kernels for."""
+"""The dtypes of params that kernels take."""
 
 MOST = torch.finfo(torch.float32).max
 """The largest rate that kernels take for float32 tensors: of a larger one they complain after others were written."""
@@ -162,7 +162,7 @@ def _norm64(x: Tensor) -> Tensor:
 
 
 def _scaled_norm(xs: Tensors) -> Tensor:
-    """Norm of all tensors together, as that of the tensors over the largest element, times it: no square overflows."""
+    """Norm of all tensors together: that of the tensors over their largest element, times this element. No square overflows."""
     most = torch.stack([x.abs().amax().double() for x in xs if x.numel()] or [torch.zeros((), dtype=torch.float64)]).amax()
     scale = torch.where((most > 0) & (most < math.inf), most, 1.0)
     return scale * _norm64(torch.stack([_norm64(x / scale) for x in xs]))

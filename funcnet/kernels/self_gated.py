@@ -56,7 +56,7 @@ def gelu(x: Tensor, approximate: str) -> Tensor:
 
 
 def gelu_backward(gy: Tensor, x: Tensor, approximate: str) -> Tensor:
-    """Gy ⊙ the derivative at x; beyond ±1000, where it is 0 or 1, the cube of x might overflow."""
+    """Return gy ⊙ the derivative at x; beyond ±1000, where it is 0 or 1, the cube of x might overflow."""
     kernel = _gelu_by_tanh_backward if approximate == "tanh" else _gelu_backward
     return gate_backward(kernel, kernel, gy, x, 1000.0)
 
@@ -67,7 +67,7 @@ def silu(x: Tensor) -> Tensor:
 
 
 def silu_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy ⊙ σ(x) (1 + x (1 - σ(x)))."""
+    """Return gy ⊙ σ(x) (1 + x (1 - σ(x)))."""
     return gate_backward(_silu_backward, _silu_formula, gy, x)
 
 
@@ -77,7 +77,7 @@ def mish(x: Tensor) -> Tensor:
 
 
 def mish_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy ⊙ the derivative of ``mish`` at x."""
+    """Return gy ⊙ the derivative of ``mish`` at x."""
     return gate_backward(_mish_backward, _mish_backward_formula, gy, x)
 
 
@@ -90,7 +90,7 @@ def hardswish(x: Tensor) -> Tensor:
 
 
 def _silu_formula(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy σ(x) (1 + x (1 - σ(x)))."""
+    """Return gy σ(x) (1 + x (1 - σ(x)))."""
     if not is_differentiated(gy, x):
         return _silu_backward(gy, x)
     s = torch.sigmoid(x)
@@ -98,12 +98,12 @@ def _silu_formula(gy: Tensor, x: Tensor) -> Tensor:
 
 
 def _mish_formula(x: Tensor) -> Tensor:
-    """X tanh(log(1 + eˣ)). Torch's second derivative is NaN where eˣ overflows."""
+    """Return x tanh(log(1 + eˣ)). Torch's second derivative is NaN where eˣ overflows."""
     return x * torch.tanh(softplus(x)) if is_differentiated(x) else _mish(x)
 
 
 def _mish_backward_formula(gy: Tensor, x: Tensor) -> Tensor:
-    """Gy (t + x σ(x) (1 - t²)), t = tanh(log(1 + eˣ))."""
+    """Return gy (t + x σ(x) (1 - t²)), t = tanh(log(1 + eˣ))."""
     if is_untransformed() and not is_differentiated(gy, x):  # vmap calls the kernel once for each entry
         return _mish_backward(gy, x)
     t = torch.tanh(softplus(x))

@@ -34,7 +34,7 @@ class CrossEntropy(Loss):
     The target is labels, integers of y's shape without the class axis, or probabilities in y's shape and dtype. ``weight`` is
     one number a class. A row with the label ``ignore_index`` counts for nothing: its gradient is 0 even if its logits are
     infinite or NaN. As ``torch.nn.CrossEntropyLoss``, with three differences: when every row is ignored the mean is 0, where
-    torch has NaN (as it does, here too, of an empty batch); a class of probability or weight 0 may have the logit -inf; and a
+    torch has NaN (an empty batch gives NaN here too); a class of probability or weight 0 may have the logit -inf; and a
     logit of inf has the probability 1, where torch has NaN.
 
     >>> CrossEntropy()(torch.tensor([[2.0, 2.0], [-torch.inf, 1.0]]), torch.tensor([0, 1]))

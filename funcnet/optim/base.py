@@ -114,7 +114,7 @@ def _as_floats(rates: Sequence[Any] | None) -> Sequence[Any] | None:
 
 
 def is_rate(value: Any, below: float = inf) -> bool:
-    """Tell a number of at least 0 that float32 can hold, and below a bound."""
+    """Tell whether a value is a number of at least 0 that float32 can hold, below a bound."""
     return is_number(value) and 0 <= value < below and value <= kernels.MOST
 
 

@@ -81,8 +81,8 @@ def donate(optimizer: Optimizer) -> Optimizer:
     more than the arithmetic takes, because fresh memory is slow. Gradients are not given up; their memory must be their own.
 
     An update that is refused has written to nothing. Tensors that cannot be written to are refused: two elements of params and
-    state that share memory, and what inference mode made, outside it. Compiled code looks for shared memory at the first call
-    of a kind only. A Ctrl-C in the middle of a step may leave half of it.
+    state that share memory, and tensors made in inference mode, outside it. Compiled code looks for shared memory only at the
+    first call of a kind.
 
     An update that is interrupted, as by Ctrl-C, may leave some leaves written and others not: neither the old nor the new
     params. In a loop of your own, keep a copy to go on from, or take the interrupt between updates; ``fit`` copies first.

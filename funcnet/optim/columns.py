@@ -1,7 +1,8 @@
 """Columns: the leaves of params, gradients and moments side by side, and what is checked of them before a step.
 
-A step reads and writes lists of tensors with kernels that would broadcast, promote, or stop half-way. So all is checked before
-anything is written, once for each kind of columns: what agreed is remembered as a guard of dtypes, devices, shapes and strides.
+A step reads and writes lists of tensors with kernels that would broadcast, promote, or stop half-way. Everything is therefore
+checked before anything is written, once for each kind of columns: what agreed is remembered as a guard of dtypes, devices,
+shapes and strides.
 """
 
 from collections.abc import Callable, Sequence
@@ -102,7 +103,7 @@ class GuardCache:
     def judge(self, columns: Columns, step: Tensor | None, donated: bool) -> tuple[Columns, Agreed]:
         """Return columns ready for a step, and what is known of them; ``LookupError`` for those that do not fit.
 
-        What was fit as it came is remembered.
+        Columns that fit as they came are remembered.
         """
         if not agree(columns) or not (step is None or is_count(step)):
             raise LookupError
@@ -141,7 +142,7 @@ def _is_like(x: Tensor, p: Tensor, dtype: torch.dtype) -> bool:
 
 
 def is_dense(leaf: Any) -> bool:
-    """Tell a leaf of params that optimizers step: a dense tensor of 16, 32 or 64 floating bits."""
+    """Tell whether optimizers step a leaf of params: a dense tensor of 16, 32 or 64 floating bits."""
     return isinstance(leaf, Tensor) and leaf.dtype in kernels.DTYPES and leaf.layout is strided and not leaf.is_nested
 
 
@@ -151,7 +152,7 @@ def moment_like(p: Tensor) -> Tensor:
 
 
 def is_count(step: Any) -> bool:
-    """Tell a count of updates."""
+    """Tell whether a value is a count of updates."""
     return isinstance(step, Tensor) and step.dim() == 0 and step.dtype is torch.int64
 
 

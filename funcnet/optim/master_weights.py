@@ -30,7 +30,7 @@ class MasterWeights(Optimizer):
     the param follows once half of its last bit has come together. Params in float32 and float64 have no masters.
 
     Params win over masters: where p was changed from outside, as by ``update_stats`` or by loading other weights, p is no
-    rounded w any more, and the step begins from p. So masters may be saved with the state, or made anew from params by ``init``.
+    longer w rounded, and the step begins from p. Masters may be saved with the state, or made anew from params by ``init``.
 
     Args:
         optimizer: The optimizer that steps; of a chain the transforms see the gradients in float32.

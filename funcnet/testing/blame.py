@@ -1,4 +1,4 @@
-"""Blame: of a net that fails, the first layer that fails by itself, with the params, the x and the key that it had in the net."""
+"""Blame: find the first layer of a failing net that fails by itself, with the params, x and key that it had in the net."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress

@@ -21,7 +21,7 @@ ROUNDINGS = 8
 """How many units in the last place, of the largest number compared, two kernels may differ by, or two orders of summation."""
 
 MARGIN = 4
-"""How many times as far as its arguments are seen to move a result, rounding within a layer may move it."""
+"""Rounding within a layer may move a result this many times as far as rounding of its arguments moves it."""
 
 # In float64 the error of a deep net is small beside any mistake, and need not be measured.
 _TOLERANCE = {dtype: 1e-10 if dtype is torch.float64 else ROUNDINGS * torch.finfo(dtype).eps for dtype in DTYPES}

@@ -19,7 +19,7 @@ def check_pure(layer: Layer, p: Params, x: Any, rng: Key | int) -> None:
     What is written to is told first: all that is compared afterwards would be wrong too.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.rand(())  # a seed that the layer itself has set before would show no more
+        torch.rand(())  # else a seed that the layer set before would not show
         _check_calls(layer, p, x, rng, torch.random.get_rng_state())
     require(not layer.stochastic or _refuses(layer, p, x), layer, "apply must refuse to run without a key")
 

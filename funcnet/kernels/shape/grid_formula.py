@@ -116,7 +116,7 @@ def _reflected(u: Tensor, ends: tuple[float, float]) -> tuple[Tensor, Tensor]:
 
 
 def _cubic(t: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the weights of the 4 elements around, and their slopes, for a place t behind the second."""
+    """Return the weights of the 4 elements around, and their slopes, for a place t after the second."""
     near = [(_near(d), sign * _near_slope(d)) for d, sign in ((t, 1), (1 - t, -1))]
     far = [(_far(d), sign * _far_slope(d)) for d, sign in ((t + 1, 1), (2 - t, -1))]
     weights, slopes = zip(far[0], *near, far[1], strict=True)

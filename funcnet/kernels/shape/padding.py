@@ -29,18 +29,18 @@ def _of_shape(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _added(backward: Kernel, gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
-    """Call a kernel that adds up; in half precision it would round each sum, so that of 3000 ones in bfloat16 256 are left."""
+    """Call a kernel that adds up, in single: in half precision it rounds each sum, and 3000 ones in bfloat16 come to 256."""
     wide = in_single(gy)
     return rounded(backward(wide, _of_shape(wide, shape), pads), gy)
 
 
 def _parts(pads: list[int]) -> tuple[list[int], list[int]]:
-    """Return what is put around x, and what is taken away, as negative numbers."""
+    """Return how much is added around x, and how much is removed, as negative numbers."""
     return [max(n, 0) for n in pads], [min(n, 0) for n in pads]
 
 
 def _cropped(x: Tensor, cuts: list[int]) -> Tensor:
-    """Take elements away at the ends; ``RuntimeError`` where nothing is left of an axis."""
+    """Remove elements at the ends; ``RuntimeError`` where nothing is left of an axis."""
     y = torch.constant_pad_nd(x, cuts)
     if 0 in y.shape[y.dim() - len(cuts) // 2 :]:
         raise RuntimeError
@@ -48,7 +48,7 @@ def _cropped(x: Tensor, cuts: list[int]) -> Tensor:
 
 
 def _padded(kernel: Kernel, x: Tensor, pads: list[int]) -> Tensor:
-    """Call a kernel for what is put around x, and take the rest away after it, as torch does; without channels none is needed."""
+    """Call a kernel for what is added around x, and remove the rest after it, as torch does; without channels none is called."""
     if not x.numel() and x.shape[-1 - len(pads) // 2] == 0:
         return torch.constant_pad_nd(x, pads)
     if min(pads) >= 0:
@@ -92,7 +92,7 @@ def _ends(pads: list[int]) -> list[tuple[int, int, int]]:
 
 
 def circular(x: Tensor, pads: list[int]) -> Tensor:
-    """Go around, after elements were taken away as torch does; ``RuntimeError`` where it would be more than once."""
+    """Pad with wrap-around, after elements are removed, as in torch; ``RuntimeError`` where it would wrap more than once."""
     if min(pads) < 0:
         pads, cuts = _parts(pads)
         x = _cropped(x, cuts)

@@ -8,8 +8,8 @@ MultiSoftmax   Softmax of each group of features
 LogSoftmax     y = x - log Σ eˣ                gx = gy - eʸ Σ gy
 LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ
 
-Where the largest x is infinite, those that are equal to it have equal shares, and all others none: of one ∞ that is the limit,
-and of numbers that are all -∞ it is what equal numbers have.
+Where the largest x is infinite, all that equal it have equal shares, and the others none. With one ∞ this is the limit; numbers
+that are all -∞ share as other equal numbers do.
 
 x and y have one shape, (...), but the y of LogSumExp, which is without the axis ``dim``, or with ``keepdim`` has 1 there.
 """

@@ -138,7 +138,7 @@ def _extreme(x: Tensor, segments: Tensor, lengths: Tensor, which: str) -> Tensor
 
 
 def _divided(gy: Tensor, counts: Tensor) -> Tensor:
-    """Divide by the counts, which half precision has up to 256 or 2048."""
+    """Divide by the counts in single: half precision counts only to 256 or 2048."""
     return rounded(in_single(gy) / _column(counts, in_single(gy)), gy)
 
 

@@ -8,7 +8,7 @@ with, for x[0], ..., x[n - 1] and l elements put before them,
     ReplicationPad   f(i) = i - l, but no less than 0 and no more than n - 1
     CircularPad      f(i) = (i - l) mod n
 
-Negative padding takes elements away, as in torch: after reflection and replication, and before going around.
+Negative padding removes elements, as in torch: after reflection and replication, and before wrap-around.
 """
 
 from torch import Tensor

@@ -31,7 +31,7 @@ def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
 class Pad(SingleRule):
     """Padding of the last ``axes`` axes by one number, or by one before and one after each of them, the last axis first.
 
-    A negative number takes elements away.
+    A negative number removes elements.
     """
 
     padding: int | Shape = field(validator=_padding)
