@@ -124,10 +124,14 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
     return _along(lambda path, _: named[path], like)
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 @_of_tensors(2)
 def dot(a: Tree, b: Tree) -> Tensor:
-    """Sum the products of corresponding elements of a and b, as a 0-d tensor."""
-    terms = leaves(map(lambda x, y: (x * y).sum(), a, b))
+    """Sum the products of corresponding elements of a and b, as a 0-d tensor; half precision in float32, which it stays."""
+    terms = leaves(map(lambda x, y: (_wide(x) * _wide(y)).sum(), a, b))
     return sum(terms[1:], terms[0]) if terms else torch.zeros(())
 
 

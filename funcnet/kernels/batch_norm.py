@@ -29,7 +29,7 @@ def batch_norm(
     """
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
-    if (running and formulas.serve(x, *running)) or formulas.serve_under_vmap(x):
+    if formulas.serve(x, *(running or ())):
         return formulas.batch_norm(x, weight, bias, eps, running)
     x, moments = packed(x), running or (None, None)
     if x.dtype in HALF:
@@ -92,7 +92,7 @@ def batch_norm_backward(
     """
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
-    if (running and formulas.serve(gy, x, *running)) or formulas.serve_under_vmap(gy, x):
+    if formulas.serve(gy, x, *(running or ())):
         return formulas.batch_norm_backward(gy, x, weight, eps, batch, running)
     if batch is not None and is_wider(batch[1], x):
         g, wide, w = in_double(gy, x, weight)

@@ -1,6 +1,6 @@
 """Limits: kernels that turn infinities into NaN run first, and where NaN comes out they run again on other numbers.
 
-These are softmax and its logarithm, in this module, and the kernels of ``self_gated``.
+These are softmax, its logarithm and that of its sum, in this module, and the kernels of ``self_gated``.
 """
 
 import math
@@ -8,7 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import may_search
+from funcnet.kernels.precision import in_single
+from funcnet.kernels.tracing import is_differentiated, may_search
 
 # Up to so many elements a comparison takes less than a sum.
 _COMPARED = 2_500
@@ -60,3 +61,27 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
         if not has_nan(y):
             return y
     return torch.log_softmax(settled(x, dim), dim)
+
+
+def logsumexp(x: Tensor, dim: int, keepdim: bool) -> Tensor:
+    """Return log Σ eˣ. Torch's derivative is eˣ⁻ʸ with a rounded y, 1 for ½ at two of 6e4 in float16, and NaN at infinities.
+
+    So whoever differentiates gets the formula, whose derivative is softmax: m + log Σ eˣ⁻ᵐ, with m the largest x.
+    """
+    if not is_differentiated(x) or not x.numel():
+        return torch.logsumexp(x, dim, keepdim)
+    wide = in_single(x)
+    top = wide.detach().amax(dim, keepdim=True)
+    far = top.isinf()
+    near = torch.where(far, 0.0, wide - top).exp().sum(dim, keepdim).log() + _along(top, dim, keepdim)
+    return torch.where(_along(far, dim, keepdim), _mean_of_infinities(wide, dim, keepdim), near).to(x.dtype)
+
+
+def _along(x: Tensor, dim: int, keepdim: bool) -> Tensor:
+    return x if keepdim else x.squeeze(dim)
+
+
+def _mean_of_infinities(x: Tensor, dim: int, keepdim: bool) -> Tensor:
+    """Return ±∞ where the largest x is that, with a derivative of equal shares."""
+    shares = torch.softmax(settled(x.detach(), dim), dim)
+    return (torch.where((shares > 0) & x.isinf(), x, 0.0) * shares).sum(dim, keepdim)

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels.precision import in_single
-from funcnet.kernels.tracing import is_differentiated, is_differentiated_and_mapped
+from funcnet.kernels.tracing import is_differentiated
 
 serve = is_differentiated
-"""Tell whether a formula must take the place of a kernel whose backward has no derivative."""
+"""Tell whether a formula takes the place of a kernel.
 
-serve_under_vmap = is_differentiated_and_mapped
-"""Tell the same of a kernel whose backward ``vmap`` takes apart."""
+Some backward kernels have no derivative, ``vmap`` takes others apart, and those of layer and batch norm give NaN from 1e19 on,
+where nobody may look at the statistics.
+"""
 
 Moments = tuple[Tensor, Tensor]
 Gradients = tuple[Tensor, Any, Any]

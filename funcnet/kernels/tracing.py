@@ -112,24 +112,6 @@ def is_differentiated(*tensors: Tensor | None) -> bool:
     return _at_work() is not None and (_by_transform() or any([_hides_gradient(x) for x in tensors]))  # noqa: C419
 
 
-def _maps() -> bool:
-    """Tell whether ``vmap`` is at work."""
-    stack = _interpreters() or ()
-    return any([one.key() == torch._C._functorch.TransformType.Vmap for one in stack])  # noqa: C419
-
-
-_maps._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def is_differentiated_and_mapped(*tensors: Tensor | None) -> bool:
-    """Tell whether someone differentiates what is made of these tensors, and ``vmap`` is at work too.
-
-    ``vmap`` takes some backward kernels apart, and what they are given as constants, such as the statistics of a norm, then has
-    no derivative: second derivatives are wrong without an error (torch 2.13.0). Formulas are not.
-    """
-    return _at_work() is not None and _maps() and is_differentiated(*tensors)
-
-
 def packed(x: Tensor, like: Tensor | None = None) -> Tensor:
     """Return x itself in eager mode; while tracing, contiguous, or channels last where ``like``, by default x, is.
 

@@ -106,3 +106,23 @@ def test_a_large_number_beside_an_infinite_one_is_kept(layer):
     y, gx = both(layer, x)
     torch.testing.assert_close(y, x, rtol=2e-7, atol=1)
     assert torch.equal(gx, torch.ones(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("x", "want"),
+    [
+        ((6e4, -6e4, 6e4, 0.0), (0.5, 0.0, 0.5, 0.0)),
+        ((INF, 1.0, -INF, 2.0), (1.0, 0.0, 0.0, 0.0)),
+        ((INF, 1.0, INF, 2.0), (0.5, 0.0, 0.5, 0.0)),
+        ((-INF, -INF, -INF, -INF), (0.25, 0.25, 0.25, 0.25)),
+        ((-INF, 1.0, 1.0, -INF), (0.0, 0.5, 0.5, 0.0)),
+    ],
+)
+def test_torch_func_differentiates_logsumexp_as_vjp_does(x, want, dtype):
+    layer, x, want = fn.LogSumExp(), torch.tensor(x, dtype=dtype), torch.tensor(want, dtype=dtype)
+    y, cache = layer.apply({}, x)
+    torch.testing.assert_close(torch.func.grad(lambda x: layer({}, x))(x), want)
+    torch.testing.assert_close(layer.vjp({}, cache, torch.ones_like(y))[1], want)
+    assert torch.func.hessian(lambda x: layer({}, x))(x).isfinite().all()
+    torch.testing.assert_close(torch.func.jvp(lambda x: layer({}, x), (x,), (torch.ones_like(x),))[0], y)

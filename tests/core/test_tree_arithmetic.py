@@ -21,6 +21,14 @@ def test_dot_sums_the_products_of_all_leaves():
     assert tree.dot(a, b).item() == 1 * 10 + 2 * 100 + 3 * 5
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_dot_of_half_precision_is_summed_in_single(dtype):
+    """Squares of 300, of which float16 has none."""
+    a = {"x": torch.full((5001,), 300.0, dtype=dtype)}
+    assert tree.dot(a, a) == 5001 * 300.0**2
+    assert tree.dot(a, a).dtype is torch.float32
+
+
 def test_dot_of_nothing_is_zero():
     """Trees without a common leaf are orthogonal."""
     assert tree.dot({"x": None}, {"x": ONE}).item() == 0

@@ -149,3 +149,16 @@ def test_the_mean_of_large_numbers_in_bfloat16_is_kept_in_single() -> None:
         want = results(layer, params, x.float(), gy.float())
         for path, leaf in want.items():
             torch.testing.assert_close(got[path].float(), leaf, rtol=0.0, atol=2**-8 * leaf.abs().max().item())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_torch_func_finds_the_gradients_of_vjp_and_finite_second_ones(name: str) -> None:
+    layer, v = LAYERS[name]
+    x, params = tree.scale(v, 1e20), layer.init(0)
+    y, cache = layer.apply(params, x)
+    gy = random.normal(1, y.shape)
+    _, pull = torch.func.vjp(lambda x: layer.apply(params, x)[0], x)
+    for got, want in zip(tree.leaves(pull(gy)[0]), tree.leaves(layer.vjp(params, cache, gy)[1]), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
+    _, again = torch.func.vjp(lambda x: layer.vjp(params, layer.apply(params, x)[1], gy)[1], x)
+    assert tree.all_finite(again(v)[0])

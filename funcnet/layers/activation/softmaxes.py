@@ -23,7 +23,7 @@ from funcnet.checks import axis_complaint, came, check_gy, require_dense_floatin
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import flag, is_whole_tuple, number, valid_if, value_error, whole_number
 from funcnet.kernels import activation as kernels
-from funcnet.kernels.limits import log_softmax, softmax
+from funcnet.kernels.limits import log_softmax, logsumexp, softmax
 from funcnet.layers.activation.base import Along
 from funcnet.value import frozen
 
@@ -197,7 +197,7 @@ class LogSumExp(Along):
     keepdim: bool = field(default=False, validator=flag)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        return torch.logsumexp(require_dense_floating(self, params, x), self.dim, keepdim=self.keepdim), x
+        return logsumexp(require_dense_floating(self, params, x), self.dim, self.keepdim), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
         dim, y = self.dim % max(cache.dim(), 1), softmax(cache, self.dim)
