@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.flattening import NODES, Tree, join, rebuild
 
 
@@ -35,6 +35,13 @@ def grown_from(at: str, named: dict[str, Any]) -> Tree:
     if not grown or not all(head.isdecimal() and head == str(int(head)) for head in grown):
         return grown
     return tuple(grown.get(str(i), {}) for i in range(1 + max(map(int, grown))))
+
+
+def keys_along(who: str, path: str) -> list[str]:
+    """Return the keys that lead to a path; ``who`` refuses what is no ``str``."""
+    if not isinstance(path, str):
+        raise value_error(who, "path must be a str, names joined by dots", describe(path))
+    return path.split(".") if path else []
 
 
 def replaced(tree: Tree, keys: list[str], value: Tree, error: Callable[[], Exception]) -> Tree:

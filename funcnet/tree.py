@@ -17,7 +17,8 @@ from torch import Tensor
 from funcnet import flattening
 from funcnet.errors import describe, explains, value_error
 from funcnet.flattening import differences, flatten_together, unflatten
-from funcnet.paths import child_at, grown_from, named_leaves, replaced
+from funcnet.paths import child_at, grown_from, keys_along, named_leaves, replaced
+from funcnet.precision import in_single
 
 Tree = flattening.Tree
 
@@ -124,14 +125,10 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
     return _along(lambda path, _: named[path], like)
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
 @_of_tensors(2)
 def dot(a: Tree, b: Tree) -> Tensor:
-    """Sum the products of corresponding elements of a and b, as a 0-d tensor; half precision in float32, which it stays."""
-    terms = leaves(map(lambda x, y: (_wide(x) * _wide(y)).sum(), a, b))
+    """Sum the products of corresponding elements of a and b, as a 0-d tensor; of half precision the sum is float32."""
+    terms = leaves(map(lambda x, y: (in_single(x) * in_single(y)).sum(), a, b))
     return sum(terms[1:], terms[0]) if terms else torch.zeros(())
 
 
@@ -238,7 +235,7 @@ def at(tree: Tree, path: str) -> Tree:
         LookupError: For a path that does not exist; it names those that do.
     """
     found = tree
-    for key in _keys("at", path):
+    for key in keys_along("at", path):
         found = child_at(found, key, lambda: _no_such_path("at", tree, path))
     return found
 
@@ -252,13 +249,7 @@ def replace(tree: Tree, path: str, value: Tree) -> Tree:
     Raises:
         LookupError: For a path that does not exist; it names those that do.
     """
-    return replaced(tree, _keys("replace", path), value, lambda: _no_such_path("replace", tree, path))
-
-
-def _keys(who: str, path: str) -> list[str]:
-    if not isinstance(path, str):
-        raise value_error(who, "path must be a str, names joined by dots", describe(path))
-    return path.split(".") if path else []
+    return replaced(tree, keys_along("replace", path), value, lambda: _no_such_path("replace", tree, path))
 
 
 def _no_such_path(who: str, tree: Tree, path: str) -> LookupError:

@@ -14,8 +14,8 @@ from funcnet import tree
 from funcnet.combinator import errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_eager
+from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
 

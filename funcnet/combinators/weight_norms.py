@@ -19,7 +19,7 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import number, size, value_error, whole
 from funcnet.kernels import parametrization as kernels
 from funcnet.kernels.extremes import length
-from funcnet.kernels.precision import in_single, rounded
+from funcnet.precision import in_single, rounded
 from funcnet.random import Key
 from funcnet.value import frozen
 

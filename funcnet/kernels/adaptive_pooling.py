@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.windows import Kernel, Origin, as_two, blank, channelwise, lifted, lowered
+from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from funcnet.kernels.activation import softmax_backward
 from funcnet.kernels.operands import unbroadcast
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_differentiated
+from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
 _functorch = torch._C._functorch

@@ -8,8 +8,8 @@ from torch import Tensor
 from funcnet.kernels import norm_formulas as formulas
 from funcnet.kernels.extremes import in_double, is_far, is_far_seen
 from funcnet.kernels.norm import Moments, is_wider, rounded_gradients, singly
-from funcnet.kernels.precision import HALF
 from funcnet.kernels.tracing import is_compiling, is_mapped, is_plain_data, packed
+from funcnet.precision import HALF
 
 _aten = torch.ops.aten
 _softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_plain
+from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
 _nn = torch._C._nn

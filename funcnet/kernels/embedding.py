@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_eager, is_plain
+from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
 

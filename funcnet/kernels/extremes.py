@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import in_single
 from funcnet.kernels.tracing import can_look_at, is_eager
+from funcnet.precision import in_single
 
 _LEAST = 1e-8
 _POWERLESS = (0, 1, math.inf, -math.inf)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_differentiated
 from funcnet.kernels.windows import Kernel, channelwise, lifted, lowered
+from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
 

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import in_single
 from funcnet.kernels.tracing import is_differentiated, may_search
+from funcnet.precision import in_single
 
 # Up to so many elements a comparison takes less than a sum.
 _COMPARED = 2_500

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
-from funcnet.kernels.precision import HALF
 from funcnet.kernels.tracing import is_differentiated, is_plain
+from funcnet.precision import HALF
 
 _aten = torch.ops.aten
 _nn = torch._C._nn

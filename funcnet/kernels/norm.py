@@ -9,8 +9,8 @@ from torch import Tensor
 
 from funcnet.kernels import norm_formulas as formulas
 from funcnet.kernels.extremes import in_double, is_far
-from funcnet.kernels.precision import HALF, in_single
 from funcnet.kernels.tracing import can_look_at, is_compiling, is_eager, is_untransformed, packed
+from funcnet.precision import HALF, in_single
 
 _aten = torch.ops.aten
 

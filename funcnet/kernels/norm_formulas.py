@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import in_single
 from funcnet.kernels.tracing import is_differentiated
+from funcnet.precision import in_single
 
 serve = is_differentiated
 """Tell whether a formula takes the place of a kernel.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import HALF
 from funcnet.kernels.tracing import is_compiling, is_eager
+from funcnet.precision import HALF
 
 Tensors = Sequence[Tensor]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels.extremes import length
-from funcnet.kernels.precision import rounded
 from funcnet.kernels.tracing import is_plain
+from funcnet.precision import rounded
 
 _aten = torch.ops.aten
 

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_compiling, is_plain
 from funcnet.kernels.windows import Kernel, Origin, as_two, blank, channelwise, lifted, lowered, origin
+from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
 

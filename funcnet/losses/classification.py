@@ -19,9 +19,9 @@ from torch import Tensor
 from funcnet.errors import number, value_error, whole_number
 from funcnet.kernels import losses as kernels
 from funcnet.kernels.limits import has_nan, log_softmax
-from funcnet.kernels.precision import HALF
 from funcnet.kernels.tracing import may_search
 from funcnet.losses.loss import Loss, reductions, require_floating, weights
+from funcnet.precision import HALF
 from funcnet.value import frozen
 
 Kept = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor | None, Tensor | None]

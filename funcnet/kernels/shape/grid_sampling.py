@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.shape import grid_formula as formula
 from funcnet.kernels.tracing import is_differentiated
+from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
 

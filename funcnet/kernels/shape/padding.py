@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels.precision import in_single, rounded
+from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
 

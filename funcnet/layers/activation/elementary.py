@@ -20,8 +20,8 @@ from torch import Tensor
 
 from funcnet.errors import number, whole
 from funcnet.kernels.limits import finite
-from funcnet.kernels.precision import HALF
 from funcnet.layers.activation.base import Activation
+from funcnet.precision import HALF
 from funcnet.value import frozen
 
 

@@ -19,8 +19,8 @@ from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import size_or_none
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels.activation import softmax_backward
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.layers.attention.masks import broadcasts_to
+from funcnet.precision import in_single, rounded
 from funcnet.random import Key
 from funcnet.value import frozen
 

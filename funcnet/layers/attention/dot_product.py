@@ -21,9 +21,9 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, is_whole, number, valid_if, value_error
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.operands import masked_scale
-from funcnet.kernels.precision import rounded
 from funcnet.kernels.tracing import is_differentiated
 from funcnet.layers.attention.masks import combine_masks, require_mask, steps_mask
+from funcnet.precision import rounded
 from funcnet.value import frozen
 
 

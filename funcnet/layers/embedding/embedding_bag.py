@@ -20,9 +20,9 @@ from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import describe, one_of, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.kernels import embedding as kernels
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_plain
 from funcnet.layers.embedding.embedding import PaddedTable
+from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
 _FORMS = (

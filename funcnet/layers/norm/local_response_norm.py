@@ -19,8 +19,8 @@ from funcnet.checks import came, check_gy, require_floating
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import number, size, value_error
 from funcnet.kernels.extremes import for_squares
-from funcnet.kernels.precision import rounded
 from funcnet.kernels.tracing import can_look_at
+from funcnet.precision import rounded
 from funcnet.value import frozen
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from funcnet.checks import Misfit, require_sizes
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, number, value_error
-from funcnet.kernels.precision import HALF
+from funcnet.precision import HALF
 from funcnet.random import Key, as_key
 
 Shapes = dict[str, tuple[int, ...]]

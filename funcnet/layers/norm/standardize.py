@@ -16,9 +16,9 @@ from funcnet.checks import check_gy, require_axis, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import number, whole_number
 from funcnet.kernels.extremes import for_squares, is_far, length
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.layers.operands.distances import degree, norm_slope
 from funcnet.layers.operands.reductions import axes, of_none
+from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
 

@@ -24,8 +24,8 @@ from funcnet.contract import Params, Rng, Shape, Size
 from funcnet.errors import describe, flag, is_number, number, size_or_none, valid_if, value_error, whole_number
 from funcnet.kernels import operands as kernels
 from funcnet.kernels.extremes import length
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.layers.operands.arithmetic import Operation, shapes_of
+from funcnet.precision import in_single, rounded
 from funcnet.random import Key, as_key
 from funcnet.value import frozen
 

@@ -23,7 +23,7 @@ from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole, is_whole_tuple, valid_if, value_error, whole
 from funcnet.kernels.extremes import for_squares
 from funcnet.kernels.operands import divisor
-from funcnet.kernels.precision import in_single, rounded
+from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
 axes = valid_if(

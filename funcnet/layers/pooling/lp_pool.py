@@ -19,11 +19,11 @@ from funcnet.errors import flag, number, whole_numbers
 from funcnet.kernels import pooling as kernels
 from funcnet.kernels.extremes import are_powers_kept, for_squares
 from funcnet.kernels.operands import divisor, root
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import can_look_at
 from funcnet.kernels.windows import origin
 from funcnet.layers.conv.window import Sizes, hashable, require_axes
 from funcnet.layers.pooling.sliding import SlidingPool
+from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
 

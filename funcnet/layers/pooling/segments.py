@@ -17,8 +17,8 @@ from torch import Tensor
 from funcnet.checks import check_gy, kind_of, require_no_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import one_of, value_error
-from funcnet.kernels.precision import in_single, rounded
 from funcnet.kernels.tracing import is_differentiated, is_plain, is_untransformed
+from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
 SegmentCache = tuple[Tensor, Any, tuple[int, ...], tuple[int, ...], Tensor]
