@@ -135,9 +135,11 @@ def _moves(verbs: _Verbs, v: Leaves, dtype: torch.dtype) -> Leaves:
 
     def results(arguments: tuple[Leaves, Leaves]) -> Leaves:
         leaves, v = arguments
-        return {**exact.pulled_back_apply(leaves), **exact.along({path: leaves[path] for path in v}, v)}
+        by_kernels = {f"vjp.{path}": leaf for path, leaf in exact.vjp_anew(leaves).items()}
+        return {**exact.pulled_back_apply(leaves), **exact.along({path: leaves[path] for path in v}, v), **by_kernels}
 
-    return allowed(results, (exact.all, tree.cast(v, torch.float64)), dtype)
+    found = allowed(results, (exact.all, tree.cast(v, torch.float64)), dtype)
+    return {path: torch.maximum(moved, found.get(f"vjp.{path}", moved)) for path, moved in found.items()}
 
 
 def _check_second_order(verbs: _Verbs) -> None:
