@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels.activation import Kernel, softplus
-from funcnet.kernels.limits import LARGEST, finite, has_nan, may_search
-from funcnet.kernels.tracing import is_differentiated, is_untransformed
+from funcnet.kernels.limits import LARGEST, finite, has_nan
+from funcnet.kernels.tracing import is_differentiated, is_untransformed, may_search
 
 _aten = torch.ops.aten
 _nn = torch._C._nn

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from funcnet.errors import describe, number, value_error, whole_number
 from funcnet.kernels import losses as kernels
-from funcnet.kernels.limits import HALF, has_nan, log_softmax, may_search
+from funcnet.kernels.limits import HALF, has_nan, log_softmax
+from funcnet.kernels.tracing import may_search
 from funcnet.losses.loss import ElementwiseLoss, Factor, Loss, reductions, require_floating, weight_or_weights, weights
 from funcnet.value import frozen
 
