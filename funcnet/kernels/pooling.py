@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.extremes import in_single, rounded
+from funcnet.kernels.extremes import HALF, in_single, rounded
 from funcnet.kernels.tracing import is_compiling, is_differentiated, is_plain
 
 _aten = torch.ops.aten
@@ -27,7 +27,7 @@ def _channelwise(kernel: Kernel) -> Kernel:
     """Let a kernel that wants a channel, but takes an empty batch, take no channels too: as a batch, which it treats alike."""
 
     def pool(x: Tensor, *rest: Any) -> Any:
-        if x.shape[1]:
+        if x.numel() or x.shape[1]:
             return kernel(x, *rest)
         y = kernel(*[one.transpose(0, 1) if isinstance(one, Tensor) else one for one in (x, *rest)])
         return tuple([one.transpose(0, 1) for one in y]) if isinstance(y, tuple) else y.transpose(0, 1)
@@ -126,7 +126,7 @@ def max_pool_backward(
     """Gradient of x: gy at each index; where windows overlap, sums of half precision are in single."""
     axes = len(kernel)
     how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1), ceil)
-    wide = in_single(gy) if _overlap(kernel, stride) or max(dilation) > 1 else gy
+    wide = in_single(gy) if gy.dtype in HALF and (_overlap(kernel, stride) or max(dilation) > 1) else gy
     gx = _max_pool_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes), *how, _lifted(indices, axes))
     return rounded(_lowered(gx, axes, gy.dim()), gy)
 
@@ -233,7 +233,7 @@ def avg_pool(
         return _reduced(x, kernel, torch.add) / (divisor or math.prod(kernel))
     how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
     y: Tensor = _avg_pool[max(axes, 2)](_wide(_lifted(x, axes), axes), *how)
-    return _lowered(y, axes, x.dim()).to(x.dtype)
+    return rounded(_lowered(y, axes, x.dim()), x)
 
 
 def avg_pool_backward(
@@ -253,12 +253,12 @@ def avg_pool_backward(
         for part in _tiles(gx, kernel):
             part.copy_(g)
         return gx
-    wide = in_single(gy) if _overlap(kernel, stride) else _wide(gy, axes)
+    wide = in_single(gy) if gy.dtype in HALF and _overlap(kernel, stride) else _wide(gy, axes)
     if is_compiling() and count_pad and divisor is None and _overhangs(gy, of, kernel, stride, padding):
         wide, divisor = wide / _counts(gy, of, kernel, stride, padding), 1
     how = (_two(kernel, 1), _two(stride, 1), _two(padding, 0), ceil, count_pad, divisor)
     wider: Tensor = _avg_pool_backward[max(axes, 2)](_lifted(wide, axes), _blank(wide, of, axes), *how)
-    return _lowered(wider, axes, gy.dim()).to(gy.dtype)
+    return rounded(_lowered(wider, axes, gy.dim()), gy)
 
 
 def _overhangs(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> bool:

@@ -140,7 +140,7 @@ class EmbeddingBag(PaddedTable):
         return ids.index_select(0, places.flatten()).reshape(places.shape)
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
-        return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
+        return self.grads(params, cache, gy), self._input_grad(params, cache, gy)
 
     def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
         ids, bag, share, *_ = cache
@@ -152,8 +152,11 @@ class EmbeddingBag(PaddedTable):
         return {"weight": rounded(kernels.embedding_backward(g, ids, self.num_embeddings, self.padding_row), gy)}
 
     def input_grad(self, params: Params, cache: Any, gy: Tensor) -> Any:
+        return self._input_grad(params, cache, self._checked(params, cache, gy))
+
+    def _input_grad(self, params: Params, cache: Any, gy: Tensor) -> Any:
+        """Return the gradient of x for a gy that has been checked."""
         ids, bag, _, entries, weighted, _ = cache
-        gy = self._checked(params, cache, gy)
         nothing = (None,) * (entries - weighted)
         if not weighted:
             return nothing if entries else None

@@ -138,7 +138,8 @@ class RunningBatchNorm(_Channels):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         w, b = _weight_and_bias(self, params, x, 3)
         mean, var = self._moments(params)
-        norm_params.require_dtypes(x, mean, var)
+        if mean.dtype is not x.dtype or var.dtype is not x.dtype:
+            norm_params.require_dtypes(x, mean, var)
         return kernels.batch_norm(x, w, b, self.eps, (mean, var))[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
