@@ -265,7 +265,8 @@ class _SpectralNorm(Parametrization):
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         x, sigma = cache
         w = in_single(x) / sigma
-        outer = torch.outer(*map(in_single, self._vectors(params, x, self._matrix(x)))).reshape(x.movedim(self.dim, 0).shape).movedim(0, self.dim)
+        u, v = map(in_single, self._vectors(params, x, self._matrix(x)))
+        outer = torch.outer(u, v).reshape(x.movedim(self.dim, 0).shape).movedim(0, self.dim)
         return {"_u": None, "_v": None}, rounded((gy - (gy * w).sum() * outer) / sigma, x)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:

@@ -118,6 +118,19 @@ class Serial(Combinator):
             raise
         return gy
 
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        if self.names is not None:
+            return super().update_stats(params, cache)
+        moved: list[Params] = []
+        rows = zip(self.layers, self.entries(params), cache[: len(self.layers)], strict=True)
+        try:
+            for layer, p, c in rows:
+                moved.append(layer.update_stats(p, c))
+        except Exception as error:
+            self.locate(error, len(moved))
+            raise
+        return tuple(moved)
+
     def _back(self, entries: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[list[Params], Any]:
         """Go back to the input, or to the params of layer ``first``; return the gradients of params, in order, and gy there."""
         gparams: list[Params] = []

@@ -16,7 +16,7 @@ from funcnet.kernels.tracing import is_eager
 
 HALF = (torch.bfloat16, torch.float16)
 
-_LEAST = 1e-8
+LEAST = 1e-8
 _FEW = 10_000
 _POWERLESS = (0, 1, math.inf, -math.inf)
 
@@ -45,12 +45,7 @@ def is_far(r: Tensor) -> bool:
     """Tell whether some 1 / σ is too small for the kernels of float32, 0 or NaN; where values are hidden, no."""
     if r.dtype is torch.float64 or type(r) is not Tensor or not r.is_cpu or not is_eager() or not r.numel():
         return False
-    return not r.min().item() > _LEAST
-
-
-def is_far_seen(r: Tensor) -> bool:
-    """Tell the same of values, one at least, that can be looked at."""
-    return not r.min().item() > _LEAST
+    return not r.min().item() > LEAST
 
 
 def in_double(*leaves: Tensor | None) -> list[Tensor | None]:

@@ -212,8 +212,10 @@ def is_mapped(x: Tensor) -> bool:
 
 def is_plain_data(*tensors: Tensor | None) -> bool:
     """Tell whether all of them lie in main memory, or will when compiled code runs, and no one differentiates through them."""
-    given = [x for x in tensors if x is not None]
-    return all([type(x) is Tensor and x.is_cpu and not x.requires_grad for x in given])  # noqa: C419 (a generator takes longer)
+    for x in tensors:  # noqa: SIM110 (of five 0.45 µs, and ``all`` of a list 0.7)
+        if x is not None and (type(x) is not Tensor or not x.is_cpu or x.requires_grad):
+            return False
+    return True
 
 
 def is_plain(*tensors: Tensor | None) -> bool:

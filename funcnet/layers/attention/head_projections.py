@@ -13,7 +13,7 @@ from torch import Tensor
 from funcnet import initializers, random
 from funcnet.checks import Misfit, check_param, floating_complaint, require_kind
 from funcnet.combinator import Children, Combinator, Probe, Rewrite, errors_at
-from funcnet.contract import Layer, output, Params, Shape
+from funcnet.contract import Layer, Params, Shape, output
 from funcnet.errors import divides, flag, instances, number, size, value_error
 from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps

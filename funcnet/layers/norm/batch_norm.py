@@ -51,7 +51,7 @@ def _weight_and_bias(layer: "BatchNorm | RunningBatchNorm", params: Params, x: T
     """Return weight and bias, after a check of what the kernel trusts, and would read beyond."""
     n, affine = layer.num_features, layer.affine
     found = params["weight"] if affine else None, params["bias"] if affine and layer.bias else None
-    if x.dim() not in layer._dims or x.size(1) != n or len(params) != affine * (1 + layer.bias) + stats:
+    if x.dim() not in layer._dims or x.shape[1] != n or len(params) != affine * (1 + layer.bias) + stats:
         raise Misfit
     for name, leaf in params.items():
         if leaf.numel() != n and name != "num_batches_tracked":
