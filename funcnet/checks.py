@@ -8,7 +8,7 @@ Kernels notice most arguments that do not fit, and ``explanations`` says then wh
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, strided
 
 from funcnet import tree
 from funcnet.errors import describe, value_error
@@ -171,7 +171,7 @@ def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...], like: Tensor | None
     """
     if gy.shape != shape:
         raise value_error(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
-    if like is not None and (gy.dtype is not like.dtype or gy.is_cpu is not like.is_cpu or gy.layout is not torch.strided):
+    if like is not None and (gy.dtype is not like.dtype or gy.is_cpu is not like.is_cpu or gy.layout is not strided):
         rule = f"gy must be a dense tensor with the dtype and device of y, {like.dtype} on {like.device}"
         raise value_error(layer, rule, f"{describe(gy)} on {gy.device}")
     return gy

@@ -13,7 +13,6 @@ from funcnet.combinator import (
     Children,
     Combinator,
     child_key,
-    errors_at,
     has_params,
     named_arguments,
     require_names,
@@ -84,9 +83,15 @@ class Serial(Combinator):
         return self.pack(gparams), gx
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
-        for i, (layer, p) in enumerate(zip(self.layers, self.entries(params), strict=True)):
-            with errors_at(self, i):
-                x = layer(p, x, child_key(layer, rng, i))
+        i = 0
+        rows = zip(self.layers, self.entries(params), strict=True)
+        try:
+            for layer, p in rows:
+                x = layer(p, x) if rng is None else layer(p, x, child_key(layer, rng, i))
+                i += 1
+        except Exception as error:
+            self.locate(error, i)
+            raise
         return x
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
@@ -102,10 +107,29 @@ class Serial(Combinator):
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         if not self.layers:
             return self.vjp(params, cache, gy)[1]
-        for i, (layer, p, c) in reversed([*enumerate(zip(self.layers, self.entries(params), cache, strict=True))]):
-            with errors_at(self, i):
+        rows = [*zip(self.layers, self.entries(params), cache, strict=True)]
+        i = len(rows)
+        try:
+            for layer, p, c in reversed(rows):
+                i -= 1
                 gy = layer.input_grad(p, c, gy)
+        except Exception as error:
+            self.locate(error, i)
+            raise
         return gy
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        if self.names is not None:
+            return super().update_stats(params, cache)
+        moved: list[Params] = []
+        rows = zip(self.layers, self.entries(params), cache[: len(self.layers)], strict=True)
+        try:
+            for layer, p, c in rows:
+                moved.append(layer.update_stats(p, c))
+        except Exception as error:
+            self.locate(error, len(moved))
+            raise
+        return tuple(moved)
 
     def _back(self, entries: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[list[Params], Any]:
         """Go back to the input, or to the params of layer ``first``; return the gradients of params, in order, and gy there."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import norm_formulas as formulas
-from funcnet.kernels.extremes import in_double, is_far, is_far_seen
+from funcnet.kernels.extremes import LEAST, in_double, is_far
 from funcnet.kernels.norm import Moments, is_wider, rounded_gradients, singly
-from funcnet.kernels.tracing import is_compiling, is_mapped, is_plain_data, packed
+from funcnet.kernels.tracing import is_compiling, is_mapped, is_plain_data, is_untransformed, packed
 from funcnet.precision import HALF
 
 _aten = torch.ops.aten
@@ -50,15 +50,16 @@ def batch_norm_ahead(
     of an empty batch, in half precision, under ``vmap``, and where someone differentiates.
     """
     mean, var = running
-    alike = x.dtype == mean.dtype == var.dtype and x.dtype not in HALF
-    if x.numel() == 0 or not alike or not is_plain_data(x, weight, bias, mean, var) or is_mapped(x):
+    compiling, alike = is_compiling(), x.dtype is mean.dtype is var.dtype and x.dtype not in HALF
+    mapped = is_mapped(x) if compiling else not is_untransformed()
+    if mapped or x.numel() == 0 or not alike or not is_plain_data(x, weight, bias, mean, var):
         return *batch_norm(x, weight, bias, eps), None
-    if is_compiling():  # the same kernel on copies: but these the compiler may leave out
+    if compiling:  # the same kernel on copies: but these the compiler may leave out
         y, mu, r, *ahead = _batch_norm_functional(packed(x), weight, bias, *running, True, rate, eps)
         return y, mu, r, (ahead[0], ahead[1])
     copies = mean.clone(), var.clone()
     y, mu, r = _batch_norm(x, weight, bias, *copies, True, rate, eps)
-    if r.dtype is torch.float32 and is_far_seen(r):
+    if r.dtype is torch.float32 and not r.min().item() > LEAST:
         y, mu, r = batch_norm(x, weight, bias, eps)
     return y, mu, r, copies
 
@@ -101,7 +102,8 @@ def batch_norm_backward(
         batch = running[0], torch.rsqrt(running[1] + eps)
     moments = (*(running or (None, None)), *(batch or (None, None)))
     how = running is None, eps, [True, weight is not None, weight is not None]
-    gy, x = packed(gy, x), packed(x)
+    if is_compiling():
+        gy, x = packed(gy, x), packed(x)
     if x.dtype in HALF:
         return rounded_gradients(x, weight, singly(_batch_norm_backward, x, [gy, x], weight, moments, *how))
     return _batch_norm_backward(gy, x, weight, *moments, *how)

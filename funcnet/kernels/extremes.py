@@ -15,7 +15,8 @@ from torch import Tensor
 from funcnet.kernels.tracing import can_look_at, is_eager
 from funcnet.precision import in_single
 
-_LEAST = 1e-8
+LEAST = 1e-8
+_FEW = 10_000
 _POWERLESS = (0, 1, math.inf, -math.inf)
 
 
@@ -26,13 +27,9 @@ def for_squares(x: Tensor) -> Tensor:
 
 def is_far(r: Tensor) -> bool:
     """Tell whether some 1 / σ is too small for the kernels of float32, 0 or NaN; where values are hidden, no."""
-    seen = r.is_cpu and r.dtype is not torch.float64 and type(r) is Tensor and is_eager() and r.numel()
-    return bool(seen) and is_far_seen(r)
-
-
-def is_far_seen(r: Tensor) -> bool:
-    """Tell the same of values, one at least, that can be looked at."""
-    return not r.min().item() > _LEAST
+    if r.dtype is torch.float64 or type(r) is not Tensor or not r.is_cpu or not is_eager() or not r.numel():
+        return False
+    return not r.min().item() > LEAST
 
 
 def in_double(*leaves: Tensor | None) -> list[Tensor | None]:
@@ -57,14 +54,25 @@ def length(x: Tensor, p: float, dims: list[int], least: float = 0.0) -> Tensor:
 
 
 def are_powers_kept(norm: Tensor, x: Tensor, p: float, least: float = 0.0) -> bool:
-    """Tell whether all norms of x are finite, and all powers large enough; 0.9 µs for each look at the norms."""
+    """Tell whether all norms of x are finite, and all powers large enough.
+
+    Both bounds of 100 norms take 1.3 µs. The first power is the number itself.
+    """
     floor = max(1e-32 ** (1 / p), 1e-37)  # a subnormal norm has few digits for its gradient
-    if not norm.max().item() < math.inf:
+    if least >= floor or p == 1:
+        return norm.max().item() < math.inf
+    low, most = _bounds(norm)
+    if not most.item() < math.inf:
         return False
-    if least >= floor or norm.min().item() >= floor:
+    if low.item() >= floor:
         return True
     sizes = x.abs()
     return not ((sizes > 0) & (sizes < floor)).any().item()
+
+
+def _bounds(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least and the largest number: of 100 in 1.0 µs and one by one in 1.3, of 10⁵ in 37 and in 24."""
+    return torch.aminmax(x) if x.numel() < _FEW else (x.amin(), x.amax())
 
 
 def _plain_length(x: Tensor, p: float, dims: list[int]) -> Tensor:

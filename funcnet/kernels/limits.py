@@ -26,9 +26,10 @@ def finite(x: Tensor, bound: float | None = None) -> Tensor:
 def has_nan(y: Tensor) -> bool:
     """Tell whether there is NaN in y; of many also if there are both infinities.
 
-    0.4 µs for 100 elements and 44 for 10⁶, whose comparison would take 310, and the sum of 100 1.2.
+    0.4 µs for 100 elements and 44 for 10⁶, whose comparison would take 310, and the sum of 100 1.2. As ``torch.equal`` the
+    comparison would take 0.1 more.
     """
-    return not torch.equal(y, y) if y.numel() < _COMPARED else math.isnan(y.sum().item())
+    return not y.equal(y) if y.numel() < _COMPARED else math.isnan(y.sum().item())
 
 
 def settled(x: Tensor, dim: int) -> Tensor:

@@ -133,7 +133,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     if is_for_inductor() and x.dim() and x.shape[-1] == w.shape[1] and _to_write(x.numel() * w.shape[0], x, w):
         y = (x.unsqueeze(-2) * w).sum(-1)
         return y if b is None else y + b
-    count = x.numel() * w.size(0)  # len(w) takes 0.2 µs more
+    count = x.numel() * w.shape[0]  # w.size(0) takes 0.05 µs more
     if type(count) is not int or count < _least[0] or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:
         return _linear(x, w, b)
     return _by_onednn(x, w, b)
@@ -173,7 +173,7 @@ def linear_vjp(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Te
     """Return gyᵀ x, Σ gy where there is a bias, and gy w: small ones, of which there are many in a step, after one look."""
     if w.is_cpu is not gy.is_cpu:
         raise Misfit
-    count = gy.numel() * w.size(1)
+    count = gy.numel() * w.shape[1]
     if gy.dim() == 2 and (type(count) is not int or count < _least[0]) and not is_for_inductor():
         return torch.mm(gy.t(), x), gy.sum(0) if bias else None, torch.mm(gy, w)
     return matmul_weight_grad(gy, x), sum_of_rows(gy) if bias else None, matmul_input_grad(gy, w)

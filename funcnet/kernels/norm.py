@@ -96,7 +96,9 @@ def layer_norm_backward(
     """
     if formulas.serve(gy, x, weight):
         return formulas.layer_norm_backward(gy, x, shape, moments, weight, mask)
-    gy, x, dtype = packed(gy), packed(x), moments[1].dtype
+    dtype = moments[1].dtype
+    if is_compiling():
+        gy, x = packed(gy), packed(x)
     if x.dtype is dtype:
         return _layer_norm_backward(gy, x, shape, *moments, weight, bias, mask)
     if dtype is torch.float32 and not any(mask[1:]):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet.kernels.tracing import is_compiling, is_plain
 from funcnet.kernels.windows import Kernel, Origin, as_two, blank, channelwise, lifted, lowered, origin
-from funcnet.precision import in_single, rounded
+from funcnet.precision import HALF, in_single, rounded
 
 _aten = torch.ops.aten
 
@@ -53,7 +53,7 @@ def max_pool_backward(
     """Gradient of x: gy at each index; where windows overlap, sums of half precision are in single."""
     axes = len(kernel)
     how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), as_two(dilation, 1), ceil)
-    wide = in_single(gy) if _overlap(kernel, stride) or max(dilation) > 1 else gy
+    wide = in_single(gy) if gy.dtype in HALF and (_overlap(kernel, stride) or max(dilation) > 1) else gy
     gx = _max_pool_backward[max(axes, 2)](lifted(wide, axes), blank(wide, of, axes), *how, lifted(indices, axes))
     return rounded(lowered(gx, axes, gy.dim()), gy)
 
@@ -160,7 +160,7 @@ def avg_pool(
         return _reduced(x, kernel, torch.add) / (divisor or math.prod(kernel))
     how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), ceil, count_pad, divisor)
     y: Tensor = _avg_pool[max(axes, 2)](lifted(in_single(x) if axes == 3 else x, axes), *how)
-    return lowered(y, axes, x.dim()).to(x.dtype)
+    return rounded(lowered(y, axes, x.dim()), x)
 
 
 def avg_pool_backward(
@@ -180,12 +180,12 @@ def avg_pool_backward(
         for part in _tiles(gx, kernel):
             part.copy_(g)
         return gx
-    wide = in_single(gy) if axes == 3 or _overlap(kernel, stride) else gy
+    wide = in_single(gy) if gy.dtype in HALF and (axes == 3 or _overlap(kernel, stride)) else gy
     if is_compiling() and count_pad and divisor is None and _overhangs(gy, of, kernel, stride, padding):
         wide, divisor = wide / _counts(gy, of, kernel, stride, padding), 1
     how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), ceil, count_pad, divisor)
     wider: Tensor = _avg_pool_backward[max(axes, 2)](lifted(wide, axes), blank(wide, of, axes), *how)
-    return lowered(wider, axes, gy.dim()).to(gy.dtype)
+    return rounded(lowered(wider, axes, gy.dim()), gy)
 
 
 def _overhangs(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> bool:

@@ -18,6 +18,7 @@ _is_nested = attrgetter("is_nested")
 _at_work = torch._C._functorch.peek_interpreter_stack
 _interpreters = torch._C._functorch.get_interpreter_stack
 _DERIVATIVES = (torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Jvp)
+_is_compiling = torch.compiler.is_compiling
 _modes_at_work = torch._C._len_torch_dispatch_stack
 _context = torch._guards.TracingContext.try_get
 
@@ -75,12 +76,18 @@ def is_untransformed() -> bool:
 
 def is_compiling() -> bool:
     """Tell whether the calling thread traces or exports."""
-    return torch.compiler.is_compiling() and _is_tracing_here()
+    return _is_compiling() and _is_tracing_here()
 
 
 def is_eager() -> bool:
     """Tell whether tensors are just computed: nothing is being compiled, and no transform of ``torch.func`` is at work."""
-    return not (torch.compiler.is_compiling() and _is_tracing_here()) and _at_work() is None
+    return not (_is_compiling() and _is_tracing_here()) and _at_work() is None
+
+
+def may_search(x: Tensor) -> bool:
+    """Tell what ``is_plain`` tells, of one tensor in 0.15 µs instead of 0.4."""
+    plain = type(x) is Tensor and x.is_cpu and not x.requires_grad
+    return plain and not (_is_compiling() and _is_tracing_here()) and _at_work() is None
 
 
 def _by_transform() -> bool:
@@ -187,8 +194,10 @@ def is_mapped(x: Tensor) -> bool:
 
 def is_plain_data(*tensors: Tensor | None) -> bool:
     """Tell whether all of them lie in main memory, or will when compiled code runs, and no one differentiates through them."""
-    given = [x for x in tensors if x is not None]
-    return all([type(x) is Tensor and x.is_cpu and not x.requires_grad for x in given])  # noqa: C419 (a generator takes longer)
+    for x in tensors:  # noqa: SIM110 (of five 0.45 µs, and ``all`` of a list 0.7)
+        if x is not None and (type(x) is not Tensor or not x.is_cpu or x.requires_grad):
+            return False
+    return True
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
@@ -199,8 +208,3 @@ def is_plain(*tensors: Tensor | None) -> bool:
 def can_look_at(x: Tensor) -> bool:
     """Tell whether values may decide what is computed: in eager mode, in main memory."""
     return x.is_cpu and type(x) is Tensor and is_eager()
-
-
-def may_search(x: Tensor) -> bool:
-    """Tell what ``is_plain`` tells, of one tensor in 0.2 µs instead of 0.4."""
-    return type(x) is Tensor and x.is_cpu and not x.requires_grad and is_eager()

@@ -227,3 +227,26 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [5, 30_000])
+def test_the_padding_row_is_zeros_whether_the_table_is_copied_or_not(rows):
+    """A small table is copied with zeros in its row, of a large one the rows are found; NaN there is never seen."""
+    layer, x = fn.Embedding(rows, 2, padding_idx=-1), torch.tensor([[1, rows - 1], [rows - 1, 0]])
+    table = fn.random.normal(0, (rows, 2)).index_fill(0, torch.tensor([rows - 1]), torch.nan)
+    kept = table.clone()
+    y = layer({"weight": table}, x)
+    assert torch.equal(y, table.nan_to_num(0.0)[x])
+    assert torch.equal(table[:-1], kept[:-1])
+    assert table[-1].isnan().all()  # the table is not written to
+
+
+@pytest.mark.parametrize("count", [3, 64, 65, 200])
+def test_many_offsets_must_rise_as_few_must(count):
+    """Up to 64 are compared as a list, more as tensors."""
+    layer, ids = fn.EmbeddingBag(4, 3, mode="sum"), torch.arange(count) % 4
+    params, offsets = layer.init(0), torch.arange(count)
+    assert torch.equal(layer(params, (ids, offsets)), params["weight"][ids])
+    offsets[-1] = 0
+    with pytest.raises(ValueError, match="and rise"):
+        layer(params, (ids, offsets))

@@ -200,3 +200,15 @@ def test_shares_of_many_equals_in_half_precision(half: torch.dtype) -> None:
         fn.SegmentPool("max").vjp({}, fn.SegmentPool("max").apply({}, (torch.zeros(70000, dtype=half), torch.tensor([70000])))[1], torch.ones(1, dtype=half))[1][0],
     ):  # fmt: skip
         torch.testing.assert_close(gx, torch.full((70000,), 1 / 70000, dtype=half))
+
+
+@pytest.mark.parametrize("count", [10, 12_000])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e25])
+def test_few_norms_and_many_are_looked_at_alike(count, scale):
+    """One window in the middle is out of range."""
+    x = torch.tensor([3.0, 4.0]).repeat(1, 1, count)
+    x[..., count : count + 2] *= scale
+    y = fn.LPPool1d(2, 2)({}, x)
+    want = torch.full((1, 1, count), 5.0)
+    want[..., count // 2] *= scale
+    torch.testing.assert_close(y, want, rtol=1e-6, atol=0.0)

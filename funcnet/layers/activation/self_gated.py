@@ -17,7 +17,8 @@ from torch import Tensor
 from funcnet.errors import number, one_of
 from funcnet.kernels import self_gated as kernels
 from funcnet.kernels.activation import hardtanh, magnitude
-from funcnet.kernels.limits import finite
+from funcnet.kernels.limits import finite, has_nan
+from funcnet.kernels.tracing import may_search
 from funcnet.layers.activation.base import Activation
 from funcnet.value import frozen
 
@@ -88,7 +89,14 @@ class Dish(Activation):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = finite(x)
+        if may_search(x):  # 0.4 µs for 200 elements, and the bounds of ``finite`` 1.2
+            y, r = self._value(x, x)
+            if not has_nan(y):
+                return y, r
+        return self._value(x, finite(x))
+
+    def _value(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return y and r, z being x within its bounds."""
         s, size = torch.hypot(z, torch.ones_like(z)), magnitude(z)
         return torch.relu(x) - size / s / (s + size) / 2, z / s
 

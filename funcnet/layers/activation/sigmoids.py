@@ -15,7 +15,8 @@ from torch import Tensor
 
 from funcnet.errors import number
 from funcnet.kernels import activation as kernels
-from funcnet.kernels.limits import finite
+from funcnet.kernels.limits import finite, has_nan
+from funcnet.kernels.tracing import may_search
 from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.rectifiers import require_bounds
 from funcnet.value import frozen
@@ -132,6 +133,10 @@ class Softsign(Activation):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        s = x.abs() + 1
+        y = x / s
+        if may_search(x) and not has_nan(y):  # 0.4 µs for 200 elements, and the bounds of ``finite`` 1.2
+            return y, s
         x = finite(x)
         s = x.abs() + 1
         return x / s, s

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from funcnet.errors import number
 from funcnet.kernels import activation as kernels
-from funcnet.kernels.limits import finite
+from funcnet.kernels.limits import finite, has_nan
+from funcnet.kernels.tracing import may_search
 from funcnet.layers.activation.base import Activation
 from funcnet.value import frozen
 
@@ -54,10 +55,18 @@ class Squareplus(Activation):
     b: float = field(default=4.0, validator=number(above=0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = finite(x)
-        s = torch.hypot(z, torch.full_like(z, math.sqrt(self.b)))
-        y = torch.relu(x) + self.b / 2 / (s + kernels.magnitude(z))
+        if may_search(x):  # 0.4 µs for 200 elements, and the bounds of two ``finite`` 2.4
+            y, s = self._value(x, x)
+            slope = y / s
+            if not has_nan(slope):
+                return y, slope
+        y, s = self._value(x, finite(x))
         return y, finite(y) / s
+
+    def _value(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return y and s = √(z² + b), z being x within its bounds."""
+        s = torch.hypot(z, torch.full_like(z, math.sqrt(self.b)))
+        return torch.relu(x) + self.b / 2 / (s + kernels.magnitude(z)), s
 
     def backward(self, gy: Tensor, slope: Tensor) -> Tensor:
         return gy * slope

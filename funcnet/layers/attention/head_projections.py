@@ -13,7 +13,7 @@ from torch import Tensor
 from funcnet import initializers, random
 from funcnet.checks import Misfit, check_param, floating_complaint, require_kind
 from funcnet.combinator import Children, Combinator, Probe, Rewrite, errors_at
-from funcnet.contract import Layer, Params, output
+from funcnet.contract import Layer, Params, Shape, output
 from funcnet.errors import divides, flag, instances, number, size, value_error
 from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps
@@ -63,7 +63,11 @@ class Heads(Combinator):
 
     _attention: ScaledDotProductAttention = field(init=False, eq=False, default=Factory(_attention, takes_self=True))
 
+    _own: tuple[tuple[str, Shape], ...] = field(init=False, eq=False)
+    """The names and shapes of params but the norms': every step asks for them, and to find them takes 2 µs."""
+
     def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_own", tuple(self._own_shapes().items()))
         if self.rotary is not None and self.rotary.dim != self._head():
             raise value_error(self.label, f"rotary's dim must be that of a head, {self._head()}", repr(self.rotary))
         if not self.average_attn_weights and not self.need_weights:
@@ -137,7 +141,7 @@ class Heads(Combinator):
         return [self.embed_dim, self.kdim or self.embed_dim, self.vdim or self.embed_dim]
 
     def _is_separate(self) -> bool:
-        return self._widths() != [self.embed_dim] * 3
+        return self.kdim not in (None, self.embed_dim) or self.vdim not in (None, self.embed_dim)
 
     def _weights(self, params: Params) -> list[Tensor]:
         if self._is_separate():
@@ -158,13 +162,16 @@ class Heads(Combinator):
 
     def _require_valid(self, params: Params, x: Any) -> None:
         """Raise ``Misfit`` where no kernel would notice."""
-        shapes, out = self._own_shapes(), params["out_proj"]
-        count = 2 + 2 * self._is_separate() + self.bias + 2 * self.add_bias_kv + 2 * (self.qk_norm is not None)
-        if len(params) != count or len(out) != 1 + self.bias or self.complaint(x):
+        out, own, separate = params["out_proj"], {}, self._is_separate()
+        count = 2 + 2 * separate + self.bias + 2 * self.add_bias_kv + 2 * (self.qk_norm is not None)
+        fits = type(x) is Tensor and not separate and x.is_floating_point() and not x.is_nested  # as most do: a call less
+        fits = fits and x.dim() in (2, 3) and x.shape[-1] == self.embed_dim
+        if len(params) != count or len(out) != 1 + self.bias or (not fits and self.complaint(x)):
             raise Misfit
-        own = {name: out[name[9:]] if "." in name else params[name] for name in shapes}
-        if any([leaf.shape != shape for leaf, shape in zip(own.values(), shapes.values(), strict=True)]):  # noqa: C419
-            raise Misfit
+        for name, shape in self._own:
+            own[name] = leaf = out[name[9:]] if "." in name else params[name]
+            if leaf.shape != shape:
+                raise Misfit
         for one in (x,) if isinstance(x, Tensor) else x[: 1 if len(x) == 2 else 3]:
             require_kind(self, own, one)
 

@@ -57,12 +57,16 @@ class Table(Layer):
 
     def _rows(self, params: Params, x: Tensor) -> Tensor:
         """Return the rows of the table at x."""
+        return kernels.embedding(self._table(params, x), x)
+
+    def _table(self, params: Params, x: Tensor) -> Tensor:
+        """Return the table, which must be dense and on the device of x."""
         require_params(self, params)
         w = self._weight(params)
         if w.is_cpu is not x.is_cpu or x.layout is not torch.strided or x.is_nested:
             got = f"{describe(w)} on {w.device} and {describe(x)} on {x.device}"
             raise value_error(self, "weight and x must be dense tensors on one device", got)
-        return kernels.embedding(w, x)
+        return w
 
     def _weight(self, params: Params) -> Tensor:
         """Return the table; kernels take one of integers, or of another shape."""
@@ -137,9 +141,8 @@ class Embedding(PaddedTable):
     initializer: str | Initializer = field(default=Normal(), validator=initializers.known)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        y = self._rows(params, x)
-        if self.padding_idx is not None:
-            y = kernels.without_padding(y, x, self.padding_row)
+        w = self._table(params, x)
+        y = kernels.embedding(w, x) if self.padding_idx is None else kernels.padded_embedding(w, x, self.padding_row)
         return y if self.max_norm is None else y * self._scale_of(y, self.max_norm)[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:

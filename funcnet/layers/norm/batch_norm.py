@@ -51,7 +51,7 @@ def _weight_and_bias(layer: "BatchNorm | RunningBatchNorm", params: Params, x: T
     """Return weight and bias, after a check of what the kernel trusts, and would read beyond."""
     n, affine = layer.num_features, layer.affine
     found = params["weight"] if affine else None, params["bias"] if affine and layer.bias else None
-    if x.dim() not in layer._dims or x.size(1) != n or len(params) != affine * (1 + layer.bias) + stats:
+    if x.dim() not in layer._dims or x.shape[1] != n or len(params) != affine * (1 + layer.bias) + stats:
         raise Misfit
     for name, leaf in params.items():
         if leaf.numel() != n and name != "num_batches_tracked":
@@ -138,7 +138,8 @@ class RunningBatchNorm(_Channels):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         w, b = _weight_and_bias(self, params, x, 3)
         mean, var = self._moments(params)
-        norm_params.require_dtypes(x, mean, var)
+        if mean.dtype is not x.dtype or var.dtype is not x.dtype:
+            norm_params.require_dtypes(x, mean, var)
         return kernels.batch_norm(x, w, b, self.eps, (mean, var))[0], x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:

@@ -59,11 +59,15 @@ def backward_params(layer: Any, params: Params, channels: int, *, running: bool 
 
     Kernels notice other dtypes and devices, but read beyond a weight that is too short, and take ``None`` for ones.
     """
-    leaves = (params["weight"] if layer.affine else None, *([params[name] for name in STATS[:2]] if running else ()))
-    for leaf in leaves if layer.affine else leaves[1:]:
-        if leaf.shape != (channels,) or not leaf.is_floating_point():  # under vmap, kernels take whole numbers
-            raise Misfit
-    return leaves
+    w = _per_channel(params["weight"], channels) if layer.affine else None
+    return (w, *[_per_channel(params[name], channels) for name in STATS[:2]]) if running else (w,)
+
+
+def _per_channel(leaf: Tensor, channels: int) -> Tensor:
+    """Return a leaf, which must have a number for each channel; under ``vmap``, kernels take whole ones."""
+    if leaf.shape != (channels,) or not leaf.is_floating_point():
+        raise Misfit
+    return leaf
 
 
 def require_dtypes(x: Tensor, *leaves: Tensor | None) -> None:

@@ -34,7 +34,21 @@ _Shaped = tuple[Shapes, Shape, Tensor]  # the operands' shapes, that of y, and a
 
 def shapes_of(x: Operands) -> Shapes:
     """Return the shapes of the operands."""
-    return tuple(tuple(operand.shape) for operand in x)
+    return tuple([tuple(operand.shape) for operand in x])
+
+
+def _are_alike(x: tuple[Any, ...]) -> bool:
+    """Tell whether x is dense floating tensors of one dtype on one device: of two in 0.4 µs, and by the rules one by one in 1."""
+    first = x[0]
+    if type(first) is not Tensor or not first.is_floating_point():
+        return False
+    dtype, device = first.dtype, first.device
+    for one in x:
+        if type(one) is not Tensor or one.dtype is not dtype or one.device != device:
+            return False
+        if one.layout is not torch.strided or one.is_nested:
+            return False
+    return True
 
 
 @frozen
@@ -51,6 +65,8 @@ class Operation(Layer):
         """Return x, which must be a tuple of dense tensors of one dtype on one device; the kernels would accept others."""
         if not isinstance(x, tuple) or not x or (self.count is not None and len(x) != self.count):
             raise value_error(self, f"x must be a tuple of {self.contents}", x)
+        if not params and type(params) is dict and _are_alike(x):
+            return x
         dtype, device = getattr(x[0], "dtype", None), getattr(x[0], "device", None)
         for one in x:
             if require_floating(self, params, one).dtype is not dtype:
