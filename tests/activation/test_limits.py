@@ -120,6 +120,7 @@ def test_a_large_number_beside_an_infinite_one_is_kept(layer):
     ],
 )
 def test_torch_func_differentiates_logsumexp_as_vjp_does(x, want, dtype):
+    """Shares are those of softmax, of infinities too, and second derivatives are finite."""
     layer, x, want = fn.LogSumExp(), torch.tensor(x, dtype=dtype), torch.tensor(want, dtype=dtype)
     y, cache = layer.apply({}, x)
     torch.testing.assert_close(torch.func.grad(lambda x: layer({}, x))(x), want)

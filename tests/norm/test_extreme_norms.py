@@ -153,6 +153,7 @@ def test_the_mean_of_large_numbers_in_bfloat16_is_kept_in_single() -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_torch_func_finds_the_gradients_of_vjp_and_finite_second_ones(name: str) -> None:
+    """Of numbers whose squares overflow: in eager mode nothing but the transform tells that someone differentiates."""
     layer, v = LAYERS[name]
     x, params = tree.scale(v, 1e20), layer.init(0)
     y, cache = layer.apply(params, x)
