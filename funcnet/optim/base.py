@@ -118,6 +118,11 @@ def is_rate(value: Any, below: float = inf) -> bool:
     return is_number(value) and 0 <= value < below and value <= kernels.MOST
 
 
+def _is_scalar(rate: Tensor, step: Tensor) -> bool:
+    """Tell whether a tensor can be a rate: real, 0-d, and not without memory where the step has some."""
+    return rate.dim() == 0 and not rate.is_complex() and rate.is_meta <= step.is_meta
+
+
 @frozen
 class MomentOptimizer(Optimizer):
     """An optimizer that counts its steps and holds, for each leaf, some moments of the leaf's shape.
@@ -191,17 +196,17 @@ class MomentOptimizer(Optimizer):
         known = self._guards.find(columns, step)
         if known is None or (self.donated and not known.is_apart(columns)):
             columns, known = self._guards.judge(columns, step, self.donated)
-        rates = self._fixed or self._checked(self.rates_at(step))
+        rates = self._fixed or self._checked(self.rates_at(step), step)
         step = self._next(step, known)
         if known.half:
             return step, kernels.step_in_single(lambda wide: self.step(wide, step, rates), columns, self.donated)
         return step, self.step(Rows(columns) if known.in_rows else columns, step, rates)
 
-    def _checked(self, rates: Sequence[Any]) -> Sequence[Any]:
+    def _checked(self, rates: Sequence[Any], step: Tensor) -> Sequence[Any]:
         """Return the rates of schedules, which must be numbers, before anything is written."""
         rates = _as_floats([*map(_read, rates)]) or ()
         for one, below in zip(rates, self.rates_below or [inf] * len(rates), strict=True):
-            if not (one.dim() == 0 and not one.is_complex() if isinstance(one, Tensor) else is_rate(one, below)):
+            if not (_is_scalar(one, step) if isinstance(one, Tensor) else is_rate(one, below)):
                 limits = "of at least 0" + f" and below {below}" * (below < inf)
                 raise value_error(self, f"a schedule must return a finite number {limits}, or a 0-d tensor", describe(one))
         return rates

@@ -301,6 +301,7 @@ RATES = [
     1j,
     True,
     torch.ones(2),
+    torch.ones((), device="meta"),
     torch.tensor(math.nan),
     torch.tensor(-1.0),
     [0.1],
