@@ -19,6 +19,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     combinators            layers from layers
     blocks                 nets that many people write
     walking and rewriting  the layers of a net by path
+    seeing                 what each layer of a net holds, keeps and computes
     losses                 each with the reductions mean, sum, none, batch
     optimizers             pure updates of params and state, and transforms of gradients
     schedules              for any hyperparameter
@@ -185,6 +186,7 @@ from funcnet.optim.schedules import (
 from funcnet.optim.sgd import SGD
 from funcnet.random import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
+from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
@@ -248,6 +250,8 @@ __all__ = [
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting
     "walk", "at", "replace", "map_layers", "fold_batch_norm",
+    # seeing
+    "summary", "Summary",
     # losses
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy",
     # optimizers

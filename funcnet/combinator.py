@@ -67,6 +67,9 @@ class Combinator(Layer):
     computes: ClassVar[bool] = True
     """Whether the combinator computes anything itself, so that its own errors are explained."""
 
+    computes_as_one: ClassVar[bool] = False
+    """Whether the layers within are computed in another form than their own, so that ``summary`` has one row for them all."""
+
     @abstractmethod
     def children(self) -> Children:
         """Return the layers by name."""
