@@ -19,7 +19,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     combinators            layers from layers
     blocks                 nets that many people write
     walking and rewriting  the layers of a net by path
-    seeing                 what each layer of a net holds, keeps and computes
+    seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
     optimizers             pure updates of params and state, and transforms of gradients
     schedules              for any hyperparameter
@@ -57,6 +57,7 @@ from funcnet.combinators.unique_rows import uniqued
 from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
+from funcnet.drawing import Drawing, draw
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -251,7 +252,7 @@ __all__ = [
     # walking and rewriting
     "walk", "at", "replace", "map_layers", "fold_batch_norm",
     # seeing
-    "summary", "Summary",
+    "summary", "Summary", "draw", "Drawing",
     # losses
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy",
     # optimizers

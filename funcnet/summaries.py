@@ -109,7 +109,7 @@ def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
     kept = storages(cache)
     rows = tuple(_rows(record, params, kept))
     flops = sum([row.flops for row in rows]), sum([row.backward_flops for row in rows])
-    return Summary(rows, Row("", net, _shapes(y), tree.size(params), tree.nbytes(params), _size(kept), *flops))
+    return Summary(rows, Row("", net, shapes_of(y), tree.size(params), tree.nbytes(params), _size(kept), *flops))
 
 
 def _rows(record: Record, params: Params, kept: Storages) -> Iterator[Row]:
@@ -120,7 +120,7 @@ def _rows(record: Record, params: Params, kept: Storages) -> Iterator[Row]:
         cache = {key: storage for key, storage in one.kept.items() if key in kept and key not in within}
         sizes = tree.size(own[id(one)]), tree.nbytes(own[id(one)]), _size(cache)
         if not one.within or any((*sizes, one.flops, one.backward_flops)):
-            yield Row(one.path, one.layer, _shapes(one.output), *sizes, one.flops, one.backward_flops)
+            yield Row(one.path, one.layer, shapes_of(one.output), *sizes, one.flops, one.backward_flops)
 
 
 def _owned(record: Record, params: Params) -> dict[int, list[Any]]:
@@ -136,7 +136,8 @@ def _size(kept: Storages) -> int:
     return sum([storage.nbytes() for storage in kept.values()])
 
 
-def _shapes(values: Any) -> Any:
+def shapes_of(values: Any) -> Any:
+    """Return the shape of a tensor, or the tree of the shapes of several."""
     return tree.map(lambda leaf: leaf.shape, values)
 
 
@@ -147,7 +148,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.path or "(net)",
         name,
-        _words(row.output_shape),
+        shape_words(row.output_shape),
         f"{row.params:,}",
         *sizes,
         _short(row.flops),
@@ -155,12 +156,12 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _words(shape: Any) -> str:
+def shape_words(shape: Any) -> str:
     """Write a shape, or the tree of shapes, without the word ``torch.Size``."""
     if isinstance(shape, dict):
-        return f"{{{', '.join([f'{name}: {_words(one)}' for name, one in shape.items()])}}}"
+        return f"{{{', '.join([f'{name}: {shape_words(one)}' for name, one in shape.items()])}}}"
     if isinstance(shape, tuple) and not isinstance(shape, torch.Size):
-        return f"({', '.join(map(_words, shape))})"
+        return f"({', '.join(map(shape_words, shape))})"
     return str(tuple(shape)) if isinstance(shape, torch.Size) else "-"
 
 

@@ -58,6 +58,12 @@ class Branching(Combinator):
         layers = (*children.values(), None) if self.merge is None else tuple(children.values())
         return self.replace(layers=layers[:-1], merge=layers[-1])
 
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        if self.merge is None:
+            return super().wires()
+        *names, merge = self.children()
+        return [wire for name in names for wire in ((None, name), (name, merge))] + [(merge, None)]
+
     def entries(self, params: Params) -> Any:
         """Return the layers' entries; those in a tuple of the right length at once, as every step asks for them."""
         count = len(self.layers) + (self.merge is not None)
