@@ -50,6 +50,9 @@ class Drawing(NamedTuple):
     Args:
         dot: The graph in Graphviz's language.
         mermaid: The graph as a Mermaid flowchart, which GitHub shows in Markdown.
+
+    Raises:
+        ValueError: In ``save``, for a name that does not end as a format does, and for a picture without Graphviz.
     """
 
     dot: str

@@ -16,6 +16,7 @@ from funcnet import tree
 from funcnet.contract import Layer, Params, meta_params
 from funcnet.metering import Record, Storages, measure, storages
 from funcnet.sizes import infer_sizes, on_meta
+from funcnet.tables import aligned
 from funcnet.walking import require_layer
 
 _LONGEST = 40
@@ -60,8 +61,7 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         cells = [_HEADER, *map(_cells, self.rows), ("total", "", *_cells(self.total)[2:])]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [_line(row, widths) for row in cells]
+        lines = aligned(cells, 3)
         rule = "-" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -169,12 +169,6 @@ def _short(number: int) -> str:
     """Write a number with three digits and a unit: ``1.23 M``."""
     power = next((i for i in range(len(_UNITS)) if number < 999.5 * 1000**i), len(_UNITS) - 1)
     return f"{number / 1000**power:.3g} {_UNITS[power]}"
-
-
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    """Join the cells of a row: words to the left, numbers to the right."""
-    padded = [cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))]
-    return "  ".join(padded).rstrip()
 
 
 def _html_row(tag: str, cells: tuple[str, ...]) -> str:

@@ -29,7 +29,7 @@ FLOORS = {
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
     1: ["contract", "combinator", "wrapper", "walking", "sizes", "initializers", "kernels"],
-    0: ["tree", "flattening", "codec", "random", "errors", "indentation", "checks", "explanations", "signatures", "value"],
+    0: ["tree", "flattening", "codec", "random", "errors", "indentation", "tables", "statistics", "checks", "explanations", "signatures", "value"],
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
