@@ -19,6 +19,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     combinators            layers from layers
     blocks                 nets that many people write
     walking and rewriting  the layers of a net by path
+    seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
     optimizers             pure updates of params and state, and transforms of gradients
     schedules              for any hyperparameter
@@ -57,6 +58,7 @@ from funcnet.combinators.weight_norms import spectral_norm, weight_norm
 from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
+from funcnet.drawing import Drawing, draw
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -187,6 +189,7 @@ from funcnet.optim.schedules import (
 from funcnet.optim.sgd import SGD
 from funcnet.random import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
+from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
@@ -250,6 +253,8 @@ __all__ = [
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting
     "walk", "at", "replace", "map_layers", "fold_batch_norm",
+    # seeing
+    "summary", "Summary", "draw", "Drawing",
     # losses
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy",
     # optimizers

@@ -67,6 +67,9 @@ class Combinator(Layer):
     computes: ClassVar[bool] = True
     """Whether the combinator computes anything itself, so that its own errors are explained."""
 
+    computes_as_one: ClassVar[bool] = False
+    """Whether the layers within are not just applied, each in its turn: ``summary`` then has one row for all of them."""
+
     @abstractmethod
     def children(self) -> Children:
         """Return the layers by name."""
@@ -74,6 +77,13 @@ class Combinator(Layer):
     @abstractmethod
     def with_children(self, children: Children) -> Self:
         """Return the same combinator around other layers, which have the same names."""
+
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        """Return the connections between the children, as pairs of names: ``None`` is x as a source, and y as a target.
+
+        ``draw`` asks for them. By default each child gets x and makes a part of y.
+        """
+        return [wire for name in self.children() for wire in ((None, name), (name, None))]
 
     @property
     def stochastic(self) -> bool:

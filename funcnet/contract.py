@@ -281,10 +281,19 @@ _GUARDS: dict[str, Callable[[Verb], Verb]] = {
 
 def output(layer: Layer, x: Any) -> Any:
     """Return a layer's output for an x on the meta device; nothing is computed."""
-    layer, key = layer.inference(), random.key(0).to("meta")  # in evaluation one row is a batch too
+    layer = layer.inference()  # in evaluation one row is a batch too
+    return layer(meta_params(layer), x, meta_key(layer))
+
+
+def meta_params(layer: Layer) -> Params:
+    """Return fresh params on the meta device, in the default dtype."""
     try:
-        params = layer.init(key)
+        params = layer.init(random.key(0).to("meta"))
     except Exception:
         params = layer.init(0)  # an ``init`` may read the key
-    params = tree.cast(tree.to(params, "meta"), torch.get_default_dtype())
-    return layer(params, x, key if layer.stochastic else None)
+    return tree.cast(tree.to(params, "meta"), torch.get_default_dtype())
+
+
+def meta_key(layer: Layer) -> Rng:
+    """Return a key on the meta device; ``None`` for a layer that needs none."""
+    return random.key(0).to("meta") if layer.stochastic else None

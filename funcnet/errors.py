@@ -36,8 +36,10 @@ def _describe_tensor(x: Tensor) -> str:
 
 
 def value_error(who: object, rule: str, got: object) -> ValueError:
-    """Make the error for a value that breaks a rule; ``got`` is described unless it is already words."""
-    error = ValueError(f"{who}: {rule}, got {got if isinstance(got, str) else describe(got)}")
+    """Make the error for a value that breaks a rule; ``who`` and ``got`` may be words already."""
+    error = ValueError(
+        f"{who if isinstance(who, str) else repr(who)}: {rule}, got {got if isinstance(got, str) else describe(got)}"
+    )
     error.explains = True  # type: ignore[attr-defined]
     return error
 

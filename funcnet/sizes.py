@@ -31,7 +31,7 @@ def infer_sizes(net: _L, x: Any, dtype: torch.dtype | None = None) -> _L:
 
     Raises   ``ValueError`` for an x that is none of these, and what a layer raises, with a note where in the net.
     """
-    sized: Any = require_layer("infer_sizes", net).infer(_without_numbers(x, dtype))[0]
+    sized: Any = require_layer("infer_sizes", net).infer(on_meta(x, dtype))[0]
     return sized  # type: ignore[no-any-return]  # the same net, but for a shape_dependent one by itself
 
 
@@ -46,19 +46,19 @@ def output_shape(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Any:
 
     Raises   ``ValueError`` as ``infer_sizes`` does.
     """
-    return tree.map(lambda leaf: leaf.shape, require_layer("output_shape", net).infer(_without_numbers(x, dtype))[1])
+    return tree.map(lambda leaf: leaf.shape, require_layer("output_shape", net).infer(on_meta(x, dtype))[1])
 
 
-def _without_numbers(x: Any, dtype: torch.dtype | None) -> Any:
-    """Return x, or what has its shape, on the meta device; floating tensors are of the default type, as fresh params are."""
+def on_meta(x: Any, dtype: torch.dtype | None) -> Any:
+    """Return x, or what has its shape, on the meta device; floating tensors have the default dtype, as fresh params do."""
     if x is None:
         return None
     if isinstance(x, Tensor):
         return x.to("meta", torch.get_default_dtype() if x.is_floating_point() else x.dtype)
     if isinstance(x, (tuple, list)) and all(is_whole(n) and n >= 0 for n in x):
-        return _without_numbers(torch.empty(tuple(x), dtype=dtype, device="meta"), None)
+        return on_meta(torch.empty(tuple(x), dtype=dtype, device="meta"), None)
     if isinstance(x, (tuple, list)):
-        return tuple([_without_numbers(one, dtype) for one in x])
+        return tuple([on_meta(one, dtype) for one in x])
     if isinstance(x, dict):
-        return {name: _without_numbers(one, dtype) for name, one in x.items()}
+        return {name: on_meta(one, dtype) for name, one in x.items()}
     raise value_error("infer_sizes", "x must be a tensor, a shape, or a tuple or dict of them", describe(x))

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from funcnet import flattening
-from funcnet.errors import describe, explains, value_error
+from funcnet.errors import describe as _described
+from funcnet.errors import explains, value_error
 from funcnet.flattening import differences, flatten_together, unflatten
 from funcnet.paths import child_at, grown_from, keys_along, named_leaves, replaced
 from funcnet.precision import in_single
+from funcnet.statistics import Description, statistics_of
 
 Tree = flattening.Tree
 
@@ -48,14 +50,14 @@ def _explained(who: str, arguments: tuple[Any, ...], trees: int, other: str) -> 
     for one in arguments[:trees]:
         for path, leaf in named_leaves("", one):
             if leaf is not None and not isinstance(leaf, Tensor):
-                return value_error(who, f"every leaf must be a tensor, at {path!r} too", describe(leaf))
-    came = " and ".join(_each(describe, arguments[trees:] or arguments))
+                return value_error(who, f"every leaf must be a tensor, at {path!r} too", _described(leaf))
+    came = " and ".join(_each(_described, arguments[trees:] or arguments))
     return value_error(who, other or "the tensors of the trees must fit each other", came)
 
 
 def _require_function(who: str, f: Any) -> None:
     if not callable(f):
-        raise value_error(who, f"{'predicate' if who == 'partition' else 'f'} must be a function", describe(f))
+        raise value_error(who, f"{'predicate' if who == 'partition' else 'f'} must be a function", _described(f))
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the field's word for it)
@@ -110,7 +112,7 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
              the other has its leaf.
     """
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named):
-        raise value_error("from_names", "named must be a dict of leaves by their names", describe(named))
+        raise value_error("from_names", "named must be a dict of leaves by their names", _described(named))
     if like is None:
         return grown_from("", named)
     wanted = names(like)
@@ -220,7 +222,7 @@ def unravel(vector: Tensor, like: Tree) -> Tree:
         raise value_error("unravel", f"the vector must have the {size(like)} elements of like", vector)
     odd = [leaf for leaf in leaves(like) if not isinstance(leaf, Tensor)]
     if odd:
-        raise value_error("unravel", "every leaf of like must be a tensor", describe(odd[0]))
+        raise value_error("unravel", "every leaf of like must be a tensor", _described(odd[0]))
     pieces = iter(torch.split(vector, [leaf.numel() for leaf in leaves(like)]))
     return map(lambda leaf: next(pieces).reshape(leaf.shape).to(leaf.dtype), like)
 
@@ -293,3 +295,22 @@ def combine(a: Tree, b: Tree) -> Tree:
         if x is not None and y is not None:
             raise value_error("combine", "at each place one tree must have the leaf", f"two at {path!r}")
     return unflatten(a, iter([y if x is None else x for x, y in zip(*flatten_together(a, b), strict=True)]))
+
+
+@_of_tensors()
+def describe(tree: Tree) -> Description:
+    """Describe the numbers of each leaf of a tree: mean, standard deviation, least and largest, and how many are NaN or 0.
+
+    The result maps paths to statistics, and prints as a table. The standard deviation is that of ``torch.std``, and 0 of a
+    single number. NaNs count in ``nans`` only.
+
+    >>> describe({"w": torch.tensor([0.0, 3.0, 6.0])})["w"].mean
+    3.0
+    >>> print(describe({"w": torch.tensor([0.0, 3.0, 6.0]), "b": torch.tensor([1.0, torch.nan])}))
+    path  shape  mean  std  min  max  NaNs  zeros
+    w     (3,)      3    3    0    6     0      1
+    b     (2,)      1    0    1    1     1      0
+
+    Raises   ``ValueError`` for a leaf that is no tensor of real numbers, or has no numbers, on the meta device.
+    """
+    return Description({path: statistics_of(path, leaf) for path, leaf in names(tree).items()})

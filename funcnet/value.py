@@ -15,6 +15,8 @@ from attrs import field
 from torch import Tensor
 from typing_extensions import dataclass_transform
 
+from funcnet.indentation import indented
+
 _T = TypeVar("_T")
 
 
@@ -124,7 +126,10 @@ def _call_of(value: Any) -> str:
 
 
 class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract methods)
-    """A frozen value, whose ``repr`` is the call that makes it, with the arguments that are not defaults."""
+    """A frozen value, whose ``repr`` is the call that makes it, with the arguments that are not defaults.
+
+    ``print`` breaks a long call into indented lines, which still evaluate to the value.
+    """
 
     __slots__ = ()
 
@@ -143,6 +148,10 @@ class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract 
             if value != default or type(value) is not type(default)
         ]
         return f"{type(self).__name__}({', '.join(words)})"
+
+    def __str__(self) -> str:
+        """Write the ``repr`` for people: the same call, over indented lines where it is long."""
+        return indented(repr(self))
 
     def replace(self, **changes: Any) -> Self:
         """Return the value with other fields: ``SGD(lr=0.1).replace(lr=0.2)``."""

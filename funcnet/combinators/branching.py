@@ -19,6 +19,8 @@ from funcnet.layers.operands.arithmetic import Add
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.value import frozen
 
+_SUM = Add(broadcast=False)
+
 
 @frozen
 class Branching(Combinator):
@@ -40,7 +42,11 @@ class Branching(Combinator):
 
     @property
     def label(self) -> str:
-        return "branch" if self.one_input else "parallel"
+        return "residual" if self._is_residual() else "branch" if self.one_input else "parallel"
+
+    def _is_residual(self) -> bool:
+        """Tell a residual; by the print of ``merge``, since a stand-in for a layer prints as that layer."""
+        return self.one_input and len(self.layers) == 2 and repr(self.merge) == repr(_SUM)
 
     def location(self, name: Any) -> str:
         return f"{self.label}, {'merge' if int(name) == len(self.layers) else f'layer {name}'}"
@@ -52,6 +58,12 @@ class Branching(Combinator):
     def with_children(self, children: Children) -> Self:
         layers = (*children.values(), None) if self.merge is None else tuple(children.values())
         return self.replace(layers=layers[:-1], merge=layers[-1])
+
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        if self.merge is None:
+            return super().wires()
+        *names, merge = self.children()
+        return [wire for name in names for wire in ((None, name), (name, merge))] + [(merge, None)]
 
     def entries(self, params: Params) -> Any:
         """Return the entries; those in a tuple of the right length at once, as every step asks for them."""
@@ -131,6 +143,9 @@ class Branching(Combinator):
         return reduce(_sum, gxs) if self.one_input else tuple(gxs)
 
     def __repr__(self) -> str:
+        if self._is_residual():
+            shown = self.layers if self.layers[1] != Identity() else self.layers[:1]
+            return f"residual({', '.join(map(repr, shown))})"
         words = [*map(repr, self.layers)] + [f"merge={self.merge!r}"] * (self.merge is not None)
         return f"{self.label}({', '.join(words)})"
 
@@ -167,4 +182,4 @@ def residual(layer: Layer, shortcut: Layer = Identity()) -> Branching:  # noqa: 
 
     Source   He et al. 2016, eq. 1 and 2.
     """
-    return Branching((layer, shortcut), Add(broadcast=False), one_input=True)
+    return Branching((layer, shortcut), _SUM, one_input=True)

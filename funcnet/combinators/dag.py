@@ -84,6 +84,11 @@ class Graph(Combinator):
     def with_children(self, children: Children) -> Self:
         return self.replace(nodes=tuple([(name, children[name], ins) for name, _, ins in self.nodes]))
 
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        source = dict.fromkeys(self.inputs) | {name: name for name in self.children()}
+        inner: list[tuple[str | None, str | None]] = [(source[one], name) for name, _, ins in self.nodes for one in ins]
+        return inner + [(source[one], None) for one in self.outputs]
+
     def pack(self, entries: Any) -> dict[str, Any]:
         return dict(zip(self.children(), entries, strict=True))
 

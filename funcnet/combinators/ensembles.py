@@ -39,6 +39,7 @@ class Ensemble(Wrapper):
     """
 
     label = "ensemble"
+    computes_as_one = True
 
     layer: Layer = field(validator=layers_only)
     n: int = field(validator=number_of_parts)

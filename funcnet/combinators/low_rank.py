@@ -43,6 +43,7 @@ class LoRA(Combinator):
     alpha: float = field(validator=number())
 
     non_trainable = ("layer",)
+    computes_as_one = True
 
     def location(self, name: Any) -> str:
         return "lora"

@@ -52,6 +52,7 @@ class Parametrized(Combinator):
     """
 
     label = "parametrize"
+    computes_as_one = True
 
     layer: Layer = field(validator=layers_only)
     parametrization: Layer = field(validator=layers_only)

@@ -162,6 +162,10 @@ class Bidirectional(Combinator):
     def with_children(self, children: Children) -> Self:
         return self.replace(layers=(children["0"], children["1"]), merge=children["2"])
 
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        *names, merge = self.children()
+        return [wire for name in names for wire in ((None, name), (name, merge))] + [(merge, None)]
+
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         entries, sides, pairs = self.entries(params), self._sides(x), []
         for i, layer in enumerate(self.layers):

@@ -5,6 +5,7 @@ gₙ = gy;  gpᵢ, gᵢ₋₁ = fᵢ's vjp(pᵢ, cᵢ, gᵢ);   gx = g₀
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any, Self
 
 from attrs import field
@@ -54,6 +55,9 @@ class Serial(Combinator):
 
     def with_children(self, children: Children) -> Self:
         return self.replace(layers=tuple(children.values()))
+
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        return [*pairwise([None, *self.children(), None])]
 
     def entries(self, params: Params) -> Any:
         """Return the layers' entries; those of layers without names at once, as every step asks for them."""

@@ -24,10 +24,15 @@ _flash_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten._scaled_do
 def flashes(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> bool:
     """Tell whether the flash kernel may be used: in main memory, on 4 axes, with equal head sizes, none of them empty.
 
+    On the meta device it is used too, so that a summary shows what a step in main memory keeps.
     Under ``vmap`` it would be called once for each entry, and warn. Its backward has no derivative.
     """
     given = (q, k, v) if allowed is None else (q, k, v, allowed)
-    fits = q.dim() == 4 and q.is_cpu and q.shape[-1] == v.shape[-1] and q.shape[1] % k.shape[1] == 0 if k.dim() == 4 else False
+    fits = (
+        q.dim() == 4 and (q.is_cpu or q.is_meta) and q.shape[-1] == v.shape[-1] and q.shape[1] % k.shape[1] == 0
+        if k.dim() == 4
+        else False
+    )
     mapped = any([x.numel() == 0 or _functorch.is_batchedtensor(x) for x in given])  # noqa: C419
     return fits and not mapped and not is_differentiated(*given)
 

@@ -31,7 +31,7 @@ _SHOWN = 200
 
 def shown(layer: object) -> str:
     """Return the repr, cut where it is long: a net's may fill a page."""
-    words = str(layer)
+    words = repr(layer)
     return words if len(words) <= _SHOWN else f"{words[: _SHOWN - 3]}..."
 
 

@@ -26,6 +26,9 @@ MESSAGES = {
     "from_names: named must be a dict of leaves by their names, got a list of 1": lambda: tree.from_names(["a"]),
     "unravel: the vector must have the 6 elements of like, got a list of 6": lambda: tree.unravel([1] * 6, PARAMS),
     "unravel: every leaf of like must be a tensor, got 'x'": lambda: tree.unravel(torch.ones(0), WORDS),
+    "describe: every leaf must be a tensor, at 'a.weight' too, got 'x'": lambda: tree.describe(WORDS),
+    "describe: every leaf must hold real numbers, at 'c' too, got a tensor of shape (2,) and dtype torch.complex64": lambda: tree.describe({"c": torch.ones(2) * 1j}),
+    "describe: every leaf must hold real numbers, at '' too, got a tensor of shape (2,)": lambda: tree.describe(torch.ones(2, device="meta")),
 }  # fmt: skip
 
 

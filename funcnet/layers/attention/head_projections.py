@@ -42,6 +42,7 @@ class Heads(Combinator):
     """What multi-head attention is made of; all its fields, for ``MultiHeadAttention`` to put to work."""
 
     ensemble_mode = "loop if large"
+    computes_as_one = True
 
     embed_dim: int = field(validator=size)
     num_heads: int = field(validator=[size, divides("embed_dim")])

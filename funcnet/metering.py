@@ -1,0 +1,147 @@
+"""Metering: a net whose layers are replaced by stand-ins, which record what each of them returns, keeps and computes.
+
+A stand-in has the class and the fields of its layer, so that combinators take it for the layer, and hands every call on. While
+it is at work, the FLOPs of the kernels that are called are those of its layer, unless a layer within is at work.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from funcnet import tree
+from funcnet.combinator import Combinator
+from funcnet.contract import Cache, Layer, Params, Rng, meta_key
+from funcnet.flattening import join
+from funcnet.kernels.flops import flops_of
+from funcnet.kernels.tracing import is_eager
+
+Storages = dict[int, torch.UntypedStorage]
+"""Pieces of memory by their identity, which lasts as long as they are kept here."""
+
+
+def storages(values: Any) -> Storages:
+    """Return the memory that the tensors of a tree keep; within ``vmap`` it is not known."""
+    leaves = [leaf for leaf in tree.leaves(values) if isinstance(leaf, Tensor)] if is_eager() else []
+    return {one._cdata: one for one in [leaf.untyped_storage() for leaf in leaves]}
+
+
+class Record:
+    """What is known of one layer: its place, what its first call returned, what all calls kept, and their FLOPs."""
+
+    def __init__(self, path: str, layer: Layer) -> None:
+        self.path, self.layer = path, layer
+        self.output: Any = None
+        self.kept: Storages = {}
+        self.flops, self.backward_flops = 0, 0
+        self.within: list[Record] = []
+
+    def walk(self) -> Iterator["Record"]:
+        """Yield this record and those of the layers within, outermost first."""
+        yield self
+        for one in self.within:
+            yield from one.walk()
+
+
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class is untyped
+    """A mode that counts the FLOPs of kernels for the record at work."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.at_work: list[Record] = []
+        self.backward = False
+
+    def __torch_dispatch__(self, kernel: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        result = kernel(*arguments, **(options or {}))
+        count = flops_of(kernel, arguments, options or {}, result)
+        if self.backward:
+            self.at_work[-1].backward_flops += count
+        else:
+            self.at_work[-1].flops += count
+        return result
+
+    @contextmanager
+    def of(self, record: Record) -> Iterator[None]:
+        """Count for this record, until the block ends."""
+        self.at_work.append(record)
+        try:
+            yield
+        finally:
+            self.at_work.pop()
+
+
+class StandIn(Layer):
+    """A layer that hands its calls on and records them; ``stand_in`` adds the class of the layer to its bases."""
+
+    metered: Layer
+    meter: Meter
+    record: Record
+
+    def apply(self, params: Params, x: Any, rng: Rng = None, **options: Any) -> tuple[Any, Cache]:
+        with self.meter.of(self.record):
+            y, cache = self.metered.apply(params, x, rng, **options)
+        self.record.output = y if self.record.output is None else self.record.output
+        self.record.kept |= storages(cache)
+        return y, cache
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None, **options: Any) -> Any:
+        with self.meter.of(self.record):
+            y = self.metered(params, x, rng, **options)
+        self.record.output = y if self.record.output is None else self.record.output
+        return y
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        with self.meter.of(self.record):
+            return self.metered.vjp(params, cache, gy)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        with self.meter.of(self.record):
+            return self.metered.grads(params, cache, gy)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        with self.meter.of(self.record):
+            return self.metered.input_grad(params, cache, gy)
+
+    def replace(self, **changes: Any) -> Any:
+        """Return another layer, whose calls are no longer recorded."""
+        return self.metered.replace(**changes)
+
+
+def stand_in(layer: Layer, path: str, meter: Meter) -> StandIn:
+    """Make the stand-in for a layer, with stand-ins for the layers that it holds, unless these compute as one."""
+    record = Record(path, layer)
+    inner = _with_stand_ins(layer, record, meter)
+    made: Any = object.__new__(type(type(layer).__name__, (StandIn, type(layer)), {}))
+    for one in attrs.fields(type(layer)):  # type: ignore[arg-type]  # every layer is made by frozen
+        object.__setattr__(made, one.name, getattr(inner, one.name))
+    made.__dict__.update(metered=inner, meter=meter, record=record)
+    return made  # type: ignore[no-any-return]
+
+
+def _with_stand_ins(layer: Layer, record: Record, meter: Meter) -> Layer:
+    if not isinstance(layer, Combinator) or layer.computes_as_one:
+        return layer
+    made = {
+        name: stand_in(child, join(record.path, name) if name else record.path, meter) for name, child in layer.children().items()
+    }
+    try:
+        inner: Layer = layer.with_children({**made})
+    except ValueError:  # it takes one layer only, for several names
+        return layer
+    record.within = [one.record for one in made.values()]
+    return inner
+
+
+def measure(net: Layer, params: Params, x: Any) -> tuple[Record, Any, Cache]:
+    """Run a net forward and backward, with params and x on the meta device; return its record, its output and its cache."""
+    meter = Meter()
+    top = stand_in(net, "", meter)
+    with meter, meter.of(Record("", net)):
+        y, cache = top.apply(params, x, meta_key(net))
+        meter.backward = True
+        top.vjp(params, cache, tree.map(lambda leaf: torch.empty_like(leaf) if leaf.is_floating_point() else None, y))
+    return top.record, y, cache

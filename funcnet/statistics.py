@@ -1,0 +1,50 @@
+"""Statistics: the numbers of a tensor in a few words, and those of a tree as a table."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import value_error
+from funcnet.tables import aligned
+
+
+class Statistics(NamedTuple):
+    """What a tensor holds; all but ``shape``, ``nans`` and ``zeros`` are of the numbers that are not NaN."""
+
+    shape: tuple[int, ...]
+    mean: float
+    std: float
+    min: float
+    max: float
+    nans: int
+    zeros: int
+
+
+class Description(dict[str, Statistics]):
+    """Statistics by path, which print as a table."""
+
+    def __repr__(self) -> str:
+        rows = [
+            (path, str(one.shape), *[f"{number:.4g}" for number in one[1:5]], *map(str, one[5:])) for path, one in self.items()
+        ]
+        return "\n".join(aligned([("path", "shape", "mean", "std", "min", "max", "NaNs", "zeros"), *rows], 2))
+
+
+def statistics_of(path: str, leaf: Tensor) -> Statistics:
+    """Return the statistics of the tensor at a path, in float64; NaN where there is no number.
+
+    Raises:
+        ValueError: For complex numbers, and on the meta device.
+    """
+    if leaf.is_complex() or leaf.is_meta:
+        raise value_error("describe", f"every leaf must hold real numbers, at {path!r} too", leaf)
+    leaf = leaf.detach().double()
+    missing = leaf.isnan()
+    numbers = leaf[~missing]
+    nans, zeros = int(missing.sum()), int((leaf == 0).sum())
+    if not numbers.numel():
+        return Statistics(tuple(leaf.shape), torch.nan, torch.nan, torch.nan, torch.nan, nans, zeros)
+    std = numbers.std(correction=min(1, numbers.numel() - 1))
+    mean, deviation, low, high = torch.stack([numbers.mean(), std, numbers.min(), numbers.max()]).tolist()
+    return Statistics(tuple(leaf.shape), mean, deviation, low, high, nans, zeros)

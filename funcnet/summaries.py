@@ -1,0 +1,175 @@
+"""Summary: what each layer of a net holds, keeps and computes, found on the meta device, where nothing is computed.
+
+    net = mlp((784, 256, 10))
+    print(summary(net, (64, 784)))
+
+A net and a batch may be far larger than this machine. ``metering`` does the measuring.
+"""
+
+import html
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from funcnet import tree
+from funcnet.contract import Layer, Params, meta_params
+from funcnet.metering import Record, Storages, measure, storages
+from funcnet.sizes import infer_sizes, on_meta
+from funcnet.tables import aligned
+from funcnet.walking import require_layer
+
+_LONGEST = 40
+_UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+_HEADER = ("path", "layer", "output shape", "params", "bytes", "cache bytes", "FLOPs", "backward FLOPs")
+
+
+class Row(NamedTuple):
+    """What a layer holds, keeps and computes, or a whole net: ``Summary.total``.
+
+    Args:
+        path: The path of the layer.
+        layer: The layer.
+        output_shape: The shape of its output, or the tree of shapes; of its first call, where it is called several times.
+        params: How many numbers its params hold, running statistics included.
+        bytes: Their size in bytes.
+        cache_bytes: The bytes of memory that its cache keeps for the backward pass.
+        flops: The multiplications and additions of ``apply``, in products; see ``summary``.
+        backward_flops: Those of ``vjp``.
+    """
+
+    path: str
+    layer: Layer
+    output_shape: Any
+    params: int
+    bytes: int
+    cache_bytes: int
+    flops: int
+    backward_flops: int
+
+
+class Summary(NamedTuple):
+    """What ``summary`` returns: it prints as a table, and in notebooks as one of HTML.
+
+    Args:
+        rows: A ``Row`` for each layer, in the order of ``walk``.
+        total: A ``Row`` for the net.
+    """
+
+    rows: tuple[Row, ...]
+    total: Row
+
+    def __str__(self) -> str:
+        cells = [_HEADER, *map(_cells, self.rows), ("total", "", *_cells(self.total)[2:])]
+        lines = aligned(cells, 3)
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        head = _html_row("th", _HEADER)
+        body = [_html_row("td", _cells(row)) for row in self.rows]
+        foot = _html_row("th", ("total", "", *_cells(self.total)[2:]))
+        return f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody><tfoot>{foot}</tfoot></table>"
+
+
+def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
+    """Summarize a net: output shape, params, memory and FLOPs of each layer, without computing anything.
+
+    A FLOP is a multiplication or an addition. Those of matrix products, convolutions and attention count, two for each pair of
+    factors, as ``torch.utils.flop_counter`` counts them; elementwise functions, sums and normalization do not. Params that
+    several layers share count once, in the row of the first. A tensor that several layers keep counts in each of their rows,
+    and once in the total: the total is the memory that the cache of one training step holds.
+
+    Every layer that holds no others has a row; a combinator has one for what it holds, keeps or computes itself. Ensembles,
+    ``lora``, ``parametrize`` and attention with norms have one row, the layers within included.
+
+    Args:
+        net: The net; sizes that are ``None`` are inferred.
+        x: An input for it: a tensor, a shape, or a tuple or dict of them.
+        dtype: The dtype of shapes, for indices ``torch.int64``.
+
+    Raises:
+        ValueError: For a net that is no layer, an x that is none of these, and whatever a layer raises for it.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> total = summary(serial(Linear(4, 3), Tanh()), (8, 4)).total
+    >>> total.params, total.output_shape, total.flops, total.backward_flops
+    (15, torch.Size([8, 3]), 192, 384)
+    """
+    require_layer("summary", net)
+    with torch.inference_mode(False):  # in which compound kernels are not taken apart
+        net = infer_sizes(net, x, dtype)
+        params = meta_params(net)
+        record, y, cache = measure(net, params, on_meta(x, dtype))
+    kept = storages(cache)
+    rows = tuple(_rows(record, params, kept))
+    flops = sum([row.flops for row in rows]), sum([row.backward_flops for row in rows])
+    return Summary(rows, Row("", net, shapes_of(y), tree.size(params), tree.nbytes(params), _size(kept), *flops))
+
+
+def _rows(record: Record, params: Params, kept: Storages) -> Iterator[Row]:
+    """Make a row of each record that holds no others, and of those that have something beside what is within them."""
+    own = _owned(record, params)
+    for one in record.walk():
+        within = set[int]().union(*[inner.kept for inner in one.walk() if inner is not one])
+        cache = {key: storage for key, storage in one.kept.items() if key in kept and key not in within}
+        sizes = tree.size(own[id(one)]), tree.nbytes(own[id(one)]), _size(cache)
+        if not one.within or any((*sizes, one.flops, one.backward_flops)):
+            yield Row(one.path, one.layer, shapes_of(one.output), *sizes, one.flops, one.backward_flops)
+
+
+def _owned(record: Record, params: Params) -> dict[int, list[Any]]:
+    """Give each parameter to the innermost layer on its path."""
+    owned: dict[int, list[Any]] = {id(one): [] for one in record.walk()}
+    for path, leaf in tree.names(params).items():
+        on_path = [one for one in record.walk() if not one.path or f"{path}.".startswith(f"{one.path}.")]
+        owned[id(max(reversed(on_path), key=lambda one: len(one.path)))].append(leaf)
+    return owned
+
+
+def _size(kept: Storages) -> int:
+    return sum([storage.nbytes() for storage in kept.values()])
+
+
+def shapes_of(values: Any) -> Any:
+    """Return the shape of a tensor, or the tree of the shapes of several."""
+    return tree.map(lambda leaf: leaf.shape, values)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    name = repr(row.layer)
+    name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
+    sizes = f"{_short(row.bytes)}B", f"{_short(row.cache_bytes)}B"
+    return (
+        row.path or "(net)",
+        name,
+        shape_words(row.output_shape),
+        f"{row.params:,}",
+        *sizes,
+        _short(row.flops),
+        _short(row.backward_flops),
+    )
+
+
+def shape_words(shape: Any) -> str:
+    """Write a shape, or the tree of shapes, without the word ``torch.Size``."""
+    if isinstance(shape, dict):
+        return f"{{{', '.join([f'{name}: {shape_words(one)}' for name, one in shape.items()])}}}"
+    if isinstance(shape, tuple) and not isinstance(shape, torch.Size):
+        return f"({', '.join(map(shape_words, shape))})"
+    return str(tuple(shape)) if isinstance(shape, torch.Size) else "-"
+
+
+def _short(number: int) -> str:
+    """Write a number with three digits and a unit: ``1.23 M``."""
+    power = next((i for i in range(len(_UNITS)) if number < 999.5 * 1000**i), len(_UNITS) - 1)
+    return f"{number / 1000**power:.3g} {_UNITS[power]}"
+
+
+def _html_row(tag: str, cells: tuple[str, ...]) -> str:
+    return f"<tr>{''.join([f'<{tag}>{html.escape(cell.strip())}</{tag}>' for cell in cells])}</tr>"
