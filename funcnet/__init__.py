@@ -96,6 +96,7 @@ from funcnet.layers.linear.elementwise_affine import Bias, Scale
 from funcnet.layers.linear.linear import Linear
 from funcnet.layers.linear.maxout import Maxout
 from funcnet.layers.linear.multilinear import Bilinear, Einsum, LinearGeneral
+from funcnet.layers.linear.rescaling import Rescale
 from funcnet.layers.noise.alpha_dropout import AlphaDropout, FeatureAlphaDropout
 from funcnet.layers.noise.drop_connect import DropConnect
 from funcnet.layers.noise.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d, DropPath
@@ -162,6 +163,7 @@ from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
 from funcnet.layers.shape.rearrangement import rearrange
 from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, Squeeze, Transpose, Unflatten, Unsqueeze
 from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
+from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.classification import BCE, BCEWithLogits, CrossEntropy
@@ -201,7 +203,7 @@ __all__ = [
     # trees and sizes
     "tree", "infer_sizes", "output_shape", "shape_dependent",
     # linear maps
-    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Maxout",
+    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Rescale", "Maxout",
     # convolutions
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "ConvLocal1d", "ConvLocal2d",
     "ConvLocal3d", "MaskedConv", "Unfold", "Fold", "depthwise_conv1d", "depthwise_conv2d", "depthwise_conv3d",
@@ -225,7 +227,7 @@ __all__ = [
     "Embedding", "EmbeddingBag", "HashEmbed",
     # shapes
     "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
-    "OneHot", "rearrange", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "ConstantPad1d", "ConstantPad2d",
+    "Select", "Gather", "OneHot", "rearrange", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "ConstantPad1d", "ConstantPad2d",
     "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d", "ReplicationPad1d", "ReplicationPad2d",
     "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample", "UpsamplingNearest2d",
     "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample", "AffineGrid",

@@ -52,6 +52,16 @@ INDEXING = {
     "OneHot on 2 axes, some out of range": case(fn.OneHot(2, torch.float64), torch.tensor([[0, 1, 2], [-1, 0, 1]])),
 }
 
+SELECTING = {
+    "Select": case(fn.Select(0), (normal(4, 3), normal(4, 2))),
+    "Select from the end": case(fn.Select(-1), (normal(4, 3), torch.tensor([1, 2, 3, 4]), (normal(4, 2), normal(4)))),
+    "Select by name": case(fn.Select("b"), {"a": normal(4, 3), "b": normal(4, 2)}),
+    "Select in a net": case(fn.serial(fn.LSTM(3, 2, batch_first=True), fn.Select(0), fn.Linear(2, 3)), normal(4, 2, 3)),
+    "Gather": case(fn.Gather(), (normal(4, 3), torch.tensor([0, 2, 1, 2]))),
+    "Gather of channels, int32": case(fn.Gather(1), (normal(2, 3, 2), torch.tensor([[0, 2], [1, 2]]).int())),
+    "Gather along the first axis": loose(fn.Gather(0), (normal(4), torch.tensor(2))),
+}
+
 PADDING = {
     "ZeroPad1d": case(fn.ZeroPad1d(2), normal(2, 3, 4)),
     "ZeroPad1d that takes away": case(fn.ZeroPad1d((1, -2)), normal(2, 3)),
@@ -112,4 +122,4 @@ GRID_SAMPLING = {
     "AffineGrid of volumes": case(fn.AffineGrid((2, 1, 3), True), normal(2, 3, 4)),
 }
 
-CASES = {**ARRANGEMENT, **INDEXING, **PADDING, **RESIZING, **GRID_SAMPLING}
+CASES = {**ARRANGEMENT, **INDEXING, **SELECTING, **PADDING, **RESIZING, **GRID_SAMPLING}
