@@ -59,9 +59,9 @@ def test_rescale_is_a_fixed_affine_map():
 Q, A = torch.ones(4, 3), torch.tensor([0, 1, 2, 0])
 MESSAGES = {
     "Select: index must be a whole number or a name, got 1.5": lambda: fn.Select(1.5),
-    "Select(index=2): x must be a tuple with an entry 2, got shapes (4, 3) and (4,)": lambda: fn.Select(2)({}, (Q, A)),
-    "Select(index=0): x must be a tuple with an entry 0, got x of shape (4, 3)": lambda: fn.Select(0)({}, Q),
-    "Select(index='b'): x must be a dict with the key 'b', got a dict with the keys 'a'": lambda: fn.Select("b")({}, {"a": Q}),
+    "Select(index=2): x must be a tuple of tensors, or trees of them, with an entry 2, got shapes (4, 3) and (4,)": lambda: fn.Select(2)({}, (Q, A)),
+    "Select(index=0): x must be a tuple of tensors, or trees of them, with an entry 0, got x of shape (4, 3)": lambda: fn.Select(0)({}, Q),
+    "Select(index='b'): x must be a dict of tensors, or trees of them, with the key 'b', got a dict with the keys 'a'": lambda: fn.Select("b")({}, {"a": Q}),
     "Select(index=0): gy must have the shape of y, (4, 3), got gy of shape (4,)": lambda: fn.Select(0).vjp({}, (Q, A), Q[:, 0]),
     "Gather(): a must hold indices from 0 to 2, got indices from 0 to 3": lambda: fn.Gather()({}, (Q, A.clone().fill_(3) * (A > 0))),
     "Gather(): a must hold indices from 0 to 2, got indices from -1 to 1": lambda: fn.Gather()({}, (Q, A - 1)),

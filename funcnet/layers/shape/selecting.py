@@ -50,7 +50,7 @@ class Select(Layer):
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Any]:
         require_no_params(self, params)
-        if not isinstance(x, dict if isinstance(self.index, str) else tuple):
+        if not isinstance(x, dict if isinstance(self.index, str) else tuple) or not _holds_trees(x):
             raise Misfit
         return x[self.index], x
 
@@ -74,9 +74,15 @@ class Select(Layer):
 
     def complaint(self, x: Any) -> str | None:
         if isinstance(self.index, str):
-            return None if isinstance(x, dict) and self.index in x else f"x must be a dict with the key {self.index!r}"
-        held = isinstance(x, tuple) and -len(x) <= self.index < len(x)
-        return None if held else f"x must be a tuple with an entry {self.index}"
+            held = isinstance(x, dict) and self.index in x and _holds_trees(x)
+            return None if held else f"x must be a dict of tensors, or trees of them, with the key {self.index!r}"
+        held = isinstance(x, tuple) and -len(x) <= self.index < len(x) and _holds_trees(x)
+        return None if held else f"x must be a tuple of tensors, or trees of them, with an entry {self.index}"
+
+
+def _holds_trees(x: Any) -> bool:
+    """Tell whether all entries are tensors, or tuples or dicts: numbers have no gradient to mirror."""
+    return all([isinstance(one, (Tensor, tuple, dict)) for one in (x.values() if isinstance(x, dict) else x)])  # noqa: C419
 
 
 def _zeros(x: Any) -> Tensor | None:
