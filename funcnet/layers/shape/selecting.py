@@ -52,7 +52,8 @@ class Select(Layer):
         require_no_params(self, params)
         if not isinstance(x, dict if isinstance(self.index, str) else tuple) or not _holds_trees(x):
             raise Misfit
-        return x[self.index], x
+        entry: Any = x[self.index]  # type: ignore[index]  # a word for a dict, a number for a tuple
+        return entry, x
 
     def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
         if isinstance(cache, dict):
