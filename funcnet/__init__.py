@@ -92,6 +92,7 @@ from funcnet.layers.conv.unfold import Fold, Unfold
 from funcnet.layers.custom import elementwise, layer, shape_dependent
 from funcnet.layers.embedding.embedding import Embedding, HashEmbed
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
+from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
 from funcnet.layers.linear.elementwise_affine import Bias, Scale
 from funcnet.layers.linear.linear import Linear
 from funcnet.layers.linear.maxout import Maxout
@@ -101,6 +102,7 @@ from funcnet.layers.noise.alpha_dropout import AlphaDropout, FeatureAlphaDropout
 from funcnet.layers.noise.drop_connect import DropConnect
 from funcnet.layers.noise.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d, DropPath
 from funcnet.layers.noise.gaussian_noise import GaussianNoise
+from funcnet.layers.noise.gaussian_sample import GaussianSample
 from funcnet.layers.norm.batch_norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -160,6 +162,7 @@ from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, 
 from funcnet.layers.shape.expand_window import ExpandWindow
 from funcnet.layers.shape.grid_sampling import AffineGrid, GridSample
 from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
+from funcnet.layers.shape.pattern_reduction import Reduce, Repeat
 from funcnet.layers.shape.rearrangement import rearrange
 from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, Squeeze, Transpose, Unflatten, Unsqueeze
 from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
@@ -224,17 +227,17 @@ __all__ = [
     "ScaledDotProductAttention", "VarlenAttention", "AttentionPool", "MultiHeadAttention", "causal_mask", "local_mask",
     "padding_mask", "combine_masks", "RotaryEmbedding", "SinusoidalPositions", "LearnedPositions",
     # embeddings
-    "Embedding", "EmbeddingBag", "HashEmbed",
+    "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding",
     # shapes
     "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
-    "Select", "Gather", "OneHot", "rearrange", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "ConstantPad1d",
-    "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d", "ReplicationPad1d",
-    "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
+    "Select", "Gather", "OneHot", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
+    "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
+    "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",
     "AffineGrid",
     # noise
     "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "DropPath", "DropConnect",
-    "GaussianNoise", "GumbelSoftmax",
+    "GaussianNoise", "GaussianSample", "GumbelSoftmax",
     # activations
     "ReLU", "ReLU6", "ReLUK", "LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Dish", "Hardswish",
     "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh",
