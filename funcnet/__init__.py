@@ -170,6 +170,7 @@ from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.classification import BCE, BCEWithLogits, CrossEntropy
+from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.metrics import accuracy
@@ -255,7 +256,7 @@ __all__ = [
     # walking and rewriting
     "walk", "at", "replace", "map_layers", "fold_batch_norm",
     # losses
-    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy",
+    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
     # optimizers
     "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules

@@ -31,7 +31,7 @@ def test_half_precision_is_computed_in_single():
 
 MESSAGES = {
     "SinusoidalEmbedding: dim must be even, got 3": lambda: fn.SinusoidalEmbedding(3),
-    "SinusoidalEmbedding: base must be a finite number above 0, got 0": lambda: fn.SinusoidalEmbedding(2, 0),
+    "SinusoidalEmbedding: base must be a finite number above 0.0, got 0": lambda: fn.SinusoidalEmbedding(2, 0),
     "SinusoidalEmbedding(dim=2): x must be a floating tensor, got a tensor of shape (1,) and dtype torch.int64": lambda: fn.SinusoidalEmbedding(2)({}, torch.tensor([1])),
     "SinusoidalEmbedding(dim=2): gy must have the shape of y, (3, 2), got gy of shape (3,)": lambda: fn.SinusoidalEmbedding(2).vjp({}, torch.ones(3), torch.ones(3)),
 }  # fmt: skip

@@ -71,7 +71,8 @@ class Reduce(Patterned):
     Args:
         pattern: The axes of x and of y by name.
         reduction: ``"sum"``, ``"mean"``, ``"max"``, ``"min"`` or ``"prod"``, with the gradients of the layers of these names.
-        sizes: Sizes of axes as pairs of a name and a number; by keyword in a call, as ``k=2``.
+        sizes: Sizes of axes, as a tuple of pairs of a name and a number.
+        lengths: The same by keyword, as ``k=2``.
 
     Shape:
         x (...), the axes of the left side → y (...), those of the right side
@@ -136,7 +137,8 @@ class Repeat(Patterned):
 
     Args:
         pattern: The axes of x and of y by name.
-        sizes: Sizes of axes as pairs of a name and a number; by keyword in a call, as ``t=3``. New axes need theirs.
+        sizes: Sizes of axes, as a tuple of pairs of a name and a number. New axes need theirs.
+        lengths: The same by keyword, as ``t=3``.
 
     Shape:
         x (...), the axes of the left side → y (...), those of the right side

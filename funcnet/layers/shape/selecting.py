@@ -37,7 +37,7 @@ class Select(Layer):
         ``x``, not copied.
 
     Raises:
-        ValueError: For an index that is no whole number and no word, and an x without this entry.
+        ValueError: For an index that is no whole number and no name, and an x without this entry.
 
     Source:
         elementary.
@@ -46,7 +46,7 @@ class Select(Layer):
     tensor([1., 1., 1.])
     """
 
-    index: int | str = field(validator=valid_if(lambda got: is_whole(got) or isinstance(got, str), "a whole number or a name"))
+    index: int | str = field(validator=valid_if(lambda got: is_whole(got) or _is_name(got), "a whole number or a name"))
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Any]:
         require_no_params(self, params)
@@ -84,6 +84,11 @@ class Select(Layer):
 def _holds_trees(x: Any) -> bool:
     """Tell whether all entries are tensors, or tuples or dicts: numbers have no gradient to mirror."""
     return all([isinstance(one, (Tensor, tuple, dict)) for one in (x.values() if isinstance(x, dict) else x)])  # noqa: C419
+
+
+def _is_name(got: Any) -> bool:
+    """Tell whether an entry can be called by this name where outputs are named, as in ``branch``; "2" is likely a mistake."""
+    return isinstance(got, str) and got.isidentifier()
 
 
 def _zeros(x: Any) -> Tensor | None:
