@@ -158,6 +158,7 @@ from funcnet.layers.shape.boundary_padding import (
     ReplicationPad2d,
     ReplicationPad3d,
 )
+from funcnet.layers.shape.casting import Cast
 from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, ConstantPad3d, ZeroPad1d, ZeroPad2d, ZeroPad3d
 from funcnet.layers.shape.expand_window import ExpandWindow
 from funcnet.layers.shape.grid_sampling import AffineGrid, GridSample
@@ -231,8 +232,8 @@ __all__ = [
     "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding",
     # shapes
     "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
-    "Select", "Gather", "OneHot", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
-    "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
+    "Select", "Gather", "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d",
+    "ZeroPad3d", "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
     "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",
     "AffineGrid",
