@@ -95,14 +95,17 @@ from funcnet.layers.conv.unfold import Fold, Unfold
 from funcnet.layers.custom import elementwise, layer, shape_dependent
 from funcnet.layers.embedding.embedding import Embedding, HashEmbed
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
+from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
 from funcnet.layers.linear.elementwise_affine import Bias, Scale
 from funcnet.layers.linear.linear import Linear
 from funcnet.layers.linear.maxout import Maxout
 from funcnet.layers.linear.multilinear import Bilinear, Einsum, LinearGeneral
+from funcnet.layers.linear.rescaling import Rescale
 from funcnet.layers.noise.alpha_dropout import AlphaDropout, FeatureAlphaDropout
 from funcnet.layers.noise.drop_connect import DropConnect
 from funcnet.layers.noise.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d, DropPath
 from funcnet.layers.noise.gaussian_noise import GaussianNoise
+from funcnet.layers.noise.gaussian_sample import GaussianSample
 from funcnet.layers.norm.batch_norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -158,17 +161,21 @@ from funcnet.layers.shape.boundary_padding import (
     ReplicationPad2d,
     ReplicationPad3d,
 )
+from funcnet.layers.shape.casting import Cast
 from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, ConstantPad3d, ZeroPad1d, ZeroPad2d, ZeroPad3d
 from funcnet.layers.shape.expand_window import ExpandWindow
 from funcnet.layers.shape.grid_sampling import AffineGrid, GridSample
 from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
+from funcnet.layers.shape.pattern_reduction import Reduce, Repeat
 from funcnet.layers.shape.rearrangement import rearrange
 from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, Squeeze, Transpose, Unflatten, Unsqueeze
 from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
+from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.classification import CrossEntropy
+from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.metrics import accuracy
@@ -206,7 +213,7 @@ __all__ = [
     # trees and sizes
     "tree", "infer_sizes", "output_shape", "shape_dependent",
     # linear maps
-    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Maxout",
+    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Rescale", "Maxout",
     # convolutions
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "ConvLocal1d", "ConvLocal2d",
     "ConvLocal3d", "MaskedConv", "Unfold", "Fold", "depthwise_conv1d", "depthwise_conv2d", "depthwise_conv3d",
@@ -227,16 +234,17 @@ __all__ = [
     "ScaledDotProductAttention", "VarlenAttention", "AttentionPool", "MultiHeadAttention", "causal_mask", "local_mask",
     "padding_mask", "combine_masks", "RotaryEmbedding", "SinusoidalPositions", "LearnedPositions",
     # embeddings
-    "Embedding", "EmbeddingBag", "HashEmbed",
+    "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding",
     # shapes
     "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
-    "OneHot", "rearrange", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "ConstantPad1d", "ConstantPad2d",
-    "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d", "ReplicationPad1d", "ReplicationPad2d",
-    "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample", "UpsamplingNearest2d",
-    "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample", "AffineGrid",
+    "Select", "Gather", "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d",
+    "ZeroPad3d", "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
+    "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
+    "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",
+    "AffineGrid",
     # noise
     "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "DropPath", "DropConnect",
-    "GaussianNoise", "GumbelSoftmax",
+    "GaussianNoise", "GaussianSample", "GumbelSoftmax",
     # activations
     "ReLU", "ReLU6", "ReLUK", "LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Dish", "Hardswish",
     "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh",
@@ -256,7 +264,7 @@ __all__ = [
     # seeing
     "summary", "Summary", "draw", "Drawing",
     # losses
-    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy",
+    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
     # optimizers
     "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules

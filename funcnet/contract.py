@@ -113,6 +113,11 @@ class Layer(Value):
         return type(self).update_stats is not Layer.update_stats
 
     @property
+    def output_dtype(self) -> torch.dtype | None:
+        """The dtype of a floating y, in a layer that changes it, as ``Cast``; ``None`` where it is that of params and x."""
+        return None
+
+    @property
     def inferred_sizes(self) -> Mapping[str, int | tuple[int, ...]]:
         """The fields that may be ``None`` until ``infer_sizes``, and the axis or axes of x whose size each is.
 

@@ -101,16 +101,28 @@ def split(rng: Key | int, n: int = 2) -> Tensor:
     return bits(rng ^ _SPLIT, (n,))
 
 
-def fold_in(rng: Key | int, data: int | Tensor) -> Key:
-    """Make the key that belongs to a number (a step, a layer's position); an integer tensor ``data`` (...) makes a key for each.
+def fold_in(rng: Key | int, data: int | str | Tensor) -> Key:
+    """Make the key that belongs to a number (a step, a layer's position) or to a word: ``fold_in(key, "dropout")``.
 
-    Raises   ``ValueError`` for ``data`` that is neither a whole number nor an integer tensor.
+    An integer tensor ``data`` (...) makes a key for each of its numbers. A word counts as its 64-bit FNV-1a hash.
+
+    Raises   ``ValueError`` for ``data`` that is no whole number, no word and no integer tensor.
     """
     rng = as_key(rng)
+    if isinstance(data, str):
+        data = _hash(data)
     if not is_whole(data) and not (isinstance(data, Tensor) and data.dtype in _INTEGERS):
-        raise value_error("fold_in", "data must be a whole number or an integer tensor", data)
+        raise value_error("fold_in", "data must be a whole number, a word or an integer tensor", data)
     word = data.to(torch.int64) if isinstance(data, Tensor) else key(data)
     return _mix(_multiples(word.to(rng.device)) + _mix(rng + _FOLD))
+
+
+def _hash(word: str) -> int:
+    """Return the 64-bit FNV-1a hash of the word in UTF-8: Python's own differs in each process."""
+    found = 0xCBF29CE484222325
+    for byte in word.encode():
+        found = ((found ^ byte) * 0x100000001B3) % (1 << 64)
+    return found
 
 
 def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
@@ -275,3 +287,98 @@ def permutation(rng: Key | int, n: int) -> Tensor:
     if not is_whole(n) or n < 0:
         raise value_error("permutation", "n must be a whole number of at least 0", repr(n))
     return torch.argsort(bits(rng, (n,)), stable=True)
+
+
+def exponential(rng: Key | int, shape: tuple[int, ...] = (), rate: float = 1.0, dtype: torch.dtype | None = None) -> Tensor:
+    """Draw from the exponential distribution, of mean 1 / ``rate``: -log(u) / rate, narrow types in float32 and rounded.
+
+    Raises   ``ValueError`` for a rate that is not a finite number above 0.
+    """
+    dtype = _floating(dtype)
+    if not is_number(rate) or rate <= 0:
+        raise value_error("exponential", "rate must be a finite number above 0", repr(rate))
+    u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
+    return (-torch.log(u) / rate).to(dtype)
+
+
+def randint(rng: Key | int, shape: tuple[int, ...] = (), low: int = 0, high: int = 2) -> Tensor:
+    """Draw whole numbers from ``low`` ≤ x < ``high`` evenly, as int64: the upper half of a 64-bit word times their count.
+
+    Each number has its probability to within 2⁻⁶⁴.
+
+    Raises   ``ValueError`` for bounds that are no whole numbers from -2⁶³ to 2⁶³, low below high.
+    """
+    if not is_whole(low) or not is_whole(high) or not -(1 << 63) <= low < high <= 1 << 63:
+        rule = "low and high must be whole numbers from -2**63 to 2**63, low below high"
+        raise value_error("randint", rule, f"low={low!r}, high={high!r}")
+    return _upper_product(bits(rng, shape), int(high) - int(low)) + int(low)
+
+
+def _upper_product(words: Tensor, n: int) -> Tensor:
+    """Return the upper 64 bits of unsigned words times n ≤ 2⁶⁴, from the products of 32-bit halves, which wrap around."""
+    n_high, n_low = n >> 32, n & _HALF
+    high, low = _shift(words, 32), words & _HALF
+    if n_high == 0:  # no sum of these reaches 2⁶⁴
+        return _shift(high * n_low + _shift(low * n_low, 32), 32)
+    crossed, other = high * n_low, low * n_high
+    carried = _shift(low * n_low, 32) + (crossed & _HALF) + (other & _HALF)
+    return high * n_high + _shift(crossed, 32) + _shift(other, 32) + _shift(carried, 32)
+
+
+_HALF = (1 << 32) - 1
+
+
+def categorical(rng: Key | int, logits: Tensor, shape: tuple[int, ...] = (), dim: int = -1) -> Tensor:
+    """Draw classes with the probabilities softmax(``logits``) along ``dim``, as int64: argmax(logits + Gumbel noise).
+
+    The result has the axes ``shape``, for several draws of each, and then those of logits without ``dim``. A logit of -∞ is
+    never drawn beside a finite one. Half precision is computed in float32.
+
+    Raises   ``ValueError`` for logits that are no floating tensor with at least one class along ``dim``.
+    """
+    if not isinstance(logits, Tensor) or logits.dtype not in _DIGITS:
+        raise value_error("categorical", "logits must be a floating tensor", logits)
+    if not is_whole(dim) or not -logits.dim() <= dim < logits.dim() or logits.shape[dim] == 0:
+        raise value_error("categorical", f"logits must have classes along the axis dim={dim!r}", logits)
+    _count(shape)
+    noisy = _noisy(rng, logits.movedim(dim, -1), shape)
+    return torch.argmax(noisy, -1)
+
+
+def _noisy(rng: Key | int, logits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return logits with Gumbel noise, drawn for each of several draws."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return wide + gumbel(rng, (*shape, *logits.shape), wide.dtype)
+
+
+def choice(
+    rng: Key | int, a: int | Tensor, shape: tuple[int, ...] = (), *, replace: bool = True, p: Tensor | None = None
+) -> Tensor:
+    """Draw from 0 ... a - 1, or rows of a tensor ``a``, each as likely as any other or with probabilities in proportion to ``p``.
+
+    Without ``replace`` no number is drawn twice; each draw is then made in proportion to p among those that are left.
+
+    Raises   ``ValueError`` for an a that is no whole number above 0 and no tensor with rows, a p that is no floating tensor (a,),
+             and, without replacement, for more draws than there are.
+    """
+    n = len(a) if isinstance(a, Tensor) and a.dim() else a
+    if not is_whole(n) or n < 1:
+        raise value_error("choice", "a must be a whole number above 0, or a tensor with rows", a)
+    if p is not None and not (isinstance(p, Tensor) and p.dtype in _DIGITS and p.shape == (n,)):
+        raise value_error("choice", f"p must be a floating tensor of shape ({n},)", p)
+    if not isinstance(replace, bool):
+        raise value_error("choice", "replace must be True or False", repr(replace))
+    count = _count(shape)
+    if not replace and count > n:
+        raise value_error("choice", f"without replacement there must be at most {n} draws", f"{count}")
+    index = _chosen(rng, int(n), shape, replace, p)
+    return a[index] if isinstance(a, Tensor) else index
+
+
+def _chosen(rng: Key | int, n: int, shape: tuple[int, ...], replace: bool, p: Tensor | None) -> Tensor:
+    """Return the numbers drawn."""
+    if replace:
+        return randint(rng, shape, 0, n) if p is None else categorical(rng, torch.log(p), shape)
+    count = _count(shape)
+    order = permutation(rng, n) if p is None else torch.argsort(_noisy(rng, torch.log(p), ()), descending=True, stable=True)
+    return order[:count].reshape(shape)

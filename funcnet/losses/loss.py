@@ -128,11 +128,17 @@ class LossLayer(Layer):
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor | None]]:
         kept, target, value = cache
         check_gy(self, gy, value.shape, value)
-        gtarget = self.loss.target_grad(kept, gy) if target.is_floating_point() else None
+        gtarget = self.loss.target_grad(kept, gy) if _is_floating(target) else None
         return params, (self.loss.backward(kept, gy), gtarget)
 
     def __repr__(self) -> str:
         return f"{self.loss!r}.as_layer()"
+
+
+def _is_floating(target: Any) -> bool:
+    """Tell whether a target, or a tree of them, is floating."""
+    leaf = next(iter(tree.leaves(target)), None)
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
 
 
 @frozen

@@ -151,12 +151,14 @@ def law_pure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *,
 def law_structure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
     """Require gradients with the shapes, dtypes and devices of params and x, y in their dtype, and ``inference()`` to fit.
 
+    A y in the ``output_dtype`` that a layer, or a layer within it, declares is right too.
     Fresh params must have memory of their own, each element of them.
     """
     check_own_memory(layer, layer.init(rng))
     p, z = prepared(layer, x, params, rng, dtype)
     y, cache = run(layer, p, z, rng)
     dtypes = {leaf.dtype for leaf in tree.leaves((p, z)) if leaf.is_floating_point()}
+    dtypes |= {part.output_dtype for part in parts(layer) if dtypes and isinstance(part, Layer) and part.output_dtype}
     for path, leaf in tree.names({"y": y}).items():
         kept = leaf.dtype in dtypes or not dtypes or not leaf.is_floating_point()  # integers alone have no dtype to keep
         require(kept, layer, f"{path} must be {dtype}, got {leaf.dtype}")

@@ -1,7 +1,8 @@
 """Losses as layers, and nets that end in one."""
 
+from typing import Any
+
 import torch
-from torch import Tensor
 
 import funcnet as fn
 from cases.making import KINKS, LARGE, Case, between, case, normal
@@ -11,7 +12,7 @@ LABELS, CLASSES = torch.tensor([0, 2, 1, 2]), torch.tensor([[0, 1, 2], [2, 2, 0]
 WEIGHT = (0.5, 2.0, 1.5)
 
 
-def loss(criterion: fn.Loss, y: Tensor, target: Tensor) -> Case:
+def loss(criterion: fn.Loss, y: Any, target: Any) -> Case:
     return case(criterion.as_layer(), (y, target))
 
 
@@ -73,6 +74,14 @@ ENTROPY = (
     }
 )
 
+DIVERGENCE = {
+    f"GaussianKL {reduction}": loss(fn.GaussianKL(reduction), (normal(4, 3), normal(4, 3)), (normal(4, 3), normal(4, 3)))
+    for reduction in REDUCTIONS
+} | {
+    "GaussianKL from the standard normal": loss(fn.GaussianKL("batch"), (normal(4, 3), normal(4, 3)), None),
+    "GaussianKL of numbers": loss(fn.GaussianKL(), (normal(4), normal(4)), (normal(4), normal(4))),
+}
+
 TRAINING = {
     "net with loss": case(
         fn.serial(
@@ -93,4 +102,4 @@ TRAINING = {
     ),
 }
 
-CASES = {**REGRESSION, **BINARY, **ENTROPY, **TRAINING}
+CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **TRAINING}

@@ -33,6 +33,17 @@ ARRANGEMENT = {
     "rearrange": case(fn.rearrange("n (h w) c -> n c h w", h=2), normal(2, 6, 3)),
     "rearrange, the rest": case(fn.rearrange("n ... a -> n a 1 ..."), normal(2, 3, 1, 2)),
     "rearrange the batch": loose(fn.rearrange("(n m) 1 a -> n (a m)", m=2), normal(4, 1, 3)),
+    "Reduce": case(fn.Reduce("n h w c -> n c", "mean"), normal(2, 2, 3, 2)),
+    "Reduce a part of an axis": case(fn.Reduce("n (t k) c -> n c t", "max", k=2), normal(2, 6, 2)),
+    "Reduce the rest": case(fn.Reduce("n ... c -> n c 1", "sum"), normal(2, 3, 2, 2)),
+    "Reduce before the rest": case(fn.Reduce("n a ... -> n ...", "prod"), normal(2, 2, 3, 2)),
+    "Reduce nothing": case(fn.Reduce("n a b -> n b a", "sum"), normal(2, 3, 2)),
+    "Reduce the batch": loose(fn.Reduce("n a -> a", "min"), normal(4, 3)),
+    "Repeat": case(fn.Repeat("n c -> n t c", t=3), normal(4, 2)),
+    "Repeat within axes": case(fn.Repeat("n c h w -> n (w b) c (h a)", a=2, b=3), normal(2, 2, 1, 2)),
+    "Repeat, the rest": case(fn.Repeat("n ... a -> n a r ...", r=2), normal(2, 3, 1, 2)),
+    "Repeat nothing": case(fn.Repeat("n (a b) -> n b 1 a", a=2), normal(4, 6)),
+    "Repeat the batch": loose(fn.Repeat("n a -> (r n) a", r=2), normal(3, 2)),
     "ExpandWindow": case(fn.ExpandWindow(), normal(2, 4, 3)),
     "ExpandWindow, longer than x": loose(fn.ExpandWindow(3), normal(2, 1)),
     "Transpose the batch": loose(fn.Transpose(0, 1), normal(4, 3)),
@@ -50,6 +61,19 @@ INDEXING = {
     "Chunk of channels": case(fn.Chunk(3, 1), normal(2, 3, 2)),
     "OneHot": case(fn.OneHot(3), torch.tensor([0, 2, 1, 2])),
     "OneHot on 2 axes, some out of range": case(fn.OneHot(2, torch.float64), torch.tensor([[0, 1, 2], [-1, 0, 1]])),
+}
+
+SELECTING = {
+    "Select": case(fn.Select(0), (normal(4, 3), normal(4, 2))),
+    "Select from the end": case(fn.Select(-1), (normal(4, 3), torch.tensor([1, 2, 3, 4]), (normal(4, 2), normal(4)))),
+    "Select by name": case(fn.Select("b"), {"a": normal(4, 3), "b": normal(4, 2)}),
+    "Select in a net": case(fn.serial(fn.LSTM(3, 2, batch_first=True), fn.Select(0), fn.Linear(2, 3)), normal(4, 2, 3)),
+    "Cast": case(fn.Cast(torch.float64), normal(4, 3)),
+    "Cast of integers": case(fn.Cast(torch.float64), torch.tensor([[0, 255], [7, 1]])),
+    "Cast in a net": case(fn.serial(fn.Tanh(), fn.Cast(torch.float64), fn.Sin()), normal(4, 3)),
+    "Gather": case(fn.Gather(), (normal(4, 3), torch.tensor([0, 2, 1, 2]))),
+    "Gather of channels, int32": case(fn.Gather(1), (normal(2, 3, 2), torch.tensor([[0, 2], [1, 2]]).int())),
+    "Gather along the first axis": loose(fn.Gather(0), (normal(4), torch.tensor(2))),
 }
 
 PADDING = {
@@ -112,4 +136,4 @@ GRID_SAMPLING = {
     "AffineGrid of volumes": case(fn.AffineGrid((2, 1, 3), True), normal(2, 3, 4)),
 }
 
-CASES = {**ARRANGEMENT, **INDEXING, **PADDING, **RESIZING, **GRID_SAMPLING}
+CASES = {**ARRANGEMENT, **INDEXING, **SELECTING, **PADDING, **RESIZING, **GRID_SAMPLING}

@@ -98,12 +98,17 @@ def every_draw(key):
         random.split(key, 65),
         random.fold_in(key, 5),
         random.fold_in(key, torch.arange(30)),
+        random.fold_in(key, "dropout"),
+        random.randint(key, (1001,), -3, 12),
+        random.randint(key, (77,), -(2**63), 2**63 - 12345),
+        random.choice(key, 9, (2, 5)),
+        random.choice(key, 40, (7,), replace=False),
     )
 
 
 def every_rounded_draw(key):
     normal = random.normal(key, (501,)), random.truncated_normal(key, (501,)), random.normal(key, (7,), dtype=torch.float16)
-    return *normal, random.gumbel(key, (501,))
+    return *normal, random.gumbel(key, (501,)), random.exponential(key, (501,), 2.0)
 
 
 @pytest.mark.compiled
@@ -250,7 +255,7 @@ def test_split_refuses_what_is_no_count(n):
 @pytest.mark.parametrize("data", [1.5, True, None, torch.tensor(0.5)])
 def test_fold_in_refuses_what_is_no_whole_number(data):
     """A float would be cut to a whole number silently."""
-    with pytest.raises(ValueError, match="fold_in: data must be a whole number or an integer tensor, got "):
+    with pytest.raises(ValueError, match="fold_in: data must be a whole number, a word or an integer tensor, got "):
         random.fold_in(0, data)
 
 

@@ -5,7 +5,7 @@ y = x, split into the axes named on the left, permuted, joined as on the right  
 
 import math
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import Factory, field
 from torch import Tensor
@@ -20,7 +20,7 @@ Side = tuple[tuple[str, ...], ...]
 """The axes of one side, each with the names that are joined in it; none for an axis of size 1."""
 
 _Rearranged = tuple[Shape, Shape, Shape, Shape, Tensor]
-_REST = "..."
+REST = "..."
 _AXIS = re.compile(r"\(([\w\s]*)\)|(\.\.\.|\w+)")
 
 
@@ -29,20 +29,81 @@ def _side(text: str) -> Side:
     return tuple([tuple([name for name in names if name != "1"]) for names in found])
 
 
+def names_in(side: Side) -> list[str]:
+    """Return the names of a side, in order."""
+    return [name for axis in side for name in axis]
+
+
+def read_pattern(pattern: Any) -> tuple[Side, ...]:
+    """Return the two sides of a pattern, each of which names an axis once; none where it cannot be read."""
+    texts = pattern.split("->") if isinstance(pattern, str) else []
+    sides = tuple(map(_side, texts))
+    readable = len(texts) == 2 and not any(_AXIS.sub("", text).strip() for text in texts)
+    return sides if readable and all(len(set(names_in(side))) == len(names_in(side)) for side in sides) else ()
+
+
 def _parsed(layer: Any) -> tuple[Side, ...]:
     """Return the two sides of the layer's pattern, read once: compiled code cannot search in a text."""
-    texts = layer.pattern.split("->") if isinstance(layer.pattern, str) else []
-    sides = tuple(map(_side, texts))
-    names = [sorted([name for axis in side for name in axis]) for side in sides]
-    readable = len(texts) == 2 and not any(_AXIS.sub("", text).strip() for text in texts)
-    if not readable or names[0] != names[1] or len(set(names[0])) != len(names[0]):
+    sides = read_pattern(layer.pattern)
+    if not sides or sorted(names_in(sides[0])) != sorted(names_in(sides[1])):
         rule = 'pattern must be two sides, such as "n (h w) c -> n c h w", that name the same axes once each'
         raise value_error("rearrange", rule, repr(layer.pattern))
     return sides
 
 
+class Patterned(SingleRule):
+    """A layer with a pattern: what ``rearrange``, ``Reduce`` and ``Repeat`` share."""
+
+    __slots__ = ()
+
+    rule = "x must have the axes on the left, and all sizes but one of each must be given"
+
+    label: ClassVar[str]
+    """The name in errors about the pattern and the sizes."""
+
+    pattern: str
+    sizes: tuple[tuple[str, int], ...]
+    _both: tuple[Side, ...]
+
+    @property
+    def batch_dependent(self) -> bool:
+        left, right = self._both
+        return left[:1] != right[:1] or not left or len(left[0]) != 1
+
+    def _check_sizes(self) -> None:
+        names = {name for side in self._both for name in names_in(side)} - {REST}
+        if not isinstance(self.sizes, tuple) or not all(isinstance(one, tuple) and len(one) == 2 for one in self.sizes):
+            raise value_error(self.label, "sizes must be a tuple of pairs, each of a name and a size", repr(self.sizes))
+        if not all(name in names and is_whole(n) and n >= 1 for name, n in self.sizes):
+            rule = f"sizes must be whole numbers of at least 1, of names in {self.pattern!r}"
+            raise value_error(self.label, rule, ", ".join(f"{name}={n!r}" for name, n in self.sizes))
+
+    def _merged_lengths(self, x: Tensor) -> tuple[dict[str, int], dict[str, Shape]]:
+        """Return how long each name is, the dots as one axis, and the sizes of the axes that a name stands for."""
+        lengths = self._lengths(x, self._all_axes(self._both[0], x))
+        rest = tuple([lengths[f"{REST}{i}"] for i in range(x.dim() - len(self._both[0]) + 1) if f"{REST}{i}" in lengths])
+        return lengths | {REST: math.prod(rest)}, {REST: rest}
+
+    def _all_axes(self, side: Side, x: Tensor) -> Side:
+        """Return the side with names for the axes of x that the dots stand for."""
+        count = x.dim() - len(self._both[0]) + 1
+        rest = [(f"{REST}{i}",) for i in range(count)]
+        return tuple([axis for given in side for axis in (rest if given == (REST,) else [given])])
+
+    def _lengths(self, x: Tensor, left: Side) -> dict[str, int]:
+        """Return how long each named axis is."""
+        lengths = dict(self.sizes)
+        for axis, n in zip(left, x.shape, strict=True):
+            unknown = [name for name in axis if name not in lengths]
+            known = math.prod([lengths[name] for name in axis if name in lengths])
+            if len(unknown) > 1 or n % known or (not unknown and n != known):
+                raise Misfit
+            lengths |= dict.fromkeys(unknown, n // known)
+        return lengths
+
+
 @frozen
-class Rearrange(SingleRule):
+class Rearrange(Patterned):
     """Axes split, put in order and joined by the names of a pattern; made by ``rearrange``.
 
     Params   none.
@@ -53,7 +114,7 @@ class Rearrange(SingleRule):
     Source   Rogozhnikov 2022, of whose ``einops.rearrange`` this has the patterns.
     """
 
-    rule = "x must have the axes on the left, and all sizes but one of each must be given"
+    label = "rearrange"
 
     pattern: str
     sizes: tuple[tuple[str, int], ...] = ()
@@ -61,17 +122,7 @@ class Rearrange(SingleRule):
     _both: tuple[Side, ...] = field(init=False, eq=False, default=Factory(_parsed, takes_self=True))
 
     def __attrs_post_init__(self) -> None:
-        names = {name for axis in self._both[0] for name in axis} - {_REST}
-        if not isinstance(self.sizes, tuple) or not all(isinstance(one, tuple) and len(one) == 2 for one in self.sizes):
-            raise value_error("rearrange", "sizes must be a tuple of pairs, each of a name and a size", repr(self.sizes))
-        if not all(name in names and is_whole(n) and n >= 1 for name, n in self.sizes):
-            rule = f"sizes must be whole numbers of at least 1, of names in {self.pattern!r}"
-            raise value_error("rearrange", rule, ", ".join(f"{name}={n!r}" for name, n in self.sizes))
-
-    @property
-    def batch_dependent(self) -> bool:
-        left, right = self._both
-        return left[:1] != right[:1] or not left or len(left[0]) != 1
+        self._check_sizes()
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, _Rearranged]:
         left, right = [self._all_axes(side, require_floating(self, params, x)) for side in self._both]
@@ -86,25 +137,13 @@ class Rearrange(SingleRule):
         gy = check_gy(self, gy, of, kind).reshape([split[i] for i in order])
         return params, gy.permute([order.index(i) for i in range(len(order))]).reshape(shape)
 
-    def _all_axes(self, side: Side, x: Tensor) -> Side:
-        """Return the side with names for the axes of x that the dots stand for."""
-        count = x.dim() - len(self._both[0]) + 1
-        rest = [(f"{_REST}{i}",) for i in range(count)]
-        return tuple([axis for given in side for axis in (rest if given == (_REST,) else [given])])
-
-    def _lengths(self, x: Tensor, left: Side) -> dict[str, int]:
-        """Return how long each named axis is."""
-        lengths = dict(self.sizes)
-        for axis, n in zip(left, x.shape, strict=True):
-            unknown = [name for name in axis if name not in lengths]
-            known = math.prod([lengths[name] for name in axis if name in lengths])
-            if len(unknown) > 1 or n % known or (not unknown and n != known):
-                raise Misfit
-            lengths |= dict.fromkeys(unknown, n // known)
-        return lengths
-
     def __repr__(self) -> str:
-        return f"rearrange({', '.join([repr(self.pattern), *[f'{name}={n}' for name, n in self.sizes]])})"
+        return call_of("rearrange", self.sizes, self.pattern)
+
+
+def call_of(name: str, sizes: tuple[tuple[str, int], ...], *words: str) -> str:
+    """Write the call that makes a layer with a pattern."""
+    return f"{name}({', '.join([*map(repr, words), *[f'{axis}={n}' for axis, n in sizes]])})"
 
 
 def rearrange(pattern: str, **sizes: int) -> Rearrange:

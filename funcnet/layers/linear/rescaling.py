@@ -1,0 +1,52 @@
+"""A fixed affine map of every element, the same for all.
+
+y = scale x + offset      gx = scale gy
+"""
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.checks import check_gy, kind_of, require_dense_floating
+from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.errors import number
+from funcnet.value import frozen
+
+
+@frozen
+class Rescale(Layer):
+    """Multiply every element by a constant factor and add a constant offset: ``Rescale(1 / 255)`` for the bytes of an image.
+
+    Args:
+        scale: The factor.
+        offset: What is added to the product.
+
+    Shape:
+        x (...) → y (...), of any shape.
+
+    Params:
+        None; ``Scale`` and ``Bias`` are the trained ones.
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype and device.
+
+    Raises:
+        ValueError: For a scale or offset that is no finite number, and an x that is no floating tensor.
+
+    Source:
+        elementary.
+
+    >>> Rescale(2.0, -1.0)({}, Tensor([0.0, 0.5, 1.0]))
+    tensor([-1.,  0.,  1.])
+    """
+
+    ensemble_mode = "elementwise"
+
+    scale: float = field(default=1.0, validator=number())
+    offset: float = field(default=0.0, validator=number())
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
+        y = require_dense_floating(self, params, x) * self.scale
+        return y + self.offset if self.offset else y, (tuple(x.shape), kind_of(x))
+
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        return params, check_gy(self, gy, *cache) * self.scale

@@ -1,0 +1,66 @@
+"""Samples of normal distributions whose mean and variance a net computes: the latent layer of a variational autoencoder.
+
+    GaussianSample   y = m + s        gm = gy        gv = ½ gy s        s = exp(½ v) n, n standard normal, x = (m, v)
+
+x = (m, v), the mean and the logarithm of the variance, and y are (...), of one shape.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import random
+from funcnet.checks import Misfit, check_gy, pair_complaint, require_dense, require_key, require_no_params
+from funcnet.contract import Layer, Params, Rng
+from funcnet.layers.shape.selecting import Select
+from funcnet.value import frozen
+
+
+@frozen
+class GaussianSample(Layer):
+    """Draw from N(mean, exp(log variance)), a pair (mean, log_variance) in; the mean in ``inference()``.
+
+    Gradients reach both through the draw (reparametrization). ``GaussianKL`` is the loss that holds the distribution near a
+    prior: ``serial(branch(Linear(8, 2), Linear(8, 2)), GaussianSample())`` is the latent layer of an autoencoder.
+
+    Shape:
+        x ((...), (...)) → y (...), all of one shape
+
+    Params:
+        None.
+
+    Cache:
+        s, the deviation of y from the mean.
+
+    Raises:
+        ValueError: Without a key, and for an x that is no pair of floating tensors of one shape and dtype.
+
+    Source:
+        Kingma & Welling 2014, "Auto-encoding variational Bayes", section 2.4.
+    """
+
+    stochastic = True
+
+    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, Tensor]:
+        require_no_params(self, params)
+        rng = require_key(self, rng)
+        if self.complaint(x):
+            raise Misfit
+        mean, log_variance = x
+        s = torch.exp(log_variance * 0.5) * random.normal(rng, tuple(mean.shape), dtype=mean.dtype)
+        return mean + s, s
+
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
+        gy = check_gy(self, gy, cache.shape, cache)
+        return params, (gy, gy * cache * 0.5)
+
+    def inference(self) -> Layer:
+        return Select(0)
+
+    def complaint(self, x: Any) -> str | None:
+        if pair_complaint(x):
+            return pair_complaint(x)
+        mean, log_variance = (require_dense(self, one) for one in x)
+        alike = mean.shape == log_variance.shape and mean.dtype is log_variance.dtype
+        return None if alike and mean.device == log_variance.device else "x must be a pair of one shape, dtype and device"

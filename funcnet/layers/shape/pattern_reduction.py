@@ -1,0 +1,200 @@
+"""Reduction and repetition by a pattern of names, in the language of ``rearrange``.
+
+Reduce   y = the sum, mean, max, min or prod of x (...) over the axes that only the left side names
+         gx = gy, sent back by the rule of that reduction: repeated for a sum, repeated and divided for a mean
+Repeat   y = x (...), repeated along the axes that only the right side names      gx = Σ gy over these axes
+"""
+
+import math
+from typing import Any
+
+from attrs import Factory, field
+from torch import Tensor
+
+from funcnet.checks import check_gy, kind_of, require_dense_floating
+from funcnet.contract import Cache, Layer, Params, Rng, Shape
+from funcnet.errors import one_of, value_error
+from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Sum
+from funcnet.layers.shape.rearrangement import REST, Patterned, Side, call_of, names_in, read_pattern
+from funcnet.layers.shape.reshaping import Identity
+from funcnet.value import frozen
+
+_KINDS: dict[str, type[Sum | Mean | Max | Min | Prod]] = {"sum": Sum, "mean": Mean, "max": Max, "min": Min, "prod": Prod}
+
+
+def _joined(sizes: Any, lengths: dict[str, int]) -> Any:
+    """Return sizes given as a tuple of pairs and by name; anything but a tuple as it is, for the validator."""
+    return (*sizes, *lengths.items()) if isinstance(sizes, tuple) else sizes
+
+
+def _reduction_sides(layer: Any) -> tuple[Side, ...]:
+    sides = read_pattern(layer.pattern)
+    if not sides or not set(names_in(sides[1])) <= set(names_in(sides[0])):
+        rule = 'pattern must be two sides, such as "n h w c -> n c", the right one with names from the left one only, once each'
+        raise value_error("Reduce", rule, repr(layer.pattern))
+    return sides
+
+
+def _repetition_sides(layer: Any) -> tuple[Side, ...]:
+    sides = read_pattern(layer.pattern)
+    if not sides or not set(names_in(sides[0])) <= set(names_in(sides[1])):
+        rule = 'pattern must be two sides, such as "n c -> n t c", the right one with all names of the left one, once each'
+        raise value_error("Repeat", rule, repr(layer.pattern))
+    return sides
+
+
+def _inner(layer: Any) -> Layer:
+    """Return the reduction of the axes that the right side does not name; made once, since compiled code makes no layers."""
+    left, right = map(names_in, layer._both)
+    dims = tuple([i for i, name in enumerate(left) if name not in right])
+    return _KINDS[layer.reduction](dims) if dims else Identity()
+
+
+def _order(names: list[str], of: list[str]) -> list[int]:
+    """Return the places of names among others."""
+    return [of.index(name) for name in names]
+
+
+def _joint_shape(side: Side, lengths: dict[str, int], rest: dict[str, Shape]) -> list[int]:
+    """Return the sizes of the axes of a side, with the dots as the axes that they stand for."""
+    axes = [rest[axis[0]] if axis == (REST,) else (math.prod([lengths[name] for name in axis]),) for axis in side]
+    return [n for sizes in axes for n in sizes]
+
+
+@frozen
+class Reduce(Patterned):
+    """Reduce the axes that the right side of a pattern leaves out: ``Reduce("n h w c -> n c", "mean")``.
+
+    Names in parentheses are one axis of x, so ``Reduce("n (t k) c -> n t c", "max", k=2)`` pools neighbouring steps; ``...`` is
+    any number of axes and ``1`` an axis of size 1, as in ``rearrange``.
+
+    Args:
+        pattern: The axes of x and of y by name.
+        reduction: ``"sum"``, ``"mean"``, ``"max"``, ``"min"`` or ``"prod"``, with the gradients of the layers of these names.
+        sizes: Sizes of axes, as a tuple of pairs of a name and a number.
+        lengths: The same by keyword, as ``k=2``.
+
+    Shape:
+        x (...), the axes of the left side → y (...), those of the right side
+
+    Params:
+        None.
+
+    Cache:
+        That of the reduction, the shapes on the way back, and an empty tensor of the kind of x.
+
+    Raises:
+        ValueError: For a pattern whose right side has other names than the left, sizes of other names, an unknown reduction, and
+            an x with other axes, or axes that the sizes do not divide.
+
+    Source:
+        Rogozhnikov 2022, of whose ``einops.reduce`` this has the patterns.
+
+    >>> import torch
+    >>> Reduce("n h w c -> n c", "mean")({}, torch.ones(2, 5, 5, 3)).shape
+    torch.Size([2, 3])
+    """
+
+    label = "Reduce"
+
+    pattern: str
+    reduction: str = field(validator=one_of(*_KINDS))
+    sizes: tuple[tuple[str, int], ...] = ()
+
+    _both: tuple[Side, ...] = field(init=False, eq=False, default=Factory(_reduction_sides, takes_self=True))
+    _inner: Layer = field(init=False, eq=False)
+
+    def __init__(self, pattern: str, reduction: str, sizes: tuple[tuple[str, int], ...] = (), **lengths: int) -> None:
+        self.__attrs_init__(pattern, reduction, _joined(sizes, lengths))  # type: ignore[attr-defined]
+
+    def __attrs_post_init__(self) -> None:
+        self._check_sizes()
+        object.__setattr__(self, "_inner", _inner(self))
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
+        lengths, rest = self._merged_lengths(require_dense_floating(self, params, x))
+        left, right = map(names_in, self._both)
+        y, inner = self._inner.apply({}, x.reshape([lengths[name] for name in left]))
+        order = _order(right, [name for name in left if name in right])
+        y = y.permute(order)
+        split, shape = tuple(y.shape), _joint_shape(self._both[1], lengths, rest)
+        return y.reshape(shape), (inner, (tuple(x.shape), split, tuple(order), tuple(shape)), kind_of(x))
+
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+        inner, (shape, split, order, of), kind = cache
+        g = check_gy(self, gy, of, kind).reshape(split).permute([order.index(i) for i in range(len(order))])
+        return params, self._inner.input_grad({}, inner, g).reshape(shape)
+
+    def __repr__(self) -> str:
+        return call_of("Reduce", self.sizes, self.pattern, self.reduction)
+
+
+@frozen
+class Repeat(Patterned):
+    """Repeat x along the axes that only the right side of a pattern names: ``Repeat("n c -> n t c", t=3)``.
+
+    Names in parentheses are one axis, so ``Repeat("n c h w -> n c (h a) (w b)", a=2, b=2)`` enlarges images twofold.
+
+    Args:
+        pattern: The axes of x and of y by name.
+        sizes: Sizes of axes, as a tuple of pairs of a name and a number. New axes need theirs.
+        lengths: The same by keyword, as ``t=3``.
+
+    Shape:
+        x (...), the axes of the left side → y (...), those of the right side
+
+    Params:
+        None.
+
+    Cache:
+        The shapes on the way back, and an empty tensor of the kind of x.
+
+    Raises:
+        ValueError: For a pattern whose right side lacks a name of the left, new axes without a size, sizes of other names, and an
+            x with other axes, or axes that the sizes do not divide.
+
+    Source:
+        Rogozhnikov 2022, of whose ``einops.repeat`` this has the patterns.
+
+    >>> import torch
+    >>> Repeat("n c -> n t c", t=3)({}, torch.ones(2, 4)).shape
+    torch.Size([2, 3, 4])
+    """
+
+    label = "Repeat"
+
+    pattern: str
+    sizes: tuple[tuple[str, int], ...] = ()
+
+    _both: tuple[Side, ...] = field(init=False, eq=False, default=Factory(_repetition_sides, takes_self=True))
+
+    def __init__(self, pattern: str, sizes: tuple[tuple[str, int], ...] = (), **lengths: int) -> None:
+        self.__attrs_init__(pattern, _joined(sizes, lengths))  # type: ignore[attr-defined]
+
+    def __attrs_post_init__(self) -> None:
+        self._check_sizes()
+        left, right = map(names_in, self._both)
+        unsized = [name for name in right if name not in left and name not in dict(self.sizes)]
+        if unsized:
+            raise value_error("Repeat", f"the new axes must have sizes, such as {unsized[0]}=2", repr(self.pattern))
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
+        lengths, rest = self._merged_lengths(require_dense_floating(self, params, x))
+        left, right = map(names_in, self._both)
+        split, order = [lengths[name] for name in left], _order([name for name in right if name in left], left)
+        whole = [lengths[name] for name in right]
+        thin = [lengths[name] if name in left else 1 for name in right]
+        shape = _joint_shape(self._both[1], lengths, rest)
+        y = x.reshape(split).permute(order).reshape(thin).expand(whole).reshape(shape)
+        return y, ((tuple(x.shape), tuple(order), tuple(whole), tuple(shape)), kind_of(x))
+
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+        (shape, order, whole, of), kind = cache
+        left, right = map(names_in, self._both)
+        new = [i for i, name in enumerate(right) if name not in left]
+        g = check_gy(self, gy, of, kind).reshape(whole)
+        g = g.sum(new) if new else g
+        return params, g.permute([order.index(i) for i in range(len(order))]).reshape(shape)
+
+    def __repr__(self) -> str:
+        return call_of("Repeat", self.sizes, self.pattern)

@@ -1,0 +1,79 @@
+"""The divergence between normal distributions given by means and log variances, y = (m, v) and t = (m₀, v₀), each (...).
+
+GaussianKL   ℓ = ½ (e^u - 1 - u + d² p)       u = v - v₀,  d = m - m₀,  p = e^(-v₀)
+             ∂ℓ/∂y: ∂ℓ/∂m = d p,  ∂ℓ/∂v = ½ (e^u - 1)        ∂ℓ/∂m₀ = -d p,  ∂ℓ/∂v₀ = -½ (e^u - 1 + d² p)
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor, strided
+
+from funcnet.contract import Cache
+from funcnet.errors import describe, value_error
+from funcnet.kernels import losses as kernels
+from funcnet.losses.loss import Loss, reduction_scale, reductions
+from funcnet.value import frozen
+
+
+@frozen
+class GaussianKL(Loss):
+    """KL divergence of N(m, e^v) from a prior, in nats, with one term for each element: the second loss of an autoencoder.
+
+    y is the pair (mean, log_variance) that ``GaussianSample`` takes; its gradient is a pair too. The target is the pair of the
+    prior, or ``None`` for the standard normal. The usual loss sums over the latent numbers and takes the mean over the batch:
+    ``reduction="batch"``. Half precision is computed in float32.
+
+    >>> GaussianKL("sum")((torch.ones(2), torch.zeros(2)), None)
+    tensor(1.)
+
+    Cache    u, d and p, the factor of the reduction, and the dtype of y.
+    Raises   ``ValueError`` for an unknown ``reduction``, and for a y or target that is no pair of floating tensors of one shape,
+             dtype and device.
+    Source   Kingma & Welling 2014, "Auto-encoding variational Bayes", appendix B.
+    """
+
+    reduction: str = field(default="mean", validator=reductions)
+
+    def forward(self, y: Any, target: Any) -> tuple[Tensor, Cache]:
+        self._require_pairs(y, target)
+        dtype = y[0].dtype
+        mean, v, *prior = [one.to(torch.promote_types(dtype, torch.float32)) for one in (*y, *(target or ()))]
+        d, u = (mean - prior[0], v - prior[1]) if prior else (mean, v)
+        p = torch.exp(-prior[1]) if prior else None
+        terms = (torch.expm1(u) - u + _times(d * d, p)) * 0.5
+        c = reduction_scale(self.reduction, mean)
+        value = terms if self.reduction == "none" else kernels.weighted_sum(terms, c)
+        return value.to(dtype), (d, u, p, c, dtype)
+
+    def backward(self, cache: Cache, g: Tensor | None = None) -> Any:
+        d, u, p, c, dtype = cache
+        c = c if g is None else g * c
+        return (_times(d, p) * c).to(dtype), (torch.expm1(u) * 0.5 * c).to(dtype)
+
+    def target_grad(self, cache: Cache, g: Tensor) -> Any:
+        d, u, p, c, dtype = cache
+        c = g * c
+        return (_times(d, p) * -c).to(dtype), ((torch.expm1(u) + _times(d * d, p)) * -0.5 * c).to(dtype)
+
+    def weight_of(self, target: Any) -> float | Tensor:
+        return target[0].numel() if target is not None and self.reduction == "mean" else super().weight_of(target)
+
+    def _require_pairs(self, y: Any, target: Any) -> None:
+        for name, pair in {"y": y, **({} if target is None else {"target": target})}.items():
+            if not isinstance(pair, tuple) or len(pair) != 2 or not all(map(_is_floating, pair)):
+                raise value_error(self, f"{name} must be a pair (mean, log_variance) of dense floating tensors", pair)
+        kinds = {(one.shape, one.dtype, one.device) for one in (*y, *(target or ()))}
+        if len(kinds) > 1:
+            rule = "means and log variances must have one shape, dtype and device"
+            raise value_error(self, rule, " and ".join([describe(one) for one in (*y, *(target or ()))]))
+
+
+def _is_floating(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and not x.is_nested and x.layout is strided
+
+
+def _times(x: Tensor, p: Tensor | None) -> Tensor:
+    """Return x p, and x where p is 1."""
+    return x if p is None else x * p

@@ -1,0 +1,63 @@
+"""Changes of dtype: y and the gradient each in its own, all laws but those that measure slopes, and the errors."""
+
+import pytest
+import torch
+
+import funcnet as fn
+from funcnet.testing import LAWS
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+X = fn.random.normal(0, (4, 3))
+
+
+@pytest.mark.parametrize("to", DTYPES)
+@pytest.mark.parametrize("given", DTYPES)
+def test_y_has_the_dtype_and_the_gradient_that_of_x(given, to):
+    """The numbers are rounded once on each way."""
+    x = X.to(given)
+    y, cache = fn.Cast(to).apply({}, x)
+    assert torch.equal(y, x.to(to))
+    assert y.dtype is to
+    gx = fn.Cast(to).vjp({}, cache, y)[1]
+    assert torch.equal(gx, y.to(given))
+    assert gx.dtype is given
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_integers_become_numbers_without_a_gradient(dtype):
+    """As the bytes of an image do."""
+    x = torch.tensor([0, 1, 1]).to(dtype)
+    y, cache = fn.Cast(torch.float32).apply({}, x)
+    assert torch.equal(y, torch.tensor([0.0, 1.0, 1.0]))
+    assert fn.Cast(torch.float32).vjp({}, cache, y) == ({}, None)
+
+
+@pytest.mark.parametrize("law", ["structure", "pure", "rows", "strides", "halves"])
+@pytest.mark.parametrize("to", DTYPES)
+def test_the_laws_that_measure_no_slopes_hold_for_every_dtype(law, to):
+    """From each dtype to each; differences of rounded numbers are no slopes."""
+    for given in DTYPES:
+        LAWS[law](fn.Cast(to), X, dtype=given)
+    LAWS[law](fn.serial(fn.Tanh(), fn.Cast(to)), X)
+
+
+def test_only_a_declared_dtype_is_right():
+    """A layer that does not declare it breaks the law of structure still."""
+    undeclared = fn.layer(apply=lambda params, x: (x.float(), ()), vjp=lambda params, cache, gy: (params, gy.double()))
+    with pytest.raises(AssertionError, match=r"law 4, structure: y must be torch.float64, got torch.float32"):
+        LAWS["structure"](undeclared, X)
+
+
+MESSAGES = {
+    "Cast: dtype must be a floating one, got torch.int64": lambda: fn.Cast(torch.int64),
+    "Cast(dtype=torch.float32): x must be a tensor of real numbers, got a tensor of shape (4, 3) and dtype torch.complex64": lambda: fn.Cast(torch.float32)({}, X + 0j),
+    "Cast(dtype=torch.float64): gy must be a dense tensor with the dtype and device of y, torch.float64 on cpu": lambda: fn.Cast(torch.float64).vjp({}, fn.Cast(torch.float64).apply({}, X)[1], X),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", MESSAGES)
+def test_bad_input_is_refused_with_its_sentence(sentence):
+    """Each message says who, the rule with its numbers, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        MESSAGES[sentence]()
+    assert sentence in str(caught.value)
