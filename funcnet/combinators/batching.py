@@ -55,6 +55,10 @@ class Members(Layer):
 
     __slots__ = ()
 
+    @property
+    def trainable(self) -> bool:
+        return True
+
     def param_shapes(self) -> None:
         return None
 
@@ -147,6 +151,10 @@ class Mapped(Members):
     shared: bool
 
     @property
+    def trainable(self) -> bool:
+        return self.layer.trainable
+
+    @property
     def has_running_stats(self) -> bool:
         return self.layer.has_running_stats
 
@@ -194,6 +202,10 @@ class Looped(Members):
 
     all: Mapped
     least: int
+
+    @property
+    def trainable(self) -> bool:
+        return self.all.trainable
 
     @property
     def stochastic(self) -> bool:
