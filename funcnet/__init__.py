@@ -45,6 +45,7 @@ from funcnet.combinators.dag import graph
 from funcnet.combinators.ensembles import ensemble
 from funcnet.combinators.freezing import freeze
 from funcnet.combinators.low_rank import lora
+from funcnet.combinators.mixed_precision import cast
 from funcnet.combinators.norm_folding import fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal
 from funcnet.combinators.parametrization import Parametrization, parametrize, spectral_norm, weight_norm
@@ -246,7 +247,7 @@ __all__ = [
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
-    "freeze", "reversible",
+    "freeze", "reversible", "cast",
     # blocks
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting

@@ -176,6 +176,13 @@ class Layer(Value):
         """Return the layer for evaluation, with the same params."""
         return self
 
+    def in_precision(self, dtype: torch.dtype) -> "Layer":
+        """Return the layer for numbers of ``dtype``: what ``cast`` makes then computes no less precisely than in it.
+
+        The laws are tried on that: slopes cannot be measured in float64 where a layer within rounds to bfloat16.
+        """
+        return self
+
     def infer(self, x: Any) -> tuple["Layer", Any]:
         """Return the layer with its sizes inferred, and its output, for an x on the meta device."""
         found = self._inferred(x)

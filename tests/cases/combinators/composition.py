@@ -1,5 +1,7 @@
 """Layers in series, side by side, as a graph, and several of one kind."""
 
+import torch
+
 import funcnet as fn
 from cases.making import case, normal
 
@@ -121,4 +123,17 @@ FREEZE = {
     "freeze in a tied net": case(fn.tied(fn.freeze(fn.serial(*[fn.Linear(3, 3)] * 2)), ("0", "1")), normal(4, 3)),
 }
 
-CASES = {**SERIAL, **BRANCHING, **GRAPH, **REPETITION, **REVERSIBLE, **FREEZE}
+MIXED = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Dropout(0.3), fn.Linear(4, 2))
+
+CAST = {
+    "cast to float64": case(fn.cast(MIXED, torch.float64), normal(6, 3)),
+    "cast to float32": case(fn.cast(fn.serial(fn.Linear(3, 4), fn.Sigmoid(), fn.Linear(4, 2)), torch.float32), normal(4, 3)),
+    "cast to bfloat16": case(fn.cast(MIXED, torch.bfloat16), normal(6, 3)),
+    "cast in a serial, of a part": case(
+        fn.serial(fn.cast(fn.LayerNorm(3), torch.float32), fn.Linear(3, 2), fn.cast(fn.Softmax(), torch.float64)), normal(4, 3)
+    ),
+    "cast of a pair": case(fn.cast(fn.parallel(fn.Linear(3, 2), fn.Tanh()), torch.float64), HALVES[::-1]),
+    "cast of an embedding": case(fn.cast(fn.Embedding(5, 3), torch.float64), torch.tensor([4, 0, 4])),
+}
+
+CASES = {**CAST, **SERIAL, **BRANCHING, **GRAPH, **REPETITION, **REVERSIBLE, **FREEZE}
