@@ -267,8 +267,13 @@ def add_gradients(who: str, one: Any, other: Any) -> Any:
 
 
 def absent(tree_of_params: Params) -> Params:
-    """Return the tree with ``None`` for each leaf: the gradients of params that have none."""
-    return tree.map(lambda _: None, tree_of_params)
+    """Return the tree with ``None`` for each leaf: the gradients of params that have none. A leaf must be a tensor."""
+    return tree.map(_no_gradient, tree_of_params)
+
+
+def _no_gradient(leaf: Any) -> None:
+    if not isinstance(leaf, Tensor):
+        raise value_error("params", "every leaf must be a tensor", leaf)
 
 
 class Output(NamedTuple):

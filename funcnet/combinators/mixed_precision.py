@@ -11,7 +11,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.checks import kind_of
+from funcnet.checks import Misfit, kind_of
 from funcnet.combinator import errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import valid_if, value_error
@@ -45,28 +45,34 @@ class MixedPrecision(Wrapper):
     )
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, _Kept]:
+        arguments = self._cast(params), self._cast(x)
         with errors_at(self, ""):
-            y, cache = self.layer.apply(tree.cast(params, self.dtype), tree.cast(x, self.dtype), rng)
+            y, cache = self.layer.apply(*arguments, rng)
         home = _home(params, x, y)
         return tree.cast(y, home.dtype), (cache, tree.map(kind_of, x), home)
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        arguments = self._cast(params), self._cast(x)
         with errors_at(self, ""):
-            y = self.layer(tree.cast(params, self.dtype), tree.cast(x, self.dtype), rng)
+            y = self.layer(*arguments, rng)
         return tree.cast(y, _home(params, x, y).dtype)
 
     def vjp(self, params: Params, cache: _Kept, gy: Any) -> tuple[Params, Any]:
+        inner, gy = self._cast(params), self._inside(gy, cache[2])
         with errors_at(self, ""):
-            gparams, gx = self.layer.vjp(tree.cast(params, self.dtype), cache[0], self._inside(gy, cache[2]))
+            gparams, gx = self.layer.vjp(inner, cache[0], gy)
         return _as(gparams, params), _as(gx, cache[1])
 
     def grads(self, params: Params, cache: _Kept, gy: Any) -> Params:
+        inner, gy = self._cast(params), self._inside(gy, cache[2])
         with errors_at(self, ""):
-            return _as(self.layer.grads(tree.cast(params, self.dtype), cache[0], self._inside(gy, cache[2])), params)
+            gparams = self.layer.grads(inner, cache[0], gy)
+        return _as(gparams, params)
 
     def input_grad(self, params: Params, cache: _Kept, gy: Any) -> Any:
+        inner, gy = self._cast(params), self._inside(gy, cache[2])
         with errors_at(self, ""):
-            gx = self.layer.input_grad(tree.cast(params, self.dtype), cache[0], self._inside(gy, cache[2]))
+            gx = self.layer.input_grad(inner, cache[0], gy)
         return _as(gx, cache[1])
 
     def update_stats(self, params: Params, cache: _Kept) -> Params:
@@ -89,10 +95,20 @@ class MixedPrecision(Wrapper):
         for leaf in tree.leaves(gy):
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype is not home.dtype:
                 raise value_error("cast", f"gy must have the dtype of y, {home.dtype}", leaf)
-        return tree.cast(gy, self.dtype)
+        return self._cast(gy)
+
+    def _cast(self, values: Tree) -> Tree:
+        return tree.cast(tree.map(_dense, values), self.dtype)
 
     def __repr__(self) -> str:
         return f"cast({self.layer!r}, {self.dtype!r})"
+
+
+def _dense(leaf: Any) -> Any:
+    """Return the leaf; a sparse or nested one raises: it would be computed by other kernels, or lose its form."""
+    if isinstance(leaf, Tensor) and (leaf.layout is not torch.strided or leaf.is_nested):
+        raise Misfit
+    return leaf
 
 
 def _home(params: Params, x: Any, y: Any) -> Tensor:
@@ -105,7 +121,13 @@ def _home(params: Params, x: Any, y: Any) -> Tensor:
 
 def _as(gradients: Tree, like: Tree) -> Tree:
     """Round gradients to the dtypes of ``like``; absent ones stay so."""
-    return tree.map(lambda g, leaf: g.to(leaf.dtype), gradients, like)
+    return tree.map(_rounded, gradients, like)
+
+
+def _rounded(g: Tensor, leaf: Any) -> Tensor:
+    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+        raise value_error("cast", "a leaf with a gradient must be a floating tensor", leaf)
+    return g.to(leaf.dtype)
 
 
 def cast(layer: Layer, dtype: torch.dtype) -> MixedPrecision:
