@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from keyword import iskeyword
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
@@ -32,6 +32,10 @@ tuple_of_layers = instances(Layer, "layers (values with init, apply and vjp)", s
 
 Children = dict[str, Layer]
 Rewrite = Callable[[Layer, Params], tuple[Layer, Params]]
+
+
+# Where the ``init`` is that gives children their params and adds no leaves.
+_BASE = "funcnet.combinator"
 
 
 class errors_at:  # noqa: N801 (called as a context manager)
@@ -96,6 +100,16 @@ class Combinator(Layer):
     @property
     def has_running_stats(self) -> bool:
         return any([child.has_running_stats for child in self.children().values()])  # noqa: C419
+
+    @property
+    def trainable(self) -> bool:
+        """Whether a layer within is trainable, or ``init`` is the class's own and may add leaves."""
+        if type(self).init.__module__ != _BASE:
+            return True
+        for child in self.children().values():  # noqa: SIM110 (compiled code has no generators)
+            if child.trainable:
+                return True
+        return False
 
     def param_shapes(self) -> dict[str, Shape] | None:
         return None
@@ -260,6 +274,23 @@ def add_gradients(who: str, one: Any, other: Any) -> Any:
             rule = f"the gradients of one tensor must be alike, and one is {describe(a)}"
             raise value_error(who, rule, describe(b))
     return tree.add(one, other)
+
+
+def absent(tree_of_params: Params) -> Params:
+    """Return the tree with ``None`` for each leaf: the gradients of params that have none. A leaf must be a tensor."""
+    return tree.map(_no_gradient, tree_of_params)
+
+
+def _no_gradient(leaf: Any) -> None:
+    if not isinstance(leaf, Tensor):
+        raise value_error("params", "every leaf must be a tensor", leaf)
+
+
+class Output(NamedTuple):
+    """What an invertible layer keeps: its output and its key, from which ``restore`` makes x and the cache."""
+
+    y: Any
+    rng: Rng
 
 
 class Probe(Layer):

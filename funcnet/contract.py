@@ -47,10 +47,12 @@ import torch
 
 from funcnet import random, tree
 from funcnet.checks import missing_sizes, require_sizes, size_in, sizes_complaint
+from funcnet.errors import value_error
 from funcnet.explanations import (
     explain_backward_error,
     explain_error,
     explain_init_error,
+    explain_inverse_error,
     explain_update_error,
     raise_explained,
     require_memory,
@@ -118,6 +120,16 @@ class Layer(Value):
         return None
 
     @property
+    def trainable(self) -> bool:
+        """Whether params may have gradients: ``False`` for a layer without ``init``, and for what ``freeze`` makes."""
+        return getattr(type(self).init, "__wrapped__", type(self).init) is not Layer.init
+
+    @property
+    def invertible(self) -> bool:
+        """Whether the layer has the optional verb ``inverse``."""
+        return type(self).inverse is not Layer.inverse
+
+    @property
     def inferred_sizes(self) -> Mapping[str, int | tuple[int, ...]]:
         """The fields that may be ``None`` until ``infer_sizes``, and the axis or axes of x whose size each is.
 
@@ -149,12 +161,31 @@ class Layer(Value):
         """Return the input's half of ``vjp``; override it if that saves work."""
         return self.vjp(params, cache, gy)[1]
 
+    def inverse(self, params: Params, y: Any, rng: Rng = None) -> Any:
+        """Return the x from which ``apply`` makes y with the same key: an optional verb."""
+        raise value_error(self, "the layer must have an inverse", "one without")
+
+    def restore(self, params: Params, y: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        """Return x and the cache of ``apply``, from y; override it if one computation gives both.
+
+        ``serial`` calls it on the way back through several invertible layers, of which it keeps the last output only.
+        """
+        x = self.inverse(params, y, rng)
+        return x, self.apply(params, x, rng)[1]
+
     def update_stats(self, params: Params, cache: Cache) -> Params:
         """Return params with the batch statistics in ``cache`` folded into the running ones, and all other leaves as they are."""
         return params
 
     def inference(self) -> "Layer":
         """Return the layer for evaluation, with the same params."""
+        return self
+
+    def in_precision(self, dtype: torch.dtype) -> "Layer":
+        """Return the layer for numbers of ``dtype``: what ``cast`` makes then computes no less precisely than in it.
+
+        The laws are tried on that: slopes cannot be measured in float64 where a layer within rounds to bfloat16.
+        """
         return self
 
     def infer(self, x: Any) -> tuple["Layer", Any]:
@@ -257,6 +288,19 @@ def _guarded_backward(backward: Verb) -> Verb:
     return _marked(guarded)
 
 
+def _guarded_inverse(inverse: Verb) -> Verb:
+    inverse = with_key(inverse)
+
+    @functools.wraps(inverse)
+    def guarded(self: Layer, params: Params, y: Any, rng: Rng = None) -> Any:
+        try:
+            return inverse(self, params, y, rng)
+        except Exception as error:
+            raise_explained(explain_inverse_error(self, params, y, error), error)
+
+    return _marked(guarded)
+
+
 def _guarded_update(update_stats: Verb) -> Verb:
     @functools.wraps(update_stats)
     def guarded(self: Layer, params: Params, cache: Cache) -> Params:
@@ -281,6 +325,8 @@ _GUARDS: dict[str, Callable[[Verb], Verb]] = {
     "grads": _guarded_backward,
     "input_grad": _guarded_backward,
     "update_stats": _guarded_update,
+    "inverse": _guarded_inverse,
+    "restore": _guarded_inverse,
 }
 
 

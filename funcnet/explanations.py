@@ -108,6 +108,18 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
     return _unfit(layer, "gy must have the structure, shape, dtype and device of y", described(gy), error)
 
 
+def explain_inverse_error(layer: Any, params: Any, y: Any, error: Exception) -> Exception:
+    """Return the error that says who is at fault when ``inverse`` raised ``error``; ``error`` itself where unknown."""
+    if _is_final(layer, error):
+        return error
+    shapes = layer.param_shapes()
+    if shapes is not None and shapes_of(params) != shapes:
+        return params_error(layer, params)
+    odd = _oddity((params, y))
+    rule = "params and y must be trees of dense tensors on one device" if odd else "y must be an output of the layer"
+    return _unfit(layer, rule, odd or described(y), error)
+
+
 def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception:
     """Return the error that says who is at fault when ``update_stats`` raised ``error``; ``error`` itself where unknown."""
     if _is_final(layer, error):

@@ -41,7 +41,7 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
     if cls is None:
         return lambda one: frozen(one, eq=eq)  # type: ignore[call-overload]
     if not isinstance(cls, type):
-        raise TypeError(f"frozen decorates classes, got {cls!r}")
+        raise TypeError(f"frozen decorates classes, got {cls!r}; to freeze the params of a layer, use freeze(layer)")
     if "__attrs_attrs__" in cls.__dict__:
         raise TypeError(f"frozen: {cls.__name__} must be decorated once, got a class that is frozen already")
     made = attrs.frozen(cls, repr=False, eq=eq, field_transformer=_judged)

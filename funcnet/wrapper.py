@@ -27,6 +27,10 @@ class Wrapper(Combinator):
 
     layer: Layer
 
+    @property
+    def trainable(self) -> bool:
+        return self.layer.trainable
+
     def children(self) -> Children:
         return {"": self.layer}
 

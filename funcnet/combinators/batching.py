@@ -53,6 +53,10 @@ class Members(Layer):
 
     __slots__ = ()
 
+    @property
+    def trainable(self) -> bool:
+        return True
+
     def param_shapes(self) -> None:
         return None
 
@@ -145,6 +149,10 @@ class Mapped(Members):
     shared: bool
 
     @property
+    def trainable(self) -> bool:
+        return self.layer.trainable
+
+    @property
     def has_running_stats(self) -> bool:
         return self.layer.has_running_stats
 
@@ -192,6 +200,10 @@ class Looped(Members):
 
     all: Mapped
     least: int
+
+    @property
+    def trainable(self) -> bool:
+        return self.all.trainable
 
     @property
     def stochastic(self) -> bool:

@@ -13,6 +13,7 @@ from attrs import field
 from funcnet.combinator import (
     Children,
     Combinator,
+    absent,
     add_gradients,
     child_key,
     errors_at,
@@ -120,7 +121,8 @@ class Graph(Combinator):
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         """Go back only where a parameter lies on the way: no gradient is computed for what needs none."""
-        gvalues, gparams, wanted = self._start_back(gy), dict(params), self._depend_on_params(params)
+        gvalues, wanted = self._start_back(gy), self._depend_on_params(params)
+        gparams = {name: p and absent(p) for name, p in params.items()}
         for _, (name, layer, ins) in [node for node in reversed(self._order) if node[1][0] in wanted]:
             arguments = params[name], cache[name], gvalues.pop(name)
             with errors_at(self, name):
@@ -167,8 +169,8 @@ class Graph(Combinator):
     def _depend_on_params(self, params: Params) -> set[str]:
         """Return the nodes that have parameters or come after one that has."""
         found: set[str] = set()
-        for _, (name, _, ins) in self._order:
-            if has_params(params[name]) or not found.isdisjoint(ins):
+        for _, (name, layer, ins) in self._order:
+            if (has_params(params[name]) and layer.trainable) or not found.isdisjoint(ins):
                 found.add(name)
         return found
 

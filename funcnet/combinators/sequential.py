@@ -13,12 +13,15 @@ from attrs import field
 from funcnet.combinator import (
     Children,
     Combinator,
+    absent,
     child_key,
+    errors_at,
     has_params,
     named_arguments,
     require_names,
     tuple_of_layers,
 )
+from funcnet.combinators import runs
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.layers.shape.reshaping import Identity
@@ -40,7 +43,8 @@ class Serial(Combinator):
     ``net[i]`` or ``net["name"]`` is a layer, ``net[:3]`` the serial of the first three; ``f >> g`` is ``serial(f, g)``.
 
     Params   a tuple, one entry per layer; a dict by name where the layers are named.
-    Cache    a tuple with one entry per layer; ``(x,)`` where there are no layers.
+    Cache    a tuple, one entry per layer; of no layers ``x``, in a tuple. In a run of several invertible layers the last entry is
+             the output and the key, and the others are empty: x and the caches are restored on the way back.
     Raises   ``ValueError`` when ``params`` does not have one entry per layer; a layer's own error gets a note where it happened.
     """
 
@@ -49,6 +53,14 @@ class Serial(Combinator):
 
     layers: tuple[Layer, ...] = field(validator=tuple_of_layers)
     names: tuple[str, ...] | None = field(default=None, validator=_own_names)
+    _ends: runs.Ends = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_ends", runs.ends_of(self.layers))
+
+    @property
+    def invertible(self) -> bool:
+        return all([layer.invertible for layer in self.layers])  # noqa: C419 (compiled code has no generators)
 
     def children(self) -> Children:
         return dict(zip(self.names or map(str, range(len(self.layers))), self.layers, strict=True))
@@ -68,6 +80,8 @@ class Serial(Combinator):
         return tuple(entries) if self.names is None else dict(zip(self.names, entries, strict=True))
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        if self._ends:
+            return runs.apply(self, self._ends, params, x, rng)
         caches: list[Cache] = []
         rows = zip(self.layers, self.entries(params), strict=True)
         try:
@@ -99,18 +113,21 @@ class Serial(Combinator):
         return x
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        """Go back only as far as the first layer that has parameters, and of that one take the parameters' half."""
+        """Go back only as far as the first layer that has trainable params, and of that one take the params' half."""
         entries = self.entries(params)
-        for first, p in enumerate(entries):  # noqa: B007 (a generator takes 0.3 µs longer)
-            if p and has_params(p):
+        for first, p in enumerate(entries):
+            if p and has_params(p) and self.layers[first].trainable:
                 break
         else:
-            return params
-        return self.pack([*entries[:first], *self._back(entries, cache, gy, first)[0]])
+            return absent(params)
+        before = [p and absent(p) for p in entries[:first]]
+        return self.pack([*before, *self._back(entries, cache, gy, first)[0]])
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         if not self.layers:
             return self.vjp(params, cache, gy)[1]
+        if self._ends:
+            return runs.input_grad(self, self._ends, self.entries(params), cache, gy)
         rows = [*zip(self.layers, self.entries(params), cache, strict=True)]
         i = len(rows)
         try:
@@ -123,6 +140,10 @@ class Serial(Combinator):
         return gy
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
+        if self._ends:
+            if not self.has_running_stats:
+                return params
+            cache = runs.all_caches(self, self._ends, self.entries(params), cache)
         if self.names is not None:
             return super().update_stats(params, cache)
         moved: list[Params] = []
@@ -137,6 +158,8 @@ class Serial(Combinator):
 
     def _back(self, entries: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[list[Params], Any]:
         """Go back to the input, or to the params of layer ``first``; return the gradients of params, in order, and gy there."""
+        if self._ends:
+            return runs.back(self, self._ends, entries, cache, gy, first)
         gparams: list[Params] = []
         rows = [*zip(self.layers, entries, cache, strict=True)]
         try:
@@ -149,6 +172,29 @@ class Serial(Combinator):
             self.locate(error, len(self.layers) - 1 - len(gparams))
             raise
         return gparams[::-1], gy
+
+    def inverse(self, params: Params, y: Any, rng: Rng = None) -> Any:
+        for i, (layer, p) in reversed([*enumerate(zip(self.layers, self.entries(params), strict=True))]):
+            with errors_at(self, i):
+                y = layer.inverse(p, y, child_key(layer, rng, i))
+        return y
+
+    def restore(self, params: Params, y: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        """Restore x; the cache is the output again, unless there is but one layer, or none."""
+        if len(self.layers) > 1:
+            return self.inverse(params, y, rng), (*[()] * (len(self) - 1), runs.kept(y, rng, stochastic=self.stochastic))
+        if not self.layers:
+            return y, (y,)
+        with errors_at(self, 0):
+            x, cache = self.layers[0].restore(self.entries(params)[0], y, child_key(self.layers[0], rng, 0))
+        return x, (cache,)
+
+    @property
+    def trainable(self) -> bool:
+        for layer in self.layers:  # noqa: SIM110 (the first is one as a rule, and a list of all takes longer)
+            if layer.trainable:
+                return True
+        return False
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from attrs import field
 
 from funcnet import tree
-from funcnet.combinator import Rewrite, child_key, errors_at, layers_only
+from funcnet.combinator import Rewrite, absent, child_key, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.random import Key
@@ -93,10 +93,6 @@ def shared(layer: Layer) -> Shared:
     return Shared(layer)
 
 
-def _absent(value: Tree) -> Tree:
-    return tree.map(lambda _: None, value)
-
-
 @frozen
 class Tied(Wrapper):
     """A net some of whose params are others of its params; made by ``tied``.
@@ -125,7 +121,7 @@ class Tied(Wrapper):
                 if _shapes_of(one) != _shapes_of(other):
                     rule = f"{path} must have the shapes of {first}, {_shapes_of(one)}"
                     raise value_error("tied", rule, repr(_shapes_of(other)))
-                params = tree.replace(params, path, _absent(other))
+                params = tree.replace(params, path, absent(other))
         return params
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
@@ -190,7 +186,7 @@ class Tied(Wrapper):
         """Take away what is not at a first place."""
         for _, *others in self.groups:
             for path in others:
-                params = tree.replace(params, path, _absent(tree.at(params, path)))
+                params = tree.replace(params, path, absent(tree.at(params, path)))
         return params
 
 

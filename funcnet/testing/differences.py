@@ -26,6 +26,7 @@ from funcnet.testing.comparison import LawError, check_mirrored, largest, named,
 from funcnet.testing.precision import moves
 from funcnet.tree import Tree
 from funcnet.value import parts
+from funcnet.walking import walk
 
 _STENCILS: dict[int, dict[int, float]] = {
     0: {1: 8 / 12, -1: -8 / 12, 2: -1 / 12, -2: 1 / 12},
@@ -142,12 +143,18 @@ class _Measure:
         if g is not None:
             return self.worst(path, leaf, g)
         non_trainable = {name for part in parts(self.layer) if isinstance(part, Layer) for name in part.non_trainable}
-        if leaf.is_floating_point() and non_trainable.isdisjoint(path.split(".")):
+        if leaf.is_floating_point() and non_trainable.isdisjoint(path.split(".")) and not self._is_frozen(path):
             try:
                 self.worst(path, leaf, torch.zeros_like(leaf))
             except AssertionError:
                 raise LawError(f"y depends on {path}, so its gradient must not be None", self.layer) from None
         return None
+
+    def _is_frozen(self, path: str) -> bool:
+        """Tell whether a leaf is within a layer that is not trainable; of several with one path the outermost counts."""
+        outermost = dict(reversed([*walk(self.layer)]))
+        frozen = [f"params.{at}".rstrip(".") for at, part in outermost.items() if not part.trainable]
+        return any(f"{path}.".startswith(f"{at}.") for at in frozen)
 
     def worst(self, path: str, leaf: Tensor, g: Tensor) -> float:
         """Return the largest error in a leaf; ``AssertionError`` when it is above the tolerance."""

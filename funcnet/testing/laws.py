@@ -42,6 +42,7 @@ from funcnet.testing.rows import check_rows
 from funcnet.testing.second_order import check_second_order
 from funcnet.testing.transforms import check_compiled, check_meta, check_vmap
 from funcnet.value import Value, parts
+from funcnet.walking import map_layers
 
 Law = Callable[..., None]
 
@@ -63,19 +64,26 @@ def _law(number: int, name: str) -> Callable[[Law], Law]:
         def law(*arguments: Any, **named: Any) -> None:
             given = signature.bind(*arguments, **named).arguments
             dtype = given.get("dtype", _FLOAT64)
+            given["layer"] = layer = given["layer"] if name == "value" else _precise(given["layer"], dtype)
             title = f"law {number}, {name}" + f" in {dtype}".replace("torch.", "") * (dtype is not _FLOAT64)
             try:
-                body(*arguments, **named)
+                body(**given)
             except AssertionError as error:
                 raise AssertionError(f"{title}: {error}") from error
             except Exception as error:
                 said = str(error).partition("\n\n")[0]  # the compiler goes on for a page; the cause has all of it
-                raise AssertionError(f"{title}: {type(error).__name__}: {said}; in {shown(given['layer'])}") from error
+                raise AssertionError(f"{title}: {type(error).__name__}: {said}; in {shown(layer)}") from error
 
         LAWS[name] = law
         return law
 
     return register
+
+
+def _precise(layer: Layer, dtype: torch.dtype) -> Layer:
+    """Let every layer within compute no less precisely than in the dtype at hand; a net without ``cast`` is not rewritten."""
+    casts = [one for one in parts(layer) if isinstance(one, Layer) and type(one).in_precision is not Layer.in_precision]
+    return map_layers(lambda one: one.in_precision(dtype), layer) if casts else layer
 
 
 def check_laws(

@@ -112,6 +112,17 @@ class Spy(Layer):
         self._enter("update_stats", params=params, given=cache, result=moved)
         return moved
 
+    def inverse(self, params: Params, y: Any, rng: Rng = None) -> Any:
+        return self.spied.inverse(params, y, self._inner_key(rng))
+
+    def restore(self, params: Params, y: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        x, cache = self.spied.restore(params, y, self._inner_key(rng))
+        return x, {self._tag: cache}
+
+    @property
+    def invertible(self) -> bool:
+        return self.spied.invertible
+
     def inference(self) -> Layer:
         settled = self.spied.inference()
         return make_spy(settled, self.spy_name, self.spy_log, self.spy_claims - {"stochastic"}, settled=True)

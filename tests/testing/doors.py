@@ -22,6 +22,7 @@ from torch import Tensor
 
 import funcnet as fn
 from funcnet import random, tree
+from funcnet.combinators.mixed_precision import MixedPrecision
 from funcnet.flattening import flatten_together
 from funcnet.layers.custom import FunctionLayer
 from funcnet.testing.comparison import noise_like
@@ -243,9 +244,13 @@ def _work(rest: list[Trial], done: mmap.mmap, out: Any) -> None:
 
 
 def excused(trial: Trial) -> bool:
-    """Tell a trial whose change means something, or that a user's functions judge: a table's dtype is all that y has its from."""
+    """Tell a trial whose change means something, or that a user's functions judge: a table's dtype is all that y has its from.
+
+    What is cast takes params of any floating dtype, and their gradients have it too.
+    """
     layer = CASES[trial.case].layer
-    if isinstance(layer, FunctionLayer):
+    takes_all = any(isinstance(one, MixedPrecision) for _, one in walk(layer)) and trial.argument == "params"
+    if isinstance(layer, FunctionLayer) or (takes_all and trial.change == "torch.float64"):
         return True
     if trial.argument != "params" or trial.change != "torch.float64" or trial.verb not in ("apply", "__call__"):
         return False

@@ -1,5 +1,7 @@
 """Layers in series, side by side, as a graph, and several of one kind."""
 
+import torch
+
 import funcnet as fn
 from cases.making import case, normal
 
@@ -92,4 +94,46 @@ REPETITION = {
     "ensemble in a serial": case(fn.serial(fn.ensemble(fn.Linear(3, 2), 2), fn.Mean(0)), normal(4, 3)),
 }
 
-CASES = {**SERIAL, **BRANCHING, **GRAPH, **REPETITION}
+HALVES = normal(4, 2), normal(4, 3)
+STEPS = fn.reversible(fn.serial(fn.Linear(3, 2), fn.Tanh()), fn.serial(fn.Linear(2, 3), fn.Sigmoid()))
+SMOOTH = fn.reversible(fn.serial(fn.Linear(3, 2), fn.Sin()), fn.serial(fn.Linear(2, 3), fn.Cos()))
+NORMED_STEPS = fn.reversible(
+    fn.serial(fn.Dropout(0.3), fn.BatchNorm1d(3), fn.Linear(3, 2)), fn.serial(fn.Linear(2, 3), fn.Dropout(0.2))
+)
+
+REVERSIBLE = {
+    "reversible": case(STEPS, HALVES),
+    "reversible with dropout and norm": case(NORMED_STEPS, HALVES),
+    "reversible, a run in a serial": case(fn.serial(STEPS, STEPS, STEPS, fn.Concat(), fn.Linear(5, 2)), HALVES),
+    "reversible, nested runs": case(
+        fn.serial(fn.parallel(fn.Linear(2, 2), fn.Tanh()), fn.freeze(SMOOTH), fn.serial(SMOOTH, SMOOTH), fn.serial(SMOOTH)),
+        HALVES,
+    ),
+    "reversible, a run with dropout and norm": case(fn.serial(NORMED_STEPS, NORMED_STEPS), HALVES, compiled=False),
+}
+
+FREEZE = {
+    "freeze": case(fn.freeze(fn.Linear(3, 2)), normal(4, 3)),
+    "freeze a trunk": case(fn.serial(fn.freeze(PLAIN), fn.Tanh(), fn.Linear(2, 2)), normal(4, 3)),
+    "freeze with dropout and norm": case(fn.serial(fn.Linear(3, 3), fn.freeze(NORMED)), normal(6, 3)),
+    "freeze in a graph": case(
+        fn.graph("x", a=(fn.freeze(fn.Linear(3, 2)), "x"), b=(fn.Linear(2, 2), "a"), y=(SUM, "a", "b")), normal(4, 3)
+    ),
+    "freeze in an ensemble": case(fn.ensemble(fn.serial(fn.freeze(fn.Linear(3, 2)), fn.Linear(2, 2)), 2), normal(4, 3)),
+    "freeze in a tied net": case(fn.tied(fn.freeze(fn.serial(*[fn.Linear(3, 3)] * 2)), ("0", "1")), normal(4, 3)),
+}
+
+MIXED = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Dropout(0.3), fn.Linear(4, 2))
+
+CAST = {
+    "cast to float64": case(fn.cast(MIXED, torch.float64), normal(6, 3)),
+    "cast to float32": case(fn.cast(fn.serial(fn.Linear(3, 4), fn.Sigmoid(), fn.Linear(4, 2)), torch.float32), normal(4, 3)),
+    "cast to bfloat16": case(fn.cast(MIXED, torch.bfloat16), normal(6, 3)),
+    "cast in a serial, of a part": case(
+        fn.serial(fn.cast(fn.LayerNorm(3), torch.float32), fn.Linear(3, 2), fn.cast(fn.Softmax(), torch.float64)), normal(4, 3)
+    ),
+    "cast of a pair": case(fn.cast(fn.parallel(fn.Linear(3, 2), fn.Tanh()), torch.float64), HALVES[::-1]),
+    "cast of an embedding": case(fn.cast(fn.Embedding(5, 3), torch.float64), torch.tensor([4, 0, 4])),
+}
+
+CASES = {**CAST, **SERIAL, **BRANCHING, **GRAPH, **REPETITION, **REVERSIBLE, **FREEZE}

@@ -1,0 +1,157 @@
+"""Mixed precision: a layer computed in another dtype than that of its params and its input.
+
+y = f(p̃, x̃)      where p̃ and x̃ are p and x in the other dtype, and y is rounded to the dtype of x
+gp, gx = f's vjp of g̃ at p̃, rounded to the dtypes of p and x
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.checks import Misfit, kind_of
+from funcnet.combinator import errors_at, layers_only
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import valid_if, value_error
+from funcnet.tree import Tree
+from funcnet.value import frozen
+from funcnet.wrapper import Wrapper, infer_unchanged
+
+_Kept = tuple[Cache, Tree, Tensor]
+"""The layer's cache, an empty tensor with the dtype of each leaf of x, and one with the dtype of y."""
+
+
+@frozen
+class MixedPrecision(Wrapper):
+    """A layer computed in another dtype; made by ``cast``.
+
+    Params:
+        The layer's, in any floating dtype.
+
+    Cache:
+        The layer's, in the dtype of the computation, and empty tensors that hold the dtypes outside.
+
+    Raises:
+        ValueError: ``dtype`` is no floating dtype, or gy does not have the dtype of y; what the layer raises gets a note.
+    """
+
+    label = "cast"
+
+    layer: Layer = field(validator=layers_only)
+    dtype: torch.dtype = field(
+        validator=valid_if(lambda one: isinstance(one, torch.dtype) and one.is_floating_point, "a floating dtype")
+    )
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, _Kept]:
+        arguments = self._cast(params), self._cast(x)
+        with errors_at(self, ""):
+            y, cache = self.layer.apply(*arguments, rng)
+        home = _home(params, x, y)
+        return tree.cast(y, home.dtype), (cache, tree.map(kind_of, x), home)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        arguments = self._cast(params), self._cast(x)
+        with errors_at(self, ""):
+            y = self.layer(*arguments, rng)
+        return tree.cast(y, _home(params, x, y).dtype)
+
+    def vjp(self, params: Params, cache: _Kept, gy: Any) -> tuple[Params, Any]:
+        inner, gy = self._cast(params), self._inside(gy, cache[2])
+        with errors_at(self, ""):
+            gparams, gx = self.layer.vjp(inner, cache[0], gy)
+        return _as(gparams, params), _as(gx, cache[1])
+
+    def grads(self, params: Params, cache: _Kept, gy: Any) -> Params:
+        inner, gy = self._cast(params), self._inside(gy, cache[2])
+        with errors_at(self, ""):
+            gparams = self.layer.grads(inner, cache[0], gy)
+        return _as(gparams, params)
+
+    def input_grad(self, params: Params, cache: _Kept, gy: Any) -> Any:
+        inner, gy = self._cast(params), self._inside(gy, cache[2])
+        with errors_at(self, ""):
+            gx = self.layer.input_grad(inner, cache[0], gy)
+        return _as(gx, cache[1])
+
+    def update_stats(self, params: Params, cache: _Kept) -> Params:
+        """Move running statistics in the wider of both dtypes: small steps would be lost in half precision."""
+        with errors_at(self, ""):
+            wide = tree.map(self._wide, params)
+            moved = self.layer.update_stats(wide, cache[0])
+        return tree.map(lambda new, given, old: old if new is given else new.to(old.dtype), moved, wide, params)
+
+    infer = infer_unchanged
+
+    def in_precision(self, dtype: torch.dtype) -> Layer:
+        return self.replace(dtype=torch.promote_types(self.dtype, dtype))
+
+    def _wide(self, leaf: Tensor) -> Tensor:
+        return leaf.to(torch.promote_types(leaf.dtype, self.dtype)) if leaf.is_floating_point() else leaf
+
+    def _inside(self, gy: Any, home: Tensor) -> Any:
+        """Return gy in the dtype of the computation; it must have that of y."""
+        for leaf in tree.leaves(gy):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype is not home.dtype:
+                raise value_error("cast", f"gy must have the dtype of y, {home.dtype}", leaf)
+        return self._cast(gy)
+
+    def _cast(self, values: Tree) -> Tree:
+        return tree.cast(tree.map(_dense, values), self.dtype)
+
+    def __repr__(self) -> str:
+        return f"cast({self.layer!r}, {self.dtype!r})"
+
+
+def _dense(leaf: Any) -> Any:
+    """Return the leaf; a sparse or nested one raises: it would be computed by other kernels, or lose its form."""
+    if isinstance(leaf, Tensor) and (leaf.layout is not torch.strided or leaf.is_nested):
+        raise Misfit
+    return leaf
+
+
+def _home(params: Params, x: Any, y: Any) -> Tensor:
+    """Return an empty tensor with the dtype of y outside: that of x, or of the params where x holds no floating numbers."""
+    for leaf in (*tree.leaves(x), *tree.leaves(params), *tree.leaves(y)):
+        if leaf.is_floating_point():
+            return kind_of(leaf)
+    return torch.empty(0)
+
+
+def _as(gradients: Tree, like: Tree) -> Tree:
+    """Round gradients to the dtypes of ``like``; absent ones stay so."""
+    return tree.map(_rounded, gradients, like)
+
+
+def _rounded(g: Tensor, leaf: Any) -> Tensor:
+    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+        raise value_error("cast", "a leaf with a gradient must be a floating tensor", leaf)
+    return g.to(leaf.dtype)
+
+
+def cast(layer: Layer, dtype: torch.dtype) -> MixedPrecision:
+    """Compute a layer in another dtype: mixed precision.
+
+        y = f(p̃, x̃), in the dtype of x      p̃, x̃: p and x in ``dtype``
+        gp, gx = f's vjp of g̃ at p̃, in the dtypes of p and x
+
+    Params stay in the dtype that they have, float32 as a rule, and so do gradients and the optimizer's state. The cache is in
+    ``dtype``, half as large in half precision. Running statistics move in the wider of both dtypes. float16 needs the loss
+    scaled, since small gradients round to 0 in it; bfloat16 does not.
+
+    Args:
+        layer: The layer or net. Cast a net as a whole: two neighbours that are cast apart round in between.
+        dtype: The floating dtype to compute in.
+
+    References:
+        Micikevicius et al. 2018, section 3.1.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> layer = cast(Linear(3, 2), torch.bfloat16)
+    >>> y, cache = layer.apply(layer.init(0), torch.ones(4, 3))
+    >>> y.dtype, cache[0].dtype
+    (torch.float32, torch.bfloat16)
+    """
+    return MixedPrecision(layer, dtype)

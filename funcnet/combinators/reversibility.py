@@ -1,0 +1,159 @@
+"""Reversibility: a pair of residual steps that can be undone, so that their output is all that need be kept.
+
+y₁ = x₁ + f(x₂)         y₂ = x₂ + g(y₁)
+x₂ = y₂ - g(y₁)         x₁ = y₁ - f(x₂)                        the inverse
+h  = g₁ + g's vjp of g₂ at y₁                                  (g₁, g₂) = gy
+gx = (h, g₂ + f's vjp of h at x₂)
+"""
+
+from typing import Any, Self
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.checks import check_gy, require_pair
+from funcnet.combinator import Children, Combinator, Output, child_key, errors_at, layers_only
+from funcnet.combinators.runs import kept
+from funcnet.contract import Cache, Layer, Params, Rng, output
+from funcnet.errors import describe, value_error
+from funcnet.value import frozen
+
+_Pair = tuple[Tensor, Tensor]
+
+
+@frozen
+class Reversible(Combinator):
+    """Two residual steps on a pair, each computed from the other half; made by ``reversible``.
+
+    Params:
+        A pair, of f and of g.
+
+    Cache:
+        y, which is not copied, and the key. What ``restore`` returns is the pair of f's and g's caches.
+
+    Raises:
+        ValueError: x is no pair of floating tensors, or f(x₂) does not have the shape of x₁, or g(y₁) that of x₂.
+    """
+
+    label = "reversible"
+
+    f: Layer = field(validator=layers_only)
+    g: Layer = field(validator=layers_only)
+
+    def children(self) -> Children:
+        return {"0": self.f, "1": self.g}
+
+    def with_children(self, children: Children) -> Self:
+        return self.replace(f=children["0"], g=children["1"])
+
+    def location(self, name: Any) -> str:
+        return f"reversible, {'fg'[int(name)]}"
+
+    def apply(self, params: Params, x: _Pair, rng: Rng = None) -> tuple[_Pair, Output]:
+        y = self(params, x, rng)
+        return y, kept(y, rng, stochastic=self.stochastic)
+
+    def __call__(self, params: Params, x: _Pair, rng: Rng = None) -> _Pair:
+        (p, q), (x1, x2) = self.entries(params), require_pair(self, x)
+        y1 = x1 + self._step(0, p, x2, rng, x1)
+        return y1, x2 + self._step(1, q, y1, rng, x2)
+
+    def inverse(self, params: Params, y: _Pair, rng: Rng = None) -> _Pair:
+        (p, q), (y1, y2) = self.entries(params), require_pair(self, y)
+        x2 = y2 - self._step(1, q, y1, rng, y2)
+        return y1 - self._step(0, p, x2, rng, y1), x2
+
+    def restore(self, params: Params, y: _Pair, rng: Rng = None) -> tuple[_Pair, Cache]:
+        (p, q), (y1, y2) = self.entries(params), require_pair(self, y)
+        with errors_at(self, 1):
+            step, cache_g = self.g.apply(q, y1, child_key(self.g, rng, 1))
+        x2 = y2 - step
+        with errors_at(self, 0):
+            step, cache_f = self.f.apply(p, x2, child_key(self.f, rng, 0))
+        return (y1 - step, x2), (cache_f, cache_g)
+
+    def vjp(self, params: Params, cache: Cache, gy: _Pair) -> tuple[Params, _Pair]:
+        (p, q), (cache_f, cache_g), (g1, g2) = self._backward(params, cache, gy)
+        with errors_at(self, 1):
+            gq, back = self.g.vjp(q, cache_g, g2)
+        h = check_gy(self, g1, back.shape, back) + back
+        with errors_at(self, 0):
+            gp, back = self.f.vjp(p, cache_f, h)
+        return (gp, gq), (h, g2 + back)
+
+    def grads(self, params: Params, cache: Cache, gy: _Pair) -> Params:
+        (p, q), (cache_f, cache_g), (g1, g2) = self._backward(params, cache, gy)
+        with errors_at(self, 1):
+            gq, back = self.g.vjp(q, cache_g, g2)
+        with errors_at(self, 0):
+            return self.f.grads(p, cache_f, check_gy(self, g1, back.shape, back) + back), gq
+
+    def input_grad(self, params: Params, cache: Cache, gy: _Pair) -> _Pair:
+        (p, q), (cache_f, cache_g), (g1, g2) = self._backward(params, cache, gy)
+        with errors_at(self, 1):
+            back = self.g.input_grad(q, cache_g, g2)
+        h = check_gy(self, g1, back.shape, back) + back
+        with errors_at(self, 0):
+            return h, g2 + self.f.input_grad(p, cache_f, h)
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        return super().update_stats(params, self._caches_of(params, cache)) if self.has_running_stats else params
+
+    def infer(self, x: Any) -> tuple[Layer, Any]:
+        x1, x2 = require_pair(self, x)
+        with errors_at(self, 0):
+            f, step = self.f.infer(x2)
+        with errors_at(self, 1):
+            g, _ = self.g.infer(x1 + step)
+        layer = self.replace(f=f, g=g)
+        return layer, output(layer, x)
+
+    def _step(self, i: int, p: Params, x: Tensor, rng: Rng, like: Tensor) -> Tensor:
+        """Compute f or g, whose output must be alike what it is added to: torch would broadcast or promote it."""
+        layer = self.g if i else self.f
+        with errors_at(self, i):
+            step = layer(p, x, child_key(layer, rng, i))
+        if not isinstance(step, Tensor) or step.shape != like.shape or step.dtype is not like.dtype:
+            rule = f"{'g(y1)' if i else 'f(x2)'} must have the shape and dtype of {'x2' if i else 'x1'}, {describe(like)}"
+            raise value_error("reversible", rule, describe(step))
+        return step
+
+    def _backward(self, params: Params, cache: Cache, gy: Any) -> tuple[Any, Any, _Pair]:
+        """Return the params and the caches of f and g, and gy, which must be a pair."""
+        if not isinstance(gy, tuple) or len(gy) != 2:
+            raise value_error("reversible", "gy must be a pair", describe(gy))
+        return self.entries(params), self._caches_of(params, cache), gy
+
+    def _caches_of(self, params: Params, cache: Cache) -> Any:
+        return self.restore(params, *cache)[1] if type(cache) is Output else cache
+
+    def __repr__(self) -> str:
+        return f"reversible({self.f!r}, {self.g!r})"
+
+
+def reversible(f: Layer, g: Layer) -> Reversible:
+    """Add f of the second half to the first, and g of the sum to the second; the inverse replaces the cache.
+
+        y₁ = x₁ + f(x₂)      y₂ = x₂ + g(y₁)
+        x₂ = y₂ - g(y₁)      x₁ = y₁ - f(x₂)
+
+    x and y are pairs of tensors. Only y is kept: ``vjp`` restores x from it, and computes f and g once more. A run of invertible
+    layers in ``serial`` keeps one output for all, so memory does not grow with depth. The restored x differs from x by rounding,
+    and so do the gradients: much where f or g amplifies it, as a norm of nearly equal numbers does.
+
+    Args:
+        f: A layer from the second half to the shape of the first.
+        g: A layer from the first half to the shape of the second.
+
+    References:
+        Gomez et al. 2017, eq. 6 to 8 and algorithm 1.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> layer = reversible(Linear(3, 2), Linear(2, 3))
+    >>> params, x = layer.init(0), (torch.ones(4, 2), torch.ones(4, 3))
+    >>> restored = layer.inverse(params, layer(params, x))
+    >>> all(torch.allclose(a, b) for a, b in zip(restored, x, strict=True))
+    True
+    """
+    return Reversible(f, g)
