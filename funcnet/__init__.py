@@ -42,6 +42,7 @@ from funcnet.combinator import Combinator
 from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
 from funcnet.combinators.branching import branch, parallel, residual
 from funcnet.combinators.dag import graph
+from funcnet.combinators.depth import repeat
 from funcnet.combinators.ensembles import ensemble
 from funcnet.combinators.low_rank import lora
 from funcnet.combinators.norm_folding import fold_batch_norm
@@ -49,6 +50,7 @@ from funcnet.combinators.orthogonality import orthogonal
 from funcnet.combinators.parametrization import Parametrization, parametrize, spectral_norm, weight_norm
 from funcnet.combinators.pooling import Pool1d, Pool2d, Pool3d
 from funcnet.combinators.rearranging import channels_last, map_over, time_distributed
+from funcnet.combinators.recomputation import remat
 from funcnet.combinators.recurrence import bidirectional, scan
 from funcnet.combinators.sequential import serial
 from funcnet.combinators.sharing import shared, tied
@@ -244,6 +246,7 @@ __all__ = [
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
+    "repeat", "remat",
     # blocks
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting
