@@ -1,7 +1,7 @@
 """Loops of compiled code: one body, traced once and run for every entry along the first axis of some tensors.
 
-A loop written out makes a graph that grows with its length, and so does the time to compile it. For the body of a
-residual block, 100 copies written out take Inductor over 17 minutes, and the loop takes as long as 10 copies of it.
+A loop written out makes a graph that grows with its length, and so does the time to compile it. As loops, train steps of 10 and
+of 100 residual blocks compiled in 31 s and 24 s on a busy core, and took 0.8 ms and 6.3 ms.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ def entries(x: Tensor) -> Sequence[Tensor]:
     """Return the entries of x along its first axis, as views; matrices at odd addresses as copies.
 
     MKL's products differ in their last bits where an operand is not at a multiple of 64 bytes, as a tensor of its own is: of
-    float64, matrices of 25×27 did. A copy of 256×257 numbers takes 10 µs, the product with 32 rows 100.
+    float64, matrices of 25×27 did. A copy of 256×257 numbers takes 7 µs, its product with 32 rows 47.
     """
     views = x.unbind()
     is_odd = x.dim() > 2 and x.stride(0) * x.element_size() % _ALIGNED and x.is_cpu and is_eager()

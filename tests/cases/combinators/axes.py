@@ -24,6 +24,8 @@ STEP = fn.serial(fn.Concat(), fn.Linear(5, 2), fn.Dropout(0.3), fn.Tanh(), fn.br
 
 SEEING = fn.serial(fn.Concat(), fn.Linear(7, 2), fn.Tanh(), fn.branch(fn.Linear(2, 1), fn.Identity()))
 
+LOOKING = fn.graph("x", "h", "i", e=(fn.Embedding(5, 2), "i"), s=(fn.Mul(), "h", "e"), y=(fn.Add(), "x", "s"), output=("y", "s"))
+
 TIME = {
     "scan of a cell": loose(fn.scan(fn.GRUCell(3, 2), output_is_carry=True), (normal(4, 2, 3), normal(2, 2))),
     "scan of a cell with two states, reverse": loose(
@@ -35,6 +37,7 @@ TIME = {
         fn.scan(fn.GRUCell(3, 2), output_is_carry=True, reverse=True, checkpoint_every=2), (normal(3, 2, 3), normal(2, 2))
     ),
     "scan with constants": loose(fn.scan(SEEING), (normal(3, 2, 3), normal(2, 2), normal(2, 2)), compiled=True),
+    "scan with constant indices": loose(fn.scan(LOOKING), (normal(3, 2, 2), normal(2, 2), torch.tensor([4, 1]))),
     "scan with constants and checkpoints": loose(
         fn.scan(SEEING, checkpoint_every=2), (normal(3, 2, 3), normal(2, 2), normal(2, 2))
     ),
