@@ -43,6 +43,7 @@ from funcnet.combinator import Combinator
 from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
 from funcnet.combinators.branching import branch, parallel, residual
 from funcnet.combinators.dag import graph
+from funcnet.combinators.depth import repeat
 from funcnet.combinators.ensembles import ensemble
 from funcnet.combinators.freezing import freeze
 from funcnet.combinators.low_rank import lora
@@ -52,6 +53,7 @@ from funcnet.combinators.orthogonality import orthogonal
 from funcnet.combinators.parametrization import Parametrization, parametrize
 from funcnet.combinators.pooling import Pool1d, Pool2d, Pool3d
 from funcnet.combinators.rearranging import channels_last, map_over, time_distributed
+from funcnet.combinators.recomputation import remat
 from funcnet.combinators.recurrence import bidirectional, scan
 from funcnet.combinators.reversibility import reversible
 from funcnet.combinators.sequential import serial
@@ -260,7 +262,7 @@ __all__ = [
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
-    "freeze", "reversible", "cast",
+    "repeat", "remat", "freeze", "reversible", "cast",
     # blocks
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting

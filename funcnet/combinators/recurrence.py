@@ -6,37 +6,57 @@
 s is the carry of a scan, g what goes back along it, from the gradient of the last one; gs₀ = g₀.
 """
 
-from collections.abc import Callable
 from typing import Any, Self
 
-import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import tree
+from funcnet import random, tree
 from funcnet.combinator import Children, Combinator, add_gradients, child_key, errors_at, layers_only, tuple_of_layers
+from funcnet.combinators.stacking import stack
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import describe, flag, value_error, whole
+from funcnet.errors import describe, flag, number_of_parts, value_error, whole
 from funcnet.layers.operands.arithmetic import Concat
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
-
-
-def _stack(trees: list[Any]) -> Any:
-    return tree.map(lambda *leaves: torch.stack(leaves), *trees)
 
 
 def _at(values: Any, t: int) -> Any:
     return tree.map(lambda leaf: leaf[t], values)
 
 
+def _summed(totals: list[Any], more: list[Any]) -> list[Any]:
+    return [tree.add(*pair) for pair in zip(totals, more, strict=True)] if totals else more
+
+
+def _every(value: Any, attribute: Any, got: Any) -> None:
+    if got is not None:
+        number_of_parts(value, attribute, got)
+
+
 @frozen
 class Scan(Wrapper):
     """A layer from (x, carry) to (y, carry), run along the first axis of the first; made by ``scan``.
 
-    Params   the layer's: one set for all steps. Step t has the key ``fold_in(rng, t)``.
-    Cache    a tuple, the layer's for each step.
-    Raises   ``ValueError`` when ``x`` is not a pair of a tree with steps and a carry; the layer's own errors get a note.
+        yₜ, sₜ = f(xₜ, sₜ₋₁, e)      gxₜ, gₜ₋₁, geₜ = f's vjp at t of (gyₜ, gₜ)      gp = Σₜ gpₜ      ge = Σₜ geₜ
+
+    Args:
+        layer: The layer, f. Where x has constants, e, it takes them as the third of a triple.
+        reverse: Whether to go from the last step to the first.
+        output_is_carry: Whether the layer returns only its next carry, which is its output too.
+        checkpoint_every: Number of steps from one kept carry to the next; by default the cache of every step is kept.
+
+    Shape:
+        (xs, carry) or (xs, carry, constants) → (ys, carry), steps along the first axis of every tensor in xs and ys.
+
+    Params:
+        The layer's: one set for all steps. Step t has the key ``fold_in(rng, t)``.
+
+    Cache:
+        A tuple with the layer's for each step. With ``checkpoint_every`` a tuple of x, the carries that are kept, and the key.
+
+    Raises:
+        ValueError: x is no pair or triple, or its tensors have several numbers of steps.
     """
 
     label = "scan"
@@ -44,98 +64,141 @@ class Scan(Wrapper):
     layer: Layer = field(validator=layers_only)
     reverse: bool = field(default=False, validator=flag)
     output_is_carry: bool = field(default=False, validator=flag)
+    checkpoint_every: int | None = field(default=None, validator=_every)
 
     def location(self, name: Any) -> str:
         return f"scan, step {name}" if name != "" else "scan"
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        caches: list[Cache] = []
-
-        def step(one: Any, key: Rng) -> Any:
-            y, cache = self.layer.apply(params, one, key)
-            caches.append(cache)
-            return y
-
-        return self._run(step, x, rng), tuple(caches)
+        key = None if rng is None or not self.layer.stochastic else random.as_key(rng)
+        carry, steps = self._checked(x)[1], self._steps(x[0])
+        ys, caches, kept = [], [], []
+        for chunk in self._chunks(steps):
+            kept.append(carry)
+            more, carry, ones = self._run(self.layer.apply, params, x, carry, chunk, key)
+            ys += more
+            caches += [] if self.checkpoint_every else ones
+        cache = (x, tuple(kept), key) if self.checkpoint_every else tuple(caches)
+        return (stack(ys[::-1] if self.reverse else ys), carry), cache
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
-        return self._run(lambda one, key: self.layer(params, one, key), x, rng)
-
-    def _run(self, step: Callable[[Any, Rng], Any], x: Any, rng: Rng) -> tuple[Any, Any]:
-        ys = []
-        xs, carry = self._pair(x)
-        for t in self._steps(xs):
-            with errors_at(self, t):
-                y = step((_at(xs, t), carry), child_key(self.layer, rng, t))
-            y, carry = (y, y) if self.output_is_carry else y
-            ys.append(y)
-        return _stack(ys[::-1] if self.reverse else ys), carry
+        predict = lambda p, one, key: (self.layer(p, one, key), ())
+        ys, carry, _ = self._run(predict, params, self._checked(x), x[1], self._steps(x[0]), rng)
+        return stack(ys[::-1] if self.reverse else ys), carry
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         total: Any = None
         gxs, (gys, g) = [], self._gradients(cache, gy)
-        for t, one in self._backward(cache):
-            with errors_at(self, t):
-                gp, (gx, g) = self.layer.vjp(params, one, self._given(_at(gys, t), g))
-            total = gp if total is None else tree.add(total, gp)
-            gxs.append(gx)
-        return total, (_stack(gxs if self.reverse else gxs[::-1]), g)
+        constants: list[Any] = []
+        for chunk, kept in self._backward(cache):
+            for t, one in reversed([*zip(chunk, self._again(params, cache, chunk, kept), strict=True)]):
+                with errors_at(self, t):
+                    gp, (gx, g, *more) = self.layer.vjp(params, one, self._given(_at(gys, t), g))
+                total = gp if total is None else tree.add(total, gp)
+                constants = _summed(constants, more)
+                gxs.append(gx)
+        return total, (stack(gxs if self.reverse else gxs[::-1]), g, *constants)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         gxs, (gys, g) = [], self._gradients(cache, gy)
-        for t, one in self._backward(cache):
-            with errors_at(self, t):
-                gx, g = self.layer.input_grad(params, one, self._given(_at(gys, t), g))
-            gxs.append(gx)
-        return _stack(gxs if self.reverse else gxs[::-1]), g
+        constants: list[Any] = []
+        for chunk, kept in self._backward(cache):
+            for t, one in reversed([*zip(chunk, self._again(params, cache, chunk, kept), strict=True)]):
+                with errors_at(self, t):
+                    gx, g, *more = self.layer.input_grad(params, one, self._given(_at(gys, t), g))
+                constants = _summed(constants, more)
+                gxs.append(gx)
+        return stack(gxs if self.reverse else gxs[::-1]), g, *constants
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        for t, one in enumerate(cache):
+        """Fold the statistics of every step, in the order of steps; recomputed ones are made with these params."""
+        caches: list[Cache] = []
+        for chunk, kept in reversed(self._backward(cache)):
+            caches += self._again(params, cache, chunk, kept)
+        for t, one in enumerate(caches):
             with errors_at(self, t):
                 params = self.layer.update_stats(params, one)
         return params
 
     def __repr__(self) -> str:
         words = [repr(self.layer)] + [f"{name}=True" for name in ("reverse", "output_is_carry") if getattr(self, name)]
+        words += [] if self.checkpoint_every is None else [f"checkpoint_every={self.checkpoint_every}"]
         return f"scan({', '.join(words)})"
 
-    def _pair(self, x: Any) -> Any:
-        if not isinstance(x, tuple) or len(x) != 2 or not tree.leaves(x[0]):
-            raise value_error("scan", "x must be a pair (xs, carry), steps along the first axis of xs", x)
+    def _checked(self, x: Any) -> Any:
+        if not isinstance(x, tuple) or len(x) not in (2, 3) or not tree.leaves(x[0]):
+            rule = "x must be a pair (xs, carry) or a triple (xs, carry, constants), steps along the first axis of xs"
+            raise value_error("scan", rule, x)
         lengths = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else 0 for leaf in tree.leaves(x[0])}
         if len(lengths) > 1 or 0 in lengths:
             raise value_error("scan", "xs must have one number of steps, 1 or more", " and ".join(map(str, sorted(lengths))))
         return x
 
-    def _steps(self, xs: Any) -> Any:
-        steps = range(tree.leaves(xs)[0].shape[0])
-        return reversed(steps) if self.reverse else steps
+    def _run(self, apply: Any, params: Params, x: Any, carry: Any, steps: Any, rng: Rng) -> tuple[list[Any], Any, list[Cache]]:
+        """Take some steps from a carry; return their outputs, the carry after them and their caches."""
+        ys, caches = [], []
+        for t in steps:
+            with errors_at(self, t):
+                y, cache = apply(params, (_at(x[0], t), carry, *x[2:]), child_key(self.layer, rng, t))
+            y, carry = (y, y) if self.output_is_carry else y
+            ys.append(y)
+            caches.append(cache)
+        return ys, carry, caches
 
-    def _backward(self, cache: Cache) -> Any:
-        """Yield the number and the cache of each step, the last that was taken first."""
-        steps = range(len(cache))
-        return zip(steps if self.reverse else reversed(steps), reversed(cache), strict=True)
+    def _steps(self, xs: Any) -> list[int]:
+        steps = [*range(tree.leaves(xs)[0].shape[0])]
+        return steps[::-1] if self.reverse else steps
+
+    def _chunks(self, steps: list[int]) -> list[list[int]]:
+        """Part the steps into those that are taken from one kept carry."""
+        every = self.checkpoint_every or len(steps)
+        return [steps[i : i + every] for i in range(0, len(steps), every)]
+
+    def _number(self, cache: Cache) -> int:
+        """Return how many steps were taken."""
+        return len(self._steps(cache[0][0])) if self.checkpoint_every else len(cache)
+
+    def _backward(self, cache: Cache) -> list[tuple[list[int], Any]]:
+        """Return the chunks of steps, the last that was taken first, each with its carry; ``None`` where all caches are kept."""
+        steps = [*range(self._number(cache))]
+        chunks = self._chunks(steps[::-1] if self.reverse else steps)
+        return [*zip(chunks, cache[1] if self.checkpoint_every else [None], strict=True)][::-1]
+
+    def _again(self, params: Params, cache: Cache, chunk: list[int], carry: Any) -> Any:
+        """Return the caches of the steps of a chunk: those that were kept, or else made again."""
+        return self._run(self.layer.apply, params, cache[0], carry, chunk, cache[2])[2] if self.checkpoint_every else cache
 
     def _gradients(self, cache: Cache, gy: Any) -> Any:
         """Return gy, which must be a pair with as many steps in its first part as were taken."""
         if not isinstance(gy, tuple) or len(gy) != 2:
             raise value_error("scan", "gy must be a pair, the gradients of ys and of the last carry", describe(gy))
         for leaf in tree.leaves(gy[0]):
-            if leaf.shape[:1] != (len(cache),):
-                raise value_error("scan", f"the gradients of ys must have {len(cache)} steps", describe(leaf))
+            if leaf.shape[:1] != (self._number(cache),):
+                raise value_error("scan", f"the gradients of ys must have {self._number(cache)} steps", describe(leaf))
         return gy
 
     def _given(self, gy: Any, g: Any) -> Any:
         return add_gradients("scan", gy, g) if self.output_is_carry else (gy, g)
 
 
-def scan(layer: Layer, *, reverse: bool = False, output_is_carry: bool = False) -> Scan:
+def scan(layer: Layer, *, reverse: bool = False, output_is_carry: bool = False, checkpoint_every: int | None = None) -> Scan:
     """Run a layer from (x, carry) to (y, carry) along time: (xs, carry) to (ys, last carry), steps along the first axis.
 
-    With ``output_is_carry`` the layer returns only its next carry, which is also its output, as recurrent cells do; with
-    ``reverse`` it goes from the last step to the first. ``scan(LSTMCell(3, 4), output_is_carry=True)``.
+    Constants that every step sees (outputs of an encoder, a mask) are a third part of x: then the layer takes the triple
+    (x, carry, constants), and their gradients are summed over the steps.
+
+    >>> from funcnet.layers.recurrent.cells import LSTMCell
+    >>> scan(LSTMCell(3, 4), output_is_carry=True, checkpoint_every=8)
+    scan(LSTMCell(input_size=3, hidden_size=4), output_is_carry=True, checkpoint_every=8)
+
+    Args:
+        layer: The layer.
+        reverse: Whether to go from the last step to the first.
+        output_is_carry: Whether the layer returns only its next carry, which is also its output, as recurrent cells do.
+        checkpoint_every: Keep the carry after so many steps, and recompute what is between in the backward pass, bit for bit.
+            The backward pass takes a forward pass longer; least memory of T steps is at √T.
     """
-    return Scan(layer, reverse, output_is_carry)
+    return Scan(layer, reverse, output_is_carry, checkpoint_every)
 
 
 @frozen

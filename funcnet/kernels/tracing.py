@@ -119,6 +119,14 @@ def is_differentiated(*tensors: Tensor | None) -> bool:
     return _at_work() is not None and (_by_transform() or any([_hides_gradient(x) for x in tensors]))  # noqa: C419
 
 
+def is_transformed_while_tracing() -> bool:
+    """Tell the code that Dynamo traces whether a transform of ``torch.func`` is at work."""
+    return _at_work() is not None
+
+
+is_transformed_while_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def packed(x: Tensor, like: Tensor | None = None) -> Tensor:
     """Return x itself in eager mode; while tracing, contiguous, or channels last where ``like``, by default x, is.
 

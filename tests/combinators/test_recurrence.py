@@ -66,6 +66,51 @@ def test_each_step_of_a_scan_has_a_key_of_its_own():
     assert torch.equal(layer.inference()(layer.init(0), x)[0], x[0])
 
 
+@pytest.mark.parametrize("every", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_with_checkpoints_is_the_scan_bit_for_bit(every, reverse):
+    """Outputs, gradients, their halves and statistics of 5 steps with dropout, with carries kept after so many steps."""
+    step = fn.serial(STEP, fn.parallel(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3)), fn.Tanh()))
+    plain, layer = fn.scan(step, reverse=reverse), fn.scan(step, reverse=reverse, checkpoint_every=every)
+    params, x, gy = in_double(step), (draw((5, 4, 3), 1), draw((4, 2), 2)), (draw((5, 4, 3), 3), draw((4, 2), 4))
+    (y, cache), (want, caches) = layer.apply(params, x, 9), plain.apply(params, x, 9)
+    assert tree.equal(y, want)
+    assert tree.equal(layer(params, x, 9), want)
+    assert tree.equal(layer.vjp(params, cache, gy), plain.vjp(params, caches, gy))
+    assert tree.equal(layer.input_grad(params, cache, gy), plain.input_grad(params, caches, gy))
+    assert tree.equal(layer.update_stats(params, cache), plain.update_stats(params, caches))
+
+
+def test_a_scan_with_checkpoints_keeps_x_and_some_carries():
+    """The cache has x itself and a carry for every 3 of 7 steps."""
+    layer, x = fn.scan(fn.GRUCell(3, 2), output_is_carry=True, checkpoint_every=3), (torch.ones(7, 4, 3), torch.zeros(4, 2))
+    kept, carries, key = layer.apply(layer.init(0), x, 1)[1]
+    assert kept is x
+    assert key is None
+    assert [carry.shape for carry in carries] == [(4, 2)] * 3
+    assert carries[0] is x[1]
+
+
+def test_constants_come_to_every_step_and_get_the_sum_of_gradients():
+    """The outputs and gradients of the loop written out, in which each step has a gradient of the constants."""
+    step = fn.serial(fn.Concat(), fn.Linear(7, 4), fn.Tanh(), fn.branch(fn.Linear(4, 3), fn.Linear(4, 2)))
+    params, xs, carry, e = in_double(step), draw((5, 2, 3), 1), draw((2, 2), 2), draw((2, 2), 3)
+    gys, gcarry = draw((5, 2, 3), 4), draw((2, 2), 5)
+    y, cache = fn.scan(step).apply(params, (xs, carry, e))
+    gp, (gxs, g, ge) = fn.scan(step).vjp(params, cache, (gys, gcarry))
+    state, caches, total = carry, [], torch.zeros_like(e)
+    for x in xs:
+        (_, state), one = step.apply(params, (x, state, e))
+        caches.append(one)
+    back = gcarry
+    for t in reversed(range(5)):
+        _, (gx, back, more) = step.vjp(params, caches[t], (gys[t], back))
+        total = total + more
+        torch.testing.assert_close(gxs[t], gx)
+    torch.testing.assert_close((y[1], g, ge), (state, back, total))
+    assert tree.structure(gp) == tree.structure(params)
+
+
 def test_a_scan_folds_the_statistics_of_every_step():
     """update_stats goes through the steps in order."""
     norm = fn.BatchNorm1d(2)
@@ -114,7 +159,7 @@ def test_map_over_lets_a_convolution_take_frames():
 
 X = torch.ones(3, 2, 3)
 MESSAGES = {
-    "scan: x must be a pair (xs, carry), steps along the first axis of xs, got a tensor of shape (3, 2, 3)": lambda: fn.scan(fn.Tanh())({}, X),
+    "scan: x must be a pair (xs, carry) or a triple (xs, carry, constants), steps along the first axis of xs, got a tensor of shape (3, 2, 3)": lambda: fn.scan(fn.Tanh())({}, X),
     "scan: xs must have one number of steps, 1 or more, got 2 and 3": lambda: fn.scan(fn.Tanh())({}, ((X, X[:2]), X)),
     "scan: xs must have one number of steps, 1 or more, got 0": lambda: fn.scan(fn.Tanh())({}, (X[:0], X)),
     "bidirectional: params must be a tuple of 3, one entry per layer, got a tuple of 2": lambda: fn.bidirectional(fn.Tanh())(({}, {}), X),

@@ -13,7 +13,7 @@ import torch
 from pages import cells, is_quotient
 
 import funcnet as fn
-from examples.benchmarks import faults, measure, report, worker
+from examples.benchmarks import faults, measure, memory, report, worker
 from examples.benchmarks.peers import funcnet, torch_nn
 from examples.benchmarks.workloads import WORKLOADS, Contender
 
@@ -70,6 +70,28 @@ def assert_rows_of_faults(text):
         assert all(float(one) > 0 for one in ms)
         assert all(one.strip("()").isdecimal() for one in counts)
         assert len(ms) == len(counts) == 2
+
+
+@pytest.mark.parametrize("name", [*memory.NETS, *memory.SCANS])
+def test_the_memory_of_a_net_is_measured(name):
+    """The cache, the peak and the time of a small one; recomputation keeps less than what it recomputes."""
+    kept, peak, ms = memory.measure(name, 9, 4, 8)
+    assert peak >= 0
+    assert ms > 0
+    plain = {"remat in √n segments": "serial", "repeat of remat": "repeat", "scan, checkpoint_every=√T": "scan"}
+    assert kept > 0
+    assert name not in plain or 3 * kept < memory.measure(plain[name], 9, 4, 8)[0]
+
+
+def test_the_page_of_memory_has_a_row_for_each_net_and_length(capsys, monkeypatch, tmp_path):
+    """The table is printed, and stands on the page below its head."""
+    monkeypatch.setattr(memory, "_in_a_process", lambda job: (2e6, 3e6, 4.0))
+    memory.main(["--page", str(tmp_path / "page.md"), "--size", "4", "--rows", "8"])
+    printed = capsys.readouterr().out
+    assert printed.count("| 2.0 | 3 | 4 |") == 2 * len(memory.NETS) + 2 * len(memory.SCANS)
+    page = (tmp_path / "page.md").read_text()
+    assert page.endswith(printed)
+    assert "Linear(4, 16)" in page
 
 
 def test_page_faults_stand_in_two_lines(capsys, monkeypatch):

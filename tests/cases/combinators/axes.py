@@ -22,12 +22,25 @@ CHANNELS_LAST = {
 
 STEP = fn.serial(fn.Concat(), fn.Linear(5, 2), fn.Dropout(0.3), fn.Tanh(), fn.branch(fn.Linear(2, 1), fn.Identity()))
 
+SEEING = fn.serial(fn.Concat(), fn.Linear(7, 2), fn.Tanh(), fn.branch(fn.Linear(2, 1), fn.Identity()))
+
+LOOKING = fn.graph("x", "h", "i", e=(fn.Embedding(5, 2), "i"), s=(fn.Mul(), "h", "e"), y=(fn.Add(), "x", "s"), output=("y", "s"))
+
 TIME = {
     "scan of a cell": loose(fn.scan(fn.GRUCell(3, 2), output_is_carry=True), (normal(4, 2, 3), normal(2, 2))),
     "scan of a cell with two states, reverse": loose(
         fn.scan(fn.LSTMCell(2, 2), output_is_carry=True, reverse=True), (normal(3, 2, 2), (normal(2, 2), normal(2, 2)))
     ),
     "scan with dropout": loose(fn.scan(STEP), (normal(3, 2, 3), normal(2, 2))),
+    "scan with checkpoints": loose(fn.scan(STEP, checkpoint_every=2), (normal(5, 2, 3), normal(2, 2)), compiled=True),
+    "scan with checkpoints, reverse": loose(
+        fn.scan(fn.GRUCell(3, 2), output_is_carry=True, reverse=True, checkpoint_every=2), (normal(3, 2, 3), normal(2, 2))
+    ),
+    "scan with constants": loose(fn.scan(SEEING), (normal(3, 2, 3), normal(2, 2), normal(2, 2)), compiled=True),
+    "scan with constant indices": loose(fn.scan(LOOKING), (normal(3, 2, 2), normal(2, 2), torch.tensor([4, 1]))),
+    "scan with constants and checkpoints": loose(
+        fn.scan(SEEING, checkpoint_every=2), (normal(3, 2, 3), normal(2, 2), normal(2, 2))
+    ),
     "bidirectional": loose(fn.bidirectional(fn.serial(fn.Linear(3, 2), fn.Softmax(0))), normal(4, 2, 3)),
     "bidirectional of nets with states": loose(
         fn.bidirectional(fn.GRU(2, 2), fn.RNN(2, 2), merge=fn.Mul()), (normal(3, 2, 2), (normal(1, 2, 2), normal(1, 2, 2)))

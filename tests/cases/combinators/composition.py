@@ -136,4 +136,31 @@ CAST = {
     "cast of an embedding": case(fn.cast(fn.Embedding(5, 3), torch.float64), torch.tensor([4, 0, 4])),
 }
 
-CASES = {**CAST, **SERIAL, **BRANCHING, **GRAPH, **REPETITION, **REVERSIBLE, **FREEZE}
+REFINED = fn.residual(fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Dropout(0.4), fn.Linear(4, 3)))
+
+DEPTH = {
+    "repeat": case(fn.repeat(fn.serial(fn.Linear(3, 3), fn.Tanh()), 2), normal(4, 3)),
+    "repeat of one": case(fn.repeat(fn.Linear(3, 2), 1), normal(4, 3)),
+    "repeat, in a loop": case(fn.repeat(REFINED, 5), normal(6, 3), compiled=True),
+    "repeat without params": case(fn.repeat(fn.Tanh(), 4), normal(4, 3), compiled=True),
+    "repeat of two inputs": case(
+        fn.repeat(fn.parallel(fn.Linear(3, 3), fn.serial(fn.Linear(2, 2), fn.Sin())), 4), (normal(4, 3), normal(4, 2))
+    ),
+    "repeat, nested, in a serial": case(
+        fn.serial(fn.Linear(3, 2), fn.repeat(fn.repeat(fn.serial(fn.Linear(2, 2), fn.Sin()), 2), 2)), normal(4, 3)
+    ),
+    "repeat of a convolution": case(fn.repeat(fn.residual(fn.Conv1d(2, 2, 3, padding=1)), 4), normal(2, 2, 5), compiled=True),
+}
+
+RECOMPUTED = {
+    "remat in segments": case(fn.remat(NORMED, segments=2), normal(6, 3), compiled=True),
+    "remat by names, params behind": case(
+        fn.remat(fn.serial(a=fn.Tanh(), b=fn.Sin(), c=fn.Linear(3, 2), d=fn.Tanh()), segments=3), normal(4, 3)
+    ),
+    "remat of a layer": case(fn.remat(fn.Linear(3, 2)), normal(4, 3)),
+    "remat without params": case(fn.remat(fn.serial(fn.Tanh(), fn.Sin())), normal(4, 3)),
+    "remat": case(fn.remat(NORMED), normal(6, 3)),
+    "remat in a repeat": case(fn.repeat(fn.remat(REFINED), 4), normal(6, 3), compiled=True),
+}
+
+CASES = {**SERIAL, **BRANCHING, **GRAPH, **REPETITION, **REVERSIBLE, **FREEZE, **CAST, **DEPTH, **RECOMPUTED}

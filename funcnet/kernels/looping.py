@@ -1,0 +1,60 @@
+"""Loops of compiled code: one body, traced once and run for every entry along the first axis of some tensors.
+
+A loop written out makes a graph that grows with its length, and so does the time to compile it. As loops, train steps of 10 and
+of 100 residual blocks compiled in 31 s and 24 s on a busy core, and took 0.8 ms and 6.3 ms.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.kernels.tracing import is_differentiated, is_eager, is_transformed_while_tracing
+
+Tensors = list[Tensor]
+
+_ALIGNED = 64
+
+
+def is_looping(*tensors: Tensor) -> bool:
+    """Tell whether a loop is to be compiled as a loop: Dynamo traces, without any transform of ``torch.func`` or autograd.
+
+    Those differentiate and batch a loop that is written out as they do everything else. In eager mode the answer takes 0.1 µs.
+    """
+    return torch.compiler.is_dynamo_compiling() and not is_transformed_while_tracing() and not is_differentiated(*tensors)
+
+
+def entries(x: Tensor) -> Sequence[Tensor]:
+    """Return the entries of x along its first axis, as views; matrices at odd addresses as copies.
+
+    MKL's products differ in their last bits where an operand is not at a multiple of 64 bytes, as a tensor of its own is: of
+    float64, matrices of 25×27 did. A copy of 256×257 numbers takes 7 µs, its product with 32 rows 47.
+    """
+    views = x.unbind()
+    is_odd = x.dim() > 2 and x.stride(0) * x.element_size() % _ALIGNED and x.is_cpu and is_eager()
+    return [view.clone() for view in views] if is_odd else views
+
+
+def loop(
+    body: Callable[[Tensors, Tensors], tuple[Tensors, Tensors]], carry: Tensors, xs: Tensors, reverse: bool
+) -> tuple[Tensors, Tensors]:
+    """Run a body from (carry, entries of xs) to (carry, outputs) along the first axis of xs, in code that is compiled.
+
+    What a body returns must have memory of its own, and a carry the strides of the one before: hence the copies, which Inductor
+    writes straight to their places.
+
+    Returns:
+        The last carry, and the outputs stacked along a first axis, in the order of xs.
+    """
+
+    def step(state: Any, entries: Any) -> Any:  # Dynamo evaluates the annotations, and takes no type with a subscript
+        state, outputs = body(state, entries)
+        return _owned(state), _owned(outputs)
+
+    last, outputs = torch._higher_order_ops.scan(step, _owned(carry), xs, reverse=reverse)
+    return list(last), list(outputs)
+
+
+def _owned(tensors: Tensors) -> Tensors:
+    return [x.clone(memory_format=torch.contiguous_format) for x in tensors]

@@ -1,0 +1,143 @@
+"""Copies in series: ``repeat`` is ``serial`` bit for bit, and compiled code is a loop."""
+
+import pytest
+import torch
+from twins import draw
+
+import funcnet as fn
+from funcnet import tree
+
+DTYPES = torch.float32, torch.float64
+
+
+def block(size, more=2):
+    """Return a block of everything that repeats: keys, batch statistics, a shortcut, products of odd sizes."""
+    inner = fn.Linear(size, size + more), fn.BatchNorm1d(size + more), fn.Tanh(), fn.Dropout(0.2), fn.Linear(size + more, size)
+    return fn.residual(fn.serial(*inner))
+
+
+def copy(values, i):
+    return tree.map(lambda leaf: leaf[i], values)
+
+
+def assert_copies(stacked, each):
+    """Require of a stack the bits of what it is a stack of."""
+    assert tree.leaves(stacked)
+    for i, one in enumerate(each):
+        assert tree.equal(copy(stacked, i), one)
+
+
+@pytest.mark.parametrize("size", [3, 16, 25, 33])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_repeat_is_serial_bit_for_bit(size, dtype):
+    """Fresh params, y, the gradients, their halves and the moved statistics, with one key."""
+    n, key = 4, fn.key(5)
+    many, plain = fn.repeat(block(size), n), fn.serial(*[block(size)] * n)
+    params, each = (tree.cast(net.init(3), dtype) for net in (many, plain))
+    assert_copies(params, each)
+    x, gy = draw((6, size), 1).to(dtype), draw((6, size), 2).to(dtype)
+    (y, cache), (want, caches) = many.apply(params, x, key), plain.apply(each, x, key)
+    assert torch.equal(y, want)
+    assert torch.equal(many(params, x, key), want)
+    (gparams, gx), (geach, gwant) = many.vjp(params, cache, gy), plain.vjp(each, caches, gy)
+    assert torch.equal(gx, gwant)
+    assert torch.equal(many.input_grad(params, cache, gy), gwant)
+    assert_copies(gparams, geach)
+    assert_copies(many.grads(params, cache, gy), geach)
+    assert_copies(many.update_stats(params, cache), plain.update_stats(each, caches))
+
+
+def test_inference_and_walking_reach_the_layer():
+    """The layer within has the path of the repeat; a rewrite of it is one of all copies."""
+    net = fn.serial(fn.Linear(2, 3), fn.repeat(fn.serial(fn.Dropout(0.5), fn.Linear(3, 3)), 2))
+    assert fn.at(net, "1.1") == fn.Linear(3, 3)
+    assert fn.replace(net, "1.0", fn.Tanh())[1] == fn.repeat(fn.serial(fn.Tanh(), fn.Linear(3, 3)), 2)
+    assert not net.inference().stochastic
+    assert [path for path, _ in fn.walk(net)] == ["", "0", "1", "1", "1.0", "1.1"]
+    assert net[1] == fn.repeat(net[1].layer, 2) == eval(repr(net[1]), vars(fn))
+
+
+def test_sizes_are_inferred_once_for_all_copies():
+    """The layer learns its sizes from x; one whose output does not fit itself is refused by the copy that it does not fit."""
+    x = torch.zeros(2, 3)
+    assert fn.infer_sizes(fn.repeat(fn.Linear(None, 3), 4), x) == fn.repeat(fn.Linear(3, 3), 4)
+    with pytest.raises(ValueError, match=r"the last axis of x must be in_features=3[\s\S]*in repeat, copy 1"):
+        fn.infer_sizes(fn.repeat(fn.Linear(None, 4), 4), x)
+
+
+def test_a_copy_may_change_the_shape_of_x():
+    """Pooling halves the length in each copy, in compiled code too, where there is no loop then."""
+    net, x = fn.repeat(fn.AvgPool1d(2), 4), draw((2, 3, 16))
+    want = x.unflatten(2, (1, 16)).mean(-1)
+    torch.testing.assert_close(net({}, x), want)
+    torch.testing.assert_close(fn.compile(net)({}, x), want)
+
+
+def test_batch_norms_of_copies_fold_into_their_linear_maps():
+    """A rewrite of params comes to every copy."""
+    net = fn.repeat(fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3)), 3)
+    params, x = tree.map(lambda leaf: leaf + 0.25, net.init(0)), draw((4, 3)).float()
+    folded, less = fn.fold_batch_norm(net, params)
+    assert folded == fn.repeat(fn.serial(fn.Linear(3, 3)), 3)
+    torch.testing.assert_close(folded(less, x), net.inference()(params, x))
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, None])
+def test_n_is_a_number_of_copies(n):
+    """Anything but a whole number of at least 1 is refused."""
+    with pytest.raises((ValueError, TypeError), match="n must be"):
+        fn.repeat(fn.Tanh(), n)
+
+
+def test_errors_say_which_copy():
+    """Params of another number, a missing key, a copy's own error forward and backward."""
+    net = fn.repeat(fn.Linear(3, 3), 3)
+    params, x = net.init(0), torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"the first axis of every leaf must be n=3"):
+        net(fn.repeat(fn.Linear(3, 3), 2).init(0), x)
+    with pytest.raises(ValueError, match=r"in_features=3[\s\S]*in repeat, copy 0"):
+        net(params, torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"in repeat, copy 2"):
+        net.vjp(params, net.apply(params, x)[1], torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"key[\s\S]*in repeat, copy 0"):
+        fn.repeat(fn.Dropout(0.5), 2).apply({}, x)
+
+
+@pytest.mark.compiled
+def test_compiled_code_is_a_loop_that_does_not_grow():
+    """The graph of a compiled net has as many nodes for 40 copies as for 8, and gives the numbers of eager mode."""
+    sizes = []
+
+    def counted(graph, examples):
+        sizes.append(len(graph.graph.nodes))
+        return graph
+
+    for n in (8, 40):
+        net, x, key = fn.repeat(block(3), n), draw((6, 3)), fn.key(2)
+        params = tree.cast(net.init(0), torch.float64)
+        work = lambda net=net, params=params, x=x, key=key: _everything(net, params, x, key)
+        got = torch.compile(work, fullgraph=True, backend=counted, dynamic=False)()
+        torch.testing.assert_close(got, work(), rtol=1e-9, atol=1e-9)
+    assert len(sizes) == 2
+    assert sizes[0] == sizes[1]
+
+
+def _everything(net, params, x, key):
+    y, cache = net.apply(params, x, key)
+    return y, net.vjp(params, cache, y), net.grads(params, cache, y), net.input_grad(params, cache, y), net(params, x, key)
+
+
+@pytest.mark.compiled
+def test_caches_go_between_compiled_and_eager_code():
+    """The gradients of a compiled cache in eager mode, and of an eager one in compiled code."""
+    net, x = fn.repeat(block(3), 5), draw((6, 3))
+    params, key = tree.cast(net.init(0), torch.float64), fn.key(1)
+    y, cache = net.apply(params, x, key)
+    same, other = fn.compile(net.apply)(params, x, key)
+    assert {*cache} == {"each"}
+    assert {*other} == {"all"}
+    torch.testing.assert_close(same, y)
+    want = net.vjp(params, cache, y)
+    torch.testing.assert_close(net.vjp(params, other, y), want)
+    torch.testing.assert_close(fn.compile(net.vjp)(params, cache, y), want)
+    torch.testing.assert_close(net.update_stats(params, other), net.update_stats(params, cache))
