@@ -17,6 +17,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     activations            elementwise functions, softmaxes, gated units
     operands               arithmetic of several tensors, distances, reductions along axes
     combinators            layers from layers
+    gradient rules and watching  another rule backward than the derivative; looks at what passes
     blocks                 nets that many people write
     walking and rewriting  the layers of a net by path
     losses                 each with the reductions mean, sum, none, batch
@@ -43,6 +44,7 @@ from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d,
 from funcnet.combinators.branching import branch, parallel, residual
 from funcnet.combinators.dag import graph
 from funcnet.combinators.ensembles import ensemble
+from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
 from funcnet.combinators.low_rank import lora
 from funcnet.combinators.norm_folding import fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal
@@ -244,6 +246,8 @@ __all__ = [
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
+    # gradient rules and watching
+    "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through",
     # blocks
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting

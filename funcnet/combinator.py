@@ -87,6 +87,10 @@ class Combinator(Layer):
     def has_running_stats(self) -> bool:
         return any([child.has_running_stats for child in self.children().values()])  # noqa: C419
 
+    @property
+    def surrogate(self) -> bool:
+        return any([child.surrogate for child in self.children().values()])  # noqa: C419
+
     def param_shapes(self) -> dict[str, Shape] | None:
         return None
 
