@@ -55,6 +55,7 @@ from funcnet.combinators.recurrence import bidirectional, scan
 from funcnet.combinators.sequential import serial
 from funcnet.combinators.sharing import shared, tied
 from funcnet.combinators.unique_rows import uniqued
+from funcnet.combinators.watching import checked, tap
 from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
@@ -188,6 +189,9 @@ from funcnet.optim.sgd import SGD
 from funcnet.random import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.train import train_step, value_and_grads
+from funcnet.transforms.accumulation import accumulate
+from funcnet.transforms.per_example import per_example_grads, per_example_norms
+from funcnet.transforms.seeing import intermediates, jacobian
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
 from funcnet.wrapper import Rearranging, Wrapper
@@ -247,7 +251,7 @@ __all__ = [
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
     # gradient rules and watching
-    "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through",
+    "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "checked", "tap",
     # blocks
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting
@@ -262,7 +266,8 @@ __all__ = [
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
     "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
+    "value_and_grads", "accumulate", "per_example_grads", "per_example_norms", "intermediates", "jacobian",
+    "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
     "MomentOptimizer", "GradientTransform", "Schedule", "Initializer", "layer", "elementwise",

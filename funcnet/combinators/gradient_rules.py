@@ -5,8 +5,8 @@
     clip_gradient(bound)      y = x       gx = max(-bound, min(gy, bound)), by element
     straight_through(layer)   y = f(x)    gx = gy, and gp = f's
 
-x is a tensor (...), or a tree of tensors. These layers are surrogates: ``surrogate`` is ``True`` of them and of every net that holds
-one. ``torch.func`` knows nothing of the rules: of ``apply`` it finds the derivative.
+x is a tensor (...), or a tree of tensors. These layers are surrogates: ``surrogate`` is ``True`` of them and of every net that
+holds one. ``torch.func`` knows nothing of the rules: of ``apply`` it finds the derivative.
 """
 
 from abc import abstractmethod
@@ -96,9 +96,8 @@ def _by_leaf(rule: Any, x: Any, gy: Any) -> Any:
 class StraightThrough(Wrapper):
     """A layer whose input gets the gradient of its output unchanged; made by ``straight_through``.
 
-    Params   the layer's.
-    Cache    the layer's, and y without its numbers.
-    Raises   ``ValueError`` for anything but a layer, and when y has not the shape and dtype of ``x``; the layer's own errors get a
+    Params   the layer's. Cache    the layer's, and y without its numbers. Raises   ``ValueError`` for anything but a layer, and
+    when y has not the shape and dtype of ``x``; the layer's own errors get a
              note.
     """
 

@@ -212,3 +212,9 @@ def is_plain_data(*tensors: Tensor | None) -> bool:
 def is_plain(*tensors: Tensor | None) -> bool:
     """Tell whether all of them are just numbers in main memory, which no one differentiates through."""
     return is_plain_data(*tensors) and is_eager()
+
+
+def transform_level() -> int:
+    """Return how many transforms of ``torch.func`` are at work; 0 in compiled code, which hides them."""
+    top = None if is_compiling() else _at_work()
+    return 0 if top is None else top.level()

@@ -2,9 +2,9 @@
 
     y = y₀ + gy₀ (⟨gx₀, x - x₀⟩ + ⟨gp₀, p - p₀⟩) / ⟨gy₀, gy₀⟩
 
-x₀, p₀ and y₀ are what a surrogate had and gave in the net, gy₀ is the gradient that reached it, and gx₀, gp₀ are what its ``vjp``
-made of that. At the point itself the net then has its own values, and its derivative is the chain rule through the declared rules,
-however the surrogates treat gy.
+x₀, p₀ and y₀ are what a surrogate had and gave in the net, gy₀ is the gradient that reached it, and gx₀, gp₀ are what its
+``vjp`` made of that. At the point itself the net then has its own values, and its derivative is the chain rule through the
+declared rules, however the surrogates treat gy.
 """
 
 import inspect
@@ -40,7 +40,7 @@ def with_declared_rules(layer: Layer, params: Params, x: Any, rng: Key | int, gy
     """
     log: list[_Call] = []
     spied = _in_place_of_surrogates(layer, count(), lambda place, one: _Recorder(place, one, log))
-    y, cache = run(spied, params, x, rng)
+    _, cache = run(spied, params, x, rng)
     spied.vjp(params, cache, gy)
     calls = [call for call in log if call.is_complete()]
     rule = "every surrogate within must be called, outside of vmap, and get a gradient in vjp, so that law 1 can try the net"
