@@ -24,6 +24,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     optimizers             pure updates of params and state, and transforms of gradients
     schedules              for any hyperparameter
     initializers           first values of params
+    functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
     training               steps, compiled steps, the loop
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
@@ -265,9 +266,10 @@ __all__ = [
     # initializers
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
     "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",
+    # functions of nets
+    "accumulate", "per_example_grads", "per_example_norms", "intermediates", "jacobian",
     # training
-    "value_and_grads", "accumulate", "per_example_grads", "per_example_norms", "intermediates", "jacobian",
-    "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
     "MomentOptimizer", "GradientTransform", "Schedule", "Initializer", "layer", "elementwise",

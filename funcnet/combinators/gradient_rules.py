@@ -96,9 +96,10 @@ def _by_leaf(rule: Any, x: Any, gy: Any) -> Any:
 class StraightThrough(Wrapper):
     """A layer whose input gets the gradient of its output unchanged; made by ``straight_through``.
 
-    Params   the layer's. Cache    the layer's, and y without its numbers. Raises   ``ValueError`` for anything but a layer, and
-    when y has not the shape and dtype of ``x``; the layer's own errors get a
-             note.
+    Params   the layer's.
+    Cache    the layer's, and ``x``.
+    Raises   ``ValueError`` for anything but a layer, and when y has not the shape and dtype of ``x``; the layer's own errors get
+             a note.
     """
 
     label = "straight_through"

@@ -91,9 +91,10 @@ def tap(layer: Layer, on_apply: Callable[[Any], Any] | None = None, on_vjp: Call
 class Checked(Wrapper):
     """A layer that raises at the first NaN or infinity; made by ``checked``.
 
-    Params   the layer's. Cache    the layer's, and ``x`` and the key, with which the place is found. Raises
-    ``FloatingPointError`` with the path within the layer and the direction; ``ValueError`` for what is no layer; the layer's
-             own errors get a note.
+    Params   the layer's.
+    Cache    the layer's, and ``x`` and the key, with which the place is found.
+    Raises   ``FloatingPointError`` with the path within the layer and the direction; ``ValueError`` for what is no layer; the
+             layer's own errors get a note.
     """
 
     label = "checked"
