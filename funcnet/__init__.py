@@ -17,6 +17,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     activations            elementwise functions, softmaxes, gated units
     operands               arithmetic of several tensors, distances, reductions along axes
     combinators            layers from layers
+    gradient rules and watching  another rule backward than the derivative; looks at what passes
     blocks                 nets that many people write
     walking and rewriting  the layers of a net by path
     seeing                 a net as a table, with memory and FLOPs, and as a graph
@@ -24,6 +25,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     optimizers             pure updates of params and state, and transforms of gradients
     schedules              for any hyperparameter
     initializers           first values of params
+    functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
     training               steps, compiled steps, the loop
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
@@ -46,6 +48,7 @@ from funcnet.combinators.dag import graph
 from funcnet.combinators.depth import repeat
 from funcnet.combinators.ensembles import ensemble
 from funcnet.combinators.freezing import freeze
+from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
 from funcnet.combinators.low_rank import lora
 from funcnet.combinators.mixed_precision import cast
 from funcnet.combinators.norm_folding import fold_batch_norm
@@ -60,6 +63,7 @@ from funcnet.combinators.sequential import serial
 from funcnet.combinators.sharing import shared, tied
 from funcnet.combinators.unique_rows import uniqued
 from funcnet.combinators.weight_norms import spectral_norm, weight_norm
+from funcnet.combinators.watching import checked, tap
 from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
@@ -203,6 +207,9 @@ from funcnet.random import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
+from funcnet.transforms.accumulation import accumulate
+from funcnet.transforms.per_example import per_example_grads, per_example_norms
+from funcnet.transforms.seeing import intermediates, jacobian
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
 from funcnet.wrapper import Rearranging, Wrapper
@@ -263,6 +270,8 @@ __all__ = [
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
     "repeat", "remat", "freeze", "reversible", "cast",
+    # gradient rules and watching
+    "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "checked", "tap",
     # blocks
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting
@@ -278,6 +287,8 @@ __all__ = [
     # initializers
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
     "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",
+    # functions of nets
+    "accumulate", "per_example_grads", "per_example_norms", "intermediates", "jacobian",
     # training
     "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
     # bases

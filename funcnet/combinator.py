@@ -111,6 +111,10 @@ class Combinator(Layer):
                 return True
         return False
 
+    @property
+    def surrogate(self) -> bool:
+        return any([child.surrogate for child in self.children().values()])  # noqa: C419
+
     def param_shapes(self) -> dict[str, Shape] | None:
         return None
 

@@ -28,6 +28,13 @@ the ranks of a maximum, a median or a top k, beside which it is 0; at vectors of
 distances and deviations; at 0 for powers between 1 and 2. What ``torch.func`` then gives is a one-sided value, 0 or NaN.
 Indices, labels, lengths, masks and keys are integers, and have no derivative at all.
 
+A layer with another rule backward than the derivative says ``surrogate = True``, as ``scale_gradient`` and ``straight_through``
+do; a net that holds one is a surrogate too. Law 1 compares the ``vjp`` of such a layer with its ``declared_vjp``, and that of a
+net with the derivative of the net in which each surrogate is the linear map that its ``vjp`` gives at the gy that reaches it.
+Law 2 asks of a surrogate only ``vjp(0) = 0``, as clipping is not linear. Law 11 asks of its ``apply`` nothing, since
+``torch.func`` finds the derivative there, and of its ``vjp``, ``grads`` and ``input_grad`` the measured derivatives, as of
+every layer.
+
 Laws 1 and 2 are tried in float64, the others in float32, bfloat16 and float16 too, wherever they compare numbers: a layer may
 take another kernel in each. There y and all gradients are also compared with those that float64 gives of the same numbers. They
 may be 8 units in the last place off, of the largest number in their leaf, and as far as the rounding of params, x and gy moves
@@ -128,6 +135,18 @@ class Layer(Value):
     def invertible(self) -> bool:
         """Whether the layer has the optional verb ``inverse``."""
         return type(self).inverse is not Layer.inverse
+
+    @property
+    def surrogate(self) -> bool:
+        """Whether ``vjp`` follows another rule than the derivative of ``apply``, as in straight-through estimators."""
+        return False
+
+    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Params, Any] | None:
+        """Return the gradients by the rule of a surrogate, as a formula of x, with which law 1 compares ``vjp``.
+
+        ``None``, the default, declares no formula: law 1 then takes what ``vjp`` gives.
+        """
+        return None
 
     @property
     def inferred_sizes(self) -> Mapping[str, int | tuple[int, ...]]:

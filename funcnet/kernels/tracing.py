@@ -216,3 +216,9 @@ def is_plain(*tensors: Tensor | None) -> bool:
 def can_look_at(x: Tensor) -> bool:
     """Tell whether values may decide what is computed: in eager mode, in main memory."""
     return x.is_cpu and type(x) is Tensor and is_eager()
+
+
+def transform_level() -> int:
+    """Return how many transforms of ``torch.func`` are at work; 0 in compiled code, which hides them."""
+    top = None if is_compiling() else _at_work()
+    return 0 if top is None else top.level()

@@ -24,6 +24,7 @@ from funcnet.random import Key
 from funcnet.testing.blame import Judge, judged_down
 from funcnet.testing.comparison import LawError, check_mirrored, largest, named, noise_like, prepared, run
 from funcnet.testing.precision import moves
+from funcnet.testing.surrogates import check_declared, is_own_surrogate, with_declared_rules
 from funcnet.tree import Tree
 from funcnet.value import parts
 from funcnet.walking import walk
@@ -96,6 +97,10 @@ def _compared(layer: Layer, params: Params, x: Any, rng: Key | int, tolerance: f
     gy = noise_like(y, random.fold_in(rng, _FULL))
     values, gradients = named((params, x)), named(layer.vjp(params, cache, gy))
     check_mirrored(layer, values, gradients)
+    if layer.surrogate:
+        if is_own_surrogate(layer):
+            check_declared(layer, params, x, rng, gy)
+        layer = with_declared_rules(layer, params, x, rng, gy)
     measure = _Measure(layer, rng, values, gy, _ROUNDING * float(_flat(gy).abs() @ _flat(y).abs()), tolerance)
     found = tree.names(gradients)
     return {path: measure.judged(path, leaf, found.get(path)) for path, leaf in tree.names(values).items()}

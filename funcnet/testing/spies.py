@@ -1,8 +1,8 @@
 """Spies: layers that replace the inner layers of a net, and log every call.
 
-A spy has the class of the layer that it replaces, so validators accept it, and delegates to that layer. It claims what it is told
-to: a key, a dependence on the batch, running statistics. What it returns can be recognized: its cache has its name, and the
-params from its ``update_stats`` are new tensors.
+A spy has the class of the layer that it replaces, so validators accept it, and delegates to that layer. It claims what it is
+told to: a key, a dependence on the batch, running statistics, a rule of its own backward. What it returns can be recognized:
+its cache has its name, and the params from its ``update_stats`` are new tensors.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from funcnet.kernels.tracing import is_mapped
 from funcnet.random import Key
 from funcnet.value import Value
 
-CLAIMS = ("stochastic", "batch_dependent", "has_running_stats")
+CLAIMS = ("stochastic", "batch_dependent", "has_running_stats", "surrogate")
 
 Claims = frozenset[str]
 """The properties, of those in ``CLAIMS``, that are ``True``."""
@@ -80,6 +80,10 @@ class Spy(Layer):
     @property
     def has_running_stats(self) -> bool:
         return "has_running_stats" in self.spy_claims
+
+    @property
+    def surrogate(self) -> bool:
+        return "surrogate" in self.spy_claims
 
     def init(self, rng: Key | int) -> Params:
         """Draw params once: only the key of another call is of interest."""

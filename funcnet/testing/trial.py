@@ -53,6 +53,7 @@ class Trial:
         self._check_places()
         self._check_claim("stochastic", self.spies)
         self._check_claim("has_running_stats", self.spies)
+        self._check_claim("surrogate", self.spies)
         self._check_init()
         cache, ran = self._check_apply()
         self._check_claim("batch_dependent", {call.name for call in ran if self._sees_x(call)})

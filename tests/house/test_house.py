@@ -25,10 +25,10 @@ MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 25
 
 FLOORS = {
     5: [""],
-    4: ["loop", "train", "compilation", "summaries", "metering", "drawing"],
+    4: ["loop", "train", "compilation", "summaries", "metering", "drawing", "transforms"],
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
-    1: ["contract", "combinator", "wrapper", "walking", "sizes", "initializers", "kernels"],
+    1: ["contract", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
     0: [
         *["tree", "paths", "precision", "flattening", "codec", "random", "errors", "indentation", "tables", "statistics"],
         *["checks", "explanations", "signatures", "value"],

@@ -1,5 +1,5 @@
 """Layers from layers."""
 
-from cases.combinators import axes, composition, weights
+from cases.combinators import axes, composition, rules, weights
 
-CASES = {**composition.CASES, **weights.CASES, **axes.CASES}
+CASES = {**composition.CASES, **weights.CASES, **axes.CASES, **rules.CASES}

@@ -1,0 +1,193 @@
+"""Gradient rules: the identity, or a layer, forward, and another rule than the derivative backward.
+
+    scale_gradient(c)         y = x       gx = c gy
+    reverse_gradient(c)       y = x       gx = -c gy
+    clip_gradient(bound)      y = x       gx = max(-bound, min(gy, bound)), by element
+    straight_through(layer)   y = f(x)    gx = gy, and gp = f's
+
+x is a tensor (...), or a tree of tensors. These layers are surrogates: ``surrogate`` is ``True`` of them and of every net that
+holds one. ``torch.func`` knows nothing of the rules: of ``apply`` it finds the derivative.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.combinator import errors_at, has_params, layers_only
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import describe, is_number, number, value_error
+from funcnet.flattening import flatten_together, unflatten
+from funcnet.layers.shape.reshaping import Identity
+from funcnet.value import frozen
+from funcnet.wrapper import Wrapper
+
+
+class GradientRule(Identity):
+    """The identity with another rule backward, element by element: a subclass defines ``backward``."""
+
+    __slots__ = ()
+
+    surrogate = True
+
+    @abstractmethod
+    def backward(self, gy: Tensor) -> Tensor:
+        """Return the gradient of one tensor of x from that of y."""
+
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+        if type(cache) is Tensor:
+            return params, self._back(self._checked(cache, gy))
+        leaves = [self._back(self._checked(*pair)) for pair in zip(*flatten_together(cache, gy), strict=True)]
+        return params, unflatten(cache, iter(leaves))
+
+    def _back(self, gy: Any) -> Any:
+        return self.backward(gy) if isinstance(gy, Tensor) else gy
+
+
+@frozen
+class ScaleGradient(GradientRule):
+    """The identity whose gradient is multiplied by ``c``; made by ``scale_gradient`` and ``reverse_gradient``.
+
+    Params   none.
+    Cache    ``x``.
+    Raises   ``ValueError`` for a ``c`` that is no finite number, and for params.
+    """
+
+    c: float = field(validator=number())
+
+    def backward(self, gy: Tensor) -> Tensor:
+        return gy * self.c
+
+    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Params, Any]:
+        return params, _by_leaf(lambda g: self.c * g, x, gy)
+
+    def __repr__(self) -> str:
+        return f"scale_gradient({self.c!r})"
+
+
+@frozen
+class ClipGradient(GradientRule):
+    """The identity whose gradient is clamped to [-``bound``, ``bound``], element by element; made by ``clip_gradient``.
+
+    Params   none.
+    Cache    ``x``.
+    Raises   ``ValueError`` for a ``bound`` that is no finite number above 0, and for params.
+    """
+
+    bound: float = field(validator=number(above=0.0))
+
+    def backward(self, gy: Tensor) -> Tensor:
+        return gy.clamp(-self.bound, self.bound)
+
+    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Params, Any]:
+        return params, _by_leaf(lambda g: g.where(g.abs() <= self.bound, self.bound * g.sign()), x, gy)
+
+    def __repr__(self) -> str:
+        return f"clip_gradient({self.bound!r})"
+
+
+def _by_leaf(rule: Any, x: Any, gy: Any) -> Any:
+    pairs = zip(*flatten_together(x, gy), strict=True)
+    return unflatten(x, iter([rule(g) if isinstance(g, Tensor) else None for _, g in pairs]))
+
+
+@frozen
+class StraightThrough(Wrapper):
+    """A layer whose input gets the gradient of its output unchanged; made by ``straight_through``.
+
+    Params   the layer's.
+    Cache    the layer's, and ``x``.
+    Raises   ``ValueError`` for anything but a layer, and when y has not the shape and dtype of ``x``; the layer's own errors get
+             a note.
+    """
+
+    label = "straight_through"
+    surrogate = True
+
+    layer: Layer = field(validator=layers_only)
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        with errors_at(self, ""):
+            y, cache = self.layer.apply(params, x, rng)
+        return self._alike(x, y), (cache, x)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        with errors_at(self, ""):
+            y = self.layer(params, x, rng)
+        return self._alike(x, y)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        return self.grads(params, cache, gy), gy
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        gy = self.input_grad(params, cache, gy)
+        if not has_params(params):
+            return params
+        with errors_at(self, ""):
+            return self.layer.grads(params, cache[0], gy)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return _IDENTITY.input_grad({}, cache[1], gy)
+
+    def inner_cache(self, cache: Cache) -> Cache:
+        return cache[0]
+
+    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Params, Any]:
+        return self.layer.vjp(params, self.layer.apply(params, x, rng)[1], gy)[0], gy
+
+    def _alike(self, x: Any, y: Any) -> Any:
+        """Return y, whose leaves must be as those of x are: their gradient is that of x."""
+        if type(x) is Tensor and type(y) is Tensor and y.shape == x.shape and y.dtype is x.dtype:
+            return y
+        pairs = [*zip(*flatten_together(x, y), strict=True)]
+        if not all([_kind(one) == _kind(other) for one, other in pairs]):  # noqa: C419
+            raise value_error("straight_through", f"y must have the shape and dtype of x, {describe(x)}", describe(y))
+        return y
+
+    def __repr__(self) -> str:
+        return f"straight_through({self.layer!r})"
+
+
+_IDENTITY = Identity()
+
+
+def _kind(leaf: Any) -> Any:
+    return (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf
+
+
+def scale_gradient(c: float) -> ScaleGradient:
+    """Multiply the gradient that passes by ``c``, and leave x as it is.
+
+    ``serial(trunk, scale_gradient(0.1), head)`` trains the trunk on a tenth of the gradient; 0 stops it.
+    """
+    return ScaleGradient(c)
+
+
+def reverse_gradient(c: float = 1.0) -> ScaleGradient:
+    """Multiply the gradient that passes by -``c``, and leave x as it is, as in domain-adversarial training.
+
+    It is ``scale_gradient(-c)``. ``serial(features, branch(labels, serial(reverse_gradient(), domain)))`` trains the features to
+    tell labels, and not to tell domains (Ganin et al. 2016, section 3.2).
+    """
+    if not is_number(c):
+        raise value_error("reverse_gradient", "c must be a finite number", repr(c))
+    return ScaleGradient(-c)
+
+
+def clip_gradient(bound: float) -> ClipGradient:
+    """Clamp each element of the gradient that passes to [-``bound``, ``bound``], and leave x as it is.
+
+    It keeps gradients of long recurrences in bounds where they arise. To clip the gradients of all params at once use
+    ``ClipByGlobalNorm``. Its ``vjp`` is not linear in gy.
+    """
+    return ClipGradient(bound)
+
+
+def straight_through(layer: Layer) -> StraightThrough:
+    """Apply a layer, and hand the gradient of its output to its input unchanged, for layers whose derivative is 0 or missing.
+
+    ``straight_through(Sign())`` binarizes x and can be trained through (Bengio et al. 2013, section 4). y must have the shape and
+    dtype of x. Params of the layer get their own gradient.
+    """
+    return StraightThrough(layer)

@@ -1,0 +1,206 @@
+"""Watching: layers that look at what passes, and change nothing.
+
+checked(layer)              y = f(x)      gp, gx = f's      FloatingPointError at the first NaN or Inf
+tap(layer, f, g)            y = f(x)      gp, gx = f's      on_apply(y), on_vjp(gy)
+"""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.combinator import Combinator, errors_at, layers_only
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import value_error
+from funcnet.flattening import flatten_together
+from funcnet.kernels.tracing import is_eager
+from funcnet.stand_ins import StandIn, stand_in_for
+from funcnet.value import frozen
+from funcnet.walking import children_of
+from funcnet.wrapper import Wrapper
+
+
+def _function_or_none(value: Any, attribute: Any, got: Any) -> None:
+    if got is not None and not callable(got):
+        raise value_error("tap", f"{attribute.name} must be a function, or None", repr(got))
+
+
+@frozen
+class Tap(Wrapper):
+    """A layer of which functions see the output and its gradient; made by ``tap``.
+
+    Params   the layer's.
+    Cache    the layer's.
+    Raises   ``ValueError`` for what is no layer or no function; what the functions raise; the layer's own errors get a note.
+    """
+
+    label = "tap"
+
+    layer: Layer = field(validator=layers_only)
+    on_apply: Callable[[Any], Any] | None = field(default=None, validator=_function_or_none)
+    on_vjp: Callable[[Any], Any] | None = field(default=None, validator=_function_or_none)
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        with errors_at(self, ""):
+            y, cache = self.layer.apply(params, x, rng)
+        if self.on_apply is not None:
+            self.on_apply(y)
+        return y, cache
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        self._tell(gy)
+        with errors_at(self, ""):
+            return self.layer.vjp(params, cache, gy)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        self._tell(gy)
+        with errors_at(self, ""):
+            return self.layer.grads(params, cache, gy)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        self._tell(gy)
+        with errors_at(self, ""):
+            return self.layer.input_grad(params, cache, gy)
+
+    def _tell(self, gy: Any) -> None:
+        if self.on_vjp is not None:
+            self.on_vjp(gy)
+
+    def __repr__(self) -> str:
+        functions = {"on_apply": self.on_apply, "on_vjp": self.on_vjp}
+        return f"tap({', '.join([repr(self.layer), *[f'{key}={_name(f)}' for key, f in functions.items() if f is not None]])})"
+
+
+def _name(f: Any) -> str:
+    return getattr(f, "__qualname__", repr(f))
+
+
+def tap(layer: Layer, on_apply: Callable[[Any], Any] | None = None, on_vjp: Callable[[Any], Any] | None = None) -> Tap:
+    """Call ``on_apply(y)`` in ``apply``, and ``on_vjp(gy)`` in each of ``vjp``, ``grads`` and ``input_grad``, to log or to plot.
+
+    What they return is ignored. ``serial(Linear(2, 9), tap(Tanh(), print), Linear(9, 2))`` prints activations. Compiled code
+    calls the functions while it is traced, so they must be traceable. Use functions defined in a module, which print and
+    pickle.
+    """
+    return Tap(layer, on_apply, on_vjp)
+
+
+@frozen
+class Checked(Wrapper):
+    """A layer that raises at the first NaN or infinity; made by ``checked``.
+
+    Params   the layer's.
+    Cache    the layer's, and ``x`` and the key, with which the place is found.
+    Raises   ``FloatingPointError`` with the path within the layer and the direction; ``ValueError`` for what is no layer; the
+             layer's own errors get a note.
+    """
+
+    label = "checked"
+
+    layer: Layer = field(validator=layers_only)
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        with errors_at(self, ""):
+            y, cache = self.layer.apply(params, x, rng)
+        if not _is_finite((y, cache)):
+            self._find_forward(params, x, rng, y)
+        return y, (cache, x, rng)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        with errors_at(self, ""):
+            found = self.layer.vjp(params, cache[0], gy)
+        return self._judged(params, cache, gy, found)  # type: ignore[no-any-return]
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        with errors_at(self, ""):
+            found = self.layer.grads(params, cache[0], gy)
+        return self._judged(params, cache, gy, found)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        with errors_at(self, ""):
+            found = self.layer.input_grad(params, cache[0], gy)
+        return self._judged(params, cache, gy, found)
+
+    def inner_cache(self, cache: Cache) -> Cache:
+        return cache[0]
+
+    def _judged(self, params: Params, cache: Cache, gy: Any, found: Any) -> Any:
+        if not _is_finite((gy, found)):
+            if not _is_finite(gy):
+                _raise(self.layer, "", "the gradient of the output", "backward")
+            self._find_backward(params, cache, gy)
+        return found
+
+    def _find_forward(self, params: Params, x: Any, rng: Rng, y: Any) -> None:
+        """Raise at the first layer whose output is not finite; a cache may hold infinities that mean something, as masks do."""
+        _watched(self.layer).apply(params, x, rng)
+        if not _is_finite(y):
+            _raise(self.layer, "", "the output", "forward")
+
+    def _find_backward(self, params: Params, cache: Cache, gy: Any) -> NoReturn:
+        watched = _watched(self.layer)
+        watched.vjp(params, watched.apply(params, *cache[1:])[1], gy)
+        _raise(self.layer, "", "a gradient", "backward")
+
+    def __repr__(self) -> str:
+        return f"checked({self.layer!r})"
+
+
+def checked(layer: Layer) -> Checked:
+    """Raise ``FloatingPointError`` at the first NaN or infinity in a net, with the path within it and the direction.
+
+    It looks at y, at what is cached and at the gradients: a pass over each. Only where something is found is the net run once
+    more, layer by layer, to find the place. Compiled code, ``torch.func`` and the meta device hide the numbers; there nothing
+    is checked.
+
+    >>> import torch
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.activation.elementary import Exp, Square
+    >>> checked(serial(Square(), Exp())).apply(({}, {}), torch.tensor([20.0]))
+    Traceback (most recent call last):
+    FloatingPointError: checked: forward, the output of layer '1', Exp(), has a NaN or an infinity
+    """
+    return Checked(layer)
+
+
+class _Watched(StandIn):
+    """A layer that raises where its output or a gradient of its own is not finite."""
+
+    path: str
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        y, cache = self.original.apply(params, x, rng)
+        if not _is_finite(y):
+            _raise(self.original, self.path, "the output", "forward")
+        return y, cache
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        found = self.original.vjp(params, cache, gy)
+        if not _is_finite(found):
+            _raise(self.original, self.path, "a gradient", "backward")
+        return found
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return self.vjp(params, cache, gy)[0]
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return self.vjp(params, cache, gy)[1]
+
+
+def _watched(layer: Layer, path: str = "") -> Layer:
+    """Return the net with watched layers, those that hold others last."""
+    inside = {name: _watched(child, ".".join(filter(None, (path, name)))) for name, child in children_of(layer).items()}
+    return stand_in_for(layer.with_children(inside) if isinstance(layer, Combinator) else layer, _Watched, path=path)
+
+
+def _raise(layer: Layer, path: str, what: str, direction: str) -> NoReturn:
+    where = f"layer {path!r}, {layer!r}," if path else f"{layer!r}"
+    raise FloatingPointError(f"checked: {direction}, {what} of {where} has a NaN or an infinity")
+
+
+def _is_finite(values: Any) -> bool:
+    """Tell whether all floating numbers are finite; where they cannot be looked at, yes."""
+    leaves = [leaf for leaf in flatten_together(values)[0] if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return not is_eager() or bool(tree.all_finite([leaf for leaf in leaves if not leaf.is_meta]))

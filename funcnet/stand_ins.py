@@ -1,0 +1,62 @@
+"""Stand-ins: layers in the places of layers in a net, with their class, their fields and their verbs; subclasses change a verb.
+
+A combinator takes a stand-in for the layer itself, since it has the layer's class and fields. A stand-in is no value: it lives as
+long as the call that made it, and may keep what it sees.
+"""
+
+from typing import Any, TypeVar
+
+import attrs
+
+from funcnet.contract import Cache, Layer, Params, Rng
+
+_S = TypeVar("_S", bound="StandIn")
+
+
+class StandIn(Layer):
+    """A layer that hands every verb on to another, ``original``; made by ``stand_in_for``."""
+
+    original: Layer
+
+    @property
+    def stochastic(self) -> bool:
+        return self.original.stochastic
+
+    @property
+    def batch_dependent(self) -> bool:
+        return self.original.batch_dependent
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        return self.original.apply(params, x, rng)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        return self.apply(params, x, rng)[0]
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        return self.original.vjp(params, cache, gy)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return self.original.grads(params, cache, gy)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return self.original.input_grad(params, cache, gy)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return repr(self.original)
+
+
+def stand_in_for(layer: Layer, kind: type[_S], **own: Any) -> _S:
+    """Make a stand-in of a kind, with the fields of ``layer`` and with others of its own."""
+    kind_of_layer: Any = type(layer)
+    made: Any = object.__new__(type(type(layer).__name__, (kind, type(layer)), {}))
+    fields = {one.name: getattr(layer, one.name) for one in (attrs.fields(kind_of_layer) if attrs.has(kind_of_layer) else ())}
+    for name, value in {**fields, "original": layer, **own}.items():
+        if name not in ("stochastic", "batch_dependent"):  # fields of layers made of functions, and properties here
+            object.__setattr__(made, name, value)
+    return made  # type: ignore[no-any-return]

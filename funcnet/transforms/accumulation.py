@@ -1,0 +1,96 @@
+"""Accumulation: the gradient of a large batch from micro-batches, one after the other.
+
+    value = Σ wᵢ valueᵢ / Σ wᵢ      grads = Σ wᵢ gradsᵢ / Σ wᵢ      wᵢ = loss.weight_of(targetᵢ)
+
+For ``reduction="sum"`` all is added. Sums are formed in float32 at least.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import random, tree
+from funcnet.contract import Cache, Layer, Params
+from funcnet.errors import describe, value_error, whole
+from funcnet.flattening import flatten_together, unflatten
+from funcnet.kernels.extremes import in_single, rounded
+from funcnet.losses.loss import Loss
+from funcnet.random import Key
+from funcnet.train import ValueAndGrads, value_and_grads
+from funcnet.value import Value, frozen
+
+
+@frozen
+class Accumulated(Value):
+    """The loss of a net and its gradient, from k micro-batches; made by ``accumulate``."""
+
+    step: ValueAndGrads
+    k: int = field(validator=whole(1))
+
+    def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params, Cache]:
+        parts = self._parts(x, target)
+        keys = [None if rng is None else random.fold_in(rng, i) for i in range(len(parts))]
+        total, value, grads, cache = self._weighed(params, *parts[0], keys[0])
+        for (x_i, target_i), key in zip(parts[1:], keys[1:], strict=True):
+            w, v, g, cache = self._weighed(params, x_i, target_i, key)
+            total, value, grads = total + w, value + v, tree.add(grads, g)
+        share = 1.0 if self.step.loss.reduction == "sum" else total
+        return value / share, _divided(grads, share, params), cache
+
+    def _weighed(self, params: Params, x: Any, target: Any, rng: Any) -> tuple[Any, Tensor, Params, Cache]:
+        """Return the weight of a micro-batch, and value and gradient times that; 0 where it is 0."""
+        value, grads, cache = self.step(params, x, target, rng)
+        if self.step.loss.reduction == "sum":
+            return 1, value, tree.map(in_single, grads), cache
+        w = self.step.loss.weight_of(target)
+        return w, _times(value, w), tree.map(lambda g: _times(g, w), grads), cache
+
+    def _parts(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
+        """Cut x and target along their first axes; a batch with fewer rows than k makes fewer parts."""
+        sizes = {leaf.shape[0] if leaf.dim() else -1 for leaf in tree.leaves((x, target))}
+        if len(sizes) != 1 or -1 in sizes:
+            raise value_error(self, "x and target must have one number of rows", f"{describe(x)} and {describe(target)}")
+        (n,) = sizes
+        k = max(1, min(self.k, n))
+        ends = [n * i // k for i in range(k + 1)]
+        return [_rows((x, target), a, b) for a, b in pairwise(ends)]
+
+    def __repr__(self) -> str:
+        return f"accumulate({self.step.net!r}, {self.step.loss!r}, {self.k})"
+
+
+def _rows(values: Any, a: int, b: int) -> Any:
+    return tree.map(lambda leaf: leaf[a:b], values)
+
+
+def _times(one: Tensor, w: float | Tensor) -> Tensor:
+    """Return a number or a gradient times a weight; of weight 0 is what has no rows, which may be NaN."""
+    return torch.where(torch.as_tensor(w, device=one.device) == 0, 0.0, in_single(one) * w)
+
+
+def _divided(grads: Params, share: Any, params: Params) -> Params:
+    """Divide the gradients that there are, in the dtypes of params."""
+    pairs = zip(*flatten_together(grads, params), strict=True)
+    return unflatten(grads, iter([None if g is None else rounded(g / share, p) for g, p in pairs]))
+
+
+def accumulate(net: Layer, loss: Loss, k: int) -> Accumulated:
+    """Make the function ``(params, x, target, rng=None) -> (value, grads, cache)`` that cuts a batch into ``k`` micro-batches.
+
+    It is ``value_and_grads`` with a ``k``-th of the memory: value and gradients are those of the whole batch, up to rounding,
+    however rows are weighted and labels ignored. A net that is ``batch_dependent`` sees the micro-batches, and ``cache`` is
+    that of the last, so ``update_stats`` takes the statistics of the last. Micro-batch i of a stochastic net has the key
+    ``fold_in(rng, i)``.
+
+    Args:
+        net: The net.
+        loss: The loss, with one value.
+        k: How many micro-batches there are; a batch of fewer rows makes fewer.
+
+    Raises:
+        ValueError: As ``value_and_grads``; for a ``k`` below 1, and x and target of several numbers of rows.
+    """
+    return Accumulated(value_and_grads(net, loss), k)

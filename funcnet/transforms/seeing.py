@@ -1,0 +1,109 @@
+"""Seeing: the outputs of all layers of a net, and the Jacobian of its output.
+
+intermediates(net, params, x)[path]    y of the layer at that path
+jacobian(net, params, x)               ∂y/∂x, y.shape + x.shape
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.combinator import Combinator
+from funcnet.combinators.batching import mapped
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import value_error
+from funcnet.kernels.tracing import transform_level
+from funcnet.stand_ins import StandIn, stand_in_for
+from funcnet.walking import children_of, require_layer
+
+
+class _Recorder(StandIn):
+    """A layer that keeps what it gives, unless ``vmap`` within the net hides it."""
+
+    path: str
+    level: int
+    outputs: list[Any]
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        y, cache = self.original.apply(params, x, rng)
+        if transform_level() == self.level:
+            self.outputs.append(y)
+        return y, cache
+
+
+def intermediates(net: Layer, params: Params, x: Any, rng: Rng = None) -> dict[str, Any]:
+    """Return the output of every layer of a net by its path, outermost first; that of the net itself is at ``""``.
+
+    A layer that runs several times, as in ``scan`` and ``shared``, has a tuple of its outputs. Of layers with one path, as a
+    wrapper and its layer, the outermost counts, as in ``at``. Layers that run within ``vmap``, as in ``ensemble``, are left
+    out, and so are layers that never run. For the outputs in evaluation give ``net.inference()``.
+
+    Args:
+        net: The net.
+        params: Its params.
+        x: Its input.
+        rng: A key, for a stochastic net.
+
+    Raises:
+        ValueError: ``net`` is no layer; and what the net raises.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> net = serial(Linear(2, 3), Tanh())
+    >>> {path: tuple(y.shape) for path, y in intermediates(net, net.init(0), torch.ones(4, 2)).items()}
+    {'': (4, 3), '0': (4, 3), '1': (4, 3)}
+    """
+    found: list[_Recorder] = []
+    _recording(require_layer("intermediates", net), "", found, transform_level()).apply(params, x, rng)
+    outputs: dict[str, Any] = {}
+    for one in reversed(found):  # the outermost comes last in the list
+        if one.outputs:
+            outputs.setdefault(one.path, one.outputs[0] if len(one.outputs) == 1 else tuple(one.outputs))
+    return outputs
+
+
+def _recording(layer: Layer, path: str, found: list[_Recorder], level: int) -> _Recorder:
+    """Return a net whose layers keep their outputs, and list them, the last first."""
+    children = children_of(layer)
+    inside = {
+        name: _recording(child, ".".join(filter(None, (path, name))), found, level)
+        for name, child in reversed([*children.items()])
+    }
+    if isinstance(layer, Combinator):
+        layer = layer.with_children({name: inside[name] for name in children})
+    found.append(stand_in_for(layer, _Recorder, path=path, level=level, outputs=[]))
+    return found[-1]
+
+
+def jacobian(net: Layer, params: Params, x: Tensor) -> Tensor:
+    """Return the derivative of y by x, all of it, with the shape y.shape + x.shape: a row of it for each element of y.
+
+    It is ``input_grad`` of every unit vector, mapped at once. A row of a batch does not depend on the others, so of a batch
+    most of it is 0: give one row, or use ``torch.func.vmap``. Surrogates count with their own rule.
+
+    Args:
+        net: A net from a floating tensor to one, which needs no key; else give ``net.inference()``.
+        params: Its params.
+        x: Its input.
+
+    Raises:
+        ValueError: ``net`` is no layer, or stochastic, x or y is no floating tensor; and what the net raises.
+
+    >>> from funcnet.layers.activation.elementary import Square
+    >>> jacobian(Square(), {}, torch.tensor([1.0, 2.0]))
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    if require_layer("jacobian", net).stochastic:
+        raise value_error("jacobian", "the net may not be stochastic: give net.inference()", repr(net))
+    y, cache = net.apply(params, x)
+    for name, value in {"x": x, "y": y}.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise value_error("jacobian", f"{name} must be a floating tensor", value)
+    if not y.numel():
+        return x.new_zeros((*y.shape, *x.shape))
+    units = torch.eye(y.numel(), dtype=y.dtype, device=y.device).reshape((-1, *y.shape))
+    rows: Tensor = mapped(y.numel(), lambda gy: net.input_grad(params, cache, gy), units)
+    return rows.reshape((*y.shape, *x.shape))

@@ -1,0 +1,143 @@
+"""Gradients of each example and their norms, against one row after the other; micro-batches against the whole batch."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import funcnet as fn
+from funcnet import random, tree
+
+WORDS = random.permutation(0, 35).reshape(7, 5) % 9
+LABELS = random.permutation(1, 7) % 3
+NETS = {
+    "words": (
+        fn.serial(
+            fn.Embedding(30, 8, padding_idx=3),
+            fn.serial(fn.Linear(8, 16), fn.LayerNorm(16), fn.Tanh()),
+            fn.residual(fn.Linear(16, 16, bias=False)),
+            fn.Flatten(),
+            fn.Linear(80, 3),
+        ),
+        WORDS,
+    ),
+    "words of a small table": (fn.serial(fn.Embedding(4, 3), fn.Flatten(), fn.Linear(15, 3)), WORDS % 4),
+    "convolution": (fn.serial(fn.Conv1d(2, 4, 3), fn.ReLU(), fn.Flatten(), fn.Linear(16, 3)), random.normal(2, (7, 2, 6))),
+    "a layer that runs twice": (
+        fn.serial(fn.branch(fn.Linear(4, 3), fn.Tanh()), fn.parallel(fn.Identity(), fn.Linear(4, 3)), fn.shared(fn.Linear(3, 3)), fn.Add()),
+        random.normal(3, (7, 4)),
+    ),
+    "rows and steps as one axis within": (
+        fn.serial(fn.time_distributed(fn.Linear(4, 5)), fn.Flatten(), fn.Linear(10, 3)),
+        random.normal(4, (7, 2, 4)),
+    ),
+    "dropout": (fn.serial(fn.Linear(4, 8), fn.Dropout(0.5), fn.Linear(8, 3)), random.normal(5, (7, 4))),
+    "no params": (fn.LogSoftmax(), random.normal(6, (7, 3))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_gradients_and_norms_are_those_of_each_row_by_itself(name: str):
+    """``value_and_grads`` of a batch of one, with the key ``fold_in(rng, i)``."""
+    net, x = NETS[name]
+    params, loss = tree.cast(net.init(0), torch.float64), fn.CrossEntropy()
+    x = tree.cast(x, torch.float64)
+    values, grads = fn.per_example_grads(net, loss)(params, x, LABELS, 5)
+    again, norms = fn.per_example_norms(net, loss)(params, x, LABELS, 5)
+    assert values.shape == norms.shape == (7,)
+    for i in range(7):
+        row = slice(i, i + 1)
+        value, want, _ = fn.value_and_grads(net, loss)(params, x[row], LABELS[row], random.fold_in(5, i))
+        torch.testing.assert_close(values[i], value)
+        torch.testing.assert_close(again[i], value)
+        torch.testing.assert_close(tree.map(lambda leaf, i=i: leaf[i], grads), want)
+        torch.testing.assert_close(norms[i], tree.norm(want), check_dtype=False)
+
+
+def test_norms_form_no_gradient_of_a_linear(monkeypatch: pytest.MonkeyPatch):
+    """Neither ``vjp`` nor ``grads`` of the Linear is called."""
+    net = fn.serial(fn.Linear(4, 8), fn.Tanh(), fn.Linear(8, 3))
+    monkeypatch.setattr(fn.Linear, "vjp", None)
+    monkeypatch.setattr(fn.Linear, "grads", None)
+    _, norms = fn.per_example_norms(net, fn.CrossEntropy())(net.init(0), torch.ones(7, 4), LABELS)
+    assert norms.min() > 0
+
+
+IGNORING = fn.CrossEntropy(ignore_index=0, weight=(1.0, 2.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    "loss", [fn.CrossEntropy(), fn.CrossEntropy(reduction="sum"), fn.CrossEntropy(reduction="batch"), IGNORING]
+)
+@pytest.mark.parametrize("k", [1, 2, 3, 7, 20])
+def test_micro_batches_give_what_the_batch_gives(loss: Any, k: int):
+    """Value and gradients, weighted by ``weight_of``; a micro-batch of ignored labels alone counts for nothing."""
+    net = fn.serial(fn.Linear(4, 8), fn.RunningBatchNorm1d(8), fn.Linear(8, 3))
+    params, x = tree.cast(net.init(0), torch.float64), random.normal(0, (7, 4), dtype=torch.float64)
+    value, grads, _ = fn.value_and_grads(net, loss)(params, x, LABELS.sort()[0])
+    got, ours, _ = fn.accumulate(net, loss, k)(params, x, LABELS.sort()[0])
+    torch.testing.assert_close(got, value)
+    assert tree.names(ours).keys() == tree.names(grads).keys()
+    for path, leaf in tree.names(grads).items():
+        torch.testing.assert_close(tree.names(ours)[path], leaf)
+
+
+def test_sums_of_half_precision_round_once():
+    """64 micro-batches of bfloat16, whose sum in bfloat16 would be off by far more than its last digit."""
+    net, loss = fn.Linear(1, 1, bias=False), fn.MSE(reduction="sum")
+    params = {"weight": torch.zeros(1, 1, dtype=torch.bfloat16)}
+    x, target = torch.ones(1024, 1, dtype=torch.bfloat16), -torch.ones(1024, 1, dtype=torch.bfloat16)
+    _, grads, _ = fn.accumulate(net, loss, 1024)(params, x, target)
+    assert grads["weight"].dtype == torch.bfloat16
+    assert float(grads["weight"]) == 2048.0
+
+
+def test_a_stochastic_net_draws_another_key_for_each_micro_batch():
+    """Micro-batch i has the key ``fold_in(rng, i)``."""
+    net, loss = fn.Dropout(0.5), fn.MSE(reduction="sum")
+    x = torch.ones(2, 50)
+    value = fn.accumulate(net, loss, 2)({}, x, torch.zeros_like(x), 3)[0]
+    want = [loss(net({}, x[i : i + 1], random.fold_in(3, i)), torch.zeros(1, 50)) for i in range(2)]
+    assert float(value) == float(sum(want))
+
+
+NET, LOSS = fn.Linear(4, 3), fn.CrossEntropy()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: fn.per_example_grads(fn.BatchNorm1d(3), LOSS), "a row of the output may not depend on other rows"),
+        (lambda: fn.per_example_norms(NET, fn.CrossEntropy(reduction="none")), "the loss must have one value"),
+        (lambda: fn.per_example_grads(NET, LOSS)(NET.init(0), torch.ones(3, 4), LABELS), "must have one number of rows"),
+        (
+            lambda: fn.per_example_grads(NET, LOSS)(NET.init(0), torch.ones(7, 5), LABELS),
+            "the last axis of x must be in_features=4",
+        ),
+        (lambda: fn.accumulate(NET, LOSS, 0), "k must be a whole number of at least 1"),
+        (lambda: fn.accumulate(NET, LOSS, 2)(NET.init(0), torch.ones(3, 4), LABELS), "must have one number of rows"),
+        (lambda: fn.accumulate(NET, MIXED, 2), "must be a loss"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make: Any, words: str):
+    """The rule, and what came."""
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+MIXED = fn.Adam(0.1)
+
+
+def test_the_functions_are_values():
+    """They compare and print as what made them."""
+    for made in (fn.per_example_grads(NET, LOSS), fn.per_example_norms(NET, LOSS), fn.accumulate(NET, LOSS, 3)):
+        assert eval(repr(made), vars(fn)) == made
+
+
+@pytest.mark.compiled
+def test_they_compile_whole():
+    """As one graph, with the numbers of eager mode."""
+    params, x = NET.init(0), random.normal(0, (7, 4))
+    for made in (fn.per_example_grads(NET, LOSS), fn.per_example_norms(NET, LOSS), fn.accumulate(NET, LOSS, 3)):
+        got = torch.compile(made, fullgraph=True, backend="eager")(params, x, LABELS)
+        torch.testing.assert_close(got[:2], made(params, x, LABELS)[:2])
