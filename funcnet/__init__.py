@@ -62,8 +62,8 @@ from funcnet.combinators.reversibility import reversible
 from funcnet.combinators.sequential import serial
 from funcnet.combinators.sharing import shared, tied
 from funcnet.combinators.unique_rows import uniqued
-from funcnet.combinators.weight_norms import spectral_norm, weight_norm
 from funcnet.combinators.watching import checked, tap
+from funcnet.combinators.weight_norms import spectral_norm, weight_norm
 from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer

@@ -16,8 +16,8 @@ from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import describe, value_error, whole
 from funcnet.flattening import flatten_together, unflatten
-from funcnet.kernels.extremes import in_single, rounded
 from funcnet.losses.loss import Loss
+from funcnet.precision import in_single, rounded
 from funcnet.random import Key
 from funcnet.train import ValueAndGrads, value_and_grads
 from funcnet.value import Value, frozen

@@ -23,10 +23,10 @@ from funcnet.combinators.dag import Graph
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import describe, value_error
-from funcnet.kernels.extremes import in_single
 from funcnet.layers.embedding.embedding import Embedding
 from funcnet.layers.linear.linear import Linear
 from funcnet.losses.loss import Loss
+from funcnet.precision import in_single
 from funcnet.random import Key
 from funcnet.stand_ins import StandIn, stand_in_for
 from funcnet.train import ValueAndGrads, value_and_grads
