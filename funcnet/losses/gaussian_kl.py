@@ -1,7 +1,8 @@
 """The divergence between normal distributions given by means and log variances, y = (m, v) and t = (m₀, v₀), each (...).
 
-GaussianKL   ℓ = ½ (e^u - 1 - u + d² p)       u = v - v₀,  d = m - m₀,  p = e^(-v₀)
-             ∂ℓ/∂y: ∂ℓ/∂m = d p,  ∂ℓ/∂v = ½ (e^u - 1)        ∂ℓ/∂m₀ = -d p,  ∂ℓ/∂v₀ = -½ (e^u - 1 + d² p)
+GaussianKL   ℓ = ½ (e^u - 1 - u + d² p)         u = v - v₀,  d = m - m₀,  p = e^(-v₀)
+             ∂ℓ/∂y = (d p, ½ (e^u - 1))         of m and of v
+             ∂ℓ/∂t = (-d p, -½ (e^u - 1 + d² p))
 """
 
 from typing import Any

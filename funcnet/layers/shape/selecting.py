@@ -132,11 +132,16 @@ class Gather(Layer):
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Tensor]]:
         require_no_params(self, params)
-        if self._shape_complaint(x):
+        if not isinstance(x, tuple) or len(x) != 2:
             raise Misfit
         q, a = x
-        index = a.to(torch.int64).unsqueeze(self._axis(q))
-        return torch.gather(q, self.dim, index).squeeze(self.dim), (index, tuple(q.shape), kind_of(q))
+        shape = tuple(q.shape)
+        at = self.dim % len(shape)
+        alike = q.layout is a.layout is torch.strided and q.is_cpu is a.is_cpu
+        if not alike or a.shape != (*shape[:at], *shape[at + 1 :]) or a.dtype not in _INTEGERS or not q.is_floating_point():
+            raise Misfit  # torch takes an index with shorter axes
+        index = (a if a.dtype is torch.int64 else a.to(torch.int64)).unsqueeze(at)
+        return torch.gather(q, self.dim, index).squeeze(at), (index, shape, kind_of(q))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
         index, shape, kind = cache
@@ -144,16 +149,13 @@ class Gather(Layer):
         g = check_gy(self, gy, (*shape[:at], *shape[at + 1 :]), kind)
         return params, (g.new_zeros(shape).scatter(self.dim, index, g.unsqueeze(at)), None)
 
-    def _axis(self, q: Tensor) -> int:
-        return self.dim % q.dim()
-
     def _shape_complaint(self, x: Any) -> str | None:
         if not isinstance(x, tuple) or len(x) != 2 or floating_complaint(x[0]) or not _is_integer(x[1]):
             return "x must be a pair (q, a) of a floating tensor and one of integers"
         q, a = require_dense(self, x[0]), require_dense(self, x[1])
         if not -q.dim() <= self.dim < q.dim():
             return f"q must have an axis {self.dim}"
-        want = tuple([n for i, n in enumerate(q.shape) if i != self._axis(q)])
+        want = tuple([n for i, n in enumerate(q.shape) if i != self.dim % q.dim()])
         return None if tuple(a.shape) == want and a.device == q.device else f"a must have the axes of q without axis {self.dim}"
 
     def complaint(self, x: Any) -> str | None:
