@@ -127,9 +127,12 @@ def _rows(record: Record, params: Params, kept: Storages) -> Iterator[Row]:
 def _owned(record: Record, params: Params) -> dict[int, list[Any]]:
     """Give each parameter to the innermost layer on its path."""
     owned: dict[int, list[Any]] = {id(one): [] for one in record.walk()}
+    innermost = {one.path: id(one) for one in record.walk()}  # the last of those with one path
     for path, leaf in tree.names(params).items():
-        on_path = [one for one in record.walk() if not one.path or f"{path}.".startswith(f"{one.path}.")]
-        owned[id(max(reversed(on_path), key=lambda one: len(one.path)))].append(leaf)
+        place = path
+        while place not in innermost:
+            place = place.rpartition(".")[0]
+        owned[innermost[place]].append(leaf)
     return owned
 
 
