@@ -81,7 +81,8 @@ def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
     A FLOP is a multiplication or an addition. Those of matrix products, convolutions and attention count, two for each pair of
     factors, as ``torch.utils.flop_counter`` counts them; elementwise functions, sums and normalization do not. Params that
     several layers share count once, in the row of the first. A tensor that several layers keep counts in each of their rows,
-    and once in the total: the total is the memory that the cache of one training step holds.
+    and once in the total: the total is the memory that the cache of one training step holds. The kernels are those of main
+    memory, but for an LSTM in float32, whose kernel there keeps two to three times as much.
 
     Every layer that holds no others has a row; a combinator has one for what it holds, keeps or computes itself. Ensembles,
     ``lora``, ``parametrize`` and attention with norms have one row, the layers within included.
@@ -126,9 +127,12 @@ def _rows(record: Record, params: Params, kept: Storages) -> Iterator[Row]:
 def _owned(record: Record, params: Params) -> dict[int, list[Any]]:
     """Give each parameter to the innermost layer on its path."""
     owned: dict[int, list[Any]] = {id(one): [] for one in record.walk()}
+    innermost = {one.path: id(one) for one in record.walk()}  # the last of those with one path
     for path, leaf in tree.names(params).items():
-        on_path = [one for one in record.walk() if not one.path or f"{path}.".startswith(f"{one.path}.")]
-        owned[id(max(reversed(on_path), key=lambda one: len(one.path)))].append(leaf)
+        place = path
+        while place not in innermost:
+            place = place.rpartition(".")[0]
+        owned[innermost[place]].append(leaf)
     return owned
 
 

@@ -110,6 +110,22 @@ def test_what_is_computed_again_is_backward_work_and_keeps_nothing() -> None:
     assert [row.cache_bytes for row in after.rows] == [N * 4 * 4, 0, 0]
 
 
+REAL = {
+    "mlp": (fn.mlp((7, 16, 16, 3)), (N, 7)),
+    "transformer": (fn.transformer_encoder_block(32, 4, 64), (N, 64, 32)),
+    "convolutions": (fn.serial(fn.Conv2d(3, 8, 3), fn.ReLU(), fn.MaxPool2d(2), fn.Flatten()), (N, 3, 16, 16)),
+    "gru": (fn.GRU(8, 16), (N, 10, 8)),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_cache_is_that_of_a_real_step(name: str) -> None:
+    """In main memory, where attention keeps no matrix of queries by keys."""
+    net, shape = REAL[name]
+    cache = net.apply(net.init(0), fn.random.normal(0, shape))[1]
+    assert fn.summary(net, shape).total.cache_bytes == sum(one.nbytes() for one in storages(cache).values())
+
+
 def test_layers_that_compute_as_one_have_one_row() -> None:
     """With the numbers of the whole."""
     for net in (fn.ensemble(fn.mlp((4, 5, 2)), 3), fn.lora(fn.Linear(4, 3), 2), fn.weight_norm(fn.Linear(4, 3))):
