@@ -15,6 +15,7 @@ from funcnet.checks import Misfit, kind_of
 from funcnet.combinator import errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import valid_if, value_error
+from funcnet.flattening import flatten_together, unflatten
 from funcnet.tree import Tree
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper, infer_unchanged
@@ -121,7 +122,8 @@ def _home(params: Params, x: Any, y: Any) -> Tensor:
 
 def _as(gradients: Tree, like: Tree) -> Tree:
     """Round gradients to the dtypes of ``like``; absent ones stay so."""
-    return tree.map(_rounded, gradients, like)
+    rows = zip(*flatten_together(gradients, like), strict=True)
+    return unflatten(gradients, iter([None if g is None else _rounded(g, leaf) for g, leaf in rows]))
 
 
 def _rounded(g: Tensor, leaf: Any) -> Tensor:
