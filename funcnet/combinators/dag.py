@@ -170,7 +170,7 @@ class Graph(Combinator):
         """Return the nodes that have parameters or come after one that has."""
         found: set[str] = set()
         for _, (name, layer, ins) in self._order:
-            if (has_params(params[name]) and layer.trainable) or not found.isdisjoint(ins):
+            if not found.isdisjoint(ins) or (has_params(params[name]) and layer.trainable):
                 found.add(name)
         return found
 

@@ -123,3 +123,23 @@ def test_errors_of_the_layer_get_a_note():
     assert error.value.__notes__ == ["  in cast"]
     with pytest.raises(ValueError, match=r"cast: gy must have the dtype of y, torch\.float32, got a tensor of shape"):
         layer.grads(params, layer.apply(params, X)[1], torch.ones(6, 2, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("verb", ["vjp", "grads"])
+@pytest.mark.parametrize("bias", [None, torch.zeros(2, dtype=torch.int64)], ids=str)
+def test_gradients_have_a_floating_leaf_to_mirror(verb, bias):
+    """Of a leaf that is absent or not floating there is no gradient to round to its dtype."""
+    layer = fn.cast(fn.Linear(3, 2), torch.bfloat16)
+    params = layer.init(0)
+    y, cache = layer.apply(params, X)
+    with pytest.raises(ValueError, match="cast: a leaf with a gradient must be a floating tensor, got "):
+        getattr(layer, verb)({**params, "bias": bias}, cache, y)
+
+
+@pytest.mark.parametrize("argument", ["params", "x"])
+def test_sparse_tensors_are_refused(argument):
+    """They would be computed by other kernels, or lose their form."""
+    layer = fn.cast(fn.Linear(3, 2, bias=False), torch.bfloat16)
+    arguments = {"params": layer.init(0), "x": X}
+    with pytest.raises(ValueError, match="params and x must be trees of dense tensors on one device, got a tensor of layout"):
+        layer(**{**arguments, argument: tree.map(lambda leaf: leaf.to_sparse(), arguments[argument])})
