@@ -20,8 +20,10 @@ def check_reach(layer: Layer, params: Params, x: Any, rng: Key | int) -> None:
     rng = random.as_key(rng)
     inside = layers_in_fields(layer)
     if inside:
-        Trial(layer, params, x, rng).check()
+        trial = Trial(layer, params, x, rng)
+        trial.check()
         _check_structure(layer, inside)
+        trial.check_surrogate()
     if not layer.stochastic or overrides(layer, "update_stats"):
         y, cache = run(layer, params, x, rng)
         _check_unneeded_key(layer, params, x, y)

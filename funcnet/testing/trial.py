@@ -53,13 +53,16 @@ class Trial:
         self._check_places()
         self._check_claim("stochastic", self.spies)
         self._check_claim("has_running_stats", self.spies)
-        self._check_claim("surrogate", self.spies)
         self._check_init()
         cache, ran = self._check_apply()
         self._check_claim("batch_dependent", {call.name for call in ran if self._sees_x(call)})
         self._check_keys_one_at_a_time(ran)
         self._check_update_stats(cache, ran)
         self._check_inference(ran)
+
+    def check_surrogate(self) -> None:
+        """Require that a layer with a surrogate within is one: last, as it follows for all who subclass ``Combinator``."""
+        self._check_claim("surrogate", self.spies)
 
     def _check_places(self) -> None:
         if not isinstance(self.spied, Combinator):
