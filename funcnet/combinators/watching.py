@@ -158,9 +158,11 @@ def checked(layer: Layer) -> Checked:
     >>> import torch
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.activation.elementary import Exp, Square
-    >>> checked(serial(Square(), Exp())).apply(({}, {}), torch.tensor([20.0]))
-    Traceback (most recent call last):
-    FloatingPointError: checked: forward, the output of layer '1', Exp(), has a NaN or an infinity
+    >>> try:
+    ...     checked(serial(Square(), Exp())).apply(({}, {}), torch.tensor([20.0]))
+    ... except FloatingPointError as error:
+    ...     print(error)
+    checked: forward, the output of layer '1', Exp(), has a NaN or an infinity
     """
     return Checked(layer)
 
