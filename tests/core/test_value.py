@@ -159,8 +159,8 @@ def test_a_tensor_never_reaches_a_validator_that_would_compare_it() -> None:
 
 
 def test_frozen_decorates_classes_only() -> None:
-    """It does not freeze the params of a layer."""
-    with pytest.raises(TypeError, match=r"^frozen decorates classes, got Tanh\(\)$"):
+    """A layer is told what freezes params."""
+    with pytest.raises(TypeError, match=r"^frozen decorates classes, got Tanh\(\); to freeze the params of a layer, use freeze"):
         fn.frozen(fn.Tanh())
 
 
