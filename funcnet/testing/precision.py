@@ -3,12 +3,13 @@
 A sound kernel gives the exact result of numbers that are a few roundings away, rounded in turn (Higham 2002, section 1.5). With ε
 the distance from 1 to the next number of the dtype, and δ that of float64, each element may therefore be off by
 
-    8 ε · (the largest magnitude in its leaf)  +  4 · max(m(ε), ε/δ · m(δ))
+    8 ε · (the largest magnitude in its leaf)  +  4 · max(m(ε), ε/δ · n(δ))
 
 where m(ε) is how far the float64 result moves at most when each argument moves by up to ε, relative to it. The first term is the
 rounding of sums, which are accumulated in float32 at least. The second is what no kernel can help, and is measured where the
-first does not suffice: m(ε) takes in what cancels in the arguments, and a kink that rounding crosses; m(δ) is what float64 itself
-loses where large terms cancel within the layer, as in the gradient of a norm, and the lower dtype loses ε/δ times as much.
+first does not suffice: m(ε) takes in what cancels in the arguments, and a kink that rounding crosses; n(δ) is what float64 itself
+loses within the layer, where large terms cancel, as in the gradient of a norm, or a number near 1 is rounded, as in that of tanh.
+The lower dtype loses ε/δ times as much.
 
 A stochastic layer draws other numbers in float64: in half precision it is compared with float32, and in float32 its
 ``inference()`` is compared, unless that draws numbers too.
@@ -56,18 +57,32 @@ def _settled(layer: Layer) -> Layer:
 
 
 def moves_of(layer: Layer, arguments: tuple[Params, Any, Any], rng: Key | int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return max(m(ε), ε/δ · m(δ)) for each element of all that a layer gives."""
+    """Return max(m(ε), ε/δ · n(δ)) for each element of all that a layer gives."""
     exact = tree.cast(arguments, torch.float64)
     results: Results = lambda near: tree.names(everything(layer, near[0], near[1], near[2], rng))
     return allowed(results, exact, dtype)
 
 
 def allowed(results: Results, exact: Tree, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return max(m(ε), ε/δ · m(δ)) for each element of the results, δ being that of the dtype of ``exact``."""
+    """Return max(m(ε), ε/δ · n(δ)) for each element of the results, δ being that of the dtype of ``exact``."""
     low = _unit(dtype)
     high = max(_unit(leaf.dtype) for leaf in tree.leaves(exact)) or low
-    lost = moves(results, exact, high)
+    lost = _noise(results, exact, high)
     return {path: torch.maximum(moved, low / high * lost[path]) for path, moved in moves(results, exact, low).items()}
+
+
+def _noise(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
+    """Return what the results lose to rounding: n(unit), the largest move, or second difference over a step of √unit.
+
+    A step that small changes what is rounded within, and of what is smooth in the arguments it leaves no more than a unit.
+    """
+    want, found = results(exact), moves(results, exact, unit)
+    for trial in range(_TRIALS // 4):
+        steps = [results(_moved(exact, side * unit**0.5, trial)) for side in (1, -1)]
+        for path, leaf in want.items():
+            bent = (steps[0][path].double() - 2 * leaf.double() + steps[1][path].double()).abs().nan_to_num(torch.inf)
+            found[path] = torch.maximum(found[path], bent)
+    return found
 
 
 def moves(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
@@ -83,7 +98,7 @@ def moves(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
 def _moved(exact: Tree, share: float, seed: int) -> Tree:
     """Multiply each floating element by a number from 1 - ``share`` to 1 + ``share``."""
     leaves = [
-        leaf * (1 + random.uniform(random.fold_in(seed, i), tuple(leaf.shape), -share, share, leaf.dtype))
+        leaf * (1 + share * random.uniform(random.fold_in(seed, i), tuple(leaf.shape), -1.0, 1.0, leaf.dtype))
         if leaf is not None and leaf.is_floating_point()
         else leaf
         for i, leaf in enumerate(flattening.flatten_together(exact)[0])
