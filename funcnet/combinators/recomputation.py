@@ -55,6 +55,8 @@ class Remat(Wrapper):
 
     label = "remat"
 
+    computes_as_one = True  # what a serial is cut into depends on its very class
+
     layer: Layer = field(validator=layers_only)
     segments: int | None = field(default=None, validator=_segments)
 

@@ -56,7 +56,7 @@ def call(net: fn.Layer, spy: type, case: Case, verb: str) -> None:
     getattr(net, verb)(*arguments.get(verb, (p, cache, noise_like(y, 1))))
 
 
-FALLS_BACK_ON = {"__call__": ["apply"], "vjp": ["grads"], "grads": ["vjp"], "input_grad": ["vjp"]}
+FALLS_BACK_ON = {"__call__": ["apply"], "apply": ["__call__"], "vjp": ["grads"], "grads": ["vjp"], "input_grad": ["vjp"]}
 """The methods of a layer that a combinator without its own form of a method calls instead."""
 
 
@@ -85,8 +85,8 @@ def test_an_error_says_where_in_the_combinator(label: str, verb: str) -> None:
     assert asked or (label, verb) in UNASKED
 
 
-UNASKED = {("uniqued", "input_grad")}
-"""Methods that have nothing to ask: integers have no gradient."""
+UNASKED = {("uniqued", "input_grad"), ("freeze", "vjp"), ("freeze", "grads"), ("straight_through", "input_grad")}
+"""Methods that have nothing to ask: integers and frozen params have no gradient, and straight through goes gy itself."""
 
 
 def test_a_kernel_that_a_combinator_calls_itself_is_explained_where_it_is() -> None:

@@ -252,7 +252,7 @@ def test_the_message_ends_with_the_layer_cut_where_it_is_long() -> None:
         check_laws(net, ROWS, compiled=False)
     fault, _, layer = str(caught.value).partition("; in ")
     assert fault == "law 4, structure: y must be torch.float64, got torch.float32"
-    assert layer == f"{str(net)[:197]}..."
+    assert layer == f"{net!r:.197}..."
 
 
 def test_an_error_of_the_layer_is_told_before_the_layer() -> None:
