@@ -203,7 +203,7 @@ from funcnet.optim.schedules import (
     WarmupCosineSchedule,
 )
 from funcnet.optim.sgd import SGD
-from funcnet.random import fold_in, key, split
+from funcnet.random.keys import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads

@@ -15,10 +15,11 @@ from typing import Any, ClassVar, NamedTuple, Self
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.contract import Cache, Layer, Params, Rng, Shape, output, verbs
+from funcnet.contract import Cache, Layer, Params, Rng, Shape, output
 from funcnet.errors import add_location, describe, instances, value_error
 from funcnet.flattening import flatten_together
-from funcnet.random import Key
+from funcnet.guards import verbs
+from funcnet.random.keys import Key
 from funcnet.signatures import with_key
 
 layers_only = instances(Layer, "a layer (a value with init, apply and vjp)")

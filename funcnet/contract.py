@@ -44,8 +44,6 @@ A size that describes x may be ``None`` at first, in the fields that ``inferred_
 nor ``apply`` before ``infer_sizes(net, x)`` has rewritten the net with the sizes of x.
 """
 
-import functools
-import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -53,19 +51,10 @@ from typing import Any, ClassVar
 import torch
 
 from funcnet import random, tree
-from funcnet.checks import missing_sizes, require_sizes, size_in, sizes_complaint
+from funcnet.checks import missing_sizes, size_in, sizes_complaint
 from funcnet.errors import value_error
-from funcnet.explanations import (
-    explain_backward_error,
-    explain_error,
-    explain_init_error,
-    explain_inverse_error,
-    explain_update_error,
-    raise_explained,
-    require_memory,
-)
-from funcnet.random import Key
-from funcnet.signatures import parameters_of, with_key
+from funcnet.guards import GUARDS, verbs
+from funcnet.random.keys import Key
 from funcnet.value import Value
 
 Params = Any
@@ -245,108 +234,7 @@ class Layer(Value):
                 setattr(cls, name, vars(cls).get(name, getattr(Layer, name)))
         for name, verb in verbs(cls).items():
             if not hasattr(verb, "guards") and verb is not getattr(Layer, name):
-                setattr(cls, name, _GUARDS[name](verb))
-
-
-Verb = Callable[..., Any]
-
-
-def verbs(cls: type) -> dict[str, Verb]:
-    """Return the verbs of a class by name; one that is no function of the layer raises ``TypeError``."""
-    for name in _GUARDS:
-        kind = type(inspect.getattr_static(cls, name))
-        if kind in (staticmethod, classmethod, property):
-            rule = f"{name} must be a function of the layer, def {name}(self, ...)"
-            raise TypeError(f"{cls.__name__}: {rule}, got a {kind.__name__}")
-    return {name: getattr(cls, name) for name in _GUARDS}
-
-
-def _guarded_init(init: Verb) -> Verb:
-    @functools.wraps(init)
-    def guarded(self: Layer, rng: Key | int) -> Params:
-        require_memory(self, rng)
-        try:
-            return init(self, rng)
-        except Exception as error:
-            require_sizes(self)
-            raise_explained(explain_init_error(self, error), error)
-
-    return _marked(guarded)
-
-
-def _guarded_apply(apply: Verb) -> Verb:
-    positional, others = parameters_of(apply)
-    has_options = len(positional) > 4 or any(p.kind != p.VAR_POSITIONAL and p.name != "rng" for p in others)
-    apply = with_key(apply)
-
-    @functools.wraps(apply)
-    def guarded(self: Layer, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        try:
-            return apply(self, params, x, rng)  # type: ignore[no-any-return]
-        except Exception as error:
-            raise_explained(explain_error(self, params, x, error, apply), error)
-
-    @functools.wraps(apply)
-    def with_options(self: Layer, params: Params, x: Any, rng: Rng = None, **options: Any) -> tuple[Any, Cache]:
-        try:
-            return apply(self, params, x, rng, **options)  # type: ignore[no-any-return]
-        except Exception as error:
-            raise_explained(explain_error(self, params, x, error, apply), error)
-
-    return _marked(with_options if has_options else guarded)
-
-
-def _guarded_backward(backward: Verb) -> Verb:
-    @functools.wraps(backward)
-    def guarded(self: Layer, params: Params, cache: Cache, gy: Any) -> Any:
-        try:
-            return backward(self, params, cache, gy)
-        except Exception as error:
-            raise_explained(explain_backward_error(self, params, gy, error), error)
-
-    return _marked(guarded)
-
-
-def _guarded_inverse(inverse: Verb) -> Verb:
-    inverse = with_key(inverse)
-
-    @functools.wraps(inverse)
-    def guarded(self: Layer, params: Params, y: Any, rng: Rng = None) -> Any:
-        try:
-            return inverse(self, params, y, rng)
-        except Exception as error:
-            raise_explained(explain_inverse_error(self, params, y, error), error)
-
-    return _marked(guarded)
-
-
-def _guarded_update(update_stats: Verb) -> Verb:
-    @functools.wraps(update_stats)
-    def guarded(self: Layer, params: Params, cache: Cache) -> Params:
-        try:
-            return update_stats(self, params, cache)
-        except Exception as error:
-            raise_explained(explain_update_error(self, params, error), error)
-
-    return _marked(guarded)
-
-
-def _marked(guarded: Verb) -> Verb:
-    guarded.guards = True  # type: ignore[attr-defined]
-    return guarded
-
-
-_GUARDS: dict[str, Callable[[Verb], Verb]] = {
-    "init": _guarded_init,
-    "apply": _guarded_apply,
-    "__call__": _guarded_apply,
-    "vjp": _guarded_backward,
-    "grads": _guarded_backward,
-    "input_grad": _guarded_backward,
-    "update_stats": _guarded_update,
-    "inverse": _guarded_inverse,
-    "restore": _guarded_inverse,
-}
+                setattr(cls, name, GUARDS[name](verb))
 
 
 def output(layer: Layer, x: Any) -> Any:

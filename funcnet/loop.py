@@ -15,7 +15,7 @@ from funcnet.errors import add_location, describe, is_whole, value_error
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.train import TrainStep, train_step
 from funcnet.tree import Tree
 

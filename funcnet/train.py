@@ -17,7 +17,7 @@ from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import instances, value_error
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.tree import Tree
 from funcnet.value import Value, frozen
 

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from funcnet.combinator import Children, Combinator, Rewrite, errors_at
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.random import Key
+from funcnet.random.keys import Key
 
 _W = TypeVar("_W", bound="Wrapper")
 

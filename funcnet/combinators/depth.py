@@ -16,7 +16,7 @@ from funcnet.combinator import Rewrite, errors_at, has_params, layers_only
 from funcnet.combinators.stacking import looped, stack, unstack
 from funcnet.contract import Cache, Layer, Params, Rng, output
 from funcnet.errors import number_of_parts
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
 

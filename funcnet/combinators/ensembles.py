@@ -18,7 +18,7 @@ from funcnet.combinators import batching, member_losses
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, instances, number_of_parts
 from funcnet.losses.loss import Loss
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.tree import Tree
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper

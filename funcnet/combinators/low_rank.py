@@ -20,7 +20,7 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, number, size, value_error
 from funcnet.kernels import linear
 from funcnet.layers.linear.linear import Linear
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

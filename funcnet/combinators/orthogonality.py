@@ -24,7 +24,7 @@ from funcnet import random
 from funcnet.combinators.parametrization import Parametrization, Parametrized
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, one_of, value_error
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

@@ -15,7 +15,7 @@ from funcnet import random
 from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng, Shape
 from funcnet.errors import describe, instances, value_error
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 _GROUP = "parametrizations"

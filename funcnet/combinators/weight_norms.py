@@ -21,7 +21,7 @@ from funcnet.kernels import parametrization as kernels
 from funcnet.kernels.extremes import length
 from funcnet.kernels.tracing import may_search
 from funcnet.precision import in_single, rounded
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.errors import number
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import Value, frozen
 
 Shape = tuple[int, ...]

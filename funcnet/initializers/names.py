@@ -19,7 +19,7 @@ from funcnet.initializers.scaled import (
     XavierUniform,
     fans,
 )
-from funcnet.random import Key
+from funcnet.random.keys import Key
 
 NAMES: dict[str, Initializer] = {
     "zeros": Zeros(),

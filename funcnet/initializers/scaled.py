@@ -21,7 +21,7 @@ from torch import Tensor
 from funcnet import random
 from funcnet.errors import is_number, is_whole_tuple, number, one_of, value_error
 from funcnet.initializers.elementary import Fans, Initializer, Shape
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

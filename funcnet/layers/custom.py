@@ -16,7 +16,7 @@ from funcnet import tree
 from funcnet.checks import check_gy, require_dense_floating, require_key
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, flag, function, value_error
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
 from funcnet.kernels.tracing import is_mapped
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.testing.comparison import LawError, run, shown
 from funcnet.testing.spies import CLAIMS, Call, Claims, Log, inner_layers, with_spies
 

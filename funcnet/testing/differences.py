@@ -20,7 +20,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import is_number, value_error
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.testing.blame import Judge, judged_down
 from funcnet.testing.comparison import LawError, check_mirrored, largest, named, noise_like, prepared, run
 from funcnet.testing.precision import moves

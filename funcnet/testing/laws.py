@@ -19,7 +19,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import value_error
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.testing.blame import Judge, judged_down
 from funcnet.testing.comparison import (
     DTYPES,

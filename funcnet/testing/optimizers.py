@@ -9,7 +9,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Params
 from funcnet.errors import describe
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.tree import Tree
 
 _STEPS = 3

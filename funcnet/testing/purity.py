@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.testing.comparison import backward, check_same_bits, everything, named, noise_like, require, run, same_bits
 from funcnet.tree import Tree
 

@@ -8,7 +8,7 @@ from typing import Any
 from funcnet import random, tree
 from funcnet.combinator import Children, Combinator
 from funcnet.contract import Layer, Params
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.testing.comparison import check_kept, check_same_bits, noise_like, require, require_structure, run, same_bits
 from funcnet.testing.spies import layers_in_fields
 from funcnet.testing.trial import Trial, overrides, quoted

@@ -7,7 +7,7 @@ import torch
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.testing.comparison import check_equal, check_kept, check_mirrored, everything, named, noise_like, require, run
 from funcnet.testing.precision import moves_of
 from funcnet.tree import Tree

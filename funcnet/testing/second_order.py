@@ -18,7 +18,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.testing.comparison import check_equal, named, noise_like, require, run
 from funcnet.testing.differences import finite_difference
 from funcnet.testing.precision import allowed

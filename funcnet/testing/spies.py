@@ -15,7 +15,7 @@ from funcnet import random, tree
 from funcnet.combinator import Combinator
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.kernels.tracing import is_mapped
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import Value
 
 CLAIMS = ("stochastic", "batch_dependent", "has_running_stats", "surrogate")

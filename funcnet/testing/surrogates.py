@@ -19,7 +19,7 @@ from funcnet.combinator import Combinator
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.kernels.tracing import is_mapped
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.testing.comparison import check_equal, named, require, run
 
 

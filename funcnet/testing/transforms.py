@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet import flattening, random, tree
 from funcnet.contract import Layer
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.testing.comparison import check_equal, check_kept
 from funcnet.testing.precision import moves_of
 from funcnet.testing.purity import other

@@ -16,7 +16,7 @@ from funcnet import random, tree
 from funcnet.combinator import Combinator
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.testing.comparison import require, run
 from funcnet.testing.spies import CLAIMS, HIDDEN_KEY, NO_KEY_NEEDED, Call, Claims, Log, Spy, cache_tag, inner_layers, with_spies
 from funcnet.value import parts

@@ -18,7 +18,7 @@ from funcnet.errors import describe, value_error, whole
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.losses.loss import Loss
 from funcnet.precision import in_single, rounded
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.train import ValueAndGrads, value_and_grads
 from funcnet.value import Value, frozen
 

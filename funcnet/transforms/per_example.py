@@ -27,7 +27,7 @@ from funcnet.layers.embedding.embedding import Embedding
 from funcnet.layers.linear.linear import Linear
 from funcnet.losses.loss import Loss
 from funcnet.precision import in_single
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.stand_ins import StandIn, stand_in_for
 from funcnet.train import ValueAndGrads, value_and_grads
 from funcnet.value import Value, frozen

@@ -1,5 +1,7 @@
 """What the catalogue is made with."""
 
+import sys
+from collections import Counter
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -24,26 +26,38 @@ class Case(NamedTuple):
     compiled: bool | None = None
 
 
-_seeds = count(1)
+_drawn: Counter[str] = Counter()
 
 
 def normal(*shape: int) -> Tensor:
     """Draw normal numbers, others at every call."""
-    return random.normal(next(_seeds), shape)
+    return random.normal(_key("normal", shape), shape)
 
 
 def between(low: float, high: float, *shape: int) -> Tensor:
     """Draw evenly between two bounds, others at every call."""
-    return random.uniform(next(_seeds), shape, low, high)
+    return random.uniform(_key(f"between {low} {high}", shape), shape, low, high)
 
 
-def stirred(params: Any) -> Any:
-    """Move the floating leaves by 0.2 to 0.8 each."""
-    return tree.map(lambda leaf: leaf + between(0.2, 0.8, *leaf.shape) if leaf.is_floating_point() else leaf, params)
+def _key(kind: str, shape: tuple[int, ...]) -> Tensor:
+    """Return a key made from the caller's file, the draw, and its number among equal ones: a new case moves no data of others."""
+    draw = f"{sys._getframe(2).f_globals['__name__']} {kind} {shape}"
+    _drawn[draw] += 1
+    return random.fold_in(_drawn[draw], draw)
+
+
+def stirred(layer: fn.Layer) -> Any:
+    """Return initial params whose floating leaves are moved by 0.2 to 0.8, by numbers that only the layer determines."""
+    numbers, rng = count(), random.fold_in(0, repr(layer))
+    return tree.map(lambda leaf: _moved(leaf, random.fold_in(rng, next(numbers))), layer.init(0))
+
+
+def _moved(leaf: Tensor, key: Tensor) -> Tensor:
+    return leaf + random.uniform(key, leaf.shape, 0.2, 0.8) if leaf.is_floating_point() else leaf
 
 
 def case(layer: fn.Layer, x: Any, *, batched: bool = True, compiled: bool | None = None) -> Case:
-    return Case(layer, x, stirred(layer.init(0)), batched, compiled)
+    return Case(layer, x, stirred(layer), batched, compiled)
 
 
 def loose(layer: fn.Layer, x: Any, *, compiled: bool | None = None) -> Case:

@@ -18,7 +18,7 @@ from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import describe, fields_error, number, size_or_none, value_error
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
-from funcnet.random import Key, as_key
+from funcnet.random.keys import Key, as_key
 from funcnet.value import frozen
 
 

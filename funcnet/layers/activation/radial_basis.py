@@ -14,7 +14,7 @@ from funcnet.checks import Misfit, check_gy, check_param, require_params
 from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import number, size, size_or_none, value_error
 from funcnet.initializers.elementary import Initializer, Normal
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

@@ -21,7 +21,7 @@ from funcnet.initializers.elementary import Initializer
 from funcnet.kernels.activation import softmax_backward
 from funcnet.layers.attention.masks import broadcasts_to
 from funcnet.precision import in_single, rounded
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

@@ -18,7 +18,7 @@ from funcnet.errors import divides, flag, instances, number, size, value_error
 from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps
 from funcnet.layers.attention.positions import RotaryEmbedding
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")

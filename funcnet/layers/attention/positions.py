@@ -20,7 +20,7 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, number, size, valid_if, value_error, whole
 from funcnet.initializers.elementary import Initializer
 from funcnet.layers.attention.masks import broadcasts_to
-from funcnet.random import Key, as_key
+from funcnet.random.keys import Key, as_key
 from funcnet.value import frozen
 
 _positive = number(above=0.0)

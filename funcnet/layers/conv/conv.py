@@ -21,7 +21,7 @@ from funcnet.errors import divides, fields_error, flag, is_whole, one_of, size, 
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable, kernel_fans
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 Pad = int | str | tuple[int, int]

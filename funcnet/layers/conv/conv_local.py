@@ -24,7 +24,7 @@ from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.conv import Pad, padding_of, padding_rule
 from funcnet.layers.conv.window import Sizes, Window, Windowed, axes_complaint, each, hashable
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

@@ -21,7 +21,7 @@ from funcnet.errors import divides, fields_error, flag, size, size_or_none, whol
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, kernel_fans
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

@@ -18,7 +18,7 @@ from funcnet.contract import Params, Rng
 from funcnet.errors import instances, one_of
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
 from funcnet.layers.conv.window import each
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper, infer_unchanged
 

@@ -23,7 +23,7 @@ from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import describe, number, size, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.kernels import embedding as kernels
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 _INTEGERS = (torch.int32, torch.int64)

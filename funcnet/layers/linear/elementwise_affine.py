@@ -18,7 +18,7 @@ from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import operands as arithmetic
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

@@ -14,7 +14,7 @@ from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import linear as kernels
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

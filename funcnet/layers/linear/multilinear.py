@@ -36,7 +36,7 @@ from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import as_tuple, fields_error, flag, size, size_or_none, valid_if, whole_numbers
 from funcnet.initializers.elementary import Initializer, Uniform
 from funcnet.kernels import linear as kernels
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]

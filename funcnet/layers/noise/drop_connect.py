@@ -17,7 +17,7 @@ from funcnet.errors import flag, number, size, value_error
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import operands as arithmetic
 from funcnet.layers.linear.linear import Linear
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

@@ -20,7 +20,7 @@ from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, size_or_none, value_error
 from funcnet.kernels import batch_norm as kernels
 from funcnet.layers.norm import params as norm_params
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

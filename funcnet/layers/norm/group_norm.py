@@ -16,7 +16,7 @@ from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import fields_error, flag, size, size_or_none
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

@@ -21,7 +21,7 @@ from funcnet.errors import flag, size_or_none, value_error
 from funcnet.kernels import batch_norm as kernels
 from funcnet.kernels.norm import group_norm, group_norm_backward
 from funcnet.layers.norm import params as norm_params
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 Cache = tuple[Tensor, Tensor, Tensor]

@@ -23,7 +23,7 @@ from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, fields_error, flag, whole_number, whole_numbers
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

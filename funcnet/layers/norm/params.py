@@ -13,7 +13,7 @@ from funcnet.checks import Misfit, require_sizes
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, number, value_error
 from funcnet.precision import HALF
-from funcnet.random import Key, as_key
+from funcnet.random.keys import Key, as_key
 
 Shapes = dict[str, tuple[int, ...]]
 

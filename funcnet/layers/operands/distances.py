@@ -26,7 +26,7 @@ from funcnet.kernels import operands as kernels
 from funcnet.kernels.extremes import length
 from funcnet.layers.operands.arithmetic import Operation, shapes_of
 from funcnet.precision import in_single, rounded
-from funcnet.random import Key, as_key
+from funcnet.random.keys import Key, as_key
 from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]

@@ -37,7 +37,7 @@ from funcnet.errors import flag, one_of, size, size_or_none
 from funcnet.initializers.elementary import Uniform
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.recurrent.steps import KINDS
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 

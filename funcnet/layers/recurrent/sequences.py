@@ -20,7 +20,7 @@ from funcnet.kernels.recurrent.sequences import Weights, run, run_back
 from funcnet.kernels.recurrent.steps import KINDS
 from funcnet.kernels.tracing import is_plain
 from funcnet.layers.recurrent.cells import initialize
-from funcnet.random import Key
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")

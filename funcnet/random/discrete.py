@@ -1,0 +1,118 @@
+"""Draws of events, whole numbers, classes and orders.
+
+``rng`` is a key or an int seed, ``shape`` a tuple of whole numbers, () for a single draw, and ``dtype`` a floating type
+(torch's default).
+"""
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import is_number, is_whole, value_error
+from funcnet.random.continuous import DIGITS, gumbel
+from funcnet.random.keys import Key, as_key, bits, count_of, half_bits, shift_right
+
+
+def bernoulli(rng: Key | int, shape: tuple[int, ...] = (), p: float = 0.5) -> Tensor:
+    """Draw ``True`` with probability p (to within 2⁻³²), as bool: a 32-bit word below p 2³².
+
+    Raises   ``ValueError`` for a p that is no number from 0 to 1.
+    """
+    if not is_number(p) or not 0 <= p <= 1:
+        raise value_error("bernoulli", "p must be a number from 0 to 1", repr(p))
+    threshold = round(p * 2**32) - 2**31
+    if threshold >= 2**31:  # beyond every int32, where a comparison would overflow
+        return torch.ones(shape, dtype=torch.bool, device=as_key(rng).device)
+    return half_bits(rng, shape) < threshold
+
+
+def permutation(rng: Key | int, n: int) -> Tensor:
+    """Draw an order of 0 ... n-1, each as likely as any other, as int64 (n,): the order of n random words.
+
+    Raises   ``ValueError`` for an n that is no whole number of at least 0.
+    """
+    if not is_whole(n) or n < 0:
+        raise value_error("permutation", "n must be a whole number of at least 0", repr(n))
+    return torch.argsort(bits(rng, (n,)), stable=True)
+
+
+def randint(rng: Key | int, shape: tuple[int, ...] = (), low: int = 0, high: int = 2) -> Tensor:
+    """Draw whole numbers from ``low`` ≤ x < ``high`` evenly, as int64: the upper half of a 64-bit word times their count.
+
+    Each number has its probability to within 2⁻⁶⁴.
+
+    Raises   ``ValueError`` for bounds that are no whole numbers from -2⁶³ to 2⁶³, low below high.
+    """
+    if not is_whole(low) or not is_whole(high) or not -(1 << 63) <= low < high <= 1 << 63:
+        rule = "low and high must be whole numbers from -2**63 to 2**63, low below high"
+        raise value_error("randint", rule, f"low={low!r}, high={high!r}")
+    return _upper_product(bits(rng, shape), int(high) - int(low)) + int(low)
+
+
+def _upper_product(words: Tensor, n: int) -> Tensor:
+    """Return the upper 64 bits of unsigned words times n ≤ 2⁶⁴, from the products of 32-bit halves, which wrap around."""
+    n_high, n_low = n >> 32, n & _HALF
+    high, low = shift_right(words, 32), words & _HALF
+    if n_high == 0:  # no sum of these reaches 2⁶⁴
+        return shift_right(high * n_low + shift_right(low * n_low, 32), 32)
+    crossed, other = high * n_low, low * n_high
+    carried = shift_right(low * n_low, 32) + (crossed & _HALF) + (other & _HALF)
+    return high * n_high + shift_right(crossed, 32) + shift_right(other, 32) + shift_right(carried, 32)
+
+
+_HALF = (1 << 32) - 1
+
+
+def categorical(rng: Key | int, logits: Tensor, shape: tuple[int, ...] = (), dim: int = -1) -> Tensor:
+    """Draw classes with the probabilities softmax(``logits``) along ``dim``, as int64: argmax(logits + Gumbel noise).
+
+    The result has the axes ``shape``, for several draws of each, and then those of logits without ``dim``. A logit of -∞ is
+    never drawn beside a finite one. Half precision is computed in float32.
+
+    Raises   ``ValueError`` for logits that are no floating tensor with at least one class along ``dim``.
+    """
+    if not isinstance(logits, Tensor) or logits.dtype not in DIGITS:
+        raise value_error("categorical", "logits must be a floating tensor", logits)
+    if not is_whole(dim) or not -logits.dim() <= dim < logits.dim() or logits.shape[dim] == 0:
+        raise value_error("categorical", f"logits must have classes along the axis dim={dim!r}", logits)
+    count_of(shape)
+    noisy = _noisy(rng, logits.movedim(dim, -1), shape)
+    return torch.argmax(noisy, -1)
+
+
+def _noisy(rng: Key | int, logits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return logits with Gumbel noise, drawn for each of several draws."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return wide + gumbel(rng, (*shape, *logits.shape), wide.dtype)
+
+
+def choice(
+    rng: Key | int, a: int | Tensor, shape: tuple[int, ...] = (), *, replace: bool = True, p: Tensor | None = None
+) -> Tensor:
+    """Draw from 0 ... a - 1, or rows of a tensor ``a``, each as likely as any other or with probabilities in proportion to ``p``.
+
+    Without ``replace`` no number is drawn twice; each draw is then made in proportion to p among those that are left.
+
+    Raises   ``ValueError`` for an a that is no whole number above 0 and no tensor with rows, a p that is no floating tensor (a,),
+             and, without replacement, for more draws than there are.
+    """
+    n = len(a) if isinstance(a, Tensor) and a.dim() else a
+    if not is_whole(n) or n < 1:
+        raise value_error("choice", "a must be a whole number above 0, or a tensor with rows", a)
+    if p is not None and not (isinstance(p, Tensor) and p.dtype in DIGITS and p.shape == (n,)):
+        raise value_error("choice", f"p must be a floating tensor of shape ({n},)", p)
+    if not isinstance(replace, bool):
+        raise value_error("choice", "replace must be True or False", repr(replace))
+    count = count_of(shape)
+    if not replace and count > n:
+        raise value_error("choice", f"without replacement there must be at most {n} draws", f"{count}")
+    index = _chosen(rng, int(n), shape, replace, p)
+    return a[index] if isinstance(a, Tensor) else index
+
+
+def _chosen(rng: Key | int, n: int, shape: tuple[int, ...], replace: bool, p: Tensor | None) -> Tensor:
+    """Return the numbers drawn."""
+    if replace:
+        return randint(rng, shape, 0, n) if p is None else categorical(rng, torch.log(p), shape)
+    count = count_of(shape)
+    order = permutation(rng, n) if p is None else torch.argsort(_noisy(rng, torch.log(p), ()), descending=True, stable=True)
+    return order[:count].reshape(shape)
