@@ -11,8 +11,8 @@ tries the laws on any layer:
 2.  Linear. ``vjp`` is linear in ``gy``, so ``vjp(0) = 0``.
 3.  Pure. Equal arguments give equal bits, clones too; no argument and no cache is written to; no other state is read.
 4.  Structure. ``gparams`` mirrors ``params`` and ``gx`` mirrors ``x``, leaf by leaf, in shape, dtype and device; a leaf without a
-    gradient (a running statistic, a label) has ``None``; those on which y depends are named in ``non_trainable``. The leaves
-    of ``init`` have memory of their own, each element of them.
+    gradient (a running statistic, a label) has ``None``; those on which y depends are named in ``non_trainable``. No two elements
+    of the leaves of ``init`` share memory.
 5.  Rows. The output of a row does not depend on the rest of the batch, unless ``batch_dependent``; an empty batch works.
 6.  Strides. Non-contiguous and expanded ``x`` and ``gy`` give the same numbers.
 7.  Halves. ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` the first half of ``apply``.

@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 
 WIDTH = 88
-"""The longest line that is left as it is, unless it has no brackets to break."""
+"""The longest line that is not broken; a longer one without brackets is kept too."""
 
 _STEP = 4
 _TOKENS = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[()\[\]{},]""")

@@ -69,7 +69,7 @@ def fit(
 
     Raises   ``ValueError`` for a ``batch_size`` below 1, ``epochs`` or ``epochs_done`` below 0, no data, ``x`` and ``target``
              with different numbers of rows, fewer rows than ``batch_size`` with ``drop_last``, arguments of another kind, and
-             two metrics of one name, or one whose name is a column of its own.
+             two metrics of one name, or one named like a column of the history.
     """
     _require("fit", net=(Layer, "a layer", net), loss=(Loss, "a loss", loss), opt=(Optimizer, "an optimizer", opt))
     _require("fit", drop_last=(bool, "True or False", drop_last), progress=(bool, "True or False", progress))

@@ -52,7 +52,7 @@ class StandIn(Layer):
 
 
 def stand_in_for(layer: Layer, kind: type[_S], **own: Any) -> _S:
-    """Make a stand-in of a kind, with the fields of ``layer`` and with others of its own."""
+    """Make a stand-in of a kind, with the fields of ``layer`` and additional ones."""
     kind_of_layer: Any = type(layer)
     made: Any = object.__new__(type(type(layer).__name__, (kind, type(layer)), {}))
     fields = {one.name: getattr(layer, one.name) for one in (attrs.fields(kind_of_layer) if attrs.has(kind_of_layer) else ())}

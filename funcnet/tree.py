@@ -2,7 +2,7 @@
 
 A node is a dict, a tuple (a named one too) or a list; all else is a leaf. A leaf has a path, its keys and positions joined
 by dots: ``"0.weight"``. A ``None`` leaf is an absent tensor, and every function passes over it: ``leaves``, ``names`` and the
-sums leave it out, ``map`` keeps it as it is. Functions of two trees match dicts by key, whatever their order, and raise
+sums skip it, ``map`` keeps it. Functions of two trees match dicts by key, whatever their order, and raise
 ``ValueError`` with the first path where the trees disagree.
 """
 

@@ -204,7 +204,7 @@ def _idle(net: Graph) -> list[str]:
 
 
 def _checked(net: Graph) -> Graph:
-    """Return a net whose names all fit, as it is."""
+    """Return a net whose names are all valid, unchanged."""
     if _idle(net):
         raise value_error("graph", "every input and node must lead to the output", f"{', '.join(_idle(net))} that do not")
     return net

@@ -102,7 +102,7 @@ class Ensemble(Wrapper):
         return f"ensemble({', '.join(words)})"
 
     def _explained(self, error: Exception, arguments: Any) -> Exception:
-        """Have a member say what is wrong, whose error speaks of its own shapes."""
+        """Let a single member explain the error, in terms of its own shapes."""
         try:
             batching.Mapped(self.layer, self.n, self.shared_input).apply(*arguments)
         except Exception as told:
@@ -154,7 +154,7 @@ def ensemble(layer: Layer, n: int, *, shared_input: bool = True) -> Ensemble: ..
 @overload
 def ensemble(layer: Loss, n: int) -> EnsembleLoss: ...
 def ensemble(layer: Layer | Loss, n: int, *, shared_input: bool = True) -> Ensemble | EnsembleLoss:
-    """Make n members of a layer, with params of their own, that run at once; or of a loss, to train them with.
+    """Run n members of a layer at once, each with separate params; or make the loss that trains them.
 
     ``ensemble(net, n)(params, x)`` gives one x to all members; with ``shared_input=False`` x has a first axis of n, an input for
     each. ``train_step(ensemble(net, n), ensemble(loss, n), opt)`` trains every member as it would be trained alone, as long as

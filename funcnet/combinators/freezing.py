@@ -73,7 +73,7 @@ class Frozen(Wrapper):
 
 
 def freeze(layer: Layer) -> Frozen:
-    """Compute a layer as it is, and no gradients for its params: they are ``None``, so optimizers leave the params untouched.
+    """Wrap a layer so that its params get no gradient: their leaves are ``None``, and optimizers leave them untouched.
 
         y = f(p, x)      gp = None      gx = f's input_grad of gy
 

@@ -157,7 +157,7 @@ def _kind(leaf: Any) -> Any:
 
 
 def scale_gradient(c: float) -> ScaleGradient:
-    """Multiply the gradient that passes by ``c``, and leave x as it is.
+    """Multiply the gradient by ``c`` in the backward pass; the identity in the forward pass.
 
     ``serial(trunk, scale_gradient(0.1), head)`` trains the trunk on a tenth of the gradient; 0 stops it.
     """
@@ -165,7 +165,7 @@ def scale_gradient(c: float) -> ScaleGradient:
 
 
 def reverse_gradient(c: float = 1.0) -> ScaleGradient:
-    """Multiply the gradient that passes by -``c``, and leave x as it is, as in domain-adversarial training.
+    """Multiply the gradient by -``c`` in the backward pass, as in domain-adversarial training; the identity in the forward pass.
 
     It is ``scale_gradient(-c)``. ``serial(features, branch(labels, serial(reverse_gradient(), domain)))`` trains the features to
     tell labels, and not to tell domains (Ganin et al. 2016, section 3.2).
@@ -176,7 +176,7 @@ def reverse_gradient(c: float = 1.0) -> ScaleGradient:
 
 
 def clip_gradient(bound: float) -> ClipGradient:
-    """Clamp each element of the gradient that passes to [-``bound``, ``bound``], and leave x as it is.
+    """Clamp each element of the gradient to [-``bound``, ``bound``] in the backward pass; the identity in the forward pass.
 
     It keeps gradients of long recurrences in bounds where they arise. To clip the gradients of all params at once use
     ``ClipByGlobalNorm``. Its ``vjp`` is not linear in gy.

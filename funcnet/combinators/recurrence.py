@@ -195,7 +195,7 @@ def scan(layer: Layer, *, reverse: bool = False, output_is_carry: bool = False, 
         layer: The layer.
         reverse: Whether to go from the last step to the first.
         output_is_carry: Whether the layer returns only its next carry, which is also its output, as recurrent cells do.
-        checkpoint_every: Keep the carry after so many steps, and recompute what is between in the backward pass, bit for bit.
+        checkpoint_every: Number of steps between kept carries; the backward pass recomputes the steps between, bit for bit.
             The backward pass takes a forward pass longer; least memory of T steps is at √T.
     """
     return Scan(layer, reverse, output_is_carry, checkpoint_every)

@@ -49,7 +49,7 @@ def apply(net: Any, ends: Ends, params: Params, x: Any, rng: Rng) -> tuple[Any, 
 
 
 def cache_at(net: Any, ends: Ends, entries: Any, cache: Cache, i: int, after: Output | None) -> tuple[Cache, Output | None]:
-    """Return the cache of layer i, and what stands for its input; ``after`` is what stands for its output.
+    """Return the cache of layer i and the placeholder of its input; ``after`` is the placeholder of its output.
 
     On the way back, the last layer of a run finds its output in the cache.
     """

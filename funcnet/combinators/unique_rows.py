@@ -1,4 +1,4 @@
-"""Uniqueness: a layer computes each different row of integers once, and what it gives is handed to all that are equal.
+"""Unique rows: a layer computes each distinct row of integers once, and equal rows share its output.
 
 y[i] = f(u)[k[i]]        where the different rows are u, and x[i] = u[k[i]]
 gp   = f's vjp of gu     gu[j] = Σ gy[i] over the i with k[i] = j

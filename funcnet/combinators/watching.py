@@ -168,7 +168,7 @@ def checked(layer: Layer) -> Checked:
 
 
 class _Watched(StandIn):
-    """A layer that raises where its output or a gradient of its own is not finite."""
+    """A layer that raises when its output or one of its gradients is not finite."""
 
     path: str
 

@@ -33,7 +33,7 @@ def is_far(r: Tensor) -> bool:
 
 
 def in_double(*leaves: Tensor | None) -> list[Tensor | None]:
-    """Return tensors in float64, and ``None`` as it is."""
+    """Return tensors in float64; ``None`` is returned unchanged."""
     return [None if leaf is None else leaf.double() for leaf in leaves]
 
 

@@ -1,4 +1,4 @@
-"""Layers of one's own, made from functions: for a class with fields and errors of its own, subclass ``Layer`` instead.
+"""Custom layers made from functions; for a class with fields and errors, subclass ``Layer`` instead.
 
 layer             y, cache = apply(params, x)      gparams, gx = vjp(params, cache, gy)
 elementwise       y = f(x), by element             gx = gy ⊙ f′(x)

@@ -129,7 +129,7 @@ class MomentOptimizer(Optimizer):
 
     State    ``step``, a 0-d int64 tensor, and a tree like params for each of ``moments``, zeros at first, in float32 for params
              in half precision, whose steps are computed in float32 too and rounded once.
-    Raises   ``ValueError`` for a state that is not this optimizer's, and, with the path, for trees and tensors that do not fit.
+    Raises   ``ValueError`` for a state of another optimizer, and, with the path, for trees and tensors that do not fit.
     """
 
     rates_below: ClassVar[Sequence[float]] = ()

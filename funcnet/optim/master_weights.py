@@ -44,7 +44,7 @@ class MasterWeights(Optimizer):
         Those of ``optimizer``, which counts the updates.
 
     Raises:
-        ValueError: For what is no optimizer; in ``update`` for a state that is not this optimizer's, and for trees and tensors
+        ValueError: For what is no optimizer; in ``update`` for a state of another optimizer, and for trees and tensors
             that do not fit each other.
 
     Source:

@@ -16,7 +16,7 @@ Key = Tensor
 
 
 def _signed(word: int) -> int:
-    """Return the int64 that equals a whole number modulo 2⁶⁴; one in range as it is, as are a compiler's symbolic numbers."""
+    """Return the int64 equal to a whole number modulo 2⁶⁴; numbers in range are returned unchanged."""
     if -(1 << 63) <= word < 1 << 63:
         return word
     return (word + (1 << 63)) % (1 << 64) - (1 << 63)
@@ -73,7 +73,7 @@ def key(seed: int) -> Key:
 
 
 def as_key(rng: Key | int) -> Key:
-    """Return a key as it is, and make one from an int seed.
+    """Return a key unchanged, or make one from an int seed.
 
     Raises   ``ValueError`` for an ``rng`` that is neither.
     """

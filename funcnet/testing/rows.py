@@ -14,7 +14,7 @@ from funcnet.tree import Tree
 
 
 def check_rows(layer: Layer, p: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
-    """Require of a row alone what it gives in the batch, if x has rows, and of no rows zeros."""
+    """Require that a single row gives what it gives in the batch, and that an empty batch gives zeros."""
     sizes = {leaf.shape[0] if leaf.dim() > leaf.is_floating_point() else None for leaf in tree.leaves(x)}
     n = sizes.pop()
     if n is None or sizes:
@@ -55,7 +55,7 @@ def _check_each(layer: Layer, p: Params, x: Any, gy: Any, n: int, dtype: torch.d
         row = _slice({"y": whole["y"], "x": whole["x"]}, i, i + 1)
         moves = functools.partial(moves_of, layer, (p, xi, gi), 0, dtype)
         check_equal(
-            layer, f"row {i} alone must give what it gives in the batch", {"y": y, "x": gx}, row, scale=(x, gy), moves=moves
+            layer, f"row {i} must give by itself what it gives in the batch", {"y": y, "x": gx}, row, scale=(x, gy), moves=moves
         )
     got = {"params": tree.map(lambda summed, like: summed.to(like), total, whole["params"])}
     moves = functools.partial(moves_of, layer, (p, x, gy), 0, dtype)

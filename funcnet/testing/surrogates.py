@@ -1,4 +1,4 @@
-"""Surrogates: layers with a rule of their own backward, and the net in which each of them is the linear map that it declares.
+"""Surrogates: layers with a custom backward rule, and the net in which each of them is the linear map that it declares.
 
     y = y₀ + gy₀ (⟨gx₀, x - x₀⟩ + ⟨gp₀, p - p₀⟩) / ⟨gy₀, gy₀⟩
 
@@ -49,7 +49,7 @@ def with_declared_rules(layer: Layer, params: Params, x: Any, rng: Key | int, gy
 
 
 def is_own_surrogate(layer: Layer) -> bool:
-    """Tell whether a layer has a rule of its own backward, and does not only hold one that has."""
+    """Tell whether a layer itself has a custom backward rule; a net that only holds one does not."""
     if not layer.surrogate or not isinstance(layer, Combinator):
         return layer.surrogate
     static = inspect.getattr_static(type(layer), "surrogate")

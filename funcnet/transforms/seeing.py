@@ -19,7 +19,7 @@ from funcnet.walking import children_of, require_layer
 
 
 class _Recorder(StandIn):
-    """A layer that keeps what it gives, unless ``vmap`` within the net hides it."""
+    """A layer that records its output, unless a ``vmap`` within the net hides it."""
 
     path: str
     level: int

@@ -50,7 +50,7 @@ class PReLU(Layer):
 
     Params   ``weight`` (num_parameters,), each of them ``init``.
     Cache    ``x``.
-    Raises   ``ValueError`` for a ``num_parameters`` below 1, an ``init`` that is not finite, params that are not this layer's,
+    Raises   ``ValueError`` for a ``num_parameters`` below 1, an ``init`` that is not finite, params of another layer,
              and an ``x`` whose second axis is not ``num_parameters``, unless that is 1, or with another dtype.
     Source   He, Zhang, Ren & Sun 2015.
     """

@@ -161,7 +161,7 @@ class Conv1d(_Conv):
              absent with ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.Conv1d`` draws them.
     Cache    ``x`` itself, with its padding where that is uneven or of another ``padding_mode`` than ``"zeros"``.
     Raises   ``ValueError`` for sizes below 1, channels that ``groups`` does not divide, ``"same"`` with a stride, ``"causal"``
-             with a mode that looks ahead, params that are not this layer's, an ``x`` with other channels, axes or dtype, or
+             with a mode that looks ahead, params of another layer, an ``x`` with other channels, axes or dtype, or
              shorter than the kernel, and a ``gy`` that has not the shape of ``y``.
     Source   ``torch.nn.Conv1d``'s formula; van den Oord et al. 2016, "WaveNet", section 2.1, for ``"causal"``.
     """

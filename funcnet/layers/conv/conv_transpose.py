@@ -117,7 +117,7 @@ class ConvTranspose1d(_ConvTranspose):
              absent with ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.ConvTranspose1d`` draws them.
     Cache    ``x`` itself, not a copy.
     Raises   ``ValueError`` for sizes below 1, channels that ``groups`` does not divide, an ``output_padding`` that is not below
-             stride or dilation, params that are not this layer's, an ``x`` with other channels, axes or dtype, and a ``gy`` that
+             stride or dilation, params of another layer, an ``x`` with other channels, axes or dtype, and a ``gy`` that
              has not the shape of ``y``.
     Source   Zeiler et al. 2010.
     """

@@ -31,7 +31,7 @@ class Linear(Layer):
     Params   ``weight`` (out, in), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros, absent with
              ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.Linear`` draws them.
     Cache    ``x`` itself, not a copy.
-    Raises   ``ValueError`` for a size below 1, for params that are not this layer's, when the last axis of ``x`` is not
+    Raises   ``ValueError`` for a size below 1, for params of another layer, when the last axis of ``x`` is not
              ``in_features``, and when its dtype is not that of the params.
     Source   Glorot & Bengio 2010, eq. 12, for the spread of ``weight``.
     """

@@ -51,7 +51,7 @@ class Bilinear(Layer):
     Params   ``weight`` (out, in1, in2), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros, absent with
              ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.Bilinear`` draws them.
     Cache    ``x``, the pair itself.
-    Raises   ``ValueError`` for a size below 1, for params that are not this layer's, and for an ``x`` that is not a pair of
+    Raises   ``ValueError`` for a size below 1, for params of another layer, and for an ``x`` that is not a pair of
              floating tensors with these last axes and one batch.
     Source   the names are ``torch.nn.Bilinear``'s.
     """
@@ -133,7 +133,7 @@ class LinearGeneral(Layer):
     Params   ``weight`` (*out, *in), Xavier normal of the sizes taken together, unless ``initializer`` names another; ``bias``
              (*out), zeros, absent with ``bias=False``.
     Cache    ``x`` with the axes at the end and made one: a copy only where they are not there already.
-    Raises   ``ValueError`` for a size below 1, as many axes as ``in_features`` has not, params that are not this layer's, and
+    Raises   ``ValueError`` for a size below 1, as many axes as ``in_features`` has not, params of another layer, and
              an ``x`` with other axes or another dtype.
     Source   ``flax.nnx.LinearGeneral``; ``weight`` is the other way round, as in ``torch.nn.Linear``.
     """
@@ -222,7 +222,7 @@ class Einsum(Layer):
     Params   ``weight``, of ``shape``, Xavier normal, with the product of the sizes that y has too for the outputs, and of the
              others for the inputs, unless ``initializer`` names another.
     Cache    ``x``.
-    Raises   ``ValueError`` for another kind of equation, a shape that does not fit it, params that are not this layer's, and an
+    Raises   ``ValueError`` for another kind of equation, a shape that does not fit it, params of another layer, and an
              ``x`` that does not fit.
     Source   ``flax.linen.Einsum``; for its bias see ``Bias``.
     """

@@ -163,7 +163,7 @@ class RunningBatchNorm1d(RunningBatchNorm):
 
     Params   as of ``BatchNorm1d``.
     Cache    ``x``.
-    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 2, line 11.
     """
 
@@ -185,7 +185,7 @@ class BatchNorm1d(BatchNorm):
     Cache    ``x``, the batch's mean and its 1 / √(σ² + ε), both in single precision at least; the running statistics, and
              what they will be once they are moved from there. ``update_stats`` of params with other statistics, such as those
              of the batch before, moves those.
-    Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
+    Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params of another layer,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm1d``'s.
     """
@@ -202,7 +202,7 @@ class RunningBatchNorm2d(RunningBatchNorm):
 
     Params   as of ``BatchNorm2d``.
     Cache    ``x``.
-    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 2, line 11.
     """
 
@@ -217,7 +217,7 @@ class BatchNorm2d(BatchNorm):
 
     Params   as of ``BatchNorm1d``.
     Cache    as of ``BatchNorm1d``.
-    Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
+    Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params of another layer,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm2d``'s.
     """
@@ -234,7 +234,7 @@ class RunningBatchNorm3d(RunningBatchNorm):
 
     Params   as of ``BatchNorm3d``.
     Cache    ``x``.
-    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 2, line 11.
     """
 
@@ -249,7 +249,7 @@ class BatchNorm3d(BatchNorm):
 
     Params   as of ``BatchNorm1d``.
     Cache    as of ``BatchNorm1d``.
-    Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params that are not this layer's,
+    Raises   ``ValueError`` for a batch with one value per channel, whose variance is 0, for params of another layer,
              and an ``x`` with other axes, channels or dtype.
     Source   Ioffe & Szegedy 2015, algorithm 1; the names, ε and momentum are ``torch.nn.BatchNorm3d``'s.
     """

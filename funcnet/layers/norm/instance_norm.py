@@ -159,7 +159,7 @@ class RunningInstanceNorm1d(RunningInstanceNorm):
 
     Params   as of ``InstanceNorm1d`` with ``track_running_stats=True``.
     Cache    ``x``.
-    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, channels or dtype.
     Source   ``torch.nn.InstanceNorm1d``'s formula in evaluation.
     """
 
@@ -179,7 +179,7 @@ class InstanceNorm1d(InstanceNorm):
              ``running_mean``, zeros, ``running_var``, ones, and ``num_batches_tracked``, which stays 0 as torch's does unless
              ``momentum=None``, with ``track_running_stats=True``: they are not trained, and their gradient is ``None``.
     Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
-    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params that are not this layer's,
+    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params of another layer,
              and an ``x`` with other axes, channels or dtype.
     Source   Ulyanov, Vedaldi & Lempitsky 2016; the names, ε and momentum are ``torch.nn.InstanceNorm1d``'s.
     """
@@ -194,7 +194,7 @@ class RunningInstanceNorm2d(RunningInstanceNorm):
 
     Params   as of ``InstanceNorm2d`` with ``track_running_stats=True``.
     Cache    ``x``.
-    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, channels or dtype.
     Source   ``torch.nn.InstanceNorm2d``'s formula in evaluation.
     """
 
@@ -209,7 +209,7 @@ class InstanceNorm2d(InstanceNorm):
 
     Params   as of ``InstanceNorm1d``.
     Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
-    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params that are not this layer's,
+    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params of another layer,
              and an ``x`` with other axes, channels or dtype.
     Source   Ulyanov, Vedaldi & Lempitsky 2016; the names, ε and momentum are ``torch.nn.InstanceNorm2d``'s.
     """
@@ -224,7 +224,7 @@ class RunningInstanceNorm3d(RunningInstanceNorm):
 
     Params   as of ``InstanceNorm3d`` with ``track_running_stats=True``.
     Cache    ``x``.
-    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, channels or dtype.
+    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, channels or dtype.
     Source   ``torch.nn.InstanceNorm3d``'s formula in evaluation.
     """
 
@@ -239,7 +239,7 @@ class InstanceNorm3d(InstanceNorm):
 
     Params   as of ``InstanceNorm1d``.
     Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
-    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params that are not this layer's,
+    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params of another layer,
              and an ``x`` with other axes, channels or dtype.
     Source   Ulyanov, Vedaldi & Lempitsky 2016; the names, ε and momentum are ``torch.nn.InstanceNorm3d``'s.
     """

@@ -99,7 +99,7 @@ class LayerNorm(_RowNorm):
     Params   ``weight`` γ, ones, and ``bias`` β, zeros, of ``normalized_shape``; neither with ``elementwise_affine=False``, and
              no ``bias`` with ``bias=False``.
     Cache    ``x``, with the axis ``dim`` last, the rows' means and their 1 / √(σ² + ε).
-    Raises   ``ValueError`` for an ε that is not positive, for params that are not this layer's, and an ``x`` with other last
+    Raises   ``ValueError`` for an ε that is not positive, for params of another layer, and an ``x`` with other last
              axes or another dtype.
     Source   Ba, Kiros & Hinton 2016; the names and ε are ``torch.nn.LayerNorm``'s.
     """
@@ -154,7 +154,7 @@ class RMSNorm(_RowNorm):
 
     Params   ``weight`` γ, ones, of ``normalized_shape``; absent with ``elementwise_affine=False``.
     Cache    ``x``, with the axis ``dim`` last, and the rows' 1 / √(x̄² + ε).
-    Raises   ``ValueError`` for an ε that is not positive, for params that are not this layer's, and an ``x`` with other last
+    Raises   ``ValueError`` for an ε that is not positive, for params of another layer, and an ``x`` with other last
              axes or another dtype.
     Source   Zhang & Sennrich 2019, eq. 4; the names and ε are ``torch.nn.RMSNorm``'s.
     """

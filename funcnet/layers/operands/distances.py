@@ -137,7 +137,7 @@ class CauchySimilarity(Operation):
 
     Params   ``weight`` (in_features,), ones.
     Cache    the difference, ``y``, and the shapes of both tensors.
-    Raises   ``ValueError`` for a size below 1, params that are not this layer's, and when ``x`` is not a pair of floating tensors
+    Raises   ``ValueError`` for a size below 1, params of another layer, and when ``x`` is not a pair of floating tensors
              that broadcast together, with a last axis of ``in_features`` and the dtype of the params.
     Source   Chen 2013; thinc's ``CauchySimilarity``.
     """

@@ -154,7 +154,7 @@ class RNNCell(_Cell):
     Params   ``weight_ih`` (hidden, input), ``weight_hh`` (hidden, hidden), and with ``bias`` ``bias_ih`` and ``bias_hh``
              (hidden,); uniform in ±1 / √hidden_size, as in ``torch.nn.RNNCell``.
     Cache    x and the next h.
-    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, sizes or dtype.
+    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, sizes or dtype.
     Source   Elman 1990.
     """
 
@@ -172,7 +172,7 @@ class LSTMCell(_Cell):
     Params   ``weight_ih`` (4 · hidden, input), ``weight_hh`` (4 · hidden, hidden), and with ``bias`` ``bias_ih`` and ``bias_hh``
              (4 · hidden,), rows in the order i f u o; uniform in ±1 / √hidden_size, as in ``torch.nn.LSTMCell``.
     Cache    x, the gates and tanh c'.
-    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, sizes or dtype.
+    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, sizes or dtype.
     Source   Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the gate f.
     """
 
@@ -188,7 +188,7 @@ class GRUCell(_Cell):
     Params   ``weight_ih`` (3 · hidden, input), ``weight_hh`` (3 · hidden, hidden), and with ``bias`` ``bias_ih`` and ``bias_hh``
              (3 · hidden,), rows in the order r z n; uniform in ±1 / √hidden_size, as in ``torch.nn.GRUCell``.
     Cache    x, the gates, and n's part of U h + b'.
-    Raises   ``ValueError`` for params that are not this layer's, and an ``x`` with other axes, sizes or dtype.
+    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, sizes or dtype.
     Source   Cho et al. 2014; r as in ``torch.nn``, after the product.
     """
 

@@ -30,7 +30,7 @@ class RNN(Recurrent):
              ``bias_ih_l0`` and ``bias_hh_l0`` (hidden,), with ``_reverse`` for the other direction; uniform in ±1 /
              √hidden_size.
     Cache    x, and for each layer and direction its input, outputs and gates; what dropout kept.
-    Raises   ``ValueError`` for params that are not this layer's, an ``x`` with other axes, sizes or dtype, and dropout without
+    Raises   ``ValueError`` for params of another layer, an ``x`` with other axes, sizes or dtype, and dropout without
              a key.
     Source   Elman 1990.
     """
@@ -54,7 +54,7 @@ class LSTM(Recurrent):
 
     Params   those of ``RNN`` with 4 · hidden rows, in the order i f u o, and with ``proj_size`` ``weight_hr_l0`` (proj, hidden).
     Cache    x, and for each layer and direction its input, outputs, cell states and gates; what dropout kept.
-    Raises   ``ValueError`` for params that are not this layer's, an ``x`` with other axes, sizes or dtype, and dropout without
+    Raises   ``ValueError`` for params of another layer, an ``x`` with other axes, sizes or dtype, and dropout without
              a key.
     Source   Hochreiter & Schmidhuber 1997; Sak et al. 2014 for the projection.
     """
@@ -83,7 +83,7 @@ class GRU(Recurrent):
 
     Params   those of ``RNN`` with 3 · hidden rows, in the order r z n.
     Cache    x, and for each layer and direction its input, outputs, gates, and n's part of the states' half; what dropout kept.
-    Raises   ``ValueError`` for params that are not this layer's, an ``x`` with other axes, sizes or dtype, and dropout without
+    Raises   ``ValueError`` for params of another layer, an ``x`` with other axes, sizes or dtype, and dropout without
              a key.
     Source   Cho et al. 2014.
     """

@@ -185,7 +185,7 @@ class Reshape(_Reshaping):
 
 @frozen
 class Squeeze(_Reshaping):
-    """Take the axis ``dim`` away where its size is 1; as ``torch.squeeze``, leave x as it is where it is not.
+    """Remove the axis ``dim`` if its size is 1; otherwise return x unchanged, as ``torch.squeeze`` does.
 
     Params   none.
     Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
