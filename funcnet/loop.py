@@ -12,12 +12,12 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import add_location, describe, is_whole, value_error
+from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 from funcnet.random.keys import Key
 from funcnet.train import TrainStep, train_step
-from funcnet.tree import Tree
 
 Metric = Callable[[Any, Any], Any]
 History = dict[str, list[float]]

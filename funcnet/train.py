@@ -15,10 +15,10 @@ from torch import Tensor
 
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import instances, value_error
+from funcnet.flattening import Tree
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 from funcnet.random.keys import Key
-from funcnet.tree import Tree
 from funcnet.value import Value, frozen
 
 _layer, _optimizer = instances(Layer, "a layer"), instances(Optimizer, "an optimizer")

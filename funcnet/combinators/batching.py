@@ -25,10 +25,10 @@ from funcnet.checks import Misfit, check_gy
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
+from funcnet.flattening import Tree
 from funcnet.kernels import linear
 from funcnet.kernels.tracing import is_eager
 from funcnet.layers.linear.linear import Linear
-from funcnet.tree import Tree
 from funcnet.value import frozen
 
 _LARGE = 1 << 15

@@ -17,9 +17,9 @@ from funcnet.combinator import Rewrite, errors_at, layers_only
 from funcnet.combinators import batching, member_losses
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, instances, number_of_parts
+from funcnet.flattening import Tree
 from funcnet.losses.loss import Loss
 from funcnet.random.keys import Key
-from funcnet.tree import Tree
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
 

@@ -15,8 +15,7 @@ from funcnet.checks import Misfit, kind_of
 from funcnet.combinator import errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import valid_if, value_error
-from funcnet.flattening import flatten_together, unflatten
-from funcnet.tree import Tree
+from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper, infer_unchanged
 

@@ -13,8 +13,8 @@ from funcnet import tree
 from funcnet.combinator import Rewrite, absent, child_key, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
+from funcnet.flattening import Tree
 from funcnet.random.keys import Key
-from funcnet.tree import Tree
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper, infer_unchanged
 

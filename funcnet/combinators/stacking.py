@@ -11,8 +11,8 @@ from torch import Tensor
 
 from funcnet import flattening, tree
 from funcnet.errors import value_error
+from funcnet.flattening import Tree
 from funcnet.kernels.looping import entries, is_looping, loop
-from funcnet.tree import Tree
 
 LEAST = 4
 """The least number of steps that are compiled as a loop; fewer are written out.

@@ -22,8 +22,8 @@ from funcnet.compilation.inductor import compile_lock, pass_on, recording, withh
 from funcnet.compilation.kinds import key_of
 from funcnet.compilation.programs import Program, Traced, copied, require_apart, written
 from funcnet.errors import value_error
+from funcnet.flattening import Tree
 from funcnet.kernels.tracing import is_eager
-from funcnet.tree import Tree
 from funcnet.value import Value
 
 P = ParamSpec("P")

@@ -15,9 +15,9 @@ from funcnet.codec import TreeCodec
 from funcnet.compilation.inductor import Kernel, compile_lock, traced
 from funcnet.compilation.kinds import CONSTANTS, Kind
 from funcnet.errors import value_error
+from funcnet.flattening import Tree
 from funcnet.kernels.aliasing import overlapping
 from funcnet.kernels.tracing import tracing_for_inductor
-from funcnet.tree import Tree
 
 
 class Program:

@@ -14,8 +14,8 @@ from funcnet import tree
 from funcnet.compilation.compiled import Compiled, compile  # noqa: A004 (torch's word for it)
 from funcnet.contract import Params
 from funcnet.errors import function, number_of_parts, value_error
+from funcnet.flattening import Tree
 from funcnet.random.keys import Key, fold_in
-from funcnet.tree import Tree
 from funcnet.value import Value, frozen
 
 

@@ -32,13 +32,13 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.contract import Params
 from funcnet.errors import Validator, describe, flag, is_number, number, value_error
+from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import is_writable
 from funcnet.kernels.optim_steps import Rows
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.columns import Agreed, Columns, GuardCache, is_count, is_dense, moment_like
 from funcnet.optim.misfits import explained
-from funcnet.tree import Tree
 from funcnet.value import Value, frozen
 
 State = Any

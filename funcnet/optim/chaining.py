@@ -6,8 +6,8 @@ from attrs import field
 
 from funcnet.contract import Params
 from funcnet.errors import add_location, instances, value_error
+from funcnet.flattening import Tree
 from funcnet.optim.base import GradientTransform, Optimizer, State
-from funcnet.tree import Tree
 from funcnet.value import frozen
 
 _transforms = instances(GradientTransform, "gradient transforms, all before the optimizer", several=True)

@@ -17,10 +17,10 @@ from torch import Tensor
 from funcnet import flattening, tree
 from funcnet.contract import Params
 from funcnet.errors import number, value_error
+from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.optim.base import GradientTransform, State
 from funcnet.optim.columns import is_dense
-from funcnet.tree import Tree
 from funcnet.value import frozen
 
 

@@ -13,11 +13,11 @@ from torch import Tensor, strided
 
 from funcnet import flattening
 from funcnet.codec import TreeCodec
+from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import is_writable, overlapping, plain
 from funcnet.kernels.optim_steps import in_rows
 from funcnet.kernels.tracing import any_nested, is_eager, tensor_guard
-from funcnet.tree import Tree
 
 Columns = Sequence[Sequence[Tensor]]
 """Lists of the tensors that belong to the same leaves of params: params, gradients, then the moments."""

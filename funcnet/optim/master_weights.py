@@ -10,11 +10,11 @@ from torch import Tensor
 from funcnet import flattening, tree
 from funcnet.contract import Params
 from funcnet.errors import add_location, flag, instances, value_error
+from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.columns import Columns, GuardCache, is_dense
 from funcnet.optim.misfits import explained
-from funcnet.tree import Tree
 from funcnet.value import frozen
 
 

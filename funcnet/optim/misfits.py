@@ -7,10 +7,10 @@ from torch import Tensor
 
 from funcnet import flattening, tree
 from funcnet.errors import add_location, describe, value_error
+from funcnet.flattening import Tree
 from funcnet.kernels.aliasing import is_writable, overlapping
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.columns import is_count, is_dense, moment_like
-from funcnet.tree import Tree
 
 Named = dict[str, dict[str, Any]]
 """The leaves of some trees by the name of the tree, and the path."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from funcnet import flattening, random, tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe
+from funcnet.flattening import Tree
 from funcnet.random.keys import Key
-from funcnet.tree import Tree
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

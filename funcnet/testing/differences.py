@@ -20,12 +20,12 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import is_number, value_error
+from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 from funcnet.testing.blame import Judge, judged_down
 from funcnet.testing.comparison import LawError, check_mirrored, largest, named, noise_like, prepared, run
 from funcnet.testing.precision import moves
 from funcnet.testing.surrogates import check_declared, is_own_surrogate, with_declared_rules
-from funcnet.tree import Tree
 from funcnet.value import parts
 from funcnet.walking import walk
 

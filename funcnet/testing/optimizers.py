@@ -9,8 +9,8 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Params
 from funcnet.errors import describe
+from funcnet.flattening import Tree
 from funcnet.random.keys import Key
-from funcnet.tree import Tree
 
 _STEPS = 3
 

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from funcnet import flattening, random, tree
 from funcnet.contract import Layer, Params
+from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 from funcnet.testing.comparison import MARGIN, ROUNDINGS, everything, largest, named, noise_like, require, require_structure, run
-from funcnet.tree import Tree
 
 Results = Callable[[Tree], dict[str, Tensor]]
 

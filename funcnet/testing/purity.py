@@ -8,9 +8,9 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
+from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 from funcnet.testing.comparison import backward, check_same_bits, everything, named, noise_like, require, run, same_bits
-from funcnet.tree import Tree
 
 
 def check_pure(layer: Layer, p: Params, x: Any, rng: Key | int) -> None:

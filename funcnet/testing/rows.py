@@ -7,10 +7,10 @@ import torch
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
+from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 from funcnet.testing.comparison import check_equal, check_kept, check_mirrored, everything, named, noise_like, require, run
 from funcnet.testing.precision import moves_of
-from funcnet.tree import Tree
 
 
 def check_rows(layer: Layer, p: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:

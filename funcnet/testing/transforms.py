@@ -9,11 +9,11 @@ from torch import Tensor
 
 from funcnet import flattening, random, tree
 from funcnet.contract import Layer
+from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 from funcnet.testing.comparison import check_equal, check_kept
 from funcnet.testing.precision import moves_of
 from funcnet.testing.purity import other
-from funcnet.tree import Tree
 
 Work = Callable[..., Any]
 

@@ -343,3 +343,75 @@ def test_trees_work_on_the_meta_device():
     assert tree.ravel(value).shape == (7,)
     assert tree.norm(value).device.type == "meta"
     assert tree.structure(tree.unravel(tree.ravel(value), value)) == tree.structure(value)
+
+
+# differences, products, interpolation, bounds and choices
+
+
+@given(float_tree)
+def test_sub_undoes_add(value):
+    """(x + x) - x = x, and x - x = 0."""
+    assert tree.equal(tree.sub(tree.add(value, value), value), value)
+    assert tree.equal(tree.sub(value, value), tree.zeros_like(value))
+
+
+def test_sub_counts_an_absent_leaf_as_zero():
+    """Of a sum and a difference that leave params without gradients as they are."""
+    assert tree.equal(
+        tree.sub({"x": ONE, "y": None, "z": None}, {"x": None, "y": ONE, "z": None}), {"x": ONE, "y": -ONE, "z": None}
+    )
+
+
+def test_mul_multiplies_leaf_by_leaf():
+    """A leaf that is absent from one is absent from the product."""
+    assert tree.equal(tree.mul({"x": tensor(2, 3), "y": ONE}, {"y": None, "x": tensor(5, 7)}), {"x": tensor(10, 21), "y": None})
+
+
+def test_lerp_has_exact_ends():
+    """0 gives a, 1 gives b, also where b - a is rounded; a 0-d tensor is a weight like a number."""
+    a, b = {"x": tensor(1e8, 0.1)}, {"x": tensor(1.0, 0.3)}
+    assert tree.equal(tree.lerp(a, b, 0.0), a)
+    assert tree.equal(tree.lerp(a, b, 1.0), b)
+    assert tree.equal(tree.lerp(a, b, torch.tensor(0.25)), tree.lerp(a, b, 0.25))
+    assert tree.allclose(tree.lerp(a, b, 0.5), {"x": tensor(5.00000005e7, 0.2)})
+
+
+def test_clip_clamps_every_element():
+    """Between two bounds, or by one."""
+    value = {"x": tensor(-3, 0, 3), "y": None}
+    assert tree.equal(tree.clip(value, -1, 2), {"x": tensor(-1, 0, 2), "y": None})
+    assert tree.equal(tree.clip(value, high=2), {"x": tensor(-3, 0, 2), "y": None})
+    assert tree.equal(tree.clip(value), value)
+
+
+def test_where_takes_one_condition_for_all_or_a_tree_of_them():
+    """As for a step that is taken only where all gradients are finite."""
+    new, old = {"x": tensor(1, 2), "y": (tensor(3),)}, {"x": tensor(10, 20), "y": (tensor(30),)}
+    assert tree.equal(tree.where(torch.tensor(True), new, old), new)
+    assert tree.equal(tree.where(torch.tensor(False), new, old), old)
+    by_element = {"x": torch.tensor([True, False]), "y": (torch.tensor([False]),)}
+    assert tree.equal(tree.where(by_element, new, old), {"x": tensor(1, 20), "y": (tensor(30),)})
+    assert tree.equal(tree.where(by_element["x"], new["x"], old["x"]), tensor(1, 20))
+
+
+def test_allclose_tells_near_from_far():
+    """By structure, shape and numbers; of two dtypes in their common one; NaN only where it is allowed."""
+    one = {"x": tensor(1.0, torch.nan), "n": 3}
+    near = {"x": tensor(1.0 + 1e-6, torch.nan), "n": 3}
+    assert tree.allclose(one, near, equal_nan=True)
+    assert not tree.allclose(one, near)
+    assert not tree.allclose(one, near, rtol=1e-8, equal_nan=True)
+    assert not tree.allclose(one, {"x": one["x"]}, equal_nan=True)
+    assert not tree.allclose(tensor(1.0), tensor(1.0, 1.0))
+    assert tree.allclose(tensor(0.5, 2), tensor(0.5, 2).double())
+
+
+def test_reduce_folds_the_leaves_in_order():
+    """From the initial value, without absent leaves."""
+    assert tree.reduce(lambda text, leaf: text + str(leaf), {"a": 1, "b": (2, None, [3])}, "") == "123"
+
+
+def test_map_with_path_takes_several_trees():
+    """Where one leaf is absent, so is the result."""
+    one, other = {"a": tensor(1), "b": None}, {"b": tensor(2), "a": tensor(3)}
+    assert tree.map_with_path(lambda path, x, y: f"{path}: {x.item():g} {y.item():g}", one, other) == {"a": "a: 1 3", "b": None}

@@ -5,12 +5,12 @@ import torch
 from training import leaves, misfit, run
 
 from funcnet import tree
+from funcnet.flattening import Tree
 from funcnet.optim.adam import Adam
 from funcnet.optim.base import GradientTransform, State
 from funcnet.optim.chaining import chain
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
 from funcnet.optim.sgd import SGD
-from funcnet.tree import Tree
 from funcnet.value import frozen
 
 # Chains

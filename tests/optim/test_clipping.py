@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.flattening import Tree
 from funcnet.optim.base import GradientTransform
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
 from funcnet.random import key, normal
-from funcnet.tree import Tree
 
 
 def grads(dtype: torch.dtype = torch.float64) -> Tree:

@@ -13,6 +13,7 @@ from torch import Tensor
 from training import ALL, each_optimizer, leaves, run
 
 from funcnet import tree
+from funcnet.flattening import Tree
 from funcnet.optim import columns
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import Optimizer, State
@@ -20,7 +21,6 @@ from funcnet.optim.chaining import Chain, donate
 from funcnet.optim.schedules import LinearSchedule
 from funcnet.optim.sgd import SGD
 from funcnet.random import key, normal
-from funcnet.tree import Tree
 from funcnet.value import frozen
 
 

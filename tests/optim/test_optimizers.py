@@ -12,13 +12,13 @@ from training import STEPS, each_optimizer, leaves, misfit, run
 
 import funcnet as fn
 from funcnet import tree
+from funcnet.flattening import Tree
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.chaining import Chain, chain, donate
 from funcnet.optim.clipping import ClipByValue
 from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
 from funcnet.optim.sgd import SGD
-from funcnet.tree import Tree
 
 
 def update(optimizer: Optimizer, grads: Tree) -> tuple[Tree, State]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.tree import Tree
+from funcnet.flattening import Tree
 
 OPTIMIZERS = [
     fn.SGD(0.1),

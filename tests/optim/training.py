@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from funcnet import tree
+from funcnet.flattening import Tree
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.chaining import chain
@@ -12,7 +13,6 @@ from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
 from funcnet.optim.sgd import SGD
 from funcnet.random import fold_in, key, normal
-from funcnet.tree import Tree
 
 STEPS = 12
 

@@ -1,0 +1,124 @@
+"""Leaves in order and by name, functions of them, and trees made from names."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import describe as described
+from funcnet.errors import value_error
+from funcnet.flattening import Tree, flatten_together, unflatten
+from funcnet.paths import grown_from, named_leaves
+from funcnet.tree.refusals import require_function
+
+
+def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the field's word for it)
+    """Apply ``f`` to every leaf of a tree, with those of ``rest`` at its place; a place where one is absent stays ``None``.
+
+    >>> map(lambda a, b: a + b, {"w": 1, "b": None}, {"b": None, "w": 2})
+    {'w': 3, 'b': None}
+    """
+    require_function("map", f)
+    rows = zip(*flatten_together(tree, *rest), strict=True)
+    return unflatten(tree, iter([None if any(leaf is None for leaf in row) else f(*row) for row in rows]))
+
+
+def leaves(tree: Tree) -> list[Any]:
+    """List the leaves of a tree that are there, in order."""
+    return [leaf for leaf in flatten_together(tree)[0] if leaf is not None]
+
+
+def structure(tree: Tree) -> Tree:
+    """Return the tree with ``"*"`` for every leaf, absent or not: two trees fit each other when their structures are equal."""
+    return unflatten(tree, iter(["*"] * len(flatten_together(tree)[0])))
+
+
+def names(tree: Tree) -> dict[str, Any]:
+    """Map each leaf's dotted path to the leaf; the path of a tree that is one leaf is ``""``.
+
+    >>> names(({"weight": 1, "bias": 2}, {}, {"weight": 3}))
+    {'0.weight': 1, '0.bias': 2, '2.weight': 3}
+
+    Raises   ``ValueError`` for two leaves with the same path, as from the keys ``1`` and ``"1"``.
+    """
+    pairs = [(path, leaf) for path, leaf in named_leaves("", tree) if leaf is not None]
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise value_error("names", "the paths of the leaves must be unique", ", ".join(path for path, _ in pairs))
+    return named
+
+
+def along(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
+    """Map with the path; absent leaves stay."""
+    return unflatten(tree, iter([None if leaf is None else f(path, leaf) for path, leaf in named_leaves("", tree)]))
+
+
+def same_leaf(x: Any, y: Any) -> bool:
+    """Tell whether two leaves have one dtype, device, shape and value."""
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return x.dtype == y.dtype and x.device == y.device and torch.equal(x, y)
+    return type(x) is type(y) and bool(x == y)
+
+
+def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
+    """Build the tree with these named leaves: the way back from ``names``, and from a ``state_dict``.
+
+    With ``like``, the structure (and so every absent leaf and empty node) is that of ``like``. A name at which a leaf is absent
+    from it is taken where it holds what another name holds, as both names of tied weights do, and left out. Without ``like``,
+    a node whose keys are all numbers becomes a tuple, with ``{}`` in its gaps, and any other a dict.
+
+    Raises   ``ValueError`` naming the paths that are missing and those that are too many, or two of which one goes on where
+             the other has its leaf.
+    """
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named):
+        raise value_error("from_names", "named must be a dict of leaves by their names", described(named))
+    if like is None:
+        return grown_from("", named)
+    wanted = names(like)
+    missing, extra = wanted.keys() - named.keys(), named.keys() - wanted.keys()
+    if extra and not missing:
+        kept, absent = [named[path] for path in wanted], {path for path, leaf in named_leaves("", like) if leaf is None}
+        extra = {path for path in extra if path not in absent or not any(same_leaf(named[path], one) for one in kept)}
+    if missing or extra:
+        raise value_error(
+            "from_names", "the names must be those of like", f"missing {sorted(missing)} and unknown {sorted(extra)}"
+        )
+    return along(lambda path, _: named[path], like)
+
+
+def update(f: Callable[[Any, Any], Any], params: Tree, grads: Tree) -> Tree:
+    """Return ``f(p, g)`` for every parameter that has a gradient, and the parameter itself for every other.
+
+    ``update(lambda p, g: p - lr * g, params, grads)`` is a step of plain gradient descent: running statistics, whose gradients
+    are ``None``, stay as they are.
+
+    Raises:
+        ValueError: With the first path where the trees disagree.
+    """
+    require_function("update", f)
+    rows = zip(*flatten_together(params, grads), strict=True)
+    return unflatten(params, iter([p if p is None or g is None else f(p, g) for p, g in rows]))
+
+
+def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+    """Apply ``f(path, leaf)`` to every leaf of ``tree``, with the leaves of ``rest`` at its place as further arguments.
+
+    A place where one leaf is absent stays ``None``.
+    """
+    require_function("map_with_path", f)
+    rows = zip(*flatten_together(tree, *rest), strict=True)
+    paths = [path for path, _ in named_leaves("", tree)]
+    found = [None if any(leaf is None for leaf in row) else f(path, *row) for path, row in zip(paths, rows, strict=True)]
+    return unflatten(tree, iter(found))
+
+
+def reduce(f: Callable[[Any, Any], Any], tree: Tree, initial: Any) -> Any:
+    """Fold the leaves of a ``tree`` in order: ``f(... f(f(initial, leaf₀), leaf₁) ...)``.
+
+    >>> reduce(lambda total, leaf: total + leaf, {"a": 1, "b": (2, None, 3)}, 0)
+    6
+    """
+    require_function("reduce", f)
+    return functools.reduce(f, leaves(tree), initial)

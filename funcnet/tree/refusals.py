@@ -1,0 +1,47 @@
+"""Refusals: how a function of trees says that it was given something else."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from torch import Tensor
+
+from funcnet.errors import describe as described
+from funcnet.errors import explains, value_error
+from funcnet.paths import named_leaves
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def of_tensors(trees: int = 1, other: str = "") -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Let a function of so many ``trees`` of tensors explain its errors; ``other`` is the rule for its other arguments."""
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(function)
+        def checked(*arguments: _P.args, **named: _P.kwargs) -> _R:
+            try:
+                return function(*arguments, **named)
+            except Exception as error:
+                if explains(error) or not isinstance(error, (TypeError, AttributeError, RuntimeError, ValueError)):
+                    raise
+                raise _explained(function.__name__, (*arguments, *named.values()), trees, other) from error
+
+        return checked
+
+    return decorate
+
+
+def _explained(who: str, arguments: tuple[Any, ...], trees: int, other: str) -> ValueError:
+    for one in arguments[:trees]:
+        for path, leaf in named_leaves("", one):
+            if leaf is not None and not isinstance(leaf, Tensor):
+                return value_error(who, f"every leaf must be a tensor, at {path!r} too", described(leaf))
+    came = " and ".join(map(described, arguments[trees:] or arguments))
+    return value_error(who, other or "the tensors of the trees must fit each other", came)
+
+
+def require_function(who: str, f: Any) -> None:
+    """Refuse an ``f`` that is no function, in the name of ``who``."""
+    if not callable(f):
+        raise value_error(who, f"{'predicate' if who == 'partition' else 'f'} must be a function", described(f))
