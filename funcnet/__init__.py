@@ -55,6 +55,7 @@ from funcnet.combinators.norm_folding import fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal
 from funcnet.combinators.parametrization import Parametrization, parametrize
 from funcnet.combinators.pooling import Pool1d, Pool2d, Pool3d
+from funcnet.combinators.profiling import profiled
 from funcnet.combinators.rearranging import channels_last, map_over, time_distributed
 from funcnet.combinators.recomputation import remat
 from funcnet.combinators.recurrence import bidirectional, scan
@@ -271,7 +272,7 @@ __all__ = [
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
     "repeat", "remat", "freeze", "reversible", "cast",
     # gradient rules and watching
-    "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "checked", "tap",
+    "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "checked", "tap", "profiled",
     # blocks
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting

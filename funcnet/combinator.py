@@ -8,7 +8,6 @@ Child number i has the key ``fold_in(rng, i)``, for its params and its noise. Co
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from keyword import iskeyword
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -19,6 +18,7 @@ from funcnet.contract import Cache, Layer, Params, Rng, Shape, output
 from funcnet.errors import add_location, describe, instances, value_error
 from funcnet.flattening import flatten_together
 from funcnet.guards import verbs
+from funcnet.naming import entries, listed, pack
 from funcnet.random.keys import Key
 from funcnet.signatures import with_key
 
@@ -223,45 +223,6 @@ class Combinator(Layer):
                 setattr(cls, name, with_key(verb))
         if cls.computes:
             super()._when_frozen()
-
-
-def entries(who: str, names: tuple[str, ...], params: Any) -> Any:
-    """Return the entries of a tuple, or of a dict by name, in the order of ``names``; anything else raises ``ValueError``."""
-    if _numbered(names):
-        if type(params) is not tuple or len(params) != len(names):
-            raise value_error(who, f"params must be a tuple of {len(names)}, one entry per layer", describe(params))
-        return params
-    if not isinstance(params, dict) or params.keys() != {*names}:
-        raise value_error(who, f"params must be a dict with the keys {listed(names)}", describe(params))
-    return tuple([params[name] for name in names])
-
-
-def pack(names: tuple[str, ...], entries: Iterable[Any]) -> Any:
-    """Make a tuple of entries, or a dict if the children have names."""
-    return tuple(entries) if _numbered(names) else dict(zip(names, entries, strict=True))
-
-
-def _numbered(names: tuple[str, ...]) -> bool:
-    return not names or names[0] == "0"
-
-
-def listed(names: Iterable[str]) -> str:
-    """List names, for errors; a layer that adds no component to paths has none."""
-    return ", ".join(filter(None, names)) or "none"
-
-
-def named_arguments(values: dict[str, str]) -> list[str]:
-    """Write keyword arguments, as a dict if there is a name that Python does not take as such."""
-    if all(name.isidentifier() and not iskeyword(name) for name in values):
-        return [f"{name}={value}" for name, value in values.items()]
-    return [f"**{{{', '.join([f'{name!r}: {value}' for name, value in values.items()])}}}"]
-
-
-def require_names(who: str, names: Iterable[str]) -> None:
-    """Raise ``ValueError`` for names that make no component of a path: empty ones, numbers, and those with a dot in them."""
-    for name in names:
-        if not isinstance(name, str) or not name or "." in name or name.isdigit():
-            raise value_error(who, "a name must be a str that is not empty, no number, and without a dot", repr(name))
 
 
 def has_params(params: Params) -> bool:

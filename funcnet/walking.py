@@ -15,10 +15,11 @@ Linear(in_features=3, out_features=1)
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from funcnet.combinator import Children, Combinator, listed
+from funcnet.combinator import Children, Combinator
 from funcnet.contract import Layer
 from funcnet.errors import value_error
 from funcnet.flattening import join
+from funcnet.naming import listed
 
 
 def children_of(layer: Layer) -> Children:

@@ -10,20 +10,10 @@ from typing import Any, Self
 
 from attrs import field
 
-from funcnet.combinator import (
-    Children,
-    Combinator,
-    absent,
-    add_gradients,
-    child_key,
-    errors_at,
-    has_params,
-    listed,
-    named_arguments,
-    require_names,
-)
+from funcnet.combinator import Children, Combinator, absent, add_gradients, child_key, errors_at, has_params
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
+from funcnet.naming import listed, named_arguments, require_names
 from funcnet.value import frozen
 
 Names = tuple[str, ...]

@@ -10,21 +10,12 @@ from typing import Any, Self
 
 from attrs import field
 
-from funcnet.combinator import (
-    Children,
-    Combinator,
-    absent,
-    child_key,
-    errors_at,
-    has_params,
-    named_arguments,
-    require_names,
-    tuple_of_layers,
-)
+from funcnet.combinator import Children, Combinator, absent, child_key, errors_at, has_params, tuple_of_layers
 from funcnet.combinators import runs
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.layers.shape.reshaping import Identity
+from funcnet.naming import named_arguments, require_names
 from funcnet.value import frozen
 
 _NOTHING = Identity()

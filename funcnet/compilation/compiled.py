@@ -51,6 +51,11 @@ class Compiled(Generic[P, R]):
         self._last: Program | Traced | None = None
         self._kept: dict[Hashable, Program | Traced] = {}
 
+    @property
+    def programs(self) -> int:
+        """How many programs are kept, one for each kind of call: a test may hold it to 1."""
+        return len(self._kept)
+
     def __repr__(self) -> str:
         return getattr(self.__wrapped__, "compiled_repr", f"compile({self.__wrapped__!r})")
 

@@ -4,6 +4,8 @@
 """
 
 import math
+from collections.abc import Callable
+from contextvars import ContextVar
 from numbers import Integral
 
 import torch
@@ -119,12 +121,18 @@ def _hash(word: str) -> int:
     return found
 
 
+draw_watcher: ContextVar[Callable[[Key], None] | None] = ContextVar("draw_watcher", default=None)
+"""A function that is told the key of every draw in eager mode; set by ``funcnet.testing.forbid_key_reuse``."""
+
+
 def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
     """Draw 64 random bits for each element, as int64.
 
     Raises   ``ValueError`` for a ``shape`` that is no tuple of whole numbers of at least 0.
     """
     rng = as_key(rng)
+    if not torch.compiler.is_compiling() and (watcher := draw_watcher.get()) is not None:
+        watcher(rng)
     return _mix(_multiples(torch.arange(1, count_of(shape) + 1, device=rng.device)) + rng).reshape(shape)
 
 

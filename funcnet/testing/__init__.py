@@ -1,9 +1,12 @@
 """Testing: the judges of layers and optimizers, custom ones too.
 
 ``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences, ``check_optimizer`` an optimizer.
+``assert_close`` compares trees, and ``forbid_key_reuse`` finds a second draw from one key.
 """
 
+from funcnet.testing.assertions import assert_close
 from funcnet.testing.differences import check_vjp, finite_difference
+from funcnet.testing.keys import forbid_key_reuse
 from funcnet.testing.laws import (
     LAWS,
     check_laws,
@@ -23,10 +26,12 @@ from funcnet.testing.optimizers import check_optimizer
 
 __all__ = [
     "LAWS",
+    "assert_close",
     "check_laws",
     "check_optimizer",
     "check_vjp",
     "finite_difference",
+    "forbid_key_reuse",
     "law_halves",
     "law_linear",
     "law_pure",

@@ -21,14 +21,14 @@ import funcnet
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = {"torch", "attrs", "typing-extensions"}
-MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 25
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 25
 
 FLOORS = {
     5: [""],
     4: ["loop", "train", "compilation", "summaries", "metering", "drawing", "transforms"],
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
-    1: ["contract", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
+    1: ["contract", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
     0: [
         *["tree", "paths", "precision", "flattening", "codec", "random", "errors", "indentation", "tables", "statistics"],
         *["checks", "explanations", "guards", "signatures", "value"],
@@ -189,9 +189,9 @@ def long_functions(name: str, source: str) -> list[str]:
 
 
 def long_files(name: str, source: str) -> list[str]:
-    """List the file itself if it is too long."""
+    """List the file itself if it is too long; the list of public names has as many lines as it needs."""
     lines = len(source.splitlines())
-    return [f"{name} has {lines} lines"] * (lines > MOST_LINES_OF_A_FILE)
+    return [f"{name} has {lines} lines"] * (lines > MOST_LINES_OF_A_FILE and name != "funcnet")
 
 
 def undocumented(name: str, source: str) -> list[str]:
@@ -419,7 +419,7 @@ BITES = {
     "long function": (long_functions, "def f():\n    '''Doc.'''\n" + "    x = 1\n" * 26, "m.f has 26 lines"),
     "long method": (long_functions, "class A:\n    def f(self):\n" + "        x = 1\n" * 26, "m.f has 26 lines"),
     "long expression": (long_functions, "def f():\n    return [\n" + "        1,\n" * 24 + "    ]", "m.f has 26 lines"),
-    "long file": (long_files, "x = 1\n" * 401, "m has 401 lines"),
+    "long file": (long_files, "x = 1\n" * 301, "m has 301 lines"),
     "function without docstring": (undocumented, "'''Doc.'''\ndef f(): pass", "m.f has no docstring"),
     "class without docstring": (undocumented, "'''Doc.'''\nclass A:\n    def f(self): 'Doc.'", "m.A has no docstring"),
     "module without docstring": (undocumented, "def _f(): pass", "m has no docstring"),
@@ -456,7 +456,7 @@ PASSES = {
     "nonlocal": (globals_set, "def f():\n    n = 0\n    def g():\n        nonlocal n"),
     "25 lines": (long_functions, "def f():\n    '''Doc.\n\n    More.\n    '''\n" + "    x = 1\n" * 25),
     "docstring alone": (long_functions, "def f():\n    '''" + "\n" * 40 + "'''"),
-    "400 lines": (long_files, "x = 1\n" * 400),
+    "300 lines": (long_files, "x = 1\n" * 300),
     "documented": (undocumented, "'''Doc.'''\ndef f(): 'Doc.'\ndef _g(): pass\n@overload\ndef g(): ...\nclass A:\n    'Doc.'"),
     "empty": (undocumented, ""),
     "facade": (undocumented, "from funcnet.layers.linear import Linear\n\n__all__ = ['Linear']"),

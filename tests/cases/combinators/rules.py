@@ -32,6 +32,7 @@ CASES = {
     "tap of a pair, forward only": case(fn.tap(fn.parallel(fn.Tanh(), fn.Linear(3, 2)), look), (normal(4, 2), normal(4, 3))),
     "checked": case(fn.checked(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3), fn.Linear(3, 2))), normal(5, 3)),
     "checked in a scan": loose(fn.scan(fn.checked(fn.GRUCell(3, 2)), output_is_carry=True), (normal(4, 2, 3), normal(2, 2))),
+    "profiled": case(fn.profiled(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3), fn.Linear(3, 2)), "net"), normal(5, 3)),
     "straight_through with dropout and norm": case(
         fn.serial(fn.Linear(3, 3), fn.straight_through(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3))), fn.Tanh()), normal(5, 3)
     ),

@@ -1,0 +1,46 @@
+"""Naming: what belongs to children, in a tuple by number or in a dict by name."""
+
+from collections.abc import Iterable
+from keyword import iskeyword
+from typing import Any
+
+from funcnet.errors import describe, value_error
+
+
+def entries(who: str, names: tuple[str, ...], params: Any) -> Any:
+    """Return the entries of a tuple, or of a dict by name, in the order of ``names``; anything else raises ``ValueError``."""
+    if _numbered(names):
+        if type(params) is not tuple or len(params) != len(names):
+            raise value_error(who, f"params must be a tuple of {len(names)}, one entry per layer", describe(params))
+        return params
+    if not isinstance(params, dict) or params.keys() != {*names}:
+        raise value_error(who, f"params must be a dict with the keys {listed(names)}", describe(params))
+    return tuple([params[name] for name in names])
+
+
+def pack(names: tuple[str, ...], entries: Iterable[Any]) -> Any:
+    """Make a tuple of entries, or a dict if the children have names."""
+    return tuple(entries) if _numbered(names) else dict(zip(names, entries, strict=True))
+
+
+def _numbered(names: tuple[str, ...]) -> bool:
+    return not names or names[0] == "0"
+
+
+def listed(names: Iterable[str]) -> str:
+    """List names, for errors; a layer that adds no component to paths has none."""
+    return ", ".join(filter(None, names)) or "none"
+
+
+def named_arguments(values: dict[str, str]) -> list[str]:
+    """Write keyword arguments, as a dict if there is a name that Python does not take as such."""
+    if all(name.isidentifier() and not iskeyword(name) for name in values):
+        return [f"{name}={value}" for name, value in values.items()]
+    return [f"**{{{', '.join([f'{name!r}: {value}' for name, value in values.items()])}}}"]
+
+
+def require_names(who: str, names: Iterable[str]) -> None:
+    """Raise ``ValueError`` for names that make no component of a path: empty ones, numbers, and those with a dot in them."""
+    for name in names:
+        if not isinstance(name, str) or not name or "." in name or name.isdigit():
+            raise value_error(who, "a name must be a str that is not empty, no number, and without a dot", repr(name))

@@ -1,0 +1,49 @@
+"""Assertions about trees, for users' tests: what differs, at which path, and by how much."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import describe
+from funcnet.flattening import Tree, flatten_together
+from funcnet.paths import named_leaves
+
+
+def assert_close(got: Tree, want: Tree, *, rtol: float | None = None, atol: float | None = None, equal_nan: bool = False) -> None:
+    """Assert that two trees have one structure, and leaves of the same shape, dtype and device that are close to each other.
+
+    Args:
+        got: The tree to judge.
+        want: The tree that it should be.
+        rtol: Relative tolerance, with ``atol``; by default those of ``torch.testing.assert_close`` for the dtype.
+        atol: Absolute tolerance.
+        equal_nan: Whether NaN is close to NaN.
+
+    Leaves that are no tensors must be equal, and an absent leaf must be absent from both.
+
+    >>> assert_close({"w": torch.ones(2)}, {"w": torch.ones(2) + 1e-7})
+    >>> try:
+    ...     assert_close({"w": torch.ones(2)}, {"w": torch.ones(3)})
+    ... except AssertionError as error:
+    ...     print(str(error).splitlines()[0])
+    assert_close: the trees differ at 'w'
+
+    Raises:
+        AssertionError: With the path of the first leaf that differs, and torch's sentence about how.
+        ValueError: For one of ``rtol`` and ``atol`` without the other.
+    """
+    try:
+        pairs = zip(*flatten_together(want, got), strict=True)
+    except ValueError as error:
+        raise AssertionError(f"assert_close: {error}") from None
+    for (path, _), (theirs, ours) in zip(named_leaves("", want), pairs, strict=True):
+        _assert_leaf(path, ours, theirs, {"rtol": rtol, "atol": atol, "equal_nan": equal_nan})
+
+
+def _assert_leaf(path: str, got: Any, want: Any, options: dict[str, Any]) -> None:
+    where = f"assert_close: the trees differ at {path!r}"
+    if isinstance(got, Tensor) and isinstance(want, Tensor):
+        torch.testing.assert_close(got, want, **options, msg=lambda text: f"{where}\n{text}")
+    elif type(got) is not type(want) or got != want:
+        raise AssertionError(f"{where}\ngot {describe(got)}, want {describe(want)}")

@@ -1,0 +1,50 @@
+"""Keys: a guard against drawing twice from one key, which gives the same numbers twice."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from funcnet.errors import value_error
+from funcnet.kernels.tracing import is_plain
+from funcnet.random.keys import Key, draw_watcher
+
+
+@contextmanager
+def forbid_key_reuse() -> Iterator[None]:
+    """Raise where a second draw is made from one key within the block, or a key is split twice.
+
+    Two draws from one key are the same numbers: two layers drop the same units, or the noise repeats at each step. Take the
+    keys of draws from ``split`` or ``fold_in``.
+
+    Nets that recompute (``remat``, ``scan`` with checkpoints, runs of ``reversible``) draw the same numbers again in their
+    backward pass by design; put only their forward pass into the block. Keys in compiled code, under ``torch.func`` and on the
+    meta device are not seen. The block applies to its own thread.
+
+    >>> from funcnet import random
+    >>> with forbid_key_reuse():
+    ...     one, other = random.split(0)
+    ...     noise = random.normal(one, (2,)) + random.normal(other, (2,))
+    >>> try:
+    ...     with forbid_key_reuse():
+    ...         noise = random.normal(one, (2,)) + random.uniform(one, (2,))
+    ... except ValueError as error:
+    ...     print(str(error).split(", got")[0])
+    forbid_key_reuse: each key may serve one draw; split it, or fold a number in
+
+    Raises:
+        ValueError: At the second draw from a key.
+    """
+    seen: set[int] = set()
+
+    def watch(rng: Key) -> None:
+        if not is_plain(rng):
+            return
+        word = int(rng)
+        if word in seen:
+            raise value_error("forbid_key_reuse", "each key may serve one draw; split it, or fold a number in", f"{word} again")
+        seen.add(word)
+
+    token = draw_watcher.set(watch)
+    try:
+        yield
+    finally:
+        draw_watcher.reset(token)
