@@ -10,9 +10,16 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, NamedTuple
 
-from funcnet.combinator import Combinator, absent, has_params
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.combinator import Combinator, absent, errors_at, has_params
+from funcnet.combinators.depth import Repeat
+from funcnet.combinators.stacking import entry, unstack
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
+from funcnet.kernels.optim_steps import fills_steps
+from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import GradientTransform, Optimizer, State
 from funcnet.stand_ins import StandIn, stand_in_for
 from funcnet.tree import Tree
@@ -71,6 +78,75 @@ class Updating(StandIn):
         return Updated(*self.opt.update(gparams, part.state, part.start)) if type(part) is Part else gparams
 
 
+class UpdatingCopies(Updating):
+    """A ``repeat`` that updates one copy after the other, for optimizers that act on elements.
+
+    In eager mode, where each copy of each leaf fills whole steps of a kernel; elsewhere all copies are updated at the end.
+    """
+
+    layer: Layer
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        return self._back(params, cache, gy) if self._is_parted(params) else super().vjp(params, cache, gy)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return self._back(params, cache, gy, first=0)[0] if self._is_parted(params) else super().grads(params, cache, gy)
+
+    def _is_parted(self, part: Params) -> bool:
+        if type(part) is not Part or not is_eager():
+            return False
+        return all([fills_steps(leaf[0].numel()) for leaf in tree.leaves(part.start) if leaf.is_floating_point()])  # noqa: C419
+
+    def _back(self, part: Part, cache: Cache, gy: Any, first: int = -1) -> tuple[Updated, Any]:
+        """Go back to the input, or to the params of copy ``first``."""
+        repeat: Any = self.original
+        stacks, i = Stacks(self.opt, part), repeat.n
+        rows = [*zip(unstack(repeat.label, part.params, repeat.n), repeat.caches_of(cache), strict=True)]
+        with errors_at(repeat, lambda: i):
+            for p, c in reversed(rows):
+                i -= 1
+                gy = self._copy_back(stacks, i, p, c, gy, only_params=i == first)
+        return stacks.updated(), gy
+
+    def _copy_back(self, stacks: "Stacks", i: int, params: Params, cache: Cache, gy: Any, *, only_params: bool) -> Any:
+        """Go back through one copy and update it; its gradient is released on return."""
+        layer: Layer = self.layer
+        gparams, gx = (layer.grads(params, cache, gy), None) if only_params else layer.vjp(params, cache, gy)
+        stacks.update(i, gparams)
+        return gx
+
+
+class Stacks:
+    """Stacked params and state that are updated one copy at a time.
+
+    What a donated optimizer writes to is in its place already; all else is copied into new stacks.
+    """
+
+    def __init__(self, opt: Optimizer, part: Part) -> None:
+        self.opt, self.part = opt, part
+        self.new: dict[int, Tensor] = {}
+        self.last: State = part.state
+
+    def update(self, i: int, gparams: Params) -> None:
+        """Make the step of copy number i."""
+        start, state = entry(self.part.start, i), self.opt.map_state(lambda one: entry(one, i), self.part.state)
+        params, self.last = self.opt.update(gparams, state, start)
+        put = lambda stack, old, new: tree.map(lambda *leaves: self._put(i, *leaves), stack, old, new)
+        put(self.part.start, start, params)
+        self.opt.map_state(put, self.part.state, state, self.last)
+
+    def _put(self, i: int, stack: Tensor, old: Tensor, new: Tensor) -> None:
+        if new is not old and id(stack) not in self.new:
+            self.new[id(stack)] = stack.clone()
+        if id(stack) in self.new:
+            self.new[id(stack)][i].copy_(new)
+
+    def updated(self) -> Updated:
+        """Return the stacks, and the count of the last copy."""
+        found = lambda one: tree.map(lambda stack: self.new.get(id(stack), stack), one)
+        return Updated(found(self.part.start), self.opt.map_state(lambda _, one: found(one), self.last, self.part.state))
+
+
 def _params(params: Params) -> Params:
     return params.params if type(params) is Part else params
 
@@ -81,7 +157,8 @@ def updating(layer: Layer, opt: Optimizer) -> Layer:
         return layer
     if _is_open(layer):
         return layer.with_children({name: updating(child, opt) for name, child in layer.children().items()})
-    return stand_in_for(layer, Updating, opt=deepcopy(opt))
+    by_copies = isinstance(layer, Repeat) and opt.acts_on == "elements"
+    return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=deepcopy(opt))
 
 
 def _is_open(layer: Layer) -> Any:

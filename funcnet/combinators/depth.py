@@ -13,7 +13,7 @@ from attrs import field
 
 from funcnet import random
 from funcnet.combinator import Rewrite, errors_at, has_params, layers_only
-from funcnet.combinators.stacking import looped, stack, unstack
+from funcnet.combinators.stacking import looped, restack, stack, unstack
 from funcnet.contract import Cache, Layer, Params, Rng, output
 from funcnet.errors import number_of_parts
 from funcnet.random import Key
@@ -97,7 +97,7 @@ class Repeat(Wrapper):
             return found[1]
         later, gy = self._back(params, cache, gy, 1)
         with errors_at(self, 0):
-            first = self.layer.grads(self._each(params)[0], self._caches_of(cache)[0], gy)
+            first = self.layer.grads(self._each(params)[0], self.caches_of(cache)[0], gy)
         return stack([first, *later])
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
@@ -105,7 +105,7 @@ class Repeat(Wrapper):
             found = looped(lambda g, p, c: (self.layer.input_grad(p, c, g), ()), gy, params, cache["all"], n=self.n, reverse=True)
             if found is not None:
                 return found[0]
-        for i, (p, c) in reversed([*enumerate(zip(self._each(params), self._caches_of(cache), strict=True))]):
+        for i, (p, c) in reversed([*enumerate(zip(self._each(params), self.caches_of(cache), strict=True))]):
             with errors_at(self, i):
                 gy = self.layer.input_grad(p, c, gy)
         return gy
@@ -114,10 +114,11 @@ class Repeat(Wrapper):
         if not self.has_running_stats:
             return params
         moved: list[Params] = []
+        each = self._each(params)
         with errors_at(self, lambda: len(moved)):
-            for p, c in zip(self._each(params), self._caches_of(cache), strict=True):
+            for p, c in zip(each, self.caches_of(cache), strict=True):
                 moved.append(self.layer.update_stats(p, c))
-        return stack(moved)
+        return restack(params, each, moved)
 
     def infer(self, x: Any) -> tuple[Self, Any]:
         with errors_at(self, 0):
@@ -146,7 +147,7 @@ class Repeat(Wrapper):
     def _each(self, params: Params) -> list[Params]:
         return unstack(self.label, params, self.n)
 
-    def _caches_of(self, cache: Cache) -> Any:
+    def caches_of(self, cache: Cache) -> Any:
         """Return the cache of each copy."""
         return cache["each"] if "each" in cache else unstack(self.label, cache["all"], self.n)
 
@@ -160,7 +161,7 @@ class Repeat(Wrapper):
     def _back(self, params: Params, cache: Cache, gy: Any, least: int) -> tuple[list[Params], Any]:
         """Go back to copy number ``least``; return the gradients of params, in order, and gy there."""
         gparams: list[Params] = []
-        rows = [*zip(self._each(params), self._caches_of(cache), strict=True)]
+        rows = [*zip(self._each(params), self.caches_of(cache), strict=True)]
         with errors_at(self, lambda: self.n - 1 - len(gparams)):
             for p, c in reversed(rows[least:]):
                 gp, gy = self.layer.vjp(p, c, gy)
