@@ -226,8 +226,9 @@ class Combinator(Layer):
 
         A class that overrides ``vjp`` or ``grads`` must declare again that it passes gradients on.
         """
-        place = lambda *names: next(i for i, one in enumerate(cls.__mro__) if not vars(one).keys().isdisjoint(names))
-        cls.passes_gradients_on = cls.passes_gradients_on and place("passes_gradients_on") <= place("vjp", "grads")
+        backward, declared = ({"vjp", "grads"}, {"passes_gradients_on"})
+        first = next(vars(one).keys() for one in cls.__mro__ if not vars(one).keys().isdisjoint(backward | declared))
+        cls.passes_gradients_on = cls.passes_gradients_on and not first.isdisjoint(declared)
         for name, verb in verbs(cls).items():
             if name in ("apply", "__call__") and with_key(verb) is not verb:
                 setattr(cls, name, with_key(verb))

@@ -8,7 +8,7 @@ gradient. Combinators that pass gradients on pass these on. The layers of other 
 
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from funcnet.combinators.depth import Repeat
 from funcnet.combinators.stacking import entry, unstack
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
+from funcnet.flattening import flatten_together
 from funcnet.kernels.optim_steps import fills_steps
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import GradientTransform, Optimizer, State
@@ -131,20 +132,23 @@ class Stacks:
         """Make the step of copy number i."""
         start, state = entry(self.part.start, i), self.opt.map_state(lambda one: entry(one, i), self.part.state)
         params, self.last = self.opt.update(gparams, state, start)
-        put = lambda stack, old, new: tree.map(lambda *leaves: self._put(i, *leaves), stack, old, new)
-        put(self.part.start, start, params)
-        self.opt.map_state(put, self.part.state, state, self.last)
+        self._put(i, self.part.start, start, params)
+        self.opt.map_state(lambda *trees: self._put(i, *trees), self.part.state, state, self.last)
 
-    def _put(self, i: int, stack: Tensor, old: Tensor, new: Tensor) -> None:
-        if new is not old and id(stack) not in self.new:
-            self.new[id(stack)] = stack.clone()
-        if id(stack) in self.new:
-            self.new[id(stack)][i].copy_(new)
+    def _put(self, i: int, stacks: Tree, old: Tree, new: Tree) -> None:
+        for stack, before, after in zip(*flatten_together(stacks, old, new), strict=True):
+            if after is not before and id(stack) not in self.new:
+                self.new[id(stack)] = stack.clone()
+            if id(stack) in self.new:
+                self.new[id(stack)][i].copy_(after)
 
     def updated(self) -> Updated:
         """Return the stacks, and the count of the last copy."""
-        found = lambda one: tree.map(lambda stack: self.new.get(id(stack), stack), one)
-        return Updated(found(self.part.start), self.opt.map_state(lambda _, one: found(one), self.last, self.part.state))
+        state = self.opt.map_state(lambda _, stacks: self._found(stacks), self.last, self.part.state)
+        return Updated(self._found(self.part.start), state)
+
+    def _found(self, stacks: Tree) -> Tree:
+        return tree.map(lambda stack: self.new.get(id(stack), stack), stacks)
 
 
 def _params(params: Params) -> Params:
@@ -161,7 +165,7 @@ def updating(layer: Layer, opt: Optimizer) -> Layer:
     return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=deepcopy(opt))
 
 
-def _is_open(layer: Layer) -> Any:
+def _is_open(layer: Layer) -> TypeGuard[Combinator]:
     return isinstance(layer, Combinator) and layer.passes_gradients_on and not isinstance(layer, StandIn)
 
 

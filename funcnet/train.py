@@ -88,7 +88,7 @@ class TrainStep(Value):
         self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
     ) -> tuple[Params, Tree, Tensor]:
         if self._updating is not None:
-            return self._layer_by_layer(params, state, x, target, rng)
+            return self._layer_by_layer(self._updating, params, state, x, target, rng)
         value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng)
         if self._has_running_stats:
             params = self.net.update_stats(params, cache)
@@ -96,13 +96,13 @@ class TrainStep(Value):
         return params, state, value
 
     def _layer_by_layer(
-        self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
+        self, updating: Layer, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
     ) -> tuple[Params, Tree, Tensor]:
         """Make the step with the optimizer's update of each layer in the backward pass."""
         y, cache = self.net.apply(params, x, rng)
         value, gy = self.loss.value_and_grad(y, target)
         start = self.net.update_stats(params, cache) if self._has_running_stats else params
-        return *layerwise.updated(self._updating, self.opt, params, start, state, cache, gy), value
+        return *layerwise.updated(updating, self.opt, params, start, state, cache, gy), value
 
     def __repr__(self) -> str:
         return f"train_step({self.net!r}, {self.loss!r}, {self.opt!r}{', in_backward=True' * self.in_backward})"

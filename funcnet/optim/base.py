@@ -117,7 +117,6 @@ def _mapped(who: Any, f: Callable[..., Tree], state: State, *others: State) -> S
     return {name: row[0] if isinstance(row[0], Tensor) else f(*row) for name, row in rows.items()}
 
 
-
 def rate(at_least: float = 0.0) -> Validator:
     """Make a validator for a number with a lower bound that float32 can hold, or a schedule."""
     judge, fits = number(at_least), number(at_most=kernels.MOST)
