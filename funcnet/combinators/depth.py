@@ -13,7 +13,7 @@ from attrs import field
 
 from funcnet import random
 from funcnet.combinator import Rewrite, errors_at, has_params, layers_only
-from funcnet.combinators.stacking import looped, stack, unstack
+from funcnet.combinators.stacking import Stack, entry, looped, stack, unstack
 from funcnet.contract import Cache, Layer, Params, Rng, output
 from funcnet.errors import number_of_parts
 from funcnet.random import Key
@@ -85,8 +85,8 @@ class Repeat(Wrapper):
         found = self._loop_back(params, cache, gy)
         if found is not None:
             return found[1], found[0]
-        gparams, gx = self._back(params, cache, gy, 0)
-        return stack(gparams), gx
+        made, gx = self._back(params, cache, gy, 0)
+        return made.tree(), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         """Go back to the first copy, and of that one take the parameters' half."""
@@ -95,10 +95,10 @@ class Repeat(Wrapper):
         found = self._loop_back(params, cache, gy)
         if found is not None:
             return found[1]
-        later, gy = self._back(params, cache, gy, 1)
+        made, gy = self._back(params, cache, gy, 1)
         with errors_at(self, 0):
-            first = self.layer.grads(self._each(params)[0], self._caches_of(cache)[0], gy)
-        return stack([first, *later])
+            made.put(0, self.layer.grads(entry(params, 0), self._caches_of(cache)[0], gy))
+        return made.tree()
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         if "all" in cache:
@@ -157,15 +157,16 @@ class Repeat(Wrapper):
         step = lambda g, p, c: self.layer.vjp(p, c, g)[::-1]
         return looped(step, gy, params, cache["all"], n=self.n, reverse=True)
 
-    def _back(self, params: Params, cache: Cache, gy: Any, least: int) -> tuple[list[Params], Any]:
-        """Go back to copy number ``least``; return the gradients of params, in order, and gy there."""
-        gparams: list[Params] = []
+    def _back(self, params: Params, cache: Cache, gy: Any, least: int) -> tuple[Stack, Any]:
+        """Go back to copy number ``least``; return the gradients of params from there on, and gy there."""
+        made, i = Stack(self.n), self.n
         rows = [*zip(self._each(params), self._caches_of(cache), strict=True)]
-        with errors_at(self, lambda: self.n - 1 - len(gparams)):
+        with errors_at(self, lambda: i):
             for p, c in reversed(rows[least:]):
+                i -= 1
                 gp, gy = self.layer.vjp(p, c, gy)
-                gparams.append(gp)
-        return gparams[::-1], gy
+                made.put(i, gp)
+        return made, gy
 
 
 def repeat(layer: Layer, n: int) -> Repeat:
