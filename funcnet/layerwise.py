@@ -14,8 +14,8 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinator import Combinator, absent, errors_at, has_params
-from funcnet.combinators.depth import Repeat
-from funcnet.combinators.stacking import entry, unstack
+from funcnet.combinators.depth import Repeat, Way
+from funcnet.combinators.stacking import entry
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.flattening import flatten_together
@@ -101,11 +101,10 @@ class UpdatingCopies(Updating):
     def _back(self, part: Part, cache: Cache, gy: Any, first: int = -1) -> tuple[Updated, Any]:
         """Go back to the input, or to the params of copy ``first``."""
         repeat: Any = self.original
-        stacks, i = Stacks(self.opt, part), repeat.n
-        rows = [*zip(unstack(repeat.label, part.params, repeat.n), repeat.caches_of(cache), strict=True)]
-        with errors_at(repeat, lambda: i):
-            for p, c in reversed(rows):
-                i -= 1
+        stacks, way = Stacks(self.opt, part), Way(repeat, part.params, cache)
+        for i in reversed(range(repeat.n)):
+            p, c = way.at(i)
+            with errors_at(repeat, i):
                 gy = self._copy_back(stacks, i, p, c, gy, only_params=i == first)
         return stacks.updated(), gy
 
