@@ -75,6 +75,12 @@ class Combinator(Layer):
     computes_as_one: ClassVar[bool] = False
     """Whether the layers within are not just applied, each in its turn: ``summary`` then has one row for all of them."""
 
+    passes_gradients_on: ClassVar[bool] = False
+    """Whether the gradients of params are those of the layers within, each computed once and packed as it is.
+
+    A step in the backward pass may then update these layers one by one; the params of other combinators it updates at once.
+    """
+
     @abstractmethod
     def children(self) -> Children:
         """Return the layers by name."""
@@ -217,7 +223,13 @@ class Combinator(Layer):
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Guard the verbs, unless all that a class computes is computed by its children, which explain their own errors."""
+        """Guard the verbs, unless all that a class computes is computed by its children, which explain their own errors.
+
+        A class that overrides ``vjp`` or ``grads`` must declare again that it passes gradients on.
+        """
+        backward, declared = ({"vjp", "grads"}, {"passes_gradients_on"})
+        first = next(vars(one).keys() for one in cls.__mro__ if not vars(one).keys().isdisjoint(backward | declared))
+        cls.passes_gradients_on = cls.passes_gradients_on and not first.isdisjoint(declared)
         for name, verb in verbs(cls).items():
             if name in ("apply", "__call__") and with_key(verb) is not verb:
                 setattr(cls, name, with_key(verb))

@@ -13,8 +13,9 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
+from funcnet import layerwise
 from funcnet.contract import Cache, Layer, Params
-from funcnet.errors import instances, value_error
+from funcnet.errors import flag, instances, value_error
 from funcnet.flattening import Tree
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
@@ -70,30 +71,59 @@ class TrainStep(Value):
     net: Layer = field(validator=_layer)
     loss: Loss = field(validator=_one_value)
     opt: Optimizer = field(validator=_optimizer)
+    in_backward: bool = field(default=False, validator=flag)
     _has_running_stats: bool = field(init=False, eq=False)
+    _updating: Layer | None = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_has_running_stats", self.net.has_running_stats)
+        if self.in_backward:
+            layerwise.require_separate(self.opt)
+        object.__setattr__(self, "_updating", layerwise.updating(self.net, self.opt) if self.in_backward else None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrainStep, (self.net, self.loss, self.opt, self.in_backward)
 
     def __call__(
         self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
     ) -> tuple[Params, Tree, Tensor]:
+        if self._updating is not None:
+            return self._layer_by_layer(self._updating, params, state, x, target, rng)
         value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng)
         if self._has_running_stats:
             params = self.net.update_stats(params, cache)
         params, state = self.opt.update(grads, state, params)
         return params, state, value
 
+    def _layer_by_layer(
+        self, updating: Layer, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
+    ) -> tuple[Params, Tree, Tensor]:
+        """Make the step with the optimizer's update of each layer in the backward pass."""
+        y, cache = self.net.apply(params, x, rng)
+        value, gy = self.loss.value_and_grad(y, target)
+        start = self.net.update_stats(params, cache) if self._has_running_stats else params
+        return *layerwise.updated(updating, self.opt, params, start, state, cache, gy), value
+
     def __repr__(self) -> str:
-        return f"train_step({self.net!r}, {self.loss!r}, {self.opt!r})"
+        return f"train_step({self.net!r}, {self.loss!r}, {self.opt!r}{', in_backward=True' * self.in_backward})"
 
 
-def train_step(net: Layer, loss: Loss, opt: Optimizer) -> TrainStep:
+def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = False) -> TrainStep:
     """Make the function ``(params, state, x, target, rng=None) -> (params, state, value)``: the four lines and ``update_stats``.
 
     It writes to nothing and reads nothing else, so it may be compiled whole, repeated, or undone by keeping the old params.
     Params that require grad, as those of a module do, cost autograd's graph in the first step: those that come out require none.
 
-    Raises   ``ValueError`` as ``value_and_grads`` does, and for an ``opt`` that is no optimizer.
+    Args:
+        net: The net.
+        loss: A loss with one value.
+        opt: The optimizer.
+        in_backward: Whether to update each layer as soon as the backward pass has its gradient, which is then released: all
+            gradients are never in memory at once. The result is the same, bit for bit.
+
+    Raises:
+        ValueError: As ``value_and_grads``; for an ``opt`` that is no optimizer, and, with ``in_backward``, for one that needs all
+            gradients at once, as ``ClipByGlobalNorm`` does. A custom optimizer that steps each leaf by itself says so with
+            ``acts_on = "leaves"``.
     """
-    return TrainStep(net, loss, opt)
+    return TrainStep(net, loss, opt, in_backward)

@@ -83,6 +83,8 @@ class Rearranging(Wrapper):
 
     __slots__ = ()
 
+    passes_gradients_on = True
+
     @abstractmethod
     def enter(self, values: Any) -> Any:
         """Arrange x, or a gradient of y, as the layer has it."""

@@ -1,8 +1,8 @@
-"""What the backward pass costs in memory: caches and peaks of deep nets and long scans, with and without recomputation.
+"""What the backward pass costs in memory: caches and peaks of deep nets and long scans, and peaks of whole training steps.
 
 Each row is measured in its own process, on one thread. The cache is the bytes of its tensors, a shared one counted once, without
-those of params and x. The peak is how far one forward and one backward pass raise the resident memory, params' gradients and
-whatever the allocator holds included.
+those of params and x. The peak is how far one forward and one backward pass, or a step, raise the resident memory, params'
+gradients and whatever the allocator holds included.
 
     python -m examples.benchmarks.memory --page examples/benchmarks/results/MEMORY.md
 """
@@ -19,8 +19,11 @@ from math import isqrt
 from pathlib import Path
 
 DEPTHS, STEPS = (32, 128), (64, 256)
-NETS = ("serial", "remat in √n segments", "repeat", "repeat of remat")
+NETS = ("serial", "remat in √n segments", "repeat", "repeat of remat", "reversible", "repeat of reversible")
 SCANS = ("scan", "scan, checkpoint_every=√T")
+STEPPED = ("serial", "repeat")
+OPTIMIZERS = ("SGD", "SGD, donated", "Adam", "Adam, donated")
+WIDE, LAYERS, FEW = 512, 64, 32
 
 
 def made(name, n, size, rows):
@@ -34,14 +37,17 @@ def made(name, n, size, rows):
         x = torch.randn(n, rows, size), (torch.randn(rows, size), torch.randn(rows, size))
         return fn.scan(fn.LSTMCell(size, size), output_is_carry=True, checkpoint_every=every), x
     inner = fn.serial(fn.LayerNorm(size), fn.Linear(size, 4 * size), fn.GELU(), fn.Linear(4 * size, size))
-    block = fn.residual(inner)
+    block, pair = fn.residual(inner), fn.reversible(inner, inner)
+    x = torch.randn(rows, size)
     nets = {
         "serial": lambda: fn.serial(*[block] * n),
         "remat in √n segments": lambda: fn.remat(fn.serial(*[block] * n), segments=isqrt(n)),
         "repeat": lambda: fn.repeat(block, n),
         "repeat of remat": lambda: fn.repeat(fn.remat(block), n),
+        "reversible": lambda: fn.serial(*[pair] * (n // 2)),
+        "repeat of reversible": lambda: fn.repeat(pair, n // 2),
     }
-    return nets[name](), torch.randn(rows, size)
+    return nets[name](), (x, torch.randn(rows, size)) if "reversible" in name else x
 
 
 def bytes_of(values, *without):
@@ -81,6 +87,34 @@ def measure(name, n, size, rows):
     return kept, peak, statistics.median(times)
 
 
+def measure_steps(name, optimizer, in_backward, n, size, rows):
+    """Return the bytes of the params and of the peak, and the ms of a training step, in this process.
+
+    The memory of what the first step returns is in the peak, unless the optimizer is donated.
+    """
+    import torch
+
+    import funcnet as fn
+
+    torch.set_num_threads(1)
+    opt = {"SGD": fn.SGD(lr=1e-3), "Adam": fn.Adam(lr=1e-3)}[optimizer.split(",")[0]]
+    opt = fn.donate(opt) if "donated" in optimizer else opt
+    made = {"serial": lambda n: fn.serial(*[fn.Linear(size, size)] * n), "repeat": lambda n: fn.repeat(fn.Linear(size, size), n)}
+    x, few = torch.randn(rows, size), made[name](2)
+    small = few.init(0)
+    fn.train_step(few, fn.MSE(), opt, in_backward=in_backward)(small, opt.init(small), x, x)  # loads the kernels
+    step = fn.train_step(made[name](n), fn.MSE(), opt, in_backward=in_backward)
+    params = step.net.init(0)
+    state = fn.tree.map(torch.clone, opt.init(params))  # zeros take memory only once they are written
+    before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    for _ in range(3):
+        began = time.perf_counter()
+        params, state, _ = step(params, state, x, x)
+        times.append(1e3 * (time.perf_counter() - began))
+    peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return fn.tree.nbytes(params), peak, statistics.median(times)
+
+
 def table(size, rows):
     """Yield the lines of the table, as Markdown."""
     yield "| net | n | cache, MB | peak, MB | ms |"
@@ -90,6 +124,17 @@ def table(size, rows):
             for n in lengths:
                 kept, peak, ms = _in_a_process([name, n, size, rows])
                 yield f"| {name} | {n} | {kept / 1e6:.1f} | {peak / 1e6:.0f} | {ms:.0f} |"
+
+
+def table_of_steps():
+    """Yield the lines of the table of whole steps."""
+    yield "| net | optimizer | peak, MB | in backward, MB | ms | in backward, ms |"
+    yield "|---|---|--:|--:|--:|--:|"
+    for name in STEPPED:
+        for optimizer in OPTIMIZERS:
+            plain, layerwise = [_in_a_process([name, optimizer, one, LAYERS, WIDE, FEW]) for one in (False, True)]
+            peaks = f"{plain[1] / 1e6:.0f} | {layerwise[1] / 1e6:.0f}"
+            yield f"| {name} | {optimizer} | {peaks} | {plain[2]:.0f} | {layerwise[2]:.0f} |"
 
 
 def _in_a_process(one):
@@ -103,9 +148,20 @@ HEAD = """# Memory of the backward pass
 torch {torch}, {machine}, one thread, float32.
 
 A block is `residual(serial(LayerNorm({size}), Linear({size}, {wide}), GELU(), Linear({wide}, {size})))` on {rows} rows, and there
-are n of them. A scan is of n steps of `LSTMCell({size}, {size})` on {rows} rows. The cache is what the forward pass keeps for
-the backward pass, without params and x. The peak is how far a forward and a backward pass raise the memory of the process; the
-gradients of the params are in it. The time is that of both passes.
+are n of them. A reversible net has pairs of {rows} rows, and n/2 layers `reversible(f, f)`, where f is the `serial` within the
+block. A scan is of n steps of `LSTMCell({size}, {size})` on {rows} rows. The cache is what the forward pass keeps for the backward
+pass, without params and x. The peak is how far a forward and a backward pass raise the memory of the process; the gradients of the
+params are in it, and so are y and its gradient. The time is that of both passes.
+
+"""
+
+STEP_HEAD = """
+## Whole training steps
+
+The peak is how far three steps of `train_step(net, MSE(), opt)` raise the memory of the process, and of
+`train_step(net, MSE(), opt, in_backward=True)`, which updates each layer in the backward pass and releases its gradient. The net
+is {layers} layers `Linear({wide}, {wide})`, {mb:.0f} MB of params, on {few} rows. An optimizer that is not donated returns new params and
+state, which are in the peak.
 
 """
 
@@ -120,17 +176,26 @@ def main(arguments=None):
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
-        print(json.dumps(measure(*json.loads(options.one))))
+        one = json.loads(options.one)
+        print(json.dumps((measure if len(one) == 4 else measure_steps)(*one)))
         return
-    lines = []
-    for line in table(options.size, options.rows):
-        print(line, flush=True)
-        lines.append(line)
+    tables = [_printed(table(options.size, options.rows)), _printed(table_of_steps())]
     if options.page:
         import torch
 
         words = {"size": options.size, "wide": 4 * options.size, "rows": options.rows, "torch": torch.__version__}
-        options.page.write_text(HEAD.format(machine=platform.machine(), **words) + "\n".join(lines) + "\n")
+        head = HEAD.format(machine=platform.machine(), **words)
+        about = STEP_HEAD.format(layers=LAYERS, wide=WIDE, few=FEW, mb=4e-6 * LAYERS * WIDE * (WIDE + 1))
+        options.page.write_text(head + tables[0] + about + tables[1])
+
+
+def _printed(lines):
+    """Print lines as they come, and return their text."""
+    shown = []
+    for line in lines:
+        print(line, flush=True)
+        shown.append(f"{line}\n")
+    return "".join(shown)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class Branching(Combinator):
              tuple with one entry per layer; a layer's own error gets a note where it happened.
     """
 
+    passes_gradients_on = True
+
     layers: tuple[Layer, ...] = field(validator=tuple_of_layers)
     merge: Layer | None = field(default=None, validator=layer_or_none)
     one_input: bool = field(default=False, validator=flag)

@@ -57,6 +57,7 @@ class Graph(Combinator):
     """
 
     label = "graph"
+    passes_gradients_on = True
 
     inputs: Names = field(validator=_names)
     nodes: tuple[Node, ...] = field(validator=_nodes)

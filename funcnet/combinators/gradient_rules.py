@@ -104,6 +104,7 @@ class StraightThrough(Wrapper):
 
     label = "straight_through"
     surrogate = True
+    passes_gradients_on = True
 
     layer: Layer = field(validator=layers_only)
 

@@ -54,6 +54,7 @@ class Remat(Wrapper):
     """
 
     label = "remat"
+    passes_gradients_on = True
 
     computes_as_one = True  # what a serial is cut into depends on its very class
 

@@ -211,6 +211,7 @@ class Bidirectional(Combinator):
     """
 
     label = "bidirectional"
+    passes_gradients_on = True
 
     layers: tuple[Layer, Layer] = field(validator=tuple_of_layers)
     merge: Layer = field(default=Concat(), validator=layers_only)

@@ -36,6 +36,7 @@ class Reversible(Combinator):
     """
 
     label = "reversible"
+    passes_gradients_on = True
 
     f: Layer = field(validator=layers_only)
     g: Layer = field(validator=layers_only)

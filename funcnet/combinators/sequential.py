@@ -41,6 +41,7 @@ class Serial(Combinator):
 
     label = "serial"
     computes = False
+    passes_gradients_on = True
 
     layers: tuple[Layer, ...] = field(validator=tuple_of_layers)
     names: tuple[str, ...] | None = field(default=None, validator=_own_names)

@@ -37,6 +37,7 @@ class Tap(Wrapper):
     """
 
     label = "tap"
+    passes_gradients_on = True
 
     layer: Layer = field(validator=layers_only)
     on_apply: Callable[[Any], Any] | None = field(default=None, validator=_function_or_none)

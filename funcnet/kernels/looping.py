@@ -17,12 +17,16 @@ Tensors = list[Tensor]
 _ALIGNED = 64
 
 
+is_traced: Callable[[], bool] = torch.compiler.is_dynamo_compiling
+"""Tell whether Dynamo traces the code that asks: 0.04 µs in eager mode."""
+
+
 def is_looping(*tensors: Tensor) -> bool:
     """Tell whether a loop is to be compiled as a loop: Dynamo traces, without any transform of ``torch.func`` or autograd.
 
     Those differentiate and batch a loop that is written out as they do everything else. In eager mode the answer takes 0.1 µs.
     """
-    return torch.compiler.is_dynamo_compiling() and not is_transformed_while_tracing() and not is_differentiated(*tensors)
+    return is_traced() and not is_transformed_while_tracing() and not is_differentiated(*tensors)
 
 
 def entries(x: Tensor) -> Sequence[Tensor]:

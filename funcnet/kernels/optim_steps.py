@@ -73,6 +73,11 @@ def _is_full(shape: torch.Size, strides: tuple[int, ...]) -> bool:
         if step != length:
             return False
         length *= n
+    return fills_steps(length)
+
+
+def fills_steps(length: int) -> bool:
+    """Tell that so many elements fill whole steps of a kernel, so that a part of a tensor gets the same bits as in the whole."""
     return length % _STEP == 0
 
 

@@ -42,6 +42,7 @@ class _AdamBase(MomentOptimizer):
     maximize: bool
     _decoupled: ClassVar[bool]
     rates_below: ClassVar[Sequence[float]] = (inf, 1.0, 1.0, inf)
+    acts_on = "elements"
 
     @property
     def moments(self) -> tuple[str, ...]:

@@ -17,6 +17,9 @@
     differentiate through a step, use the transforms of ``torch.func``.
 7.  Refused before written: an update that raises an error for what it got has written to nothing, donated or not.
 8.  All of it works under ``torch.compile(fullgraph=True)``, ``torch.func.vmap`` and on the meta device.
+9.  ``acts_on`` says what the step of a number depends on: ``"elements"``, on its own gradient and moments only; ``"leaves"``, on
+    the leaf that it is in; ``"tree"``, the default, on all leaves, as with a norm of all gradients. Unless it is ``"tree"``, an
+    update of a part of params, with the part of the state that ``map_state`` takes, is that part of the whole update.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +32,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import tree
+from funcnet import flattening, tree
 from funcnet.contract import Params
 from funcnet.errors import Validator, describe, flag, is_number, number, value_error
 from funcnet.flattening import Tree
@@ -53,6 +56,11 @@ class GradientTransform(Value, ABC):
 
     __slots__ = ()
 
+    @property
+    def acts_on(self) -> str:
+        """What the new gradient of a number depends on: ``"elements"``, ``"leaves"``, or the whole ``"tree"``."""
+        return "tree"
+
     def init(self, params: Params) -> State:
         """Make the state before the first step; ``{}`` for a transform without any."""
         return {}
@@ -61,11 +69,20 @@ class GradientTransform(Value, ABC):
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
         """Return the gradients for the next in the chain, and the state."""
 
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        """Return the state with ``f`` of each tree in it that is like params; see ``Optimizer.map_state``."""
+        return _mapped(self, f, state, *others)
+
 
 class Optimizer(Value, ABC):
     """A frozen value with ``init`` and ``update``, that makes one step; subclass it with ``@frozen``."""
 
     __slots__ = ()
+
+    @property
+    def acts_on(self) -> str:
+        """What the step of a number depends on: ``"elements"``, ``"leaves"``, or the whole ``"tree"``."""
+        return "tree"
 
     @abstractmethod
     def init(self, params: Params) -> State:
@@ -78,6 +95,26 @@ class Optimizer(Value, ABC):
     def donate(self) -> "Optimizer":
         """Return the optimizer that may write to the ``params`` and ``state`` it gets; itself where it has no such form."""
         return self
+
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        """Return the state with ``f`` of each tree in it that is like params, and all else as it is.
+
+        It takes the state of one layer out of the state of a net: ``opt.map_state(lambda moments: moments[0], state)``. With more
+        states, ``f`` gets the tree of each. By default a state is a dict: its tensors are counts, its other entries are trees
+        like params.
+        """
+        return _mapped(self, f, state, *others)
+
+    def require_fit(self, state: State, params: Params) -> None:
+        """Raise what ``update`` would raise for this state and these params, before a donated one writes to any part of them."""
+
+
+def _mapped(who: Any, f: Callable[..., Tree], state: State, *others: State) -> State:
+    if not isinstance(state, dict):
+        rule = "map_state must be defined for a state that is no dict of counts and of trees like params"
+        raise value_error(who, rule, describe(state))
+    rows = {name: [one, *[other[name] for other in others]] for name, one in state.items()}
+    return {name: row[0] if isinstance(row[0], Tensor) else f(*row) for name, row in rows.items()}
 
 
 def rate(at_least: float = 0.0) -> Validator:
@@ -172,6 +209,22 @@ class MomentOptimizer(Optimizer):
     def init(self, params: Params) -> State:
         zeros = lambda leaf: moment_like(leaf) if is_dense(leaf) else None
         return {"step": torch.zeros((), dtype=torch.int64), **{name: tree.map(zeros, params) for name in self.moments}}
+
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        """Map over the moments. A donated optimizer writes to its count, and gets one of its own for each part."""
+        rows = {name: [one[name] for one in (state, *others)] for name in self._names}
+        step = state["step"].clone() if self.donated else state["step"]
+        return {"step": step, **{name: f(*row) for name, row in rows.items()}}
+
+    def require_fit(self, state: State, params: Params) -> None:
+        if not self.donated or not is_eager():
+            return
+        try:
+            columns = flattening.flatten_together(params, *[state[name] for name in self._names])
+            self._guards.require_apart(columns, state["step"])
+        except Exception as error:
+            steppable = tree.map(lambda p: p if is_dense(p) else None, params)
+            raise self._explained(error, steppable, state, params) from None
 
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
         names = self._names

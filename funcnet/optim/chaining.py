@@ -1,5 +1,6 @@
 """chain: gradient transforms, then an optimizer, as one optimizer. donate: an optimizer that may reuse memory."""
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import field
@@ -38,12 +39,28 @@ class Chain(Optimizer):
     def _parts(self) -> tuple[Any, ...]:
         return (*self.transforms, self.optimizer)
 
+    @property
+    def acts_on(self) -> str:
+        scopes = {part.acts_on for part in self._parts}
+        return "tree" if "tree" in scopes else "leaves" if "leaves" in scopes else "elements"
+
     def init(self, params: Params) -> State:
         return tuple([part.init(params) for part in self._parts])
 
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        self._require_state(state)
+        return tuple([part.map_state(f, *own) for part, *own in zip(self._parts, state, *others, strict=True)])
+
+    def require_fit(self, state: State, params: Params) -> None:
+        self._require_state(state)
+        try:
+            self.optimizer.require_fit(state[-1], params)
+        except Exception as error:
+            add_location(error, f"chain, part {len(self.transforms)}")
+            raise
+
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-        if not isinstance(state, tuple) or len(state) != len(self._parts):
-            raise value_error(self, f"state must be a tuple of {len(self._parts)}, one for each part", state)
+        self._require_state(state)
         result, after = grads, []
         for i, (part, own) in enumerate(zip(self._parts, state, strict=True)):
             try:
@@ -53,6 +70,10 @@ class Chain(Optimizer):
                 raise
             after.append(new)
         return result, tuple(after)
+
+    def _require_state(self, state: State) -> None:
+        if not isinstance(state, tuple) or len(state) != len(self._parts):
+            raise value_error(self, f"state must be a tuple of {len(self._parts)}, one for each part", state)
 
     def donate(self) -> "Chain":
         return self.replace(optimizer=self.optimizer.donate())

@@ -85,6 +85,8 @@ class ClipByValue(_Clipping):
     Source   ``torch.nn.utils.clip_grad_value_``'s formula.
     """
 
+    acts_on = "elements"
+
     clip_value: float = field(validator=number(above=0.0))
 
     def clip(self, present: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -116,6 +116,23 @@ class GuardCache:
             return ready, Agreed(ready, None)
         return columns, self._learn(columns, step, tensors, donated)
 
+    def require_apart(self, columns: Columns, step: Tensor | None) -> None:
+        """Raise ``LookupError`` unless params and moments agree, and no two elements of what is written share memory."""
+        rows = [row for row in zip(*columns, strict=True) if is_dense(row[0])]
+        if not rows:
+            return
+        columns = [[*column] for column in zip(*rows, strict=True)]
+        known = self.find(columns, step)
+        if known is not None and known.is_apart(columns):
+            return
+        if not agree([columns[0], *columns]) or not (step is None or is_count(step)):
+            raise LookupError
+        written = [x for column in ([] if step is None else [step], *columns) for x in column]
+        if not all(map(is_writable, written)) or overlapping(written):
+            raise LookupError
+        if all([type(x) is Tensor for x in written]):  # noqa: C419
+            self._learn(columns, step, written, donated=True)
+
     def _learn(self, columns: Columns, step: Tensor | None, tensors: list[Tensor], donated: bool) -> Agreed:
         known = self.find(columns, step)
         if known is None:

@@ -1,6 +1,6 @@
 """MasterWeights: an optimizer for params in half precision, whose small steps add up in float32 copies of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from funcnet.contract import Params
 from funcnet.errors import add_location, flag, instances, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
+from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.columns import Columns, GuardCache, is_dense
 from funcnet.optim.misfits import explained
@@ -63,6 +64,26 @@ class MasterWeights(Optimizer):
     optimizer: Optimizer = field(validator=instances(Optimizer, "an optimizer"))
     donated: bool = field(default=False, kw_only=True, validator=flag)
     _guards: GuardCache = field(init=False, eq=False, factory=GuardCache)
+
+    @property
+    def acts_on(self) -> str:
+        return self.optimizer.acts_on
+
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        masters, inner = ([one[name] for one in (state, *others)] for name in ("masters", "optimizer"))
+        return {"masters": f(*masters), "optimizer": self.optimizer.map_state(f, *inner)}
+
+    def require_fit(self, state: State, params: Params) -> None:
+        if not self.donated or not is_eager():
+            return
+        try:
+            rows = zip(*flattening.flatten_together(params, state["masters"]), strict=True)
+            halves = [row for row in rows if _is_half(row[0])]
+            self._guards.require_apart([*map(list, zip(*halves, strict=True))], None)
+        except Exception as error:
+            steppable = tree.map(lambda p: p if _is_half(p) else None, params)
+            raise self._explained(error, steppable, state, params) from None
+        self.optimizer.require_fit(state["optimizer"], _over(params, state["masters"]))
 
     def donate(self) -> "MasterWeights":
         return self.replace(optimizer=self.optimizer.donate(), donated=True)

@@ -65,6 +65,8 @@ class SGD(MomentOptimizer):
              initialization and momentum in deep learning".
     """
 
+    acts_on = "elements"
+
     lr: Rate = field(default=1e-3, validator=rate())
     momentum: Rate = field(default=0.0, validator=rate())
     dampening: Rate = field(default=0.0, validator=rate())

@@ -1,6 +1,7 @@
 """The judge of optimizers: ``check_optimizer`` tries the contract of ``funcnet.optim.base`` on one, a user's too."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0) -> None:
     """Try the contract on an optimizer, by updates with random gradients.
 
     Params and state keep their structure, shapes, dtypes and devices; the same arguments give the same bits, and none of them is
-    written to; a leaf whose gradient is ``None`` stays as it is, and so does its state; and the optimizer that ``donate`` returns
-    gives the same bits.
+    written to; a leaf whose gradient is ``None`` stays as it is, and so does its state; the optimizer that ``donate`` returns
+    gives the same bits; and unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
 
     Args:
         opt: An ``Optimizer``, or any object with its methods ``init`` and ``update``; ``donate`` is optional.
@@ -46,6 +47,8 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0) -> None:
     _check_absent(opt, grads[0], state, params, *tree.names(params))
     if hasattr(opt, "donate"):
         _check_donated(opt, grads, kept)
+    if getattr(opt, "acts_on", "tree") != "tree":
+        _check_parts(opt, grads[0], state, params)
 
 
 def _require(condition: bool, opt: Any, rule: str, got: str = "") -> None:
@@ -121,3 +124,15 @@ def _check_donated(opt: Any, grads: list[Tree], params: Params) -> None:
         p, state = opt.update(g, state, p)
         q, given = donated.update(tree.map(torch.clone, g), given, q)
     _require(tree.equal((q, given), (p, state)), opt, "the donated optimizer must give the same bits")
+
+
+def _check_parts(opt: Any, grads: Tree, state: State, params: Params) -> None:
+    """Update each entry of params by itself, with its part of the state."""
+    whole = opt.update(grads, state, params)
+    keys = [*params] if isinstance(params, dict) else [*range(len(params))] if isinstance(params, (tuple, list)) else []
+    for key in keys:
+        part = itemgetter(key)
+        found = opt.update(part(grads), opt.map_state(part, state), part(params))
+        want = part(whole[0]), opt.map_state(part, whole[1])
+        rule = f"with acts_on = {opt.acts_on!r}, a part of params must get the update that it gets in the whole"
+        _require(tree.equal(found, want), opt, rule, f"and {key!r} by itself gets another")

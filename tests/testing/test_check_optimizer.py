@@ -134,12 +134,26 @@ class Random(Broken):
         return params, state
 
 
+class Coupled(Broken):
+    """Divides by the norm of all gradients, and says that it acts on leaves."""
+
+    acts_on = "leaves"
+
+    def map_state(self, f, state, *others):
+        return state
+
+    def update(self, grads, state, params):
+        norm = tree.norm(grads)
+        return tree.update(lambda p, g: p - g / (1 + norm), params, grads), state
+
+
 BROKEN = {
     Vanishing: "update must keep the leaves of params, '1.num_batches_tracked' vanished; tree.update(f, params, grads) keeps what has no gradient: Vanishing()",
     Writing: "update must not write to its arguments",
     Counting: "the same arguments must give the same bits",
     Widening: "update must keep shapes, dtypes and devices of params, and '0.weight' was a tensor of shape (4, 3) and dtype torch.float32",
     Growing: "update must keep the structure of state",
+    Coupled: "with acts_on = 'leaves', a part of params must get the update that it gets in the whole, and 0 by itself gets another",
     Decaying: "a leaf whose gradient is None must stay as it is, and '0.weight' changed",
     Forgetting: "a leaf whose gradient is None must stay as it is, and its state too, and 'momentum.0.weight' changed",
     Single: "update must return a pair, params and state",
