@@ -10,6 +10,17 @@ def look(value: Any) -> None:
     """Look at an output or a gradient, and change nothing."""
 
 
+def guided(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
+    """Let only positive gradients reach a ReLU."""
+    return vjp(gy.relu())
+
+
+def halved(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
+    """Halve the gradient of x, and leave that of params as it is."""
+    gp, gx = vjp(gy)
+    return gp, gx / 2
+
+
 TRUNK = fn.serial(fn.Linear(3, 4), fn.Tanh())
 
 CASES = {
@@ -34,5 +45,12 @@ CASES = {
     "checked in a scan": loose(fn.scan(fn.checked(fn.GRUCell(3, 2)), output_is_carry=True), (normal(4, 2, 3), normal(2, 2))),
     "straight_through with dropout and norm": case(
         fn.serial(fn.Linear(3, 3), fn.straight_through(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3))), fn.Tanh()), normal(5, 3)
+    ),
+    "with_vjp": case(fn.with_vjp(fn.ReLU(), guided), normal(4, 3)),
+    "with_vjp within a net": case(
+        fn.serial(fn.Linear(3, 4), fn.with_vjp(fn.ReLU(), guided), fn.with_vjp(fn.Linear(4, 2), halved)), normal(4, 3)
+    ),
+    "with_vjp with dropout and norm": case(
+        fn.serial(fn.with_vjp(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3), fn.Linear(3, 2)), halved), fn.Tanh()), normal(5, 3)
     ),
 }
