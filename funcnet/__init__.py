@@ -50,7 +50,7 @@ from funcnet.combinators.depth import repeat
 from funcnet.combinators.ensembles import ensemble
 from funcnet.combinators.freezing import freeze
 from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
-from funcnet.combinators.low_rank import lora
+from funcnet.combinators.low_rank import add_lora, lora, merge_lora
 from funcnet.combinators.mixed_precision import cast
 from funcnet.combinators.norm_folding import fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal
@@ -276,7 +276,7 @@ __all__ = [
     # blocks
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting
-    "walk", "at", "replace", "map_layers", "fold_batch_norm",
+    "walk", "at", "replace", "map_layers", "fold_batch_norm", "add_lora", "merge_lora",
     # seeing
     "summary", "Summary", "draw", "Drawing",
     # losses
