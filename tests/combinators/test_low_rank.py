@@ -114,7 +114,7 @@ def moved(params):
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_adapters_come_and_go(net):
     """Added, they change nothing; merged, the net is the old one, and predicts what the adapted net has learned."""
-    params, x = tree.cast(net.init(0), torch.float64), draw((5, 3)).double()
+    params, x = tree.cast(net.init(0), torch.float64), draw((5, 3))
     adapted, params_adapted = fn.add_lora(net, params, 2, rng=1)
     assert tree.structure(params_adapted) == tree.structure(adapted.init(0))
     assert {leaf.dtype for leaf in tree.leaves(params_adapted)} - {torch.int64} == {torch.float64}
@@ -138,7 +138,7 @@ def test_where_says_which_layers_are_adapted():
     assert params_adapted[0]["lora_A"].shape == (2, 4)
     by_path, _ = fn.add_lora(net, params, 1, 1, where=lambda path, _: path == "3")
     assert by_path == fn.serial(*net[:3], fn.lora(net[3], 1))
-    x = draw((5, 2, 4)).float()
+    x = draw((5, 2, 4))
     assert fn.merge_lora(adapted, params_adapted)[0] == fn.serial(net[0], net[1], fn.Linear(9, 4), net[3])
     torch.testing.assert_close(adapted(params_adapted, x), net(params, x))
 
