@@ -5,8 +5,8 @@ predicts; where there are no data they disagree on the mean:
 
     total variance = mean of the nets' variances + variance of the nets' means
 
-``ensemble(net, n)`` and ``ensemble(loss, n)`` train all nets in one step, each as it would be trained alone. Coverage is the share
-of 10 000 new points within 2 standard deviations of the mean: 0.954 is right for normal noise.
+``ensemble(net, n)`` and ``ensemble(loss, n)`` train all nets in one step, each as it would be trained alone. Coverage is the
+share of 10 000 new points within 2 standard deviations of the mean: 0.954 is right for normal noise.
 
     python -m examples.ensemble --epochs 1500 --seed 0 --out out
 """

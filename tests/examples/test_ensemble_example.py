@@ -9,7 +9,7 @@ from examples import ensemble
 
 
 def test_the_spread_shows_the_gap(tmp_path, capsys):
-    """300 steps: where there are no data the nets disagree ten times as much, and cover more of the points than one of them."""
+    """300 steps: where there are no data the nets disagree ten times as much, and cover more points than one."""
     ensemble.main(["--epochs", "300", "--seed", "1", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     rows = dict(re.findall(r"^(left of the gap|in the gap|right of the gap|beyond) +(\S.*)$", out, re.MULTILINE))
@@ -18,7 +18,7 @@ def test_the_spread_shows_the_gap(tmp_path, capsys):
     assert gap[2] > 2 * right[2]
     assert gap[0] > gap[1]
     assert min(left[0], right[0]) > 0.8
-    assert abs(right[3] - right[4]) < 0.1 * right[4]
+    assert right[3] > 3 * left[3]
     assert (tmp_path / "ensemble.png").read_bytes().startswith(b"\x89PNG")
 
 
