@@ -44,12 +44,13 @@ from funcnet.blocks.transformer import mlp, resnet_block, resnet_bottleneck, tra
 from funcnet.combinator import Combinator
 from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
 from funcnet.combinators.branching import branch, parallel, residual
+from funcnet.combinators.custom_vjp import with_vjp
 from funcnet.combinators.dag import graph
 from funcnet.combinators.depth import repeat
 from funcnet.combinators.ensembles import ensemble
 from funcnet.combinators.freezing import freeze
 from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
-from funcnet.combinators.low_rank import lora
+from funcnet.combinators.low_rank import add_lora, lora, merge_lora
 from funcnet.combinators.mixed_precision import cast
 from funcnet.combinators.norm_folding import fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal
@@ -272,11 +273,11 @@ __all__ = [
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
     "repeat", "remat", "freeze", "reversible", "cast",
     # gradient rules and watching
-    "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "checked", "tap", "profiled",
+    "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "with_vjp", "checked", "tap", "profiled",
     # blocks
     "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
     # walking and rewriting
-    "walk", "at", "replace", "map_layers", "fold_batch_norm",
+    "walk", "at", "replace", "map_layers", "fold_batch_norm", "add_lora", "merge_lora",
     # seeing
     "summary", "Summary", "draw", "Drawing",
     # losses

@@ -1,9 +1,11 @@
-"""Signatures: how a user's ``apply`` is called, whatever parameters it was written with."""
+"""Signatures: how a user's ``apply`` is called, whatever parameters it was written with, and how a user's function shows."""
 
 import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 Verb = Callable[..., Any]
 
@@ -31,3 +33,9 @@ def parameters_of(verb: Verb) -> tuple[list[inspect.Parameter], list[inspect.Par
     parameters = inspect.signature(verb, follow_wrapped=False).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return positional, [p for p in parameters if p not in positional]
+
+
+def name_of(f: Callable[..., Any]) -> str:
+    """Name a function so that it can be found again: ``torch.sin`` for one of torch's, else its name in its own module."""
+    name = getattr(f, "__name__", "")
+    return f"torch.{name}" if getattr(torch, name, None) is f else getattr(f, "__qualname__", repr(f))

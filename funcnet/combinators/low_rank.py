@@ -7,6 +7,7 @@ of a Linear, where neither w' nor gw' is made:      y = f(w, x) + s h bᵀ, h = 
 ga = s (gy b)ᵀ x    gb = s gyᵀ h       gx = gy w + s (gy b) a
 """
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -18,10 +19,12 @@ from funcnet.checks import check_gy, require_kind
 from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, number, size, value_error
+from funcnet.flattening import join
 from funcnet.kernels import linear
 from funcnet.layers.linear.linear import Linear
 from funcnet.random.keys import Key
 from funcnet.value import frozen
+from funcnet.walking import map_layers, require_layer, walk
 
 
 @frozen
@@ -105,7 +108,7 @@ class LoRA(Combinator):
             return {**params, "layer": self.layer.update_stats(params["layer"], cache)}
 
     def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
-        layer, inner = f(self.layer, params["layer"])
+        layer, inner = f(self.layer, self._parts(params)[0])
         return self.with_children({"layer": layer}), {**params, "layer": inner}
 
     def infer(self, x: Any) -> tuple[Self, Any]:
@@ -153,6 +156,93 @@ class LoRA(Combinator):
 def lora(layer: Layer, rank: int, alpha: float | None = None) -> LoRA:
     """Hold a layer's params, and train a change of rank ``rank`` of its weight, times alpha / rank (1 where it is not given).
 
-    For any layer with a ``weight``: ``lora(Linear(64, 64), 4)``. ``merged(params)`` are params for the layer itself.
+    For any layer with a ``weight``: ``lora(Linear(64, 64), 4)``. ``merged(params)`` are params for the layer itself. A trained
+    net gets its adapters with ``add_lora``, and loses them with ``merge_lora``.
     """
     return LoRA(layer, rank, rank if alpha is None else alpha)
+
+
+def _is_linear(path: str, layer: Layer) -> bool:
+    return type(layer) is Linear
+
+
+def add_lora(
+    net: Layer,
+    params: Params,
+    rank: int,
+    rng: Key | int,
+    *,
+    alpha: float | None = None,
+    where: Callable[[str, Layer], bool] = _is_linear,
+) -> tuple[Layer, Params]:
+    """Return a trained net with adapters of low rank around its layers, and its params with theirs: it predicts the same.
+
+        y = f(w, x) → f(w + (alpha / rank) b a, x)      a drawn, b = 0 at first
+
+    The params of layers without an adapter still train; ``freeze`` those that should not. ``merge_lora`` is the way back.
+
+    Args:
+        net: The net.
+        params: Its params.
+        rank: Rank of the change of each weight.
+        rng: A key or an int seed, from which each ``lora_A`` is drawn.
+        alpha: The change is multiplied by alpha / rank; by default by 1.
+        where: A function of the path and the layer that says which layers get an adapter: each ``Linear`` by default.
+
+    Raises:
+        ValueError: A layer that ``where`` chooses has no ``weight`` of two axes at least; as ``lora``.
+        LookupError: ``params`` lack the weight of such a layer.
+
+    References:
+        Hu et al. 2022, section 4.1.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> net = serial(Linear(8, 8), Linear(8, 2))
+    >>> adapted, params = add_lora(net, net.init(0), 1, rng=1, where=lambda path, layer: path == "0")
+    >>> adapted
+    serial(lora(Linear(in_features=8, out_features=8), 1, alpha=1), Linear(in_features=8, out_features=2))
+    >>> params[0]["lora_A"].shape
+    torch.Size([1, 8])
+    """
+    before = _adapters(require_layer("add_lora", net))
+    adapted = map_layers(lambda path, one: lora(one, rank, alpha) if where(path, one) else one, net, with_path=True)
+    fresh = adapted.init(rng)
+    for path in [path for path in _adapters(adapted) if path not in before]:
+        w, drawn = tree.at(params, join(path, "weight") if path else "weight"), tree.at(fresh, path)
+        adapters = {name: drawn[name].to(w) for name in ("lora_A", "lora_B")}
+        params = tree.replace(params, path, {"layer": tree.at(params, path), **adapters})
+    return adapted, params
+
+
+def _adapters(net: Layer) -> list[str]:
+    return [path for path, layer in walk(net) if isinstance(layer, LoRA)]
+
+
+def merge_lora(net: Layer, params: Params) -> tuple[Layer, Params]:
+    """Return the net without its adapters, and params that predict the same: each weight with the change that was trained.
+
+        w' = w + (alpha / rank) b a
+
+    It reaches the layers within every combinator but ``tied`` and ``parametrize``. A net so merged costs no more than before
+    ``lora``. A stochastic layer that had an adapter draws other noise than before.
+
+    Args:
+        net: The net.
+        params: Its params.
+
+    Raises:
+        ValueError: ``net`` is no layer, or ``params`` are not those of the net.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> net = serial(lora(Linear(4, 3), 1), lora(Linear(3, 2), 1))
+    >>> merge_lora(net, net.init(0))[0]
+    serial(Linear(in_features=4, out_features=3), Linear(in_features=3, out_features=2))
+    """
+    return _merged(require_layer("merge_lora", net), params)
+
+
+def _merged(net: Layer, params: Params) -> tuple[Layer, Params]:
+    if not isinstance(net, Combinator):
+        return net, params
+    net, params = net.map_with_params(_merged, params)
+    return (net.layer, net.merged(params)) if isinstance(net, LoRA) else (net, params)

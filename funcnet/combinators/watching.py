@@ -16,6 +16,7 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.flattening import flatten_together
 from funcnet.kernels.tracing import is_eager
+from funcnet.signatures import name_of
 from funcnet.stand_ins import StandIn, stand_in_for
 from funcnet.value import frozen
 from funcnet.walking import children_of
@@ -71,11 +72,7 @@ class Tap(Wrapper):
 
     def __repr__(self) -> str:
         functions = {"on_apply": self.on_apply, "on_vjp": self.on_vjp}
-        return f"tap({', '.join([repr(self.layer), *[f'{key}={_name(f)}' for key, f in functions.items() if f is not None]])})"
-
-
-def _name(f: Any) -> str:
-    return getattr(f, "__qualname__", repr(f))
+        return f"tap({', '.join([repr(self.layer), *[f'{key}={name_of(f)}' for key, f in functions.items() if f is not None]])})"
 
 
 def tap(layer: Layer, on_apply: Callable[[Any], Any] | None = None, on_vjp: Callable[[Any], Any] | None = None) -> Tap:

@@ -8,7 +8,6 @@ shape_dependent   y = g(x), g = make(x's shape)    gx = g's
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor
 
@@ -17,17 +16,12 @@ from funcnet.checks import check_gy, require_dense_floating, require_key
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, flag, function, value_error
 from funcnet.random.keys import Key
+from funcnet.signatures import name_of
 from funcnet.value import frozen
 
 
 def _no_params(rng: Key | int) -> Params:
     return {}
-
-
-def _name(f: Callable[..., Any]) -> str:
-    """Name a function so that it can be found again: ``torch.sin`` for one of torch's, else its name in its own module."""
-    name = getattr(f, "__name__", "")
-    return f"torch.{name}" if getattr(torch, name, None) is f else getattr(f, "__qualname__", repr(f))
 
 
 @frozen
@@ -55,8 +49,8 @@ class FunctionLayer(Layer):
         return self.vjp_function(params, cache, gy)
 
     def __repr__(self) -> str:
-        words = [f"apply={_name(self.apply_function)}", f"vjp={_name(self.vjp_function)}"]
-        words += [f"init={_name(self.init_function)}"] * (self.init_function is not _no_params)
+        words = [f"apply={name_of(self.apply_function)}", f"vjp={name_of(self.vjp_function)}"]
+        words += [f"init={name_of(self.init_function)}"] * (self.init_function is not _no_params)
         words += ["stochastic=True"] * self.stochastic + ["batch_dependent=True"] * self.batch_dependent
         return f"layer({', '.join(words)})"
 
@@ -100,7 +94,7 @@ class ElementwiseFunction(Layer):
         return params, check_gy(self, gy, cache.shape, cache) * self.df(cache)
 
     def __repr__(self) -> str:
-        return f"elementwise({_name(self.f)}, {_name(self.df)})"
+        return f"elementwise({name_of(self.f)}, {name_of(self.df)})"
 
 
 def elementwise(f: Callable[[Tensor], Tensor], df: Callable[[Tensor], Tensor]) -> Layer:
@@ -133,7 +127,7 @@ class ShapeDependent(Layer):
         raise self._not_made()
 
     def __repr__(self) -> str:
-        return f"shape_dependent({_name(self.make)})"
+        return f"shape_dependent({name_of(self.make)})"
 
     def infer(self, x: Any) -> tuple[Layer, Any]:
         layer: Any = self.make(tree.map(lambda leaf: leaf.shape, x))

@@ -95,3 +95,72 @@ def test_batch_norms_fold_beside_an_adapted_layer():
     assert len(folded) == 2
     x = torch.tensor([[1.0, 2.0, 3.0]])
     torch.testing.assert_close(folded(folded_params, x), net.inference()(params, x))
+
+
+NETS = {
+    "a layer": fn.Linear(3, 4),
+    "a serial": fn.serial(fn.Linear(3, 4, bias=False), fn.Tanh(), fn.Linear(4, 2)),
+    "by name": fn.serial(a=fn.Linear(3, 4), b=fn.freeze(fn.serial(fn.Linear(4, 4), fn.Tanh()))),
+    "branches": fn.residual(fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3)), fn.Linear(3, 3)),
+    "a graph": fn.graph("x", h=(fn.Linear(3, 4), "x"), y=(fn.Mul(), "h", "h")),
+    "copies": fn.serial(fn.repeat(fn.serial(fn.Linear(3, 3), fn.Tanh()), 3), fn.ensemble(fn.Linear(3, 2), 2)),
+}
+
+
+def moved(params):
+    return tree.map(lambda leaf: leaf + draw(leaf.shape, leaf.numel()) / 4 if leaf.is_floating_point() else leaf, params)
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_adapters_come_and_go(net):
+    """Added, they change nothing; merged, the net is the old one, and predicts what the adapted net has learned."""
+    params, x = tree.cast(net.init(0), torch.float64), draw((5, 3))
+    adapted, params_adapted = fn.add_lora(net, params, 2, rng=1)
+    assert tree.structure(params_adapted) == tree.structure(adapted.init(0))
+    assert {leaf.dtype for leaf in tree.leaves(params_adapted)} - {torch.int64} == {torch.float64}
+    torch.testing.assert_close(adapted.inference()(params_adapted, x), net.inference()(params, x), rtol=0, atol=0)
+    trained = moved(params_adapted)
+    merged, params_merged = fn.merge_lora(adapted, trained)
+    assert merged == net
+    assert tree.structure(params_merged) == tree.structure(params)
+    y = adapted.inference()(trained, x)
+    torch.testing.assert_close(merged.inference()(params_merged, x), y, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(net.inference()(params, x), y)
+
+
+def test_where_says_which_layers_are_adapted():
+    """By path and layer; a convolution too. Adapters that are there stay, with what they have learned."""
+    net = fn.serial(fn.Conv1d(2, 3, 2), fn.Flatten(), fn.lora(fn.Linear(9, 4), 1), fn.Linear(4, 2))
+    params = moved(net.init(0))
+    adapted, params_adapted = fn.add_lora(net, params, 2, 1, alpha=6.0, where=lambda _, layer: isinstance(layer, fn.Conv1d))
+    assert adapted == fn.serial(fn.lora(net[0], 2, 6.0), *net[1:])
+    assert tree.equal(params_adapted[1:], params[1:])
+    assert params_adapted[0]["lora_A"].shape == (2, 4)
+    by_path, _ = fn.add_lora(net, params, 1, 1, where=lambda path, _: path == "3")
+    assert by_path == fn.serial(*net[:3], fn.lora(net[3], 1))
+    x = draw((5, 2, 4))
+    assert fn.merge_lora(adapted, params_adapted)[0] == fn.serial(net[0], net[1], fn.Linear(9, 4), net[3])
+    torch.testing.assert_close(adapted(params_adapted, x), net(params, x))
+
+
+def test_only_adapters_train_beside_a_frozen_rest():
+    """``add_lora`` draws each adapter from its own key, and gradients reach the adapters alone."""
+    net = fn.serial(fn.freeze(fn.Linear(3, 3)), fn.Linear(3, 3), fn.Linear(3, 3))
+    adapted, params = fn.add_lora(net, net.init(0), 2, 1, where=lambda path, _: path in ("1", "2"))
+    assert not torch.equal(params[1]["lora_A"], params[2]["lora_A"])
+    y, cache = adapted.apply(params, draw((5, 3)).float())
+    grads = adapted.grads(params, cache, torch.ones_like(y))
+    assert [name for name, g in tree.names(grads).items() if g is not None] == ["1.lora_A", "1.lora_B", "2.lora_A", "2.lora_B"]
+
+
+def test_adapters_that_do_not_fit_are_refused():
+    """A layer without a weight, params without it, and what is no net."""
+    with pytest.raises(ValueError, match="the layer's params must have a weight of two axes at least"):
+        fn.add_lora(fn.Tanh(), {}, 1, 0, where=lambda *_: True)
+    with pytest.raises(LookupError, match=r"nothing at '0\.weight'"):
+        fn.add_lora(fn.serial(fn.Linear(3, 4)), ({},), 1, 0)
+    for call in (lambda: fn.add_lora(torch.tanh, {}, 1, 0), lambda: fn.merge_lora(torch.tanh, {})):
+        with pytest.raises(ValueError, match="must be a layer"):
+            call()
+    with pytest.raises(ValueError, match="lora: params must be a dict with the keys layer, lora_A, lora_B"):
+        fn.merge_lora(LAYER, fn.Linear(3, 4).init(0))

@@ -10,6 +10,17 @@ def look(value: Any) -> None:
     """Look at an output or a gradient, and change nothing."""
 
 
+def guided(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
+    """Let only positive gradients reach a ReLU."""
+    return vjp(gy.relu())
+
+
+def halved(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
+    """Halve the gradient of x, and leave that of params as it is."""
+    gp, gx = vjp(gy)
+    return gp, gx / 2
+
+
 TRUNK = fn.serial(fn.Linear(3, 4), fn.Tanh())
 
 CASES = {
@@ -35,5 +46,12 @@ CASES = {
     "profiled": case(fn.profiled(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3), fn.Linear(3, 2)), "net"), normal(5, 3)),
     "straight_through with dropout and norm": case(
         fn.serial(fn.Linear(3, 3), fn.straight_through(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3))), fn.Tanh()), normal(5, 3)
+    ),
+    "with_vjp": case(fn.with_vjp(fn.ReLU(), guided), normal(4, 3)),
+    "with_vjp within a net": case(
+        fn.serial(fn.Linear(3, 4), fn.with_vjp(fn.ReLU(), guided), fn.with_vjp(fn.Linear(4, 2), halved)), normal(4, 3)
+    ),
+    "with_vjp with dropout and norm": case(
+        fn.serial(fn.with_vjp(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3), fn.Linear(3, 2)), halved), fn.Tanh()), normal(5, 3)
     ),
 }

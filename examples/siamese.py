@@ -1,0 +1,97 @@
+"""Siamese: a net learns whether two handwritten digits are the same, from pairs, and tells digits apart that it never saw.
+
+One encoder, with one set of params, turns both images into vectors; a logistic regression judges the cosine between them.
+``shared`` sums the gradients of both places and draws other dropout in each. Training sees pairs of
+the digits 0 to 6 only. The net is tested on pairs of other images of these, and of 7, 8 and 9, which are new to it; half of all
+pairs are of one digit. Width, dropout and epochs were chosen on pairs of two of the digits 0 to 6, left out of training.
+
+    python -m examples.siamese --epochs 10 --seed 0 --out out
+"""
+
+import torch
+from matplotlib import pyplot as plt
+from sklearn.manifold import TSNE
+
+import funcnet as fn
+from examples import common
+
+SEEN, PAIRS, BATCH, LR, WIDTH = 7, 8192, 128, 2e-3, 32
+
+encoder = fn.serial(
+    fn.Conv2d(1, WIDTH, 3, padding="same"),
+    fn.ReLU(),
+    fn.MaxPool2d(2),
+    fn.Conv2d(WIDTH, 2 * WIDTH, 3, padding="same"),
+    fn.ReLU(),
+    fn.Flatten(),
+    fn.Dropout(0.5),
+    fn.Linear(2 * WIDTH * 4 * 4, 32),
+)
+cosine = fn.serial(fn.shared(encoder), fn.CosineSimilarity(), fn.Rescale(5.0), fn.Unsqueeze(1))
+net = fn.serial(cosine, fn.Linear(1, 1, initializer="torch"), fn.Flatten(0))
+loss = fn.BCEWithLogits()
+
+
+def pairs(images, labels, rng, count=PAIRS):
+    """Draw pairs of images, half of them of one digit, with the target 1 for those."""
+    one, other = fn.random.randint(rng, (2, 10 * count), 0, len(labels))
+    same = labels[one] == labels[other]
+    rows = torch.cat((same.nonzero()[: count // 2], (~same).nonzero()[: count // 2])).flatten()
+    return (images[one[rows]], images[other[rows]]), same[rows].float()
+
+
+def only(data, digits):
+    """Return the images and labels of some digits."""
+    rows = torch.isin(data[1], digits)
+    return data[0][rows], data[1][rows]
+
+
+def agreement(y, target):
+    """Return the share of pairs judged right: a logit above 0 says that they are of one digit."""
+    return ((y > 0) == (target > 0.5)).float().mean()
+
+
+def picture(params, test, new_pairs, options):
+    """Draw the test digits by their vectors, in two dimensions, and the cosines of pairs of new digits."""
+    images, labels = test
+    vectors = encoder.inference()(params[0][0], images)
+    place = TSNE(metric="cosine", init="pca", random_state=options.seed).fit_transform(vectors.numpy())
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    for digit in range(10):
+        rows = (labels == digit).numpy()
+        left.scatter(*place[rows].T, s=90, color=plt.cm.tab10(digit), alpha=0.25 if digit < SEEN else 0.6, lw=0)
+        for x, y in place[rows]:
+            left.text(x, y, digit, size=7, ha="center", va="center", weight="normal" if digit < SEEN else "bold")
+    left.set(title="test digits by t-SNE of their vectors; bold ones are new to the net", xticks=[], yticks=[])
+    x, target = new_pairs
+    cosines = cosine.inference()(params[0], x).flatten() / 5
+    for same, word in ((True, "of one digit"), (False, "of two digits")):
+        right.hist(cosines[(target > 0.5) == same].numpy(), bins=40, range=(-1, 1), alpha=0.6, label=f"pairs {word}")
+    slope, shift = params[1]["weight"].item() * 5, params[1]["bias"].item()
+    right.axvline(-shift / slope, color="black", ls="--", lw=1, label="border that the net learned")
+    right.set(title="pairs of 7, 8 and 9, which the net never saw", xlabel="cosine between the two vectors", ylabel="pairs")
+    right.set_xlim(-1, 1)
+    right.legend(loc="upper left")
+    common.save(figure, options, "siamese")
+
+
+def main(given=None):
+    """Train, judge pairs of seen and of new digits, and save the picture."""
+    options = common.arguments(__doc__, given, epochs=10)
+    split, drawn, held, fit = fn.split(fn.key(options.seed), 4)
+    train, test = common.digits(split)
+    seen, new = torch.arange(SEEN), torch.arange(SEEN, 10)
+    data = pairs(*only(train, seen), drawn)
+    params, _, history = fn.fit(net, loss, fn.AdamW(lr=LR), data, epochs=options.epochs, batch_size=BATCH, key=fit)
+    new_pairs = pairs(*only(test, new), fn.fold_in(held, 1))
+    tests = {"0 to 6, other images": pairs(*only(test, seen), held), "7, 8 and 9, never seen": new_pairs}
+    print(f"parameters                       {fn.tree.size(params)}")
+    print(f"training loss                    {history['loss'][0]:.4f} -> {history['loss'][-1]:.4f}")
+    for name, part in tests.items():
+        found = fn.evaluate(net, params, part, (agreement,))["agreement"]
+        print(f"pairs of {name:24}{found:.4f} right")
+    picture(params, test, new_pairs, options)
+
+
+if __name__ == "__main__":
+    main()

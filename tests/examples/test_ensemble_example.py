@@ -1,0 +1,42 @@
+"""The ensemble, run small: its spread shows the gap in the data, its loss has its gradient, and the picture is saved."""
+
+import re
+
+import torch
+
+import funcnet as fn
+from examples import ensemble
+
+
+def test_the_spread_shows_the_gap(tmp_path, capsys):
+    """300 steps: where there are no data the nets disagree ten times as much, and cover more points than one."""
+    ensemble.main(["--epochs", "300", "--seed", "1", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    rows = dict(re.findall(r"^(left of the gap|in the gap|right of the gap|beyond) +(\S.*)$", out, re.MULTILINE))
+    left, gap, right = ([float(n) for n in rows[name].split()] for name in ("left of the gap", "in the gap", "right of the gap"))
+    assert gap[2] > 10 * left[2]
+    assert gap[2] > 2 * right[2]
+    assert gap[0] > gap[1]
+    assert min(left[0], right[0]) > 0.8
+    assert right[3] > 3 * left[3]
+    assert (tmp_path / "ensemble.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_loss_has_the_gradient_of_its_value():
+    """By torch.func, in float64; and its value is torch's."""
+    y, t = fn.random.normal(0, (5, 2), dtype=torch.float64), fn.random.normal(1, (5,), dtype=torch.float64)
+    value, gy = ensemble.loss.value_and_grad(y, t)
+    torch.testing.assert_close(gy, torch.func.grad(lambda y: ensemble.loss(y, t))(y))
+    torch.testing.assert_close(value, torch.nn.functional.gaussian_nll_loss(y[:, 0], t, y[:, 1].exp()))
+
+
+def test_members_train_as_they_would_alone():
+    """One step of three nets at once moves each as a step of its own."""
+    x, t = fn.random.normal(0, (7, 1)), fn.random.normal(1, (7,))
+    nets, opt = fn.ensemble(ensemble.net, 3), fn.SGD(lr=0.1)
+    params = nets.init(0)
+    moved = fn.train_step(nets, fn.ensemble(ensemble.loss, 3), opt)(params, opt.init(params), x, t)[0]
+    for i in range(3):
+        own = fn.tree.map(lambda leaf, i=i: leaf[i], params)
+        want = fn.train_step(ensemble.net, ensemble.loss, opt)(own, opt.init(own), x, t)[0]
+        torch.testing.assert_close(fn.tree.map(lambda leaf, i=i: leaf[i], moved), want)
