@@ -48,3 +48,9 @@ def save(figure, options, name):
     figure.savefig(path, dpi=130)
     plt.close(figure)
     print(f"picture: {path}")
+
+
+def montage(rows):
+    """Lay out rows of digits (N, 1, 8, 8) as one array, with a margin around each."""
+    framed = [torch.nn.functional.pad(row[:, 0], (1, 1, 1, 1)) for row in rows]
+    return torch.cat([torch.cat([*row], 1) for row in framed]).numpy()

@@ -44,6 +44,7 @@ from funcnet.blocks.transformer import mlp, resnet_block, resnet_bottleneck, tra
 from funcnet.combinator import Combinator
 from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
 from funcnet.combinators.branching import branch, parallel, residual
+from funcnet.combinators.coupling import affine_coupling
 from funcnet.combinators.custom_vjp import with_vjp
 from funcnet.combinators.dag import graph
 from funcnet.combinators.depth import repeat
@@ -271,7 +272,7 @@ __all__ = [
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
-    "repeat", "remat", "freeze", "reversible", "cast",
+    "repeat", "remat", "freeze", "reversible", "affine_coupling", "cast",
     # gradient rules and watching
     "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "with_vjp", "checked", "tap", "profiled",
     # blocks

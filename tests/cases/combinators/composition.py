@@ -163,4 +163,27 @@ RECOMPUTED = {
     "remat in a repeat": case(fn.repeat(fn.remat(REFINED), 4), normal(6, 3), compiled=True),
 }
 
-CASES = {**SERIAL, **BRANCHING, **GRAPH, **REPETITION, **REVERSIBLE, **FREEZE, **CAST, **DEPTH, **RECOMPUTED}
+TRIPLE = normal(4, 2), normal(4, 3), normal(4)
+PAIR = fn.parallel(fn.Tanh(), fn.Identity())
+COUPLING = fn.affine_coupling(
+    fn.serial(fn.Linear(3, 4), fn.Sin(), fn.Chunk(2), PAIR), fn.serial(fn.Linear(2, 6), fn.Cos(), fn.Chunk(2), PAIR)
+)
+NORMED_COUPLING = fn.affine_coupling(
+    fn.serial(fn.Dropout(0.3), fn.BatchNorm1d(3), fn.Linear(3, 4), fn.Chunk(2), PAIR),
+    fn.serial(fn.Linear(2, 6), fn.Chunk(2), PAIR),
+)
+
+FLOWS = {
+    "affine_coupling": case(COUPLING, TRIPLE),
+    "affine_coupling with dropout and norm": case(NORMED_COUPLING, TRIPLE),
+    "affine_coupling, a run in a serial": case(fn.serial(COUPLING, fn.freeze(COUPLING), COUPLING), TRIPLE, compiled=True),
+    "affine_coupling of numbers": case(
+        fn.affine_coupling(*[fn.branch(fn.Sin(), fn.Cos())] * 2), (normal(4), normal(4), normal(4))
+    ),
+    "affine_coupling of images": case(
+        fn.repeat(fn.affine_coupling(*[fn.serial(fn.Conv2d(2, 4, 3, padding=1), fn.Chunk(2, 1), PAIR)] * 2), 3),
+        (normal(2, 2, 3, 3), normal(2, 2, 3, 3), normal(2)),
+    ),
+}
+
+CASES = {**SERIAL, **BRANCHING, **GRAPH, **REPETITION, **REVERSIBLE, **FREEZE, **CAST, **DEPTH, **RECOMPUTED, **FLOWS}

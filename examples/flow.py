@@ -1,0 +1,107 @@
+"""Flow: a normalizing flow of affine couplings learns the density of two moons.
+
+The flow maps points to standard normal numbers and carries the logarithm of its determinant along, so the negative log density of
+a point is that of the normal, less the log-determinant. Its inverse turns normal numbers into new points. The baseline is a
+normal distribution with the mean and covariance of the training points, and the limit is the density that the points are drawn
+from. All figures are nats per point, of points held out.
+
+    python -m examples.flow --epochs 100 --seed 0 --out out
+"""
+
+import math
+
+import torch
+from matplotlib import pyplot as plt
+from sklearn.datasets import make_moons
+
+import funcnet as fn
+from examples.common import arguments, save
+
+NOISE, POINTS, BATCH, LR, WIDTH, COUPLINGS = 0.08, 4000, 100, 3e-3, 32, 6
+SPREAD = torch.tensor([0.87, 0.5])
+
+
+def scale_and_shift():
+    """Return the layer that makes the scale and the shift of one half from the other; the scale is at most e in size."""
+    return fn.mlp([1, WIDTH, WIDTH, 2], fn.SiLU()) >> fn.Chunk(2) >> fn.parallel(fn.Tanh(), fn.Identity())
+
+
+net = fn.serial(*[fn.affine_coupling(scale_and_shift(), scale_and_shift())] * COUPLINGS)
+
+
+def negative_log_density(y):
+    """Return the nats of each point, from what the flow made of it: ½ |z|² + log 2π - log_det, z being both halves."""
+    half, other, log_det = y
+    return 0.5 * (half**2 + other**2).sum(1) + math.log(2 * math.pi) - log_det
+
+
+@fn.frozen
+class NormalNLL(fn.Loss):
+    """Mean negative log density of points, from what the flow made of them."""
+
+    reduction: str = "batch"
+
+    def forward(self, y, target):
+        return negative_log_density(y).mean(), y
+
+    def backward(self, cache, g=1.0):
+        half, other, log_det = cache
+        c = g / len(log_det)
+        return half * c, other * c, torch.full_like(log_det, -1.0) * c
+
+
+def moons(n, rng):
+    """Return n points of two half circles, of about mean 0 and deviation 1, and the same points with noise."""
+    circles = (torch.tensor(make_moons(n)[0], dtype=torch.float32) - torch.tensor([0.5, 0.25])) / SPREAD
+    return circles, circles + NOISE / SPREAD * fn.random.normal(rng, (n, 2))
+
+
+def normal_nll(points, centres, covariance):
+    """Return the mean nats of points under an even mixture of normal distributions around these centres."""
+    normals = torch.distributions.MultivariateNormal(centres, covariance)
+    return math.log(len(centres)) - normals.log_prob(points[:, None]).logsumexp(1).mean()
+
+
+def triple(points):
+    """Return points as the flow takes them: two halves, and a log-determinant of 0."""
+    return points[:, :1], points[:, 1:], torch.zeros(len(points))
+
+
+def picture(params, test, rng, options):
+    """Draw the held-out points, as many drawn from the flow, and the density."""
+    normal = fn.random.normal(rng, tuple(test.shape))
+    drawn = torch.cat(net.inverse(params, triple(normal))[:2], 1)
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.3), layout="constrained", sharex=True, sharey=True)
+    left.scatter(*test.T, s=4, linewidths=0)
+    middle.scatter(*drawn.T, s=4, linewidths=0, color="tab:orange")
+    axis = torch.linspace(-2.6, 2.6, 250)
+    grid = triple(torch.cartesian_prod(axis, axis))
+    density = torch.exp(-negative_log_density(net(params, grid))).reshape(250, 250).T.numpy()
+    shades = right.imshow(density, extent=(-2.6, 2.6, -2.6, 2.6), origin="lower", cmap="magma")
+    figure.colorbar(shades, ax=right, label="density", shrink=0.85)
+    for panel, title in ((left, "held-out points"), (middle, "drawn from the flow"), (right, "the flow's density")):
+        panel.set(title=title, aspect="equal", xlabel="$x_1$", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6))
+    left.set_ylabel("$x_2$")
+    save(figure, options, "flow")
+
+
+def main(given=None):
+    """Train the flow, print the nats of held-out points, and save the picture."""
+    options = arguments(__doc__, given, epochs=100)
+    train_key, test_key, fit_key, sample_key = fn.split(fn.key(options.seed), 4)
+    (_, train), (circles, test) = moons(POINTS, train_key), moons(POINTS // 4, test_key)
+    opt = fn.Adam(fn.CosineSchedule(LR, options.epochs * POINTS // BATCH))
+    loss, data = NormalNLL(), (triple(train), torch.zeros(POINTS))
+    params, _, history = fn.fit(net, loss, opt, data, epochs=options.epochs, batch_size=BATCH, key=fit_key)
+    restored = torch.cat(net.inverse(params, net(params, triple(test)))[:2], 1)
+    print(f"parameters          {fn.tree.size(params)}")
+    print(f"training            {sum(history['seconds']):.1f} s")
+    print(f"normal distribution {normal_nll(test, train.mean(0, keepdim=True), torch.cov(train.T)):.3f} nats per point")
+    print(f"flow                {negative_log_density(net(params, triple(test))).mean():.3f} nats per point")
+    print(f"true density        {normal_nll(test, circles, torch.diag((NOISE / SPREAD) ** 2)):.3f} nats per point")
+    print(f"inverse             {(restored - test).abs().max():.1e} off at most")
+    picture(params, test, sample_key, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""VAE: a variational autoencoder learns to draw digits from a few numbers.
+
+Encoder, draw and decoder are one graph with three outputs: the logits of the pixels, and the mean and log variance of the latent
+numbers. So the net has one vjp, and the loss, the negative evidence lower bound, a gradient for each output. A pixel counts the
+dark ones of 16 dots, and is binomial given the latent numbers. The baseline has no latent numbers: each pixel is binomial with
+its mean over the training digits. All figures are nats per digit, of digits held out.
+
+    python -m examples.vae --epochs 100 --seed 0 --out out
+"""
+
+import torch
+from matplotlib import pyplot as plt
+
+import funcnet as fn
+from examples.common import arguments, digits, montage, save
+
+DOTS, LATENT, WIDTH, BATCH, LR = 16, 8, 128, 64, 2e-3
+
+encoder = fn.Flatten() >> fn.mlp([64, WIDTH, WIDTH], fn.SiLU()) >> fn.SiLU()
+decoder = fn.mlp([LATENT, WIDTH, WIDTH, 64], fn.SiLU()) >> fn.Unflatten(1, (1, 8, 8))
+net = fn.graph(
+    "x",
+    features=(encoder, "x"),
+    mean=(fn.Linear(WIDTH, LATENT), "features"),
+    log_variance=(fn.Linear(WIDTH, LATENT), "features"),
+    z=(fn.GaussianSample(), "mean", "log_variance"),
+    logits=(decoder, "z"),
+    output=("logits", "mean", "log_variance"),
+)
+
+
+pixels, divergence = fn.BCEWithLogits("batch"), fn.GaussianKL("batch")
+
+
+@fn.frozen
+class NegativeELBO(fn.Loss):
+    """Negative evidence lower bound, but for the constant of the binomials: pixels, and divergence from the standard normal."""
+
+    reduction: str = "batch"
+
+    def forward(self, y, target):
+        (dots, cache), (nats, other) = pixels.forward(y[0], target), divergence.forward(y[1:], None)
+        return DOTS * dots + nats, (cache, other)
+
+    def backward(self, cache, g=1.0):
+        return pixels.backward(cache[0], DOTS * g), *divergence.backward(cache[1], g)
+
+
+loss = NegativeELBO()
+
+
+def constant(x):
+    """Return the mean over digits of the logarithms of their binomial coefficients."""
+    n, k = torch.tensor(DOTS + 1.0), DOTS * x
+    return (torch.lgamma(n) - torch.lgamma(k + 1) - torch.lgamma(n - k)).sum() / len(x)
+
+
+def decoded(params, z):
+    """Return the images that the decoder makes of latent numbers."""
+    return torch.sigmoid(net["logits"](params["logits"], z))
+
+
+def between(one, other, steps):
+    """Return the points from one row of latent numbers to another, on a straight line."""
+    return one + torch.linspace(0, 1, steps)[:, None] * (other - one)
+
+
+def picture(params, images, labels, rng, options):
+    """Draw held-out digits above their reconstructions, digits drawn from the prior, and digits on the way between others."""
+    shown = torch.stack([(labels == label).nonzero()[0, 0] for label in (*range(10), 0, 1)])
+    logits, mean, _ = net.inference()(params, images[shown])
+    parts = {
+        "held out (above) and reconstructed": [images[shown], torch.sigmoid(logits)],
+        "drawn from the prior": decoded(params, fn.random.normal(rng, (48, LATENT))).split(12),
+        "on the way from one held-out digit to another": [
+            decoded(params, between(mean[i], mean[i + 1], 12)) for i in (2, 4, 6, 8)
+        ],
+    }
+    figure, panels = plt.subplots(3, 1, figsize=(8, 7.6), layout="constrained", height_ratios=[2, 4, 4])
+    for panel, (title, rows) in zip(panels, parts.items(), strict=True):
+        panel.imshow(montage(rows), cmap="Greys", vmin=0, vmax=1)
+        panel.set(title=title, xticks=[], yticks=[])
+    save(figure, options, "vae")
+
+
+def main(given=None):
+    """Train, print the bound on held-out digits beside the baseline, and save the picture."""
+    options = arguments(__doc__, given, epochs=100)
+    split_key, fit_key, test_key, sample_key = fn.split(fn.key(options.seed), 4)
+    (train, _), (test, labels) = digits(split_key)
+    opt = fn.Adam(fn.CosineSchedule(LR, options.epochs * -(-len(train) // BATCH)))
+    params, _, history = fn.fit(net, loss, opt, (train, train), epochs=options.epochs, batch_size=BATCH, key=fit_key)
+    y, mean = net(params, test, test_key), train.mean(0).clamp(1e-3, 1 - 1e-3).expand_as(test)
+    print(f"parameters       {fn.tree.size(params)}")
+    print(f"training         {sum(history['seconds']):.1f} s")
+    print(f"mean digit       {DOTS * pixels(mean.logit(), test) - constant(test):.2f} nats per digit")
+    print(f"negative bound   {loss(y, test) - constant(test):.2f} nats per digit")
+    print(f"  of that latent {divergence(y[1:], None):.2f}")
+    picture(params, test, labels, sample_key, options)
+
+
+if __name__ == "__main__":
+    main()

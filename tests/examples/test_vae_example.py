@@ -1,0 +1,41 @@
+"""The autoencoder, run small: held-out digits cost far less than the mean digit, and the picture is saved."""
+
+import re
+
+import torch
+
+import funcnet as fn
+from examples import vae
+
+
+def figures(out):
+    """Return the figures that were printed, by name."""
+    return {name.strip(): float(number) for name, number in re.findall(r"^([a-z ]+?) +(-?[\d.]+)", out, re.MULTILINE)}
+
+
+def test_it_encodes_digits(tmp_path, capsys):
+    """Eight epochs: three quarters of the baseline's nats at most, some of them latent."""
+    vae.main(["--epochs", "8", "--out", str(tmp_path)])
+    found = figures(capsys.readouterr().out)
+    assert found["negative bound"] < 0.75 * found["mean digit"]
+    assert found["of that latent"] > 5
+    assert (tmp_path / "vae.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_loss_is_the_negative_bound():
+    """Its gradient is that of the formula, for all three outputs; with the constant, it is the negative log likelihood."""
+    y = (fn.random.normal(0, (3, 1, 8, 8)), fn.random.normal(1, (3, 8)), fn.random.normal(2, (3, 8)))
+    target = fn.random.randint(3, (3, 1, 8, 8), 0, vae.DOTS + 1) / vae.DOTS
+
+    def formula(logits, mean, v):
+        likelihood = torch.distributions.Binomial(vae.DOTS, logits=logits).log_prob(target * vae.DOTS).sum()
+        return (0.5 * (v.exp() + mean**2 - 1 - v).sum() - likelihood) / 3
+
+    value, gy = vae.loss.value_and_grad(y, target)
+    torch.testing.assert_close(value - vae.constant(target), formula(*y))
+    torch.testing.assert_close(gy, torch.func.grad(formula, (0, 1, 2))(*y))
+
+
+def test_the_net_obeys_the_laws():
+    """Encoder, draw and decoder as one layer."""
+    fn.testing.check_laws(vae.net, fn.random.normal(0, (3, 1, 8, 8)), compiled=False, dtypes=(torch.float64, torch.float32))
