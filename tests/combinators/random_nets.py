@@ -59,9 +59,8 @@ def shape_after(layer: Layer, shape: Any) -> Shape | None:
 
 def _is_floating(layer: Layer, shape: Any) -> bool:
     """Tell whether the output is floating, with rows that are not empty, in training too: a norm may need several rows."""
-    x = tree.map(lambda one: torch.zeros(one), shape) if shape and isinstance(shape[0], tuple) else torch.zeros(shape)
     try:
-        y = layer.apply(layer.init(0), x, 0)[0]
+        y = layer.apply(layer.init(0), torch.zeros(shape), 0)[0]
     except ValueError:
         return False
     return isinstance(y, Tensor) and y.is_floating_point() and y.numel() > 0

@@ -51,9 +51,10 @@ def check_by_autograd(net: Layer, params: Any, x: Any) -> None:
     for path, ours, theirs in zip(paths, leaves, want, strict=True):
         if ours is None:
             assert theirs is None or not theirs.any() or not held.isdisjoint(path.split(".")), path
-        else:
-            theirs = torch.zeros_like(ours) if theirs is None else theirs
-            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9 * scale, msg=lambda m, p=path: f"{p}: {m}")
+            continue
+        msg = lambda words, path=path: f"{path}: {words}"
+        theirs_or_zero = torch.zeros_like(ours) if theirs is None else theirs
+        torch.testing.assert_close(ours, theirs_or_zero, rtol=1e-7, atol=1e-9 * scale, msg=msg)
 
 
 def values_and_gradients(net: Layer, params: Any, x: Any) -> tuple[Any, ...]:
