@@ -154,15 +154,21 @@ class Sketch:
 
     def layer(self, layer: Layer, path: str, sources: list[str], inside: list[Any], *, outermost: bool = False) -> list[str]:
         """Add a layer to a box, after the nodes ``sources``; return the nodes that its output comes from."""
-        if isinstance(layer, Identity):
+        if type(layer) is Identity:  # a gradient rule, which is one forward, has a node
             return sources
         if not _is_opened(layer):
             return [self.node(layer, path, sources, inside)]
         if not (outermost and not isinstance(layer, Wrapper)):
-            box = Box(self.name(), _title(layer, path), [])
-            inside.append(box)
-            inside = box.inside
+            return self.box(layer, path, sources, inside)
         return self.children(layer, path, sources, inside)
+
+    def box(self, layer: Layer, path: str, sources: list[str], inside: list[Any]) -> list[str]:
+        """Add the box of a combinator, unless nothing is in it, as where all within are ``Identity``."""
+        made = Box(self.name(), _title(layer, path), [])
+        outs = self.children(layer, path, sources, made.inside)
+        if made.inside:
+            inside.append(made)
+        return outs
 
     def node(self, layer: Layer, path: str, sources: list[str], inside: list[Any]) -> str:
         """Add the node of a layer, and its edges."""

@@ -19,6 +19,7 @@ from funcnet.contract import Cache, Layer, Params, Rng, meta_key
 from funcnet.flattening import join
 from funcnet.kernels.flops import flops_of
 from funcnet.kernels.tracing import is_eager
+from funcnet.stand_ins import with_stand_ins
 
 Storages = dict[int, torch.UntypedStorage]
 """Pieces of memory by their identity, which lasts as long as they are kept here."""
@@ -128,11 +129,8 @@ def _with_stand_ins(layer: Layer, record: Record, meter: Meter) -> Layer:
     made = {
         name: stand_in(child, join(record.path, name) if name else record.path, meter) for name, child in layer.children().items()
     }
-    try:
-        inner: Layer = layer.with_children({**made})
-    except ValueError:  # it takes one layer only, for several names
-        return layer
-    record.within = [one.record for one in made.values()]
+    inner = with_stand_ins(layer, {**made})
+    record.within = [] if inner is layer else [one.record for one in made.values()]
     return inner
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from funcnet.combinator import Children, Combinator
 from funcnet.contract import Cache, Layer, Params, Rng
 
 _S = TypeVar("_S", bound="StandIn")
@@ -60,3 +61,13 @@ def stand_in_for(layer: Layer, kind: type[_S], **own: Any) -> _S:
         if name not in ("stochastic", "batch_dependent"):  # fields of layers made of functions, and properties here
             object.__setattr__(made, name, value)
     return made  # type: ignore[no-any-return]
+
+
+def with_stand_ins(layer: Layer, children: Children) -> Layer:
+    """Return a net with stand-ins for the layers it holds; the net itself where it takes one layer only, for several names."""
+    if not isinstance(layer, Combinator) or not children:
+        return layer
+    try:
+        return layer.with_children(children)
+    except ValueError:
+        return layer

@@ -82,7 +82,8 @@ def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
     factors, as ``torch.utils.flop_counter`` counts them; elementwise functions, sums and normalization do not. Params that
     several layers share count once, in the row of the first. A tensor that several layers keep counts in each of their rows,
     and once in the total: the total is the memory that the cache of one training step holds. The kernels are those of main
-    memory, but for an LSTM in float32, whose kernel there keeps two to three times as much.
+    memory, but for an LSTM in float32, whose kernel there keeps two to three times as much. Layers that keep more or less
+    depending on the numbers that come, as ``uniqued`` and ``EmbeddingBag`` with offsets do, count as if no two were equal.
 
     Every layer that holds no others has a row; a combinator has one for what it holds, keeps or computes itself. Ensembles,
     ``lora``, ``parametrize`` and attention with norms have one row, the layers within included.

@@ -78,6 +78,12 @@ class LoRA(Combinator):
                 return self._beside(params, x)
             return self.layer.apply(self.merged(params), x, child_key(self.layer, rng, 0))
 
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        with errors_at(self, "layer"):
+            if self._thin():
+                return self._beside(params, x)[0]
+            return self.layer(self.merged(params), x, child_key(self.layer, rng, 0))
+
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         if self._thin():
             return self.grads(params, cache, gy), self.input_grad(params, cache, gy)

@@ -92,13 +92,21 @@ class Parametrized(Combinator):
 
     def merged(self, params: Params) -> Params:
         """Return params for the layer itself, with the weight that is made."""
-        return self._inner(params, self._made(params)[0])
+        raw, p = self._sources(params)
+        with errors_at(self, self.name):
+            w = self.parametrization(p, raw)
+        return self._inner(params, w)
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         w, made = self._made(params)
         with errors_at(self, ""):
             y, cache = self.layer.apply(self._inner(params, w), x, child_key(self.layer, rng, 0))
         return y, (cache, w, made)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        inner = self.merged(params)
+        with errors_at(self, ""):
+            return self.layer(inner, x, child_key(self.layer, rng, 0))
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         inner, w, made = cache

@@ -235,10 +235,20 @@ class Bidirectional(Combinator):
         for i, layer in enumerate(self.layers):
             with errors_at(self, i):
                 pairs.append(layer.apply(entries[i], sides[i], child_key(layer, rng, i)))
-        (one, rest), (other, more) = _parted(pairs[0][0]), _parted(self._turned(pairs[1][0]))
+        ys, carries = self._outputs([y for y, _ in pairs])
         with errors_at(self, 2):
-            y, cache = self.merge.apply(entries[2], (one, other), child_key(self.merge, rng, 2))
-        return ((y, (rest, more)) if isinstance(pairs[0][0], tuple) else y), (pairs[0][1], pairs[1][1], cache)
+            y, cache = self.merge.apply(entries[2], ys, child_key(self.merge, rng, 2))
+        return (y if carries is None else (y, carries)), (pairs[0][1], pairs[1][1], cache)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        entries, sides, found = self.entries(params), self._sides(x), []
+        for i, layer in enumerate(self.layers):
+            with errors_at(self, i):
+                found.append(layer(entries[i], sides[i], child_key(layer, rng, i)))
+        ys, carries = self._outputs(found)
+        with errors_at(self, 2):
+            y = self.merge(entries[2], ys, child_key(self.merge, rng, 2))
+        return y if carries is None else (y, carries)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         entries = self.entries(params)
@@ -275,6 +285,11 @@ class Bidirectional(Combinator):
             if not isinstance(leaf, Tensor) or leaf.dim() <= self.dim:
                 raise value_error("bidirectional", f"x must have an axis {self.dim}, of steps", describe(leaf))
         return _parted(x)
+
+    def _outputs(self, found: list[Any]) -> tuple[tuple[Any, Any], Any]:
+        """Return the pair of outputs, in the order of x, and that of carries; ``None`` where the layers have no carry."""
+        (one, rest), (other, more) = _parted(found[0]), _parted(self._turned(found[1]))
+        return (one, other), (rest, more) if isinstance(found[0], tuple) else None
 
     def _turned(self, y: Any) -> Any:
         return (self._flip(y[0]), *y[1:]) if isinstance(y, tuple) else self._flip(y)

@@ -47,6 +47,9 @@ class Reversible(Combinator):
     def with_children(self, children: Children) -> Self:
         return self.replace(f=children["0"], g=children["1"])
 
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        return [(None, "0"), (None, "1"), ("0", "1"), (None, None), ("0", None), ("1", None)]
+
     def location(self, name: Any) -> str:
         return f"reversible, {'fg'[int(name)]}"
 

@@ -48,6 +48,11 @@ class Uniqued(Wrapper):
             y, cache = self.layer.apply(params, rows)
         return _handed(y, which), (cache, which, len(rows))
 
+    def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Any:
+        rows, which = _different(_integers(x))
+        with errors_at(self, ""):
+            return _handed(self.layer(params, rows), which)
+
     def vjp(self, params: Params, cache: _Kept, gy: Any) -> tuple[Params, None]:
         return self.grads(params, cache, gy), None
 

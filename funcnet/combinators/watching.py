@@ -11,13 +11,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.combinator import Combinator, errors_at, layers_only
+from funcnet.combinator import errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.flattening import flatten_together
 from funcnet.kernels.tracing import is_eager
 from funcnet.signatures import name_of
-from funcnet.stand_ins import StandIn, stand_in_for
+from funcnet.stand_ins import StandIn, stand_in_for, with_stand_ins
 from funcnet.value import frozen
 from funcnet.walking import children_of
 from funcnet.wrapper import Wrapper
@@ -50,6 +50,13 @@ class Tap(Wrapper):
         if self.on_apply is not None:
             self.on_apply(y)
         return y, cache
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        with errors_at(self, ""):
+            y = self.layer(params, x, rng)
+        if self.on_apply is not None:
+            self.on_apply(y)
+        return y
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         self._tell(gy)
@@ -105,6 +112,13 @@ class Checked(Wrapper):
         if not _is_finite((y, cache)):
             self._find_forward(params, x, rng, y)
         return y, (cache, x, rng)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        with errors_at(self, ""):
+            y = self.layer(params, x, rng)
+        if not _is_finite(y):
+            self._find_forward(params, x, rng, y)
+        return y
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         with errors_at(self, ""):
@@ -192,7 +206,7 @@ class _Watched(StandIn):
 def _watched(layer: Layer, path: str = "") -> Layer:
     """Return the net with watched layers, those that hold others last."""
     inside = {name: _watched(child, ".".join(filter(None, (path, name)))) for name, child in children_of(layer).items()}
-    return stand_in_for(layer.with_children(inside) if isinstance(layer, Combinator) else layer, _Watched, path=path)
+    return stand_in_for(with_stand_ins(layer, inside), _Watched, path=path)
 
 
 def _raise(layer: Layer, path: str, what: str, direction: str) -> NoReturn:

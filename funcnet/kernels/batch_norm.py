@@ -8,7 +8,7 @@ from torch import Tensor
 from funcnet.kernels import norm_formulas as formulas
 from funcnet.kernels.extremes import LEAST, in_double, is_far
 from funcnet.kernels.norm import Moments, is_wider, rounded_gradients, singly
-from funcnet.kernels.tracing import is_compiling, is_mapped, is_plain_data, is_untransformed, packed
+from funcnet.kernels.tracing import is_compiling, is_mapped, is_meta_data, is_plain_data, is_untransformed, packed
 from funcnet.precision import HALF
 
 _aten = torch.ops.aten
@@ -52,14 +52,14 @@ def batch_norm_ahead(
     mean, var = running
     compiling, alike = is_compiling(), x.dtype is mean.dtype is var.dtype and x.dtype not in HALF
     mapped = is_mapped(x) if compiling else not is_untransformed()
-    if mapped or x.numel() == 0 or not alike or not is_plain_data(x, weight, bias, mean, var):
+    if mapped or x.numel() == 0 or not alike or not (is_plain_data(x, weight, bias, mean, var) or is_meta_data(x)):
         return *batch_norm(x, weight, bias, eps), None
     if compiling:  # the same kernel on copies: but these the compiler may leave out
         y, mu, r, *ahead = _batch_norm_functional(packed(x), weight, bias, *running, True, rate, eps)
         return y, mu, r, (ahead[0], ahead[1])
     copies = mean.clone(), var.clone()
     y, mu, r = _batch_norm(x, weight, bias, *copies, True, rate, eps)
-    if r.dtype is torch.float32 and not r.min().item() > LEAST:
+    if r.dtype is torch.float32 and not r.is_meta and not r.min().item() > LEAST:
         y, mu, r = batch_norm(x, weight, bias, eps)
     return y, mu, r, copies
 

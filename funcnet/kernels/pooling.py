@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.kernels.tracing import is_compiling, is_plain
+from funcnet.kernels.tracing import is_compiling, is_meta_data, is_plain
 from funcnet.kernels.windows import Kernel, Origin, as_two, blank, channelwise, lifted, lowered, origin
 from funcnet.precision import HALF, in_single, rounded
 
@@ -76,7 +76,7 @@ def tiles_pay(x: Tensor, kernel: tuple[int, ...], most: int = 4) -> bool:
 
 def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], most: int) -> bool:
     shape, last = of
-    large = like.is_cpu and math.prod(shape) >= 16384 and math.prod(kernel) <= most and is_plain(like)
+    large = math.prod(shape) >= 16384 and math.prod(kernel) <= most and (is_plain(like) or is_meta_data(like))
     return large and min([n // k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)]) > 0 and not last
 
 

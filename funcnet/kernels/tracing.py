@@ -213,6 +213,11 @@ def is_plain(*tensors: Tensor | None) -> bool:
     return is_plain_data(*tensors) and is_eager()
 
 
+def is_meta_data(x: Tensor) -> bool:
+    """Tell whether x has a shape and no numbers, and no one traces: it then takes the kernel of main memory, which metering counts."""
+    return x.is_meta and type(x) is Tensor and not x.requires_grad and is_eager()
+
+
 def can_look_at(x: Tensor) -> bool:
     """Tell whether values may decide what is computed: in eager mode, in main memory."""
     return x.is_cpu and type(x) is Tensor and is_eager()

@@ -41,11 +41,26 @@ def with_declared_rules(layer: Layer, params: Params, x: Any, rng: Key | int, gy
     log: list[_Call] = []
     spied = _in_place_of_surrogates(layer, count(), lambda place, one: _Recorder(place, one, log))
     _, cache = run(spied, params, x, rng)
+    calls = [*log]
     spied.vjp(params, cache, gy)
-    calls = [call for call in log if call.is_complete()]
+    _take_gradients(calls, log[len(calls) :])
     rule = "every surrogate within must be called, outside of vmap, and get a gradient in vjp, so that law 1 can try the net"
-    require(len(calls) == len(log), layer, rule)
+    require(all(call.is_complete() for call in calls), layer, rule)
     return _in_place_of_surrogates(layer, count(), lambda place, one: _Replay(place, one, calls))
+
+
+def _take_gradients(calls: "list[_Call]", again: "list[_Call]") -> None:
+    """Give calls whose caches were made again in ``vjp``, as ``remat`` does, the gradients of the calls that made them.
+
+    These had the same params and x, but for rounding where x was restored, as by ``reversible``.
+    """
+    left = [call for call in again if call.back is not None]
+    for call in calls:
+        same = [one for one in left if call.back is None and one.place == call.place and not (call.is_hidden or one.is_hidden)]
+        if same:
+            nearest = min(same, key=call.distance)
+            call.back = nearest.back
+            left.remove(nearest)
 
 
 def is_own_surrogate(layer: Layer) -> bool:
@@ -72,6 +87,11 @@ class _Call:
         self.place, self.point, self.y = place, point, y
         self.back: tuple[Any, Any] | None = None
         self.is_hidden = any(is_mapped(leaf) for leaf in flatten_together(y)[0] if isinstance(leaf, Tensor))
+
+    def distance(self, other: "_Call") -> float:
+        """Return how far apart params and x of two calls are."""
+        pairs = zip(_floating(self.point), _floating(other.point), strict=True)
+        return sum([float((a - b).abs().sum()) for a, b in pairs if a.is_floating_point()])
 
     def is_complete(self) -> bool:
         return self.back is not None and not self.is_hidden

@@ -105,8 +105,8 @@ def _measuring(layer: Layer) -> Layer:
     return stand_in_for(layer, _Measured)
 
 
-def _square(layer: Layer, params: Params, cache: Cache, gy: Any) -> Tensor:
-    """Return ‖gp‖² of one layer, without gp where the layer is known and that takes less work."""
+def _square(layer: Layer, params: Params, cache: Cache, gy: Any) -> Tensor | None:
+    """Return ‖gp‖² of one layer, ``None`` where no param has a gradient, and without gp where the layer is known and that takes less work."""
     if type(layer) is Linear:
         return _square_of_linear(layer, cache, gy)
     if type(layer) is Embedding and layer.max_norm is None and cache.numel() <= layer.num_embeddings:
@@ -114,8 +114,9 @@ def _square(layer: Layer, params: Params, cache: Cache, gy: Any) -> Tensor:
     return _sum_of_squares(layer.grads(params, cache, gy))
 
 
-def _sum_of_squares(values: Any) -> Tensor:
-    return torch.stack([in_single(leaf).square().sum() for leaf in tree.leaves(values)]).sum()
+def _sum_of_squares(values: Any) -> Tensor | None:
+    squares = [in_single(leaf).square().sum() for leaf in tree.leaves(values)]
+    return torch.stack(squares).sum() if squares else None
 
 
 # For t rows of one example the products of rows take t² (in + out), the gradient t in out: 8 rows of 64 to 64 a tenth.

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.combinator import Combinator
 from funcnet.combinators.batching import mapped
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.kernels.tracing import transform_level
-from funcnet.stand_ins import StandIn, stand_in_for
+from funcnet.stand_ins import StandIn, stand_in_for, with_stand_ins
 from funcnet.walking import children_of, require_layer
 
 
@@ -71,8 +70,7 @@ def _recording(layer: Layer, path: str, found: list[_Recorder], level: int) -> _
         name: _recording(child, ".".join(filter(None, (path, name))), found, level)
         for name, child in reversed([*children.items()])
     }
-    if isinstance(layer, Combinator):
-        layer = layer.with_children({name: inside[name] for name in children})
+    layer = with_stand_ins(layer, {name: inside[name] for name in children})
     found.append(stand_in_for(layer, _Recorder, path=path, level=level, outputs=[]))
     return found[-1]
 

@@ -105,3 +105,21 @@ def test_what_does_not_fit_is_refused(make: Any, words: str):
     """The rule, and what came."""
     with pytest.raises(ValueError, match=re.escape(words)):
         make()
+
+
+def test_attention_with_norms_is_named_as_a_whole():
+    """Its norm is one layer for two places, in which no two others can be."""
+    net = fn.checked(fn.serial(fn.Exp(), fn.MultiHeadAttention(4, 2, qk_norm=fn.LayerNorm(2))))
+    params = fn.tree.map(lambda leaf: leaf * torch.inf, net.init(0))
+    for run in (net.apply, net):
+        with pytest.raises(FloatingPointError, match=r"forward, the output of layer '1', MultiHeadAttention"):
+            run(params, torch.ones(2, 3, 4))
+
+
+def test_prediction_is_watched_too():
+    """A call of the net has the checks and calls ``on_apply``, without making a cache."""
+    seen = []
+    fn.tap(fn.Tanh(), seen.append)({}, torch.ones(2))
+    assert len(seen) == 1
+    with pytest.raises(FloatingPointError, match=r"checked: forward, the output of layer '0', Exp\(\)"):
+        fn.checked(fn.serial(fn.Exp(), fn.Identity()))(({}, {}), torch.tensor([1000.0]))

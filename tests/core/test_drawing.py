@@ -39,6 +39,10 @@ WIRED = {
     "tied": (fn.tied(fn.serial(A, B, A), ("0.weight", "2.weight")), "x-0 0-1 1-2 2-y"),
     "both ways": (fn.bidirectional(fn.LSTM(4, 4)), "x-0 x-1 0-2 1-2 2-y"),
     "graph": (fn.graph("a", "b", s=(fn.Add(), "h", "b"), h=(A, "a"), output=("s", "h", "b")), "x-h h-s x-s s-y h-y x-y"),
+    "reversible": (fn.reversible(A, B), "x-0 x-1 0-1 x-y 0-y 1-y"),
+    "reversible in a serial": (fn.serial(fn.reversible(A, B), fn.Select(0)), "x-0.0 x-0.1 0.0-0.1 x-1 0.0-1 0.1-1 1-y"),
+    "gradient rules": (fn.serial(fn.scale_gradient(0.5), A, fn.clip_gradient(1.0)), "x-0 0-1 1-2 2-y"),
+    "branches of nothing": (fn.serial(fn.branch(fn.Identity(), fn.Identity()), fn.Add()), "x-1 1-y"),
     "attention": (fn.serial(fn.MultiHeadAttention(4, 2, qk_norm=fn.LayerNorm(2)), B), "x-0 0-1 1-y"),
 }
 
@@ -56,6 +60,11 @@ def test_a_wrapper_of_one_layer_is_a_node_and_of_several_a_box() -> None:
     assert 'n1["shared(Tanh())"]' in fn.draw(fn.shared(B)).mermaid
     assert 'subgraph n1["ensemble, n=3"]' in fn.draw(fn.ensemble(fn.serial(A, B), 3)).mermaid
     assert 'subgraph n2["1 residual"]' in fn.draw(fn.serial(A, fn.residual(A))).mermaid
+
+
+def test_a_box_with_nothing_in_it_is_left_out() -> None:
+    """As that of a branch of which each side hands x on."""
+    assert "subgraph" not in fn.draw(fn.serial(fn.branch(fn.Identity(), fn.Identity()), fn.Add())).mermaid
 
 
 def test_shapes_come_with_an_input() -> None:

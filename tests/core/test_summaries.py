@@ -43,6 +43,19 @@ def counted(net: fn.Layer, x: Any) -> tuple[int, int, int]:
     return forward.get_total_flops(), backward.get_total_flops(), kept
 
 
+KEEPS_OTHERWISE = ("LSTM(", "uniqued(", "EmbeddingBag(", "VarlenAttention(", "CrossEntropy(", "qk_norm=")
+"""Layers whose kernel keeps other memory than that on the meta device, and those that keep more or less by the numbers that come."""
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not any(one in repr(CASES[name].layer) for one in KEEPS_OTHERWISE)])
+def test_the_cache_of_an_entry_is_that_of_a_real_step(name: str) -> None:
+    """As many bytes as ``apply`` keeps in main memory."""
+    layer, x, params = CASES[name][:3]
+    params, x = fn.tree.cast((params, x), torch.float32)
+    cache = layer.apply(params, x, fn.key(0))[1]
+    assert fn.summary(layer, x).total.cache_bytes == sum(one.nbytes() for one in storages(cache).values())
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_totals_are_those_of_the_net_itself(name: str) -> None:
     """Of every case; torch's formula for the weights of a grouped convolution counts each group's for all groups."""

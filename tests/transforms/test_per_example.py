@@ -54,6 +54,16 @@ def test_gradients_and_norms_are_those_of_each_row_by_itself(name: str):
         torch.testing.assert_close(norms[i], tree.norm(want), check_dtype=False)
 
 
+@pytest.mark.parametrize("net", [fn.freeze(fn.Linear(3, 2)), fn.RunningBatchNorm1d(3, affine=False)], ids=repr)
+def test_the_norm_of_no_gradients_is_zero(net: fn.Layer):
+    """Where all params are frozen, or running statistics."""
+    x = random.normal(0, (4, 3))
+    params, target = net.init(0), torch.zeros(4, net(net.init(0), x).shape[1])
+    values, norms = fn.per_example_norms(net, fn.MSE())(params, x, target)
+    assert torch.equal(norms, torch.zeros(4))
+    assert torch.equal(values, fn.per_example_grads(net, fn.MSE())(params, x, target)[0])
+
+
 def test_norms_form_no_gradient_of_a_linear(monkeypatch: pytest.MonkeyPatch):
     """Neither ``vjp`` nor ``grads`` of the Linear is called."""
     net = fn.serial(fn.Linear(4, 8), fn.Tanh(), fn.Linear(8, 3))

@@ -62,3 +62,12 @@ def test_what_has_no_jacobian_is_refused():
         fn.jacobian(fn.Embedding(3, 2), fn.Embedding(3, 2).init(0), torch.tensor([1]))
     with pytest.raises(ValueError, match="must be a layer"):
         fn.intermediates(torch.tanh, {}, torch.ones(3))
+
+
+def test_a_net_that_takes_one_layer_only_for_two_places_is_seen_from_outside():
+    """Attention normalizes queries and keys with one layer, for which no two recorders can be."""
+    net, x = fn.serial(fn.MultiHeadAttention(4, 2, qk_norm=fn.LayerNorm(2)), fn.Tanh()), random.normal(1, (2, 3, 4))
+    params = net.init(0)
+    found = fn.intermediates(net, params, x)
+    assert {*found} == {"", "0", "1"}
+    assert torch.equal(found[""], net(params, x))

@@ -23,6 +23,8 @@ def halved(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
 
 TRUNK = fn.serial(fn.Linear(3, 4), fn.Tanh())
 
+CLIPPED_STEPS = fn.reversible(fn.serial(fn.Linear(2, 2), fn.clip_gradient(0.2)), fn.serial(fn.clip_gradient(0.1), fn.Tanh()))
+
 CASES = {
     "scale_gradient": case(fn.scale_gradient(0.3), normal(4, 3)),
     "scale_gradient to 0 of a pair": case(fn.scale_gradient(0.0), (normal(4, 3), normal(4, 2, 2))),
@@ -53,5 +55,13 @@ CASES = {
     ),
     "with_vjp with dropout and norm": case(
         fn.serial(fn.with_vjp(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3), fn.Linear(3, 2)), halved), fn.Tanh()), normal(5, 3)
+    ),
+    "clip_gradient in a remat, twice": case(
+        fn.remat(fn.serial(*[fn.serial(fn.Linear(3, 3), fn.clip_gradient(0.2), fn.Tanh())] * 2), segments=2), normal(4, 3)
+    ),
+    "clip_gradient in a run of reversible": case(fn.serial(*[CLIPPED_STEPS] * 2), (normal(4, 2), normal(4, 2))),
+    "clip_gradient in a scan with checkpoints": loose(
+        fn.scan(fn.serial(fn.GRUCell(3, 2), fn.clip_gradient(0.3)), output_is_carry=True, checkpoint_every=2),
+        (normal(3, 2, 3), normal(2, 2)),
     ),
 }

@@ -1,0 +1,44 @@
+"""Prediction: ``net(params, x)`` calls the layers within, so that a net holds the cache of one layer at a time."""
+
+from typing import Any
+
+import pytest
+import torch
+from cases import CASES
+
+import funcnet as fn
+from funcnet.combinator import Combinator
+from funcnet.contract import Layer
+from funcnet.stand_ins import StandIn, stand_in_for
+
+AS_ONE = fn.ensemble(fn.Tanh(), 1), fn.MultiHeadAttention(2, 1), fn.MaskedConv(fn.Conv1d(1, 1, 1), "A")
+"""Layers of kinds that run what they hold for all members at once, or as a part of their own formula."""
+
+
+class Spy(StandIn):
+    """A layer that must not be applied."""
+
+    def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
+        raise AssertionError(f"{self.original!r} was applied, and makes a cache")
+
+    def __call__(self, params: Any, x: Any, rng: Any = None) -> Any:
+        return self.original(params, x, rng)
+
+
+def spied(layer: Layer) -> Layer:
+    """Return the net with spies in the places of the layers that hold no others."""
+    if isinstance(layer, Combinator) and layer.children():
+        return layer.with_children({name: spied(child) for name, child in layer.children().items()})
+    return stand_in_for(layer, Spy)
+
+
+def runs_its_layers(layer: Layer) -> bool:
+    kinds = [type(one) for _, one in fn.walk(layer)]
+    return isinstance(layer, Combinator) and len(kinds) > 1 and not {*map(type, AS_ONE)} & {*kinds}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if runs_its_layers(CASES[name].layer)])
+def test_prediction_applies_no_layer_within(name: str) -> None:
+    """In every combinator of the catalogue."""
+    layer, x, params = CASES[name][:3]
+    torch.testing.assert_close(spied(layer)(params, x, fn.key(0)), layer(params, x, fn.key(0)), equal_nan=True)

@@ -1,0 +1,209 @@
+"""Combinators within combinators, drawn at random from the catalogue: values and gradients by autograd, the laws, and the algebra."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given, reject, settings
+from hypothesis import strategies as st
+from random_nets import INPUTS, Grower, Shape, by_autograd, moved, nets
+from torch import Tensor
+
+import funcnet as fn
+from funcnet import flattening, tree
+from funcnet.combinator import absent
+from funcnet.combinators.ensembles import Ensemble
+from funcnet.contract import Layer
+from funcnet.testing import check_laws
+from funcnet.value import parts
+
+KEY, INDICES = fn.key(3), torch.tensor([4, 0, 4, 1])
+
+
+def drawn(net: Layer, shape: Any, seed: int = 0) -> tuple[Any, Tensor]:
+    """Return params and an input; a net with numbers too large to compare, here or there, is no example."""
+    params = moved(net.init(seed))
+    x = INDICES if shape is torch.int64 else fn.random.normal(seed + 1, shape, dtype=torch.float64)
+    try:
+        found = tree.leaves(fn.intermediates(net, params, x, KEY))
+    except FloatingPointError:
+        reject()
+    assume(all(float(leaf.abs().max()) < 1e4 for leaf in found if leaf.is_floating_point()))
+    return params, x
+
+
+def noise(y: Tensor) -> Tensor:
+    return fn.random.normal(5, tuple(y.shape), dtype=torch.float64)
+
+
+def check_by_autograd(net: Layer, params: Any, x: Any) -> None:
+    """Require of y and of every gradient what autograd finds of ``apply``; absent gradients only where there is none."""
+    y, cache = net.apply(params, x, KEY)
+    want_y, want = by_autograd(net, params, x, noise(y), KEY)
+    got = net.vjp(params, cache, noise(y))
+    torch.testing.assert_close(y, want_y, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(net(params, x, KEY), y, rtol=1e-12, atol=1e-12)
+    scale = max([1.0, *[float(g.abs().max()) for g in want if g is not None]])
+    held = {name for one in parts(net) if isinstance(one, Layer) for name in one.non_trainable}
+    paths = [path for path, leaf in tree.names((params, x)).items()]
+    gradients = flattening.flatten_together((params, x), got)[1]
+    leaves = [g for leaf, g in zip(flattening.flatten_together((params, x))[0], gradients, strict=True) if leaf is not None]
+    for path, ours, theirs in zip(paths, leaves, want, strict=True):
+        if ours is None:
+            assert theirs is None or not theirs.any() or not held.isdisjoint(path.split(".")), path
+            continue
+        msg = lambda words, path=path: f"{path}: {words}"
+        theirs_or_zero = torch.zeros_like(ours) if theirs is None else theirs
+        torch.testing.assert_close(ours, theirs_or_zero, rtol=1e-7, atol=1e-9 * scale, msg=msg)
+
+
+def values_and_gradients(net: Layer, params: Any, x: Any) -> tuple[Any, ...]:
+    """Return what every verb gives, with one key and one gy."""
+    y, cache = net.apply(params, x, KEY)
+    arguments = params, cache, noise(y)
+    return y, *net.vjp(*arguments), net.grads(*arguments), net.input_grad(*arguments), net.update_stats(params, cache)
+
+
+@st.composite
+def trials(draw: Any, grow: Callable[[Grower, Shape, int], Layer], depth: int = 3) -> tuple[Layer, Any, Tensor]:
+    """Draw a net, params and x."""
+    shape = draw(st.sampled_from(INPUTS))
+    net = grow(Grower(draw), shape, draw(st.integers(1, depth)))
+    return net, *drawn(net, shape)
+
+
+ANY, ENDO = trials(Grower.net), trials(Grower.endo)
+
+
+def check_a_net(net: Layer, shape: Any) -> None:
+    check_by_autograd(net, *drawn(net, shape))
+
+
+def check_laws_of(net: Layer, shape: Any, dtypes: tuple[torch.dtype, ...]) -> None:
+    mapped = any(isinstance(layer, Ensemble) and layer.surrogate for _, layer in fn.walk(net))
+    assume(not mapped)  # law 1 cannot look at the numbers of a surrogate within vmap
+    params, x = drawn(net, shape)
+    check_laws(net, x, params, batched=False, compiled=False, dtypes=dtypes)
+
+
+@given(nets())
+@settings(max_examples=40)
+def test_a_net_has_the_values_and_gradients_that_autograd_finds(net):
+    """Of all params and of x, with gradient rules as they are declared and frozen params held fixed."""
+    check_a_net(*net)
+
+
+@given(nets(4))
+@settings(max_examples=6)
+def test_a_net_keeps_the_laws(net):
+    """All but rows and compiling, in float64."""
+    check_laws_of(*net, (torch.float64,))
+
+
+@pytest.mark.long
+@given(nets())
+@settings(max_examples=2000)
+def test_many_nets_have_the_values_and_gradients_that_autograd_finds(net):
+    """The same of more nets."""
+    check_a_net(*net)
+
+
+@pytest.mark.long
+@given(nets(5))
+@settings(max_examples=200)
+def test_many_nets_keep_the_laws(net):
+    """The same of more nets, in float32 too."""
+    check_laws_of(*net, (torch.float64, torch.float32))
+
+
+@given(ENDO, st.integers(1, 4))
+@settings(max_examples=12)
+def test_repeat_is_copies_in_series(trial, n):
+    """Every verb has the bits of a serial of n copies, and so have fresh params."""
+    layer, _, x = trial
+    many, plain = fn.repeat(layer, n), fn.serial(*[layer] * n)
+    params, each = moved(many.init(7)), plain.init(7)
+    assert all(tree.equal(copy(many.init(7), i), one) for i, one in enumerate(each))
+    each = tuple(copy(params, i) for i in range(n))
+    assume(bool(plain(each, x, KEY).isfinite().all()))
+    y, gp, gx, grads, input_grad, stats = values_and_gradients(many, params, x)
+    want_y, want_gp, want_gx, *_, want_stats = values_and_gradients(plain, each, x)
+    assert torch.equal(y, want_y)
+    assert torch.equal(gx, want_gx)
+    assert torch.equal(input_grad, want_gx)
+    for i in range(n):
+        assert tree.equal(copy((gp, grads, stats), i), (want_gp[i], want_gp[i], want_stats[i]))
+
+
+def copy(values: Any, i: int) -> Any:
+    """Return number i of a stack, in memory of its own: products differ in their last bits at odd addresses."""
+    return tree.map(lambda leaf: leaf[i].clone(), values)
+
+
+@given(ANY)
+@settings(max_examples=12)
+def test_remat_is_the_layer(trial):
+    """Every verb has the bits of the layer itself, cut into segments or not."""
+    layer, params, x = trial
+    want = values_and_gradients(layer, params, x)
+    cuts = range(1, len(layer) + 1) if isinstance(layer, type(fn.serial())) else ()
+    for net in (fn.remat(layer), *[fn.remat(layer, segments=k) for k in cuts]):
+        assert tree.equal(values_and_gradients(net, params, x), want)
+
+
+@given(ANY)
+@settings(max_examples=12)
+def test_freeze_changes_only_gradients_of_params(trial):
+    """These are absent; all else has the bits of the layer itself."""
+    layer, params, x = trial
+    y, gp, gx, grads, input_grad, stats = values_and_gradients(fn.freeze(layer), params, x)
+    want_y, _, want_gx, _, want_input_grad, want_stats = values_and_gradients(layer, params, x)
+    assert tree.equal((y, input_grad, stats), (want_y, want_input_grad, want_stats))
+    assert tree.leaves((gp, grads)) == []
+    assert tree.structure((gp, grads)) == tree.structure((absent(params),) * 2)
+    torch.testing.assert_close(gx, want_gx, rtol=1e-9, atol=1e-9)
+
+
+@given(ENDO, ENDO)
+@settings(max_examples=12)
+def test_reversible_is_its_formula(one, other):
+    """y1 = x1 + f(x2) and y2 = x2 + g(y1) as a graph, alone and three in a run, and the inverse leads back."""
+    (f, p, x), (g, q, z) = one, other
+    assume(x.shape == z.shape)
+    nodes = {
+        "f": (f, "x2"),
+        "g": (g, "y1"),
+        "y1": (fn.Add(), "x1", "f"),
+        "y2": (fn.Add(), "x2", "g"),
+    }  # f and g have the keys 0 and 1
+    step, formula = fn.reversible(f, g), fn.graph("x1", "x2", **nodes, output=("y1", "y2"))
+    assert tree.equal(step.init(3), tuple(formula.init(3)[name] for name in "fg"))
+    for n in (1, 3):
+        net, plain = fn.serial(*[step] * n), fn.serial(*[formula] * n)
+        params, by_name = ((p, q),) * n, ({"f": p, "g": q, "y1": {}, "y2": {}},) * n
+        y, cache = net.apply(params, (x, z), KEY)
+        want, caches = plain.apply(by_name, (x, z), KEY)
+        assume(all(float(one.abs().max()) < 1e4 for one in want))
+        assert tree.equal(y, want)
+        torch.testing.assert_close(net.inverse(params, y, KEY), (x, z), rtol=1e-7, atol=1e-7)
+        (gp, gx), (gwant, gxwant) = net.vjp(params, cache, want), plain.vjp(by_name, caches, want)
+        gwant = tuple((one["f"], one["g"]) for one in gwant)
+        scale = max([1.0, *[float(leaf.abs().max()) for leaf in tree.leaves((gwant, gxwant))]])
+        torch.testing.assert_close((gp, gx), (gwant, gxwant), rtol=1e-7, atol=1e-8 * scale)
+
+
+@given(ANY)
+@settings(max_examples=12)
+def test_cast_to_float64_is_float64_rounded_once(trial):
+    """On params and x in float32: y, the gradients and moved statistics are those in float64, rounded."""
+    layer, params, x = trial
+    params, x = tree.cast((params, x), torch.float32)
+    wide, gy = tree.cast((params, x), torch.float64), noise(layer(params, x, KEY)).float()
+    net = fn.cast(layer, torch.float64)
+    y, cache = net.apply(params, x, KEY)
+    want, caches = layer.apply(*wide, KEY)
+    assert tree.equal(y, want.float())
+    want_gradients = tree.cast(layer.vjp(wide[0], caches, gy.double()), torch.float32)
+    assert tree.equal(net.vjp(params, cache, gy), want_gradients)
+    assert tree.equal(net.update_stats(params, cache), tree.cast(layer.update_stats(wide[0], caches), torch.float32))
