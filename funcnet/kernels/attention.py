@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels.activation import softmax_backward
+from funcnet.kernels.activation import softmax_backward, tanh, tanh_backward
 from funcnet.kernels.operands import unbroadcast
 from funcnet.kernels.tracing import is_differentiated
 from funcnet.precision import in_single, rounded
@@ -42,25 +42,39 @@ def _dense(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _as_bias(allowed: Tensor | None, like: Tensor) -> Tensor | None:
-    """Make 0 and -∞ of True and False, with 4 axes."""
-    if allowed is None:
-        return None
-    zeros = torch.zeros_like(allowed, dtype=like.dtype).masked_fill(~allowed, -torch.inf)
-    return zeros.reshape((1,) * (4 - zeros.dim()) + tuple(zeros.shape))
+def visible_bias(allowed: Tensor | None, bias: Tensor | None, like: Tensor) -> Tensor | None:
+    """Return what the flash kernel adds to the scores: the bias, or 0, and -∞ where a key must not be seen; with 4 axes.
+
+    The kernel takes a bias of float32 with queries of half precision too.
+    """
+    if allowed is not None:
+        bias = torch.where(allowed, torch.zeros_like(allowed, dtype=like.dtype) if bias is None else bias, -torch.inf)
+    return None if bias is None else bias.reshape((1,) * (4 - bias.dim()) + tuple(bias.shape))
 
 
-def flash(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+def flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """Attention's y and, by row, log Σ eˢ; rows that may see nothing are 0."""
-    return _flash(_dense(q), _dense(k), _dense(v), 0.0, causal, attn_mask=_as_bias(allowed, q), scale=scale)
+    return _flash(_dense(q), _dense(k), _dense(v), 0.0, causal, attn_mask=bias, scale=scale)
 
 
 def flash_backward(
-    gy: Tensor, qkv: tuple[Tensor, Tensor, Tensor], y: tuple[Tensor, Tensor], allowed: Tensor | None, causal: bool, scale: float
+    gy: Tensor, qkv: tuple[Tensor, Tensor, Tensor], y: tuple[Tensor, Tensor], bias: Tensor | None, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, from y and its log Σ eˢ."""
     q, k, v = map(_dense, qkv)
-    return _flash_backward(_dense(gy), q, k, v, *y, 0.0, causal, attn_mask=_as_bias(allowed, q), scale=scale)
+    return _flash_backward(_dense(gy), q, k, v, *y, 0.0, causal, attn_mask=bias, scale=scale)
+
+
+def alibi_bias(heads: int, steps: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return -m |i - j| for each head's slope m, of queries and keys at these steps, (heads, L, S), in single at least.
+
+    For a power of 2 of heads the slopes are 2^(-8 h / heads), h = 1, 2, ...; for n more than that, the first n of the slopes
+    between these follow.
+    """
+    n = 1 << (heads.bit_length() - 1)
+    slopes = [2.0 ** (-8 * h / n) for h in range(1, n + 1)] + [2.0 ** (-4 * h / n) for h in range(1, 2 * n, 2)]
+    m = torch.tensor(slopes[:heads], dtype=torch.promote_types(dtype, torch.float32), device=steps.device)
+    return -m.reshape(-1, 1, 1) * (steps.unsqueeze(1) - keys).abs()
 
 
 def _joined(x: Tensor, groups: Tensor) -> Tensor:
@@ -76,12 +90,20 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(_joined(a, b), b).reshape(*a.shape[:-1], b.shape[-1])
 
 
-def weights(q: Tensor, k: Tensor, bias: Tensor | None, allowed: Tensor | None, scale: float) -> Tensor:
+def _scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    return _product(in_single(q) * scale, in_single(k).mT)
+
+
+def weights(
+    q: Tensor, k: Tensor, bias: Tensor | None, allowed: Tensor | None, scale: float, soft_cap: float | None = None
+) -> Tensor:
     """Softmax of q kᵀ · scale + bias over the keys that are allowed; 0 in rows that may see none; in single at least.
 
-    In half precision the sum of a score and a bias of -100 is rounded to whole numbers and halves, and y is off by 0.17.
+    ``soft_cap`` bounds the scores before the bias is added. In half precision the sum of a score and a bias of -100 is rounded
+    to whole numbers and halves, and y is off by 0.17.
     """
-    s = _product(in_single(q) * scale, in_single(k).mT)
+    s = _scores(q, k, scale)
+    s = s if soft_cap is None else tanh(s / soft_cap) * soft_cap
     s = s if bias is None else s + bias
     s = s if allowed is None else s.masked_fill(~allowed, -torch.inf)
     if (bias is None and allowed is None) or s.shape[-1] == 0:
@@ -107,10 +129,15 @@ def values_grad(gy: Tensor, p: Tensor, v: Tensor) -> Tensor:
 
 
 def scores_grads(
-    gp: Tensor, p: Tensor, q: Tensor, k: Tensor, bias: Tensor | None, scale: float
+    gp: Tensor, p: Tensor, q: Tensor, k: Tensor, bias: Tensor | None, scale: float, soft_cap: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of q, k and bias from that of their weights, rounded once."""
+    """Gradients of q, k and bias from that of their weights, rounded once.
+
+    The slope of a soft cap is computed from q and k again: to keep it would double what is kept of every query and key.
+    """
     gs = softmax_backward(gp, p, -1, p.dtype)
-    gk = torch.matmul(_joined(gs, k).mT, _joined(in_single(q) * scale, k))
     gbias = None if bias is None else rounded(unbroadcast(gs, tuple(bias.shape)), bias)
+    if soft_cap is not None:
+        gs = tanh_backward(gs, tanh(_scores(q, k, scale) / soft_cap))
+    gk = torch.matmul(_joined(gs, k).mT, _joined(in_single(q) * scale, k))
     return rounded(_product(gs, in_single(k)) * scale, q), rounded(gk, k), gbias

@@ -140,6 +140,10 @@ DECODERS = {
     "grouped and rotary": fn.MultiHeadAttention(8, 4, is_causal=True, num_kv_heads=2, rotary=fn.RotaryEmbedding(2)),
     "normalized": fn.MultiHeadAttention(8, 2, is_causal=True, qk_norm=fn.RMSNorm(4), rotary=fn.RotaryEmbedding(4)),
     "window": fn.MultiHeadAttention(8, 2, is_causal=True, window=2, bias=False),
+    "ALiBi": fn.MultiHeadAttention(9, 3, is_causal=True, alibi=True),
+    "ALiBi, soft cap, grouped, window": fn.MultiHeadAttention(
+        8, 4, is_causal=True, alibi=True, soft_cap=0.3, num_kv_heads=2, window=3
+    ),
 }
 
 
@@ -147,7 +151,7 @@ DECODERS = {
 @pytest.mark.parametrize("layer", DECODERS.values(), ids=DECODERS)
 def test_decoding_gives_what_the_whole_sequence_gives(layer, sizes):
     """Step by step, or some steps at a time, and with room to spare; the first carry stays as it was."""
-    x, params = draw((2, 6, 8)), fn.tree.cast(layer.init(0), torch.float64)
+    x, params = draw((2, 6, layer.embed_dim)), fn.tree.cast(layer.init(0), torch.float64)
     carry = first = layer.init_carry(2, 7, dtype=torch.float64)
     ys = []
     for part in x.split(sizes, 1):

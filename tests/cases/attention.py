@@ -112,4 +112,23 @@ POSITIONS = {
     "LearnedPositions of one sequence": loose(fn.LearnedPositions(4, 3), normal(4, 3)),
 }
 
-CASES = {**PRODUCTS, **MULTIHEAD, **PACKED, **POOLS, **POSITIONS}
+SCORES = {
+    "SDPA, ALiBi, causal": case(SDPA(alibi=True, is_causal=True), qkv(2, 3)),
+    "SDPA, ALiBi, a floating mask, values of another size": case(
+        SDPA(alibi=True), (*qkv(2, 2, sizes=(2, 3)), normal(2, 1, 3, 4))
+    ),
+    "SDPA, ALiBi on 2 axes": loose(SDPA(alibi=True), qkv()),
+    "SDPA, soft cap, rows that see nothing": case(SDPA(soft_cap=0.7), (*qkv(2, 2), SEES_NOTHING)),
+    "SDPA, soft cap, a floating mask, grouped": case(
+        SDPA(soft_cap=1.5, enable_gqa=True), (*qkv(2, 4, heads=2), normal(2, 1, 3, 4))
+    ),
+    "SDPA, soft cap, ALiBi, weights, dropout, window": case(
+        SDPA(soft_cap=0.9, alibi=True, return_weights=True, dropout_p=0.3, window=2), qkv(2, 2)
+    ),
+    "MultiHeadAttention, ALiBi, soft cap, causal": case(MHA(6, 3, alibi=True, soft_cap=2.0, is_causal=True), normal(2, 3, 6)),
+    "MultiHeadAttention, ALiBi, padding": case(
+        MHA(4, 2, alibi=True), (normal(2, 3, 4), fn.padding_mask(torch.tensor([3, 1]), 3))
+    ),
+}
+
+CASES = {**PRODUCTS, **MULTIHEAD, **PACKED, **POOLS, **POSITIONS, **SCORES}

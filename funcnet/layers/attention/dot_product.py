@@ -4,6 +4,9 @@
     gv = pᵀ gy                    gp = gy vᵀ
     gs = p ⊙ (gp - Σ gp ⊙ p)      gq = gs k · scale      gk = gsᵀ q · scale      gbias = Σ gs, over the axes it was repeated along
 
+    soft cap   s = c tanh(r / c) + bias,  r = q kᵀ · scale      gr = gs ⊙ (1 - tanh²(r / c)) in place of gs for gq and gk
+    ALiBi      bias[h, i, j] = -m[h] |i - j|,  m[h] = 2^(-8h / heads), h = 1 ... heads
+
 q (..., heads, L, E), k (..., heads, S, E), v (..., heads, S, Ev), y (..., heads, L, Ev). With grouped queries, several heads of q
 share one of k and v, whose gradients are then summed over them. With dropout p is dropped, and gp, after the softmax. Where p
 is returned, its own gradient is added to gp.
@@ -12,6 +15,7 @@ is returned, its own gradient is added to gp.
 import math
 from typing import Any
 
+import torch
 from attrs import field, validators
 from torch import Tensor
 
@@ -68,13 +72,18 @@ class ScaledDotProductAttention(Layer):
     needs a key, except after ``inference()``. With ``return_weights`` the output is (y, p), where p (..., heads, L, S) are the
     attention weights; ``vjp`` then takes a pair of gradients, and either may be ``None``.
 
+    ``soft_cap=c`` bounds the scores to ±c, as Gemma 2 does with 50.0, before anything is added to them. ``alibi`` lowers each
+    score by the distance of query and key times the head's slope m, and so tells positions apart. Where the number of heads is
+    not a power of 2, the slopes are those of n heads, n the power of 2 below it, followed by every other slope of 2n heads.
+
     The CPU's flash kernel needs no memory in proportion to L · S, except for a mask. It runs on 4 axes, with E = Ev, a bool mask
-    or none, no dropout, and without ``return_weights``.
+    or none, no dropout, no soft cap, and without ``return_weights``.
 
     Params   none.
     Cache    q, k, v and the mask; y and the rows' log Σ eˢ, or else p, in single precision at least, and what dropout kept.
     Raises   ``ValueError`` for entries that are not floating tensors of matching shapes, and for dropout without a key.
-    Source   Vaswani et al. 2017, eq. 1; Dao et al. 2022 for the kernel; Ainslie et al. 2023 for grouped queries.
+    Source   Vaswani et al. 2017, eq. 1; Dao et al. 2022 for the kernel; Ainslie et al. 2023 for grouped queries; Press et al.
+             2022, section 3, for ALiBi; Gemma Team 2024, section 2, for the soft cap.
     """
 
     is_causal: bool = field(default=False, validator=flag)
@@ -83,6 +92,8 @@ class ScaledDotProductAttention(Layer):
     enable_gqa: bool = field(default=False, validator=flag)
     window: int | tuple[int, int] | None = field(default=None, validator=window_of_steps)
     return_weights: bool = field(default=False, validator=flag)
+    alibi: bool = field(default=False, validator=flag)
+    soft_cap: float | None = field(default=None, validator=validators.optional(number(above=0.0)))
 
     @property
     def stochastic(self) -> bool:
@@ -93,8 +104,9 @@ class ScaledDotProductAttention(Layer):
             require_key(self, rng)
         q, k, v, mask = self._entries(params, x)
         allowed, bias, causal = self._visible(q, k, mask)
-        if bias is None and not self.stochastic and not self.return_weights and kernels.flashes(q, k, v, allowed):
-            y, lse = kernels.flash(q, k, v, allowed, causal, self._scale(q))
+        plain = bias is None and self.soft_cap is None and not self.stochastic and not self.return_weights
+        if plain and kernels.flashes(q, k, v, allowed):
+            y, lse = kernels.flash(q, k, v, self._flash_bias(q, k, allowed), causal, self._scale(q))
             return y, (x, {"y": y, "lse": lse})
         p = self._weights(q, k, mask)
         keep = random.bernoulli(rng, tuple(p.shape), 1 - self.dropout_p) if self.stochastic and rng is not None else None
@@ -109,14 +121,15 @@ class ScaledDotProductAttention(Layer):
         scale = self._scale(q)
         if "lse" in kept and not is_differentiated(gy, q, k, v):
             allowed, _, causal = self._visible(q, k, mask)
-            gx: tuple[Any, ...] = kernels.flash_backward(gy, (q, k, v), (kept["y"], kept["lse"]), allowed, causal, scale)
+            added, y = self._flash_bias(q, k, allowed), (kept["y"], kept["lse"])
+            gx: tuple[Any, ...] = kernels.flash_backward(gy, (q, k, v), y, added, causal, scale)
             return params, gx if len(x) == 3 else (*gx, None)
         p, keep = kept["p"] if "p" in kept else self._weights(q, k, mask), kept.get("keep")
         gv = kernels.values_grad(gy, self._dropped(p, keep), v)
         gp = kernels.weights_grad(gy, v)
         gp = self._dropped(gp if gweights is None else gp + gweights, keep)
         bias = mask if mask is not None and mask.is_floating_point() else None
-        gq, gk, gbias = kernels.scores_grads(gp, p, q, k, bias, scale)
+        gq, gk, gbias = kernels.scores_grads(gp, p, q, k, bias, scale, self.soft_cap)
         return params, (gq, gk, gv) if len(x) == 3 else (gq, gk, gv, gbias)
 
     def inference(self) -> Layer:
@@ -141,13 +154,24 @@ class ScaledDotProductAttention(Layer):
         allowed, bias, causal = self._visible(q, k, mask)
         if causal:
             allowed = steps_mask(q.shape[-2], k.shape[-2], (None, 0), q.device)
-        return kernels.weights(q, k, bias, allowed, self._scale(q))
+        bias = self._alibi(q, k, bias) if self.alibi else bias
+        return kernels.weights(q, k, bias, allowed, self._scale(q), self.soft_cap)
+
+    def _alibi(self, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+        """Return what is added to the scores: ALiBi's bias (heads, L, S), and that of the mask where it is floating."""
+        steps, keys = (torch.arange(one.shape[-2], device=q.device) for one in (q, k))
+        added = kernels.alibi_bias(q.shape[-3] if q.dim() > 2 else 1, steps, keys, q.dtype)
+        added = added if q.dim() > 2 else added[0]
+        return added if bias is None else added + bias
+
+    def _flash_bias(self, q: Tensor, k: Tensor, allowed: Tensor | None) -> Tensor | None:
+        return kernels.visible_bias(allowed, self._alibi(q, k, None) if self.alibi else None, q)
 
     def _visible(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None, bool]:
         """Return what may be seen as a bool mask, what is added to the scores, and whether all else is that it is causal."""
         bias = mask if mask is not None and mask.is_floating_point() else None
         mask = mask if bias is None else None
-        if self.window is None and (not self.is_causal or (mask is None and bias is None)):
+        if self.window is None and (not self.is_causal or (mask is None and bias is None and not self.alibi)):
             return mask, bias, self.is_causal
         local = steps_mask(q.shape[-2], k.shape[-2], steps_around(self.window, self.is_causal), q.device)
         return combine_masks(local, mask), bias, False

@@ -34,7 +34,9 @@ _norm = instances((Layer, type(None)), "a layer, such as RMSNorm")
 def _attention(layer: Any) -> ScaledDotProductAttention:
     """Return the attention of the heads; where keys are added, the mask says for it what is causal or in a window."""
     causal, window = (False, None) if layer._added_keys() else (layer.is_causal, layer.window)
-    return ScaledDotProductAttention(causal, None, layer.dropout, True, window, layer.need_weights is True)
+    return ScaledDotProductAttention(
+        causal, None, layer.dropout, True, window, layer.need_weights is True, layer.alibi, layer.soft_cap
+    )
 
 
 @frozen
@@ -61,6 +63,8 @@ class Heads(Combinator):
     initializer: str | Initializer = field(default="torch", validator=initializers.known)
     need_weights: bool = field(default=False, validator=flag)
     average_attn_weights: bool = field(default=True, validator=flag)
+    alibi: bool = field(default=False, validator=flag)
+    soft_cap: float | None = field(default=None, validator=validators.optional(number(above=0.0)))
 
     _attention: ScaledDotProductAttention = field(init=False, eq=False, default=Factory(_attention, takes_self=True))
 
@@ -73,6 +77,8 @@ class Heads(Combinator):
             raise value_error(self.label, f"rotary's dim must be that of a head, {self._head()}", repr(self.rotary))
         if not self.average_attn_weights and not self.need_weights:
             raise value_error(self.label, "average_attn_weights=False must come with need_weights=True", "need_weights=False")
+        if self.alibi and self._added_keys():
+            raise value_error(self.label, "alibi=True must come without added keys, which are at no step", "added keys")
 
     @property
     def stochastic(self) -> bool:

@@ -16,33 +16,32 @@ import torch
 from torch import Tensor
 
 from funcnet.checks import check_gy, check_param
-from funcnet.combinator import child_key, errors_at
+from funcnet.combinator import errors_at
 from funcnet.contract import Cache, Params, Rng
-from funcnet.errors import value_error
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.operands import unbroadcast
-from funcnet.kernels.tracing import is_plain
-from funcnet.layers.attention.dot_product import ScaledDotProductAttention, require_gy_pair, steps_around
-from funcnet.layers.attention.head_projections import LEARNED, NORMS, PROJECTIONS, Heads
+from funcnet.layers.attention.decoding import Decoding, batched
+from funcnet.layers.attention.dot_product import require_gy_pair, steps_around
+from funcnet.layers.attention.head_projections import LEARNED, NORMS, PROJECTIONS
 from funcnet.layers.attention.masks import combine_masks, require_mask, steps_mask
 from funcnet.value import frozen
 
-_LOOKUP = ScaledDotProductAttention(enable_gqa=True)
-
 
 @frozen
-class MultiHeadAttention(Heads):
+class MultiHeadAttention(Decoding):
     """Attention in ``num_heads`` heads, with the params of ``torch.nn.MultiheadAttention``.
 
     x is one tensor (N, L, embed_dim) for self-attention; (x, mask); (query, key, value) for attention to another sequence; or
     (query, key, value, mask). The batch axis may be missing. ``batch_first=False`` has (L, N, ...), which is torch's default and
     not this one's. Masks broadcast to (N, heads, L, S), True where a query may see a key (torch.nn's are the other way round),
-    and floating ones are added to the scores; ``padding_mask`` and ``combine_masks`` make them. ``is_causal`` and ``window`` are
-    those of ``ScaledDotProductAttention``. A query that may see no key gives ``out_proj.bias``, and not NaN.
+    and floating ones are added to the scores; ``padding_mask`` and ``combine_masks`` make them. ``is_causal``,
+    ``window``, ``alibi`` and ``soft_cap`` are those of ``ScaledDotProductAttention``. A query that may see no key gives
+    ``out_proj.bias``, and not NaN.
 
     ``num_kv_heads`` heads of keys and values, fewer than ``num_heads``, are shared by groups of queries. ``qk_norm``, such as
     ``RMSNorm(size of a head)``, normalizes queries and keys, and ``rotary`` turns them. ``decode(params, x, carry)`` goes on
-    from the steps before, held in a carry from ``init_carry``.
+    from the steps before, held in a carry from ``init_carry``; with one from ``memory_carry`` it attends to another sequence,
+    whose keys and values are computed once.
 
     ``add_bias_kv`` adds a learned key and value to those of the input, and ``add_zero_attn`` a key and value of zeros, which
     every query may see, whatever the mask. With ``need_weights`` the output is (y, weights), the weights as dropout left them,
@@ -108,17 +107,17 @@ class MultiHeadAttention(Heads):
         if not self.need_weights:
             return self._inward(check_gy(self, gy, self._outward(a, x).shape, a), x), None
         n, heads, length, _ = entries[0].shape
-        shape = (n,) * _batched(x) + (heads,) * (not self.average_attn_weights) + (length, entries[1].shape[2])
+        shape = (n,) * batched(x) + (heads,) * (not self.average_attn_weights) + (length, entries[1].shape[2])
         gy, gp = require_gy_pair(self, gy, a, tuple(self._outward(a, x).shape), shape)
         if gp is not None:
-            gp = gp if _batched(x) else gp.unsqueeze(0)
+            gp = gp if batched(x) else gp.unsqueeze(0)
             gp = (gp / heads).unsqueeze(1).expand(-1, heads, -1, -1) if self.average_attn_weights else gp
         return torch.zeros_like(a) if gy is None else self._inward(gy, x), gp
 
     def _weights_out(self, p: Tensor, x: Any) -> Tensor:
         """Return the weights of the heads, (N, heads, L, S), in the form that is asked for."""
         p = p.mean(1) if self.average_attn_weights else p
-        return p if _batched(x) else p.squeeze(0)
+        return p if batched(x) else p.squeeze(0)
 
     def _gparams(self, cache: Cache, gs: list[Tensor], others: Params) -> Params:
         pairs = [_weight_grads(x, g, bias=self.bias) for x, g in zip(self._inputs(cache[0])[0], gs, strict=True)]
@@ -136,69 +135,6 @@ class MultiHeadAttention(Heads):
         pairs = zip(gs, self._weights(params), strict=True)
         gxs = tuple([self._outward(kernels.matmul_input_grad(g, w), x) for g, w in pairs])
         return gxs if len(x) == 3 else (*gxs, gmask)
-
-    def init_carry(
-        self, batch: int | None, max_length: int, *, dtype: torch.dtype | None = None, device: Any = None
-    ) -> dict[str, Tensor]:
-        """Return room for the keys and values of ``max_length`` steps, and the number of steps that are there, 0."""
-        shape = (1 if batch is None else batch, self._kv_heads(), max_length, self._head())
-        k, v = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
-        return {"k": k, "v": v, "steps": torch.zeros((), dtype=torch.int64, device=device)}
-
-    def decode(self, params: Params, x: Tensor, carry: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return y for the next steps x, one or more, which see all that came before, and the new carry.
-
-        Raises   ``ValueError`` when the layer is not causal, and when there are more steps than the carry has room for.
-        """
-        decodes = self.is_causal and not self._added_keys() and not self.need_weights and not isinstance(x, tuple)
-        form = "decode must be of one tensor, and a layer with is_causal=True that adds no keys and returns no weights"
-        rule = self.complaint(x) if decodes else form
-        if rule:
-            raise value_error(self, rule, x)
-        q, k, v = self._heads(params, self._inputs(x)[0])
-        steps, room = carry["steps"] + torch.arange(q.shape[2], device=q.device), carry["k"].shape[2]
-        count = int(steps[-1]) + 1 if is_plain(steps) and len(steps) else q.shape[2]
-        if count > room:
-            raise value_error(self, f"steps must be no more than the carry has room for, {room}", f"{count}")
-        q, k, _ = self._normalize(params, q, k, None, steps)
-        kv = {"k": carry["k"].index_copy(2, steps, k), "v": carry["v"].index_copy(2, steps, v)}
-        behind = steps.unsqueeze(1) - torch.arange(room, device=q.device)
-        visible = behind >= 0 if self.window is None else (behind >= 0) & (behind <= self._steps_before())
-        a = _LOOKUP({}, (q, kv["k"], kv["v"], visible)).transpose(1, 2).flatten(2)
-        out = params["out_proj"]
-        y = self._outward(kernels.linear(a, out["weight"], out.get("bias")), x)
-        return y, {**kv, "steps": carry["steps"] + q.shape[2]}
-
-    def _steps_before(self) -> int:
-        return self.window[0] if isinstance(self.window, tuple) else self.window or 0
-
-    def _inputs(self, x: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Return the inputs, as (N, L, features), and the mask."""
-        if not isinstance(x, tuple):
-            return (self._inward(x, x),), None
-        xs, mask = (x[:-1], x[-1]) if len(x) in (2, 4) else (x, None)
-        return tuple([self._inward(one, x) for one in xs]), mask
-
-    def _inward(self, one: Tensor, x: Any) -> Tensor:
-        """Give a tensor that lies as x does the axes (N, L, features)."""
-        if not _batched(x):
-            return one.unsqueeze(0)
-        return one if self.batch_first else one.transpose(0, 1)
-
-    def _outward(self, one: Tensor, x: Any) -> Tensor:
-        if not _batched(x):
-            return one.squeeze(0)
-        return one if self.batch_first else one.transpose(0, 1)
-
-    def _heads(self, params: Params, xs: tuple[Tensor, ...]) -> list[Tensor]:
-        """Return q, k and v, split into heads."""
-        b = params.get("in_proj_bias")
-        if len(xs) == 1:
-            joint = self._split(kernels.linear(xs[0], params["in_proj_weight"], b))
-            return list(torch.split(joint, [rows // self._head() for rows in self._rows()], 1))
-        bs = [None] * 3 if b is None else b.split(self._rows())
-        rows = zip(xs, self._weights(params), bs, strict=True)
-        return [self._split(kernels.linear(x, w, b)) for x, w, b in rows]
 
     def _add_keys(self, params: Params, q: Tensor, k: Tensor, v: Tensor, mask: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         """Add keys and values to those of the input, and let every query see them."""
@@ -227,21 +163,6 @@ class MultiHeadAttention(Heads):
             return combine_masks(local, mask)
         return torch.where(local, mask, -torch.inf)
 
-    def _normalize(self, params: Params, q: Tensor, k: Tensor, rng: Rng, steps: Tensor | None = None) -> Any:
-        """Return queries and keys, normalized and rotated to their steps, and the caches of both for the backward pass."""
-        rotated, caches = [q, k], []
-        for i, name in enumerate(NORMS):
-            norm_cache, rotary_cache = (), ()
-            if self.qk_norm is not None:
-                with errors_at(self, name):
-                    rotated[i], norm_cache = self.qk_norm.apply(params[name], rotated[i], child_key(self.qk_norm, rng, 16 + i))
-            if self.rotary is not None:
-                with errors_at(self, "rotary"):
-                    entry = rotated[i] if steps is None else (rotated[i], steps)
-                    rotated[i], rotary_cache = self.rotary.apply({}, entry, child_key(self.rotary, rng, 18 + i))
-            caches.append((norm_cache, rotary_cache))
-        return *rotated, tuple(caches)
-
     def _normalize_back(self, params: Params, i: int, cache: Any, g: Tensor, weights: bool) -> tuple[Tensor, Params]:
         """Return the gradient before turning and normalizing, and that of the norm's params."""
         if self.rotary is not None:
@@ -263,10 +184,6 @@ class MultiHeadAttention(Heads):
                 with errors_at(self, name):
                     updated[name] = self.qk_norm.update_stats(params[name], norm_cache)
         return {**params, **updated}
-
-
-def _batched(x: Any) -> bool:
-    return bool((x[0] if isinstance(x, tuple) else x).dim() == 3)
 
 
 def _learned_grads(gk: Tensor, gv: Tensor, added: int) -> Params:

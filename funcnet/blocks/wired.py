@@ -1,0 +1,129 @@
+"""Wired blocks: layers by name, wired as a graph whose inputs may be fewer than all.
+
+    y = the graph's output of x's entries      gx = the graph's gradients of these entries
+
+A graph has its inputs once and for all. A block with optional inputs, such as masks, has one graph for each number of entries.
+"""
+
+from abc import abstractmethod
+from typing import Any, Self
+
+import attrs
+from attrs import field
+
+from funcnet.combinator import Children, Combinator
+from funcnet.combinators.dag import Graph, Names, Node
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import value_error
+from funcnet.layers.operands.arithmetic import Add
+from funcnet.value import frozen
+
+Forms = tuple[Names, ...]
+"""The names of x's entries, for each number of them, fewest first."""
+
+SUM = Add(broadcast=False)
+"""What adds the output of a branch to the values that went into it."""
+
+
+@frozen
+class _Wiring(Graph):
+    """A graph that speaks in errors for the block that it belongs to."""
+
+    owner: str = ""
+
+    def location(self, name: Any) -> str:
+        return f"{self.owner}, layer {name!r}"
+
+
+@frozen
+class Wired(Combinator):
+    """Layers in fields, wired by names; a subclass has the fields, and says in ``forms`` and ``nodes`` how they are wired.
+
+    Fields that are ``None`` hold no layer. Params are a dict by field.
+    """
+
+    computes = False
+
+    _own: Children = field(init=False, eq=False)
+    """The layers by name: to find them takes 10 µs, and every verb asks."""
+
+    _sums: dict[str, Params] = field(init=False, eq=False)
+    _graphs: tuple[_Wiring, ...] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        kind: Any = type(self)
+        values = {one.name: getattr(self, one.name) for one in attrs.fields(kind) if one.init}
+        own = {name: value for name, value in values.items() if isinstance(value, Layer)}
+        graphs = tuple([self._graph(inputs, list(own)) for inputs in self.forms()])
+        sums: dict[str, Params] = {name: {} for name, _, _ in graphs[0].nodes if name not in own}
+        for name, value in (("_own", own), ("_sums", sums), ("_graphs", graphs)):
+            object.__setattr__(self, name, value)
+
+    def _graph(self, inputs: Names, own: list[str]) -> _Wiring:
+        """Return the graph for these inputs, with the layers in their order, so that child i has key i, and then the sums."""
+        wired = self.nodes(inputs)
+        nodes = sorted(wired, key=lambda node: own.index(node[0]) if node[0] in own else len(own))
+        return _Wiring(inputs, tuple(nodes), (wired[-1][0],), self.label)
+
+    @abstractmethod
+    def forms(self) -> Forms:
+        """Return the names of x's entries, for each number of them."""
+
+    @abstractmethod
+    def nodes(self, inputs: Names) -> list[Node]:
+        """Return the nodes of the graph with these inputs, the output's last; those of no field are sums."""
+
+    def children(self) -> Children:
+        return dict(self._own)
+
+    def with_children(self, children: Children) -> Self:
+        return self.replace(**children)
+
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        graph = self._graphs[0]
+        ins, children = {name: names for name, _, names in graph.nodes}, self.children()
+
+        def sources(name: str) -> list[str | None]:
+            """Return the layers that a name stands for: a sum has none, and those of its terms."""
+            if name in children or name not in ins:
+                return [name if name in children else None]
+            return [one for term in ins[name] for one in sources(term)]
+
+        wires = [(one, name) for name in children for term in ins[name] for one in sources(term)]
+        return [*dict.fromkeys([*wires, *[(one, None) for one in sources(graph.outputs[0])]])]
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        form = self._form(x)
+        y, cache = self._graphs[form].apply(self.node_params(params), x, rng)
+        return y, {**cache, "form": form}
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        return self._graphs[self._form(x)](self.node_params(params), x, rng)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        gparams, gx = self._graphs[cache["form"]].vjp(self.node_params(params), cache, gy)
+        return self._of_children(gparams), gx
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return self._of_children(self._graphs[cache["form"]].grads(self.node_params(params), cache, gy))
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return self._graphs[cache["form"]].input_grad(self.node_params(params), cache, gy)
+
+    def node_params(self, params: Params) -> Params:
+        """Return the params of all nodes, of which sums have none."""
+        if not isinstance(params, dict) or params.keys() != self._own.keys():
+            self.entries(params)  # which raises
+        return {**params, **self._sums}
+
+    def _of_children(self, by_node: dict[str, Any]) -> dict[str, Any]:
+        return {name: by_node[name] for name in self._own}
+
+    def _form(self, x: Any) -> int:
+        """Return the number of the graph for this x."""
+        count, forms = len(x) if isinstance(x, tuple) else 1, self._graphs
+        form = count - len(forms[0].inputs)
+        if not 0 <= form < len(forms) or (count == 1 and isinstance(x, tuple)):
+            rule = " or ".join([f"({', '.join(one.inputs)})" if one.inputs[1:] else one.inputs[0] for one in forms])
+            raise value_error(self.label, f"x must be {rule}", x)
+        return form

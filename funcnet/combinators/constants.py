@@ -1,0 +1,182 @@
+"""Constants: further inputs that each of several layers in series sees, such as a mask or the output of an encoder.
+
+keep_constants          (y, c₁, ...) = (f(x, c₁, ...), c₁, ...)            gx = f's,  gcᵢ = f's + that of the output's cᵢ
+serial_with_constants   xᵢ = fᵢ(xᵢ₋₁, c₁, ...),  y = xₙ                    gx = g₀,  gc = Σ of all layers', from the last on
+"""
+
+from itertools import pairwise
+from typing import Any, Self
+
+from attrs import field
+
+from funcnet.combinator import Children, Combinator, add_gradients, errors_at, layers_only, tuple_of_layers
+from funcnet.combinators.sequential import Serial
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import value_error
+from funcnet.value import frozen
+from funcnet.wrapper import Wrapper
+
+
+@frozen
+class KeepConstants(Wrapper):
+    """A layer of a tuple whose output is followed by the rest of the tuple; made by ``keep_constants``.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's.
+
+    Raises:
+        ValueError: What the layer raises, with a note, and for a gy that is not a tuple where x is one.
+    """
+
+    label = "keep_constants"
+    computes = False
+
+    layer: Layer = field(validator=layers_only)
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        with errors_at(self, ""):
+            y, cache = self.layer.apply(params, x, rng)
+        return _followed(y, x), cache
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        with errors_at(self, ""):
+            return _followed(self.layer(params, x, rng), x)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        with errors_at(self, ""):
+            gparams, gx = self.layer.vjp(params, cache, _first(gy))
+        return gparams, self._with_later(gx, gy)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        with errors_at(self, ""):
+            return self.layer.grads(params, cache, _first(gy))
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        with errors_at(self, ""):
+            return self._with_later(self.layer.input_grad(params, cache, _first(gy)), gy)
+
+    def _with_later(self, gx: Any, gy: Any) -> Any:
+        """Add to the gradients of the constants what comes from later layers."""
+        if not isinstance(gx, tuple) and not isinstance(gy, tuple):
+            return gx
+        if not isinstance(gx, tuple) or not isinstance(gy, tuple) or len(gx) != len(gy):
+            raise value_error("keep_constants", "gy must be a tuple of as many entries as x, or no tuple like x", gy)
+        pairs = zip(gx[1:], gy[1:], strict=True)
+        return (gx[0], *[add_gradients("keep_constants", one, later) for one, later in pairs])
+
+    def infer(self, x: Any) -> tuple[Self, Any]:
+        with errors_at(self, ""):
+            layer, y = self.layer.infer(x)
+        return self.replace(layer=layer), _followed(y, x)
+
+    def __repr__(self) -> str:
+        return f"keep_constants({self.layer!r})"
+
+
+def _followed(y: Any, x: Any) -> Any:
+    return (y, *x[1:]) if isinstance(x, tuple) else y
+
+
+def _first(gy: Any) -> Any:
+    return gy[0] if isinstance(gy, tuple) else gy
+
+
+def keep_constants(layer: Layer) -> KeepConstants:
+    """Give a layer the tuple (x, c₁, c₂, ...), and return its output with the constants c₁, c₂, ... after it.
+
+        (y, c₁, ...) = (f(x, c₁, ...), c₁, ...)      gx = f's      gcᵢ = f's + that of the output's cᵢ
+
+    Copies in series then all see the same constants, such as a mask: ``serial(repeat(keep_constants(f), n), Select(0))``. An x
+    that is not a tuple has no constants, and y is the layer's.
+
+    Args:
+        layer: The layer. Its params, and so their paths, stay what they are.
+
+    >>> import torch
+    >>> from funcnet.layers.operands.arithmetic import Add
+    >>> keep_constants(Add())({}, (torch.zeros(2), torch.ones(2)))
+    (tensor([1., 1.]), tensor([1., 1.]))
+    """
+    return KeepConstants(layer)
+
+
+@frozen
+class _Series(Serial):
+    """The layers in series, all but the last with their constants in the output."""
+
+    label = "serial_with_constants"
+
+
+@frozen
+class SerialWithConstants(Combinator):
+    """Layers in series which all see the same constants; made by ``serial_with_constants``.
+
+    Params:
+        A tuple, one entry per layer.
+
+    Cache:
+        A tuple, one entry per layer.
+
+    Raises:
+        ValueError: For no layers, and what the layers raise, with a note that says which.
+    """
+
+    label = "serial_with_constants"
+    computes = False
+
+    layers: tuple[Layer, ...] = field(validator=tuple_of_layers)
+    _series: _Series = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.layers:
+            raise value_error(self.label, "there must be at least one layer", "none")
+        *layers, last = self.layers
+        object.__setattr__(self, "_series", _Series((*map(KeepConstants, layers), last)))
+
+    def children(self) -> Children:
+        return {str(i): layer for i, layer in enumerate(self.layers)}
+
+    def with_children(self, children: Children) -> Self:
+        return self.replace(layers=tuple(children.values()))
+
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        return [*pairwise([None, *self.children(), None])]
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        return self._series.apply(params, x, rng)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        return self._series(params, x, rng)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        return self._series.vjp(params, cache, gy)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return self._series.grads(params, cache, gy)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return self._series.input_grad(params, cache, gy)
+
+    def __repr__(self) -> str:
+        return f"serial_with_constants({', '.join(map(repr, self.layers))})"
+
+
+def serial_with_constants(*layers: Layer) -> SerialWithConstants:
+    """Compose layers, the first one first, each of which gets what came out before it and the same constants c₁, c₂, ...
+
+        xᵢ = fᵢ(xᵢ₋₁, c₁, ...),  y = xₙ      gx = g₀,  gc = Σ of all layers'
+
+    x is a tuple (x₀, c₁, c₂, ...), y what the last layer gives. Without constants, for an x that is no tuple, it is ``serial``.
+
+    Args:
+        layers: The layers, one or more.
+
+    >>> import torch
+    >>> from funcnet.layers.operands.arithmetic import Add
+    >>> serial_with_constants(Add(), Add(), Add())(({}, {}, {}), (torch.zeros(2), torch.ones(2)))
+    tensor([3., 3.])
+    """
+    return SerialWithConstants(layers)

@@ -1,0 +1,159 @@
+"""Decoding: multi-head attention that goes on from the keys and values of the steps before.
+
+    k', v' = k and v with those of x at the next steps      y = attention(q, k', v')      of x itself, which sees all before it
+    y      = attention(q, m_k, m_v)                         of another sequence m, whose keys and values are computed once
+
+The carry is a dict of tensors. Nothing is written to: each call returns another.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.checks import floating_complaint
+from funcnet.combinator import child_key, errors_at
+from funcnet.contract import Params, Rng
+from funcnet.errors import value_error
+from funcnet.kernels import attention
+from funcnet.kernels import linear as kernels
+from funcnet.kernels.tracing import is_plain
+from funcnet.layers.attention.dot_product import ScaledDotProductAttention
+from funcnet.layers.attention.head_projections import NORMS, Heads
+from funcnet.value import frozen
+
+Carry = dict[str, Tensor]
+
+_LOOKUP = ScaledDotProductAttention(enable_gqa=True)
+
+
+@frozen
+class Decoding(Heads):
+    """The heads of each input, and attention step by step; ``MultiHeadAttention`` adds the verbs of a layer."""
+
+    def init_carry(self, batch: int | None, max_length: int, *, dtype: torch.dtype | None = None, device: Any = None) -> Carry:
+        """Return room for the keys and values of ``max_length`` steps, and the number of steps that are there, 0."""
+        shape = (1 if batch is None else batch, self._kv_heads(), max_length, self._head())
+        k, v = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        return {"k": k, "v": v, "steps": torch.zeros((), dtype=torch.int64, device=device)}
+
+    def memory_carry(self, params: Params, memory: Tensor, mask: Tensor | None = None) -> Carry:
+        """Return the keys and values of a memory, which ``decode`` then attends to, with what may be seen of them.
+
+        Raises   ``ValueError`` for a memory that does not fit, and a layer whose attention goes by steps, adds keys or returns
+                 weights.
+        """
+        by_steps = self.is_causal or self.window is not None or self.rotary is not None or self.alibi
+        rule = "memory_carry must be of a layer without is_causal, window, rotary, alibi, added keys and returned weights"
+        if by_steps or self._added_keys() or self.need_weights:
+            raise value_error(self, rule, self)
+        _, *widths = self._widths()
+        if floating_complaint(memory) or memory.dim() not in (2, 3) or [memory.shape[-1]] * 2 != widths:
+            raise value_error(
+                self, f"memory must be a floating tensor with the axes (N, S, features), of {widths} features", memory
+            )
+        k, v = (self._project(params, i, self._inward(memory, memory)) for i in (1, 2))
+        k = self._normalize_one(params, 1, k, None)[0]
+        return {"memory_k": k, "memory_v": v, **({} if mask is None else {"mask": mask})}
+
+    def decode(self, params: Params, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """Return y for the next steps x, one or more, which see all that came before, and the new carry.
+
+        With a carry from ``memory_carry`` they see the memory, and the carry stays as it is.
+
+        Raises   ``ValueError`` when the layer is not causal, and when there are more steps than the carry has room for.
+        """
+        if "memory_k" in carry:
+            return self._decode_memory(params, x, carry), carry
+        decodes = self.is_causal and not self._added_keys() and not self.need_weights and not isinstance(x, tuple)
+        form = "decode must be of one tensor, and a layer with is_causal=True that adds no keys and returns no weights"
+        rule = self.complaint(x) if decodes else form
+        if rule:
+            raise value_error(self, rule, x)
+        q, k, v = self._heads(params, self._inputs(x)[0])
+        steps, room = carry["steps"] + torch.arange(q.shape[2], device=q.device), carry["k"].shape[2]
+        count = int(steps[-1]) + 1 if is_plain(steps) and len(steps) else q.shape[2]
+        if count > room:
+            raise value_error(self, f"steps must be no more than the carry has room for, {room}", f"{count}")
+        q, k, _ = self._normalize(params, q, k, None, steps)
+        kv = {"k": carry["k"].index_copy(2, steps, k), "v": carry["v"].index_copy(2, steps, v)}
+        behind = steps.unsqueeze(1) - torch.arange(room, device=q.device)
+        visible = behind >= 0 if self.window is None else (behind >= 0) & (behind <= self._steps_before())
+        y = self._project_out(params, self._look_up(q, kv["k"], kv["v"], steps, visible), x)
+        return y, {**kv, "steps": carry["steps"] + q.shape[2]}
+
+    def _decode_memory(self, params: Params, x: Tensor, carry: Carry) -> Tensor:
+        q = self._project(params, 0, self._inward(x, x))
+        q = self._normalize_one(params, 0, q, None)[0]
+        entries = (q, carry["memory_k"], carry["memory_v"], *[carry[name] for name in ("mask",) if name in carry])
+        return self._project_out(params, self._attention.inference()({}, entries), x)
+
+    def _look_up(self, q: Tensor, k: Tensor, v: Tensor, steps: Tensor, visible: Tensor) -> Tensor:
+        """Return a of queries at these ``steps`` (L,), and of keys at the steps 0, 1, ..., as far as they are visible."""
+        if not self.alibi and self.soft_cap is None:
+            y: Tensor = _LOOKUP({}, (q, k, v, visible))
+            return y
+        bias = None
+        if self.alibi:
+            bias = attention.alibi_bias(self.num_heads, steps, torch.arange(k.shape[2], device=q.device), q.dtype)
+        return attention.weighted(attention.weights(q, k, bias, visible, self._head() ** -0.5, self.soft_cap), v)
+
+    def _steps_before(self) -> int:
+        return self.window[0] if isinstance(self.window, tuple) else self.window or 0
+
+    def _inputs(self, x: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Return the inputs, as (N, L, features), and the mask."""
+        if not isinstance(x, tuple):
+            return (self._inward(x, x),), None
+        xs, mask = (x[:-1], x[-1]) if len(x) in (2, 4) else (x, None)
+        return tuple([self._inward(one, x) for one in xs]), mask
+
+    def _inward(self, one: Tensor, x: Any) -> Tensor:
+        """Give a tensor that lies as x does the axes (N, L, features)."""
+        if not batched(x):
+            return one.unsqueeze(0)
+        return one if self.batch_first else one.transpose(0, 1)
+
+    def _outward(self, one: Tensor, x: Any) -> Tensor:
+        if not batched(x):
+            return one.squeeze(0)
+        return one if self.batch_first else one.transpose(0, 1)
+
+    def _heads(self, params: Params, xs: tuple[Tensor, ...]) -> list[Tensor]:
+        """Return q, k and v, split into heads."""
+        if len(xs) > 1:
+            return [self._project(params, i, one) for i, one in enumerate(xs)]
+        joint = self._split(kernels.linear(xs[0], params["in_proj_weight"], params.get("in_proj_bias")))
+        return list(torch.split(joint, [rows // self._head() for rows in self._rows()], 1))
+
+    def _project(self, params: Params, i: int, one: Tensor) -> Tensor:
+        """Return q, k or v, number i, split into heads."""
+        b = params.get("in_proj_bias")
+        return self._split(kernels.linear(one, self._weights(params)[i], b if b is None else b.split(self._rows())[i]))
+
+    def _project_out(self, params: Params, a: Tensor, x: Any) -> Tensor:
+        """Join the heads again, and return y in the form of x."""
+        out = params["out_proj"]
+        return self._outward(kernels.linear(a.transpose(1, 2).flatten(2), out["weight"], out.get("bias")), x)
+
+    def _normalize(self, params: Params, q: Tensor, k: Tensor, rng: Rng, steps: Tensor | None = None) -> Any:
+        """Return queries and keys, normalized and rotated to their steps, and the caches of both for the backward pass."""
+        q, of_q = self._normalize_one(params, 0, q, rng, steps)
+        k, of_k = self._normalize_one(params, 1, k, rng, steps)
+        return q, k, (of_q, of_k)
+
+    def _normalize_one(self, params: Params, i: int, one: Tensor, rng: Rng, steps: Tensor | None = None) -> tuple[Tensor, Any]:
+        norm_cache, rotary_cache = (), ()
+        if self.qk_norm is not None:
+            with errors_at(self, NORMS[i]):
+                one, norm_cache = self.qk_norm.apply(params[NORMS[i]], one, child_key(self.qk_norm, rng, 16 + i))
+        if self.rotary is not None:
+            with errors_at(self, "rotary"):
+                entry = one if steps is None else (one, steps)
+                one, rotary_cache = self.rotary.apply({}, entry, child_key(self.rotary, rng, 18 + i))
+        return one, (norm_cache, rotary_cache)
+
+
+def batched(x: Any) -> bool:
+    """Tell whether the inputs have a batch axis."""
+    return bool((x[0] if isinstance(x, tuple) else x).dim() == 3)
