@@ -21,6 +21,11 @@ def halved(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
     return gp, gx / 2
 
 
+def scaled(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
+    """Multiply both gradients of y, a pair, by 3."""
+    return vjp(tuple([3 * g for g in gy]))
+
+
 TRUNK = fn.serial(fn.Linear(3, 4), fn.Tanh())
 
 CLIPPED_STEPS = fn.reversible(fn.serial(fn.Linear(2, 2), fn.clip_gradient(0.2)), fn.serial(fn.clip_gradient(0.1), fn.Tanh()))
@@ -50,6 +55,9 @@ CASES = {
         fn.serial(fn.Linear(3, 3), fn.straight_through(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3))), fn.Tanh()), normal(5, 3)
     ),
     "with_vjp": case(fn.with_vjp(fn.ReLU(), guided), normal(4, 3)),
+    "with_vjp of a layer with params": case(
+        fn.with_vjp(fn.parallel(fn.Tanh(), fn.Linear(3, 2)), scaled), (normal(4, 2), normal(4, 3))
+    ),
     "with_vjp within a net": case(
         fn.serial(fn.Linear(3, 4), fn.with_vjp(fn.ReLU(), guided), fn.with_vjp(fn.Linear(4, 2), halved)), normal(4, 3)
     ),
