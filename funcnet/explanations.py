@@ -105,7 +105,8 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
     odd = _oddity((params, gy))
     if odd:
         return caused(value_error(layer, "params and gy must be trees of dense tensors on one device", odd), error)
-    return _unfit(layer, "gy must have the structure, shape, dtype and device of y", described(gy), error)
+    rule = "gy must have the structure, shape, dtype and device of y, and cache be what apply returned"
+    return _unfit(layer, rule, described(gy), error)
 
 
 def explain_inverse_error(layer: Any, params: Any, y: Any, error: Exception) -> Exception:

@@ -12,7 +12,7 @@ import torch
 from attrs import field
 
 from funcnet import random
-from funcnet.combinator import Rewrite, errors_at, has_params, layers_only
+from funcnet.combinator import Rewrite, absent, errors_at, has_params, layers_only
 from funcnet.combinators.runs import kept
 from funcnet.combinators.stacking import Stack, looped, restack, stack, unstack
 from funcnet.contract import Cache, Layer, Params, Rng, output
@@ -99,8 +99,8 @@ class Repeat(Wrapper):
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         """Go back to the first copy, and of that one take the parameters' half."""
-        if not has_params(params):
-            return params
+        if not has_params(params) or not self.layer.trainable:
+            return absent(params)
         found = self._loop_back(params, cache, gy)
         if found is not None:
             return found[1]

@@ -119,7 +119,8 @@ class StraightThrough(Wrapper):
         return self._alike(x, y)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        return self.grads(params, cache, gy), gy
+        gx = self.input_grad(params, cache, gy)
+        return self.grads(params, cache, gx), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         gy = self.input_grad(params, cache, gy)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from attrs import field
 
 from funcnet import random
-from funcnet.combinator import Combinator, child_key, errors_at, has_params, layers_only
+from funcnet.combinator import Combinator, absent, child_key, errors_at, has_params, layers_only
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import add_location, number_of_parts, value_error
@@ -80,15 +80,15 @@ class Remat(Wrapper):
         return self._packed(gparams), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        """Go back only as far as the first stage that has parameters, and recompute nothing before it."""
+        """Go back only as far as the first stage that has trainable parameters, and recompute nothing before its segment."""
         stages = self._stages(params, cache[1])
         for first, stage in enumerate(stages):  # noqa: B007 (the number is used after the loop)
-            if has_params(stage.params):
+            if has_params(stage.params) and stage.layer.trainable:
                 break
         else:
-            return params
+            return absent(params)
         later, _ = self._back(params, cache, gy, first)
-        return self._packed([*[stage.params for stage in stages[:first]], *later])
+        return self._packed([*[absent(stage.params) for stage in stages[:first]], *later])
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         stages = self._stages(params, cache[1])

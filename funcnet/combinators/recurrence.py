@@ -12,7 +12,17 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.combinator import Children, Combinator, add_gradients, child_key, errors_at, layers_only, tuple_of_layers
+from funcnet.combinator import (
+    Children,
+    Combinator,
+    absent,
+    add_gradients,
+    child_key,
+    errors_at,
+    has_params,
+    layers_only,
+    tuple_of_layers,
+)
 from funcnet.combinators.stacking import stack
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, flag, number_of_parts, value_error, whole
@@ -98,6 +108,10 @@ class Scan(Wrapper):
                 constants = _summed(constants, more)
                 gxs.append(gx)
         return total, (stack(gxs if self.reverse else gxs[::-1]), g, *constants)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        wanted = self.layer.trainable and has_params(params)
+        return self.vjp(params, cache, gy)[0] if wanted else absent(params)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         gxs, (gys, g) = [], self._gradients(cache, gy)
@@ -251,17 +265,35 @@ class Bidirectional(Combinator):
         return y if carries is None else (y, carries)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        entries = self.entries(params)
-        g_y, rest = _parted(gy)
         with errors_at(self, 2):
-            gr, (one, other) = self.merge.vjp(entries[2], cache[2], g_y)
-        back = ((one, rest[0]), (other, rest[1])) if isinstance(gy, tuple) else (one, other)
-        with errors_at(self, 0):
-            gp, gx = self.layers[0].vjp(entries[0], cache[0], back[0])
-        with errors_at(self, 1):
-            gq, more = self.layers[1].vjp(entries[1], cache[1], self._turned(back[1]))
+            gmerge, gs = self.merge.vjp(self.entries(params)[2], cache[2], _parted(gy)[0])
+        (gp, gx), (gq, more) = self._back("vjp", params, cache, gy, gs)
+        return (gp, gq, gmerge), self._summed(gx, more)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        with errors_at(self, 2):
+            gmerge, gs = self.merge.vjp(self.entries(params)[2], cache[2], _parted(gy)[0])
+        return (*self._back("grads", params, cache, gy, gs), gmerge)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        with errors_at(self, 2):
+            gs = self.merge.input_grad(self.entries(params)[2], cache[2], _parted(gy)[0])
+        return self._summed(*self._back("input_grad", params, cache, gy, gs))
+
+    def _back(self, verb: str, params: Params, cache: Cache, gy: Any, gs: Any) -> list[Any]:
+        """Call a backward method of both layers, from the gradients of their outputs and, if there are any, of their carries."""
+        entries, (one, other), rest = self.entries(params), gs, _parted(gy)[1]
+        sides = (one, self._turned(other)) if rest is None else ((one, rest[0]), self._turned((other, rest[1])))
+        found = []
+        for i, (layer, g) in enumerate(zip(self.layers, sides, strict=True)):
+            with errors_at(self, i):
+                found.append(getattr(layer, verb)(entries[i], cache[i], g))
+        return found
+
+    def _summed(self, gx: Any, more: Any) -> Any:
+        """Add the gradients of the sequence that the two layers had."""
         (a, ga), (b, gb) = _parted(gx), _parted(self._turned(more))
-        return (gp, gq, gr), (tree.add(a, b), (ga, gb)) if isinstance(gx, tuple) else tree.add(a, b)
+        return (tree.add(a, b), (ga, gb)) if isinstance(gx, tuple) else tree.add(a, b)
 
     def __repr__(self) -> str:
         words = [*map(repr, self.layers if self.layers[0] != self.layers[1] else self.layers[:1])]

@@ -13,7 +13,7 @@ from attrs import field
 from funcnet.combinator import Children, Combinator, absent, child_key, errors_at, has_params, tuple_of_layers
 from funcnet.combinators import runs
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.naming import named_arguments, require_names
 from funcnet.value import frozen
@@ -91,7 +91,7 @@ class Serial(Combinator):
         entries = self.entries(params)
         if not self.layers:
             return params, _NOTHING.input_grad({}, cache[0], gy)
-        gparams, gx = self._back(entries, cache, gy)
+        gparams, gx = self._back(entries, self._checked(cache), gy)
         return self.pack(gparams), gx
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
@@ -108,7 +108,7 @@ class Serial(Combinator):
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         """Go back only as far as the first layer that has trainable params, and of that one take the params' half."""
-        entries = self.entries(params)
+        entries, cache = self.entries(params), self._checked(cache)
         for first, p in enumerate(entries):
             if p and has_params(p) and self._trainable[first]:
                 break
@@ -120,6 +120,7 @@ class Serial(Combinator):
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         if not self.layers:
             return self.vjp(params, cache, gy)[1]
+        cache = self._checked(cache)
         if self._ends:
             return runs.input_grad(self, self._ends, self.entries(params), cache, gy)
         rows = [*zip(self.layers, self.entries(params), cache, strict=True)]
@@ -137,11 +138,11 @@ class Serial(Combinator):
         if self._ends:
             if not self.has_running_stats:
                 return params
-            cache = runs.all_caches(self, self._ends, self.entries(params), cache)
+            cache = runs.all_caches(self, self._ends, self.entries(params), self._checked(cache))
         if self.names is not None:
             return super().update_stats(params, cache)
         moved: list[Params] = []
-        rows = zip(self.layers, self.entries(params), cache[: len(self.layers)], strict=True)
+        rows = zip(self.layers, self.entries(params), self._checked(cache), strict=True) if self.layers else ()
         try:
             for layer, p, c in rows:
                 moved.append(layer.update_stats(p, c))
@@ -149,6 +150,13 @@ class Serial(Combinator):
             self.locate(error, len(moved))
             raise
         return tuple(moved)
+
+    def _checked(self, cache: Cache) -> Any:
+        """Return the cache, which must have an entry for each layer."""
+        if self.layers and (not isinstance(cache, tuple) or len(cache) != len(self.layers)):
+            rule = f"cache must be what apply returned, a tuple of {len(self.layers)}, one entry per layer"
+            raise value_error("serial", rule, describe(cache))
+        return cache
 
     def _back(self, entries: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[list[Params], Any]:
         """Go back to the input, or to the params of layer ``first``; return the gradients of params, in order, and gy there."""

@@ -214,7 +214,7 @@ def is_plain(*tensors: Tensor | None) -> bool:
 
 
 def is_meta_data(x: Tensor) -> bool:
-    """Tell whether x has a shape and no numbers, and no one traces: it then takes the kernel of main memory, which metering counts."""
+    """Tell whether x has a shape only, and no one traces: metering then counts the kernel of main memory."""
     return x.is_meta and type(x) is Tensor and not x.requires_grad and is_eager()
 
 

@@ -106,7 +106,7 @@ def _measuring(layer: Layer) -> Layer:
 
 
 def _square(layer: Layer, params: Params, cache: Cache, gy: Any) -> Tensor | None:
-    """Return ‖gp‖² of one layer, ``None`` where no param has a gradient, and without gp where the layer is known and that takes less work."""
+    """Return ‖gp‖² of one layer, without gp where that takes less work; ``None`` where no param has a gradient."""
     if type(layer) is Linear:
         return _square_of_linear(layer, cache, gy)
     if type(layer) is Embedding and layer.max_norm is None and cache.numel() <= layer.num_embeddings:

@@ -9,6 +9,7 @@ from torch import nn
 import funcnet as fn
 
 F, G, H = fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2)
+STEP = fn.reversible(fn.Linear(3, 3), fn.Tanh())
 X = fn.random.normal(1, (5, 3), dtype=torch.float64)
 
 
@@ -391,3 +392,19 @@ def test_an_unknown_name_in_a_serial_is_a_lookup_error_that_lists_the_names():
     """net["x"] of a net without x says which names there are."""
     with pytest.raises(LookupError, match=r"serial: no layer 'x'; there are a, b"):
         fn.serial(a=F, b=G)["x"]
+
+
+@pytest.mark.parametrize("cache", [None, (), ({},), "cache"], ids=repr)
+@pytest.mark.parametrize(
+    "net", [fn.serial(F, H), fn.serial(a=F, b=H), fn.freeze(fn.serial(F, H)), fn.serial(*[STEP] * 2)], ids=repr
+)
+def test_a_serial_refuses_a_cache_of_another_net(net, cache):
+    """In every verb that takes one, whether it keeps the cache of each layer or of a run of them."""
+    x = (X, X) if net == fn.serial(*[STEP] * 2) else X
+    params = double(net)
+    gy = net(params, x)
+    for verb in (net.vjp, net.input_grad) if net == fn.freeze(fn.serial(F, H)) else (net.vjp, net.grads, net.input_grad):
+        with pytest.raises(
+            ValueError, match=r"serial: cache must be what apply returned, a tuple of 2, one entry per layer, got"
+        ):
+            verb(params, cache, gy)

@@ -51,6 +51,9 @@ def _none(leaf):
         fn.serial(fn.serial(fn.freeze(Untouchable()), fn.ReLU()), fn.residual(fn.freeze(Untouchable())), fn.Linear(3, 2)),
         fn.serial(a=fn.freeze(Untouchable()), b=fn.Linear(3, 2)),
         fn.graph("x", h=(fn.freeze(Untouchable()), "x"), y=(fn.Linear(3, 2), "h")),
+        fn.remat(fn.serial(fn.freeze(Untouchable()), fn.Tanh(), fn.Linear(3, 2))),
+        fn.remat(fn.serial(a=fn.freeze(Untouchable()), b=fn.Linear(3, 2)), segments=2),
+        fn.serial(fn.remat(fn.freeze(Untouchable())), fn.Linear(3, 2)),
         fn.serial(fn.parallel(fn.freeze(Untouchable())), fn.Concat(), fn.Linear(3, 2)),
     ],
     ids=str,
@@ -72,6 +75,16 @@ def test_a_net_of_frozen_layers_only_has_no_gradients():
     y, cache = net.apply(params, X)
     assert net.grads(params, cache, y) == ({"w": None}, {})
     assert not net.trainable
+
+
+@pytest.mark.parametrize("wrap", [fn.remat, lambda one: fn.repeat(one, 5), fn.scan, fn.freeze, fn.checked, fn.tap], ids=str)
+def test_grads_of_a_frozen_layer_do_no_work_in_what_holds_it(wrap):
+    """No copy, step or recomputation goes back."""
+    net = wrap(fn.serial(fn.freeze(fn.shared(Untouchable()))))
+    params, x = net.init(0), (X, X[0])
+    gy, cache = net.apply(params, x)
+    assert net.grads(params, cache, gy) == tree.map(_none, params)
+    assert tree.leaves(params)
 
 
 def test_training_moves_the_rest_and_running_statistics():

@@ -146,3 +146,14 @@ def test_law_10_finds_a_combinator_that_hides_a_surrogate():
     """``surrogate`` must be that of any layer within."""
     with pytest.raises(AssertionError, match="law 10, reach: surrogate must be True"):
         LAWS["reach"](Silent(fn.scale_gradient(0.5)), fn.random.normal(0, (4, 3)))
+
+
+def test_straight_through_counts_an_absent_gradient_as_zeros_in_every_verb():
+    """As the identity does, which its x has backward."""
+    layer = fn.straight_through(fn.Linear(3, 3))
+    params, x = layer.init(0), torch.ones(2, 3)
+    cache = layer.apply(params, x)[1]
+    gparams, gx = layer.vjp(params, cache, None)
+    assert torch.equal(gx, torch.zeros(2, 3))
+    assert torch.equal(layer.input_grad(params, cache, None), gx)
+    assert fn.tree.equal(layer.grads(params, cache, None), gparams)

@@ -65,7 +65,8 @@ CASES = {
         fn.serial(fn.with_vjp(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3), fn.Linear(3, 2)), halved), fn.Tanh()), normal(5, 3)
     ),
     "clip_gradient in a remat, twice": case(
-        fn.remat(fn.serial(*[fn.serial(fn.Linear(3, 3), fn.clip_gradient(0.2), fn.Tanh())] * 2), segments=2), normal(4, 3)
+        fn.serial(fn.remat(fn.serial(*[fn.serial(fn.Linear(3, 3), fn.clip_gradient(0.2), fn.Tanh())] * 2), segments=2)),
+        normal(4, 3),
     ),
     "clip_gradient in a run of reversible": case(fn.serial(*[CLIPPED_STEPS] * 2), (normal(4, 2), normal(4, 2))),
     "clip_gradient in a scan with checkpoints": loose(
