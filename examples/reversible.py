@@ -35,6 +35,7 @@ def spirals(rng, rows=ROWS):
     first, second = fn.split(rng)
     along, labels = fn.random.uniform(first, (rows,)).sqrt(), torch.arange(rows) % 2
     angle = 3 * math.pi * along + math.pi * labels
+    middle.xaxis.get_major_locator().set_params(integer=True)
     points = torch.stack([along * angle.cos(), along * angle.sin()], 1)
     return points + 0.02 * fn.random.normal(second, (rows, 2)), labels
 

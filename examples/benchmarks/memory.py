@@ -160,8 +160,8 @@ STEP_HEAD = """
 
 The peak is how far three steps of `train_step(net, MSE(), opt)` raise the memory of the process, and three of
 `train_step(net, MSE(), opt, in_backward=True)`, which updates each layer in the backward pass and releases its gradient. The net
-is {layers} layers `Linear({wide}, {wide})`, {mb:.0f} MB of params, on {few} rows. The new params and state of an optimizer that is
-not donated are in the peak.
+is {layers} layers `Linear({wide}, {wide})`, {mb:.0f} MB of params, on {few} rows. Without `donate`, new params and state are in
+the peak.
 
 """
 
