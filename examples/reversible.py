@@ -35,7 +35,6 @@ def spirals(rng, rows=ROWS):
     first, second = fn.split(rng)
     along, labels = fn.random.uniform(first, (rows,)).sqrt(), torch.arange(rows) % 2
     angle = 3 * math.pi * along + math.pi * labels
-    middle.xaxis.get_major_locator().set_params(integer=True)
     points = torch.stack([along * angle.cos(), along * angle.sin()], 1)
     return points + 0.02 * fn.random.normal(second, (rows, 2)), labels
 
@@ -56,6 +55,7 @@ def picture(memory, net, params, history, test):
     left.legend()
     middle.plot(history["epoch"], history["loss"])
     middle.set(title="training", xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    middle.xaxis.get_major_locator().set_params(integer=True)
     points = torch.cartesian_prod(*[torch.linspace(-1.2, 1.2, 121)] * 2)
     chance = net(params, points).softmax(1)[:, 1].reshape(121, 121)
     right.imshow(chance.mT.numpy(), origin="lower", extent=(-1.2, 1.2, -1.2, 1.2), cmap="RdBu", vmin=-1, vmax=2)

@@ -89,6 +89,8 @@ NETS = {
     "lora": fn.serial(fn.lora(DENSE, 2, alpha=1.0), NOISY),
     "weight_norm": fn.serial(fn.weight_norm(DENSE), NOISY),
     "cast": fn.cast(fn.serial(NORMED, NOISY), torch.bfloat16),
+    "cast of a part": fn.serial(fn.remat(fn.cast(fn.serial(NORMED, fn.repeat(fn.residual(NOISY), 2)), torch.float64)), DENSE),
+    "cast of a layer": fn.cast(DENSE, torch.float64),
     "wrappers": fn.serial(fn.tap(NOISY), fn.checked(DENSE), fn.straight_through(fn.serial(DENSE, fn.Sign())), fn.map_over(NOISY, 1)),
     "an own combinator": fn.serial(NOISY, Doubled(fn.serial(DENSE, NOISY))),
     "an own serial": fn.serial(NOISY, Clipped((DENSE, NOISY))),
@@ -187,6 +189,7 @@ COUNTED = {
     "graph": fn.graph("x", **{f"n{i}": (Counted(), f"n{i - 1}" if i else "x") for i in range(6)}),
     "reversible": fn.serial(fn.branch(*[fn.Identity()] * 2), *[fn.reversible(Counted(), Counted())] * 3, fn.Add()),
     "repeat": fn.repeat(Counted(), 6),
+    "cast": fn.cast(fn.serial(*[Counted()] * 6), torch.bfloat16),
 }
 
 
