@@ -15,15 +15,16 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.combinator import Combinator, absent, errors_at, has_params
 from funcnet.combinators.depth import Repeat, Way
+from funcnet.combinators.mixed_precision import MixedPrecision, with_dtypes_of
 from funcnet.combinators.stacking import entry
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
-from funcnet.flattening import Tree, flatten_together
+from funcnet.flattening import Tree, flatten_together, rebuild
 from funcnet.kernels.optim_steps import fills_steps
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import GradientTransform, Optimizer, State
 from funcnet.stand_ins import StandIn, stand_in_for
-from funcnet.value import parts
+from funcnet.value import frozen, parts
 from funcnet.wrapper import Wrapper
 
 
@@ -75,7 +76,9 @@ class Updating(StandIn):
 
     def updated(self, part: Params, gparams: Params) -> Params:
         """Return the new params and state; of a layer without params what came as their gradient."""
-        return Updated(*self.opt.update(gparams, part.state, part.start)) if type(part) is Part else gparams
+        if type(part) is not Part:
+            return gparams
+        return Updated(*self.opt.update(with_dtypes_of(gparams, part.start), part.state, part.start))
 
 
 class UpdatingCopies(Updating):
@@ -115,6 +118,27 @@ class UpdatingCopies(Updating):
         return gx
 
 
+@frozen
+class UpdatingCast(MixedPrecision):
+    """A ``cast`` whose layers are updated one by one: they compute in its dtype, and the optimizer steps in that of params."""
+
+    passes_gradients_on = True
+
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+        gparams, gx = self.layer.vjp(self._cast(params), cache[0], self._inside(gy, cache[2]))
+        return gparams, with_dtypes_of(gx, cache[1])
+
+    def grads(self, params: Params, cache: Any, gy: Any) -> Params:
+        return self.layer.grads(self._cast(params), cache[0], self._inside(gy, cache[2]))
+
+    def _cast(self, values: Tree) -> Tree:
+        if type(values) is Part:
+            return values._replace(params=super()._cast(values.params))
+        if type(values) in (tuple, dict):
+            return rebuild(values, iter([self._cast(one) for one in (values.values() if type(values) is dict else values)]))
+        return super()._cast(values)
+
+
 class Stacks:
     """Stacked params and state that are updated one copy at a time.
 
@@ -129,7 +153,7 @@ class Stacks:
     def update(self, i: int, gparams: Params) -> None:
         """Make the step of copy number i."""
         start, state = entry(self.part.start, i), self.opt.map_state(lambda one: entry(one, i), self.part.state)
-        params, self.last = self.opt.update(gparams, state, start)
+        params, self.last = self.opt.update(with_dtypes_of(gparams, start), state, start)
         self._put(i, self.part.start, start, params)
         self.opt.map_state(lambda *trees: self._put(i, *trees), self.part.state, state, self.last)
 
@@ -159,6 +183,8 @@ def updating(layer: Layer, opt: Optimizer) -> Layer:
         return layer
     if _is_open(layer):
         return layer.with_children({name: updating(child, opt) for name, child in layer.children().items()})
+    if type(layer) is MixedPrecision:
+        return UpdatingCast(updating(layer.layer, opt), layer.dtype)
     by_copies = isinstance(layer, Repeat) and opt.acts_on == "elements"
     return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=deepcopy(opt))
 

@@ -149,19 +149,19 @@ torch {torch}, {machine}, one thread, float32.
 
 A block is `residual(serial(LayerNorm({size}), Linear({size}, {wide}), GELU(), Linear({wide}, {size})))` on {rows} rows, and there
 are n of them. A reversible net has pairs of {rows} rows, and n/2 layers `reversible(f, f)`, where f is the `serial` within the
-block. A scan is of n steps of `LSTMCell({size}, {size})` on {rows} rows. The cache is what the forward pass keeps for the backward
-pass, without params and x. The peak is how far a forward and a backward pass raise the memory of the process; the gradients of the
-params are in it, and so are y and its gradient. The time is that of both passes.
+block. A scan is of n steps of `LSTMCell({size}, {size})` on {rows} rows. The cache is what the forward pass keeps for the
+backward pass, without params and x. The peak is how far a forward and a backward pass raise the memory of the process: y, gy, gx
+and the gradients of the params are in it. The time is that of both passes.
 
 """
 
 STEP_HEAD = """
 ## Whole training steps
 
-The peak is how far three steps of `train_step(net, MSE(), opt)` raise the memory of the process, and of
+The peak is how far three steps of `train_step(net, MSE(), opt)` raise the memory of the process, and three of
 `train_step(net, MSE(), opt, in_backward=True)`, which updates each layer in the backward pass and releases its gradient. The net
-is {layers} layers `Linear({wide}, {wide})`, {mb:.0f} MB of params, on {few} rows. An optimizer that is not donated returns new params and
-state, which are in the peak.
+is {layers} layers `Linear({wide}, {wide})`, {mb:.0f} MB of params, on {few} rows. Without `donate`, new params and state are in
+the peak.
 
 """
 

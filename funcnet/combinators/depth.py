@@ -226,9 +226,9 @@ class Way:
 def repeat(layer: Layer, n: int) -> Repeat:
     """Compose n copies of a layer in series, each with its own params, stacked along a first axis of n.
 
-    Equals ``serial`` of n copies, bit for bit: values, gradients, fresh params and draws. Of invertible layers it keeps one output,
-    whatever n is. Compiled, it is a loop: a train step of
-    100 residual blocks compiles as fast as one of 10, where a ``serial`` of them takes time that grows with their number.
+    Equals ``serial`` of n copies, bit for bit: values, gradients, fresh params and draws. With invertible layers it keeps one
+    output, whatever n is. Compiled, it is a loop: a train step of 100 residual blocks compiles as fast as one of 10, where a
+    ``serial`` of them takes time that grows with their number.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> repeat(Linear(3, 3), 4).init(0)["weight"].shape

@@ -61,19 +61,19 @@ class MixedPrecision(Wrapper):
         inner, gy = self._cast(params), self._inside(gy, cache[2])
         with errors_at(self, ""):
             gparams, gx = self.layer.vjp(inner, cache[0], gy)
-        return _as(gparams, params), _as(gx, cache[1])
+        return with_dtypes_of(gparams, params), with_dtypes_of(gx, cache[1])
 
     def grads(self, params: Params, cache: _Kept, gy: Any) -> Params:
         inner, gy = self._cast(params), self._inside(gy, cache[2])
         with errors_at(self, ""):
             gparams = self.layer.grads(inner, cache[0], gy)
-        return _as(gparams, params)
+        return with_dtypes_of(gparams, params)
 
     def input_grad(self, params: Params, cache: _Kept, gy: Any) -> Any:
         inner, gy = self._cast(params), self._inside(gy, cache[2])
         with errors_at(self, ""):
             gx = self.layer.input_grad(inner, cache[0], gy)
-        return _as(gx, cache[1])
+        return with_dtypes_of(gx, cache[1])
 
     def update_stats(self, params: Params, cache: _Kept) -> Params:
         """Move running statistics in the wider of both dtypes: small steps would be lost in half precision."""
@@ -119,7 +119,7 @@ def _home(params: Params, x: Any, y: Any) -> Tensor:
     return torch.empty(0)
 
 
-def _as(gradients: Tree, like: Tree) -> Tree:
+def with_dtypes_of(gradients: Tree, like: Tree) -> Tree:
     """Round gradients to the dtypes of ``like``; absent ones stay so."""
     rows = zip(*flatten_together(gradients, like), strict=True)
     return unflatten(gradients, iter([None if g is None else _rounded(g, leaf) for g, leaf in rows]))

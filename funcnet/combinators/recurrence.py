@@ -23,7 +23,7 @@ from funcnet.combinator import (
     layers_only,
     tuple_of_layers,
 )
-from funcnet.combinators.stacking import stack
+from funcnet.combinators.stacking import Stack
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, flag, number_of_parts, value_error, whole
 from funcnet.layers.operands.arithmetic import Concat
@@ -82,23 +82,24 @@ class Scan(Wrapper):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         key = None if rng is None or not self.layer.stochastic else random.as_key(rng)
         carry, steps = self._checked(x)[1], self._steps(x[0])
-        ys, caches, kept = [], [], []
+        ys, caches, kept = Stack(len(steps)), [], []
         for chunk in self._chunks(steps):
             kept.append(carry)
-            more, carry, ones = self._run(self.layer.apply, params, x, carry, chunk, key)
-            ys += more
+            carry, ones = self._run(self.layer.apply, params, x, carry, chunk, key, ys)
             caches += [] if self.checkpoint_every else ones
         cache = (x, tuple(kept), key) if self.checkpoint_every else tuple(caches)
-        return (stack(ys[::-1] if self.reverse else ys), carry), cache
+        return (ys.tree(), carry), cache
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         predict = lambda p, one, key: (self.layer(p, one, key), ())
-        ys, carry, _ = self._run(predict, params, self._checked(x), x[1], self._steps(x[0]), rng)
-        return stack(ys[::-1] if self.reverse else ys), carry
+        steps = self._steps(self._checked(x)[0])
+        ys = Stack(len(steps))
+        carry, _ = self._run(predict, params, x, x[1], steps, rng, ys)
+        return ys.tree(), carry
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         total: Any = None
-        gxs, (gys, g) = [], self._gradients(cache, gy)
+        gxs, (gys, g) = Stack(self._number(cache)), self._gradients(cache, gy)
         constants: list[Any] = []
         for chunk, kept in self._backward(cache):
             for t, one in reversed([*zip(chunk, self._again(params, cache, chunk, kept), strict=True)]):
@@ -106,23 +107,23 @@ class Scan(Wrapper):
                     gp, (gx, g, *more) = self.layer.vjp(params, one, self._given(_at(gys, t), g))
                 total = gp if total is None else tree.add(total, gp)
                 constants = _summed(constants, more)
-                gxs.append(gx)
-        return total, (stack(gxs if self.reverse else gxs[::-1]), g, *constants)
+                gxs.put(t, gx)
+        return total, (gxs.tree(), g, *constants)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         wanted = self.layer.trainable and has_params(params)
         return self.vjp(params, cache, gy)[0] if wanted else absent(params)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        gxs, (gys, g) = [], self._gradients(cache, gy)
+        gxs, (gys, g) = Stack(self._number(cache)), self._gradients(cache, gy)
         constants: list[Any] = []
         for chunk, kept in self._backward(cache):
             for t, one in reversed([*zip(chunk, self._again(params, cache, chunk, kept), strict=True)]):
                 with errors_at(self, t):
                     gx, g, *more = self.layer.input_grad(params, one, self._given(_at(gys, t), g))
                 constants = _summed(constants, more)
-                gxs.append(gx)
-        return stack(gxs if self.reverse else gxs[::-1]), g, *constants
+                gxs.put(t, gx)
+        return gxs.tree(), g, *constants
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         """Fold the statistics of every step, in the order of steps; recomputed ones are made with these params."""
@@ -148,16 +149,19 @@ class Scan(Wrapper):
             raise value_error("scan", "xs must have one number of steps, 1 or more", " and ".join(map(str, sorted(lengths))))
         return x
 
-    def _run(self, apply: Any, params: Params, x: Any, carry: Any, steps: Any, rng: Rng) -> tuple[list[Any], Any, list[Cache]]:
-        """Take some steps from a carry; return their outputs, the carry after them and their caches."""
-        ys, caches = [], []
+    def _run(
+        self, apply: Any, params: Params, x: Any, carry: Any, steps: Any, rng: Rng, ys: Stack | None = None
+    ) -> tuple[Any, list[Cache]]:
+        """Take some steps from a carry, and put their outputs into ``ys``; return the carry after them and their caches."""
+        caches = []
         for t in steps:
             with errors_at(self, t):
                 y, cache = apply(params, (_at(x[0], t), carry, *x[2:]), child_key(self.layer, rng, t))
             y, carry = (y, y) if self.output_is_carry else y
-            ys.append(y)
+            if ys is not None:
+                ys.put(t, y)
             caches.append(cache)
-        return ys, carry, caches
+        return carry, caches
 
     def _steps(self, xs: Any) -> list[int]:
         steps = [*range(tree.leaves(xs)[0].shape[0])]
@@ -180,7 +184,7 @@ class Scan(Wrapper):
 
     def _again(self, params: Params, cache: Cache, chunk: list[int], carry: Any) -> Any:
         """Return the caches of the steps of a chunk: those that were kept, or else made again."""
-        return self._run(self.layer.apply, params, cache[0], carry, chunk, cache[2])[2] if self.checkpoint_every else cache
+        return self._run(self.layer.apply, params, cache[0], carry, chunk, cache[2])[1] if self.checkpoint_every else cache
 
     def _gradients(self, cache: Cache, gy: Any) -> Any:
         """Return gy, which must be a pair with as many steps in its first part as were taken."""

@@ -47,6 +47,41 @@ def test_repeat_is_serial_bit_for_bit(size, dtype):
     assert_copies(many.update_stats(params, cache), plain.update_stats(each, caches))
 
 
+def test_repeat_of_invertible_layers_is_serial_bit_for_bit():
+    """Restored caches, noise and running statistics included; and its inverse is that of serial."""
+    layer, key = fn.reversible(block(3), fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3))), fn.key(5)
+    many, plain = fn.repeat(layer, 3), fn.serial(*[layer] * 3)
+    params, each = many.init(3), plain.init(3)
+    x, gy = (draw((6, 3), 1).float(), draw((6, 3), 2).float()), (draw((6, 3), 3).float(), draw((6, 3), 4).float())
+    (y, cache), (want, caches) = many.apply(params, x, key), plain.apply(each, x, key)
+    assert tree.equal(y, want)
+    (gparams, gx), (geach, gwant) = many.vjp(params, cache, gy), plain.vjp(each, caches, gy)
+    assert tree.equal(gx, gwant)
+    assert tree.equal(many.input_grad(params, cache, gy), gwant)
+    assert_copies(gparams, geach)
+    assert_copies(many.grads(params, cache, gy), geach)
+    assert_copies(many.update_stats(params, cache), plain.update_stats(each, caches))
+    assert tree.equal(many.inverse(params, y, key), plain.inverse(each, y, key))
+    assert many.invertible
+
+
+@pytest.mark.parametrize("n", [2, 9])
+def test_repeat_of_invertible_layers_keeps_one_output(n):
+    """However many copies there are."""
+    net = fn.repeat(fn.reversible(fn.Linear(3, 3), fn.Tanh()), n)
+    y, cache = net.apply(net.init(0), (draw((6, 3), 1).float(), draw((6, 3), 2).float()))
+    assert [id(leaf) for leaf in tree.leaves(cache)] == [id(leaf) for leaf in tree.leaves(y)]
+
+
+def test_statistics_move_and_weights_stay_where_they_are():
+    """The stacks of weights are those that came: nothing is copied that has not changed."""
+    net = fn.repeat(block(4), 3)
+    params = net.init(0)
+    moved = tree.names(net.update_stats(params, net.apply(params, draw((6, 4), 1).float(), 1)[1]))
+    stay = {path for path, leaf in tree.names(params).items() if moved[path] is leaf}
+    assert {path for path in moved if path not in stay} == {path for path in moved if "running" in path or "tracked" in path}
+
+
 def test_inference_and_walking_reach_the_layer():
     """The layer within has the path of the repeat; a rewrite of it is one of all copies."""
     net = fn.serial(fn.Linear(2, 3), fn.repeat(fn.serial(fn.Dropout(0.5), fn.Linear(3, 3)), 2))

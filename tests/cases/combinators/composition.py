@@ -186,4 +186,13 @@ FLOWS = {
     ),
 }
 
-CASES = {**SERIAL, **BRANCHING, **GRAPH, **REPETITION, **REVERSIBLE, **FREEZE, **CAST, **DEPTH, **RECOMPUTED, **FLOWS}
+RESTORED = {
+    "repeat of reversible": case(fn.repeat(STEPS, 4), HALVES, compiled=True),
+    "repeat of reversible, once": case(fn.repeat(STEPS, 1), HALVES),
+    "repeat of reversible, nested runs": case(
+        fn.serial(SMOOTH, fn.repeat(SMOOTH, 2), fn.repeat(fn.serial(SMOOTH, SMOOTH), 2)), HALVES
+    ),
+    "repeat of reversible with dropout and norm": case(fn.repeat(NORMED_STEPS, 2), HALVES, compiled=False),
+}
+
+CASES = {**SERIAL, **BRANCHING, **GRAPH, **REPETITION, **REVERSIBLE, **FREEZE, **CAST, **DEPTH, **RECOMPUTED, **FLOWS, **RESTORED}
