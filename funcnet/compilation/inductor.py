@@ -24,6 +24,9 @@ from funcnet.kernels.threads import with_one_mkl_thread
 Kernel = Callable[..., Sequence[Any]]
 
 SMALL = 8192
+LARGE = 1000
+"""The number of nodes from which on the calls in a graph are compiled apart from its kernels, and with fewer optimizations."""
+
 _NUMBERS = itertools.count()
 _OWN_LOCK = threading.RLock()
 
@@ -43,11 +46,12 @@ def compile_lock() -> Any:
 
 @cache
 def inductor_options() -> dict[str, Any]:
-    """Return the options of Inductor that small steps gain from, those that this build of torch has.
+    """Return the options of Inductor that steps gain from, those that this build of torch has.
 
     ``cpp_wrapper`` calls the kernels from C++ and takes a tenth off a small step. ``cpp.threads`` is read at compile time.
+    ``cpp_wrapper_build_separate`` has the calls, one long C++ function, compiled with ``-O1`` in place of ``-O3``.
     """
-    wanted = {"cpp_wrapper": True, "cpp.threads": 1}
+    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True}
     try:
         known = set(torch._inductor.list_options())
     except Exception:
@@ -56,16 +60,19 @@ def inductor_options() -> dict[str, Any]:
 
 
 def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
-    """Compile a graph with Inductor, for one thread where every tensor in it is small.
+    """Compile a graph with Inductor, for one thread where every tensor in it is small, and in two parts where it is long.
 
     With two threads each loop would end with one thread waiting for the other: a step of the 2-25-25-25-2 net takes 95 µs, 58
     with loops for one thread, and 52 where its matrix products have one thread too. With tensors of 8192 elements both take as
     long, with 65536 one thread takes a third longer.
+
+    The time that GCC takes with ``-O3`` grows faster than the function that makes the calls: for train steps of 10, 20 and 40
+    residual blocks 5, 13 and 53 s of a processor, kernels included, and in two parts 2, 4 and 7 s. Small graphs stay in one,
+    which compiles as fast: in two a step of pychrot, in the benchmark, takes 1 % longer.
     """
-    options = inductor_options()
-    small = all(size <= SMALL for size in _sizes(graph))
-    if not small:
-        options = {name: value for name, value in options.items() if name != "cpp.threads"}
+    small, large = all(size <= SMALL for size in _sizes(graph)), len(graph.graph.nodes) >= LARGE
+    fits = {"cpp.threads": small, "cpp_wrapper_build_separate": large}
+    options = {name: value for name, value in inductor_options().items() if fits.get(name, True)}
     kernel: Kernel = torch._inductor.compile(graph, examples, options=options or None)
     return with_one_mkl_thread(kernel) if small and torch.get_num_threads() > 1 else kernel
 

@@ -12,8 +12,16 @@ slower. µs of x wᵀ + b, gyᵀ x and gy w for x (rows, in) and w (out, in):
     4096, 64, 64         392    391   382       182    315   171        2.2  1.2  2.2
     256, 1024, 1024      5923   7019  6102      2732   2908  2848       2.2  2.4  2.1
 
-So "auto" takes oneDNN from 2 million multiplications on, on AMD's processors with AVX-512; on others MKL, which is at home on
-Intel's. The choice goes by processor and size, never by a timing, so that results repeat bit for bit. A size that is a symbol,
+In bfloat16, which such processors multiply twice as fast, torch.mm calls oneDNN too, but adds the bias before, in another pass:
+
+    rows, in, out        torch                  oneDNN
+    1024, 256, 256       490   450   348        354   498   326
+    1024, 256, 768       1135  1288  1059       941   1324  958
+    1024, 1024, 256      1428  1505  1312       1241  1474  1216
+    256, 784, 1024       1187  1158  1109       1020  1123  1029
+
+So "auto" takes oneDNN from 2 million multiplications on, on AMD's processors with AVX-512, in float32, and in bfloat16 for all but
+the weight's gradient; on others MKL, which is at home on Intel's. The choice goes by processor and size, never by a timing, so that results repeat bit for bit. A size that is a symbol,
 in a program exported for any batch, decides nothing: torch's product serves all of them.
 """
 
@@ -62,7 +70,7 @@ def _threshold(library: str) -> int:
 
 
 def set_matmul_library(library: str) -> None:
-    """Choose the library that computes matrix products in float32, for the whole process.
+    """Choose the library that computes matrix products in float32, and adds the bias in bfloat16, for the whole process.
 
     Args:
         library: ``"mkl"``, ``"onednn"``, or ``"auto"`` to choose by processor and size. In a build of torch without oneDNN,
@@ -87,6 +95,14 @@ def matmul_library(library: str) -> Iterator[None]:
     finally:
         _least[0] = before
 
+
+def _multiplied() -> tuple[torch.dtype, ...]:
+    """Return the dtypes of oneDNN's products, bfloat16 only where the processor has instructions for it."""
+    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None) if _onednn() else None
+    return (torch.float32, torch.bfloat16) if ask is not None and ask() else (torch.float32,)
+
+
+_DTYPES = _multiplied()  # Dynamo cannot ask
 
 # From how many multiplications on oneDNN forms a product: the one state there is; ``set_matmul_library`` changes it.
 _least = [_threshold("auto")]
@@ -162,7 +178,7 @@ def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
     if is_for_inductor() and len(gy) == len(x) and _to_write(gy.numel() * x.shape[1], gy, x):
         return (gy.unsqueeze(2) * x.unsqueeze(1)).sum(0)
     count = gy.numel() * x.shape[1]
-    if type(count) is not int or count < _least[0] or not _serves(gy, x) or len(gy) != len(x):
+    if type(count) is not int or count < _least[0] or not _serves(gy, x) or len(gy) != len(x) or gy.dtype is torch.bfloat16:
         return torch.mm(gy.t(), x)
     if gy.shape[1] >= 2 * x.shape[1] and len(x) > x.shape[1]:
         return _by_onednn(x.t().contiguous(), gy.t()).t().contiguous()
@@ -190,10 +206,10 @@ def linear_grads(x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _serves(x: Tensor, w: Tensor, b: Tensor | None = None) -> bool:
-    """Tell whether oneDNN's product takes these: not empty, in float32, plain, and the bias as long as the weight."""
-    if x.dtype is not torch.float32 or w.dtype is not torch.float32 or w.dim() != 2 or x.dim() == 0 or 0 in (*x.shape, *w.shape):
+    """Tell whether oneDNN's product takes these: not empty, of one dtype, plain, and the bias as long as the weight."""
+    if x.dtype not in _DTYPES or w.dtype is not x.dtype or w.dim() != 2 or x.dim() == 0 or 0 in (*x.shape, *w.shape):
         return False
-    return (b is None or (b.dtype is torch.float32 and b.shape == w.shape[:1])) and _alone(x, w, b)
+    return (b is None or (b.dtype is x.dtype and b.shape == w.shape[:1])) and _alone(x, w, b)
 
 
 def _alone(*tensors: Tensor | None) -> bool:

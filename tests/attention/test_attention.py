@@ -9,6 +9,7 @@ from torch.nn import functional
 from twins import CLOSE, assert_twins, draw, twin_of
 
 import funcnet as fn
+from funcnet.kernels import attention as kernels
 
 
 class Function(nn.Module):
@@ -116,6 +117,30 @@ def test_both_kernels_give_the_same(options, mask):
     torch.testing.assert_close(flash, tuple(formula), **CLOSE)
     assert all(out.isfinite().all() for out in flash)
     assert not mask or not (flash[0][:, :, 3].any() or flash[1][:, :, 3].any())
+
+
+@pytest.mark.parametrize("options", [{}, {"is_causal": True}], ids=str)
+@pytest.mark.parametrize(("length", "dtype"), [(40, torch.bfloat16), (300, torch.bfloat16), (40, torch.float16)], ids=str)
+def test_half_precision_is_computed_in_single_where_that_is_quicker(monkeypatch, length, dtype, options):
+    """float16 always, bfloat16 backward for short sequences only; the dtypes stay, the numbers are near those of float64."""
+    seen = []
+    for name in ("_flash", "_flash_backward"):
+        kernel = getattr(kernels, name)
+        monkeypatch.setattr(
+            kernels, name, lambda *args, kernel=kernel, **more: seen.append(args[0].dtype) or kernel(*args, **more)
+        )
+    layer = fn.ScaledDotProductAttention(**options)
+    x = tuple(draw((2, 2, length, 32), n).to(dtype) for n in range(3))
+    y, cache = layer.apply({}, x)
+    _, gx = layer.vjp({}, cache, y)
+    single = torch.float32
+    short = length * 32 <= kernels._SHORT
+    assert seen == [single if dtype is torch.float16 else dtype, single if short or dtype is torch.float16 else dtype]
+    wide, cache = layer.apply({}, fn.tree.cast(x, torch.float64))
+    found, want = (y, *gx), (wide, *layer.vjp({}, cache, y.double())[1])
+    assert all(leaf.dtype is dtype for leaf in found)
+    for one, other in zip(found, want, strict=True):
+        assert (one - other).norm() < torch.finfo(dtype).eps * other.norm()
 
 
 def test_a_row_of_minus_infinity_gives_zero_and_no_nan():

@@ -58,6 +58,25 @@ def test_params_that_were_given_up_come_back_as_the_trees_they_were():
     assert again[1] is first[1]
 
 
+def test_the_calls_of_a_long_graph_are_compiled_apart_from_its_kernels(monkeypatch):
+    """The numbers are those of the eager step; a graph of one node less than ``LARGE`` stays in one part."""
+    seen, compiled = [], torch._inductor.compile
+    monkeypatch.setattr(
+        torch._inductor,
+        "compile",
+        lambda graph, xs, options: seen.append((graph, options)) or compiled(graph, xs, options=options),
+    )
+    opt = fn.SGD(0.1, momentum=0.9)
+    step = fn.train_step(NET, LOSS, opt)
+    for i in range(2):
+        torch.testing.assert_close(trained(fn.compile(step), opt), trained(step, opt), rtol=1e-4, atol=1e-5)
+        assert seen[i][1].get("cpp_wrapper_build_separate", False) is (i == 1)
+        monkeypatch.setattr(inductor, "LARGE", len(seen[0][0].graph.nodes))
+    monkeypatch.setattr(inductor, "LARGE", len(seen[0][0].graph.nodes) + 1)
+    fn.compile(step)(NET.init(0), opt.init(NET.init(0)), X, T)
+    assert "cpp_wrapper_build_separate" not in seen[2][1]
+
+
 def test_each_kind_of_call_is_compiled_once(graphs):
     """Another batch size, dtype, order in memory or preferred library; the program of the first kind stays."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)

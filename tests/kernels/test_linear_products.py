@@ -67,6 +67,22 @@ def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch
     assert calls == []
 
 
+def test_bfloat16_goes_to_onednn_but_for_the_weights_gradient(monkeypatch):
+    """Where the processor has instructions for it. Results are those of float64, to the rounding of bfloat16."""
+    calls, layer = used(monkeypatch), fn.Linear(5, 6)
+    x, gy = (fn.random.normal(i, (4, n)).bfloat16() for i, n in ((1, 5), (2, 6)))
+    params = {"weight": fn.random.normal(3, (6, 5)).bfloat16(), "bias": fn.random.normal(4, (6,)).bfloat16()}
+    with fn.kernels.matmul_library("onednn"):
+        y, cache = layer.apply(params, x)
+        gparams, gx = layer.vjp(params, cache, gy)
+    assert len(calls) == (2 if torch.bfloat16 in products._DTYPES else 0)
+    wide = fn.tree.cast(params, torch.float64)
+    exact, cache = layer.apply(wide, x.double())
+    want = exact.bfloat16(), layer.vjp(wide, cache, gy.double())[1].bfloat16()
+    torch.testing.assert_close((y, gx), want, rtol=2**-7, atol=1e-6)
+    assert gparams["weight"].dtype is torch.bfloat16
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
