@@ -4,7 +4,7 @@ The source is the digits of a number below a million, padded at the end; the tar
 seventh number is held out. To write, the net takes the likeliest word at each step; the keys and values of the digits, and of the
 words so far, are in a carry. The picture shows at which digits the decoder looks while it writes.
 
-    python -m examples.translation --steps 1000 --seed 0 --out out
+    python -m examples.translation --steps 400 --seed 0 --out out
 """
 
 import torch
@@ -14,8 +14,8 @@ import funcnet as fn
 from examples.common import arguments, save
 
 WIDTH, HEADS, BATCH, TEST, DIGITS, STEPS = 64, 4, 128, 600, 6, 12
-SMALL = ["", *"ein zwei drei vier fünf sechs sieben acht neun zehn elf zwölf".split()]
-TENS = "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig".split()
+SMALL = ["", *["ein", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"]]
+TENS = ["zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig", "siebzig", "achtzig", "neunzig"]
 WORDS = ["padding", "start", "end", *SMALL[1:], "eins", "sech", "sieb", *TENS, "und", "hundert", "tausend"]
 
 # Rotations tell the decoder its steps; the encoder has its positions from the embedding.
@@ -90,17 +90,18 @@ def picture(params, chosen):
     figure, panels = plt.subplots(1, len(chosen), figsize=(3.3 * len(chosen), 4.2), layout="constrained")
     for panel, n, rows, words in zip(panels, chosen, weights, target[:, 1:].tolist(), strict=True):
         count, names = words.index(2) + 1, [WORDS[word] for word in words]
-        panel.imshow(rows[:count, : len(str(n))], cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        image = panel.imshow(rows[:count, : len(str(n))].numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
         panel.set_xticks(range(len(str(n))), str(n))
         panel.set_yticks(range(count), names[:count])
     panels[0].set(xlabel="digit read", ylabel="word written")
-    figure.suptitle("where the decoder looks (mean over heads and blocks)")
+    figure.colorbar(image, ax=panels, label="weight, the mean over heads and blocks")
+    figure.suptitle("where the decoder looks while it writes")
     return figure
 
 
 def main(given=None):
     """Train, write what is held out, and save the picture."""
-    options = arguments(__doc__, given, steps=1000)
+    options = arguments(__doc__, given, steps=400)
     first, batches, test = fn.split(fn.key(options.seed), 3)
     opt = fn.donate(fn.AdamW(lr=fn.WarmupCosineSchedule(3e-3, min(50, options.steps), options.steps + 1)))
     step, params = fn.train_step(net, loss, opt), net.init(first)
