@@ -29,11 +29,7 @@ loss = fn.CrossEntropy()
 # Rotations of queries and keys tell the positions; the output of all pieces is one long list of rows.
 net = fn.serial(
     fn.Embedding(len(alphabet), WIDTH),
-    *[
-        fn.transformer_encoder_block(WIDTH, HEADS, is_causal=True, rotary=fn.RotaryEmbedding(WIDTH // HEADS))
-        for _ in range(BLOCKS)
-    ],
-    fn.LayerNorm(WIDTH),
+    fn.transformer_encoder(WIDTH, HEADS, BLOCKS, is_causal=True, rotary=fn.RotaryEmbedding(WIDTH // HEADS)),
     fn.Linear(WIDTH, len(alphabet)),
     fn.Flatten(0, 1),
 )

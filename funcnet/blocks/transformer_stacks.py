@@ -95,7 +95,7 @@ class EncoderDecoder(Wired):
     """An encoder of the source, and a decoder of the target that sees what the encoder makes of it; made by ``transformer``.
 
         m = encoder(source),  y = decoder(target, m)
-        gtarget, gm = decoder's vjp of gy,  gsource = encoder's vjp of gm
+        gtarget, gm = decoder's vjp of gy,  gx = (encoder's vjp of gm, gtarget)
 
     Args:
         encoder: A layer of a tensor or of (source, mask).

@@ -44,10 +44,11 @@ class Wired(Combinator):
 
     computes = False
 
-    _own: Children = field(init=False, eq=False)
+    _own: tuple[tuple[str, Layer], ...] = field(init=False, eq=False)
     """The layers by name: to find them takes 10 µs, and every verb asks."""
 
-    _sums: dict[str, Params] = field(init=False, eq=False)
+    _names: frozenset[str] = field(init=False, eq=False)
+    _sums: Names = field(init=False, eq=False)
     _graphs: tuple[_Wiring, ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -55,8 +56,9 @@ class Wired(Combinator):
         values = {one.name: getattr(self, one.name) for one in attrs.fields(kind) if one.init}
         own = {name: value for name, value in values.items() if isinstance(value, Layer)}
         graphs = tuple([self._graph(inputs, list(own)) for inputs in self.forms()])
-        sums: dict[str, Params] = {name: {} for name, _, _ in graphs[0].nodes if name not in own}
-        for name, value in (("_own", own), ("_sums", sums), ("_graphs", graphs)):
+        sums = tuple([name for name, _, _ in graphs[0].nodes if name not in own])
+        found = {"_own": tuple(own.items()), "_names": frozenset(own), "_sums": sums, "_graphs": graphs}
+        for name, value in found.items():
             object.__setattr__(self, name, value)
 
     def _graph(self, inputs: Names, own: list[str]) -> _Wiring:
@@ -112,12 +114,12 @@ class Wired(Combinator):
 
     def node_params(self, params: Params) -> Params:
         """Return the params of all nodes, of which sums have none."""
-        if not isinstance(params, dict) or params.keys() != self._own.keys():
+        if not isinstance(params, dict) or params.keys() != self._names:
             self.entries(params)  # which raises
-        return {**params, **self._sums}
+        return {**params, **{name: {} for name in self._sums}}
 
     def _of_children(self, by_node: dict[str, Any]) -> dict[str, Any]:
-        return {name: by_node[name] for name in self._own}
+        return {name: by_node[name] for name, _ in self._own}
 
     def _form(self, x: Any) -> int:
         """Return the number of the graph for this x."""

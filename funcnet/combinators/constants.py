@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from attrs import field
 
-from funcnet.combinator import Children, Combinator, add_gradients, errors_at, layers_only, tuple_of_layers
+from funcnet.combinator import Children, Combinator, add_gradients, layers_only, tuple_of_layers
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
@@ -28,7 +28,7 @@ class KeepConstants(Wrapper):
         The layer's.
 
     Raises:
-        ValueError: What the layer raises, with a note, and for a gy that is not a tuple where x is one.
+        ValueError: What the layer raises, and for a gy that is not a tuple where x is one.
     """
 
     label = "keep_constants"
@@ -37,26 +37,21 @@ class KeepConstants(Wrapper):
     layer: Layer = field(validator=layers_only)
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        with errors_at(self, ""):
-            y, cache = self.layer.apply(params, x, rng)
+        y, cache = self.layer.apply(params, x, rng)
         return _followed(y, x), cache
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
-        with errors_at(self, ""):
-            return _followed(self.layer(params, x, rng), x)
+        return _followed(self.layer(params, x, rng), x)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        with errors_at(self, ""):
-            gparams, gx = self.layer.vjp(params, cache, _first(gy))
+        gparams, gx = self.layer.vjp(params, cache, _first(gy))
         return gparams, self._with_later(gx, gy)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        with errors_at(self, ""):
-            return self.layer.grads(params, cache, _first(gy))
+        return self.layer.grads(params, cache, _first(gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        with errors_at(self, ""):
-            return self._with_later(self.layer.input_grad(params, cache, _first(gy)), gy)
+        return self._with_later(self.layer.input_grad(params, cache, _first(gy)), gy)
 
     def _with_later(self, gx: Any, gy: Any) -> Any:
         """Add to the gradients of the constants what comes from later layers."""
@@ -68,8 +63,7 @@ class KeepConstants(Wrapper):
         return (gx[0], *[add_gradients("keep_constants", one, later) for one, later in pairs])
 
     def infer(self, x: Any) -> tuple[Self, Any]:
-        with errors_at(self, ""):
-            layer, y = self.layer.infer(x)
+        layer, y = self.layer.infer(x)
         return self.replace(layer=layer), _followed(y, x)
 
     def __repr__(self) -> str:

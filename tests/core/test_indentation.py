@@ -22,7 +22,7 @@ def test_a_deep_net_prints_over_indented_lines() -> None:
     net = fn.serial(fn.Linear(3, 3), fn.residual(fn.Linear(3, 3)), fn.Identity())
     text = repr(net).replace("Identity()", "rearrange('n (h w), c -> n c h w', h=4)")
     assert indented(text) == PRINTED
-    assert str(BLOCKS).splitlines()[1:3] == ["    Linear(in_features=4, out_features=8),", "    serial("]
+    assert str(BLOCKS).splitlines()[1:3] == ["    Linear(in_features=4, out_features=8),", "    TransformerBlock("]
     assert max(map(len, str(BLOCKS).splitlines())) <= WIDTH
 
 

@@ -101,7 +101,7 @@ REFUSED = {
     "mlp: sizes must be two or more whole numbers, the input's and each layer's, got a list of 2": lambda: fn.mlp([2, True]),
     "Dropout: p must be a finite number at least 0.0 and at most 1.0, got None": lambda: fn.mlp([2, 3], dropout=None),
     "Dropout: p must be a finite number at least 0.0 and at most 1.0, got False": lambda: fn.mlp([2, 3], dropout=False),
-    "mlp: sizes must be two or more whole numbers": lambda: fn.transformer_encoder_block(4, 2, 0),
+    "transformer_encoder_block: hidden must be a whole number of at least 1, or None for 4 embed_dim, got 0": lambda: fn.transformer_encoder_block(4, 2, 0),
     "MultiHeadAttention: num_heads must be a whole number of at least 1, got 0": lambda: fn.transformer_decoder_block(4, 0),
     "Conv2d: stride must be a whole number of at least 1, got 0": lambda: fn.resnet_block(2, 2, 0),
     "resnet_bottleneck: expansion must be a whole number of at least 1, got True": lambda: fn.resnet_bottleneck(2, 2, expansion=True),

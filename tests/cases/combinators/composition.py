@@ -195,4 +195,33 @@ RESTORED = {
     "repeat of reversible with dropout and norm": case(fn.repeat(NORMED_STEPS, 2), HALVES, compiled=False),
 }
 
-CASES = {**SERIAL, **BRANCHING, **GRAPH, **REPETITION, **REVERSIBLE, **FREEZE, **CAST, **DEPTH, **RECOMPUTED, **FLOWS, **RESTORED}
+SEEN = fn.serial(fn.Mul(), fn.Linear(3, 3), fn.Tanh())
+
+CONSTANTS = {
+    "keep_constants": case(fn.keep_constants(SEEN), (normal(4, 3), normal(4, 3))),
+    "keep_constants without constants": case(fn.keep_constants(fn.Linear(3, 2)), normal(4, 3)),
+    "keep_constants, repeated": case(
+        fn.serial(fn.repeat(fn.keep_constants(SEEN), 4), fn.Select(0)), (normal(4, 3), normal(4, 3)), compiled=True
+    ),
+    "serial_with_constants": case(fn.serial_with_constants(SEEN, SEEN, fn.Add()), (normal(4, 3), normal(4, 3))),
+    "serial_with_constants, dropout, running statistics": case(
+        fn.serial_with_constants(fn.serial(fn.Mul(), fn.Dropout(0.3)), fn.serial(fn.Add(), fn.BatchNorm1d(3))),
+        (normal(4, 3), normal(4, 3)),
+    ),
+    "serial_with_constants, no constants": case(fn.serial_with_constants(fn.Linear(3, 2), fn.Tanh()), normal(4, 3)),
+}
+
+CASES = {
+    **SERIAL,
+    **BRANCHING,
+    **GRAPH,
+    **REPETITION,
+    **REVERSIBLE,
+    **FREEZE,
+    **CAST,
+    **DEPTH,
+    **RECOMPUTED,
+    **FLOWS,
+    **RESTORED,
+    **CONSTANTS,
+}
