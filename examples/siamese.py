@@ -1,4 +1,4 @@
-"""Siamese: a net learns whether two handwritten digits are the same, from pairs, and tells digits apart that it never saw.
+"""Siamese: a net learns whether two handwritten digits are the same, from pairs; less surely for digits that it never saw.
 
 One encoder, with one set of params, turns both images into vectors; a logistic regression judges the cosine between them.
 ``shared`` sums the gradients of both places and draws other dropout in each. Training sees pairs of
@@ -28,7 +28,7 @@ encoder = fn.serial(
     fn.Linear(2 * WIDTH * 4 * 4, 32),
 )
 cosine = fn.serial(fn.shared(encoder), fn.CosineSimilarity(), fn.Rescale(5.0), fn.Unsqueeze(1))
-net = fn.serial(cosine, fn.Linear(1, 1, initializer="torch"), fn.Flatten(0))
+net = fn.serial(cosine, fn.Linear(1, 1, initializer=fn.Ones()), fn.Flatten(0))  # more alike is more the same, from the start
 loss = fn.BCEWithLogits()
 
 
@@ -71,6 +71,7 @@ def picture(params, test, new_pairs, options):
     right.axvline(-shift / slope, color="black", ls="--", lw=1, label="border that the net learned")
     right.set(title="pairs of 7, 8 and 9, which the net never saw", xlabel="cosine between the two vectors", ylabel="pairs")
     right.set_xlim(-1, 1)
+    right.margins(y=0.4)
     right.legend(loc="upper left")
     common.save(figure, options, "siamese")
 

