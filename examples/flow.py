@@ -5,7 +5,7 @@ a point is that of the normal, less the log-determinant. Its inverse turns norma
 normal distribution with the mean and covariance of the training points, and the limit is the density that the points are drawn
 from. All figures are nats per point, of points held out.
 
-    python -m examples.flow --epochs 100 --seed 0 --out out
+    python -m examples.flow --epochs 40 --seed 0 --out out
 """
 
 import math
@@ -17,7 +17,7 @@ from sklearn.datasets import make_moons
 import funcnet as fn
 from examples.common import arguments, save
 
-NOISE, POINTS, BATCH, LR, WIDTH, COUPLINGS = 0.08, 4000, 100, 3e-3, 32, 6
+NOISE, POINTS, BATCH, LR, WIDTH, COUPLINGS = 0.08, 8000, 100, 5e-3, 32, 6
 SPREAD = torch.tensor([0.87, 0.5])
 
 
@@ -87,10 +87,11 @@ def picture(params, test, rng, options):
 
 def main(given=None):
     """Train the flow, print the nats of held-out points, and save the picture."""
-    options = arguments(__doc__, given, epochs=100)
+    options = arguments(__doc__, given, epochs=40)
     train_key, test_key, fit_key, sample_key = fn.split(fn.key(options.seed), 4)
-    (_, train), (circles, test) = moons(POINTS, train_key), moons(POINTS // 4, test_key)
-    opt = fn.Adam(fn.CosineSchedule(LR, options.epochs * POINTS // BATCH))
+    (_, train), (circles, test) = moons(POINTS, train_key), moons(POINTS // 8, test_key)
+    schedule = fn.WarmupCosineSchedule(LR, POINTS // BATCH, options.epochs * POINTS // BATCH)
+    opt = fn.chain(fn.ClipByGlobalNorm(5.0), fn.Adam(schedule))
     loss, data = NormalNLL(), (triple(train), torch.zeros(POINTS))
     params, _, history = fn.fit(net, loss, opt, data, epochs=options.epochs, batch_size=BATCH, key=fit_key)
     restored = torch.cat(net.inverse(params, net(params, triple(test)))[:2], 1)
