@@ -1,9 +1,9 @@
 """Diffusion: a small U-Net learns to draw digits by taking noise away, step by step.
 
-A digit x becomes α x + σ ε, with normal noise ε and α² + σ² = 1, where σ grows from 0 to 1 over the time t. The U-Net, one graph
-with a skip connection, finds ε from the noisy digit, the time and the label, and the mean squared error is the loss. To draw a
-digit, DDIM starts with noise and goes back in time. The baselines are the answer 0, and the best linear one. New digits are
-read by their nearest neighbor among the training digits, which reads held-out ones for comparison.
+A digit x becomes α x + σ ε with normal noise ε, where α² + σ² = 1 and σ grows from 0 to 1 over the time t. The U-Net, one graph
+with a skip connection, estimates ε from the noisy digit, the time and the label; the loss is the mean squared error. To draw a
+digit, DDIM starts with noise and goes back in time (Song et al. 2021). The baselines are the estimate 0 and the best linear one.
+A nearest neighbor among the training digits reads the new digits, and held-out ones for comparison.
 
     python -m examples.diffusion --epochs 60 --seed 0 --out out
 """
@@ -99,7 +99,7 @@ def drawn(params, labels, rng):
 
 
 def linear(x, noisy, t):
-    """Return the best linear guess of the noise: that for a normal distribution with the mean and covariance of x."""
+    """Return the best linear estimate of the noise: the exact one if images were normal, with x's mean and covariance."""
     (alpha, sigma), mean = levels(t), x.flatten(1).mean(0)
     variances, axes = torch.linalg.eigh(torch.cov(x.flatten(1).T))
     alpha, sigma = alpha[:, :, 0, 0], sigma[:, :, 0, 0]
@@ -141,8 +141,8 @@ def main(given=None):
     images = drawn(params, asked, test_key)[-1]
     print(f"parameters          {fn.tree.size(params)}")
     print(f"training            {seconds:.1f} s")
-    print(f"answer 0            {loss(torch.zeros_like(noise), noise):.4f} error in the noise")
-    print(f"best linear answer  {loss(linear(train, noisy, t), noise):.4f}")
+    print(f"estimate 0          {loss(torch.zeros_like(noise), noise):.4f} error in the noise")
+    print(f"best linear one     {loss(linear(train, noisy, t), noise):.4f}")
     print(f"U-Net               {loss(net(params, (noisy, t, test_labels.repeat(10))), noise):.4f}")
     print(f"new digits          {judge.score(images.flatten(1).numpy(), asked.numpy()):.3f} of them read as their labels")
     print(f"held-out digits     {judge.score(test.flatten(1).numpy(), test_labels.numpy()):.3f}")

@@ -1,9 +1,9 @@
 """Flow: a normalizing flow of affine couplings learns the density of two moons.
 
-The flow maps points to standard normal numbers and carries the logarithm of its determinant along, so the negative log density of
-a point is that of the normal, less the log-determinant. Its inverse turns normal numbers into new points. The baseline is a
-normal distribution with the mean and covariance of the training points, and the limit is the density that the points are drawn
-from. All figures are nats per point, of points held out.
+The flow maps points to standard normal numbers and adds up its log-determinant on the way. The loss is the negative log density
+of the points: that of the normal numbers, less the log-determinant. The inverse of the flow turns normal numbers into new points.
+The baseline is a normal distribution with the mean and covariance of the training points; the limit is the density from which the
+points are drawn. All figures are nats per held-out point.
 
     python -m examples.flow --epochs 40 --seed 0 --out out
 """
@@ -22,7 +22,7 @@ SPREAD = torch.tensor([0.87, 0.5])
 
 
 def scale_and_shift():
-    """Return the layer that makes the scale and the shift of one half from the other; the scale is at most e in size."""
+    """Return a layer from one half to the log scale of the other, between -1 and 1, and its shift."""
     return fn.mlp([1, WIDTH, WIDTH, 2], fn.SiLU()) >> fn.Chunk(2) >> fn.parallel(fn.Tanh(), fn.Identity())
 
 
@@ -30,14 +30,14 @@ net = fn.serial(*[fn.affine_coupling(scale_and_shift(), scale_and_shift())] * CO
 
 
 def negative_log_density(y):
-    """Return the nats of each point, from what the flow made of it: ½ |z|² + log 2π - log_det, z being both halves."""
+    """Return the nats of each point from the output of the flow: ½ |z|² + log 2π - log_det, where z is both halves."""
     half, other, log_det = y
     return 0.5 * (half**2 + other**2).sum(1) + math.log(2 * math.pi) - log_det
 
 
 @fn.frozen
 class NormalNLL(fn.Loss):
-    """Mean negative log density of points, from what the flow made of them."""
+    """Mean negative log density of points, from the output of the flow."""
 
     reduction: str = "batch"
 

@@ -9,12 +9,12 @@ from examples import diffusion
 
 
 def test_it_finds_the_noise(tmp_path, capsys, monkeypatch):
-    """Two epochs: less than half the error of the answer 0; the best linear answer is better than 0 too."""
+    """Two epochs: less than half the error of the estimate 0; the best linear one is better than 0 too."""
     monkeypatch.setattr(diffusion, "STEPS", 10)
     diffusion.main(["--epochs", "2", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     zero, linear, net = (
-        float(re.search(rf"^{name} +([\d.]+)", out, re.MULTILINE)[1]) for name in ("answer 0", "best linear answer", "U-Net")
+        float(re.search(rf"^{name} +([\d.]+)", out, re.MULTILINE)[1]) for name in ("estimate 0", "best linear one", "U-Net")
     )
     assert 0.95 < zero < 1.05
     assert linear < 0.5
@@ -37,8 +37,8 @@ def test_ddim_returns_the_image_that_the_net_has_in_mind(monkeypatch):
     torch.testing.assert_close(images[-1], image.expand(3, 1, 8, 8), atol=1e-4, rtol=0)
 
 
-def test_the_linear_answer_is_the_best_one_for_normal_data():
-    """With the errors of a normal distribution's own posterior mean, α²/(α²λ + σ²) λ for each variance λ."""
+def test_the_linear_estimate_is_the_best_one_for_normal_data():
+    """Its error is that of the posterior mean, α² λ / (α² λ + σ²) for each variance λ."""
     scales = torch.linspace(0.1, 2.0, 64).view(1, 1, 8, 8)
     x = scales * fn.random.normal(0, (20_000, 1, 8, 8))
     t = torch.full((len(x),), 0.5)
