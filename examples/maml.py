@@ -1,9 +1,9 @@
-"""MAML: first weights from which a net learns any sine from ten points in one step.
+"""MAML: first weights from which a net learns a new sine from ten points, in one step.
 
 A task is a sine of random amplitude and phase. Within a task the net takes steps of gradient descent on ten points, with its own
-``grads``. The outer loss is that on ten other points after one step, and its gradient by the first weights goes through the step:
-torch.func differentiates ``grads`` as it does any function, so these are second derivatives. The baseline is the same net trained
-on all tasks at once, without steps within. All errors are mean squares on tasks held out, after steps on their ten points.
+``grads``. The outer loss is the error on ten other points after one step, and its gradient goes through that step to the first
+weights: ``torch.func`` differentiates ``grads`` like any function, a second derivative. The baseline is the same net trained on
+all tasks at once, without steps within. All errors are mean squares on held-out tasks, after steps on ten of their points.
 
     python -m examples.maml --epochs 25 --seed 0 --out out
 """

@@ -1,9 +1,9 @@
 """VAE: a variational autoencoder learns to draw digits from a few numbers.
 
 Encoder, draw and decoder are one graph with three outputs: the logits of the pixels, and the mean and log variance of the latent
-numbers. So the net has one vjp, and the loss, the negative evidence lower bound, a gradient for each output. A pixel counts the
-dark ones of 16 dots, and is binomial given the latent numbers. The baseline has no latent numbers: each pixel is binomial with
-its mean over the training digits. All figures are nats per digit, of digits held out.
+numbers. The net has one vjp, and the loss, the negative evidence lower bound, has a gradient for each output. A pixel counts the
+dark ones of 16 dots and is binomial given the latent numbers. The baseline has no latent numbers: each pixel is binomial with its
+mean over the training digits. All figures are nats per held-out digit.
 
     python -m examples.vae --epochs 100 --seed 0 --out out
 """

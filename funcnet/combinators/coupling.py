@@ -1,4 +1,4 @@
-"""Affine couplings: each half of x is scaled and shifted by what a layer makes of the other half, which can be undone.
+"""Affine couplings: each half of x is scaled and shifted using the other half, which is invertible.
 
 (s, t) = f(x₂)     y₁ = x₁ eˢ + t         (u, v) = g(y₁)     y₂ = x₂ eᵘ + v         ℓ' = ℓ + Σ s + Σ u
 h  = g₁ + g's vjp of (g₂ x₂ eᵘ + k, g₂) at y₁                  (g₁, g₂, k) = gy
@@ -23,7 +23,7 @@ _Pair = tuple[Tensor, Tensor]
 
 @frozen
 class AffineCoupling(Combinator):
-    """Two affine couplings, which transform one half of x each; made by ``affine_coupling``.
+    """Two affine couplings, one for each half of x; made by ``affine_coupling``.
 
     Params:
         A pair, of f and of g.
@@ -32,8 +32,8 @@ class AffineCoupling(Combinator):
         The caches of f and g, the pairs (x₁ eˢ, eˢ) and (x₂ eᵘ, eᵘ), and the shape of ℓ.
 
     Raises:
-        ValueError: x is no tuple (x1, x2, log_det) of floating tensors, log_det does not have the first axes of x1 and x2, or
-            f(x2) is no pair of tensors with the shape and dtype of x1, or g(y1) of x2.
+        ValueError: x is not a tuple (x1, x2, log_det) of floating tensors, log_det does not have the first axes of x1 and x2, or
+            f(x2) is not a pair of tensors with the shape and dtype of x1, or g(y1) of x2.
     """
 
     label = "affine_coupling"
@@ -46,6 +46,9 @@ class AffineCoupling(Combinator):
 
     def with_children(self, children: Children) -> Self:
         return self.replace(f=children["0"], g=children["1"])
+
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        return [(None, "0"), (None, "1"), ("0", "1"), (None, None), ("0", None), ("1", None)]
 
     def location(self, name: Any) -> str:
         return f"affine_coupling, {'fg'[int(name)]}"
@@ -107,7 +110,7 @@ class AffineCoupling(Combinator):
         return layer, output(layer, x)
 
     def _scale_and_shift(self, i: int, p: Params, x: Tensor, rng: Rng, like: Tensor) -> tuple[_Pair, Cache]:
-        """Apply f or g, which must give two tensors alike what they scale and shift: torch would broadcast or promote them."""
+        """Apply f or g, which must return two tensors like the one they transform: torch would broadcast or promote them."""
         layer = self.g if i else self.f
         with errors_at(self, i):
             pair, cache = layer.apply(p, x, child_key(layer, rng, i))
@@ -160,15 +163,15 @@ def _sum(s: Tensor, log_det: Tensor) -> Tensor:
 
 
 def affine_coupling(f: Layer, g: Layer) -> AffineCoupling:
-    """Scale and shift each half of x by what a layer makes of the other half, and add up the logarithm of the determinant.
+    """Scale and shift each half of x with the output of a layer on the other half, and add up the log-determinant.
 
         (s, t) = f(x₂)     y₁ = x₁ eˢ + t         x₂ = (y₂ - v) e⁻ᵘ     (u, v) = g(y₁)
         (u, v) = g(y₁)     y₂ = x₂ eᵘ + v         x₁ = (y₁ - t) e⁻ˢ     (s, t) = f(x₂)
         ℓ' = ℓ + Σ s + Σ u
 
-    x and y are triples (x₁, x₂, ℓ): the halves, and for each row the logarithm of the absolute determinant of all layers up to
-    here, which begins as 0. A ``serial`` of couplings is a normalizing flow: where y has the log density log p(y), x has
-    log p(y) + ℓ', and ``inverse`` turns draws of y into draws of x. A run of them keeps one output, as with ``reversible``.
+    x and y are triples (x₁, x₂, ℓ): the halves, and for each row the logarithm of the absolute determinant of all layers so far,
+    which begins as 0. A ``serial`` of couplings is a normalizing flow: if y has the log density log p(y), x has log p(y) + ℓ',
+    and ``inverse`` turns draws of y into draws of x. A run of couplings keeps one output, as with ``reversible``.
 
     Args:
         f: A layer from the second half to a pair (s, t), each with the shape of the first. A ``Tanh`` on s bounds the scale.

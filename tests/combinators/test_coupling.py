@@ -146,3 +146,8 @@ def test_an_error_says_where():
     with pytest.raises(ValueError, match="must be in_features=4") as error:
         net.apply(net.init(0), SINGLE)
     assert error.value.__notes__ == ["  in serial, layer 0", "  in affine_coupling, g", "  in serial, layer 1"]
+
+
+def test_the_second_layer_follows_the_first():
+    """As ``draw`` shows it: g gets y₁, which comes from f and x; each half of y comes from x and its layer."""
+    assert {*LAYER.wires()} == {(None, "0"), (None, "1"), ("0", "1"), (None, None), ("0", None), ("1", None)}

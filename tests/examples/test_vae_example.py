@@ -2,10 +2,11 @@
 
 import re
 
+import pytest
 import torch
 
 import funcnet as fn
-from examples import vae
+from examples import common, vae
 
 
 def figures(out):
@@ -39,3 +40,12 @@ def test_the_loss_is_the_negative_bound():
 def test_the_net_obeys_the_laws():
     """Encoder, draw and decoder as one layer."""
     fn.testing.check_laws(vae.net, fn.random.normal(0, (3, 1, 8, 8)), compiled=False, dtypes=(torch.float64, torch.float32))
+
+
+def test_a_montage_lays_out_rows():
+    """Each digit in its place, with a margin of one pixel around it."""
+    rows = fn.random.uniform(0, (2, 3, 1, 8, 8))
+    image = torch.tensor(common.montage(rows))
+    assert image.shape == (20, 30)
+    assert torch.equal(image[11:19, 21:29], rows[1, 2, 0])
+    assert float(image.sum()) == pytest.approx(float(rows.sum()))
