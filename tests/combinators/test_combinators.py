@@ -338,8 +338,8 @@ MESSAGES = {
     ),
     "serial: params must be a dict with the keys a, b, got a dict with the keys 'a'": lambda: fn.serial(a=F, b=G)({"a": P[0]}, X),
     "serial: the layers must be all named or all unnamed, got 1 unnamed and 1 named": lambda: fn.serial(F, a=G),
-    "Serial: layers must be layers (values with init, apply and vjp), got 3": lambda: fn.serial(F, 3),
-    "Ensemble: layer must be a layer (a value with init, apply and vjp), got ()": lambda: fn.ensemble((), 2),
+    "serial: layers must be layers (values with init, apply and vjp), got 3": lambda: fn.serial(F, 3),
+    "ensemble: layer must be a layer (a value with init, apply and vjp), got ()": lambda: fn.ensemble((), 2),
     "Branching: merge must be a layer (a value with init, apply and vjp), or None, got 'sum'": lambda: fn.branch(F, merge="sum"),
     "serial: a name must be a str that is not empty, no number, and without a dot, got 'a.b'": lambda: fn.serial(**{"a.b": F}),
     "serial: a name must be a str that is not empty, no number, and without a dot, got '0'": lambda: fn.serial(**{"0": F}),
@@ -361,7 +361,7 @@ MESSAGES = {
     "graph: params must be a dict with the keys y, got a tuple of 3": lambda: fn.graph("x", y=(G, "x"))(P, X),
     "graph: x must be a tuple of 2, one entry each for a, b, got a tensor of shape (5, 3)": lambda: fn.graph("a", "b", y=(fn.Add(), "a", "b"))({"y": {}}, X),
     "ensemble: the first axis of every tensor that is not shared must be n=2, got sizes 4": lambda: fn.ensemble(F, 2)(P[0], X),
-    "Ensemble: n must be a whole number of at least 1, got 0": lambda: fn.ensemble(F, 0),
+    "ensemble: n must be a whole number of at least 1, got 0": lambda: fn.ensemble(F, 0),
 }  # fmt: skip
 
 
@@ -395,12 +395,16 @@ def test_an_unknown_name_in_a_serial_is_a_lookup_error_that_lists_the_names():
 
 
 @pytest.mark.parametrize("cache", [None, (), ({},), "cache"], ids=repr)
-@pytest.mark.parametrize("net", [fn.serial(F, H), fn.serial(a=F, b=H), fn.freeze(fn.serial(F, H)), fn.serial(*[STEP] * 2)], ids=repr)
+@pytest.mark.parametrize(
+    "net", [fn.serial(F, H), fn.serial(a=F, b=H), fn.freeze(fn.serial(F, H)), fn.serial(*[STEP] * 2)], ids=repr
+)
 def test_a_serial_refuses_a_cache_of_another_net(net, cache):
     """In every verb that takes one, whether it keeps the cache of each layer or of a run of them."""
     x = (X, X) if net == fn.serial(*[STEP] * 2) else X
     params = double(net)
     gy = net(params, x)
     for verb in (net.vjp, net.input_grad) if net == fn.freeze(fn.serial(F, H)) else (net.vjp, net.grads, net.input_grad):
-        with pytest.raises(ValueError, match=r"serial: cache must be what apply returned, a tuple of 2, one entry per layer, got"):
+        with pytest.raises(
+            ValueError, match=r"serial: cache must be what apply returned, a tuple of 2, one entry per layer, got"
+        ):
             verb(params, cache, gy)
