@@ -26,6 +26,8 @@ def describe(value: object) -> str:
         return "a dict with the keys " + ", ".join(map(repr, value)) if value else "an empty dict"
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
+    if type(value).__module__ == "numpy" and getattr(value, "shape", ()) != ():
+        return f"a numpy array of shape {value.shape} and dtype {value.dtype}"  # type: ignore[attr-defined]
     return repr(value)
 
 
