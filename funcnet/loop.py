@@ -223,7 +223,9 @@ def _rows(data: Any, who: str, name: str = "data") -> int:
     """Return the number of rows, on which all tensors of the data must agree."""
     if not isinstance(data, tuple) or len(data) != 2:
         raise value_error(who, f"{name} must be a pair (x, target)", describe(data))
-    odd = [leaf for leaf in tree.leaves(data) if not isinstance(leaf, Tensor) or not leaf.dim() or leaf.layout is not torch.strided]
+    odd = [
+        leaf for leaf in tree.leaves(data) if not isinstance(leaf, Tensor) or not leaf.dim() or leaf.layout is not torch.strided
+    ]
     odd += [part for part in data if not tree.leaves(part)]
     if odd:
         raise value_error(who, f"{name} must hold dense tensors with one row per example", describe(odd[0]))

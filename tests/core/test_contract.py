@@ -419,7 +419,9 @@ def test_gradients_under_autocast_are_refused_with_the_way_to_train(net):
     with torch.autocast("cpu", torch.bfloat16):
         y, cache = net.apply(params, x)
         for verb in (net.vjp, net.grads, net.input_grad):
-            with pytest.raises(ValueError, match=r"gradients must be computed outside of torch.autocast.* use cast\(layer, dtype\)"):
+            with pytest.raises(
+                ValueError, match=r"gradients must be computed outside of torch.autocast.* use cast\(layer, dtype\)"
+            ):
                 verb(params, cache, y)
 
 
