@@ -26,6 +26,8 @@ def describe(value: object) -> str:
         return "a dict with the keys " + ", ".join(map(repr, value)) if value else "an empty dict"
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
+    if type(value).__module__ == "numpy" and getattr(value, "shape", ()) != ():
+        return f"a numpy array of shape {value.shape} and dtype {value.dtype}"  # type: ignore[attr-defined]
     return repr(value)
 
 
@@ -59,8 +61,14 @@ def add_location(error: Exception, where: str) -> None:
     error.add_note(f"  in {where}")
 
 
+def made_by(kind: type) -> str:
+    """Return the word that makes a value of a class: its ``label``, as ``freeze``, or else its name."""
+    label = getattr(kind, "label", None)
+    return label if isinstance(label, str) else kind.__name__
+
+
 def _refuse(value: object, name: str, rule: str, got: Any) -> ValueError:
-    return ValueError(f"{type(value).__name__}: {name} must be {rule}, got {got!r}")
+    return ValueError(f"{made_by(type(value))}: {name} must be {rule}, got {got!r}")
 
 
 def is_whole(value: object) -> bool:
@@ -226,4 +234,4 @@ def divides(*names: str) -> Validator:
 
 def fields_error(value: object, rule: str, *names: str) -> ValueError:
     """Make the error for fields of a value that do not agree: ``rule``, and what the fields in ``names`` are."""
-    return value_error(type(value).__name__, rule, ", ".join([f"{name}={getattr(value, name)!r}" for name in names]))
+    return value_error(made_by(type(value)), rule, ", ".join([f"{name}={getattr(value, name)!r}" for name in names]))

@@ -95,6 +95,9 @@ def _holds_code_of_users(layer: Any) -> bool:
 
 def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -> Exception:
     """Return the error that says who is at fault when a backward method raised ``error``; ``error`` itself where unknown."""
+    if isinstance(error, (ValueError, *_KERNELS)) and not is_located(error) and _is_of_autocast(params, gy):
+        rule = "gradients must be computed outside of torch.autocast, which serves predictions; use cast(layer, dtype) to train"
+        return value_error(layer, rule, described(gy))
     if _is_final(layer, error):
         return error
     shapes = layer.param_shapes()
@@ -107,6 +110,13 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
         return caused(value_error(layer, "params and gy must be trees of dense tensors on one device", odd), error)
     rule = "gy must have the structure, shape, dtype and device of y, and cache be what apply returned"
     return _unfit(layer, rule, described(gy), error)
+
+
+def _is_of_autocast(params: Any, gy: Any) -> bool:
+    """Tell whether gy, or a param, has another dtype than the rest because autocast is on."""
+    devices = {leaf.device.type for leaf in tree.leaves(gy) if isinstance(leaf, Tensor)}
+    dtypes = _dtypes(gy) | _dtypes(params)
+    return len(dtypes) > 1 and any(map(torch.is_autocast_enabled, devices))
 
 
 def explain_inverse_error(layer: Any, params: Any, y: Any, error: Exception) -> Exception:

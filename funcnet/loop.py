@@ -74,6 +74,7 @@ def fit(
     _require("fit", net=(Layer, "a layer", net), loss=(Loss, "a loss", loss), opt=(Optimizer, "an optimizer", opt))
     _require("fit", drop_last=(bool, "True or False", drop_last), progress=(bool, "True or False", progress))
     rows = _check(data, validation, epochs, batch_size, epochs_done, drop_last)
+    batch_size = int(batch_size)  # numpy's numbers are none to torch.split
     _names(metrics, "fit")
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
@@ -133,7 +134,7 @@ def evaluate(
     values: dict[str, list[float]] = {name: [] for name in wanted}
     weights: dict[str, list[float]] = {name: [] for name in wanted}
     with torch.inference_mode():
-        for batch in torch.split(torch.arange(rows), batch_size) if wanted else ():
+        for batch in torch.split(torch.arange(rows), int(batch_size)) if wanted else ():
             x, target = _take(data, batch)
             y = judged(params, x)
             for name, metric in wanted.items():
@@ -222,9 +223,12 @@ def _rows(data: Any, who: str, name: str = "data") -> int:
     """Return the number of rows, on which all tensors of the data must agree."""
     if not isinstance(data, tuple) or len(data) != 2:
         raise value_error(who, f"{name} must be a pair (x, target)", describe(data))
-    odd = [leaf for leaf in tree.leaves(data) if not isinstance(leaf, Tensor) or not leaf.dim()]
+    odd = [
+        leaf for leaf in tree.leaves(data) if not isinstance(leaf, Tensor) or not leaf.dim() or leaf.layout is not torch.strided
+    ]
+    odd += [part for part in data if not tree.leaves(part)]
     if odd:
-        raise value_error(who, f"{name} must hold tensors with one row per example", odd[0])
+        raise value_error(who, f"{name} must hold dense tensors with one row per example", describe(odd[0]))
     counts = {len(leaf) for leaf in tree.leaves(data)}
     if len(counts) != 1 or counts == {0}:
         got = " and ".join(map(str, sorted(counts))) or "none"

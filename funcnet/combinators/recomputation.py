@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from attrs import field
 
 from funcnet import random
-from funcnet.combinator import Combinator, absent, child_key, errors_at, has_params, layers_only
+from funcnet.combinator import Children, Combinator, Rewrite, absent, child_key, errors_at, has_params, layers_only
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import add_location, number_of_parts, value_error
@@ -60,6 +60,16 @@ class Remat(Wrapper):
 
     layer: Layer = field(validator=layers_only)
     segments: int | None = field(default=None, validator=_segments)
+
+    def with_children(self, children: Children) -> Self:
+        """Return the same around another layer, in fewer segments where that has fewer layers, and in one if it is no serial."""
+        layer = children[""]
+        most = len(layer) if isinstance(layer, Serial) else 0
+        return self.replace(layer=layer, segments=min(self.segments, most) if self.segments and most else None)
+
+    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+        layer, params = f(self.layer, params)
+        return self.with_children({"": layer}), params
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         key = None if rng is None or not self.layer.stochastic else random.as_key(rng)

@@ -47,46 +47,47 @@ class Tap(Wrapper):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         with errors_at(self, ""):
             y, cache = self.layer.apply(params, x, rng)
-        if self.on_apply is not None:
-            self.on_apply(y)
+        _tell(self.on_apply, y)
         return y, cache
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         with errors_at(self, ""):
             y = self.layer(params, x, rng)
-        if self.on_apply is not None:
-            self.on_apply(y)
+        _tell(self.on_apply, y)
         return y
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        self._tell(gy)
+        _tell(self.on_vjp, gy)
         with errors_at(self, ""):
             return self.layer.vjp(params, cache, gy)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        self._tell(gy)
+        _tell(self.on_vjp, gy)
         with errors_at(self, ""):
             return self.layer.grads(params, cache, gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        self._tell(gy)
+        _tell(self.on_vjp, gy)
         with errors_at(self, ""):
             return self.layer.input_grad(params, cache, gy)
-
-    def _tell(self, gy: Any) -> None:
-        if self.on_vjp is not None:
-            self.on_vjp(gy)
 
     def __repr__(self) -> str:
         functions = {"on_apply": self.on_apply, "on_vjp": self.on_vjp}
         return f"tap({', '.join([repr(self.layer), *[f'{key}={name_of(f)}' for key, f in functions.items() if f is not None]])})"
 
 
+def _tell(f: Callable[[Any], Any] | None, values: Any) -> None:
+    """Call a function that is there, unless there are no numbers to see, as on the meta device where sizes are inferred."""
+    if f is not None and not any([isinstance(leaf, Tensor) and leaf.is_meta for leaf in flatten_together(values)[0]]):  # noqa: C419
+        f(values)
+
+
 def tap(layer: Layer, on_apply: Callable[[Any], Any] | None = None, on_vjp: Callable[[Any], Any] | None = None) -> Tap:
     """Call ``on_apply(y)`` in ``apply``, and ``on_vjp(gy)`` in each of ``vjp``, ``grads`` and ``input_grad``, to log or to plot.
 
     What they return is ignored. ``serial(Linear(2, 9), tap(Tanh(), print), Linear(9, 2))`` prints activations. Compiled code
-    calls the functions while it is traced, so they must be traceable. Use functions defined in a module, which print and
+    calls the functions while it is traced, so they must be traceable. On the meta device, where ``infer_sizes`` and ``summary``
+    run a net, they are not called. Use functions defined in a module, which print and
     pickle.
     """
     return Tap(layer, on_apply, on_vjp)

@@ -54,6 +54,7 @@ def loop(
 
     def step(state: Any, entries: Any) -> Any:  # Dynamo evaluates the annotations, and takes no type with a subscript
         state, outputs = body(state, entries)
+        outputs = outputs or [state[0].reshape(-1)[:1]]  # Inductor has no loop without an output (torch 2.13.0)
         return _owned(state), _owned(outputs)
 
     last, outputs = torch._higher_order_ops.scan(step, _owned(carry), xs, reverse=reverse)

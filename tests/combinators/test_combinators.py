@@ -338,8 +338,8 @@ MESSAGES = {
     ),
     "serial: params must be a dict with the keys a, b, got a dict with the keys 'a'": lambda: fn.serial(a=F, b=G)({"a": P[0]}, X),
     "serial: the layers must be all named or all unnamed, got 1 unnamed and 1 named": lambda: fn.serial(F, a=G),
-    "Serial: layers must be layers (values with init, apply and vjp), got 3": lambda: fn.serial(F, 3),
-    "Ensemble: layer must be a layer (a value with init, apply and vjp), got ()": lambda: fn.ensemble((), 2),
+    "serial: layers must be layers (values with init, apply and vjp), got 3": lambda: fn.serial(F, 3),
+    "ensemble: layer must be a layer (a value with init, apply and vjp), got ()": lambda: fn.ensemble((), 2),
     "Branching: merge must be a layer (a value with init, apply and vjp), or None, got 'sum'": lambda: fn.branch(F, merge="sum"),
     "serial: a name must be a str that is not empty, no number, and without a dot, got 'a.b'": lambda: fn.serial(**{"a.b": F}),
     "serial: a name must be a str that is not empty, no number, and without a dot, got '0'": lambda: fn.serial(**{"0": F}),
@@ -361,7 +361,7 @@ MESSAGES = {
     "graph: params must be a dict with the keys y, got a tuple of 3": lambda: fn.graph("x", y=(G, "x"))(P, X),
     "graph: x must be a tuple of 2, one entry each for a, b, got a tensor of shape (5, 3)": lambda: fn.graph("a", "b", y=(fn.Add(), "a", "b"))({"y": {}}, X),
     "ensemble: the first axis of every tensor that is not shared must be n=2, got sizes 4": lambda: fn.ensemble(F, 2)(P[0], X),
-    "Ensemble: n must be a whole number of at least 1, got 0": lambda: fn.ensemble(F, 0),
+    "ensemble: n must be a whole number of at least 1, got 0": lambda: fn.ensemble(F, 0),
 }  # fmt: skip
 
 

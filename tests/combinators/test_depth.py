@@ -176,3 +176,18 @@ def test_caches_go_between_compiled_and_eager_code():
     torch.testing.assert_close(net.vjp(params, other, y), want)
     torch.testing.assert_close(fn.compile(net.vjp)(params, cache, y), want)
     torch.testing.assert_close(net.update_stats(params, other), net.update_stats(params, cache))
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("layer", [fn.Linear(3, 3), fn.freeze(fn.Linear(3, 3))], ids=repr)
+def test_a_loop_may_give_nothing_but_its_last_carry(layer):
+    """As in prediction, and in the backward pass of copies whose params have no gradient."""
+    net, x = fn.repeat(layer, 5), draw((6, 3))
+    params = tree.cast(net.init(0), torch.float64)
+
+    def work(params, x):
+        y, cache = net.apply(params, x)
+        return net(params, x), net.input_grad(params, cache, y)
+
+    for part in (net, work):
+        torch.testing.assert_close(torch.compile(part, fullgraph=True)(params, x), part(params, x), rtol=1e-9, atol=1e-9)

@@ -69,8 +69,8 @@ def test_lora_without_alpha_has_the_scale_1():
 
 
 MESSAGES = {
-    "LoRA: rank must be a whole number of at least 1, got 0": lambda: fn.lora(fn.Linear(3, 4), 0),
-    "LoRA: alpha must be a finite number, got nan": lambda: fn.lora(fn.Linear(3, 4), 1, float("nan")),
+    "lora: rank must be a whole number of at least 1, got 0": lambda: fn.lora(fn.Linear(3, 4), 0),
+    "lora: alpha must be a finite number, got nan": lambda: fn.lora(fn.Linear(3, 4), 1, float("nan")),
     "lora: the layer's params must have a weight of two axes at least, got an empty dict": lambda: fn.lora(fn.Tanh(), 1).init(0),
     "lora: the layer's params must have a weight of two axes at least, got a dict with the keys 'weight', 'bias'": lambda: fn.lora(fn.LayerNorm(3), 1).init(0),
     "lora: params must be a dict with the keys layer, lora_A, lora_B, got a dict with the keys 'weight', 'bias'": lambda: LAYER(fn.Linear(3, 4).init(0), torch.ones(2, 3)),

@@ -103,9 +103,9 @@ def test_the_judge_computes_as_precisely_as_it_measures():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fn.cast(fn.Tanh(), torch.int64), "MixedPrecision: dtype must be a floating dtype, got torch.int64"),
-        (lambda: fn.cast(fn.Tanh(), "bfloat16"), "MixedPrecision: dtype must be a floating dtype, got 'bfloat16'"),
-        (lambda: fn.cast(3, torch.bfloat16), "MixedPrecision: layer must be a layer"),
+        (lambda: fn.cast(fn.Tanh(), torch.int64), "cast: dtype must be a floating dtype, got torch.int64"),
+        (lambda: fn.cast(fn.Tanh(), "bfloat16"), "cast: dtype must be a floating dtype, got 'bfloat16'"),
+        (lambda: fn.cast(3, torch.bfloat16), "cast: layer must be a layer"),
     ],
 )
 def test_what_cannot_be_cast_is_refused(call, message):

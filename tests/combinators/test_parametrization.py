@@ -120,7 +120,7 @@ LAYER = fn.weight_norm(fn.Linear(3, 4))
 MESSAGES = {
     "parametrize: the layer's params must have a tensor weight, got an empty dict": lambda: fn.weight_norm(fn.Tanh()).init(0),
     "parametrize: the layer's params must have a tensor w, got a dict with the keys 'weight', 'bias'": lambda: fn.weight_norm(fn.Linear(3, 4), "w").init(0),
-    "Parametrized: name must be a name in the layer's params, got 3": lambda: fn.weight_norm(fn.Linear(3, 4), 3),
+    "parametrize: name must be a name in the layer's params, got 3": lambda: fn.weight_norm(fn.Linear(3, 4), 3),
     "_WeightNorm: dim must be a whole number of at least 0, got -1": lambda: fn.weight_norm(fn.Linear(3, 4), dim=-1),
     "weight_norm: the weight must have an axis dim=2, got a tensor of shape (4, 3)": lambda: fn.weight_norm(fn.Linear(3, 4), dim=2).init(0),
     "spectral_norm: the weight must have two axes at least, and an axis dim=0, got a tensor of shape (3,)": lambda: fn.spectral_norm(fn.LayerNorm(3)).init(0),

@@ -80,3 +80,14 @@ def test_errors_say_where_forward_and_backward():
     for verb in (net.vjp, net.grads, net.input_grad):
         with pytest.raises(ValueError, match=r"in serial, layer 1\n  in remat"):
             verb(params, net.apply(params, x)[1], torch.zeros(2, 4))
+
+
+def test_a_rewrite_to_fewer_layers_has_fewer_segments():
+    """So that what comes out still evaluates back: a folded norm leaves one layer, and a single layer is no serial."""
+    net = fn.remat(fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3), fn.Tanh()), segments=3)
+    folded, _ = fn.fold_batch_norm(net, net.init(0))
+    assert folded == fn.remat(fn.serial(fn.Linear(3, 3), fn.Tanh()), segments=2)
+    single = fn.map_layers(lambda layer: fn.Tanh() if isinstance(layer, type(fn.serial())) else layer, net)
+    assert single == fn.remat(fn.Tanh())
+    for one in (folded, single):
+        assert eval(repr(one), vars(fn)) == one

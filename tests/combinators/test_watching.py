@@ -123,3 +123,17 @@ def test_prediction_is_watched_too():
     assert len(seen) == 1
     with pytest.raises(FloatingPointError, match=r"checked: forward, the output of layer '0', Exp\(\)"):
         fn.checked(fn.serial(fn.Exp(), fn.Identity()))(({}, {}), torch.tensor([1000.0]))
+
+
+def test_a_tap_is_not_called_where_there_are_no_numbers():
+    """Sizes are inferred, and a summary is made, with functions that read numbers."""
+    seen = []
+    net = fn.serial(
+        fn.Linear(None, 3), fn.tap(fn.Tanh(), lambda y: seen.append(y.mean().item()), lambda gy: seen.append(gy.mean().item()))
+    )
+    sized = fn.infer_sizes(net, (2, 4))
+    assert fn.summary(sized, (2, 4)).total.params == 15
+    assert seen == []
+    y, cache = sized.apply(sized.init(0), torch.ones(2, 4))
+    sized.grads(sized.init(0), cache, y)
+    assert len(seen) == 2

@@ -412,6 +412,19 @@ def test_autocast_is_no_misfit(net, shape):
         assert net(net.init(0), torch.ones(shape)).dtype is torch.bfloat16
 
 
+@pytest.mark.parametrize("net", [fn.Linear(3, 2), fn.mlp((3, 4, 2)), fn.serial(fn.LSTM(3, 2), fn.Select(0))], ids=str)
+def test_gradients_under_autocast_are_refused_with_the_way_to_train(net):
+    """y is in half precision there, and x in single."""
+    params, x = net.init(0), torch.ones(4, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, cache = net.apply(params, x)
+        for verb in (net.vjp, net.grads, net.input_grad):
+            with pytest.raises(
+                ValueError, match=r"gradients must be computed outside of torch.autocast.* use cast\(layer, dtype\)"
+            ):
+                verb(params, cache, y)
+
+
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.layer.stochastic])
 def test_a_layer_that_needs_no_key_ignores_one(name):
     """In every layer and combinator alike, and by position, in ``apply`` and in the call."""

@@ -1,5 +1,6 @@
 """The loop: values that do not depend on how rows are batched, names of metrics, last batches, and interruptions."""
 
+import numpy
 import pytest
 import torch
 
@@ -93,7 +94,9 @@ WRONG = {
     "fit: loss must be a loss, got": lambda: fn.fit(NET, fn.SGD(0.1), fn.SGD(0.1), DATA, **ARGUMENTS),
     "fit: opt must be an optimizer, got None": lambda: fn.fit(NET, fn.MSE(), None, DATA, **ARGUMENTS),
     "fit: data must be a pair (x, target), got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), None, **ARGUMENTS),
-    "fit: data must hold tensors with one row per example, got": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.numpy(), LABELS), **ARGUMENTS),
+    "fit: data must hold dense tensors with one row per example, got a numpy array of shape (50, 2) and dtype float32": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.numpy(), LABELS), **ARGUMENTS),
+    "fit: data must hold dense tensors with one row per example, got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X, None), **ARGUMENTS),
+    "fit: data must hold dense tensors with one row per example, got a tensor of layout torch.sparse_coo": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.to_sparse(), LABELS), **ARGUMENTS),
     "fit: validation must be a pair (x, target), got a tensor": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, validation=X, **ARGUMENTS),
     "fit: with drop_last there must be batch_size=51 rows or more, got 50 rows": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, **{**ARGUMENTS, "batch_size": 51}, drop_last=True),
     "evaluate: net must be a layer, got": lambda: fn.evaluate(fn.MSE(), {}, DATA, loss=fn.MSE()),
@@ -165,3 +168,11 @@ def test_an_interrupted_fit_leaves_the_callers_params_and_state(where, opt, coun
             params=params, state=state, drop_last=True, **{**ARGUMENTS, "epochs": 20}, **options,
         )  # fmt: skip
     assert fn.tree.equal((params, state), before)
+
+
+def test_a_batch_size_of_numpy_is_a_number():
+    """In fit and in evaluate."""
+    size = numpy.int64(7)
+    trained = [fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), DATA, **{**ARGUMENTS, "batch_size": one}).params for one in (size, 7)]
+    assert fn.tree.equal(*trained)
+    assert fn.evaluate(NET, trained[0], DATA, loss=fn.CrossEntropy(), batch_size=size)["loss"] > 0

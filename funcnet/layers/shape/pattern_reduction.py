@@ -15,7 +15,17 @@ from funcnet.checks import check_gy, kind_of, require_dense_floating
 from funcnet.contract import Cache, Layer, Params, Rng, Shape
 from funcnet.errors import one_of, value_error
 from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Sum
-from funcnet.layers.shape.rearrangement import REST, Patterned, Side, call_of, names_in, read_pattern
+from funcnet.layers.shape.rearrangement import (
+    REST,
+    Patterned,
+    Plan,
+    Side,
+    call_of,
+    inverse_of,
+    names_in,
+    order_among,
+    read_pattern,
+)
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.value import frozen
 
@@ -50,15 +60,10 @@ def _inner(layer: Any) -> Layer:
     return _KINDS[layer.reduction](dims) if dims else Identity()
 
 
-def _order(names: list[str], of: list[str]) -> list[int]:
-    """Return the places of names among others."""
-    return [of.index(name) for name in names]
-
-
-def _joint_shape(side: Side, lengths: dict[str, int], rest: dict[str, Shape]) -> list[int]:
+def _joint_shape(side: Side, lengths: dict[str, int], rest: dict[str, Shape]) -> Shape:
     """Return the sizes of the axes of a side, with the dots as the axes that they stand for."""
     axes = [rest[axis[0]] if axis == (REST,) else (math.prod([lengths[name] for name in axis]),) for axis in side]
-    return [n for sizes in axes for n in sizes]
+    return tuple([n for sizes in axes for n in sizes])
 
 
 @frozen
@@ -81,7 +86,7 @@ class Reduce(Patterned):
         None.
 
     Cache:
-        That of the reduction, the shapes on the way back, and an empty tensor of the kind of x.
+        That of the reduction, shapes and orders of axes on the way to y and back, and an empty tensor of the kind of x.
 
     Raises:
         ValueError: For a pattern whose right side has other names than the left, sizes of other names, an unknown reduction, and
@@ -111,18 +116,22 @@ class Reduce(Patterned):
         self._check_sizes()
         object.__setattr__(self, "_inner", _inner(self))
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
-        lengths, rest = self._merged_lengths(require_dense_floating(self, params, x))
+    def planned(self, shape: Shape) -> Plan:
+        lengths, rest = self._merged_lengths(shape)
         left, right = map(names_in, self._both)
-        y, inner = self._inner.apply({}, x.reshape([lengths[name] for name in left]))
-        order = _order(right, [name for name in left if name in right])
-        y = y.permute(order)
-        split, shape = tuple(y.shape), _joint_shape(self._both[1], lengths, rest)
-        return y.reshape(shape), (inner, (tuple(x.shape), split, tuple(order), tuple(shape)), kind_of(x))
+        order = order_among(right, [name for name in left if name in right])
+        split, permuted = tuple([lengths[name] for name in left]), tuple([lengths[name] for name in right])
+        return shape, split, order, permuted, inverse_of(order), _joint_shape(self._both[1], lengths, rest)
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
+        plan = self.plan(require_dense_floating(self, params, x))
+        _, split, order, _, _, of = plan
+        y, inner = self._inner.apply({}, x.reshape(split))
+        return y.permute(order).reshape(of), (inner, plan, kind_of(x))
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
-        inner, (shape, split, order, of), kind = cache
-        g = check_gy(self, gy, of, kind).reshape(split).permute([order.index(i) for i in range(len(order))])
+        inner, (shape, _, _, permuted, back, of), kind = cache
+        g = check_gy(self, gy, of, kind).reshape(permuted).permute(back)
         return params, self._inner.input_grad({}, inner, g).reshape(shape)
 
     def __repr__(self) -> str:
@@ -147,7 +156,7 @@ class Repeat(Patterned):
         None.
 
     Cache:
-        The shapes on the way back, and an empty tensor of the kind of x.
+        Shapes and orders of axes on the way to y and back, and an empty tensor of the kind of x.
 
     Raises:
         ValueError: For a pattern whose right side lacks a name of the left, new axes without a size, sizes of other names, and an
@@ -178,23 +187,25 @@ class Repeat(Patterned):
         if unsized:
             raise value_error("Repeat", f"the new axes must have sizes, such as {unsized[0]}=2", repr(self.pattern))
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
-        lengths, rest = self._merged_lengths(require_dense_floating(self, params, x))
+    def planned(self, shape: Shape) -> Plan:
+        lengths, rest = self._merged_lengths(shape)
         left, right = map(names_in, self._both)
-        split, order = [lengths[name] for name in left], _order([name for name in right if name in left], left)
-        whole = [lengths[name] for name in right]
-        thin = [lengths[name] if name in left else 1 for name in right]
-        shape = _joint_shape(self._both[1], lengths, rest)
-        y = x.reshape(split).permute(order).reshape(thin).expand(whole).reshape(shape)
-        return y, ((tuple(x.shape), tuple(order), tuple(whole), tuple(shape)), kind_of(x))
+        order = order_among([name for name in right if name in left], left)
+        thin = tuple([lengths[name] if name in left else 1 for name in right])
+        new = tuple([i for i, name in enumerate(right) if name not in left])
+        split, whole = tuple([lengths[name] for name in left]), tuple([lengths[name] for name in right])
+        return shape, split, order, thin, whole, new, inverse_of(order), _joint_shape(self._both[1], lengths, rest)
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
+        plan = self.plan(require_dense_floating(self, params, x))
+        _, split, order, thin, whole, _, _, of = plan
+        return x.reshape(split).permute(order).reshape(thin).expand(whole).reshape(of), (plan, kind_of(x))
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
-        (shape, order, whole, of), kind = cache
-        left, right = map(names_in, self._both)
-        new = [i for i, name in enumerate(right) if name not in left]
+        (shape, _, _, _, whole, new, back, of), kind = cache
         g = check_gy(self, gy, of, kind).reshape(whole)
         g = g.sum(new) if new else g
-        return params, g.permute([order.index(i) for i in range(len(order))]).reshape(shape)
+        return params, g.permute(back).reshape(shape)
 
     def __repr__(self) -> str:
         return call_of("Repeat", self.sizes, self.pattern)

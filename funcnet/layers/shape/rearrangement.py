@@ -3,8 +3,10 @@
 y = x, split into the axes named on the left, permuted, joined as on the right      gx = gy, split, permuted back, joined
 """
 
+import functools
 import math
 import re
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 from attrs import Factory, field
@@ -13,13 +15,16 @@ from torch import Tensor
 from funcnet.checks import Misfit, check_gy, kind_of, require_floating
 from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import is_whole, value_error
+from funcnet.kernels.tracing import is_eager
 from funcnet.layers.shape.reshaping import SingleRule
 from funcnet.value import frozen
 
 Side = tuple[tuple[str, ...], ...]
 """The axes of one side, each with the names that are joined in it; none for an axis of size 1."""
 
-_Rearranged = tuple[Shape, Shape, Shape, Shape, Tensor]
+Plan = tuple[tuple[int, ...], ...]
+"""Shapes and orders of axes on the way from x to y and back, the shape of x first and that of y last."""
+
 REST = "..."
 _AXIS = re.compile(r"\(([\w\s]*)\)|(\.\.\.|\w+)")
 
@@ -70,6 +75,15 @@ class Patterned(SingleRule):
         left, right = self._both
         return left[:1] != right[:1] or not left or len(left[0]) != 1
 
+    @abstractmethod
+    def planned(self, shape: Shape) -> Plan:
+        """Work out the way from an x of this shape to y and back."""
+
+    def plan(self, x: Tensor) -> Plan:
+        """Return the way from x to y and back; in eager mode it is worked out once for each shape, which takes some 20 µs."""
+        shape = tuple(x.shape)
+        return _kept_plan(self, shape) if is_eager() else self.planned(shape)
+
     def _check_sizes(self) -> None:
         names = {name for side in self._both for name in names_in(side)} - {REST}
         if not isinstance(self.sizes, tuple) or not all(isinstance(one, tuple) and len(one) == 2 for one in self.sizes):
@@ -78,22 +92,22 @@ class Patterned(SingleRule):
             rule = f"sizes must be whole numbers of at least 1, of names in {self.pattern!r}"
             raise value_error(self.label, rule, ", ".join(f"{name}={n!r}" for name, n in self.sizes))
 
-    def _merged_lengths(self, x: Tensor) -> tuple[dict[str, int], dict[str, Shape]]:
+    def _merged_lengths(self, shape: Shape) -> tuple[dict[str, int], dict[str, Shape]]:
         """Return how long each name is, the dots as one axis, and the sizes of the axes that a name stands for."""
-        lengths = self._lengths(x, self._all_axes(self._both[0], x))
-        rest = tuple([lengths[f"{REST}{i}"] for i in range(x.dim() - len(self._both[0]) + 1) if f"{REST}{i}" in lengths])
+        lengths = self._lengths(shape, self._all_axes(self._both[0], len(shape)))
+        rest = tuple([lengths[f"{REST}{i}"] for i in range(len(shape) - len(self._both[0]) + 1) if f"{REST}{i}" in lengths])
         return lengths | {REST: math.prod(rest)}, {REST: rest}
 
-    def _all_axes(self, side: Side, x: Tensor) -> Side:
-        """Return the side with names for the axes of x that the dots stand for."""
-        count = x.dim() - len(self._both[0]) + 1
+    def _all_axes(self, side: Side, dims: int) -> Side:
+        """Return the side with names for those of ``dims`` axes that the dots stand for."""
+        count = dims - len(self._both[0]) + 1
         rest = [(f"{REST}{i}",) for i in range(count)]
         return tuple([axis for given in side for axis in (rest if given == (REST,) else [given])])
 
-    def _lengths(self, x: Tensor, left: Side) -> dict[str, int]:
+    def _lengths(self, shape: Shape, left: Side) -> dict[str, int]:
         """Return how long each named axis is."""
         lengths = dict(self.sizes)
-        for axis, n in zip(left, x.shape, strict=True):
+        for axis, n in zip(left, shape, strict=True):
             unknown = [name for name in axis if name not in lengths]
             known = math.prod([lengths[name] for name in axis if name in lengths])
             if len(unknown) > 1 or n % known or (not unknown and n != known):
@@ -102,13 +116,27 @@ class Patterned(SingleRule):
         return lengths
 
 
+@functools.lru_cache(maxsize=1024)
+def _kept_plan(layer: Patterned, shape: Shape) -> Plan:
+    return layer.planned(shape)
+
+
+def order_among(names: list[str], of: list[str]) -> tuple[int, ...]:
+    """Return the places of names among others."""
+    return tuple([of.index(name) for name in names])
+
+
+def inverse_of(order: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the order that permutes axes back."""
+    return tuple([order.index(i) for i in range(len(order))])
+
+
 @frozen
 class Rearrange(Patterned):
     """Axes split, put in order and joined by the names of a pattern; made by ``rearrange``.
 
     Params   none.
-    Cache    the shapes of ``x``, of ``x`` with its axes split, and of ``y``, the order of the axes, and an empty tensor of
-             its kind.
+    Cache    shapes and orders of axes on the way from ``x`` to ``y`` and back, and an empty tensor of the kind of ``x``.
     Raises   ``ValueError`` for a pattern whose sides do not name the same axes, sizes that are not of its names, and an ``x``
              that is not floating, has other axes, or axes that the sizes do not divide.
     Source   Rogozhnikov 2022, of whose ``einops.rearrange`` this has the patterns.
@@ -124,18 +152,23 @@ class Rearrange(Patterned):
     def __attrs_post_init__(self) -> None:
         self._check_sizes()
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, _Rearranged]:
-        left, right = [self._all_axes(side, require_floating(self, params, x)) for side in self._both]
-        lengths = self._lengths(x, left)
-        names = [name for axis in left for name in axis]
-        order, split = [names.index(name) for axis in right for name in axis], [lengths[name] for name in names]
-        y = x.reshape(split).permute(order).reshape([math.prod([lengths[name] for name in axis]) for axis in right])
-        return y, (tuple(x.shape), tuple(split), tuple(order), tuple(y.shape), kind_of(x))
+    def planned(self, shape: Shape) -> Plan:
+        left, right = [self._all_axes(side, len(shape)) for side in self._both]
+        lengths = self._lengths(shape, left)
+        names = names_in(left)
+        order = order_among(names_in(right), names)
+        split = tuple([lengths[name] for name in names])
+        y = tuple([math.prod([lengths[name] for name in axis]) for axis in right])
+        return shape, split, order, tuple([split[i] for i in order]), inverse_of(order), y
 
-    def vjp(self, params: Params, cache: _Rearranged, gy: Tensor) -> tuple[Params, Tensor]:
-        shape, split, order, of, kind = cache
-        gy = check_gy(self, gy, of, kind).reshape([split[i] for i in order])
-        return params, gy.permute([order.index(i) for i in range(len(order))]).reshape(shape)
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Plan, Tensor]]:
+        plan = self.plan(require_floating(self, params, x))
+        _, split, order, _, _, of = plan
+        return x.reshape(split).permute(order).reshape(of), (plan, kind_of(x))
+
+    def vjp(self, params: Params, cache: tuple[Plan, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        (shape, _, _, permuted, back, of), kind = cache
+        return params, check_gy(self, gy, of, kind).reshape(permuted).permute(back).reshape(shape)
 
     def __repr__(self) -> str:
         return call_of("rearrange", self.sizes, self.pattern)
