@@ -16,6 +16,8 @@ from funcnet.combinator import Rewrite, errors_at, has_params, layers_only
 from funcnet.combinators.stacking import Stack, entry, looped, stack, unstack
 from funcnet.contract import Cache, Layer, Params, Rng, output
 from funcnet.errors import number_of_parts
+from funcnet.flattening import flatten_together
+from funcnet.kernels.tracing import is_plain
 from funcnet.random import Key
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
@@ -65,10 +67,11 @@ class Repeat(Wrapper):
             return found[0], {"all": found[1]}
         caches: list[Cache] = []
         with errors_at(self, lambda: len(caches)):
-            for p, key in zip(self._each(params), unstack(self.label, keys, self.n), strict=True):
+            each = self._each(params)
+            for p, key in zip(each, unstack(self.label, keys, self.n), strict=True):
                 x, cache = self.layer.apply(p, x, key)
                 caches.append(cache)
-        return x, {"each": tuple(caches)}
+        return x, {"each": tuple(caches), **_kept(params, each)}
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         keys, done = self._keys(rng), 0
@@ -160,13 +163,26 @@ class Repeat(Wrapper):
     def _back(self, params: Params, cache: Cache, gy: Any, least: int) -> tuple[Stack, Any]:
         """Go back to copy number ``least``; return the gradients of params from there on, and gy there."""
         made, i = Stack(self.n), self.n
-        rows = [*zip(self._each(params), self._caches_of(cache), strict=True)]
+        each = _kept_of(params, cache) or self._each(params)
+        rows = [*zip(each, self._caches_of(cache), strict=True)]
         with errors_at(self, lambda: i):
             for p, c in reversed(rows[least:]):
                 i -= 1
                 gp, gy = self.layer.vjp(p, c, gy)
                 made.put(i, gp)
         return made, gy
+
+
+def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
+    """Return what is kept of the params of the copies, which take 0.2 to 0.3 ms to make for 32 residual blocks: views."""
+    leaves = flatten_together(params)[0]
+    return {"params": (tuple(leaves), each)} if is_plain(*leaves) else {}
+
+
+def _kept_of(params: Params, cache: Cache) -> list[Params] | None:
+    """Return the params of the copies where the cache has them and params are still the same tensors."""
+    leaves, each = cache.get("params", ((), None))
+    return each if each is not None and [*map(id, leaves)] == [*map(id, flatten_together(params)[0])] else None
 
 
 def repeat(layer: Layer, n: int) -> Repeat:
