@@ -12,7 +12,7 @@ from torch import Tensor
 
 from funcnet import flattening, tree
 from funcnet.errors import value_error
-from funcnet.kernels.large_memory import empty_stack
+from funcnet.kernels.large_memory import empty
 from funcnet.kernels.looping import entries, is_looping, is_traced, loop
 from funcnet.kernels.tracing import is_plain
 from funcnet.tree import Tree
@@ -59,7 +59,7 @@ class Stack:
         if not self.columns:
             self.trees[i] = values
             return
-        for column, leaf in zip(self.columns, flattening.flatten_together(self.like, values)[1], strict=True):
+        for column, leaf in zip(self.columns, flattening.flatten_together(values)[0], strict=True):
             column[i] = leaf
 
     def tree(self) -> Tree:
@@ -75,7 +75,7 @@ class _Copied:
     __slots__ = ("entries", "shape", "stacked")
 
     def __init__(self, like: Tensor, n: int) -> None:
-        self.stacked = empty_stack(n, like)
+        self.stacked = empty((n, *like.shape), like)
         self.entries, self.shape = self.stacked.unbind(), like.shape
 
     def __setitem__(self, i: int, leaf: Tensor) -> None:

@@ -17,18 +17,18 @@ _MADV_HUGEPAGE = 14
 _LEAST = 2 * _HUGE  # so that one huge page lies within, wherever the memory begins
 
 
-def empty_stack(n: int, like: Tensor) -> Tensor:
-    """Return memory for n tensors like one in main memory, in huge pages where it is large and the system has them.
+def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return memory of the dtype and on the device of ``like``, to be written to in full; in huge pages where that is worth it.
 
-    Where the system offers huge pages on request, as Linux does by default on most distributions, the request takes 2 µs. All
-    of the memory will be written to, so that it is no larger in huge pages.
+    The request takes 2 µs. It has no effect where the system has no huge pages, or gives them to everybody. By default Linux
+    gives them on request.
     """
-    stack = torch.empty((n, *like.shape), dtype=like.dtype, device=like.device)
-    size = stack.numel() * stack.element_size()
-    if size >= _LEAST:
-        begin = -(-stack.data_ptr() // _PAGE) * _PAGE
-        _advise()(begin, (stack.data_ptr() + size - begin) // _PAGE * _PAGE, _MADV_HUGEPAGE)
-    return stack
+    x = torch.empty(shape, dtype=like.dtype, device=like.device)
+    size = x.numel() * x.element_size()
+    if size >= _LEAST and x.is_cpu:
+        begin = -(-x.data_ptr() // _PAGE) * _PAGE
+        _advise()(begin, (x.data_ptr() + size - begin) // _PAGE * _PAGE, _MADV_HUGEPAGE)
+    return x
 
 
 @cache

@@ -16,20 +16,19 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.combinator import Combinator, has_params
+from funcnet.combinator import Combinator
 from funcnet.combinators.batching import mapped
 from funcnet.combinators.branching import Branching
 from funcnet.combinators.dag import Graph
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import describe, value_error
-from funcnet.layers.embedding.embedding import Embedding
-from funcnet.layers.linear.linear import Linear
 from funcnet.losses.loss import Loss
 from funcnet.precision import in_single
 from funcnet.random import Key
 from funcnet.stand_ins import StandIn, stand_in_for
 from funcnet.train import ValueAndGrads, value_and_grads
+from funcnet.transforms.factors import Factored, grads_of, has_factors, replace_factors, squares_of
 from funcnet.value import Value, frozen
 from funcnet.wrapper import Rearranging
 
@@ -48,10 +47,11 @@ class PerExample(Value):
 
     step: ValueAndGrads = field(validator=_of_rows)
     only_norms: bool
-    _measured: ValueAndGrads = field(init=False, eq=False)
+    _factored: ValueAndGrads = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_measured", self.step.replace(net=_measuring(self.step.net)))
+        net = _factored(self.step.net, only_norms=self.only_norms)
+        object.__setattr__(self, "_factored", self.step.replace(net=net))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PerExample, (self.step, self.only_norms)
@@ -59,17 +59,11 @@ class PerExample(Value):
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Any]:
         n = self._rows(x, target)
         rows, targets = tree.map(lambda leaf: leaf.unsqueeze(1), (x, target))
-        keys = self._keys(rng, n)
-        one = self._norm if self.only_norms else self._grads
-        found: tuple[Tensor, Any] = mapped(n, lambda *row: one(params, *row), rows, targets, *keys)
-        return found
-
-    def _grads(self, params: Params, x: Any, target: Any, rng: Any = None) -> tuple[Tensor, Params]:
-        return self.step(params, x, target, rng)[:2]
-
-    def _norm(self, params: Params, x: Any, target: Any, rng: Any = None) -> tuple[Tensor, Tensor]:
-        value, squares, _ = self._measured(params, x, target, rng)
-        return value, torch.stack([value.new_zeros(()), *tree.leaves(squares)]).sum().sqrt()
+        one = lambda *row: self._factored(params, *row)[:2]
+        values, grads = mapped(n, one, rows, targets, *self._keys(rng, n))
+        if not self.only_norms:
+            return values, replace_factors(grads, grads_of)
+        return values, sum(tree.leaves(replace_factors(grads, squares_of)), values.new_zeros(n)).sqrt()
 
     def _rows(self, x: Any, target: Any) -> int:
         sizes = {leaf.shape[0] if leaf.dim() else -1 for leaf in tree.leaves((x, target))}
@@ -92,50 +86,27 @@ class _Measured(StandIn):
     """A layer that gives the square of the norm of its gradient in the place of the gradient."""
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        return self.grads(params, cache, gy), self.original.input_grad(params, cache, gy)
+        gparams, gx = self.original.vjp(params, cache, gy)
+        return _sum_of_squares(gparams), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return _square(self.original, params, cache, gy) if has_params(params) else params
+        return _sum_of_squares(self.original.grads(params, cache, gy))
 
 
-def _measuring(layer: Layer) -> Layer:
-    """Return the net with measured layers; a combinator that may run a layer twice is measured as a whole."""
+def _factored(layer: Layer, *, only_norms: bool) -> Layer:
+    """Return the net with stand-ins that give factors or squares; a combinator that may run a layer twice gives no factors."""
     if isinstance(layer, Combinator) and isinstance(layer, _CALLS_EACH_CHILD_ONCE):
-        return layer.with_children({name: _measuring(child) for name, child in layer.children().items()})
-    return stand_in_for(layer, _Measured)
+        children = {name: _factored(child, only_norms=only_norms) for name, child in layer.children().items()}
+        return layer.with_children(children)
+    if has_factors(layer):
+        return stand_in_for(layer, Factored)
+    return stand_in_for(layer, _Measured) if only_norms else layer
 
 
-def _square(layer: Layer, params: Params, cache: Cache, gy: Any) -> Tensor:
-    """Return ‖gp‖² of one layer, without gp where the layer is known and that takes less work."""
-    if type(layer) is Linear:
-        return _square_of_linear(layer, cache, gy)
-    if type(layer) is Embedding and layer.max_norm is None and cache.numel() <= layer.num_embeddings:
-        return _square_of_embedding(layer, cache, gy)
-    return _sum_of_squares(layer.grads(params, cache, gy))
-
-
-def _sum_of_squares(values: Any) -> Tensor:
-    return torch.stack([in_single(leaf).square().sum() for leaf in tree.leaves(values)]).sum()
-
-
-# For t rows of one example the products of rows take t² (in + out), the gradient t in out: 8 rows of 64 to 64 a tenth.
-def _square_of_linear(layer: Linear, x: Tensor, gy: Tensor) -> Tensor:
-    x, gy = in_single(x.reshape(-1, x.shape[-1])), in_single(gy.reshape(-1, gy.shape[-1]))
-    t, size = x.shape[0], x.shape[1] * gy.shape[1]
-    if t == 1:
-        square = x.square().sum() * gy.square().sum()
-    elif t * (x.shape[1] + gy.shape[1]) <= size:
-        square = ((x @ x.mT) * (gy @ gy.mT)).sum()
-    else:
-        square = (gy.mT @ x).square().sum()
-    return square + gy.sum(0).square().sum() if layer.bias else square
-
-
-def _square_of_embedding(layer: Embedding, x: Tensor, gy: Tensor) -> Tensor:
-    i, g = x.reshape(-1), in_single(gy.reshape(-1, gy.shape[-1]))
-    if layer.padding_idx is not None:
-        g = g.masked_fill((i == layer.padding_row).unsqueeze(1), 0.0)
-    return torch.where(i.unsqueeze(0) == i.unsqueeze(1), g @ g.mT, 0.0).sum()
+def _sum_of_squares(values: Any) -> Any:
+    """Return the sum of the squares of all leaves; the tree itself where there are none."""
+    squares = [in_single(leaf).square().sum() for leaf in tree.leaves(values)]
+    return sum(squares[1:], squares[0]) if squares else values
 
 
 def per_example_grads(net: Layer, loss: Loss) -> PerExample:

@@ -23,6 +23,32 @@ NETS = {
     ),
     "words of a small table": (fn.serial(fn.Embedding(4, 3), fn.Flatten(), fn.Linear(15, 3)), WORDS % 4),
     "convolution": (fn.serial(fn.Conv1d(2, 4, 3), fn.ReLU(), fn.Flatten(), fn.Linear(16, 3)), random.normal(2, (7, 2, 6))),
+    "convolutions of groups, with strides, dilation and padding": (
+        fn.serial(
+            fn.Conv2d(2, 4, (3, 2), stride=(2, 1), padding=((1, 0), 2), bias=False),
+            fn.Tanh(),
+            fn.Conv2d(4, 6, 2, dilation=2, groups=2, padding=1),
+            fn.Flatten(),
+            fn.Linear(84, 3),
+        ),
+        random.normal(8, (7, 2, 4, 4)),
+    ),
+    "volumes": (
+        fn.serial(fn.Conv3d(1, 2, 2, padding="same", padding_mode="circular"), fn.Flatten(), fn.Linear(54, 3)),
+        random.normal(9, (7, 1, 3, 3, 3)),
+    ),
+    "images as steps of an example": (
+        fn.serial(fn.time_distributed(fn.Conv1d(2, 4, 3)), fn.Flatten(), fn.Linear(32, 3)),
+        random.normal(10, (7, 2, 2, 6)),
+    ),
+    "norms of rows": (
+        fn.serial(fn.LayerNorm((2, 4), bias=False), fn.LayerNorm(2, dim=-2), fn.LayerNorm(4), fn.Flatten(), fn.Linear(24, 3)),
+        random.normal(11, (7, 3, 2, 4)),
+    ),
+    "gradients of more than a chunk": (
+        fn.serial(fn.Linear(80, 70), fn.Tanh(), fn.Linear(70, 1), fn.Flatten(), fn.Linear(90, 3)),
+        random.normal(12, (7, 90, 80)),
+    ),
     "a layer that runs twice": (
         fn.serial(fn.branch(fn.Linear(4, 3), fn.Tanh()), fn.parallel(fn.Identity(), fn.Linear(4, 3)), fn.shared(fn.Linear(3, 3)), fn.Add()),
         random.normal(3, (7, 4)),
@@ -132,6 +158,56 @@ def test_the_functions_are_values():
     """They compare and print as what made them."""
     for made in (fn.per_example_grads(NET, LOSS), fn.per_example_norms(NET, LOSS), fn.accumulate(NET, LOSS, 3)):
         assert eval(repr(made), vars(fn)) == made
+
+
+@pytest.mark.parametrize("name", ["words", "convolutions of groups, with strides, dilation and padding", "norms of rows"])
+def test_all_of_torch_func_works_on_them(name: str):
+    """Two sets of params at once with ``vmap``, the meta device, and the derivative of the norms by x or by params."""
+    net, x = NETS[name]
+    params, loss = tree.cast(net.init(0), torch.float64), fn.CrossEntropy()
+    x = tree.cast(x, torch.float64)
+    for made in (fn.per_example_grads(net, loss), fn.per_example_norms(net, loss)):
+        want = made(params, x, LABELS)
+        both = torch.func.vmap(made, in_dims=(0, None, None))(tree.map(lambda p: torch.stack([p, p + 1]), params), x, LABELS)
+        torch.testing.assert_close(tree.map(lambda leaf: leaf[0], both), want)
+        on_meta = made(tree.to(params, "meta"), x.to("meta"), LABELS.to("meta"))
+        assert tree.names(tree.map(lambda leaf: (leaf.shape, leaf.dtype), on_meta)) == tree.names(
+            tree.map(lambda leaf: (leaf.shape, leaf.dtype), want)
+        )
+    total = lambda p: fn.per_example_norms(net, loss)(p, x, LABELS)[1].sum()
+    slope = torch.func.grad(total)(params)
+    v = tree.map(lambda p: random.normal(p.numel(), p.shape, dtype=p.dtype), params)
+    step = 1e-6
+    ends = [total(tree.map(lambda p, d, s=s: p + s * d, params, v)) for s in (step, -step)]
+    torch.testing.assert_close(tree.dot(slope, v), (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["words", "convolution", "norms of rows"])
+def test_half_precision_is_summed_in_float32(name: str, dtype: torch.dtype):
+    """Gradients in the dtype of params, as near to those of each row as this dtype allows; norms in float32."""
+    net, x = NETS[name]
+    params, x, loss = tree.cast(net.init(0), dtype), tree.cast(x, dtype), fn.CrossEntropy()
+    _, grads = fn.per_example_grads(net, loss)(params, x, LABELS)
+    _, norms = fn.per_example_norms(net, loss)(params, x, LABELS)
+    assert norms.dtype == torch.float32
+    want = [fn.value_and_grads(net, loss)(params, x[i : i + 1], LABELS[i : i + 1])[1] for i in range(7)]
+    for path, leaf in tree.names(grads).items():
+        rows = torch.stack([tree.names(one)[path] for one in want])
+        assert leaf.dtype == dtype
+        torch.testing.assert_close(leaf, rows, rtol=0.05, atol=float(0.02 * rows.abs().max()))
+    torch.testing.assert_close(norms, torch.stack([tree.norm(one) for one in want]).float(), rtol=0.03, atol=0.0)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", ["words", "convolutions of groups, with strides, dilation and padding"])
+def test_nets_of_all_kinds_compile_whole(name: str):
+    """Factors go through one graph."""
+    net, x = NETS[name]
+    params, loss = net.init(0), fn.CrossEntropy()
+    for made in (fn.per_example_grads(net, loss), fn.per_example_norms(net, loss)):
+        got = torch.compile(made, fullgraph=True, backend="eager")(params, x, LABELS)
+        torch.testing.assert_close(got, made(params, x, LABELS))
 
 
 @pytest.mark.compiled

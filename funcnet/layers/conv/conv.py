@@ -126,6 +126,13 @@ class _Conv(Windowed):
         gx, gw, gb = kernels.convolution_backward(gy, x, w, [self.out_channels], *options, mask)
         return gx if batch or not needs_x else gx.squeeze(0), {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
 
+    def columns(self, x: Tensor) -> Tensor:
+        """Return what each window sees of x, which must have a batch and be as in the cache: (N, channels · kernel, windows)."""
+        window = self._window._replace(before=self._inside, after=self._inside)
+        places = window.places(x.shape[-self.axes :])
+        x = kernels.pad_by(x, self._inside, self._inside, 0.0)
+        return kernels.windows(x, window.kernel, window.stride, window.dilation, places).flatten(1, 2)
+
     def _outside(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return how many elements are put before and after x ahead of the kernel."""
         before, after = ([n - i for n, i in zip(ends, self._inside, strict=True)] for ends in self._window[3:])

@@ -1,0 +1,140 @@
+"""Factors: what the gradient of a layer's params is a product of, kept for all examples until ``vmap`` is over.
+
+Under ``vmap`` the gradient of a Linear for each example lies in memory that ``vmap`` asks for, and is made by a kernel that it
+chooses. So the stand-in of such a layer gives in the place of its gradient the two factors, x and gy, which are small. Of these,
+outside of ``vmap``, the gradients of all examples are formed in one product, or only their squares.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.combinator import has_params
+from funcnet.contract import Cache, Layer, Params
+from funcnet.flattening import NODES
+from funcnet.kernels import example_gradients as kernels
+from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
+from funcnet.layers.embedding.embedding import Embedding
+from funcnet.layers.linear.linear import Linear
+from funcnet.layers.norm.layer_norm import LayerNorm
+from funcnet.precision import in_single, rounded
+from funcnet.stand_ins import StandIn
+from funcnet.tree import Tree
+
+
+class Factors(NamedTuple):
+    """The factors of a layer's gradient, in its place in a tree: the layer's cache, and gy."""
+
+    layer: Any
+    cache: Any
+    gy: Tensor
+
+
+class Factored(StandIn):
+    """A layer that gives factors in the place of its gradient."""
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        return self.grads(params, cache, gy), self.original.input_grad(params, cache, gy)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return Factors(self.original, cache, gy) if has_params(params) else params
+
+
+def has_factors(layer: Layer) -> bool:
+    """Tell whether the gradient of a layer's params is a product that is known here."""
+    return _KNOWN.get(type(layer), lambda layer: False)(layer)
+
+
+_KNOWN: dict[type, Callable[[Any], bool]] = {
+    **dict.fromkeys((Linear, Conv1d, Conv2d, Conv3d), lambda layer: True),
+    Embedding: lambda layer: layer.max_norm is None,
+    LayerNorm: lambda layer: layer.dim == -1,
+}
+
+
+def replace_factors(values: Tree, f: Callable[[Factors], Any]) -> Tree:
+    """Return the tree with ``f(factors)`` in the places of factors."""
+    if isinstance(values, Factors):
+        return f(values)
+    if isinstance(values, dict):
+        return {key: replace_factors(child, f) for key, child in values.items()}
+    return tuple([replace_factors(child, f) for child in values]) if isinstance(values, NODES) else values
+
+
+def grads_of(factors: Factors) -> Params:
+    """Return the gradients of all examples, with a first axis for these."""
+    layer, n = factors.layer, len(factors.gy)
+    if type(layer) is LayerNorm:
+        return _affine_grads(*factors)
+    gy, x = _rows(*factors)
+    if type(layer) is Embedding:
+        return {"weight": kernels.table_grads(gy, x, layer.num_embeddings, layer.padding_row)}
+    shapes = layer.param_shapes()
+    gw = kernels.weight_grads(gy, x).view(n, *shapes["weight"])
+    return {"weight": gw, "bias": gy.sum(1).view(n, *shapes["bias"])} if layer.bias else {"weight": gw}
+
+
+def squares_of(factors: Factors) -> Tensor:
+    """Return the squares of the norms of these gradients, which are not formed where that takes less work.
+
+    What the windows of a convolution see is more than x, so it is looked at for a few examples at a time.
+    """
+    layer, cache, gy = factors
+    if type(layer) is LayerNorm:
+        return sum_of_squares(_affine_grads(*factors))
+    if type(layer) is Embedding:
+        gy, x = _rows(*factors)
+        return kernels.table_squares(gy, x, layer.num_embeddings, layer.padding_row)
+    if type(layer) is Linear:
+        return _products(layer, cache, gy)
+    count = kernels.chunk(cache[:1].numel() * prod(layer.param_shapes()["weight"][2:]), cache, gy)
+    return torch.cat([_products(layer, *pair) for pair in zip(cache.split(count), gy.split(count), strict=True)])
+
+
+def _products(layer: Any, x: Tensor, gy: Tensor) -> Tensor:
+    """Return the squares of the gradients of a weight and a bias."""
+    n = len(x)
+    gy, x = _rows(layer, x, gy)
+    squares = kernels.weight_squares(gy, x)
+    squares = squares + in_single(gy).sum(1).square().sum(1) if layer.bias else squares
+    return squares.view(n, -1).sum(1)
+
+
+def sum_of_squares(grads: Params) -> Tensor:
+    """Return the square of the norm of each example's gradients, which have a first axis for the examples."""
+    return sum([in_single(leaf).flatten(1).square().sum(1) for leaf in tree.leaves(grads)])
+
+
+def _affine_grads(layer: LayerNorm, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Params:
+    """Return the gradients of γ and β: Σ gy ⊙ (x - mean) / σ and Σ gy, over the rows of each example."""
+    x, mean, r = map(in_single, cache)
+    g = in_single(gy)
+    grads = {"weight": g * ((x - mean) * r), "bias": g}
+    shapes = layer.param_shapes()
+    return {name: rounded(grads[name].reshape(len(g), -1, *shapes[name]).sum(1), gy) for name in shapes}
+
+
+def _rows(layer: Any, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
+    """Return gy (N, t, out) and x (N, t, in), or (N, t) of an Embedding, for t rows of each example.
+
+    Of a convolution a row is what one window sees. With groups there are N for each group.
+    """
+    n = len(x)
+    if type(layer) is Embedding:
+        return gy.reshape(n, -1, gy.shape[-1]), x.reshape(n, -1)
+    if type(layer) is Linear:
+        return gy.reshape(n, -1, gy.shape[-1]), x.reshape(n, -1, x.shape[-1])
+    axes, groups = layer.axes, layer.groups
+    columns = layer.columns(x.reshape(-1, *x.shape[-axes - 1 :]))
+    gy = gy.reshape(len(columns), layer.out_channels, -1)
+    return _of_groups(gy, n, groups), _of_groups(columns, n, groups)
+
+
+def _of_groups(columns: Tensor, n: int, groups: int) -> Tensor:
+    """Rearrange (N b, groups c, T), of b images for each example, to (N groups, b T, c)."""
+    images = columns.view(n, -1, groups, columns.shape[1] // groups, columns.shape[2])
+    return images.movedim(1, -2).flatten(-2).flatten(0, 1).mT
