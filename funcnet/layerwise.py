@@ -47,6 +47,8 @@ class Updating(StandIn):
     """A layer that makes the optimizer's step as soon as it has its gradient."""
 
     opt: Optimizer
+    rounds: bool
+    """Whether its gradients may have another dtype than the params from which the optimizer steps."""
 
     @property
     def invertible(self) -> bool:
@@ -78,7 +80,8 @@ class Updating(StandIn):
         """Return the new params and state; of a layer without params what came as their gradient."""
         if type(part) is not Part:
             return gparams
-        return Updated(*self.opt.update(with_dtypes_of(gparams, part.start), part.state, part.start))
+        gparams = with_dtypes_of(gparams, part.start) if self.rounds else gparams
+        return Updated(*self.opt.update(gparams, part.state, part.start))
 
 
 class UpdatingCopies(Updating):
@@ -177,91 +180,108 @@ def _params(params: Params) -> Params:
     return params.params if type(params) is Part else params
 
 
-def updating(layer: Layer, opt: Optimizer) -> Layer:
+class Updater:
+    """The backward pass of a net with an optimizer's step for each layer."""
+
+    def __init__(self, net: Layer, opt: Optimizer) -> None:
+        _require_separate(opt)
+        self.opt, self.net = opt, updating(net, opt)
+        self.places = Places(self.net)
+
+    def __call__(self, params: Params, start: Params, state: State, cache: Cache, gy: Any) -> Updated:
+        """Return the new params and state.
+
+        Args:
+            params: The params of the forward pass.
+            start: The params from which the optimizer steps: those with new running statistics.
+            state: The optimizer's state.
+            cache: The cache of the forward pass.
+            gy: The gradient of the net's output.
+        """
+        given, after, columns = self._parted(params, start, state)
+        found = self.places.entries(self.net.grads(self.places.whole(iter(given)), cache, gy))
+        done = [i for i, one in enumerate(found) if type(one) is Updated]
+        if not done:  # nothing is trained, but updates are counted
+            return Updated(*self.opt.update(absent(start), state, start))
+        for i in done:
+            after[i] = found[i].params
+            for column, one in zip(columns, self._trees(found[i].state), strict=True):
+                column[i] = one
+        trees = iter([self.places.whole(iter(column)) for column in columns])
+        return Updated(self.places.whole(iter(after)), self.opt.map_state(lambda _: next(trees), found[done[0]].state))
+
+    def _parted(self, params: Params, start: Params, state: State) -> tuple[list[Any], list[Any], list[list[Any]]]:
+        """Return what each layer gets for its params, the entries of ``start``, and those of each tree in the state.
+
+        What does not fit raises what the whole update would, before anything is written.
+        """
+        self.opt.require_fit(state, start)
+        try:
+            given, after = self.places.entries(params), self.places.entries(start)
+            columns = [self.places.entries(one) for one in self._trees(state)]
+            for i, layer in enumerate(self.places.layers):
+                if isinstance(layer, Updating) and has_params(given[i]):
+                    own = iter([column[i] for column in columns])
+                    given[i] = Part(given[i], after[i], self.opt.map_state(lambda _, own=own: next(own), state))
+        except Exception:
+            self.opt.update(absent(start), state, start)
+            raise
+        return given, after, columns
+
+    def _trees(self, state: State) -> list[Tree]:
+        """List the trees in a state that are like params."""
+        found: list[Tree] = []
+        self.opt.map_state(found.append, state)
+        return found
+
+
+def updating(layer: Layer, opt: Optimizer, *, rounds: bool = False) -> Layer:
     """Return the net with stand-ins that update their params, each with an optimizer that remembers only what it met there."""
     if not layer.trainable:
         return layer
     if _is_open(layer):
-        return layer.with_children({name: updating(child, opt) for name, child in layer.children().items()})
+        return layer.with_children({name: updating(child, opt, rounds=rounds) for name, child in layer.children().items()})
     if type(layer) is MixedPrecision:
-        return UpdatingCast(updating(layer.layer, opt), layer.dtype)
+        return UpdatingCast(updating(layer.layer, opt, rounds=True), layer.dtype)
     by_copies = isinstance(layer, Repeat) and opt.acts_on == "elements"
-    return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=deepcopy(opt))
+    return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=deepcopy(opt), rounds=rounds)
 
 
 def _is_open(layer: Layer) -> TypeGuard[Combinator]:
     return isinstance(layer, Combinator) and layer.passes_gradients_on and not isinstance(layer, StandIn)
 
 
-def updated(net: Layer, opt: Optimizer, params: Params, start: Params, state: State, cache: Cache, gy: Any) -> Updated:
-    """Go back through a net made by ``updating``, and return the new params and state.
+class Places:
+    """The places in a tree like params of the layers that are updated, or left as they are, one by one."""
 
-    Args:
-        net: The net with stand-ins.
-        opt: The optimizer.
-        params: The params of the forward pass.
-        start: The params from which the optimizer steps: those with new running statistics.
-        state: The optimizer's state.
-        cache: The cache of the forward pass.
-        gy: The gradient of the net's output.
-    """
-    before = _parted(net, opt, params, start, state)
-    given = [part if isinstance(layer, Updating) and has_params(part.params) else part.params for layer, part in before]
-    found = _entries(net, net.grads(_whole(net, iter(given)), cache, gy))
-    if not any([type(one) is Updated for one in found]):  # noqa: C419 (compiled code has no generators)
-        return Updated(*opt.update(absent(start), state, start))  # nothing is trained, but updates are counted
-    after = [one if type(one) is Updated else Updated(*part[1:]) for one, (_, part) in zip(found, before, strict=True)]
-    counted = [one.state for one in found if type(one) is Updated][0]  # noqa: RUF015
-    state = opt.map_state(lambda _, *trees: _whole(net, iter(trees)), counted, *[one.state for one in after])
-    return Updated(_whole(net, iter([one.params for one in after])), state)
+    def __init__(self, net: Any) -> None:
+        self.net, self.is_wrapper = net, isinstance(net, Wrapper)
+        self.inside = [Places(child) for child in net.children().values()] if _is_open(net) else []
+        self.is_leaf = not _is_open(net)
+        self.layers: list[Layer] = [net] if self.is_leaf else [one for child in self.inside for one in child.layers]
 
+    def entries(self, values: Tree) -> list[Tree]:
+        """List the entries of a tree like params, one for each layer."""
+        if self.is_leaf:
+            return [values]
+        own = [values] if self.is_wrapper else self.net.entries(values)
+        found: list[Tree] = []
+        for child, one in zip(self.inside, own, strict=True):
+            if child.is_leaf:
+                found.append(one)
+            else:
+                found += child.entries(one)
+        return found
 
-def _parted(net: Layer, opt: Optimizer, params: Params, start: Params, state: State) -> list[tuple[Layer, Part]]:
-    """Part params and state by layers; what does not fit raises what the whole update would, before anything is written."""
-    opt.require_fit(state, start)
-    try:
-        layers = _layers(net)
-        columns = [_entries(net, params), _entries(net, start), _states(net, opt, state, len(layers))]
-        return [(layer, Part(*own)) for layer, *own in zip(layers, *columns, strict=True)]
-    except Exception:
-        opt.update(absent(start), state, start)
-        raise
+    def whole(self, entries: Iterator[Tree]) -> Tree:
+        """Make a tree like params of the entries: the way back."""
+        if self.is_leaf:
+            return next(entries)
+        own = [next(entries) if child.is_leaf else child.whole(entries) for child in self.inside]
+        return own[0] if self.is_wrapper else self.net.pack(own)
 
 
-def _states(net: Layer, opt: Optimizer, state: State, n: int) -> list[State]:
-    """Part the optimizer's state by layers."""
-    columns: list[list[Tree]] = []
-    opt.map_state(lambda one: columns.append(_entries(net, one)), state)
-    rows = [iter([column[i] for column in columns]) for i in range(n)]
-    return [opt.map_state(lambda _, row=row: next(row), state) for row in rows]
-
-
-def _layers(net: Layer) -> list[Layer]:
-    """List the layers that are updated, or left as they are, one by one."""
-    return [one for child in _inside(net) for one in _layers(child)] if _is_open(net) else [net]
-
-
-def _inside(net: Any) -> list[Layer]:
-    return [*net.children().values()]
-
-
-def _entries(net: Any, values: Tree) -> list[Tree]:
-    """List the entries of a tree like params, one for each of ``_layers``."""
-    if not _is_open(net):
-        return [values]
-    own = [values] if isinstance(net, Wrapper) else net.entries(values)
-    return [one for child, entry in zip(_inside(net), own, strict=True) for one in _entries(child, entry)]
-
-
-def _whole(net: Any, entries: Iterator[Tree]) -> Tree:
-    """Make a tree like params of the entries of all layers: the way back from ``_entries``."""
-    if not _is_open(net):
-        return next(entries)
-    own = [_whole(child, entries) for child in _inside(net)]
-    return own[0] if isinstance(net, Wrapper) else net.pack(own)
-
-
-def require_separate(opt: Optimizer) -> None:
+def _require_separate(opt: Optimizer) -> None:
     """Raise ``ValueError`` for an optimizer that acts on all leaves together, and say which part of it does."""
     if opt.acts_on == "tree":
         inner = [one for one in parts(opt) if isinstance(one, (Optimizer, GradientTransform)) and one.acts_on == "tree"]

@@ -13,10 +13,10 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet import layerwise
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import flag, instances, value_error
 from funcnet.flattening import Tree
+from funcnet.layerwise import Updater
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 from funcnet.random.keys import Key
@@ -73,13 +73,11 @@ class TrainStep(Value):
     opt: Optimizer = field(validator=_optimizer)
     in_backward: bool = field(default=False, validator=flag)
     _has_running_stats: bool = field(init=False, eq=False)
-    _updating: Layer | None = field(init=False, eq=False)
+    _updater: Updater | None = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_has_running_stats", self.net.has_running_stats)
-        if self.in_backward:
-            layerwise.require_separate(self.opt)
-        object.__setattr__(self, "_updating", layerwise.updating(self.net, self.opt) if self.in_backward else None)
+        object.__setattr__(self, "_updater", Updater(self.net, self.opt) if self.in_backward else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TrainStep, (self.net, self.loss, self.opt, self.in_backward)
@@ -87,8 +85,8 @@ class TrainStep(Value):
     def __call__(
         self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
     ) -> tuple[Params, Tree, Tensor]:
-        if self._updating is not None:
-            return self._layer_by_layer(self._updating, params, state, x, target, rng)
+        if self._updater is not None:
+            return self._layer_by_layer(self._updater, params, state, x, target, rng)
         value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng)
         if self._has_running_stats:
             params = self.net.update_stats(params, cache)
@@ -96,13 +94,13 @@ class TrainStep(Value):
         return params, state, value
 
     def _layer_by_layer(
-        self, updating: Layer, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
+        self, update: Updater, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
     ) -> tuple[Params, Tree, Tensor]:
         """Make the step with the optimizer's update of each layer in the backward pass."""
         y, cache = self.net.apply(params, x, rng)
         value, gy = self.loss.value_and_grad(y, target)
         start = self.net.update_stats(params, cache) if self._has_running_stats else params
-        return *layerwise.updated(updating, self.opt, params, start, state, cache, gy), value
+        return *update(params, start, state, cache, gy), value
 
     def __repr__(self) -> str:
         return f"train_step({self.net!r}, {self.loss!r}, {self.opt!r}{', in_backward=True' * self.in_backward})"

@@ -62,6 +62,16 @@ def bytes_of(values, *without):
     return sum(size for place, size in memories(values).items() if place not in known)
 
 
+def filled(make):
+    """Return the tensors that ``make`` describes on the meta device, with small numbers; no memory is taken but theirs."""
+    import torch
+
+    import funcnet as fn
+
+    draw = lambda leaf: torch.empty(leaf.shape, dtype=leaf.dtype).normal_(std=0.02) if leaf.is_floating_point() else leaf
+    return fn.tree.map(draw, make(fn.key(0).to("meta")))
+
+
 def measure(name, n, size, rows):
     """Return the bytes of the cache and of the peak, and the ms of a forward and a backward pass, in this process."""
     import torch
@@ -69,12 +79,11 @@ def measure(name, n, size, rows):
     from funcnet import tree
 
     torch.set_num_threads(1)
+    small, tiny = made(name, 4, size, 1)
+    few = filled(small.init)
+    small.vjp(few, *small.apply(few, tiny)[::-1])  # loads the kernels
     net, x = made(name, n, size, rows)
-    small, tiny = made(name, n, size, 1)
-    params = net.init(0)
-    y, cache = small.apply(params, tiny)
-    small.vjp(params, cache, y)  # loads the kernels
-    del y, cache
+    params = filled(net.init)
     before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
     for _ in range(3):
         began = time.perf_counter()
@@ -104,8 +113,8 @@ def measure_steps(name, optimizer, in_backward, n, size, rows):
     small = few.init(0)
     fn.train_step(few, fn.MSE(), opt, in_backward=in_backward)(small, opt.init(small), x, x)  # loads the kernels
     step = fn.train_step(made[name](n), fn.MSE(), opt, in_backward=in_backward)
-    params = step.net.init(0)
-    state = fn.tree.map(torch.clone, opt.init(params))  # zeros take memory only once they are written
+    params = filled(step.net.init)
+    state = fn.tree.map(torch.zero_, opt.init(params))  # zeros may take memory only when they are written
     before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
     for _ in range(3):
         began = time.perf_counter()

@@ -37,6 +37,7 @@ class AffineCoupling(Combinator):
     """
 
     label = "affine_coupling"
+    passes_gradients_on = True
 
     f: Layer = field(validator=layers_only)
     g: Layer = field(validator=layers_only)

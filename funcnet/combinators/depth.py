@@ -17,6 +17,8 @@ from funcnet.combinators.runs import kept
 from funcnet.combinators.stacking import Stack, looped, restack, stack, unstack
 from funcnet.contract import Cache, Layer, Params, Rng, output
 from funcnet.errors import number_of_parts
+from funcnet.flattening import flatten_together
+from funcnet.kernels.tracing import is_plain
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
@@ -74,10 +76,11 @@ class Repeat(Wrapper):
             return found[0], {"all": found[1]}
         caches: list[Cache] = []
         with errors_at(self, lambda: len(caches)):
-            for p, key in zip(self._each(params), unstack(self.label, keys, self.n), strict=True):
+            each = self._each(params)
+            for p, key in zip(each, unstack(self.label, keys, self.n), strict=True):
                 x, cache = self.layer.apply(p, x, key)
                 caches.append(cache)
-        return x, {"each": tuple(caches)}
+        return x, {"each": tuple(caches), **_kept(params, each)}
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         keys, done = self._keys(rng), 0
@@ -207,7 +210,7 @@ class Way:
     """The way back through the copies: params and cache of each, the last one first; those of invertible layers are restored."""
 
     def __init__(self, net: Any, params: Params, cache: Cache) -> None:
-        self.net, self.each = net, unstack(net.label, params, net.n)
+        self.net, self.each = net, _kept_of(params, cache) or unstack(net.label, params, net.n)
         self.y, rng = cache.get("last", (None, None))
         self.keys = unstack(net.label, net._keys(rng), net.n)
         self.caches: Any = cache.get("each")
@@ -221,6 +224,18 @@ class Way:
         with errors_at(self.net, i):
             self.y, cache = self.net.layer.restore(self.each[i], self.y, self.keys[i])
         return self.each[i], cache
+
+
+def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
+    """Return what is kept of the params of the copies, which take 0.2 to 0.3 ms to make for 32 residual blocks: views."""
+    leaves = flatten_together(params)[0]
+    return {"params": (tuple(leaves), each)} if is_plain(*leaves) else {}
+
+
+def _kept_of(params: Params, cache: Cache) -> list[Params] | None:
+    """Return the params of the copies where the cache has them and params are still the same tensors."""
+    leaves, each = cache.get("params", ((), None))
+    return each if each is not None and [*map(id, leaves)] == [*map(id, flatten_together(params)[0])] else None
 
 
 def repeat(layer: Layer, n: int) -> Repeat:

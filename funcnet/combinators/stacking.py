@@ -59,7 +59,7 @@ class Stack:
         if not self.columns:
             self.trees[i] = values
             return
-        for column, leaf in zip(self.columns, flattening.flatten_together(self.like, values)[1], strict=True):
+        for column, leaf in zip(self.columns, flattening.flatten_together(values)[0], strict=True):
             column[i] = leaf
 
     def tree(self) -> Tree:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from cases import blocks, combinators
 from torch import Tensor
 
 import funcnet as fn
 from funcnet import tree
 from funcnet.combinator import child_key
 from funcnet.combinators.sequential import Serial
+from funcnet.layerwise import Updater
 from funcnet.optim.chaining import Chain
 
 X = fn.random.normal(0, (8, 16))
@@ -60,6 +62,8 @@ class Clipped(Serial):
     def grads(self, params: Any, cache: Any, gy: Any) -> Any:
         return self.vjp(params, cache, gy)[0]
 
+
+CASES = {**combinators.CASES, **blocks.CASES}
 
 NETS = {
     "a layer": DENSE,
@@ -128,6 +132,20 @@ def assert_steps_alike(net: fn.Layer, opt: fn.Optimizer, dtype: torch.dtype = to
 def test_every_net_takes_the_steps_of_the_plain_step(net: fn.Layer, opt: fn.Optimizer) -> None:
     """Bit for bit, running statistics, noise and frozen layers included."""
     assert_steps_alike(net, opt)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_combinator_of_the_catalogue_is_updated_as_a_whole(name: str) -> None:
+    """Whether it passes gradients on or not: the params and state after its backward pass are those after all of it."""
+    net, x, params = CASES[name].layer, CASES[name].x, CASES[name].params
+    opt = fn.Adam(lr=1e-2)
+    state = opt.init(params)
+    y, cache = net.apply(params, x, fn.key(3))
+    gy = tree.map(lambda leaf: torch.sin(torch.arange(leaf.numel())).reshape(leaf.shape).to(leaf), y)
+    want = opt.update(net.grads(params, cache, gy), state, params)
+    found = Updater(net, opt)(params, params, state, cache, gy)
+    assert tree.structure(tuple(found)) == tree.structure(want)
+    assert tree.equal(tuple(found), want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -79,6 +79,7 @@ def test_the_memory_of_a_net_is_measured(name):
     assert peak >= 0
     assert ms > 0
     plain = {"remat in √n segments": "serial", "repeat of remat": "repeat", "scan, checkpoint_every=√T": "scan"}
+    plain |= {"reversible": "serial", "repeat of reversible": "repeat"}
     assert kept > 0
     assert name not in plain or 3 * kept < memory.measure(plain[name], 9, 4, 8)[0]
 
@@ -89,9 +90,51 @@ def test_the_page_of_memory_has_a_row_for_each_net_and_length(capsys, monkeypatc
     memory.main(["--page", str(tmp_path / "page.md"), "--size", "4", "--rows", "8"])
     printed = capsys.readouterr().out
     assert printed.count("| 2.0 | 3 | 4 |") == 2 * len(memory.NETS) + 2 * len(memory.SCANS)
+    assert printed.count("| 3 | 3 | 4 | 4 |") == len(memory.STEPPED) * len(memory.OPTIMIZERS)
     page = (tmp_path / "page.md").read_text()
-    assert page.endswith(printed)
+    assert [line for line in page.splitlines() if line.startswith("|")] == printed.splitlines()
     assert "Linear(4, 16)" in page
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+@pytest.mark.parametrize("optimizer", memory.OPTIMIZERS)
+@pytest.mark.parametrize("name", memory.STEPPED)
+def test_the_memory_of_a_step_is_measured(name, optimizer, in_backward):
+    """The size of the params, the peak and the time of a small one."""
+    size, peak, ms = memory.measure_steps(name, optimizer, in_backward, 3, 16, 4)
+    assert size == 4 * 3 * 16 * 17
+    assert peak >= 0
+    assert ms > 0
+
+
+def memory_rows():
+    """Return the rows of the committed page of memory, as lists of words, by net and n or optimizer."""
+    lines = (ROOT / "examples" / "benchmarks" / "results" / "MEMORY.md").read_text().splitlines()
+    rows = [[word.strip() for word in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return {(name, n): numbers for name, n, *numbers in rows if n not in ("n", "optimizer")}
+
+
+def test_the_committed_memory_is_what_depth_and_length_promise():
+    """Reversible caches do not grow, recomputed ones as the root does, and a step in the backward pass saves 67 MB of gradients."""
+    rows = memory_rows()
+    cache = lambda name, n: float(rows[name, str(n)][0])
+    for name in ("reversible", "repeat of reversible"):
+        assert cache(name, 128) == pytest.approx(cache(name, 32), rel=0.05)
+    assert cache("remat in √n segments", 128) < 3 * cache("remat in √n segments", 32)
+    assert cache("scan, checkpoint_every=√T", 256) < 3 * cache("scan, checkpoint_every=√T", 64)
+    for name in memory.STEPPED:
+        for optimizer in ("SGD, donated", "Adam, donated"):
+            plain, layerwise = map(float, rows[name, optimizer][:2])
+            assert plain - layerwise > 50
+
+
+def test_the_figures_of_memory_in_the_readme_are_those_of_the_page():
+    """Peaks of 128 blocks, and of a step with Adam."""
+    rows, text = memory_rows(), " ".join((ROOT / "README.md").read_text().split())
+    blocks = f"For 128 blocks the peak is {rows['remat in √n segments', '128'][1]} MB in place of {rows['serial', '128'][1]}"
+    plain, layerwise = rows["serial", "Adam, donated"][:2]
+    assert blocks in text
+    assert f"{layerwise} MB in place of {plain}" in text
 
 
 def test_page_faults_stand_in_two_lines(capsys, monkeypatch):
