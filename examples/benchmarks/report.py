@@ -33,11 +33,12 @@ OWED = {
     "lstm": (("funcnet eager", "torch.nn eager", 0.8),),
     "adam": (("funcnet eager, donated", "torch.nn eager, fused", 1.0),),
     "resnet": (("funcnet eager", "torch.nn eager", 0.7),),
+    "deep": (("funcnet eager", "torch.nn eager", 0.8), ("funcnet compiled", "JAX jit", 1.0)),
 }
 """By workload: whose median, the best of its family, divided by whose, may be at most what."""
 
 LEAST_SHARE = {"bigmlp": 0.75}
-LEAST_MEMORY = ("lenet", "gpt", "resnet")
+LEAST_MEMORY = ("lenet", "gpt", "resnet", "deep")
 
 Result = dict[str, Any]
 """Of one workload and number of threads: ``workload``, ``threads``, ``cores``, ``rows``, ``flops``, ``gemm``."""

@@ -19,6 +19,7 @@ SIZES = [(2, 25), (25, 25), (25, 25), (25, 2)]
 PYCHROT = [(2, 20), (20, 20), (20, 20), (20, 20), (20, 20)]
 VOCABULARY, LENGTH, WIDTH, HEADS, BLOCKS = 96, 128, 256, 4, 2
 TENSORS, TENSOR = 100, (250, 400)
+DEPTH, NARROW = 100, 64
 
 
 @frozen
@@ -65,6 +66,10 @@ def _text() -> tuple[Tensor, Tensor]:
     return text[:, :-1].contiguous(), text[:, 1:].flatten()
 
 
+def _regression() -> tuple[Tensor, Tensor]:
+    return fn.random.normal(1, (256, NARROW)), fn.random.normal(2, (256, NARROW))
+
+
 def _gradients() -> tuple[tuple[Tensor, ...], None]:
     return tuple(fn.random.normal(i, TENSOR) for i in range(TENSORS)), None
 
@@ -106,6 +111,13 @@ WORKLOADS = {
             _classified(32, 3, 32, 32),
             "cross_entropy",
             MOMENTUM,
+        ),
+        Workload(
+            "deep",
+            "100 residual blocks LayerNorm-Linear(64, 256)-GELU-Linear(256, 64), recomputed backward, MSE, AdamW, batch 256",
+            _regression,
+            "mse",
+            ADAMW,
         ),
     )
 }

@@ -24,7 +24,7 @@ from funcnet.kernels.threads import with_one_mkl_thread
 Kernel = Callable[..., Sequence[Any]]
 
 SMALL = 8192
-LARGE = 1000
+LARGE = 500
 """The number of nodes from which on the calls in a graph are compiled apart from its kernels, and with fewer optimizations."""
 
 _NUMBERS = itertools.count()

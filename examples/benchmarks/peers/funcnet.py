@@ -5,6 +5,8 @@ compiled    ``fn.compile`` of the same step
 scan        ``fn.scan_steps`` of the same step, ten in one call
 floor       the kernels of an eager, donated step alone
 donated     any but the floor with ``fn.donate`` of the optimizer, and SGD with ``fused=True``
+repeat      the blocks of a deep net as a ``fn.repeat``, which compiled code runs as a loop; compiled as a ``fn.serial`` they
+            would take minutes
 """
 
 from collections.abc import Callable
@@ -18,8 +20,10 @@ import funcnet as fn
 from examples.benchmarks.floor import KernelsAlone
 from examples.benchmarks.workloads import (
     BLOCKS,
+    DEPTH,
     HEADS,
     LENGTH,
+    NARROW,
     PYCHROT,
     SCANNED,
     SIZES,
@@ -95,6 +99,11 @@ def _resnet() -> fn.Layer:
     return fn.serial(*stem, *blocks, fn.AvgPool2d(8), fn.Flatten(), fn.Linear(128, 10))
 
 
+def _deep_block() -> fn.Layer:
+    wide = (fn.Linear(NARROW, 4 * NARROW), fn.GELU(), fn.Linear(4 * NARROW, NARROW))
+    return fn.remat(fn.residual(fn.serial(fn.LayerNorm(NARROW), *wide)))
+
+
 NETS: dict[str, Callable[[], fn.Layer]] = {
     "disk_mlp": lambda: _mlp(fn.Tanh()),
     "mlp_adam": lambda: _mlp(fn.ReLU()),
@@ -105,14 +114,18 @@ NETS: dict[str, Callable[[], fn.Layer]] = {
     "gpt": _gpt,
     "lstm": _lstm,
     "resnet": _resnet,
+    "deep": lambda: fn.serial(*[_deep_block()] * DEPTH),
 }
+
+LOOPS: dict[str, Callable[[], fn.Layer]] = {"deep": lambda: fn.repeat(_deep_block(), DEPTH)}
+"""Nets again, with their blocks in a loop."""
 
 LOSSES = {"mse": fn.MSE(), "cross_entropy": fn.CrossEntropy()}
 
 Step = Callable[..., tuple[Any, Any, Any]]
 
 
-def parts(workload: Workload, donated: bool) -> tuple[Step, fn.Optimizer, Any]:
+def parts(workload: Workload, donated: bool, loop: bool = False) -> tuple[Step, fn.Optimizer, Any]:
     """Return the step of a workload, its optimizer, and its first params."""
     kind, settings = workload.optimizer
     fused = {"fused": True} if donated and kind == "SGD" else {}  # Adam always is
@@ -121,7 +134,7 @@ def parts(workload: Workload, donated: bool) -> tuple[Step, fn.Optimizer, Any]:
     if workload.name == "adam":
         params = tuple(fn.random.normal(fn.fold_in(0, i), TENSOR) for i in range(TENSORS))
         return lambda params, state, grads, target: (*opt.update(grads, state, params), None), opt, params
-    net, loss = NETS[workload.name](), LOSSES[workload.loss]
+    net, loss = (LOOPS if loop else NETS)[workload.name](), LOSSES[workload.loss]
     loss = loss if workload.members == 1 else fn.ensemble(loss, workload.members)
     return fn.train_step(net, loss, opt), opt, net.init(0)
 
@@ -129,10 +142,17 @@ def parts(workload: Workload, donated: bool) -> tuple[Step, fn.Optimizer, Any]:
 class FuncnetTraining(Training):
     """A step that is called again and again, with the params and the state that it returned."""
 
-    def __init__(self, workload: Workload, way: str = "eager", donated: bool = False, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        way: str = "eager",
+        donated: bool = False,
+        dtype: torch.dtype = torch.float32,
+        loop: bool = False,
+    ) -> None:
         """Draw the params and the batch."""
         self.way = way
-        step, opt, params = parts(workload, donated)
+        step, opt, params = parts(workload, donated, loop)
         self.params = fn.tree.cast(params, dtype)
         self.state = opt.init(self.params)
         self.batch = fn.tree.cast(workload.draw(), dtype)
@@ -171,11 +191,19 @@ def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contend
             eager = partial(FuncnetTraining, workload, "eager", True)
             found.append(Contender("funcnet floor", "funcnet floor", lambda eager=eager: KernelsAlone(eager())))
             continue
-        for donated in (False, True):
-            label = f"funcnet {way}{', donated' * donated}"
-            make = partial(FuncnetTraining, workload, way, donated)
-            found.append(Contender(label, f"funcnet {way}", make, SCANNED if way == "scan" else 1))
+        for loop in _forms(workload, way):
+            for donated in (False, True):
+                label = f"funcnet {way}{', repeat' * loop}{', donated' * donated}"
+                make = partial(FuncnetTraining, workload, way, donated, loop=loop)
+                found.append(Contender(label, f"funcnet {way}", make, SCANNED if way == "scan" else 1))
     return found
+
+
+def _forms(workload: Workload, way: str) -> tuple[bool, ...]:
+    """Say in which forms the net is measured: written out, in a loop, or both."""
+    if workload.name not in LOOPS:
+        return (False,)
+    return (False, True) if way == "eager" else (True,)
 
 
 def start(contender: Contender) -> None:

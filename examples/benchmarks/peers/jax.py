@@ -3,8 +3,9 @@
 jit     the whole step, value and gradients and update, under ``jax.jit``; donated: ``donate_argnums`` for params and state
 scan    ``jax.lax.scan`` over ten such steps, under ``jax.jit``
 
-A run ends with ``block_until_ready``. Images are (N, height, width, channels), the one order XLA has fast convolutions for on a
-CPU. stax's BatchNorm keeps no running statistics, and equinox's LSTM has one bias where torch.nn's has two.
+The blocks of the deep net are a ``jax.lax.scan`` of a block under ``jax.checkpoint``. A run ends with ``block_until_ready``.
+Images are (N, height, width, channels), the one order XLA has fast convolutions for on a CPU. stax's BatchNorm keeps no running
+statistics, and equinox's LSTM has one bias where torch.nn's has two.
 """
 
 import importlib
@@ -16,8 +17,10 @@ import numpy as np
 
 from examples.benchmarks.workloads import (
     BLOCKS,
+    DEPTH,
     HEADS,
     LENGTH,
+    NARROW,
     PYCHROT,
     SCANNED,
     SIZES,
@@ -171,6 +174,29 @@ def _lstm() -> Net:
     return params, lambda params, x: jax.vmap(partial(row, eqx.combine(params, static)))(x)
 
 
+def _deep() -> Net:
+    """Return the blocks stacked: ``lax.scan`` runs along them, and ``jax.checkpoint`` recomputes each in the backward pass."""
+    import equinox as eqx
+    import jax
+
+    def block(key: Any) -> Any:
+        one, other = jax.random.split(key)
+        wide = eqx.nn.Linear(NARROW, 4 * NARROW, key=one), eqx.nn.Linear(4 * NARROW, NARROW, key=other)
+        return eqx.filter((eqx.nn.LayerNorm(NARROW), *wide), eqx.is_array)
+
+    static = eqx.partition(eqx.filter_eval_shape(block, jax.random.key(0)), lambda leaf: hasattr(leaf, "shape"))[1]
+
+    @jax.checkpoint
+    def row(x: Any, params: Any) -> Any:
+        norm, wide, narrow = eqx.combine(params, static)
+        return x + jax.vmap(lambda h: narrow(jax.nn.gelu(wide(norm(h)), approximate=False)))(x)
+
+    def apply(params: Any, x: Any) -> Any:
+        return jax.lax.scan(lambda x, p: (row(x, p), None), x, params)[0]
+
+    return jax.vmap(block)(jax.random.split(jax.random.key(0), DEPTH)), apply
+
+
 NETS: dict[str, Callable[[], Net]] = {
     "disk_mlp": lambda: _mlp("Tanh"),
     "mlp_adam": lambda: _mlp("Relu"),
@@ -181,6 +207,7 @@ NETS: dict[str, Callable[[], Net]] = {
     "gpt": _gpt,
     "lstm": _lstm,
     "resnet": _resnet,
+    "deep": _deep,
 }
 
 

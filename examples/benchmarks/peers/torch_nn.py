@@ -1,7 +1,8 @@
 """The twins of funcnet's nets in torch.nn, with the same parameters by name, and torch.nn's ways to take a step.
 
 eager       autograd and the optimizer of ``torch.optim``, in each of its implementations
-compiled    ``torch.compile`` of net and loss as one graph, and so of its backward graph; the fused optimizer, not compiled
+compiled    ``torch.compile`` of net and loss as one graph, and so of its backward graph; the fused optimizer, not compiled.
+            Not of the deep net, whose hundred blocks take minutes
 
 Of the optimizer alone, compiled is ``torch.compile`` of its ``step``. Of the ensemble, eager is ``torch.func.vmap`` of
 ``torch.func.grad``, with SGD written out, and compiled is that, whole.
@@ -14,11 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from examples.benchmarks.workloads import (
     BLOCKS,
+    DEPTH,
     HEADS,
     LENGTH,
+    NARROW,
     PYCHROT,
     SIZES,
     TENSOR,
@@ -40,6 +44,15 @@ class Residual(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Add them."""
         return self[0](x) + self[1](x)
+
+
+class Recomputed(Residual):
+    """A residual block of which only the input is kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add, and recompute in the backward pass."""
+        y: Tensor = checkpoint(super().forward, x, use_reentrant=False, preserve_rng_state=False)
+        return y
 
 
 class Positions(nn.Embedding):
@@ -127,6 +140,11 @@ def _resnet() -> nn.Module:
     return nn.Sequential(*stem, *blocks, nn.AvgPool2d(8), nn.Flatten(), nn.Linear(128, 10))
 
 
+def _deep() -> nn.Module:
+    wide = lambda: (nn.Linear(NARROW, 4 * NARROW), nn.GELU(), nn.Linear(4 * NARROW, NARROW))
+    return nn.Sequential(*[Recomputed(nn.Sequential(nn.LayerNorm(NARROW), *wide()), nn.Identity()) for _ in range(DEPTH)])
+
+
 def _tensors() -> nn.Module:
     return nn.ParameterList([torch.randn(TENSOR) for _ in range(TENSORS)])
 
@@ -142,6 +160,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "lstm": _lstm,
     "adam": _tensors,
     "resnet": _resnet,
+    "deep": _deep,
 }
 LOSSES = {"mse": nn.functional.mse_loss, "cross_entropy": nn.functional.cross_entropy}
 
@@ -239,6 +258,8 @@ def _cast(batch: Any, dtype: torch.dtype) -> Any:
 def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contender]:
     """Return each way, eager with each implementation of the optimizer."""
     kinds = [("eager", kind) for kind in OPTIMIZERS] + [("compiled", "fused")]
+    if workload.name == "deep":
+        kinds.pop()
     if workload.name == "adam":
         kinds[-1:] = [("compiled", "foreach")]  # what torch recommends to compile
     if workload.members > 1:

@@ -1,0 +1,156 @@
+"""What it takes to compile a whole train step, by depth: ``serial`` and ``repeat`` of residual blocks, and torch.nn's blocks.
+
+Each row is measured in its own process, on one thread, with an empty cache of Inductor's; what the first compilation of a process
+does once, precompiling headers, is done before. The time is that of the processor, the C++ compiler's included, so that other
+work on the machine counts little.
+
+    python -m examples.benchmarks.compile_time --page examples/benchmarks/results/COMPILE_TIME.md
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+NETS = {
+    "serial": (5, 10, 20, 40),
+    "repeat": (10, 100),
+    "repeat of remat": (10, 100),
+    "torch.nn": (5, 10, 20, 40),
+}
+
+
+def ours(name, n, size, rows):
+    """Return a compiled step of funcnet's, and its arguments."""
+    import torch
+
+    import funcnet as fn
+
+    inner = fn.serial(fn.LayerNorm(size), fn.Linear(size, 4 * size), fn.GELU(), fn.Linear(4 * size, size))
+    block = fn.residual(inner)
+    nets = {
+        "serial": lambda: fn.serial(*[block] * n),
+        "repeat": lambda: fn.repeat(block, n),
+        "repeat of remat": lambda: fn.repeat(fn.remat(block), n),
+    }
+    net, opt = nets[name](), fn.SGD(0.1)
+    params = net.init(0)
+    return fn.compile(fn.train_step(net, fn.MSE(), opt)), (
+        params,
+        opt.init(params),
+        torch.randn(rows, size),
+        torch.randn(rows, size),
+    )
+
+
+def theirs(n, size, rows):
+    """Return torch.nn's step, net and loss compiled as one graph and so the backward pass, and its arguments."""
+    import torch
+    from torch import nn
+
+    class Residual(nn.Sequential):
+        def forward(self, x):
+            return x + super().forward(x)
+
+    blocks = [Residual(nn.LayerNorm(size), nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size)) for _ in range(n)]
+    net = nn.Sequential(*blocks)
+    opt = torch.optim.SGD(net.parameters(), 0.1)
+    forward = torch.compile(lambda x, target: nn.functional.mse_loss(net(x), target), fullgraph=True, dynamic=False)
+
+    def step(x, target):
+        opt.zero_grad()
+        forward(x, target).backward()
+        opt.step()
+
+    return step, (torch.randn(rows, size), torch.randn(rows, size))
+
+
+def seconds():
+    """Return the processor's time of this process and of those that it waited for, so far."""
+    times = os.times()
+    return times.user + times.system, times.children_user + times.children_system
+
+
+def measure(name, n, size, rows):
+    """Return the seconds that a first step takes in this process and in compilers, and the ms of a later one."""
+    import torch
+
+    torch.set_num_threads(1)
+    warm = torch.compile(torch.sin, options={"cpp_wrapper": name != "torch.nn"})
+    warm(torch.ones(2, requires_grad=name == "torch.nn"))
+    step, arguments = theirs(n, size, rows) if name == "torch.nn" else ours(name, n, size, rows)
+    before = seconds()
+    step(*arguments)
+    after = seconds()
+    times = []
+    for _ in range(5):
+        began = time.thread_time()
+        step(*arguments)
+        times.append(1e3 * (time.thread_time() - began))
+    return after[0] - before[0], after[1] - before[1], min(times)
+
+
+def _in_a_process(one):
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {"TORCHINDUCTOR_CACHE_DIR": folder, "TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "examples.benchmarks.compile_time", "--one", json.dumps(one)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **kept})
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(size, rows):
+    """Yield the lines of the table, as Markdown."""
+    yield "| net | blocks | Python, s | C++ compiler, s | both, s | s a block more | step, ms |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    for name, depths in NETS.items():
+        last = None
+        for n in depths:
+            own, compiler, ms = _in_a_process([name, n, size, rows])
+            slope = "" if last is None else f"{(own + compiler - last[1]) / (n - last[0]):.2f}"
+            last = n, own + compiler
+            yield f"| {name} | {n} | {own:.1f} | {compiler:.1f} | {own + compiler:.1f} | {slope} | {ms:.1f} |"
+
+
+HEAD = """# Time to compile a train step, by depth
+
+`python -m examples.benchmarks.compile_time --page examples/benchmarks/results/COMPILE_TIME.md`,
+torch {torch}, {machine}, one thread, float32.
+
+A block is `residual(serial(LayerNorm({size}), Linear({size}, {wide}), GELU(), Linear({wide}, {size})))` on {rows} rows. Funcnet's
+step is `compile(train_step(net, MSE(), SGD(0.1)))`, the whole of it; of torch.nn's step, net, loss and backward pass are compiled
+and the optimizer is not. Times are seconds of the processor for the first step, with an empty cache: Dynamo's and Inductor's own
+in Python, and those of the C++ compiler. A later step is the quickest of five, by the processor's time too.
+
+"""
+
+
+def main(arguments=None):
+    """Measure all rows, and print the table or write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--size", type=int, default=64, help="features of a row")
+    parser.add_argument("--rows", type=int, default=32, help="rows of x")
+    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one:
+        print(json.dumps(measure(*json.loads(options.one))))
+        return
+    lines = []
+    for line in table(options.size, options.rows):
+        print(line, flush=True)
+        lines.append(line)
+    if options.page:
+        import torch
+
+        from examples.reports.__main__ import processor
+
+        words = {"size": options.size, "wide": 4 * options.size, "rows": options.rows}
+        options.page.write_text(HEAD.format(torch=torch.__version__, machine=processor(), **words) + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

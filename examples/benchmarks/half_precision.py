@@ -1,0 +1,137 @@
+"""What a step of training costs in bfloat16: ``fn.cast`` beside float32, and beside torch.nn under autocast.
+
+All contenders of a workload take turns in one process on one thread, and a time is that of the processor, so that other work on
+the machine counts little. Params, gradients and the optimizer's state are float32 for all, the optimizer is fused, and funcnet's
+is donated.
+
+    python -m examples.benchmarks.half_precision --page examples/benchmarks/results/HALF_PRECISION.md
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+import funcnet as fn
+from examples.benchmarks.peers import funcnet, torch_nn
+from examples.benchmarks.workloads import WORKLOADS
+
+NAMES = ("bigmlp", "gpt")
+HALF = torch.bfloat16
+
+
+def ours(name, dtype, compiled):
+    """Return a function that takes a step of funcnet's and returns the loss; the net is cast to ``dtype``."""
+    workload = WORKLOADS[name]
+    net = funcnet.NETS[name]()
+    net = net if dtype is torch.float32 else fn.cast(net, dtype)
+    opt = fn.donate(getattr(fn, workload.optimizer[0])(**workload.optimizer[1]))
+    step = fn.train_step(net, funcnet.LOSSES[workload.loss], opt)
+    step = fn.compile(step) if compiled else step
+    params = net.init(0)
+    state, (x, target) = opt.init(params), workload.draw()
+
+    def run():
+        nonlocal params, state
+        with torch.no_grad() if compiled else torch.inference_mode():
+            params, state, value = step(params, state, x, target)
+        return value
+
+    return run
+
+
+def theirs(name, dtype, compiled):
+    """Return the same of torch.nn's twin, with net and loss under autocast."""
+    training = torch_nn.TorchTraining(WORKLOADS[name], "compiled" if compiled else "eager", "fused")
+    x, target = training.batch
+
+    def run():
+        training.optimizer.zero_grad()
+        with torch.autocast("cpu", HALF, enabled=dtype is HALF):
+            value = training.forward(x, target)
+        value.backward()
+        training.optimizer.step()
+        return value.detach()
+
+    return run
+
+
+def contenders(name, compiled):
+    """Return the steps by label."""
+    words = {torch.float32: "float32", HALF: "bfloat16"}
+    return {
+        f"{peer} {'compiled' if way else 'eager'}, {word}": make(name, dtype, way)
+        for way in (False, True)[: 1 + compiled]
+        for peer, make in (("funcnet", ours), ("torch.nn", theirs))
+        for dtype, word in words.items()
+    }
+
+
+def measure(steps, rounds):
+    """Return for each contender the median ms of a step, and the loss after the first ten."""
+    losses = {label: float([run() for _ in range(10)][-1]) for label, run in steps.items()}
+    times = {label: [] for label in steps}
+    for _ in range(rounds):
+        for label, run in steps.items():
+            began = time.process_time()
+            run()
+            times[label].append(1e3 * (time.process_time() - began))
+    return {label: (statistics.median(column), losses[label]) for label, column in times.items()}
+
+
+def table(names, rounds, compiled):
+    """Yield the lines of the table, as Markdown."""
+    yield "| workload | contender | ms a step | ÷ funcnet's float32 | ÷ torch.nn under autocast | loss after 10 |"
+    yield "|---|---|--:|--:|--:|--:|"
+    for name in names:
+        found = measure(contenders(name, compiled), rounds)
+        for label, (ms, loss) in found.items():
+            way = label.split()[1]  # with its comma
+            one, other = found[f"funcnet {way} float32"][0], found[f"torch.nn {way} bfloat16"][0]
+            yield f"| {name} | {label} | {ms:.1f} | {ms / one:.2f} | {ms / other:.2f} | {loss:.3f} |"
+
+
+HEAD = """# A step of training in bfloat16
+
+`python -m examples.benchmarks.half_precision --page examples/benchmarks/results/HALF_PRECISION.md`,
+torch {torch}, {machine}, {halves}, one thread.
+
+Workloads and optimizers are those of `BENCHMARKS.md`. In bfloat16 funcnet's net is `fn.cast(net, torch.bfloat16)`, and torch.nn's
+runs under `torch.autocast`. Params, gradients and AdamW's state are float32 for all. A time is the median of the processor's time
+of {rounds} steps; all contenders of a workload took turns in one process. Each framework draws its own initial weights.
+
+"""
+
+
+def instructions():
+    """Say which instructions for bfloat16 the processor has."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    return ", ".join(flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags) or "without instructions for bfloat16"
+
+
+def main(arguments=None):
+    """Measure, and print the table or write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("workloads", nargs="*", default=NAMES, help=f"of {', '.join(funcnet.NETS)}")
+    parser.add_argument("--rounds", type=int, default=25, help="how often each contender has its turn")
+    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True, help="measure compiled steps too")
+    parser.add_argument("--page", type=Path, help="file to write the page to")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    fn.kernels.retain_freed_memory()
+    lines = []
+    for line in table(options.workloads, options.rounds, options.compiled):
+        print(line, flush=True)
+        lines.append(line)
+    if options.page:
+        from examples.reports.__main__ import processor
+
+        head = HEAD.format(torch=torch.__version__, machine=processor(), halves=instructions(), rounds=options.rounds)
+        options.page.write_text(head + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
