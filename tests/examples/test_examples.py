@@ -72,7 +72,9 @@ def test_the_characters_are_learned(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "characters.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("script", "option"), [("quickstart", "epochs"), ("digits", "epochs"), ("characters", "steps"), ("translation", "steps")])
+@pytest.mark.parametrize(
+    ("script", "option"), [("quickstart", "epochs"), ("digits", "epochs"), ("characters", "steps"), ("translation", "steps")]
+)
 def test_the_examples_have_help_and_refuse_to_do_nothing(script, option, capsys):
     """--help names the options, and 0 of them is an error of usage."""
     main = importlib.import_module(f"examples.{script}").main
