@@ -232,9 +232,9 @@ def transformer_encoder_block(
     >>> block(block.init(0), (torch.ones(2, 5, 8), mask)).shape
     torch.Size([2, 5, 8])
     """
-    drops = _dropouts(dropout, 2)
-    layers = _layers("transformer_encoder_block", embed_dim, hidden, activation, norm, bias)
     attend = MultiHeadAttention(embed_dim, num_heads, dropout, bias, **attention)
+    layers = _layers("transformer_encoder_block", embed_dim, hidden, activation, norm, bias)
+    drops = _dropouts(dropout, 2)
     return TransformerBlock(self_attn=attend, **layers, **drops, norm_first=norm_first)
 
 
@@ -289,9 +289,9 @@ def transformer_decoder_block(
     >>> block(block.init(0), (torch.ones(2, 5, 8), torch.ones(2, 3, 8))).shape
     torch.Size([2, 5, 8])
     """
-    drops = _dropouts(dropout, 3)
-    layers = _layers("transformer_decoder_block", embed_dim, hidden, activation, norm, bias)
     attend = MultiHeadAttention(embed_dim, num_heads, dropout, bias, is_causal=is_causal, **attention)
+    layers = _layers("transformer_decoder_block", embed_dim, hidden, activation, norm, bias)
+    drops = _dropouts(dropout, 3)
     of_memory = {name: value for name, value in attention.items() if name not in _OF_STEPS}
     look = MultiHeadAttention(embed_dim, num_heads, dropout, bias, kdim=memory_dim, vdim=memory_dim, **of_memory)
     return TransformerBlock(

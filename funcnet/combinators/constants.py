@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from attrs import field
 
-from funcnet.combinator import Children, Combinator, add_gradients, layers_only, tuple_of_layers
+from funcnet.combinator import Children, Combinator, add_gradients, errors_at, layers_only, tuple_of_layers
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
@@ -18,18 +18,8 @@ from funcnet.wrapper import Wrapper
 
 
 @frozen
-class KeepConstants(Wrapper):
-    """A layer of a tuple whose output is followed by the rest of the tuple; made by ``keep_constants``.
-
-    Params:
-        The layer's.
-
-    Cache:
-        The layer's.
-
-    Raises:
-        ValueError: What the layer raises, and for a gy that is not a tuple where x is one.
-    """
+class _Kept(Wrapper):
+    """A layer of a tuple whose output is followed by the rest of the tuple; errors do not speak of it."""
 
     label = "keep_constants"
     computes = False
@@ -65,6 +55,45 @@ class KeepConstants(Wrapper):
     def infer(self, x: Any) -> tuple[Self, Any]:
         layer, y = self.layer.infer(x)
         return self.replace(layer=layer), _followed(y, x)
+
+
+@frozen
+class KeepConstants(_Kept):
+    """A layer of a tuple whose output is followed by the rest of the tuple; made by ``keep_constants``.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's.
+
+    Raises:
+        ValueError: What the layer raises, with a note, and for a gy that is not a tuple where x is one.
+    """
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        with errors_at(self, ""):
+            return super().apply(params, x, rng)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        with errors_at(self, ""):
+            return super().__call__(params, x, rng)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        with errors_at(self, ""):
+            return super().vjp(params, cache, gy)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        with errors_at(self, ""):
+            return super().grads(params, cache, gy)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        with errors_at(self, ""):
+            return super().input_grad(params, cache, gy)
+
+    def infer(self, x: Any) -> tuple[Self, Any]:
+        with errors_at(self, ""):
+            return super().infer(x)
 
     def __repr__(self) -> str:
         return f"keep_constants({self.layer!r})"
@@ -128,7 +157,7 @@ class SerialWithConstants(Combinator):
         if not self.layers:
             raise value_error(self.label, "there must be at least one layer", "none")
         *layers, last = self.layers
-        object.__setattr__(self, "_series", _Series((*map(KeepConstants, layers), last)))
+        object.__setattr__(self, "_series", _Series((*map(_Kept, layers), last)))
 
     def children(self) -> Children:
         return {str(i): layer for i, layer in enumerate(self.layers)}

@@ -157,7 +157,8 @@ def test_keys_of_a_memory_are_computed_once(layer):
     """Decoding with them gives, step by step, what the layer gives of the whole sequence; the carry stays as it is."""
     x, memory = draw((2, 3, 8)), draw((2, 5, layer.kdim or 8), 1)
     params, mask = fn.tree.cast(layer.init(0), torch.float64), fn.padding_mask(torch.tensor([5, 2]), 5)
-    for one, more in ((None, ()), (mask, (mask,))):
+    for one in (None, mask, draw((2, 1, 1, 5), 2)):
+        more = () if one is None else (one,)
         carry = layer.memory_carry(params, memory, one)
         ys = [layer.decode(params, x[:, i : i + 1], carry) for i in range(3)]
         want = layer.inference()(params, (x, memory, memory, *more))

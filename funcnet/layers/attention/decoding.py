@@ -20,6 +20,7 @@ from funcnet.kernels import linear as kernels
 from funcnet.kernels.tracing import is_plain
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention
 from funcnet.layers.attention.head_projections import NORMS, Heads
+from funcnet.layers.attention.masks import require_mask
 from funcnet.value import frozen
 
 Carry = dict[str, Tensor]
@@ -84,9 +85,14 @@ class Decoding(Heads):
 
     def _decode_memory(self, params: Params, x: Tensor, carry: Carry) -> Tensor:
         q = self._project(params, 0, self._inward(x, x))
-        q = self._normalize_one(params, 0, q, None)[0]
-        entries = (q, carry["memory_k"], carry["memory_v"], *[carry[name] for name in ("mask",) if name in carry])
-        return self._project_out(params, self._attention.inference()({}, entries), x)
+        q, k, v = self._normalize_one(params, 0, q, None)[0], carry["memory_k"], carry["memory_v"]
+        mask = require_mask(self, carry["mask"], (*q.shape[:3], k.shape[2]), q) if "mask" in carry else None
+        if self.soft_cap is None:
+            a = _LOOKUP({}, (q, k, v) if mask is None else (q, k, v, mask))
+        else:
+            visible, bias = (None, mask) if mask is not None and mask.is_floating_point() else (mask, None)
+            a = attention.weighted(attention.weights(q, k, bias, visible, self._head() ** -0.5, self.soft_cap), v)
+        return self._project_out(params, a, x)
 
     def _look_up(self, q: Tensor, k: Tensor, v: Tensor, steps: Tensor, visible: Tensor) -> Tensor:
         """Return a of queries at these ``steps`` (L,), and of keys at the steps 0, 1, ..., as far as they are visible."""
