@@ -20,6 +20,7 @@ from funcnet.combinators.gradient_rules import ClipGradient, ScaleGradient, Stra
 from funcnet.combinators.mixed_precision import MixedPrecision
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.layers.custom import ElementwiseFunction, FunctionLayer, ShapeDependent
+from funcnet.testing.surrogates import is_own_surrogate
 from funcnet.value import parts
 
 Shape = tuple[int, ...]
@@ -30,10 +31,15 @@ INPUTS: tuple[Shape, ...] = ((4, 3), (3, 2), (2, 3, 5), (2, 2, 4, 4), (3, 2, 2))
 _MOST = 400
 
 
+RULES = ScaleGradient, ClipGradient, StraightThrough
+"""Gradient rules of which ``declared`` knows the derivative."""
+
+
 def _is_leaf(layer: Layer) -> bool:
     """Tell whether a layer rounds nothing to a lower precision; layers of custom functions raise errors of their own for shapes."""
     kinds = MixedPrecision, fn.Cast, FunctionLayer, ElementwiseFunction, ShapeDependent
-    return not any(isinstance(one, kinds) for one in parts(layer))
+    layers = [one for one in parts(layer) if isinstance(one, Layer)]
+    return not any(isinstance(one, kinds) or (is_own_surrogate(one) and not isinstance(one, RULES)) for one in layers)
 
 
 LEAVES: tuple[Layer, ...] = tuple(dict.fromkeys(case.layer for case in CASES.values() if _is_leaf(case.layer)))

@@ -84,3 +84,17 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [fn.Reduce("n (t k) c -> n t c", "max", k=2), fn.Repeat("n ... -> n k ...", k=2), fn.rearrange("n a c -> n c a")],
+    ids=repr,
+)
+def test_the_axes_of_a_shape_are_worked_out_once(layer, monkeypatch):
+    """An x of a shape that came before takes the plan that is there."""
+    planned, shapes = type(layer).planned, []
+    monkeypatch.setattr(type(layer), "planned", lambda self, shape: shapes.append(shape) or planned(self, shape))
+    for shape in ((2, 14, 3), (2, 16, 3), (2, 14, 3)):
+        layer({}, draw(shape))
+    assert shapes == [(2, 14, 3), (2, 16, 3)]
