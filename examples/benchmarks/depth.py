@@ -32,7 +32,9 @@ def _work(net: fn.Layer, params: Any, x: torch.Tensor) -> Ways:
     return {
         "forward": lambda: net(params, x),
         "gradients": lambda: _gradients(net, params, x),
-        **{name: _stepping(fn.train_step(net, fn.MSE(), opt), opt.init(params), params, x, target) for name, opt in steps.items()},
+        **{
+            name: _stepping(fn.train_step(net, fn.MSE(), opt), opt.init(params), params, x, target) for name, opt in steps.items()
+        },
     }
 
 

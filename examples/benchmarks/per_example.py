@@ -69,4 +69,6 @@ def _stacked(grads: list[Any]) -> Any:
 
 
 def _norms(grads: Any) -> torch.Tensor:
-    return torch.stack([torch.linalg.vector_norm(leaf.flatten(1), dim=1) for leaf in fn.tree.leaves(grads)]).square().sum(0).sqrt()
+    return (
+        torch.stack([torch.linalg.vector_norm(leaf.flatten(1), dim=1) for leaf in fn.tree.leaves(grads)]).square().sum(0).sqrt()
+    )

@@ -17,6 +17,7 @@ from funcnet.combinators.stacking import Stack, entry, looped, stack, unstack
 from funcnet.contract import Cache, Layer, Params, Rng, output
 from funcnet.errors import number_of_parts
 from funcnet.flattening import flatten_together
+from funcnet.kernels.looping import is_traced
 from funcnet.kernels.tracing import is_plain
 from funcnet.random import Key
 from funcnet.value import frozen
@@ -43,8 +44,9 @@ class Repeat(Wrapper):
         ``fold_in(rng, i)``.
 
     Cache:
-        A dict: under ``"each"`` a tuple with the cache of each copy, or from compiled code under ``"all"`` one cache, every
-        tensor of which has a first axis of n.
+        A dict: under ``"each"`` a tuple with the cache of each copy, and in eager mode under ``"params"`` the params and the
+        views of them for each copy; or from compiled code under ``"all"`` one cache, every tensor of which has a first axis
+        of n.
     """
 
     label = "repeat"
@@ -108,7 +110,7 @@ class Repeat(Wrapper):
             found = looped(lambda g, p, c: (self.layer.input_grad(p, c, g), ()), gy, params, cache["all"], n=self.n, reverse=True)
             if found is not None:
                 return found[0]
-        for i, (p, c) in reversed([*enumerate(zip(self._each(params), self._caches_of(cache), strict=True))]):
+        for i, (p, c) in reversed([*enumerate(zip(self._each(params, cache), self._caches_of(cache), strict=True))]):
             with errors_at(self, i):
                 gy = self.layer.input_grad(p, c, gy)
         return gy
@@ -118,7 +120,7 @@ class Repeat(Wrapper):
             return params
         moved: list[Params] = []
         with errors_at(self, lambda: len(moved)):
-            for p, c in zip(self._each(params), self._caches_of(cache), strict=True):
+            for p, c in zip(self._each(params, cache), self._caches_of(cache), strict=True):
                 moved.append(self.layer.update_stats(p, c))
         return stack(moved)
 
@@ -146,7 +148,12 @@ class Repeat(Wrapper):
         key = random.as_key(rng)
         return random.fold_in(key, torch.arange(self.n, device=key.device))
 
-    def _each(self, params: Params) -> list[Params]:
+    def _each(self, params: Params, cache: Cache | None = None) -> list[Params]:
+        """Return the params of each copy, as views: those in the cache where params are the tensors that they are views of."""
+        if cache and "params" in cache and not is_traced():
+            leaves, each = cache["params"]
+            if [*map(id, leaves)] == [*map(id, flatten_together(params)[0])]:
+                return each
         return unstack(self.label, params, self.n)
 
     def _caches_of(self, cache: Cache) -> Any:
@@ -163,8 +170,7 @@ class Repeat(Wrapper):
     def _back(self, params: Params, cache: Cache, gy: Any, least: int) -> tuple[Stack, Any]:
         """Go back to copy number ``least``; return the gradients of params from there on, and gy there."""
         made, i = Stack(self.n), self.n
-        each = _kept_of(params, cache) or self._each(params)
-        rows = [*zip(each, self._caches_of(cache), strict=True)]
+        rows = [*zip(self._each(params, cache), self._caches_of(cache), strict=True)]
         with errors_at(self, lambda: i):
             for p, c in reversed(rows[least:]):
                 i -= 1
@@ -174,15 +180,9 @@ class Repeat(Wrapper):
 
 
 def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
-    """Return what is kept of the params of the copies, which take 0.2 to 0.3 ms to make for 32 residual blocks: views."""
+    """Return what the cache keeps of params in eager mode: for 32 residual blocks 0.1 to 0.3 ms that the way back need not take."""
     leaves = flatten_together(params)[0]
     return {"params": (tuple(leaves), each)} if is_plain(*leaves) else {}
-
-
-def _kept_of(params: Params, cache: Cache) -> list[Params] | None:
-    """Return the params of the copies where the cache has them and params are still the same tensors."""
-    leaves, each = cache.get("params", ((), None))
-    return each if each is not None and [*map(id, leaves)] == [*map(id, flatten_together(params)[0])] else None
 
 
 def repeat(layer: Layer, n: int) -> Repeat:
@@ -190,6 +190,10 @@ def repeat(layer: Layer, n: int) -> Repeat:
 
     Equals ``serial`` of n copies, bit for bit: values, gradients, fresh params and draws. Compiled, it is a loop: a train step of
     100 residual blocks compiles as fast as one of 10, where a ``serial`` of them takes time that grows with their number.
+
+    In eager mode a step of 32 residual blocks takes 0.97 to 1.1 times what it takes with ``serial`` for SGD, and 0.8 to 1.1 for
+    Adam, whose leaves are fewer: the forward pass takes 0.1 to 0.3 ms more, and stacking the gradients copies them once. With
+    gradients of 128 MB that copy is a fifth of the step.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> repeat(Linear(3, 3), 4).init(0)["weight"].shape
