@@ -151,6 +151,7 @@ class Repeat(Wrapper):
     def _each(self, params: Params, cache: Cache | None = None) -> list[Params]:
         """Return the params of each copy, as views: those in the cache where params are the tensors that they are views of."""
         if cache and "params" in cache and not is_traced():
+            each: list[Params]
             leaves, each = cache["params"]
             if [*map(id, leaves)] == [*map(id, flatten_together(params)[0])]:
                 return each
@@ -180,7 +181,7 @@ class Repeat(Wrapper):
 
 
 def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
-    """Return what the cache keeps of params in eager mode: for 32 residual blocks 0.1 to 0.3 ms that the way back need not take."""
+    """Return what the cache keeps of params in eager mode, which saves the way back 0.1 to 0.3 ms for 32 residual blocks."""
     leaves = flatten_together(params)[0]
     return {"params": (tuple(leaves), each)} if is_plain(*leaves) else {}
 

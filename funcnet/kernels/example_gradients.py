@@ -57,7 +57,7 @@ def chunk(size: int, *factors: Tensor) -> int:
 
 def pieces(x: Tensor, count: int) -> tuple[Tensor, ...]:
     """Return x in pieces of ``count`` examples, and what is left."""
-    return torch.split(x, count)  # type: ignore[no-untyped-call]
+    return torch.split(x, count)
 
 
 def table_grads(gy: Tensor, x: Tensor, count: int, padding: int) -> Tensor:
