@@ -134,7 +134,9 @@ def windows(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: S
     if is_plain(x):
         own, along = x.stride()[:2], x.stride()[2:]
         steps = [[n * at for n, at in zip(by, along, strict=True)] for by in (dilation, stride)]
-        return x.as_strided((*x.shape[:2], *kernel, *places), (*own, *steps[0], *steps[1])).flatten(2 + len(kernel)).flatten(2, -2)
+        return (
+            x.as_strided((*x.shape[:2], *kernel, *places), (*own, *steps[0], *steps[1])).flatten(2 + len(kernel)).flatten(2, -2)
+        )
     seen = [part.flatten(2) for part in _seen(x, kernel, stride, dilation, places)]
     return torch.stack(seen, 2)
 

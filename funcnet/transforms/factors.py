@@ -17,6 +17,7 @@ from funcnet.combinator import has_params
 from funcnet.contract import Cache, Layer, Params
 from funcnet.flattening import NODES
 from funcnet.kernels import example_gradients as kernels
+from funcnet.kernels.large_memory import empty
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
 from funcnet.layers.embedding.embedding import Embedding
 from funcnet.layers.linear.linear import Linear
@@ -67,46 +68,52 @@ def replace_factors(values: Tree, f: Callable[[Factors], Any]) -> Tree:
 
 def grads_of(factors: Factors) -> Params:
     """Return the gradients of all examples, with a first axis for these."""
-    layer, n = factors.layer, len(factors.gy)
+    layer, _, gy = factors
     if type(layer) is LayerNorm:
         return _affine_grads(*factors)
-    gy, x = _rows(*factors)
     if type(layer) is Embedding:
-        return {"weight": kernels.table_grads(gy, x, layer.num_embeddings, layer.padding_row)}
-    shapes = layer.param_shapes()
-    gw = kernels.weight_grads(gy, x).view(n, *shapes["weight"])
-    return {"weight": gw, "bias": gy.sum(1).view(n, *shapes["bias"])} if layer.bias else {"weight": gw}
+        return {"weight": kernels.table_grads(*_rows(*factors), layer.num_embeddings, layer.padding_row)}
+    gw = _weight_grads(*factors).view(len(gy), *layer.param_shapes()["weight"])
+    return {"weight": gw, "bias": _bias_grads(layer, gy)} if layer.bias else {"weight": gw}
 
 
 def squares_of(factors: Factors) -> Tensor:
-    """Return the squares of the norms of these gradients, which are not formed where that takes less work.
-
-    What the windows of a convolution see is more than x, so it is looked at for a few examples at a time.
-    """
+    """Return the squares of the norms of these gradients, which are not formed where that takes less work."""
     layer, cache, gy = factors
     if type(layer) is LayerNorm:
-        return sum_of_squares(_affine_grads(*factors))
+        grads = [in_single(leaf).flatten(1) for leaf in tree.leaves(_affine_grads(*factors))]
+        return torch.cat(grads, 1).square().sum(1)
     if type(layer) is Embedding:
-        gy, x = _rows(*factors)
-        return kernels.table_squares(gy, x, layer.num_embeddings, layer.padding_row)
+        return kernels.table_squares(*_rows(*factors), layer.num_embeddings, layer.padding_row)
+    count = _count(*factors)
+    pairs = zip(kernels.pieces(cache, count), kernels.pieces(gy, count), strict=True)
+    squares = torch.cat([kernels.weight_squares(*_rows(layer, *pair)) for pair in pairs]).view(len(gy), -1).sum(1)
+    return squares + in_single(_bias_grads(layer, gy)).square().sum(1) if layer.bias else squares
+
+
+def _count(layer: Any, x: Tensor, gy: Tensor) -> int:
+    """Return how many examples are treated at a time: what the windows of a convolution see is more than x."""
+    seen = 1 if type(layer) is Linear else prod(layer.param_shapes()["weight"][2:])
+    return len(gy) if seen == 1 else kernels.chunk(seen * x[:1].numel(), gy, x)
+
+
+def _weight_grads(layer: Any, x: Tensor, gy: Tensor) -> Tensor:
+    """Return the gradients of a weight, of each group one after the other."""
+    n, count = len(gy), _count(layer, x, gy)
+    if count >= n:
+        return kernels.weight_grads(*_rows(layer, x, gy))
+    groups, (channels, *sizes) = layer.groups, layer.param_shapes()["weight"]
+    out = empty((n * groups, channels // groups, prod(sizes)), gy)
+    for i in range(0, n, count):
+        kernels.weight_grads(*_rows(layer, x[i : i + count], gy[i : i + count]), out=out[groups * i : groups * (i + count)])
+    return out
+
+
+def _bias_grads(layer: Any, gy: Tensor) -> Tensor:
+    """Return the sums of gy over all axes but those of examples and channels."""
     if type(layer) is Linear:
-        return _products(layer, cache, gy)
-    count = kernels.chunk(cache[:1].numel() * prod(layer.param_shapes()["weight"][2:]), cache, gy)
-    return torch.cat([_products(layer, *pair) for pair in zip(cache.split(count), gy.split(count), strict=True)])
-
-
-def _products(layer: Any, x: Tensor, gy: Tensor) -> Tensor:
-    """Return the squares of the gradients of a weight and a bias."""
-    n = len(x)
-    gy, x = _rows(layer, x, gy)
-    squares = kernels.weight_squares(gy, x)
-    squares = squares + in_single(gy).sum(1).square().sum(1) if layer.bias else squares
-    return squares.view(n, -1).sum(1)
-
-
-def sum_of_squares(grads: Params) -> Tensor:
-    """Return the square of the norm of each example's gradients, which have a first axis for the examples."""
-    return sum([in_single(leaf).flatten(1).square().sum(1) for leaf in tree.leaves(grads)])
+        return gy.reshape(len(gy), -1, gy.shape[-1]).sum(1)
+    return gy.reshape(len(gy), -1, layer.out_channels, prod(gy.shape[gy.dim() - layer.axes :])).sum((1, 3))
 
 
 def _affine_grads(layer: LayerNorm, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Params:

@@ -2,7 +2,9 @@
 
     gradsᵢ = ∂ loss(net(params, xᵢ), targetᵢ) / ∂ params      normᵢ = ‖gradsᵢ‖, over all params
 
-The net runs on rows under ``vmap``, each a batch of one. The norm of a Linear is found without its gradient (Goodfellow 2015):
+The net runs on rows under ``vmap``, each a batch of one. The gradients of a Linear, a convolution, an Embedding and a LayerNorm
+are formed after that from their factors, for all rows at once (``factors``). Of these the norm needs no gradient (Goodfellow
+2015, "Efficient per-example gradient computations"):
 
     ‖gyᵀ x‖² = Σ (x xᵀ) ⊙ (gy gyᵀ)      of a single row: ‖gy‖² ‖x‖²
 
@@ -116,6 +118,9 @@ def per_example_grads(net: Layer, loss: Loss) -> PerExample:
     ``value_and_grads`` gives of ``x[i:i + 1]`` and ``target[i:i + 1]``. Row i of a stochastic net has the key ``fold_in(rng,
     i)``.
 
+    A loop over the rows takes 4 to 13 times as long, as long as gradients do not cost more to compute than to write: of five
+    convolutions of 64 channels it takes twice as long. ``torch.func.vmap`` of ``torch.func.grad`` takes 1.1 to 6 times as long.
+
     Args:
         net: A net whose rows do not depend on each other.
         loss: A loss with one value.
@@ -131,8 +136,11 @@ def per_example_norms(net: Layer, loss: Loss) -> PerExample:
     """Make the function ``(params, x, target, rng=None) -> (values, norms)`` of each row by itself: values and norms (N,).
 
     ``norms[i]`` is the norm of all gradients of row i together, as for clipping in differentially private training. The
-    gradients of ``Linear`` and ``Embedding`` are not formed, unless that takes less work; those of other layers only one layer
-    at a time.
+    gradients of ``Linear``, convolutions and ``Embedding`` are not formed, unless that takes less work, and then for a few rows
+    at a time; those of other layers for one layer at a time.
+
+    The norms of wide Linears take a third to a ninth of the time of ``per_example_grads`` and their norms. Where the forward
+    pass, or the product that is a gradient, is most of the time, as in small nets and convolutions, they take as long.
 
     Args:
         net: A net whose rows do not depend on each other.

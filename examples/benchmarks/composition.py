@@ -1,0 +1,81 @@
+"""What composition costs: per-example gradients, ensembles and depth, beside loops, ``torch.func`` and ``serial``.
+
+python -m examples.benchmarks.composition --page examples/benchmarks/results/COMPOSITION.md
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from examples.benchmarks import depth, ensembles, per_example, turns
+from examples.reports.__main__ import processor
+
+ROUNDS = 30
+
+HEAD = """# What composition costs
+
+`python -m examples.benchmarks.composition --page examples/benchmarks/results/COMPOSITION.md`,
+torch {torch}, {processor}, one thread, float32.
+
+All contenders of a row take turns in one process, in another order each round. A number is the median of {rounds} rounds, in ms
+of the process's CPU time, with the garbage collector off.
+"""
+
+PER_EXAMPLE = """
+## Per-example gradients
+
+`loop` calls `value_and_grads` for each row, and stacks. `vmap(grad)` is that of `torch.func`, over the same net. `norms of
+stored` are the norms of `per_example_grads`, and `per_example_norms` those without. `batch` is the one gradient of the whole
+batch. The last three columns are quotients of times: above 1, funcnet's function is the quicker one.
+
+Where a gradient costs more to compute than to write, like that of a convolution of many channels, no way is much quicker than
+another: the products are the same. Where it is large, like that of a wide Linear, its memory is the cost: 4 KB that the process
+gets anew take the system 1 to 3 µs here. `per_example_grads` asks for huge pages, and `per_example_norms` needs no memory.
+"""
+
+ENSEMBLES = """
+## Ensembles of {members}
+
+`torch.func` is `vmap` of `functional_call`, or of the `grad_and_value` of a loss of that. The last columns are funcnet's time
+as a part of torch.func's.
+"""
+
+DEPTH = """
+## `repeat` and `serial` of {blocks} residual blocks, in eager mode
+
+A block is `residual(serial(LayerNorm(n), Linear(n, 2n), GELU(), Linear(2n, n)))`. The last columns are the time of `repeat` as a
+part of that of `serial`. `repeat` stacks the gradients of its copies, which `serial` leaves where they are; its optimizer has 6
+leaves to go through instead of {leaves}.
+"""
+
+
+def page(rounds: int) -> Iterator[str]:
+    """Yield the lines of the page."""
+    yield HEAD.format(torch=torch.__version__, processor=processor(), rounds=rounds)
+    yield PER_EXAMPLE
+    yield from turns.table(per_example.cases(), per_example.QUOTIENTS, rounds)
+    yield ENSEMBLES.format(members=ensembles.MEMBERS)
+    yield from turns.table(ensembles.cases(), ensembles.QUOTIENTS, rounds)
+    yield DEPTH.format(blocks=depth.BLOCKS, leaves=6 * depth.BLOCKS)
+    yield from turns.table(depth.cases(), depth.QUOTIENTS, rounds)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all, and print the page or write it too."""
+    about = (__doc__ or "").split("\n\n")[0]
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--page", type=Path, help="file to write the page to")
+    options = parser.parse_args(arguments)
+    lines = []
+    for line in page(options.rounds):
+        print(line, flush=True)
+        lines.append(line)
+    if options.page:
+        options.page.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
