@@ -76,9 +76,9 @@ class Combinator(Layer):
     """Whether the layers within are not just applied, each in its turn: ``summary`` then has one row for all of them."""
 
     passes_gradients_on: ClassVar[bool] = False
-    """Whether the gradients of params are those of the layers within, each computed once and packed as it is.
+    """Whether params are those of the layers within and no others, and each gradient is computed once and packed as it is.
 
-    A step in the backward pass may then update these layers one by one; the params of other combinators it updates at once.
+    A step may then update these layers one by one in the backward pass. It updates the layers of other combinators together.
     """
 
     @abstractmethod

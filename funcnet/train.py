@@ -112,12 +112,17 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = Fa
     It writes to nothing and reads nothing else, so it may be compiled whole, repeated, or undone by keeping the old params.
     Params that require grad, as those of a module do, cost autograd's graph in the first step: those that come out require none.
 
+    With ``in_backward`` all gradients are never in memory at once: training 64 ``Linear(512, 512)`` with a donated Adam takes
+    7 MB beside params and state, and 73 without. Each layer takes 12 to 23 µs more. ``repeat`` updates its copies one after the
+    other in eager mode; layers within ``shared``, ``tied``, ``scan`` or ``ensemble`` are updated together. If the backward pass
+    raises an error, a donated optimizer has already written to the params of the later layers.
+
     Args:
         net: The net.
         loss: A loss with one value.
         opt: The optimizer.
-        in_backward: Whether to update each layer as soon as the backward pass has its gradient, which is then released: all
-            gradients are never in memory at once. The result is the same, bit for bit.
+        in_backward: Whether to update each layer as soon as the backward pass has its gradient, which is then released. The
+            result is the same, bit for bit.
 
     Raises:
         ValueError: As ``value_and_grads``; for an ``opt`` that is no optimizer, and, with ``in_backward``, for one that needs all

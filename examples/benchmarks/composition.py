@@ -26,13 +26,13 @@ of the process's CPU time, with the garbage collector off.
 PER_EXAMPLE = """
 ## Per-example gradients
 
-`loop` calls `value_and_grads` for each row, and stacks. `vmap(grad)` is that of `torch.func`, over the same net. `norms of stored`
-are the norms of `per_example_grads`, and `per_example_norms` those without. `batch` is the one gradient of the whole batch. The
-last three columns tell how many times longer the first takes than the second.
+`loop` calls `value_and_grads` for each row, and stacks. `vmap(grad)` is that of `torch.func`, over the same net. `norms of
+stored` are the norms of `per_example_grads`, and `per_example_norms` those without. `batch` is the one gradient of the whole
+batch. The last three columns are quotients of times: above 1, funcnet's function is the quicker one.
 
-Where a gradient costs more to compute than to write, as of a convolution of many channels, no way is much quicker than another:
-the work is the same. Where it is large, as of a wide Linear, its memory is the cost. Each 4 KB of it that the process gets anew
-take the system 1 to 3 µs here, so that `per_example_grads` asks for huge pages.
+Where a gradient costs more to compute than to write, like that of a convolution of many channels, no way is much quicker than
+another: the products are the same. Where it is large, like that of a wide Linear, its memory is the cost: 4 KB that the process
+gets anew take the system 1 to 3 µs here. `per_example_grads` asks for huge pages, and `per_example_norms` needs no memory.
 """
 
 ENSEMBLES = """

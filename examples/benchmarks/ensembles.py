@@ -4,6 +4,7 @@ Both have the same params and give the same numbers. ``vmap`` does not know torc
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -66,8 +67,7 @@ def nets() -> dict[str, tuple[fn.Layer, nn.Module, Tensor, Tensor]]:
 
 
 def _mlps(*sizes: int) -> tuple[fn.Layer, nn.Module]:
-    pairs = [*zip(sizes, sizes[1:], strict=False)]
-    layers = [layer for pair in pairs for layer in (nn.Linear(*pair), nn.Tanh())][:-1]
+    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.Tanh())][:-1]
     return fn.mlp(sizes, fn.Tanh()), nn.Sequential(*layers)
 
 

@@ -18,6 +18,7 @@ from funcnet.combinators.stacking import Stack, looped, restack, stack, unstack
 from funcnet.contract import Cache, Layer, Params, Rng, output
 from funcnet.errors import number_of_parts
 from funcnet.flattening import flatten_together
+from funcnet.kernels.looping import is_traced
 from funcnet.kernels.tracing import is_plain
 from funcnet.random.keys import Key
 from funcnet.value import frozen
@@ -44,9 +45,10 @@ class Repeat(Wrapper):
         ``fold_in(rng, i)``.
 
     Cache:
-        A dict: under ``"each"`` a tuple with the cache of each copy, or from compiled code under ``"all"`` one cache, every
-        tensor of which has a first axis of n. Of invertible layers it is, under ``"last"``, the output and the key: the way back
-        restores one copy's input and cache after the other, as in a ``serial``.
+        A dict: under ``"each"`` a tuple with the cache of each copy, and in eager mode under ``"params"`` the params and the
+        views of them for each copy; or from compiled code under ``"all"`` one cache, every tensor of which has a first axis
+        of n. With invertible layers it is, under ``"last"``, the output and the key: the way back restores one copy's input and
+        cache after the other, as in a ``serial``.
     """
 
     label = "repeat"
@@ -172,7 +174,13 @@ class Repeat(Wrapper):
         key = random.as_key(rng)
         return random.fold_in(key, torch.arange(self.n, device=key.device))
 
-    def _each(self, params: Params) -> list[Params]:
+    def _each(self, params: Params, cache: Cache | None = None) -> list[Params]:
+        """Return the params of each copy, as views: those in the cache where params are the tensors that they are views of."""
+        if cache and "params" in cache and not is_traced():
+            each: list[Params]
+            leaves, each = cache["params"]
+            if [*map(id, leaves)] == [*map(id, flatten_together(params)[0])]:
+                return each
         return unstack(self.label, params, self.n)
 
     def _loop_back(self, params: Params, cache: Cache, gy: Any) -> tuple[Any, Params] | None:
@@ -210,7 +218,7 @@ class Way:
     """The way back through the copies: params and cache of each, the last one first; those of invertible layers are restored."""
 
     def __init__(self, net: Any, params: Params, cache: Cache) -> None:
-        self.net, self.each = net, _kept_of(params, cache) or unstack(net.label, params, net.n)
+        self.net, self.each = net, net._each(params, cache)
         self.y, rng = cache.get("last", (None, None))
         self.keys = unstack(net.label, net._keys(rng), net.n)
         self.caches: Any = cache.get("each")
@@ -227,15 +235,9 @@ class Way:
 
 
 def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
-    """Return what is kept of the params of the copies, which take 0.2 to 0.3 ms to make for 32 residual blocks: views."""
+    """Return what the cache keeps of params in eager mode, which saves the way back 0.1 to 0.3 ms for 32 residual blocks."""
     leaves = flatten_together(params)[0]
     return {"params": (tuple(leaves), each)} if is_plain(*leaves) else {}
-
-
-def _kept_of(params: Params, cache: Cache) -> list[Params] | None:
-    """Return the params of the copies where the cache has them and params are still the same tensors."""
-    leaves, each = cache.get("params", ((), None))
-    return each if each is not None and [*map(id, leaves)] == [*map(id, flatten_together(params)[0])] else None
 
 
 def repeat(layer: Layer, n: int) -> Repeat:
@@ -244,6 +246,10 @@ def repeat(layer: Layer, n: int) -> Repeat:
     Equals ``serial`` of n copies, bit for bit: values, gradients, fresh params and draws. With invertible layers it keeps one
     output, whatever n is. Compiled, it is a loop: a train step of 100 residual blocks compiles as fast as one of 10, where a
     ``serial`` of them takes time that grows with their number.
+
+    In eager mode a step of 32 residual blocks takes 0.97 to 1.1 times what it takes with ``serial`` for SGD, and 0.8 to 1.1 for
+    Adam, whose leaves are fewer: the forward pass takes 0.1 to 0.3 ms more, and stacking the gradients copies them once. With
+    gradients of 128 MB that copy is a fifth of the step.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> repeat(Linear(3, 3), 4).init(0)["weight"].shape

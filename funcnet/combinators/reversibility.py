@@ -142,8 +142,8 @@ def reversible(f: Layer, g: Layer) -> Reversible:
         x₂ = y₂ - g(y₁)      x₁ = y₁ - f(x₂)
 
     x and y are pairs of tensors. Only y is kept: ``vjp`` restores x from it, and computes f and g once more. A run of invertible
-    layers in ``serial`` keeps one output for all, so memory does not grow with depth. The restored x differs from x by rounding,
-    and so do the gradients: much where f or g amplifies it, as a norm of nearly equal numbers does.
+    layers in ``serial``, or a ``repeat``, keeps one output for all, so memory does not grow with depth. The restored x differs
+    from x by rounding, and so do the gradients: much where f or g amplifies it, as a norm of nearly equal numbers does.
 
     Args:
         f: A layer from the second half to the shape of the first.

@@ -45,7 +45,7 @@ def weight_squares(gy: Tensor, x: Tensor) -> Tensor:
     if not is_plain(gy, x):
         return torch.bmm(gy.mT, x).square().sum((1, 2))
     count = min(chunk(size, gy, x), len(x))
-    product, chunks = x.new_empty(count, gy.shape[2], x.shape[2]), zip(gy.split(count), x.split(count), strict=True)
+    product, chunks = x.new_empty(count, gy.shape[2], x.shape[2]), zip(pieces(gy, count), pieces(x, count), strict=True)
     norms = [torch.linalg.vector_norm(torch.bmm(g.mT, rows, out=product[: len(g)]), dim=(1, 2)) for g, rows in chunks]
     return torch.cat(norms).square()
 
@@ -55,10 +55,15 @@ def chunk(size: int, *factors: Tensor) -> int:
     return max(1, _CHUNK // max(size, 1)) if is_plain(*factors) else max(len(factors[0]), 1)
 
 
-def table_grads(gy: Tensor, x: Tensor, count: int, padding: int) -> Tensor:
-    """Return the gradient of a table of ``count`` rows for every example: gy (N, t, dim) summed into the rows that x (N, t) names.
+def pieces(x: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Return x in pieces of ``count`` examples, and what is left."""
+    return torch.split(x, count)
 
-    Those of ``padding`` are left out (-1 is none).
+
+def table_grads(gy: Tensor, x: Tensor, count: int, padding: int) -> Tensor:
+    """Return the gradient of a table of ``count`` rows for every example, (N, count, dim).
+
+    gy (N, t, dim) is summed into the rows that x (N, t) names, but for the row ``padding`` (-1 is none).
     """
     n, g = len(x), in_single(gy)
     g = g.masked_fill((x == padding).unsqueeze(2), 0.0) if padding >= 0 else g

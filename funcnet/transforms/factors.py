@@ -67,7 +67,7 @@ def replace_factors(values: Tree, f: Callable[[Factors], Any]) -> Tree:
 
 def grads_of(factors: Factors) -> Params:
     """Return the gradients of all examples, with a first axis for these."""
-    layer, cache, gy = factors
+    layer, _, gy = factors
     if type(layer) is LayerNorm:
         return _affine_grads(*factors)
     if type(layer) is Embedding:
@@ -85,7 +85,7 @@ def squares_of(factors: Factors) -> Tensor:
     if type(layer) is Embedding:
         return kernels.table_squares(*_rows(*factors), layer.num_embeddings, layer.padding_row)
     count = _count(*factors)
-    pairs = zip(cache.split(count), gy.split(count), strict=True)
+    pairs = zip(kernels.pieces(cache, count), kernels.pieces(gy, count), strict=True)
     squares = torch.cat([kernels.weight_squares(*_rows(layer, *pair)) for pair in pairs]).view(len(gy), -1).sum(1)
     return squares + in_single(_bias_grads(layer, gy)).square().sum(1) if layer.bias else squares
 

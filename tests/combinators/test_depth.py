@@ -27,7 +27,7 @@ def assert_copies(stacked, each):
         assert tree.equal(copy(stacked, i), one)
 
 
-@pytest.mark.parametrize("size", [3, 16, 25, 33])
+@pytest.mark.parametrize("size", [3, 16, 25, 33, 90])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_repeat_is_serial_bit_for_bit(size, dtype):
     """Fresh params, y, the gradients, their halves and the moved statistics, with one key."""
@@ -80,6 +80,48 @@ def test_statistics_move_and_weights_stay_where_they_are():
     moved = tree.names(net.update_stats(params, net.apply(params, draw((6, 4), 1).float(), 1)[1]))
     stay = {path for path, leaf in tree.names(params).items() if moved[path] is leaf}
     assert {path for path in moved if path not in stay} == {path for path in moved if "running" in path or "tracked" in path}
+
+
+def test_the_way_back_takes_the_params_that_it_is_given():
+    """Not those of the forward pass, which the cache keeps views of: equal ones, other ones, and some with one leaf replaced."""
+    net, x = fn.repeat(fn.serial(fn.Linear(3, 3), fn.Tanh()), 4), draw((5, 3), 1).float()
+    params = net.init(0)
+    _, cache = net.apply(params, x)
+    others = tree.map(lambda leaf: 2 * leaf, params)
+    mixed = ({**params[0], "weight": 2 * params[0]["weight"]}, params[1])
+    _, bare = net.apply(tree.map(torch.clone, params), x)
+    del bare["params"]
+    for given in (params, tree.map(torch.clone, params), others, mixed):
+        gparams, gx = net.vjp(given, cache, x)
+        want, gwant = net.vjp(given, bare, x)
+        assert torch.equal(gx, gwant)
+        assert tree.equal(gparams, want)
+        assert torch.equal(net.input_grad(given, cache, x), gwant)
+    assert not torch.equal(net.vjp(others, cache, x)[1], net.vjp(params, cache, x)[1])
+
+
+@fn.frozen
+class Shrinking(fn.Layer):
+    """A layer whose gradient has another shape at each call."""
+
+    def init(self, rng):
+        return {"weight": torch.ones(100, 100)}
+
+    def apply(self, params, x, rng=None):
+        return x, x[0].numel()
+
+    def vjp(self, params, cache, gy):
+        rows = int(gy[0, 0])
+        return {"weight": torch.ones(rows, 100)}, gy - 1
+
+
+def test_large_gradients_must_be_alike():
+    """A copy into the stack would broadcast one of another shape."""
+    net = fn.repeat(Shrinking(), 3)
+    params, x = net.init(0), torch.ones(2, 2)
+    _, cache = net.apply(params, x)
+    with pytest.raises(ValueError, match=r"must all be of shape \(100, 100\)"):
+        net.vjp(params, cache, torch.full((2, 2), 100.0))
 
 
 def test_inference_and_walking_reach_the_layer():
@@ -169,7 +211,7 @@ def test_caches_go_between_compiled_and_eager_code():
     params, key = tree.cast(net.init(0), torch.float64), fn.key(1)
     y, cache = net.apply(params, x, key)
     same, other = fn.compile(net.apply)(params, x, key)
-    assert {*cache} == {"each"}
+    assert {*cache} == {"each", "params"}
     assert {*other} == {"all"}
     torch.testing.assert_close(same, y)
     want = net.vjp(params, cache, y)
