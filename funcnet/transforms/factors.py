@@ -86,16 +86,12 @@ def squares_of(factors: Factors) -> Tensor:
     if type(layer) is Embedding:
         return kernels.table_squares(*_rows(*factors), layer.num_embeddings, layer.padding_row)
     if _has_convolution(*factors, for_norms=True):
-        norms = [torch.linalg.vector_norm(part, dim=1) for part in _convolution_grads(*factors)]
-        return _with_bias(layer, gy, torch.cat(norms).square())
+        squares = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in _convolution_grads(*factors)]).square()
+        return squares + kernels.bias_squares(_bias_grads(layer, gy)) if layer.bias else squares
     count = _count(*factors)
     pairs = zip(kernels.pieces(cache, count), kernels.pieces(gy, count), strict=True)
-    squares = torch.cat([kernels.weight_squares(*_rows(layer, *pair)) for pair in pairs]).view(len(gy), -1).sum(1)
-    return _with_bias(layer, gy, squares)
-
-
-def _with_bias(layer: Any, gy: Tensor, squares: Tensor) -> Tensor:
-    return squares + in_single(_bias_grads(layer, gy)).square().sum(1) if layer.bias else squares
+    parts = [kernels.squares(*_rows(layer, *pair), bias=layer.bias) for pair in pairs]
+    return torch.cat(parts).view(len(gy), -1).sum(1)
 
 
 def _has_convolution(layer: Any, x: Tensor, gy: Tensor, *, for_norms: bool = False) -> bool:
