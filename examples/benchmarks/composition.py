@@ -16,7 +16,7 @@ ROUNDS = 30
 
 HEAD = """# What composition costs
 
-`python -m examples.benchmarks.composition --page examples/benchmarks/results/COMPOSITION.md`,
+`python -m examples.benchmarks.composition --rounds {rounds} --page examples/benchmarks/results/COMPOSITION.md`,
 torch {torch}, {processor}, one thread, float32.
 
 All contenders of a row take turns in one process, in another order each round. A number is the median of {rounds} rounds, in ms

@@ -5,7 +5,7 @@ chooses. So the stand-in of such a layer gives in the place of its gradient the 
 outside of ``vmap``, the gradients of all examples are formed in one product, or only their squares.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any, NamedTuple
 
@@ -84,10 +84,33 @@ def squares_of(factors: Factors) -> Tensor:
         return torch.cat(grads, 1).square().sum(1)
     if type(layer) is Embedding:
         return kernels.table_squares(*_rows(*factors), layer.num_embeddings, layer.padding_row)
+    if _has_convolution(*factors, for_norms=True):
+        squares = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in _convolution_grads(*factors)]).square()
+        return squares + kernels.bias_squares(_bias_grads(layer, gy)) if layer.bias else squares
     count = _count(*factors)
     pairs = zip(kernels.pieces(cache, count), kernels.pieces(gy, count), strict=True)
-    squares = torch.cat([kernels.weight_squares(*_rows(layer, *pair)) for pair in pairs]).view(len(gy), -1).sum(1)
-    return squares + in_single(_bias_grads(layer, gy)).square().sum(1) if layer.bias else squares
+    parts = [kernels.squares(*_rows(layer, *pair), bias=layer.bias) for pair in pairs]
+    return torch.cat(parts).view(len(gy), -1).sum(1)
+
+
+def _has_convolution(layer: Any, x: Tensor, gy: Tensor, *, for_norms: bool = False) -> bool:
+    """Tell whether the gradients of a convolution's weight are those of another convolution, and that is quicker."""
+    if type(layer) is Linear or prod(x.shape[1 : x.dim() - layer.axes - 1]) != 1:
+        return False
+    channels, *sizes = layer.param_shapes()["weight"]
+    windows, seen = prod(gy.shape[gy.dim() - layer.axes :]), prod(sizes)
+    if for_norms and kernels.has_fewer_products(windows, seen, channels // layer.groups):
+        return False
+    return kernels.is_for_onednn(gy, x, windows, channels * seen)
+
+
+def _convolution_grads(layer: Any, x: Tensor, gy: Tensor) -> Iterator[Tensor]:
+    """Yield the gradients of a convolution's weight, of as many examples at a time as the processor's cache holds."""
+    shape = layer.param_shapes()["weight"]
+    x, gy = x.reshape(len(x), *x.shape[-layer.axes - 1 :]), gy.reshape(len(gy), *gy.shape[-layer.axes - 1 :])
+    count = kernels.chunk(prod(shape), gy, x)
+    for one, g in zip(kernels.pieces(x, count), kernels.pieces(gy, count), strict=True):
+        yield kernels.convolution_grads(g, one, shape, layer.groups, *layer.options)
 
 
 def _count(layer: Any, x: Tensor, gy: Tensor) -> int:
@@ -99,12 +122,24 @@ def _count(layer: Any, x: Tensor, gy: Tensor) -> int:
 def _weight_grads(layer: Any, x: Tensor, gy: Tensor) -> Tensor:
     """Return the gradients of a weight, of each group one after the other."""
     n, count = len(gy), _count(layer, x, gy)
+    if _has_convolution(layer, x, gy):
+        return _joined(n, _convolution_grads(layer, x, gy))
     if count >= n:
         return kernels.weight_grads(*_rows(layer, x, gy))
     groups, (channels, *sizes) = layer.groups, layer.param_shapes()["weight"]
     out = empty((n * groups, channels // groups, prod(sizes)), gy)
     for i in range(0, n, count):
         kernels.weight_grads(*_rows(layer, x[i : i + count], gy[i : i + count]), out=out[groups * i : groups * (i + count)])
+    return out
+
+
+def _joined(n: int, parts: Iterator[Tensor]) -> Tensor:
+    """Copy gradients to one tensor as they come, each part from the processor's cache."""
+    out, end = torch.empty(0), 0
+    for part in parts:
+        out = out if end else empty((n, part.shape[1]), part)
+        out[end : end + len(part)] = part
+        end += len(part)
     return out
 
 

@@ -118,8 +118,8 @@ def per_example_grads(net: Layer, loss: Loss) -> PerExample:
     ``value_and_grads`` gives of ``x[i:i + 1]`` and ``target[i:i + 1]``. Row i of a stochastic net has the key ``fold_in(rng,
     i)``.
 
-    A loop over the rows takes 4 to 13 times as long, as long as gradients do not cost more to compute than to write: of five
-    convolutions of 64 channels it takes twice as long. ``torch.func.vmap`` of ``torch.func.grad`` takes 1.1 to 6 times as long.
+    A loop over the rows takes 4 to 12 times as long, and twice as long where gradients cost more to compute than to write, as
+    those of five convolutions of 64 channels. ``torch.func.vmap`` of ``torch.func.grad`` takes 1.0 to 5 times as long.
 
     Args:
         net: A net whose rows do not depend on each other.
@@ -139,8 +139,9 @@ def per_example_norms(net: Layer, loss: Loss) -> PerExample:
     gradients of ``Linear``, convolutions and ``Embedding`` are not formed, unless that takes less work, and then for a few rows
     at a time; those of other layers for one layer at a time.
 
-    The norms of wide Linears take a third to a ninth of the time of ``per_example_grads`` and their norms. Where the forward
-    pass, or the product that is a gradient, is most of the time, as in small nets and convolutions, they take as long.
+    The norms of wide Linears take a third to a seventh of the time of ``per_example_grads`` and their norms. Where most of the
+    time goes to the forward pass, or to the products that are the gradients, they take about as long: in small nets, and in
+    convolutions.
 
     Args:
         net: A net whose rows do not depend on each other.

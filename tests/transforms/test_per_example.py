@@ -7,6 +7,7 @@ import torch
 
 import funcnet as fn
 from funcnet import random, tree
+from funcnet.kernels import example_gradients
 
 WORDS = random.permutation(0, 35).reshape(7, 5) % 9
 LABELS = random.permutation(1, 7) % 3
@@ -88,6 +89,25 @@ def test_the_norm_of_no_gradients_is_zero(net: fn.Layer):
     values, norms = fn.per_example_norms(net, fn.MSE())(params, x, target)
     assert torch.equal(norms, torch.zeros(4))
     assert torch.equal(values, fn.per_example_grads(net, fn.MSE())(params, x, target)[0])
+
+
+@pytest.mark.parametrize("chunk", [1 << 18, 5000])
+def test_gradients_of_large_convolutions_are_those_of_one_with_groups(chunk: int, monkeypatch: pytest.MonkeyPatch):
+    """In float32, where oneDNN computes them for a few examples at a time."""
+    calls: list[tuple[int, ...]] = []
+    original = example_gradients.convolution_backward
+    monkeypatch.setattr(example_gradients, "_CHUNK", chunk)
+    monkeypatch.setattr(example_gradients, "convolution_backward", lambda *a: calls.append(a[2].shape) or original(*a))
+    net = fn.serial(fn.Conv2d(16, 32, 3, groups=2, padding=((1, 1), (2, 0))), fn.Tanh(), fn.Flatten(), fn.Linear(2048, 3))
+    params, loss, x = net.init(0), fn.CrossEntropy(), random.normal(1, (7, 16, 8, 8))
+    _, grads = fn.per_example_grads(net, loss)(params, x, LABELS)
+    assert len(calls) == (1 if chunk > 5000 else 4)
+    _, norms = fn.per_example_norms(net, loss)(params, x, LABELS)
+    assert len(calls) == (2 if chunk > 5000 else 8)
+    for i in range(7):
+        _, want, _ = fn.value_and_grads(net, loss)(params, x[i : i + 1], LABELS[i : i + 1])
+        torch.testing.assert_close(tree.map(lambda leaf, i=i: leaf[i], grads), want, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(norms[i], tree.norm(want).float(), rtol=1e-5, atol=0.0)
 
 
 def test_norms_form_no_gradient_of_a_linear(monkeypatch: pytest.MonkeyPatch):

@@ -126,6 +126,11 @@ class _Conv(Windowed):
         gx, gw, gb = kernels.convolution_backward(gy, x, w, [self.out_channels], *options, mask)
         return gx if batch or not needs_x else gx.squeeze(0), {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
 
+    @property
+    def options(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """The stride, the padding and the dilation of the kernel, which convolves what is in the cache."""
+        return self._window.stride, self._inside, self._window.dilation
+
     def columns(self, x: Tensor) -> Tensor:
         """Return what each window sees of x, which must have a batch and be as in the cache: (N, channels · kernel, windows)."""
         window = self._window._replace(before=self._inside, after=self._inside)
