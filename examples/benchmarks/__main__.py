@@ -1,4 +1,4 @@
-"""What a step of training costs: funcnet beside torch.nn, torch.compile, JAX and thinc, on ten workloads in float32.
+"""What a step of training costs: funcnet beside torch.nn, torch.compile, JAX and thinc, on eleven workloads in float32.
 
 Each workload and number of threads is measured in a process of its own, where all contenders take turns; peak memory in a
 process for each contender. A peer that is not installed, or a contender that cannot run here, is left out, and a note says so.

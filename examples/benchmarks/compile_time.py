@@ -1,4 +1,4 @@
-"""What it takes to compile a whole train step, by depth: ``serial`` and ``repeat`` of residual blocks, and torch.nn's blocks.
+"""What it takes to compile a whole train step, by depth: ``serial`` and ``repeat`` of residual blocks.
 
 Each row is measured in its own process, on one thread, with an empty cache of Inductor's; what the first compilation of a process
 does once, precompiling headers, is done before. The time is that of the processor, the C++ compiler's included, so that other
@@ -20,11 +20,10 @@ NETS = {
     "serial": (5, 10, 20, 40),
     "repeat": (10, 100),
     "repeat of remat": (10, 100),
-    "torch.nn": (5, 10, 20, 40),
 }
 
 
-def ours(name, n, size, rows):
+def made(name, n, size, rows):
     """Return a compiled step of funcnet's, and its arguments."""
     import torch
 
@@ -47,28 +46,6 @@ def ours(name, n, size, rows):
     )
 
 
-def theirs(n, size, rows):
-    """Return torch.nn's step, net and loss compiled as one graph and so the backward pass, and its arguments."""
-    import torch
-    from torch import nn
-
-    class Residual(nn.Sequential):
-        def forward(self, x):
-            return x + super().forward(x)
-
-    blocks = [Residual(nn.LayerNorm(size), nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size)) for _ in range(n)]
-    net = nn.Sequential(*blocks)
-    opt = torch.optim.SGD(net.parameters(), 0.1)
-    forward = torch.compile(lambda x, target: nn.functional.mse_loss(net(x), target), fullgraph=True, dynamic=False)
-
-    def step(x, target):
-        opt.zero_grad()
-        forward(x, target).backward()
-        opt.step()
-
-    return step, (torch.randn(rows, size), torch.randn(rows, size))
-
-
 def seconds():
     """Return the processor's time of this process and of those that it waited for, so far."""
     times = os.times()
@@ -80,9 +57,8 @@ def measure(name, n, size, rows):
     import torch
 
     torch.set_num_threads(1)
-    warm = torch.compile(torch.sin, options={"cpp_wrapper": name != "torch.nn"})
-    warm(torch.ones(2, requires_grad=name == "torch.nn"))
-    step, arguments = theirs(n, size, rows) if name == "torch.nn" else ours(name, n, size, rows)
+    torch.compile(torch.sin, options={"cpp_wrapper": True})(torch.ones(2))
+    step, arguments = made(name, n, size, rows)
     before = seconds()
     step(*arguments)
     after = seconds()
@@ -110,7 +86,7 @@ def table(size, rows):
         last = None
         for n in depths:
             own, compiler, ms = _in_a_process([name, n, size, rows])
-            slope = "" if last is None else f"{(own + compiler - last[1]) / (n - last[0]):.2f}"
+            slope = "" if last is None else f"{round((own + compiler - last[1]) / (n - last[0]), 2) + 0.0:.2f}"  # no -0.00
             last = n, own + compiler
             yield f"| {name} | {n} | {own:.1f} | {compiler:.1f} | {own + compiler:.1f} | {slope} | {ms:.1f} |"
 
@@ -120,10 +96,10 @@ HEAD = """# Time to compile a train step, by depth
 `python -m examples.benchmarks.compile_time --page examples/benchmarks/results/COMPILE_TIME.md`,
 torch {torch}, {machine}, one thread, float32.
 
-A block is `residual(serial(LayerNorm({size}), Linear({size}, {wide}), GELU(), Linear({wide}, {size})))` on {rows} rows. Funcnet's
-step is `compile(train_step(net, MSE(), SGD(0.1)))`, the whole of it; of torch.nn's step, net, loss and backward pass are compiled
-and the optimizer is not. Times are seconds of the processor for the first step, with an empty cache: Dynamo's and Inductor's own
-in Python, and those of the C++ compiler. A later step is the quickest of five, by the processor's time too.
+A block is `residual(serial(LayerNorm({size}), Linear({size}, {wide}), GELU(), Linear({wide}, {size})))` on {rows} rows, and the
+step is `compile(train_step(net, MSE(), SGD(0.1)))`. Times are seconds of the processor for the first step, with an empty cache:
+Dynamo's and Inductor's own in Python, and those of the C++ compiler. A later step is the quickest of five, by the processor's
+time too.
 
 """
 

@@ -95,7 +95,7 @@ def table(names, rounds, compiled):
 
 HEAD = """# A step of training in bfloat16
 
-`python -m examples.benchmarks.half_precision --page examples/benchmarks/results/HALF_PRECISION.md`,
+`python -m examples.benchmarks.half_precision {given} --page examples/benchmarks/results/HALF_PRECISION.md`,
 torch {torch}, {machine}, {halves}, one thread.
 
 Workloads and optimizers are those of `BENCHMARKS.md`. In bfloat16 funcnet's net is `fn.cast(net, torch.bfloat16)`, and torch.nn's
@@ -129,8 +129,9 @@ def main(arguments=None):
     if options.page:
         from examples.reports.__main__ import processor
 
-        head = HEAD.format(torch=torch.__version__, machine=processor(), halves=instructions(), rounds=options.rounds)
-        options.page.write_text(head + "\n".join(lines) + "\n")
+        given = f"--{'' if options.compiled else 'no-'}compiled --rounds {options.rounds}"
+        where = {"torch": torch.__version__, "machine": processor(), "halves": instructions()}
+        options.page.write_text(HEAD.format(given=given, rounds=options.rounds, **where) + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

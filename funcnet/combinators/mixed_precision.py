@@ -140,7 +140,8 @@ def cast(layer: Layer, dtype: torch.dtype) -> MixedPrecision:
     Params stay in the dtype that they have, float32 as a rule, and so do gradients and the optimizer's state. The cache is in
     ``dtype``, half as large in half precision. Running statistics move in the wider of both dtypes. float16 needs the loss
     scaled, since small gradients round to 0 in it; bfloat16 does not. A training step of 784-1024-1024-10, batch 256, takes
-    42 ms in float32 and 22 in bfloat16 with one thread of an AMD EPYC with AVX512-BF16; torch.nn under autocast takes 23.
+    14 ms in float32 and 10 in bfloat16 with one thread of an AMD EPYC with AVX512-BF16, as torch.nn under autocast; a step of a
+    small GPT takes 72 and 50, under autocast 57.
 
     Args:
         layer: The layer or net. Cast a net as a whole: two neighbours that are cast apart round in between.

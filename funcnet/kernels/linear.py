@@ -20,9 +20,9 @@ In bfloat16, which such processors multiply twice as fast, torch.mm calls oneDNN
     1024, 1024, 256      1428  1505  1312       1241  1474  1216
     256, 784, 1024       1187  1158  1109       1020  1123  1029
 
-So "auto" takes oneDNN from 2 million multiplications on, on AMD's processors with AVX-512, in float32, and in bfloat16 for all but
-the weight's gradient; on others MKL, which is at home on Intel's. The choice goes by processor and size, never by a timing, so
-that results repeat bit for bit. A size that is a symbol, in a program exported for any batch, decides nothing: torch's product
+So "auto" takes oneDNN from 2 million multiplications on, on AMD's processors with AVX-512, in float32, and in bfloat16 for all
+but the weight's gradient; on others MKL, which is at home on Intel's. The choice goes by processor and size, never by a timing,
+so that results repeat bit for bit. A size that is a symbol, in a program exported for any batch, decides nothing: torch's product
 serves all of them.
 """
 
