@@ -42,7 +42,8 @@ from funcnet.blocks.separable_conv import (
     separable_conv2d,
     separable_conv3d,
 )
-from funcnet.blocks.transformer_blocks import TransformerBlock, transformer_decoder_block, transformer_encoder_block
+from funcnet.blocks.transformer_block import TransformerBlock
+from funcnet.blocks.transformer_presets import transformer_decoder_block, transformer_encoder_block
 from funcnet.blocks.transformer_stacks import (
     EncoderDecoder,
     TransformerStack,
@@ -70,10 +71,11 @@ from funcnet.combinators.pooling import Pool1d, Pool2d, Pool3d
 from funcnet.combinators.profiling import profiled
 from funcnet.combinators.rearranging import channels_last, map_over, time_distributed
 from funcnet.combinators.recomputation import remat
-from funcnet.combinators.recurrence import bidirectional, scan
+from funcnet.combinators.recurrence import scan
 from funcnet.combinators.reversibility import reversible
 from funcnet.combinators.sequential import serial
 from funcnet.combinators.sharing import shared, tied
+from funcnet.combinators.two_directions import bidirectional
 from funcnet.combinators.unique_rows import uniqued
 from funcnet.combinators.watching import checked, tap
 from funcnet.combinators.weight_norms import spectral_norm, weight_norm

@@ -9,7 +9,7 @@ Child number i has the key ``fold_in(rng, i)``, for its params and its noise. Co
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -267,13 +267,6 @@ def absent(tree_of_params: Params) -> Params:
 def _no_gradient(leaf: Any) -> None:
     if not isinstance(leaf, Tensor):
         raise value_error("params", "every leaf must be a tensor", leaf)
-
-
-class Output(NamedTuple):
-    """What an invertible layer keeps: its output and its key, from which ``restore`` makes x and the cache."""
-
-    y: Any
-    rng: Rng
 
 
 class Probe(Layer):

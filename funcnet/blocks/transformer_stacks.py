@@ -12,7 +12,8 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.blocks.transformer_blocks import Carry, TransformerBlock, transformer_decoder_block, transformer_encoder_block
+from funcnet.blocks.transformer_block import Carry, TransformerBlock
+from funcnet.blocks.transformer_presets import transformer_decoder_block, transformer_encoder_block
 from funcnet.blocks.wired import Forms, Wired
 from funcnet.combinator import layers_only
 from funcnet.combinators.constants import serial_with_constants

@@ -12,8 +12,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, require_pair
-from funcnet.combinator import Children, Combinator, Output, child_key, errors_at, layers_only
-from funcnet.combinators.runs import kept
+from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only
+from funcnet.combinators.runs import Output, kept
 from funcnet.contract import Cache, Layer, Params, Rng, output
 from funcnet.errors import describe, value_error
 from funcnet.value import frozen

@@ -12,7 +12,7 @@ slower. µs of x wᵀ + b, gyᵀ x and gy w for x (rows, in) and w (out, in):
     4096, 64, 64         392    391   382       182    315   171        2.2  1.2  2.2
     256, 1024, 1024      5923   7019  6102      2732   2908  2848       2.2  2.4  2.1
 
-In bfloat16, which such processors multiply twice as fast, torch.mm calls oneDNN too, but adds the bias before, in another pass:
+In bfloat16, which such processors multiply twice as fast, torch.mm calls oneDNN too, and adds the bias in a second pass:
 
     rows, in, out        torch                  oneDNN
     1024, 256, 256       490   450   348        354   498   326

@@ -1,0 +1,146 @@
+"""Two directions: a layer forward along a sequence, and another backward.
+
+bidirectional   y = merge(f(x), flip g(flip x))     gx = f's of its part + flip g's of flip of its part
+"""
+
+from typing import Any, Self
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only, tuple_of_layers
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import describe, value_error, whole
+from funcnet.layers.operands.arithmetic import Concat
+from funcnet.value import frozen
+
+
+@frozen
+class Bidirectional(Combinator):
+    """One layer along a sequence and another against it; made by ``bidirectional``.
+
+    Params   a tuple, those of the two layers and of merge.
+    Cache    a tuple of theirs.
+    Raises   ``ValueError`` when ``params`` does not have three entries; a layer's own errors get a note.
+    """
+
+    label = "bidirectional"
+    passes_gradients_on = True
+
+    layers: tuple[Layer, Layer] = field(validator=tuple_of_layers)
+    merge: Layer = field(default=Concat(), validator=layers_only)
+    dim: int = field(default=0, validator=whole(0))
+
+    def location(self, name: Any) -> str:
+        return f"bidirectional, {('forward', 'backward', 'merge')[int(name)]}"
+
+    def children(self) -> Children:
+        return {"0": self.layers[0], "1": self.layers[1], "2": self.merge}
+
+    def with_children(self, children: Children) -> Self:
+        return self.replace(layers=(children["0"], children["1"]), merge=children["2"])
+
+    def wires(self) -> list[tuple[str | None, str | None]]:
+        *names, merge = self.children()
+        return [wire for name in names for wire in ((None, name), (name, merge))] + [(merge, None)]
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        entries, sides, pairs = self.entries(params), self._sides(x), []
+        for i, layer in enumerate(self.layers):
+            with errors_at(self, i):
+                pairs.append(layer.apply(entries[i], sides[i], child_key(layer, rng, i)))
+        ys, carries = self._outputs([y for y, _ in pairs])
+        with errors_at(self, 2):
+            y, cache = self.merge.apply(entries[2], ys, child_key(self.merge, rng, 2))
+        return (y if carries is None else (y, carries)), (pairs[0][1], pairs[1][1], cache)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        entries, sides, found = self.entries(params), self._sides(x), []
+        for i, layer in enumerate(self.layers):
+            with errors_at(self, i):
+                found.append(layer(entries[i], sides[i], child_key(layer, rng, i)))
+        ys, carries = self._outputs(found)
+        with errors_at(self, 2):
+            y = self.merge(entries[2], ys, child_key(self.merge, rng, 2))
+        return y if carries is None else (y, carries)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        with errors_at(self, 2):
+            gmerge, gs = self.merge.vjp(self.entries(params)[2], cache[2], _parted(gy)[0])
+        (gp, gx), (gq, more) = self._back("vjp", params, cache, gy, gs)
+        return (gp, gq, gmerge), self._summed(gx, more)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        with errors_at(self, 2):
+            gmerge, gs = self.merge.vjp(self.entries(params)[2], cache[2], _parted(gy)[0])
+        return (*self._back("grads", params, cache, gy, gs), gmerge)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        with errors_at(self, 2):
+            gs = self.merge.input_grad(self.entries(params)[2], cache[2], _parted(gy)[0])
+        return self._summed(*self._back("input_grad", params, cache, gy, gs))
+
+    def _back(self, verb: str, params: Params, cache: Cache, gy: Any, gs: Any) -> list[Any]:
+        """Call a backward method of both layers, from the gradients of their outputs and, if there are any, of their carries."""
+        entries, (one, other), rest = self.entries(params), gs, _parted(gy)[1]
+        sides = (one, self._turned(other)) if rest is None else ((one, rest[0]), self._turned((other, rest[1])))
+        found = []
+        for i, (layer, g) in enumerate(zip(self.layers, sides, strict=True)):
+            with errors_at(self, i):
+                found.append(getattr(layer, verb)(entries[i], cache[i], g))
+        return found
+
+    def _summed(self, gx: Any, more: Any) -> Any:
+        """Add the gradients of the sequence that the two layers had."""
+        (a, ga), (b, gb) = _parted(gx), _parted(self._turned(more))
+        return (tree.add(a, b), (ga, gb)) if isinstance(gx, tuple) else tree.add(a, b)
+
+    def __repr__(self) -> str:
+        words = [*map(repr, self.layers if self.layers[0] != self.layers[1] else self.layers[:1])]
+        words += [f"merge={self.merge!r}"] * (self.merge != Concat()) + [f"dim={self.dim}"] * (self.dim != 0)
+        return f"bidirectional({', '.join(words)})"
+
+    def _sides(self, x: Any) -> tuple[Any, Any]:
+        xs, carries = self._checked(x)
+        if carries is None:
+            return xs, self._flip(xs)
+        if not isinstance(carries, tuple) or len(carries) != 2:
+            raise value_error("bidirectional", "x must be a sequence, or a pair of it and two carries", describe(carries))
+        return (xs, carries[0]), (self._flip(xs), carries[1])
+
+    def _checked(self, x: Any) -> tuple[Any, Any]:
+        """Return the sequence and the carries; refuse a sequence that cannot be reversed."""
+        leaves = tree.leaves(x[0] if isinstance(x, tuple) and x else x)
+        if (isinstance(x, tuple) and len(x) != 2) or not leaves:
+            raise value_error("bidirectional", "x must be a sequence, or a pair of it and two carries", describe(x))
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor) or leaf.dim() <= self.dim:
+                raise value_error("bidirectional", f"x must have an axis {self.dim}, of steps", describe(leaf))
+        return _parted(x)
+
+    def _outputs(self, found: list[Any]) -> tuple[tuple[Any, Any], Any]:
+        """Return the pair of outputs, in the order of x, and that of carries; ``None`` where the layers have no carry."""
+        (one, rest), (other, more) = _parted(found[0]), _parted(self._turned(found[1]))
+        return (one, other), (rest, more) if isinstance(found[0], tuple) else None
+
+    def _turned(self, y: Any) -> Any:
+        return (self._flip(y[0]), *y[1:]) if isinstance(y, tuple) else self._flip(y)
+
+    def _flip(self, values: Any) -> Any:
+        return tree.map(lambda leaf: leaf.flip(self.dim), values)
+
+
+def _parted(x: Any) -> tuple[Any, Any]:
+    """Part a pair of a sequence and a carry; a sequence alone has the carry ``None``."""
+    return x if isinstance(x, tuple) else (x, None)
+
+
+def bidirectional(layer: Layer, backward: Layer | None = None, *, merge: Layer | None = None, dim: int = 0) -> Bidirectional:
+    """Run ``layer`` forward along a sequence and another layer backward, and join the outputs.
+
+    By default, ``backward`` is ``layer`` with separate params. ``merge``, a layer on the pair of outputs, concatenates them by
+    default. Time is the axis ``dim``. For recurrent layers x is (xs, (carry, carry)) and y is (ys, (carry, carry)), with one
+    carry for each direction.
+    """
+    return Bidirectional((layer, layer if backward is None else backward), Concat() if merge is None else merge, dim)
