@@ -233,9 +233,10 @@ def compile(step: Callable[P, R]) -> Compiled[P, R]:  # noqa: A001 (torch's word
     seeds share one program. A plain function may read more than its arguments, so Dynamo checks each call of it, and each
     number among its arguments is a constant of the program.
 
-    The time to compile grows in proportion to depth, by 0.8 to 1.0 s of the processor for a residual block of LayerNorm, Linear,
-    GELU and Linear: train steps of a ``serial`` of 10, 20 and 40 blocks took 13, 22 and 39 s on a core of an AMD EPYC. That of
-    ``repeat(block, n)``, which is compiled as a loop, does not grow: 10 blocks took 8.5 s and 100 blocks 9.0 s.
+    The time to compile grows in proportion to depth, by 0.5 to 0.7 s of the processor for a residual block of LayerNorm, Linear,
+    GELU and Linear: train steps of a ``serial`` of 10, 20 and 40 blocks took 8, 15 and 28 s on a core of an AMD EPYC, and up to
+    1.7 times as long on a busy one. That of ``repeat(block, n)``, which is compiled as a loop, does not grow: 10 and 100 blocks
+    took 6 s.
 
     Threads may share a compiled function: first calls of a kind wait for each other, later calls take no lock. Under
     ``torch.func.vmap`` and within another compiled function it is the function itself.

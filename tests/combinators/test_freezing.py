@@ -77,7 +77,9 @@ def test_a_net_of_frozen_layers_only_has_no_gradients():
     assert not net.trainable
 
 
-@pytest.mark.parametrize("wrap", [fn.remat, lambda one: fn.repeat(one, 5), fn.scan, fn.freeze, fn.checked, fn.tap], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "wrap", [fn.remat, lambda one: fn.repeat(one, 5), fn.scan, fn.freeze, fn.checked, fn.tap], ids=lambda one: one.__name__
+)
 def test_grads_of_a_frozen_layer_do_no_work_in_what_holds_it(wrap):
     """No copy, step or recomputation goes back."""
     net = wrap(fn.serial(fn.freeze(fn.shared(Untouchable()))))
