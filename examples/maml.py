@@ -33,7 +33,7 @@ def sines(rng, tasks, points=POINTS):
 
 
 def adapted(params, x, target, steps):
-    """Return the params after so many steps of gradient descent on the points of one task."""
+    """Return the params after gradient descent on the points of one task for a number of steps."""
     for _ in range(steps):
         y, cache = net.apply(params, x)
         grads = net.grads(params, cache, loss.value_and_grad(y, target)[1])
@@ -51,7 +51,7 @@ def outer_loss(params, x, target, steps):
 
 
 def trained(epochs, steps, rng):
-    """Train the first weights for tasks with so many steps of their own, and return them."""
+    """Train initial weights for tasks that adapt in a number of inner steps, and return them."""
     first, tasks = fn.split(rng)
     params = net.init(first)
     opt = fn.Adam(fn.CosineSchedule(LR, epochs * STEPS_PER_EPOCH))

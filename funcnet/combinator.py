@@ -76,7 +76,7 @@ class Combinator(Layer):
     """Whether the layers within are not just applied, each in its turn: ``summary`` then has one row for all of them."""
 
     passes_gradients_on: ClassVar[bool] = False
-    """Whether params are those of the layers within and no others, and each gradient is computed once and packed as it is.
+    """Whether params are those of the layers within and no others, and each gradient is computed once and packed unchanged.
 
     A step may then update these layers one by one in the backward pass. It updates the layers of other combinators together.
     """

@@ -1,4 +1,4 @@
-"""What it takes to compile a whole train step, by depth: ``serial`` and ``repeat`` of residual blocks.
+"""Time to compile a whole train step by depth, for ``serial`` and ``repeat`` of residual blocks.
 
 Each row is measured in its own process, on one thread, with an empty cache of Inductor's; what the first compilation of a process
 does once, precompiling headers, is done before. The time is that of the processor, the C++ compiler's included, so that other

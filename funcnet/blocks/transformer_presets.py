@@ -44,7 +44,7 @@ def transformer_encoder_block(
         hidden: Features within the mlp, by default 4 embed_dim.
         dropout: Fraction that is dropped of attention weights, of both outputs and within the mlp.
         activation: Activation of the mlp. For a gated one, such as ``SwiGLU()``, ``linear1`` has twice as many features.
-        norm: A norm, of which every place has params of its own; by default ``LayerNorm(embed_dim)``.
+        norm: Norm at every place, each with separate params; by default ``LayerNorm(embed_dim)``.
         norm_first: Whether a norm comes before its layer, or after the sum.
         bias: Whether attention, linear layers and the default norm have biases.
         attention: Further fields of ``MultiHeadAttention``: ``is_causal``, ``num_kv_heads``, ``rotary``, ``alibi``, ``soft_cap``,

@@ -86,7 +86,7 @@ class Wired(Combinator):
         ins, children = {name: names for name, _, names in graph.nodes}, self.children()
 
         def sources(name: str) -> list[str | None]:
-            """Return the layers that a name stands for: a sum has none, and those of its terms."""
+            """Return the layers behind a name: a sum has none itself, so those of its terms."""
             if name in children or name not in ins:
                 return [name if name in children else None]
             return [one for term in ins[name] for one in sources(term)]

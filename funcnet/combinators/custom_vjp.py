@@ -96,7 +96,7 @@ def _kind(leaf: Any) -> Any:
 
 
 def with_vjp(layer: Layer, rule: Callable[[Vjp, Any, Any, Any], tuple[Params, Any]]) -> WithVjp:
-    """Apply a layer as it is, and compute its gradients with a custom rule.
+    """Apply a layer unchanged, and compute its gradients with a custom rule.
 
         y = f(p, x)      gp, gx = rule(f's vjp, x, y, gy)
 

@@ -102,7 +102,7 @@ class Ensemble(Wrapper):
         return f"ensemble({', '.join(words)})"
 
     def _explained(self, error: Exception, arguments: Any) -> Exception:
-        """Let a single member explain the error, in terms of its own shapes."""
+        """Let a single member explain the error, in terms of that member's shapes."""
         try:
             batching.Mapped(self.layer, self.n, self.shared_input).apply(*arguments)
         except Exception as told:

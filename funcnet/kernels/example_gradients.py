@@ -66,7 +66,7 @@ _MANY, _FEWEST_WINDOWS = 100_000, 32
 
 
 def is_for_onednn(gy: Tensor, x: Tensor, windows: int, size: int) -> bool:
-    """Tell whether gradients of ``size`` numbers each, over so many windows, are taken as those of one convolution with groups.
+    """Tell whether gradients of ``size`` numbers over this many windows are computed by one convolution with groups.
 
     oneDNN computes these: 32 of 64×64×3×3 for 64 windows each in 1.4 ms, for which ``bmm`` takes 2.0 and the copies of what the
     windows see 0.7. For 16 windows of 128×64×3×3 it takes 1.8, and they 1.5; for 6×1×5×5 and images of 28×28 0.31, and they 0.2.

@@ -77,7 +77,7 @@ def _is_full(shape: torch.Size, strides: tuple[int, ...]) -> bool:
 
 
 def fills_steps(length: int) -> bool:
-    """Tell that so many elements fill whole steps of a kernel, so that a part of a tensor gets the same bits as in the whole."""
+    """Tell whether this many elements fill whole steps of a kernel, so that a part of a tensor gets the bits of the whole."""
     return length % _STEP == 0
 
 

@@ -97,7 +97,7 @@ class Optimizer(Value, ABC):
         return self
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
-        """Return the state with ``f`` of each tree in it that is like params, and all else as it is.
+        """Return the state with ``f`` applied to each tree in it that is like params, and the rest unchanged.
 
         It takes the state of one layer out of the state of a net: ``opt.map_state(lambda moments: moments[0], state)``. With more
         states, ``f`` gets the tree of each. By default a state is a dict: its tensors are counts, its other entries are trees
@@ -211,7 +211,7 @@ class MomentOptimizer(Optimizer):
         return {"step": torch.zeros((), dtype=torch.int64), **{name: tree.map(zeros, params) for name in self.moments}}
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
-        """Map over the moments. A donated optimizer writes to its count, and gets one of its own for each part."""
+        """Map over the moments. A donated optimizer writes to its count, and gets a separate one for each part."""
         rows = {name: [one[name] for one in (state, *others)] for name in self._names}
         step = state["step"].clone() if self.donated else state["step"]
         return {"step": step, **{name: f(*row) for name, row in rows.items()}}

@@ -120,7 +120,7 @@ def size(tree: Tree) -> int:
 
 
 def nbytes(tree: Tree) -> int:
-    """Count the bytes of all tensors in a tree; one that stands in several places counts in each."""
+    """Count the bytes of all tensors in a tree; a tensor in several places counts in each."""
     return sum(leaf.numel() * leaf.element_size() for leaf in _tensors(tree))
 
 

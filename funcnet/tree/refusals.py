@@ -15,7 +15,7 @@ _R = TypeVar("_R")
 
 
 def of_tensors(trees: int = 1, other: str = "") -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Let a function of so many ``trees`` of tensors explain its errors; ``other`` is the rule for its other arguments."""
+    """Let a function whose first ``trees`` arguments are trees explain its errors; ``other`` is the rule for the others."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(function)

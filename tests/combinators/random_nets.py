@@ -36,7 +36,7 @@ RULES = ScaleGradient, ClipGradient, StraightThrough
 
 
 def _is_leaf(layer: Layer) -> bool:
-    """Tell whether a layer rounds nothing to a lower precision; layers of custom functions raise errors of their own for shapes."""
+    """Tell whether a layer rounds nothing to a lower precision; layers of custom functions have their own errors for shapes."""
     kinds = MixedPrecision, fn.Cast, FunctionLayer, ElementwiseFunction, ShapeDependent
     layers = [one for one in parts(layer) if isinstance(one, Layer)]
     return not any(isinstance(one, kinds) or (is_own_surrogate(one) and not isinstance(one, RULES)) for one in layers)

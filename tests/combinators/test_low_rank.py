@@ -113,7 +113,7 @@ def moved(params):
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_adapters_come_and_go(net):
-    """Added, they change nothing; merged, the net is the old one, and predicts what the adapted net has learned."""
+    """Adding changes no output; merging gives the old net, with the predictions of the adapted one."""
     params, x = tree.cast(net.init(0), torch.float64), draw((5, 3))
     adapted, params_adapted = fn.add_lora(net, params, 2, rng=1)
     assert tree.structure(params_adapted) == tree.structure(adapted.init(0))

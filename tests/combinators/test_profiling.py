@@ -1,4 +1,4 @@
-"""Profiling: the ranges that a profiler sees, and what stays as it is."""
+"""Profiling: the ranges that a profiler sees, and what does not change."""
 
 import pytest
 import torch

@@ -141,7 +141,7 @@ def test_repeat_is_copies_in_series(trial, n):
 
 
 def copy(values: Any, i: int) -> Any:
-    """Return number i of a stack, in memory of its own: products differ in their last bits at odd addresses."""
+    """Return number i of a stack in separate memory: products differ in their last bits at odd addresses."""
     return tree.map(lambda leaf: leaf[i].clone(), values)
 
 

@@ -1,4 +1,4 @@
-"""The commands of the benchmark with a page of their own: compile time by depth, bfloat16, and the deep net's two forms."""
+"""Benchmark commands with separate pages: compile time by depth, bfloat16, and the deep net's two forms."""
 
 import pytest
 import torch

@@ -60,7 +60,7 @@ class Decoding(Heads):
     def decode(self, params: Params, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         """Return y for the next steps x, one or more, which see all that came before, and the new carry.
 
-        With a carry from ``memory_carry`` they see the memory, and the carry stays as it is.
+        With a carry from ``memory_carry`` they see the memory, and the carry does not change.
 
         Raises   ``ValueError`` when the layer is not causal, and when there are more steps than the carry has room for.
         """

@@ -44,7 +44,7 @@ class EmbeddingBag(PaddedTable):
     Cache    the integers, the bag of each where there are offsets, by how much each counts, or the rows of the largest; of what
              form ``x`` is, and how many bags.
     Raises   ``ValueError`` for sizes below 1, an unknown ``mode``, a ``padding_idx`` that is no row, params of another
-             layer, and an ``x`` of another form, that names a row that there is not, or has weights with another mode.
+             layer, and an ``x`` of another form, that names a missing row, or has weights with another mode.
     Source   the names are ``torch.nn.EmbeddingBag``'s.
     """
 

@@ -99,7 +99,7 @@ class Patterned(SingleRule):
         return lengths | {REST: math.prod(rest)}, {REST: rest}
 
     def _all_axes(self, side: Side, dims: int) -> Side:
-        """Return the side with names for those of ``dims`` axes that the dots stand for."""
+        """Return the side with names for those of ``dims`` axes that the dots replace."""
         count = dims - len(self._both[0]) + 1
         rest = [(f"{REST}{i}",) for i in range(count)]
         return tuple([axis for given in side for axis in (rest if given == (REST,) else [given])])
