@@ -192,7 +192,7 @@ def serial_with_constants(*layers: Layer) -> SerialWithConstants:
 
         xᵢ = fᵢ(xᵢ₋₁, c₁, ...),  y = xₙ      gx = g₀,  gc = Σ of all layers'
 
-    x is a tuple (x₀, c₁, c₂, ...), y the output of the last layer. Without constants, for x no tuple, it is ``serial``.
+    x is a tuple (x₀, c₁, c₂, ...), y the output of the last layer. An x that is not a tuple passes as through ``serial``.
 
     Args:
         layers: The layers, one or more.
