@@ -64,6 +64,13 @@ class AffineCoupling(Combinator):
         y = y1, second[0] + v, log_det + (_sum(s, log_det) + _sum(u, log_det))
         return y, (cache_f, cache_g, first, second, tuple(log_det.shape))
 
+    def __call__(self, params: Params, x: _Triple, rng: Rng = None) -> _Triple:
+        (p, q), (x1, x2, log_det) = self.entries(params), _triple("x", x)
+        s, t = self._predicted(0, p, x2, rng, x1)
+        y1 = x1 * torch.exp(s) + t
+        u, v = self._predicted(1, q, y1, rng, x2)
+        return y1, x2 * torch.exp(u) + v, log_det + (_sum(s, log_det) + _sum(u, log_det))
+
     def inverse(self, params: Params, y: _Triple, rng: Rng = None) -> _Triple:
         return self.restore(params, y, rng)[0]
 
@@ -111,16 +118,27 @@ class AffineCoupling(Combinator):
         return layer, output(layer, x)
 
     def _scale_and_shift(self, i: int, p: Params, x: Tensor, rng: Rng, like: Tensor) -> tuple[_Pair, Cache]:
-        """Apply f or g, which must return two tensors like the one they transform: torch would broadcast or promote them."""
+        """Apply f or g."""
         layer = self.g if i else self.f
         with errors_at(self, i):
             pair, cache = layer.apply(p, x, child_key(layer, rng, i))
+        return self._fitting(i, pair, like), cache
+
+    def _predicted(self, i: int, p: Params, x: Tensor, rng: Rng, like: Tensor) -> _Pair:
+        """Call f or g, without a cache."""
+        layer = self.g if i else self.f
+        with errors_at(self, i):
+            pair = layer(p, x, child_key(layer, rng, i))
+        return self._fitting(i, pair, like)
+
+    def _fitting(self, i: int, pair: Any, like: Tensor) -> _Pair:
+        """Return what f or g gave: two tensors like the one they transform, as torch would broadcast or promote others."""
         right = isinstance(pair, tuple) and len(pair) == 2 and all([isinstance(one, Tensor) for one in pair])  # noqa: C419
         if not right or any([one.shape != like.shape or one.dtype is not like.dtype for one in pair]):  # noqa: C419
             rule = f"must be a pair (log_scale, shift), each with the shape and dtype of {'x2' if i else 'x1'}, {describe(like)}"
             got = " and ".join(map(describe, pair)) if right else describe(pair)
             raise value_error(self.label, f"{'g(y1)' if i else 'f(x2)'} {rule}", got)
-        return pair, cache
+        return pair  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"affine_coupling({self.f!r}, {self.g!r})"

@@ -18,7 +18,7 @@ from funcnet.combinators.stacking import Stack, looped, restack, stack, unstack
 from funcnet.contract import Cache, Layer, Params, Rng, output
 from funcnet.errors import number_of_parts
 from funcnet.flattening import flatten_together
-from funcnet.kernels.looping import is_traced
+from funcnet.kernels.looping import are_odd, is_traced
 from funcnet.kernels.tracing import is_plain
 from funcnet.random.keys import Key
 from funcnet.value import frozen
@@ -235,9 +235,13 @@ class Way:
 
 
 def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
-    """Return what the cache keeps of params in eager mode, which saves the way back 0.1 to 0.3 ms for 32 residual blocks."""
+    """Return what the cache keeps of params in eager mode: views, but no copies of matrices at odd addresses.
+
+    It saves the way back 0.1 to 0.3 ms for 32 residual blocks.
+    """
     leaves = flatten_together(params)[0]
-    return {"params": (tuple(leaves), each)} if is_plain(*leaves) else {}
+    are_views = is_plain(*leaves) and not any([are_odd(leaf) for leaf in leaves])  # noqa: C419 (as elsewhere)
+    return {"params": (tuple(leaves), each)} if are_views else {}
 
 
 def repeat(layer: Layer, n: int) -> Repeat:

@@ -36,8 +36,12 @@ def entries(x: Tensor) -> Sequence[Tensor]:
     float64, matrices of 25×27 did. A copy of 256×257 numbers takes 7 µs, its product with 32 rows 47.
     """
     views = x.unbind()
-    is_odd = x.dim() > 2 and x.stride(0) * x.element_size() % _ALIGNED and x.is_cpu and is_eager()
-    return [view.clone() for view in views] if is_odd else views
+    return [view.clone() for view in views] if are_odd(x) and is_eager() else views
+
+
+def are_odd(x: Tensor) -> bool:
+    """Tell whether the entries of x are matrices at odd addresses."""
+    return x.dim() > 2 and x.is_cpu and x.stride(0) * x.element_size() % _ALIGNED != 0
 
 
 def loop(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from twins import CLOSE, assert_twins, draw, varied
+from twins import CLOSE, assert_twins, draw, twin_of, varied
 
 import funcnet as fn
 from funcnet import tree
@@ -84,8 +84,9 @@ def test_a_decoder_is_torch_s(case, masks, num_layers, final_norm):
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+@twin_of("Transformer")
 @given(options(), st.integers(0, 2))
-@settings(max_examples=15)
+@settings(max_examples=30)
 def test_a_transformer_is_torch_s(case, masks):
     """Encoder and decoder, with the gradients of source and target."""
     sizes, ours, theirs, seed = case

@@ -84,7 +84,7 @@ def test_statistics_move_and_weights_stay_where_they_are():
 
 def test_the_way_back_takes_the_params_that_it_is_given():
     """Not those of the forward pass, which the cache keeps views of: equal ones, other ones, and some with one leaf replaced."""
-    net, x = fn.repeat(fn.serial(fn.Linear(3, 3), fn.Tanh()), 4), draw((5, 3), 1).float()
+    net, x = fn.repeat(fn.serial(fn.Linear(4, 4), fn.Tanh()), 4), draw((5, 4), 1).float()
     params = net.init(0)
     _, cache = net.apply(params, x)
     others = tree.map(lambda leaf: 2 * leaf, params)
@@ -98,6 +98,17 @@ def test_the_way_back_takes_the_params_that_it_is_given():
         assert tree.equal(gparams, want)
         assert torch.equal(net.input_grad(given, cache, x), gwant)
     assert not torch.equal(net.vjp(others, cache, x)[1], net.vjp(params, cache, x)[1])
+
+
+@pytest.mark.parametrize(("size", "kept"), [(4, {"each", "params"}), (3, {"each"})])
+def test_the_cache_holds_views_of_params_but_no_copies(size, kept):
+    """Matrices at odd addresses are copied for MKL, and copied again on the way back."""
+    net, x = fn.repeat(fn.Linear(size, size), 3), draw((5, size)).float()
+    params = net.init(0)
+    _, cache = net.apply(params, x)
+    assert {*cache} == kept
+    own = {leaf.untyped_storage().data_ptr() for leaf in tree.leaves(params)}
+    assert all(leaf.untyped_storage().data_ptr() in own for leaf in tree.leaves(cache.get("params", ())))
 
 
 @fn.frozen
@@ -207,7 +218,7 @@ def _everything(net, params, x, key):
 @pytest.mark.compiled
 def test_caches_go_between_compiled_and_eager_code():
     """The gradients of a compiled cache in eager mode, and of an eager one in compiled code."""
-    net, x = fn.repeat(block(3), 5), draw((6, 3))
+    net, x = fn.repeat(block(4), 5), draw((6, 4))
     params, key = tree.cast(net.init(0), torch.float64), fn.key(1)
     y, cache = net.apply(params, x, key)
     same, other = fn.compile(net.apply)(params, x, key)

@@ -181,7 +181,7 @@ FLOWS = {
         fn.affine_coupling(*[fn.branch(fn.Sin(), fn.Cos())] * 2), (normal(4), normal(4), normal(4))
     ),
     "affine_coupling of images": case(
-        fn.repeat(fn.affine_coupling(*[fn.serial(fn.Conv2d(2, 4, 3, padding=1), fn.Chunk(2, 1), PAIR)] * 2), 3),
+        fn.repeat(fn.affine_coupling(*[fn.serial(fn.Conv2d(2, 4, 3, padding=1), fn.Rescale(0.1), fn.Chunk(2, 1), PAIR)] * 2), 3),
         (normal(2, 2, 3, 3), normal(2, 2, 3, 3), normal(2)),
     ),
 }
