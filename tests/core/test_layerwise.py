@@ -361,8 +361,19 @@ def misfits(params: Any, state: Any) -> dict[str, Any]:
         "a moment missing": (params, {name: one for name, one in state.items() if name != "exp_avg"}),
         "another structure": (params, {**state, "exp_avg": state["exp_avg"][:1]}),
         "no count": (params, {**state, "step": torch.zeros(2)}),
+        "an entry too many": (params, {**state, "more": torch.zeros(())}),
         "shared memory": (shared, state),
     }
+
+
+@pytest.mark.parametrize("opt", [fn.Adam(), fn.MasterWeights(fn.Adam())], ids=repr)
+def test_a_state_with_an_entry_too_many_is_refused(opt: fn.Optimizer) -> None:
+    """By the sentence of the plain step, where parting the state would have dropped it."""
+    params = DENSE.init(0)
+    state = {**opt.init(params), "more": torch.zeros(())}
+    errors = [error_of(fn.train_step(DENSE, LOSS, opt, in_backward=one), params, state, X, ROWS) for one in (False, True)]
+    assert errors[0] == errors[1]
+    assert "state must be a dict of" in errors[1]
 
 
 @pytest.mark.parametrize("opt", [fn.donate(fn.Adam()), fn.donate(fn.chain(fn.ClipByValue(1.0), fn.Adam()))], ids=repr)
