@@ -32,6 +32,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
 """
 
 from funcnet import initializers, kernels, random, testing, tree
+from funcnet.blocks.encoder_decoder import EncoderDecoder
 from funcnet.blocks.perceptron import mlp
 from funcnet.blocks.residual_nets import resnet_block, resnet_bottleneck
 from funcnet.blocks.separable_conv import (
@@ -45,7 +46,6 @@ from funcnet.blocks.separable_conv import (
 from funcnet.blocks.transformer_block import TransformerBlock
 from funcnet.blocks.transformer_presets import transformer_decoder_block, transformer_encoder_block
 from funcnet.blocks.transformer_stacks import (
-    EncoderDecoder,
     TransformerStack,
     transformer,
     transformer_decoder,

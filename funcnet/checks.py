@@ -12,7 +12,7 @@ from torch import Tensor, strided
 
 from funcnet import tree
 from funcnet.errors import describe, value_error
-from funcnet.flattening import flatten_together
+from funcnet.flattening import flatten_together, unflatten
 
 _L = TypeVar("_L")
 
@@ -175,6 +175,23 @@ def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...], like: Tensor | None
         rule = f"gy must be a dense tensor with the dtype and device of y, {like.dtype} on {like.device}"
         raise value_error(layer, rule, f"{describe(gy)} on {gy.device}")
     return gy
+
+
+def check_gys(layer: Any, gy: Any, y: Any) -> Any:
+    """Return gy, which must be like y in every leaf, with zeros for a gradient that is absent."""
+    if type(y) is Tensor:
+        return _like(layer, gy, y)
+    return unflatten(y, iter([_like(layer, g, one) for one, g in zip(*flatten_together(y, gy), strict=True)]))
+
+
+def _like(layer: Any, gy: Any, y: Any) -> Any:
+    if not isinstance(y, Tensor) or y.is_nested:
+        return gy
+    if gy is None:
+        return torch.zeros_like(y) if y.is_floating_point() else None
+    if not isinstance(gy, Tensor):
+        raise value_error(layer, f"gy must be like y, and there y is {describe(y)}", describe(gy))
+    return check_gy(layer, gy, y.shape, y)
 
 
 def kind_of(x: Tensor) -> Tensor:

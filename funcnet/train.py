@@ -113,9 +113,10 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = Fa
     Params that require grad, as those of a module do, cost autograd's graph in the first step: those that come out require none.
 
     With ``in_backward`` all gradients are never in memory at once: training 64 ``Linear(512, 512)`` with a donated Adam takes
-    7 MB beside params and state, and 73 without. Each layer takes 12 to 23 µs more. ``repeat`` updates its copies one after the
-    other in eager mode; layers within ``shared``, ``tied``, ``scan`` or ``ensemble`` are updated together. If the backward pass
-    raises an error, a donated optimizer has already written to the params of the later layers.
+    7 MB beside params and state, and 73 without; 8 transformer blocks of 256 features take 6 and 30. Each layer takes 12 to 23 µs
+    more. ``repeat`` updates its copies one after the other in eager mode; layers within ``shared``, ``tied``, ``scan`` or
+    ``ensemble`` are updated together. If the backward pass raises an error, a donated optimizer has already written to the params
+    of the later layers.
 
     Args:
         net: The net.

@@ -20,7 +20,7 @@ from funcnet.blocks.wired import SUM, Forms, Wired
 from funcnet.combinator import layer_or_none, layers_only
 from funcnet.combinators.dag import Names, Node
 from funcnet.contract import Layer, Params
-from funcnet.errors import flag, value_error
+from funcnet.errors import describe, flag, value_error
 from funcnet.value import frozen
 
 Carry = dict[str, Any]
@@ -137,22 +137,29 @@ class TransformerBlock(Wired):
 
         Raises   ``ValueError`` for attention without this method, and where a memory is missing, or given and not needed.
         """
-        if (memory is None) != (self.multihead_attn is None):
+        if (memory is None) != (self.multihead_attn is None) or (memory is not None and params is None):
             rule = "init_carry must be given params and memory for a block with multihead_attn, and for no other"
             raise value_error(self.label, rule, memory)
         carry = {}
         if memory is not None:
             memory, *mask = memory if isinstance(memory, tuple) else (memory,)
             dtype, device = dtype or memory.dtype, device or memory.device
-            carry["multihead_attn"] = self._decoder("multihead_attn").memory_carry(params["multihead_attn"], memory, *mask)
+            carry["multihead_attn"] = self._decoder("multihead_attn").memory_carry(
+                self.node_params(params)["multihead_attn"], memory, *mask
+            )
         own = self._decoder("self_attn").init_carry(batch, max_length, dtype=dtype, device=device)
         return {"self_attn": own, **carry}
 
     def decode(self, params: Params, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         """Return y for the next steps x, one or more, which see all that came before, and the new carry.
 
-        Raises   ``ValueError`` for self-attention that is not causal, and for more steps than the carry has room for.
+        Raises   ``ValueError`` for self-attention that is not causal, for a carry of another block or batch, and for more steps
+                 than it has room for.
         """
+        names = ("self_attn", "multihead_attn") if self.multihead_attn else ("self_attn",)
+        if not isinstance(carry, dict) or carry.keys() != {*names}:
+            rule = f"carry must be a dict with the keys {', '.join(names)}, as init_carry makes it"
+            raise value_error(self.label, rule, describe(carry))
         after = dict(carry)
 
         def call(name: str, layer: Any, p: Params, entry: Any) -> Any:

@@ -1,7 +1,6 @@
-"""Transformer stacks: blocks in series which all see the same masks and memory, and encoder and decoder together.
+"""Transformer stacks: blocks in series which all see the same masks and memory, and torch.nn's forms of them.
 
-    stack         xᵢ = blockᵢ(xᵢ₋₁, c),   y = N xₙ                  c the masks, and a decoder's memory
-    transformer   m = encoder(source),   y = decoder(target, m)
+    xᵢ = blockᵢ(xᵢ₋₁, c),   y = N xₙ                  c the masks, and a decoder's memory
 
 Sequences are (N, length, embed_dim). gx comes back through the blocks, gc is the sum over all of them.
 """
@@ -9,18 +8,16 @@ Sequences are (N, length, embed_dim). gx comes back through the blocks, gc is th
 from typing import Any
 
 import torch
-from attrs import field
 from torch import Tensor
 
+from funcnet.blocks.encoder_decoder import EncoderDecoder
 from funcnet.blocks.transformer_block import Carry, TransformerBlock
 from funcnet.blocks.transformer_presets import transformer_decoder_block, transformer_encoder_block
-from funcnet.blocks.wired import Forms, Wired
-from funcnet.combinator import layers_only
+from funcnet.combinator import errors_at
 from funcnet.combinators.constants import serial_with_constants
-from funcnet.combinators.dag import Names, Node
 from funcnet.combinators.sequential import Serial
-from funcnet.contract import Layer, Params
-from funcnet.errors import MANY, is_whole, value_error
+from funcnet.contract import Params
+from funcnet.errors import MANY, describe, is_whole, value_error
 from funcnet.value import Value, frozen
 
 
@@ -65,20 +62,36 @@ class TransformerStack(Serial):
     ) -> tuple[Carry, ...]:
         """Return what ``decode`` starts with, for each block; with a memory as ``TransformerBlock.init_carry``."""
         blocks, kind = self._blocks(), {"dtype": dtype, "device": device}
-        each = [None] * len(blocks) if params is None else params["layers"]
-        pairs = zip(blocks, each, strict=True)
-        return tuple([block.init_carry(batch, max_length, params=p, memory=memory, **kind) for block, p in pairs])
+        made: list[Carry] = []
+        each = [None] * len(blocks) if params is None else self._each(params)
+        with errors_at(self, "layers"), errors_at(self.layers[0], lambda: len(made)):
+            for block, p in zip(blocks, each, strict=True):
+                made.append(block.init_carry(batch, max_length, params=p, memory=memory, **kind))
+        return tuple(made)
 
     def decode(self, params: Params, x: Tensor, carry: tuple[Carry, ...]) -> tuple[Tensor, tuple[Carry, ...]]:
         """Return y for the next steps x, one or more, which see all that came before, and the new carry.
 
-        Raises   ``ValueError`` for self-attention that is not causal, and for more steps than the carry has room for.
+        Raises   ``ValueError`` for self-attention that is not causal, for a carry of another stack or batch, and for more steps
+                 than it has room for.
         """
-        after = []
-        for block, p, one in zip(self._blocks(), params["layers"], carry, strict=True):
-            x, later = block.decode(p, x, one)
-            after.append(later)
-        return (self.layers[1](params["norm"], x) if self.layers[1:] else x), tuple(after)
+        blocks = self._blocks()
+        after: list[Carry] = []
+        if not isinstance(carry, tuple) or len(carry) != len(blocks):
+            rule = f"carry must be a tuple of {len(blocks)}, one entry per block, as init_carry makes it"
+            raise value_error(self.label, rule, describe(carry))
+        each = self._each(params)
+        with errors_at(self, "layers"), errors_at(self.layers[0], lambda: len(after)):
+            for block, p, one in zip(blocks, each, carry, strict=True):
+                x, later = block.decode(p, x, one)
+                after.append(later)
+        with errors_at(self, "norm"):
+            return (self.layers[1](params["norm"], x) if self.layers[1:] else x), tuple(after)
+
+    def _each(self, params: Params) -> Any:
+        """Return the params of each block."""
+        layers: Any = self.layers[0]
+        return layers.entries(self.entries(params)[0])
 
     def _blocks(self) -> list[Any]:
         layers: Any = self.layers[0]
@@ -89,68 +102,6 @@ class TransformerStack(Serial):
         return blocks
 
     __repr__ = Value.__repr__
-
-
-@frozen
-class EncoderDecoder(Wired):
-    """An encoder of the source, and a decoder of the target that sees what the encoder makes of it; made by ``transformer``.
-
-        m = encoder(source),  y = decoder(target, m)
-        gtarget, gm = decoder's vjp of gy,  gx = (encoder's vjp of gm, gtarget)
-
-    Args:
-        encoder: A layer of a tensor or of (source, mask).
-        decoder: A layer of (target, memory), (target, memory, memory_mask) or (target, memory, memory_mask, mask).
-
-    Shape:
-        x (source, target), (source, target, source_mask) or (source, target, source_mask, target_mask), source (N, steps,
-        embed_dim), target (N, length, embed_dim) → y (N, length, embed_dim)
-
-    Params:
-        ``encoder`` and ``decoder``.
-
-    Cache:
-        Those of both, in a dict by name, and the number of masks.
-
-    Raises:
-        ValueError: For an x of other entries, and what the two raise, with a note.
-
-    Source:
-        Vaswani et al. 2017, figure 1; ``torch.nn.Transformer``.
-    """
-
-    encoder: Layer = field(validator=layers_only)
-    decoder: Layer = field(validator=layers_only)
-
-    def forms(self) -> Forms:
-        names = ("source", "target", "source_mask", "target_mask")
-        return names[:2], names[:3], names
-
-    def nodes(self, inputs: Names) -> list[Node]:
-        encoder = ("encoder", self.encoder, ("source", *inputs[2:3]))
-        return [encoder, ("decoder", self.decoder, ("target", "encoder", *inputs[2:]))]
-
-    def init_carry(
-        self,
-        batch: int | None,
-        max_length: int,
-        *,
-        params: Params,
-        source: Any,
-        dtype: torch.dtype | None = None,
-        device: Any = None,
-    ) -> Any:
-        """Return what ``decode`` starts with: keys and values of the encoded ``source``, which is a tensor or (source, mask)."""
-        memory = self.encoder(params["encoder"], source)
-        memory = (memory, *source[1:]) if isinstance(source, tuple) else memory
-        decoder: Any = self.decoder
-        return decoder.init_carry(batch, max_length, params=params["decoder"], memory=memory, dtype=dtype, device=device)
-
-    def decode(self, params: Params, x: Tensor, carry: Any) -> tuple[Tensor, Any]:
-        """Return y for the next steps x of the target, which see all that came before and the source, and the new carry."""
-        decoder: Any = self.decoder
-        found: tuple[Tensor, Any] = decoder.decode(params["decoder"], x, carry)
-        return found
 
 
 def transformer_encoder(

@@ -43,6 +43,7 @@ class Wired(Combinator):
     """
 
     computes = False
+    passes_gradients_on = True
 
     _own: tuple[tuple[str, Layer], ...] = field(init=False, eq=False)
     """The layers by name: to find them takes 10 µs, and every verb asks."""

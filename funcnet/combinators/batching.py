@@ -23,6 +23,7 @@ from torch import Tensor
 from funcnet import flattening, random, tree
 from funcnet.checks import Misfit, check_gy
 from funcnet.combinators.sequential import Serial
+from funcnet.combinators.stacking import with_tensors
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
@@ -111,11 +112,8 @@ class Linears(Members):
     def _fitting(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
         w = self._weight(params, x)
         b: Any = params["bias"] if self.layer.bias else None
-        if self.layer.bias and (b.shape != w.shape[:2] or b.is_cpu is not x.is_cpu or b.dtype is not w.dtype):
-            raise Misfit
-        if len(params) != 1 + self.layer.bias:
-            raise Misfit
-        if x.shape[-1] != w.shape[2]:
+        misfit = b is not None and (b.shape != w.shape[:2] or b.is_cpu is not x.is_cpu or b.dtype is not w.dtype)
+        if misfit or len(params) != 1 + self.layer.bias or x.shape[-1] != w.shape[2]:
             raise Misfit
         return w, b
 
@@ -161,9 +159,10 @@ class Mapped(Members):
         return self.layer.stochastic
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        shares = (1,) if self.shared else ()
-        y, cache = mapped(self.n, self.layer.apply, params, x, *self._keys(rng), shares=shares)
-        return y, cache
+        return self._forward(self.layer.apply, params, x, rng)  # type: ignore[no-any-return]
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        return self._forward(self.layer, params, x, rng)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         gparams, gx = mapped(self.n, self.layer.vjp, params, cache, gy)
@@ -177,6 +176,9 @@ class Mapped(Members):
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return mapped(self.n, self.layer.update_stats, params, cache)
+
+    def _forward(self, verb: Callable[..., Any], params: Params, x: Any, rng: Rng) -> Any:
+        return mapped(self.n, verb, params, x, *self._keys(rng), shares=(1,) if self.shared else ())
 
     def _keys(self, rng: Rng) -> list[Tensor]:
         """Return a key for each member, where the layer takes one and there is one."""
@@ -210,15 +212,27 @@ class Looped(Members):
         return self.all.stochastic
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        numbers = max([leaf.numel() for leaf in tree.leaves(x)], default=0)
-        if not is_eager() or numbers < self.least * (1 if self.all.shared else self.all.n):
+        if not self._is_looped(x):
             y, cache = self.all.apply(params, x, rng)
             return y, {"all": cache}
+        each = [self.all.layer.apply(*one) for one in self._arguments(params, x, rng)]
+        return _stacked([y for y, _ in each]), {"each": tuple([cache for _, cache in each])}
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        if not self._is_looped(x):
+            return self.all(params, x, rng)
+        return _stacked([self.all.layer(*one) for one in self._arguments(params, x, rng)])
+
+    def _is_looped(self, x: Any) -> bool:
+        numbers = max([leaf.numel() for leaf in tree.leaves(x)], default=0)
+        return is_eager() and numbers >= self.least * (1 if self.all.shared else self.all.n)
+
+    def _arguments(self, params: Params, x: Any, rng: Rng) -> Iterator[tuple[Any, ...]]:
+        """Yield what each member is called with."""
         require_members(self.all.n, params)
         keys = self.all._keys(rng)
-        xs = [x if self.all.shared else _member(x, i) for i in range(self.all.n)]
-        each = [self.all.layer.apply(_member(params, i), one, *[key[i] for key in keys]) for i, one in enumerate(xs)]
-        return _stacked([y for y, _ in each]), {"each": tuple([cache for _, cache in each])}
+        for i in range(self.all.n):
+            yield _member(params, i), x if self.all.shared else _member(x, i), *[key[i] for key in keys]
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         if "all" in cache:
@@ -262,19 +276,12 @@ def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, .
 
     def on_tensors(members: list[Tensor]) -> list[Tensor]:
         left = iter(members[1:])
-        results.append(f(*[_with_tensors(argument, left) for argument in arguments]))
+        results.append(f(*[with_tensors(argument, left) for argument in arguments]))
         return [leaf for leaf in flattening.flatten_together(results[0])[0] if isinstance(leaf, Tensor)]
 
     axis = torch.empty(n, 0)  # so that there is an axis to go over where all else is shared
     out = torch.func.vmap(on_tensors, in_dims=([0, *axes],))([axis, *tensors])
-    return _with_tensors(results[0], iter(out))
-
-
-def _with_tensors(like: Tree, tensors: Iterator[Tensor]) -> Tree:
-    """Put tensors, taken in order, into the places of a tree's tensors."""
-    return flattening.unflatten(
-        like, iter([next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in flattening.flatten_together(like)[0]])
-    )
+    return with_tensors(results[0], iter(out))
 
 
 def _require_one_kind(tensors: list[Tensor]) -> None:

@@ -71,6 +71,8 @@ class KeepConstants(_Kept):
         ValueError: What the layer raises, with a note, and for a gy that is not a tuple where x is one.
     """
 
+    passes_gradients_on = True
+
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         with errors_at(self, ""):
             return super().apply(params, x, rng)
@@ -149,6 +151,7 @@ class SerialWithConstants(Combinator):
 
     label = "serial_with_constants"
     computes = False
+    passes_gradients_on = True
 
     layers: tuple[Layer, ...] = field(validator=tuple_of_layers)
     _series: _Series = field(init=False, eq=False)

@@ -66,10 +66,14 @@ class AffineCoupling(Combinator):
 
     def __call__(self, params: Params, x: _Triple, rng: Rng = None) -> _Triple:
         (p, q), (x1, x2, log_det) = self.entries(params), _triple("x", x)
-        s, t = self._predicted(0, p, x2, rng, x1)
-        y1 = x1 * torch.exp(s) + t
-        u, v = self._predicted(1, q, y1, rng, x2)
-        return y1, x2 * torch.exp(u) + v, log_det + (_sum(s, log_det) + _sum(u, log_det))
+        with errors_at(self, 0):
+            found = self.f(p, x2, child_key(self.f, rng, 0))
+        s, t = self._pair(0, found, x1)
+        y1 = _scaled(x1, s)[0] + t
+        with errors_at(self, 1):
+            found = self.g(q, y1, child_key(self.g, rng, 1))
+        u, v = self._pair(1, found, x2)
+        return y1, _scaled(x2, u)[0] + v, log_det + (_sum(s, log_det) + _sum(u, log_det))
 
     def inverse(self, params: Params, y: _Triple, rng: Rng = None) -> _Triple:
         return self.restore(params, y, rng)[0]
@@ -118,21 +122,14 @@ class AffineCoupling(Combinator):
         return layer, output(layer, x)
 
     def _scale_and_shift(self, i: int, p: Params, x: Tensor, rng: Rng, like: Tensor) -> tuple[_Pair, Cache]:
-        """Apply f or g."""
+        """Apply f or g, and return the pair with the cache."""
         layer = self.g if i else self.f
         with errors_at(self, i):
-            pair, cache = layer.apply(p, x, child_key(layer, rng, i))
-        return self._fitting(i, pair, like), cache
+            found, cache = layer.apply(p, x, child_key(layer, rng, i))
+        return self._pair(i, found, like), cache
 
-    def _predicted(self, i: int, p: Params, x: Tensor, rng: Rng, like: Tensor) -> _Pair:
-        """Call f or g, without a cache."""
-        layer = self.g if i else self.f
-        with errors_at(self, i):
-            pair = layer(p, x, child_key(layer, rng, i))
-        return self._fitting(i, pair, like)
-
-    def _fitting(self, i: int, pair: Any, like: Tensor) -> _Pair:
-        """Return what f or g gave: two tensors like the one they transform, as torch would broadcast or promote others."""
+    def _pair(self, i: int, pair: Any, like: Tensor) -> _Pair:
+        """Return what f or g made: two tensors like the one that they transform, as torch would broadcast or promote others."""
         right = isinstance(pair, tuple) and len(pair) == 2 and all([isinstance(one, Tensor) for one in pair])  # noqa: C419
         if not right or any([one.shape != like.shape or one.dtype is not like.dtype for one in pair]):  # noqa: C419
             rule = f"must be a pair (log_scale, shift), each with the shape and dtype of {'x2' if i else 'x1'}, {describe(like)}"

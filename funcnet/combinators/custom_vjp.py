@@ -11,16 +11,14 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
+from funcnet.checks import check_gys
 from funcnet.combinator import errors_at, has_params, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, function, value_error
 from funcnet.flattening import flatten_together
-from funcnet.layers.shape.reshaping import Identity
 from funcnet.signatures import name_of
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper, infer_unchanged
-
-_IDENTITY = Identity()
 
 Vjp = Callable[[Any], tuple[Params, Any]]
 """A function of gy that returns the gradients of params and of x."""
@@ -57,8 +55,10 @@ class WithVjp(Wrapper):
             return self.layer(params, x, rng)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        if not isinstance(cache, tuple) or len(cache) != 3:
+            raise value_error(self, "cache must be what apply returned, a tuple of 3", describe(cache))
         inner, x, y = cache
-        gy = _IDENTITY.input_grad({}, y, gy)
+        gy = check_gys(self, gy, y)
         with errors_at(self, ""):
             found = self.rule(lambda g: self.layer.vjp(params, inner, g), x, y, gy)
         return self._checked(x, found)

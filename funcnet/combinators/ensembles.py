@@ -6,6 +6,7 @@ i = 1 ... n numbers the members, in a new first axis of the params' leaves, of y
 x[i] stands for x and gx[i] = g[i].
 """
 
+from collections.abc import Callable
 from typing import Any, Self, overload
 
 import torch
@@ -59,11 +60,18 @@ class Ensemble(Wrapper):
             return _stack([self.layer.init(random.fold_in(rng, i)) for i in range(self.n)])
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        y, cache = self._forward(self._batched.apply, params, x, rng)
+        return y, cache
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        return self._forward(self._batched, params, x, rng)
+
+    def _forward(self, verb: Callable[..., Any], params: Params, x: Any, rng: Rng) -> Any:
         if not self.shared_input:
             batching.require_members(self.n, x)
         with errors_at(self, ""):
             try:
-                return self._batched.apply(params, x, rng)
+                return verb(params, x, rng)
             except Exception as error:
                 told = self._explained(error, (params, x, rng))
             raise told  # out of the handler, which would take the place of the error's own context

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
+from funcnet.checks import check_gys
 from funcnet.combinator import errors_at, has_params, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, is_number, number, value_error
@@ -36,10 +37,10 @@ class GradientRule(Identity):
         """Return the gradient of one tensor of x from that of y."""
 
     def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
-        if type(cache) is Tensor:
-            return params, self._back(self._checked(cache, gy))
-        leaves = [self._back(self._checked(*pair)) for pair in zip(*flatten_together(cache, gy), strict=True)]
-        return params, unflatten(cache, iter(leaves))
+        gy = check_gys(self, gy, cache)
+        if type(gy) is Tensor:
+            return params, self.backward(gy)
+        return params, unflatten(cache, map(self._back, flatten_together(gy)[0]))
 
     def _back(self, gy: Any) -> Any:
         return self.backward(gy) if isinstance(gy, Tensor) else gy
@@ -130,7 +131,7 @@ class StraightThrough(Wrapper):
             return self.layer.grads(params, cache[0], gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return _IDENTITY.input_grad({}, cache[1], gy)
+        return check_gys(self, gy, cache[1])
 
     def inner_cache(self, cache: Cache) -> Cache:
         return cache[0]
@@ -149,9 +150,6 @@ class StraightThrough(Wrapper):
 
     def __repr__(self) -> str:
         return f"straight_through({self.layer!r})"
-
-
-_IDENTITY = Identity()
 
 
 def _kind(leaf: Any) -> Any:

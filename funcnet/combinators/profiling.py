@@ -27,9 +27,14 @@ class Profiled(Wrapper):
     """
 
     label = "profiled"
+    passes_gradients_on = True
 
     layer: Layer = field(validator=layers_only)
     name: str | None = field(default=None, validator=instances((str, type(None)), "a str, or None"))
+
+    @property
+    def invertible(self) -> bool:
+        return self.layer.invertible
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         with errors_at(self, ""), self._range("apply"):
@@ -50,6 +55,14 @@ class Profiled(Wrapper):
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         with errors_at(self, ""), self._range("input_grad"):
             return self.layer.input_grad(params, cache, gy)
+
+    def inverse(self, params: Params, y: Any, rng: Rng = None) -> Any:
+        with errors_at(self, ""), self._range("inverse"):
+            return self.layer.inverse(params, y, rng)
+
+    def restore(self, params: Params, y: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        with errors_at(self, ""), self._range("restore"):
+            return self.layer.restore(params, y, rng)
 
     def _range(self, verb: str) -> AbstractContextManager[Any]:
         """Open a range; compiled code has none, as its kernels serve several layers."""

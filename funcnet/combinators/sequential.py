@@ -10,15 +10,13 @@ from typing import Any, Self
 
 from attrs import field
 
+from funcnet.checks import check_gys
 from funcnet.combinator import Children, Combinator, absent, child_key, errors_at, has_params, tuple_of_layers
 from funcnet.combinators import runs
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
-from funcnet.layers.shape.reshaping import Identity
 from funcnet.naming import named_arguments, require_names
 from funcnet.value import frozen
-
-_NOTHING = Identity()
 
 
 def _own_names(value: Any, attribute: Any, got: tuple[str, ...] | None) -> None:
@@ -90,7 +88,7 @@ class Serial(Combinator):
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         entries = self.entries(params)
         if not self.layers:
-            return params, _NOTHING.input_grad({}, cache[0], gy)
+            return params, check_gys(self.label, gy, cache[0])
         gparams, gx = self._back(entries, self._checked(cache), gy)
         return self.pack(gparams), gx
 

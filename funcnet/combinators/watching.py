@@ -44,6 +44,10 @@ class Tap(Wrapper):
     on_apply: Callable[[Any], Any] | None = field(default=None, validator=_function_or_none)
     on_vjp: Callable[[Any], Any] | None = field(default=None, validator=_function_or_none)
 
+    @property
+    def invertible(self) -> bool:
+        return self.layer.invertible
+
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         with errors_at(self, ""):
             y, cache = self.layer.apply(params, x, rng)
@@ -70,6 +74,14 @@ class Tap(Wrapper):
         _tell(self.on_vjp, gy)
         with errors_at(self, ""):
             return self.layer.input_grad(params, cache, gy)
+
+    def inverse(self, params: Params, y: Any, rng: Rng = None) -> Any:
+        with errors_at(self, ""):
+            return self.layer.inverse(params, y, rng)
+
+    def restore(self, params: Params, y: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        with errors_at(self, ""):
+            return self.layer.restore(params, y, rng)
 
     def __repr__(self) -> str:
         functions = {"on_apply": self.on_apply, "on_vjp": self.on_vjp}

@@ -212,6 +212,8 @@ class MomentOptimizer(Optimizer):
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
         """Map over the moments. A donated optimizer writes to its count, and gets a separate one for each part."""
+        if not isinstance(state, dict) or len(state) != 1 + len(self._names):
+            raise self._explained(LookupError(), {}, state, {})
         rows = {name: [one[name] for one in (state, *others)] for name in self._names}
         step = state["step"].clone() if self.donated else state["step"]
         return {"step": step, **{name: f(*row) for name, row in rows.items()}}
@@ -238,9 +240,7 @@ class MomentOptimizer(Optimizer):
         if self.donated and all(map(is_, new, (columns[0], *columns[2:]))):
             return params, {**state, "step": step}
         params, *moments = [write(column) for column in new]
-        state = {"step": step}
-        state.update(zip(names, moments, strict=True))
-        return params, state
+        return params, {"step": step, **dict(zip(names, moments, strict=True))}
 
     def _new(self, columns: Columns, step: Tensor) -> tuple[Tensor, Columns]:
         """Return the next step and the new columns of params and moments; the rows without a gradient stay."""

@@ -70,6 +70,8 @@ class MasterWeights(Optimizer):
         return self.optimizer.acts_on
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        if not isinstance(state, dict) or state.keys() != {"masters", "optimizer"}:
+            raise self._explained(LookupError(), {}, state, {})
         masters, inner = ([one[name] for one in (state, *others)] for name in ("masters", "optimizer"))
         return {"masters": f(*masters), "optimizer": self.optimizer.map_state(f, *inner)}
 

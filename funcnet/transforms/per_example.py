@@ -60,6 +60,8 @@ class PerExample(Value):
 
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Any]:
         n = self._rows(x, target)
+        if not n:
+            return self._of_none(params, x, target, rng)
         rows, targets = tree.map(lambda leaf: leaf.unsqueeze(1), (x, target))
         one = lambda *row: self._factored(params, *row)[:2]
         values, grads = mapped(n, one, rows, targets, *self._keys(rng, n))
@@ -67,10 +69,16 @@ class PerExample(Value):
             return values, replace_factors(grads, grads_of)
         return values, sum(tree.leaves(replace_factors(grads, squares_of)), values.new_zeros(n)).sqrt()
 
+    def _of_none(self, params: Params, x: Any, target: Any, rng: Key | int | None) -> tuple[Tensor, Any]:
+        """Return what a batch without rows has, as a random draw of rows may be: that of a row of zeros, without the row."""
+        x, target = tree.map(lambda leaf: leaf.new_zeros((1, *leaf.shape[1:])), (x, target))
+        none: tuple[Tensor, Any] = tree.map(lambda leaf: leaf[:0], self(params, x, target, rng))
+        return none
+
     def _rows(self, x: Any, target: Any) -> int:
         sizes = {leaf.shape[0] if leaf.dim() else -1 for leaf in tree.leaves((x, target))}
-        if len(sizes) != 1 or not sizes.isdisjoint({-1, 0}):
-            rule = "x and target must have one number of rows, at least 1"
+        if len(sizes) != 1 or -1 in sizes:
+            rule = "x and target must have one number of rows"
             raise value_error(self, rule, f"{describe(x)} and {describe(target)}")
         return int(sizes.pop())
 
@@ -116,7 +124,7 @@ def per_example_grads(net: Layer, loss: Loss) -> PerExample:
 
     ``values[i]`` and the entries i of ``grads``, which has the structure of params and a first axis more, are what
     ``value_and_grads`` gives of ``x[i:i + 1]`` and ``target[i:i + 1]``. Row i of a stochastic net has the key ``fold_in(rng,
-    i)``.
+    i)``. A batch may have no rows, as one drawn at random for differentially private training.
 
     A loop over the rows takes 4 to 12 times as long, and twice as long where gradients cost more to compute than to write, as
     those of five convolutions of 64 channels. ``torch.func.vmap`` of ``torch.func.grad`` takes 1.0 to 5 times as long.

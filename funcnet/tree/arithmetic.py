@@ -63,14 +63,18 @@ def lerp(a: Tree, b: Tree, weight: float | Tensor) -> Tree:
 
 
 @of_tensors(1, "low and high must be numbers, or tensors that fit the leaves, or None")
-def clip(tree: Tree, low: float | None = None, high: float | None = None) -> Tree:
-    """Clamp every element of a tree to [``low``, ``high``]; ``None`` is no bound.
+def clip(tree: Tree, low: float | Tensor | None = None, high: float | Tensor | None = None) -> Tree:
+    """Clamp every element of a tree to [``low``, ``high``], numbers or tensors that fit the leaves; ``None`` is no bound.
 
-    Raises   ``ValueError`` for two bounds of which ``low`` is above ``high``.
+    Raises   ``ValueError`` for two numbers of which ``low`` is above ``high``.
     """
-    if low is not None and high is not None and low > high:
+    if low is None or high is None:
+        return tree if low is high else map(lambda leaf: torch.clamp(leaf, low, high), tree)  # type: ignore[arg-type]
+    if isinstance(low, Tensor) or isinstance(high, Tensor):  # torch takes no tensor together with a number
+        return map(lambda leaf: torch.clamp(torch.clamp(leaf, min=low), max=high), tree)
+    if low > high:
         raise value_error("clip", "low must be at most high", f"low={low!r}, high={high!r}")
-    return tree if low is None and high is None else map(lambda leaf: torch.clamp(leaf, low, high), tree)
+    return map(lambda leaf: torch.clamp(leaf, low, high), tree)
 
 
 @of_tensors(3, "condition must be a bool tensor that fits the leaves, or a tree of them")

@@ -318,3 +318,20 @@ def test_gradients_have_the_order_of_the_params():
     params = layer.init(0)
     y, cache = layer.apply(params, torch.randn(2, 3, 4))
     assert [*layer.grads(params, cache, y)] == [*params]
+
+
+@pytest.fixture
+def without_fallback():
+    """Let vmap raise an error where it knows no kernel, and would call one for each entry, with a warning."""
+    torch._C._functorch._set_vmap_fallback_enabled(False)
+    yield
+    torch._C._functorch._set_vmap_fallback_enabled(True)
+
+
+@pytest.mark.usefixtures("without_fallback")
+def test_a_jacobian_takes_the_formula_for_all_gradients_at_once():
+    """The flash kernel has made y, and its backward cannot be batched."""
+    layer, x = fn.MultiHeadAttention(4, 2, is_causal=True), torch.randn(1, 3, 4, dtype=torch.float64)
+    params = fn.tree.cast(layer.init(0), torch.float64)
+    want = torch.func.jacrev(lambda x: layer(params, x))(x)
+    torch.testing.assert_close(fn.jacobian(layer, params, x), want)

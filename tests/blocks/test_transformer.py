@@ -282,6 +282,15 @@ MESSAGES = {
     "TransformerStack: to decode, every block must have init_carry and decode, got Tanh()": lambda: fn.replace(ENCODER, "layers.0", fn.Tanh()).init_carry(1, 2),
     "decode must be of one tensor, and a layer with is_causal=True": lambda: fn.transformer_encoder(4, 2, 1).decode(fn.transformer_encoder(4, 2, 1).init(0), X, ENCODER.init_carry(2, 3)[:1]),
     "steps must be no more than the carry has room for, 2, got": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 2)),
+    "TransformerBlock: init_carry must be given params and memory for a block with multihead_attn, and for no other, got a tensor": lambda: DECODER.init_carry(2, 2, memory=M),
+    "TransformerStack: carry must be a tuple of 2, one entry per block, as init_carry makes it, got a tuple of 1": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 3)[:1]),
+    "TransformerBlock: carry must be a dict with the keys self_attn, as init_carry makes it, got an empty dict": lambda: ENCODER.decode(P, X, ({}, {})),
+    "TransformerBlock: carry must be a dict with the keys self_attn, multihead_attn, as init_carry makes it, got": lambda: DECODER.decode(DECODER.init(0), X, ENCODER.init_carry(2, 3)[0]),
+    "TransformerStack: params must be a dict with the keys layers, norm, got an empty dict": lambda: ENCODER.decode({}, X, ENCODER.init_carry(2, 3)),
+    "carry must be from init_carry or decode, with k and v (2, 2, max_length, 2) in torch.float32, got a tensor of shape (3, 2, 4, 2)": lambda: ENCODER.decode(P, X, ENCODER.init_carry(3, 4)),
+    "(2, 2, max_length, 2) in torch.float32, got a tensor of shape (2, 2, 4, 2) and dtype torch.bfloat16": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 4, dtype=torch.bfloat16)),
+    "batch (or None) and max_length must be whole numbers of at least 0, got -1 and 'a'": lambda: ENCODER.init_carry(-1, "a"),
+    "EncoderDecoder: to decode, the decoder must have init_carry and decode, got Select(index=0)": lambda: fn.EncoderDecoder(ENCODER, fn.Select(0)).decode({}, X, ()),
     "transformer_encoder: num_layers must be a whole number of at least 1, and of at most 1048576, got 0": lambda: fn.transformer_encoder(4, 2, 0),
     "transformer_decoder: final_norm must be True or False, got 1": lambda: fn.transformer_decoder(4, 2, 1, final_norm=1),
     "transformer: num_decoder_layers must be a whole number of at least 1": lambda: fn.transformer(4, 2, 1, True),
@@ -308,10 +317,15 @@ def test_an_error_says_where():
     cache = ENCODER.apply(P, X)[1]
     bad = tree.map(lambda leaf: leaf, P)
     bad["layers"][1]["self_attn"]["out_proj"]["weight"] = torch.ones(3)
+    carry = ENCODER.init_carry(2, 3)
     for attempt in (lambda: ENCODER(bad, X), lambda: ENCODER.grads(bad, cache, X)):
         with pytest.raises(ValueError, match=r"out_proj") as caught:
             attempt()
         assert caught.value.__notes__ == place
+    odd = (carry[0], {"self_attn": {}})
+    with pytest.raises(ValueError, match=r"carry must be from init_carry") as caught:
+        ENCODER.decode(P, X, odd)
+    assert caught.value.__notes__ == place
 
 
 def test_unknown_fields_are_refused():

@@ -129,7 +129,23 @@ def test_a_rule_that_returns_something_else_is_refused(sentence):
     [
         (lambda: fn.with_vjp(torch.relu, guided), "layer must be a layer"),
         (lambda: fn.with_vjp(fn.ReLU(), None), "rule must be a function"),
-        (lambda: fn.with_vjp(fn.ReLU(), guided).vjp({}, fn.with_vjp(fn.ReLU(), guided).apply({}, X)[1], X[0]), "gy must have"),
+        (
+            lambda: fn.with_vjp(fn.ReLU(), guided).vjp({}, fn.with_vjp(fn.ReLU(), guided).apply({}, X)[1], X[0]),
+            r"with_vjp\(.*\): gy must have",
+        ),
+        (
+            lambda: fn.with_vjp(fn.Identity(), guided).vjp({}, ((X, X), (X, X), (X, X)), (X, "no")),
+            r"with_vjp\(.*\): gy must be like y, .*got 'no'",
+        ),
+        (
+            lambda: fn.with_vjp(fn.ReLU(), guided).vjp({}, (), X),
+            "cache must be what apply returned, a tuple of 3, got a tuple of 0",
+        ),
+        (
+            lambda: fn.straight_through(fn.Sign()).vjp({}, fn.straight_through(fn.Sign()).apply({}, X)[1], X[0]),
+            r"straight_through\(Sign\(\)\): gy must have",
+        ),
+        (lambda: fn.serial().vjp((), fn.serial().apply((), X)[1], X[0]), "serial: gy must have the shape of y"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, words):

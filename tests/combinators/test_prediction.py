@@ -42,3 +42,16 @@ def test_prediction_applies_no_layer_within(name: str) -> None:
     """In every combinator of the catalogue."""
     layer, x, params = CASES[name][:3]
     torch.testing.assert_close(spied(layer)(params, x, fn.key(0)), layer(params, x, fn.key(0)), equal_nan=True)
+
+
+@pytest.mark.parametrize("layer", [fn.LayerNorm(3), fn.Dropout(0.5), fn.LSTM(3, 3), fn.MaxPool2d(2)], ids=repr)
+@pytest.mark.parametrize("shared_input", [True, False])
+def test_prediction_of_an_ensemble_keeps_no_cache(layer: Layer, shared_input: bool) -> None:
+    """Its members are called, under vmap or one after the other: here caches would go through vmap too, or be held for all."""
+    net = fn.ensemble(layer, 2, shared_input=shared_input)
+    params, key = net.init(0), fn.key(1)
+    for side in (4, 200):
+        x = fn.random.normal(2, (*[2] * (not shared_input), *([5, 3, side, side] if "Pool" in repr(layer) else [5, side, 3])))
+        want = net.apply(params, x, key)[0]
+        spy = fn.ensemble(stand_in_for(layer, Spy), 2, shared_input=shared_input)
+        assert fn.tree.equal(spy(params, x, key), want)

@@ -14,7 +14,11 @@ def ranges(work):
     """Return the names of a profile's ranges that are ours."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         work()
-    return [event.name for event in seen.events() if event.name.endswith((".apply", ".vjp", ".grads", ".input_grad"))]
+    return [
+        event.name
+        for event in seen.events()
+        if event.name.endswith((".apply", ".vjp", ".grads", ".input_grad", ".inverse", ".restore"))
+    ]
 
 
 def test_every_layer_of_a_net_is_profiled_by_its_path():
@@ -60,3 +64,18 @@ def test_what_is_no_layer_or_no_name_is_refused():
         fn.profiled(3)
     with pytest.raises(ValueError, match="name must be a str, or None"):
         fn.profiled(fn.Tanh(), 3)
+
+
+def test_a_profile_of_invertible_layers_is_that_of_a_run():
+    """They stay invertible: a serial of them keeps one output, and restores on the way back, as it does when nobody looks."""
+    half = fn.serial(fn.Linear(3, 3), fn.Tanh())
+    plain = fn.serial(*[fn.reversible(half, half)] * 3)
+    net = fn.map_layers(lambda path, layer: fn.profiled(layer, path or "net"), plain, with_path=True)
+    params, x = net.init(0), (X, X)
+    (y, cache), (want, kept) = net.apply(params, x), plain.apply(params, x)
+    assert fn.tree.equal((y, net.vjp(params, cache, y)), (want, plain.vjp(params, kept, y)))
+    assert fn.tree.nbytes(cache) == fn.tree.nbytes(kept)
+    assert fn.tree.equal(net.inverse(params, y), plain.inverse(params, y))
+    assert [name for name in ranges(lambda: net.grads(params, cache, y)) if name.endswith("restore")] == [
+        f"{i}.restore" for i in (2, 1, 0)
+    ]

@@ -137,3 +137,16 @@ def test_a_tap_is_not_called_where_there_are_no_numbers():
     y, cache = sized.apply(sized.init(0), torch.ones(2, 4))
     sized.grads(sized.init(0), cache, y)
     assert len(seen) == 2
+
+
+def test_tapped_layers_stay_invertible():
+    """A serial of them keeps one output, and restores on the way back without telling of it again."""
+    half, seen = fn.serial(fn.Linear(2, 2), fn.Tanh()), []
+    plain = fn.serial(*[fn.reversible(half, half)] * 3)
+    net = fn.serial(*[fn.tap(layer, seen.append, seen.append) for layer in plain])
+    params, x = net.init(0), (X, X)
+    (y, cache), (want, kept) = net.apply(params, x), plain.apply(params, x)
+    assert fn.tree.nbytes(cache) == fn.tree.nbytes(kept)
+    assert fn.tree.equal((y, net.vjp(params, cache, y)), (want, plain.vjp(params, kept, y)))
+    assert len(seen) == 6
+    assert fn.tree.equal(net.inverse(params, y), plain.inverse(params, y))

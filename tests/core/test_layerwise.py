@@ -63,6 +63,10 @@ class Clipped(Serial):
         return self.vjp(params, cache, gy)[0]
 
 
+def halved(vjp: Any, x: Any, y: Any, gy: Tensor) -> Any:
+    return vjp(gy / 2)
+
+
 CASES = {**combinators.CASES, **blocks.CASES}
 
 NETS = {
@@ -87,6 +91,15 @@ NETS = {
         fn.Squeeze(1),
     ),
     "bidirectional": fn.bidirectional(NOISY, DENSE, merge=fn.Add()),
+    "transformer": fn.transformer_encoder(16, 2, num_layers=2, dropout=0.1),
+    "encoder and decoder": fn.serial(PAIRED, fn.transformer(16, 2, 1, 1)),
+    "repeat with constants": fn.serial(PAIRED, fn.repeat(fn.keep_constants(fn.serial(fn.Add(), NORMED)), 2), fn.Select(0)),
+    "affine_coupling": fn.serial(
+        fn.branch(fn.Identity(), DENSE, fn.Sum(1)), *[fn.affine_coupling(*[fn.Linear(16, 32) >> fn.Tanh() >> fn.Chunk(2)] * 2)] * 3,
+        fn.Select(1),
+    ),
+    "with_vjp": fn.serial(fn.with_vjp(NORMED, halved), NOISY),
+    "profiled": fn.profiled(fn.serial(fn.profiled(NORMED), fn.profiled(NOISY, "noisy"))),
     "shared": fn.serial(PAIRED, fn.shared(NOISY), fn.Add()),
     "tied": fn.tied(fn.serial(DENSE, fn.Tanh(), DENSE), ("0.weight", "2.weight")),
     "ensemble": fn.serial(fn.ensemble(NOISY, 3), fn.Mean(0)),
@@ -201,6 +214,13 @@ class Counted(fn.Layer):
         return {"weight": gradient}, params["weight"] * gy
 
 
+def counting(layer: fn.Layer) -> fn.Layer:
+    """Return another layer for those within a transformer block: only those of the mlp have gradients, and count them."""
+    if isinstance(layer, (fn.LayerNorm, fn.MultiHeadAttention)):
+        return fn.freeze(layer)
+    return Counted() if isinstance(layer, fn.Linear) else layer
+
+
 COUNTED = {
     "serial": fn.serial(*[Counted()] * 6),
     "nested": fn.serial(fn.residual(fn.serial(*[Counted()] * 3)), fn.remat(fn.serial(Counted(), Counted())), Counted()),
@@ -208,7 +228,13 @@ COUNTED = {
     "reversible": fn.serial(fn.branch(*[fn.Identity()] * 2), *[fn.reversible(Counted(), Counted())] * 3, fn.Add()),
     "repeat": fn.repeat(Counted(), 6),
     "cast": fn.cast(fn.serial(*[Counted()] * 6), torch.bfloat16),
-}
+    "profiled": fn.profiled(fn.serial(*[fn.profiled(Counted())] * 6)),
+    "constants": fn.serial(
+        fn.branch(*[fn.Identity()] * 2), *[fn.keep_constants(fn.serial(fn.Add(), Counted()))] * 3,
+        fn.serial_with_constants(*[fn.serial(fn.Add(), Counted())] * 3),
+    ),
+    "transformer": fn.map_layers(counting, fn.transformer_encoder(16, 2, num_layers=3, hidden=16, final_norm=False)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("opt", [fn.SGD(lr=0.1), fn.donate(fn.Adam()), fn.chain(fn.ClipByValue(1.0), fn.Adam())], ids=repr)
@@ -335,8 +361,19 @@ def misfits(params: Any, state: Any) -> dict[str, Any]:
         "a moment missing": (params, {name: one for name, one in state.items() if name != "exp_avg"}),
         "another structure": (params, {**state, "exp_avg": state["exp_avg"][:1]}),
         "no count": (params, {**state, "step": torch.zeros(2)}),
+        "an entry too many": (params, {**state, "more": torch.zeros(())}),
         "shared memory": (shared, state),
     }
+
+
+@pytest.mark.parametrize("opt", [fn.Adam(), fn.MasterWeights(fn.Adam())], ids=repr)
+def test_a_state_with_an_entry_too_many_is_refused(opt: fn.Optimizer) -> None:
+    """By the sentence of the plain step, where parting the state would have dropped it."""
+    params = DENSE.init(0)
+    state = {**opt.init(params), "more": torch.zeros(())}
+    errors = [error_of(fn.train_step(DENSE, LOSS, opt, in_backward=one), params, state, X, ROWS) for one in (False, True)]
+    assert errors[0] == errors[1]
+    assert "state must be a dict of" in errors[1]
 
 
 @pytest.mark.parametrize("opt", [fn.donate(fn.Adam()), fn.donate(fn.chain(fn.ClipByValue(1.0), fn.Adam()))], ids=repr)

@@ -384,6 +384,20 @@ def test_clip_clamps_every_element():
     assert tree.equal(tree.clip(value), value)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (None, 1.0), (0.0, None)])
+def test_clip_takes_bounds_as_tensors(low, high):
+    """For each element, for each entry under vmap, and beside a number, as torch.clamp does not."""
+    value, numbers = {"x": tensor(-3.0, 0.5, 5.0)}, {"low": low, "high": high}
+    want = tree.clip(value, **numbers)
+    bounds = {name: one if one is None else torch.full((3,), one) for name, one in numbers.items()}
+    assert tree.equal(tree.clip(value, **bounds), want)
+    assert tree.equal(tree.clip(value, **{**numbers, "high": bounds["high"]}), want)
+    each = torch.func.vmap(
+        lambda low, high: tree.clip(value, low, high), in_dims=(None if low is None else 0, None if high is None else 0)
+    )
+    assert torch.equal(each(*bounds.values())["x"], torch.stack([want["x"]] * 3))
+
+
 def test_where_takes_one_condition_for_all_or_a_tree_of_them():
     """As for a step that is taken only where all gradients are finite."""
     new, old = {"x": tensor(1, 2), "y": (tensor(3),)}, {"x": tensor(10, 20), "y": (tensor(30),)}

@@ -229,6 +229,16 @@ def test_half_precision_is_summed_in_float32(name: str, dtype: torch.dtype):
     torch.testing.assert_close(norms, torch.stack([tree.norm(one) for one in want]).float(), rtol=0.03, atol=0.0)
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_a_batch_may_have_no_rows(name: str):
+    """As one drawn at random: the structure of other batches, in which nothing is left of the row."""
+    net, x = NETS[name]
+    params, loss, key = net.init(0), fn.CrossEntropy(), fn.key(1)
+    for made in (fn.per_example_grads(net, loss), fn.per_example_norms(net, loss)):
+        want = tree.map(lambda leaf: leaf[:0], made(params, x, LABELS, key))
+        assert tree.equal(made(params, x[:0], LABELS[:0], key), want)
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", ["words", "convolutions of groups, with strides, dilation and padding"])
 def test_nets_of_all_kinds_compile_whole(name: str):

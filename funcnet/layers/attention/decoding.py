@@ -14,7 +14,7 @@ from torch import Tensor
 from funcnet.checks import floating_complaint
 from funcnet.combinator import child_key, errors_at
 from funcnet.contract import Params, Rng
-from funcnet.errors import value_error
+from funcnet.errors import describe, is_whole_tuple, value_error
 from funcnet.kernels import attention
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.tracing import is_plain
@@ -33,7 +33,13 @@ class Decoding(Heads):
     """The heads of each input, and attention step by step; ``MultiHeadAttention`` adds the verbs of a layer."""
 
     def init_carry(self, batch: int | None, max_length: int, *, dtype: torch.dtype | None = None, device: Any = None) -> Carry:
-        """Return room for the keys and values of ``max_length`` steps, and the number of steps that are there, 0."""
+        """Return room for the keys and values of ``max_length`` steps, and the number of steps that are there, 0.
+
+        Raises   ``ValueError`` for sizes that are no whole numbers of at least 0; ``batch`` may be ``None``.
+        """
+        if not is_whole_tuple((0 if batch is None else batch, max_length), 0):
+            rule = "batch (or None) and max_length must be whole numbers of at least 0"
+            raise value_error(self, rule, f"{batch!r} and {max_length!r}")
         shape = (1 if batch is None else batch, self._kv_heads(), max_length, self._head())
         k, v = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         return {"k": k, "v": v, "steps": torch.zeros((), dtype=torch.int64, device=device)}
@@ -51,7 +57,7 @@ class Decoding(Heads):
         _, *widths = self._widths()
         if floating_complaint(memory) or memory.dim() not in (2, 3) or [memory.shape[-1]] * 2 != widths:
             raise value_error(
-                self, f"memory must be a floating tensor with the axes (N, S, features), of {widths} features", memory
+                self, f"memory must be a floating tensor with the axes (N, S, features), of {_listed(widths)} features", memory
             )
         k, v = (self._project(params, i, self._inward(memory, memory)) for i in (1, 2))
         k = self._normalize_one(params, 1, k, None)[0]
@@ -62,9 +68,10 @@ class Decoding(Heads):
 
         With a carry from ``memory_carry`` they see the memory, and the carry does not change.
 
-        Raises   ``ValueError`` when the layer is not causal, and when there are more steps than the carry has room for.
+        Raises   ``ValueError`` when the layer is not causal, when the carry is not that of such a batch, and when there are more
+                 steps than it has room for.
         """
-        if "memory_k" in carry:
+        if isinstance(carry, dict) and "memory_k" in carry:
             return self._decode_memory(params, x, carry), carry
         decodes = self.is_causal and not self._added_keys() and not self.need_weights and not isinstance(x, tuple)
         form = "decode must be of one tensor, and a layer with is_causal=True that adds no keys and returns no weights"
@@ -72,6 +79,7 @@ class Decoding(Heads):
         if rule:
             raise value_error(self, rule, x)
         q, k, v = self._heads(params, self._inputs(x)[0])
+        self._require_carry(carry, k)
         steps, room = carry["steps"] + torch.arange(q.shape[2], device=q.device), carry["k"].shape[2]
         count = int(steps[-1]) + 1 if is_plain(steps) and len(steps) else q.shape[2]
         if count > room:
@@ -82,6 +90,15 @@ class Decoding(Heads):
         visible = behind >= 0 if self.window is None else (behind >= 0) & (behind <= self._steps_before())
         y = self._project_out(params, self._look_up(q, kv["k"], kv["v"], steps, visible), x)
         return y, {**kv, "steps": carry["steps"] + q.shape[2]}
+
+    def _require_carry(self, carry: Any, k: Tensor) -> None:
+        """Refuse a carry of another layer, batch or dtype, of which kernels speak in words of their own."""
+        found = [carry[name] for name in ("k", "v")] if isinstance(carry, dict) and carry.keys() == {"k", "v", "steps"} else []
+        sizes = k.shape[:2], k.shape[3:], k.dtype
+        if not found or any([(one.shape[:2], one.shape[3:], one.dtype) != sizes for one in found]):  # noqa: C419
+            n, heads, _, size = k.shape
+            rule = f"carry must be from init_carry or decode, with k and v ({n}, {heads}, max_length, {size}) in {k.dtype}"
+            raise value_error(self, rule, describe(found[0] if found else carry))
 
     def _decode_memory(self, params: Params, x: Tensor, carry: Carry) -> Tensor:
         q = self._project(params, 0, self._inward(x, x))
@@ -158,6 +175,10 @@ class Decoding(Heads):
                 entry = one if steps is None else (one, steps)
                 one, rotary_cache = self.rotary.apply({}, entry, child_key(self.rotary, rng, 18 + i))
         return one, (norm_cache, rotary_cache)
+
+
+def _listed(widths: list[int]) -> str:
+    return " and ".join(map(str, dict.fromkeys(widths)))
 
 
 def batched(x: Any) -> bool:

@@ -25,7 +25,6 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, is_whole, number, valid_if, value_error
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.operands import masked_scale
-from funcnet.kernels.tracing import is_differentiated
 from funcnet.layers.attention.masks import combine_masks, require_mask, steps_mask
 from funcnet.precision import rounded
 from funcnet.value import frozen
@@ -119,7 +118,7 @@ class ScaledDotProductAttention(Layer):
         (q, k, v), mask = x[:3], x[3] if len(x) == 4 else None
         gy, gweights = self._pair(gy, q, k, v)
         scale = self._scale(q)
-        if "lse" in kept and not is_differentiated(gy, q, k, v):
+        if "lse" in kept and kernels.flashes_back(gy, q, k, v):
             allowed, _, causal = self._visible(q, k, mask)
             added, y = self._flash_bias(q, k, allowed), (kept["y"], kept["lse"])
             gx: tuple[Any, ...] = kernels.flash_backward(gy, (q, k, v), y, added, causal, scale)

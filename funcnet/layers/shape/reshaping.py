@@ -16,14 +16,12 @@ import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import came, check_gy, kind_of, require_axis, require_dense, require_no_params, require_tensor
+from funcnet.checks import came, check_gy, check_gys, kind_of, require_axis, require_dense, require_no_params, require_tensor
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import is_whole_tuple, valid_if, value_error, whole, whole_number
-from funcnet.flattening import flatten_together, unflatten
 from funcnet.value import frozen
 
 
@@ -44,18 +42,7 @@ class Identity(Layer):
         return x, x
 
     def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
-        if type(cache) is Tensor:
-            return params, self._checked(cache, gy)
-        leaves = [self._checked(*pair) for pair in zip(*flatten_together(cache, gy), strict=True)]
-        return params, unflatten(cache, iter(leaves))
-
-    def _checked(self, x: Any, gy: Any) -> Any:
-        """Return the gradient of one leaf; where it has none, zeros."""
-        if not isinstance(x, Tensor) or x.is_nested:
-            return gy
-        if gy is None:
-            return torch.zeros_like(x) if x.is_floating_point() else None
-        return check_gy(self, gy, x.shape, x)
+        return params, check_gys(self, gy, cache)
 
 
 Shaped = tuple[Shape, Tensor]
