@@ -22,6 +22,8 @@ def describe(value: object) -> str:
     """Say in a few words what came: a tensor by its shape and dtype, a container by its type and length."""
     if isinstance(value, Tensor):
         return _describe_tensor(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}; make a value of it, {value.__name__}(...)"
     if isinstance(value, dict):
         return "a dict with the keys " + ", ".join(map(repr, value)) if value else "an empty dict"
     if isinstance(value, (tuple, list)):
@@ -68,7 +70,9 @@ def made_by(kind: type) -> str:
 
 
 def _refuse(value: object, name: str, rule: str, got: Any) -> ValueError:
-    return ValueError(f"{made_by(type(value))}: {name} must be {rule}, got {got!r}")
+    return ValueError(
+        f"{made_by(type(value))}: {name} must be {rule}, got {describe(got) if isinstance(got, type) else repr(got)}"
+    )
 
 
 def is_whole(value: object) -> bool:

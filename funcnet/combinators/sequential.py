@@ -214,6 +214,8 @@ def serial(*layers: Layer, **named: Layer) -> Serial:
     if layers and named:
         got = f"{len(layers)} unnamed and {len(named)} named"
         raise value_error("serial", "the layers must be all named or all unnamed", got)
+    if len(layers) == 1 and isinstance(layers[0], (list, tuple)):
+        raise value_error("serial", "the layers must be separate arguments, serial(*layers)", layers[0])
     require_names("serial", named)
     return Serial(tuple(named.values()), tuple(named)) if named else Serial(layers)
 

@@ -165,7 +165,8 @@ class CrossEntropy(Loss):
             self._probabilities(y, target)
             return None
         if target.shape != shape or target.is_complex():
-            rule = f"labels must be integers of shape {tuple(shape)}, that of y {tuple(y.shape)} without the axis of classes"
+            axis = f"axis {_axis(y)}, the classes"
+            rule = f"labels must be integers of shape {tuple(shape)}, that of y {tuple(y.shape)} without {axis}"
             raise value_error(self, rule, target)
         return target if target.dtype == torch.int64 else target.long()
 
