@@ -180,8 +180,23 @@ def branch(*layers: Layer, merge: Layer | None = None) -> Branching:
 
 
 def residual(layer: Layer, shortcut: Layer = Identity()) -> Branching:  # noqa: B008 (a frozen value)
-    """Add a layer's output to its input, or to what ``shortcut`` makes of it; the two must have one shape.
+    """Add a layer's output to its input.
 
-    Source   He et al. 2016, eq. 1 and 2.
+        y = f(x) + s(x)
+
+    Several layers on the way are a ``serial``: a second argument is the shortcut, not the next layer.
+
+    Args:
+        layer: f, a layer or net whose output has the shape of s(x).
+        shortcut: s, for example a 1x1 convolution where f changes the channels; by default x itself.
+
+    Source:
+        He et al. 2016, eq. 1 and 2.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> residual(serial(Linear(4, 8), Tanh(), Linear(8, 4)))
+    residual(serial(Linear(in_features=4, out_features=8), Tanh(), Linear(in_features=8, out_features=4)))
     """
     return Branching((layer, shortcut), _SUM, one_input=True)
