@@ -63,6 +63,8 @@ def fit(
     data as ``<name>``. With ``progress`` there is a bar on a terminal that has tqdm, and some ten lines elsewhere, on the
     standard error stream.
 
+    The loss of an ``ensemble`` is the mean over its members.
+
     Params that require grad, as those of a module do, are taken without their graph, and the trained ones require none.
 
     Freed memory, up to 64 MB of it, stays in the process: ``funcnet.kernels.retain_freed_memory``.
@@ -86,6 +88,7 @@ def fit(
         batches = _batches(random.permutation(random.fold_in(order, epoch), rows), batch_size, drop_last)
         began = time.perf_counter()
         params, state, values = _epoch(step, params, state, data, batches, random.fold_in(noise, epoch))
+        values = values.flatten(1).mean(1) if values.dim() > 1 else values  # over the members of an ensemble
         row = {
             "epoch": epoch + 1,
             "loss": _over_batches(loss, values.tolist(), weigh(batches)),
@@ -138,7 +141,8 @@ def evaluate(
             x, target = _take(data, batch)
             y = judged(params, x)
             for name, metric in wanted.items():
-                values[name].append(float(metric(y, target)))
+                value = metric(y, target)
+                values[name].append(float(value.mean() if isinstance(metric, Loss) else value))
                 weight_of = getattr(metric, "weight_of", None)
                 weights[name].append(float(weight_of(target)) if weight_of else len(batch))
     return {f"{prefix}{name}": _over_batches(metric, values[name], weights[name]) for name, metric in wanted.items()}

@@ -43,6 +43,18 @@ def test_the_loss_in_the_history_is_that_of_all_rows(name):
     assert history["loss"] == [pytest.approx(float(loss(NET(params, X), target)), rel=1e-5)] * 2
 
 
+@pytest.mark.parametrize("name", ["weights and ignored rows", "a sum", "elements"])
+def test_an_ensemble_is_fitted_too(name):
+    """Its loss in the history, and in validation, is the mean of its members' losses."""
+    loss, target = LOSSES[name]
+    nets, losses, data = fn.ensemble(NET, 3), fn.ensemble(loss, 3), (X, target)
+    params = nets.init(0)
+    quiet = {"batch_size": 7, "key": 0, "params": params, "progress": False}
+    fitted = fn.fit(nets, losses, fn.SGD(lr=0.0), data, epochs=1, validation=data, **quiet)
+    want = pytest.approx(float(losses(nets(params, X), target).mean()), rel=1e-5)
+    assert (fitted.history["loss"], fitted.history["validation_loss"]) == ([want], [want])
+
+
 def test_metrics_leave_out_what_they_ignore_too():
     """The accuracy of the rows that count, in whatever batches, some of which have none; a loss may be a metric."""
     params = NET.init(0)
