@@ -226,7 +226,7 @@ def _take(data: tuple[Tree, Tree], rows: Tensor) -> tuple[Tree, Tree]:
 def _rows(data: Any, who: str, name: str = "data") -> int:
     """Return the number of rows, on which all tensors of the data must agree."""
     if not isinstance(data, tuple) or len(data) != 2:
-        raise value_error(who, f"{name} must be a pair (x, target)", describe(data))
+        raise value_error(who, f"{name} must be a tuple (x, target)", describe(data))
     odd = [
         leaf for leaf in tree.leaves(data) if not isinstance(leaf, Tensor) or not leaf.dim() or leaf.layout is not torch.strided
     ]
