@@ -167,14 +167,34 @@ def _sum(a: Any, b: Any) -> Any:
 
 
 def parallel(*layers: Layer) -> Branching:
-    """Apply each layer to its own entry of a tuple: a tuple in, a tuple out."""
+    """Apply each layer to its own entry of a tuple.
+
+        (y₁, y₂) = (f(x₁), g(x₂))
+
+    Args:
+        layers: One layer for each entry of x.
+
+    >>> import torch
+    >>> from funcnet.layers.activation.sigmoids import Sigmoid, Tanh
+    >>> parallel(Tanh(), Sigmoid())(({}, {}), (torch.zeros(1), torch.zeros(1)))
+    (tensor([0.]), tensor([0.5000]))
+    """
     return Branching(layers)
 
 
 def branch(*layers: Layer, merge: Layer | None = None) -> Branching:
-    """Give one input to every layer; out comes the tuple of their outputs, or what ``merge`` makes of it.
+    """Apply several layers to one input, and return the tuple of their outputs, or what ``merge`` makes of it.
 
-    ``branch(f, g, merge=Add())``; the gradient of the input is the sum over the layers.
+        y = (f(x), g(x))      y = merge(f(x), g(x))      gx = Σ over the layers
+
+    Args:
+        layers: The layers, at least one.
+        merge: A layer of a tuple, such as ``Add()`` or ``Concat(-1)``.
+
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.layers.operands.arithmetic import Add
+    >>> branch(Linear(3, 4), Linear(3, 4), merge=Add())
+    branch(Linear(in_features=3, out_features=4), Linear(in_features=3, out_features=4), merge=Add())
     """
     return Branching(layers, merge, one_input=True)
 
