@@ -91,9 +91,9 @@ class CrossEntropy(Loss):
             return self._expected((logp, labels, w, self._spread(logp, labels, w, total), c, ignored, kind))
         return self._scaled(value, c, kind), (logp, labels, w, None, c, ignored, kind)
 
-    def backward(self, cache: Kept, g: Tensor | None = None) -> Tensor:
+    def backward(self, cache: Kept, g: Tensor | float | None = None) -> Tensor:
         logp, labels, w, q, c, ignored, kind = cache
-        gc = c if g is None else g.to(logp.dtype) * c
+        gc = c if g is None else (g.to(logp.dtype) if isinstance(g, Tensor) else g) * c
         gp = self._at_grad(logp, labels, w, c, gc) if q is None else -q * _over_classes(gc, logp)
         gy = kernels.log_softmax_backward(gp, logp, _axis(logp), logp.dtype)
         return _as(gy if ignored is None else gy.masked_fill_(ignored, 0), kind)

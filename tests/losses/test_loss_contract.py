@@ -68,6 +68,13 @@ def test_strides_do_not_matter(loss, y, target):
 
 
 @everywhere
+def test_the_gradient_of_the_value_may_be_a_number(loss, y, target):
+    """So a custom loss can weigh the losses it is made of."""
+    value, cache = loss.forward(y, target)
+    torch.testing.assert_close(loss.backward(cache, 3.0), loss.backward(cache, torch.full_like(value, 3.0)))
+
+
+@everywhere
 def test_nothing_is_written_to(loss, y, target):
     """Both arguments keep their versions, in value and in both gradients, and a cache serves twice."""
     versions, layer = (y._version, target._version), loss.as_layer()
