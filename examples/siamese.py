@@ -1,9 +1,9 @@
-"""Siamese: a net learns whether two handwritten digits are the same, from pairs; less surely for digits that it never saw.
+"""Siamese: a net learns from pairs whether two handwritten digits are the same, and tries digits that it never saw.
 
 One encoder, with one set of params, turns both images into vectors; a logistic regression judges the cosine between them.
-``shared`` sums the gradients of both places and draws other dropout in each. Training sees pairs of
-the digits 0 to 6 only. The net is tested on pairs of other images of these, and of 7, 8 and 9, which are new to it; half of all
-pairs are of one digit. Width, dropout and epochs were chosen on pairs of two of the digits 0 to 6, left out of training.
+``shared`` applies the encoder to both images, draws different dropout for each and sums the gradients. The net is trained on
+pairs of the digits 0 to 6. It is tested on pairs of other images of these, and of 7, 8 and 9, which are new to it. Half of all
+pairs show the same digit. Width, dropout and epochs were chosen on pairs of two digits left out of training.
 
     python -m examples.siamese --epochs 10 --seed 0 --out out
 """
@@ -47,31 +47,28 @@ def only(data, digits):
 
 
 def agreement(y, target):
-    """Return the share of pairs judged right: a logit above 0 says that they are of one digit."""
+    """Return the share of pairs judged right: a logit above 0 says "same"."""
     return ((y > 0) == (target > 0.5)).float().mean()
 
 
 def picture(params, test, new_pairs, options):
-    """Draw the test digits by their vectors, in two dimensions, and the cosines of pairs of new digits."""
+    """Draw the vectors of the test digits in two dimensions, and the cosines of pairs of new digits."""
     images, labels = test
     vectors = encoder.inference()(params[0][0], images)
     place = TSNE(metric="cosine", init="pca", random_state=options.seed).fit_transform(vectors.numpy())
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     for digit in range(10):
-        rows = (labels == digit).numpy()
-        left.scatter(*place[rows].T, s=90, color=plt.cm.tab10(digit), alpha=0.25 if digit < SEEN else 0.6, lw=0)
-        for x, y in place[rows]:
-            left.text(x, y, digit, size=7, ha="center", va="center", weight="normal" if digit < SEEN else "bold")
-    left.set(title="test digits by t-SNE of their vectors; bold ones are new to the net", xticks=[], yticks=[])
+        style = {"marker": "o", "s": 16, "alpha": 0.5} if digit < SEEN else {"marker": "^", "s": 36, "edgecolors": "black"}
+        left.scatter(*place[(labels == digit).numpy()].T, color=plt.cm.tab10(digit), lw=0.6, label=digit, **style)
+    left.set(title="t-SNE of the vectors of test digits", xticks=[], yticks=[])
+    left.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, title="digit\n(▲ new)")
     x, target = new_pairs
     cosines = cosine.inference()(params[0], x).flatten() / 5
-    for same, word in ((True, "of one digit"), (False, "of two digits")):
-        right.hist(cosines[(target > 0.5) == same].numpy(), bins=40, range=(-1, 1), alpha=0.6, label=f"pairs {word}")
+    for same, word in ((True, "same digit"), (False, "different digits")):
+        right.hist(cosines[(target > 0.5) == same].numpy(), bins=40, range=(-1, 1), alpha=0.6, label=word)
     slope, shift = params[1]["weight"].item() * 5, params[1]["bias"].item()
-    right.axvline(-shift / slope, color="black", ls="--", lw=1, label="border that the net learned")
-    right.set(title="pairs of 7, 8 and 9, which the net never saw", xlabel="cosine between the two vectors", ylabel="pairs")
-    right.set_xlim(-1, 1)
-    right.margins(y=0.4)
+    right.axvline(-shift / slope, color="black", ls="--", lw=1, label="learned threshold")
+    right.set(title="pairs of the new digits 7, 8 and 9", xlabel="cosine of the two vectors", ylabel="pairs", xlim=(-1, 1))
     right.legend(loc="upper left")
     common.save(figure, options, "siamese")
 

@@ -22,6 +22,8 @@ def describe(value: object) -> str:
     """Say in a few words what came: a tensor by its shape and dtype, a container by its type and length."""
     if isinstance(value, Tensor):
         return _describe_tensor(value)
+    if _is_class_of_values(value):
+        return f"the class {value.__name__}; make a value of it, {value.__name__}(...)"  # type: ignore[attr-defined]
     if isinstance(value, dict):
         return "a dict with the keys " + ", ".join(map(repr, value)) if value else "an empty dict"
     if isinstance(value, (tuple, list)):
@@ -29,6 +31,10 @@ def describe(value: object) -> str:
     if type(value).__module__ == "numpy" and getattr(value, "shape", ()) != ():
         return f"a numpy array of shape {value.shape} and dtype {value.dtype}"  # type: ignore[attr-defined]
     return repr(value)
+
+
+def _is_class_of_values(got: object) -> bool:
+    return isinstance(got, type) and "__attrs_attrs__" in got.__dict__
 
 
 def _describe_tensor(x: Tensor) -> str:
@@ -68,7 +74,9 @@ def made_by(kind: type) -> str:
 
 
 def _refuse(value: object, name: str, rule: str, got: Any) -> ValueError:
-    return ValueError(f"{made_by(type(value))}: {name} must be {rule}, got {got!r}")
+    return ValueError(
+        f"{made_by(type(value))}: {name} must be {rule}, got {describe(got) if _is_class_of_values(got) else repr(got)}"
+    )
 
 
 def is_whole(value: object) -> bool:

@@ -48,28 +48,34 @@ def fit(
     progress: bool = True,
     epochs_done: int = 0,
 ) -> Fit:
-    """Train ``net`` on ``data = (x, target)``, tensors with one row per example, and return ``Fit(params, state, history)``.
+    """Train a net, and return ``Fit(params, state, history)``.
 
-    ``opt`` minimizes ``loss`` for ``epochs`` epochs.
+    Each epoch takes the rows in a new order. To continue after ``n`` epochs, give the ``params`` and ``state`` they ended with,
+    the same key, and ``epochs_done=n``: the result is that of one run, bit for bit. Calls ``kernels.retain_freed_memory``.
 
-    Each epoch takes the rows in a new order, in batches of ``batch_size``; the last one may be smaller, or is left out with
-    ``drop_last``. ``key`` decides the first params (unless ``params`` are given), the orders and the noise. To go on after ``n``
-    epochs, give the ``params`` and ``state`` they ended with, the same key, and ``epochs_done=n``: the result is that of one
-    run, bit for bit. ``params`` and ``state`` are copied and stay as they are, whatever interrupts the training.
+    Args:
+        net: The net.
+        loss: The loss to minimize, with one value; for an ``ensemble`` the history has the mean over its members.
+        opt: The optimizer.
+        data: (x, target), tensors or trees of tensors with one row per example.
+        epochs: Number of epochs to train.
+        batch_size: Rows in a batch; the last one may be smaller.
+        key: A key or an int seed, which determines the first params, the orders of the rows and the noise.
+        params: Params to start from, by default fresh ones; they are copied, and the trained ones require no grad.
+        state: Optimizer state to start from, copied too.
+        validation: (x, target) to evaluate after each epoch with ``net.inference()``.
+        metrics: Functions (y, target) → number, such as ``accuracy``, evaluated on the validation data or else on ``data``.
+        drop_last: Whether to leave out a smaller last batch.
+        progress: Whether to show progress on the standard error stream: a bar on a terminal that has tqdm, else some ten lines.
+        epochs_done: Number of epochs trained before.
 
-    The history has the columns ``epoch`` (from 1), ``loss`` (of the rows taken, as seen while training), ``seconds`` (of
-    training only), and ``validation_loss`` where there is ``validation`` data. ``metrics`` are functions (y, target) -> number,
-    evaluated after each epoch with ``net.inference()``: on the validation data as ``validation_<name>``, else on the training
-    data as ``<name>``. With ``progress`` there is a bar on a terminal that has tqdm, and some ten lines elsewhere, on the
-    standard error stream.
+    Returns:
+        The params, the state, and the history, lists of ``epoch`` (from 1), ``loss`` (while training), ``seconds`` (of training),
+        and with ``validation`` of ``validation_loss``; and of each metric as ``validation_<name>``, or else ``<name>``.
 
-    Params that require grad, as those of a module do, are taken without their graph, and the trained ones require none.
-
-    Freed memory, up to 64 MB of it, stays in the process: ``funcnet.kernels.retain_freed_memory``.
-
-    Raises   ``ValueError`` for a ``batch_size`` below 1, ``epochs`` or ``epochs_done`` below 0, no data, ``x`` and ``target``
-             with different numbers of rows, fewer rows than ``batch_size`` with ``drop_last``, arguments of another kind, and
-             two metrics of one name, or one named like a column of the history.
+    Raises:
+        ValueError: For a ``batch_size`` below 1, epochs below 0, no data, different numbers of rows, fewer than ``batch_size``
+            with ``drop_last``, arguments of another kind, and metrics with one name or that of a column.
     """
     _require("fit", net=(Layer, "a layer", net), loss=(Loss, "a loss", loss), opt=(Optimizer, "an optimizer", opt))
     _require("fit", drop_last=(bool, "True or False", drop_last), progress=(bool, "True or False", progress))
@@ -114,14 +120,13 @@ def evaluate(
     prefix: str = "",
     batch_size: int = 1000,
 ) -> dict[str, float]:
-    """Return ``loss`` and the means of ``metrics`` over the rows of ``data = (x, target)``, by name, for ``net.inference()``.
+    """Return ``loss`` and the means of ``metrics`` over the rows of ``data = (x, target)``, by name.
 
-    The rows go through ``net`` with these ``params`` in batches of ``batch_size``, which changes the results by no more than
-    rounding: a batch counts for ``loss.weight_of(target)``, ``metric.weight_of(target)``, or its rows if a metric has no such
-    function. A name begins with ``prefix``.
+    The net is ``net.inference()`` with ``params``. ``batch_size`` changes the results by rounding only: a batch counts for
+    ``weight_of(target)`` of the loss or metric, or for its rows where there is none. ``prefix`` comes before each name.
 
-    Raises   ``ValueError`` for a ``batch_size`` below 1, no data, ``x`` and ``target`` with different numbers of rows,
-             arguments of another kind, a loss without a reduction, and two metrics of one name, or one with the name ``loss``.
+    Raises   ``ValueError`` for a ``batch_size`` below 1, no data, ``x`` and ``target`` with different numbers of rows, arguments
+             of another kind, a loss without a reduction, and two metrics of one name, or one named ``loss``.
     """
     _require("evaluate", net=(Layer, "a layer", net))
     wanted: dict[str, Metric] = {} if loss is None else {"loss": loss}
@@ -138,7 +143,8 @@ def evaluate(
             x, target = _take(data, batch)
             y = judged(params, x)
             for name, metric in wanted.items():
-                values[name].append(float(metric(y, target)))
+                value = metric(y, target)
+                values[name].append(float(value.mean() if isinstance(metric, Loss) else value))
                 weight_of = getattr(metric, "weight_of", None)
                 weights[name].append(float(weight_of(target)) if weight_of else len(batch))
     return {f"{prefix}{name}": _over_batches(metric, values[name], weights[name]) for name, metric in wanted.items()}
@@ -182,8 +188,8 @@ def _epoch(
             rng = random.fold_in(noise, i) if step.net.stochastic else None
             params, state, value = step(params, state, x, target, rng)
             values.append(value)
-    # Tensors made in inference mode are not for autograd: what leaves here is a copy that is for anything.
-    return tree.map(torch.clone, params), tree.map(torch.clone, state), torch.stack(values)
+        losses = torch.stack(values).view(len(values), -1).mean(1)  # over the members of an ensemble
+    return tree.map(torch.clone, params), tree.map(torch.clone, state), losses  # tensors of inference mode are not for autograd
 
 
 @contextmanager
@@ -222,7 +228,7 @@ def _take(data: tuple[Tree, Tree], rows: Tensor) -> tuple[Tree, Tree]:
 def _rows(data: Any, who: str, name: str = "data") -> int:
     """Return the number of rows, on which all tensors of the data must agree."""
     if not isinstance(data, tuple) or len(data) != 2:
-        raise value_error(who, f"{name} must be a pair (x, target)", describe(data))
+        raise value_error(who, f"{name} must be a tuple (x, target)", describe(data))
     odd = [
         leaf for leaf in tree.leaves(data) if not isinstance(leaf, Tensor) or not leaf.dim() or leaf.layout is not torch.strided
     ]

@@ -45,6 +45,8 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
     if "__attrs_attrs__" in cls.__dict__:
         raise TypeError(f"frozen: {cls.__name__} must be decorated once, got a class that is frozen already")
     made = attrs.frozen(cls, repr=False, eq=eq, field_transformer=_judged)
+    if "__init__" not in cls.__dict__:
+        _annotate_arguments(made)
     if issubclass(made, Value):
         made._when_frozen()
     return made
@@ -57,6 +59,12 @@ def _judged(cls: type, fields: list[Any]) -> list[Any]:
         one.evolve(validator=_without_tensors(one.validator), converter=_natively(one.converter)) if one in own else one
         for one in fields
     ]
+
+
+def _annotate_arguments(made: Any) -> None:
+    """Give ``__init__`` the types of the fields for ``help``: attrs takes those of their converters, which accept anything."""
+    types = {one.alias: one.type for one in made.__attrs_attrs__ if one.init and one.type is not None}
+    made.__init__.__annotations__.update(types)
 
 
 def _natively(converter: Any) -> Any:

@@ -167,21 +167,56 @@ def _sum(a: Any, b: Any) -> Any:
 
 
 def parallel(*layers: Layer) -> Branching:
-    """Apply each layer to its own entry of a tuple: a tuple in, a tuple out."""
+    """Apply each layer to its own entry of a tuple.
+
+        (y₁, y₂) = (f(x₁), g(x₂))
+
+    Args:
+        layers: One layer for each entry of x.
+
+    >>> import torch
+    >>> from funcnet.layers.activation.sigmoids import Sigmoid, Tanh
+    >>> parallel(Tanh(), Sigmoid())(({}, {}), (torch.zeros(1), torch.zeros(1)))
+    (tensor([0.]), tensor([0.5000]))
+    """
     return Branching(layers)
 
 
 def branch(*layers: Layer, merge: Layer | None = None) -> Branching:
-    """Give one input to every layer; out comes the tuple of their outputs, or what ``merge`` makes of it.
+    """Apply several layers to one input, and return the tuple of their outputs, or what ``merge`` makes of it.
 
-    ``branch(f, g, merge=Add())``; the gradient of the input is the sum over the layers.
+        y = (f(x), g(x))      y = merge(f(x), g(x))      gx = Σ over the layers
+
+    Args:
+        layers: The layers, at least one.
+        merge: A layer of a tuple, such as ``Add()`` or ``Concat(-1)``.
+
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.layers.operands.arithmetic import Add
+    >>> branch(Linear(3, 4), Linear(3, 4), merge=Add())
+    branch(Linear(in_features=3, out_features=4), Linear(in_features=3, out_features=4), merge=Add())
     """
     return Branching(layers, merge, one_input=True)
 
 
 def residual(layer: Layer, shortcut: Layer = Identity()) -> Branching:  # noqa: B008 (a frozen value)
-    """Add a layer's output to its input, or to what ``shortcut`` makes of it; the two must have one shape.
+    """Add a layer's output to its input.
 
-    Source   He et al. 2016, eq. 1 and 2.
+        y = f(x) + s(x)
+
+    Several layers on the way are a ``serial``: a second argument is the shortcut, not the next layer.
+
+    Args:
+        layer: f, a layer or net whose output has the shape of s(x).
+        shortcut: s, for example a 1x1 convolution where f changes the channels; by default x itself.
+
+    Source:
+        He et al. 2016, eq. 1 and 2.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> residual(serial(Linear(4, 8), Tanh(), Linear(8, 4)))
+    residual(serial(Linear(in_features=4, out_features=8), Tanh(), Linear(in_features=8, out_features=4)))
     """
     return Branching((layer, shortcut), _SUM, one_input=True)

@@ -221,11 +221,23 @@ def _node(name: str, given: Any, names: list[str]) -> Node:
 
 
 def graph(*inputs: str, output: str | Names | None = None, **nodes: tuple[Any, ...]) -> Graph:
-    """Wire layers by name: ``graph("x", h=(Linear(2, 25), "x"), y=(Add(), "h", "x"), output="y")``.
+    """Wire layers by name into a directed acyclic graph.
 
-    ``inputs`` are names; with several, x is a tuple. A node is ``name=(layer, *inputs)``, its inputs being names of inputs or of
-    other nodes, in any order; a layer with several inputs gets them as a tuple. ``output`` is a name or a tuple of them, by
-    default the last node.
+    Args:
+        inputs: Names of the inputs; with several, x is a tuple in this order.
+        output: The name whose value is y, or a tuple of names; by default the last node.
+        nodes: ``name=(layer, *inputs)``, where each input is the name of an input or of another node, in any order. A layer with
+            several inputs gets them as a tuple.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.layers.operands.arithmetic import Add
+    >>> net = graph("x", h=(Linear(3, 3), "x"), y=(Add(), "h", "x"))
+    >>> net(net.init(0), torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+
+    Raises:
+        ValueError: For unknown and repeated names, a cycle, and a node or an input that leads to no output.
     """
     if not inputs or not nodes:
         raise value_error(

@@ -149,6 +149,9 @@ class EnsembleLoss(Loss):
         with errors_at(self, ""):
             return member_losses.value_and_grad(self.loss, self.n, y, target)
 
+    def weight_of(self, target: Any) -> float | Tensor:
+        return self.loss.weight_of(target)
+
     def location(self, name: str) -> str:
         """Say where an error happened."""
         return "ensemble"

@@ -80,6 +80,9 @@ def freeze(layer: Layer) -> Frozen:
     No work is done for the gradients, and ``grads`` of a net goes back no further than its first layer that is not frozen.
     ``update_stats`` moves running statistics as without ``freeze``; ``freeze(layer.inference())`` keeps them too.
 
+    ``opt.init(params)`` makes moments for frozen params too, which stay 0. ``opt.init(tree.partition(params, predicate)[0])``
+    makes a state without them.
+
     Args:
         layer: The layer or net to freeze. Its params, and so their paths, stay what they are.
 

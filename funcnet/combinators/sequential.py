@@ -208,10 +208,28 @@ class Serial(Combinator):
 
 
 def serial(*layers: Layer, **named: Layer) -> Serial:
-    """Compose layers, the first one first: ``serial(Linear(2, 25), Tanh())``, or by name ``serial(hidden=..., out=...)``."""
+    """Compose layers in series: each gets the output of the one before.
+
+        y = fₙ(...f₂(f₁(x)))
+
+    Args:
+        layers: Layers, whose params are then a tuple: ``serial(Linear(2, 25), Tanh())``.
+        named: Or layers by name, whose params are then a dict: ``serial(hidden=Linear(2, 25), act=Tanh())``.
+
+    Raises:
+        ValueError: For both at once, a list of layers in place of ``*layers``, and names that are numbers, empty or dotted.
+
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> net = serial(hidden=Linear(2, 25), act=Tanh())
+    >>> net["hidden"], list(net.init(0))
+    (Linear(in_features=2, out_features=25), ['hidden', 'act'])
+    """
     if layers and named:
         got = f"{len(layers)} unnamed and {len(named)} named"
         raise value_error("serial", "the layers must be all named or all unnamed", got)
+    if len(layers) == 1 and isinstance(layers[0], (list, tuple)):
+        raise value_error("serial", "the layers must be separate arguments, serial(*layers)", layers[0])
     require_names("serial", named)
     return Serial(tuple(named.values()), tuple(named)) if named else Serial(layers)
 

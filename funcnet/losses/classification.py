@@ -29,27 +29,40 @@ Kept = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor
 
 @frozen
 class CrossEntropy(Loss):
-    """Cross-entropy of softmax(y), y logits with the classes in axis 1, or in axis 0 where there is no other.
+    """Softmax and cross-entropy of logits: ``torch.nn.CrossEntropyLoss``.
 
-    The target is labels, integers of y's shape without the class axis, or probabilities in y's shape and dtype. ``weight`` is
-    one number a class. A row with the label ``ignore_index`` counts for nothing: its gradient is 0 even if its logits are
-    infinite or NaN. As ``torch.nn.CrossEntropyLoss``, with three differences: when every row is ignored the mean is 0, where
-    torch has NaN (an empty batch gives NaN here too); a class of probability or weight 0 may have the logit -inf; and a
-    logit of inf has the probability 1, where torch has NaN.
+    The classes are in axis 1 of y, or in axis 0 of a vector. A language model's logits (N, length, classes) become rows with
+    ``Flatten(0, 1)``, or (N, classes, length) with ``Transpose(1, 2)``.
+
+    Three values differ from torch.nn's. If every row is ignored, the mean is 0 where torch has NaN (an empty batch gives NaN here
+    too). A class of probability or weight 0 may have the logit -inf. A logit of inf has the probability 1 where torch has NaN.
+    Logits in half precision are computed in float32, and the value and the gradient are rounded once.
+
+    Args:
+        weight: A number for each class, by which its terms are multiplied.
+        ignore_index: Rows with this label count for nothing. Their gradient is 0, even if their logits are infinite or NaN.
+        reduction: ``"mean"``, over rows or by the sum of their weights, ``"sum"``, ``"none"``, or ``"batch"``, the sum over N.
+        label_smoothing: ε, the share of each target that is spread evenly over all classes.
+
+    Shape:
+        y (N, classes, ...) or (classes,); target labels, integers (N, ...) or (), or probabilities in y's shape and dtype.
+
+    Cache:
+        log softmax(y), the labels or else ``None``, ``weight`` as a tensor, the distribution q where it had to be computed, the
+        factor of the gradient, which rows are ignored, ``None`` where it is seen that none is, and in half precision an empty
+        tensor with the dtype of y.
+
+    Raises:
+        ValueError: For an unknown ``reduction``, weights that are negative, not finite or too many or few, a ``label_smoothing``
+            outside 0 to 1, a ``y`` that is not floating, a ``target`` of another shape or floating dtype, probabilities with an
+            ``ignore_index`` that is not negative, and on the CPU a label that is no class. On other devices torch's own assertion
+            fails.
+
+    Source:
+        Bridle 1990; for ``label_smoothing`` Szegedy et al. 2016, section 7; the formula of ``torch.nn.CrossEntropyLoss``.
 
     >>> CrossEntropy()(torch.tensor([[2.0, 2.0], [-torch.inf, 1.0]]), torch.tensor([0, 1]))
     tensor(0.3466)
-
-    Logits in half precision are computed with in float32, and the value and the gradient are rounded once.
-
-    Cache    log softmax(y), the labels or else ``None``, ``weight`` as a tensor, the distribution q where it had to be
-             computed, the factor of the gradient, which rows are ignored, ``None`` where it is seen that none is, and in
-             half precision an empty tensor with the dtype of y.
-    Raises   ``ValueError`` for an unknown ``reduction``, weights that are negative or not finite, or as many as there are not
-             classes, a ``label_smoothing`` outside 0 to 1, when ``y`` is not a floating tensor, when ``target`` has neither
-             shape or another floating dtype, for probabilities with an ``ignore_index`` that is not negative, and on the CPU
-             for a label that is no class. Elsewhere torch's own assertion fails.
-    Source   Bridle 1990; Szegedy et al. 2016, section 7, for ``label_smoothing``; ``torch.nn.CrossEntropyLoss``'s formula.
     """
 
     weight: tuple[float, ...] | None = field(default=None, validator=weights)
@@ -78,9 +91,9 @@ class CrossEntropy(Loss):
             return self._expected((logp, labels, w, self._spread(logp, labels, w, total), c, ignored, kind))
         return self._scaled(value, c, kind), (logp, labels, w, None, c, ignored, kind)
 
-    def backward(self, cache: Kept, g: Tensor | None = None) -> Tensor:
+    def backward(self, cache: Kept, g: Tensor | float | None = None) -> Tensor:
         logp, labels, w, q, c, ignored, kind = cache
-        gc = c if g is None else g.to(logp.dtype) * c
+        gc = c if g is None else (g.to(logp.dtype) if isinstance(g, Tensor) else g) * c
         gp = self._at_grad(logp, labels, w, c, gc) if q is None else -q * _over_classes(gc, logp)
         gy = kernels.log_softmax_backward(gp, logp, _axis(logp), logp.dtype)
         return _as(gy if ignored is None else gy.masked_fill_(ignored, 0), kind)
@@ -165,7 +178,8 @@ class CrossEntropy(Loss):
             self._probabilities(y, target)
             return None
         if target.shape != shape or target.is_complex():
-            rule = f"labels must be integers of shape {tuple(shape)}, that of y {tuple(y.shape)} without the axis of classes"
+            axis = f"axis {_axis(y)}, the classes"
+            rule = f"labels must be integers of shape {tuple(shape)}, that of y {tuple(y.shape)} without {axis}"
             raise value_error(self, rule, target)
         return target if target.dtype == torch.int64 else target.long()
 

@@ -13,7 +13,7 @@ The first three come from one forward and one backward. ``reduction`` says what 
     "batch"   value = Σ ℓ / N, N the length of axis 0           of an empty batch NaN; one sample without a batch has N = 1
     "none"    value = ℓ, and ``value_and_grad`` has the gradient of Σ ℓ
 
-A loss of your own subclasses ``Loss`` (two methods, three with a gradient for the target) or ``Elementwise`` (four one-liners).
+A custom loss subclasses ``Loss`` (two methods, three with a gradient for the target) or ``ElementwiseLoss`` (four one-liners).
 """
 
 from abc import ABC, abstractmethod
@@ -67,7 +67,7 @@ class Loss(Value, ABC):
 
     @abstractmethod
     def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
-        """Return the gradient of y, from that of the value; ones without it."""
+        """Return the gradient of y, from that of the value: a tensor, a number, or by default ones."""
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
         """Return the gradient of a floating target, from that of the value; ``None`` where it has none."""

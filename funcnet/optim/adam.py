@@ -61,20 +61,37 @@ class _AdamBase(MomentOptimizer):
 
 @frozen
 class Adam(_AdamBase):
-    """Steps along the running mean of the gradient, over the root of that of its square; ``torch.optim.Adam``.
+    """Adam: ``torch.optim.Adam``.
+
+        g ← g + λ p      m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²
+        p ← p - η m̂ / (√v̂ + ε)                      m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
+
+    Args:
+        lr: η, a number or a schedule, as are both ``betas`` and ``weight_decay``.
+        betas: (β₁, β₂), the shares of m and v that stay.
+        eps: ε, added to the denominator.
+        weight_decay: λ, added to the gradient times p; ``AdamW`` decays p itself.
+        amsgrad: Whether the largest v so far is in the denominator.
+        maximize: Whether to ascend.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of updates made; ``exp_avg`` m and ``exp_avg_sq`` v; with ``amsgrad`` also ``max_exp_avg_sq``.
+
+    Units:
+        ``lr`` has those of p, which changes by about ``lr`` at a step; ``eps`` those of g, ``weight_decay`` those of g / p. A
+        schedule counts updates, from 0.
+
+    Raises:
+        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` for state,
+            gradients and params that do not fit each other.
+
+    Source:
+        Kingma & Ba 2015, algorithm 1; for ``amsgrad`` Reddi, Kale & Kumar 2018, algorithm 2.
 
     >>> import torch
     >>> Adam().init({"weight": torch.ones(2)})["exp_avg"]
     {'weight': tensor([0., 0.])}
-
-    ``lr``, both ``betas`` and ``weight_decay``, which is added to the gradient, are numbers or schedules.
-
-    State    ``step``, the updates made, ``exp_avg`` m, ``exp_avg_sq`` v; ``max_exp_avg_sq`` x with ``amsgrad``.
-    Units    ``lr`` has that of p, whose change at a step it is about; ``eps`` that of g, ``weight_decay`` that of g / p;
-             ``betas`` are fractions; a schedule counts updates, from 0.
-    Raises   ``ValueError`` for rates and an ``eps`` below 0 or not finite, and for betas outside 0 ≤ β < 1; in ``update`` for
-             state, gradients and params that do not fit each other.
-    Source   Kingma & Ba 2015, "Adam", algorithm 1; Reddi, Kale & Kumar 2018, algorithm 2, for ``amsgrad``; ``torch.optim.Adam``.
     """
 
     lr: Rate = field(default=1e-3, validator=rate())
@@ -88,15 +105,31 @@ class Adam(_AdamBase):
 
 @frozen
 class AdamW(_AdamBase):
-    """Adam whose decay shrinks the parameters themselves, by the factor 1 - η λ at each step; ``torch.optim.AdamW``.
+    """Adam with decoupled weight decay: ``torch.optim.AdamW``.
 
-    ``lr``, both ``betas`` and ``weight_decay`` are numbers or schedules.
+        p ← (1 - η λ) p, and then as ``Adam`` without weight decay
 
-    State    ``Adam``'s.
-    Units    ``Adam``'s, but that ``weight_decay`` has that of 1 / p, as 1 / ``lr`` has; a schedule counts updates, from 0.
-    Raises   ``ValueError`` as ``Adam`` does.
-    Source   Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2, with the decay times ``lr`` as in
-             ``torch.optim.AdamW``.
+    Args:
+        lr: η, a number or a schedule, as are both ``betas`` and ``weight_decay``.
+        betas: As ``Adam``'s.
+        eps: As ``Adam``'s.
+        weight_decay: λ.
+        amsgrad: As ``Adam``'s.
+        maximize: As ``Adam``'s.
+        donated: Set by ``donate``.
+
+    State:
+        As ``Adam``'s.
+
+    Units:
+        As ``Adam``'s, but ``weight_decay`` has those of 1 / ``lr``. A schedule counts updates, from 0.
+
+    Raises:
+        ValueError: As ``Adam``.
+
+    Source:
+        Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2, with the decay times ``lr`` as in
+        ``torch.optim.AdamW``.
     """
 
     lr: Rate = field(default=1e-3, validator=rate())

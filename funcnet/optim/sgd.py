@@ -45,24 +45,38 @@ def _from_second(now: Any, dampening: Any) -> Any:
 
 @frozen
 class SGD(MomentOptimizer):
-    """Steps down the gradient, with momentum along an accumulated one; ``torch.optim.SGD``.
+    """Stochastic gradient descent, with momentum: ``torch.optim.SGD``.
+
+        b ← μ b + (1 - τ) (g + λ p)      p ← p - η b
+
+    Args:
+        lr: η, a number or a schedule, as are ``momentum``, ``dampening`` and ``weight_decay``.
+        momentum: μ, the share of the buffer b that stays; 0 keeps no buffer.
+        dampening: τ, from the second update on.
+        weight_decay: λ, added to the gradient times p.
+        nesterov: Whether p takes the step η (g + μ b) instead.
+        maximize: Whether to ascend.
+        averaged: Whether b is a running average from 0, with 1 - μ in place of 1 - τ, at the first step too.
+        donated: Set by ``donate``.
+        fused: Whether one kernel makes the whole step of a tensor, with other rounding: on the CPU, in float32 or float64, and in
+            eager mode. It pays with ``donate``.
+
+    State:
+        ``step``, the number of updates made; ``momentum_buffer`` b, unless ``momentum`` is 0.
+
+    Units:
+        ``lr`` has those of p / g, ``weight_decay`` those of g / p. A schedule counts updates, from 0.
+
+    Raises:
+        ValueError: For rates below 0 or not finite, ``nesterov`` without momentum or with dampening, and ``averaged`` with
+            either; from ``update`` for state, gradients and params that do not fit each other.
+
+    Source:
+        ``torch.optim.SGD``; for ``nesterov`` Sutskever, Martens, Dahl & Hinton 2013, "On the importance of initialization and
+        momentum in deep learning".
 
     >>> SGD(lr=0.1, momentum=0.9).replace(nesterov=True)
     SGD(lr=0.1, momentum=0.9, nesterov=True)
-
-    With ``averaged`` the buffer is a running average of the gradients, from 0: b ← μ b + (1 - μ) g, at the first step too.
-
-    ``lr``, ``momentum``, ``dampening`` and ``weight_decay`` are numbers or schedules. With ``fused`` one kernel makes the whole
-    step of a tensor, with other roundings, where there is one: in main memory, float32 or float64, and eager mode. It pays with
-    ``donate``.
-
-    State    ``step``, the updates made; ``momentum_buffer`` b where ``momentum`` is not 0.
-    Units    ``lr`` has that of p / g, ``weight_decay`` that of g / p; ``momentum`` and ``dampening`` are fractions; a schedule
-             counts updates, from 0.
-    Raises   ``ValueError`` for rates below 0 or not finite, for ``nesterov`` without momentum or with dampening, and for
-             ``averaged`` with either; in ``update`` for state, gradients and params that do not fit each other.
-    Source   ``torch.optim.SGD``'s formula, and for ``nesterov`` Sutskever, Martens, Dahl & Hinton 2013, "On the importance of
-             initialization and momentum in deep learning".
     """
 
     acts_on = "elements"

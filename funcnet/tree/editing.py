@@ -46,7 +46,14 @@ def _no_such_path(who: str, tree: Tree, path: str) -> LookupError:
 
 
 def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]:
-    """Part a tree in two of its structure: the leaves whose path fulfils ``predicate``, and the rest; ``None`` elsewhere."""
+    """Split a tree into two of the same structure: the leaves with ``predicate(path)``, and the others.
+
+    Each has ``None`` in place of the leaves of the other; ``combine`` joins them again.
+
+    >>> params = {"body": {"weight": 1}, "head": {"weight": 2}}
+    >>> partition(params, lambda path: path.startswith("body"))
+    ({'body': {'weight': 1}, 'head': {'weight': None}}, {'body': {'weight': None}, 'head': {'weight': 2}})
+    """
     require_function("partition", predicate)
     chosen = along(lambda path, leaf: leaf if predicate(path) else None, tree)
     rest = along(lambda path, leaf: None if predicate(path) else leaf, tree)
@@ -54,7 +61,7 @@ def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]
 
 
 def combine(a: Tree, b: Tree) -> Tree:
-    """Join a and b, what ``partition`` parted.
+    """Join ``a`` and ``b``, the two trees that ``partition`` made.
 
     Raises   ``ValueError`` with the first path where both trees have a leaf, or where they disagree.
     """

@@ -194,6 +194,9 @@ MESSAGES = {
     "MultiHeadAttention: add_zero_attn must be True or False, got 1": lambda: fn.MultiHeadAttention(4, 2, add_zero_attn=1),
     "out_proj.bias (4,), bias_k (1, 1, 4), bias_v (1, 1, 4), got in_proj_weight (12, 4)": lambda: MORE(P, X),
     "bias_k (1, 1, 4), bias_v (1, 1, 4), got in_proj_weight (12, 4), in_proj_bias (12,), bias_k (4,)": lambda: MORE({**MORE.init(0), "bias_k": torch.ones(4)}, X),
+    "(2, 2, 3, 3); padding has the shape (N, 1, 1, S), True where a key may be seen: see padding_mask, got a tensor": lambda: (
+        MORE(MORE.init(0), (X, torch.ones(2, 3, dtype=torch.bool)))
+    ),
     "is_causal=True): the mask must be bool or torch.float32, and broadcast to (..., heads, L, S), (2, 2, 3, 3), got a tensor of shape (3, 2)": lambda: MORE(MORE.init(0), (X, torch.ones(3, 2, dtype=torch.bool))),
     "decode must be of one tensor, and a layer with is_causal=True that adds no keys and returns no weights, got": lambda: MORE.decode(MORE.init(0), X, MORE.init_carry(2, 3)),
     "MultiHeadAttention(embed_dim=4, num_heads=2, need_weights=True): gy must be a pair, for y (2, 3, 4) and for the weights (2, 3, 3), or None for either, got a tensor": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], X),

@@ -338,6 +338,7 @@ MESSAGES = {
     ),
     "serial: params must be a dict with the keys a, b, got a dict with the keys 'a'": lambda: fn.serial(a=F, b=G)({"a": P[0]}, X),
     "serial: the layers must be all named or all unnamed, got 1 unnamed and 1 named": lambda: fn.serial(F, a=G),
+    "serial: the layers must be separate arguments, serial(*layers), got a list of 2": lambda: fn.serial([F, G]),
     "serial: layers must be layers (values with init, apply and vjp), got 3": lambda: fn.serial(F, 3),
     "ensemble: layer must be a layer (a value with init, apply and vjp), got ()": lambda: fn.ensemble((), 2),
     "Branching: merge must be a layer (a value with init, apply and vjp), or None, got 'sum'": lambda: fn.branch(F, merge="sum"),

@@ -102,6 +102,21 @@ def test_training_moves_the_rest_and_running_statistics():
     assert changed == {"0.1.running_mean", "0.1.running_var", "0.1.num_batches_tracked", "1.weight", "1.bias"}
 
 
+@pytest.mark.parametrize("in_backward", [False, True])
+def test_a_state_of_the_trained_half_has_no_moments_of_the_frozen_one(in_backward):
+    """The steps have the bits of those with a state of all params."""
+    net = fn.serial(fn.freeze(TRUNK), fn.Linear(4, 2))
+    opt, params = fn.Adam(0.1), net.init(0)
+    step = fn.train_step(net, fn.MSE(), opt, in_backward=in_backward)
+    trained, _ = tree.partition(params, lambda path: path.startswith("1"))
+    (full, full_state), (lean, lean_state) = (params, opt.init(params)), (params, opt.init(trained))
+    for _ in range(3):
+        full, full_state, _ = step(full, full_state, X, torch.zeros(5, 2))
+        lean, lean_state, _ = step(lean, lean_state, X, torch.zeros(5, 2))
+    assert tree.equal(full, lean)
+    assert tree.size(lean_state["exp_avg"]) == tree.size(trained) < tree.size(full_state["exp_avg"])
+
+
 def test_freezing_a_layer_within_a_net_is_a_rewrite():
     """The paths of params stay, so the params do; and ``map_layers`` thaws."""
     net = fn.serial(TRUNK, fn.Linear(4, 2))

@@ -43,6 +43,18 @@ def test_the_loss_in_the_history_is_that_of_all_rows(name):
     assert history["loss"] == [pytest.approx(float(loss(NET(params, X), target)), rel=1e-5)] * 2
 
 
+@pytest.mark.parametrize("name", ["weights and ignored rows", "a sum", "elements"])
+def test_an_ensemble_is_fitted_too(name):
+    """Its loss in the history, and in validation, is the mean of its members' losses."""
+    loss, target = LOSSES[name]
+    nets, losses, data = fn.ensemble(NET, 3), fn.ensemble(loss, 3), (X, target)
+    params = nets.init(0)
+    quiet = {"batch_size": 7, "key": 0, "params": params, "progress": False}
+    fitted = fn.fit(nets, losses, fn.SGD(lr=0.0), data, epochs=1, validation=data, **quiet)
+    want = pytest.approx(float(losses(nets(params, X), target).mean()), rel=1e-5)
+    assert (fitted.history["loss"], fitted.history["validation_loss"]) == ([want], [want])
+
+
 def test_metrics_leave_out_what_they_ignore_too():
     """The accuracy of the rows that count, in whatever batches, some of which have none; a loss may be a metric."""
     params = NET.init(0)
@@ -93,15 +105,15 @@ WRONG = {
     "fit: net must be a layer, got None": lambda: fn.fit(None, fn.MSE(), fn.SGD(0.1), DATA, **ARGUMENTS),
     "fit: loss must be a loss, got": lambda: fn.fit(NET, fn.SGD(0.1), fn.SGD(0.1), DATA, **ARGUMENTS),
     "fit: opt must be an optimizer, got None": lambda: fn.fit(NET, fn.MSE(), None, DATA, **ARGUMENTS),
-    "fit: data must be a pair (x, target), got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), None, **ARGUMENTS),
+    "fit: data must be a tuple (x, target), got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), None, **ARGUMENTS),
     "fit: data must hold dense tensors with one row per example, got a numpy array of shape (50, 2) and dtype float32": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.numpy(), LABELS), **ARGUMENTS),
     "fit: data must hold dense tensors with one row per example, got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X, None), **ARGUMENTS),
     "fit: data must hold dense tensors with one row per example, got a tensor of layout torch.sparse_coo": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.to_sparse(), LABELS), **ARGUMENTS),
-    "fit: validation must be a pair (x, target), got a tensor": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, validation=X, **ARGUMENTS),
+    "fit: validation must be a tuple (x, target), got a tensor": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, validation=X, **ARGUMENTS),
     "fit: with drop_last there must be batch_size=51 rows or more, got 50 rows": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, **{**ARGUMENTS, "batch_size": 51}, drop_last=True),
     "evaluate: net must be a layer, got": lambda: fn.evaluate(fn.MSE(), {}, DATA, loss=fn.MSE()),
     "evaluate: loss must be a loss that has one value, got": lambda: fn.evaluate(NET, NET.init(0), DATA, loss=fn.MSE(reduction="none")),
-    "evaluate: data must be a pair (x, target), got None": lambda: fn.evaluate(NET, NET.init(0), None, loss=fn.MSE()),
+    "evaluate: data must be a tuple (x, target), got None": lambda: fn.evaluate(NET, NET.init(0), None, loss=fn.MSE()),
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Values: what a class must be, and what its fields may hold."""
 
+import inspect
 import math
 import pickle
 from typing import Any
@@ -162,6 +163,21 @@ def test_frozen_decorates_classes_only() -> None:
     """A layer is told what freezes params."""
     with pytest.raises(TypeError, match=r"^frozen decorates classes, got Tanh\(\); to freeze the params of a layer, use freeze"):
         fn.frozen(fn.Tanh())
+
+
+def test_the_signature_has_the_types_of_the_fields() -> None:
+    """Converters accept anything, but ``help`` and editors show what a field is."""
+    arguments = inspect.signature(fn.Dropout).parameters
+    assert arguments["p"].annotation is float
+    assert arguments["broadcast_dims"].annotation == tuple[int, ...]
+
+
+def test_a_class_in_place_of_a_value_is_named_with_what_to_do() -> None:
+    """The most common slip: the parentheses are missing."""
+    with pytest.raises(ValueError, match=r"got the class Tanh; make a value of it, Tanh\(\.\.\.\)$"):
+        fn.serial(fn.Linear(2, 2), fn.Tanh)
+    with pytest.raises(ValueError, match=r"^TrainStep: loss must be .*got the class MSE; make a value of it"):
+        fn.train_step(fn.Tanh(), fn.MSE, fn.SGD())
 
 
 def test_a_class_is_decorated_once() -> None:

@@ -136,7 +136,7 @@ REFUSED = {
     "Sum(): x must be a floating tensor, got 3": lambda: fn.Sum()({}, 3),
     "Prod(): x must be a floating tensor, got a tensor of shape () and dtype torch.int64": lambda: fn.Prod()({}, torch.tensor(3)),
     "rearrange: sizes must be a tuple of pairs, each of a name and a size, got (1, 2)": lambda: fn.rearrange("a b -> b a").replace(sizes=(1, 2)),
-    "MultiHeadAttention: rotary must be a RotaryEmbedding, got ()": lambda: fn.MultiHeadAttention(4, 2, rotary=()),
+    "MultiHeadAttention: rotary must be a RotaryEmbedding(embed_dim // num_heads) or None, got ()": lambda: fn.MultiHeadAttention(4, 2, rotary=()),
 }  # fmt: skip
 
 

@@ -68,6 +68,13 @@ def test_strides_do_not_matter(loss, y, target):
 
 
 @everywhere
+def test_the_gradient_of_the_value_may_be_a_number(loss, y, target):
+    """So a custom loss can weigh the losses it is made of."""
+    value, cache = loss.forward(y, target)
+    torch.testing.assert_close(loss.backward(cache, 3.0), loss.backward(cache, torch.full_like(value, 3.0)))
+
+
+@everywhere
 def test_nothing_is_written_to(loss, y, target):
     """Both arguments keep their versions, in value and in both gradients, and a cache serves twice."""
     versions, layer = (y._version, target._version), loss.as_layer()
@@ -167,11 +174,11 @@ WORDS = {
     "BCEWithLogits(pos_weight=(1.0, 2.0)): the last axis of y must be the 2 numbers of pos_weight, got y of shape (4, 3)": (
         lambda: BCEWithLogits(pos_weight=(1.0, 2.0))(y43, t43)
     ),
-    "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without the axis of classes, "
+    "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, "
     "got a tensor of shape (4, 1) and dtype torch.int64": lambda: CrossEntropy()(y43, labels4[:, None]),
-    "CrossEntropy(): labels must be integers of shape (4, 2), that of y (4, 3, 2) without the axis of classes, "
+    "CrossEntropy(): labels must be integers of shape (4, 2), that of y (4, 3, 2) without axis 1, the classes, "
     "got a tensor of shape (4,) and dtype torch.int64": lambda: CrossEntropy()(torch.zeros(4, 3, 2), labels4),
-    "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without the axis of classes, "
+    "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, "
     "got a tensor of shape (4,) and dtype torch.complex64": lambda: CrossEntropy()(y43, labels4 + 0j),
     "CrossEntropy(): a floating target is probabilities, of the shape (4, 3) and dtype torch.float32 of y; "
     "labels must be integers, got a tensor of shape (4,) and dtype torch.float32": lambda: CrossEntropy()(y43, labels4.float()),

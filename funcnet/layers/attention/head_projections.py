@@ -27,7 +27,7 @@ NORMS = ("q_norm", "k_norm")
 
 LEARNED = ("bias_k", "bias_v")
 
-_rotary = instances((RotaryEmbedding, type(None)), "a RotaryEmbedding")
+_rotary = instances((RotaryEmbedding, type(None)), "a RotaryEmbedding(embed_dim // num_heads) or None")
 _norm = instances((Layer, type(None)), "a layer, such as RMSNorm")
 
 

@@ -101,7 +101,10 @@ def require_mask(layer: Any, mask: Any, shape: tuple[int, ...], like: Tensor) ->
     """Return the mask, which must be bool or of the dtype of ``like``, on its device, and broadcast to this shape."""
     valid = isinstance(mask, Tensor) and not mask.is_nested and mask.dtype in (torch.bool, like.dtype)
     if not valid or not broadcasts_to(mask.shape, shape):
-        raise value_error(layer, f"the mask must be bool or {like.dtype}, and broadcast to (..., heads, L, S), {shape}", mask)
+        is_padding = len(shape) == 4 and getattr(mask, "shape", None) == (shape[0], shape[3])
+        hint = "; padding has the shape (N, 1, 1, S), True where a key may be seen: see padding_mask" if is_padding else ""
+        rule = f"the mask must be bool or {like.dtype}, and broadcast to (..., heads, L, S), {shape}{hint}"
+        raise value_error(layer, rule, mask)
     if mask.is_cpu is not like.is_cpu:
         raise Misfit
     return mask  # type: ignore[no-any-return]  # it is a tensor, or there is an error

@@ -29,34 +29,61 @@ from funcnet.value import frozen
 
 @frozen
 class MultiHeadAttention(Decoding):
-    """Attention in ``num_heads`` heads, with the params of ``torch.nn.MultiheadAttention``.
+    """Attention in several heads, with the params of ``torch.nn.MultiheadAttention``.
 
-    x is one tensor (N, L, embed_dim) for self-attention; (x, mask); (query, key, value) for attention to another sequence; or
-    (query, key, value, mask). The batch axis may be missing. ``batch_first=False`` has (L, N, ...), which is torch's default and
-    not this one's. Masks broadcast to (N, heads, L, S), True where a query may see a key (torch.nn's are the other way round),
-    and floating ones are added to the scores; ``padding_mask`` and ``combine_masks`` make them. ``is_causal``,
-    ``window``, ``alibi`` and ``soft_cap`` are those of ``ScaledDotProductAttention``. A query that may see no key gives
-    ``out_proj.bias``, and not NaN.
+    Masks are True where a query may see a key, the other way round than torch.nn's, and floating ones are added to the scores;
+    ``padding_mask`` and ``combine_masks`` make them. A query that may see no key gives ``out_proj.bias``, not NaN.
 
-    ``num_kv_heads`` heads of keys and values, fewer than ``num_heads``, are shared by groups of queries. ``qk_norm``, such as
-    ``RMSNorm(size of a head)``, normalizes queries and keys, and ``rotary`` turns them. ``decode(params, x, carry)`` goes on
-    from the steps before, held in a carry from ``init_carry``; with one from ``memory_carry`` it attends to another sequence,
-    whose keys and values are computed once.
+    ``decode(params, x, carry)`` continues a sequence whose keys and values are in a carry from ``init_carry``. With a carry from
+    ``memory_carry`` it attends to another sequence, whose keys and values are computed once.
 
-    ``add_bias_kv`` adds a learned key and value to those of the input, and ``add_zero_attn`` a key and value of zeros, which
-    every query may see, whatever the mask. With ``need_weights`` the output is (y, weights), the weights as dropout left them,
-    (N, L, S), the heads' mean, or with ``average_attn_weights=False`` (N, heads, L, S); S counts the added keys, last. ``vjp``
-    then takes a pair of gradients, of which either may be ``None``.
+    Args:
+        embed_dim: Features of the query and of y.
+        num_heads: Number of heads; divides ``embed_dim``.
+        dropout: Probability to drop an attention weight.
+        bias: Whether the projections have biases.
+        add_bias_kv: Whether to add a learned key and value, which every query may see.
+        add_zero_attn: Whether to add a key and value of zeros, which every query may see.
+        kdim: Features of the keys, if not ``embed_dim``.
+        vdim: Features of the values, if not ``embed_dim``.
+        batch_first: Whether x is (N, L, embed_dim), the default, or (L, N, embed_dim), torch's default.
+        num_kv_heads: Number of heads of keys and values, each shared by a group of queries; by default ``num_heads``.
+        is_causal: Whether a query sees only keys up to its own step.
+        window: As ``ScaledDotProductAttention``'s: how many steps away a key may be.
+        rotary: ``RotaryEmbedding(embed_dim // num_heads)`` turns queries and keys; ``None`` does not.
+        qk_norm: A layer that normalizes queries and keys, such as ``RMSNorm(embed_dim // num_heads)``.
+        initializer: Initializer of the weights of the projections; ``"torch"`` draws as torch.nn does, Xavier uniform.
+        need_weights: Whether the output is (y, weights). ``vjp`` then takes a pair of gradients; either may be ``None``.
+        average_attn_weights: Whether the weights are the mean over the heads.
+        alibi: As ``ScaledDotProductAttention``'s: whether scores fall with the distance.
+        soft_cap: As ``ScaledDotProductAttention``'s: a bound of the scores.
 
-    Params   ``in_proj_weight`` (embed_dim + 2 · kv, embed_dim) with kv the joint size of the heads of keys; with ``kdim`` or
-             ``vdim`` instead ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``; all drawn as torch.nn draws them,
-             Xavier uniform, unless ``initializer`` names another; ``in_proj_bias``, zeros; ``out_proj``: ``weight``
-             (embed_dim, embed_dim) and ``bias``, zeros. With ``bias=False`` there is none. With ``add_bias_kv`` also ``bias_k``
-             and ``bias_v`` (1, 1, kv), Xavier normal.
-    Cache    the inputs, the attention's cache, its output, and what the norms and the rotary embedding keep.
-    Raises   ``ValueError`` for sizes that do not divide, ``average_attn_weights=False`` where no weights are returned, params
-             that are not this layer's, and an ``x`` of other axes or dtype.
-    Source   Vaswani et al. 2017, section 3.2.2.
+    Shape:
+        x (N, L, embed_dim) for self-attention, (x, mask), (query, key, value) or (query, key, value, mask) → y (N, L, embed_dim).
+        The batch axis may be missing. A mask broadcasts to (N, heads, L, S), with S keys. The weights, as dropout left them, are
+        (N, L, S), or (N, heads, L, S) without averaging; S counts the added keys, last.
+
+    Params:
+        in_proj_weight: (embed_dim + 2 kv, embed_dim), where kv are the features of all heads of keys. With ``kdim`` or ``vdim``
+            instead ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``.
+        in_proj_bias: (embed_dim + 2 kv,), zeros.
+        out_proj: ``weight`` (embed_dim, embed_dim) and ``bias`` (embed_dim,), zeros. No biases with ``bias=False``.
+        bias_k, bias_v: (1, 1, kv), Xavier normal, with ``add_bias_kv``.
+
+    Cache:
+        The inputs, the attention's cache, its output, and what the norms and the rotary embedding keep.
+
+    Raises:
+        ValueError: For sizes that do not divide, ``average_attn_weights=False`` without ``need_weights``, params of another
+            layer, and an ``x`` of other axes or dtype.
+
+    Source:
+        Vaswani et al. 2017, section 3.2.2.
+
+    >>> import torch
+    >>> layer = MultiHeadAttention(8, 2, is_causal=True)
+    >>> layer(layer.init(0), torch.ones(3, 5, 8)).shape
+    torch.Size([3, 5, 8])
     """
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:

@@ -26,6 +26,8 @@ from funcnet.value import frozen
 class Normalize(Layer):
     """x divided by its p-norm along ``dim``, or by ``eps`` where that is larger, as ``torch.nn.functional.normalize``.
 
+    The first argument is ``p``, as in torch: ``Normalize(dim=-1)`` for unit vectors in the last axis.
+
     Params   none.
     Cache    ``x``, and its norm, in single precision at least.
     Raises   ``ValueError`` for a ``p`` that is no number, an ``eps`` that is not above 0, and when ``x`` has no axis ``dim``, or
