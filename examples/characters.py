@@ -4,7 +4,7 @@ The text is ``pydoc_data.topics``, which every Python carries: 0.47 million char
 32 pieces of 128 characters, and predicts each character from those before it in its piece. For comparison, the held-out text is
 also judged by the frequencies of characters in the training text (unigram), and of pairs (bigram).
 
-    python examples/characters.py --steps 800 --seed 0 --out out
+    python -m examples.characters --steps 800 --seed 0 --out out
 """
 
 import argparse
@@ -83,13 +83,12 @@ def trained(train, test, steps, rng):
 
 
 def sample(params, count, rng, temperature=0.7):
-    """Write so many characters, each drawn from what the net says of those before it."""
+    """Write ``count`` characters, each drawn from the net's probabilities after the ``LENGTH`` characters before it."""
     written = encoded(PROMPT)
     with torch.inference_mode():
         for i in range(count):
             scores = net(params, written[-LENGTH:][None])[-1] / temperature
-            noise = -torch.log(-torch.log(fn.random.uniform(fn.fold_in(rng, i), scores.shape, 1e-20, 1.0)))
-            written = torch.cat((written, (scores + noise).argmax()[None]))  # the Gumbel trick: a draw from softmax(scores)
+            written = torch.cat((written, fn.random.categorical(fn.fold_in(rng, i), scores)[None]))
     return "".join(alphabet[code] for code in written.tolist())
 
 

@@ -117,8 +117,8 @@ def picture(params, x, rng, options):
     times = [f"{i / 10:.1f}" for i in range(11)]
     figure, panels = plt.subplots(1, 3, figsize=(14, 3.7), layout="constrained", width_ratios=[11, 11, 10])
     for panel, rows, title, label, ticks in (
-        (panels[0], into, "held-out digits on their way into noise", "time t", times),
-        (panels[1], way, "new digits on their way out of it", "time t", times[::-1]),
+        (panels[0], into, "held-out digits, noised", "time t", times),
+        (panels[1], way, "new digits, denoised from noise", "time t", times[::-1]),
         (panels[2], images, "new digits", "label", range(10)),
     ):
         panel.imshow(montage((rows + 1) / 2), cmap="Greys", vmin=0, vmax=1)

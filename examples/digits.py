@@ -3,20 +3,16 @@
 A fifth of the digits is set aside for the test and looked at once, at the end; a tenth of the rest shows, as validation, how the
 training goes. The net, its dropout and the number of epochs were chosen by validation accuracy, on three seeds.
 
-    python examples/digits.py --epochs 40 --seed 0 --out out
+    python -m examples.digits --epochs 40 --seed 0 --out out
 """
 
-import argparse
 import math
-import time
-from pathlib import Path
 
-import matplotlib as mpl
 import torch
 from matplotlib import pyplot as plt
-from sklearn.datasets import load_digits
 
 import funcnet as fn
+from examples import common
 
 BATCH, LR, WIDTH = 64, 3e-3, 32
 
@@ -40,24 +36,20 @@ loss = fn.CrossEntropy(label_smoothing=0.05)
 
 def digits(rng):
     """Return training, validation and test data, each a pair of images (N, 1, 8, 8) between 0 and 1 and labels (N,)."""
-    bunch = load_digits()
-    images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
-    labels = torch.tensor(bunch.target)
-    parts = fn.random.permutation(rng, len(labels)).split([1294, 143, 360])
-    return [(images[rows], labels[rows]) for rows in parts]
+    (images, labels), test = common.digits(rng)
+    return (images[:-143], labels[:-143]), (images[-143:], labels[-143:]), test
 
 
-def trained(train, validation, epochs, seed):
-    """Train by AdamW, with a rate that falls along a cosine over all steps."""
+def trained(train, validation, epochs, rng):
+    """Train with AdamW and a learning rate that decays along a cosine over all steps."""
     steps = epochs * -(-len(train[0]) // BATCH)
     opt = fn.AdamW(lr=fn.CosineSchedule(LR, steps))
     measured = {"validation": validation, "metrics": (fn.accuracy,)}
-    return fn.fit(net, loss, opt, train, epochs=epochs, batch_size=BATCH, key=seed, **measured)
+    return fn.fit(net, loss, opt, train, epochs=epochs, batch_size=BATCH, key=rng, **measured)
 
 
-def picture(history, labels, said, images, path):
-    """Draw the learning curves, who was taken for whom, and the digits that were mistaken."""
-    mpl.use("Agg")
+def picture(history, labels, said, images):
+    """Draw the learning curves, the confusion matrix, and the digits that were misread."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
     left.plot(history["epoch"], history["loss"], label="training")
     left.plot(history["epoch"], history["validation_loss"], label="validation")
@@ -67,46 +59,33 @@ def picture(history, labels, said, images, path):
     middle.imshow(counts.clamp_max(5).numpy(), cmap="Blues")
     for row, column in counts.nonzero().tolist():
         middle.text(column, row, int(counts[row, column]), ha="center", va="center", color="white" if row == column else "black")
-    middle.set(title="test digits", xlabel="said", ylabel="true", xticks=range(10), yticks=range(10))
+    middle.set(title="test digits", xlabel="predicted", ylabel="true", xticks=range(10), yticks=range(10))
     wrong = (labels != said).nonzero().flatten()
     right.axis("off")
-    right.set_title(f"{len(wrong)} of {len(labels)} mistaken")
+    right.set_title(f"{len(wrong)} of {len(labels)} misread")
     shown = wrong[:6].tolist()
     columns = math.ceil(math.sqrt(len(shown)))
     for i, row in enumerate(shown):
         width, height = 1 / columns, 1 / math.ceil(len(shown) / columns)
         panel = right.inset_axes((i % columns * width, 1 - (i // columns + 1) * height, 0.9 * width, 0.8 * height))
         panel.imshow(images[row, 0].numpy(), cmap="Greys")
-        panel.set(title=f"{int(labels[row])}, said {int(said[row])}", xticks=[], yticks=[])
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+        panel.set(title=f"{int(labels[row])}, read as {int(said[row])}", xticks=[], yticks=[])
+    return figure
 
 
-def main(arguments=None):
-    """Train, judge on the test digits, and save the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=40, help="how often the net sees the 1294 training digits")
-    parser.add_argument("--seed", type=int, default=0, help="decides the split, the first weights, the batches and the dropout")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="the folder for digits.png")
-    options = parser.parse_args(arguments)
-    if options.epochs < 1:
-        parser.error(f"--epochs must be at least 1, got {options.epochs}")
-    torch.set_num_threads(1)  # for a net as small as this one, threads cost more than they bring
+def main(given=None):
+    """Train, evaluate on the test digits, and save the picture."""
+    options = common.arguments(__doc__, given, epochs=40)
     split_key, fit_key = fn.split(fn.key(options.seed))
     train, validation, (images, labels) = digits(split_key)
-    began = time.perf_counter()
     params, _, history = trained(train, validation, options.epochs, fit_key)
-    seconds = time.perf_counter() - began
     y = net.inference()(params, images)
     print(f"parameters          {fn.tree.size(params)}")
-    print(f"training            {seconds:.1f} s, {options.epochs} epochs")
+    print(f"training            {sum(history['seconds']):.1f} s, {options.epochs} epochs")
     print(f"training loss       {history['loss'][0]:.4f} -> {history['loss'][-1]:.4f}")
     print(f"validation accuracy {history['validation_accuracy'][-1]:.4f}")
     print(f"test accuracy       {float(fn.accuracy(y, labels)):.4f}")
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "digits.png"
-    picture(history, labels, y.argmax(1), images, path)
-    print(f"curves, confusions and mistakes: {path}")
+    common.save(picture(history, labels, y.argmax(1), images), options, "digits")
 
 
 if __name__ == "__main__":

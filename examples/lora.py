@@ -1,11 +1,11 @@
-"""LoRA: a net that knows the digits 0 to 4 learns 5 to 9 from 100 images, while most of its weights stay what they are.
+"""LoRA: a net that knows the digits 0 to 4 learns 5 to 9 from 100 images, while most of its weights stay fixed.
 
 Four ways: train only a new head on the frozen trunk; train adapters of rank 4 in the trunk too (LoRA, Hu et al. 2022); train all
 weights; train all weights from scratch. Each is the same net, rewritten in one line. ``add_lora`` puts adapters into a trained
 net, and ``merge_lora`` adds what they learned to its weights, so that prediction costs no more than before.
 
-The task is so small that training from scratch does as well. What adapters save is what has to be kept for each task: 4 thousand
-numbers instead of 84 thousand. Learning rates were chosen on training digits left out.
+The task is so small that training from scratch does as well. Adapters save storage: each task adds 4 thousand numbers instead of
+84 thousand. Learning rates were chosen on training digits left out.
 
     python -m examples.lora --epochs 60 --seed 0 --out out
 """
@@ -63,8 +63,8 @@ def picture(curves, sizes, options):
     left.grid(alpha=0.3)
     left.legend(loc="lower right")
     bars = right.barh([*sizes], [*sizes.values()], color=[colors[name] for name in sizes])
-    right.bar_label(bars, [f"{size:,}".replace(",", " ") for size in sizes.values()], padding=4)
-    right.set(title="numbers that are trained", xlim=(0, 1.3 * max(sizes.values())), xticks=[])
+    right.bar_label(bars, [f"{size:,}" for size in sizes.values()], padding=4)
+    right.set(title="trained numbers", xlim=(0, 1.3 * max(sizes.values())), xticks=[])
     right.invert_yaxis()
     right.spines[["top", "right", "bottom"]].set_visible(False)
     common.save(figure, options, "lora")

@@ -76,7 +76,7 @@ def picture(weights, errors, rng, options):
         panel.set(title=name, xlabel="x", ylabel="y", ylim=(-6, 9))
         panel.legend(loc="upper center", ncols=2)
         last.plot(range(SHOWN + 1), errors[name], "o-", label=name)
-    last.set(title="400 tasks held out", xlabel="steps on ten points", ylabel="mean squared error", ylim=(0, None))
+    last.set(title="400 held-out tasks", xlabel="steps on ten points", ylabel="mean squared error", ylim=(0, None))
     last.legend()
     save(figure, options, "maml")
 

@@ -1,4 +1,4 @@
-"""Private: a net learns digits, and what it learned tells next to nothing of any single one of them (differential privacy).
+"""Private: a net learns digits with differential privacy: what it learned reveals little about any single one.
 
 At each step a digit takes part with probability q. Its gradient is clipped to the norm C, and normal noise of std σC hides whose
 gradients were summed (DP-SGD, Abadi et al. 2016). The gradient of a single digit is never stored: ``per_example_norms`` finds the
@@ -81,7 +81,7 @@ def picture(curves, options):
             panel.plot(spent, right, "o-", ms=4, color=plt.cm.viridis(0.3 * i - 0.2), label=f"noise σ = {sigma:g}")
         else:
             panel.axhline(right[-1], color="black", ls="--", lw=1, label="without noise, not private")
-    panel.set(title="digits learned in private, epoch by epoch", ylabel="test accuracy")
+    panel.set(title="privacy spent and accuracy reached, epoch by epoch", ylabel="test accuracy")
     panel.set_xlabel(f"privacy spent: ε at δ = {DELTA:g}")
     panel.set(xscale="log", ylim=(None, 1), xticks=(0.25, 0.5, 1, 2, 4, 8), xticklabels=("¼", "½", "1", "2", "4", "8"))
     panel.minorticks_off()

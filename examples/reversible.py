@@ -1,4 +1,4 @@
-"""Reversible: a net of 64 reversible blocks learns to tell two spirals, and keeps no more than a net of two.
+"""Reversible: a net of 64 reversible blocks learns to tell two spirals apart, with the memory of a net of two.
 
     y₁ = x₁ + f(x₂)      y₂ = x₂ + g(y₁)      so x₂ = y₂ - g(y₁), x₁ = y₁ - f(x₂)
 
@@ -60,7 +60,7 @@ def picture(memory, net, params, history, test):
     chance = net(params, points).softmax(1)[:, 1].reshape(121, 121)
     right.imshow(chance.mT.numpy(), origin="lower", extent=(-1.2, 1.2, -1.2, 1.2), cmap="RdBu", vmin=-1, vmax=2)
     right.scatter(*test[0].mT.numpy(), c=test[1].numpy(), s=9, cmap="RdBu")
-    right.set(title="probabilities, and test points", xticks=[], yticks=[])
+    right.set(title="predicted probabilities and test points", xticks=[], yticks=[])
     return figure
 
 

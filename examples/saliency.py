@@ -82,7 +82,7 @@ def picture(x, labels, maps, options):
             panel.set(xticks=[], yticks=[])
             if column == 0:
                 panel.set_ylabel(name)
-    figure.suptitle("what makes a net see its digit: red marks what speaks for the class, blue what speaks against it")
+    figure.suptitle("saliency: red is evidence for the digit, blue against it")
     common.save(figure, options, "saliency")
 
 

@@ -94,8 +94,8 @@ def picture(params, chosen):
         panel.set_xticks(range(len(str(n))), str(n))
         panel.set_yticks(range(count), names[:count])
     panels[0].set(xlabel="digit read", ylabel="word written")
-    figure.colorbar(image, ax=panels, label="weight, the mean over heads and blocks")
-    figure.suptitle("where the decoder looks while it writes")
+    figure.colorbar(image, ax=panels, label="attention weight, mean over heads and blocks")
+    figure.suptitle("attention of each written word to the digits")
     return figure
 
 

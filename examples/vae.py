@@ -70,11 +70,9 @@ def picture(params, images, labels, rng, options):
     shown = torch.stack([(labels == label).nonzero()[0, 0] for label in (*range(10), 0, 1)])
     logits, mean, _ = net.inference()(params, images[shown])
     parts = {
-        "held out (above) and reconstructed": [images[shown], torch.sigmoid(logits)],
+        "held out (above) and reconstructed (below)": [images[shown], torch.sigmoid(logits)],
         "drawn from the prior": decoded(params, fn.random.normal(rng, (48, LATENT))).split(12),
-        "on the way from one held-out digit to another": [
-            decoded(params, between(mean[i], mean[i + 1], 12)) for i in (2, 4, 6, 8)
-        ],
+        "between two held-out digits": [decoded(params, between(mean[i], mean[i + 1], 12)) for i in (2, 4, 6, 8)],
     }
     figure, panels = plt.subplots(3, 1, figsize=(8, 7.6), layout="constrained", height_ratios=[2, 4, 4])
     for panel, (title, rows) in zip(panels, parts.items(), strict=True):
