@@ -63,7 +63,7 @@ class TransformerStack(Serial):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ) -> tuple[Carry, ...]:
-        """Return what ``decode`` starts with, for each block; with a memory as ``TransformerBlock.init_carry``."""
+        """Return a carry for ``batch`` sequences of up to ``max_length`` steps, as ``TransformerBlock.init_carry``."""
         blocks, kind = self._blocks(), {"dtype": dtype, "device": device}
         each = [None] * len(blocks) if params is None else params["layers"]
         pairs = zip(blocks, each, strict=True)
@@ -74,8 +74,10 @@ class TransformerStack(Serial):
 
         Raises   ``ValueError`` for self-attention that is not causal, and for more steps than the carry has room for.
         """
-        after = []
-        for block, p, one in zip(self._blocks(), params["layers"], carry, strict=True):
+        after, blocks = [], self._blocks()
+        if not isinstance(carry, tuple) or len(carry) != len(blocks):
+            raise value_error(self.label, f"carry must be a tuple of {len(blocks)}, as init_carry makes it", carry)
+        for block, p, one in zip(blocks, params["layers"], carry, strict=True):
             x, later = block.decode(p, x, one)
             after.append(later)
         return (self.layers[1](params["norm"], x) if self.layers[1:] else x), tuple(after)

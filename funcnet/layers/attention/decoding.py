@@ -33,7 +33,7 @@ class Decoding(Heads):
     """The heads of each input, and attention step by step; ``MultiHeadAttention`` adds the verbs of a layer."""
 
     def init_carry(self, batch: int | None, max_length: int, *, dtype: torch.dtype | None = None, device: Any = None) -> Carry:
-        """Return room for the keys and values of ``max_length`` steps, and the number of steps that are there, 0."""
+        """Return an empty carry for ``batch`` sequences of up to ``max_length`` steps: keys, values and the number of steps."""
         shape = (1 if batch is None else batch, self._kv_heads(), max_length, self._head())
         k, v = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         return {"k": k, "v": v, "steps": torch.zeros((), dtype=torch.int64, device=device)}
@@ -62,7 +62,8 @@ class Decoding(Heads):
 
         With a carry from ``memory_carry`` they see the memory, and the carry stays as it is.
 
-        Raises   ``ValueError`` when the layer is not causal, and when there are more steps than the carry has room for.
+        Raises   ``ValueError`` when the layer is not causal, when there are more steps than the carry has room for, and for an x
+                 of another batch size or dtype than the carry.
         """
         if "memory_k" in carry:
             return self._decode_memory(params, x, carry), carry
@@ -72,6 +73,9 @@ class Decoding(Heads):
         if rule:
             raise value_error(self, rule, x)
         q, k, v = self._heads(params, self._inputs(x)[0])
+        if (k.shape[0], k.dtype) != (carry["k"].shape[0], carry["k"].dtype):
+            rule = f"x must have the batch size and dtype of the carry, {carry['k'].shape[0]} and {carry['k'].dtype}"
+            raise value_error(self, rule, x)
         steps, room = carry["steps"] + torch.arange(q.shape[2], device=q.device), carry["k"].shape[2]
         count = int(steps[-1]) + 1 if is_plain(steps) and len(steps) else q.shape[2]
         if count > room:
