@@ -100,10 +100,8 @@ def picture(params, data, options):
     x = torch.linspace(-5, 5, 500)
     mean, spread, total, _ = predicted(params, x)
     figure, panel = plt.subplots(figsize=(10, 5), layout="constrained")
-    panel.fill_between(
-        x, mean - 2 * total, mean + 2 * total, color="tab:orange", alpha=0.2, lw=0, label="± 2 std, noise included"
-    )
-    panel.fill_between(x, mean - 2 * spread, mean + 2 * spread, color="tab:orange", alpha=0.5, lw=0, label="± 2 std of the means")
+    for std, alpha, label in ((total, 0.2, "± 2 std, noise included"), (spread, 0.5, "± 2 std of the means")):
+        panel.fill_between(x, mean - 2 * std, mean + 2 * std, color="tab:orange", alpha=alpha, lw=0, label=label)
     panel.plot(x, mean, color="tab:red", label=f"mean of {NETS} nets")
     panel.plot(x, truth(x)[0], "--", color="black", lw=1, label="truth")
     panel.plot(*data, ".", color="tab:blue", label="training points")

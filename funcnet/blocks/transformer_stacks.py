@@ -60,7 +60,7 @@ class TransformerStack(Serial):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ) -> tuple[Carry, ...]:
-        """Return what ``decode`` starts with, for each block; with a memory as ``TransformerBlock.init_carry``."""
+        """Return a carry for ``batch`` sequences of up to ``max_length`` steps, as ``TransformerBlock.init_carry``."""
         blocks, kind = self._blocks(), {"dtype": dtype, "device": device}
         made: list[Carry] = []
         each = [None] * len(blocks) if params is None else self._each(params)

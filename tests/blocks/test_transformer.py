@@ -281,6 +281,8 @@ MESSAGES = {
     "TransformerBlock: to decode, self_attn must have init_carry and decode, as MultiHeadAttention, got": lambda: TWISTED.init_carry(1, 2),
     "TransformerStack: to decode, every block must have init_carry and decode, got Tanh()": lambda: fn.replace(ENCODER, "layers.0", fn.Tanh()).init_carry(1, 2),
     "decode must be of one tensor, and a layer with is_causal=True": lambda: fn.transformer_encoder(4, 2, 1).decode(fn.transformer_encoder(4, 2, 1).init(0), X, ENCODER.init_carry(2, 3)[:1]),
+    "TransformerStack: carry must be a tuple of 2, as init_carry makes it, got an empty dict": lambda: ENCODER.decode(P, X, {}),
+    "x must have the batch size and dtype of the carry, 3 and torch.float32, got": lambda: ENCODER.decode(P, X, ENCODER.init_carry(3, 9)),
     "steps must be no more than the carry has room for, 2, got": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 2)),
     "TransformerBlock: init_carry must be given params and memory for a block with multihead_attn, and for no other, got a tensor": lambda: DECODER.init_carry(2, 2, memory=M),
     "TransformerStack: carry must be a tuple of 2, one entry per block, as init_carry makes it, got a tuple of 1": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 3)[:1]),
