@@ -9,6 +9,7 @@ from funcnet.kernels import linear as products
 from funcnet.kernels.tracing import is_compiling, is_differentiated, is_for_inductor, is_plain, packed
 
 _aten = torch.ops.aten
+_is_batched: Callable[[Tensor], bool] = torch._C._functorch.is_batchedtensor
 _nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
@@ -138,9 +139,10 @@ def hardsigmoid(x: Tensor) -> Tensor:
 def prelu(x: Tensor, w: Tensor) -> Tensor:
     """Return x where it is positive, else w x, one w for each channel or one for all.
 
-    Torch's derivative in forward mode is 1 at 0, and the slope of its backward there is w.
+    Torch's derivative in forward mode is 1 at 0, and the slope of its backward there is w. With w mapped by ``vmap``, and x not,
+    it writes to an output of another shape, with a warning.
     """
-    if not is_differentiated(x, w):
+    if not is_differentiated(x, w) and _is_batched(x) >= _is_batched(w):
         return torch.prelu(x, w)
     return torch.where(x > 0, x, of_channels(w, x) * x)
 
