@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 from attrs import field
+from torch import Tensor
 
 from funcnet import random
 from funcnet.combinator import Rewrite, absent, errors_at, has_params, layers_only
@@ -237,7 +238,11 @@ class Way:
 def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
     """Return what the cache keeps of params in eager mode, which saves the way back 0.1 to 0.3 ms for 32 residual blocks."""
     leaves = flatten_together(params)[0]
-    return {"params": (tuple(leaves), each)} if is_plain(*leaves) else {}
+    if not is_plain(*leaves):
+        return {}
+    pairs = zip(leaves, flatten_together(each[0])[0], strict=True)
+    are_views = all([not isinstance(one, Tensor) or one.data_ptr() == first.data_ptr() for one, first in pairs])  # noqa: C419
+    return {"params": (tuple(leaves), each)} if are_views else {}  # copies would take memory, and not follow their leaf
 
 
 def repeat(layer: Layer, n: int) -> Repeat:

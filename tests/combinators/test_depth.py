@@ -84,7 +84,7 @@ def test_statistics_move_and_weights_stay_where_they_are():
 
 def test_the_way_back_takes_the_params_that_it_is_given():
     """Not those of the forward pass, which the cache keeps views of: equal ones, other ones, and some with one leaf replaced."""
-    net, x = fn.repeat(fn.serial(fn.Linear(3, 3), fn.Tanh()), 4), draw((5, 3), 1).float()
+    net, x = fn.repeat(fn.serial(fn.Linear(4, 4), fn.Tanh()), 4), draw((5, 4), 1).float()
     params = net.init(0)
     _, cache = net.apply(params, x)
     others = tree.map(lambda leaf: 2 * leaf, params)
@@ -98,6 +98,18 @@ def test_the_way_back_takes_the_params_that_it_is_given():
         assert tree.equal(gparams, want)
         assert torch.equal(net.input_grad(given, cache, x), gwant)
     assert not torch.equal(net.vjp(others, cache, x)[1], net.vjp(params, cache, x)[1])
+
+
+@pytest.mark.parametrize("features", [3, 4])
+def test_the_way_back_follows_params_that_were_written_to(features: int):
+    """As a donated optimizer does. The matrices of 3 features are copied for each copy, those of 4 are views, which are kept."""
+    net, x = fn.repeat(fn.serial(fn.Linear(features, features), fn.Tanh()), 4), draw((5, features), 1).float()
+    params = net.init(0)
+    _, cache = net.apply(params, x)
+    assert ("params" in cache) is (features == 4)
+    for leaf in tree.leaves(params):
+        leaf.mul_(2)
+    assert tree.equal(net.vjp(params, cache, x), net.vjp(tree.map(torch.clone, params), cache, x))
 
 
 @fn.frozen
@@ -211,7 +223,7 @@ def test_caches_go_between_compiled_and_eager_code():
     params, key = tree.cast(net.init(0), torch.float64), fn.key(1)
     y, cache = net.apply(params, x, key)
     same, other = fn.compile(net.apply)(params, x, key)
-    assert {*cache} == {"each", "params"}
+    assert "each" in cache
     assert {*other} == {"all"}
     torch.testing.assert_close(same, y)
     want = net.vjp(params, cache, y)
