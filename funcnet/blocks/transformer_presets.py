@@ -60,6 +60,7 @@ def transformer_encoder_block(
     Source:
         Vaswani et al. 2017, section 3.1; norms first: Xiong et al. 2020.
 
+    >>> import torch
     >>> from funcnet.layers.attention.masks import padding_mask
     >>> block = transformer_encoder_block(8, 2)
     >>> mask = padding_mask(torch.tensor([5, 3]), 5)
@@ -119,6 +120,7 @@ def transformer_decoder_block(
     Source:
         Vaswani et al. 2017, section 3.1; norms first: Xiong et al. 2020.
 
+    >>> import torch
     >>> block = transformer_decoder_block(8, 2)
     >>> block(block.init(0), (torch.ones(2, 5, 8), torch.ones(2, 3, 8))).shape
     torch.Size([2, 5, 8])
