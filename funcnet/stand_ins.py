@@ -64,10 +64,16 @@ def stand_in_for(layer: Layer, kind: type[_S], **own: Any) -> _S:
 
 
 def with_stand_ins(layer: Layer, children: Children) -> Layer:
-    """Return a net with stand-ins for the layers it holds; the net itself where it takes one layer only, for several names."""
+    """Return a net with stand-ins for the layers it holds; the net itself where it takes one layer only, for several names.
+
+    The net may be a stand-in too, as where ``intermediates`` looks into a ``checked`` net: then it is the original with them.
+    """
     if not isinstance(layer, Combinator) or not children:
         return layer
+    net: Any = layer
+    while isinstance(net, StandIn):
+        net = net.original
     try:
-        return layer.with_children(children)
+        return net.with_children(children)  # type: ignore[no-any-return]
     except ValueError:
         return layer

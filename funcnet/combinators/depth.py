@@ -235,7 +235,8 @@ class Way:
 
 
 def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
-    """Return what the cache keeps of params in eager mode: views, but no copies of matrices at odd addresses.
+    """Return what the cache keeps of params in eager mode: views, but no copies of matrices at odd addresses,
+    which would take memory and not follow a leaf that is written to.
 
     It saves the way back 0.1 to 0.3 ms for 32 residual blocks.
     """

@@ -17,7 +17,7 @@ def forbid_key_reuse() -> Iterator[None]:
 
     Nets that recompute (``remat``, ``scan`` with checkpoints, runs of ``reversible``) draw the same numbers again in their
     backward pass by design; put only their forward pass into the block. Keys in compiled code, under ``torch.func`` and on the
-    meta device are not seen. The block applies to its own thread.
+    meta device are not seen. The block applies to its own thread. A block around another sees the draws of both.
 
     >>> from funcnet import random
     >>> with forbid_key_reuse():
@@ -34,8 +34,11 @@ def forbid_key_reuse() -> Iterator[None]:
         ValueError: At the second draw from a key.
     """
     seen: set[int] = set()
+    around = draw_watcher.get()
 
     def watch(rng: Key) -> None:
+        if around is not None:
+            around(rng)
         if not is_plain(rng):
             return
         word = int(rng)

@@ -111,6 +111,18 @@ def test_the_cache_holds_views_of_params_but_no_copies(size, kept):
     assert all(leaf.untyped_storage().data_ptr() in own for leaf in tree.leaves(cache.get("params", ())))
 
 
+@pytest.mark.parametrize("features", [3, 4])
+def test_the_way_back_follows_params_that_were_written_to(features: int):
+    """As a donated optimizer does. The matrices of 3 features are copied for each copy, those of 4 are views, which are kept."""
+    net, x = fn.repeat(fn.serial(fn.Linear(features, features), fn.Tanh()), 4), draw((5, features), 1).float()
+    params = net.init(0)
+    _, cache = net.apply(params, x)
+    assert ("params" in cache) is (features == 4)
+    for leaf in tree.leaves(params):
+        leaf.mul_(2)
+    assert tree.equal(net.vjp(params, cache, x), net.vjp(tree.map(torch.clone, params), cache, x))
+
+
 @fn.frozen
 class Shrinking(fn.Layer):
     """A layer whose gradient has another shape at each call."""
@@ -222,7 +234,7 @@ def test_caches_go_between_compiled_and_eager_code():
     params, key = tree.cast(net.init(0), torch.float64), fn.key(1)
     y, cache = net.apply(params, x, key)
     same, other = fn.compile(net.apply)(params, x, key)
-    assert {*cache} == {"each", "params"}
+    assert "each" in cache
     assert {*other} == {"all"}
     torch.testing.assert_close(same, y)
     want = net.vjp(params, cache, y)

@@ -210,3 +210,38 @@ def test_cast_to_float64_is_float64_rounded_once(trial):
     want_gradients = tree.cast(layer.vjp(wide[0], caches, gy.double()), torch.float32)
     assert tree.equal(net.vjp(params, cache, gy), want_gradients)
     assert tree.equal(net.update_stats(params, cache), tree.cast(layer.update_stats(wide[0], caches), torch.float32))
+
+
+@given(ANY)
+@settings(max_examples=20)
+def test_a_step_in_the_backward_pass_is_the_plain_step(trial):
+    """Bit for bit, wherever the combinators pass gradients on."""
+    net, params, x = trial
+    opt, target = fn.Adam(lr=1e-3), torch.zeros_like(net(params, x, KEY))
+    state = opt.init(params)
+    plain, step = [fn.train_step(net, fn.MSE(), opt, in_backward=one)(params, state, x, target, KEY) for one in (False, True)]
+    assume(tree.all_finite(plain))
+    assert tree.equal(step, plain)
+
+
+@given(ANY)
+@settings(max_examples=20)
+def test_gradients_per_example_are_those_of_each_row(trial):
+    """And so are their norms; a batch without rows has the structure of others."""
+    net, params, x = trial
+    y, loss = net(params, x, KEY), fn.MSE()
+    assume(not net.batch_dependent and y.dim() and len(y) == len(x))
+    target = torch.zeros_like(y)
+    try:
+        rows = [
+            fn.value_and_grads(net, loss)(params, x[i : i + 1], target[i : i + 1], fn.fold_in(KEY, i))[1] for i in range(len(x))
+        ]
+    except ValueError:
+        reject()  # the first axis is no batch to this net
+    _, grads = fn.per_example_grads(net, loss)(params, x, target, KEY)
+    _, norms = fn.per_example_norms(net, loss)(params, x, target, KEY)
+    scale = max([1.0, *[float(leaf.abs().max()) for leaf in tree.leaves(rows)]])
+    torch.testing.assert_close(grads, tree.map(lambda *leaves: torch.stack(leaves), *rows), rtol=1e-7, atol=1e-9 * scale)
+    torch.testing.assert_close(norms, torch.stack([*map(tree.norm, rows)]), rtol=1e-6, atol=1e-8 * scale)
+    none = fn.per_example_grads(net, loss)(params, x[:0], target[:0], KEY)[1]
+    assert tree.structure(none) == tree.structure(grads)

@@ -139,6 +139,14 @@ def test_a_tap_is_not_called_where_there_are_no_numbers():
     assert len(seen) == 2
 
 
+def test_a_net_that_is_looked_into_raises_as_it_is():
+    """What looks into a net puts stand-ins into its place, and the fault is found in these."""
+    net = fn.checked(NET)
+    for look in (net, lambda p, x: fn.intermediates(net, p, x)):
+        with pytest.raises(FloatingPointError, match=r"checked: forward, the output of layer 'enc\.1', Exp\(\), has"):
+            look(params(enc__0__bias=1000.0), X)
+
+
 def test_tapped_layers_stay_invertible():
     """A serial of them keeps one output, and restores on the way back without telling of it again."""
     half, seen = fn.serial(fn.Linear(2, 2), fn.Tanh()), []

@@ -58,3 +58,13 @@ def test_transforms_and_other_threads_are_not_watched():
         thread.start()
         thread.join()
     assert fn.tree.equal(drawn[0], drawn[1])
+
+
+def test_a_block_around_another_sees_its_draws():
+    """As where a fixture guards all tests, and one of them has a block too."""
+    with forbid_key_reuse():
+        with forbid_key_reuse():
+            fn.random.normal(0, (2,))
+        with pytest.raises(ValueError, match="each key may serve one draw"):
+            fn.random.normal(0, (2,))
+    fn.random.normal(0, (2,))

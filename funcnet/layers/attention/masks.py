@@ -65,6 +65,8 @@ def steps_mask(length: int, keys: int, window: tuple[int | None, int | None], de
 def padding_mask(lengths: Tensor, length: int) -> Tensor:
     """Return a bool mask (N, 1, 1, length), True for the keys within each row's length, of ``lengths`` (N,).
 
+    The padding may hold any finite numbers: 0 times NaN is NaN, as in torch.
+
     Raises   ``ValueError`` for lengths that are not integers of at least 0.
 
     >>> padding_mask(torch.tensor([1, 3]), 3)[:, 0, 0].tolist()
