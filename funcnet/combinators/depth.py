@@ -235,10 +235,9 @@ class Way:
 
 
 def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
-    """Return what the cache keeps of params in eager mode: views, but no copies of matrices at odd addresses,
-    which would take memory and not follow a leaf that is written to.
+    """Return what the cache keeps of params in eager mode: views, which save 0.1 to 0.3 ms for 32 residual blocks.
 
-    It saves the way back 0.1 to 0.3 ms for 32 residual blocks.
+    Copies of matrices at odd addresses are not kept: they would take memory, and not follow a leaf that is written to.
     """
     leaves = flatten_together(params)[0]
     are_views = is_plain(*leaves) and not any([are_odd(leaf) for leaf in leaves])  # noqa: C419 (as elsewhere)
