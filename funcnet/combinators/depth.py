@@ -240,7 +240,7 @@ def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
     Copies of matrices at odd addresses are not kept: they would take memory, and not follow a leaf that is written to.
     """
     leaves = flatten_together(params)[0]
-    are_views = is_plain(*leaves) and not any([are_odd(leaf) for leaf in leaves])  # noqa: C419 (as elsewhere)
+    are_views = is_plain(*leaves) and not any([leaf is not None and are_odd(leaf) for leaf in leaves])  # noqa: C419
     return {"params": (tuple(leaves), each)} if are_views else {}
 
 

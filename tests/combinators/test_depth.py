@@ -256,3 +256,11 @@ def test_a_loop_may_give_nothing_but_its_last_carry(layer):
 
     for part in (net, work):
         torch.testing.assert_close(torch.compile(part, fullgraph=True)(params, x), part(params, x), rtol=1e-9, atol=1e-9)
+
+
+def test_copies_may_have_absent_params():
+    """As a tied net has, whose second place holds none."""
+    net, x = fn.repeat(fn.tied(fn.serial(fn.Linear(4, 4), fn.Tanh(), fn.Linear(4, 4)), ("0", "2")), 3), draw((5, 4)).float()
+    params = net.init(0)
+    y, cache = net.apply(params, x)
+    assert tree.equal(net.vjp(params, cache, y), net.vjp(tree.map(torch.clone, params), cache, y))
