@@ -15,6 +15,7 @@ from torch import Tensor
 
 import funcnet as fn
 from funcnet import tree
+from funcnet.combinators.ensembles import Ensemble
 from funcnet.combinators.freezing import Frozen
 from funcnet.combinators.gradient_rules import ClipGradient, ScaleGradient, StraightThrough
 from funcnet.combinators.mixed_precision import MixedPrecision
@@ -328,6 +329,8 @@ def _declared(layer: Layer) -> Layer:
         return Ruled(lambda g: g.clamp(-layer.bound, layer.bound))
     if isinstance(layer, StraightThrough):
         return Passed(layer.layer)
+    if isinstance(layer, Ensemble) and layer.shared_input:
+        return Expanded(layer.replace(shared_input=False))
     return Detached(layer.layer) if isinstance(layer, Frozen) else layer
 
 
@@ -377,6 +380,21 @@ class Passed(ForAutograd):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         y = self.layer.apply(params, x.detach(), rng)[0]
         return y + _Rule.apply(x, lambda g: g) - x.detach(), ()
+
+
+@fn.frozen
+class Expanded(ForAutograd):
+    """An ensemble that hands each member an x, so that ``vmap`` applies a gradient rule once for each."""
+
+    layer: Layer
+
+    @property
+    def stochastic(self) -> bool:
+        return self.layer.stochastic
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        each = tree.map(lambda leaf: leaf.expand(self.layer.n, *leaf.shape), x)
+        return self.layer.apply(params, each, rng)
 
 
 @fn.frozen

@@ -245,3 +245,8 @@ def test_gradients_per_example_are_those_of_each_row(trial):
     torch.testing.assert_close(norms, torch.stack([*map(tree.norm, rows)]), rtol=1e-6, atol=1e-8 * scale)
     none = fn.per_example_grads(net, loss)(params, x[:0], target[:0], KEY)[1]
     assert tree.structure(none) == tree.structure(grads)
+
+
+def test_each_member_of_an_ensemble_has_its_gradient_rule():
+    """gx is the sum of the members' clipped gradients, here and in the reference of these tests."""
+    check_by_autograd(fn.ensemble(fn.clip_gradient(0.5), 2), {}, fn.random.normal(1, (4, 3), dtype=torch.float64))
