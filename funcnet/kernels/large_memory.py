@@ -1,6 +1,6 @@
 """Large results: memory in huge pages for tensors of megabytes that are written once.
 
-The system hands out fresh memory page by page as it is first written to. A page of 4 KB takes 0.1 to 3 µs, longest on virtual
+The system hands out fresh memory page by page, at the first write to each. A page of 4 KB takes 0.1 to 3 µs, longest on virtual
 machines: filling 205 fresh MB took 148 ms, and filling them again 15. In pages of 2 MB the first took 24 ms.
 """
 

@@ -32,7 +32,7 @@ def is_looping(*tensors: Tensor) -> bool:
 def entries(x: Tensor) -> Sequence[Tensor]:
     """Return the entries of x along its first axis, as views; matrices at odd addresses as copies.
 
-    MKL's products differ in their last bits where an operand is not at a multiple of 64 bytes, as a tensor of its own is: of
+    MKL's products differ in their last bits where an operand is not at a multiple of 64 bytes, as separate tensors are: of
     float64, matrices of 25×27 did. A copy of 256×257 numbers takes 7 µs, its product with 32 rows 47.
     """
     views = x.unbind()
@@ -49,8 +49,8 @@ def loop(
 ) -> tuple[Tensors, Tensors]:
     """Run a body from (carry, entries of xs) to (carry, outputs) along the first axis of xs, in code that is compiled.
 
-    What a body returns must have memory of its own, and a carry the strides of the one before: hence the copies, which Inductor
-    writes straight to their places.
+    What a body returns must not share memory, and a carry must have the strides of the one before. Hence the copies, which
+    Inductor writes straight to their places.
 
     Returns:
         The last carry, and the outputs stacked along a first axis, in the order of xs.

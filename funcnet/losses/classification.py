@@ -39,7 +39,7 @@ class CrossEntropy(Loss):
     Logits in half precision are computed in float32, and the value and the gradient are rounded once.
 
     Args:
-        weight: A number for each class, by which its terms are multiplied.
+        weight: A factor for the terms of each class.
         ignore_index: Rows with this label count for nothing. Their gradient is 0, even if their logits are infinite or NaN.
         reduction: ``"mean"``, over rows or by the sum of their weights, ``"sum"``, ``"none"``, or ``"batch"``, the sum over N.
         label_smoothing: ε, the share of each target that is spread evenly over all classes.

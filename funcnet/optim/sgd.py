@@ -37,7 +37,7 @@ def _averaged(value: Any, attribute: Any, got: Any) -> None:
 
 
 def _from_second(now: Any, dampening: Any) -> Any:
-    """Return 0 at the first step; anything that is no rate stays as it is, to be refused."""
+    """Return 0 at the first step; an invalid rate is returned unchanged, and refused later."""
     if isinstance(now, Tensor):
         return dampening * (now > 0).to(torch.float64)
     return 0.0 if now == 0 and is_rate(dampening) else dampening

@@ -22,7 +22,7 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0) -> None:
     """Try the contract on an optimizer, by updates with random gradients.
 
     Params and state keep their structure, shapes, dtypes and devices; the same arguments give the same bits, and none of them is
-    written to; a leaf whose gradient is ``None`` stays as it is, and so does its state; the optimizer that ``donate`` returns
+    written to; a leaf whose gradient is ``None`` does not change, nor does its state; the optimizer that ``donate`` returns
     gives the same bits; and unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
 
     Args:

@@ -14,7 +14,7 @@ from funcnet.testing.precision import moves_of
 
 
 def check_rows(layer: Layer, p: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
-    """Require that a single row gives what it gives in the batch, and that an empty batch gives zeros."""
+    """Require the same result from a single row as within the batch, and zeros from an empty batch."""
     sizes = {leaf.shape[0] if leaf.dim() > leaf.is_floating_point() else None for leaf in tree.leaves(x)}
     n = sizes.pop()
     if n is None or sizes:

@@ -1,7 +1,7 @@
 """Spies: layers that replace the inner layers of a net, and log every call.
 
 A spy has the class of the layer that it replaces, so validators accept it, and delegates to that layer. It claims what it is
-told to: a key, a dependence on the batch, running statistics, a rule of its own backward. What it returns can be recognized:
+told to: a key, a dependence on the batch, running statistics, a custom rule backward. What it returns can be recognized:
 its cache has its name, and the params from its ``update_stats`` are new tensors.
 """
 

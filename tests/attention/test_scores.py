@@ -154,7 +154,7 @@ MEMORIES = {
 
 @pytest.mark.parametrize("layer", MEMORIES.values(), ids=MEMORIES)
 def test_keys_of_a_memory_are_computed_once(layer):
-    """Decoding with them gives, step by step, what the layer gives of the whole sequence; the carry stays as it is."""
+    """Step by step, decoding gives the layer's output for the whole sequence; the carry does not change."""
     x, memory = draw((2, 3, 8)), draw((2, 5, layer.kdim or 8), 1)
     params, mask = fn.tree.cast(layer.init(0), torch.float64), fn.padding_mask(torch.tensor([5, 2]), 5)
     for one in (None, mask, draw((2, 1, 1, 5), 2)):

@@ -149,7 +149,7 @@ def stepped(net, params, x, carry, sizes):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("num_layers", [None, 1, 3])
 def test_an_encoder_decodes_step_by_step(way, num_layers):
-    """A causal block or stack gives of one step after the other what it gives of the whole."""
+    """Step by step, a causal block or stack gives the output of the whole sequence."""
     make, count = (fn.transformer_encoder_block, ()) if num_layers is None else (fn.transformer_encoder, (num_layers,))
     net = make(8, 4, *count, is_causal=True, **WAYS[way]).inference()
     params, x = tree.cast(net.init(0), torch.float64), draw((2, 6, 8))

@@ -415,7 +415,7 @@ def test_it_is_a_value() -> None:
 
 
 def test_it_works_under_vmap_and_on_the_meta_device() -> None:
-    """As the plain step does: three members with a step of their own, and a step of shapes."""
+    """As the plain step does: three members with separate steps, and a step of shapes."""
     net, opt = fn.serial(NOISY, fn.repeat(fn.residual(DENSE), 2), DENSE), fn.Adam(lr=1e-2)
     params = [net.init(i) for i in range(3)]
     stacks = tree.map(lambda *leaves: torch.stack(leaves), *[(p, opt.init(p)) for p in params])

@@ -31,7 +31,7 @@ def test_the_loss_has_the_gradient_of_its_value():
 
 
 def test_members_train_as_they_would_alone():
-    """One step of three nets at once moves each as a step of its own."""
+    """One step of three nets at once moves each net as a separate step does."""
     x, t = fn.random.normal(0, (7, 1)), fn.random.normal(1, (7,))
     nets, opt = fn.ensemble(ensemble.net, 3), fn.SGD(lr=0.1)
     params = nets.init(0)

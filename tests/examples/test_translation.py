@@ -40,7 +40,7 @@ def test_held_out_numbers_are_no_training_numbers():
 
 
 def test_writing_step_by_step_gives_the_likeliest_words():
-    """What the carry gives is what the whole net says of the words it has written."""
+    """Decoding with the carry gives the output of the whole net for the words written so far."""
     params = translation.net.init(0)
     source, mask, _ = translation.encoded([7, 4321, 999_999])
     words = translation.written(params, source, mask)

@@ -32,11 +32,15 @@ def test_a_second_draw_from_a_key_is_refused(draws):
 
 def test_nets_draw_once_from_each_key():
     """``init`` and ``apply`` of nets with several stochastic children, and steps with the keys that fold_in makes of them."""
+    params, seen = NET.init(fn.key(0)), []
     with forbid_key_reuse():
-        params = NET.init(fn.key(0))
+        assert fn.tree.equal(NET.init(fn.key(0)), params)
         for step in range(3):
             y, cache = NET.apply(params, X, fn.fold_in(fn.key(1), step))
             NET.vjp(params, cache, torch.ones_like(y))
+            seen.append(y)
+    assert all(torch.equal(y, NET(params, X, fn.fold_in(fn.key(1), step))) for step, y in enumerate(seen))
+    assert not torch.equal(seen[0], seen[1])
 
 
 def test_what_draws_again_by_design_is_found_in_the_backward_pass_only():

@@ -92,7 +92,7 @@ class Decoding(Heads):
         return y, {**kv, "steps": carry["steps"] + q.shape[2]}
 
     def _require_carry(self, carry: Any, k: Tensor) -> None:
-        """Refuse a carry of another layer, batch or dtype, of which kernels speak in words of their own."""
+        """Refuse a carry of another layer, batch or dtype, for which kernels raise obscure errors."""
         found = [carry[name] for name in ("k", "v")] if isinstance(carry, dict) and carry.keys() == {"k", "v", "steps"} else []
         sizes = k.shape[:2], k.shape[3:], k.dtype
         if not found or any([(one.shape[:2], one.shape[3:], one.dtype) != sizes for one in found]):  # noqa: C419

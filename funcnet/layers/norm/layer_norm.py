@@ -71,7 +71,7 @@ class _RowNorm(Layer):
         return x if self.dim == -1 else x.movedim(-1, self.dim)
 
     def _checked_gy(self, gy: Tensor, x: Tensor) -> Tensor:
-        """Return gy with the axis ``dim`` last, as it is in x."""
+        """Return gy with the axis ``dim`` moved last, like x."""
         return self._moved(check_gy(self, gy, x.shape if self.dim == -1 else self._moved_back(x).shape, x))
 
     @abstractmethod

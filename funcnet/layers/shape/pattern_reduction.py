@@ -33,7 +33,7 @@ _KINDS: dict[str, type[Sum | Mean | Max | Min | Prod]] = {"sum": Sum, "mean": Me
 
 
 def _joined(sizes: Any, lengths: dict[str, int]) -> Any:
-    """Return sizes given as a tuple of pairs and by name; anything but a tuple as it is, for the validator."""
+    """Join sizes given as a tuple of pairs and by name; the validator judges anything that is not a tuple."""
     return (*sizes, *lengths.items()) if isinstance(sizes, tuple) else sizes
 
 
@@ -61,7 +61,7 @@ def _inner(layer: Any) -> Layer:
 
 
 def _joint_shape(side: Side, lengths: dict[str, int], rest: dict[str, Shape]) -> Shape:
-    """Return the sizes of the axes of a side, with the dots as the axes that they stand for."""
+    """Return the sizes of the axes of a side, with the dots replaced by their axes."""
     axes = [rest[axis[0]] if axis == (REST,) else (math.prod([lengths[name] for name in axis]),) for axis in side]
     return tuple([n for sizes in axes for n in sizes])
 

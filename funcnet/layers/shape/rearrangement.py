@@ -93,7 +93,7 @@ class Patterned(SingleRule):
             raise value_error(self.label, rule, ", ".join(f"{name}={n!r}" for name, n in self.sizes))
 
     def _merged_lengths(self, shape: Shape) -> tuple[dict[str, int], dict[str, Shape]]:
-        """Return how long each name is, the dots as one axis, and the sizes of the axes that a name stands for."""
+        """Return the length of each name, with the dots as one axis, and the sizes of the axes within each name."""
         lengths = self._lengths(shape, self._all_axes(self._both[0], len(shape)))
         rest = tuple([lengths[f"{REST}{i}"] for i in range(len(shape) - len(self._both[0]) + 1) if f"{REST}{i}" in lengths])
         return lengths | {REST: math.prod(rest)}, {REST: rest}
