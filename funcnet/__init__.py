@@ -198,10 +198,14 @@ from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
-from funcnet.losses.classification import CrossEntropy
+from funcnet.losses.classification import NLL, CrossEntropy
+from funcnet.losses.divergences import GeneralizedKL, KLDiv
 from funcnet.losses.gaussian_kl import GaussianKL
+from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
+from funcnet.losses.robust import Huber, LogCosh, SmoothL1
+from funcnet.losses.soft_margin import HingeEmbedding, MultiLabelSoftMargin, SoftMargin
 from funcnet.metrics import accuracy
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import GradientTransform, MomentOptimizer, Optimizer
@@ -295,7 +299,8 @@ __all__ = [
     # seeing
     "summary", "Summary", "draw", "Drawing",
     # losses
-    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
+    "MSE", "L1", "L2", "Huber", "SmoothL1", "LogCosh", "BCE", "BCEWithLogits", "SoftMargin", "MultiLabelSoftMargin",
+    "HingeEmbedding", "CrossEntropy", "NLL", "KLDiv", "GeneralizedKL", "GaussianKL", "PoissonNLL", "GaussianNLL",
     # optimizers
     "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules

@@ -4,13 +4,15 @@ Kernels that turn infinities into NaN run first; where NaN comes out, and where 
 limits runs.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from funcnet.kernels.limits import finite, has_nan
-from funcnet.kernels.tracing import is_differentiated, is_eager, may_search
+from funcnet.kernels.losses import where_positive
+from funcnet.kernels.tracing import can_look_at, is_differentiated, is_eager, may_search
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -103,6 +105,12 @@ def kl_target_slope(y: Tensor, t: Tensor) -> Tensor:
     return torch.where(t == 0, 0.0, p.log() + 1 - y)
 
 
+def generalized_kl_target_slope(y: Tensor, t: Tensor) -> Tensor:
+    """Return log t - y, and 0 where t is 0."""
+    p = torch.where(t == 0, 1.0, t)
+    return torch.where(t == 0, 0.0, p.log() - y)
+
+
 def log_kl_terms(y: Tensor, t: Tensor) -> Tensor:
     """Return e^t (t - y), 0 where e^t is 0."""
     p = t.exp()
@@ -117,3 +125,70 @@ def log_kl_target_slope(y: Tensor, t: Tensor) -> Tensor:
     """Return e^t (t - y + 1), 0 where e^t is 0."""
     p = t.exp()
     return torch.where(p == 0, 0.0, p * (torch.where(p == 0, 0.0, t) - y + 1))
+
+
+def poisson_terms(rate: Tensor, log_rate: Tensor, t: Tensor) -> Tensor:
+    """Return λ - t log λ; 0 where λ and t are 0, and ∞ where λ is ∞: what ``counted`` leaves out would make NaN of both."""
+    if may_search(t):
+        terms = torch.addcmul(rate, t, log_rate, value=-1)
+        if not has_nan(terms):
+            return terms
+    return rate - t * counted(t, log_rate)
+
+
+def counted(t: Tensor, log_rate: Tensor) -> Tensor:
+    """Return log λ, and 0 where its product with t is left out; it is the slope of the product by t."""
+    return torch.where(log_rate.isinf() & ((t == 0) | (log_rate > 0)), 0.0, log_rate)
+
+
+_HALF_LOG_2PI = 0.9189385332046727
+
+
+def stirling(t: Tensor) -> Tensor:
+    """Return t log t - t + ½ log 2πt where t > 1, else 0: nearly log t!."""
+    u = torch.where(t > 1, t, 1.0)
+    return torch.where(t > 1, (u + 0.5) * u.log() - u + _HALF_LOG_2PI, 0.0)
+
+
+def stirling_slope(t: Tensor) -> Tensor:
+    """Return log t + 1 / 2t where t > 1, else 0."""
+    u = torch.where(t > 1, t, 1.0)
+    return torch.where(t > 1, u.log() + 0.5 / u, 0.0)
+
+
+def bounded_variance(var: Tensor, eps: float) -> Tensor:
+    """Return the variance, at least ``eps``; NaN where it is negative, if it could not be looked at.
+
+    Someone who differentiates finds the slope 1 below ``eps`` too.
+    """
+    if can_look_at(var) and not is_differentiated(var):
+        return var.clamp_min(eps)
+    bounded = torch.where(var < eps, eps + (var - var.detach()), var)
+    return torch.where(var < 0, math.nan, bounded)
+
+
+def has_negative(x: Tensor) -> bool:
+    """Tell whether there are negative numbers, where they can be looked at: 2.3 µs."""
+    return can_look_at(x) and x.numel() > 0 and x.amin().item() < 0
+
+
+def has_others_than_signs(t: Tensor) -> bool:
+    """Tell whether there are numbers other than 1 and -1, where they can be looked at."""
+    return can_look_at(t) and bool((t.abs() != 1).any())
+
+
+def hinge_at(y: Tensor, t: Tensor, margin: float) -> Tensor:
+    """Return y where t is 1, max(0, margin - y) where it is -1, and NaN where it is neither."""
+    return torch.where(t == 1, y, torch.where(t == -1, (margin - y).clamp_min(0), math.nan))
+
+
+def hinge_at_slope(y: Tensor, t: Tensor, margin: float) -> Tensor:
+    """Return the slope of ``hinge_at``; at y = margin it is torch's, -1."""
+    one = torch.ones_like(y)
+    return torch.where(t == 1, one, torch.where(t == -1, -(y <= margin).to(y.dtype), math.nan))
+
+
+def soft_margin_target_slope(y: Tensor, t: Tensor) -> Tensor:
+    """Return -y σ(-t y), and 0 where σ is 0."""
+    s = torch.sigmoid(-t * y)
+    return -where_positive(y * s, s)

@@ -132,5 +132,5 @@ def nll_backward(
     if logp.dim() <= 2:
         return _nll_loss_backward(g, logp, labels, weight, reduction, ignore, total)
     g = g.flatten(1).unsqueeze(2) if reduction == 0 else g
-    rows, at = logp.flatten(2).unsqueeze(3), labels.flatten(1).unsqueeze(2)
+    rows, at = logp.flatten(2).unsqueeze(3).contiguous(), labels.flatten(1).unsqueeze(2)  # the kernel refuses other strides
     return _nll_loss_2d_backward(g, rows, at, weight, reduction, ignore, total).reshape(logp.shape)

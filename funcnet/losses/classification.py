@@ -1,8 +1,9 @@
-"""Cross-entropy of classes. t is the target, g the value's gradient.
+"""Cross-entropy of classes. t is the target, w their weights, g the value's gradient.
 
     CrossEntropy   ℓ = -Σ q log p, over the classes                  p = softmax(y)
                    gy = g c (p Σ q - q)                              gt = -g c (1 - ε) w log p
                    q = w ((1 - ε) t + ε / classes)                   ε = label_smoothing, t one-hot for labels
+    NLL            ℓ = -w y at the label, y = log p                  gy = -g c w at the label, else 0
 
 y is (N, classes, ...) or (classes,), and t probabilities of its shape, or labels (N, ...) or (). By the reduction, c = 1 for
 "sum" and "none", 1/n for "mean", 1/N for "batch"; of labels, "mean" divides by the sum of their w. A product with 0 is 0 here,
@@ -155,8 +156,8 @@ class NLL(LabelLoss):
         ℓ  = -w y     at the label
         gy = -g c w   at the label, else 0
 
-    ``CrossEntropy`` is ``NLL`` of ``LogSoftmax``, in one. As there, the mean is 0 if every row is ignored, where torch has NaN, and
-    a class of weight 0 costs nothing, even if its log-probability is -inf.
+    ``CrossEntropy`` is ``NLL`` after ``LogSoftmax``. As there, the mean is 0 if every row is ignored, where torch has NaN, and a
+    class of weight 0 costs nothing, even if its log-probability is -inf.
 
     Args:
         weight: A factor for the terms of each class.

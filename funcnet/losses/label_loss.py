@@ -2,8 +2,8 @@
 
     ℓ = -w log p    at each row's label; a row whose label is ``ignore_index`` has no term
 
-The classes are in axis 1 of y, or in axis 0 of a vector; labels (N, ...) or () are integers. By the reduction, c = 1 for "sum" and
-"none", 1/N for "batch", and for "mean" 1 divided by the sum of the rows' w.
+The classes are in axis 1 of y, or in axis 0 of a vector; labels (N, ...) or () are integers. By the reduction, c = 1 for "sum"
+and "none", 1/N for "batch", and for "mean" 1 divided by the sum of the rows' w.
 """
 
 import re

@@ -177,7 +177,7 @@ class ElementwiseLoss(Loss):
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
         if type(y) is not Tensor or type(target) is not Tensor or y.shape != target.shape or y.dtype is not target.dtype:
-            target = _fitting(self, y, target)
+            target = fitting_target(self, y, target)
         elif y.layout is not target.layout or not y.is_floating_point():
             require_floating(self, y, target)
         if y.dtype in HALF:
@@ -223,7 +223,7 @@ def _rows(target: Any) -> int:
     return len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else 1
 
 
-def _fitting(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
+def fitting_target(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
     """Return the target in the dtype of y; it must have the shape of y, and nothing is broadcast."""
     require_floating(loss, y, target)
     if y.shape != target.shape:
