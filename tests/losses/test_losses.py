@@ -7,7 +7,7 @@ import torch
 from drawn import ELEMENTWISE, F64, INF, NAN, REDUCTIONS, assert_agrees, assert_loss_twins, by_layer, by_torch, normal, shares
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 from twins import twin_of
 
 from funcnet import random
