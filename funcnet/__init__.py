@@ -204,10 +204,13 @@ from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.metrics import accuracy
 from funcnet.optim.adam import Adam, AdamW
-from funcnet.optim.base import GradientTransform, MomentOptimizer, Optimizer
+from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.lion import Lion
 from funcnet.optim.master_weights import MasterWeights
+from funcnet.optim.moments import MomentOptimizer, MomentTransform
+from funcnet.optim.nadam import NAdam
 from funcnet.optim.schedules import (
     ConstantSchedule,
     CosineSchedule,
@@ -297,7 +300,7 @@ __all__ = [
     # losses
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
     # optimizers
-    "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
+    "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules
     "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
     # initializers
@@ -309,7 +312,7 @@ __all__ = [
     "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
-    "MomentOptimizer", "GradientTransform", "Schedule", "Initializer", "layer", "elementwise",
+    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "layer", "elementwise",
     # kernels and testing
     "kernels", "testing",
 ]

@@ -50,7 +50,8 @@ def raises(told: Told) -> bool:
 def source(told: Told) -> bool:
     """Cite a paper by its year, name what it is of another library, or say that it is elementary."""
     libraries = r"``(torch|jax|flax|thinc|optax|np)\.\w|thinc's|neural-tangents'|Haiku's"
-    return re.search(rf"[A-Z]\w+.* (19|20)\d\d|{libraries}|elementary", entry(told, "Source")) is not None
+    cited = entry(told, "References") + entry(told, "Source")
+    return re.search(rf"[A-Z]\w+.* (19|20)\d\d|{libraries}|elementary", cited) is not None
 
 
 _AXES = r"\.\.\.|[NTCLS]|\*\w+|in\d?|out|channels|features|length|rows|heads|hidden|bags|segments|classes|\w+_(size|features|dim)"
@@ -95,8 +96,8 @@ def of_the_step(told: Told) -> bool:
 
 
 def units(told: Told) -> bool:
-    """Say what is counted: steps, that is updates, from 0."""
-    return re.search(r"\b(steps?|updates?)\b", entry(told, "Units")) is not None
+    """Say what is counted, among the units or the arguments: steps, that is updates; or that a rate may be a schedule."""
+    return re.search(r"\b(steps?|updates?|schedules?)\b", entry(told, "Units") + entry(told, "Args")) is not None
 
 
 def reduction(told: Told) -> bool:
@@ -169,6 +170,7 @@ _BASES = {
     fn.Parametrization,
     fn.ElementwiseLoss,
     fn.MomentOptimizer,
+    fn.MomentTransform,
 }
 _CONTRACTS = {*_CLASSES.values(), *_BASES, fn.Fit}
 
