@@ -130,7 +130,7 @@ class MomentRule(Value):
         numbers, after = self.coefficients(t, dict(zip(self.hyperparameters, rates, strict=True)), held, columns)
         given = {name: kernels.materialize_scalar(one) for name, one in numbers.items()}
         new = each_leaf(self.formula, columns, given, self._writes)
-        return new, [after[name] for name in self._numbers if scalars]
+        return new, [after[name] for name in names]
 
     def init(self, params: Params) -> State:
         state: dict[str, Any] = {"step": torch.zeros((), dtype=torch.int64)}

@@ -326,7 +326,7 @@ LACKING = {
     "Params": [("Params   ", "")],
     "Cache": [("Cache    ", "")],
     "State": [("State    ", "")],
-    "Units": [("updates", "what happens"), ("steps", "seconds")],
+    "Units": [("updates", "what happens"), ("schedule", "rule"), ("steps", "seconds")],
     "Raises": [("``ValueError``", "an error"), ("``MSE``", "``Nobody``")],
     "Source": [("Somebody & Another 2014, section 3", "a book"), ("``torch.optim.SGD``", "known"), ("elementary", "somewhere")],
     "reduction": [("reduction", "mean")],
