@@ -123,10 +123,8 @@ class MomentRule(Value):
         return self._leaf_by_leaf(columns, step, rates, [])[0]
 
     def _leaf_by_leaf(self, columns: Columns, step: Tensor, rates: Rates, scalars: Sequence[Tensor]) -> tuple[Columns, list[Any]]:
-        t, held = (
-            as_wide(kernels.read(step)),
-            dict(zip(self._numbers if scalars else (), map(kernels.read, scalars), strict=True)),
-        )
+        t, names = as_wide(kernels.read(step)), self._numbers if scalars else ()
+        held = dict(zip(names, map(kernels.read, scalars), strict=True))
         numbers, after = self.coefficients(t, dict(zip(self.hyperparameters, rates, strict=True)), held, columns)
         given = {name: kernels.materialize_scalar(one) for name, one in numbers.items()}
         new = each_leaf(self.formula, columns, given, self._writes)
