@@ -201,7 +201,9 @@ from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.loss import ElementwiseLoss, Loss
+from funcnet.losses.named import losses_of
 from funcnet.losses.regression import L1, L2, MSE
+from funcnet.losses.sample_weights import weighted
 from funcnet.metrics import accuracy
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import GradientTransform, Optimizer
@@ -298,7 +300,7 @@ __all__ = [
     # seeing
     "summary", "Summary", "draw", "Drawing",
     # losses
-    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
+    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL", "losses_of", "weighted",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules
