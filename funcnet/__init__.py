@@ -208,14 +208,32 @@ from funcnet.optim.base import GradientTransform, MomentOptimizer, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
 from funcnet.optim.master_weights import MasterWeights
-from funcnet.optim.schedules import (
-    ConstantSchedule,
-    CosineSchedule,
-    JoinedSchedule,
-    LinearSchedule,
-    Schedule,
+from funcnet.optim.schedules.base import LambdaSchedule, ProductSchedule, Schedule, SumSchedule
+from funcnet.optim.schedules.cycles import (
+    CosineAnnealingSchedule,
+    CosineRestartsSchedule,
+    CyclicSchedule,
+    OneCycleMomentumSchedule,
+    OneCycleSchedule,
+)
+from funcnet.optim.schedules.decay import (
+    ExponentialSchedule,
+    InverseSquareRootSchedule,
+    InverseTimeSchedule,
+    MultiStepSchedule,
     StepSchedule,
+)
+from funcnet.optim.schedules.interpolation import ConstantSchedule, CosineSchedule, LinearSchedule, PolynomialSchedule
+from funcnet.optim.schedules.piecewise import JoinedSchedule, PiecewiseConstantSchedule, PiecewiseInterpolateSchedule
+from funcnet.optim.schedules.plateau import ReduceOnPlateau
+from funcnet.optim.schedules.warmup import (
+    SlantedTriangularSchedule,
+    WarmupConstantSchedule,
     WarmupCosineSchedule,
+    WarmupExponentialSchedule,
+    WarmupLinearSchedule,
+    WarmupSchedule,
+    WarmupStableDecaySchedule,
 )
 from funcnet.optim.sgd import SGD
 from funcnet.random.keys import fold_in, key, split
@@ -299,7 +317,12 @@ __all__ = [
     # optimizers
     "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules
-    "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
+    "ConstantSchedule", "LinearSchedule", "PolynomialSchedule", "ExponentialSchedule", "InverseTimeSchedule",
+    "InverseSquareRootSchedule", "StepSchedule", "MultiStepSchedule", "PiecewiseConstantSchedule",
+    "PiecewiseInterpolateSchedule", "CosineSchedule", "CosineAnnealingSchedule", "CosineRestartsSchedule", "CyclicSchedule",
+    "OneCycleSchedule", "OneCycleMomentumSchedule", "WarmupSchedule", "WarmupConstantSchedule", "WarmupLinearSchedule",
+    "WarmupCosineSchedule", "WarmupExponentialSchedule", "WarmupStableDecaySchedule", "SlantedTriangularSchedule",
+    "JoinedSchedule", "ProductSchedule", "SumSchedule", "LambdaSchedule", "ReduceOnPlateau",
     # initializers
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
     "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",
