@@ -9,7 +9,7 @@ All parts of a sum or product count the same steps t.
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from attrs import field
@@ -53,9 +53,6 @@ class FormulaSchedule(Schedule):
 
     __slots__ = ()
 
-    keeps_dtype: ClassVar[bool] = False
-    """Whether ``rate_at`` gets a tensor with the dtype it came in, and not in float64."""
-
     @abstractmethod
     def rate_at(self, t: Any) -> Any:
         """Return the rate at a step of at least 0: a number for a number, a 0-d float64 tensor for a 0-d float64 tensor."""
@@ -67,7 +64,7 @@ class FormulaSchedule(Schedule):
             raise self._refused(step)
         known = read(step)
         if isinstance(known, Tensor):  # traced, mapped, or on another device
-            return self.rate_at(known if self.keeps_dtype else known.to(torch.float64))
+            return self.rate_at(known.to(torch.float64))
         return torch.tensor(float(self.rate_at(self._checked(known))), dtype=torch.float64)
 
     def _checked(self, step: Any) -> Any:
@@ -126,8 +123,6 @@ class ProductSchedule(FormulaSchedule):
     (ProductSchedule(factors=(0.5, LinearSchedule(start=1.0, end=0.0, steps=10))), 0.25)
     """
 
-    keeps_dtype = True
-
     factors: tuple[float | Schedule, ...] = field(validator=_several)
 
     def rate_at(self, t: Any) -> Any:
@@ -160,8 +155,6 @@ class SumSchedule(FormulaSchedule):
     1.0
     """
 
-    keeps_dtype = True
-
     terms: tuple[float | Schedule, ...] = field(validator=_several)
 
     def rate_at(self, t: Any) -> Any:
@@ -175,8 +168,8 @@ class SumSchedule(FormulaSchedule):
 class LambdaSchedule(FormulaSchedule):
     """Any function of the step as a schedule: rate = function(t) at step t; torch's ``LambdaLR``.
 
-    The function must be pure. In eager mode it gets an int, in compiled code and under ``vmap`` a 0-d tensor, for which a Python
-    ``if`` must be a ``torch.where``. Schedules compare and pickle by their function: use one that has a name in a module.
+    The function must be pure. In eager mode it gets an int, in compiled code and under ``vmap`` a 0-d float64 tensor, for which a
+    Python ``if`` must be a ``torch.where``. Schedules compare and pickle by their function: use one that has a name in a module.
 
     Args:
         function: Function of the step that returns a number or a 0-d tensor; ``0.1 * LambdaSchedule(f)`` if it is a factor.
@@ -195,16 +188,14 @@ class LambdaSchedule(FormulaSchedule):
     0.025
     """
 
-    keeps_dtype = True
-
     function: Callable[[Any], Any] = field(validator=function)
 
     def rate_at(self, t: Any) -> Any:
         rate = self.function(t)
         if isinstance(rate, Tensor) and rate.dim() == 0 and not rate.is_complex():
-            rate = rate.to(torch.float64) if isinstance(t, Tensor) else rate.item()
-        elif isinstance(t, Tensor) and is_number(rate):
-            return torch.full_like(t, rate, dtype=torch.float64)
-        if not isinstance(rate, Tensor) and not is_number(rate):
+            if isinstance(t, Tensor):
+                return rate.to(torch.float64)
+            rate = rate.item()
+        if not is_number(rate):
             raise value_error(self, "function must return a finite number, or a 0-d tensor", describe(rate))
-        return rate
+        return torch.full_like(t, rate) if isinstance(t, Tensor) else rate

@@ -87,6 +87,7 @@ def along(t: Any, values: Sequence[float], ends: Sequence[float], shape: Shape) 
     """Return the rate at step t of phases from each value to the next one, which end at these steps."""
     begin, rate = 0.0, t * 0.0 + values[0]
     for (start, end), last in zip(pairwise(values), ends, strict=True):
-        rate = choose(t >= begin, between(end, start, shape(progress(t, last - begin, begin))), rate)
+        begins = t > begin if begin > 0 else t >= begin  # at step 0, phases without steps are left out
+        rate = choose(begins, between(end, start, shape(progress(t, last - begin, begin))), rate)
         begin = last
     return rate

@@ -143,8 +143,6 @@ class JoinedSchedule(FormulaSchedule):
     [1.0, 1.0, 1.0, 1.0, 0.5, 0.0]
     """
 
-    keeps_dtype = True
-
     schedules: tuple[Schedule, ...] = field(converter=as_tuple, validator=_some_schedules)
     boundaries: tuple[int, ...] = field(converter=as_tuple, validator=_boundaries("schedules"))
 
