@@ -212,14 +212,32 @@ from funcnet.optim.lion import Lion
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.moments import MomentOptimizer, MomentTransform
 from funcnet.optim.nadam import NAdam
-from funcnet.optim.schedules import (
-    ConstantSchedule,
-    CosineSchedule,
-    JoinedSchedule,
-    LinearSchedule,
-    Schedule,
+from funcnet.optim.schedules.base import LambdaSchedule, ProductSchedule, Schedule, SumSchedule
+from funcnet.optim.schedules.cycles import (
+    CosineAnnealingSchedule,
+    CosineRestartsSchedule,
+    CyclicSchedule,
+    OneCycleMomentumSchedule,
+    OneCycleSchedule,
+)
+from funcnet.optim.schedules.decay import (
+    ExponentialSchedule,
+    InverseSquareRootSchedule,
+    InverseTimeSchedule,
+    MultiStepSchedule,
     StepSchedule,
+)
+from funcnet.optim.schedules.interpolation import ConstantSchedule, CosineSchedule, LinearSchedule, PolynomialSchedule
+from funcnet.optim.schedules.piecewise import JoinedSchedule, PiecewiseConstantSchedule, PiecewiseInterpolateSchedule
+from funcnet.optim.schedules.plateau import ReduceOnPlateau
+from funcnet.optim.schedules.warmup import (
+    SlantedTriangularSchedule,
+    WarmupConstantSchedule,
     WarmupCosineSchedule,
+    WarmupExponentialSchedule,
+    WarmupLinearSchedule,
+    WarmupSchedule,
+    WarmupStableDecaySchedule,
 )
 from funcnet.optim.sgd import SGD
 from funcnet.random.keys import fold_in, key, split
@@ -305,7 +323,12 @@ __all__ = [
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules
-    "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
+    "ConstantSchedule", "LinearSchedule", "PolynomialSchedule", "ExponentialSchedule", "InverseTimeSchedule",
+    "InverseSquareRootSchedule", "CosineSchedule", "CosineAnnealingSchedule", "CosineRestartsSchedule", "CyclicSchedule",
+    "OneCycleSchedule", "OneCycleMomentumSchedule", "WarmupSchedule", "WarmupConstantSchedule", "WarmupLinearSchedule",
+    "StepSchedule", "MultiStepSchedule", "PiecewiseConstantSchedule", "PiecewiseInterpolateSchedule", "JoinedSchedule",
+    "ProductSchedule", "SumSchedule", "LambdaSchedule", "ReduceOnPlateau", "WarmupCosineSchedule", "WarmupExponentialSchedule",
+    "WarmupStableDecaySchedule", "SlantedTriangularSchedule",
     # initializers
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
     "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",

@@ -1,6 +1,7 @@
-"""Testing: the judges of layers and optimizers, custom ones too.
+"""Testing: the judges of layers, optimizers and schedules, custom ones too.
 
-``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences, ``check_optimizer`` an optimizer.
+``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences, ``check_optimizer`` an optimizer,
+``check_schedule`` a schedule.
 ``assert_close`` compares trees, and ``forbid_key_reuse`` finds a second draw from one key.
 """
 
@@ -23,12 +24,14 @@ from funcnet.testing.laws import (
     law_value,
 )
 from funcnet.testing.optimizers import check_optimizer
+from funcnet.testing.schedules import check_schedule
 
 __all__ = [
     "LAWS",
     "assert_close",
     "check_laws",
     "check_optimizer",
+    "check_schedule",
     "check_vjp",
     "finite_difference",
     "forbid_key_reuse",

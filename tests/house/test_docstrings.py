@@ -15,7 +15,7 @@ import torch
 
 import funcnet as fn
 from funcnet.initializers.elementary import Initializer
-from funcnet.optim.schedules import Schedule
+from funcnet.optim.schedules.base import Schedule
 
 
 class Told(NamedTuple):

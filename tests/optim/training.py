@@ -12,7 +12,8 @@ from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
 from funcnet.optim.lion import Lion
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.nadam import NAdam
-from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
+from funcnet.optim.schedules.decay import StepSchedule
+from funcnet.optim.schedules.interpolation import CosineSchedule, LinearSchedule
 from funcnet.optim.sgd import SGD
 from funcnet.random import fold_in, key, normal
 
