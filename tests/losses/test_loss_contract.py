@@ -87,7 +87,7 @@ def test_nothing_is_written_to(loss, y, target):
 def test_a_loss_is_a_value(loss, y, target):
     """Its repr evaluates back, its pickle too, and equal losses hash alike; so does its layer."""
     for one in (loss, loss.as_layer()):
-        again = eval(repr(one))
+        again = eval(repr(one), vars(fn))
         assert again == one == pickle.loads(pickle.dumps(one))
         assert hash(again) == hash(one)
     assert loss.as_layer() == LossLayer(loss)

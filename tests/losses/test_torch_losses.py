@@ -55,7 +55,7 @@ def test_an_elementwise_loss_agrees_with_its_twin(kind, data, shape, seed, reduc
 
 def variances(shape):
     """Return a strategy of the shapes that a variance may have."""
-    shared = [shape[:i] + (1,) + shape[i + 1 :] for i in range(len(shape))]
+    shared = [(*shape[:i], 1, *shape[i + 1 :]) for i in range(len(shape))]
     return st.sampled_from([shape, *shared, *([shape[:-1]] if shape else [])])
 
 
