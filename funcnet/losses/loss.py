@@ -100,7 +100,7 @@ class Loss(Summand):
 
         By default that of each entry of a target with one label for each term, found with ``weight_of``.
         """
-        of_mean = self.replace(reduction="mean").weight_of
+        of_mean = self.with_reduction("mean").weight_of
         if not isinstance(target, Tensor) or not isinstance(of_mean(target), Tensor):
             return None
         counts: Any = torch.func.vmap(of_mean)(target.reshape(-1, 1))
@@ -117,7 +117,7 @@ class Loss(Summand):
             return terms.unsqueeze(axis)
         if leaf.shape[: terms.dim()] != terms.shape:
             return None
-        return terms.reshape(*terms.shape, *[1] * (leaf.dim() - terms.dim()))
+        return terms.reshape((*terms.shape, *[1] * (leaf.dim() - terms.dim())))
 
     def as_layer(self) -> "LossLayer":
         """Return the loss as a layer on the pair ``(y, target)``."""

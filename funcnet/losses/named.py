@@ -4,7 +4,7 @@ losses_of   ℓ = Σ fᵢ ℓᵢ(yᵢ, tᵢ)          fᵢ the factor of the los
             gy = {i: fᵢ ∂ℓᵢ/∂yᵢ}         gt = {i: fᵢ ∂ℓᵢ/∂tᵢ}
 """
 
-from typing import Any
+from typing import Any, Self
 
 from attrs import Factory, field
 from torch import Tensor
@@ -26,7 +26,10 @@ def _reduction(terms: Any) -> str:
     for entry in terms if isinstance(terms, tuple) and terms else (terms,):
         if not (isinstance(entry, tuple) and len(entry) == 3 and is_number(entry[1]) and isinstance(entry[2], Loss)):
             raise value_error("losses_of", "each name must have a loss, or a pair of a finite factor and a loss", entry)
-    return common_reduction("losses_of", [loss for _, _, loss in terms])
+    reduction = common_reduction("losses_of", [loss for _, _, loss in terms])
+    if reduction == "none":
+        raise value_error("losses_of", 'each loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
+    return reduction
 
 
 @frozen
@@ -39,6 +42,9 @@ class NamedLosses(Composite):
     terms: tuple[tuple[str, float, Loss], ...]
     reduction: str = field(init=False, eq=False, default=Factory(lambda one: _reduction(one.terms), takes_self=True))
     _factors: tuple[float, ...] = field(init=False, eq=False, default=Factory(factors_of, takes_self=True))
+
+    def with_reduction(self, reduction: str) -> Self:
+        return self.replace(terms=tuple([(name, f, loss.with_reduction(reduction)) for name, f, loss in self.terms]))
 
     def factors_and_losses(self) -> tuple[tuple[float, Loss], ...]:
         return tuple([(f, loss) for _, f, loss in self.terms])
@@ -97,8 +103,7 @@ def losses_of(**losses: Loss | tuple[float, Loss]) -> NamedLosses:
         That of each loss, and the target.
 
     Raises:
-        ValueError: For no losses, factors that are not finite numbers, ``reduction="none"`` beside another one, and a y or target
-            with other names; an error of a loss within gets a note with its name.
+        ValueError: For no losses, factors that are not finite numbers, ``reduction="none"``, and a y or target with other names; an error of a loss within gets a note with its name.
 
     Source:
         elementary.

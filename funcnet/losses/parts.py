@@ -10,7 +10,7 @@ would be wrong, so ``evaluate``, ``fit`` and ``accumulate`` combine batches part
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
@@ -61,6 +61,10 @@ class Summand(Value, ABC):
     @abstractmethod
     def weight_of(self, target: Any) -> Weight:
         """Return how much a batch with this target counts for in a mean over batches."""
+
+    def with_reduction(self, reduction: str) -> Self:
+        """Return the loss with another reduction, also where that is a field of the losses within."""
+        return self.replace(reduction=reduction)
 
     @property
     def part_name(self) -> str:

@@ -9,7 +9,7 @@ A term of weight 0 counts for nothing: even if ℓᵢ is infinite or NaN, it add
 """
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import torch
 from attrs import Factory, field
@@ -41,7 +41,7 @@ def _require_terms(got: Any) -> str:
 def _by_term(loss: Loss) -> Loss | None:
     """Return the loss with its terms as the value; ``None`` if it has no such reduction."""
     try:
-        return loss.replace(reduction="none")
+        return loss.with_reduction("none")
     except (TypeError, ValueError):
         return None
 
@@ -86,9 +86,17 @@ class WeightedLoss(Loss):
         t, w = self._pair(target)
         if self.reduction != "mean":
             return self.loss.weight_of(t) if tree.leaves(t) else rows_of(w)
+        counts: Any = self.term_weights(target)
+        return counts.sum()  # type: ignore[no-any-return]
+
+    def with_reduction(self, reduction: str) -> Self:
+        return self.replace(loss=self.loss.with_reduction(reduction))
+
+    def term_weights(self, target: Any) -> Tensor | None:
+        """Return w k, in the shape of the weights where the loss counts all terms alike."""
+        t, w = self._pair(target)
         k = self.loss.term_weights(t)
-        counts = w if k is None else self._over_terms(w, k) * k
-        return counts.sum(dtype=torch.float64) if counts.is_floating_point() else counts.sum()
+        return w.double() if k is None else self._over_terms(w, k) * k
 
     @property
     def part_name(self) -> str:
@@ -107,7 +115,7 @@ class WeightedLoss(Loss):
         if w.shape != terms.shape[: w.dim()]:
             rule = f"weight must have the shape of the terms, {tuple(terms.shape)}, or of their first axes"
             raise value_error(self, rule, f"shape {tuple(w.shape)}")
-        return w.to(terms.dtype).reshape(*w.shape, *[1] * (terms.dim() - w.dim()))
+        return w.to(terms.dtype).reshape((*w.shape, *[1] * (terms.dim() - w.dim())))
 
     def _factor(self, w: Tensor, terms: Tensor, k: Tensor | None) -> Any:
         """Return c: 0 for the mean of terms that all have weight 0, NaN for the mean of no terms."""

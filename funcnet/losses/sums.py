@@ -8,7 +8,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from attrs import Factory, field
 from torch import Tensor
@@ -67,6 +67,9 @@ class LossSum(Composite):
     terms: tuple[tuple[float, Loss], ...]
     reduction: str = field(init=False, eq=False, default=Factory(lambda one: _reduction(one.terms), takes_self=True))
     _factors: tuple[float, ...] = field(init=False, eq=False, default=Factory(factors_of, takes_self=True))
+
+    def with_reduction(self, reduction: str) -> Self:
+        return self.replace(terms=tuple([(f, loss.with_reduction(reduction)) for f, loss in self.terms]))
 
     def factors_and_losses(self) -> tuple[tuple[float, Loss], ...]:
         return self.terms
