@@ -106,9 +106,9 @@ def kl_target_slope(y: Tensor, t: Tensor) -> Tensor:
 
 
 def generalized_kl_target_slope(y: Tensor, t: Tensor) -> Tensor:
-    """Return log t - y, and 0 where t is 0."""
+    """Return log t - y, and -1 where t is 0: the slope of -t, and 0 for that of t (log t - y)."""
     p = torch.where(t == 0, 1.0, t)
-    return torch.where(t == 0, 0.0, p.log() - y)
+    return torch.where(t == 0, -1.0, p.log() - y)
 
 
 def log_kl_terms(y: Tensor, t: Tensor) -> Tensor:
@@ -118,7 +118,8 @@ def log_kl_terms(y: Tensor, t: Tensor) -> Tensor:
         terms = (t - y) * p
         if not has_nan(terms):
             return terms
-    return torch.where(p == 0, finite(y) * 0, p * (torch.where(p == 0, 0.0, t) - y))
+    q, log_q = torch.where(p == 0, 1.0, p), torch.where(p == 0, 0.0, t)
+    return torch.where(p == 0, finite(y) * 0, q * (log_q - y))
 
 
 def log_kl_target_slope(y: Tensor, t: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class GeneralizedKL(ElementwiseLoss):
         ∂ℓ/∂y = e^y - t
         ∂ℓ/∂t = log t - y
 
-    Every term is 0 where y = log t, and positive elsewhere. A t of 0 costs e^y; there ∂ℓ/∂t is 0, as in ``KLDiv``.
+    Every term is 0 where y = log t, and positive elsewhere. A t of 0 costs e^y; there ∂ℓ/∂t is -1 in place of -∞, as in ``KLDiv``.
 
     Args:
         reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0:

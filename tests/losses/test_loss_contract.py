@@ -9,6 +9,7 @@ import torch
 from drawn import ELEMENTWISE, NAN, REDUCTIONS, assert_agrees, by_layer, normal, reduced, shares
 from torch.func import vmap
 
+import funcnet as fn
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, LossLayer
