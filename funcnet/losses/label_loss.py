@@ -30,11 +30,18 @@ class LabelLoss(Loss):
     def weight_of(self, target: Tensor) -> float | Tensor:
         if self.reduction != "mean":
             return len(target) if target.dim() else 1
-        counts = target != self.ignore_index
+        return (target != self.ignore_index).sum() if self.weight is None else self._class_weights(target).sum()
+
+    def term_weights(self, target: Tensor) -> Tensor | None:
+        return None if target.is_floating_point() else self._class_weights(target)
+
+    def _class_weights(self, labels: Tensor) -> Tensor:
+        """Return the weight of each label, 0 for those ignored."""
+        counts = labels != self.ignore_index
         if self.weight is None:
-            return counts.sum()
-        w = torch.tensor(self.weight, dtype=torch.float64, device=target.device)
-        return torch.where(counts, w[target.long() * counts], 0.0).sum()
+            return counts.double()
+        w = torch.tensor(self.weight, dtype=torch.float64, device=labels.device)
+        return torch.where(counts, w[labels.long() * counts], 0.0)
 
     def weight_tensor(self, logp: Tensor) -> Tensor | None:
         """Return ``weight`` as a tensor."""

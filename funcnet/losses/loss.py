@@ -13,12 +13,16 @@ The first three come from one forward and one backward. ``reduction`` says what 
     "batch"   value = Σ ℓ / N, N the length of axis 0           of an empty batch NaN; one sample without a batch has N = 1
     "none"    value = ℓ, and ``value_and_grad`` has the gradient of Σ ℓ
 
+Losses add and scale (``MSE() + 0.1 * L1()``, ``losses.sums``), ``losses_of`` is the loss of a net with named outputs, and
+``weighted`` takes weights and masks for the rows or terms.
+
 A custom loss subclasses ``Loss`` (two methods, three with a gradient for the target) or ``ElementwiseLoss`` (four one-liners).
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
+import torch
 from attrs import field
 from torch import Tensor, strided
 
@@ -28,8 +32,9 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, is_number, one_of, value_error
 from funcnet.explanations import explain_loss_error, raise_explained
 from funcnet.kernels import losses as kernels
+from funcnet.losses.parts import Summand
 from funcnet.precision import HALF
-from funcnet.value import Value, frozen
+from funcnet.value import frozen
 
 Factor = Tensor | float
 
@@ -55,20 +60,13 @@ def weight_or_weights(value: Any, attribute: Any, got: Any) -> None:
         raise value_error(type(value).__name__, rule, repr(got))
 
 
-class Loss(Value, ABC):
-    """A frozen value with ``forward`` and ``backward``; every loss has a field ``reduction``."""
+class Loss(Summand):
+    """A frozen value with ``forward`` and ``backward``; every loss has a field ``reduction``.
+
+    ``loss + other``, ``loss - other``, ``2 * loss``, ``loss / 3``, ``-loss`` and ``sum([...])`` are losses too.
+    """
 
     __slots__ = ()
-
-    reduction: str
-
-    @abstractmethod
-    def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
-        """Return the value, and what ``backward`` will need."""
-
-    @abstractmethod
-    def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
-        """Return the gradient of y, from that of the value: a tensor, a number, or by default ones."""
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
         """Return the gradient of a floating target, from that of the value; ``None`` where it has none."""
@@ -95,7 +93,31 @@ class Loss(Value, ABC):
         It is the number by which the reduction divides, here the number of rows: a number, or a 0-d tensor where it depends on
         what ``target`` holds. The values of ``reduction="sum"`` are added instead.
         """
-        return _rows(target)
+        return rows_of(target)
+
+    def term_weights(self, target: Any) -> Tensor | None:
+        """Return what each term counts for in the mean, in the shape of the terms; ``None`` if all count 1.
+
+        By default that of each entry of a target with one label for each term, found with ``weight_of``.
+        """
+        of_mean = self.with_reduction("mean").weight_of
+        if not isinstance(target, Tensor) or not isinstance(of_mean(target), Tensor):
+            return None
+        counts: Any = torch.func.vmap(of_mean)(target.reshape(-1, 1))
+        return counts.reshape(target.shape)  # type: ignore[no-any-return]
+
+    def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
+        """Give a tensor of the terms' shape the axes of a leaf of y or of the target; ``None`` where terms have no place in it.
+
+        By default a loss has a term for each element, or for each row (N, ...) of the leaf, or has reduced the axis of the
+        classes or features: axis 1, or the axis of a vector.
+        """
+        axis = min(1, terms.dim())
+        if leaf.dim() == terms.dim() + 1 and leaf.shape[:axis] + leaf.shape[axis + 1 :] == terms.shape:
+            return terms.unsqueeze(axis)
+        if leaf.shape[: terms.dim()] != terms.shape:
+            return None
+        return terms.reshape((*terms.shape, *[1] * (leaf.dim() - terms.dim())))
 
     def as_layer(self) -> "LossLayer":
         """Return the loss as a layer on the pair ``(y, target)``."""
@@ -126,20 +148,26 @@ class LossLayer(Layer):
         value, cache = self.loss.forward(*x)
         return value, (cache, x[1], value)
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor | None]]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Any]]:
         kept, target, value = cache
         check_gy(self, gy, value.shape, value)
-        gtarget = self.loss.target_grad(kept, gy) if _is_floating(target) else None
+        gtarget = target_gradient(self.loss, kept, target, gy)
         return params, (self.loss.backward(kept, gy), gtarget)
 
     def __repr__(self) -> str:
-        return f"{self.loss!r}.as_layer()"
+        return f"({self.loss!r}).as_layer()" if self.loss.is_sum else f"{self.loss!r}.as_layer()"
 
 
-def _is_floating(target: Any) -> bool:
-    """Tell whether a target, or a tree of them, is floating."""
-    leaf = next(iter(tree.leaves(target)), None)
-    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+def is_floating(target: Any) -> bool:
+    """Tell whether a target is floating, or a tree with a floating leaf."""
+    if isinstance(target, Tensor):
+        return target.is_floating_point()
+    return any([isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in tree.leaves(target)])  # noqa: C419
+
+
+def target_gradient(loss: Loss, cache: Cache, target: Any, g: Any) -> Any:
+    """Return the gradient of a target in its structure, with ``None`` for what is not floating."""
+    return loss.target_grad(cache, g) if is_floating(target) else tree.map(lambda _: None, target)
 
 
 @frozen
@@ -169,7 +197,7 @@ class ElementwiseLoss(Loss):
         """Return c ∂ℓ/∂t."""
 
     def weight_of(self, target: Tensor) -> float | Tensor:
-        return target.numel() if self.reduction == "mean" else _rows(target)
+        return target.numel() if self.reduction == "mean" else rows_of(target)
 
     def total(self, kept: Any, c: Factor) -> Tensor:
         """Return c Σ ℓ; a loss overrides it where the terms themselves can be saved."""
@@ -217,7 +245,7 @@ def reduction_scale(reduction: str, y: Tensor) -> Factor:
     return kernels.factor(y.shape[0] if reduction == "batch" and y.dim() else 1, y)
 
 
-def _rows(target: Any) -> int:
+def rows_of(target: Any) -> int:
     """Return the length of the first axis; 1 without any."""
     leaf = next(iter(tree.leaves(target)), None)
     return len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else 1

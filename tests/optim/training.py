@@ -9,8 +9,11 @@ from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.chaining import chain
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.lion import Lion
 from funcnet.optim.master_weights import MasterWeights
-from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
+from funcnet.optim.nadam import NAdam
+from funcnet.optim.schedules.decay import StepSchedule
+from funcnet.optim.schedules.interpolation import CosineSchedule, LinearSchedule
 from funcnet.optim.sgd import SGD
 from funcnet.random import fold_in, key, normal
 
@@ -49,6 +52,8 @@ ALL = [
     Adam(lr=0.1),
     Adam(lr=0.1, weight_decay=0.1, amsgrad=True, maximize=True),
     AdamW(lr=CosineSchedule(0.1, STEPS), betas=(0.9, LinearSchedule(0.9, 0.99, STEPS))),
+    NAdam(lr=0.1, weight_decay=0.1, decoupled_weight_decay=True),
+    Lion(lr=0.1, weight_decay=0.1),
     chain(ClipByValue(1.5), ClipByGlobalNorm(2.0), AdamW(lr=0.1, amsgrad=True)),
     MasterWeights(SGD(lr=0.1, momentum=0.9)),
     MasterWeights(Adam(lr=LinearSchedule(0.1, 0.01, STEPS))),
