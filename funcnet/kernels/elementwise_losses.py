@@ -96,7 +96,7 @@ def log_cosh(d: Tensor, th: Tensor) -> Tensor:
 
 
 def kl_terms(y: Tensor, t: Tensor) -> Tensor:
-    """Return t (log t - y), 0 where t is 0: 3.4 µs (206), of which 0.5 (3.5) look for NaN; the formula with the limits takes 14 (296).
+    """Return t (log t - y), 0 where t is 0: 3.4 µs (206), with 0.5 (3.5) to look for NaN; with the limits it takes 14 (296).
 
     Where t is 0 the formula has the derivative 0 by y and by t.
     """
@@ -181,7 +181,7 @@ def has_negative(x: Tensor) -> bool:
 
 
 def has_others_than_signs(t: Tensor) -> bool:
-    """Tell whether there are numbers other than 1 and -1, where they can be looked at."""
+    """Tell whether there are numbers other than 1 and -1, where they can be looked at: 2.6 µs (54)."""
     return can_look_at(t) and not t.abs().equal(torch.ones_like(t))
 
 
