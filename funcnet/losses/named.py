@@ -103,7 +103,8 @@ def losses_of(**losses: Loss | tuple[float, Loss]) -> NamedLosses:
         That of each loss, and the target.
 
     Raises:
-        ValueError: For no losses, factors that are not finite numbers, ``reduction="none"``, and a y or target with other names; an error of a loss within gets a note with its name.
+        ValueError: For no losses, factors that are not finite numbers, ``reduction="none"``, and a y or target with other names;
+            an error of a loss within gets a note with its name.
 
     Source:
         elementary.
