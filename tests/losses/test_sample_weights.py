@@ -153,7 +153,7 @@ def test_a_custom_loss_has_weights_if_it_has_terms():
 
         def forward(self, y, target):
             w = (target >= 0).double()
-            c = {"mean": 1 / w.sum().clamp_min(1), "sum": 1.0, "batch": 1 / len(y), "none": 1.0}[self.reduction]
+            c = {"mean": 1 / w.sum().clamp_min(1), "sum": 1.0, "batch": 1 / max(1, len(y)), "none": 1.0}[self.reduction]
             terms = (y * y).sum(1) * w
             return (terms if self.reduction == "none" else terms.sum() * c), (y * w.unsqueeze(1), c)
 
