@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.kernels import activation
 from funcnet.kernels.limits import finite, has_nan
 from funcnet.kernels.losses import where_positive
 from funcnet.kernels.tracing import can_look_at, is_differentiated, is_eager, may_search
@@ -75,19 +76,27 @@ def _smooth_sign(d: Tensor, beta: float) -> Tensor:
     return (d / beta).clamp(-1, 1) if beta else d.sign()
 
 
-# Where cosh is taken from tanh² and where from |d|: both are exact to some ulps there.
-_NEAR = 0.75
+# Up to here log cosh d is taken from tanh² d, beyond from |d|: both are exact to some ulps there.
+_NEAR_TANH = 0.75
+_NEAR = 0.9729550745276566
 
 
 def log_cosh(d: Tensor, th: Tensor) -> Tensor:
-    """Return log cosh d from d and th = tanh d: -½ log(1 - th²) for small d, else |d| - log(1 + |th|), exact for any d."""
-    near = th.clamp(-_NEAR, _NEAR)
-    size = th.abs()
-    return torch.where(size < _NEAR, -0.5 * torch.log1p(-near * near), d.abs() - size.log1p())
+    """Return log cosh d from d and th = tanh d: -½ log(1 - th²) for small d, else |d| - log(1 + |th|), exact for any d.
+
+    In sums, of which each part is constant where the other counts: 1000×100 take 208 µs, and each ``torch.where`` 220 by itself
+    where its condition changes at random.
+    """
+    near = th.clamp(-_NEAR_TANH, _NEAR_TANH)
+    if is_differentiated(d, th):
+        size = th.abs()
+        return torch.where(size < _NEAR_TANH, -0.5 * torch.log1p(-near * near), d.abs() - size.log1p())
+    far = (activation.softshrink(th, _NEAR_TANH).abs() / (1 + _NEAR_TANH)).log1p()
+    return activation.softshrink(d, _NEAR).abs() - far - 0.5 * torch.log1p(-near * near)
 
 
 def kl_terms(y: Tensor, t: Tensor) -> Tensor:
-    """Return t (log t - y), 0 where t is 0: 4.4 µs, of which 0.4 look for NaN, and 13 for the formula with the limits.
+    """Return t (log t - y), 0 where t is 0: 3.4 µs (206), of which 0.5 (3.5) look for NaN; the formula with the limits takes 14 (296).
 
     Where t is 0 the formula has the derivative 0 by y and by t.
     """
@@ -111,9 +120,8 @@ def generalized_kl_target_slope(y: Tensor, t: Tensor) -> Tensor:
     return torch.where(t == 0, -1.0, p.log() - y)
 
 
-def log_kl_terms(y: Tensor, t: Tensor) -> Tensor:
-    """Return e^t (t - y), 0 where e^t is 0."""
-    p = t.exp()
+def log_kl_terms(y: Tensor, t: Tensor, p: Tensor) -> Tensor:
+    """Return p (t - y), p = e^t, and 0 where p is 0."""
     if may_search(y):
         terms = (t - y) * p
         if not has_nan(terms):
@@ -122,9 +130,8 @@ def log_kl_terms(y: Tensor, t: Tensor) -> Tensor:
     return torch.where(p == 0, finite(y) * 0, q * (log_q - y))
 
 
-def log_kl_target_slope(y: Tensor, t: Tensor) -> Tensor:
-    """Return e^t (t - y + 1), 0 where e^t is 0."""
-    p = t.exp()
+def log_kl_target_slope(y: Tensor, t: Tensor, p: Tensor) -> Tensor:
+    """Return p (t - y + 1), and 0 where p is 0."""
     return torch.where(p == 0, 0.0, p * (torch.where(p == 0, 0.0, t) - y + 1))
 
 
@@ -147,14 +154,14 @@ _HALF_LOG_2PI = 0.9189385332046727
 
 def stirling(t: Tensor) -> Tensor:
     """Return t log t - t + ½ log 2πt where t > 1, else 0: nearly log t!."""
-    u = torch.where(t > 1, t, 1.0)
-    return torch.where(t > 1, (u + 0.5) * u.log() - u + _HALF_LOG_2PI, 0.0)
+    u = t.clamp_min(1)
+    return ((u + 0.5) * u.log() - u + _HALF_LOG_2PI) * (t > 1)
 
 
 def stirling_slope(t: Tensor) -> Tensor:
     """Return log t + 1 / 2t where t > 1, else 0."""
-    u = torch.where(t > 1, t, 1.0)
-    return torch.where(t > 1, u.log() + 0.5 / u, 0.0)
+    u = t.clamp_min(1)
+    return (u.log() + 0.5 / u) * (t > 1)
 
 
 def bounded_variance(var: Tensor, eps: float) -> Tensor:
@@ -169,22 +176,33 @@ def bounded_variance(var: Tensor, eps: float) -> Tensor:
 
 
 def has_negative(x: Tensor) -> bool:
-    """Tell whether there are negative numbers, where they can be looked at: 2.3 µs."""
+    """Tell whether there are negative numbers, where they can be looked at: 1.6 µs (5.8)."""
     return can_look_at(x) and x.numel() > 0 and x.amin().item() < 0
 
 
 def has_others_than_signs(t: Tensor) -> bool:
     """Tell whether there are numbers other than 1 and -1, where they can be looked at."""
-    return can_look_at(t) and bool((t.abs() != 1).any())
+    return can_look_at(t) and not t.abs().equal(torch.ones_like(t))
 
 
 def hinge_at(y: Tensor, t: Tensor, margin: float) -> Tensor:
-    """Return y where t is 1, max(0, margin - y) where it is -1, and NaN where it is neither."""
-    return torch.where(t == 1, y, torch.where(t == -1, (margin - y).clamp_min(0), math.nan))
+    """Return y where t is 1, max(0, margin - y) where it is -1, and NaN where it is neither and could not be looked at.
+
+    1000×100 take 56 µs in the first way, and 800 with ``torch.where``.
+    """
+    other = (margin - y).clamp_min(0)
+    if can_look_at(t):
+        terms = torch.lerp(other, y, t.add(1).mul_(0.5))  # exact for the weights 0 and 1
+        if not has_nan(terms):
+            return terms
+    return torch.where(t == 1, y, torch.where(t == -1, other, math.nan))
 
 
 def hinge_at_slope(y: Tensor, t: Tensor, margin: float) -> Tensor:
     """Return the slope of ``hinge_at``; at y = margin it is torch's, -1."""
+    if can_look_at(t):
+        similar = t.add(1).mul_(0.5)
+        return similar.addcmul(similar - 1, (y <= margin).to(y.dtype))
     one = torch.ones_like(y)
     return torch.where(t == 1, one, torch.where(t == -1, -(y <= margin).to(y.dtype), math.nan))
 

@@ -50,7 +50,7 @@ class KLDiv(ElementwiseLoss):
         y (...), target of the same shape and dtype.
 
     Cache:
-        y and the target.
+        y and the target, and with ``log_target`` e^t.
 
     Raises:
         ValueError: As ``MSE`` does, and for a ``log_target`` that is not a bool.
@@ -66,16 +66,16 @@ class KLDiv(ElementwiseLoss):
     reduction: str = field(default="mean", validator=reductions, converter=_without_mean)
     log_target: bool = field(default=False, validator=flag)
 
-    def cache(self, y: Tensor, t: Tensor) -> Pair:
-        return y, t
+    def cache(self, y: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        return (y, t, t.exp()) if self.log_target else (y, t)
 
-    def loss(self, kept: Pair) -> Tensor:
+    def loss(self, kept: tuple[Tensor, ...]) -> Tensor:
         return kernels.log_kl_terms(*kept) if self.log_target else kernels.kl_terms(*kept)
 
-    def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
-        return (kept[1].exp() if self.log_target else kept[1]) * -c
+    def dloss_dy(self, kept: tuple[Tensor, ...], c: Factor) -> Tensor:
+        return kept[-1] * -c
 
-    def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
+    def dloss_dt(self, kept: tuple[Tensor, ...], c: Factor) -> Tensor:
         return (kernels.log_kl_target_slope(*kept) if self.log_target else kernels.kl_target_slope(*kept)) * c
 
 
@@ -87,7 +87,7 @@ class GeneralizedKL(ElementwiseLoss):
         ∂ℓ/∂y = e^y - t
         ∂ℓ/∂t = log t - y
 
-    Every term is 0 where y = log t, and positive elsewhere. A t of 0 costs e^y; there ∂ℓ/∂t is -1 in place of -∞, as in ``KLDiv``.
+    A term is 0 where y = log t, and positive elsewhere. A t of 0 costs e^y; there ∂ℓ/∂t is -1 in place of -∞, as in ``KLDiv``.
 
     Args:
         reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0:

@@ -23,6 +23,7 @@ from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
+Triple = tuple[Tensor, Tensor, Tensor]
 
 
 @frozen
@@ -47,7 +48,7 @@ class PoissonNLL(ElementwiseLoss):
         y (...), target of the same shape; integers are taken as numbers.
 
     Cache:
-        y and the target.
+        λ, log λ and the target.
 
     Raises:
         ValueError: As ``MSE`` does, for a ``log_input`` or ``full`` that is not a bool, and for an ``eps`` that is not a finite
@@ -66,25 +67,21 @@ class PoissonNLL(ElementwiseLoss):
     eps: float = field(default=1e-8, validator=number(above=0))
     reduction: str = field(default="mean", validator=reductions)
 
-    def cache(self, y: Tensor, t: Tensor) -> Pair:
-        return y, t
+    def cache(self, y: Tensor, t: Tensor) -> Triple:
+        return (y.exp(), y, t) if self.log_input else (y, (y + self.eps).log(), t)
 
-    def loss(self, kept: Pair) -> Tensor:
-        y, t = kept
-        terms = elementwise_losses.poisson_terms(y.exp() if self.log_input else y, self._log_rate(y), t)
-        return terms + elementwise_losses.stirling(t) if self.full else terms
+    def loss(self, kept: Triple) -> Tensor:
+        terms = elementwise_losses.poisson_terms(*kept)
+        return terms + elementwise_losses.stirling(kept[2]) if self.full else terms
 
-    def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
-        y, t = kept
-        return (y.exp() - t if self.log_input else 1 - t / (y + self.eps)) * c
+    def dloss_dy(self, kept: Triple, c: Factor) -> Tensor:
+        rate, _, t = kept
+        return (rate - t if self.log_input else 1 - t / (rate + self.eps)) * c
 
-    def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
-        y, t = kept
-        slope = -elementwise_losses.counted(t, self._log_rate(y))
+    def dloss_dt(self, kept: Triple, c: Factor) -> Tensor:
+        _, log_rate, t = kept
+        slope = -elementwise_losses.counted(t, log_rate)
         return (slope + elementwise_losses.stirling_slope(t) if self.full else slope) * c
-
-    def _log_rate(self, y: Tensor) -> Tensor:
-        return y if self.log_input else (y + self.eps).log()
 
 
 @frozen

@@ -128,7 +128,8 @@ class MultiLabelSoftMargin(Loss):
         kept = _OF_EACH.cache(in_single(y), in_single(t))
         w, n = self._shares(kept[0]), y.numel() // y.shape[-1]
         of_each = _OF_EACH.loss(kept)
-        terms = losses.product(w.expand_as(of_each), of_each).sum(-1)
+        weighed = losses.product(w.expand_as(of_each), of_each) if 0 in (self.weight or ()) else of_each * w
+        terms = weighed.sum(-1)
         rows = {"mean": n, "batch": y.shape[0] if y.dim() > 1 else 1}.get(self.reduction, 1)
         c = losses.factor(rows, terms)
         value = terms if self.reduction == "none" else losses.weighted_sum(terms, c)
