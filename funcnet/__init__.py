@@ -241,6 +241,7 @@ from funcnet.optim.schedules.warmup import (
 )
 from funcnet.optim.sgd import SGD
 from funcnet.random.keys import fold_in, key, split
+from funcnet.range_test import RateRange, lr_range
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
@@ -335,7 +336,7 @@ __all__ = [
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "intermediates", "jacobian",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy", "lr_range", "RateRange",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
     "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "layer", "elementwise",
