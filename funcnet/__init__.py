@@ -203,7 +203,11 @@ from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.metrics import accuracy
+from funcnet.optim.adadelta import Adadelta
+from funcnet.optim.adagrad import Adagrad
 from funcnet.optim.adam import Adam, AdamW
+from funcnet.optim.adamax import Adamax
+from funcnet.optim.asgd import ASGD
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
@@ -211,6 +215,9 @@ from funcnet.optim.lion import Lion
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.moments import MomentOptimizer, MomentTransform
 from funcnet.optim.nadam import NAdam
+from funcnet.optim.radam import RAdam
+from funcnet.optim.rmsprop import RMSprop
+from funcnet.optim.rprop import Rprop
 from funcnet.optim.schedules import (
     ConstantSchedule,
     CosineSchedule,
@@ -301,6 +308,7 @@ __all__ = [
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
+    "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD",
     # schedules
     "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
     # initializers

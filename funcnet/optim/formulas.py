@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from funcnet.kernels import optim as kernels
 from funcnet.optim.rates import is_zero
 
 
@@ -20,3 +21,10 @@ def add_decay(g: Tensor, p: Tensor, decay: Any) -> Tensor:
 def shrink(p: Tensor, lr: Any, decay: Any) -> Tensor:
     """Return (1 - η λ) p, decoupled weight decay."""
     return p if is_zero(decay) else p * (1 - lr * decay)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """Return a where a condition holds, else b: the condition is a bool, or a 0-d tensor in compiled code and under ``vmap``."""
+    if isinstance(condition, Tensor):
+        return kernels.choose(condition, a, b)
+    return a if condition else b
