@@ -203,18 +203,25 @@ from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.metrics import accuracy
+from funcnet.optim.adabelief import AdaBelief
 from funcnet.optim.adadelta import Adadelta
 from funcnet.optim.adagrad import Adagrad
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.adamax import Adamax
+from funcnet.optim.adan import Adan
+from funcnet.optim.ademamix import AdEMAMix
+from funcnet.optim.adopt import ADOPT
 from funcnet.optim.asgd import ASGD
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.lamb import LAMB
+from funcnet.optim.lars import LARS
 from funcnet.optim.lion import Lion
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.moments import MomentOptimizer, MomentTransform
 from funcnet.optim.nadam import NAdam
+from funcnet.optim.novograd import NovoGrad
 from funcnet.optim.radam import RAdam
 from funcnet.optim.rmsprop import RMSprop
 from funcnet.optim.rprop import Rprop
@@ -228,6 +235,8 @@ from funcnet.optim.schedules import (
     WarmupCosineSchedule,
 )
 from funcnet.optim.sgd import SGD
+from funcnet.optim.sign_sgd import SignSGD
+from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
@@ -309,6 +318,7 @@ __all__ = [
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD",
+    "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD", "AdEMAMix", "NovoGrad",
     # schedules
     "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
     # initializers

@@ -23,6 +23,13 @@ def shrink(p: Tensor, lr: Any, decay: Any) -> Tensor:
     return p if is_zero(decay) else p * (1 - lr * decay)
 
 
+def trust_ratio(p: Tensor, u: Tensor, coefficient: float = 1.0, eps: float = 0.0) -> Tensor:
+    """Return κ ‖p‖ / (‖u‖ + ε), or 1 where one of the norms is 0."""
+    size, step = p.norm(), u.norm()
+    ratio: Tensor = (coefficient * size / (step + eps)).where((size > 0) & (step > 0), 1.0)
+    return ratio
+
+
 def where(condition: Any, a: Any, b: Any) -> Any:
     """Return a where a condition holds, else b: the condition is a bool, or a 0-d tensor in compiled code and under ``vmap``."""
     if isinstance(condition, Tensor):
