@@ -204,14 +204,28 @@ from funcnet.losses.robust import Huber, LogCosh, SmoothL1
 from funcnet.losses.sample_weights import weighted
 from funcnet.losses.soft_margin import HingeEmbedding, MultiLabelSoftMargin, SoftMargin
 from funcnet.metrics import accuracy
+from funcnet.optim.adabelief import AdaBelief
+from funcnet.optim.adadelta import Adadelta
+from funcnet.optim.adagrad import Adagrad
 from funcnet.optim.adam import Adam, AdamW
+from funcnet.optim.adamax import Adamax
+from funcnet.optim.adan import Adan
+from funcnet.optim.ademamix import AdEMAMix
+from funcnet.optim.adopt import ADOPT
+from funcnet.optim.asgd import ASGD
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.lamb import LAMB
+from funcnet.optim.lars import LARS
 from funcnet.optim.lion import Lion
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.moments import MomentOptimizer, MomentTransform
 from funcnet.optim.nadam import NAdam
+from funcnet.optim.novograd import NovoGrad
+from funcnet.optim.radam import RAdam
+from funcnet.optim.rmsprop import RMSprop
+from funcnet.optim.rprop import Rprop
 from funcnet.optim.schedules.base import LambdaSchedule, ProductSchedule, Schedule, SumSchedule
 from funcnet.optim.schedules.cycles import (
     CosineAnnealingSchedule,
@@ -240,7 +254,10 @@ from funcnet.optim.schedules.warmup import (
     WarmupStableDecaySchedule,
 )
 from funcnet.optim.sgd import SGD
+from funcnet.optim.sign_sgd import SignSGD
+from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
+from funcnet.range_test import RateRange, lr_range
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
@@ -321,7 +338,9 @@ __all__ = [
     "HingeEmbedding", "CrossEntropy", "NLL", "KLDiv", "GeneralizedKL", "GaussianKL", "PoissonNLL", "GaussianNLL", "losses_of",
     "weighted",
     # optimizers
-    "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
+    "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue", "RAdam",
+    "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD",
+    "AdEMAMix", "NovoGrad",
     # schedules
     "ConstantSchedule", "LinearSchedule", "PolynomialSchedule", "ExponentialSchedule", "InverseTimeSchedule",
     "InverseSquareRootSchedule", "CosineSchedule", "CosineAnnealingSchedule", "CosineRestartsSchedule", "CyclicSchedule",
@@ -335,7 +354,7 @@ __all__ = [
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "intermediates", "jacobian",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy", "lr_range", "RateRange",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
     "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "layer", "elementwise",

@@ -159,9 +159,6 @@ class EnsembleLoss(Loss):
         gs = tuple([g.expand(self.n) if isinstance(g, Tensor) and not g.dim() else g for g in gs])
         return batching.mapped(self.n, self.loss.backward_parts, cache, gs)
 
-    def with_reduction(self, reduction: str) -> Self:
-        return self.replace(loss=self.loss.with_reduction(reduction))
-
     @property
     def part_count(self) -> int:
         return self.loss.part_count

@@ -34,10 +34,10 @@ def _leaf(formula: Formula, row: Tensors, numbers: dict[str, Any], donated: bool
     new = formula(p, g, *moments, **{name: narrowed(one, p) for name, one in numbers.items()})
     if donated:  # what is kept of the old values is copied before they are written to
         new = tuple([y.clone() if any([y is x for x in given]) else y for y in new])  # noqa: C419
-    return [_placed(y, x, donated) for y, x in zip(new, [row[0], *row[2:]], strict=True)]
+    return [placed(y, x, donated) for y, x in zip(new, [row[0], *row[2:]], strict=True)]
 
 
-def _placed(y: Tensor, x: Tensor, donated: bool) -> Tensor:
+def placed(y: Tensor, x: Tensor, donated: bool) -> Tensor:
     """Give a new value the dtype and strides of the old one, or with ``donated`` its memory."""
     if donated:
         return x if y is x else x.copy_(y)

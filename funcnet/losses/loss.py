@@ -100,7 +100,7 @@ class Loss(Summand):
 
         By default that of each entry of a target with one label for each term, found with ``weight_of``.
         """
-        of_mean = self.with_reduction("mean").weight_of
+        of_mean = (self if self.reduction == "mean" else self.with_reduction("mean")).weight_of
         if not isinstance(target, Tensor) or not isinstance(of_mean(target), Tensor):
             return None
         counts: Any = torch.func.vmap(of_mean)(target.reshape(-1, 1))

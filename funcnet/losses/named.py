@@ -25,7 +25,7 @@ def _reduction(terms: Any) -> str:
     """Return the reduction of named losses, which must each have a factor."""
     for entry in terms if isinstance(terms, tuple) and terms else (terms,):
         if not (isinstance(entry, tuple) and len(entry) == 3 and is_number(entry[1]) and isinstance(entry[2], Loss)):
-            raise value_error("losses_of", "each name must have a loss, or a pair of a finite factor and a loss", entry)
+            raise value_error("losses_of", "each name must have a loss, or a pair of a finite factor and a loss", repr(entry))
     reduction = common_reduction("losses_of", [loss for _, _, loss in terms])
     if reduction == "none":
         raise value_error("losses_of", 'each loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
@@ -103,7 +103,8 @@ def losses_of(**losses: Loss | tuple[float, Loss]) -> NamedLosses:
         That of each loss, and the target.
 
     Raises:
-        ValueError: For no losses, factors that are not finite numbers, ``reduction="none"``, and a y or target with other names; an error of a loss within gets a note with its name.
+        ValueError: For no losses, factors that are not finite numbers, ``reduction="none"``, and a y or target with other names;
+            an error of a loss within gets a note with its name.
 
     Source:
         elementary.

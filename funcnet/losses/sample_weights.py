@@ -96,7 +96,7 @@ class WeightedLoss(Loss):
         """Return w k, in the shape of the weights where the loss counts all terms alike."""
         t, w = self._pair(target)
         k = self.loss.term_weights(t)
-        return w.double() if k is None else self._over_terms(w, k) * k
+        return w.double() if k is None else self._over_terms(w, k.double()) * k
 
     @property
     def part_name(self) -> str:
