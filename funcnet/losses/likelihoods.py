@@ -54,7 +54,7 @@ class PoissonNLL(ElementwiseLoss):
         ValueError: As ``MSE`` does, for a ``log_input`` or ``full`` that is not a bool, and for an ``eps`` that is not a finite
             number above 0.
 
-    Source:
+    References:
         ``torch.nn.PoissonNLLLoss``'s formula.
 
     >>> import torch
@@ -113,7 +113,7 @@ class GaussianNLL(Loss):
             the mean or of another floating dtype, a var of another shape, and in eager mode on the CPU for negative variances,
             whose terms are NaN elsewhere.
 
-    Source:
+    References:
         Nix & Weigend 1994, "Estimating the mean and variance of the target probability distribution"; the formula of
         ``torch.nn.GaussianNLLLoss``.
 

@@ -51,7 +51,7 @@ class SoftMargin(ElementwiseLoss):
     Raises:
         ValueError: As ``MSE`` does, and for a target of booleans, which has no -1.
 
-    Source:
+    References:
         ``torch.nn.SoftMarginLoss``'s formula.
 
     >>> SoftMargin("none")(torch.tensor([0.0, 200.0, 200.0]), torch.tensor([1, 1, -1]))
@@ -71,7 +71,7 @@ class SoftMargin(ElementwiseLoss):
 
     def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
         y, t = kept
-        return torch.sigmoid(-t * y) * t * -c
+        return activation.log_sigmoid_backward(t * -c, t * y)
 
     def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
         return elementwise_losses.soft_margin_target_slope(*kept) * c
@@ -119,7 +119,7 @@ class MultiLabelSoftMargin(Loss):
         ValueError: As ``MSE`` does, for weights that are negative, not finite, or not one for each class, and for a y without
             classes.
 
-    Source:
+    References:
         ``torch.nn.MultiLabelSoftMarginLoss``'s formula.
 
     >>> MultiLabelSoftMargin()(torch.tensor([[0.0, 0.0], [9.0, -9.0]]), torch.tensor([[1, 1], [1, 0]]))
@@ -193,7 +193,7 @@ class HingeEmbedding(ElementwiseLoss):
         ValueError: As ``MSE`` does, for a ``margin`` that is not a finite number, for a target of booleans, and in eager mode on
             the CPU for an integer other than 1 and -1, for 0 and for NaN. Elsewhere their term is NaN, in torch the sum of both.
 
-    Source:
+    References:
         Hadsell, Chopra & LeCun 2006, without the squares; the formula of ``torch.nn.HingeEmbeddingLoss``.
 
     >>> HingeEmbedding(reduction="none")(torch.tensor([0.25, 0.25, 3.0]), torch.tensor([1, -1, -1]))
