@@ -153,6 +153,9 @@ class MultiLabelSoftMargin(Loss):
         rows = target.numel() // (target.shape[-1] or 1)
         return rows if self.reduction == "mean" else len(target) if target.dim() > 1 else 1
 
+    def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor:
+        return terms.unsqueeze(-1)
+
     def _shares(self, y: Tensor) -> Tensor:
         """Return w / classes, for each class."""
         classes = y.shape[-1] if y.dim() else 0

@@ -207,6 +207,16 @@ def test_a_shared_variance_is_not_disturbed_by_terms_that_count_for_nothing():
     assert (value, gy[0].tolist(), gy[1].tolist()) == (want, [[gmean.item(), 0.0], [0.0, 0.0]], [[gvar.item()], [0.0]])
 
 
+def test_weights_of_rows_leave_out_their_last_axis():
+    """In y of as many rows as classes too, where the axes could be confused."""
+    y, target, weights = normal(1, 2, 3, 3), normal(2, 2, 3, 3).sigmoid(), torch.ones(2, 3, dtype=torch.float64)
+    y[0, 1], weights[0, 1] = NAN, 0.0
+    gy = fn.weighted(fn.MultiLabelSoftMargin(reduction="sum")).value_and_grad(y, (target, weights))[1]
+    want = fn.MultiLabelSoftMargin(reduction="sum").value_and_grad(y, target)[1]
+    want[0, 1] = 0.0
+    torch.testing.assert_close(gy, want)
+
+
 X, LABELS = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
 WORDS = {
     "Huber: delta must be a finite number above 0, got 0": lambda: fn.Huber(delta=0),
