@@ -194,6 +194,7 @@ from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUn
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.classification import NLL, CrossEntropy
+from funcnet.losses.cosine_distance import CosineDistance
 from funcnet.losses.divergences import GeneralizedKL, KLDiv
 from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
@@ -336,7 +337,7 @@ __all__ = [
     # losses
     "MSE", "L1", "L2", "Huber", "SmoothL1", "LogCosh", "BCE", "BCEWithLogits", "SoftMargin", "MultiLabelSoftMargin",
     "HingeEmbedding", "CrossEntropy", "NLL", "KLDiv", "GeneralizedKL", "GaussianKL", "PoissonNLL", "GaussianNLL", "losses_of",
-    "weighted",
+    "weighted", "CosineDistance",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue", "RAdam",
     "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD",

@@ -114,6 +114,9 @@ ROBUST = {
         *(fn.Huber("sum", 0.3), fn.SmoothL1("none", 0.5), fn.SmoothL1(beta=0), fn.SmoothL1(beta=1e-12)),
     )
 } | {
+    "CosineDistance none": loss(fn.CosineDistance(reduction="none"), normal(4, 3), normal(4, 3)),
+    "CosineDistance along axis 1": loss(fn.CosineDistance(1, 0.1), normal(4, 3, 2), normal(4, 3, 2)),
+    "CosineDistance of vectors": loose(fn.CosineDistance(reduction="batch").as_layer(), (normal(3), normal(3))),
     "Huber on its kinks": loss(fn.Huber(), KINKS, torch.zeros(2, 5)),
     "SmoothL1 on its kinks": loss(fn.SmoothL1("none"), KINKS, torch.zeros(2, 5)),
     "LogCosh of large numbers": loss(fn.LogCosh("sum"), LARGE, torch.zeros(3, 4)),
