@@ -11,14 +11,15 @@ By the reduction, with c = 1 for "sum" and "none", 1/n for "mean" of n vectors, 
 
 from typing import Any
 
+import torch
 from attrs import field
 from torch import Tensor
 
 from funcnet.contract import Cache
 from funcnet.errors import number, value_error, whole_number
 from funcnet.kernels import losses as kernels
-from funcnet.layers.operands.distances import CosineSimilarity
-from funcnet.losses.loss import Loss, fitting_target, reduction_scale, reductions
+from funcnet.kernels.extremes import length
+from funcnet.losses.loss import Factor, Loss, fitting_target, reduction_scale, reductions
 from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
@@ -43,7 +44,7 @@ class CosineDistance(Loss):
         y (..., features, ...), target of the same shape and dtype; the terms have no axis ``dim``.
 
     Cache:
-        That of ``CosineSimilarity``, the cosines, the factor of the reduction, and an empty tensor with the dtype of y.
+        a and b, the lengths, the cosines, the factor of the reduction, and an empty tensor with the dtype of y.
 
     Raises:
         ValueError: As ``MSE`` does, for a y without the axis ``dim``, and for an ``eps`` that is not a finite number above 0.
@@ -63,16 +64,21 @@ class CosineDistance(Loss):
         t = fitting_target(self, y, target)
         if not -y.dim() <= self.dim < y.dim():
             raise value_error(self, f"y must have an axis {self.dim}, of the features", y)
-        cosines, kept = self._similarity().apply({}, (in_single(y), in_single(t)))
-        terms, c = 1 - cosines, reduction_scale(self.reduction, cosines)
+        lengths = [length(one, 2, [self.dim], self.eps).clamp_min(self.eps) for one in (in_single(y), in_single(t))]
+        units = y / lengths[0], t / lengths[1]  # in float32 at least, as the lengths are
+        cosine = (units[0] * units[1]).sum(self.dim, keepdim=True)
+        terms = 1 - cosine.squeeze(self.dim)
+        c = reduction_scale(self.reduction, terms)
         value = terms if self.reduction == "none" else kernels.weighted_sum(terms, c)
-        return rounded(value, y), (kept, cosines, c, y.new_empty(0))
+        return rounded(value, y), (units, lengths, cosine, c, y.new_empty(0))
 
     def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
-        return self._gradient(cache, g, 0)
+        (a, b), (n, _), cosine, c, like = cache
+        return self._gradient(a, b, n, cosine, _times(c, g), like)
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor:
-        return self._gradient(cache, g, 1)
+        (a, b), (_, n), cosine, c, like = cache
+        return self._gradient(b, a, n, cosine, _times(c, g), like)
 
     def weight_of(self, target: Tensor) -> float | Tensor:
         vectors = target.shape[: self.dim] + target.shape[self.dim :][1:]
@@ -81,13 +87,12 @@ class CosineDistance(Loss):
     def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor:
         return terms.unsqueeze(self.dim)
 
-    def _gradient(self, cache: Cache, g: Any, of: int) -> Tensor:
-        """Return the gradient of y or of the target."""
-        kept, cosines, c, like = cache
-        scale = c if g is None else (in_single(g) if isinstance(g, Tensor) else g) * c
-        gcos = -scale.expand(cosines.shape) if isinstance(scale, Tensor) else cosines.new_full(cosines.shape, -scale)
-        gradient: Tensor = self._similarity().vjp({}, kept, gcos)[1][of]
-        return rounded(gradient, like)
+    def _gradient(self, a: Tensor, b: Tensor, n: Tensor, cosine: Tensor, c: Factor, like: Tensor) -> Tensor:
+        """Return the gradient of the vectors a n, from the gradient c of their terms."""
+        c = c.unsqueeze(self.dim) if isinstance(c, Tensor) and c.dim() else c
+        return rounded((torch.where(n > self.eps, cosine, 0.0) * a - b) / n * c, like)
 
-    def _similarity(self) -> CosineSimilarity:
-        return CosineSimilarity(self.dim, self.eps)
+
+def _times(c: Factor, g: Any) -> Factor:
+    """Return c g, in float32 at least, and c without a g."""
+    return c if g is None else (in_single(g) if isinstance(g, Tensor) else g) * c
