@@ -162,10 +162,10 @@ def weighted(loss: Loss) -> Loss:
     ``weight`` is a tensor of numbers or booleans with the shape of the terms (those of ``reduction="none"``), or of their first
     axes: (N,) for one weight a row. Nothing else is broadcast. The mean is Σ w ℓ / Σ w, and 0 if all weights are 0; class weights
     and ``ignore_index`` of the loss multiply the weights in both sums. A term of weight 0 counts for nothing, even if it is
-    infinite or NaN, and the gradient at its place is exactly 0. A weight that requires a gradient has one: ``as_layer``.
+    infinite or NaN, and the gradient at its place is exactly 0. The vjp of ``as_layer()`` also has the gradient of the weights.
 
-    This is what torch.nn's losses have as ``weight`` of ``BCELoss`` and ``BCEWithLogitsLoss``, but torch divides by the number of
-    terms: that is ``reduction="sum"`` or ``"batch"`` here, or a ``weight`` whose mean is 1.
+    ``torch.nn.BCELoss(weight=...)`` has such weights too, but its mean divides by the number of terms. For that, take
+    ``reduction="sum"`` and divide the loss: ``weighted(BCE("sum")) / n``.
 
     Args:
         loss: A loss with a ``reduction``. A sum weighs each of its terms.

@@ -47,7 +47,7 @@ def test_arithmetic_is_written_as_usual():
     assert repr(a + 0.1 * b) == "MSE() + 0.1 * L1()"
     assert repr(2 * (a - 3 * b) - a / 4) == "2 * MSE() - 6 * L1() - 0.25 * MSE()"
     assert repr(-a) == "-MSE()"
-    assert 1 * a == a * 1.0 == -(-a) == sum([a]) == a
+    assert 1 * a == a * 1.0 == -1 * -a == sum([a]) == a
     assert (a + b) + a == a + (b + a) == sum([a, b, a]) == LossSum(((1, a), (1, b), (1, a)))
     assert a - b == a + -1 * b
     assert 2 * a * 3 == 6 * a
