@@ -33,6 +33,7 @@ from funcnet.errors import describe, is_number, one_of, value_error
 from funcnet.explanations import explain_loss_error, raise_explained
 from funcnet.kernels import losses as kernels
 from funcnet.losses.parts import Summand
+from funcnet.precision import HALF
 from funcnet.value import frozen
 
 Factor = Tensor | float
@@ -173,7 +174,8 @@ def target_gradient(loss: Loss, cache: Cache, target: Any, g: Any) -> Any:
 class ElementwiseLoss(Loss):
     """A loss with one term ℓ(y, t) for each element; y and target have one shape.
 
-    A subclass defines ``cache``, ``loss``, ``dloss_dy`` and ``dloss_dt``.
+    A subclass defines ``cache``, ``loss``, ``dloss_dy`` and ``dloss_dt``. They see float32 in place of half precision: the value
+    and the gradients are rounded once.
     """
 
     reduction: str = field(default="mean", validator=reductions)
@@ -203,22 +205,35 @@ class ElementwiseLoss(Loss):
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
         if type(y) is not Tensor or type(target) is not Tensor or y.shape != target.shape or y.dtype is not target.dtype:
-            target = _fitting(self, y, target)
+            target = fitting_target(self, y, target)
         elif y.layout is not target.layout or not y.is_floating_point():
             require_floating(self, y, target)
+        if y.dtype in HALF:
+            return self._forward_in_single(y, target)
         kept = self.cache(y, target)
         if self.reduction == "none":
-            return self.loss(kept), (kept, 1.0)
+            return self.loss(kept), (kept, 1.0, None)
         c = reduction_scale(self.reduction, y)
-        return self.total(kept, c), (kept, c)
+        return self.total(kept, c), (kept, c, None)
+
+    def _forward_in_single(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
+        value, (kept, c, _) = self.forward(y.float(), target.float())
+        return value.to(y.dtype), (kept, c, y.new_empty(0))
 
     def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
-        kept, c = cache
+        kept, c, kind = cache
+        if kind is not None:
+            return self.dloss_dy(kept, _scale_in_single(g, c)).to(kind.dtype)
         return self.dloss_dy(kept, c if g is None else g * c)
 
-    def target_grad(self, cache: Cache, g: Tensor) -> Tensor:
-        kept, c = cache
-        return self.dloss_dt(kept, g * c)
+    def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
+        kept, c, kind = cache
+        return self.dloss_dt(kept, g * c) if kind is None else self.dloss_dt(kept, _scale_in_single(g, c)).to(kind.dtype)
+
+
+def _scale_in_single(g: Any, c: Factor) -> Factor:
+    """Return g c in float32."""
+    return c if g is None else (g.float() if isinstance(g, Tensor) else g) * c
 
 
 def reduction_scale(reduction: str, y: Tensor) -> Factor:
@@ -236,7 +251,7 @@ def rows_of(target: Any) -> int:
     return len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else 1
 
 
-def _fitting(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
+def fitting_target(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
     """Return the target in the dtype of y; it must have the shape of y, and nothing is broadcast."""
     require_floating(loss, y, target)
     if y.shape != target.shape:
