@@ -99,6 +99,10 @@ class WeightedLoss(Loss):
         return w.double() if k is None else self._over_terms(w, k.double()) * k
 
     @property
+    def batch_dependent(self) -> bool:
+        return self.loss.batch_dependent
+
+    @property
     def part_name(self) -> str:
         return self.loss.part_name
 

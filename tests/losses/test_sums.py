@@ -61,6 +61,7 @@ def test_reductions_are_those_of_the_terms():
     torch.testing.assert_close(value, (Y - T) ** 2 + 0.5 * (Y - T).abs())
     torch.testing.assert_close(gy, 2 * (Y - T) + 0.5 * (Y - T).sign())
     assert [one.reduction for one in (terms, fn.MSE() + fn.L1(), fn.MSE() + fn.L1("sum"))] == ["none", "mean", "mixed"]
+    assert (2 * fn.CrossEntropy()).term_weights(LABELS).tolist() == [1, 1, 0, 1]
     assert terms.with_reduction("sum") == fn.MSE("sum") + 0.5 * fn.L1("sum")
 
 
