@@ -19,6 +19,7 @@ from funcnet import tree
 from funcnet.contract import Cache
 from funcnet.errors import value_error
 from funcnet.kernels import losses as kernels
+from funcnet.kernels.tracing import is_plain
 from funcnet.losses.composite import Composite, as_given, in_full, kinds_of
 from funcnet.losses.loss import Loss, rows_of, target_gradient
 from funcnet.losses.parts import Weight
@@ -127,6 +128,9 @@ class WeightedLoss(Loss):
             return kernels.factor(terms.shape[0] if terms.dim() else 1, terms)
         if self.reduction != "mean":
             return terms.new_ones(())
+        if w.numel() and is_plain(w) and w.amin() < 0:
+            rule = 'the weights of a mean must be at least 0; reduction "sum" and "batch" take negative ones'
+            raise value_error(self, rule, f"{w.amin().item():g}")
         total = (w.expand(terms.shape) if k is None else w * k).sum()
         empty = math.nan if not terms.numel() else 0.0
         return torch.where(total == 0, empty, 1 / torch.where(total == 0, 1.0, total))
@@ -178,7 +182,8 @@ def weighted(loss: Loss) -> Loss:
         That of the loss, its terms and the weights, y and the target.
 
     Raises:
-        ValueError: For a loss without terms, a target that is no pair, and weights of other shapes.
+        ValueError: For a loss without terms, a target that is no pair, weights of other shapes, and, on the CPU, negative weights
+            in a mean.
 
     Source:
         elementary.

@@ -82,7 +82,7 @@ DIVERGENCE = {
     "GaussianKL of numbers": loss(fn.GaussianKL(), (normal(4), normal(4)), (normal(4), normal(4))),
 }
 
-WEIGHTS = torch.tensor([0.5, 0.0, 2.0, 1.0])
+WEIGHTS = torch.tensor([0.5, 0.25, 2.0, 1.0])
 WEIGHTED = {
     f"weighted MSE {reduction}": loss(fn.weighted(fn.MSE(reduction)), normal(4, 3), (normal(4, 3), between(0.1, 2.0, 4)))
     for reduction in REDUCTIONS

@@ -93,6 +93,22 @@ def test_training_is_that_of_the_step():
     assert fn.tree.equal(result.params, params)
 
 
+def test_a_step_in_the_backward_pass_is_the_plain_step():
+    """Bit for bit."""
+    plain, early = (fn.train_step(NET, LOSS, fn.Adam(0.1), in_backward=flag) for flag in (False, True))
+    state = plain.opt.init(PARAMS)
+    assert fn.tree.equal(early(PARAMS, state, X, TARGET), plain(PARAMS, state, X, TARGET))
+
+
+def test_a_net_with_named_outputs_is_shown_as_others_are():
+    """In a table and a drawing, and its sizes are inferred."""
+    assert "moments" in str(fn.summary(NET, X))
+    assert "moments" in fn.draw(NET).dot
+    net = fn.graph("x", a=(fn.Linear(None, 3), "x"), b=(fn.Linear(None, 2), "x"), output={"one": "a", "two": "b"})
+    assert fn.infer_sizes(net, X)["b"].in_features == 4
+    assert fn.output_shape(NET, X) == {"kind": (7, 3), "size": (7, 2), "latent": ((7, 2), (7, 2))}
+
+
 def test_each_row_has_its_gradient():
     """As by itself in a batch of one."""
     values, grads = fn.per_example_grads(NET, LOSS)(PARAMS, X, TARGET)
