@@ -198,10 +198,14 @@ from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
+from funcnet.losses.binary_margins import Hinge, MarginRanking
+from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
 from funcnet.losses.classification import CrossEntropy
+from funcnet.losses.contrastive import CosineEmbedding, InfoNCE, NTXent
 from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
+from funcnet.losses.triplets import TripletMargin, TripletMarginWithDistance
 from funcnet.metrics import accuracy
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import GradientTransform, MomentOptimizer, Optimizer
@@ -296,6 +300,8 @@ __all__ = [
     "summary", "Summary", "draw", "Drawing",
     # losses
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
+    "Hinge", "MarginRanking", "MulticlassHinge", "MultiMargin", "MultiLabelMargin", "CosineEmbedding", "TripletMargin",
+    "TripletMarginWithDistance", "InfoNCE", "NTXent",
     # optimizers
     "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules
