@@ -202,6 +202,8 @@ from funcnet.losses.binary_margins import Hinge, MarginRanking
 from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
 from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.contrastive import CosineEmbedding, InfoNCE, NTXent
+from funcnet.losses.dice import Dice
+from funcnet.losses.focal import Focal, MulticlassFocal
 from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
@@ -301,7 +303,7 @@ __all__ = [
     # losses
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
     "Hinge", "MarginRanking", "MulticlassHinge", "MultiMargin", "MultiLabelMargin", "CosineEmbedding", "TripletMargin",
-    "TripletMarginWithDistance", "InfoNCE", "NTXent",
+    "TripletMarginWithDistance", "InfoNCE", "NTXent", "Focal", "MulticlassFocal", "Dice",
     # optimizers
     "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules

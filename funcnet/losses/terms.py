@@ -85,7 +85,7 @@ def require_alike(loss: Loss, y: Any, names: str) -> Any:
     ``names`` are its parts in words, such as ``(x1, x2)``.
     """
     count = names.count(",") + 1
-    if not isinstance(y, tuple) or len(y) != count or not all(map(_is_floating, y)):
+    if not isinstance(y, tuple) or len(y) != count or not all(map(is_dense, y)):
         raise value_error(loss, f"y must be {names}, dense floating tensors", y)
     first = y[0]
     if any([one.shape != first.shape or one.dtype is not first.dtype or one.device != first.device for one in y[1:]]):  # noqa: C419
@@ -94,7 +94,8 @@ def require_alike(loss: Loss, y: Any, names: str) -> Any:
     return tuple([in_single(one) for one in y])
 
 
-def _is_floating(x: Any) -> bool:
+def is_dense(x: Any) -> bool:
+    """Tell whether x is a dense floating tensor."""
     return isinstance(x, Tensor) and x.is_floating_point() and not x.is_nested and x.layout is strided
 
 
@@ -127,7 +128,7 @@ def require_signs(loss: Loss, target: Tensor) -> None:
 
 def require_rows(loss: Loss, y: Any) -> Tensor:
     """Return y in float32 at least; it must be one row of classes, or several."""
-    if not _is_floating(y) or y.dim() not in (1, 2) or y.shape[-1] == 0:
+    if not is_dense(y) or y.dim() not in (1, 2) or y.shape[-1] == 0:
         raise value_error(loss, "y must be a dense floating tensor with the axes (N, classes) or (classes,)", y)
     return in_single(y)
 

@@ -141,4 +141,28 @@ EMBEDDINGS = {
     "NTXent by rows": loss(fn.NTXent(0.5, "none"), normal(4, 3), LABELS),
 }
 
-CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **TRAINING, **MARGINS, **EMBEDDINGS}
+PIXELS = torch.tensor([[[0, 1], [2, 2]], [[1, 1], [0, 2]], [[2, 0], [1, 0]]])
+
+SEGMENTATION = {
+    "Focal": loss(fn.Focal(), normal(4, 3), between(0.1, 0.9, 4, 3)),
+    "Focal with all options": loss(fn.Focal(0.25, 0.5, "none"), normal(4, 3), between(0.1, 0.9, 4, 3)),
+    "Focal of booleans": loss(fn.Focal(0.25, 1.0, "batch"), normal(4), LABELS > 1),
+    "MulticlassFocal": loss(fn.MulticlassFocal(), normal(4, 3), LABELS),
+    "MulticlassFocal of pixels": loss(fn.MulticlassFocal(WEIGHT, 0.5, "none"), normal(3, 3, 2, 2), PIXELS),
+    "MulticlassFocal of one row": case(fn.MulticlassFocal(WEIGHT).as_layer(), (normal(3), LABELS[1]), compiled=False),
+    "Dice": loss(fn.Dice(), normal(3, 2, 2), between(0.1, 0.9, 3, 2, 2)),
+    "Dice of probabilities": case(
+        fn.Dice(0.0, 0.3, 0.9, logits=False).as_layer(), (between(0.1, 0.9, 3, 4), between(0.1, 0.9, 3, 4)), compiled=False
+    ),
+    "Dice of classes": loss(fn.Dice(multiclass=True, reduction="none"), normal(3, 3, 2, 2), PIXELS),
+    "Dice of weighted classes": case(
+        fn.Dice(0.5, multiclass=True, weight=WEIGHT).as_layer(), (normal(3, 3, 2), between(0.1, 0.9, 3, 3, 2)), compiled=False
+    ),
+    "Dice by sizes in the batch": loss(
+        fn.Dice(multiclass=True, weight=WEIGHT, generalized=True, ignore_background=True, reduction="none"),
+        normal(3, 3, 2),
+        between(0.1, 0.9, 3, 3, 2),
+    ),
+}
+
+CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **TRAINING, **MARGINS, **EMBEDDINGS, **SEGMENTATION}
