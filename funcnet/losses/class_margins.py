@@ -87,8 +87,8 @@ class MultiMargin(TermLoss):
     def dloss_dy(self, kept: Kept, g: Factor) -> Tensor:
         z, at, w = kept
         g = over_classes(g if w is None else g * w)
-        s = (z > 0) * (g / z.shape[-1]) if self.p == 1 else torch.relu(z) * (g * 2 / z.shape[-1])
-        return _with_label(s.to(z.dtype), at)
+        s = (z > 0).to(z.dtype) if self.p == 1 else 2 * torch.relu(z)
+        return _with_label(s * (g / z.shape[-1]), at)
 
     def _row_weights(self, z: Tensor, at: Tensor) -> Tensor:
         w = self.weight or ()
@@ -135,9 +135,9 @@ class MulticlassHinge(TermLoss):
 
     def dloss_dy(self, kept: Kept, g: Factor) -> Tensor:
         z, at, _ = kept
-        reached = z == z.amax(-1, keepdim=True)
-        s = reached * (over_classes(g) / reached.sum(-1, keepdim=True))
-        return _with_label(s.to(z.dtype).scatter(-1, at, 0.0), at)
+        reached = (z == z.amax(-1, keepdim=True)).to(z.dtype)
+        s = reached / reached.sum(-1, keepdim=True) * over_classes(g)
+        return _with_label(s.scatter(-1, at, 0.0), at)
 
 
 @frozen

@@ -34,6 +34,18 @@ Directed = tuple[Tensor, Tensor]  # û and n(u)
 _EPS = 1e-8
 
 
+@frozen
+class _BatchLoss(TermLoss):
+    """A loss whose terms depend on the rows of others, so that a row has a gradient though its own term counts for nothing."""
+
+    @property
+    def batch_dependent(self) -> bool:
+        return True
+
+    def over_y(self, terms: Tensor, leaf: Tensor) -> None:
+        return None
+
+
 def _directed(u: Tensor, eps: float = _EPS) -> Directed:
     """Return û and n(u): by ``hypot``, since a square may leave the range of float32."""
     n = torch.hypot(length(u, 2, [-1], eps / 1e4), u.new_full((), eps)).to(u.dtype)
@@ -104,7 +116,7 @@ class CosineEmbedding(TermLoss):
 
 
 @frozen
-class InfoNCE(TermLoss):
+class InfoNCE(_BatchLoss):
     """Cross-entropy of finding each query's key among all keys of the batch, by their cosines: the loss of CLIP, CPC and SimCLR.
 
     y is the pair (queries, keys), in which row i of the one belongs to row i of the other; its gradient is a pair too. The other
@@ -164,7 +176,7 @@ class InfoNCE(TermLoss):
 
 
 @frozen
-class NTXent(TermLoss):
+class NTXent(_BatchLoss):
     """Cross-entropy of finding another example with the same label among those with other labels, by their cosines.
 
     Each example looks for every other one with its label. A term is the sum over these pairs, and the mean is one over all pairs;
@@ -208,6 +220,10 @@ class NTXent(TermLoss):
     def loss(self, kept: Any) -> Tensor:
         _, _, s, far, same = kept
         return torch.where(_others(same), -log_sigmoid(s - far), 0.0).sum(1)
+
+    def term_weights(self, target: Tensor) -> Tensor:
+        """Return the number of pairs that each example has."""
+        return _others(target.unsqueeze(1) == target).sum(1)
 
     def scale(self, kept: Any, terms: Tensor) -> Factor:
         if self.reduction != "mean":

@@ -117,6 +117,13 @@ class Dice(TermLoss):
         share, gv = v * u.sum() / u, self._of_all_classes(g, over) * _terms(over, under)
         return gt + _gradient_of_sizes((share * gv).sum(0), u, total).reshape(-1, *[1] * (p.dim() - 2))
 
+    @property
+    def batch_dependent(self) -> bool:
+        return self.generalized
+
+    def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
+        return None if self.generalized else super().over_y(terms, leaf)  # a row's target then has a part in all terms
+
     def _slopes(self, over: Tensor, under: Tensor, v: Tensor | None, g: Factor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of I, P and T."""
         g, inverse = self._of_all_classes(g, over), _inverse(under)

@@ -15,7 +15,7 @@ from funcnet.contract import Cache
 from funcnet.errors import describe, value_error
 from funcnet.kernels import losses as kernels
 from funcnet.kernels.tracing import can_look_at
-from funcnet.losses.loss import Factor, Loss, reduction_scale, require_floating
+from funcnet.losses.loss import Factor, Loss, fitting_target, reduction_scale
 from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
@@ -107,12 +107,7 @@ def require_no_target(loss: Loss, target: Any) -> None:
 
 def require_like(loss: Loss, y: Tensor, target: Any) -> Tensor:
     """Return the target in the dtype of y and float32 at least; it must have the shape of y, and nothing is broadcast."""
-    require_floating(loss, y, target)
-    if y.shape != target.shape:
-        raise value_error(loss, f"target must have the shape of y, {tuple(y.shape)}", f"shape {tuple(target.shape)}")
-    if (target.is_floating_point() and target.dtype is not y.dtype) or target.is_complex():
-        raise value_error(loss, f"target must have the dtype of y, {y.dtype}, or hold integers or booleans", str(target.dtype))
-    return in_single(rounded(target, y))
+    return in_single(fitting_target(loss, y, target))
 
 
 def require_signs(loss: Loss, target: Tensor) -> None:

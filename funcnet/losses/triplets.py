@@ -59,7 +59,7 @@ class _Triplet(TermLoss):
 
     def dloss_dy(self, kept: Any, g: Factor) -> Any:
         distances, caches, z = kept
-        s = ((z >= 0) * g).to(z.dtype)
+        s = (z >= 0).to(z.dtype) * g
         k = _share(*distances[1:]) if self.swap else 1.0
         layer, params = self.distance()
         (ga, gb), (ga_far, gc) = layer.input_grad(params, caches[0], s), layer.input_grad(params, caches[1], -s * k)

@@ -221,3 +221,17 @@ def test_an_error_in_the_distance_says_where():
     with pytest.raises(ValueError, match="Flatten") as caught:
         fn.TripletMarginWithDistance(fn.Flatten())((U, U, U), None)
     assert caught.value.__notes__ == ["  in TripletMarginWithDistance, distance"]
+
+
+@pytest.mark.parametrize("loss", [fn.InfoNCE(0.5, True), fn.NTXent(0.5)], ids=str)
+def test_a_row_without_weight_still_has_the_gradient_of_others(loss):
+    """It is a negative of theirs: the gradients of a weighted loss are those that autograd finds of it."""
+    y, target = (
+        (several(2, 1, 4, 3), None) if isinstance(loss, fn.InfoNCE) else (several(1, 1, 4, 3)[0], torch.tensor([0, 1, 0, 1]))
+    )
+    w = torch.tensor([1.0, 0.0, 2.0, 1.0], dtype=F64)
+    _, gy = fn.weighted(loss).value_and_grad(y, (target, w))
+    leaves = fn.tree.map(lambda leaf: leaf.clone().requires_grad_(), y)
+    terms = loss.replace(reduction="none")(leaves, target)
+    want = torch.autograd.grad((w * terms).sum() / w.sum(), fn.tree.leaves(leaves))
+    torch.testing.assert_close(fn.tree.leaves(gy), list(want))
