@@ -82,6 +82,39 @@ DIVERGENCE = {
     "GaussianKL of numbers": loss(fn.GaussianKL(), (normal(4), normal(4)), (normal(4), normal(4))),
 }
 
+WEIGHTS = torch.tensor([0.5, 0.25, 2.0, 1.0])
+WEIGHTED = {
+    f"weighted MSE {reduction}": loss(fn.weighted(fn.MSE(reduction)), normal(4, 3), (normal(4, 3), between(0.1, 2.0, 4)))
+    for reduction in REDUCTIONS
+} | {
+    "weighted MSE by term": loss(fn.weighted(fn.MSE()), normal(4, 3), (normal(4, 3), between(0.1, 2.0, 4, 3))),
+    "weighted L1 by a mask": loss(fn.weighted(fn.L1("batch")), normal(4, 3), (normal(4, 3), WEIGHTS > 0.7)),
+    "weighted CrossEntropy with all options": loss(
+        fn.weighted(fn.CrossEntropy(WEIGHT, 1, label_smoothing=0.2)), normal(4, 3), (LABELS, WEIGHTS)
+    ),
+    "weighted CrossEntropy without batch": loss(fn.weighted(fn.CrossEntropy()), normal(3), (LABELS[1], torch.tensor(2.0))),
+    "weighted GaussianKL": loss(fn.weighted(fn.GaussianKL()), (normal(4, 3), normal(4, 3)), (None, between(0.1, 2.0, 4))),
+}
+
+SUMS = {
+    "sum of losses": loss(fn.MSE() - 0.5 * fn.L2("sum"), normal(4, 3), normal(4, 3)),
+    "sum of terms": loss(2 * fn.MSE("none") + fn.L2("none"), normal(4, 3), normal(4, 3)),
+    "sum of pairs": loss(
+        fn.GaussianKL() + fn.GaussianKL("batch") / 2, (normal(4, 3), normal(4, 3)), (normal(4, 3), normal(4, 3))
+    ),
+    "product of a loss": loss(-2 * fn.CrossEntropy(), normal(4, 3), LABELS),
+    "losses of named outputs": loss(
+        fn.losses_of(kind=fn.CrossEntropy(ignore_index=1), size=(0.5, fn.MSE() + fn.L2()), latent=fn.GaussianKL("batch")),
+        {"kind": normal(4, 3), "size": normal(4, 2), "latent": (normal(4, 2), normal(4, 2))},
+        {"kind": LABELS, "size": normal(4, 2), "latent": None},
+    ),
+    "losses of named outputs, weighted": loss(
+        fn.losses_of(kind=fn.weighted(fn.CrossEntropy()), size=fn.MSE("batch")),
+        {"kind": normal(4, 3), "size": normal(4, 2)},
+        {"kind": (LABELS, between(0.1, 2.0, 4)), "size": normal(4, 2)},
+    ),
+}
+
 TRAINING = {
     "net with loss": case(
         fn.serial(
@@ -249,6 +282,8 @@ CASES = {
     **BINARY,
     **ENTROPY,
     **DIVERGENCE,
+    **WEIGHTED,
+    **SUMS,
     **TRAINING,
     **ROBUST,
     **LIKELIHOOD,
