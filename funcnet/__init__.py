@@ -193,8 +193,13 @@ from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
+from funcnet.losses.binary_margins import Hinge, MarginRanking
+from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
 from funcnet.losses.classification import NLL, CrossEntropy
+from funcnet.losses.contrastive import CosineEmbedding, InfoNCE, NTXent
+from funcnet.losses.dice import Dice
 from funcnet.losses.divergences import GeneralizedKL, KLDiv
+from funcnet.losses.focal import Focal, MulticlassFocal
 from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
 from funcnet.losses.loss import ElementwiseLoss, Loss
@@ -203,6 +208,7 @@ from funcnet.losses.regression import L1, L2, MSE
 from funcnet.losses.robust import Huber, LogCosh, SmoothL1
 from funcnet.losses.sample_weights import weighted
 from funcnet.losses.soft_margin import HingeEmbedding, MultiLabelSoftMargin, SoftMargin
+from funcnet.losses.triplets import TripletMargin, TripletMarginWithDistance
 from funcnet.metrics import accuracy
 from funcnet.optim.adabelief import AdaBelief
 from funcnet.optim.adadelta import Adadelta
@@ -337,6 +343,8 @@ __all__ = [
     "MSE", "L1", "L2", "Huber", "SmoothL1", "LogCosh", "BCE", "BCEWithLogits", "SoftMargin", "MultiLabelSoftMargin",
     "HingeEmbedding", "CrossEntropy", "NLL", "KLDiv", "GeneralizedKL", "GaussianKL", "PoissonNLL", "GaussianNLL", "losses_of",
     "weighted",
+    "Hinge", "MarginRanking", "MulticlassHinge", "MultiMargin", "MultiLabelMargin", "CosineEmbedding", "TripletMargin",
+    "TripletMarginWithDistance", "InfoNCE", "NTXent", "Focal", "MulticlassFocal", "Dice",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue", "RAdam",
     "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD",

@@ -214,4 +214,82 @@ YES_OR_NO = (
     }
 )
 
-CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **WEIGHTED, **SUMS, **TRAINING, **ROBUST, **LIKELIHOOD, **YES_OR_NO}
+ROW_SIGNS = SIGNS[:, 0]
+LISTED = torch.tensor([[0, 1, -1], [2, 2, -1], [-1, 0, 1], [0, 1, 2]])
+ROWS = torch.tensor([[1.0, 0.0, 0.0], [0.5, 1.0, -1.0]])
+
+MARGINS = {
+    "Hinge": loss(fn.Hinge(), normal(4), ROW_SIGNS),
+    "Hinge of factors": loss(fn.Hinge("none", 0.5), normal(4, 3), normal(4, 3)),
+    "Hinge on its kink": loss(fn.Hinge("sum"), torch.tensor([1.0, -1.0, 0.0, 2.0]), ROW_SIGNS),
+    "Hinge of a number": loss(fn.Hinge("none"), normal(), torch.tensor(1.0)),
+    "MarginRanking": loss(fn.MarginRanking(0.5), (normal(4), normal(4)), ROW_SIGNS),
+    "MarginRanking of factors": loss(fn.MarginRanking(0.5, "batch"), (normal(4, 3), normal(4, 3)), normal(4, 3)),
+    "MultiMargin": loss(fn.MultiMargin(), normal(4, 3), LABELS),
+    "MultiMargin of squares": loss(fn.MultiMargin(2, 0.5, WEIGHT, "none"), normal(4, 3), LABELS),
+    "MultiMargin of one row": loss(fn.MultiMargin(weight=WEIGHT), normal(3), LABELS[1]),
+    "MultiMargin on its kink": loss(fn.MultiMargin(reduction="sum"), ROWS, torch.tensor([0, 0])),
+    "MulticlassHinge": loss(fn.MulticlassHinge(), normal(4, 3), LABELS),
+    "MulticlassHinge on its kinks": loss(fn.MulticlassHinge(0.0, "none"), torch.zeros(4, 3), LABELS),
+    "MultiLabelMargin": loss(fn.MultiLabelMargin(), normal(4, 3), LISTED),
+    "MultiLabelMargin of one row": loss(fn.MultiLabelMargin("none"), normal(3), LISTED[0]),
+}
+
+EMBEDDINGS = {
+    "CosineEmbedding": loss(fn.CosineEmbedding(0.2), (normal(4, 3), normal(4, 3)), ROW_SIGNS),
+    "CosineEmbedding of one pair": loss(fn.CosineEmbedding(reduction="none"), (normal(3), normal(3)), torch.tensor(-1.0)),
+    "TripletMargin": loss(fn.TripletMargin(), (normal(4, 3), normal(4, 3), normal(4, 3)), None),
+    "TripletMargin swapped": loss(
+        fn.TripletMargin(2.0, 3.5, 0.0, True, "none"), (normal(4, 3), normal(4, 3), normal(4, 3)), None
+    ),
+    "TripletMarginWithDistance": loss(
+        fn.TripletMarginWithDistance(fn.serial(fn.CosineSimilarity(), fn.Rescale(-1.0)), 0.5, True),
+        (normal(4, 3), normal(4, 3), normal(4, 3)),
+        None,
+    ),
+    "TripletMargin of one": loss(fn.TripletMargin(reduction="none"), (normal(3), normal(3), normal(3)), None),
+    "InfoNCE": loss(fn.InfoNCE(0.5, reduction="none"), (normal(4, 3), normal(4, 3)), None),
+    "InfoNCE both ways": loss(fn.InfoNCE(0.5, True), (normal(4, 3), normal(4, 3)), None),
+    "NTXent": loss(fn.NTXent(0.5), normal(4, 3), LABELS),
+    "NTXent by rows": loss(fn.NTXent(0.5, "none"), normal(4, 3), LABELS),
+}
+
+PIXELS = torch.tensor([[[0, 1], [2, 2]], [[1, 1], [0, 2]], [[2, 0], [1, 0]]])
+
+SEGMENTATION = {
+    "Focal": loss(fn.Focal(), normal(4, 3), between(0.1, 0.9, 4, 3)),
+    "Focal with all options": loss(fn.Focal(0.25, 0.5, "none"), normal(4, 3), between(0.1, 0.9, 4, 3)),
+    "Focal of booleans": loss(fn.Focal(0.25, 1.0, "batch"), normal(4), LABELS > 1),
+    "MulticlassFocal": loss(fn.MulticlassFocal(), normal(4, 3), LABELS),
+    "MulticlassFocal of pixels": loss(fn.MulticlassFocal(WEIGHT, 0.5, "none"), normal(3, 3, 2, 2), PIXELS),
+    "MulticlassFocal of one row": case(fn.MulticlassFocal(WEIGHT).as_layer(), (normal(3), LABELS[1]), compiled=False),
+    "Dice": loss(fn.Dice(), normal(3, 2, 2), between(0.1, 0.9, 3, 2, 2)),
+    "Dice of probabilities": case(
+        fn.Dice(0.0, 0.3, 0.9, logits=False).as_layer(), (between(0.1, 0.9, 3, 4), between(0.1, 0.9, 3, 4)), compiled=False
+    ),
+    "Dice of classes": loss(fn.Dice(multiclass=True, reduction="none"), normal(3, 3, 2, 2), PIXELS),
+    "Dice of weighted classes": case(
+        fn.Dice(0.5, multiclass=True, weight=WEIGHT).as_layer(), (normal(3, 3, 2), between(0.1, 0.9, 3, 3, 2)), compiled=False
+    ),
+    "Dice by sizes in the batch": loss(
+        fn.Dice(multiclass=True, weight=WEIGHT, generalized=True, ignore_background=True, reduction="none"),
+        normal(3, 3, 2),
+        between(0.1, 0.9, 3, 3, 2),
+    ),
+}
+
+CASES = {
+    **REGRESSION,
+    **BINARY,
+    **ENTROPY,
+    **DIVERGENCE,
+    **WEIGHTED,
+    **SUMS,
+    **TRAINING,
+    **ROBUST,
+    **LIKELIHOOD,
+    **YES_OR_NO,
+    **MARGINS,
+    **EMBEDDINGS,
+    **SEGMENTATION,
+}
