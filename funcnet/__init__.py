@@ -120,6 +120,7 @@ from funcnet.layers.custom import elementwise, layer, shape_dependent
 from funcnet.layers.embedding.embedding import Embedding, HashEmbed
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
 from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
+from funcnet.layers.linear.deferred_linear import DeferredLinear
 from funcnet.layers.linear.elementwise_affine import Bias, Scale
 from funcnet.layers.linear.linear import Linear
 from funcnet.layers.linear.maxout import Maxout
@@ -200,6 +201,7 @@ from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.gaussian_kl import GaussianKL
+from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.metrics import accuracy
@@ -240,7 +242,7 @@ __all__ = [
     # trees and sizes
     "tree", "infer_sizes", "output_shape", "shape_dependent",
     # linear maps
-    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Rescale", "Maxout",
+    "Linear", "DeferredLinear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Rescale", "Maxout",
     # convolutions
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "ConvLocal1d", "ConvLocal2d",
     "ConvLocal3d", "MaskedConv", "Unfold", "Fold", "depthwise_conv1d", "depthwise_conv2d", "depthwise_conv3d",
@@ -295,7 +297,7 @@ __all__ = [
     # seeing
     "summary", "Summary", "draw", "Drawing",
     # losses
-    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
+    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL", "LinearCrossEntropy",
     # optimizers
     "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules

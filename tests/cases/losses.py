@@ -102,4 +102,21 @@ TRAINING = {
     ),
 }
 
-CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **TRAINING}
+VOCABULARY = {
+    f"LinearCrossEntropy {reduction}": loss(fn.LinearCrossEntropy(reduction=reduction), (normal(4, 2), normal(3, 2)), LABELS)
+    for reduction in REDUCTIONS
+} | {
+    "LinearCrossEntropy with all options": loss(
+        fn.LinearCrossEntropy(WEIGHT, 1, "mean", 0.2, 0.1), (normal(2, 3, 2), normal(3, 2), normal(3)), CLASSES
+    ),
+    "LinearCrossEntropy of one row": loss(fn.LinearCrossEntropy(), (normal(2), normal(3, 2), normal(3)), LABELS[1]),
+    "net with a deferred product": case(
+        fn.serial(
+            fn.parallel(fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.DeferredLinear(5, 3)), fn.Identity()),
+            fn.LinearCrossEntropy(label_smoothing=0.1).as_layer(),
+        ),
+        (normal(4, 3), LABELS),
+    ),
+}
+
+CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **TRAINING, **VOCABULARY}
