@@ -153,8 +153,8 @@ class LinearCrossEntropy(Loss):
             is_mean = self.reduction in ("mean", "batch") and not of_rows.numel()
             return of_rows.new_full((), torch.nan if is_mean else 1 / n)
         total = of_rows.sum()
-        c: Tensor = total.clamp_min(torch.finfo(of_rows.dtype).tiny).reciprocal()
-        return c * (total > 0)
+        c = total.clamp_min(torch.finfo(of_rows.dtype).tiny).reciprocal()
+        return torch.where(total > 0, c, 0.0)
 
     def _value(self, kept: Kept, found: Read) -> Tensor:
         """Return the terms, reduced."""
