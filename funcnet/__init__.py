@@ -200,6 +200,7 @@ from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUn
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.classification import CrossEntropy
+from funcnet.losses.ctc import CTC
 from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, Loss
@@ -297,7 +298,7 @@ __all__ = [
     # seeing
     "summary", "Summary", "draw", "Drawing",
     # losses
-    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL", "LinearCrossEntropy",
+    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL", "LinearCrossEntropy", "CTC",
     # optimizers
     "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # schedules

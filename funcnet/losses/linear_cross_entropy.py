@@ -205,7 +205,8 @@ class LinearCrossEntropy(Loss):
         if not kind or target.is_nested or target.layout is not strided or target.shape != h.shape[:-1]:
             rule = f"labels must be integers of shape {tuple(h.shape[:-1])}, that of h {tuple(h.shape)} without the last axis"
             raise value_error(self, rule, target)
-        return target if target.dtype == torch.int64 else target.long()
+        labels: Tensor = target if target.dtype == torch.int64 else target.long()
+        return labels
 
     def _explained(self, words: int, error: Exception) -> Exception:
         """Turn the kernel's error into ours when it names a label out of bounds."""

@@ -119,4 +119,14 @@ VOCABULARY = {
     ),
 }
 
-CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **TRAINING, **VOCABULARY}
+# 4 labels at most in 6 steps; none, one, and equal neighbours
+SEQUENCES = torch.tensor([[1, 2, 2, 1], [2, 0, 0, 0], [1, 1, 0, 0]]), torch.tensor([6, 4, 5]), torch.tensor([4, 0, 2])
+
+ALIGNMENT = {f"CTC {reduction}": loss(fn.CTC(0, reduction), normal(6, 3, 3), SEQUENCES) for reduction in REDUCTIONS} | {
+    "CTC of one sequence": loss(fn.CTC(2), normal(5, 3), (torch.tensor([1, 0, 0]), torch.tensor(5), torch.tensor(3))),
+    "CTC of labels that do not fit": loss(
+        fn.CTC(0, "none", True), normal(3, 2, 3), (torch.tensor([[1, 1], [1, 2]]), torch.tensor([2, 3]), torch.tensor([2, 2]))
+    ),
+}
+
+CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **TRAINING, **VOCABULARY, **ALIGNMENT}
