@@ -45,12 +45,7 @@ from funcnet.blocks.separable_conv import (
 )
 from funcnet.blocks.transformer_block import TransformerBlock
 from funcnet.blocks.transformer_presets import transformer_decoder_block, transformer_encoder_block
-from funcnet.blocks.transformer_stacks import (
-    TransformerStack,
-    transformer,
-    transformer_decoder,
-    transformer_encoder,
-)
+from funcnet.blocks.transformer_stacks import TransformerStack, transformer, transformer_decoder, transformer_encoder
 from funcnet.combinator import Combinator
 from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
 from funcnet.combinators.branching import branch, parallel, residual
@@ -199,29 +194,73 @@ from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
-from funcnet.losses.classification import CrossEntropy
+from funcnet.losses.classification import NLL, CrossEntropy
 from funcnet.losses.ctc import CTC
+from funcnet.losses.divergences import GeneralizedKL, KLDiv
 from funcnet.losses.gaussian_kl import GaussianKL
+from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
 from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, Loss
+from funcnet.losses.named import losses_of
 from funcnet.losses.regression import L1, L2, MSE
+from funcnet.losses.robust import Huber, LogCosh, SmoothL1
+from funcnet.losses.sample_weights import weighted
+from funcnet.losses.soft_margin import HingeEmbedding, MultiLabelSoftMargin, SoftMargin
 from funcnet.metrics import accuracy
+from funcnet.optim.adabelief import AdaBelief
+from funcnet.optim.adadelta import Adadelta
+from funcnet.optim.adagrad import Adagrad
 from funcnet.optim.adam import Adam, AdamW
-from funcnet.optim.base import GradientTransform, MomentOptimizer, Optimizer
+from funcnet.optim.adamax import Adamax
+from funcnet.optim.adan import Adan
+from funcnet.optim.ademamix import AdEMAMix
+from funcnet.optim.adopt import ADOPT
+from funcnet.optim.asgd import ASGD
+from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.lamb import LAMB
+from funcnet.optim.lars import LARS
+from funcnet.optim.lion import Lion
 from funcnet.optim.master_weights import MasterWeights
-from funcnet.optim.schedules import (
-    ConstantSchedule,
-    CosineSchedule,
-    JoinedSchedule,
-    LinearSchedule,
-    Schedule,
+from funcnet.optim.moments import MomentOptimizer, MomentTransform
+from funcnet.optim.nadam import NAdam
+from funcnet.optim.novograd import NovoGrad
+from funcnet.optim.radam import RAdam
+from funcnet.optim.rmsprop import RMSprop
+from funcnet.optim.rprop import Rprop
+from funcnet.optim.schedules.base import LambdaSchedule, ProductSchedule, Schedule, SumSchedule
+from funcnet.optim.schedules.cycles import (
+    CosineAnnealingSchedule,
+    CosineRestartsSchedule,
+    CyclicSchedule,
+    OneCycleMomentumSchedule,
+    OneCycleSchedule,
+)
+from funcnet.optim.schedules.decay import (
+    ExponentialSchedule,
+    InverseSquareRootSchedule,
+    InverseTimeSchedule,
+    MultiStepSchedule,
     StepSchedule,
+)
+from funcnet.optim.schedules.interpolation import ConstantSchedule, CosineSchedule, LinearSchedule, PolynomialSchedule
+from funcnet.optim.schedules.piecewise import JoinedSchedule, PiecewiseConstantSchedule, PiecewiseInterpolateSchedule
+from funcnet.optim.schedules.plateau import ReduceOnPlateau
+from funcnet.optim.schedules.warmup import (
+    SlantedTriangularSchedule,
+    WarmupConstantSchedule,
     WarmupCosineSchedule,
+    WarmupExponentialSchedule,
+    WarmupLinearSchedule,
+    WarmupSchedule,
+    WarmupStableDecaySchedule,
 )
 from funcnet.optim.sgd import SGD
+from funcnet.optim.sign_sgd import SignSGD
+from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
+from funcnet.range_test import RateRange, lr_range
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
@@ -251,9 +290,9 @@ __all__ = [
     # pooling
     "MaxPool1d", "MaxPool2d", "MaxPool3d", "FractionalMaxPool2d", "FractionalMaxPool3d", "MinPool1d", "MinPool2d", "MinPool3d",
     "AvgPool1d", "AvgPool2d", "AvgPool3d", "SumPool1d", "SumPool2d", "SumPool3d", "LPPool1d", "LPPool2d", "LPPool3d",
-    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",
-    "AdaptiveMaxPool3d", "GlobalAvgPool", "GlobalMaxPool", "GlobalSumPool", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
-    "SegmentPool", "Pool1d", "Pool2d", "Pool3d", "AdaptivePool1d", "AdaptivePool2d", "AdaptivePool3d",
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d",
+    "GlobalAvgPool", "GlobalMaxPool", "GlobalSumPool", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d", "SegmentPool", "Pool1d",
+    "Pool2d", "Pool3d", "AdaptivePool1d", "AdaptivePool2d", "AdaptivePool3d",
     # normalization
     "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "RunningBatchNorm1d", "RunningBatchNorm2d", "RunningBatchNorm3d", "LayerNorm",
     "RMSNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "RunningInstanceNorm1d",
@@ -267,8 +306,8 @@ __all__ = [
     "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding",
     # shapes
     "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
-    "Select", "Gather", "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d",
-    "ZeroPad3d", "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
+    "Select", "Gather", "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
+    "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
     "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",
     "AffineGrid",
@@ -277,17 +316,17 @@ __all__ = [
     "GaussianNoise", "GaussianSample", "GumbelSoftmax",
     # activations
     "ReLU", "ReLU6", "ReLUK", "LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Dish", "Hardswish",
-    "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh",
-    "Tanhshrink", "Softsign", "Softplus", "Squareplus", "SparsePlus", "Hardshrink", "Softshrink", "Threshold", "ClippedLinear",
-    "Softmax", "LogSoftmax", "Softmin", "Softmax2d", "MultiSoftmax", "LogSumExp", "Sin", "Cos", "Exp", "Erf", "Abs", "Sign",
-    "Square", "Monomial", "Gaussian", "RandomFourier", "RBF",
+    "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh", "Tanhshrink",
+    "Softsign", "Softplus", "Squareplus", "SparsePlus", "Hardshrink", "Softshrink", "Threshold", "ClippedLinear", "Softmax",
+    "LogSoftmax", "Softmin", "Softmax2d", "MultiSoftmax", "LogSumExp", "Sin", "Cos", "Exp", "Erf", "Abs", "Sign", "Square",
+    "Monomial", "Gaussian", "RandomFourier", "RBF",
     # operands
     "Add", "Sub", "Mul", "Div", "MatMul", "Pow", "Concat", "CosineSimilarity", "PairwiseDistance", "CauchySimilarity", "Mean",
     "Sum", "Prod", "Max", "Min", "Var", "Std",
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
-    "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
-    "repeat", "remat", "freeze", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
+    "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed", "repeat",
+    "remat", "freeze", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
     # gradient rules and watching
     "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "with_vjp", "checked", "tap", "profiled",
     # blocks
@@ -298,21 +337,30 @@ __all__ = [
     # seeing
     "summary", "Summary", "draw", "Drawing",
     # losses
-    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL", "LinearCrossEntropy", "CTC",
+    "MSE", "L1", "L2", "Huber", "SmoothL1", "LogCosh", "BCE", "BCEWithLogits", "SoftMargin", "MultiLabelSoftMargin",
+    "HingeEmbedding", "CrossEntropy", "NLL", "KLDiv", "GeneralizedKL", "GaussianKL", "PoissonNLL", "GaussianNLL", "losses_of",
+    "weighted", "LinearCrossEntropy", "CTC",
     # optimizers
-    "SGD", "Adam", "AdamW", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
+    "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue", "RAdam",
+    "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD",
+    "AdEMAMix", "NovoGrad",
     # schedules
-    "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
+    "ConstantSchedule", "LinearSchedule", "PolynomialSchedule", "ExponentialSchedule", "InverseTimeSchedule",
+    "InverseSquareRootSchedule", "CosineSchedule", "CosineAnnealingSchedule", "CosineRestartsSchedule", "CyclicSchedule",
+    "OneCycleSchedule", "OneCycleMomentumSchedule", "WarmupSchedule", "WarmupConstantSchedule", "WarmupLinearSchedule",
+    "StepSchedule", "MultiStepSchedule", "PiecewiseConstantSchedule", "PiecewiseInterpolateSchedule", "JoinedSchedule",
+    "ProductSchedule", "SumSchedule", "LambdaSchedule", "ReduceOnPlateau", "WarmupCosineSchedule", "WarmupExponentialSchedule",
+    "WarmupStableDecaySchedule", "SlantedTriangularSchedule",
     # initializers
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
     "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "intermediates", "jacobian",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy", "lr_range", "RateRange",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
-    "MomentOptimizer", "GradientTransform", "Schedule", "Initializer", "layer", "elementwise",
+    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "layer", "elementwise",
     # kernels and testing
     "kernels", "testing",
 ]

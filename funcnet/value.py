@@ -19,6 +19,9 @@ from funcnet.indentation import indented
 
 _T = TypeVar("_T")
 
+holds_tensors = {"holds_tensors": True}
+"""The metadata of a field that may hold tensors, such as a rate; its own validator judges them."""
+
 
 @overload
 def frozen(cls: type[_T]) -> type[_T]: ...
@@ -55,10 +58,7 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
 def _judged(cls: type, fields: list[Any]) -> list[Any]:
     """Make every field convert numpy's numbers first, and refuse tensors before its validator runs."""
     own = [one for one in fields if one.init and not one.inherited]
-    return [
-        one.evolve(validator=_without_tensors(one.validator), converter=_natively(one.converter)) if one in own else one
-        for one in fields
-    ]
+    return [one.evolve(validator=_judging(one), converter=_natively(one.converter)) if one in own else one for one in fields]
 
 
 def _annotate_arguments(made: Any) -> None:
@@ -78,8 +78,11 @@ def _native(got: Any) -> Any:
     return type(got)(map(_native, got)) if type(got) in (tuple, list) else got
 
 
-def _without_tensors(validator: Any) -> Any:
-    return attrs.validators.and_(_no_tensor, validator) if validator else _no_tensor
+def _judging(one: Any) -> Any:
+    """Return the validator of a field, after one that refuses tensors."""
+    if one.metadata == holds_tensors:
+        return one.validator
+    return attrs.validators.and_(_no_tensor, one.validator) if one.validator else _no_tensor
 
 
 def _no_tensor(value: object, attribute: Any, got: Any) -> None:
@@ -151,9 +154,7 @@ class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract 
     def __repr__(self) -> str:
         shown = [(f.name, getattr(self, f.name), _default(self, f)) for f in getattr(type(self), "__attrs_attrs__", ()) if f.init]
         words = [
-            f"{name.lstrip('_')}={_call_of(value)}"
-            for name, value, default in shown
-            if value != default or type(value) is not type(default)
+            f"{name.lstrip('_')}={_call_of(value)}" for name, value, default in shown if _call_of(value) != _call_of(default)
         ]
         return f"{type(self).__name__}({', '.join(words)})"
 

@@ -86,6 +86,13 @@ def narrowed(a: Any, x: Tensor) -> Any:
     return a.to(x.dtype if x.dtype is torch.float64 else torch.float32) if isinstance(a, Tensor) else a
 
 
+def choose(condition: Tensor, a: Any, b: Any) -> Tensor:
+    """Return a where a 0-d tensor is not 0, else b; a number takes the dtype of the other, and two become float64."""
+    like = next((x for x in (a, b) if isinstance(x, Tensor)), condition.to(torch.float64))
+    a, b = [x if isinstance(x, Tensor) else torch.full((), x, dtype=like.dtype, device=like.device) for x in (a, b)]
+    return torch.where(condition != 0, a, b)
+
+
 def add_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> Tensors:
     """Sum x + a y for each pair, a number or a 0-d tensor; ``out``, one of the two lists, may be written to.
 

@@ -77,6 +77,8 @@ class CTC(Loss):
     tensor(0.8438)
     """
 
+    mean_of_terms = False
+
     blank: int = field(default=0, validator=whole(0))
     reduction: str = field(default="mean", validator=reductions)
     zero_infinity: bool = field(default=False, validator=flag)
@@ -110,6 +112,9 @@ class CTC(Loss):
     def weight_of(self, target: Any) -> float | Tensor:
         lengths = target[2]
         return lengths.numel() if isinstance(lengths, Tensor) else len(lengths)
+
+    def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
+        return terms.reshape(-1, 1) if leaf.is_floating_point() else None
 
     def _factors(self, terms: Tensor, given: Labels) -> Tensor:
         """Return c_n."""

@@ -16,11 +16,11 @@ import torch
 from attrs import field
 from torch import Tensor, strided
 
-from funcnet.errors import describe, number, value_error, whole_number
+from funcnet.errors import describe, number, value_error
 from funcnet.explanations import explain_loss_error, raise_explained
 from funcnet.kernels import vocabulary as kernels
 from funcnet.kernels.vocabulary_blocks import Gradients, Read, Slopes, Vocabulary
-from funcnet.losses.loss import Loss, reductions, weights
+from funcnet.losses.label_loss import LabelLoss
 from funcnet.precision import rounded
 from funcnet.value import frozen
 
@@ -35,7 +35,7 @@ class Kept(NamedTuple):
 
 
 @frozen
-class LinearCrossEntropy(Loss):
+class LinearCrossEntropy(LabelLoss):
     """Linear map, softmax and cross-entropy in one: ``torch.nn.LinearCrossEntropyLoss``, with the weight as part of y.
 
     The logits of all rows are never in memory together: they are made for a few rows at a time, used and forgotten. 8192 rows and
@@ -81,9 +81,6 @@ class LinearCrossEntropy(Loss):
     torch.Size([])
     """
 
-    weight: tuple[float, ...] | None = field(default=None, validator=weights)
-    ignore_index: int = field(default=-100, validator=whole_number)
-    reduction: str = field(default="mean", validator=reductions)
     label_smoothing: float = field(default=0.0, validator=number(0, at_most=1))
     z_loss: float = field(default=0.0, validator=number(0))
 
@@ -92,7 +89,7 @@ class LinearCrossEntropy(Loss):
         try:
             return self._value(kept, kernels.read(kept.given)), kept
         except (IndexError, RuntimeError) as error:
-            raise self._explained(len(kept.given.w), error) from None
+            raise self._label_error(len(kept.given.w), error) from None
 
     def backward(self, cache: Kept, g: Tensor | None = None) -> Any:
         return self._passed(cache, self._pulled_back(cache, g)[1])
@@ -106,14 +103,8 @@ class LinearCrossEntropy(Loss):
         except Exception as error:
             raise_explained(explain_loss_error(self, y, target, error), error)
 
-    def weight_of(self, target: Tensor) -> float | Tensor:
-        if self.reduction != "mean":
-            return len(target) if target.dim() else 1
-        counts = target != self.ignore_index
-        if self.weight is None:
-            return counts.sum()
-        w = torch.tensor(self.weight, dtype=torch.float64, device=target.device)
-        return torch.where(counts, w[target.long() * counts], 0.0).sum()
+    def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
+        return None  # rows without a gradient are zeros in the kernel, and the weights have no terms
 
     def _prepared(self, y: Any, target: Tensor) -> Kept:
         """Return the rows, and the factors of lse, z_t, lse² and Σ r z in their terms."""
@@ -137,7 +128,7 @@ class LinearCrossEntropy(Loss):
         try:
             return of_words.gather(0, t)
         except (IndexError, RuntimeError) as error:
-            raise self._explained(len(of_words), error) from None
+            raise self._label_error(len(of_words), error) from None
 
     def _spread(self, of_words: Tensor | None, w: Tensor, wide: torch.dtype) -> Tensor | None:
         """Return r, the share of each word in all targets."""
@@ -172,12 +163,14 @@ class LinearCrossEntropy(Loss):
         """Return what the kernel makes with the slopes of the value times g."""
         wide = kept.slopes.a.dtype
         of_terms = kept.factor if g is None else (g.to(wide) if isinstance(g, Tensor) else g) * kept.factor
-        scale = of_terms.reshape(-1) if self.reduction == "none" and g is not None else of_terms
-        slopes = kept.slopes.scaled(scale)
+        given = kept.given
+        if self.reduction == "none" and isinstance(g, Tensor):
+            of_terms = of_terms.reshape(-1)  # a row with the gradient 0 may hold anything
+            given = given._replace(counts=given.counts & ((of_terms != 0) | given.h.isfinite().all(1)))
         try:
-            return kernels.read_and_pull_back(kept.given, slopes)
+            return kernels.read_and_pull_back(given, kept.slopes.scaled(of_terms))
         except (IndexError, RuntimeError) as error:
-            raise self._explained(len(kept.given.w), error) from None
+            raise self._label_error(len(kept.given.w), error) from None
 
     def _passed(self, kept: Kept, gradients: Gradients) -> Any:
         """Return the gradients in the form of y."""
@@ -208,7 +201,7 @@ class LinearCrossEntropy(Loss):
         labels: Tensor = target if target.dtype == torch.int64 else target.long()
         return labels
 
-    def _explained(self, words: int, error: Exception) -> Exception:
+    def _label_error(self, words: int, error: Exception) -> Exception:
         """Turn the kernel's error into ours when it names a label out of bounds."""
         found = re.search(r"index (-?\d+) is out of bounds", str(error))
         rule = f"every label must lie in 0 to {words - 1} or be ignore_index={self.ignore_index}"

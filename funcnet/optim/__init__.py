@@ -1,5 +1,5 @@
 """Optimizers, the transforms of gradients that go before them, and the schedules of their rates.
 
-To add an optimizer, subclass ``base.MomentOptimizer``: the names of its moments, its rates at a step, and its formula for lists
-of tensors; ``MomentOptimizer`` brings ``init``, ``update``, ``None`` gradients and the errors.
+To add an optimizer, subclass ``moments.MomentOptimizer`` as ``lion.Lion`` does: the names of its moments, its hyperparameters,
+and its formula for one leaf. The base brings ``init``, ``update``, schedules, absent gradients, donation and the errors.
 """

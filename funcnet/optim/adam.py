@@ -8,6 +8,7 @@ p ← p - η m̂ / (√v̂ + ε)                       m̂ = m / (1 - β₁ᵗ),
 With ``donated``, as ``donate`` sets it, the numbers are the same, and params and state may be overwritten with them.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from math import inf
 from typing import Any, ClassVar
@@ -15,18 +16,12 @@ from typing import Any, ClassVar
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import flag, is_number, number, value_error
+from funcnet.errors import flag, number
 from funcnet.kernels import optim_steps as kernels
-from funcnet.optim.base import MomentOptimizer, Rate, at, fixed, rate
 from funcnet.optim.columns import Columns
+from funcnet.optim.moments import MomentOptimizer
+from funcnet.optim.rates import Rate, pair_of_rates, rate_field
 from funcnet.value import frozen
-
-
-def _betas(value: Any, attribute: Any, got: Any) -> None:
-    if not (isinstance(got, tuple) and len(got) == 2 and all(callable(b) or (is_number(b) and 0 <= b < 1) for b in got)):
-        raise value_error(
-            type(value).__name__, "betas must be a tuple of two numbers of at least 0 and below 1, or schedules", repr(got)
-        )
 
 
 class _AdamBase(MomentOptimizer):
@@ -40,7 +35,6 @@ class _AdamBase(MomentOptimizer):
     weight_decay: Rate
     amsgrad: bool
     maximize: bool
-    _decoupled: ClassVar[bool]
     rates_below: ClassVar[Sequence[float]] = (inf, 1.0, 1.0, inf)
     acts_on = "elements"
 
@@ -48,11 +42,14 @@ class _AdamBase(MomentOptimizer):
     def moments(self) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
 
-    def constant_rates(self) -> Sequence[Any] | None:
-        return fixed(self.lr, *self.betas, self.weight_decay)
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        return {"lr": self.lr, "beta1": self.betas[0], "beta2": self.betas[1], "weight_decay": self.weight_decay}
 
-    def rates_at(self, step: Tensor) -> Sequence[Any]:
-        return at(step, self.lr, *self.betas, self.weight_decay)
+    @property
+    @abstractmethod
+    def _decoupled(self) -> bool:
+        """Whether p itself decays."""
 
     def step(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
         how = {"eps": self.eps, "maximize": self.maximize, "decoupled": self._decoupled, "donated": self.donated}
@@ -67,12 +64,13 @@ class Adam(_AdamBase):
         p ← p - η m̂ / (√v̂ + ε)                      m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
     Args:
-        lr: η, a number or a schedule, as are both ``betas`` and ``weight_decay``.
+        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
         betas: (β₁, β₂), the shares of m and v that stay.
         eps: ε, added to the denominator.
         weight_decay: λ, added to the gradient times p; ``AdamW`` decays p itself.
         amsgrad: Whether the largest v so far is in the denominator.
         maximize: Whether to ascend.
+        decoupled_weight_decay: Whether p itself decays: ``AdamW`` with another default.
         donated: Set by ``donate``.
 
     State:
@@ -94,13 +92,17 @@ class Adam(_AdamBase):
     {'weight': tensor([0., 0.])}
     """
 
-    lr: Rate = field(default=1e-3, validator=rate())
-    betas: tuple[Rate, Rate] = field(default=(0.9, 0.999), validator=_betas)
+    lr: Rate = rate_field(1e-3)
+    betas: tuple[Rate, Rate] = rate_field((0.9, 0.999), validator=pair_of_rates())
     eps: float = field(default=1e-8, validator=number(0.0))
-    weight_decay: Rate = field(default=0.0, validator=rate())
+    weight_decay: Rate = rate_field(0.0)
     amsgrad: bool = field(default=False, validator=flag)
     maximize: bool = field(default=False, validator=flag)
-    _decoupled: ClassVar[bool] = False
+    decoupled_weight_decay: bool = field(default=False, kw_only=True, validator=flag)
+
+    @property
+    def _decoupled(self) -> bool:
+        return self.decoupled_weight_decay
 
 
 @frozen
@@ -110,7 +112,7 @@ class AdamW(_AdamBase):
         p ← (1 - η λ) p, and then as ``Adam`` without weight decay
 
     Args:
-        lr: η, a number or a schedule, as are both ``betas`` and ``weight_decay``.
+        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
         betas: As ``Adam``'s.
         eps: As ``Adam``'s.
         weight_decay: λ.
@@ -132,10 +134,13 @@ class AdamW(_AdamBase):
         ``torch.optim.AdamW``.
     """
 
-    lr: Rate = field(default=1e-3, validator=rate())
-    betas: tuple[Rate, Rate] = field(default=(0.9, 0.999), validator=_betas)
+    lr: Rate = rate_field(1e-3)
+    betas: tuple[Rate, Rate] = rate_field((0.9, 0.999), validator=pair_of_rates())
     eps: float = field(default=1e-8, validator=number(0.0))
-    weight_decay: Rate = field(default=1e-2, validator=rate())
+    weight_decay: Rate = rate_field(1e-2)
     amsgrad: bool = field(default=False, validator=flag)
     maximize: bool = field(default=False, validator=flag)
-    _decoupled: ClassVar[bool] = True
+
+    @property
+    def _decoupled(self) -> bool:
+        return True

@@ -47,6 +47,11 @@ class Chain(Optimizer):
     def init(self, params: Params) -> State:
         return tuple([part.init(params) for part in self._parts])
 
+    def rates(self, state: State) -> dict[str, Any]:
+        """Return the rates of all parts; where two have one name, those of the later one, in the end the optimizer."""
+        self._require_state(state)
+        return {name: one for part, own in zip(self._parts, state, strict=True) for name, one in part.rates(own).items()}
+
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
         self._require_state(state)
         return tuple([part.map_state(f, *own) for part, *own in zip(self._parts, state, *others, strict=True)])

@@ -22,6 +22,9 @@ from funcnet.kernels.tracing import any_nested, is_eager, tensor_guard
 Columns = Sequence[Sequence[Tensor]]
 """Lists of the tensors that belong to the same leaves of params: params, gradients, then the moments."""
 
+Shapes = Callable[[int, torch.Size], Sequence[int]]
+"""Returns the shape of moment number i of a parameter of a shape."""
+
 Write = Callable[[Sequence[Any]], Tree]
 
 # Two nets, or groups of params, that take turns find their guards; a search through 8 that do not fit takes 1.5 µs.
@@ -100,12 +103,12 @@ class GuardCache:
                 return known
         return None
 
-    def judge(self, columns: Columns, step: Tensor | None, donated: bool) -> tuple[Columns, Agreed]:
+    def judge(self, columns: Columns, step: Tensor | None, donated: bool, shapes: Shapes | None = None) -> tuple[Columns, Agreed]:
         """Return columns ready for a step, and what is known of them; ``LookupError`` for those that do not fit.
 
         Columns that fit as they came are remembered.
         """
-        if not agree(columns) or not (step is None or is_count(step)):
+        if not agree(columns, shapes) or not (step is None or is_count(step)):
             raise LookupError
         if not is_eager():
             return columns, Agreed(columns, None)
@@ -116,7 +119,7 @@ class GuardCache:
             return ready, Agreed(ready, None)
         return columns, self._learn(columns, step, tensors, donated)
 
-    def require_apart(self, columns: Columns, step: Tensor | None) -> None:
+    def require_apart(self, columns: Columns, step: Tensor | None, shapes: Shapes | None = None) -> None:
         """Raise ``LookupError`` unless params and moments agree, and no two elements of what is written share memory."""
         rows = [row for row in zip(*columns, strict=True) if is_dense(row[0])]
         if not rows:
@@ -125,7 +128,7 @@ class GuardCache:
         known = self.find(columns, step)
         if known is not None and known.is_apart(columns):
             return
-        if not agree([columns[0], *columns]) or not (step is None or is_count(step)):
+        if not agree([columns[0], *columns], shapes) or not (step is None or is_count(step)):
             raise LookupError
         written = [x for column in ([] if step is None else [step], *columns) for x in column]
         if not all(map(is_writable, written)) or overlapping(written):
@@ -143,19 +146,20 @@ class GuardCache:
         return known
 
 
-def agree(columns: Columns) -> bool:
+def agree(columns: Columns, shapes: Shapes | None = None) -> bool:
     """Tell that in every row kind, shape, dtype and device agree, where kernels would broadcast or promote."""
     for p, g, *moments in zip(*columns, strict=True):
-        if not is_dense(p) or not _is_like(g, p, p.dtype):
+        if not is_dense(p) or not _is_like(g, p, p.dtype, p.shape):
             return False
         dtype = kernels.wide(p.dtype)
-        if not all([_is_like(x, p, dtype) for x in moments]):  # noqa: C419
-            return False
+        for i, x in enumerate(moments):
+            if not _is_like(x, p, dtype, p.shape if shapes is None else shapes(i, p.shape)):
+                return False
     return True
 
 
-def _is_like(x: Tensor, p: Tensor, dtype: torch.dtype) -> bool:
-    return not x.is_nested and x.shape == p.shape and x.dtype is dtype and x.device == p.device and x.layout is strided
+def _is_like(x: Tensor, p: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> bool:
+    return not x.is_nested and x.shape == tuple(shape) and x.dtype is dtype and x.device == p.device and x.layout is strided
 
 
 def is_dense(leaf: Any) -> bool:
@@ -171,6 +175,19 @@ def moment_like(p: Tensor) -> Tensor:
 def is_count(step: Any) -> bool:
     """Tell whether a value is a count of updates."""
     return isinstance(step, Tensor) and step.dim() == 0 and step.dtype is torch.int64
+
+
+def is_scalar(number: Any) -> bool:
+    """Tell whether a value is a number that the state holds beside the moments."""
+    return isinstance(number, Tensor) and number.dim() == 0 and number.dtype is torch.float64
+
+
+def replaced(column: Sequence[Any], places: Sequence[int], new: Sequence[Any]) -> list[Any]:
+    """Return a copy of a column with new entries in some places."""
+    column = list(column)
+    for i, x in zip(places, new, strict=True):
+        column[i] = x
+    return column
 
 
 def _ready(columns: Columns, steps: list[Tensor], donated: bool) -> Columns:

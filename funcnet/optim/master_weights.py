@@ -14,7 +14,7 @@ from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import Optimizer, State
-from funcnet.optim.columns import Columns, GuardCache, is_dense
+from funcnet.optim.columns import Columns, GuardCache, is_dense, replaced
 from funcnet.optim.misfits import explained
 from funcnet.value import frozen
 
@@ -87,6 +87,9 @@ class MasterWeights(Optimizer):
             raise self._explained(error, steppable, state, params) from None
         self.optimizer.require_fit(state["optimizer"], _over(params, state["masters"]))
 
+    def rates(self, state: State) -> dict[str, Any]:
+        return self.optimizer.rates(state["optimizer"])
+
     def donate(self) -> "MasterWeights":
         return self.replace(optimizer=self.optimizer.donate(), donated=True)
 
@@ -118,8 +121,8 @@ class MasterWeights(Optimizer):
         """Make the step; a failing optimizer has written to nothing but the tensors that are made here."""
         ps, gs, ms = ready
         wide = [torch.where(m.to(p.dtype) == p, m, p.float()) for p, m in zip(ps, ms, strict=True)]
-        steps = _replaced(columns[1], places, [g.float() for g in gs])
-        from_here = _replaced([p if m is None else m for p, m in zip(columns[0], columns[2], strict=True)], places, wide)
+        steps = replaced(columns[1], places, [g.float() for g in gs])
+        from_here = replaced([p if m is None else m for p, m in zip(columns[0], columns[2], strict=True)], places, wide)
         try:
             new, inner = self.optimizer.update(_as(grads, steps), state["optimizer"], _as(params, from_here))
         except Exception as error:
@@ -139,8 +142,8 @@ class MasterWeights(Optimizer):
             kernels.write_each(ms, masters)
             rounded, masters = ps, ms
         kept = [x if m is None else p for x, p, m in zip(new, columns[0], columns[2], strict=True)]
-        after = _as(params, _replaced(kept, places, rounded))
-        return after, {"masters": _as(params, _replaced(columns[2], places, masters)), "optimizer": inner}
+        after = _as(params, replaced(kept, places, rounded))
+        return after, {"masters": _as(params, replaced(columns[2], places, masters)), "optimizer": inner}
 
     def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
         """Turn an error into ours: the state first, then the trees, then the leaves in half precision."""
@@ -161,10 +164,3 @@ def _over(params: Tree, masters: Tree) -> Tree:
     """Return the tree of masters, with the params in the places without one."""
     rows = zip(*flattening.flatten_together(params, masters), strict=True)
     return _as(params, [p if m is None else m for p, m in rows])
-
-
-def _replaced(column: Sequence[Any], places: list[int], new: Sequence[Any]) -> list[Any]:
-    column = list(column)
-    for i, x in zip(places, new, strict=True):
-        column[i] = x
-    return column

@@ -15,9 +15,17 @@ from funcnet.optim.columns import is_count, is_dense, moment_like
 Named = dict[str, dict[str, Any]]
 """The leaves of some trees by the name of the tree, and the path."""
 
+Like = Callable[[str, Tensor], Tensor]
+
 
 def explained(
-    who: Any, error: Exception, params: Tree, others: dict[str, Any], donated: bool, concerns: Callable[[Any], bool] | None = None
+    who: Any,
+    error: Exception,
+    params: Tree,
+    others: dict[str, Any],
+    donated: bool,
+    concerns: Callable[[Any], bool] | None = None,
+    like: Like | None = None,
 ) -> Exception:
     """Return our error for an update that failed with ``error``, or that error where nothing is wrong with what it got.
 
@@ -28,6 +36,7 @@ def explained(
         others: ``grads`` and the state: ``step``, which may be missing, and trees of float32 or wider tensors.
         donated: Whether the update writes to params and state.
         concerns: Which leaves of params the update looks at; by default all that have a gradient.
+        like: A function of the name of a moment and a param that makes the first moment; zeros like the param by default.
     """
     step, trees = others.get("step"), {name: one for name, one in others.items() if name != "step"}
     try:
@@ -38,7 +47,7 @@ def explained(
     leaves, named = tree.names(params), {name: tree.names(one) for name, one in trees.items()}
     if concerns is not None:
         named["grads"] = {path: g for path, g in named["grads"].items() if concerns(leaves.get(path))}
-    found = _leaf(who, leaves, named)
+    found = _leaf(who, leaves, named, like or (lambda name, p: moment_like(p)))
     if found is None and "step" in others and not is_count(step):
         found = value_error(who, "state must have a 0-d int64 tensor as step", _kind(step))
     if found is None and donated and is_eager():
@@ -47,16 +56,17 @@ def explained(
     return found or error
 
 
-def _leaf(who: Any, params: dict[str, Any], others: Named) -> Exception | None:
+def _leaf(who: Any, params: dict[str, Any], others: Named, first: Like) -> Exception | None:
     """Find the first leaf with a gradient where something is not as its parameter is."""
     for path, g in others["grads"].items():
         p = params.get(path)
         if p is None or not is_dense(p):
             return value_error(who, f"grads must have None at {path!r}, where params has {describe(p)}", g)
         for name, other in others.items():
-            like = p if name == "grads" else moment_like(p)
+            like = p if name == "grads" else first(name, p.detach())
             if not isinstance(other.get(path), Tensor) or _kind(other[path]) != _kind(like):
-                rule = f"{name} must have at {path!r} what params has, {_kind(like)}"
+                what = "what params has" if like.shape == p.shape else "what init makes"
+                rule = f"{name} must have at {path!r} {what}, {_kind(like)}"
                 return value_error(who, rule, _kind(other.get(path)))
     return None
 

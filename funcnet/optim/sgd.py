@@ -17,21 +17,22 @@ from torch import Tensor
 from funcnet.errors import flag, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.kernels import optim_steps
-from funcnet.optim.base import MomentOptimizer, Rate, at, fixed, is_rate, rate
 from funcnet.optim.columns import Columns
+from funcnet.optim.moments import MomentOptimizer
+from funcnet.optim.rates import Rate, Rates, at, fixed, is_rate, is_zero, rate_field
 from funcnet.value import frozen
 
 
 def _nesterov(value: Any, attribute: Any, got: Any) -> None:
     flag(value, attribute, got)
-    if got and (value.momentum == 0 or value.dampening != 0):
+    if got and (is_zero(value.momentum) or not is_zero(value.dampening)):
         came = f"momentum={value.momentum!r} and dampening={value.dampening!r}"
         raise value_error("SGD", "nesterov needs a momentum above 0 and no dampening", came)
 
 
 def _averaged(value: Any, attribute: Any, got: Any) -> None:
     flag(value, attribute, got)
-    if got and (value.nesterov or value.dampening != 0):
+    if got and (value.nesterov or not is_zero(value.dampening)):
         came = f"nesterov={value.nesterov!r} and dampening={value.dampening!r}"
         raise value_error("SGD", "averaged, which sets the dampening to the momentum, goes without nesterov and dampening", came)
 
@@ -50,7 +51,7 @@ class SGD(MomentOptimizer):
         b ← μ b + (1 - τ) (g + λ p)      p ← p - η b
 
     Args:
-        lr: η, a number or a schedule, as are ``momentum``, ``dampening`` and ``weight_decay``.
+        lr: η, a number, a schedule or a 0-d tensor, as are ``momentum``, ``dampening`` and ``weight_decay``.
         momentum: μ, the share of the buffer b that stays; 0 keeps no buffer.
         dampening: τ, from the second update on.
         weight_decay: λ, added to the gradient times p.
@@ -81,10 +82,10 @@ class SGD(MomentOptimizer):
 
     acts_on = "elements"
 
-    lr: Rate = field(default=1e-3, validator=rate())
-    momentum: Rate = field(default=0.0, validator=rate())
-    dampening: Rate = field(default=0.0, validator=rate())
-    weight_decay: Rate = field(default=0.0, validator=rate())
+    lr: Rate = rate_field(1e-3)
+    momentum: Rate = rate_field(0.0)
+    dampening: Rate = rate_field(0.0)
+    weight_decay: Rate = rate_field(0.0)
     nesterov: bool = field(default=False, validator=_nesterov)
     maximize: bool = field(default=False, validator=flag)
     averaged: bool = field(default=False, validator=_averaged)
@@ -92,22 +93,27 @@ class SGD(MomentOptimizer):
 
     @property
     def moments(self) -> tuple[str, ...]:
-        return ("momentum_buffer",) if self.momentum != 0 else ()
+        return ("momentum_buffer",) if not is_zero(self.momentum) else ()
 
-    def constant_rates(self) -> Sequence[Any] | None:
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        momentum = {"momentum": self.momentum, "dampening": self.momentum if self.averaged else self.dampening}
+        return {"lr": self.lr, **momentum, "weight_decay": self.weight_decay}
+
+    def constant_rates(self) -> Rates | None:
         if self.averaged:
             return fixed(self.lr, self.momentum, self.momentum, self.weight_decay)
-        return fixed(self.lr, self.momentum, 0.0, self.weight_decay) if self.dampening == 0 else None
+        return fixed(self.lr, self.momentum, 0.0, self.weight_decay) if is_zero(self.dampening) else None
 
-    def rates_at(self, step: Tensor) -> Sequence[Any]:
+    def rates_at(self, step: Tensor) -> Rates:
         lr, momentum, dampening, decay = at(step, self.lr, self.momentum, self.dampening, self.weight_decay)
         if self.averaged:
             return lr, momentum, momentum, decay
-        if self.dampening != 0:
+        if not is_zero(self.dampening):
             dampening = _from_second(kernels.read(step), dampening)
         return lr, momentum, dampening, decay
 
-    def step(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
+    def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
         if self.fused:
             done = optim_steps.sgd(columns, rates, self.donated, nesterov=self.nesterov, maximize=self.maximize)
             if done is not None:
@@ -115,20 +121,20 @@ class SGD(MomentOptimizer):
         (ps, gs, *bs), (lr, momentum, _, decay) = columns, rates
         if self.maximize:
             gs = kernels.scale_each(gs, -1.0)
-        if self.weight_decay != 0:
+        if not is_zero(self.weight_decay):
             gs = kernels.add_each(gs, ps, decay)
         if not bs:
             return [kernels.add_each(ps, gs, -lr, ps if self.donated else None)]
-        if self.averaged or self.nesterov or self.dampening != 0:
+        if self.averaged or self.nesterov or not is_zero(self.dampening):
             return self._along(ps, gs, bs[0], rates)
         return kernels.descend(ps, gs, bs[0], lr, momentum, self.donated)
 
-    def _along(self, ps: Sequence[Tensor], gs: Sequence[Tensor], bs: Sequence[Tensor], rates: Sequence[Any]) -> Columns:
+    def _along(self, ps: Sequence[Tensor], gs: Sequence[Tensor], bs: Sequence[Tensor], rates: Rates) -> Columns:
         lr, momentum, dampening, _ = rates
         out = (ps, bs) if self.donated else (None, None)
         if self.averaged:
             bs = kernels.lerp_each(bs, gs, 1 - momentum, out[1])
         else:
-            damped = gs if self.dampening == 0 else kernels.scale_each(gs, 1 - dampening)
+            damped = gs if is_zero(self.dampening) else kernels.scale_each(gs, 1 - dampening)
             bs = kernels.add_each(damped, bs, momentum, out[1])
         return [kernels.add_each(ps, kernels.add_each(gs, bs, momentum) if self.nesterov else bs, -lr, out[0]), bs]

@@ -129,4 +129,82 @@ ALIGNMENT = {f"CTC {reduction}": loss(fn.CTC(0, reduction), normal(6, 3, 3), SEQ
     ),
 }
 
-CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **TRAINING, **VOCABULARY, **ALIGNMENT}
+SIGNS = torch.tensor([[1, -1, 1], [-1, -1, 1], [1, 1, -1], [-1, 1, -1]])
+LOG_P = torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5], [0.6, 0.3, 0.1]]).log()
+
+ROBUST = {
+    f"{criterion!r}": loss(criterion, normal(4, 3), normal(4, 3))
+    for criterion in (
+        *(kind(reduction) for kind in (fn.Huber, fn.SmoothL1, fn.LogCosh) for reduction in REDUCTIONS),
+        *(fn.Huber("sum", 0.3), fn.SmoothL1("none", 0.5), fn.SmoothL1(beta=0), fn.SmoothL1(beta=1e-12)),
+    )
+} | {
+    "Huber on its kinks": loss(fn.Huber(), KINKS, torch.zeros(2, 5)),
+    "SmoothL1 on its kinks": loss(fn.SmoothL1("none"), KINKS, torch.zeros(2, 5)),
+    "LogCosh of large numbers": loss(fn.LogCosh("sum"), LARGE, torch.zeros(3, 4)),
+    "Huber of integers": loss(fn.Huber(), normal(4, 3), torch.arange(12).reshape(4, 3)),
+}
+
+LIKELIHOOD = (
+    {f"NLL {reduction}": loss(fn.NLL(reduction=reduction), LOG_P, LABELS) for reduction in REDUCTIONS}
+    | {f"NLL weighted, {reduction}": loss(fn.NLL(WEIGHT, 1, reduction), LOG_P, LABELS) for reduction in REDUCTIONS}
+    | {
+        f"KLDiv {reduction}{' of logs' * log}": loss(
+            fn.KLDiv(reduction, log), LOG_P, between(-3.0, -0.1, 4, 3) if log else between(0.1, 0.9, 4, 3)
+        )
+        for reduction in REDUCTIONS
+        for log in (False, True)
+    }
+    | {
+        f"GeneralizedKL {reduction}": loss(fn.GeneralizedKL(reduction), normal(4, 3), between(0.1, 2.0, 4, 3))
+        for reduction in REDUCTIONS
+    }
+    | {
+        f"{criterion!r}": loss(criterion, between(0.2, 2.0, 4, 3), between(0.1, 3.0, 4, 3))
+        for criterion in (
+            *(fn.PoissonNLL(reduction=reduction) for reduction in REDUCTIONS),
+            *(fn.PoissonNLL(False, True, 0.1, reduction) for reduction in REDUCTIONS),
+        )
+    }
+    | {
+        f"GaussianNLL {reduction}": loss(
+            fn.GaussianNLL(reduction=reduction), (normal(4, 3), between(0.2, 2.0, 4, 3)), normal(4, 3)
+        )
+        for reduction in REDUCTIONS
+    }
+    | {
+        "NLL weighted by 0": loss(fn.NLL((0.0, 1.0, 2.0)), LOG_P, LABELS),
+        "NLL, all ignored": loss(fn.NLL(ignore_index=2), LOG_P[:2], torch.tensor([2, 2])),
+        "NLL without batch": loss(fn.NLL(), LOG_P[0], LABELS[1]),
+        "NLL on 3 axes": loss(fn.NLL(WEIGHT, reduction="batch"), normal(2, 3, 3), CLASSES),
+        "PoissonNLL of counts": loss(fn.PoissonNLL(full=True), normal(4, 3), torch.arange(12).reshape(4, 3)),
+        "GaussianNLL of one variance a row": loss(
+            fn.GaussianNLL(full=True), (normal(4, 3), between(0.2, 2.0, 4, 1)), normal(4, 3)
+        ),
+        "GaussianNLL of one variance a column": loss(fn.GaussianNLL(), (normal(4, 3), between(0.2, 2.0, 1, 3)), normal(4, 3)),
+        "GaussianNLL of variances without the last axis": loss(
+            fn.GaussianNLL(reduction="none"), (normal(4, 3), between(0.2, 2.0, 4)), normal(4, 3)
+        ),
+    }
+)
+
+YES_OR_NO = (
+    {f"SoftMargin {reduction}": loss(fn.SoftMargin(reduction), normal(4, 3), SIGNS) for reduction in REDUCTIONS}
+    | {f"HingeEmbedding {reduction}": loss(fn.HingeEmbedding(0.3, reduction), normal(4, 3), SIGNS) for reduction in REDUCTIONS}
+    | {
+        f"MultiLabelSoftMargin {reduction}": loss(
+            fn.MultiLabelSoftMargin(WEIGHT, reduction), normal(4, 3), between(0.1, 0.9, 4, 3)
+        )
+        for reduction in REDUCTIONS
+    }
+    | {
+        "SoftMargin of numbers": loss(fn.SoftMargin(), normal(4, 3), normal(4, 3)),
+        "HingeEmbedding on its kinks": loss(fn.HingeEmbedding(0.0), KINKS, SIGNS[[0, 1, 2, 3, 0]].T[:2]),
+        "MultiLabelSoftMargin without batch": loss(fn.MultiLabelSoftMargin(), normal(3), LABELS[:3] > 1),
+        "MultiLabelSoftMargin on 3 axes": loss(
+            fn.MultiLabelSoftMargin(reduction="batch"), normal(2, 4, 3), between(0.1, 0.9, 2, 4, 3)
+        ),
+    }
+)
+
+CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **TRAINING, **ROBUST, **LIKELIHOOD, **YES_OR_NO, **VOCABULARY, **ALIGNMENT}

@@ -155,7 +155,9 @@ def test_a_tensor_never_reaches_a_validator_that_would_compare_it() -> None:
     """A number field says the same, not that truth is ambiguous."""
     with pytest.raises(ValueError, match=r"^Linear: in_features must not hold a tensor"):
         fn.Linear(torch.tensor([3, 4]), 2)
-    with pytest.raises(ValueError, match=r"^SGD: lr must not hold a tensor"):
+    with pytest.raises(
+        ValueError, match=r"^SGD: lr must be a number, a schedule, or a real 0-d tensor, got a tensor of shape \(2,\)"
+    ):
         fn.SGD(lr=torch.tensor([0.1, 0.2]))
 
 

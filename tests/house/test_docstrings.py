@@ -15,7 +15,7 @@ import torch
 
 import funcnet as fn
 from funcnet.initializers.elementary import Initializer
-from funcnet.optim.schedules import Schedule
+from funcnet.optim.schedules.base import Schedule
 
 
 class Told(NamedTuple):
@@ -50,7 +50,8 @@ def raises(told: Told) -> bool:
 def source(told: Told) -> bool:
     """Cite a paper by its year, name what it is of another library, or say that it is elementary."""
     libraries = r"``(torch|jax|flax|thinc|optax|np)\.\w|thinc's|neural-tangents'|Haiku's"
-    return re.search(rf"[A-Z]\w+.* (19|20)\d\d|{libraries}|elementary", entry(told, "Source")) is not None
+    cited = entry(told, "References") + entry(told, "Source")
+    return re.search(rf"[A-Z]\w+.* (19|20)\d\d|{libraries}|elementary", cited) is not None
 
 
 _AXES = r"\.\.\.|[NTCLS]|\*\w+|in\d?|out|channels|features|length|rows|heads|hidden|bags|segments|classes|\w+_(size|features|dim)"
@@ -76,7 +77,10 @@ def backward(told: Told) -> bool:
 
 def loss(told: Told) -> bool:
     """Give the terms ℓ, and their slope or the gradient of y."""
-    return re.search(r"ℓ += ", told.own + told.around) is not None and re.search(r"(∂ℓ/∂y|gy) += ", told.around) is not None
+    return (
+        re.search(r"ℓ += ", told.own + told.around) is not None
+        and re.search(r"(∂ℓ/∂y|gy) += ", told.own + told.around) is not None
+    )
 
 
 def rule(told: Told) -> bool:
@@ -95,8 +99,8 @@ def of_the_step(told: Told) -> bool:
 
 
 def units(told: Told) -> bool:
-    """Say what is counted: steps, that is updates, from 0."""
-    return re.search(r"\b(steps?|updates?)\b", entry(told, "Units")) is not None
+    """Say what is counted, among the units or the arguments: steps, that is updates; or that a rate may be a schedule."""
+    return re.search(r"\b(steps?|updates?|schedules?)\b", entry(told, "Units") + entry(told, "Args")) is not None
 
 
 def reduction(told: Told) -> bool:
@@ -169,6 +173,7 @@ _BASES = {
     fn.Parametrization,
     fn.ElementwiseLoss,
     fn.MomentOptimizer,
+    fn.MomentTransform,
 }
 _CONTRACTS = {*_CLASSES.values(), *_BASES, fn.Fit}
 
@@ -324,7 +329,7 @@ LACKING = {
     "Params": [("Params   ", "")],
     "Cache": [("Cache    ", "")],
     "State": [("State    ", "")],
-    "Units": [("updates", "what happens"), ("steps", "seconds")],
+    "Units": [("updates", "what happens"), ("schedule", "rule"), ("steps", "seconds")],
     "Raises": [("``ValueError``", "an error"), ("``MSE``", "``Nobody``")],
     "Source": [("Somebody & Another 2014, section 3", "a book"), ("``torch.optim.SGD``", "known"), ("elementary", "somewhere")],
     "reduction": [("reduction", "mean")],

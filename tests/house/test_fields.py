@@ -11,15 +11,41 @@ import attrs
 import pytest
 import torch
 from cases import CASES
+from schedule_cases import ALL as SCHEDULES
 
 import funcnet as fn
 from funcnet.value import Value
 
 X = torch.ones(2)
 OTHERS = [
-    *[fn.SGD(), fn.Adam(), fn.AdamW(), fn.MasterWeights(fn.SGD()), fn.ClipByGlobalNorm(1.0), fn.ClipByValue(1.0)],
-    *[fn.ConstantSchedule(1.0), fn.LinearSchedule(1.0, 0.0, 3), fn.CosineSchedule(1.0, 3), fn.StepSchedule(1.0, 3)],
-    fn.JoinedSchedule((fn.ConstantSchedule(1.0), fn.ConstantSchedule(2.0)), (3,)),
+    *[
+        fn.SGD(),
+        fn.Adam(),
+        fn.AdamW(),
+        fn.NAdam(),
+        fn.Lion(),
+        fn.RAdam(),
+        fn.Adamax(),
+        fn.Adagrad(),
+        fn.Adadelta(),
+        fn.RMSprop(),
+        fn.Rprop(),
+        fn.ASGD(),
+        fn.LAMB(),
+        fn.LARS(),
+        fn.AdaBelief(),
+        fn.Yogi(),
+        fn.Adan(),
+        fn.ADOPT(),
+        fn.SignSGD(),
+        fn.AdEMAMix(),
+        fn.NovoGrad(),
+        fn.MasterWeights(fn.SGD()),
+        fn.ClipByGlobalNorm(1.0),
+        fn.ClipByValue(1.0),
+    ],
+    *SCHEDULES,
+    fn.ReduceOnPlateau(),
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],
     *[fn.XavierNormal(), fn.XavierUniform(), fn.KaimingNormal(), fn.KaimingUniform(), fn.LecunNormal(), fn.LecunUniform()],
 ]

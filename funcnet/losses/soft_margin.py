@@ -1,0 +1,215 @@
+"""Losses of labels that say yes or no for each element. t is the target, σ(y) = 1 / (1 + e⁻ʸ).
+
+    SoftMargin            ℓ = log(1 + e^(-t y))                       t is 1 or -1
+                          ∂ℓ/∂y = -t σ(-t y)                          ∂ℓ/∂t = -y σ(-t y)
+    MultiLabelSoftMargin  ℓ = -Σ w (t log σ(y) + (1 - t) log σ(-y)) / classes,    a term for each row; t is 0 or 1
+                          ∂ℓ/∂y = w (σ(y) - t) / classes              ∂ℓ/∂t = -w y / classes
+    HingeEmbedding        ℓ = y where t is 1, max(0, m - y) where t is -1         m = margin
+                          ∂ℓ/∂y = 1 where t is 1, -(y ≤ m) where t is -1          the target has no gradient
+
+By the reduction, with c = 1 for "sum" and "none", 1/n for "mean" of n terms, 1/N for "batch",
+
+    gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Cache
+from funcnet.errors import number, value_error
+from funcnet.kernels import activation, elementwise_losses, losses
+from funcnet.losses.binary import BCEWithLogits
+from funcnet.losses.loss import ElementwiseLoss, Factor, Loss, fitting_target, reductions, weights
+from funcnet.precision import in_single, rounded
+from funcnet.value import frozen
+
+Pair = tuple[Tensor, Tensor]
+
+
+@frozen
+class SoftMargin(ElementwiseLoss):
+    """Logistic loss of scores y and labels t of 1 and -1: ``torch.nn.SoftMarginLoss``, which overflows for large scores.
+
+        ℓ     = log(1 + e^(-t y))
+        ∂ℓ/∂y = -t σ(-t y)
+        ∂ℓ/∂t = -y σ(-t y)
+
+    It is ``BCEWithLogits`` of the labels (1 + t) / 2. An infinite score on the right side costs 0.
+
+    Args:
+        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0.
+
+    Shape:
+        y (...), target of the same shape; integers are taken as numbers.
+
+    Cache:
+        y and the target.
+
+    Raises:
+        ValueError: As ``MSE`` does, and for a target of booleans, which has no -1.
+
+    Source:
+        ``torch.nn.SoftMarginLoss``'s formula.
+
+    >>> SoftMargin("none")(torch.tensor([0.0, 200.0, 200.0]), torch.tensor([1, 1, -1]))
+    tensor([  0.6931,   0.0000, 200.0000])
+    """
+
+    def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
+        _require_signed(self, target)
+        return super().forward(y, target)
+
+    def cache(self, y: Tensor, t: Tensor) -> Pair:
+        return y, t
+
+    def loss(self, kept: Pair) -> Tensor:
+        y, t = kept
+        return activation.softplus(-t * y, 1.0, 40.0)  # beyond 40 it is the number itself, in float64 too
+
+    def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
+        y, t = kept
+        return torch.sigmoid(-t * y) * t * -c
+
+    def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
+        return elementwise_losses.soft_margin_target_slope(*kept) * c
+
+
+def _require_signed(loss: Loss, target: Any) -> None:
+    """Refuse booleans, of which the one for no would count as 0."""
+    if isinstance(target, Tensor) and target.dtype is torch.bool:
+        raise value_error(loss, "target must hold 1 and -1", target)
+
+
+_OF_EACH = BCEWithLogits("none")
+"""The term of each class, and its slopes."""
+
+
+@frozen
+class MultiLabelSoftMargin(Loss):
+    """Binary cross-entropy of logits, with the mean over classes as the term of a row: ``torch.nn.MultiLabelSoftMarginLoss``.
+
+        ℓ     = -Σ w (t log σ(y) + (1 - t) log σ(-y)) / classes         a term for each row
+        ∂ℓ/∂y = w (σ(y) - t) / classes
+        ∂ℓ/∂t = -w y / classes
+
+    ``BCEWithLogits`` takes the mean over all elements at once, and its ``pos_weight`` weighs t = 1 only. Half precision is
+    computed in float32.
+
+    Args:
+        weight: w, a factor for the terms of each class.
+        reduction: ``"mean"``, over rows, ``"sum"``, ``"none"``, a value for each row, or ``"batch"``, the sum divided by N.
+
+    Shape:
+        y (N, ..., classes) or (classes,), target of the same shape, from 0 to 1; integers and booleans are taken as numbers. The
+        terms have the shape of y without its last axis.
+
+    Cache:
+        y and the target, the factor of each element, and an empty tensor with the dtype of y.
+
+    Raises:
+        ValueError: As ``MSE`` does, for weights that are negative, not finite, or not one for each class, and for a y without
+            classes.
+
+    Source:
+        ``torch.nn.MultiLabelSoftMarginLoss``'s formula.
+
+    >>> MultiLabelSoftMargin()(torch.tensor([[0.0, 0.0], [9.0, -9.0]]), torch.tensor([[1, 1], [1, 0]]))
+    tensor(0.3466)
+    """
+
+    weight: tuple[float, ...] | None = field(default=None, validator=weights)
+    reduction: str = field(default="mean", validator=reductions)
+
+    def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
+        t = fitting_target(self, y, target)
+        kept = _OF_EACH.cache(in_single(y), in_single(t))
+        w, n = self._shares(kept[0]), y.numel() // y.shape[-1]
+        of_each = _OF_EACH.loss(kept)
+        weighed = losses.product(w.expand_as(of_each), of_each) if 0 in (self.weight or ()) else of_each * w
+        terms = weighed.sum(-1)
+        rows = {"mean": n, "batch": y.shape[0] if y.dim() > 1 else 1}.get(self.reduction, 1)
+        c = losses.factor(rows, terms)
+        value = terms if self.reduction == "none" else losses.weighted_sum(terms, c)
+        return rounded(value, y), (kept, w * c, y.new_empty(0))
+
+    def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
+        kept, c, like = cache
+        return rounded(_OF_EACH.dloss_dy(kept, c if g is None else _over_classes(g) * c), like)
+
+    def target_grad(self, cache: Cache, g: Tensor) -> Tensor:
+        kept, c, like = cache
+        return rounded(_OF_EACH.dloss_dt(kept, _over_classes(g) * c), like)
+
+    def weight_of(self, target: Tensor) -> float | Tensor:
+        rows = target.numel() // (target.shape[-1] or 1)
+        return rows if self.reduction == "mean" else len(target) if target.dim() > 1 else 1
+
+    def _shares(self, y: Tensor) -> Tensor:
+        """Return w / classes, for each class."""
+        classes = y.shape[-1] if y.dim() else 0
+        if not classes:
+            raise value_error(self, "the last axis of y must be one or more classes", y)
+        if self.weight and len(self.weight) != classes:
+            raise value_error(
+                self, f"weight must have one number for each of the {classes} classes", f"{len(self.weight)} numbers"
+            )
+        return y.new_tensor([w / classes for w in self.weight or [1.0] * classes])
+
+
+def _over_classes(g: Any) -> Any:
+    """Give the gradient of each row the axis of classes, in float32 at least."""
+    return in_single(g).unsqueeze(-1) if isinstance(g, Tensor) else g
+
+
+@frozen
+class HingeEmbedding(ElementwiseLoss):
+    """Cost of distances y: themselves for similar pairs, for others the rest to the margin: ``torch.nn.HingeEmbeddingLoss``.
+
+        ℓ     = y where t is 1,    max(0, m - y) where t is -1        m = margin
+        ∂ℓ/∂y = 1 where t is 1,    -(y ≤ m) where t is -1
+
+    The target has no gradient.
+
+    Args:
+        margin: m, in the unit of y: pairs that are not similar cost nothing beyond.
+        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0.
+
+    Shape:
+        y (...), target of the same shape, integers or numbers, each 1 or -1.
+
+    Cache:
+        y and the target.
+
+    Raises:
+        ValueError: As ``MSE`` does, for a ``margin`` that is not a finite number, and in eager mode on the CPU for a target other
+            than 1 and -1, whose term is NaN elsewhere; torch's is the sum of both.
+
+    Source:
+        Hadsell, Chopra & LeCun 2006, without the squares; the formula of ``torch.nn.HingeEmbeddingLoss``.
+
+    >>> HingeEmbedding(reduction="none")(torch.tensor([0.25, 0.25, 3.0]), torch.tensor([1, -1, -1]))
+    tensor([0.2500, 0.7500, 0.0000])
+    """
+
+    margin: float = field(default=1.0, validator=number())
+    reduction: str = field(default="mean", validator=reductions)
+
+    def cache(self, y: Tensor, t: Tensor) -> Pair:
+        if elementwise_losses.has_others_than_signs(t):
+            raise value_error(self, "target must hold 1 and -1", f"{t[t.abs() != 1][0].item():g}")
+        return y, t
+
+    def loss(self, kept: Pair) -> Tensor:
+        return elementwise_losses.hinge_at(*kept, self.margin)
+
+    def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
+        return elementwise_losses.hinge_at_slope(*kept, self.margin) * c
+
+    def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
+        return torch.zeros_like(kept[1])
+
+    def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
+        return None

@@ -1,0 +1,63 @@
+"""MultiSteps: one step for the mean of several gradients."""
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import whole
+from funcnet.kernels.optim import wide
+from funcnet.optim.columns import Columns
+from funcnet.optim.inner import Inner, Leaves
+from funcnet.optim.wrapping import Numbers, OptimizerWrapper
+from funcnet.value import frozen
+
+
+@frozen
+class MultiSteps(OptimizerWrapper):
+    """Add up k gradients, and make one step with their mean: ``optax.MultiSteps``.
+
+        a ← a + g / k
+        every k updates:  p ← the step of ``optimizer`` with the gradient a      a ← 0
+
+    Between two steps params and the state of ``optimizer`` do not change, and its schedules count steps. A batch that does not
+    fit in memory is trained in k parts of equal size. A gradient that is absent adds nothing; a leaf whose gradient is absent in
+    the k-th update keeps its sum for the next step.
+
+    Args:
+        optimizer: The optimizer that makes the steps.
+        k: The number of gradients for a step.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of gradients; ``sum`` a; ``optimizer``, the state of the optimizer.
+
+    Raises:
+        ValueError: For arguments of the wrong kind; from ``update`` for state, gradients and params that do not fit each other.
+
+    References:
+        ``optax.MultiSteps``.
+
+    >>> from funcnet.optim.sgd import SGD
+    >>> opt, params = MultiSteps(SGD(lr=0.1), 2), {"w": torch.ones(1)}
+    >>> state = opt.init(params)
+    >>> for g in (1.0, 3.0):
+    ...     params, state = opt.update({"w": torch.full((1,), g)}, state, params)
+    >>> params
+    {'w': tensor([0.8000])}
+    """
+
+    trees = ("sum",)
+
+    k: int = field(validator=whole(1))
+
+    def initial(self, name: str, p: Tensor) -> Tensor:
+        return torch.zeros_like(p, dtype=wide(p.dtype))
+
+    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
+        _, gs, sums = columns
+        sums = [a + g.to(a.dtype) / self.k for a, g in zip(sums, gs, strict=True)]
+        due = numbers["step"] % self.k == 0
+        ps = inner.update_if(due, lambda: [a.to(g.dtype) for a, g in zip(sums, gs, strict=True)])
+        if isinstance(due, Tensor):
+            return numbers, [ps, [torch.where(due.to(a.device), 0.0, a) for a in sums]]
+        return numbers, [ps, [torch.zeros_like(a) for a in sums] if due else sums]

@@ -1,0 +1,109 @@
+"""Adafactor: second moments of a matrix from the means of its rows and columns."""
+
+from math import sqrt
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Size, Tensor
+
+from funcnet.errors import flag, is_number, number, valid_if
+from funcnet.optim.columns import Columns
+from funcnet.optim.formulas import along, shrink
+from funcnet.optim.moment_rule import Numbers
+from funcnet.optim.moments import MomentOptimizer
+from funcnet.optim.rates import Rate, rate_field
+from funcnet.value import frozen
+
+
+def _is_pair(got: Any) -> bool:
+    is_pair = isinstance(got, tuple) and len(got) == 2
+    return is_pair and all([(one is None and i == 0) or (is_number(one) and one >= 0) for i, one in enumerate(got)])  # noqa: C419
+
+
+@frozen
+class Adafactor(MomentOptimizer):
+    """Scale steps by second moments that take memory for a row and a column of each matrix: ``torch.optim.Adafactor``.
+
+        β = 1 - t^decay      ρ = min(η, 1 / √t)      α = ρ max(ε₂, rms(p))
+        r ← β r + (1 - β) mean of g² along rows      c ← β c + (1 - β) mean of g² along columns
+        v = r c / max(mean r, ε₁)                    v ← β v + (1 - β) g² for leaves without rows and columns
+        u = g / √max(v, ε₁²)
+        p ← (1 - η λ) p - α u / max(1, rms(u) / d)
+
+    Args:
+        lr: η, a number, a schedule or a 0-d tensor, as is ``weight_decay``: the most that ρ can be.
+        beta2_decay: The exponent of t, at most 0, with which 1 - β falls from 1.
+        eps: (ε₁, ε₂), the least v and the least size of p; ε₁ ``None`` for the eps of the dtype that the step is computed in.
+        d: The largest root mean square of a step u.
+        weight_decay: λ, decoupled.
+        maximize: Whether to ascend.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of updates made; ``row_var`` r and ``col_var`` c for leaves of two or more axes, by the last two,
+        and ``variance`` v for others. Where a leaf has no use for one, it is a tensor without elements.
+
+    Raises:
+        ValueError: For rates below 0 or not finite, and other arguments outside their bounds; from ``update`` as ``SGD``.
+
+    References:
+        Shazeer & Stern 2018, "Adafactor: Adaptive learning rates with sublinear memory cost", algorithms 4 and 5.
+
+    >>> tuple(Adafactor().init({"w": torch.ones(3, 5)})["row_var"]["w"].shape)
+    (3, 1)
+    """
+
+    acts_on = "leaves"
+    moments = ("row_var", "col_var", "variance")
+
+    lr: Rate = rate_field(1e-2)
+    beta2_decay: float = field(default=-0.8, validator=number(at_most=0.0))
+    eps: tuple[float | None, float] = field(
+        default=(None, 1e-3), validator=valid_if(_is_pair, "a tuple of two numbers of at least 0, of which the first may be None")
+    )
+    d: float = field(default=1.0, validator=number(1.0))
+    weight_decay: Rate = rate_field(0.0)
+    maximize: bool = field(default=False, kw_only=True, validator=flag)
+
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        return {"lr": self.lr, "weight_decay": self.weight_decay}
+
+    def moment_shape(self, name: str, shape: Size) -> Size:
+        if (len(shape) > 1) == (name == "variance"):
+            return Size((0,))
+        return {"variance": shape, "row_var": Size((*shape[:-1], 1)), "col_var": Size((*shape[:-2], 1, *shape[-1:]))}[name]
+
+    def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
+        lr, decay = rates.values()
+        return {"lr": lr, "decay": decay, "rho": _least(lr, t**-0.5), "a": t**self.beta2_decay}, scalars
+
+    def formula(self, p: Tensor, g: Tensor, *moments: Tensor, lr: Any, decay: Any, rho: Any, a: Any) -> tuple[Tensor, ...]:
+        g = along(g, self.maximize)
+        least = torch.finfo(p.dtype).eps if self.eps[0] is None else self.eps[0]
+        v, *moments = self._second(g, *moments, a=a, least=least)  # type: ignore[assignment]
+        u = g * v.clamp(min=least * least).rsqrt()
+        alpha = rho * _rms(p).clamp(min=self.eps[1])
+        return shrink(p, lr, decay) - alpha / (_rms(u) / self.d).clamp(min=1.0) * u, *moments
+
+    def _second(self, g: Tensor, r: Tensor, c: Tensor, v: Tensor, *, a: Any, least: float) -> tuple[Tensor, ...]:
+        """Return the second moment of g, and the new moments."""
+        if g.dim() < 2:
+            v = v + a * (g * g - v)
+            return v, r, c, v
+        r = r + a * ((g * g).mean(-1, keepdim=True) - r)
+        c = c + a * ((g * g).mean(-2, keepdim=True) - c)
+        return r * c / r.mean(-2, keepdim=True).clamp(min=least), r, c, v
+
+
+def _rms(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x) / sqrt(max(x.numel(), 1))
+
+
+def _least(a: Any, b: Any) -> Any:
+    """Return the smaller of two numbers, or 0-d tensors."""
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return min(a, b)
+    a, b = (one if isinstance(one, Tensor) else torch.tensor(one, dtype=torch.float64) for one in (a, b))
+    return torch.minimum(a.to(b.device), b)

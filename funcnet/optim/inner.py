@@ -1,0 +1,61 @@
+"""Inner: the step of an optimizer within another one, which sees lists of the leaves that have a gradient."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import flattening, tree
+from funcnet.errors import add_location
+from funcnet.flattening import Tree
+from funcnet.optim.base import Optimizer, State
+from funcnet.optim.columns import replaced
+
+Leaves = Sequence[Tensor]
+Trees = tuple[Tree, list[Any], Tree, list[Any], list[int]]
+"""Params and their leaves, gradients and theirs, and the places of the leaves with a gradient."""
+
+
+class Inner:
+    """The inner optimizer during one update; ``state`` is its state, after ``update`` the new one."""
+
+    def __init__(self, pure: Optimizer, given: Optimizer, donated: bool, state: State, trees: Trees) -> None:
+        """Take the optimizer in its pure form and in the one that writes to what it gets where ``donated``."""
+        self.pure, self.given, self.donated, self.state, self.trees = pure, given, donated, state, trees
+
+    def rate(self, name: str) -> Any:
+        """Return a rate of the next step, 1 where the optimizer has none of this name."""
+        return self.pure.rates(self.state).get(name, 1.0)
+
+    def update(self, gs: Leaves, ps: Leaves | None = None) -> Leaves:
+        """Make a step with gradients, from other params where ``ps`` are given, and return the new params."""
+        return self._update(self.given, gs, ps)
+
+    def update_if(self, condition: Any, gs: Callable[[], Leaves]) -> Leaves:
+        """Make a step where ``condition`` is true, a bool or a 0-d tensor; where it is false nothing changes."""
+        params, leaves, _, _, places = self.trees
+        ps = [leaves[i] for i in places]
+        if not isinstance(condition, Tensor):
+            return self.update(gs()) if condition else ps
+        old = self.state
+        new = self._update(self.pure, gs(), None)
+        self.state = tree.map(lambda x, y: self._chosen(condition, x, y), self.state, old)
+        return [torch.where(condition.to(p.device), q, p) for q, p in zip(new, ps, strict=True)]
+
+    def _chosen(self, condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
+        """Return the new tensor of a state, or the old one; with ``donated`` in its memory."""
+        one = torch.where(condition.to(old.device), new, old)
+        return old.copy_(one) if self.donated else one
+
+    def _update(self, optimizer: Optimizer, gs: Leaves, ps: Leaves | None) -> Leaves:
+        params, leaves, grads, column, places = self.trees
+        start = params if ps is None else flattening.unflatten(params, iter(replaced(leaves, places, ps)))
+        steps = flattening.unflatten(grads, iter(replaced(column, places, gs)))
+        try:
+            new, self.state = optimizer.update(steps, self.state, start)
+        except Exception as error:
+            add_location(error, "its inner optimizer")
+            raise
+        after = flattening.flatten_like(params, new)
+        return [after[i] for i in places]

@@ -1,0 +1,75 @@
+"""Lookahead: slow params that follow those of another optimizer."""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Params
+from funcnet.errors import number, whole
+from funcnet.optim.base import State
+from funcnet.optim.columns import Columns
+from funcnet.optim.inner import Inner, Leaves
+from funcnet.optim.wrapping import Numbers, OptimizerWrapper
+from funcnet.value import frozen
+
+
+@frozen
+class Lookahead(OptimizerWrapper):
+    """Let an optimizer run ahead, and every k steps pull its params back to slow ones: ``optax.lookahead``.
+
+        p ← the step of ``optimizer``
+        every k updates:  s ← s + α (p - s)      p ← s
+
+    Params are the fast ones, p; evaluate with the slow ones, ``opt.eval_params(state, params)``.
+
+    Args:
+        optimizer: The optimizer that makes the fast steps.
+        sync_period: k, the number of updates between two of the slow params.
+        slow_step_size: α, the share of the way that the slow params go.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of updates made; ``slow`` s; ``optimizer``, the state of the optimizer.
+
+    Raises:
+        ValueError: For arguments of the wrong kind; from ``update`` for state, gradients and params that do not fit each other.
+
+    References:
+        Zhang et al. 2019, "Lookahead optimizer: k steps forward, 1 step back", algorithm 1.
+
+    >>> from funcnet.optim.sgd import SGD
+    >>> opt, params = Lookahead(SGD(lr=0.1), sync_period=2), {"w": torch.ones(1)}
+    >>> state = opt.init(params)
+    >>> for _ in range(2):
+    ...     params, state = opt.update({"w": torch.ones(1)}, state, params)
+    >>> params
+    {'w': tensor([0.9000])}
+    """
+
+    trees = ("slow",)
+
+    sync_period: int = field(default=5, validator=whole(1))
+    slow_step_size: float = field(default=0.5, validator=number(0.0, at_most=1.0))
+
+    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
+        ps, slow, synced = inner.update(columns[1]), columns[2], numbers["step"] % self.sync_period == 0
+        if synced is False:
+            return numbers, [ps, slow]
+        new = [s + self.slow_step_size * (p.to(s.dtype) - s) for p, s in zip(ps, slow, strict=True)]
+        return numbers, [_where(synced, new, ps), _where(synced, new, slow)]
+
+    def eval_params(self, state: State, params: Params) -> Params:
+        """Return the slow params, in the dtypes of params, and the leaves of ``params`` that the optimizer does not step."""
+        self._require_state(state)
+        slow = tree.names(state["slow"])
+        return tree.map_with_path(lambda path, p: slow[path].to(p.dtype) if path in slow else p, params)
+
+
+def _where(condition: Any, new: Leaves, old: Leaves) -> Leaves:
+    """Choose, where the condition is a tensor; where it is true in eager mode, take the new ones."""
+    if not isinstance(condition, Tensor):
+        return new
+    return [torch.where(condition.to(x.device), y.to(x.dtype), x) for y, x in zip(new, old, strict=True)]

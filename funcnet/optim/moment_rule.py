@@ -1,0 +1,245 @@
+"""The driver that optimizers and gradient transforms share: a count of updates, and moments for each leaf.
+
+A subclass declares the names of its ``moments``, its ``hyperparameters``, and a ``formula`` for one leaf, which reads like the
+algorithm in its paper: tensors in, tensors out, nothing written to. The driver brings ``init``, ``update``, ``map_state``,
+``rates``, absent gradients, half precision, donation, and errors with paths. Numbers that depend on the step, such as
+bias corrections, are computed in float64 once for all leaves by ``coefficients``.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Params
+from funcnet.errors import value_error
+from funcnet.flattening import Tree
+from funcnet.kernels import optim as kernels
+from funcnet.kernels.aliasing import is_writable
+from funcnet.kernels.leafwise import each_leaf
+from funcnet.kernels.optim_steps import Rows
+from funcnet.optim.base import State
+from funcnet.optim.columns import Agreed, Columns, GuardCache, is_count, is_dense, is_scalar, replaced
+from funcnet.optim.misfits import explained
+from funcnet.optim.rates import Rate, Rates, as_floats, as_wide, at, checked, fixed
+from funcnet.value import Value, frozen
+
+Numbers = dict[str, Any]
+"""Numbers by name: Python's in eager mode, 0-d float64 tensors in compiled code and under ``vmap``."""
+
+
+@frozen
+class MomentRule(Value):
+    """The part that ``MomentOptimizer`` and ``MomentTransform`` share.
+
+    State:
+        ``step``, a 0-d int64 tensor; a 0-d float64 tensor for each of ``scalars``; and a tree like params for each of
+        ``moments``, in float32 for params in half precision, whose steps are computed in float32 and rounded once.
+
+    Raises:
+        ValueError: From ``update``, for a state of another kind, and, with the path, for trees and tensors that do not fit.
+    """
+
+    rates_below: ClassVar[Sequence[float]] = ()
+    """What each of the rates at a step must be below; by default any finite number of at least 0 is a rate."""
+
+    # What every step would ask for again.
+    _writes: bool = field(init=False, eq=False)
+    _names: tuple[str, ...] = field(init=False, eq=False)
+    _length: int = field(init=False, eq=False)
+    _numbers: tuple[str, ...] = field(init=False, eq=False)
+    _fixed: Rates | None = field(init=False, eq=False)
+    _guards: GuardCache = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_writes", getattr(self, "donated", False))
+        object.__setattr__(self, "_names", self.moments)
+        object.__setattr__(self, "_numbers", tuple(self.scalars))
+        object.__setattr__(self, "_length", 1 + len(self._numbers) + len(self._names))
+        object.__setattr__(self, "_fixed", as_floats(self.constant_rates()))
+        object.__setattr__(self, "_guards", GuardCache())
+
+    @property
+    @abstractmethod
+    def moments(self) -> tuple[str, ...]:
+        """The names of the moments."""
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """The names of further numbers in the state, and their first values."""
+        return {}
+
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        """The rates by name: numbers, schedules or 0-d tensors."""
+        return {}
+
+    def rates_at(self, step: Tensor) -> Rates:
+        """Return the rates for the update that follows ``step`` others, in the order of ``hyperparameters``."""
+        return at(step, *self.hyperparameters.values())
+
+    def constant_rates(self) -> Rates | None:
+        """Return the rates where they are the same at every step, so that no step asks for them; else ``None``."""
+        return fixed(*self.hyperparameters.values())
+
+    def initial(self, name: str, p: Tensor) -> Tensor:
+        """Return the first value of a moment of the parameter ``p``: zeros, in float32 for half precision."""
+        shape = self.moment_shape(name, p.shape)
+        if shape == p.shape:
+            return torch.zeros_like(p, dtype=kernels.wide(p.dtype))
+        return p.new_zeros(shape, dtype=kernels.wide(p.dtype))
+
+    def moment_shape(self, name: str, shape: torch.Size) -> Sequence[int]:
+        """Return the shape of a moment of a parameter of ``shape``: by default the same."""
+        return shape
+
+    def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
+        """Return the numbers that ``formula`` takes by name, by default the rates, and the new scalars of the state.
+
+        Args:
+            t: The number of this update: 1, 2, ...
+            rates: The rates at this step by name.
+            scalars: The scalars in the state by name.
+            columns: The lists of params, gradients and moments, for numbers that depend on all of them.
+        """
+        return rates, scalars
+
+    def formula(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        """Return ``(p, *moments)`` from ``(p, g, *moments, **numbers)``: the new param of one leaf and its new moments.
+
+        A transform returns the new gradient in the place of the param. What is returned may be an argument, but no view of one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define formula, or step")
+
+    def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
+        """Return new lists of params, or of gradients for a transform, and moments from lists of params, gradients and moments.
+
+        Their shapes and dtypes agree; ``step`` counts this update too. By default ``formula`` runs for each leaf.
+        """
+        return self._leaf_by_leaf(columns, step, rates, [])[0]
+
+    def _leaf_by_leaf(self, columns: Columns, step: Tensor, rates: Rates, scalars: Sequence[Tensor]) -> tuple[Columns, list[Any]]:
+        t, names = as_wide(kernels.read(step)), self._numbers if scalars else ()
+        held = dict(zip(names, map(kernels.read, scalars), strict=True))
+        numbers, after = self.coefficients(t, dict(zip(self.hyperparameters, rates, strict=True)), held, columns)
+        given = {name: kernels.materialize_scalar(one) for name, one in numbers.items()}
+        new = each_leaf(self.formula, columns, given, self._writes)
+        return new, [after[name] for name in names]
+
+    def init(self, params: Params) -> State:
+        state: dict[str, Any] = {"step": torch.zeros((), dtype=torch.int64)}
+        state |= {name: torch.tensor(one, dtype=torch.float64) for name, one in self.scalars.items()}
+        for name in self.moments:
+            state[name] = tree.map(lambda p, name=name: self.initial(name, p.detach()) if is_dense(p) else None, params)
+        return state
+
+    def rates(self, state: State) -> dict[str, Any]:
+        if not isinstance(state, dict) or "step" not in state:
+            raise self._explained(LookupError(), {}, state, {})
+        return dict(zip(self.hyperparameters, self._rates(state["step"]), strict=True))
+
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        """Map over the moments. A donated optimizer writes to its counts, and gets separate ones for each part."""
+        if not isinstance(state, dict) or len(state) != self._length:
+            raise self._explained(LookupError(), {}, state, {})
+        rows = {name: [one[name] for one in (state, *others)] for name in self._names}
+        counts = {name: state[name].clone() if self._writes else state[name] for name in ("step", *self._numbers)}
+        return {**counts, **{name: f(*row) for name, row in rows.items()}}
+
+    def _update(self, carrier: Tree, grads: Tree, state: State, params: Params) -> tuple[Columns, Columns, Any, State]:
+        """Return the columns, the new ones, the function that makes a tree of a column, and the new counts."""
+        try:
+            if len(state) != self._length:
+                raise LookupError
+            columns, write = self._guards.flatten((carrier, grads, *[state[name] for name in self._names]))
+            if not self._numbers:
+                step, new = self._new(columns, state["step"], ())
+                return columns, new, write, {"step": step}
+            scalars = [state[name] for name in self._numbers]
+            step, new = self._new(columns, state["step"], scalars)
+            return columns, new, write, {"step": step, **dict(zip(self._numbers, scalars, strict=True))}
+        except Exception as error:
+            raise self._explained(error, grads, state, params) from None
+
+    def _new(self, columns: Columns, step: Tensor, scalars: Sequence[Tensor]) -> tuple[Tensor, Columns]:
+        """Return the next step and the new columns of params and moments; the rows without a gradient stay.
+
+        The new values of ``scalars`` come in the list itself.
+        """
+        if not columns[1] or _ABSENT in map(type, columns[1]):
+            return self._new_in_part(columns, step, scalars)
+        known = self._guards.find(columns, step)
+        if known is None or (self._writes and not known.is_apart(columns)):
+            columns, known = self._guards.judge(columns, step, self._writes, self._shapes)
+        if scalars and not all(map(is_scalar, scalars)):
+            raise LookupError
+        rates = self._fixed or self._rates(step)
+        step = self._next(step, known)
+        if not known.half and not scalars:
+            return step, self.step(Rows(columns) if known.in_rows else columns, step, rates)
+        if not known.half:
+            return step, self._with_scalars(columns, step, rates, scalars)
+        return step, kernels.step_in_single(lambda wide: self._with_scalars(wide, step, rates, scalars), columns, self._writes)
+
+    def _with_scalars(self, columns: Columns, step: Tensor, rates: Rates, scalars: Any) -> Columns:
+        if not scalars:
+            return self.step(columns, step, rates)
+        new, after = self._leaf_by_leaf(columns, step, rates, scalars)
+        scalars[:] = map(self._kept, scalars, after)
+        return new
+
+    def _count(self, step: Tensor, scalars: Sequence[Tensor]) -> Tensor:
+        """Return the next step, where no leaf has a gradient; the scalars go on too."""
+        if not (is_count(step) and all(map(is_scalar, scalars))) or (self._writes and not is_writable(step)):
+            raise LookupError
+        rates = self._rates(step)
+        step = self._next(step)
+        if scalars:
+            self._with_scalars([[] for _ in range(2 + len(self._names))], step, rates, scalars)
+        return step
+
+    def _rates(self, step: Tensor) -> Rates:
+        return self._fixed or checked(self, self.rates_at(step), step, self.rates_below)
+
+    def _kept(self, old: Tensor, new: Any) -> Tensor:
+        """Return a scalar as a tensor, in the memory of the old one with ``donated``."""
+        made = torch.as_tensor(new, dtype=torch.float64)  # where params have no memory, neither has what is computed from them
+        made = torch.zeros_like(old) if made.is_meta and not old.is_meta else made.to(old.device)
+        return old.copy_(made) if self._writes else made
+
+    def _shapes(self, column: int, shape: torch.Size) -> Sequence[int]:
+        return self.moment_shape(self._names[column], shape)
+
+    def _next(self, step: Tensor, known: Agreed | None = None) -> Tensor:
+        """Count: only once all fits, so that what was given up is as it was where it does not."""
+        one = 1 if known is None or known.guard is None else _ONE  # in eager mode a number takes 0.4 µs more
+        return step.add_(one) if self._writes else step + one
+
+    def _new_in_part(self, columns: Columns, step: Tensor, scalars: Sequence[Tensor]) -> tuple[Tensor, Columns]:
+        places = [i for i, g in enumerate(columns[1]) if g is not None]
+        old = [columns[0], *columns[2:]]
+        if not places:
+            return self._count(step, scalars), old
+        some = [[column[i] for i in places] for column in columns]
+        step, parts = self._new(some, step, scalars)
+        new = zip(old, [some[0], *some[2:]], parts, strict=True)
+        return step, [column if part is given else replaced(column, places, part) for column, given, part in new]
+
+    def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
+        """Turn an error into ours: the state first, then the trees, then their leaves; else as it was."""
+        names = ("step", *self.scalars, *self.moments)
+        if not isinstance(state, dict) or {*state} != {*names}:
+            return value_error(self, f"state must be a dict of {', '.join(names)}, as init makes it", state)
+        for name in self.scalars:
+            if not is_scalar(state[name]):
+                return value_error(self, f"state must have a 0-d float64 tensor as {name}", state[name])
+        others = {name: one for name, one in state.items() if name not in self.scalars}
+        return explained(self, error, params, {"grads": grads, **others}, self._writes, like=self.initial)
+
+
+_ABSENT = type(None)
+_ONE = torch.ones((), dtype=torch.int64)

@@ -1,0 +1,87 @@
+"""NAdam: Adam with Nesterov's momentum."""
+
+from math import inf
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import flag, number
+from funcnet.optim.columns import Columns
+from funcnet.optim.formulas import add_decay, along, shrink
+from funcnet.optim.moment_rule import Numbers
+from funcnet.optim.moments import MomentOptimizer
+from funcnet.optim.rates import Rate, pair_of_rates, rate_field
+from funcnet.value import frozen
+
+
+@frozen
+class NAdam(MomentOptimizer):
+    """Adam whose step looks ahead along the momentum: ``torch.optim.NAdam``.
+
+        g ← ±g + λ p                                    AdamW's decay with decoupled_weight_decay: p ← (1 - η λ) p instead
+        m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²
+        μ = β₁ (1 - ½ · 0.96^(t ψ))      μ′ = β₁ (1 - ½ · 0.96^((t + 1) ψ))      P ← P μ
+        p ← p - η ((1 - μ) g / (1 - P) + μ′ m / (1 - P μ′)) / (√(v / (1 - β₂ᵗ)) + ε)
+
+    Args:
+        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas``, ``weight_decay`` and ``momentum_decay``.
+        betas: (β₁, β₂), the shares of m and v that stay.
+        eps: ε, added to the denominator.
+        weight_decay: λ.
+        momentum_decay: ψ, how fast the momentum grows to β₁.
+        decoupled_weight_decay: Whether p itself decays, as in ``AdamW``.
+        maximize: Whether to ascend.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of updates made; ``mu_product`` P, a 0-d float64 tensor, where torch has float32 by default;
+        ``exp_avg`` m and ``exp_avg_sq`` v.
+
+    Raises:
+        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+
+    References:
+        Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 8, with the schedule of its section 3.
+
+    >>> import torch
+    >>> NAdam().init({"w": torch.ones(1)})["mu_product"]
+    tensor(1., dtype=torch.float64)
+    """
+
+    acts_on = "elements"
+    moments = ("exp_avg", "exp_avg_sq")
+    rates_below = (inf, 1.0, 1.0, inf, inf)
+
+    lr: Rate = rate_field(2e-3)
+    betas: tuple[Rate, Rate] = rate_field((0.9, 0.999), validator=pair_of_rates())
+    eps: float = field(default=1e-8, validator=number(0.0))
+    weight_decay: Rate = rate_field(0.0)
+    momentum_decay: Rate = rate_field(4e-3)
+    decoupled_weight_decay: bool = field(default=False, validator=flag)
+    maximize: bool = field(default=False, kw_only=True, validator=flag)
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        return {"mu_product": 1.0}
+
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        betas = {"beta1": self.betas[0], "beta2": self.betas[1]}
+        return {"lr": self.lr, **betas, "weight_decay": self.weight_decay, "momentum_decay": self.momentum_decay}
+
+    def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
+        lr, beta1, beta2, decay, psi = rates.values()
+        mu, after = (beta1 * (1 - 0.5 * 0.96 ** (n * psi)) for n in (t, t + 1))
+        product = scalars["mu_product"] * mu
+        ahead = {"a": lr * (1 - mu) / (1 - product), "b": lr * after / (1 - product * after)}
+        return {"lr": lr, "beta1": beta1, "beta2": beta2, "decay": decay, **ahead, "c": 1 - beta2**t}, {"mu_product": product}
+
+    def formula(
+        self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: Any, beta1: Any, beta2: Any, decay: Any, a: Any, b: Any, c: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        g = along(g, self.maximize)
+        p, g = (shrink(p, lr, decay), g) if self.decoupled_weight_decay else (p, add_decay(g, p, decay))
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        return p - (a * g + b * m) / ((v / c).sqrt() + self.eps), m, v

@@ -1,0 +1,116 @@
+"""Prodigy: Adam that finds its learning rate from the distance it has come."""
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+import torch
+from attrs import field
+from attrs.validators import optional
+from torch import Tensor
+
+from funcnet.errors import flag, number
+from funcnet.kernels import optim as kernels
+from funcnet.kernels.optim import narrowed
+from funcnet.optim.columns import Columns
+from funcnet.optim.formulas import shrink
+from funcnet.optim.moment_rule import Numbers
+from funcnet.optim.moments import MomentOptimizer
+from funcnet.optim.rates import Rate, pair_of_rates, rate_field
+from funcnet.value import frozen
+
+
+@frozen
+class Prodigy(MomentOptimizer):
+    """AdamW whose learning rate is an estimate of the distance from the first params to a solution: ``optax.contrib.prodigy``.
+
+        a = η d √(1 - β₂ᵗ) / (1 - β₁ᵗ)
+        m ← β₁ m + (1 - β₁) d g      v ← β₂ v + (1 - β₂) d² g²
+        s ← β₃ s + a d g / d₀        n ← β₃ n + d a ⟨g, p₀ - p⟩ / d₀      both sums over all leaves
+        d ← max(d, c n / ‖s‖₁)
+        p ← p - a λ p - a m / (√v + d ε)
+
+    The estimate d only grows, from ``d0``; it is one number for all params. ``lr`` is then a factor of it, 1.0, or a schedule that
+    falls from 1.0.
+
+    Args:
+        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
+        betas: (β₁, β₂), the shares of m and v that stay.
+        beta3: β₃, the share of s and n that stays; ``None`` for √β₂.
+        eps: ε, added to the denominator.
+        d0: d₀, the first estimate, smaller than any that is right.
+        d_coef: c, a factor of the estimates.
+        weight_decay: λ, decoupled.
+        safeguard_warmup: Whether s is summed with d in place of a, so that a warm-up of ``lr`` does not raise the estimate.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of updates made; ``d`` and ``numerator`` n, 0-d float64 tensors; ``exp_avg`` m, ``exp_avg_sq`` v,
+        ``grad_sum`` s and ``p0``, the first params.
+
+    Raises:
+        ValueError: For rates and numbers below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+
+    References:
+        Mishchenko & Defazio 2023, "Prodigy: An expeditiously adaptive parameter-free learner", algorithm 4.
+
+    >>> Prodigy().init({"w": torch.ones(1)})["d"].item()
+    1e-06
+    """
+
+    moments = ("exp_avg", "exp_avg_sq", "grad_sum", "p0")
+    rates_below = (inf, 1.0, 1.0, inf)
+
+    lr: Rate = rate_field(1.0)
+    betas: tuple[Rate, Rate] = rate_field((0.9, 0.999), validator=pair_of_rates())
+    beta3: float | None = field(default=None, validator=optional(number(0.0, below=1.0)))
+    eps: float = field(default=1e-8, validator=number(0.0))
+    d0: float = field(default=1e-6, validator=number(above=0.0))
+    d_coef: float = field(default=1.0, validator=number(above=0.0))
+    weight_decay: Rate = rate_field(0.0)
+    safeguard_warmup: bool = field(default=False, validator=flag)
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        return {"d": self.d0, "numerator": 0.0}
+
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        return {"lr": self.lr, "beta1": self.betas[0], "beta2": self.betas[1], "weight_decay": self.weight_decay}
+
+    def initial(self, name: str, p: Tensor) -> Tensor:
+        return super().initial(name, p) if name != "p0" else p.to(kernels.wide(p.dtype), copy=True)
+
+    def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
+        lr, beta1, beta2, decay = rates.values()
+        d, beta3 = scalars["d"], beta2**0.5 if self.beta3 is None else self.beta3
+        a = lr * d * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
+        share = (d if self.safeguard_warmup else a) * d / self.d0
+        ps, gs, _, _, sums, firsts = columns
+        way = _total([(g * (q - p)).sum() for p, g, q in zip(ps, gs, firsts, strict=True)])
+        size = _total([(narrowed(beta3, s) * s + narrowed(share, s) * g).abs().sum() for s, g in zip(sums, gs, strict=True)])
+        numerator = beta3 * scalars["numerator"] + d / self.d0 * a * way
+        after = _larger(d, self.d_coef * numerator, size)
+        numbers = {"a": a, "d": d, "beta1": beta1, "beta2": beta2, "decay": decay, "beta3": beta3, "share": share}
+        return {**numbers, "least": after * self.eps}, {"d": after, "numerator": numerator}
+
+    def formula(self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, s: Tensor, p0: Tensor, **now: Any) -> tuple[Tensor, ...]:
+        a, d, beta1, beta2 = now["a"], now["d"], now["beta1"], now["beta2"]
+        m = beta1 * m + (1 - beta1) * (d * g)
+        v = beta2 * v + (1 - beta2) * (d * g) * (d * g)
+        s = now["beta3"] * s + now["share"] * g
+        return shrink(p, a, now["decay"]) - a * m / (v.sqrt() + now["least"]), m, v, s, p0
+
+
+def _total(parts: Sequence[Tensor]) -> Any:
+    """Sum 0-d tensors in float64: a number in eager mode."""
+    return kernels.read(torch.stack([one.double() for one in parts]).sum()) if parts else 0.0
+
+
+def _larger(d: Any, numerator: Any, size: Any) -> Any:
+    """Return max(d, numerator / size), and d where the size is 0."""
+    if not any([isinstance(one, Tensor) for one in (d, numerator, size)]):  # noqa: C419
+        return max(d, numerator / size) if size else d
+    size = torch.as_tensor(size, dtype=torch.float64)
+    found = torch.where(size > 0, numerator / torch.where(size > 0, size, 1.0), 0.0)
+    return torch.maximum(torch.as_tensor(d, dtype=torch.float64).to(found.device), found)

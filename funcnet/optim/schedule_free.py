@@ -1,0 +1,103 @@
+"""ScheduleFree: an average of the steps in the place of a schedule."""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import flattening
+from funcnet.contract import Params
+from funcnet.errors import number
+from funcnet.optim.base import State
+from funcnet.optim.columns import Columns
+from funcnet.optim.inner import Inner, Leaves
+from funcnet.optim.wrapping import Numbers, OptimizerWrapper
+from funcnet.value import frozen
+
+
+@frozen
+class ScheduleFree(OptimizerWrapper):
+    """Average the steps of an optimizer without momentum, so that no schedule is needed: ``optax.contrib.schedule_free``.
+
+        x = (y - (1 - β) z) / β                     y params, at which gradients are taken; x their average, for evaluation
+        z ← z + the step of ``optimizer`` from y
+        w = (largest η yet)^r      W ← W + w
+        x ← x + w / W (z - x)
+        y ← β x + (1 - β) z
+
+    Switch the momentum of the optimizer off, as with ``Adam(betas=(0.0, 0.999))``: β takes its place. Evaluate and save with
+    ``opt.eval_params(state, params)``, which is x. η is the optimizer's rate ``lr``, 1 where it has none.
+
+    Args:
+        optimizer: The optimizer that makes the steps; its learning rate is a constant, or a warm-up that ends in one.
+        b1: β, the share of the average in the params.
+        weight_lr_power: r, with which a step at a higher rate counts for more in the average.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of updates made; ``weight_sum`` W and ``max_lr`` the largest η yet, 0-d float64 tensors; ``z``;
+        ``optimizer``, the state of the optimizer.
+
+    Raises:
+        ValueError: For arguments of the wrong kind; from ``update`` for state, gradients and params that do not fit each other.
+
+    References:
+        Defazio et al. 2024, "The road less scheduled", equations 3 to 5.
+
+    >>> from funcnet.optim.sgd import SGD
+    >>> opt, params = ScheduleFree(SGD(lr=0.1)), {"w": torch.ones(1)}
+    >>> params, state = opt.update({"w": torch.ones(1)}, opt.init(params), params)
+    >>> opt.eval_params(state, params)
+    {'w': tensor([0.9000])}
+    """
+
+    trees = ("z",)
+
+    b1: float = field(default=0.9, validator=number(above=0.0, at_most=1.0))
+    weight_lr_power: float = field(default=2.0, validator=number(0.0))
+
+    @property
+    def numbers(self) -> dict[str, Tensor]:
+        return {**super().numbers, **{name: torch.zeros((), dtype=torch.float64) for name in ("weight_sum", "max_lr")}}
+
+    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
+        most = _larger(numbers["max_lr"], inner.rate("lr"))
+        weight = most**self.weight_lr_power
+        total = numbers["weight_sum"] + weight
+        share = weight / total if not isinstance(total, Tensor) and total else _quotient(weight, total)
+        ys = [y.to(z.dtype, copy=self.donated) for y, z in zip(columns[0], columns[2], strict=True)]
+        start = [y.clone() for y in ys] if self.donated else ys  # a donated optimizer writes to what it steps from
+        steps = inner.update([g.to(y.dtype) for g, y in zip(columns[1], ys, strict=True)], start)
+        rows = [self._moved(*row, share) for row in zip(ys, steps, columns[2], strict=True)]
+        return {"step": numbers["step"], "weight_sum": total, "max_lr": most}, [*map(list, zip(*rows, strict=True))] or [[], []]
+
+    def _moved(self, y: Tensor, stepped: Tensor, z: Tensor, share: Any) -> tuple[Tensor, Tensor]:
+        """Return the new y and z of a leaf."""
+        x, z = self._average(y, z), z + (stepped - y)
+        x = x + (share.to(z) if isinstance(share, Tensor) else share) * (z - x)
+        return self.b1 * x + (1 - self.b1) * z, z
+
+    def _average(self, y: Tensor, z: Tensor) -> Tensor:
+        return (y - (1 - self.b1) * z) / self.b1
+
+    def eval_params(self, state: State, params: Params) -> Params:
+        """Return the average x, in the dtypes of params, and the leaves of ``params`` that the optimizer does not step."""
+        self._require_state(state)
+        rows = zip(*flattening.flatten_together(params, state["z"]), strict=True)
+        found = [y if z is None else self._average(y.to(z.dtype), z).to(y.dtype) for y, z in rows]
+        return flattening.unflatten(params, iter(found))
+
+
+def _larger(a: Any, b: Any) -> Any:
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return max(a, b)
+    a, b = (torch.as_tensor(one, dtype=torch.float64) for one in (a, b))
+    return torch.maximum(a, b.to(a.device))
+
+
+def _quotient(weight: Any, total: Any) -> Any:
+    """Return weight / total, 0 where all weights were 0."""
+    if not isinstance(total, Tensor):
+        return 0.0
+    return torch.where(total > 0, weight / torch.where(total > 0, total, 1.0), 0.0)

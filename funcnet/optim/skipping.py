@@ -1,0 +1,68 @@
+"""SkipNonFinite: no step where a gradient is NaN or infinite."""
+
+from typing import Any
+
+import torch
+from attrs import field
+from attrs.validators import optional
+from torch import Tensor
+
+from funcnet.errors import whole
+from funcnet.kernels.optim import read
+from funcnet.optim.columns import Columns
+from funcnet.optim.inner import Inner, Leaves
+from funcnet.optim.wrapping import Numbers, OptimizerWrapper
+from funcnet.value import frozen
+
+
+@frozen
+class SkipNonFinite(OptimizerWrapper):
+    """Make no step where any element of any gradient is NaN or infinite, and count: ``optax.apply_if_finite``.
+
+        p ← the step of ``optimizer`` where all of g is finite, or more than ``max_consecutive`` updates in a row were not; else p
+
+    A skipped update changes neither params nor the state of ``optimizer``, only the counts.
+
+    Args:
+        optimizer: The optimizer that makes the steps.
+        max_consecutive: The most updates in a row that are skipped; the next one is made whatever its gradient is, so that a net
+            that is lost ends in NaN and not in silence. ``None`` for no bound.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of updates, with the skipped ones; ``skipped``, how many were skipped; ``consecutive``, how many in a
+        row were not finite; ``optimizer``, the state of the optimizer.
+
+    Raises:
+        ValueError: For arguments of the wrong kind; from ``update`` for state, gradients and params that do not fit each other.
+
+    References:
+        ``optax.apply_if_finite``.
+
+    >>> from funcnet.optim.sgd import SGD
+    >>> opt, params = SkipNonFinite(SGD(lr=0.1)), {"w": torch.ones(1)}
+    >>> params, state = opt.update({"w": torch.full((1,), torch.nan)}, opt.init(params), params)
+    >>> params, state["skipped"]
+    ({'w': tensor([1.])}, tensor(1))
+    """
+
+    acts_on = "tree"
+
+    max_consecutive: int | None = field(default=None, validator=optional(whole(0)))
+
+    @property
+    def numbers(self) -> dict[str, Tensor]:
+        return {name: torch.zeros((), dtype=torch.int64) for name in ("step", "skipped", "consecutive")}
+
+    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
+        finite = _all_finite(columns[1])
+        consecutive = (numbers["consecutive"] + 1) * (1 - int(finite) if isinstance(finite, bool) else (~finite).long())
+        taken = finite if self.max_consecutive is None else finite | (consecutive > self.max_consecutive)
+        ps = inner.update_if(taken, lambda: columns[1])
+        missed = (~taken).long() if isinstance(taken, Tensor) else int(not taken)
+        return {"step": numbers["step"], "skipped": numbers["skipped"] + missed, "consecutive": consecutive}, [ps]
+
+
+def _all_finite(gs: Leaves) -> Any:
+    """Tell whether all elements are finite: a bool in eager mode, else a 0-d tensor."""
+    return read(torch.stack([g.isfinite().all() for g in gs]).all()) if gs else True

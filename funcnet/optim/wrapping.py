@@ -1,0 +1,156 @@
+"""The base of optimizers around another one, which hold numbers and trees of their own beside its state."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import flattening, tree
+from funcnet.contract import Params
+from funcnet.errors import flag, instances, value_error
+from funcnet.flattening import Tree
+from funcnet.kernels import optim as kernels
+from funcnet.kernels.aliasing import is_writable
+from funcnet.kernels.leafwise import placed
+from funcnet.kernels.tracing import is_eager
+from funcnet.optim.base import Optimizer, State
+from funcnet.optim.columns import Columns, GuardCache, is_dense, replaced
+from funcnet.optim.inner import Inner, Leaves
+from funcnet.optim.misfits import explained
+from funcnet.value import frozen, parts
+
+Numbers = dict[str, Any]
+"""Numbers by name: Python's in eager mode, else 0-d tensors."""
+
+
+def _pure(value: Any, attribute: Any, got: Any) -> None:
+    instances(Optimizer, "an optimizer")(value, attribute, got)
+    if any([getattr(part, "donated", False) for part in parts(got)]):  # noqa: C419
+        raise value_error(type(value).__name__, "optimizer must not be donated itself; donate the whole", repr(got))
+
+
+@frozen
+class OptimizerWrapper(Optimizer):
+    """An optimizer around another one; a subclass defines ``numbers``, ``trees`` and ``step``.
+
+    The base class brings ``init``, absent gradients, donation, half precision of the trees, and errors with paths.
+
+    State:
+        ``step``, a 0-d int64 tensor that counts the updates; further ``numbers``; ``trees`` like params, in float32 for params in
+        half precision; ``optimizer``, the state of the inner optimizer.
+    """
+
+    trees: ClassVar[tuple[str, ...]] = ()
+    """The names of the trees."""
+
+    optimizer: Optimizer = field(validator=_pure)
+    donated: bool = field(default=False, kw_only=True, validator=flag)
+
+    _inner: Optimizer = field(init=False, eq=False)
+    _guards: GuardCache = field(init=False, eq=False, factory=GuardCache)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_inner", self.optimizer.donate() if self.donated else self.optimizer)
+
+    @property
+    def numbers(self) -> dict[str, Tensor]:
+        """The first values of the numbers in the state; ``step`` comes first."""
+        return {"step": torch.zeros((), dtype=torch.int64)}
+
+    @abstractmethod
+    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
+        """Return the new numbers, and the new lists of params and of each of the ``trees``.
+
+        Args:
+            numbers: The numbers of the state, with this update counted in ``step``.
+            columns: The lists of params, gradients, and each of the ``trees``, of the leaves with a gradient.
+            inner: The inner optimizer, which makes its step with ``inner.update`` or ``inner.update_if``.
+        """
+
+    @property
+    def acts_on(self) -> str:
+        return self.optimizer.acts_on
+
+    def init(self, params: Params) -> State:
+        first = lambda name: tree.map(lambda p: self.initial(name, p.detach()) if is_dense(p) else None, params)
+        return {**self.numbers, **{name: first(name) for name in self.trees}, "optimizer": self.optimizer.init(params)}
+
+    def initial(self, name: str, p: Tensor) -> Tensor:
+        """Return the first value of a tree for the parameter ``p``: a copy, in float32 for half precision."""
+        return p.to(kernels.wide(p.dtype), copy=True)
+
+    def rates(self, state: State) -> dict[str, Any]:
+        self._require_state(state)
+        return self.optimizer.rates(state["optimizer"])
+
+    def donate(self) -> Self:
+        return self.replace(donated=True)
+
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        self._require_state(state)
+        rows = {name: [one[name] for one in (state, *others)] for name in state}
+        counts = {name: state[name].clone() if self.donated else state[name] for name in self.numbers}
+        own = {name: f(*rows[name]) for name in self.trees}
+        return {**counts, **own, "optimizer": self.optimizer.map_state(f, *rows["optimizer"])}
+
+    def require_fit(self, state: State, params: Params) -> None:
+        self._require_state(state)
+        self._inner.require_fit(state["optimizer"], params)
+        if not self.donated or not is_eager():
+            return
+        try:
+            columns = flattening.flatten_together(params, *[state[name] for name in self.trees])
+            self._guards.require_apart(columns, state["step"])
+        except Exception as error:
+            steppable = tree.map(lambda p: p if is_dense(p) else None, params)
+            raise self._explained(error, steppable, state, params) from None
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        self._require_state(state)
+        try:
+            columns = flattening.flatten_together(params, grads, *[state[name] for name in self.trees])
+            places = [i for i, g in enumerate(columns[1]) if g is not None]
+            ready = self._judged([[column[i] for i in places] for column in columns], state["step"])
+        except Exception as error:
+            raise self._explained(error, grads, state, params) from None
+        inner = Inner(
+            self.optimizer, self._inner, self.donated, state["optimizer"], (params, columns[0], grads, columns[1], places)
+        )
+        now = {name: kernels.read(state[name]) for name in self.numbers}
+        numbers, new = self.step({**now, "step": now["step"] + 1}, ready, inner)
+        old = [ready[0], *ready[2:]]
+        after = [[placed(y, x, self.donated) for y, x in zip(*both, strict=True)] for both in zip(new, old, strict=True)]
+        whole = [replaced(column, places, some) for column, some in zip([columns[0], *columns[2:]], after, strict=True)]
+        params, *own = [flattening.unflatten(params, iter(column)) for column in whole]
+        counts = {name: self._number(state[name], one) for name, one in numbers.items()}
+        return params, {**counts, **dict(zip(self.trees, own, strict=True)), "optimizer": inner.state}
+
+    def _judged(self, columns: Columns, step: Tensor) -> Columns:
+        """Return the columns of leaves with a gradient, ready for a step; ``LookupError`` for misfits."""
+        if self.donated and is_eager() and not is_writable(step):
+            raise LookupError
+        known = self._guards.find(columns, step) if columns[0] else None
+        if known is not None and (not self.donated or known.is_apart(columns)):
+            return columns
+        return self._guards.judge(columns, step, self.donated)[0]
+
+    def _number(self, old: Tensor, new: Any) -> Tensor:
+        """Return a number as a tensor, in the memory of the old one with ``donated``."""
+        made = new if isinstance(new, Tensor) else torch.tensor(new, dtype=old.dtype, device=old.device)
+        return old.copy_(made) if self.donated else made.to(old.dtype)
+
+    def _require_state(self, state: State) -> None:
+        names = [*self.numbers, *self.trees, "optimizer"]
+        if not isinstance(state, dict) or {*state} != {*names}:
+            raise value_error(self, f"state must be a dict of {', '.join(names)}, as init makes it", state)
+        for name, first in self.numbers.items():
+            found = state[name]
+            if not isinstance(found, Tensor) or found.dim() or found.dtype is not first.dtype:
+                raise value_error(self, f"state must have a 0-d {str(first.dtype)[6:]} tensor as {name}", found)
+
+    def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
+        own = {name: state[name] for name in ("step", *self.trees)}
+        return explained(self, error, params, {"grads": grads, **own}, self.donated)
