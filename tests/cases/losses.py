@@ -135,6 +135,33 @@ TRAINING = {
     ),
 }
 
+VOCABULARY = {
+    f"LinearCrossEntropy {reduction}": loss(fn.LinearCrossEntropy(reduction=reduction), (normal(4, 2), normal(3, 2)), LABELS)
+    for reduction in REDUCTIONS
+} | {
+    "LinearCrossEntropy with all options": loss(
+        fn.LinearCrossEntropy(WEIGHT, 1, "mean", 0.2, 0.1), (normal(2, 3, 2), normal(3, 2), normal(3)), CLASSES
+    ),
+    "LinearCrossEntropy of one row": loss(fn.LinearCrossEntropy(), (normal(2), normal(3, 2), normal(3)), LABELS[1]),
+    "net with a deferred product": case(
+        fn.serial(
+            fn.parallel(fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.DeferredLinear(5, 3)), fn.Identity()),
+            fn.LinearCrossEntropy(label_smoothing=0.1).as_layer(),
+        ),
+        (normal(4, 3), LABELS),
+    ),
+}
+
+# 4 labels at most in 6 steps; none, one, and equal neighbours
+SEQUENCES = torch.tensor([[1, 2, 2, 1], [2, 0, 0, 0], [1, 1, 0, 0]]), torch.tensor([6, 4, 5]), torch.tensor([4, 0, 2])
+
+ALIGNMENT = {f"CTC {reduction}": loss(fn.CTC(0, reduction), normal(6, 3, 3), SEQUENCES) for reduction in REDUCTIONS} | {
+    "CTC of one sequence": loss(fn.CTC(2), normal(5, 3), (torch.tensor([1, 0, 0]), torch.tensor(5), torch.tensor(3))),
+    "CTC of labels that do not fit": loss(
+        fn.CTC(0, "none", True), normal(3, 2, 3), (torch.tensor([[1, 1], [1, 2]]), torch.tensor([2, 3]), torch.tensor([2, 2]))
+    ),
+}
+
 SIGNS = torch.tensor([[1, -1, 1], [-1, -1, 1], [1, 1, -1], [-1, 1, -1]])
 LOG_P = torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5], [0.6, 0.3, 0.1]]).log()
 
@@ -292,4 +319,6 @@ CASES = {
     **MARGINS,
     **EMBEDDINGS,
     **SEGMENTATION,
+    **VOCABULARY,
+    **ALIGNMENT,
 }
