@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from schedule_cases import ALL, halved
 
 import funcnet as fn
@@ -182,6 +184,33 @@ def test_the_rates_are_those_of_torch(schedule: Schedule, lr: float, theirs: Any
     """At every step the schedule gives what torch.optim.lr_scheduler's formula gives."""
     ours = [schedule(step) for step in range(STEPS)]
     assert ours == pytest.approx(torch_rates(lr, theirs, STEPS), rel=1e-12, abs=1e-15)
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Schedule, Any]:
+    """Draw a schedule with phases of any length, and torch's."""
+    n, m = draw(st.integers(1, 90)), draw(st.integers(1, 5))
+    part, three = draw(st.floats(0.0, 1.0).filter(lambda part: part * 99 != 1)), draw(st.booleans())  # torch divides 0 by 0
+    steps = sorted(draw(st.lists(st.integers(0, 99), max_size=5)))
+    mode = draw(st.sampled_from(["triangular", "triangular2", "exp_range"]))
+    return draw(st.sampled_from([
+        (OneCycleSchedule(0.3, 99, part, three_phase=three), lambda o: scheduler.OneCycleLR(o, 0.3, 99, pct_start=part, three_phase=three)),
+        (CyclicSchedule(0.3, 0.9, n, m, mode, 0.99), lambda o: scheduler.CyclicLR(o, 0.3, 0.9, n, m, mode, 0.99, cycle_momentum=False)),
+        (CosineRestartsSchedule(0.3, n, m, 0.01), lambda o: scheduler.CosineAnnealingWarmRestarts(o, n, m, 0.01)),
+        (CosineAnnealingSchedule(0.3, n, 0.01), lambda o: scheduler.CosineAnnealingLR(o, n, 0.01)),
+        (PolynomialSchedule(0.3, n, part + 0.1), lambda o: scheduler.PolynomialLR(o, n, part + 0.1)),
+        (MultiStepSchedule(0.3, steps, 0.5), lambda o: scheduler.MultiStepLR(o, steps, 0.5)),
+    ]))  # fmt: skip
+
+
+@given(pairs())
+@settings(max_examples=40)
+def test_phases_of_any_length_are_those_of_torch(pair: tuple[Schedule, Any]) -> None:
+    """As numbers, and under vmap."""
+    schedule, theirs = pair
+    expected = pytest.approx(torch_rates(0.3, theirs, 99), rel=1e-12, abs=1e-14)
+    assert [schedule(step) for step in range(99)] == expected
+    assert torch.func.vmap(schedule)(torch.arange(99)).tolist() == expected
 
 
 @pytest.mark.parametrize("three_phase", [False, True])
