@@ -74,6 +74,21 @@ def test_schedules_compile_whole() -> None:
         assert rates == pytest.approx([schedule(step) for schedule in ALL], rel=1e-12, abs=1e-15)
 
 
+@pytest.mark.compiled
+def test_a_compiled_step_follows_its_schedules() -> None:
+    """One program for all steps: learning rate and momentum of one cycle, and a product with a function in it."""
+    lr, momentum = OneCycleSchedule(0.3, 9), OneCycleMomentumSchedule(9)
+    opt = fn.SGD(lr * LambdaSchedule(inverse), momentum, weight_decay=0.01 * CosineRestartsSchedule(1.0, 1, 2))
+    step = fn.train_step(fn.Linear(3, 2), fn.MSE(), opt)
+    compiled, x, target = fn.compile(step), fn.random.normal(0, (5, 3)), fn.random.normal(1, (5, 2))
+    params = step.net.init(0)
+    ours, theirs = (params, opt.init(params)), (params, opt.init(params))
+    for _ in range(7):
+        ours, theirs = compiled(*ours, x, target)[:2], step(*theirs, x, target)[:2]
+    fn.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert compiled.programs == 1
+
+
 @each_schedule
 def test_a_tensor_gets_the_bits_of_its_number(schedule: Schedule) -> None:
     """In eager mode, at steps far beyond the end too."""
