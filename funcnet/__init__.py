@@ -203,14 +203,22 @@ from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.metrics import accuracy
+from funcnet.optim.accumulation import MultiSteps
+from funcnet.optim.adafactor import Adafactor
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.groups import by_path, freeze_params, is_matrix
+from funcnet.optim.lbfgs import LBFGS
 from funcnet.optim.lion import Lion
+from funcnet.optim.lookahead import Lookahead
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.moments import MomentOptimizer, MomentTransform
+from funcnet.optim.muon import Muon
 from funcnet.optim.nadam import NAdam
+from funcnet.optim.prodigy import Prodigy
+from funcnet.optim.schedule_free import ScheduleFree
 from funcnet.optim.schedules import (
     ConstantSchedule,
     CosineSchedule,
@@ -221,6 +229,8 @@ from funcnet.optim.schedules import (
     WarmupCosineSchedule,
 )
 from funcnet.optim.sgd import SGD
+from funcnet.optim.sharpness import SAM
+from funcnet.optim.skipping import SkipNonFinite
 from funcnet.random.keys import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
@@ -301,6 +311,8 @@ __all__ = [
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
+    "Muon", "Adafactor", "Prodigy", "LBFGS", "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM", "MultiSteps",
+    "SkipNonFinite",
     # schedules
     "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
     # initializers

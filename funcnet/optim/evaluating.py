@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from funcnet.contract import Params
+from funcnet.errors import instances, made_by, value_error
 from funcnet.flattening import Tree
 from funcnet.optim.base import Optimizer, State
+from funcnet.value import parts
 
 ValueAndGrads = Callable[[Params], tuple[Tensor, Tree]]
 """A function of params that returns the loss and its gradient."""
@@ -31,3 +33,12 @@ class EvaluatingOptimizer(Optimizer):
             state: The state, as ``init`` makes it.
             params: The params to start from.
         """
+
+
+def inner_optimizer(value: Any, attribute: Any, got: Any) -> None:
+    """Validate a field with an optimizer that is asked for ``update`` only, which is not the whole step of some."""
+    instances(Optimizer, "an optimizer")(value, attribute, got)
+    found = [part for part in parts(got) if isinstance(part, EvaluatingOptimizer)]
+    if found:
+        rule = "an optimizer that asks for several gradients must be the outermost, where train_step calls its step"
+        raise value_error(made_by(type(value)), rule, repr(found[0]))

@@ -15,6 +15,7 @@ from funcnet.flattening import Tree
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.columns import GUARDS, GuardCache, Write, is_dense
+from funcnet.optim.evaluating import inner_optimizer
 from funcnet.optim.misfits import explained
 from funcnet.paths import named_leaves
 from funcnet.value import frozen
@@ -42,16 +43,24 @@ def _groups(value: Any, attribute: Any, got: Any) -> None:
             raise value_error("by_path", "a group is chosen by a pattern, or by a function of path and leaf", chooser)
         if opt is not None and not isinstance(opt, Optimizer):
             raise value_error("by_path", f"the group {_label(chooser)!r} must have an optimizer, or None to leave it alone", opt)
+        if opt is not None:
+            inner_optimizer(value, attribute, opt)
 
 
 def _label(chooser: Chooser) -> str:
     return chooser if isinstance(chooser, str) else getattr(chooser, "__name__", repr(chooser))
 
 
+def _matches(path: str, pattern: str) -> bool:
+    """Tell whether a pattern takes a path; ``"*.bias"`` takes ``"bias"`` too."""
+    return fnmatchcase(path, pattern) or fnmatchcase(f".{path}", pattern)
+
+
+_matches._dynamo_marked_constant = True  # type: ignore[attr-defined]  # fnmatch remembers, which Dynamo may not see
+
+
 def _takes(chooser: Chooser, path: str, leaf: Any) -> bool:
-    if isinstance(chooser, str):
-        return fnmatchcase(path, chooser) or fnmatchcase(f".{path}", chooser)
-    return bool(chooser(path, leaf))
+    return _matches(path, chooser) if isinstance(chooser, str) else bool(chooser(path, leaf))
 
 
 class GroupCache(GuardCache):

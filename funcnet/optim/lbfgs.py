@@ -123,9 +123,9 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
             self._iterate(run, self._evaluate, rates[0])
         new, numbers = run.columns(), run.numbers()
         if isinstance(is_moving, Tensor):
-            choose = lambda x, y: torch.where(is_moving.to(y.device), x.to(y.dtype), y)
+            choose = lambda x, y: torch.where(is_moving, x.to(y.dtype), y)
             new = [[*map(choose, *both)] for both in zip(new, old, strict=True)]
-            numbers = [choose(torch.as_tensor(x), y) for x, y in zip(numbers, scalars, strict=True)]
+            numbers = [choose(torch.as_tensor(x).to(is_moving.device), y.to(is_moving.device)) for x, y in zip(numbers, scalars, strict=True)]
         scalars[:] = map(self._kept, scalars, numbers)
         return [[placed(y, x, self._writes) for y, x in zip(*both, strict=True)] for both in zip(new, old, strict=True)]
 

@@ -86,7 +86,7 @@ class Prodigy(MomentOptimizer):
         d, beta3 = scalars["d"], beta2**0.5 if self.beta3 is None else self.beta3
         a = lr * d * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
         share = (d if self.safeguard_warmup else a) * d / self.d0
-        ps, gs, _, _, sums, firsts = columns
+        ps, gs, _, _, sums, firsts = ([x.contiguous() for x in column] for column in columns)
         way = _total([(g * (q - p)).sum() for p, g, q in zip(ps, gs, firsts, strict=True)])
         size = _total([(narrowed(beta3, s) * s + narrowed(share, s) * g).abs().sum() for s, g in zip(sums, gs, strict=True)])
         numerator = beta3 * scalars["numerator"] + d / self.d0 * a * way

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from funcnet import flattening
 from funcnet.contract import Params
-from funcnet.errors import flag, instances, number
+from funcnet.errors import flag, number
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.columns import is_dense
-from funcnet.optim.evaluating import EvaluatingOptimizer, ValueAndGrads
+from funcnet.optim.evaluating import EvaluatingOptimizer, ValueAndGrads, inner_optimizer
 from funcnet.optim.misfits import explained
 from funcnet.value import frozen
 
@@ -55,7 +55,7 @@ class SAM(EvaluatingOptimizer):
 
     acts_on = "tree"
 
-    optimizer: Optimizer = field(validator=instances(Optimizer, "an optimizer"))
+    optimizer: Optimizer = field(validator=inner_optimizer)
     rho: float = field(default=0.05, validator=number(0.0))
     adaptive: bool = field(default=False, validator=flag)
 

@@ -27,6 +27,8 @@ OTHERS = [
         fn.ClipByGlobalNorm(1.0),
         fn.ClipByValue(1.0),
     ],
+    *[fn.Muon(), fn.Adafactor(), fn.Prodigy(), fn.LBFGS(), fn.by_path({"*": fn.SGD()}), fn.SAM(fn.SGD()), fn.Lookahead(fn.SGD())],
+    *[fn.MultiSteps(fn.SGD(), 2), fn.SkipNonFinite(fn.SGD()), fn.ScheduleFree(fn.SGD())],
     *[fn.ConstantSchedule(1.0), fn.LinearSchedule(1.0, 0.0, 3), fn.CosineSchedule(1.0, 3), fn.StepSchedule(1.0, 3)],
     fn.JoinedSchedule((fn.ConstantSchedule(1.0), fn.ConstantSchedule(2.0)), (3,)),
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],

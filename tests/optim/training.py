@@ -5,15 +5,25 @@ import torch
 
 from funcnet import tree
 from funcnet.flattening import Tree
+from funcnet.optim.accumulation import MultiSteps
+from funcnet.optim.adafactor import Adafactor
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import Optimizer, State
-from funcnet.optim.chaining import chain
+from funcnet.optim.chaining import Chain, chain
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.groups import by_path, is_matrix
+from funcnet.optim.lbfgs import LBFGS
 from funcnet.optim.lion import Lion
+from funcnet.optim.lookahead import Lookahead
 from funcnet.optim.master_weights import MasterWeights
+from funcnet.optim.muon import Muon
 from funcnet.optim.nadam import NAdam
+from funcnet.optim.prodigy import Prodigy
+from funcnet.optim.schedule_free import ScheduleFree
 from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
 from funcnet.optim.sgd import SGD
+from funcnet.optim.sharpness import SAM
+from funcnet.optim.skipping import SkipNonFinite
 from funcnet.random import fold_in, key, normal
 
 STEPS = 12
@@ -56,10 +66,22 @@ ALL = [
     chain(ClipByValue(1.5), ClipByGlobalNorm(2.0), AdamW(lr=0.1, amsgrad=True)),
     MasterWeights(SGD(lr=0.1, momentum=0.9)),
     MasterWeights(Adam(lr=LinearSchedule(0.1, 0.01, STEPS))),
+    by_path({"2.*": SGD(lr=0.1), is_matrix: Muon(lr=0.1, ns_dtype=None), "*": Adam(lr=0.1)}),
+    Adafactor(lr=0.1, weight_decay=0.1),
+    Prodigy(weight_decay=0.1, d0=1e-2),
+    LBFGS(lr=0.1, history_size=3),
+    SAM(SGD(lr=0.1, momentum=0.9)),
+    Lookahead(Adam(lr=0.1), 3),
+    MultiSteps(Adam(lr=0.1), 3),
+    SkipNonFinite(Adam(lr=0.1), 2),
+    ScheduleFree(Adam(lr=0.1, betas=(0.0, 0.9))),
 ]
 
 
 each_optimizer = pytest.mark.parametrize("optimizer", ALL, ids=repr)
+SEPARATE = [one for one in [Chain((), o.optimizer) if isinstance(o, Chain) else o for o in ALL] if one.acts_on != "tree"]
+each_separate_optimizer = pytest.mark.parametrize("optimizer", SEPARATE, ids=repr)
+"""Those whose step of a leaf depends on this leaf only."""
 
 
 def misfit(grads: Tree = None, state: State = None, params: Tree = None, optimizer: Optimizer | None = None) -> ValueError:
