@@ -311,8 +311,8 @@ __all__ = [
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
-    "Muon", "Adafactor", "Prodigy", "LBFGS", "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM", "MultiSteps",
-    "SkipNonFinite",
+    "Muon", "Adafactor", "Prodigy", "LBFGS", "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM",
+    "MultiSteps", "SkipNonFinite",
     # schedules
     "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
     # initializers

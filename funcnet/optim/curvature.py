@@ -38,15 +38,17 @@ class Pairs:
         self.ys, self.ss = [*self.ys[drop:], y], [*self.ss[drop:], s]
         self.ro = [*self.ro[drop:], _inverse(curvature)]
         self.scale = curvature / read(y.dot(y)) if self.is_known else narrowed(curvature, y) / torch.where(fits, y.dot(y), 1.0)
-        self.count = min(self.count + 1, self.size) if self.is_known else torch.clamp(self.count + torch.ones_like(curvature), max=self.size)
+        more = self.count + 1 if self.is_known else self.count + torch.ones_like(curvature)
+        self.count = min(more, self.size) if self.is_known else more.clamp(max=self.size)
         if not self.is_known:
             self._choose(fits, *before, scale)
 
     def _choose(self, fits: Tensor, ys: list[Tensor], ss: list[Tensor], ro: list[Any], count: Any, scale: Any) -> None:
         """Go back to the memory before, where the new pair does not fit."""
-        pick = lambda new, old: [torch.where(fits, x, y) for x, y in zip(new, old, strict=True)]
-        self.ys, self.ss, self.ro = pick(self.ys, ys), pick(self.ss, ss), pick(self.ro, ro)
-        self.count, self.scale = torch.where(fits, self.count, count), torch.where(fits, self.scale, scale)
+        pairs = ((self.ys, ys), (self.ss, ss), (self.ro, ro), ([self.count, self.scale], [count, scale]))
+        self.ys, self.ss, self.ro, (self.count, self.scale) = (
+            [torch.where(fits, x, y) for x, y in zip(new, old, strict=True)] for new, old in pairs
+        )
 
     def direction(self, g: Tensor) -> Tensor:
         """Return minus the inverse Hessian times g, by two loops over the pairs."""
@@ -87,5 +89,5 @@ def flat(xs: Sequence[Tensor], rows: int | None = None) -> Tensor:
 
 def parted(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Cut a vector, or the rows of a matrix, into tensors with the shapes of others."""
-    parts = vector.split([p.numel() for p in like], -1)
+    parts = torch.split(vector, [p.numel() for p in like], -1)
     return [part.reshape((*vector.shape[:-1], *p.shape)) for part, p in zip(parts, like, strict=True)]

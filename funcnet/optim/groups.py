@@ -82,6 +82,8 @@ class GroupCache(GuardCache):
 class ByPath(Optimizer):
     """An optimizer for each group of params; made by ``by_path``."""
 
+    label = "by_path"
+
     groups: Groups = field(validator=_groups)
     donated: bool = field(default=False, kw_only=True, validator=flag)
     _guards: GroupCache = field(init=False, eq=False, factory=GroupCache)
@@ -114,7 +116,9 @@ class ByPath(Optimizer):
         """Return the leaves of params and gradients, and the group of each; donated, nothing is written before all fits."""
         try:
             columns, write = self._guards.flatten((params, grads))
-            present = [[*column] for column in zip(*[row for row in zip(*columns, strict=True) if row[1] is not None], strict=True)]
+            present = [
+                [*column] for column in zip(*[row for row in zip(*columns, strict=True) if row[1] is not None], strict=True)
+            ]
             known = self._guards.find(present) if present else None
             if present and (known is None or (self.donated and not known.is_apart(present))):
                 self._guards.judge(present, None, self.donated)

@@ -35,7 +35,7 @@ class Inner:
 
     def update_if(self, condition: Any, gs: Callable[[], Leaves]) -> Leaves:
         """Make a step where ``condition`` is true, a bool or a 0-d tensor; where it is false nothing changes."""
-        params, leaves, _, _, places = self.trees
+        _, leaves, _, _, places = self.trees
         ps = [leaves[i] for i in places]
         if not isinstance(condition, Tensor):
             return self.update(gs()) if condition else ps

@@ -36,8 +36,8 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
         d = -H g                       H the inverse Hessian, from the last pairs by two loops, and (y s) / y² elsewhere
         p ← p + t d                    t = η, at the first iteration η min(1, 1 / ‖g‖₁), or by line search
 
-    ``opt.step(value_and_grads, state, params)`` makes up to ``max_iter`` such iterations for one function, as torch's ``step``
-    with a closure does; ``train_step`` and ``fit`` call it. It reads values on its way, so it is neither compiled nor mapped;
+    ``opt.step(value_and_grads, state, params)`` makes up to ``max_iter`` such iterations for one function, as torch's
+    ``step`` with a closure does; ``train_step`` and ``fit`` call it. It reads values on its way, so it is neither compiled nor mapped;
     ``value_and_grads`` may be compiled. ``update`` makes one iteration with the gradient it gets, without line search; it is what
     torch does with ``max_iter=1``.
 
@@ -112,7 +112,8 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
         old = [ps, *moments]
         if not ps:
             return old
-        run = Descent(ps, flat(gs), *map(flat, moments[:2]), *[flat(one, self.history_size) for one in moments[2:]], now)
+        vectors = [flat(one, None if i < 2 else self.history_size) for i, one in enumerate(moments)]
+        run = Descent(ps, flat(gs), vectors, now)
         is_moving = kernels.read(run.g.abs().amax()) > self.tolerance_grad
         if is_moving is False:
             return old
@@ -123,9 +124,8 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
             self._iterate(run, self._evaluate, rates[0])
         new, numbers = run.columns(), run.numbers()
         if isinstance(is_moving, Tensor):
-            choose = lambda x, y: torch.where(is_moving, x.to(y.dtype), y)
-            new = [[*map(choose, *both)] for both in zip(new, old, strict=True)]
-            numbers = [choose(torch.as_tensor(x).to(is_moving.device), y.to(is_moving.device)) for x, y in zip(numbers, scalars, strict=True)]
+            new = [[_chosen(is_moving, x, y) for x, y in zip(*both, strict=True)] for both in zip(new, old, strict=True)]
+            numbers = [_chosen(is_moving, x, y) for x, y in zip(numbers, scalars, strict=True)]
         scalars[:] = map(self._kept, scalars, numbers)
         return [[placed(y, x, self._writes) for y, x in zip(*both, strict=True)] for both in zip(new, old, strict=True)]
 
@@ -172,10 +172,9 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
 class Descent:
     """The state of a descent, with params as leaves and all else as vectors."""
 
-    def __init__(
-        self, ps: Sequence[Tensor], g: Tensor, d: Tensor, last_g: Tensor, ys: Tensor, ss: Tensor, now: dict[str, Any]
-    ) -> None:
-        self.ps, self.g, self.d, self.last_g, self.t, self.n_iter = ps, g, d, last_g, now["t"], now["n_iter"]
+    def __init__(self, ps: Sequence[Tensor], g: Tensor, vectors: Sequence[Tensor], now: dict[str, Any]) -> None:
+        self.ps, self.g, self.t, self.n_iter = ps, g, now["t"], now["n_iter"]
+        self.d, self.last_g, ys, ss = vectors
         self.pairs = Pairs(len(ys), ys, ss, now["n_pairs"], now["H_diag"])
 
     def turn(self, lr: Any) -> None:
@@ -208,6 +207,11 @@ class Descent:
     def numbers(self) -> list[Any]:
         """Return the scalars of the state."""
         return [self.n_iter, self.t, self.pairs.scale, self.pairs.count]
+
+
+def _chosen(condition: Tensor, new: Any, old: Tensor) -> Tensor:
+    """Return the new tensor or number where a condition is true, else the old one, on the device of the condition."""
+    return torch.where(condition, torch.as_tensor(new).to(condition.device, old.dtype), old.to(condition.device))
 
 
 def _on_leaves(value_and_grads: ValueAndGrads, grads: Tree, params: Params) -> Evaluate:

@@ -2,8 +2,8 @@
 
     f(t) ≤ f(0) + c₁ t f'(0)      |f'(t)| ≤ c₂ |f'(0)|
 
-First the length grows until two lengths bracket such a point, then cubic interpolation narrows the bracket: Nocedal & Wright 2006,
-"Numerical optimization", algorithms 3.5 and 3.6.
+First the length grows until two lengths bracket such a point, then cubic interpolation narrows the bracket: Nocedal & Wright
+2006, "Numerical optimization", algorithms 3.5 and 3.6.
 """
 
 from collections.abc import Callable

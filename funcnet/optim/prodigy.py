@@ -30,8 +30,8 @@ class Prodigy(MomentOptimizer):
         d ← max(d, c n / ‖s‖₁)
         p ← p - a λ p - a m / (√v + d ε)
 
-    The estimate d only grows, from ``d0``; it is one number for all params. ``lr`` is then a factor of it, 1.0, or a schedule that
-    falls from 1.0.
+    The estimate d only grows, from ``d0``; it is one number for all params. ``lr`` is then a factor of it, 1.0, or a
+    schedule that falls from 1.0.
 
     Args:
         lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.

@@ -73,9 +73,11 @@ class OptimizerWrapper(Optimizer):
         return self.optimizer.acts_on
 
     def init(self, params: Params) -> State:
-        first = lambda name: tree.map(lambda p: self.initial(name, p.detach()) if is_dense(p) else None, params)
         counts = {name: torch.zeros((), dtype=dtype) for name, dtype in self.numbers.items()}
-        return {**counts, **{name: first(name) for name in self.trees}, "optimizer": self.optimizer.init(params)}
+        return {**counts, **{name: self._first(name, params) for name in self.trees}, "optimizer": self.optimizer.init(params)}
+
+    def _first(self, name: str, params: Params) -> Tree:
+        return tree.map(lambda p: self.initial(name, p.detach()) if is_dense(p) else None, params)
 
     def initial(self, name: str, p: Tensor) -> Tensor:
         """Return the first value of a tree for the parameter ``p``: a copy, in float32 for half precision."""
@@ -115,7 +117,9 @@ class OptimizerWrapper(Optimizer):
             ready = self._judged([[column[i] for i in places] for column in columns], state["step"])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
-        inner = Inner(self.optimizer, self._inner, self.donated, state["optimizer"], (params, columns[0], grads, columns[1], places))
+        inner = Inner(
+            self.optimizer, self._inner, self.donated, state["optimizer"], (params, columns[0], grads, columns[1], places)
+        )
         now = {name: kernels.read(state[name]) for name in self.numbers}
         numbers, new = self.step({**now, "step": now["step"] + 1}, ready, inner)
         old = [ready[0], *ready[2:]]

@@ -119,7 +119,11 @@ def test_a_saved_state_goes_on_bit_for_bit() -> None:
 def test_frozen_leaves_stay() -> None:
     """A leaf without a gradient is the very tensor it was, and the others step as if there were no other."""
     f, params = small_net()
-    partial = lambda params: (lambda value, grads: (value, tree.replace(grads, "0.weight", None)))(*f(params))
+
+    def partial(params: Tree) -> tuple[Tensor, Tree]:
+        value, grads = f(params)
+        return value, tree.replace(grads, "0.weight", None)
+
     opt = fn.LBFGS(line_search_fn="strong_wolfe")
     after, _, _ = opt.step(partial, opt.init(params), params)
     assert after[0]["weight"] is params[0]["weight"]

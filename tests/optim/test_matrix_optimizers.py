@@ -18,7 +18,9 @@ Params = dict[str, Tensor]
 
 def draw(seed: int, shapes: dict[str, tuple[int, ...]]) -> Params:
     """Draw a tensor of each shape in float64."""
-    return {name: fn.random.normal(fn.fold_in(seed, i), shape, dtype=torch.float64) for i, (name, shape) in enumerate(shapes.items())}
+    return {
+        name: fn.random.normal(fn.fold_in(seed, i), shape, dtype=torch.float64) for i, (name, shape) in enumerate(shapes.items())
+    }
 
 
 def gradient(step: int, params: Params) -> Params:
@@ -65,11 +67,14 @@ def test_muon_is_torchs() -> None:
 
 def test_adafactor_is_torchs() -> None:
     """A hundred steps over a grid of its options, of matrices, stacks of them and vectors."""
-    options = grid(lr=[1e-2, 1.0], beta2_decay=[-0.8, -0.5], weight_decay=[0.0, 0.1], maximize=[False, True])
+    options = grid(lr=[0.2], beta2_decay=[-0.8, -0.5], weight_decay=[0.0, 0.1], maximize=[False, True])
     options += [{"eps": (1e-3, 0.1)}, {"d": 2.0}, {"eps": (None, 0.0)}]
     for some in options:
         start = draw(0, SHAPES)
-        got, want = ours(fn.Adafactor(**some), start), theirs(lambda leaves, some=some: torch.optim.Adafactor(leaves, **some), start)
+        got, want = (
+            ours(fn.Adafactor(**some), start),
+            theirs(lambda leaves, some=some: torch.optim.Adafactor(leaves, **some), start),
+        )
         fn.testing.assert_close(got, want, rtol=1e-11, atol=1e-12)
 
 
