@@ -19,6 +19,7 @@ from funcnet.flattening import Tree
 from funcnet.layerwise import Updater
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
+from funcnet.optim.evaluating import EvaluatingOptimizer
 from funcnet.random.keys import Key
 from funcnet.value import Value, frozen
 
@@ -87,11 +88,27 @@ class TrainStep(Value):
     ) -> tuple[Params, Tree, Tensor]:
         if self._updater is not None:
             return self._layer_by_layer(self._updater, params, state, x, target, rng)
+        if isinstance(self.opt, EvaluatingOptimizer):
+            return self._evaluating(self.opt, params, state, x, target, rng)
         value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng)
         if self._has_running_stats:
             params = self.net.update_stats(params, cache)
         params, state = self.opt.update(grads, state, params)
         return params, state, value
+
+    def _evaluating(
+        self, opt: EvaluatingOptimizer, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
+    ) -> tuple[Params, Tree, Tensor]:
+        """Make the step of an optimizer that asks for several gradients; statistics are those of the first."""
+        caches: list[Cache] = []
+
+        def value_and_grads(params: Params) -> tuple[Tensor, Params]:
+            value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng)
+            caches.append(cache if not caches and self._has_running_stats else None)
+            return value, grads
+
+        params, state, value = opt.step(value_and_grads, state, params)
+        return self.net.update_stats(params, caches[0]) if self._has_running_stats else params, state, value
 
     def _layer_by_layer(
         self, update: Updater, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
@@ -121,7 +138,8 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = Fa
     Args:
         net: The net.
         loss: A loss with one value.
-        opt: The optimizer.
+        opt: The optimizer. One that asks for gradients at other params too, as ``SAM`` and ``LBFGS`` do, gets them from the
+            same batch and key.
         in_backward: Whether to update each layer as soon as the backward pass has its gradient, which is then released. The
             result is the same, bit for bit.
 

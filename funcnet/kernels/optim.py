@@ -64,6 +64,11 @@ def read(x: Tensor) -> Any:
     return x.item() if type(x) is Tensor and x.is_cpu and not x.requires_grad and is_eager() else x
 
 
+def beside(x: Tensor, like: Tensor) -> Tensor:
+    """Move a 0-d tensor to the device of another; zeros where x was computed on the meta device, and has no value."""
+    return torch.zeros_like(like, dtype=x.dtype) if x.is_meta and not like.is_meta else x.to(like.device)
+
+
 def kept(new: Tensors, like: Tensors, out: Tensors | None) -> Tensors:
     """Give results the dtypes of ``like``; in compiled code, where that is one pass, put them into ``out``."""
     new = [x.to(y.dtype) for x, y in zip(new, like, strict=True)]  # a 0-d tensor takes the dtype of a 0-d factor

@@ -44,8 +44,15 @@ OTHERS = [
         fn.ClipByGlobalNorm(1.0),
         fn.ClipByValue(1.0),
     ],
+<<<<<<< HEAD
     *SCHEDULES,
     fn.ReduceOnPlateau(),
+=======
+    *[fn.Muon(), fn.Adafactor(), fn.Prodigy(), fn.LBFGS(), fn.by_path({"*": fn.SGD()}), fn.SAM(fn.SGD()), fn.Lookahead(fn.SGD())],
+    *[fn.MultiSteps(fn.SGD(), 2), fn.SkipNonFinite(fn.SGD()), fn.ScheduleFree(fn.SGD())],
+    *[fn.ConstantSchedule(1.0), fn.LinearSchedule(1.0, 0.0, 3), fn.CosineSchedule(1.0, 3), fn.StepSchedule(1.0, 3)],
+    fn.JoinedSchedule((fn.ConstantSchedule(1.0), fn.ConstantSchedule(2.0)), (3,)),
+>>>>>>> i14-optb
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],
     *[fn.XavierNormal(), fn.XavierUniform(), fn.KaimingNormal(), fn.KaimingUniform(), fn.LecunNormal(), fn.LecunUniform()],
 ]
