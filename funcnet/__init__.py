@@ -23,6 +23,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
     optimizers             pure updates of params and state, and transforms of gradients
+    gradient transforms    the parts of a chain before its optimizer
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
@@ -208,6 +209,7 @@ from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
 from funcnet.optim.lion import Lion
+from funcnet.optim.masks import decay_mask
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.moments import MomentOptimizer, MomentTransform
 from funcnet.optim.nadam import NAdam
@@ -221,6 +223,27 @@ from funcnet.optim.schedules import (
     WarmupCosineSchedule,
 )
 from funcnet.optim.sgd import SGD
+from funcnet.optim.transforms.adaptive import (
+    ScaleByAdam,
+    ScaleByAMSGrad,
+    ScaleByBelief,
+    ScaleByLion,
+    ScaleByYogi,
+)
+from funcnet.optim.transforms.block_clipping import AdaptiveClip, ClipByBlockRMS, ClipByNorm
+from funcnet.optim.transforms.decay import AddDecayedWeights
+from funcnet.optim.transforms.loss_scale import LossScale
+from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
+from funcnet.optim.transforms.norms import (
+    NormalizeByUpdateNorm,
+    ScaleByParamBlockNorm,
+    ScaleByParamBlockRMS,
+    ScaleByTrustRatio,
+)
+from funcnet.optim.transforms.observing import Monitor
+from funcnet.optim.transforms.scaling import ScaleBy, ScaleByLearningRate, ScaleBySchedule, ScaleBySign, Trace
+from funcnet.optim.transforms.shaping import Centralize, KeepParamsNonnegative, ZeroNaNs
+from funcnet.optim.transforms.squares import ScaleByRMS, ScaleByRSS, ScaleByStddev
 from funcnet.random.keys import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
@@ -301,6 +324,12 @@ __all__ = [
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
+    # gradient transforms
+    "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
+    "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByTrustRatio",
+    "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByNorm", "ClipByBlockRMS", "AdaptiveClip",
+    "AddDecayedWeights", "decay_mask", "Centralize", "ZeroNaNs", "KeepParamsNonnegative", "AddNoise",
+    "AddPrivacyNoise", "Monitor", "LossScale",
     # schedules
     "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
     # initializers
