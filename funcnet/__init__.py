@@ -24,6 +24,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     losses                 each with the reductions mean, sum, none, batch
     optimizers             pure updates of params and state, and transforms of gradients
     gradient transforms    the parts of a chain before its optimizer
+    averages of params     along a training run, and the statistics of norms for them
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
@@ -205,6 +206,7 @@ from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.metrics import accuracy
 from funcnet.optim.adam import Adam, AdamW
+from funcnet.optim.averages import EMA, SWA
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
@@ -250,6 +252,7 @@ from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
 from funcnet.transforms.accumulation import accumulate
 from funcnet.transforms.per_example import per_example_grads, per_example_norms
+from funcnet.transforms.refreshing import refresh_stats
 from funcnet.transforms.seeing import intermediates, jacobian
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
@@ -330,6 +333,8 @@ __all__ = [
     "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByNorm", "ClipByBlockRMS", "AdaptiveClip",
     "AddDecayedWeights", "decay_mask", "Centralize", "ZeroNaNs", "KeepParamsNonnegative", "AddNoise",
     "AddPrivacyNoise", "Monitor", "LossScale",
+    # averages of params
+    "EMA", "SWA", "refresh_stats",
     # schedules
     "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
     # initializers

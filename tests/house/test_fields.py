@@ -32,7 +32,7 @@ OTHERS = [
     *[fn.ScaleByRSS(), fn.ScaleByTrustRatio(), fn.ScaleByParamBlockNorm(), fn.ScaleByParamBlockRMS()],
     *[fn.NormalizeByUpdateNorm(), fn.ClipByNorm(1.0), fn.ClipByBlockRMS(1.0), fn.AdaptiveClip(0.1), fn.AddDecayedWeights(0.1)],
     *[fn.Centralize(), fn.ZeroNaNs(), fn.KeepParamsNonnegative(), fn.AddNoise(0.1)],
-    *[fn.AddPrivacyNoise(1.0, 1.0, 8), fn.Monitor(), fn.LossScale()],
+    *[fn.AddPrivacyNoise(1.0, 1.0, 8), fn.Monitor(), fn.LossScale(), fn.EMA(), fn.SWA()],
     *[fn.ConstantSchedule(1.0), fn.LinearSchedule(1.0, 0.0, 3), fn.CosineSchedule(1.0, 3), fn.StepSchedule(1.0, 3)],
     fn.JoinedSchedule((fn.ConstantSchedule(1.0), fn.ConstantSchedule(2.0)), (3,)),
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],
