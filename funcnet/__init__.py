@@ -23,6 +23,8 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
     optimizers             pure updates of params and state, and transforms of gradients
+    gradient transforms    the parts of a chain before its optimizer
+    averages of params     along a training run, and the statistics of norms for them
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
@@ -224,6 +226,7 @@ from funcnet.optim.adan import Adan
 from funcnet.optim.ademamix import AdEMAMix
 from funcnet.optim.adopt import ADOPT
 from funcnet.optim.asgd import ASGD
+from funcnet.optim.averages import EMA, SWA
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
@@ -233,6 +236,7 @@ from funcnet.optim.lars import LARS
 from funcnet.optim.lbfgs import LBFGS
 from funcnet.optim.lion import Lion
 from funcnet.optim.lookahead import Lookahead
+from funcnet.optim.masks import decay_mask
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.moments import MomentOptimizer, MomentTransform
 from funcnet.optim.muon import Muon
@@ -274,6 +278,16 @@ from funcnet.optim.sgd import SGD
 from funcnet.optim.sharpness import SAM
 from funcnet.optim.sign_sgd import SignSGD
 from funcnet.optim.skipping import SkipNonFinite
+from funcnet.optim.transforms.adaptive import ScaleByAdam, ScaleByAMSGrad, ScaleByBelief, ScaleByLion, ScaleByYogi
+from funcnet.optim.transforms.block_clipping import AdaptiveClip, ClipByBlockRMS, ClipByNorm
+from funcnet.optim.transforms.decay import AddDecayedWeights
+from funcnet.optim.transforms.loss_scale import LossScale
+from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
+from funcnet.optim.transforms.norms import NormalizeByUpdateNorm, ScaleByParamBlockNorm, ScaleByParamBlockRMS, ScaleByTrustRatio
+from funcnet.optim.transforms.observing import Monitor
+from funcnet.optim.transforms.scaling import ScaleBy, ScaleByLearningRate, ScaleBySchedule, ScaleBySign, Trace
+from funcnet.optim.transforms.shaping import Centralize, KeepParamsNonnegative, ZeroNaNs
+from funcnet.optim.transforms.squares import ScaleByRMS, ScaleByRSS, ScaleByStddev
 from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
 from funcnet.range_test import RateRange, lr_range
@@ -282,6 +296,7 @@ from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
 from funcnet.transforms.accumulation import accumulate
 from funcnet.transforms.per_example import per_example_grads, per_example_norms
+from funcnet.transforms.refreshing import refresh_stats
 from funcnet.transforms.seeing import intermediates, jacobian
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
@@ -362,6 +377,14 @@ __all__ = [
     "Adafactor", "Prodigy", "LBFGS", "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM", "MultiSteps",
     "SkipNonFinite", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "LAMB", "LARS", "AdaBelief", "Yogi",
     "Adan", "ADOPT", "SignSGD", "AdEMAMix", "NovoGrad",
+    # gradient transforms
+    "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
+    "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByTrustRatio",
+    "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByNorm", "ClipByBlockRMS", "AdaptiveClip",
+    "AddDecayedWeights", "decay_mask", "Centralize", "ZeroNaNs", "KeepParamsNonnegative", "AddNoise", "AddPrivacyNoise",
+    "Monitor", "LossScale",
+    # averages of params
+    "EMA", "SWA", "refresh_stats",
     # schedules
     "ConstantSchedule", "LinearSchedule", "PolynomialSchedule", "ExponentialSchedule", "InverseTimeSchedule",
     "InverseSquareRootSchedule", "CosineSchedule", "CosineAnnealingSchedule", "CosineRestartsSchedule", "CyclicSchedule",

@@ -178,3 +178,8 @@ def _scaled_norm(xs: Tensors) -> Tensor:
     most = torch.stack([x.abs().amax().double() for x in xs if x.numel()] or [torch.zeros((), dtype=torch.float64)]).amax()
     scale = torch.where((most > 0) & (most < math.inf), most, 1.0)
     return scale * _norm64(torch.stack([_norm64(x / scale) for x in xs]))
+
+
+def all_finite(xs: Tensors) -> Tensor:
+    """Tell whether every element of all tensors is finite, as a 0-d tensor of bools."""
+    return torch.stack([x.isfinite().all() for x in xs]).all() if xs else torch.ones((), dtype=torch.bool)

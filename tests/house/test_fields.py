@@ -44,15 +44,16 @@ OTHERS = [
         fn.ClipByGlobalNorm(1.0),
         fn.ClipByValue(1.0),
     ],
-<<<<<<< HEAD
     *SCHEDULES,
     fn.ReduceOnPlateau(),
-=======
     *[fn.Muon(), fn.Adafactor(), fn.Prodigy(), fn.LBFGS(), fn.by_path({"*": fn.SGD()}), fn.SAM(fn.SGD()), fn.Lookahead(fn.SGD())],
     *[fn.MultiSteps(fn.SGD(), 2), fn.SkipNonFinite(fn.SGD()), fn.ScheduleFree(fn.SGD())],
-    *[fn.ConstantSchedule(1.0), fn.LinearSchedule(1.0, 0.0, 3), fn.CosineSchedule(1.0, 3), fn.StepSchedule(1.0, 3)],
-    fn.JoinedSchedule((fn.ConstantSchedule(1.0), fn.ConstantSchedule(2.0)), (3,)),
->>>>>>> i14-optb
+    *[fn.ScaleBy(2.0), fn.ScaleBySchedule(1.0), fn.ScaleByLearningRate(0.1), fn.ScaleBySign(), fn.Trace(), fn.ScaleByAdam()],
+    *[fn.ScaleByAMSGrad(), fn.ScaleByBelief(), fn.ScaleByYogi(), fn.ScaleByLion(), fn.ScaleByRMS(), fn.ScaleByStddev()],
+    *[fn.ScaleByRSS(), fn.ScaleByTrustRatio(), fn.ScaleByParamBlockNorm(), fn.ScaleByParamBlockRMS()],
+    *[fn.NormalizeByUpdateNorm(), fn.ClipByNorm(1.0), fn.ClipByBlockRMS(1.0), fn.AdaptiveClip(0.1), fn.AddDecayedWeights(0.1)],
+    *[fn.Centralize(), fn.ZeroNaNs(), fn.KeepParamsNonnegative(), fn.AddNoise(0.1)],
+    *[fn.AddPrivacyNoise(1.0, 1.0, 8), fn.Monitor(), fn.LossScale(), fn.EMA(), fn.SWA()],
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],
     *[fn.XavierNormal(), fn.XavierUniform(), fn.KaimingNormal(), fn.KaimingUniform(), fn.LecunNormal(), fn.LecunUniform()],
 ]

@@ -5,14 +5,11 @@ import torch
 
 from funcnet import tree
 from funcnet.flattening import Tree
-<<<<<<< HEAD
+from funcnet.optim.accumulation import MultiSteps
 from funcnet.optim.adabelief import AdaBelief
 from funcnet.optim.adadelta import Adadelta
-from funcnet.optim.adagrad import Adagrad
-=======
-from funcnet.optim.accumulation import MultiSteps
 from funcnet.optim.adafactor import Adafactor
->>>>>>> i14-optb
+from funcnet.optim.adagrad import Adagrad
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.adamax import Adamax
 from funcnet.optim.adan import Adan
@@ -22,36 +19,28 @@ from funcnet.optim.asgd import ASGD
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.chaining import Chain, chain
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
-<<<<<<< HEAD
+from funcnet.optim.groups import by_path, is_matrix
 from funcnet.optim.lamb import LAMB
 from funcnet.optim.lars import LARS
-=======
-from funcnet.optim.groups import by_path, is_matrix
 from funcnet.optim.lbfgs import LBFGS
->>>>>>> i14-optb
 from funcnet.optim.lion import Lion
 from funcnet.optim.lookahead import Lookahead
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.muon import Muon
 from funcnet.optim.nadam import NAdam
-<<<<<<< HEAD
 from funcnet.optim.novograd import NovoGrad
+from funcnet.optim.prodigy import Prodigy
 from funcnet.optim.radam import RAdam
 from funcnet.optim.rmsprop import RMSprop
 from funcnet.optim.rprop import Rprop
+from funcnet.optim.schedule_free import ScheduleFree
 from funcnet.optim.schedules.decay import StepSchedule
 from funcnet.optim.schedules.interpolation import CosineSchedule, LinearSchedule
 from funcnet.optim.sgd import SGD
-from funcnet.optim.sign_sgd import SignSGD
-from funcnet.optim.yogi import Yogi
-=======
-from funcnet.optim.prodigy import Prodigy
-from funcnet.optim.schedule_free import ScheduleFree
-from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
-from funcnet.optim.sgd import SGD
 from funcnet.optim.sharpness import SAM
+from funcnet.optim.sign_sgd import SignSGD
 from funcnet.optim.skipping import SkipNonFinite
->>>>>>> i14-optb
+from funcnet.optim.yogi import Yogi
 from funcnet.random import fold_in, key, normal
 
 STEPS = 12
@@ -94,7 +83,6 @@ ALL = [
     chain(ClipByValue(1.5), ClipByGlobalNorm(2.0), AdamW(lr=0.1, amsgrad=True)),
     MasterWeights(SGD(lr=0.1, momentum=0.9)),
     MasterWeights(Adam(lr=LinearSchedule(0.1, 0.01, STEPS))),
-<<<<<<< HEAD
     RAdam(lr=0.1, betas=(0.9, 0.95), weight_decay=0.1),
     Adamax(lr=0.1, weight_decay=0.1),
     Adagrad(lr=LinearSchedule(0.1, 0.01, STEPS), lr_decay=0.1, initial_accumulator_value=0.1),
@@ -111,7 +99,6 @@ ALL = [
     SignSGD(lr=0.1, momentum=0.9, weight_decay=0.1),
     AdEMAMix(lr=0.1, weight_decay=0.1),
     NovoGrad(lr=0.1, weight_decay=0.1),
-=======
     by_path({"2.*": SGD(lr=0.1), is_matrix: Muon(lr=0.1, ns_dtype=None), "*": Adam(lr=0.1)}),
     Adafactor(lr=0.1, weight_decay=0.1),
     Prodigy(weight_decay=0.1, d0=1e-2),
@@ -121,7 +108,6 @@ ALL = [
     MultiSteps(Adam(lr=0.1), 3),
     SkipNonFinite(Adam(lr=0.1), 2),
     ScheduleFree(Adam(lr=0.1, betas=(0.0, 0.9))),
->>>>>>> i14-optb
 ]
 
 
