@@ -19,6 +19,7 @@ from funcnet import tree
 from funcnet.contract import Cache
 from funcnet.errors import value_error
 from funcnet.kernels import losses as kernels
+from funcnet.kernels.tracing import is_plain
 from funcnet.losses.composite import Composite, as_given, in_full, kinds_of
 from funcnet.losses.loss import Loss, rows_of, target_gradient
 from funcnet.losses.parts import Weight
@@ -35,6 +36,8 @@ def _require_terms(got: Any) -> str:
         raise value_error("weighted", "weights are for each loss of a sum: losses_of(name=weighted(loss), ...)", repr(got))
     if isinstance(got, WeightedLoss) or _by_term(got) is None:
         raise value_error("weighted", 'the loss must have a reduction "none", which returns its terms', repr(got))
+    if got.reduction == "mean" and not got.mean_of_terms:
+        raise value_error("weighted", 'the mean must be one of terms; use reduction "sum" or "batch"', repr(got))
     return got.reduction
 
 
@@ -99,6 +102,10 @@ class WeightedLoss(Loss):
         return w.double() if k is None else self._over_terms(w, k.double()) * k
 
     @property
+    def batch_dependent(self) -> bool:
+        return self.loss.batch_dependent
+
+    @property
     def part_name(self) -> str:
         return self.loss.part_name
 
@@ -123,6 +130,9 @@ class WeightedLoss(Loss):
             return kernels.factor(terms.shape[0] if terms.dim() else 1, terms)
         if self.reduction != "mean":
             return terms.new_ones(())
+        if w.numel() and is_plain(w) and w.amin() < 0:
+            rule = 'the weights of a mean must be at least 0; reduction "sum" and "batch" take negative ones'
+            raise value_error(self, rule, f"{w.amin().item():g}")
         total = (w.expand(terms.shape) if k is None else w * k).sum()
         empty = math.nan if not terms.numel() else 0.0
         return torch.where(total == 0, empty, 1 / torch.where(total == 0, 1.0, total))
@@ -162,10 +172,10 @@ def weighted(loss: Loss) -> Loss:
     ``weight`` is a tensor of numbers or booleans with the shape of the terms (those of ``reduction="none"``), or of their first
     axes: (N,) for one weight a row. Nothing else is broadcast. The mean is Σ w ℓ / Σ w, and 0 if all weights are 0; class weights
     and ``ignore_index`` of the loss multiply the weights in both sums. A term of weight 0 counts for nothing, even if it is
-    infinite or NaN, and the gradient at its place is exactly 0. A weight that requires a gradient has one: ``as_layer``.
+    infinite or NaN, and the gradient at its place is exactly 0. The vjp of ``as_layer()`` also has the gradient of the weights.
 
-    This is what torch.nn's losses have as ``weight`` of ``BCELoss`` and ``BCEWithLogitsLoss``, but torch divides by the number of
-    terms: that is ``reduction="sum"`` or ``"batch"`` here, or a ``weight`` whose mean is 1.
+    ``torch.nn.BCELoss(weight=...)`` has such weights too, but its mean divides by the number of terms. For that, take
+    ``reduction="sum"`` and divide the loss: ``weighted(BCE("sum")) / n``.
 
     Args:
         loss: A loss with a ``reduction``. A sum weighs each of its terms.
@@ -174,7 +184,8 @@ def weighted(loss: Loss) -> Loss:
         That of the loss, its terms and the weights, y and the target.
 
     Raises:
-        ValueError: For a loss without terms, a target that is no pair, and weights of other shapes.
+        ValueError: For a loss without terms, a target that is no pair, weights of other shapes, and, on the CPU, negative weights
+            in a mean.
 
     Source:
         elementary.
