@@ -23,6 +23,8 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
     optimizers             pure updates of params and state, and transforms of gradients
+    gradient transforms    the parts of a chain before its optimizer
+    averages of params     along a training run, and the statistics of norms for them
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
@@ -115,6 +117,7 @@ from funcnet.layers.custom import elementwise, layer, shape_dependent
 from funcnet.layers.embedding.embedding import Embedding, HashEmbed
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
 from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
+from funcnet.layers.linear.deferred_linear import DeferredLinear
 from funcnet.layers.linear.elementwise_affine import Bias, Scale
 from funcnet.layers.linear.linear import Linear
 from funcnet.layers.linear.maxout import Maxout
@@ -193,19 +196,29 @@ from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
+from funcnet.losses.binary_margins import Hinge, MarginRanking
+from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
 from funcnet.losses.classification import NLL, CrossEntropy
+from funcnet.losses.contrastive import CosineEmbedding, InfoNCE, NTXent
+from funcnet.losses.ctc import CTC
+from funcnet.losses.dice import Dice
 from funcnet.losses.divergences import GeneralizedKL, KLDiv
+from funcnet.losses.focal import Focal, MulticlassFocal
 from funcnet.losses.gaussian_kl import GaussianKL
 from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
+from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.named import losses_of
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.losses.robust import Huber, LogCosh, SmoothL1
 from funcnet.losses.sample_weights import weighted
 from funcnet.losses.soft_margin import HingeEmbedding, MultiLabelSoftMargin, SoftMargin
+from funcnet.losses.triplets import TripletMargin, TripletMarginWithDistance
 from funcnet.metrics import accuracy
+from funcnet.optim.accumulation import MultiSteps
 from funcnet.optim.adabelief import AdaBelief
 from funcnet.optim.adadelta import Adadelta
+from funcnet.optim.adafactor import Adafactor
 from funcnet.optim.adagrad import Adagrad
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.adamax import Adamax
@@ -213,19 +226,27 @@ from funcnet.optim.adan import Adan
 from funcnet.optim.ademamix import AdEMAMix
 from funcnet.optim.adopt import ADOPT
 from funcnet.optim.asgd import ASGD
+from funcnet.optim.averages import EMA, SWA
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.groups import by_path, freeze_params, is_matrix
 from funcnet.optim.lamb import LAMB
 from funcnet.optim.lars import LARS
+from funcnet.optim.lbfgs import LBFGS
 from funcnet.optim.lion import Lion
+from funcnet.optim.lookahead import Lookahead
+from funcnet.optim.masks import decay_mask
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.moments import MomentOptimizer, MomentTransform
+from funcnet.optim.muon import Muon
 from funcnet.optim.nadam import NAdam
 from funcnet.optim.novograd import NovoGrad
+from funcnet.optim.prodigy import Prodigy
 from funcnet.optim.radam import RAdam
 from funcnet.optim.rmsprop import RMSprop
 from funcnet.optim.rprop import Rprop
+from funcnet.optim.schedule_free import ScheduleFree
 from funcnet.optim.schedules.base import LambdaSchedule, ProductSchedule, Schedule, SumSchedule
 from funcnet.optim.schedules.cycles import (
     CosineAnnealingSchedule,
@@ -254,7 +275,19 @@ from funcnet.optim.schedules.warmup import (
     WarmupStableDecaySchedule,
 )
 from funcnet.optim.sgd import SGD
+from funcnet.optim.sharpness import SAM
 from funcnet.optim.sign_sgd import SignSGD
+from funcnet.optim.skipping import SkipNonFinite
+from funcnet.optim.transforms.adaptive import ScaleByAdam, ScaleByAMSGrad, ScaleByBelief, ScaleByLion, ScaleByYogi
+from funcnet.optim.transforms.block_clipping import AdaptiveClip, ClipByBlockRMS, ClipByNorm
+from funcnet.optim.transforms.decay import AddDecayedWeights
+from funcnet.optim.transforms.loss_scale import LossScale
+from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
+from funcnet.optim.transforms.norms import NormalizeByUpdateNorm, ScaleByParamBlockNorm, ScaleByParamBlockRMS, ScaleByTrustRatio
+from funcnet.optim.transforms.observing import Monitor
+from funcnet.optim.transforms.scaling import ScaleBy, ScaleByLearningRate, ScaleBySchedule, ScaleBySign, Trace
+from funcnet.optim.transforms.shaping import Centralize, KeepParamsNonnegative, ZeroNaNs
+from funcnet.optim.transforms.squares import ScaleByRMS, ScaleByRSS, ScaleByStddev
 from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
 from funcnet.range_test import RateRange, lr_range
@@ -263,6 +296,7 @@ from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
 from funcnet.transforms.accumulation import accumulate
 from funcnet.transforms.per_example import per_example_grads, per_example_norms
+from funcnet.transforms.refreshing import refresh_stats
 from funcnet.transforms.seeing import intermediates, jacobian
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
@@ -279,7 +313,7 @@ __all__ = [
     # trees and sizes
     "tree", "infer_sizes", "output_shape", "shape_dependent",
     # linear maps
-    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Rescale", "Maxout",
+    "Linear", "DeferredLinear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Rescale", "Maxout",
     # convolutions
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "ConvLocal1d", "ConvLocal2d",
     "ConvLocal3d", "MaskedConv", "Unfold", "Fold", "depthwise_conv1d", "depthwise_conv2d", "depthwise_conv3d",
@@ -336,11 +370,21 @@ __all__ = [
     # losses
     "MSE", "L1", "L2", "Huber", "SmoothL1", "LogCosh", "BCE", "BCEWithLogits", "SoftMargin", "MultiLabelSoftMargin",
     "HingeEmbedding", "CrossEntropy", "NLL", "KLDiv", "GeneralizedKL", "GaussianKL", "PoissonNLL", "GaussianNLL", "losses_of",
-    "weighted",
+    "weighted", "LinearCrossEntropy", "CTC", "Hinge", "MarginRanking", "MulticlassHinge", "MultiMargin", "MultiLabelMargin",
+    "CosineEmbedding", "TripletMargin", "TripletMarginWithDistance", "InfoNCE", "NTXent", "Focal", "MulticlassFocal", "Dice",
     # optimizers
-    "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue", "RAdam",
-    "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD",
-    "AdEMAMix", "NovoGrad",
+    "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue", "Muon",
+    "Adafactor", "Prodigy", "LBFGS", "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM", "MultiSteps",
+    "SkipNonFinite", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "LAMB", "LARS", "AdaBelief", "Yogi",
+    "Adan", "ADOPT", "SignSGD", "AdEMAMix", "NovoGrad",
+    # gradient transforms
+    "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
+    "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByTrustRatio",
+    "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByNorm", "ClipByBlockRMS", "AdaptiveClip",
+    "AddDecayedWeights", "decay_mask", "Centralize", "ZeroNaNs", "KeepParamsNonnegative", "AddNoise", "AddPrivacyNoise",
+    "Monitor", "LossScale",
+    # averages of params
+    "EMA", "SWA", "refresh_stats",
     # schedules
     "ConstantSchedule", "LinearSchedule", "PolynomialSchedule", "ExponentialSchedule", "InverseTimeSchedule",
     "InverseSquareRootSchedule", "CosineSchedule", "CosineAnnealingSchedule", "CosineRestartsSchedule", "CyclicSchedule",

@@ -20,7 +20,7 @@ A custom loss subclasses ``Loss`` (two methods, three with a gradient for the ta
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import field
@@ -67,6 +67,9 @@ class Loss(Summand):
     """
 
     __slots__ = ()
+
+    mean_of_terms: ClassVar[bool] = True
+    """Whether ``"mean"`` is a mean of the terms of ``"none"``; then ``weighted`` may weigh them."""
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
         """Return the gradient of a floating target, from that of the value; ``None`` where it has none."""

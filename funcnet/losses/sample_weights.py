@@ -36,6 +36,8 @@ def _require_terms(got: Any) -> str:
         raise value_error("weighted", "weights are for each loss of a sum: losses_of(name=weighted(loss), ...)", repr(got))
     if isinstance(got, WeightedLoss) or _by_term(got) is None:
         raise value_error("weighted", 'the loss must have a reduction "none", which returns its terms', repr(got))
+    if got.reduction == "mean" and not got.mean_of_terms:
+        raise value_error("weighted", 'the mean must be one of terms; use reduction "sum" or "batch"', repr(got))
     return got.reduction
 
 

@@ -127,7 +127,7 @@ def _check_reductions(loss: Any, y: Any, target: Any) -> None:
     terms, gy = of_terms.value_and_grad(y, target)
     count = _count(loss, terms, target)
     rows = terms.shape[0] if terms.dim() else 1
-    for name, by in {"sum": 1, "batch": rows, "mean": count}.items():
+    for name, by in {"sum": 1, "batch": rows, "mean": count if loss.mean_of_terms else 0}.items():
         if (one := _reduced(loss, name)) is not None and by:
             want = {"value": terms.sum() / by, "gy": tree.scale(gy, 1 / by)}
             rule = f'"{name}" must be the sum of the terms of "none" divided by {float(by):g}'

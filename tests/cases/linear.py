@@ -34,4 +34,6 @@ CASES = {
     "Maxout": case(fn.Maxout(3, 2), normal(5, 3)),
     "Maxout of three, on 3 axes": case(fn.Maxout(3, 2, 3, bias=False), normal(2, 4, 3)),
     "Maxout of one vector": loose(fn.Maxout(3, 2, 1), normal(3)),
+    "DeferredLinear": loose(fn.DeferredLinear(3, 2), normal(5, 3)),
+    "DeferredLinear without bias, on 3 axes": loose(fn.DeferredLinear(3, 4, bias=False), normal(2, 5, 3)),
 }

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 import funcnet as fn
-from cases.making import KINKS, LARGE, Case, between, case, normal
+from cases.making import KINKS, LARGE, Case, between, case, loose, normal
 
 REDUCTIONS = ("mean", "sum", "batch", "none")
 LABELS, CLASSES = torch.tensor([0, 2, 1, 2]), torch.tensor([[0, 1, 2], [2, 2, 0]])
@@ -135,6 +135,33 @@ TRAINING = {
     ),
 }
 
+VOCABULARY = {
+    f"LinearCrossEntropy {reduction}": loss(fn.LinearCrossEntropy(reduction=reduction), (normal(4, 2), normal(3, 2)), LABELS)
+    for reduction in REDUCTIONS
+} | {
+    "LinearCrossEntropy with all options": loss(
+        fn.LinearCrossEntropy(WEIGHT, 1, "mean", 0.2, 0.1), (normal(2, 3, 2), normal(3, 2), normal(3)), CLASSES
+    ),
+    "LinearCrossEntropy of one row": loss(fn.LinearCrossEntropy(), (normal(2), normal(3, 2), normal(3)), LABELS[1]),
+    "net with a deferred product": case(
+        fn.serial(
+            fn.parallel(fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.DeferredLinear(5, 3)), fn.Identity()),
+            fn.LinearCrossEntropy(label_smoothing=0.1).as_layer(),
+        ),
+        (normal(4, 3), LABELS),
+    ),
+}
+
+# 4 labels at most in 6 steps; none, one, and equal neighbours
+SEQUENCES = torch.tensor([[1, 2, 2, 1], [2, 0, 0, 0], [1, 1, 0, 0]]), torch.tensor([6, 4, 5]), torch.tensor([4, 0, 2])
+
+ALIGNMENT = {f"CTC {reduction}": loss(fn.CTC(0, reduction), normal(6, 3, 3), SEQUENCES) for reduction in REDUCTIONS} | {
+    "CTC of one sequence": loss(fn.CTC(2), normal(5, 3), (torch.tensor([1, 0, 0]), torch.tensor(5), torch.tensor(3))),
+    "CTC of labels that do not fit": loss(
+        fn.CTC(0, "none", True), normal(3, 2, 3), (torch.tensor([[1, 1], [1, 2]]), torch.tensor([2, 3]), torch.tensor([2, 2]))
+    ),
+}
+
 SIGNS = torch.tensor([[1, -1, 1], [-1, -1, 1], [1, 1, -1], [-1, 1, -1]])
 LOG_P = torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5], [0.6, 0.3, 0.1]]).log()
 
@@ -205,12 +232,93 @@ YES_OR_NO = (
     }
     | {
         "SoftMargin of numbers": loss(fn.SoftMargin(), normal(4, 3), normal(4, 3)),
+        "HingeEmbedding of floating labels": loss(fn.HingeEmbedding(), normal(4, 3), SIGNS.float()),
         "HingeEmbedding on its kinks": loss(fn.HingeEmbedding(0.0), KINKS, SIGNS[[0, 1, 2, 3, 0]].T[:2]),
-        "MultiLabelSoftMargin without batch": loss(fn.MultiLabelSoftMargin(), normal(3), LABELS[:3] > 1),
+        "MultiLabelSoftMargin without batch": loose(fn.MultiLabelSoftMargin().as_layer(), (normal(3), LABELS[:3] > 1)),
         "MultiLabelSoftMargin on 3 axes": loss(
             fn.MultiLabelSoftMargin(reduction="batch"), normal(2, 4, 3), between(0.1, 0.9, 2, 4, 3)
         ),
     }
 )
 
-CASES = {**REGRESSION, **BINARY, **ENTROPY, **DIVERGENCE, **WEIGHTED, **SUMS, **TRAINING, **ROBUST, **LIKELIHOOD, **YES_OR_NO}
+ROW_SIGNS = SIGNS[:, 0]
+LISTED = torch.tensor([[0, 1, -1], [2, 2, -1], [-1, 0, 1], [0, 1, 2]])
+ROWS = torch.tensor([[1.0, 0.0, 0.0], [0.5, 1.0, -1.0]])
+
+MARGINS = {
+    "Hinge": loss(fn.Hinge(), normal(4), ROW_SIGNS),
+    "Hinge of factors": loss(fn.Hinge("none", 0.5), normal(4, 3), normal(4, 3)),
+    "Hinge on its kink": loss(fn.Hinge("sum"), torch.tensor([1.0, -1.0, 0.0, 2.0]), ROW_SIGNS),
+    "Hinge of a number": loss(fn.Hinge("none"), normal(), torch.tensor(1.0)),
+    "MarginRanking": loss(fn.MarginRanking(0.5), (normal(4), normal(4)), ROW_SIGNS),
+    "MarginRanking of factors": loss(fn.MarginRanking(0.5, "batch"), (normal(4, 3), normal(4, 3)), normal(4, 3)),
+    "MultiMargin": loss(fn.MultiMargin(), normal(4, 3), LABELS),
+    "MultiMargin of squares": loss(fn.MultiMargin(2, 0.5, WEIGHT, "none"), normal(4, 3), LABELS),
+    "MultiMargin of one row": loss(fn.MultiMargin(weight=WEIGHT), normal(3), LABELS[1]),
+    "MultiMargin on its kink": loss(fn.MultiMargin(reduction="sum"), ROWS, torch.tensor([0, 0])),
+    "MulticlassHinge": loss(fn.MulticlassHinge(), normal(4, 3), LABELS),
+    "MulticlassHinge on its kinks": loss(fn.MulticlassHinge(0.0, "none"), torch.zeros(4, 3), LABELS),
+    "MultiLabelMargin": loss(fn.MultiLabelMargin(), normal(4, 3), LISTED),
+    "MultiLabelMargin of one row": loss(fn.MultiLabelMargin("none"), normal(3), LISTED[0]),
+}
+
+EMBEDDINGS = {
+    "CosineEmbedding": loss(fn.CosineEmbedding(0.2), (normal(4, 3), normal(4, 3)), ROW_SIGNS),
+    "CosineEmbedding of one pair": loss(fn.CosineEmbedding(reduction="none"), (normal(3), normal(3)), torch.tensor(-1.0)),
+    "TripletMargin": loss(fn.TripletMargin(), (normal(4, 3), normal(4, 3), normal(4, 3)), None),
+    "TripletMargin swapped": loss(
+        fn.TripletMargin(2.0, 3.5, 0.0, True, "none"), (normal(4, 3), normal(4, 3), normal(4, 3)), None
+    ),
+    "TripletMarginWithDistance": loss(
+        fn.TripletMarginWithDistance(fn.serial(fn.CosineSimilarity(), fn.Rescale(-1.0)), 0.5, True),
+        (normal(4, 3), normal(4, 3), normal(4, 3)),
+        None,
+    ),
+    "TripletMargin of one": loss(fn.TripletMargin(reduction="none"), (normal(3), normal(3), normal(3)), None),
+    "InfoNCE": loss(fn.InfoNCE(0.5, reduction="none"), (normal(4, 3), normal(4, 3)), None),
+    "InfoNCE both ways": loss(fn.InfoNCE(0.5, True), (normal(4, 3), normal(4, 3)), None),
+    "NTXent": loss(fn.NTXent(0.5), normal(4, 3), LABELS),
+    "NTXent by rows": loss(fn.NTXent(0.5, "none"), normal(4, 3), LABELS),
+}
+
+PIXELS = torch.tensor([[[0, 1], [2, 2]], [[1, 1], [0, 2]], [[2, 0], [1, 0]]])
+
+SEGMENTATION = {
+    "Focal": loss(fn.Focal(), normal(4, 3), between(0.1, 0.9, 4, 3)),
+    "Focal with all options": loss(fn.Focal(0.25, 0.5, "none"), normal(4, 3), between(0.1, 0.9, 4, 3)),
+    "Focal of booleans": loss(fn.Focal(0.25, 1.0, "batch"), normal(4), LABELS > 1),
+    "MulticlassFocal": loss(fn.MulticlassFocal(), normal(4, 3), LABELS),
+    "MulticlassFocal of pixels": loss(fn.MulticlassFocal(WEIGHT, 0.5, "none"), normal(3, 3, 2, 2), PIXELS),
+    "MulticlassFocal of one row": case(fn.MulticlassFocal(WEIGHT).as_layer(), (normal(3), LABELS[1]), compiled=False),
+    "Dice": loss(fn.Dice(), normal(3, 2, 2), between(0.1, 0.9, 3, 2, 2)),
+    "Dice of probabilities": case(
+        fn.Dice(0.0, 0.3, 0.9, logits=False).as_layer(), (between(0.1, 0.9, 3, 4), between(0.1, 0.9, 3, 4)), compiled=False
+    ),
+    "Dice of classes": loss(fn.Dice(multiclass=True, reduction="none"), normal(3, 3, 2, 2), PIXELS),
+    "Dice of weighted classes": case(
+        fn.Dice(0.5, multiclass=True, weight=WEIGHT).as_layer(), (normal(3, 3, 2), between(0.1, 0.9, 3, 3, 2)), compiled=False
+    ),
+    "Dice by sizes in the batch": loss(
+        fn.Dice(multiclass=True, weight=WEIGHT, generalized=True, ignore_background=True, reduction="none"),
+        normal(3, 3, 2),
+        between(0.1, 0.9, 3, 3, 2),
+    ),
+}
+
+CASES = {
+    **REGRESSION,
+    **BINARY,
+    **ENTROPY,
+    **DIVERGENCE,
+    **WEIGHTED,
+    **SUMS,
+    **TRAINING,
+    **ROBUST,
+    **LIKELIHOOD,
+    **YES_OR_NO,
+    **MARGINS,
+    **EMBEDDINGS,
+    **SEGMENTATION,
+    **VOCABULARY,
+    **ALIGNMENT,
+}
