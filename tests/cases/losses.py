@@ -259,7 +259,7 @@ MARGINS = {
     "MulticlassHinge": loss(fn.MulticlassHinge(), normal(4, 3), LABELS),
     "MulticlassHinge on its kinks": loss(fn.MulticlassHinge(0.0, "none"), torch.zeros(4, 3), LABELS),
     "MultiLabelMargin": loss(fn.MultiLabelMargin(), normal(4, 3), LISTED),
-    "MultiLabelMargin of one row": loss(fn.MultiLabelMargin("none"), normal(3), LISTED[0]),
+    "MultiLabelMargin of one row": loose(fn.MultiLabelMargin("none").as_layer(), (normal(3), LISTED[0])),
 }
 
 EMBEDDINGS = {
