@@ -200,6 +200,7 @@ from funcnet.losses.binary_margins import Hinge, MarginRanking
 from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
 from funcnet.losses.classification import NLL, CrossEntropy
 from funcnet.losses.contrastive import CosineEmbedding, InfoNCE, NTXent
+from funcnet.losses.cosine_distance import CosineDistance
 from funcnet.losses.ctc import CTC
 from funcnet.losses.dice import Dice
 from funcnet.losses.divergences import GeneralizedKL, KLDiv
@@ -372,6 +373,7 @@ __all__ = [
     "HingeEmbedding", "CrossEntropy", "NLL", "KLDiv", "GeneralizedKL", "GaussianKL", "PoissonNLL", "GaussianNLL", "losses_of",
     "weighted", "LinearCrossEntropy", "CTC", "Hinge", "MarginRanking", "MulticlassHinge", "MultiMargin", "MultiLabelMargin",
     "CosineEmbedding", "TripletMargin", "TripletMarginWithDistance", "InfoNCE", "NTXent", "Focal", "MulticlassFocal", "Dice",
+    "CosineDistance",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue", "Muon",
     "Adafactor", "Prodigy", "LBFGS", "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM", "MultiSteps",
