@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 import funcnet as fn
-from cases.making import KINKS, LARGE, Case, between, case, normal
+from cases.making import KINKS, LARGE, Case, between, case, loose, normal
 
 REDUCTIONS = ("mean", "sum", "batch", "none")
 LABELS, CLASSES = torch.tensor([0, 2, 1, 2]), torch.tensor([[0, 1, 2], [2, 2, 0]])
@@ -205,8 +205,9 @@ YES_OR_NO = (
     }
     | {
         "SoftMargin of numbers": loss(fn.SoftMargin(), normal(4, 3), normal(4, 3)),
+        "HingeEmbedding of floating labels": loss(fn.HingeEmbedding(), normal(4, 3), SIGNS.float()),
         "HingeEmbedding on its kinks": loss(fn.HingeEmbedding(0.0), KINKS, SIGNS[[0, 1, 2, 3, 0]].T[:2]),
-        "MultiLabelSoftMargin without batch": loss(fn.MultiLabelSoftMargin(), normal(3), LABELS[:3] > 1),
+        "MultiLabelSoftMargin without batch": loose(fn.MultiLabelSoftMargin().as_layer(), (normal(3), LABELS[:3] > 1)),
         "MultiLabelSoftMargin on 3 axes": loss(
             fn.MultiLabelSoftMargin(reduction="batch"), normal(2, 4, 3), between(0.1, 0.9, 2, 4, 3)
         ),
@@ -231,7 +232,7 @@ MARGINS = {
     "MulticlassHinge": loss(fn.MulticlassHinge(), normal(4, 3), LABELS),
     "MulticlassHinge on its kinks": loss(fn.MulticlassHinge(0.0, "none"), torch.zeros(4, 3), LABELS),
     "MultiLabelMargin": loss(fn.MultiLabelMargin(), normal(4, 3), LISTED),
-    "MultiLabelMargin of one row": loss(fn.MultiLabelMargin("none"), normal(3), LISTED[0]),
+    "MultiLabelMargin without batch": loss(fn.MultiLabelMargin("none"), normal(3), LISTED[0]),
 }
 
 EMBEDDINGS = {
