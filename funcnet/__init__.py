@@ -115,6 +115,7 @@ from funcnet.layers.custom import elementwise, layer, shape_dependent
 from funcnet.layers.embedding.embedding import Embedding, HashEmbed
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
 from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
+from funcnet.layers.linear.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
 from funcnet.layers.linear.deferred_linear import DeferredLinear
 from funcnet.layers.linear.elementwise_affine import Bias, Scale
 from funcnet.layers.linear.linear import Linear
@@ -339,7 +340,7 @@ __all__ = [
     # losses
     "MSE", "L1", "L2", "Huber", "SmoothL1", "LogCosh", "BCE", "BCEWithLogits", "SoftMargin", "MultiLabelSoftMargin",
     "HingeEmbedding", "CrossEntropy", "NLL", "KLDiv", "GeneralizedKL", "GaussianKL", "PoissonNLL", "GaussianNLL", "losses_of",
-    "weighted", "LinearCrossEntropy", "CTC",
+    "weighted", "LinearCrossEntropy", "CTC", "AdaptiveLogSoftmaxWithLoss",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue", "RAdam",
     "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD",
