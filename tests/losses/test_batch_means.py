@@ -34,7 +34,7 @@ for name, case in catalogue.CASES.items():
     is_mean = isinstance(case.layer, LossLayer) and case.batched and case.layer.loss.reduction != "none"
     if is_mean and not case.layer.loss.batch_dependent and tree.leaves(case.x[1]):
         sizes = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves(case.x)}
-        if len(sizes) == 1 and sizes != {0} and "without batch" not in name:
+        if len(sizes) == 1 and sizes != {0}:
             LOSSES[name] = (case.layer.loss, *tree.cast(case.x, torch.float64))
 """Losses, an output, and a target: those of the catalogue that have rows too."""
 

@@ -33,7 +33,7 @@ def test_the_loss_that_they_are_built_on_is_sound() -> None:
 @pytest.mark.parametrize("name", LABELLED)
 def test_every_loss_of_the_catalogue_keeps_the_rules(name: str) -> None:
     """With every reduction; the laws of their layers are tried with the catalogue."""
-    check_rules(LABELLED[name].layer.loss, *LABELLED[name].x, batched="without batch" not in name)
+    check_rules(LABELLED[name].layer.loss, *LABELLED[name].x, batched=LABELLED[name].batched)
 
 
 @pytest.mark.compiled
