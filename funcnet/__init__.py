@@ -370,6 +370,7 @@ from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
 from funcnet.losses.loss import ElementwiseLoss
 from funcnet.losses.loss import Loss
 from funcnet.losses.named import losses_of
+from funcnet.losses.poly import PolyCrossEntropy
 from funcnet.losses.regression import L1
 from funcnet.losses.regression import L2
 from funcnet.losses.regression import MSE
@@ -581,7 +582,7 @@ __all__ = [
     "HingeEmbedding", "CrossEntropy", "NLL", "KLDiv", "GeneralizedKL", "GaussianKL", "PoissonNLL", "GaussianNLL", "losses_of",
     "weighted", "LinearCrossEntropy", "CTC", "AdaptiveLogSoftmaxWithLoss", "Hinge", "MarginRanking", "MulticlassHinge",
     "MultiMargin", "MultiLabelMargin", "CosineEmbedding", "TripletMargin", "TripletMarginWithDistance", "InfoNCE", "NTXent",
-    "Focal", "MulticlassFocal", "Dice", "CosineDistance",
+    "Focal", "MulticlassFocal", "Dice", "CosineDistance", "PolyCrossEntropy",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue", "Muon",
     "Adafactor", "Prodigy", "LBFGS", "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM", "MultiSteps",
