@@ -26,11 +26,11 @@ HEAD = """# A loss over a large vocabulary
 `python -m examples.benchmarks.vocabulary --page examples/benchmarks/results/VOCABULARY.md`,
 torch {torch}, {processor}, one thread.
 
-{rows} rows of {features} features and {words} words: a value, and the gradients of the rows and of the weight, {grads}. Torch's are
-by autograd, its fused loss with each of its strategies of chunking. The time is the process's CPU time, the least of {rounds}
-turns; contenders take turns in one process. The second column of times is a part of that of funcnet's `LinearCrossEntropy`. The
-peak is how far one call raises the memory of a process of its own; freed memory goes back to the system
-(`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is what is held.
+{rows} rows of {features} features and {words} words: a value, and the gradients of the rows and of the weight, {grads}.
+Torch's are by autograd, its fused loss with each of its strategies of chunking. The time is the process's CPU time, the least of
+{rounds} turns; contenders take turns in one process. The second column of times is a part of that of funcnet's
+`LinearCrossEntropy`. The peak is how far one call raises the memory of a process of its own, the gradients included; freed memory
+goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is what is held.
 
 """
 
@@ -40,8 +40,9 @@ def drawn(dtype, rows, words, features):
     import torch
 
     torch.manual_seed(0)
-    h, w = torch.randn(rows, features), torch.randn(words, features) * features**-0.5
-    return h.to(getattr(torch, dtype)), w.to(getattr(torch, dtype)), torch.randint(0, words, (rows,))
+    kind = getattr(torch, dtype)
+    h, w = torch.empty(rows, features, dtype=kind).normal_(), torch.empty(words, features, dtype=kind).normal_(0, features**-0.5)
+    return h, w, torch.randint(0, words, (rows,))
 
 
 def contender(name, h, w, labels):

@@ -32,9 +32,10 @@ class Sums(NamedTuple):
 
 def forward_sums(e: Tensor, may_skip: Tensor) -> Sums:
     """Return the sums over all that may come before each state; ``may_skip`` (N, states) tells where s - 2 may precede s."""
-    blocked = torch.where(may_skip, 0.0, IMPOSSIBLE).to(e.dtype)
+    blocked = _blocked(may_skip, e)
     us = [torch.where(torch.arange(e.shape[2], device=e.device) < 2, 0.0, IMPOSSIBLE).to(e.dtype).expand(e.shape[1:])]
-    alphas, tops = [], []
+    alphas: list[Tensor] = []
+    tops: list[Tensor] = []
     for one in e.unbind():
         if alphas:
             before = _shifted(alphas[-1])
@@ -43,6 +44,10 @@ def forward_sums(e: Tensor, may_skip: Tensor) -> Sums:
         tops.append(a.detach().amax(1))
         alphas.append(a - tops[-1].unsqueeze(1))
     return Sums(torch.stack(us), torch.stack(alphas), torch.stack(tops).cumsum(0))
+
+
+def _blocked(may_skip: Tensor, like: Tensor) -> Tensor:
+    return torch.where(may_skip, 0.0, IMPOSSIBLE).to(like.dtype)
 
 
 def _log_sum(one: Tensor, two: Tensor, three: Tensor) -> Tensor:
@@ -59,9 +64,9 @@ def _shifted(a: Tensor) -> Tensor:
 
 def occupations(sums: Sums, may_skip: Tensor, ends: Tensor) -> Tensor:
     """Return γ; ``ends`` (T, N, states) has what γ is at the last step of a sequence, and zeros elsewhere."""
-    u, before = sums.u[1:], _shifted(sums.a[:-1])
+    u, before, blocked = sums.u[1:], _shifted(sums.a[:-1]), _blocked(may_skip, sums.u)
     stay, step = torch.exp(before[..., 2:] - u), torch.exp(before[..., 1:-1] - u)
-    skip = torch.where(may_skip, torch.exp(before[..., :-2] - u), 0.0)
+    skip = torch.exp(before[..., :-2] + blocked - u)
     gammas = [ends[-1]]
     for end, *shares in zip(*[one.flip(0).unbind() for one in (ends[:-1], stay, step, skip)], strict=True):
         stayed, stepped, skipped = [gammas[-1] * share for share in shares]

@@ -3,9 +3,9 @@
 CTC   ℓ = -log Σ Π_t exp y[t, π_t]          over the alignments π that collapse to the labels
       gy[t, c] = -g c_n Σ γ_t(s)            over the states s of label c
 
-y is (T, N, C) or (T, C): log-probabilities of C classes at T steps. An alignment has a class for each step; it collapses by merging
-equal neighbours and then removing blanks. γ is the probability of a state at a step, given the labels. By the reduction, c_n = 1 for
-"sum" and "none", 1 / (N S_n) for "mean", where S_n is the number of labels, at least 1, and 1 / N for "batch".
+y is (T, N, C) or (T, C): log-probabilities of C classes at T steps. An alignment has a class for each step; it collapses by
+merging equal neighbours and then removing blanks. γ is the probability of a state at a step, given the labels. By the reduction,
+c_n = 1 for "sum" and "none", 1 / (N S_n) for "mean", where S_n is the number of labels, at least 1, and 1 / N for "batch".
 """
 
 import re
@@ -142,7 +142,8 @@ class CTC(Loss):
             labels = _padded(labels, counts)
         labels = labels.reshape(1, -1) if labels.dim() < 2 else labels
         if labels.dim() != 2 or len(labels) != n:
-            raise value_error(self, f"labels must be of shape ({n}, S), or all in one axis", target[0])
+            in_all = f" with {int(counts.sum())} in all" if can_look_at(counts) else ""
+            raise value_error(self, f"labels must be of shape ({n}, S), or all in one axis{in_all}", target[0])
         if can_look_at(counts) and can_look_at(labels):
             self._require_lengths(Labels(labels, counts, steps), rows)
         valid = torch.arange(labels.shape[1], device=labels.device) < counts.unsqueeze(1)

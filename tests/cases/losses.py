@@ -155,23 +155,35 @@ VOCABULARY = {
 # 4 labels at most in 6 steps; none, one, and equal neighbours
 SEQUENCES = torch.tensor([[1, 2, 2, 1], [2, 0, 0, 0], [1, 1, 0, 0]]), torch.tensor([6, 4, 5]), torch.tensor([4, 0, 2])
 
-ALIGNMENT = {f"CTC {reduction}": loss(fn.CTC(0, reduction), normal(6, 3, 3), SEQUENCES) for reduction in REDUCTIONS} | {
-    "CTC of one sequence": loss(fn.CTC(2), normal(5, 3), (torch.tensor([1, 0, 0]), torch.tensor(5), torch.tensor(3))),
-    "CTC of labels that do not fit": loss(
-        fn.CTC(0, "none", True), normal(3, 2, 3), (torch.tensor([[1, 1], [1, 2]]), torch.tensor([2, 3]), torch.tensor([2, 2]))
+ALIGNMENT = {
+    f"CTC {reduction}": case(fn.CTC(0, reduction).as_layer(), (normal(6, 3, 3), SEQUENCES), compiled=reduction == "mean")
+    for reduction in REDUCTIONS
+} | {
+    "CTC of one sequence": case(
+        fn.CTC(2).as_layer(), (normal(5, 3), (torch.tensor([1, 0, 0]), torch.tensor(5), torch.tensor(3))), compiled=False
+    ),
+    "CTC of labels that do not fit": case(
+        fn.CTC(0, "none", True).as_layer(),
+        (normal(3, 2, 3), (torch.tensor([[1, 1], [1, 2]]), torch.tensor([2, 3]), torch.tensor([2, 2]))),
+        compiled=False,
     ),
 }
 
 SIGNS = torch.tensor([[1, -1, 1], [-1, -1, 1], [1, 1, -1], [-1, 1, -1]])
 LOG_P = torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5], [0.6, 0.3, 0.1]]).log()
 
+ENDS = ("mean", "none")  # the reductions of an elementwise loss are the base's
+
 ROBUST = {
     f"{criterion!r}": loss(criterion, normal(4, 3), normal(4, 3))
     for criterion in (
-        *(kind(reduction) for kind in (fn.Huber, fn.SmoothL1, fn.LogCosh) for reduction in REDUCTIONS),
+        *(kind(reduction) for kind in (fn.Huber, fn.SmoothL1, fn.LogCosh) for reduction in ENDS),
         *(fn.Huber("sum", 0.3), fn.SmoothL1("none", 0.5), fn.SmoothL1(beta=0), fn.SmoothL1(beta=1e-12)),
     )
 } | {
+    "CosineDistance none": loss(fn.CosineDistance(reduction="none"), normal(4, 3), normal(4, 3)),
+    "CosineDistance along axis 1": loss(fn.CosineDistance(1, 0.1), normal(4, 3, 2), normal(4, 3, 2)),
+    "CosineDistance of vectors": loose(fn.CosineDistance(reduction="batch").as_layer(), (normal(3), normal(3))),
     "Huber on its kinks": loss(fn.Huber(), KINKS, torch.zeros(2, 5)),
     "SmoothL1 on its kinks": loss(fn.SmoothL1("none"), KINKS, torch.zeros(2, 5)),
     "LogCosh of large numbers": loss(fn.LogCosh("sum"), LARGE, torch.zeros(3, 4)),
@@ -180,23 +192,23 @@ ROBUST = {
 
 LIKELIHOOD = (
     {f"NLL {reduction}": loss(fn.NLL(reduction=reduction), LOG_P, LABELS) for reduction in REDUCTIONS}
-    | {f"NLL weighted, {reduction}": loss(fn.NLL(WEIGHT, 1, reduction), LOG_P, LABELS) for reduction in REDUCTIONS}
+    | {f"NLL weighted, {reduction}": loss(fn.NLL(WEIGHT, 1, reduction), LOG_P, LABELS) for reduction in ENDS}
     | {
         f"KLDiv {reduction}{' of logs' * log}": loss(
             fn.KLDiv(reduction, log), LOG_P, between(-3.0, -0.1, 4, 3) if log else between(0.1, 0.9, 4, 3)
         )
-        for reduction in REDUCTIONS
+        for reduction in ENDS
         for log in (False, True)
     }
     | {
         f"GeneralizedKL {reduction}": loss(fn.GeneralizedKL(reduction), normal(4, 3), between(0.1, 2.0, 4, 3))
-        for reduction in REDUCTIONS
+        for reduction in ENDS
     }
     | {
         f"{criterion!r}": loss(criterion, between(0.2, 2.0, 4, 3), between(0.1, 3.0, 4, 3))
         for criterion in (
-            *(fn.PoissonNLL(reduction=reduction) for reduction in REDUCTIONS),
-            *(fn.PoissonNLL(False, True, 0.1, reduction) for reduction in REDUCTIONS),
+            *(fn.PoissonNLL(reduction=reduction) for reduction in ENDS),
+            *(fn.PoissonNLL(False, True, 0.1, reduction) for reduction in ENDS),
         )
     }
     | {
@@ -222,8 +234,8 @@ LIKELIHOOD = (
 )
 
 YES_OR_NO = (
-    {f"SoftMargin {reduction}": loss(fn.SoftMargin(reduction), normal(4, 3), SIGNS) for reduction in REDUCTIONS}
-    | {f"HingeEmbedding {reduction}": loss(fn.HingeEmbedding(0.3, reduction), normal(4, 3), SIGNS) for reduction in REDUCTIONS}
+    {f"SoftMargin {reduction}": loss(fn.SoftMargin(reduction), normal(4, 3), SIGNS) for reduction in ENDS}
+    | {f"HingeEmbedding {reduction}": loss(fn.HingeEmbedding(0.3, reduction), normal(4, 3), SIGNS) for reduction in ENDS}
     | {
         f"MultiLabelSoftMargin {reduction}": loss(
             fn.MultiLabelSoftMargin(WEIGHT, reduction), normal(4, 3), between(0.1, 0.9, 4, 3)

@@ -217,6 +217,14 @@ def test_weights_of_rows_leave_out_their_last_axis():
     torch.testing.assert_close(gy, want)
 
 
+def test_cosine_distance_of_zeros_and_of_huge_vectors():
+    """A vector of zeros is at a right angle to all, with a finite gradient, and squares do not overflow."""
+    y, target = torch.tensor([[0.0, 0.0], [1e30, 0.0]]), torch.tensor([[1.0, 0.0], [1e30, 1e30]])
+    value, gy = fn.CosineDistance(reduction="none").value_and_grad(y, target)
+    torch.testing.assert_close(value, torch.tensor([1.0, 1 - 0.5**0.5]))
+    assert gy.isfinite().all()
+
+
 X, LABELS = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
 WORDS = {
     "Huber: delta must be a finite number above 0, got 0": lambda: fn.Huber(delta=0),
@@ -230,6 +238,7 @@ WORDS = {
     "GaussianNLL(): var must have the shape of mean, (4, 3), or one axis of size 1, or no last axis, got shape (1, 1)": lambda: fn.GaussianNLL()((X, X[:1, :1]), X),
     "GaussianNLL(): var must hold variances of at least 0, got -1": lambda: fn.GaussianNLL()((X, X - 1), X),
     "GaussianNLL(): target must have the shape of y, (4, 3), got shape (4,)": lambda: fn.GaussianNLL()((X, X), LABELS),
+    "CosineDistance(dim=2): y must have an axis 2, of the features, got a tensor of shape (4, 3) and dtype torch.float32": lambda: fn.CosineDistance(2)(X, X),
     "SoftMargin(): target must hold 1 and -1, got a tensor of shape (4, 3) and dtype torch.bool": lambda: fn.SoftMargin()(X, X > 0),
     "HingeEmbedding(): target must hold 1 and -1, got 0": lambda: fn.HingeEmbedding()(X, X),
     "HingeEmbedding(): target must hold 1 and -1, got 2": lambda: fn.HingeEmbedding()(X[:, 0], LABELS + 1),

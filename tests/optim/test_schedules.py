@@ -352,7 +352,7 @@ def test_schedules_multiply_and_add() -> None:
     assert (a + b) * b == ProductSchedule((SumSchedule((a, b)), b))
 
 
-@pytest.mark.parametrize("other", [math.nan, True, "2", None, halved, torch.tensor(2)], ids=repr)
+@pytest.mark.parametrize("other", [math.nan, True, "2", None, halved, torch.tensor(2)], ids=lambda other: type(other).__name__)
 def test_a_schedule_does_not_multiply_with_anything_else(other: Any) -> None:
     """A function must be made a LambdaSchedule first."""
     for operation in (lambda: LinearSchedule(1.0, 2.0, 3) * other, lambda: LinearSchedule(1.0, 2.0, 3) + other):
