@@ -233,6 +233,15 @@ LIKELIHOOD = (
     }
 )
 
+POLY = {
+    "PolyCrossEntropy": loss(fn.PolyCrossEntropy(), normal(4, 3), LABELS),
+    "PolyCrossEntropy none": loss(fn.PolyCrossEntropy(-0.5, "none"), normal(2, 3, 3), CLASSES),
+    "PolyCrossEntropy of probabilities": loss(fn.PolyCrossEntropy(), normal(4, 3), between(0.1, 0.9, 4, 3)),
+    "PolyCrossEntropy of probabilities, none": loss(
+        fn.PolyCrossEntropy(1.0, "none"), normal(2, 3, 2), between(0.1, 0.9, 2, 3, 2)
+    ),
+}
+
 YES_OR_NO = (
     {f"SoftMargin {reduction}": loss(fn.SoftMargin(reduction), normal(4, 3), SIGNS) for reduction in ENDS}
     | {f"HingeEmbedding {reduction}": loss(fn.HingeEmbedding(0.3, reduction), normal(4, 3), SIGNS) for reduction in ENDS}
@@ -328,6 +337,7 @@ CASES = {
     **ROBUST,
     **LIKELIHOOD,
     **YES_OR_NO,
+    **POLY,
     **MARGINS,
     **EMBEDDINGS,
     **SEGMENTATION,
