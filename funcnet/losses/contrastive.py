@@ -128,8 +128,7 @@ class InfoNCE(_BatchLoss):
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a query.
 
     Shape:
-        y a pair of (N, features), of one shape; target ``None``, so that ``weight_of`` cannot count the rows, and all batches
-        count alike.
+        y a pair of (N, features), of one shape; target ``None``.
 
     Cache:
         The directions and their n, and log softmax(S), both ways if ``symmetric``, in float32 at least.

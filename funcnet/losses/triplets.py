@@ -88,8 +88,7 @@ class TripletMargin(_Triplet):
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a triplet.
 
     Shape:
-        y a triple of (N, features) or (features,), of one shape: unlike torch.nn's, none is broadcast; target ``None``, so that
-        ``weight_of`` cannot count the triplets, and all batches count alike.
+        y a triple of (N, features) or (features,), of one shape: unlike torch.nn's, none is broadcast; target ``None``.
 
     Cache:
         The distances, their layers' caches, and z, in float32 at least.
@@ -155,8 +154,7 @@ class TripletMarginWithDistance(_Triplet):
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a distance.
 
     Shape:
-        y a triple of (N, ...), of one shape; target ``None``, so that ``weight_of`` cannot count the triplets, and all batches
-        count alike.
+        y a triple of (N, ...), of one shape; target ``None``.
 
     Cache:
         The distances, their layers' caches, and z, in float32 at least.
