@@ -88,6 +88,9 @@ class _Rate:
     def __call__(self, step: Any) -> Tensor:
         return self.tensor
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Rate":
+        return self  # a step with ``in_backward`` copies its optimizer
+
 
 Step = Callable[..., tuple[Params, Tree, Tensor]]
 

@@ -160,6 +160,10 @@ class EnsembleLoss(Loss):
         return batching.mapped(self.n, self.loss.backward_parts, cache, gs)
 
     @property
+    def batch_dependent(self) -> bool:
+        return self.loss.batch_dependent
+
+    @property
     def part_count(self) -> int:
         return self.loss.part_count
 

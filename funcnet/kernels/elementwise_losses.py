@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
-from funcnet.kernels.limits import finite, has_nan
+from funcnet.kernels.limits import LARGEST, finite, has_nan
 from funcnet.kernels.losses import where_positive
-from funcnet.kernels.tracing import can_look_at, is_differentiated, is_eager, may_search
+from funcnet.kernels.tracing import can_look_at, is_differentiated, is_eager, is_plain, may_search
 
 _aten = torch.ops.aten
 _nn = torch._C._nn
@@ -96,12 +96,12 @@ def log_cosh(d: Tensor, th: Tensor) -> Tensor:
 
 
 def kl_terms(y: Tensor, t: Tensor) -> Tensor:
-    """Return t (log t - y), 0 where t is 0: 3.4 µs (206), of which 0.5 (3.5) look for NaN; the formula with the limits takes 14 (296).
+    """Return t (log t - y), 0 where t is 0: 4.6 µs (99), with 0.5 (3.5) to look for NaN; with the limits it takes 14 (296).
 
     Where t is 0 the formula has the derivative 0 by y and by t.
     """
-    if may_search(y):
-        terms = torch.xlogy(t, t).addcmul_(t, y, value=-1)
+    if is_plain(y, t):
+        terms = t.log().clamp_min_(-LARGEST[t.dtype]).sub_(y).mul_(t)
         if not has_nan(terms):
             return terms
     p = torch.where(t == 0, 1.0, t)
@@ -181,7 +181,7 @@ def has_negative(x: Tensor) -> bool:
 
 
 def has_others_than_signs(t: Tensor) -> bool:
-    """Tell whether there are numbers other than 1 and -1, where they can be looked at."""
+    """Tell whether there are numbers other than 1 and -1, where they can be looked at: 2.6 µs (54)."""
     return can_look_at(t) and not t.abs().equal(torch.ones_like(t))
 
 
@@ -209,5 +209,5 @@ def hinge_at_slope(y: Tensor, t: Tensor, margin: float) -> Tensor:
 
 def soft_margin_target_slope(y: Tensor, t: Tensor) -> Tensor:
     """Return -y σ(-t y), and 0 where σ is 0."""
-    s = torch.sigmoid(-t * y)
+    s = activation.log_sigmoid_backward(torch.ones_like(y), t * y)
     return -where_positive(y * s, s)

@@ -64,6 +64,11 @@ def read(x: Tensor) -> Any:
     return x.item() if type(x) is Tensor and x.is_cpu and not x.requires_grad and is_eager() else x
 
 
+def beside(x: Tensor, like: Tensor) -> Tensor:
+    """Move a 0-d tensor to the device of another; zeros where x was computed on the meta device, and has no value."""
+    return torch.zeros_like(like, dtype=x.dtype) if x.is_meta and not like.is_meta else x.to(like.device)
+
+
 def kept(new: Tensors, like: Tensors, out: Tensors | None) -> Tensors:
     """Give results the dtypes of ``like``; in compiled code, where that is one pass, put them into ``out``."""
     new = [x.to(y.dtype) for x, y in zip(new, like, strict=True)]  # a 0-d tensor takes the dtype of a 0-d factor
@@ -173,3 +178,8 @@ def _scaled_norm(xs: Tensors) -> Tensor:
     most = torch.stack([x.abs().amax().double() for x in xs if x.numel()] or [torch.zeros((), dtype=torch.float64)]).amax()
     scale = torch.where((most > 0) & (most < math.inf), most, 1.0)
     return scale * _norm64(torch.stack([_norm64(x / scale) for x in xs]))
+
+
+def all_finite(xs: Tensors) -> Tensor:
+    """Tell whether every element of all tensors is finite, as a 0-d tensor of bools."""
+    return torch.stack([x.isfinite().all() for x in xs]).all() if xs else torch.ones((), dtype=torch.bool)

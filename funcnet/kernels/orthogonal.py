@@ -14,17 +14,18 @@ def newton_schulz(x: Tensor, coefficients: Sequence[float], eps: float, steps: i
 
     The products have the smaller of both sizes on their outside: a tall matrix goes through as its transpose.
     """
-    is_tall = x.shape[-2] > x.shape[-1]
-    x = x.mT if is_tall else x
-    x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=eps)
+    y = x.mT if x.shape[-2] > x.shape[-1] else x
+    shape = y.shape
+    y = y / torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True).clamp(min=eps)
+    y = y.flatten(0, -3) if y.dim() > 2 else y
     for _ in range(steps):
-        x = _refined(x, *coefficients)
-    return x.mT if is_tall else x
+        y = _refined(y, *coefficients)
+    y = y.reshape(shape)
+    return y.mT if x.shape[-2] > x.shape[-1] else y
 
 
 def _refined(x: Tensor, a: float, b: float, c: float) -> Tensor:
-    """Return one step. ``addmm`` rounds once where a product and a sum round twice, which bfloat16 shows."""
+    """Return one step. Kernels that add to a product round once where two operations round twice, which bfloat16 shows."""
+    add = torch.addmm if x.dim() == 2 else torch.baddbmm
     gram = x @ x.mT
-    if x.dim() == 2:
-        return torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return a * x + (b * gram + c * (gram @ gram)) @ x
+    return add(x, add(gram, gram, gram, beta=b, alpha=c), x, beta=a)

@@ -43,6 +43,9 @@ class ByPart(Loss):
     def weight_of(self, target: Any) -> Weight:
         return self.loss.weight_of(target)
 
+    def __repr__(self) -> str:
+        return repr(self.loss)
+
 
 def by_part(loss: Loss) -> Loss:
     """Return the loss with a value for each part; a loss of one part, whose factor is 1, as it is."""

@@ -59,7 +59,7 @@ class CrossEntropy(LabelLoss):
             ``ignore_index`` that is not negative, and on the CPU a label that is no class. On other devices torch's own assertion
             fails.
 
-    Source:
+    References:
         Bridle 1990; for ``label_smoothing`` Szegedy et al. 2016, section 7; the formula of ``torch.nn.CrossEntropyLoss``.
 
     >>> CrossEntropy()(torch.tensor([[2.0, 2.0], [-torch.inf, 1.0]]), torch.tensor([0, 1]))
@@ -174,7 +174,7 @@ class NLL(LabelLoss):
     Raises:
         ValueError: As ``CrossEntropy`` does for labels.
 
-    Source:
+    References:
         ``torch.nn.NLLLoss``'s formula.
 
     >>> NLL()(torch.tensor([[-0.5, -2.0], [-1.0, -0.25]]), torch.tensor([0, 1]))

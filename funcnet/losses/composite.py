@@ -25,6 +25,10 @@ class Composite(Loss):
     """The factor of each part."""
 
     @property
+    def batch_dependent(self) -> bool:
+        return any([loss.batch_dependent for _, loss in self.factors_and_losses()])  # noqa: C419
+
+    @property
     def part_count(self) -> int:
         return len(self._factors)
 

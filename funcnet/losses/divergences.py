@@ -55,7 +55,7 @@ class KLDiv(ElementwiseLoss):
     Raises:
         ValueError: As ``MSE`` does, and for a ``log_target`` that is not a bool.
 
-    Source:
+    References:
         Kullback & Leibler 1951; the formula of ``torch.nn.KLDivLoss``.
 
     >>> import torch
@@ -102,7 +102,7 @@ class GeneralizedKL(ElementwiseLoss):
     Raises:
         ValueError: As ``MSE`` does.
 
-    Source:
+    References:
         Bregman 1967, "The relaxation method of finding the common point of convex sets"; ``optax.generalized_kl_divergence``.
 
     >>> import torch

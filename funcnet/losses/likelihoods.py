@@ -54,7 +54,7 @@ class PoissonNLL(ElementwiseLoss):
         ValueError: As ``MSE`` does, for a ``log_input`` or ``full`` that is not a bool, and for an ``eps`` that is not a finite
             number above 0.
 
-    Source:
+    References:
         ``torch.nn.PoissonNLLLoss``'s formula.
 
     >>> import torch
@@ -113,7 +113,7 @@ class GaussianNLL(Loss):
             the mean or of another floating dtype, a var of another shape, and in eager mode on the CPU for negative variances,
             whose terms are NaN elsewhere.
 
-    Source:
+    References:
         Nix & Weigend 1994, "Estimating the mean and variance of the target probability distribution"; the formula of
         ``torch.nn.GaussianNLLLoss``.
 
@@ -141,7 +141,7 @@ class GaussianNLL(Loss):
         c = c if g is None else (in_single(g) if isinstance(g, Tensor) else g) * c
         w = v.clamp_min(self.eps)
         r = d / w
-        gv = (0.5 * (w.reciprocal() - r * r) * c).sum_to_size(v.shape).reshape(like.shape[:-1])
+        gv = _shared(0.5 * (w.reciprocal() - r * r), c, v).reshape(like.shape[:-1])
         return rounded(r * c, like), rounded(gv, like)
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor:
@@ -150,6 +150,13 @@ class GaussianNLL(Loss):
 
     def weight_of(self, target: Tensor) -> float | Tensor:
         return target.numel() if self.reduction == "mean" else super().weight_of(target)
+
+    def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
+        """Return the mask ``terms`` for a leaf of y or the target: a variance that terms share is off where all of them are."""
+        shape = leaf.shape if leaf.dim() == terms.dim() else (*leaf.shape, 1)
+        for axis in [i for i in range(terms.dim()) if shape[i] != terms.shape[i]]:
+            terms = terms.all(axis, keepdim=True)
+        return terms.reshape(leaf.shape)
 
     def _pair(self, y: Any) -> Pair:
         """Return the mean and the variance, which must be dense floating tensors of one dtype and device."""
@@ -171,6 +178,14 @@ class GaussianNLL(Loss):
         if elementwise_losses.has_negative(var):
             raise value_error(self, "var must hold variances of at least 0", f"{var.amin().item():g}")
         return in_single(var)
+
+
+def _shared(slope: Tensor, c: Factor, v: Tensor) -> Tensor:
+    """Return c times the slope, summed over terms that share a variance; there a c of 0 leaves out a slope of ∞ or NaN."""
+    if v.shape == slope.shape:
+        return slope * c
+    terms: Tensor = losses.product(c.expand_as(slope), slope) if isinstance(c, Tensor) and c.dim() else slope * c
+    return terms.sum_to_size(v.shape)
 
 
 def _is_floating(x: Any) -> bool:

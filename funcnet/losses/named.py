@@ -25,7 +25,7 @@ def _reduction(terms: Any) -> str:
     """Return the reduction of named losses, which must each have a factor."""
     for entry in terms if isinstance(terms, tuple) and terms else (terms,):
         if not (isinstance(entry, tuple) and len(entry) == 3 and is_number(entry[1]) and isinstance(entry[2], Loss)):
-            raise value_error("losses_of", "each name must have a loss, or a pair of a finite factor and a loss", repr(entry))
+            raise value_error("losses_of", "the terms must be losses, or pairs of a finite factor and a loss", repr(entry))
     reduction = common_reduction("losses_of", [loss for _, _, loss in terms])
     if reduction == "none":
         raise value_error("losses_of", 'each loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")

@@ -62,6 +62,11 @@ class Summand(Value, ABC):
     def weight_of(self, target: Any) -> Weight:
         """Return how much a batch with this target counts for in a mean over batches."""
 
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether a term depends on other rows, as in contrastive losses: its mean over batches is not that of all rows."""
+        return False
+
     def with_reduction(self, reduction: str) -> Self:
         """Return the loss with another reduction, also where that is a field of the losses within."""
         return self.replace(reduction=reduction)

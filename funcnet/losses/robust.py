@@ -42,7 +42,7 @@ class Huber(ElementwiseLoss):
     Raises:
         ValueError: As ``MSE`` does, and for a ``delta`` that is not a finite number above 0.
 
-    Source:
+    References:
         Huber 1964, "Robust estimation of a location parameter"; the formula of ``torch.nn.HuberLoss``.
 
     >>> Huber("none")(Tensor([1.5, 5.0]), Tensor([1.0, 2.0]))
@@ -86,7 +86,7 @@ class SmoothL1(ElementwiseLoss):
     Raises:
         ValueError: As ``MSE`` does, and for a ``beta`` that is not a finite number of at least 0.
 
-    Source:
+    References:
         Girshick 2015, "Fast R-CNN", eq. 3; the formula of ``torch.nn.SmoothL1Loss``.
 
     >>> SmoothL1("none", beta=0.5)(Tensor([1.25, 5.0]), Tensor([1.0, 2.0]))
@@ -129,7 +129,7 @@ class LogCosh(ElementwiseLoss):
     Raises:
         ValueError: As ``MSE`` does.
 
-    Source:
+    References:
         Chen et al. 2019, "Log hyperbolic cosine loss improves variational auto-encoder"; ``optax.log_cosh``.
 
     >>> LogCosh("none")(Tensor([1e-3, 100.0]), Tensor([0.0, 0.0]))

@@ -19,6 +19,7 @@ from funcnet import tree
 from funcnet.contract import Cache
 from funcnet.errors import value_error
 from funcnet.kernels import losses as kernels
+from funcnet.kernels.tracing import is_plain
 from funcnet.losses.composite import Composite, as_given, in_full, kinds_of
 from funcnet.losses.loss import Loss, rows_of, target_gradient
 from funcnet.losses.parts import Weight
@@ -62,21 +63,22 @@ class WeightedLoss(Loss):
         y, t = in_full(y, t)
         terms, kept = self._by_term.forward(y, t)
         w = self._over_terms(w, terms)
-        terms = torch.where((w == 0) & ~terms.isfinite(), 0.0, terms)
+        off = self._zeros(w)
+        terms = terms if off is None else torch.where(off & ~terms.isfinite(), 0.0, terms)
         k = self.loss.term_weights(t) if self.reduction == "mean" else None
         c = self._factor(w, terms, k)
         value = w * terms if self.reduction == "none" else (w * terms).sum() * c
-        return value.to(dtype), (kept, (terms, w, k, c, value), (y, t, target[1]), (of_y, of_t))
+        return value.to(dtype), (kept, (terms, w, k, c, value, off), (y, t, target[1]), (of_y, of_t))
 
     def backward(self, cache: Cache, g: Any = None) -> Any:
-        kept, (terms, w, _, c, _), (y, _, _), (of_y, _) = cache
+        kept, (terms, w, _, c, _, off), (y, _, _), (of_y, _) = cache
         gy = self._by_term.backward(kept, self._gradient_of_terms(terms, w, c, g))
-        return as_given(self._masked(gy, y, w, terms), of_y)
+        return as_given(self._masked(gy, y, off, terms), of_y)
 
     def target_grad(self, cache: Cache, g: Any) -> Any:
-        kept, (terms, w, k, c, value), (_, t, given), (_, of_t) = cache
+        kept, (terms, w, k, c, value, off), (_, t, given), (_, of_t) = cache
         gt = target_gradient(self._by_term, kept, t, self._gradient_of_terms(terms, w, c, g))
-        gt = as_given(self._masked(gt, t, w, terms), of_t)
+        gt = as_given(self._masked(gt, t, off, terms), of_t)
         if not given.is_floating_point():
             return gt, None
         excess = terms if self.reduction != "mean" else terms - (value if k is None else value * k)
@@ -101,6 +103,10 @@ class WeightedLoss(Loss):
         return w.double() if k is None else self._over_terms(w, k.double()) * k
 
     @property
+    def batch_dependent(self) -> bool:
+        return self.loss.batch_dependent
+
+    @property
     def part_name(self) -> str:
         return self.loss.part_name
 
@@ -119,13 +125,23 @@ class WeightedLoss(Loss):
             raise value_error(self, rule, f"shape {tuple(w.shape)}")
         return w.to(terms.dtype).reshape((*w.shape, *[1] * (terms.dim() - w.dim())))
 
+    def _zeros(self, w: Tensor) -> Tensor | None:
+        """Return where weights are 0; ``None`` where it is seen that none is: masks take 22 µs of 61 for 100×2."""
+        if not w.numel() or not is_plain(w):
+            return w == 0
+        least = w.amin().item()
+        if least < 0 and self.reduction == "mean":
+            rule = 'the weights of a mean must be at least 0; reduction "sum" and "batch" take negative ones'
+            raise value_error(self, rule, f"{least:g}")
+        return None if least > 0 else w == 0
+
     def _factor(self, w: Tensor, terms: Tensor, k: Tensor | None) -> Any:
         """Return c: 0 for the mean of terms that all have weight 0, NaN for the mean of no terms."""
         if self.reduction == "batch":
             return kernels.factor(terms.shape[0] if terms.dim() else 1, terms)
         if self.reduction != "mean":
             return terms.new_ones(())
-        total = (w.expand(terms.shape) if k is None else w * k).sum()
+        total = w.sum() * (terms.numel() // max(1, w.numel())) if k is None else (w * k).sum()
         empty = math.nan if not terms.numel() else 0.0
         return torch.where(total == 0, empty, 1 / torch.where(total == 0, 1.0, total))
 
@@ -134,9 +150,11 @@ class WeightedLoss(Loss):
         gradient: Tensor = (w * gc).to(terms.dtype)
         return gradient.expand(terms.shape)
 
-    def _masked(self, gradients: Any, values: Any, w: Tensor, terms: Tensor) -> Any:
+    def _masked(self, gradients: Any, values: Any, off: Tensor | None, terms: Tensor) -> Any:
         """Return gradients with exact zeros for terms of weight 0, where 0 times an infinite slope would be NaN."""
-        off = (w == 0).expand(terms.shape)
+        if off is None:
+            return gradients
+        off = off.expand(terms.shape)
 
         def masked(gradient: Tensor, leaf: Tensor) -> Tensor:
             at = self.loss.over_y(off, leaf)
@@ -164,10 +182,10 @@ def weighted(loss: Loss) -> Loss:
     ``weight`` is a tensor of numbers or booleans with the shape of the terms (those of ``reduction="none"``), or of their first
     axes: (N,) for one weight a row. Nothing else is broadcast. The mean is Σ w ℓ / Σ w, and 0 if all weights are 0; class weights
     and ``ignore_index`` of the loss multiply the weights in both sums. A term of weight 0 counts for nothing, even if it is
-    infinite or NaN, and the gradient at its place is exactly 0. A weight that requires a gradient has one: ``as_layer``.
+    infinite or NaN, and the gradient at its place is exactly 0. The vjp of ``as_layer()`` also has the gradient of the weights.
 
-    This is what torch.nn's losses have as ``weight`` of ``BCELoss`` and ``BCEWithLogitsLoss``, but torch divides by the number of
-    terms: that is ``reduction="sum"`` or ``"batch"`` here, or a ``weight`` whose mean is 1.
+    ``torch.nn.BCELoss(weight=...)`` has such weights too, but its mean divides by the number of terms. For that, take
+    ``reduction="sum"`` and divide the loss: ``weighted(BCE("sum")) / n``.
 
     Args:
         loss: A loss with a ``reduction``. A sum weighs each of its terms.
@@ -176,7 +194,8 @@ def weighted(loss: Loss) -> Loss:
         That of the loss, its terms and the weights, y and the target.
 
     Raises:
-        ValueError: For a loss without terms, a target that is no pair, and weights of other shapes.
+        ValueError: For a loss without terms, a target that is no pair, weights of other shapes, and, on the CPU, negative weights
+            in a mean.
 
     Source:
         elementary.

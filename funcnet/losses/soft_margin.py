@@ -51,7 +51,7 @@ class SoftMargin(ElementwiseLoss):
     Raises:
         ValueError: As ``MSE`` does, and for a target of booleans, which has no -1.
 
-    Source:
+    References:
         ``torch.nn.SoftMarginLoss``'s formula.
 
     >>> SoftMargin("none")(torch.tensor([0.0, 200.0, 200.0]), torch.tensor([1, 1, -1]))
@@ -71,7 +71,7 @@ class SoftMargin(ElementwiseLoss):
 
     def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
         y, t = kept
-        return torch.sigmoid(-t * y) * t * -c
+        return activation.log_sigmoid_backward(t * -c, t * y)
 
     def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
         return elementwise_losses.soft_margin_target_slope(*kept) * c
@@ -81,6 +81,12 @@ def _require_signed(loss: Loss, target: Any) -> None:
     """Refuse booleans, of which the one for no would count as 0."""
     if isinstance(target, Tensor) and target.dtype is torch.bool:
         raise value_error(loss, "target must hold 1 and -1", target)
+
+
+def _require_ones(loss: Loss, t: Tensor) -> None:
+    """Refuse numbers other than 1 and -1, where they can be looked at."""
+    if elementwise_losses.has_others_than_signs(t):
+        raise value_error(loss, "target must hold 1 and -1", f"{t[t.abs() != 1].flatten()[0].item():g}")
 
 
 _OF_EACH = BCEWithLogits("none")
@@ -113,7 +119,7 @@ class MultiLabelSoftMargin(Loss):
         ValueError: As ``MSE`` does, for weights that are negative, not finite, or not one for each class, and for a y without
             classes.
 
-    Source:
+    References:
         ``torch.nn.MultiLabelSoftMarginLoss``'s formula.
 
     >>> MultiLabelSoftMargin()(torch.tensor([[0.0, 0.0], [9.0, -9.0]]), torch.tensor([[1, 1], [1, 0]]))
@@ -147,6 +153,9 @@ class MultiLabelSoftMargin(Loss):
         rows = target.numel() // (target.shape[-1] or 1)
         return rows if self.reduction == "mean" else len(target) if target.dim() > 1 else 1
 
+    def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor:
+        return terms.unsqueeze(-1)
+
     def _shares(self, y: Tensor) -> Tensor:
         """Return w / classes, for each class."""
         classes = y.shape[-1] if y.dim() else 0
@@ -171,23 +180,23 @@ class HingeEmbedding(ElementwiseLoss):
         ℓ     = y where t is 1,    max(0, m - y) where t is -1        m = margin
         ∂ℓ/∂y = 1 where t is 1,    -(y ≤ m) where t is -1
 
-    The target has no gradient.
+    The target has no gradient: floating numbers count by their sign.
 
     Args:
         margin: m, in the unit of y: pairs that are not similar cost nothing beyond.
         reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0.
 
     Shape:
-        y (...), target of the same shape, integers or numbers, each 1 or -1.
+        y (...), target of the same shape, each number 1 or -1.
 
     Cache:
-        y and the target.
+        y and the signs of the target.
 
     Raises:
-        ValueError: As ``MSE`` does, for a ``margin`` that is not a finite number, and in eager mode on the CPU for a target other
-            than 1 and -1, whose term is NaN elsewhere; torch's is the sum of both.
+        ValueError: As ``MSE`` does, for a ``margin`` that is not a finite number, for a target of booleans, and in eager mode on
+            the CPU for an integer other than 1 and -1, for 0 and for NaN. Elsewhere their term is NaN, in torch the sum of both.
 
-    Source:
+    References:
         Hadsell, Chopra & LeCun 2006, without the squares; the formula of ``torch.nn.HingeEmbeddingLoss``.
 
     >>> HingeEmbedding(reduction="none")(torch.tensor([0.25, 0.25, 3.0]), torch.tensor([1, -1, -1]))
@@ -197,10 +206,16 @@ class HingeEmbedding(ElementwiseLoss):
     margin: float = field(default=1.0, validator=number())
     reduction: str = field(default="mean", validator=reductions)
 
+    def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
+        _require_signed(self, target)
+        if isinstance(target, Tensor) and not target.is_floating_point() and not target.is_complex():
+            _require_ones(self, target)
+        return super().forward(y, target)
+
     def cache(self, y: Tensor, t: Tensor) -> Pair:
-        if elementwise_losses.has_others_than_signs(t):
-            raise value_error(self, "target must hold 1 and -1", f"{t[t.abs() != 1][0].item():g}")
-        return y, t
+        signs = t.sign()
+        _require_ones(self, signs)
+        return y, signs
 
     def loss(self, kept: Pair) -> Tensor:
         return elementwise_losses.hinge_at(*kept, self.margin)

@@ -71,6 +71,10 @@ class LossSum(Composite):
     def with_reduction(self, reduction: str) -> Self:
         return self.replace(terms=tuple([(f, loss.with_reduction(reduction)) for f, loss in self.terms]))
 
+    def term_weights(self, target: Any) -> Tensor | None:
+        """Return what the terms count for in the mean, of a single loss and its factor; sums have a mean for each loss."""
+        return self.terms[0][1].term_weights(target) if len(self.terms) == 1 else None
+
     def factors_and_losses(self) -> tuple[tuple[float, Loss], ...]:
         return self.terms
 

@@ -98,7 +98,8 @@ class Adafactor(MomentOptimizer):
 
 
 def _rms(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x) / sqrt(max(x.numel(), 1))
+    norm: Tensor = torch.linalg.vector_norm(x)
+    return norm / sqrt(max(x.numel(), 1))
 
 
 def _least(a: Any, b: Any) -> Any:

@@ -6,11 +6,12 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag, number
+from funcnet.kernels import optim_in_place as kernels
 from funcnet.optim.columns import Columns
 from funcnet.optim.formulas import add_decay, along
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
-from funcnet.optim.rates import Rate, rate_field
+from funcnet.optim.rates import Rate, Rates, rate_field
 from funcnet.value import frozen
 
 
@@ -67,6 +68,10 @@ class Adagrad(MomentOptimizer):
 
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
         return {"rate": rates["lr"] / (1 + (t - 1) * rates["lr_decay"]), "decay": rates["weight_decay"]}, scalars
+
+    def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
+        done = kernels.adagrad(columns, step, rates, self.eps, self.maximize, self.donated)
+        return super().step(columns, step, rates) if done is None else done
 
     def formula(self, p: Tensor, g: Tensor, s: Tensor, *, rate: Any, decay: Any) -> tuple[Tensor, Tensor]:
         g = add_decay(along(g, self.maximize), p, decay)

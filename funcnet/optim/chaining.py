@@ -9,10 +9,10 @@ from funcnet.contract import Params
 from funcnet.errors import add_location, instances, value_error
 from funcnet.flattening import Tree
 from funcnet.optim.base import GradientTransform, Optimizer, State
+from funcnet.optim.evaluating import inner_optimizer
 from funcnet.value import frozen
 
 _transforms = instances(GradientTransform, "gradient transforms, all before the optimizer", several=True)
-_optimizer = instances(Optimizer, "an optimizer")
 
 
 def _tuple_of_transforms(value: Any, attribute: Any, got: Any) -> None:
@@ -33,7 +33,7 @@ class Chain(Optimizer):
     """
 
     transforms: tuple[GradientTransform, ...] = field(validator=_tuple_of_transforms)
-    optimizer: Optimizer = field(validator=_optimizer)
+    optimizer: Optimizer = field(validator=inner_optimizer)
 
     @property
     def _parts(self) -> tuple[Any, ...]:

@@ -1,7 +1,8 @@
-"""The first lines of many formulas. A weight decay of the number 0 reads no parameter, even an infinite one."""
+"""Lines of many formulas. A weight decay of the number 0 reads no parameter, even an infinite one."""
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from funcnet.kernels import optim as kernels
@@ -35,3 +36,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     if isinstance(condition, Tensor):
         return kernels.choose(condition, a, b)
     return a if condition else b
+
+
+def sign(x: Tensor) -> Tensor:
+    """Return the signs of a tensor, NaN for NaN: ``torch.sign`` returns 0, which would hide it."""
+    return torch.where(x.isnan(), x, x.sign())

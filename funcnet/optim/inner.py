@@ -9,6 +9,7 @@ from torch import Tensor
 from funcnet import flattening, tree
 from funcnet.errors import add_location
 from funcnet.flattening import Tree
+from funcnet.kernels.optim import beside
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.columns import replaced
 
@@ -34,18 +35,18 @@ class Inner:
 
     def update_if(self, condition: Any, gs: Callable[[], Leaves]) -> Leaves:
         """Make a step where ``condition`` is true, a bool or a 0-d tensor; where it is false nothing changes."""
-        params, leaves, _, _, places = self.trees
+        _, leaves, _, _, places = self.trees
         ps = [leaves[i] for i in places]
         if not isinstance(condition, Tensor):
             return self.update(gs()) if condition else ps
         old = self.state
         new = self._update(self.pure, gs(), None)
         self.state = tree.map(lambda x, y: self._chosen(condition, x, y), self.state, old)
-        return [torch.where(condition.to(p.device), q, p) for q, p in zip(new, ps, strict=True)]
+        return [torch.where(beside(condition, p), q, p) for q, p in zip(new, ps, strict=True)]
 
     def _chosen(self, condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
         """Return the new tensor of a state, or the old one; with ``donated`` in its memory."""
-        one = torch.where(condition.to(old.device), new, old)
+        one = torch.where(beside(condition, old), new, old)
         return old.copy_(one) if self.donated else one
 
     def _update(self, optimizer: Optimizer, gs: Leaves, ps: Leaves | None) -> Leaves:

@@ -7,9 +7,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag
+from funcnet.kernels import optim_in_place as kernels
+from funcnet.optim.columns import Columns
 from funcnet.optim.formulas import along, shrink
 from funcnet.optim.moments import MomentOptimizer
-from funcnet.optim.rates import Rate, pair_of_rates, rate_field
+from funcnet.optim.rates import Rate, Rates, pair_of_rates, rate_field
 from funcnet.value import frozen
 
 
@@ -58,6 +60,10 @@ class Lion(MomentOptimizer):
     @property
     def hyperparameters(self) -> dict[str, Rate]:
         return {"lr": self.lr, "beta1": self.betas[0], "beta2": self.betas[1], "weight_decay": self.weight_decay}
+
+    def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
+        done = kernels.lion(columns, rates, self.maximize, self.donated)
+        return super().step(columns, step, rates) if done is None else done
 
     def formula(
         self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, beta1: Any, beta2: Any, weight_decay: Any

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from funcnet import flattening, tree
 from funcnet.contract import Params
-from funcnet.errors import add_location, flag, instances, value_error
+from funcnet.errors import add_location, flag, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.columns import Columns, GuardCache, is_dense, replaced
+from funcnet.optim.evaluating import inner_optimizer
 from funcnet.optim.misfits import explained
 from funcnet.value import frozen
 
@@ -61,7 +62,7 @@ class MasterWeights(Optimizer):
     {'w': tensor([0.9922], dtype=torch.bfloat16)}
     """
 
-    optimizer: Optimizer = field(validator=instances(Optimizer, "an optimizer"))
+    optimizer: Optimizer = field(validator=inner_optimizer)
     donated: bool = field(default=False, kw_only=True, validator=flag)
     _guards: GuardCache = field(init=False, eq=False, factory=GuardCache)
 

@@ -207,8 +207,7 @@ class MomentRule(Value):
 
     def _kept(self, old: Tensor, new: Any) -> Tensor:
         """Return a scalar as a tensor, in the memory of the old one with ``donated``."""
-        made = torch.as_tensor(new, dtype=torch.float64)  # where params have no memory, neither has what is computed from them
-        made = torch.zeros_like(old) if made.is_meta and not old.is_meta else made.to(old.device)
+        made = kernels.beside(torch.as_tensor(new, dtype=torch.float64), old)
         return old.copy_(made) if self._writes else made
 
     def _shapes(self, column: int, shape: torch.Size) -> Sequence[int]:

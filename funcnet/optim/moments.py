@@ -51,7 +51,7 @@ class MomentOptimizer(MomentRule, Optimizer):
         if not self.donated or not is_eager():
             return
         try:
-            columns = flattening.flatten_together(params, *[state[name] for name in self._names])
+            columns, _ = self._guards.flatten((params, *[state[name] for name in self._names]))
             self._guards.require_apart(columns, state["step"], self._shapes)
         except Exception as error:
             steppable = tree.map(lambda p: p if is_dense(p) else None, params)

@@ -30,8 +30,8 @@ class Prodigy(MomentOptimizer):
         d ← max(d, c n / ‖s‖₁)
         p ← p - a λ p - a m / (√v + d ε)
 
-    The estimate d only grows, from ``d0``; it is one number for all params. ``lr`` is then a factor of it, 1.0, or a schedule that
-    falls from 1.0.
+    The estimate d only grows, from ``d0``; it is one number for all params. ``lr`` is then a factor of it, 1.0, or a
+    schedule that falls from 1.0.
 
     Args:
         lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
@@ -86,7 +86,7 @@ class Prodigy(MomentOptimizer):
         d, beta3 = scalars["d"], beta2**0.5 if self.beta3 is None else self.beta3
         a = lr * d * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
         share = (d if self.safeguard_warmup else a) * d / self.d0
-        ps, gs, _, _, sums, firsts = columns
+        ps, gs, _, _, sums, firsts = ([x.contiguous() for x in column] for column in columns)
         way = _total([(g * (q - p)).sum() for p, g, q in zip(ps, gs, firsts, strict=True)])
         size = _total([(narrowed(beta3, s) * s + narrowed(share, s) * g).abs().sum() for s, g in zip(sums, gs, strict=True)])
         numerator = beta3 * scalars["numerator"] + d / self.d0 * a * way

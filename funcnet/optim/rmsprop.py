@@ -7,9 +7,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag, number
+from funcnet.kernels import optim_in_place as kernels
+from funcnet.optim.columns import Columns
 from funcnet.optim.formulas import add_decay, along
 from funcnet.optim.moments import MomentOptimizer
-from funcnet.optim.rates import Rate, is_zero, rate_field
+from funcnet.optim.rates import Rate, Rates, is_zero, rate_field
 from funcnet.value import frozen
 
 
@@ -70,6 +72,10 @@ class RMSprop(MomentOptimizer):
     @property
     def hyperparameters(self) -> dict[str, Rate]:
         return {"lr": self.lr, "alpha": self.alpha, "weight_decay": self.weight_decay, "momentum": self.momentum}
+
+    def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
+        done = kernels.rmsprop(columns, rates, self.eps, self.centered, self.maximize, self.donated)
+        return super().step(columns, step, rates) if done is None else done
 
     def formula(
         self, p: Tensor, g: Tensor, v: Tensor, *others: Tensor, lr: Any, alpha: Any, weight_decay: Any, momentum: Any

@@ -1,6 +1,6 @@
 """ScheduleFree: an average of the steps in the place of a schedule."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import field
@@ -52,14 +52,11 @@ class ScheduleFree(OptimizerWrapper):
     {'w': tensor([0.9000])}
     """
 
+    numbers: ClassVar[dict[str, torch.dtype]] = {"step": torch.int64, "weight_sum": torch.float64, "max_lr": torch.float64}
     trees = ("z",)
 
     b1: float = field(default=0.9, validator=number(above=0.0, at_most=1.0))
     weight_lr_power: float = field(default=2.0, validator=number(0.0))
-
-    @property
-    def numbers(self) -> dict[str, Tensor]:
-        return {**super().numbers, **{name: torch.zeros((), dtype=torch.float64) for name in ("weight_sum", "max_lr")}}
 
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
         most = _larger(numbers["max_lr"], inner.rate("lr"))

@@ -1,6 +1,6 @@
 """SkipNonFinite: no step where a gradient is NaN or infinite."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import field
@@ -47,12 +47,9 @@ class SkipNonFinite(OptimizerWrapper):
     """
 
     acts_on = "tree"
+    numbers: ClassVar[dict[str, torch.dtype]] = dict.fromkeys(("step", "skipped", "consecutive"), torch.int64)
 
     max_consecutive: int | None = field(default=None, validator=optional(whole(0)))
-
-    @property
-    def numbers(self) -> dict[str, Tensor]:
-        return {name: torch.zeros((), dtype=torch.int64) for name in ("step", "skipped", "consecutive")}
 
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
         finite = _all_finite(columns[1])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from funcnet import flattening, tree
 from funcnet.contract import Params
-from funcnet.errors import flag, instances, value_error
+from funcnet.errors import flag, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import is_writable
@@ -18,6 +18,7 @@ from funcnet.kernels.leafwise import placed
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.columns import Columns, GuardCache, is_dense, replaced
+from funcnet.optim.evaluating import inner_optimizer
 from funcnet.optim.inner import Inner, Leaves
 from funcnet.optim.misfits import explained
 from funcnet.value import frozen, parts
@@ -27,7 +28,7 @@ Numbers = dict[str, Any]
 
 
 def _pure(value: Any, attribute: Any, got: Any) -> None:
-    instances(Optimizer, "an optimizer")(value, attribute, got)
+    inner_optimizer(value, attribute, got)
     if any([getattr(part, "donated", False) for part in parts(got)]):  # noqa: C419
         raise value_error(type(value).__name__, "optimizer must not be donated itself; donate the whole", repr(got))
 
@@ -43,6 +44,8 @@ class OptimizerWrapper(Optimizer):
         half precision; ``optimizer``, the state of the inner optimizer.
     """
 
+    numbers: ClassVar[dict[str, torch.dtype]] = {"step": torch.int64}
+    """The names and dtypes of the numbers, ``step`` among them, which begin with 0."""
     trees: ClassVar[tuple[str, ...]] = ()
     """The names of the trees."""
 
@@ -54,11 +57,6 @@ class OptimizerWrapper(Optimizer):
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_inner", self.optimizer.donate() if self.donated else self.optimizer)
-
-    @property
-    def numbers(self) -> dict[str, Tensor]:
-        """The first values of the numbers in the state; ``step`` comes first."""
-        return {"step": torch.zeros((), dtype=torch.int64)}
 
     @abstractmethod
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
@@ -75,8 +73,11 @@ class OptimizerWrapper(Optimizer):
         return self.optimizer.acts_on
 
     def init(self, params: Params) -> State:
-        first = lambda name: tree.map(lambda p: self.initial(name, p.detach()) if is_dense(p) else None, params)
-        return {**self.numbers, **{name: first(name) for name in self.trees}, "optimizer": self.optimizer.init(params)}
+        counts = {name: torch.zeros((), dtype=dtype) for name, dtype in self.numbers.items()}
+        return {**counts, **{name: self._first(name, params) for name in self.trees}, "optimizer": self.optimizer.init(params)}
+
+    def _first(self, name: str, params: Params) -> Tree:
+        return tree.map(lambda p: self.initial(name, p.detach()) if is_dense(p) else None, params)
 
     def initial(self, name: str, p: Tensor) -> Tensor:
         """Return the first value of a tree for the parameter ``p``: a copy, in float32 for half precision."""
@@ -139,17 +140,17 @@ class OptimizerWrapper(Optimizer):
 
     def _number(self, old: Tensor, new: Any) -> Tensor:
         """Return a number as a tensor, in the memory of the old one with ``donated``."""
-        made = new if isinstance(new, Tensor) else torch.tensor(new, dtype=old.dtype, device=old.device)
-        return old.copy_(made) if self.donated else made.to(old.dtype)
+        made = kernels.beside(torch.as_tensor(new, dtype=old.dtype), old)
+        return old.copy_(made) if self.donated else made
 
     def _require_state(self, state: State) -> None:
         names = [*self.numbers, *self.trees, "optimizer"]
         if not isinstance(state, dict) or {*state} != {*names}:
             raise value_error(self, f"state must be a dict of {', '.join(names)}, as init makes it", state)
-        for name, first in self.numbers.items():
+        for name, dtype in self.numbers.items():
             found = state[name]
-            if not isinstance(found, Tensor) or found.dim() or found.dtype is not first.dtype:
-                raise value_error(self, f"state must have a 0-d {str(first.dtype)[6:]} tensor as {name}", found)
+            if not isinstance(found, Tensor) or found.dim() or found.dtype is not dtype:
+                raise value_error(self, f"state must have a 0-d {str(dtype)[6:]} tensor as {name}", found)
 
     def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
         own = {name: state[name] for name in ("step", *self.trees)}

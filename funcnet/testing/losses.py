@@ -45,7 +45,7 @@ def check_loss(
         target: A target for it. Both stay as they are.
         rng: Key or seed for gradients of the value.
         batched: Whether the value of a batch is made of the values of its rows, which are on the first axes of y and target.
-            ``False`` leaves out the rule of weights, as for contrastive losses, whose terms depend on other rows.
+            ``False`` leaves out the rule of weights, and so does a loss that is ``batch_dependent``, as contrastive ones are.
         compiled: Whether to try ``torch.compile`` too, which takes most of the time.
         dtypes: The dtypes to try, as for ``check_laws``.
 
@@ -68,7 +68,7 @@ def check_rules(loss: Loss, y: Any, target: Any, *, batched: bool = True) -> Non
     y, target = tree.cast(y, _DOUBLE), tree.cast(target, _DOUBLE)
     for one in _with_reductions(loss):
         _try("agreement", _check_agreement, one, y, target)
-        if batched and _row_count(y, target):
+        if batched and not loss.batch_dependent and _row_count(y, target):
             _try("weights", _check_weights, one, y, target)
     if loss.part_count == 1 and len(_with_reductions(loss)) > 1:
         _try("reductions", _check_reductions, loss, y, target)
@@ -102,9 +102,10 @@ def _check_agreement(loss: Any, y: Any, target: Any) -> None:
     value, gy = loss.value_and_grad(y, target)
     want = {"value": value, "gy": gy}
     layer = loss.as_layer()
-    of_layer, kept = layer.apply({}, (y, target))
+    params = tree.cast(layer.init(0), _DOUBLE)
+    of_layer, kept = layer.apply(params, (y, target))
     _equal(loss, "loss(y, target) must be the value of value_and_grad", {"value": loss(y, target)}, {"value": value}, y)
-    found = {"value": of_layer, "gy": layer.vjp({}, kept, torch.ones_like(value))[1][0]}
+    found = {"value": of_layer, "gy": layer.vjp(params, kept, torch.ones_like(value))[1][0]}
     _equal(loss, "value_and_grad must be what as_layer() and its vjp of ones give", want, found, y)
     _, cache = loss.forward(y, target)
     for rule, g in {

@@ -90,7 +90,7 @@ def _check_tensors(schedule: Any, rates: list[float]) -> None:
 def _check_numpy(schedule: Any, rates: list[float]) -> None:
     if importlib.util.find_spec("numpy") is None:
         return
-    import numpy as np  # torch's own extra
+    import numpy as np  # an extra, for torch too
 
     for step, rate in enumerate(rates):
         found = schedule(np.int64(step))

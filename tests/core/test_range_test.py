@@ -96,6 +96,19 @@ def test_the_state_goes_on_from_what_is_given() -> None:
     assert result.losses[0] == step_of(opt)(params, state, *BATCHES[0])[2].item()
 
 
+def test_a_step_that_updates_layer_by_layer_gives_the_same() -> None:
+    """With a gradient at a time in memory."""
+    layerwise = fn.train_step(NET, fn.MSE(), fn.Adam(), in_backward=True)
+    assert lr_range(layerwise, PARAMS, fn.Adam().init(PARAMS), BATCHES, low=1e-4, steps=9) == found(fn.Adam(), steps=9)
+
+
+def test_batches_may_come_from_a_loader() -> None:
+    """Which gives lists, and begins again."""
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, TARGET), batch_size=16)
+    opt = fn.SGD()
+    assert lr_range(step_of(), PARAMS, opt.init(PARAMS), loader, low=1e-4, steps=9) == found(steps=9)
+
+
 def test_a_stochastic_net_gets_keys() -> None:
     """Another one at each step, the same ones in the next test; without any it says so."""
     net = fn.serial(fn.Linear(3, 8), fn.Dropout(0.5), fn.Linear(8, 1))

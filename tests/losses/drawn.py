@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from twins import assert_twins
 
-from funcnet import random
+from funcnet import random, tree
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.divergences import KLDiv
 from funcnet.losses.likelihoods import PoissonNLL
@@ -123,3 +123,27 @@ def assert_agrees(loss, module, y: Tensor, target: Tensor) -> None:
     ones = by_layer(loss, y, target, torch.ones_like(g))
     torch.testing.assert_close(loss.value_and_grad(y, target), ones[:2], rtol=1e-12, atol=0)
     torch.testing.assert_close(loss(y, target), value, rtol=1e-10, atol=1e-12)
+
+
+def assert_as_torch(loss, module, y, target) -> None:
+    """Require torch.nn's values and gradients of a loss as a layer; y may be a tuple of its arguments, and ``target`` ``None``."""
+    more = [] if target is None else [target]
+    call = lambda module, x: module(*(x[0] if isinstance(y, tuple) else x[:1]), *x[1:][: len(more)])
+    assert_loss_twins(loss, module, y, target, call)
+
+
+def assert_derived(loss, formula, y, target) -> None:
+    """Require the value of ``formula(y, target)``, and the gradients that autograd finds of it."""
+    inputs = [y, target] if isinstance(target, Tensor) and target.is_floating_point() else [y]
+    leaves = tree.leaves(tree.map(lambda leaf: leaf.clone().requires_grad_(), inputs))
+    paired, rest = (tuple(leaves[: len(y)]), leaves[len(y) :]) if isinstance(y, tuple) else (leaves[0], leaves[1:])
+    terms = formula(paired, *(rest or [target]))
+    value = {"mean": torch.mean, "sum": torch.sum, "none": torch.clone, "batch": lambda t: t.sum() / len(t)}[loss.reduction](
+        terms
+    )
+    g = normal(9, *value.shape)
+    got, gy, gtarget = by_layer(loss, y, target, g)
+    want = torch.autograd.grad(value, leaves, g, allow_unused=True, materialize_grads=True)
+    torch.testing.assert_close(got, value.detach(), rtol=1e-10, atol=1e-10)
+    grads = [*(gy if isinstance(gy, tuple) else (gy,)), *([] if gtarget is None else [gtarget])]
+    torch.testing.assert_close(grads, list(want[: len(grads)]), rtol=1e-10, atol=1e-10)

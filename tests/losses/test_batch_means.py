@@ -31,7 +31,8 @@ LOSSES = {
     "no weight": (fn.weighted(fn.MSE()), Y, (T, torch.zeros(8))),
 }
 for name, case in catalogue.CASES.items():
-    if isinstance(case.layer, LossLayer) and case.layer.loss.reduction != "none" and tree.leaves(case.x[1]):
+    is_mean = isinstance(case.layer, LossLayer) and case.batched and case.layer.loss.reduction != "none"
+    if is_mean and not case.layer.loss.batch_dependent and tree.leaves(case.x[1]):
         sizes = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves(case.x)}
         if len(sizes) == 1 and sizes != {0}:
             LOSSES[name] = (case.layer.loss, *tree.cast(case.x, torch.float64))

@@ -104,15 +104,16 @@ def test_if_all_weights_are_zero_the_mean_is_zero(dtype):
     assert fn.weighted(fn.MSE())(Y[:0], (T[:0], torch.zeros(0, dtype=dtype))).isnan()
 
 
+V = W + 0.25
 LOSSES = {
-    "rows": (fn.weighted(fn.MSE()), Y, (T, W)),
+    "rows": (fn.weighted(fn.MSE()), Y, (T, V)),
     "terms": (fn.weighted(fn.L2("batch")), Y, (T, EACH)),
-    "terms themselves": (fn.weighted(fn.L2("none")), Y, (T, W)),
+    "terms themselves": (fn.weighted(fn.L2("none")), Y, (T, V)),
     "a mask": (fn.weighted(fn.BCEWithLogits()), Y, (shares(5, 5, 3), W > 0.3)),
-    "labels": (fn.weighted(fn.CrossEntropy((0.5, 1.0, 3.0), 1, label_smoothing=0.1)), Y, (LABELS.clamp_min(1), W)),
-    "probabilities": (fn.weighted(fn.CrossEntropy((0.5, 1.0, 3.0))), Y, (shares(5, 5, 3), W)),
-    "pairs": (fn.weighted(fn.GaussianKL("sum")), (Y, T), ((T, Y), W)),
-    "a sum": (fn.weighted(fn.MSE() - 0.5 * fn.L2("batch")), Y, (T, W)),
+    "labels": (fn.weighted(fn.CrossEntropy((0.5, 1.0, 3.0), 1, label_smoothing=0.1)), Y, (LABELS.clamp_min(1), V)),
+    "probabilities": (fn.weighted(fn.CrossEntropy((0.5, 1.0, 3.0))), Y, (shares(5, 5, 3), V)),
+    "pairs": (fn.weighted(fn.GaussianKL("sum")), (Y, T), ((T, Y), V)),
+    "a sum": (fn.weighted(fn.MSE() - 0.5 * fn.L2("batch")), Y, (T, V)),
 }
 
 
@@ -121,6 +122,8 @@ def test_the_judge_finds_nothing(name):
     """Gradients of y, target and weights, and the weight of every split of the rows."""
     loss, y, target = LOSSES[name]
     check_loss(loss, y, target, compiled=False, dtypes=(torch.float64, torch.bfloat16))
+    weights = target[1] * torch.tensor([1, 0, 1, 0, 1]).reshape(5, *[1] * (target[1].dim() - 1))
+    check_rules(loss, y, (target[0], weights))
 
 
 @pytest.mark.compiled
@@ -136,6 +139,30 @@ def test_a_weighted_loss_is_a_value(name):
     """It prints as the call that makes it, and pickles."""
     loss = LOSSES[name][0]
     assert eval(repr(loss), vars(fn)) == loss == pickle.loads(pickle.dumps(loss))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "batch", "none"])
+def test_weights_may_be_negative_where_nothing_is_divided_by_them(reduction):
+    """As advantages are, in policy gradients."""
+    loss = fn.weighted(fn.CrossEntropy(reduction=reduction))
+    torch.testing.assert_close(loss(Y, (LABELS, -W)), -loss(Y, (LABELS, W)))
+
+
+@pytest.mark.parametrize("loss", [fn.weighted(fn.MSE()), fn.weighted(fn.CrossEntropy())], ids=repr)
+def test_members_of_an_ensemble_share_the_weights(loss):
+    """Each has the value and the gradient that it has by itself, and so has each row."""
+    target = (T if isinstance(loss.loss, fn.MSE) else LABELS, W)
+    ys = torch.stack([Y, 2 * Y])
+    values, gy = fn.ensemble(loss, 2).value_and_grad(ys, target)
+    for i in range(2):
+        torch.testing.assert_close((values[i], gy[i]), loss.value_and_grad(ys[i], target))
+    net = fn.Linear(3, 3)
+    params = fn.tree.cast(net.init(0), torch.float64)
+    values, grads = fn.per_example_grads(net, loss)(params, Y, target)
+    for i in range(5):
+        row = fn.tree.map(lambda leaf, i=i: leaf[i : i + 1], (Y, target))
+        want = fn.value_and_grads(net, loss)(params, *row)[:2]
+        torch.testing.assert_close((values[i], fn.tree.map(lambda leaf, i=i: leaf[i], grads)), want)
 
 
 def test_a_sum_weighs_each_of_its_terms():
@@ -181,6 +208,7 @@ REFUSED = {
     "weighted(MSE()): weight must have the shape of the terms, (5, 3), or of their first axes, got shape (3,)": lambda: fn.weighted(fn.MSE())(Y, (T, W[:3])),
     "weighted(MSE()): weight must have the shape of the terms, (5, 3), or of their first axes, got shape (5, 1)": lambda: fn.weighted(fn.MSE())(Y, (T, W[:, None])),
     "weighted(CrossEntropy()): weight must have the shape of the terms, (5,), or of their first axes, got shape (5, 3)": lambda: fn.weighted(fn.CrossEntropy())(Y, (LABELS, EACH)),
+    "weighted(MSE()): the weights of a mean must be at least 0; reduction \"sum\" and \"batch\" take negative ones, got -0.5": lambda: fn.weighted(fn.MSE())(Y, (T, -W[0].expand(5))),
     "MSE(reduction='none'): target must have the shape of y, (5, 3), got shape (5,)": lambda: fn.weighted(fn.MSE())(Y, (W, W)),
 }  # fmt: skip
 

@@ -47,7 +47,7 @@ def test_arithmetic_is_written_as_usual():
     assert repr(a + 0.1 * b) == "MSE() + 0.1 * L1()"
     assert repr(2 * (a - 3 * b) - a / 4) == "2 * MSE() - 6 * L1() - 0.25 * MSE()"
     assert repr(-a) == "-MSE()"
-    assert 1 * a == a * 1.0 == -(-a) == sum([a]) == a
+    assert 1 * a == a * 1.0 == -1 * -a == sum([a]) == a
     assert (a + b) + a == a + (b + a) == sum([a, b, a]) == LossSum(((1, a), (1, b), (1, a)))
     assert a - b == a + -1 * b
     assert 2 * a * 3 == 6 * a
@@ -61,6 +61,7 @@ def test_reductions_are_those_of_the_terms():
     torch.testing.assert_close(value, (Y - T) ** 2 + 0.5 * (Y - T).abs())
     torch.testing.assert_close(gy, 2 * (Y - T) + 0.5 * (Y - T).sign())
     assert [one.reduction for one in (terms, fn.MSE() + fn.L1(), fn.MSE() + fn.L1("sum"))] == ["none", "mean", "mixed"]
+    assert (2 * fn.CrossEntropy()).term_weights(LABELS).tolist() == [1, 1, 0, 1]
     assert terms.with_reduction("sum") == fn.MSE("sum") + 0.5 * fn.L1("sum")
 
 

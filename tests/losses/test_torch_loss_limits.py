@@ -198,6 +198,33 @@ def test_compiled_losses_have_the_limits():
     torch.testing.assert_close(torch.compile(run, fullgraph=True)(edge, zero_or_one), run(edge, zero_or_one))
 
 
+def test_a_shared_variance_is_not_disturbed_by_terms_that_count_for_nothing():
+    """Of weight 0 and NaN; a variance of nothing but such terms has the gradient 0."""
+    mean, var, target = torch.tensor([[1.0, NAN], [NAN, NAN]]), torch.tensor([[2.0], [NAN]]), torch.zeros(2, 2)
+    weights = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    value, gy = fn.weighted(fn.GaussianNLL()).value_and_grad((mean, var), (target, weights))
+    want, (gmean, gvar) = fn.GaussianNLL().value_and_grad((mean[:1, :1], var[:1]), target[:1, :1])
+    assert (value, gy[0].tolist(), gy[1].tolist()) == (want, [[gmean.item(), 0.0], [0.0, 0.0]], [[gvar.item()], [0.0]])
+
+
+def test_weights_of_rows_leave_out_their_last_axis():
+    """In y of as many rows as classes too, where the axes could be confused."""
+    y, target, weights = normal(1, 2, 3, 3), normal(2, 2, 3, 3).sigmoid(), torch.ones(2, 3, dtype=torch.float64)
+    y[0, 1], weights[0, 1] = NAN, 0.0
+    gy = fn.weighted(fn.MultiLabelSoftMargin(reduction="sum")).value_and_grad(y, (target, weights))[1]
+    want = fn.MultiLabelSoftMargin(reduction="sum").value_and_grad(y, target)[1]
+    want[0, 1] = 0.0
+    torch.testing.assert_close(gy, want)
+
+
+def test_cosine_distance_of_zeros_and_of_huge_vectors():
+    """A vector of zeros is at a right angle to all, with a finite gradient, and squares do not overflow."""
+    y, target = torch.tensor([[0.0, 0.0], [1e30, 0.0]]), torch.tensor([[1.0, 0.0], [1e30, 1e30]])
+    value, gy = fn.CosineDistance(reduction="none").value_and_grad(y, target)
+    torch.testing.assert_close(value, torch.tensor([1.0, 1 - 0.5**0.5]))
+    assert gy.isfinite().all()
+
+
 X, LABELS = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
 WORDS = {
     "Huber: delta must be a finite number above 0, got 0": lambda: fn.Huber(delta=0),
@@ -211,8 +238,11 @@ WORDS = {
     "GaussianNLL(): var must have the shape of mean, (4, 3), or one axis of size 1, or no last axis, got shape (1, 1)": lambda: fn.GaussianNLL()((X, X[:1, :1]), X),
     "GaussianNLL(): var must hold variances of at least 0, got -1": lambda: fn.GaussianNLL()((X, X - 1), X),
     "GaussianNLL(): target must have the shape of y, (4, 3), got shape (4,)": lambda: fn.GaussianNLL()((X, X), LABELS),
+    "CosineDistance(dim=2): y must have an axis 2, of the features, got a tensor of shape (4, 3) and dtype torch.float32": lambda: fn.CosineDistance(2)(X, X),
     "SoftMargin(): target must hold 1 and -1, got a tensor of shape (4, 3) and dtype torch.bool": lambda: fn.SoftMargin()(X, X > 0),
     "HingeEmbedding(): target must hold 1 and -1, got 0": lambda: fn.HingeEmbedding()(X, X),
+    "HingeEmbedding(): target must hold 1 and -1, got 2": lambda: fn.HingeEmbedding()(X[:, 0], LABELS + 1),
+    "HingeEmbedding(): target must hold 1 and -1, got a tensor of shape (4,) and dtype torch.bool": lambda: fn.HingeEmbedding()(X[:, 0], LABELS > 0),
     "MultiLabelSoftMargin(weight=(1.0, 2.0)): weight must have one number for each of the 3 classes, got 2 numbers": lambda: fn.MultiLabelSoftMargin((1.0, 2.0))(X, X),
     "MultiLabelSoftMargin(): the last axis of y must be one or more classes, got a tensor of shape () and dtype torch.float32": lambda: fn.MultiLabelSoftMargin()(X[0, 0], X[0, 0]),
     "NLL(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, got a tensor of shape (4, 3) and dtype torch.float32": lambda: fn.NLL()(X, X),

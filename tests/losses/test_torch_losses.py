@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from drawn import F64, assert_loss_twins, normal, shares
+from drawn import F64, assert_loss_twins, normal, reduced, shares
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -122,7 +122,22 @@ def test_multi_label_soft_margin_agrees_with_its_twin(data, leading, seed, reduc
     assert_loss_twins(fn.MultiLabelSoftMargin(weight, reduction), module, normal(seed, *shape), shares(seed + 1, *shape))
 
 
+@quick
+@given(
+    leading=st.lists(st.integers(1, 4), max_size=2),
+    dim=st.integers(-1, 0),
+    seed=seeds,
+    reduction=st.sampled_from(["mean", "sum", "none"]),
+)
+def test_cosine_distance_is_one_minus_torchs_similarity(leading, dim, seed, reduction):
+    """Value and both gradients, along the last axis and the first."""
+    y, target = normal(seed, *leading, 3), normal(seed + 1, *leading, 3)
+    module = reduced(lambda y, t: 1 - torch.nn.functional.cosine_similarity(y, t, dim=dim))
+    assert_loss_twins(fn.CosineDistance(dim, reduction=reduction), module(reduction), y, target)
+
+
 BATCH = {
+    "CosineDistance": (fn.CosineDistance(), normal(1, 4, 2, 3), normal(2, 4, 2, 3)),
     "NLL": (fn.NLL((0.5, 2.0, 1.0), 1), normal(1, 4, 3), torch.tensor([0, 1, 2, 2])),
     "GaussianNLL": (fn.GaussianNLL(), (normal(1, 4, 3), shares(2, 4, 1)), normal(3, 4, 3)),
     "MultiLabelSoftMargin": (fn.MultiLabelSoftMargin(), normal(1, 4, 2, 3), shares(2, 4, 2, 3)),

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from schedule_cases import ALL, halved
 
 import funcnet as fn
@@ -70,6 +72,21 @@ def test_schedules_compile_whole() -> None:
         got = [[float(rate) for rate in compiled(torch.tensor(step))] for step in (0, 1, 5, 7, 50, 63, 199, 10**12)]
     for rates, step in zip(got, (0, 1, 5, 7, 50, 63, 199, 10**12), strict=True):
         assert rates == pytest.approx([schedule(step) for schedule in ALL], rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.compiled
+def test_a_compiled_step_follows_its_schedules() -> None:
+    """One program for all steps: learning rate and momentum of one cycle, and a product with a function in it."""
+    lr, momentum = OneCycleSchedule(0.3, 9), OneCycleMomentumSchedule(9)
+    opt = fn.SGD(lr * LambdaSchedule(inverse), momentum, weight_decay=0.01 * CosineRestartsSchedule(1.0, 1, 2))
+    step = fn.train_step(fn.Linear(3, 2), fn.MSE(), opt)
+    compiled, x, target = fn.compile(step), fn.random.normal(0, (5, 3)), fn.random.normal(1, (5, 2))
+    params = step.net.init(0)
+    ours, theirs = (params, opt.init(params)), (params, opt.init(params))
+    for _ in range(7):
+        ours, theirs = compiled(*ours, x, target)[:2], step(*theirs, x, target)[:2]
+    fn.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert compiled.programs == 1
 
 
 @each_schedule
@@ -182,6 +199,33 @@ def test_the_rates_are_those_of_torch(schedule: Schedule, lr: float, theirs: Any
     """At every step the schedule gives what torch.optim.lr_scheduler's formula gives."""
     ours = [schedule(step) for step in range(STEPS)]
     assert ours == pytest.approx(torch_rates(lr, theirs, STEPS), rel=1e-12, abs=1e-15)
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Schedule, Any]:
+    """Draw a schedule with phases of any length, and torch's."""
+    n, m = draw(st.integers(1, 90)), draw(st.integers(1, 5))
+    part, three = draw(st.floats(0.0, 1.0).filter(lambda part: part * 99 != 1)), draw(st.booleans())  # torch divides 0 by 0
+    steps = sorted(draw(st.lists(st.integers(0, 99), max_size=5)))
+    mode = draw(st.sampled_from(["triangular", "triangular2", "exp_range"]))
+    return draw(st.sampled_from([
+        (OneCycleSchedule(0.3, 99, part, three_phase=three), lambda o: scheduler.OneCycleLR(o, 0.3, 99, pct_start=part, three_phase=three)),
+        (CyclicSchedule(0.3, 0.9, n, m, mode, 0.99), lambda o: scheduler.CyclicLR(o, 0.3, 0.9, n, m, mode, 0.99, cycle_momentum=False)),
+        (CosineRestartsSchedule(0.3, n, m, 0.01), lambda o: scheduler.CosineAnnealingWarmRestarts(o, n, m, 0.01)),
+        (CosineAnnealingSchedule(0.3, n, 0.01), lambda o: scheduler.CosineAnnealingLR(o, n, 0.01)),
+        (PolynomialSchedule(0.3, n, part + 0.1), lambda o: scheduler.PolynomialLR(o, n, part + 0.1)),
+        (MultiStepSchedule(0.3, steps, 0.5), lambda o: scheduler.MultiStepLR(o, steps, 0.5)),
+    ]))  # fmt: skip
+
+
+@given(pairs())
+@settings(max_examples=40)
+def test_phases_of_any_length_are_those_of_torch(pair: tuple[Schedule, Any]) -> None:
+    """As numbers, and under vmap."""
+    schedule, theirs = pair
+    expected = pytest.approx(torch_rates(0.3, theirs, 99), rel=1e-12, abs=1e-14)
+    assert [schedule(step) for step in range(99)] == expected
+    assert torch.func.vmap(schedule)(torch.arange(99)).tolist() == expected
 
 
 @pytest.mark.parametrize("three_phase", [False, True])
@@ -308,7 +352,7 @@ def test_schedules_multiply_and_add() -> None:
     assert (a + b) * b == ProductSchedule((SumSchedule((a, b)), b))
 
 
-@pytest.mark.parametrize("other", [math.nan, True, "2", None, halved, torch.tensor(2)], ids=repr)
+@pytest.mark.parametrize("other", [math.nan, True, "2", None, halved, torch.tensor(2)], ids=lambda other: type(other).__name__)
 def test_a_schedule_does_not_multiply_with_anything_else(other: Any) -> None:
     """A function must be made a LambdaSchedule first."""
     for operation in (lambda: LinearSchedule(1.0, 2.0, 3) * other, lambda: LinearSchedule(1.0, 2.0, 3) + other):

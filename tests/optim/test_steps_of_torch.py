@@ -120,3 +120,16 @@ def test_every_option_of_torch_is_an_option(name: str) -> None:
     theirs = set(getattr(torch.optim, name).__init__.__annotations__) - ways - {"return"}
     assert theirs <= {one.name for one in getattr(fn, name).__attrs_attrs__}
     assert theirs - {"lr"} <= set().union(*GRIDS[name])
+
+
+@pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "Lion"])
+def test_formulas_take_the_steps_of_kernels(name: str) -> None:
+    """``vmap`` runs the formula, and eager mode a kernel in place, with all options."""
+    options = GRIDS.get(name) or grid(betas=((0.9, 0.99), (0.0, 0.5)), weight_decay=DECAYS, maximize=SIGNS)
+    for how in options:
+        optimizer = getattr(fn, name)(lr=0.02, **how)
+        params, state = with_ours(optimizer, GRADS[:3])
+        arguments = tree.map(lambda x: x[None], (GRADS[3], state, params))
+        mapped = torch.func.vmap(optimizer.update)(*arguments)
+        found, wanted = tree.leaves(mapped), tree.leaves(optimizer.update(GRADS[3], state, params))
+        assert_close([x[0] for x in found], wanted, how)

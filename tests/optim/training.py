@@ -5,8 +5,10 @@ import torch
 
 from funcnet import tree
 from funcnet.flattening import Tree
+from funcnet.optim.accumulation import MultiSteps
 from funcnet.optim.adabelief import AdaBelief
 from funcnet.optim.adadelta import Adadelta
+from funcnet.optim.adafactor import Adafactor
 from funcnet.optim.adagrad import Adagrad
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.adamax import Adamax
@@ -15,21 +17,29 @@ from funcnet.optim.ademamix import AdEMAMix
 from funcnet.optim.adopt import ADOPT
 from funcnet.optim.asgd import ASGD
 from funcnet.optim.base import Optimizer, State
-from funcnet.optim.chaining import chain
+from funcnet.optim.chaining import Chain, chain
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.groups import by_path, is_matrix
 from funcnet.optim.lamb import LAMB
 from funcnet.optim.lars import LARS
+from funcnet.optim.lbfgs import LBFGS
 from funcnet.optim.lion import Lion
+from funcnet.optim.lookahead import Lookahead
 from funcnet.optim.master_weights import MasterWeights
+from funcnet.optim.muon import Muon
 from funcnet.optim.nadam import NAdam
 from funcnet.optim.novograd import NovoGrad
+from funcnet.optim.prodigy import Prodigy
 from funcnet.optim.radam import RAdam
 from funcnet.optim.rmsprop import RMSprop
 from funcnet.optim.rprop import Rprop
+from funcnet.optim.schedule_free import ScheduleFree
 from funcnet.optim.schedules.decay import StepSchedule
 from funcnet.optim.schedules.interpolation import CosineSchedule, LinearSchedule
 from funcnet.optim.sgd import SGD
+from funcnet.optim.sharpness import SAM
 from funcnet.optim.sign_sgd import SignSGD
+from funcnet.optim.skipping import SkipNonFinite
 from funcnet.optim.yogi import Yogi
 from funcnet.random import fold_in, key, normal
 
@@ -89,10 +99,22 @@ ALL = [
     SignSGD(lr=0.1, momentum=0.9, weight_decay=0.1),
     AdEMAMix(lr=0.1, weight_decay=0.1),
     NovoGrad(lr=0.1, weight_decay=0.1),
+    by_path({"2.*": SGD(lr=0.1), is_matrix: Muon(lr=0.1, ns_dtype=None), "*": Adam(lr=0.1)}),
+    Adafactor(lr=0.1, weight_decay=0.1),
+    Prodigy(weight_decay=0.1, d0=1e-2),
+    LBFGS(lr=0.1, history_size=3),
+    SAM(SGD(lr=0.1, momentum=0.9)),
+    Lookahead(Adam(lr=0.1), 3),
+    MultiSteps(Adam(lr=0.1), 3),
+    SkipNonFinite(Adam(lr=0.1), 2),
+    ScheduleFree(Adam(lr=0.1, betas=(0.0, 0.9))),
 ]
 
 
 each_optimizer = pytest.mark.parametrize("optimizer", ALL, ids=repr)
+SEPARATE = [one for one in [Chain((), o.optimizer) if isinstance(o, Chain) else o for o in ALL] if one.acts_on != "tree"]
+each_separate_optimizer = pytest.mark.parametrize("optimizer", SEPARATE, ids=repr)
+"""Those whose step of a leaf depends on this leaf only."""
 
 
 def misfit(grads: Tree = None, state: State = None, params: Tree = None, optimizer: Optimizer | None = None) -> ValueError:

@@ -33,7 +33,7 @@ def test_the_loss_that_they_are_built_on_is_sound() -> None:
 @pytest.mark.parametrize("name", LABELLED)
 def test_every_loss_of_the_catalogue_keeps_the_rules(name: str) -> None:
     """With every reduction; the laws of their layers are tried with the catalogue."""
-    check_rules(LABELLED[name].layer.loss, *LABELLED[name].x)
+    check_rules(LABELLED[name].layer.loss, *LABELLED[name].x, batched=LABELLED[name].batched)
 
 
 @pytest.mark.compiled
@@ -43,7 +43,7 @@ def test_it_compiles_if_asked() -> None:
 
 
 def test_a_loss_over_pairs_of_rows_has_no_rows() -> None:
-    """``batched=False`` leaves out the rule of weights, and nothing else."""
+    """``batched=False``, or a loss that is ``batch_dependent``, leaves out the rule of weights, and nothing else."""
 
     @fn.frozen
     class Variance(fn.Loss):
@@ -56,8 +56,16 @@ def test_a_loss_over_pairs_of_rows_has_no_rows() -> None:
         def backward(self, cache: Tensor, g: Tensor | None = None) -> Tensor:
             return 2 * cache * (1 if g is None else g)
 
+    @fn.frozen
+    class Dependent(Variance):
+        @property
+        def batch_dependent(self) -> bool:
+            return True
+
     y, target = fn.random.normal(0, (5, 2), dtype=torch.float64), torch.arange(5)
     check_rules(Variance(), y, target, batched=False)
+    check_rules(Dependent(), y, target)
+    check_rules(2 * Dependent() + Dependent(), y, target)
     with pytest.raises(AssertionError, match="rule of losses, weights"):
         check_rules(Variance(), y, target)
 

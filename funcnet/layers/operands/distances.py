@@ -142,6 +142,8 @@ class CauchySimilarity(Operation):
     Source   Chen 2013; thinc's ``CauchySimilarity``.
     """
 
+    undecayed = ("weight",)
+
     in_features: Size = field(validator=size_or_none)
 
     @property

@@ -148,7 +148,7 @@ class SumSchedule(FormulaSchedule):
         ValueError: For anything but a tuple of schedules and finite numbers.
 
     Source:
-        Elementary: elementary arithmetic.
+        elementary.
 
     >>> from funcnet.optim.schedules.interpolation import LinearSchedule
     >>> (LinearSchedule(1.0, 0.0, 10) + 0.5)(5)

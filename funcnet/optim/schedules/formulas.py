@@ -65,12 +65,15 @@ def progress(t: Any, steps: float, begin: float = 0.0) -> Any:
     """Return the part of a phase that is over at step t, from 0 to 1; a phase without steps is over."""
     if steps <= 0:
         return t * 0.0 + 1.0
-    return smaller(larger((t - begin) / steps, 0.0), 1.0)
+    f = (t - begin) / steps
+    return f.clamp(0.0, 1.0) if isinstance(f, Tensor) else min(max(f, 0.0), 1.0)
 
 
 def between(start: float, end: float, f: Any) -> Any:
     """Return start + (end - start) f, exactly start at f = 0, end at f = 1, and both where they are equal."""
-    return choose(f < 0.5, start + (end - start) * f, end - (end - start) * (1.0 - f))
+    if isinstance(f, Tensor):
+        return torch.where(f < 0.5, start + (end - start) * f, end - (end - start) * (1.0 - f))
+    return start + (end - start) * f if f < 0.5 else end - (end - start) * (1.0 - f)
 
 
 Shape = Callable[[Any], Any]

@@ -22,7 +22,8 @@ class ReduceOnPlateau(Value):
     With ``"abs"`` better is metric < best - threshold, and with ``"max"`` metric > best (1 + threshold) or best + threshold. Most
     people update it once an epoch, with the loss on validation data. NaN is not better than anything.
 
-    All verbs are pure and take tensors: they may be compiled, and mapped with ``torch.func.vmap``.
+    All verbs are pure and take tensors: they may be compiled, and mapped with ``torch.func.vmap``. An optimizer gets the rate
+    with ``opt.replace(lr=float(plateau.rate(state)))``; a compiled step is compiled again after each reduction.
 
     Args:
         lr: First rate.

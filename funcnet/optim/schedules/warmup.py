@@ -6,7 +6,7 @@
     WarmupStableDecaySchedule   up a line, constant, and down
     SlantedTriangularSchedule   up a short line and down a long one
 
-The names of functions make a ``JoinedSchedule`` of the two phases.
+The functions return a ``JoinedSchedule`` of the two phases.
 """
 
 import math

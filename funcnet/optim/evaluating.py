@@ -1,0 +1,44 @@
+"""The base of optimizers that ask for the loss and its gradient at other params than the present ones."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from funcnet.contract import Params
+from funcnet.errors import instances, made_by, value_error
+from funcnet.flattening import Tree
+from funcnet.optim.base import Optimizer, State
+from funcnet.value import parts
+
+ValueAndGrads = Callable[[Params], tuple[Tensor, Tree]]
+"""A function of params that returns the loss and its gradient."""
+
+
+class EvaluatingOptimizer(Optimizer):
+    """An optimizer whose whole step needs the loss at several params; ``train_step`` and ``fit`` call its ``step``.
+
+    ``update`` makes the part of a step that needs no more than one gradient; each optimizer says which part that is.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def step(self, value_and_grads: ValueAndGrads, state: State, params: Params) -> tuple[Params, State, Any]:
+        """Return the params, the state, and the loss before the step.
+
+        Args:
+            value_and_grads: Function ``params -> (value, grads)``, which is called as often as the step needs.
+            state: The state, as ``init`` makes it.
+            params: The params to start from.
+        """
+
+
+def inner_optimizer(value: Any, attribute: Any, got: Any) -> None:
+    """Validate a field with an optimizer that is asked for ``update`` only, which is not the whole step of some."""
+    instances(Optimizer, "an optimizer")(value, attribute, got)
+    found = [part for part in parts(got) if isinstance(part, EvaluatingOptimizer)]
+    if found:
+        rule = "an optimizer that asks for several gradients must be the outermost, where train_step calls its step"
+        raise value_error(made_by(type(value)), rule, repr(found[0]))

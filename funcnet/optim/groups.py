@@ -1,0 +1,269 @@
+"""by_path: another optimizer for each group of params, chosen by path, shape or role. freeze_params: none for some of them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import flattening
+from funcnet.contract import Params
+from funcnet.errors import add_location, flag, value_error
+from funcnet.flattening import Tree
+from funcnet.kernels.tracing import is_eager
+from funcnet.optim.base import Optimizer, State
+from funcnet.optim.columns import GUARDS, GuardCache, Write, is_dense
+from funcnet.optim.evaluating import inner_optimizer
+from funcnet.optim.misfits import explained
+from funcnet.paths import named_leaves
+from funcnet.value import frozen
+
+Chooser = str | Callable[[str, Tensor], Any]
+"""A pattern for the dotted path of a leaf, or a function of the path and the leaf."""
+
+Groups = tuple[tuple[Chooser, Optimizer | None], ...]
+
+
+def is_matrix(path: str, leaf: Tensor) -> bool:
+    """Tell whether a leaf is a matrix, of two axes, for ``by_path``.
+
+    The bias vectors of layers that ``repeat`` or ``ensemble`` stacks have two axes too: choose by pattern there.
+    """
+    return leaf.dim() == 2
+
+
+def _groups(value: Any, attribute: Any, got: Any) -> None:
+    is_pairs = isinstance(got, tuple) and got and all([isinstance(one, tuple) and len(one) == 2 for one in got])  # noqa: C419
+    if not is_pairs:
+        raise value_error("by_path", "groups must be a dict of optimizers by pattern or function", got)
+    for chooser, opt in got:
+        if not isinstance(chooser, str) and not callable(chooser):
+            raise value_error("by_path", "a group is chosen by a pattern, or by a function of path and leaf", chooser)
+        if opt is not None and not isinstance(opt, Optimizer):
+            raise value_error("by_path", f"the group {_label(chooser)!r} must have an optimizer, or None to leave it alone", opt)
+        if opt is not None:
+            inner_optimizer(value, attribute, opt)
+
+
+def _label(chooser: Chooser) -> str:
+    return chooser if isinstance(chooser, str) else getattr(chooser, "__name__", repr(chooser))
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Tell whether a pattern takes a path; ``"*.bias"`` takes ``"bias"`` too."""
+    return fnmatchcase(path, pattern) or fnmatchcase(f".{path}", pattern)
+
+
+_matches._dynamo_marked_constant = True  # type: ignore[attr-defined]  # fnmatch remembers, which Dynamo may not see
+
+
+def _takes(chooser: Chooser, path: str, leaf: Any) -> bool:
+    return _matches(path, chooser) if isinstance(chooser, str) else bool(chooser(path, leaf))
+
+
+class GroupCache(GuardCache):
+    """The numbers of the groups by the structure and shapes of params, beside what ``GuardCache`` remembers."""
+
+    __slots__ = ("numbers",)
+
+    numbers: dict[Any, list[int | None]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GroupCache, ()
+
+
+@frozen
+class ByPath(Optimizer):
+    """An optimizer for each group of params; made by ``by_path``."""
+
+    label = "by_path"
+
+    groups: Groups = field(validator=_groups)
+    donated: bool = field(default=False, kw_only=True, validator=flag)
+    _guards: GroupCache = field(init=False, eq=False, factory=GroupCache)
+
+    @property
+    def acts_on(self) -> str:
+        return "tree"  # a part of params has other paths
+
+    def init(self, params: Params) -> State:
+        leaves, chosen = flattening.flatten_together(params)[0], self._choose(params)
+        parts = [flattening.unflatten(params, iter(_own(leaves, chosen, i))) for i in range(len(self.groups))]
+        return tuple([{} if opt is None else self._init(i, opt, parts[i]) for i, (_, opt) in enumerate(self.groups)])
+
+    def _init(self, i: int, opt: Optimizer, part: Params) -> State:
+        with self._located(i):
+            return opt.init(part)
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        self._require_state(state)
+        (ps, gs), write, chosen = self._judged(grads, state, params)
+        new, after = ps, list(state)
+        for i, opt in self._optimizers():
+            with self._located(i):
+                stepped, after[i] = opt.update(write(_own(gs, chosen, i)), state[i], write(_own(ps, chosen, i)))
+            found = self._guards.flatten((stepped,))[0][0]
+            new = [x if j == i else p for x, p, j in zip(found, new, chosen, strict=True)]
+        return write(new), tuple(after)
+
+    def _judged(self, grads: Tree, state: State, params: Params) -> tuple[list[list[Any]], Write, list[int | None]]:
+        """Return the leaves of params and gradients, and the group of each; donated, nothing is written before all fits."""
+        try:
+            columns, write = self._guards.flatten((params, grads))
+            present = [
+                [*column] for column in zip(*[row for row in zip(*columns, strict=True) if row[1] is not None], strict=True)
+            ]
+            known = self._guards.find(present) if present else None
+            if present and (known is None or (self.donated and not known.is_apart(present))):
+                self._guards.judge(present, None, self.donated)
+        except Exception as error:
+            raise explained(self, error, params, {"grads": grads}, self.donated) from None
+        chosen = self._remembered(params, columns[0], write)
+        if self.donated and is_eager():
+            self._require_parts(state, columns[0], write, chosen)
+        return columns, write, chosen
+
+    def _require_parts(self, state: State, leaves: list[Any], write: Write, chosen: list[int | None]) -> None:
+        for i, opt in self._optimizers():
+            with self._located(i):
+                opt.require_fit(state[i], write(_own(leaves, chosen, i)))
+                opt.rates(state[i])
+
+    def _remembered(self, params: Params, leaves: list[Any], write: Any) -> list[int | None]:
+        """Return the group of each leaf: 2 µs a leaf by pattern, and looked up for params of a known structure."""
+        if not any([write == codec.write for codec in self._guards.codecs]):  # noqa: C419
+            return self._choose(params)
+        key = (write, *[(x.shape, x.dtype) if isinstance(x, Tensor) else None for x in leaves])
+        if key not in self._guards.numbers:
+            known = dict([*self._guards.numbers.items()][1 - GUARDS :])
+            self._guards.numbers = {**known, key: self._choose(params)}
+        return self._guards.numbers[key]
+
+    def _choose(self, params: Params) -> list[int | None]:
+        """Return the number of the first group that takes each leaf, ``None`` for what no optimizer steps."""
+        return [self._group(path, leaf) if is_dense(leaf) else None for path, leaf in named_leaves("", params)]
+
+    def _group(self, path: str, leaf: Tensor) -> int:
+        for i, (chooser, _) in enumerate(self.groups):
+            if _takes(chooser, path, leaf):
+                return i
+        rule = 'every floating leaf of params must belong to a group; end with "*", and with None to leave the others alone'
+        raise value_error(self, rule, f"none for {path!r}")
+
+    def require_fit(self, state: State, params: Params) -> None:
+        self._require_state(state)
+        if self.donated and is_eager():
+            (leaves,), write = self._guards.flatten((params,))
+            self._require_parts(state, leaves, write, self._remembered(params, leaves, write))
+
+    def rates(self, state: State) -> dict[str, Any]:
+        """Return the rates of each group, by its pattern or the name of its function."""
+        self._require_state(state)
+        return {_label(self.groups[i][0]): opt.rates(state[i]) for i, opt in self._optimizers()}
+
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        self._require_state(state)
+        rows = zip(self.groups, state, *others, strict=True)
+        return tuple([{} if opt is None else opt.map_state(f, *own) for (_, opt), *own in rows])
+
+    def donate(self) -> "ByPath":
+        return self.replace(groups=tuple([(one, opt and opt.donate()) for one, opt in self.groups]), donated=True)
+
+    def _optimizers(self) -> Iterator[tuple[int, Optimizer]]:
+        return ((i, opt) for i, (_, opt) in enumerate(self.groups) if opt is not None)
+
+    def _require_state(self, state: State) -> None:
+        if not isinstance(state, tuple) or len(state) != len(self.groups):
+            raise value_error(self, f"state must be a tuple of {len(self.groups)}, one for each group", state)
+
+    @contextmanager
+    def _located(self, i: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            add_location(error, f"by_path, group {_label(self.groups[i][0])!r}")
+            raise
+
+    def __repr__(self) -> str:
+        words = [f"{one!r}: {opt!r}" if isinstance(one, str) else f"{_label(one)}: {opt!r}" for one, opt in self.groups]
+        return f"by_path({{{', '.join(words)}}})"
+
+
+def _own(leaves: list[Any], chosen: list[int | None], i: int) -> list[Any]:
+    """Return the leaves of one group, with ``None`` for those of others."""
+    return [x if j == i else None for x, j in zip(leaves, chosen, strict=True)]
+
+
+def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
+    """Make one optimizer of several, each for a group of params.
+
+        p ← the step of the optimizer of the first group that takes p
+
+    A leaf belongs to the first group that takes it: by a pattern for its dotted path, such as ``"encoder.*"`` or ``"*.bias"``, in
+    which ``*`` is any text, ``?`` any character and ``[ab]`` one of several; or by a function of path and leaf, such as
+    ``is_matrix``, which may ask for the shape and the dtype. ``None`` in the place of an optimizer leaves the leaves alone.
+
+    >>> from funcnet.optim.adam import AdamW
+    >>> from funcnet.optim.muon import Muon
+    >>> opt = by_path({is_matrix: Muon(lr=0.02), "*": AdamW(lr=3e-4)})
+    >>> opt.rates(opt.init({"weight": torch.ones(2, 2), "bias": torch.ones(2)}))["*"]["lr"]
+    0.0003
+
+    Norms, such as ``ClipByGlobalNorm``'s, are those of the group, where a group has a chain; ``chain(clip, by_path(...))`` clips
+    all together.
+
+    Args:
+        groups: The optimizers by pattern, or by function; the order counts.
+
+    State:
+        A tuple, with the state of each group's optimizer for its leaves, ``{}`` for ``None``: ``"0.exp_avg.0.weight"``.
+
+    Units:
+        Each optimizer counts the same updates.
+
+    Raises:
+        ValueError: For groups of another kind; from ``init`` and ``update`` for a floating leaf that no group takes, with its
+            path, and for trees and tensors that do not fit each other.
+
+    References:
+        ``optax.partition``, and the param groups of ``torch.optim.Optimizer``.
+    """
+    if not isinstance(groups, Mapping):
+        raise value_error("by_path", "groups must be a dict of optimizers by pattern or function", groups)
+    return ByPath(tuple(groups.items()))
+
+
+def freeze_params(optimizer: Optimizer, *patterns: Chooser) -> ByPath:
+    """Make an optimizer that leaves the params that a pattern or function takes as they are.
+
+        p ← p where one of the ``patterns`` takes p, else the step of ``optimizer``
+
+    Gradients are still computed: to save their work, wrap the layer in ``freeze``.
+
+    >>> from funcnet.optim.sgd import SGD
+    >>> freeze_params(SGD(0.1), "encoder.*")
+    by_path({'encoder.*': None, '*': SGD(lr=0.1)})
+
+    Args:
+        optimizer: The optimizer of the other params.
+        patterns: Patterns for dotted paths, or functions of path and leaf, as in ``by_path``.
+
+    State:
+        That of ``by_path``: the state of ``optimizer`` is the last.
+
+    Units:
+        Those of ``optimizer``, which counts the updates.
+
+    Raises:
+        ValueError: As ``by_path``.
+
+    References:
+        ``optax.freeze``.
+    """
+    return by_path({**dict.fromkeys(patterns), "*": optimizer})
