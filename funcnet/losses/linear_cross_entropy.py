@@ -21,6 +21,7 @@ from funcnet.explanations import explain_loss_error, raise_explained
 from funcnet.kernels import vocabulary as kernels
 from funcnet.kernels.vocabulary_blocks import Gradients, Read, Slopes, Vocabulary
 from funcnet.losses.label_loss import LabelLoss
+from funcnet.losses.parts import Weight
 from funcnet.precision import rounded
 from funcnet.value import frozen
 
@@ -96,10 +97,15 @@ class LinearCrossEntropy(LabelLoss):
 
     def value_and_grad(self, y: Any, target: Tensor) -> tuple[Tensor, Any]:
         """Return the value and the gradient of y, from one pass over the rows."""
+        (value,), gy = self.parts_and_grad(y, target)
+        return value, gy
+
+    def parts_and_grad(self, y: Any, target: Any, shares: tuple[Weight, ...] | None = None) -> tuple[tuple[Tensor, ...], Any]:
+        """Return the value as the only part, and the gradient of y times its share, from one pass over the rows."""
         try:
             kept = self._prepared(y, target)
-            found, gradients = self._pulled_back(kept, None)
-            return self._value(kept, found), self._passed(kept, gradients)
+            found, gradients = self._pulled_back(kept, None if shares is None else shares[0])
+            return (self._value(kept, found),), self._passed(kept, gradients)
         except Exception as error:
             raise_explained(explain_loss_error(self, y, target, error), error)
 

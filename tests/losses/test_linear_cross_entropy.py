@@ -149,6 +149,16 @@ def test_lower_precision_is_summed_in_single_and_rounded_once(dtype, blocks):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_share_multiplies_the_gradient(reduction, blocks):
+    """That of a micro-batch, a number or a tensor, in one pass; the value is that of all."""
+    y, loss = operands(4, 3), fn.LinearCrossEntropy(reduction=reduction, z_loss=0.1)
+    value, gradients = loss.value_and_grad(y, LABELS)
+    for share in (0.25, torch.tensor(0.25, dtype=F64)):
+        (got,), gy = loss.parts_and_grad(y, LABELS, (share,))
+        torch.testing.assert_close((got, gy), (value, tree.scale(gradients, 0.25)), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_rows_that_do_not_count_may_hold_anything(reduction, blocks):
     """NaN and infinities in h change no number, and have the gradient 0."""
     loss = fn.LinearCrossEntropy(reduction=reduction, label_smoothing=0.1, z_loss=0.1)
