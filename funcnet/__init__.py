@@ -236,6 +236,7 @@ from funcnet.optim.schedules import (
 )
 from funcnet.optim.sgd import SGD
 from funcnet.optim.sign_sgd import SignSGD
+from funcnet.optim.sm3 import SM3
 from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
@@ -318,7 +319,7 @@ __all__ = [
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD",
-    "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD", "AdEMAMix", "NovoGrad",
+    "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD", "AdEMAMix", "NovoGrad", "SM3",
     # schedules
     "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
     # initializers

@@ -29,6 +29,7 @@ from funcnet.optim.rprop import Rprop
 from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
 from funcnet.optim.sgd import SGD
 from funcnet.optim.sign_sgd import SignSGD
+from funcnet.optim.sm3 import SM3
 from funcnet.optim.yogi import Yogi
 from funcnet.random import fold_in, key, normal
 
@@ -88,6 +89,7 @@ ALL = [
     SignSGD(lr=0.1, momentum=0.9, weight_decay=0.1),
     AdEMAMix(lr=0.1, weight_decay=0.1),
     NovoGrad(lr=0.1, weight_decay=0.1),
+    SM3(lr=0.1),
 ]
 
 
