@@ -23,6 +23,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
     optimizers             pure updates of params and state, and transforms of gradients
+    composite optimizers   optimizers for groups of params, and around other optimizers
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
@@ -311,8 +312,9 @@ __all__ = [
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
-    "Muon", "Adafactor", "Prodigy", "LBFGS", "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM",
-    "MultiSteps", "SkipNonFinite",
+    "Muon", "Adafactor", "Prodigy", "LBFGS",
+    # composite optimizers
+    "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite",
     # schedules
     "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
     # initializers

@@ -30,6 +30,10 @@ def is_matrix(path: str, leaf: Tensor) -> bool:
     """Tell whether a leaf is a matrix, of two axes, for ``by_path``.
 
     The bias vectors of layers that ``repeat`` or ``ensemble`` stacks have two axes too: choose by pattern there.
+
+    >>> import torch
+    >>> is_matrix("0.weight", torch.ones(3, 2)), is_matrix("0.bias", torch.ones(3))
+    (True, False)
     """
     return leaf.dim() == 2
 
@@ -209,6 +213,7 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
     which ``*`` is any text, ``?`` any character and ``[ab]`` one of several; or by a function of path and leaf, such as
     ``is_matrix``, which may ask for the shape and the dtype. ``None`` in the place of an optimizer leaves the leaves alone.
 
+    >>> import torch
     >>> from funcnet.optim.adam import AdamW
     >>> from funcnet.optim.muon import Muon
     >>> opt = by_path({is_matrix: Muon(lr=0.02), "*": AdamW(lr=3e-4)})

@@ -10,7 +10,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.contract import Params
 from funcnet.errors import describe, flag, number, one_of, valid_if, value_error, whole
-from funcnet.kernels.orthogonal import newton_schulz
+from funcnet.kernels.orthogonalization import newton_schulz
 from funcnet.optim.base import State
 from funcnet.optim.columns import is_dense
 from funcnet.optim.formulas import shrink

@@ -117,9 +117,8 @@ class OptimizerWrapper(Optimizer):
             ready = self._judged([[column[i] for i in places] for column in columns], state["step"])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
-        inner = Inner(
-            self.optimizer, self._inner, self.donated, state["optimizer"], (params, columns[0], grads, columns[1], places)
-        )
+        trees = (params, columns[0], grads, columns[1], places)
+        inner = Inner(self.optimizer, self._inner, self.donated, state["optimizer"], ready[0], trees)
         now = {name: kernels.read(state[name]) for name in self.numbers}
         numbers, new = self.step({**now, "step": now["step"] + 1}, ready, inner)
         old = [ready[0], *ready[2:]]

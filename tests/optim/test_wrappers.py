@@ -199,6 +199,15 @@ def test_sam_refuses_gradients_that_do_not_fit() -> None:
     assert opt.climb({"w": None}, params)["w"] is params["w"]
 
 
+def test_an_update_that_makes_no_step_returns_no_graph() -> None:
+    """Params that require grad come back without it, between two steps of ``MultiSteps`` and where a gradient is NaN."""
+    params = {"w": torch.ones(2).requires_grad_()}
+    for opt in (fn.MultiSteps(fn.SGD(), 2), fn.SkipNonFinite(fn.SGD())):
+        after, _ = opt.update({"w": torch.full((2,), torch.nan)}, opt.init(params), params)
+        assert not after["w"].requires_grad
+        assert torch.equal(after["w"], params["w"])
+
+
 WRAPPERS: list[Callable[[Any], fn.Optimizer]] = [
     fn.Lookahead,
     lambda inner: fn.MultiSteps(inner, 2),
