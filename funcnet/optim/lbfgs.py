@@ -17,7 +17,7 @@ from funcnet.kernels.leafwise import placed
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import State
 from funcnet.optim.columns import Columns, replaced
-from funcnet.optim.curvature import Pairs, flat, parted, plus
+from funcnet.optim.curvature import Pairs, flat, parted
 from funcnet.optim.evaluating import EvaluatingOptimizer, ValueAndGrads
 from funcnet.optim.line_search import Point, strong_wolfe
 from funcnet.optim.moments import MomentOptimizer
@@ -191,7 +191,7 @@ class Descent:
 
     def at(self, t: Any) -> list[Tensor]:
         """Return the params at p + t d."""
-        return [plus(p, d.to(p.dtype), t) for p, d in zip(self.ps, parted(self.d, self.ps), strict=True)]
+        return [kernels.plus(p, d.to(p.dtype), t) for p, d in zip(self.ps, parted(self.d, self.ps), strict=True)]
 
     def move(self, t: Any, condition: Any = True) -> None:
         """Move by t d where the condition is true."""
