@@ -97,7 +97,10 @@ def plus(x: Tensor, y: Tensor, a: Any) -> Tensor:
 
 
 def lerp(x: Tensor, y: Tensor, a: Any) -> Tensor:
-    """Return x + a (y - x): by a number in one pass. 1152 × 384 elements take 0.05 ms, and by three operations 2.2 in fresh memory."""
+    """Return x + a (y - x): by a number in one pass.
+
+    1152 × 384 elements take 0.05 ms; three operations take 2.2, most of it to get fresh memory.
+    """
     return x + narrowed(a, x) * (y - x) if isinstance(a, Tensor) else torch.lerp(x, y, a)
 
 

@@ -208,6 +208,32 @@ def test_an_update_that_makes_no_step_returns_no_graph() -> None:
         assert torch.equal(after["w"], params["w"])
 
 
+SWEPT: list[Callable[[Any], fn.Optimizer]] = [
+    lambda lr: fn.by_path({fn.is_matrix: fn.Muon(lr, ns_dtype=None), "*": fn.SGD(lr)}),
+    fn.Adafactor,
+    lambda lr: fn.Prodigy(lr, d0=1e-2),
+    lambda lr: fn.LBFGS(lr, history_size=2),
+    lambda lr: fn.ScheduleFree(fn.SGD(lr)),
+    lambda lr: fn.MultiSteps(fn.SGD(lr), 2),
+    lambda lr: fn.SkipNonFinite(fn.Adam(lr)),
+    lambda lr: fn.Lookahead(fn.Adam(lr), 2),
+    lambda lr: fn.SAM(fn.Adam(lr)),
+]
+
+
+def test_rates_are_swept_and_differentiated() -> None:
+    """A 0-d tensor as the rate gives what its number does; ``vmap`` sweeps it, and ``torch.func.grad`` differentiates by it."""
+    rates = torch.tensor([0.01, 0.3], dtype=torch.float64)
+    for make in SWEPT:
+        swept = torch.func.vmap(lambda lr, make=make: run(make(lr), 3)[0])(rates)
+        for i, rate in enumerate(rates):
+            close(tree.map(lambda x, i=i: x[i], swept), run(make(rate.item()), 3)[0])
+            close(run(make(rate), 3)[0], run(make(rate.item()), 3)[0])
+        total = lambda lr, make=make: tree.ravel(run(make(lr), 3)[0]).sum()
+        slope = (total(rates[0] + 1e-6) - total(rates[0] - 1e-6)) / 2e-6
+        torch.testing.assert_close(torch.func.grad(total)(rates[0]), slope, rtol=1e-5, atol=1e-6)
+
+
 WRAPPERS: list[Callable[[Any], fn.Optimizer]] = [
     fn.Lookahead,
     lambda inner: fn.MultiSteps(inner, 2),
