@@ -102,6 +102,17 @@ def test_skipped_updates_change_nothing_but_counts() -> None:
     assert (state["step"].item(), state["skipped"].item(), state["consecutive"].item()) == (100, 34, 1)
 
 
+def test_large_finite_gradients_are_no_reason_to_skip() -> None:
+    """Those whose sum overflows; an infinity that cancels in the sum, and a NaN in half precision, are."""
+    most = torch.finfo(torch.float32).max
+    opt, params = fn.SkipNonFinite(fn.Lion(0.1)), {"w": torch.zeros(4)}
+    for g, skipped in [([most] * 4, 0), ([torch.inf, -torch.inf, 1.0, 1.0], 1), ([0.0, 0.0, 0.0, torch.nan], 1)]:
+        _, state = opt.update({"w": torch.tensor(g)}, opt.init(params), params)
+        assert state["skipped"] == skipped
+    half = {"w": torch.full((4,), 6e4, dtype=torch.float16)}
+    assert opt.update(half, opt.init(half), half)[1]["skipped"] == 0
+
+
 @pytest.mark.parametrize("form", ["eager", "vmap", pytest.param("compiled", marks=pytest.mark.compiled)])
 def test_no_more_than_so_many_updates_in_a_row_are_skipped(form: str) -> None:
     """The next one is made, NaN as it is; the count begins anew with a finite gradient."""
