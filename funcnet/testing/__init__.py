@@ -1,6 +1,7 @@
-"""Testing: the judges of layers and optimizers, custom ones too.
+"""Testing: the judges of layers, optimizers and gradient transforms, custom ones too.
 
-``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences, ``check_optimizer`` an optimizer.
+``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences; ``check_optimizer`` tries the contract
+on an optimizer, ``check_transform`` on a gradient transform.
 ``assert_close`` compares trees, and ``forbid_key_reuse`` finds a second draw from one key.
 """
 
@@ -22,13 +23,14 @@ from funcnet.testing.laws import (
     law_transpose,
     law_value,
 )
-from funcnet.testing.optimizers import check_optimizer
+from funcnet.testing.optimizers import check_optimizer, check_transform
 
 __all__ = [
     "LAWS",
     "assert_close",
     "check_laws",
     "check_optimizer",
+    "check_transform",
     "check_vjp",
     "finite_difference",
     "forbid_key_reuse",

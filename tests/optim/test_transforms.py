@@ -63,6 +63,21 @@ def kinds(values: Tree) -> Tree:
     return tree.map(lambda x: (x.shape, x.dtype), values)
 
 
+def test_every_transform_is_tried() -> None:
+    """All public ones are among these, but for those that only clip, which are tried beside torch's."""
+    public = {one for one in vars(fn).values() if isinstance(one, type) and issubclass(one, fn.GradientTransform)}
+    rest = {fn.GradientTransform, fn.MomentTransform, fn.ClipByGlobalNorm, fn.ClipByValue}
+    assert public == {type(one) for one in ALL} | rest
+
+
+@each_transform
+def test_the_judge_of_transforms_agrees(transform: fn.GradientTransform) -> None:
+    """On params with running statistics, in half precision, and on none."""
+    normed = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Linear(4, 2)).init(0)
+    for params in (normed, tree.cast(fn.Linear(3, 2).init(0), torch.bfloat16), torch.ones(3), {}):
+        fn.testing.check_transform(transform, params)
+
+
 @each_transform
 def test_structure_dtypes_and_shapes_are_kept(transform: fn.GradientTransform) -> None:
     """Those of the gradients and of the state, in each precision; absent gradients stay absent."""
