@@ -62,8 +62,13 @@ class LossScale(MomentTransform):
     def scalars(self) -> dict[str, float]:
         return {"scale": float(self.init_scale), "growth_tracker": 0.0}
 
+    def scale(self, state: State) -> Tensor:
+        """Return the factor s for the loss, or its gradient, before the next update: for a loop of your own."""
+        found: Tensor = state["scale"]
+        return found
+
     def rates(self, state: State) -> dict[str, Any]:
-        return {**super().rates(state), "loss_scale": state["scale"]}
+        return {**super().rates(state), "loss_scale": self.scale(state)}
 
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
         scale, clean = (torch.as_tensor(one, dtype=torch.float64) for one in scalars.values())
