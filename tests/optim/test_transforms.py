@@ -48,12 +48,12 @@ ALL = [
 each_transform = pytest.mark.parametrize("transform", ALL, ids=repr)
 
 
-def run(transform: fn.GradientTransform, steps: int = 3, dtype: torch.dtype = torch.float64, update: Any = None) -> Any:
+def run(transform: fn.GradientTransform, steps: int = 3) -> Any:
     """Take the gradients of some steps through a transform."""
-    params, found = leaves(0, dtype), []
+    params, found = leaves(0), []
     state = transform.init(params)
     for step in range(steps):
-        grads, state = (update or transform.update)(leaves(100 + step, dtype), state, params)
+        grads, state = transform.update(leaves(100 + step), state, params)
         found.append(grads)
     return found, state
 
@@ -169,14 +169,23 @@ def test_updates_work_under_vmap(transform: fn.GradientTransform) -> None:
 
 
 @pytest.mark.compiled
-@each_transform
-def test_updates_compile_whole(transform: fn.GradientTransform) -> None:
-    """In one graph, without a new one at each step, to rounding."""
+@pytest.mark.parametrize("first", range(3))
+def test_updates_compile_whole(first: int) -> None:
+    """A third of them in one graph, without a new one at each step, to rounding."""
     torch._dynamo.reset()
-    step = torch.compile(transform.update, fullgraph=True, backend="aot_eager")
+    some = ALL[first::3]
+
+    def together(grads: Tree, states: Any, params: Tree) -> Any:
+        pairs = [transform.update(grads, state, params) for transform, state in zip(some, states, strict=True)]
+        return [new for new, _ in pairs], [state for _, state in pairs]
+
+    step, params = torch.compile(together, fullgraph=True, backend="aot_eager"), {"weight": leaves(0)[0]["weight"]}
+    got = want = [one.init(params) for one in some]
     with torch._dynamo.config.patch(error_on_recompile=True):
-        found = run(transform, update=step)
-    torch.testing.assert_close(tree.leaves(found), tree.leaves(run(transform)), rtol=1e-12, atol=1e-12)
+        for i in range(2):
+            grads = {"weight": leaves(100 + i)[0]["weight"]}
+            (new, got), (expected, want) = step(grads, got, params), together(grads, want, params)
+            torch.testing.assert_close(tree.leaves((new, got)), tree.leaves((expected, want)), rtol=1e-12, atol=1e-12)
 
 
 @each_transform
