@@ -19,6 +19,7 @@ from funcnet.contract import Params
 from funcnet.errors import number, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
+from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import GradientTransform, State
 from funcnet.optim.columns import is_count, is_dense
 from funcnet.optim.rates import Rate, at, checked, rate, rate_field
@@ -64,7 +65,7 @@ class _Clipping(GradientTransform):
         try:
             if not all(map(Tensor.is_floating_point, present)):
                 raise LookupError
-            new = iter(self.clip(present, limit))
+            new = iter(self.clip([*map(without_graph, present)], limit))
         except Exception as error:
             raise self._explained(grads) or error from None
         after = {"step": state["step"] + 1} if state else state

@@ -102,6 +102,17 @@ def test_equal_arguments_give_equal_bits_and_stay_as_they_are(transform: fn.Grad
     assert tree.equal(transform.update(*before), first)
 
 
+@pytest.mark.parametrize("transform", [*ALL, fn.ClipByGlobalNorm(1.0), fn.ClipByValue(1.0)], ids=repr)
+def test_what_comes_out_has_no_graph(transform: fn.GradientTransform) -> None:
+    """Whatever came in before: a graph in the state would grow with every step."""
+    params, state = leaves(0), transform.init(leaves(0))
+    for graphs in (False, True, True):
+        ps, gs = [tree.map(lambda x, graphs=graphs: x.clone().requires_grad_(graphs) * 1, one) for one in (params, leaves(1))]
+        for p in (ps, gs):
+            new, state = transform.update(gs, state, p)
+            assert not [path for path, leaf in tree.names((new, state)).items() if leaf.requires_grad]
+
+
 @each_transform
 def test_layout_changes_no_bit(transform: fn.GradientTransform) -> None:
     """Transposed params and gradients give what contiguous ones give."""
