@@ -499,6 +499,7 @@ from funcnet.summaries import summary
 from funcnet.train import train_step
 from funcnet.train import value_and_grads
 from funcnet.transforms.accumulation import accumulate
+from funcnet.transforms.clipped import clipped_grads
 from funcnet.transforms.per_example import per_example_grads
 from funcnet.transforms.per_example import per_example_norms
 from funcnet.transforms.refreshing import refresh_stats
@@ -610,7 +611,7 @@ __all__ = [
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
     "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",
     # functions of nets
-    "accumulate", "per_example_grads", "per_example_norms", "intermediates", "jacobian",
+    "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian",
     # training
     "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy", "lr_range", "RateRange",
     # bases
