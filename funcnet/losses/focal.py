@@ -72,8 +72,8 @@ class Focal(TermLoss):
         y, t, σ(y), σ(-y), q and e, in float32 at least.
 
     Raises:
-        ValueError: For an unknown ``reduction``, an ``alpha`` outside 0 to 1, a ``gamma`` below 0, a y that is not floating, and
-            a target of another shape or floating dtype.
+        ValueError: For an unknown ``reduction``, an ``alpha`` outside 0 to 1, a ``gamma`` below 0, a y that is not floating,
+            and a target of another shape or floating dtype.
 
     Source:
         Lin et al. 2017, eq. 5; ``optax.sigmoid_focal_loss``'s formula for targets between 0 and 1.
@@ -131,9 +131,9 @@ class MulticlassFocal(TermLoss):
         log softmax(y), the labels with an axis of classes, log p_t, and the labels' weights or ``None``, in float32 at least.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``gamma`` below 0, weights that are negative, not finite, or too many or few,
-            a y that is not floating or has no classes, a target that is no integers of its shape, and on the CPU a label that is
-            no class.
+        ValueError: For an unknown ``reduction``, a ``gamma`` below 0, weights that are negative, not finite, or too many or
+            few, a y that is not floating or has no classes, a target without integers of that shape, and on the CPU a label
+            that is no class.
 
     Source:
         Lin et al. 2017, eq. 5, with a softmax.
