@@ -94,8 +94,8 @@ class TripletMargin(_Triplet):
         The distances, their layers' caches, and z, in float32 at least.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``margin`` that is not above 0, a ``p`` or ``eps`` that is no number, a y that
-            is no triple of floating tensors of one shape, dtype and device, and a target.
+        ValueError: For an unknown ``reduction``, a ``margin`` that is not above 0, a ``p`` or ``eps`` that is not a number, a y
+            that is not a triple of floating tensors of one shape, dtype and device, and a target.
 
     Source:
         Balntas et al. 2016; ``torch.nn.TripletMarginLoss``'s formula.
@@ -160,7 +160,7 @@ class TripletMarginWithDistance(_Triplet):
         The distances, their layers' caches, and z, in float32 at least.
 
     Raises:
-        ValueError: For a ``distance_function`` that is no layer or needs a key, and what it raises, as for params that are
+        ValueError: For a ``distance_function`` that is not a layer or needs a key, and what it raises, as for params that are
             missing; and as ``TripletMargin``.
 
     Source:
