@@ -96,6 +96,8 @@ def choose(condition: Tensor, a: Any, b: Any) -> Tensor:
     like = next((x for x in (a, b) if isinstance(x, Tensor)), condition.to(torch.float64))
     a, b = [x if isinstance(x, Tensor) else torch.full((), x, dtype=like.dtype, device=like.device) for x in (a, b)]
     return torch.where(condition != 0, a, b)
+
+
 def plus(x: Tensor, y: Tensor, a: Any) -> Tensor:
     """Return x + a y: by a number in one pass, with one rounding."""
     return x + narrowed(a, x) * y.to(x.dtype) if isinstance(a, Tensor) else torch.add(x, y, alpha=a)
