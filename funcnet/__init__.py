@@ -373,18 +373,16 @@ __all__ = [
     # seeing
     "summary", "Summary", "draw", "Drawing",
     # losses
-    "MSE", "L1", "L2", "Huber", "SmoothL1", "LogCosh", "BCE", "BCEWithLogits", "SoftMargin", "MultiLabelSoftMargin",
-    "HingeEmbedding", "CrossEntropy", "NLL", "KLDiv", "GeneralizedKL", "GaussianKL", "PoissonNLL", "GaussianNLL", "losses_of",
-    "weighted", "LinearCrossEntropy", "CTC", "AdaptiveLogSoftmaxWithLoss", "Hinge", "MarginRanking", "MulticlassHinge",
-    "MultiMargin", "MultiLabelMargin", "CosineEmbedding", "TripletMargin", "TripletMarginWithDistance", "InfoNCE", "NTXent",
-    "Focal", "MulticlassFocal", "Dice", "CosineDistance", "PolyCrossEntropy",
+    "MSE", "L1", "L2", "Huber", "SmoothL1", "LogCosh", "CosineDistance", "BCE", "BCEWithLogits", "CrossEntropy", "NLL",
+    "PolyCrossEntropy", "LinearCrossEntropy", "AdaptiveLogSoftmaxWithLoss", "CTC", "Focal", "MulticlassFocal", "Dice", "KLDiv",
+    "GeneralizedKL", "GaussianKL", "GaussianNLL", "PoissonNLL", "Hinge", "MulticlassHinge", "MultiMargin", "MultiLabelMargin",
+    "SoftMargin", "MultiLabelSoftMargin", "HingeEmbedding", "MarginRanking", "CosineEmbedding", "TripletMargin",
+    "TripletMarginWithDistance", "InfoNCE", "NTXent", "weighted", "losses_of",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "Adafactor", "Muon",
     "LBFGS", "Lion", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "AdEMAMix", "NovoGrad", "SM3", "SignSGD", "Prodigy",
     "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path", "freeze_params", "is_matrix",
     "chain", "donate",
-    # composite optimizers
-
     # gradient transforms
     "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
     "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByTrustRatio",

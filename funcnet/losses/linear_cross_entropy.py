@@ -39,8 +39,8 @@ class Kept(NamedTuple):
 class LinearCrossEntropy(LabelLoss):
     """Linear map, softmax and cross-entropy in one: ``torch.nn.LinearCrossEntropyLoss``, with the weight as part of y.
 
-    The logits of all rows are never in memory together: they are made for a few rows at a time, used and forgotten. A step of 8192
-    rows of 512 features and 32 000 words takes 102 MB this way, of which 82 are the gradients, and 4.2 GB as ``Linear`` and
+    The logits of all rows are never in memory together: they are made for a few rows at a time, used and forgotten. A step of
+    8192 rows of 512 features and 32 000 words takes 102 MB this way, of which 82 are the gradients, and 4.2 GB as ``Linear`` and
     ``CrossEntropy``, which are quicker for less than a thousand words. ``__call__`` forms one product of the size of the logits,
     ``value_and_grad`` three; a sum of losses, and ``as_layer``, four. Half precision is computed in float32 and rounded once.
     Derivatives by ``torch.func`` are exact, of any order, but keep the logits.

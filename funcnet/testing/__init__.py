@@ -1,8 +1,8 @@
 """Testing: the judges of layers, losses, optimizers, gradient transforms and schedules, custom ones too.
 
 ``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences, ``check_loss`` a loss,
-``check_optimizer`` an optimizer, ``check_transform`` a gradient transform, ``check_schedule`` a schedule. ``assert_close`` compares
-trees, and ``forbid_key_reuse`` finds a second draw from one key.
+``check_optimizer`` an optimizer, ``check_transform`` a gradient transform, ``check_schedule`` a schedule. ``assert_close``
+compares trees, and ``forbid_key_reuse`` finds a second draw from one key.
 """
 
 from funcnet.testing.assertions import assert_close
