@@ -40,6 +40,7 @@ OTHERS = [
         fn.SignSGD(),
         fn.AdEMAMix(),
         fn.NovoGrad(),
+        fn.SM3(),
         fn.MasterWeights(fn.SGD()),
         fn.ClipByGlobalNorm(1.0),
         fn.ClipByValue(1.0),

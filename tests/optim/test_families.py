@@ -116,6 +116,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "SignSGD": {"lr": 4e-3, "momentum": 0.9},
     "AdEMAMix": {"lr": 0.01, "alpha": 1.0},
     "NovoGrad": {"lr": 2e-3},
+    "SM3": {"lr": 0.5},
 }
 
 

@@ -40,6 +40,7 @@ from funcnet.optim.sgd import SGD
 from funcnet.optim.sharpness import SAM
 from funcnet.optim.sign_sgd import SignSGD
 from funcnet.optim.skipping import SkipNonFinite
+from funcnet.optim.sm3 import SM3
 from funcnet.optim.yogi import Yogi
 from funcnet.random import fold_in, key, normal
 
@@ -108,6 +109,7 @@ ALL = [
     MultiSteps(Adam(lr=0.1), 3),
     SkipNonFinite(Adam(lr=0.1), 2),
     ScheduleFree(Adam(lr=0.1, betas=(0.0, 0.9))),
+    SM3(lr=0.1),
 ]
 
 
