@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import add_decay, along
+from funcnet.optim.formulas import add_decay, along, descend, mean
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -68,6 +68,6 @@ class Adamax(MomentOptimizer):
         self, p: Tensor, g: Tensor, m: Tensor, u: Tensor, *, rate: Any, beta1: Any, beta2: Any, decay: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         g = add_decay(along(g, self.maximize), p, decay)
-        m = beta1 * m + (1 - beta1) * g
+        m = mean(m, g, beta1)
         u = (beta2 * u).maximum(g.abs() + self.eps)
-        return p - rate * m / u, m, u
+        return descend(p, m / u, rate), m, u

@@ -23,6 +23,16 @@ def shrink(p: Tensor, lr: Any, decay: Any) -> Tensor:
     return p if is_zero(decay) else p * (1 - lr * decay)
 
 
+def mean(m: Tensor, x: Tensor, beta: Any) -> Tensor:
+    """Return β m + (1 - β) x, a running mean, in one pass through memory instead of three."""
+    return m.lerp(x, 1 - beta)
+
+
+def descend(p: Tensor, step: Tensor, lr: Any) -> Tensor:
+    """Return p - η s, in one pass through memory where η is a number."""
+    return p - lr * step if isinstance(lr, Tensor) else p.sub(step, alpha=lr)
+
+
 def trust_ratio(p: Tensor, u: Tensor, coefficient: float = 1.0, eps: float = 0.0) -> Tensor:
     """Return κ ‖p‖ / (‖u‖ + ε), or 1 where one of the norms is 0."""
     size, step = p.norm(), u.norm()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import add_decay, along, shrink
+from funcnet.optim.formulas import add_decay, along, mean, shrink
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -82,6 +82,6 @@ class NAdam(MomentOptimizer):
     ) -> tuple[Tensor, Tensor, Tensor]:
         g = along(g, self.maximize)
         p, g = (shrink(p, lr, decay), g) if self.decoupled_weight_decay else (p, add_decay(g, p, decay))
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g * g
+        m = mean(m, g, beta1)
+        v = mean(v, g * g, beta2)
         return p - (a * g + b * m) / ((v / c).sqrt() + self.eps), m, v
