@@ -7,11 +7,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag, number
+from funcnet.kernels import optim_in_place as kernels
+from funcnet.kernels.optim import read
 from funcnet.optim.columns import Columns
 from funcnet.optim.formulas import add_decay, along, descend, mean
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
-from funcnet.optim.rates import Rate, pair_of_rates, rate_field
+from funcnet.optim.rates import Rate, Rates, as_wide, pair_of_rates, rate_field
 from funcnet.value import frozen
 
 
@@ -63,6 +65,12 @@ class Adamax(MomentOptimizer):
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
         lr, beta1, beta2, decay = rates.values()
         return {"rate": lr / (1 - beta1**t), "beta1": beta1, "beta2": beta2, "decay": decay}, scalars
+
+    def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
+        named = dict(zip(self.hyperparameters, rates, strict=True))
+        numbers, _ = self.coefficients(as_wide(read(step)), named, {}, columns)
+        done = kernels.adamax(columns, [*numbers.values()], self.eps, self.maximize, self.donated)
+        return super().step(columns, step, rates) if done is None else done
 
     def formula(
         self, p: Tensor, g: Tensor, m: Tensor, u: Tensor, *, rate: Any, beta1: Any, beta2: Any, decay: Any

@@ -15,7 +15,7 @@ def along(g: Tensor, maximize: bool) -> Tensor:
 
 def add_decay(g: Tensor, p: Tensor, decay: Any) -> Tensor:
     """Return g + λ p, the gradient with weight decay as an L2 penalty."""
-    return g if is_zero(decay) else g + decay * p
+    return g if is_zero(decay) else descend(g, p, -decay)
 
 
 def shrink(p: Tensor, lr: Any, decay: Any) -> Tensor:
