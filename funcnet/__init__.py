@@ -232,6 +232,7 @@ from funcnet.optim.schedules import (
 from funcnet.optim.sgd import SGD
 from funcnet.optim.sharpness import SAM
 from funcnet.optim.skipping import SkipNonFinite
+from funcnet.optim.soap import SOAP
 from funcnet.random.keys import fold_in, key, split
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
@@ -312,7 +313,7 @@ __all__ = [
     "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
-    "Muon", "Adafactor", "Prodigy", "LBFGS",
+    "Muon", "Adafactor", "Prodigy", "SOAP", "LBFGS",
     # composite optimizers
     "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite",
     # schedules

@@ -24,6 +24,7 @@ from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
 from funcnet.optim.sgd import SGD
 from funcnet.optim.sharpness import SAM
 from funcnet.optim.skipping import SkipNonFinite
+from funcnet.optim.soap import SOAP
 from funcnet.random import fold_in, key, normal
 
 STEPS = 12
@@ -70,6 +71,7 @@ ALL = [
     Adafactor(lr=0.1, weight_decay=0.1),
     Prodigy(weight_decay=0.1, d0=1e-2),
     LBFGS(lr=0.1, history_size=3),
+    SOAP(lr=0.1, precondition_frequency=2),
     SAM(SGD(lr=0.1, momentum=0.9)),
     Lookahead(Adam(lr=0.1), 3),
     MultiSteps(Adam(lr=0.1), 3),
