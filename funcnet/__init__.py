@@ -282,6 +282,7 @@ from funcnet.optim.sharpness import SAM
 from funcnet.optim.sign_sgd import SignSGD
 from funcnet.optim.skipping import SkipNonFinite
 from funcnet.optim.sm3 import SM3
+from funcnet.optim.soap import SOAP
 from funcnet.optim.transforms.adaptive import ScaleByAdam, ScaleByAMSGrad, ScaleByBelief, ScaleByLion, ScaleByYogi
 from funcnet.optim.transforms.block_clipping import AdaptiveClip, ClipByBlockRMS, ClipByNorm
 from funcnet.optim.transforms.decay import AddDecayedWeights
@@ -381,8 +382,10 @@ __all__ = [
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "Adafactor", "Muon",
     "LBFGS", "Lion", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "AdEMAMix", "NovoGrad", "SM3", "SignSGD", "Prodigy",
-    "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path", "freeze_params", "is_matrix",
-    "chain", "donate",
+    "SOAP", "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path", "freeze_params",
+    "is_matrix", "chain", "donate",
+    # composite optimizers
+
     # gradient transforms
     "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
     "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByTrustRatio",
