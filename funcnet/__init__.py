@@ -234,6 +234,7 @@ from funcnet.optim.transforms.adaptive import (
 )
 from funcnet.optim.transforms.block_clipping import AdaptiveClip, ClipByBlockRMS, ClipByNorm
 from funcnet.optim.transforms.decay import AddDecayedWeights
+from funcnet.optim.transforms.factored import ScaleByFactoredRMS
 from funcnet.optim.transforms.loss_scale import LossScale
 from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
 from funcnet.optim.transforms.norms import (
@@ -330,8 +331,8 @@ __all__ = [
     "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
     # gradient transforms
     "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
-    "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByTrustRatio",
-    "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByNorm", "ClipByBlockRMS", "AdaptiveClip",
+    "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByFactoredRMS",
+    "ScaleByTrustRatio", "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByNorm", "ClipByBlockRMS", "AdaptiveClip",
     "AddDecayedWeights", "decay_mask", "Centralize", "ZeroNaNs", "KeepParamsNonnegative", "AddNoise",
     "AddPrivacyNoise", "Monitor", "LossScale",
     # averages of params
