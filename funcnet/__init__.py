@@ -332,9 +332,9 @@ __all__ = [
     # gradient transforms
     "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
     "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByFactoredRMS",
-    "ScaleByTrustRatio", "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByNorm", "ClipByBlockRMS", "AdaptiveClip",
-    "AddDecayedWeights", "decay_mask", "Centralize", "ZeroNaNs", "KeepParamsNonnegative", "AddNoise",
-    "AddPrivacyNoise", "Monitor", "LossScale",
+    "ScaleByTrustRatio", "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByNorm",
+    "ClipByBlockRMS", "AdaptiveClip", "AddDecayedWeights", "decay_mask", "Centralize", "ZeroNaNs", "KeepParamsNonnegative",
+    "AddNoise", "AddPrivacyNoise", "Monitor", "LossScale",
     # averages of params
     "EMA", "SWA", "refresh_stats",
     # schedules
