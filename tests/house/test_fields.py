@@ -60,7 +60,7 @@ OTHERS = [
     *[fn.MultiSteps(fn.SGD(), 2), fn.SkipNonFinite(fn.SGD()), fn.ScheduleFree(fn.SGD())],
     *[fn.ScaleBy(2.0), fn.ScaleBySchedule(1.0), fn.ScaleByLearningRate(0.1), fn.ScaleBySign(), fn.Trace(), fn.ScaleByAdam()],
     *[fn.ScaleByAMSGrad(), fn.ScaleByBelief(), fn.ScaleByYogi(), fn.ScaleByLion(), fn.ScaleByRMS(), fn.ScaleByStddev()],
-    *[fn.ScaleByRSS(), fn.ScaleByTrustRatio(), fn.ScaleByParamBlockNorm(), fn.ScaleByParamBlockRMS()],
+    *[fn.ScaleByRSS(), fn.ScaleByFactoredRMS(), fn.ScaleByTrustRatio(), fn.ScaleByParamBlockNorm(), fn.ScaleByParamBlockRMS()],
     *[fn.NormalizeByUpdateNorm(), fn.ClipByNorm(1.0), fn.ClipByBlockRMS(1.0), fn.AdaptiveClip(0.1), fn.AddDecayedWeights(0.1)],
     *[fn.Centralize(), fn.ZeroNaNs(), fn.KeepParamsNonnegative(), fn.AddNoise(0.1)],
     *[fn.AddPrivacyNoise(1.0, 1.0, 8), fn.Monitor(), fn.LossScale(), fn.EMA(), fn.SWA()],

@@ -28,6 +28,7 @@ ALL = [
     fn.ScaleByRMS(bias_correction=True),
     fn.ScaleByStddev(0.5, eps=1e-2),
     fn.ScaleByRSS(),
+    fn.ScaleByFactoredRMS(min_dim_size_to_factor=3),
     fn.ScaleByTrustRatio(min_norm=0.1, eps=0.1),
     fn.ScaleByParamBlockNorm(),
     fn.ScaleByParamBlockRMS(),
