@@ -333,3 +333,19 @@ def test_a_sound_optimizer_of_a_user_need_not_be_a_value() -> None:
 def test_compiled_code_is_judged_too(opt: fn.Optimizer) -> None:
     """By default."""
     check_optimizer(opt, NORMED)
+
+
+@fn.frozen
+class Sign(fn.GradientTransform):
+    """The sign of the gradient, which has the name of a layer of funcnet."""
+
+    def init(self, params):
+        return {}
+
+    def update(self, grads, state, params):
+        return tree.map(torch.sign, grads), state
+
+
+def test_a_custom_part_may_have_the_name_of_one_of_ours():
+    """``eval(repr)`` takes the classes of the parts."""
+    check_optimizer(fn.chain(Sign(), fn.SGD(0.1)), {"w": torch.ones(2)}, compiled=False)
