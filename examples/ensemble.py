@@ -1,7 +1,7 @@
 """Ensemble: twenty nets in one say how sure they are, from 200 noisy points of a sine with a gap.
 
-Each net has two outputs, the mean and the log variance of y at x. The nets agree on the noise, which is in the variance that each
-predicts; where there are no data they disagree on the mean:
+Each net has two outputs, the mean and the variance of y at x, and learns both by ``GaussianNLL``. The nets agree on the noise,
+which is in the variance that each predicts; where there are no data they disagree on the mean:
 
     total variance = mean of the nets' variances + variance of the nets' means
 
@@ -23,26 +23,6 @@ NETS, WIDTH, LR, POINTS = 20, 50, 1e-2, 200
 REGIONS = {"left of the gap": (-4.0, -0.5), "in the gap": (-0.5, 1.5), "right of the gap": (1.5, 4.0), "beyond": (4.0, 5.0)}
 
 
-@fn.frozen
-class NormalNLL(fn.Loss):
-    """Negative log-likelihood of t, normal with the mean m and the log variance v that are the columns of y (N, 2).
-
-    ℓ = (v + (t - m)² e⁻ᵛ) / 2      gm = (m - t) e⁻ᵛ / N      gv = (1 - (t - m)² e⁻ᵛ) / 2N
-    """
-
-    reduction: str = "mean"
-
-    def forward(self, y, target):
-        m, v = y.unbind(1)
-        return ((v + (target - m) ** 2 * torch.exp(-v)) / 2).mean(), (m, v, target)
-
-    def backward(self, cache, g=None):
-        m, v, t = cache
-        w = torch.exp(-v)
-        gy = torch.stack(((m - t) * w, (1 - (t - m) ** 2 * w) / 2), 1) / len(t)
-        return gy if g is None else g * gy
-
-
 # Random biases spread the bends over x, and large weights make the nets differ: both were chosen on other seeds.
 net = fn.serial(
     fn.Rescale(2.0),
@@ -51,8 +31,10 @@ net = fn.serial(
     fn.Linear(WIDTH, WIDTH, initializer=fn.KaimingNormal()),
     fn.Tanh(),
     fn.Linear(WIDTH, 2, initializer=fn.KaimingNormal()),
+    fn.Chunk(2, dim=-1),
+    fn.parallel(fn.Identity(), fn.Exp()),
 )
-loss = NormalNLL()
+loss = fn.GaussianNLL()
 
 
 def truth(x):
@@ -70,14 +52,14 @@ def points(rng, count, low, high):
 
 def predicted(params, x):
     """Return the mean of the nets' means, their spread, and the total standard deviation; and one net's mean and deviation."""
-    m, v = fn.ensemble(net, NETS)(params, x[:, None]).unbind(2)
+    m, v = (output.squeeze(2) for output in fn.ensemble(net, NETS)(params, x[:, None]))
     spread = m.var(0, correction=0)
-    return m.mean(0), spread.sqrt(), (spread + v.exp().mean(0)).sqrt(), (m[0], (v[0] / 2).exp())
+    return m.mean(0), spread.sqrt(), (spread + v.mean(0)).sqrt(), (m[0], v[0].sqrt())
 
 
 def trained(net, loss, data, epochs, rng):
     """Train by Adam, with all points at each step, and return the params and the seconds."""
-    x, y = data[0][:, None], data[1]
+    x, y = data[0][:, None], data[1][:, None]
     opt = fn.donate(fn.Adam(lr=fn.CosineSchedule(LR, epochs)))
     step, params = fn.train_step(net, loss, opt), net.init(rng)
     state, began = opt.init(params), time.perf_counter()

@@ -1,9 +1,9 @@
 """VAE: a variational autoencoder learns to draw digits from a few numbers.
 
-Encoder, draw and decoder are one graph with three outputs: the logits of the pixels, and the mean and log variance of the latent
-numbers. The net has one vjp, and the loss, the negative evidence lower bound, has a gradient for each output. A pixel counts the
-dark ones of 16 dots and is binomial given the latent numbers. The baseline has no latent numbers: each pixel is binomial with its
-mean over the training digits. All figures are nats per held-out digit.
+Encoder, draw and decoder are one graph with two named outputs: the logits of the pixels, and the mean and log variance of the
+latent numbers. The loss, the negative evidence lower bound, is the sum of a loss for each output. A pixel counts the dark ones of
+16 dots and is binomial given the latent numbers. The baseline has no latent numbers: each pixel is binomial with its mean over
+the training digits. All figures are nats per held-out digit.
 
     python -m examples.vae --epochs 100 --seed 0 --out out
 """
@@ -21,32 +21,19 @@ decoder = fn.mlp([LATENT, WIDTH, WIDTH, 64], fn.SiLU()) >> fn.Unflatten(1, (1, 8
 net = fn.graph(
     "x",
     features=(encoder, "x"),
-    mean=(fn.Linear(WIDTH, LATENT), "features"),
-    log_variance=(fn.Linear(WIDTH, LATENT), "features"),
-    z=(fn.GaussianSample(), "mean", "log_variance"),
+    moments=(fn.branch(fn.Linear(WIDTH, LATENT), fn.Linear(WIDTH, LATENT)), "features"),
+    z=(fn.GaussianSample(), "moments"),
     logits=(decoder, "z"),
-    output=("logits", "mean", "log_variance"),
+    output={"pixels": "logits", "latent": "moments"},
 )
 
-
-pixels, divergence = fn.BCEWithLogits("batch"), fn.GaussianKL("batch")
-
-
-@fn.frozen
-class NegativeELBO(fn.Loss):
-    """Negative evidence lower bound, but for the constant of the binomials: pixels, and divergence from the standard normal."""
-
-    reduction: str = "batch"
-
-    def forward(self, y, target):
-        (dots, cache), (nats, other) = pixels.forward(y[0], target), divergence.forward(y[1:], None)
-        return DOTS * dots + nats, (cache, other)
-
-    def backward(self, cache, g=1.0):
-        return pixels.backward(cache[0], DOTS * g), *divergence.backward(cache[1], g)
+pixels = fn.BCEWithLogits("batch")
+loss = fn.losses_of(pixels=(DOTS, pixels), latent=fn.GaussianKL("batch"))
 
 
-loss = NegativeELBO()
+def target(images):
+    """Return what the outputs are compared with: the images, and the standard normal, which needs no tensor."""
+    return {"pixels": images, "latent": None}
 
 
 def constant(x):
@@ -68,7 +55,8 @@ def between(one, other, steps):
 def picture(params, images, labels, rng, options):
     """Draw held-out digits above their reconstructions, digits drawn from the prior, and digits on the way between others."""
     shown = torch.stack([(labels == label).nonzero()[0, 0] for label in (*range(10), 0, 1)])
-    logits, mean, _ = net.inference()(params, images[shown])
+    y = net.inference()(params, images[shown])
+    logits, (mean, _) = y["pixels"], y["latent"]
     parts = {
         "held out (above) and reconstructed (below)": [images[shown], torch.sigmoid(logits)],
         "drawn from the prior": decoded(params, fn.random.normal(rng, (48, LATENT))).split(12),
@@ -87,13 +75,13 @@ def main(given=None):
     split_key, fit_key, test_key, sample_key = fn.split(fn.key(options.seed), 4)
     (train, _), (test, labels) = digits(split_key)
     opt = fn.Adam(fn.CosineSchedule(LR, options.epochs * -(-len(train) // BATCH)))
-    params, _, history = fn.fit(net, loss, opt, (train, train), epochs=options.epochs, batch_size=BATCH, key=fit_key)
+    params, _, history = fn.fit(net, loss, opt, (train, target(train)), epochs=options.epochs, batch_size=BATCH, key=fit_key)
     y, mean = net(params, test, test_key), train.mean(0).clamp(1e-3, 1 - 1e-3).expand_as(test)
     print(f"parameters       {fn.tree.size(params)}")
     print(f"training         {sum(history['seconds']):.1f} s")
     print(f"mean digit       {DOTS * pixels(mean.logit(), test) - constant(test):.2f} nats per digit")
-    print(f"negative bound   {loss(y, test) - constant(test):.2f} nats per digit")
-    print(f"  of that latent {divergence(y[1:], None):.2f}")
+    print(f"negative bound   {loss(y, target(test)) - constant(test):.2f} nats per digit")
+    print(f"  of that latent {loss.parts(y, target(test))['latent'][0]:.2f}")
     picture(params, test, labels, sample_key, options)
 
 

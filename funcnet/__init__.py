@@ -23,7 +23,8 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
     optimizers             pure updates of params and state, and transforms of gradients
-    composite optimizers   optimizers for groups of params, and around other optimizers
+    gradient transforms    the parts of a chain before its optimizer
+    averages of params     along a training run, and the statistics of norms for them
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
@@ -46,12 +47,7 @@ from funcnet.blocks.separable_conv import (
 )
 from funcnet.blocks.transformer_block import TransformerBlock
 from funcnet.blocks.transformer_presets import transformer_decoder_block, transformer_encoder_block
-from funcnet.blocks.transformer_stacks import (
-    TransformerStack,
-    transformer,
-    transformer_decoder,
-    transformer_encoder,
-)
+from funcnet.blocks.transformer_stacks import TransformerStack, transformer, transformer_decoder, transformer_encoder
 from funcnet.combinator import Combinator
 from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
 from funcnet.combinators.branching import branch, parallel, residual
@@ -121,6 +117,8 @@ from funcnet.layers.custom import elementwise, layer, shape_dependent
 from funcnet.layers.embedding.embedding import Embedding, HashEmbed
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
 from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
+from funcnet.layers.linear.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
+from funcnet.layers.linear.deferred_linear import DeferredLinear
 from funcnet.layers.linear.elementwise_affine import Bias, Scale
 from funcnet.layers.linear.linear import Linear
 from funcnet.layers.linear.maxout import Maxout
@@ -199,46 +197,113 @@ from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
-from funcnet.losses.classification import CrossEntropy
+from funcnet.losses.binary_margins import Hinge, MarginRanking
+from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
+from funcnet.losses.classification import NLL, CrossEntropy
+from funcnet.losses.contrastive import CosineEmbedding, InfoNCE, NTXent
+from funcnet.losses.cosine_distance import CosineDistance
+from funcnet.losses.ctc import CTC
+from funcnet.losses.dice import Dice
+from funcnet.losses.divergences import GeneralizedKL, KLDiv
+from funcnet.losses.focal import Focal, MulticlassFocal
 from funcnet.losses.gaussian_kl import GaussianKL
+from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
+from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, Loss
+from funcnet.losses.named import losses_of
+from funcnet.losses.poly import PolyCrossEntropy
 from funcnet.losses.regression import L1, L2, MSE
+from funcnet.losses.robust import Huber, LogCosh, SmoothL1
+from funcnet.losses.sample_weights import weighted
+from funcnet.losses.soft_margin import HingeEmbedding, MultiLabelSoftMargin, SoftMargin
+from funcnet.losses.triplets import TripletMargin, TripletMarginWithDistance
 from funcnet.metrics import accuracy
 from funcnet.optim.accumulation import MultiSteps
+from funcnet.optim.adabelief import AdaBelief
+from funcnet.optim.adadelta import Adadelta
 from funcnet.optim.adafactor import Adafactor
+from funcnet.optim.adagrad import Adagrad
 from funcnet.optim.adam import Adam, AdamW
+from funcnet.optim.adamax import Adamax
+from funcnet.optim.adan import Adan
+from funcnet.optim.ademamix import AdEMAMix
+from funcnet.optim.adopt import ADOPT
+from funcnet.optim.asgd import ASGD
+from funcnet.optim.averages import EMA, SWA
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
 from funcnet.optim.groups import by_path, freeze_params, is_matrix
+from funcnet.optim.lamb import LAMB
+from funcnet.optim.lars import LARS
 from funcnet.optim.lbfgs import LBFGS
 from funcnet.optim.lion import Lion
 from funcnet.optim.lookahead import Lookahead
+from funcnet.optim.masks import decay_mask
 from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.moments import MomentOptimizer, MomentTransform
 from funcnet.optim.muon import Muon
 from funcnet.optim.nadam import NAdam
+from funcnet.optim.novograd import NovoGrad
 from funcnet.optim.prodigy import Prodigy
+from funcnet.optim.radam import RAdam
+from funcnet.optim.rmsprop import RMSprop
+from funcnet.optim.rprop import Rprop
 from funcnet.optim.schedule_free import ScheduleFree
-from funcnet.optim.schedules import (
-    ConstantSchedule,
-    CosineSchedule,
-    JoinedSchedule,
-    LinearSchedule,
-    Schedule,
+from funcnet.optim.schedules.base import LambdaSchedule, ProductSchedule, Schedule, SumSchedule
+from funcnet.optim.schedules.cycles import (
+    CosineAnnealingSchedule,
+    CosineRestartsSchedule,
+    CyclicSchedule,
+    OneCycleMomentumSchedule,
+    OneCycleSchedule,
+)
+from funcnet.optim.schedules.decay import (
+    ExponentialSchedule,
+    InverseSquareRootSchedule,
+    InverseTimeSchedule,
+    MultiStepSchedule,
     StepSchedule,
+)
+from funcnet.optim.schedules.interpolation import ConstantSchedule, CosineSchedule, LinearSchedule, PolynomialSchedule
+from funcnet.optim.schedules.piecewise import JoinedSchedule, PiecewiseConstantSchedule, PiecewiseInterpolateSchedule
+from funcnet.optim.schedules.plateau import ReduceOnPlateau
+from funcnet.optim.schedules.warmup import (
+    SlantedTriangularSchedule,
+    WarmupConstantSchedule,
     WarmupCosineSchedule,
+    WarmupExponentialSchedule,
+    WarmupLinearSchedule,
+    WarmupSchedule,
+    WarmupStableDecaySchedule,
 )
 from funcnet.optim.sgd import SGD
 from funcnet.optim.sharpness import SAM
+from funcnet.optim.sign_sgd import SignSGD
 from funcnet.optim.skipping import SkipNonFinite
+from funcnet.optim.sm3 import SM3
 from funcnet.optim.soap import SOAP
+from funcnet.optim.transforms.adaptive import ScaleByAdam, ScaleByAMSGrad, ScaleByBelief, ScaleByLion, ScaleByYogi
+from funcnet.optim.transforms.block_clipping import AdaptiveClip, ClipByBlockRMS, ClipByNorm
+from funcnet.optim.transforms.decay import AddDecayedWeights
+from funcnet.optim.transforms.factored import ScaleByFactoredRMS
+from funcnet.optim.transforms.loss_scale import LossScale
+from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
+from funcnet.optim.transforms.norms import NormalizeByUpdateNorm, ScaleByParamBlockNorm, ScaleByParamBlockRMS, ScaleByTrustRatio
+from funcnet.optim.transforms.observing import Monitor
+from funcnet.optim.transforms.scaling import ScaleBy, ScaleByLearningRate, ScaleBySchedule, ScaleBySign, Trace
+from funcnet.optim.transforms.shaping import Centralize, KeepParamsNonnegative, ZeroNaNs
+from funcnet.optim.transforms.squares import ScaleByRMS, ScaleByRSS, ScaleByStddev
+from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
+from funcnet.range_test import RateRange, lr_range
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
 from funcnet.transforms.accumulation import accumulate
+from funcnet.transforms.clipped import clipped_grads
 from funcnet.transforms.per_example import per_example_grads, per_example_norms
+from funcnet.transforms.refreshing import refresh_stats
 from funcnet.transforms.seeing import intermediates, jacobian
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
@@ -255,7 +320,7 @@ __all__ = [
     # trees and sizes
     "tree", "infer_sizes", "output_shape", "shape_dependent",
     # linear maps
-    "Linear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Rescale", "Maxout",
+    "Linear", "DeferredLinear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Rescale", "Maxout",
     # convolutions
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "ConvLocal1d", "ConvLocal2d",
     "ConvLocal3d", "MaskedConv", "Unfold", "Fold", "depthwise_conv1d", "depthwise_conv2d", "depthwise_conv3d",
@@ -263,9 +328,9 @@ __all__ = [
     # pooling
     "MaxPool1d", "MaxPool2d", "MaxPool3d", "FractionalMaxPool2d", "FractionalMaxPool3d", "MinPool1d", "MinPool2d", "MinPool3d",
     "AvgPool1d", "AvgPool2d", "AvgPool3d", "SumPool1d", "SumPool2d", "SumPool3d", "LPPool1d", "LPPool2d", "LPPool3d",
-    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",
-    "AdaptiveMaxPool3d", "GlobalAvgPool", "GlobalMaxPool", "GlobalSumPool", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
-    "SegmentPool", "Pool1d", "Pool2d", "Pool3d", "AdaptivePool1d", "AdaptivePool2d", "AdaptivePool3d",
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d",
+    "GlobalAvgPool", "GlobalMaxPool", "GlobalSumPool", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d", "SegmentPool", "Pool1d",
+    "Pool2d", "Pool3d", "AdaptivePool1d", "AdaptivePool2d", "AdaptivePool3d",
     # normalization
     "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "RunningBatchNorm1d", "RunningBatchNorm2d", "RunningBatchNorm3d", "LayerNorm",
     "RMSNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "RunningInstanceNorm1d",
@@ -279,8 +344,8 @@ __all__ = [
     "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding",
     # shapes
     "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
-    "Select", "Gather", "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d",
-    "ZeroPad3d", "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
+    "Select", "Gather", "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
+    "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
     "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",
     "AffineGrid",
@@ -289,17 +354,17 @@ __all__ = [
     "GaussianNoise", "GaussianSample", "GumbelSoftmax",
     # activations
     "ReLU", "ReLU6", "ReLUK", "LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Dish", "Hardswish",
-    "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh",
-    "Tanhshrink", "Softsign", "Softplus", "Squareplus", "SparsePlus", "Hardshrink", "Softshrink", "Threshold", "ClippedLinear",
-    "Softmax", "LogSoftmax", "Softmin", "Softmax2d", "MultiSoftmax", "LogSumExp", "Sin", "Cos", "Exp", "Erf", "Abs", "Sign",
-    "Square", "Monomial", "Gaussian", "RandomFourier", "RBF",
+    "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh", "Tanhshrink",
+    "Softsign", "Softplus", "Squareplus", "SparsePlus", "Hardshrink", "Softshrink", "Threshold", "ClippedLinear", "Softmax",
+    "LogSoftmax", "Softmin", "Softmax2d", "MultiSoftmax", "LogSumExp", "Sin", "Cos", "Exp", "Erf", "Abs", "Sign", "Square",
+    "Monomial", "Gaussian", "RandomFourier", "RBF",
     # operands
     "Add", "Sub", "Mul", "Div", "MatMul", "Pow", "Concat", "CosineSimilarity", "PairwiseDistance", "CauchySimilarity", "Mean",
     "Sum", "Prod", "Max", "Min", "Var", "Std",
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
-    "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed",
-    "repeat", "remat", "freeze", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
+    "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed", "repeat",
+    "remat", "freeze", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
     # gradient rules and watching
     "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "with_vjp", "checked", "tap", "profiled",
     # blocks
@@ -310,21 +375,40 @@ __all__ = [
     # seeing
     "summary", "Summary", "draw", "Drawing",
     # losses
-    "MSE", "L1", "L2", "BCE", "BCEWithLogits", "CrossEntropy", "GaussianKL",
+    "MSE", "L1", "L2", "Huber", "SmoothL1", "LogCosh", "CosineDistance", "BCE", "BCEWithLogits", "CrossEntropy", "NLL",
+    "PolyCrossEntropy", "LinearCrossEntropy", "AdaptiveLogSoftmaxWithLoss", "CTC", "Focal", "MulticlassFocal", "Dice", "KLDiv",
+    "GeneralizedKL", "GaussianKL", "GaussianNLL", "PoissonNLL", "Hinge", "MulticlassHinge", "MultiMargin", "MultiLabelMargin",
+    "SoftMargin", "MultiLabelSoftMargin", "HingeEmbedding", "MarginRanking", "CosineEmbedding", "TripletMargin",
+    "TripletMarginWithDistance", "InfoNCE", "NTXent", "weighted", "losses_of",
     # optimizers
-    "SGD", "Adam", "AdamW", "NAdam", "Lion", "MasterWeights", "chain", "donate", "ClipByGlobalNorm", "ClipByValue",
-    "Muon", "Adafactor", "Prodigy", "SOAP", "LBFGS",
+    "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "Adafactor", "Muon",
+    "LBFGS", "Lion", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "AdEMAMix", "NovoGrad", "SM3", "SignSGD", "Prodigy",
+    "SOAP", "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path", "freeze_params",
+    "is_matrix", "chain", "donate",
     # composite optimizers
-    "by_path", "freeze_params", "is_matrix", "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite",
+
+    # gradient transforms
+    "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
+    "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByFactoredRMS",
+    "ScaleByTrustRatio", "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByGlobalNorm",
+    "ClipByValue", "ClipByNorm", "ClipByBlockRMS", "AdaptiveClip", "AddDecayedWeights", "decay_mask", "Centralize", "ZeroNaNs",
+    "KeepParamsNonnegative", "AddNoise", "AddPrivacyNoise", "Monitor", "LossScale",
+    # averages of params
+    "EMA", "SWA", "refresh_stats",
     # schedules
-    "ConstantSchedule", "LinearSchedule", "CosineSchedule", "StepSchedule", "JoinedSchedule", "WarmupCosineSchedule",
+    "ConstantSchedule", "LinearSchedule", "PolynomialSchedule", "ExponentialSchedule", "InverseTimeSchedule",
+    "InverseSquareRootSchedule", "CosineSchedule", "CosineAnnealingSchedule", "CosineRestartsSchedule", "CyclicSchedule",
+    "OneCycleSchedule", "OneCycleMomentumSchedule", "WarmupSchedule", "WarmupConstantSchedule", "WarmupLinearSchedule",
+    "StepSchedule", "MultiStepSchedule", "PiecewiseConstantSchedule", "PiecewiseInterpolateSchedule", "JoinedSchedule",
+    "ProductSchedule", "SumSchedule", "LambdaSchedule", "ReduceOnPlateau", "WarmupCosineSchedule", "WarmupExponentialSchedule",
+    "WarmupStableDecaySchedule", "SlantedTriangularSchedule",
     # initializers
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
     "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",
     # functions of nets
-    "accumulate", "per_example_grads", "per_example_norms", "intermediates", "jacobian",
+    "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy", "lr_range", "RateRange",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
     "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "layer", "elementwise",

@@ -85,6 +85,9 @@ class Layer(Value):
     non_trainable: ClassVar[tuple[str, ...]] = ()
     """Names in params whose gradient is ``None`` although y depends on them, such as running statistics."""
 
+    undecayed: ClassVar[tuple[str, ...]] = ()
+    """Names in params that weight decay leaves alone by default, as the scale of a norm; biases are known by their names."""
+
     ensemble_mode: ClassVar[str] = "vmap"
     """How ``ensemble`` runs its members: ``"vmap"``; ``"loop"`` or ``"loop if large"``, where vmap knows only slow kernels; or
     ``"elementwise"``, for a layer without params that treats all elements alike."""

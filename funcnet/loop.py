@@ -14,6 +14,7 @@ from funcnet.contract import Layer, Params
 from funcnet.errors import add_location, describe, is_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
+from funcnet.losses.batch_means import LossMean, by_part
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 from funcnet.random.keys import Key
@@ -71,7 +72,8 @@ def fit(
 
     Returns:
         The params, the state, and the history, lists of ``epoch`` (from 1), ``loss`` (while training), ``seconds`` (of training),
-        and with ``validation`` of ``validation_loss``; and of each metric as ``validation_<name>``, or else ``<name>``.
+        and with ``validation`` of ``validation_loss``; and of each metric as ``validation_<name>``, or else ``<name>``. A loss
+        with several parts, ``losses_of`` or a sum, has each of them too, without its factor: ``loss.<name>``.
 
     Raises:
         ValueError: For a ``batch_size`` below 1, epochs below 0, no data, different numbers of rows, fewer than ``batch_size``
@@ -84,17 +86,17 @@ def fit(
     _names(metrics, "fit")
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
-    step = train_step(net, loss, opt.donate())  # of what is copied here, and nobody else has
+    step = train_step(net, by_part(loss), opt.donate())  # of what is copied here, and nobody else has
     params = net.init(first) if params is None else tree.map(_copied, params)
     state = opt.init(params) if state is None else tree.map(_copied, state)
-    weigh, history = _weights(loss, data[1]), History()
+    mean, weigh, history = LossMean(loss), LossMean(loss).weights(data[1]), History()
     for epoch in _shown(range(epochs_done, epochs_done + epochs), history, progress):
         batches = _batches(random.permutation(random.fold_in(order, epoch), rows), batch_size, drop_last)
         began = time.perf_counter()
         params, state, values = _epoch(step, params, state, data, batches, random.fold_in(noise, epoch))
         row = {
             "epoch": epoch + 1,
-            "loss": _over_batches(loss, values.tolist(), weigh(batches)),
+            **mean.over_batches(values, weigh(batches)),
             "seconds": time.perf_counter() - began,
         }
         row |= evaluate(net, params, validation, metrics, loss, prefix="validation_") if validation else {}
@@ -120,7 +122,7 @@ def evaluate(
     prefix: str = "",
     batch_size: int = 1000,
 ) -> dict[str, float]:
-    """Return ``loss`` and the means of ``metrics`` over the rows of ``data = (x, target)``, by name.
+    """Return ``loss``, its parts as ``loss.<name>``, and the means of ``metrics`` over the rows of ``data = (x, target)``.
 
     The net is ``net.inference()`` with ``params``. ``batch_size`` changes the results by rounding only: a batch counts for
     ``weight_of(target)`` of the loss or metric, or for its rows where there is none. ``prefix`` comes before each name.
@@ -129,25 +131,28 @@ def evaluate(
              of another kind, a loss without a reduction, and two metrics of one name, or one named ``loss``.
     """
     _require("evaluate", net=(Layer, "a layer", net))
-    wanted: dict[str, Metric] = {} if loss is None else {"loss": loss}
-    wanted |= _names(metrics, "evaluate")
+    wanted = _names(metrics, "evaluate")
     if loss is not None and (not isinstance(loss, Loss) or loss.reduction == "none"):
         raise value_error("evaluate", "loss must be a loss that has one value", loss)
     _whole("evaluate", "batch_size", 1, batch_size)
     rows = _rows(data, "evaluate")
-    judged = net.inference()
+    judged, mean = net.inference(), None if loss is None else LossMean(loss)
+    totals = mean.start() if mean else []
     values: dict[str, list[float]] = {name: [] for name in wanted}
     weights: dict[str, list[float]] = {name: [] for name in wanted}
     with torch.inference_mode():
-        for batch in torch.split(torch.arange(rows), int(batch_size)) if wanted else ():
+        for batch in torch.split(torch.arange(rows), int(batch_size)) if wanted or mean else ():
             x, target = _take(data, batch)
             y = judged(params, x)
+            totals = mean.add(totals, y, target) if mean else totals
             for name, metric in wanted.items():
                 value = metric(y, target)
                 values[name].append(float(value.mean() if isinstance(metric, Loss) else value))
                 weight_of = getattr(metric, "weight_of", None)
                 weights[name].append(float(weight_of(target)) if weight_of else len(batch))
-    return {f"{prefix}{name}": _over_batches(metric, values[name], weights[name]) for name, metric in wanted.items()}
+    found = mean.value(totals) if mean else {}
+    found |= {name: _over_batches(metric, values[name], weights[name]) for name, metric in wanted.items()}
+    return {f"{prefix}{name}": value for name, value in found.items()}
 
 
 def _over_batches(measure: Metric, values: Sequence[float], weights: Sequence[float]) -> float:
@@ -156,20 +161,6 @@ def _over_batches(measure: Metric, values: Sequence[float], weights: Sequence[fl
         return sum(values)
     pairs = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight]
     return sum([value * weight for value, weight in pairs]) / sum([weight for _, weight in pairs]) if pairs else 0.0
-
-
-def _weights(loss: Loss, target: Tree) -> Callable[[Sequence[Tensor]], list[float]]:
-    """Return a function of batches that returns how much each of them counts for: nothing is computed at a step."""
-    if not isinstance(loss.weight_of(target), Tensor):
-        return lambda batches: [float(len(batch)) for batch in batches]
-    of_rows: Any = torch.func.vmap(loss.weight_of)(tree.map(lambda leaf: leaf.unsqueeze(1), target))
-    return lambda batches: _sums(of_rows[torch.cat(tuple(batches))].double(), list(map(len, batches)))
-
-
-def _sums(values: Tensor, lengths: list[int]) -> list[float]:
-    """Sum pieces of these lengths, in a few kernels for all of them."""
-    ends = values.cumsum(0)[torch.tensor(lengths).cumsum(0) - 1]
-    return ends.diff(prepend=ends.new_zeros(1)).tolist()
 
 
 def _batches(order: Tensor, batch_size: int, drop_last: bool) -> Sequence[Tensor]:
@@ -188,7 +179,7 @@ def _epoch(
             rng = random.fold_in(noise, i) if step.net.stochastic else None
             params, state, value = step(params, state, x, target, rng)
             values.append(value)
-        losses = torch.stack(values).view(len(values), -1).mean(1)  # over the members of an ensemble
+        losses = torch.stack(values)
     return tree.map(torch.clone, params), tree.map(torch.clone, state), losses  # tensors of inference mode are not for autograd
 
 
@@ -232,7 +223,10 @@ def _rows(data: Any, who: str, name: str = "data") -> int:
     odd = [
         leaf for leaf in tree.leaves(data) if not isinstance(leaf, Tensor) or not leaf.dim() or leaf.layout is not torch.strided
     ]
-    odd += [part for part in data if not tree.leaves(part)]
+    x, target = data
+    odd += [
+        part for part in (x, target) if not tree.leaves(part) and (part is x or part is not None)
+    ]  # a loss may need no target
     if odd:
         raise value_error(who, f"{name} must hold dense tensors with one row per example", describe(odd[0]))
     counts = {len(leaf) for leaf in tree.leaves(data)}

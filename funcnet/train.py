@@ -20,8 +20,9 @@ from funcnet.layerwise import Updater
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 from funcnet.optim.evaluating import EvaluatingOptimizer
+from funcnet.optim.transforms.loss_scale import LossScale
 from funcnet.random.keys import Key
-from funcnet.value import Value, frozen
+from funcnet.value import Value, frozen, parts
 
 _layer, _optimizer = instances(Layer, "a layer"), instances(Optimizer, "an optimizer")
 
@@ -47,11 +48,21 @@ class ValueAndGrads(Value):
 
 
 def _value_and_grads(
-    net: Layer, loss: Loss, params: Params, x: Any, target: Any, rng: Key | int | None
+    net: Layer, loss: Loss, params: Params, x: Any, target: Any, rng: Key | int | None, scale: Tensor | None = None
 ) -> tuple[Tensor, Params, Cache]:
     y, cache = net.apply(params, x, rng)
-    value, gy = loss.value_and_grad(y, target)
+    value, gy = loss.value_and_grad(y, target) if scale is None else _scaled(loss, y, target, scale)
     return value, net.grads(params, cache, gy), cache
+
+
+def _scaled(loss: Loss, y: Any, target: Any, scale: Tensor) -> tuple[Tensor, Any]:
+    """Return the loss, and the gradient of ``scale`` times it: multiplied before it is rounded to half precision."""
+    try:
+        value, kept = loss.forward(y, target)
+        return value, loss.backward(kept, scale.float())
+    except Exception:
+        loss.value_and_grad(y, target)  # raises what explains it
+        raise
 
 
 def value_and_grads(net: Layer, loss: Loss) -> ValueAndGrads:
@@ -74,11 +85,13 @@ class TrainStep(Value):
     opt: Optimizer = field(validator=_optimizer)
     in_backward: bool = field(default=False, validator=flag)
     _has_running_stats: bool = field(init=False, eq=False)
+    _has_loss_scale: bool = field(init=False, eq=False)
     _updater: Updater | None = field(init=False, eq=False)
     _evaluating: EvaluatingOptimizer | None = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_has_running_stats", self.net.has_running_stats)
+        object.__setattr__(self, "_has_loss_scale", any(isinstance(part, LossScale) for part in parts(self.opt)))
         object.__setattr__(self, "_updater", Updater(self.net, self.opt) if self.in_backward else None)
         object.__setattr__(self, "_evaluating", self.opt if isinstance(self.opt, EvaluatingOptimizer) else None)
 
@@ -92,7 +105,8 @@ class TrainStep(Value):
             return self._layer_by_layer(self._updater, params, state, x, target, rng)
         if self._evaluating is not None:
             return self._with_evaluations(self._evaluating, params, state, x, target, rng)
-        value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng)
+        scale = self._loss_scale(state) if self._has_loss_scale else None
+        value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng, scale)
         if self._has_running_stats:
             params = self.net.update_stats(params, cache)
         params, state = self.opt.update(grads, state, params)
@@ -112,6 +126,13 @@ class TrainStep(Value):
         params, state, value = opt.step(value_and_grads, state, params)
         return self.net.update_stats(params, caches[0]) if self._has_running_stats else params, state, value
 
+    def _loss_scale(self, state: Tree) -> Tensor:
+        rates = self.opt.rates(state)
+        if not isinstance(rates.get("loss_scale"), Tensor):
+            raise value_error("train_step", "a LossScale must be in a chain of all params, not of a group of them", self.opt)
+        scale: Tensor = rates["loss_scale"]
+        return scale
+
     def _layer_by_layer(
         self, update: Updater, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
     ) -> tuple[Params, Tree, Tensor]:
@@ -129,6 +150,8 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = Fa
     """Make the function ``(params, state, x, target, rng=None) -> (params, state, value)``: the four lines and ``update_stats``.
 
     It writes to nothing and reads nothing else, so it may be compiled whole, repeated, or undone by keeping the old params.
+    Where ``opt`` has a ``LossScale``, the gradient is that of the loss times its factor.
+
     Params that require grad, as those of a module do, cost autograd's graph in the first step: those that come out require none.
 
     With ``in_backward`` all gradients are never in memory at once: training 64 ``Linear(512, 512)`` with a donated Adam takes

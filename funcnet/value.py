@@ -8,6 +8,7 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from math import isfinite
 from numbers import Integral, Real
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, Self, TypeVar, overload
 
 import attrs
@@ -127,9 +128,11 @@ def _default(value: Any, attribute: Any) -> Any:
 
 
 def _call_of(value: Any) -> str:
-    """Write a field as an argument; ``inf`` and numpy's numbers are written so that Python can evaluate them."""
+    """Write a field as an argument: functions by name, ``inf`` and numpy's numbers so that Python can evaluate them."""
     if type(value) is tuple:
         return f"({', '.join(map(_call_of, value))}{',' * (len(value) == 1)})"
+    if isinstance(value, FunctionType | BuiltinFunctionType):
+        return value.__name__
     if not isinstance(value, Real) or isinstance(value, bool):
         return repr(value)
     number = int(value) if isinstance(value, Integral) else float(value)

@@ -88,6 +88,18 @@ def softplus(x):
     return mpmath.log1p(mpmath.exp(-abs(x))) + max(x, 0)
 
 
+@by_element
+def huber(d):
+    """Return ½ d² up to 1, and d - ½ beyond, for a d of at least 0."""
+    return d * d / 2 if d < 1 else d - mpf(1) / 2
+
+
+@by_element
+def log_cosh(d):
+    """Return log cosh d for a d of at least 0."""
+    return d + mpmath.log1p(mpmath.expm1(-2 * d) / 2)
+
+
 def bce(y, t):
     """Return the mean of -t log y - (1 - t) log(1 - y), the logarithms at least -100."""
     log = by_element(lambda p: mpf(-100) if p <= 0 else max(mpmath.log(p), mpf(-100)))
@@ -121,6 +133,9 @@ ROWS = [
     row(fn.MSE(), lambda y, t: ((y - t) ** 2).mean(), nn.MSELoss(), DISTANCES),
     row(fn.L1(), lambda y, t: abs(y - t).mean(), nn.L1Loss(), DISTANCES),
     row(fn.L2(), lambda y, t: ((y - t) ** 2).mean() / 2, lambda y, t: 0.5 * nn.functional.mse_loss(y, t), DISTANCES),
+    row(fn.Huber(), lambda y, t: huber(abs(y - t)).mean(), nn.HuberLoss(), DISTANCES),
+    row(fn.SmoothL1(beta=0.5), lambda y, t: huber(2 * abs(y - t)).mean() / 2, nn.SmoothL1Loss(beta=0.5), DISTANCES),
+    row(fn.LogCosh(), lambda y, t: log_cosh(abs(y - t)).mean(), None, DISTANCES),
     row(fn.BCE(), bce, nn.BCELoss(), PROBABILITIES),
     row(fn.BCEWithLogits(), bce_with_logits, nn.BCEWithLogitsLoss(), LOGITS),
     row(

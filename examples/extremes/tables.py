@@ -7,7 +7,7 @@ import torch
 
 from examples.extremes.judging import Judged, Row
 
-FAMILIES = ("activations", "softmaxes", "losses", "norms", "reductions")
+FAMILIES = ("activations", "softmaxes", "losses", "likelihoods", "norms", "reductions")
 
 HEAD = f"""# Extremes
 

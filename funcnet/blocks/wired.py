@@ -66,7 +66,7 @@ class Wired(Combinator):
         """Return the graph for these inputs, with the layers in their order, so that child i has key i, and then the sums."""
         wired = self.nodes(inputs)
         nodes = sorted(wired, key=lambda node: own.index(node[0]) if node[0] in own else len(own))
-        return _Wiring(inputs, tuple(nodes), (wired[-1][0],), self.label)
+        return _Wiring(inputs, tuple(nodes), (wired[-1][0],), owner=self.label)
 
     @abstractmethod
     def forms(self) -> Forms:

@@ -112,7 +112,7 @@ class Linears(Members):
     def _fitting(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
         w = self._weight(params, x)
         b: Any = params["bias"] if self.layer.bias else None
-        misfit = b is not None and (b.shape != w.shape[:2] or b.is_cpu is not x.is_cpu or b.dtype is not w.dtype)
+        misfit = self.layer.bias and (b is None or b.shape != w.shape[:2] or b.is_cpu is not x.is_cpu or b.dtype is not w.dtype)
         if misfit or len(params) != 1 + self.layer.bias or x.shape[-1] != w.shape[2]:
             raise Misfit
         return w, b

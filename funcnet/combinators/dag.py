@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, Self
 
 from attrs import field
+from attrs.validators import optional
 
 from funcnet.combinator import Children, Combinator, absent, add_gradients, child_key, errors_at, has_params
 from funcnet.contract import Cache, Layer, Params, Rng
@@ -63,6 +64,7 @@ class Graph(Combinator):
     inputs: Names = field(validator=_names)
     nodes: tuple[Node, ...] = field(validator=_nodes)
     outputs: Names = field(validator=_names)
+    output_keys: Names | None = field(default=None, validator=optional(_names))
     _order: tuple[tuple[int, Node], ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -94,14 +96,14 @@ class Graph(Combinator):
         for i, (name, layer, ins) in self._order:
             with errors_at(self, name):
                 values[name], caches[name] = layer.apply(params[name], _pick(values, ins), child_key(layer, rng, i))
-        return _pick(values, self.outputs), self._ordered(caches)
+        return self._output(values), self._ordered(caches)
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         values = self._start(params, x)
         for i, (name, layer, ins) in self._order:
             with errors_at(self, name):
                 values[name] = layer(params[name], _pick(values, ins), child_key(layer, rng, i))
-        return _pick(values, self.outputs)
+        return self._output(values)
 
     def evaluate(self, params: Params, x: Any, call: Callable[[str, Layer, Params, Any], Any]) -> Any:
         """Return the output where each node gives ``call(name, layer, params, entry)`` in place of what its layer gives."""
@@ -109,7 +111,7 @@ class Graph(Combinator):
         for _, (name, layer, ins) in self._order:
             with errors_at(self, name):
                 values[name] = call(name, layer, params[name], _pick(values, ins))
-        return _pick(values, self.outputs)
+        return self._output(values)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         gvalues, gparams = self._start_back(gy), {}
@@ -144,7 +146,9 @@ class Graph(Combinator):
     def __repr__(self) -> str:
         words = [*map(repr, self.inputs)]
         words += named_arguments({name: f"({', '.join([repr(layer), *map(repr, ins)])})" for name, layer, ins in self.nodes})
-        return f"graph({', '.join(words)}, output={(self.outputs[0] if len(self.outputs) == 1 else self.outputs)!r})"
+        names: Any = self.outputs[0] if len(self.outputs) == 1 else self.outputs
+        names = names if self.output_keys is None else dict(zip(self.output_keys, self.outputs, strict=True))
+        return f"graph({', '.join(words)}, output={names!r})"
 
     def _by_name(self, params: Params) -> dict[str, Any]:
         names = self.children()
@@ -160,10 +164,21 @@ class Graph(Combinator):
         self._by_name(params)
         return dict(zip(self.inputs, _one_each("x", self.inputs, x), strict=True))
 
+    def _output(self, values: Values) -> Any:
+        if self.output_keys is None:
+            return _pick(values, self.outputs)
+        return {key: values[name] for key, name in zip(self.output_keys, self.outputs, strict=True)}
+
     def _start_back(self, gy: Any) -> Values:
         gvalues: Values = {}
-        _one_each("gy", self.outputs, gy)
-        _collect(gvalues, self.outputs, gy)
+        if self.output_keys is None:
+            _one_each("gy", self.outputs, gy)
+            _collect(gvalues, self.outputs, gy)
+            return gvalues
+        if not isinstance(gy, dict) or gy.keys() != {*self.output_keys}:
+            raise value_error("graph", f"gy must be a dict with the keys {', '.join(map(repr, self.output_keys))}", describe(gy))
+        for key, name in zip(self.output_keys, self.outputs, strict=True):
+            _collect(gvalues, (name,), gy[key])
         return gvalues
 
     def _depend_on_params(self, params: Params) -> set[str]:
@@ -220,12 +235,13 @@ def _node(name: str, given: Any, names: list[str]) -> Node:
     return name, given[0], given[1:]
 
 
-def graph(*inputs: str, output: str | Names | None = None, **nodes: tuple[Any, ...]) -> Graph:
+def graph(*inputs: str, output: str | Names | dict[str, str] | None = None, **nodes: tuple[Any, ...]) -> Graph:
     """Wire layers by name into a directed acyclic graph.
 
     Args:
         inputs: Names of the inputs; with several, x is a tuple in this order.
-        output: The name whose value is y, or a tuple of names; by default the last node.
+        output: The name whose value is y, or a tuple of names, or a dict of names: y is then a dict with these keys, as
+            ``losses_of`` takes it. By default the last node.
         nodes: ``name=(layer, *inputs)``, where each input is the name of an input or of another node, in any order. A layer with
             several inputs gets them as a tuple.
 
@@ -247,8 +263,9 @@ def graph(*inputs: str, output: str | Names | None = None, **nodes: tuple[Any, .
     require_names("graph", names)
     if len(set(names)) < len(names):
         raise value_error("graph", "each name must be given once", ", ".join(names))
-    outputs = (names[-1],) if output is None or output == () else output if isinstance(output, tuple) else (output,)
+    keys, output = (tuple(output), tuple(output.values())) if isinstance(output, dict) and output else (None, output)
+    outputs: Any = (names[-1],) if output is None or output == () else output if isinstance(output, tuple) else (output,)
     for one in outputs:
         if one not in names:
             raise value_error("graph", f"the output must be among {', '.join(names)}", repr(one))
-    return _checked(Graph(inputs, tuple(_node(name, given, names) for name, given in nodes.items()), outputs))
+    return _checked(Graph(inputs, tuple(_node(name, given, names) for name, given in nodes.items()), outputs, keys))

@@ -20,6 +20,7 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, instances, number_of_parts
 from funcnet.flattening import Tree
 from funcnet.losses.loss import Loss
+from funcnet.losses.parts import Part
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
@@ -148,6 +149,26 @@ class EnsembleLoss(Loss):
     def value_and_grad(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         with errors_at(self, ""):
             return member_losses.value_and_grad(self.loss, self.n, y, target)
+
+    def forward_parts(self, y: Any, target: Any) -> tuple[tuple[Tensor, ...], Cache]:
+        with errors_at(self, ""):
+            values, cache = batching.mapped(self.n, self.loss.forward_parts, y, target, shares=(1,))
+        return values, cache
+
+    def backward_parts(self, cache: Cache, gs: tuple[float | Tensor, ...]) -> Any:
+        gs = tuple([g.expand(self.n) if isinstance(g, Tensor) and not g.dim() else g for g in gs])
+        return batching.mapped(self.n, self.loss.backward_parts, cache, gs)
+
+    @property
+    def batch_dependent(self) -> bool:
+        return self.loss.batch_dependent
+
+    @property
+    def part_count(self) -> int:
+        return self.loss.part_count
+
+    def part_list(self) -> tuple[Part, ...]:
+        return self.loss.part_list()
 
     def weight_of(self, target: Any) -> float | Tensor:
         return self.loss.weight_of(target)

@@ -12,6 +12,7 @@ from funcnet.combinators.batching import mapped
 from funcnet.kernels import losses
 from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, Loss, reduction_scale
+from funcnet.precision import in_single, rounded
 
 
 def value_and_grad(loss: Loss, n: int, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,8 +27,9 @@ def value_and_grad(loss: Loss, n: int, y: Tensor, target: Tensor) -> tuple[Tenso
 
 
 def _elementwise(loss: ElementwiseLoss, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    kept, c = loss.cache(y, target.expand(y.shape)), reduction_scale(loss.reduction, y[0])
-    return (loss.loss(kept) * c).flatten(1).sum(1), loss.dloss_dy(kept, c)
+    wide, t = in_single(y), in_single(target)
+    kept, c = loss.cache(wide, t.expand(y.shape)), reduction_scale(loss.reduction, wide[0])
+    return rounded((loss.loss(kept) * c).flatten(1).sum(1), y), rounded(loss.dloss_dy(kept, c), y)
 
 
 def _plain(loss: CrossEntropy) -> bool:

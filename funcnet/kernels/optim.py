@@ -91,6 +91,13 @@ def narrowed(a: Any, x: Tensor) -> Any:
     return a.to(x.dtype if x.dtype is torch.float64 else torch.float32) if isinstance(a, Tensor) else a
 
 
+def choose(condition: Tensor, a: Any, b: Any) -> Tensor:
+    """Return a where a 0-d tensor is not 0, else b; a number takes the dtype of the other, and two become float64."""
+    like = next((x for x in (a, b) if isinstance(x, Tensor)), condition.to(torch.float64))
+    a, b = [x if isinstance(x, Tensor) else torch.full((), x, dtype=like.dtype, device=like.device) for x in (a, b)]
+    return torch.where(condition != 0, a, b)
+
+
 def plus(x: Tensor, y: Tensor, a: Any) -> Tensor:
     """Return x + a y: by a number in one pass, with one rounding."""
     return x + narrowed(a, x) * y.to(x.dtype) if isinstance(a, Tensor) else torch.add(x, y, alpha=a)
@@ -184,3 +191,8 @@ def _scaled_norm(xs: Tensors) -> Tensor:
     most = torch.stack([x.abs().amax().double() for x in xs if x.numel()] or [torch.zeros((), dtype=torch.float64)]).amax()
     scale = torch.where((most > 0) & (most < math.inf), most, 1.0)
     return scale * _norm64(torch.stack([_norm64(x / scale) for x in xs]))
+
+
+def all_finite(xs: Tensors) -> Tensor:
+    """Tell whether every element of all tensors is finite, as a 0-d tensor of bools."""
+    return torch.stack([x.isfinite().all() for x in xs]).all() if xs else torch.ones((), dtype=torch.bool)

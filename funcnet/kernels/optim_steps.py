@@ -28,10 +28,11 @@ class Rows(list[Tensors]):
 
 def in_rows(columns: Sequence[Tensors]) -> bool:
     """Tell that all tensors are contiguous and in main memory: 2.5 µs for three lists, unless it is known."""
-    return type(columns) is Rows or (_in_memory(columns) and all([all(map(Tensor.is_contiguous, one)) for one in columns]))  # noqa: C419
+    return type(columns) is Rows or (in_memory(columns) and all([all(map(Tensor.is_contiguous, one)) for one in columns]))  # noqa: C419
 
 
-def _in_memory(columns: Sequence[Tensors]) -> bool:
+def in_memory(columns: Sequence[Tensors]) -> bool:
+    """Tell that all tensors are in main memory."""
     return type(columns) is Rows or all([all(map(_is_cpu, column)) for column in columns])  # noqa: C419
 
 
@@ -39,7 +40,7 @@ def _in_memory(columns: Sequence[Tensors]) -> bool:
 _STEP = 16
 
 
-def _by_rows(run: Callable[..., None], columns: Sequence[Tensors], donated: bool) -> Sequence[Tensors]:
+def by_rows(run: Callable[..., None], columns: Sequence[Tensors], donated: bool) -> Sequence[Tensors]:
     """Have a fused kernel write the new params and moments, so that equal values get equal bits whatever their strides.
 
     It goes through the memory of all tensors of a leaf side by side. They come to it contiguous, or as they are if they lie alike
@@ -109,14 +110,14 @@ def sgd(columns: Sequence[Tensors], rates: Sequence[Any], donated: bool, **how: 
     and 117; of four million 1.2 ms and 1.5, and on clones 2.7 and 2.2. In half precision torch 2.13.0 leaves all but the last
     few parameters as they are.
     """
-    if not is_eager() or any([isinstance(one, Tensor) for one in rates]) or not _in_memory(columns):  # noqa: C419
+    if not is_eager() or any([isinstance(one, Tensor) for one in rates]) or not in_memory(columns):  # noqa: C419
         return None
     if not all([x.dtype in FULL for x in columns[0]]) or (len(columns) > 2 and rates[1] == 0):  # noqa: C419
         return None  # without momentum the kernel refuses to have a buffer
     numbers = dict(zip(("lr", "momentum", "dampening", "weight_decay"), rates, strict=True))
     kernel: Callable[..., None] = torch._fused_sgd_
     run = lambda ps, gs, bs=(): kernel(ps, gs, bs, **numbers, is_first_step=False, **how)
-    return _by_rows(run, columns, donated)
+    return by_rows(run, columns, donated)
 
 
 def adam(columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], **how: Any) -> Sequence[Tensors]:
@@ -130,7 +131,7 @@ def adam(columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], **how: 
     every tensor, however small (the formula for its root): 4 µs more, and a multiple of that where the processors are busy.
     """
     numbers = not any([isinstance(rate, Tensor) for rate in rates])  # noqa: C419
-    if numbers and is_eager() and _in_memory(columns):
+    if numbers and is_eager() and in_memory(columns):
         return _adam_fused(columns, step, rates, **how)
     return _adam_listed(columns, step, rates, **how)
 
@@ -145,7 +146,7 @@ def _adam_fused(
     def run(ps: Tensors, gs: Tensors, ms: Tensors, vs: Tensors, xs: Tensors | None = None) -> None:
         kernel(ps, gs, ms, vs, xs or (), [step] * len(gs), amsgrad=xs is not None, **numbers)
 
-    return _by_rows(run, columns, donated)
+    return by_rows(run, columns, donated)
 
 
 def _adam_listed(

@@ -29,7 +29,8 @@ class BCE(ElementwiseLoss):
 
     Like torch's, its logarithms are at least -100 and the denominator of its slope at least 1e-12, so that 0 and 1 are allowed.
     There are two differences: at y = t = 0 and y = t = 1 the slope is the limit, 1 and -1, where torch has 0, or NaN in float16;
-    and the target's gradient is that of the bounded logarithms, where torch's is infinite.
+    and the target's gradient is that of the bounded logarithms, where torch's is infinite. A tensor of weights, torch's
+    ``weight``, is part of the target: ``weighted(BCE())``.
 
     >>> BCE()(torch.tensor([0.5]), torch.tensor([1.0]))
     tensor(0.6931)
@@ -77,7 +78,8 @@ class BCEWithLogits(ElementwiseLoss):
     """Binary cross-entropy of logits, -log σ(y) where the target is 1 and -log σ(-y) where it is 0, exact for any y.
 
     ``pos_weight`` multiplies the term of the target 1: one number, or a tuple with one for each entry of the last axis. As
-    ``torch.nn.BCEWithLogitsLoss``, but an infinite logit on the right side costs 0, where torch has NaN.
+    ``torch.nn.BCEWithLogitsLoss``, but an infinite logit on the right side costs 0, where torch has NaN. A tensor of weights,
+    torch's ``weight``, is part of the target: ``weighted(BCEWithLogits())``.
 
     >>> BCEWithLogits()(torch.tensor([0.0, -torch.inf]), torch.tensor([1.0, 0.0]))
     tensor(0.3466)

@@ -13,12 +13,16 @@ The first three come from one forward and one backward. ``reduction`` says what 
     "batch"   value = Σ ℓ / N, N the length of axis 0           of an empty batch NaN; one sample without a batch has N = 1
     "none"    value = ℓ, and ``value_and_grad`` has the gradient of Σ ℓ
 
+Losses add and scale (``MSE() + 0.1 * L1()``, ``losses.sums``), ``losses_of`` is the loss of a net with named outputs, and
+``weighted`` takes weights and masks for the rows or terms.
+
 A custom loss subclasses ``Loss`` (two methods, three with a gradient for the target) or ``ElementwiseLoss`` (four one-liners).
 """
 
-from abc import ABC, abstractmethod
-from typing import Any
+from abc import abstractmethod
+from typing import Any, ClassVar
 
+import torch
 from attrs import field
 from torch import Tensor, strided
 
@@ -28,7 +32,9 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, is_number, one_of, value_error
 from funcnet.explanations import explain_loss_error, raise_explained
 from funcnet.kernels import losses as kernels
-from funcnet.value import Value, frozen
+from funcnet.losses.parts import Summand
+from funcnet.precision import HALF
+from funcnet.value import frozen
 
 Factor = Tensor | float
 
@@ -54,20 +60,16 @@ def weight_or_weights(value: Any, attribute: Any, got: Any) -> None:
         raise value_error(type(value).__name__, rule, repr(got))
 
 
-class Loss(Value, ABC):
-    """A frozen value with ``forward`` and ``backward``; every loss has a field ``reduction``."""
+class Loss(Summand):
+    """A frozen value with ``forward`` and ``backward``; every loss has a field ``reduction``.
+
+    ``loss + other``, ``loss - other``, ``2 * loss``, ``loss / 3``, ``-loss`` and ``sum([...])`` are losses too.
+    """
 
     __slots__ = ()
 
-    reduction: str
-
-    @abstractmethod
-    def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
-        """Return the value, and what ``backward`` will need."""
-
-    @abstractmethod
-    def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
-        """Return the gradient of y, from that of the value: a tensor, a number, or by default ones."""
+    mean_of_terms: ClassVar[bool] = True
+    """Whether ``"mean"`` is a mean of the terms of ``"none"``; then ``weighted`` may weigh them."""
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
         """Return the gradient of a floating target, from that of the value; ``None`` where it has none."""
@@ -94,7 +96,31 @@ class Loss(Value, ABC):
         It is the number by which the reduction divides, here the number of rows: a number, or a 0-d tensor where it depends on
         what ``target`` holds. The values of ``reduction="sum"`` are added instead.
         """
-        return _rows(target)
+        return rows_of(target)
+
+    def term_weights(self, target: Any) -> Tensor | None:
+        """Return what each term counts for in the mean, in the shape of the terms; ``None`` if all count 1.
+
+        By default that of each entry of a target with one label for each term, found with ``weight_of``.
+        """
+        of_mean = (self if self.reduction == "mean" else self.with_reduction("mean")).weight_of
+        if not isinstance(target, Tensor) or not isinstance(of_mean(target), Tensor):
+            return None
+        counts: Any = torch.func.vmap(of_mean)(target.reshape(-1, 1))
+        return counts.reshape(target.shape)  # type: ignore[no-any-return]
+
+    def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
+        """Give a tensor of the terms' shape the axes of a leaf of y or of the target; ``None`` where terms have no place in it.
+
+        By default a loss has a term for each element, or for each row (N, ...) of the leaf, or has reduced the axis of the
+        classes or features: axis 1, or the axis of a vector.
+        """
+        axis = min(1, terms.dim())
+        if leaf.dim() == terms.dim() + 1 and leaf.shape[:axis] + leaf.shape[axis + 1 :] == terms.shape:
+            return terms.unsqueeze(axis)
+        if leaf.shape[: terms.dim()] != terms.shape:
+            return None
+        return terms.reshape((*terms.shape, *[1] * (leaf.dim() - terms.dim())))
 
     def as_layer(self) -> "LossLayer":
         """Return the loss as a layer on the pair ``(y, target)``."""
@@ -125,27 +151,34 @@ class LossLayer(Layer):
         value, cache = self.loss.forward(*x)
         return value, (cache, x[1], value)
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor | None]]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Any]]:
         kept, target, value = cache
         check_gy(self, gy, value.shape, value)
-        gtarget = self.loss.target_grad(kept, gy) if _is_floating(target) else None
+        gtarget = target_gradient(self.loss, kept, target, gy)
         return params, (self.loss.backward(kept, gy), gtarget)
 
     def __repr__(self) -> str:
-        return f"{self.loss!r}.as_layer()"
+        return f"({self.loss!r}).as_layer()" if self.loss.is_sum else f"{self.loss!r}.as_layer()"
 
 
-def _is_floating(target: Any) -> bool:
-    """Tell whether a target, or a tree of them, is floating."""
-    leaf = next(iter(tree.leaves(target)), None)
-    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+def is_floating(target: Any) -> bool:
+    """Tell whether a target is floating, or a tree with a floating leaf."""
+    if isinstance(target, Tensor):
+        return target.is_floating_point()
+    return any([isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in tree.leaves(target)])  # noqa: C419
+
+
+def target_gradient(loss: Loss, cache: Cache, target: Any, g: Any) -> Any:
+    """Return the gradient of a target in its structure, with ``None`` for what is not floating."""
+    return loss.target_grad(cache, g) if is_floating(target) else tree.map(lambda _: None, target)
 
 
 @frozen
 class ElementwiseLoss(Loss):
     """A loss with one term ℓ(y, t) for each element; y and target have one shape.
 
-    A subclass defines ``cache``, ``loss``, ``dloss_dy`` and ``dloss_dt``.
+    A subclass defines ``cache``, ``loss``, ``dloss_dy`` and ``dloss_dt``. They see float32 in place of half precision: the value
+    and the gradients are rounded once.
     """
 
     reduction: str = field(default="mean", validator=reductions)
@@ -167,7 +200,7 @@ class ElementwiseLoss(Loss):
         """Return c ∂ℓ/∂t."""
 
     def weight_of(self, target: Tensor) -> float | Tensor:
-        return target.numel() if self.reduction == "mean" else _rows(target)
+        return target.numel() if self.reduction == "mean" else rows_of(target)
 
     def total(self, kept: Any, c: Factor) -> Tensor:
         """Return c Σ ℓ; a loss overrides it where the terms themselves can be saved."""
@@ -175,22 +208,35 @@ class ElementwiseLoss(Loss):
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
         if type(y) is not Tensor or type(target) is not Tensor or y.shape != target.shape or y.dtype is not target.dtype:
-            target = _fitting(self, y, target)
+            target = fitting_target(self, y, target)
         elif y.layout is not target.layout or not y.is_floating_point():
             require_floating(self, y, target)
+        if y.dtype in HALF:
+            return self._forward_in_single(y, target)
         kept = self.cache(y, target)
         if self.reduction == "none":
-            return self.loss(kept), (kept, 1.0)
+            return self.loss(kept), (kept, 1.0, None)
         c = reduction_scale(self.reduction, y)
-        return self.total(kept, c), (kept, c)
+        return self.total(kept, c), (kept, c, None)
+
+    def _forward_in_single(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
+        value, (kept, c, _) = self.forward(y.float(), target.float())
+        return value.to(y.dtype), (kept, c, y.new_empty(0))
 
     def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
-        kept, c = cache
+        kept, c, kind = cache
+        if kind is not None:
+            return self.dloss_dy(kept, _scale_in_single(g, c)).to(kind.dtype)
         return self.dloss_dy(kept, c if g is None else g * c)
 
-    def target_grad(self, cache: Cache, g: Tensor) -> Tensor:
-        kept, c = cache
-        return self.dloss_dt(kept, g * c)
+    def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
+        kept, c, kind = cache
+        return self.dloss_dt(kept, g * c) if kind is None else self.dloss_dt(kept, _scale_in_single(g, c)).to(kind.dtype)
+
+
+def _scale_in_single(g: Any, c: Factor) -> Factor:
+    """Return g c in float32."""
+    return c if g is None else (g.float() if isinstance(g, Tensor) else g) * c
 
 
 def reduction_scale(reduction: str, y: Tensor) -> Factor:
@@ -202,13 +248,13 @@ def reduction_scale(reduction: str, y: Tensor) -> Factor:
     return kernels.factor(y.shape[0] if reduction == "batch" and y.dim() else 1, y)
 
 
-def _rows(target: Any) -> int:
+def rows_of(target: Any) -> int:
     """Return the length of the first axis; 1 without any."""
     leaf = next(iter(tree.leaves(target)), None)
     return len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else 1
 
 
-def _fitting(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
+def fitting_target(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
     """Return the target in the dtype of y; it must have the shape of y, and nothing is broadcast."""
     require_floating(loss, y, target)
     if y.shape != target.shape:

@@ -8,6 +8,7 @@ p ← p - η m̂ / (√v̂ + ε)                       m̂ = m / (1 - β₁ᵗ),
 With ``donated``, as ``donate`` sets it, the numbers are the same, and params and state may be overwritten with them.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from math import inf
 from typing import Any, ClassVar
@@ -34,7 +35,6 @@ class _AdamBase(MomentOptimizer):
     weight_decay: Rate
     amsgrad: bool
     maximize: bool
-    _decoupled: ClassVar[bool]
     rates_below: ClassVar[Sequence[float]] = (inf, 1.0, 1.0, inf)
     acts_on = "elements"
 
@@ -45,6 +45,11 @@ class _AdamBase(MomentOptimizer):
     @property
     def hyperparameters(self) -> dict[str, Rate]:
         return {"lr": self.lr, "beta1": self.betas[0], "beta2": self.betas[1], "weight_decay": self.weight_decay}
+
+    @property
+    @abstractmethod
+    def _decoupled(self) -> bool:
+        """Whether p itself decays."""
 
     def step(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
         how = {"eps": self.eps, "maximize": self.maximize, "decoupled": self._decoupled, "donated": self.donated}
@@ -65,6 +70,7 @@ class Adam(_AdamBase):
         weight_decay: λ, added to the gradient times p; ``AdamW`` decays p itself.
         amsgrad: Whether the largest v so far is in the denominator.
         maximize: Whether to ascend.
+        decoupled_weight_decay: Whether p itself decays: ``AdamW`` with another default.
         donated: Set by ``donate``.
 
     State:
@@ -92,7 +98,11 @@ class Adam(_AdamBase):
     weight_decay: Rate = rate_field(0.0)
     amsgrad: bool = field(default=False, validator=flag)
     maximize: bool = field(default=False, validator=flag)
-    _decoupled: ClassVar[bool] = False
+    decoupled_weight_decay: bool = field(default=False, kw_only=True, validator=flag)
+
+    @property
+    def _decoupled(self) -> bool:
+        return self.decoupled_weight_decay
 
 
 @frozen
@@ -130,4 +140,7 @@ class AdamW(_AdamBase):
     weight_decay: Rate = rate_field(1e-2)
     amsgrad: bool = field(default=False, validator=flag)
     maximize: bool = field(default=False, validator=flag)
-    _decoupled: ClassVar[bool] = True
+
+    @property
+    def _decoupled(self) -> bool:
+        return True

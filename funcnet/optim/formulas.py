@@ -1,9 +1,11 @@
-"""The first lines of many formulas. A weight decay of the number 0 reads no parameter, even an infinite one."""
+"""Lines of many formulas. A weight decay of the number 0 reads no parameter, even an infinite one."""
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from funcnet.kernels import optim as kernels
 from funcnet.optim.rates import is_zero
 
 
@@ -14,9 +16,38 @@ def along(g: Tensor, maximize: bool) -> Tensor:
 
 def add_decay(g: Tensor, p: Tensor, decay: Any) -> Tensor:
     """Return g + λ p, the gradient with weight decay as an L2 penalty."""
-    return g if is_zero(decay) else g + decay * p
+    return g if is_zero(decay) else descend(g, p, -decay)
 
 
 def shrink(p: Tensor, lr: Any, decay: Any) -> Tensor:
     """Return (1 - η λ) p, decoupled weight decay."""
     return p if is_zero(decay) else p * (1 - lr * decay)
+
+
+def mean(m: Tensor, x: Tensor, beta: Any) -> Tensor:
+    """Return β m + (1 - β) x, a running mean, in one pass through memory instead of three."""
+    return m.lerp(x, 1 - beta)
+
+
+def descend(p: Tensor, step: Tensor, lr: Any) -> Tensor:
+    """Return p - η s, in one pass through memory where η is a number."""
+    return p - lr * step if isinstance(lr, Tensor) else p.sub(step, alpha=lr)
+
+
+def trust_ratio(p: Tensor, u: Tensor, coefficient: float = 1.0, eps: float = 0.0) -> Tensor:
+    """Return κ ‖p‖ / (‖u‖ + ε), or 1 where one of the norms is 0."""
+    size, step = p.norm(), u.norm()
+    ratio: Tensor = (coefficient * size / (step + eps)).where((size > 0) & (step > 0), 1.0)
+    return ratio
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """Return a where a condition holds, else b: the condition is a bool, or a 0-d tensor in compiled code and under ``vmap``."""
+    if isinstance(condition, Tensor):
+        return kernels.choose(condition, a, b)
+    return a if condition else b
+
+
+def sign(x: Tensor) -> Tensor:
+    """Return the signs of a tensor, NaN for NaN: ``torch.sign`` returns 0, which would hide it."""
+    return torch.where(x.isnan(), x, x.sign())

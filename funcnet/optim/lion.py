@@ -7,9 +7,11 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag
-from funcnet.optim.formulas import along, shrink
+from funcnet.kernels import optim_in_place as kernels
+from funcnet.optim.columns import Columns
+from funcnet.optim.formulas import along, descend, mean, shrink
 from funcnet.optim.moments import MomentOptimizer
-from funcnet.optim.rates import Rate, pair_of_rates, rate_field
+from funcnet.optim.rates import Rate, Rates, pair_of_rates, rate_field
 from funcnet.value import frozen
 
 
@@ -59,9 +61,13 @@ class Lion(MomentOptimizer):
     def hyperparameters(self) -> dict[str, Rate]:
         return {"lr": self.lr, "beta1": self.betas[0], "beta2": self.betas[1], "weight_decay": self.weight_decay}
 
+    def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
+        done = kernels.lion(columns, rates, self.maximize, self.donated)
+        return super().step(columns, step, rates) if done is None else done
+
     def formula(
         self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, beta1: Any, beta2: Any, weight_decay: Any
     ) -> tuple[Tensor, Tensor]:
         g = along(g, self.maximize)
-        u = (beta1 * m + (1 - beta1) * g).sign()
-        return shrink(p, lr, weight_decay) - lr * u, beta2 * m + (1 - beta2) * g
+        u = mean(m, g, beta1).sign()
+        return descend(shrink(p, lr, weight_decay), u, lr), mean(m, g, beta2)

@@ -1,7 +1,8 @@
-"""Testing: the judges of layers and optimizers, custom ones too.
+"""Testing: the judges of layers, losses, optimizers, gradient transforms and schedules, custom ones too.
 
-``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences, ``check_optimizer`` an optimizer.
-``assert_close`` compares trees, and ``forbid_key_reuse`` finds a second draw from one key.
+``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences, ``check_loss`` a loss,
+``check_optimizer`` an optimizer, ``check_transform`` a gradient transform, ``check_schedule`` a schedule. ``assert_close``
+compares trees, and ``forbid_key_reuse`` finds a second draw from one key.
 """
 
 from funcnet.testing.assertions import assert_close
@@ -22,13 +23,18 @@ from funcnet.testing.laws import (
     law_transpose,
     law_value,
 )
-from funcnet.testing.optimizers import check_optimizer
+from funcnet.testing.losses import check_loss
+from funcnet.testing.optimizers import check_optimizer, check_transform
+from funcnet.testing.schedules import check_schedule
 
 __all__ = [
     "LAWS",
     "assert_close",
     "check_laws",
+    "check_loss",
     "check_optimizer",
+    "check_schedule",
+    "check_transform",
     "check_vjp",
     "finite_difference",
     "forbid_key_reuse",

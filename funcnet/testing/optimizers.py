@@ -1,4 +1,4 @@
-"""The judge of optimizers: ``check_optimizer`` tries the contract of ``funcnet.optim.base`` on one, a user's too."""
+"""The judges of optimizers and of gradient transforms: they try the contract of ``funcnet.optim.base``, on custom ones too."""
 
 from collections.abc import Callable
 from operator import itemgetter
@@ -12,43 +12,127 @@ from funcnet.contract import Params
 from funcnet.errors import describe
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
+from funcnet.testing.optimizer_forms import (
+    check_compiled,
+    check_half,
+    check_late,
+    check_meta,
+    check_rates,
+    check_refused,
+    check_strides,
+    check_value,
+    check_vmap,
+    is_ours,
+)
 
 _STEPS = 3
 
 State = Any
 
 
-def check_optimizer(opt: Any, params: Params, rng: Key | int = 0) -> None:
+def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: bool = True) -> None:
     """Try the contract on an optimizer, by updates with random gradients.
 
-    Params and state keep their structure, shapes, dtypes and devices; the same arguments give the same bits, and none of them is
-    written to; a leaf whose gradient is ``None`` does not change, nor does its state; the optimizer that ``donate`` returns
-    gives the same bits; and unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
+    - Params and state keep their structure, shapes, dtypes and devices, and state holds nothing but tensors.
+    - The same arguments give the same bits, whatever the strides of the gradients; none of them is written to, and torch's
+      generator is not used.
+    - A leaf whose gradient is ``None`` does not change, nor does its state; its first gradient may come late.
+    - The optimizer that ``donate`` returns gives the same bits.
+    - ``vmap`` and compiled code give what eager code gives, and the meta device shapes.
+    - In half precision, moments are in float32 and a step is that of float32, rounded once.
+    - Unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
+    - An ``Optimizer`` is a value, has finite rates, and refuses gradients that do not fit before it writes to anything.
 
     Args:
         opt: An ``Optimizer``, or any object with its methods ``init`` and ``update``; ``donate`` is optional.
         params: Params to update, a tree of tensors. They stay as they are.
         rng: Key or seed for the gradients.
+        compiled: Whether to try ``torch.compile`` too, which takes most of the time.
 
     Raises:
         AssertionError: The optimizer breaks the contract; the message begins with the rule.
 
     >>> from funcnet.optim.sgd import SGD
-    >>> check_optimizer(SGD(lr=0.1), {"weight": torch.ones(2, 3)})
+    >>> check_optimizer(SGD(lr=0.1), {"weight": torch.ones(2, 3)}, compiled=False)
     """
     grads = [_gradients(params, random.fold_in(rng, i)) for i in range(_STEPS)]
-    kept = tree.map(torch.clone, params)
-    state = opt.init(params)
-    _require(tree.equal(state, opt.init(params)), opt, "init must give the same state for the same params")
+    first = tree.map(torch.clone, params)
+    state = _first_state(opt, params)
     for g in grads:
-        params, state = _step(opt, g, state, params, kept)
+        params, state = _step(opt, g, state, params, first)
     for path in tree.names(params):
         _check_absent(opt, grads[0], state, params, path)
     _check_absent(opt, grads[0], state, params, *tree.names(params))
     if hasattr(opt, "donate"):
-        _check_donated(opt, grads, kept)
+        _check_donated(opt, grads, first)
     if getattr(opt, "acts_on", "tree") != "tree":
         _check_parts(opt, grads[0], state, params)
+    _check_forms(opt, grads, state, params, compiled)
+
+
+def _first_state(opt: Any, params: Params) -> State:
+    state = opt.init(params)
+    _require(tree.equal(state, opt.init(params)), opt, "init must give the same state for the same params")
+    others = [path for path, leaf in tree.names(state).items() if not isinstance(leaf, Tensor)]
+    _require(not others, opt, "state must be a tree of tensors", f"something else at {others[0]!r}" if others else "")
+    return state
+
+
+def _check_forms(opt: Any, grads: list[Tree], state: State, params: Params, compiled: bool) -> None:
+    fail = lambda rule, got: _require(False, opt, rule, got)
+    arguments = (grads[0], state, params)
+    check_strides(opt, arguments, fail)
+    check_late(opt, grads, params, fail)
+    if tree.leaves(params):
+        check_vmap(opt, arguments, fail)
+        check_meta(opt, arguments, fail)
+        check_half(opt, grads[0], params, fail)
+    if compiled:
+        check_compiled(opt, grads, state, params, fail)
+    if is_ours(opt):
+        check_value(opt, fail)
+        check_rates(opt, state, fail)
+        check_refused(opt, arguments, fail)
+
+
+def check_transform(transform: Any, params: Params, rng: Key | int = 0) -> None:
+    """Try the contract on a gradient transform, by updates with random gradients.
+
+    New gradients have the structure, shapes, dtypes and devices of those that came, and state keeps its own; the same arguments
+    give the same bits, and none of them is written to; a gradient that is ``None`` stays so, and what state holds for it does not
+    change; and unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
+
+    Args:
+        transform: A ``GradientTransform``, or any object with its methods ``init`` and ``update``.
+        params: Params, a tree of tensors.
+        rng: Key or seed for the gradients.
+
+    Raises:
+        AssertionError: The transform breaks the contract; the message begins with the rule.
+
+    >>> from funcnet.optim.clipping import ClipByGlobalNorm
+    >>> check_transform(ClipByGlobalNorm(1.0), {"weight": torch.ones(2, 3)})
+    """
+    state = transform.init(params)
+    _require(tree.equal(state, transform.init(params)), transform, "init must give the same state for the same params")
+    for i in range(_STEPS):
+        grads = _gradients(params, random.fold_in(rng, i))
+        _, state = _step(transform, grads, state, params, grads, "grads")
+    for path in tree.names(params):
+        _check_none(transform, grads, state, params, path)
+    if getattr(transform, "acts_on", "tree") != "tree":
+        _check_parts(transform, grads, state, params)
+
+
+def _check_none(transform: Any, grads: Tree, state: State, params: Params, path: str) -> None:
+    """Require that the gradient at a path, where it is ``None``, stays so, and its state as it is."""
+    absent = tree.map_with_path(lambda one, g: None if one == path else g, grads)
+    new, after = transform.update(absent, state, params)
+    _require(path not in tree.names(new), transform, "a gradient that is None must stay None", f"and {path!r} has one")
+    _check_kept(transform, "grads", new, absent)
+    owners = tree.names(params)
+    rule = "the state of a leaf whose gradient is None must stay as it is"
+    _compare(transform, rule, after, state, lambda one: _owner(one, owners) == path)
 
 
 def _require(condition: bool, opt: Any, rule: str, got: str = "") -> None:
@@ -63,16 +147,18 @@ def _gradients(params: Params, rng: Key | int) -> Tree:
     return tree.map_with_path(draw, params)
 
 
-def _step(opt: Any, grads: Tree, state: State, params: Params, first: Params) -> tuple[Params, State]:
-    """Update once, and again with clones, and compare what came and what was given."""
+def _step(opt: Any, grads: Tree, state: State, params: Params, like: Tree, what: str = "params") -> tuple[Tree, State]:
+    """Update once, and again with clones, and compare what came with ``like``, and what was given with what it was."""
     arguments = (grads, state, params)
     copies, versions = tree.map(torch.clone, arguments), tree.map(lambda leaf: leaf._version, arguments)
+    chance = torch.random.get_rng_state()
     result = opt.update(*arguments)
-    _require(isinstance(result, tuple) and len(result) == 2, opt, "update must return a pair, params and state")
+    _require(torch.equal(chance, torch.random.get_rng_state()), opt, "update must not use torch's global generator")
+    _require(isinstance(result, tuple) and len(result) == 2, opt, f"update must return a pair, {what} and state")
     untouched = tree.equal(arguments, copies) and tree.map(lambda leaf: leaf._version, arguments) == versions
     _require(untouched, opt, "update must not write to its arguments, unless they were given up by donate")
     _require(tree.equal(result, opt.update(*copies)), opt, "the same arguments must give the same bits")
-    for name, new, old in (("params", result[0], first), ("state", result[1], state)):
+    for name, new, old in ((what, result[0], like), ("state", result[1], state)):
         _check_kept(opt, name, new, old)
     return result[0], result[1]
 

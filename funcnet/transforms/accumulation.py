@@ -16,7 +16,7 @@ from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import describe, value_error, whole
 from funcnet.flattening import flatten_together, unflatten
-from funcnet.losses.loss import Loss
+from funcnet.losses.loss import Loss, rows_of
 from funcnet.precision import in_single, rounded
 from funcnet.random.keys import Key
 from funcnet.train import ValueAndGrads, value_and_grads
@@ -33,19 +33,35 @@ class Accumulated(Value):
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params, Cache]:
         parts = self._parts(x, target)
         keys = [None if rng is None else random.fold_in(rng, i) for i in range(len(parts))]
+        if self.step.loss.part_count > 1:
+            return self._by_part(params, parts, keys)
         total, value, grads, cache = self._weighed(params, *parts[0], keys[0])
         for (x_i, target_i), key in zip(parts[1:], keys[1:], strict=True):
             w, v, g, cache = self._weighed(params, x_i, target_i, key)
             total, value, grads = total + w, value + v, tree.add(grads, g)
-        share = 1.0 if self.step.loss.reduction == "sum" else total
+        share = 1.0 if self.step.loss.reduction == "sum" else _or_one(total)
         return value / share, _divided(grads, share, params), cache
+
+    def _by_part(self, params: Params, micro_batches: list[tuple[Any, Any]], keys: list[Any]) -> tuple[Tensor, Params, Cache]:
+        """Add up Σ fᵢ (wᵢ / Σ wᵢ) ℓᵢ and its gradients over the micro-batches, for a loss that is Σ fᵢ ℓᵢ."""
+        loss, net, found, cache = self.step.loss, self.step.net, [], None
+        factors = [part.factor for part in loss.part_list()]
+        for (x, target), shares, key in zip(micro_batches, _shares(loss, micro_batches), keys, strict=True):
+            y, cache = net.apply(params, x, key)
+            values, gy = loss.parts_and_grad(y, target, shares)
+            value: Any = sum([_times(v, f * share) for v, f, share in zip(values, factors, shares, strict=True)])
+            found.append((value, tree.map(in_single, net.grads(params, cache, gy))))
+        total, grads = found[0]
+        for value, g in found[1:]:
+            total, grads = total + value, tree.add(grads, g)
+        return total, _divided(grads, 1.0, params), cache
 
     def _weighed(self, params: Params, x: Any, target: Any, rng: Any) -> tuple[Any, Tensor, Params, Cache]:
         """Return the weight of a micro-batch, and value and gradient times that; 0 where it is 0."""
         value, grads, cache = self.step(params, x, target, rng)
         if self.step.loss.reduction == "sum":
             return 1, value, tree.map(in_single, grads), cache
-        w = self.step.loss.weight_of(target)
+        w = self.step.loss.weight_of(target) if tree.leaves(target) else rows_of(x)
         return w, _times(value, w), tree.map(lambda g: _times(g, w), grads), cache
 
     def _parts(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
@@ -64,6 +80,20 @@ class Accumulated(Value):
 
 def _rows(values: Any, a: int, b: int) -> Any:
     return tree.map(lambda leaf: leaf[a:b], values)
+
+
+def _shares(loss: Loss, micro_batches: list[tuple[Any, Any]]) -> list[tuple[Any, ...]]:
+    """Return for each micro-batch the share that it has in each part: wᵢ / Σ wᵢ, or 1 for sums."""
+    columns = [
+        [1.0 if part.reduction == "sum" else part.weight_of(target) for _, target in micro_batches] for part in loss.part_list()
+    ]
+    totals = [1.0 if part.reduction == "sum" else _or_one(sum(ws)) for part, ws in zip(loss.part_list(), columns, strict=True)]
+    return [tuple([w / total for w, total in zip(row, totals, strict=True)]) for row in zip(*columns, strict=True)]
+
+
+def _or_one(total: Any) -> Any:
+    """Return a total weight to divide by, 1 for 0: of what counts for nothing the value is 0."""
+    return torch.where(total == 0, 1, total) if isinstance(total, Tensor) else total or 1
 
 
 def _times(one: Tensor, w: float | Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def where(condition: Tree, a: Tree, b: Tree) -> Tree:
 def norm(tree: Tree) -> Tensor:
     """Return the norm of all leaves of a tree together, √Σ x², in float64, so that no float32 overflows in the squares."""
     wide = [leaf if leaf.is_floating_point() else leaf.double() for leaf in leaves(tree)]
-    parts = [torch.linalg.vector_norm(leaf, dtype=torch.float64) for leaf in wide]
+    parts = [torch.linalg.vector_norm(leaf.contiguous(), dtype=torch.float64) for leaf in wide]
     return torch.linalg.vector_norm(torch.stack(parts)) if parts else torch.zeros((), dtype=torch.float64)
 
 

@@ -1,5 +1,7 @@
 """Linear maps."""
 
+import torch
+
 import funcnet as fn
 from cases.making import case, loose, normal
 
@@ -34,4 +36,15 @@ CASES = {
     "Maxout": case(fn.Maxout(3, 2), normal(5, 3)),
     "Maxout of three, on 3 axes": case(fn.Maxout(3, 2, 3, bias=False), normal(2, 4, 3)),
     "Maxout of one vector": loose(fn.Maxout(3, 2, 1), normal(3)),
+    "DeferredLinear": loose(fn.DeferredLinear(3, 2), normal(5, 3)),
+    "DeferredLinear without bias, on 3 axes": loose(fn.DeferredLinear(3, 4, bias=False), normal(2, 5, 3)),
+    "AdaptiveLogSoftmaxWithLoss": loose(
+        fn.AdaptiveLogSoftmaxWithLoss(4, 9, (2, 5), 2.0, True), (normal(5, 4), torch.tensor([1, 8, 2, 6, 0]))
+    ),
+    "AdaptiveLogSoftmaxWithLoss of one row": loose(
+        fn.AdaptiveLogSoftmaxWithLoss(4, 6, 3, initializer="torch"), (normal(4), torch.tensor(4)), compiled=False
+    ),
+    "AdaptiveLogSoftmaxWithLoss on 3 axes, of the shortlist": loose(
+        fn.AdaptiveLogSoftmaxWithLoss(4, 6, (3,)), (normal(2, 3, 4), torch.tensor([[0, 1, 2], [2, 2, 1]]))
+    ),
 }

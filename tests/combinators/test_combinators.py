@@ -191,6 +191,19 @@ class Counting(fn.Layer):
         return params, gy
 
 
+def test_a_graph_names_its_outputs():
+    """y and gy are dicts with the keys in their order; it prints as the call that makes it."""
+    net = fn.graph("x", h=(fn.Linear(3, 2), "x"), a=(fn.Tanh(), "h"), output={"last": "a", "first": "h"})
+    plain = net.replace(output_keys=None)
+    params, x = net.init(0), fn.random.normal(0, (4, 3))
+    (y, cache), (parts, _) = net.apply(params, x), plain.apply(params, x)
+    assert [*y] == ["last", "first"]
+    torch.testing.assert_close(tuple(y.values()), parts)
+    gy = {"first": y["last"], "last": y["first"]}
+    torch.testing.assert_close(net.vjp(params, cache, gy), plain.vjp(params, cache, (gy["last"], gy["first"])))
+    assert eval(repr(net), vars(fn)) == net != plain
+
+
 def test_grads_of_a_graph_computes_no_gradient_for_what_needs_none():
     """Nodes that no parameter lies before are never gone back through, while vjp goes through all."""
     before, behind = Counting([]), Counting([])
@@ -356,6 +369,9 @@ MESSAGES = {
     "graph: the nodes must have no cycle, got a -> b -> a": lambda: fn.graph("x", a=(G, "b"), b=(G, "a")),
     "graph: the inputs of node 'y' must be among x, y, got 'q'": lambda: fn.graph("x", y=(G, "q")),
     "graph: the output must be among x, y, got 'z'": lambda: fn.graph("x", y=(G, "x"), output="z"),
+    "graph: the output must be among x, y, got 'q'": lambda: fn.graph("x", y=(G, "x"), output={"key": "q"}),
+    "graph: output_keys must be a tuple of names, got a tuple of 1": lambda: fn.graph("x", y=(G, "x"), output={1: "y"}),
+    "graph: gy must be a dict with the keys 'key', got a dict with the keys 'y'": lambda: fn.graph("x", y=(G, "x"), output={"key": "y"}).vjp({"y": {}}, {"y": X}, {"y": X}),
     "graph: every input and node must lead to the output, got a that do not": lambda: fn.graph("x", a=(G, "x"), y=(G, "x")),
     "graph: each name must be given once, got x, x": lambda: fn.graph("x", x=(G, "x")),
     "graph: node 'y' must be a tuple (layer, *inputs), got Tanh()": lambda: fn.graph("x", y=G),

@@ -54,6 +54,16 @@ def test_params_of_other_sizes_are_refused(net: fn.Layer) -> None:
         fn.ensemble(net, 3).apply(params, torch.ones(6, 3))
 
 
+def test_an_absent_bias_is_refused() -> None:
+    """Nothing is computed without it."""
+    many = fn.ensemble(fn.Linear(3, 2), N)
+    params = {**many.init(0), "bias": None}
+    with pytest.raises(
+        ValueError, match=r"params must be a dict of weight \(2, 3\), bias \(2,\), got weight \(2, 3\), bias None"
+    ):
+        many(params, torch.ones(6, 3))
+
+
 OTHERS: dict[str, tuple[fn.Layer, fn.Layer]] = {
     "more outputs": (fn.Linear(3, 2, bias=False), fn.Linear(3, 4, bias=False)),
     "a bias too many": (fn.Linear(3, 2, bias=False), fn.Linear(3, 2)),

@@ -22,17 +22,18 @@ def test_the_spread_shows_the_gap(tmp_path, capsys):
     assert (tmp_path / "ensemble.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_loss_has_the_gradient_of_its_value():
-    """By torch.func, in float64; and its value is torch's."""
-    y, t = fn.random.normal(0, (5, 2), dtype=torch.float64), fn.random.normal(1, (5,), dtype=torch.float64)
-    value, gy = ensemble.loss.value_and_grad(y, t)
-    torch.testing.assert_close(gy, torch.func.grad(lambda y: ensemble.loss(y, t))(y))
-    torch.testing.assert_close(value, torch.nn.functional.gaussian_nll_loss(y[:, 0], t, y[:, 1].exp()))
+def test_a_net_predicts_a_mean_and_a_variance():
+    """Of the two numbers of its last Linear the second is the logarithm of the variance; the loss is torch's of the pair."""
+    x, t = fn.random.normal(0, (5, 1)), fn.random.normal(1, (5, 1))
+    params = ensemble.net.init(0)
+    y, (mean, var) = ensemble.net[:-2](params[:-2], x), ensemble.net(params, x)
+    torch.testing.assert_close((mean, var), (y[:, :1], y[:, 1:].exp()))
+    torch.testing.assert_close(ensemble.loss((mean, var), t), torch.nn.functional.gaussian_nll_loss(mean, t, var))
 
 
 def test_members_train_as_they_would_alone():
     """One step of three nets at once moves each net as a separate step does."""
-    x, t = fn.random.normal(0, (7, 1)), fn.random.normal(1, (7,))
+    x, t = fn.random.normal(0, (7, 1)), fn.random.normal(1, (7, 1))
     nets, opt = fn.ensemble(ensemble.net, 3), fn.SGD(lr=0.1)
     params = nets.init(0)
     moved = fn.train_step(nets, fn.ensemble(ensemble.loss, 3), opt)(params, opt.init(params), x, t)[0]

@@ -25,16 +25,17 @@ def test_it_encodes_digits(tmp_path, capsys):
 
 def test_the_loss_is_the_negative_bound():
     """Its gradient is that of the formula, for all three outputs; with the constant, it is the negative log likelihood."""
-    y = (fn.random.normal(0, (3, 1, 8, 8)), fn.random.normal(1, (3, 8)), fn.random.normal(2, (3, 8)))
-    target = fn.random.randint(3, (3, 1, 8, 8), 0, vae.DOTS + 1) / vae.DOTS
+    logits, *moments = (fn.random.normal(0, (3, 1, 8, 8)), fn.random.normal(1, (3, 8)), fn.random.normal(2, (3, 8)))
+    y = {"pixels": logits, "latent": tuple(moments)}
+    images = fn.random.randint(3, (3, 1, 8, 8), 0, vae.DOTS + 1) / vae.DOTS
 
     def formula(logits, mean, v):
-        likelihood = torch.distributions.Binomial(vae.DOTS, logits=logits).log_prob(target * vae.DOTS).sum()
+        likelihood = torch.distributions.Binomial(vae.DOTS, logits=logits).log_prob(images * vae.DOTS).sum()
         return (0.5 * (v.exp() + mean**2 - 1 - v).sum() - likelihood) / 3
 
-    value, gy = vae.loss.value_and_grad(y, target)
-    torch.testing.assert_close(value - vae.constant(target), formula(*y))
-    torch.testing.assert_close(gy, torch.func.grad(formula, (0, 1, 2))(*y))
+    value, gy = vae.loss.value_and_grad(y, vae.target(images))
+    torch.testing.assert_close(value - vae.constant(images), formula(logits, *moments))
+    torch.testing.assert_close((gy["pixels"], *gy["latent"]), torch.func.grad(formula, (0, 1, 2))(logits, *moments))
 
 
 def test_the_net_obeys_the_laws():

@@ -15,7 +15,7 @@ import torch
 
 import funcnet as fn
 from funcnet.initializers.elementary import Initializer
-from funcnet.optim.schedules import Schedule
+from funcnet.optim.schedules.base import Schedule
 
 
 class Told(NamedTuple):
@@ -77,7 +77,10 @@ def backward(told: Told) -> bool:
 
 def loss(told: Told) -> bool:
     """Give the terms ℓ, and their slope or the gradient of y."""
-    return re.search(r"ℓ += ", told.own + told.around) is not None and re.search(r"(∂ℓ/∂y|gy) += ", told.around) is not None
+    return (
+        re.search(r"ℓ += ", told.own + told.around) is not None
+        and re.search(r"(∂ℓ/∂y|gy) += ", told.own + told.around) is not None
+    )
 
 
 def rule(told: Told) -> bool:

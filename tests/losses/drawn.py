@@ -1,13 +1,19 @@
 """Outputs and targets, drawn for losses."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from twins import assert_twins
 
-from funcnet import random
+from funcnet import random, tree
 from funcnet.losses.binary import BCE, BCEWithLogits
+from funcnet.losses.divergences import KLDiv
+from funcnet.losses.likelihoods import PoissonNLL
 from funcnet.losses.regression import L1, L2, MSE
+from funcnet.losses.robust import Huber, SmoothL1
+from funcnet.losses.soft_margin import SoftMargin
 
 F64 = torch.float64
 
@@ -27,6 +33,20 @@ class HalfMSE(nn.Module):
 
     def forward(self, y: Tensor, target: Tensor) -> Tensor:
         return 0.5 * self.whole(y, target)
+
+
+def reduced(terms):
+    """Return a class of modules with a reduction of these terms, a function of y and target."""
+
+    class Reduced(nn.Module):
+        def __init__(self, reduction: str) -> None:
+            super().__init__()
+            self.end = {"mean": torch.mean, "sum": torch.sum, "none": torch.clone}[reduction]
+
+        def forward(self, y: Tensor, target: Tensor) -> Tensor:
+            return self.end(terms(y, target))
+
+    return Reduced
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -57,6 +77,16 @@ ELEMENTWISE = {
         normal,
         shares,
     ),
+    "Huber": (Huber, nn.HuberLoss, normal, normal),
+    "SmoothL1": (
+        lambda reduction: SmoothL1(reduction, 0.5),
+        lambda reduction: nn.SmoothL1Loss(reduction=reduction, beta=0.5),
+        normal,
+        normal,
+    ),
+    "SoftMargin": (SoftMargin, reduced(lambda y, t: (-t * y).exp().log1p()), normal, normal),  # torch's has no gradient of t
+    "KLDiv": (KLDiv, reduced(nn.KLDivLoss(reduction="none")), normal, shares),  # its mean warns
+    "PoissonNLL": (lambda reduction: PoissonNLL(reduction=reduction), nn.PoissonNLLLoss, normal, shares),
 }
 
 
@@ -80,10 +110,40 @@ def by_layer(loss, y: Tensor, target: Tensor, g: Tensor) -> tuple[Tensor, Tensor
     return value, gy, gtarget
 
 
+def assert_loss_twins(loss, module, y: Any, target: Any, call: Any = None) -> None:
+    """Compare the loss as a layer, whose weights are fields: torch's buffers are taken out of its ``state_dict``."""
+    module._non_persistent_buffers_set.update(module._buffers)
+    assert_twins(loss.as_layer(), module, (y, target), call=call or (lambda module, x: module(*x)))
+
+
 def assert_agrees(loss, module, y: Tensor, target: Tensor) -> None:
     """Require torch's numbers of the value and the gradients, of the layer and of ``value_and_grad``."""
     value, g, gy, gtarget = by_torch(module, loss.reduction, y, target)
-    torch.testing.assert_close(by_layer(loss, y, target, g), (value, gy, gtarget), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(by_layer(loss, y, target, g), (value, gy, gtarget), rtol=1e-10, atol=1e-12)
     ones = by_layer(loss, y, target, torch.ones_like(g))
     torch.testing.assert_close(loss.value_and_grad(y, target), ones[:2], rtol=1e-12, atol=0)
-    torch.testing.assert_close(loss(y, target), value, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(loss(y, target), value, rtol=1e-10, atol=1e-12)
+
+
+def assert_as_torch(loss, module, y, target) -> None:
+    """Require torch.nn's values and gradients of a loss as a layer; y may be a tuple of its arguments, and ``target`` ``None``."""
+    more = [] if target is None else [target]
+    call = lambda module, x: module(*(x[0] if isinstance(y, tuple) else x[:1]), *x[1:][: len(more)])
+    assert_loss_twins(loss, module, y, target, call)
+
+
+def assert_derived(loss, formula, y, target) -> None:
+    """Require the value of ``formula(y, target)``, and the gradients that autograd finds of it."""
+    inputs = [y, target] if isinstance(target, Tensor) and target.is_floating_point() else [y]
+    leaves = tree.leaves(tree.map(lambda leaf: leaf.clone().requires_grad_(), inputs))
+    paired, rest = (tuple(leaves[: len(y)]), leaves[len(y) :]) if isinstance(y, tuple) else (leaves[0], leaves[1:])
+    terms = formula(paired, *(rest or [target]))
+    value = {"mean": torch.mean, "sum": torch.sum, "none": torch.clone, "batch": lambda t: t.sum() / len(t)}[loss.reduction](
+        terms
+    )
+    g = normal(9, *value.shape)
+    got, gy, gtarget = by_layer(loss, y, target, g)
+    want = torch.autograd.grad(value, leaves, g, allow_unused=True, materialize_grads=True)
+    torch.testing.assert_close(got, value.detach(), rtol=1e-10, atol=1e-10)
+    grads = [*(gy if isinstance(gy, tuple) else (gy,)), *([] if gtarget is None else [gtarget])]
+    torch.testing.assert_close(grads, list(want[: len(grads)]), rtol=1e-10, atol=1e-10)

@@ -6,10 +6,10 @@ import re
 import attrs
 import pytest
 import torch
-from drawn import ELEMENTWISE, NAN, REDUCTIONS, assert_agrees, by_layer, normal, shares
-from torch import Tensor, nn
+from drawn import ELEMENTWISE, NAN, REDUCTIONS, assert_agrees, by_layer, normal, reduced, shares
 from torch.func import vmap
 
+import funcnet as fn
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, LossLayer
@@ -88,7 +88,7 @@ def test_nothing_is_written_to(loss, y, target):
 def test_a_loss_is_a_value(loss, y, target):
     """Its repr evaluates back, its pickle too, and equal losses hash alike; so does its layer."""
     for one in (loss, loss.as_layer()):
-        again = eval(repr(one))
+        again = eval(repr(one), vars(fn))
         assert again == one == pickle.loads(pickle.dumps(one))
         assert hash(again) == hash(one)
     assert loss.as_layer() == LossLayer(loss)
@@ -135,16 +135,7 @@ class LogCosh(ElementwiseLoss):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_a_loss_of_ones_own_is_four_lines(reduction):
     """An Elementwise subclass gets the reductions, the gradients and the layer."""
-
-    class Module(nn.Module):
-        def __init__(self, reduction: str) -> None:
-            super().__init__()
-            self.end = {"mean": torch.mean, "sum": torch.sum, "none": torch.clone}[reduction]
-
-        def forward(self, y: Tensor, target: Tensor) -> Tensor:
-            return self.end((y - target).cosh().log())
-
-    assert_agrees(LogCosh(reduction), Module, normal(1, 4, 3), normal(2, 4, 3))
+    assert_agrees(LogCosh(reduction), reduced(lambda y, t: (y - t).cosh().log()), normal(1, 4, 3), normal(2, 4, 3))
 
 
 y43, t43, labels4 = torch.zeros(4, 3), torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])

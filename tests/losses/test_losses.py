@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from drawn import ELEMENTWISE, F64, INF, NAN, REDUCTIONS, assert_agrees, by_layer, by_torch, normal, shares
+from drawn import ELEMENTWISE, F64, INF, NAN, REDUCTIONS, assert_agrees, assert_loss_twins, by_layer, by_torch, normal, shares
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
-from twins import assert_twins, twin_of
+from torch import nn
+from twins import twin_of
 
 from funcnet import random
 from funcnet.losses.binary import BCE, BCEWithLogits
@@ -46,12 +46,6 @@ def test_an_elementwise_loss_agrees_with_its_twin(kind, reduction, shape, weight
     module = theirs(reduction=reduction, **({"pos_weight": torch.tensor(weight)} if weighted else {}))
     loss = ours(reduction, **({"pos_weight": weight} if weighted else {}))
     assert_loss_twins(loss, module, draw_y(2 * seed, *shape), draw_target(2 * seed + 1, *shape))
-
-
-def assert_loss_twins(loss, module, y: Tensor, target: Tensor) -> None:
-    """Compare the loss as a layer, whose weights are fields: torch's buffers are taken out of its ``state_dict``."""
-    module._non_persistent_buffers_set.update(module._buffers)
-    assert_twins(loss.as_layer(), module, (y, target), call=lambda module, x: module(*x))
 
 
 @pytest.mark.parametrize("name", ["MSE", "L1", "L2", "BCE", "BCEWithLogits"])

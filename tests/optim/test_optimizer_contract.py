@@ -18,7 +18,7 @@ from funcnet.optim import columns
 from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.chaining import donate
-from funcnet.optim.schedules import LinearSchedule
+from funcnet.optim.schedules.interpolation import LinearSchedule
 from funcnet.optim.sgd import SGD
 from funcnet.random import key, normal
 from funcnet.value import frozen

@@ -17,7 +17,8 @@ from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.chaining import Chain, chain, donate
 from funcnet.optim.clipping import ClipByValue
-from funcnet.optim.schedules import CosineSchedule, LinearSchedule, StepSchedule
+from funcnet.optim.schedules.decay import StepSchedule
+from funcnet.optim.schedules.interpolation import CosineSchedule, LinearSchedule
 from funcnet.optim.sgd import SGD
 
 

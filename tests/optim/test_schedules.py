@@ -1,86 +1,323 @@
-"""Schedules: against torch.optim.lr_scheduler, and that ints and tensors, eager and compiled, give the same numbers."""
+"""Schedules: their contract, and at every step of 200 the rates of torch.optim.lr_scheduler."""
 
 import math
-import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schedule_cases import ALL, halved
 
-from funcnet.optim.schedules import (
+import funcnet as fn
+from funcnet import (
     ConstantSchedule,
+    CosineAnnealingSchedule,
+    CosineRestartsSchedule,
     CosineSchedule,
+    CyclicSchedule,
+    ExponentialSchedule,
+    InverseSquareRootSchedule,
     JoinedSchedule,
+    LambdaSchedule,
     LinearSchedule,
+    MultiStepSchedule,
+    OneCycleMomentumSchedule,
+    OneCycleSchedule,
+    PiecewiseConstantSchedule,
+    PiecewiseInterpolateSchedule,
+    PolynomialSchedule,
+    ProductSchedule,
     Schedule,
+    SlantedTriangularSchedule,
     StepSchedule,
+    SumSchedule,
+    WarmupConstantSchedule,
     WarmupCosineSchedule,
+    WarmupLinearSchedule,
+    WarmupSchedule,
+    WarmupStableDecaySchedule,
 )
 
-ALL = [
-    ConstantSchedule(0.3),
-    LinearSchedule(0.1, 0.7, 5),
-    CosineSchedule(0.3, 7),
-    CosineSchedule(0.3, 7, end=0.05),
-    StepSchedule(0.3, 3),
-    StepSchedule(0.3, 2, gamma=0.5),
-    JoinedSchedule((LinearSchedule(0.0, 0.3, 4), ConstantSchedule(0.3), StepSchedule(0.3, 2)), (4, 6)),
-    WarmupCosineSchedule(0.3, 4, 10, end=0.01),
-]
+STEPS = 200
+HUGE = (10**6, 10**9, 10**12, 10**15, 10**18)
 each_schedule = pytest.mark.parametrize("schedule", ALL, ids=repr)
 scheduler = torch.optim.lr_scheduler
 
 
-def torch_rates(lr: float, make: Callable[[Any], Any], steps: int) -> list[float]:
+def test_every_schedule_is_in_the_catalogue() -> None:
+    """By itself or within another one."""
+    public = {value for value in vars(fn).values() if isinstance(value, type) and issubclass(value, Schedule)}
+    within = [part for one in ALL for part in fn.value.parts(one)]
+    assert {type(part) for part in within} >= public - {Schedule}
+
+
+# the contract
+
+
+@each_schedule
+def test_a_schedule_keeps_the_contract(schedule: Schedule) -> None:
+    """Numbers, tensors, numpy, vmap, the meta device, and what makes it a value."""
+    fn.testing.check_schedule(schedule, STEPS)
+
+
+@pytest.mark.compiled
+def test_schedules_compile_whole() -> None:
+    """One graph serves every step, for all of them."""
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda step: tuple(schedule(step) for schedule in ALL), fullgraph=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        got = [[float(rate) for rate in compiled(torch.tensor(step))] for step in (0, 1, 5, 7, 50, 63, 199, 10**12)]
+    for rates, step in zip(got, (0, 1, 5, 7, 50, 63, 199, 10**12), strict=True):
+        assert rates == pytest.approx([schedule(step) for schedule in ALL], rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.compiled
+def test_a_compiled_step_follows_its_schedules() -> None:
+    """One program for all steps: learning rate and momentum of one cycle, and a product with a function in it."""
+    lr, momentum = OneCycleSchedule(0.3, 9), OneCycleMomentumSchedule(9)
+    opt = fn.SGD(lr * LambdaSchedule(inverse), momentum, weight_decay=0.01 * CosineRestartsSchedule(1.0, 1, 2))
+    step = fn.train_step(fn.Linear(3, 2), fn.MSE(), opt)
+    compiled, x, target = fn.compile(step), fn.random.normal(0, (5, 3)), fn.random.normal(1, (5, 2))
+    params = step.net.init(0)
+    ours, theirs = (params, opt.init(params)), (params, opt.init(params))
+    for _ in range(7):
+        ours, theirs = compiled(*ours, x, target)[:2], step(*theirs, x, target)[:2]
+    fn.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert compiled.programs == 1
+
+
+@each_schedule
+def test_a_tensor_gets_the_bits_of_its_number(schedule: Schedule) -> None:
+    """In eager mode, at steps far beyond the end too."""
+    for step in (*range(70), *HUGE):
+        assert schedule(torch.tensor(step)).item() == schedule(step)
+
+
+@each_schedule
+def test_vmap_agrees_far_beyond_the_end(schedule: Schedule) -> None:
+    """Up to step 10¹⁸."""
+    got = torch.func.vmap(schedule)(torch.tensor(HUGE)).tolist()
+    assert got == pytest.approx([schedule(step) for step in HUGE], rel=1e-12, abs=1e-18)
+
+
+NO_STEPS = [-1, torch.tensor(-1), math.nan, math.inf, torch.tensor(math.nan), True, torch.tensor(True), "3", None, torch.ones(2), torch.tensor(1j), np.int64(-2), np.ones(2)]  # fmt: skip
+
+
+@each_schedule
+def test_a_step_that_is_none_is_refused(schedule: Schedule) -> None:
+    """Below 0 too: the sentence names the schedule."""
+    for step in NO_STEPS:
+        with pytest.raises(
+            ValueError, match=r"Schedule\(.*\): step must be a number of at least 0, or a 0-d tensor of one, got "
+        ):
+            schedule(step)
+
+
+@each_schedule
+def test_a_schedule_is_the_call_that_makes_it(schedule: Schedule) -> None:
+    """With the names of funcnet and of the functions that it holds."""
+    assert eval(repr(schedule), {**vars(fn), "halved": halved}) == schedule
+
+
+# torch.optim.lr_scheduler
+
+
+def torch_rates(lr: float, make: Callable[[Any], Any], steps: int, name: str = "lr") -> list[float]:
     """Return the rate that torch uses at each step."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=lr)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=lr, momentum=0.9)
     schedule, rates = make(optimizer), []
-    for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
+    for step in range(steps):
+        rates.append(optimizer.param_groups[0][name])
         optimizer.step()
-        schedule.step()
+        if step < steps - 1:
+            schedule.step()
     return rates
 
 
-def cosine_then_constant(optimizer: Any) -> Any:
-    parts = [scheduler.LinearLR(optimizer, 0.1, 1.0, 4), scheduler.StepLR(optimizer, 3, 0.5)]
-    return scheduler.SequentialLR(optimizer, parts, [4])
+def sequential(o: Any) -> Any:
+    return scheduler.SequentialLR(o, [scheduler.LinearLR(o, 0.1, 1.0, 4), scheduler.StepLR(o, 30, 0.5)], [4])
+
+
+def chained(o: Any) -> Any:
+    return scheduler.ChainedScheduler([scheduler.StepLR(o, 30, 0.5), scheduler.ExponentialLR(o, 0.99)], o)
+
+
+def cyclic(*args: Any, **options: Any) -> Callable[[Any], Any]:
+    return lambda o: scheduler.CyclicLR(o, 0.1, 0.3, *args, cycle_momentum=False, **options)
+
+
+def inverse(t: Any) -> Any:
+    return 1 / (1 + t)
+
+
+def one_cycle(**options: Any) -> Callable[[Any], Any]:
+    return lambda o: scheduler.OneCycleLR(o, 0.3, STEPS, **options)
+
+
+TORCH = [
+    (ConstantSchedule(0.3), 0.3, lambda o: scheduler.ConstantLR(o, 1.0)),
+    (PiecewiseConstantSchedule((0.1, 0.3), (5,)), 0.3, lambda o: scheduler.ConstantLR(o, 1 / 3, 5)),
+    (LinearSchedule(0.1, 0.7, 5), 1.0, lambda o: scheduler.LinearLR(o, 0.1, 0.7, 5)),
+    (PolynomialSchedule(0.3, 150, 2.5), 0.3, lambda o: scheduler.PolynomialLR(o, 150, 2.5)),
+    (PolynomialSchedule(0.3, 150), 0.3, lambda o: scheduler.PolynomialLR(o, 150)),
+    (ExponentialSchedule(0.3, 0.9), 0.3, lambda o: scheduler.ExponentialLR(o, 0.9)),
+    (StepSchedule(0.3, 3), 0.3, lambda o: scheduler.StepLR(o, 3)),
+    (StepSchedule(0.3, 2, gamma=0.5), 0.3, lambda o: scheduler.StepLR(o, 2, 0.5)),
+    (MultiStepSchedule(0.3, (10, 50, 50, 120)), 0.3, lambda o: scheduler.MultiStepLR(o, [10, 50, 50, 120])),
+    (MultiStepSchedule(0.3, (0, 7), 0.5), 0.3, lambda o: scheduler.MultiStepLR(o, [0, 7], 0.5)),
+    (CosineSchedule(0.3, 199, end=0.05), 0.3, lambda o: scheduler.CosineAnnealingLR(o, 199, 0.05)),
+    (CosineAnnealingSchedule(0.3, 7), 0.3, lambda o: scheduler.CosineAnnealingLR(o, 7)),
+    (CosineAnnealingSchedule(0.3, 30, end=0.05), 0.3, lambda o: scheduler.CosineAnnealingLR(o, 30, 0.05)),
+    (CosineRestartsSchedule(0.3, 7), 0.3, lambda o: scheduler.CosineAnnealingWarmRestarts(o, 7)),
+    (CosineRestartsSchedule(0.3, 1, 2, 0.05), 0.3, lambda o: scheduler.CosineAnnealingWarmRestarts(o, 1, 2, 0.05)),
+    (CosineRestartsSchedule(0.3, 5, 3), 0.3, lambda o: scheduler.CosineAnnealingWarmRestarts(o, 5, 3)),
+    (CyclicSchedule(0.1, 0.3, 20), 0.1, cyclic(20)),
+    (CyclicSchedule(0.1, 0.3, 7, 12, "triangular2"), 0.1, cyclic(7, 12, "triangular2")),
+    (CyclicSchedule(0.1, 0.3, 7, 12, "exp_range", 0.99), 0.1, cyclic(7, 12, "exp_range", 0.99)),
+    (CyclicSchedule(0.1, 0.3, 7, scale_fn=inverse), 0.1, cyclic(7, scale_fn=inverse)),
+    (CyclicSchedule(0.1, 0.3, 7, scale_fn=inverse, scale_mode="iterations"), 0.1, cyclic(7, scale_fn=inverse, scale_mode="iterations")),
+    (OneCycleSchedule(0.3, STEPS), 0.3, one_cycle()),
+    (OneCycleSchedule(0.3, STEPS, 0.1, "linear", 10.0, 100.0), 0.3, one_cycle(pct_start=0.1, anneal_strategy="linear", div_factor=10.0, final_div_factor=100.0)),
+    (OneCycleSchedule(0.3, STEPS, 0.4, three_phase=True), 0.3, one_cycle(pct_start=0.4, three_phase=True)),
+    (OneCycleSchedule(0.3, STEPS, 0.0), 0.3, one_cycle(pct_start=0.0)),
+    (OneCycleSchedule(0.3, STEPS, 1.0), 0.3, one_cycle(pct_start=1.0)),
+    (OneCycleSchedule(0.3, STEPS, 0.7, three_phase=True), 0.3, one_cycle(pct_start=0.7, three_phase=True)),
+    (JoinedSchedule((LinearSchedule(0.1, 1.0, 4), StepSchedule(1.0, 30, 0.5)), (4,)), 1.0, sequential),
+    (StepSchedule(0.3, 30, 0.5) * ExponentialSchedule(1.0, 0.99), 0.3, chained),
+    (0.3 * LambdaSchedule(inverse), 0.3, lambda o: scheduler.LambdaLR(o, inverse)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("schedule", "lr", "theirs", "steps"),
-    [
-        (ConstantSchedule(0.3), 0.3, lambda o: scheduler.ConstantLR(o, 1.0), 10),
-        (LinearSchedule(0.1, 0.7, 5), 1.0, lambda o: scheduler.LinearLR(o, 0.1, 0.7, 5), 12),
-        (CosineSchedule(0.3, 7), 0.3, lambda o: scheduler.CosineAnnealingLR(o, 7), 8),
-        (CosineSchedule(0.3, 7, end=0.05), 0.3, lambda o: scheduler.CosineAnnealingLR(o, 7, 0.05), 8),
-        (StepSchedule(0.3, 3), 0.3, lambda o: scheduler.StepLR(o, 3), 12),
-        (StepSchedule(0.3, 2, gamma=0.5), 0.3, lambda o: scheduler.StepLR(o, 2, 0.5), 12),
-        (JoinedSchedule((LinearSchedule(0.1, 1.0, 4), StepSchedule(1.0, 3, 0.5)), (4,)), 1.0, cosine_then_constant, 12),
-    ],
-    ids=lambda value: repr(value) if isinstance(value, Schedule) else "",
+    ("schedule", "lr", "theirs"), TORCH, ids=lambda value: repr(value) if isinstance(value, Schedule) else ""
 )
-def test_the_rates_are_those_of_torch(schedule: Schedule, lr: float, theirs: Any, steps: int) -> None:
+def test_the_rates_are_those_of_torch(schedule: Schedule, lr: float, theirs: Any) -> None:
     """At every step the schedule gives what torch.optim.lr_scheduler's formula gives."""
-    assert [schedule(step) for step in range(steps)] == pytest.approx(torch_rates(lr, theirs, steps), rel=1e-12, abs=1e-15)
+    ours = [schedule(step) for step in range(STEPS)]
+    assert ours == pytest.approx(torch_rates(lr, theirs, STEPS), rel=1e-12, abs=1e-15)
 
 
-@pytest.mark.parametrize("schedule", [LinearSchedule(0.1, 0.7, 5), CosineSchedule(0.3, 7, end=0.7)], ids=repr)
-def test_the_end_is_held(schedule: Schedule) -> None:
-    """After its steps a schedule stays at its end, where CosineAnnealingLR would climb again."""
-    assert [schedule(step) for step in (7, 8, 14, 10**9)] == [0.7] * 4
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Schedule, Any]:
+    """Draw a schedule with phases of any length, and torch's."""
+    n, m = draw(st.integers(1, 90)), draw(st.integers(1, 5))
+    part, three = draw(st.floats(0.0, 1.0).filter(lambda part: part * 99 != 1)), draw(st.booleans())  # torch divides 0 by 0
+    steps = sorted(draw(st.lists(st.integers(0, 99), max_size=5)))
+    mode = draw(st.sampled_from(["triangular", "triangular2", "exp_range"]))
+    return draw(st.sampled_from([
+        (OneCycleSchedule(0.3, 99, part, three_phase=three), lambda o: scheduler.OneCycleLR(o, 0.3, 99, pct_start=part, three_phase=three)),
+        (CyclicSchedule(0.3, 0.9, n, m, mode, 0.99), lambda o: scheduler.CyclicLR(o, 0.3, 0.9, n, m, mode, 0.99, cycle_momentum=False)),
+        (CosineRestartsSchedule(0.3, n, m, 0.01), lambda o: scheduler.CosineAnnealingWarmRestarts(o, n, m, 0.01)),
+        (CosineAnnealingSchedule(0.3, n, 0.01), lambda o: scheduler.CosineAnnealingLR(o, n, 0.01)),
+        (PolynomialSchedule(0.3, n, part + 0.1), lambda o: scheduler.PolynomialLR(o, n, part + 0.1)),
+        (MultiStepSchedule(0.3, steps, 0.5), lambda o: scheduler.MultiStepLR(o, steps, 0.5)),
+    ]))  # fmt: skip
 
 
-def test_a_cosine_is_half_way_at_half_time() -> None:
-    """At half its steps a cosine schedule is at the mean of start and end."""
-    assert CosineSchedule(0.3, 10, end=0.1)(5) == pytest.approx(0.2)
+@given(pairs())
+@settings(max_examples=40)
+def test_phases_of_any_length_are_those_of_torch(pair: tuple[Schedule, Any]) -> None:
+    """As numbers, and under vmap."""
+    schedule, theirs = pair
+    expected = pytest.approx(torch_rates(0.3, theirs, 99), rel=1e-12, abs=1e-14)
+    assert [schedule(step) for step in range(99)] == expected
+    assert torch.func.vmap(schedule)(torch.arange(99)).tolist() == expected
 
 
-def test_a_warmup_climbs_to_its_peak_and_ends_at_its_end() -> None:
-    """WarmupCosineSchedule is start at step 0, peak at ``warmup`` and end at ``steps``."""
-    schedule = WarmupCosineSchedule(0.3, 4, 10, end=0.01, start=0.1)
-    assert [schedule(step) for step in (0, 4, 10, 99)] == pytest.approx([0.1, 0.3, 0.01, 0.01])
+@pytest.mark.parametrize("three_phase", [False, True])
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+def test_the_momentum_of_one_cycle_is_that_of_torch(strategy: str, three_phase: bool) -> None:
+    """At every step."""
+    schedule = OneCycleMomentumSchedule(STEPS, 0.8, 0.99, 0.4, strategy, three_phase)
+    options = {
+        "pct_start": 0.4,
+        "anneal_strategy": strategy,
+        "three_phase": three_phase,
+        "base_momentum": 0.8,
+        "max_momentum": 0.99,
+    }
+    theirs = torch_rates(0.3, one_cycle(**options), STEPS, "momentum")
+    assert [schedule(step) for step in range(STEPS)] == pytest.approx(theirs, rel=1e-12)
+
+
+def test_the_cycled_momentum_is_that_of_torch() -> None:
+    """CyclicLR's momentum goes from the largest to the least: the two arguments change places."""
+    theirs = torch_rates(0.1, lambda o: scheduler.CyclicLR(o, 0.1, 0.3, 7, 12, "triangular2"), STEPS, "momentum")
+    schedule = CyclicSchedule(0.9, 0.8, 7, 12, "triangular2")
+    assert [schedule(step) for step in range(STEPS)] == pytest.approx(theirs, rel=1e-12)
+
+
+# ends and phases
+
+
+@pytest.mark.parametrize(
+    ("schedule", "start", "end"),
+    [
+        (LinearSchedule(0.1, 0.7, 5), 0.1, 0.7),
+        (PolynomialSchedule(0.3, 9, 3.0, 0.7), 0.3, 0.7),
+        (CosineSchedule(0.3, 7, end=0.7), 0.3, 0.7),
+        (CosineSchedule(0.1, 49, end=0.7, exponent=0.3), 0.1, 0.7),
+        (PiecewiseInterpolateSchedule((0.1, 0.9, 0.7), (3, 9), "cosine"), 0.1, 0.7),
+        (OneCycleSchedule(0.3, 11, div_factor=3.0, final_div_factor=7.0), 0.3 / 3.0, 0.3 / 3.0 / 7.0),
+        (OneCycleSchedule(0.3, 1), 0.3 / 25.0 / 1e4, 0.3 / 25.0 / 1e4),
+        (WarmupLinearSchedule(0.9, 3, 9, 0.7, 0.1), 0.1, 0.7),
+        (WarmupCosineSchedule(0.9, 3, 9, 0.7, 0.1), 0.1, 0.7),
+        (WarmupConstantSchedule(0.7, 3, 0.1), 0.1, 0.7),
+        (WarmupStableDecaySchedule(0.9, 3, 3, 3, 0.7, 0.1), 0.1, 0.7),
+        (SlantedTriangularSchedule(0.3, 11, ratio=7.0), 0.3 / 7.0, 0.3 / 7.0),
+    ],
+    ids=repr,
+)
+def test_a_schedule_begins_at_its_start_and_stays_at_its_end(schedule: Schedule, start: float, end: float) -> None:
+    """Bit for bit."""
+    assert schedule(0) == start
+    assert [schedule(step) for step in (49, 50, 98, 10**9, 10**18)] == [end] * 5
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 1e-7])
+def test_a_way_from_a_number_to_itself_is_constant(value: float) -> None:
+    """Bit for bit, where sums of parts of it would round."""
+    for schedule in (LinearSchedule(value, value, 7), CosineSchedule(value, 7, value), PolynomialSchedule(value, 7, 2.0, value)):
+        assert {schedule(step) for step in range(9)} == {value}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (WarmupConstantSchedule(0.3, 0), [0.3, 0.3, 0.3]),
+        (WarmupLinearSchedule(0.3, 0, 2, end=0.1), [0.3, 0.2, 0.1]),
+        (WarmupCosineSchedule(0.3, 0, 2, end=0.1), [0.3, 0.2, 0.1]),
+        (WarmupSchedule(ExponentialSchedule(0.4, 0.5), 0), [0.4, 0.2, 0.1]),
+        (fn.WarmupExponentialSchedule(0.4, 0, 0.5), [0.4, 0.2, 0.1]),
+        (WarmupStableDecaySchedule(0.3, 0, 0, 2, 0.1, decay_type="linear"), [0.3, 0.2, 0.1]),
+        (WarmupStableDecaySchedule(0.3, 0, 1, 1), [0.3, 0.3, 0.0]),
+        (InverseSquareRootSchedule(0.3, 0), [0.3, 0.3 / math.sqrt(2), 0.3 / math.sqrt(3)]),
+        (SlantedTriangularSchedule(0.4, 2, cut_frac=0.0, ratio=4.0), [0.4, 0.25, 0.1]),
+        (OneCycleSchedule(0.4, 3, 1 / 3, "linear", 2.0, 2.0), [0.4, 0.25, 0.1]),
+    ],
+    ids=repr,
+)
+def test_a_phase_without_steps_is_left_out(schedule: Schedule, rates: list[float]) -> None:
+    """The next one begins at step 0."""
+    assert [schedule(step) for step in range(3)] == pytest.approx(rates, rel=1e-15)
+    assert torch.func.vmap(schedule)(torch.arange(3)).tolist() == pytest.approx(rates, rel=1e-15)
+
+
+@pytest.mark.parametrize("t_mult", [2, 3, 7])
+def test_every_restart_is_at_its_step(t_mult: int) -> None:
+    """At t_0 (t_multⁿ - 1) / (t_mult - 1), where a logarithm rounds either way, the rate is the start, and one before the least."""
+    for t_0 in (1, 3, 10):
+        schedule = CosineRestartsSchedule(1.0, t_0, t_mult)
+        begins = [t_0 * (t_mult**n - 1) // (t_mult - 1) for n in range(1, 16)]
+        mapped = torch.func.vmap(schedule)
+        assert {schedule(begin) for begin in begins} == {1.0}
+        assert mapped(torch.tensor(begins)).tolist() == [1.0] * 15
+        before = [begin - 1 for begin in begins[4:]]
+        assert max(schedule(step) for step in before) <= 0.5
+        assert mapped(torch.tensor(before)).tolist() == pytest.approx([schedule(step) for step in before], abs=1e-12)
 
 
 def test_a_joined_schedule_counts_each_part_from_its_beginning() -> None:
@@ -90,46 +327,59 @@ def test_a_joined_schedule_counts_each_part_from_its_beginning() -> None:
     assert [joined(step) for step in range(5)] == [first(0), first(1), first(2), second(0), second(1)]
 
 
-@each_schedule
-def test_an_int_gives_a_float(schedule: Schedule) -> None:
-    """Called with an int, a schedule gives a Python float."""
-    assert {type(schedule(step)) for step in range(12)} == {float}
+def test_growth_without_a_bound_ends_at_infinity() -> None:
+    """As a float and as a tensor: no error of Python's."""
+    schedule = ExponentialSchedule(1.0, 1.1)
+    assert schedule(10**6) == math.inf
+    assert torch.func.vmap(schedule)(torch.tensor([10**6])).tolist() == [math.inf]
+    assert ExponentialSchedule(1.0, 1.1, end=7.0)(10**6) == 7.0
 
 
-@each_schedule
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_a_tensor_gives_the_same_number_as_a_tensor(schedule: Schedule, dtype: torch.dtype) -> None:
-    """Called with a 0-d tensor, a schedule gives a 0-d float64 tensor of the value for the int."""
-    got = [schedule(torch.tensor(step, dtype=dtype)) for step in range(12)]
-    expected = [torch.tensor(schedule(step), dtype=torch.float64) for step in range(12)]
-    torch.testing.assert_close(got, expected, rtol=1e-14, atol=1e-16)
+# sums, products, functions
 
 
-@pytest.mark.compiled
-@each_schedule
-def test_schedules_compile_whole(schedule: Schedule) -> None:
-    """One graph serves every step."""
-    torch._dynamo.reset()
-    compiled = torch.compile(schedule, fullgraph=True, backend="aot_eager")
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        got = [compiled(torch.tensor(step)) for step in range(12)]
-    assert [float(value) for value in got] == pytest.approx([schedule(step) for step in range(12)], rel=1e-14)
+def test_schedules_multiply_and_add() -> None:
+    """With each other and with numbers on either side; longer products are flat."""
+    a, b = LinearSchedule(1.0, 2.0, 10), CosineSchedule(3.0, 7)
+    for step in range(12):
+        assert (a * b)(step) == a(step) * b(step)
+        assert (0.5 * a)(step) == (a * 0.5)(step) == 0.5 * a(step)
+        assert (a + b)(step) == a(step) + b(step)
+        assert (a + 1)(step) == (1 + a)(step) == a(step) + 1
+    assert 2 * a * b * 3 == ProductSchedule((2, a, b, 3))
+    assert 2 + a + b == SumSchedule((2, a, b))
+    assert (a + b) * b == ProductSchedule((SumSchedule((a, b)), b))
 
 
-@each_schedule
-def test_schedules_map_over_steps(schedule: Schedule) -> None:
-    """Under vmap a schedule gives each step its value."""
-    got = torch.func.vmap(schedule)(torch.arange(12))
-    assert got.tolist() == pytest.approx([schedule(step) for step in range(12)], rel=1e-14)
+@pytest.mark.parametrize("other", [math.nan, True, "2", None, halved, torch.tensor(2)], ids=lambda other: type(other).__name__)
+def test_a_schedule_does_not_multiply_with_anything_else(other: Any) -> None:
+    """A function must be made a LambdaSchedule first."""
+    for operation in (lambda: LinearSchedule(1.0, 2.0, 3) * other, lambda: LinearSchedule(1.0, 2.0, 3) + other):
+        with pytest.raises(TypeError, match=r"unsupported operand|can't multiply"):
+            operation()
 
 
-@each_schedule
-def test_schedules_are_values(schedule: Schedule) -> None:
-    """Repr evaluates back, equal ones hash alike, and pickle keeps them."""
-    names = {type(one).__name__: type(one) for one in ALL}
-    again = eval(repr(schedule), names)
-    assert again == schedule == pickle.loads(pickle.dumps(schedule))
-    assert hash(again) == hash(schedule)
+def test_a_function_gets_the_int_that_the_schedule_gets() -> None:
+    """So that it may look into a table; in eager mode for a tensor too."""
+    table = (0.3, 0.2, 0.1)
+    schedule = LambdaSchedule(lambda step: table[step])
+    assert [schedule(step) for step in range(3)] == [schedule(torch.tensor(step)).item() for step in range(3)] == [*table]
+    assert (2 * schedule)(1) == 0.4
+    assert JoinedSchedule((ConstantSchedule(1.0), schedule), (5,))(7) == 0.1
+
+
+@pytest.mark.parametrize("result", [None, "0.1", math.nan, True, torch.ones(2, dtype=torch.float64), torch.tensor(1j)], ids=repr)
+def test_a_function_that_returns_no_number_is_refused(result: Any) -> None:
+    """By a number and by a tensor."""
+    schedule = LambdaSchedule(lambda _: result)
+    for step in (3, torch.tensor(3), torch.tensor(3, device="meta")):
+        with pytest.raises(
+            ValueError, match=r"^LambdaSchedule\(.*\): function must return a finite number, or a 0-d tensor, got "
+        ):
+            schedule(step)
+
+
+# errors
 
 
 @pytest.mark.parametrize(
@@ -138,9 +388,24 @@ def test_schedules_are_values(schedule: Schedule) -> None:
         (lambda: ConstantSchedule(math.nan), "ConstantSchedule: value must be a finite number, got nan"),
         (lambda: LinearSchedule(0.1, 0.2, 0), "LinearSchedule: steps must be a whole number of at least 1, got 0"),
         (lambda: LinearSchedule(0.1, "0.2", 5), "LinearSchedule: end must be a finite number, got '0.2'"),
+        (lambda: LinearSchedule(0.1, 0.2, 5, -1), "LinearSchedule: begin must be a whole number of at least 0, got -1"),
+        (lambda: PolynomialSchedule(0.1, 5, 0.0), "PolynomialSchedule: power must be a finite number above 0.0, got 0.0"),
+        (lambda: ExponentialSchedule(0.1, 0.9, end="0"), "ExponentialSchedule: end must be a finite number, got '0'"),
         (lambda: CosineSchedule(0.1, 2.5), "CosineSchedule: steps must be a whole number of at least 1, got 2.5"),
+        (lambda: CosineRestartsSchedule(0.1, 2, 1.5), "CosineRestartsSchedule: t_mult must be a whole number of at least 1, got 1.5"),
+        (lambda: CyclicSchedule(0.1, 0.2, mode="square"), "CyclicSchedule: mode must be one of 'triangular', 'triangular2', 'exp_range', got 'square'"),
+        (lambda: CyclicSchedule(0.1, 0.2, scale_fn=2), "CyclicSchedule: scale_fn must be a function, or None, got 2"),
+        (lambda: OneCycleSchedule(0.1, 9, 1.5), "OneCycleSchedule: pct_start must be a finite number at least 0.0 and at most 1.0, got 1.5"),
+        (lambda: InverseSquareRootSchedule(0.1, -1), "InverseSquareRootSchedule: warmup must be a whole number of at least 0, got -1"),
         (lambda: StepSchedule(0.1, 5, gamma=-0.1), "StepSchedule: gamma must be a finite number at least 0.0, got -0.1"),
         (lambda: StepSchedule(math.inf, 5), "StepSchedule: start must be a finite number, got inf"),
+        (lambda: MultiStepSchedule(0.1, (5, 3)), "MultiStepSchedule: milestones must be a tuple of whole numbers of at least 0, none below the one before, got (5, 3)"),
+        (lambda: PiecewiseConstantSchedule((), ()), "PiecewiseConstantSchedule: values must be a tuple of at least one finite number, got ()"),
+        (lambda: PiecewiseConstantSchedule((1.0,), (5,)), "PiecewiseConstantSchedule: boundaries must be a tuple of 0, one between each two values, got (5,)"),
+        (lambda: PiecewiseInterpolateSchedule((1.0, 2.0), (0,)), "PiecewiseInterpolateSchedule: boundaries must be whole numbers that grow from above 0, got (0,)"),
+        (lambda: ProductSchedule((1.0, 2.0)), "ProductSchedule: factors must be a tuple of schedules and finite numbers, with at least one schedule, got (1.0, 2.0)"),
+        (lambda: LambdaSchedule(0.1), "LambdaSchedule: function must be a function, got 0.1"),
+        (lambda: WarmupStableDecaySchedule(0.1, 5, 5, 0), "WarmupStableDecaySchedule: decay must be a whole number of at least 1, got 0"),
         (
             lambda: JoinedSchedule((ConstantSchedule(1.0), 0.1), (5,)),
             "JoinedSchedule: schedules must be a tuple of at least one schedule, got (ConstantSchedule(value=1.0), 0.1)",
@@ -161,10 +426,20 @@ def test_schedules_are_values(schedule: Schedule) -> None:
             lambda: WarmupCosineSchedule(0.1, 10, 10),
             "WarmupCosineSchedule: steps must be a whole number above warmup=10, got 10",
         ),
+        (lambda: WarmupLinearSchedule(0.1, -1, 10), "WarmupLinearSchedule: warmup must be a whole number of at least 0, got -1"),
+        (lambda: WarmupConstantSchedule(0.1, 0, math.nan), "WarmupConstantSchedule: start must be a finite number, got nan"),
+        (lambda: WarmupSchedule(0.1, 5), "WarmupSchedule: schedule must be a schedule, got 0.1"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], sentence: str) -> None:
     """The error says which field of which value breaks which rule, and what came."""
     with pytest.raises(ValueError, match=r".") as caught:
         make()
     assert str(caught.value) == sentence
+
+
+def test_lists_become_tuples() -> None:
+    """A schedule is a value, so it holds tuples."""
+    assert MultiStepSchedule(0.1, [2, 3]) == MultiStepSchedule(0.1, (2, 3))
+    assert PiecewiseConstantSchedule([1.0, 2.0], [3]) == PiecewiseConstantSchedule((1.0, 2.0), (3,))
+    assert JoinedSchedule([ConstantSchedule(1.0)], []) == JoinedSchedule((ConstantSchedule(1.0),), ())

@@ -55,6 +55,8 @@ class PReLU(Layer):
     Source   He, Zhang, Ren & Sun 2015.
     """
 
+    undecayed = ("weight",)
+
     num_parameters: Size = field(default=1, validator=size_or_none)
     _init: float = field(default=0.25, validator=number())
 

@@ -63,6 +63,8 @@ class Scale(_ElementwiseAffine):
     Source   elementary.
     """
 
+    undecayed = ("weight",)
+
     initializer: str | Initializer = field(default="ones", validator=initializers.known)
 
     def init(self, rng: Key | int) -> Params:

@@ -28,6 +28,8 @@ from funcnet.value import frozen
 class _Channels(Layer):
     """What normalization by the batch and by running statistics share: the channels, and how many axes x may have."""
 
+    undecayed = ("weight",)
+
     num_features: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
 

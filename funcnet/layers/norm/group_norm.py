@@ -34,6 +34,8 @@ class GroupNorm(Layer):
     Source   Wu & He 2018; the names and ε are ``torch.nn.GroupNorm``'s.
     """
 
+    undecayed = ("weight",)
+
     num_groups: int = field(validator=size)
     num_channels: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)

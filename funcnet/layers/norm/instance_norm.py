@@ -31,6 +31,8 @@ Cache = tuple[Tensor, Tensor, Tensor]
 class _Instance(Layer):
     """What both kinds share: over how many axes after the channels they go, and what x and params must be."""
 
+    undecayed = ("weight",)
+
     num_features: Size = field(validator=size_or_none)
     eps: float = field(default=1e-5, validator=norm_params.positive)
 

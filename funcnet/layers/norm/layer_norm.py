@@ -31,6 +31,8 @@ from funcnet.value import frozen
 class _RowNorm(Layer):
     """What LayerNorm and RMSNorm share: the shape of a row, ``None`` for the size of the axis ``dim``, to be inferred."""
 
+    undecayed = ("weight",)
+
     normalized_shape: Shape | Any = field(converter=as_tuple, validator=whole_numbers(1, optional=True))
 
     @property

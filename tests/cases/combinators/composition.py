@@ -53,6 +53,10 @@ BRANCHING = {
 SUM, PRODUCT = fn.Add(), fn.Mul()
 
 GRAPH = {
+    "graph with named outputs": case(
+        fn.graph("x", h=(fn.Linear(3, 2), "x"), a=(fn.Tanh(), "h"), output={"last": "a", "first": "h", "again": "a"}),
+        normal(4, 3),
+    ),
     "graph of one node": case(fn.graph("x", y=(fn.Linear(3, 2), "x")), normal(4, 3)),
     "graph, skip": case(fn.graph("x", h=(fn.Linear(3, 2), "x"), a=(fn.Tanh(), "h"), y=(SUM, "a", "h")), normal(4, 3)),
     "graph, diamond": case(

@@ -1,0 +1,152 @@
+"""The cost of a loss over a large vocabulary: time and memory of value and gradients, beside torch's fused loss and plain ones.
+
+All contenders of a dtype take turns in one process, on one thread, and then each has a process for its memory.
+
+    python -m examples.benchmarks.vocabulary --page examples/benchmarks/results/VOCABULARY.md
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROWS, WORDS, FEATURES, ROUNDS = 8192, 32_000, 512, 2
+DTYPES = ("float32", "bfloat16")
+OURS = ("funcnet LinearCrossEntropy", "funcnet LinearCrossEntropy, value only", "funcnet Linear, CrossEntropy")
+STRATEGIES = ("auto", "aspect_ratio", "aspect_ratio:2", "aspect_ratio:8")
+THEIRS = (*[f"torch linear_cross_entropy, {one}" for one in STRATEGIES], "torch linear, cross_entropy")
+
+HEAD = """# A loss over a large vocabulary
+
+`python -m examples.benchmarks.vocabulary --page examples/benchmarks/results/VOCABULARY.md`,
+torch {torch}, {processor}, one thread.
+
+{rows} rows of {features} features and {words} words: a value, and the gradients of the rows and of the weight, {grads}.
+Torch's are by autograd, its fused loss with each of its strategies of chunking. The time is the process's CPU time, the least of
+{rounds} turns; contenders take turns in one process. The second column of times is a part of that of funcnet's
+`LinearCrossEntropy`. The peak is how far one call raises the memory of a process of its own, the gradients included; freed memory
+goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is what is held.
+
+"""
+
+
+def drawn(dtype, rows, words, features):
+    """Return hidden rows, a weight and labels."""
+    import torch
+
+    torch.manual_seed(0)
+    kind = getattr(torch, dtype)
+    h, w = torch.empty(rows, features, dtype=kind).normal_(), torch.empty(words, features, dtype=kind).normal_(0, features**-0.5)
+    return h, w, torch.randint(0, words, (rows,))
+
+
+def contender(name, h, w, labels):
+    """Return the function of no arguments that returns a value, and gradients where it has any."""
+    import torch
+
+    import funcnet as fn
+
+    loss, net = fn.LinearCrossEntropy(), fn.Linear(w.shape[1], w.shape[0], bias=False)
+
+    def in_two_layers():
+        y, cache = net.apply({"weight": w}, h)
+        value, gy = fn.CrossEntropy().value_and_grad(y, labels)
+        gparams, gh = net.vjp({"weight": w}, cache, gy)
+        return value, (gh, gparams["weight"])
+
+    def by_autograd(options):
+        leaves = h.detach().requires_grad_(), w.detach().requires_grad_()
+        value = torch.nn.functional.linear_cross_entropy(*leaves, labels, options=options)
+        value.backward()
+        return value.detach(), tuple([leaf.grad for leaf in leaves])
+
+    ours = (lambda: loss.value_and_grad((h, w), labels), lambda: (loss((h, w), labels), ()), in_two_layers)
+    chunked = [lambda one=one: by_autograd(torch.nn.LinearCrossEntropyOptions(chunking_method=one)) for one in STRATEGIES]
+    return dict(zip((*OURS, *THEIRS), (*ours, *chunked, lambda: by_autograd(None)), strict=True))[name]
+
+
+def times(dtype, sizes, rounds):
+    """Return the seconds of each contender, the least of some rounds, in another order each."""
+    given, found = drawn(dtype, *sizes), {}
+    for _ in range(rounds):
+        for name in random.sample((*OURS, *THEIRS), len(OURS) + len(THEIRS)):
+            began = time.process_time()
+            contender(name, *given)()
+            found[name] = min(found.get(name, float("inf")), time.process_time() - began)
+    return found
+
+
+def peak(name, dtype, sizes):
+    """Return by how many bytes a call raises the memory of this process."""
+    contender(name, *drawn(dtype, 64, 200, sizes[2]))()  # loads the kernels
+    call = contender(name, *drawn(dtype, *sizes))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def measured(*job):
+    """Measure in this process: the times of a dtype, or the peak of a contender."""
+    import torch
+
+    torch.set_num_threads(1)
+    return {"times": times, "peak": peak}[job[0]](*job[1:])
+
+
+def _in_a_process(*job):
+    command = [sys.executable, "-m", "examples.benchmarks.vocabulary", "--one", json.dumps(job)]
+    variables = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"} if job[0] == "peak" else None
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
+    return json.loads(done.stdout)
+
+
+def table(sizes, rounds):
+    """Yield the lines of the table, as Markdown."""
+    yield "| loss | dtype | s | of funcnet's | peak, MB |"
+    yield "|---|---|--:|--:|--:|"
+    for dtype in DTYPES:
+        seconds = _in_a_process("times", dtype, sizes, rounds)
+        for name in (*OURS, *THEIRS):
+            mb = _in_a_process("peak", name, dtype, sizes) / 1e6
+            yield f"| {name} | {dtype} | {seconds[name]:.2f} | {seconds[name] / seconds[OURS[0]]:.2f} | {mb:.0f} |"
+
+
+def main(arguments=None):
+    """Measure all rows, and print the table or write the page."""
+    about = __doc__.split("\n\n")[0]
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows of the batch")
+    parser.add_argument("--words", type=int, default=WORDS, help="words of the vocabulary")
+    parser.add_argument("--features", type=int, default=FEATURES, help="features of a row")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one:
+        print(json.dumps(measured(*json.loads(options.one))))
+        return
+    sizes, lines = (options.rows, options.words, options.features), []
+    for line in table(sizes, options.rounds):
+        print(line, flush=True)
+        lines.append(f"{line}\n")
+    if options.page:
+        options.page.write_text(_head(*sizes, options.rounds) + "".join(lines))
+
+
+def _head(rows, words, features, rounds):
+    import torch
+
+    from examples.reports.__main__ import processor
+
+    grads = f"{4e-6 * features * (rows + words):.0f} MB in float32"
+    words = {"rows": rows, "words": words, "features": features, "rounds": rounds, "grads": grads}
+    return HEAD.format(torch=torch.__version__, processor=processor(), **words)
+
+
+if __name__ == "__main__":
+    main()

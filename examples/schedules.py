@@ -1,0 +1,146 @@
+"""Schedules: every one in a picture, with the learning rates that a range test and a plateau give for a net on digits.
+
+Each panel is one schedule over 200 steps, computed for all of them at once with ``torch.func.vmap``. Below are two rates that
+come from losses of a small net. A range test trains for some batches with a growing rate and finds where the loss falls fastest;
+``ReduceOnPlateau`` lowers the rate when the validation loss of an epoch has not improved.
+
+    python -m examples.schedules --epochs 40 --seed 0 --out out
+"""
+
+import math
+
+import torch
+from matplotlib import pyplot as plt
+
+import funcnet as fn
+from examples.common import arguments, digits, save
+
+STEPS, BATCH, COLUMNS = 200, 64, 6
+BLUE, RED, GREY = "#31688e", "#c44e52", "#9a9a9a"
+
+SHOWN = {
+    "constant": fn.ConstantSchedule(1.0),
+    "linear": fn.LinearSchedule(1.0, 0.0, STEPS),
+    "polynomial, power 3": fn.PolynomialSchedule(1.0, STEPS, power=3.0),
+    "cosine": fn.CosineSchedule(1.0, STEPS),
+    "exponential": fn.ExponentialSchedule(1.0, 0.98),
+    "exponential staircase": fn.ExponentialSchedule(1.0, 0.6, steps=25, staircase=True),
+    "step": fn.StepSchedule(1.0, 50, gamma=0.5),
+    "multi-step": fn.MultiStepSchedule(1.0, (100, 150), gamma=0.4),
+    "inverse time": fn.InverseTimeSchedule(1.0, 0.05),
+    "inverse square root": fn.InverseSquareRootSchedule(1.0, 20),
+    "piecewise constant": fn.PiecewiseConstantSchedule((0.3, 1.0, 0.6, 0.1), (20, 80, 150)),
+    "piecewise interpolate": fn.PiecewiseInterpolateSchedule((0.1, 1.0, 0.4, 0.0), (40, 110, 200), "cosine"),
+    "warm-up, constant": fn.WarmupConstantSchedule(1.0, 30),
+    "warm-up, linear": fn.WarmupLinearSchedule(1.0, 30, STEPS),
+    "warm-up, cosine": fn.WarmupCosineSchedule(1.0, 30, STEPS),
+    "warm-up, exponential": fn.WarmupExponentialSchedule(1.0, 30, 0.98),
+    "warm-up, stable, decay": fn.WarmupStableDecaySchedule(1.0, 20, 120, 60),
+    "slanted triangular": fn.SlantedTriangularSchedule(1.0, STEPS),
+    "cosine annealing": fn.CosineAnnealingSchedule(1.0, 50),
+    "cosine restarts": fn.CosineRestartsSchedule(1.0, 29, t_mult=2),
+    "cyclic, triangular2": fn.CyclicSchedule(0.05, 1.0, 25, mode="triangular2"),
+    "one cycle": fn.OneCycleSchedule(1.0, STEPS),
+    "one cycle, momentum": fn.OneCycleMomentumSchedule(STEPS),
+    "restarts × decay": fn.CosineRestartsSchedule(1.0, 50) * fn.ExponentialSchedule(1.0, 0.99),
+}
+
+net = fn.mlp([64, 64, 10], fn.ReLU())
+loss = fn.CrossEntropy()
+
+
+def rates(schedule):
+    """Return the rates of all steps."""
+    return torch.func.vmap(schedule)(torch.arange(STEPS))
+
+
+def batches(rng, data):
+    """Return the batches of an epoch, in an order drawn from ``rng``."""
+    x, target = data
+    return [(x[rows], target[rows]) for rows in fn.random.permutation(rng, len(target)).split(BATCH)]
+
+
+def plateau(params, lr, train, test, epochs, rng):
+    """Train with momentum, and lower the rate on plateaus; return the validation losses and the rates of all epochs."""
+    reduce = fn.ReduceOnPlateau(lr, patience=2, factor=0.3, threshold=1e-3, min_lr=1e-4)
+    opt = fn.SGD(lr, momentum=0.9)
+    state, seen, history = opt.init(params), reduce.init(), []
+    for epoch in range(epochs):
+        step = fn.train_step(net, loss, opt.replace(lr=float(reduce.rate(seen))))
+        for x, target in batches(fn.fold_in(rng, epoch), train):
+            params, state, _ = step(params, state, x, target)
+        value = float(loss(net(params, test[0]), test[1]))
+        history.append((value, float(reduce.rate(seen))))
+        seen = reduce.update(value, seen)
+    return [*zip(*history, strict=True)]
+
+
+def gallery(panels):
+    """Draw each schedule into its panel."""
+    for panel, (name, schedule) in zip(panels, SHOWN.items(), strict=True):
+        values = rates(schedule)
+        panel.fill_between(range(STEPS), values, color=BLUE, alpha=0.12, lw=0)
+        panel.plot(values, color=BLUE, lw=1.6, solid_capstyle="round")
+        panel.set_title(name, fontsize=9.5, loc="left")
+        panel.set(xlim=(0, STEPS), ylim=(0, 1.08), xticks=(0, 100, 200), yticks=(0, 0.5, 1))
+        panel.tick_params(labelsize=7.5, color=GREY, labelcolor="#555555", length=2.5)
+        panel.label_outer()
+
+
+def range_panel(panel, found):
+    """Draw the range test."""
+    panel.plot(found.rates, found.losses, color="#c8c8c8", lw=1, label="loss of each batch")
+    panel.plot(found.rates, found.smoothed, color=BLUE, lw=1.8, label="running average")
+    panel.axvline(found.suggestion, color=RED, lw=1.2, ls="--", label=f"suggestion {found.suggestion:.2g}")
+    panel.set_title("lr_range: the rate grows until the loss diverges", fontsize=9.5, loc="left")
+    panel.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0, 1.3 * found.losses[0]))
+    panel.legend(frameon=False, fontsize=8, loc="lower left")
+
+
+def plateau_panel(panel, values, used):
+    """Draw the validation loss of each epoch, and the rate on an axis of its own."""
+    panel.plot(range(1, len(values) + 1), values, "o-", color=BLUE, ms=2.5, lw=1.2)
+    panel.set_title("ReduceOnPlateau: the rate falls when the loss does not", fontsize=9.5, loc="left")
+    panel.set(xlabel="epoch", ylim=(0, 1.05 * max(values)))
+    panel.set_ylabel("validation loss", color=BLUE)
+    right = panel.twinx()
+    right.step(range(1, len(used) + 1), used, where="mid", color=RED, lw=1.4)
+    right.set_yscale("log")
+    right.set_ylabel("learning rate", color=RED)
+    right.spines[["top"]].set_visible(False)
+
+
+def picture(found, values, used, options):
+    """Draw all schedules and the two rates that come from losses."""
+    rows = math.ceil(len(SHOWN) / COLUMNS)
+    figure = plt.figure(figsize=(13.5, 10.0), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(2.1, 1))
+    panels = above.subplots(rows, COLUMNS)
+    gallery(panels.flat)
+    both = below.subplots(1, 2)
+    range_panel(both[0], found)
+    plateau_panel(both[1], values, used)
+    for panel in (*panels.flat, *both):
+        panel.spines[["top"]].set_visible(False)
+        panel.spines[["left", "bottom"]].set_color(GREY)
+    for panel in (*panels.flat, both[0]):
+        panel.spines[["right"]].set_visible(False)
+    save(figure, options, "schedules")
+
+
+def main(given=None):
+    """Run the range test and the training with plateaus, print what they found, and save the picture."""
+    options = arguments(__doc__, given, epochs=40)
+    of_data, of_params, of_order = fn.split(fn.key(options.seed), 3)
+    train, test = [(images.flatten(1), labels) for images, labels in digits(of_data)]
+    params, opt = net.init(of_params), fn.SGD(momentum=0.9)
+    step = fn.train_step(net, loss, opt)
+    found = fn.lr_range(step, params, opt.init(params), batches(of_order, train), low=1e-4, steps=150)
+    print(found)
+    values, used = plateau(params, found.suggestion, train, test, options.epochs, of_order)
+    print(f"validation loss {values[0]:.3f} -> {values[-1]:.3f}, learning rate {used[0]:.3g} -> {used[-1]:.3g}")
+    picture(found, values, used, options)
+
+
+if __name__ == "__main__":
+    main()

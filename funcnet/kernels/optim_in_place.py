@@ -1,0 +1,122 @@
+"""Kernels of optimizers: whole steps in place, one leaf after another, with one tensor of scratch memory.
+
+A leaf stays in the cache from its first operation to its last. Times are of 10 million float32 parameters in 100 tensors, one
+thread, donated; without ``donated`` the same kernels run on clones, so that both give the same bits. In compiled code and under
+transforms the optimizers use their formulas, which round differently.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.kernels.optim import FULL, Tensors
+from funcnet.kernels.optim_steps import by_rows, in_memory
+from funcnet.kernels.tracing import is_eager
+
+Numbers = Sequence[Any]
+
+
+def _serves(columns: Sequence[Tensors], rates: Numbers) -> bool:
+    """Tell whether tensors are just computed, in main memory, with numbers for rates, in full precision."""
+    if not is_eager() or not in_memory(columns) or any([isinstance(one, Tensor) for one in rates]):  # noqa: C419
+        return False
+    return all([x.dtype in FULL for x in columns[0]])  # noqa: C419
+
+
+def _each(step: Callable[..., None], *columns: Tensors, **numbers: Any) -> None:
+    """Call ``step`` with the tensors of each leaf and a tensor like the first, in the same memory for equal shapes in a row."""
+    kind = scratch = None
+    for row in zip(*columns, strict=True):
+        now = row[0].shape, row[0].stride(), row[0].dtype
+        if now != kind:
+            kind, scratch = now, torch.empty_like(row[0])
+        step(*row, scratch, **numbers)
+
+
+def lion(columns: Sequence[Tensors], rates: Numbers, maximize: bool, donated: bool) -> Sequence[Tensors] | None:
+    """Return Lion's new p and m from p, g and m; ``None`` where its formula must do.
+
+    ``rates`` are lr, both betas and the decay. A step takes 8 ms, leaf by leaf with the formula 19, with lists of all leaves 24.
+    """
+    if not _serves(columns, rates):
+        return None
+    return by_rows(lambda *given: _each(_lion, *given, rates=rates, maximize=maximize), columns, donated)
+
+
+def _lion(p: Tensor, g: Tensor, m: Tensor, u: Tensor, rates: Numbers, maximize: bool) -> None:
+    lr, beta1, beta2, decay = rates
+    g = -g if maximize else g
+    torch.lerp(m, g, 1 - beta1, out=u).sign_()
+    m.lerp_(g, 1 - beta2)  # before p, in whose memory g may be
+    if decay:
+        p.mul_(1 - lr * decay)
+    p.add_(u, alpha=-lr)
+
+
+def rmsprop(
+    columns: Sequence[Tensors], rates: Numbers, eps: float, centered: bool, maximize: bool, donated: bool
+) -> Sequence[Tensors] | None:
+    """Return RMSprop's new p, v and further moments from p, g and these; ``None`` where its formula must do.
+
+    ``rates`` are lr, alpha, the decay and the momentum; the moments are v, the buffer if there is one, and the mean if
+    ``centered``. A step takes 11 ms, leaf by leaf with the formula 18, with lists of all leaves 27 to 32; centered and with
+    momentum 17, 30 and 36 to 39.
+    """
+    if not _serves(columns, rates):
+        return None
+    numbers = {"rates": rates, "eps": eps, "centered": centered, "maximize": maximize}
+    return by_rows(lambda *given: _each(_rmsprop, *given, **numbers), columns, donated)
+
+
+def _rmsprop(
+    p: Tensor, g: Tensor, v: Tensor, *others: Tensor, rates: Numbers, eps: float, centered: bool, maximize: bool
+) -> None:
+    (lr, alpha, decay, momentum), (*more, below) = rates, others
+    g = -g if maximize else g
+    g = g.add(p, alpha=decay) if decay else g
+    v.mul_(alpha).addcmul_(g, g, value=1 - alpha)
+    if centered:
+        mean = more[-1].lerp_(g, 1 - alpha)
+        torch.addcmul(v, mean, mean, value=-1, out=below).clamp_(min=0.0).sqrt_().add_(eps)
+    else:
+        torch.sqrt(v, out=below).add_(eps)
+    if len(more) > centered:
+        p.add_(more[0].mul_(momentum).addcdiv_(g, below), alpha=-lr)
+    else:
+        p.addcdiv_(g, below, value=-lr)
+
+
+def adamax(columns: Sequence[Tensors], rates: Numbers, eps: float, maximize: bool, donated: bool) -> Sequence[Tensors] | None:
+    """Return Adamax's new p, m and u from p, g, m and u; ``None`` where its formula must do.
+
+    ``rates`` are the corrected lr, both betas and the decay.
+    """
+    if not _serves(columns, rates):
+        return None
+    return by_rows(lambda *given: _each(_adamax, *given, rates=rates, eps=eps, maximize=maximize), columns, donated)
+
+
+def _adamax(p: Tensor, g: Tensor, m: Tensor, u: Tensor, size: Tensor, rates: Numbers, eps: float, maximize: bool) -> None:
+    rate, beta1, beta2, decay = rates
+    g = -g if maximize else g
+    g = g.add(p, alpha=decay) if decay else g
+    m.lerp_(g, 1 - beta1)
+    torch.maximum(u.mul_(beta2), torch.abs(g, out=size).add_(eps), out=u)
+    p.addcdiv_(m, u, value=-rate)
+
+
+def adagrad(
+    columns: Sequence[Tensors], step: Tensor, rates: Numbers, eps: float, maximize: bool, donated: bool
+) -> Sequence[Tensors] | None:
+    """Return Adagrad's new p and sum from p, g and the sum; ``None`` where its formula must do.
+
+    ``rates`` are lr, its decay and the weight decay; ``step`` counts from 1. A step takes 3.5 ms, with the formula 16.
+    """
+    if not _serves(columns, rates):
+        return None
+    kernel: Callable[..., None] = torch._fused_adagrad_
+    lr, lr_decay, decay = rates
+    numbers = {"lr": lr, "lr_decay": lr_decay, "weight_decay": decay, "eps": eps, "maximize": maximize}
+    return by_rows(lambda ps, gs, sums: kernel(ps, gs, sums, [step] * len(ps), **numbers), columns, donated)

@@ -1,0 +1,139 @@
+"""Means over batches: the value of a loss on all rows, from its values on batches, part by part.
+
+part i, "mean" and "batch"   Σ w ℓᵢ / Σ w      over the batches, w = ``weight_of(target)``; 0 if nothing counts
+        "sum"                Σ ℓᵢ
+loss                         Σ fᵢ partᵢ        over the parts
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Cache
+from funcnet.errors import instances
+from funcnet.flattening import flatten_together, unflatten
+from funcnet.losses.loss import Loss, rows_of
+from funcnet.losses.parts import Part, Weight
+from funcnet.value import Value, frozen
+
+Batches = Sequence[Tensor]
+
+
+@frozen
+class ByPart(Loss):
+    """A loss whose value has an entry for each part; the gradient is that of the loss. Made by ``by_part``, for histories."""
+
+    loss: Loss
+
+    @property
+    def reduction(self) -> str:  # type: ignore[override]
+        return self.loss.reduction
+
+    def forward(self, y: Any, target: Any) -> tuple[Tensor, Cache]:
+        values, cache = self.loss.forward_parts(y, target)
+        return torch.stack(values, -1), cache
+
+    def backward(self, cache: Cache, g: Any = None) -> Any:
+        factors = [part.factor for part in self.loss.part_list()]
+        return self.loss.backward_parts(cache, tuple([f if g is None else f * g[..., i] for i, f in enumerate(factors)]))
+
+    def weight_of(self, target: Any) -> Weight:
+        return self.loss.weight_of(target)
+
+    def __repr__(self) -> str:
+        return repr(self.loss)
+
+
+def by_part(loss: Loss) -> Loss:
+    """Return the loss with a value for each part; a loss of one part, whose factor is 1, as it is."""
+    return loss if _is_whole(loss.part_list()) else ByPart(loss)
+
+
+def _is_whole(parts: Sequence[Part]) -> bool:
+    return len(parts) == 1 and parts[0].factor == 1
+
+
+@frozen
+class LossMean(Value):
+    """The value of a loss on all rows, and of each of its parts: totals that batches are added to.
+
+    An ensemble has the mean over its members.
+    """
+
+    loss: Loss = field(validator=instances(Loss, "a loss"))
+
+    def start(self) -> list[tuple[float, float]]:
+        """Return Σ w ℓ and Σ w for each part, before the first batch."""
+        return [(0.0, 0.0)] * len(self.loss.part_list())
+
+    def add(self, totals: list[tuple[float, float]], y: Any, target: Any) -> list[tuple[float, float]]:
+        """Return the totals with a batch added."""
+        values = self.loss.part_values(y, target)
+        parts = self.loss.part_list()
+        known = bool(tree.leaves(target))  # without a target the rows of y count
+        weights = [1.0 if part.reduction == "sum" else float(part.weight_of(target) if known else rows_of(y)) for part in parts]
+        return [_added(total, float(v.mean()), w) for total, v, w in zip(totals, values, weights, strict=True)]
+
+    def value(self, totals: list[tuple[float, float]]) -> dict[str, float]:
+        """Return ``loss``, and for a loss with several parts ``loss.<name>`` of each without its factor."""
+        parts = self.loss.part_list()
+        return _columns(parts, [_over(part, total, weight) for part, (total, weight) in zip(parts, totals, strict=True)])
+
+    def over_batches(self, values: Tensor, weights: Sequence[Sequence[float]]) -> dict[str, float]:
+        """Return the same from a value for each batch, member of an ensemble and part, and the weights of batches by part."""
+        totals = self.start()
+        rows = values.view(len(values), -1, len(totals)).mean(1).tolist()
+        for row, of_batch in zip(rows, zip(*weights, strict=True), strict=True):
+            totals = [_added(total, v, w) for total, v, w in zip(totals, row, of_batch, strict=True)]
+        return self.value(totals)
+
+    def weights(self, target: Any) -> Callable[[Batches], list[list[float]]]:
+        """Return a function of batches of rows that returns the weight of each for each part: nothing is computed at a step."""
+        found = [_weights(part, target) for part in self.loss.part_list()]
+        return lambda batches: [weigh(batches) for weigh in found]
+
+
+def _added(total: tuple[float, float], value: float, weight: float) -> tuple[float, float]:
+    """Add a value; what weighs nothing is left out, since it may be NaN."""
+    return (total[0] + value * weight, total[1] + weight) if weight else total
+
+
+def _over(part: Part, total: float, weight: float) -> float:
+    return total if part.reduction == "sum" else total / weight if weight else 0.0
+
+
+def _columns(parts: Sequence[Part], values: Sequence[float]) -> dict[str, float]:
+    whole = {"loss": sum([part.factor * value for part, value in zip(parts, values, strict=True)])}
+    return whole | ({f"loss.{part.name}": v for part, v in zip(parts, values, strict=True)} if len(parts) > 1 else {})
+
+
+def _weights(part: Part, target: Any) -> Callable[[Batches], list[float]]:
+    if part.reduction == "sum":
+        return lambda batches: [1.0] * len(batches)
+    if not tree.leaves(target) or not isinstance(part.weight_of(target), Tensor):
+        return lambda batches: [float(len(batch)) for batch in batches]
+    of_rows = _of_rows(part, target).double()
+    return lambda batches: _sums(of_rows[torch.cat(tuple(batches))], list(map(len, batches)))
+
+
+def _of_rows(part: Part, target: Any) -> Any:
+    """Return the weight of each row by itself."""
+    leaves = flatten_together(target)[0]
+    there = [leaf.unsqueeze(1) for leaf in leaves if leaf is not None]
+
+    def of_row(*row: Tensor) -> Weight:
+        left = iter(row)
+        return part.weight_of(unflatten(target, iter([leaf if leaf is None else next(left) for leaf in leaves])))
+
+    weights: Any = torch.func.vmap(of_row)(*there)
+    return weights
+
+
+def _sums(values: Tensor, lengths: list[int]) -> list[float]:
+    """Sum pieces of these lengths, in a few kernels for all of them."""
+    ends = values.cumsum(0)[torch.tensor(lengths).cumsum(0) - 1]
+    return ends.diff(prepend=ends.new_zeros(1)).tolist()

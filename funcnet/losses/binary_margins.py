@@ -1,0 +1,129 @@
+"""Margin losses of two classes. t is the sign -1 or 1, h(z) = max(0, z), and [z ≥ 0] is 1 where that holds, else 0.
+
+    Hinge           ℓ = h(z)    z = margin - t y             ∂ℓ/∂y = -t [z ≥ 0]      ∂ℓ/∂t = -y [z ≥ 0]
+    MarginRanking   ℓ = h(z)    z = margin - t (x₁ - x₂)     ∂ℓ/∂x₁ = -t [z ≥ 0]     ∂ℓ/∂t = -(x₁ - x₂) [z ≥ 0]
+
+and ∂ℓ/∂x₂ = -∂ℓ/∂x₁. All tensors (...) have one shape, any. At the kink, z = 0, the slope is that of z > 0, as in torch.nn: a
+score of 0 with a margin of 0 is a mistake to learn from.
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import number
+from funcnet.losses.loss import Factor, reductions
+from funcnet.losses.terms import TermLoss, require_alike, require_like, require_signs
+from funcnet.precision import in_single
+from funcnet.value import frozen
+
+Kept = tuple[Tensor, Tensor, Tensor]  # x, t and z
+
+
+@frozen
+class _Margin(TermLoss):
+    """max(0, margin - t x)."""
+
+    margin: float
+
+    def loss(self, kept: Kept) -> Tensor:
+        return torch.clamp_min(kept[2], 0)
+
+    def dloss_dt(self, kept: Kept, g: Factor) -> Tensor:
+        x, _, z = kept
+        return -x * (z >= 0) * g
+
+    def weight_of(self, target: Tensor) -> float | Tensor:
+        return target.numel() if self.reduction == "mean" else super().weight_of(target)
+
+    def _kept(self, x: Tensor, t: Tensor) -> Kept:
+        return x, t, self.margin - t * x
+
+    def _slope(self, kept: Kept, g: Factor) -> Tensor:
+        _, t, z = kept
+        return -t * (z >= 0) * g
+
+
+@frozen
+class Hinge(_Margin):
+    """Hinge loss of scores whose sign is the class, max(0, margin - t y): ``optax.hinge_loss``.
+
+    With ``margin=0.0`` it is the perceptron's loss, max(0, -t y), as ``optax.perceptron_loss``.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``.
+        margin: Examples cost nothing if t y is at least this.
+
+    Shape:
+        y (...); target in the shape of y, -1 or 1. A floating target is a factor, and has a gradient.
+
+    Cache:
+        y, t and z, in float32 at least.
+
+    Raises:
+        ValueError: For an unknown ``reduction``, a ``margin`` that is not a finite number, a y that is not floating, a target
+            of another shape or floating dtype, a boolean or unsigned one, and in eager mode on the CPU integers other than ±1
+            and floating zeros.
+
+    Source:
+        Rosenblatt 1958 for margin 0; Cortes & Vapnik 1995; ``optax.hinge_loss``'s formula.
+
+    >>> Hinge()(torch.tensor([2.0, 0.5, 0.5]), torch.tensor([1, 1, -1]))
+    tensor(0.6667)
+    """
+
+    reduction: str = field(default="mean", validator=reductions)
+    margin: float = field(default=1.0, validator=number())
+
+    def cache(self, y: Tensor, target: Tensor) -> Kept:
+        t = require_like(self, y, target)
+        require_signs(self, target)
+        return self._kept(in_single(y), t)
+
+    def dloss_dy(self, kept: Kept, g: Factor) -> Tensor:
+        return self._slope(kept, g)
+
+
+@frozen
+class MarginRanking(_Margin):
+    """Ranking loss of two scores, max(0, margin - t (x₁ - x₂)): ``torch.nn.MarginRankingLoss``.
+
+    y is the pair (x₁, x₂), and its gradient is a pair too. A target of 1 asks for x₁ to be larger, -1 for x₂. Equal scores with
+    the default margin of 0 cost nothing, but have the slope -t, as in torch.nn.
+
+    Args:
+        margin: Pairs cost nothing if t (x₁ - x₂) is at least this.
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``.
+
+    Shape:
+        y a pair of (...); target in their shape, -1 or 1; unlike in torch.nn, none is broadcast. A floating target is a factor,
+        and has a gradient.
+
+    Cache:
+        x₁ - x₂, t and z, in float32 at least.
+
+    Raises:
+        ValueError: For an unknown ``reduction``, a ``margin`` that is not a finite number, a y that is not a pair of floating
+            tensors of one shape, dtype and device, and a target as in ``Hinge``.
+
+    Source:
+        ``torch.nn.MarginRankingLoss``'s formula.
+
+    >>> MarginRanking(1.0)((torch.tensor([3.0, 1.0]), torch.tensor([1.0, 0.5])), torch.tensor([1, 1]))
+    tensor(0.2500)
+    """
+
+    margin: float = field(default=0.0, validator=number())
+    reduction: str = field(default="mean", validator=reductions)
+
+    def cache(self, y: Any, target: Tensor) -> Kept:
+        one, other = require_alike(self, y, "(x1, x2)")
+        t = require_like(self, y[0], target)
+        require_signs(self, target)
+        return self._kept(one - other, t)
+
+    def dloss_dy(self, kept: Kept, g: Factor) -> Any:
+        slope = self._slope(kept, g)
+        return slope, -slope

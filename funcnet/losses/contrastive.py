@@ -1,0 +1,242 @@
+"""Losses of directions: which vectors must point the same way. û = u / n(u), n(u) = √(‖u‖² + ε²).
+
+    CosineEmbedding   c = û · v̂      ℓ = 1 - c where t > 0, else max(0, c - margin)
+                      gu = s (v̂ - c û) / n(u),  gv = s (û - c v̂) / n(v)        s = -1 where t > 0, else [c ≥ margin]
+    InfoNCE           S = q̂ k̂ᵀ / τ      ℓᵢ = -log p(Sᵢ)ᵢ                        p = softmax, over the keys
+                      gS = p - I        gq̂ = gS k̂ / τ,  gk̂ = gSᵀ q̂ / τ          gu = (gû - (gû · û) û) / n(u)
+    NTXent            S = x̂ x̂ᵀ / τ      ℓᵢ = Σ log(1 + e^(Lᵢ - Sᵢⱼ)), over the j ≠ i of one label
+                      gS_ij = -σ(Lᵢ - Sᵢⱼ)                    Lᵢ = log Σ e^Sᵢₖ, over the k of other labels
+                      gS_ik = e^(Sᵢₖ - Lᵢ) Σⱼ σ(Lᵢ - Sᵢⱼ)     gx̂ = (gS + gSᵀ) x̂ / τ
+
+gy = (gu, gv), (gq, gk) or gx, times the gradient of ℓ; q, k and x have gradients like that of u. All these are (N, features), t
+is (N,). ε is 1e-6 in CosineEmbedding, as in torch, else 1e-8. It makes n smooth: a vector of zeros has no direction, all its
+cosines are 0, and its gradients are finite.
+"""
+
+import math
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import flag, number, value_error
+from funcnet.kernels import linear as products
+from funcnet.kernels.extremes import length
+from funcnet.kernels.limits import log_softmax, logsumexp
+from funcnet.kernels.losses import log_sigmoid
+from funcnet.losses.loss import Factor, reductions
+from funcnet.losses.terms import TermLoss, over_classes, require_alike, require_labels, require_no_target, require_signs
+from funcnet.value import frozen
+
+Directed = tuple[Tensor, Tensor]  # û and n(u)
+
+_EPS = 1e-8
+
+
+@frozen
+class _BatchLoss(TermLoss):
+    """A loss whose terms depend on the rows of others, so that a row has a gradient though its own term counts for nothing."""
+
+    @property
+    def batch_dependent(self) -> bool:
+        return True
+
+    def over_y(self, terms: Tensor, leaf: Tensor) -> None:
+        return None
+
+
+def _directed(u: Tensor, eps: float = _EPS) -> Directed:
+    """Return û and n(u): by ``hypot``, since a square may leave the range of float32."""
+    n = torch.hypot(length(u, 2, [-1], eps / 1e4), u.new_full((), eps)).to(u.dtype)
+    return u / n, n
+
+
+def _undirected(ga: Tensor, a: Tensor, n: Tensor) -> Tensor:
+    """Return the gradient of u from that of û."""
+    return (ga - (ga * a).sum(-1, keepdim=True) * a) / n
+
+
+@frozen
+class CosineEmbedding(TermLoss):
+    """Loss of the cosine between two vectors, to be 1 for a target of 1, else below a margin: ``torch.nn.CosineEmbeddingLoss``.
+
+    y is the pair (u, v), and its gradient is a pair too. The cosines are right where squares overflow float32, too.
+
+    Args:
+        margin: The cosine up to which a pair of target -1 costs nothing, from -1 to 1.
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a pair.
+
+    Shape:
+        y a pair of (N, features) or (features,), of one shape; target (N,) or (), -1 or 1. Of a floating target only the sign
+        counts, and it has no gradient.
+
+    Cache:
+        û, n(u), v̂, n(v) and the cosines, in float32 at least, and the target.
+
+    Raises:
+        ValueError: For an unknown ``reduction``, a ``margin`` that is not a finite number, a y that is not a pair of floating
+            tensors of one shape, dtype and device, a target of another shape, a boolean or unsigned one, and in eager mode on
+            the CPU integers other than ±1 and floating zeros.
+
+    Source:
+        ``torch.nn.CosineEmbeddingLoss``'s formula.
+
+    >>> u, v = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+    >>> CosineEmbedding()((u, v), torch.tensor([-1, 1]))
+    tensor(1.)
+    """
+
+    margin: float = field(default=0.0, validator=number())
+    reduction: str = field(default="mean", validator=reductions)
+
+    def cache(self, y: Any, target: Tensor) -> Any:
+        u, v = require_alike(self, y, "(u, v)")
+        if not u.dim():
+            raise value_error(self, "u and v must have an axis of features", y[0])
+        self._require_target(u, target)
+        a, b = [_directed(one, 1e-6) for one in (u, v)]  # torch adds 1e-12 to the squares
+        return a, b, (a[0] * b[0]).sum(-1), target
+
+    def loss(self, kept: Any) -> Tensor:
+        *_, c, t = kept
+        # torch.func makes float64 of the derivative of c - margin if c is 0-d
+        return torch.where(t > 0, 1 - c, torch.clamp_min(-(self.margin - c), 0))
+
+    def dloss_dy(self, kept: Any, g: Factor) -> Any:
+        (a, nu), (b, nv), c, t = kept
+        s = (~(t > 0) & (c >= self.margin)).to(c.dtype) - (t > 0).to(c.dtype)
+        s, c = (s * g).unsqueeze(-1), c.unsqueeze(-1)
+        return s * (b - c * a) / nu, s * (a - c * b) / nv
+
+    def _require_target(self, u: Tensor, target: Any) -> None:
+        if not isinstance(target, Tensor) or target.shape != u.shape[:-1]:
+            raise value_error(self, f"target must be a tensor of shape {tuple(u.shape[:-1])}", target)
+        require_signs(self, target)
+
+
+@frozen
+class InfoNCE(_BatchLoss):
+    """Cross-entropy of finding each query's key among all keys of the batch, by their cosines: the loss of CLIP, CPC and SimCLR.
+
+    y is the pair (queries, keys), in which row i of the one belongs to row i of the other; its gradient is a pair too. The other
+    rows are the negatives, so that larger batches make harder tasks. Used with ``shared``, both come from one encoder.
+
+    Args:
+        temperature: τ, by which the cosines are divided.
+        symmetric: Whether to take the mean of this loss and of that of finding each key's query, as CLIP does.
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a query.
+
+    Shape:
+        y a pair of (N, features), of one shape; target ``None``.
+
+    Cache:
+        The directions and their n, and log softmax(S), both ways if ``symmetric``, in float32 at least.
+
+    Raises:
+        ValueError: For an unknown ``reduction``, a ``temperature`` that is not above 0, a y that is not a pair of floating
+            tensors of one shape, dtype and device with two axes, and a target.
+
+    Source:
+        van den Oord et al. 2018, eq. 4; Radford et al. 2021, figure 3, for ``symmetric``.
+
+    >>> x = torch.eye(3)
+    >>> InfoNCE(temperature=1.0)((x, x), None)
+    tensor(0.5514)
+    """
+
+    temperature: float = field(default=0.07, validator=number(above=0))
+    symmetric: bool = field(default=False, validator=flag)
+    reduction: str = field(default="mean", validator=reductions)
+
+    def cache(self, y: Any, target: Any) -> Any:
+        q, k = require_alike(self, y, "(queries, keys)")
+        require_no_target(self, target)
+        if q.dim() != 2:
+            raise value_error(self, "queries and keys must have the axes (N, features)", y[0])
+        a, b = _directed(q), _directed(k)
+        s = products.linear(a[0], b[0]) / self.temperature
+        return a, b, log_softmax(s, 1), log_softmax(s, 0) if self.symmetric else None
+
+    def loss(self, kept: Any) -> Tensor:
+        _, _, by_query, by_key = kept
+        own: Tensor = by_query.diagonal()
+        return -own if by_key is None else -0.5 * (own + by_key.diagonal())
+
+    def dloss_dy(self, kept: Any, g: Factor) -> Any:
+        (a, nq), (b, nk), by_query, by_key = kept
+        one = torch.eye(len(a), dtype=a.dtype, device=a.device)
+        gs = (by_query.exp() - one) * over_classes(g)
+        if by_key is not None:
+            gs = 0.5 * (gs + (by_key.exp() - one) * g)
+        gs = gs / self.temperature
+        ga, gb = products.matmul_input_grad(gs, b), products.matmul_weight_grad(gs, a)
+        return _undirected(ga, a, nq), _undirected(gb, b, nk)
+
+
+@frozen
+class NTXent(_BatchLoss):
+    """Cross-entropy of finding another example with the same label among those with other labels, by their cosines.
+
+    Each example looks for every other one with its label. A term is the sum over these pairs, and the mean is one over all pairs;
+    without any pair it is 0.
+
+    Args:
+        temperature: τ, by which the cosines are divided.
+        reduction: ``"mean"``, over the pairs, ``"sum"``, ``"none"`` or ``"batch"``, the sum over N.
+
+    Shape:
+        y (N, features); target labels, integers (N,). All batches count for their rows in ``weight_of``, although the terms
+        depend on the whole batch.
+
+    Cache:
+        x̂, n(x), S, L and which are pairs, in float32 at least.
+
+    Raises:
+        ValueError: For an unknown ``reduction``, a ``temperature`` that is not above 0, a y that is not floating or does not
+            have two axes, and a target without integers of length N.
+
+    Source:
+        Chen et al. 2020; ``optax.ntxent``'s formula.
+
+    >>> NTXent(temperature=1.0)(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
+    tensor(0.3133)
+    """
+
+    temperature: float = field(default=0.07, validator=number(above=0))
+    reduction: str = field(default="mean", validator=reductions)
+
+    def cache(self, y: Tensor, target: Tensor) -> Any:
+        x = require_alike(self, (y,), "(x)")[0]
+        if x.dim() != 2:
+            raise value_error(self, "y must have the axes (N, features)", y)
+        t = require_labels(self, target, x.shape[:1])
+        a, n = _directed(x)
+        s, same = products.linear(a, a) / self.temperature, t.unsqueeze(1) == t
+        far = logsumexp(torch.where(same, -math.inf, s), 1, True)
+        return a, n, s, far, same
+
+    def loss(self, kept: Any) -> Tensor:
+        _, _, s, far, same = kept
+        return torch.where(_others(same), -log_sigmoid(s - far), 0.0).sum(1)
+
+    def term_weights(self, target: Tensor) -> Tensor:
+        """Return the number of pairs that each example has."""
+        return _others(target.unsqueeze(1) == target).sum(1)
+
+    def scale(self, kept: Any, terms: Tensor) -> Factor:
+        if self.reduction != "mean":
+            return super().scale(kept, terms)
+        return _others(kept[-1]).sum().clamp_min(1).to(terms.dtype).reciprocal()
+
+    def dloss_dy(self, kept: Any, g: Factor) -> Tensor:
+        a, n, s, far, same = kept
+        pull = torch.where(_others(same), torch.sigmoid(far - s) * over_classes(g), 0.0)
+        near = torch.where(same, 0.0, torch.exp(s - torch.where(far > -math.inf, far, 0.0)))
+        gs = (near * pull.sum(1, keepdim=True) - pull) / self.temperature
+        return _undirected(products.matmul_input_grad(gs + gs.T, a), a, n)
+
+
+def _others(same: Tensor) -> Tensor:
+    """Return where two different examples have the same label."""
+    return same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)

@@ -1,0 +1,125 @@
+"""Divergences of a distribution t from one with the log-probabilities y; y and t (...) have one shape, any.
+
+    KLDiv           ℓ = t (log t - y)               ∂ℓ/∂y = -t             ∂ℓ/∂t = log t + 1 - y
+    KLDiv of log t  ℓ = e^t (t - y)                 ∂ℓ/∂y = -e^t           ∂ℓ/∂t = e^t (t - y + 1)
+    GeneralizedKL   ℓ = t (log t - y) - t + e^y     ∂ℓ/∂y = e^y - t        ∂ℓ/∂t = log t - y
+
+By the reduction, with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch",
+
+    gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
+"""
+
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import flag
+from funcnet.kernels import elementwise_losses as kernels
+from funcnet.losses.loss import ElementwiseLoss, Factor, reductions
+from funcnet.value import frozen
+
+Pair = tuple[Tensor, Tensor]
+
+
+def _without_mean(reduction: Any) -> Any:
+    """Convert torch's word for the sum divided by N to ours."""
+    return "batch" if reduction == "batchmean" else reduction
+
+
+@frozen
+class KLDiv(ElementwiseLoss):
+    """Kullback-Leibler divergence of probabilities t from log-probabilities y, in nats: ``torch.nn.KLDivLoss``.
+
+        ℓ     = t (log t - y)             of log t:   e^t (t - y)
+        ∂ℓ/∂y = -t                                    -e^t
+        ∂ℓ/∂t = log t + 1 - y                         e^t (t - y + 1)
+
+    The divergence of distributions is their sum over classes: ``reduction="batch"``, the mean over rows. ``"mean"``, torch's
+    default, divides by the number of classes too.
+
+    A class of probability 0 costs 0, even if its log-probability y is -inf, where torch has NaN. There ∂ℓ/∂t is 0 in place of -∞,
+    the limit of its product with t, which the gradient of a softmax is made of.
+
+    Args:
+        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0;
+            ``"batchmean"``, torch's word, is ``"batch"``.
+        log_target: Whether the target holds log-probabilities too.
+
+    Shape:
+        y (...), target of the same shape and dtype.
+
+    Cache:
+        y and the target, and with ``log_target`` e^t.
+
+    Raises:
+        ValueError: As ``MSE`` does, and for a ``log_target`` that is not a bool.
+
+    References:
+        Kullback & Leibler 1951; the formula of ``torch.nn.KLDivLoss``.
+
+    >>> import torch
+    >>> KLDiv("batch")(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]))
+    tensor(0.6931)
+    """
+
+    reduction: str = field(default="mean", validator=reductions, converter=_without_mean)
+    log_target: bool = field(default=False, validator=flag)
+
+    def cache(self, y: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        return (y, t, t.exp()) if self.log_target else (y, t)
+
+    def loss(self, kept: tuple[Tensor, ...]) -> Tensor:
+        return kernels.log_kl_terms(*kept) if self.log_target else kernels.kl_terms(*kept)
+
+    def dloss_dy(self, kept: tuple[Tensor, ...], c: Factor) -> Tensor:
+        return kept[-1] * -c
+
+    def dloss_dt(self, kept: tuple[Tensor, ...], c: Factor) -> Tensor:
+        return (kernels.log_kl_target_slope(*kept) if self.log_target else kernels.kl_target_slope(*kept)) * c
+
+
+@frozen
+class GeneralizedKL(ElementwiseLoss):
+    """Kullback-Leibler divergence of positive numbers t, which need not sum to 1, from the logarithms y.
+
+        ℓ     = t (log t - y) - t + e^y
+        ∂ℓ/∂y = e^y - t
+        ∂ℓ/∂t = log t - y
+
+    A term is 0 where y = log t, and positive elsewhere. A t of 0 costs e^y; there ∂ℓ/∂t is -1 in place of -∞, as in ``KLDiv``.
+
+    Args:
+        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0:
+            the mean of ``optax.generalized_kl_divergence`` over rows.
+
+    Shape:
+        y (...), target of the same shape and dtype; integers and booleans are taken as numbers.
+
+    Cache:
+        y and the target.
+
+    Raises:
+        ValueError: As ``MSE`` does.
+
+    References:
+        Bregman 1967, "The relaxation method of finding the common point of convex sets"; ``optax.generalized_kl_divergence``.
+
+    >>> import torch
+    >>> GeneralizedKL("none")(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 2.0]))
+    tensor([0.0000, 0.3863])
+    """
+
+    def cache(self, y: Tensor, t: Tensor) -> Pair:
+        return y, t
+
+    def loss(self, kept: Pair) -> Tensor:
+        y, t = kept
+        return kernels.kl_terms(y, t) + (y.exp() - t)
+
+    def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
+        y, t = kept
+        return (y.exp() - t) * c
+
+    def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
+        return kernels.generalized_kl_target_slope(*kept) * c

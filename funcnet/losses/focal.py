@@ -1,0 +1,191 @@
+"""Focal losses: cross-entropies in which examples count for less the better they are known.
+
+    Focal             ℓ = a e qᵞ      e = -t log σ(y) - (1 - t) log σ(-y)         a = α t + (1 - α) (1 - t), or 1 without α
+                      ∂ℓ/∂y = a qᵞ (σ(y) - t + γ e (1 - 2 t) r)                   q = t σ(-y) + (1 - t) σ(y),  r = σ(y) σ(-y) / q
+                      ∂ℓ/∂t = (2 α - 1) e qᵞ + a qᵞ (γ e (1 - 2 σ(y)) / q - y)
+    MulticlassFocal   ℓ = -w_t qᵞ log p_t                                         p = softmax(y),  q = 1 - p_t
+                      ∂ℓ/∂y = w_t (γ qᵞ⁻¹ p_t log p_t - qᵞ) (o - p)               o one-hot of t
+
+For Focal y and t (...) have one shape, for MulticlassFocal y is (N, classes, ...) and t holds labels (N, ...). What tends to
+0 / 0 has its limit: certain predictions cost nothing when they are right, and give y a finite gradient when they are not.
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import is_number, number, valid_if, value_error
+from funcnet.kernels.limits import log_softmax
+from funcnet.kernels.losses import product
+from funcnet.kernels.tracing import is_differentiated
+from funcnet.losses.binary import BCEWithLogits
+from funcnet.losses.loss import Factor, reductions, weights
+from funcnet.losses.terms import TermLoss, is_dense, label_error, require_labels, require_like
+from funcnet.precision import in_single
+from funcnet.value import frozen
+
+Kept = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # y, t, σ(y), σ(-y), q and e
+KeptRows = tuple[Tensor, Tensor, Tensor, Tensor | None]  # log p, the labels, log p_t and w_t
+
+_ENTROPY = BCEWithLogits("none")
+
+_share = valid_if(lambda got: is_number(got) and 0 <= got <= 1, "a number from 0 to 1, or None", optional=True)
+
+
+def _power(q: Tensor, gamma: float) -> Tensor:
+    """Return qᵞ, with the derivative 0 at 0 where that is infinite."""
+    if gamma == 0 or gamma >= 1:
+        return q**gamma
+    return q.masked_fill(q == 0, 1.0) ** gamma * (q > 0)
+
+
+def _product(k: Tensor, e: Tensor) -> Tensor:
+    """Return k e. Where e is infinite k is 1, and its derivative, which is 0, is left out for someone who differentiates."""
+    if not is_differentiated(k, e):
+        return k * e
+    far = e.isinf()
+    return k * e.masked_fill(far, 0.0) + e.masked_fill(~far, 0.0)
+
+
+def _over(x: Tensor, q: Tensor) -> Tensor:
+    """Return x / q, and x where q is 0."""
+    return x / q.masked_fill(q == 0, 1.0)
+
+
+@frozen
+class Focal(TermLoss):
+    """Focal loss of logits of two classes: ``optax.sigmoid_focal_loss``, and torchvision's of this name.
+
+    With ``gamma=0`` it is ``BCEWithLogits``.
+
+    Args:
+        alpha: The weight of the target 1; that of 0 is 1 - alpha. ``None`` weighs both with 1; torchvision's default is 0.25.
+        gamma: How strongly examples that are known count for less.
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``.
+
+    Shape:
+        y (...), logits; target in the shape of y, numbers from 0 to 1, integers or booleans.
+
+    Cache:
+        y, t, σ(y), σ(-y), q and e, in float32 at least.
+
+    Raises:
+        ValueError: For an unknown ``reduction``, an ``alpha`` outside 0 to 1, a ``gamma`` below 0, a y that is not floating,
+            and a target of another shape or floating dtype.
+
+    Source:
+        Lin et al. 2017, eq. 5; ``optax.sigmoid_focal_loss``'s formula for targets between 0 and 1.
+
+    >>> Focal()(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0]))
+    tensor(0.1733)
+    """
+
+    alpha: float | None = field(default=None, validator=_share)
+    gamma: float = field(default=2.0, validator=number(0))
+    reduction: str = field(default="mean", validator=reductions)
+
+    def cache(self, y: Tensor, target: Tensor) -> Kept:
+        t = require_like(self, y, target)
+        y = in_single(y)
+        p, s = torch.sigmoid(y), torch.sigmoid(-y)
+        return y, t, p, s, t * s + (1 - t) * p, _ENTROPY.loss((y, t, 1.0))
+
+    def loss(self, kept: Kept) -> Tensor:
+        _, t, _, _, q, e = kept
+        return self._balanced(t, _product(_power(q, self.gamma), e))
+
+    def dloss_dy(self, kept: Kept, g: Factor) -> Tensor:
+        _, t, p, s, q, e = kept
+        slope = (1 - t) * p - t * s + self.gamma * (1 - 2 * t) * product(_over(p * s, q), e)
+        return self._balanced(t, _power(q, self.gamma) * slope) * g
+
+    def dloss_dt(self, kept: Kept, g: Factor) -> Tensor:
+        y, t, p, s, q, e = kept
+        k = _power(q, self.gamma)
+        gt = self._balanced(t, self.gamma * k * _over(e, q) * (s - p) - product(k, y))
+        return (gt if self.alpha is None else gt + (2 * self.alpha - 1) * k * e) * g
+
+    def weight_of(self, target: Tensor) -> float | Tensor:
+        return target.numel() if self.reduction == "mean" else super().weight_of(target)
+
+    def _balanced(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return a x."""
+        return x if self.alpha is None else (self.alpha * t + (1 - self.alpha) * (1 - t)) * x
+
+
+@frozen
+class MulticlassFocal(TermLoss):
+    """Focal loss of labels; with ``gamma=0`` and no weight it is ``CrossEntropy``.
+
+    Args:
+        weight: A factor for the terms of each class. The mean divides by the number of terms all the same.
+        gamma: How strongly examples that are known count for less.
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a label.
+
+    Shape:
+        y (N, classes, ...) or (classes,), logits; target labels, integers (N, ...) or ().
+
+    Cache:
+        log softmax(y), the labels with an axis of classes, log p_t, and the labels' weights or ``None``, in float32 at least.
+
+    Raises:
+        ValueError: For an unknown ``reduction``, a ``gamma`` below 0, weights that are negative, not finite, or too many or
+            few, a y that is not floating or has no classes, a target without integers of that shape, and on the CPU a label
+            that is no class.
+
+    Source:
+        Lin et al. 2017, eq. 5, with a softmax.
+
+    >>> MulticlassFocal()(torch.tensor([[2.0, 2.0]]), torch.tensor([0]))
+    tensor(0.1733)
+    """
+
+    weight: tuple[float, ...] | None = field(default=None, validator=weights)
+    gamma: float = field(default=2.0, validator=number(0))
+    reduction: str = field(default="mean", validator=reductions)
+
+    def cache(self, y: Tensor, target: Tensor) -> KeptRows:
+        axis = self._require_classes(y)
+        labels = require_labels(self, target, y.shape[:axis] + y.shape[axis + 1 :]).unsqueeze(axis)
+        logp = log_softmax(in_single(y), axis)
+        try:
+            own = logp.gather(axis, labels)
+        except (IndexError, RuntimeError) as error:
+            raise label_error(self, y.shape[axis], error) from None
+        w = None if self.weight is None else self._class_weights(logp, axis).gather(axis, labels)
+        return logp, labels, own, w
+
+    def loss(self, kept: KeptRows) -> Tensor:
+        _, _, own, w = kept
+        terms = -own * _power(-torch.expm1(own), self.gamma)
+        return (terms if w is None else terms * w).squeeze(_axis(own))
+
+    def dloss_dy(self, kept: KeptRows, g: Factor) -> Tensor:
+        logp, labels, own, w = kept
+        axis, q = _axis(logp), -torch.expm1(own)
+        d = _power(q, self.gamma) * (self.gamma * product(own.exp(), _over(own, q)) - 1)
+        d = d * (g.unsqueeze(axis) if isinstance(g, Tensor) and g.dim() else g)
+        d = d if w is None else d * w
+        return (-logp.exp() * d).scatter_add(axis, labels, d)
+
+    def weight_of(self, target: Tensor) -> float | Tensor:
+        return target.numel() if self.reduction == "mean" else super().weight_of(target)
+
+    def _require_classes(self, y: Any) -> int:
+        if not is_dense(y) or not y.dim() or y.shape[_axis(y)] == 0:
+            raise value_error(self, "y must be a dense floating tensor with the axes (N, classes, ...) or (classes,)", y)
+        return _axis(y)
+
+    def _class_weights(self, logp: Tensor, axis: int) -> Tensor:
+        w = self.weight or ()
+        if len(w) != logp.shape[axis]:
+            raise value_error(self, f"y must have the {len(w)} classes of weight", f"y of shape {tuple(logp.shape)}")
+        own = torch.tensor(w, dtype=logp.dtype, device=logp.device)
+        return own.reshape(-1, *[1] * (logp.dim() - axis - 1)).expand_as(logp)
+
+
+def _axis(y: Tensor) -> int:
+    """Return the axis of classes."""
+    return 1 if y.dim() > 1 else 0

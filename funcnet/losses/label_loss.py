@@ -1,0 +1,128 @@
+"""Losses of labels: what cross-entropy and the negative log-likelihood share. p are the classes' probabilities, w their weights.
+
+    ℓ = -w log p    at each row's label; a row whose label is ``ignore_index`` has no term
+
+The classes are in axis 1 of y, or in axis 0 of a vector; labels (N, ...) or () are integers. By the reduction, c = 1 for "sum"
+and "none", 1/N for "batch", and for "mean" 1 divided by the sum of the rows' w.
+"""
+
+import re
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import value_error, whole_number
+from funcnet.kernels import losses as kernels
+from funcnet.losses.loss import Loss, reductions, require_floating, weights
+from funcnet.value import frozen
+
+
+@frozen
+class LabelLoss(Loss):
+    """A loss with one term for each label; a subclass defines ``forward`` and ``backward``."""
+
+    weight: tuple[float, ...] | None = field(default=None, validator=weights)
+    ignore_index: int = field(default=-100, validator=whole_number)
+    reduction: str = field(default="mean", validator=reductions)
+
+    def weight_of(self, target: Tensor) -> float | Tensor:
+        if self.reduction != "mean":
+            return len(target) if target.dim() else 1
+        return (target != self.ignore_index).sum() if self.weight is None else self._class_weights(target).sum()
+
+    def term_weights(self, target: Tensor) -> Tensor | None:
+        return None if target.is_floating_point() else self._class_weights(target)
+
+    def _class_weights(self, labels: Tensor) -> Tensor:
+        """Return the weight of each label, 0 for those ignored."""
+        counts = labels != self.ignore_index
+        if self.weight is None:
+            return counts.double()
+        w = torch.tensor(self.weight, dtype=torch.float64, device=labels.device)
+        return torch.where(counts, w[labels.long() * counts], 0.0)
+
+    def weight_tensor(self, logp: Tensor) -> Tensor | None:
+        """Return ``weight`` as a tensor."""
+        return None if self.weight is None else torch.tensor(self.weight, dtype=logp.dtype, device=logp.device)
+
+    def at_labels(self, logp: Tensor, labels: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return -w log p at the labels, by row or their sum, and the sum of w."""
+        try:
+            return kernels.nll(logp, labels, w, 0 if self.reduction == "none" else 2, self.ignore_index)
+        except (IndexError, RuntimeError) as error:
+            raise self._explained(logp, error) from None
+
+    def at_labels_grad(self, logp: Tensor, labels: Any, w: Tensor | None, c: Tensor, gc: Tensor) -> Tensor:
+        """Return the gradient of log p: -gc w at the labels, else 0."""
+        if self.reduction == "none":
+            return kernels.nll_backward(gc.expand(labels.shape), logp, labels, w, 0, self.ignore_index, c)
+        return kernels.nll_backward(gc, logp, labels, w, 2, self.ignore_index, c)
+
+    def scale_of(self, logp: Tensor, total: Tensor | None) -> Tensor:
+        """Return c; where nothing counts, so that ``total`` is 0, any finite number will do, but not in an empty batch."""
+        if self.reduction == "mean" and total is not None:
+            return total.clamp_min(torch.finfo(logp.dtype).tiny if logp.numel() else 0).reciprocal()
+        if self.reduction == "mean":
+            n = logp.numel() // (logp.shape[class_axis(logp)] or 1)
+        else:
+            n = samples(logp) if self.reduction == "batch" else 1
+        return logp.new_full((), 1 / n if n else torch.nan)
+
+    def scaled(self, value: Tensor, c: Tensor, kind: Tensor | None) -> Tensor:
+        """Return the value in the dtype of y, from the terms or their sum."""
+        return rounded_as(value if self.reduction in ("none", "sum") else value * c, kind)
+
+    def labels_of(self, y: Tensor, target: Tensor) -> Tensor:
+        """Return the labels as int64; y, the labels and the weights must fit each other."""
+        require_floating(self, y, target)
+        self.require_classes(y)
+        axis = class_axis(y)
+        shape = y.shape[:axis] + y.shape[axis + 1 :]
+        if target.shape != shape or target.is_floating_point() or target.is_complex():
+            of_y = f"that of y {tuple(y.shape)} without axis {axis}, the classes"
+            raise value_error(self, f"labels must be integers of shape {tuple(shape)}, {of_y}", target)
+        return target if target.dtype == torch.int64 else target.long()
+
+    def require_classes(self, y: Tensor) -> None:
+        """Refuse a y without an axis of classes, and weights for other classes."""
+        if y.dim() == 0:
+            raise value_error(self, "y must have an axis of classes", y)
+        classes = y.shape[class_axis(y)]
+        if self.weight and len(self.weight) != classes:
+            rule = f"weight must have one number for each of the {classes} classes"
+            raise value_error(self, rule, f"{len(self.weight)} numbers")
+
+    def _explained(self, logp: Tensor, error: Exception) -> Exception:
+        """Turn the kernel's error into ours when it names a label, or an index, out of bounds."""
+        found = re.search(r"(?:Target|index) (-?\d+) is out of bounds", str(error))
+        if not found:
+            return error
+        rule = f"every label must lie in 0 to {logp.shape[class_axis(logp)] - 1} or be ignore_index={self.ignore_index}"
+        return value_error(self, rule, found[1])
+
+
+def rounded_as(x: Tensor, kind: Tensor | None) -> Tensor:
+    """Round to the dtype of y, where that is half precision."""
+    return x if kind is None else x.to(kind.dtype)
+
+
+def samples(y: Tensor) -> int:
+    """Return the length of the batch axis; 1 without a batch."""
+    return y.shape[0] if y.dim() > 1 else 1
+
+
+def class_axis(y: Tensor) -> int:
+    """Return the axis of classes."""
+    return 1 if y.dim() > 1 else 0
+
+
+def over_classes(rows: Tensor, logp: Tensor) -> Tensor:
+    """Give one number a row, or one for all, the axis of classes."""
+    return rows.unsqueeze(class_axis(logp)) if rows.dim() or logp.dim() == 1 else rows
+
+
+def by_class(w: Tensor, like: Tensor) -> Tensor:
+    """Give one number a class the axes after that of classes."""
+    return w.reshape(-1, *[1] * (like.dim() - class_axis(like) - 1))

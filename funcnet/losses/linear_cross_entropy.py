@@ -1,0 +1,219 @@
+"""Cross-entropy over a large vocabulary, of logits that are computed in the loss.
+
+LinearCrossEntropy   z = h wᵀ + b     ℓ = -Σ q log p + ζ w_t lse²     p = softmax(z),  lse = log Σ eᶻ
+                     G  = g c ((Σ q + 2 ζ w_t lse) p - q)             q = w ((1 - ε) t + ε / words)
+                     gy = (G w, Gᵀ h, Σ G)
+
+y is (h, w) or (h, w, b): h (N, ..., features) or (features,), w (words, features) and b (words,). The target has the numbers of
+the labels, (N, ...) or (), which are t as one-hot vectors. In q, w is the weight of a word, 1 by default; ε is
+``label_smoothing`` and ζ ``z_loss``. By the reduction, c = 1 for "sum" and "none", 1 / Σ w_t for "mean", 1/N for "batch".
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import torch
+from attrs import field
+from torch import Tensor, strided
+
+from funcnet.errors import describe, number, value_error
+from funcnet.explanations import explain_loss_error, raise_explained
+from funcnet.kernels import vocabulary as kernels
+from funcnet.kernels.vocabulary_blocks import Gradients, Read, Slopes, Vocabulary
+from funcnet.losses.label_loss import LabelLoss
+from funcnet.losses.parts import Weight
+from funcnet.precision import rounded
+from funcnet.value import frozen
+
+
+class Kept(NamedTuple):
+    """The cache: what the kernels get, the slopes of each row's term, the factor of their sum, and the shape of h."""
+
+    given: Vocabulary
+    slopes: Slopes
+    factor: Tensor
+    shape: tuple[int, ...]
+
+
+@frozen
+class LinearCrossEntropy(LabelLoss):
+    """Linear map, softmax and cross-entropy in one: ``torch.nn.LinearCrossEntropyLoss``, with the weight as part of y.
+
+    The logits of all rows are never in memory together: they are made for a few rows at a time, used and forgotten. A step of
+    8192 rows of 512 features and 32 000 words takes 102 MB this way, of which 82 are the gradients, and 4.2 GB as ``Linear`` and
+    ``CrossEntropy``, which are quicker for less than a thousand words. ``__call__`` forms one product of the size of the logits,
+    ``value_and_grad`` three; a sum of losses, and ``as_layer``, four. Half precision is computed in float32 and rounded once.
+    Derivatives by ``torch.func`` are exact, of any order, but keep the logits.
+
+    A net ends in ``DeferredLinear``, which returns the pair (h, weight) instead of their product; params, optimizers and
+    ``tied`` treat it like ``Linear``. Replace it with ``Linear`` to predict logits: the params are the same.
+
+    Args:
+        weight: A factor for the terms of each word.
+        ignore_index: Rows with this label count for nothing. Their gradient is 0, whatever h is.
+        reduction: ``"mean"``, over rows or by the sum of their weights, ``"sum"``, ``"none"``, or ``"batch"``, the sum over N.
+        label_smoothing: ε, the share of each target that is spread evenly over all words.
+        z_loss: ζ, the factor of lse², which keeps the logits from drifting; 1e-4 is usual.
+
+    Shape:
+        y (h, w) or (h, w, b): (N, ..., features), (words, features), (words,); target labels, integers (N, ...) or ().
+
+    Cache:
+        y, the labels, the rows that count, the numbers of each row that make the gradient, and the shape of h.
+
+    Raises:
+        ValueError: For an unknown ``reduction``, weights that are negative, not finite or too many or few, a ``label_smoothing``
+            outside 0 to 1, a negative ``z_loss``, a ``y`` that is no such tuple, labels of another shape or kind, and on the CPU
+            a label that is no word.
+
+    Source:
+        The formula of ``torch.nn.LinearCrossEntropyLoss``; Szegedy et al. 2016, section 7, for ``label_smoothing``; Chowdhery et
+        al. 2022, section 5, for ``z_loss``.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.embedding.embedding import Embedding
+    >>> from funcnet.layers.linear.deferred_linear import DeferredLinear
+    >>> from funcnet.optim.sgd import SGD
+    >>> from funcnet.train import train_step
+    >>> net = serial(Embedding(1000, 16), DeferredLinear(16, 1000, bias=False))
+    >>> step = train_step(net, LinearCrossEntropy(label_smoothing=0.1), SGD(lr=0.1))
+    >>> params, words = net.init(0), torch.arange(8)
+    >>> params, state, value = step(params, step.opt.init(params), words, words + 1)
+    >>> value.shape
+    torch.Size([])
+    """
+
+    label_smoothing: float = field(default=0.0, validator=number(0, at_most=1))
+    z_loss: float = field(default=0.0, validator=number(0))
+
+    def forward(self, y: Any, target: Tensor) -> tuple[Tensor, Kept]:
+        kept = self._prepared(y, target)
+        try:
+            return self._value(kept, kernels.read(kept.given)), kept
+        except (IndexError, RuntimeError) as error:
+            raise self._label_error(len(kept.given.w), error) from None
+
+    def backward(self, cache: Kept, g: Tensor | None = None) -> Any:
+        return self._passed(cache, self._pulled_back(cache, g)[1])
+
+    def value_and_grad(self, y: Any, target: Tensor) -> tuple[Tensor, Any]:
+        """Return the value and the gradient of y, from one pass over the rows."""
+        (value,), gy = self.parts_and_grad(y, target)
+        return value, gy
+
+    def parts_and_grad(self, y: Any, target: Any, shares: tuple[Weight, ...] | None = None) -> tuple[tuple[Tensor, ...], Any]:
+        """Return the value as the only part, and the gradient of y times its share, from one pass over the rows."""
+        try:
+            kept = self._prepared(y, target)
+            found, gradients = self._pulled_back(kept, None if shares is None else shares[0])
+            return (self._value(kept, found),), self._passed(kept, gradients)
+        except Exception as error:
+            raise_explained(explain_loss_error(self, y, target, error), error)
+
+    def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
+        return None  # rows without a gradient are zeros in the kernel, and the weights have no terms
+
+    def _prepared(self, y: Any, target: Tensor) -> Kept:
+        """Return the rows, and the factors of lse, z_t, lse² and Σ r z in their terms."""
+        h, w, b = self._operands(y)
+        labels = self._labels(h, target).reshape(-1)
+        counts, e = labels != self.ignore_index, self.label_smoothing
+        t, wide = torch.where(counts, labels, 0), torch.promote_types(h.dtype, torch.float32)
+        of_words = None if self.weight is None else torch.tensor(self.weight, dtype=wide, device=h.device)
+        of_rows, mean = counts.to(wide), 1.0
+        if of_words is not None:
+            of_rows, mean = of_rows * self._at(of_words, t), sum(self.weight or ()) / len(w)
+        given = Vocabulary(h.reshape(-1, h.shape[-1]), w, b, t, counts, self._spread(of_words, w, wide))
+        beta = of_rows * (1 - e) if e else of_rows
+        a = beta + counts.to(wide) * (e * mean) if e else beta
+        c = of_rows * (2 * self.z_loss) if self.z_loss else None
+        slopes = Slopes(a, beta, c, counts.to(wide) if e else None)
+        return Kept(given, slopes, self._factor(h, of_rows), tuple(h.shape))
+
+    def _at(self, of_words: Tensor, t: Tensor) -> Tensor:
+        """Return the weight of each label."""
+        try:
+            return of_words.gather(0, t)
+        except (IndexError, RuntimeError) as error:
+            raise self._label_error(len(of_words), error) from None
+
+    def _spread(self, of_words: Tensor | None, w: Tensor, wide: torch.dtype) -> Tensor | None:
+        """Return r, the share of each word in all targets."""
+        share = self.label_smoothing / len(w)
+        if not share:
+            return None
+        return w.new_full((len(w),), share, dtype=wide) if of_words is None else of_words * share
+
+    def _factor(self, h: Tensor, of_rows: Tensor) -> Tensor:
+        """Return c; 0 where no row counts, and NaN in an empty batch."""
+        n = len(h) if self.reduction == "batch" and h.dim() > 1 else 1
+        if not of_rows.numel() or self.reduction != "mean":
+            is_mean = self.reduction in ("mean", "batch") and not of_rows.numel()
+            return of_rows.new_full((), torch.nan if is_mean else 1 / n)
+        total = of_rows.sum()
+        c = total.clamp_min(torch.finfo(of_rows.dtype).tiny).reciprocal()
+        return torch.where(total > 0, c, 0.0)
+
+    def _value(self, kept: Kept, found: Read) -> Tensor:
+        """Return the terms, reduced."""
+        lse, at_label, spread = found
+        slopes = kept.slopes
+        terms = slopes.a * lse - slopes.beta * at_label
+        if spread is not None and slopes.delta is not None:
+            terms = terms - slopes.delta * spread
+        if slopes.c is not None:
+            terms = terms + slopes.c * (lse * lse * 0.5)
+        value = terms.reshape(kept.shape[:-1]) if self.reduction == "none" else terms.sum() * kept.factor
+        return rounded(value, kept.given.h)
+
+    def _pulled_back(self, kept: Kept, g: Any) -> tuple[Read, Gradients]:
+        """Return what the kernel makes with the slopes of the value times g."""
+        wide = kept.slopes.a.dtype
+        of_terms = kept.factor if g is None else (g.to(wide) if isinstance(g, Tensor) else g) * kept.factor
+        given = kept.given
+        if self.reduction == "none" and isinstance(g, Tensor):
+            of_terms = of_terms.reshape(-1)  # a row with the gradient 0 may hold anything
+            given = given._replace(counts=given.counts & ((of_terms != 0) | given.h.isfinite().all(1)))
+        try:
+            return kernels.read_and_pull_back(given, kept.slopes.scaled(of_terms))
+        except (IndexError, RuntimeError) as error:
+            raise self._label_error(len(kept.given.w), error) from None
+
+    def _passed(self, kept: Kept, gradients: Gradients) -> Any:
+        """Return the gradients in the form of y."""
+        gh, gw, gb = gradients
+        gh = gh.reshape(kept.shape)
+        return (gh, gw) if gb is None else (gh, gw, gb)
+
+    def _operands(self, y: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return h, w and b, which must fit each other, and the weights too."""
+        if not isinstance(y, tuple) or len(y) not in (2, 3) or not all(map(_is_floating, y)):
+            raise value_error(self, "y must be (h, w) or (h, w, b), dense floating tensors of one dtype", y)
+        h, w, b = (*y, None)[:3]
+        of_bias = () if b is None else (tuple(b.shape),)
+        right = h.dim() and w.dim() == 2 and w.shape[0] and w.shape[1] == h.shape[-1] and of_bias in ((), (w.shape[:1],))
+        if not right or len({one.dtype for one in y}) > 1:
+            rule = "y must be (h, w) or (h, w, b), of the shapes (N, ..., features), (words, features), (words,) and one dtype"
+            raise value_error(self, rule, " and ".join(map(describe, y)))
+        if self.weight and len(self.weight) != len(w):
+            rule = f"weight must have one number for each of the {len(w)} words"
+            raise value_error(self, rule, f"{len(self.weight)} numbers")
+        return h, w, b
+
+    def _labels(self, h: Tensor, target: Any) -> Tensor:
+        kind = isinstance(target, Tensor) and not target.is_floating_point() and not target.is_complex()
+        if not kind or target.is_nested or target.layout is not strided or target.shape != h.shape[:-1]:
+            rule = f"labels must be integers of shape {tuple(h.shape[:-1])}, that of h {tuple(h.shape)} without the last axis"
+            raise value_error(self, rule, target)
+        labels: Tensor = target if target.dtype == torch.int64 else target.long()
+        return labels
+
+    def _label_error(self, words: int, error: Exception) -> Exception:
+        """Turn the kernel's error into ours when it names a label out of bounds."""
+        found = re.search(r"index (-?\d+) is out of bounds", str(error))
+        rule = f"every label must lie in 0 to {words - 1} or be ignore_index={self.ignore_index}"
+        return value_error(self, rule, found[1]) if found else error
+
+
+def _is_floating(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and not x.is_nested and x.layout is strided

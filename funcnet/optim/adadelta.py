@@ -1,0 +1,67 @@
+"""Adadelta: steps as large as the last steps, so that no rate needs to be chosen."""
+
+from math import inf
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import flag, number
+from funcnet.optim.formulas import add_decay, along, descend, mean
+from funcnet.optim.moments import MomentOptimizer
+from funcnet.optim.rates import Rate, rate_field
+from funcnet.value import frozen
+
+
+@frozen
+class Adadelta(MomentOptimizer):
+    """Step by the root mean square of the last steps: ``torch.optim.Adadelta``.
+
+        g ← ±g + λ p      v ← ρ v + (1 - ρ) g²
+        d = g √(a + ε) / √(v + ε)      a ← ρ a + (1 - ρ) d²
+        p ← p - η d
+
+    Args:
+        lr: η, a number, a schedule or a 0-d tensor, as are ``rho`` and ``weight_decay``. d has the units of p, so η has none.
+        rho: ρ, the share of v and a that stays.
+        eps: ε, added to both; the first steps are about √ε.
+        weight_decay: λ, added to the gradient times p.
+        maximize: Whether to ascend.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of updates made; ``square_avg`` v and ``acc_delta`` a.
+
+    Raises:
+        ValueError: For rates and an ``eps`` below 0 or not finite, and a ``rho`` outside 0 ≤ ρ < 1; from ``update`` as ``Adam``.
+
+    References:
+        Zeiler 2012, "ADADELTA: an adaptive learning rate method", algorithm 1.
+
+    >>> import torch
+    >>> opt, params = Adadelta(eps=0.01), {"w": torch.ones(1)}
+    >>> opt.update({"w": torch.tensor([2.0])}, opt.init(params), params)[0]
+    {'w': tensor([0.6877])}
+    """
+
+    acts_on = "elements"
+    moments = ("square_avg", "acc_delta")
+    rates_below = (inf, 1.0, inf)
+
+    lr: Rate = rate_field(1.0)
+    rho: Rate = rate_field(0.9, below=1.0)
+    eps: float = field(default=1e-6, validator=number(0.0))
+    weight_decay: Rate = rate_field(0.0)
+    maximize: bool = field(default=False, kw_only=True, validator=flag)
+
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        return {"lr": self.lr, "rho": self.rho, "weight_decay": self.weight_decay}
+
+    def formula(
+        self, p: Tensor, g: Tensor, v: Tensor, a: Tensor, *, lr: Any, rho: Any, weight_decay: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        g = add_decay(along(g, self.maximize), p, weight_decay)
+        v = mean(v, g * g, rho)
+        d = g * (a + self.eps).sqrt() / (v + self.eps).sqrt()
+        return descend(p, d, lr), v, mean(a, d * d, rho)

@@ -1,0 +1,208 @@
+"""Averages of params along a training run, which often generalize better than the last ones: EMA and SWA.
+
+    average = EMA(0.999)
+    state = average.init(params)
+    ...
+    params, opt_state, value = step(params, opt_state, x, target)
+    state = average.update(state, params)                          after each step
+    ...
+    net.inference()(average.params(state), x)                      the averaged params
+
+Floating leaves are averaged, in float32 for those in half precision, and rounded by ``params``; of others, such as counters, the
+last value counts. Running statistics are averaged as they are; ``refresh_stats`` computes them anew for the averaged params.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import flattening, tree
+from funcnet.contract import Params
+from funcnet.errors import add_location, describe, flag, value_error, whole
+from funcnet.kernels import optim as kernels
+from funcnet.kernels.tracing import is_eager
+from funcnet.optim.base import State
+from funcnet.optim.columns import is_count, is_dense
+from funcnet.optim.rates import Rate, as_wide, at, checked, rate_field
+from funcnet.precision import HALF
+from funcnet.value import Value, frozen
+
+
+class _Average(Value, ABC):
+    """A frozen value with ``init``, ``update`` and ``params``: a ← a + w (p - a), w from ``weigh``."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def counts(self) -> dict[str, Tensor]:
+        """Return the numbers in the state before the first update."""
+
+    @abstractmethod
+    def weigh(self, state: State) -> tuple[Any, dict[str, Tensor]]:
+        """Return the weight w of the next params, and the numbers in the state after them."""
+
+    def first(self, p: Tensor) -> Tensor:
+        """Return the average before the first update."""
+        return p.detach().to(kernels.wide(p.dtype), copy=True)
+
+    def init(self, params: Params) -> State:
+        """Make the state before the first update; the average shares no memory with ``params``, which may be donated."""
+        average = tree.map(lambda p: self.first(p) if is_dense(p) else p.clone(), params)
+        return {**self.counts(), "average": average, "halves": tree.map(_dtype_of_half, params)}
+
+    def update(self, state: State, params: Params) -> State:
+        """Return the state with these params in the average."""
+        columns = self._columns(state, params)
+        weight, counts = self.weigh(state)
+        places = [i for i, p in enumerate(columns[1]) if is_dense(p)]
+        old, new = [[column[i] for i in places] for column in columns]
+        moved = iter(kernels.lerp_each(old, [p.detach().to(a.dtype) for a, p in zip(old, new, strict=True)], weight))
+        average = [next(moved) if is_dense(p) else None if p is None else p.clone() for p in columns[1]]
+        return {**counts, "average": flattening.unflatten(state["average"], iter(average)), "halves": state["halves"]}
+
+    def params(self, state: State) -> Params:
+        """Return the averaged params, in the dtypes of params."""
+        self._require_state(state)
+        rows = zip(*flattening.flatten_together(state["average"], state["halves"]), strict=True)
+        return flattening.unflatten(state["average"], iter([a if half is None else a.to(half.dtype) for a, half in rows]))
+
+    def _columns(self, state: State, params: Params) -> list[list[Any]]:
+        self._require_state(state)
+        try:
+            columns = flattening.flatten_together(state["average"], params)
+        except ValueError as misfit:
+            add_location(misfit, f"{self!r}, update: state against params")
+            raise
+        for i, (a, p) in enumerate(zip(*columns, strict=True)):
+            if not _fits(a, p):
+                path = [*tree.names(params)][i - sum(one is None for one in columns[1][:i])] if p is not None else f"leaf {i}"
+                raise value_error(self, f"params must have at {path!r} what the state has, {describe(a)}", describe(p))
+        return columns
+
+    def _require_state(self, state: State) -> None:
+        names = {*self.counts(), "average", "halves"}
+        if not isinstance(state, dict) or state.keys() != names or not is_count(state["step"]):
+            raise value_error(self, f"state must be a dict of {', '.join(sorted(names))}, as init makes it", state)
+
+
+def _dtype_of_half(p: Tensor) -> Tensor | None:
+    """Return a tensor without elements in the dtype of a leaf in half precision, for ``params`` to know it."""
+    return p.new_empty((0,)) if p.dtype in HALF else None
+
+
+def _fits(a: Any, p: Any) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(p, Tensor):
+        return a is p is None
+    return a.shape == p.shape and a.dtype is kernels.wide(p.dtype) and a.device == p.device
+
+
+def _count() -> Tensor:
+    return torch.zeros((), dtype=torch.int64)
+
+
+def _least(one: Any, other: Any) -> Any:
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return torch.minimum(*[torch.as_tensor(x, dtype=torch.float64) for x in (one, other)])
+    return min(one, other)
+
+
+@frozen
+class EMA(_Average):
+    """Exponential moving average of params: ``torch.optim.swa_utils.get_ema_avg_fn``, ``optax.ema``.
+
+        a ← d a + (1 - d) p      a the params of ``init`` at first, or 0 with debias
+        params  a,  with debias  a / (1 - Π d)
+
+    Args:
+        decay: d, the share of the average that stays: a number, a schedule or a 0-d tensor. 0.999 averages over some 1000 steps.
+        debias: Whether the params of ``init`` do not count; ``params`` then needs an update before it.
+        warmup: Whether d is at most (1 + t) / (10 + t) after t updates, so that the first params are soon forgotten.
+
+    Raises:
+        ValueError: For a ``decay`` outside 0 ≤ d < 1; from ``update`` and ``params`` for a state of another average, and params
+            that do not fit it, with the path; from ``params`` with ``debias`` before the first update.
+
+    References:
+        Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging"; for ``debias`` Kingma & Ba 2015,
+        section 3.
+
+    >>> average = EMA(0.75)
+    >>> state = average.init({"w": torch.zeros(1)})
+    >>> average.params(average.update(state, {"w": torch.ones(1)}))
+    {'w': tensor([0.2500])}
+    """
+
+    decay: Rate = rate_field(0.999, below=1.0)
+    debias: bool = field(default=False, validator=flag)
+    warmup: bool = field(default=False, validator=flag)
+
+    def counts(self) -> dict[str, Tensor]:
+        return {"step": _count(), **({"bias": torch.ones((), dtype=torch.float64)} if self.debias else {})}
+
+    def first(self, p: Tensor) -> Tensor:
+        return torch.zeros_like(p, dtype=kernels.wide(p.dtype)) if self.debias else super().first(p)
+
+    def weigh(self, state: State) -> tuple[Any, dict[str, Tensor]]:
+        (decay,) = checked(self, at(state["step"], self.decay), state["step"], (1.0,))
+        if self.warmup:
+            t = as_wide(kernels.read(state["step"]))
+            decay = _least(decay, (1 + t) / (10 + t))
+        bias = {"bias": state["bias"] * decay} if self.debias else {}
+        return 1 - decay, {"step": state["step"] + 1, **bias}
+
+    def params(self, state: State) -> Params:
+        found = super().params(state)
+        if not self.debias:
+            return found
+        if is_eager() and not state["step"].is_meta and not state["step"]:
+            raise value_error(self, "with debias an update must come before params", "a state without any")
+        share = 1 - state["bias"]
+        rows = zip(*flattening.flatten_together(found, state["average"]), strict=True)
+        return flattening.unflatten(found, iter([_over(p, a, share) for p, a in rows]))
+
+
+def _over(p: Any, a: Any, share: Tensor) -> Any:
+    """Return a / share in the dtype of p; what is not averaged as it is."""
+    return (a / kernels.narrowed(share, a)).to(p.dtype) if is_dense(a) else p
+
+
+@frozen
+class SWA(_Average):
+    """Average of params with equal weights: ``torch.optim.swa_utils.AveragedModel``, Polyak averaging with ``start=0``.
+
+        a ← a + (p - a) / (n + 1)      n ← n + 1      at update ``start`` and every ``every`` after it, counted from 0
+
+    Before that ``params`` are the last ones. SWA goes with a constant or a cyclic learning rate: average at the end of cycles.
+
+    Args:
+        start: The first update that counts.
+        every: The number of updates from one that counts to the next.
+
+    Raises:
+        ValueError: For a ``start`` below 0 and an ``every`` below 1; from ``update`` and ``params`` as ``EMA``.
+
+    References:
+        Izmailov, Podoprikhin, Garipov, Vetrov & Wilson 2018, "Averaging weights leads to wider optima and better generalization".
+
+    >>> average = SWA()
+    >>> state = average.init({"w": torch.zeros(1)})
+    >>> for p in (1.0, 2.0, 6.0):
+    ...     state = average.update(state, {"w": torch.full((1,), p)})
+    >>> average.params(state)
+    {'w': tensor([3.])}
+    """
+
+    start: int = field(default=0, validator=whole(0))
+    every: int = field(default=1, validator=whole(1))
+
+    def counts(self) -> dict[str, Tensor]:
+        return {"step": _count(), "count": _count()}
+
+    def weigh(self, state: State) -> tuple[Any, dict[str, Tensor]]:
+        step, count = state["step"], state["count"]
+        taken = (step >= self.start) & ((step - self.start) % self.every == 0)
+        weight = torch.where(count == 0, 1.0, taken.to(torch.float64) / (count + 1))
+        return kernels.read(weight), {"step": step + 1, "count": count + taken.to(torch.int64)}

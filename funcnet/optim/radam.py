@@ -1,0 +1,96 @@
+"""RAdam: Adam with a rectified adaptive rate."""
+
+from math import inf
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import flag, number
+from funcnet.optim.columns import Columns
+from funcnet.optim.formulas import add_decay, along, descend, mean, shrink, where
+from funcnet.optim.moment_rule import Numbers
+from funcnet.optim.moments import MomentOptimizer
+from funcnet.optim.rates import Rate, pair_of_rates, rate_field
+from funcnet.value import frozen
+
+
+@frozen
+class RAdam(MomentOptimizer):
+    """Adam that waits for its variance estimate before it uses it: ``torch.optim.RAdam``.
+
+        g ← ±g + λ p                                    AdamW's decay with decoupled_weight_decay: p ← (1 - η λ) p instead
+        m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²      m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
+        ρ = ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ)      ρ∞ = 2 / (1 - β₂) - 1      r² = (ρ - 4) (ρ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞ - 2) ρ)
+        p ← p - η r m̂ / √v̂  where ρ > 5, else p ← p - η m̂
+
+    ε is added to √v. With the default betas the adaptive rate begins at step 6, which takes the place of a warm-up.
+
+    Args:
+        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
+        betas: (β₁, β₂), the shares of m and v that stay.
+        eps: ε, added to the denominator.
+        weight_decay: λ.
+        decoupled_weight_decay: Whether p itself decays, as in ``AdamW``.
+        maximize: Whether to ascend.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of updates made; ``exp_avg`` m and ``exp_avg_sq`` v.
+
+    Raises:
+        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+
+    References:
+        Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", algorithm 2.
+
+    >>> import torch
+    >>> opt, params = RAdam(lr=0.1), {"w": torch.ones(1)}
+    >>> opt.update({"w": torch.tensor([2.0])}, opt.init(params), params)[0]
+    {'w': tensor([0.8000])}
+    """
+
+    acts_on = "elements"
+    moments = ("exp_avg", "exp_avg_sq")
+    rates_below = (inf, 1.0, 1.0, inf)
+
+    lr: Rate = rate_field(1e-3)
+    betas: tuple[Rate, Rate] = rate_field((0.9, 0.999), validator=pair_of_rates())
+    eps: float = field(default=1e-8, validator=number(0.0))
+    weight_decay: Rate = rate_field(0.0)
+    decoupled_weight_decay: bool = field(default=False, validator=flag)
+    maximize: bool = field(default=False, kw_only=True, validator=flag)
+
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        return {"lr": self.lr, "beta1": self.betas[0], "beta2": self.betas[1], "weight_decay": self.weight_decay}
+
+    def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
+        lr, beta1, beta2, decay = rates.values()
+        correction, most = 1 - beta2**t, 2 / (1 - beta2) - 1
+        rho = most - 2 * t * beta2**t / correction
+        is_rectified = rho > 5
+        rho, most = where(is_rectified, rho, 6.0), where(is_rectified, most, 6.0)
+        root = (correction * (rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho)) ** 0.5
+        rate = lr / (1 - beta1**t) * where(is_rectified, root, 1.0)
+        return {"lr": lr, "beta1": beta1, "beta2": beta2, "decay": decay, "rate": rate, "is_rectified": is_rectified}, scalars
+
+    def formula(
+        self,
+        p: Tensor,
+        g: Tensor,
+        m: Tensor,
+        v: Tensor,
+        *,
+        lr: Any,
+        beta1: Any,
+        beta2: Any,
+        decay: Any,
+        rate: Any,
+        is_rectified: Any,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        g = along(g, self.maximize)
+        p, g = (shrink(p, lr, decay), g) if self.decoupled_weight_decay else (p, add_decay(g, p, decay))
+        m = mean(m, g, beta1)
+        v = mean(v, g * g, beta2)
+        return descend(p, where(is_rectified, m / (v.sqrt() + self.eps), m), rate), m, v

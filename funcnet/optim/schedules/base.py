@@ -1,0 +1,201 @@
+"""The base of schedules, how they are called, and their sums and products, and functions as schedules.
+
+    ProductSchedule    rate = s₁(t) s₂(t) ...         a * b, 0.5 * a
+    SumSchedule        rate = s₁(t) + s₂(t) + ...     a + b, a + 0.01
+    LambdaSchedule     rate = function(t)
+
+All parts of a sum or product count the same steps t.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import describe, function, is_number, value_error
+from funcnet.kernels.optim import read
+from funcnet.value import Value, frozen
+
+
+class Schedule(Value):
+    """A frozen value that gives a number for each step; subclass it with ``@frozen``.
+
+    Schedules multiply and add: ``0.1 * schedule``, ``warmup * decay``, ``schedule + 1e-5``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, step: Any) -> Any:
+        """Return the value at a step, counted from 0: a float for an int, a 0-d float64 tensor for a 0-d tensor."""
+
+    def __mul__(self, other: Any) -> "ProductSchedule":
+        return ProductSchedule((*_parts(self), *_parts(other))) if _is_part(other) else NotImplemented
+
+    def __rmul__(self, other: Any) -> "ProductSchedule":
+        return ProductSchedule((other, *_parts(self))) if _is_part(other) else NotImplemented
+
+    def __add__(self, other: Any) -> "SumSchedule":
+        return SumSchedule((*_terms(self), *_terms(other))) if _is_part(other) else NotImplemented
+
+    def __radd__(self, other: Any) -> "SumSchedule":
+        return SumSchedule((other, *_terms(self))) if _is_part(other) else NotImplemented
+
+
+class FormulaSchedule(Schedule):
+    """A schedule with one formula for numbers and for tensors; subclass it with ``@frozen`` and define ``rate_at``.
+
+    It checks the step, and in eager mode reads it, so that a tensor gets the bits that its number gets.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def rate_at(self, t: Any) -> Any:
+        """Return the rate at a step of at least 0: a number for a number, a 0-d float64 tensor for a 0-d float64 tensor."""
+
+    def __call__(self, step: Any) -> Any:
+        if not isinstance(step, Tensor):
+            return float(self.rate_at(self._checked(step)))
+        if step.dim() or step.is_complex() or step.dtype is torch.bool:
+            raise self._refused(step)
+        known = read(step)
+        if isinstance(known, Tensor):  # traced, mapped, or on another device
+            return self.rate_at(known.to(torch.float64))
+        return torch.tensor(float(self.rate_at(self._checked(known))), dtype=torch.float64)
+
+    def _checked(self, step: Any) -> Any:
+        if not is_number(step) or step < 0:
+            raise self._refused(step)
+        return step
+
+    def _refused(self, step: Any) -> ValueError:
+        return value_error(self, "step must be a number of at least 0, or a 0-d tensor of one", step)
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, Schedule) or is_number(value)
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    return value.factors if isinstance(value, ProductSchedule) else (value,)
+
+
+def _terms(value: Any) -> tuple[Any, ...]:
+    return value.terms if isinstance(value, SumSchedule) else (value,)
+
+
+def _several(value: Any, attribute: Any, got: Any) -> None:
+    is_right = isinstance(got, tuple) and all(map(_is_part, got)) and any(isinstance(one, Schedule) for one in got)
+    if not is_right:
+        rule = f"{attribute.name} must be a tuple of schedules and finite numbers, with at least one schedule"
+        raise value_error(type(value).__name__, rule, repr(got))
+
+
+def _at(part: Any, t: Any) -> Any:
+    return part(t) if isinstance(part, Schedule) else part
+
+
+@frozen
+class ProductSchedule(FormulaSchedule):
+    """Product of schedules and numbers: rate = s₁(t) s₂(t) ... at step t.
+
+    ``a * b`` and ``0.5 * a`` make it. ``torch.optim.lr_scheduler.ChainedScheduler`` is the product of its schedulers.
+
+    Args:
+        factors: Schedules and numbers, at least one of them a schedule.
+
+    Units:
+        All factors count the same steps.
+
+    Raises:
+        ValueError: For anything but a tuple of schedules and finite numbers.
+
+    Source:
+        ``torch.optim.lr_scheduler.ChainedScheduler``.
+
+    >>> from funcnet.optim.schedules.interpolation import LinearSchedule
+    >>> schedule = 0.5 * LinearSchedule(1.0, 0.0, 10)
+    >>> schedule, schedule(5)
+    (ProductSchedule(factors=(0.5, LinearSchedule(start=1.0, end=0.0, steps=10))), 0.25)
+    """
+
+    factors: tuple[float | Schedule, ...] = field(validator=_several)
+
+    def rate_at(self, t: Any) -> Any:
+        rate: Any = 1.0
+        for factor in self.factors:
+            rate = rate * _at(factor, t)
+        return rate
+
+
+@frozen
+class SumSchedule(FormulaSchedule):
+    """Sum of schedules and numbers: rate = s₁(t) + s₂(t) + ... at step t.
+
+    ``a + b`` and ``a + 0.01`` make it.
+
+    Args:
+        terms: Schedules and numbers, at least one of them a schedule.
+
+    Units:
+        All terms count the same steps.
+
+    Raises:
+        ValueError: For anything but a tuple of schedules and finite numbers.
+
+    Source:
+        elementary.
+
+    >>> from funcnet.optim.schedules.interpolation import LinearSchedule
+    >>> (LinearSchedule(1.0, 0.0, 10) + 0.5)(5)
+    1.0
+    """
+
+    terms: tuple[float | Schedule, ...] = field(validator=_several)
+
+    def rate_at(self, t: Any) -> Any:
+        rate: Any = 0.0
+        for term in self.terms:
+            rate = rate + _at(term, t)
+        return rate
+
+
+@frozen
+class LambdaSchedule(FormulaSchedule):
+    """Any function of the step as a schedule: rate = function(t) at step t; torch's ``LambdaLR``.
+
+    The function must be pure. In eager mode it gets an int, in compiled code and under ``vmap`` a 0-d float64 tensor, for which a
+    Python ``if`` must be a ``torch.where``. Schedules compare and pickle by their function: use one that has a name in a module.
+
+    Args:
+        function: Function of the step that returns a number or a 0-d tensor; ``0.1 * LambdaSchedule(f)`` if it is a factor.
+
+    Units:
+        The function counts updates, from 0.
+
+    Raises:
+        ValueError: For anything but a function; when called, for a function that returns something else than a finite number.
+
+    Source:
+        ``torch.optim.lr_scheduler.LambdaLR``.
+
+    >>> schedule = 0.1 * LambdaSchedule(lambda t: 0.5**t)
+    >>> schedule(2)
+    0.025
+    """
+
+    function: Callable[[Any], Any] = field(validator=function)
+
+    def rate_at(self, t: Any) -> Any:
+        rate = self.function(t)
+        if isinstance(rate, Tensor) and rate.dim() == 0 and not rate.is_complex():
+            if isinstance(t, Tensor):
+                return rate.to(torch.float64)
+            rate = rate.item()
+        if not is_number(rate):
+            raise value_error(self, "function must return a finite number, or a 0-d tensor", describe(rate))
+        return torch.full_like(t, rate) if isinstance(t, Tensor) else rate

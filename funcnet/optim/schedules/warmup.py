@@ -1,0 +1,282 @@
+"""Schedules that begin with a warm-up.
+
+    WarmupSchedule              rate = start + (s(0) - start) t / warmup, then s(t - warmup)        s any schedule
+    WarmupConstantSchedule      ..., then constant            WarmupLinearSchedule     ..., then down a line
+    WarmupCosineSchedule        ..., then half a cosine       WarmupExponentialSchedule ..., then exponential decay
+    WarmupStableDecaySchedule   up a line, constant, and down
+    SlantedTriangularSchedule   up a short line and down a long one
+
+The functions return a ``JoinedSchedule`` of the two phases.
+"""
+
+import math
+from typing import Any
+
+from attrs import field
+
+from funcnet.errors import is_number, is_whole, number, one_of, size, value_error, whole
+from funcnet.optim.schedules.base import FormulaSchedule, Schedule
+from funcnet.optim.schedules.decay import ExponentialSchedule
+from funcnet.optim.schedules.formulas import SHAPES, along, choose, larger
+from funcnet.optim.schedules.interpolation import ConstantSchedule, CosineSchedule, LinearSchedule
+from funcnet.optim.schedules.piecewise import JoinedSchedule
+from funcnet.value import frozen
+
+
+def _require_warmup(who: str, warmup: Any) -> None:
+    if not is_whole(warmup) or warmup < 0:
+        raise value_error(who, "warmup must be a whole number of at least 0", repr(warmup))
+
+
+def _warmed(who: str, start: Any, peak: Any, warmup: Any, then: Schedule) -> JoinedSchedule:
+    _require_warmup(who, warmup)
+    if not is_number(start):
+        raise value_error(who, "start must be a finite number", repr(start))
+    return JoinedSchedule((LinearSchedule(start, peak, warmup), then), (warmup,)) if warmup else JoinedSchedule((then,), ())
+
+
+def _decay_steps(who: str, warmup: Any, steps: Any) -> int:
+    """Return the number of steps after a warm-up, of which there must be some."""
+    _require_warmup(who, warmup)
+    if not is_whole(steps) or steps <= warmup:
+        raise value_error(who, f"steps must be a whole number above warmup={warmup}", repr(steps))
+    return int(steps - warmup)
+
+
+def WarmupSchedule(schedule: Schedule, warmup: int, start: float = 0.0) -> JoinedSchedule:  # noqa: N802 (it makes a value)
+    """Linear warm-up before any schedule: rate = start + (schedule(0) - start) t / warmup at a step t before ``warmup``.
+
+    From there on, rate = schedule(t - warmup).
+
+    Args:
+        schedule: Schedule after the warm-up, which counts from its own beginning.
+        warmup: Length of the warm-up; with 0 there is none.
+        start: Rate at step 0, if there is a warm-up.
+
+    Units:
+        ``warmup`` is a number of updates, ``start`` a rate.
+
+    Raises:
+        ValueError: For anything but a schedule, a ``warmup`` below 0, and a ``start`` that is not a finite number.
+
+    Source:
+        Goyal et al. 2017, "Accurate, large minibatch SGD", section 2.2.
+
+    >>> from funcnet.optim.schedules.decay import StepSchedule
+    >>> schedule = WarmupSchedule(StepSchedule(1.0, 2, gamma=0.5), 2)
+    >>> [schedule(t) for t in range(6)]
+    [0.0, 0.5, 1.0, 1.0, 0.5, 0.5]
+    """
+    if not isinstance(schedule, Schedule):
+        raise value_error("WarmupSchedule", "schedule must be a schedule", schedule)
+    return _warmed("WarmupSchedule", start, schedule(0), warmup, schedule)
+
+
+def WarmupConstantSchedule(peak: float, warmup: int, start: float = 0.0) -> JoinedSchedule:  # noqa: N802
+    """Linear warm-up, then constant: rate = start + (peak - start) min(t / warmup, 1) at step t.
+
+    Args:
+        peak: Rate from step ``warmup`` on.
+        warmup: Length of the warm-up; with 0 there is none.
+        start: Rate at step 0, if there is a warm-up.
+
+    Units:
+        ``warmup`` is a number of updates; ``peak`` and ``start`` are rates.
+
+    Raises:
+        ValueError: For rates that are not finite numbers, and a ``warmup`` below 0.
+
+    Source:
+        ``optax.warmup_constant_schedule``.
+
+    >>> [WarmupConstantSchedule(1.0, 2)(t) for t in range(4)]
+    [0.0, 0.5, 1.0, 1.0]
+    """
+    return _warmed("WarmupConstantSchedule", start, peak, warmup, ConstantSchedule(peak))
+
+
+def WarmupLinearSchedule(  # noqa: N802
+    peak: float, warmup: int, steps: int, end: float = 0.0, start: float = 0.0
+) -> JoinedSchedule:
+    """Up a line and down a line: rate = start + (peak - start) t / warmup at a step t before ``warmup``.
+
+    From there on it is the ``LinearSchedule`` from ``peak`` that is at ``end`` at step ``steps``.
+
+    Args:
+        peak: Rate at step ``warmup``.
+        warmup: Length of the warm-up; with 0 there is none.
+        steps: Step at which the rate is ``end``, counted from step 0.
+        end: Rate from then on.
+        start: Rate at step 0, if there is a warm-up.
+
+    Units:
+        ``warmup`` and ``steps`` are updates, both from step 0; ``peak``, ``end`` and ``start`` are rates.
+
+    Raises:
+        ValueError: For rates that are not finite numbers, a ``warmup`` below 0, and ``steps`` that are not above it.
+
+    Source:
+        Devlin et al. 2019, "BERT", appendix A.2; thinc's ``warmup_linear``.
+
+    >>> [WarmupLinearSchedule(1.0, 2, 6)(t) for t in range(8)]
+    [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+    left = _decay_steps("WarmupLinearSchedule", warmup, steps)
+    return _warmed("WarmupLinearSchedule", start, peak, warmup, LinearSchedule(peak, end, left))
+
+
+def WarmupCosineSchedule(  # noqa: N802
+    peak: float, warmup: int, steps: int, end: float = 0.0, start: float = 0.0, exponent: float = 1.0
+) -> JoinedSchedule:
+    """Up in a line, then down half a cosine: rate = start + (peak - start) t / warmup at a step t before ``warmup``.
+
+    From there on it is the ``CosineSchedule`` from ``peak`` that is at ``end`` at step ``steps``.
+
+    Args:
+        peak: Rate at step ``warmup``.
+        warmup: Length of the warm-up; with 0 there is none.
+        steps: Step at which the rate is ``end``, counted from step 0.
+        end: Rate from then on.
+        start: Rate at step 0, if there is a warm-up.
+        exponent: As ``CosineSchedule``'s.
+
+    Units:
+        ``warmup`` and ``steps`` are updates, both from step 0; ``peak``, ``end`` and ``start`` are rates.
+
+    Raises:
+        ValueError: For rates that are not finite numbers, a ``warmup`` below 0, and ``steps`` that are not above it.
+
+    Source:
+        ``optax.warmup_cosine_decay_schedule``.
+
+    >>> [WarmupCosineSchedule(1.0, 2, 4)(t) for t in range(6)]
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
+    """
+    left = _decay_steps("WarmupCosineSchedule", warmup, steps)
+    return _warmed("WarmupCosineSchedule", start, peak, warmup, CosineSchedule(peak, left, end, exponent))
+
+
+def WarmupExponentialSchedule(  # noqa: N802
+    peak: float,
+    warmup: int,
+    gamma: float,
+    steps: int = 1,
+    staircase: bool = False,
+    begin: int = 0,
+    end: float | None = None,
+    start: float = 0.0,
+) -> JoinedSchedule:
+    """Linear warm-up, then exponential decay: rate = start + (peak - start) t / warmup at a step t before ``warmup``.
+
+    From there on, rate = peak γˣ with x = max(t - warmup - begin, 0) / steps, as an ``ExponentialSchedule`` from ``peak``.
+
+    Args:
+        peak: Rate at step ``warmup``.
+        warmup: Length of the warm-up; with 0 there is none.
+        gamma: γ, the factor of ``steps`` steps.
+        steps: Number of steps for one factor.
+        staircase: Whether x is rounded down.
+        begin: Number of steps after the warm-up at which the decay begins.
+        end: Bound that the decay does not cross.
+        start: Rate at step 0, if there is a warm-up.
+
+    Units:
+        ``warmup``, ``steps`` and ``begin`` are updates; ``peak``, ``end`` and ``start`` are rates.
+
+    Raises:
+        ValueError: For rates that are not finite numbers, and a ``warmup`` below 0; as ``ExponentialSchedule``.
+
+    Source:
+        ``optax.warmup_exponential_decay_schedule``.
+
+    >>> [WarmupExponentialSchedule(1.0, 2, 0.5)(t) for t in range(5)]
+    [0.0, 0.5, 1.0, 0.5, 0.25]
+    """
+    then = ExponentialSchedule(peak, gamma, steps, staircase, begin, end)
+    return _warmed("WarmupExponentialSchedule", start, peak, warmup, then)
+
+
+@frozen
+class WarmupStableDecaySchedule(FormulaSchedule):
+    """Linear warm-up, constant, then decay: three phases of the step t, with f = (t - warmup - stable) / decay.
+
+        rate = start + (peak - start) t / warmup  →  peak  →  end + (peak - end) d(f)  →  end
+
+    d(f) = 1 - √f for ``"1-sqrt"``, 1 - f for ``"linear"``, (1 + cos πf) / 2 for ``"cosine"``. A run of any length can branch off
+    from the constant phase.
+
+    Args:
+        peak: Rate of the constant phase.
+        warmup: Length of the warm-up; with 0 there is none.
+        stable: Length of the constant phase.
+        decay: Length of the decay.
+        end: Rate after the decay.
+        start: Rate at step 0, if there is a warm-up.
+        decay_type: ``"1-sqrt"``, ``"linear"`` or ``"cosine"``.
+
+    Units:
+        ``warmup``, ``stable`` and ``decay`` are updates; ``peak``, ``end`` and ``start`` are rates.
+
+    Raises:
+        ValueError: For rates that are not finite numbers, a ``warmup`` or ``stable`` below 0, a ``decay`` below 1, and another
+            ``decay_type``.
+
+    Source:
+        Hu et al. 2024, "MiniCPM", section 4; Hägele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training
+        durations", for the root.
+
+    >>> [WarmupStableDecaySchedule(1.0, 2, 2, 4)(t) for t in range(9)]
+    [0.0, 0.5, 1.0, 1.0, 1.0, 0.5, 0.2928932188134524, 0.1339745962155614, 0.0]
+    """
+
+    peak: float = field(validator=number())
+    warmup: int = field(validator=whole(0))
+    stable: int = field(validator=whole(0))
+    decay: int = field(validator=size)
+    end: float = field(default=0.0, validator=number())
+    start: float = field(default=0.0, validator=number())
+    decay_type: str = field(default="1-sqrt", validator=one_of(*SHAPES))
+
+    def rate_at(self, t: Any) -> Any:
+        begin = self.warmup + self.stable
+        up = along(t, (self.start, self.peak), (self.warmup,), SHAPES["linear"])
+        down = along(larger(t - begin, 0.0), (self.peak, self.end), (self.decay,), SHAPES[self.decay_type])
+        return choose(t < begin, up, down)
+
+
+@frozen
+class SlantedTriangularSchedule(FormulaSchedule):
+    """Up a short line and down a long one: rate = max_rate (1 + p (ratio - 1)) / ratio at step t.
+
+    p = t / cut up to step cut = ⌊cut_frac · num_steps⌋, and then falls from 1 to 0 at step num_steps, where it stays. The paper
+    falls at the same pace where cut_frac · num_steps is whole, and a little faster elsewhere, to below 0.
+
+    Args:
+        max_rate: Rate at step cut.
+        num_steps: Number of steps.
+        cut_frac: Part of the steps on the way up, at least 0 and below 1.
+        ratio: How many times the lowest rate is in ``max_rate``.
+
+    Units:
+        ``num_steps`` are updates, ``max_rate`` is a rate.
+
+    Raises:
+        ValueError: For a ``max_rate`` that is not a finite number, ``num_steps`` below 1, a ``cut_frac`` outside 0 to 1, and a
+            ``ratio`` that is not above 0.
+
+    Source:
+        Howard & Ruder 2018, "Universal language model fine-tuning", eq. 3; thinc's ``slanted_triangular``.
+
+    >>> [SlantedTriangularSchedule(1.0, 6, cut_frac=0.34, ratio=4.0)(t) for t in range(8)]
+    [0.25, 0.625, 1.0, 0.8125, 0.625, 0.4375, 0.25, 0.25]
+    """
+
+    max_rate: float = field(validator=number())
+    num_steps: int = field(validator=size)
+    cut_frac: float = field(default=0.1, validator=number(0.0, below=1.0))
+    ratio: float = field(default=32.0, validator=number(above=0.0))
+
+    def rate_at(self, t: Any) -> Any:
+        low = self.max_rate / self.ratio
+        cut = math.floor(self.num_steps * self.cut_frac)
+        return along(t, (low, self.max_rate, low), (cut, self.num_steps), SHAPES["linear"])

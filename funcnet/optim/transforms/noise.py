@@ -1,0 +1,138 @@
+"""Gradient transforms that add normal noise, drawn from a key in their state.
+
+    g ← g + σ(t) z      z normal draws of the key fold_in(fold_in(k, t), i) for leaf i, t the number of updates made before
+
+Equal states give equal noise, in eager and in compiled code. Runs side by side under ``vmap`` need another key each, in their
+states: ``state | {"key": fn.key(i)}``. The noise is drawn in float32 at least, and added before the sum is rounded.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import flattening, random, tree
+from funcnet.contract import Params
+from funcnet.errors import number, value_error, whole_number
+from funcnet.flattening import Tree
+from funcnet.kernels import optim as kernels
+from funcnet.kernels.aliasing import without_graph
+from funcnet.optim.base import GradientTransform, State
+from funcnet.optim.columns import is_count, is_dense
+from funcnet.optim.rates import Rate, at, checked, rate_field
+from funcnet.precision import rounded
+from funcnet.value import frozen
+
+
+class _Noise(GradientTransform):
+    """A transform that adds normal noise; ``std`` says how much at a step."""
+
+    __slots__ = ()
+
+    seed: int
+
+    @abstractmethod
+    def std(self, step: Tensor) -> Any:
+        """Return the standard deviation at the update that follows ``step`` others."""
+
+    def init(self, params: Params) -> State:
+        return {"step": torch.zeros((), dtype=torch.int64), "key": random.key(self.seed)}
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+        self._require_state(state)
+        column = flattening.flatten_together(grads)[0]
+        if not all([g is None or is_dense(g) for g in column]):  # noqa: C419
+            raise self._explained(grads)
+        key, std = random.fold_in(state["key"], state["step"]), self.std(state["step"])
+        new = [None if g is None else self._noisy(g, random.fold_in(key, i), std) for i, g in enumerate(column)]
+        return flattening.unflatten(grads, iter(new)), {**state, "step": state["step"] + 1}
+
+    def _noisy(self, g: Tensor, key: Tensor, std: Any) -> Tensor:
+        dtype = kernels.wide(g.dtype)
+        noise = random.normal(key.to(g.device), tuple(g.shape), dtype=dtype)
+        return rounded(without_graph(g).to(dtype) + kernels.narrowed(std, noise) * noise, g)
+
+    def _require_state(self, state: State) -> None:
+        if not isinstance(state, dict) or state.keys() != {"step", "key"} or not all(map(is_count, state.values())):
+            raise value_error(self, "state must be a dict of step and key, 0-d int64 tensors, as init makes it", state)
+
+    def _explained(self, grads: Tree) -> Exception:
+        path, g = next((path, g) for path, g in tree.names(grads).items() if not is_dense(g))
+        return value_error(self, f"grads must have a dense floating tensor of at least 16 bits at {path!r}", g)
+
+
+@frozen
+class AddNoise(_Noise):
+    """Add normal noise that fades: ``optax.add_noise``.
+
+        g ← g + σ z      σ² = η / (1 + t)^γ
+
+    Args:
+        eta: η, the variance of the noise at the first update.
+        gamma: γ, how fast it fades.
+        seed: The seed of the key.
+
+    State:
+        ``step`` t, the number of updates made; ``key`` k, a key.
+
+    Raises:
+        ValueError: For numbers below 0 or not finite, and a ``seed`` that is no whole number; from ``update`` for a state of
+            another transform, and, with the path, for gradients that are no dense floating tensors.
+
+    References:
+        Neelakantan et al. 2015, "Adding gradient noise improves learning for very deep networks", equation 1.
+
+    >>> import torch
+    >>> transform = AddNoise(eta=0.01, seed=1)
+    >>> transform.update({"w": torch.zeros(2)}, transform.init({}), {})[0]["w"].abs().max() < 1
+    tensor(True)
+    """
+
+    eta: Rate = rate_field()
+    gamma: float = field(default=0.55, validator=number(0.0))
+    seed: int = field(default=0, validator=whole_number)
+
+    def std(self, step: Tensor) -> Any:
+        (eta,) = checked(self, at(step, self.eta), step, ())
+        return (eta / (1 + step.to(torch.float64)) ** self.gamma) ** 0.5
+
+
+@frozen
+class AddPrivacyNoise(_Noise):
+    """Add the noise of differentially private training to the mean of clipped gradients, as ``clipped_grads`` makes it.
+
+        g ← g + σ C / B z
+
+    It hides which examples a batch of B had: with it before an optimizer, training is DP-SGD. How private it is depends on σ, the
+    share of all examples in a batch, and the number of updates; the key must be secret, and no other run may use it.
+
+    Args:
+        noise_multiplier: σ, the std of the noise beside the largest norm of one example's gradient.
+        max_norm: C, to which the gradient of each example was clipped.
+        batch_size: B, by which their sum was divided; with batches drawn at random, the mean of their lengths.
+        seed: The seed of the key.
+
+    State:
+        ``step`` t, the number of updates made; ``key`` k, a key.
+
+    Raises:
+        ValueError: For numbers below 0 or not finite, a ``max_norm`` or a ``batch_size`` of 0, and a ``seed`` that is no whole
+            number; from ``update`` as ``AddNoise``.
+
+    References:
+        Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.
+
+    >>> from funcnet.optim.chaining import chain
+    >>> from funcnet.optim.sgd import SGD
+    >>> opt = chain(AddPrivacyNoise(1.1, max_norm=1.0, batch_size=256, seed=3), SGD(lr=0.1))
+    """
+
+    noise_multiplier: float = field(validator=number(0.0))
+    max_norm: float = field(validator=number(above=0.0))
+    batch_size: float = field(validator=number(above=0.0))
+    seed: int = field(default=0, validator=whole_number)
+
+    def std(self, step: Tensor) -> Any:
+        return self.noise_multiplier * self.max_norm / self.batch_size

@@ -1,0 +1,64 @@
+"""Monitor: a gradient transform that changes nothing and keeps in its state what it saw."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from attrs import field
+
+from funcnet import tree
+from funcnet.contract import Params
+from funcnet.errors import function, value_error
+from funcnet.flattening import Tree
+from funcnet.kernels.aliasing import without_graph
+from funcnet.optim.base import GradientTransform, State
+from funcnet.optim.columns import is_count, is_dense
+from funcnet.value import frozen
+
+
+@frozen
+class Monitor(GradientTransform):
+    """Keep a measure of what passes at its place in a chain: ``optax.monitor``, and with the identity ``optax.snapshot``.
+
+        g ← g      measured ← f(g)
+
+    Two of them, before and after clipping, tell how much is clipped; ``Monitor(lambda g: g)`` keeps the gradients themselves.
+    The measure is part of the step, compiled with it.
+
+    Args:
+        measure: f, a function of the tree of gradients that returns a tensor, or a tree of them, of the same shapes each time. By
+            default the norm of all gradients together.
+
+    State:
+        ``step``, the number of updates made; ``measured``, at first f of zeros.
+
+    Raises:
+        ValueError: For a ``measure`` that is no function; from ``update`` for a state of another transform.
+
+    References:
+        ``optax.monitor``.
+
+    >>> from funcnet.optim.chaining import chain
+    >>> from funcnet.optim.clipping import ClipByGlobalNorm
+    >>> from funcnet.optim.sgd import SGD
+    >>> opt, params = chain(Monitor(), ClipByGlobalNorm(1.0), SGD(lr=0.1)), {"w": torch.ones(4)}
+    >>> _, state = opt.update({"w": torch.full((4,), 5.0)}, opt.init(params), params)
+    >>> state[0]["measured"]
+    tensor(10., dtype=torch.float64)
+    """
+
+    measure: Callable[[Any], Any] = field(default=tree.norm, validator=function)
+
+    def init(self, params: Params) -> State:
+        zeros = tree.map(lambda p: torch.zeros_like(p.detach()) if is_dense(p) else None, params)
+        return {"step": torch.zeros((), dtype=torch.int64), "measured": self.measure(zeros)}
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+        if not isinstance(state, dict) or state.keys() != {"step", "measured"} or not is_count(state["step"]):
+            raise value_error(self, "state must be a dict of step and measured, as init makes it", state)
+        grads = tree.map(without_graph, grads)
+        return grads, {"step": state["step"] + 1, "measured": self.measure(grads)}
+
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        """Return the state as it is: no tree in it needs to be like params."""
+        return state

@@ -1,0 +1,206 @@
+"""Gradient transforms that multiply by a number or by signs: for every element by itself.
+
+A transform in a ``chain`` keeps the sign of the gradient: the optimizer at the end subtracts what comes. There ``SGD(lr)`` makes
+p ← p - η g, so that an optimizer is built from blocks like this, AdamW for example:
+
+    chain(ScaleByAdam(), AddDecayedWeights(0.01), SGD(lr=1e-3))
+
+``ScaleByLearningRate`` is for a rate inside a chain, before ``SGD(lr=1.0)``.
+"""
+
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from funcnet.errors import flag, number
+from funcnet.optim.formulas import sign
+from funcnet.optim.moments import MomentTransform
+from funcnet.optim.rates import Rate, rate_field
+from funcnet.value import frozen
+
+
+@frozen
+class ScaleBy(MomentTransform):
+    """Multiply gradients by a number: ``optax.scale``; ``Scale`` is a layer.
+
+        g ← c g
+
+    Args:
+        factor: c, of either sign.
+
+    State:
+        ``step``, the number of updates made.
+
+    Raises:
+        ValueError: For a ``factor`` that is no finite number; from ``update`` as ``ScaleByAdam``.
+
+    References:
+        ``optax.scale``.
+
+    >>> import torch
+    >>> transform = ScaleBy(2.0)
+    >>> transform.update({"w": torch.ones(2)}, transform.init({}), {})[0]
+    {'w': tensor([2., 2.])}
+    """
+
+    acts_on = "elements"
+    moments = ()
+
+    factor: float = attrs.field(validator=number())
+
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        return {"factor": self.factor}
+
+    def formula(self, _: Tensor, g: Tensor, *, factor: Any) -> tuple[Tensor]:
+        return (g * factor,)
+
+
+@frozen
+class ScaleBySchedule(MomentTransform):
+    """Multiply gradients by a schedule: ``optax.scale_by_schedule``.
+
+        g ← s(t) g
+
+    Before an optimizer whose step is proportional to the gradient, as ``SGD``'s, it multiplies the learning rate: a base rate
+    and a shape may be apart.
+
+    Args:
+        schedule: s, a function of the number of updates made before; or a number or a 0-d tensor.
+
+    State:
+        ``step``, the number of updates made.
+
+    Raises:
+        ValueError: For a ``schedule`` of another kind; from ``update`` for one that returns a number below 0, and as
+            ``ScaleByAdam``.
+
+    References:
+        ``optax.scale_by_schedule``.
+
+    >>> from funcnet.optim.chaining import chain
+    >>> from funcnet.optim.sgd import SGD
+    >>> opt = chain(ScaleBySchedule(lambda t: 1 / (1 + t)), SGD(lr=0.1))
+    >>> opt.rates(opt.init({}))["scale"]
+    1.0
+    """
+
+    acts_on = "elements"
+    moments = ()
+
+    schedule: Rate = rate_field()
+
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        return {"scale": self.schedule}
+
+    def formula(self, _: Tensor, g: Tensor, *, scale: Any) -> tuple[Tensor]:
+        return (g * scale,)
+
+
+@frozen
+class ScaleByLearningRate(MomentTransform):
+    """Multiply gradients by a learning rate, inside a chain that ends with ``SGD(lr=1.0)``: ``optax.scale_by_learning_rate``.
+
+        g ← η g
+
+    Unlike optax's it keeps the sign, since the optimizer at the end subtracts.
+
+    Args:
+        lr: η, a number, a schedule or a 0-d tensor.
+
+    State:
+        ``step``, the number of updates made.
+
+    Raises:
+        ValueError: For an ``lr`` below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+
+    References:
+        ``optax.scale_by_learning_rate``.
+
+    >>> import torch
+    >>> transform = ScaleByLearningRate(0.1)
+    >>> transform.update({"w": torch.ones(2)}, transform.init({}), {})[0]
+    {'w': tensor([0.1000, 0.1000])}
+    """
+
+    acts_on = "elements"
+    moments = ()
+
+    lr: Rate = rate_field()
+
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        return {"lr": self.lr}
+
+    def formula(self, _: Tensor, g: Tensor, *, lr: Any) -> tuple[Tensor]:
+        return (g * lr,)
+
+
+@frozen
+class ScaleBySign(MomentTransform):
+    """Replace gradients by their signs: ``optax.scale_by_sign``.
+
+        g ← sign(g)
+
+    State:
+        ``step``, the number of updates made.
+
+    Raises:
+        ValueError: From ``update`` as ``ScaleByAdam``.
+
+    References:
+        Bernstein, Wang, Azizzadenesheli & Anandkumar 2018, "signSGD", algorithm 1.
+
+    >>> import torch
+    >>> transform = ScaleBySign()
+    >>> transform.update({"w": torch.tensor([3.0, -0.1])}, transform.init({}), {})[0]
+    {'w': tensor([ 1., -1.])}
+    """
+
+    acts_on = "elements"
+    moments = ()
+
+    def formula(self, _: Tensor, g: Tensor) -> tuple[Tensor]:
+        return (sign(g),)
+
+
+@frozen
+class Trace(MomentTransform):
+    """Accumulate gradients into a momentum: ``optax.trace``.
+
+        b ← g + μ b      g ← b,  with nesterov  g + μ b
+
+    ``chain(Trace(0.9), SGD(lr))`` is ``SGD(lr, momentum=0.9)``.
+
+    Args:
+        decay: μ, a number, a schedule or a 0-d tensor.
+        nesterov: Whether to look ahead along the momentum.
+
+    State:
+        ``step``, the number of updates made; ``momentum_buffer`` b.
+
+    Raises:
+        ValueError: For a ``decay`` below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+
+    References:
+        Sutskever, Martens, Dahl & Hinton 2013, "On the importance of initialization and momentum in deep learning".
+
+    >>> Trace(0.9).init({"w": None})["momentum_buffer"]
+    {'w': None}
+    """
+
+    acts_on = "elements"
+    moments = ("momentum_buffer",)
+
+    decay: Rate = rate_field(0.9)
+    nesterov: bool = attrs.field(default=False, validator=flag)
+
+    @property
+    def hyperparameters(self) -> dict[str, Rate]:
+        return {"decay": self.decay}
+
+    def formula(self, _: Tensor, g: Tensor, b: Tensor, *, decay: Any) -> tuple[Tensor, Tensor]:
+        b = g + decay * b
+        return (g + decay * b if self.nesterov else b), b

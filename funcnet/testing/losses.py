@@ -1,0 +1,198 @@
+"""The judge of losses: ``check_loss`` tries the contract of ``funcnet.losses.loss`` on one, a custom one too.
+
+The laws of layers on ``loss.as_layer()`` come first: gradients, purity, dtypes, strides, transforms, ``repr``. Then come the
+rules that only losses have:
+
+    agreement    value_and_grad, __call__, as_layer, backward and the parts are about one value and one gradient
+    reductions   "sum", "mean" and "batch" are made of the terms that "none" returns
+    weights      Σ w value / Σ w, w = weight_of(target), over any split of the rows is the value of all rows
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.errors import value_error
+from funcnet.losses.loss import Loss
+from funcnet.random.keys import Key
+from funcnet.testing.comparison import DTYPES, check_equal, require, shown
+from funcnet.testing.laws import check_laws
+
+Rule = Callable[[Any, Any, Any], None]
+
+_DOUBLE = torch.float64
+
+
+def check_loss(
+    loss: Loss,
+    y: Any,
+    target: Any,
+    rng: Key | int = 0,
+    *,
+    batched: bool = True,
+    compiled: bool = True,
+    dtypes: tuple[torch.dtype, ...] = DTYPES,
+) -> None:
+    """Try the contract on a loss: the laws of its layer, and the rules of losses, for the loss with every reduction it has.
+
+    Args:
+        loss: The loss to try.
+        y: An output, a tensor or a tree of tensors; away from kinks.
+        target: A target for it. Both stay as they are.
+        rng: Key or seed for gradients of the value.
+        batched: Whether the value of a batch is made of the values of its rows, which are on the first axes of y and target.
+            ``False`` leaves out the rule of weights, and so does a loss that is ``batch_dependent``, as contrastive ones are.
+        compiled: Whether to try ``torch.compile`` too, which takes most of the time.
+        dtypes: The dtypes to try, as for ``check_laws``.
+
+    Raises:
+        AssertionError: The loss breaks a law or a rule; the message begins with its name, as ``law 1, transpose`` or
+            ``rule of losses, weights``.
+        ValueError: ``loss`` is no loss.
+
+    >>> from funcnet.losses.regression import MSE
+    >>> check_loss(MSE(), torch.ones(4, 3), torch.zeros(4, 3), compiled=False)
+    """
+    if not isinstance(loss, Loss):
+        raise value_error("check_loss", "loss must be a loss", loss)
+    check_laws(loss.as_layer(), (y, target), rng=rng, batched=False, compiled=compiled, dtypes=dtypes)
+    check_rules(loss, y, target, batched=batched)
+
+
+def check_rules(loss: Loss, y: Any, target: Any, *, batched: bool = True) -> None:
+    """Try the rules that only losses have, in float64, with every reduction."""
+    y, target = tree.cast(y, _DOUBLE), tree.cast(target, _DOUBLE)
+    for one in _with_reductions(loss):
+        _try("agreement", _check_agreement, one, y, target)
+        if batched and not loss.batch_dependent and _row_count(y, target):
+            _try("weights", _check_weights, one, y, target)
+    if loss.part_count == 1 and len(_with_reductions(loss)) > 1:
+        _try("reductions", _check_reductions, loss, y, target)
+
+
+def _try(name: str, rule: Rule, loss: Loss, y: Any, target: Any) -> None:
+    """Let what a rule raises begin with its name."""
+    try:
+        rule(loss, y, target)
+    except AssertionError as error:
+        raise AssertionError(f"rule of losses, {name}: {error}") from error
+    except Exception as error:
+        raise AssertionError(f"rule of losses, {name}: {type(error).__name__}: {error}; in {shown(loss)}") from error
+
+
+def _with_reductions(loss: Loss) -> list[Loss]:
+    """Return the loss with each reduction that it has."""
+    found = [one for name in ("mean", "sum", "batch", "none") if (one := _reduced(loss, name)) is not None]
+    return found if loss in found else [loss, *found]
+
+
+def _reduced(loss: Loss, reduction: str) -> Loss | None:
+    try:
+        return loss.with_reduction(reduction)
+    except (TypeError, ValueError):
+        return None
+
+
+def _check_agreement(loss: Any, y: Any, target: Any) -> None:
+    """Require one value and one gradient, whichever way they are asked for."""
+    value, gy = loss.value_and_grad(y, target)
+    want = {"value": value, "gy": gy}
+    layer = loss.as_layer()
+    params = tree.cast(layer.init(0), _DOUBLE)
+    of_layer, kept = layer.apply(params, (y, target))
+    _equal(loss, "loss(y, target) must be the value of value_and_grad", {"value": loss(y, target)}, {"value": value}, y)
+    found = {"value": of_layer, "gy": layer.vjp(params, kept, torch.ones_like(value))[1][0]}
+    _equal(loss, "value_and_grad must be what as_layer() and its vjp of ones give", want, found, y)
+    _, cache = loss.forward(y, target)
+    for rule, g in {
+        "backward(cache)": None,
+        "backward(cache, 1.0)": 1.0,
+        "backward(cache, ones)": torch.ones_like(value),
+    }.items():
+        again = loss.backward(cache) if g is None else loss.backward(cache, g)
+        _equal(loss, f"{rule} must be the gradient of value_and_grad", {"gy": again}, {"gy": gy}, y)
+    values, gy = loss.parts_and_grad(y, target)
+    total: Any = sum([part.factor * one for part, one in zip(loss.part_list(), values, strict=True)])
+    _equal(loss, "the value must be the sum of the parts times their factors", want, {"value": total, "gy": gy}, y)
+
+
+def _check_reductions(loss: Any, y: Any, target: Any) -> None:
+    """Require of each reduction what it makes of the terms, and of their gradients."""
+    if (of_terms := _reduced(loss, "none")) is None:
+        return
+    terms, gy = of_terms.value_and_grad(y, target)
+    count = _count(loss, terms, target)
+    rows = terms.shape[0] if terms.dim() else 1
+    for name, by in {"sum": 1, "batch": rows, "mean": count if loss.mean_of_terms else 0}.items():
+        if (one := _reduced(loss, name)) is not None and by:
+            want = {"value": terms.sum() / by, "gy": tree.scale(gy, 1 / by)}
+            rule = f'"{name}" must be the sum of the terms of "none" divided by {float(by):g}'
+            _equal(loss, rule, dict(zip(("value", "gy"), one.value_and_grad(y, target), strict=True)), want, y)
+
+
+def _count(loss: Any, terms: Tensor, target: Any) -> float:
+    """Return by what the mean divides the sum of the terms."""
+    counts = loss.term_weights(target)
+    if counts is None:
+        return terms.numel()
+    return float(counts.reshape((*counts.shape, *[1] * (terms.dim() - counts.dim()))).expand(terms.shape).sum())
+
+
+def _check_weights(loss: Any, y: Any, target: Any) -> None:
+    """Require of splits of the rows the value and the gradient of all rows: each row by itself, uneven parts, empty ones."""
+    n = _row_count(y, target)
+    for cuts in ([0, *range(1, n), n], [0, 0, n // 3, n], [0, n, n]):
+        _check_split(loss, y, target, cuts)
+
+
+def _check_split(loss: Any, y: Any, target: Any, cuts: list[int]) -> None:
+    batches = [(_rows(y, a, b), _rows(target, a, b)) for a, b in pairwise(cuts)]
+    parts = loss.part_list()
+    weights = [[1.0 if part.reduction == "sum" else float(part.weight_of(t)) for part in parts] for _, t in batches]
+    for (a, b), row in zip(pairwise(cuts), weights, strict=True):
+        for part, w in zip(parts, row, strict=True):
+            rule = "weight_of must be a finite number of at least 0, and 0 for no rows"
+            holds = part.reduction in ("sum", "none") or (0 <= w < torch.inf and (b > a or not w))
+            require(holds, loss, f"{rule}, got {w:g} for {b - a} rows")
+    totals = [sum(column) or 1.0 for column in zip(*weights, strict=True)]
+    found = [loss.parts_and_grad(*batch, _shares(parts, row, totals)) for batch, row in zip(batches, weights, strict=True)]
+    want, gy = loss.parts_and_grad(y, target)
+    rule = f"the rows split at {cuts[1:-1]} must give the value and gradient of all rows, by Σ w value / Σ w"
+    got = [_over(part, [v[i] for v, _ in found], [w[i] / totals[i] for w in weights]) for i, part in enumerate(parts)]
+    if all([sum(column) for column in zip(*weights, strict=True)]):  # noqa: C419 (of weights 0 the mean is 0 or NaN)
+        _equal(loss, rule, {"value": tuple(got)}, {"value": want}, y)
+        joined = tree.map(lambda *leaves: torch.cat(leaves), *[gradient for _, gradient in found])
+        _equal(loss, rule, {"gy": joined}, {"gy": gy}, y)
+
+
+def _shares(parts: Any, weights: list[float], totals: list[float]) -> tuple[float, ...]:
+    """Return what multiplies the values of a batch: its share of the weight, or 1 for sums and terms."""
+    rows = zip(parts, weights, totals, strict=True)
+    return tuple([1.0 if part.reduction in ("sum", "none") else w / total for part, w, total in rows])
+
+
+def _over(part: Any, values: list[Tensor], shares: list[float]) -> Tensor:
+    """Return the value of all rows."""
+    if part.reduction == "none":
+        return torch.cat(values)
+    shares = [1.0] * len(shares) if part.reduction == "sum" else shares
+    total: Any = sum([v * share for v, share in zip(values, shares, strict=True) if share])
+    return torch.as_tensor(total)
+
+
+def _row_count(y: Any, target: Any) -> int:
+    """Return the length of the first axis of all tensors; 0 where they do not agree, or a target ``None`` says no weight."""
+    sizes = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves((y, target))}
+    return sizes.pop() if len(sizes) == 1 and tree.leaves(target) else 0
+
+
+def _rows(values: Any, a: int, b: int) -> Any:
+    return tree.map(lambda leaf: leaf[a:b], values)
+
+
+def _equal(loss: Any, rule: str, got: Any, want: Any, y: Any) -> None:
+    check_equal(loss, rule, got, want, scale={"y": y, "value": got})

@@ -1,0 +1,172 @@
+"""The forms in which an update must be the same: other strides, ``vmap``, the meta device, compiled, half precision, refused."""
+
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Params
+from funcnet.errors import describe
+from funcnet.flattening import Tree
+from funcnet.optim.base import Optimizer
+from funcnet.precision import HALF
+from funcnet.testing.assertions import assert_close
+from funcnet.value import Value
+
+State = Any
+Fail = Callable[[str, str], None]
+"""Raises ``AssertionError`` with a rule, and what came instead."""
+
+_LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed": lambda g: g.mT.contiguous().mT if g.dim() > 1 else g.clone(),
+    "strided": lambda g: torch.stack([g, g], -1)[..., 0],
+}
+
+
+def check_strides(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
+    """Require of gradients with other strides the bits of contiguous ones."""
+    grads, state, params = arguments
+    want = opt.update(grads, state, params)
+    for name, layout in _LAYOUTS.items():
+        if not tree.equal(opt.update(tree.map(layout, grads), state, params), want):
+            fail("equal gradients must give equal bits whatever their strides", f"others from {name} ones")
+
+
+def check_vmap(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
+    """Require of ``vmap`` over two members what each gives by itself."""
+    members = [arguments, (tree.map(lambda g: g * 0.5, arguments[0]), *arguments[1:])]
+    batch = tree.map(lambda *xs: torch.stack(xs), *members)
+    axes = tree.map(lambda _: 0, batch)
+    got = _tried("update must run under vmap", lambda: torch.func.vmap(opt.update, axes, (axes[2], axes[1]))(*batch), fail)
+    for i, member in enumerate(members):
+        _compare("vmap must give what a loop over members gives", tree.map(lambda x, i=i: x[i], got), opt.update(*member), fail)
+
+
+def check_meta(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
+    """Require on the meta device the shapes and dtypes of params and state."""
+    got = _tried("update must run on the meta device", lambda: opt.update(*tree.to(arguments, "meta")), fail)
+    want = tree.to((arguments[2], arguments[1]), "meta")
+    if tree.map(describe, got) != tree.map(describe, want):
+        fail("on the meta device update must give the shapes and dtypes of params and state", "others")
+
+
+def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fail: Fail) -> None:
+    """Require of compiled code, one graph for all steps, what eager code gives."""
+    want = got = (params, state)
+    try:
+        compiled: Any = torch.compile(opt.update, fullgraph=True, backend="aot_eager", dynamic=False)
+        settings: Any = torch._dynamo.config
+        with settings.patch(error_on_recompile=True):
+            for g in steps:
+                want = opt.update(g, want[1], want[0])
+                run = lambda g=g, got=got: compiled(g, got[1], got[0])
+                got = _tried("update must compile as one graph, which serves all steps", run, fail)
+    finally:
+        torch._dynamo.reset()
+    _compare("compiled code must give what eager code gives", got, want, fail)
+
+
+def check_half(opt: Any, grads: Tree, params: Params, fail: Fail) -> None:
+    """Require of a step in half precision that of float32 from the same numbers, rounded once, and moments in float32."""
+    for dtype in HALF:
+        p, g = tree.cast(params, dtype), tree.cast(grads, dtype)
+        state = opt.init(p)
+        halves = [path for path, leaf in tree.names(state).items() if isinstance(leaf, Tensor) and leaf.dtype in HALF]
+        if halves:
+            fail(f"state must be in float32 for params in {dtype}", f"{dtype} at {halves[0]!r}")
+        got = opt.update(g, state, p)[0]
+        single = tree.cast((g, p), torch.float32)
+        want = opt.update(single[0], opt.init(single[1]), single[1])[0]
+        for path, one in tree.names(want).items():
+            p32 = _at(single[1], path)
+            room = 2 * torch.finfo(dtype).eps * (p32.abs() + (one - p32).abs()) + 1e-7
+            if one.is_floating_point() and not ((_at(got, path).float() - one).abs() <= room).all():
+                fail(f"a step in {dtype} must be that of float32, rounded", f"another at {path!r}")
+
+
+def check_late(opt: Any, steps: list[Tree], params: Params, fail: Fail) -> None:
+    """Require finite params where the first gradient of each leaf comes late."""
+    for path in tree.names(params):
+        p, state = params, opt.init(params)
+        for i, g in enumerate(steps):
+            p, state = opt.update(g if i == len(steps) - 1 else _with(g, path, None), state, p)
+        if not tree.all_finite(p):
+            fail(
+                "params must stay finite where the first gradient of a leaf comes late", f"NaN or infinity after that of {path!r}"
+            )
+
+
+def check_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
+    """Require that a gradient which does not fit is refused, with nothing written."""
+    grads, state, params = arguments
+    for path, g in tree.names(grads).items():
+        for kind, other in {
+            "shape": torch.stack([g, g]),
+            "dtype": g.double() if g.dtype is not torch.float64 else g.float(),
+        }.items():
+            for form in (opt, opt.donate()):
+                _refuse(
+                    form, f"a gradient of another {kind} at {path!r}", (tree.replace(grads, path, other), state, params), fail
+                )
+
+
+def _refuse(opt: Any, what: str, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
+    given = tree.map(torch.clone, arguments)
+    try:
+        opt.update(*given)
+    except (ValueError, TypeError):
+        if not tree.equal(given, arguments):
+            fail("an update that is refused must have written to nothing", f"params or state written to after {what}")
+        return
+    fail("what does not fit must be refused", what)
+
+
+def check_value(opt: Value, fail: Fail) -> None:
+    """Require ``eval(repr(opt)) == opt``, the same of its pickle, and equal hashes."""
+    names = {**vars(sys.modules["funcnet"]), "torch": torch, type(opt).__name__: type(opt)}
+    for how, again in {"eval(repr)": eval(repr(opt), names), "pickle": pickle.loads(pickle.dumps(opt))}.items():
+        if again != opt or hash(again) != hash(opt):
+            fail(f"{how} must give the optimizer back", repr(again))
+
+
+def check_rates(opt: Any, state: State, fail: Fail) -> None:
+    """Require finite rates by name."""
+    rates = opt.rates(state)
+    if not isinstance(rates, dict):
+        fail("rates must be a dict", describe(rates))
+    for name, one in rates.items():
+        if not torch.isfinite(torch.as_tensor(one)).all():
+            fail("rates must be finite numbers", f"{name} = {one}")
+
+
+def is_ours(opt: Any) -> bool:
+    """Tell whether an optimizer is a value of this library's kind, which owes more than its two methods."""
+    return isinstance(opt, Optimizer)
+
+
+def _with(values: Tree, path: str, leaf: Any) -> Tree:
+    """Return the tree with another leaf at a path; the path of a tree that is one leaf is empty."""
+    return tree.replace(values, path, leaf) if path else leaf
+
+
+def _at(values: Tree, path: str) -> Any:
+    return tree.names(values)[path]
+
+
+def _tried(rule: str, run: Callable[[], Any], fail: Fail) -> Any:
+    try:
+        return run()
+    except Exception as error:
+        fail(rule, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+
+def _compare(rule: str, got: Tree, want: Tree, fail: Fail) -> None:
+    try:
+        rough = any([leaf.dtype in HALF for leaf in tree.leaves(want)])  # noqa: C419
+        assert_close(got, want, rtol=2e-2 if rough else 1e-5, atol=1e-3 if rough else 1e-7)
+    except AssertionError as error:
+        fail(rule, str(error).splitlines()[0])

@@ -1,0 +1,136 @@
+"""The judge of schedules: ``check_schedule`` tries their contract on one, a user's too."""
+
+import importlib.util
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import describe, is_whole, value_error
+from funcnet.optim.schedules.base import Schedule
+
+_TOLERANCE = 1e-12
+
+
+def check_schedule(schedule: Callable[[Any], Any], steps: int = 200, *, compiled: bool = False) -> None:
+    """Try the contract on a schedule, at the steps 0 to ``steps - 1``.
+
+    An int gives a finite float, a 0-d tensor a 0-d float64 tensor of the same number to 1e-12, and a number of numpy the float of
+    its int. The same step gives the same bits, whatever was asked before, and a tensor of the step is not written to.
+    ``torch.func.vmap`` over the steps gives what a loop gives, and on the meta device there is a 0-d float64 tensor. A
+    ``Schedule`` is a value as well: it equals its pickled copy, which has its hash and its ``repr``.
+
+    Args:
+        schedule: A ``Schedule``, or any function of the step.
+        steps: Number of steps to try.
+        compiled: Whether to trace it with ``torch.compile`` too: one graph must serve all steps. It takes seconds.
+
+    Raises:
+        AssertionError: The schedule breaks the contract; the message begins with the rule.
+        ValueError: For anything but a function, and ``steps`` below 1.
+
+    >>> from funcnet.optim.schedules.interpolation import CosineSchedule
+    >>> check_schedule(CosineSchedule(0.1, 100))
+    """
+    if not callable(schedule):
+        raise value_error("check_schedule", "schedule must be a function of the step", schedule)
+    if not is_whole(steps) or steps < 1:
+        raise value_error("check_schedule", "steps must be a whole number of at least 1", repr(steps))
+    rates = [schedule(step) for step in range(steps)]
+    for step, rate in enumerate(rates):
+        right = type(rate) is float and math.isfinite(rate)
+        _require(right, schedule, "an int must give a finite float", f"and step {step} gives {describe(rate)}")
+    _check_again(schedule, rates)
+    _check_tensors(schedule, rates)
+    _check_numpy(schedule, rates)
+    _check_vmap(schedule, rates)
+    _check_meta(schedule)
+    if isinstance(schedule, Schedule):
+        _check_value(schedule)
+    if compiled:
+        _check_compiled(schedule, rates)
+
+
+def _require(condition: bool, schedule: Any, rule: str, got: str) -> None:
+    if not condition:
+        raise AssertionError(f"{rule}, {got}: {schedule!r}")
+
+
+def _same(rate: float, other: float) -> bool:
+    return abs(rate - other) <= _TOLERANCE * max(abs(rate), abs(other), 1e-3)
+
+
+def _check_again(schedule: Any, rates: list[float]) -> None:
+    """Ask in the other order, so that a count of calls is found."""
+    for step in reversed(range(len(rates))):
+        again = schedule(step)
+        got = f"and step {step} gives {rates[step]!r}, then {again!r}"
+        _require(again == rates[step], schedule, "the same step must give the same number", got)
+
+
+def _check_scalar(schedule: Any, rule: str, rate: Any) -> None:
+    right = isinstance(rate, Tensor) and rate.dim() == 0 and rate.dtype is torch.float64
+    _require(right, schedule, rule, f"got {describe(rate)}")
+
+
+def _check_tensors(schedule: Any, rates: list[float]) -> None:
+    for dtype in (torch.int64, torch.int32):
+        for step, rate in enumerate(rates):
+            now = torch.tensor(step, dtype=dtype)
+            found = schedule(now)
+            _check_scalar(schedule, "a 0-d tensor must give a 0-d float64 tensor", found)
+            got = f"and step {step} gives {rate!r} and {found.item()!r}"
+            _require(_same(found.item(), rate), schedule, "a tensor must give the number that its int gives", got)
+            _require(now.item() == step, schedule, "a schedule must not write to the step", f"step {step} became {now.item()}")
+
+
+def _check_numpy(schedule: Any, rates: list[float]) -> None:
+    if importlib.util.find_spec("numpy") is None:
+        return
+    import numpy as np  # an extra, for torch too
+
+    for step, rate in enumerate(rates):
+        found = schedule(np.int64(step))
+        right = isinstance(found, float) and _same(found, rate)
+        got = f"and step {step} gives {rate!r} and {describe(found)}"
+        _require(right, schedule, "a number of numpy must give the float that its int gives", got)
+
+
+def _check_vmap(schedule: Any, rates: list[float]) -> None:
+    mapped: Callable[[Tensor], Tensor] = torch.func.vmap(schedule)
+    found = mapped(torch.arange(len(rates)))
+    _require(found.dtype is torch.float64, schedule, "vmap must give float64", f"got {describe(found)}")
+    for step, (rate, one) in enumerate(zip(rates, found.tolist(), strict=True)):
+        got = f"and step {step} gives {one!r} in place of {rate!r}"
+        _require(_same(one, rate), schedule, "vmap must give what a loop gives", got)
+
+
+def _check_meta(schedule: Any) -> None:
+    found = schedule(torch.zeros((), dtype=torch.int64, device="meta"))
+    rule = "a 0-d tensor on the meta device must give a 0-d float64 tensor there"
+    _check_scalar(schedule, rule, found)
+    _require(found.is_meta, schedule, rule, f"got one on {found.device}")
+
+
+def _check_value(schedule: Schedule) -> None:
+    copy = pickle.loads(pickle.dumps(schedule))
+    _require(
+        copy == schedule and hash(copy) == hash(schedule), schedule, "a schedule must equal its pickled copy", f"got {copy!r}"
+    )
+    _require(repr(copy) == repr(schedule), schedule, "a pickled copy must have the repr of the schedule", f"got {copy!r}")
+
+
+def _check_compiled(schedule: Any, rates: list[float]) -> None:
+    try:
+        traced: Callable[[Tensor], Any] = torch.compile(schedule, fullgraph=True, backend="aot_eager")
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            found = [traced(torch.tensor(step)) for step in range(len(rates))]
+    finally:
+        torch._dynamo.reset()
+    for step, (rate, one) in enumerate(zip(rates, found, strict=True)):
+        _check_scalar(schedule, "compiled code must give a 0-d float64 tensor", one)
+        got = f"and step {step} gives {one.item()!r} in place of {rate!r}"
+        _require(_same(one.item(), rate), schedule, "compiled code must give what eager code gives", got)

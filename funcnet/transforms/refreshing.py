@@ -1,0 +1,85 @@
+"""refresh_stats: running statistics computed anew, for params that no training step has seen, such as averaged ones."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from attrs import field
+
+from funcnet import random, tree
+from funcnet.combinator import Combinator
+from funcnet.contract import Layer, Params
+from funcnet.errors import value_error
+from funcnet.flattening import join
+from funcnet.layers.norm.params import momentum_or_none
+from funcnet.random.keys import Key
+from funcnet.value import Value, frozen
+from funcnet.walking import children_of, map_layers, require_layer
+
+
+def refresh_stats(
+    net: Layer, params: Params, batches: Iterable[Any], momentum: float | None = None, rng: Key | int | None = None
+) -> Params:
+    """Return params with running statistics computed anew from batches: ``torch.optim.swa_utils.update_bn``.
+
+    The running statistics in params that ``EMA`` or ``SWA`` averaged are those of no net. This runs ``net`` on some batches, in
+    training mode, and collects new ones. All other params stay. Statistics that training does not move, as those of a norm in
+    ``freeze``, stay too; so do the params of a net without any.
+
+    >>> import torch
+    >>> from funcnet.layers.norm.batch_norm import BatchNorm1d
+    >>> net = BatchNorm1d(1)
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> refresh_stats(net, net.init(0), [x, x + 1])["running_mean"]
+    tensor([2.5000])
+
+    Args:
+        net: The net, as it is trained.
+        params: Its params.
+        batches: The x of each batch.
+        momentum: The momentum of all norms meanwhile; with ``None`` the mean of all batches.
+        rng: The key of a stochastic net; batch i has ``fold_in(rng, i)``.
+
+    Raises:
+        ValueError: For what is no layer, a ``momentum`` outside 0 to 1, and no batches.
+    """
+    require_layer("refresh_stats", net)
+    _Momentum(momentum)
+    if not net.has_running_stats:
+        return params
+    fresh = _fresh(net)
+    params = tree.map_with_path(lambda path, p: fresh[path].to(p).expand_as(p).clone() if path in fresh else p, params)
+    collecting, count = map_layers(lambda layer: layer.replace(momentum=momentum) if _is_norm(layer) else layer, net), 0
+    for count, x in enumerate(batches, 1):
+        _, cache = collecting.apply(params, x, None if rng is None else random.fold_in(rng, count - 1))
+        params = collecting.update_stats(params, cache)
+    if not count:
+        raise value_error("refresh_stats", "batches must hold the x of one batch at least", "none")
+    return params
+
+
+@frozen
+class _Momentum(Value):
+    label = "refresh_stats"
+
+    momentum: float | None = field(validator=momentum_or_none)
+
+
+def _is_norm(layer: Layer) -> bool:
+    return not isinstance(layer, Combinator) and layer.has_running_stats and hasattr(layer, "momentum")
+
+
+def _fresh(net: Layer) -> dict[str, Any]:
+    """Return the first statistics of every norm by path: what is read in evaluation without being trained, and counters."""
+    found: dict[str, Any] = {}
+    for path, layer in _norms(net, ""):
+        names, first = layer.inference().non_trainable, layer.init(0)
+        found |= {join(path, name): one for name, one in first.items() if name in names or not one.is_floating_point()}
+    return found
+
+
+def _norms(layer: Layer, path: str) -> Iterator[tuple[str, Layer]]:
+    """Yield the norms whose statistics move, with their paths: none within a ``freeze``."""
+    if _is_norm(layer):
+        yield path, layer
+    for name, child in children_of(layer).items() if layer.has_running_stats else ():
+        yield from _norms(child, join(path, name) if name else path)

@@ -1,0 +1,197 @@
+"""Optimizers: what all of them do, with rates that are tensors or schedules, late gradients, and on functions to minimize."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from test_steps_of_papers import PAPERS
+from test_steps_of_torch import GRIDS
+from torch import Tensor
+from training import leaves
+
+import funcnet as fn
+from funcnet import tree
+
+NAMES = [*GRIDS, *PAPERS]
+each_name = pytest.mark.parametrize("name", NAMES)
+
+
+def rates(name: str) -> Iterator[tuple[str, str | int]]:
+    """Yield the fields of an optimizer that hold rates, with the place in a tuple."""
+    optimizer = getattr(fn, name)()
+    for rate in optimizer.hyperparameters:
+        field = "betas" if rate.startswith("beta") else rate
+        yield field, int(rate[4:]) - 1 if field == "betas" else -1
+
+
+def with_rate(optimizer: Any, field: str, place: int, rate: Any) -> Any:
+    """Return the optimizer with another rate."""
+    old = getattr(optimizer, field)
+    return optimizer.replace(**{field: rate if place < 0 else (*old[:place], rate, *old[place + 1 :])})
+
+
+def two_steps(optimizer: fn.Optimizer) -> Any:
+    """Return the params after two steps."""
+    params = leaves(0)
+    state = optimizer.init(params)
+    for seed in (1, 2):
+        params, state = optimizer.update(leaves(seed), state, params)
+    return params
+
+
+@each_name
+def test_every_rate_is_swept_by_vmap(name: str) -> None:
+    """A 0-d tensor that ``vmap`` maps over gives what its numbers give."""
+    for field, place in rates(name):
+        optimizer = getattr(fn, name)(**({"momentum": 0.5} if name in ("SGD", "RMSprop") else {}))
+        run = lambda rate, at=(optimizer, field, place): two_steps(with_rate(*at, rate))
+        together = torch.func.vmap(run)(torch.tensor([0.3, 0.6], dtype=torch.float64))
+        alone = tree.map(lambda *xs: torch.stack(xs), run(0.3), run(0.6))
+        torch.testing.assert_close(tree.leaves(together), tree.leaves(alone), rtol=1e-12, atol=1e-12)
+
+
+@each_name
+def test_every_rate_follows_a_schedule(name: str) -> None:
+    """A constant schedule gives the bits of its number, ``rates`` reads what the next update uses, and a bad value is refused."""
+    for field, place in rates(name):
+        if name == "Rprop":  # its one rate is the first size of all steps
+            continue
+        optimizer = getattr(fn, name)(**({"momentum": 0.5} if name in ("SGD", "RMSprop") else {}))
+        number, schedule = [with_rate(optimizer, field, place, rate) for rate in (0.25, fn.ConstantSchedule(0.25))]
+        assert tree.equal(two_steps(schedule), two_steps(number)), field
+        moving = with_rate(optimizer, field, place, lambda step: 0.25 / (1 + step))
+        _, state = moving.update(leaves(1), moving.init(leaves(0)), leaves(0))
+        rate = field if place < 0 else f"beta{place + 1}"
+        assert moving.rates(state)[rate] == 0.125
+        broken = with_rate(optimizer, field, place, lambda step: -1.0)
+        with pytest.raises(ValueError, match="a schedule must return a finite number of at least 0"):
+            broken.update(leaves(1), broken.init(leaves(0)), leaves(0))
+
+
+@each_name
+def test_a_late_gradient_is_one_of_the_update_that_it_comes_at(name: str) -> None:
+    """A leaf without gradients for five updates then steps as in a run of its own from step 5, with the moments of ``init``."""
+    optimizer, params = getattr(fn, name)(lr=0.1), {"early": leaves(0), "late": leaves(1)}
+    state = optimizer.init(params)
+    fresh = {**optimizer.init(params["late"]), "step": torch.tensor(5)}
+    for seed in range(5):
+        params, state = optimizer.update({"early": leaves(seed), "late": tree.map(lambda _: None, leaves(1))}, state, params)
+    scalars = {scalar: state[scalar] for scalar in optimizer.scalars}
+    params, _ = optimizer.update({"early": leaves(5), "late": leaves(6)}, state, params)
+    wanted, _ = optimizer.update(leaves(6), {**fresh, **scalars}, leaves(1))
+    assert tree.equal(params["late"], wanted)
+
+
+def test_a_late_gradient_of_adam_is_corrected_by_the_count_of_all_updates() -> None:
+    """Step 6 with (1 - β⁶), where torch.optim counts the gradients of the leaf, and corrects with (1 - β)."""
+    optimizer, p, g = fn.Adam(lr=0.1, eps=0.0), torch.ones((), dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64)
+    state = optimizer.init(p)
+    for _ in range(5):
+        p, state = optimizer.update(None, state, p)
+    p, _ = optimizer.update(g, state, p)
+    mean, square = 0.1 * 3.0 / (1 - 0.9**6), 0.001 * 9.0 / (1 - 0.999**6)
+    torch.testing.assert_close(p.item(), 1 - 0.1 * mean / square**0.5, rtol=1e-12, atol=0)
+
+
+TUNED: dict[str, dict[str, Any]] = {
+    "SGD": {"lr": 2e-3, "momentum": 0.9},
+    "Adam": {"lr": 0.05},
+    "AdamW": {"lr": 0.05},
+    "NAdam": {"lr": 0.05},
+    "RAdam": {"lr": 0.0125},
+    "Adamax": {"lr": 0.05},
+    "Adagrad": {"lr": 0.5},
+    "Adadelta": {"lr": 0.25},
+    "RMSprop": {"lr": 4e-3},
+    "Rprop": {"lr": 0.01},
+    "ASGD": {"lr": 4e-3, "lambd": 0.0},
+    "Lion": {"lr": 4e-3},
+    "LAMB": {"lr": 0.04},
+    "LARS": {"lr": 0.04, "trust_coefficient": 0.1},
+    "AdaBelief": {"lr": 0.02},
+    "Yogi": {"lr": 0.05},
+    "Adan": {"lr": 0.05},
+    "ADOPT": {"lr": 0.05},
+    "SignSGD": {"lr": 4e-3, "momentum": 0.9},
+    "AdEMAMix": {"lr": 0.01, "alpha": 1.0},
+    "NovoGrad": {"lr": 2e-3},
+    "SM3": {"lr": 0.5},
+}
+
+
+def rosenbrock(p: Tensor) -> tuple[float, Tensor]:
+    """Return (1 - x)² + 100 (y - x²)² and its gradient."""
+    x, y = p.tolist()
+    valley = y - x * x
+    return (1 - x) ** 2 + 100 * valley**2, torch.tensor([-2 * (1 - x) - 400 * x * valley, 200 * valley], dtype=torch.float64)
+
+
+def quadratic(p: Tensor) -> tuple[float, Tensor]:
+    """Return ½ (x - 1)² + 5 (y - 1)² and its gradient."""
+    x, y = p.tolist()
+    return (x - 1) ** 2 / 2 + 5 * (y - 1) ** 2, torch.tensor([x - 1, 10 * (y - 1)], dtype=torch.float64)
+
+
+@each_name
+@pytest.mark.parametrize(("function", "start", "below"), [(quadratic, (-1.0, 2.0), 1e-2), (rosenbrock, (-0.5, 0.25), 0.1)])
+def test_functions_are_minimized(name: str, function: Any, start: tuple[float, float], below: float) -> None:
+    """2000 steps at most, with a rate for Rosenbrock's valley, which is curved and flat."""
+    optimizer = fn.donate(getattr(fn, name)(**TUNED[name]))
+    p = {"xy": torch.tensor(start, dtype=torch.float64)}
+    state = optimizer.init(p)
+    for _ in range(2000):
+        value, g = function(p["xy"])
+        if value < below:
+            break
+        p, state = optimizer.update({"xy": g}, state, p)
+    assert value < below
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (
+            {"lr": fn.ConstantSchedule(0.1)},
+            "Rprop: lr is the first size of all steps, and must be a number or a 0-d tensor, got ConstantSchedule(value=0.1)",
+        ),
+        ({"lr": -0.1}, "Rprop: lr must be a finite number at least 0.0, got -0.1"),
+        ({"etas": (0.5, 0.9)}, "Rprop: etas must be a tuple of a number between 0 and 1 and one above 1, got (0.5, 0.9)"),
+        (
+            {"step_sizes": (1.0, 0.1)},
+            "Rprop: step_sizes must be a tuple of two numbers of at least 0, the smaller one first, got (1.0, 0.1)",
+        ),
+    ],
+)
+def test_rprop_refuses_what_it_cannot_use(how: dict[str, Any], sentence: str) -> None:
+    """With the rule, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        fn.Rprop(**how)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "form", [lambda optimizer: optimizer, fn.donate, lambda optimizer: optimizer.replace(lr=torch.tensor(0.01))]
+)
+def test_a_constant_gradient_leaves_the_centered_rmsprop_finite(form: Any) -> None:
+    """The variance, which rounding makes negative, is taken as 0, where torch.optim's params become NaN."""
+    optimizer, g = form(fn.RMSprop(centered=True, alpha=0.5)), fn.random.normal(0, (100,))
+    params, theirs = torch.zeros(100), torch.nn.Parameter(torch.zeros(100))
+    state, other = optimizer.init(params), torch.optim.RMSprop([theirs], centered=True, alpha=0.5)
+    theirs.grad = g
+    for _ in range(50):
+        params, state = optimizer.update(g, state, params)
+        other.step()
+    assert theirs.isnan().any()
+    assert params.isfinite().all()
+
+
+def test_the_averaged_params_of_asgd_are_the_mean_of_the_last() -> None:
+    """From step t₀ + 1 on; before, they are the params themselves, in separate memory."""
+    optimizer, params, trace = fn.ASGD(lr=0.1, t0=3), leaves(0), []
+    state = optimizer.init(params)
+    for seed in range(8):
+        params, state = optimizer.update(leaves(seed), state, params)
+        trace.append(tree.ravel(params))
+        wanted = trace[-1] if seed < 4 else torch.stack(trace[4:]).mean(0)
+        torch.testing.assert_close(tree.ravel(state["ax"]), wanted, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,280 @@
+"""Gradient transforms: the promises of the contract in funcnet/optim/base.py, over all of them."""
+
+import copy
+import math
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from training import leaves
+
+import funcnet as fn
+from funcnet import tree
+from funcnet.flattening import Tree
+
+ALL = [
+    fn.ScaleBy(-2.0),
+    fn.ScaleBySchedule(fn.LinearSchedule(1.0, 0.1, 5)),
+    fn.ScaleByLearningRate(0.1),
+    fn.ScaleBySign(),
+    fn.Trace(0.9, nesterov=True),
+    fn.ScaleByAdam(nesterov=True, eps_root=1e-3),
+    fn.ScaleByAMSGrad(),
+    fn.ScaleByBelief(),
+    fn.ScaleByYogi(),
+    fn.ScaleByLion(),
+    fn.ScaleByRMS(bias_correction=True),
+    fn.ScaleByStddev(0.5, eps=1e-2),
+    fn.ScaleByRSS(),
+    fn.ScaleByFactoredRMS(min_dim_size_to_factor=3),
+    fn.ScaleByTrustRatio(min_norm=0.1, eps=0.1),
+    fn.ScaleByParamBlockNorm(),
+    fn.ScaleByParamBlockRMS(),
+    fn.NormalizeByUpdateNorm(),
+    fn.ClipByNorm(0.5),
+    fn.ClipByBlockRMS(0.5),
+    fn.AdaptiveClip(0.1),
+    fn.AddDecayedWeights(0.1),
+    fn.AddDecayedWeights(fn.StepSchedule(0.1, 2), mask="*"),
+    fn.Centralize(),
+    fn.ZeroNaNs(),
+    fn.KeepParamsNonnegative(),
+    fn.AddNoise(0.1),
+    fn.AddPrivacyNoise(1.0, 0.5, 8),
+    fn.Monitor(),
+    fn.LossScale(8.0, growth_interval=2),
+]
+each_transform = pytest.mark.parametrize("transform", ALL, ids=repr)
+
+
+def run(transform: fn.GradientTransform, steps: int = 3) -> Any:
+    """Take the gradients of some steps through a transform."""
+    params, found = leaves(0), []
+    state = transform.init(params)
+    for step in range(steps):
+        grads, state = transform.update(leaves(100 + step), state, params)
+        found.append(grads)
+    return found, state
+
+
+def kinds(values: Tree) -> Tree:
+    """Return shape, dtype and device of each leaf."""
+    return tree.map(lambda x: (x.shape, x.dtype), values)
+
+
+def test_every_transform_is_tried() -> None:
+    """All public ones are among these, but for those that only clip, which are tried beside torch's."""
+    public = {one for one in vars(fn).values() if isinstance(one, type) and issubclass(one, fn.GradientTransform)}
+    rest = {fn.GradientTransform, fn.MomentTransform, fn.ClipByGlobalNorm, fn.ClipByValue}
+    assert public == {type(one) for one in ALL} | rest
+
+
+@each_transform
+def test_the_judge_of_transforms_agrees(transform: fn.GradientTransform) -> None:
+    """On params with running statistics, in half precision, and on none."""
+    normed = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Linear(4, 2)).init(0)
+    for params in (normed, tree.cast(fn.Linear(3, 2).init(0), torch.bfloat16), torch.ones(3), {}):
+        fn.testing.check_transform(transform, params)
+
+
+@each_transform
+def test_structure_dtypes_and_shapes_are_kept(transform: fn.GradientTransform) -> None:
+    """Those of the gradients and of the state, in each precision; absent gradients stay absent."""
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        params, grads = leaves(0, dtype), tree.replace(leaves(1, dtype), "0.weight", None)
+        state = transform.init(params)
+        new, after = transform.update(grads, state, params)
+        assert kinds(new) == kinds(grads)
+        assert new[0]["weight"] is None
+        assert kinds(after) == kinds(state)
+
+
+@each_transform
+def test_equal_arguments_give_equal_bits_and_stay_as_they_are(transform: fn.GradientTransform) -> None:
+    """Nothing is written to, and what an update gives depends on nothing else."""
+    params, grads = leaves(0, torch.float32), leaves(1, torch.float32)
+    arguments = (grads, transform.init(params), params)
+    before = copy.deepcopy(arguments)
+    first = transform.update(*arguments)
+    assert tree.equal(arguments, before)
+    assert {leaf._version for leaf in tree.leaves(arguments)} == {0}
+    assert tree.equal(transform.update(*before), first)
+
+
+@pytest.mark.parametrize("transform", [*ALL, fn.ClipByGlobalNorm(1.0), fn.ClipByValue(1.0)], ids=repr)
+def test_what_comes_out_has_no_graph(transform: fn.GradientTransform) -> None:
+    """Whatever came in before: a graph in the state would grow with every step."""
+    params, state = leaves(0), transform.init(leaves(0))
+    for graphs in (False, True, True):
+        ps, gs = [tree.map(lambda x, graphs=graphs: x.clone().requires_grad_(graphs) * 1, one) for one in (params, leaves(1))]
+        for p in (ps, gs):
+            new, state = transform.update(gs, state, p)
+            assert not [path for path, leaf in tree.names((new, state)).items() if leaf.requires_grad]
+
+
+@each_transform
+def test_layout_changes_no_bit(transform: fn.GradientTransform) -> None:
+    """Transposed params and gradients give what contiguous ones give."""
+    p, g = (fn.random.normal(i, (33, 17)) for i in (0, 1))
+    state = transform.init({"w": p})
+    want = transform.update({"w": g}, state, {"w": p})
+    turned = transform.update({"w": g.t().contiguous().t()}, state, {"w": p.t().contiguous().t()})
+    assert tree.equal(turned, want)
+
+
+@each_transform
+def test_half_precision_is_rounded_once(transform: fn.GradientTransform) -> None:
+    """A bfloat16 gradient comes out as the float32 result, rounded."""
+    params, grads = leaves(0, torch.bfloat16), leaves(1, torch.bfloat16)
+    narrow = transform.update(grads, transform.init(params), params)[0]
+    wide = tree.cast((params, grads), torch.float32)
+    exact = transform.update(wide[1], transform.init(wide[0]), wide[0])[0]
+    assert tree.equal(narrow, tree.cast(exact, torch.bfloat16))
+
+
+@each_transform
+def test_a_tree_without_tensors_comes_back(transform: fn.GradientTransform) -> None:
+    """Empty trees, and gradients that are all absent."""
+    for params in ({}, (), ({}, ()), {"w": None}):
+        assert transform.update(params, transform.init(params), params)[0] == params
+
+
+@each_transform
+def test_a_nan_is_passed_on(transform: fn.GradientTransform) -> None:
+    """A NaN among the gradients is not hidden, but by the transform that says so."""
+    params = {"w": torch.ones(2)}
+    new, _ = transform.update({"w": torch.tensor([1.0, math.nan])}, transform.init(params), params)
+    assert isinstance(transform, fn.ZeroNaNs) or math.isnan(float(new["w"][1]))
+
+
+@each_transform
+def test_zero_gradients_make_no_nan(transform: fn.GradientTransform) -> None:
+    """Even where params are zeros too."""
+    params = {"w": torch.zeros(3)}
+    new, _ = transform.update(params, transform.init(params), params)
+    assert tree.all_finite(new)
+
+
+@each_transform
+def test_meta_tensors_are_transformed(transform: fn.GradientTransform) -> None:
+    """On the meta device a transform gives shapes and dtypes."""
+    params, grads = tree.to((leaves(0), leaves(1)), "meta")
+    new, after = transform.update(grads, transform.init(params), params)
+    assert {leaf.device.type for leaf in tree.leaves(new)} <= {"meta"}
+    assert kinds(after) == kinds(transform.init(params))
+
+
+@each_transform
+def test_updates_work_under_vmap(transform: fn.GradientTransform) -> None:
+    """``update`` mapped over members, each with its own state, equals a loop over the members."""
+    members = [leaves(i) for i in range(3)]
+    states = [transform.update(leaves(5), transform.init(p), p)[1] for p in members]
+    alone = [transform.update(leaves(9 + i), s, p) for i, (s, p) in enumerate(zip(states, members, strict=True))]
+    trees = ([leaves(9 + i) for i in range(3)], states, members)
+    stacked = [tree.map(lambda *xs: torch.stack(xs), *one) for one in trees]
+    out = tree.map(lambda _: 0, alone[0])
+    found = torch.func.vmap(transform.update, tree.map(lambda _: 0, tuple(stacked)), out)(*stacked)
+    expected = tree.map(lambda *xs: torch.stack(xs), *alone)
+    torch.testing.assert_close(tree.leaves(found), tree.leaves(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("first", range(3))
+def test_updates_compile_whole(first: int) -> None:
+    """A third of them in one graph, without a new one at each step, to rounding."""
+    torch._dynamo.reset()
+    some = ALL[first::3]
+
+    def together(grads: Tree, states: Any, params: Tree) -> Any:
+        pairs = [transform.update(grads, state, params) for transform, state in zip(some, states, strict=True)]
+        return [new for new, _ in pairs], [state for _, state in pairs]
+
+    step, params = torch.compile(together, fullgraph=True, backend="aot_eager"), {"weight": leaves(0)[0]["weight"]}
+    got = want = [one.init(params) for one in some]
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for i in range(2):
+            grads = {"weight": leaves(100 + i)[0]["weight"]}
+            (new, got), (expected, want) = step(grads, got, params), together(grads, want, params)
+            torch.testing.assert_close(tree.leaves((new, got)), tree.leaves((expected, want)), rtol=1e-12, atol=1e-12)
+
+
+@each_transform
+def test_transforms_are_values(transform: fn.GradientTransform) -> None:
+    """They compare, hash, pickle, and copy; a part of them that was used equals a new one."""
+    again = pickle.loads(pickle.dumps(transform))
+    assert again.replace() == transform or isinstance(transform, (fn.ScaleBySchedule, fn.Monitor))
+    run(transform, steps=1)
+    assert copy.deepcopy(transform) == transform
+    assert hash(copy.copy(transform)) == hash(transform)
+
+
+@each_transform
+def test_a_part_is_updated_as_in_the_whole(transform: fn.GradientTransform) -> None:
+    """Unless the transform acts on the whole tree, as ``acts_on`` says."""
+    params, grads = {"a": leaves(0), "b": leaves(1)}, {"a": leaves(2), "b": leaves(3)}
+    state = transform.init(params)
+    new, after = transform.update(grads, state, params)
+    if transform.acts_on == "tree":
+        with pytest.raises(ValueError, match="in_backward"):
+            fn.train_step(fn.Linear(2, 2), fn.MSE(), fn.chain(transform, fn.SGD()), in_backward=True)
+        return
+    part = transform.update(grads["b"], transform.map_state(lambda one: one["b"], state), params["b"])
+    assert tree.equal(part, (new["b"], transform.map_state(lambda one: one["b"], after)))
+
+
+def _misfits() -> dict[str, Any]:
+    """Gradients that are none, by kind."""
+    return {
+        "complex": torch.ones(2, dtype=torch.complex64),
+        "integer": torch.ones(2, dtype=torch.int64),
+        "sparse": torch.ones(2).to_sparse(),
+        "shape": torch.ones(3),
+        "dtype": torch.ones(2, dtype=torch.float64),
+        "number": 1.0,
+    }
+
+
+NEEDS_NO_PARAMS = {"shape", "dtype"}
+
+
+@each_transform
+def test_misfits_are_refused_with_their_path(transform: fn.GradientTransform) -> None:
+    """What is no gradient, and what does not fit params or state, by those that look at them."""
+    params = {"a": torch.ones(2), "b": torch.ones(2)}
+    state = transform.init(params)
+    looks = getattr(transform, "reads_params", False) or [*getattr(transform, "moments", ())] not in ([], ["nan_count"])
+    for kind, g in _misfits().items():
+        if isinstance(transform, fn.Monitor) or (kind in NEEDS_NO_PARAMS and not looks):
+            continue
+        whole = transform.replace(mask="*") if isinstance(transform, fn.AddDecayedWeights) else transform
+        with pytest.raises(ValueError, match=rf"^{type(transform).__name__}\(.* at 'b'"):
+            whole.update({"a": torch.ones(2), "b": g}, state, params)
+
+
+@each_transform
+def test_a_state_of_another_transform_is_refused(transform: fn.GradientTransform) -> None:
+    """By a sentence that says what it must be."""
+    params = {"w": torch.ones(2)}
+    with pytest.raises(ValueError, match="state must be a dict of step"):
+        transform.update(params, {"steps": 1}, params)
+
+
+def test_a_step_counts_without_gradients_too() -> None:
+    """As the optimizers' does."""
+    transform = fn.ScaleByAdam()
+    state = transform.init({"w": torch.ones(2)})
+    assert int(transform.update({"w": None}, state, {"w": torch.ones(2)})[1]["step"]) == 1
+
+
+def test_rates_are_swept_and_traced() -> None:
+    """A rate may be a 0-d tensor, mapped or differentiated."""
+    g = {"w": torch.arange(3.0)}
+
+    def after(rate: Tensor) -> Tensor:
+        transform = fn.ScaleByLearningRate(rate)
+        return transform.update(g, transform.init(g), g)[0]["w"]
+
+    torch.testing.assert_close(torch.func.vmap(after)(torch.tensor([1.0, 2.0])), torch.stack([g["w"], 2 * g["w"]]))
+    assert torch.func.grad(lambda rate: after(rate).sum())(torch.tensor(2.0)) == 3
