@@ -21,6 +21,9 @@ OPTIMIZERS = [
     fn.Adam(lr=fn.CosineSchedule(0.1, 10)),
     fn.AdamW(lr=0.1, amsgrad=True),
     fn.chain(fn.ClipByGlobalNorm(1.0), fn.ClipByValue(0.5), fn.Adam(0.1)),
+    *[fn.NAdam(0.1), fn.RAdam(0.1), fn.Adamax(0.1), fn.Adagrad(0.1), fn.Adadelta(), fn.RMSprop(0.1), fn.Rprop(0.1), fn.ASGD(0.1)],
+    *[fn.Lion(0.1), fn.LAMB(0.1), fn.LARS(0.1), fn.AdaBelief(0.1), fn.Yogi(0.1), fn.Adan(0.1), fn.ADOPT(0.1), fn.SignSGD(0.1)],
+    *[fn.AdEMAMix(0.1), fn.NovoGrad(0.1), fn.SM3(0.1)],
 ]
 
 
