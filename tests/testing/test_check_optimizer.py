@@ -30,19 +30,9 @@ OPTIMIZERS = [
         fn.SkipNonFinite(fn.Adam(0.1)),
         fn.ScheduleFree(fn.Adam(0.1)),
     ],
-    *[
-        fn.AdaBelief(),
-        fn.Adadelta(),
-        fn.Adagrad(),
-        fn.Adamax(),
-        fn.Adan(),
-        fn.AdEMAMix(),
-        fn.ADOPT(),
-        fn.ASGD(),
-        fn.LAMB(),
-        fn.LARS(),
-    ],
-    *[fn.Lion(), fn.NAdam(), fn.NovoGrad(), fn.RAdam(), fn.RMSprop(), fn.Rprop(), fn.SignSGD(), fn.SM3(), fn.Yogi()],
+    *[fn.NAdam(0.1), fn.RAdam(0.1), fn.Adamax(0.1), fn.Adagrad(0.1), fn.Adadelta(), fn.RMSprop(0.1), fn.Rprop(0.1), fn.ASGD(0.1)],
+    *[fn.Lion(0.1), fn.LAMB(0.1), fn.LARS(0.1), fn.AdaBelief(0.1), fn.Yogi(0.1), fn.Adan(0.1), fn.ADOPT(0.1), fn.SignSGD(0.1)],
+    *[fn.AdEMAMix(0.1), fn.NovoGrad(0.1), fn.SM3(0.1)],
 ]
 
 
