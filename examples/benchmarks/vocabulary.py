@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-ROWS, WORDS, FEATURES, ROUNDS = 8192, 32_000, 512, 2
+ROWS, WORDS, FEATURES, ROUNDS = 8192, 32_000, 512, 3
 DTYPES = ("float32", "bfloat16")
 OURS = ("funcnet LinearCrossEntropy", "funcnet LinearCrossEntropy, value only", "funcnet Linear, CrossEntropy")
 STRATEGIES = ("auto", "aspect_ratio", "aspect_ratio:2", "aspect_ratio:8")
@@ -23,12 +23,12 @@ THEIRS = (*[f"torch linear_cross_entropy, {one}" for one in STRATEGIES], "torch 
 
 HEAD = """# A loss over a large vocabulary
 
-`python -m examples.benchmarks.vocabulary --page examples/benchmarks/results/VOCABULARY.md`,
+`python -m examples.benchmarks.vocabulary --rounds {rounds} --page examples/benchmarks/results/VOCABULARY.md`,
 torch {torch}, {processor}, one thread.
 
 {rows} rows of {features} features and {words} words: a value, and the gradients of the rows and of the weight, {grads}.
 Torch's are by autograd, its fused loss with each of its strategies of chunking. The time is the process's CPU time, the least of
-{rounds} turns; contenders take turns in one process. The second column of times is a part of that of funcnet's
+{rounds}, and contenders take turns in one process. The second column of times is a part of that of funcnet's
 `LinearCrossEntropy`. The peak is how far one call raises the memory of a process of its own, the gradients included; freed memory
 goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is what is held.
 
