@@ -28,6 +28,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
+    metrics                values that add up over batches and ranks
     training               steps, compiled steps, the loop
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
@@ -382,7 +383,29 @@ from funcnet.losses.soft_margin import MultiLabelSoftMargin
 from funcnet.losses.soft_margin import SoftMargin
 from funcnet.losses.triplets import TripletMargin
 from funcnet.losses.triplets import TripletMarginWithDistance
-from funcnet.metrics import accuracy
+from funcnet.metrics.accuracies import Accuracy
+from funcnet.metrics.accuracies import accuracy
+from funcnet.metrics.base import Metric
+from funcnet.metrics.calibration import CalibrationError
+from funcnet.metrics.confusion import BalancedAccuracy
+from funcnet.metrics.confusion import CohenKappa
+from funcnet.metrics.confusion import ConfusionMatrix
+from funcnet.metrics.confusion import MatthewsCorrelation
+from funcnet.metrics.label_scores import F1
+from funcnet.metrics.label_scores import FBeta
+from funcnet.metrics.label_scores import IoU
+from funcnet.metrics.label_scores import Precision
+from funcnet.metrics.label_scores import Recall
+from funcnet.metrics.means import Average
+from funcnet.metrics.means import Perplexity
+from funcnet.metrics.rankings import AUROC
+from funcnet.metrics.rankings import AveragePrecision
+from funcnet.metrics.regression import ExplainedVariance
+from funcnet.metrics.regression import MeanAbsoluteError
+from funcnet.metrics.regression import MeanSquaredError
+from funcnet.metrics.regression import R2
+from funcnet.metrics.regression import RootMeanSquaredError
+from funcnet.metrics.several import metrics_of
 from funcnet.optim.accumulation import MultiSteps
 from funcnet.optim.adabelief import AdaBelief
 from funcnet.optim.adadelta import Adadelta
@@ -608,10 +631,14 @@ __all__ = [
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "intermediates", "jacobian",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy", "lr_range", "RateRange",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "lr_range", "RateRange",
+    # metrics
+    "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
+    "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",
+    "RootMeanSquaredError", "R2", "ExplainedVariance", "Perplexity", "Average", "metrics_of",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
-    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "layer", "elementwise",
+    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "Metric", "layer", "elementwise",
     # kernels and testing
     "kernels", "testing",
 ]
