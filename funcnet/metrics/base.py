@@ -75,11 +75,11 @@ def require_mergeable(metric: Metric, total: Any, other: Any) -> None:
         raise value_error(metric, "totals must have the same keys and shapes", f"{one} and {two}")
 
 
-def count() -> Tensor:
-    """Return a count of nothing."""
-    return torch.zeros((), dtype=torch.int64)
+def count(n: int = 0, like: Tensor | None = None) -> Tensor:
+    """Return a count, on the device of ``like``."""
+    return torch.full((), n, dtype=torch.int64, device=None if like is None else like.device)
 
 
-def amount() -> Tensor:
-    """Return a sum of nothing."""
-    return torch.zeros((), dtype=torch.float64)
+def amount(like: Tensor | None = None) -> Tensor:
+    """Return a sum of nothing, on the device of ``like``."""
+    return torch.zeros((), dtype=torch.float64, device=None if like is None else like.device)

@@ -63,7 +63,8 @@ class Average(Metric):
         return {"sum": amount(), "weight": amount()}
 
     def total_of(self, y: Any, target: Any) -> Total:
-        value, w = self._number(self.f(y, target)), self._weight(target)
+        value = self._number(self.f(y, target))
+        w = amount(value) + self._weight(target)
         return {"sum": torch.where(w == 0, 0.0, value * w), "weight": w}
 
     def _number(self, value: Any) -> Tensor:
@@ -73,12 +74,12 @@ class Average(Metric):
             raise value_error(self, "the function must return a number", describe(value))
         return number.double().reshape(())
 
-    def _weight(self, target: Any) -> Tensor:
-        """Return w in float64; a sum weighs 1."""
+    def _weight(self, target: Any) -> Tensor | float:
+        """Return w; a sum weighs 1."""
         if getattr(self.f, "reduction", None) == "sum":
-            return amount() + 1
+            return 1.0
         weight_of = getattr(self.f, "weight_of", None)
-        return amount() + (weight_of(target) if weight_of else rows_of(target))
+        return weight_of(target) if weight_of else rows_of(target)  # type: ignore[no-any-return]
 
     def value(self, total: Total) -> Tensor:
         return total["sum"] if getattr(self.f, "reduction", None) == "sum" else total["sum"] / total["weight"]

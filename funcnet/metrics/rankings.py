@@ -79,7 +79,7 @@ class Ranking(Metric):
         if is_plain(of.y) and ((of.y < 0) | (of.y > 1)).any():
             got = f"numbers from {of.y.min().item():g} to {of.y.max().item():g}"
             raise value_error(self, "with thresholds and from_logits=False y must hold probabilities from 0 to 1", got)
-        at = torch.bucketize(of.y, torch.linspace(0, 1, n, dtype=torch.float64, device=of.y.device), right=True)
+        at = torch.bucketize(of.y.contiguous(), torch.linspace(0, 1, n, dtype=torch.float64, device=of.y.device), right=True)
         nothing = torch.zeros(n + 1, of.y.shape[1], dtype=torch.int64, device=of.y.device)
         true, others = (nothing.scatter_add(0, at, (rows & of.counted).long()) for rows in (of.true, ~of.true))
         return {"true": true, "others": others}

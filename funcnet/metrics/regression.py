@@ -11,6 +11,7 @@ R2 and ExplainedVariance keep means and sums of squares about them, and merge th
 m = mₐ + δ n_b / n, M = Mₐ + M_b + δ² nₐ n_b / n with δ = m_b - mₐ. No large squares are subtracted.
 """
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -46,7 +47,7 @@ class MeanError(Metric):
 
     def total_of(self, y: Tensor, target: Tensor) -> Total:
         y, target = _in_double(self, y, target)
-        return {"sum": self.terms(target - y).sum(), "count": count() + y.numel()}
+        return {"sum": self.terms(target - y).sum(), "count": count(y.numel(), y)}
 
     def value(self, total: Total) -> Tensor:
         return total["sum"] / total["count"]
@@ -129,9 +130,9 @@ class ShareExplained(Metric):
         return {"count": count(), "mean": amount(), "squares": amount(), "mean_d": amount(), "squares_d": amount()}
 
     def total_of(self, y: Tensor, target: Tensor) -> Total:
-        y, target = (x.reshape(len(x), -1) if x.numel() else x.new_zeros(len(x), 1) for x in _in_double(self, y, target))
+        y, target = (x.reshape(len(x), math.prod(x.shape[1:])) for x in _in_double(self, y, target))
         (mean, squares), (mean_d, squares_d) = _moments(target), _moments(target - y)
-        return {"count": count() + len(y), "mean": mean, "squares": squares, "mean_d": mean_d, "squares_d": squares_d}
+        return {"count": count(len(y), y), "mean": mean, "squares": squares, "mean_d": mean_d, "squares_d": squares_d}
 
     def merge(self, total: Any, other: Any) -> Any:
         require_mergeable(self, total, other)

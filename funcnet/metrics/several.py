@@ -27,6 +27,10 @@ class SeveralMetrics(Metric):
         return {one.column: one.total_of(y, target) for one in self.metrics}
 
     def merge(self, total: Any, other: Any) -> Any:
+        columns = {one.column for one in self.metrics}
+        if not all(isinstance(one, dict) and one.keys() == columns for one in (total, other)):
+            rule = f"a total must be a dict with the keys {', '.join(map(repr, sorted(columns)))}"
+            raise value_error(self, rule, f"{describe(total)} and {describe(other)}")
         return {one.column: one.merge(total[one.column], other[one.column]) for one in self.metrics}
 
     def value(self, total: Any) -> dict[str, Any]:
