@@ -1,10 +1,10 @@
 """Private: a net learns digits with differential privacy: what it learned reveals little about any single one.
 
 At each step a digit takes part with probability q. Its gradient is clipped to the norm C, and normal noise of std σC hides whose
-gradients were summed (DP-SGD, Abadi et al. 2016). The gradient of a single digit is never stored: ``per_example_norms`` finds the
-norms, and the sum of clipped gradients is one more backward pass, whose gy has a weight for each row:
+gradients were summed (DP-SGD, Abadi et al. 2016). ``clipped_grads`` stores no gradient of a single digit, and
+``AddPrivacyNoise`` is a part of the optimizer:
 
-    wᵢ = min(1, C / ‖gᵢ‖)      grads = (net.grads of w gy + σC noise) / qN
+    wᵢ = min(1, C / ‖gᵢ‖)      grads = (Σ wᵢ gᵢ + σC noise) / qN
 
 T steps are (ε, δ)-private, for any whole α > 1 (Mironov et al. 2019, section 3.3; Mironov 2017, proposition 3), with
 
@@ -26,8 +26,7 @@ from examples import common
 Q, CLIP, LR, DELTA, NOISE = 0.25, 1.0, 0.25, 1e-4, (0.0, 2.0, 4.0, 8.0)
 
 net = fn.serial(fn.Flatten(), fn.Rescale(2.0, -0.6), fn.Linear(64, 64), fn.Tanh(), fn.Linear(64, 10))
-loss = fn.CrossEntropy(reduction="sum")
-norms_of = fn.per_example_norms(net, loss)
+loss = fn.CrossEntropy()
 
 
 def epsilon(steps, sigma, q=Q, delta=DELTA):
@@ -45,27 +44,23 @@ def log_moment(a, sigma, q):
     return float(torch.logsumexp(terms, 0))
 
 
-def private_grads(params, x, target, sigma, scale, rng):
-    """Return the sum of the rows' clipped gradients, with noise, over ``scale``."""
-    _, norms = norms_of(params, x, target)
-    y, cache = net.apply(params, x)
-    _, gy = loss.value_and_grad(y, target)
-    grads = net.grads(params, cache, gy * (CLIP / norms).clamp_max(1.0)[:, None])
-    total = fn.tree.ravel(grads)
-    return fn.tree.unravel((total + sigma * CLIP * fn.random.normal(rng, total.shape)) / scale, grads)
+def method(sigma, batch_size, rng):
+    """Return the function that gives clipped gradients, and the optimizer that adds the noise."""
+    noise = fn.AddPrivacyNoise(sigma, CLIP, batch_size, seed=int(rng))
+    return fn.clipped_grads(net, loss, CLIP, batch_size), fn.chain(noise, fn.SGD(lr=LR, momentum=0.9))
 
 
 def trained(train, test, sigma, epochs, rng):
     """Train with one noise, and return ε and the accuracy on ``test`` after each epoch."""
     images, labels = train
-    opt = fn.SGD(lr=LR, momentum=0.9)
-    params = net.init(fn.fold_in(rng, 0))
+    first, draws, noise = fn.split(rng, 3)
+    grads_of, opt = method(sigma, Q * len(labels), noise)
+    params = net.init(first)
     state, curve, steps = opt.init(params), [], round(1 / Q)
     with torch.inference_mode():
         for i in range(epochs * steps):
-            sampled, noise = fn.split(fn.fold_in(rng, i + 1))
-            rows = fn.random.bernoulli(sampled, labels.shape, Q).nonzero().flatten()
-            grads = private_grads(params, images[rows], labels[rows], sigma, Q * len(labels), noise)
+            rows = fn.random.bernoulli(fn.fold_in(draws, i), labels.shape, Q).nonzero().flatten()
+            _, grads = grads_of(params, images[rows], labels[rows])
             params, state = opt.update(grads, state, params)
             if (i + 1) % steps == 0:
                 curve.append((epsilon(i + 1, sigma), float(fn.accuracy(net(params, test[0]), test[1]))))

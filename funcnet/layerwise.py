@@ -244,7 +244,12 @@ def updating(layer: Layer, opt: Optimizer, *, rounds: bool = False) -> Layer:
     if type(layer) is MixedPrecision:
         return UpdatingCast(updating(layer.layer, opt, rounds=True), layer.dtype)
     by_copies = isinstance(layer, Repeat) and opt.acts_on == "elements"
-    return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=deepcopy(opt), rounds=rounds)
+    return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=_copy(opt), rounds=rounds)
+
+
+def _copy(opt: Optimizer) -> Optimizer:
+    """Copy an optimizer, but not the tensors that are its rates: they may be given new values in place."""
+    return deepcopy(opt, {id(one): one for one in parts(opt) if isinstance(one, Tensor)})
 
 
 def _is_open(layer: Layer) -> TypeGuard[Combinator]:

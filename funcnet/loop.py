@@ -198,7 +198,10 @@ def _rows(data: Any, who: str, name: str = "data") -> int:
     odd = [
         leaf for leaf in tree.leaves(data) if not isinstance(leaf, Tensor) or not leaf.dim() or leaf.layout is not torch.strided
     ]
-    odd += [part for part in data if not tree.leaves(part)]
+    x, target = data
+    odd += [
+        part for part in (x, target) if not tree.leaves(part) and (part is x or part is not None)
+    ]  # a loss may need no target
     if odd:
         raise value_error(who, f"{name} must hold dense tensors with one row per example", describe(odd[0]))
     counts = {len(leaf) for leaf in tree.leaves(data)}

@@ -1,14 +1,14 @@
-"""Turns: contenders in one process that take turns, on one thread, and tables of their times.
+"""Turns: contenders in one process that take turns, and tables of their times.
 
-A time is the median of the process's CPU time in ms, which other programs on the machine disturb less than time on the wall. In
-each round the order is another, and the garbage collector is off.
+A time is the median of the process's CPU time in ms on one thread, which other programs on the machine disturb less than time on
+the wall; with more threads it is time on the wall. In each round the order is another, and the garbage collector is off.
 """
 
 import gc
 import random
 import statistics
 from collections.abc import Callable, Iterable, Iterator
-from time import process_time
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -16,37 +16,39 @@ import torch
 Ways = dict[str, Callable[[], Any]]
 
 
-def measured(ways: Ways, rounds: int) -> dict[str, float]:
+def measured(ways: Ways, rounds: int, threads: int = 1) -> dict[str, float]:
     """Return the median time of each way, in ms; the first round does not count."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    was_on, threads = gc.isenabled(), torch.get_num_threads()
+    was_on, before, clock = gc.isenabled(), torch.get_num_threads(), process_time if threads == 1 else perf_counter
     gc.disable()
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     try:
         for turn in range(rounds + 1):
             order = random.Random(turn).sample([*ways], len(ways))
             for name in order:
-                times[name].append(_time(ways[name]))
+                times[name].append(_time(ways[name], clock))
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
         if was_on:
             gc.enable()
     return {name: statistics.median(one[1:]) for name, one in times.items()}
 
 
-def _time(work: Callable[[], Any]) -> float:
-    began = process_time()
+def _time(work: Callable[[], Any], clock: Callable[[], float]) -> float:
+    began = clock()
     result = work()
-    ended = process_time()
+    ended = clock()
     del result
     return 1e3 * (ended - began)
 
 
-def table(cases: Iterable[tuple[str, Ways]], quotients: dict[str, tuple[str, str]], rounds: int) -> Iterator[str]:
+def table(
+    cases: Iterable[tuple[str, Ways]], quotients: dict[str, tuple[str, str]], rounds: int, threads: int = 1
+) -> Iterator[str]:
     """Yield the lines of a table in Markdown: a row for each case, the times of all ways, and some of their quotients."""
     is_first = True
     for name, ways in cases:
-        found = measured(ways, rounds)
+        found = measured(ways, rounds, threads)
         if is_first:
             yield "| | " + " | ".join([*found, *quotients]) + " |"
             yield "|---|" + "--:|" * (len(found) + len(quotients))

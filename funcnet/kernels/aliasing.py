@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from funcnet.kernels.tracing import is_eager
+
 
 def is_writable(x: Tensor) -> bool:
     """Tell whether a tensor takes a write: not what inference mode made, outside it; nor a negated view, nor lazy zeros."""
@@ -15,6 +17,11 @@ def plain(x: Tensor) -> Tensor:
     """Return a tensor without a graph, whose memory holds its values; itself where it is one."""
     x = x.detach() if x.requires_grad or getattr(x, "_is_param", False) else x
     return x.clone() if x._is_zerotensor() else x.resolve_neg()
+
+
+def without_graph(x: Tensor) -> Tensor:
+    """Return ``plain(x)`` in eager mode, x itself where code is compiled or differentiated by ``torch.func``."""
+    return plain(x) if is_eager() else x
 
 
 def overlapping(tensors: Sequence[Tensor]) -> set[int]:

@@ -6,9 +6,11 @@
     γ_t(r) = Σ γ_t₊₁(s) exp(a_t(r) - u_t₊₁(s))                   the probability that an alignment is in r at step t
 
 γ is the derivative by e_t(r) of log Z, where Z sums over the alignments that end in one of the last two states: log Z is Σ m_t
-and the logarithm of the sum of exp a there. Torch's own kernels give the derivative through log_softmax, which is another one
-where the numbers are no logarithms of probabilities, have no second derivative, and no shapes for the compiler. With 50 steps of
-16 sequences of 30 labels they take 1.4 ms and these 2.5, on one core.
+and the logarithm of the sum of exp a there.
+
+Torch's own kernels give the derivative through log_softmax, which is another one where the numbers are no logarithms of
+probabilities; they have no second derivative, and no shapes for the compiler. They are quicker: value and gradient take 1.5 ms
+for 50 steps of 16 sequences of 30 labels, and 9.4 for 200 steps and 40 labels, where these take 3.0 and 13, on one core.
 """
 
 from typing import NamedTuple

@@ -88,6 +88,25 @@ def _rmsprop(
         p.addcdiv_(g, below, value=-lr)
 
 
+def adamax(columns: Sequence[Tensors], rates: Numbers, eps: float, maximize: bool, donated: bool) -> Sequence[Tensors] | None:
+    """Return Adamax's new p, m and u from p, g, m and u; ``None`` where its formula must do.
+
+    ``rates`` are the corrected lr, both betas and the decay.
+    """
+    if not _serves(columns, rates):
+        return None
+    return by_rows(lambda *given: _each(_adamax, *given, rates=rates, eps=eps, maximize=maximize), columns, donated)
+
+
+def _adamax(p: Tensor, g: Tensor, m: Tensor, u: Tensor, size: Tensor, rates: Numbers, eps: float, maximize: bool) -> None:
+    rate, beta1, beta2, decay = rates
+    g = -g if maximize else g
+    g = g.add(p, alpha=decay) if decay else g
+    m.lerp_(g, 1 - beta1)
+    torch.maximum(u.mul_(beta2), torch.abs(g, out=size).add_(eps), out=u)
+    p.addcdiv_(m, u, value=-rate)
+
+
 def adagrad(
     columns: Sequence[Tensors], step: Tensor, rates: Numbers, eps: float, maximize: bool, donated: bool
 ) -> Sequence[Tensors] | None:

@@ -151,12 +151,12 @@ def tensor_likeness(x: Tensor) -> tuple[Any, ...]:
 
 def plain_guard(tensors: list[Tensor]) -> Callable[..., bool]:
     """Return what ``tensor_guard`` returns, in Python: 6.7 µs for 11 tensors. One tensor in two places must be in both again."""
-    likenesses, places = [tensor_likeness(x) for x in tensors], _places(tensors)
+    likenesses, places = [(x.requires_grad, tensor_likeness(x)) for x in tensors], _places(tensors)
 
     def check(*others: Any) -> bool:
         return (
             all([isinstance(x, Tensor) for x in others])  # noqa: C419
-            and [tensor_likeness(x) for x in others] == likenesses
+            and [(x.requires_grad, tensor_likeness(x)) for x in others] == likenesses
             and _places(others) == places
         )
 

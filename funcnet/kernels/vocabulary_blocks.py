@@ -209,10 +209,14 @@ def _add_products(part: Vocabulary, gz: Tensor, gw: Tensor) -> Tensor:
 
 def _pulled_back_by_formula(given: Vocabulary, slopes: Slopes) -> tuple[Read, Gradients]:
     """Return the same without writing to anything, for transforms of ``torch.func`` and for the compiler."""
-    pulled = [_pull_back_block(given.rows(block), slopes.rows(block)) for block in _blocks(given)]
-    found, gh, gw, gb = zip(*pulled, strict=True)
-    of_bias = None if given.b is None else rounded(sum(gb[1:], gb[0]), given.w)
-    return _joined([*found]), (rounded(torch.cat(gh), given.h), rounded(sum(gw[1:], gw[0]), given.w), of_bias)
+    found, gh, total = [], [], None
+    for block in _blocks(given):
+        one, *pulled = _pull_back_block(given.rows(block), slopes.rows(block))
+        found.append(one)
+        gh.append(pulled[0])
+        total = pulled[1:] if total is None else [a + b for a, b in zip(total, pulled[1:], strict=True)]
+    gw, gb = [rounded(one, given.w) for one in total or ()]
+    return _joined(found), (rounded(torch.cat(gh), given.h), gw, None if given.b is None else gb)
 
 
 def _pull_back_block(part: Vocabulary, slopes: Slopes) -> tuple[Read, Tensor, Tensor, Tensor]:

@@ -12,10 +12,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
+from funcnet import tree
 from funcnet.contract import Cache
 from funcnet.errors import instances
 from funcnet.flattening import flatten_together, unflatten
-from funcnet.losses.loss import Loss
+from funcnet.losses.loss import Loss, rows_of
 from funcnet.losses.parts import Part, Weight
 from funcnet.value import Value, frozen
 
@@ -73,7 +74,8 @@ class LossMean(Value):
         """Return the totals with a batch added."""
         values = self.loss.part_values(y, target)
         parts = self.loss.part_list()
-        weights = [1.0 if part.reduction == "sum" else float(part.weight_of(target)) for part in parts]
+        known = bool(tree.leaves(target))  # without a target the rows of y count
+        weights = [1.0 if part.reduction == "sum" else float(part.weight_of(target) if known else rows_of(y)) for part in parts]
         return [_added(total, float(v.mean()), w) for total, v, w in zip(totals, values, weights, strict=True)]
 
     def value(self, totals: list[tuple[float, float]]) -> dict[str, float]:
@@ -112,7 +114,7 @@ def _columns(parts: Sequence[Part], values: Sequence[float]) -> dict[str, float]
 def _weights(part: Part, target: Any) -> Callable[[Batches], list[float]]:
     if part.reduction == "sum":
         return lambda batches: [1.0] * len(batches)
-    if not isinstance(part.weight_of(target), Tensor):
+    if not tree.leaves(target) or not isinstance(part.weight_of(target), Tensor):
         return lambda batches: [float(len(batch)) for batch in batches]
     of_rows = _of_rows(part, target).double()
     return lambda batches: _sums(of_rows[torch.cat(tuple(batches))], list(map(len, batches)))

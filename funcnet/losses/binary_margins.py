@@ -54,7 +54,7 @@ class Hinge(_Margin):
 
     Args:
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``.
-        margin: The score t y from which on an example costs nothing.
+        margin: Examples cost nothing if t y is at least this.
 
     Shape:
         y (...); target in the shape of y, -1 or 1. A floating target is a factor, and has a gradient.
@@ -63,8 +63,9 @@ class Hinge(_Margin):
         y, t and z, in float32 at least.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``margin`` that is no finite number, a y that is not floating, a target of
-            another shape or floating dtype, a boolean or unsigned one, and in eager mode on the CPU integers other than ±1 and 0.
+        ValueError: For an unknown ``reduction``, a ``margin`` that is not a finite number, a y that is not floating, a target
+            of another shape or floating dtype, a boolean or unsigned one, and in eager mode on the CPU integers other than ±1
+            and floating zeros.
 
     Source:
         Rosenblatt 1958 for margin 0; Cortes & Vapnik 1995; ``optax.hinge_loss``'s formula.
@@ -93,7 +94,7 @@ class MarginRanking(_Margin):
     the default margin of 0 cost nothing, but have the slope -t, as in torch.nn.
 
     Args:
-        margin: The difference of scores from which on a pair costs nothing.
+        margin: Pairs cost nothing if t (x₁ - x₂) is at least this.
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``.
 
     Shape:
@@ -104,8 +105,8 @@ class MarginRanking(_Margin):
         x₁ - x₂, t and z, in float32 at least.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``margin`` that is no finite number, a y that is no pair of floating tensors
-            of one shape, dtype and device, and a target as in ``Hinge``.
+        ValueError: For an unknown ``reduction``, a ``margin`` that is not a finite number, a y that is not a pair of floating
+            tensors of one shape, dtype and device, and a target as in ``Hinge``.
 
     Source:
         ``torch.nn.MarginRankingLoss``'s formula.

@@ -58,9 +58,9 @@ class MultiMargin(TermLoss):
         z, in float32 at least, the labels, and the weight of each row or ``None``.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``p`` other than 1 and 2, a ``margin`` that is no finite number, weights that
-            are negative, not finite, or too many or few, a y without classes or that is not floating, a target that is no
-            integers of its shape, and on the CPU a label that is no class.
+        ValueError: For an unknown ``reduction``, a ``p`` other than 1 and 2, a ``margin`` that is not a finite number, weights
+            that are negative, not finite, or too many or few, a y without classes or that is not floating, a target without
+            integers of its shape, and on the CPU a label out of range.
 
     Source:
         ``torch.nn.MultiMarginLoss``'s formula.
@@ -157,8 +157,8 @@ class MultiLabelMargin(TermLoss):
         y, in float32 at least, the target, the terms, and which classes are labels.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a y without classes or that is not floating, a target that is no integers of
-            its shape, and on the CPU a label that is neither -1 nor a class.
+        ValueError: For an unknown ``reduction``, a y without classes or that is not floating, a target without integers of its
+            shape, and on the CPU a label that is neither -1 nor a class.
 
     Source:
         ``torch.nn.MultiLabelMarginLoss``'s formula.

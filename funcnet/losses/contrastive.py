@@ -61,7 +61,7 @@ def _undirected(ga: Tensor, a: Tensor, n: Tensor) -> Tensor:
 class CosineEmbedding(TermLoss):
     """Loss of the cosine between two vectors, to be 1 for a target of 1, else below a margin: ``torch.nn.CosineEmbeddingLoss``.
 
-    y is the pair (u, v), and its gradient is a pair too. Squares that leave the range of float32 are no harm.
+    y is the pair (u, v), and its gradient is a pair too. The cosines are right where squares overflow float32, too.
 
     Args:
         margin: The cosine up to which a pair of target -1 costs nothing, from -1 to 1.
@@ -75,9 +75,9 @@ class CosineEmbedding(TermLoss):
         û, n(u), v̂, n(v) and the cosines, in float32 at least, and the target.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``margin`` that is no finite number, a y that is no pair of floating tensors
-            of one shape, dtype and device, a target of another shape, a boolean or unsigned one, and in eager mode on the CPU
-            integers other than ±1 and 0.
+        ValueError: For an unknown ``reduction``, a ``margin`` that is not a finite number, a y that is not a pair of floating
+            tensors of one shape, dtype and device, a target of another shape, a boolean or unsigned one, and in eager mode on
+            the CPU integers other than ±1 and floating zeros.
 
     Source:
         ``torch.nn.CosineEmbeddingLoss``'s formula.
@@ -128,15 +128,14 @@ class InfoNCE(_BatchLoss):
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a query.
 
     Shape:
-        y a pair of (N, features), of one shape; target ``None``, so that ``weight_of`` cannot count the rows, and all batches
-        count alike.
+        y a pair of (N, features), of one shape; target ``None``.
 
     Cache:
         The directions and their n, and log softmax(S), both ways if ``symmetric``, in float32 at least.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``temperature`` that is not above 0, a y that is no pair of floating tensors
-            of one shape, dtype and device with two axes, and a target.
+        ValueError: For an unknown ``reduction``, a ``temperature`` that is not above 0, a y that is not a pair of floating
+            tensors of one shape, dtype and device with two axes, and a target.
 
     Source:
         van den Oord et al. 2018, eq. 4; Radford et al. 2021, figure 3, for ``symmetric``.
@@ -194,8 +193,8 @@ class NTXent(_BatchLoss):
         x̂, n(x), S, L and which are pairs, in float32 at least.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``temperature`` that is not above 0, a y that is not floating or has not two
-            axes, and a target that is no integers of length N.
+        ValueError: For an unknown ``reduction``, a ``temperature`` that is not above 0, a y that is not floating or does not
+            have two axes, and a target without integers of length N.
 
     Source:
         Chen et al. 2020; ``optax.ntxent``'s formula.

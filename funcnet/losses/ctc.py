@@ -1,7 +1,7 @@
 """Connectionist temporal classification: labels without a place in time.
 
 CTC   ℓ = -log Σ Π_t exp y[t, π_t]          over the alignments π that collapse to the labels
-      gy[t, c] = -g c_n Σ γ_t(s)            over the states s of label c
+      gy = -g c_n Σ γ_t(s)                  at step t and class c, over the states s of class c
 
 y is (T, N, C) or (T, C): log-probabilities of C classes at T steps. An alignment has a class for each step; it collapses by
 merging equal neighbours and then removing blanks. γ is the probability of a state at a step, given the labels. By the reduction,

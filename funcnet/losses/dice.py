@@ -39,7 +39,7 @@ class Dice(TermLoss):
     """Dice loss of segmentations; with ``alpha`` and ``beta`` other than ½ it is the Tversky loss: ``optax.dice_loss``.
 
     By default y holds logits of one foreground, and a term is an example. With ``multiclass`` a term is a class of an example.
-    What is empty in both y and target costs nothing, also with ``smooth=0``.
+    An example that is empty in both y and target costs nothing, even with ``smooth=0``.
 
     Args:
         smooth: Added above and below the fraction; it keeps the loss small where there is little to find.
@@ -62,9 +62,9 @@ class Dice(TermLoss):
         p and t, in float32 at least, I, A, B, and the weights of the classes with u and T of the batch where there are some.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``smooth``, ``alpha`` or ``beta`` below 0, options of several classes without
-            ``multiclass``, weights that are negative, not finite, or too many or few, a y that is not floating or has no axis of
-            pixels, a target of another shape or floating dtype, and on the CPU a label that is no class.
+        ValueError: For an unknown ``reduction``, a ``smooth``, ``alpha`` or ``beta`` below 0, options of several classes
+            without ``multiclass``, weights that are negative, not finite, or too many or few, a y that is not floating or has
+            no axis of pixels, a target of another shape or floating dtype, and on the CPU a label out of range.
 
     Source:
         Milletari et al. 2016; Salehi et al. 2017 for ``alpha`` and ``beta``; Sudre et al. 2017 for ``generalized``;

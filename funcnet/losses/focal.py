@@ -19,6 +19,7 @@ from torch import Tensor
 from funcnet.errors import is_number, number, valid_if, value_error
 from funcnet.kernels.limits import log_softmax
 from funcnet.kernels.losses import product
+from funcnet.kernels.tracing import is_differentiated
 from funcnet.losses.binary import BCEWithLogits
 from funcnet.losses.loss import Factor, reductions, weights
 from funcnet.losses.terms import TermLoss, is_dense, label_error, require_labels, require_like
@@ -38,6 +39,14 @@ def _power(q: Tensor, gamma: float) -> Tensor:
     if gamma == 0 or gamma >= 1:
         return q**gamma
     return q.masked_fill(q == 0, 1.0) ** gamma * (q > 0)
+
+
+def _product(k: Tensor, e: Tensor) -> Tensor:
+    """Return k e. Where e is infinite k is 1, and its derivative, which is 0, is left out for someone who differentiates."""
+    if not is_differentiated(k, e):
+        return k * e
+    far = e.isinf()
+    return k * e.masked_fill(far, 0.0) + e.masked_fill(~far, 0.0)
 
 
 def _over(x: Tensor, q: Tensor) -> Tensor:
@@ -63,8 +72,8 @@ class Focal(TermLoss):
         y, t, σ(y), σ(-y), q and e, in float32 at least.
 
     Raises:
-        ValueError: For an unknown ``reduction``, an ``alpha`` outside 0 to 1, a ``gamma`` below 0, a y that is not floating, and
-            a target of another shape or floating dtype.
+        ValueError: For an unknown ``reduction``, an ``alpha`` outside 0 to 1, a ``gamma`` below 0, a y that is not floating,
+            and a target of another shape or floating dtype.
 
     Source:
         Lin et al. 2017, eq. 5; ``optax.sigmoid_focal_loss``'s formula for targets between 0 and 1.
@@ -85,7 +94,7 @@ class Focal(TermLoss):
 
     def loss(self, kept: Kept) -> Tensor:
         _, t, _, _, q, e = kept
-        return self._balanced(t, e * _power(q, self.gamma))
+        return self._balanced(t, _product(_power(q, self.gamma), e))
 
     def dloss_dy(self, kept: Kept, g: Factor) -> Tensor:
         _, t, p, s, q, e = kept
@@ -122,9 +131,9 @@ class MulticlassFocal(TermLoss):
         log softmax(y), the labels with an axis of classes, log p_t, and the labels' weights or ``None``, in float32 at least.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``gamma`` below 0, weights that are negative, not finite, or too many or few,
-            a y that is not floating or has no classes, a target that is no integers of its shape, and on the CPU a label that is
-            no class.
+        ValueError: For an unknown ``reduction``, a ``gamma`` below 0, weights that are negative, not finite, or too many or
+            few, a y that is not floating or has no classes, a target without integers of that shape, and on the CPU a label
+            that is no class.
 
     Source:
         Lin et al. 2017, eq. 5, with a softmax.

@@ -15,11 +15,11 @@ from typing import Any
 from attrs import field
 from torch import Tensor, strided
 
-from funcnet.contract import Cache
 from funcnet.errors import flag, number, value_error
 from funcnet.kernels import elementwise_losses, losses
-from funcnet.losses.loss import ElementwiseLoss, Factor, Loss, fitting_target, reduction_scale, reductions
-from funcnet.precision import in_single, rounded
+from funcnet.losses.loss import ElementwiseLoss, Factor, fitting_target, reductions
+from funcnet.losses.terms import TermLoss
+from funcnet.precision import in_single
 from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
@@ -85,7 +85,7 @@ class PoissonNLL(ElementwiseLoss):
 
 
 @frozen
-class GaussianNLL(Loss):
+class GaussianNLL(TermLoss):
     """Negative log-likelihood of t, normal with the mean m and the variance v: ``torch.nn.GaussianNLLLoss``.
 
         ℓ     = ½ (log v + d²/v)               d = m - t,  v at least ε
@@ -106,7 +106,7 @@ class GaussianNLL(Loss):
         numbers along it.
 
     Cache:
-        d, the variance, the factor of the reduction, and an empty tensor with the shape of var and the dtype of y.
+        d and the variance, in float32 at least, and an empty tensor with the shape of var.
 
     Raises:
         ValueError: For a y that is not a pair of dense floating tensors of one dtype and device, a target of another shape than
@@ -126,27 +126,26 @@ class GaussianNLL(Loss):
     eps: float = field(default=1e-6, validator=number(above=0))
     reduction: str = field(default="mean", validator=reductions)
 
-    def forward(self, y: Any, target: Tensor) -> tuple[Tensor, Cache]:
+    def cache(self, y: Any, target: Tensor) -> Triple:
         mean, var = self._pair(y)
         t, v = fitting_target(self, mean, target), self._variance(mean, var)
-        d = in_single(mean) - in_single(t)
-        w = elementwise_losses.bounded_variance(v, self.eps)
-        terms = 0.5 * (w.log() + d * (d / w)) + (0.5 * math.log(2 * math.pi) if self.full else 0)
-        c = reduction_scale(self.reduction, d)
-        value = terms if self.reduction == "none" else losses.weighted_sum(terms, c)
-        return rounded(value, mean), (d, v, c, var.new_empty(0).expand(*var.shape, 0))
+        return in_single(mean) - in_single(t), v, var.new_empty(0).expand(*var.shape, 0)
 
-    def backward(self, cache: Cache, g: Tensor | None = None) -> Any:
-        d, v, c, like = cache
-        c = c if g is None else (in_single(g) if isinstance(g, Tensor) else g) * c
+    def loss(self, kept: Triple) -> Tensor:
+        d, v, _ = kept
+        w = elementwise_losses.bounded_variance(v, self.eps)
+        terms = 0.5 * (w.log() + d * (d / w))
+        return terms + 0.5 * math.log(2 * math.pi) if self.full else terms
+
+    def dloss_dy(self, kept: Triple, g: Factor) -> Pair:
+        d, v, like = kept
         w = v.clamp_min(self.eps)
         r = d / w
-        gv = _shared(0.5 * (w.reciprocal() - r * r), c, v).reshape(like.shape[:-1])
-        return rounded(r * c, like), rounded(gv, like)
+        return r * g, _shared(0.5 * (w.reciprocal() - r * r), g, v).reshape(like.shape[:-1])
 
-    def target_grad(self, cache: Cache, g: Tensor) -> Tensor:
-        d, v, c, like = cache
-        return rounded(d / v.clamp_min(self.eps) * (in_single(g) * -c), like)
+    def dloss_dt(self, kept: Triple, g: Factor) -> Tensor:
+        d, v, _ = kept
+        return d / v.clamp_min(self.eps) * -g
 
     def weight_of(self, target: Tensor) -> float | Tensor:
         return target.numel() if self.reduction == "mean" else super().weight_of(target)

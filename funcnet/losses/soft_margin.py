@@ -23,7 +23,8 @@ from funcnet.errors import number, value_error
 from funcnet.kernels import activation, elementwise_losses, losses
 from funcnet.losses.binary import BCEWithLogits
 from funcnet.losses.loss import ElementwiseLoss, Factor, Loss, fitting_target, reductions, weights
-from funcnet.precision import in_single, rounded
+from funcnet.losses.terms import TermLoss, over_classes
+from funcnet.precision import in_single
 from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
@@ -94,7 +95,7 @@ _OF_EACH = BCEWithLogits("none")
 
 
 @frozen
-class MultiLabelSoftMargin(Loss):
+class MultiLabelSoftMargin(TermLoss):
     """Binary cross-entropy of logits, with the mean over classes as the term of a row: ``torch.nn.MultiLabelSoftMarginLoss``.
 
         ℓ     = -Σ w (t log σ(y) + (1 - t) log σ(-y)) / classes         a term for each row
@@ -113,7 +114,7 @@ class MultiLabelSoftMargin(Loss):
         terms have the shape of y without its last axis.
 
     Cache:
-        y and the target, the factor of each element, and an empty tensor with the dtype of y.
+        y and the target, in float32 at least, and w / classes.
 
     Raises:
         ValueError: As ``MSE`` does, for weights that are negative, not finite, or not one for each class, and for a y without
@@ -129,25 +130,24 @@ class MultiLabelSoftMargin(Loss):
     weight: tuple[float, ...] | None = field(default=None, validator=weights)
     reduction: str = field(default="mean", validator=reductions)
 
-    def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
+    def cache(self, y: Tensor, target: Tensor) -> Any:
         t = fitting_target(self, y, target)
         kept = _OF_EACH.cache(in_single(y), in_single(t))
-        w, n = self._shares(kept[0]), y.numel() // y.shape[-1]
-        of_each = _OF_EACH.loss(kept)
+        return kept, self._shares(kept[0])
+
+    def loss(self, kept: Any) -> Tensor:
+        inner, w = kept
+        of_each = _OF_EACH.loss(inner)
         weighed = losses.product(w.expand_as(of_each), of_each) if 0 in (self.weight or ()) else of_each * w
-        terms = weighed.sum(-1)
-        rows = {"mean": n, "batch": y.shape[0] if y.dim() > 1 else 1}.get(self.reduction, 1)
-        c = losses.factor(rows, terms)
-        value = terms if self.reduction == "none" else losses.weighted_sum(terms, c)
-        return rounded(value, y), (kept, w * c, y.new_empty(0))
+        return weighed.sum(-1)
 
-    def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
-        kept, c, like = cache
-        return rounded(_OF_EACH.dloss_dy(kept, c if g is None else _over_classes(g) * c), like)
+    def dloss_dy(self, kept: Any, g: Factor) -> Tensor:
+        inner, w = kept
+        return _OF_EACH.dloss_dy(inner, over_classes(g) * w)
 
-    def target_grad(self, cache: Cache, g: Tensor) -> Tensor:
-        kept, c, like = cache
-        return rounded(_OF_EACH.dloss_dt(kept, _over_classes(g) * c), like)
+    def dloss_dt(self, kept: Any, g: Factor) -> Tensor:
+        inner, w = kept
+        return _OF_EACH.dloss_dt(inner, over_classes(g) * w)
 
     def weight_of(self, target: Tensor) -> float | Tensor:
         rows = target.numel() // (target.shape[-1] or 1)
@@ -168,11 +168,6 @@ class MultiLabelSoftMargin(Loss):
         return y.new_tensor([w / classes for w in self.weight or [1.0] * classes])
 
 
-def _over_classes(g: Any) -> Any:
-    """Give the gradient of each row the axis of classes, in float32 at least."""
-    return in_single(g).unsqueeze(-1) if isinstance(g, Tensor) else g
-
-
 @frozen
 class HingeEmbedding(ElementwiseLoss):
     """Cost of distances y: themselves for similar pairs, for others the rest to the margin: ``torch.nn.HingeEmbeddingLoss``.
@@ -190,7 +185,7 @@ class HingeEmbedding(ElementwiseLoss):
         y (...), target of the same shape, each number 1 or -1.
 
     Cache:
-        y and the signs of the target.
+        y, and 1 and 0 for the targets 1 and -1.
 
     Raises:
         ValueError: As ``MSE`` does, for a ``margin`` that is not a finite number, for a target of booleans, and in eager mode on
@@ -213,9 +208,9 @@ class HingeEmbedding(ElementwiseLoss):
         return super().forward(y, target)
 
     def cache(self, y: Tensor, t: Tensor) -> Pair:
-        signs = t.sign()
-        _require_ones(self, signs)
-        return y, signs
+        if elementwise_losses.has_no_sign(t):
+            raise value_error(self, "target must hold 1 and -1", "0 or nan")
+        return y, elementwise_losses.is_positive(t)
 
     def loss(self, kept: Pair) -> Tensor:
         return elementwise_losses.hinge_at(*kept, self.margin)

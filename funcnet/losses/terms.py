@@ -1,6 +1,6 @@
-"""The base of losses whose terms are not one for each element of y, or whose y is a pair or a triple, and their checks.
+"""The base of losses whose terms do not have the shape of y, or whose y is a pair or a triple, and their checks.
 
-A loss by terms has ℓ in a shape of its own, often one number for each row. The reductions apply to these terms.
+Often there is one term ℓ for each row. The reductions apply to the terms.
 """
 
 import re

@@ -88,15 +88,14 @@ class TripletMargin(_Triplet):
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a triplet.
 
     Shape:
-        y a triple of (N, features) or (features,), of one shape: unlike torch.nn's, none is broadcast; target ``None``, so that
-        ``weight_of`` cannot count the triplets, and all batches count alike.
+        y a triple of (N, features) or (features,), of one shape: unlike torch.nn's, none is broadcast; target ``None``.
 
     Cache:
         The distances, their layers' caches, and z, in float32 at least.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``margin`` that is not above 0, a ``p`` or ``eps`` that is no number, a y that
-            is no triple of floating tensors of one shape, dtype and device, and a target.
+        ValueError: For an unknown ``reduction``, a ``margin`` that is not above 0, a ``p`` or ``eps`` that is not a number, a y
+            that is not a triple of floating tensors of one shape, dtype and device, and a target.
 
     Source:
         Balntas et al. 2016; ``torch.nn.TripletMarginLoss``'s formula.
@@ -155,14 +154,13 @@ class TripletMarginWithDistance(_Triplet):
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a distance.
 
     Shape:
-        y a triple of (N, ...), of one shape; target ``None``, so that ``weight_of`` cannot count the triplets, and all batches
-        count alike.
+        y a triple of (N, ...), of one shape; target ``None``.
 
     Cache:
         The distances, their layers' caches, and z, in float32 at least.
 
     Raises:
-        ValueError: For a ``distance_function`` that is no layer or needs a key, and what it raises, as for params that are
+        ValueError: For a ``distance_function`` that is not a layer or needs a key, and what it raises, as for params that are
             missing; and as ``TripletMargin``.
 
     Source:

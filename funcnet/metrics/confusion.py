@@ -6,6 +6,8 @@ T = Σₛ M, S = Σₜ M    how often each class is true and is said, n = Σ M, 
 BalancedAccuracy      mean of M[k, k] / T[k] over the classes with T[k] > 0
 CohenKappa            1 - Σ W M / Σ W E,  E = T Sᵀ / n      W[t, s] = (t ≠ s), |t - s| (linear) or (t - s)² (quadratic)
 MatthewsCorrelation   (c n - T·S) / √((n² - S·S) (n² - T·T))
+
+y is (N, classes, ...), (N, 1, ...) or (N,), or holds predicted classes (N, ...).
 """
 
 import torch

@@ -10,6 +10,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
+from funcnet import tree
 from funcnet.errors import describe, value_error, whole_number
 from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.loss import Loss, rows_of
@@ -64,7 +65,7 @@ class Average(Metric):
 
     def total_of(self, y: Any, target: Any) -> Total:
         value = self._number(self.f(y, target))
-        w = amount(value) + self._weight(target)
+        w = amount(value) + self._weight(y, target)
         return {"sum": torch.where(w == 0, 0.0, value * w), "weight": w}
 
     def _number(self, value: Any) -> Tensor:
@@ -74,12 +75,12 @@ class Average(Metric):
             raise value_error(self, "the function must return a number", describe(value))
         return number.double().reshape(())
 
-    def _weight(self, target: Any) -> Tensor | float:
-        """Return w; a sum weighs 1."""
+    def _weight(self, y: Any, target: Any) -> Tensor | float:
+        """Return w: 1 for a sum, and the rows of y where there is no target."""
         if getattr(self.f, "reduction", None) == "sum":
             return 1.0
-        weight_of = getattr(self.f, "weight_of", None)
-        return weight_of(target) if weight_of else rows_of(target)  # type: ignore[no-any-return]
+        known, weight_of = bool(tree.leaves(target)), getattr(self.f, "weight_of", None)
+        return weight_of(target) if weight_of and known else rows_of(target if known else y)
 
     def value(self, total: Total) -> Tensor:
         return total["sum"] if getattr(self.f, "reduction", None) == "sum" else total["sum"] / total["weight"]

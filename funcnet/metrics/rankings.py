@@ -8,6 +8,7 @@
 
 With ``thresholds=None`` a total keeps every score, and is exact. With n thresholds, evenly from 0 to 1, it counts the
 probabilities between them, and those between the same two are ties: totals then have one size, and add up.
+y is (N, classes, ...), (N, 1, ...) or (N,).
 """
 
 from abc import abstractmethod

@@ -1,5 +1,7 @@
 """Metrics of numbers: MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError, R2 and ExplainedVariance.
 
+y and target have one shape (N, ...).
+
     d = target - y,  over all n elements, or for R2 and ExplainedVariance over the rows of each output:
 
     MeanAbsoluteError      Σ |d| / n

@@ -40,12 +40,19 @@ class SeveralMetrics(Metric):
 def metrics_of(*metrics: MetricLike, **named: MetricLike) -> SeveralMetrics:
     """Join metrics to one, whose total and value are dicts with an entry for each.
 
+        value = {name: value of each metric}
+
+    The metrics of several ones are joined too. y and target are (N, ...), as all of the metrics take them.
+
     Args:
         metrics: Metrics, or functions (y, target) → number, which are averaged as ``Average`` does.
         named: The same under a name: ``top5=Accuracy(top_k=5)``.
 
     Raises:
         ValueError: For anything else, and two metrics of one name.
+
+    References:
+        elementary.
 
     >>> import torch
     >>> from funcnet.metrics.regression import MeanAbsoluteError, R2

@@ -5,10 +5,10 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import whole
-from funcnet.kernels.optim import wide
+from funcnet.kernels.optim import plus, wide
 from funcnet.optim.columns import Columns
-from funcnet.optim.inner import Inner, Leaves
-from funcnet.optim.wrapping import Numbers, OptimizerWrapper
+from funcnet.optim.inner import Inner
+from funcnet.optim.wrapping import Numbers, OptimizerWrapper, Rows
 from funcnet.value import frozen
 
 
@@ -53,11 +53,12 @@ class MultiSteps(OptimizerWrapper):
     def initial(self, name: str, p: Tensor) -> Tensor:
         return torch.zeros_like(p, dtype=wide(p.dtype))
 
-    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
-        _, gs, sums = columns
-        sums = [a + g.to(a.dtype) / self.k for a, g in zip(sums, gs, strict=True)]
-        due = numbers["step"] % self.k == 0
-        ps = inner.update_if(due, lambda: [a.to(g.dtype) for a, g in zip(sums, gs, strict=True)])
+    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
+        due, more = numbers["step"] % self.k == 0, (plus(a, g, 1 / self.k) for g, a in zip(*columns[1:], strict=True))
+        if due is False:
+            return numbers, zip(columns[0], more, strict=True)
+        sums = list(more)
+        ps = inner.update_if(due, lambda: [a.to(g.dtype) for a, g in zip(sums, columns[1], strict=True)])
         if isinstance(due, Tensor):
-            return numbers, [ps, [torch.where(due.to(a.device), 0.0, a) for a in sums]]
-        return numbers, [ps, [torch.zeros_like(a) for a in sums] if due else sums]
+            return numbers, zip(ps, [torch.where(due.to(a.device), 0.0, a) for a in sums], strict=True)
+        return numbers, zip(ps, map(torch.zeros_like, sums), strict=True)

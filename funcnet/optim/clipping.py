@@ -4,14 +4,14 @@ ClipByGlobalNorm   g ← g · min(1, max_norm / (‖g‖ + 10⁻⁶))    ‖g‖
 ClipByValue        g ← min(max(g, -clip_value), clip_value)    each element by itself
 
 Infinite gradients are not hidden: an infinite norm makes every finite gradient 0 and every infinite one NaN, as in torch.
-``max_norm`` and ``clip_value`` have the unit of the gradients. Neither has a state: it is ``{}``.
+``max_norm`` and ``clip_value`` have the unit of the gradients. They are numbers above 0, schedules, or 0-d tensors.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from attrs import field
 from torch import Tensor
 
 from funcnet import flattening, tree
@@ -19,30 +19,57 @@ from funcnet.contract import Params
 from funcnet.errors import number, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
+from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import GradientTransform, State
-from funcnet.optim.columns import is_dense
+from funcnet.optim.columns import is_count, is_dense
+from funcnet.optim.rates import Rate, at, checked, rate, rate_field
 from funcnet.value import frozen
 
 
+def _limit(value: Any, attribute: Any, got: Any) -> None:
+    """Validate a limit: a number above 0, a schedule, or a 0-d tensor."""
+    validate = rate() if callable(got) or isinstance(got, Tensor) else number(above=0.0)
+    validate(value, attribute, got)
+
+
 class _Clipping(GradientTransform):
-    """A transform without a state, of dense floating gradients; others raise an error with the path."""
+    """A transform of dense floating gradients, with a limit; others raise an error with the path."""
 
     __slots__ = ()
 
     @abstractmethod
-    def clip(self, present: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the clipped gradients, of those that are there."""
+    def clip(self, present: Sequence[Tensor], limit: Any) -> Sequence[Tensor]:
+        """Return the clipped gradients, of those that are there; the limit is a number or a 0-d tensor."""
+
+    @property
+    @abstractmethod
+    def limits(self) -> dict[str, Rate]:
+        """The limit by its name."""
+
+    def init(self, params: Params) -> State:
+        (limit,) = self.limits.values()
+        return {"step": torch.zeros((), dtype=torch.int64)} if callable(limit) else {}
+
+    def rates(self, state: State) -> dict[str, Any]:
+        ((name, limit),) = self.limits.items()
+        if not callable(limit):
+            return {name: limit}
+        if not isinstance(state, dict) or not is_count(state.get("step")):
+            raise value_error(self, "state must be a dict of step, as init makes it", state)
+        return {name: checked(self, at(state["step"], limit), state["step"], ())[0]}
 
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+        (limit,) = self.rates(state).values()
         columns = flattening.flatten_together(grads)[0]
         present = [g for g in columns if g is not None]
         try:
             if not all(map(Tensor.is_floating_point, present)):
                 raise LookupError
-            new = iter(self.clip(present))
+            new = iter(self.clip([*map(without_graph, present)], limit))
         except Exception as error:
             raise self._explained(grads) or error from None
-        return flattening.unflatten(grads, iter([None if g is None else next(new) for g in columns])), state
+        after = {"step": state["step"] + 1} if state else state
+        return flattening.unflatten(grads, iter([None if g is None else next(new) for g in columns])), after
 
     def _explained(self, grads: Tree) -> Exception | None:
         """Find the first gradient that is no dense floating tensor, or is on another device than the first one."""
@@ -63,16 +90,28 @@ class ClipByGlobalNorm(_Clipping):
     The norm is taken in float64, so that no float32 overflows in the squares; those of float64 are scaled. A norm of 0 leaves
     zeros, and a NaN anywhere makes every gradient NaN, as the factor is.
 
-    State    ``{}``.
-    Raises   ``ValueError`` for a ``max_norm`` that is not a finite number above 0; in ``update`` for gradients that are no dense
-             floating tensors on one device.
-    Source   Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
+    Args:
+        max_norm: A number, a schedule or a 0-d tensor.
+
+    State:
+        ``{}``; with a schedule ``step``, the number of updates made.
+
+    Raises:
+        ValueError: For a ``max_norm`` that is not above 0 or not finite; from ``update`` for gradients that are no dense floating
+            tensors on one device, and for what a schedule may not return.
+
+    References:
+        Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
     """
 
-    max_norm: float = field(validator=number(above=0.0))
+    max_norm: Rate = rate_field(validator=_limit)
 
-    def clip(self, present: Sequence[Tensor]) -> Sequence[Tensor]:
-        factor = kernels.materialize_scalar((self.max_norm / (kernels.norm_of_all(present) + 1e-6)).clamp(max=1.0))
+    @property
+    def limits(self) -> dict[str, Rate]:
+        return {"max_norm": self.max_norm}
+
+    def clip(self, present: Sequence[Tensor], limit: Any) -> Sequence[Tensor]:
+        factor = kernels.materialize_scalar((limit / (kernels.norm_of_all(present) + 1e-6)).clamp(max=1.0))
         return kernels.scale_each(present, factor)
 
 
@@ -80,14 +119,29 @@ class ClipByGlobalNorm(_Clipping):
 class ClipByValue(_Clipping):
     """Cut every element of the gradients off at ±``clip_value``; ``torch.nn.utils.clip_grad_value_``.
 
-    State    ``{}``.
-    Raises   ``ValueError`` for a ``clip_value`` that is not a finite number above 0; in ``update`` as ``ClipByGlobalNorm``.
-    Source   ``torch.nn.utils.clip_grad_value_``'s formula.
+    Args:
+        clip_value: A number, a schedule or a 0-d tensor.
+
+    State:
+        As ``ClipByGlobalNorm``'s.
+
+    Raises:
+        ValueError: As ``ClipByGlobalNorm``.
+
+    References:
+        ``torch.nn.utils.clip_grad_value_``.
     """
 
     acts_on = "elements"
 
-    clip_value: float = field(validator=number(above=0.0))
+    clip_value: Rate = rate_field(validator=_limit)
 
-    def clip(self, present: Sequence[Tensor]) -> Sequence[Tensor]:
-        return [torch.clamp(g, -self.clip_value, self.clip_value) for g in present]
+    @property
+    def limits(self) -> dict[str, Rate]:
+        return {"clip_value": self.clip_value}
+
+    def clip(self, present: Sequence[Tensor], limit: Any) -> Sequence[Tensor]:
+        if not isinstance(limit, Tensor):
+            return [torch.clamp(g, -limit, limit) for g in present]
+        limits = [limit.to(device=g.device, dtype=g.dtype) for g in present]
+        return [torch.clamp(g, -most, most) for g, most in zip(present, limits, strict=True)]

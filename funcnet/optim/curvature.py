@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.kernels.optim import narrowed, read
+from funcnet.kernels.optim import narrowed, plus, read
 from funcnet.kernels.tracing import can_look_at
 
 _LEAST = 1e-10
@@ -73,11 +73,6 @@ def _inverse(curvature: Any) -> Any:
         return 1 / curvature if curvature > _LEAST else 0.0
     fits = curvature > _LEAST
     return torch.where(fits, 1 / torch.where(fits, curvature, 1.0), 0.0)
-
-
-def plus(x: Tensor, y: Tensor, a: Any) -> Tensor:
-    """Return x + a y, with one rounding where a is a number."""
-    return x + narrowed(a, x) * y if isinstance(a, Tensor) else torch.add(x, y, alpha=a)
 
 
 def flat(xs: Sequence[Tensor], rows: int | None = None) -> Tensor:

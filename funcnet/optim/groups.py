@@ -10,7 +10,7 @@ from torch import Tensor
 
 from funcnet import flattening
 from funcnet.contract import Params
-from funcnet.errors import add_location, flag, value_error
+from funcnet.errors import add_location, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import Optimizer, State
@@ -18,7 +18,7 @@ from funcnet.optim.columns import GUARDS, GuardCache, Write, is_dense
 from funcnet.optim.evaluating import inner_optimizer
 from funcnet.optim.misfits import explained
 from funcnet.paths import named_leaves
-from funcnet.value import frozen
+from funcnet.value import frozen, parts
 
 Chooser = str | Callable[[str, Tensor], Any]
 """A pattern for the dotted path of a leaf, or a function of the path and the leaf."""
@@ -30,6 +30,10 @@ def is_matrix(path: str, leaf: Tensor) -> bool:
     """Tell whether a leaf is a matrix, of two axes, for ``by_path``.
 
     The bias vectors of layers that ``repeat`` or ``ensemble`` stacks have two axes too: choose by pattern there.
+
+    >>> import torch
+    >>> is_matrix("0.weight", torch.ones(3, 2)), is_matrix("0.bias", torch.ones(3))
+    (True, False)
     """
     return leaf.dim() == 2
 
@@ -85,8 +89,11 @@ class ByPath(Optimizer):
     label = "by_path"
 
     groups: Groups = field(validator=_groups)
-    donated: bool = field(default=False, kw_only=True, validator=flag)
+    _donated: bool = field(init=False, eq=False)
     _guards: GroupCache = field(init=False, eq=False, factory=GroupCache)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_donated", any([getattr(one, "donated", False) for one in parts(self.groups)]))  # noqa: C419
 
     @property
     def acts_on(self) -> str:
@@ -94,8 +101,8 @@ class ByPath(Optimizer):
 
     def init(self, params: Params) -> State:
         leaves, chosen = flattening.flatten_together(params)[0], self._choose(params)
-        parts = [flattening.unflatten(params, iter(_own(leaves, chosen, i))) for i in range(len(self.groups))]
-        return tuple([{} if opt is None else self._init(i, opt, parts[i]) for i, (_, opt) in enumerate(self.groups)])
+        own = [flattening.unflatten(params, iter(_own(leaves, chosen, i))) for i in range(len(self.groups))]
+        return tuple([{} if opt is None else self._init(i, opt, own[i]) for i, (_, opt) in enumerate(self.groups)])
 
     def _init(self, i: int, opt: Optimizer, part: Params) -> State:
         with self._located(i):
@@ -120,12 +127,12 @@ class ByPath(Optimizer):
                 [*column] for column in zip(*[row for row in zip(*columns, strict=True) if row[1] is not None], strict=True)
             ]
             known = self._guards.find(present) if present else None
-            if present and (known is None or (self.donated and not known.is_apart(present))):
-                self._guards.judge(present, None, self.donated)
+            if present and (known is None or (self._donated and not known.is_apart(present))):
+                self._guards.judge(present, None, self._donated)
         except Exception as error:
-            raise explained(self, error, params, {"grads": grads}, self.donated) from None
+            raise explained(self, error, params, {"grads": grads}, self._donated) from None
         chosen = self._remembered(params, columns[0], write)
-        if self.donated and is_eager():
+        if self._donated and is_eager():
             self._require_parts(state, columns[0], write, chosen)
         return columns, write, chosen
 
@@ -158,7 +165,7 @@ class ByPath(Optimizer):
 
     def require_fit(self, state: State, params: Params) -> None:
         self._require_state(state)
-        if self.donated and is_eager():
+        if self._donated and is_eager():
             (leaves,), write = self._guards.flatten((params,))
             self._require_parts(state, leaves, write, self._remembered(params, leaves, write))
 
@@ -173,7 +180,7 @@ class ByPath(Optimizer):
         return tuple([{} if opt is None else opt.map_state(f, *own) for (_, opt), *own in rows])
 
     def donate(self) -> "ByPath":
-        return self.replace(groups=tuple([(one, opt and opt.donate()) for one, opt in self.groups]), donated=True)
+        return self.replace(groups=tuple([(one, opt and opt.donate()) for one, opt in self.groups]))
 
     def _optimizers(self) -> Iterator[tuple[int, Optimizer]]:
         return ((i, opt) for i, (_, opt) in enumerate(self.groups) if opt is not None)
@@ -209,6 +216,7 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
     which ``*`` is any text, ``?`` any character and ``[ab]`` one of several; or by a function of path and leaf, such as
     ``is_matrix``, which may ask for the shape and the dtype. ``None`` in the place of an optimizer leaves the leaves alone.
 
+    >>> import torch
     >>> from funcnet.optim.adam import AdamW
     >>> from funcnet.optim.muon import Muon
     >>> opt = by_path({is_matrix: Muon(lr=0.02), "*": AdamW(lr=3e-4)})

@@ -21,9 +21,9 @@ Trees = tuple[Tree, list[Any], Tree, list[Any], list[int]]
 class Inner:
     """The inner optimizer during one update; ``state`` is its state, after ``update`` the new one."""
 
-    def __init__(self, pure: Optimizer, given: Optimizer, donated: bool, state: State, trees: Trees) -> None:
+    def __init__(self, pure: Optimizer, given: Optimizer, donated: bool, state: State, ps: Leaves, trees: Trees) -> None:
         """Take the optimizer in its pure form and in the one that writes to what it gets where ``donated``."""
-        self.pure, self.given, self.donated, self.state, self.trees = pure, given, donated, state, trees
+        self.pure, self.given, self.donated, self.state, self.ps, self.trees = pure, given, donated, state, ps, trees
 
     def rate(self, name: str) -> Any:
         """Return a rate of the next step, 1 where the optimizer has none of this name."""
@@ -35,14 +35,12 @@ class Inner:
 
     def update_if(self, condition: Any, gs: Callable[[], Leaves]) -> Leaves:
         """Make a step where ``condition`` is true, a bool or a 0-d tensor; where it is false nothing changes."""
-        _, leaves, _, _, places = self.trees
-        ps = [leaves[i] for i in places]
         if not isinstance(condition, Tensor):
-            return self.update(gs()) if condition else ps
+            return self.update(gs()) if condition else self.ps
         old = self.state
         new = self._update(self.pure, gs(), None)
         self.state = tree.map(lambda x, y: self._chosen(condition, x, y), self.state, old)
-        return [torch.where(beside(condition, p), q, p) for q, p in zip(new, ps, strict=True)]
+        return [torch.where(beside(condition, p), q, p) for q, p in zip(new, self.ps, strict=True)]
 
     def _chosen(self, condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
         """Return the new tensor of a state, or the old one; with ``donated`` in its memory."""

@@ -17,7 +17,7 @@ from funcnet.kernels.leafwise import placed
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import State
 from funcnet.optim.columns import Columns, replaced
-from funcnet.optim.curvature import Pairs, flat, parted, plus
+from funcnet.optim.curvature import Pairs, flat, parted
 from funcnet.optim.evaluating import EvaluatingOptimizer, ValueAndGrads
 from funcnet.optim.line_search import Point, strong_wolfe
 from funcnet.optim.moments import MomentOptimizer
@@ -36,10 +36,10 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
         d = -H g                       H the inverse Hessian, from the last pairs by two loops, and (y s) / y² elsewhere
         p ← p + t d                    t = η, at the first iteration η min(1, 1 / ‖g‖₁), or by line search
 
-    ``opt.step(value_and_grads, state, params)`` makes up to ``max_iter`` such iterations for one function, as torch's
-    ``step`` with a closure does; ``train_step`` and ``fit`` call it. It reads values on its way, so it is neither compiled nor mapped;
-    ``value_and_grads`` may be compiled. ``update`` makes one iteration with the gradient it gets, without line search; it is what
-    torch does with ``max_iter=1``.
+    ``opt.step(value_and_grads, state, params)`` makes up to ``max_iter`` iterations for one function, as torch's ``step`` with a
+    closure does; ``train_step`` and ``fit`` call it. It reads values on its way, so it is neither compiled nor mapped, but
+    ``value_and_grads`` may be compiled. ``update`` makes one iteration with the gradient it gets, without line search: what torch
+    does with ``max_iter=1``.
 
     Args:
         lr: η, a number, a schedule or a 0-d tensor; a schedule counts steps.
@@ -52,10 +52,10 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
         donated: Set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``n_iter``, of iterations, the last length ``t``, ``H_diag`` the scale of H, and
-        ``n_pairs``, 0-d float64 tensors; ``d``, the last direction, and ``prev_grad``; ``old_dirs`` y and ``old_stps`` s, stacked,
-        the last one last: 2 ``history_size`` + 2 numbers for each parameter. A leaf should have a gradient always or never:
-        the pairs keep what they had of one that is absent now and then.
+        ``step``, the number of updates made; 0-d float64 tensors: ``n_iter``, the number of iterations, the last length ``t``,
+        the scale ``H_diag`` of H, and ``n_pairs``; ``d``, the last direction, and ``prev_grad``; ``old_dirs`` y and ``old_stps``
+        s, stacked, the newest last: 2 ``history_size`` + 2 numbers for each parameter. A leaf should have a gradient always or
+        never: the pairs keep what they had of a leaf that is absent now and then.
 
     Raises:
         ValueError: For arguments of the wrong kind; from ``update`` and ``step`` as ``SGD``, and from ``step`` where it is
@@ -191,7 +191,7 @@ class Descent:
 
     def at(self, t: Any) -> list[Tensor]:
         """Return the params at p + t d."""
-        return [plus(p, d.to(p.dtype), t) for p, d in zip(self.ps, parted(self.d, self.ps), strict=True)]
+        return [kernels.plus(p, d.to(p.dtype), t) for p, d in zip(self.ps, parted(self.d, self.ps), strict=True)]
 
     def move(self, t: Any, condition: Any = True) -> None:
         """Move by t d where the condition is true."""

@@ -12,7 +12,7 @@ from funcnet.errors import number, whole
 from funcnet.optim.base import State
 from funcnet.optim.columns import Columns
 from funcnet.optim.inner import Inner, Leaves
-from funcnet.optim.wrapping import Numbers, OptimizerWrapper
+from funcnet.optim.wrapping import Numbers, OptimizerWrapper, Rows
 from funcnet.value import frozen
 
 
@@ -54,12 +54,12 @@ class Lookahead(OptimizerWrapper):
     sync_period: int = field(default=5, validator=whole(1))
     slow_step_size: float = field(default=0.5, validator=number(0.0, at_most=1.0))
 
-    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
+    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
         ps, slow, synced = inner.update(columns[1]), columns[2], numbers["step"] % self.sync_period == 0
         if synced is False:
-            return numbers, [ps, slow]
+            return numbers, zip(ps, slow, strict=True)
         new = [s + self.slow_step_size * (p.to(s.dtype) - s) for p, s in zip(ps, slow, strict=True)]
-        return numbers, [_where(synced, new, ps), _where(synced, new, slow)]
+        return numbers, zip(_where(synced, new, ps), _where(synced, new, slow), strict=True)
 
     def eval_params(self, state: State, params: Params) -> Params:
         """Return the slow params, in the dtypes of params, and the leaves of ``params`` that the optimizer does not step."""

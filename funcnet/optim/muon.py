@@ -10,7 +10,8 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.contract import Params
 from funcnet.errors import describe, flag, number, one_of, valid_if, value_error, whole
-from funcnet.kernels.orthogonal import newton_schulz
+from funcnet.kernels import optim as kernels
+from funcnet.kernels.orthogonalization import newton_schulz
 from funcnet.optim.base import State
 from funcnet.optim.columns import is_dense
 from funcnet.optim.formulas import shrink
@@ -100,10 +101,10 @@ class Muon(MomentOptimizer):
     def formula(self, p: Tensor, g: Tensor, b: Tensor, *, lr: Any, weight_decay: Any, momentum: Any) -> tuple[Tensor, Tensor]:
         if not self._takes(p):
             raise value_error(self, f"params must be {self._kind}", describe(p))
-        b = b + (1 - momentum) * (g - b)
-        u = g + momentum * (b - g) if self.nesterov else b
+        b = kernels.lerp(b, g, 1 - momentum)
+        u = kernels.lerp(g, b, momentum) if self.nesterov else b
         o = newton_schulz(u.to(self.ns_dtype or u.dtype), self.ns_coefficients, self.eps, self.ns_steps)
-        return shrink(p, lr, weight_decay) - lr * self._ratio(p) * o.to(p.dtype), b
+        return kernels.plus(shrink(p, lr, weight_decay), o, -lr * self._ratio(p)), b
 
     def _ratio(self, p: Tensor) -> float:
         rows, columns = p.shape[-2:]

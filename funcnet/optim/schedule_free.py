@@ -9,10 +9,11 @@ from torch import Tensor
 from funcnet import flattening
 from funcnet.contract import Params
 from funcnet.errors import number
+from funcnet.kernels.optim import narrowed, plus
 from funcnet.optim.base import State
 from funcnet.optim.columns import Columns
-from funcnet.optim.inner import Inner, Leaves
-from funcnet.optim.wrapping import Numbers, OptimizerWrapper
+from funcnet.optim.inner import Inner
+from funcnet.optim.wrapping import Numbers, OptimizerWrapper, Rows
 from funcnet.value import frozen
 
 
@@ -58,25 +59,25 @@ class ScheduleFree(OptimizerWrapper):
     b1: float = field(default=0.9, validator=number(above=0.0, at_most=1.0))
     weight_lr_power: float = field(default=2.0, validator=number(0.0))
 
-    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
+    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
         most = _larger(numbers["max_lr"], inner.rate("lr"))
         weight = most**self.weight_lr_power
         total = numbers["weight_sum"] + weight
         share = weight / total if not isinstance(total, Tensor) and total else _quotient(weight, total)
-        ys = [y.to(z.dtype, copy=self.donated) for y, z in zip(columns[0], columns[2], strict=True)]
+        ys = [y.to(z.dtype) for y, z in zip(columns[0], columns[2], strict=True)]
         start = [y.clone() for y in ys] if self.donated else ys  # a donated optimizer writes to what it steps from
         steps = inner.update([g.to(y.dtype) for g, y in zip(columns[1], ys, strict=True)], start)
-        rows = [self._moved(*row, share) for row in zip(ys, steps, columns[2], strict=True)]
-        return {"step": numbers["step"], "weight_sum": total, "max_lr": most}, [*map(list, zip(*rows, strict=True))] or [[], []]
+        rows = (self._moved(*row, share) for row in zip(ys, steps, columns[2], strict=True))
+        return {"step": numbers["step"], "weight_sum": total, "max_lr": most}, rows
 
     def _moved(self, y: Tensor, stepped: Tensor, z: Tensor, share: Any) -> tuple[Tensor, Tensor]:
         """Return the new y and z of a leaf."""
-        x, z = self._average(y, z), z + (stepped - y)
-        x = x + (share.to(z) if isinstance(share, Tensor) else share) * (z - x)
-        return self.b1 * x + (1 - self.b1) * z, z
+        part = plus(y, z, self.b1 - 1)  # β x
+        z = z + (stepped - y)
+        return plus(part * narrowed(1 - share, z), z, 1 - self.b1 * (1 - share)), z
 
     def _average(self, y: Tensor, z: Tensor) -> Tensor:
-        return (y - (1 - self.b1) * z) / self.b1
+        return plus(y, z, self.b1 - 1) / self.b1
 
     def eval_params(self, state: State, params: Params) -> Params:
         """Return the average x, in the dtypes of params, and the leaves of ``params`` that the optimizer does not step."""

@@ -1,7 +1,7 @@
 """The base of optimizers around another one, which hold numbers and trees of their own beside its state."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,12 +19,15 @@ from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.columns import Columns, GuardCache, is_dense, replaced
 from funcnet.optim.evaluating import inner_optimizer
-from funcnet.optim.inner import Inner, Leaves
+from funcnet.optim.inner import Inner
 from funcnet.optim.misfits import explained
 from funcnet.value import frozen, parts
 
 Numbers = dict[str, Any]
 """Numbers by name: Python's in eager mode, else 0-d tensors."""
+
+Rows = Iterable[Sequence[Tensor]]
+"""For each leaf its new param, then its entry of each of the trees."""
 
 
 def _pure(value: Any, attribute: Any, got: Any) -> None:
@@ -59,8 +62,10 @@ class OptimizerWrapper(Optimizer):
         object.__setattr__(self, "_inner", self.optimizer.donate() if self.donated else self.optimizer)
 
     @abstractmethod
-    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, list[Leaves]]:
-        """Return the new numbers, and the new lists of params and of each of the ``trees``.
+    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
+        """Return the new numbers, and for each leaf the new param and its entries of ``trees``.
+
+        Rows that are made one at a time reuse memory.
 
         Args:
             numbers: The numbers of the state, with this update counted in ``step``.
@@ -95,7 +100,7 @@ class OptimizerWrapper(Optimizer):
         rows = {name: [one[name] for one in (state, *others)] for name in state}
         counts = {name: state[name].clone() if self.donated else state[name] for name in self.numbers}
         own = {name: f(*rows[name]) for name in self.trees}
-        return {**counts, **own, "optimizer": self.optimizer.map_state(f, *rows["optimizer"])}
+        return {**counts, **own, "optimizer": self._inner.map_state(f, *rows["optimizer"])}
 
     def require_fit(self, state: State, params: Params) -> None:
         self._require_state(state)
@@ -117,14 +122,13 @@ class OptimizerWrapper(Optimizer):
             ready = self._judged([[column[i] for i in places] for column in columns], state["step"])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
-        inner = Inner(
-            self.optimizer, self._inner, self.donated, state["optimizer"], (params, columns[0], grads, columns[1], places)
-        )
+        trees = (params, columns[0], grads, columns[1], places)
+        inner = Inner(self.optimizer, self._inner, self.donated, state["optimizer"], ready[0], trees)
         now = {name: kernels.read(state[name]) for name in self.numbers}
         numbers, new = self.step({**now, "step": now["step"] + 1}, ready, inner)
-        old = [ready[0], *ready[2:]]
-        after = [[placed(y, x, self.donated) for y, x in zip(*both, strict=True)] for both in zip(new, old, strict=True)]
-        whole = [replaced(column, places, some) for column, some in zip([columns[0], *columns[2:]], after, strict=True)]
+        old, rows = [columns[0], *columns[2:]], zip(ready[0], *ready[2:], strict=True)
+        after = [[placed(y, x, self.donated) for y, x in zip(*both, strict=True)] for both in zip(new, rows, strict=True)]
+        whole = [replaced(column, places, [row[i] for row in after]) for i, column in enumerate(old)]
         params, *own = [flattening.unflatten(params, iter(column)) for column in whole]
         counts = {name: self._number(state[name], one) for name, one in numbers.items()}
         return params, {**counts, **dict(zip(self.trees, own, strict=True)), "optimizer": inner.state}

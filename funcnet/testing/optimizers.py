@@ -1,4 +1,4 @@
-"""The judge of optimizers: ``check_optimizer`` tries the contract of ``funcnet.optim.base`` on one, a user's too."""
+"""The judges of optimizers and of gradient transforms: they try the contract of ``funcnet.optim.base``, on custom ones too."""
 
 from collections.abc import Callable
 from operator import itemgetter
@@ -95,6 +95,46 @@ def _check_forms(opt: Any, grads: list[Tree], state: State, params: Params, comp
         check_refused(opt, arguments, fail)
 
 
+def check_transform(transform: Any, params: Params, rng: Key | int = 0) -> None:
+    """Try the contract on a gradient transform, by updates with random gradients.
+
+    New gradients have the structure, shapes, dtypes and devices of those that came, and state keeps its own; the same arguments
+    give the same bits, and none of them is written to; a gradient that is ``None`` stays so, and what state holds for it does not
+    change; and unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
+
+    Args:
+        transform: A ``GradientTransform``, or any object with its methods ``init`` and ``update``.
+        params: Params, a tree of tensors.
+        rng: Key or seed for the gradients.
+
+    Raises:
+        AssertionError: The transform breaks the contract; the message begins with the rule.
+
+    >>> from funcnet.optim.clipping import ClipByGlobalNorm
+    >>> check_transform(ClipByGlobalNorm(1.0), {"weight": torch.ones(2, 3)})
+    """
+    state = transform.init(params)
+    _require(tree.equal(state, transform.init(params)), transform, "init must give the same state for the same params")
+    for i in range(_STEPS):
+        grads = _gradients(params, random.fold_in(rng, i))
+        _, state = _step(transform, grads, state, params, grads, "grads")
+    for path in tree.names(params):
+        _check_none(transform, grads, state, params, path)
+    if getattr(transform, "acts_on", "tree") != "tree":
+        _check_parts(transform, grads, state, params)
+
+
+def _check_none(transform: Any, grads: Tree, state: State, params: Params, path: str) -> None:
+    """Require that the gradient at a path, where it is ``None``, stays so, and its state as it is."""
+    absent = tree.map_with_path(lambda one, g: None if one == path else g, grads)
+    new, after = transform.update(absent, state, params)
+    _require(path not in tree.names(new), transform, "a gradient that is None must stay None", f"and {path!r} has one")
+    _check_kept(transform, "grads", new, absent)
+    owners = tree.names(params)
+    rule = "the state of a leaf whose gradient is None must stay as it is"
+    _compare(transform, rule, after, state, lambda one: _owner(one, owners) == path)
+
+
 def _require(condition: bool, opt: Any, rule: str, got: str = "") -> None:
     if not condition:
         raise AssertionError(f"{rule}{f', {got}' if got else ''}: {opt!r}")
@@ -107,18 +147,18 @@ def _gradients(params: Params, rng: Key | int) -> Tree:
     return tree.map_with_path(draw, params)
 
 
-def _step(opt: Any, grads: Tree, state: State, params: Params, first: Params) -> tuple[Params, State]:
-    """Update once, and again with clones, and compare what came and what was given."""
+def _step(opt: Any, grads: Tree, state: State, params: Params, like: Tree, what: str = "params") -> tuple[Tree, State]:
+    """Update once, and again with clones, and compare what came with ``like``, and what was given with what it was."""
     arguments = (grads, state, params)
     copies, versions = tree.map(torch.clone, arguments), tree.map(lambda leaf: leaf._version, arguments)
     chance = torch.random.get_rng_state()
     result = opt.update(*arguments)
     _require(torch.equal(chance, torch.random.get_rng_state()), opt, "update must not use torch's global generator")
-    _require(isinstance(result, tuple) and len(result) == 2, opt, "update must return a pair, params and state")
+    _require(isinstance(result, tuple) and len(result) == 2, opt, f"update must return a pair, {what} and state")
     untouched = tree.equal(arguments, copies) and tree.map(lambda leaf: leaf._version, arguments) == versions
     _require(untouched, opt, "update must not write to its arguments, unless they were given up by donate")
     _require(tree.equal(result, opt.update(*copies)), opt, "the same arguments must give the same bits")
-    for name, new, old in (("params", result[0], first), ("state", result[1], state)):
+    for name, new, old in ((what, result[0], like), ("state", result[1], state)):
         _check_kept(opt, name, new, old)
     return result[0], result[1]
 

@@ -16,7 +16,7 @@ from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import describe, value_error, whole
 from funcnet.flattening import flatten_together, unflatten
-from funcnet.losses.loss import Loss
+from funcnet.losses.loss import Loss, rows_of
 from funcnet.precision import in_single, rounded
 from funcnet.random.keys import Key
 from funcnet.train import ValueAndGrads, value_and_grads
@@ -61,7 +61,7 @@ class Accumulated(Value):
         value, grads, cache = self.step(params, x, target, rng)
         if self.step.loss.reduction == "sum":
             return 1, value, tree.map(in_single, grads), cache
-        w = self.step.loss.weight_of(target)
+        w = self.step.loss.weight_of(target) if tree.leaves(target) else rows_of(x)
         return w, _times(value, w), tree.map(lambda g: _times(g, w), grads), cache
 
     def _parts(self, x: Any, target: Any) -> list[tuple[Any, Any]]:

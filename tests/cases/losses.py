@@ -9,6 +9,7 @@ from cases.making import KINKS, LARGE, Case, between, case, loose, normal
 
 REDUCTIONS = ("mean", "sum", "batch", "none")
 LABELS, CLASSES = torch.tensor([0, 2, 1, 2]), torch.tensor([[0, 1, 2], [2, 2, 0]])
+LABEL = torch.tensor(2)
 WEIGHT = (0.5, 2.0, 1.5)
 
 
@@ -65,7 +66,7 @@ ENTROPY = (
         "CrossEntropy, all ignored": loss(fn.CrossEntropy(ignore_index=2), normal(2, 3), torch.tensor([2, 2])),
         "CrossEntropy smoothed": loss(fn.CrossEntropy(label_smoothing=0.3), normal(4, 3), LABELS),
         "CrossEntropy of one row": loss(fn.CrossEntropy(), normal(1, 3), LABELS[:1]),
-        "CrossEntropy without batch": loss(fn.CrossEntropy(), normal(3), LABELS[1]),
+        "CrossEntropy without batch": loss(fn.CrossEntropy(), normal(3), LABEL),
         "CrossEntropy on 3 axes": loss(fn.CrossEntropy(WEIGHT, reduction="batch"), normal(2, 3, 3), CLASSES),
         "CrossEntropy of large numbers": loss(fn.CrossEntropy(reduction="sum"), LARGE, torch.tensor([0, 1, 3])),
         "CrossEntropy of probabilities, all options": loss(
@@ -92,7 +93,7 @@ WEIGHTED = {
     "weighted CrossEntropy with all options": loss(
         fn.weighted(fn.CrossEntropy(WEIGHT, 1, label_smoothing=0.2)), normal(4, 3), (LABELS, WEIGHTS)
     ),
-    "weighted CrossEntropy without batch": loss(fn.weighted(fn.CrossEntropy()), normal(3), (LABELS[1], torch.tensor(2.0))),
+    "weighted CrossEntropy without batch": loss(fn.weighted(fn.CrossEntropy()), normal(3), (LABEL, torch.tensor(2.0))),
     "weighted GaussianKL": loss(fn.weighted(fn.GaussianKL()), (normal(4, 3), normal(4, 3)), (None, between(0.1, 2.0, 4))),
 }
 
@@ -142,7 +143,7 @@ VOCABULARY = {
     "LinearCrossEntropy with all options": loss(
         fn.LinearCrossEntropy(WEIGHT, 1, "mean", 0.2, 0.1), (normal(2, 3, 2), normal(3, 2), normal(3)), CLASSES
     ),
-    "LinearCrossEntropy of one row": loss(fn.LinearCrossEntropy(), (normal(2), normal(3, 2), normal(3)), LABELS[1]),
+    "LinearCrossEntropy of one row": loss(fn.LinearCrossEntropy(), (normal(2), normal(3, 2), normal(3)), LABEL),
     "net with a deferred product": case(
         fn.serial(
             fn.parallel(fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.DeferredLinear(5, 3)), fn.Identity()),
@@ -220,7 +221,7 @@ LIKELIHOOD = (
     | {
         "NLL weighted by 0": loss(fn.NLL((0.0, 1.0, 2.0)), LOG_P, LABELS),
         "NLL, all ignored": loss(fn.NLL(ignore_index=2), LOG_P[:2], torch.tensor([2, 2])),
-        "NLL without batch": loss(fn.NLL(), LOG_P[0], LABELS[1]),
+        "NLL without batch": loss(fn.NLL(), LOG_P[0].clone(), LABEL),
         "NLL on 3 axes": loss(fn.NLL(WEIGHT, reduction="batch"), normal(2, 3, 3), CLASSES),
         "PoissonNLL of counts": loss(fn.PoissonNLL(full=True), normal(4, 3), torch.arange(12).reshape(4, 3)),
         "GaussianNLL of one variance a row": loss(
@@ -232,6 +233,15 @@ LIKELIHOOD = (
         ),
     }
 )
+
+POLY = {
+    "PolyCrossEntropy": loss(fn.PolyCrossEntropy(), normal(4, 3), LABELS),
+    "PolyCrossEntropy none": loss(fn.PolyCrossEntropy(-0.5, "none"), normal(2, 3, 3), CLASSES),
+    "PolyCrossEntropy of probabilities": loss(fn.PolyCrossEntropy(), normal(4, 3), between(0.1, 0.9, 4, 3)),
+    "PolyCrossEntropy of probabilities, none": loss(
+        fn.PolyCrossEntropy(1.0, "none"), normal(2, 3, 2), between(0.1, 0.9, 2, 3, 2)
+    ),
+}
 
 YES_OR_NO = (
     {f"SoftMargin {reduction}": loss(fn.SoftMargin(reduction), normal(4, 3), SIGNS) for reduction in ENDS}
@@ -253,7 +263,7 @@ YES_OR_NO = (
     }
 )
 
-ROW_SIGNS = SIGNS[:, 0]
+ROW_SIGNS = SIGNS[:, 0].clone()
 LISTED = torch.tensor([[0, 1, -1], [2, 2, -1], [-1, 0, 1], [0, 1, 2]])
 ROWS = torch.tensor([[1.0, 0.0, 0.0], [0.5, 1.0, -1.0]])
 
@@ -266,12 +276,12 @@ MARGINS = {
     "MarginRanking of factors": loss(fn.MarginRanking(0.5, "batch"), (normal(4, 3), normal(4, 3)), normal(4, 3)),
     "MultiMargin": loss(fn.MultiMargin(), normal(4, 3), LABELS),
     "MultiMargin of squares": loss(fn.MultiMargin(2, 0.5, WEIGHT, "none"), normal(4, 3), LABELS),
-    "MultiMargin of one row": loss(fn.MultiMargin(weight=WEIGHT), normal(3), LABELS[1]),
+    "MultiMargin of one row": loss(fn.MultiMargin(weight=WEIGHT), normal(3), LABEL),
     "MultiMargin on its kink": loss(fn.MultiMargin(reduction="sum"), ROWS, torch.tensor([0, 0])),
     "MulticlassHinge": loss(fn.MulticlassHinge(), normal(4, 3), LABELS),
     "MulticlassHinge on its kinks": loss(fn.MulticlassHinge(0.0, "none"), torch.zeros(4, 3), LABELS),
     "MultiLabelMargin": loss(fn.MultiLabelMargin(), normal(4, 3), LISTED),
-    "MultiLabelMargin of one row": loose(fn.MultiLabelMargin("none").as_layer(), (normal(3), LISTED[0])),
+    "MultiLabelMargin of one row": loose(fn.MultiLabelMargin("none").as_layer(), (normal(3), LISTED[0].clone())),
 }
 
 EMBEDDINGS = {
@@ -301,7 +311,7 @@ SEGMENTATION = {
     "Focal of booleans": loss(fn.Focal(0.25, 1.0, "batch"), normal(4), LABELS > 1),
     "MulticlassFocal": loss(fn.MulticlassFocal(), normal(4, 3), LABELS),
     "MulticlassFocal of pixels": loss(fn.MulticlassFocal(WEIGHT, 0.5, "none"), normal(3, 3, 2, 2), PIXELS),
-    "MulticlassFocal of one row": case(fn.MulticlassFocal(WEIGHT).as_layer(), (normal(3), LABELS[1]), compiled=False),
+    "MulticlassFocal of one row": case(fn.MulticlassFocal(WEIGHT).as_layer(), (normal(3), LABEL), compiled=False),
     "Dice": loss(fn.Dice(), normal(3, 2, 2), between(0.1, 0.9, 3, 2, 2)),
     "Dice of probabilities": case(
         fn.Dice(0.0, 0.3, 0.9, logits=False).as_layer(), (between(0.1, 0.9, 3, 4), between(0.1, 0.9, 3, 4)), compiled=False
@@ -328,6 +338,7 @@ CASES = {
     **ROBUST,
     **LIKELIHOOD,
     **YES_OR_NO,
+    **POLY,
     **MARGINS,
     **EMBEDDINGS,
     **SEGMENTATION,

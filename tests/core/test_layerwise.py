@@ -450,3 +450,16 @@ def test_a_compiled_step_is_the_compiled_plain_step(name: str) -> None:
         for one in (True, False)
     ]
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-7)
+
+
+def test_a_rate_that_is_a_tensor_may_change_in_place() -> None:
+    """The copies of the optimizer hold the same tensor."""
+    net, lr = fn.serial(fn.Linear(3, 4), fn.Linear(4, 2)), torch.tensor(0.1, dtype=torch.float64)
+    params, x, target = net.init(0), torch.ones(5, 3), torch.zeros(5, 2)
+    steps = [fn.train_step(net, fn.MSE(), fn.Adam(lr=lr), in_backward=in_backward) for in_backward in (False, True)]
+    for value in (0.1, 0.3):
+        lr.fill_(value)
+        plain, layerwise = (step(params, step.opt.init(params), x, target) for step in steps)
+        fixed = fn.train_step(net, fn.MSE(), fn.Adam(lr=value))(params, steps[0].opt.init(params), x, target)
+        assert tree.equal(plain, fixed)
+        assert tree.equal(layerwise, fixed)

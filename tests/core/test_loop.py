@@ -88,6 +88,17 @@ def test_metrics_add_up_over_the_batches():
         assert not found["confusion_matrix"].is_inference()
 
 
+def test_a_function_without_a_target_is_averaged_over_the_rows_of_y():
+    """In whatever batches."""
+
+    def level(y, target):
+        return y.mean()
+
+    params = NET.init(0)
+    found = [fn.evaluate(NET, params, (X, None), [level], batch_size=size)["level"] for size in (7, 50)]
+    assert found == [pytest.approx(float(NET(params, X).mean()), rel=1e-5)] * 2
+
+
 def test_the_history_has_a_column_for_each_metric(capsys):
     """By its name, after ``validation_`` where it is of the validation data; a matrix is not printed."""
     several, options = fn.metrics_of(fn.Recall(), fn.ConfusionMatrix()), {**ARGUMENTS, "progress": True}
@@ -138,7 +149,9 @@ WRONG = {
     "fit: opt must be an optimizer, got None": lambda: fn.fit(NET, fn.MSE(), None, DATA, **ARGUMENTS),
     "fit: data must be a tuple (x, target), got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), None, **ARGUMENTS),
     "fit: data must hold dense tensors with one row per example, got a numpy array of shape (50, 2) and dtype float32": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.numpy(), LABELS), **ARGUMENTS),
-    "fit: data must hold dense tensors with one row per example, got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X, None), **ARGUMENTS),
+    "fit: data must hold dense tensors with one row per example, got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (None, LABELS), **ARGUMENTS),
+    "fit: data must hold dense tensors with one row per example, got a tuple of 0": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X, ()), **ARGUMENTS),
+    "MSE(): target must be a tensor, got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X, None), **ARGUMENTS),
     "fit: data must hold dense tensors with one row per example, got a tensor of layout torch.sparse_coo": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.to_sparse(), LABELS), **ARGUMENTS),
     "fit: validation must be a tuple (x, target), got a tensor": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, validation=X, **ARGUMENTS),
     "fit: with drop_last there must be batch_size=51 rows or more, got 50 rows": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, **{**ARGUMENTS, "batch_size": 51}, drop_last=True),

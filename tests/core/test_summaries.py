@@ -43,7 +43,16 @@ def counted(net: fn.Layer, x: Any) -> tuple[int, int, int]:
     return forward.get_total_flops(), backward.get_total_flops(), kept
 
 
-KEEPS_OTHERWISE = ("LSTM(", "uniqued(", "EmbeddingBag(", "VarlenAttention(", "CrossEntropy(", "qk_norm=")
+KEEPS_OTHERWISE = (
+    "LSTM(",
+    "uniqued(",
+    "EmbeddingBag(",
+    "VarlenAttention(",
+    "CrossEntropy(",
+    "qk_norm=",
+    "weighted(",
+    "WithLoss(",
+)
 """Layers whose kernel keeps other memory than that on the meta device, and those that keep more or less by the numbers that come."""
 
 

@@ -47,10 +47,10 @@ def test_without_sampling_the_moment_is_that_of_the_gaussian():
 
 
 def test_each_gradient_is_clipped():
-    """Without noise: the sum of the clipped gradients of single digits, which takes those of ``per_example_grads``."""
+    """Their sum over the batch size takes those of ``per_example_grads``."""
     (images, labels), _ = common.digits(0)
     x, target, params = images[:20], labels[:20], private.net.init(0)
-    got = private.private_grads(params, x, target, 0.0, 5.0, fn.key(1))
+    _, got = private.method(0.0, 5.0, fn.key(1))[0](params, x, target)
     _, single = fn.per_example_grads(private.net, private.loss)(params, x, target)
     norms = torch.stack([g.flatten(1).square().sum(1) for g in fn.tree.leaves(single)]).sum(0).sqrt()
     assert norms.max() > private.CLIP
@@ -59,10 +59,10 @@ def test_each_gradient_is_clipped():
 
 
 def test_the_noise_has_its_size():
-    """Of std σC over the scale, beside the gradients without noise, in all params."""
-    (images, labels), _ = common.digits(0)
+    """Of std σC over the batch size, beside the step without noise, in all params."""
     params = private.net.init(0)
-    noisy, clean = (private.private_grads(params, images[:5], labels[:5], sigma, 2.0, fn.key(1)) for sigma in (4.0, 0.0))
-    noise = fn.tree.ravel(noisy) - fn.tree.ravel(clean)
+    opts = [private.method(sigma, 2.0, fn.key(1))[1] for sigma in (4.0, 0.0)]
+    noisy, clean = [opt.update(params, opt.init(params), params)[0] for opt in opts]
+    noise = (fn.tree.ravel(clean) - fn.tree.ravel(noisy)) / private.LR
     assert float(noise.std()) == pytest.approx(4.0 * private.CLIP / 2.0, rel=0.05)
     assert float(noise.mean()) == pytest.approx(0.0, abs=0.1)

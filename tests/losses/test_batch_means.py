@@ -26,6 +26,8 @@ LOSSES = {
         {"a": Y, "b": T, "c": (Y, T)},
         {"a": LABELS, "b": (Y, W), "c": None},
     ),
+    "no target": (fn.TripletMargin(), (Y, T, Y.flip(0)), None),
+    "a prior by default": (fn.GaussianKL(), (Y, T), None),
     "nothing counts": (fn.CrossEntropy(), Y, ALL_IGNORED),
     "nothing counts in a part": (fn.CrossEntropy(ignore_index=1) + 2 * fn.CrossEntropy(), Y, LABELS.clamp(1, 1)),
     "no weight": (fn.weighted(fn.MSE()), Y, (T, torch.zeros(8))),

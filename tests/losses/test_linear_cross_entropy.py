@@ -149,6 +149,16 @@ def test_lower_precision_is_summed_in_single_and_rounded_once(dtype, blocks):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_share_multiplies_the_gradient(reduction, blocks):
+    """That of a micro-batch, a number or a tensor, in one pass; the value is that of all."""
+    y, loss = operands(4, 3), fn.LinearCrossEntropy(reduction=reduction, z_loss=0.1)
+    value, gradients = loss.value_and_grad(y, LABELS)
+    for share in (0.25, torch.tensor(0.25, dtype=F64)):
+        (got,), gy = loss.parts_and_grad(y, LABELS, (share,))
+        torch.testing.assert_close((got, gy), (value, tree.scale(gradients, 0.25)), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_rows_that_do_not_count_may_hold_anything(reduction, blocks):
     """NaN and infinities in h change no number, and have the gradient 0."""
     loss = fn.LinearCrossEntropy(reduction=reduction, label_smoothing=0.1, z_loss=0.1)
@@ -265,6 +275,25 @@ def test_a_batch_counts_for_its_labels():
     for options in product((None, WEIGHT), (-100, 2), REDUCTIONS):
         labels = LABELS.clamp_min(options[1])
         assert fn.LinearCrossEntropy(*options).weight_of(labels) == fn.CrossEntropy(*options).weight_of(labels)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_rows_have_weights_and_masks(reduction, blocks):
+    """As those of ``CrossEntropy`` of the logits; rows of weight 0 may hold anything, and have the gradient 0."""
+    y, w = operands(12), random.uniform(5, (12,), 0.5, 2.0, dtype=F64).index_fill(0, torch.tensor([4]), 0.0)
+    labels = torch.arange(12) % WORDS
+    options = {"reduction": reduction, "weight": WEIGHT, "label_smoothing": 0.1}
+    z = nn.functional.linear(*y)
+    want, gz = fn.weighted(fn.CrossEntropy(**options)).value_and_grad(z, (labels, w))
+    h = y[0].index_fill(0, torch.tensor([4]), NAN)
+    value, (gh, gw, gb) = fn.weighted(fn.LinearCrossEntropy(**options)).value_and_grad((h, *y[1:]), (labels, w))
+    torch.testing.assert_close((value, gh, gw, gb), (want, gz @ y[1], gz.T @ y[0], gz.sum(0)), rtol=1e-9, atol=1e-12)
+    assert not gh[4].any()
+
+
+def test_it_keeps_the_laws_and_rules():
+    """As ``check_loss`` tries them, of more words than rows."""
+    fn.testing.check_loss(fn.LinearCrossEntropy(label_smoothing=0.1), operands(4), torch.tensor([0, 6, -100, 3]), compiled=False)
 
 
 def test_the_loss_of_many_equal_words_is_the_logarithm_of_their_number():

@@ -4,11 +4,15 @@ import pickle
 
 import pytest
 import torch
+from cases import losses as catalogue
 from drawn import INF, NAN, REDUCTIONS, normal, shares
 from hypothesis import given
 from hypothesis import strategies as st
 
 import funcnet as fn
+from funcnet.losses.loss import LossLayer
+from funcnet.losses.named import NamedLosses
+from funcnet.losses.sample_weights import WeightedLoss
 from funcnet.testing import check_loss
 from funcnet.testing.losses import check_rules
 
@@ -169,6 +173,26 @@ def test_a_sum_weighs_each_of_its_terms():
     """So that each has its own mean."""
     assert fn.weighted(fn.MSE() + 0.5 * fn.L1("sum")) == fn.weighted(fn.MSE()) + 0.5 * fn.weighted(fn.L1("sum"))
     assert repr(fn.weighted(fn.MSE() + 0.5 * fn.L1())) == "weighted(MSE()) + 0.5 * weighted(L1())"
+
+
+OF_EACH_KIND = {
+    type(one.layer.loss): (one.layer.loss, *one.x)
+    for one in reversed(catalogue.CASES.values())
+    if isinstance(one.layer, LossLayer) and one.batched
+}
+WITHOUT_WEIGHTS = {NamedLosses, WeightedLoss}
+"""Those whose weights are in the losses within, or are there."""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OF_EACH_KIND if kind not in WITHOUT_WEIGHTS], ids=lambda kind: kind.__name__)
+def test_every_loss_takes_weights(kind):
+    """By row, with every reduction: the gradients are measured, and the rules of losses tried."""
+    loss, y, target = OF_EACH_KIND[kind]
+    loss = loss if loss.mean_of_terms else loss.with_reduction("sum")
+    terms = loss.with_reduction("none")(*fn.tree.cast((y, target), torch.float64))
+    target = (target, 0.5 + torch.arange(terms.shape[0] if terms.dim() else 1).reshape(terms.shape[:1]))
+    check_rules(fn.weighted(loss), y, target)
+    fn.testing.law_transpose(fn.weighted(loss).as_layer(), (y, target))
 
 
 def test_a_custom_loss_has_weights_if_it_has_terms():

@@ -70,6 +70,8 @@ def test_certain_logits_cost_nothing_when_right(gamma):
         value, gy = fn.Focal(gamma=gamma, reduction="none").value_and_grad(y, t)
         assert value.tolist() == [0.0, 0.0, far, far]
         assert gy.tolist() == [0.0, 0.0, -1.0, 1.0]
+        summed = fn.Focal(gamma=gamma, reduction="sum")
+        assert torch.func.grad(lambda y, loss=summed, t=t: loss(y, t))(y).tolist() == gy.tolist()
         rows = torch.tensor([[far, 0.0], [0.0, far]])
         value, gy = fn.MulticlassFocal(gamma=gamma, reduction="none").value_and_grad(rows, torch.tensor([0, 0]))
         assert value.tolist() == [0.0, far]

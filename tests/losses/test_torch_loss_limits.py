@@ -85,6 +85,15 @@ def test_counts_at_rates_of_0_and_infinity():
     assert (values, slopes) == ([0.0, INF, INF], [1.0, 1.0, 1.0])
 
 
+def test_poly_cross_entropy_of_masked_and_certain_classes():
+    """A logit of -∞ without a share costs nothing, and one of ∞ is certain."""
+    y, t = torch.tensor([[-INF, 1.0, 1.0], [INF, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    for target in (t, t.argmax(1)):
+        value, gy = fn.PolyCrossEntropy(1.0, "none").value_and_grad(y, target)
+        torch.testing.assert_close(value, torch.tensor([math.log(2) + 0.5, 0.0]))
+        torch.testing.assert_close(gy, torch.tensor([[0.0, -0.75, 0.75], [0.0, 0.0, 0.0]]))
+
+
 def test_soft_margin_of_large_scores():
     """Linear on the wrong side, where torch overflows from 89 on, and 0 on the right one."""
     y, t = torch.tensor([1e30, -1e30, INF, -INF, 104.0]), torch.tensor([-1, 1, 1, 1, -1])
@@ -239,8 +248,11 @@ WORDS = {
     "GaussianNLL(): var must hold variances of at least 0, got -1": lambda: fn.GaussianNLL()((X, X - 1), X),
     "GaussianNLL(): target must have the shape of y, (4, 3), got shape (4,)": lambda: fn.GaussianNLL()((X, X), LABELS),
     "CosineDistance(dim=2): y must have an axis 2, of the features, got a tensor of shape (4, 3) and dtype torch.float32": lambda: fn.CosineDistance(2)(X, X),
+    "PolyCrossEntropy(): every label must be from 0 to 2, got 12": lambda: fn.PolyCrossEntropy()(X, torch.tensor([0, 1, 12, 0])),
+    "PolyCrossEntropy(): every label must be from 0 to 2, got -1": lambda: fn.PolyCrossEntropy()(X, LABELS - 1),
+    "PolyCrossEntropy: epsilon must be a finite number at least -1, got -2": lambda: fn.PolyCrossEntropy(-2),
     "SoftMargin(): target must hold 1 and -1, got a tensor of shape (4, 3) and dtype torch.bool": lambda: fn.SoftMargin()(X, X > 0),
-    "HingeEmbedding(): target must hold 1 and -1, got 0": lambda: fn.HingeEmbedding()(X, X),
+    "HingeEmbedding(): target must hold 1 and -1, got 0 or nan": lambda: fn.HingeEmbedding()(X, X),
     "HingeEmbedding(): target must hold 1 and -1, got 2": lambda: fn.HingeEmbedding()(X[:, 0], LABELS + 1),
     "HingeEmbedding(): target must hold 1 and -1, got a tensor of shape (4,) and dtype torch.bool": lambda: fn.HingeEmbedding()(X[:, 0], LABELS > 0),
     "MultiLabelSoftMargin(weight=(1.0, 2.0)): weight must have one number for each of the 3 classes, got 2 numbers": lambda: fn.MultiLabelSoftMargin((1.0, 2.0))(X, X),

@@ -136,7 +136,23 @@ def test_cosine_distance_is_one_minus_torchs_similarity(leading, dim, seed, redu
     assert_loss_twins(fn.CosineDistance(dim, reduction=reduction), module(reduction), y, target)
 
 
+@quick
+@given(case=labels(), epsilon=st.sampled_from([2.0, -0.5]), soft=flags, reduction=torchs_reductions)
+def test_poly_cross_entropy_is_its_formula(case, epsilon, soft, reduction):
+    """Value and gradients by autograd, of labels and of probabilities."""
+    (_, y, target), axis = case, min(1, case[1].dim() - 1)
+    shares_of_y = torch.nn.functional.one_hot(target, y.shape[axis]).movedim(-1, axis).double()
+    target = y.sigmoid() if soft else target
+
+    def terms(y, t):
+        t = t if soft else shares_of_y
+        return (t * (-y.log_softmax(axis) + epsilon * (1 - y.softmax(axis)))).sum(axis)
+
+    assert_loss_twins(fn.PolyCrossEntropy(epsilon, reduction), reduced(terms)(reduction), y, target)
+
+
 BATCH = {
+    "PolyCrossEntropy": (fn.PolyCrossEntropy(), normal(1, 4, 3, 2), torch.tensor([[0, 1], [2, 2], [1, 0], [0, 0]])),
     "CosineDistance": (fn.CosineDistance(), normal(1, 4, 2, 3), normal(2, 4, 2, 3)),
     "NLL": (fn.NLL((0.5, 2.0, 1.0), 1), normal(1, 4, 3), torch.tensor([0, 1, 2, 2])),
     "GaussianNLL": (fn.GaussianNLL(), (normal(1, 4, 3), shares(2, 4, 1)), normal(3, 4, 3)),

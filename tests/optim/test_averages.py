@@ -124,7 +124,7 @@ def test_averages_work_under_vmap_and_on_meta(average: fn.EMA | fn.SWA) -> None:
 
 
 @pytest.mark.compiled
-@each_average
+@pytest.mark.parametrize("average", [fn.EMA(fn.LinearSchedule(0.5, 0.9, 4), debias=True, warmup=True), fn.SWA(2, 3)], ids=repr)
 def test_averages_compile_whole(average: fn.EMA | fn.SWA) -> None:
     """In one graph for all steps."""
     torch._dynamo.reset()

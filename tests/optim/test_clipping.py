@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import funcnet as fn
 from funcnet import tree
 from funcnet.flattening import Tree
 from funcnet.optim.base import GradientTransform
@@ -225,3 +226,21 @@ def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], senten
     with pytest.raises(ValueError, match=r".") as caught:
         make()
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("kind", [ClipByGlobalNorm, ClipByValue])
+def test_limits_are_schedules_or_tensors_too(kind: type) -> None:
+    """A schedule counts the updates in the state; a tensor may be mapped over."""
+    transform, g = kind(fn.StepSchedule(1.0, 1, 0.5)), {"w": torch.tensor([5.0, 0.0])}
+    state = transform.init(g)
+    for limit in (1.0, 0.5, 0.25):
+        assert [*transform.rates(state).values()] == [limit]
+        new, state = transform.update(g, state, g)
+        assert float(new["w"][0]) == pytest.approx(limit, rel=1e-5)
+    assert int(state["step"]) == 3
+    swept = torch.func.vmap(lambda limit: clipped(kind(limit), g)["w"][0])(torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(swept, torch.tensor([1.0, 2.0]), rtol=1e-5, atol=0)
+    with pytest.raises(ValueError, match="state must be a dict of step"):
+        transform.update(g, {}, g)
+    with pytest.raises(ValueError, match="a schedule must return a finite number"):
+        kind(lambda t: -1.0).update(g, transform.init(g), g)

@@ -132,6 +132,19 @@ def test_the_step_counts_the_updates() -> None:
 
 
 @each_optimizer
+def test_the_state_is_read_and_written_by_name(optimizer: Optimizer) -> None:
+    """Every leaf can be read and replaced by its path, and the next update starts from what was written."""
+    params, state = run(optimizer, leaves(0), steps=2)
+    for path, leaf in tree.names(state).items():
+        written = tree.replace(state, path, leaf + 1)
+        assert torch.equal(tree.at(written, path), leaf + 1)
+        assert tree.structure(written) == tree.structure(state)
+    step = next(path for path in tree.names(state) if path.endswith("step"))
+    _, after = optimizer.update(leaves(1), tree.replace(state, step, torch.tensor(10)), params)
+    assert tree.at(after, step) == 11
+
+
+@each_optimizer
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_dtypes_are_kept(optimizer: Optimizer, dtype: torch.dtype) -> None:
     """Params keep their dtype, a 0-d leaf's too."""

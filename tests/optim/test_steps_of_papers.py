@@ -3,6 +3,7 @@
 Each algorithm is a generator that is sent gradients and yields params.
 """
 
+import itertools
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -166,6 +167,21 @@ def novograd(
         p = p - lr * m
 
 
+def sm3(p: Tensor, lr: float, momentum: float = 0.9, eps: float = 1e-8) -> Steps:
+    m, bounds = torch.zeros_like(p), {axis: torch.zeros(n, dtype=p.dtype) for axis, n in enumerate(p.shape or (1,))}
+    while True:
+        g = yield p
+        s = torch.zeros_like(p)
+        for place in itertools.product(*map(range, p.shape)):
+            s[place] = g[place] ** 2 + min(c[place[axis] if place else 0] for axis, c in bounds.items())
+        for axis, c in bounds.items():
+            for i in range(len(c)):
+                row = s.select(axis, i) if s.dim() else s
+                c[i] = row.max() if row.numel() else 0.0
+        m = momentum * m + (1 - momentum) * torch.where(s > 0, g / (s + eps) ** 0.5, 0.0)
+        p = p - lr * m
+
+
 PAPERS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
     "Lion": (lion, {"betas": (0.0, 0.5), "weight_decay": 0.1}),
     "LAMB": (lamb, {"betas": (0.0, 0.5), "eps": 1e-2, "weight_decay": 0.1, "eps_root": 1e-3}),
@@ -176,6 +192,7 @@ PAPERS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
     "ADOPT": (adopt, {"betas": (0.0, 0.5), "eps": 1e-2, "weight_decay": 0.1, "nesterov": True, "use_clipping": False}),
     "SignSGD": (sign_sgd, {"momentum": 0.9, "weight_decay": 0.1}),
     "AdEMAMix": (ademamix, {"betas": (0.0, 0.5, 0.9), "alpha": 0.0, "eps": 1e-3, "weight_decay": 0.1, "eps_root": 1e-3}),
+    "SM3": (sm3, {"momentum": 0.0, "eps": 1e-2}),
     "NovoGrad": (novograd, {"betas": (0.0, 0.5), "eps": 1e-2, "weight_decay": 0.1, "eps_root": 1e-3}),
 }
 

@@ -28,6 +28,7 @@ ALL = [
     fn.ScaleByRMS(bias_correction=True),
     fn.ScaleByStddev(0.5, eps=1e-2),
     fn.ScaleByRSS(),
+    fn.ScaleByFactoredRMS(min_dim_size_to_factor=3),
     fn.ScaleByTrustRatio(min_norm=0.1, eps=0.1),
     fn.ScaleByParamBlockNorm(),
     fn.ScaleByParamBlockRMS(),
@@ -48,12 +49,12 @@ ALL = [
 each_transform = pytest.mark.parametrize("transform", ALL, ids=repr)
 
 
-def run(transform: fn.GradientTransform, steps: int = 3, dtype: torch.dtype = torch.float64, update: Any = None) -> Any:
+def run(transform: fn.GradientTransform, steps: int = 3) -> Any:
     """Take the gradients of some steps through a transform."""
-    params, found = leaves(0, dtype), []
+    params, found = leaves(0), []
     state = transform.init(params)
     for step in range(steps):
-        grads, state = (update or transform.update)(leaves(100 + step, dtype), state, params)
+        grads, state = transform.update(leaves(100 + step), state, params)
         found.append(grads)
     return found, state
 
@@ -61,6 +62,21 @@ def run(transform: fn.GradientTransform, steps: int = 3, dtype: torch.dtype = to
 def kinds(values: Tree) -> Tree:
     """Return shape, dtype and device of each leaf."""
     return tree.map(lambda x: (x.shape, x.dtype), values)
+
+
+def test_every_transform_is_tried() -> None:
+    """All public ones are among these, but for those that only clip, which are tried beside torch's."""
+    public = {one for one in vars(fn).values() if isinstance(one, type) and issubclass(one, fn.GradientTransform)}
+    rest = {fn.GradientTransform, fn.MomentTransform, fn.ClipByGlobalNorm, fn.ClipByValue}
+    assert public == {type(one) for one in ALL} | rest
+
+
+@each_transform
+def test_the_judge_of_transforms_agrees(transform: fn.GradientTransform) -> None:
+    """On params with running statistics, in half precision, and on none."""
+    normed = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Linear(4, 2)).init(0)
+    for params in (normed, tree.cast(fn.Linear(3, 2).init(0), torch.bfloat16), torch.ones(3), {}):
+        fn.testing.check_transform(transform, params)
 
 
 @each_transform
@@ -85,6 +101,17 @@ def test_equal_arguments_give_equal_bits_and_stay_as_they_are(transform: fn.Grad
     assert tree.equal(arguments, before)
     assert {leaf._version for leaf in tree.leaves(arguments)} == {0}
     assert tree.equal(transform.update(*before), first)
+
+
+@pytest.mark.parametrize("transform", [*ALL, fn.ClipByGlobalNorm(1.0), fn.ClipByValue(1.0)], ids=repr)
+def test_what_comes_out_has_no_graph(transform: fn.GradientTransform) -> None:
+    """Whatever came in before: a graph in the state would grow with every step."""
+    params, state = leaves(0), transform.init(leaves(0))
+    for graphs in (False, True, True):
+        ps, gs = [tree.map(lambda x, graphs=graphs: x.clone().requires_grad_(graphs) * 1, one) for one in (params, leaves(1))]
+        for p in (ps, gs):
+            new, state = transform.update(gs, state, p)
+            assert not [path for path, leaf in tree.names((new, state)).items() if leaf.requires_grad]
 
 
 @each_transform
@@ -154,14 +181,23 @@ def test_updates_work_under_vmap(transform: fn.GradientTransform) -> None:
 
 
 @pytest.mark.compiled
-@each_transform
-def test_updates_compile_whole(transform: fn.GradientTransform) -> None:
-    """In one graph, without a new one at each step, to rounding."""
+@pytest.mark.parametrize("first", range(3))
+def test_updates_compile_whole(first: int) -> None:
+    """A third of them in one graph, without a new one at each step, to rounding."""
     torch._dynamo.reset()
-    step = torch.compile(transform.update, fullgraph=True, backend="aot_eager")
+    some = ALL[first::3]
+
+    def together(grads: Tree, states: Any, params: Tree) -> Any:
+        pairs = [transform.update(grads, state, params) for transform, state in zip(some, states, strict=True)]
+        return [new for new, _ in pairs], [state for _, state in pairs]
+
+    step, params = torch.compile(together, fullgraph=True, backend="aot_eager"), {"weight": leaves(0)[0]["weight"]}
+    got = want = [one.init(params) for one in some]
     with torch._dynamo.config.patch(error_on_recompile=True):
-        found = run(transform, update=step)
-    torch.testing.assert_close(tree.leaves(found), tree.leaves(run(transform)), rtol=1e-12, atol=1e-12)
+        for i in range(2):
+            grads = {"weight": leaves(100 + i)[0]["weight"]}
+            (new, got), (expected, want) = step(grads, got, params), together(grads, want, params)
+            torch.testing.assert_close(tree.leaves((new, got)), tree.leaves((expected, want)), rtol=1e-12, atol=1e-12)
 
 
 @each_transform

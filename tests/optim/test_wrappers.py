@@ -102,6 +102,17 @@ def test_skipped_updates_change_nothing_but_counts() -> None:
     assert (state["step"].item(), state["skipped"].item(), state["consecutive"].item()) == (100, 34, 1)
 
 
+def test_large_finite_gradients_are_no_reason_to_skip() -> None:
+    """Those whose sum overflows; an infinity that cancels in the sum, and a NaN in half precision, are."""
+    most = torch.finfo(torch.float32).max
+    opt, params = fn.SkipNonFinite(fn.Lion(0.1)), {"w": torch.zeros(4)}
+    for g, skipped in [([most] * 4, 0), ([torch.inf, -torch.inf, 1.0, 1.0], 1), ([0.0, 0.0, 0.0, torch.nan], 1)]:
+        _, state = opt.update({"w": torch.tensor(g)}, opt.init(params), params)
+        assert state["skipped"] == skipped
+    half = {"w": torch.full((4,), 6e4, dtype=torch.float16)}
+    assert opt.update(half, opt.init(half), half)[1]["skipped"] == 0
+
+
 @pytest.mark.parametrize("form", ["eager", "vmap", pytest.param("compiled", marks=pytest.mark.compiled)])
 def test_no_more_than_so_many_updates_in_a_row_are_skipped(form: str) -> None:
     """The next one is made, NaN as it is; the count begins anew with a finite gradient."""
@@ -199,6 +210,41 @@ def test_sam_refuses_gradients_that_do_not_fit() -> None:
     assert opt.climb({"w": None}, params)["w"] is params["w"]
 
 
+def test_an_update_that_makes_no_step_returns_no_graph() -> None:
+    """Params that require grad come back without it, between two steps of ``MultiSteps`` and where a gradient is NaN."""
+    params = {"w": torch.ones(2).requires_grad_()}
+    for opt in (fn.MultiSteps(fn.SGD(), 2), fn.SkipNonFinite(fn.SGD())):
+        after, _ = opt.update({"w": torch.full((2,), torch.nan)}, opt.init(params), params)
+        assert not after["w"].requires_grad
+        assert torch.equal(after["w"], params["w"])
+
+
+SWEPT: list[Callable[[Any], fn.Optimizer]] = [
+    lambda lr: fn.by_path({fn.is_matrix: fn.Muon(lr, ns_dtype=None), "*": fn.SGD(lr)}),
+    fn.Adafactor,
+    lambda lr: fn.Prodigy(lr, d0=1e-2),
+    lambda lr: fn.LBFGS(lr, history_size=2),
+    lambda lr: fn.ScheduleFree(fn.SGD(lr)),
+    lambda lr: fn.MultiSteps(fn.SGD(lr), 2),
+    lambda lr: fn.SkipNonFinite(fn.Adam(lr)),
+    lambda lr: fn.Lookahead(fn.Adam(lr), 2),
+    lambda lr: fn.SAM(fn.Adam(lr)),
+]
+
+
+def test_rates_are_swept_and_differentiated() -> None:
+    """A 0-d tensor as the rate gives what its number does; ``vmap`` sweeps it, and ``torch.func.grad`` differentiates by it."""
+    rates = torch.tensor([0.01, 0.3], dtype=torch.float64)
+    for make in SWEPT:
+        swept = torch.func.vmap(lambda lr, make=make: run(make(lr), 3)[0])(rates)
+        for i, rate in enumerate(rates):
+            close(tree.map(lambda x, i=i: x[i], swept), run(make(rate.item()), 3)[0])
+            close(run(make(rate), 3)[0], run(make(rate.item()), 3)[0])
+        total = lambda lr, make=make: tree.ravel(run(make(lr), 3)[0]).sum()
+        slope = (total(rates[0] + 1e-6) - total(rates[0] - 1e-6)) / 2e-6
+        torch.testing.assert_close(torch.func.grad(total)(rates[0]), slope, rtol=1e-5, atol=1e-6)
+
+
 WRAPPERS: list[Callable[[Any], fn.Optimizer]] = [
     fn.Lookahead,
     lambda inner: fn.MultiSteps(inner, 2),
@@ -250,6 +296,23 @@ def test_wrappers_refuse_before_they_write(wrap: Any, form: Any) -> None:
             with pytest.raises(ValueError, match=rule):
                 opt.update(g, s, params)
             assert tree.equal((s, params), before)
+
+
+@pytest.mark.parametrize("form", [lambda o: o, fn.donate], ids=["pure", "donated"])
+def test_wrappers_step_layer_by_layer(form: Any) -> None:
+    """Those that act on leaves do so in the backward pass, bit for bit, counts and the copies of ``repeat`` too."""
+    net = fn.serial(fn.Linear(3, 8), fn.repeat(fn.serial(fn.Linear(8, 8), fn.Tanh()), 3), fn.Linear(8, 2))
+    x, target = fn.random.normal(0, (16, 3)), fn.random.normal(1, (16, 2))
+    inner = fn.Adam(0.1, betas=(0.0, 0.9))
+    for opt in (fn.Lookahead(inner, 2), fn.MultiSteps(inner, 2), fn.ScheduleFree(inner), fn.Adafactor(0.1)):
+        ends = []
+        for in_backward in (False, True):
+            params, step = net.init(0), fn.train_step(net, fn.MSE(), form(opt), in_backward=in_backward)
+            state = opt.init(params)
+            for _ in range(3):
+                params, state, value = step(params, state, x, target)
+            ends.append((params, state, value))
+        assert tree.equal(*ends)
 
 
 @each_wrapper

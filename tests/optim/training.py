@@ -40,7 +40,12 @@ from funcnet.optim.sgd import SGD
 from funcnet.optim.sharpness import SAM
 from funcnet.optim.sign_sgd import SignSGD
 from funcnet.optim.skipping import SkipNonFinite
+<<<<<<< HEAD
+from funcnet.optim.sm3 import SM3
 from funcnet.optim.yogi import Yogi
+=======
+from funcnet.optim.soap import SOAP
+>>>>>>> i14-optb
 from funcnet.random import fold_in, key, normal
 
 STEPS = 12
@@ -103,11 +108,13 @@ ALL = [
     Adafactor(lr=0.1, weight_decay=0.1),
     Prodigy(weight_decay=0.1, d0=1e-2),
     LBFGS(lr=0.1, history_size=3),
+    SOAP(lr=0.1, precondition_frequency=2),
     SAM(SGD(lr=0.1, momentum=0.9)),
     Lookahead(Adam(lr=0.1), 3),
     MultiSteps(Adam(lr=0.1), 3),
     SkipNonFinite(Adam(lr=0.1), 2),
     ScheduleFree(Adam(lr=0.1, betas=(0.0, 0.9))),
+    SM3(lr=0.1),
 ]
 
 

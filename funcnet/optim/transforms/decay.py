@@ -9,6 +9,7 @@ from funcnet import flattening
 from funcnet.contract import Params
 from funcnet.errors import add_location
 from funcnet.flattening import Tree
+from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import State
 from funcnet.optim.masks import FlagCache, Mask, comparable, mask_validator
 from funcnet.optim.moments import MomentTransform
@@ -74,7 +75,7 @@ class AddDecayedWeights(MomentTransform):
         chosen = flattening.unflatten(params, iter([g if flag else None for g, flag in zip(given, flags, strict=True)]))
         new, state = super().update(chosen, state, params)
         after = zip(given, flags, flattening.flatten_together(new)[0], strict=True)
-        return flattening.unflatten(params, iter([y if flag else g for g, flag, y in after])), state
+        return flattening.unflatten(params, iter([y if flag or g is None else without_graph(g) for g, flag, y in after])), state
 
     def _parted(self, grads: Tree, params: Params) -> tuple[list[Any], list[bool]]:
         """Return the gradients in a row, and for each whether the mask has it."""

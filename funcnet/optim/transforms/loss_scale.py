@@ -23,8 +23,8 @@ class LossScale(MomentTransform):
         s ← b s  where a gradient is infinite or NaN;  a s  after n updates without;  n starts anew after either
 
     A gradient below 6e-8 is 0 in float16. So ``train_step`` multiplies the gradient of the loss by s, wherever the optimizer has
-    a ``LossScale``, which divides by it in float32. An infinite gradient passes as such: the optimizer after it should skip the
-    update, or nothing of the params is left.
+    a ``LossScale``, which divides by it in float32. An infinite gradient passes as such, and the optimizer at the end of the
+    chain must skip that update, as one in ``SkipNonFinite`` does.
 
     For params in float16, ``MasterWeights`` gives the transforms gradients in float32:
     ``MasterWeights(chain(LossScale(), SGD(lr)))``. For float32 params of a net in ``cast(net, torch.float16)`` it is not needed:
@@ -62,8 +62,13 @@ class LossScale(MomentTransform):
     def scalars(self) -> dict[str, float]:
         return {"scale": float(self.init_scale), "growth_tracker": 0.0}
 
+    def scale(self, state: State) -> Tensor:
+        """Return the factor s for the loss, or its gradient, before the next update: for a loop of your own."""
+        found: Tensor = state["scale"]
+        return found
+
     def rates(self, state: State) -> dict[str, Any]:
-        return {**super().rates(state), "loss_scale": state["scale"]}
+        return {**super().rates(state), "loss_scale": self.scale(state)}
 
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
         scale, clean = (torch.as_tensor(one, dtype=torch.float64) for one in scalars.values())

@@ -18,6 +18,7 @@ from funcnet.contract import Params
 from funcnet.errors import number, value_error, whole_number
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
+from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import GradientTransform, State
 from funcnet.optim.columns import is_count, is_dense
 from funcnet.optim.rates import Rate, at, checked, rate_field
@@ -51,7 +52,7 @@ class _Noise(GradientTransform):
     def _noisy(self, g: Tensor, key: Tensor, std: Any) -> Tensor:
         dtype = kernels.wide(g.dtype)
         noise = random.normal(key.to(g.device), tuple(g.shape), dtype=dtype)
-        return rounded(g.to(dtype) + kernels.narrowed(std, noise) * noise, g)
+        return rounded(without_graph(g).to(dtype) + kernels.narrowed(std, noise) * noise, g)
 
     def _require_state(self, state: State) -> None:
         if not isinstance(state, dict) or state.keys() != {"step", "key"} or not all(map(is_count, state.values())):

@@ -10,6 +10,7 @@ from funcnet import tree
 from funcnet.contract import Params
 from funcnet.errors import function, value_error
 from funcnet.flattening import Tree
+from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import GradientTransform, State
 from funcnet.optim.columns import is_count, is_dense
 from funcnet.value import frozen
@@ -55,6 +56,7 @@ class Monitor(GradientTransform):
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
         if not isinstance(state, dict) or state.keys() != {"step", "measured"} or not is_count(state["step"]):
             raise value_error(self, "state must be a dict of step and measured, as init makes it", state)
+        grads = tree.map(without_graph, grads)
         return grads, {"step": state["step"] + 1, "measured": self.measure(grads)}
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:

@@ -1,0 +1,55 @@
+"""Muon: a step on the matrices of a GPT, ours pure and donated, and torch.optim.Muon's.
+
+A block of width d has matrices of (3 d, d), (d, d), (4 d, d) and (d, 4 d). The Newton-Schulz steps are in bfloat16, as torch's
+are, and in float32.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+import funcnet as fn
+from examples.benchmarks.turns import Ways
+
+QUOTIENTS = {"donated / torch": ("donated", "torch"), "float32 / torch": ("donated, float32", "torch")}
+SIZES = {"4 blocks of width 128": (4, 128), "2 blocks of width 384": (2, 384)}
+
+
+def matrices(blocks: int, width: int) -> dict[str, torch.Tensor]:
+    """Draw the matrices of a GPT's blocks."""
+    shapes = {"qkv": (3 * width, width), "out": (width, width), "up": (4 * width, width), "down": (width, 4 * width)}
+    names = [(f"{i}.{name}", shape) for i in range(blocks) for name, shape in shapes.items()]
+    return {name: fn.random.normal(fn.fold_in(0, name), shape) for name, shape in names}
+
+
+def contenders(params: dict[str, torch.Tensor]) -> Ways:
+    """Return the ways to make a step; each goes on from its own last one."""
+    grads = fn.tree.map(torch.cos, params)
+    leaves = [torch.nn.Parameter(p.clone()) for p in params.values()]
+    for leaf, g in zip(leaves, grads.values(), strict=True):
+        leaf.grad = g.clone()
+    return {
+        "pure": _steps(fn.Muon(), grads, params),
+        "donated": _steps(fn.donate(fn.Muon()), grads, params),
+        "donated, float32": _steps(fn.donate(fn.Muon(ns_dtype=torch.float32)), grads, params),
+        "torch": torch.optim.Muon(leaves).step,
+    }
+
+
+def _steps(opt: fn.Optimizer, grads: Any, params: Any) -> Any:
+    """Return a function that makes one step more."""
+    params = fn.tree.map(torch.clone, params)
+    now = [(params, opt.init(params))]
+
+    def step() -> None:
+        params, state = now[0]
+        now[0] = opt.update(grads, state, params)
+
+    return step
+
+
+def cases() -> Iterator[tuple[str, Ways]]:
+    """Yield the rows of the table."""
+    for name, (blocks, width) in SIZES.items():
+        yield name, contenders(matrices(blocks, width))

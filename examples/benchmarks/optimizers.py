@@ -1,0 +1,151 @@
+"""What a step of each optimizer costs, donated, beside torch.optim's.
+
+python -m examples.benchmarks.optimizers --page examples/benchmarks/results/OPTIMIZERS.md
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import funcnet as fn
+from examples.benchmarks import turns
+from examples.benchmarks.turns import Ways
+from examples.reports.__main__ import processor
+
+ROUNDS, COUNT, SHAPE, THREADS = 20, 100, (250, 400), (1, 2)
+FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
+MOMENTUM = {"lr": 1e-3, "momentum": 0.9}
+OURS_ONLY = ("LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD", "AdEMAMix", "NovoGrad", "SM3")
+QUOTIENTS = {"funcnet / torch": ("funcnet", "torch")}
+QUOTIENTS_OF_OURS = {"/ AdamW": ("step", "AdamW")}
+
+HEAD = """# What optimizers cost
+
+`python -m examples.benchmarks.optimizers --rounds {rounds} --threads {threads} --page examples/benchmarks/results/OPTIMIZERS.md`,
+torch {torch}, {processor}, float32.
+
+One step of {millions:g} million parameters in {count} tensors of shape {shape}. funcnet's optimizers are donated. torch's are
+fused where torch has a fused kernel, else foreach; Lion, which torch lacks, is its formula in `torch._foreach` operations.
+Contenders take turns in one process, in another order each round. A number is the median of {rounds} rounds, in ms: of the
+process's CPU time on one thread, on the wall with more. A quotient below 1 says that funcnet's step is the quicker one.
+"""
+
+OTHERS = """
+## Optimizers that torch lacks, on one thread
+
+The last column is the time as a multiple of a step of funcnet's AdamW.
+"""
+
+
+def optimizers() -> dict[str, tuple[fn.Optimizer, Callable[[list[Tensor]], Callable[[], Any]]]]:
+    """Return funcnet's optimizer, and a function of params that makes torch's step, by the name of the row."""
+    pairs: dict[str, tuple[fn.Optimizer, Callable[[list[Tensor]], Callable[[], Any]]]] = {
+        "SGD with momentum, fused": (fn.SGD(**MOMENTUM, fused=True), lambda ps: of_torch(ps, "SGD", **MOMENTUM)),
+        "SGD with momentum": (fn.SGD(**MOMENTUM), lambda ps: of_torch(ps, "SGD", **MOMENTUM)),
+        "Lion": (fn.Lion(1e-4, weight_decay=0.1), lion_in_lists),
+        "RMSprop with momentum, centered": (
+            fn.RMSprop(**MOMENTUM, centered=True),
+            lambda ps: of_torch(ps, "RMSprop", **MOMENTUM, centered=True),
+        ),
+    }
+    for name in ("AdamW", "Adam", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "Rprop", "ASGD"):
+        pairs[name] = getattr(fn, name)(lr=1e-3), lambda ps, name=name: of_torch(ps, name, lr=1e-3)
+    return pairs
+
+
+def tensors(seed: int, count: int, shape: tuple[int, ...]) -> list[Tensor]:
+    """Draw params or gradients."""
+    return [0.05 * fn.random.normal(fn.fold_in(fn.key(seed), i), shape) for i in range(count)]
+
+
+def of_funcnet(optimizer: fn.Optimizer, params: list[Tensor], grads: list[Tensor]) -> Callable[[], list[Tensor]]:
+    """Return a function that makes a step, and returns the params."""
+    optimizer, held = fn.donate(optimizer), [params, optimizer.init(params)]
+
+    def step() -> list[Tensor]:
+        held[:] = optimizer.update(grads, held[1], held[0])
+        return held[0]
+
+    return step
+
+
+def of_torch(params: list[Tensor], name: str, **how: Any) -> Callable[[], Any]:
+    """Return a function that makes a step with an optimizer of torch.optim; gradients are those of the params."""
+    way = {"fused": True} if name in FUSED else {"foreach": True}
+    return getattr(torch.optim, name)(params, **how, **way).step
+
+
+def lion_in_lists(params: list[Tensor], lr: float = 1e-4, decay: float = 0.1) -> Callable[[], Any]:
+    """Return a function that makes a step of Lion with an operation on all tensors after another."""
+    ms = [torch.zeros_like(p) for p in params]
+
+    @torch.no_grad()
+    def step() -> None:
+        grads = [p.grad for p in params]
+        torch._foreach_mul_(params, 1 - lr * decay)
+        u = torch._foreach_lerp(ms, grads, 0.1)
+        torch._foreach_sign_(u)
+        torch._foreach_add_(params, u, alpha=-lr)
+        torch._foreach_lerp_(ms, grads, 0.01)
+
+    return step
+
+
+def contenders(name: str, count: int = COUNT, shape: tuple[int, ...] = SHAPE) -> Ways:
+    """Return a step of funcnet's and of torch's optimizer, from the same params and gradients; each returns the params."""
+    optimizer, make = optimizers()[name]
+    params, grads = [torch.nn.Parameter(p) for p in tensors(0, count, shape)], tensors(1, count, shape)
+    for p, g in zip(params, grads, strict=True):
+        p.grad = g
+    step = make(params)
+    return {"funcnet": of_funcnet(optimizer, tensors(0, count, shape), grads), "torch": lambda: (step(), params)[1]}
+
+
+def cases() -> Iterator[tuple[str, Ways]]:
+    """Yield the rows of the tables beside torch."""
+    for name in optimizers():
+        yield name, contenders(name)
+
+
+def cases_of_ours(count: int = COUNT, shape: tuple[int, ...] = SHAPE) -> Iterator[tuple[str, Ways]]:
+    """Yield the rows of the table of optimizers that torch lacks."""
+    grads = tensors(1, count, shape)
+    for name in OURS_ONLY:
+        optimizers = {"step": getattr(fn, name)(lr=1e-3), "AdamW": fn.AdamW(lr=1e-3)}
+        yield name, {way: of_funcnet(one, tensors(0, count, shape), grads) for way, one in optimizers.items()}
+
+
+def page(rounds: int, threads: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of the page, with a table for each number of threads."""
+    words = {"millions": 1e-6 * COUNT * SHAPE[0] * SHAPE[1], "count": COUNT, "shape": SHAPE}
+    words |= {"rounds": rounds, "threads": " ".join(map(str, threads))}
+    yield HEAD.format(torch=torch.__version__, processor=processor(), **words)
+    for count in threads:
+        yield f"\n## On {count} thread{'s' * (count > 1)}\n"
+        yield from turns.table(cases(), QUOTIENTS, rounds, count)
+    yield OTHERS
+    yield from turns.table(cases_of_ours(), QUOTIENTS_OF_OURS, rounds)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all, and print the page or write it too."""
+    about = (__doc__ or "").split("\n\n")[0]
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS, help="numbers of threads to measure with")
+    parser.add_argument("--page", type=Path, help="file to write the page to")
+    options = parser.parse_args(arguments)
+    lines = []
+    for line in page(options.rounds, options.threads):
+        print(line, flush=True)
+        lines.append(line)
+    if options.page:
+        options.page.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

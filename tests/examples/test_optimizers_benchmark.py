@@ -1,0 +1,43 @@
+"""The benchmark of optimizers: both contenders take the same steps. No time is judged here."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pages import cells
+
+from examples.benchmarks import optimizers
+
+
+@pytest.mark.parametrize("name", optimizers.optimizers())
+def test_both_take_the_same_steps(name: str):
+    """From the same params, with the same gradients, three times."""
+    ways = optimizers.contenders(name, count=2, shape=(5, 7))
+    for _ in range(3):
+        found, wanted = [ways[way]() for way in ("funcnet", "torch")]
+    for ours, theirs, first in zip(found, wanted, optimizers.tensors(0, 2, (5, 7)), strict=True):
+        torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-7)
+        assert not torch.equal(ours, first)
+
+
+def test_the_page_has_a_row_for_each_optimizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Of all tables, written to a file as printed."""
+    monkeypatch.setattr(optimizers, "cases", lambda: ((n, optimizers.contenders(n, 2, (5, 7))) for n in optimizers.optimizers()))
+    ours = [*optimizers.cases_of_ours(2, (5, 7))]
+    monkeypatch.setattr(optimizers, "cases_of_ours", lambda: ours)
+    optimizers.main(["--rounds", "1", "--page", str(tmp_path / "page.md")])
+    page = (tmp_path / "page.md").read_text()
+    assert page == capsys.readouterr().out
+    for name in optimizers.optimizers():
+        assert [len(row) for row in cells(page, name)] == [4, 4]
+    for name in optimizers.OURS_ONLY:
+        assert [len(row) for row in cells(page, name)] == [4]
+
+
+def test_the_committed_page_has_all_rows():
+    """It was written with the optimizers of today."""
+    page = (Path(optimizers.__file__).parent / "results" / "OPTIMIZERS.md").read_text()
+    for name in (*optimizers.optimizers(), *optimizers.OURS_ONLY):
+        assert cells(page, name), name
