@@ -394,8 +394,6 @@ __all__ = [
     "LBFGS", "Lion", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "AdEMAMix", "NovoGrad", "SM3", "SignSGD", "Prodigy",
     "SOAP", "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path", "freeze_params",
     "is_matrix", "chain", "donate",
-    # composite optimizers
-
     # gradient transforms
     "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
     "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByFactoredRMS",

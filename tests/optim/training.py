@@ -40,12 +40,9 @@ from funcnet.optim.sgd import SGD
 from funcnet.optim.sharpness import SAM
 from funcnet.optim.sign_sgd import SignSGD
 from funcnet.optim.skipping import SkipNonFinite
-<<<<<<< HEAD
 from funcnet.optim.sm3 import SM3
-from funcnet.optim.yogi import Yogi
-=======
 from funcnet.optim.soap import SOAP
->>>>>>> i14-optb
+from funcnet.optim.yogi import Yogi
 from funcnet.random import fold_in, key, normal
 
 STEPS = 12
