@@ -10,6 +10,8 @@ IoU         h / (s + t - h)
 average     "macro"     mean over labels                    "micro"   the score of Σ h, Σ s, Σ t
             "weighted"  mean over labels, weighted by t     None      the score of each label
             "binary"    the score of class 1 of two
+
+y is (N, classes, ...), (N, 1, ...) or (N,), or holds predicted classes (N, ...).
 """
 
 from abc import abstractmethod
