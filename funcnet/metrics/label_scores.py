@@ -47,7 +47,7 @@ class LabelScore(Metric):
         return {"hits": count(), "said": count(), "true": count()}
 
     def total_of(self, y: Tensor, target: Tensor) -> Total:
-        if isinstance(y, Tensor) and y.is_floating_point() and (self.multilabel or y.dim() == 1 or y.shape[1] == 1):
+        if isinstance(y, Tensor) and y.is_floating_point() and (self.multilabel or y.dim() < 2 or y.shape[1] == 1):
             return _of_columns(columns_of(self, *scores(self, y, target), self.ignore_index), self.threshold)
         if self.multilabel:
             raise value_error(self, "with multilabel=True y must be a floating tensor", y)
