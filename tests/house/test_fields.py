@@ -11,6 +11,7 @@ import attrs
 import pytest
 import torch
 from cases import CASES
+from metrics.metric_cases import CASES as METRICS
 from schedule_cases import ALL as SCHEDULES
 
 import funcnet as fn
@@ -46,6 +47,7 @@ OTHERS = [
         fn.ClipByValue(1.0),
     ],
     *SCHEDULES,
+    *[metric for metric, _, _ in METRICS.values()],
     fn.ReduceOnPlateau(),
     *[
         fn.Muon(),
