@@ -13,6 +13,7 @@ import torch
 from cases import CASES
 from metrics.metric_cases import CASES as METRICS
 from schedule_cases import ALL as SCHEDULES
+from cases.schedules import ALL as SCHEDULES
 
 import funcnet as fn
 from funcnet.value import Value

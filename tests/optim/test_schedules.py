@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schedule_cases import ALL, halved
+from cases.schedules import ALL, halved
 
 import funcnet as fn
 from funcnet import (
