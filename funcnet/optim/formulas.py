@@ -25,9 +25,9 @@ def shrink(p: Tensor, lr: Any, decay: Any) -> Tensor:
 
 
 def trust_ratio(p: Tensor, u: Tensor, coefficient: float = 1.0, eps: float = 0.0) -> Tensor:
-    """Return κ ‖p‖ / (‖u‖ + ε), or 1 where one of the norms is 0."""
+    """Return κ ‖p‖ / (‖u‖ + ε), or 1 where one of the norms is 0; NaN where one is NaN."""
     size, step = p.norm(), u.norm()
-    ratio: Tensor = (coefficient * size / (step + eps)).where((size > 0) & (step > 0), 1.0)
+    ratio: Tensor = (coefficient * size / (step + eps)).where((size != 0) & (step != 0), 1.0)
     return ratio
 
 

@@ -134,11 +134,11 @@ def check_value(opt: Value, fail: Fail) -> None:
 
 
 def check_rates(opt: Any, state: State, fail: Fail) -> None:
-    """Require finite rates by name."""
+    """Require finite rates by name; those of several optimizers are in a dict each."""
     rates = opt.rates(state)
     if not isinstance(rates, dict):
         fail("rates must be a dict", describe(rates))
-    for name, one in rates.items():
+    for name, one in tree.names(rates).items():
         if not torch.isfinite(torch.as_tensor(one)).all():
             fail("rates must be finite numbers", f"{name} = {one}")
 

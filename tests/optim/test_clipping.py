@@ -14,7 +14,7 @@ from funcnet import tree
 from funcnet.flattening import Tree
 from funcnet.optim.base import GradientTransform
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
-from funcnet.optim.schedules import StepSchedule
+from funcnet.optim.schedules.decay import StepSchedule
 from funcnet.random import key, normal
 
 
