@@ -139,7 +139,7 @@ def test_a_state_of_another_optimizer_is_refused(optimizer: Any) -> None:
         for other in (*others, None, torch.ones(())):
             refused(used, grads, other, params, "state must be ")
         for other in (None, (), {}, torch.ones(())):
-            with pytest.raises(ValueError, match="state must be .*, got "):
+            with pytest.raises(ValueError, match=r"state must be .*, got "):
                 used.rates(other)
 
 
