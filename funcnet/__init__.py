@@ -28,6 +28,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
+    metrics                values that add up over batches and ranks
     training               steps, compiled steps, the loop
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
@@ -217,7 +218,15 @@ from funcnet.losses.robust import Huber, LogCosh, SmoothL1
 from funcnet.losses.sample_weights import weighted
 from funcnet.losses.soft_margin import HingeEmbedding, MultiLabelSoftMargin, SoftMargin
 from funcnet.losses.triplets import TripletMargin, TripletMarginWithDistance
-from funcnet.metrics import accuracy
+from funcnet.metrics.accuracies import Accuracy, accuracy
+from funcnet.metrics.base import Metric
+from funcnet.metrics.calibration import CalibrationError
+from funcnet.metrics.confusion import BalancedAccuracy, CohenKappa, ConfusionMatrix, MatthewsCorrelation
+from funcnet.metrics.label_scores import F1, FBeta, IoU, Precision, Recall
+from funcnet.metrics.means import Average, Perplexity
+from funcnet.metrics.rankings import AUROC, AveragePrecision
+from funcnet.metrics.regression import R2, ExplainedVariance, MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
+from funcnet.metrics.several import metrics_of
 from funcnet.optim.accumulation import MultiSteps
 from funcnet.optim.adabelief import AdaBelief
 from funcnet.optim.adadelta import Adadelta
@@ -282,9 +291,11 @@ from funcnet.optim.sharpness import SAM
 from funcnet.optim.sign_sgd import SignSGD
 from funcnet.optim.skipping import SkipNonFinite
 from funcnet.optim.sm3 import SM3
+from funcnet.optim.soap import SOAP
 from funcnet.optim.transforms.adaptive import ScaleByAdam, ScaleByAMSGrad, ScaleByBelief, ScaleByLion, ScaleByYogi
 from funcnet.optim.transforms.block_clipping import AdaptiveClip, ClipByBlockRMS, ClipByNorm
 from funcnet.optim.transforms.decay import AddDecayedWeights
+from funcnet.optim.transforms.factored import ScaleByFactoredRMS
 from funcnet.optim.transforms.loss_scale import LossScale
 from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
 from funcnet.optim.transforms.norms import NormalizeByUpdateNorm, ScaleByParamBlockNorm, ScaleByParamBlockRMS, ScaleByTrustRatio
@@ -381,14 +392,14 @@ __all__ = [
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "Adafactor", "Muon",
     "LBFGS", "Lion", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "AdEMAMix", "NovoGrad", "SM3", "SignSGD", "Prodigy",
-    "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path", "freeze_params", "is_matrix",
-    "chain", "donate",
+    "SOAP", "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path", "freeze_params",
+    "is_matrix", "chain", "donate",
     # gradient transforms
     "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
-    "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByTrustRatio",
-    "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByGlobalNorm", "ClipByValue", "ClipByNorm",
-    "ClipByBlockRMS", "AdaptiveClip", "AddDecayedWeights", "decay_mask", "Centralize", "ZeroNaNs", "KeepParamsNonnegative",
-    "AddNoise", "AddPrivacyNoise", "Monitor", "LossScale",
+    "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByFactoredRMS",
+    "ScaleByTrustRatio", "ScaleByParamBlockNorm", "ScaleByParamBlockRMS", "NormalizeByUpdateNorm", "ClipByGlobalNorm",
+    "ClipByValue", "ClipByNorm", "ClipByBlockRMS", "AdaptiveClip", "AddDecayedWeights", "decay_mask", "Centralize", "ZeroNaNs",
+    "KeepParamsNonnegative", "AddNoise", "AddPrivacyNoise", "Monitor", "LossScale",
     # averages of params
     "EMA", "SWA", "refresh_stats",
     # schedules
@@ -404,10 +415,14 @@ __all__ = [
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy", "lr_range", "RateRange",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "lr_range", "RateRange",
+    # metrics
+    "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
+    "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",
+    "RootMeanSquaredError", "R2", "ExplainedVariance", "Perplexity", "Average", "metrics_of",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
-    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "layer", "elementwise",
+    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "Metric", "layer", "elementwise",
     # kernels and testing
     "kernels", "testing",
 ]

@@ -87,11 +87,13 @@ class TrainStep(Value):
     _has_running_stats: bool = field(init=False, eq=False)
     _has_loss_scale: bool = field(init=False, eq=False)
     _updater: Updater | None = field(init=False, eq=False)
+    _evaluating: EvaluatingOptimizer | None = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_has_running_stats", self.net.has_running_stats)
         object.__setattr__(self, "_has_loss_scale", any(isinstance(part, LossScale) for part in parts(self.opt)))
         object.__setattr__(self, "_updater", Updater(self.net, self.opt) if self.in_backward else None)
+        object.__setattr__(self, "_evaluating", self.opt if isinstance(self.opt, EvaluatingOptimizer) else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TrainStep, (self.net, self.loss, self.opt, self.in_backward)
@@ -101,8 +103,8 @@ class TrainStep(Value):
     ) -> tuple[Params, Tree, Tensor]:
         if self._updater is not None:
             return self._layer_by_layer(self._updater, params, state, x, target, rng)
-        if isinstance(self.opt, EvaluatingOptimizer):
-            return self._evaluating(self.opt, params, state, x, target, rng)
+        if self._evaluating is not None:
+            return self._with_evaluations(self._evaluating, params, state, x, target, rng)
         scale = self._loss_scale(state) if self._has_loss_scale else None
         value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng, scale)
         if self._has_running_stats:
@@ -110,7 +112,7 @@ class TrainStep(Value):
         params, state = self.opt.update(grads, state, params)
         return params, state, value
 
-    def _evaluating(
+    def _with_evaluations(
         self, opt: EvaluatingOptimizer, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
     ) -> tuple[Params, Tree, Tensor]:
         """Make the step of an optimizer that asks for several gradients; statistics are those of the first."""

@@ -39,6 +39,7 @@ FAMILIES: list[fn.Optimizer] = [
     fn.SM3(lr=0.1),
     fn.Prodigy(weight_decay=0.1, d0=1e-2),
     fn.LBFGS(lr=0.1, history_size=3),
+    fn.SOAP(lr=0.1, precondition_frequency=2),
 ]
 """Optimizers by themselves."""
 
@@ -48,6 +49,7 @@ MATRICES: list[fn.Optimizer] = [fn.Muon(lr=0.1, ns_dtype=None)]
 WRAPPED: list[fn.Optimizer] = [
     fn.chain(fn.ClipByValue(1.5), fn.ClipByGlobalNorm(2.0), fn.AdamW(lr=0.1, amsgrad=True)),
     fn.by_path({"2.*": fn.SGD(lr=0.1), fn.is_matrix: fn.Muon(lr=0.1, ns_dtype=None), "*": fn.Adam(lr=0.1)}),
+    fn.freeze_params(fn.Adam(lr=0.1), "*.bias"),
     fn.MasterWeights(fn.SGD(lr=0.1, momentum=0.9)),
     fn.MasterWeights(fn.Adam(lr=RATE)),
     fn.SAM(fn.SGD(lr=0.1, momentum=0.9)),
@@ -77,6 +79,7 @@ TRANSFORMS: list[fn.GradientTransform] = [
     fn.ScaleByRMS(bias_correction=True),
     fn.ScaleByStddev(0.5, eps=1e-2),
     fn.ScaleByRSS(),
+    fn.ScaleByFactoredRMS(min_dim_size_to_factor=3),
     fn.ScaleByTrustRatio(min_norm=0.1, eps=0.1),
     fn.ScaleByParamBlockNorm(),
     fn.ScaleByParamBlockRMS(),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import funcnet as fn
-from examples.benchmarks import turns
+from examples.benchmarks import muon, turns
 from examples.benchmarks.turns import Ways
 from examples.reports.__main__ import processor
 
@@ -25,19 +25,26 @@ QUOTIENTS_OF_OURS = {"/ AdamW": ("step", "AdamW")}
 
 HEAD = """# What optimizers cost
 
-`python -m examples.benchmarks.optimizers --rounds {rounds} --page examples/benchmarks/results/OPTIMIZERS.md`,
+`python -m examples.benchmarks.optimizers --rounds {rounds} --threads {threads} --page examples/benchmarks/results/OPTIMIZERS.md`,
 torch {torch}, {processor}, float32.
 
 One step of {millions:g} million parameters in {count} tensors of shape {shape}. funcnet's optimizers are donated. torch's are
 fused where torch has a fused kernel, else foreach; Lion, which torch lacks, is its formula in `torch._foreach` operations.
 Contenders take turns in one process, in another order each round. A number is the median of {rounds} rounds, in ms: of the
-process's CPU time on one thread, on the wall with two. A quotient below 1 says that funcnet's step is the quicker one.
+process's CPU time on one thread, on the wall with more. A quotient below 1 says that funcnet's step is the quicker one.
 """
 
 OTHERS = """
 ## Optimizers that torch lacks, on one thread
 
 The last column is the time as a multiple of a step of funcnet's AdamW.
+"""
+
+MATRICES = """
+## Muon on the matrices of a GPT, on one thread
+
+A block of width d has matrices of shape (3 d, d), (d, d), (4 d, d) and (d, 4 d). The Newton-Schulz steps are in bfloat16, torch's
+too, but for the column that says float32.
 """
 
 
@@ -119,15 +126,18 @@ def cases_of_ours(count: int = COUNT, shape: tuple[int, ...] = SHAPE) -> Iterato
         yield name, {way: of_funcnet(one, tensors(0, count, shape), grads) for way, one in optimizers.items()}
 
 
-def page(rounds: int) -> Iterator[str]:
-    """Yield the lines of the page."""
+def page(rounds: int, threads: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of the page, with a table for each number of threads."""
     words = {"millions": 1e-6 * COUNT * SHAPE[0] * SHAPE[1], "count": COUNT, "shape": SHAPE}
-    yield HEAD.format(torch=torch.__version__, processor=processor(), rounds=rounds, **words)
-    for threads in THREADS:
-        yield f"\n## On {threads} thread{'s' * (threads > 1)}\n"
-        yield from turns.table(cases(), QUOTIENTS, rounds, threads)
+    words |= {"rounds": rounds, "threads": " ".join(map(str, threads))}
+    yield HEAD.format(torch=torch.__version__, processor=processor(), **words)
+    for count in threads:
+        yield f"\n## On {count} thread{'s' * (count > 1)}\n"
+        yield from turns.table(cases(), QUOTIENTS, rounds, count)
     yield OTHERS
     yield from turns.table(cases_of_ours(), QUOTIENTS_OF_OURS, rounds)
+    yield MATRICES
+    yield from turns.table(muon.cases(), muon.QUOTIENTS, rounds)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -135,10 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     about = (__doc__ or "").split("\n\n")[0]
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS, help="numbers of threads to measure with")
     parser.add_argument("--page", type=Path, help="file to write the page to")
     options = parser.parse_args(arguments)
     lines = []
-    for line in page(options.rounds):
+    for line in page(options.rounds, options.threads):
         print(line, flush=True)
         lines.append(line)
     if options.page:

@@ -181,30 +181,38 @@ def has_negative(x: Tensor) -> bool:
 
 
 def has_others_than_signs(t: Tensor) -> bool:
-    """Tell whether there are numbers other than 1 and -1, where they can be looked at: 2.6 µs (54)."""
+    """Tell whether there are numbers other than 1 and -1, where they can be looked at: 2.6 µs (57)."""
     return can_look_at(t) and not t.abs().equal(torch.ones_like(t))
 
 
-def hinge_at(y: Tensor, t: Tensor, margin: float) -> Tensor:
-    """Return y where t is 1, max(0, margin - y) where it is -1, and NaN where it is neither and could not be looked at.
+def has_no_sign(t: Tensor) -> bool:
+    """Tell whether there is 0 or NaN, where they can be looked at."""
+    return can_look_at(t) and t.numel() > 0 and not t.abs().amin().item() > 0
 
-    1000×100 take 56 µs in the first way, and 800 with ``torch.where``.
+
+def is_positive(t: Tensor) -> Tensor:
+    """Return 1 for positive and 0 for negative numbers; NaN for 0 and NaN, if they could not be looked at."""
+    if can_look_at(t):
+        return (t > 0).to(t.dtype)
+    return torch.where(t > 0, torch.ones_like(t), torch.where(t < 0, torch.zeros_like(t), math.nan))
+
+
+def hinge_at(y: Tensor, similar: Tensor, margin: float) -> Tensor:
+    """Return y where ``similar`` is 1, max(0, margin - y) where it is 0, and NaN where it is NaN.
+
+    1000×100 take 38 µs in the first way, and 800 with ``torch.where``.
     """
     other = (margin - y).clamp_min(0)
-    if can_look_at(t):
-        terms = torch.lerp(other, y, t.add(1).mul_(0.5))  # exact for the weights 0 and 1
+    if can_look_at(y):
+        terms = torch.lerp(other, y, similar)  # exact for the weights 0 and 1
         if not has_nan(terms):
             return terms
-    return torch.where(t == 1, y, torch.where(t == -1, other, math.nan))
+    return torch.where(similar == 1, y, torch.where(similar == 0, other, math.nan))
 
 
-def hinge_at_slope(y: Tensor, t: Tensor, margin: float) -> Tensor:
+def hinge_at_slope(y: Tensor, similar: Tensor, margin: float) -> Tensor:
     """Return the slope of ``hinge_at``; at y = margin it is torch's, -1."""
-    if can_look_at(t):
-        similar = t.add(1).mul_(0.5)
-        return similar.addcmul(similar - 1, (y <= margin).to(y.dtype))
-    one = torch.ones_like(y)
-    return torch.where(t == 1, one, torch.where(t == -1, -(y <= margin).to(y.dtype), math.nan))
+    return torch.addcmul(similar, similar - 1, (y <= margin).to(y.dtype))
 
 
 def soft_margin_target_slope(y: Tensor, t: Tensor) -> Tensor:

@@ -185,7 +185,7 @@ class HingeEmbedding(ElementwiseLoss):
         y (...), target of the same shape, each number 1 or -1.
 
     Cache:
-        y and the signs of the target.
+        y, and 1 and 0 for the targets 1 and -1.
 
     Raises:
         ValueError: As ``MSE`` does, for a ``margin`` that is not a finite number, for a target of booleans, and in eager mode on
@@ -208,9 +208,9 @@ class HingeEmbedding(ElementwiseLoss):
         return super().forward(y, target)
 
     def cache(self, y: Tensor, t: Tensor) -> Pair:
-        signs = t.sign()
-        _require_ones(self, signs)
-        return y, signs
+        if elementwise_losses.has_no_sign(t):
+            raise value_error(self, "target must hold 1 and -1", "0 or nan")
+        return y, elementwise_losses.is_positive(t)
 
     def loss(self, kept: Pair) -> Tensor:
         return elementwise_losses.hinge_at(*kept, self.margin)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, shrink
+from funcnet.optim.formulas import along, descend, mean, shrink
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -74,7 +74,7 @@ class AdaBelief(MomentOptimizer):
         self, p: Tensor, g: Tensor, m: Tensor, s: Tensor, *, lr: Any, beta1: Any, beta2: Any, decay: Any, a: Any, b: Any, c: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         g = along(g, self.maximize)
-        m = beta1 * m + (1 - beta1) * g
-        s = beta2 * s + (1 - beta2) * (g - m).square() + self.eps_root
-        mean = a * m + b * g if self.nesterov else a * m
-        return shrink(p, lr, decay) - lr * mean / ((s / c).sqrt() + self.eps), m, s
+        m = mean(m, g, beta1)
+        s = mean(s, (g - m).square(), beta2) + self.eps_root
+        ahead = a * m + b * g if self.nesterov else a * m
+        return descend(shrink(p, lr, decay), ahead / ((s / c).sqrt() + self.eps), lr), m, s

@@ -7,7 +7,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag, number
-from funcnet.optim.formulas import add_decay, along
+from funcnet.optim.formulas import add_decay, along, descend, mean
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate_field
 from funcnet.value import frozen
@@ -62,6 +62,6 @@ class Adadelta(MomentOptimizer):
         self, p: Tensor, g: Tensor, v: Tensor, a: Tensor, *, lr: Any, rho: Any, weight_decay: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         g = add_decay(along(g, self.maximize), p, weight_decay)
-        v = rho * v + (1 - rho) * g * g
+        v = mean(v, g * g, rho)
         d = g * (a + self.eps).sqrt() / (v + self.eps).sqrt()
-        return p - lr * d, v, rho * a + (1 - rho) * d * d
+        return descend(p, d, lr), v, mean(a, d * d, rho)

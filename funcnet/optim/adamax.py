@@ -7,11 +7,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag, number
+from funcnet.kernels import optim_in_place as kernels
+from funcnet.kernels.optim import read
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import add_decay, along
+from funcnet.optim.formulas import add_decay, along, descend, mean
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
-from funcnet.optim.rates import Rate, pair_of_rates, rate_field
+from funcnet.optim.rates import Rate, Rates, as_wide, pair_of_rates, rate_field
 from funcnet.value import frozen
 
 
@@ -64,10 +66,16 @@ class Adamax(MomentOptimizer):
         lr, beta1, beta2, decay = rates.values()
         return {"rate": lr / (1 - beta1**t), "beta1": beta1, "beta2": beta2, "decay": decay}, scalars
 
+    def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
+        named = dict(zip(self.hyperparameters, rates, strict=True))
+        numbers, _ = self.coefficients(as_wide(read(step)), named, {}, columns)
+        done = kernels.adamax(columns, [*numbers.values()], self.eps, self.maximize, self.donated)
+        return super().step(columns, step, rates) if done is None else done
+
     def formula(
         self, p: Tensor, g: Tensor, m: Tensor, u: Tensor, *, rate: Any, beta1: Any, beta2: Any, decay: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         g = add_decay(along(g, self.maximize), p, decay)
-        m = beta1 * m + (1 - beta1) * g
+        m = mean(m, g, beta1)
         u = (beta2 * u).maximum(g.abs() + self.eps)
-        return p - rate * m / u, m, u
+        return descend(p, m / u, rate), m, u

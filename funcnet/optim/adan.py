@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, shrink, where
+from funcnet.optim.formulas import along, descend, mean, shrink, where
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate_field, tuple_of_rates
@@ -74,9 +74,9 @@ class Adan(MomentOptimizer):
     ) -> tuple[Tensor, ...]:
         lr, beta1, beta2, beta3, decay, a, b, c, is_first = numbers.values()
         g = along(g, self.maximize)
-        d = where(is_first, 0.0, g - before)
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * d
-        n = beta3 * n + (1 - beta3) * (g + (1 - beta2) * d).square()
-        p = shrink(p, lr, decay) - lr * (m / a + v / b) / ((n / c + self.eps_root).sqrt() + self.eps)
-        return p, m, v, n, g
+        d = g - where(is_first, g, before)
+        m = mean(m, g, beta1)
+        v = mean(v, d, beta2)
+        n = mean(n, (g + (1 - beta2) * d).square(), beta3)
+        u = (m / a + v / b) / ((n / c + self.eps_root).sqrt() + self.eps)
+        return descend(shrink(p, lr, decay), u, lr), m, v, n, g

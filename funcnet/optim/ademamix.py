@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, shrink
+from funcnet.optim.formulas import along, descend, mean, shrink
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate_field, tuple_of_rates
@@ -71,8 +71,8 @@ class AdEMAMix(MomentOptimizer):
     def formula(self, p: Tensor, g: Tensor, m: Tensor, s: Tensor, v: Tensor, **numbers: Any) -> tuple[Tensor, ...]:
         lr, beta1, beta2, beta3, alpha, decay, a, b = numbers.values()
         g = along(g, self.maximize)
-        m = beta1 * m + (1 - beta1) * g
-        s = beta3 * s + (1 - beta3) * g
-        v = beta2 * v + (1 - beta2) * g * g
+        m = mean(m, g, beta1)
+        s = mean(s, g, beta3)
+        v = mean(v, g * g, beta2)
         step = (m / a + alpha * s) / ((v / b + self.eps_root).sqrt() + self.eps)
-        return shrink(p, lr, decay) - lr * step, m, s, v
+        return descend(shrink(p, lr, decay), step, lr), m, s, v

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, shrink, where
+from funcnet.optim.formulas import along, descend, mean, shrink, where
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -78,7 +78,7 @@ class ADOPT(MomentOptimizer):
         lr, beta1, beta2, decay, is_first, limit = numbers.values()
         g = along(g, self.maximize)
         u = g / v.sqrt().clamp(min=self.eps)
-        u = where(is_first, 0.0, u.clamp(-limit, limit) if self.use_clipping else u)
-        m = beta1 * m + (1 - beta1) * u
-        step = beta1 * m + (1 - beta1) * u if self.nesterov else m
-        return shrink(p, lr, decay) - lr * step, m, beta2 * v + (1 - beta2) * g * g
+        u = where(is_first, m, u.clamp(-limit, limit) if self.use_clipping else u)
+        m = mean(m, u, beta1)
+        step = mean(m, u, beta1) if self.nesterov else m
+        return descend(shrink(p, lr, decay), step, lr), m, mean(v, g * g, beta2)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import add_decay, along, where
+from funcnet.optim.formulas import add_decay, along, descend, where
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate_field
@@ -73,5 +73,5 @@ class ASGD(MomentOptimizer):
 
     def formula(self, p: Tensor, g: Tensor, a: Tensor, *, eta: Any, stays: Any, mu: Any, decay: Any) -> tuple[Tensor, Tensor]:
         g = add_decay(along(g, self.maximize), p, decay)
-        p = stays * p - eta * g
+        p = descend(stays * p, g, eta)
         return p, a.lerp(p, mu)

@@ -16,12 +16,22 @@ def along(g: Tensor, maximize: bool) -> Tensor:
 
 def add_decay(g: Tensor, p: Tensor, decay: Any) -> Tensor:
     """Return g + λ p, the gradient with weight decay as an L2 penalty."""
-    return g if is_zero(decay) else g + decay * p
+    return g if is_zero(decay) else descend(g, p, -decay)
 
 
 def shrink(p: Tensor, lr: Any, decay: Any) -> Tensor:
     """Return (1 - η λ) p, decoupled weight decay."""
     return p if is_zero(decay) else p * (1 - lr * decay)
+
+
+def mean(m: Tensor, x: Tensor, beta: Any) -> Tensor:
+    """Return β m + (1 - β) x, a running mean, in one pass through memory instead of three."""
+    return m.lerp(x, 1 - beta)
+
+
+def descend(p: Tensor, step: Tensor, lr: Any) -> Tensor:
+    """Return p - η s, in one pass through memory where η is a number."""
+    return p - lr * step if isinstance(lr, Tensor) else p.sub(step, alpha=lr)
 
 
 def trust_ratio(p: Tensor, u: Tensor, coefficient: float = 1.0, eps: float = 0.0) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import add_decay, along, shrink
+from funcnet.optim.formulas import add_decay, along, descend, mean, shrink
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -74,14 +74,15 @@ class NAdam(MomentOptimizer):
         lr, beta1, beta2, decay, psi = rates.values()
         mu, after = (beta1 * (1 - 0.5 * 0.96 ** (n * psi)) for n in (t, t + 1))
         product = scalars["mu_product"] * mu
-        ahead = {"a": lr * (1 - mu) / (1 - product), "b": lr * after / (1 - product * after)}
-        return {"lr": lr, "beta1": beta1, "beta2": beta2, "decay": decay, **ahead, "c": 1 - beta2**t}, {"mu_product": product}
+        share = (1 - mu) / (1 - product)
+        ahead = {"rate": lr * share, "ratio": after / (1 - product * after) / share, "correction": 1 - beta2**t}
+        return {"lr": lr, "beta1": beta1, "beta2": beta2, "decay": decay, **ahead}, {"mu_product": product}
 
-    def formula(
-        self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: Any, beta1: Any, beta2: Any, decay: Any, a: Any, b: Any, c: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def formula(self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, **numbers: Any) -> tuple[Tensor, Tensor, Tensor]:
+        lr, beta1, beta2, decay, rate, ratio, correction = numbers.values()
         g = along(g, self.maximize)
         p, g = (shrink(p, lr, decay), g) if self.decoupled_weight_decay else (p, add_decay(g, p, decay))
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g * g
-        return p - (a * g + b * m) / ((v / c).sqrt() + self.eps), m, v
+        m = mean(m, g, beta1)
+        v = mean(v, g * g, beta2)
+        step = descend(g, m, -ratio) / ((v / correction).sqrt() + self.eps)  # g + ratio m, in one pass
+        return descend(p, step, rate), m, v

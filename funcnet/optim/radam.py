@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import add_decay, along, shrink, where
+from funcnet.optim.formulas import add_decay, along, descend, mean, shrink, where
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -72,15 +72,25 @@ class RAdam(MomentOptimizer):
         is_rectified = rho > 5
         rho, most = where(is_rectified, rho, 6.0), where(is_rectified, most, 6.0)
         root = (correction * (rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho)) ** 0.5
-        numbers = {"lr": lr, "beta1": beta1, "beta2": beta2, "decay": decay}
-        return numbers | {"rate": lr / (1 - beta1**t), "is_rectified": is_rectified, "root": root}, scalars
+        rate = lr / (1 - beta1**t) * where(is_rectified, root, 1.0)
+        return {"lr": lr, "beta1": beta1, "beta2": beta2, "decay": decay, "rate": rate, "is_rectified": is_rectified}, scalars
 
     def formula(
-        self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, lr: Any, beta1: Any, beta2: Any, decay: Any, **numbers: Any
+        self,
+        p: Tensor,
+        g: Tensor,
+        m: Tensor,
+        v: Tensor,
+        *,
+        lr: Any,
+        beta1: Any,
+        beta2: Any,
+        decay: Any,
+        rate: Any,
+        is_rectified: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
         g = along(g, self.maximize)
         p, g = (shrink(p, lr, decay), g) if self.decoupled_weight_decay else (p, add_decay(g, p, decay))
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g * g
-        below = where(numbers["is_rectified"], (v.sqrt() + self.eps) / numbers["root"], 1.0)
-        return p - numbers["rate"] * m / below, m, v
+        m = mean(m, g, beta1)
+        v = mean(v, g * g, beta2)
+        return descend(p, where(is_rectified, m / (v.sqrt() + self.eps), m), rate), m, v

@@ -22,14 +22,12 @@ def _first_size(value: Any, attribute: Any, got: Any) -> None:
 
 def _etas(value: Any, attribute: Any, got: Any) -> None:
     if not (_is_pair(got) and 0 < got[0] < 1 < got[1]):
-        raise value_error("Rprop", "etas must be a tuple of a number between 0 and 1 and one above 1", describe(got))
+        raise value_error("Rprop", "etas must be a tuple of a number between 0 and 1 and one above 1", repr(got))
 
 
 def _step_sizes(value: Any, attribute: Any, got: Any) -> None:
     if not (_is_pair(got) and 0 <= got[0] <= got[1]):
-        raise value_error(
-            "Rprop", "step_sizes must be a tuple of two numbers of at least 0, the smaller one first", describe(got)
-        )
+        raise value_error("Rprop", "step_sizes must be a tuple of two numbers of at least 0, the smaller one first", repr(got))
 
 
 def _is_pair(got: Any) -> bool:

@@ -7,7 +7,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag
-from funcnet.optim.formulas import along, shrink, sign
+from funcnet.optim.formulas import along, descend, mean, shrink, sign
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, is_zero, rate_field
 from funcnet.value import frozen
@@ -60,5 +60,5 @@ class SignSGD(MomentOptimizer):
 
     def formula(self, p: Tensor, g: Tensor, *ms: Tensor, lr: Any, momentum: Any, weight_decay: Any) -> tuple[Tensor, ...]:
         g = along(g, self.maximize)
-        new = [momentum * m + (1 - momentum) * g for m in ms]
-        return shrink(p, lr, weight_decay) - lr * sign((new or [g])[0]), *new
+        new = [mean(m, g, momentum) for m in ms]
+        return descend(shrink(p, lr, weight_decay), sign((new or [g])[0]), lr), *new

@@ -9,7 +9,7 @@ from torch import Size, Tensor
 
 from funcnet.errors import flag, number
 from funcnet.kernels.axis_maxima import least_bound, maxima
-from funcnet.optim.formulas import along
+from funcnet.optim.formulas import along, descend, mean
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate_field
 from funcnet.value import frozen
@@ -73,5 +73,5 @@ class SM3(MomentOptimizer):
         g = along(g, self.maximize)
         s = g * g + least_bound(bounds, p.shape)
         step = (g / (s + self.eps).sqrt()).where(s != 0, 0.0)
-        m = momentum * m + (1 - momentum) * step
-        return p - lr * m, m, maxima(s)
+        m = mean(m, step, momentum)
+        return descend(p, m, lr), m, maxima(s)

@@ -100,7 +100,7 @@ class OptimizerWrapper(Optimizer):
         rows = {name: [one[name] for one in (state, *others)] for name in state}
         counts = {name: state[name].clone() if self.donated else state[name] for name in self.numbers}
         own = {name: f(*rows[name]) for name in self.trees}
-        return {**counts, **own, "optimizer": self.optimizer.map_state(f, *rows["optimizer"])}
+        return {**counts, **own, "optimizer": self._inner.map_state(f, *rows["optimizer"])}
 
     def require_fit(self, state: State, params: Params) -> None:
         self._require_state(state)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along
+from funcnet.optim.formulas import along, descend, mean
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -70,6 +70,6 @@ class Yogi(MomentOptimizer):
         self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, beta1: Any, beta2: Any, rate: Any, correction: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         g = along(g, self.maximize)
-        m, square = beta1 * m + (1 - beta1) * g, g * g
+        m, square = mean(m, g, beta1), g * g
         v = v - (1 - beta2) * (v - square).sign() * square
-        return p - rate * m / ((v / correction).sqrt() + self.eps), m, v
+        return descend(p, m / ((v / correction).sqrt() + self.eps), rate), m, v

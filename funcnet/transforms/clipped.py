@@ -83,6 +83,7 @@ def clipped_grads(net: Layer, loss: Loss, max_norm: float, batch_size: float | N
     ``max_norm``, over the number of rows. So another row changes it by ``max_norm`` / rows at most, which
     ``AddPrivacyNoise`` hides:
 
+    >>> import torch
     >>> from funcnet.layers.linear.linear import Linear
     >>> from funcnet.losses.regression import MSE
     >>> net = Linear(1, 1, bias=False)

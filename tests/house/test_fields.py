@@ -11,6 +11,7 @@ import attrs
 import pytest
 import torch
 from cases import CASES
+from metrics.metric_cases import CASES as METRICS
 from optimizer_cases import MATRICES, OPTIMIZERS, TRANSFORMS
 from schedule_cases import ALL as SCHEDULES
 
@@ -21,6 +22,7 @@ X = torch.ones(2)
 OTHERS = [
     *[*OPTIMIZERS, *MATRICES, *TRANSFORMS],
     *SCHEDULES,
+    *[metric for metric, _, _ in METRICS.values()],
     fn.ReduceOnPlateau(),
     *[fn.EMA(), fn.SWA()],
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],

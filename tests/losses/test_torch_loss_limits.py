@@ -252,7 +252,7 @@ WORDS = {
     "PolyCrossEntropy(): every label must be from 0 to 2, got -1": lambda: fn.PolyCrossEntropy()(X, LABELS - 1),
     "PolyCrossEntropy: epsilon must be a finite number at least -1, got -2": lambda: fn.PolyCrossEntropy(-2),
     "SoftMargin(): target must hold 1 and -1, got a tensor of shape (4, 3) and dtype torch.bool": lambda: fn.SoftMargin()(X, X > 0),
-    "HingeEmbedding(): target must hold 1 and -1, got 0": lambda: fn.HingeEmbedding()(X, X),
+    "HingeEmbedding(): target must hold 1 and -1, got 0 or nan": lambda: fn.HingeEmbedding()(X, X),
     "HingeEmbedding(): target must hold 1 and -1, got 2": lambda: fn.HingeEmbedding()(X[:, 0], LABELS + 1),
     "HingeEmbedding(): target must hold 1 and -1, got a tensor of shape (4,) and dtype torch.bool": lambda: fn.HingeEmbedding()(X[:, 0], LABELS > 0),
     "MultiLabelSoftMargin(weight=(1.0, 2.0)): weight must have one number for each of the 3 classes, got 2 numbers": lambda: fn.MultiLabelSoftMargin((1.0, 2.0))(X, X),

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import funcnet as fn
 from funcnet import tree
 from funcnet.flattening import Tree
 from funcnet.optim.base import GradientTransform
 from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
-from funcnet.optim.schedules.decay import StepSchedule
 from funcnet.random import key, normal
 
 
@@ -231,7 +231,7 @@ def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], senten
 @pytest.mark.parametrize("kind", [ClipByGlobalNorm, ClipByValue])
 def test_limits_are_schedules_or_tensors_too(kind: type) -> None:
     """A schedule counts the updates in the state; a tensor may be mapped over."""
-    transform, g = kind(StepSchedule(1.0, 1, 0.5)), {"w": torch.tensor([5.0, 0.0])}
+    transform, g = kind(fn.StepSchedule(1.0, 1, 0.5)), {"w": torch.tensor([5.0, 0.0])}
     state = transform.init(g)
     for limit in (1.0, 0.5, 0.25):
         assert [*transform.rates(state).values()] == [limit]

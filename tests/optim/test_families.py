@@ -8,7 +8,7 @@ import torch
 from test_steps_of_papers import PAPERS
 from test_steps_of_torch import GRIDS
 from torch import Tensor
-from training import leaves
+from training import each_optimizer, leaves
 
 import funcnet as fn
 from funcnet import tree
@@ -146,3 +146,64 @@ def test_functions_are_minimized(name: str, function: Any, start: tuple[float, f
             break
         p, state = optimizer.update({"xy": g}, state, p)
     assert value < below
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (
+            {"lr": fn.ConstantSchedule(0.1)},
+            "Rprop: lr is the first size of all steps, and must be a number or a 0-d tensor, got ConstantSchedule(value=0.1)",
+        ),
+        ({"lr": -0.1}, "Rprop: lr must be a finite number at least 0.0, got -0.1"),
+        ({"etas": (0.5, 0.9)}, "Rprop: etas must be a tuple of a number between 0 and 1 and one above 1, got (0.5, 0.9)"),
+        (
+            {"step_sizes": (1.0, 0.1)},
+            "Rprop: step_sizes must be a tuple of two numbers of at least 0, the smaller one first, got (1.0, 0.1)",
+        ),
+    ],
+)
+def test_rprop_refuses_what_it_cannot_use(how: dict[str, Any], sentence: str) -> None:
+    """With the rule, and what came."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        fn.Rprop(**how)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "form", [lambda optimizer: optimizer, fn.donate, lambda optimizer: optimizer.replace(lr=torch.tensor(0.01))]
+)
+def test_a_constant_gradient_leaves_the_centered_rmsprop_finite(form: Any) -> None:
+    """The variance, which rounding makes negative, is taken as 0, where torch.optim's params become NaN."""
+    optimizer, g = form(fn.RMSprop(centered=True, alpha=0.5)), fn.random.normal(0, (100,))
+    params, theirs = torch.zeros(100), torch.nn.Parameter(torch.zeros(100))
+    state, other = optimizer.init(params), torch.optim.RMSprop([theirs], centered=True, alpha=0.5)
+    theirs.grad = g
+    for _ in range(50):
+        params, state = optimizer.update(g, state, params)
+        other.step()
+    assert theirs.isnan().any()
+    assert params.isfinite().all()
+
+
+def test_the_averaged_params_of_asgd_are_the_mean_of_the_last() -> None:
+    """From step t₀ + 1 on; before, they are the params themselves, in separate memory."""
+    optimizer, params, trace = fn.ASGD(lr=0.1, t0=3), leaves(0), []
+    state = optimizer.init(params)
+    for seed in range(8):
+        params, state = optimizer.update(leaves(seed), state, params)
+        trace.append(tree.ravel(params))
+        wanted = trace[-1] if seed < 4 else torch.stack(trace[4:]).mean(0)
+        torch.testing.assert_close(tree.ravel(state["ax"]), wanted, rtol=1e-12, atol=1e-12)
+
+
+@each_optimizer
+def test_a_gradient_may_lie_in_the_memory_of_its_param(optimizer: fn.Optimizer) -> None:
+    """Donated, each element is read before it is written: the pure optimizer's bits, four times."""
+    params, donated = leaves(0), fn.donate(optimizer)
+    given, state = tree.map(torch.clone, params), optimizer.init(params)
+    held = donated.init(given)
+    for _ in range(4):
+        params, state = optimizer.update(params, state, params)
+        given, held = donated.update(tree.map(Tensor.detach, given), held, given)
+        assert tree.equal((given, held), (params, state))

@@ -122,7 +122,7 @@ def test_every_option_of_torch_is_an_option(name: str) -> None:
     assert theirs - {"lr"} <= set().union(*GRIDS[name])
 
 
-@pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "Lion"])
+@pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "Adamax", "Lion"])
 def test_formulas_take_the_steps_of_kernels(name: str) -> None:
     """``vmap`` runs the formula, and eager mode a kernel in place, with all options."""
     options = GRIDS.get(name) or grid(betas=((0.9, 0.99), (0.0, 0.5)), weight_decay=DECAYS, maximize=SIGNS)

@@ -93,7 +93,19 @@ def _agc(t: int, p: Tensor, g: Tensor, state: Any) -> Any:
     return torch.where(of_g < most, g, g * most / of_g), ()
 
 
+def _factored(t: int, p: Tensor, g: Tensor, state: Any) -> Any:
+    beta, squares = 1 - t**-0.7, g**2 + 1e-3
+    r, c, n = state
+    if g.dim() < 2:
+        n = beta * n + (1 - beta) * squares
+        return g / torch.sqrt(n), (r, c, n)
+    r, c = [beta * old + (1 - beta) * squares.mean(axis, keepdim=True) for axis, old in ((1, r), (0, c))]
+    return g / torch.sqrt(r * c / r.mean()), (r, c, n)
+
+
 FORMULAS = {
+    "factored": (fn.ScaleByFactoredRMS(True, 0.7, 0, 5, 1e-3), lambda p: (0.0, 0.0, 0.0), _factored),
+    "not factored": (fn.ScaleByFactoredRMS(False, 1.0, epsilon=0.0), lambda p: (0.0,), lambda t, p, g, s: (g / torch.sqrt(s[0] * (1 - 1 / t) + g**2 / t), (s[0] * (1 - 1 / t) + g**2 / t,))),
     "trace": (fn.Trace(0.7), _zeros(1), lambda t, p, g, s: (g + 0.7 * s[0], (g + 0.7 * s[0],))),
     "nesterov": (fn.Trace(0.7, nesterov=True), _zeros(1), lambda t, p, g, s: (g + 0.7 * (g + 0.7 * s[0]), (g + 0.7 * s[0],))),
     "sign": (fn.ScaleBySign(), _zeros(0), lambda t, p, g, s: (torch.sign(g), s)),

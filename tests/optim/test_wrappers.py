@@ -298,6 +298,23 @@ def test_wrappers_refuse_before_they_write(wrap: Any, form: Any) -> None:
             assert tree.equal((s, params), before)
 
 
+@pytest.mark.parametrize("form", [lambda o: o, fn.donate], ids=["pure", "donated"])
+def test_wrappers_step_layer_by_layer(form: Any) -> None:
+    """Those that act on leaves do so in the backward pass, bit for bit, counts and the copies of ``repeat`` too."""
+    net = fn.serial(fn.Linear(3, 8), fn.repeat(fn.serial(fn.Linear(8, 8), fn.Tanh()), 3), fn.Linear(8, 2))
+    x, target = fn.random.normal(0, (16, 3)), fn.random.normal(1, (16, 2))
+    inner = fn.Adam(0.1, betas=(0.0, 0.9))
+    for opt in (fn.Lookahead(inner, 2), fn.MultiSteps(inner, 2), fn.ScheduleFree(inner), fn.Adafactor(0.1)):
+        ends = []
+        for in_backward in (False, True):
+            params, step = net.init(0), fn.train_step(net, fn.MSE(), form(opt), in_backward=in_backward)
+            state = opt.init(params)
+            for _ in range(3):
+                params, state, value = step(params, state, x, target)
+            ends.append((params, state, value))
+        assert tree.equal(*ends)
+
+
 @each_wrapper
 def test_wrappers_take_names_of_their_state(wrap: Any) -> None:
     """Read, replaced, and used by the next update: every leaf of the state can be reached by name."""
