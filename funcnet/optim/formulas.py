@@ -29,6 +29,11 @@ def mean(m: Tensor, x: Tensor, beta: Any) -> Tensor:
     return m.lerp(x, 1 - beta)
 
 
+def mean_square(v: Tensor, x: Tensor, beta: Any) -> Tensor:
+    """Return β v + (1 - β) x². Of ``mean`` an infinite square would make NaN at the next step: ∞ + (1 - β) (x² - ∞) = -∞ + ∞."""
+    return beta * v + (1 - beta) * x * x if isinstance(beta, Tensor) else torch.addcmul(v * beta, x, x, value=1 - beta)
+
+
 def descend(p: Tensor, step: Tensor, lr: Any) -> Tensor:
     """Return p - η s, in one pass through memory where η is a number."""
     return p - lr * step if isinstance(lr, Tensor) else p.sub(step, alpha=lr)
