@@ -68,6 +68,7 @@ OTHERS = [
     *[fn.AddPrivacyNoise(1.0, 1.0, 8), fn.Monitor(), fn.LossScale(), fn.EMA(), fn.SWA()],
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],
     *[fn.XavierNormal(), fn.XavierUniform(), fn.KaimingNormal(), fn.KaimingUniform(), fn.LecunNormal(), fn.LecunUniform()],
+    *[fn.Eye(), fn.Dirac(), fn.DeltaOrthogonal(), fn.Sparse(0.5)],
 ]
 
 
