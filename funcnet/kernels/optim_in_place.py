@@ -38,7 +38,7 @@ def _each(step: Callable[..., None], *columns: Tensors, **numbers: Any) -> None:
 def lion(columns: Sequence[Tensors], rates: Numbers, maximize: bool, donated: bool) -> Sequence[Tensors] | None:
     """Return Lion's new p and m from p, g and m; ``None`` where its formula must do.
 
-    ``rates`` are lr, both betas and the decay. A step takes 8 ms, leaf by leaf with the formula 19, with lists of all leaves 24.
+    ``rates`` are lr, both betas and the decay. A step takes 9 ms, leaf by leaf with the formula 19, with lists of all leaves 13.
     """
     if not _serves(columns, rates):
         return None
@@ -61,8 +61,8 @@ def rmsprop(
     """Return RMSprop's new p, v and further moments from p, g and these; ``None`` where its formula must do.
 
     ``rates`` are lr, alpha, the decay and the momentum; the moments are v, the buffer if there is one, and the mean if
-    ``centered``. A step takes 11 ms, leaf by leaf with the formula 18, with lists of all leaves 27 to 32; centered and with
-    momentum 17, 30 and 36 to 39.
+    ``centered``. A step takes 12 ms, leaf by leaf with the formula 18, with lists of all leaves 14; centered and with momentum
+    18, 30 and 25.
     """
     if not _serves(columns, rates):
         return None
@@ -91,7 +91,7 @@ def _rmsprop(
 def adamax(columns: Sequence[Tensors], rates: Numbers, eps: float, maximize: bool, donated: bool) -> Sequence[Tensors] | None:
     """Return Adamax's new p, m and u from p, g, m and u; ``None`` where its formula must do.
 
-    ``rates`` are the corrected lr, both betas and the decay.
+    ``rates`` are the corrected lr, both betas and the decay. A step takes 11 ms, leaf by leaf with the formula 17, with lists 17.
     """
     if not _serves(columns, rates):
         return None
@@ -112,7 +112,7 @@ def adagrad(
 ) -> Sequence[Tensors] | None:
     """Return Adagrad's new p and sum from p, g and the sum; ``None`` where its formula must do.
 
-    ``rates`` are lr, its decay and the weight decay; ``step`` counts from 1. A step takes 3.5 ms, with the formula 16.
+    ``rates`` are lr, its decay and the weight decay; ``step`` counts from 1. A step takes 3.8 ms, with the formula 16.
     """
     if not _serves(columns, rates):
         return None

@@ -27,9 +27,7 @@ def _etas(value: Any, attribute: Any, got: Any) -> None:
 
 def _step_sizes(value: Any, attribute: Any, got: Any) -> None:
     if not (_is_pair(got) and 0 <= got[0] <= got[1]):
-        raise value_error(
-            "Rprop", "step_sizes must be a tuple of two numbers of at least 0, the smaller one first", describe(got)
-        )
+        raise value_error("Rprop", "step_sizes must be a tuple of two numbers of at least 0, the smaller one first", repr(got))
 
 
 def _is_pair(got: Any) -> bool:

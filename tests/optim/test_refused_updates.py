@@ -22,6 +22,8 @@ OPTIMIZERS = [
     fn.AdamW(fn.CosineSchedule(0.1, 9), amsgrad=True),
     fn.chain(fn.ClipByGlobalNorm(1.0), fn.ClipByValue(0.5), fn.Adam(0.1)),
     fn.MasterWeights(fn.SGD(0.1, momentum=0.9)),
+    fn.RMSprop(0.1, momentum=0.9, centered=True),
+    fn.SM3(0.1),
 ]
 each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 each_with_moments = pytest.mark.parametrize("optimizer", OPTIMIZERS[1:], ids=repr)
@@ -114,7 +116,7 @@ def test_a_param_that_does_not_fit_is_refused(optimizer: Any, form: Any, steps: 
     """Beside gradients and moments of the right kind."""
     optimizer, grads, state, params = setting(form(optimizer), steps)
     for change in PARAMS.values():
-        refused(optimizer, grads, state, {**params, path: change(params[path])}, "grads|tree|masters|exp_avg|momentum")
+        refused(optimizer, grads, state, {**params, path: change(params[path])}, "grads|tree|masters|exp_avg|momentum|square_avg")
 
 
 @nested
