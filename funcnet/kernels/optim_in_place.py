@@ -38,9 +38,10 @@ def _each(step: Callable[..., None], *columns: Tensors, **numbers: Any) -> None:
 def lion(columns: Sequence[Tensors], rates: Numbers, maximize: bool, donated: bool) -> Sequence[Tensors] | None:
     """Return Lion's new p and m from p, g and m; ``None`` where its formula must do.
 
-    ``rates`` are lr, both betas and the decay. A step takes 8 ms, leaf by leaf with the formula 19, with lists of all leaves 24.
+    ``rates`` are lr, both betas and the decay. A step takes 9 ms, leaf by leaf with the formula 19, with lists of all leaves 13.
+    A direction that is subnormal, below 10⁻³⁸ in float32, moves p by a part of lr.
     """
-    if not _serves(columns, rates):
+    if not _serves(columns, rates) or rates[0] >= 1:  # lr / tiny must be finite
         return None
     return by_rows(lambda *given: _each(_lion, *given, rates=rates, maximize=maximize), columns, donated)
 
@@ -48,11 +49,12 @@ def lion(columns: Sequence[Tensors], rates: Numbers, maximize: bool, donated: bo
 def _lion(p: Tensor, g: Tensor, m: Tensor, u: Tensor, rates: Numbers, maximize: bool) -> None:
     lr, beta1, beta2, decay = rates
     g = -g if maximize else g
-    torch.lerp(m, g, 1 - beta1, out=u).sign_()
+    tiny = torch.finfo(u.dtype).tiny
+    torch.lerp(m, g, 1 - beta1, out=u).clamp_(-tiny, tiny)  # ±tiny for the sign: sign_ makes 0 of NaN
     m.lerp_(g, 1 - beta2)  # before p, in whose memory g may be
     if decay:
         p.mul_(1 - lr * decay)
-    p.add_(u, alpha=-lr)
+    p.add_(u, alpha=-lr / tiny)  # exact: tiny is a power of 2
 
 
 def rmsprop(
@@ -61,8 +63,8 @@ def rmsprop(
     """Return RMSprop's new p, v and further moments from p, g and these; ``None`` where its formula must do.
 
     ``rates`` are lr, alpha, the decay and the momentum; the moments are v, the buffer if there is one, and the mean if
-    ``centered``. A step takes 11 ms, leaf by leaf with the formula 18, with lists of all leaves 27 to 32; centered and with
-    momentum 17, 30 and 36 to 39.
+    ``centered``. A step takes 12 ms, leaf by leaf with the formula 18, with lists of all leaves 14; centered and with momentum
+    18, 30 and 25.
     """
     if not _serves(columns, rates):
         return None
@@ -91,7 +93,7 @@ def _rmsprop(
 def adamax(columns: Sequence[Tensors], rates: Numbers, eps: float, maximize: bool, donated: bool) -> Sequence[Tensors] | None:
     """Return Adamax's new p, m and u from p, g, m and u; ``None`` where its formula must do.
 
-    ``rates`` are the corrected lr, both betas and the decay.
+    ``rates`` are the corrected lr, both betas and the decay. A step takes 11 ms, leaf by leaf with the formula 17, with lists 17.
     """
     if not _serves(columns, rates):
         return None
@@ -112,7 +114,7 @@ def adagrad(
 ) -> Sequence[Tensors] | None:
     """Return Adagrad's new p and sum from p, g and the sum; ``None`` where its formula must do.
 
-    ``rates`` are lr, its decay and the weight decay; ``step`` counts from 1. A step takes 3.5 ms, with the formula 16.
+    ``rates`` are lr, its decay and the weight decay; ``step`` counts from 1. A step takes 3.8 ms, with the formula 16.
     """
     if not _serves(columns, rates):
         return None

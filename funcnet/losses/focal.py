@@ -148,7 +148,7 @@ class MulticlassFocal(TermLoss):
 
     def cache(self, y: Tensor, target: Tensor) -> KeptRows:
         axis = self._require_classes(y)
-        labels = require_labels(self, target, y.shape[:axis] + y.shape[axis + 1 :]).unsqueeze(axis)
+        labels = require_labels(self, y, target, y.shape[:axis] + y.shape[axis + 1 :]).unsqueeze(axis)
         logp = log_softmax(in_single(y), axis)
         try:
             own = logp.gather(axis, labels)

@@ -14,6 +14,7 @@ from funcnet.checks import kind_of
 from funcnet.contract import Cache
 from funcnet.errors import describe, value_error
 from funcnet.kernels import losses as kernels
+from funcnet.kernels.elementwise_losses import has_no_sign, has_others_than_signs
 from funcnet.kernels.tracing import can_look_at
 from funcnet.losses.loss import Factor, Loss, fitting_target, reduction_scale
 from funcnet.precision import in_single, rounded
@@ -112,13 +113,13 @@ def require_like(loss: Loss, y: Tensor, target: Any) -> Tensor:
 
 
 def require_signs(loss: Loss, target: Tensor) -> None:
-    """Refuse a target that is not of signs: integers must be -1 and 1, floating numbers may be any but 0, where they can be read.
+    """Refuse a target that is not of signs: integers must be -1 and 1, floating numbers must have a sign, where they can be read.
 
-    Labels 0 and 1 are the usual mistake, and would train without an error. The look takes 1.5 µs for 100 floating numbers.
+    Labels 0 and 1 are the usual mistake, and would train without an error. The look takes 2.6 µs for 100 numbers.
     """
     if target.is_complex() or not target.dtype.is_signed:
         raise value_error(loss, "target must hold -1 and 1", str(target.dtype))
-    if can_look_at(target) and not (target if target.is_floating_point() else target.abs() == 1).all():
+    if has_no_sign(target) if target.is_floating_point() else has_others_than_signs(target):
         raise value_error(loss, "target must hold -1 and 1", numbers_in(target))
 
 
@@ -129,10 +130,12 @@ def require_rows(loss: Loss, y: Any) -> Tensor:
     return in_single(y)
 
 
-def require_labels(loss: Loss, target: Any, shape: tuple[int, ...]) -> Tensor:
-    """Return labels in int64; they must be integers of this shape."""
+def require_labels(loss: Loss, y: Tensor, target: Any, shape: tuple[int, ...]) -> Tensor:
+    """Return labels in int64; they must be integers of this shape on the device of y. Kernels read whatever memory they get."""
     if not isinstance(target, Tensor) or target.is_floating_point() or target.is_complex() or target.shape != shape:
         raise value_error(loss, f"target must be integer labels of shape {tuple(shape)}", target)
+    if target.device != y.device:
+        raise value_error(loss, f"target must be on the device of y, {y.device}", f"labels on {target.device}")
     return target.long()
 
 

@@ -8,7 +8,7 @@ import torch
 from test_steps_of_papers import PAPERS
 from test_steps_of_torch import GRIDS
 from torch import Tensor
-from training import leaves
+from training import each_optimizer, leaves
 
 import funcnet as fn
 from funcnet import tree
@@ -195,3 +195,15 @@ def test_the_averaged_params_of_asgd_are_the_mean_of_the_last() -> None:
         trace.append(tree.ravel(params))
         wanted = trace[-1] if seed < 4 else torch.stack(trace[4:]).mean(0)
         torch.testing.assert_close(tree.ravel(state["ax"]), wanted, rtol=1e-12, atol=1e-12)
+
+
+@each_optimizer
+def test_a_gradient_may_lie_in_the_memory_of_its_param(optimizer: fn.Optimizer) -> None:
+    """Donated, each element is read before it is written: the pure optimizer's bits, four times."""
+    params, donated = leaves(0), fn.donate(optimizer)
+    given, state = tree.map(torch.clone, params), optimizer.init(params)
+    held = donated.init(given)
+    for _ in range(4):
+        params, state = optimizer.update(params, state, params)
+        given, held = donated.update(tree.map(Tensor.detach, given), held, given)
+        assert tree.equal((given, held), (params, state))
