@@ -11,7 +11,7 @@ import attrs
 import pytest
 import torch
 from cases import CASES
-from cases.schedules import ALL as SCHEDULES
+from schedule_cases import ALL as SCHEDULES
 
 import funcnet as fn
 from funcnet.value import Value

@@ -23,8 +23,9 @@ class LossScale(MomentTransform):
         s ← b s  where a gradient is infinite or NaN;  a s  after n updates without;  n starts anew after either
 
     A gradient below 6e-8 is 0 in float16. So ``train_step`` multiplies the gradient of the loss by s, wherever the optimizer has
-    a ``LossScale``, which divides by it in float32. An infinite gradient passes as such, and the optimizer at the end of the
-    chain must skip that update, as one in ``SkipNonFinite`` does.
+    a ``LossScale``, which divides by it in float32: it is the first part of a chain. An infinite gradient passes as such, and
+    the optimizer at the end of the chain must skip that update, as one in ``SkipNonFinite`` does:
+    ``chain(LossScale(), SkipNonFinite(SGD(lr)))``.
 
     For params in float16, ``MasterWeights`` gives the transforms gradients in float32:
     ``MasterWeights(chain(LossScale(), SGD(lr)))``. For float32 params of a net in ``cast(net, torch.float16)`` it is not needed:
