@@ -128,3 +128,18 @@ def test_a_plateau_sets_the_rate_of_an_optimizer() -> None:
         opt = opt.replace(lr=float(plateau.rate(seen)))
         params, state = opt.update({"w": torch.ones(3)}, state, params)
     torch.testing.assert_close(params["w"], torch.full((3,), 1 - 0.1 - 0.01 - 0.001))
+
+
+def test_states_hold_no_graph() -> None:
+    """A metric that requires grad would keep the graph of its step, and of all steps before."""
+    plateau = fn.ReduceOnPlateau(0.1)
+    state = plateau.update(torch.tensor(1.0, requires_grad=True) * 2, plateau.init())
+    assert not any(one.requires_grad for one in state.values())
+
+
+def test_states_of_another_kind_are_refused() -> None:
+    """Numbers in place of tensors too."""
+    plateau = fn.ReduceOnPlateau(0.1)
+    for state in ({}, dict.fromkeys(plateau.init(), 1.0), {**plateau.init(), "best": torch.zeros(2)}):
+        with pytest.raises(ValueError, match="state must be a dict of rate, best, bad, cooldown, as init makes it"):
+            plateau.update(1.0, state)
