@@ -107,7 +107,9 @@ def fit(
     return Fit(params, state, history)
 
 
-def _measured(net: Layer, params: Params, validation: Any, metrics: Sequence[Metric], loss: Loss, data: Any) -> dict[str, float]:
+def _measured(
+    net: Layer, params: Params, validation: Any, metrics: Sequence[MetricLike], loss: Loss, data: Any
+) -> dict[str, Any]:
     if validation:
         return evaluate(net, params, validation, metrics, loss, prefix="validation_")
     return evaluate(net, params, data, metrics)

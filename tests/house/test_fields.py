@@ -11,7 +11,6 @@ import attrs
 import pytest
 import torch
 from cases import CASES
-from cases.schedules import ALL as SCHEDULES
 from metrics.metric_cases import CASES as METRICS
 from optimizer_cases import MATRICES, OPTIMIZERS, TRANSFORMS
 from schedule_cases import ALL as SCHEDULES

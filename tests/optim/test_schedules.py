@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases.schedules import ALL, halved
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedule_cases import ALL, halved
 
 import funcnet as fn
 from funcnet import (
