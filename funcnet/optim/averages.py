@@ -174,7 +174,7 @@ class EMA(_Average):
 
 
 def _over(p: Any, a: Any, share: Tensor) -> Any:
-    """Return a / share in the dtype of p; what is not averaged as it is."""
+    """Return a / share in the dtype of p for averaged leaves, and p for others."""
     return (a / kernels.narrowed(share, a)).to(p.dtype) if is_dense(a) else p
 
 

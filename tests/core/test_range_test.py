@@ -122,7 +122,7 @@ def test_a_stochastic_net_gets_keys() -> None:
 
 
 def test_a_function_gets_the_rate_as_a_tensor() -> None:
-    """A step of one's own: plain descent gives the losses of SGD."""
+    """Of a custom step: plain descent gives the losses of SGD."""
 
     def step(params, state, x, target, lr):
         y, cache = NET.apply(params, x)
