@@ -109,7 +109,7 @@ def fit(
 
 def _measured(
     net: Layer, params: Params, validation: Any, metrics: Sequence[MetricLike], loss: Loss, data: Any
-) -> dict[str, float]:
+) -> dict[str, Any]:
     if validation:
         return evaluate(net, params, validation, metrics, loss, prefix="validation_")
     return evaluate(net, params, data, metrics)
