@@ -42,7 +42,7 @@ def accuracy(y: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
 
 def _labels_counted(target: Tensor) -> Tensor | int:
     """Return how many labels there are, without those ignored by default; of rows of probabilities, how many rows."""
-    return len(target) if target.is_floating_point() else (target != -100).sum()
+    return len(target) if target.is_floating_point() else (target.long() != -100).sum()
 
 
 accuracy.weight_of = _labels_counted  # type: ignore[attr-defined]

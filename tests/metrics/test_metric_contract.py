@@ -146,6 +146,16 @@ def test_ranks_merge_their_totals():
     assert fn.tree.equal(metric.value(reduce(metric.merge, ranks)), metric(Y, T))
 
 
+def test_labels_of_every_integer_type_are_the_same():
+    """One of uint8 is never ignored: 156 is not -100."""
+    for metric in (fn.Accuracy(), fn.Accuracy(2), fn.F1(), fn.AUROC(), fn.CalibrationError(), fn.Perplexity()):
+        for dtype in (torch.uint8, torch.int8, torch.int32):
+            assert torch.equal(metric(Y, TRUE.to(dtype)), metric(Y, TRUE))
+    for metric, y in ((fn.F1(), Y), (fn.Accuracy(2), Y), (fn.AUROC(), Y1), (fn.accuracy, Y1), (fn.Accuracy(num_classes=3), SAID)):
+        with pytest.raises(ValueError, match="156"):
+            metric(y, torch.full((N,), 156, dtype=torch.uint8))
+
+
 BAD = torch.tensor([torch.nan] * N)
 REFUSED = {
     "Accuracy(): y must be (N, classes, ...), and target (N, ...) or (N, classes, ...), got shapes (12, 3) and (11,)": lambda: fn.Accuracy()(Y, T[1:]),
@@ -168,6 +178,9 @@ REFUSED = {
     "CalibrationError(from_logits=False): with from_logits=False y must hold probabilities from 0 to 1": lambda: fn.CalibrationError(from_logits=False)(Y, T),
     "R2(): y and target must be real, and have the same shape (N, ...), got shapes (12, 1) and (12,)": lambda: fn.R2()(Y1, T1),
     "MeanAbsoluteError(): y and target must be tensors, got 3": lambda: fn.MeanAbsoluteError()(3, Y),
+    "F1(): y and target must be dense tensors, got a tensor of layout torch.sparse_coo": lambda: fn.F1()(Y.to_sparse(), T),
+    "F1(): y and target must be dense tensors, got a nested tensor": lambda: fn.F1()(torch.nested.nested_tensor([Y[0]], layout=torch.jagged), T),
+    "R2(): y and target must be dense tensors, got a nested tensor": lambda: fn.R2()(Y, torch.nested.nested_tensor([Y[0]], layout=torch.jagged)),
     "Perplexity(): y and target must be tensors, got None": lambda: fn.Perplexity()(Y, None),
     "the function must return a number, got a tensor of shape (12, 3)": lambda: fn.Average(torch.sub)(Y, NUMBERS),
     "Average: f must be a function (y, target) -> number, got the class Accuracy; make a value of it, Accuracy(...)": lambda: fn.Average(fn.Accuracy),
