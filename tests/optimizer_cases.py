@@ -63,6 +63,45 @@ WRAPPED: list[fn.Optimizer] = [
 OPTIMIZERS: list[fn.Optimizer] = [*FAMILIES, *WRAPPED]
 """Optimizers that take params of every shape."""
 
+DESCENDING: list[fn.Optimizer] = [
+    fn.SGD(lr=2e-3, momentum=0.9),
+    fn.Adam(lr=0.05),
+    fn.AdamW(lr=0.05),
+    fn.NAdam(lr=0.05),
+    fn.RAdam(lr=0.0125),
+    fn.Adamax(lr=0.05),
+    fn.Adagrad(lr=0.5),
+    fn.Adadelta(lr=0.25),
+    fn.RMSprop(lr=4e-3),
+    fn.Rprop(lr=0.01),
+    fn.ASGD(lr=4e-3, lambd=0.0),
+    fn.Adafactor(lr=0.1),
+    fn.Lion(lr=4e-3),
+    fn.LAMB(lr=0.04),
+    fn.LARS(lr=0.04, trust_coefficient=0.1),
+    fn.AdaBelief(lr=0.02),
+    fn.Yogi(lr=0.05),
+    fn.Adan(lr=0.05),
+    fn.ADOPT(lr=0.05),
+    fn.SignSGD(lr=4e-3, momentum=0.9),
+    fn.AdEMAMix(lr=0.01, alpha=1.0),
+    fn.NovoGrad(lr=2e-3),
+    fn.SM3(lr=0.5),
+    fn.Prodigy(),
+    fn.LBFGS(lr=0.3, history_size=5),
+    fn.SOAP(lr=0.05),
+    fn.Muon(lr=0.01, weight_decay=0.0),
+    fn.chain(fn.ClipByGlobalNorm(10.0), fn.Adam(lr=0.05)),
+    fn.by_path({fn.is_matrix: fn.Adam(lr=0.05)}),
+    fn.MasterWeights(fn.Adam(lr=0.05)),
+    fn.SAM(fn.Adam(lr=0.05), 1e-3),
+    fn.Lookahead(fn.Adam(lr=0.1)),
+    fn.MultiSteps(fn.Adam(lr=0.1), 2),
+    fn.SkipNonFinite(fn.Adam(lr=0.05)),
+    fn.ScheduleFree(fn.Adam(lr=0.1, betas=(0.0, 0.99))),
+]
+"""One of each optimizer with a rate for Rosenbrock's valley, which is curved and flat."""
+
 TRANSFORMS: list[fn.GradientTransform] = [
     fn.ClipByValue(0.5),
     fn.ClipByGlobalNorm(0.5),

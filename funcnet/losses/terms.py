@@ -76,7 +76,7 @@ def _scaled(c: Factor, g: Factor | None) -> Factor:
 
 
 def over_classes(g: Factor) -> Factor:
-    """Give the gradient of each row an axis for the classes; a number for all rows stays as it is."""
+    """Give the gradient of each row an axis for the classes; a number for all rows needs none."""
     return g.unsqueeze(-1) if isinstance(g, Tensor) and g.dim() else g
 
 

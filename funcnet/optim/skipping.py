@@ -50,6 +50,7 @@ class SkipNonFinite(OptimizerWrapper):
     """
 
     acts_on = "tree"
+
     numbers: ClassVar[dict[str, torch.dtype]] = dict.fromkeys(("step", "skipped", "consecutive"), torch.int64)
 
     max_consecutive: int | None = field(default=None, validator=optional(whole(0)))

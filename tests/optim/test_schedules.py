@@ -473,3 +473,19 @@ def test_a_peak_is_swept_by_vmap() -> None:
 
     peaks = torch.tensor([0.003, 0.03, 0.3], dtype=torch.float64)
     torch.testing.assert_close(torch.func.vmap(trained)(peaks), torch.stack([trained(peak) for peak in peaks.tolist()]))
+
+
+def test_a_scale_of_cycles_must_be_a_number() -> None:
+    """For an int and for a tensor; a constant will do under ``vmap`` too."""
+    schedule = fn.CyclicSchedule(0.0, 1.0, 2, scale_fn=lambda cycle: None)
+    for run in (lambda: schedule(1), lambda: torch.func.vmap(schedule)(torch.arange(3))):
+        with pytest.raises(ValueError, match=r"CyclicSchedule.*scale_fn must return a finite number, or a 0-d tensor, got None"):
+            run()
+    constant = fn.CyclicSchedule(0.0, 1.0, 2, scale_fn=lambda cycle: 0.5)
+    assert torch.func.vmap(constant)(torch.arange(3)).tolist() == [0.0, 0.25, 0.5]
+
+
+def test_a_step_beyond_floats_is_refused() -> None:
+    """An int that no float holds is no number of updates."""
+    with pytest.raises(ValueError, match="step must be a number of at least 0"):
+        fn.CosineSchedule(0.1, 10)(10**400)

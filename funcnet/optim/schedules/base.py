@@ -209,11 +209,16 @@ class LambdaSchedule(FormulaSchedule):
     function: Callable[[Any], Any] = field(validator=function)
 
     def rate_at(self, t: Any) -> Any:
-        rate = self.function(t)
-        if isinstance(rate, Tensor) and rate.dim() == 0 and not rate.is_complex():
-            if isinstance(t, Tensor):
-                return rate.to(torch.float64)
-            rate = rate.item()
-        if not is_number(rate):
-            raise value_error(self, "function must return a finite number, or a 0-d tensor", describe(rate))
-        return torch.full_like(t, rate) if isinstance(t, Tensor) else rate
+        return number_of(self, "function", self.function, t)
+
+
+def number_of(who: Any, name: str, function: Callable[[Any], Any], t: Any) -> Any:
+    """Return what a user's function makes of t: a number for a number, a 0-d float64 tensor for a 0-d tensor."""
+    rate = function(t)
+    if isinstance(rate, Tensor) and rate.dim() == 0 and not rate.is_complex():
+        if isinstance(t, Tensor):
+            return rate.to(torch.float64)
+        rate = rate.item()
+    if not is_number(rate):
+        raise value_error(who, f"{name} must return a finite number, or a 0-d tensor", describe(rate))
+    return torch.full_like(t, rate) if isinstance(t, Tensor) else rate
