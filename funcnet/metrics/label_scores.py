@@ -49,7 +49,7 @@ class LabelScore(Metric):
     def total_of(self, y: Tensor, target: Tensor) -> Total:
         y, target = dense(self, y, target)
         if y.is_floating_point() and (self.multilabel or y.dim() < 2 or y.shape[1] == 1):
-            return _of_columns(columns_of(self, *scores(self, y, target), self.ignore_index), self.threshold)
+            return _of_columns(columns_of(self, *scores(self, y, target, self.ignore_index), self.ignore_index), self.threshold)
         if self.multilabel:
             raise value_error(self, "with multilabel=True y must be a floating tensor", y)
         said, true, counted, classes = classes_of(self, y, target, self.ignore_index, self.threshold, self.num_classes)
@@ -113,7 +113,7 @@ class Precision(LabelScore):
         The value is (), or (classes,) with ``average=None``.
 
     Raises:
-        ValueError: For other shapes, y with NaN, and labels out of range.
+        ValueError: For other shapes, y with NaN where it counts, and labels out of range.
 
     References:
         ``sklearn.metrics.precision_score`` with all classes in ``labels``.

@@ -36,7 +36,7 @@ def classes_of(
     who: Any, y: Any, target: Any, ignore_index: int = -100, threshold: float = 0.0, num_classes: int | None = None
 ) -> Classes:
     """Read classes: the largest output's, for a single column whether it is above ``threshold``, or integers as they are."""
-    y, target = scores(who, y, target, floating=False)
+    y, target = scores(who, y, target, ignore_index, floating=False)
     if not y.is_floating_point():
         return _predicted(who, y, target, ignore_index, num_classes)
     if y.shape[1] == 1:
@@ -54,7 +54,7 @@ def require_classes(who: Any, classes: int, num_classes: int | None) -> None:
         raise value_error(who, f"y must have num_classes={num_classes} classes", f"{classes}")
 
 
-def scores(who: Any, y: Any, target: Any, *, floating: bool = True) -> tuple[Tensor, Tensor]:
+def scores(who: Any, y: Any, target: Any, ignore_index: int, *, floating: bool = True) -> tuple[Tensor, Tensor]:
     """Return y as (N, classes, ...) and target, without gradients; a vector y is one column. Integers y stay as they are."""
     y, target = dense(who, y, target)
     if y.is_complex() or (floating and not y.is_floating_point()):
@@ -65,7 +65,7 @@ def scores(who: Any, y: Any, target: Any, *, floating: bool = True) -> tuple[Ten
     if y.dim() == 0 or not y.shape[1] or target.shape not in (y.shape, y.shape[:1] + y.shape[2:]):
         got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"
         raise value_error(who, "y must be (N, classes, ...), and target (N, ...) or (N, classes, ...)", got)
-    require_no_nan(who, y)
+    require_no_nan(who, y, target, ignore_index)
     return y, target
 
 
@@ -79,17 +79,20 @@ def dense(who: Any, y: Any, target: Any) -> tuple[Tensor, Tensor]:
     return y.detach(), target.detach()
 
 
-def require_no_nan(who: Any, y: Tensor) -> None:
-    """Refuse outputs that are NaN, where they can be seen."""
-    if is_plain(y) and has_nan(y) and y.isnan().any():
-        raise value_error(who, "y must not hold NaN", f"{int(y.isnan().sum())} of {y.numel()} numbers NaN")
+def require_no_nan(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> None:
+    """Refuse outputs that are NaN, where they can be seen, but in rows that are ignored."""
+    if is_plain(y) and has_nan(y):
+        counted = target.double() != ignore_index  # uint8 compares with -100 as with 156
+        bad = y.isnan() & (counted if target.dim() == y.dim() else counted.unsqueeze(1))
+        if bad.any():
+            raise value_error(who, "y must not hold NaN", f"{int(bad.sum())} of {y.numel()} numbers NaN")
 
 
 def labels_of(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Return the labels (N, ...) of y (N, classes, ...), 0 where they are ignored, and where they count."""
     if target.dim() == y.dim():
         if target.is_floating_point():
-            require_no_nan(who, target)
+            require_no_nan(who, target, target, ignore_index)
         target = target.to(torch.uint8).argmax(1) if target.dtype is torch.bool else target.argmax(1)
     return _in_range(who, target, y.shape[1], ignore_index)
 

@@ -206,6 +206,12 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
 
 
 def test_what_is_ignored_may_be_anything():
-    """A predicted class out of range, in a row that does not count."""
+    """A predicted class out of range or NaN, in a row that does not count."""
+    for metric, y, target in CASES.values():
+        if y.is_floating_point() and torch.equal(target, T) and not isinstance(metric, fn.Average):
+            broken = torch.where((T == -100).unsqueeze(1), torch.nan, y)
+            assert fn.tree.equal(metric(broken, T), metric(y, T)), metric
+            with pytest.raises(ValueError, match="NaN"):
+                (metric if metric.column != "perplexity" else fn.Accuracy())(broken, TRUE)
     said = torch.where(T == -100, 99, SAID)
     assert fn.Accuracy(num_classes=CLASSES)(said, T) == fn.Accuracy(num_classes=CLASSES)(SAID, T)
