@@ -26,7 +26,8 @@ def accuracy(y: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
         ignore_index: The label that is left out; if no other is left, the share is NaN.
 
     Raises:
-        ValueError: For other shapes, y with NaN where it counts, labels out of range, and with one class targets that are not from 0 to 1.
+        ValueError: For other shapes, y with NaN where it counts, labels out of range, and with one class targets that are not
+            from 0 to 1.
 
     >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, -100]))
     tensor(1.)
@@ -66,7 +67,8 @@ class Accuracy(Metric):
         or integers y, predicted classes, of the shape of target. The value is (), NaN if nothing counts.
 
     Raises:
-        ValueError: For other shapes, y with NaN where it counts, labels out of range, and a ``top_k`` above the number of classes.
+        ValueError: For other shapes, y with NaN where it counts, labels out of range, and a ``top_k`` above the number of
+            classes.
 
     References:
         ``sklearn.metrics.accuracy_score`` and ``top_k_accuracy_score``.
