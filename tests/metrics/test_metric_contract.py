@@ -156,6 +156,15 @@ def test_labels_of_every_integer_type_are_the_same():
             metric(y, torch.full((N,), 156, dtype=torch.uint8))
 
 
+def test_most_totals_are_sums():
+    """``tree.add`` merges them, that of a batch without rows too; all but four metrics have such totals."""
+    for metric, y, target in CASES.values():
+        exact = isinstance(metric, (fn.AUROC, fn.AveragePrecision)) and metric.thresholds is None
+        if not exact and not isinstance(metric, (fn.R2, fn.ExplainedVariance)):
+            parts = [metric.total_of(y[rows], target[rows]) for rows in (slice(0, 5), slice(5, 5), slice(5, N))]
+            assert fn.tree.equal(reduce(fn.tree.add, parts), reduce(metric.merge, parts))
+
+
 BAD = torch.tensor([torch.nan] * N)
 REFUSED = {
     "Accuracy(): y must be (N, classes, ...), and target (N, ...) or (N, classes, ...), got shapes (12, 3) and (11,)": lambda: fn.Accuracy()(Y, T[1:]),
