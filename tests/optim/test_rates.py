@@ -64,7 +64,9 @@ def two_updates(value: Any, like: Any) -> Any:
 
 def test_every_rate_is_tried() -> None:
     """All but those of optimizers that have none."""
-    without = {type(one).__name__ for one in one_of_each([*OPTIMIZERS, *MATRICES, *TRANSFORMS])} - {type(one).__name__ for one in RATED}
+    without = {type(one).__name__ for one in one_of_each([*OPTIMIZERS, *MATRICES, *TRANSFORMS])} - {
+        type(one).__name__ for one in RATED
+    }
     assert not [name for name in without if "lr" in attrs.fields_dict(getattr(fn, name))]
     assert len([one for value in RATED for one in inner_rates(value)]) > 100
 
@@ -122,7 +124,9 @@ def test_compiled_code_reads_a_tensor_at_each_call(value: Any) -> None:
     if not rates:
         return
     torch._dynamo.reset()
-    params, grads = ({"weight": some(value, seed)[0]["weight"]} if value not in MATRICES else some(value, seed) for seed in (0, 1))
+    params, grads = (
+        {"weight": some(value, seed)[0]["weight"]} if value not in MATRICES else some(value, seed) for seed in (0, 1)
+    )
     state = rated.init(params)
     compiled = torch.compile(rated.update, fullgraph=True, backend="aot_eager")
     with torch._dynamo.config.patch(error_on_recompile=True):

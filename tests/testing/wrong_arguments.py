@@ -143,7 +143,9 @@ def _used(case: Case, **change: Any) -> None:
 
 LABELS = torch.tensor([0, 1, 2, 0])
 METRICS = {
-    **dict.fromkeys([fn.Accuracy(), fn.Accuracy(2), fn.F1(), fn.AUROC(), fn.AUROC(3), fn.CalibrationError(), fn.Perplexity()], LABELS),
+    **dict.fromkeys(
+        [fn.Accuracy(), fn.Accuracy(2), fn.F1(), fn.AUROC(), fn.AUROC(3), fn.CalibrationError(), fn.Perplexity()], LABELS
+    ),
     **dict.fromkeys([fn.R2(), fn.MeanAbsoluteError(), fn.Precision(multilabel=True)], torch.ones(4, 3)),
 }
 
