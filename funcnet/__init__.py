@@ -92,6 +92,7 @@ from funcnet.initializers.scaled import (
     XavierNormal,
     XavierUniform,
 )
+from funcnet.initializers.structured import DeltaOrthogonal, Dirac, Eye, Sparse
 from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Gaussian, Monomial, RandomFourier, Sign, Sin, Square
 from funcnet.layers.activation.glu import GEGLU, GLU, ReGLU, SwiGLU
@@ -314,6 +315,7 @@ from funcnet.transforms.clipped import clipped_grads
 from funcnet.transforms.per_example import per_example_grads, per_example_norms
 from funcnet.transforms.refreshing import refresh_stats
 from funcnet.transforms.seeing import intermediates, jacobian
+from funcnet.transforms.unit_variance import lsuv
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
 from funcnet.wrapper import Rearranging, Wrapper
@@ -411,9 +413,10 @@ __all__ = [
     "WarmupStableDecaySchedule", "SlantedTriangularSchedule",
     # initializers
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
-    "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",
+    "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "DeltaOrthogonal", "Eye",
+    "Dirac", "Sparse", "initializers",
     # functions of nets
-    "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian",
+    "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
     "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "lr_range", "RateRange",
     # metrics

@@ -64,7 +64,7 @@ def fit(
         key: A key or an int seed, which determines the first params, the orders of the rows and the noise.
         params: Params to start from, by default fresh ones; they are copied, and the trained ones require no grad.
         state: Optimizer state to start from, copied too.
-        validation: (x, target) to evaluate after each epoch with ``net.inference()``.
+        validation: (x, target) to evaluate after each epoch, with ``net.inference()`` and ``opt.eval_params(state, params)``.
         metrics: Metrics, such as ``F1()``, or functions (y, target) → number, such as ``accuracy``, evaluated on the validation
             data or else on ``data``.
         drop_last: Whether to leave out a smaller last batch.
@@ -100,11 +100,19 @@ def fit(
             **mean.over_batches(values, weigh(batches)),
             "seconds": time.perf_counter() - began,
         }
-        row |= evaluate(net, params, validation, metrics, loss, prefix="validation_") if validation else {}
-        row |= {} if validation or not metrics else evaluate(net, params, data, metrics)
+        if validation or metrics:
+            row |= _measured(net, opt.eval_params(state, params), validation, metrics, loss, data)
         for name, number in row.items():
             history.setdefault(name, []).append(number)
     return Fit(params, state, history)
+
+
+def _measured(
+    net: Layer, params: Params, validation: Any, metrics: Sequence[MetricLike], loss: Loss, data: Any
+) -> dict[str, Any]:
+    if validation:
+        return evaluate(net, params, validation, metrics, loss, prefix="validation_")
+    return evaluate(net, params, data, metrics)
 
 
 def _copied(leaf: Any) -> Tensor:

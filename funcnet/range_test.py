@@ -163,7 +163,7 @@ def lr_range(
             rate.tensor.fill_(rates[i])
             noise = () if rng is None else (random.fold_in(rng, i),)
             params, state, value = run(params, state, *batch, *noise)
-            if not record.add(float(value.mean())):
+            if not record.add(float(value.mean() if isinstance(value, Tensor) else value)):
                 break
     return RateRange(tuple(rates[: len(record.losses)]), tuple(record.losses), tuple(record.smoothed), record.diverged)
 
@@ -193,6 +193,7 @@ def _rates(low: Any, high: Any, steps: Any, mode: Any) -> list[float]:
         raise value_error("lr_range", "low and high must be finite numbers, 0 < low < high", f"low={low!r}, high={high!r}")
     if not is_whole(steps) or steps < 2:
         raise value_error("lr_range", "steps must be a whole number of at least 2", repr(steps))
+    low, high, steps = float(low), float(high), int(steps)  # numpy's numbers would make others of theirs
     parts_of_way = [i / (steps - 1) for i in range(steps)]
     if mode == "exponential":
         return [low * (high / low) ** part for part in parts_of_way]

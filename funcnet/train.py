@@ -76,6 +76,14 @@ def value_and_grads(net: Layer, loss: Loss) -> ValueAndGrads:
     return ValueAndGrads(net, loss)
 
 
+def _has_loss_scale(opt: Optimizer) -> bool:
+    """Tell whether there is a ``LossScale`` in an optimizer; two would both divide by the factor of one."""
+    found = [part for part in parts(opt) if isinstance(part, LossScale)]
+    if len(found) > 1:
+        raise value_error("train_step", "an optimizer must have at most one LossScale", f"{len(found)} in {opt!r}")
+    return bool(found)
+
+
 @frozen
 class TrainStep(Value):
     """A step of training as one pure function; made by ``train_step``."""
@@ -91,7 +99,7 @@ class TrainStep(Value):
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_has_running_stats", self.net.has_running_stats)
-        object.__setattr__(self, "_has_loss_scale", any(isinstance(part, LossScale) for part in parts(self.opt)))
+        object.__setattr__(self, "_has_loss_scale", _has_loss_scale(self.opt))
         object.__setattr__(self, "_updater", Updater(self.net, self.opt) if self.in_backward else None)
         object.__setattr__(self, "_evaluating", self.opt if isinstance(self.opt, EvaluatingOptimizer) else None)
 
@@ -105,8 +113,7 @@ class TrainStep(Value):
             return self._layer_by_layer(self._updater, params, state, x, target, rng)
         if self._evaluating is not None:
             return self._with_evaluations(self._evaluating, params, state, x, target, rng)
-        scale = self._loss_scale(state) if self._has_loss_scale else None
-        value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng, scale)
+        value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng, self._loss_scale(state))
         if self._has_running_stats:
             params = self.net.update_stats(params, cache)
         params, state = self.opt.update(grads, state, params)
@@ -117,16 +124,19 @@ class TrainStep(Value):
     ) -> tuple[Params, Tree, Tensor]:
         """Make the step of an optimizer that asks for several gradients; statistics are those of the first."""
         caches: list[Cache] = []
+        scale = self._loss_scale(state)  # of all gradients: a direction, which SAM climbs, does not change with it
 
         def value_and_grads(params: Params) -> tuple[Tensor, Params]:
-            value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng)
+            value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng, scale)
             caches.append(cache if not caches and self._has_running_stats else None)
             return value, grads
 
         params, state, value = opt.step(value_and_grads, state, params)
         return self.net.update_stats(params, caches[0]) if self._has_running_stats else params, state, value
 
-    def _loss_scale(self, state: Tree) -> Tensor:
+    def _loss_scale(self, state: Tree) -> Tensor | None:
+        if not self._has_loss_scale:
+            return None
         rates = self.opt.rates(state)
         if not isinstance(rates.get("loss_scale"), Tensor):
             raise value_error("train_step", "a LossScale must be in a chain of all params, not of a group of them", self.opt)

@@ -64,24 +64,25 @@ def binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
         return _binary_cross_entropy(y, t, None, 0)
     fixed = t.detach()
     terms = _binary_cross_entropy(y, fixed, None, 0) + (t - fixed) * binary_target_slope(y)
-    return terms + _lack(y) * (y - y.detach())
+    return terms + _lack(y, t) * (y - y.detach())
 
 
 def binary_slope(y: Tensor, t: Tensor) -> Tensor:
-    """(y - t) / p, p = y (1 - y) ≥ 1e-12. Where both are 0 the limit is 1 - 2 y, which is added in the share that p lacks.
+    """(y - t) / p, p = y (1 - y) ≥ 1e-12. Near a t of 0 or 1 it is 1 - 2 t, which is added in the share that p lacks.
 
     Plain numbers are searched for such p: 1.3 µs for 100×2, where the other kernels take 6.
     """
     p = y * (1 - y)
     slope = (y - t) / p.clamp_min(_LEAST_SPREAD)
     is_inside = is_plain(p, slope) and p.numel() and p.amin().item() >= _LEAST_SPREAD
-    return slope if is_inside else slope + _lack(y)
+    return slope if is_inside else slope + _lack(y, t)
 
 
-def _lack(y: Tensor) -> Tensor:
-    """Return 1 - 2 y in the share that y (1 - y) lacks to 1e-12."""
-    y = y.detach()
-    return torch.rsub(y, 1, alpha=2) * (1 - y * (1 - y) / _LEAST_SPREAD).clamp_min(0.0)
+def _lack(y: Tensor, t: Tensor) -> Tensor:
+    """Return 1 - 2 t in the share that y (1 - y) lacks to 1e-12, where t is 0 or 1; 0 elsewhere."""
+    y, t = y.detach(), t.detach()
+    share = (1 - y * (1 - y) / _LEAST_SPREAD).clamp_min(0.0)
+    return torch.rsub(t, 1, alpha=2) * share * ((t == 0) | (t == 1))
 
 
 def binary_target_slope(y: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class ByPart(Loss):
 
 
 def by_part(loss: Loss) -> Loss:
-    """Return the loss with a value for each part; a loss of one part, whose factor is 1, as it is."""
+    """Return the loss with a value for each part; the loss itself if it has one part, with the factor 1."""
     return loss if _is_whole(loss.part_list()) else ByPart(loss)
 
 

@@ -29,7 +29,7 @@ Kept = tuple[Tensor, Tensor, Tensor | None]  # z, the labels with an axis of cla
 def _margins(loss: Any, y: Tensor, target: Any) -> tuple[Tensor, Tensor]:
     """Return margin - y_t + yᵢ, 0 for the label itself, and the labels with an axis of classes."""
     y = require_rows(loss, y)
-    at = require_labels(loss, target, y.shape[:-1]).unsqueeze(-1)
+    at = require_labels(loss, y, target, y.shape[:-1]).unsqueeze(-1)
     try:
         return (loss.margin - y.gather(-1, at) + y).scatter(-1, at, 0.0), at
     except (IndexError, RuntimeError) as error:
@@ -171,7 +171,7 @@ class MultiLabelMargin(TermLoss):
 
     def cache(self, y: Tensor, target: Tensor) -> Any:
         y = require_rows(self, y)
-        labels = require_labels(self, target, y.shape)
+        labels = require_labels(self, y, target, y.shape)
         try:
             return y, labels, *kernels.multilabel_margin(y, labels)
         except (IndexError, RuntimeError) as error:

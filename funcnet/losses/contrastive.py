@@ -210,7 +210,7 @@ class NTXent(_BatchLoss):
         x = require_alike(self, (y,), "(x)")[0]
         if x.dim() != 2:
             raise value_error(self, "y must have the axes (N, features)", y)
-        t = require_labels(self, target, x.shape[:1])
+        t = require_labels(self, y, target, x.shape[:1])
         a, n = _directed(x)
         s, same = products.linear(a, a) / self.temperature, t.unsqueeze(1) == t
         far = logsumexp(torch.where(same, -math.inf, s), 1, True)

@@ -149,7 +149,7 @@ class Dice(TermLoss):
     def _target(self, y: Tensor, target: Any) -> Tensor:
         if not self.multiclass or not isinstance(target, Tensor) or target.dim() == y.dim():
             return require_like(self, y, target)
-        labels = require_labels(self, target, y.shape[:1] + y.shape[2:]).unsqueeze(1)
+        labels = require_labels(self, y, target, y.shape[:1] + y.shape[2:]).unsqueeze(1)
         try:
             return torch.zeros_like(in_single(y)).scatter(1, labels, 1.0)
         except (IndexError, RuntimeError) as error:

@@ -21,6 +21,7 @@ from funcnet.kernels.limits import log_softmax
 from funcnet.kernels.losses import product
 from funcnet.kernels.tracing import is_differentiated
 from funcnet.losses.binary import BCEWithLogits
+from funcnet.losses.label_loss import class_axis
 from funcnet.losses.loss import Factor, reductions, weights
 from funcnet.losses.terms import TermLoss, is_dense, label_error, require_labels, require_like
 from funcnet.precision import in_single
@@ -148,7 +149,7 @@ class MulticlassFocal(TermLoss):
 
     def cache(self, y: Tensor, target: Tensor) -> KeptRows:
         axis = self._require_classes(y)
-        labels = require_labels(self, target, y.shape[:axis] + y.shape[axis + 1 :]).unsqueeze(axis)
+        labels = require_labels(self, y, target, y.shape[:axis] + y.shape[axis + 1 :]).unsqueeze(axis)
         logp = log_softmax(in_single(y), axis)
         try:
             own = logp.gather(axis, labels)
@@ -160,11 +161,11 @@ class MulticlassFocal(TermLoss):
     def loss(self, kept: KeptRows) -> Tensor:
         _, _, own, w = kept
         terms = -own * _power(-torch.expm1(own), self.gamma)
-        return (terms if w is None else terms * w).squeeze(_axis(own))
+        return (terms if w is None else terms * w).squeeze(class_axis(own))
 
     def dloss_dy(self, kept: KeptRows, g: Factor) -> Tensor:
         logp, labels, own, w = kept
-        axis, q = _axis(logp), -torch.expm1(own)
+        axis, q = class_axis(logp), -torch.expm1(own)
         d = _power(q, self.gamma) * (self.gamma * product(own.exp(), _over(own, q)) - 1)
         d = d * (g.unsqueeze(axis) if isinstance(g, Tensor) and g.dim() else g)
         d = d if w is None else d * w
@@ -174,9 +175,9 @@ class MulticlassFocal(TermLoss):
         return target.numel() if self.reduction == "mean" else super().weight_of(target)
 
     def _require_classes(self, y: Any) -> int:
-        if not is_dense(y) or not y.dim() or y.shape[_axis(y)] == 0:
+        if not is_dense(y) or not y.dim() or y.shape[class_axis(y)] == 0:
             raise value_error(self, "y must be a dense floating tensor with the axes (N, classes, ...) or (classes,)", y)
-        return _axis(y)
+        return class_axis(y)
 
     def _class_weights(self, logp: Tensor, axis: int) -> Tensor:
         w = self.weight or ()
@@ -184,8 +185,3 @@ class MulticlassFocal(TermLoss):
             raise value_error(self, f"y must have the {len(w)} classes of weight", f"y of shape {tuple(logp.shape)}")
         own = torch.tensor(w, dtype=logp.dtype, device=logp.device)
         return own.reshape(-1, *[1] * (logp.dim() - axis - 1)).expand_as(logp)
-
-
-def _axis(y: Tensor) -> int:
-    """Return the axis of classes."""
-    return 1 if y.dim() > 1 else 0

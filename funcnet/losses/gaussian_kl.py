@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from attrs import field
-from torch import Tensor, strided
+from torch import Tensor
 
 from funcnet.contract import Cache
 from funcnet.errors import describe, value_error
 from funcnet.kernels import losses as kernels
 from funcnet.losses.loss import Loss, reduction_scale, reductions
+from funcnet.losses.terms import is_dense
 from funcnet.value import frozen
 
 
@@ -63,16 +64,12 @@ class GaussianKL(Loss):
 
     def _require_pairs(self, y: Any, target: Any) -> None:
         for name, pair in {"y": y, **({} if target is None else {"target": target})}.items():
-            if not isinstance(pair, tuple) or len(pair) != 2 or not all(map(_is_floating, pair)):
+            if not isinstance(pair, tuple) or len(pair) != 2 or not all(map(is_dense, pair)):
                 raise value_error(self, f"{name} must be a pair (mean, log_variance) of dense floating tensors", pair)
         kinds = {(one.shape, one.dtype, one.device) for one in (*y, *(target or ()))}
         if len(kinds) > 1:
             rule = "means and log variances must have one shape, dtype and device"
             raise value_error(self, rule, " and ".join([describe(one) for one in (*y, *(target or ()))]))
-
-
-def _is_floating(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.is_floating_point() and not x.is_nested and x.layout is strided
 
 
 def _times(x: Tensor, p: Tensor | None) -> Tensor:

@@ -30,18 +30,19 @@ class LabelLoss(Loss):
     def weight_of(self, target: Tensor) -> float | Tensor:
         if self.reduction != "mean":
             return len(target) if target.dim() else 1
-        return (target != self.ignore_index).sum() if self.weight is None else self._class_weights(target).sum()
+        return (target.long() != self.ignore_index).sum() if self.weight is None else self._class_weights(target).sum()
 
     def term_weights(self, target: Tensor) -> Tensor | None:
         return None if target.is_floating_point() else self._class_weights(target)
 
     def _class_weights(self, labels: Tensor) -> Tensor:
         """Return the weight of each label, 0 for those ignored."""
+        labels = labels.long()  # as uint8, -100 is 156
         counts = labels != self.ignore_index
         if self.weight is None:
             return counts.double()
         w = torch.tensor(self.weight, dtype=torch.float64, device=labels.device)
-        return torch.where(counts, w[labels.long() * counts], 0.0)
+        return torch.where(counts, w[labels * counts], 0.0)
 
     def weight_tensor(self, logp: Tensor) -> Tensor | None:
         """Return ``weight`` as a tensor."""
@@ -82,6 +83,8 @@ class LabelLoss(Loss):
         shape = y.shape[:axis] + y.shape[axis + 1 :]
         if target.shape != shape or target.is_floating_point() or target.is_complex():
             of_y = f"that of y {tuple(y.shape)} without axis {axis}, the classes"
+            if axis == 1 and y.dim() > 2 and target.shape == y.shape[:-1]:
+                of_y += "; for classes in the last axis end the net with Transpose(1, -1)"
             raise value_error(self, f"labels must be integers of shape {tuple(shape)}, {of_y}", target)
         return target if target.dtype == torch.int64 else target.long()
 

@@ -13,12 +13,12 @@ import math
 from typing import Any
 
 from attrs import field
-from torch import Tensor, strided
+from torch import Tensor
 
 from funcnet.errors import flag, number, value_error
 from funcnet.kernels import elementwise_losses, losses
 from funcnet.losses.loss import ElementwiseLoss, Factor, fitting_target, reductions
-from funcnet.losses.terms import TermLoss
+from funcnet.losses.terms import TermLoss, is_dense
 from funcnet.precision import in_single
 from funcnet.value import frozen
 
@@ -159,7 +159,7 @@ class GaussianNLL(TermLoss):
 
     def _pair(self, y: Any) -> Pair:
         """Return the mean and the variance, which must be dense floating tensors of one dtype and device."""
-        if not isinstance(y, tuple) or len(y) != 2 or not all(map(_is_floating, y)):
+        if not isinstance(y, tuple) or len(y) != 2 or not all(map(is_dense, y)):
             raise value_error(self, "y must be a pair (mean, var) of dense floating tensors", y)
         mean, var = y
         if mean.dtype is not var.dtype or mean.device != var.device:
@@ -185,7 +185,3 @@ def _shared(slope: Tensor, c: Factor, v: Tensor) -> Tensor:
         return slope * c
     terms: Tensor = losses.product(c.expand_as(slope), slope) if isinstance(c, Tensor) and c.dim() else slope * c
     return terms.sum_to_size(v.shape)
-
-
-def _is_floating(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.is_floating_point() and not x.is_nested and x.layout is strided

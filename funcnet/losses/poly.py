@@ -68,7 +68,7 @@ class PolyCrossEntropy(TermLoss):
         axis = class_axis(y)
         logp = log_softmax(in_single(y), axis)
         if not target.is_floating_point():
-            labels = require_labels(self, target, y.shape[:axis] + y.shape[axis + 1 :])
+            labels = require_labels(self, y, target, y.shape[:axis] + y.shape[axis + 1 :])
             return logp, labels, self._at(logp, labels)
         if target.shape != y.shape or target.dtype is not y.dtype:
             rule = f"a floating target is probabilities, of the shape {tuple(y.shape)} and dtype {y.dtype} of y"

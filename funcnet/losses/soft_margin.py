@@ -22,8 +22,8 @@ from funcnet.contract import Cache
 from funcnet.errors import number, value_error
 from funcnet.kernels import activation, elementwise_losses, losses
 from funcnet.losses.binary import BCEWithLogits
-from funcnet.losses.loss import ElementwiseLoss, Factor, Loss, fitting_target, reductions, weights
-from funcnet.losses.terms import TermLoss, over_classes
+from funcnet.losses.loss import ElementwiseLoss, Factor, fitting_target, reductions, weights
+from funcnet.losses.terms import TermLoss, over_classes, require_signs
 from funcnet.precision import in_single
 from funcnet.value import frozen
 
@@ -50,7 +50,8 @@ class SoftMargin(ElementwiseLoss):
         y and the target.
 
     Raises:
-        ValueError: As ``MSE`` does, and for a target of booleans, which has no -1.
+        ValueError: As ``MSE`` does, for a boolean or unsigned target, and in eager mode on the CPU for integers other than 1 and
+            -1, for 0 and for NaN.
 
     References:
         ``torch.nn.SoftMarginLoss``'s formula.
@@ -60,8 +61,9 @@ class SoftMargin(ElementwiseLoss):
     """
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
-        _require_signed(self, target)
-        return super().forward(y, target)
+        found = super().forward(y, target)  # complains of a target that does not fit y
+        require_signs(self, target)
+        return found
 
     def cache(self, y: Tensor, t: Tensor) -> Pair:
         return y, t
@@ -76,18 +78,6 @@ class SoftMargin(ElementwiseLoss):
 
     def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
         return elementwise_losses.soft_margin_target_slope(*kept) * c
-
-
-def _require_signed(loss: Loss, target: Any) -> None:
-    """Refuse booleans, of which the one for no would count as 0."""
-    if isinstance(target, Tensor) and target.dtype is torch.bool:
-        raise value_error(loss, "target must hold 1 and -1", target)
-
-
-def _require_ones(loss: Loss, t: Tensor) -> None:
-    """Refuse numbers other than 1 and -1, where they can be looked at."""
-    if elementwise_losses.has_others_than_signs(t):
-        raise value_error(loss, "target must hold 1 and -1", f"{t[t.abs() != 1].flatten()[0].item():g}")
 
 
 _OF_EACH = BCEWithLogits("none")
@@ -188,8 +178,9 @@ class HingeEmbedding(ElementwiseLoss):
         y, and 1 and 0 for the targets 1 and -1.
 
     Raises:
-        ValueError: As ``MSE`` does, for a ``margin`` that is not a finite number, for a target of booleans, and in eager mode on
-            the CPU for an integer other than 1 and -1, for 0 and for NaN. Elsewhere their term is NaN, in torch the sum of both.
+        ValueError: As ``MSE`` does, for a ``margin`` that is not a finite number, for a boolean or unsigned target, and in eager
+            mode on the CPU for integers other than 1 and -1, for 0 and for NaN. Elsewhere the term of 0 or NaN is NaN, in torch
+            the sum of both.
 
     References:
         Hadsell, Chopra & LeCun 2006, without the squares; the formula of ``torch.nn.HingeEmbeddingLoss``.
@@ -202,14 +193,11 @@ class HingeEmbedding(ElementwiseLoss):
     reduction: str = field(default="mean", validator=reductions)
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
-        _require_signed(self, target)
-        if isinstance(target, Tensor) and not target.is_floating_point() and not target.is_complex():
-            _require_ones(self, target)
-        return super().forward(y, target)
+        found = super().forward(y, target)  # complains of a target that does not fit y
+        require_signs(self, target)
+        return found
 
     def cache(self, y: Tensor, t: Tensor) -> Pair:
-        if elementwise_losses.has_no_sign(t):
-            raise value_error(self, "target must hold 1 and -1", "0 or nan")
         return y, elementwise_losses.is_positive(t)
 
     def loss(self, kept: Pair) -> Tensor:

@@ -14,6 +14,7 @@ from funcnet.checks import kind_of
 from funcnet.contract import Cache
 from funcnet.errors import describe, value_error
 from funcnet.kernels import losses as kernels
+from funcnet.kernels.elementwise_losses import has_no_sign, has_others_than_signs
 from funcnet.kernels.tracing import can_look_at
 from funcnet.losses.loss import Factor, Loss, fitting_target, reduction_scale
 from funcnet.precision import in_single, rounded
@@ -75,7 +76,7 @@ def _scaled(c: Factor, g: Factor | None) -> Factor:
 
 
 def over_classes(g: Factor) -> Factor:
-    """Give the gradient of each row an axis for the classes; a number for all rows stays as it is."""
+    """Give the gradient of each row an axis for the classes; a number for all rows needs none."""
     return g.unsqueeze(-1) if isinstance(g, Tensor) and g.dim() else g
 
 
@@ -86,7 +87,8 @@ def require_alike(loss: Loss, y: Any, names: str) -> Any:
     """
     count = names.count(",") + 1
     if not isinstance(y, tuple) or len(y) != count or not all(map(is_dense, y)):
-        raise value_error(loss, f"y must be {names}, dense floating tensors", y)
+        rule = f"y must be {names}, dense floating tensors" if count > 1 else "y must be a dense floating tensor"
+        raise value_error(loss, rule, y if count > 1 else y[0])
     first = y[0]
     if any([one.shape != first.shape or one.dtype is not first.dtype or one.device != first.device for one in y[1:]]):  # noqa: C419
         came = " and ".join([f"{describe(one)} on {one.device}" for one in y])
@@ -111,13 +113,13 @@ def require_like(loss: Loss, y: Tensor, target: Any) -> Tensor:
 
 
 def require_signs(loss: Loss, target: Tensor) -> None:
-    """Refuse a target that is not of signs: integers must be -1 and 1, floating numbers may be any but 0, where they can be read.
+    """Refuse a target that is not of signs: integers must be -1 and 1, floating numbers must have a sign, where they can be read.
 
-    Labels 0 and 1 are the usual mistake, and would train without an error. The look takes 1.5 µs for 100 floating numbers.
+    Labels 0 and 1 are the usual mistake, and would train without an error. The look takes 2.6 µs for 100 numbers.
     """
     if target.is_complex() or not target.dtype.is_signed:
         raise value_error(loss, "target must hold -1 and 1", str(target.dtype))
-    if can_look_at(target) and not (target if target.is_floating_point() else target.abs() == 1).all():
+    if has_no_sign(target) if target.is_floating_point() else has_others_than_signs(target):
         raise value_error(loss, "target must hold -1 and 1", numbers_in(target))
 
 
@@ -128,10 +130,12 @@ def require_rows(loss: Loss, y: Any) -> Tensor:
     return in_single(y)
 
 
-def require_labels(loss: Loss, target: Any, shape: tuple[int, ...]) -> Tensor:
-    """Return labels in int64; they must be integers of this shape."""
+def require_labels(loss: Loss, y: Tensor, target: Any, shape: tuple[int, ...]) -> Tensor:
+    """Return labels in int64; they must be integers of this shape on the device of y. Kernels read whatever memory they get."""
     if not isinstance(target, Tensor) or target.is_floating_point() or target.is_complex() or target.shape != shape:
         raise value_error(loss, f"target must be integer labels of shape {tuple(shape)}", target)
+    if target.device != y.device:
+        raise value_error(loss, f"target must be on the device of y, {y.device}", f"labels on {target.device}")
     return target.long()
 
 

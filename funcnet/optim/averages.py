@@ -8,8 +8,9 @@
     ...
     net.inference()(average.params(state), x)                      the averaged params
 
-Floating leaves are averaged, in float32 for those in half precision, and rounded by ``params``; of others, such as counters, the
-last value counts. Running statistics are averaged as they are; ``refresh_stats`` computes them anew for the averaged params.
+Floating leaves of at least 16 bits are averaged, in float32 for those in half precision, and rounded by ``params``; of others,
+such as counters, the last value counts. Running statistics are averaged as they are; ``refresh_stats`` computes them anew for the
+averaged params.
 """
 
 from abc import ABC, abstractmethod
@@ -27,7 +28,6 @@ from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import State
 from funcnet.optim.columns import is_count, is_dense
 from funcnet.optim.rates import Rate, as_wide, at, checked, rate_field
-from funcnet.precision import HALF
 from funcnet.value import Value, frozen
 
 
@@ -50,8 +50,9 @@ class _Average(Value, ABC):
 
     def init(self, params: Params) -> State:
         """Make the state before the first update; the average shares no memory with ``params``, which may be donated."""
+        _require_tensors(self, params)
         average = tree.map(lambda p: self.first(p) if is_dense(p) else p.clone(), params)
-        return {**self.counts(), "average": average, "halves": tree.map(_dtype_of_half, params)}
+        return {**self.counts(), "average": average, "dtypes": tree.map(_dtype_of, params)}
 
     def update(self, state: State, params: Params) -> State:
         """Return the state with these params in the average."""
@@ -59,15 +60,16 @@ class _Average(Value, ABC):
         weight, counts = self.weigh(state)
         places = [i for i, p in enumerate(columns[1]) if is_dense(p)]
         old, new = [[column[i] for i in places] for column in columns]
-        moved = iter(kernels.lerp_each(old, [p.detach().to(a.dtype) for a, p in zip(old, new, strict=True)], weight))
+        new = [p.detach().to(a.dtype) for a, p in zip(old, new, strict=True)]
+        moved = iter(kernels.lerp_each(old, new, weight) if old else ())
         average = [next(moved) if is_dense(p) else None if p is None else p.clone() for p in columns[1]]
-        return {**counts, "average": flattening.unflatten(state["average"], iter(average)), "halves": state["halves"]}
+        return {**counts, "average": flattening.unflatten(state["average"], iter(average)), "dtypes": state["dtypes"]}
 
     def params(self, state: State) -> Params:
         """Return the averaged params, in the dtypes of params."""
         self._require_state(state)
-        rows = zip(*flattening.flatten_together(state["average"], state["halves"]), strict=True)
-        return flattening.unflatten(state["average"], iter([a if half is None else a.to(half.dtype) for a, half in rows]))
+        rows = zip(*flattening.flatten_together(state["average"], state["dtypes"]), strict=True)
+        return flattening.unflatten(state["average"], iter([None if a is None else a.to(kind.dtype) for a, kind in rows]))
 
     def _columns(self, state: State, params: Params) -> list[list[Any]]:
         self._require_state(state)
@@ -83,14 +85,21 @@ class _Average(Value, ABC):
         return columns
 
     def _require_state(self, state: State) -> None:
-        names = {*self.counts(), "average", "halves"}
+        names = {*self.counts(), "average", "dtypes"}
         if not isinstance(state, dict) or state.keys() != names or not is_count(state["step"]):
             raise value_error(self, f"state must be a dict of {', '.join(sorted(names))}, as init makes it", state)
 
 
-def _dtype_of_half(p: Tensor) -> Tensor | None:
-    """Return a tensor without elements in the dtype of a leaf in half precision, for ``params`` to know it."""
-    return p.new_empty((0,)) if p.dtype in HALF else None
+def _dtype_of(p: Tensor) -> Tensor:
+    """Return a tensor without elements in the dtype of a leaf, for ``params`` to know it."""
+    return torch.empty((0,), dtype=p.dtype, device=p.device)
+
+
+def _require_tensors(average: Value, params: Params) -> None:
+    """Refuse leaves that are no tensors, with their path."""
+    for path, p in tree.names(params).items():
+        if not isinstance(p, Tensor):
+            raise value_error(average, f"params must have a tensor at {path!r}", describe(p))
 
 
 def _fits(a: Any, p: Any) -> bool:
@@ -165,7 +174,7 @@ class EMA(_Average):
 
 
 def _over(p: Any, a: Any, share: Tensor) -> Any:
-    """Return a / share in the dtype of p; what is not averaged as it is."""
+    """Return a / share in the dtype of p for averaged leaves, and p for others."""
     return (a / kernels.narrowed(share, a)).to(p.dtype) if is_dense(a) else p
 
 

@@ -119,6 +119,17 @@ class ByPath(Optimizer):
             new = [x if j == i else p for x, p, j in zip(found, new, chosen, strict=True)]
         return write(new), tuple(after)
 
+    def eval_params(self, state: State, params: Params) -> Params:
+        self._require_state(state)
+        leaves, chosen = flattening.flatten_together(params)[0], self._choose(params)
+        new = leaves
+        for i, opt in self._optimizers():
+            with self._located(i):
+                part = opt.eval_params(state[i], flattening.unflatten(params, iter(_own(leaves, chosen, i))))
+            found = flattening.flatten_together(part)[0]
+            new = [x if j == i else p for x, p, j in zip(found, new, chosen, strict=True)]
+        return flattening.unflatten(params, iter(new))
+
     def _judged(self, grads: Tree, state: State, params: Params) -> tuple[list[list[Any]], Write, list[int | None]]:
         """Return the leaves of params and gradients, and the group of each; donated, nothing is written before all fits."""
         try:

@@ -73,6 +73,8 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
 
     moments = ("d", "prev_grad", "old_dirs", "old_stps")
 
+    reads_values = True
+
     lr: Rate = rate_field(1.0)
     max_iter: int = field(default=20, validator=whole(1))
     max_eval: int | None = field(default=None, validator=optional(whole(1)))

@@ -91,6 +91,10 @@ class MasterWeights(Optimizer):
         self._require_state(state)
         return self.optimizer.rates(state["optimizer"])
 
+    def eval_params(self, state: State, params: Params) -> Params:
+        wide = self.optimizer.eval_params(state["optimizer"], _over(params, state["masters"]))
+        return tree.map(lambda p, w: w.to(p.dtype), params, wide)
+
     def donate(self) -> "MasterWeights":
         return self.replace(optimizer=self.optimizer.donate(), donated=True)
 

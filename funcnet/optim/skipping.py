@@ -7,13 +7,14 @@ from attrs import field
 from attrs.validators import optional
 from torch import Tensor
 
-from funcnet.errors import whole
+from funcnet.errors import value_error, whole
 from funcnet.kernels.optim import read
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.columns import Columns
 from funcnet.optim.inner import Inner, Leaves
+from funcnet.optim.transforms.loss_scale import LossScale
 from funcnet.optim.wrapping import Numbers, OptimizerWrapper, Rows
-from funcnet.value import frozen
+from funcnet.value import frozen, parts
 
 
 @frozen
@@ -35,7 +36,8 @@ class SkipNonFinite(OptimizerWrapper):
         row were not finite; ``optimizer``, the state of the optimizer.
 
     Raises:
-        ValueError: For arguments of the wrong kind; from ``update`` for state, gradients and params that do not fit each other.
+        ValueError: For arguments of the wrong kind, and an ``optimizer`` with a ``LossScale`` in it; from ``update``
+            for state, gradients and params that do not fit each other.
 
     References:
         ``optax.apply_if_finite``.
@@ -48,9 +50,16 @@ class SkipNonFinite(OptimizerWrapper):
     """
 
     acts_on = "tree"
+
     numbers: ClassVar[dict[str, torch.dtype]] = dict.fromkeys(("step", "skipped", "consecutive"), torch.int64)
 
     max_consecutive: int | None = field(default=None, validator=optional(whole(0)))
+
+    def __attrs_post_init__(self) -> None:
+        OptimizerWrapper.__attrs_post_init__(self)
+        if any([isinstance(part, LossScale) for part in parts(self.optimizer)]):  # noqa: C419
+            rule = "a LossScale must come before it, chain(LossScale(), SkipNonFinite(optimizer)), since a skipped update changes"
+            raise value_error("SkipNonFinite", f"{rule} no state and could not lower the factor", repr(self.optimizer))
 
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
         finite = _all_finite(columns[1])

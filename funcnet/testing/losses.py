@@ -6,6 +6,7 @@ rules that only losses have:
     agreement    value_and_grad, __call__, as_layer, backward and the parts are about one value and one gradient
     reductions   "sum", "mean" and "batch" are made of the terms that "none" returns
     weights      Σ w value / Σ w, w = weight_of(target), over any split of the rows is the value of all rows
+    masks        weighted(loss), with a mask that leaves out rows, is the loss of the other rows
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.errors import value_error
 from funcnet.losses.loss import Loss
+from funcnet.losses.sample_weights import WeightedLoss, weighted
 from funcnet.random.keys import Key
 from funcnet.testing.comparison import DTYPES, check_equal, require, shown
 from funcnet.testing.laws import check_laws
@@ -45,7 +47,8 @@ def check_loss(
         target: A target for it. Both stay as they are.
         rng: Key or seed for gradients of the value.
         batched: Whether the value of a batch is made of the values of its rows, which are on the first axes of y and target.
-            ``False`` leaves out the rule of weights, and so does a loss that is ``batch_dependent``, as contrastive ones are.
+            ``False`` leaves out the rules of weights and masks, and so does a loss that is ``batch_dependent``, as contrastive
+            ones are.
         compiled: Whether to try ``torch.compile`` too, which takes most of the time.
         dtypes: The dtypes to try, as for ``check_laws``.
 
@@ -66,12 +69,15 @@ def check_loss(
 def check_rules(loss: Loss, y: Any, target: Any, *, batched: bool = True) -> None:
     """Try the rules that only losses have, in float64, with every reduction."""
     y, target = tree.cast(y, _DOUBLE), tree.cast(target, _DOUBLE)
+    by_rows = batched and not loss.batch_dependent and _row_count(y, target)
     for one in _with_reductions(loss):
         _try("agreement", _check_agreement, one, y, target)
-        if batched and not loss.batch_dependent and _row_count(y, target):
+        if by_rows:
             _try("weights", _check_weights, one, y, target)
     if loss.part_count == 1 and len(_with_reductions(loss)) > 1:
         _try("reductions", _check_reductions, loss, y, target)
+        for one in _with_reductions(loss) if by_rows else ():
+            _try("masks", _check_masks, one, y, target)
 
 
 def _try(name: str, rule: Rule, loss: Loss, y: Any, target: Any) -> None:
@@ -167,6 +173,22 @@ def _check_split(loss: Any, y: Any, target: Any, cuts: list[int]) -> None:
         _equal(loss, rule, {"value": tuple(got)}, {"value": want}, y)
         joined = tree.map(lambda *leaves: torch.cat(leaves), *[gradient for _, gradient in found])
         _equal(loss, rule, {"gy": joined}, {"gy": gy}, y)
+
+
+def _check_masks(loss: Any, y: Any, target: Any) -> None:
+    """Require of a mask the value of the rows that it keeps, and the gradient 0 for the others."""
+    n = _row_count(y, target)
+    of_terms = _reduced(loss, "none")
+    if loss.reduction not in ("mean", "sum") or not loss.mean_of_terms or isinstance(loss, WeightedLoss):
+        return
+    if of_terms is None or of_terms(y, target).shape[:1] != (n,):
+        return
+    kept = torch.arange(n) % 3 != 1
+    value, gy = weighted(loss).value_and_grad(y, (target, kept))
+    want, part = loss.value_and_grad(*tree.map(lambda leaf: leaf[kept], (y, target)))
+    rule = "weighted(loss) with a mask must be the loss of the rows that the mask keeps"
+    whole = tree.map(lambda leaf, g: torch.zeros_like(leaf).index_put((kept,), g), y, part)
+    _equal(loss, rule, {"value": value, "gy": gy}, {"value": want, "gy": whole}, y)
 
 
 def _shares(parts: Any, weights: list[float], totals: list[float]) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from funcnet.flattening import Tree
 from funcnet.kernels.aliasing import overlapping
 from funcnet.precision import HALF
 from funcnet.testing.assertions import assert_close
-from funcnet.value import Value
+from funcnet.value import Value, parts
 
 GRADS, PARAMS = 0, 2
 """The argument of ``update`` that the first result is like: of a gradient transform and of an optimizer."""
@@ -150,7 +150,7 @@ def _refuse(opt: Any, what: str, arguments: tuple[Tree, State, Params], fail: Fa
 
 def check_value(opt: Value, fail: Fail) -> None:
     """Require ``eval(repr(opt)) == opt``, the same of its pickle, and equal hashes; a function has no such print."""
-    names = {**vars(sys.modules["funcnet"]), "torch": torch, type(opt).__name__: type(opt)}
+    names = {**vars(sys.modules["funcnet"]), "torch": torch, **{type(part).__name__: type(part) for part in parts(opt)}}
     for how, again in {"eval(repr)": eval(repr(opt), names), "pickle": pickle.loads(pickle.dumps(opt))}.items():
         if again != opt or hash(again) != hash(opt):
             fail(f"{how} must give the optimizer back", repr(again))

@@ -93,7 +93,8 @@ def clipped_grads(net: Layer, loss: Loss, max_norm: float, batch_size: float | N
 
     It takes one forward and one backward pass more than ``per_example_norms``. For three Linears of 512 features and 128 rows
     that is a twentieth of the time of stored gradients, for convolutions and small nets about the same. The gradients of rows
-    are stored for stochastic nets only.
+    are stored for stochastic nets only. A row with NaN or infinity in x or in its gradient makes NaN of ``grads``, as in any
+    mean: leave it out first.
 
     Args:
         net: A net whose rows do not depend on each other, and whose output has a row for each of x.

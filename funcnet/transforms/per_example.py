@@ -41,6 +41,9 @@ def _of_rows(value: Any, attribute: Any, step: ValueAndGrads) -> None:
     if step.net.batch_dependent:
         rule = "a row of the output may not depend on other rows, as it does with batch statistics"
         raise value_error(value, rule, "a net that is batch_dependent")
+    if step.loss.batch_dependent:
+        rule = "a term of the loss may not depend on other rows, as those of contrastive losses do"
+        raise value_error(value, rule, "a loss that is batch_dependent")
 
 
 @frozen
@@ -134,8 +137,8 @@ def per_example_grads(net: Layer, loss: Loss) -> PerExample:
         loss: A loss with one value.
 
     Raises:
-        ValueError: As ``value_and_grads``; for a ``net`` that is ``batch_dependent``, and x and target of several numbers of
-        rows.
+        ValueError: As ``value_and_grads``; for a ``net`` or ``loss`` that is ``batch_dependent``, and x and target of several
+            numbers of rows.
     """
     return PerExample(value_and_grads(net, loss), False)
 

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from attrs import field
+from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.combinator import Combinator
 from funcnet.contract import Layer, Params
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.flattening import join
 from funcnet.layers.norm.params import momentum_or_none
 from funcnet.random.keys import Key
@@ -35,26 +37,37 @@ def refresh_stats(
     Args:
         net: The net, as it is trained.
         params: Its params.
-        batches: The x of each batch.
+        batches: The x of each batch, without targets: ``x.split(100)``.
         momentum: The momentum of all norms meanwhile; with ``None`` the mean of all batches.
         rng: The key of a stochastic net; batch i has ``fold_in(rng, i)``.
 
     Raises:
-        ValueError: For what is no layer, a ``momentum`` outside 0 to 1, and no batches.
+        ValueError: For what is no layer, a ``momentum`` outside 0 to 1, no batches, and a tensor in their place.
     """
     require_layer("refresh_stats", net)
     _Momentum(momentum)
+    if isinstance(batches, Tensor):
+        rule = "batches must be a list of batches, such as x.split(100), or another iterable"
+        raise value_error("refresh_stats", rule, batches)
     if not net.has_running_stats:
         return params
     fresh = _fresh(net)
     params = tree.map_with_path(lambda path, p: fresh[path].to(p).expand_as(p).clone() if path in fresh else p, params)
     collecting, count = map_layers(lambda layer: layer.replace(momentum=momentum) if _is_norm(layer) else layer, net), 0
-    for count, x in enumerate(batches, 1):
-        _, cache = collecting.apply(params, x, None if rng is None else random.fold_in(rng, count - 1))
-        params = collecting.update_stats(params, cache)
+    with torch.no_grad():
+        for count, x in enumerate(_several(batches), 1):
+            _, cache = collecting.apply(params, x, None if rng is None else random.fold_in(rng, count - 1))
+            params = collecting.update_stats(params, cache)
     if not count:
         raise value_error("refresh_stats", "batches must hold the x of one batch at least", "none")
     return params
+
+
+def _several(batches: Any) -> Iterable[Any]:
+    """Return the batches; a tensor is one batch, whose rows are none."""
+    if not isinstance(batches, Iterable) or isinstance(batches, Tensor):
+        raise value_error("refresh_stats", "batches must be a list of batches, or an iterable of them", describe(batches))
+    return batches
 
 
 @frozen

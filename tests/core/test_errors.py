@@ -154,8 +154,9 @@ def test_is_whole_tells_integers_from_the_rest(value, whole):
 
 
 @pytest.mark.parametrize(
-    ("value", "number"), [(1, True), (1.5, True), (True, False), (math.nan, False), (-math.inf, False), (1j, False), ("1", False)]
+    ("value", "number"),
+    [(1, True), (1.5, True), (True, False), (math.nan, False), (-math.inf, False), (10**400, False), (1j, False), ("1", False)],
 )
 def test_is_number_tells_finite_reals_from_the_rest(value, number):
-    """Finite real numbers are numbers; bools, NaN and infinities are not."""
+    """Finite real numbers are numbers; bools, NaN, infinities and ints beyond float64 are not."""
     assert errors.is_number(value) is number

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
@@ -121,7 +122,7 @@ def test_a_stochastic_net_gets_keys() -> None:
 
 
 def test_a_function_gets_the_rate_as_a_tensor() -> None:
-    """A step of one's own: plain descent gives the losses of SGD."""
+    """Of a custom step: plain descent gives the losses of SGD."""
 
     def step(params, state, x, target, lr):
         y, cache = NET.apply(params, x)
@@ -253,3 +254,10 @@ def test_params_that_are_no_tensors_are_refused() -> None:
     """As in fit."""
     with pytest.raises(ValueError, match=r"^lr_range: params and state must be trees of tensors, got 3"):
         lr_range(step_of(), {"w": 3}, {}, BATCHES)
+
+
+def test_numbers_of_numpy_and_values_that_are_floats_will_do() -> None:
+    """Rates are Python's floats, and a custom step may return one as its value."""
+    result = lr_range(lambda params, state, x, target, lr: (params, state, 1.0), PARAMS, {}, BATCHES, steps=np.int64(3))
+    assert result.losses == (1.0, 1.0, 1.0)
+    assert {*map(type, result.rates)} == {float}

@@ -27,6 +27,7 @@ OTHERS = [
     *[fn.EMA(), fn.SWA()],
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],
     *[fn.XavierNormal(), fn.XavierUniform(), fn.KaimingNormal(), fn.KaimingUniform(), fn.LecunNormal(), fn.LecunUniform()],
+    *[fn.Eye(), fn.Dirac(), fn.DeltaOrthogonal(), fn.Sparse(0.5)],
 ]
 
 

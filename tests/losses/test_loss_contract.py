@@ -262,3 +262,23 @@ def test_tensors_of_other_kinds_are_refused(loss, y, target, kind, place):
     for verb in (loss, loss.value_and_grad):
         with pytest.raises(ValueError, match=r"^\w+\(.*\): .+, got .+"):
             verb(*given)
+
+
+OF_LABELS = [fn.MultiMargin(), fn.MulticlassHinge(), fn.MulticlassFocal(), fn.PolyCrossEntropy(), fn.NTXent()]
+
+
+@pytest.mark.parametrize("loss", OF_LABELS, ids=str)
+def test_labels_on_another_device_are_refused(loss):
+    """Kernels would read whatever memory they get."""
+    with pytest.raises(ValueError, match="target must be on the device of y, cpu, got labels on meta"):
+        loss(normal(1, 4, 3), torch.empty(4, dtype=torch.int64, device="meta"))
+
+
+@pytest.mark.parametrize("loss", [fn.CrossEntropy(), fn.NLL((1.0,) * 200), fn.weighted(fn.CrossEntropy())], ids=str)
+def test_labels_of_uint8_count_as_those_of_int64(loss):
+    """156 is -100 as uint8, and not ignored."""
+    y, labels = normal(1, 2, 200), torch.tensor([156, 1])
+    small = labels.to(torch.uint8)
+    by, small_by = [(one, torch.ones(2)) if "weighted" in str(loss) else one for one in (labels, small)]
+    assert float(loss.weight_of(small_by)) == float(loss.weight_of(by)) == 2
+    assert torch.equal(loss(y, small_by), loss(y, by))

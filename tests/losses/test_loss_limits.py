@@ -68,3 +68,10 @@ def test_the_slope_of_bce_where_y_is_the_target_is_its_limit(dtype):
     assert torch.equal(gy, want[:2])
     assert torch.equal(fn.BCE("sum").value_and_grad(y, y)[1], want)
     assert torch.equal(torch.func.grad(lambda p: fn.BCE("sum")(p, y))(y), want)
+
+
+def test_the_slope_of_bce_near_an_edge_has_the_sign_of_the_error():
+    """Where y and a target other than 0 and 1 are both within 1e-12 of an edge; no share of the limit is added."""
+    y, t = torch.tensor([[1e-13, 3e-13, 2e-13], [2e-13, 2e-13, 2e-13]], dtype=torch.float64)
+    for gy in (fn.BCE("sum").value_and_grad(y, t)[1], torch.func.grad(lambda p: fn.BCE("sum")(p, t))(y)):
+        assert gy.sign().tolist() == [-1, 1, 0]

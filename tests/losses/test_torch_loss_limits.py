@@ -94,6 +94,15 @@ def test_poly_cross_entropy_of_masked_and_certain_classes():
         torch.testing.assert_close(gy, torch.tensor([[0.0, -0.75, 0.75], [0.0, 0.0, 0.0]]))
 
 
+@pytest.mark.parametrize("loss", [fn.SoftMargin(), fn.HingeEmbedding(), fn.Hinge()], ids=str)
+def test_nan_is_not_hidden_by_signs(loss):
+    """In y; a target of NaN has no sign, and is refused."""
+    assert loss(torch.tensor([NAN, 1.0]), torch.tensor([-1.0, 1.0])).isnan()
+    for target in ([NAN, 1.0], [0.0, 1.0]):
+        with pytest.raises(ValueError, match="target must hold -1 and 1"):
+            loss(torch.ones(2), torch.tensor(target))
+
+
 def test_soft_margin_of_large_scores():
     """Linear on the wrong side, where torch overflows from 89 on, and 0 on the right one."""
     y, t = torch.tensor([1e30, -1e30, INF, -INF, 104.0]), torch.tensor([-1, 1, 1, 1, -1])
@@ -157,7 +166,6 @@ OF_NUMBERS = [
     fn.KLDiv(log_target=True),
     fn.GeneralizedKL(),
     fn.PoissonNLL(),
-    fn.SoftMargin(),
     fn.MultiLabelSoftMargin(),
     fn.PoissonNLL(log_input=False, full=True),
 ]
@@ -251,10 +259,13 @@ WORDS = {
     "PolyCrossEntropy(): every label must be from 0 to 2, got 12": lambda: fn.PolyCrossEntropy()(X, torch.tensor([0, 1, 12, 0])),
     "PolyCrossEntropy(): every label must be from 0 to 2, got -1": lambda: fn.PolyCrossEntropy()(X, LABELS - 1),
     "PolyCrossEntropy: epsilon must be a finite number at least -1, got -2": lambda: fn.PolyCrossEntropy(-2),
-    "SoftMargin(): target must hold 1 and -1, got a tensor of shape (4, 3) and dtype torch.bool": lambda: fn.SoftMargin()(X, X > 0),
-    "HingeEmbedding(): target must hold 1 and -1, got 0 or nan": lambda: fn.HingeEmbedding()(X, X),
-    "HingeEmbedding(): target must hold 1 and -1, got 2": lambda: fn.HingeEmbedding()(X[:, 0], LABELS + 1),
-    "HingeEmbedding(): target must hold 1 and -1, got a tensor of shape (4,) and dtype torch.bool": lambda: fn.HingeEmbedding()(X[:, 0], LABELS > 0),
+    "SoftMargin(): target must hold -1 and 1, got torch.bool": lambda: fn.SoftMargin()(X, X > 0),
+    "SoftMargin(): target must hold -1 and 1, got numbers from 0 to 1": lambda: fn.SoftMargin()(X[:, 0], LABELS // 2),
+    "SoftMargin(): target must have the shape of y, (4, 3), got shape (4,)": lambda: fn.SoftMargin()(X, LABELS > 0),
+    "HingeEmbedding(): target must hold -1 and 1, got numbers from 0 to 0": lambda: fn.HingeEmbedding()(X, 0 * X),
+    "HingeEmbedding(): target must hold -1 and 1, got numbers from nan to nan": lambda: fn.HingeEmbedding()(X, NAN * X),
+    "HingeEmbedding(): target must hold -1 and 1, got numbers from 1 to 3": lambda: fn.HingeEmbedding()(X[:, 0], LABELS + 1),
+    "HingeEmbedding(): target must hold -1 and 1, got torch.bool": lambda: fn.HingeEmbedding()(X[:, 0], LABELS > 0),
     "MultiLabelSoftMargin(weight=(1.0, 2.0)): weight must have one number for each of the 3 classes, got 2 numbers": lambda: fn.MultiLabelSoftMargin((1.0, 2.0))(X, X),
     "MultiLabelSoftMargin(): the last axis of y must be one or more classes, got a tensor of shape () and dtype torch.float32": lambda: fn.MultiLabelSoftMargin()(X[0, 0], X[0, 0]),
     "NLL(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, got a tensor of shape (4, 3) and dtype torch.float32": lambda: fn.NLL()(X, X),

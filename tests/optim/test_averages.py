@@ -155,3 +155,24 @@ def test_a_debiased_average_of_nothing_is_refused() -> None:
     average = fn.EMA(debias=True)
     with pytest.raises(ValueError, match="with debias an update must come before params"):
         average.params(average.init({"w": torch.ones(2)}))
+
+
+@each_average
+def test_params_without_floating_leaves_have_an_average(average: fn.EMA | fn.SWA) -> None:
+    """Those of a net without any, and counters; what is no tensor is refused."""
+    for first, last in (({}, {}), ({"n": torch.tensor(1)}, {"n": torch.tensor(5)}), (None, None)):
+        state = average.update(average.init(first), last)
+        assert tree.equal(average.params(state), last)
+    with pytest.raises(ValueError, match=r"params must have a tensor at 'a\.b', got 3"):
+        average.init({"a": {"b": 3}})
+
+
+@each_average
+def test_states_of_members_can_be_stacked(average: fn.EMA | fn.SWA) -> None:
+    """``update`` is mapped over them like over params."""
+    members = [(average.init(leaves(i)), leaves(9 + i)) for i in range(3)]
+    want = [average.params(average.update(*one)) for one in members]
+    stacked = tree.map(lambda *xs: torch.stack(xs), *members)
+    got = torch.func.vmap(lambda state, params: average.params(average.update(state, params)))(*stacked)
+    whole = tree.map(lambda *xs: torch.stack(xs), *want)
+    torch.testing.assert_close(tree.leaves(got), tree.leaves(whole), rtol=1e-12, atol=1e-14)

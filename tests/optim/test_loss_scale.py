@@ -120,3 +120,26 @@ def test_a_factor_for_some_params_only_is_refused() -> None:
     opt = Groups(fn.chain(fn.LossScale(), fn.SGD(1.0)))
     with pytest.raises(ValueError, match="train_step: a LossScale must be in a chain of all params"):
         fn.train_step(NET, fn.MSE(), opt)(PARAMS, opt.init(PARAMS), X, TARGET)
+
+
+def test_sam_climbs_and_steps_with_scaled_gradients() -> None:
+    """The direction of the climb is that of the gradient, and the step is divided again: without rounding in float64."""
+    params, x, target = tree.cast(PARAMS, torch.float64), X.double(), TARGET.double()
+    plain, scaled = [fn.train_step(NET, fn.MSE(), fn.SAM(fn.chain(*more, fn.SGD(1.0)), 0.5)) for more in ((), (fn.LossScale(),))]
+    want = plain(params, plain.opt.init(params), x, target)
+    got = scaled(params, scaled.opt.init(params), x, target)
+    torch.testing.assert_close(tree.leaves(got[0]), tree.leaves(want[0]), rtol=1e-6, atol=0)
+    assert not tree.allclose(got[0], params, rtol=1e-6)
+
+
+def test_a_factor_that_could_not_fall_is_refused() -> None:
+    """A wrapper that skips an update would keep the state of a LossScale within, and skip all that follow."""
+    with pytest.raises(ValueError, match=r"SkipNonFinite: a LossScale must come before it, chain\(LossScale\(\), SkipNonFinite"):
+        fn.SkipNonFinite(fn.MasterWeights(fn.chain(fn.LossScale(), fn.SGD(1.0))))
+    fn.chain(fn.LossScale(), fn.SkipNonFinite(fn.SGD(1.0)))
+
+
+def test_two_factors_are_refused() -> None:
+    """Each would divide, and ``train_step`` multiplies once."""
+    with pytest.raises(ValueError, match="train_step: an optimizer must have at most one LossScale, got 2 in"):
+        fn.train_step(NET, fn.MSE(), fn.chain(fn.LossScale(), fn.LossScale(), fn.SGD(1.0)))

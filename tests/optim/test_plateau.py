@@ -128,3 +128,32 @@ def test_a_plateau_sets_the_rate_of_an_optimizer() -> None:
         opt = opt.replace(lr=float(plateau.rate(seen)))
         params, state = opt.update({"w": torch.ones(3)}, state, params)
     torch.testing.assert_close(params["w"], torch.full((3,), 1 - 0.1 - 0.01 - 0.001))
+
+
+def test_states_hold_no_graph() -> None:
+    """A metric that requires grad would keep the graph of its step, and of all steps before."""
+    plateau = fn.ReduceOnPlateau(0.1)
+    state = plateau.update(torch.tensor(1.0, requires_grad=True) * 2, plateau.init())
+    assert not any(one.requires_grad for one in state.values())
+
+
+def test_states_of_another_kind_are_refused() -> None:
+    """Numbers in place of tensors too."""
+    plateau = fn.ReduceOnPlateau(0.1)
+    for state in ({}, dict.fromkeys(plateau.init(), 1.0), {**plateau.init(), "best": torch.zeros(2)}):
+        with pytest.raises(ValueError, match="state must be a dict of rate, best, bad, cooldown, as init makes it"):
+            plateau.update(1.0, state)
+
+
+@pytest.mark.compiled
+def test_a_compiled_step_reads_the_rate_from_a_tensor() -> None:
+    """Without being compiled again after a reduction."""
+    torch._dynamo.reset()
+    lr, plateau = torch.tensor(0.5), fn.ReduceOnPlateau(0.5, patience=0, factor=0.25)
+    opt, params = fn.SGD(lr), {"w": torch.ones(2)}
+    update, state = torch.compile(opt.update, fullgraph=True, backend="aot_eager"), plateau.init()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for metric, want in ((1.0, 0.5), (1.0, 0.125), (1.0, 0.03125)):
+            state = plateau.update(metric, state)
+            lr.copy_(plateau.rate(state))
+            assert update(params, opt.init(params), params)[0]["w"].tolist() == [1 - want] * 2

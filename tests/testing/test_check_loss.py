@@ -70,6 +70,20 @@ def test_a_loss_over_pairs_of_rows_has_no_rows() -> None:
         check_rules(Variance(), y, target)
 
 
+def test_weights_of_terms_must_be_at_their_terms() -> None:
+    """Their sum, which the mean divides by, is right."""
+
+    @fn.frozen
+    class Shifted(fn.CrossEntropy):
+        def term_weights(self, target: Tensor) -> Tensor | None:
+            return super().term_weights(target).roll(1)
+
+    y, labels = Y[:6].double(), torch.tensor([2, 0, 0, 0, 0, 0])
+    check_rules(fn.CrossEntropy((1.0, 2.0, 4.0)), y, labels)
+    with pytest.raises(AssertionError, match="rule of losses, masks"):
+        check_rules(Shifted((1.0, 2.0, 4.0)), y, labels)
+
+
 def test_only_losses_are_judged() -> None:
     """Anything else is refused."""
     with pytest.raises(ValueError, match="check_loss: loss must be a loss, got 3"):

@@ -348,3 +348,19 @@ def test_a_broken_optimizer_is_told_what_it_breaks(kind: type) -> None:
 def test_a_sound_optimizer_of_a_user_need_not_be_a_value() -> None:
     """Two methods are enough."""
     check_optimizer(Broken(), NORMED, compiled=False)
+
+
+@fn.frozen
+class Sign(fn.GradientTransform):
+    """The sign of the gradient, which has the name of a layer of funcnet."""
+
+    def init(self, params):
+        return {}
+
+    def update(self, grads, state, params):
+        return tree.map(torch.sign, grads), state
+
+
+def test_a_custom_part_may_have_the_name_of_one_of_ours():
+    """``eval(repr)`` takes the classes of the parts."""
+    check_optimizer(fn.chain(Sign(), fn.SGD(0.1)), {"w": torch.ones(2)}, compiled=False)

@@ -111,3 +111,13 @@ def test_private_steps_compile_whole() -> None:
     params = net.init(0)
     got = torch.compile(step, fullgraph=True, backend="aot_eager")(params, opt.init(params))
     torch.testing.assert_close(tree.leaves(got), tree.leaves(step(params, opt.init(params))), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [fn.NTXent(), fn.NTXent() + fn.MSE()], ids=str)
+@pytest.mark.parametrize("make", [fn.per_example_grads, fn.per_example_norms, lambda *x: fn.clipped_grads(*x, 1.0)])
+def test_a_loss_over_other_rows_is_refused(make: Any, loss: fn.Loss) -> None:
+    """By itself each row would have no pair, and no gradient."""
+    with pytest.raises(
+        ValueError, match=r"a term of the loss may not depend on other rows, .*got a loss that is batch_dependent"
+    ):
+        make(fn.Linear(3, 2), loss)

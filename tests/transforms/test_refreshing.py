@@ -68,3 +68,20 @@ def test_bad_arguments_are_refused() -> None:
         fn.refresh_stats(net, net.init(0), BATCHES, momentum=2.0)
     with pytest.raises(ValueError, match="refresh_stats: the layer must be a layer"):
         fn.refresh_stats(fn.MSE(), {}, BATCHES)
+
+
+def test_statistics_hold_no_graph() -> None:
+    """Of params that require grad; the params themselves come back."""
+    net = fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3))
+    params = tree.map(lambda p: p.clone().requires_grad_(p.is_floating_point()), net.init(0))
+    found = fn.refresh_stats(net, params, BATCHES)
+    assert not found[1]["running_mean"].requires_grad
+    assert found[0]["weight"] is params[0]["weight"]
+
+
+@pytest.mark.parametrize("batches", [BATCHES[0], 3, None], ids=str)
+def test_batches_must_be_several(batches: object) -> None:
+    """The rows of a tensor would be taken for batches."""
+    net = fn.BatchNorm1d(3)
+    with pytest.raises(ValueError, match="refresh_stats: batches must be a list of batches, or an iterable of them"):
+        fn.refresh_stats(net, net.init(0), batches)

@@ -14,7 +14,7 @@ from typing import Any
 from attrs import field
 
 from funcnet.errors import flag, number, one_of, size, size_or_none, value_error
-from funcnet.optim.schedules.base import FormulaSchedule
+from funcnet.optim.schedules.base import FormulaSchedule, number_of
 from funcnet.optim.schedules.formulas import SHAPES, along, between, choose, floor, logarithm, power, smaller, wave, whole
 from funcnet.value import frozen
 
@@ -127,7 +127,7 @@ class CyclicSchedule(FormulaSchedule):
 
     Raises:
         ValueError: For rates that are not finite numbers, step sizes below 1, a ``gamma`` below 0, another mode, and a
-            ``scale_fn`` that is no function.
+            ``scale_fn`` that is no function; when called, for one that returns something else than a finite number.
 
     Source:
         Smith 2017, "Cyclical learning rates for training neural networks"; ``torch.optim.lr_scheduler.CyclicLR``.
@@ -154,7 +154,7 @@ class CyclicSchedule(FormulaSchedule):
 
     def _scale(self, t: Any, cycle: Any) -> Any:
         if self.scale_fn is not None:
-            return self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else t)
+            return number_of(self, "scale_fn", self.scale_fn, cycle + 1 if self.scale_mode == "cycle" else t)
         if self.mode == "triangular":
             return 1.0
         return power(0.5, cycle) if self.mode == "triangular2" else power(self.gamma, t)

@@ -38,7 +38,7 @@ def root(a: Any) -> Any:
 
 
 def whole(a: Any) -> Any:
-    """Return the whole number nearest to a; infinity as it is."""
+    """Return the whole number nearest to a, and infinity for infinity."""
     return a.round() if isinstance(a, Tensor) else a if math.isinf(a) else float(round(a))
 
 

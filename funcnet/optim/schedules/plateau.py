@@ -12,6 +12,10 @@ from funcnet.value import Value, frozen
 State = dict[str, Tensor]
 
 
+def _is_number(x: Any) -> bool:
+    return isinstance(x, Tensor) and not x.dim()
+
+
 @frozen
 class ReduceOnPlateau(Value):
     """Rate that is multiplied by ``factor`` when a metric has not improved for ``patience`` updates: ``ReduceLROnPlateau``.
@@ -23,7 +27,9 @@ class ReduceOnPlateau(Value):
     people update it once an epoch, with the loss on validation data. NaN is not better than anything.
 
     All verbs are pure and take tensors: they may be compiled, and mapped with ``torch.func.vmap``. An optimizer gets the rate
-    with ``opt.replace(lr=float(plateau.rate(state)))``; a compiled step is compiled again after each reduction.
+    with ``opt.replace(lr=float(plateau.rate(state)))``; a step with that optimizer is compiled again after each reduction. One
+    program serves all rates where the optimizer holds a tensor of yours, ``lr = torch.tensor(0.1)`` in ``SGD(lr=lr)``: compile
+    the step once, and set ``lr.copy_(plateau.rate(state))`` between steps.
 
     Args:
         lr: First rate.
@@ -104,7 +110,7 @@ class ReduceOnPlateau(Value):
     def _checked(self, metric: Any, state: State) -> Tensor:
         like = self._fitting(state)["best"]
         if isinstance(metric, Tensor) and not metric.dim() and not metric.is_complex() and metric.dtype is not torch.bool:
-            return metric.to(like)
+            return metric.detach().to(like)
         is_float = isinstance(metric, float) and not isinstance(metric, Tensor)  # NaN and infinity too
         if not is_float and not is_number(metric):
             raise value_error(self, "metric must be a number, or a 0-d tensor", describe(metric))
@@ -112,6 +118,6 @@ class ReduceOnPlateau(Value):
 
     def _fitting(self, state: State) -> State:
         names = ["rate", "best", "bad", "cooldown"]
-        if not isinstance(state, dict) or sorted(state) != sorted(names):
+        if not isinstance(state, dict) or {*state} != {*names} or not all(map(_is_number, state.values())):
             raise value_error(self, f"state must be a dict of {', '.join(names)}, as init makes it", describe(state))
         return state

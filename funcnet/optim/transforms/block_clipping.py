@@ -1,4 +1,4 @@
-"""Gradient transforms that clip each leaf, or each unit of a leaf, by a measure of its own.
+"""Gradient transforms that clip each leaf, or each unit of a leaf, by its size.
 
 A threshold is a number, a schedule or a 0-d tensor. Norms are taken in float64, so that no square of a float32 overflows.
 """

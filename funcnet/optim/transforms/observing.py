@@ -62,5 +62,5 @@ class Monitor(GradientTransform):
         return grads, {"step": state["step"] + 1, "measured": self.measure(grads)}
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
-        """Return the state as it is: no tree in it needs to be like params."""
+        """Return the state unchanged: its trees need not be like params."""
         return state
