@@ -8,7 +8,6 @@ training goes. The net, its dropout and the number of epochs were chosen by vali
 
 import math
 
-import torch
 from matplotlib import pyplot as plt
 
 import funcnet as fn
@@ -55,7 +54,7 @@ def picture(history, labels, said, images):
     left.plot(history["epoch"], history["validation_loss"], label="validation")
     left.set(title="cross-entropy, labels smoothed by 0.05", xlabel="epoch", ylabel="loss", yscale="log")
     left.legend()
-    counts = torch.zeros(10, 10, dtype=torch.int64).index_put_((labels, said), torch.tensor(1), accumulate=True)
+    counts = fn.ConfusionMatrix(num_classes=10)(said, labels)
     middle.imshow(counts.clamp_max(5).numpy(), cmap="Blues")
     for row, column in counts.nonzero().tolist():
         middle.text(column, row, int(counts[row, column]), ha="center", va="center", color="white" if row == column else "black")
@@ -80,11 +79,14 @@ def main(given=None):
     train, validation, (images, labels) = digits(split_key)
     params, _, history = trained(train, validation, options.epochs, fit_key)
     y = net.inference()(params, images)
+    judged = fn.metrics_of(fn.Accuracy(), fn.F1(), fn.CalibrationError(n_bins=10))(y, labels)
     print(f"parameters          {fn.tree.size(params)}")
     print(f"training            {sum(history['seconds']):.1f} s, {options.epochs} epochs")
     print(f"training loss       {history['loss'][0]:.4f} -> {history['loss'][-1]:.4f}")
     print(f"validation accuracy {history['validation_accuracy'][-1]:.4f}")
-    print(f"test accuracy       {float(fn.accuracy(y, labels)):.4f}")
+    print(f"test accuracy       {judged['accuracy']:.4f}")
+    print(f"test F1             {judged['f1']:.4f}, macro average")
+    print(f"calibration error   {judged['calibration_error']:.4f}")
     common.save(picture(history, labels, y.argmax(1), images), options, "digits")
 
 

@@ -28,6 +28,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
+    metrics                values that add up over batches and ranks
     training               steps, compiled steps, the loop
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
@@ -91,6 +92,7 @@ from funcnet.initializers.scaled import (
     XavierNormal,
     XavierUniform,
 )
+from funcnet.initializers.structured import DeltaOrthogonal, Dirac, Eye, Sparse
 from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Gaussian, Monomial, RandomFourier, Sign, Sin, Square
 from funcnet.layers.activation.glu import GEGLU, GLU, ReGLU, SwiGLU
@@ -217,7 +219,15 @@ from funcnet.losses.robust import Huber, LogCosh, SmoothL1
 from funcnet.losses.sample_weights import weighted
 from funcnet.losses.soft_margin import HingeEmbedding, MultiLabelSoftMargin, SoftMargin
 from funcnet.losses.triplets import TripletMargin, TripletMarginWithDistance
-from funcnet.metrics import accuracy
+from funcnet.metrics.accuracies import Accuracy, accuracy
+from funcnet.metrics.base import Metric
+from funcnet.metrics.calibration import CalibrationError
+from funcnet.metrics.confusion import BalancedAccuracy, CohenKappa, ConfusionMatrix, MatthewsCorrelation
+from funcnet.metrics.label_scores import F1, FBeta, IoU, Precision, Recall
+from funcnet.metrics.means import Average, Perplexity
+from funcnet.metrics.rankings import AUROC, AveragePrecision
+from funcnet.metrics.regression import R2, ExplainedVariance, MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
+from funcnet.metrics.several import metrics_of
 from funcnet.optim.accumulation import MultiSteps
 from funcnet.optim.adabelief import AdaBelief
 from funcnet.optim.adadelta import Adadelta
@@ -305,6 +315,7 @@ from funcnet.transforms.clipped import clipped_grads
 from funcnet.transforms.per_example import per_example_grads, per_example_norms
 from funcnet.transforms.refreshing import refresh_stats
 from funcnet.transforms.seeing import intermediates, jacobian
+from funcnet.transforms.unit_variance import lsuv
 from funcnet.value import Value, frozen
 from funcnet.walking import at, map_layers, replace, walk
 from funcnet.wrapper import Rearranging, Wrapper
@@ -402,14 +413,19 @@ __all__ = [
     "WarmupStableDecaySchedule", "SlantedTriangularSchedule",
     # initializers
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
-    "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "initializers",
+    "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "DeltaOrthogonal", "Eye",
+    "Dirac", "Sparse", "initializers",
     # functions of nets
-    "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian",
+    "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "accuracy", "lr_range", "RateRange",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "lr_range", "RateRange",
+    # metrics
+    "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
+    "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",
+    "RootMeanSquaredError", "R2", "ExplainedVariance", "Perplexity", "Average", "metrics_of",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
-    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "layer", "elementwise",
+    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "Metric", "layer", "elementwise",
     # kernels and testing
     "kernels", "testing",
 ]

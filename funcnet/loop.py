@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -16,12 +16,12 @@ from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.batch_means import LossMean, by_part
 from funcnet.losses.loss import Loss
+from funcnet.metrics.several import MetricLike, columns, plain
 from funcnet.optim.base import Optimizer
 from funcnet.random.keys import Key
 from funcnet.train import TrainStep, train_step
 
-Metric = Callable[[Any, Any], Any]
-History = dict[str, list[float]]
+History = dict[str, list[Any]]
 
 
 class Fit(NamedTuple):
@@ -44,7 +44,7 @@ def fit(
     params: Params = None,
     state: Tree = None,
     validation: tuple[Tree, Tree] | None = None,
-    metrics: Sequence[Metric] = (),
+    metrics: Sequence[MetricLike] = (),
     drop_last: bool = False,
     progress: bool = True,
     epochs_done: int = 0,
@@ -64,8 +64,9 @@ def fit(
         key: A key or an int seed, which determines the first params, the orders of the rows and the noise.
         params: Params to start from, by default fresh ones; they are copied, and the trained ones require no grad.
         state: Optimizer state to start from, copied too.
-        validation: (x, target) to evaluate after each epoch with ``net.inference()``.
-        metrics: Functions (y, target) → number, such as ``accuracy``, evaluated on the validation data or else on ``data``.
+        validation: (x, target) to evaluate after each epoch, with ``net.inference()`` and ``opt.eval_params(state, params)``.
+        metrics: Metrics, such as ``F1()``, or functions (y, target) → number, such as ``accuracy``, evaluated on the validation
+            data or else on ``data``.
         drop_last: Whether to leave out a smaller last batch.
         progress: Whether to show progress on the standard error stream: a bar on a terminal that has tqdm, else some ten lines.
         epochs_done: Number of epochs trained before.
@@ -83,7 +84,7 @@ def fit(
     _require("fit", drop_last=(bool, "True or False", drop_last), progress=(bool, "True or False", progress))
     rows = _check(data, validation, epochs, batch_size, epochs_done, drop_last)
     batch_size = int(batch_size)  # numpy's numbers are none to torch.split
-    _names(metrics, "fit")
+    columns("fit", metrics, _COLUMNS)
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
     step = train_step(net, by_part(loss), opt.donate())  # of what is copied here, and nobody else has
@@ -99,11 +100,19 @@ def fit(
             **mean.over_batches(values, weigh(batches)),
             "seconds": time.perf_counter() - began,
         }
-        row |= evaluate(net, params, validation, metrics, loss, prefix="validation_") if validation else {}
-        row |= {} if validation or not metrics else evaluate(net, params, data, metrics)
+        if validation or metrics:
+            row |= _measured(net, opt.eval_params(state, params), validation, metrics, loss, data)
         for name, number in row.items():
             history.setdefault(name, []).append(number)
     return Fit(params, state, history)
+
+
+def _measured(
+    net: Layer, params: Params, validation: Any, metrics: Sequence[MetricLike], loss: Loss, data: Any
+) -> dict[str, float]:
+    if validation:
+        return evaluate(net, params, validation, metrics, loss, prefix="validation_")
+    return evaluate(net, params, data, metrics)
 
 
 def _copied(leaf: Any) -> Tensor:
@@ -116,51 +125,39 @@ def evaluate(
     net: Layer,
     params: Params,
     data: tuple[Tree, Tree],
-    metrics: Sequence[Metric] = (),
+    metrics: Sequence[MetricLike] = (),
     loss: Loss | None = None,
     *,
     prefix: str = "",
     batch_size: int = 1000,
-) -> dict[str, float]:
-    """Return ``loss``, its parts as ``loss.<name>``, and the means of ``metrics`` over the rows of ``data = (x, target)``.
+) -> dict[str, Any]:
+    """Return ``loss``, its parts as ``loss.<name>``, and the values of ``metrics`` on the rows of ``data = (x, target)``.
 
-    The net is ``net.inference()`` with ``params``. ``batch_size`` changes the results by rounding only: a batch counts for
-    ``weight_of(target)`` of the loss or metric, or for its rows where there is none. ``prefix`` comes before each name.
+    The net is ``net.inference()`` with ``params``. ``batch_size`` changes the results by rounding only: metrics add up, and in
+    the mean of a function a batch counts for its ``weight_of(target)``, or for its rows where there is none. A value of several
+    numbers, such as a confusion matrix, is a tensor. ``prefix`` comes before each name.
 
     Raises   ``ValueError`` for a ``batch_size`` below 1, no data, ``x`` and ``target`` with different numbers of rows, arguments
              of another kind, a loss without a reduction, and two metrics of one name, or one named ``loss``.
     """
     _require("evaluate", net=(Layer, "a layer", net))
-    wanted = _names(metrics, "evaluate")
+    wanted = columns("evaluate", metrics, _COLUMNS)
     if loss is not None and (not isinstance(loss, Loss) or loss.reduction == "none"):
         raise value_error("evaluate", "loss must be a loss that has one value", loss)
     _whole("evaluate", "batch_size", 1, batch_size)
     rows = _rows(data, "evaluate")
     judged, mean = net.inference(), None if loss is None else LossMean(loss)
-    totals = mean.start() if mean else []
-    values: dict[str, list[float]] = {name: [] for name in wanted}
-    weights: dict[str, list[float]] = {name: [] for name in wanted}
+    totals, seen = mean.start() if mean else [], wanted.start()
     with torch.inference_mode():
-        for batch in torch.split(torch.arange(rows), int(batch_size)) if wanted or mean else ():
+        for batch in torch.split(torch.arange(rows), int(batch_size)) if wanted.metrics or mean else ():
             x, target = _take(data, batch)
             y = judged(params, x)
             totals = mean.add(totals, y, target) if mean else totals
-            for name, metric in wanted.items():
-                value = metric(y, target)
-                values[name].append(float(value.mean() if isinstance(metric, Loss) else value))
-                weight_of = getattr(metric, "weight_of", None)
-                weights[name].append(float(weight_of(target)) if weight_of else len(batch))
-    found = mean.value(totals) if mean else {}
-    found |= {name: _over_batches(metric, values[name], weights[name]) for name, metric in wanted.items()}
-    return {f"{prefix}{name}": value for name, value in found.items()}
-
-
-def _over_batches(measure: Metric, values: Sequence[float], weights: Sequence[float]) -> float:
-    """Return the value of all rows: the mean by weight, or the sum of a loss that sums. What weighs nothing is left out."""
-    if getattr(measure, "reduction", None) == "sum":
-        return sum(values)
-    pairs = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight]
-    return sum([value * weight for value, weight in pairs]) / sum([weight for _, weight in pairs]) if pairs else 0.0
+            seen = wanted.add(seen, y, target)
+        found = wanted.value(seen)
+    named: dict[str, Any] = mean.value(totals) if mean else {}
+    named |= {name: plain(value) for name, value in found.items()}
+    return {f"{prefix}{name}": value for name, value in named.items()}
 
 
 def _batches(order: Tensor, batch_size: int, drop_last: bool) -> Sequence[Tensor]:
@@ -192,20 +189,6 @@ def _hint_at_the_last(batches: Sequence[Tensor], done: Sequence[Any]) -> Iterato
         if len(done) == len(batches) - 1 and done and len(batches[-1]) < len(batches[0]):
             add_location(error, f"fit, in the last batch, of {len(batches[-1])} rows: drop_last=True leaves it out")
         raise
-
-
-def _names(metrics: Sequence[Metric], who: str) -> dict[str, Metric]:
-    """Return the metrics by name; names must differ, from each other and from the history's own columns."""
-    if not isinstance(metrics, (tuple, list)) or not all(callable(one) for one in metrics):
-        raise value_error(who, "metrics must be a tuple or list of functions (y, target) -> number", metrics)
-    named: dict[str, Metric] = {}
-    for metric in metrics:
-        name = getattr(metric, "__name__", str(metric))
-        if name in named or name in _COLUMNS:
-            rule = f"each metric must have a name of its own, and none of {', '.join(_COLUMNS)}"
-            raise value_error(who, rule, f"{name!r}{' twice' * (name in named)}")
-        named[name] = metric
-    return named
 
 
 _COLUMNS = ("epoch", "loss", "seconds")
@@ -291,4 +274,5 @@ def _lines(epochs: range, history: History) -> Iterator[int]:
 
 
 def _last(history: History) -> dict[str, str]:
-    return {name: f"{column[-1]:.4g}" for name, column in history.items() if name not in ("epoch", "seconds")}
+    shown = {name: column[-1] for name, column in history.items() if name not in ("epoch", "seconds")}
+    return {name: f"{value:.4g}" for name, value in shown.items() if not isinstance(value, Tensor)}

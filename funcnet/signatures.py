@@ -35,6 +35,17 @@ def parameters_of(verb: Verb) -> tuple[list[inspect.Parameter], list[inspect.Par
     return positional, [p for p in parameters if p not in positional]
 
 
+def takes_one(f: Callable[..., Any]) -> bool:
+    """Tell whether a function may be called with one argument; a class may not, and one whose signature is hidden may."""
+    try:
+        inspect.signature(f).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        return not isinstance(f, type)
+    return not isinstance(f, type)
+
+
 def name_of(f: Callable[..., Any]) -> str:
     """Name a function so that it can be found again: ``torch.sin`` for one of torch's, else its name in its own module."""
     name = getattr(f, "__name__", "")

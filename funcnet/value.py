@@ -89,7 +89,8 @@ def _judging(one: Any) -> Any:
 def _no_tensor(value: object, attribute: Any, got: Any) -> None:
     kind, found = next(((_kind(part), part) for part in unpacked(got) if _kind(part)), ("", got))
     if kind:
-        rule = f"{attribute.name} must not hold {kind}, but numbers, tuples or values; params come from init"
+        vector = f"; write a vector as tuple({attribute.name}.tolist())" if getattr(got, "ndim", 0) == 1 else ""
+        rule = f"{attribute.name} must not hold {kind}, but numbers, tuples or values{vector}; params come from init"
         came = f"{kind} of shape {tuple(found.shape)}" if hasattr(found, "shape") else repr(found)
         raise ValueError(f"{type(value).__name__}: {rule}, got {came}")
 

@@ -26,25 +26,27 @@ def matrices(blocks: int, width: int) -> dict[str, torch.Tensor]:
 def contenders(params: dict[str, torch.Tensor]) -> Ways:
     """Return the ways to make a step; each goes on from its own last one."""
     grads = fn.tree.map(torch.cos, params)
-    leaves = [torch.nn.Parameter(p.clone()) for p in params.values()]
-    for leaf, g in zip(leaves, grads.values(), strict=True):
-        leaf.grad = g.clone()
+    leaves = {name: torch.nn.Parameter(p.clone()) for name, p in params.items()}
+    for name, leaf in leaves.items():
+        leaf.grad = grads[name].clone()
+    opt = torch.optim.Muon(leaves.values())
     return {
         "pure": _steps(fn.Muon(), grads, params),
         "donated": _steps(fn.donate(fn.Muon()), grads, params),
         "donated, float32": _steps(fn.donate(fn.Muon(ns_dtype=torch.float32)), grads, params),
-        "torch": torch.optim.Muon(leaves).step,
+        "torch": lambda: (opt.step(), leaves)[1],
     }
 
 
 def _steps(opt: fn.Optimizer, grads: Any, params: Any) -> Any:
-    """Return a function that makes one step more."""
+    """Return a function that makes one step more, and returns the params."""
     params = fn.tree.map(torch.clone, params)
     now = [(params, opt.init(params))]
 
-    def step() -> None:
+    def step() -> Any:
         params, state = now[0]
         now[0] = opt.update(grads, state, params)
+        return now[0][0]
 
     return step
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import funcnet as fn
-from examples.benchmarks import turns
+from examples.benchmarks import muon, turns
 from examples.benchmarks.turns import Ways
 from examples.reports.__main__ import processor
 
@@ -38,6 +38,13 @@ OTHERS = """
 ## Optimizers that torch lacks, on one thread
 
 The last column is the time as a multiple of a step of funcnet's AdamW.
+"""
+
+MATRICES = """
+## Muon on the matrices of a GPT, on one thread
+
+A block of width d has matrices of shape (3 d, d), (d, d), (4 d, d) and (d, 4 d). The Newton-Schulz steps are in bfloat16, torch's
+too, but for the column that says float32.
 """
 
 
@@ -129,6 +136,8 @@ def page(rounds: int, threads: Sequence[int]) -> Iterator[str]:
         yield from turns.table(cases(), QUOTIENTS, rounds, count)
     yield OTHERS
     yield from turns.table(cases_of_ours(), QUOTIENTS_OF_OURS, rounds)
+    yield MATRICES
+    yield from turns.table(muon.cases(), muon.QUOTIENTS, rounds)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-ROWS, WORDS, FEATURES, ROUNDS = 8192, 32_000, 512, 2
+ROWS, WORDS, FEATURES, ROUNDS = 8192, 32_000, 512, 3
 DTYPES = ("float32", "bfloat16")
 OURS = ("funcnet LinearCrossEntropy", "funcnet LinearCrossEntropy, value only", "funcnet Linear, CrossEntropy")
 STRATEGIES = ("auto", "aspect_ratio", "aspect_ratio:2", "aspect_ratio:8")
@@ -23,12 +23,12 @@ THEIRS = (*[f"torch linear_cross_entropy, {one}" for one in STRATEGIES], "torch 
 
 HEAD = """# A loss over a large vocabulary
 
-`python -m examples.benchmarks.vocabulary --page examples/benchmarks/results/VOCABULARY.md`,
+`python -m examples.benchmarks.vocabulary --dtypes {dtypes} --rounds {rounds} --page examples/benchmarks/results/VOCABULARY.md`,
 torch {torch}, {processor}, one thread.
 
 {rows} rows of {features} features and {words} words: a value, and the gradients of the rows and of the weight, {grads}.
 Torch's are by autograd, its fused loss with each of its strategies of chunking. The time is the process's CPU time, the least of
-{rounds} turns; contenders take turns in one process. The second column of times is a part of that of funcnet's
+{rounds}, and contenders take turns in one process. The second column of times is a part of that of funcnet's
 `LinearCrossEntropy`. The peak is how far one call raises the memory of a process of its own, the gradients included; freed memory
 goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is what is held.
 
@@ -105,11 +105,11 @@ def _in_a_process(*job):
     return json.loads(done.stdout)
 
 
-def table(sizes, rounds):
+def table(dtypes, sizes, rounds):
     """Yield the lines of the table, as Markdown."""
     yield "| loss | dtype | s | of funcnet's | peak, MB |"
     yield "|---|---|--:|--:|--:|"
-    for dtype in DTYPES:
+    for dtype in dtypes:
         seconds = _in_a_process("times", dtype, sizes, rounds)
         for name in (*OURS, *THEIRS):
             mb = _in_a_process("peak", name, dtype, sizes) / 1e6
@@ -123,6 +123,7 @@ def main(arguments=None):
     parser.add_argument("--rows", type=int, default=ROWS, help="rows of the batch")
     parser.add_argument("--words", type=int, default=WORDS, help="words of the vocabulary")
     parser.add_argument("--features", type=int, default=FEATURES, help="features of a row")
+    parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES, help="dtypes of the rows and the weight")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in which each contender has a turn")
     parser.add_argument("--page", type=Path, help="file to write the page to")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -131,20 +132,20 @@ def main(arguments=None):
         print(json.dumps(measured(*json.loads(options.one))))
         return
     sizes, lines = (options.rows, options.words, options.features), []
-    for line in table(sizes, options.rounds):
+    for line in table(options.dtypes, sizes, options.rounds):
         print(line, flush=True)
         lines.append(f"{line}\n")
     if options.page:
-        options.page.write_text(_head(*sizes, options.rounds) + "".join(lines))
+        options.page.write_text(_head(options.dtypes, *sizes, options.rounds) + "".join(lines))
 
 
-def _head(rows, words, features, rounds):
+def _head(dtypes, rows, words, features, rounds):
     import torch
 
     from examples.reports.__main__ import processor
 
     grads = f"{4e-6 * features * (rows + words):.0f} MB in float32"
-    words = {"rows": rows, "words": words, "features": features, "rounds": rounds, "grads": grads}
+    words = {"dtypes": " ".join(dtypes), "rows": rows, "words": words, "features": features, "rounds": rounds, "grads": grads}
     return HEAD.format(torch=torch.__version__, processor=processor(), **words)
 
 

@@ -24,7 +24,7 @@ from funcnet.compilation.programs import Program, Traced, copied, require_apart,
 from funcnet.errors import value_error
 from funcnet.flattening import Tree
 from funcnet.kernels.tracing import is_eager
-from funcnet.value import Value
+from funcnet.value import Value, parts
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -249,8 +249,12 @@ def compile(step: Callable[P, R]) -> Compiled[P, R]:  # noqa: A001 (torch's word
         its name if it decorates a function of a module. A decorated function in a class body is a method.
 
     Raises:
-        ValueError: If ``step`` is not a function.
+        ValueError: If ``step`` is not a function, or has an optimizer that reads the loss while it steps, as ``LBFGS`` does.
     """
     if not callable(step):
         raise value_error("compile", "step must be a function", step)
+    reader = next((part for part in parts(step) if getattr(part, "reads_values", False)), None)
+    if reader is not None:
+        rule = "a step must not read the loss on its way, as that of LBFGS does; compile its value_and_grads, and call opt.step"
+        raise value_error("compile", rule, repr(reader))
     return Compiled(step)

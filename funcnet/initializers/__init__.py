@@ -2,7 +2,8 @@
 
 A layer takes an initializer or its name, a key of ``NAMES``. Constant, Zeros, Ones, Uniform, Normal and TruncatedNormal take any
 shape (...); VarianceScaling, XavierNormal, XavierUniform, KaimingNormal, KaimingUniform, LecunNormal, LecunUniform and
-Orthogonal draw weights (out, in, *kernel), and refuse a shape of fewer than two axes.
+Orthogonal draw weights (out, in, *kernel), and refuse a shape of fewer than two axes. Eye and Sparse draw matrices (out, in),
+Dirac and DeltaOrthogonal weights of convolutions.
 """
 
 from funcnet.initializers.elementary import Constant as Constant
@@ -26,3 +27,7 @@ from funcnet.initializers.scaled import XavierNormal as XavierNormal
 from funcnet.initializers.scaled import XavierUniform as XavierUniform
 from funcnet.initializers.scaled import calculate_gain as calculate_gain
 from funcnet.initializers.scaled import fans as fans
+from funcnet.initializers.structured import DeltaOrthogonal as DeltaOrthogonal
+from funcnet.initializers.structured import Dirac as Dirac
+from funcnet.initializers.structured import Eye as Eye
+from funcnet.initializers.structured import Sparse as Sparse

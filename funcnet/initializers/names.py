@@ -19,6 +19,7 @@ from funcnet.initializers.scaled import (
     XavierUniform,
     fans,
 )
+from funcnet.initializers.structured import DeltaOrthogonal, Dirac, Eye
 from funcnet.random.keys import Key
 
 NAMES: dict[str, Initializer] = {
@@ -38,6 +39,9 @@ NAMES: dict[str, Initializer] = {
     "lecun_normal": LecunNormal(),
     "lecun_uniform": LecunUniform(),
     "orthogonal": Orthogonal(),
+    "eye": Eye(),
+    "dirac": Dirac(),
+    "delta_orthogonal": DeltaOrthogonal(),
     "torch": KaimingUniform(a=math.sqrt(5)),
 }
 """The initializers that a layer takes by name; ``"torch"`` is what ``torch.nn.Linear`` and its convolutions draw."""

@@ -39,8 +39,9 @@ def lion(columns: Sequence[Tensors], rates: Numbers, maximize: bool, donated: bo
     """Return Lion's new p and m from p, g and m; ``None`` where its formula must do.
 
     ``rates`` are lr, both betas and the decay. A step takes 9 ms, leaf by leaf with the formula 19, with lists of all leaves 13.
+    A direction that is subnormal, below 10⁻³⁸ in float32, moves p by a part of lr.
     """
-    if not _serves(columns, rates):
+    if not _serves(columns, rates) or rates[0] >= 1:  # lr / tiny must be finite
         return None
     return by_rows(lambda *given: _each(_lion, *given, rates=rates, maximize=maximize), columns, donated)
 
@@ -48,11 +49,12 @@ def lion(columns: Sequence[Tensors], rates: Numbers, maximize: bool, donated: bo
 def _lion(p: Tensor, g: Tensor, m: Tensor, u: Tensor, rates: Numbers, maximize: bool) -> None:
     lr, beta1, beta2, decay = rates
     g = -g if maximize else g
-    torch.lerp(m, g, 1 - beta1, out=u).sign_()
+    tiny = torch.finfo(u.dtype).tiny
+    torch.lerp(m, g, 1 - beta1, out=u).clamp_(-tiny, tiny)  # ±tiny for the sign: sign_ makes 0 of NaN
     m.lerp_(g, 1 - beta2)  # before p, in whose memory g may be
     if decay:
         p.mul_(1 - lr * decay)
-    p.add_(u, alpha=-lr)
+    p.add_(u, alpha=-lr / tiny)  # exact: tiny is a power of 2
 
 
 def rmsprop(

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from funcnet.kernels.tracing import is_mapped
+from funcnet.precision import HALF
+
 
 def newton_schulz(x: Tensor, coefficients: Sequence[float], eps: float, steps: int) -> Tensor:
     """Return u vᵀ, nearly, for matrices x = u s vᵀ, in the last two axes: every singular value comes near 1.
@@ -25,7 +28,16 @@ def newton_schulz(x: Tensor, coefficients: Sequence[float], eps: float, steps: i
 
 
 def _refined(x: Tensor, a: float, b: float, c: float) -> Tensor:
-    """Return one step. Kernels that add to a product round once where two operations round twice, which bfloat16 shows."""
+    """Return one step. Kernels that add to a product round once where two operations round twice, which bfloat16 shows.
+
+    ``vmap`` takes those kernels apart; half precision is then computed in float32, and rounded where they round.
+    """
+    if is_mapped(x):
+        wide = torch.float32 if x.dtype in HALF else x.dtype
+        y = x.to(wide)
+        gram = (y @ y.mT).to(x.dtype).to(wide)
+        polynomial = (b * gram + c * (gram @ gram)).to(x.dtype).to(wide)
+        return (a * y + polynomial @ y).to(x.dtype)
     add = torch.addmm if x.dim() == 2 else torch.baddbmm
     gram = x @ x.mT
     return add(x, add(gram, gram, gram, beta=b, alpha=c), x, beta=a)

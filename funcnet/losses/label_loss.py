@@ -83,6 +83,8 @@ class LabelLoss(Loss):
         shape = y.shape[:axis] + y.shape[axis + 1 :]
         if target.shape != shape or target.is_floating_point() or target.is_complex():
             of_y = f"that of y {tuple(y.shape)} without axis {axis}, the classes"
+            if axis == 1 and y.dim() > 2 and target.shape == y.shape[:-1]:
+                of_y += "; for classes in the last axis end the net with Transpose(1, -1)"
             raise value_error(self, f"labels must be integers of shape {tuple(shape)}, {of_y}", target)
         return target if target.dtype == torch.int64 else target.long()
 

@@ -87,7 +87,8 @@ def require_alike(loss: Loss, y: Any, names: str) -> Any:
     """
     count = names.count(",") + 1
     if not isinstance(y, tuple) or len(y) != count or not all(map(is_dense, y)):
-        raise value_error(loss, f"y must be {names}, dense floating tensors", y)
+        rule = f"y must be {names}, dense floating tensors" if count > 1 else "y must be a dense floating tensor"
+        raise value_error(loss, rule, y if count > 1 else y[0])
     first = y[0]
     if any([one.shape != first.shape or one.dtype is not first.dtype or one.device != first.device for one in y[1:]]):  # noqa: C419
         came = " and ".join([f"{describe(one)} on {one.device}" for one in y])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, descend, mean, shrink
+from funcnet.optim.formulas import along, descend, mean, mean_square, shrink
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -75,6 +75,6 @@ class AdaBelief(MomentOptimizer):
     ) -> tuple[Tensor, Tensor, Tensor]:
         g = along(g, self.maximize)
         m = mean(m, g, beta1)
-        s = mean(s, (g - m).square(), beta2) + self.eps_root
+        s = mean_square(s, g - m, beta2) + self.eps_root
         ahead = a * m + b * g if self.nesterov else a * m
         return descend(shrink(p, lr, decay), ahead / ((s / c).sqrt() + self.eps), lr), m, s

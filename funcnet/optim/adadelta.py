@@ -7,7 +7,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag, number
-from funcnet.optim.formulas import add_decay, along, descend, mean
+from funcnet.optim.formulas import add_decay, along, descend, mean_square
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate_field
 from funcnet.value import frozen
@@ -62,6 +62,6 @@ class Adadelta(MomentOptimizer):
         self, p: Tensor, g: Tensor, v: Tensor, a: Tensor, *, lr: Any, rho: Any, weight_decay: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         g = add_decay(along(g, self.maximize), p, weight_decay)
-        v = mean(v, g * g, rho)
+        v = mean_square(v, g, rho)
         d = g * (a + self.eps).sqrt() / (v + self.eps).sqrt()
-        return descend(p, d, lr), v, mean(a, d * d, rho)
+        return descend(p, d, lr), v, mean_square(a, d, rho)

@@ -80,6 +80,8 @@ class Adafactor(MomentOptimizer):
         return {"lr": lr, "decay": decay, "rho": _least(lr, t**-0.5), "a": t**self.beta2_decay}, scalars
 
     def formula(self, p: Tensor, g: Tensor, *moments: Tensor, lr: Any, decay: Any, rho: Any, a: Any) -> tuple[Tensor, ...]:
+        if not p.numel():
+            return p, *moments
         g = along(g, self.maximize)
         least = torch.finfo(p.dtype).eps if self.eps[0] is None else self.eps[0]
         v, *moments = self._second(g, *moments, a=a, least=least)  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, descend, mean, shrink, where
+from funcnet.optim.formulas import along, descend, mean, mean_square, shrink, where
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate_field, tuple_of_rates
@@ -77,6 +77,6 @@ class Adan(MomentOptimizer):
         d = g - where(is_first, g, before)
         m = mean(m, g, beta1)
         v = mean(v, d, beta2)
-        n = mean(n, (g + (1 - beta2) * d).square(), beta3)
+        n = mean_square(n, g + (1 - beta2) * d, beta3)
         u = (m / a + v / b) / ((n / c + self.eps_root).sqrt() + self.eps)
         return descend(shrink(p, lr, decay), u, lr), m, v, n, g

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, descend, mean, shrink
+from funcnet.optim.formulas import along, descend, mean, mean_square, shrink
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate_field, tuple_of_rates
@@ -73,6 +73,6 @@ class AdEMAMix(MomentOptimizer):
         g = along(g, self.maximize)
         m = mean(m, g, beta1)
         s = mean(s, g, beta3)
-        v = mean(v, g * g, beta2)
+        v = mean_square(v, g, beta2)
         step = (m / a + alpha * s) / ((v / b + self.eps_root).sqrt() + self.eps)
         return descend(shrink(p, lr, decay), step, lr), m, s, v

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, descend, mean, shrink, where
+from funcnet.optim.formulas import along, descend, mean, mean_square, shrink, where
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -81,4 +81,4 @@ class ADOPT(MomentOptimizer):
         u = where(is_first, m, u.clamp(-limit, limit) if self.use_clipping else u)
         m = mean(m, u, beta1)
         step = mean(m, u, beta1) if self.nesterov else m
-        return descend(shrink(p, lr, decay), step, lr), m, mean(v, g * g, beta2)
+        return descend(shrink(p, lr, decay), step, lr), m, mean_square(v, g, beta2)

@@ -89,6 +89,10 @@ class Optimizer(Value, ABC):
         """Return the rates that the next update will use, by name: ``{"lr": 0.1}``."""
         return {}
 
+    def eval_params(self, state: State, params: Params) -> Params:
+        """Return the params to evaluate and to save: ``params``, but the averages of ``ScheduleFree`` and ``Lookahead``."""
+        return params
+
     def donate(self) -> "Optimizer":
         """Return the optimizer that may write to the ``params`` and ``state`` it gets; itself where it has no such form."""
         return self

@@ -52,6 +52,10 @@ class Chain(Optimizer):
         self._require_state(state)
         return {name: one for part, own in zip(self._parts, state, strict=True) for name, one in part.rates(own).items()}
 
+    def eval_params(self, state: State, params: Params) -> Params:
+        self._require_state(state)
+        return self.optimizer.eval_params(state[-1], params)
+
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
         self._require_state(state)
         return tuple([part.map_state(f, *own) for part, *own in zip(self._parts, state, *others, strict=True)])
@@ -90,13 +94,23 @@ class Chain(Optimizer):
 def chain(*parts: GradientTransform | Optimizer) -> Chain:
     """Make one optimizer of gradient transforms and, as the last part, an optimizer.
 
+    The last part subtracts: with ``SGD(lr)`` a chain of transforms is the optimizer that optax ends with
+    ``scale_by_learning_rate``. An optimizer around others goes around the chain: ``SAM(chain(ClipByGlobalNorm(1.0), SGD(0.1)))``.
+
+    Args:
+        parts: Gradient transforms in the order in which gradients pass them, then an optimizer.
+
+    Raises:
+        ValueError: For parts of another kind, and where the last is no optimizer.
+
     >>> from funcnet.optim.sgd import SGD
     >>> from funcnet.optim.clipping import ClipByGlobalNorm
     >>> chain(ClipByGlobalNorm(1.0), SGD(lr=0.1))
     chain(ClipByGlobalNorm(max_norm=1.0), SGD(lr=0.1))
     """
     if not parts or not isinstance(parts[-1], Optimizer):
-        raise value_error("chain", "its last part must be an optimizer", repr(parts[-1]) if parts else "no parts")
+        rule = "its last part must be an optimizer, such as SGD(lr=0.1)"
+        raise value_error("chain", rule, repr(parts[-1]) if parts else "no parts")
     return Chain(parts[:-1], parts[-1])  # type: ignore[arg-type]  # its validator looks at each
 
 

@@ -53,8 +53,10 @@ class _Clipping(GradientTransform):
     def rates(self, state: State) -> dict[str, Any]:
         ((name, limit),) = self.limits.items()
         if not callable(limit):
+            if state != {}:
+                raise value_error(self, "state must be {}, as init makes it", state)
             return {name: limit}
-        if not isinstance(state, dict) or not is_count(state.get("step")):
+        if not isinstance(state, dict) or state.keys() != {"step"} or not is_count(state["step"]):
             raise value_error(self, "state must be a dict of step, as init makes it", state)
         return {name: checked(self, at(state["step"], limit), state["step"], ())[0]}
 

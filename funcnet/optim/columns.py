@@ -123,6 +123,8 @@ class GuardCache:
         """Raise ``LookupError`` unless params and moments agree, and no two elements of what is written share memory."""
         rows = [row for row in zip(*columns, strict=True) if is_dense(row[0])]
         if not rows:
+            if step is not None and not (is_count(step) and is_writable(step)):
+                raise LookupError
             return
         columns = [[*column] for column in zip(*rows, strict=True)]
         known = self.find(columns, step)
@@ -190,12 +192,17 @@ def replaced(column: Sequence[Any], places: Sequence[int], new: Sequence[Any]) -
     return column
 
 
+def _spread(x: Tensor) -> Tensor:
+    """Return a tensor whose elements are one number in memory as one of as many: kernels round a broadcast number otherwise."""
+    return x if x.numel() < 2 or any(x.stride()) else x.contiguous()
+
+
 def _ready(columns: Columns, steps: list[Tensor], donated: bool) -> Columns:
     """Return the columns themselves, or with other tensors for those that a kernel could not take as they are.
 
     A gradient that shares memory with what is written is copied, so that every element is read before it is written.
     """
-    ready = [[*map(plain, column)] for column in columns]
+    ready = [[_spread(plain(x)) for x in column] for column in columns]
     if donated:
         written = [*steps, *[x for column in (columns[0], *columns[2:]) for x in column]]
         if not all(map(is_writable, written)) or overlapping(written):

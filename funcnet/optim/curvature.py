@@ -85,4 +85,4 @@ def flat(xs: Sequence[Tensor], rows: int | None = None) -> Tensor:
 def parted(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Cut a vector, or the rows of a matrix, into tensors with the shapes of others."""
     parts = torch.split(vector, [p.numel() for p in like], -1)
-    return [part.reshape((*vector.shape[:-1], *p.shape)) for part, p in zip(parts, like, strict=True)]
+    return [part.reshape((*vector.shape[:-1], *p.shape)).contiguous() for part, p in zip(parts, like, strict=True)]

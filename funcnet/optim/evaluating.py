@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -23,6 +23,9 @@ class EvaluatingOptimizer(Optimizer):
     """
 
     __slots__ = ()
+
+    reads_values: ClassVar[bool] = False
+    """Whether ``step`` reads values as numbers, so that it cannot be compiled."""
 
     @abstractmethod
     def step(self, value_and_grads: ValueAndGrads, state: State, params: Params) -> tuple[Params, State, Any]:

@@ -29,15 +29,20 @@ def mean(m: Tensor, x: Tensor, beta: Any) -> Tensor:
     return m.lerp(x, 1 - beta)
 
 
+def mean_square(v: Tensor, x: Tensor, beta: Any) -> Tensor:
+    """Return β v + (1 - β) x². Of ``mean`` an infinite square would make NaN at the next step: ∞ + (1 - β) (x² - ∞) = -∞ + ∞."""
+    return beta * v + (1 - beta) * x * x if isinstance(beta, Tensor) else torch.addcmul(v * beta, x, x, value=1 - beta)
+
+
 def descend(p: Tensor, step: Tensor, lr: Any) -> Tensor:
     """Return p - η s, in one pass through memory where η is a number."""
     return p - lr * step if isinstance(lr, Tensor) else p.sub(step, alpha=lr)
 
 
 def trust_ratio(p: Tensor, u: Tensor, coefficient: float = 1.0, eps: float = 0.0) -> Tensor:
-    """Return κ ‖p‖ / (‖u‖ + ε), or 1 where one of the norms is 0."""
+    """Return κ ‖p‖ / (‖u‖ + ε), or 1 where one of the norms is 0; NaN where one is NaN."""
     size, step = p.norm(), u.norm()
-    ratio: Tensor = (coefficient * size / (step + eps)).where((size > 0) & (step > 0), 1.0)
+    ratio: Tensor = (coefficient * size / (step + eps)).where((size != 0) & (step != 0), 1.0)
     return ratio
 
 

@@ -119,6 +119,17 @@ class ByPath(Optimizer):
             new = [x if j == i else p for x, p, j in zip(found, new, chosen, strict=True)]
         return write(new), tuple(after)
 
+    def eval_params(self, state: State, params: Params) -> Params:
+        self._require_state(state)
+        leaves, chosen = flattening.flatten_together(params)[0], self._choose(params)
+        new = leaves
+        for i, opt in self._optimizers():
+            with self._located(i):
+                part = opt.eval_params(state[i], flattening.unflatten(params, iter(_own(leaves, chosen, i))))
+            found = flattening.flatten_together(part)[0]
+            new = [x if j == i else p for x, p, j in zip(found, new, chosen, strict=True)]
+        return flattening.unflatten(params, iter(new))
+
     def _judged(self, grads: Tree, state: State, params: Params) -> tuple[list[list[Any]], Write, list[int | None]]:
         """Return the leaves of params and gradients, and the group of each; donated, nothing is written before all fits."""
         try:
@@ -170,9 +181,10 @@ class ByPath(Optimizer):
             self._require_parts(state, leaves, write, self._remembered(params, leaves, write))
 
     def rates(self, state: State) -> dict[str, Any]:
-        """Return the rates of each group, by its pattern or the name of its function."""
+        """Return the rates of all groups, each after the pattern or the name of the function: ``"*.bias.lr"``."""
         self._require_state(state)
-        return {_label(self.groups[i][0]): opt.rates(state[i]) for i, opt in self._optimizers()}
+        rates = [(_label(self.groups[i][0]), opt.rates(state[i])) for i, opt in self._optimizers()]
+        return {f"{label}.{name}": one for label, own in rates for name, one in own.items()}
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
         self._require_state(state)
@@ -220,7 +232,7 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
     >>> from funcnet.optim.adam import AdamW
     >>> from funcnet.optim.muon import Muon
     >>> opt = by_path({is_matrix: Muon(lr=0.02), "*": AdamW(lr=3e-4)})
-    >>> opt.rates(opt.init({"weight": torch.ones(2, 2), "bias": torch.ones(2)}))["*"]["lr"]
+    >>> opt.rates(opt.init({"weight": torch.ones(2, 2), "bias": torch.ones(2)}))["*.lr"]
     0.0003
 
     Norms, such as ``ClipByGlobalNorm``'s, are those of the group, where a group has a chain; ``chain(clip, by_path(...))`` clips

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import add_decay, along, mean, trust_ratio
+from funcnet.optim.formulas import add_decay, along, mean, mean_square, trust_ratio
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -71,6 +71,6 @@ class LAMB(MomentOptimizer):
     ) -> tuple[Tensor, Tensor, Tensor]:
         g = along(g, self.maximize)
         m = mean(m, g, beta1)
-        v = mean(v, g * g, beta2)
+        v = mean_square(v, g, beta2)
         u = add_decay(m / a / ((v / b + self.eps_root).sqrt() + self.eps), p, decay)
         return p - lr * trust_ratio(p, u) * u, m, v

@@ -73,6 +73,8 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
 
     moments = ("d", "prev_grad", "old_dirs", "old_stps")
 
+    reads_values = True
+
     lr: Rate = rate_field(1.0)
     max_iter: int = field(default=20, validator=whole(1))
     max_eval: int | None = field(default=None, validator=optional(whole(1)))
@@ -110,16 +112,16 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
         ps, gs, *moments = columns
         now = dict(zip(self._numbers, map(kernels.read, scalars), strict=True))
         old = [ps, *moments]
-        if not ps:
+        if not any([p.numel() for p in ps]):  # noqa: C419
             return old
         vectors = [flat(one, None if i < 2 else self.history_size) for i, one in enumerate(moments)]
         run = Descent(ps, flat(gs), vectors, now)
-        is_moving = kernels.read(run.g.abs().amax()) > self.tolerance_grad
+        is_moving = _not(kernels.read(run.g.abs().amax()) <= self.tolerance_grad)
         if is_moving is False:
             return old
         if self._evaluate is None:
             run.turn(rates[0])
-            run.move(run.t, kernels.read(run.g.dot(run.d)) <= -self.tolerance_change)
+            run.move(run.t, _not(kernels.read(run.g.dot(run.d)) > -self.tolerance_change))
         else:
             self._iterate(run, self._evaluate, rates[0])
         new, numbers = run.columns(), run.numbers()
@@ -207,6 +209,11 @@ class Descent:
     def numbers(self) -> list[Any]:
         """Return the scalars of the state."""
         return [self.n_iter, self.t, self.pairs.scale, self.pairs.count]
+
+
+def _not(condition: Any) -> Any:
+    """Return the contrary of a bool or of a tensor: of a comparison with NaN it is true, so that NaN is not hidden."""
+    return ~condition if isinstance(condition, Tensor) else not condition
 
 
 def _chosen(condition: Tensor, new: Any, old: Tensor) -> Tensor:

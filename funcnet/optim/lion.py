@@ -9,7 +9,7 @@ from torch import Tensor
 from funcnet.errors import flag
 from funcnet.kernels import optim_in_place as kernels
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, descend, mean, shrink
+from funcnet.optim.formulas import along, descend, mean, shrink, sign
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, Rates, pair_of_rates, rate_field
 from funcnet.value import frozen
@@ -69,5 +69,5 @@ class Lion(MomentOptimizer):
         self, p: Tensor, g: Tensor, m: Tensor, *, lr: Any, beta1: Any, beta2: Any, weight_decay: Any
     ) -> tuple[Tensor, Tensor]:
         g = along(g, self.maximize)
-        u = mean(m, g, beta1).sign()
+        u = sign(mean(m, g, beta1))
         return descend(shrink(p, lr, weight_decay), u, lr), mean(m, g, beta2)

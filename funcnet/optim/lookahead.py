@@ -59,7 +59,8 @@ class Lookahead(OptimizerWrapper):
         if synced is False:
             return numbers, zip(ps, slow, strict=True)
         new = [s + self.slow_step_size * (p.to(s.dtype) - s) for p, s in zip(ps, slow, strict=True)]
-        return numbers, zip(_where(synced, new, ps), _where(synced, new, slow), strict=True)
+        fast = [s.to(p.dtype, copy=True) for s, p in zip(new, ps, strict=True)]  # a donated update may write to both
+        return numbers, zip(_where(synced, fast, ps), _where(synced, new, slow), strict=True)
 
     def eval_params(self, state: State, params: Params) -> Params:
         """Return the slow params, in the dtypes of params, and the leaves of ``params`` that the optimizer does not step."""

@@ -71,8 +71,7 @@ class MasterWeights(Optimizer):
         return self.optimizer.acts_on
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
-        if not isinstance(state, dict) or state.keys() != {"masters", "optimizer"}:
-            raise self._explained(LookupError(), {}, state, {})
+        self._require_state(state)
         masters, inner = ([one[name] for one in (state, *others)] for name in ("masters", "optimizer"))
         return {"masters": f(*masters), "optimizer": self.optimizer.map_state(f, *inner)}
 
@@ -89,7 +88,12 @@ class MasterWeights(Optimizer):
         self.optimizer.require_fit(state["optimizer"], _over(params, state["masters"]))
 
     def rates(self, state: State) -> dict[str, Any]:
+        self._require_state(state)
         return self.optimizer.rates(state["optimizer"])
+
+    def eval_params(self, state: State, params: Params) -> Params:
+        wide = self.optimizer.eval_params(state["optimizer"], _over(params, state["masters"]))
+        return tree.map(lambda p, w: w.to(p.dtype), params, wide)
 
     def donate(self) -> "MasterWeights":
         return self.replace(optimizer=self.optimizer.donate(), donated=True)
@@ -146,10 +150,13 @@ class MasterWeights(Optimizer):
         after = _as(params, replaced(kept, places, rounded))
         return after, {"masters": _as(params, replaced(columns[2], places, masters)), "optimizer": inner}
 
+    def _require_state(self, state: State) -> None:
+        if not isinstance(state, dict) or state.keys() != {"masters", "optimizer"}:
+            raise value_error(self, "state must be a dict of masters and optimizer, as init makes it", state)
+
     def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
         """Turn an error into ours: the state first, then the trees, then the leaves in half precision."""
-        if not isinstance(state, dict) or state.keys() != {"masters", "optimizer"}:
-            return value_error(self, "state must be a dict of masters and optimizer, as init makes it", state)
+        self._require_state(state)
         return explained(self, error, params, {"grads": grads, "masters": state["masters"]}, self.donated, _is_half)
 
 

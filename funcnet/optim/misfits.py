@@ -56,6 +56,13 @@ def explained(
     return found or error
 
 
+def require_dense(who: Any, grads: Tree) -> None:
+    """Raise ``ValueError`` for a gradient that is no dense floating tensor of at least 16 bits, with its path."""
+    for path, g in tree.names(grads).items():
+        if not is_dense(g):
+            raise value_error(who, f"grads must have a dense floating tensor of at least 16 bits at {path!r}", g)
+
+
 def _leaf(who: Any, params: dict[str, Any], others: Named, first: Like) -> Exception | None:
     """Find the first leaf with a gradient where something is not as its parameter is."""
     for path, g in others["grads"].items():

@@ -11,7 +11,7 @@ from funcnet.errors import flag
 from funcnet.flattening import Tree
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import GradientTransform, Optimizer, State
-from funcnet.optim.columns import is_dense
+from funcnet.optim.columns import is_count, is_dense, is_scalar
 from funcnet.optim.moment_rule import MomentRule
 from funcnet.value import frozen
 
@@ -53,6 +53,8 @@ class MomentOptimizer(MomentRule, Optimizer):
         try:
             columns, _ = self._guards.flatten((params, *[state[name] for name in self._names]))
             self._guards.require_apart(columns, state["step"], self._shapes)
+            if not is_count(state["step"]) or not all([is_scalar(state[name]) for name in self._numbers]):  # noqa: C419
+                raise LookupError
         except Exception as error:
             steppable = tree.map(lambda p: p if is_dense(p) else None, params)
             raise self._explained(error, steppable, state, params) from None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import add_decay, along, descend, mean, shrink
+from funcnet.optim.formulas import add_decay, along, descend, mean, mean_square, shrink
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -83,6 +83,6 @@ class NAdam(MomentOptimizer):
         g = along(g, self.maximize)
         p, g = (shrink(p, lr, decay), g) if self.decoupled_weight_decay else (p, add_decay(g, p, decay))
         m = mean(m, g, beta1)
-        v = mean(v, g * g, beta2)
+        v = mean_square(v, g, beta2)
         step = descend(g, m, -ratio) / ((v / correction).sqrt() + self.eps)  # g + ratio m, in one pass
         return descend(p, step, rate), m, v

@@ -110,7 +110,7 @@ def _total(parts: Sequence[Tensor]) -> Any:
 def _larger(d: Any, numerator: Any, size: Any) -> Any:
     """Return max(d, numerator / size), and d where the size is 0."""
     if not any([isinstance(one, Tensor) for one in (d, numerator, size)]):  # noqa: C419
-        return max(d, numerator / size) if size else d
+        return max(numerator / size, d) if size else d  # NaN if the first one is
     size = torch.as_tensor(size, dtype=torch.float64)
     found = torch.where(size > 0, numerator / torch.where(size > 0, size, 1.0), 0.0)
     return torch.maximum(torch.as_tensor(d, dtype=torch.float64).to(found.device), found)

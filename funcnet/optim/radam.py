@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import add_decay, along, descend, mean, shrink, where
+from funcnet.optim.formulas import add_decay, along, descend, mean, mean_square, shrink, where
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -92,5 +92,5 @@ class RAdam(MomentOptimizer):
         g = along(g, self.maximize)
         p, g = (shrink(p, lr, decay), g) if self.decoupled_weight_decay else (p, add_decay(g, p, decay))
         m = mean(m, g, beta1)
-        v = mean(v, g * g, beta2)
+        v = mean_square(v, g, beta2)
         return descend(p, where(is_rectified, m / (v.sqrt() + self.eps), m), rate), m, v

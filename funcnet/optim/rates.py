@@ -3,8 +3,9 @@
 A number is a constant of compiled code. A schedule is called with the number of updates made before: an int in eager mode, a 0-d
 int64 tensor in compiled code and under ``vmap``. Torch divides that in float32; a ``Schedule`` computes in float64, and
 ``LambdaSchedule(f)`` gives a plain function a float64 tensor. A 0-d tensor is read at each update: it may be batched by
-``torch.func.vmap``, which sweeps a rate, it may be traced by ``torch.func.grad``, and compiled code reads a value that was written
-into it, as with ``lr.fill_(0.01)``, without being compiled again. An optimizer with a tensor compares that field by identity.
+``torch.func.vmap``, which sweeps a rate, it may be traced by ``torch.func.grad``, and compiled code reads a value that was
+written into it, as with ``lr.fill_(0.01)``, without being compiled again. An optimizer with a tensor compares that field by
+identity.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from torch import Tensor
 from funcnet.errors import Validator, describe, is_number, number, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager
+from funcnet.signatures import takes_one
 from funcnet.value import holds_tensors
 
 Rate = float | Tensor | Callable[[Any], Any]
@@ -42,6 +44,9 @@ def rate(at_least: float = 0.0, below: float = inf) -> Validator:
                 rule = f"{attribute.name} must be a number, a schedule, or a real 0-d tensor"
                 raise value_error(type(value).__name__, rule, describe(got))
             got = _read(got)
+        if callable(got) and not takes_one(got):
+            rule = f"{attribute.name} must be a number, a 0-d tensor, or a schedule, a function of one argument, the step"
+            raise value_error(type(value).__name__, rule, describe(got))
         if not callable(got) and not isinstance(got, Tensor):
             judge(value, attribute, got)
             fits(value, attribute, got)
@@ -69,7 +74,7 @@ def tuple_of_rates(length: int, below: float = 1.0) -> Validator:
 def _is_valid(one: Any, below: float) -> bool:
     if isinstance(one, Tensor):
         return not one.dim() and not one.is_complex() and (isinstance(_read(one), Tensor) or is_rate(_read(one), below))
-    return callable(one) or is_rate(one, below)
+    return takes_one(one) if callable(one) else is_rate(one, below)
 
 
 def rate_field(default: Any = attrs.NOTHING, *, at_least: float = 0.0, below: float = inf, validator: Any = None) -> Any:
@@ -78,13 +83,13 @@ def rate_field(default: Any = attrs.NOTHING, *, at_least: float = 0.0, below: fl
     With ``validator``, as ``pair_of_rates`` makes one, the field may hold a tuple of rates.
     """
     judge = rate(at_least, below) if validator is None else validator
-    return attrs.field(default=default, validator=judge, eq=_comparable, metadata=holds_tensors)
+    return attrs.field(default=default, validator=judge, eq=comparable, metadata=holds_tensors)
 
 
-def _comparable(value: Any) -> Any:
+def comparable(value: Any) -> Any:
     """Return what a rate is compared and hashed by: itself, but a tensor by its identity."""
     if isinstance(value, tuple):
-        return tuple(map(_comparable, value))
+        return tuple(map(comparable, value))
     return ("tensor", id(value)) if isinstance(value, Tensor) else value
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from funcnet.errors import describe, flag, is_number, value_error
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along
+from funcnet.optim.formulas import along, sign
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate, rate_field
@@ -95,4 +95,4 @@ class Rprop(MomentOptimizer):
         kept = g * before
         size = (size * larger).where(kept > 0, (size * smaller).where(kept < 0, size)).clamp(*self.step_sizes)
         g = g.masked_fill(kept < 0, 0.0)
-        return p - g.sign() * size, g, size
+        return p - sign(g) * size, g, size

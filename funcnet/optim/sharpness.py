@@ -66,6 +66,9 @@ class SAM(EvaluatingOptimizer):
         """Make the second half of a step: ``grads`` are those at ``climb(grads, params)``."""
         return self.optimizer.update(grads, state, params)
 
+    def eval_params(self, state: State, params: Params) -> Params:
+        return self.optimizer.eval_params(state, params)
+
     def step(self, value_and_grads: ValueAndGrads, state: State, params: Params) -> tuple[Params, State, Any]:
         value, grads = value_and_grads(params)
         worst = self.climb(grads, params)

@@ -7,7 +7,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.errors import flag
-from funcnet.optim.formulas import along, descend, mean, shrink
+from funcnet.optim.formulas import along, descend, mean, shrink, sign
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, is_zero, rate_field
 from funcnet.value import frozen
@@ -61,4 +61,4 @@ class SignSGD(MomentOptimizer):
     def formula(self, p: Tensor, g: Tensor, *ms: Tensor, lr: Any, momentum: Any, weight_decay: Any) -> tuple[Tensor, ...]:
         g = along(g, self.maximize)
         new = [mean(m, g, momentum) for m in ms]
-        return descend(shrink(p, lr, weight_decay), (new or [g])[0].sign(), lr), *new
+        return descend(shrink(p, lr, weight_decay), sign((new or [g])[0]), lr), *new

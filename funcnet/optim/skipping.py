@@ -36,8 +36,8 @@ class SkipNonFinite(OptimizerWrapper):
         row were not finite; ``optimizer``, the state of the optimizer.
 
     Raises:
-        ValueError: For arguments of the wrong kind, and a ``LossScale`` within ``optimizer``; from ``update`` for state,
-            gradients and params that do not fit each other.
+        ValueError: For arguments of the wrong kind, and an ``optimizer`` with a ``LossScale`` in it; from ``update``
+            for state, gradients and params that do not fit each other.
 
     References:
         ``optax.apply_if_finite``.
@@ -56,10 +56,10 @@ class SkipNonFinite(OptimizerWrapper):
     max_consecutive: int | None = field(default=None, validator=optional(whole(0)))
 
     def __attrs_post_init__(self) -> None:
-        super().__attrs_post_init__()
+        OptimizerWrapper.__attrs_post_init__(self)
         if any([isinstance(part, LossScale) for part in parts(self.optimizer)]):  # noqa: C419
-            rule = "a LossScale must come before: chain(LossScale(), SkipNonFinite(optimizer)); a skip would keep its factor"
-            raise value_error(type(self).__name__, rule, repr(self.optimizer))
+            rule = "a LossScale must come before it, chain(LossScale(), SkipNonFinite(optimizer)), since a skipped update changes"
+            raise value_error("SkipNonFinite", f"{rule} no state and could not lower the factor", repr(self.optimizer))
 
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
         finite = _all_finite(columns[1])

@@ -72,6 +72,6 @@ class SM3(MomentOptimizer):
             return p, m, bounds
         g = along(g, self.maximize)
         s = g * g + least_bound(bounds, p.shape)
-        step = (g / (s + self.eps).sqrt()).where(s > 0, 0.0)
+        step = (g / (s + self.eps).sqrt()).where(s != 0, 0.0)
         m = mean(m, step, momentum)
         return descend(p, m, lr), m, maxima(s)

@@ -92,6 +92,10 @@ class OptimizerWrapper(Optimizer):
         self._require_state(state)
         return self.optimizer.rates(state["optimizer"])
 
+    def eval_params(self, state: State, params: Params) -> Params:
+        self._require_state(state)
+        return self.optimizer.eval_params(state["optimizer"], params)
+
     def donate(self) -> Self:
         return self.replace(donated=True)
 

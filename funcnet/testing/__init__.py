@@ -1,8 +1,8 @@
-"""Testing: the judges of layers, losses, optimizers, gradient transforms and schedules, custom ones too.
+"""Testing: the judges of layers, losses, optimizers, gradient transforms, schedules and metrics, custom ones too.
 
 ``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences, ``check_loss`` a loss,
-``check_optimizer`` an optimizer, ``check_transform`` a gradient transform, ``check_schedule`` a schedule. ``assert_close``
-compares trees, and ``forbid_key_reuse`` finds a second draw from one key.
+``check_optimizer`` an optimizer, ``check_transform`` a gradient transform, ``check_schedule`` a schedule, ``check_metric`` a
+metric. ``assert_close`` compares trees, and ``forbid_key_reuse`` finds a second draw from one key.
 """
 
 from funcnet.testing.assertions import assert_close
@@ -24,6 +24,7 @@ from funcnet.testing.laws import (
     law_value,
 )
 from funcnet.testing.losses import check_loss
+from funcnet.testing.metrics import check_metric
 from funcnet.testing.optimizers import check_optimizer, check_transform
 from funcnet.testing.schedules import check_schedule
 
@@ -32,6 +33,7 @@ __all__ = [
     "assert_close",
     "check_laws",
     "check_loss",
+    "check_metric",
     "check_optimizer",
     "check_schedule",
     "check_transform",

@@ -12,10 +12,15 @@ from funcnet import tree
 from funcnet.contract import Params
 from funcnet.errors import describe
 from funcnet.flattening import Tree
-from funcnet.optim.base import Optimizer
+from funcnet.kernels.aliasing import overlapping
 from funcnet.precision import HALF
 from funcnet.testing.assertions import assert_close
-from funcnet.value import Value
+from funcnet.value import Value, parts
+
+GRADS, PARAMS = 0, 2
+"""The argument of ``update`` that the first result is like: of a gradient transform and of an optimizer."""
+
+NAMES = {GRADS: "grads", PARAMS: "params"}
 
 State = Any
 Fail = Callable[[str, str], None]
@@ -36,25 +41,33 @@ def check_strides(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -
             fail("equal gradients must give equal bits whatever their strides", f"others from {name} ones")
 
 
-def check_vmap(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
-    """Require of ``vmap`` over two members what each gives by itself."""
+def check_apart(opt: Any, state: State, params: Params, fail: Fail) -> None:
+    """Require that no two elements of params and state share memory, so that the next update may be a donated one."""
+    names, leaves = zip(*tree.names({"params": params, "state": state}).items(), strict=True) if tree.leaves(state) else ((), ())
+    shared = [names[i] for i in sorted(overlapping(leaves))]
+    if shared:
+        fail("params and state must share no memory, for donate writes to both", f"and {shared[0]!r} does")
+
+
+def check_vmap(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like: int = PARAMS) -> None:
+    """Require of ``vmap`` over two members what each gives by itself; the result is like the argument of number ``like``."""
     members = [arguments, (tree.map(lambda g: g * 0.5, arguments[0]), *arguments[1:])]
     batch = tree.map(lambda *xs: torch.stack(xs), *members)
     axes = tree.map(lambda _: 0, batch)
-    got = _tried("update must run under vmap", lambda: torch.func.vmap(opt.update, axes, (axes[2], axes[1]))(*batch), fail)
+    got = _tried("update must run under vmap", lambda: torch.func.vmap(opt.update, axes, (axes[like], axes[1]))(*batch), fail)
     for i, member in enumerate(members):
         _compare("vmap must give what a loop over members gives", tree.map(lambda x, i=i: x[i], got), opt.update(*member), fail)
 
 
-def check_meta(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
-    """Require on the meta device the shapes and dtypes of params and state."""
+def check_meta(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like: int = PARAMS) -> None:
+    """Require on the meta device the shapes and dtypes of params, or of gradients, and state."""
     got = _tried("update must run on the meta device", lambda: opt.update(*tree.to(arguments, "meta")), fail)
-    want = tree.to((arguments[2], arguments[1]), "meta")
+    want = tree.to((arguments[like], arguments[1]), "meta")
     if tree.map(describe, got) != tree.map(describe, want):
-        fail("on the meta device update must give the shapes and dtypes of params and state", "others")
+        fail(f"on the meta device update must give the shapes and dtypes of {NAMES[like]} and state", "others")
 
 
-def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fail: Fail) -> None:
+def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fail: Fail, like: int = PARAMS) -> None:
     """Require of compiled code, one graph for all steps, what eager code gives."""
     want = got = (params, state)
     try:
@@ -62,15 +75,16 @@ def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fa
         settings: Any = torch._dynamo.config
         with settings.patch(error_on_recompile=True):
             for g in steps:
-                want = opt.update(g, want[1], want[0])
-                run = lambda g=g, got=got: compiled(g, got[1], got[0])
+                last = [one[0] if like == PARAMS else params for one in (want, got)]
+                want = opt.update(g, want[1], last[0])
+                run = lambda g=g, got=got, p=last[1]: compiled(g, got[1], p)
                 got = _tried("update must compile as one graph, which serves all steps", run, fail)
     finally:
         torch._dynamo.reset()
     _compare("compiled code must give what eager code gives", got, want, fail)
 
 
-def check_half(opt: Any, grads: Tree, params: Params, fail: Fail) -> None:
+def check_half(opt: Any, grads: Tree, params: Params, fail: Fail, like: int = PARAMS) -> None:
     """Require of a step in half precision that of float32 from the same numbers, rounded once, and moments in float32."""
     for dtype in HALF:
         p, g = tree.cast(params, dtype), tree.cast(grads, dtype)
@@ -82,22 +96,23 @@ def check_half(opt: Any, grads: Tree, params: Params, fail: Fail) -> None:
         single = tree.cast((g, p), torch.float32)
         want = opt.update(single[0], opt.init(single[1]), single[1])[0]
         for path, one in tree.names(want).items():
-            p32 = _at(single[1], path)
+            p32 = _at(single[0 if like == GRADS else 1], path)
             room = 2 * torch.finfo(dtype).eps * (p32.abs() + (one - p32).abs()) + 1e-7
             if one.is_floating_point() and not ((_at(got, path).float() - one).abs() <= room).all():
                 fail(f"a step in {dtype} must be that of float32, rounded", f"another at {path!r}")
 
 
-def check_late(opt: Any, steps: list[Tree], params: Params, fail: Fail) -> None:
-    """Require finite params where the first gradient of each leaf comes late."""
+def check_late(opt: Any, steps: list[Tree], params: Params, fail: Fail, like: int = PARAMS) -> None:
+    """Require finite params, or gradients, where the first gradient of each leaf comes late."""
     for path in tree.names(params):
         p, state = params, opt.init(params)
         for i, g in enumerate(steps):
-            p, state = opt.update(g if i == len(steps) - 1 else _with(g, path, None), state, p)
-        if not tree.all_finite(p):
-            fail(
-                "params must stay finite where the first gradient of a leaf comes late", f"NaN or infinity after that of {path!r}"
-            )
+            given = g if i == len(steps) - 1 else _with(g, path, None)
+            new, state = opt.update(given, state, p)
+            p = new if like == PARAMS else p
+        if not tree.all_finite(new):
+            rule = f"{NAMES[like]} must stay finite where the first gradient of a leaf comes late"
+            fail(rule, f"NaN or infinity after that of {path!r}")
 
 
 def check_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
@@ -114,6 +129,14 @@ def check_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -
                 )
 
 
+def check_state_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
+    """Require that a state of another kind is refused, and a gradient that is no real number."""
+    grads, state, params = arguments
+    _refuse(opt, "a state of another kind", (grads, {"other": torch.zeros(())}, params), fail)
+    for path, g in tree.names(grads).items():
+        _refuse(opt, f"a complex gradient at {path!r}", (_with(grads, path, g.to(torch.complex64)), state, params), fail)
+
+
 def _refuse(opt: Any, what: str, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
     given = tree.map(torch.clone, arguments)
     try:
@@ -126,26 +149,21 @@ def _refuse(opt: Any, what: str, arguments: tuple[Tree, State, Params], fail: Fa
 
 
 def check_value(opt: Value, fail: Fail) -> None:
-    """Require ``eval(repr(opt)) == opt``, the same of its pickle, and equal hashes."""
-    names = {**vars(sys.modules["funcnet"]), "torch": torch, type(opt).__name__: type(opt)}
+    """Require ``eval(repr(opt)) == opt``, the same of its pickle, and equal hashes; a function has no such print."""
+    names = {**vars(sys.modules["funcnet"]), "torch": torch, **{type(part).__name__: type(part) for part in parts(opt)}}
     for how, again in {"eval(repr)": eval(repr(opt), names), "pickle": pickle.loads(pickle.dumps(opt))}.items():
         if again != opt or hash(again) != hash(opt):
             fail(f"{how} must give the optimizer back", repr(again))
 
 
 def check_rates(opt: Any, state: State, fail: Fail) -> None:
-    """Require finite rates by name."""
+    """Require finite rates by name; those of several optimizers are in a dict each."""
     rates = opt.rates(state)
     if not isinstance(rates, dict):
         fail("rates must be a dict", describe(rates))
-    for name, one in rates.items():
+    for name, one in tree.names(rates).items():
         if not torch.isfinite(torch.as_tensor(one)).all():
             fail("rates must be finite numbers", f"{name} = {one}")
-
-
-def is_ours(opt: Any) -> bool:
-    """Tell whether an optimizer is a value of this library's kind, which owes more than its two methods."""
-    return isinstance(opt, Optimizer)
 
 
 def _with(values: Tree, path: str, leaf: Any) -> Tree:

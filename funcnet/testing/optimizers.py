@@ -11,18 +11,22 @@ from funcnet import random, tree
 from funcnet.contract import Params
 from funcnet.errors import describe
 from funcnet.flattening import Tree
+from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.random.keys import Key
 from funcnet.testing.optimizer_forms import (
+    GRADS,
+    PARAMS,
+    check_apart,
     check_compiled,
     check_half,
     check_late,
     check_meta,
     check_rates,
     check_refused,
+    check_state_refused,
     check_strides,
     check_value,
     check_vmap,
-    is_ours,
 )
 
 _STEPS = 3
@@ -37,7 +41,7 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: b
     - The same arguments give the same bits, whatever the strides of the gradients; none of them is written to, and torch's
       generator is not used.
     - A leaf whose gradient is ``None`` does not change, nor does its state; its first gradient may come late.
-    - The optimizer that ``donate`` returns gives the same bits.
+    - The optimizer that ``donate`` returns gives the same bits, and params and state share no memory, to both of which it writes.
     - ``vmap`` and compiled code give what eager code gives, and the meta device shapes.
     - In half precision, moments are in float32 and a step is that of float32, rounded once.
     - Unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
@@ -58,8 +62,11 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: b
     grads = [_gradients(params, random.fold_in(rng, i)) for i in range(_STEPS)]
     first = tree.map(torch.clone, params)
     state = _first_state(opt, params)
+    fail = lambda rule, got: _require(False, opt, rule, got)
     for g in grads:
+        check_apart(opt, state, params, fail)
         params, state = _step(opt, g, state, params, first)
+    check_apart(opt, state, params, fail)
     for path in tree.names(params):
         _check_absent(opt, grads[0], state, params, path)
     _check_absent(opt, grads[0], state, params, *tree.names(params))
@@ -78,50 +85,56 @@ def _first_state(opt: Any, params: Params) -> State:
     return state
 
 
-def _check_forms(opt: Any, grads: list[Tree], state: State, params: Params, compiled: bool) -> None:
+def _check_forms(opt: Any, grads: list[Tree], state: State, params: Params, compiled: bool, like: int = PARAMS) -> None:
     fail = lambda rule, got: _require(False, opt, rule, got)
     arguments = (grads[0], state, params)
     check_strides(opt, arguments, fail)
-    check_late(opt, grads, params, fail)
+    check_late(opt, grads, params, fail, like)
     if tree.leaves(params):
-        check_vmap(opt, arguments, fail)
-        check_meta(opt, arguments, fail)
-        check_half(opt, grads[0], params, fail)
+        check_vmap(opt, arguments, fail, like)
+        check_meta(opt, arguments, fail, like)
+        check_half(opt, grads[0], params, fail, like)
     if compiled:
-        check_compiled(opt, grads, state, params, fail)
-    if is_ours(opt):
+        check_compiled(opt, grads, state, params, fail, like)
+    if isinstance(opt, (Optimizer, GradientTransform)):
         check_value(opt, fail)
         check_rates(opt, state, fail)
-        check_refused(opt, arguments, fail)
+        (check_refused if like == PARAMS else check_state_refused)(opt, arguments, fail)
 
 
-def check_transform(transform: Any, params: Params, rng: Key | int = 0) -> None:
+def check_transform(transform: Any, params: Params, rng: Key | int = 0, *, compiled: bool = True) -> None:
     """Try the contract on a gradient transform, by updates with random gradients.
 
-    New gradients have the structure, shapes, dtypes and devices of those that came, and state keeps its own; the same arguments
-    give the same bits, and none of them is written to; a gradient that is ``None`` stays so, and what state holds for it does not
-    change; and unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
+    - New gradients have the structure, shapes, dtypes and devices of those that came; state, a tree of tensors, keeps its own.
+    - The same arguments give the same bits, whatever the strides of the gradients; none of them is written to, and torch's
+      generator is not used.
+    - A gradient that is ``None`` stays so, and what state holds for it does not change; the first one may come late.
+    - ``vmap`` and compiled code give what eager code gives, and the meta device shapes.
+    - In half precision, moments are in float32 and the new gradients are those of float32, rounded once.
+    - Unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
+    - A ``GradientTransform`` is a value, has finite rates, and refuses a state of another kind and complex gradients.
 
     Args:
         transform: A ``GradientTransform``, or any object with its methods ``init`` and ``update``.
         params: Params, a tree of tensors.
         rng: Key or seed for the gradients.
+        compiled: Whether to try ``torch.compile`` too, which takes most of the time.
 
     Raises:
         AssertionError: The transform breaks the contract; the message begins with the rule.
 
     >>> from funcnet.optim.clipping import ClipByGlobalNorm
-    >>> check_transform(ClipByGlobalNorm(1.0), {"weight": torch.ones(2, 3)})
+    >>> check_transform(ClipByGlobalNorm(1.0), {"weight": torch.ones(2, 3)}, compiled=False)
     """
-    state = transform.init(params)
-    _require(tree.equal(state, transform.init(params)), transform, "init must give the same state for the same params")
-    for i in range(_STEPS):
-        grads = _gradients(params, random.fold_in(rng, i))
+    steps = [_gradients(params, random.fold_in(rng, i)) for i in range(_STEPS)]
+    state = _first_state(transform, params)
+    for grads in steps:
         _, state = _step(transform, grads, state, params, grads, "grads")
     for path in tree.names(params):
-        _check_none(transform, grads, state, params, path)
+        _check_none(transform, steps[0], state, params, path)
     if getattr(transform, "acts_on", "tree") != "tree":
-        _check_parts(transform, grads, state, params)
+        _check_parts(transform, steps[0], state, params)
+    _check_forms(transform, steps, state, params, compiled, GRADS)
 
 
 def _check_none(transform: Any, grads: Tree, state: State, params: Params, path: str) -> None:

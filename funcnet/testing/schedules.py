@@ -116,7 +116,11 @@ def _check_meta(schedule: Any) -> None:
 
 
 def _check_value(schedule: Schedule) -> None:
-    copy = pickle.loads(pickle.dumps(schedule))
+    try:
+        copy = pickle.loads(pickle.dumps(schedule))
+    except Exception as error:
+        rule = "a schedule must pickle; a function in it needs a name in a module, not that of a lambda"
+        raise AssertionError(f"{rule}, got {error}: {schedule!r}") from error
     _require(
         copy == schedule and hash(copy) == hash(schedule), schedule, "a schedule must equal its pickled copy", f"got {copy!r}"
     )

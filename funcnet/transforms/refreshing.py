@@ -37,7 +37,7 @@ def refresh_stats(
     Args:
         net: The net, as it is trained.
         params: Its params.
-        batches: The x of each batch.
+        batches: The x of each batch, without targets: ``x.split(100)``.
         momentum: The momentum of all norms meanwhile; with ``None`` the mean of all batches.
         rng: The key of a stochastic net; batch i has ``fold_in(rng, i)``.
 
@@ -46,6 +46,9 @@ def refresh_stats(
     """
     require_layer("refresh_stats", net)
     _Momentum(momentum)
+    if isinstance(batches, Tensor):
+        rule = "batches must be a list of batches, such as x.split(100), or another iterable"
+        raise value_error("refresh_stats", rule, batches)
     if not net.has_running_stats:
         return params
     fresh = _fresh(net)

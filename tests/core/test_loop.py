@@ -74,6 +74,46 @@ def test_a_mean_is_by_rows_where_nothing_is_said():
     assert found == {"largest": pytest.approx((2 * 2 + 4) / 3)}
 
 
+def test_metrics_add_up_over_the_batches():
+    """Whatever their size: the area under the curve, and a matrix as a tensor, beside functions and several at once."""
+    params = NET.init(0)
+    y = NET(params, X)
+    metrics = [fn.AUROC(), fn.accuracy, fn.metrics_of(fn.ConfusionMatrix(), top2=fn.Accuracy(2)), fn.F1(name="f")]
+    for batch_size in (7, 50):
+        found = fn.evaluate(NET, params, (X, LABELS), metrics, batch_size=batch_size)
+        assert [*found] == ["auroc", "accuracy", "confusion_matrix", "top2", "f"]
+        assert found["auroc"] == float(fn.AUROC()(y, LABELS))
+        assert found["f"] == float(fn.F1()(y, LABELS))
+        assert torch.equal(found["confusion_matrix"], fn.ConfusionMatrix()(y, LABELS))
+        assert not found["confusion_matrix"].is_inference()
+
+
+def test_a_function_without_a_target_is_averaged_over_the_rows_of_y():
+    """In whatever batches."""
+
+    def level(y, target):
+        return y.mean()
+
+    params = NET.init(0)
+    found = [fn.evaluate(NET, params, (X, None), [level], batch_size=size)["level"] for size in (7, 50)]
+    assert found == [pytest.approx(float(NET(params, X).mean()), rel=1e-5)] * 2
+
+
+def test_the_history_has_a_column_for_each_metric(capsys):
+    """By its name, after ``validation_`` where it is of the validation data; a matrix is not printed."""
+    several, options = fn.metrics_of(fn.Recall(), fn.ConfusionMatrix()), {**ARGUMENTS, "progress": True}
+    history = fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), DATA, metrics=several, **options).history
+    assert [len(history[name]) for name in ("recall", "confusion_matrix")] == [2, 2]
+    assert history["confusion_matrix"][0].sum() == 30
+    printed = capsys.readouterr().err
+    assert "recall" in printed
+    assert "confusion_matrix" not in printed
+    history = fn.fit(
+        NET, fn.CrossEntropy(), fn.SGD(0.1), DATA, metrics=[fn.R2()], validation=(X, PROBABILITIES), **{**ARGUMENTS, "epochs": 1}
+    ).history
+    assert isinstance(history["validation_r2"][0], float)
+
+
 ARGUMENTS = {"epochs": 2, "batch_size": 7, "key": 0, "progress": False}
 
 
@@ -87,6 +127,8 @@ COLLISIONS = {
     "none of epoch, loss, seconds, got 'accuracy' twice": [fn.accuracy, fn.accuracy],
     "fit: metrics must be a tuple or list of functions (y, target) -> number, got a dict with the keys 'f'": {"f": loss},
     "fit: metrics must be a tuple or list of functions (y, target) -> number, got a list of 1": ["accuracy"],
+    "fit: metrics must be a tuple or list of functions (y, target) -> number, got a list of 2": [fn.Accuracy(), fn.F1],
+    "none of epoch, loss, seconds, got 'f1' twice": [fn.F1(), fn.metrics_of(fn.F1())],
 }
 
 

@@ -49,7 +49,7 @@ def raises(told: Told) -> bool:
 
 def source(told: Told) -> bool:
     """Cite a paper by its year, name what it is of another library, or say that it is elementary."""
-    libraries = r"``(torch|jax|flax|thinc|optax|np)\.\w|thinc's|neural-tangents'|Haiku's"
+    libraries = r"``(torch|jax|flax|thinc|optax|np|sklearn)\.\w|thinc's|neural-tangents'|Haiku's"
     cited = entry(told, "References") + entry(told, "Source")
     return re.search(rf"[A-Z]\w+.* (19|20)\d\d|{libraries}|elementary", cited) is not None
 
@@ -91,6 +91,11 @@ def rule(told: Told) -> bool:
 def drawn(told: Told) -> bool:
     """Say from what it is drawn: bounds, a spread, or what every element is."""
     return re.search(r"±|≤ x|std|variance|x = |QR", told.own) is not None
+
+
+def measured(told: Told) -> bool:
+    """Give the value of a metric as an equation."""
+    return re.search(r"(?<!\w)value += ", told.own) is not None
 
 
 def of_the_step(told: Told) -> bool:
@@ -150,6 +155,7 @@ KINDS: dict[str, Demands] = {
     "transform": {"formula": rule, "State": field("State"), "Raises": raises, "Source": source, "arguments": arguments},
     "schedule": {"formula": of_the_step, "Units": units, "Raises": raises, "Source": source, "arguments": arguments},
     "initializer": {"formula": drawn, "shapes": shapes, "Raises": raises, "Source": source, "arguments": arguments},
+    "metric": {"formula": measured, "shapes": shapes, "Source": source, "arguments": arguments},
     "function": {"arguments": arguments, "Raises": raises_if_it_does},
     "contract": {"methods": methods},
     "module": {},
@@ -163,6 +169,7 @@ _CLASSES = {
     "transform": fn.GradientTransform,
     "schedule": Schedule,
     "initializer": Initializer,
+    "metric": fn.Metric,
 }
 _BASES = {
     fn.Value,
@@ -294,7 +301,7 @@ Units    ``lr`` is a rate; a schedule counts updates.
 Raises   ``ValueError`` for what is wrong.
 Source   ``torch.optim.SGD``.
 """
-_VALUE = """Drawn with std = 1 / √in, or a loss by its reduction, or at step t rate = 1; by ``count`` and ``spread``.
+_VALUE = """Drawn with std = 1 / √in, or a loss by its reduction, or at step t rate = 1, or value = 1; by ``count`` and ``spread``.
 
 State    ``{}``.
 Cache    ``y``.
@@ -317,12 +324,13 @@ SOUND = {
     "transform": Told(_VALUE, _MODULE, Drawn),
     "schedule": Told(_VALUE, "", Drawn),
     "initializer": Told(_VALUE, _MODULE, Drawn),
+    "metric": Told(_VALUE, _MODULE, Drawn),
     "function": Told(_FUNCTION, "", draw),
     "contract": Told("Something with a method.", "", Contract),
     "module": Told("Something.", "", fn.tree),
 }
 LACKING = {
-    "sentence": [("each feature.", "each feature"), ("std = 1 / √in, or a loss by its reduction, or at step t rate = 1; by ``count`` and ``spread``.", "a std = reduction, rate = t"), ("``spread``.", "``spread``"), ("spread``.", "spread``"), ("method.", "method"), ("Something.", "Something")],
+    "sentence": [("each feature.", "each feature"), ("std = 1 / √in, or a loss by its reduction, or at step t rate = 1, or value = 1; by ``count`` and ``spread``.", "a std = reduction, rate = t, value = 1"), ("``spread``.", "``spread``"), ("spread``.", "spread``"), ("method.", "method"), ("Something.", "Something")],
     "shapes": [("(in,)", "in"), ("(..., in)", "")],
     "forward": [("y = w x,    ", "")],
     "backward": [("gx = w gy,    ", "")],
@@ -334,7 +342,7 @@ LACKING = {
     "Source": [("Somebody & Another 2014, section 3", "a book"), ("``torch.optim.SGD``", "known"), ("elementary", "somewhere")],
     "reduction": [("reduction", "mean")],
     "arguments": [("spread", "width")],
-    "formula": [("ℓ = d²", "d²"), ("←", "is"), ("std = 1 / √in", "a width"), (" rate = 1", " 1"), ("step t", "a step")],
+    "formula": [("ℓ = d²", "d²"), ("←", "is"), ("std = 1 / √in", "a width"), (" rate = 1", " 1"), ("step t", "a step"), ("value = 1", "1")],
 }  # fmt: skip
 """For each demand what is taken from the sound docstrings so that it is not fulfilled."""
 

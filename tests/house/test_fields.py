@@ -11,6 +11,8 @@ import attrs
 import pytest
 import torch
 from cases import CASES
+from metrics.metric_cases import CASES as METRICS
+from optimizer_cases import MATRICES, OPTIMIZERS, TRANSFORMS
 from schedule_cases import ALL as SCHEDULES
 
 import funcnet as fn
@@ -18,54 +20,14 @@ from funcnet.value import Value
 
 X = torch.ones(2)
 OTHERS = [
-    *[
-        fn.SGD(),
-        fn.Adam(),
-        fn.AdamW(),
-        fn.NAdam(),
-        fn.Lion(),
-        fn.RAdam(),
-        fn.Adamax(),
-        fn.Adagrad(),
-        fn.Adadelta(),
-        fn.RMSprop(),
-        fn.Rprop(),
-        fn.ASGD(),
-        fn.LAMB(),
-        fn.LARS(),
-        fn.AdaBelief(),
-        fn.Yogi(),
-        fn.Adan(),
-        fn.ADOPT(),
-        fn.SignSGD(),
-        fn.AdEMAMix(),
-        fn.NovoGrad(),
-        fn.SM3(),
-        fn.MasterWeights(fn.SGD()),
-        fn.ClipByGlobalNorm(1.0),
-        fn.ClipByValue(1.0),
-    ],
+    *[*OPTIMIZERS, *MATRICES, *TRANSFORMS],
     *SCHEDULES,
+    *[metric for metric, _, _ in METRICS.values()],
     fn.ReduceOnPlateau(),
-    *[
-        fn.Muon(),
-        fn.Adafactor(),
-        fn.Prodigy(),
-        fn.LBFGS(),
-        fn.SOAP(),
-        fn.by_path({"*": fn.SGD()}),
-        fn.SAM(fn.SGD()),
-        fn.Lookahead(fn.SGD()),
-    ],
-    *[fn.MultiSteps(fn.SGD(), 2), fn.SkipNonFinite(fn.SGD()), fn.ScheduleFree(fn.SGD())],
-    *[fn.ScaleBy(2.0), fn.ScaleBySchedule(1.0), fn.ScaleByLearningRate(0.1), fn.ScaleBySign(), fn.Trace(), fn.ScaleByAdam()],
-    *[fn.ScaleByAMSGrad(), fn.ScaleByBelief(), fn.ScaleByYogi(), fn.ScaleByLion(), fn.ScaleByRMS(), fn.ScaleByStddev()],
-    *[fn.ScaleByRSS(), fn.ScaleByFactoredRMS(), fn.ScaleByTrustRatio(), fn.ScaleByParamBlockNorm(), fn.ScaleByParamBlockRMS()],
-    *[fn.NormalizeByUpdateNorm(), fn.ClipByNorm(1.0), fn.ClipByBlockRMS(1.0), fn.AdaptiveClip(0.1), fn.AddDecayedWeights(0.1)],
-    *[fn.Centralize(), fn.ZeroNaNs(), fn.KeepParamsNonnegative(), fn.AddNoise(0.1)],
-    *[fn.AddPrivacyNoise(1.0, 1.0, 8), fn.Monitor(), fn.LossScale(), fn.EMA(), fn.SWA()],
+    *[fn.EMA(), fn.SWA()],
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],
     *[fn.XavierNormal(), fn.XavierUniform(), fn.KaimingNormal(), fn.KaimingUniform(), fn.LecunNormal(), fn.LecunUniform()],
+    *[fn.Eye(), fn.Dirac(), fn.DeltaOrthogonal(), fn.Sparse(0.5)],
 ]
 
 

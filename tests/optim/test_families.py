@@ -1,4 +1,4 @@
-"""Optimizers: what all of them do, with rates that are tensors or schedules, late gradients, and on functions to minimize."""
+"""Optimizers: what all of them do, with rates that are tensors or schedules, and with late gradients."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -92,60 +92,6 @@ def test_a_late_gradient_of_adam_is_corrected_by_the_count_of_all_updates() -> N
     p, _ = optimizer.update(g, state, p)
     mean, square = 0.1 * 3.0 / (1 - 0.9**6), 0.001 * 9.0 / (1 - 0.999**6)
     torch.testing.assert_close(p.item(), 1 - 0.1 * mean / square**0.5, rtol=1e-12, atol=0)
-
-
-TUNED: dict[str, dict[str, Any]] = {
-    "SGD": {"lr": 2e-3, "momentum": 0.9},
-    "Adam": {"lr": 0.05},
-    "AdamW": {"lr": 0.05},
-    "NAdam": {"lr": 0.05},
-    "RAdam": {"lr": 0.0125},
-    "Adamax": {"lr": 0.05},
-    "Adagrad": {"lr": 0.5},
-    "Adadelta": {"lr": 0.25},
-    "RMSprop": {"lr": 4e-3},
-    "Rprop": {"lr": 0.01},
-    "ASGD": {"lr": 4e-3, "lambd": 0.0},
-    "Lion": {"lr": 4e-3},
-    "LAMB": {"lr": 0.04},
-    "LARS": {"lr": 0.04, "trust_coefficient": 0.1},
-    "AdaBelief": {"lr": 0.02},
-    "Yogi": {"lr": 0.05},
-    "Adan": {"lr": 0.05},
-    "ADOPT": {"lr": 0.05},
-    "SignSGD": {"lr": 4e-3, "momentum": 0.9},
-    "AdEMAMix": {"lr": 0.01, "alpha": 1.0},
-    "NovoGrad": {"lr": 2e-3},
-    "SM3": {"lr": 0.5},
-}
-
-
-def rosenbrock(p: Tensor) -> tuple[float, Tensor]:
-    """Return (1 - x)² + 100 (y - x²)² and its gradient."""
-    x, y = p.tolist()
-    valley = y - x * x
-    return (1 - x) ** 2 + 100 * valley**2, torch.tensor([-2 * (1 - x) - 400 * x * valley, 200 * valley], dtype=torch.float64)
-
-
-def quadratic(p: Tensor) -> tuple[float, Tensor]:
-    """Return ½ (x - 1)² + 5 (y - 1)² and its gradient."""
-    x, y = p.tolist()
-    return (x - 1) ** 2 / 2 + 5 * (y - 1) ** 2, torch.tensor([x - 1, 10 * (y - 1)], dtype=torch.float64)
-
-
-@each_name
-@pytest.mark.parametrize(("function", "start", "below"), [(quadratic, (-1.0, 2.0), 1e-2), (rosenbrock, (-0.5, 0.25), 0.1)])
-def test_functions_are_minimized(name: str, function: Any, start: tuple[float, float], below: float) -> None:
-    """2000 steps at most, with a rate for Rosenbrock's valley, which is curved and flat."""
-    optimizer = fn.donate(getattr(fn, name)(**TUNED[name]))
-    p = {"xy": torch.tensor(start, dtype=torch.float64)}
-    state = optimizer.init(p)
-    for _ in range(2000):
-        value, g = function(p["xy"])
-        if value < below:
-            break
-        p, state = optimizer.update({"xy": g}, state, p)
-    assert value < below
 
 
 @pytest.mark.parametrize(

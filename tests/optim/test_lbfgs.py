@@ -158,3 +158,9 @@ def test_a_gradient_that_does_not_fit_is_refused() -> None:
     opt, params = fn.LBFGS(), {"w": torch.ones(2)}
     with pytest.raises(ValueError, match=r"LBFGS\(\): grads must have at 'w' what params has"):
         opt.step(lambda p: (torch.zeros(()), {"w": torch.ones(3)}), opt.init(params), params)
+
+
+@pytest.mark.compiled
+def test_one_graph_serves_all_updates() -> None:
+    """The state that comes out has the strides of the one that went in, with several leaves too."""
+    fn.testing.check_optimizer(fn.LBFGS(history_size=2), fn.mlp([2, 3, 2]).init(0))

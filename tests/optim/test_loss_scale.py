@@ -134,7 +134,7 @@ def test_sam_climbs_and_steps_with_scaled_gradients() -> None:
 
 def test_a_factor_that_could_not_fall_is_refused() -> None:
     """A wrapper that skips an update would keep the state of a LossScale within, and skip all that follow."""
-    with pytest.raises(ValueError, match=r"SkipNonFinite: a LossScale must come before: chain\(LossScale\(\), SkipNonFinite"):
+    with pytest.raises(ValueError, match=r"SkipNonFinite: a LossScale must come before it, chain\(LossScale\(\), SkipNonFinite"):
         fn.SkipNonFinite(fn.MasterWeights(fn.chain(fn.LossScale(), fn.SGD(1.0))))
     fn.chain(fn.LossScale(), fn.SkipNonFinite(fn.SGD(1.0)))
 

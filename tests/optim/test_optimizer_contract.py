@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from optimizer_cases import OPTIMIZERS
 from torch import Tensor
-from training import ALL, each_optimizer, each_separate_optimizer, leaves, run
+from training import each_optimizer, each_separate_optimizer, leaves, run
 
 from funcnet import tree
 from funcnet.flattening import Tree
@@ -298,7 +299,7 @@ def test_update_compiles_whole(optimizer: Optimizer, form: Callable[[Optimizer],
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("optimizer", ALL[:3], ids=repr)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS[:3], ids=repr)
 def test_compiled_sgd_is_bit_equal(optimizer: Optimizer) -> None:
     """Compiled without fusion, SGD with numbers for rates computes what it computes in eager mode."""
     torch._dynamo.reset()

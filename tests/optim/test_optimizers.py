@@ -199,14 +199,14 @@ def test_donating_makes_another_value() -> None:
             lambda: AdamW(betas=[0.9, 0.99]),
             "AdamW: betas must be a tuple of two numbers of at least 0 and below 1, or schedules, got [0.9, 0.99]",
         ),
-        (chain, "chain: its last part must be an optimizer, got no parts"),
+        (chain, "chain: its last part must be an optimizer, such as SGD(lr=0.1), got no parts"),
         (
             lambda: chain(ClipByValue(1.0)),
-            "chain: its last part must be an optimizer, got ClipByValue(clip_value=1.0)",
+            "chain: its last part must be an optimizer, such as SGD(lr=0.1), got ClipByValue(clip_value=1.0)",
         ),
         (
             lambda: chain(SGD(), ClipByValue(1.0)),
-            "chain: its last part must be an optimizer, got ClipByValue(clip_value=1.0)",
+            "chain: its last part must be an optimizer, such as SGD(lr=0.1), got ClipByValue(clip_value=1.0)",
         ),
         (
             lambda: chain(SGD(), SGD()),

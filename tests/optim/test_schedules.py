@@ -351,7 +351,9 @@ def test_schedules_multiply_and_add() -> None:
     assert (a + b) * b == ProductSchedule((SumSchedule((a, b)), b))
 
 
-@pytest.mark.parametrize("other", [math.nan, True, "2", None, halved, torch.tensor(2)], ids=lambda other: type(other).__name__)
+@pytest.mark.parametrize(
+    "other", [math.nan, True, "2", None, halved, torch.ones(2), torch.tensor(True)], ids=lambda other: type(other).__name__
+)
 def test_a_schedule_does_not_multiply_with_anything_else(other: Any) -> None:
     """A function must be made a LambdaSchedule first."""
     for operation in (lambda: LinearSchedule(1.0, 2.0, 3) * other, lambda: LinearSchedule(1.0, 2.0, 3) + other):
@@ -403,7 +405,7 @@ def test_a_function_that_returns_no_number_is_refused(result: Any) -> None:
         (lambda: PiecewiseConstantSchedule((), ()), "PiecewiseConstantSchedule: values must be a tuple of at least one finite number, got ()"),
         (lambda: PiecewiseConstantSchedule((1.0,), (5,)), "PiecewiseConstantSchedule: boundaries must be a tuple of 0, one between each two values, got (5,)"),
         (lambda: PiecewiseInterpolateSchedule((1.0, 2.0), (0,)), "PiecewiseInterpolateSchedule: boundaries must be whole numbers that grow from above 0, got (0,)"),
-        (lambda: ProductSchedule((1.0, 2.0)), "ProductSchedule: factors must be a tuple of schedules and finite numbers, with at least one schedule, got (1.0, 2.0)"),
+        (lambda: ProductSchedule((1.0, 2.0)), "ProductSchedule: factors must be a tuple of schedules, finite numbers and 0-d tensors, with at least one schedule, got (1.0, 2.0)"),
         (lambda: LambdaSchedule(0.1), "LambdaSchedule: function must be a function, got 0.1"),
         (lambda: WarmupStableDecaySchedule(0.1, 5, 5, 0), "WarmupStableDecaySchedule: decay must be a whole number of at least 1, got 0"),
         (
@@ -443,6 +445,34 @@ def test_lists_become_tuples() -> None:
     assert MultiStepSchedule(0.1, [2, 3]) == MultiStepSchedule(0.1, (2, 3))
     assert PiecewiseConstantSchedule([1.0, 2.0], [3]) == PiecewiseConstantSchedule((1.0, 2.0), (3,))
     assert JoinedSchedule([ConstantSchedule(1.0)], []) == JoinedSchedule((ConstantSchedule(1.0),), ())
+
+
+def test_tensors_scale_and_shift_schedules() -> None:
+    """On both sides, with the bits of their numbers; equal by identity, as rates are."""
+    decay, peak = fn.LinearSchedule(1.0, 0.0, 10), torch.tensor(0.3, dtype=torch.float64)
+    for made, want in ((peak * decay, 0.3 * decay), (decay * peak, decay * 0.3), (peak + decay, 0.3 + decay)):
+        assert [made(t) for t in range(12)] == [want(t) for t in range(12)]
+        assert torch.equal(made(torch.tensor(3)), want(torch.tensor(3)))
+        assert made == made.replace()
+        assert made != want
+    with pytest.raises(TypeError, match="unsupported operand"):
+        torch.ones(2) * decay
+
+
+def test_a_peak_is_swept_by_vmap() -> None:
+    """A run of Adam for each peak rate, with a schedule, as a loop of runs."""
+    net, x = fn.Linear(3, 1), fn.random.normal(0, (8, 3))
+
+    def trained(peak: Any) -> torch.Tensor:
+        step = fn.train_step(net, fn.MSE(), fn.Adam(peak * fn.LinearSchedule(1.0, 0.0, 6)))
+        params = net.init(0)
+        state = step.opt.init(params)
+        for _ in range(5):
+            params, state, value = step(params, state, x, x.sum(1, keepdim=True))
+        return value
+
+    peaks = torch.tensor([0.003, 0.03, 0.3], dtype=torch.float64)
+    torch.testing.assert_close(torch.func.vmap(trained)(peaks), torch.stack([trained(peak) for peak in peaks.tolist()]))
 
 
 def test_a_scale_of_cycles_must_be_a_number() -> None:

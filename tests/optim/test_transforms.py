@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from optimizer_cases import TRANSFORMS
 from torch import Tensor
 from training import leaves
 
@@ -14,39 +15,7 @@ import funcnet as fn
 from funcnet import tree
 from funcnet.flattening import Tree
 
-ALL = [
-    fn.ScaleBy(-2.0),
-    fn.ScaleBySchedule(fn.LinearSchedule(1.0, 0.1, 5)),
-    fn.ScaleByLearningRate(0.1),
-    fn.ScaleBySign(),
-    fn.Trace(0.9, nesterov=True),
-    fn.ScaleByAdam(nesterov=True, eps_root=1e-3),
-    fn.ScaleByAMSGrad(),
-    fn.ScaleByBelief(),
-    fn.ScaleByYogi(),
-    fn.ScaleByLion(),
-    fn.ScaleByRMS(bias_correction=True),
-    fn.ScaleByStddev(0.5, eps=1e-2),
-    fn.ScaleByRSS(),
-    fn.ScaleByFactoredRMS(min_dim_size_to_factor=3),
-    fn.ScaleByTrustRatio(min_norm=0.1, eps=0.1),
-    fn.ScaleByParamBlockNorm(),
-    fn.ScaleByParamBlockRMS(),
-    fn.NormalizeByUpdateNorm(),
-    fn.ClipByNorm(0.5),
-    fn.ClipByBlockRMS(0.5),
-    fn.AdaptiveClip(0.1),
-    fn.AddDecayedWeights(0.1),
-    fn.AddDecayedWeights(fn.StepSchedule(0.1, 2), mask="*"),
-    fn.Centralize(),
-    fn.ZeroNaNs(),
-    fn.KeepParamsNonnegative(),
-    fn.AddNoise(0.1),
-    fn.AddPrivacyNoise(1.0, 0.5, 8),
-    fn.Monitor(),
-    fn.LossScale(8.0, growth_interval=2),
-]
-each_transform = pytest.mark.parametrize("transform", ALL, ids=repr)
+each_transform = pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
 
 
 def run(transform: fn.GradientTransform, steps: int = 3) -> Any:
@@ -62,13 +31,6 @@ def run(transform: fn.GradientTransform, steps: int = 3) -> Any:
 def kinds(values: Tree) -> Tree:
     """Return shape, dtype and device of each leaf."""
     return tree.map(lambda x: (x.shape, x.dtype), values)
-
-
-def test_every_transform_is_tried() -> None:
-    """All public ones are among these, but for those that only clip, which are tried beside torch's."""
-    public = {one for one in vars(fn).values() if isinstance(one, type) and issubclass(one, fn.GradientTransform)}
-    rest = {fn.GradientTransform, fn.MomentTransform, fn.ClipByGlobalNorm, fn.ClipByValue}
-    assert public == {type(one) for one in ALL} | rest
 
 
 @each_transform
@@ -103,7 +65,7 @@ def test_equal_arguments_give_equal_bits_and_stay_as_they_are(transform: fn.Grad
     assert tree.equal(transform.update(*before), first)
 
 
-@pytest.mark.parametrize("transform", [*ALL, fn.ClipByGlobalNorm(1.0), fn.ClipByValue(1.0)], ids=repr)
+@each_transform
 def test_what_comes_out_has_no_graph(transform: fn.GradientTransform) -> None:
     """Whatever came in before: a graph in the state would grow with every step."""
     params, state = leaves(0), transform.init(leaves(0))
@@ -185,7 +147,7 @@ def test_updates_work_under_vmap(transform: fn.GradientTransform) -> None:
 def test_updates_compile_whole(first: int) -> None:
     """A third of them in one graph, without a new one at each step, to rounding."""
     torch._dynamo.reset()
-    some = ALL[first::3]
+    some = TRANSFORMS[first::3]
 
     def together(grads: Tree, states: Any, params: Tree) -> Any:
         pairs = [transform.update(grads, state, params) for transform, state in zip(some, states, strict=True)]
@@ -257,8 +219,9 @@ def test_misfits_are_refused_with_their_path(transform: fn.GradientTransform) ->
 def test_a_state_of_another_transform_is_refused(transform: fn.GradientTransform) -> None:
     """By a sentence that says what it must be."""
     params = {"w": torch.ones(2)}
-    with pytest.raises(ValueError, match="state must be a dict of step"):
-        transform.update(params, {"steps": 1}, params)
+    for other in ({"steps": 1}, {"step": torch.tensor(0), "more": {}}, None, ()):
+        with pytest.raises(ValueError, match=r"state must be (a dict of step|\{\}).*, as init makes it, got "):
+            transform.update(params, other, params)
 
 
 def test_a_step_counts_without_gradients_too() -> None:

@@ -325,3 +325,35 @@ def test_wrappers_take_names_of_their_state(wrap: Any) -> None:
     assert {"step", "optimizer.step", "optimizer.exp_avg.a"} <= tree.names(state).keys()
     changed = tree.replace(state, "optimizer.exp_avg.a", torch.full((3,), 5.0))
     assert opt.rates(changed) == {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0}
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda opt: fn.chain(fn.ClipByGlobalNorm(1e9), opt),
+        lambda opt: fn.by_path({"w": opt, "*": opt}),
+        fn.SkipNonFinite,
+        fn.SAM,
+        fn.MasterWeights,
+        fn.donate,
+        lambda opt: fn.MultiSteps(opt, 1),
+    ],
+)
+def test_params_for_evaluation_come_from_within(around: Callable[[fn.Optimizer], fn.Optimizer]) -> None:
+    """Whatever is around ``ScheduleFree`` or ``Lookahead`` gives their averages; around others, the params themselves."""
+    for opt in (fn.ScheduleFree(fn.SGD(0.1)), fn.Lookahead(fn.SGD(0.1), 7)):
+        params, state = run(around(opt), 5)
+        theirs, plain = run(opt, 5)
+        close(around(opt).eval_params(state, params), opt.eval_params(plain, theirs))
+        assert not tree.equal(around(opt).eval_params(state, params), params)
+    params, state = run(around(fn.SGD(0.1)), 5)
+    assert tree.equal(around(fn.SGD(0.1)).eval_params(state, params), params)
+
+
+def test_fit_validates_the_params_for_evaluation() -> None:
+    """The last row of the history is what ``evaluate`` gives at ``opt.eval_params``; so are metrics."""
+    x = fn.random.normal(0, (64, 3))
+    data, opt, net = (x, x.sum(1, keepdim=True)), fn.ScheduleFree(fn.SGD(0.1)), fn.Linear(3, 1)
+    found = fn.fit(net, fn.MSE(), opt, data, epochs=2, batch_size=16, key=0, validation=data, progress=False)
+    judged = fn.evaluate(net, opt.eval_params(found.state, found.params), data, loss=fn.MSE())
+    assert found.history["validation_loss"][-1] == judged["loss"] != fn.evaluate(net, found.params, data, loss=fn.MSE())["loss"]

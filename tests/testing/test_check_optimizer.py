@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from optimizer_cases import MATRICES, OPTIMIZERS, TRANSFORMS, one_of_each
 
 import funcnet as fn
 from funcnet import tree
@@ -14,33 +15,39 @@ TREES = {
     "one leaf": torch.ones(3),
     "no leaf": {},
     "half precision": tree.cast(fn.Linear(3, 2).init(0), torch.bfloat16),
+    "leaves without elements, and 0-d ones": {"none": torch.ones(0, 3), "scale": torch.ones(()), "weight": torch.ones(2, 3)},
+    "no elements": [torch.ones(0), torch.ones(3, 0)],
 }
-OPTIMIZERS = [
-    fn.SGD(lr=0.1),
-    fn.SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
-    fn.Adam(lr=fn.CosineSchedule(0.1, 10)),
-    fn.AdamW(lr=0.1, amsgrad=True),
-    fn.chain(fn.ClipByGlobalNorm(1.0), fn.ClipByValue(0.5), fn.Adam(0.1)),
-    *[fn.NAdam(0.1), fn.RAdam(0.1), fn.Adamax(0.1), fn.Adagrad(0.1), fn.Adadelta(), fn.RMSprop(0.1), fn.Rprop(0.1), fn.ASGD(0.1)],
-    *[fn.Lion(0.1), fn.LAMB(0.1), fn.LARS(0.1), fn.AdaBelief(0.1), fn.Yogi(0.1), fn.Adan(0.1), fn.ADOPT(0.1), fn.SignSGD(0.1)],
-    *[fn.AdEMAMix(0.1), fn.NovoGrad(0.1), fn.SM3(0.1)],
-]
 
 
-def test_every_optimizer_is_tried() -> None:
-    """All public ones are among these, by themselves or in a chain."""
-    public = {value for value in vars(fn).values() if isinstance(value, type) and issubclass(value, fn.Optimizer)}
-    tried = {type(opt) for opt in (*OPTIMIZERS, fn.SGD(0.1))} | {fn.Optimizer, fn.MomentOptimizer}
-    assert {one.__name__ for one in public - tried} <= {"MasterWeights", "NAdam", "Lion"}
+def test_every_optimizer_and_transform_is_in_the_catalogue() -> None:
+    """All public ones but the bases, which nobody makes."""
+    kinds = (fn.Optimizer, fn.GradientTransform)
+    public = {value for value in vars(fn).values() if isinstance(value, type) and issubclass(value, kinds)}
+    tried = {type(one) for one in (*OPTIMIZERS, *MATRICES, *TRANSFORMS)}
+    assert public - tried == {fn.Optimizer, fn.MomentOptimizer, fn.GradientTransform, fn.MomentTransform}
 
 
-@pytest.mark.parametrize("params", TREES.values(), ids=TREES)
-@pytest.mark.parametrize("opt", OPTIMIZERS, ids=repr)
-def test_the_optimizers_keep_the_contract(opt: fn.Optimizer, params: object) -> None:
+def for_matrices(params: object) -> object:
+    """Return params with a matrix in the place of each floating leaf."""
+    return tree.map(lambda p: torch.ones(2, 3, dtype=p.dtype) if p.is_floating_point() else p, params)
+
+
+@pytest.mark.parametrize("opt", [*OPTIMIZERS, *MATRICES], ids=repr)
+def test_the_optimizers_keep_the_contract(opt: fn.Optimizer) -> None:
     """On every kind of tree, whose leaves stay as they are."""
-    before = tree.map(torch.clone, params)
-    check_optimizer(opt, params, compiled=False)
-    assert tree.equal(params, before)
+    for params in TREES.values():
+        given = for_matrices(params) if opt in MATRICES else params
+        before = tree.map(torch.clone, given)
+        check_optimizer(opt, given, compiled=False)
+        assert tree.equal(given, before)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("opt", one_of_each([*OPTIMIZERS, *MATRICES]), ids=repr)
+def test_compiled_code_is_judged_too(opt: fn.Optimizer) -> None:
+    """By default."""
+    check_optimizer(opt, {"weight": torch.ones(2, 3).double(), "more": torch.ones(3, 2).double()})
 
 
 class Broken:
@@ -163,6 +170,17 @@ class Wordy(Broken):
 
     def init(self, params):
         return {"step": torch.zeros((), dtype=torch.int64), "kind": "sgd"}
+
+
+class Sharing(Broken):
+    """Keeps the very params that it returns, to which a donated update would write."""
+
+    def init(self, params):
+        return {"last": tree.map(torch.clone, params)}
+
+    def update(self, grads, state, params):
+        params = Broken.update(self, grads, {"step": 0}, params)[0]
+        return params, {"last": params}
 
 
 class ByStride(Broken):
@@ -293,6 +311,7 @@ class Hasty(Ours):
 BROKEN = {
     Chancy: "update must not use torch's global generator",
     Wordy: "state must be a tree of tensors, something else at 'kind'",
+    Sharing: "params and state must share no memory, for donate writes to both, and 'params.0.weight' does",
     ByStride: "equal gradients must give equal bits whatever their strides, others from transposed ones",
     Reading: "update must run under vmap",
     OnTheCpu: "update must run on the meta device",
@@ -331,8 +350,17 @@ def test_a_sound_optimizer_of_a_user_need_not_be_a_value() -> None:
     check_optimizer(Broken(), NORMED, compiled=False)
 
 
-@pytest.mark.compiled
-@pytest.mark.parametrize("opt", OPTIMIZERS[:3], ids=repr)
-def test_compiled_code_is_judged_too(opt: fn.Optimizer) -> None:
-    """By default."""
-    check_optimizer(opt, NORMED)
+@fn.frozen
+class Sign(fn.GradientTransform):
+    """The sign of the gradient, which has the name of a layer of funcnet."""
+
+    def init(self, params):
+        return {}
+
+    def update(self, grads, state, params):
+        return tree.map(torch.sign, grads), state
+
+
+def test_a_custom_part_may_have_the_name_of_one_of_ours():
+    """``eval(repr)`` takes the classes of the parts."""
+    check_optimizer(fn.chain(Sign(), fn.SGD(0.1)), {"w": torch.ones(2)}, compiled=False)

@@ -179,3 +179,9 @@ def test_the_judge_refuses_what_it_cannot_judge(arguments, sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         check_schedule(*arguments)
     assert str(caught.value) == sentence
+
+
+def test_a_schedule_of_a_lambda_does_not_pickle():
+    """And is told so in the words of the rule."""
+    with pytest.raises(AssertionError, match=r"^a schedule must pickle; a function in it needs a name in a module"):
+        check_schedule(fn.LambdaSchedule(lambda t: 0.5**t))

@@ -141,6 +141,15 @@ def _used(case: Case, **change: Any) -> None:
     repr(layer)
 
 
+LABELS = torch.tensor([0, 1, 2, 0])
+METRICS = {
+    **dict.fromkeys(
+        [fn.Accuracy(), fn.Accuracy(2), fn.F1(), fn.AUROC(), fn.AUROC(3), fn.CalibrationError(), fn.Perplexity()], LABELS
+    ),
+    **dict.fromkeys([fn.R2(), fn.MeanAbsoluteError(), fn.Precision(multilabel=True)], torch.ones(4, 3)),
+}
+
+
 def _working() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     """Return calls that work, by name: a function and its arguments."""
     net, loss, opt = fn.Linear(2, 3), fn.MSE(), fn.SGD(0.1, momentum=0.9)
@@ -157,8 +166,11 @@ def _working() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "train_step": (fn.train_step(net, loss, opt), {**step, "x": x, "target": y}),
         "value_and_grads": (fn.value_and_grads(net, loss), {"params": params, "x": x, "target": y}),
         "loss": (loss.value_and_grad, {"y": y, "target": y}),
-        "cross entropy": (fn.CrossEntropy().value_and_grad, {"y": y, "target": torch.tensor([0, 1, 2, 0])}),
-        "accuracy": (fn.accuracy, {"y": y, "target": torch.tensor([0, 1, 2, 0]), "ignore_index": -100}),
+        "cross entropy": (fn.CrossEntropy().value_and_grad, {"y": y, "target": LABELS}),
+        "accuracy": (fn.accuracy, {"y": y, "target": LABELS, "ignore_index": -100}),
+        **{f"{metric}": (metric, {"y": y, "target": target}) for metric, target in METRICS.items()},
+        "merge": (fn.F1().merge, {"total": fn.F1().total_of(y, LABELS), "other": fn.F1().start()}),
+        "metrics_of": (fn.metrics_of, {"several": fn.R2(), "one": fn.accuracy}),
         "infer_sizes": (fn.infer_sizes, {"net": fn.Linear(None, 3), "x": x}),
         "output_shape": (fn.output_shape, {"net": net, "x": (4, 2), "dtype": None}),
         "pad_sequence": (fn.pad_sequence, {"sequences": [x, x[:2]], "batch_first": True, "padding_value": 0.0}),

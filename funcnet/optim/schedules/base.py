@@ -17,7 +17,9 @@ from torch import Tensor
 
 from funcnet.errors import describe, function, is_number, value_error
 from funcnet.kernels.optim import read
-from funcnet.value import Value, frozen
+from funcnet.kernels.tracing import is_eager
+from funcnet.optim.rates import comparable
+from funcnet.value import Value, frozen, holds_tensors
 
 
 class Schedule(Value):
@@ -59,13 +61,13 @@ class FormulaSchedule(Schedule):
 
     def __call__(self, step: Any) -> Any:
         if not isinstance(step, Tensor):
-            return float(self.rate_at(self._checked(step)))
+            return _number(self.rate_at(self._checked(step)))
         if step.dim() or step.is_complex() or step.dtype is torch.bool:
             raise self._refused(step)
         known = read(step)
         if isinstance(known, Tensor):  # traced, mapped, or on another device
             return self.rate_at(known.to(torch.float64))
-        return torch.tensor(float(self.rate_at(self._checked(known))), dtype=torch.float64)
+        return torch.as_tensor(_number(self.rate_at(self._checked(known))), dtype=torch.float64)
 
     def _checked(self, step: Any) -> Any:
         if not is_number(step) or step < 0:
@@ -76,7 +78,14 @@ class FormulaSchedule(Schedule):
         return value_error(self, "step must be a number of at least 0, or a 0-d tensor of one", step)
 
 
+def _number(rate: Any) -> Any:
+    """Return a rate as a float; a tensor as it is, where one of the factors is a mapped or traced tensor."""
+    return rate if isinstance(rate, Tensor) else float(rate)
+
+
 def _is_part(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.dim() == 0 and not value.is_complex() and value.dtype is not torch.bool
     return isinstance(value, Schedule) or is_number(value)
 
 
@@ -91,28 +100,37 @@ def _terms(value: Any) -> tuple[Any, ...]:
 def _several(value: Any, attribute: Any, got: Any) -> None:
     is_right = isinstance(got, tuple) and all(map(_is_part, got)) and any(isinstance(one, Schedule) for one in got)
     if not is_right:
-        rule = f"{attribute.name} must be a tuple of schedules and finite numbers, with at least one schedule"
+        rule = f"{attribute.name} must be a tuple of schedules, finite numbers and 0-d tensors, with at least one schedule"
         raise value_error(type(value).__name__, rule, repr(got))
 
 
 def _at(part: Any, t: Any) -> Any:
-    return part(t) if isinstance(part, Schedule) else part
+    """Return a part at a step: a number, where it can be read, so that a tensor and its number give the same bits."""
+    if isinstance(part, Schedule):
+        return part(t)
+    known = read(part.detach()) if isinstance(part, Tensor) and is_eager() else part
+    return known.to(torch.float64) if isinstance(known, Tensor) else known
+
+
+def _parts_field() -> Any:
+    return field(validator=_several, eq=comparable, metadata=holds_tensors)
 
 
 @frozen
 class ProductSchedule(FormulaSchedule):
-    """Product of schedules and numbers: rate = s₁(t) s₂(t) ... at step t.
+    """Product of schedules, numbers and 0-d tensors: rate = s₁(t) s₂(t) ... at step t.
 
     ``a * b`` and ``0.5 * a`` make it. ``torch.optim.lr_scheduler.ChainedScheduler`` is the product of its schedulers.
 
     Args:
-        factors: Schedules and numbers, at least one of them a schedule.
+        factors: Schedules, numbers and 0-d tensors, at least one of them a schedule. ``torch.func.vmap`` over the ``lr`` of
+            ``lr * schedule`` sweeps the peak.
 
     Units:
         All factors count the same steps.
 
     Raises:
-        ValueError: For anything but a tuple of schedules and finite numbers.
+        ValueError: For anything but a tuple of schedules, finite numbers and 0-d tensors.
 
     Source:
         ``torch.optim.lr_scheduler.ChainedScheduler``.
@@ -123,7 +141,7 @@ class ProductSchedule(FormulaSchedule):
     (ProductSchedule(factors=(0.5, LinearSchedule(start=1.0, end=0.0, steps=10))), 0.25)
     """
 
-    factors: tuple[float | Schedule, ...] = field(validator=_several)
+    factors: tuple[float | Tensor | Schedule, ...] = _parts_field()
 
     def rate_at(self, t: Any) -> Any:
         rate: Any = 1.0
@@ -134,18 +152,18 @@ class ProductSchedule(FormulaSchedule):
 
 @frozen
 class SumSchedule(FormulaSchedule):
-    """Sum of schedules and numbers: rate = s₁(t) + s₂(t) + ... at step t.
+    """Sum of schedules, numbers and 0-d tensors: rate = s₁(t) + s₂(t) + ... at step t.
 
     ``a + b`` and ``a + 0.01`` make it.
 
     Args:
-        terms: Schedules and numbers, at least one of them a schedule.
+        terms: Schedules, numbers and 0-d tensors, at least one of them a schedule.
 
     Units:
         All terms count the same steps.
 
     Raises:
-        ValueError: For anything but a tuple of schedules and finite numbers.
+        ValueError: For anything but a tuple of schedules, finite numbers and 0-d tensors.
 
     Source:
         elementary.
@@ -155,7 +173,7 @@ class SumSchedule(FormulaSchedule):
     1.0
     """
 
-    terms: tuple[float | Schedule, ...] = field(validator=_several)
+    terms: tuple[float | Tensor | Schedule, ...] = _parts_field()
 
     def rate_at(self, t: Any) -> Any:
         rate: Any = 0.0

@@ -27,8 +27,9 @@ class ReduceOnPlateau(Value):
     people update it once an epoch, with the loss on validation data. NaN is not better than anything.
 
     All verbs are pure and take tensors: they may be compiled, and mapped with ``torch.func.vmap``. An optimizer gets the rate
-    with ``opt.replace(lr=float(plateau.rate(state)))``; a compiled step is then compiled again after each reduction. One that
-    reads its rate from a tensor, ``lr = torch.tensor(0.1)`` and ``SGD(lr)``, is not: ``lr.copy_(plateau.rate(state))``.
+    with ``opt.replace(lr=float(plateau.rate(state)))``; a step with that optimizer is compiled again after each reduction. One
+    program serves all rates where the optimizer holds a tensor of yours, ``lr = torch.tensor(0.1)`` in ``SGD(lr=lr)``: compile
+    the step once, and set ``lr.copy_(plateau.rate(state))`` between steps.
 
     Args:
         lr: First rate.

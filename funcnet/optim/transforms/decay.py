@@ -11,7 +11,9 @@ from funcnet.errors import add_location
 from funcnet.flattening import Tree
 from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import State
+from funcnet.optim.columns import is_dense
 from funcnet.optim.masks import FlagCache, Mask, comparable, mask_validator
+from funcnet.optim.misfits import require_dense
 from funcnet.optim.moments import MomentTransform
 from funcnet.optim.rates import Rate, rate_field
 from funcnet.value import frozen
@@ -73,6 +75,8 @@ class AddDecayedWeights(MomentTransform):
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
         given, flags = self._parted(grads, params)
         chosen = flattening.unflatten(params, iter([g if flag else None for g, flag in zip(given, flags, strict=True)]))
+        if not all([flag or g is None or is_dense(g) for g, flag in zip(given, flags, strict=True)]):  # noqa: C419
+            require_dense(self, grads)
         new, state = super().update(chosen, state, params)
         after = zip(given, flags, flattening.flatten_together(new)[0], strict=True)
         return flattening.unflatten(params, iter([y if flag or g is None else without_graph(g) for g, flag, y in after])), state

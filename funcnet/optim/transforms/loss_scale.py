@@ -22,14 +22,14 @@ class LossScale(MomentTransform):
         g ← g / s
         s ← b s  where a gradient is infinite or NaN;  a s  after n updates without;  n starts anew after either
 
-    A gradient below 6e-8 is 0 in float16. So ``train_step`` multiplies the gradient of the loss by s, wherever the optimizer has
-    a ``LossScale``, which divides by it in float32: it is the first part of a chain. An infinite gradient passes as such, and
-    the optimizer at the end of the chain must skip that update, as one in ``SkipNonFinite`` does:
-    ``chain(LossScale(), SkipNonFinite(SGD(lr)))``.
+    A gradient below 6e-8 is 0 in float16. Where the optimizer has a ``LossScale``, ``train_step`` multiplies the gradient of the
+    loss by s, and the ``LossScale`` divides by it in float32. It lets infinite gradients pass, so that the optimizer after it
+    skips that update: put the optimizer in ``SkipNonFinite``.
 
-    For params in float16, ``MasterWeights`` gives the transforms gradients in float32:
-    ``MasterWeights(chain(LossScale(), SGD(lr)))``. For float32 params of a net in ``cast(net, torch.float16)`` it is not needed:
-    ``chain(LossScale(), SGD(lr))``.
+    - float32 params of a net in ``cast(net, torch.float16)``: ``chain(LossScale(), SkipNonFinite(AdamW(lr)))``.
+    - float16 params: ``MasterWeights`` keeps float32 copies, ``MasterWeights(chain(LossScale(), SkipNonFinite(AdamW(lr))))``.
+
+    In a loop of your own, multiply gy by ``opt.rates(state)["loss_scale"]`` before ``net.grads``.
 
     Args:
         init_scale: s at first.

@@ -13,7 +13,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import flattening, random, tree
+from funcnet import flattening, random
 from funcnet.contract import Params
 from funcnet.errors import number, value_error, whole_number
 from funcnet.flattening import Tree
@@ -21,6 +21,7 @@ from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import GradientTransform, State
 from funcnet.optim.columns import is_count, is_dense
+from funcnet.optim.misfits import require_dense
 from funcnet.optim.rates import Rate, at, checked, rate_field
 from funcnet.precision import rounded
 from funcnet.value import frozen
@@ -44,7 +45,7 @@ class _Noise(GradientTransform):
         self._require_state(state)
         column = flattening.flatten_together(grads)[0]
         if not all([g is None or is_dense(g) for g in column]):  # noqa: C419
-            raise self._explained(grads)
+            require_dense(self, grads)
         key, std = random.fold_in(state["key"], state["step"]), self.std(state["step"])
         new = [None if g is None else self._noisy(g, random.fold_in(key, i), std) for i, g in enumerate(column)]
         return flattening.unflatten(grads, iter(new)), {**state, "step": state["step"] + 1}
@@ -57,10 +58,6 @@ class _Noise(GradientTransform):
     def _require_state(self, state: State) -> None:
         if not isinstance(state, dict) or state.keys() != {"step", "key"} or not all(map(is_count, state.values())):
             raise value_error(self, "state must be a dict of step and key, 0-d int64 tensors, as init makes it", state)
-
-    def _explained(self, grads: Tree) -> Exception:
-        path, g = next((path, g) for path, g in tree.names(grads).items() if not is_dense(g))
-        return value_error(self, f"grads must have a dense floating tensor of at least 16 bits at {path!r}", g)
 
 
 @frozen

@@ -13,6 +13,7 @@ from funcnet.flattening import Tree
 from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import GradientTransform, State
 from funcnet.optim.columns import is_count, is_dense
+from funcnet.optim.misfits import require_dense
 from funcnet.value import frozen
 
 
@@ -56,6 +57,7 @@ class Monitor(GradientTransform):
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
         if not isinstance(state, dict) or state.keys() != {"step", "measured"} or not is_count(state["step"]):
             raise value_error(self, "state must be a dict of step and measured, as init makes it", state)
+        require_dense(self, grads)
         grads = tree.map(without_graph, grads)
         return grads, {"step": state["step"] + 1, "measured": self.measure(grads)}
 

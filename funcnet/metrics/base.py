@@ -1,0 +1,85 @@
+"""The contract of metrics: a frozen value that measures outputs y against targets, over batches that add up.
+
+    metric.start() -> total                          nothing measured yet
+    metric.add(total, y, target) -> total            with a batch more
+    metric.merge(total, other) -> total              with all that another total has seen, as of another rank
+    metric.value(total) -> value
+    metric(y, target) -> value                       of one batch
+
+A total is a dict of tensors. However rows are split into batches, and in whatever order totals are merged, the value is that of
+all rows at once. Counts are int64 and do not round, sums are float64. Values are float64 tensors.
+
+A custom metric subclasses ``Metric`` with ``@frozen`` and defines ``start``, ``total_of`` and ``value``; ``merge`` too, if its
+totals are more than sums.
+"""
+
+import re
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.checks import shapes_of
+from funcnet.errors import valid_if, value_error
+from funcnet.value import Value, frozen
+
+Total = dict[str, Tensor]
+
+
+@frozen
+class Metric(Value):
+    """A frozen value with ``start``, ``add``, ``merge`` and ``value``; see ``funcnet.metrics.base``."""
+
+    name: str | None = field(
+        default=None, kw_only=True, validator=valid_if(lambda got: isinstance(got, str) and got != "", "a name", optional=True)
+    )
+
+    @property
+    def column(self) -> str:
+        """The name of the metric in a history: ``name``, or that of the class in snake case."""
+        return self.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+
+    @abstractmethod
+    def start(self) -> Any:
+        """Return the total before the first batch: 0-d zeros, which fit totals of any shape and device."""
+
+    @abstractmethod
+    def total_of(self, y: Any, target: Any) -> Any:
+        """Return the total of one batch."""
+
+    @abstractmethod
+    def value(self, total: Any) -> Any:
+        """Return the value of all batches in a total."""
+
+    def add(self, total: Any, y: Any, target: Any) -> Any:
+        """Return the total with a batch more."""
+        return self.merge(total, self.total_of(y, target))
+
+    def merge(self, total: Any, other: Any) -> Any:
+        """Return the total of both; here their sum."""
+        require_mergeable(self, total, other)
+        return {key: total[key] + other[key] for key in total}
+
+    def __call__(self, y: Any, target: Any) -> Any:
+        """Return the value of one batch."""
+        return self.value(self.total_of(y, target))
+
+
+def require_mergeable(metric: Metric, total: Any, other: Any) -> None:
+    """Refuse two totals with other keys or shapes; 0-d tensors, of ``start``, fit any."""
+    one, two = shapes_of(total), shapes_of(other)
+    fit = one is not None and two is not None and one.keys() == two.keys()
+    if not fit or any(one[key] != two[key] and () not in (one[key], two[key]) for key in one):  # type: ignore[index, union-attr]
+        raise value_error(metric, "totals must have the same keys and shapes", f"{one} and {two}")
+
+
+def count(n: int = 0, like: Tensor | None = None) -> Tensor:
+    """Return a count, on the device of ``like``."""
+    return torch.full((), n, dtype=torch.int64, device=None if like is None else like.device)
+
+
+def amount(like: Tensor | None = None) -> Tensor:
+    """Return a sum of nothing, on the device of ``like``."""
+    return torch.zeros((), dtype=torch.float64, device=None if like is None else like.device)

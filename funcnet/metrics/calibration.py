@@ -1,0 +1,89 @@
+"""Calibration: whether predictions with confidence p are right in a share p of the cases.
+
+n_b, a_b, c_b      of the rows whose confidence lies in interval b of n_bins equal ones: how many, how many of them are right
+                   (as a share), and their mean confidence
+
+CalibrationError   Σ n_b |a_b - c_b| / n ("l1"),     √(Σ n_b (a_b - c_b)² / n) ("l2"),     max |a_b - c_b| ("max")
+"""
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import flag, one_of, size, value_error, whole_number
+from funcnet.kernels.limits import softmax
+from funcnet.kernels.tracing import is_plain
+from funcnet.metrics.base import Metric, Total, amount, count
+from funcnet.metrics.reading import as_rows, columns_of, labels_of, scores
+from funcnet.value import frozen
+
+
+@frozen
+class CalibrationError(Metric):
+    """Expected calibration error: how far confidence is from accuracy, over intervals of confidence.
+
+        value = Σ n_b |a_b - c_b| / n
+
+    With several classes the confidence is the probability of the predicted class. With one column it is that of class 1, and a_b
+    is the share of class 1.
+
+    Args:
+        n_bins: Number of intervals [i/n, (i+1)/n); the last one includes 1.
+        norm: ``"l1"``, the expected error; ``"l2"``, its root mean square; ``"max"``, the largest.
+        from_logits: Whether y holds logits, else probabilities.
+        ignore_index: The label that is left out.
+        name: Column of the history, by default ``"calibration_error"``.
+
+    Shape:
+        y (N, classes, ...), (N, 1, ...) or (N,) with target (N, ...), or rows of the shape of y, of which the largest counts.
+        The value is (), NaN if nothing counts.
+
+    Raises:
+        ValueError: For other shapes, y with NaN, labels out of range, and probabilities outside 0 to 1.
+
+    References:
+        Naeini, Cooper & Hauskrecht 2015; Guo et al. 2017, eq. 3 and 5; Kumar, Liang & Ma 2019 for ``"l2"``.
+
+    >>> CalibrationError(from_logits=False)(torch.tensor([0.25, 0.25, 0.9]), torch.tensor([0, 1, 1]))
+    tensor(0.2000, dtype=torch.float64)
+    """
+
+    n_bins: int = field(default=15, validator=size)
+    norm: str = field(default="l1", validator=one_of("l1", "l2", "max"))
+    from_logits: bool = field(default=True, kw_only=True, validator=flag)
+    ignore_index: int = field(default=-100, kw_only=True, validator=whole_number)
+
+    def start(self) -> Total:
+        return {"counted": count(), "right": count(), "confidence": amount()}
+
+    def total_of(self, y: Tensor, target: Tensor) -> Total:
+        confidence, right, counted = self._judged(*scores(self, y, target))
+        at = (confidence * self.n_bins).long().clamp(0, self.n_bins - 1)
+        each = {"counted": counted.long(), "right": (right & counted).long(), "confidence": torch.where(counted, confidence, 0.0)}
+        return {key: rows.new_zeros(self.n_bins).scatter_add(0, at, rows) for key, rows in each.items()}
+
+    def _judged(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the confidence of each row, whether it is right, and whether it counts."""
+        if y.shape[1] == 1:
+            of = columns_of(self, self._probabilities(y), target, self.ignore_index)
+            return of.y.flatten(), of.true.flatten(), of.counted.flatten()
+        labels, counted = labels_of(self, y, target, self.ignore_index)
+        confidence, said = as_rows(self._probabilities(y)).max(1)
+        return confidence, said == labels.flatten(), counted.flatten()
+
+    def _probabilities(self, y: Tensor) -> Tensor:
+        if self.from_logits:
+            return y.double().sigmoid() if y.shape[1] == 1 else softmax(y.double(), 1)
+        if is_plain(y) and ((y < 0) | (y > 1)).any():
+            got = f"numbers from {y.min().item():g} to {y.max().item():g}"
+            raise value_error(self, "with from_logits=False y must hold probabilities from 0 to 1", got)
+        return y.double()
+
+    def value(self, total: Total) -> Tensor:
+        counted = total["counted"].double()
+        apart = ((total["right"] - total["confidence"]) / counted.clamp_min(1)).abs()
+        n = counted.sum()
+        if self.norm == "max":
+            return torch.where(n > 0, apart.max(), torch.nan)
+        power = 2 if self.norm == "l2" else 1
+        return ((counted * apart**power).sum() / n) ** (1 / power)

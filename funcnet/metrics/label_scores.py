@@ -1,0 +1,205 @@
+"""Scores of each label from what was said and what is true: Precision, Recall, FBeta, F1 and IoU.
+
+h = rows where the label is said and true      s = rows where it is said      t = rows where it is true
+
+Precision   h / s
+Recall      h / t
+FBeta       (1 + β²) h / (s + β² t)            F1: β = 1
+IoU         h / (s + t - h)
+
+average     "macro"     mean over labels                    "micro"   the score of Σ h, Σ s, Σ t
+            "weighted"  mean over labels, weighted by t     None      the score of each label
+            "binary"    the score of class 1 of two
+
+y is (N, classes, ...), (N, 1, ...) or (N,), or holds predicted classes (N, ...).
+"""
+
+from abc import abstractmethod
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import flag, is_number, number, one_of, size_or_none, valid_if, value_error, whole_number
+from funcnet.metrics.base import Metric, Total, count
+from funcnet.metrics.reading import Columns, classes_of, columns_of, scores
+from funcnet.value import frozen
+
+_share_or_none = valid_if(lambda got: is_number(got) and 0 <= got <= 1, "a number from 0 to 1", optional=True)
+
+
+@frozen
+class LabelScore(Metric):
+    """A score for each label, of counts h, s and t; a subclass has the fraction."""
+
+    average: str | None = field(default="macro", validator=one_of("macro", "micro", "weighted", "binary", None))
+    num_classes: int | None = field(default=None, kw_only=True, validator=size_or_none)
+    multilabel: bool = field(default=False, kw_only=True, validator=flag)
+    threshold: float = field(default=0.0, kw_only=True, validator=number())
+    ignore_index: int = field(default=-100, kw_only=True, validator=whole_number)
+    zero_division: float | None = field(default=0.0, kw_only=True, validator=_share_or_none)
+
+    @abstractmethod
+    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is above and below the line, from float64 counts of the same shape."""
+
+    def start(self) -> Total:
+        return {"hits": count(), "said": count(), "true": count()}
+
+    def total_of(self, y: Tensor, target: Tensor) -> Total:
+        if isinstance(y, Tensor) and y.is_floating_point() and (self.multilabel or y.dim() < 2 or y.shape[1] == 1):
+            return _of_columns(columns_of(self, *scores(self, y, target), self.ignore_index), self.threshold)
+        if self.multilabel:
+            raise value_error(self, "with multilabel=True y must be a floating tensor", y)
+        said, true, counted, classes = classes_of(self, y, target, self.ignore_index, self.threshold, self.num_classes)
+        hits, counts = (counted & (said == true)).long(), counted.long()
+        nothing = torch.zeros(classes, dtype=torch.int64, device=true.device)
+        pairs = {"hits": (true, hits), "said": (said, counts), "true": (true, counts)}
+        return {key: nothing.scatter_add(0, at, rows) for key, (at, rows) in pairs.items()}
+
+    def value(self, total: Total) -> Tensor:
+        hits, said, true = (total[key].double() for key in ("hits", "said", "true"))
+        if self.average == "micro":
+            hits, said, true = hits.sum(), said.sum(), true.sum()
+        above, below = self.fraction(hits, said, true)
+        instead = torch.nan if self.zero_division is None else self.zero_division
+        each = torch.where(below > 0, above / below, instead)
+        return self._averaged(each, true)
+
+    def _averaged(self, each: Tensor, true: Tensor) -> Tensor:
+        if self.average in ("micro", None):
+            return each
+        if self.average == "macro":
+            return each.nanmean() if self.zero_division is None else each.mean()
+        if self.average == "binary":
+            return self._of_class_one(each)
+        weights = torch.where(each.isnan(), 0.0, true)
+        mean = (each.nan_to_num() * weights).sum() / weights.sum()
+        instead = torch.nan if self.zero_division is None else self.zero_division
+        return torch.where(weights.sum() > 0, mean, instead)
+
+    def _of_class_one(self, each: Tensor) -> Tensor:
+        if each.numel() > 2:
+            raise value_error(self, 'average="binary" is for two classes', f"{each.numel()}")
+        return each.flatten()[-1]
+
+
+def _of_columns(of: Columns, threshold: float) -> Total:
+    said, true = (of.y > threshold) & of.counted, of.true & of.counted
+    return {"hits": (said & true).sum(0), "said": said.sum(0), "true": true.sum(0)}
+
+
+@frozen
+class Precision(LabelScore):
+    """Share of what is said that is true.
+
+        value = h / s      of each label, averaged
+
+    A single column of outputs has one score, that of class 1.
+
+    Args:
+        average: ``"macro"``, ``"micro"``, ``"weighted"`` (by t), ``"binary"`` (class 1 of two) or ``None`` (each label).
+        num_classes: Number of classes, needed only where y holds predicted classes.
+        multilabel: Whether each column of y is a label by itself, predicted above the threshold.
+        threshold: A column predicts its label above it: 0 for logits, 0.5 for probabilities.
+        ignore_index: The label that is left out.
+        zero_division: The score of 0 / 0; ``None`` leaves the label out of averages.
+        name: Column of the history, by default the class in snake case.
+
+    Shape:
+        y (N, classes, ...), (N, 1, ...) or (N,) with target (N, ...), or rows of the shape of y, of which the largest counts;
+        integers y, predicted classes, of the shape of target; with ``multilabel`` y (N, labels, ...) with a target of its shape.
+        The value is (), or (classes,) with ``average=None``.
+
+    Raises:
+        ValueError: For other shapes, y with NaN, and labels out of range.
+
+    References:
+        ``sklearn.metrics.precision_score`` with all classes in ``labels``.
+
+    >>> Precision(average=None, num_classes=2)(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
+    tensor([1.0000, 0.6667], dtype=torch.float64)
+    """
+
+    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        return hits, said
+
+
+@frozen
+class Recall(LabelScore):
+    """Share of what is true that is said: sensitivity, the true positive rate.
+
+        value = h / t      of each label, averaged
+
+    Args, shapes and errors are those of ``Precision``.
+
+    References:
+        ``sklearn.metrics.recall_score`` with all classes in ``labels``.
+
+    >>> Recall(average=None, num_classes=2)(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
+    tensor([0.5000, 1.0000], dtype=torch.float64)
+    """
+
+    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        return hits, true
+
+
+@frozen
+class FBeta(LabelScore):
+    """Weighted harmonic mean of precision and recall, in which recall counts β² times as much.
+
+        value = (1 + β²) h / (s + β² t)      of each label, averaged
+
+    Args:
+        average: As in ``Precision``, with which the other arguments, shapes and errors are shared.
+        beta: The weight β of recall.
+
+    References:
+        van Rijsbergen 1979, chapter 7; ``sklearn.metrics.fbeta_score`` with all classes in ``labels``.
+
+    >>> FBeta(beta=2.0, num_classes=2, average="binary")(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
+    tensor(0.9091, dtype=torch.float64)
+    """
+
+    beta: float = field(default=1.0, kw_only=True, validator=number(above=0.0))
+
+    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        return (1 + self.beta**2) * hits, said + self.beta**2 * true
+
+
+@frozen
+class F1(LabelScore):
+    """Harmonic mean of precision and recall; for each label the Dice coefficient.
+
+        value = 2 h / (s + t)      of each label, averaged
+
+    Args, shapes and errors are those of ``Precision``.
+
+    References:
+        ``sklearn.metrics.f1_score`` with all classes in ``labels``.
+
+    >>> F1(num_classes=2)(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
+    tensor(0.7333, dtype=torch.float64)
+    """
+
+    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        return 2 * hits, said + true
+
+
+@frozen
+class IoU(LabelScore):
+    """Intersection over union, the Jaccard index: of segmentations, over the pixels of all images together.
+
+        value = h / (s + t - h)      of each label, averaged
+
+    Args, shapes and errors are those of ``Precision``.
+
+    References:
+        ``sklearn.metrics.jaccard_score`` with all classes in ``labels``.
+
+    >>> IoU(average=None, num_classes=2)(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
+    tensor([0.5000, 0.6667], dtype=torch.float64)
+    """
+
+    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        return hits, said + true - hits

@@ -1,0 +1,134 @@
+"""What metrics read from y and target: predicted and true classes, or labels and scores, one row for each prediction.
+
+Rows are what is left when the axes after the classes are joined with the batch. Wrong shapes are refused, and in eager mode also
+labels out of range and outputs that are NaN, for which no order is right.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import value_error
+from funcnet.kernels.tracing import is_plain
+
+
+class Classes(NamedTuple):
+    """Predicted and true classes (rows,), which rows count, and how many classes there are."""
+
+    said: Tensor
+    true: Tensor
+    counted: Tensor
+    classes: int
+
+
+class Columns(NamedTuple):
+    """Scores or predictions (rows, labels), whether each label is true, and which entries count."""
+
+    y: Tensor
+    true: Tensor
+    counted: Tensor
+
+
+def classes_of(
+    who: Any, y: Any, target: Any, ignore_index: int = -100, threshold: float = 0.0, num_classes: int | None = None
+) -> Classes:
+    """Read classes: the largest output's, for a single column whether it is above ``threshold``, or integers as they are."""
+    y, target = scores(who, y, target, floating=False)
+    if not y.is_floating_point():
+        return _predicted(who, y, target, ignore_index, num_classes)
+    if y.shape[1] == 1:
+        of = columns_of(who, y, target, ignore_index)
+        require_classes(who, 2, num_classes)
+        return Classes((of.y > threshold).long().flatten(), of.true.long().flatten(), of.counted.flatten(), 2)
+    require_classes(who, y.shape[1], num_classes)
+    true, counted = labels_of(who, y, target, ignore_index)
+    return Classes(y.argmax(1).flatten(), true.flatten(), counted.flatten(), y.shape[1])
+
+
+def require_classes(who: Any, classes: int, num_classes: int | None) -> None:
+    """Refuse a y with other classes than the metric's."""
+    if num_classes not in (None, classes):
+        raise value_error(who, f"y must have num_classes={num_classes} classes", f"{classes}")
+
+
+def scores(who: Any, y: Any, target: Any, *, floating: bool = True) -> tuple[Tensor, Tensor]:
+    """Return y as (N, classes, ...) and target, without gradients; a vector y is one column. Integers y stay as they are."""
+    if not isinstance(y, Tensor) or not isinstance(target, Tensor):
+        raise value_error(who, "y and target must be tensors", y if not isinstance(y, Tensor) else target)
+    y, target = y.detach(), target.detach()
+    if y.is_complex() or (floating and not y.is_floating_point()):
+        raise value_error(who, "y must be a floating tensor", y)
+    if not y.is_floating_point():
+        return y, target
+    y = y.unsqueeze(1) if y.dim() == 1 else y
+    if y.dim() == 0 or not y.shape[1] or target.shape not in (y.shape, y.shape[:1] + y.shape[2:]):
+        got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"
+        raise value_error(who, "y must be (N, classes, ...), and target (N, ...) or (N, classes, ...)", got)
+    require_no_nan(who, y)
+    return y, target
+
+
+def require_no_nan(who: Any, y: Tensor) -> None:
+    """Refuse outputs that are NaN, where they can be seen."""
+    if is_plain(y) and y.isnan().any():
+        raise value_error(who, "y must not hold NaN", f"{int(y.isnan().sum())} of {y.numel()} numbers NaN")
+
+
+def labels_of(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Return the labels (N, ...) of y (N, classes, ...), 0 where they are ignored, and where they count."""
+    if target.dim() == y.dim():
+        if target.is_floating_point():
+            require_no_nan(who, target)
+        target = target.to(torch.uint8).argmax(1) if target.dtype is torch.bool else target.argmax(1)
+    return _in_range(who, target, y.shape[1], ignore_index)
+
+
+def _in_range(who: Any, labels: Tensor, classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+    if labels.is_floating_point() or labels.is_complex():
+        raise value_error(who, "labels must be integers", labels)
+    counted = labels != ignore_index
+    odd = counted & ((labels < 0) | (labels >= classes))
+    if is_plain(labels) and odd.any():
+        rule = f"every label must lie in 0 to {classes - 1} or be ignore_index={ignore_index}"
+        raise value_error(who, rule, str(labels[odd][0].item()))
+    return torch.where(counted, labels.long(), 0), counted
+
+
+def _predicted(who: Any, y: Tensor, target: Tensor, ignore_index: int, num_classes: int | None) -> Classes:
+    """Read integers y as classes; what they predict for ignored rows does not matter."""
+    if y.shape != target.shape:
+        got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"
+        raise value_error(who, "integers y are predicted classes and must have the shape of target", got)
+    classes = 2 if y.dtype is torch.bool and num_classes is None else num_classes
+    if classes is None:
+        raise value_error(who, "num_classes must be given for predicted classes", "num_classes=None")
+    true, counted = _in_range(who, target, classes, ignore_index)
+    said, _ = _in_range(who, torch.where(counted, y.long(), 0), classes, -1 - classes)
+    return Classes(said.flatten(), true.flatten(), counted.flatten(), classes)
+
+
+def columns_of(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> Columns:
+    """Read y and a target of its shape, with numbers from 0 to 1, as columns; target may lack a single column's axis."""
+    if y.shape[1] != 1 and target.shape != y.shape:
+        got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"
+        raise value_error(who, "y and target must have the same shape (N, labels, ...)", got)
+    target = target.reshape(y.shape)
+    counted = target != ignore_index
+    if is_plain(target) and (counted & ~((target >= 0) & (target <= 1))).any():
+        rule = "with one class the target must hold numbers from 0 to 1" if y.shape[1] == 1 else "target must be from 0 to 1"
+        raise value_error(who, rule, f"numbers from {target.min().item():g} to {target.max().item():g}")
+    return Columns(as_rows(y), as_rows(target) > 0.5, as_rows(counted))
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """Reshape (N, classes, ...) to (rows, classes)."""
+    return x.movedim(1, -1).flatten(0, -2) if x.dim() != 2 else x
+
+
+def one_against_the_rest(who: Any, y: Tensor, target: Tensor, ignore_index: int, scaled: Callable[[Tensor], Tensor]) -> Columns:
+    """Read labels of several classes as a column for each class: whether it is the true one."""
+    true, counted = labels_of(who, y, target, ignore_index)
+    hot = true.flatten().unsqueeze(1) == torch.arange(y.shape[1], device=y.device)
+    return Columns(as_rows(scaled(y)), hot, counted.flatten().unsqueeze(1).expand_as(hot))

@@ -1,0 +1,101 @@
+"""Several metrics at once: ``metrics_of`` and what ``fit`` and ``evaluate`` make of their argument ``metrics``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.errors import describe, instances, value_error
+from funcnet.metrics.base import Metric
+from funcnet.metrics.means import Average
+from funcnet.value import frozen
+
+MetricLike = Metric | Callable[[Any, Any], Any]
+
+
+@frozen
+class SeveralMetrics(Metric):
+    """Metrics whose totals and values are dicts, by column; made by ``metrics_of``."""
+
+    metrics: tuple[Metric, ...] = field(validator=instances(Metric, "metrics", several=True))
+
+    def start(self) -> Any:
+        return {one.column: one.start() for one in self.metrics}
+
+    def total_of(self, y: Any, target: Any) -> Any:
+        return {one.column: one.total_of(y, target) for one in self.metrics}
+
+    def merge(self, total: Any, other: Any) -> Any:
+        columns = {one.column for one in self.metrics}
+        if not all(isinstance(one, dict) and one.keys() == columns for one in (total, other)):
+            rule = f"a total must be a dict with the keys {', '.join(map(repr, sorted(columns)))}"
+            raise value_error(self, rule, f"{describe(total)} and {describe(other)}")
+        return {one.column: one.merge(total[one.column], other[one.column]) for one in self.metrics}
+
+    def value(self, total: Any) -> dict[str, Any]:
+        return {one.column: one.value(total[one.column]) for one in self.metrics}
+
+
+def metrics_of(*metrics: MetricLike, **named: MetricLike) -> SeveralMetrics:
+    """Join metrics to one, whose total and value are dicts with an entry for each.
+
+        value = {name: value of each metric}
+
+    The metrics of several ones are joined too. y and target are (N, ...), as all of the metrics take them.
+
+    Args:
+        metrics: Metrics, or functions (y, target) → number, which are averaged as ``Average`` does.
+        named: The same under a name: ``top5=Accuracy(top_k=5)``.
+
+    Raises:
+        ValueError: For anything else, and two metrics of one name.
+
+    References:
+        elementary.
+
+    >>> import torch
+    >>> from funcnet.metrics.regression import MeanAbsoluteError, R2
+    >>> several, y = metrics_of(R2(), error=MeanAbsoluteError()), torch.tensor([1.0, 2.0, 3.0])
+    >>> several(y, y)
+    {'r2': tensor(1., dtype=torch.float64), 'error': tensor(0., dtype=torch.float64)}
+    """
+    parts = _parts([*metrics, *[_as_metric(one).replace(name=name) for name, one in named.items()]])
+    return _joined("metrics_of", parts, "each metric must have a name of its own")
+
+
+def _as_metric(one: Any) -> Metric:
+    if not callable(one) or isinstance(one, type):
+        raise value_error("metrics_of", "each must be a metric, or a function (y, target) -> number", describe(one))
+    return one if isinstance(one, Metric) else Average(one)
+
+
+def _parts(metrics: Sequence[MetricLike]) -> list[Metric]:
+    """Return the metrics; in the place of several their parts, with the name of all before theirs."""
+    found: list[Metric] = []
+    for one in map(_as_metric, metrics):
+        inner = one.metrics if isinstance(one, SeveralMetrics) else (one,)
+        found += [part.replace(name=f"{one.name}.{part.column}") for part in inner] if inner != (one,) and one.name else inner
+    return found
+
+
+def _joined(who: str, parts: Sequence[Metric], rule: str, taken: Sequence[str] = ()) -> SeveralMetrics:
+    """Join metrics whose columns are all different, and not ``taken``."""
+    names = [part.column for part in parts]
+    for i, name in enumerate(names):
+        if name in names[:i] or name in taken:
+            raise value_error(who, rule, f"{name!r}{' twice' * (name in names[:i])}")
+    return SeveralMetrics(tuple(parts))
+
+
+def columns(who: str, metrics: Any, taken: Sequence[str]) -> SeveralMetrics:
+    """Join the ``metrics`` of ``fit`` or ``evaluate``, in which no column may have a name that is ``taken``."""
+    metrics = (metrics,) if isinstance(metrics, SeveralMetrics) else metrics
+    if not isinstance(metrics, (tuple, list)) or not all(callable(one) and not isinstance(one, type) for one in metrics):
+        raise value_error(who, "metrics must be a tuple or list of functions (y, target) -> number", metrics)
+    return _joined(who, _parts(metrics), f"each metric must have a name of its own, and none of {', '.join(taken)}", taken)
+
+
+def plain(value: Any) -> Any:
+    """Return a value of one number as a float, another one as a tensor that may be written to and differentiated."""
+    return value.clone() if isinstance(value, Tensor) and value.dim() else float(value)

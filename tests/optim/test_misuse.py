@@ -1,0 +1,88 @@
+"""What newcomers from torch and optax write first: refused where it cannot be meant, with the way that works."""
+
+import pytest
+import torch
+
+import funcnet as fn
+
+
+def rate(step: int, scale: float) -> float:
+    """Return a rate that no optimizer can ask for: it wants two arguments."""
+    return scale / (step + 1)
+
+
+@pytest.mark.parametrize("lr", [fn.Linear(2, 3), fn.MSE(), fn.CosineSchedule, fn.ReduceOnPlateau, rate], ids=repr)
+def test_a_rate_is_no_layer_loss_class_or_function_of_more(lr: object) -> None:
+    """They can be called, but not with a step."""
+    for make in (fn.SGD, fn.Muon, lambda one: fn.AdamW(betas=(0.9, one))):
+        with pytest.raises(ValueError, match=r"must be a (number, a 0-d tensor, or a schedule|tuple of two numbers)"):
+            make(lr)
+
+
+def test_a_rate_may_be_any_function_of_the_step() -> None:
+    """A function with a default, a method, and one without a signature."""
+    for lr in (lambda step, scale=0.1: scale, fn.CosineSchedule(0.1, 10), [0.1, 0.2].__getitem__):
+        assert fn.SGD(lr).rates({"step": torch.tensor(0)})["lr"] == pytest.approx(0.1)
+
+
+def test_a_chain_says_how_it_ends() -> None:
+    """Optax's last part is a transform."""
+    with pytest.raises(ValueError, match=r"^chain: its last part must be an optimizer, such as SGD\(lr=0.1\), got ScaleBy"):
+        fn.chain(fn.ScaleByAdam(), fn.ScaleByLearningRate(0.1))
+
+
+def test_a_loss_scale_is_not_skipped() -> None:
+    """Within ``SkipNonFinite`` it would keep its factor for ever; before it, the factor falls until gradients are finite."""
+    with pytest.raises(ValueError, match=r"^SkipNonFinite: a LossScale must come before it, chain\(LossScale\(\), SkipNonFinite"):
+        fn.SkipNonFinite(fn.chain(fn.LossScale(), fn.SGD(0.1)))
+    net = fn.cast(fn.Linear(2, 1), torch.float16)
+    x, target = torch.ones(4, 2), torch.zeros(4, 1)
+    step = fn.train_step(net, fn.MSE(), fn.chain(fn.LossScale(1e30), fn.SkipNonFinite(fn.SGD(0.1))))
+    params = net.init(0)
+    state, losses = step.opt.init(params), []
+    for _ in range(110):
+        params, state, value = step(params, state, x, target)
+        losses.append(value.item())
+    assert step.opt.rates(state)["loss_scale"] < 1e6
+    assert state[1]["skipped"] > 80
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_labels_of_a_language_model_say_where_the_classes_belong() -> None:
+    """Logits (N, length, classes), as the last Linear gives them; other labels get no hint."""
+    y = torch.zeros(2, 5, 7)
+    with pytest.raises(ValueError, match=r"without axis 1, the classes; for classes in the last axis end the net with Transpose"):
+        fn.CrossEntropy()(y, torch.zeros(2, 5, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"without axis 1, the classes, got a tensor of shape \(2, 3\)"):
+        fn.CrossEntropy()(y, torch.zeros(2, 3, dtype=torch.int64))
+    net = fn.Transpose(1, -1)
+    assert fn.CrossEntropy()(net({}, y), torch.zeros(2, 5, dtype=torch.int64)).item() == pytest.approx(1.9459101)
+
+
+def test_class_weights_in_a_tensor_say_how_to_write_them() -> None:
+    """Torch takes a tensor; a value holds numbers."""
+    weight = torch.tensor([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"must not hold a tensor.*write a vector as tuple\(weight.tolist\(\)\)"):
+        fn.CrossEntropy(weight=weight)
+    assert fn.CrossEntropy(weight=tuple(weight.tolist())).weight == (1.0, 2.0)
+
+
+def test_a_compiled_step_of_lbfgs_is_refused_at_once() -> None:
+    """It reads the loss on its way; the functions that it asks may be compiled."""
+    step = fn.train_step(fn.Linear(2, 1), fn.MSE(), fn.LBFGS())
+    with pytest.raises(ValueError, match=r"^compile: a step must not read the loss on its way, as that of LBFGS does"):
+        fn.compile(step)
+    assert fn.compile(fn.train_step(fn.Linear(2, 1), fn.MSE(), fn.SAM(fn.SGD()))).programs == 0
+
+
+def test_one_tensor_is_no_list_of_batches() -> None:
+    """Its rows would be batches."""
+    net = fn.BatchNorm1d(3)
+    with pytest.raises(ValueError, match=r"^refresh_stats: batches must be a list of batches, such as x.split\(100\)"):
+        fn.refresh_stats(net, net.init(0), torch.ones(4, 2, 3))
+
+
+def test_a_contrastive_loss_names_what_came() -> None:
+    """A pair where the views are stacked in one tensor."""
+    with pytest.raises(ValueError, match=r"y must be a dense floating tensor, got a tuple of 2"):
+        fn.NTXent()((torch.ones(2, 3), torch.ones(2, 3)), None)
