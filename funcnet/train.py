@@ -21,6 +21,7 @@ from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 from funcnet.optim.evaluating import EvaluatingOptimizer
 from funcnet.optim.transforms.loss_scale import LossScale
+from funcnet.optim.transforms.noise import AddPrivacyNoise
 from funcnet.random.keys import Key
 from funcnet.value import Value, frozen, parts
 
@@ -84,6 +85,13 @@ def _has_loss_scale(opt: Optimizer) -> bool:
     return bool(found)
 
 
+def _require_public(opt: Optimizer) -> None:
+    """Refuse noise for privacy on gradients that are not clipped row by row: it would hide nothing."""
+    if any([isinstance(part, AddPrivacyNoise) for part in parts(opt, given=True)]):  # noqa: C419
+        rule = "AddPrivacyNoise needs the gradients of clipped_grads, which a train step does not make; call opt.update with them"
+        raise value_error("train_step", rule, repr(opt))
+
+
 @frozen
 class TrainStep(Value):
     """A step of training as one pure function; made by ``train_step``."""
@@ -98,6 +106,7 @@ class TrainStep(Value):
     _evaluating: EvaluatingOptimizer | None = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
+        _require_public(self.opt)
         object.__setattr__(self, "_has_running_stats", self.net.has_running_stats)
         object.__setattr__(self, "_has_loss_scale", _has_loss_scale(self.opt))
         object.__setattr__(self, "_updater", Updater(self.net, self.opt) if self.in_backward else None)

@@ -11,7 +11,11 @@ def rate(step: int, scale: float) -> float:
     return scale / (step + 1)
 
 
-@pytest.mark.parametrize("lr", [fn.Linear(2, 3), fn.MSE(), fn.CosineSchedule, fn.ReduceOnPlateau, rate], ids=["layer", "loss", "class", "class with init", "function of two"])
+@pytest.mark.parametrize(
+    "lr",
+    [fn.Linear(2, 3), fn.MSE(), fn.CosineSchedule, fn.ReduceOnPlateau, rate],
+    ids=["layer", "loss", "class", "class with init", "function of two"],
+)
 def test_a_rate_is_no_layer_loss_class_or_function_of_more(lr: object) -> None:
     """They can be called, but not with a step."""
     for make in (fn.SGD, fn.Muon, lambda one: fn.AdamW(betas=(0.9, one))):
@@ -86,3 +90,26 @@ def test_a_contrastive_loss_names_what_came() -> None:
     """A pair where the views are stacked in one tensor."""
     with pytest.raises(ValueError, match=r"y must be a dense floating tensor, got a tuple of 2"):
         fn.NTXent()((torch.ones(2, 3), torch.ones(2, 3)), None)
+
+
+def test_noise_for_privacy_needs_clipped_gradients() -> None:
+    """In a train step it would hide nothing; the loop that the docstring shows makes a step."""
+    net, opt = fn.Linear(2, 1), fn.chain(fn.AddPrivacyNoise(1.0, max_norm=1.0, batch_size=4), fn.SGD(0.1))
+    x, target = torch.ones(4, 2), torch.zeros(4, 1)
+    for make in (
+        lambda: fn.train_step(net, fn.MSE(), opt),
+        lambda: fn.fit(net, fn.MSE(), opt, (x, target), epochs=1, batch_size=2, key=0, progress=False),
+    ):
+        with pytest.raises(ValueError, match=r"^train_step: AddPrivacyNoise needs the gradients of clipped_grads"):
+            make()
+    params = net.init(0)
+    _, grads = fn.clipped_grads(net, fn.MSE(), 1.0)(params, x, target)
+    assert opt.update(grads, opt.init(params), params)[0]["weight"].isfinite().all()
+
+
+def test_params_in_the_place_of_a_number_are_described() -> None:
+    """``torch.optim.Adam(params, lr)`` out of habit: an error of one line, without the numbers of all params."""
+    params = fn.serial(fn.Linear(20, 30), fn.Linear(30, 2)).init(0)
+    for make in (fn.Adam, fn.ClipByGlobalNorm, fn.EMA):
+        with pytest.raises(ValueError, match=r"got a tuple of 2$"):
+            make(params)
