@@ -188,8 +188,8 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = Fa
             result is the same, bit for bit.
 
     Raises:
-        ValueError: As ``value_and_grads``; for an ``opt`` that is no optimizer, and, with ``in_backward``, for one that needs all
-            gradients at once, as ``ClipByGlobalNorm`` does. A custom optimizer that steps each leaf by itself says so with
-            ``acts_on = "leaves"``.
+        ValueError: As ``value_and_grads``; for an ``opt`` that is no optimizer, or has an ``AddPrivacyNoise``, which needs the
+            gradients of ``clipped_grads``; and, with ``in_backward``, for one that needs all gradients at once, as
+            ``ClipByGlobalNorm`` does. A custom optimizer that steps each leaf by itself says so with ``acts_on = "leaves"``.
     """
     return TrainStep(net, loss, opt, in_backward)

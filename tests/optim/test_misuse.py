@@ -23,6 +23,14 @@ def test_a_rate_is_no_layer_loss_class_or_function_of_more(lr: object) -> None:
             make(lr)
 
 
+def test_a_rate_that_is_none_of_three_kinds_is_told_so() -> None:
+    """A plateau is none: its rate is a tensor."""
+    with pytest.raises(ValueError, match=r"^SGD: lr must be a number, a schedule, or a real 0-d tensor, got ReduceOnPlateau\(lr"):
+        fn.SGD(lr=fn.ReduceOnPlateau(0.1))
+    plateau = fn.ReduceOnPlateau(0.1)
+    assert fn.SGD(lr=plateau.rate(plateau.init())).rates({"step": torch.tensor(0)})["lr"] == pytest.approx(0.1)
+
+
 def test_a_rate_may_be_any_function_of_the_step() -> None:
     """A function with a default, a method, and one without a signature."""
     for lr in (lambda step, scale=0.1: scale, fn.CosineSchedule(0.1, 10), [0.1, 0.2].__getitem__):
