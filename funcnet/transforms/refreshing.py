@@ -10,7 +10,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.combinator import Combinator
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, value_error
+from funcnet.errors import value_error
 from funcnet.flattening import join
 from funcnet.layers.norm.params import momentum_or_none
 from funcnet.random.keys import Key
@@ -46,9 +46,6 @@ def refresh_stats(
     """
     require_layer("refresh_stats", net)
     _Momentum(momentum)
-    if isinstance(batches, Tensor):
-        rule = "batches must be a list of batches, such as x.split(100), or another iterable"
-        raise value_error("refresh_stats", rule, batches)
     if not net.has_running_stats:
         return params
     fresh = _fresh(net)
@@ -66,7 +63,9 @@ def refresh_stats(
 def _several(batches: Any) -> Iterable[Any]:
     """Return the batches; a tensor is one batch, whose rows are none."""
     if not isinstance(batches, Iterable) or isinstance(batches, Tensor):
-        raise value_error("refresh_stats", "batches must be a list of batches, or an iterable of them", describe(batches))
+        raise value_error(
+            "refresh_stats", "batches must be a list of batches, or an iterable of them, such as x.split(100)", batches
+        )
     return batches
 
 

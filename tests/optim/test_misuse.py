@@ -87,13 +87,6 @@ def test_a_compiled_step_of_lbfgs_is_refused_at_once() -> None:
     assert fn.compile(fn.train_step(fn.Linear(2, 1), fn.MSE(), fn.SAM(fn.SGD()))).programs == 0
 
 
-def test_one_tensor_is_no_list_of_batches() -> None:
-    """Its rows would be batches."""
-    net = fn.BatchNorm1d(3)
-    with pytest.raises(ValueError, match=r"^refresh_stats: batches must be a list of batches, such as x.split\(100\)"):
-        fn.refresh_stats(net, net.init(0), torch.ones(4, 2, 3))
-
-
 def test_a_contrastive_loss_names_what_came() -> None:
     """A pair where the views are stacked in one tensor."""
     with pytest.raises(ValueError, match=r"y must be a dense floating tensor, got a tuple of 2"):

@@ -79,9 +79,11 @@ def test_statistics_hold_no_graph() -> None:
     assert found[0]["weight"] is params[0]["weight"]
 
 
-@pytest.mark.parametrize("batches", [BATCHES[0], 3, None], ids=str)
+@pytest.mark.parametrize("batches", [BATCHES[0], 3, None], ids=["tensor", "number", "none"])
 def test_batches_must_be_several(batches: object) -> None:
     """The rows of a tensor would be taken for batches."""
     net = fn.BatchNorm1d(3)
-    with pytest.raises(ValueError, match="refresh_stats: batches must be a list of batches, or an iterable of them"):
+    with pytest.raises(
+        ValueError, match="refresh_stats: batches must be a list of batches, or an iterable of them, such as x.split"
+    ):
         fn.refresh_stats(net, net.init(0), batches)
