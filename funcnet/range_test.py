@@ -216,7 +216,7 @@ def _rated(step: Any, rate: _Rate) -> Step:
         if not callable(step):
             raise value_error("lr_range", "step must be a train step, or a function", step)
         return lambda *arguments: step(*arguments, lr=rate.tensor.clone())
-    found = [part for part in parts(inner.opt) if isinstance(part, Optimizer) and hasattr(part, "lr")]
+    found = [part for part in parts(inner.opt, given=True) if isinstance(part, Optimizer) and hasattr(part, "lr")]
     if len(found) != 1:
         rule = "the optimizer must have one field lr; for several, give a function that takes lr"
         raise value_error("lr_range", rule, f"{len(found)} in {inner.opt!r}")

@@ -78,7 +78,7 @@ def value_and_grads(net: Layer, loss: Loss) -> ValueAndGrads:
 
 def _has_loss_scale(opt: Optimizer) -> bool:
     """Tell whether there is a ``LossScale`` in an optimizer; two would both divide by the factor of one."""
-    found = [part for part in parts(opt) if isinstance(part, LossScale)]
+    found = [part for part in parts(opt, given=True) if isinstance(part, LossScale)]
     if len(found) > 1:
         raise value_error("train_step", "an optimizer must have at most one LossScale", f"{len(found)} in {opt!r}")
     return bool(found)

@@ -114,13 +114,20 @@ def _inner(container: Any) -> Any:
     return container.values() if isinstance(container, dict) else container
 
 
-def parts(value: Any) -> Iterator[Any]:
-    """Yield a value, and everything within its fields, tuples, lists and dicts."""
+def parts(value: Any, *, given: bool = False) -> Iterator[Any]:
+    """Yield a value, and everything within its fields, tuples, lists and dicts.
+
+    With ``given`` only what it was made of: a wrapper makes a second form of its optimizer, which would be counted twice.
+    """
     yield value
     inner = _inner(value) if isinstance(value, (tuple, list, dict)) else ()
-    fields = [getattr(value, one.name) for one in attrs.fields(type(value))] if attrs.has(type(value)) else []
+    fields = [getattr(value, one.name) for one in _fields(type(value)) if one.init or not given]
     for part in (*inner, *fields):
-        yield from parts(part)
+        yield from parts(part, given=given)
+
+
+def _fields(kind: Any) -> tuple[Any, ...]:
+    return attrs.fields(kind) if attrs.has(kind) else ()
 
 
 def _default(value: Any, attribute: Any) -> Any:

@@ -3,8 +3,9 @@
 A number is a constant of compiled code. A schedule is called with the number of updates made before: an int in eager mode, a 0-d
 int64 tensor in compiled code and under ``vmap``. Torch divides that in float32; a ``Schedule`` computes in float64, and
 ``LambdaSchedule(f)`` gives a plain function a float64 tensor. A 0-d tensor is read at each update: it may be batched by
-``torch.func.vmap``, which sweeps a rate, it may be traced by ``torch.func.grad``, and compiled code reads a value that was written
-into it, as with ``lr.fill_(0.01)``, without being compiled again. An optimizer with a tensor compares that field by identity.
+``torch.func.vmap``, which sweeps a rate, it may be traced by ``torch.func.grad``, and compiled code reads a value that was
+written into it, as with ``lr.fill_(0.01)``, without being compiled again. An optimizer with a tensor compares that field by
+identity.
 """
 
 from collections.abc import Callable, Sequence

@@ -184,7 +184,8 @@ def _check_masks(loss: Any, y: Any, target: Any) -> None:
     if of_terms is None or of_terms(y, target).shape[:1] != (n,):
         return
     kept = torch.arange(n) % 3 != 1
-    value, gy = weighted(loss).value_and_grad(y, (target, kept))
+    by_mask: Any = weighted(loss)
+    value, gy = by_mask.value_and_grad(y, (target, kept))
     want, part = loss.value_and_grad(*tree.map(lambda leaf: leaf[kept], (y, target)))
     rule = "weighted(loss) with a mask must be the loss of the rows that the mask keeps"
     whole = tree.map(lambda leaf, g: torch.zeros_like(leaf).index_put((kept,), g), y, part)

@@ -261,3 +261,20 @@ def test_numbers_of_numpy_and_values_that_are_floats_will_do() -> None:
     result = lr_range(lambda params, state, x, target, lr: (params, state, 1.0), PARAMS, {}, BATCHES, steps=np.int64(3))
     assert result.losses == (1.0, 1.0, 1.0)
     assert {*map(type, result.rates)} == {float}
+
+
+WRAPPED = {
+    "Lookahead": fn.Lookahead(fn.SGD(), 100),
+    "MultiSteps": fn.MultiSteps(fn.SGD(), 1),
+    "SkipNonFinite": fn.chain(fn.ClipByGlobalNorm(1e9), fn.SkipNonFinite(fn.SGD())),
+    "LossScale": fn.chain(fn.LossScale(), fn.SkipNonFinite(fn.SGD())),
+    "SAM": fn.SAM(fn.SGD(), rho=0.0),
+}
+
+
+@pytest.mark.parametrize("opt", WRAPPED.values(), ids=WRAPPED)
+def test_an_optimizer_may_be_wrapped(opt: Any) -> None:
+    """These change no step of SGD; donated or not, the one rate is that of the optimizer within."""
+    want = found(fn.SGD(), high=0.1, steps=5).losses
+    for form in (opt, opt.donate()):
+        assert found(form, high=0.1, steps=5).losses == pytest.approx(want)

@@ -143,3 +143,22 @@ def test_two_factors_are_refused() -> None:
     """Each would divide, and ``train_step`` multiplies once."""
     with pytest.raises(ValueError, match="train_step: an optimizer must have at most one LossScale, got 2 in"):
         fn.train_step(NET, fn.MSE(), fn.chain(fn.LossScale(), fn.LossScale(), fn.SGD(1.0)))
+
+
+@pytest.mark.parametrize("wrap", [fn.Lookahead, lambda opt: fn.MultiSteps(opt, 2), fn.ScheduleFree])
+def test_a_factor_within_a_wrapper_changes_no_step(wrap: Any) -> None:
+    """It is one factor, though a wrapper holds its optimizer in two forms."""
+    params, x, target = tree.cast(PARAMS, torch.float64), X.double(), TARGET.double()
+    ends = []
+    for opt in (
+        wrap(fn.SGD(1.0)),
+        wrap(fn.chain(fn.LossScale(), fn.SGD(1.0))),
+        wrap(fn.chain(fn.LossScale(), fn.SGD(1.0))).donate(),
+    ):
+        step, p = fn.train_step(NET, fn.MSE(), opt), tree.map(torch.clone, params)
+        state = opt.init(p)
+        for _ in range(4):
+            p, state, _ = step(p, state, x, target)
+        ends.append(p)
+    assert tree.allclose(ends[1], ends[0], rtol=1e-12)
+    assert tree.equal(ends[2], ends[1])
