@@ -17,6 +17,9 @@ from torch import Tensor, strided
 
 Validator = Callable[[Any, Any, Any], None]
 
+_LONGEST = 300
+"""Characters of the longest print that an error shows; params given by mistake are described in words."""
+
 
 def describe(value: object) -> str:
     """Say in a few words what came: a tensor by its shape and dtype, a container by its type and length."""
@@ -74,9 +77,8 @@ def made_by(kind: type) -> str:
 
 
 def _refuse(value: object, name: str, rule: str, got: Any) -> ValueError:
-    return ValueError(
-        f"{made_by(type(value))}: {name} must be {rule}, got {describe(got) if _is_class_of_values(got) else repr(got)}"
-    )
+    in_words = _is_class_of_values(got) or len(repr(got)) > _LONGEST
+    return ValueError(f"{made_by(type(value))}: {name} must be {rule}, got {describe(got) if in_words else repr(got)}")
 
 
 def is_whole(value: object) -> bool:

@@ -129,14 +129,27 @@ def evaluate(
     prefix: str = "",
     batch_size: int = 1000,
 ) -> dict[str, Any]:
-    """Return ``loss``, its parts as ``loss.<name>``, and the values of ``metrics`` on the rows of ``data = (x, target)``.
+    """Evaluate a net on data, and return the loss, its parts as ``loss.<name>``, and the value of each metric, by name.
 
-    The net is ``net.inference()`` with ``params``. ``batch_size`` changes the results by rounding only: metrics add up, and in
-    the mean of a function a batch counts for its ``weight_of(target)``, or for its rows where there is none. A value of several
-    numbers, such as a confusion matrix, is a tensor. ``prefix`` comes before each name.
+    The net is ``net.inference()``. The results are those of all rows together, up to rounding, whatever ``batch_size`` is:
+    metrics add up, and a batch counts for ``weight_of(target)`` of the loss, or of a function that has it, or else for its rows.
 
-    Raises   ``ValueError`` for a ``batch_size`` below 1, no data, ``x`` and ``target`` with different numbers of rows, arguments
-             of another kind, a loss without a reduction, and two metrics of one name, or one named ``loss``.
+    Args:
+        net: The net.
+        params: Its params; those that an optimizer or ``EMA`` averages come from ``opt.eval_params(state, params)`` or
+            ``ema.params(state)``, with statistics from ``refresh_stats``.
+        data: (x, target), tensors or trees of tensors with one row per example.
+        metrics: Metrics, such as ``F1()``, or functions (y, target) → number, such as ``accuracy``.
+        loss: A loss with one value, or ``None`` for metrics only.
+        prefix: What comes before each name.
+        batch_size: Rows computed at once.
+
+    Returns:
+        A dict of numbers by name; a value of several numbers, such as a confusion matrix, is a tensor.
+
+    Raises:
+        ValueError: For a ``batch_size`` below 1, no data, ``x`` and ``target`` with different numbers of rows, arguments of
+            another kind, a loss without a reduction, and two metrics of one name, or one named ``loss``.
     """
     _require("evaluate", net=(Layer, "a layer", net))
     wanted = columns("evaluate", metrics, _COLUMNS)

@@ -21,6 +21,7 @@ from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 from funcnet.optim.evaluating import EvaluatingOptimizer
 from funcnet.optim.transforms.loss_scale import LossScale
+from funcnet.optim.transforms.noise import AddPrivacyNoise
 from funcnet.random.keys import Key
 from funcnet.value import Value, frozen, parts
 
@@ -84,6 +85,13 @@ def _has_loss_scale(opt: Optimizer) -> bool:
     return bool(found)
 
 
+def _require_public(opt: Optimizer) -> None:
+    """Refuse noise for privacy on gradients that are not clipped row by row: it would hide nothing."""
+    if any([isinstance(part, AddPrivacyNoise) for part in parts(opt, given=True)]):  # noqa: C419
+        rule = "AddPrivacyNoise needs the gradients of clipped_grads, which a train step does not make; call opt.update with them"
+        raise value_error("train_step", rule, repr(opt))
+
+
 @frozen
 class TrainStep(Value):
     """A step of training as one pure function; made by ``train_step``."""
@@ -98,6 +106,7 @@ class TrainStep(Value):
     _evaluating: EvaluatingOptimizer | None = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
+        _require_public(self.opt)
         object.__setattr__(self, "_has_running_stats", self.net.has_running_stats)
         object.__setattr__(self, "_has_loss_scale", _has_loss_scale(self.opt))
         object.__setattr__(self, "_updater", Updater(self.net, self.opt) if self.in_backward else None)
@@ -179,8 +188,8 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = Fa
             result is the same, bit for bit.
 
     Raises:
-        ValueError: As ``value_and_grads``; for an ``opt`` that is no optimizer, and, with ``in_backward``, for one that needs all
-            gradients at once, as ``ClipByGlobalNorm`` does. A custom optimizer that steps each leaf by itself says so with
-            ``acts_on = "leaves"``.
+        ValueError: As ``value_and_grads``; for an ``opt`` that is no optimizer, or has an ``AddPrivacyNoise``, which needs the
+            gradients of ``clipped_grads``; and, with ``in_backward``, for one that needs all gradients at once, as
+            ``ClipByGlobalNorm`` does. A custom optimizer that steps each leaf by itself says so with ``acts_on = "leaves"``.
     """
     return TrainStep(net, loss, opt, in_backward)

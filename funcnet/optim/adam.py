@@ -111,6 +111,9 @@ class AdamW(_AdamBase):
 
         p ← (1 - η λ) p, and then as ``Adam`` without weight decay
 
+    All params decay, as in torch. To leave biases and norms alone, end a chain of the same steps with ``SGD``:
+    ``chain(ScaleByAdam(), AddDecayedWeights(λ, mask=net), SGD(lr))``.
+
     Args:
         lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
         betas: As ``Adam``'s.

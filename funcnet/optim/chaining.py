@@ -115,19 +115,25 @@ def chain(*parts: GradientTransform | Optimizer) -> Chain:
 
 
 def donate(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer that may write to the ``params`` and ``state`` it gets, which the caller gives up.
+    """Let an optimizer write to the ``params`` and ``state`` it gets, which the caller gives up.
 
-    The numbers are the optimizer's own, bit for bit; the tensors given up may hold the new values. On large nets this saves
-    more than the arithmetic takes, because fresh memory is slow. Gradients are not given up; their memory must be their own.
+    The results are the same, bit for bit; the tensors given up may hold the new values. On large nets this saves more time than
+    the arithmetic takes, because fresh memory is slow. Gradients are not given up, and must not share memory with params.
 
-    An update that is refused has written to nothing. Tensors that cannot be written to are refused: two elements of params and
-    state that share memory, and tensors made in inference mode, outside it. Compiled code looks for shared memory only at the
-    first call of a kind.
+    An update that is refused has written to nothing. One that is interrupted, as by Ctrl-C, may have written to some leaves and
+    not to others: in a loop of your own keep a copy, or take the interrupt between updates; ``fit`` trains on a copy. Compiled
+    code looks for shared memory only at the first call of a kind.
 
-    An update that is interrupted, as by Ctrl-C, may leave some leaves written and others not: neither the old nor the new
-    params. In a loop of your own, keep a copy to go on from, or take the interrupt between updates; ``fit`` copies first.
+    Args:
+        optimizer: The optimizer, a chain too.
 
-    Raises   ``ValueError`` for what is no optimizer.
+    Raises:
+        ValueError: For what is no optimizer; from ``update`` also for two elements of params and state that share memory, and
+            outside inference mode for tensors made in it.
+
+    >>> from funcnet.optim.adam import Adam
+    >>> donate(Adam(lr=0.1))
+    Adam(donated=True, lr=0.1)
     """
     if not isinstance(optimizer, Optimizer):
         raise value_error("donate", "it must be an optimizer", optimizer)

@@ -10,6 +10,7 @@ identity.
 
 from collections.abc import Callable, Sequence
 from math import inf
+from numbers import Real
 from typing import Any
 
 import attrs
@@ -39,11 +40,11 @@ def rate(at_least: float = 0.0, below: float = inf) -> Validator:
     judge, fits = number(at_least, below=below), number(at_most=kernels.MOST)
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
-        if isinstance(got, Tensor):
-            if got.dim() or got.is_complex() or got.is_nested:
-                rule = f"{attribute.name} must be a number, a schedule, or a real 0-d tensor"
-                raise value_error(type(value).__name__, rule, describe(got))
-            got = _read(got)
+        is_tensor = isinstance(got, Tensor)
+        if (got.dim() or got.is_complex() or got.is_nested) if is_tensor else not (callable(got) or isinstance(got, Real)):
+            rule = f"{attribute.name} must be a number, a schedule, or a real 0-d tensor"
+            raise value_error(type(value).__name__, rule, describe(got))
+        got = _read(got)
         if callable(got) and not takes_one(got):
             rule = f"{attribute.name} must be a number, a 0-d tensor, or a schedule, a function of one argument, the step"
             raise value_error(type(value).__name__, rule, describe(got))

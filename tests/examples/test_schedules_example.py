@@ -21,7 +21,7 @@ def test_every_schedule_is_shown():
     """But for the sum and the function, which are what they are made of; rates lie between 0 and 1."""
     shown = {type(part) for schedule in schedules.SHOWN.values() for part in parts(schedule)}
     public = {value for value in vars(fn).values() if isinstance(value, type) and issubclass(value, fn.Schedule)}
-    assert public - shown == {fn.Schedule, fn.SumSchedule, fn.LambdaSchedule}
+    assert public - shown == {fn.FormulaSchedule, fn.Schedule, fn.SumSchedule, fn.LambdaSchedule}
     for schedule in schedules.SHOWN.values():
         rates = schedules.rates(schedule)
         assert len(rates) == schedules.STEPS

@@ -23,6 +23,14 @@ def test_a_rate_is_no_layer_loss_class_or_function_of_more(lr: object) -> None:
             make(lr)
 
 
+def test_a_rate_that_is_none_of_three_kinds_is_told_so() -> None:
+    """A plateau is none: its rate is a tensor."""
+    with pytest.raises(ValueError, match=r"^SGD: lr must be a number, a schedule, or a real 0-d tensor, got ReduceOnPlateau\(lr"):
+        fn.SGD(lr=fn.ReduceOnPlateau(0.1))
+    plateau = fn.ReduceOnPlateau(0.1)
+    assert fn.SGD(lr=plateau.rate(plateau.init())).rates({"step": torch.tensor(0)})["lr"] == pytest.approx(0.1)
+
+
 def test_a_rate_may_be_any_function_of_the_step() -> None:
     """A function with a default, a method, and one without a signature."""
     for lr in (lambda step, scale=0.1: scale, fn.CosineSchedule(0.1, 10), [0.1, 0.2].__getitem__):
@@ -90,3 +98,26 @@ def test_a_contrastive_loss_names_what_came() -> None:
     """A pair where the views are stacked in one tensor."""
     with pytest.raises(ValueError, match=r"y must be a dense floating tensor, got a tuple of 2"):
         fn.NTXent()((torch.ones(2, 3), torch.ones(2, 3)), None)
+
+
+def test_noise_for_privacy_needs_clipped_gradients() -> None:
+    """In a train step it would hide nothing; the loop that the docstring shows makes a step."""
+    net, opt = fn.Linear(2, 1), fn.chain(fn.AddPrivacyNoise(1.0, max_norm=1.0, batch_size=4), fn.SGD(0.1))
+    x, target = torch.ones(4, 2), torch.zeros(4, 1)
+    for make in (
+        lambda: fn.train_step(net, fn.MSE(), opt),
+        lambda: fn.fit(net, fn.MSE(), opt, (x, target), epochs=1, batch_size=2, key=0, progress=False),
+    ):
+        with pytest.raises(ValueError, match=r"^train_step: AddPrivacyNoise needs the gradients of clipped_grads"):
+            make()
+    params = net.init(0)
+    _, grads = fn.clipped_grads(net, fn.MSE(), 1.0)(params, x, target)
+    assert opt.update(grads, opt.init(params), params)[0]["weight"].isfinite().all()
+
+
+def test_params_in_the_place_of_a_number_are_described() -> None:
+    """``torch.optim.Adam(params, lr)`` out of habit: an error of one line, without the numbers of all params."""
+    params = fn.serial(fn.Linear(20, 30), fn.Linear(30, 2)).init(0)
+    for make in (fn.Adam, fn.ClipByGlobalNorm, fn.EMA):
+        with pytest.raises(ValueError, match=r"got a tuple of 2$"):
+            make(params)

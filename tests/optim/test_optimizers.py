@@ -168,7 +168,7 @@ def test_donating_makes_another_value() -> None:
     [
         (lambda: SGD(lr=-1), "SGD: lr must be a finite number at least 0.0, got -1"),
         (lambda: SGD(lr=float("nan")), "SGD: lr must be a finite number at least 0.0, got nan"),
-        (lambda: SGD(lr="0.1"), "SGD: lr must be a finite number at least 0.0, got '0.1'"),
+        (lambda: SGD(lr="0.1"), "SGD: lr must be a number, a schedule, or a real 0-d tensor, got '0.1'"),
         (lambda: SGD(lr=1e39), "SGD: lr must be a finite number at most 3.4028234663852886e+38, got 1e+39"),
         (lambda: SGD(momentum=-0.1), "SGD: momentum must be a finite number at least 0.0, got -0.1"),
         (lambda: SGD(weight_decay=-1), "SGD: weight_decay must be a finite number at least 0.0, got -1"),
