@@ -1,9 +1,10 @@
 """Diffusion: a small U-Net learns to draw digits by taking noise away, step by step.
 
 A digit x becomes α x + σ ε with normal noise ε, where α² + σ² = 1 and σ grows from 0 to 1 over the time t. The U-Net, one graph
-with a skip connection, estimates ε from the noisy digit, the time and the label; the loss is the mean squared error. To draw a
-digit, DDIM starts with noise and goes back in time (Song et al. 2021). The baselines are the estimate 0 and the best linear one.
-A nearest neighbor among the training digits reads the new digits, and held-out ones for comparison.
+with a skip connection, estimates ε from the noisy digit, the time and the label; the loss is the mean squared error. ``EMA``
+averages the params over the last steps. To draw a digit with them, DDIM starts with noise and goes back in time (Song et al.
+2021). The baselines are the estimate 0 and the best linear one. A nearest neighbor among the training digits reads the new
+digits, and held-out ones for comparison.
 
     python -m examples.diffusion --epochs 60 --seed 0 --out out
 """
@@ -18,7 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import funcnet as fn
 from examples.common import arguments, digits, montage, save
 
-CHANNELS, WIDTH, BATCH, LR, STEPS = 24, 64, 32, 5e-3, 50
+CHANNELS, WIDTH, BATCH, LR, DECAY, STEPS = 24, 64, 32, 5e-3, 0.995, 50
 
 
 def conv(channels, out):
@@ -72,18 +73,20 @@ def noised(x, rng):
 
 
 def trained(x, labels, epochs, rng):
-    """Train the U-Net, with fresh noise in every step."""
+    """Train the U-Net, with fresh noise in every step; return its params, and their average over the last steps."""
     first, order, noise = fn.split(rng, 3)
     batches = len(x) // BATCH
     step = fn.train_step(net, loss, fn.donate(fn.Adam(fn.WarmupCosineSchedule(LR, batches, epochs * batches))))
     params = net.init(first)
-    state = step.opt.init(params)
+    average = fn.EMA(DECAY, warmup=True)
+    state, averaged = step.opt.init(params), average.init(params)
     with torch.inference_mode():
         for epoch in range(epochs):
             for i, rows in enumerate(fn.random.permutation(fn.fold_in(order, epoch), len(x)).split(BATCH)[:batches]):
                 noisy, t, target = noised(x[rows], fn.fold_in(noise, epoch * batches + i))
                 params, state, _ = step(params, state, (noisy, t, labels[rows]), target)
-    return params
+                averaged = average.update(averaged, params)
+        return params, average.params(averaged)
 
 
 def drawn(params, labels, rng):
@@ -133,7 +136,7 @@ def main(given=None):
     split_key, fit_key, test_key, sample_key = fn.split(fn.key(options.seed), 4)
     (train, labels), (test, test_labels) = [(2 * x - 1, target) for x, target in digits(split_key)]
     began = time.perf_counter()
-    params = trained(train, labels, options.epochs, fit_key)
+    last, params = trained(train, labels, options.epochs, fit_key)
     seconds = time.perf_counter() - began
     noisy, t, noise = noised(test.repeat(10, 1, 1, 1), test_key)
     judge = KNeighborsClassifier(1).fit(train.flatten(1).numpy(), labels.numpy())
@@ -143,7 +146,9 @@ def main(given=None):
     print(f"training            {seconds:.1f} s")
     print(f"estimate 0          {loss(torch.zeros_like(noise), noise):.4f} error in the noise")
     print(f"best linear one     {loss(linear(train, noisy, t), noise):.4f}")
-    print(f"U-Net               {loss(net(params, (noisy, t, test_labels.repeat(10))), noise):.4f}")
+    seen = noisy, t, test_labels.repeat(10)
+    print(f"U-Net               {loss(net(params, seen), noise):.4f}")
+    print(f"its last params     {loss(net(last, seen), noise):.4f}")
     print(f"new digits          {judge.score(images.flatten(1).numpy(), asked.numpy()):.3f} of them read as their labels")
     print(f"held-out digits     {judge.score(test.flatten(1).numpy(), test_labels.numpy()):.3f}")
     picture(params, test, sample_key, options)

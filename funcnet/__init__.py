@@ -260,7 +260,7 @@ from funcnet.optim.radam import RAdam
 from funcnet.optim.rmsprop import RMSprop
 from funcnet.optim.rprop import Rprop
 from funcnet.optim.schedule_free import ScheduleFree
-from funcnet.optim.schedules.base import LambdaSchedule, ProductSchedule, Schedule, SumSchedule
+from funcnet.optim.schedules.base import FormulaSchedule, LambdaSchedule, ProductSchedule, Schedule, SumSchedule
 from funcnet.optim.schedules.cycles import (
     CosineAnnealingSchedule,
     CosineRestartsSchedule,
@@ -425,7 +425,8 @@ __all__ = [
     "RootMeanSquaredError", "R2", "ExplainedVariance", "Perplexity", "Average", "metrics_of",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
-    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "Initializer", "Metric", "layer", "elementwise",
+    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "FormulaSchedule", "Initializer", "Metric",
+    "layer", "elementwise",
     # kernels and testing
     "kernels", "testing",
 ]

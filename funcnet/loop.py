@@ -16,7 +16,7 @@ from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.batch_means import LossMean, by_part
 from funcnet.losses.loss import Loss
-from funcnet.metrics.several import MetricLike, columns, plain
+from funcnet.metrics.several import Metrics, columns, plain
 from funcnet.optim.base import Optimizer
 from funcnet.random.keys import Key
 from funcnet.train import TrainStep, train_step
@@ -44,7 +44,7 @@ def fit(
     params: Params = None,
     state: Tree = None,
     validation: tuple[Tree, Tree] | None = None,
-    metrics: Sequence[MetricLike] = (),
+    metrics: Metrics = (),
     drop_last: bool = False,
     progress: bool = True,
     epochs_done: int = 0,
@@ -107,9 +107,7 @@ def fit(
     return Fit(params, state, history)
 
 
-def _measured(
-    net: Layer, params: Params, validation: Any, metrics: Sequence[MetricLike], loss: Loss, data: Any
-) -> dict[str, float]:
+def _measured(net: Layer, params: Params, validation: Any, metrics: Metrics, loss: Loss, data: Any) -> dict[str, Any]:
     if validation:
         return evaluate(net, params, validation, metrics, loss, prefix="validation_")
     return evaluate(net, params, data, metrics)
@@ -125,7 +123,7 @@ def evaluate(
     net: Layer,
     params: Params,
     data: tuple[Tree, Tree],
-    metrics: Sequence[MetricLike] = (),
+    metrics: Metrics = (),
     loss: Loss | None = None,
     *,
     prefix: str = "",
@@ -275,4 +273,4 @@ def _lines(epochs: range, history: History) -> Iterator[int]:
 
 def _last(history: History) -> dict[str, str]:
     shown = {name: column[-1] for name, column in history.items() if name not in ("epoch", "seconds")}
-    return {name: f"{value:.4g}" for name, value in shown.items() if not isinstance(value, Tensor)}
+    return {name: f"{value:.4g}" for name, value in shown.items() if isinstance(value, float)}

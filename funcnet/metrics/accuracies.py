@@ -26,7 +26,8 @@ def accuracy(y: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
         ignore_index: The label that is left out; if no other is left, the share is NaN.
 
     Raises:
-        ValueError: For other shapes, y with NaN, labels out of range, and with one class targets that are not from 0 to 1.
+        ValueError: For other shapes, y with NaN where it counts, labels out of range, and with one class targets that are not
+            from 0 to 1.
 
     >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, -100]))
     tensor(1.)
@@ -42,7 +43,7 @@ def accuracy(y: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
 
 def _labels_counted(target: Tensor) -> Tensor | int:
     """Return how many labels there are, without those ignored by default; of rows of probabilities, how many rows."""
-    return len(target) if target.is_floating_point() else (target != -100).sum()
+    return len(target) if target.is_floating_point() else (target.long() != -100).sum()
 
 
 accuracy.weight_of = _labels_counted  # type: ignore[attr-defined]
@@ -66,7 +67,8 @@ class Accuracy(Metric):
         or integers y, predicted classes, of the shape of target. The value is (), NaN if nothing counts.
 
     Raises:
-        ValueError: For other shapes, y with NaN, labels out of range, and a ``top_k`` above the number of classes.
+        ValueError: For other shapes, y with NaN where it counts, labels out of range, and a ``top_k`` above the number of
+            classes.
 
     References:
         ``sklearn.metrics.accuracy_score`` and ``top_k_accuracy_score``.
@@ -92,7 +94,7 @@ class Accuracy(Metric):
 
     def _among_the_largest(self, y: Tensor, target: Tensor) -> Total:
         """Count the labels with fewer than ``top_k`` outputs before them: larger ones, and equal ones of earlier classes."""
-        y, target = scores(self, y, target)
+        y, target = scores(self, y, target, self.ignore_index)
         if self.top_k > y.shape[1]:
             raise value_error(self, f"y must have top_k={self.top_k} classes or more", f"y of shape {tuple(y.shape)}")
         require_classes(self, y.shape[1], self.num_classes)

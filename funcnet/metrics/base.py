@@ -9,6 +9,10 @@
 A total is a dict of tensors. However rows are split into batches, and in whatever order totals are merged, the value is that of
 all rows at once. Counts are int64 and do not round, sums are float64. Values are float64 tensors.
 
+Most totals are sums, which ``tree.add`` and an all-reduce merge as well as ``merge``; those of ``R2`` and ``ExplainedVariance``,
+and of ``AUROC`` and ``AveragePrecision`` without thresholds, are not. A rank without data adds a batch of no rows, whose total
+has the shapes of all others.
+
 A custom metric subclasses ``Metric`` with ``@frozen`` and defines ``start``, ``total_of`` and ``value``; ``merge`` too, if its
 totals are more than sums.
 """

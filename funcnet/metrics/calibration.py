@@ -39,7 +39,7 @@ class CalibrationError(Metric):
         The value is (), NaN if nothing counts.
 
     Raises:
-        ValueError: For other shapes, y with NaN, labels out of range, and probabilities outside 0 to 1.
+        ValueError: For other shapes, y with NaN where it counts, labels out of range, and probabilities outside 0 to 1.
 
     References:
         Naeini, Cooper & Hauskrecht 2015; Guo et al. 2017, eq. 3 and 5; Kumar, Liang & Ma 2019 for ``"l2"``.
@@ -57,7 +57,7 @@ class CalibrationError(Metric):
         return {"counted": count(), "right": count(), "confidence": amount()}
 
     def total_of(self, y: Tensor, target: Tensor) -> Total:
-        confidence, right, counted = self._judged(*scores(self, y, target))
+        confidence, right, counted = self._judged(*scores(self, y, target, self.ignore_index))
         at = (confidence * self.n_bins).long().clamp(0, self.n_bins - 1)
         each = {"counted": counted.long(), "right": (right & counted).long(), "confidence": torch.where(counted, confidence, 0.0)}
         return {key: rows.new_zeros(self.n_bins).scatter_add(0, at, rows) for key, rows in each.items()}

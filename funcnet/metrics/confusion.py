@@ -63,7 +63,7 @@ class ConfusionMatrix(FromConfusion):
         are int64.
 
     Raises:
-        ValueError: For other shapes, y with NaN, and labels out of range.
+        ValueError: For other shapes, y with NaN where it counts, and labels out of range.
 
     References:
         ``sklearn.metrics.confusion_matrix``.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, is_number, number, one_of, size_or_none, valid_if, value_error, whole_number
 from funcnet.metrics.base import Metric, Total, count
-from funcnet.metrics.reading import Columns, classes_of, columns_of, scores
+from funcnet.metrics.reading import Columns, classes_of, columns_of, dense, scores
 from funcnet.value import frozen
 
 _share_or_none = valid_if(lambda got: is_number(got) and 0 <= got <= 1, "a number from 0 to 1", optional=True)
@@ -47,8 +47,9 @@ class LabelScore(Metric):
         return {"hits": count(), "said": count(), "true": count()}
 
     def total_of(self, y: Tensor, target: Tensor) -> Total:
-        if isinstance(y, Tensor) and y.is_floating_point() and (self.multilabel or y.dim() < 2 or y.shape[1] == 1):
-            return _of_columns(columns_of(self, *scores(self, y, target), self.ignore_index), self.threshold)
+        y, target = dense(self, y, target)
+        if y.is_floating_point() and (self.multilabel or y.dim() < 2 or y.shape[1] == 1):
+            return _of_columns(columns_of(self, *scores(self, y, target, self.ignore_index), self.ignore_index), self.threshold)
         if self.multilabel:
             raise value_error(self, "with multilabel=True y must be a floating tensor", y)
         said, true, counted, classes = classes_of(self, y, target, self.ignore_index, self.threshold, self.num_classes)
@@ -112,7 +113,7 @@ class Precision(LabelScore):
         The value is (), or (classes,) with ``average=None``.
 
     Raises:
-        ValueError: For other shapes, y with NaN, and labels out of range.
+        ValueError: For other shapes, y with NaN where it counts, and labels out of range.
 
     References:
         ``sklearn.metrics.precision_score`` with all classes in ``labels``.

@@ -15,6 +15,7 @@ from funcnet.errors import describe, value_error, whole_number
 from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.loss import Loss, rows_of
 from funcnet.metrics.base import Metric, Total, amount, count
+from funcnet.metrics.reading import dense
 from funcnet.precision import in_single
 from funcnet.value import frozen
 
@@ -116,10 +117,9 @@ class Perplexity(Metric):
 
     def total_of(self, y: Tensor, target: Tensor) -> Total:
         loss = CrossEntropy(ignore_index=self.ignore_index, reduction="none")
-        if not isinstance(y, Tensor) or not isinstance(target, Tensor):
-            raise value_error(self, "y and target must be tensors", y if not isinstance(y, Tensor) else target)
-        terms = loss(in_single(y.detach()), target)
-        return {"sum": terms.double().sum(), "count": (target != self.ignore_index).sum()}
+        y, target = dense(self, y, target)
+        terms = loss(in_single(y), target)
+        return {"sum": terms.double().sum(), "count": (target.long() != self.ignore_index).sum()}
 
     def value(self, total: Total) -> Tensor:
         return (total["sum"] / total["count"]).exp()

@@ -57,7 +57,7 @@ class Ranking(Metric):
         return {"true": count(), "others": count()}
 
     def total_of(self, y: Tensor, target: Tensor) -> Total:
-        y, target = scores(self, y, target)
+        y, target = scores(self, y, target, self.ignore_index)
         if target.shape == y.shape or y.shape[1] == 1:
             of = columns_of(self, self._squashed(y), target, self.ignore_index)
         else:
@@ -158,7 +158,7 @@ class AUROC(Ranking):
         then each column is a label by itself. The value is (), or (classes,) with ``average=None``.
 
     Raises:
-        ValueError: For other shapes, y with NaN, labels out of range, and probabilities outside 0 to 1.
+        ValueError: For other shapes, y with NaN where it counts, labels out of range, and probabilities outside 0 to 1.
 
     References:
         Fawcett 2006; ``sklearn.metrics.roc_auc_score`` with ``multi_class="ovr"``.

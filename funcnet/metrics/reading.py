@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from funcnet.errors import value_error
+from funcnet.kernels.limits import has_nan
 from funcnet.kernels.tracing import is_plain
 
 
@@ -35,7 +36,7 @@ def classes_of(
     who: Any, y: Any, target: Any, ignore_index: int = -100, threshold: float = 0.0, num_classes: int | None = None
 ) -> Classes:
     """Read classes: the largest output's, for a single column whether it is above ``threshold``, or integers as they are."""
-    y, target = scores(who, y, target, floating=False)
+    y, target = scores(who, y, target, ignore_index, floating=False)
     if not y.is_floating_point():
         return _predicted(who, y, target, ignore_index, num_classes)
     if y.shape[1] == 1:
@@ -53,11 +54,9 @@ def require_classes(who: Any, classes: int, num_classes: int | None) -> None:
         raise value_error(who, f"y must have num_classes={num_classes} classes", f"{classes}")
 
 
-def scores(who: Any, y: Any, target: Any, *, floating: bool = True) -> tuple[Tensor, Tensor]:
+def scores(who: Any, y: Any, target: Any, ignore_index: int, *, floating: bool = True) -> tuple[Tensor, Tensor]:
     """Return y as (N, classes, ...) and target, without gradients; a vector y is one column. Integers y stay as they are."""
-    if not isinstance(y, Tensor) or not isinstance(target, Tensor):
-        raise value_error(who, "y and target must be tensors", y if not isinstance(y, Tensor) else target)
-    y, target = y.detach(), target.detach()
+    y, target = dense(who, y, target)
     if y.is_complex() or (floating and not y.is_floating_point()):
         raise value_error(who, "y must be a floating tensor", y)
     if not y.is_floating_point():
@@ -66,21 +65,34 @@ def scores(who: Any, y: Any, target: Any, *, floating: bool = True) -> tuple[Ten
     if y.dim() == 0 or not y.shape[1] or target.shape not in (y.shape, y.shape[:1] + y.shape[2:]):
         got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"
         raise value_error(who, "y must be (N, classes, ...), and target (N, ...) or (N, classes, ...)", got)
-    require_no_nan(who, y)
+    require_no_nan(who, y, target, ignore_index)
     return y, target
 
 
-def require_no_nan(who: Any, y: Tensor) -> None:
-    """Refuse outputs that are NaN, where they can be seen."""
-    if is_plain(y) and y.isnan().any():
-        raise value_error(who, "y must not hold NaN", f"{int(y.isnan().sum())} of {y.numel()} numbers NaN")
+def dense(who: Any, y: Any, target: Any) -> tuple[Tensor, Tensor]:
+    """Return y and target without gradients; anything but dense tensors is refused."""
+    for one in (y, target):
+        if not isinstance(one, Tensor):
+            raise value_error(who, "y and target must be tensors", one)
+        if one.is_nested or one.layout is not torch.strided:
+            raise value_error(who, "y and target must be dense tensors", one)
+    return y.detach(), target.detach()
+
+
+def require_no_nan(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> None:
+    """Refuse outputs that are NaN, where they can be seen, but in rows that are ignored."""
+    if is_plain(y) and has_nan(y):
+        counted = target.double() != ignore_index  # uint8 compares with -100 as with 156
+        bad = y.isnan() & (counted if target.dim() == y.dim() else counted.unsqueeze(1))
+        if bad.any():
+            raise value_error(who, "y must not hold NaN", f"{int(bad.sum())} of {y.numel()} numbers NaN")
 
 
 def labels_of(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Return the labels (N, ...) of y (N, classes, ...), 0 where they are ignored, and where they count."""
     if target.dim() == y.dim():
         if target.is_floating_point():
-            require_no_nan(who, target)
+            require_no_nan(who, target, target, ignore_index)
         target = target.to(torch.uint8).argmax(1) if target.dtype is torch.bool else target.argmax(1)
     return _in_range(who, target, y.shape[1], ignore_index)
 
@@ -88,12 +100,13 @@ def labels_of(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> tuple[T
 def _in_range(who: Any, labels: Tensor, classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
     if labels.is_floating_point() or labels.is_complex():
         raise value_error(who, "labels must be integers", labels)
+    labels = labels.long()  # uint8 compares with -100 as with 156
     counted = labels != ignore_index
     odd = counted & ((labels < 0) | (labels >= classes))
     if is_plain(labels) and odd.any():
         rule = f"every label must lie in 0 to {classes - 1} or be ignore_index={ignore_index}"
         raise value_error(who, rule, str(labels[odd][0].item()))
-    return torch.where(counted, labels.long(), 0), counted
+    return torch.where(counted, labels, 0), counted
 
 
 def _predicted(who: Any, y: Tensor, target: Tensor, ignore_index: int, num_classes: int | None) -> Classes:
@@ -114,7 +127,7 @@ def columns_of(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> Column
     if y.shape[1] != 1 and target.shape != y.shape:
         got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"
         raise value_error(who, "y and target must have the same shape (N, labels, ...)", got)
-    target = target.reshape(y.shape)
+    target = target.reshape(y.shape) if target.is_floating_point() else target.reshape(y.shape).long()
     counted = target != ignore_index
     if is_plain(target) and (counted & ~((target >= 0) & (target <= 1))).any():
         rule = "with one class the target must hold numbers from 0 to 1" if y.shape[1] == 1 else "target must be from 0 to 1"

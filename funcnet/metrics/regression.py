@@ -23,17 +23,17 @@ from torch import Tensor
 
 from funcnet.errors import one_of, value_error
 from funcnet.metrics.base import Metric, Total, amount, count, require_mergeable
+from funcnet.metrics.reading import dense
 from funcnet.value import frozen
 
 
 def _in_double(metric: Metric, y: Any, target: Any) -> tuple[Tensor, Tensor]:
     """Return y and target in float64; they must have the same shape, since nothing is broadcast."""
-    if not isinstance(y, Tensor) or not isinstance(target, Tensor):
-        raise value_error(metric, "y and target must be tensors", y if not isinstance(y, Tensor) else target)
+    y, target = dense(metric, y, target)
     if y.is_complex() or target.is_complex() or y.shape != target.shape or y.dim() == 0:
         rule = "y and target must be real, and have the same shape (N, ...)"
         raise value_error(metric, rule, f"shapes {tuple(y.shape)} and {tuple(target.shape)}, {y.dtype} and {target.dtype}")
-    return y.detach().double(), target.detach().double()
+    return y.double(), target.double()
 
 
 @frozen

@@ -37,6 +37,10 @@ class SeveralMetrics(Metric):
         return {one.column: one.value(total[one.column]) for one in self.metrics}
 
 
+Metrics = Sequence[MetricLike] | SeveralMetrics
+"""What ``fit`` and ``evaluate`` take."""
+
+
 def metrics_of(*metrics: MetricLike, **named: MetricLike) -> SeveralMetrics:
     """Join metrics to one, whose total and value are dicts with an entry for each.
 
@@ -88,7 +92,7 @@ def _joined(who: str, parts: Sequence[Metric], rule: str, taken: Sequence[str] =
     return SeveralMetrics(tuple(parts))
 
 
-def columns(who: str, metrics: Any, taken: Sequence[str]) -> SeveralMetrics:
+def columns(who: str, metrics: Metrics, taken: Sequence[str]) -> SeveralMetrics:
     """Join the ``metrics`` of ``fit`` or ``evaluate``, in which no column may have a name that is ``taken``."""
     metrics = (metrics,) if isinstance(metrics, SeveralMetrics) else metrics
     if not isinstance(metrics, (tuple, list)) or not all(callable(one) and not isinstance(one, type) for one in metrics):
@@ -97,5 +101,7 @@ def columns(who: str, metrics: Any, taken: Sequence[str]) -> SeveralMetrics:
 
 
 def plain(value: Any) -> Any:
-    """Return a value of one number as a float, another one as a tensor that may be written to and differentiated."""
-    return value.clone() if isinstance(value, Tensor) and value.dim() else float(value)
+    """Return a value of one number as a float, another tensor as one that may be written to, and anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.dim() else float(value)
+    return value

@@ -181,6 +181,7 @@ _BASES = {
     fn.ElementwiseLoss,
     fn.MomentOptimizer,
     fn.MomentTransform,
+    fn.FormulaSchedule,
 }
 _CONTRACTS = {*_CLASSES.values(), *_BASES, fn.Fit}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from test_docstrings import KINDS, missing, told
 
 import funcnet as fn
@@ -125,3 +126,18 @@ def test_the_time_of_a_step_is_that_of_the_benchmark():
     said = re.search(r"takes (0\.\d\d) to (0\.\d\d) of torch\.nn's time", README).groups()
     assert len(measured) == 3
     assert [float(ratio) for ratio in said] == pytest.approx([measured[0], measured[-1]], abs=0.0051)
+
+
+def test_the_names_for_users_of_torch_exist():
+    """On both sides of the table, where they are names of classes."""
+    section = README.partition("## Coming from PyTorch")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", section, re.MULTILINE)[2:]
+    assert len(rows) > 12
+    ours = {
+        name for _, right in rows for name in re.findall(r"\b[A-Z][A-Za-z]{2,}\b|\b[a-z]+_[a-z_]+(?=\()", right) if name != "None"
+    }
+    assert [name for name in sorted(ours) if not hasattr(fn, name)] == []
+    homes = (torch, torch.nn, torch.optim, torch.optim.lr_scheduler, torch.optim.swa_utils, torch.nn.utils, torch.amp)
+    theirs = {name for left, _ in rows for name in re.findall(r"`(?:nn\.)?([A-Z]\w+|\w+_\w+)(?=[`(.])", left)}
+    assert len(theirs) > 20
+    assert [name for name in sorted(theirs) if not any(hasattr(home, name) for home in homes)] == []

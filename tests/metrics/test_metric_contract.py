@@ -146,6 +146,25 @@ def test_ranks_merge_their_totals():
     assert fn.tree.equal(metric.value(reduce(metric.merge, ranks)), metric(Y, T))
 
 
+def test_labels_of_every_integer_type_are_the_same():
+    """One of uint8 is never ignored: 156 is not -100."""
+    for metric in (fn.Accuracy(), fn.Accuracy(2), fn.F1(), fn.AUROC(), fn.CalibrationError(), fn.Perplexity()):
+        for dtype in (torch.uint8, torch.int8, torch.int32):
+            assert torch.equal(metric(Y, TRUE.to(dtype)), metric(Y, TRUE))
+    for metric, y in ((fn.F1(), Y), (fn.Accuracy(2), Y), (fn.AUROC(), Y1), (fn.accuracy, Y1), (fn.Accuracy(num_classes=3), SAID)):
+        with pytest.raises(ValueError, match="156"):
+            metric(y, torch.full((N,), 156, dtype=torch.uint8))
+
+
+def test_most_totals_are_sums():
+    """``tree.add`` merges them, that of a batch without rows too; all but four metrics have such totals."""
+    for metric, y, target in CASES.values():
+        exact = isinstance(metric, (fn.AUROC, fn.AveragePrecision)) and metric.thresholds is None
+        if not exact and not isinstance(metric, (fn.R2, fn.ExplainedVariance)):
+            parts = [metric.total_of(y[rows], target[rows]) for rows in (slice(0, 5), slice(5, 5), slice(5, N))]
+            assert fn.tree.equal(reduce(fn.tree.add, parts), reduce(metric.merge, parts))
+
+
 BAD = torch.tensor([torch.nan] * N)
 REFUSED = {
     "Accuracy(): y must be (N, classes, ...), and target (N, ...) or (N, classes, ...), got shapes (12, 3) and (11,)": lambda: fn.Accuracy()(Y, T[1:]),
@@ -168,6 +187,9 @@ REFUSED = {
     "CalibrationError(from_logits=False): with from_logits=False y must hold probabilities from 0 to 1": lambda: fn.CalibrationError(from_logits=False)(Y, T),
     "R2(): y and target must be real, and have the same shape (N, ...), got shapes (12, 1) and (12,)": lambda: fn.R2()(Y1, T1),
     "MeanAbsoluteError(): y and target must be tensors, got 3": lambda: fn.MeanAbsoluteError()(3, Y),
+    "F1(): y and target must be dense tensors, got a tensor of layout torch.sparse_coo": lambda: fn.F1()(Y.to_sparse(), T),
+    "F1(): y and target must be dense tensors, got a nested tensor": lambda: fn.F1()(torch.nested.nested_tensor([Y[0]], layout=torch.jagged), T),
+    "R2(): y and target must be dense tensors, got a nested tensor": lambda: fn.R2()(Y, torch.nested.nested_tensor([Y[0]], layout=torch.jagged)),
     "Perplexity(): y and target must be tensors, got None": lambda: fn.Perplexity()(Y, None),
     "the function must return a number, got a tensor of shape (12, 3)": lambda: fn.Average(torch.sub)(Y, NUMBERS),
     "Average: f must be a function (y, target) -> number, got the class Accuracy; make a value of it, Accuracy(...)": lambda: fn.Average(fn.Accuracy),
@@ -193,6 +215,12 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
 
 
 def test_what_is_ignored_may_be_anything():
-    """A predicted class out of range, in a row that does not count."""
+    """A predicted class out of range or NaN, in a row that does not count."""
+    for metric, y, target in CASES.values():
+        if y.is_floating_point() and torch.equal(target, T) and not isinstance(metric, fn.Average):
+            broken = torch.where((T == -100).unsqueeze(1), torch.nan, y)
+            assert fn.tree.equal(metric(broken, T), metric(y, T)), metric
+            with pytest.raises(ValueError, match="NaN"):
+                (metric if metric.column != "perplexity" else fn.Accuracy())(broken, TRUE)
     said = torch.where(T == -100, 99, SAID)
     assert fn.Accuracy(num_classes=CLASSES)(said, T) == fn.Accuracy(num_classes=CLASSES)(SAID, T)

@@ -1,6 +1,5 @@
-"""Optimizers: what all of them do, with rates that are tensors or schedules, and with late gradients."""
+"""Optimizers: what all of them do, with late gradients, and what some of them refuse."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,58 +14,6 @@ from funcnet import tree
 
 NAMES = [*GRIDS, *PAPERS]
 each_name = pytest.mark.parametrize("name", NAMES)
-
-
-def rates(name: str) -> Iterator[tuple[str, str | int]]:
-    """Yield the fields of an optimizer that hold rates, with the place in a tuple."""
-    optimizer = getattr(fn, name)()
-    for rate in optimizer.hyperparameters:
-        field = "betas" if rate.startswith("beta") else rate
-        yield field, int(rate[4:]) - 1 if field == "betas" else -1
-
-
-def with_rate(optimizer: Any, field: str, place: int, rate: Any) -> Any:
-    """Return the optimizer with another rate."""
-    old = getattr(optimizer, field)
-    return optimizer.replace(**{field: rate if place < 0 else (*old[:place], rate, *old[place + 1 :])})
-
-
-def two_steps(optimizer: fn.Optimizer) -> Any:
-    """Return the params after two steps."""
-    params = leaves(0)
-    state = optimizer.init(params)
-    for seed in (1, 2):
-        params, state = optimizer.update(leaves(seed), state, params)
-    return params
-
-
-@each_name
-def test_every_rate_is_swept_by_vmap(name: str) -> None:
-    """A 0-d tensor that ``vmap`` maps over gives what its numbers give."""
-    for field, place in rates(name):
-        optimizer = getattr(fn, name)(**({"momentum": 0.5} if name in ("SGD", "RMSprop") else {}))
-        run = lambda rate, at=(optimizer, field, place): two_steps(with_rate(*at, rate))
-        together = torch.func.vmap(run)(torch.tensor([0.3, 0.6], dtype=torch.float64))
-        alone = tree.map(lambda *xs: torch.stack(xs), run(0.3), run(0.6))
-        torch.testing.assert_close(tree.leaves(together), tree.leaves(alone), rtol=1e-12, atol=1e-12)
-
-
-@each_name
-def test_every_rate_follows_a_schedule(name: str) -> None:
-    """A constant schedule gives the bits of its number, ``rates`` reads what the next update uses, and a bad value is refused."""
-    for field, place in rates(name):
-        if name == "Rprop":  # its one rate is the first size of all steps
-            continue
-        optimizer = getattr(fn, name)(**({"momentum": 0.5} if name in ("SGD", "RMSprop") else {}))
-        number, schedule = [with_rate(optimizer, field, place, rate) for rate in (0.25, fn.ConstantSchedule(0.25))]
-        assert tree.equal(two_steps(schedule), two_steps(number)), field
-        moving = with_rate(optimizer, field, place, lambda step: 0.25 / (1 + step))
-        _, state = moving.update(leaves(1), moving.init(leaves(0)), leaves(0))
-        rate = field if place < 0 else f"beta{place + 1}"
-        assert moving.rates(state)[rate] == 0.125
-        broken = with_rate(optimizer, field, place, lambda step: -1.0)
-        with pytest.raises(ValueError, match="a schedule must return a finite number of at least 0"):
-            broken.update(leaves(1), broken.init(leaves(0)), leaves(0))
 
 
 @each_name

@@ -51,6 +51,16 @@ class FormulaSchedule(Schedule):
     """A schedule with one formula for numbers and for tensors; subclass it with ``@frozen`` and define ``rate_at``.
 
     It checks the step, and in eager mode reads it, so that a tensor gets the bits that its number gets.
+
+    >>> @frozen
+    ... class Sawtooth(FormulaSchedule):
+    ...     period: int
+    ...
+    ...     def rate_at(self, t):
+    ...         return (t % self.period) / self.period
+    >>> schedule = 0.1 * Sawtooth(4)
+    >>> schedule(6), schedule(torch.tensor(6))
+    (0.05, tensor(0.0500, dtype=torch.float64))
     """
 
     __slots__ = ()

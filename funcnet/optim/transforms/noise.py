@@ -91,6 +91,10 @@ class AddNoise(_Noise):
     gamma: float = field(default=0.55, validator=number(0.0))
     seed: int = field(default=0, validator=whole_number)
 
+    def rates(self, state: State) -> dict[str, Any]:
+        self._require_state(state)
+        return {"eta": checked(self, at(state["step"], self.eta), state["step"], ())[0]}
+
     def std(self, step: Tensor) -> Any:
         (eta,) = checked(self, at(step, self.eta), step, ())
         return (eta / (1 + step.to(torch.float64)) ** self.gamma) ** 0.5
