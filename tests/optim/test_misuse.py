@@ -11,7 +11,11 @@ def rate(step: int, scale: float) -> float:
     return scale / (step + 1)
 
 
-@pytest.mark.parametrize("lr", [fn.Linear(2, 3), fn.MSE(), fn.CosineSchedule, fn.ReduceOnPlateau, rate], ids=["layer", "loss", "class", "class with init", "function of two"])
+@pytest.mark.parametrize(
+    "lr",
+    [fn.Linear(2, 3), fn.MSE(), fn.CosineSchedule, fn.ReduceOnPlateau, rate],
+    ids=["layer", "loss", "class", "class with init", "function of two"],
+)
 def test_a_rate_is_no_layer_loss_class_or_function_of_more(lr: object) -> None:
     """They can be called, but not with a step."""
     for make in (fn.SGD, fn.Muon, lambda one: fn.AdamW(betas=(0.9, one))):
