@@ -16,20 +16,14 @@ from torch import Tensor
 
 from funcnet import flattening, tree
 from funcnet.contract import Params
-from funcnet.errors import number, value_error
+from funcnet.errors import value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import GradientTransform, State
 from funcnet.optim.columns import is_count, is_dense
-from funcnet.optim.rates import Rate, at, checked, rate, rate_field
+from funcnet.optim.rates import Rate, at, checked, limit_field
 from funcnet.value import frozen
-
-
-def _limit(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a limit: a number above 0, a schedule, or a 0-d tensor."""
-    validate = rate() if callable(got) or isinstance(got, Tensor) else number(above=0.0)
-    validate(value, attribute, got)
 
 
 class _Clipping(GradientTransform):
@@ -106,7 +100,7 @@ class ClipByGlobalNorm(_Clipping):
         Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
     """
 
-    max_norm: Rate = rate_field(validator=_limit)
+    max_norm: Rate = limit_field()
 
     @property
     def limits(self) -> dict[str, Rate]:
@@ -136,7 +130,7 @@ class ClipByValue(_Clipping):
 
     acts_on = "elements"
 
-    clip_value: Rate = rate_field(validator=_limit)
+    clip_value: Rate = limit_field()
 
     @property
     def limits(self) -> dict[str, Rate]:

@@ -94,6 +94,16 @@ def comparable(value: Any) -> Any:
     return ("tensor", id(value)) if isinstance(value, Tensor) else value
 
 
+def limit_field() -> Any:
+    """Make a field without default for a limit: a number above 0, a schedule, or a 0-d tensor."""
+    return rate_field(validator=_limit)
+
+
+def _limit(value: Any, attribute: Any, got: Any) -> None:
+    validate = rate() if callable(got) or isinstance(got, Tensor) else number(above=0.0)
+    validate(value, attribute, got)
+
+
 def fixed(*rates: Rate) -> Rates | None:
     """Return rates that are all numbers; ``None`` where one is a schedule or a tensor."""
     return None if any(callable(one) or isinstance(one, Tensor) for one in rates) else rates

@@ -19,7 +19,8 @@ def check_schedule(schedule: Callable[[Any], Any], steps: int = 200, *, compiled
     """Try the contract on a schedule, at the steps 0 to ``steps - 1``.
 
     An int gives a finite float, a 0-d tensor a 0-d float64 tensor of the same number to 1e-12, and a number of numpy the float of
-    its int. The same step gives the same bits, whatever was asked before, and a tensor of the step is not written to.
+    its int. The same step gives the same bits, whatever was asked before; torch's generator is not used, and a tensor of the step
+    is not written to.
     ``torch.func.vmap`` over the steps gives what a loop gives, and on the meta device there is a 0-d float64 tensor. A
     ``Schedule`` is a value as well: it equals its pickled copy, which has its hash and its ``repr``.
 
@@ -39,7 +40,10 @@ def check_schedule(schedule: Callable[[Any], Any], steps: int = 200, *, compiled
         raise value_error("check_schedule", "schedule must be a function of the step", schedule)
     if not is_whole(steps) or steps < 1:
         raise value_error("check_schedule", "steps must be a whole number of at least 1", repr(steps))
-    rates = [schedule(step) for step in range(steps)]
+    chance = torch.random.get_rng_state()
+    rates = [_tried(schedule, f"step {step} must have a rate", schedule, step) for step in range(steps)]
+    used = not torch.equal(chance, torch.random.get_rng_state())
+    _require(not used, schedule, "a schedule must not use torch's global generator", "and it draws from it")
     for step, rate in enumerate(rates):
         right = type(rate) is float and math.isfinite(rate)
         _require(right, schedule, "an int must give a finite float", f"and step {step} gives {describe(rate)}")
@@ -57,6 +61,15 @@ def check_schedule(schedule: Callable[[Any], Any], steps: int = 200, *, compiled
 def _require(condition: bool, schedule: Any, rule: str, got: str) -> None:
     if not condition:
         raise AssertionError(f"{rule}, {got}: {schedule!r}")
+
+
+def _tried(schedule: Any, rule: str, run: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function gives; an error breaks the rule."""
+    try:
+        return run(*arguments)
+    except Exception as error:
+        got = f"got {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise AssertionError(f"{rule}, {got}: {schedule!r}") from error
 
 
 def _same(rate: float, other: float) -> bool:
@@ -80,7 +93,7 @@ def _check_tensors(schedule: Any, rates: list[float]) -> None:
     for dtype in (torch.int64, torch.int32):
         for step, rate in enumerate(rates):
             now = torch.tensor(step, dtype=dtype)
-            found = schedule(now)
+            found = _tried(schedule, "a 0-d tensor must give a 0-d float64 tensor", schedule, now)
             _check_scalar(schedule, "a 0-d tensor must give a 0-d float64 tensor", found)
             got = f"and step {step} gives {rate!r} and {found.item()!r}"
             _require(_same(found.item(), rate), schedule, "a tensor must give the number that its int gives", got)
@@ -93,7 +106,7 @@ def _check_numpy(schedule: Any, rates: list[float]) -> None:
     import numpy as np  # an extra, for torch too
 
     for step, rate in enumerate(rates):
-        found = schedule(np.int64(step))
+        found = _tried(schedule, "a number of numpy must give the float that its int gives", schedule, np.int64(step))
         right = isinstance(found, float) and _same(found, rate)
         got = f"and step {step} gives {rate!r} and {describe(found)}"
         _require(right, schedule, "a number of numpy must give the float that its int gives", got)
@@ -101,7 +114,7 @@ def _check_numpy(schedule: Any, rates: list[float]) -> None:
 
 def _check_vmap(schedule: Any, rates: list[float]) -> None:
     mapped: Callable[[Tensor], Tensor] = torch.func.vmap(schedule)
-    found = mapped(torch.arange(len(rates)))
+    found = _tried(schedule, "vmap must give what a loop gives", mapped, torch.arange(len(rates)))
     _require(found.dtype is torch.float64, schedule, "vmap must give float64", f"got {describe(found)}")
     for step, (rate, one) in enumerate(zip(rates, found.tolist(), strict=True)):
         got = f"and step {step} gives {one!r} in place of {rate!r}"
@@ -109,8 +122,8 @@ def _check_vmap(schedule: Any, rates: list[float]) -> None:
 
 
 def _check_meta(schedule: Any) -> None:
-    found = schedule(torch.zeros((), dtype=torch.int64, device="meta"))
     rule = "a 0-d tensor on the meta device must give a 0-d float64 tensor there"
+    found = _tried(schedule, rule, schedule, torch.zeros((), dtype=torch.int64, device="meta"))
     _check_scalar(schedule, rule, found)
     _require(found.is_meta, schedule, rule, f"got one on {found.device}")
 
@@ -131,7 +144,8 @@ def _check_compiled(schedule: Any, rates: list[float]) -> None:
     try:
         traced: Callable[[Tensor], Any] = torch.compile(schedule, fullgraph=True, backend="aot_eager")
         with torch._dynamo.config.patch(error_on_recompile=True):
-            found = [traced(torch.tensor(step)) for step in range(len(rates))]
+            rule = "a schedule must compile as one graph, which serves all steps"
+            found = [_tried(schedule, rule, traced, torch.tensor(step)) for step in range(len(rates))]
     finally:
         torch._dynamo.reset()
     for step, (rate, one) in enumerate(zip(rates, found, strict=True)):

@@ -265,3 +265,11 @@ def test_a_monitor_keeps_what_it_measures() -> None:
     assert float(state[2]["measured"]) == pytest.approx(1.0)
     assert tree.equal(state[3]["measured"], tree.scale(after, -1.0))
     assert opt.map_state(lambda one: one, state)[3] is state[3]
+
+
+@pytest.mark.parametrize("kind", [fn.ClipByNorm, fn.ClipByBlockRMS, fn.AdaptiveClip], ids=lambda kind: kind.__name__)
+def test_a_limit_is_above_zero(kind: Any) -> None:
+    """With a limit of 0 nothing would be trained."""
+    for limit in (0.0, -1.0, math.inf):
+        with pytest.raises(ValueError, match=rf"{kind.__name__}: \w+ must be a finite number above 0"):
+            kind(limit)

@@ -364,3 +364,11 @@ class Sign(fn.GradientTransform):
 def test_a_custom_part_may_have_the_name_of_one_of_ours():
     """``eval(repr)`` takes the classes of the parts."""
     check_optimizer(fn.chain(Sign(), fn.SGD(0.1)), {"w": torch.ones(2)}, compiled=False)
+
+
+@pytest.mark.compiled
+def test_what_was_compiled_before_does_not_count() -> None:
+    """Neither another optimizer's update, which has the same code, nor other shapes."""
+    opt, params = fn.Adam(0.1), {"w": torch.ones(4, 3)}
+    torch.compile(opt.update, backend="aot_eager")(params, opt.init(params), params)
+    check_optimizer(fn.SGD(0.1, momentum=0.9), {"w": torch.ones(2, 3)})

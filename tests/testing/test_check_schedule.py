@@ -103,6 +103,32 @@ class Branching(Broken):
         return value + 1 if torch._C._functorch.peek_interpreter_stack() is not None else value
 
 
+@frozen
+class Drawing(Broken):
+    """Draws from torch's generator."""
+
+    def __call__(self, step):
+        torch.rand(())
+        return super().__call__(step)
+
+
+@frozen
+class Asking(Broken):
+    """Asks for the number of a tensor, which has none under vmap."""
+
+    def __call__(self, step):
+        assert float(step) >= 0
+        return super().__call__(step)
+
+
+@frozen
+class Failing(Broken):
+    """Has no rate at step 7."""
+
+    def __call__(self, step):
+        return super().__call__(step) if int(step) != 7 else {}[7]
+
+
 @frozen(eq=False)
 class Identical(Broken):
     """Equals only itself."""
@@ -133,6 +159,9 @@ BROKEN = {
     Typed: "a number of numpy must give the float that its int gives, and step 0 gives 0.1 and None: Typed()",
     Reading: "a 0-d tensor on the meta device must give a 0-d float64 tensor there, got one on cpu: Reading()",
     Branching: "vmap must give what a loop gives, and step 0 gives 1.1 in place of 0.1: Branching()",
+    Drawing: "a schedule must not use torch's global generator",
+    Asking: "vmap must give what a loop gives, got RuntimeError: vmap: It looks like you're calling .item() on a Tensor.",
+    Failing: "step 7 must have a rate, got KeyError: 7: Failing()",
     Identical: "a schedule must equal its pickled copy, got Identical(): Identical()",
     Nameless: "a pickled copy must have the repr of the schedule, got <",
 }

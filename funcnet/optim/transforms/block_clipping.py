@@ -12,7 +12,7 @@ from torch import Tensor
 from funcnet.errors import number
 from funcnet.kernels.leaf_norms import norm, rms, times, unit_norms
 from funcnet.optim.moments import MomentTransform
-from funcnet.optim.rates import Rate, rate_field
+from funcnet.optim.rates import Rate, limit_field
 from funcnet.value import frozen
 
 _MARGIN = 1e-6
@@ -32,7 +32,7 @@ class ClipByNorm(MomentTransform):
         ``step``, the number of updates made.
 
     Raises:
-        ValueError: For a ``max_norm`` below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: For a ``max_norm`` that is not above 0 or not finite; from ``update`` as ``ScaleByAdam``.
 
     References:
         ``torch.nn.utils.clip_grad_norm_``, for one leaf at a time.
@@ -46,7 +46,7 @@ class ClipByNorm(MomentTransform):
     acts_on = "leaves"
     moments = ()
 
-    max_norm: Rate = rate_field()
+    max_norm: Rate = limit_field()
 
     @property
     def hyperparameters(self) -> dict[str, Rate]:
@@ -69,7 +69,7 @@ class ClipByBlockRMS(MomentTransform):
         ``step``, the number of updates made.
 
     Raises:
-        ValueError: For a ``threshold`` below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: For a ``threshold`` that is not above 0 or not finite; from ``update`` as ``ScaleByAdam``.
 
     References:
         Shazeer & Stern 2018, "Adafactor: adaptive learning rates with sublinear memory cost", section 6.
@@ -83,7 +83,7 @@ class ClipByBlockRMS(MomentTransform):
     acts_on = "leaves"
     moments = ()
 
-    threshold: Rate = rate_field()
+    threshold: Rate = limit_field()
 
     @property
     def hyperparameters(self) -> dict[str, Rate]:
@@ -111,7 +111,8 @@ class AdaptiveClip(MomentTransform):
         ``step``, the number of updates made.
 
     Raises:
-        ValueError: For numbers below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: For a ``clipping`` that is not above 0, an ``eps`` below 0, and numbers that are not finite; from ``update``
+            as ``ScaleByAdam``.
 
     References:
         Brock, De, Smith & Simonyan 2021, "High-performance large-scale image recognition without normalization", equation 3.
@@ -127,7 +128,7 @@ class AdaptiveClip(MomentTransform):
     moments = ()
     reads_params = True
 
-    clipping: Rate = rate_field()
+    clipping: Rate = limit_field()
     eps: float = field(default=1e-3, validator=number(0.0))
 
     @property
