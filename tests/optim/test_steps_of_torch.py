@@ -1,5 +1,6 @@
 """Optimizers that torch.optim has: 100 steps over a grid of all their options, in float64 to 1e-12."""
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -130,6 +131,18 @@ def test_every_option_of_torch_is_an_option(name: str) -> None:
     theirs = set(getattr(torch.optim, name).__init__.__annotations__) - ways - {"return"}
     assert theirs <= {one.name for one in getattr(fn, name).__attrs_attrs__}
     assert theirs - {"lr"} <= set().union(*GRIDS[name])
+
+
+@pytest.mark.parametrize("name", [*GRIDS, "Adafactor", "Muon", "LBFGS"])
+def test_arguments_have_the_order_and_defaults_of_torch(name: str) -> None:
+    """So that ``RMSprop(0.1, 0.9)`` means the same; in order up to the first that chooses how torch computes."""
+    ways = {"foreach", "fused", "capturable", "differentiable"}
+    theirs = dict([*inspect.signature(getattr(torch.optim, name)).parameters.items()][1:])
+    ours = inspect.signature(getattr(fn, name)).parameters
+    by_place = [one for one, how in theirs.items() if how.kind is how.POSITIONAL_OR_KEYWORD]
+    by_place = [*itertools.takewhile(lambda one: one not in ways, by_place)]
+    assert [*ours][: len(by_place)] == by_place
+    assert {one: ours[one].default for one in theirs.keys() - ways} == {one: theirs[one].default for one in theirs.keys() - ways}
 
 
 @pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "Adamax", "Lion"])
