@@ -255,7 +255,7 @@ YES_OR_NO = (
     | {
         "SoftMargin of numbers": loss(fn.SoftMargin(), normal(4, 3), normal(4, 3)),
         "HingeEmbedding of floating labels": loss(fn.HingeEmbedding(), normal(4, 3), SIGNS.float()),
-        "HingeEmbedding on its kinks": loss(fn.HingeEmbedding(0.0), KINKS, SIGNS[[0, 1, 2, 3, 0]].T[:2]),
+        "HingeEmbedding on its kinks": loss(fn.HingeEmbedding(0.0), KINKS, SIGNS[[0, 1, 2, 3, 0]].T[:2].clone()),
         "MultiLabelSoftMargin without batch": loose(fn.MultiLabelSoftMargin().as_layer(), (normal(3), LABELS[:3] > 1)),
         "MultiLabelSoftMargin on 3 axes": loss(
             fn.MultiLabelSoftMargin(reduction="batch"), normal(2, 4, 3), between(0.1, 0.9, 2, 4, 3)

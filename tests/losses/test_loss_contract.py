@@ -215,7 +215,7 @@ WORDS = {
     "BCEWithLogits: pos_weight must be None, a finite number of at least 0, or a tuple of such, got (1.0, -1.0)": lambda: (
         BCEWithLogits(pos_weight=(1.0, -1.0))
     ),
-    "BCEWithLogits: pos_weight must not hold a tensor, but numbers, tuples or values; params come from init, got a tensor of shape (1,)": lambda: (
+    "BCEWithLogits: pos_weight must not hold a tensor, but numbers, tuples or values; write a vector as tuple(pos_weight.tolist()); params come from init, got a tensor of shape (1,)": lambda: (
         BCEWithLogits(pos_weight=torch.ones(1))
     ),
     "CrossEntropy: weight must be None or a tuple of finite numbers of at least 0, got [1.0, 2.0]": lambda: CrossEntropy(
