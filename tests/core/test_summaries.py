@@ -52,6 +52,7 @@ KEEPS_OTHERWISE = (
     "qk_norm=",
     "weighted(",
     "WithLoss(",
+    "NLL(ignore_index",
 )
 """Layers whose kernel keeps other memory than that on the meta device, and those that keep more or less by the numbers that come."""
 
