@@ -101,8 +101,18 @@ class ByPath(Optimizer):
 
     def init(self, params: Params) -> State:
         leaves, chosen = flattening.flatten_together(params)[0], self._choose(params)
+        self._require_frozen(params)
         own = [flattening.unflatten(params, iter(_own(leaves, chosen, i))) for i in range(len(self.groups))]
         return tuple([{} if opt is None else self._init(i, opt, own[i]) for i, (_, opt) in enumerate(self.groups)])
+
+    def _require_frozen(self, params: Params) -> None:
+        """Refuse a pattern of ``None`` that begins with a name and matches nothing: a typing error would train the params."""
+        paths = [path for path, leaf in named_leaves("", params) if leaf is not None]
+        for chooser, opt in self.groups if paths else ():
+            named = opt is None and isinstance(chooser, str) and chooser[:1] not in ("*", "?", "[")
+            if named and not any([_matches(path, str(chooser)) for path in paths]):  # noqa: C419
+                rule = f"the pattern {chooser!r}, whose params are left alone, must match a path in params"
+                raise value_error(self, rule, f"the paths {', '.join(map(repr, paths[:6]))}{', ...' * (len(paths) > 6)}")
 
     def _init(self, i: int, opt: Optimizer, part: Params) -> State:
         with self._located(i):
@@ -249,7 +259,8 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
 
     Raises:
         ValueError: For groups of another kind; from ``init`` and ``update`` for a floating leaf that no group takes, with its
-            path, and for trees and tensors that do not fit each other.
+            path, and for trees and tensors that do not fit each other; from ``init`` for a pattern of ``None`` that begins
+            with a name and matches no path.
 
     References:
         ``optax.partition``, and the param groups of ``torch.optim.Optimizer``.

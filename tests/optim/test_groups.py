@@ -75,6 +75,7 @@ def test_a_leaf_without_a_group_is_refused_with_its_path() -> None:
         with pytest.raises(ValueError, match=r"every floating leaf of params must belong to a group.*got none for '1.bias'"):
             call()
     counted = {"weight": torch.ones(2), "count": torch.tensor(3)}
+    opt = fn.by_path({"*.weight": fn.SGD(0.1)})
     after, _ = opt.update({"weight": torch.ones(2), "count": None}, opt.init(counted), counted)
     assert after["count"] is counted["count"]
 
@@ -155,3 +156,15 @@ def test_other_groups_are_refused(groups: object, rule: str) -> None:
     """With a sentence of their own."""
     with pytest.raises(ValueError, match=rf"by_path: .*{rule}"):
         fn.by_path(groups)
+
+
+def test_a_pattern_that_freezes_nothing_is_refused() -> None:
+    """A typing error would train what should stay; patterns of optimizers may be there for other nets."""
+    params = {"body": {"weight": torch.ones(2)}, "head": {"weight": torch.ones(2)}}
+    opt = fn.freeze_params(fn.SGD(0.1), "bdy.*")
+    with pytest.raises(
+        ValueError, match=r"the pattern 'bdy\.\*', whose params are left alone, must match .* 'body\.weight', 'head"
+    ):
+        opt.init(params)
+    assert opt.init({}) == ({}, fn.SGD(0.1).init({}))
+    fn.by_path({"*.bias": fn.SGD(0.1), "*": None}).init(params)
