@@ -146,10 +146,15 @@ class LossLayer(Layer):
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, Cache]:
         require_no_params(self, params)
+        y, target = self.pair(x)
+        value, cache = self.loss.forward(y, target)
+        return value, (cache, target, value)
+
+    def pair(self, x: Any) -> tuple[Any, Any]:
+        """Return x, which must be a pair."""
         if not isinstance(x, tuple) or len(x) != 2:
             raise value_error(self, "x must be a pair (y, target)", x)
-        value, cache = self.loss.forward(*x)
-        return value, (cache, x[1], value)
+        return x
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Any]]:
         kept, target, value = cache

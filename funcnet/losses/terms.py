@@ -50,7 +50,10 @@ class TermLoss(Loss):
         return reduction_scale(self.reduction, terms)
 
     def forward(self, y: Any, target: Any) -> tuple[Tensor, Cache]:
-        kept = self.cache(y, target)
+        return self.valued(y, self.cache(y, target))
+
+    def valued(self, y: Any, kept: Any) -> tuple[Tensor, Cache]:
+        """Return the value, and what ``backward`` needs."""
         kind, terms = kind_of(y[0] if isinstance(y, tuple) else y), self.loss(kept)
         c = self.scale(kept, terms)
         value = terms if self.reduction == "none" else kernels.weighted_sum(terms, c)

@@ -13,6 +13,7 @@ slope is that of z > 0, as in torch.nn.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -41,12 +42,16 @@ class _Triplet(TermLoss):
         """Return the layer D and its params, which have no leaves."""
 
     def cache(self, y: Any, target: Any) -> Any:
+        return self.measured(y, target, lambda layer, params, pair: layer.apply(params, pair))
+
+    def measured(self, y: Any, target: Any, run: Callable[..., tuple[Any, Cache]]) -> Any:
+        """Return the cache, with distances and caches as ``run(layer, params, pair)`` returns them."""
         a, b, c = require_alike(self, y, "(anchor, positive, negative)")
         require_no_target(self, target)
         pairs = ((a, b), (a, c), (b, c)) if self.swap else ((a, b), (a, c))
         layer, params = self.distance()
-        with errors_at(self, "distance"):
-            distances, caches = zip(*[layer.apply(params, pair) for pair in pairs], strict=True)
+        with errors_at(self, "distance_function"):
+            distances, caches = zip(*[run(layer, params, pair) for pair in pairs], strict=True)
         far = torch.minimum(*distances[1:]) if self.swap else distances[1]
         return distances, caches, self.margin - (far - distances[0])
 
@@ -62,10 +67,13 @@ class _Triplet(TermLoss):
         s = (z >= 0).to(z.dtype) * g
         k = _share(*distances[1:]) if self.swap else 1.0
         layer, params = self.distance()
-        (ga, gb), (ga_far, gc) = layer.input_grad(params, caches[0], s), layer.input_grad(params, caches[1], -s * k)
-        if not self.swap:
+        gs = (s, -s * k, -s * (1 - k))
+        with errors_at(self, "distance_function"):
+            gradients = [layer.input_grad(params, cache, g) for cache, g in zip(caches, gs[: len(caches)], strict=True)]
+        (ga, gb), (ga_far, gc), *rest = gradients
+        if not rest:
             return ga + ga_far, gb, gc
-        gb_far, gc_far = layer.input_grad(params, caches[2], -s * (1 - k))
+        gb_far, gc_far = rest[0]
         return ga + ga_far, gb + gb_far, gc + gc_far
 
 
@@ -193,6 +201,8 @@ class DistanceLossLayer(LossLayer, Combinator):
     Raises   ``ValueError`` when the input is not a pair, and what the loss raises.
     """
 
+    label = "TripletMarginWithDistance"
+
     loss: TripletMarginWithDistance
 
     def children(self) -> Children:
@@ -204,6 +214,12 @@ class DistanceLossLayer(LossLayer, Combinator):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Cache]:
         self.entries(params)
         return super().apply({}, x)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Tensor:
+        self.entries(params)
+        y, target = self.pair(x)
+        kept = self.loss.measured(y, target, lambda layer, params, pair: (layer(params, pair), None))
+        return self.loss.valued(y, kept)[0]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return params

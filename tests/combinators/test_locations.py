@@ -85,8 +85,11 @@ def test_an_error_says_where_in_the_combinator(label: str, verb: str) -> None:
     assert asked or (label, verb) in UNASKED
 
 
-UNASKED = {("uniqued", "input_grad"), ("freeze", "vjp"), ("freeze", "grads"), ("straight_through", "input_grad")}
-"""Methods that have nothing to ask: integers and frozen params have no gradient, and straight through goes gy itself."""
+UNASKED = {("uniqued", "input_grad"), ("freeze", "vjp"), ("freeze", "grads"), ("straight_through", "input_grad")} | {
+    ("TripletMarginWithDistance", verb) for verb in ("vjp", "grads", "update_stats", "infer")
+}
+"""Methods that have nothing to ask: integers and frozen params have no gradient, straight through goes gy itself, and a distance
+has no params: only its ``input_grad`` is called."""
 
 
 def test_a_kernel_that_a_combinator_calls_itself_is_explained_where_it_is() -> None:

@@ -220,7 +220,7 @@ def test_an_error_in_the_distance_says_where():
     """The layer complains, with a note of the loss."""
     with pytest.raises(ValueError, match="Flatten") as caught:
         fn.TripletMarginWithDistance(fn.Flatten())((U, U, U), None)
-    assert caught.value.__notes__ == ["  in TripletMarginWithDistance, distance"]
+    assert caught.value.__notes__ == ["  in TripletMarginWithDistance, distance_function"]
 
 
 @pytest.mark.parametrize("loss", [fn.InfoNCE(0.5, True), fn.NTXent(0.5)], ids=str)
