@@ -60,7 +60,7 @@ class Accuracy(Metric):
         num_classes: Number of classes, needed only where y holds predicted classes.
         threshold: A single column predicts class 1 above it: 0 for logits, 0.5 for probabilities.
         ignore_index: The label that is left out.
-        name: Column of the history, by default ``"accuracy"``.
+        name: Column of the history, by default ``"accuracy"``, or ``"top_2_accuracy"`` of the 2 largest.
 
     Shape:
         y (N, classes, ...), (N, 1, ...) or (N,) with target (N, ...), or rows of the shape of y, of which the largest counts;
@@ -82,6 +82,10 @@ class Accuracy(Metric):
     num_classes: int | None = field(default=None, kw_only=True, validator=size_or_none)
     threshold: float = field(default=0.0, kw_only=True, validator=number())
     ignore_index: int = field(default=-100, kw_only=True, validator=whole_number)
+
+    @property
+    def column(self) -> str:
+        return self.name or (f"top_{self.top_k}_accuracy" if self.top_k > 1 else "accuracy")
 
     def start(self) -> Total:
         return {"right": count(), "counted": count()}
