@@ -98,7 +98,7 @@ def range_panel(panel, found):
 
 
 def plateau_panel(panel, values, used):
-    """Draw the validation loss of each epoch, and the rate on an axis of its own."""
+    """Draw the validation loss of each epoch, and the rate on a second axis."""
     panel.plot(range(1, len(values) + 1), values, "o-", color=BLUE, ms=2.5, lw=1.2)
     panel.set_title("ReduceOnPlateau: the rate falls when the loss does not", fontsize=9.5, loc="left")
     panel.set(xlabel="epoch", ylim=(0, 1.05 * max(values)))

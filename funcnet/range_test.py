@@ -127,7 +127,7 @@ def lr_range(
         steps: Number of steps, at least 2.
         mode: ``"exponential"`` or ``"linear"``, how the rate grows.
         smoothing: Share of the running average that stays at each step, at least 0 and below 1.
-        early_stop_threshold: Stop when the smoothed loss is so many times the smallest one so far; ``None`` to go on to ``high``.
+        early_stop_threshold: Stop when the smoothed loss exceeds the smallest one by this factor; ``None`` to go on to ``high``.
             A loss that is not finite always ends the test.
         rng: Key or seed, for a stochastic net.
 

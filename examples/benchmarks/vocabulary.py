@@ -29,7 +29,7 @@ torch {torch}, {processor}, one thread.
 {rows} rows of {features} features and {words} words: a value, and the gradients of the rows and of the weight, {grads}.
 Torch's are by autograd, its fused loss with each of its strategies of chunking. The time is the process's CPU time, the least of
 {rounds}, and contenders take turns in one process. The second column of times is a part of that of funcnet's
-`LinearCrossEntropy`. The peak is how far one call raises the memory of a process of its own, the gradients included; freed memory
+`LinearCrossEntropy`. The peak is the growth of memory during one call in a separate process, gradients included; freed memory
 goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is what is held.
 
 """

@@ -2,7 +2,7 @@
 
 Eye, Dirac        w[o, i] = 1 where o and i agree, of convolutions at the middle of the kernel: the layer passes x on
 DeltaOrthogonal   an orthonormal matrix at the middle of the kernel: the layer keeps the norm of x
-Sparse            normal, with so many zeros in each column
+Sparse            normal, with a share of zeros in each column
 """
 
 import math

@@ -123,7 +123,7 @@ class InfoNCE(_BatchLoss):
     rows are the negatives, so that larger batches make harder tasks. Used with ``shared``, both come from one encoder.
 
     Args:
-        temperature: τ, by which the cosines are divided.
+        temperature: τ, the divisor of the cosines.
         symmetric: Whether to take the mean of this loss and of that of finding each key's query, as CLIP does.
         reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a query.
 
@@ -182,7 +182,7 @@ class NTXent(_BatchLoss):
     without any pair it is 0.
 
     Args:
-        temperature: τ, by which the cosines are divided.
+        temperature: τ, the divisor of the cosines.
         reduction: ``"mean"``, over the pairs, ``"sum"``, ``"none"`` or ``"batch"``, the sum over N.
 
     Shape:

@@ -52,7 +52,7 @@ class CTC(Loss):
     with the derivative of log_softmax; after it both are the same. Half precision is computed in float32.
 
     Args:
-        blank: The class that stands for no label.
+        blank: Class of no label.
         reduction: ``"mean"``, of the terms divided by their numbers of labels, ``"sum"``, ``"none"``, or ``"batch"``, the sum
             over N.
         zero_infinity: Whether labels that do not fit into their steps have the value and the gradient 0, instead of ∞ and NaN.

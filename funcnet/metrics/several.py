@@ -65,7 +65,7 @@ def metrics_of(*metrics: MetricLike, **named: MetricLike) -> SeveralMetrics:
     {'r2': tensor(1., dtype=torch.float64), 'error': tensor(0., dtype=torch.float64)}
     """
     parts = _parts([*metrics, *[_as_metric(one).replace(name=name) for name, one in named.items()]])
-    return _joined("metrics_of", parts, "each metric must have a name of its own")
+    return _joined("metrics_of", parts, "each metric must have its own name")
 
 
 def _as_metric(one: Any) -> Metric:
@@ -97,11 +97,11 @@ def columns(who: str, metrics: Metrics, taken: Sequence[str]) -> SeveralMetrics:
     metrics = (metrics,) if isinstance(metrics, SeveralMetrics) else metrics
     if not isinstance(metrics, (tuple, list)) or not all(callable(one) and not isinstance(one, type) for one in metrics):
         raise value_error(who, "metrics must be a tuple or list of functions (y, target) -> number", metrics)
-    return _joined(who, _parts(metrics), f"each metric must have a name of its own, and none of {', '.join(taken)}", taken)
+    return _joined(who, _parts(metrics), f"each metric must have its own name, and none of {', '.join(taken)}", taken)
 
 
 def plain(value: Any) -> Any:
-    """Return a value of one number as a float, another tensor as one that may be written to, and anything else as it is."""
+    """Return a value of one number as a float, another tensor outside inference mode, and anything else unchanged."""
     if isinstance(value, Tensor):
         return value.clone() if value.dim() else float(value)
     return value

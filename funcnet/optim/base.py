@@ -6,8 +6,8 @@
 
 1.  Pure. The same arguments give the same bits, and no argument is written to, unless it was given up by ``donate``.
 2.  State is a tree of tensors whose structure, shapes and dtypes no update changes. So it is saved, compared and compiled
-    like params, and a run that goes on from a saved state is the run that was never interrupted, bit for bit. Its leaves have
-    names, by which ``tree.names``, ``tree.at`` and ``tree.replace`` read and write them: ``"exp_avg.0.weight"``, and within
+    like params, and a run that goes on from a saved state is the run that was never interrupted, bit for bit. ``tree.names``,
+    ``tree.at`` and ``tree.replace`` read and write its leaves by name: ``"exp_avg.0.weight"``, and within
     optimizers of several parts ``"1.exp_avg.0.weight"`` and ``"optimizer.exp_avg.0.weight"``.
 3.  A leaf whose gradient is ``None`` stays as it is, and so does all that state holds for it. For a leaf of params that is not
     floating, such as a counter, state holds ``None``. The step counts updates, not the gradients of a leaf: where its first one

@@ -48,7 +48,7 @@ class Muon(MomentOptimizer):
         momentum: μ, the share of b that stays.
         nesterov: Whether the step looks ahead along the momentum.
         ns_coefficients: (a, b, c) of a Newton-Schulz step, x ← a x + (b x xᵀ + c (x xᵀ)²) x.
-        eps: The least norm by which u is divided.
+        eps: Lower bound of the norm that divides u.
         ns_steps: How many Newton-Schulz steps are made, below 100.
         adjust_lr_fn: r: "original", as ``None``, or "match_rms_adamw", which gives steps of the size of AdamW's.
         ns_dtype: The dtype of the Newton-Schulz steps, torch's bfloat16 by default; ``None`` for that of params.

@@ -121,7 +121,7 @@ def at(step: Tensor, *rates: Rate) -> Rates:
 
 
 def _read(rate: Any) -> Any:
-    """Return a 0-d tensor at hand as a number, so that both give the same bits; anything else as it is."""
+    """Return a readable 0-d tensor as a number, which gives the same bits; anything else unchanged."""
     return kernels.read(rate.detach()) if isinstance(rate, Tensor) and rate.dim() == 0 and is_eager() else rate
 
 

@@ -1,4 +1,4 @@
-"""The base of optimizers around another one, which hold numbers and trees of their own beside its state."""
+"""The base of optimizers around another one, which add numbers and trees to its state."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence

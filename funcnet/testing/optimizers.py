@@ -138,7 +138,7 @@ def check_transform(transform: Any, params: Params, rng: Key | int = 0, *, compi
 
 
 def _check_none(transform: Any, grads: Tree, state: State, params: Params, path: str) -> None:
-    """Require that the gradient at a path, where it is ``None``, stays so, and its state as it is."""
+    """Require that a gradient which is ``None`` stays ``None``, and that its state does not change."""
     absent = tree.map_with_path(lambda one, g: None if one == path else g, grads)
     new, after = transform.update(absent, state, params)
     _require(path not in tree.names(new), transform, "a gradient that is None must stay None", f"and {path!r} has one")

@@ -72,7 +72,7 @@ class ClippedGrads(Value):
 
 
 def _beside(weights: Tensor, g: Tensor) -> Tensor:
-    """Return the weights of rows as a factor of g, whose first axis is that of rows."""
+    """Return the weights of rows as a factor of g, with the rows along its first axis."""
     return weights.reshape(-1, *[1] * (g.dim() - 1))
 
 

@@ -35,7 +35,7 @@ def refresh_stats(
     tensor([2.5000])
 
     Args:
-        net: The net, as it is trained.
+        net: The net that is trained, not its ``inference()``.
         params: Its params.
         batches: The x of each batch, without targets: ``x.split(100)``.
         momentum: The momentum of all norms meanwhile; with ``None`` the mean of all batches.

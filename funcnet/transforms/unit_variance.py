@@ -82,7 +82,7 @@ def lsuv(
     ``ensemble``, ``repeat`` and ``weight_norm``, keep theirs. All other params stay.
 
     Args:
-        net: The net, as it is trained.
+        net: The net that is trained, not its ``inference()``.
         params: Its params.
         x: A batch of its input.
         rng: The key of the orthonormal weights, and of a stochastic net; with ``None`` the weights in ``params`` are scaled.

@@ -123,7 +123,7 @@ def loss(y, target):
 
 
 COLLISIONS = {
-    "fit: each metric must have a name of its own, and none of epoch, loss, seconds, got 'loss'": [loss],
+    "fit: each metric must have its own name, and none of epoch, loss, seconds, got 'loss'": [loss],
     "none of epoch, loss, seconds, got 'accuracy' twice": [fn.accuracy, fn.accuracy],
     "fit: metrics must be a tuple or list of functions (y, target) -> number, got a dict with the keys 'f'": {"f": loss},
     "fit: metrics must be a tuple or list of functions (y, target) -> number, got a list of 1": ["accuracy"],

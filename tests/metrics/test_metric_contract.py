@@ -194,7 +194,7 @@ REFUSED = {
     "the function must return a number, got a tensor of shape (12, 3)": lambda: fn.Average(torch.sub)(Y, NUMBERS),
     "Average: f must be a function (y, target) -> number, got the class Accuracy; make a value of it, Accuracy(...)": lambda: fn.Average(fn.Accuracy),
     "metrics_of: each must be a metric, or a function (y, target) -> number, got 3": lambda: fn.metrics_of(3),
-    "metrics_of: each metric must have a name of its own, got 'accuracy' twice": lambda: fn.metrics_of(fn.Accuracy(), fn.accuracy),
+    "metrics_of: each metric must have its own name, got 'accuracy' twice": lambda: fn.metrics_of(fn.Accuracy(), fn.accuracy),
     "R2(): totals must have the same keys and shapes": lambda: fn.R2().merge(fn.R2().start(), fn.Accuracy().start()),
     "Precision(): totals must have the same keys and shapes": lambda: fn.Precision().add(fn.Precision().total_of(Y, T), Y1, T1),
     "AUROC(): totals must have the same keys and shapes": lambda: fn.AUROC().add(fn.AUROC().total_of(Y, T), Y1, T1),

@@ -31,7 +31,7 @@ from funcnet.value import frozen
 class MultiHeadAttention(Decoding):
     """Attention in several heads, with the params of ``torch.nn.MultiheadAttention``.
 
-    Masks are True where a query may see a key, the other way round than torch.nn's, and floating ones are added to the scores;
+    Masks are True where a query may see a key, the opposite of torch.nn's, and floating ones are added to the scores;
     ``padding_mask`` and ``combine_masks`` make them. A query that may see no key gives ``out_proj.bias``, not NaN.
 
     ``decode(params, x, carry)`` continues a sequence whose keys and values are in a carry from ``init_carry``. With a carry from

@@ -54,7 +54,7 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
     """Log-probabilities of labels among many classes, and their loss: ``torch.nn.AdaptiveLogSoftmaxWithLoss``.
 
     The classes are numbered by falling frequency. The first ones, the shortlist, are in the first softmax; the others are in
-    clusters, each with a softmax of its own on fewer features, which is computed only for the rows whose label it has. (In
+    clusters, each with its own softmax on fewer features, which is computed only for the rows whose label is in it. (In
     compiled code and under ``vmap`` it is computed for all rows.) ``log_prob`` and ``predict`` are as torch's.
 
     The target is a part of x, so the loss is a part of y, and its gradient is 1:

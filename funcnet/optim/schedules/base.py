@@ -89,7 +89,7 @@ class FormulaSchedule(Schedule):
 
 
 def _number(rate: Any) -> Any:
-    """Return a rate as a float; a tensor as it is, where one of the factors is a mapped or traced tensor."""
+    """Return a rate as a float; a tensor unchanged, where one of the factors is a mapped or traced tensor."""
     return rate if isinstance(rate, Tensor) else float(rate)
 
 

@@ -38,7 +38,7 @@ class ReduceOnPlateau(Value):
         patience: Number of updates without improvement that change nothing.
         threshold: How much better the metric must be than the best so far.
         threshold_mode: Whether ``threshold`` is relative to the best, ``"rel"``, or ``"abs"``.
-        cooldown: Number of updates after a reduction in which nothing counts as bad.
+        cooldown: Number of updates after a reduction that never count as bad.
         min_lr: Least rate.
         eps: Least change; a reduction by less does not take place.
 

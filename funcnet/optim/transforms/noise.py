@@ -112,7 +112,7 @@ class AddPrivacyNoise(_Noise):
     Args:
         noise_multiplier: σ, the std of the noise beside the largest norm of one example's gradient.
         max_norm: C, to which the gradient of each example was clipped.
-        batch_size: B, by which their sum was divided; with batches drawn at random, the mean of their lengths.
+        batch_size: B, the divisor of their sum; with batches drawn at random, the mean of their lengths.
         seed: The seed of the key.
 
     State:
