@@ -1,6 +1,7 @@
 """Paths: the leaves of a tree by their dotted paths, and nodes found, replaced and built along them."""
 
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 from funcnet.errors import describe, value_error
@@ -58,3 +59,11 @@ def child_at(tree: Tree, key: str, error: Callable[[], Exception]) -> Tree:
     if not found:
         raise error()
     return found[0]
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Tell whether a pattern with ``*``, ``?`` and ``[]`` matches a path; ``"*.bias"`` matches ``"bias"`` too."""
+    return fnmatchcase(path, pattern) or fnmatchcase(f".{path}", pattern)
+
+
+matches._dynamo_marked_constant = True  # type: ignore[attr-defined]  # fnmatch has a cache, which Dynamo may not see

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import Any
 
 from attrs import field
@@ -17,7 +16,7 @@ from funcnet.optim.base import Optimizer, State
 from funcnet.optim.columns import GUARDS, GuardCache, Write, is_dense
 from funcnet.optim.evaluating import inner_optimizer
 from funcnet.optim.misfits import explained
-from funcnet.paths import named_leaves
+from funcnet.paths import matches, named_leaves
 from funcnet.value import frozen, parts
 
 Chooser = str | Callable[[str, Tensor], Any]
@@ -55,16 +54,8 @@ def _label(chooser: Chooser) -> str:
     return chooser if isinstance(chooser, str) else getattr(chooser, "__name__", repr(chooser))
 
 
-def _matches(path: str, pattern: str) -> bool:
-    """Tell whether a pattern takes a path; ``"*.bias"`` takes ``"bias"`` too."""
-    return fnmatchcase(path, pattern) or fnmatchcase(f".{path}", pattern)
-
-
-_matches._dynamo_marked_constant = True  # type: ignore[attr-defined]  # fnmatch remembers, which Dynamo may not see
-
-
 def _takes(chooser: Chooser, path: str, leaf: Any) -> bool:
-    return _matches(path, chooser) if isinstance(chooser, str) else bool(chooser(path, leaf))
+    return matches(path, chooser) if isinstance(chooser, str) else bool(chooser(path, leaf))
 
 
 class GroupCache(GuardCache):
@@ -110,7 +101,7 @@ class ByPath(Optimizer):
         paths = [path for path, leaf in named_leaves("", params) if leaf is not None]
         for chooser, opt in self.groups if paths else ():
             named = opt is None and isinstance(chooser, str) and chooser[:1] not in ("*", "?", "[")
-            if named and not any([_matches(path, str(chooser)) for path in paths]):  # noqa: C419
+            if named and not any([matches(path, str(chooser)) for path in paths]):  # noqa: C419
                 rule = f"the pattern {chooser!r}, whose params are left alone, must match a path in params"
                 raise value_error(self, rule, f"the paths {', '.join(map(repr, paths[:6]))}{', ...' * (len(paths) > 6)}")
 

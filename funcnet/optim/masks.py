@@ -10,10 +10,8 @@ None                              what names and shapes say, where there is no n
 """
 
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from funcnet import tree
@@ -23,7 +21,7 @@ from funcnet.errors import value_error
 from funcnet.flattening import NODES, Tree, flatten_together, join
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.columns import GUARDS, is_dense
-from funcnet.paths import items, named_leaves
+from funcnet.paths import items, matches, named_leaves
 from funcnet.walking import require_layer, walk
 
 Mask = Any
@@ -88,15 +86,6 @@ def _by_names(path: str, node: Tree, beside: Sequence[Any]) -> Tree:
     offsets = [one for name, one in items(node) if isinstance(one, Tensor) and (_is_bias(name) or name == "running_mean")]
     found = [_by_names(join(path, name), one, offsets) for name, one in items(node)]
     return dict(zip(node, found, strict=True)) if isinstance(node, dict) else tuple(found)
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Tell whether a pattern matches a path; ``"*.bias"`` matches ``"bias"`` too."""
-    return fnmatchcase(path, pattern) or fnmatchcase(f".{path}", pattern)
-
-
-# Compiled code cannot look into the cache that fnmatch has; it asks once, when it is compiled.
-matches: Callable[[str, str], bool] = torch.compiler.assume_constant_result(_matches)  # type: ignore[no-untyped-call]
 
 
 def flags_of(who: Any, mask: Mask, params: Params) -> list[bool]:

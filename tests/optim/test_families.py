@@ -18,7 +18,7 @@ each_name = pytest.mark.parametrize("name", NAMES)
 
 @each_name
 def test_a_late_gradient_is_one_of_the_update_that_it_comes_at(name: str) -> None:
-    """A leaf without gradients for five updates then steps as in a run of its own from step 5, with the moments of ``init``."""
+    """A leaf without gradients for five updates then steps as in a separate run from step 5, with the moments of ``init``."""
     optimizer, params = getattr(fn, name)(lr=0.1), {"early": leaves(0), "late": leaves(1)}
     state = optimizer.init(params)
     fresh = {**optimizer.init(params["late"]), "step": torch.tensor(5)}

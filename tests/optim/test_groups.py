@@ -153,7 +153,7 @@ def test_an_error_says_in_which_group() -> None:
     ids=repr,
 )
 def test_other_groups_are_refused(groups: object, rule: str) -> None:
-    """With a sentence of their own."""
+    """Each with its own sentence."""
     with pytest.raises(ValueError, match=rf"by_path: .*{rule}"):
         fn.by_path(groups)
 

@@ -62,7 +62,7 @@ def test_the_rate_falls_in_these_tests() -> None:
 
 
 def test_a_metric_may_be_any_number_or_a_scalar_tensor() -> None:
-    """In any dtype, and the state stays as it was."""
+    """In any dtype; the state does not change."""
     plateau = ReduceOnPlateau(0.1, patience=0)
     state = plateau.init()
     before = tree.map(torch.clone, state)

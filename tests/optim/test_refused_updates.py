@@ -75,7 +75,7 @@ def refused(optimizer: fn.Optimizer, grads: Tree, state: Tree, params: Tree, mat
 
 
 def settings(optimizer: fn.Optimizer, *, pure: bool = True) -> Iterator[tuple[fn.Optimizer, Tree, Tree, Tree, str]]:
-    """Yield settings at the first step and at the third, with the optimizer as it is and donated, and the path of a leaf."""
+    """Yield settings at the first step and at the third, with the optimizer pure and donated, and the path of a leaf."""
     for form in (lambda o: o, fn.donate) if pure else (fn.donate,):
         for steps in (0, 2):
             for path in ("first", "last"):

@@ -112,7 +112,7 @@ def test_large_finite_gradients_are_no_reason_to_skip() -> None:
 
 @pytest.mark.parametrize("form", ["eager", "vmap", pytest.param("compiled", marks=pytest.mark.compiled)])
 def test_no_more_than_so_many_updates_in_a_row_are_skipped(form: str) -> None:
-    """The next one is made, NaN as it is; the count begins anew with a finite gradient."""
+    """The next update is made even with NaN; a finite gradient resets the count."""
     opt, params = fn.SkipNonFinite(fn.SGD(1.0), max_consecutive=2), {"w": torch.zeros(2)}
     update: Any = fn.compile(opt.update) if form == "compiled" else opt.update
     state, one, bad = opt.init(params), torch.ones(2), torch.tensor([1.0, torch.nan])
@@ -275,7 +275,7 @@ def test_an_optimizer_that_evaluates_is_the_outermost(outer: Any) -> None:
 @each_wrapper
 @pytest.mark.parametrize("form", [lambda o: o, fn.donate], ids=["pure", "donated"])
 def test_wrappers_refuse_before_they_write(wrap: Any, form: Any) -> None:
-    """Misfits of gradients, of their own trees and counts, and of the inner state, each with its name."""
+    """Misfits of gradients, of a wrapper's trees and counts, and of the inner state, each with its name."""
     opt, params = form(wrap(fn.Adam(0.1))), {"a": torch.ones(3), "b": torch.ones(4, 3)}
     for _ in range(2):
         params, state = opt.update(tree.map(torch.cos, params), opt.init(params), params)
