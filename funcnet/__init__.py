@@ -81,6 +81,9 @@ from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
 from funcnet.drawing import Drawing, draw
+from funcnet.fitting.evaluation import evaluate
+from funcnet.fitting.history import Fit
+from funcnet.fitting.loop import fit
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -197,7 +200,6 @@ from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, 
 from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
-from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.binary_margins import Hinge, MarginRanking
 from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
