@@ -242,6 +242,7 @@ from funcnet.optim.adan import Adan
 from funcnet.optim.ademamix import AdEMAMix
 from funcnet.optim.adopt import ADOPT
 from funcnet.optim.asgd import ASGD
+from funcnet.optim.averaged import Averaged
 from funcnet.optim.averages import EMA, SWA
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
@@ -398,8 +399,8 @@ __all__ = [
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "Adafactor", "Muon",
     "LBFGS", "Lion", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "AdEMAMix", "NovoGrad", "SM3", "SignSGD", "Prodigy",
-    "SOAP", "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path", "freeze_params",
-    "is_matrix", "chain", "donate",
+    "SOAP", "ScheduleFree", "Lookahead", "Averaged", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path",
+    "freeze_params", "is_matrix", "chain", "donate",
     # gradient transforms
     "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
     "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByFactoredRMS",
