@@ -82,7 +82,8 @@ from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
 from funcnet.drawing import Drawing, draw
-from funcnet.fitting.evaluation import evaluate
+from funcnet.fitting.callbacks import Callback, EarlyStopping, Epoch, Step, stop
+from funcnet.fitting.evaluation import evaluate, predict
 from funcnet.fitting.history import Fit
 from funcnet.fitting.loop import fit
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
@@ -423,7 +424,9 @@ __all__ = [
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "lr_range", "RateRange",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "predict", "lr_range", "RateRange",
+    # callbacks
+    "Callback", "Epoch", "Step", "EarlyStopping", "stop",
     # saving
     "save", "load", "load_metadata",
     # metrics

@@ -65,7 +65,7 @@ def is_located(error: Exception) -> bool:
     return bool(getattr(error, "__notes__", ()))
 
 
-def add_location(error: Exception, where: str) -> None:
+def add_location(error: BaseException, where: str) -> None:
     """Add to an error on its way out where in the net it passed, for example ``serial, layer 2``."""
     error.add_note(f"  in {where}")
 

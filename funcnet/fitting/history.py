@@ -1,16 +1,18 @@
-"""The result of a training: params, state and the history, a column of numbers for each thing measured."""
+"""Placeholder."""
 
 from typing import Any, NamedTuple
 
-from funcnet.contract import Params
-from funcnet.flattening import Tree
 
-History = dict[str, list[Any]]
+class History(dict[str, list[Any]]):
+    def copy(self):
+        return History({k: [*v] for k, v in self.items()})
+
+    def append(self, row):
+        for name, number in row.items():
+            self.setdefault(name, []).append(number)
 
 
 class Fit(NamedTuple):
-    """What ``fit`` returns: the trained params, the optimizer's state, and a list per column of the history."""
-
-    params: Params
-    state: Tree
+    params: Any
+    state: Any
     history: History

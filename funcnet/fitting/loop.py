@@ -1,154 +1,268 @@
-"""Fit: the training loop that most people write, with shuffling by key, metrics, progress, and a history."""
+"""Fit: the training loop that most people write, with metrics, callbacks, checkpoints and a history."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import add_location, describe, value_error
-from funcnet.fitting.data import COLUMNS, require, require_whole, rows_of_data, take
-from funcnet.fitting.evaluation import evaluate
-from funcnet.fitting.history import Fit, History
-from funcnet.fitting.progress import shown
+from funcnet.errors import describe, value_error
+from funcnet.fitting.arguments import COLUMNS, require, require_whole
+from funcnet.fitting.callbacks import Callbacks, Epoch
+from funcnet.fitting.data import Source, is_rows, moved, source_of
+from funcnet.fitting.evaluation import measured
+from funcnet.fitting.history import Fit
+from funcnet.fitting.position import Position, as_tree, call_of, from_tree, require_fit, require_same_call
+from funcnet.fitting.progress import Progress
+from funcnet.fitting.steps import Training, Transform
 from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.batch_means import LossMean, by_part
 from funcnet.losses.loss import Loss
-from funcnet.metrics.several import Metrics, columns
+from funcnet.metrics.several import Metrics, SeveralMetrics, columns
 from funcnet.optim.base import Optimizer
-from funcnet.random.keys import Key
-from funcnet.train import TrainStep, train_step
+from funcnet.random.keys import Key, as_key
+from funcnet.saving.checkpoints import Checkpoints
+from funcnet.train import train_step
+
+
+_JUDGED_AT_ONCE = 1000
 
 
 def fit(
     net: Layer,
     loss: Loss,
     opt: Optimizer,
-    data: tuple[Tree, Tree],
+    data: Any,
     *,
     epochs: int,
-    batch_size: int,
+    batch_size: int | None = None,
     key: Key | int,
     params: Params = None,
     state: Tree = None,
-    validation: tuple[Tree, Tree] | None = None,
+    validation: Any = None,
     metrics: Metrics = (),
     drop_last: bool = False,
-    progress: bool = True,
+    transform: Transform | None = None,
+    accumulate: int = 1,
+    in_backward: bool = False,
+    norms: bool = False,
+    callbacks: Any = (),
+    checkpoints: Checkpoints | Path | str | None = None,
+    progress: Any = True,
     epochs_done: int = 0,
 ) -> Fit:
     """Train a net, and return ``Fit(params, state, history)``.
 
-    Each epoch takes the rows in a new order. To continue after ``n`` epochs, give the ``params`` and ``state`` they ended with,
-    the same key, and ``epochs_done=n``: the result is that of one run, bit for bit. Calls ``kernels.retain_freed_memory``.
+    Each epoch takes the rows in a new order, determined by the key. A DataLoader and its dataset draw from torch's, Python's and
+    numpy's global generators, which are seeded with the key for the epoch and restored afterwards; a loader with a ``generator``
+    draws from that one. A sampler's or dataset's ``set_epoch`` is called with the epoch, from 0.
+
+    With ``checkpoints`` the training goes on where the newest one is, also within an epoch, and ends with the same params, bit
+    for bit, as one that was never interrupted: in one mode, on one kind of machine, with one number of threads. Batches done
+    before in that epoch are made again where they may have drawn random numbers. Workers of a DataLoader that persist from
+    epoch to epoch keep random numbers of their own, which no checkpoint holds. Without ``checkpoints``, continue after ``n``
+    epochs with the ``params`` and ``state`` they ended with, the same key, and ``epochs_done=n``.
+
+    The training stops with an error at the first loss that is not finite, unless ``opt`` skips such steps, and at params that are
+    not finite. No checkpoint of such params is saved. Calls ``kernels.retain_freed_memory``.
 
     Args:
         net: The net.
         loss: The loss to minimize, with one value; for an ``ensemble`` the history has the mean over its members.
-        opt: The optimizer.
-        data: (x, target), tensors or trees of tensors with one row per example.
-        epochs: Number of epochs to train.
-        batch_size: Rows in a batch; the last one may be smaller.
+        opt: The optimizer. Averages of params are part of one: ``Averaged(opt, EMA())``.
+        data: (x, target), tensors or numpy arrays or trees of them with one row per example; or an iterable of such batches, as a
+            ``DataLoader`` is; or a function that returns an iterable of batches for an epoch, from 0. With ``transform`` a batch
+            may be any tree of tensors.
+        epochs: Number of epochs to train; with ``checkpoints`` those that they hold count.
+        batch_size: Rows in a batch; the last one may be smaller. An iterable has its own batches.
         key: A key or an int seed, which determines the first params, the orders of the rows and the noise.
-        params: Params to start from, by default fresh ones; they are copied, and the trained ones require no grad.
-        state: Optimizer state to start from, copied too.
-        validation: (x, target) to evaluate after each epoch, with ``net.inference()`` and ``opt.eval_params(state, params)``.
+        params: Params to start from, by default fresh ones on the device of the data. Batches of an iterable are moved to their
+            device. They are not written to, and the trained ones require no grad.
+        state: Optimizer state to start from.
+        validation: Data to evaluate after each epoch, (x, target) or batches, with ``net.inference()`` and
+            ``opt.eval_params(state, params)``.
         metrics: Metrics, such as ``F1()``, or functions (y, target) → number, such as ``accuracy``, evaluated on the validation
             data or else on ``data``.
         drop_last: Whether to leave out a smaller last batch.
+        transform: Function (batch, key) → (x, target) that makes what the net gets, for example an augmentation. A function of
+            the key alone repeats; the key is that of the step.
+        accumulate: Number of micro-batches that the gradient of each batch is computed from, which takes less memory.
+        in_backward: Whether to update each layer as soon as its gradient is known, as ``train_step`` does.
+        norms: Whether the history has the mean norms over an epoch's steps: ``grad_norm`` of the gradient, ``update_norm`` of the
+            change of params.
+        callbacks: Functions of an ``Epoch``, called after each epoch, that return ``None`` or ``stop``; and ``Callback`` values,
+            such as ``EarlyStopping(patience=3)``.
+        checkpoints: A folder, or ``Checkpoints``: where to save after each epoch, and every ``Checkpoints.every`` steps.
         progress: Whether to show progress on the standard error stream: a bar on a terminal that has tqdm, else some ten lines.
-        epochs_done: Number of epochs trained before.
+            ``"bar"`` or ``"lines"`` for one of them, or a function that is given a line after each epoch, such as ``print``.
+        epochs_done: Number of epochs trained before, without ``checkpoints``.
 
     Returns:
         The params, the state, and the history, lists of ``epoch`` (from 1), ``loss`` (while training), ``seconds`` (of training),
         and with ``validation`` of ``validation_loss``; and of each metric as ``validation_<name>``, or else ``<name>``. A loss
-        with several parts, ``losses_of`` or a sum, has each of them too, without its factor: ``loss.<name>``.
+        with several parts, ``losses_of`` or a sum, has each of them too, without its factor: ``loss.<name>``. With
+        ``EarlyStopping`` the params are the best ones, and the state is the last one.
 
     Raises:
         ValueError: For a ``batch_size`` below 1, epochs below 0, no data, different numbers of rows, fewer than ``batch_size``
-            with ``drop_last``, arguments of another kind, and metrics with one name or that of a column.
+            with ``drop_last``, arguments of another kind, metrics with one name or that of a column, and checkpoints of another
+            net, key, number of rows or size of batches.
+        FloatingPointError: For a loss or params that are not finite, with the step and the first leaf that is not.
+        OSError: Where a checkpoint cannot be written.
     """
     require("fit", net=(Layer, "a layer", net), loss=(Loss, "a loss", loss), opt=(Optimizer, "an optimizer", opt))
-    require("fit", drop_last=(bool, "True or False", drop_last), progress=(bool, "True or False", progress))
-    rows = _check(data, validation, epochs, batch_size, epochs_done, drop_last)
-    batch_size = int(batch_size)  # numpy's numbers are none to torch.split
-    columns("fit", metrics, COLUMNS)
+    require("fit", drop_last=(bool, "True or False", drop_last), norms=(bool, "True or False", norms))
+    if transform is not None and not callable(transform):
+        raise value_error("fit", "transform must be a function (batch, key) -> (x, target), or None", describe(transform))
+    for name, least, got in (("epochs", 0, epochs), ("epochs_done", 0, epochs_done)):
+        require_whole("fit", name, least, got)
+    source = _source(data, batch_size, drop_last, transform)
+    judge = _Judge.of(net, loss, opt, source, validation, metrics, transform)
+    kept = _checkpoints(checkpoints, epochs_done)
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
-    step = train_step(net, by_part(loss), opt.donate())  # of what is copied here, and nobody else has
-    params = net.init(first) if params is None else tree.map(_copied, params)
-    state = opt.init(params) if state is None else tree.map(_copied, state)
-    mean, weigh, history = LossMean(loss), LossMean(loss).weights(data[1]), History()
-    for epoch in shown(range(epochs_done, epochs_done + epochs), history, progress):
-        batches = _batches(random.permutation(random.fold_in(order, epoch), rows), batch_size, drop_last)
-        began = time.perf_counter()
-        params, state, values = _epoch(step, params, state, data, batches, random.fold_in(noise, epoch))
-        row = {
-            "epoch": epoch + 1,
-            **mean.over_batches(values, weigh(batches)),
-            "seconds": time.perf_counter() - began,
-        }
-        if validation or metrics:
-            row |= _measured(net, opt.eval_params(state, params), validation, metrics, loss, data)
-        for name, number in row.items():
-            history.setdefault(name, []).append(number)
-    return Fit(params, state, history)
+    heard = Callbacks(callbacks)
+    pure = train_step(net, by_part(loss), opt)
+    donated = train_step(net, by_part(loss), opt.donate(), in_backward=in_backward)  # writes to copies
+    start = _start(opt, net.init(first) if params is None else params, state, source if params is None else None)
+    start = start._replace(epoch=epochs_done, memory=heard.init(start.params))
+    call = call_of(net, loss, opt, key=int(as_key(key)), accumulate=accumulate, **source.described())
+    shown = Progress.of(progress, epochs=range(epochs_done, epochs_done + epochs), steps=source.steps)
+    training = Training(
+        pure if heard.of_steps else donated, pure, LossMean(loss), source, transform, order, noise, heard,
+        kept.every if kept else None, _saving(kept, call), shown.step,
+    )  # fmt: skip
+    with kept.locked() if kept else nullcontext(), shown:
+        at = _resumed(kept, call, start, heard) if kept else start
+        at = _trained(training, judge, at, epochs_done + epochs, shown)
+        if kept:
+            kept.wait()
+    return Fit(heard.params(at.memory, at.params), at.state, at.history)
 
 
-def _measured(net: Layer, params: Params, validation: Any, metrics: Metrics, loss: Loss, data: Any) -> dict[str, Any]:
-    if validation:
-        return evaluate(net, params, validation, metrics, loss, prefix="validation_")
-    return evaluate(net, params, data, metrics)
+def _trained(training: Training, judge: "_Judge", at: Position, epochs: int, shown: Progress) -> Position:
+    """Train up to a number of epochs, or until a callback stops."""
+    if training.source.once and epochs - at.epoch > 1:
+        rule = "batches that can be had only once are for one epoch; give a function of the epoch that makes them"
+        raise value_error("fit", rule, f"{describe(training.source.data)} for {epochs - at.epoch} epochs")
+    while at.epoch < epochs and not at.stopped:
+        at = _closed(training, judge, training.epoch(at))
+        shown.epoch(at.history)
+        training.save(at)
+    return at
 
 
-def _copied(leaf: Any) -> Tensor:
+def _closed(training: Training, judge: "_Judge", at: Position) -> Position:
+    """Return the position after an epoch whose steps are made: with its row in the history, and the callbacks called."""
+    if not at.losses:
+        raise value_error("fit", "data must have at least one batch in each epoch", f"none in epoch {at.epoch + 1}")
+    params = judge.opt.eval_params(at.state, at.params)
+    row = {
+        "epoch": at.epoch + 1,
+        **training.mean.over_batches(torch.stack(at.losses), training.weights(at)),
+        "seconds": at.seconds,
+    }
+    with training.randomness(at.epoch, "validation"):
+        row |= judge.row(params, at.epoch)
+    history = at.history.copy()
+    history.append(row)
+    epoch = Epoch(at.epoch + 1, at.params, at.state, history, params, at.steps)
+    memory, stopped = training.callbacks.update(at.memory, epoch)
+    states = tuple([generator.get_state() for generator in training.source.generators()])
+    return Position(
+        at.epoch + 1, 0, at.steps, at.params, at.state, memory, history=history, stopped=stopped or at.stopped, generators=states
+    )
+
+
+class _Judge(NamedTuple):
+    """What is measured after each epoch, and on which data."""
+
+    opt: Optimizer
+    net: Layer
+    source: Source
+    metrics: SeveralMetrics
+    mean: LossMean | None
+    prefix: str
+
+    @classmethod
+    def of(
+        cls, net: Layer, loss: Loss, opt: Optimizer, source: Source, validation: Any, metrics: Metrics, transform: Any
+    ) -> "_Judge":
+        wanted = columns("fit", metrics, COLUMNS)
+        if validation is not None:
+            judged = source_of(validation, "fit", "validation", _JUDGED_AT_ONCE)
+            return cls(opt, net.inference(), judged, wanted, LossMean(loss), "validation_")
+        if wanted.metrics and (transform is not None or source.once):
+            raise value_error("fit", "metrics need validation data where data has a transform or batches that come once", "none")
+        judged = source_of(source.data, "fit", "data", _JUDGED_AT_ONCE) if transform is None else source
+        return cls(opt, net.inference(), judged, wanted, None, "")
+
+    def row(self, params: Params, epoch: int) -> dict[str, Any]:
+        """Return the columns of an epoch."""
+        return measured(self.net, params, self.source, self.metrics, self.mean, self.prefix, epoch)
+
+
+def _source(data: Any, batch_size: Any, drop_last: bool, transform: Any) -> Source:
+    """Return the source of batches; the size of a batch is required of tensors only."""
+    if batch_size is not None or is_rows(data, pairs=transform is None):
+        require_whole("fit", "batch_size", 1, batch_size)
+    return source_of(data, "fit", "data", batch_size or 1, drop_last=drop_last, pairs=transform is None)
+
+
+def _checkpoints(given: Any, epochs_done: int) -> Checkpoints | None:
+    if given is None or isinstance(given, Checkpoints):
+        kept = given
+    elif isinstance(given, (str, Path)):
+        kept = Checkpoints(Path(given))
+    else:
+        raise value_error("fit", "checkpoints must be a folder, fn.Checkpoints(folder), or None", describe(given))
+    if kept and epochs_done:
+        raise value_error("fit", "epochs_done is for a training without checkpoints, which count their epochs", epochs_done)
+    return kept
+
+
+def _start(opt: Optimizer, params: Params, state: Tree, data: Source | None) -> Position:
+    """Return the position before the first step; new params go to the device of ``data``."""
+    params = tree.map(_detached, params)
+    if data is not None and data.device is not None:
+        params = moved(params, data.device)
+    state = opt.init(params) if state is None else tree.map(_detached, state)
+    return Position(0, 0, 0, params, state, {})
+
+
+def _detached(leaf: Any) -> Tensor:
     if not isinstance(leaf, Tensor):
         raise value_error("fit", "params and state must be trees of tensors", describe(leaf))
-    return leaf.detach().clone()
+    return leaf.detach()
 
 
-def _batches(order: Tensor, batch_size: int, drop_last: bool) -> Sequence[Tensor]:
-    batches = torch.split(order, batch_size)
-    return batches[:-1] if drop_last and len(batches[-1]) < batch_size else batches
+def _saving(kept: Checkpoints | None, call: dict[str, Any]) -> Callable[[Position], None]:
+    """Return the function that saves a position; within an epoch the tensors are written to while a thread saves."""
+
+    def save(at: Position) -> None:
+        if kept is not None:
+            at = (
+                at._replace(params=tree.map(torch.clone, at.params), state=tree.map(torch.clone, at.state))
+                if at.step and kept.background
+                else at
+            )
+            kept.save(at.steps, as_tree(at, call), {"epoch": at.epoch, "step": at.step, "stopped": at.stopped, **call})
+
+    return save
 
 
-def _epoch(
-    step: TrainStep, params: Params, state: Tree, data: tuple[Tree, Tree], batches: Sequence[Tensor], noise: Key
-) -> tuple[Params, Tree, Tensor]:
-    """Take a step for each batch, and return the losses; in inference mode, which saves a tenth of a small step."""
-    values: list[Tensor] = []
-    with torch.inference_mode(), _hint_at_the_last(batches, values):
-        for i, batch in enumerate(batches):
-            x, target = take(data, batch)
-            rng = random.fold_in(noise, i) if step.net.stochastic else None
-            params, state, value = step(params, state, x, target, rng)
-            values.append(value)
-        losses = torch.stack(values)
-    return tree.map(torch.clone, params), tree.map(torch.clone, state), losses  # tensors of inference mode are not for autograd
-
-
-@contextmanager
-def _hint_at_the_last(batches: Sequence[Tensor], done: Sequence[Any]) -> Iterator[None]:
-    """Add to an error in a last batch that is smaller than the others how to leave it out."""
-    try:
-        yield
-    except Exception as error:
-        if len(done) == len(batches) - 1 and done and len(batches[-1]) < len(batches[0]):
-            add_location(error, f"fit, in the last batch, of {len(batches[-1])} rows: drop_last=True leaves it out")
-        raise
-
-
-def _check(data: Any, validation: Any, epochs: int, batch_size: int, epochs_done: int, drop_last: bool) -> int:
-    for name, least, got in (("epochs", 0, epochs), ("batch_size", 1, batch_size), ("epochs_done", 0, epochs_done)):
-        require_whole("fit", name, least, got)
-    if validation is not None:
-        rows_of_data(validation, "fit", "validation")
-    rows = rows_of_data(data, "fit")
-    if drop_last and rows < batch_size:
-        raise value_error("fit", f"with drop_last there must be batch_size={batch_size} rows or more", f"{rows} rows")
-    return rows
+def _resumed(kept: Checkpoints, call: dict[str, Any], start: Position, heard: Callbacks) -> Position:
+    """Return the position of the newest checkpoint; ``start`` where there is none."""
+    if not kept.steps():
+        return start
+    saved = kept.load()
+    at = from_tree(saved)
+    require_same_call(saved["call"], call, kept.folder)
+    require_fit(start.params, at.params, "params", kept.folder)
+    require_fit(start.state, at.state, "state", kept.folder)
+    return at._replace(memory=heard.resumed(at.memory, start.params))

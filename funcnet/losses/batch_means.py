@@ -72,11 +72,14 @@ class LossMean(Value):
 
     def add(self, totals: list[tuple[float, float]], y: Any, target: Any) -> list[tuple[float, float]]:
         """Return the totals with a batch added."""
-        values = self.loss.part_values(y, target)
-        parts = self.loss.part_list()
-        known = bool(tree.leaves(target))  # without a target the rows of y count
-        weights = [1.0 if part.reduction == "sum" else float(part.weight_of(target) if known else rows_of(y)) for part in parts]
+        values, weights = self.loss.part_values(y, target), self.weigh(y, target)
         return [_added(total, float(v.mean()), w) for total, v, w in zip(totals, values, weights, strict=True)]
+
+    def weigh(self, rows: Any, target: Any) -> list[float]:
+        """Return what a batch counts for in the mean of each part; without a target its rows count, those of x or y."""
+        known = bool(tree.leaves(target))
+        parts = self.loss.part_list()
+        return [1.0 if part.reduction == "sum" else float(part.weight_of(target) if known else rows_of(rows)) for part in parts]
 
     def value(self, totals: list[tuple[float, float]]) -> dict[str, float]:
         """Return ``loss``, and for a loss with several parts ``loss.<name>`` of each without its factor."""

@@ -1,0 +1,99 @@
+"""The position of a training: all that changes from step to step, as one tree that checkpoints save."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Layer, Params
+from funcnet.errors import value_error
+from funcnet.fitting.history import History
+from funcnet.flattening import Tree
+from funcnet.losses.loss import Loss
+from funcnet.optim.base import Optimizer
+
+
+class Position(NamedTuple):
+    """Where a training is.
+
+    Args:
+        epoch: Number of epochs done.
+        step: Number of steps done in the next epoch.
+        steps: Number of steps done in all.
+        params: The params.
+        state: The optimizer's state, with what it records.
+        memory: The memory of each callback that has one.
+        losses: The losses of the steps done in this epoch.
+        weights: What their batches count for in each part of the loss; empty where the rows tell it.
+        seconds: Time spent in this epoch.
+        history: The history.
+        stopped: Whether a callback has ended the training.
+        generators: States of a DataLoader's generators at the start of the epoch.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    params: Params
+    state: Tree
+    memory: dict[str, Tree]
+    losses: tuple[Tensor, ...] = ()
+    weights: tuple[list[float], ...] = ()
+    seconds: float = 0.0
+    history: History = History()
+    stopped: bool = False
+    generators: tuple[Tensor, ...] = ()
+
+
+def as_tree(at: Position, call: dict[str, Any]) -> dict[str, Any]:
+    """Return a position as a tree of tensors, numbers and words, beside the call of ``fit`` that it belongs to."""
+    losses = torch.stack(at.losses) if at.losses else None
+    weights = torch.tensor(at.weights, dtype=torch.float64) if at.weights else None
+    return {**at._asdict(), "history": dict(at.history), "losses": losses, "weights": weights, "call": call}
+
+
+def from_tree(saved: Any) -> Position:
+    """Return the position that a tree holds."""
+    if not isinstance(saved, dict) or saved.keys() != {*Position._fields, "call"}:
+        raise value_error("fit", "the checkpoints must be those of fit; use another folder", "a tree of something else")
+    losses = () if saved["losses"] is None else tuple(saved["losses"].unbind())
+    weights = () if saved["weights"] is None else tuple(saved["weights"].tolist())
+    found = {**saved, "history": History(saved["history"]), "losses": losses, "weights": weights}
+    del found["call"]
+    return Position(**found)
+
+
+def call_of(net: Layer, loss: Loss, opt: Optimizer, **options: Any) -> dict[str, Any]:
+    """Describe a call of ``fit`` in numbers and words, so that another one's checkpoint is recognized."""
+    return {"net": repr(net), "loss": repr(loss), "opt": repr(opt), **options}
+
+
+def require_same_call(saved: dict[str, Any], call: dict[str, Any], where: Any) -> None:
+    """Refuse the checkpoint of another net, order or size of batches; warn of another loss or optimizer, which may be meant."""
+    for name, value in call.items():
+        before = saved.get(name)
+        if before == value:
+            continue
+        if name in ("loss", "opt"):
+            warnings.warn(f"fit: {name} was {before} in the checkpoint in {where}, and is {value} from here on", stacklevel=4)
+            continue
+        raise value_error(
+            f"fit, checkpoint in {where}", f"{name} must be {before}", f"{value}; use another folder for another training"
+        )
+
+
+def require_fit(like: Tree, got: Tree, what: str, where: Any) -> None:
+    """Refuse params or a state of another structure, with the first path."""
+    wanted, found = (
+        {path: leaf.shape if isinstance(leaf, Tensor) else type(leaf) for path, leaf in tree.names(one).items()}
+        for one in (like, got)
+    )
+    odd = [path for path in {**wanted, **found} if wanted.get(path) != found.get(path)]
+    if odd:
+        raise value_error(
+            f"fit, checkpoint in {where}",
+            f"{what} must have {wanted.get(odd[0], 'nothing')} at {odd[0]!r}",
+            str(found.get(odd[0], "nothing")),
+        )
