@@ -24,6 +24,7 @@ OTHERS = [
     *SCHEDULES,
     *[metric for metric, _, _ in METRICS.values()],
     fn.ReduceOnPlateau(),
+    fn.Checkpoints("folder"),
     *[fn.EMA(), fn.SWA()],
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],
     *[fn.XavierNormal(), fn.XavierUniform(), fn.KaimingNormal(), fn.KaimingUniform(), fn.LecunNormal(), fn.LecunUniform()],
