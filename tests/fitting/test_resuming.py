@@ -12,7 +12,7 @@ import funcnet as fn
 
 NET = fn.serial(fn.Linear(4, 8), fn.BatchNorm1d(8), fn.ReLU(), fn.Dropout(0.3), fn.Linear(8, 3))
 X, LABELS = fn.random.normal(1, (40, 4)), (fn.random.uniform(2, (40,)) * 3).long()
-OPT = fn.AdamW(lr=fn.cosine(0.05, 30), weight_decay=0.1)
+OPT = fn.AdamW(lr=fn.CosineSchedule(0.05, 30), weight_decay=0.1)
 
 
 class Noisy(Dataset):
