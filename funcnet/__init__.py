@@ -82,7 +82,7 @@ from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
 from funcnet.drawing import Drawing, draw
 from funcnet.fitting.evaluation import evaluate
-from funcnet.fitting.history import Fit
+from funcnet.fitting.history import Fit, History
 from funcnet.fitting.loop import fit
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
@@ -420,7 +420,7 @@ __all__ = [
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "lr_range", "RateRange",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "History", "evaluate", "lr_range", "RateRange",
     # metrics
     "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
     "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",

@@ -95,8 +95,7 @@ def fit(
         }
         if validation or metrics:
             row |= _measured(net, opt.eval_params(state, params), validation, metrics, loss, data)
-        for name, number in row.items():
-            history.setdefault(name, []).append(number)
+        history.append(row)
     return Fit(params, state, history)
 
 
