@@ -30,6 +30,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
     metrics                values that add up over batches and ranks
     training               steps, compiled steps, the loop
+    saving                 trees in files that are written whole and checked
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
 """
@@ -309,6 +310,7 @@ from funcnet.optim.transforms.squares import ScaleByRMS, ScaleByRSS, ScaleByStdd
 from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
 from funcnet.range_test import RateRange, lr_range
+from funcnet.saving.files import load, load_metadata, save
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
 from funcnet.train import train_step, value_and_grads
@@ -421,6 +423,8 @@ __all__ = [
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
     "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "History", "evaluate", "lr_range", "RateRange",
+    # saving
+    "save", "load", "load_metadata",
     # metrics
     "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
     "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",
