@@ -83,8 +83,9 @@ from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
 from funcnet.drawing import Drawing, draw
 from funcnet.fitting.evaluation import evaluate
-from funcnet.fitting.history import Fit, History
+from funcnet.fitting.history import History
 from funcnet.fitting.loop import fit
+from funcnet.fitting.result import Fit
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,

@@ -4,17 +4,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from funcnet import tree
-from funcnet.contract import Params
 from funcnet.errors import describe, value_error
 from funcnet.fitting.plotting import Figure, draw
-from funcnet.flattening import Tree
-from funcnet.tables import aligned, html_table, short
+from funcnet.tables import aligned, html_table
 
 _MOST_ROWS, _ENDS = 20, 5
 """A longer table shows so many rows at each of its ends only."""
@@ -174,43 +171,6 @@ class History(dict[str, list[Any]]):
     def _require(self, who: str, name: object) -> None:
         if not isinstance(name, str) or name not in self:
             raise value_error(who, f"there must be a column of this name, and there are {', '.join(self) or 'none'}", repr(name))
-
-
-class Fit(NamedTuple):
-    """What ``fit`` returns: ``params, state, history = fit``. It prints as a table.
-
-    Args:
-        params: The trained params.
-        state: The optimizer's state.
-        history: What was measured after each epoch.
-
-    >>> fit = Fit({"weight": torch.zeros(3, 4)}, {"step": torch.tensor(2)}, History({"epoch": [1], "loss": [0.5]}))
-    >>> fit
-    params           12  48 B
-    optimizer state   1   8 B
-    <BLANKLINE>
-    epoch  loss
-        1   0.5
-    """
-
-    params: Params
-    state: Tree
-    history: History
-
-    def plot(self, columns: Sequence[str] | None = None) -> Figure:
-        """Draw the history with matplotlib, and return the figure; see ``History.plot``."""
-        return History(self.history).plot(columns)
-
-    def __str__(self) -> str:
-        sizes = aligned([_size("params", self.params), _size("optimizer state", self.state)], 1)
-        return "\n".join([*sizes, "", str(History(self.history))])
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def _size(name: str, part: Tree) -> tuple[str, ...]:
-    return name, f"{tree.size(part):,}", f"{short(tree.nbytes(part))}B"
 
 
 _BETTER: dict[str, Callable[..., dict[str, Any]]] = {"min": min, "max": max}

@@ -13,8 +13,9 @@ from funcnet.contract import Layer, Params
 from funcnet.errors import add_location, describe, value_error
 from funcnet.fitting.data import COLUMNS, require, require_whole, rows_of_data, take
 from funcnet.fitting.evaluation import evaluate
-from funcnet.fitting.history import Fit, History
+from funcnet.fitting.history import History
 from funcnet.fitting.progress import shown
+from funcnet.fitting.result import Fit
 from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.batch_means import LossMean, by_part

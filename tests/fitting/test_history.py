@@ -263,3 +263,46 @@ def test_what_fit_returns_is_three_and_prints_as_a_table():
     assert "tensor" not in str(fit)
     assert panels(fit.plot(["loss", "accuracy"])) == {"loss": ["training"], "accuracy": ["training"]}
     assert type(pickle.loads(pickle.dumps(fit))) is fn.Fit
+
+
+@pytest.mark.parametrize(
+    "opt", [fn.Adam(0.1), fn.chain(fn.ClipByGlobalNorm(1.0), fn.SGD(0.1, momentum=0.9)), fn.LBFGS()], ids=repr
+)
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_saved_fit_comes_back_bit_for_bit(tmp_path, opt, checked):
+    """With and without a tree to check it against; the training goes on from it as from the first."""
+    fit, path = fitted(opt), tmp_path / "fit.fn"
+    fit.history.append({"epoch": 3, "loss": NAN, "confusion_matrix": torch.eye(2, dtype=torch.int32), "f1": math.inf})
+    fit.save(path)
+    params = NET.init(1)
+    got = fn.Fit.load(path, (params, opt.init(params)) if checked else None)
+    assert type(got) is fn.Fit
+    assert type(got.history) is fn.History
+    assert fn.tree.equal(got[:2], fit[:2])
+    assert got.history == fit.history
+    assert [*got.history] == [*fit.history]
+    assert got.history["confusion_matrix"][-1].dtype is torch.int32
+    assert fn.load_metadata(path)["history"]["loss"][:2] == fit.history["loss"][:2]
+    if checked:
+        options = {"epochs": 1, "epochs_done": 2, "batch_size": 7, "key": 0, "progress": False}
+        ours, theirs = (
+            fn.fit(NET, fn.CrossEntropy(), opt, (X, LABELS), params=one.params, state=one.state, **options) for one in (fit, got)
+        )
+        assert fn.tree.equal(ours.params, theirs.params)
+        assert fn.tree.equal(fn.Fit.load(path, fit).params, fit.params)
+
+
+def test_a_file_of_another_fit_is_refused(tmp_path):
+    """One of another net names each path; one that holds no fit says so; so does a tree that is no fit."""
+    fit, path = fitted(), tmp_path / "fit.fn"
+    fit.save(path)
+    for net, word in ((fn.Linear(2, 3), "missing"), (fn.serial(fn.Linear(2, 4), fn.Dropout(0.5), fn.Linear(4, 3)), "different")):
+        params = net.init(0)
+        with pytest.raises(ValueError, match=rf"{word} 'params\.") as caught:
+            fn.Fit.load(path, (params, fit.state))
+        assert "history" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"Fit.load: like must be a Fit or a pair \(params, state\), got a dict with the keys"):
+        fn.Fit.load(path, {"params": fit.params})
+    fn.save(path, fit.params, {"history": {}})
+    with pytest.raises(ValueError, match=r"Fit.load: '.*fit.fn' must be a file that Fit.save has written, got a file of another"):
+        fn.Fit.load(path)
