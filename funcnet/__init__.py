@@ -84,8 +84,9 @@ from funcnet.contract import Layer
 from funcnet.drawing import Drawing, draw
 from funcnet.fitting.callbacks import Callback, EarlyStopping, Epoch, Step, stop
 from funcnet.fitting.evaluation import evaluate, predict
-from funcnet.fitting.history import Fit
+from funcnet.fitting.history import History
 from funcnet.fitting.loop import fit
+from funcnet.fitting.result import Fit
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -425,7 +426,7 @@ __all__ = [
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "predict", "lr_range", "RateRange",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "History", "evaluate", "predict", "lr_range", "RateRange",
     # callbacks
     "Callback", "Epoch", "Step", "EarlyStopping", "stop",
     # saving

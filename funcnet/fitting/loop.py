@@ -15,9 +15,9 @@ from funcnet.fitting.arguments import COLUMNS, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Source, is_rows, moved, source_of
 from funcnet.fitting.evaluation import measured
-from funcnet.fitting.history import Fit
 from funcnet.fitting.position import Position, as_tree, call_of, from_tree, require_fit, require_same_call
 from funcnet.fitting.progress import Progress
+from funcnet.fitting.result import Fit
 from funcnet.fitting.steps import Training, Transform
 from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
