@@ -29,7 +29,6 @@ from funcnet.random.keys import Key, as_key
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import train_step
 
-
 _JUDGED_AT_ONCE = 1000
 
 

@@ -1,7 +1,8 @@
 """Placeholder."""
 
-from funcnet.fitting.history import History
 import sys
+
+from funcnet.fitting.history import History
 
 
 class Progress:
