@@ -9,6 +9,7 @@
 No kind names a class to import: a named tuple comes back as a new class with the same name and fields.
 """
 
+import json
 import math
 import struct
 from collections import OrderedDict, namedtuple
@@ -16,16 +17,25 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+import attrs
 from torch import Size, Tensor
 
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree, join
-from funcnet.saving.tensors import identity, tensor_complaint
+from funcnet.saving.tensors import Damaged, Stored, identity, stored, tensor_complaint
 
 Json = Any
+MOST_NESTED = 100
+"""The nodes within each other that are saved: Python's calls nest a few times deeper, and so can read them anywhere."""
+
 _KEYS = (str, int, bool)
 _LEAVES = "every leaf must be a tensor, None, a bool, int, float, complex or str"
 _NODES = "every node must be a dict, OrderedDict, tuple, named tuple, list or torch.Size"
+
+
+def as_json(form: Json) -> str:
+    """Write JSON in the shortest form."""
+    return json.dumps(form, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Encoder:
@@ -36,6 +46,7 @@ class Encoder:
         self.tensors: list[Tensor] = []
         self.paths: list[str] = []
         self._numbers: dict[object, int] = {}
+        self._depth = 0
 
     def encode(self, tree: Tree, path: str = "") -> Json:
         """Return the JSON of a tree at a path."""
@@ -77,7 +88,12 @@ class Encoder:
 
     def children(self, items: Any, path: str) -> Json:
         """Return the JSON of children, which have their keys in the path."""
-        return [self.encode(child, join(path, key)) for key, child in items]
+        if self._depth == MOST_NESTED:
+            raise self.error(path, f"a tree must be nested at most {MOST_NESTED} deep", "a deeper one")
+        self._depth += 1
+        forms = [self.encode(child, join(path, key)) for key, child in items]
+        self._depth -= 1
+        return forms
 
     def pairs(self, tree: dict[Any, Tree], path: str) -> Json:
         """Return the keys and children of a dict."""
@@ -133,8 +149,22 @@ def named_class(name: str, fields: tuple[str, ...]) -> Any:
     return made if made._fields == fields else None
 
 
-class Damaged(Exception):  # noqa: N818 (it never leaves the package)
-    """Raised where the words of a file are not those that ``save`` writes; says what they are."""
+@attrs.frozen(eq=False)
+class Encoded:
+    """A tree and its metadata as JSON, and the tensors, each with its first path and the form in which it is stored."""
+
+    tree: Json
+    metadata: Json
+    tensors: list[Tensor]
+    forms: list[Stored]
+    paths: list[str]
+
+
+def encoded(who: str, tree: Tree, metadata: Tree) -> Encoded:
+    """Encode a tree and its metadata; ``who`` refuses what could not be decoded again."""
+    encoder, words = Encoder(who), Encoder(who, tensors=False)
+    forms = encoder.encode(tree), words.encode(metadata, "metadata")
+    return Encoded(*forms, encoder.tensors, [*map(stored, encoder.tensors)], encoder.paths)
 
 
 def decode(form: Json, tensors: list[Any]) -> Tree:
