@@ -81,6 +81,7 @@ from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
 from funcnet.drawing import Drawing, draw
+from funcnet.gradients import value_and_grads
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -310,7 +311,7 @@ from funcnet.random.keys import fold_in, key, split
 from funcnet.range_test import RateRange, lr_range
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
-from funcnet.train import train_step, value_and_grads
+from funcnet.train import train_step
 from funcnet.transforms.accumulation import accumulate
 from funcnet.transforms.clipped import clipped_grads
 from funcnet.transforms.per_example import per_example_grads, per_example_norms
