@@ -126,8 +126,8 @@ def fit(
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
     heard = Callbacks(callbacks)
-    pure = train_step(net, by_part(loss), opt)
-    donated = train_step(net, by_part(loss), opt.donate(), in_backward=in_backward)  # writes to copies
+    pure = train_step(net, by_part(loss), opt, accumulate=accumulate)
+    donated = train_step(net, by_part(loss), opt.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
     start = _start(opt, net.init(first) if params is None else params, state, source if params is None else None)
     start = start._replace(epoch=epochs_done, memory=heard.init(start.params))
     call = call_of(net, loss, opt, key=int(as_key(key)), accumulate=accumulate, **source.described())
