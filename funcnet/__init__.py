@@ -35,415 +35,222 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     kernels and testing    which library computes products; the laws as functions
 """
 
-from funcnet import initializers
-from funcnet import kernels
-from funcnet import random
-from funcnet import testing
-from funcnet import tree
+from funcnet import initializers, kernels, random, testing, tree
 from funcnet.blocks.encoder_decoder import EncoderDecoder
 from funcnet.blocks.perceptron import mlp
-from funcnet.blocks.residual_nets import resnet_block
-from funcnet.blocks.residual_nets import resnet_bottleneck
-from funcnet.blocks.separable_conv import depthwise_conv1d
-from funcnet.blocks.separable_conv import depthwise_conv2d
-from funcnet.blocks.separable_conv import depthwise_conv3d
-from funcnet.blocks.separable_conv import separable_conv1d
-from funcnet.blocks.separable_conv import separable_conv2d
-from funcnet.blocks.separable_conv import separable_conv3d
+from funcnet.blocks.residual_nets import resnet_block, resnet_bottleneck
+from funcnet.blocks.separable_conv import (
+    depthwise_conv1d,
+    depthwise_conv2d,
+    depthwise_conv3d,
+    separable_conv1d,
+    separable_conv2d,
+    separable_conv3d,
+)
 from funcnet.blocks.transformer_block import TransformerBlock
-from funcnet.blocks.transformer_presets import transformer_decoder_block
-from funcnet.blocks.transformer_presets import transformer_encoder_block
-from funcnet.blocks.transformer_stacks import TransformerStack
-from funcnet.blocks.transformer_stacks import transformer
-from funcnet.blocks.transformer_stacks import transformer_decoder
-from funcnet.blocks.transformer_stacks import transformer_encoder
+from funcnet.blocks.transformer_presets import transformer_decoder_block, transformer_encoder_block
+from funcnet.blocks.transformer_stacks import TransformerStack, transformer, transformer_decoder, transformer_encoder
 from funcnet.combinator import Combinator
-from funcnet.combinators.adaptive_pooling import AdaptivePool1d
-from funcnet.combinators.adaptive_pooling import AdaptivePool2d
-from funcnet.combinators.adaptive_pooling import AdaptivePool3d
-from funcnet.combinators.branching import branch
-from funcnet.combinators.branching import parallel
-from funcnet.combinators.branching import residual
-from funcnet.combinators.constants import keep_constants
-from funcnet.combinators.constants import serial_with_constants
+from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
+from funcnet.combinators.branching import branch, parallel, residual
+from funcnet.combinators.constants import keep_constants, serial_with_constants
 from funcnet.combinators.coupling import affine_coupling
 from funcnet.combinators.custom_vjp import with_vjp
 from funcnet.combinators.dag import graph
 from funcnet.combinators.depth import repeat
 from funcnet.combinators.ensembles import ensemble
 from funcnet.combinators.freezing import freeze
-from funcnet.combinators.gradient_rules import clip_gradient
-from funcnet.combinators.gradient_rules import reverse_gradient
-from funcnet.combinators.gradient_rules import scale_gradient
-from funcnet.combinators.gradient_rules import straight_through
-from funcnet.combinators.low_rank import add_lora
-from funcnet.combinators.low_rank import lora
-from funcnet.combinators.low_rank import merge_lora
+from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
+from funcnet.combinators.low_rank import add_lora, lora, merge_lora
 from funcnet.combinators.mixed_precision import cast
 from funcnet.combinators.norm_folding import fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal
-from funcnet.combinators.parametrization import Parametrization
-from funcnet.combinators.parametrization import parametrize
-from funcnet.combinators.pooling import Pool1d
-from funcnet.combinators.pooling import Pool2d
-from funcnet.combinators.pooling import Pool3d
+from funcnet.combinators.parametrization import Parametrization, parametrize
+from funcnet.combinators.pooling import Pool1d, Pool2d, Pool3d
 from funcnet.combinators.profiling import profiled
-from funcnet.combinators.rearranging import channels_last
-from funcnet.combinators.rearranging import map_over
-from funcnet.combinators.rearranging import time_distributed
+from funcnet.combinators.rearranging import channels_last, map_over, time_distributed
 from funcnet.combinators.recomputation import remat
 from funcnet.combinators.recurrence import scan
 from funcnet.combinators.reversibility import reversible
 from funcnet.combinators.sequential import serial
-from funcnet.combinators.sharing import shared
-from funcnet.combinators.sharing import tied
+from funcnet.combinators.sharing import shared, tied
 from funcnet.combinators.two_directions import bidirectional
 from funcnet.combinators.unique_rows import uniqued
-from funcnet.combinators.watching import checked
-from funcnet.combinators.watching import tap
-from funcnet.combinators.weight_norms import spectral_norm
-from funcnet.combinators.weight_norms import weight_norm
+from funcnet.combinators.watching import checked, tap
+from funcnet.combinators.weight_norms import spectral_norm, weight_norm
 from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
-from funcnet.drawing import Drawing
-from funcnet.drawing import draw
-from funcnet.fitting.callbacks import Callback
-from funcnet.fitting.callbacks import EarlyStopping
-from funcnet.fitting.callbacks import Epoch
-from funcnet.fitting.callbacks import Step
-from funcnet.fitting.callbacks import stop
-from funcnet.fitting.evaluation import evaluate
-from funcnet.fitting.evaluation import predict
+from funcnet.drawing import Drawing, draw
+from funcnet.fitting.callbacks import Callback, EarlyStopping, Epoch, Step, stop
+from funcnet.fitting.evaluation import evaluate, predict
 from funcnet.fitting.history import History
 from funcnet.fitting.loop import fit
 from funcnet.fitting.result import Fit
 from funcnet.gradients import value_and_grads
-from funcnet.initializers.elementary import Constant
-from funcnet.initializers.elementary import Initializer
-from funcnet.initializers.elementary import Normal
-from funcnet.initializers.elementary import Ones
-from funcnet.initializers.elementary import TruncatedNormal
-from funcnet.initializers.elementary import Uniform
-from funcnet.initializers.elementary import Zeros
-from funcnet.initializers.scaled import KaimingNormal
-from funcnet.initializers.scaled import KaimingUniform
-from funcnet.initializers.scaled import LecunNormal
-from funcnet.initializers.scaled import LecunUniform
-from funcnet.initializers.scaled import Orthogonal
-from funcnet.initializers.scaled import VarianceScaling
-from funcnet.initializers.scaled import XavierNormal
-from funcnet.initializers.scaled import XavierUniform
-from funcnet.initializers.structured import DeltaOrthogonal
-from funcnet.initializers.structured import Dirac
-from funcnet.initializers.structured import Eye
-from funcnet.initializers.structured import Sparse
+from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
+from funcnet.initializers.scaled import (
+    KaimingNormal,
+    KaimingUniform,
+    LecunNormal,
+    LecunUniform,
+    Orthogonal,
+    VarianceScaling,
+    XavierNormal,
+    XavierUniform,
+)
+from funcnet.initializers.structured import DeltaOrthogonal, Dirac, Eye, Sparse
 from funcnet.layers.activation.base import Activation
-from funcnet.layers.activation.elementary import Abs
-from funcnet.layers.activation.elementary import Cos
-from funcnet.layers.activation.elementary import Erf
-from funcnet.layers.activation.elementary import Exp
-from funcnet.layers.activation.elementary import Gaussian
-from funcnet.layers.activation.elementary import Monomial
-from funcnet.layers.activation.elementary import RandomFourier
-from funcnet.layers.activation.elementary import Sign
-from funcnet.layers.activation.elementary import Sin
-from funcnet.layers.activation.elementary import Square
-from funcnet.layers.activation.glu import GEGLU
-from funcnet.layers.activation.glu import GLU
-from funcnet.layers.activation.glu import ReGLU
-from funcnet.layers.activation.glu import SwiGLU
-from funcnet.layers.activation.leaky import LeakyReLU
-from funcnet.layers.activation.leaky import PReLU
-from funcnet.layers.activation.leaky import RReLU
+from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Gaussian, Monomial, RandomFourier, Sign, Sin, Square
+from funcnet.layers.activation.glu import GEGLU, GLU, ReGLU, SwiGLU
+from funcnet.layers.activation.leaky import LeakyReLU, PReLU, RReLU
 from funcnet.layers.activation.radial_basis import RBF
-from funcnet.layers.activation.rectifiers import CELU
-from funcnet.layers.activation.rectifiers import ClippedLinear
-from funcnet.layers.activation.rectifiers import ELU
-from funcnet.layers.activation.rectifiers import ReLU
-from funcnet.layers.activation.rectifiers import ReLU6
-from funcnet.layers.activation.rectifiers import ReLUK
-from funcnet.layers.activation.rectifiers import SELU
-from funcnet.layers.activation.rectifiers import Threshold
-from funcnet.layers.activation.self_gated import Dish
-from funcnet.layers.activation.self_gated import GELU
-from funcnet.layers.activation.self_gated import Hardswish
-from funcnet.layers.activation.self_gated import Mish
-from funcnet.layers.activation.self_gated import SiLU
-from funcnet.layers.activation.shrinkages import Hardshrink
-from funcnet.layers.activation.shrinkages import Softshrink
-from funcnet.layers.activation.shrinkages import Tanhshrink
-from funcnet.layers.activation.sigmoids import Hardsigmoid
-from funcnet.layers.activation.sigmoids import Hardtanh
-from funcnet.layers.activation.sigmoids import LogSigmoid
-from funcnet.layers.activation.sigmoids import Sigmoid
-from funcnet.layers.activation.sigmoids import Softsign
-from funcnet.layers.activation.sigmoids import SparseSigmoid
-from funcnet.layers.activation.sigmoids import Tanh
-from funcnet.layers.activation.softmaxes import GumbelSoftmax
-from funcnet.layers.activation.softmaxes import LogSoftmax
-from funcnet.layers.activation.softmaxes import LogSumExp
-from funcnet.layers.activation.softmaxes import MultiSoftmax
-from funcnet.layers.activation.softmaxes import Softmax
-from funcnet.layers.activation.softmaxes import Softmax2d
-from funcnet.layers.activation.softmaxes import Softmin
-from funcnet.layers.activation.softpluses import Softplus
-from funcnet.layers.activation.softpluses import SparsePlus
-from funcnet.layers.activation.softpluses import Squareplus
+from funcnet.layers.activation.rectifiers import CELU, ELU, SELU, ClippedLinear, ReLU, ReLU6, ReLUK, Threshold
+from funcnet.layers.activation.self_gated import GELU, Dish, Hardswish, Mish, SiLU
+from funcnet.layers.activation.shrinkages import Hardshrink, Softshrink, Tanhshrink
+from funcnet.layers.activation.sigmoids import Hardsigmoid, Hardtanh, LogSigmoid, Sigmoid, Softsign, SparseSigmoid, Tanh
+from funcnet.layers.activation.softmaxes import GumbelSoftmax, LogSoftmax, LogSumExp, MultiSoftmax, Softmax, Softmax2d, Softmin
+from funcnet.layers.activation.softpluses import Softplus, SparsePlus, Squareplus
 from funcnet.layers.attention.attention_pool import AttentionPool
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention
-from funcnet.layers.attention.masks import causal_mask
-from funcnet.layers.attention.masks import combine_masks
-from funcnet.layers.attention.masks import local_mask
-from funcnet.layers.attention.masks import padding_mask
+from funcnet.layers.attention.masks import causal_mask, combine_masks, local_mask, padding_mask
 from funcnet.layers.attention.multihead import MultiHeadAttention
-from funcnet.layers.attention.positions import LearnedPositions
-from funcnet.layers.attention.positions import RotaryEmbedding
-from funcnet.layers.attention.positions import SinusoidalPositions
+from funcnet.layers.attention.positions import LearnedPositions, RotaryEmbedding, SinusoidalPositions
 from funcnet.layers.attention.varlen import VarlenAttention
-from funcnet.layers.conv.conv import Conv1d
-from funcnet.layers.conv.conv import Conv2d
-from funcnet.layers.conv.conv import Conv3d
-from funcnet.layers.conv.conv_local import ConvLocal1d
-from funcnet.layers.conv.conv_local import ConvLocal2d
-from funcnet.layers.conv.conv_local import ConvLocal3d
-from funcnet.layers.conv.conv_transpose import ConvTranspose1d
-from funcnet.layers.conv.conv_transpose import ConvTranspose2d
-from funcnet.layers.conv.conv_transpose import ConvTranspose3d
+from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
+from funcnet.layers.conv.conv_local import ConvLocal1d, ConvLocal2d, ConvLocal3d
+from funcnet.layers.conv.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from funcnet.layers.conv.masked_conv import MaskedConv
-from funcnet.layers.conv.unfold import Fold
-from funcnet.layers.conv.unfold import Unfold
-from funcnet.layers.custom import elementwise
-from funcnet.layers.custom import layer
-from funcnet.layers.custom import shape_dependent
-from funcnet.layers.embedding.embedding import Embedding
-from funcnet.layers.embedding.embedding import HashEmbed
+from funcnet.layers.conv.unfold import Fold, Unfold
+from funcnet.layers.custom import elementwise, layer, shape_dependent
+from funcnet.layers.embedding.embedding import Embedding, HashEmbed
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
 from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
 from funcnet.layers.linear.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
 from funcnet.layers.linear.deferred_linear import DeferredLinear
-from funcnet.layers.linear.elementwise_affine import Bias
-from funcnet.layers.linear.elementwise_affine import Scale
+from funcnet.layers.linear.elementwise_affine import Bias, Scale
 from funcnet.layers.linear.linear import Linear
 from funcnet.layers.linear.maxout import Maxout
-from funcnet.layers.linear.multilinear import Bilinear
-from funcnet.layers.linear.multilinear import Einsum
-from funcnet.layers.linear.multilinear import LinearGeneral
+from funcnet.layers.linear.multilinear import Bilinear, Einsum, LinearGeneral
 from funcnet.layers.linear.rescaling import Rescale
-from funcnet.layers.noise.alpha_dropout import AlphaDropout
-from funcnet.layers.noise.alpha_dropout import FeatureAlphaDropout
+from funcnet.layers.noise.alpha_dropout import AlphaDropout, FeatureAlphaDropout
 from funcnet.layers.noise.drop_connect import DropConnect
-from funcnet.layers.noise.dropout import DropPath
-from funcnet.layers.noise.dropout import Dropout
-from funcnet.layers.noise.dropout import Dropout1d
-from funcnet.layers.noise.dropout import Dropout2d
-from funcnet.layers.noise.dropout import Dropout3d
+from funcnet.layers.noise.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d, DropPath
 from funcnet.layers.noise.gaussian_noise import GaussianNoise
 from funcnet.layers.noise.gaussian_sample import GaussianSample
-from funcnet.layers.norm.batch_norm import BatchNorm1d
-from funcnet.layers.norm.batch_norm import BatchNorm2d
-from funcnet.layers.norm.batch_norm import BatchNorm3d
-from funcnet.layers.norm.batch_norm import RunningBatchNorm1d
-from funcnet.layers.norm.batch_norm import RunningBatchNorm2d
-from funcnet.layers.norm.batch_norm import RunningBatchNorm3d
+from funcnet.layers.norm.batch_norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    RunningBatchNorm1d,
+    RunningBatchNorm2d,
+    RunningBatchNorm3d,
+)
 from funcnet.layers.norm.group_norm import GroupNorm
-from funcnet.layers.norm.instance_norm import InstanceNorm1d
-from funcnet.layers.norm.instance_norm import InstanceNorm2d
-from funcnet.layers.norm.instance_norm import InstanceNorm3d
-from funcnet.layers.norm.instance_norm import RunningInstanceNorm1d
-from funcnet.layers.norm.instance_norm import RunningInstanceNorm2d
-from funcnet.layers.norm.instance_norm import RunningInstanceNorm3d
-from funcnet.layers.norm.layer_norm import LayerNorm
-from funcnet.layers.norm.layer_norm import RMSNorm
-from funcnet.layers.norm.local_response_norm import CrossMapLRN2d
-from funcnet.layers.norm.local_response_norm import LocalResponseNorm
-from funcnet.layers.norm.standardize import Normalize
-from funcnet.layers.norm.standardize import Standardize
-from funcnet.layers.operands.arithmetic import Add
-from funcnet.layers.operands.arithmetic import Concat
-from funcnet.layers.operands.arithmetic import Div
-from funcnet.layers.operands.arithmetic import MatMul
-from funcnet.layers.operands.arithmetic import Mul
-from funcnet.layers.operands.arithmetic import Pow
-from funcnet.layers.operands.arithmetic import Sub
-from funcnet.layers.operands.distances import CauchySimilarity
-from funcnet.layers.operands.distances import CosineSimilarity
-from funcnet.layers.operands.distances import PairwiseDistance
-from funcnet.layers.operands.reductions import Max
-from funcnet.layers.operands.reductions import Mean
-from funcnet.layers.operands.reductions import Min
-from funcnet.layers.operands.reductions import Prod
-from funcnet.layers.operands.reductions import Std
-from funcnet.layers.operands.reductions import Sum
-from funcnet.layers.operands.reductions import Var
-from funcnet.layers.pooling.adaptive import AdaptiveAvgPool1d
-from funcnet.layers.pooling.adaptive import AdaptiveAvgPool2d
-from funcnet.layers.pooling.adaptive import AdaptiveAvgPool3d
-from funcnet.layers.pooling.adaptive import AdaptiveMaxPool1d
-from funcnet.layers.pooling.adaptive import AdaptiveMaxPool2d
-from funcnet.layers.pooling.adaptive import AdaptiveMaxPool3d
-from funcnet.layers.pooling.adaptive import GlobalAvgPool
-from funcnet.layers.pooling.adaptive import GlobalMaxPool
-from funcnet.layers.pooling.adaptive import GlobalSumPool
-from funcnet.layers.pooling.avg_pool import AvgPool1d
-from funcnet.layers.pooling.avg_pool import AvgPool2d
-from funcnet.layers.pooling.avg_pool import AvgPool3d
-from funcnet.layers.pooling.avg_pool import SumPool1d
-from funcnet.layers.pooling.avg_pool import SumPool2d
-from funcnet.layers.pooling.avg_pool import SumPool3d
-from funcnet.layers.pooling.fractional import FractionalMaxPool2d
-from funcnet.layers.pooling.fractional import FractionalMaxPool3d
-from funcnet.layers.pooling.lp_pool import LPPool1d
-from funcnet.layers.pooling.lp_pool import LPPool2d
-from funcnet.layers.pooling.lp_pool import LPPool3d
-from funcnet.layers.pooling.max_pool import MaxPool1d
-from funcnet.layers.pooling.max_pool import MaxPool2d
-from funcnet.layers.pooling.max_pool import MaxPool3d
-from funcnet.layers.pooling.min_pool import MinPool1d
-from funcnet.layers.pooling.min_pool import MinPool2d
-from funcnet.layers.pooling.min_pool import MinPool3d
+from funcnet.layers.norm.instance_norm import (
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    RunningInstanceNorm1d,
+    RunningInstanceNorm2d,
+    RunningInstanceNorm3d,
+)
+from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
+from funcnet.layers.norm.local_response_norm import CrossMapLRN2d, LocalResponseNorm
+from funcnet.layers.norm.standardize import Normalize, Standardize
+from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+from funcnet.layers.operands.distances import CauchySimilarity, CosineSimilarity, PairwiseDistance
+from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
+from funcnet.layers.pooling.adaptive import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    GlobalSumPool,
+)
+from funcnet.layers.pooling.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d, SumPool1d, SumPool2d, SumPool3d
+from funcnet.layers.pooling.fractional import FractionalMaxPool2d, FractionalMaxPool3d
+from funcnet.layers.pooling.lp_pool import LPPool1d, LPPool2d, LPPool3d
+from funcnet.layers.pooling.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
+from funcnet.layers.pooling.min_pool import MinPool1d, MinPool2d, MinPool3d
 from funcnet.layers.pooling.segments import SegmentPool
-from funcnet.layers.pooling.unpool import MaxUnpool1d
-from funcnet.layers.pooling.unpool import MaxUnpool2d
-from funcnet.layers.pooling.unpool import MaxUnpool3d
-from funcnet.layers.recurrent.cells import GRUCell
-from funcnet.layers.recurrent.cells import LSTMCell
-from funcnet.layers.recurrent.cells import RNNCell
-from funcnet.layers.recurrent.nets import GRU
-from funcnet.layers.recurrent.nets import LSTM
-from funcnet.layers.recurrent.nets import RNN
-from funcnet.layers.recurrent.packing import pack_padded
-from funcnet.layers.recurrent.packing import pad_packed
-from funcnet.layers.recurrent.packing import pad_sequence
-from funcnet.layers.recurrent.packing import unpad_sequence
-from funcnet.layers.shape.boundary_padding import CircularPad1d
-from funcnet.layers.shape.boundary_padding import CircularPad2d
-from funcnet.layers.shape.boundary_padding import CircularPad3d
-from funcnet.layers.shape.boundary_padding import ReflectionPad1d
-from funcnet.layers.shape.boundary_padding import ReflectionPad2d
-from funcnet.layers.shape.boundary_padding import ReflectionPad3d
-from funcnet.layers.shape.boundary_padding import ReplicationPad1d
-from funcnet.layers.shape.boundary_padding import ReplicationPad2d
-from funcnet.layers.shape.boundary_padding import ReplicationPad3d
+from funcnet.layers.pooling.unpool import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
+from funcnet.layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
+from funcnet.layers.recurrent.nets import GRU, LSTM, RNN
+from funcnet.layers.recurrent.packing import pack_padded, pad_packed, pad_sequence, unpad_sequence
+from funcnet.layers.shape.boundary_padding import (
+    CircularPad1d,
+    CircularPad2d,
+    CircularPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReflectionPad3d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ReplicationPad3d,
+)
 from funcnet.layers.shape.casting import Cast
-from funcnet.layers.shape.constant_padding import ConstantPad1d
-from funcnet.layers.shape.constant_padding import ConstantPad2d
-from funcnet.layers.shape.constant_padding import ConstantPad3d
-from funcnet.layers.shape.constant_padding import ZeroPad1d
-from funcnet.layers.shape.constant_padding import ZeroPad2d
-from funcnet.layers.shape.constant_padding import ZeroPad3d
+from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, ConstantPad3d, ZeroPad1d, ZeroPad2d, ZeroPad3d
 from funcnet.layers.shape.expand_window import ExpandWindow
-from funcnet.layers.shape.grid_sampling import AffineGrid
-from funcnet.layers.shape.grid_sampling import GridSample
-from funcnet.layers.shape.indexing import Chunk
-from funcnet.layers.shape.indexing import Index
-from funcnet.layers.shape.indexing import OneHot
-from funcnet.layers.shape.indexing import Split
-from funcnet.layers.shape.pattern_reduction import Reduce
-from funcnet.layers.shape.pattern_reduction import Repeat
+from funcnet.layers.shape.grid_sampling import AffineGrid, GridSample
+from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
+from funcnet.layers.shape.pattern_reduction import Reduce, Repeat
 from funcnet.layers.shape.rearrangement import rearrange
-from funcnet.layers.shape.reshaping import Flatten
-from funcnet.layers.shape.reshaping import Identity
-from funcnet.layers.shape.reshaping import Permute
-from funcnet.layers.shape.reshaping import Reshape
-from funcnet.layers.shape.reshaping import Squeeze
-from funcnet.layers.shape.reshaping import Transpose
-from funcnet.layers.shape.reshaping import Unflatten
-from funcnet.layers.shape.reshaping import Unsqueeze
-from funcnet.layers.shape.resizing import Upsample
-from funcnet.layers.shape.resizing import UpsamplingBilinear2d
-from funcnet.layers.shape.resizing import UpsamplingNearest2d
-from funcnet.layers.shape.selecting import Gather
-from funcnet.layers.shape.selecting import Select
-from funcnet.layers.shape.shuffling import ChannelShuffle
-from funcnet.layers.shape.shuffling import PixelShuffle
-from funcnet.layers.shape.shuffling import PixelUnshuffle
-from funcnet.losses.binary import BCE
-from funcnet.losses.binary import BCEWithLogits
-from funcnet.losses.binary_margins import Hinge
-from funcnet.losses.binary_margins import MarginRanking
-from funcnet.losses.class_margins import MultiLabelMargin
-from funcnet.losses.class_margins import MultiMargin
-from funcnet.losses.class_margins import MulticlassHinge
-from funcnet.losses.classification import CrossEntropy
-from funcnet.losses.classification import NLL
-from funcnet.losses.contrastive import CosineEmbedding
-from funcnet.losses.contrastive import InfoNCE
-from funcnet.losses.contrastive import NTXent
+from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, Squeeze, Transpose, Unflatten, Unsqueeze
+from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
+from funcnet.layers.shape.selecting import Gather, Select
+from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
+from funcnet.losses.binary import BCE, BCEWithLogits
+from funcnet.losses.binary_margins import Hinge, MarginRanking
+from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
+from funcnet.losses.classification import NLL, CrossEntropy
+from funcnet.losses.contrastive import CosineEmbedding, InfoNCE, NTXent
 from funcnet.losses.cosine_distance import CosineDistance
 from funcnet.losses.ctc import CTC
 from funcnet.losses.dice import Dice
-from funcnet.losses.divergences import GeneralizedKL
-from funcnet.losses.divergences import KLDiv
-from funcnet.losses.focal import Focal
-from funcnet.losses.focal import MulticlassFocal
+from funcnet.losses.divergences import GeneralizedKL, KLDiv
+from funcnet.losses.focal import Focal, MulticlassFocal
 from funcnet.losses.gaussian_kl import GaussianKL
-from funcnet.losses.likelihoods import GaussianNLL
-from funcnet.losses.likelihoods import PoissonNLL
+from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
 from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
-from funcnet.losses.loss import ElementwiseLoss
-from funcnet.losses.loss import Loss
+from funcnet.losses.loss import ElementwiseLoss, Loss
 from funcnet.losses.named import losses_of
 from funcnet.losses.poly import PolyCrossEntropy
-from funcnet.losses.regression import L1
-from funcnet.losses.regression import L2
-from funcnet.losses.regression import MSE
-from funcnet.losses.robust import Huber
-from funcnet.losses.robust import LogCosh
-from funcnet.losses.robust import SmoothL1
+from funcnet.losses.regression import L1, L2, MSE
+from funcnet.losses.robust import Huber, LogCosh, SmoothL1
 from funcnet.losses.sample_weights import weighted
-from funcnet.losses.soft_margin import HingeEmbedding
-from funcnet.losses.soft_margin import MultiLabelSoftMargin
-from funcnet.losses.soft_margin import SoftMargin
-from funcnet.losses.triplets import TripletMargin
-from funcnet.losses.triplets import TripletMarginWithDistance
-from funcnet.metrics.accuracies import Accuracy
-from funcnet.metrics.accuracies import accuracy
+from funcnet.losses.soft_margin import HingeEmbedding, MultiLabelSoftMargin, SoftMargin
+from funcnet.losses.triplets import TripletMargin, TripletMarginWithDistance
+from funcnet.metrics.accuracies import Accuracy, accuracy
 from funcnet.metrics.base import Metric
 from funcnet.metrics.calibration import CalibrationError
-from funcnet.metrics.confusion import BalancedAccuracy
-from funcnet.metrics.confusion import CohenKappa
-from funcnet.metrics.confusion import ConfusionMatrix
-from funcnet.metrics.confusion import MatthewsCorrelation
-from funcnet.metrics.label_scores import F1
-from funcnet.metrics.label_scores import FBeta
-from funcnet.metrics.label_scores import IoU
-from funcnet.metrics.label_scores import Precision
-from funcnet.metrics.label_scores import Recall
-from funcnet.metrics.means import Average
-from funcnet.metrics.means import Perplexity
-from funcnet.metrics.rankings import AUROC
-from funcnet.metrics.rankings import AveragePrecision
-from funcnet.metrics.regression import ExplainedVariance
-from funcnet.metrics.regression import MeanAbsoluteError
-from funcnet.metrics.regression import MeanSquaredError
-from funcnet.metrics.regression import R2
-from funcnet.metrics.regression import RootMeanSquaredError
+from funcnet.metrics.confusion import BalancedAccuracy, CohenKappa, ConfusionMatrix, MatthewsCorrelation
+from funcnet.metrics.label_scores import F1, FBeta, IoU, Precision, Recall
+from funcnet.metrics.means import Average, Perplexity
+from funcnet.metrics.rankings import AUROC, AveragePrecision
+from funcnet.metrics.regression import R2, ExplainedVariance, MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from funcnet.metrics.several import metrics_of
 from funcnet.optim.accumulation import MultiSteps
 from funcnet.optim.adabelief import AdaBelief
 from funcnet.optim.adadelta import Adadelta
 from funcnet.optim.adafactor import Adafactor
 from funcnet.optim.adagrad import Adagrad
-from funcnet.optim.adam import Adam
-from funcnet.optim.adam import AdamW
+from funcnet.optim.adam import Adam, AdamW
 from funcnet.optim.adamax import Adamax
 from funcnet.optim.adan import Adan
 from funcnet.optim.ademamix import AdEMAMix
 from funcnet.optim.adopt import ADOPT
 from funcnet.optim.asgd import ASGD
 from funcnet.optim.averaged import Averaged
-from funcnet.optim.averages import EMA
-from funcnet.optim.averages import SWA
-from funcnet.optim.base import GradientTransform
-from funcnet.optim.base import Optimizer
-from funcnet.optim.chaining import chain
-from funcnet.optim.chaining import donate
-from funcnet.optim.clipping import ClipByGlobalNorm
-from funcnet.optim.clipping import ClipByValue
-from funcnet.optim.groups import by_path
-from funcnet.optim.groups import freeze_params
-from funcnet.optim.groups import is_matrix
+from funcnet.optim.averages import EMA, SWA
+from funcnet.optim.base import GradientTransform, Optimizer
+from funcnet.optim.chaining import chain, donate
+from funcnet.optim.clipping import ClipByGlobalNorm, ClipByValue
+from funcnet.optim.groups import by_path, freeze_params, is_matrix
 from funcnet.optim.lamb import LAMB
 from funcnet.optim.lars import LARS
 from funcnet.optim.lbfgs import LBFGS
@@ -451,8 +258,7 @@ from funcnet.optim.lion import Lion
 from funcnet.optim.lookahead import Lookahead
 from funcnet.optim.masks import decay_mask
 from funcnet.optim.master_weights import MasterWeights
-from funcnet.optim.moments import MomentOptimizer
-from funcnet.optim.moments import MomentTransform
+from funcnet.optim.moments import MomentOptimizer, MomentTransform
 from funcnet.optim.muon import Muon
 from funcnet.optim.nadam import NAdam
 from funcnet.optim.novograd import NovoGrad
@@ -461,103 +267,68 @@ from funcnet.optim.radam import RAdam
 from funcnet.optim.rmsprop import RMSprop
 from funcnet.optim.rprop import Rprop
 from funcnet.optim.schedule_free import ScheduleFree
-from funcnet.optim.schedules.base import FormulaSchedule
-from funcnet.optim.schedules.base import LambdaSchedule
-from funcnet.optim.schedules.base import ProductSchedule
-from funcnet.optim.schedules.base import Schedule
-from funcnet.optim.schedules.base import SumSchedule
-from funcnet.optim.schedules.cycles import CosineAnnealingSchedule
-from funcnet.optim.schedules.cycles import CosineRestartsSchedule
-from funcnet.optim.schedules.cycles import CyclicSchedule
-from funcnet.optim.schedules.cycles import OneCycleMomentumSchedule
-from funcnet.optim.schedules.cycles import OneCycleSchedule
-from funcnet.optim.schedules.decay import ExponentialSchedule
-from funcnet.optim.schedules.decay import InverseSquareRootSchedule
-from funcnet.optim.schedules.decay import InverseTimeSchedule
-from funcnet.optim.schedules.decay import MultiStepSchedule
-from funcnet.optim.schedules.decay import StepSchedule
-from funcnet.optim.schedules.interpolation import ConstantSchedule
-from funcnet.optim.schedules.interpolation import CosineSchedule
-from funcnet.optim.schedules.interpolation import LinearSchedule
-from funcnet.optim.schedules.interpolation import PolynomialSchedule
-from funcnet.optim.schedules.piecewise import JoinedSchedule
-from funcnet.optim.schedules.piecewise import PiecewiseConstantSchedule
-from funcnet.optim.schedules.piecewise import PiecewiseInterpolateSchedule
+from funcnet.optim.schedules.base import FormulaSchedule, LambdaSchedule, ProductSchedule, Schedule, SumSchedule
+from funcnet.optim.schedules.cycles import (
+    CosineAnnealingSchedule,
+    CosineRestartsSchedule,
+    CyclicSchedule,
+    OneCycleMomentumSchedule,
+    OneCycleSchedule,
+)
+from funcnet.optim.schedules.decay import (
+    ExponentialSchedule,
+    InverseSquareRootSchedule,
+    InverseTimeSchedule,
+    MultiStepSchedule,
+    StepSchedule,
+)
+from funcnet.optim.schedules.interpolation import ConstantSchedule, CosineSchedule, LinearSchedule, PolynomialSchedule
+from funcnet.optim.schedules.piecewise import JoinedSchedule, PiecewiseConstantSchedule, PiecewiseInterpolateSchedule
 from funcnet.optim.schedules.plateau import ReduceOnPlateau
-from funcnet.optim.schedules.warmup import SlantedTriangularSchedule
-from funcnet.optim.schedules.warmup import WarmupConstantSchedule
-from funcnet.optim.schedules.warmup import WarmupCosineSchedule
-from funcnet.optim.schedules.warmup import WarmupExponentialSchedule
-from funcnet.optim.schedules.warmup import WarmupLinearSchedule
-from funcnet.optim.schedules.warmup import WarmupSchedule
-from funcnet.optim.schedules.warmup import WarmupStableDecaySchedule
+from funcnet.optim.schedules.warmup import (
+    SlantedTriangularSchedule,
+    WarmupConstantSchedule,
+    WarmupCosineSchedule,
+    WarmupExponentialSchedule,
+    WarmupLinearSchedule,
+    WarmupSchedule,
+    WarmupStableDecaySchedule,
+)
 from funcnet.optim.sgd import SGD
 from funcnet.optim.sharpness import SAM
 from funcnet.optim.sign_sgd import SignSGD
 from funcnet.optim.skipping import SkipNonFinite
 from funcnet.optim.sm3 import SM3
 from funcnet.optim.soap import SOAP
-from funcnet.optim.transforms.adaptive import ScaleByAMSGrad
-from funcnet.optim.transforms.adaptive import ScaleByAdam
-from funcnet.optim.transforms.adaptive import ScaleByBelief
-from funcnet.optim.transforms.adaptive import ScaleByLion
-from funcnet.optim.transforms.adaptive import ScaleByYogi
-from funcnet.optim.transforms.block_clipping import AdaptiveClip
-from funcnet.optim.transforms.block_clipping import ClipByBlockRMS
-from funcnet.optim.transforms.block_clipping import ClipByNorm
+from funcnet.optim.transforms.adaptive import ScaleByAdam, ScaleByAMSGrad, ScaleByBelief, ScaleByLion, ScaleByYogi
+from funcnet.optim.transforms.block_clipping import AdaptiveClip, ClipByBlockRMS, ClipByNorm
 from funcnet.optim.transforms.decay import AddDecayedWeights
 from funcnet.optim.transforms.factored import ScaleByFactoredRMS
 from funcnet.optim.transforms.loss_scale import LossScale
-from funcnet.optim.transforms.noise import AddNoise
-from funcnet.optim.transforms.noise import AddPrivacyNoise
-from funcnet.optim.transforms.norms import NormalizeByUpdateNorm
-from funcnet.optim.transforms.norms import ScaleByParamBlockNorm
-from funcnet.optim.transforms.norms import ScaleByParamBlockRMS
-from funcnet.optim.transforms.norms import ScaleByTrustRatio
+from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
+from funcnet.optim.transforms.norms import NormalizeByUpdateNorm, ScaleByParamBlockNorm, ScaleByParamBlockRMS, ScaleByTrustRatio
 from funcnet.optim.transforms.observing import Monitor
-from funcnet.optim.transforms.scaling import ScaleBy
-from funcnet.optim.transforms.scaling import ScaleByLearningRate
-from funcnet.optim.transforms.scaling import ScaleBySchedule
-from funcnet.optim.transforms.scaling import ScaleBySign
-from funcnet.optim.transforms.scaling import Trace
-from funcnet.optim.transforms.shaping import Centralize
-from funcnet.optim.transforms.shaping import KeepParamsNonnegative
-from funcnet.optim.transforms.shaping import ZeroNaNs
-from funcnet.optim.transforms.squares import ScaleByRMS
-from funcnet.optim.transforms.squares import ScaleByRSS
-from funcnet.optim.transforms.squares import ScaleByStddev
+from funcnet.optim.transforms.scaling import ScaleBy, ScaleByLearningRate, ScaleBySchedule, ScaleBySign, Trace
+from funcnet.optim.transforms.shaping import Centralize, KeepParamsNonnegative, ZeroNaNs
+from funcnet.optim.transforms.squares import ScaleByRMS, ScaleByRSS, ScaleByStddev
 from funcnet.optim.yogi import Yogi
-from funcnet.random.keys import fold_in
-from funcnet.random.keys import key
-from funcnet.random.keys import split
-from funcnet.range_test import RateRange
-from funcnet.range_test import lr_range
+from funcnet.random.keys import fold_in, key, split
+from funcnet.range_test import RateRange, lr_range
 from funcnet.saving.background import save_in_background
 from funcnet.saving.checkpoints import Checkpoints
-from funcnet.saving.files import load
-from funcnet.saving.files import load_metadata
-from funcnet.saving.files import save
-from funcnet.sizes import infer_sizes
-from funcnet.sizes import output_shape
-from funcnet.summaries import Summary
-from funcnet.summaries import summary
+from funcnet.saving.files import load, load_metadata, save
+from funcnet.sizes import infer_sizes, output_shape
+from funcnet.summaries import Summary, summary
 from funcnet.train import train_step
 from funcnet.transforms.accumulation import accumulate
 from funcnet.transforms.clipped import clipped_grads
-from funcnet.transforms.per_example import per_example_grads
-from funcnet.transforms.per_example import per_example_norms
+from funcnet.transforms.per_example import per_example_grads, per_example_norms
 from funcnet.transforms.refreshing import refresh_stats
-from funcnet.transforms.seeing import intermediates
-from funcnet.transforms.seeing import jacobian
+from funcnet.transforms.seeing import intermediates, jacobian
 from funcnet.transforms.unit_variance import lsuv
-from funcnet.value import Value
-from funcnet.value import frozen
-from funcnet.walking import at
-from funcnet.walking import map_layers
-from funcnet.walking import replace
-from funcnet.walking import walk
-from funcnet.wrapper import Rearranging
-from funcnet.wrapper import Wrapper
+from funcnet.value import Value, frozen
+from funcnet.walking import at, map_layers, replace, walk
+from funcnet.wrapper import Rearranging, Wrapper
 
 __version__ = "0.1.0"
 

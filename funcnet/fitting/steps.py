@@ -183,7 +183,7 @@ class _Run:
         )
 
     def require_finite(self) -> None:
-        """Raise ``FloatingPointError`` for params that are not finite, and for losses, which are watched at each step on a CPU."""
+        """Raise ``FloatingPointError`` for params that are not finite; for losses too, which only a CPU watches at each step."""
         watched = not self.losses or self.losses[-1].device.type == "cpu"
         if not tree.all_finite(self.params):
             raise self._diverged("params that are not", len(self.losses))

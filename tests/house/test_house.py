@@ -26,7 +26,18 @@ MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 25
 FLOORS = {
     5: [""],
     4: [
-        *["fitting", "saving", "range_test", "train", "gradients", "layerwise", "compilation", "summaries", "metering", "drawing"],
+        *[
+            "fitting",
+            "saving",
+            "range_test",
+            "train",
+            "gradients",
+            "layerwise",
+            "compilation",
+            "summaries",
+            "metering",
+            "drawing",
+        ],
         "transforms",
     ],
     3: ["blocks", "combinators"],
