@@ -14,7 +14,7 @@ from funcnet.errors import add_location, describe, value_error
 from funcnet.fitting.data import COLUMNS, require, require_whole, rows_of_data, take
 from funcnet.fitting.evaluation import evaluate
 from funcnet.fitting.history import History
-from funcnet.fitting.progress import shown
+from funcnet.fitting.progress import Progress, Shown, require_progress
 from funcnet.fitting.result import Fit
 from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
@@ -40,7 +40,7 @@ def fit(
     validation: tuple[Tree, Tree] | None = None,
     metrics: Metrics = (),
     drop_last: bool = False,
-    progress: bool = True,
+    progress: Shown = True,
     epochs_done: int = 0,
 ) -> Fit:
     """Train a net, and return ``Fit(params, state, history)``.
@@ -62,7 +62,9 @@ def fit(
         metrics: Metrics, such as ``F1()``, or functions (y, target) → number, such as ``accuracy``, evaluated on the validation
             data or else on ``data``.
         drop_last: Whether to leave out a smaller last batch.
-        progress: Whether to show progress on the standard error stream: a bar on a terminal that has tqdm, else some ten lines.
+        progress: Whether to show progress on the standard error stream: a bar on a terminal if tqdm is installed, else some ten
+            lines. ``"bar"`` or ``"lines"`` for one of them, or a function of a line of text, such as ``logging.info``, which is
+            called after each epoch.
         epochs_done: Number of epochs trained before.
 
     Returns:
@@ -75,7 +77,8 @@ def fit(
             with ``drop_last``, arguments of another kind, and metrics with one name or that of a column.
     """
     require("fit", net=(Layer, "a layer", net), loss=(Loss, "a loss", loss), opt=(Optimizer, "an optimizer", opt))
-    require("fit", drop_last=(bool, "True or False", drop_last), progress=(bool, "True or False", progress))
+    require("fit", drop_last=(bool, "True or False", drop_last))
+    require_progress(progress)
     rows = _check(data, validation, epochs, batch_size, epochs_done, drop_last)
     batch_size = int(batch_size)  # numpy's numbers are none to torch.split
     columns("fit", metrics, COLUMNS)
@@ -85,25 +88,23 @@ def fit(
     params = net.init(first) if params is None else tree.map(_copied, params)
     state = opt.init(params) if state is None else tree.map(_copied, state)
     mean, weigh, history = LossMean(loss), LossMean(loss).weights(data[1]), History()
-    for epoch in shown(range(epochs_done, epochs_done + epochs), history, progress):
-        batches = _batches(random.permutation(random.fold_in(order, epoch), rows), batch_size, drop_last)
-        began = time.perf_counter()
-        params, state, values = _epoch(step, params, state, data, batches, random.fold_in(noise, epoch))
-        row = {
-            "epoch": epoch + 1,
-            **mean.over_batches(values, weigh(batches)),
-            "seconds": time.perf_counter() - began,
-        }
-        if validation or metrics:
-            row |= _measured(net, opt.eval_params(state, params), validation, metrics, loss, data)
-        history.append(row)
+    steps = rows // batch_size if drop_last else -(-rows // batch_size)
+    with Progress.of(progress, range(epochs_done, epochs_done + epochs), steps) as shown:
+        for epoch in range(epochs_done, epochs_done + epochs):
+            batches = _batches(random.permutation(random.fold_in(order, epoch), rows), batch_size, drop_last)
+            began = time.perf_counter()
+            params, state, values = _epoch(step, params, state, data, batches, random.fold_in(noise, epoch), shown)
+            losses, seconds = mean.over_batches(values, weigh(batches)), time.perf_counter() - began
+            measured = _measured(net, opt.eval_params(state, params), validation, metrics, loss, data)
+            history.append({"epoch": epoch + 1, **losses, "seconds": seconds, **measured})
+            shown.epoch(history)
     return Fit(params, state, history)
 
 
 def _measured(net: Layer, params: Params, validation: Any, metrics: Metrics, loss: Loss, data: Any) -> dict[str, Any]:
     if validation:
         return evaluate(net, params, validation, metrics, loss, prefix="validation_")
-    return evaluate(net, params, data, metrics)
+    return evaluate(net, params, data, metrics) if metrics else {}
 
 
 def _copied(leaf: Any) -> Tensor:
@@ -118,7 +119,7 @@ def _batches(order: Tensor, batch_size: int, drop_last: bool) -> Sequence[Tensor
 
 
 def _epoch(
-    step: TrainStep, params: Params, state: Tree, data: tuple[Tree, Tree], batches: Sequence[Tensor], noise: Key
+    step: TrainStep, params: Params, state: Tree, data: tuple[Tree, Tree], batches: Sequence[Tensor], noise: Key, shown: Progress
 ) -> tuple[Params, Tree, Tensor]:
     """Take a step for each batch, and return the losses; in inference mode, which saves a tenth of a small step."""
     values: list[Tensor] = []
@@ -128,6 +129,7 @@ def _epoch(
             rng = random.fold_in(noise, i) if step.net.stochastic else None
             params, state, value = step(params, state, x, target, rng)
             values.append(value)
+            shown.step()
         losses = torch.stack(values)
     return tree.map(torch.clone, params), tree.map(torch.clone, state), losses  # tensors of inference mode are not for autograd
 
