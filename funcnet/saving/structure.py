@@ -82,7 +82,7 @@ class Encoder:
         name, fields = type(tree).__name__, list(tree._fields)
         if named_class(name, tuple(fields)) is None or len(tree) != len(fields):
             raise self.error(
-                path, "the class of a named tuple must have its fields, and names that Python allows", repr(type(tree))
+                path, "a named tuple must have an entry for each field, and names that Python allows", repr(type(tree))
             )
         return ["named", name, fields, self.children(enumerate(tree), path)]
 
