@@ -218,6 +218,7 @@ def _size(tensors: list[Any], forms: Json) -> Size:
 
 
 def _named(tensors: list[Any], name: str, fields: list[str], forms: Json) -> Any:
+    _require(type(fields) is list)
     made, children = named_class(name, tuple(fields)), [*_all(tensors, forms)]
     _require(made is not None and len(children) == len(fields))
     return made._make(children)

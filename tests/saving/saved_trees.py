@@ -29,7 +29,7 @@ def tensor(dtype: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
 
 def views(x: torch.Tensor) -> st.SearchStrategy[torch.Tensor]:
     """Draw a view of a tensor: permuted, with gaps, expanded, conjugated, or itself."""
-    orders = st.permutations(range(x.dim())).map(lambda order: x.permute(order))
+    orders = st.permutations(range(x.dim())).map(x.permute)
     gaps = st.just(x[..., ::2] if x.dim() else x)
     return st.just(x) | orders | gaps | st.just(x.expand(2, *x.shape)) | st.just(x.conj() if x.is_complex() else x)
 

@@ -70,7 +70,7 @@ def test_what_would_not_come_back_is_refused_with_its_path(tmp_path, name):
             fn.save(tmp_path / name, value)
         with pytest.raises(ValueError, match=rf"^save: .*{rule}.*, at 'a\.1.*' too, got "):
             fn.save(tmp_path / name, {"a": [0, value]})
-    assert os.listdir(tmp_path) == []
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_metadata_must_hold_no_tensors(tmp_path):
@@ -96,7 +96,7 @@ def test_a_tree_within_itself_and_a_deep_one_are_refused(tmp_path):
 
 def test_tensors_of_a_transformation_are_refused(tmp_path):
     """Within vmap they have no memory to be saved."""
-    with pytest.raises(ValueError, match="without memory, as within torch.func.vmap"):
+    with pytest.raises(ValueError, match=r"without memory, as within torch\.func\.vmap"):
         torch.func.vmap(lambda x: fn.save(tmp_path / "a.fn", x))(torch.ones(2))
 
 
