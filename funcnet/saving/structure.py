@@ -38,6 +38,15 @@ def as_json(form: Json) -> str:
     return json.dumps(form, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def from_json(text: str | bytes) -> Json:
+    """Read JSON, without NaN and Infinity, which are not in its standard; ``ValueError`` or ``RecursionError`` for other text."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
 class Encoder:
     """Writes trees as JSON, and collects their tensors in ``tensors``, each once, with a path of each in ``paths``."""
 
