@@ -17,7 +17,6 @@ finds every damage of up to 32 bits in a row and misses any other once in 4 bill
 forgery.
 """
 
-import json
 import os
 import struct
 import zlib
@@ -28,7 +27,7 @@ import attrs
 from torch import Tensor
 
 from funcnet.flattening import Tree
-from funcnet.saving.structure import Encoded, as_json, decode
+from funcnet.saving.structure import Encoded, as_json, decode, from_json
 from funcnet.saving.tensors import Damaged, Stored, buffer, empty, in_memory, parsed
 
 VERSION = 1
@@ -136,7 +135,7 @@ def _other_format(start: bytes) -> str:
 
 def _parsed(file: IO[bytes], text: bytes, size: int) -> Header:
     try:
-        header = json.loads(text)
+        header = from_json(text)
         tensors = [parsed(*form) for form in header["tensors"]]
         tree, metadata = decode(header["tree"], tensors), decode(header["metadata"], [])
     except (ValueError, TypeError, LookupError, RecursionError) as error:

@@ -5,7 +5,6 @@ text under ``funcnet.crc32``; others see the tensors by their paths. A tensor at
 another library is a flat dict of its tensors by name, and its metadata its text.
 """
 
-import json
 import zlib
 from typing import IO, Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from funcnet.errors import value_error
 from funcnet.flattening import Tree
-from funcnet.saving.structure import Encoded, as_json, decode
+from funcnet.saving.structure import Encoded, as_json, decode, from_json
 from funcnet.saving.tensors import DTYPES, Damaged, Stored, checksum, empty, in_memory, parsed, stored
 
 VERSION = 1
@@ -101,7 +100,7 @@ def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
     if _crc(text.get(_KEY, "")) != text.get(_CHECK):
         raise Damaged("a damaged header: its checksum differs")
     try:
-        said = json.loads(text[_KEY])
+        said = from_json(text[_KEY])
         if said["version"] != VERSION:
             raise Damaged(f"a file of format version {said['version']}; this funcnet reads version {VERSION}")
         forms = [parsed(dtype, shape, strides) for _, dtype, shape, strides, _ in said["tensors"]]

@@ -38,6 +38,15 @@ def as_json(form: Json) -> str:
     return json.dumps(form, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def from_json(text: str | bytes) -> Json:
+    """Read JSON, without NaN and Infinity, which are not in its standard; ``ValueError`` or ``RecursionError`` for other text."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
 class Encoder:
     """Writes trees as JSON, and collects their tensors in ``tensors``, each once, with a path of each in ``paths``."""
 
@@ -82,7 +91,7 @@ class Encoder:
         name, fields = type(tree).__name__, list(tree._fields)
         if named_class(name, tuple(fields)) is None or len(tree) != len(fields):
             raise self.error(
-                path, "the class of a named tuple must have its fields, and names that Python allows", repr(type(tree))
+                path, "a named tuple must have an entry for each field, and names that Python allows", repr(type(tree))
             )
         return ["named", name, fields, self.children(enumerate(tree), path)]
 
@@ -218,6 +227,7 @@ def _size(tensors: list[Any], forms: Json) -> Size:
 
 
 def _named(tensors: list[Any], name: str, fields: list[str], forms: Json) -> Any:
+    _require(type(fields) is list)
     made, children = named_class(name, tuple(fields)), [*_all(tensors, forms)]
     _require(made is not None and len(children) == len(fields))
     return made._make(children)
