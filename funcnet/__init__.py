@@ -312,6 +312,7 @@ from funcnet.optim.transforms.squares import ScaleByRMS, ScaleByRSS, ScaleByStdd
 from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
 from funcnet.range_test import RateRange, lr_range
+from funcnet.saving.background import save_in_background
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.saving.files import load, load_metadata, save
 from funcnet.sizes import infer_sizes, output_shape
@@ -429,7 +430,7 @@ __all__ = [
     # callbacks
     "Callback", "Epoch", "Step", "EarlyStopping", "stop",
     # saving
-    "save", "load", "load_metadata", "Checkpoints",
+    "save", "load", "load_metadata", "save_in_background", "Checkpoints",
     # metrics
     "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
     "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",
