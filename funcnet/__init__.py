@@ -84,8 +84,10 @@ from funcnet.contract import Layer
 from funcnet.drawing import Drawing, draw
 from funcnet.fitting.callbacks import Callback, EarlyStopping, Epoch, Step, stop
 from funcnet.fitting.evaluation import evaluate, predict
-from funcnet.fitting.history import Fit
+from funcnet.fitting.history import History
 from funcnet.fitting.loop import fit
+from funcnet.fitting.result import Fit
+from funcnet.gradients import value_and_grads
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -317,7 +319,7 @@ from funcnet.saving.checkpoints import Checkpoints
 from funcnet.saving.files import load, load_metadata, save
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
-from funcnet.train import train_step, value_and_grads
+from funcnet.train import train_step
 from funcnet.transforms.accumulation import accumulate
 from funcnet.transforms.clipped import clipped_grads
 from funcnet.transforms.per_example import per_example_grads, per_example_norms
@@ -421,12 +423,13 @@ __all__ = [
     "WarmupStableDecaySchedule", "SlantedTriangularSchedule",
     # initializers
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
-    "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "DeltaOrthogonal", "Eye",
-    "Dirac", "Sparse", "initializers",
+    "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "DeltaOrthogonal", "Eye", "Dirac",
+    "Sparse", "initializers",
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "predict", "lr_range", "RateRange",
+    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "History", "evaluate", "predict", "lr_range",
+    "RateRange",
     # callbacks
     "Callback", "Epoch", "Step", "EarlyStopping", "stop",
     # saving
@@ -437,8 +440,8 @@ __all__ = [
     "RootMeanSquaredError", "R2", "ExplainedVariance", "Perplexity", "Average", "metrics_of",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
-    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "FormulaSchedule", "Initializer", "Metric",
-    "layer", "elementwise",
+    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "FormulaSchedule", "Initializer", "Metric", "layer",
+    "elementwise",
     # kernels and testing
     "kernels", "testing",
 ]

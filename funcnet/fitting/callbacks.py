@@ -216,9 +216,11 @@ class Callbacks:
     def resumed(self, saved: Memories, params: Params) -> Memories:
         """Return the memories saved in a checkpoint, and fresh ones of callbacks that are new; warn of those that are missing."""
         fresh = self.init(params)
-        missing = [name for name in saved if name not in fresh]
+        missing = [name for name, memory in saved.items() if memory is not None and name not in fresh]
         if missing:
-            warnings.warn(f"fit: the checkpoint has the memory of {', '.join(missing)}, which is not among callbacks", stacklevel=4)
+            warnings.warn(
+                f"fit: the checkpoint has the memory of {', '.join(missing)}, which is not among callbacks", stacklevel=4
+            )
         return {name: saved.get(name, memory) for name, memory in fresh.items()}
 
     def update(self, memories: Memories, epoch: Epoch) -> tuple[Memories, bool]:

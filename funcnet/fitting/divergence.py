@@ -8,8 +8,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinators.watching import checked
-from funcnet.contract import Layer, Params
-from funcnet.errors import add_location
+from funcnet.contract import Params
 from funcnet.flattening import Tree
 from funcnet.optim.base import Optimizer
 from funcnet.optim.skipping import SkipNonFinite
@@ -54,16 +53,18 @@ def cause(step: TrainStep, start: tuple[Params, Tree], batches: Iterable[tuple[A
         after, state, _ = step(params, state, x, target, rng)
         bad = first_bad({"params": after})
         if bad:
-            return bad, i, _layer_at_fault(step.net, params, x, rng)
+            return bad, i, _layer_at_fault(step, params, x, target, rng)
         params = after
     return first_bad({"params": last}) or "none, only the loss", None, None
 
 
-def _layer_at_fault(net: Layer, params: Params, x: Any, rng: Any) -> Exception | None:
-    """Return the error of the first layer whose output is not finite."""
+def _layer_at_fault(step: TrainStep, params: Params, x: Any, target: Any, rng: Any) -> Exception | None:
+    """Return the error of the first layer whose output or gradient is not finite."""
+    watched = checked(step.net)
     try:
         with torch.no_grad():
-            checked(net)(params, x, rng)
+            y, cache = watched.apply(params, x, rng)
+            watched.grads(params, cache, step.loss.value_and_grad(y, target)[1])
     except FloatingPointError as error:
         return error
     return None
@@ -72,4 +73,4 @@ def _layer_at_fault(net: Layer, params: Params, x: Any, rng: Any) -> Exception |
 def add_layer(error: Exception, found: Exception | None) -> None:
     """Add which layer gave the first number that is not finite."""
     if found is not None:
-        add_location(error, f"the forward pass: {found}")
+        error.add_note(f"  {found}")

@@ -15,9 +15,9 @@ from funcnet.fitting.arguments import COLUMNS, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Source, is_rows, moved, source_of
 from funcnet.fitting.evaluation import measured
-from funcnet.fitting.history import Fit
 from funcnet.fitting.position import Position, as_tree, call_of, from_tree, require_fit, require_same_call
 from funcnet.fitting.progress import Progress
+from funcnet.fitting.result import Fit
 from funcnet.fitting.steps import Training, Transform
 from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
@@ -28,7 +28,6 @@ from funcnet.optim.base import Optimizer
 from funcnet.random.keys import Key, as_key
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import train_step
-
 
 _JUDGED_AT_ONCE = 1000
 
@@ -127,8 +126,8 @@ def fit(
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
     heard = Callbacks(callbacks)
-    pure = train_step(net, by_part(loss), opt)
-    donated = train_step(net, by_part(loss), opt.donate(), in_backward=in_backward)  # writes to copies
+    pure = train_step(net, by_part(loss), opt, accumulate=accumulate)
+    donated = train_step(net, by_part(loss), opt.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
     start = _start(opt, net.init(first) if params is None else params, state, source if params is None else None)
     start = start._replace(epoch=epochs_done, memory=heard.init(start.params))
     call = call_of(net, loss, opt, key=int(as_key(key)), accumulate=accumulate, **source.described())

@@ -156,11 +156,11 @@ class _Run:
             x, target = moved(x, self.device), moved(target, self.device)
         rng = random.fold_in(self.noise, i) if one.step.net.stochastic else None
         self.params, self.state, value = one.step(self.params, self.state, x, target, rng)
+        if value.device.type == "cpu" and not math.isfinite(value.item() if not value.dim() else value.sum().item()):
+            self._judge(value)
         self.losses.append(value)
         if not one.weighs_rows:
             self.weights.append(one.mean.weigh(x, target))
-        if value.device.type == "cpu" and not math.isfinite(value.item() if not value.dim() else value.sum().item()):
-            self._judge(value)
         one.tick()
         if one.callbacks.of_steps:
             self._tell(value)
@@ -179,10 +179,11 @@ class _Run:
             losses=tuple(self.losses),
             weights=tuple(self.weights),
             seconds=self.at.seconds + time.perf_counter() - self.began,
+            stopped=self.stopped,
         )
 
     def require_finite(self) -> None:
-        """Raise ``FloatingPointError`` for params that are not finite, and for losses, which are watched at each step on a CPU."""
+        """Raise ``FloatingPointError`` for params that are not finite; for losses too, which only a CPU watches at each step."""
         watched = not self.losses or self.losses[-1].device.type == "cpu"
         if not tree.all_finite(self.params):
             raise self._diverged("params that are not", len(self.losses))
@@ -215,7 +216,7 @@ class _Run:
     def _judge(self, value: Tensor) -> None:
         """Raise ``FloatingPointError`` for a loss that is not finite, unless the optimizer has skipped the step."""
         if self.strict or not tree.all_finite(self.params):
-            raise self._diverged(f"a loss of {value.tolist()}", len(self.losses))
+            raise self._diverged(f"a loss of {value.tolist()}", len(self.losses) + 1)
 
     def _diverged(self, what: str, step: int) -> FloatingPointError:
         made = step - self.at.step

@@ -35,14 +35,32 @@ class ByPart(Loss):
 
     def forward(self, y: Any, target: Any) -> tuple[Tensor, Cache]:
         values, cache = self.loss.forward_parts(y, target)
-        return torch.stack(values, -1), cache
+        return self.value_of_parts(values), cache
 
     def backward(self, cache: Cache, g: Any = None) -> Any:
         factors = [part.factor for part in self.loss.part_list()]
-        return self.loss.backward_parts(cache, tuple([f if g is None else f * g[..., i] for i, f in enumerate(factors)]))
+        if g is None or not isinstance(g, Tensor) or not g.dim():  # a number is the gradient of each entry
+            return self.loss.backward_parts(cache, tuple([f if g is None else f * g for f in factors]))
+        return self.loss.backward_parts(cache, tuple([f * g[..., i] for i, f in enumerate(factors)]))
 
     def weight_of(self, target: Any) -> Weight:
         return self.loss.weight_of(target)
+
+    @property
+    def part_count(self) -> int:
+        return self.loss.part_count
+
+    def part_list(self) -> tuple[Part, ...]:
+        return self.loss.part_list()
+
+    def forward_parts(self, y: Any, target: Any) -> tuple[tuple[Tensor, ...], Cache]:
+        return self.loss.forward_parts(y, target)
+
+    def backward_parts(self, cache: Cache, gs: tuple[Weight, ...]) -> Any:
+        return self.loss.backward_parts(cache, gs)
+
+    def value_of_parts(self, values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([*values], -1)
 
     def __repr__(self) -> str:
         return repr(self.loss)

@@ -12,7 +12,7 @@ import funcnet as fn
 
 NET = fn.serial(fn.Linear(4, 8), fn.BatchNorm1d(8), fn.ReLU(), fn.Dropout(0.3), fn.Linear(8, 3))
 X, LABELS = fn.random.normal(1, (40, 4)), (fn.random.uniform(2, (40,)) * 3).long()
-OPT = fn.AdamW(lr=fn.cosine(0.05, 30), weight_decay=0.1)
+OPT = fn.AdamW(lr=fn.CosineSchedule(0.05, 30), weight_decay=0.1)
 
 
 class Noisy(Dataset):
@@ -57,7 +57,7 @@ SOURCES = {
 }
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """What ends a training in a test."""
 
 
@@ -69,7 +69,7 @@ class Killer(fn.Callback):
 
     def on_step(self, step):
         if step.number == self.at:
-            raise Killed
+            raise KilledError
 
 
 def trained(name, folder=None, *, callbacks=(), every=3, **more):
@@ -93,7 +93,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(name, tmp_path):
     """Params, state and history, bit for bit, after three interruptions, within epochs and at their ends."""
     whole = trained(name)
     for at in (1, 5, 9):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             trained(name, tmp_path, callbacks=[Killer(at)])
     found = trained(name, tmp_path)
     assert fn.tree.equal(found[:2], whole[:2])

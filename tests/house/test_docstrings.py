@@ -183,7 +183,7 @@ _BASES = {
     fn.MomentTransform,
     fn.FormulaSchedule,
 }
-_CONTRACTS = {*_CLASSES.values(), *_BASES, fn.Fit}
+_CONTRACTS = {*_CLASSES.values(), *_BASES, fn.Fit, fn.History}
 
 
 def kind_of(value: Any) -> str:

@@ -25,7 +25,21 @@ MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 25
 
 FLOORS = {
     5: [""],
-    4: ["fitting", "saving", "range_test", "train", "layerwise", "compilation", "summaries", "metering", "drawing", "transforms"],
+    4: [
+        *[
+            "fitting",
+            "saving",
+            "range_test",
+            "train",
+            "gradients",
+            "layerwise",
+            "compilation",
+            "summaries",
+            "metering",
+            "drawing",
+        ],
+        "transforms",
+    ],
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
     1: ["contract", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
