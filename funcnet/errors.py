@@ -9,6 +9,8 @@ The validators below are for ``attrs.field(validator=...)``: they judge a value'
 """
 
 import math
+import signal
+import traceback
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
@@ -56,8 +58,14 @@ def value_error(who: object, rule: str, got: object) -> ValueError:
 
 
 def explains(error: Exception) -> bool:
-    """Tell whether an error already says who is at fault: ``value_error`` made it."""
-    return getattr(error, "explains", False)
+    """Tell whether an error needs no explanation: ``value_error`` made it, or a signal handler raised it, in any line."""
+    return getattr(error, "explains", False) or _is_of_a_signal(error)
+
+
+def _is_of_a_signal(error: Exception) -> bool:
+    """Tell an error of a signal handler, such as that of a DataLoader, which tells of a dead worker."""
+    handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def is_located(error: Exception) -> bool:

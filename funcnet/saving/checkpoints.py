@@ -6,7 +6,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from attrs import field
 
 from funcnet.errors import flag, is_whole, size_or_none, value_error
 from funcnet.flattening import Tree
+from funcnet.saving.background import save_in_background
 from funcnet.saving.files import load, load_metadata, save
 from funcnet.saving.folder_lock import FolderLock, all_locks, lock_of
 from funcnet.value import Value, frozen
@@ -288,11 +289,3 @@ def _wait_for(lock: FolderLock) -> None:
 def _wait_for_all() -> None:
     for lock in all_locks():
         _wait_for(lock)
-
-
-_THREAD = ThreadPoolExecutor(1, "funcnet-save")
-
-
-def save_in_background(path: Path, tree: Tree, metadata: Any) -> Future[None]:
-    """Save in the one thread that saves in the background."""
-    return _THREAD.submit(save, path, tree, metadata)
