@@ -233,6 +233,19 @@ def test_a_picture_of_chosen_columns_has_these_only():
         fn.History().plot()
 
 
+def test_a_picture_may_be_part_of_another():
+    """Its panels are in the subfigure that was given, and nothing else is."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    assert history_of(3).plot(["loss", "accuracy"], left) is left
+    figure.draw_without_rendering()
+    assert [len(part.axes) for part in (left, right)] == [2, 0]
+    with pytest.raises(ValueError, match=r"History.plot: figure must be a matplotlib figure or subfigure, got 3"):
+        history_of(3).plot(["loss"], 3)
+
+
 def test_without_matplotlib_a_picture_says_what_to_install(monkeypatch):
     """And nothing else of a history needs it."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
