@@ -88,7 +88,7 @@ class History(dict[str, list[Any]]):
         Raises:
             ValueError: For a column that is missing or has no numbers, and another ``mode``.
         """
-        if mode not in _BETTER:
+        if not isinstance(mode, str) or mode not in _BETTER:
             raise value_error("History.best", "mode must be 'min' or 'max'", repr(mode))
         self._require("History.best", column)
         rows = [row for row in self.rows() if _is_number(row.get(column))]
