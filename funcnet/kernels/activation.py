@@ -140,7 +140,7 @@ def hardsigmoid(x: Tensor) -> Tensor:
     return _hardsigmoid(x)
 
 
-_SEES_BATCHES = "_C._functorch.is_batchedtensor" not in torchs.ABSENT
+_SEES_BATCHES = torchs.FOUND["_C._functorch.is_batchedtensor"]
 
 
 def prelu(x: Tensor, w: Tensor) -> Tensor:

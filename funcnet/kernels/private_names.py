@@ -40,8 +40,8 @@ from funcnet.kernels.plain import (
     plain_softmax_backward,
 )
 
-ABSENT: list[str] = []
-"""The names that this release of torch lacks, below ``torch``."""
+FOUND: dict[str, bool] = {}
+"""Whether this release of torch has a name, by its name below ``torch``."""
 
 _aten = torch.ops.aten
 _x, _step = torch.zeros(1, device="cpu"), torch.ones((), device="cpu")
@@ -53,8 +53,9 @@ def found(name: str, otherwise: Any, trial: Callable[[Any], Any] = lambda one: o
         one = attrgetter(name)(torch)
         trial(one)
     except Exception:
-        ABSENT.append(name)
+        FOUND[name] = False
         return otherwise
+    FOUND[name] = True
     return one
 
 
