@@ -71,7 +71,7 @@ def call_of(net: Layer, loss: Loss, opt: Optimizer, accumulate: int, **options: 
 
 
 def require_same_call(saved: dict[str, Any], call: dict[str, Any], where: Any) -> None:
-    """Refuse the checkpoint of another net, order or size of batches; warn of another loss or optimizer, which may be intended."""
+    """Refuse another net, order or size of batches; warn of another loss or optimizer, which may be meant."""
     for name, value in call.items():
         before = saved.get(name)
         if before == value:

@@ -237,7 +237,7 @@ def told(value: Any) -> Told:
     too, unless it is public itself.
     """
     own, module = inspect.getdoc(value) or "", inspect.getmodule(value)
-    made = None if isinstance(value, (type, types.ModuleType)) else made_by(value)
+    made = made_by(value) if callable(value) and not isinstance(value, type) else None
     if made is not None and not inspect.isabstract(made):
         own += "\n\n" + (inspect.getdoc(made) or "")
     around = (inspect.getdoc(module) or "") if module and module is not value else ""
