@@ -17,7 +17,10 @@ from funcnet.fitting.data import Rows, Source, as_pair, as_tensors, device_of, m
 from funcnet.fitting.divergence import add_layer, cause, diverged, skips_steps
 from funcnet.fitting.global_randomness import seeded
 from funcnet.fitting.position import Position, as_tree
+from funcnet.flattening import Tree
 from funcnet.losses.batch_means import LossMean
+from funcnet.optim.base import Optimizer
+from funcnet.optim.recording import Recorder
 from funcnet.random.keys import Key
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import TrainStep
@@ -238,8 +241,15 @@ class _Run:
 
     def _tell(self, value: Tensor) -> None:
         at = self.at
-        step = Step(at.steps + len(self.losses) - at.step, at.epoch + 1, self.params, self.state, value)
+        step = Step(
+            at.steps + len(self.losses) - at.step, at.epoch + 1, self.params, own_state(self.training.step.opt, self.state), value
+        )
         self.stopped = self.training.callbacks.on_step(step)
+
+
+def own_state(opt: Optimizer, state: Tree) -> Tree:
+    """Return the state of the optimizer that the caller gave, without what is recorded beside it."""
+    return state["optimizer"] if isinstance(opt, Recorder) else state
 
 
 def states_of(source: Source) -> tuple[Tensor, ...]:
