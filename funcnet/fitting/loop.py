@@ -14,7 +14,7 @@ from funcnet.fitting.arguments import COLUMNS, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Source, is_rows, moved, source_of
 from funcnet.fitting.evaluation import measured
-from funcnet.fitting.position import Position, call_of, from_tree, require_fit, require_same_call
+from funcnet.fitting.position import Position, call_of, from_tree, require_same_call
 from funcnet.fitting.progress import Progress, Shown, require_progress
 from funcnet.fitting.result import Fit
 from funcnet.fitting.steps import Training, Transform, own_state, states_of
@@ -26,6 +26,7 @@ from funcnet.metrics.several import Metrics, SeveralMetrics, columns
 from funcnet.optim.base import Optimizer
 from funcnet.optim.recording import Recorder, recorded
 from funcnet.random.keys import Key, as_key
+from funcnet.saving.agreement import conformed
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import train_step
 
@@ -132,7 +133,7 @@ def fit(
     step = pure if heard.of_steps else donated
     start = _start(used, net.init(first) if params is None else params, state, source if params is None else None)
     start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(source))
-    call = call_of(net, loss, opt, accumulate, key=int(as_key(key)), **source.described())
+    call = call_of(net, loss, opt, accumulate, norms=norms, key=int(as_key(key)), **source.described())
     training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call)
     with kept.locked() if kept else nullcontext():
         at = _resumed(kept, call, start, heard) if kept else start
@@ -252,6 +253,7 @@ def _resumed(kept: Checkpoints, call: dict[str, Any], start: Position, heard: Ca
     saved = kept.load()
     at = from_tree(saved)
     require_same_call(saved["call"], call, kept.folder)
-    require_fit(start.params, at.params, "params", kept.folder)
-    require_fit(start.state, at.state, "state", kept.folder)
-    return at._replace(memory=heard.resumed(at.memory, start.params))
+    where = str(kept.folder)
+    params = conformed("fit, params of the checkpoint", at.params, start.params, where)
+    state = conformed("fit, state of the checkpoint", at.state, start.state, where)
+    return at._replace(params=params, state=state, memory=heard.resumed(at.memory, start.params))
