@@ -311,6 +311,7 @@ from funcnet.optim.transforms.squares import ScaleByRMS, ScaleByRSS, ScaleByStdd
 from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
 from funcnet.range_test import RateRange, lr_range
+from funcnet.saving.background import save_in_background
 from funcnet.saving.files import load, load_metadata, save
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
@@ -425,7 +426,7 @@ __all__ = [
     # training
     "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "History", "evaluate", "lr_range", "RateRange",
     # saving
-    "save", "load", "load_metadata",
+    "save", "load", "load_metadata", "save_in_background",
     # metrics
     "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
     "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",

@@ -31,7 +31,7 @@ def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
     mode = _mode(who, path)
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(_create(who, temporary), "wb") as file:
+        with _create(who, temporary) as file:
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
             yield file
@@ -56,10 +56,10 @@ def _mode(who: str, path: Path) -> int | None:
     return stat.S_IMODE(mode)
 
 
-def _create(who: str, temporary: Path) -> int:
-    """Create a file with the permissions of a new one, which the process's umask narrows."""
+def _create(who: str, temporary: Path) -> IO[bytes]:
+    """Create a file, with the permissions of any new one."""
     try:
-        return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        return temporary.open("xb")
     except FileNotFoundError:
         folder = str(temporary.parent)
         raise FileNotFoundError(errno.ENOENT, f"{who}: the folder of path must exist", folder) from None

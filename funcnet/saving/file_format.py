@@ -17,20 +17,18 @@ finds every damage of up to 32 bits in a row and misses any other once in 4 bill
 forgery.
 """
 
-import json
-import math
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import IO, NamedTuple
 
 import attrs
 from torch import Tensor
 
 from funcnet.flattening import Tree
-from funcnet.saving.structure import Damaged, Json, decode
-from funcnet.saving.tensors import DTYPES, Stored, buffer, empty, in_memory, is_dense
+from funcnet.saving.structure import Encoded, as_json, decode, from_json
+from funcnet.saving.tensors import Damaged, Stored, buffer, empty, in_memory, parsed
 
 VERSION = 1
 _MAGIC = b"\x89FNT\r\n\x1a\n"
@@ -61,16 +59,16 @@ def _checksum(version: int, lengths: bytes, header: bytes) -> int:
     return zlib.crc32(header, zlib.crc32(lengths, zlib.crc32(struct.pack("<I", version))))
 
 
-def write(file: IO[bytes], header: dict[str, Json], tensors: Sequence[tuple[Stored, Tensor]]) -> None:
+def write(file: IO[bytes], what: Encoded) -> None:
     """Write a file: the prologue, the header, and the blocks of the tensors, each from its own memory."""
-    header["tensors"] = [[one.dtype, one.shape, one.strides] for one, _ in tensors]
-    text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    tensors = [[one.dtype, one.shape, one.strides] for one in what.forms]
+    text = as_json({"tree": what.tree, "metadata": what.metadata, "tensors": tensors}).encode()
     begin = _BEFORE_HEADER + len(text)
-    blocks = [*_blocks(begin, [one for one, _ in tensors])]
+    blocks = [*_blocks(begin, what.forms)]
     lengths = _LENGTHS.pack(len(text), blocks[-1].end if blocks else begin)
     file.write(_PROLOGUE.pack(_MAGIC, VERSION, _checksum(VERSION, lengths, text)) + lengths + text)
-    for block, (one, x) in zip(blocks, tensors, strict=True):
-        _write_block(file, block.gap, in_memory(x, one))
+    for block, form, x in zip(blocks, what.forms, what.tensors, strict=True):
+        _write_block(file, block.gap, in_memory(x, form))
 
 
 def _write_block(file: IO[bytes], gap: int, x: Tensor) -> None:
@@ -85,15 +83,29 @@ def _write_block(file: IO[bytes], gap: int, x: Tensor) -> None:
 
 @attrs.frozen(eq=False)
 class Header:
-    """What a file says before its tensors: the tree with a ``Stored`` for each of them, the metadata, and where blocks begin."""
+    """What a file says before its tensors: the tree with a ``Stored`` for each of them, the metadata, and the blocks."""
 
+    file: IO[bytes]
     tree: Tree
     metadata: Tree
     tensors: list[Stored]
     blocks: list[Block]
 
+    def read(self, number: int) -> Tensor:
+        """Read a tensor into memory of its own, and check it."""
+        x, block = empty(self.tensors[number]), self.blocks[number]
+        memory = buffer(x)
+        self.file.seek(block.begin)
+        checksum = zlib.crc32(_read(self.file, block.gap))
+        for i in range(0, len(memory), _CHUNK):
+            _read_into(self.file, memory[i : i + _CHUNK])
+            checksum = zlib.crc32(memory[i : i + _CHUNK], checksum)
+        if _CHECKSUM.unpack(_read(self.file, _CHECKSUM.size)) != (checksum,):
+            raise Damaged(f"a damaged file: the checksum of tensor {number} differs, {self.tensors[number]}")
+        return x
 
-def read_header(file: IO[bytes]) -> Header:
+
+def opened(file: IO[bytes]) -> Header:
     """Read the header, and compare all lengths with that of the file before anything is allocated."""
     size = os.fstat(file.fileno()).st_size
     prologue = _read(file, min(_PROLOGUE.size, size))
@@ -111,7 +123,7 @@ def read_header(file: IO[bytes]) -> Header:
     text = _read(file, length)
     if _checksum(version, lengths, text) != checksum:
         raise Damaged("a damaged header: its checksum differs")
-    return _parsed(text, size)
+    return _parsed(file, text, size)
 
 
 def _other_format(start: bytes) -> str:
@@ -121,10 +133,10 @@ def _other_format(start: bytes) -> str:
     return next((kind for magic, kind in kinds.items() if start.startswith(magic)), f"a file that begins with {start[:8]!r}")
 
 
-def _parsed(text: bytes, size: int) -> Header:
+def _parsed(file: IO[bytes], text: bytes, size: int) -> Header:
     try:
-        header = json.loads(text)
-        tensors = [_stored(*form) for form in header["tensors"]]
+        header = from_json(text)
+        tensors = [parsed(*form) for form in header["tensors"]]
         tree, metadata = decode(header["tree"], tensors), decode(header["metadata"], [])
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise Damaged(f"a header that does not read: {error}") from None
@@ -133,33 +145,7 @@ def _parsed(text: bytes, size: int) -> Header:
     end = blocks[-1].end if blocks else begin
     if end != size:
         raise Damaged(f"a file of {size} bytes whose header adds up to {end}")
-    return Header(tree, metadata, tensors, blocks)
-
-
-def _stored(dtype: Json, shape: Json, strides: Json) -> Stored:
-    """Return what the header says of a tensor, which must be possible."""
-    if dtype not in DTYPES:
-        raise Damaged(f"a tensor of dtype {dtype!r}, which torch lacks")
-    sizes = [shape] if strides is None else [shape, strides]
-    if not all(type(n) is int and 0 <= n < 2**63 for numbers in sizes for n in numbers):
-        raise Damaged(f"a tensor of shape {shape} and strides {strides}")
-    if math.prod([max(n, 1) for n in shape]) * DTYPES[dtype].itemsize >= 2**63 or (strides and not is_dense(shape, strides)):
-        raise Damaged(f"a tensor of shape {shape} and strides {strides}")
-    return Stored(dtype, tuple(shape), strides and tuple(strides))
-
-
-def read_tensor(file: IO[bytes], header: Header, number: int) -> Tensor:
-    """Read a tensor into memory of its own, and check it."""
-    x, block = empty(header.tensors[number]), header.blocks[number]
-    memory = buffer(x)
-    file.seek(block.begin)
-    checksum = zlib.crc32(_read(file, block.gap))
-    for i in range(0, len(memory), _CHUNK):
-        _read_into(file, memory[i : i + _CHUNK])
-        checksum = zlib.crc32(memory[i : i + _CHUNK], checksum)
-    if _CHECKSUM.unpack(_read(file, _CHECKSUM.size)) != (checksum,):
-        raise Damaged(f"a damaged file: the checksum of tensor {number} differs, {header.tensors[number]}")
-    return x
+    return Header(file, tree, metadata, tensors, blocks)
 
 
 def _read_into(file: IO[bytes], memory: memoryview) -> None:

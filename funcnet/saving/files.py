@@ -2,23 +2,22 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from funcnet.errors import add_location, value_error
+from funcnet.errors import add_location, describe, value_error
 from funcnet.flattening import Tree
-from funcnet.saving import file_format
+from funcnet.saving import file_format, safetensors_format
 from funcnet.saving.agreement import agreeing, kinds, mapped, named_entries
 from funcnet.saving.atomic import require_path, written_whole
-from funcnet.saving.file_format import Header
 from funcnet.saving.renaming import Rename, with_new_names
-from funcnet.saving.structure import Damaged, Encoder
-from funcnet.saving.tensors import Stored, stored
+from funcnet.saving.structure import Encoded, encoded
+from funcnet.saving.tensors import Damaged, Stored
 from funcnet.tree.mapping import from_names
 
 PathLike = str | os.PathLike[str]
@@ -49,30 +48,23 @@ def save(path: PathLike, tree: Tree, metadata: Any = None) -> None:
     >>> folder.cleanup()
     """
     where = require_path("save", path)
-    header, tensors = encoded(tree, metadata)
-    write_file(where, header, tensors)
+    write_whole("save", where, encoded("save", tree, metadata))
 
 
-def encoded(tree: Tree, metadata: Any) -> tuple[dict[str, Any], list[Tensor]]:
-    """Return the JSON of a tree and its metadata, and the tensors of the tree."""
-    encoder = Encoder("save")
+def write_whole(who: str, path: Path, what: Encoded, check: Callable[[], None] = lambda: None) -> None:
+    """Write a file in one piece, unless ``check`` raises an error once it is written; an error says which file."""
     try:
-        header = {"tree": encoder.encode(tree), "metadata": Encoder("save", tensors=False).encode(metadata, "metadata")}
-    except RecursionError:
-        raise value_error(
-            "save", "tree must be nested less deeply than Python's calls", "a tree that is deeper, or holds itself"
-        ) from None
-    return header, encoder.tensors
-
-
-def write_file(path: Path, header: dict[str, Any], tensors: list[Tensor]) -> None:
-    """Write a file in one piece; an error says which."""
-    try:
-        with written_whole("save", path) as file:
-            file_format.write(file, header, [(stored(x), x) for x in tensors])
-    except BaseException as error:
-        add_location(error, f"save({str(path)!r}, ...)")  # type: ignore[arg-type]  # an interrupt may say it too
+        with written_whole(who, path) as file:
+            format_of(path).write(file, what)
+            check()
+    except Exception as error:
+        add_location(error, f"{who}({str(path)!r}, ...)")
         raise
+
+
+def format_of(path: Path) -> Any:
+    """Return the module of a file's format, which is known by how its name ends."""
+    return safetensors_format if path.suffix == ".safetensors" else file_format
 
 
 def load(
@@ -114,9 +106,8 @@ def load(
     where = require_path("load", path)
     if partial and like is None:
         raise value_error("load", "partial must be False without a tree like", partial)
-    with _opened("load", where) as file:
-        header = file_format.read_header(file)
-        read, tree = Reader(file, header, device), header.tree
+    with _opened("load", where) as header:
+        read, tree = Reader(header, device), header.tree
         if like is None and rename is None:
             return mapped(lambda path, leaf: read(leaf), tree)
         found = with_new_names(named_entries("load", tree), rename)
@@ -130,10 +121,9 @@ def load(
 class Reader:
     """Reads each tensor of a file once, onto the device asked for or that of the leaf whose place it takes."""
 
-    def __init__(self, file: IO[bytes], header: Header, device: Any) -> None:
-        self.file, self.device = file, _require_device(device)
+    def __init__(self, header: Any, device: Any) -> None:
+        self.header, self.device = header, _require_device(device)
         self.numbers = {id(one): i for i, one in enumerate(header.tensors)}
-        self.header = header
         self.read: dict[tuple[int, torch.device], Tensor] = {}
 
     def __call__(self, found: Any, leaf: Any = None) -> Any:
@@ -142,8 +132,7 @@ class Reader:
             return found
         number, device = self.numbers[id(found)], self.device or _device(leaf)
         if (number, device) not in self.read:
-            with torch.inference_mode(False):
-                self.read[number, device] = file_format.read_tensor(self.file, self.header, number).to(device)
+            self.read[number, device] = self.header.read(number).to(device)
         return self.read[number, device]
 
 
@@ -151,7 +140,7 @@ def _require_device(device: Any) -> torch.device | None:
     try:
         return None if device is None else torch.device(device)
     except (RuntimeError, TypeError):
-        raise value_error("load", "device must be a torch.device or the name of one", device) from None
+        raise value_error("load", "device must be a torch.device or the name of one", describe(device)) from None
 
 
 def _device(leaf: Any) -> torch.device:
@@ -168,18 +157,18 @@ def load_metadata(path: PathLike) -> Any:
         ValueError: For a file that ``load`` would refuse, as far as that shows without its tensors.
         OSError: From the system: no such file.
     """
-    with _opened("load_metadata", require_path("load_metadata", path)) as file:
-        return file_format.read_header(file).metadata
+    with _opened("load_metadata", require_path("load_metadata", path)) as header:
+        return header.metadata
 
 
 @contextmanager
-def _opened(who: str, path: Path) -> Iterator[IO[bytes]]:
+def _opened(who: str, path: Path) -> Iterator[Any]:
     """Open a file to be read, which must be a regular one; what is wrong in it is said in the name of ``who``."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise value_error(who, f"{str(path)!r} must be a file", "a folder" if stat.S_ISDIR(mode) else "a device")
     try:
-        with path.open("rb", buffering=0) as file:
-            yield file
+        with path.open("rb", buffering=0) as file, torch.inference_mode(False):
+            yield format_of(path).opened(file)
     except Damaged as error:
         raise value_error(who, f"{str(path)!r} must be a whole file that fn.save has written", str(error)) from None

@@ -9,6 +9,7 @@
 No kind names a class to import: a named tuple comes back as a new class with the same name and fields.
 """
 
+import json
 import math
 import struct
 from collections import OrderedDict, namedtuple
@@ -16,16 +17,34 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+import attrs
 from torch import Size, Tensor
 
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree, join
-from funcnet.saving.tensors import identity, tensor_complaint
+from funcnet.saving.tensors import Damaged, Stored, identity, stored, tensor_complaint
 
 Json = Any
+MOST_NESTED = 100
+"""The nodes within each other that are saved: Python's calls nest a few times deeper, and so can read them anywhere."""
+
 _KEYS = (str, int, bool)
 _LEAVES = "every leaf must be a tensor, None, a bool, int, float, complex or str"
 _NODES = "every node must be a dict, OrderedDict, tuple, named tuple, list or torch.Size"
+
+
+def as_json(form: Json) -> str:
+    """Write JSON in the shortest form."""
+    return json.dumps(form, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def from_json(text: str | bytes) -> Json:
+    """Read JSON, without NaN and Infinity, which are not in its standard; ``ValueError`` or ``RecursionError`` for other text."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
 
 
 class Encoder:
@@ -36,6 +55,7 @@ class Encoder:
         self.tensors: list[Tensor] = []
         self.paths: list[str] = []
         self._numbers: dict[object, int] = {}
+        self._depth = 0
 
     def encode(self, tree: Tree, path: str = "") -> Json:
         """Return the JSON of a tree at a path."""
@@ -71,13 +91,18 @@ class Encoder:
         name, fields = type(tree).__name__, list(tree._fields)
         if named_class(name, tuple(fields)) is None or len(tree) != len(fields):
             raise self.error(
-                path, "the class of a named tuple must have its fields, and names that Python allows", repr(type(tree))
+                path, "a named tuple must have an entry for each field, and names that Python allows", repr(type(tree))
             )
         return ["named", name, fields, self.children(enumerate(tree), path)]
 
     def children(self, items: Any, path: str) -> Json:
         """Return the JSON of children, which have their keys in the path."""
-        return [self.encode(child, join(path, key)) for key, child in items]
+        if self._depth == MOST_NESTED:
+            raise self.error(path, f"a tree must be nested at most {MOST_NESTED} deep", "a deeper one")
+        self._depth += 1
+        forms = [self.encode(child, join(path, key)) for key, child in items]
+        self._depth -= 1
+        return forms
 
     def pairs(self, tree: dict[Any, Tree], path: str) -> Json:
         """Return the keys and children of a dict."""
@@ -133,8 +158,22 @@ def named_class(name: str, fields: tuple[str, ...]) -> Any:
     return made if made._fields == fields else None
 
 
-class Damaged(Exception):  # noqa: N818 (it never leaves the package)
-    """Raised where the words of a file are not those that ``save`` writes; says what they are."""
+@attrs.frozen(eq=False)
+class Encoded:
+    """A tree and its metadata as JSON, and the tensors, each with its first path and the form in which it is stored."""
+
+    tree: Json
+    metadata: Json
+    tensors: list[Tensor]
+    forms: list[Stored]
+    paths: list[str]
+
+
+def encoded(who: str, tree: Tree, metadata: Tree) -> Encoded:
+    """Encode a tree and its metadata; ``who`` refuses what could not be decoded again."""
+    encoder, words = Encoder(who), Encoder(who, tensors=False)
+    forms = encoder.encode(tree), words.encode(metadata, "metadata")
+    return Encoded(*forms, encoder.tensors, [*map(stored, encoder.tensors)], encoder.paths)
 
 
 def decode(form: Json, tensors: list[Any]) -> Tree:
@@ -188,6 +227,7 @@ def _size(tensors: list[Any], forms: Json) -> Size:
 
 
 def _named(tensors: list[Any], name: str, fields: list[str], forms: Json) -> Any:
+    _require(type(fields) is list)
     made, children = named_class(name, tuple(fields)), [*_all(tensors, forms)]
     _require(made is not None and len(children) == len(fields))
     return made._make(children)

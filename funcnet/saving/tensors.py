@@ -6,7 +6,9 @@ views of the memory from ``ctypes``: numpy is no dependency.
 
 import ctypes
 import math
+import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -26,6 +28,10 @@ DTYPES = {name: getattr(torch, name) for name in _NAMES if hasattr(torch, name)}
 
 _NAME_OF = {dtype: name for name, dtype in DTYPES.items()}
 _MOST = 2**63
+
+
+class Damaged(Exception):  # noqa: N818 (it never leaves the package)
+    """Raised where the words of a file are not those that ``save`` writes; says what they are."""
 
 
 @attrs.frozen(eq=False)
@@ -73,6 +79,19 @@ def stored(x: Tensor) -> Stored:
     return Stored(_NAME_OF[x.dtype], shape, kept)
 
 
+def parsed(dtype: Any, shape: Any, strides: Any) -> Stored:
+    """Return what a file says of a tensor, which must be possible; ``TypeError`` for no lists."""
+    if type(dtype) is not str or dtype not in DTYPES:
+        raise Damaged(f"a tensor of dtype {str(dtype)[:80]!r}, which torch lacks")
+    sizes = [shape] if strides is None else [shape, strides]
+    right = all(type(numbers) is list and all(type(n) is int and 0 <= n < _MOST for n in numbers) for numbers in sizes)
+    if not right or math.prod([max(n, 1) for n in shape]) * DTYPES[dtype].itemsize >= _MOST:
+        raise Damaged(f"a tensor of shape {str(shape)[:80]}")
+    if strides is not None and (len(strides) != len(shape) or not is_dense(shape, strides)):
+        raise Damaged(f"a tensor of shape {str(shape)[:80]} with strides {str(strides)[:80]}")
+    return Stored(dtype, tuple(shape), None if strides is None else tuple(strides))
+
+
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the strides of a new tensor."""
     return tuple(math.prod([max(n, 1) for n in shape[i + 1 :]]) for i in range(len(shape)))
@@ -109,10 +128,14 @@ def buffer(x: Tensor) -> memoryview:
     return memoryview((ctypes.c_char * size).from_address(x.data_ptr())).cast("B") if size else memoryview(b"")
 
 
+def checksum(x: Tensor) -> int:
+    """Return the CRC-32 of the memory of a dense tensor on the CPU."""
+    return zlib.crc32(buffer(x))
+
+
 def empty(form: Stored) -> Tensor:
-    """Allocate the tensor that a file describes: a normal one, in inference mode too."""
+    """Allocate the tensor that is stored in a form."""
     dtype, strides = DTYPES[form.dtype], form.strides or contiguous_strides(form.shape)
-    with torch.inference_mode(False):
-        if dtype is torch.complex32:  # torch warns of every new one
-            return torch.empty_strided(form.shape, strides, dtype=torch.int32, device="cpu").view(dtype)
-        return torch.empty_strided(form.shape, strides, dtype=dtype, device="cpu")
+    if dtype is torch.complex32:  # torch warns of every new one
+        return torch.empty_strided(form.shape, strides, dtype=torch.int32, device="cpu").view(dtype)
+    return torch.empty_strided(form.shape, strides, dtype=dtype, device="cpu")
