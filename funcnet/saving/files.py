@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.errors import add_location, value_error
+from funcnet.errors import add_location, describe, value_error
 from funcnet.flattening import Tree
 from funcnet.saving import file_format, safetensors_format
 from funcnet.saving.agreement import agreeing, kinds, mapped, named_entries
@@ -140,7 +140,7 @@ def _require_device(device: Any) -> torch.device | None:
     try:
         return None if device is None else torch.device(device)
     except (RuntimeError, TypeError):
-        raise value_error("load", "device must be a torch.device or the name of one", device) from None
+        raise value_error("load", "device must be a torch.device or the name of one", describe(device)) from None
 
 
 def _device(leaf: Any) -> torch.device:
