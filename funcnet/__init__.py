@@ -29,7 +29,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
     metrics                values that add up over batches and ranks
-    training               steps, compiled steps, the loop
+    training               steps, compiled steps, the loop with callbacks
     saving                 trees in files that are written whole and checked
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
@@ -428,10 +428,8 @@ __all__ = [
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "History", "evaluate", "predict", "lr_range",
-    "RateRange",
-    # callbacks
-    "Callback", "Epoch", "Step", "EarlyStopping", "stop",
+    "value_and_grads", "train_step", "compile", "scan_steps", "lr_range", "RateRange",
+    "fit", "Fit", "History", "evaluate", "predict", "Callback", "Epoch", "Step", "EarlyStopping", "stop",
     # saving
     "save", "load", "load_metadata", "save_in_background", "Checkpoints",
     # metrics

@@ -182,7 +182,7 @@ class Stream:
 
     def described(self) -> dict[str, Any]:
         """Return what an order of batches depends on, as far as it is known."""
-        return {"batches": self.steps}
+        return {"batches": self.steps, "generators": len(self.generators())}
 
     def hint(self, step: int) -> str:
         """Say nothing more of a step."""

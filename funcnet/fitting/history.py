@@ -88,7 +88,7 @@ class History(dict[str, list[Any]]):
         Raises:
             ValueError: For a column that is missing or has no numbers, and another ``mode``.
         """
-        if mode not in _BETTER:
+        if not isinstance(mode, str) or mode not in _BETTER:
             raise value_error("History.best", "mode must be 'min' or 'max'", repr(mode))
         self._require("History.best", column)
         rows = [row for row in self.rows() if _is_number(row.get(column))]
@@ -96,7 +96,7 @@ class History(dict[str, list[Any]]):
             raise value_error("History.best", f"the column {column!r} must have a number that is not NaN", "none")
         return _BETTER[mode](rows, key=lambda row: row[column])
 
-    def plot(self, columns: Sequence[str] | None = None) -> Figure:
+    def plot(self, columns: Sequence[str] | None = None, figure: Figure = None) -> Figure:
         """Draw the columns over the epochs with matplotlib, and return the figure.
 
         The loss and each metric have a panel, with a second line for the validation data. The parts of a loss share one, and so
@@ -105,10 +105,11 @@ class History(dict[str, list[Any]]):
 
         Args:
             columns: Names of the columns to draw, by default all that hold numbers.
+            figure: A matplotlib figure or subfigure to draw into, by default a new one.
 
         Raises:
             ImportError: Without matplotlib, which ``pip install funcnet[plot]`` installs.
-            ValueError: For a column that is missing or has no numbers.
+            ValueError: For a column that is missing or has no numbers, and a figure that is none.
         """
         names = [name for name in self if name != "epoch" and self._is_numeric(name)] if columns is None else columns
         if not isinstance(names, (list, tuple)) or not names:
@@ -119,7 +120,9 @@ class History(dict[str, list[Any]]):
             self._require("History.plot", name)
             if not self._is_numeric(name):
                 raise value_error("History.plot", "the columns must hold numbers", f"{name!r}, which holds tensors")
-        return draw({name: self[name] for name in names}, self._numbers())
+        if figure is not None and not hasattr(figure, "add_subplot"):
+            raise value_error("History.plot", "figure must be a matplotlib figure or subfigure", describe(figure))
+        return draw({name: self[name] for name in names}, self._numbers(), figure)
 
     def copy(self) -> "History":
         """Return a copy to which rows can be appended without changing this one."""

@@ -1,6 +1,5 @@
 """Fit: the training loop that most people write, with metrics, callbacks, checkpoints and a history."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +14,10 @@ from funcnet.fitting.arguments import COLUMNS, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Source, is_rows, moved, source_of
 from funcnet.fitting.evaluation import measured
-from funcnet.fitting.position import Position, as_tree, call_of, from_tree, require_fit, require_same_call
-from funcnet.fitting.progress import Progress
+from funcnet.fitting.position import Position, call_of, from_tree, require_fit, require_same_call
+from funcnet.fitting.progress import Progress, Shown, require_progress
 from funcnet.fitting.result import Fit
-from funcnet.fitting.steps import Training, Transform
+from funcnet.fitting.steps import Training, Transform, states_of
 from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.batch_means import LossMean, by_part
@@ -52,7 +51,7 @@ def fit(
     norms: bool = False,
     callbacks: Any = (),
     checkpoints: Checkpoints | Path | str | None = None,
-    progress: Any = True,
+    progress: Shown = True,
     epochs_done: int = 0,
 ) -> Fit:
     """Train a net, and return ``Fit(params, state, history)``.
@@ -97,8 +96,9 @@ def fit(
         callbacks: Functions of an ``Epoch``, called after each epoch, that return ``None`` or ``stop``; and ``Callback`` values,
             such as ``EarlyStopping(patience=3)``.
         checkpoints: A folder, or ``Checkpoints``: where to save after each epoch, and every ``Checkpoints.every`` steps.
-        progress: Whether to show progress on the standard error stream: a bar on a terminal that has tqdm, else some ten lines.
-            ``"bar"`` or ``"lines"`` for one of them, or a function that is given a line after each epoch, such as ``print``.
+        progress: Whether to show progress on the standard error stream: a bar on a terminal if tqdm is installed, else some ten
+            lines. ``"bar"`` or ``"lines"`` for one of them, or a function of a line of text, such as ``logging.info``, which is
+            called after each epoch.
         epochs_done: Number of epochs trained before, without ``checkpoints``.
 
     Returns:
@@ -116,43 +116,41 @@ def fit(
     """
     require("fit", net=(Layer, "a layer", net), loss=(Loss, "a loss", loss), opt=(Optimizer, "an optimizer", opt))
     require("fit", drop_last=(bool, "True or False", drop_last), norms=(bool, "True or False", norms))
-    if transform is not None and not callable(transform):
-        raise value_error("fit", "transform must be a function (batch, key) -> (x, target), or None", describe(transform))
+    _require_transform(transform)
+    require_progress(progress)
     for name, least, got in (("epochs", 0, epochs), ("epochs_done", 0, epochs_done)):
         require_whole("fit", name, least, got)
     source = _source(data, batch_size, drop_last, transform)
     judge = _Judge.of(net, loss, opt, source, validation, metrics, transform)
-    kept = _checkpoints(checkpoints, epochs_done)
+    kept, heard = _checkpoints(checkpoints, epochs_done), Callbacks(callbacks)
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
-    heard = Callbacks(callbacks)
     pure = train_step(net, by_part(loss), opt, accumulate=accumulate)
     donated = train_step(net, by_part(loss), opt.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
+    step = pure if heard.of_steps else donated
     start = _start(opt, net.init(first) if params is None else params, state, source if params is None else None)
-    start = start._replace(epoch=epochs_done, memory=heard.init(start.params))
-    call = call_of(net, loss, opt, key=int(as_key(key)), accumulate=accumulate, **source.described())
-    shown = Progress.of(progress, epochs=range(epochs_done, epochs_done + epochs), steps=source.steps)
-    training = Training(
-        pure if heard.of_steps else donated, pure, LossMean(loss), source, transform, order, noise, heard,
-        kept.every if kept else None, _saving(kept, call), shown.step,
-    )  # fmt: skip
-    with kept.locked() if kept else nullcontext(), shown:
+    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(source))
+    call = call_of(net, loss, opt, accumulate, key=int(as_key(key)), **source.described())
+    training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call)
+    with kept.locked() if kept else nullcontext():
         at = _resumed(kept, call, start, heard) if kept else start
-        at = _trained(training, judge, at, epochs_done + epochs, shown)
-        if kept:
-            kept.wait()
+        at = _trained(training, judge, at, epochs_done + epochs, progress)
     return Fit(heard.params(at.memory, at.params), at.state, at.history)
 
 
-def _trained(training: Training, judge: "_Judge", at: Position, epochs: int, shown: Progress) -> Position:
+def _trained(training: Training, judge: "_Judge", at: Position, epochs: int, progress: Shown) -> Position:
     """Train up to a number of epochs, or until a callback stops."""
-    if training.source.once and epochs - at.epoch > 1:
+    left = range(at.epoch, at.epoch if at.stopped else max(epochs, at.epoch))
+    if training.source.once and len(left) > 1:
         rule = "batches that can be had only once are for one epoch; give a function of the epoch that makes them"
-        raise value_error("fit", rule, f"{describe(training.source.data)} for {epochs - at.epoch} epochs")
-    while at.epoch < epochs and not at.stopped:
-        at = _closed(training, judge, training.epoch(at))
-        shown.epoch(at.history)
-        training.save(at)
+        raise value_error("fit", rule, f"{describe(training.source.data)} for {len(left)} epochs")
+    with Progress.of(progress, left, training.source.steps, at.step) as shown:
+        if at.steps:
+            shown.message(f"fit continues at epoch {at.epoch + 1}, step {at.step + 1}")
+        while at.epoch < epochs and not at.stopped:
+            at = _closed(training, judge, training.epoch(at, shown.step))
+            shown.epoch(at.history)
+            training.save(at)
     return at
 
 
@@ -172,9 +170,16 @@ def _closed(training: Training, judge: "_Judge", at: Position) -> Position:
     history.append(row)
     epoch = Epoch(at.epoch + 1, at.params, at.state, history, params, at.steps)
     memory, stopped = training.callbacks.update(at.memory, epoch)
-    states = tuple([generator.get_state() for generator in training.source.generators()])
     return Position(
-        at.epoch + 1, 0, at.steps, at.params, at.state, memory, history=history, stopped=stopped or at.stopped, generators=states
+        at.epoch + 1,
+        0,
+        at.steps,
+        at.params,
+        at.state,
+        memory,
+        history=history,
+        stopped=stopped or at.stopped,
+        generators=states_of(training.source),
     )
 
 
@@ -204,6 +209,11 @@ class _Judge(NamedTuple):
     def row(self, params: Params, epoch: int) -> dict[str, Any]:
         """Return the columns of an epoch."""
         return measured(self.net, params, self.source, self.metrics, self.mean, self.prefix, epoch)
+
+
+def _require_transform(transform: Any) -> None:
+    if transform is not None and not callable(transform):
+        raise value_error("fit", "transform must be a function (batch, key) -> (x, target), or None", describe(transform))
 
 
 def _source(data: Any, batch_size: Any, drop_last: bool, transform: Any) -> Source:
@@ -238,21 +248,6 @@ def _detached(leaf: Any) -> Tensor:
     if not isinstance(leaf, Tensor):
         raise value_error("fit", "params and state must be trees of tensors", describe(leaf))
     return leaf.detach()
-
-
-def _saving(kept: Checkpoints | None, call: dict[str, Any]) -> Callable[[Position], None]:
-    """Return the function that saves a position; within an epoch the tensors are written to while a thread saves."""
-
-    def save(at: Position) -> None:
-        if kept is not None:
-            at = (
-                at._replace(params=tree.map(torch.clone, at.params), state=tree.map(torch.clone, at.state))
-                if at.step and kept.background
-                else at
-            )
-            kept.save(at.steps, as_tree(at, call), {"epoch": at.epoch, "step": at.step, "stopped": at.stopped, **call})
-
-    return save
 
 
 def _resumed(kept: Checkpoints, call: dict[str, Any], start: Position, heard: Callbacks) -> Position:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 Figure = Any
-"""A ``matplotlib.figure.Figure``; matplotlib has no types that mypy reads."""
+"""A ``matplotlib.figure.Figure`` or ``SubFigure``; matplotlib need not be installed."""
 Column = Sequence[float | None]
 
 _VALIDATION, _PART = "validation_", "loss."
@@ -40,15 +40,13 @@ class Line(NamedTuple):
         return self.name.removeprefix(_VALIDATION)
 
 
-def draw(columns: dict[str, Column], epochs: Sequence[int]) -> Figure:
-    """Draw columns of numbers over the epochs, a panel for each kind, and return the figure."""
-    figures = _import()
+def draw(columns: dict[str, Column], epochs: Sequence[int], figure: Figure = None) -> Figure:
+    """Draw columns of numbers over the epochs, a panel for each kind, into a figure or a new one, and return it."""
     panels: dict[str, list[Line]] = {}
     for line in sorted(map(_line, columns), key=lambda line: _LAST.index(line.panel) if line.panel in _LAST else -1):
         panels.setdefault(line.panel, []).append(line)
     across, down = _grid(len(panels))
-    figure = figures.Figure(figsize=(max(5.0, 4.2 * across), 3.2 * down), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.1)  # inches between a panel and the title below it
+    figure = _new(across, down) if figure is None else figure
     for i, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(down, across, i + 1)
         _panel(axes, title, lines, columns, epochs)
@@ -57,11 +55,13 @@ def draw(columns: dict[str, Column], epochs: Sequence[int]) -> Figure:
     return figure
 
 
-def _import() -> Any:
+def _new(across: int, down: int) -> Figure:
     try:
-        from matplotlib import figure
+        from matplotlib import figure as figures  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise ImportError("History.plot: matplotlib must be installed; pip install funcnet[plot] installs it") from error
+    figure: Figure = figures.Figure(figsize=(max(5.0, 4.2 * across), 3.2 * down), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1)  # inches between a panel and the title below it
     return figure
 
 
@@ -85,7 +85,7 @@ def _line(name: str) -> Line:
 
 def _panel(axes: Any, title: str, lines: list[Line], columns: dict[str, Column], epochs: Sequence[int]) -> None:
     """Draw the lines of one panel."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator  # type: ignore[import-not-found, unused-ignore]
 
     drawn = {line: _gapped(columns[line.name], len(epochs)) for line in lines}
     for (line, values), style in zip(drawn.items(), _styles(lines), strict=True):

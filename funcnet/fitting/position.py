@@ -65,18 +65,18 @@ def from_tree(saved: Any) -> Position:
     return Position(**found)
 
 
-def call_of(net: Layer, loss: Loss, opt: Optimizer, **options: Any) -> dict[str, Any]:
+def call_of(net: Layer, loss: Loss, opt: Optimizer, accumulate: int, **options: Any) -> dict[str, Any]:
     """Describe a call of ``fit`` in numbers and words, so that another one's checkpoint is recognized."""
-    return {"net": repr(net), "loss": repr(loss), "opt": repr(opt), **options}
+    return {"net": repr(net), "loss": repr(loss), "opt": repr(opt), "accumulate": accumulate, **options}
 
 
 def require_same_call(saved: dict[str, Any], call: dict[str, Any], where: Any) -> None:
-    """Refuse the checkpoint of another net, order or size of batches; warn of another loss or optimizer, which may be meant."""
+    """Refuse another net, order or size of batches; warn of another loss or optimizer, which may be meant."""
     for name, value in call.items():
         before = saved.get(name)
         if before == value:
             continue
-        if name in ("loss", "opt"):
+        if name in ("loss", "opt", "accumulate"):
             warnings.warn(f"fit: {name} was {before} in the checkpoint in {where}, and is {value} from here on", stacklevel=4)
             continue
         raise value_error(

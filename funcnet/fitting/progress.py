@@ -77,7 +77,8 @@ class Progress:
 
 def require_progress(progress: object, who: str = "fit") -> None:
     """Raise ``ValueError`` for what ``progress`` must not be."""
-    if not isinstance(progress, bool) and progress not in ("bar", "lines") and not callable(progress):
+    is_word = isinstance(progress, str) and progress in ("bar", "lines")
+    if not is_word and not isinstance(progress, bool) and not callable(progress):
         rule = "progress must be True, False, 'bar', 'lines' or a function of a line of text"
         raise value_error(who, rule, repr(progress) if isinstance(progress, str) else describe(progress))
 

@@ -78,9 +78,9 @@ class Fit(NamedTuple):
         found = load(path, wanted)
         return cls(found["params"], found["state"], History(found["history"]))
 
-    def plot(self, columns: Sequence[str] | None = None) -> Figure:
+    def plot(self, columns: Sequence[str] | None = None, figure: Figure = None) -> Figure:
         """Draw the history with matplotlib, and return the figure; see ``History.plot``."""
-        return History(self.history).plot(columns)
+        return History(self.history).plot(columns, figure)
 
     def __str__(self) -> str:
         sizes = aligned([_size("params", self.params), _size("optimizer state", self.state)], 1)

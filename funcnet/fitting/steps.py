@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +16,10 @@ from funcnet.fitting.callbacks import Callbacks, Step
 from funcnet.fitting.data import Rows, Source, as_pair, as_tensors, device_of, moved
 from funcnet.fitting.divergence import add_layer, cause, diverged, skips_steps
 from funcnet.fitting.global_randomness import seeded
-from funcnet.fitting.position import Position
+from funcnet.fitting.position import Position, as_tree
 from funcnet.losses.batch_means import LossMean
 from funcnet.random.keys import Key
+from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import TrainStep
 
 Transform = Callable[[Any, Key], tuple[Any, Any]]
@@ -37,9 +39,8 @@ class Training(NamedTuple):
         order: The key of the orders of rows.
         noise: The key of random layers and transforms.
         callbacks: The callbacks.
-        every: Number of steps between two positions saved within an epoch, or ``None``.
-        save: Function that saves a position.
-        tick: Function called after each step, for progress.
+        kept: Where positions are saved, or ``None``.
+        call: The call of ``fit`` in numbers and words.
     """
 
     step: TrainStep
@@ -50,11 +51,10 @@ class Training(NamedTuple):
     order: Key
     noise: Key
     callbacks: Callbacks
-    every: int | None
-    save: Callable[[Position], None]
-    tick: Callable[[], None]
+    kept: Checkpoints | None
+    call: dict[str, Any]
 
-    def epoch(self, at: Position) -> Position:
+    def epoch(self, at: Position, tick: Callable[[], None]) -> Position:
         """Take the steps left in an epoch, and return the position after them, in tensors that nothing writes to.
 
         In inference mode, which saves a tenth of a small step, unless a callback looks at steps.
@@ -64,6 +64,7 @@ class Training(NamedTuple):
         with self._mode(), self.randomness(at.epoch, "data"), run.located():
             for x, target in self._batches(at.epoch, at.step):
                 run.take(x, target)
+                tick()
                 if run.stopped:
                     break
             run.require_finite()
@@ -76,6 +77,14 @@ class Training(NamedTuple):
             rows: Any = self.source
             return self.mean.weights(rows.data[1])(rows.cut(random.fold_in(self.order, at.epoch))[: len(at.losses)])
         return [*zip(*at.weights, strict=True)]
+
+    def save(self, at: Position) -> None:
+        """Save a position as a checkpoint; within an epoch a copy, which no step writes to while a thread saves it."""
+        if self.kept is None:
+            return
+        if at.step and self.kept.background:
+            at = at._replace(params=tree.map(torch.clone, at.params), state=tree.map(torch.clone, at.state))
+        self.kept.save(at.steps, as_tree(at, self.call), {"epoch": at.epoch, "step": at.step, "stopped": at.stopped, **self.call})
 
     @property
     def weighs_rows(self) -> bool:
@@ -116,7 +125,7 @@ class Training(NamedTuple):
         noise = random.fold_in(self.noise, at.epoch)
         device = device_of(at.params)
         with self.randomness(at.epoch, "data"):
-            for i, (x, target) in zip(range(at.step, at.step + count), self._batches(at.epoch, at.step), strict=False):
+            for i, (x, target) in enumerate(islice(self._batches(at.epoch, at.step), count), at.step):
                 yield moved(x, device), moved(target, device), random.fold_in(noise, i)
 
 
@@ -161,10 +170,9 @@ class _Run:
         self.losses.append(value)
         if not one.weighs_rows:
             self.weights.append(one.mean.weigh(x, target))
-        one.tick()
         if one.callbacks.of_steps:
             self._tell(value)
-        if one.every and len(self.losses) % one.every == 0:
+        if one.kept and one.kept.every and len(self.losses) % one.kept.every == 0:
             self.require_finite()
             one.save(self.position())
 
@@ -234,9 +242,14 @@ class _Run:
         self.stopped = self.training.callbacks.on_step(step)
 
 
+def states_of(source: Source) -> tuple[Tensor, ...]:
+    """Return the states of a DataLoader's generators."""
+    return tuple([generator.get_state() for generator in source.generators()])
+
+
 def _restore(source: Source, states: tuple[Tensor, ...]) -> None:
     """Set the generators of a DataLoader to where they were at the start of an epoch."""
-    for generator, state in zip(source.generators(), states, strict=False):
+    for generator, state in zip(source.generators(), states, strict=True):
         generator.set_state(state)
 
 

@@ -8,6 +8,8 @@ import sys
 import numpy
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import funcnet as fn
 
@@ -48,6 +50,23 @@ def test_a_column_that_a_row_lacks_has_none_there():
     assert history["loss"] == [1.0, None, 0.5]
     assert str(history).splitlines()[2].split() == ["2"]
     assert history.best("loss")["epoch"] == 3
+
+
+NUMBERS = st.none() | st.integers(-9, 9) | st.floats() | st.just(torch.eye(2))
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["loss", "f1", "matrix", "validation_f1"]), NUMBERS), max_size=8))
+def test_whatever_rows_are_appended_come_back(rows):
+    """Each value in its row, whenever its column begins and whatever gaps it has; and the table has a line for each row."""
+    history = fn.History()
+    for i, row in enumerate(rows):
+        history.append({"epoch": i, **row})
+    got = history.rows()
+    assert [row["epoch"] for row in got] == [*range(len(rows))]
+    for name in ("loss", "f1", "matrix", "validation_f1"):
+        assert fn.History({name: [row.get(name) for row in got]}) == fn.History({name: [row.get(name) for row in rows]})
+    assert pickle.loads(pickle.dumps(history)) == history == fn.History(history)
+    assert len(str(history).splitlines()) == 1 + len(rows)
 
 
 def test_values_are_python_s_numbers_and_tensors_without_gradients():
@@ -135,6 +154,7 @@ def test_the_best_epoch_is_that_of_a_column():
     for call, sentence in {
         lambda: history.best("f1"): "there must be a column of this name, and there are epoch, loss, accuracy, got 'f1'",
         lambda: history.best("loss", "least"): "mode must be 'min' or 'max', got 'least'",
+        lambda: history.best("loss", [max]): f"mode must be 'min' or 'max', got {[max]}",
         lambda: fn.History({"loss": [NAN, None]}).best("loss"): "the column 'loss' must have a number that is not NaN, got none",
         lambda: fn.History({"m": [torch.eye(2)]}).best("m"): "the column 'm' must have a number that is not NaN, got none",
     }.items():
@@ -231,6 +251,19 @@ def test_a_picture_of_chosen_columns_has_these_only():
         assert sentence in str(caught.value)
     with pytest.raises(ValueError, match="columns must be a list of names, at least one, got a list of 0"):
         fn.History().plot()
+
+
+def test_a_picture_may_be_part_of_another():
+    """Its panels are in the subfigure that was given, and nothing else is."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    assert history_of(3).plot(["loss", "accuracy"], left) is left
+    figure.draw_without_rendering()
+    assert [len(part.axes) for part in (left, right)] == [2, 0]
+    with pytest.raises(ValueError, match=r"History.plot: figure must be a matplotlib figure or subfigure, got 3"):
+        history_of(3).plot(["loss"], 3)
 
 
 def test_without_matplotlib_a_picture_says_what_to_install(monkeypatch):
