@@ -12,7 +12,7 @@ from typing import Any
 
 import funcnet as fn
 from examples.faults.children import Child, Tell, run
-from examples.faults.judging import Judge, difference
+from examples.faults.judging import Judge, difference, losses
 from examples.faults.table import Row, repeated, row_of
 from examples.faults.trainings import KEEP, newest, tensors, train
 
@@ -50,7 +50,7 @@ def full_disk(judge: Judge, count: int) -> Row:
         with _mounted(folder, judge.random.randrange(size, (KEEP + 1) * size)) as enlarge:
             if enlarge is None:
                 return None
-            found = judge.losses(folder / "in", run(lambda tell: train(folder / "in", tell)), r"OSError: \[Errno 28\]")
+            found = losses(folder / "in", run(lambda tell: train(folder / "in", tell)), r"OSError: \[Errno 28\]")
             enlarge()
             return found + judge.losses_again(folder / "in")
 
@@ -90,7 +90,7 @@ def unwritable_folder(judge: Judge, count: int) -> Row:
             return train(folder, tell)
 
         folder.chmod(0o555)
-        found = judge.losses(folder, run(as_nobody), "PermissionError", newest(folder) or 0)
+        found = losses(folder, run(as_nobody), "PermissionError", newest(folder) or 0)
         folder.chmod(0o755)
         return found + judge.losses_again(folder)
 
@@ -103,9 +103,15 @@ def two_trainings(judge: Judge, count: int) -> Row:
 
     def once() -> list[str]:
         folder = judge.new_folder()
-        first = Child(lambda tell: train(folder, tell, callbacks=[lambda epoch: time.sleep(judge.seconds)]))
+
+        def wait(epoch: fn.Epoch) -> None:
+            while not (folder / "go on").exists():
+                time.sleep(0.005)
+
+        first = Child(lambda tell: train(folder, tell, callbacks=[wait]))
         first.wait(lambda: first.has("saved"))
         error = run(lambda tell: train(folder, tell)).error
+        (folder / "go on").touch()
         said = [] if "another process is training with this folder" in error else [f"the second ended with {error or 'no error'}"]
         return said + difference(first.ended(), judge.expected(tensors))
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 import funcnet as fn
 from examples.faults.children import Child, Tell, run
-from examples.faults.judging import Judge
+from examples.faults.judging import Judge, losses
 from examples.faults.table import Row, repeated, row_of
 from examples.faults.trainings import EPOCHS, ROWS, STEPS, fresh_params, loader, opt, tensors, train
 
@@ -30,6 +30,7 @@ def ctrl_c(judge: Judge, count: int) -> Row:
             try:
                 return train(folder, tell, params=params)
             finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a late one is none of the training's
                 tell(f"params {fn.tree.equal(params, before)}")
 
         child = Child(interrupted)
@@ -39,7 +40,7 @@ def ctrl_c(judge: Judge, count: int) -> Row:
         ended = child.ended()
         if not ended.code:
             return None
-        found = judge.losses(folder, ended, "KeyboardInterrupt")
+        found = losses(folder, ended, "KeyboardInterrupt")
         found += ["the caller's params have changed"] * (ended.told("params") != ["True"])
         return found + judge.losses_again(folder)
 
@@ -77,7 +78,7 @@ def _diverging(judge: Judge, work: Callable[[Tell, Path], Any], at: int = STEPS)
     """Train until a number is not finite, and then soundly from the newest checkpoint up to step ``at``; say what was lost."""
     folder = judge.new_folder()
     ended = run(lambda tell: work(tell, folder))
-    found = judge.losses(folder, ended, "FloatingPointError: fit")
+    found = losses(folder, ended, "FloatingPointError: fit")
     said = re.search(r"in step \d+ of epoch \d.*first bad leaf: '\w", ended.error)
     found += [f"it says only {ended.error}"] * (said is None)
     checkpoints = fn.Checkpoints(folder)

@@ -51,13 +51,6 @@ class Judge:
             raise RuntimeError(ended.error)
         return folder
 
-    def losses(self, folder: Path, ended: Ended, error: str, known: int = 0) -> list[str]:
-        """Say what a fault has cost: a checkpoint known to be complete, an error that matches ``error``, a folder without leftovers."""
-        known, kept = max([known, *map(int, ended.told("saved"))]), newest(folder) or 0
-        found = [f"step {known} was saved, the newest checkpoint is {kept}"] * (kept < known)
-        found += [f"it ended with {ended.error or 'no error'!r}, not with {error!r}"] * (not re.search(error, ended.error))
-        return found + [f"it left {', '.join(leftovers(folder))}"] * bool(leftovers(folder))
-
     def losses_again(self, folder: Path, data: Callable[[], Any] = tensors) -> list[str]:
         """Make the same call again, and say how it differs from the undisturbed one."""
         return difference(run(lambda tell: train(folder, tell, data())), self.expected(data))
@@ -65,7 +58,15 @@ class Judge:
     def struck(self, folder: Path, work: Callable[[Tell], Any], error: str, data: Callable[[], Any] = tensors) -> list[str]:
         """Train in a folder under a fault, which must end with an error, and then without it; say what was lost."""
         known = newest(folder) or 0
-        return self.losses(folder, run(work), error, known) + self.losses_again(folder, data)
+        return losses(folder, run(work), error, known) + self.losses_again(folder, data)
+
+
+def losses(folder: Path, ended: Ended, error: str, known: int = 0) -> list[str]:
+    """Say what a fault has cost: a step known to be saved, an error that matches ``error``, a folder without leftovers."""
+    known, kept = max([known, *map(int, ended.told("saved"))]), newest(folder) or 0
+    found = [f"step {known} was saved, the newest checkpoint is {kept}"] * (kept < known)
+    found += [f"it ended with {ended.error or 'no error'!r}, not with {error!r}"] * (not re.search(error, ended.error))
+    return found + [f"it left {', '.join(leftovers(folder))}"] * bool(leftovers(folder))
 
 
 def difference(ended: Ended, expected: str) -> list[str]:
