@@ -35,6 +35,11 @@ def named_entries(who: str, tree: Tree) -> dict[str, Any]:
     return named
 
 
+def nothing(tree: Tree) -> dict[str, Any]:
+    """Map the paths of absent leaves and empty nodes to them: a flat file of tensors has none."""
+    return {path: leaf for path, leaf in entries(tree) if leaf is None or isinstance(leaf, NODES)}
+
+
 def kinds(tree: Tree, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield the path of each node that holds something, and its kind in words."""
     if isinstance(tree, NODES) and len(tree):

@@ -13,7 +13,7 @@ from torch import Tensor
 from funcnet.errors import add_location, describe, value_error
 from funcnet.flattening import Tree
 from funcnet.saving import file_format, safetensors_format
-from funcnet.saving.agreement import agreeing, kinds, mapped, named_entries
+from funcnet.saving.agreement import agreeing, kinds, mapped, named_entries, nothing
 from funcnet.saving.atomic import require_path, written_whole
 from funcnet.saving.renaming import Rename, with_new_names
 from funcnet.saving.structure import Encoded, encoded
@@ -114,6 +114,7 @@ def load(
         if like is None:
             return from_names({path: read(leaf) for path, leaf in found.items()})
         nodes = dict(kinds(tree)) if rename is None else {}
+        found = {**(nothing(like) if header.is_flat else {}), **found}
         found = agreeing(found, nodes, like, str(where), partial=partial)
         return mapped(lambda path, leaf: read(found[path], leaf) if path in found else leaf, like)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from funcnet.errors import value_error
 from funcnet.flattening import Tree
 from funcnet.saving.structure import Encoded, as_json, decode, from_json
-from funcnet.saving.tensors import DTYPES, Damaged, Stored, checksum, empty, in_memory, parsed, stored
+from funcnet.saving.tensors import DTYPES, Damaged, Stored, checksum, copied, in_memory, parsed, stored
 
 VERSION = 1
 _KEY, _CHECK = "funcnet", "funcnet.crc32"
@@ -83,14 +83,15 @@ class Header:
     tensors: list[Stored]
     mapped: list[Tensor]
     checksums: list[int | None]
+    is_flat: bool = False
 
     def read(self, number: int) -> Tensor:
         """Copy a tensor into memory of its own, and check it."""
         form, source, expected = self.tensors[number], self.mapped[number], self.checksums[number]
-        plain = source.clone()
+        plain = copied(source, attrs.evolve(form, strides=None))
         if expected is not None and checksum(plain) != expected:
             raise Damaged(f"a damaged file: the checksum of tensor {number} differs, {form}")
-        return plain if form.strides is None else empty(form).copy_(plain)
+        return plain if form.strides is None else copied(plain, form)
 
 
 def opened(file: IO[bytes]) -> Header:
@@ -111,13 +112,13 @@ def opened(file: IO[bytes]) -> Header:
 def _mapped(library: Any, name: str) -> Header:
     try:
         with library.safe_open(name, framework="pt", device="cpu") as reader:
-            mapped, text = {name: reader.get_tensor(name) for name in reader.keys()}, reader.metadata() or {}  # noqa: SIM118
+            mapped, text = {name: reader.get_tensor(name) for name in sorted(reader.keys())}, reader.metadata() or {}
     except (library.SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise Damaged(f"a file that the library does not read: {error}") from None
     if _KEY in text or _CHECK in text:
         return _ours(text, mapped)
     forms = {name: stored(x) for name, x in mapped.items()}
-    return Header(forms, text or None, [*forms.values()], [*mapped.values()], [None] * len(forms))
+    return Header(forms, text or None, [*forms.values()], [*mapped.values()], [None] * len(forms), is_flat=True)
 
 
 def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
@@ -133,6 +134,8 @@ def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
         tree, metadata = decode(said["tree"], forms), decode(said["metadata"], [])
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise Damaged(f"a header that does not read: {error}") from None
+    if not all(type(one) is int for one in sums):
+        raise Damaged("a header that does not read: a checksum that is no number")
     if {*paths} != mapped.keys() or any(not _fits(form, mapped[path]) for form, path in zip(forms, paths, strict=True)):
         raise Damaged("tensors that differ from those in its own list")
     return Header(tree, metadata, forms, [mapped[path] for path in paths], sums)
