@@ -33,9 +33,15 @@ def describe(value: object) -> str:
         return "a dict with the keys " + ", ".join(map(repr, value)) if value else "an empty dict"
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
-    if type(value).__module__ == "numpy" and getattr(value, "shape", ()) != ():
-        return f"a numpy array of shape {value.shape} and dtype {value.dtype}"  # type: ignore[attr-defined]
+    if is_array(value) and value.shape != ():  # type: ignore[attr-defined]
+        kind = "a numpy array" if type(value).__module__ == "numpy" else f"a numpy {type(value).__name__}"
+        return f"{kind} of shape {value.shape} and dtype {value.dtype}"  # type: ignore[attr-defined]
     return repr(value)
+
+
+def is_array(value: object) -> bool:
+    """Tell whether a value is an array of numpy, which need not be installed."""
+    return any(kind.__module__ == "numpy" and kind.__name__ == "ndarray" for kind in type(value).__mro__)
 
 
 def _is_class_of_values(got: object) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 from funcnet.errors import describe, is_whole, value_error
 
-COLUMNS = ("epoch", "loss", "seconds")
+COLUMNS, NORMS = ("epoch", "loss", "seconds"), ("grad_norm", "update_norm")
 
 
 def require(who: str, **kinds: tuple[type, str, Any]) -> None:

@@ -10,10 +10,11 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
-from funcnet.fitting.arguments import COLUMNS, require, require_whole
+from funcnet.fitting.arguments import COLUMNS, NORMS, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
-from funcnet.fitting.data import Source, is_rows, moved, source_of
+from funcnet.fitting.data import Rows, Source, is_rows, moved, source_of
 from funcnet.fitting.evaluation import measured
+from funcnet.fitting.history import History
 from funcnet.fitting.position import Position, call_of, from_tree, require_same_call
 from funcnet.fitting.progress import Progress, Shown, require_progress
 from funcnet.fitting.result import Fit
@@ -26,7 +27,7 @@ from funcnet.metrics.several import Metrics, SeveralMetrics, columns
 from funcnet.optim.base import Optimizer
 from funcnet.optim.recording import Recorder, recorded
 from funcnet.random.keys import Key, as_key
-from funcnet.saving.agreement import conformed
+from funcnet.saving.agreement import conformed, named_entries
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import train_step
 
@@ -125,6 +126,7 @@ def fit(
     source = _source(data, batch_size, drop_last, transform)
     used = recorded(opt) if norms else opt
     judge = _Judge.of(net, loss, used, source, validation, metrics, transform)
+    generators = _generators(source, judge.source)
     kept, heard = _checkpoints(checkpoints, epochs_done), Callbacks(callbacks)
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
@@ -132,9 +134,9 @@ def fit(
     donated = train_step(net, by_part(loss), used.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
     step = pure if heard.of_steps else donated
     start = _start(used, net.init(first) if params is None else params, state, source if params is None else None)
-    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(source))
+    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(generators))
     call = call_of(net, loss, opt, accumulate, norms=norms, key=int(as_key(key)), **source.described())
-    training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call)
+    training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call, generators)
     with kept.locked() if kept else nullcontext():
         at = _resumed(kept, call, start, heard) if kept else start
         at = _trained(training, judge, at, epochs_done + epochs, progress)
@@ -164,15 +166,15 @@ def _closed(training: Training, judge: "_Judge", at: Position) -> Position:
     params = judge.opt.eval_params(at.state, at.params)
     row = {"epoch": at.epoch + 1, **training.mean.over_batches(torch.stack(at.losses), training.weights(at))}
     norms, state = judge.opt.read(at.state) if isinstance(judge.opt, Recorder) else ({}, at.state)
-    with training.randomness(at.epoch, "validation"):
+    with training.randomness(at.epoch, "validation", isinstance(judge.source, Rows)):
         row |= {**norms, "seconds": at.seconds, **judge.row(params, at.epoch)}
     history = at.history.copy()
     history.append(row)
     epoch = Epoch(at.epoch + 1, at.params, own_state(judge.opt, state), history, params, at.steps)
     memory, stopped = training.callbacks.update(at.memory, epoch)
     return Position(
-        at.epoch + 1, 0, at.steps, at.params, state, memory,
-        history=history, stopped=stopped or at.stopped, generators=states_of(training.source),
+        at.epoch + 1, 0, at.steps, at.params, state, memory, history,
+        stopped=stopped or at.stopped, generators=states_of(training.generators),
     )  # fmt: skip
 
 
@@ -190,7 +192,8 @@ class _Judge(NamedTuple):
     def of(
         cls, net: Layer, loss: Loss, opt: Optimizer, source: Source, validation: Any, metrics: Metrics, transform: Any
     ) -> "_Judge":
-        wanted = columns("fit", metrics, COLUMNS)
+        norms = NORMS if isinstance(opt, Recorder) and validation is None else ()
+        wanted = columns("fit", metrics, (*COLUMNS, *norms))
         if validation is not None:
             judged = source_of(validation, "fit", "validation", _JUDGED_AT_ONCE)
             return cls(opt, net.inference(), judged, wanted, LossMean(loss), "validation_")
@@ -216,6 +219,11 @@ def _source(data: Any, batch_size: Any, drop_last: bool, transform: Any) -> Sour
     return source_of(data, "fit", "data", batch_size or 1, drop_last=drop_last, pairs=transform is None)
 
 
+def _generators(*sources: Source) -> list[torch.Generator]:
+    """List the generators of several sources, each once."""
+    return [*{id(generator): generator for source in sources for generator in source.generators()}.values()]
+
+
 def _checkpoints(given: Any, epochs_done: int) -> Checkpoints | None:
     if given is None or isinstance(given, Checkpoints):
         kept = given
@@ -225,7 +233,7 @@ def _checkpoints(given: Any, epochs_done: int) -> Checkpoints | None:
         raise value_error("fit", "checkpoints must be a folder, fn.Checkpoints(folder), or None", describe(given))
     if kept and epochs_done:
         raise value_error("fit", "epochs_done is for a training without checkpoints, which count their epochs", epochs_done)
-    return kept
+    return kept and kept.replace(folder=kept.folder.absolute())  # a callback may change the folder of the process
 
 
 def _start(opt: Optimizer, params: Params, state: Tree, data: Source | None) -> Position:
@@ -234,10 +242,10 @@ def _start(opt: Optimizer, params: Params, state: Tree, data: Source | None) -> 
     if data is not None and data.device is not None:
         params = moved(params, data.device)
     if state is None:
-        return Position(0, 0, 0, params, opt.init(params), {})
+        return Position(0, 0, 0, params, opt.init(params), {}, History())
     state = tree.map(_detached, state)
     state = opt.wrap(state) if isinstance(opt, Recorder) else state
-    return Position(0, 0, 0, params, state, {})
+    return Position(0, 0, 0, params, state, {}, History())
 
 
 def _detached(leaf: Any) -> Tensor:
@@ -248,6 +256,7 @@ def _detached(leaf: Any) -> Tensor:
 
 def _resumed(kept: Checkpoints, call: dict[str, Any], start: Position, heard: Callbacks) -> Position:
     """Return the position of the newest checkpoint; ``start`` where there is none."""
+    named_entries("fit with checkpoints", start.params)  # which compares params by their paths
     if not kept.steps():
         return start
     saved = kept.load()

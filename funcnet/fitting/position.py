@@ -24,10 +24,10 @@ class Position(NamedTuple):
         params: The params.
         state: The optimizer's state, with what it records.
         memory: The memory of each callback that has one.
+        history: The history.
         losses: The losses of the steps done in this epoch.
         weights: What their batches count for in each part of the loss; empty where the rows tell it.
         seconds: Time spent in this epoch.
-        history: The history.
         stopped: Whether a callback has ended the training.
         generators: States of a DataLoader's generators at the start of the epoch.
     """
@@ -38,10 +38,10 @@ class Position(NamedTuple):
     params: Params
     state: Tree
     memory: dict[str, Tree]
+    history: History
     losses: tuple[Tensor, ...] = ()
     weights: tuple[list[float], ...] = ()
     seconds: float = 0.0
-    history: History = History()
     stopped: bool = False
     generators: tuple[Tensor, ...] = ()
 
