@@ -14,17 +14,19 @@ from funcnet.fitting.arguments import COLUMNS, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Source, is_rows, moved, source_of
 from funcnet.fitting.evaluation import measured
-from funcnet.fitting.position import Position, call_of, from_tree, require_fit, require_same_call
+from funcnet.fitting.position import Position, call_of, from_tree, require_same_call
 from funcnet.fitting.progress import Progress, Shown, require_progress
 from funcnet.fitting.result import Fit
-from funcnet.fitting.steps import Training, Transform, states_of
+from funcnet.fitting.steps import Training, Transform, own_state, states_of
 from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.batch_means import LossMean, by_part
 from funcnet.losses.loss import Loss
 from funcnet.metrics.several import Metrics, SeveralMetrics, columns
 from funcnet.optim.base import Optimizer
+from funcnet.optim.recording import Recorder, recorded
 from funcnet.random.keys import Key, as_key
+from funcnet.saving.agreement import conformed
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import train_step
 
@@ -121,33 +123,34 @@ def fit(
     for name, least, got in (("epochs", 0, epochs), ("epochs_done", 0, epochs_done)):
         require_whole("fit", name, least, got)
     source = _source(data, batch_size, drop_last, transform)
-    judge = _Judge.of(net, loss, opt, source, validation, metrics, transform)
+    used = recorded(opt) if norms else opt
+    judge = _Judge.of(net, loss, used, source, validation, metrics, transform)
     kept, heard = _checkpoints(checkpoints, epochs_done), Callbacks(callbacks)
     retain_freed_memory()
     first, order, noise = random.split(key, 3)
-    pure = train_step(net, by_part(loss), opt, accumulate=accumulate)
-    donated = train_step(net, by_part(loss), opt.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
+    pure = train_step(net, by_part(loss), used, accumulate=accumulate)
+    donated = train_step(net, by_part(loss), used.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
     step = pure if heard.of_steps else donated
-    start = _start(opt, net.init(first) if params is None else params, state, source if params is None else None)
+    start = _start(used, net.init(first) if params is None else params, state, source if params is None else None)
     start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(source))
-    call = call_of(net, loss, opt, accumulate, key=int(as_key(key)), **source.described())
+    call = call_of(net, loss, opt, accumulate, norms=norms, key=int(as_key(key)), **source.described())
     training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call)
     with kept.locked() if kept else nullcontext():
         at = _resumed(kept, call, start, heard) if kept else start
         at = _trained(training, judge, at, epochs_done + epochs, progress)
-    return Fit(heard.params(at.memory, at.params), at.state, at.history)
+    return Fit(heard.params(at.memory, at.params), own_state(used, at.state), at.history)
 
 
 def _trained(training: Training, judge: "_Judge", at: Position, epochs: int, progress: Shown) -> Position:
     """Train up to a number of epochs, or until a callback stops."""
-    left = range(at.epoch, at.epoch if at.stopped else max(epochs, at.epoch))
+    left = range(at.epoch, at.epoch + bool(at.step) if at.stopped else max(epochs, at.epoch))
     if training.source.once and len(left) > 1:
         rule = "batches that can be had only once are for one epoch; give a function of the epoch that makes them"
         raise value_error("fit", rule, f"{describe(training.source.data)} for {len(left)} epochs")
     with Progress.of(progress, left, training.source.steps, at.step) as shown:
         if at.steps:
             shown.message(f"fit continues at epoch {at.epoch + 1}, step {at.step + 1}")
-        while at.epoch < epochs and not at.stopped:
+        while at.step if at.stopped else at.epoch < epochs:  # what stopped within an epoch ends it
             at = _closed(training, judge, training.epoch(at, shown.step))
             shown.epoch(at.history)
             training.save(at)
@@ -159,28 +162,18 @@ def _closed(training: Training, judge: "_Judge", at: Position) -> Position:
     if not at.losses:
         raise value_error("fit", "data must have at least one batch in each epoch", f"none in epoch {at.epoch + 1}")
     params = judge.opt.eval_params(at.state, at.params)
-    row = {
-        "epoch": at.epoch + 1,
-        **training.mean.over_batches(torch.stack(at.losses), training.weights(at)),
-        "seconds": at.seconds,
-    }
+    row = {"epoch": at.epoch + 1, **training.mean.over_batches(torch.stack(at.losses), training.weights(at))}
+    norms, state = judge.opt.read(at.state) if isinstance(judge.opt, Recorder) else ({}, at.state)
     with training.randomness(at.epoch, "validation"):
-        row |= judge.row(params, at.epoch)
+        row |= {**norms, "seconds": at.seconds, **judge.row(params, at.epoch)}
     history = at.history.copy()
     history.append(row)
-    epoch = Epoch(at.epoch + 1, at.params, at.state, history, params, at.steps)
+    epoch = Epoch(at.epoch + 1, at.params, own_state(judge.opt, state), history, params, at.steps)
     memory, stopped = training.callbacks.update(at.memory, epoch)
     return Position(
-        at.epoch + 1,
-        0,
-        at.steps,
-        at.params,
-        at.state,
-        memory,
-        history=history,
-        stopped=stopped or at.stopped,
-        generators=states_of(training.source),
-    )
+        at.epoch + 1, 0, at.steps, at.params, state, memory,
+        history=history, stopped=stopped or at.stopped, generators=states_of(training.source),
+    )  # fmt: skip
 
 
 class _Judge(NamedTuple):
@@ -240,7 +233,10 @@ def _start(opt: Optimizer, params: Params, state: Tree, data: Source | None) -> 
     params = tree.map(_detached, params)
     if data is not None and data.device is not None:
         params = moved(params, data.device)
-    state = opt.init(params) if state is None else tree.map(_detached, state)
+    if state is None:
+        return Position(0, 0, 0, params, opt.init(params), {})
+    state = tree.map(_detached, state)
+    state = opt.wrap(state) if isinstance(opt, Recorder) else state
     return Position(0, 0, 0, params, state, {})
 
 
@@ -257,6 +253,7 @@ def _resumed(kept: Checkpoints, call: dict[str, Any], start: Position, heard: Ca
     saved = kept.load()
     at = from_tree(saved)
     require_same_call(saved["call"], call, kept.folder)
-    require_fit(start.params, at.params, "params", kept.folder)
-    require_fit(start.state, at.state, "state", kept.folder)
-    return at._replace(memory=heard.resumed(at.memory, start.params))
+    where = str(kept.folder)
+    params = conformed("fit, params of the checkpoint", at.params, start.params, where)
+    state = conformed("fit, state of the checkpoint", at.state, start.state, where)
+    return at._replace(params=params, state=state, memory=heard.resumed(at.memory, start.params))

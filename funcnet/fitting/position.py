@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcnet import tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import value_error
 from funcnet.fitting.history import History
@@ -72,8 +71,8 @@ def call_of(net: Layer, loss: Loss, opt: Optimizer, accumulate: int, **options: 
 
 def require_same_call(saved: dict[str, Any], call: dict[str, Any], where: Any) -> None:
     """Refuse another net, order or size of batches; warn of another loss or optimizer, which may be meant."""
-    for name, value in call.items():
-        before = saved.get(name)
+    for name in {**saved, **call}:
+        before, value = saved.get(name), call.get(name)
         if before == value:
             continue
         if name in ("loss", "opt", "accumulate"):
@@ -81,19 +80,4 @@ def require_same_call(saved: dict[str, Any], call: dict[str, Any], where: Any) -
             continue
         raise value_error(
             f"fit, checkpoint in {where}", f"{name} must be {before}", f"{value}; use another folder for another training"
-        )
-
-
-def require_fit(like: Tree, got: Tree, what: str, where: Any) -> None:
-    """Refuse params or a state of another structure, with the first path."""
-    wanted, found = (
-        {path: leaf.shape if isinstance(leaf, Tensor) else type(leaf) for path, leaf in tree.names(one).items()}
-        for one in (like, got)
-    )
-    odd = [path for path in {**wanted, **found} if wanted.get(path) != found.get(path)]
-    if odd:
-        raise value_error(
-            f"fit, checkpoint in {where}",
-            f"{what} must have {wanted.get(odd[0], 'nothing')} at {odd[0]!r}",
-            str(found.get(odd[0], "nothing")),
         )

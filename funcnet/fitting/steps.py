@@ -17,7 +17,10 @@ from funcnet.fitting.data import Rows, Source, as_pair, as_tensors, device_of, m
 from funcnet.fitting.divergence import add_layer, cause, diverged, skips_steps
 from funcnet.fitting.global_randomness import seeded
 from funcnet.fitting.position import Position, as_tree
+from funcnet.flattening import Tree
 from funcnet.losses.batch_means import LossMean
+from funcnet.optim.base import Optimizer
+from funcnet.optim.recording import Recorder
 from funcnet.random.keys import Key
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import TrainStep
@@ -62,7 +65,7 @@ class Training(NamedTuple):
         _restore(self.source, at.generators)
         run = _Run(self, at)
         with self._mode(), self.randomness(at.epoch, "data"), run.located():
-            for x, target in self._batches(at.epoch, at.step):
+            for x, target in () if run.stopped else self._batches(at.epoch, at.step):
                 run.take(x, target)
                 tick()
                 if run.stopped:
@@ -105,14 +108,11 @@ class Training(NamedTuple):
         """
         first = start if self.weighs_rows else 0
         keys = random.fold_in(random.fold_in(self.noise, epoch), "transform")
+        name = "a batch" if self.transform is None else "what transform returns"
         for i, batch in enumerate(self.source.batches(epoch, random.fold_in(self.order, epoch), first), first):
             made = batch if self.transform is None else self._transformed(batch, random.fold_in(keys, i))
             if i >= start:
-                yield (
-                    made
-                    if self.weighs_rows
-                    else as_pair(made, "fit", "a batch" if self.transform is None else "what transform returns")
-                )
+                yield made if self.weighs_rows else as_pair(made, "fit", name)
 
     def _transformed(self, batch: Any, key: Key) -> Any:
         assert self.transform is not None
@@ -132,23 +132,10 @@ class Training(NamedTuple):
 class _Run:
     """The steps of an epoch while they are made: the only thing in ``fit`` that changes."""
 
-    __slots__ = (
-        "at",
-        "began",
-        "device",
-        "losses",
-        "noise",
-        "params",
-        "start",
-        "state",
-        "stopped",
-        "strict",
-        "training",
-        "weights",
-    )
+    __slots__ = ("at", "began", "device", "losses", "noise", "params", "state", "stopped", "strict", "training", "weights")
 
     def __init__(self, training: Training, at: Position) -> None:
-        self.training, self.at, self.stopped = training, at, False
+        self.training, self.at, self.stopped = training, at, at.stopped
         self.params, self.state = tree.map(torch.clone, (at.params, at.state))
         self.losses, self.weights = list(at.losses), list(at.weights)
         self.noise = random.fold_in(training.noise, at.epoch)
@@ -196,11 +183,7 @@ class _Run:
         if not tree.all_finite(self.params):
             raise self._diverged("params that are not", len(self.losses))
         if not watched and self.strict:
-            finite = (
-                torch.stack(self.losses).flatten(1).isfinite().all(1)
-                if self.losses[-1].dim()
-                else torch.stack(self.losses).isfinite()
-            )
+            finite = torch.stack(self.losses).reshape(len(self.losses), -1).isfinite().all(1)
             if not finite.all():
                 raise self._diverged("a loss that is not", 1 + int((~finite).nonzero()[0]))
 
@@ -238,8 +221,15 @@ class _Run:
 
     def _tell(self, value: Tensor) -> None:
         at = self.at
-        step = Step(at.steps + len(self.losses) - at.step, at.epoch + 1, self.params, self.state, value)
+        step = Step(
+            at.steps + len(self.losses) - at.step, at.epoch + 1, self.params, own_state(self.training.step.opt, self.state), value
+        )
         self.stopped = self.training.callbacks.on_step(step)
+
+
+def own_state(opt: Optimizer, state: Tree) -> Tree:
+    """Return the state of the optimizer that the caller gave, without what is recorded beside it."""
+    return state["optimizer"] if isinstance(opt, Recorder) else state
 
 
 def states_of(source: Source) -> tuple[Tensor, ...]:

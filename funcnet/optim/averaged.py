@@ -21,7 +21,7 @@ from funcnet.value import frozen, parts
 
 @frozen
 class Averaged(OptimizerWrapper):
-    """Average the params beside an optimizer, which is not changed: ``average.update`` after each step.
+    """Keep an average of the params that an optimizer trains, updated after each step; the steps are those of the optimizer.
 
         p ← the step of ``optimizer``
         a ← a + w (p - a)              w the weight that ``average`` gives the params of this step

@@ -91,7 +91,10 @@ class Optimizer(Value, ABC):
         return {}
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the params to evaluate and to save: ``params``, or the average of an optimizer that has one, as ``Averaged``."""
+        """Return the params to evaluate and to save: ``params``, or the average of an optimizer that has one, as ``Averaged``.
+
+        They may share memory with ``params`` and ``state``: copy them before a donated optimizer makes the next step.
+        """
         return params
 
     def donate(self) -> "Optimizer":

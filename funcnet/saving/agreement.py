@@ -35,6 +35,11 @@ def named_entries(who: str, tree: Tree) -> dict[str, Any]:
     return named
 
 
+def nothing(tree: Tree) -> dict[str, Any]:
+    """Map the paths of absent leaves and empty nodes to them: a flat file of tensors has none."""
+    return {path: leaf for path, leaf in entries(tree) if leaf is None or isinstance(leaf, NODES)}
+
+
 def kinds(tree: Tree, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield the path of each node that holds something, and its kind in words."""
     if isinstance(tree, NODES) and len(tree):
@@ -63,8 +68,9 @@ def worded(leaf: Any) -> str:
 
 def alike(found: Any, leaf: Any) -> bool:
     """Tell whether what a file has fits a leaf: tensors by dtype and shape, nodes and all else by type."""
-    if isinstance(leaf, Tensor) and isinstance(found, Stored):
-        return DTYPES[found.dtype] is leaf.dtype and found.shape == tuple(leaf.shape)
+    if isinstance(leaf, Tensor) and isinstance(found, (Stored, Tensor)):
+        dtype = DTYPES[found.dtype] if isinstance(found, Stored) else found.dtype
+        return dtype is leaf.dtype and tuple(found.shape) == tuple(leaf.shape)
     if isinstance(leaf, NODES) and isinstance(found, NODES):
         return kind_of(found) == kind_of(leaf)
     return type(found) is type(leaf)
@@ -81,7 +87,9 @@ def differences(found: dict[str, Any], wanted: dict[str, Any], *, partial: bool)
         yield f"extra {path!r}: {worded(found[path])}"
 
 
-def agreeing(found: dict[str, Any], nodes: dict[str, str], like: Tree, where: str, *, partial: bool) -> dict[str, Any]:
+def agreeing(
+    found: dict[str, Any], nodes: dict[str, str], like: Tree, where: str, *, partial: bool, who: str = "load"
+) -> dict[str, Any]:
     """Return what a file has for the paths of ``like``; a ``ValueError`` lists everything that does not fit.
 
     Args:
@@ -90,8 +98,9 @@ def agreeing(found: dict[str, Any], nodes: dict[str, str], like: Tree, where: st
         like: The tree wanted.
         where: The path of the file.
         partial: Whether paths may be missing and extra.
+        who: Who asks, for the error.
     """
-    wanted = named_entries("load", like)
+    wanted = named_entries(who, like)
     words = [*differences(found, wanted, partial=partial)]
     words += [
         f"different {path!r}: {nodes[path]} instead of {kind}" for path, kind in kinds(like) if nodes.get(path, kind) != kind
@@ -102,7 +111,7 @@ def agreeing(found: dict[str, Any], nodes: dict[str, str], like: Tree, where: st
     if words:
         listed = words[:MOST_LISTED] + [f"and {len(words) - MOST_LISTED} more"] * (len(words) > MOST_LISTED)
         rule = f"{where!r} must hold {'leaves' if partial else 'the leaves'} of like"
-        raise value_error("load", rule, f"{len(words)} difference{'s' * (len(words) > 1)}:\n  " + "\n  ".join(listed))
+        raise value_error(who, rule, f"{len(words)} difference{'s' * (len(words) > 1)}:\n  " + "\n  ".join(listed))
     return common
 
 
@@ -116,3 +125,14 @@ def mapped(take: Callable[[str, Any], Any], tree: Tree, path: str = "") -> Tree:
         pairs = zip(tree, children, strict=True)
         return OrderedDict(pairs) if isinstance(tree, OrderedDict) else dict(pairs)
     return kind._make(children) if hasattr(tree, "_fields") else kind(children)
+
+
+def conformed(who: str, tree: Tree, like: Tree, where: str) -> Tree:
+    """Return a tree in the nodes of ``like`` and on the devices of its tensors; a ``ValueError`` lists what does not fit."""
+    common = agreeing(named_entries(who, tree), dict(kinds(tree)), like, where, partial=False, who=who)
+
+    def take(path: str, leaf: Any) -> Any:
+        found = common[path]
+        return found.to(leaf.device) if isinstance(leaf, Tensor) else found
+
+    return mapped(take, like)

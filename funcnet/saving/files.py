@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.errors import add_location, value_error
+from funcnet.errors import add_location, describe, value_error
 from funcnet.flattening import Tree
 from funcnet.saving import file_format, safetensors_format
-from funcnet.saving.agreement import agreeing, kinds, mapped, named_entries
+from funcnet.saving.agreement import agreeing, kinds, mapped, named_entries, nothing
 from funcnet.saving.atomic import require_path, written_whole
 from funcnet.saving.renaming import Rename, with_new_names
 from funcnet.saving.structure import Encoded, encoded
@@ -114,6 +114,7 @@ def load(
         if like is None:
             return from_names({path: read(leaf) for path, leaf in found.items()})
         nodes = dict(kinds(tree)) if rename is None else {}
+        found = {**(nothing(like) if header.is_flat else {}), **found}
         found = agreeing(found, nodes, like, str(where), partial=partial)
         return mapped(lambda path, leaf: read(found[path], leaf) if path in found else leaf, like)
 
@@ -140,7 +141,7 @@ def _require_device(device: Any) -> torch.device | None:
     try:
         return None if device is None else torch.device(device)
     except (RuntimeError, TypeError):
-        raise value_error("load", "device must be a torch.device or the name of one", device) from None
+        raise value_error("load", "device must be a torch.device or the name of one", describe(device)) from None
 
 
 def _device(leaf: Any) -> torch.device:

@@ -17,7 +17,7 @@ def with_new_names(found: dict[str, Any], rename: Rename | None) -> dict[str, An
     if isinstance(rename, Mapping):
         rename = _by_patterns(rename, found)
     if not callable(rename):
-        raise value_error("load", "rename must be a dict of new names by pattern, or a function of a path", rename)
+        raise value_error("load", "rename must be a dict of new names by pattern, or a function of a path", describe(rename))
     named: dict[str, Any] = {}
     olds: dict[str, str] = {}
     for old, leaf in found.items():

@@ -5,7 +5,10 @@ text under ``funcnet.crc32``; others see the tensors by their paths. A tensor at
 another library is a flat dict of its tensors by name, and its metadata its text.
 """
 
+import os
+import re
 import zlib
+from pathlib import Path
 from typing import IO, Any
 
 import attrs
@@ -14,7 +17,7 @@ from torch import Tensor
 from funcnet.errors import value_error
 from funcnet.flattening import Tree
 from funcnet.saving.structure import Encoded, as_json, decode, from_json
-from funcnet.saving.tensors import DTYPES, Damaged, Stored, checksum, empty, in_memory, parsed, stored
+from funcnet.saving.tensors import DTYPES, Damaged, Stored, checksum, copied, in_memory, parsed, stored
 
 VERSION = 1
 _KEY, _CHECK = "funcnet", "funcnet.crc32"
@@ -42,7 +45,16 @@ def write(file: IO[bytes], what: Encoded) -> None:
     }
     rows = [[path, *_row(form), checksum(x)] for path, form, x in zip(what.paths, what.forms, tensors, strict=True)]
     text = as_json({"version": VERSION, "tree": what.tree, "metadata": what.metadata, "tensors": rows})
-    library.serialize_file(specs, file.name, {"format": "pt", _KEY: text, _CHECK: _crc(text)})
+    try:
+        library.serialize_file(specs, file.name, {"format": "pt", _KEY: text, _CHECK: _crc(text)})
+    except library.SafetensorError as error:
+        raise _of_the_system(error) from error
+
+
+def _of_the_system(error: Exception) -> Exception:
+    """Return the system's error that the library reports, as of a full disk; another one as it is."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 
 
 def _row(form: Stored) -> list[Any]:
@@ -71,28 +83,42 @@ class Header:
     tensors: list[Stored]
     mapped: list[Tensor]
     checksums: list[int | None]
+    is_flat: bool = False
 
     def read(self, number: int) -> Tensor:
         """Copy a tensor into memory of its own, and check it."""
         form, source, expected = self.tensors[number], self.mapped[number], self.checksums[number]
-        plain = source.clone()
+        plain = copied(source, attrs.evolve(form, strides=None))
         if expected is not None and checksum(plain) != expected:
             raise Damaged(f"a damaged file: the checksum of tensor {number} differs, {form}")
-        return plain if form.strides is None else empty(form).copy_(plain)
+        return plain if form.strides is None else copied(plain, form)
 
 
 def opened(file: IO[bytes]) -> Header:
-    """Open a file by its name, as the library does."""
-    library = _library()
+    """Open a file by its name, as the library does; more than once, so again where another file has got the name meanwhile."""
+    library, path = _library(), Path(file.name)
+    while True:
+        with path.open("rb") as first:
+            try:
+                header, error = _mapped(library, file.name), None
+            except Damaged as damage:
+                error = damage
+            if os.path.samestat(os.fstat(first.fileno()), path.stat()):
+                if error:
+                    raise error
+                return header
+
+
+def _mapped(library: Any, name: str) -> Header:
     try:
-        with library.safe_open(file.name, framework="pt", device="cpu") as reader:
-            mapped, text = {name: reader.get_tensor(name) for name in reader.keys()}, reader.metadata() or {}  # noqa: SIM118
+        with library.safe_open(name, framework="pt", device="cpu") as reader:
+            mapped, text = {name: reader.get_tensor(name) for name in sorted(reader.keys())}, reader.metadata() or {}
     except (library.SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise Damaged(f"a file that the library does not read: {error}") from None
-    if _KEY not in text and _CHECK not in text:
-        forms = {name: stored(x) for name, x in mapped.items()}
-        return Header(forms, text or None, [*forms.values()], [*mapped.values()], [None] * len(forms))
-    return _ours(text, mapped)
+    if _KEY in text or _CHECK in text:
+        return _ours(text, mapped)
+    forms = {name: stored(x) for name, x in mapped.items()}
+    return Header(forms, text or None, [*forms.values()], [*mapped.values()], [None] * len(forms), is_flat=True)
 
 
 def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
@@ -108,6 +134,8 @@ def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
         tree, metadata = decode(said["tree"], forms), decode(said["metadata"], [])
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise Damaged(f"a header that does not read: {error}") from None
+    if not all(type(one) is int for one in sums):
+        raise Damaged("a header that does not read: a checksum that is no number")
     if {*paths} != mapped.keys() or any(not _fits(form, mapped[path]) for form, path in zip(forms, paths, strict=True)):
         raise Damaged("tensors that differ from those in its own list")
     return Header(tree, metadata, forms, [mapped[path] for path in paths], sums)

@@ -102,3 +102,31 @@ def test_an_interrupted_training_ends_as_one_that_was_not(name, tmp_path):
         again = trained(name, tmp_path)  # there is nothing left to do
     assert fn.tree.equal(again[:2], whole[:2])
     assert again.history == found.history
+
+
+@fn.frozen
+class Stopper(fn.Callback):
+    """Stop the training after a step."""
+
+    at: int
+
+    def on_step(self, step):
+        return fn.stop if step.number == self.at else None
+
+
+def test_a_training_stopped_within_an_epoch_and_killed_then_ends_that_epoch(tmp_path):
+    """The checkpoint of the step that stopped it is followed by the row of its epoch, and by nothing else."""
+    want = trained("rows", callbacks=[Stopper(7)])
+    with pytest.raises(KilledError):
+        trained("rows", tmp_path, callbacks=[Stopper(7), killing], every=1)
+    assert fn.Checkpoints(tmp_path).load()["stopped"]
+    for _ in range(2):
+        found = trained("rows", tmp_path, callbacks=[Stopper(7)], every=1)
+        assert without_seconds(found.history) == without_seconds(want.history)
+        assert fn.tree.equal(found[:2], want[:2])
+
+
+def killing(epoch):
+    """Raise after the second epoch."""
+    if epoch.number == 2:
+        raise KilledError

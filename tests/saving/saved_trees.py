@@ -1,7 +1,10 @@
 """Trees to save: drawn with every kind of node, leaf, dtype and stride; and when two of them are the same, bit for bit."""
 
+import multiprocessing
 import struct
+import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,6 +16,19 @@ NARROW = {f"{kind}{bits}" for kind in ("int", "uint") for bits in range(1, 8)}
 """The dtypes that torch can hold, but neither copy nor compare."""
 
 ORDINARY = [name for name in DTYPES if name not in NARROW and name != "complex32"]
+
+
+def in_a_fork(function: Callable[..., object], *args: object) -> object:
+    """Return what a function returns in a forked process, which then ends as any interpreter; it costs no import of torch."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, from Python 3.12 on
+        child = context.Process(target=lambda: sender.send(function(*args)))
+        child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    return receiver.recv()
 
 
 class Point(NamedTuple):
