@@ -38,6 +38,8 @@ def _one_value(value: Any, attribute: Any, got: Any) -> None:
 class ValueAndGrads(Value):
     """The loss of a net and its gradient, as one function; made by ``value_and_grads``."""
 
+    label = "value_and_grads"
+
     net: Layer = field(validator=_layer)
     loss: Loss = field(validator=_one_value)
 
@@ -95,6 +97,8 @@ def _require_public(opt: Optimizer) -> None:
 @frozen
 class TrainStep(Value):
     """A step of training as one pure function; made by ``train_step``."""
+
+    label = "train_step"
 
     net: Layer = field(validator=_layer)
     loss: Loss = field(validator=_one_value)
