@@ -49,11 +49,10 @@ def trained(train, validation, epochs, rng):
 
 def picture(history, labels, said, images):
     """Draw the learning curves, the confusion matrix, and the digits that were misread."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
-    left.plot(history["epoch"], history["loss"], label="training")
-    left.plot(history["epoch"], history["validation_loss"], label="validation")
-    left.set(title="cross-entropy, labels smoothed by 0.05", xlabel="epoch", ylabel="loss", yscale="log")
-    left.legend()
+    figure = plt.figure(figsize=(13.5, 4.2), layout="constrained")
+    left, others = figure.subfigures(1, 2, width_ratios=(1, 2))
+    history.plot(["loss", "validation_loss"], left)
+    middle, right = others.subplots(1, 2)
     counts = fn.ConfusionMatrix(num_classes=10)(said, labels)
     middle.imshow(counts.clamp_max(5).numpy(), cmap="Blues")
     for row, column in counts.nonzero().tolist():

@@ -10,6 +10,8 @@ The validators below are for ``attrs.field(validator=...)``: they judge a value'
 
 import functools
 import math
+import signal
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from numbers import Integral, Real
@@ -64,8 +66,14 @@ def value_error(who: object, rule: str, got: object) -> ValueError:
 
 
 def explains(error: Exception) -> bool:
-    """Tell whether an error already says who is at fault: ``value_error`` made it."""
-    return getattr(error, "explains", False)
+    """Tell whether an error needs no explanation: ``value_error`` made it, or a signal handler raised it, in any line."""
+    return getattr(error, "explains", False) or _is_of_a_signal(error)
+
+
+def _is_of_a_signal(error: Exception) -> bool:
+    """Tell an error of a signal handler, such as that of a DataLoader, which tells of a dead worker."""
+    handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def is_located(error: Exception) -> bool:
@@ -73,7 +81,7 @@ def is_located(error: Exception) -> bool:
     return bool(getattr(error, "__notes__", ()))
 
 
-def add_location(error: Exception, where: str) -> None:
+def add_location(error: BaseException, where: str) -> None:
     """Add to an error on its way out where in the net it passed, for example ``serial, layer 2``."""
     error.add_note(f"  in {where}")
 

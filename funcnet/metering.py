@@ -28,7 +28,7 @@ Storages = dict[int, torch.UntypedStorage]
 def storages(values: Any) -> Storages:
     """Return the memory that the tensors of a tree keep; within ``vmap`` it is not known."""
     leaves = [leaf for leaf in tree.leaves(values) if isinstance(leaf, Tensor)] if is_eager() else []
-    return {one._cdata: one for one in [leaf.untyped_storage() for leaf in leaves]}
+    return {id(one): one for one in [leaf.untyped_storage() for leaf in leaves]}
 
 
 class Record:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import linear as products
-from funcnet.kernels.tracing import is_compiling, is_differentiated, is_for_inductor, is_plain, packed
+from funcnet.kernels import private_names as torchs
+from funcnet.kernels.private_names import builtin, is_batched
+from funcnet.kernels.tracing import is_compiling, is_differentiated, is_eager, is_for_inductor, is_plain, packed
 
 _aten = torch.ops.aten
-_is_batched: Callable[[Tensor], bool] = torch._C._functorch.is_batchedtensor
-_nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
 
@@ -57,33 +57,33 @@ def _tanh_in_arithmetic(x: Tensor) -> Tensor:
 tanh_backward: Kernel = _aten.tanh_backward.default
 sigmoid_backward: Kernel = _aten.sigmoid_backward.default
 threshold_backward: Kernel = _aten.threshold_backward.default
-leaky_relu: Kernel = _nn.leaky_relu
+leaky_relu: Kernel = builtin("leaky_relu")
 leaky_relu_backward: Kernel = _aten.leaky_relu_backward.default
-softmax_backward: Kernel = torch._softmax_backward_data
+softmax_backward: Kernel = torchs.softmax_backward
 threshold: Kernel = _aten.threshold.default
 elu: Kernel = _aten.elu.default
 elu_backward: Kernel = _aten.elu_backward.default
-hardtanh: Kernel = _nn.hardtanh
+hardtanh: Kernel = builtin("hardtanh")
 hardtanh_backward: Kernel = _aten.hardtanh_backward.default
-_hardsigmoid: Kernel = _nn.hardsigmoid
-softplus: Kernel = _nn.softplus
+_hardsigmoid: Kernel = builtin("hardsigmoid")
+softplus: Kernel = builtin("softplus")
+_softshrink: Kernel = builtin("softshrink")
 softplus_backward: Kernel = _aten.softplus_backward.default
 softshrink_backward: Kernel = _aten.softshrink_backward.default
 hardshrink_backward: Kernel = _aten.hardshrink_backward.default
 _hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
-_prelu_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._prelu_kernel_backward.default
+_prelu_backward: Callable[..., tuple[Tensor, Tensor]] = torchs.prelu_backward
 
 
 def softshrink(x: Tensor, lambd: float) -> Tensor:
     """Return x nearer to 0 by ``lambd``; while tracing in arithmetic, since Inductor's softshrink of NaN is 0 (torch 2.13.0)."""
     if is_compiling():
         return x - torch.clamp(x, -lambd, lambd)
-    y: Tensor = _nn.softshrink(x, lambd)
-    return y
+    return _softshrink(x, lambd)
 
 
 # Of 256×1024, forward 35 µs by the kernel and 93 by halves, backward 114 and 341.
-_glu: Kernel = _nn.glu
+_glu: Kernel = builtin("glu")
 _glu_backward: Kernel = _aten.glu_backward.default
 
 
@@ -104,14 +104,18 @@ def glu_backward(gy: Tensor, x: Tensor, dim: int) -> Tensor:
     return torch.cat((gy * s, gy * a * s * (1 - s)), dim)
 
 
+_log_softmax_backward: Kernel = torchs.log_softmax_backward
+_log_sigmoid: Kernel = builtin("log_sigmoid")
+
+
 def log_softmax_backward(gp: Tensor, logp: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     """Gp - exp(log p) Σ gp, the sum over ``dim``."""
-    return torch._log_softmax_backward_data(packed(gp), packed(logp), dim, dtype)
+    return _log_softmax_backward(packed(gp), packed(logp), dim, dtype)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
     """Return log σ(x)."""
-    return _nn.log_sigmoid(packed(x))
+    return _log_sigmoid(packed(x))
 
 
 def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
@@ -136,13 +140,16 @@ def hardsigmoid(x: Tensor) -> Tensor:
     return _hardsigmoid(x)
 
 
+_SEES_BATCHES = torchs.FOUND["_C._functorch.is_batchedtensor"]
+
+
 def prelu(x: Tensor, w: Tensor) -> Tensor:
     """Return x where it is positive, else w x, one w for each channel or one for all.
 
     Torch's derivative in forward mode is 1 at 0, and the slope of its backward there is w. With w mapped by ``vmap``, and x not,
     it writes to an output of another shape, with a warning.
     """
-    if not is_differentiated(x, w) and _is_batched(x) >= _is_batched(w):
+    if not is_differentiated(x, w) and (is_batched(x) >= is_batched(w) if _SEES_BATCHES else is_eager()):
         return torch.prelu(x, w)
     return torch.where(x > 0, x, of_channels(w, x) * x)
 

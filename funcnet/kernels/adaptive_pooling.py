@@ -5,19 +5,16 @@ import math
 import torch
 from torch import Tensor
 
+from funcnet.kernels import private_names as torchs
 from funcnet.kernels.windows import Kernel, Origin, as_two, blank, channelwise, lifted, lowered
 from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
 
 
-_adaptive_avg: dict[int, Kernel] = {
-    2: channelwise(_aten._adaptive_avg_pool2d.default),
-    3: channelwise(_aten._adaptive_avg_pool3d.default),
-}
+_adaptive_avg: dict[int, Kernel] = {axes: channelwise(kernel) for axes, kernel in torchs.adaptive_avg_pools.items()}
 _adaptive_avg_backward: dict[int, Kernel] = {
-    2: channelwise(_aten._adaptive_avg_pool2d_backward.default),
-    3: channelwise(_aten._adaptive_avg_pool3d_backward.default),
+    axes: channelwise(kernel) for axes, kernel in torchs.adaptive_avg_pools_backward.items()
 }
 _adaptive_max: dict[int, Kernel] = {
     2: channelwise(_aten.adaptive_max_pool2d.default),

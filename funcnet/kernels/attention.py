@@ -24,19 +24,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.kernels import private_names as torchs
 from funcnet.kernels.activation import softmax_backward, tanh, tanh_backward
 from funcnet.kernels.operands import unbroadcast
+from funcnet.kernels.private_names import is_batched
 from funcnet.kernels.tracing import is_differentiated
 from funcnet.precision import in_single, rounded
-
-_aten = torch.ops.aten
-_functorch = torch._C._functorch
 
 _SHORT = 8192
 """The numbers in a head's keys up to which the backward pass of bfloat16 is quicker in float32."""
 
-_flash: Callable[..., tuple[Tensor, Tensor]] = _aten._scaled_dot_product_flash_attention_for_cpu.default
-_flash_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+_flash: Callable[..., tuple[Tensor, Tensor]] = torchs.flash
+_flash_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = torchs.flash_backward
+_HAS_FLASH = None not in (_flash, _flash_backward)
 
 
 def flashes(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> bool:
@@ -51,8 +51,8 @@ def flashes(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> bool:
         if k.dim() == 4
         else False
     )
-    mapped = any([x.numel() == 0 or _functorch.is_batchedtensor(x) for x in given])  # noqa: C419
-    return fits and not mapped and not is_differentiated(*given)
+    mapped = any([x.numel() == 0 or is_batched(x) for x in given])  # noqa: C419
+    return _HAS_FLASH and fits and not mapped and not is_differentiated(*given)
 
 
 def flashes_back(gy: Tensor, *qkv: Tensor) -> bool:
@@ -60,7 +60,7 @@ def flashes_back(gy: Tensor, *qkv: Tensor) -> bool:
 
     For 64 gy at once, as in a Jacobian, the formula takes 0.45 times as long as that with 8 steps, and as long with 64.
     """
-    return not is_differentiated(gy, *qkv) and not any([_functorch.is_batchedtensor(x) for x in (gy, *qkv)])  # noqa: C419
+    return not is_differentiated(gy, *qkv) and not any([is_batched(x) for x in (gy, *qkv)])  # noqa: C419
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import norm_formulas as formulas
+from funcnet.kernels import private_names as torchs
 from funcnet.kernels.extremes import LEAST, in_double, is_far
 from funcnet.kernels.norm import Moments, is_wider, rounded_gradients, singly
 from funcnet.kernels.tracing import is_compiling, is_mapped, is_meta_data, is_plain_data, is_untransformed, packed
 from funcnet.precision import HALF
 
 _aten = torch.ops.aten
-_softshrink: Callable[[Tensor, float], Tensor] = torch._C._nn.softshrink
+_softshrink: Callable[[Tensor, float], Tensor] = torchs.builtin("softshrink")
 
 # A kernel that has a name in ``torch`` is called by it: 1.2 µs less than by ``torch.ops``.
 _batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_batch_norm
-_batch_norm_functional: Callable[..., tuple[Tensor, ...]] = _aten._native_batch_norm_legit_functional.default
+_batch_norm_functional: Callable[..., tuple[Tensor, ...]] = torchs.batch_norm_functional
 _batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.private_names import builtin
 from funcnet.kernels.tracing import is_plain
 from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
-_nn = torch._C._nn
+_pad: Callable[..., Tensor] = builtin("pad")
 
 Kernel = Callable[..., Tensor]
 
@@ -66,8 +67,7 @@ def pad(x: Tensor, before: Sequence[int], after: Sequence[int], mode: str) -> Te
         return x.new_zeros(*x.shape[: -len(before)], *[n + b + a for n, b, a in _ends(x, before, after)])
     if mode == "circular":
         return _around(x, before, after)
-    y: Tensor = _nn.pad(x, ends, mode)
-    return y
+    return _pad(x, ends, mode)
 
 
 def _around(x: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:

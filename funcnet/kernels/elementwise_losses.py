@@ -13,16 +13,16 @@ from torch import Tensor
 from funcnet.kernels import activation
 from funcnet.kernels.limits import LARGEST, finite, has_nan
 from funcnet.kernels.losses import where_positive
+from funcnet.kernels.private_names import builtin
 from funcnet.kernels.tracing import can_look_at, is_differentiated, is_eager, is_plain, may_search
 
 _aten = torch.ops.aten
-_nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
 
-_huber: Kernel = _nn.huber_loss
+_huber: Kernel = builtin("huber_loss")
 _huber_backward: Kernel = _aten.huber_loss_backward.default
-_smooth_l1: Kernel = _nn.smooth_l1_loss
+_smooth_l1: Kernel = builtin("smooth_l1_loss")
 _smooth_l1_backward: Kernel = _aten.smooth_l1_loss_backward.default
 _NONE, _SUM = 0, 2
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels import private_names as torchs
+
 _aten = torch.ops.aten
 
 
@@ -54,8 +56,11 @@ _FORMULAS: Mapping[Any, Callable[..., int]] = {
     **dict.fromkeys((_aten.mm, _aten.bmm, _aten.mv, _aten.dot, _aten.vdot), _product),
     **dict.fromkeys((_aten.addmm, _aten.baddbmm, _aten.addmv), _added),
     _aten.convolution_backward: _backward,
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    **{
+        kernel.overloadpacket: count
+        for kernel, count in ((torchs.flash, _attention), (torchs.flash_backward, _attention_backward))
+        if kernel is not None
+    },
 }
 
 
@@ -63,7 +68,7 @@ def flops_of(kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any], r
     """Return the FLOPs of a call of a kernel, an overload of an operator; 0 for kernels that multiply no pairs."""
     from torch.utils.flop_counter import flop_registry
 
-    operator = kernel._overloadpacket
+    operator = kernel.overloadpacket
     if operator is _aten.convolution:
         return _forward(result, *arguments)
     if operator in _FORMULAS:

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from funcnet.checks import Misfit
 from funcnet.errors import value_error
+from funcnet.kernels.private_names import HAS_ONEDNN, builtin, onednn_linear, onednn_takes_bfloat16
 from funcnet.kernels.tracing import is_autocast, is_compiling, is_for_inductor, is_plain_data, is_untransformed
 
 LIBRARIES = ("auto", "mkl", "onednn")
@@ -44,15 +45,13 @@ _ENOUGH = 2_000_000
 _TINY = 4096
 _NEVER = 1 << 62
 
-_linear: Callable[..., Tensor] = torch._C._nn.linear
+_linear: Callable[..., Tensor] = builtin("linear")
 
 
 @cache
 def _onednn() -> Callable[..., Tensor] | None:
     """Return oneDNN's product, where this build of torch has it."""
-    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return None
-    product: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+    product: Callable[..., Tensor] | None = onednn_linear if HAS_ONEDNN else None
     return product
 
 
@@ -99,8 +98,7 @@ def matmul_library(library: str) -> Iterator[None]:
 
 def _multiplied() -> tuple[torch.dtype, ...]:
     """Return the dtypes of oneDNN's products, bfloat16 only where the processor has instructions for it."""
-    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None) if _onednn() else None
-    return (torch.float32, torch.bfloat16) if ask is not None and ask() else (torch.float32,)
+    return (torch.float32, torch.bfloat16) if _onednn() and onednn_takes_bfloat16() else (torch.float32,)
 
 
 _DTYPES = _multiplied()  # Dynamo cannot ask

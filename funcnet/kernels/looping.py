@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.private_names import scan
 from funcnet.kernels.tracing import is_differentiated, is_eager, is_transformed_while_tracing
 
 Tensors = list[Tensor]
 
 _ALIGNED = 64
+_scan: Callable[..., Any] = scan
 
 
 is_traced: Callable[[], bool] = torch.compiler.is_dynamo_compiling
@@ -61,7 +63,7 @@ def loop(
         outputs = outputs or [state[0].reshape(-1)[:1]]  # Inductor has no loop without an output (torch 2.13.0)
         return _owned(state), _owned(outputs)
 
-    last, outputs = torch._higher_order_ops.scan(step, _owned(carry), xs, reverse=reverse)
+    last, outputs = _scan(step, _owned(carry), xs, reverse=reverse)
     return list(last), list(outputs)
 
 

@@ -10,7 +10,6 @@ from funcnet.kernels import activation
 from funcnet.kernels.tracing import is_differentiated, is_plain
 
 _aten = torch.ops.aten
-_nn = torch._C._nn
 
 Kernel = Callable[..., Tensor]
 

@@ -7,18 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels import private_names as torchs
 from funcnet.kernels.tracing import is_compiling, is_eager
 from funcnet.precision import HALF
 
 Tensors = Sequence[Tensor]
 
-_foreach_add: Callable[..., Tensors] = torch._foreach_add
-_foreach_add_: Callable[..., None] = torch._foreach_add_
-_foreach_lerp: Callable[..., Tensors] = torch._foreach_lerp
-_foreach_lerp_: Callable[..., None] = torch._foreach_lerp_
-_foreach_mul: Callable[..., Tensors] = torch._foreach_mul
-_foreach_norm: Callable[..., Tensors] = torch._foreach_norm
-_foreach_copy_: Callable[..., None] = torch._foreach_copy_
+_foreach_add: Callable[..., Tensors] = torchs.foreach_add
+_foreach_add_: Callable[..., None] = torchs.foreach_add_
+_foreach_lerp: Callable[..., Tensors] = torchs.foreach_lerp
+_foreach_lerp_: Callable[..., None] = torchs.foreach_lerp_
+_foreach_mul: Callable[..., Tensors] = torchs.foreach_mul
+_foreach_norm: Callable[..., Tensors] = torchs.foreach_norm
+_foreach_copy_: Callable[..., None] = torchs.foreach_copy_
 
 FULL = (torch.float32, torch.float64)
 DTYPES = (*FULL, *HALF)

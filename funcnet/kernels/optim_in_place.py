@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels import private_names as torchs
 from funcnet.kernels.optim import FULL, Tensors
 from funcnet.kernels.optim_steps import by_rows, in_memory
 from funcnet.kernels.tracing import is_eager
@@ -116,9 +117,9 @@ def adagrad(
 
     ``rates`` are lr, its decay and the weight decay; ``step`` counts from 1. A step takes 3.8 ms, with the formula 16.
     """
-    if not _serves(columns, rates):
+    kernel = torchs.fused_adagrad
+    if kernel is None or not _serves(columns, rates):
         return None
-    kernel: Callable[..., None] = torch._fused_adagrad_
     lr, lr_decay, decay = rates
     numbers = {"lr": lr, "lr_decay": lr_decay, "weight_decay": decay, "eps": eps, "maximize": maximize}
     return by_rows(lambda ps, gs, sums: kernel(ps, gs, sums, [step] * len(ps), **numbers), columns, donated)

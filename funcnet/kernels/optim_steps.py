@@ -8,17 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels import private_names as torchs
 from funcnet.kernels.optim import FULL, Tensors, add_each, kept, lerp_each, materialize_scalar, narrowed, read, scale_each
 from funcnet.kernels.tracing import is_eager
 
-_foreach_add_: Callable[..., None] = torch._foreach_add_
-_foreach_mul: Callable[..., Tensors] = torch._foreach_mul
-_foreach_sqrt: Callable[..., Tensors] = torch._foreach_sqrt
-_foreach_maximum: Callable[..., Tensors] = torch._foreach_maximum
-_foreach_maximum_: Callable[..., None] = torch._foreach_maximum_
-_foreach_addcdiv: Callable[..., Tensors] = torch._foreach_addcdiv
-_foreach_addcdiv_: Callable[..., None] = torch._foreach_addcdiv_
-_foreach_clone: Callable[..., Tensors] = torch._foreach_clone
+_foreach_add_: Callable[..., None] = torchs.foreach_add_
+_foreach_mul: Callable[..., Tensors] = torchs.foreach_mul
+_foreach_sqrt: Callable[..., Tensors] = torchs.foreach_sqrt
+_foreach_maximum: Callable[..., Tensors] = torchs.foreach_maximum
+_foreach_maximum_: Callable[..., None] = torchs.foreach_maximum_
+_foreach_addcdiv: Callable[..., Tensors] = torchs.foreach_addcdiv
+_foreach_addcdiv_: Callable[..., None] = torchs.foreach_addcdiv_
+_foreach_clone: Callable[..., Tensors] = torchs.foreach_clone
+_HAS_ADAM = torchs.fused_adam is not None and torchs.fused_adamw is not None
 _is_cpu = attrgetter("is_cpu")
 
 
@@ -110,12 +112,12 @@ def sgd(columns: Sequence[Tensors], rates: Sequence[Any], donated: bool, **how: 
     and 117; of four million 1.2 ms and 1.5, and on clones 2.7 and 2.2. In half precision torch 2.13.0 leaves all but the last
     few parameters as they are.
     """
-    if not is_eager() or any([isinstance(one, Tensor) for one in rates]) or not in_memory(columns):  # noqa: C419
+    kernel = torchs.fused_sgd
+    if kernel is None or not is_eager() or any([isinstance(one, Tensor) for one in rates]) or not in_memory(columns):  # noqa: C419
         return None
     if not all([x.dtype in FULL for x in columns[0]]) or (len(columns) > 2 and rates[1] == 0):  # noqa: C419
         return None  # without momentum the kernel refuses to have a buffer
     numbers = dict(zip(("lr", "momentum", "dampening", "weight_decay"), rates, strict=True))
-    kernel: Callable[..., None] = torch._fused_sgd_
     run = lambda ps, gs, bs=(): kernel(ps, gs, bs, **numbers, is_first_step=False, **how)
     return by_rows(run, columns, donated)
 
@@ -131,7 +133,7 @@ def adam(columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], **how: 
     every tensor, however small (the formula for its root): 4 µs more, and a multiple of that where the processors are busy.
     """
     numbers = not any([isinstance(rate, Tensor) for rate in rates])  # noqa: C419
-    if numbers and is_eager() and in_memory(columns):
+    if numbers and _HAS_ADAM and is_eager() and in_memory(columns):
         return _adam_fused(columns, step, rates, **how)
     return _adam_listed(columns, step, rates, **how)
 
@@ -139,7 +141,7 @@ def adam(columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], **how: 
 def _adam_fused(
     columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], eps: float, maximize: bool, decoupled: bool, donated: bool
 ) -> Sequence[Tensors]:
-    kernel: Callable[..., None] = torch._fused_adamw_ if decoupled else torch._fused_adam_
+    kernel: Callable[..., None] = torchs.fused_adamw if decoupled else torchs.fused_adam
     lr, beta1, beta2, decay = rates
     numbers = {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": decay, "eps": eps, "maximize": maximize}
 

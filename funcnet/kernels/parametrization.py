@@ -5,21 +5,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.kernels import private_names as torchs
 from funcnet.kernels.extremes import length
 from funcnet.kernels.tracing import is_plain
 from funcnet.precision import rounded
 
-_aten = torch.ops.aten
-
-_weight_norm: Callable[..., tuple[Tensor, Tensor]] = _aten._weight_norm_interface.default
-_weight_norm_backward: Callable[..., tuple[Tensor, Tensor]] = _aten._weight_norm_interface_backward.default
+_weight_norm: Callable[..., tuple[Tensor, Tensor]] = torchs.weight_norm
+_weight_norm_backward: Callable[..., tuple[Tensor, Tensor]] = torchs.weight_norm_backward
+_HAS_KERNEL = None not in (_weight_norm, _weight_norm_backward)
 
 _ORDINARY = (1e-12, 1e12)
 
 
 def _fits(v: Tensor, dim: int | None, *others: Tensor) -> bool:
     """Tell whether the kernel may be used: for the first axis or the last, on numbers in main memory."""
-    fits = dim is not None and v.dim() > 1 and dim in (0, v.dim() - 1) and v.numel() > 0
+    fits = _HAS_KERNEL and dim is not None and v.dim() > 1 and dim in (0, v.dim() - 1) and v.numel() > 0
     return fits and {one.dtype for one in (v, *others)} in ({torch.float32}, {torch.float64}) and is_plain(v, *others)
 
 

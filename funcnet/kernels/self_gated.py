@@ -8,17 +8,20 @@ from torch import Tensor
 
 from funcnet.kernels.activation import Kernel, softplus
 from funcnet.kernels.limits import LARGEST, finite, has_nan
+from funcnet.kernels.private_names import builtin
 from funcnet.kernels.tracing import is_differentiated, is_untransformed, may_search
 
 _aten = torch.ops.aten
-_nn = torch._C._nn
 
-_gelu_by_tanh: Kernel = functools.partial(_nn.gelu, approximate="tanh")
+_gelu: Kernel = builtin("gelu")
+_gelu_by_tanh: Kernel = functools.partial(_gelu, approximate="tanh")
 _gelu_backward: Kernel = _aten.gelu_backward.default
 _gelu_by_tanh_backward: Kernel = functools.partial(_gelu_backward, approximate="tanh")
+_silu: Kernel = builtin("silu")
 _silu_backward: Kernel = _aten.silu_backward.default
 _mish: Kernel = _aten.mish.default
 _mish_backward: Kernel = _aten.mish_backward.default
+_hardswish: Kernel = builtin("hardswish")
 hardswish_backward: Kernel = _aten.hardswish_backward.default
 
 
@@ -52,7 +55,7 @@ def gate_backward(kernel: Kernel, formula: Kernel, gy: Tensor, x: Tensor, bound:
 
 def gelu(x: Tensor, approximate: str) -> Tensor:
     """Return x Φ(x)."""
-    return gate(_gelu_by_tanh if approximate == "tanh" else _nn.gelu, x)
+    return gate(_gelu_by_tanh if approximate == "tanh" else _gelu, x)
 
 
 def gelu_backward(gy: Tensor, x: Tensor, approximate: str) -> Tensor:
@@ -63,7 +66,7 @@ def gelu_backward(gy: Tensor, x: Tensor, approximate: str) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """Return x σ(x)."""
-    return gate(_nn.silu, x)
+    return gate(_silu, x)
 
 
 def silu_backward(gy: Tensor, x: Tensor) -> Tensor:
@@ -83,7 +86,7 @@ def mish_backward(gy: Tensor, x: Tensor) -> Tensor:
 
 def hardswish(x: Tensor) -> Tensor:
     """Return x min(max(0, x / 6 + ½), 1)."""
-    return gate(_nn.hardswish, x)
+    return gate(_hardswish, x)
 
 
 # Torch has no derivative of some of these kernels: for someone who differentiates there is the formula.

@@ -14,39 +14,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.plain import AUTOCAST_DEVICES
+from funcnet.kernels.private_names import (
+    TensorGuards,
+    constant,
+    dispatch_modes,
+    interpreter,
+    interpreters,
+    is_any_autocast,
+    is_batched,
+    is_wrapped,
+    tracing_context,
+    transform_kinds,
+    unwrapped,
+)
+
 _is_nested = attrgetter("is_nested")
-_at_work = torch._C._functorch.peek_interpreter_stack
-_interpreters = torch._C._functorch.get_interpreter_stack
-_DERIVATIVES = (torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Jvp)
+_at_work: Callable[[], Any] = interpreter
 _is_compiling = torch.compiler.is_compiling
-_modes_at_work = torch._C._len_torch_dispatch_stack
-_context = torch._guards.TracingContext.try_get
 
-_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
-
-is_autocast: Callable[[], bool] = getattr(torch._C, "_is_any_autocast_enabled", lambda: bool(autocast_dtypes()))
+is_autocast: Callable[[], bool] = is_any_autocast
 """Tell whether autocast is on for the calling thread, on any device: 0.06 µs."""
 
 # The threads on which Dynamo traces for Inductor.
 _for_inductor: set[int] = set()
 
 
+@constant
 def _is_tracing_here() -> bool:
     """Tell whether the calling thread compiles, or exports: the other threads see the flag of the process too."""
-    return _context() is not None or _modes_at_work() > 0
+    return tracing_context() is not None or dispatch_modes() > 0
 
 
+@constant
 def is_for_inductor() -> bool:
     """Tell whether Inductor compiles the formula that asks, so that a formula for its loops may beat a kernel.
 
     Every product asks. In eager mode the answer takes 0.04 µs; a list of one flag takes 0.01, but is shared by all threads. Under
     autocast the answer is no: autocast casts the operands of kernels, and a product written out would keep full precision.
     """
-    return get_ident() in _for_inductor and _context() is not None and not is_autocast()
-
-
-_is_tracing_here._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result does,
-is_for_inductor._dynamo_marked_constant = True  # type: ignore[attr-defined]  # which takes 0.8 s to import Dynamo first
+    return get_ident() in _for_inductor and tracing_context() is not None and not is_autocast()
 
 
 class tracing_for_inductor:  # noqa: N801 (called as a context by ``with``)
@@ -64,9 +71,7 @@ class tracing_for_inductor:  # noqa: N801 (called as a context by ``with``)
 
 def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
     """Return each device on which autocast is on, with the dtype that it casts to."""
-    return tuple(
-        [(device, torch.get_autocast_dtype(device)) for device in _AUTOCAST_DEVICES if torch.is_autocast_enabled(device)]
-    )
+    return tuple([(device, torch.get_autocast_dtype(device)) for device in AUTOCAST_DEVICES if torch.is_autocast_enabled(device)])
 
 
 def is_untransformed() -> bool:
@@ -90,19 +95,23 @@ def may_search(x: Tensor) -> bool:
     return plain and not (_is_compiling() and _is_tracing_here()) and _at_work() is None
 
 
+@constant  # Dynamo enters transforms while it traces them
 def _by_transform() -> bool:
-    """Tell whether ``torch.func`` differentiates: ``grad``, ``vjp`` or ``jvp`` is at work, in whatever order with ``vmap``."""
-    stack = _interpreters() or ()
-    return any([one.key() in _DERIVATIVES for one in stack])  # noqa: C419
+    """Tell whether ``torch.func`` differentiates: ``grad``, ``vjp`` or ``jvp`` is at work, in whatever order with ``vmap``.
 
-
-_by_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]  # Dynamo enters transforms while it traces them
+    Where torch does not tell, any transform may.
+    """
+    if interpreters is None or transform_kinds is None:
+        return True
+    return any([one.key() in (transform_kinds.Grad, transform_kinds.Jvp) for one in interpreters() or ()])  # noqa: C419
 
 
 def _hides_gradient(x: Tensor | None) -> bool:
     """Tell whether autograd follows a tensor that ``vmap`` has wrapped, which it does not say of the wrapper."""
-    while x is not None and not is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x):
-        x = torch._C._functorch.get_unwrapped(x)
+    if is_wrapped is None or unwrapped is None:
+        return torch.is_grad_enabled()
+    while x is not None and not is_compiling() and is_wrapped(x):
+        x = unwrapped(x)
         if x.requires_grad and torch.is_grad_enabled():
             return True
     return False
@@ -119,12 +128,10 @@ def is_differentiated(*tensors: Tensor | None) -> bool:
     return _at_work() is not None and (_by_transform() or any([_hides_gradient(x) for x in tensors]))  # noqa: C419
 
 
+@constant
 def is_transformed_while_tracing() -> bool:
     """Tell the code that Dynamo traces whether a transform of ``torch.func`` is at work."""
     return _at_work() is not None
-
-
-is_transformed_while_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def packed(x: Tensor, like: Tensor | None = None) -> Tensor:
@@ -169,14 +176,6 @@ def _places(tensors: Sequence[Any]) -> list[int]:
     return [numbers.setdefault(id(x), len(numbers)) for x in tensors]
 
 
-# Dynamo's own guard, in C++: where this build of torch does not have it, ``plain_guard`` serves.
-try:
-    _Guards: Any = torch._C._dynamo.guards.TensorGuards
-    _Guards(torch.zeros(1), dynamic_dims_sizes=None, dynamic_dims_strides=None).check(torch.zeros(1))
-except Exception:
-    _Guards = None
-
-
 def tensor_guard(tensors: list[Tensor]) -> Callable[..., bool]:
     """Return a function that tells whether other tensors are like these: in type, dtype, device, shape and strides.
 
@@ -184,9 +183,9 @@ def tensor_guard(tensors: list[Tensor]) -> Callable[..., bool]:
     nested tensors do not have: those get ``plain_guard``. Asked of a nested tensor it ends the process: see ``any_nested``.
     """
     distinct = len(set(_places(tensors))) == len(tensors)
-    if _Guards is None or not distinct or any([x.layout is not torch.strided or x.is_nested for x in tensors]):  # noqa: C419
+    if TensorGuards is None or not distinct or any([x.layout is not torch.strided or x.is_nested for x in tensors]):  # noqa: C419
         return plain_guard(tensors)
-    check: Callable[..., bool] = _Guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+    check: Callable[..., bool] = TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
     return check
 
 
@@ -197,7 +196,7 @@ def any_nested(tensors: Sequence[Tensor]) -> bool:
 
 def is_mapped(x: Tensor) -> bool:
     """Tell whether some transform of ``torch.func`` is at work; in compiled code, whether ``vmap`` maps over x."""
-    return torch._C._functorch.is_batchedtensor(x) if is_compiling() else _at_work() is not None
+    return is_batched(x) if is_compiling() else _at_work() is not None
 
 
 def is_plain_data(*tensors: Tensor | None) -> bool:
@@ -224,6 +223,9 @@ def can_look_at(x: Tensor) -> bool:
 
 
 def transform_level() -> int:
-    """Return how many transforms of ``torch.func`` are at work; 0 in compiled code, which hides them."""
+    """Return how many transforms of ``torch.func`` are at work; 0 in compiled code, which hides them.
+
+    Where torch does not count them, 1 for any number.
+    """
     top = None if is_compiling() else _at_work()
-    return 0 if top is None else top.level()
+    return 0 if top is None else 1 if top is True else top.level()

@@ -10,8 +10,9 @@
     ``tree.at`` and ``tree.replace`` read and write its leaves by name: ``"exp_avg.0.weight"``, and within
     optimizers of several parts ``"1.exp_avg.0.weight"`` and ``"optimizer.exp_avg.0.weight"``.
 3.  A leaf whose gradient is ``None`` stays as it is, and so does all that state holds for it. For a leaf of params that is not
-    floating, such as a counter, state holds ``None``. The step counts updates, not the gradients of a leaf: where its first one
-    comes at update 6, it is corrected for as at step 6, and not as at step 1, which torch.optim counts for each leaf.
+    floating, such as a counter, state holds ``None``. An average of params is the exception: it follows every leaf. The step
+    counts updates, not the gradients of a leaf: where its first one comes at update 6, it is corrected for as at step 6, and not
+    as at step 1, which torch.optim counts for each leaf.
 4.  Shapes, dtypes, devices and structure of params are kept.
 5.  A rate is a number, a 0-d tensor, or a schedule: a function of the number of updates made before, so 0 at the first. In eager
     mode it is called with an int, in compiled code and under ``vmap`` with a 0-d tensor. ``rates(state)`` has the rates of the
@@ -106,7 +107,10 @@ class Optimizer(Value, ABC):
         return {}
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the params to evaluate and to save: ``params``, but the averages of ``ScheduleFree`` and ``Lookahead``."""
+        """Return the params to evaluate and to save: ``params``, or the average of an optimizer that has one, as ``Averaged``.
+
+        They may share memory with ``params`` and ``state``: copy them before a donated optimizer makes the next step.
+        """
         return params
 
     @classmethod

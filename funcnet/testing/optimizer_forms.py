@@ -70,7 +70,7 @@ def check_meta(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like
 def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fail: Fail, like: int = PARAMS) -> None:
     """Require of compiled code, one graph for all steps, what eager code gives."""
     want = got = (params, state)
-    torch._dynamo.reset()  # what was compiled before would count as a graph for other steps
+    torch.compiler.reset()  # what was compiled before would count as a graph for other steps
     try:
         compiled: Any = torch.compile(opt.update, fullgraph=True, backend="aot_eager", dynamic=False)
         settings: Any = torch._dynamo.config
@@ -81,7 +81,7 @@ def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fa
                 run = lambda g=g, got=got, p=last[1]: compiled(g, got[1], p)
                 got = _tried("update must compile as one graph, which serves all steps", run, fail)
     finally:
-        torch._dynamo.reset()
+        torch.compiler.reset()
     _compare("compiled code must give what eager code gives", got, want, fail)
 
 

@@ -147,7 +147,7 @@ def _check_compiled(schedule: Any, rates: list[float]) -> None:
             rule = "a schedule must compile as one graph, which serves all steps"
             found = [_tried(schedule, rule, traced, torch.tensor(step)) for step in range(len(rates))]
     finally:
-        torch._dynamo.reset()
+        torch.compiler.reset()
     for step, (rate, one) in enumerate(zip(rates, found, strict=True)):
         _check_scalar(schedule, "compiled code must give a 0-d float64 tensor", one)
         got = f"and step {step} gives {one.item()!r} in place of {rate!r}"

@@ -45,5 +45,5 @@ def check_compiled(layer: Layer, work: Work, arguments: tuple[Tree, ...], want: 
     try:
         got = torch.compile(work, fullgraph=True, backend="aot_eager", dynamic=False)(*arguments)
     finally:
-        torch._dynamo.reset()
+        torch.compiler.reset()
     check_equal(layer, "compiled code must give what eager code gives", got, want, scale=arguments[2])

@@ -15,10 +15,10 @@ from funcnet import tree
 from funcnet.combinators.batching import mapped
 from funcnet.contract import Layer, Params
 from funcnet.errors import adds_location, number
+from funcnet.gradients import ValueAndGrads, value_and_grads
 from funcnet.losses.loss import Loss
 from funcnet.precision import in_single, rounded
 from funcnet.random.keys import Key
-from funcnet.train import ValueAndGrads, value_and_grads
 from funcnet.transforms.per_example import PerExample, per_example_grads, per_example_norms
 from funcnet.value import Value, frozen
 

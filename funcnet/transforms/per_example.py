@@ -25,11 +25,11 @@ from funcnet.combinators.dag import Graph
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import adds_location, describe, value_error
+from funcnet.gradients import ValueAndGrads, value_and_grads
 from funcnet.losses.loss import Loss
 from funcnet.precision import in_single
 from funcnet.random.keys import Key
 from funcnet.stand_ins import StandIn, stand_in_for
-from funcnet.train import ValueAndGrads, value_and_grads
 from funcnet.transforms.factors import Factored, grads_of, has_factors, replace_factors, squares_of
 from funcnet.value import Value, frozen
 from funcnet.wrapper import Rearranging

@@ -86,8 +86,15 @@ DTYPES = [
 ]
 
 
+MOST_EPOCHS = 10
+
+
 def in_place_of(argument: str, value: Any) -> Strategy:
     """Draw something in the place of an argument; in that of a cache, which is made by the layer alone, only strangers."""
+    if isinstance(value, bytes):
+        return files(value)
+    if argument == "epochs":
+        return spoilt(value).filter(lambda n: not isinstance(n, int) or n < MOST_EPOCHS)  # a right number, and a long training
     if argument == "cache":
         return st.sampled_from(STRANGERS)
     return _with_a_part_spoilt(value) if argument in ("*", "**") and value else spoilt(value)
@@ -109,6 +116,14 @@ def _of_kind(value: Any) -> Strategy | None:
     if isinstance(value, (dict, tuple, list)):
         return trees(value)
     return st.sampled_from(VALUES) if isinstance(value, Value) or callable(value) or value is None else None
+
+
+def files(content: bytes) -> Strategy:
+    """Draw the bytes of a file that was cut, of which one bit was flipped, or that is of another kind."""
+    places = st.integers(0, len(content) - 1)
+    flipped = st.builds(lambda i, bit: content[:i] + bytes([content[i] ^ 1 << bit]) + content[i + 1 :], places, st.integers(0, 7))
+    others = [b"", b"PK\x03\x04", b"{}", b"\x80\x04.", content + b"\0", content * 2, bytes(len(content))]
+    return places.map(lambda i: content[:i]) | flipped | st.sampled_from(others) | st.binary(max_size=64)
 
 
 def tensors(x: Tensor) -> Strategy:

@@ -41,10 +41,8 @@ def judge(call: Call, argument: str, bad: Any) -> str:
 def _judge_error(call: Call, bad: Any, error: Exception) -> str:
     words = str(error)
     told = f"{type(error).__name__}: {words[:WIDTH]}"
-    if "can't allocate memory" in words or isinstance(error, (MemoryError, FloatingPointError)):
-        return ""  # a y that is too large, which only the kernel knows; and what ``checked`` is for
-    if isinstance(error, AssertionError) and call.name.startswith(("check_", "law_", "assert_")):
-        return ""  # the verdict of a checker
+    if _is_meant(call, error):
+        return ""
     if not isinstance(error, (ValueError, TypeError)):
         return "bare " + told
     if isinstance(error, TypeError) and SIGNATURE.search(words) and "()" in words:
@@ -54,6 +52,17 @@ def _judge_error(call: Call, bad: Any, error: Exception) -> str:
         return "no sentence " + told
     said = " ".join([found["who"], *getattr(error, "__notes__", ())])
     return "" if any(name in said for name in _names(call, bad)) else "of someone else " + told
+
+
+def _is_meant(call: Call, error: Exception) -> bool:
+    """Tell errors that are documented, and those that only the kernel or the system can know of."""
+    if isinstance(error, AssertionError):
+        return call.name.startswith(("check_", "law_", "assert_"))  # the verdict of a checker
+    if isinstance(error, OSError):
+        return call.name in ("save", "save_in_background", "load", "load_metadata", "Checkpoints", "fit")  # of a path
+    return "can't allocate memory" in str(error) or isinstance(
+        error, (MemoryError, FloatingPointError)
+    )  # the last of ``checked``
 
 
 def _names(call: Call, bad: Any) -> list[str]:

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from funcnet.kernels import private_names as torchs
 from funcnet.kernels.linear import linear as product
 from funcnet.kernels.linear import matmul_weight_grad
 from funcnet.kernels.recurrent.steps import KINDS, ONEDNN, Kind, Maybe, owned
 from funcnet.kernels.tracing import is_differentiated
 
-_aten = torch.ops.aten
-_lstm: Callable[..., tuple[Tensor, ...]] = _aten.mkldnn_rnn_layer.default
-_lstm_backward: Callable[..., tuple[Tensor, ...]] = _aten.mkldnn_rnn_layer_backward.default
+_lstm: Callable[..., tuple[Tensor, ...]] = torchs.onednn_rnn
+_lstm_backward: Callable[..., tuple[Tensor, ...]] = torchs.onednn_rnn_backward
 _LSTM = 2
 
 State = tuple[Tensor, Maybe]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from funcnet.kernels import private_names as torchs
 from funcnet.kernels.activation import sigmoid_backward, tanh, tanh_backward, threshold_backward
 from funcnet.kernels.linear import linear as product
 from funcnet.kernels.tracing import is_eager
@@ -18,7 +19,7 @@ _aten = torch.ops.aten
 _sigmoid_backward_into: Callable[..., Tensor] = _aten.sigmoid_backward.grad_input
 _tanh_backward_into: Callable[..., Tensor] = _aten.tanh_backward.grad_input
 
-ONEDNN: bool = torch._C._has_mkldnn
+ONEDNN: bool = torchs.HAS_ONEDNN and None not in (torchs.onednn_rnn, torchs.onednn_rnn_backward)
 
 Maybe = Tensor | None
 Kept = tuple[Tensor, ...]

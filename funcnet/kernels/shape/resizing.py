@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.kernels import private_names as torchs
 from funcnet.kernels.adaptive_pooling import adaptive_avg_pool, adaptive_avg_pool_backward
 
 _aten = torch.ops.aten
@@ -18,9 +19,7 @@ _KERNELS: dict[tuple[str, int], tuple[Kernel, Kernel]] = {
     ("nearest", 1): (_aten.upsample_nearest1d.default, _aten.upsample_nearest1d_backward.default),
     ("nearest", 2): (_aten.upsample_nearest2d.default, _aten.upsample_nearest2d_backward.default),
     ("nearest", 3): (_aten.upsample_nearest3d.default, _aten.upsample_nearest3d_backward.default),
-    ("nearest-exact", 1): (_aten._upsample_nearest_exact1d.default, _aten._upsample_nearest_exact1d_backward.default),
-    ("nearest-exact", 2): (_aten._upsample_nearest_exact2d.default, _aten._upsample_nearest_exact2d_backward.default),
-    ("nearest-exact", 3): (_aten._upsample_nearest_exact3d.default, _aten._upsample_nearest_exact3d_backward.default),
+    **{("nearest-exact", n): (torchs.nearest_exact[n], torchs.nearest_exact_backward[n]) for n in (1, 2, 3)},
     ("linear", 1): (_aten.upsample_linear1d.default, _aten.upsample_linear1d_backward.default),
     ("bilinear", 2): (_aten.upsample_bilinear2d.default, _aten.upsample_bilinear2d_backward.default),
     ("bicubic", 2): (_aten.upsample_bicubic2d.default, _aten.upsample_bicubic2d_backward.default),

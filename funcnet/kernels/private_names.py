@@ -1,0 +1,154 @@
+"""The private names of torch: each looked up once, here, with plain code for the releases that lack it.
+
+A name with an underscore may change or vanish with any release. So each is looked up and called once, on one number, when this
+module is imported. Where torch does not have it, or refuses the call, its place is taken by a function of ``plain``, or by
+``None``: then the module that uses the name has a formula. Other modules import what was found, which costs a step nothing.
+"""
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
+import torch
+
+from funcnet.kernels.plain import (
+    plain_adaptive_avg_pool_backward,
+    plain_batch_norm_functional,
+    plain_count_compiling,
+    plain_foreach_add,
+    plain_foreach_add_,
+    plain_foreach_addcdiv,
+    plain_foreach_addcdiv_,
+    plain_foreach_clone,
+    plain_foreach_copy_,
+    plain_foreach_lerp,
+    plain_foreach_lerp_,
+    plain_foreach_maximum,
+    plain_foreach_maximum_,
+    plain_foreach_mul,
+    plain_foreach_norm,
+    plain_foreach_sqrt,
+    plain_is_any_autocast,
+    plain_is_any_compiling,
+    plain_is_batched,
+    plain_is_transformed,
+    plain_log_softmax_backward,
+    plain_nearest_exact,
+    plain_nearest_exact_backward,
+    plain_prelu_backward,
+    plain_scan,
+    plain_softmax_backward,
+)
+
+FOUND: dict[str, bool] = {}
+"""Whether this release of torch has a name, by its name below ``torch``."""
+
+_aten = torch.ops.aten
+_x, _step = torch.zeros(1, device="cpu"), torch.ones((), device="cpu")
+
+
+def found(name: str, otherwise: Any, trial: Callable[[Any], Any] = lambda one: one) -> Any:
+    """Return what torch has under a name, if a trial call of it succeeds, else ``otherwise``."""
+    try:
+        one = attrgetter(name)(torch)
+        trial(one)
+    except Exception:
+        FOUND[name] = False
+        return otherwise
+    FOUND[name] = True
+    return one
+
+
+def builtin(name: str) -> Any:
+    """Return a function behind ``torch.nn.functional``, without its Python; otherwise the operator of its name."""
+    return found(f"_C._nn.{name}", getattr(_aten, name))
+
+
+def constant(function: Any) -> Any:
+    """Decorate a function that Dynamo is to call for real, and whose result it takes for a constant.
+
+    ``torch.compiler.assume_constant_result`` sets the same attribute, but imports Dynamo first, which takes 0.8 s.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
+# Transforms of torch.func, and what is traced. ``None`` as the top of the stack: no transform is at work.
+interpreter = found("_C._functorch.peek_interpreter_stack", constant(plain_is_transformed), lambda f: f())
+interpreters = found("_C._functorch.get_interpreter_stack", None, lambda f: f())
+transform_kinds = found("_C._functorch.TransformType", None, lambda kinds: (kinds.Grad, kinds.Jvp))
+is_batched = found("_C._functorch.is_batchedtensor", plain_is_batched, lambda f: f(_x))
+is_wrapped = found("_C._functorch.is_functorch_wrapped_tensor", None, lambda f: f(_x))
+unwrapped = found("_C._functorch.get_unwrapped", None)
+dispatch_modes = found("_C._len_torch_dispatch_stack", constant(plain_count_compiling), lambda f: f() + 0)
+tracing_context = found("_guards.TracingContext.try_get", constant(plain_is_any_compiling), lambda f: f())
+is_any_autocast = found("_C._is_any_autocast_enabled", plain_is_any_autocast, lambda f: f())
+TensorGuards = found(
+    "_C._dynamo.guards.TensorGuards", None, lambda f: f(_x, dynamic_dims_sizes=None, dynamic_dims_strides=None).check(_x)
+)
+scan = found("_higher_order_ops.scan", plain_scan)
+
+# Lists of tensors.
+foreach_add = found("_foreach_add", plain_foreach_add, lambda f: f([_x], [_x], alpha=1.0))
+foreach_add_ = found("_foreach_add_", plain_foreach_add_, lambda f: f([_x.clone()], [_x], alpha=1.0))
+foreach_lerp = found("_foreach_lerp", plain_foreach_lerp, lambda f: f([_x], [_x], 0.5))
+foreach_lerp_ = found("_foreach_lerp_", plain_foreach_lerp_, lambda f: f([_x.clone()], [_x], 0.5))
+foreach_mul = found("_foreach_mul", plain_foreach_mul, lambda f: (f([_x], 2.0), f([_x], _step), f([_x], [_x])))
+foreach_norm = found("_foreach_norm", plain_foreach_norm, lambda f: f([_x], 2, dtype=torch.float64))
+foreach_copy_ = found("_foreach_copy_", plain_foreach_copy_, lambda f: f([_x.clone()], [_x]))
+foreach_sqrt = found("_foreach_sqrt", plain_foreach_sqrt, lambda f: f([_x]))
+foreach_maximum = found("_foreach_maximum", plain_foreach_maximum, lambda f: f([_x], [_x]))
+foreach_maximum_ = found("_foreach_maximum_", plain_foreach_maximum_, lambda f: f([_x.clone()], [_x]))
+foreach_addcdiv = found("_foreach_addcdiv", plain_foreach_addcdiv, lambda f: f([_x], [_x], [_x], 1.0))
+foreach_addcdiv_ = found("_foreach_addcdiv_", plain_foreach_addcdiv_, lambda f: f([_x.clone()], [_x], [_x], 1.0))
+foreach_clone = found("_foreach_clone", plain_foreach_clone, lambda f: f([_x]))
+
+# Whole steps of optimizers.
+
+
+def _try_step(moments: int, steps: bool, **numbers: Any) -> Callable[[Any], Any]:
+    """Return a trial of a fused step on one number, with this many moments."""
+    columns = [[_x.clone()] for _ in range(2 + moments)]
+    return lambda f: f(*columns, *[[_step]] * steps, lr=0.1, weight_decay=0.0, maximize=False, **numbers)
+
+
+def _try_adam(f: Any) -> None:
+    columns = [[_x.clone()] for _ in range(5)]
+    numbers = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0, "eps": 1e-8, "maximize": False}
+    f(*columns, [_step], amsgrad=True, **numbers)
+
+
+fused_sgd = found(
+    "_fused_sgd_", None, _try_step(1, steps=False, momentum=0.9, dampening=0.0, nesterov=False, is_first_step=False)
+)
+fused_adam = found("_fused_adam_", None, _try_adam)
+fused_adamw = found("_fused_adamw_", None, _try_adam)
+fused_adagrad = found("_fused_adagrad_", None, _try_step(1, steps=True, lr_decay=0.0, eps=1e-8))
+
+HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+"""Whether this build of torch has oneDNN at all."""
+
+# Kernels.
+softmax_backward = found("_softmax_backward_data", plain_softmax_backward, lambda f: f(_x, _x, 0, torch.float32))
+log_softmax_backward = found("_log_softmax_backward_data", plain_log_softmax_backward, lambda f: f(_x, _x, 0, torch.float32))
+prelu_backward = found("ops.aten._prelu_kernel_backward.default", plain_prelu_backward, lambda f: f(_x, _x, _x))
+batch_norm_functional = found("ops.aten._native_batch_norm_legit_functional.default", plain_batch_norm_functional)
+weight_norm = found("ops.aten._weight_norm_interface.default", None)
+weight_norm_backward = found("ops.aten._weight_norm_interface_backward.default", None)
+flash = found("ops.aten._scaled_dot_product_flash_attention_for_cpu.default", None)
+flash_backward = found("ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default", None)
+onednn_linear = found("ops.mkldnn._linear_pointwise.default", None)
+onednn_takes_bfloat16 = found("ops.mkldnn._is_mkldnn_bf16_supported", lambda: False, lambda f: f())
+onednn_rnn = found("ops.aten.mkldnn_rnn_layer.default", None)
+onednn_rnn_backward = found("ops.aten.mkldnn_rnn_layer_backward.default", None)
+adaptive_avg_pools = {
+    2: found("ops.aten._adaptive_avg_pool2d.default", _aten.adaptive_avg_pool2d.default),
+    3: found("ops.aten._adaptive_avg_pool3d.default", _aten.adaptive_avg_pool3d.default),
+}
+adaptive_avg_pools_backward = {
+    n: found(f"ops.aten._adaptive_avg_pool{n}d_backward.default", plain_adaptive_avg_pool_backward) for n in (2, 3)
+}
+nearest_exact = {n: found(f"ops.aten._upsample_nearest_exact{n}d.default", plain_nearest_exact) for n in (1, 2, 3)}
+nearest_exact_backward = {
+    n: found(f"ops.aten._upsample_nearest_exact{n}d_backward.default", plain_nearest_exact_backward) for n in (1, 2, 3)
+}

@@ -1,0 +1,103 @@
+"""A torch that lacks names, and a script that works with one: ``python lacking.py WORK NAME...``.
+
+The names are taken away while funcnet is imported and put back for torch's own use. WORK is ``compile``, a file for the
+results of the whole catalogue, or ``laws`` and a file, with a comma between them.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from operator import attrgetter
+from typing import Any
+
+import torch
+
+LAYERS = ["PReLU", "Softmax", "LSTM", "BatchNorm1d", "repeat", "GELU"]
+
+
+@contextmanager
+def lacking(name: str) -> Iterator[None]:
+    """Take a name away from torch. Operators come back when they are asked for, so one without overloads takes their place."""
+    path = name.removesuffix(".default")
+    owner, _, last = path.rpartition(".")
+    place: Any = attrgetter(owner)(torch) if owner else torch
+    before = place.__dict__[last] if isinstance(place, type) else getattr(place, last)
+    if path.startswith("ops."):
+        setattr(place, last, None)
+    else:
+        delattr(place, last)
+    try:
+        yield
+    finally:
+        setattr(place, last, before)
+
+
+@contextmanager
+def lacking_all(names: Sequence[str]) -> Iterator[None]:
+    """Take several names away."""
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(lacking(name))
+        yield
+
+
+def results() -> dict[str, Any]:
+    """Compute y and the gradients of every layer, and some steps of every optimizer."""
+    from cases import CASES
+    from optim.training import leaves, run
+    from optimizer_cases import OPTIMIZERS
+
+    found: dict[str, Any] = {}
+    for name, (layer, x, params, *_) in CASES.items():
+        y, cache = layer.apply(params, x, 0 if layer.stochastic else None)
+        found[name] = y, layer.vjp(params, cache, y)
+    for one in OPTIMIZERS:
+        for dtype in (torch.float32, torch.float64):
+            found[f"{one!r} {dtype}"] = run(one, leaves(0, dtype), 4)
+    return found
+
+
+def keep_laws() -> None:
+    """Try the laws, ``vmap`` and second derivatives among them, on layers and optimizers whose kernels are missing."""
+    from cases import CASES
+    from optim.training import leaves
+
+    import funcnet as fn
+
+    for name in LAYERS:
+        layer, x, params, batched, _ = CASES[name]
+        fn.testing.check_laws(layer, x, params, batched=batched, compiled=False, dtypes=(torch.float32,))
+    for opt in (fn.SGD(lr=0.1, momentum=0.9), fn.AdamW(lr=0.1, amsgrad=True), fn.Adagrad(lr=0.1)):
+        fn.testing.check_optimizer(opt, leaves(0), compiled=False)
+
+
+def compile_steps() -> None:
+    """Compare compiled training steps with those of eager mode: kernels, a loop, dropout, running statistics, Adam."""
+    import funcnet as fn
+
+    first = [fn.Linear(4, 3, bias=False), fn.BatchNorm1d(3), fn.PReLU(), fn.Dropout(0.5)]
+    net = fn.serial(*first, fn.repeat(fn.Linear(3, 3), 3))
+    step = fn.train_step(net, fn.CrossEntropy(), opt := fn.AdamW(lr=0.1))
+    x, target, rng = fn.random.normal(0, (8, 4)), torch.arange(8) % 3, fn.key(0)
+    compiled, want = fn.compile(step), (net.init(0), opt.init(net.init(0)))
+    got = want
+    for i in range(2):
+        want = step(*want, x, target, fn.fold_in(rng, i))[:2]
+        got = compiled(*got, x, target, fn.fold_in(rng, i))[:2]
+    fn.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def main() -> None:
+    """Take the names away, import funcnet, and do the work."""
+    work, *names = sys.argv[1:]
+    torch.set_num_threads(1)
+    with lacking_all(names):
+        import funcnet  # noqa: F401
+        from funcnet.kernels.private_names import FOUND
+    assert sorted(name for name, there in FOUND.items() if not there) == sorted(names)
+    for one in work.split(","):
+        {"laws": keep_laws, "compile": compile_steps}.get(one, lambda one=one: torch.save(results(), one))()
+
+
+if __name__ == "__main__":
+    main()
