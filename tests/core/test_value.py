@@ -163,7 +163,9 @@ def test_a_tensor_never_reaches_a_validator_that_would_compare_it() -> None:
 
 def test_frozen_decorates_classes_only() -> None:
     """A layer is told what freezes params."""
-    with pytest.raises(TypeError, match=r"^frozen: it decorates classes, got Tanh\(\); to freeze the params of a layer, use freeze"):
+    with pytest.raises(
+        TypeError, match=r"^frozen: it decorates classes, got Tanh\(\); to freeze the params of a layer, use freeze"
+    ):
         fn.frozen(fn.Tanh())
 
 
