@@ -79,14 +79,16 @@ def load(
 
     Args:
         path: The file.
-        like: A tree with the structure, shapes and dtypes that are expected; its tensors may be on the meta device. The tree
-            comes back with its classes of named tuples, its order of keys, and each tensor on the device of the one there.
-            Without it, the structure is that in the file, named tuples are of new classes, and tensors are on the CPU.
-        rename: New names for paths of the file: a dict of patterns, whose ``*`` go in order to those of the new name, as
-            ``{"old.*": "new.*"}``, or a function from a path to a path. ``None`` as a new name leaves the path out.
-            Paths that match no pattern keep their names. Without ``like``, the renamed tree is made by ``tree.from_names``.
-        partial: Whether the file may lack paths of ``like``, which then keep what ``like`` has, and may have others.
-        device: Where all tensors go.
+        like: A tree with the expected structure, shapes and dtypes, such as ``net.init(0)``; its tensors may be on the meta
+            device. The result has its classes of named tuples, its order of keys, and each tensor on the device of the one in
+            ``like``. Without it, the structure is that of the file, named tuples have new classes, and tensors are on the CPU.
+        rename: New names for paths of the file: a dict from patterns to new names, as ``{"old.*": "new.*"}``, where each ``*``
+            of the new name is what the same ``*`` of the pattern matched; or a function from path to path. ``None`` as a new
+            name leaves the path out. Paths that match no pattern keep their names. Without ``like``, ``tree.from_names``
+            builds the renamed tree.
+        partial: Whether the file may lack paths of ``like``, whose leaves are then those of ``like``, and may have others. Paths
+            in both must agree: to give a net another head, leave the old one out with ``rename={"head.*": None}``.
+        device: Device of all tensors.
 
     Returns:
         The tree, each tensor in memory of its own; one that was saved from two paths is one tensor again.
@@ -113,7 +115,7 @@ def load(
         found = with_new_names(named_entries("load", tree), rename)
         if like is None:
             return from_names({path: read(leaf) for path, leaf in found.items()})
-        nodes = dict(kinds(tree)) if rename is None else {}
+        nodes = {} if header.is_flat or rename is not None else dict(kinds(tree))  # paths only, whatever they were within
         found = {**(nothing(like) if header.is_flat else {}), **found}
         found = agreeing(found, nodes, like, str(where), partial=partial)
         return mapped(lambda path, leaf: read(found[path], leaf) if path in found else leaf, like)
