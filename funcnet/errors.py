@@ -113,8 +113,7 @@ def made_by(kind: type) -> str:
 def maker_of(value: object) -> str:
     """Return the word that makes a value, also where its fields determine it, as ``residual``; they may be wrong ones."""
     with suppress(Exception):
-        if isinstance(value.label, str):  # type: ignore[attr-defined]
-            return value.label.partition(",")[0]  # type: ignore[attr-defined]
+        return value.label.partition(",")[0]  # type: ignore[attr-defined,no-any-return]
     return made_by(type(value))
 
 
@@ -130,16 +129,14 @@ def is_whole(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Tell whether a value is a finite real number that is not a bool; an integer must have at most 64 bits, as torch's do."""
-    try:
-        right = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
-    return right and not (isinstance(value, Integral) and abs(int(value)) >= _WORDS)
+    if isinstance(value, Integral):
+        return is_whole(value) and abs(int(value)) < _WORDS
+    with suppress(OverflowError):  # of a large fraction
+        return isinstance(value, Real) and math.isfinite(value)
+    return False
 
 
-_WORDS = 2**63
-"""What the integers of a kernel are below; a larger number can be given as a float."""
-
+_WORDS = 2**63  # what the integers of a kernel are below; a larger number can be given as a float
 MOST = 2**31 - 1
 """The largest size that kernels can count to: some count in 32 bits, and hang or read beyond the end of larger ones."""
 
@@ -157,7 +154,6 @@ def whole(at_least: int) -> Validator:
 
 
 def _require_word(value: Any, attribute: Any, got: Any) -> None:
-    """Refuse an integer of more than 64 bits."""
     if is_whole(got) and abs(got) >= _WORDS:
         raise _refuse(value, attribute.name, "below 2**63", got)
 

@@ -30,6 +30,8 @@ def is_matrix(path: str, leaf: Tensor) -> bool:
 
     The bias vectors of layers that ``repeat`` or ``ensemble`` stacks have two axes too: choose by pattern there.
 
+    Raises   ``ValueError`` for a leaf that is no tensor.
+
     >>> import torch
     >>> is_matrix("0.weight", torch.ones(3, 2)), is_matrix("0.bias", torch.ones(3))
     (True, False)

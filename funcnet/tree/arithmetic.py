@@ -144,6 +144,8 @@ def allclose(a: Tree, b: Tree, rtol: float = 1e-5, atol: float = 1e-8, equal_nan
 
     Leaves of two dtypes are compared in their common one. ``equal_nan`` lets NaN equal NaN. Leaves that are no tensors must be
     equal.
+
+    Raises   ``ValueError`` for tolerances that are no finite numbers of at least 0, and an ``equal_nan`` that is no bool.
     """
     if not all(is_number(one) and one >= 0 for one in (rtol, atol)):
         raise value_error("allclose", "rtol and atol must be finite numbers of at least 0", f"rtol={rtol!r}, atol={atol!r}")
