@@ -127,6 +127,8 @@ def fit(
     judge = _Judge.of(net, loss, used, source, validation, metrics, transform)
     kept, heard = _checkpoints(checkpoints, epochs_done), Callbacks(callbacks)
     retain_freed_memory()
+    if isinstance(key, Tensor) and key.is_meta:
+        raise value_error("fit", "key must hold a number", "a key on the meta device")
     first, order, noise = random.split(key, 3)
     pure = train_step(net, by_part(loss), used, accumulate=accumulate)
     donated = train_step(net, by_part(loss), used.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
@@ -143,14 +145,14 @@ def fit(
 
 def _trained(training: Training, judge: "_Judge", at: Position, epochs: int, progress: Shown) -> Position:
     """Train up to a number of epochs, or until a callback stops."""
-    left = range(at.epoch, at.epoch if at.stopped else max(epochs, at.epoch))
+    left = range(at.epoch, at.epoch + bool(at.step) if at.stopped else max(epochs, at.epoch))
     if training.source.once and len(left) > 1:
         rule = "batches that can be had only once are for one epoch; give a function of the epoch that makes them"
         raise value_error("fit", rule, f"{describe(training.source.data)} for {len(left)} epochs")
     with Progress.of(progress, left, training.source.steps, at.step) as shown:
         if at.steps:
             shown.message(f"fit continues at epoch {at.epoch + 1}, step {at.step + 1}")
-        while at.epoch < epochs and not at.stopped:
+        while at.step if at.stopped else at.epoch < epochs:  # what stopped within an epoch ends it
             at = _closed(training, judge, training.epoch(at, shown.step))
             shown.epoch(at.history)
             training.save(at)

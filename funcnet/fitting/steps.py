@@ -65,7 +65,7 @@ class Training(NamedTuple):
         _restore(self.source, at.generators)
         run = _Run(self, at)
         with self._mode(), self.randomness(at.epoch, "data"), run.located():
-            for x, target in self._batches(at.epoch, at.step):
+            for x, target in () if run.stopped else self._batches(at.epoch, at.step):
                 run.take(x, target)
                 tick()
                 if run.stopped:
@@ -108,14 +108,11 @@ class Training(NamedTuple):
         """
         first = start if self.weighs_rows else 0
         keys = random.fold_in(random.fold_in(self.noise, epoch), "transform")
+        name = "a batch" if self.transform is None else "what transform returns"
         for i, batch in enumerate(self.source.batches(epoch, random.fold_in(self.order, epoch), first), first):
             made = batch if self.transform is None else self._transformed(batch, random.fold_in(keys, i))
             if i >= start:
-                yield (
-                    made
-                    if self.weighs_rows
-                    else as_pair(made, "fit", "a batch" if self.transform is None else "what transform returns")
-                )
+                yield made if self.weighs_rows else as_pair(made, "fit", name)
 
     def _transformed(self, batch: Any, key: Key) -> Any:
         assert self.transform is not None
@@ -135,23 +132,10 @@ class Training(NamedTuple):
 class _Run:
     """The steps of an epoch while they are made: the only thing in ``fit`` that changes."""
 
-    __slots__ = (
-        "at",
-        "began",
-        "device",
-        "losses",
-        "noise",
-        "params",
-        "start",
-        "state",
-        "stopped",
-        "strict",
-        "training",
-        "weights",
-    )
+    __slots__ = ("at", "began", "device", "losses", "noise", "params", "state", "stopped", "strict", "training", "weights")
 
     def __init__(self, training: Training, at: Position) -> None:
-        self.training, self.at, self.stopped = training, at, False
+        self.training, self.at, self.stopped = training, at, at.stopped
         self.params, self.state = tree.map(torch.clone, (at.params, at.state))
         self.losses, self.weights = list(at.losses), list(at.weights)
         self.noise = random.fold_in(training.noise, at.epoch)
@@ -199,11 +183,7 @@ class _Run:
         if not tree.all_finite(self.params):
             raise self._diverged("params that are not", len(self.losses))
         if not watched and self.strict:
-            finite = (
-                torch.stack(self.losses).flatten(1).isfinite().all(1)
-                if self.losses[-1].dim()
-                else torch.stack(self.losses).isfinite()
-            )
+            finite = torch.stack(self.losses).reshape(len(self.losses), -1).isfinite().all(1)
             if not finite.all():
                 raise self._diverged("a loss that is not", 1 + int((~finite).nonzero()[0]))
 

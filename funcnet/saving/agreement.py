@@ -35,6 +35,11 @@ def named_entries(who: str, tree: Tree) -> dict[str, Any]:
     return named
 
 
+def nothing(tree: Tree) -> dict[str, Any]:
+    """Map the paths of absent leaves and empty nodes to them: a flat file of tensors has none."""
+    return {path: leaf for path, leaf in entries(tree) if leaf is None or isinstance(leaf, NODES)}
+
+
 def kinds(tree: Tree, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield the path of each node that holds something, and its kind in words."""
     if isinstance(tree, NODES) and len(tree):
@@ -106,6 +111,7 @@ def agreeing(
     if words:
         listed = words[:MOST_LISTED] + [f"and {len(words) - MOST_LISTED} more"] * (len(words) > MOST_LISTED)
         rule = f"{where!r} must hold {'leaves' if partial else 'the leaves'} of like"
+        rule += " (rename={path: None} leaves out one that differs)" * (partial and any(path in found for path in wanted))
         raise value_error(who, rule, f"{len(words)} difference{'s' * (len(words) > 1)}:\n  " + "\n  ".join(listed))
     return common
 

@@ -32,10 +32,10 @@ def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
         with _create(who, temporary) as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode) if mode is None else mode
             yield file
-            file.flush()
+        with temporary.open("rb+") as file:  # another one, if a library has put its own in the place
+            temporary.chmod(mode)
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:

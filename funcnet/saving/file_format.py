@@ -90,6 +90,7 @@ class Header:
     metadata: Tree
     tensors: list[Stored]
     blocks: list[Block]
+    is_flat: bool = False
 
     def read(self, number: int) -> Tensor:
         """Read a tensor into memory of its own, and check it."""

@@ -8,6 +8,7 @@ another library is a flat dict of its tensors by name, and its metadata its text
 import os
 import re
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from funcnet.errors import value_error
 from funcnet.flattening import Tree
 from funcnet.saving.structure import Encoded, as_json, decode, from_json
-from funcnet.saving.tensors import DTYPES, Damaged, Stored, checksum, empty, in_memory, parsed, stored
+from funcnet.saving.tensors import DTYPES, Damaged, Stored, checksum, copied, in_memory, parsed, stored
 
 VERSION = 1
 _KEY, _CHECK = "funcnet", "funcnet.crc32"
@@ -66,10 +67,11 @@ def _crc(text: str) -> str:
 
 
 def _require_possible(what: Encoded) -> None:
+    counts = Counter(what.paths)
     for path, form in zip(what.paths, what.forms, strict=True):
         if form.dtype in _LACKED:
             raise value_error("save", "a .safetensors file must hold dtypes of that format", f"torch.{form.dtype} at {path!r}")
-        if path == "__metadata__" or what.paths.count(path) > 1:
+        if path == "__metadata__" or counts[path] > 1:
             rule = "the paths of tensors in a .safetensors file must be unique, and not '__metadata__'"
             raise value_error("save", rule, repr(path))
 
@@ -83,14 +85,15 @@ class Header:
     tensors: list[Stored]
     mapped: list[Tensor]
     checksums: list[int | None]
+    is_flat: bool = False
 
     def read(self, number: int) -> Tensor:
         """Copy a tensor into memory of its own, and check it."""
         form, source, expected = self.tensors[number], self.mapped[number], self.checksums[number]
-        plain = source.clone()
+        plain = copied(source, attrs.evolve(form, strides=None))
         if expected is not None and checksum(plain) != expected:
             raise Damaged(f"a damaged file: the checksum of tensor {number} differs, {form}")
-        return plain if form.strides is None else empty(form).copy_(plain)
+        return plain if form.strides is None else copied(plain, form)
 
 
 def opened(file: IO[bytes]) -> Header:
@@ -111,13 +114,13 @@ def opened(file: IO[bytes]) -> Header:
 def _mapped(library: Any, name: str) -> Header:
     try:
         with library.safe_open(name, framework="pt", device="cpu") as reader:
-            mapped, text = {name: reader.get_tensor(name) for name in reader.keys()}, reader.metadata() or {}  # noqa: SIM118
+            mapped, text = {name: reader.get_tensor(name) for name in sorted(reader.keys())}, reader.metadata() or {}
     except (library.SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise Damaged(f"a file that the library does not read: {error}") from None
     if _KEY in text or _CHECK in text:
         return _ours(text, mapped)
     forms = {name: stored(x) for name, x in mapped.items()}
-    return Header(forms, text or None, [*forms.values()], [*mapped.values()], [None] * len(forms))
+    return Header(forms, text or None, [*forms.values()], [*mapped.values()], [None] * len(forms), is_flat=True)
 
 
 def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
@@ -133,6 +136,8 @@ def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
         tree, metadata = decode(said["tree"], forms), decode(said["metadata"], [])
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise Damaged(f"a header that does not read: {error}") from None
+    if not all(type(one) is int for one in sums):
+        raise Damaged("a header that does not read: a checksum that is no number")
     if {*paths} != mapped.keys() or any(not _fits(form, mapped[path]) for form, path in zip(forms, paths, strict=True)):
         raise Damaged("tensors that differ from those in its own list")
     return Header(tree, metadata, forms, [mapped[path] for path in paths], sums)

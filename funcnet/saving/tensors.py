@@ -112,14 +112,21 @@ def in_memory(x: Tensor, form: Stored) -> Tensor:
     strides = form.strides or contiguous_strides(form.shape)
     if x.is_cpu and x.stride() == strides and not (x.is_conj() or x.is_neg() or x._is_zerotensor()):
         return x
+    return copied(x, form)
+
+
+def copied(x: Tensor, form: Stored) -> Tensor:
+    """Copy the values of a tensor into new memory of a form; byte by byte where an element is one.
+
+    torch has no copy of int4 and its like, and makes 1 of every byte of a bool that is not 0.
+    """
+    y = empty(form)
     with torch.no_grad():
-        y = empty(form)
-        _copyable(y).copy_(_copyable(x))
-        return y
-
-
-def _copyable(x: Tensor) -> Tensor:
-    return x.view(torch.uint8) if x.itemsize == 1 else x  # torch has no copy of int4 and its like
+        if y.itemsize == 1:
+            y.view(torch.uint8).copy_(x.view(torch.uint8))
+        else:
+            y.copy_(x)
+    return y
 
 
 def buffer(x: Tensor) -> memoryview:

@@ -42,6 +42,7 @@ def weighted():
     return DataLoader(TensorDataset(X, LABELS), 8, sampler=sampler)
 
 
+PERSISTENT = {"num_workers": 2, "persistent_workers": True}
 SOURCES = {
     "rows": lambda: ((X, LABELS), {"batch_size": 8}),
     "rows with a transform that draws": lambda: (
@@ -50,6 +51,8 @@ SOURCES = {
     ),
     "a loader": lambda: (DataLoader(Noisy(), 8, shuffle=True), {}),
     "two workers": lambda: (DataLoader(Noisy(), 8, shuffle=True, num_workers=2), {}),
+    "workers that persist": lambda: (DataLoader(TensorDataset(X, LABELS), 8, shuffle=True, **PERSISTENT), {}),
+    "workers that persist and a generator": lambda: (own_generator(**PERSISTENT), {}),
     "a generator of its own": lambda: (own_generator(), {}),
     "another sampler": lambda: (weighted(), {}),
     "a function of the epoch": lambda: (epochs, {}),
@@ -102,3 +105,31 @@ def test_an_interrupted_training_ends_as_one_that_was_not(name, tmp_path):
         again = trained(name, tmp_path)  # there is nothing left to do
     assert fn.tree.equal(again[:2], whole[:2])
     assert again.history == found.history
+
+
+@fn.frozen
+class Stopper(fn.Callback):
+    """Stop the training after a step."""
+
+    at: int
+
+    def on_step(self, step):
+        return fn.stop if step.number == self.at else None
+
+
+def test_a_training_stopped_within_an_epoch_and_killed_then_ends_that_epoch(tmp_path):
+    """The checkpoint of the step that stopped it is followed by the row of its epoch, and by nothing else."""
+    want = trained("rows", callbacks=[Stopper(7)])
+    with pytest.raises(KilledError):
+        trained("rows", tmp_path, callbacks=[Stopper(7), killing], every=1)
+    assert fn.Checkpoints(tmp_path).load()["stopped"]
+    for _ in range(2):
+        found = trained("rows", tmp_path, callbacks=[Stopper(7)], every=1)
+        assert without_seconds(found.history) == without_seconds(want.history)
+        assert fn.tree.equal(found[:2], want[:2])
+
+
+def killing(epoch):
+    """Raise after the second epoch."""
+    if epoch.number == 2:
+        raise KilledError

@@ -97,18 +97,20 @@ def test_a_folder_that_takes_no_files_is_an_error_of_the_system(tmp_path):
         assert caught.value.__notes__ == [f"  in save({str(path)!r}, ...)"]
 
 
-def test_permissions_are_those_of_any_file(tmp_path):
+@pytest.mark.parametrize("name", ["a.fn", "a.safetensors"])
+def test_permissions_are_those_of_any_file(tmp_path, name):
     """A new one has what umask leaves; a replaced one keeps its own."""
-    path = tmp_path / "a.fn"
+    path = tmp_path / name
     before = os.umask(0o027)
     try:
         fn.save(path, OLD)
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    path.chmod(0o604)
-    fn.save(path, NEW)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o604
+    for mode in (0o604, 0o400):
+        path.chmod(mode)
+        fn.save(path, NEW)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_a_link_stays_a_link(tmp_path):
@@ -131,13 +133,13 @@ def test_relative_paths_and_long_names_are_files_too(tmp_path, monkeypatch):
 
 def test_the_file_is_on_the_disk_before_it_gets_its_name(path, monkeypatch):
     """Flushed, then renamed, then the folder is flushed; the temporary name begins with a dot, in the same folder."""
-    done = []
-    sync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda number: (done.append(stat.S_ISDIR(os.fstat(number).st_mode)), sync(number)))
+    done, sync, replace = [], os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append(os.fstat(number)), sync(number)))
     monkeypatch.setattr(Path, "replace", lambda one, other: (done.append(one), replace(one, other)))
     fn.save(path, NEW)
-    is_folder, temporary, was_folder = done
-    assert (is_folder, was_folder, temporary.parent) == (False, True, path.parent)
+    written, temporary, folder = done
+    assert (written.st_ino, folder.st_ino) == (path.stat().st_ino, path.parent.stat().st_ino)
+    assert temporary.parent == path.parent
     assert temporary.name.startswith(".")
     assert temporary.suffix == ".tmp"
 
