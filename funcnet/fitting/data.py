@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from funcnet import random, tree
-from funcnet.errors import describe, is_array, value_error
+from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 
@@ -34,6 +34,11 @@ def _as_tensor(leaf: Any) -> Any:
     if not leaf.dtype.isnative:
         return torch.from_numpy(leaf.astype(leaf.dtype.newbyteorder("=")))
     return torch.from_numpy(leaf if leaf.flags.writeable and min(leaf.strides, default=0) >= 0 else leaf.copy())
+
+
+def is_array(leaf: Any) -> bool:
+    """Tell whether a leaf is a numpy array."""
+    return any(kind.__module__ == "numpy" and kind.__name__ == "ndarray" for kind in type(leaf).__mro__)
 
 
 def _is_plain(array: Any) -> bool:
@@ -158,6 +163,10 @@ class Stream:
         for one in self._samplers():
             if callable(getattr(one, "set_epoch", None)):
                 one.set_epoch(epoch)
+        if getattr(self.data, "persistent_workers", False) and getattr(self.data, "_iterator", None) is not None:
+            # For new workers a DataLoader draws a seed before the order, for those that persist it does not: the orders of a
+            # training that is resumed would be others.
+            torch.empty((), dtype=torch.int64).random_(generator=getattr(self.data, "generator", None))
         with torch.inference_mode(False):
             batches = iter(self.data if isinstance(self.data, Iterable) else self._made(self.data, epoch))
         yield from _outside_inference(batches)

@@ -126,17 +126,16 @@ def fit(
     source = _source(data, batch_size, drop_last, transform)
     used = recorded(opt) if norms else opt
     judge = _Judge.of(net, loss, used, source, validation, metrics, transform)
-    generators = _generators(source, judge.source)
     kept, heard = _checkpoints(checkpoints, epochs_done), Callbacks(callbacks)
     retain_freed_memory()
-    first, order, noise = random.split(key, 3)
+    first, order, noise = random.split(_with_value(key), 3)
     pure = train_step(net, by_part(loss), used, accumulate=accumulate)
     donated = train_step(net, by_part(loss), used.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
     step = pure if heard.of_steps else donated
     start = _start(used, net.init(first) if params is None else params, state, source if params is None else None)
-    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(generators))
+    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(judge.generators(source)))
     call = call_of(net, loss, opt, accumulate, norms=norms, key=int(as_key(key)), **source.described())
-    training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call, generators)
+    training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call, judge.generators(source))
     with kept.locked() if kept else nullcontext():
         at = _resumed(kept, call, start, heard) if kept else start
         at = _trained(training, judge, at, epochs_done + epochs, progress)
@@ -202,9 +201,20 @@ class _Judge(NamedTuple):
         judged = source_of(source.data, "fit", "data", _JUDGED_AT_ONCE) if transform is None else source
         return cls(opt, net.inference(), judged, wanted, None, "")
 
+    def generators(self, source: Source) -> list[torch.Generator]:
+        """List the generators of a training's data and of this data, each once."""
+        found = [*source.generators(), *self.source.generators()]
+        return [*{id(generator): generator for generator in found}.values()]
+
     def row(self, params: Params, epoch: int) -> dict[str, Any]:
         """Return the columns of an epoch."""
         return measured(self.net, params, self.source, self.metrics, self.mean, self.prefix, epoch)
+
+
+def _with_value(key: Any) -> Any:
+    if isinstance(key, Tensor) and key.is_meta:
+        raise value_error("fit", "key must hold a number", "a key on the meta device")
+    return key
 
 
 def _require_transform(transform: Any) -> None:
@@ -217,11 +227,6 @@ def _source(data: Any, batch_size: Any, drop_last: bool, transform: Any) -> Sour
     if batch_size is not None or is_rows(data, pairs=transform is None):
         require_whole("fit", "batch_size", 1, batch_size)
     return source_of(data, "fit", "data", batch_size or 1, drop_last=drop_last, pairs=transform is None)
-
-
-def _generators(*sources: Source) -> list[torch.Generator]:
-    """List the generators of several sources, each once."""
-    return [*{id(generator): generator for source in sources for generator in source.generators()}.values()]
 
 
 def _checkpoints(given: Any, epochs_done: int) -> Checkpoints | None:

@@ -111,6 +111,7 @@ def agreeing(
     if words:
         listed = words[:MOST_LISTED] + [f"and {len(words) - MOST_LISTED} more"] * (len(words) > MOST_LISTED)
         rule = f"{where!r} must hold {'leaves' if partial else 'the leaves'} of like"
+        rule += " (rename={path: None} leaves out one that differs)" * (partial and any(path in found for path in wanted))
         raise value_error(who, rule, f"{len(words)} difference{'s' * (len(words) > 1)}:\n  " + "\n  ".join(listed))
     return common
 

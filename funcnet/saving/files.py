@@ -30,7 +30,8 @@ def save(path: PathLike, tree: Tree, metadata: Any = None) -> None:
     Dense tensors keep their strides, others become contiguous. A tensor at two paths is saved once. Gradients are not saved.
 
     Args:
-        path: The file, in a folder that exists; one that is there is replaced, and keeps its permissions.
+        path: The file, in a folder that exists; one that is there is replaced, and keeps its permissions. If the name ends in
+            ``.safetensors``, the file has that format, with one contiguous tensor for each path.
         tree: Dicts (with keys that are ``str``, ``int`` or ``bool``), tuples, named tuples, lists and ``torch.Size`` of dense
             tensors, ``None``, ``bool``, ``int``, ``float``, ``complex`` and ``str``.
         metadata: What ``load_metadata`` returns without reading the tensors: a tree of the same kinds without tensors.
@@ -39,6 +40,7 @@ def save(path: PathLike, tree: Tree, metadata: Any = None) -> None:
         ValueError: For what could not be loaded as it is: other leaves and nodes, with the path, and sparse, quantized and meta
             tensors. For a path that is no file's.
         OSError: From the system: no such folder, a full disk.
+        ImportError: For a ``.safetensors`` file without the library safetensors.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -78,15 +80,17 @@ def load(
     """Load a tree that ``save`` has written; nothing in the file is executed or imported.
 
     Args:
-        path: The file.
-        like: A tree with the structure, shapes and dtypes that are expected; its tensors may be on the meta device. The tree
-            comes back with its classes of named tuples, its order of keys, and each tensor on the device of the one there.
-            Without it, the structure is that in the file, named tuples are of new classes, and tensors are on the CPU.
-        rename: New names for paths of the file: a dict of patterns, whose ``*`` go in order to those of the new name, as
-            ``{"old.*": "new.*"}``, or a function from a path to a path. ``None`` as a new name leaves the path out.
-            Paths that match no pattern keep their names. Without ``like``, the renamed tree is made by ``tree.from_names``.
-        partial: Whether the file may lack paths of ``like``, which then keep what ``like`` has, and may have others.
-        device: Where all tensors go.
+        path: The file. A ``.safetensors`` file of another library is a dict of its tensors by name.
+        like: A tree with the expected structure, shapes and dtypes, such as ``net.init(0)``; its tensors may be on the meta
+            device. The result has its classes of named tuples, its order of keys, and each tensor on the device of the one in
+            ``like``. Without it, the structure is that of the file, named tuples have new classes, and tensors are on the CPU.
+        rename: New names for paths of the file: a dict from patterns to new names, as ``{"old.*": "new.*"}``, where each ``*``
+            of the new name is what the same ``*`` of the pattern matched; or a function from path to path. ``None`` as a new
+            name leaves the path out. Paths that match no pattern keep their names. Without ``like``, ``tree.from_names``
+            builds the renamed tree.
+        partial: Whether the file may lack paths of ``like``, whose leaves are then those of ``like``, and may have others. Paths
+            in both must agree: to give a net another head, leave the old one out with ``rename={"head.*": None}``.
+        device: Device of all tensors.
 
     Returns:
         The tree, each tensor in memory of its own; one that was saved from two paths is one tensor again.
@@ -113,7 +117,7 @@ def load(
         found = with_new_names(named_entries("load", tree), rename)
         if like is None:
             return from_names({path: read(leaf) for path, leaf in found.items()})
-        nodes = dict(kinds(tree)) if rename is None else {}
+        nodes = {} if header.is_flat or rename is not None else dict(kinds(tree))  # paths only, whatever they were within
         found = {**(nothing(like) if header.is_flat else {}), **found}
         found = agreeing(found, nodes, like, str(where), partial=partial)
         return mapped(lambda path, leaf: read(found[path], leaf) if path in found else leaf, like)

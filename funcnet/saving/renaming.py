@@ -1,10 +1,11 @@
 """Renaming: the paths of a file by the names that they have now."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from funcnet.errors import describe, value_error
 from funcnet.paths import renamed
+from funcnet.saving.agreement import MOST_LISTED
 
 Rename = Mapping[str, str | None] | Callable[[str], str | None]
 """Patterns of paths with their new names, or a function from a path to its new name; ``None`` leaves the path out."""
@@ -32,7 +33,7 @@ def with_new_names(found: dict[str, Any], rename: Rename | None) -> dict[str, An
 def _new_name(rename: Callable[[str], Any], path: str) -> str | None:
     new = rename(path)
     if new is not None and not isinstance(new, str):
-        raise value_error("load", f"rename must return a path or None, for {path!r} too", describe(new))
+        raise value_error("load", "rename must return a path or None", f"{describe(new)} for {path!r}")
     return new
 
 
@@ -46,8 +47,14 @@ def _by_patterns(patterns: Mapping[str, str | None], found: dict[str, Any]) -> C
     news = {path: _first(path, patterns) for path in found}
     used = {old for old, _ in news.values()}
     if unused := [old for old in patterns if old not in used]:
-        raise value_error("load", "every pattern of rename must match a path that no pattern before it does", f"{unused[0]!r}")
+        rule = f"every pattern of rename must match a path that no pattern before it does; the paths are {_listed(found)}"
+        raise value_error("load", rule, f"{unused[0]!r}")
     return lambda path: news[path][1]
+
+
+def _listed(paths: Iterable[str]) -> str:
+    words = [*paths]
+    return ", ".join(words[:MOST_LISTED]) + f" and {len(words) - MOST_LISTED} more" * (len(words) > MOST_LISTED)
 
 
 def _first(path: str, patterns: Mapping[str, str | None]) -> tuple[str | None, str | None]:

@@ -71,8 +71,8 @@ class Encoder:
         raise self.error(path, _NODES if isinstance(tree, (dict, tuple, list)) else _LEAVES, _worded(tree))
 
     def error(self, path: str, rule: str, got: str) -> ValueError:
-        """Make the error for what stands at a path."""
-        return value_error(self.who, f"{rule}, at {path!r} too" if path else rule, got)
+        """Make the error for an invalid node or leaf at a path."""
+        return value_error(self.who, rule, f"{got} at {path!r}" if path else got)
 
     def tensor(self, x: Tensor, path: str) -> Json:
         """Return the number of a tensor, a new one unless the same memory has one."""
@@ -123,7 +123,9 @@ class Encoder:
 
 def _worded(leaf: Any) -> str:
     kind = type(leaf)
-    return describe(leaf) if kind.__module__ == "numpy" and hasattr(leaf, "shape") else f"a {kind.__module__}.{kind.__qualname__}"
+    if kind.__module__ == "numpy" and hasattr(leaf, "shape"):
+        return describe(leaf)
+    return f"a {kind.__qualname__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__qualname__}"
 
 
 def _whole(n: int) -> Json:

@@ -42,6 +42,9 @@ def weighted():
     return DataLoader(TensorDataset(X, LABELS), 8, sampler=sampler)
 
 
+PERSISTENT = {"num_workers": 2, "persistent_workers": True}
+
+
 def shuffled(**options):
     """Return validation data that draw their order, and leave out the last rows of it."""
     return DataLoader(TensorDataset(X, LABELS), 7, shuffle=True, drop_last=True, **options)
@@ -60,6 +63,8 @@ SOURCES = {
     ),
     "a loader": lambda: (DataLoader(Noisy(), 8, shuffle=True), {}),
     "two workers": lambda: (DataLoader(Noisy(), 8, shuffle=True, num_workers=2), {}),
+    "workers that persist": lambda: (DataLoader(TensorDataset(X, LABELS), 8, shuffle=True, **PERSISTENT), {}),
+    "workers that persist and a generator": lambda: (own_generator(**PERSISTENT), {}),
     "a generator of its own": lambda: (own_generator(), {}),
     "another sampler": lambda: (weighted(), {}),
     "a function of the epoch": lambda: (epochs, {}),

@@ -8,6 +8,7 @@ import torch
 from saved_trees import Point, same
 
 import funcnet as fn
+from funcnet.paths import matches, renamed
 
 W, B = torch.arange(6.0).reshape(2, 3), torch.ones(2)
 
@@ -85,9 +86,14 @@ def test_partial_keeps_what_the_file_lacks_and_leaves_out_what_like_lacks(path):
     loaded = fn.load(path, like, partial=True)
     assert same(loaded, {"net": ({"weight": W, "scale": B},), "new": 1})
     assert loaded["net"][0]["scale"] is B
-    with pytest.raises(ValueError, match=r"must hold leaves of like, got 1 difference:\n  different 'net\.0\.weight'"):
+    with pytest.raises(
+        ValueError,
+        match=r"must hold leaves of like \(rename={path: None} leaves out one that differs\), got 1 difference:\n  different 'net\.0\.weight'",
+    ):
         fn.load(path, {"net": ({"weight": B},)}, partial=True)
-    with pytest.raises(ValueError, match="no path in common"):
+    like = {"net": ({"weight": B, "bias": torch.ones(2)},)}
+    assert same(fn.load(path, like, rename={"net.0.weight": None}, partial=True), {"net": ({"weight": B, "bias": B},)})
+    with pytest.raises(ValueError, match="must hold leaves of like, got 1 difference:\n  no path in common"):
         fn.load(path, {"other": B}, partial=True)
     with pytest.raises(ValueError, match=r"^load: partial must be False without a tree like, got True"):
         fn.load(path, partial=True)
@@ -111,10 +117,35 @@ def test_patterns_rename_paths(path):
 
 
 @pytest.mark.parametrize(
+    ("path", "pattern", "new", "want"),
+    [
+        ("old.0.weight", "old.*", "new.*", "new.0.weight"),
+        ("a.b.c", "*.*", "*-*", "a-b.c"),
+        ("a.1.w", "*.[0-9].?", "*.x", "a.x"),
+        ("a.x.w", "*.[!0-9].w", "*", "a"),
+        ("bias", "*.bias", "*.offset", "offset"),
+        ("net.bias", "*.bias", "*.offset", "net.offset"),
+        ("a+b", "a+b", "c", "c"),
+        ("a\nb", "a*", "*", "\nb"),
+        ("bias", "*.weight", "*", None),
+        ("a.1.w", "*.[!0-9].w", "*", None),
+        ("A", "a", "b", None),
+    ],
+)
+def test_stars_keep_what_they_match(path, pattern, new, want):
+    """Exactly where ``matches`` finds the pattern; ``?`` and ``[]`` match one letter that is not kept."""
+    assert renamed(path, pattern, new) == want
+    assert matches(path, pattern) == (want is not None)
+
+
+@pytest.mark.parametrize(
     ("rename", "words"),
     [
-        ({"old.*": "new.*"}, r"every pattern of rename must match a path that no pattern before it does, got 'old\.\*'"),
-        ({"net.*": "a.*", "net.0.*": "b.*"}, r"that no pattern before it does, got 'net\.0\.\*'"),
+        (
+            {"old.*": "new.*"},
+            r"every pattern of rename must match a path that no pattern before it does; the paths are .*net\.0\.weight.*, got 'old\.\*'",
+        ),
+        ({"net.*": "a.*", "net.0.*": "b.*"}, r"that no pattern before it does; .*, got 'net\.0\.\*'"),
         ({"net.0.*": "a"}, r"a new name must have as many \* as its pattern, got 'a' for 'net\.0\.\*'"),
         (
             {"net.0.weight": "net.0.bias"},
@@ -123,7 +154,7 @@ def test_patterns_rename_paths(path):
         ({"net": 3}, "rename must have patterns, and new names or None for them, got 'net': 3"),
         ({3: "net"}, "rename must have patterns, and new names or None for them, got 3: 'net'"),
         ("net", "rename must be a dict of new names by pattern, or a function of a path, got 'net'"),
-        (lambda path: 3, r"rename must return a path or None, for 'net\.0\.weight' too, got 3"),
+        (lambda path: 3, r"rename must return a path or None, got 3 for 'net\.0\.weight'"),
         (lambda path: "a", "give every path its own name, got 'a' for"),
     ],
 )

@@ -69,6 +69,8 @@ def test_files_of_others_load(path):
     assert same(
         loaded, {"net": ({"weight": named["layers.0.weight"], "bias": named["layers.0.bias"]}, {}, None), "head": named["head"]}
     )
+    save_file(torch.nn.Sequential(torch.nn.Linear(2, 3)).state_dict(), path)
+    assert [*fn.tree.names(fn.load(path, fn.serial(fn.Linear(2, 3)).init(0)))] == ["0.weight", "0.bias"]
     save_file({}, path)
     assert (fn.load(path), fn.load_metadata(path)) == ({}, None)
 
