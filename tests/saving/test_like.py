@@ -85,7 +85,10 @@ def test_partial_keeps_what_the_file_lacks_and_leaves_out_what_like_lacks(path):
     loaded = fn.load(path, like, partial=True)
     assert same(loaded, {"net": ({"weight": W, "scale": B},), "new": 1})
     assert loaded["net"][0]["scale"] is B
-    with pytest.raises(ValueError, match=r"must hold leaves of like \(rename={path: None} leaves out one that differs\), got 1 difference:\n  different 'net\.0\.weight'"):
+    with pytest.raises(
+        ValueError,
+        match=r"must hold leaves of like \(rename={path: None} leaves out one that differs\), got 1 difference:\n  different 'net\.0\.weight'",
+    ):
         fn.load(path, {"net": ({"weight": B},)}, partial=True)
     like = {"net": ({"weight": B, "bias": torch.ones(2)},)}
     assert same(fn.load(path, like, rename={"net.0.weight": None}, partial=True), {"net": ({"weight": B, "bias": B},)})
@@ -115,7 +118,10 @@ def test_patterns_rename_paths(path):
 @pytest.mark.parametrize(
     ("rename", "words"),
     [
-        ({"old.*": "new.*"}, r"every pattern of rename must match a path that no pattern before it does; the paths are .*net\.0\.weight.*, got 'old\.\*'"),
+        (
+            {"old.*": "new.*"},
+            r"every pattern of rename must match a path that no pattern before it does; the paths are .*net\.0\.weight.*, got 'old\.\*'",
+        ),
         ({"net.*": "a.*", "net.0.*": "b.*"}, r"that no pattern before it does; .*, got 'net\.0\.\*'"),
         ({"net.0.*": "a"}, r"a new name must have as many \* as its pattern, got 'a' for 'net\.0\.\*'"),
         (
