@@ -30,6 +30,8 @@ def has_one_value(value: Any, attribute: Any, got: Any) -> None:
 class ValueAndGrads(Value):
     """The loss of a net and its gradient, as one function; made by ``value_and_grads``."""
 
+    label = "value_and_grads"
+
     net: Layer = field(validator=is_layer)
     loss: Loss = field(validator=has_one_value)
 

@@ -47,6 +47,8 @@ def _require_public(opt: Optimizer) -> None:
 class TrainStep(Value):
     """A step of training as one pure function; made by ``train_step``."""
 
+    label = "train_step"
+
     net: Layer = field(validator=is_layer)
     loss: Loss = field(validator=has_one_value)
     opt: Optimizer = field(validator=instances(Optimizer, "an optimizer"))

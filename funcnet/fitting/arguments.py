@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from funcnet.errors import describe, is_whole, value_error
+from funcnet.errors import MOST, describe, is_whole, value_error
 
 COLUMNS = ("epoch", "loss", "seconds")
 
@@ -23,3 +23,5 @@ def require_whole(who: str, name: str, least: int, got: Any) -> None:
     """Raise ``ValueError`` unless the argument is a whole number of at least ``least``."""
     if not is_whole(got) or got < least:
         raise value_error(who, f"{name} must be a whole number of at least {least}", repr(got))
+    if got > MOST:
+        raise value_error(who, f"{name} must be below 2**31", repr(got))

@@ -150,6 +150,10 @@ class Stream:
         for one in self._samplers():
             if callable(getattr(one, "set_epoch", None)):
                 one.set_epoch(epoch)
+        if getattr(self.data, "persistent_workers", False) and getattr(self.data, "_iterator", None) is not None:
+            # For new workers a DataLoader draws a seed before the order, for those that persist it does not: the orders of a
+            # training that is resumed would be others.
+            torch.empty((), dtype=torch.int64).random_(generator=getattr(self.data, "generator", None))
         with torch.inference_mode(False):
             batches = iter(self.data if isinstance(self.data, Iterable) else self._made(self.data, epoch))
         yield from _outside_inference(batches)

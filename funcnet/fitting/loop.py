@@ -138,6 +138,8 @@ def fit(
     judge = _Judge.of(net, loss, used, source, validation, metrics, transform)
     kept, heard = _checkpoints(checkpoints, epochs_done), Callbacks(callbacks)
     retain_freed_memory()
+    if isinstance(key, Tensor) and key.is_meta:
+        raise value_error("fit", "key must hold a number", "a key on the meta device")
     first, order, noise = random.split(key, 3)
     pure = train_step(net, by_part(loss), used, accumulate=accumulate)
     donated = train_step(net, by_part(loss), used.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies

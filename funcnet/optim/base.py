@@ -26,6 +26,7 @@
     update of a part of params, with the part of the state that ``map_state`` takes, is that part of the whole update.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +34,7 @@ from typing import Any
 from torch import Tensor
 
 from funcnet.contract import Params
-from funcnet.errors import describe, value_error
+from funcnet.errors import add_location, describe, explains, value_error
 from funcnet.flattening import Tree
 from funcnet.value import Value
 
@@ -68,6 +69,21 @@ class GradientTransform(Value, ABC):
         return _mapped(self, f, state, *others)
 
 
+def _explaining(eval_params: Callable[..., Params]) -> Callable[..., Params]:
+    @functools.wraps(eval_params)
+    def explaining(self: Any, state: State, params: Params) -> Params:
+        try:
+            return eval_params(self, state, params)
+        except Exception as error:
+            if explains(error):
+                add_location(error, f"{self!r}, eval_params")
+                raise
+            rule = "state and params must be of this optimizer, as init and update return them"
+            raise value_error(self, rule, f"{describe(state)} and {describe(params)}") from error
+
+    return explaining
+
+
 class Optimizer(Value, ABC):
     """A frozen value with ``init`` and ``update``, that makes one step; subclass it with ``@frozen``."""
 
@@ -96,6 +112,13 @@ class Optimizer(Value, ABC):
         They may share memory with ``params`` and ``state``: copy them before a donated optimizer makes the next step.
         """
         return params
+
+    @classmethod
+    def _when_frozen(cls) -> None:
+        """Let ``eval_params`` of our own classes say what is wrong with a state or params."""
+        super()._when_frozen()
+        if "eval_params" in cls.__dict__ and cls.__module__.startswith("funcnet."):
+            cls.eval_params = _explaining(cls.eval_params)  # type: ignore[method-assign]
 
     def donate(self) -> "Optimizer":
         """Return the optimizer that may write to the ``params`` and ``state`` it gets; itself where it has no such form."""

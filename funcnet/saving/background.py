@@ -72,6 +72,8 @@ def _write(path: Path, what: Encoded, checksums: list[int]) -> None:
             raise error  # whatever is made of the warning
 
 
+# Checksums, not versions of tensors: torch's fused Adam, which a donated Adam calls, counts no version when it writes, nor does
+# numpy. For 400 MB they take 0.06 s on one core, where a copy takes 0.15 and the memory.
 def _require_unchanged(what: Encoded, checksums: list[int]) -> None:
     for path, x, before in zip(what.paths, what.tensors, checksums, strict=True):
         if checksum(x) != before:

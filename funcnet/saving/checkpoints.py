@@ -87,9 +87,9 @@ class Checkpoints(Value):
         with lock.writing:
             self.wait()
             self.folder.mkdir(parents=True, exist_ok=True)
-            if lock.acquire(repr(self)):
-                _remove_leftovers(lock)
-            try:
+            with lock.saving(repr(self)) as is_first:
+                if is_first:
+                    _remove_leftovers(lock)
                 if self.background:
                     future = save_in_background(self._file(step), tree, metadata)
                     lock.acquire(repr(self))  # a second hold, for the thread
@@ -97,8 +97,6 @@ class Checkpoints(Value):
                 else:
                     save(self._file(step), tree, metadata)
                     self._prune(step)
-            finally:
-                lock.release()
 
     def load(
         self,

@@ -30,7 +30,8 @@ def save(path: PathLike, tree: Tree, metadata: Any = None) -> None:
     Dense tensors keep their strides, others become contiguous. A tensor at two paths is saved once. Gradients are not saved.
 
     Args:
-        path: The file, in a folder that exists; one that is there is replaced, and keeps its permissions.
+        path: The file, in a folder that exists; one that is there is replaced, and keeps its permissions. If the name ends in
+            ``.safetensors``, the file has that format, with one contiguous tensor for each path.
         tree: Dicts (with keys that are ``str``, ``int`` or ``bool``), tuples, named tuples, lists and ``torch.Size`` of dense
             tensors, ``None``, ``bool``, ``int``, ``float``, ``complex`` and ``str``.
         metadata: What ``load_metadata`` returns without reading the tensors: a tree of the same kinds without tensors.
@@ -39,6 +40,7 @@ def save(path: PathLike, tree: Tree, metadata: Any = None) -> None:
         ValueError: For what could not be loaded as it is: other leaves and nodes, with the path, and sparse, quantized and meta
             tensors. For a path that is no file's.
         OSError: From the system: no such folder, a full disk.
+        ImportError: For a ``.safetensors`` file without the library safetensors.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -78,7 +80,7 @@ def load(
     """Load a tree that ``save`` has written; nothing in the file is executed or imported.
 
     Args:
-        path: The file.
+        path: The file. A ``.safetensors`` file of another library is a dict of its tensors by name.
         like: A tree with the expected structure, shapes and dtypes, such as ``net.init(0)``; its tensors may be on the meta
             device. The result has its classes of named tuples, its order of keys, and each tensor on the device of the one in
             ``like``. Without it, the structure is that of the file, named tuples have new classes, and tensors are on the CPU.

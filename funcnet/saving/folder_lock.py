@@ -66,6 +66,15 @@ class FolderLock:
                 self._close()
 
     @contextmanager
+    def saving(self, who: str) -> Iterator[bool]:
+        """Hold the lock for a save, as ``acquire`` and ``release`` do; yield whether this is the first hold."""
+        is_first = self.acquire(who)
+        try:
+            yield is_first
+        finally:
+            self.release()
+
+    @contextmanager
     def training(self, who: str) -> Iterator[bool]:
         """Hold the lock for a whole run, without waiting; yield whether this is the first hold.
 

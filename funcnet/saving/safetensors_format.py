@@ -8,6 +8,7 @@ another library is a flat dict of its tensors by name, and its metadata its text
 import os
 import re
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,10 +67,11 @@ def _crc(text: str) -> str:
 
 
 def _require_possible(what: Encoded) -> None:
+    counts = Counter(what.paths)
     for path, form in zip(what.paths, what.forms, strict=True):
         if form.dtype in _LACKED:
             raise value_error("save", "a .safetensors file must hold dtypes of that format", f"torch.{form.dtype} at {path!r}")
-        if path == "__metadata__" or what.paths.count(path) > 1:
+        if path == "__metadata__" or counts[path] > 1:
             rule = "the paths of tensors in a .safetensors file must be unique, and not '__metadata__'"
             raise value_error("save", rule, repr(path))
 

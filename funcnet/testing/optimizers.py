@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Params
-from funcnet.errors import describe
+from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.optim.averaged import followers
 from funcnet.optim.base import GradientTransform, Optimizer
@@ -61,6 +61,7 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: b
     >>> from funcnet.optim.sgd import SGD
     >>> check_optimizer(SGD(lr=0.1), {"weight": torch.ones(2, 3)}, compiled=False)
     """
+    _require_verbs("check_optimizer", opt, params)
     grads = [_gradients(params, random.fold_in(rng, i)) for i in range(_STEPS)]
     first = tree.map(torch.clone, params)
     state = _first_state(opt, params)
@@ -77,6 +78,14 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: b
     if getattr(opt, "acts_on", "tree") != "tree":
         _check_parts(opt, grads[0], state, params)
     _check_forms(opt, grads, state, params, compiled)
+
+
+def _require_verbs(who: str, opt: Any, params: Params) -> None:
+    if isinstance(opt, type) or not all(callable(getattr(opt, verb, None)) for verb in ("init", "update")):
+        raise value_error(who, "it must be given a value with init and update", describe(opt))
+    odd = [leaf for leaf in tree.leaves(params) if not isinstance(leaf, Tensor) or leaf.is_meta]
+    if odd:
+        raise value_error(who, "params must be a tree of tensors with numbers", describe(odd[0]))
 
 
 def _first_state(opt: Any, params: Params) -> State:
@@ -128,6 +137,7 @@ def check_transform(transform: Any, params: Params, rng: Key | int = 0, *, compi
     >>> from funcnet.optim.clipping import ClipByGlobalNorm
     >>> check_transform(ClipByGlobalNorm(1.0), {"weight": torch.ones(2, 3)}, compiled=False)
     """
+    _require_verbs("check_transform", transform, params)
     steps = [_gradients(params, random.fold_in(rng, i)) for i in range(_STEPS)]
     state = _first_state(transform, params)
     for grads in steps:

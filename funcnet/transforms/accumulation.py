@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params
-from funcnet.errors import describe, value_error, whole
+from funcnet.errors import adds_location, describe, value_error, whole
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.gradients import ValueAndGrads, value_and_grads
 from funcnet.losses.loss import Loss, rows_of
@@ -26,6 +26,8 @@ from funcnet.value import Value, frozen
 @frozen
 class Accumulated(Value):
     """The loss of a net and its gradient, from k micro-batches; made by ``accumulate``."""
+
+    label = "accumulate"
 
     step: ValueAndGrads
     k: int = field(validator=whole(1))
@@ -71,7 +73,7 @@ class Accumulated(Value):
 
     def _parts(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
         """Cut x and target along their first axes; a batch with fewer rows than k makes fewer parts."""
-        sizes = {leaf.shape[0] if leaf.dim() else -1 for leaf in tree.leaves((x, target))}
+        sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
             raise value_error(self, "x and target must have one number of rows", f"{describe(x)} and {describe(target)}")
         (n,) = sizes
@@ -112,6 +114,7 @@ def _divided(grads: Params, share: Any, params: Params) -> Params:
     return unflatten(grads, iter([None if g is None else rounded(g / share, p) for g, p in pairs]))
 
 
+@adds_location("accumulate")
 def accumulate(net: Layer, loss: Loss, k: int) -> Accumulated:
     """Make the function ``(params, x, target, rng=None) -> (value, grads, cache)`` that cuts a batch into ``k`` micro-batches.
 

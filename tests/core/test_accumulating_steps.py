@@ -148,7 +148,7 @@ def test_it_is_a_value() -> None:
 @pytest.mark.parametrize("k", [0, -1, 2.0, True, None])
 def test_a_number_of_micro_batches_is_whole(k: Any) -> None:
     """At least 1."""
-    with pytest.raises(ValueError, match="TrainStep: accumulate must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="train_step: accumulate must be a whole number of at least 1"):
         fn.train_step(NET, LOSS, OPT, accumulate=k)
 
 

@@ -291,12 +291,12 @@ def test_evaluating_refuses_a_wrong_batch_size(batch_size):
 
 
 EXCHANGED = {
-    "ValueAndGrads: net must be a layer, got": lambda: fn.value_and_grads(LOSS, NET),
-    "ValueAndGrads: loss must be a loss, got": lambda: fn.value_and_grads(NET, OPT),
-    "TrainStep: loss must be a loss, got": lambda: fn.train_step(NET, OPT, LOSS),
-    "TrainStep: opt must be an optimizer, got": lambda: fn.train_step(NET, LOSS, LOSS),
-    "ScanSteps: step must be a function, got": lambda: fn.scan_steps(3, 3),
-    "ScanSteps: k must be a whole number of at least 1, got True": lambda: fn.scan_steps(fn.train_step(NET, LOSS, OPT), True),
+    "value_and_grads: net must be a layer, got": lambda: fn.value_and_grads(LOSS, NET),
+    "value_and_grads: loss must be a loss, got": lambda: fn.value_and_grads(NET, OPT),
+    "train_step: loss must be a loss, got": lambda: fn.train_step(NET, OPT, LOSS),
+    "train_step: opt must be an optimizer, got": lambda: fn.train_step(NET, LOSS, LOSS),
+    "scan_steps: step must be a function, got": lambda: fn.scan_steps(3, 3),
+    "scan_steps: k must be a whole number of at least 1, got True": lambda: fn.scan_steps(fn.train_step(NET, LOSS, OPT), True),
 }  # fmt: skip
 
 

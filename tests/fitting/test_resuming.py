@@ -42,6 +42,7 @@ def weighted():
     return DataLoader(TensorDataset(X, LABELS), 8, sampler=sampler)
 
 
+PERSISTENT = {"num_workers": 2, "persistent_workers": True}
 SOURCES = {
     "rows": lambda: ((X, LABELS), {"batch_size": 8}),
     "rows with a transform that draws": lambda: (
@@ -50,6 +51,8 @@ SOURCES = {
     ),
     "a loader": lambda: (DataLoader(Noisy(), 8, shuffle=True), {}),
     "two workers": lambda: (DataLoader(Noisy(), 8, shuffle=True, num_workers=2), {}),
+    "workers that persist": lambda: (DataLoader(TensorDataset(X, LABELS), 8, shuffle=True, **PERSISTENT), {}),
+    "workers that persist and a generator": lambda: (own_generator(**PERSISTENT), {}),
     "a generator of its own": lambda: (own_generator(), {}),
     "another sampler": lambda: (weighted(), {}),
     "a function of the epoch": lambda: (epochs, {}),

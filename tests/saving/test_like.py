@@ -8,6 +8,7 @@ import torch
 from saved_trees import Point, same
 
 import funcnet as fn
+from funcnet.paths import matches, renamed
 
 W, B = torch.arange(6.0).reshape(2, 3), torch.ones(2)
 
@@ -113,6 +114,28 @@ def test_patterns_rename_paths(path):
     by_function = lambda path: None if path == "rate" else path.replace("net", "body").replace("weight", "w")
     assert same(fn.load(path, like, rename=by_function), loaded)
     assert same(fn.load(path, rename=by_function), loaded)
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "new", "want"),
+    [
+        ("old.0.weight", "old.*", "new.*", "new.0.weight"),
+        ("a.b.c", "*.*", "*-*", "a-b.c"),
+        ("a.1.w", "*.[0-9].?", "*.x", "a.x"),
+        ("a.x.w", "*.[!0-9].w", "*", "a"),
+        ("bias", "*.bias", "*.offset", "offset"),
+        ("net.bias", "*.bias", "*.offset", "net.offset"),
+        ("a+b", "a+b", "c", "c"),
+        ("a\nb", "a*", "*", "\nb"),
+        ("bias", "*.weight", "*", None),
+        ("a.1.w", "*.[!0-9].w", "*", None),
+        ("A", "a", "b", None),
+    ],
+)
+def test_stars_keep_what_they_match(path, pattern, new, want):
+    """Exactly where ``matches`` finds the pattern; ``?`` and ``[]`` match one letter that is not kept."""
+    assert renamed(path, pattern, new) == want
+    assert matches(path, pattern) == (want is not None)
 
 
 @pytest.mark.parametrize(
