@@ -39,12 +39,12 @@ def digits(rng):
     return (images[:-143], labels[:-143]), (images[-143:], labels[-143:]), test
 
 
-def trained(train, validation, epochs, rng):
+def trained(train, validation, epochs, rng, checkpoints=None):
     """Train with AdamW and a learning rate that decays along a cosine over all steps."""
     steps = epochs * -(-len(train[0]) // BATCH)
     opt = fn.AdamW(lr=fn.CosineSchedule(LR, steps))
-    measured = {"validation": validation, "metrics": (fn.accuracy,)}
-    return fn.fit(net, loss, opt, train, epochs=epochs, batch_size=BATCH, key=rng, **measured)
+    how = {"validation": validation, "metrics": (fn.accuracy,), "checkpoints": checkpoints}
+    return fn.fit(net, loss, opt, train, epochs=epochs, batch_size=BATCH, key=rng, **how)
 
 
 def picture(history, labels, said, images):
@@ -76,7 +76,8 @@ def main(given=None):
     options = common.arguments(__doc__, given, epochs=40)
     split_key, fit_key = fn.split(fn.key(options.seed))
     train, validation, (images, labels) = digits(split_key)
-    params, _, history = trained(train, validation, options.epochs, fit_key)
+    checkpoints = common.checkpoints(options, "digits")
+    params, _, history = trained(train, validation, options.epochs, fit_key, checkpoints)
     y = net.inference()(params, images)
     judged = fn.metrics_of(fn.Accuracy(), fn.F1(), fn.CalibrationError(n_bins=10))(y, labels)
     print(f"parameters          {fn.tree.size(params)}")
@@ -87,6 +88,7 @@ def main(given=None):
     print(f"test F1             {judged['f1']:.4f}, macro average")
     print(f"calibration error   {judged['calibration_error']:.4f}")
     common.save(picture(history, labels, y.argmax(1), images), options, "digits")
+    common.finished(checkpoints)
 
 
 if __name__ == "__main__":
