@@ -7,16 +7,12 @@ also judged by the frequencies of characters in the training text (unigram), and
     python -m examples.characters --steps 800 --seed 0 --out out
 """
 
-import argparse
-from pathlib import Path
 from pydoc_data import topics
 
-import matplotlib as mpl
 import torch
-from matplotlib import pyplot as plt
-from tqdm import tqdm
 
 import funcnet as fn
+from examples import common
 
 LENGTH, BATCH, WIDTH, HEADS, BLOCKS, LR = 128, 32, 128, 4, 3, 2e-3
 PROMPT = "The "
@@ -47,13 +43,11 @@ def pieces(data, rng):
     return rows[:, :-1], rows[:, 1:].flatten()
 
 
-def judged(params, data):
-    """Return the mean loss over the whole of a text, in pieces that follow one another."""
+def in_order(data):
+    """Return the whole of a text as batches of pieces that follow one another."""
     rows = data[: (len(data) - 1) // LENGTH * LENGTH + 1]
-    x, target = rows[:-1].view(-1, LENGTH), rows[1:].view(-1, LENGTH)
-    parts = zip(x.split(BATCH), target.split(BATCH), strict=True)
-    values = [float(loss(net(params, part), after.flatten())) * len(part) for part, after in parts]
-    return sum(values) / len(x)
+    x, target = rows[:-1].view(-1, LENGTH).split(BATCH), rows[1:].view(-1, LENGTH).split(BATCH)
+    return [(part, after.flatten()) for part, after in zip(x, target, strict=True)]
 
 
 def by_counting(train, test):
@@ -65,21 +59,13 @@ def by_counting(train, test):
     return float(-(singles / singles.sum()).log()[test].mean()), float(-bigram.mean())
 
 
-def trained(train, test, steps, rng):
-    """Train, and return the params, the loss of each step, and the held-out loss at ten points on the way."""
-    first, batches = fn.split(rng)
-    opt = fn.donate(fn.AdamW(lr=fn.WarmupCosineSchedule(LR, min(100, steps), steps + 1), betas=(0.9, 0.95)))
-    step = fn.train_step(net, loss, opt)
-    params = net.init(first)
-    state, curve, held = opt.init(params), [], {}
-    with torch.inference_mode(), tqdm(range(1, steps + 1), unit="step") as bar:
-        for i in bar:
-            params, state, value = step(params, state, *pieces(train, fn.fold_in(batches, i)))
-            curve.append(float(value))
-            if i % max(1, steps // 10) == 0 or i == steps:
-                held[i] = judged(params, test)
-                bar.set_postfix(loss=f"{curve[-1]:.3f}", held_out=f"{held[i]:.3f}")
-    return params, curve, held
+def trained(train, test, steps, rng, checkpoints=None):
+    """Train on pieces drawn at each step, and measure the held-out loss at ten points on the way."""
+    first, drawn = fn.split(rng)
+    opt = fn.AdamW(lr=fn.WarmupCosineSchedule(LR, min(100, steps), steps + 1), betas=(0.9, 0.95))
+    batches, epochs = common.in_epochs(lambda i: pieces(train, fn.fold_in(drawn, i)), steps)
+    how = {"params": net.init(first), "validation": in_order(test), "checkpoints": checkpoints}
+    return fn.fit(net, loss, opt, batches, epochs=epochs, key=drawn, **how)
 
 
 def sample(params, count, rng, temperature=0.7):
@@ -92,43 +78,37 @@ def sample(params, count, rng, temperature=0.7):
     return "".join(alphabet[code] for code in written.tolist())
 
 
-def picture(curve, held, counted, path):
-    """Draw the loss of each step, the held-out loss, and those of the models that count."""
-    mpl.use("Agg")
-    figure, panel = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
-    panel.plot(range(1, len(curve) + 1), curve, lw=0.8, label="training, each step")
-    panel.plot([*held], [*held.values()], "o-", label="held out")
+def picture(history, counted):
+    """Draw the training and held-out losses, and those of the models that count."""
+    figure = history.plot(["loss", "validation_loss"])
+    panel = figure.axes[0]
     for (name, value), style in zip(counted.items(), ("--", ":"), strict=True):
         panel.axhline(value, ls=style, color="black", lw=1, label=f"{name}, held out")
-    panel.set(title="a causal transformer on Python's help texts", xlabel="step", ylabel="nats a character", ylim=(0, None))
+    panel.set(title="a causal transformer on Python's help texts", xlabel="tenth of the steps", ylabel="nats a character")
     panel.legend()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    return figure
 
 
-def main(arguments=None):
+def main(given=None):
     """Train, print the losses, write a sample and save the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--steps", type=int, default=800, help="steps of training")
-    parser.add_argument("--seed", type=int, default=0, help="decides the first weights, the pieces and the sample")
-    parser.add_argument("--sample", type=int, default=600, help="how many characters to write")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="the folder for characters.txt and characters.png")
-    options = parser.parse_args(arguments)
-    if options.steps < 1:
-        parser.error(f"--steps must be at least 1, got {options.steps}")
+    others = {"sample": (600, "number of characters to write")}
+    options = common.arguments(__doc__, given, others, threads=None, steps=800)
     data = encoded(text)
     train, test = data[: len(data) * 9 // 10], data[len(data) * 9 // 10 :]
     train_key, sample_key = fn.split(fn.key(options.seed))
-    params, curve, held = trained(train, test, options.steps, train_key)
+    checkpoints = common.checkpoints(options, "characters", every=20)
+    params, _, history = trained(train, test, options.steps, train_key, checkpoints)
     counted = dict(zip(("unigram", "bigram"), by_counting(train, test), strict=True))
     print(f"parameters             {fn.tree.size(params)}")
-    for name, value in {"transformer": [*held.values()][-1], **counted}.items():
+    print(f"training               {sum(history['seconds']):.1f} s")
+    for name, value in {"transformer": history["validation_loss"][-1], **counted}.items():
         print(f"{name:12} held out  {value:.3f} nats a character")
-    options.out.mkdir(parents=True, exist_ok=True)
     words = sample(params, options.sample, sample_key)
+    print(f"\n{words}\n")
+    common.save(picture(history, counted), options, "characters")
     (options.out / "characters.txt").write_text(words + "\n")
-    picture(curve, held, counted, options.out / "characters.png")
-    print(f"\n{words}\n\nsample and curves: {options.out / 'characters.txt'}, {options.out / 'characters.png'}")
+    print(f"sample: {options.out / 'characters.txt'}")
+    common.finished(checkpoints)
 
 
 if __name__ == "__main__":

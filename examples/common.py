@@ -1,6 +1,8 @@
-"""What the small examples share: the digits, the arguments of a command, and saving a picture."""
+"""What the examples share: the digits, the arguments of a command, checkpoints, and saving a picture."""
 
 import argparse
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib as mpl
@@ -22,23 +24,70 @@ def digits(rng, test=360):
     return (images[train], labels[train]), (images[rest], labels[rest])
 
 
-def arguments(doc, given=None, **counts):
-    """Parse the options of an example: each of ``counts`` (``epochs=20``), the seed, and the folder for what it writes.
+def arguments(doc, given=None, others=None, threads=1, **counts):
+    """Parse the options of an example: each of ``counts`` (``epochs=20``), the seed, the folder for what it writes, ``--fresh``.
 
-    The first paragraph of ``doc`` is the description; ``given`` is the command line by default.
+    The first paragraph of ``doc`` is the description; ``given`` is the command line by default. ``others`` are numbers that do
+    not change the training, each with its help: ``{"sample": (600, "number of characters to write")}``.
+    ``threads`` is one, since for nets as small as these more cost more than they bring, or ``None`` for torch's number.
     """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for name, default in counts.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"number of {name}")
     parser.add_argument("--seed", type=int, default=0, help="determines data, initial weights, batches and noise")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the picture")
+    for name, (default, words) in (others or {}).items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=words)
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the picture and the checkpoints")
+    parser.add_argument("--fresh", action="store_true", help="begin anew where an interrupted training would be continued")
     options = parser.parse_args(given)
     for name in counts:
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    options.training = "-".join(f"{name}-{getattr(options, name)}" for name in (*counts, "seed"))
     mpl.use("Agg")
-    torch.set_num_threads(1)  # for nets as small as these, threads cost more than they bring
+    torch.set_num_threads(threads or torch.get_num_threads())
     return options
+
+
+def checkpoints(options, name, every=None):
+    """Return the checkpoints of a training: a folder for each example, number of epochs and seed.
+
+    They are for a training that is interrupted: the same command continues it, and ends with the same params, bit for bit.
+    ``finished`` deletes them, so that the next call trains anew; ``--fresh`` deletes them before the training.
+
+    Args:
+        options: The options of the command.
+        name: Name of the example.
+        every: Number of steps between checkpoints within an epoch.
+    """
+    kept = fn.Checkpoints(options.out / "checkpoints" / f"{name}-{options.training}", every=every)
+    if options.fresh and kept.folder.exists():
+        finished(kept)
+    if kept.steps():
+        print(f"continuing the training in {kept.folder}; --fresh begins anew")
+    return kept
+
+
+def finished(kept):
+    """Delete the checkpoints of a training, and the folder of all of them if no other training has any."""
+    with kept.locked():  # refused while another process trains there
+        shutil.rmtree(kept.folder)
+    with suppress(OSError):  # there are others
+        kept.folder.parent.rmdir()
+
+
+def in_epochs(batch_of, steps, epochs=10):
+    """Return data for ``fit`` that are made step by step, a function of the epoch, and the number of epochs.
+
+    ``batch_of`` returns the batch of a step, from 1. The epochs are of equal size, but the last one may be smaller.
+    """
+    size = max(1, steps // epochs)
+
+    def batches(epoch):
+        for i in range(epoch * size, min((epoch + 1) * size, steps)):
+            yield batch_of(i + 1)
+
+    return batches, -(-steps // size)
 
 
 def save(figure, options, name):

@@ -2,22 +2,21 @@
 
 A digit x becomes α x + σ ε with normal noise ε, where α² + σ² = 1 and σ grows from 0 to 1 over the time t. The U-Net, one graph
 with a skip connection, estimates ε from the noisy digit, the time and the label; the loss is the mean squared error. The learning
-rate stays high to the end, and ``EMA`` averages the params over the last 500 steps or so. To draw a digit with the averaged ones,
-DDIM starts with noise and goes back in time (Song et al. 2021). The baselines are the estimate 0 and the best linear one. A
-nearest neighbor among the training digits reads the new digits, and held-out ones for comparison.
+rate stays high to the end, and ``Averaged`` keeps an ``EMA`` of the params, over the last 500 steps or so. To draw a digit with
+the average, DDIM starts with noise and goes back in time (Song et al. 2021). The baselines are the estimate 0 and the best linear
+one. A nearest neighbor among the training digits reads the new digits, and held-out ones for comparison.
 
     python -m examples.diffusion --epochs 60 --seed 0 --out out
 """
 
 import math
-import time
 
 import torch
 from matplotlib import pyplot as plt
 from sklearn.neighbors import KNeighborsClassifier
 
 import funcnet as fn
-from examples.common import arguments, digits, montage, save
+from examples.common import arguments, checkpoints, digits, finished, montage, save
 
 CHANNELS, WIDTH, BATCH, LR, DECAY, STEPS = 24, 64, 32, 5e-3, 0.998, 50
 
@@ -72,21 +71,19 @@ def noised(x, rng):
     return alpha * x + sigma * noise, t, noise
 
 
-def trained(x, labels, epochs, rng):
-    """Train the U-Net, with fresh noise in every step; return its params, and their average over the last steps."""
-    first, order, noise = fn.split(rng, 3)
-    batches = len(x) // BATCH
-    step = fn.train_step(net, loss, fn.donate(fn.Adam(fn.WarmupConstantSchedule(LR, batches))))
-    params = net.init(first)
-    average = fn.EMA(DECAY, warmup=True)
-    state, averaged = step.opt.init(params), average.init(params)
-    with torch.inference_mode():
-        for epoch in range(epochs):
-            for i, rows in enumerate(fn.random.permutation(fn.fold_in(order, epoch), len(x)).split(BATCH)[:batches]):
-                noisy, t, target = noised(x[rows], fn.fold_in(noise, epoch * batches + i))
-                params, state, _ = step(params, state, (noisy, t, labels[rows]), target)
-                averaged = average.update(averaged, params)
-        return params, average.params(averaged)
+def task(batch, rng):
+    """Return what the net gets of a batch of digits and labels, with fresh noise, and the noise that it is to find."""
+    x, labels = batch
+    noisy, t, noise = noised(x, rng)
+    return (noisy, t, labels), noise
+
+
+def trained(data, epochs, rng, checkpoints=None):
+    """Train the U-Net; return its params, their average over the last steps, and the history."""
+    opt = fn.Averaged(fn.Adam(fn.WarmupConstantSchedule(LR, len(data[0]) // BATCH)), fn.EMA(DECAY, warmup=True))
+    how = {"batch_size": BATCH, "drop_last": True, "transform": task, "checkpoints": checkpoints}
+    params, state, history = fn.fit(net, loss, opt, data, epochs=epochs, key=rng, **how)
+    return params, opt.eval_params(state, params), history
 
 
 def drawn(params, labels, rng):
@@ -135,15 +132,14 @@ def main(given=None):
     options = arguments(__doc__, given, epochs=60)
     split_key, fit_key, test_key, sample_key = fn.split(fn.key(options.seed), 4)
     (train, labels), (test, test_labels) = [(2 * x - 1, target) for x, target in digits(split_key)]
-    began = time.perf_counter()
-    last, params = trained(train, labels, options.epochs, fit_key)
-    seconds = time.perf_counter() - began
+    kept = checkpoints(options, "diffusion")
+    last, params, history = trained((train, labels), options.epochs, fit_key, kept)
     noisy, t, noise = noised(test.repeat(10, 1, 1, 1), test_key)
     judge = KNeighborsClassifier(1).fit(train.flatten(1).numpy(), labels.numpy())
     asked = torch.arange(10).repeat(30)
     images = drawn(params, asked, test_key)[-1]
     print(f"parameters          {fn.tree.size(params)}")
-    print(f"training            {seconds:.1f} s")
+    print(f"training            {sum(history['seconds']):.1f} s")
     print(f"estimate 0          {loss(torch.zeros_like(noise), noise):.4f} error in the noise")
     print(f"best linear one     {loss(linear(train, noisy, t), noise):.4f}")
     seen = noisy, t, test_labels.repeat(10)
@@ -152,6 +148,7 @@ def main(given=None):
     print(f"new digits          {judge.score(images.flatten(1).numpy(), asked.numpy()):.3f} of them read as their labels")
     print(f"held-out digits     {judge.score(test.flatten(1).numpy(), test_labels.numpy()):.3f}")
     picture(params, test, sample_key, options)
+    finished(kept)
 
 
 if __name__ == "__main__":

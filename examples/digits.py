@@ -39,21 +39,20 @@ def digits(rng):
     return (images[:-143], labels[:-143]), (images[-143:], labels[-143:]), test
 
 
-def trained(train, validation, epochs, rng):
+def trained(train, validation, epochs, rng, checkpoints=None):
     """Train with AdamW and a learning rate that decays along a cosine over all steps."""
     steps = epochs * -(-len(train[0]) // BATCH)
     opt = fn.AdamW(lr=fn.CosineSchedule(LR, steps))
-    measured = {"validation": validation, "metrics": (fn.accuracy,)}
-    return fn.fit(net, loss, opt, train, epochs=epochs, batch_size=BATCH, key=rng, **measured)
+    how = {"validation": validation, "metrics": (fn.accuracy,), "checkpoints": checkpoints}
+    return fn.fit(net, loss, opt, train, epochs=epochs, batch_size=BATCH, key=rng, **how)
 
 
 def picture(history, labels, said, images):
     """Draw the learning curves, the confusion matrix, and the digits that were misread."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
-    left.plot(history["epoch"], history["loss"], label="training")
-    left.plot(history["epoch"], history["validation_loss"], label="validation")
-    left.set(title="cross-entropy, labels smoothed by 0.05", xlabel="epoch", ylabel="loss", yscale="log")
-    left.legend()
+    figure = plt.figure(figsize=(13.5, 4.2), layout="constrained")
+    left, others = figure.subfigures(1, 2, width_ratios=(1, 2))
+    history.plot(["loss", "validation_loss"], left)
+    middle, right = others.subplots(1, 2)
     counts = fn.ConfusionMatrix(num_classes=10)(said, labels)
     middle.imshow(counts.clamp_max(5).numpy(), cmap="Blues")
     for row, column in counts.nonzero().tolist():
@@ -77,7 +76,8 @@ def main(given=None):
     options = common.arguments(__doc__, given, epochs=40)
     split_key, fit_key = fn.split(fn.key(options.seed))
     train, validation, (images, labels) = digits(split_key)
-    params, _, history = trained(train, validation, options.epochs, fit_key)
+    checkpoints = common.checkpoints(options, "digits")
+    params, _, history = trained(train, validation, options.epochs, fit_key, checkpoints)
     y = net.inference()(params, images)
     judged = fn.metrics_of(fn.Accuracy(), fn.F1(), fn.CalibrationError(n_bins=10))(y, labels)
     print(f"parameters          {fn.tree.size(params)}")
@@ -88,6 +88,7 @@ def main(given=None):
     print(f"test F1             {judged['f1']:.4f}, macro average")
     print(f"calibration error   {judged['calibration_error']:.4f}")
     common.save(picture(history, labels, y.argmax(1), images), options, "digits")
+    common.finished(checkpoints)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from sklearn.datasets import make_moons
 
 import funcnet as fn
-from examples.common import arguments, save
+from examples.common import arguments, checkpoints, finished, save
 
 NOISE, POINTS, BATCH, LR, WIDTH, COUPLINGS = 0.08, 8000, 100, 5e-3, 32, 6
 SPREAD = torch.tensor([0.87, 0.5])
@@ -93,7 +93,9 @@ def main(given=None):
     schedule = fn.WarmupCosineSchedule(LR, POINTS // BATCH, options.epochs * POINTS // BATCH)
     opt = fn.chain(fn.ClipByGlobalNorm(5.0), fn.Adam(schedule))
     loss, data = NormalNLL(), (triple(train), torch.zeros(POINTS))
-    params, _, history = fn.fit(net, loss, opt, data, epochs=options.epochs, batch_size=BATCH, key=fit_key)
+    kept = checkpoints(options, "flow")
+    how = {"epochs": options.epochs, "batch_size": BATCH, "key": fit_key, "checkpoints": kept}
+    params, _, history = fn.fit(net, loss, opt, data, **how)
     restored = torch.cat(net.inverse(params, net(params, triple(test)))[:2], 1)
     print(f"parameters          {fn.tree.size(params)}")
     print(f"training            {sum(history['seconds']):.1f} s")
@@ -102,6 +104,7 @@ def main(given=None):
     print(f"true density        {normal_nll(test, circles, torch.diag((NOISE / SPREAD) ** 2)):.3f} nats per point")
     print(f"inverse             {(restored - test).abs().max():.1e} off at most")
     picture(params, test, sample_key, options)
+    finished(kept)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import funcnet as fn
-from examples.common import arguments, save
+from examples.common import arguments, checkpoints, finished, save
 
 TASKS, POINTS, WIDTH, INNER_LR, LR, STEPS_PER_EPOCH, SHOWN = 25, 10, 40, 0.01, 3e-3, 100, 10
 
@@ -50,16 +50,31 @@ def outer_loss(params, x, target, steps):
     return torch.func.vmap(of_task)(x, target).mean()
 
 
-def trained(epochs, steps, rng):
-    """Train initial weights for tasks that adapt in a number of inner steps, and return them."""
+def trained(epochs, steps, rng, kept):
+    """Train initial weights for tasks that adapt in a number of inner steps, and return them, with the seconds it took.
+
+    No loop of ``fit``, so it saves its position itself, after each epoch, and continues from there.
+    """
     first, tasks = fn.split(rng)
     params = net.init(first)
     opt = fn.Adam(fn.CosineSchedule(LR, epochs * STEPS_PER_EPOCH))
-    state = opt.init(params)
-    for i in range(epochs * STEPS_PER_EPOCH):
+    at = {"epoch": 0, "seconds": 0.0, "params": params, "state": opt.init(params)}
+    at = kept.load(like=at) if kept.steps() else at
+    for epoch in range(at["epoch"], epochs):
+        began = time.perf_counter()
+        params, state = trained_further(at["params"], at["state"], opt, epoch, steps, tasks)
+        seconds = at["seconds"] + time.perf_counter() - began
+        at = {"epoch": epoch + 1, "seconds": seconds, "params": params, "state": state}
+        kept.save(epoch + 1, at)
+    return at["params"], at["seconds"]
+
+
+def trained_further(params, state, opt, epoch, steps, tasks):
+    """Return the params and the optimizer's state after the steps of an epoch."""
+    for i in range(epoch * STEPS_PER_EPOCH, (epoch + 1) * STEPS_PER_EPOCH):
         grads = torch.func.grad(outer_loss)(params, *sines(fn.fold_in(tasks, i), TASKS, 2 * POINTS), steps)
         params, state = opt.update(grads, state, params)
-    return params
+    return params, state
 
 
 def picture(weights, errors, rng, options):
@@ -86,14 +101,16 @@ def main(given=None):
     options = arguments(__doc__, given, epochs=25)
     train_key, test_key, shown_key = fn.split(fn.key(options.seed), 3)
     test, weights, errors = sines(test_key, 400, 2 * POINTS), {}, {}
+    ways = {"MAML": 1, "pretrained": 0}
+    kept = {name: checkpoints(options, f"maml-{name}") for name in ways}
     print(f"{'':16}{'seconds':>9}{'0 steps':>9}{'1 step':>9}{'5 steps':>9}{'10 steps':>9}")
-    for name, steps in (("MAML", 1), ("pretrained", 0)):
-        began = time.perf_counter()
-        weights[name] = trained(options.epochs, steps, train_key)
-        seconds = time.perf_counter() - began
+    for name, steps in ways.items():
+        weights[name], seconds = trained(options.epochs, steps, train_key, kept[name])
         errors[name] = [float(outer_loss(weights[name], *test, count)) for count in range(SHOWN + 1)]
         print(f"{name:16}{seconds:9.1f}" + "".join([f"{errors[name][count]:9.3f}" for count in (0, 1, 5, 10)]))
     picture(weights, errors, shown_key, options)
+    for one in kept.values():
+        finished(one)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import funcnet as fn
-from examples.common import arguments, save
+from examples.common import arguments, checkpoints, finished, save
 
 WIDTH, ROWS = 16, 600
 DEPTHS = 2, 8, 32, 128
@@ -76,10 +76,12 @@ def main(given=None):
         print(f"{n:8} {sizes[0] / 1e6:12.2f} {sizes[1] / 1e6:15.2f}")
     net, loss = network(reversible_block, options.blocks), fn.CrossEntropy()
     opt = fn.Adam(lr=fn.CosineSchedule(1e-2, options.epochs * ROWS // 100))
-    fitted = fn.fit(net, loss, opt, train, epochs=options.epochs, batch_size=100, key=first)
+    kept = checkpoints(options, "reversible")
+    fitted = fn.fit(net, loss, opt, train, epochs=options.epochs, batch_size=100, key=first, checkpoints=kept)
     accuracy = float(fn.accuracy(net(fitted.params, test[0]), test[1]))
     print(f"{options.blocks} blocks, training loss {fitted.history['loss'][-1]:.4f}, test accuracy {accuracy:.4f}")
     save(picture(memory, net, fitted.params, fitted.history, test), options, "reversible")
+    finished(kept)
 
 
 if __name__ == "__main__":

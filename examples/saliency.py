@@ -91,7 +91,9 @@ def main(given=None):
     options = common.arguments(__doc__, given, epochs=15)
     split, fit, chance = fn.split(fn.key(options.seed), 3)
     train, (x, labels) = common.digits(split)
-    params = fn.fit(net, fn.CrossEntropy(), fn.AdamW(lr=LR), train, epochs=options.epochs, batch_size=BATCH, key=fit).params
+    checkpoints = common.checkpoints(options, "saliency")
+    how = {"epochs": options.epochs, "batch_size": BATCH, "key": fit, "checkpoints": checkpoints}
+    params = fn.fit(net, fn.CrossEntropy(), fn.AdamW(lr=LR), train, **how).params
     maps = saliency(params, x, labels, chance)
     print(f"test accuracy {float(fn.accuracy(plain(params, x), labels)):.4f}, and without the most salient pixels\n")
     print(f"{'':10}" + "".join(f"{count:8}" for count in REMOVED))
@@ -99,6 +101,7 @@ def main(given=None):
         right = [float(fn.accuracy(plain(params, without(x, salient, count)), labels)) for count in REMOVED]
         print(f"{name:10}" + "".join(f"{share:8.4f}" for share in right))
     picture(x, labels, maps, options)
+    common.finished(checkpoints)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,9 @@ def main(given=None):
     train, test = common.digits(split)
     seen, new = torch.arange(SEEN), torch.arange(SEEN, 10)
     data = pairs(*only(train, seen), drawn)
-    params, _, history = fn.fit(net, loss, fn.AdamW(lr=LR), data, epochs=options.epochs, batch_size=BATCH, key=fit)
+    checkpoints = common.checkpoints(options, "siamese")
+    how = {"epochs": options.epochs, "batch_size": BATCH, "key": fit, "checkpoints": checkpoints}
+    params, _, history = fn.fit(net, loss, fn.AdamW(lr=LR), data, **how)
     new_pairs = pairs(*only(test, new), fn.fold_in(held, 1))
     tests = {"0 to 6, other images": pairs(*only(test, seen), held), "7, 8 and 9, never seen": new_pairs}
     print(f"parameters                       {fn.tree.size(params)}")
@@ -89,6 +91,7 @@ def main(given=None):
         found = fn.evaluate(net, params, part, (agreement,))["agreement"]
         print(f"pairs of {name:24}{found:.4f} right")
     picture(params, test, new_pairs, options)
+    common.finished(checkpoints)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import funcnet as fn
-from examples.common import arguments, save
+from examples.common import arguments, checkpoints, finished, in_epochs, save
 
 WIDTH, HEADS, BATCH, TEST, DIGITS, STEPS = 64, 4, 128, 600, 6, 12
 SMALL = ["", *["ein", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"]]
@@ -61,6 +61,19 @@ def numbers(rng, count, *, held_out):
     return drawn[(drawn % 7 == 3) == held_out][:count].tolist()
 
 
+def trained(steps, rng, checkpoints=None):
+    """Train on fresh numbers at each step."""
+    first, drawn = fn.split(rng)
+
+    def batch(i):
+        source, mask, target = encoded(numbers(fn.fold_in(drawn, i), BATCH, held_out=False))
+        return (source, target[:, :-1], mask), target[:, 1:]
+
+    opt = fn.AdamW(lr=fn.WarmupCosineSchedule(3e-3, min(50, steps), steps + 1))
+    batches, epochs = in_epochs(batch, steps)
+    return fn.fit(net, loss, opt, batches, epochs=epochs, key=first, checkpoints=checkpoints)
+
+
 def written(params, source, mask):
     """Write the likeliest words, one after the other, (N, 12)."""
     digits = net["digits"](params["digits"], source)
@@ -102,16 +115,11 @@ def picture(params, chosen):
 def main(given=None):
     """Train, write what is held out, and save the picture."""
     options = arguments(__doc__, given, steps=400)
-    first, batches, test = fn.split(fn.key(options.seed), 3)
-    opt = fn.donate(fn.AdamW(lr=fn.WarmupCosineSchedule(3e-3, min(50, options.steps), options.steps + 1)))
-    step, params = fn.train_step(net, loss, opt), net.init(first)
-    state = opt.init(params)
+    fit_key, test = fn.split(fn.key(options.seed))
+    kept = checkpoints(options, "translation")
+    params, _, history = trained(options.steps, fit_key, kept)
+    print(f"training  {sum(history['seconds']):.1f} s, loss {history['loss'][0]:.4f} -> {history['loss'][-1]:.4f}")
     with torch.inference_mode():
-        for i in range(1, options.steps + 1):
-            source, mask, target = encoded(numbers(fn.fold_in(batches, i), BATCH, held_out=False))
-            params, state, value = step(params, state, (source, target[:, :-1], mask), target[:, 1:])
-            if i % max(1, options.steps // 10) == 0:
-                print(f"step {i:5}  loss {float(value):.4f}")
         chosen = numbers(test, TEST, held_out=True)
         source, mask, target = encoded(chosen)
         words = written(params, source, mask)
@@ -120,6 +128,7 @@ def main(given=None):
             print(f"{n:7}  {' '.join([WORDS[word] for word in row[: row.index(2) if 2 in row else STEPS]])}")
         print(f"held-out numbers, every word right  {float(right.double().mean()):.3f}")
         save(picture(params, (21, 3742, 586913)), options, "translation")
+    finished(kept)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import funcnet as fn
-from examples.common import arguments, digits, montage, save
+from examples.common import arguments, checkpoints, digits, finished, montage, save
 
 DOTS, LATENT, WIDTH, BATCH, LR = 16, 8, 128, 64, 2e-3
 
@@ -75,7 +75,9 @@ def main(given=None):
     split_key, fit_key, test_key, sample_key = fn.split(fn.key(options.seed), 4)
     (train, _), (test, labels) = digits(split_key)
     opt = fn.Adam(fn.CosineSchedule(LR, options.epochs * -(-len(train) // BATCH)))
-    params, _, history = fn.fit(net, loss, opt, (train, target(train)), epochs=options.epochs, batch_size=BATCH, key=fit_key)
+    kept = checkpoints(options, "vae")
+    how = {"epochs": options.epochs, "batch_size": BATCH, "key": fit_key, "checkpoints": kept}
+    params, _, history = fn.fit(net, loss, opt, (train, target(train)), **how)
     y, mean = net(params, test, test_key), train.mean(0).clamp(1e-3, 1 - 1e-3).expand_as(test)
     print(f"parameters       {fn.tree.size(params)}")
     print(f"training         {sum(history['seconds']):.1f} s")
@@ -83,6 +85,7 @@ def main(given=None):
     print(f"negative bound   {loss(y, target(test)) - constant(test):.2f} nats per digit")
     print(f"  of that latent {loss.parts(y, target(test))['latent'][0]:.2f}")
     picture(params, test, labels, sample_key, options)
+    finished(kept)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
     metrics                values that add up over batches and ranks
-    training               steps, compiled steps, the loop
+    training               steps, compiled steps, the loop with callbacks
+    saving                 trees in files that are written whole and checked
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
 """
@@ -81,6 +82,12 @@ from funcnet.compilation.compiled import compile
 from funcnet.compilation.scanned import scan_steps
 from funcnet.contract import Layer
 from funcnet.drawing import Drawing, draw
+from funcnet.fitting.callbacks import Callback, EarlyStopping, Epoch, Step, stop
+from funcnet.fitting.evaluation import evaluate, predict
+from funcnet.fitting.history import History
+from funcnet.fitting.loop import fit
+from funcnet.fitting.result import Fit
+from funcnet.gradients import value_and_grads
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -197,7 +204,6 @@ from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, 
 from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
-from funcnet.loop import Fit, evaluate, fit
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.binary_margins import Hinge, MarginRanking
 from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
@@ -239,6 +245,7 @@ from funcnet.optim.adan import Adan
 from funcnet.optim.ademamix import AdEMAMix
 from funcnet.optim.adopt import ADOPT
 from funcnet.optim.asgd import ASGD
+from funcnet.optim.averaged import Averaged
 from funcnet.optim.averages import EMA, SWA
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.optim.chaining import chain, donate
@@ -307,9 +314,12 @@ from funcnet.optim.transforms.squares import ScaleByRMS, ScaleByRSS, ScaleByStdd
 from funcnet.optim.yogi import Yogi
 from funcnet.random.keys import fold_in, key, split
 from funcnet.range_test import RateRange, lr_range
+from funcnet.saving.background import save_in_background
+from funcnet.saving.checkpoints import Checkpoints
+from funcnet.saving.files import load, load_metadata, save
 from funcnet.sizes import infer_sizes, output_shape
 from funcnet.summaries import Summary, summary
-from funcnet.train import train_step, value_and_grads
+from funcnet.train import train_step
 from funcnet.transforms.accumulation import accumulate
 from funcnet.transforms.clipped import clipped_grads
 from funcnet.transforms.per_example import per_example_grads, per_example_norms
@@ -394,8 +404,8 @@ __all__ = [
     # optimizers
     "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "Adafactor", "Muon",
     "LBFGS", "Lion", "LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "AdEMAMix", "NovoGrad", "SM3", "SignSGD", "Prodigy",
-    "SOAP", "ScheduleFree", "Lookahead", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path", "freeze_params",
-    "is_matrix", "chain", "donate",
+    "SOAP", "ScheduleFree", "Lookahead", "Averaged", "SAM", "MultiSteps", "SkipNonFinite", "MasterWeights", "by_path",
+    "freeze_params", "is_matrix", "chain", "donate",
     # gradient transforms
     "ScaleBy", "ScaleBySchedule", "ScaleByLearningRate", "ScaleBySign", "Trace", "ScaleByAdam", "ScaleByAMSGrad",
     "ScaleByBelief", "ScaleByYogi", "ScaleByLion", "ScaleByRMS", "ScaleByStddev", "ScaleByRSS", "ScaleByFactoredRMS",
@@ -413,20 +423,23 @@ __all__ = [
     "WarmupStableDecaySchedule", "SlantedTriangularSchedule",
     # initializers
     "Zeros", "Ones", "Constant", "Uniform", "Normal", "TruncatedNormal", "XavierNormal", "XavierUniform", "KaimingNormal",
-    "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "DeltaOrthogonal", "Eye",
-    "Dirac", "Sparse", "initializers",
+    "KaimingUniform", "LecunNormal", "LecunUniform", "VarianceScaling", "Orthogonal", "DeltaOrthogonal", "Eye", "Dirac",
+    "Sparse", "initializers",
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "fit", "Fit", "evaluate", "lr_range", "RateRange",
+    "value_and_grads", "train_step", "compile", "scan_steps", "lr_range", "RateRange",
+    "fit", "Fit", "History", "evaluate", "predict", "Callback", "Epoch", "Step", "EarlyStopping", "stop",
+    # saving
+    "save", "load", "load_metadata", "save_in_background", "Checkpoints",
     # metrics
     "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
     "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",
     "RootMeanSquaredError", "R2", "ExplainedVariance", "Perplexity", "Average", "metrics_of",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
-    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "FormulaSchedule", "Initializer", "Metric",
-    "layer", "elementwise",
+    "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "FormulaSchedule", "Initializer", "Metric", "layer",
+    "elementwise",
     # kernels and testing
     "kernels", "testing",
 ]

@@ -91,7 +91,7 @@ def params_error(layer: Any, params: Any) -> ValueError:
     """Make the error for params of another layer."""
     shapes = layer.param_shapes() or {}
     rule = "params must be a dict of " + _worded(shapes) if shapes else "params must be an empty dict"
-    return value_error(layer, rule, _worded(shapes_of(params)) if isinstance(params, dict) and params else describe(params))
+    return value_error(layer, rule, _worded(shapes_of(params)) or describe(params))
 
 
 def shapes_of(params: Any) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params, Rng, Shape, output
-from funcnet.errors import add_location, describe, instances, value_error
+from funcnet.errors import PathError, add_location, describe, instances, value_error
 from funcnet.flattening import flatten_together
 from funcnet.guards import verbs
 from funcnet.naming import entries, listed, pack
@@ -219,7 +219,7 @@ class Combinator(Layer):
             return children[key]
         if isinstance(key, int) and -len(children) <= key < len(children):
             return [*children.values()][key]
-        raise LookupError(f"{self.label}: no layer {key!r}; there are {listed(children)}")
+        raise PathError(f"{self.label}: no layer {key!r}; there are {listed(children)}")
 
     @classmethod
     def _when_frozen(cls) -> None:

@@ -8,14 +8,20 @@ Every message has the form ``who: rule, got what``; each combinator that an erro
 The validators below are for ``attrs.field(validator=...)``: they judge a value's fields when it is made.
 """
 
+import functools
 import math
+import signal
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor, strided
 
 Validator = Callable[[Any, Any, Any], None]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _LONGEST = 300
 """Characters of the longest print that an error shows; params given by mistake are described in words."""
@@ -46,18 +52,28 @@ def _describe_tensor(x: Tensor) -> str:
     return f"{kind}{shape} and dtype {x.dtype}"
 
 
+class PathError(LookupError, ValueError):
+    """Raised for a path that leads nowhere: a ``LookupError`` by its nature, and a ``ValueError`` as all of ours."""
+
+
 def value_error(who: object, rule: str, got: object) -> ValueError:
     """Make the error for a value that breaks a rule; ``who`` and ``got`` may be words already."""
     error = ValueError(
-        f"{who if isinstance(who, str) else repr(who)}: {rule}, got {got if isinstance(got, str) else describe(got)}"
+        f"{who if isinstance(who, str) else repr(who)}: {rule}, got {got if isinstance(got, str) and got else describe(got)}"
     )
     error.explains = True  # type: ignore[attr-defined]
     return error
 
 
 def explains(error: Exception) -> bool:
-    """Tell whether an error already says who is at fault: ``value_error`` made it."""
-    return getattr(error, "explains", False)
+    """Tell whether an error needs no explanation: ``value_error`` made it, or a signal handler raised it, in any line."""
+    return getattr(error, "explains", False) or _is_of_a_signal(error)
+
+
+def _is_of_a_signal(error: Exception) -> bool:
+    """Tell an error of a signal handler, such as that of a DataLoader, which tells of a dead worker."""
+    handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def is_located(error: Exception) -> bool:
@@ -65,9 +81,27 @@ def is_located(error: Exception) -> bool:
     return bool(getattr(error, "__notes__", ()))
 
 
-def add_location(error: Exception, where: str) -> None:
+def add_location(error: BaseException, where: str) -> None:
     """Add to an error on its way out where in the net it passed, for example ``serial, layer 2``."""
     error.add_note(f"  in {where}")
+
+
+def adds_location(where: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Let a function that makes a value of other values add to their errors what it makes, unless they begin with it."""
+
+    def decorate(make: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(make)
+        def located(*arguments: _P.args, **named: _P.kwargs) -> _R:
+            try:
+                return make(*arguments, **named)
+            except (ValueError, TypeError) as error:
+                if not str(error).startswith(where):
+                    add_location(error, where)
+                raise
+
+        return located
+
+    return decorate
 
 
 def made_by(kind: type) -> str:
@@ -76,9 +110,16 @@ def made_by(kind: type) -> str:
     return label if isinstance(label, str) else kind.__name__
 
 
+def maker_of(value: object) -> str:
+    """Return the word that makes a value, also where its fields determine it, as ``residual``; they may be wrong ones."""
+    with suppress(Exception):
+        return value.label.partition(",")[0]  # type: ignore[attr-defined,no-any-return]
+    return made_by(type(value))
+
+
 def _refuse(value: object, name: str, rule: str, got: Any) -> ValueError:
     in_words = _is_class_of_values(got) or len(repr(got)) > _LONGEST
-    return ValueError(f"{made_by(type(value))}: {name} must be {rule}, got {describe(got) if in_words else repr(got)}")
+    return ValueError(f"{maker_of(value)}: {name} must be {rule}, got {describe(got) if in_words else repr(got)}")
 
 
 def is_whole(value: object) -> bool:
@@ -87,13 +128,15 @@ def is_whole(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a real number that is not a bool, and finite as a float: 10⁴⁰⁰ is not."""
-    try:
-        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
+    """Tell whether a value is a finite real number that is not a bool; an integer must have at most 64 bits, as torch's do."""
+    if isinstance(value, Integral):
+        return is_whole(value) and abs(int(value)) < _WORDS
+    with suppress(OverflowError):  # of a large fraction
+        return isinstance(value, Real) and math.isfinite(value)
+    return False
 
 
+_WORDS = 2**63  # what the integers of a kernel are below; a larger number can be given as a float
 MOST = 2**31 - 1
 """The largest size that kernels can count to: some count in 32 bits, and hang or read beyond the end of larger ones."""
 
@@ -110,6 +153,11 @@ def whole(at_least: int) -> Validator:
     return validate
 
 
+def _require_word(value: Any, attribute: Any, got: Any) -> None:
+    if is_whole(got) and abs(got) >= _WORDS:
+        raise _refuse(value, attribute.name, "below 2**63", got)
+
+
 def number(
     at_least: float = -math.inf, *, below: float = math.inf, at_most: float = math.inf, above: float = -math.inf
 ) -> Validator:
@@ -119,6 +167,7 @@ def number(
     rule = " ".join(["a finite number", " and ".join(bounds)]).strip()
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
+        _require_word(value, attribute, got)
         if not is_number(got) or not (at_least <= got <= at_most and above < got < below):
             raise _refuse(value, attribute.name, rule, got)
 
@@ -186,6 +235,7 @@ def whole_number(value: Any, attribute: Any, got: Any) -> None:
     """Validate a field that must be a whole number of either sign, such as an axis."""
     if not is_whole(got):
         raise _refuse(value, attribute.name, "a whole number", got)
+    _require_word(value, attribute, got)
 
 
 def as_tuple(given: Any) -> Any:
@@ -247,4 +297,4 @@ def divides(*names: str) -> Validator:
 
 def fields_error(value: object, rule: str, *names: str) -> ValueError:
     """Make the error for fields of a value that do not agree: ``rule``, and what the fields in ``names`` are."""
-    return value_error(made_by(type(value)), rule, ", ".join([f"{name}={getattr(value, name)!r}" for name in names]))
+    return value_error(maker_of(value), rule, ", ".join([f"{name}={getattr(value, name)!r}" for name in names]))

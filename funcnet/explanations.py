@@ -15,14 +15,14 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.checks import Misfit, came, missing_sizes, params_error, shapes_of, unsized
-from funcnet.errors import describe, explains, is_located, value_error
+from funcnet.errors import add_location, describe, explains, is_located, value_error
 from funcnet.value import Value, parts
 
 # The bytes of main memory; no bound where the system does not tell.
 _MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 # What kernels, and Python's own functions on the way to them, raise for tensors that do not fit.
-_KERNELS = (Misfit, RuntimeError, IndexError, TypeError, AttributeError, ValueError, KeyError)
+_KERNELS = (Misfit, RuntimeError, LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError, OverflowError)
 
 
 def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any = None) -> Exception:
@@ -31,7 +31,7 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any 
     ``apply`` is the function that raised it: the layer's own, or one that this calls by ``super()``.
     """
     if _is_final(layer, error):
-        return error
+        return _named(layer, error)
     if missing_sizes(layer):
         return unsized(layer)
     shapes = layer.param_shapes()
@@ -61,7 +61,9 @@ def fits(rng: Any, *shapes: tuple[int, ...]) -> bool:
 
 def explain_init_error(layer: Any, error: Exception) -> Exception:
     """Return the error that says that the params are too large when ``init`` ran out of memory; else ``error`` itself."""
-    return _too_large(layer) if _is_out_of_memory(error) and not explains(error) and layer.param_shapes() else error
+    return (
+        _too_large(layer) if _is_out_of_memory(error) and not explains(error) and layer.param_shapes() else _named(layer, error)
+    )
 
 
 def _too_large(layer: Any) -> ValueError:
@@ -75,6 +77,13 @@ def _is_final(layer: Any, error: Exception) -> bool:
     """Tell whether an error goes out unchanged: it says who is at fault, no argument is, or a user's code within raised it."""
     within = is_located(error) and _holds_code_of_users(layer)
     return explains(error) or _is_out_of_memory(error) or _is_about_derivatives(error) or within
+
+
+def _named(layer: Any, error: Exception) -> Exception:
+    """Return an error that goes out; one of the functions of trees, keys and draws gets a note that says in which layer."""
+    if explains(error) and not is_located(error) and str(error).startswith(("tree:", "rng:", "random:")):
+        add_location(error, repr(layer))
+    return error
 
 
 def _speaks_for(layer: Any, apply: Any) -> bool:
@@ -99,7 +108,7 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
         rule = "gradients must be computed outside of torch.autocast, which serves predictions; use cast(layer, dtype) to train"
         return value_error(layer, rule, described(gy))
     if _is_final(layer, error):
-        return error
+        return _named(layer, error)
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
         return params_error(layer, params)
@@ -122,7 +131,7 @@ def _is_of_autocast(params: Any, gy: Any) -> bool:
 def explain_inverse_error(layer: Any, params: Any, y: Any, error: Exception) -> Exception:
     """Return the error that says who is at fault when ``inverse`` raised ``error``; ``error`` itself where unknown."""
     if _is_final(layer, error):
-        return error
+        return _named(layer, error)
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
         return params_error(layer, params)
@@ -134,7 +143,7 @@ def explain_inverse_error(layer: Any, params: Any, y: Any, error: Exception) -> 
 def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception:
     """Return the error that says who is at fault when ``update_stats`` raised ``error``; ``error`` itself where unknown."""
     if _is_final(layer, error):
-        return error
+        return _named(layer, error)
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
         return params_error(layer, params)
@@ -146,10 +155,18 @@ def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception
 def explain_loss_error(loss: Any, y: Any, target: Any, error: Exception) -> Exception:
     """Return the error that says who is at fault when a loss raised ``error``; ``error`` itself where unknown."""
     if _is_final(loss, error):
-        return error
+        return _named(loss, error)
     odd = _oddity((y, target))
     rule = "y and target must be dense tensors on one device" if odd else "y and target must fit each other"
     return _unfit(loss, rule, odd or f"{described(y)} and {described(target)}", error)
+
+
+def explain_metric_error(metric: Any, rule: str, given: tuple[Any, ...], error: Exception) -> Exception:
+    """Return the error that says which rule of a metric was broken where it raised ``error``; ``error`` itself where unknown."""
+    if _is_final(metric, error):
+        return _named(metric, error)
+    odd = _oddity(given)
+    return _unfit(metric, rule, odd or " and ".join(map(describe, given)), error)
 
 
 def _unlike(layer: Any, params: Any, x: Any, error: Exception) -> Exception | None:

@@ -22,6 +22,7 @@ from funcnet.errors import value_error
 from funcnet.flattening import Tree, flatten_together, rebuild
 from funcnet.kernels.optim_steps import fills_steps
 from funcnet.kernels.tracing import is_eager
+from funcnet.optim.averaged import followers
 from funcnet.optim.base import GradientTransform, Optimizer, State
 from funcnet.stand_ins import StandIn, stand_in_for
 from funcnet.value import frozen, parts
@@ -187,6 +188,7 @@ class Updater:
         _require_separate(opt)
         self.opt, self.net = opt, updating(net, opt)
         self.places = Places(self.net)
+        self.follows = bool(followers(opt))  # then layers that are not trained have averages too, of running statistics
 
     def __call__(self, params: Params, start: Params, state: State, cache: Cache, gy: Any) -> Updated:
         """Return the new params and state.
@@ -203,6 +205,10 @@ class Updater:
         done = [i for i, one in enumerate(found) if type(one) is Updated]
         if not done:  # nothing is trained, but updates are counted
             return Updated(*self.opt.update(absent(start), state, start))
+        for i in [i for i, one in enumerate(after) if self.follows and i not in done and has_params(one)]:
+            own = iter([column[i] for column in columns])
+            part = self.opt.map_state(lambda _, own=own: next(own), state)
+            found[i], done = Updated(*self.opt.update(absent(after[i]), part, after[i])), [*done, i]
         for i in done:
             after[i] = found[i].params
             for column, one in zip(columns, self._trees(found[i].state), strict=True):
@@ -244,12 +250,8 @@ def updating(layer: Layer, opt: Optimizer, *, rounds: bool = False) -> Layer:
     if type(layer) is MixedPrecision:
         return UpdatingCast(updating(layer.layer, opt, rounds=True), layer.dtype)
     by_copies = isinstance(layer, Repeat) and opt.acts_on == "elements"
-    return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=_copy(opt), rounds=rounds)
-
-
-def _copy(opt: Optimizer) -> Optimizer:
-    """Copy an optimizer, but not the tensors that are its rates: they may be given new values in place."""
-    return deepcopy(opt, {id(one): one for one in parts(opt) if isinstance(one, Tensor)})
+    rates = {id(one): one for one in parts(opt) if isinstance(one, Tensor)}  # not copied: they may be given new values in place
+    return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=deepcopy(opt, rates), rounds=rounds)
 
 
 def _is_open(layer: Layer) -> TypeGuard[Combinator]:

@@ -1,7 +1,8 @@
 """Paths: the leaves of a tree by their dotted paths, and nodes found, replaced and built along them."""
 
+import re
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import Any
 
 from funcnet.errors import describe, value_error
@@ -67,3 +68,22 @@ def matches(path: str, pattern: str) -> bool:
 
 
 matches._dynamo_marked_constant = True  # type: ignore[attr-defined]  # fnmatch has a cache, which Dynamo may not see
+
+
+def renamed(path: str, pattern: str, new: str) -> str | None:
+    """Return ``new`` with what each ``*`` of a pattern matches in the place of its own, in order; ``None`` where none matches.
+
+    A ``*`` matches as little as it can, and the last one all that is left.
+
+    >>> renamed("old.0.weight", "old.*.weight", "new.*.w")
+    'new.0.w'
+    """
+    pieces = [piece for piece in re.split(r"(\*|\[!?\]?[^]]*\])", pattern) if piece]
+    regex = re.compile("".join(["(?s:(.*?))" if piece == "*" else translate(piece)[:-2] for piece in pieces]))  # without the end
+    found = regex.fullmatch(path)
+    before = "" if found else "."  # as in ``matches``
+    found = found or regex.fullmatch(f".{path}")
+    if found is None:
+        return None
+    stars = iter(found.groups())
+    return re.sub(r"\*", lambda star: next(stars), new).removeprefix(before)

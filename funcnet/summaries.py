@@ -6,7 +6,6 @@
 A net and a batch may be far larger than this machine. ``metering`` does the measuring.
 """
 
-import html
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,11 +15,10 @@ from funcnet import tree
 from funcnet.contract import Layer, Params, meta_params
 from funcnet.metering import Record, Storages, measure, storages
 from funcnet.sizes import infer_sizes, on_meta
-from funcnet.tables import aligned
+from funcnet.tables import aligned, html_table, short
 from funcnet.walking import require_layer
 
 _LONGEST = 40
-_UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 _HEADER = ("path", "layer", "output shape", "params", "bytes", "cache bytes", "FLOPs", "backward FLOPs")
 
 
@@ -69,10 +67,7 @@ class Summary(NamedTuple):
         return str(self)
 
     def _repr_html_(self) -> str:
-        head = _html_row("th", _HEADER)
-        body = [_html_row("td", _cells(row)) for row in self.rows]
-        foot = _html_row("th", ("total", "", *_cells(self.total)[2:]))
-        return f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody><tfoot>{foot}</tfoot></table>"
+        return html_table(_HEADER, [*map(_cells, self.rows)], ("total", "", *_cells(self.total)[2:]))
 
 
 def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
@@ -149,15 +144,15 @@ def shapes_of(values: Any) -> Any:
 def _cells(row: Row) -> tuple[str, ...]:
     name = repr(row.layer)
     name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
-    sizes = f"{_short(row.bytes)}B", f"{_short(row.cache_bytes)}B"
+    sizes = f"{short(row.bytes)}B", f"{short(row.cache_bytes)}B"
     return (
         row.path or "(net)",
         name,
         shape_words(row.output_shape),
         f"{row.params:,}",
         *sizes,
-        _short(row.flops),
-        _short(row.backward_flops),
+        short(row.flops),
+        short(row.backward_flops),
     )
 
 
@@ -168,13 +163,3 @@ def shape_words(shape: Any) -> str:
     if isinstance(shape, tuple) and not isinstance(shape, torch.Size):
         return f"({', '.join(map(shape_words, shape))})"
     return str(tuple(shape)) if isinstance(shape, torch.Size) else "-"
-
-
-def _short(number: int) -> str:
-    """Write a number with three digits and a unit: ``1.23 M``."""
-    power = next((i for i in range(len(_UNITS)) if number < 999.5 * 1000**i), len(_UNITS) - 1)
-    return f"{number / 1000**power:.3g} {_UNITS[power]}"
-
-
-def _html_row(tag: str, cells: tuple[str, ...]) -> str:
-    return f"<tr>{''.join([f'<{tag}>{html.escape(cell.strip())}</{tag}>' for cell in cells])}</tr>"

@@ -14,8 +14,9 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.contract import Cache, Layer, Params
-from funcnet.errors import flag, instances, value_error
+from funcnet.errors import flag, instances, value_error, whole
 from funcnet.flattening import Tree
+from funcnet.gradients import ValueAndGrads, has_one_value, is_layer, value_and_grads
 from funcnet.layerwise import Updater
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
@@ -23,58 +24,8 @@ from funcnet.optim.evaluating import EvaluatingOptimizer
 from funcnet.optim.transforms.loss_scale import LossScale
 from funcnet.optim.transforms.noise import AddPrivacyNoise
 from funcnet.random.keys import Key
+from funcnet.transforms.accumulation import Accumulated
 from funcnet.value import Value, frozen, parts
-
-_layer, _optimizer = instances(Layer, "a layer"), instances(Optimizer, "an optimizer")
-
-
-def _one_value(value: Any, attribute: Any, got: Any) -> None:
-    instances(Loss, "a loss")(value, attribute, got)
-    if got.reduction == "none":
-        raise value_error(got, 'to train, the loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
-
-
-@frozen
-class ValueAndGrads(Value):
-    """The loss of a net and its gradient, as one function; made by ``value_and_grads``."""
-
-    net: Layer = field(validator=_layer)
-    loss: Loss = field(validator=_one_value)
-
-    def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params, Cache]:
-        return _value_and_grads(self.net, self.loss, params, x, target, rng)
-
-    def __repr__(self) -> str:
-        return f"value_and_grads({self.net!r}, {self.loss!r})"
-
-
-def _value_and_grads(
-    net: Layer, loss: Loss, params: Params, x: Any, target: Any, rng: Key | int | None, scale: Tensor | None = None
-) -> tuple[Tensor, Params, Cache]:
-    y, cache = net.apply(params, x, rng)
-    value, gy = loss.value_and_grad(y, target) if scale is None else _scaled(loss, y, target, scale)
-    return value, net.grads(params, cache, gy), cache
-
-
-def _scaled(loss: Loss, y: Any, target: Any, scale: Tensor) -> tuple[Tensor, Any]:
-    """Return the loss, and the gradient of ``scale`` times it: multiplied before it is rounded to half precision."""
-    try:
-        value, kept = loss.forward(y, target)
-        return value, loss.backward(kept, scale.float())
-    except Exception:
-        loss.value_and_grad(y, target)  # raises what explains it
-        raise
-
-
-def value_and_grads(net: Layer, loss: Loss) -> ValueAndGrads:
-    """Make the function ``(params, x, target, rng=None) -> (value, grads, cache)``.
-
-    ``value`` is the loss of the net's output, ``grads`` its gradient by the params, and ``cache`` the net's, from which
-    ``net.update_stats(params, cache)`` takes batch statistics. A stochastic net needs the key ``rng``; others leave it unread.
-
-    Raises   ``ValueError`` for a loss with ``reduction="none"``, which has many values, and for what is no layer or no loss.
-    """
-    return ValueAndGrads(net, loss)
 
 
 def _has_loss_scale(opt: Optimizer) -> bool:
@@ -96,10 +47,14 @@ def _require_public(opt: Optimizer) -> None:
 class TrainStep(Value):
     """A step of training as one pure function; made by ``train_step``."""
 
-    net: Layer = field(validator=_layer)
-    loss: Loss = field(validator=_one_value)
-    opt: Optimizer = field(validator=_optimizer)
+    label = "train_step"
+
+    net: Layer = field(validator=is_layer)
+    loss: Loss = field(validator=has_one_value)
+    opt: Optimizer = field(validator=instances(Optimizer, "an optimizer"))
     in_backward: bool = field(default=False, validator=flag)
+    accumulate: int = field(default=1, validator=whole(1))
+    _gradient: ValueAndGrads | Accumulated = field(init=False, eq=False)
     _has_running_stats: bool = field(init=False, eq=False)
     _has_loss_scale: bool = field(init=False, eq=False)
     _updater: Updater | None = field(init=False, eq=False)
@@ -107,13 +62,18 @@ class TrainStep(Value):
 
     def __attrs_post_init__(self) -> None:
         _require_public(self.opt)
+        if self.in_backward and self.accumulate > 1:
+            rule = "in_backward=True updates layers in each backward pass, so gradients cannot be accumulated over several"
+            raise value_error("train_step", rule, f"accumulate={self.accumulate}")
+        one = value_and_grads(self.net, self.loss)
+        object.__setattr__(self, "_gradient", one if self.accumulate == 1 else Accumulated(one, self.accumulate))
         object.__setattr__(self, "_has_running_stats", self.net.has_running_stats)
         object.__setattr__(self, "_has_loss_scale", _has_loss_scale(self.opt))
         object.__setattr__(self, "_updater", Updater(self.net, self.opt) if self.in_backward else None)
         object.__setattr__(self, "_evaluating", self.opt if isinstance(self.opt, EvaluatingOptimizer) else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TrainStep, (self.net, self.loss, self.opt, self.in_backward)
+        return TrainStep, (self.net, self.loss, self.opt, self.in_backward, self.accumulate)
 
     def __call__(
         self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
@@ -122,7 +82,7 @@ class TrainStep(Value):
             return self._layer_by_layer(self._updater, params, state, x, target, rng)
         if self._evaluating is not None:
             return self._with_evaluations(self._evaluating, params, state, x, target, rng)
-        value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng, self._loss_scale(state))
+        value, grads, cache = self._gradient.scaled(params, x, target, rng, self._loss_scale(state))
         if self._has_running_stats:
             params = self.net.update_stats(params, cache)
         params, state = self.opt.update(grads, state, params)
@@ -136,7 +96,7 @@ class TrainStep(Value):
         scale = self._loss_scale(state)  # of all gradients: a direction, which SAM climbs, does not change with it
 
         def value_and_grads(params: Params) -> tuple[Tensor, Params]:
-            value, grads, cache = _value_and_grads(self.net, self.loss, params, x, target, rng, scale)
+            value, grads, cache = self._gradient.scaled(params, x, target, rng, scale)
             caches.append(cache if not caches and self._has_running_stats else None)
             return value, grads
 
@@ -162,10 +122,11 @@ class TrainStep(Value):
         return *update(params, start, state, cache, gy), value
 
     def __repr__(self) -> str:
-        return f"train_step({self.net!r}, {self.loss!r}, {self.opt!r}{', in_backward=True' * self.in_backward})"
+        more = ", in_backward=True" * self.in_backward + f", accumulate={self.accumulate}" * (self.accumulate > 1)
+        return f"train_step({self.net!r}, {self.loss!r}, {self.opt!r}{more})"
 
 
-def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = False) -> TrainStep:
+def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = False, accumulate: int = 1) -> TrainStep:
     """Make the function ``(params, state, x, target, rng=None) -> (params, state, value)``: the four lines and ``update_stats``.
 
     It writes to nothing and reads nothing else, so it may be compiled whole, repeated, or undone by keeping the old params.
@@ -186,10 +147,14 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = Fa
             same batch and key.
         in_backward: Whether to update each layer as soon as the backward pass has its gradient, which is then released. The
             result is the same, bit for bit.
+        accumulate: Number of micro-batches that the gradient is computed from, one after the other, in a fraction of the memory
+            of activations. The gradient is that of the whole batch, up to rounding, as of ``accumulate(net, loss, k)``; running
+            statistics are those of the last micro-batch.
 
     Raises:
-        ValueError: As ``value_and_grads``; for an ``opt`` that is no optimizer, or has an ``AddPrivacyNoise``, which needs the
-            gradients of ``clipped_grads``; and, with ``in_backward``, for one that needs all gradients at once, as
-            ``ClipByGlobalNorm`` does. A custom optimizer that steps each leaf by itself says so with ``acts_on = "leaves"``.
+        ValueError: As ``value_and_grads``; for an ``accumulate`` below 1, or above 1 with ``in_backward``; for an ``opt`` that is
+            no optimizer, or has an ``AddPrivacyNoise``, which needs the gradients of ``clipped_grads``; and, with
+            ``in_backward``, for one that needs all gradients at once, as ``ClipByGlobalNorm`` does. A custom optimizer that steps
+            each leaf by itself says so with ``acts_on = "leaves"``.
     """
-    return TrainStep(net, loss, opt, in_backward)
+    return TrainStep(net, loss, opt, in_backward, accumulate)

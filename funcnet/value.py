@@ -16,6 +16,7 @@ from attrs import field
 from torch import Tensor
 from typing_extensions import dataclass_transform
 
+from funcnet.errors import maker_of
 from funcnet.indentation import indented
 
 _T = TypeVar("_T")
@@ -45,7 +46,7 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
     if cls is None:
         return lambda one: frozen(one, eq=eq)  # type: ignore[call-overload]
     if not isinstance(cls, type):
-        raise TypeError(f"frozen decorates classes, got {cls!r}; to freeze the params of a layer, use freeze(layer)")
+        raise TypeError(f"frozen: it decorates classes, got {cls!r}; to freeze the params of a layer, use freeze(layer)")
     if "__attrs_attrs__" in cls.__dict__:
         raise TypeError(f"frozen: {cls.__name__} must be decorated once, got a class that is frozen already")
     made = attrs.frozen(cls, repr=False, eq=eq, field_transformer=_judged)
@@ -92,7 +93,7 @@ def _no_tensor(value: object, attribute: Any, got: Any) -> None:
         vector = f"; write a vector as tuple({attribute.name}.tolist())" if getattr(got, "ndim", 0) == 1 else ""
         rule = f"{attribute.name} must not hold {kind}, but numbers, tuples or values{vector}; params come from init"
         came = f"{kind} of shape {tuple(found.shape)}" if hasattr(found, "shape") else repr(found)
-        raise ValueError(f"{type(value).__name__}: {rule}, got {came}")
+        raise ValueError(f"{maker_of(value)}: {rule}, got {came}")
 
 
 def _kind(part: Any) -> str:

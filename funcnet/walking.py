@@ -17,7 +17,7 @@ from typing import Any
 
 from funcnet.combinator import Children, Combinator
 from funcnet.contract import Layer
-from funcnet.errors import value_error
+from funcnet.errors import PathError, value_error
 from funcnet.flattening import join
 from funcnet.naming import listed
 
@@ -131,6 +131,6 @@ def require_layer(who: str, layer: Any) -> Layer:
     return layer
 
 
-def _no_such_path(who: str, net: Layer, path: str) -> LookupError:
+def _no_such_path(who: str, net: Layer, path: str) -> PathError:
     paths = dict.fromkeys(one for one, _ in walk(net) if one)
-    return LookupError(f"{who}: no layer at {path!r}; there are {listed(paths)}")
+    return PathError(f"{who}: no layer at {path!r}; there are {listed(paths)}")

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from funcnet.combinator import Children, Combinator, Rewrite, errors_at
 from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import PathError
 from funcnet.random.keys import Key
 
 _W = TypeVar("_W", bound="Wrapper")
@@ -65,7 +66,7 @@ class Wrapper(Combinator):
     def __getitem__(self, key: int | str) -> Layer:
         if isinstance(self.layer, Combinator):
             return self.layer[key]
-        raise LookupError(f"{self.label}: no layer {key!r}; {self.layer!r} holds none")
+        raise PathError(f"{self.label}: no layer {key!r}; {self.layer!r} holds none")
 
 
 def infer_unchanged(wrapper: _W, x: Any) -> tuple[_W, Any]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from funcnet.combinators.sequential import Serial, serial
 from funcnet.contract import Layer, Size
-from funcnet.errors import describe, is_number, is_whole, value_error
+from funcnet.errors import adds_location, describe, is_number, is_whole, value_error
 from funcnet.initializers.elementary import Initializer
 from funcnet.layers.activation.rectifiers import ReLU
 from funcnet.layers.linear.linear import Linear
@@ -23,6 +23,7 @@ def _dropped(p: float) -> list[Layer]:
     return [] if is_number(p) and p == 0 else [Dropout(p)]
 
 
+@adds_location("mlp")
 def mlp(
     sizes: Sequence[Size],
     activation: Layer = _RELU,

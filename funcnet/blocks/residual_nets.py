@@ -9,7 +9,7 @@ a is an activation, N a batch norm, C a convolution and S the shortcut. x and y 
 from funcnet.combinators.branching import residual
 from funcnet.combinators.sequential import Serial, serial
 from funcnet.contract import Layer
-from funcnet.errors import is_whole, value_error
+from funcnet.errors import adds_location, is_whole, value_error
 from funcnet.layers.activation.rectifiers import ReLU
 from funcnet.layers.conv.conv import Conv2d
 from funcnet.layers.norm.batch_norm import BatchNorm2d
@@ -18,6 +18,7 @@ from funcnet.layers.shape.reshaping import Identity
 _RELU = ReLU()
 
 
+@adds_location("resnet_block")
 def resnet_block(in_channels: int, out_channels: int, stride: int = 1, *, activation: Layer = _RELU) -> Serial:
     """Two convolutions 3×3 with batch norms around a shortcut, on (N, channels, height, width): the block of ResNet-18 and 34.
 
@@ -31,6 +32,7 @@ def resnet_block(in_channels: int, out_channels: int, stride: int = 1, *, activa
     return serial(residual(serial(*body), _shortcut(in_channels, out_channels, stride)), activation)
 
 
+@adds_location("resnet_bottleneck")
 def resnet_bottleneck(
     in_channels: int, channels: int, stride: int = 1, *, expansion: int = 4, activation: Layer = _RELU
 ) -> Serial:

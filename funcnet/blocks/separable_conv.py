@@ -10,7 +10,7 @@ mean there, and are refused as there; ``multiplier`` is how many kernels each ch
 from typing import Any
 
 from funcnet.combinators.sequential import Serial, serial
-from funcnet.errors import is_whole, value_error
+from funcnet.errors import adds_location, is_whole, value_error
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d, Pad
 from funcnet.layers.conv.window import Sizes
 
@@ -25,6 +25,7 @@ def _kernels(channels: int, multiplier: int) -> int:
     return channels * multiplier
 
 
+@adds_location("depthwise_conv1d")
 def depthwise_conv1d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv1d:
     """Make the ``Conv1d`` that gives each of ``channels`` ``multiplier`` kernels of its own.
 
@@ -33,6 +34,7 @@ def depthwise_conv1d(channels: int, kernel_size: Sizes, multiplier: int = 1, **o
     return Conv1d(channels, _kernels(channels, multiplier), kernel_size, groups=channels, **options)
 
 
+@adds_location("depthwise_conv2d")
 def depthwise_conv2d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv2d:
     """Make the ``Conv2d`` that gives each of ``channels`` ``multiplier`` kernels of its own.
 
@@ -41,6 +43,7 @@ def depthwise_conv2d(channels: int, kernel_size: Sizes, multiplier: int = 1, **o
     return Conv2d(channels, _kernels(channels, multiplier), kernel_size, groups=channels, **options)
 
 
+@adds_location("depthwise_conv3d")
 def depthwise_conv3d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv3d:
     """Make the ``Conv3d`` that gives each of ``channels`` ``multiplier`` kernels of its own.
 
@@ -49,6 +52,7 @@ def depthwise_conv3d(channels: int, kernel_size: Sizes, multiplier: int = 1, **o
     return Conv3d(channels, _kernels(channels, multiplier), kernel_size, groups=channels, **options)
 
 
+@adds_location("separable_conv1d")
 def separable_conv1d(
     in_channels: int,
     out_channels: int,
@@ -77,6 +81,7 @@ def separable_conv1d(
     return _then_pointwise(first, out_channels, bias, options)
 
 
+@adds_location("separable_conv2d")
 def separable_conv2d(
     in_channels: int,
     out_channels: int,
@@ -99,6 +104,7 @@ def separable_conv2d(
     return _then_pointwise(first, out_channels, bias, options)
 
 
+@adds_location("separable_conv3d")
 def separable_conv3d(
     in_channels: int,
     out_channels: int,

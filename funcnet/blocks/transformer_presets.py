@@ -4,7 +4,7 @@ from typing import Any
 
 from funcnet.blocks.transformer_block import TransformerBlock
 from funcnet.contract import Layer
-from funcnet.errors import is_number, is_whole, value_error
+from funcnet.errors import adds_location, is_number, is_whole, value_error
 from funcnet.layers.activation.glu import GLU, Gated
 from funcnet.layers.activation.self_gated import GELU
 from funcnet.layers.attention.multihead import MultiHeadAttention
@@ -18,6 +18,7 @@ _OF_STEPS = ("rotary", "window", "alibi")
 """Options of attention that go by the distance of steps, which a sequence and a memory do not share."""
 
 
+@adds_location("transformer_encoder_block")
 def transformer_encoder_block(
     embed_dim: int,
     num_heads: int,
@@ -73,6 +74,7 @@ def transformer_encoder_block(
     return TransformerBlock(self_attn=attend, **layers, **drops, norm_first=norm_first)
 
 
+@adds_location("transformer_decoder_block")
 def transformer_decoder_block(
     embed_dim: int,
     num_heads: int,

@@ -17,7 +17,7 @@ from funcnet.combinator import errors_at
 from funcnet.combinators.constants import serial_with_constants
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Params
-from funcnet.errors import MANY, describe, is_whole, value_error
+from funcnet.errors import MANY, adds_location, describe, is_whole, value_error
 from funcnet.value import Value, frozen
 
 
@@ -104,6 +104,7 @@ class TransformerStack(Serial):
     __repr__ = Value.__repr__
 
 
+@adds_location("transformer_encoder")
 def transformer_encoder(
     embed_dim: int,
     num_heads: int,
@@ -144,6 +145,7 @@ def transformer_encoder(
     return _stacked("transformer_encoder", layer, "num_layers", num_layers, final_norm)
 
 
+@adds_location("transformer_decoder")
 def transformer_decoder(
     embed_dim: int,
     num_heads: int,
@@ -187,6 +189,7 @@ def transformer_decoder(
     return _stacked("transformer_decoder", layer, "num_layers", num_layers, final_norm)
 
 
+@adds_location("transformer")
 def transformer(
     embed_dim: int,
     num_heads: int,

@@ -14,7 +14,7 @@ from attrs import field
 from funcnet.combinator import Children, Combinator
 from funcnet.combinators.dag import Graph, Names, Node
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.layers.operands.arithmetic import Add
 from funcnet.value import frozen
 
@@ -104,14 +104,19 @@ class Wired(Combinator):
         return self._graphs[self._form(x)](self.node_params(params), x, rng)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        gparams, gx = self._graphs[cache["form"]].vjp(self.node_params(params), cache, gy)
+        gparams, gx = self._graph_of(cache).vjp(self.node_params(params), cache, gy)
         return self._of_children(gparams), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return self._of_children(self._graphs[cache["form"]].grads(self.node_params(params), cache, gy))
+        return self._of_children(self._graph_of(cache).grads(self.node_params(params), cache, gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return self._graphs[cache["form"]].input_grad(self.node_params(params), cache, gy)
+        return self._graph_of(cache).input_grad(self.node_params(params), cache, gy)
+
+    def _graph_of(self, cache: Cache) -> Any:
+        if not isinstance(cache, dict) or "form" not in cache:
+            raise value_error(self.label, "cache must be what apply returned", describe(cache))
+        return self._graphs[cache["form"]]
 
     def node_params(self, params: Params) -> Params:
         """Return the params of all nodes, of which sums have none."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from funcnet.checks import check_gys
 from funcnet.combinator import errors_at, has_params, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import describe, is_number, number, value_error
+from funcnet.errors import adds_location, describe, is_number, number, value_error
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.value import frozen
@@ -55,6 +55,8 @@ class ScaleGradient(GradientRule):
     Raises   ``ValueError`` for a ``c`` that is no finite number, and for params.
     """
 
+    label = "scale_gradient"
+
     c: float = field(validator=number())
 
     def backward(self, gy: Tensor) -> Tensor:
@@ -75,6 +77,8 @@ class ClipGradient(GradientRule):
     Cache    ``x``.
     Raises   ``ValueError`` for a ``bound`` that is no finite number above 0, and for params.
     """
+
+    label = "clip_gradient"
 
     bound: float = field(validator=number(above=0.0))
 
@@ -164,6 +168,7 @@ def scale_gradient(c: float) -> ScaleGradient:
     return ScaleGradient(c)
 
 
+@adds_location("reverse_gradient")
 def reverse_gradient(c: float = 1.0) -> ScaleGradient:
     """Multiply the gradient by -``c`` in the backward pass, as in domain-adversarial training; the identity in the forward pass.
 

@@ -18,7 +18,7 @@ from funcnet import initializers, random, tree
 from funcnet.checks import check_gy, require_kind
 from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import describe, number, size, value_error
+from funcnet.errors import adds_location, describe, number, size, value_error
 from funcnet.flattening import join
 from funcnet.kernels import linear
 from funcnet.layers.linear.linear import Linear
@@ -172,6 +172,7 @@ def _is_linear(path: str, layer: Layer) -> bool:
     return type(layer) is Linear
 
 
+@adds_location("add_lora")
 def add_lora(
     net: Layer,
     params: Params,
@@ -215,6 +216,8 @@ def add_lora(
     fresh = adapted.init(rng)
     for path in [path for path in _adapters(adapted) if path not in before]:
         w, drawn = tree.at(params, join(path, "weight") if path else "weight"), tree.at(fresh, path)
+        if not isinstance(w, Tensor):
+            raise value_error("add_lora", f"params must have a tensor at {join(path, 'weight')!r}", describe(w))
         adapters = {name: drawn[name].to(w) for name in ("lora_A", "lora_B")}
         params = tree.replace(params, path, {"layer": tree.at(params, path), **adapters})
     return adapted, params
@@ -224,6 +227,7 @@ def _adapters(net: Layer) -> list[str]:
     return [path for path, layer in walk(net) if isinstance(layer, LoRA)]
 
 
+@adds_location("merge_lora")
 def merge_lora(net: Layer, params: Params) -> tuple[Layer, Params]:
     """Return the net without its adapters, and params that predict the same: each weight with the change that was trained.
 

@@ -13,12 +13,14 @@ from torch import Tensor
 from funcnet.combinator import Combinator
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Layer, Params
+from funcnet.errors import adds_location, describe, value_error
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.walking import require_layer
 
 Folded = tuple[Layer, Params]
 
 
+@adds_location("fold_batch_norm")
 def fold_batch_norm(net: Layer, params: Params) -> Folded:
     """Return the net for inference, and its params, with each batch norm folded into the linear map right before it.
 
@@ -57,12 +59,22 @@ def _joined_last(kept: list[Folded], norm: Folded) -> list[Folded] | None:
 
 def _joined(one: Folded, norm: Folded) -> Folded | None:
     layer, params = one
+    if not _have_tensors(params, norm[1]):
+        raise value_error("fold_batch_norm", "params must be those of the net", f"{describe(params)} and {describe(norm[1])}")
     if layer.weight_output_axis is not None and _channels(layer, params) == len(norm[1]["running_mean"]):
         return layer.replace(bias=True), _scaled(layer, params, *norm)
     if isinstance(layer, Serial):
         kept = _joined_last([*zip(layer, layer.entries(params), strict=True)], norm)
         return None if kept is None else (layer.replace(layers=tuple([k for k, _ in kept])), layer.pack([p for _, p in kept]))
     return None
+
+
+def _have_tensors(params: Params, stats: Params) -> bool:
+    """Tell whether a norm has statistics, and a layer with a weight has a tensor there."""
+    if not isinstance(stats, dict) or not all(isinstance(stats.get(name), Tensor) for name in ("running_mean", "running_var")):
+        return False
+    weight = params.get("weight", stats["running_var"]) if isinstance(params, dict) else None
+    return isinstance(weight, Tensor) or isinstance(params, tuple)
 
 
 def _channels(layer: Any, params: Params) -> int:

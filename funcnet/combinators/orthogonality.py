@@ -23,7 +23,7 @@ from torch import Tensor
 from funcnet import random
 from funcnet.combinators.parametrization import Parametrization, Parametrized
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import flag, one_of, value_error
+from funcnet.errors import adds_location, flag, one_of, value_error
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 
@@ -118,6 +118,8 @@ _MAPS: dict[str, tuple[Map, MapBack]] = {
 class _Orthogonal(Parametrization):
     """A matrix with orthonormal columns, or rows, from any; of more axes than two, a matrix for each place of the others."""
 
+    label = "orthogonal"
+
     orthogonal_map: str | None = field(default=None, validator=one_of(*_MAPS, None))
     use_trivialization: bool = field(default=True, validator=flag)
 
@@ -189,6 +191,7 @@ def _reflected(x: Tensor) -> Tensor:
     return (found.tril(-1) + torch.eye(*x.shape[-2:], dtype=found.dtype) * signs.unsqueeze(-2)).to(x.dtype)
 
 
+@adds_location("orthogonal")
 def orthogonal(
     layer: Layer, name: str = "weight", orthogonal_map: str | None = None, *, use_trivialization: bool = True
 ) -> Parametrized:

@@ -14,7 +14,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.combinator import layers_only
 from funcnet.contract import Layer, Shape
-from funcnet.errors import describe, size, value_error, whole
+from funcnet.errors import adds_location, describe, size, value_error, whole
 from funcnet.value import frozen
 from funcnet.wrapper import Rearranging
 
@@ -101,6 +101,7 @@ def map_over(layer: Layer, axes: int = 2) -> MapOver:
     return MapOver(layer, axes)
 
 
+@adds_location("time_distributed")
 def time_distributed(layer: Layer) -> MapOver:
     """Apply a layer at every step of (N, T, ...) or (T, N, ...), all at once: ``map_over(layer, 2)``."""
     return MapOver(layer, 2)

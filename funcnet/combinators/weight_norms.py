@@ -16,7 +16,7 @@ from torch import Tensor
 from funcnet import random
 from funcnet.combinators.parametrization import Parametrization, Parametrized
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import number, size, value_error, whole
+from funcnet.errors import adds_location, number, size, value_error, whole
 from funcnet.kernels import parametrization as kernels
 from funcnet.kernels.extremes import length
 from funcnet.kernels.tracing import may_search
@@ -33,6 +33,8 @@ def _axis_or_none(value: Any, attribute: Any, got: Any) -> None:
 @frozen
 class _WeightNorm(Parametrization):
     """Magnitude times direction, from the pair (g, v)."""
+
+    label = "weight_norm"
 
     dim: int | None = field(default=0, validator=_axis_or_none)
 
@@ -59,6 +61,7 @@ class _WeightNorm(Parametrization):
         return params, (gg, gv)
 
 
+@adds_location("weight_norm")
 def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Parametrized:
     """Train a weight's magnitudes, ``original0``, apart from its directions, ``original1``; the names and ``dim`` are torch's.
 
@@ -73,6 +76,8 @@ def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Para
 @frozen
 class _SpectralNorm(Parametrization):
     """A matrix over its largest singular value, as two vectors that are kept estimate it."""
+
+    label = "spectral_norm"
 
     n_power_iterations: int = field(default=1, validator=size)
     eps: float = field(default=1e-12, validator=number(above=0.0))
@@ -133,6 +138,7 @@ class _SpectralNorm(Parametrization):
         return w.movedim(self.dim, 0).flatten(1)
 
 
+@adds_location("spectral_norm")
 def spectral_norm(
     layer: Layer, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int | None = None
 ) -> Parametrized:

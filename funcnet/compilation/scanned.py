@@ -28,6 +28,8 @@ class ScanSteps(Value):
         k: Number of steps.
     """
 
+    label = "scan_steps"
+
     step: Callable[..., tuple[Params, Tree, Tensor]] = field(validator=function)
     k: int = field(validator=number_of_parts)
 

@@ -1,5 +1,6 @@
 """Elementary initializers: Constant, Zeros, Ones, Uniform, Normal and TruncatedNormal draw a tensor of any shape (...)."""
 
+import functools
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -8,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random
-from funcnet.errors import number
+from funcnet.errors import add_location, describe, explains, number, value_error
 from funcnet.random.keys import Key
 from funcnet.value import Value, frozen
 
@@ -29,6 +30,34 @@ class Initializer(Value, ABC):
     def for_fans(self, rng: Key | int, shape: Shape, fans: Fans, dtype: torch.dtype | None = None) -> Tensor:
         """Draw the weight of a layer with these ``fans``, which a shape does not tell; by default only the shape counts."""
         return self(rng, shape, dtype)
+
+    @classmethod
+    def _when_frozen(cls) -> None:
+        """Let the draw of a class say whose it is, and what is wrong with a shape or dtype that only torch refuses."""
+        if not hasattr(cls.__call__, "explains_errors"):
+            cls.__call__ = _explaining(cls.__call__)  # type: ignore[method-assign]
+
+
+def _explaining(draw: Any) -> Any:
+    @functools.wraps(draw)
+    def explaining(self: Any, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
+        try:
+            return draw(self, rng, shape, dtype)  # type: ignore[no-any-return]
+        except Exception as error:
+            raise _explained(self, shape, dtype, error) from None
+
+    explaining.explains_errors = True  # type: ignore[attr-defined]
+    return explaining
+
+
+def _explained(who: Any, shape: Any, dtype: Any, error: Exception) -> Exception:
+    """Return an error of ours with whose it is, or ours for one of torch; ``error`` itself for one of a user's code."""
+    if explains(error):
+        add_location(error, repr(who))
+    elif isinstance(error, (TypeError, OverflowError)) and type(who).__module__.startswith("funcnet."):
+        rule = "shape must be a tuple of whole numbers of at least 0, and dtype a floating one"
+        return value_error(who, rule, f"{describe(shape)} and {describe(dtype)}")
+    return error
 
 
 def _high(value: Any, attribute: Any, got: Any) -> None:

@@ -20,7 +20,7 @@ from funcnet.initializers.scaled import (
     fans,
 )
 from funcnet.initializers.structured import DeltaOrthogonal, Dirac, Eye
-from funcnet.random.keys import Key
+from funcnet.random.keys import Key, count_of
 
 NAMES: dict[str, Initializer] = {
     "zeros": Zeros(),
@@ -65,11 +65,21 @@ def initialize(rng: Key | int, shape: Shape, initializer: str | Initializer) -> 
 
     Raises   ``ValueError`` for a tensor that main memory cannot hold.
     """
+    draw = _named("initialize", initializer)
     _require_memory(rng, shape)
-    return (NAMES[initializer] if isinstance(initializer, str) else initializer)(rng, shape)
+    return draw(rng, shape)
+
+
+def _named(who: str, initializer: str | Initializer) -> Initializer:
+    """Return an initializer, which may be given by its name."""
+    found = NAMES.get(initializer) if isinstance(initializer, str) else initializer
+    if not isinstance(found, Initializer):
+        raise value_error(who, f"the initializer must be one or a name of one, {', '.join(NAMES)}", repr(initializer))
+    return found
 
 
 def _require_memory(rng: Key | int, shape: Shape) -> None:
+    count_of(shape)
     if not fits(rng, shape):
         raise value_error("initialize", "a tensor must fit in memory", f"the shape {tuple(shape)}")
 
@@ -83,7 +93,7 @@ def weight_and_bias(
     weight is scaled by its shape only, and the bias uniform in ±1/√fan_in, as in ``torch.nn``.
     """
     rng = random.as_key(rng)
-    draw, shape = NAMES[initializer] if isinstance(initializer, str) else initializer, shapes["weight"]
+    draw, shape = _named("weight_and_bias", initializer), shapes["weight"]
     key = random.fold_in(rng, 0)
     _require_memory(key, shape)
     fans_of_weight = None if initializer == "torch" else fans_of_weight

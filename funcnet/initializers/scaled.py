@@ -50,7 +50,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if param is not None and not is_number(param):
         raise value_error("calculate_gain", "param must be a finite number, or None", repr(param))
     if nonlinearity == "leaky_relu":
-        return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
+        slope = 0.01 if param is None else float(param)
+        return math.sqrt(2 / (1 + slope * slope))  # slope**2 would raise where it overflows
     if nonlinearity not in _GAINS:
         raise value_error(
             "calculate_gain", f"nonlinearity must be one of {', '.join([*_GAINS, 'leaky_relu'])}", repr(nonlinearity)

@@ -3,6 +3,7 @@
 The norm of a leaf of a million float32 elements takes 0.2 ms in float64 and 0.1 in float32.
 """
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels.optim import materialize_scalar, narrowed, norm_of_all
+from funcnet.kernels.private_names import foreach_add_
+from funcnet.kernels.tracing import is_eager
 
 
 def norm(x: Tensor) -> Tensor:
@@ -32,3 +35,15 @@ def times(x: Tensor, factor: Any) -> Tensor:
     """Multiply a tensor by a 0-d one of float64, in the precision of x."""
     scaled: Tensor = x * narrowed(materialize_scalar(factor), x)
     return scaled
+
+
+def norm_of_difference(xs: Sequence[Tensor], ys: Sequence[Tensor], *, overwrite: bool) -> Tensor:
+    """Return the Euclidean norm of all x - y together, in float64; with ``overwrite`` the differences may be written to the xs.
+
+    The differences of 0.5 million elements take 44 µs in their memory and 68 in fresh memory, their norm 130.
+    """
+    if not overwrite or not is_eager():
+        return norm_of_all([x - y for x, y in zip(xs, ys, strict=True)])
+    if xs:
+        foreach_add_(xs, ys, alpha=-1)
+    return norm_of_all(xs)

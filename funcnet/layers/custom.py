@@ -33,6 +33,8 @@ class FunctionLayer(Layer):
     Raises   what the functions raise.
     """
 
+    label = "layer"
+
     apply_function: Callable[..., tuple[Any, Cache]] = field(validator=function)
     vjp_function: Callable[[Params, Cache, Any], tuple[Params, Any]] = field(validator=function)
     init_function: Callable[[Key | int], Params] = field(validator=function)
@@ -84,6 +86,8 @@ class ElementwiseFunction(Layer):
     Raises   ``ValueError`` when ``x`` is not a floating tensor.
     """
 
+    label = "elementwise"
+
     f: Callable[[Tensor], Tensor] = field(validator=function)
     df: Callable[[Tensor], Tensor] = field(validator=function)
 
@@ -114,6 +118,8 @@ class ShapeDependent(Layer):
     Cache    none.
     Raises   ``ValueError`` for every verb, and when the function does not make a layer.
     """
+
+    label = "shape_dependent"
 
     make: Callable[[Any], Layer] = field(validator=function)
 

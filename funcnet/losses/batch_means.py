@@ -35,14 +35,32 @@ class ByPart(Loss):
 
     def forward(self, y: Any, target: Any) -> tuple[Tensor, Cache]:
         values, cache = self.loss.forward_parts(y, target)
-        return torch.stack(values, -1), cache
+        return self.value_of_parts(values), cache
 
     def backward(self, cache: Cache, g: Any = None) -> Any:
         factors = [part.factor for part in self.loss.part_list()]
-        return self.loss.backward_parts(cache, tuple([f if g is None else f * g[..., i] for i, f in enumerate(factors)]))
+        if g is None or not isinstance(g, Tensor) or not g.dim():  # a number is the gradient of each entry
+            return self.loss.backward_parts(cache, tuple([f if g is None else f * g for f in factors]))
+        return self.loss.backward_parts(cache, tuple([f * g[..., i] for i, f in enumerate(factors)]))
 
     def weight_of(self, target: Any) -> Weight:
         return self.loss.weight_of(target)
+
+    @property
+    def part_count(self) -> int:
+        return self.loss.part_count
+
+    def part_list(self) -> tuple[Part, ...]:
+        return self.loss.part_list()
+
+    def forward_parts(self, y: Any, target: Any) -> tuple[tuple[Tensor, ...], Cache]:
+        return self.loss.forward_parts(y, target)
+
+    def backward_parts(self, cache: Cache, gs: tuple[Weight, ...]) -> Any:
+        return self.loss.backward_parts(cache, gs)
+
+    def value_of_parts(self, values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([*values], -1)
 
     def __repr__(self) -> str:
         return repr(self.loss)
@@ -72,11 +90,14 @@ class LossMean(Value):
 
     def add(self, totals: list[tuple[float, float]], y: Any, target: Any) -> list[tuple[float, float]]:
         """Return the totals with a batch added."""
-        values = self.loss.part_values(y, target)
-        parts = self.loss.part_list()
-        known = bool(tree.leaves(target))  # without a target the rows of y count
-        weights = [1.0 if part.reduction == "sum" else float(part.weight_of(target) if known else rows_of(y)) for part in parts]
+        values, weights = self.loss.part_values(y, target), self.weigh(y, target)
         return [_added(total, float(v.mean()), w) for total, v, w in zip(totals, values, weights, strict=True)]
+
+    def weigh(self, rows: Any, target: Any) -> list[float]:
+        """Return what a batch counts for in the mean of each part; without a target its rows count, those of x or y."""
+        known = bool(tree.leaves(target))
+        parts = self.loss.part_list()
+        return [1.0 if part.reduction == "sum" else float(part.weight_of(target) if known else rows_of(rows)) for part in parts]
 
     def value(self, totals: list[tuple[float, float]]) -> dict[str, float]:
         """Return ``loss``, and for a loss with several parts ``loss.<name>`` of each without its factor."""

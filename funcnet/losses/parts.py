@@ -9,7 +9,7 @@ would be wrong, so ``evaluate``, ``fit`` and ``accumulate`` combine batches part
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
@@ -106,6 +106,11 @@ class Summand(Value, ABC):
         """Return the gradient of y, from that of the value of each part."""
         (g,) = gs
         return self.backward(cache, None if isinstance(g, (int, float)) and g == 1 else g)  # type: ignore[arg-type]
+
+    def value_of_parts(self, values: Sequence[Tensor]) -> Tensor:
+        """Return the value of the loss from that of each part: Σ fᵢ ℓᵢ."""
+        first, *others = [part.factor * value for part, value in zip(self.part_list(), values, strict=True)]
+        return sum(others, start=first)
 
     def parts_and_grad(self, y: Any, target: Any, shares: tuple[Weight, ...] | None = None) -> tuple[tuple[Tensor, ...], Any]:
         """Return the value of each part, without its factor, and the gradient of y: that of Σ fᵢ shareᵢ ℓᵢ."""

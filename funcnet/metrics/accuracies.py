@@ -7,7 +7,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.errors import is_whole, number, size, size_or_none, value_error, whole_number
+from funcnet.errors import is_number, is_whole, number, size, size_or_none, value_error, whole_number
 from funcnet.metrics.base import Metric, Total, count
 from funcnet.metrics.reading import classes_of, labels_of, require_classes, scores
 from funcnet.value import frozen
@@ -32,8 +32,8 @@ def accuracy(y: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
     >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, -100]))
     tensor(1.)
     """
-    if not is_whole(ignore_index):
-        raise value_error("accuracy", "ignore_index must be a whole number", repr(ignore_index))
+    if not is_whole(ignore_index) or not is_number(ignore_index):
+        raise value_error("accuracy", "ignore_index must be a whole number below 2**63", repr(ignore_index))
     if isinstance(y, Tensor) and isinstance(target, Tensor) and (y.dim() < 2 or not y.is_floating_point()):
         got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}" if y.is_floating_point() else y
         raise value_error("accuracy", "y must be (N, classes, ...), and target (N, ...) or (N, classes, ...)", got)

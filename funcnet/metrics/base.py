@@ -17,6 +17,7 @@ A custom metric subclasses ``Metric`` with ``@frozen`` and defines ``start``, ``
 totals are more than sums.
 """
 
+import functools
 import re
 from abc import abstractmethod
 from typing import Any
@@ -27,9 +28,30 @@ from torch import Tensor
 
 from funcnet.checks import shapes_of
 from funcnet.errors import valid_if, value_error
+from funcnet.explanations import explain_metric_error, raise_explained
 from funcnet.value import Value, frozen
 
 Total = dict[str, Tensor]
+
+_TENSORS = "y and target must be dense tensors on one device, with shapes and dtypes that fit each other"
+_RULES = {
+    "total_of": _TENSORS,
+    "merge": "totals must be of this metric, as start and add make them",
+    "value": "total must be of this metric, as start and add make it",
+}
+
+
+def _guarded(verb: Any, rule: str) -> Any:
+    """Explain the errors of a verb with the rule for its arguments; the working path pays a call."""
+
+    @functools.wraps(verb)
+    def guarded(self: Any, *given: Any, **named: Any) -> Any:
+        try:
+            return verb(self, *given, **named)
+        except Exception as error:
+            raise_explained(explain_metric_error(self, rule, (*given, *named.values()), error), error)
+
+    return guarded
 
 
 @frozen
@@ -69,6 +91,13 @@ class Metric(Value):
     def __call__(self, y: Any, target: Any) -> Any:
         """Return the value of one batch."""
         return self.value(self.total_of(y, target))
+
+    @classmethod
+    def _when_frozen(cls) -> None:
+        """Let the verbs that a class defines explain their errors."""
+        for verb, rule in _RULES.items():
+            if verb in cls.__dict__ and not getattr(cls.__dict__[verb], "__isabstractmethod__", False):
+                setattr(cls, verb, _guarded(cls.__dict__[verb], rule))
 
 
 def require_mergeable(metric: Metric, total: Any, other: Any) -> None:

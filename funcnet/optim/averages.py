@@ -8,6 +8,9 @@
     ...
     net.inference()(average.params(state), x)                      the averaged params
 
+``Averaged(opt, EMA(0.999))`` does so within an optimizer, whose ``eval_params(state, params)`` are the averaged params; ``fit``
+then validates them.
+
 Floating leaves of at least 16 bits are averaged, in float32 for those in half precision, and rounded by ``params``; of others,
 such as counters, the last value counts. Running statistics are averaged as they are; ``refresh_stats`` computes them anew for the
 averaged params.
@@ -31,7 +34,7 @@ from funcnet.optim.rates import Rate, as_wide, at, checked, rate_field
 from funcnet.value import Value, frozen
 
 
-class _Average(Value, ABC):
+class Average(Value, ABC):
     """A frozen value with ``init``, ``update`` and ``params``: a ← a + w (p - a), w from ``weigh``."""
 
     __slots__ = ()
@@ -119,7 +122,7 @@ def _least(one: Any, other: Any) -> Any:
 
 
 @frozen
-class EMA(_Average):
+class EMA(Average):
     """Exponential moving average of params: ``torch.optim.swa_utils.get_ema_avg_fn``, ``optax.ema``.
 
         a ← d a + (1 - d) p      a the params of ``init`` at first, or 0 with debias
@@ -179,7 +182,7 @@ def _over(p: Any, a: Any, share: Tensor) -> Any:
 
 
 @frozen
-class SWA(_Average):
+class SWA(Average):
     """Average of params with equal weights: ``torch.optim.swa_utils.AveragedModel``, Polyak averaging with ``start=0``.
 
         a ← a + (p - a) / (n + 1)      n ← n + 1      at update ``start`` and every ``every`` after it, counted from 0

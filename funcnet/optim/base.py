@@ -10,8 +10,9 @@
     ``tree.at`` and ``tree.replace`` read and write its leaves by name: ``"exp_avg.0.weight"``, and within
     optimizers of several parts ``"1.exp_avg.0.weight"`` and ``"optimizer.exp_avg.0.weight"``.
 3.  A leaf whose gradient is ``None`` stays as it is, and so does all that state holds for it. For a leaf of params that is not
-    floating, such as a counter, state holds ``None``. The step counts updates, not the gradients of a leaf: where its first one
-    comes at update 6, it is corrected for as at step 6, and not as at step 1, which torch.optim counts for each leaf.
+    floating, such as a counter, state holds ``None``. An average of params is the exception: it follows every leaf. The step
+    counts updates, not the gradients of a leaf: where its first one comes at update 6, it is corrected for as at step 6, and not
+    as at step 1, which torch.optim counts for each leaf.
 4.  Shapes, dtypes, devices and structure of params are kept.
 5.  A rate is a number, a 0-d tensor, or a schedule: a function of the number of updates made before, so 0 at the first. In eager
     mode it is called with an int, in compiled code and under ``vmap`` with a 0-d tensor. ``rates(state)`` has the rates of the
@@ -25,6 +26,7 @@
     update of a part of params, with the part of the state that ``map_state`` takes, is that part of the whole update.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +34,7 @@ from typing import Any
 from torch import Tensor
 
 from funcnet.contract import Params
-from funcnet.errors import describe, value_error
+from funcnet.errors import add_location, describe, explains, value_error
 from funcnet.flattening import Tree
 from funcnet.value import Value
 
@@ -67,6 +69,21 @@ class GradientTransform(Value, ABC):
         return _mapped(self, f, state, *others)
 
 
+def _explaining(eval_params: Callable[..., Params]) -> Callable[..., Params]:
+    @functools.wraps(eval_params)
+    def explaining(self: Any, state: State, params: Params) -> Params:
+        try:
+            return eval_params(self, state, params)
+        except Exception as error:
+            if explains(error):
+                add_location(error, f"{self!r}, eval_params")
+                raise
+            rule = "state and params must be of this optimizer, as init and update return them"
+            raise value_error(self, rule, f"{describe(state)} and {describe(params)}") from error
+
+    return explaining
+
+
 class Optimizer(Value, ABC):
     """A frozen value with ``init`` and ``update``, that makes one step; subclass it with ``@frozen``."""
 
@@ -90,8 +107,18 @@ class Optimizer(Value, ABC):
         return {}
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the params to evaluate and to save: ``params``, but the averages of ``ScheduleFree`` and ``Lookahead``."""
+        """Return the params to evaluate and to save: ``params``, or the average of an optimizer that has one, as ``Averaged``.
+
+        They may share memory with ``params`` and ``state``: copy them before a donated optimizer makes the next step.
+        """
         return params
+
+    @classmethod
+    def _when_frozen(cls) -> None:
+        """Let ``eval_params`` of our own classes say what is wrong with a state or params."""
+        super()._when_frozen()
+        if "eval_params" in cls.__dict__ and cls.__module__.startswith("funcnet."):
+            cls.eval_params = _explaining(cls.eval_params)  # type: ignore[method-assign]
 
     def donate(self) -> "Optimizer":
         """Return the optimizer that may write to the ``params`` and ``state`` it gets; itself where it has no such form."""

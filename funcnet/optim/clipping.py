@@ -16,7 +16,7 @@ from torch import Tensor
 
 from funcnet import flattening, tree
 from funcnet.contract import Params
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import without_graph
@@ -63,9 +63,15 @@ class _Clipping(GradientTransform):
                 raise LookupError
             new = iter(self.clip([*map(without_graph, present)], limit))
         except Exception as error:
-            raise self._explained(grads) or error from None
+            raise self._explained(grads) or self._misfit(limit, error) or error from None
         after = {"step": state["step"] + 1} if state else state
         return flattening.unflatten(grads, iter([None if g is None else next(new) for g in columns])), after
+
+    def _misfit(self, limit: Any, error: Exception) -> Exception | None:
+        if not isinstance(error, (RuntimeError, OverflowError)):
+            return None
+        rule = f"{next(iter(self.limits))} must be on the device of grads, and a number that their dtype can hold"
+        return value_error(self, rule, describe(limit))
 
     def _explained(self, grads: Tree) -> Exception | None:
         """Find the first gradient that is no dense floating tensor, or is on another device than the first one."""

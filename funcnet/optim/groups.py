@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet import flattening
 from funcnet.contract import Params
-from funcnet.errors import add_location, value_error
+from funcnet.errors import add_location, adds_location, describe, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import Optimizer, State
@@ -30,10 +30,14 @@ def is_matrix(path: str, leaf: Tensor) -> bool:
 
     The bias vectors of layers that ``repeat`` or ``ensemble`` stacks have two axes too: choose by pattern there.
 
+    Raises   ``ValueError`` for a leaf that is no tensor.
+
     >>> import torch
     >>> is_matrix("0.weight", torch.ones(3, 2)), is_matrix("0.bias", torch.ones(3))
     (True, False)
     """
+    if not isinstance(leaf, Tensor):
+        raise value_error("is_matrix", "leaf must be a tensor", describe(leaf))
     return leaf.dim() == 2
 
 
@@ -261,6 +265,7 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
     return ByPath(tuple(groups.items()))
 
 
+@adds_location("freeze_params")
 def freeze_params(optimizer: Optimizer, *patterns: Chooser) -> ByPath:
     """Make an optimizer that leaves the params that a pattern or function takes as they are.
 

@@ -50,6 +50,15 @@ def explained(
     found = _leaf(who, leaves, named, like or (lambda name, p: moment_like(p)))
     if found is None and "step" in others and not is_count(step):
         found = value_error(who, "state must have a 0-d int64 tensor as step", _kind(step))
+    if (
+        found is None
+        and isinstance(step, Tensor)
+        and not step.is_cpu
+        and any(leaf.device != step.device for leaf in leaves.values())
+    ):
+        found = value_error(who, "step must be on the CPU, or where params are", _kind(step))
+    if found is None and isinstance(error, (OverflowError, RuntimeError)) and "overflow" in str(error):
+        found = value_error(who, "its hyperparameters must be numbers that the dtype of params can hold", str(error))
     if found is None and donated and is_eager():
         steps = {"step": {"": step}} if "step" in others else {}
         found = _unwritable(who, {"params": leaves, **named}, steps)

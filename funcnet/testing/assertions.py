@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.errors import describe
+from funcnet.errors import describe, is_number, value_error
 from funcnet.flattening import Tree, flatten_together
 from funcnet.paths import named_leaves
 
@@ -33,6 +33,15 @@ def assert_close(got: Tree, want: Tree, *, rtol: float | None = None, atol: floa
         AssertionError: With the path of the first leaf that differs, and torch's sentence about how.
         ValueError: For one of ``rtol`` and ``atol`` without the other.
     """
+    given = [one for one in (rtol, atol) if one is not None]
+    if len(given) == 1 or not all(is_number(one) and one >= 0 for one in given):
+        raise value_error(
+            "assert_close",
+            "rtol and atol must be two numbers of at least 0, or both None",
+            f"{describe(rtol)} and {describe(atol)}",
+        )
+    if not isinstance(equal_nan, bool):
+        raise value_error("assert_close", "equal_nan must be True or False", describe(equal_nan))
     try:
         pairs = zip(*flatten_together(want, got), strict=True)
     except ValueError as error:

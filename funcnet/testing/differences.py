@@ -19,7 +19,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import is_number, value_error
+from funcnet.errors import adds_location, describe, is_number, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 from funcnet.testing.blame import Judge, judged_down
@@ -45,6 +45,7 @@ _DIRECTIONS = 3
 _ENOUGH = 16
 
 
+@adds_location("finite_difference")
 def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float = _STEPS[0], side: int = 0) -> Tensor:
     """Return the derivative of f at x along v, to fourth order in ``step``.
 
@@ -59,6 +60,8 @@ def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float
     if not is_number(step) or step <= 0 or side not in _STENCILS:
         got = f"step={step!r}, side={side!r}"
         raise value_error("finite_difference", "step must be a finite number above 0, and side 0, 1 or -1", got)
+    if not callable(f):
+        raise value_error("finite_difference", "f must be a function", describe(f))
     terms = [weight * f(tree.add(x, tree.scale(v, k * step))) for k, weight in _STENCILS[side].items()]
     return sum(terms[1:], terms[0]) / step
 
@@ -85,6 +88,8 @@ def check_vjp(
     >>> sorted(check_vjp(Linear(3, 2), torch.ones(4, 3)))
     ['params.bias', 'params.weight', 'x']
     """
+    if not isinstance(layer, Layer):
+        raise value_error("check_vjp", "layer must be a layer (a value with init, apply and vjp)", describe(layer))
     if not is_number(tolerance) or tolerance < 0:
         raise value_error("check_vjp", "tolerance must be a finite number of at least 0", repr(tolerance))
     judge: Judge = lambda one, p, given, key: _compared(one, p, given, key, tolerance)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.random.keys import Key
 from funcnet.testing.blame import Judge, judged_down
 from funcnet.testing.comparison import (
@@ -64,6 +64,7 @@ def _law(number: int, name: str) -> Callable[[Law], Law]:
         def law(*arguments: Any, **named: Any) -> None:
             given = signature.bind(*arguments, **named).arguments
             dtype = given.get("dtype", _FLOAT64)
+            _require_layer(body.__name__, given["layer"])
             given["layer"] = layer = given["layer"] if name == "value" else _precise(given["layer"], dtype)
             title = f"law {number}, {name}" + f" in {dtype}".replace("torch.", "") * (dtype is not _FLOAT64)
             try:
@@ -78,6 +79,11 @@ def _law(number: int, name: str) -> Callable[[Law], Law]:
         return law
 
     return register
+
+
+def _require_layer(who: str, layer: Any) -> None:
+    if not isinstance(layer, Layer):
+        raise value_error(who, "layer must be a layer (a value with init, apply and vjp)", describe(layer))
 
 
 def _precise(layer: Layer, dtype: torch.dtype) -> Layer:
@@ -116,6 +122,7 @@ def check_laws(
     >>> from funcnet.layers.linear.linear import Linear
     >>> check_laws(Linear(3, 2), torch.ones(4, 3), compiled=False)
     """
+    _require_layer("check_laws", layer)
     if not isinstance(dtypes, tuple) or not all(isinstance(one, torch.dtype) and one.is_floating_point for one in dtypes):
         raise value_error("check_laws", "dtypes must be a tuple of floating dtypes", repr(dtypes))
     for dtype in dtypes:

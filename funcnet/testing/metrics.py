@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from funcnet import tree
-from funcnet.errors import describe, value_error
+from funcnet.errors import describe, is_number, value_error
 from funcnet.flattening import Tree
 from funcnet.metrics.base import Metric
 from funcnet.testing.assertions import assert_close
@@ -39,12 +40,17 @@ def check_metric(metric: Metric, y: Tree, target: Tree, *, tolerance: float = _T
     """
     if not isinstance(metric, Metric):
         raise value_error("check_metric", "metric must be a metric", describe(metric))
+    if not is_number(tolerance) or tolerance < 0:
+        raise value_error("check_metric", "tolerance must be a finite number of at least 0", describe(tolerance))
+    odd = [leaf for leaf in tree.leaves((y, target)) if not isinstance(leaf, Tensor) or leaf.dim() == 0]
+    if odd:
+        raise value_error("check_metric", "y and target must hold tensors with one row per example", describe(odd[0]))
     rows = min((len(leaf) for leaf in tree.leaves((y, target))), default=0)
     if rows < 3:
         raise value_error("check_metric", "y and target must have 3 rows or more", f"{rows}")
     before = tree.map(torch.clone, (y, target))
     whole = metric(y, target)
-    _require(tree.equal(before, (y, target)), metric, "a metric must not write to y and target")
+    _require(tree.allclose(before, (y, target), 0.0, 0.0, equal_nan=True), metric, "a metric must not write to y and target")
     _same(metric(y, target), whole, metric, "the same rows must give the same value", 0.0)
     for batches in _splits(y, target, rows):
         _check_batches(metric, batches, whole, tolerance)

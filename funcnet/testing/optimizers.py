@@ -9,8 +9,9 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Params
-from funcnet.errors import describe
+from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
+from funcnet.optim.averaged import followers
 from funcnet.optim.base import GradientTransform, Optimizer
 from funcnet.random.keys import Key
 from funcnet.testing.optimizer_forms import (
@@ -40,7 +41,8 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: b
     - Params and state keep their structure, shapes, dtypes and devices, and state holds nothing but tensors.
     - The same arguments give the same bits, whatever the strides of the gradients; none of them is written to, and torch's
       generator is not used.
-    - A leaf whose gradient is ``None`` does not change, nor does its state; its first gradient may come late.
+    - A leaf whose gradient is ``None`` does not change, nor does its state, except trees that follow all params, as the average
+      of ``Averaged`` does; its first gradient may come late.
     - The optimizer that ``donate`` returns gives the same bits, and params and state share no memory, to both of which it writes.
     - ``vmap`` and compiled code give what eager code gives, and the meta device shapes.
     - In half precision, moments are in float32 and a step is that of float32, rounded once.
@@ -59,6 +61,7 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: b
     >>> from funcnet.optim.sgd import SGD
     >>> check_optimizer(SGD(lr=0.1), {"weight": torch.ones(2, 3)}, compiled=False)
     """
+    _require_verbs("check_optimizer", opt, params)
     grads = [_gradients(params, random.fold_in(rng, i)) for i in range(_STEPS)]
     first = tree.map(torch.clone, params)
     state = _first_state(opt, params)
@@ -75,6 +78,14 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: b
     if getattr(opt, "acts_on", "tree") != "tree":
         _check_parts(opt, grads[0], state, params)
     _check_forms(opt, grads, state, params, compiled)
+
+
+def _require_verbs(who: str, opt: Any, params: Params) -> None:
+    if isinstance(opt, type) or not all(callable(getattr(opt, verb, None)) for verb in ("init", "update")):
+        raise value_error(who, "it must be given a value with init and update", describe(opt))
+    odd = [leaf for leaf in tree.leaves(params) if not isinstance(leaf, Tensor) or leaf.is_meta]
+    if odd:
+        raise value_error(who, "params must be a tree of tensors with numbers", describe(odd[0]))
 
 
 def _first_state(opt: Any, params: Params) -> State:
@@ -126,6 +137,7 @@ def check_transform(transform: Any, params: Params, rng: Key | int = 0, *, compi
     >>> from funcnet.optim.clipping import ClipByGlobalNorm
     >>> check_transform(ClipByGlobalNorm(1.0), {"weight": torch.ones(2, 3)}, compiled=False)
     """
+    _require_verbs("check_transform", transform, params)
     steps = [_gradients(params, random.fold_in(rng, i)) for i in range(_STEPS)]
     state = _first_state(transform, params)
     for grads in steps:
@@ -198,8 +210,9 @@ def _check_absent(opt: Any, grads: Tree, state: State, params: Params, *paths: s
     new, after = opt.update(absent, state, params)
     rule = "a leaf whose gradient is None must stay as it is"
     _compare(opt, rule, new, params, lambda path: path in paths)
-    owners = tree.names(params)
-    _compare(opt, f"{rule}, and its state too", after, state, lambda path: _owner(path, owners) in paths)
+    owners, following = tree.names(params), followers(opt)
+    concerns = lambda path: _owner(path, owners) in paths and following.isdisjoint(path.split("."))
+    _compare(opt, f"{rule}, and its state too", after, state, concerns)
 
 
 def _compare(opt: Any, rule: str, new: Tree, old: Tree, concerns: Callable[[str], bool]) -> None:

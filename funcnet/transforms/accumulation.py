@@ -14,12 +14,12 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params
-from funcnet.errors import describe, value_error, whole
+from funcnet.errors import adds_location, describe, value_error, whole
 from funcnet.flattening import flatten_together, unflatten
+from funcnet.gradients import ValueAndGrads, value_and_grads
 from funcnet.losses.loss import Loss, rows_of
 from funcnet.precision import in_single, rounded
 from funcnet.random.keys import Key
-from funcnet.train import ValueAndGrads, value_and_grads
 from funcnet.value import Value, frozen
 
 
@@ -27,38 +27,45 @@ from funcnet.value import Value, frozen
 class Accumulated(Value):
     """The loss of a net and its gradient, from k micro-batches; made by ``accumulate``."""
 
+    label = "accumulate"
+
     step: ValueAndGrads
     k: int = field(validator=whole(1))
 
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params, Cache]:
+        return self.scaled(params, x, target, rng, None)
+
+    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
+        """Return the value, the gradient of ``scale`` times it where a scale is given, and the cache of the last micro-batch."""
         parts = self._parts(x, target)
         keys = [None if rng is None else random.fold_in(rng, i) for i in range(len(parts))]
         if self.step.loss.part_count > 1:
-            return self._by_part(params, parts, keys)
-        total, value, grads, cache = self._weighed(params, *parts[0], keys[0])
+            return self._by_part(params, parts, keys, scale)
+        total, value, grads, cache = self._weighed(params, *parts[0], keys[0], scale)
         for (x_i, target_i), key in zip(parts[1:], keys[1:], strict=True):
-            w, v, g, cache = self._weighed(params, x_i, target_i, key)
+            w, v, g, cache = self._weighed(params, x_i, target_i, key, scale)
             total, value, grads = total + w, value + v, tree.add(grads, g)
         share = 1.0 if self.step.loss.reduction == "sum" else _or_one(total)
         return value / share, _divided(grads, share, params), cache
 
-    def _by_part(self, params: Params, micro_batches: list[tuple[Any, Any]], keys: list[Any]) -> tuple[Tensor, Params, Cache]:
+    def _by_part(
+        self, params: Params, micro_batches: list[tuple[Any, Any]], keys: list[Any], scale: Tensor | None
+    ) -> tuple[Tensor, Params, Cache]:
         """Add up Σ fᵢ (wᵢ / Σ wᵢ) ℓᵢ and its gradients over the micro-batches, for a loss that is Σ fᵢ ℓᵢ."""
         loss, net, found, cache = self.step.loss, self.step.net, [], None
-        factors = [part.factor for part in loss.part_list()]
         for (x, target), shares, key in zip(micro_batches, _shares(loss, micro_batches), keys, strict=True):
             y, cache = net.apply(params, x, key)
-            values, gy = loss.parts_and_grad(y, target, shares)
-            value: Any = sum([_times(v, f * share) for v, f, share in zip(values, factors, shares, strict=True)])
+            values, gy = loss.parts_and_grad(y, target, shares if scale is None else tuple([s * scale.float() for s in shares]))
+            value = loss.value_of_parts([_times(v, share) for v, share in zip(values, shares, strict=True)])
             found.append((value, tree.map(in_single, net.grads(params, cache, gy))))
         total, grads = found[0]
         for value, g in found[1:]:
             total, grads = total + value, tree.add(grads, g)
         return total, _divided(grads, 1.0, params), cache
 
-    def _weighed(self, params: Params, x: Any, target: Any, rng: Any) -> tuple[Any, Tensor, Params, Cache]:
+    def _weighed(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Any, Tensor, Params, Cache]:
         """Return the weight of a micro-batch, and value and gradient times that; 0 where it is 0."""
-        value, grads, cache = self.step(params, x, target, rng)
+        value, grads, cache = self.step.scaled(params, x, target, rng, scale)
         if self.step.loss.reduction == "sum":
             return 1, value, tree.map(in_single, grads), cache
         w = self.step.loss.weight_of(target) if tree.leaves(target) else rows_of(x)
@@ -66,7 +73,7 @@ class Accumulated(Value):
 
     def _parts(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
         """Cut x and target along their first axes; a batch with fewer rows than k makes fewer parts."""
-        sizes = {leaf.shape[0] if leaf.dim() else -1 for leaf in tree.leaves((x, target))}
+        sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
             raise value_error(self, "x and target must have one number of rows", f"{describe(x)} and {describe(target)}")
         (n,) = sizes
@@ -107,6 +114,7 @@ def _divided(grads: Params, share: Any, params: Params) -> Params:
     return unflatten(grads, iter([None if g is None else rounded(g / share, p) for g, p in pairs]))
 
 
+@adds_location("accumulate")
 def accumulate(net: Layer, loss: Loss, k: int) -> Accumulated:
     """Make the function ``(params, x, target, rng=None) -> (value, grads, cache)`` that cuts a batch into ``k`` micro-batches.
 

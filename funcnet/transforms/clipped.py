@@ -14,11 +14,11 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.combinators.batching import mapped
 from funcnet.contract import Layer, Params
-from funcnet.errors import number
+from funcnet.errors import adds_location, number
+from funcnet.gradients import ValueAndGrads, value_and_grads
 from funcnet.losses.loss import Loss
 from funcnet.precision import in_single, rounded
 from funcnet.random.keys import Key
-from funcnet.train import ValueAndGrads, value_and_grads
 from funcnet.transforms.per_example import PerExample, per_example_grads, per_example_norms
 from funcnet.value import Value, frozen
 
@@ -40,6 +40,7 @@ class ClippedGrads(Value):
     def __reduce__(self) -> tuple[Any, ...]:
         return ClippedGrads, (self.step, self.max_norm, self.batch_size)
 
+    @adds_location("clipped_grads")
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params]:
         if self.step.net.stochastic:  # the noise of a row is that of its key, which a batch does not have
             return self._of_stored(params, x, target, rng)
@@ -76,6 +77,7 @@ def _beside(weights: Tensor, g: Tensor) -> Tensor:
     return weights.reshape(-1, *[1] * (g.dim() - 1))
 
 
+@adds_location("clipped_grads")
 def clipped_grads(net: Layer, loss: Loss, max_norm: float, batch_size: float | None = None) -> ClippedGrads:
     """Make the function ``(params, x, target, rng=None) -> (values, grads)``, whose gradients no row determines alone.
 

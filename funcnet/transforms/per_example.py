@@ -24,12 +24,12 @@ from funcnet.combinators.branching import Branching
 from funcnet.combinators.dag import Graph
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Cache, Layer, Params
-from funcnet.errors import describe, value_error
+from funcnet.errors import adds_location, describe, value_error
+from funcnet.gradients import ValueAndGrads, value_and_grads
 from funcnet.losses.loss import Loss
 from funcnet.precision import in_single
 from funcnet.random.keys import Key
 from funcnet.stand_ins import StandIn, stand_in_for
-from funcnet.train import ValueAndGrads, value_and_grads
 from funcnet.transforms.factors import Factored, grads_of, has_factors, replace_factors, squares_of
 from funcnet.value import Value, frozen
 from funcnet.wrapper import Rearranging
@@ -79,7 +79,7 @@ class PerExample(Value):
         return none
 
     def _rows(self, x: Any, target: Any) -> int:
-        sizes = {leaf.shape[0] if leaf.dim() else -1 for leaf in tree.leaves((x, target))}
+        sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
             rule = "x and target must have one number of rows"
             raise value_error(self, rule, f"{describe(x)} and {describe(target)}")
@@ -122,6 +122,7 @@ def _sum_of_squares(values: Any) -> Any:
     return sum(squares[1:], squares[0]) if squares else values
 
 
+@adds_location("per_example_grads")
 def per_example_grads(net: Layer, loss: Loss) -> PerExample:
     """Make the function ``(params, x, target, rng=None) -> (values, grads)`` of each row by itself.
 
@@ -143,6 +144,7 @@ def per_example_grads(net: Layer, loss: Loss) -> PerExample:
     return PerExample(value_and_grads(net, loss), False)
 
 
+@adds_location("per_example_norms")
 def per_example_norms(net: Layer, loss: Loss) -> PerExample:
     """Make the function ``(params, x, target, rng=None) -> (values, norms)`` of each row by itself: values and norms (N,).
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.errors import value_error
+from funcnet.errors import is_number, value_error
 from funcnet.flattening import Tree, differences, flatten_together, unflatten
 from funcnet.precision import in_single
 from funcnet.statistics import Description, statistics_of
@@ -144,7 +144,13 @@ def allclose(a: Tree, b: Tree, rtol: float = 1e-5, atol: float = 1e-8, equal_nan
 
     Leaves of two dtypes are compared in their common one. ``equal_nan`` lets NaN equal NaN. Leaves that are no tensors must be
     equal.
+
+    Raises   ``ValueError`` for tolerances that are no finite numbers of at least 0, and an ``equal_nan`` that is no bool.
     """
+    if not all(is_number(one) and one >= 0 for one in (rtol, atol)):
+        raise value_error("allclose", "rtol and atol must be finite numbers of at least 0", f"rtol={rtol!r}, atol={atol!r}")
+    if not isinstance(equal_nan, bool):
+        raise value_error("allclose", "equal_nan must be True or False", repr(equal_nan))
     if any(True for _ in differences("", a, b)):
         return False
     return all(_close(x, y, rtol, atol, equal_nan) for x, y in zip(*flatten_together(a, b), strict=True))

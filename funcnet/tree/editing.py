@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.errors import PathError, value_error
 from funcnet.errors import describe as described
-from funcnet.errors import value_error
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.paths import child_at, keys_along, named_leaves, replaced
 from funcnet.tree.arithmetic import size
@@ -41,8 +41,8 @@ def replace(tree: Tree, path: str, value: Tree) -> Tree:
     return replaced(tree, keys_along("replace", path), value, lambda: _no_such_path("replace", tree, path))
 
 
-def _no_such_path(who: str, tree: Tree, path: str) -> LookupError:
-    return LookupError(f"{who}: nothing at {path!r}; there are {', '.join(names(tree)) or 'no leaves'}")
+def _no_such_path(who: str, tree: Tree, path: str) -> PathError:
+    return PathError(f"{who}: nothing at {path!r}; there are {', '.join(names(tree)) or 'no leaves'}")
 
 
 def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]:

@@ -130,5 +130,7 @@ def test_what_is_no_layer_is_refused():
     """Params among them; the decorator of values says where to look."""
     with pytest.raises(ValueError, match=r"freeze: layer must be a layer \(a value with init, apply and vjp\), got {}"):
         fn.freeze({})
-    with pytest.raises(TypeError, match=r"frozen decorates classes, got Tanh\(\); to freeze the params .* use freeze\(layer\)"):
+    with pytest.raises(
+        TypeError, match=r"frozen: it decorates classes, got Tanh\(\); to freeze the params .* use freeze\(layer\)"
+    ):
         fn.frozen(fn.Tanh())

@@ -1,12 +1,14 @@
 """The errors: each sentence says who, the rule with its names and numbers, and what came."""
 
 import math
+import signal
 from fractions import Fraction
 
 import pytest
 import torch
 from attrs import field
 
+import funcnet as fn
 from funcnet import errors
 from funcnet.value import Value, frozen
 
@@ -160,3 +162,32 @@ def test_is_whole_tells_integers_from_the_rest(value, whole):
 def test_is_number_tells_finite_reals_from_the_rest(value, number):
     """Finite real numbers are numbers; bools, NaN, infinities and ints beyond float64 are not."""
     assert errors.is_number(value) is number
+
+
+@pytest.mark.parametrize("verb", ["apply", "vjp", "add"])
+def test_the_error_of_a_signal_handler_is_not_explained_away(verb, monkeypatch):
+    """It may be raised in any line; that of a DataLoader, which tells of a dead worker, is a RuntimeError as kernels raise."""
+
+    def handler(number, frame):
+        raise RuntimeError("a worker died")
+
+    def strike(*arguments):
+        signal.raise_signal(signal.SIGUSR1)
+
+    net, x = fn.Linear(2, 3), torch.ones(4, 2)
+    params = net.init(0)
+    y, cache = net.apply(params, x)
+    calls = {
+        "apply": lambda: net.apply(params, x),
+        "vjp": lambda: net.vjp(params, cache, y),
+        "add": lambda: fn.tree.add(params, params),
+    }
+    before = signal.signal(signal.SIGUSR1, handler)
+    for name in ("linear", "linear_vjp"):
+        monkeypatch.setattr(f"funcnet.layers.linear.linear.kernels.{name}", strike)
+    monkeypatch.setattr("funcnet.tree.arithmetic.unflatten", strike)
+    try:
+        with pytest.raises(RuntimeError, match=r"^a worker died$"):
+            calls[verb]()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -265,6 +265,7 @@ def test_numbers_of_numpy_and_values_that_are_floats_will_do() -> None:
 
 WRAPPED = {
     "Lookahead": fn.Lookahead(fn.SGD(), 100),
+    "Averaged": fn.Averaged(fn.SGD(), fn.EMA()),
     "MultiSteps": fn.MultiSteps(fn.SGD(), 1),
     "SkipNonFinite": fn.chain(fn.ClipByGlobalNorm(1e9), fn.SkipNonFinite(fn.SGD())),
     "LossScale": fn.chain(fn.LossScale(), fn.SkipNonFinite(fn.SGD())),

@@ -268,7 +268,7 @@ MESSAGES = {
     "fit: epochs_done must be a whole number of at least 0, got -2": {"epochs_done": -2},
     "fit: x and target must have the same number of rows, at least 1, got 63 and 64": {"data": (X, LABELS[1:])},
     "fit: x and target must have the same number of rows, at least 1, got 0": {"data": (X[:0], LABELS[:0])},
-    "fit: data must be a tuple (x, target), got a tensor of shape (64, 2)": {"data": X},
+    "that returns one, got a tensor of shape (64, 2)": {"data": X},
     "rng: it must be a key, fn.key(seed), or an int seed, got None": {"key": None},
 }
 
@@ -291,12 +291,12 @@ def test_evaluating_refuses_a_wrong_batch_size(batch_size):
 
 
 EXCHANGED = {
-    "ValueAndGrads: net must be a layer, got": lambda: fn.value_and_grads(LOSS, NET),
-    "ValueAndGrads: loss must be a loss, got": lambda: fn.value_and_grads(NET, OPT),
-    "TrainStep: loss must be a loss, got": lambda: fn.train_step(NET, OPT, LOSS),
-    "TrainStep: opt must be an optimizer, got": lambda: fn.train_step(NET, LOSS, LOSS),
-    "ScanSteps: step must be a function, got": lambda: fn.scan_steps(3, 3),
-    "ScanSteps: k must be a whole number of at least 1, got True": lambda: fn.scan_steps(fn.train_step(NET, LOSS, OPT), True),
+    "value_and_grads: net must be a layer, got": lambda: fn.value_and_grads(LOSS, NET),
+    "value_and_grads: loss must be a loss, got": lambda: fn.value_and_grads(NET, OPT),
+    "train_step: loss must be a loss, got": lambda: fn.train_step(NET, OPT, LOSS),
+    "train_step: opt must be an optimizer, got": lambda: fn.train_step(NET, LOSS, LOSS),
+    "scan_steps: step must be a function, got": lambda: fn.scan_steps(3, 3),
+    "scan_steps: k must be a whole number of at least 1, got True": lambda: fn.scan_steps(fn.train_step(NET, LOSS, OPT), True),
 }  # fmt: skip
 
 

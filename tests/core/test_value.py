@@ -163,7 +163,9 @@ def test_a_tensor_never_reaches_a_validator_that_would_compare_it() -> None:
 
 def test_frozen_decorates_classes_only() -> None:
     """A layer is told what freezes params."""
-    with pytest.raises(TypeError, match=r"^frozen decorates classes, got Tanh\(\); to freeze the params of a layer, use freeze"):
+    with pytest.raises(
+        TypeError, match=r"^frozen: it decorates classes, got Tanh\(\); to freeze the params of a layer, use freeze"
+    ):
         fn.frozen(fn.Tanh())
 
 
@@ -178,7 +180,7 @@ def test_a_class_in_place_of_a_value_is_named_with_what_to_do() -> None:
     """The most common slip: the parentheses are missing."""
     with pytest.raises(ValueError, match=r"got the class Tanh; make a value of it, Tanh\(\.\.\.\)$"):
         fn.serial(fn.Linear(2, 2), fn.Tanh)
-    with pytest.raises(ValueError, match=r"^TrainStep: loss must be .*got the class MSE; make a value of it"):
+    with pytest.raises(ValueError, match=r"^train_step: loss must be .*got the class MSE; make a value of it"):
         fn.train_step(fn.Tanh(), fn.MSE, fn.SGD())
 
 

@@ -159,6 +159,7 @@ KINDS: dict[str, Demands] = {
     "function": {"arguments": arguments, "Raises": raises_if_it_does},
     "contract": {"methods": methods},
     "module": {},
+    "constant": {},
 }  # fmt: skip
 """For each kind of public name what it must say, beside a first sentence."""
 
@@ -182,14 +183,17 @@ _BASES = {
     fn.MomentOptimizer,
     fn.MomentTransform,
     fn.FormulaSchedule,
+    fn.Callback,
 }
-_CONTRACTS = {*_CLASSES.values(), *_BASES, fn.Fit}
+_CONTRACTS = {*_CLASSES.values(), *_BASES, fn.Fit, fn.History}
 
 
 def kind_of(value: Any) -> str:
     """Return which kind of public name a value is."""
     if isinstance(value, types.ModuleType):
         return "module"
+    if not callable(value):
+        return "constant"
     if value in _CONTRACTS:
         return "contract"
     made = value if isinstance(value, type) else made_by(value)
@@ -233,7 +237,7 @@ def told(value: Any) -> Told:
     too, unless it is public itself.
     """
     own, module = inspect.getdoc(value) or "", inspect.getmodule(value)
-    made = None if isinstance(value, (type, types.ModuleType)) else made_by(value)
+    made = made_by(value) if callable(value) and not isinstance(value, type) else None
     if made is not None and not inspect.isabstract(made):
         own += "\n\n" + (inspect.getdoc(made) or "")
     around = (inspect.getdoc(module) or "") if module and module is not value else ""
@@ -329,6 +333,7 @@ SOUND = {
     "function": Told(_FUNCTION, "", draw),
     "contract": Told("Something with a method.", "", Contract),
     "module": Told("Something.", "", fn.tree),
+    "constant": Told("Something.", "", fn.stop),
 }
 LACKING = {
     "sentence": [("each feature.", "each feature"), ("std = 1 / √in, or a loss by its reduction, or at step t rate = 1, or value = 1; by ``count`` and ``spread``.", "a std = reduction, rate = t, value = 1"), ("``spread``.", "``spread``"), ("spread``.", "spread``"), ("method.", "method"), ("Something.", "Something")],

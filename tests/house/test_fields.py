@@ -24,9 +24,11 @@ OTHERS = [
     *SCHEDULES,
     *[metric for metric, _, _ in METRICS.values()],
     fn.ReduceOnPlateau(),
+    fn.Checkpoints("folder"),
     *[fn.EMA(), fn.SWA()],
     *[fn.Constant(1.0), fn.Uniform(), fn.Normal(), fn.TruncatedNormal(), fn.VarianceScaling(), fn.Orthogonal()],
     *[fn.XavierNormal(), fn.XavierUniform(), fn.KaimingNormal(), fn.KaimingUniform(), fn.LecunNormal(), fn.LecunUniform()],
+    *[fn.EarlyStopping(2, "loss", "max", 0.5)],
     *[fn.Eye(), fn.Dirac(), fn.DeltaOrthogonal(), fn.Sparse(0.5)],
 ]
 
@@ -67,7 +69,7 @@ def changed(name: str, field: str, got: Any) -> Value:
 def test_every_public_value_is_tried() -> None:
     """But for the bases, which nobody makes."""
     public = {name for name, kind in vars(fn).items() if isinstance(kind, type) and issubclass(kind, Value)}
-    assert public - FOUND.keys() == {name for name in public if inspect.isabstract(getattr(fn, name))} | {"Value"}
+    assert public - FOUND.keys() == {name for name in public if inspect.isabstract(getattr(fn, name))} | {"Value", "Callback"}
     assert len(NUMBERS) > 400
     assert len(FLAGS) > 100
 
@@ -122,10 +124,10 @@ REFUSED = {
     "finite_difference: step must be a finite number above 0, and side 0, 1 or -1, got step=0, side=0": lambda: fn.testing.finite_difference(torch.sin, X, X, 0),
     "finite_difference: step must be a finite number above 0, and side 0, 1 or -1, got step=0.1, side=2": lambda: fn.testing.finite_difference(torch.sin, X, X, 0.1, 2),
     "check_vjp: tolerance must be a finite number of at least 0, got nan": lambda: fn.testing.check_vjp(fn.Tanh(), X, tolerance=math.nan),
-    "FunctionLayer: vjp_function must be a function, got None": lambda: fn.layer(apply=len, vjp=None),
-    "FunctionLayer: stochastic must be True or False, got 1": lambda: fn.layer(apply=len, vjp=len, stochastic=1),
-    "ElementwiseFunction: df must be a function, got 1.0": lambda: fn.elementwise(torch.sin, 1.0),
-    "ShapeDependent: make must be a function, got 3": lambda: fn.shape_dependent(3),
+    "layer: vjp_function must be a function, got None": lambda: fn.layer(apply=len, vjp=None),
+    "layer: stochastic must be True or False, got 1": lambda: fn.layer(apply=len, vjp=len, stochastic=1),
+    "elementwise: df must be a function, got 1.0": lambda: fn.elementwise(torch.sin, 1.0),
+    "shape_dependent: make must be a function, got 3": lambda: fn.shape_dependent(3),
     "Upsample: size must be a whole number of at least 1, or a tuple of them, got ()": lambda: fn.Upsample(()),
     "Upsample: scale_factor must be a number above 0, or a tuple of them, got ()": lambda: fn.Upsample(scale_factor=()),
     "Upsample: align_corners must be True or False, and None for area and the modes of the nearest, got 1": lambda: fn.Upsample(2, mode="linear", align_corners=1),

@@ -25,7 +25,21 @@ MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 25
 
 FLOORS = {
     5: [""],
-    4: ["loop", "range_test", "train", "layerwise", "compilation", "summaries", "metering", "drawing", "transforms"],
+    4: [
+        *[
+            "fitting",
+            "saving",
+            "range_test",
+            "train",
+            "gradients",
+            "layerwise",
+            "compilation",
+            "summaries",
+            "metering",
+            "drawing",
+        ],
+        "transforms",
+    ],
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
     1: ["contract", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
@@ -404,7 +418,7 @@ def test_the_package_says_that_it_is_typed():
 
 # the checks bite
 
-MODULES = {"funcnet", "funcnet.tree", "funcnet.layers", "funcnet.layers.linear", "funcnet.loop", "funcnet.kernels"}
+MODULES = {"funcnet", "funcnet.tree", "funcnet.layers", "funcnet.layers.linear", "funcnet.fitting.loop", "funcnet.kernels"}
 
 BITES = {
     "root": (wrong_imports, "from funcnet import Linear", "m:1 imports Linear through the package funcnet"),
@@ -518,8 +532,8 @@ def test_a_check_passes_what_keeps_its_rule(check, source):
         ),
         (
             "funcnet.layers.linear",
-            "from funcnet import loop",
-            "funcnet.layers.linear, on floor 2, imports funcnet.loop, on floor 4",
+            "from funcnet.fitting import loop",
+            "funcnet.layers.linear, on floor 2, imports funcnet.fitting.loop, on floor 4",
         ),
         (
             "funcnet.tree",
@@ -528,8 +542,8 @@ def test_a_check_passes_what_keeps_its_rule(check, source):
         ),
         (
             "funcnet.kernels",
-            "if TYPE_CHECKING:\n    from funcnet.loop import fit",
-            "funcnet.kernels, on floor 1, imports funcnet.loop, on floor 4",
+            "if TYPE_CHECKING:\n    from funcnet.fitting.loop import fit",
+            "funcnet.kernels, on floor 1, imports funcnet.fitting.loop, on floor 4",
         ),
     ],
 )
@@ -540,7 +554,7 @@ def test_a_step_up_is_found(name, source, problem):
 
 def test_steps_down_and_aside_pass():
     """To a lower floor, and along one's own."""
-    assert steps_up("funcnet.loop", "from funcnet import tree\nfrom funcnet.layers.linear import Linear", MODULES) == []
+    assert steps_up("funcnet.fitting.loop", "from funcnet import tree\nfrom funcnet.layers.linear import Linear", MODULES) == []
     assert steps_up("funcnet.layers.linear", "from funcnet.layers import linear\nimport math", MODULES) == []
 
 
@@ -559,23 +573,26 @@ def test_a_circle_is_found():
 GOOD_EXPORTS = """'Doc.'
 
 from funcnet import tree
-from funcnet.loop import Fit, fit
+from funcnet.fitting.loop import Fit, fit
 
 __version__ = "1"
 __all__ = ["tree", "fit", "Fit"]
 """
 BAD_EXPORTS = {
-    "other name": ("from funcnet.loop import fit as train\n", "line 1 is no export"),
-    "private": ("from funcnet.loop import _fit\n", "line 1 is no export"),
-    "star": ("from funcnet.loop import *\n", "line 1 is no export"),
+    "other name": ("from funcnet.fitting.loop import fit as train\n", "line 1 is no export"),
+    "private": ("from funcnet.fitting.loop import _fit\n", "line 1 is no export"),
+    "star": ("from funcnet.fitting.loop import *\n", "line 1 is no export"),
     "relative": ("from .loop import fit\n", "line 1 is no export"),
     "foreign": ("from torch import Tensor\n", "line 1 is no export"),
-    "statement": ("from funcnet.loop import fit\nx = 1\n", "line 2 is no export"),
-    "unlisted": ("from funcnet.loop import fit\n", "fit is not in __all__"),
+    "statement": ("from funcnet.fitting.loop import fit\nx = 1\n", "line 2 is no export"),
+    "unlisted": ("from funcnet.fitting.loop import fit\n", "fit is not in __all__"),
     "listed only": ("__all__ = ['fit']\n", "fit is in __all__ and not imported"),
-    "listed twice": ("from funcnet.loop import fit\n__all__ = ['fit', 'fit']\n", "fit is listed twice"),
-    "twice": ("from funcnet.loop import fit\nfrom funcnet.train import fit\n", "fit is imported twice"),
-    "order": ("from funcnet.tree import add\nfrom funcnet.loop import fit\n", "funcnet.loop is after funcnet.tree"),
+    "listed twice": ("from funcnet.fitting.loop import fit\n__all__ = ['fit', 'fit']\n", "fit is listed twice"),
+    "twice": ("from funcnet.fitting.loop import fit\nfrom funcnet.train import fit\n", "fit is imported twice"),
+    "order": (
+        "from funcnet.tree import add\nfrom funcnet.fitting.loop import fit\n",
+        "funcnet.fitting.loop is after funcnet.tree",
+    ),
 }
 
 
@@ -595,7 +612,7 @@ def test_an_untold_group_and_a_shared_name_are_found():
     """A group without a line, a line without a group, and a function called like a module."""
     source = '"""Doc.\n\n    loops  the loop\n    trees  more\n"""\n__all__ = [\n    # loops\n    "fit",\n    # steps\n    "step",\n]\n'
     assert groups_untold(source) == ["steps", "trees"]
-    assert shared_names({"funcnet.loop", "funcnet.layers.fit"}, {"fit", "evaluate"}) == ["fit"]
+    assert shared_names({"funcnet.fitting.loop", "funcnet.layers.fit"}, {"fit", "evaluate"}) == ["fit"]
 
 
 def test_kernels_may_read_requires_grad_but_not_set_it():

@@ -26,6 +26,7 @@ def test_what_asks_for_several_gradients_is_no_inner_optimizer() -> None:
         fn.Lookahead,
         fn.SkipNonFinite,
         fn.ScheduleFree,
+        lambda opt: fn.Averaged(opt, fn.EMA()),
         lambda opt: fn.by_path({"*": opt}),
     ):
         for optimizer in [one for one in OPTIMIZERS if isinstance(one, EvaluatingOptimizer)]:
@@ -57,13 +58,14 @@ def test_what_acts_on_the_tree_makes_no_layerwise_step(optimizer: fn.Optimizer) 
 
 @each_inner
 def test_wrappers_that_do_nothing_change_no_bit(optimizer: fn.Optimizer) -> None:
-    """A chain with a factor of 1, one gradient a step, finite gradients, one group, params in full precision; donated too."""
+    """A chain with a factor of 1, one gradient a step, finite gradients, one group, params in full precision, an average beside; donated too."""
     wrapped: dict[Any, Any] = {
         fn.chain(fn.ScaleBy(1.0), optimizer): lambda state: state[-1],
         fn.MultiSteps(optimizer, 1): lambda state: state["optimizer"],
         fn.SkipNonFinite(optimizer): lambda state: state["optimizer"],
         fn.by_path({"*": optimizer}): lambda state: state[0],
         fn.MasterWeights(optimizer): lambda state: state["optimizer"],
+        fn.Averaged(optimizer, fn.SWA()): lambda state: state["optimizer"],
     }
     for dtype in (torch.float64, torch.float32):
         want = run(optimizer, leaves(0, dtype), steps=4)

@@ -225,6 +225,7 @@ SWEPT: list[Callable[[Any], fn.Optimizer]] = [
     lambda lr: fn.MultiSteps(fn.SGD(lr), 2),
     lambda lr: fn.SkipNonFinite(fn.Adam(lr)),
     lambda lr: fn.Lookahead(fn.Adam(lr), 2),
+    lambda lr: fn.Averaged(fn.Adam(lr), fn.EMA(0.5)),
     lambda lr: fn.SAM(fn.Adam(lr)),
 ]
 
@@ -247,8 +248,11 @@ WRAPPERS: list[Callable[[Any], fn.Optimizer]] = [
     lambda inner: fn.MultiSteps(inner, 2),
     fn.SkipNonFinite,
     fn.ScheduleFree,
+    lambda inner: fn.Averaged(inner, fn.EMA(0.5)),
 ]
-each_wrapper = pytest.mark.parametrize("wrap", WRAPPERS, ids=["Lookahead", "MultiSteps", "SkipNonFinite", "ScheduleFree"])
+each_wrapper = pytest.mark.parametrize(
+    "wrap", WRAPPERS, ids=["Lookahead", "MultiSteps", "SkipNonFinite", "ScheduleFree", "Averaged"]
+)
 
 
 @each_wrapper
@@ -337,8 +341,8 @@ def test_wrappers_take_names_of_their_state(wrap: Any) -> None:
     ],
 )
 def test_params_for_evaluation_come_from_within(around: Callable[[fn.Optimizer], fn.Optimizer]) -> None:
-    """Whatever is around ``ScheduleFree`` or ``Lookahead`` gives their averages; around others, the params themselves."""
-    for opt in (fn.ScheduleFree(fn.SGD(0.1)), fn.Lookahead(fn.SGD(0.1), 7)):
+    """Whatever is around an optimizer with an average gives this average; around others, the params themselves."""
+    for opt in (fn.ScheduleFree(fn.SGD(0.1)), fn.Lookahead(fn.SGD(0.1), 7), fn.Averaged(fn.SGD(0.1), fn.EMA(0.5))):
         params, state = run(around(opt), 5)
         theirs, plain = run(opt, 5)
         close(around(opt).eval_params(state, params), opt.eval_params(plain, theirs))

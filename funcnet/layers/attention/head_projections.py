@@ -14,7 +14,7 @@ from funcnet import initializers, random
 from funcnet.checks import Misfit, check_param, floating_complaint, require_kind
 from funcnet.combinator import Children, Combinator, Probe, Rewrite, errors_at
 from funcnet.contract import Layer, Params, Shape, output
-from funcnet.errors import divides, flag, instances, number, size, value_error
+from funcnet.errors import adds_location, divides, flag, instances, number, size, value_error
 from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps
 from funcnet.layers.attention.positions import RotaryEmbedding
@@ -31,6 +31,7 @@ _rotary = instances((RotaryEmbedding, type(None)), "a RotaryEmbedding(embed_dim 
 _norm = instances((Layer, type(None)), "a layer, such as RMSNorm")
 
 
+@adds_location("MultiHeadAttention")
 def _attention(layer: Any) -> ScaledDotProductAttention:
     """Return the attention of the heads; where keys are added, the mask says for it what is causal or in a window."""
     causal, window = (False, None) if layer._added_keys() else (layer.is_causal, layer.window)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from funcnet.checks import Misfit
-from funcnet.errors import is_whole, value_error
+from funcnet.errors import MOST, describe, is_whole, value_error
 from funcnet.kernels.tracing import is_plain
 
 
@@ -49,8 +49,9 @@ def _is_count(n: Any) -> bool:
 
 def _require_count(who: str, name: str, n: Any) -> Any:
     """Return n, which must be a whole number of at least 0."""
-    if not _is_count(n):
-        raise value_error(who, f"{name} must be a whole number of at least 0", repr(n))
+    if not _is_count(n) or n > MOST:
+        rule = "below 2**31" if _is_count(n) else "a whole number of at least 0"
+        raise value_error(who, f"{name} must be {rule}", repr(n))
     return n
 
 
@@ -74,9 +75,10 @@ def padding_mask(lengths: Tensor, length: int) -> Tensor:
     """
     length = _require_count("padding_mask", "length", length)
     integers = isinstance(lengths, Tensor) and lengths.dtype in (torch.int32, torch.int64)
-    if not integers or (is_plain(lengths) and (lengths < 0).any()):
-        got = lengths.tolist() if isinstance(lengths, Tensor) else lengths
-        raise value_error("padding_mask", "lengths must be an int32 or int64 tensor, of at least 0", repr(got))
+    if not integers or lengths.layout is not torch.strided or (is_plain(lengths) and (lengths < 0).any()):
+        shown = isinstance(lengths, Tensor) and lengths.layout is torch.strided and not lengths.is_meta
+        got = repr(lengths.tolist()) if shown else describe(lengths)
+        raise value_error("padding_mask", "lengths must be an int32 or int64 tensor, of at least 0", got)
     return (torch.arange(length, device=lengths.device) < lengths.unsqueeze(-1))[..., None, None, :]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, require_arguments
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import flag, number, value_error
+from funcnet.errors import adds_location, flag, number, value_error
 from funcnet.kernels.tracing import is_plain
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, steps_around, window_of_steps
 from funcnet.layers.pooling.segments import segments_of
@@ -28,11 +28,13 @@ from funcnet.value import frozen
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
+@adds_location("VarlenAttention")
 def _of_one(layer: Any) -> ScaledDotProductAttention:
     """Return the attention of one sequence."""
     return ScaledDotProductAttention(layer.is_causal, layer.scale, 0.0, layer.enable_gqa, layer.window)
 
 
+@adds_location("VarlenAttention")
 def _of_all(layer: Any) -> ScaledDotProductAttention:
     """Return the attention of all rows, where the mask says what is causal or in a window."""
     return ScaledDotProductAttention(scale=layer.scale, enable_gqa=layer.enable_gqa)

@@ -13,7 +13,7 @@ from torch import Tensor
 from funcnet import initializers, random
 from funcnet.checks import check_gy, check_param, require_key, require_params
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import flag, number, size, value_error
+from funcnet.errors import adds_location, flag, number, size, value_error
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import operands as arithmetic
 from funcnet.layers.linear.linear import Linear
@@ -75,6 +75,7 @@ class DropConnect(Layer):
     def inference(self) -> Linear:
         return self._linear
 
+    @adds_location("DropConnect")
     def _plain(self) -> Linear:
         return Linear(self.in_features, self.out_features, self.bias, self.initializer)
 

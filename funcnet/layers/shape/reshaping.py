@@ -21,7 +21,7 @@ from torch import Tensor
 
 from funcnet.checks import came, check_gy, check_gys, kind_of, require_axis, require_dense, require_no_params, require_tensor
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import is_whole_tuple, valid_if, value_error, whole, whole_number
+from funcnet.errors import MOST, is_whole_tuple, valid_if, value_error, whole, whole_number
 from funcnet.value import frozen
 
 
@@ -101,7 +101,8 @@ class Flatten(_Reshaping):
 
 
 _is_shape = valid_if(
-    lambda got: is_whole_tuple(got, -1) and got.count(-1) <= 1, "a tuple of whole numbers, of which one may be -1"
+    lambda got: is_whole_tuple(got, -1) and got.count(-1) <= 1 and all(n <= MOST for n in got),
+    "a tuple of whole numbers below 2**31, of which one may be -1",
 )
 
 

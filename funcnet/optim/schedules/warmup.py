@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import field
 
-from funcnet.errors import is_number, is_whole, number, one_of, size, value_error, whole
+from funcnet.errors import adds_location, is_number, is_whole, number, one_of, size, value_error, whole
 from funcnet.optim.schedules.base import FormulaSchedule, Schedule
 from funcnet.optim.schedules.decay import ExponentialSchedule
 from funcnet.optim.schedules.formulas import SHAPES, along, choose, larger
@@ -43,6 +43,7 @@ def _decay_steps(who: str, warmup: Any, steps: Any) -> int:
     return int(steps - warmup)
 
 
+@adds_location("WarmupSchedule")
 def WarmupSchedule(schedule: Schedule, warmup: int, start: float = 0.0) -> JoinedSchedule:  # noqa: N802 (it makes a value)
     """Linear warm-up before any schedule: rate = start + (schedule(0) - start) t / warmup at a step t before ``warmup``.
 
@@ -72,6 +73,7 @@ def WarmupSchedule(schedule: Schedule, warmup: int, start: float = 0.0) -> Joine
     return _warmed("WarmupSchedule", start, schedule(0), warmup, schedule)
 
 
+@adds_location("WarmupConstantSchedule")
 def WarmupConstantSchedule(peak: float, warmup: int, start: float = 0.0) -> JoinedSchedule:  # noqa: N802
     """Linear warm-up, then constant: rate = start + (peak - start) min(t / warmup, 1) at step t.
 
@@ -95,6 +97,7 @@ def WarmupConstantSchedule(peak: float, warmup: int, start: float = 0.0) -> Join
     return _warmed("WarmupConstantSchedule", start, peak, warmup, ConstantSchedule(peak))
 
 
+@adds_location("WarmupLinearSchedule")
 def WarmupLinearSchedule(  # noqa: N802
     peak: float, warmup: int, steps: int, end: float = 0.0, start: float = 0.0
 ) -> JoinedSchedule:
@@ -125,6 +128,7 @@ def WarmupLinearSchedule(  # noqa: N802
     return _warmed("WarmupLinearSchedule", start, peak, warmup, LinearSchedule(peak, end, left))
 
 
+@adds_location("WarmupCosineSchedule")
 def WarmupCosineSchedule(  # noqa: N802
     peak: float, warmup: int, steps: int, end: float = 0.0, start: float = 0.0, exponent: float = 1.0
 ) -> JoinedSchedule:
@@ -156,6 +160,7 @@ def WarmupCosineSchedule(  # noqa: N802
     return _warmed("WarmupCosineSchedule", start, peak, warmup, CosineSchedule(peak, left, end, exponent))
 
 
+@adds_location("WarmupExponentialSchedule")
 def WarmupExponentialSchedule(  # noqa: N802
     peak: float,
     warmup: int,

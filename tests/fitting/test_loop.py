@@ -147,17 +147,17 @@ WRONG = {
     "fit: net must be a layer, got None": lambda: fn.fit(None, fn.MSE(), fn.SGD(0.1), DATA, **ARGUMENTS),
     "fit: loss must be a loss, got": lambda: fn.fit(NET, fn.SGD(0.1), fn.SGD(0.1), DATA, **ARGUMENTS),
     "fit: opt must be an optimizer, got None": lambda: fn.fit(NET, fn.MSE(), None, DATA, **ARGUMENTS),
-    "fit: data must be a tuple (x, target), got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), None, **ARGUMENTS),
-    "fit: data must hold dense tensors with one row per example, got a numpy array of shape (50, 2) and dtype float32": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.numpy(), LABELS), **ARGUMENTS),
+    "fit: data must be a tuple (x, target), an iterable of batches such as a DataLoader, or a function of the epoch that returns one, got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), None, **ARGUMENTS),
+    "fit: data must hold dense tensors with one row per example, got a numpy array of shape (2,) and dtype <U1": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (numpy.array(["a", "b"]), LABELS), **ARGUMENTS),
     "fit: data must hold dense tensors with one row per example, got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (None, LABELS), **ARGUMENTS),
     "fit: data must hold dense tensors with one row per example, got a tuple of 0": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X, ()), **ARGUMENTS),
     "MSE(): target must be a tensor, got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X, None), **ARGUMENTS),
     "fit: data must hold dense tensors with one row per example, got a tensor of layout torch.sparse_coo": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.to_sparse(), LABELS), **ARGUMENTS),
-    "fit: validation must be a tuple (x, target), got a tensor": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, validation=X, **ARGUMENTS),
+    "fit: validation must be a tuple (x, target), an iterable of batches such as a DataLoader, or a function of the epoch that returns one, got a tensor": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, validation=X, **ARGUMENTS),
     "fit: with drop_last there must be batch_size=51 rows or more, got 50 rows": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, **{**ARGUMENTS, "batch_size": 51}, drop_last=True),
     "evaluate: net must be a layer, got": lambda: fn.evaluate(fn.MSE(), {}, DATA, loss=fn.MSE()),
     "evaluate: loss must be a loss that has one value, got": lambda: fn.evaluate(NET, NET.init(0), DATA, loss=fn.MSE(reduction="none")),
-    "evaluate: data must be a tuple (x, target), got None": lambda: fn.evaluate(NET, NET.init(0), None, loss=fn.MSE()),
+    "evaluate: data must be a tuple (x, target), an iterable of batches such as a DataLoader, or a function of the epoch that returns one, got None": lambda: fn.evaluate(NET, NET.init(0), None, loss=fn.MSE()),
 }  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_the_last_batch_may_be_left_out():
     data, arguments = (X[:29], PROBABILITIES[:29]), {**ARGUMENTS, "batch_size": 7}
     with pytest.raises(ValueError, match="more than one value per channel") as caught:
         fn.fit(NORMED, fn.MSE(), fn.SGD(0.1), data, **arguments)
-    assert "  in fit, in the last batch, of 1 rows: drop_last=True leaves it out" in caught.value.__notes__
+    assert "  in fit, epoch 1, step 5, in the last batch, of 1 rows: drop_last=True leaves it out" in caught.value.__notes__
     params, _, history = fn.fit(NORMED, fn.MSE(), fn.SGD(0.1), data, drop_last=True, **arguments)
     assert params[1]["num_batches_tracked"] == 2 * 4
     assert len(history["loss"]) == 2

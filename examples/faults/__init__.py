@@ -1,0 +1,5 @@
+"""Faults: a small training is killed, starved of disk, interrupted and fed NaN, and its checkpoints are damaged bit by bit.
+
+``python -m examples.faults`` tries them all, prints a table and writes it to docs/faults.md. A group of faults is a module here
+with a function for each row of the table.
+"""

@@ -1,0 +1,139 @@
+"""Disks and folders: no space left, no permission, and two processes with one folder."""
+
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import funcnet as fn
+from examples.faults.children import Child, Tell, run
+from examples.faults.judging import Judge, difference, losses
+from examples.faults.table import Row, repeated, row_of
+from examples.faults.trainings import KEEP, newest, tensors, train
+
+_NOBODY = 65534
+_FULL = "`fit` raises `OSError`; nothing of the file is left"
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of the largest checkpoint."""
+    return max(path.stat().st_size for path in folder.glob("*.fn"))
+
+
+def file_too_large(judge: Judge, count: int) -> Row:
+    """Limit the size of files to less than a checkpoint has."""
+    begun = judge.begun()
+
+    def once() -> list[str]:
+        folder, limit = judge.new_folder(like=begun), judge.random.randrange(_size(begun))
+
+        def limited(tell: Tell) -> Any:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            return train(folder, tell)
+
+        return judge.struck(folder, limited, r"OSError: \[Errno 27\]")
+
+    return repeated("A file larger than the system allows", count, once, _FULL)
+
+
+def full_disk(judge: Judge, count: int) -> Row:
+    """Train on a small file system in memory, which is full after some checkpoints; then make it larger."""
+    size = _size(judge.begun())
+
+    def once() -> list[str] | None:
+        folder = judge.new_folder()
+        with _mounted(folder, judge.random.randrange(size, (KEEP + 1) * size)) as enlarge:
+            if enlarge is None:
+                return None
+            found = losses(folder / "in", run(lambda tell: train(folder / "in", tell)), r"OSError: \[Errno 28\]")
+            enlarge()
+            return found + judge.losses_again(folder / "in")
+
+    tries = [once() for _ in range(count)]
+    if None in tries:
+        return Row("A full disk", 0, [], "not tried, since this process may not mount a file system")
+    return row_of("A full disk", [one for one in tries if one is not None], _FULL)
+
+
+@contextmanager
+def _mounted(folder: Path, size: int) -> Iterator[Callable[[], Any] | None]:
+    """Mount a file system of some bytes, and yield a function that enlarges it, or ``None`` if mounting is not allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+        yield None
+        return
+    try:
+        yield lambda: subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def unwritable_folder(judge: Judge, count: int) -> Row:
+    """Take away the permission to write: before the training, and after it has its lock."""
+    begun = judge.begun()
+
+    def once(*, locked: bool) -> list[str]:
+        folder = judge.new_folder(like=begun)
+        (folder / ".lock").chmod(0o666)
+        if not locked:
+            (folder / ".lock").unlink()
+
+        def as_nobody(tell: Tell) -> Any:
+            if os.geteuid() == 0:  # whom permissions do not bind
+                os.setuid(_NOBODY)
+            return train(folder, tell)
+
+        folder.chmod(0o555)
+        found = losses(folder, run(as_nobody), "PermissionError", newest(folder) or 0)
+        folder.chmod(0o755)
+        return found + judge.losses_again(folder)
+
+    happens = "`fit` raises `PermissionError`, before the first step if it cannot lock the folder"
+    return row_of("An unwritable folder", [once(locked=i % 2 == 0) for i in range(2 * count)], happens)
+
+
+def two_trainings(judge: Judge, count: int) -> Row:
+    """Make the call again while it runs."""
+
+    def once() -> list[str]:
+        folder = judge.new_folder()
+
+        def wait(epoch: fn.Epoch) -> None:
+            while not (folder / "go on").exists():
+                time.sleep(0.005)
+
+        first = Child(lambda tell: train(folder, tell, callbacks=[wait]))
+        first.wait(lambda: first.has("saved"))
+        error = run(lambda tell: train(folder, tell)).error
+        (folder / "go on").touch()
+        said = [] if "another process is training with this folder" in error else [f"the second ended with {error or 'no error'}"]
+        return said + difference(first.ended(), judge.expected(tensors))
+
+    happens = "the second is refused with a `ValueError` that names the process of the first, which goes on"
+    return repeated("A second training with the folder", count, once, happens)
+
+
+def two_savers(judge: Judge, count: int) -> Row:
+    """Save from two processes at once, each the steps of one parity."""
+
+    def once() -> list[str]:
+        checkpoints = fn.Checkpoints(judge.new_folder(), None)
+
+        def save(first: int) -> None:
+            for step in range(first, 20, 2):
+                checkpoints.save(step, (step, *tensors()))
+
+        children = [Child(lambda tell, first=first: save(first)) for first in (0, 1)]
+        found = [child.ended().error for child in children]
+        steps = checkpoints.steps()
+        found += [f"of 20 steps there are {steps}"] * (steps != [*range(20)])
+        found += [f"step {step} has the tree of another" for step in steps if checkpoints.load(step)[0] != step]
+        return [one for one in found if one]
+
+    return repeated("Two processes that save at once", count, once, "each save waits for the other; every file is whole")

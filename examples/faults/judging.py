@@ -1,0 +1,83 @@
+"""Judging: what a fault must leave, and that the same call, made again, ends as if nothing had happened."""
+
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from examples.faults.children import Ended, Tell, run
+from examples.faults.trainings import leftovers, newest, tensors, train
+
+
+class Judge:
+    """Runs trainings, each in its folder, and compares them with an undisturbed one.
+
+    Attributes:
+        folder: Where the folders are made.
+        random: Draws the moments and places of faults, from a seed.
+        seconds: How long the undisturbed training takes.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        """Train undisturbed, and time it."""
+        self.folder, self.random = folder, random.Random(seed)
+        self._digests: dict[Callable[[], Any], str] = {}
+        self._count = 0
+        began = time.monotonic()
+        self.expected(tensors)
+        self.seconds = time.monotonic() - began
+
+    def expected(self, data: Callable[[], Any]) -> str:
+        """Return the digest of the undisturbed training with this data."""
+        if data not in self._digests:
+            folder = self.new_folder()
+            self._digests[data] = _digest(run(lambda tell: train(folder, tell, data())))
+        return self._digests[data]
+
+    def new_folder(self, like: Path | None = None) -> Path:
+        """Return the path of a folder to be made, or a copy of another."""
+        self._count += 1
+        folder = self.folder / f"{self._count:05d}"
+        return folder if like is None else Path(shutil.copytree(like, folder))
+
+    def begun(self, epochs: int = 2, data: Callable[[], Any] = tensors) -> Path:
+        """Return a folder with the checkpoints of the first epochs."""
+        folder = self.new_folder()
+        ended = run(lambda tell: train(folder, tell, data(), epochs=epochs))
+        if ended.code:
+            raise RuntimeError(ended.error)
+        return folder
+
+    def losses_again(self, folder: Path, data: Callable[[], Any] = tensors) -> list[str]:
+        """Make the same call again, and say how it differs from the undisturbed one."""
+        return difference(run(lambda tell: train(folder, tell, data())), self.expected(data))
+
+    def struck(self, folder: Path, work: Callable[[Tell], Any], error: str, data: Callable[[], Any] = tensors) -> list[str]:
+        """Train in a folder under a fault, which must end with an error, and then without it; say what was lost."""
+        known = newest(folder) or 0
+        return losses(folder, run(work), error, known) + self.losses_again(folder, data)
+
+
+def losses(folder: Path, ended: Ended, error: str, known: int = 0) -> list[str]:
+    """Say what a fault has cost: a step known to be saved, an error that matches ``error``, a folder without leftovers."""
+    known, kept = max([known, *map(int, ended.told("saved"))]), newest(folder) or 0
+    found = [f"step {known} was saved, the newest checkpoint is {kept}"] * (kept < known)
+    found += [f"it ended with {ended.error or 'no error'!r}, not with {error!r}"] * (not re.search(error, ended.error))
+    return found + [f"it left {', '.join(leftovers(folder))}"] * bool(leftovers(folder))
+
+
+def difference(ended: Ended, expected: str) -> list[str]:
+    """Say how a training that has ended differs from the undisturbed one."""
+    if ended.code:
+        return [f"the same call, made again, ended with {ended.error or ended.code}"]
+    return [] if _digest(ended) == expected else ["the same call, made again, gave other bits"]
+
+
+def _digest(ended: Ended) -> str:
+    if ended.code:
+        raise RuntimeError(f"the undisturbed training ended with {ended.error or ended.code}")
+    (found,) = ended.told("digest")
+    return found

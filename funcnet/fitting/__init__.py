@@ -1,0 +1,1 @@
+"""Fitting: training loops, what they measure, and what they return."""

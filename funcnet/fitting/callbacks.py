@@ -1,0 +1,270 @@
+"""Callbacks: functions that ``fit`` calls after each epoch, and values that remember something from epoch to epoch.
+
+def callback(epoch: Epoch) -> None | stop             a function
+memory = callback.init(params)                        a Callback; its memory, a tree, is saved in checkpoints
+memory, stop | None = callback.update(memory, epoch)  after each epoch
+params = callback.params(memory, params)              what fit returns
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.contract import Params
+from funcnet.errors import add_location, describe, flag, number, one_of, value_error, whole
+from funcnet.fitting.history import History
+from funcnet.flattening import Tree
+from funcnet.signatures import name_of
+from funcnet.value import Value, frozen
+
+
+class Stop:
+    """The type of ``stop``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "fn.stop"
+
+    def __reduce__(self) -> str:
+        return "stop"
+
+
+stop = Stop()
+"""What a callback returns to end the training after this epoch or step."""
+
+Verdict = Stop | None
+
+
+class Epoch(NamedTuple):
+    """What a callback is given after an epoch. Nothing writes to its tensors later, so a callback may keep them.
+
+    Args:
+        number: Number of epochs done, from 1.
+        params: The params.
+        state: The optimizer's state.
+        history: The history, with this epoch's row.
+        eval_params: The params that validation uses: ``opt.eval_params(state, params)``.
+        steps: Number of steps done in all.
+    """
+
+    number: int
+    params: Params
+    state: Tree
+    history: History
+    eval_params: Params
+    steps: int
+
+
+class Step(NamedTuple):
+    """What ``Callback.on_step`` is given after a step. Nothing writes to its tensors later.
+
+    Args:
+        number: Number of steps done in all, from 1.
+        epoch: Number of the epoch, from 1.
+        params: The params after the step.
+        state: The optimizer's state.
+        loss: The loss before the step; a value for each part, and member of an ensemble.
+    """
+
+    number: int
+    epoch: int
+    params: Params
+    state: Tree
+    loss: Tensor
+
+
+class Callback(Value):
+    """A callback that remembers; the base class of ``EarlyStopping``.
+
+    Override ``update``, and where wanted the others. Memory is a tree of tensors, numbers and words; methods return the new one
+    and write to none, so that a checkpoint holds it whole.
+    """
+
+    __slots__ = ()
+
+    def init(self, params: Params) -> Tree:
+        """Return the memory before the first epoch."""
+        del params
+        return None
+
+    def update(self, memory: Tree, epoch: Epoch) -> tuple[Tree, Verdict]:
+        """Return the memory after an epoch, and ``stop`` to end the training."""
+        del epoch
+        return memory, None
+
+    def on_step(self, step: Step) -> Verdict:
+        """Look at a step, and return ``stop`` to end the training after it. Where it is overridden, steps cost more.
+
+        A donated optimizer is not used then, and tensors are made outside of inference mode.
+        """
+        del step
+        return None
+
+    def params(self, memory: Tree, params: Params) -> Params:
+        """Return what ``fit`` returns for the last params."""
+        del memory
+        return params
+
+
+@frozen
+class EarlyStopping(Callback):
+    """Stop when a column of the history has not improved for some epochs, and give back the best params.
+
+    An epoch improves on the best one so far if its value is smaller by more than ``min_delta``; larger with ``mode="max"``.
+    NaN is no improvement. The params kept are those that were evaluated, ``Epoch.eval_params``.
+
+    Args:
+        patience: Number of epochs in a row without improvement after which the training stops.
+        monitor: Name of the column, by default ``validation_loss`` where there is one, else ``loss``.
+        mode: ``"min"`` or ``"max"``.
+        min_delta: The change that is no improvement, in units of the column.
+        restore_best: Whether ``fit`` returns the params of the best epoch, also after a training that was not stopped.
+
+    Raises:
+        ValueError: For arguments of another kind, and from ``fit`` for a column that the history does not have, or with values
+            that are no numbers.
+
+    References:
+        Prechelt 1998, "Early stopping: but when?".
+
+    >>> import torch
+    >>> from funcnet.fitting.history import History
+    >>> early, w = EarlyStopping(patience=2), {"w": torch.zeros(1)}
+    >>> memory, history = early.init(w), History()
+    >>> for i, loss in enumerate([0.5, 0.3, 0.4, 0.4]):
+    ...     history.setdefault("loss", []).append(loss)
+    ...     memory, verdict = early.update(memory, Epoch(i + 1, {"w": w["w"] + i}, (), history, {"w": w["w"] + i}, i))
+    >>> verdict, early.params(memory, w)
+    (fn.stop, {'w': tensor([1.])})
+    """
+
+    patience: int = field(validator=whole(1))
+    monitor: str | None = None
+    mode: str = field(default="min", validator=one_of("min", "max"))
+    min_delta: float = field(default=0.0, validator=number(at_least=0))
+    restore_best: bool = field(default=True, validator=flag)
+
+    def __attrs_post_init__(self) -> None:
+        if self.monitor is not None and not isinstance(self.monitor, str):
+            raise value_error("EarlyStopping", "monitor must be the name of a column, or None", describe(self.monitor))
+
+    def init(self, params: Params) -> Tree:
+        return {"best": math.nan, "epoch": 0, "waited": 0, "params": None}
+
+    def update(self, memory: Tree, epoch: Epoch) -> tuple[Tree, Verdict]:
+        value = self._value(epoch.history)
+        if self._is_better(value, memory["best"]):
+            kept = epoch.eval_params if self.restore_best else None
+            return {"best": value, "epoch": epoch.number, "waited": 0, "params": kept}, None
+        waited = memory["waited"] + 1
+        return {**memory, "waited": waited}, stop if waited >= self.patience else None
+
+    def params(self, memory: Tree, params: Params) -> Params:
+        return params if memory["params"] is None else memory["params"]
+
+    def _value(self, history: History) -> float:
+        name = self.monitor or ("validation_loss" if "validation_loss" in history else "loss")
+        if name not in history:
+            raise value_error(self, f"monitor must be a column of the history: {', '.join(history)}", repr(name))
+        if not isinstance(history[name][-1], (int, float)):
+            raise value_error(self, f"column {name!r} must have numbers", describe(history[name][-1]))
+        return float(history[name][-1])
+
+    def _is_better(self, value: float, best: float) -> bool:
+        if math.isnan(value) or math.isnan(best):
+            return not math.isnan(value)
+        return value < best - self.min_delta if self.mode == "min" else value > best + self.min_delta
+
+
+CallbackLike = Callable[[Epoch], Verdict] | Callback
+
+
+Memories = dict[str, Tree]
+"""The memory of each ``Callback`` under what it prints; equal ones share one."""
+
+
+class Callbacks:
+    """The callbacks of a training."""
+
+    __slots__ = ("all", "of_steps")
+
+    all: Sequence[CallbackLike]
+    of_steps: list[Callback]
+
+    def __init__(self, given: Any) -> None:
+        if not isinstance(given, (tuple, list)) or not all(callable(one) or isinstance(one, Callback) for one in given):
+            rule = "callbacks must be a tuple or list of functions of an Epoch, or of values such as EarlyStopping(3)"
+            raise value_error("fit", rule, describe(given))
+        for one in given:
+            if isinstance(one, type):
+                raise value_error(
+                    "fit", "a callback must be a function of an Epoch or a value of a Callback class", describe(one)
+                )
+        self.all = tuple(given)
+        self.of_steps = [c for c in given if isinstance(c, Callback) and type(c).on_step is not Callback.on_step]
+
+    def init(self, params: Params) -> Memories:
+        """Return the memory of each before the first epoch."""
+        return {repr(one): one.init(params) for one in self.all if isinstance(one, Callback)}
+
+    def resumed(self, saved: Memories, params: Params) -> Memories:
+        """Return the memories saved in a checkpoint, and fresh ones of callbacks that are new; warn of those that are missing."""
+        fresh = self.init(params)
+        missing = [name for name, memory in saved.items() if memory is not None and name not in fresh]
+        if missing:
+            warnings.warn(
+                f"fit: the checkpoint has the memory of {', '.join(missing)}, which is not among callbacks", stacklevel=4
+            )
+        return {name: saved.get(name, memory) for name, memory in fresh.items()}
+
+    def update(self, memories: Memories, epoch: Epoch) -> tuple[Memories, bool]:
+        """Call every one after an epoch, and return the new memories and whether one wants to stop."""
+        found, verdicts = dict(memories), []
+        for one in self.all:
+            with _located(one, f"after epoch {epoch.number}"):
+                if isinstance(one, Callback):
+                    found[repr(one)], verdict = one.update(memories[repr(one)], epoch)
+                else:
+                    verdict = one(epoch)
+                verdicts.append(_checked(one, verdict))
+        return found, any(verdicts)
+
+    def on_step(self, step: Step) -> bool:
+        """Call every one that looks at steps, and return whether one wants to stop."""
+        verdicts = []
+        for one in self.of_steps:
+            with _located(one, f"after step {step.number}"):
+                verdicts.append(_checked(one, one.on_step(step)))
+        return any(verdicts)
+
+    def params(self, memories: Memories, params: Params) -> Params:
+        """Return the params that ``fit`` returns."""
+        for one in self.all:
+            params = one.params(memories[repr(one)], params) if isinstance(one, Callback) else params
+        return params
+
+
+def _checked(callback: Any, verdict: Any) -> bool:
+    """Tell whether a callback wants to stop; anything but ``None`` and ``stop`` is a mistake."""
+    if verdict is not None and not isinstance(verdict, Stop):
+        raise value_error(f"callback {_name(callback)}", "it must return None or fn.stop", describe(verdict))
+    return verdict is not None
+
+
+def _name(callback: Any) -> str:
+    return repr(callback) if isinstance(callback, Callback) else name_of(callback)
+
+
+@contextmanager
+def _located(callback: Any, when: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        add_location(error, f"fit, callback {_name(callback)}, {when}")
+        raise

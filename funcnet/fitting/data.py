@@ -1,0 +1,248 @@
+"""Data: rows of tensors that are cut into batches, or an iterable of batches, for ``fit``, ``evaluate`` and ``predict``.
+
+(x, target)            ``Rows``: tensors or numpy arrays, or trees of them, with one row per example
+DataLoader, list, ...  ``Stream``: batches, each (x, target)
+f(epoch) → iterable    ``Stream``: the batches of an epoch, from 0
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from funcnet import random, tree
+from funcnet.errors import describe, value_error
+from funcnet.flattening import Tree
+from funcnet.random.keys import Key
+
+RULE = "must be a tuple (x, target), an iterable of batches such as a DataLoader, or a function of the epoch that returns one"
+
+
+def as_tensors(data: Tree) -> Tree:
+    """Return the tree with tensors for numpy arrays; they share memory, except with an array that is read-only."""
+    if type(data) is Tensor:
+        return data
+    return tree.map(_as_tensor, data)
+
+
+def _as_tensor(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor) or not is_array(leaf):
+        return leaf
+    return torch.from_numpy(leaf if leaf.flags.writeable else leaf.copy())
+
+
+def is_array(leaf: Any) -> bool:
+    """Tell a numpy array from what torch has no dtype for, such as text."""
+    return (
+        any(kind.__module__ == "numpy" and kind.__name__ == "ndarray" for kind in type(leaf).__mro__)
+        and leaf.dtype.kind in "biufc"
+    )
+
+
+def take(data: Tree, rows: Tensor) -> Tree:
+    """Return these rows of every tensor."""
+    return tree.map(lambda leaf: leaf[rows], data)
+
+
+def rows_in(data: Tree, who: str, name: str = "data") -> int:
+    """Return the number of rows, on which all tensors of the data must agree."""
+    for leaf in tree.leaves(data):
+        if not isinstance(leaf, Tensor) or not leaf.dim() or leaf.layout is not torch.strided:
+            raise value_error(who, f"{name} must hold dense tensors with one row per example", describe(leaf))
+    counts = sorted({len(leaf) for leaf in tree.leaves(data)})
+    if len(counts) != 1:
+        what = "x and target must" if _is_pair(data) else f"all of {name} must"
+        raise value_error(who, f"{what} have the same number of rows, at least 1", " and ".join(map(str, counts)) or "none")
+    return counts[0]
+
+
+def _is_pair(data: Any) -> bool:
+    return isinstance(data, tuple) and len(data) == 2
+
+
+def _require_x(data: Any, who: str, name: str) -> None:
+    """Refuse an x without tensors, and a target that holds nothing but is not ``None``; a loss may need no target."""
+    x, target = data
+    odd = [part for part in (x, target) if not tree.leaves(part) and (part is x or part is not None)]
+    if odd:
+        raise value_error(who, f"{name} must hold dense tensors with one row per example", describe(odd[0]))
+
+
+class Rows:
+    """Tensors with one row per example, cut into batches: in their order, or in one that a key determines."""
+
+    once = False
+
+    def __init__(self, data: Tree, who: str, name: str, batch_size: int, *, drop_last: bool = False, pairs: bool = True) -> None:
+        self.data = as_tensors(data)
+        if pairs:
+            _require_x(self.data, who, name)
+        self.rows = rows_in(self.data, who, name)
+        if not self.rows:
+            raise value_error(who, "x and target must have the same number of rows, at least 1", "0")
+        if drop_last and self.rows < batch_size:
+            rule = f"with drop_last there must be batch_size={batch_size} rows or more"
+            raise value_error(who, rule, f"{self.rows} rows")
+        self.batch_size, self.drop_last = int(batch_size), drop_last  # numpy's numbers are none to torch.split
+        self.device = tree.leaves(self.data)[0].device
+
+    @property
+    def steps(self) -> int:
+        """Return the number of batches in an epoch."""
+        return self.rows // self.batch_size if self.drop_last else -(-self.rows // self.batch_size)
+
+    def cut(self, order: Key | None = None) -> list[Tensor]:
+        """Return the rows of each batch."""
+        rows = torch.arange(self.rows) if order is None else random.permutation(order, self.rows)
+        return list(torch.split(rows, self.batch_size))[: self.steps]
+
+    def batches(self, epoch: int = 0, order: Key | None = None, start: int = 0) -> Iterator[Tree]:
+        """Yield the batches of an epoch from number ``start`` on."""
+        for rows in self.cut(order)[start:]:
+            yield take(self.data, rows)
+
+    def generators(self) -> list[torch.Generator]:
+        """List no generators: a key determines the order."""
+        return []
+
+    def described(self) -> dict[str, Any]:
+        """Return what an order of batches depends on."""
+        return {"rows": self.rows, "batch_size": self.batch_size, "drop_last": self.drop_last}
+
+    def hint(self, step: int) -> str:
+        """Say how to leave out a last batch that is smaller than the others."""
+        left = self.rows - step * self.batch_size
+        if not 0 < left < self.batch_size or not step:
+            return ""
+        return f", in the last batch, of {left} rows: drop_last=True leaves it out"
+
+
+class Stream:
+    """An iterable of batches, or a function of the epoch that returns one."""
+
+    device = None
+
+    def __init__(self, data: Any, who: str, name: str) -> None:
+        if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+            raise value_error(who, f"{name} must be batches; DataLoader(dataset, batch_size=...) makes them", describe(data))
+        if isinstance(data, (str, bytes, Tensor, dict, type)) or not (isinstance(data, Iterable) or callable(data)):
+            raise value_error(who, f"{name} {RULE}", describe(data))
+        self.data, self.who, self.name = data, who, name
+
+    @property
+    def once(self) -> bool:
+        """Whether the batches can be had only once, as those of a generator."""
+        return isinstance(self.data, Iterator)
+
+    @property
+    def steps(self) -> int | None:
+        """Return the number of batches in an epoch, where it is known."""
+        try:
+            return len(self.data)
+        except (TypeError, AttributeError, NotImplementedError):
+            return None
+
+    def batches(self, epoch: int = 0, order: Key | None = None, start: int = 0) -> Iterator[Tree]:
+        """Yield the batches of an epoch; outside inference mode, since the data may keep tensors that it makes."""
+        del order, start
+        for one in self._samplers():
+            if callable(getattr(one, "set_epoch", None)):
+                one.set_epoch(epoch)
+        if getattr(self.data, "persistent_workers", False) and getattr(self.data, "_iterator", None) is not None:
+            # For new workers a DataLoader draws a seed before the order, for those that persist it does not: the orders of a
+            # training that is resumed would be others.
+            torch.empty((), dtype=torch.int64).random_(generator=getattr(self.data, "generator", None))
+        with torch.inference_mode(False):
+            batches = iter(self.data if isinstance(self.data, Iterable) else self._made(self.data, epoch))
+        yield from _outside_inference(batches)
+
+    def _made(self, function: Callable[[int], Any], epoch: int) -> Iterable[Any]:
+        batches = function(epoch)
+        if not isinstance(batches, Iterable):
+            raise value_error(self.who, f"{self.name}, a function of the epoch, must return an iterable of batches", batches)
+        return batches
+
+    def _samplers(self) -> list[Any]:
+        """List the data and what a DataLoader draws its order from."""
+        loader, found = self.data, [self.data]
+        for path in (("dataset",), ("sampler",), ("batch_sampler",), ("batch_sampler", "sampler")):
+            one = loader
+            for name in path:
+                one = getattr(one, name, None)
+            if one is not None and all(one is not other for other in found):
+                found.append(one)
+        return found
+
+    def generators(self) -> list[torch.Generator]:
+        """List the generators of a DataLoader and its samplers, whose states are part of the place in the data."""
+        found: list[torch.Generator] = []
+        for one in self._samplers():
+            generator = getattr(one, "generator", None)
+            if isinstance(generator, torch.Generator) and all(generator is not other for other in found):
+                found.append(generator)
+        return found
+
+    def described(self) -> dict[str, Any]:
+        """Return what an order of batches depends on, as far as it is known."""
+        return {"batches": self.steps, "generators": len(self.generators())}
+
+    def hint(self, step: int) -> str:
+        """Say nothing more of a step."""
+        return ""
+
+
+def _outside_inference(batches: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        with torch.inference_mode(False):
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+        yield batch
+
+
+Source = Rows | Stream
+
+
+def is_rows(data: Any, pairs: bool) -> bool:
+    """Tell whether data are tensors with one row per example, not batches."""
+    return _is_pair(data) if pairs else isinstance(data, (tuple, dict, Tensor)) or is_array(data)
+
+
+def source_of(data: Any, who: str, name: str, batch_size: int, *, drop_last: bool = False, pairs: bool = True) -> Source:
+    """Return the source of batches that ``data`` is.
+
+    With ``pairs`` a batch is (x, target); otherwise any tree of tensors, of which ``transform`` makes a pair.
+    """
+    if is_rows(data, pairs):
+        return Rows(data, who, name, batch_size, drop_last=drop_last, pairs=pairs)
+    if isinstance(data, (tuple, dict, Tensor)) or is_array(data):
+        raise value_error(who, f"{name} {RULE}", describe(data))
+    if drop_last:
+        raise value_error(
+            who, "drop_last is for tensors; a DataLoader has a drop_last too", f"drop_last=True with {describe(data)}"
+        )
+    return Stream(data, who, name)
+
+
+def as_pair(batch: Any, who: str, name: str) -> tuple[Tree, Tree]:
+    """Return x and target of a batch, with tensors for numpy arrays."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        hint = "; transform=lambda batch, key: (x, target) makes one" if who == "fit" else ""
+        raise value_error(who, f"{name} must be a pair (x, target){hint}", describe(batch))
+    x, target = batch
+    if type(x) is Tensor and type(target) is Tensor:
+        return x, target
+    return as_tensors(x), as_tensors(target)
+
+
+def moved(data: Tree, device: torch.device) -> Tree:
+    """Return the tree with its tensors on a device."""
+    return tree.map(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, data)
+
+
+def device_of(params: Tree) -> torch.device:
+    """Return the device of the first tensor; the CPU where there is none."""
+    return next((leaf.device for leaf in tree.leaves(params) if isinstance(leaf, Tensor)), torch.device("cpu"))

@@ -1,0 +1,76 @@
+"""Divergence: the first number of a training that is not finite, and where it came from."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.combinators.watching import checked
+from funcnet.contract import Params
+from funcnet.flattening import Tree
+from funcnet.optim.base import Optimizer
+from funcnet.optim.skipping import SkipNonFinite
+from funcnet.optim.transforms.loss_scale import LossScale
+from funcnet.train import TrainStep
+from funcnet.value import parts
+
+
+def skips_steps(opt: Optimizer) -> bool:
+    """Tell whether an optimizer skips steps that are not finite, so that a loss may be."""
+    return any(isinstance(part, (SkipNonFinite, LossScale)) for part in parts(opt, given=True))
+
+
+def first_bad(found: Tree) -> str:
+    """Return the path and index of the first element that is NaN or infinite, or ``""``."""
+    for path, leaf in tree.names(found).items():
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and not leaf.isfinite().all():
+            index = tuple((~leaf.isfinite()).nonzero()[0].tolist())
+            return f"{path!r}, which has {leaf[index].item()} at {index}" if index else f"{path!r}, which is {leaf.item()}"
+    return ""
+
+
+def diverged(what: str, when: str, bad: str) -> FloatingPointError:
+    """Make the error that ends a training."""
+    return FloatingPointError(f"fit: the loss and params must stay finite, got {what} in {when}; first bad leaf: {bad}")
+
+
+Cause = tuple[str, int | None, Exception | None]
+"""What is not finite, the number of the step that made it, from 0, and the error of the first layer at fault."""
+
+
+def cause(step: TrainStep, start: tuple[Params, Tree], batches: Iterable[tuple[Any, Any, Any]], last: Params) -> Cause:
+    """Repeat steps from ``start`` until a batch or the params are not finite, and return what is.
+
+    ``batches`` yields (x, target, key) for each step up to the one that went wrong; ``last`` are the params after it.
+    """
+    params, state = start
+    for i, (x, target, rng) in enumerate(batches):
+        bad = first_bad({"x": x, "target": target})
+        if bad:
+            return bad, i, None
+        after, state, _ = step(params, state, x, target, rng)
+        bad = first_bad({"params": after})
+        if bad:
+            return bad, i, _layer_at_fault(step, params, x, target, rng)
+        params = after
+    return first_bad({"params": last}) or "none, only the loss", None, None
+
+
+def _layer_at_fault(step: TrainStep, params: Params, x: Any, target: Any, rng: Any) -> Exception | None:
+    """Return the error of the first layer whose output or gradient is not finite."""
+    watched = checked(step.net)
+    try:
+        with torch.no_grad():
+            y, cache = watched.apply(params, x, rng)
+            watched.grads(params, cache, step.loss.value_and_grad(y, target)[1])
+    except FloatingPointError as error:
+        return error
+    return None
+
+
+def add_layer(error: Exception, found: Exception | None) -> None:
+    """Add which layer gave the first number that is not finite."""
+    if found is not None:
+        error.add_note(f"  {found}")

@@ -1,0 +1,142 @@
+"""Evaluation: the loss and metrics of a net on data, and its predictions."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Layer, Params
+from funcnet.errors import describe, value_error
+from funcnet.fitting.arguments import COLUMNS, require, require_whole
+from funcnet.fitting.data import Source, as_pair, as_tensors, device_of, moved, source_of
+from funcnet.flattening import Tree, flatten_together, unflatten
+from funcnet.losses.batch_means import LossMean
+from funcnet.losses.loss import Loss
+from funcnet.metrics.several import Metrics, columns, plain
+
+
+def evaluate(
+    net: Layer,
+    params: Params,
+    data: Any,
+    metrics: Metrics = (),
+    loss: Loss | None = None,
+    *,
+    prefix: str = "",
+    batch_size: int = 1000,
+) -> dict[str, Any]:
+    """Evaluate a net on data, and return the loss, its parts as ``loss.<name>``, and the value of each metric, by name.
+
+    The net is ``net.inference()``. The results are those of all rows together, up to rounding, whatever ``batch_size`` is:
+    metrics add up, and a batch counts for ``weight_of(target)`` of the loss, or of a function that has it, or else for its rows.
+
+    Args:
+        net: The net.
+        params: Its params; those that an optimizer or ``EMA`` averages come from ``opt.eval_params(state, params)`` or
+            ``ema.params(state)``, with statistics from ``refresh_stats``. Batches are moved to their device.
+        data: (x, target), tensors or numpy arrays or trees of them with one row per example; or an iterable of such batches,
+            as a ``DataLoader`` is.
+        metrics: Metrics, such as ``F1()``, or functions (y, target) → number, such as ``accuracy``.
+        loss: A loss with one value, or ``None`` for metrics only.
+        prefix: What comes before each name.
+        batch_size: Rows computed at once; an iterable has its own batches.
+
+    Returns:
+        A dict of numbers by name; a value of several numbers, such as a confusion matrix, is a tensor.
+
+    Raises:
+        ValueError: For a ``batch_size`` below 1, no data, ``x`` and ``target`` with different numbers of rows, arguments of
+            another kind, a loss without a reduction, and two metrics of one name, or one named ``loss``.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.losses.regression import MSE
+    >>> net, x = Linear(2, 1, initializer="zeros"), torch.ones(5, 2)
+    >>> evaluate(net, net.init(0), (x, torch.ones(5, 1)), loss=MSE())
+    {'loss': 1.0}
+    """
+    require("evaluate", net=(Layer, "a layer", net))
+    wanted = columns("evaluate", metrics, COLUMNS)
+    if loss is not None and (not isinstance(loss, Loss) or loss.reduction == "none"):
+        raise value_error("evaluate", "loss must be a loss that has one value", loss)
+    require_whole("evaluate", "batch_size", 1, batch_size)
+    source = source_of(data, "evaluate", "data", batch_size)
+    return measured(net.inference(), params, source, wanted, None if loss is None else LossMean(loss), prefix)
+
+
+def measured(
+    net: Layer, params: Params, source: Source, wanted: Any, mean: LossMean | None, prefix: str = "", epoch: int = 0
+) -> dict[str, Any]:
+    """Return what a net, already one for inference, gets on the batches of an epoch."""
+    totals, seen, batches = mean.start() if mean else [], wanted.start(), 0
+    with torch.inference_mode():
+        for x, target in _pairs(source, params, epoch) if wanted.metrics or mean else ():
+            y, batches = net(params, x), batches + 1
+            totals = mean.add(totals, y, target) if mean else totals
+            seen = wanted.add(seen, y, target)
+        if not batches and (wanted.metrics or mean):
+            raise value_error("evaluate", "data must have at least one batch", "none")
+        found = wanted.value(seen)
+    named: dict[str, Any] = mean.value(totals) if mean else {}
+    named |= {name: plain(value) for name, value in found.items()}
+    return {f"{prefix}{name}": value for name, value in named.items()}
+
+
+def _pairs(source: Source, params: Params, epoch: int) -> Iterator[tuple[Any, Any]]:
+    device = device_of(params)
+    for batch in source.batches(epoch):
+        x, target = as_pair(batch, "evaluate", "a batch")
+        yield (x, target) if device.type == "cpu" else (moved(x, device), moved(target, device))
+
+
+def predict(net: Layer, params: Params, x: Any, batch_size: int = 1000) -> Any:
+    """Return y of ``net.inference()`` for all rows of x, computed in batches.
+
+        y = [f(x₁); f(x₂); ...]        joined along the first axis
+
+    Args:
+        net: The net.
+        params: Its params; batches are moved to their device.
+        x: A tensor or numpy array, or a tuple or dict of them, with one row per example; or an iterable of batches of x.
+        batch_size: Rows computed at once; an iterable has its own batches.
+
+    Returns:
+        The tensor, or tree of tensors, that the net returns for all rows.
+
+    Raises:
+        ValueError: For a ``batch_size`` below 1, x without rows of one number, arguments of another kind, and a net whose y
+            does not have a row for each of x.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> net = Linear(2, 3)
+    >>> predict(net, net.init(0), torch.ones(5, 2), batch_size=2).shape
+    torch.Size([5, 3])
+    """
+    require("predict", net=(Layer, "a layer", net))
+    require_whole("predict", "batch_size", 1, batch_size)
+    source = source_of(x, "predict", "x", batch_size, pairs=False)
+    judged, device, found = net.inference(), device_of(params), []
+    with torch.inference_mode():
+        for batch in source.batches():
+            x = moved(as_tensors(batch), device)
+            found.append(_with_rows(net, judged(params, x), x))
+    if not found:
+        raise value_error("predict", "x must have at least one batch", "none")
+    return _joined(found)  # outside inference mode, so that autograd takes it
+
+
+def _with_rows(net: Layer, y: Tree, x: Tree) -> Tree:
+    """Refuse a y that cannot be joined row by row."""
+    rows = {len(leaf) if leaf.dim() else -1 for leaf in tree.leaves(x) if isinstance(leaf, Tensor)}
+    for leaf in tree.leaves(y):
+        if not leaf.dim() or {len(leaf)} != rows:
+            raise value_error("predict", f"y of {net!r} must have one row for each of x", describe(leaf))
+    return y
+
+
+def _joined(batches: list[Tree]) -> Tree:
+    rows = zip(*[flatten_together(one)[0] for one in batches], strict=True)
+    return unflatten(batches[0], iter([None if row[0] is None else torch.cat(row) for row in rows]))

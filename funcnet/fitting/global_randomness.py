@@ -1,0 +1,29 @@
+"""Global random numbers of an epoch: those that a DataLoader and its dataset draw are determined by a key."""
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from funcnet.random.keys import Key
+
+
+@contextmanager
+def seeded(key: Key) -> Iterator[None]:
+    """Seed the global generators of torch's CPU, Python and numpy with a key; afterwards they go on from where they were."""
+    numpy = getattr(sys.modules.get("numpy"), "random", None)
+    states = torch.get_rng_state(), random.getstate(), numpy and numpy.get_state()
+    seed = int(key) % 2**63
+    torch.default_generator.manual_seed(seed)  # that of the CPU only; torch.manual_seed would seed a GPU too
+    random.seed(seed)
+    if numpy:
+        numpy.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        if numpy:
+            numpy.set_state(states[2])

@@ -1,0 +1,228 @@
+"""The history of a training: a column of values for each thing measured, with one value for each epoch."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet.errors import describe, value_error
+from funcnet.fitting.plotting import Figure, draw
+from funcnet.tables import aligned, html_table
+
+_MOST_ROWS, _ENDS = 20, 5
+"""A longer table shows so many rows at each of its ends only."""
+_WIDTH = 120
+"""Characters of the longest line; a wider table is broken into several."""
+
+
+class History(dict[str, list[Any]]):
+    """What ``fit`` measured: a dict with a list for each column, ``epoch``, ``loss``, ``seconds`` and others.
+
+    It prints as a table, in notebooks too, and ``plot()`` draws it. Each list has a value for each epoch: a number, a tensor,
+    such as a confusion matrix, or ``None`` where nothing was measured. A shorter list has those of the last epochs.
+
+    Two histories are equal if they have the same columns with the same values. NaN equals NaN here, so that a history that was
+    saved and loaded equals the first one.
+
+    Args:
+        columns: A list of values for each column, by name; the lists are copied.
+
+    Raises:
+        ValueError: For a column that is no list, or a value that is neither a number, a tensor nor ``None``.
+
+    >>> history = History({"epoch": [1, 2], "loss": [0.9, 0.25]})
+    >>> history.append({"epoch": 3, "loss": 0.125, "accuracy": 0.75})
+    >>> print(history)
+    epoch   loss  accuracy
+        1    0.9
+        2   0.25
+        3  0.125      0.75
+    >>> history
+    <History of 3 epochs: epoch, loss, accuracy>
+    >>> history.best("loss")
+    {'epoch': 3, 'loss': 0.125, 'accuracy': 0.75}
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]] | None = None) -> None:
+        super().__init__()
+        if columns is not None and not isinstance(columns, Mapping):
+            raise value_error("History", "columns must be a dict of lists", describe(columns))
+        for name, column in (columns or {}).items():
+            if not isinstance(name, str) or not isinstance(column, (list, tuple)):
+                raise value_error("History", "each column must have a name and a list of values", f"{name!r}: {describe(column)}")
+            self[name] = [_value("History", name, value) for value in column]
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add an epoch.
+
+        A name that is new begins a column. A column that the row lacks gets ``None``.
+
+        Args:
+            row: The values of the epoch by column; a tensor with one number is kept as that number.
+
+        Raises:
+            ValueError: For a row that is no dict, or a value that is neither a number, a tensor nor ``None``.
+        """
+        if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
+            raise value_error("History.append", "row must be a dict of values by name", describe(row))
+        kept = {name: _value("History.append", name, value) for name, value in row.items()}
+        for name in [*self, *[name for name in kept if name not in self]]:
+            self.setdefault(name, []).append(kept.get(name))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a dict for each epoch, with the columns that had begun by then: ``pandas.DataFrame(history.rows())``."""
+        count = self._epochs()
+        return [{name: c[i - count] for name, c in self.items() if len(c) >= count - i} for i in range(count)]
+
+    def best(self, column: str, mode: str = "min") -> dict[str, Any]:
+        """Return the row of the epoch in which a column is best, the first one of several.
+
+        Args:
+            column: The name of a column of numbers, such as ``"validation_loss"``; NaN is never the best.
+            mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+
+        Raises:
+            ValueError: For a column that is missing or has no numbers, and another ``mode``.
+        """
+        if not isinstance(mode, str) or mode not in _BETTER:
+            raise value_error("History.best", "mode must be 'min' or 'max'", repr(mode))
+        self._require("History.best", column)
+        rows = [row for row in self.rows() if _is_number(row.get(column))]
+        if not rows:
+            raise value_error("History.best", f"the column {column!r} must have a number that is not NaN", "none")
+        return _BETTER[mode](rows, key=lambda row: row[column])
+
+    def plot(self, columns: Sequence[str] | None = None, figure: Figure = None) -> Figure:
+        """Draw the columns over the epochs with matplotlib, and return the figure.
+
+        The loss and each metric have a panel, with a second line for the validation data. The parts of a loss share one, and so
+        do norms and learning rates; the seconds come last. An axis is logarithmic where a linear one would squeeze most values
+        together. The figure does not belong to pyplot: ``figure.savefig("history.png")`` writes it, and nothing needs closing.
+
+        Args:
+            columns: Names of the columns to draw, by default all that hold numbers.
+            figure: A matplotlib figure or subfigure to draw into, by default a new one.
+
+        Raises:
+            ImportError: Without matplotlib, which ``pip install funcnet[plot]`` installs.
+            ValueError: For a column that is missing or has no numbers, and a figure that is none.
+        """
+        names = [name for name in self if name != "epoch" and self._is_numeric(name)] if columns is None else columns
+        if not isinstance(names, (list, tuple)) or not names:
+            raise value_error("History.plot", "columns must be a list of names, at least one", describe(names))
+        if not self._epochs():
+            raise value_error("History.plot", "there must be an epoch to draw", "none")
+        for name in names:
+            self._require("History.plot", name)
+            if not self._is_numeric(name):
+                raise value_error("History.plot", "the columns must hold numbers", f"{name!r}, which holds tensors")
+        if figure is not None and not hasattr(figure, "add_subplot"):
+            raise value_error("History.plot", "figure must be a matplotlib figure or subfigure", describe(figure))
+        return draw({name: self[name] for name in names}, self._numbers(), figure)
+
+    def copy(self) -> "History":
+        """Return a copy to which rows can be appended without changing this one."""
+        return History(self)
+
+    __copy__ = copy
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, dict):
+            return NotImplemented
+        return self.keys() == other.keys() and all(_same(column, other[name]) for name, column in self.items())
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        count = self._epochs()
+        return f"<History of {count} epoch{'s' * (count != 1)}{': ' * bool(self)}{', '.join(self)}>"
+
+    def __str__(self) -> str:
+        cells = self._cells()
+        return "\n\n".join(["\n".join(aligned(block, 0)) for block in _blocks(cells)]) if cells[1:] and cells[0] else "no epochs"
+
+    def _repr_html_(self) -> str:
+        head, *rows = self._cells()
+        return html_table(head, rows)
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        names = [name for name in self if self._is_numeric(name)]
+        rows = [tuple([_cell(row.get(name)) for name in names]) for row in self.rows()]
+        if len(rows) > _MOST_ROWS:
+            rows = [*rows[:_ENDS], ("...",) * len(names), *rows[-_ENDS:]]
+        return [tuple(names), *rows]
+
+    def _epochs(self) -> int:
+        return max(map(len, self.values()), default=0)
+
+    def _numbers(self) -> list[int]:
+        """Return the numbers of the epochs, from 1 where the column is missing."""
+        count = self._epochs()
+        epochs = self.get("epoch", [])
+        return epochs if len(epochs) == count and all(isinstance(n, int) for n in epochs) else [*range(1, count + 1)]
+
+    def _is_numeric(self, name: str) -> bool:
+        return not any(isinstance(value, Tensor) for value in self[name])
+
+    def _require(self, who: str, name: object) -> None:
+        if not isinstance(name, str) or name not in self:
+            raise value_error(who, f"there must be a column of this name, and there are {', '.join(self) or 'none'}", repr(name))
+
+
+_BETTER: dict[str, Callable[..., dict[str, Any]]] = {"min": min, "max": max}
+
+
+def _value(who: str, name: str, value: Any) -> Any:
+    """Return a value as a history keeps it: a number of Python, a tensor that has no gradient, or ``None``."""
+    if isinstance(value, Tensor):
+        return value.detach().clone() if value.dim() else value.item()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Real):  # numpy's scalars too
+        return int(value) if isinstance(value, Integral) else float(value)
+    raise value_error(who, f"the values of {name!r} must be numbers, tensors or None", describe(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not _is_nan(value)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _blocks(rows: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+    """Break a wide table into narrower ones, each with the first column."""
+    first, *others = zip(*rows, strict=True)
+    block: list[tuple[str, ...]] = [first]
+    for column in others:
+        if len(block) > 1 and sum([2 + max(map(len, one)) for one in [*block, column]]) > _WIDTH:
+            yield [*zip(*block, strict=True)]
+            block = [first]
+        block.append(column)
+    yield [*zip(*block, strict=True)]
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Tell whether two columns, or two of their values, are the same."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return all(_same(one, other) for one, other in zip_longest(a, b, fillvalue=()))
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and _same_tensor(a, b)
+    return bool(a == b) or (_is_nan(a) and _is_nan(b))
+
+
+def _same_tensor(a: Tensor, b: Tensor) -> bool:
+    kinds = [(x.dtype, x.shape, x.device) for x in (a, b)]
+    return kinds[0] == kinds[1] and bool(((a == b) | (torch.isnan(a) & torch.isnan(b))).all())

@@ -1,0 +1,83 @@
+"""The position of a training: all that changes from step to step, as one tree that checkpoints save."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcnet.contract import Layer, Params
+from funcnet.errors import value_error
+from funcnet.fitting.history import History
+from funcnet.flattening import Tree
+from funcnet.losses.loss import Loss
+from funcnet.optim.base import Optimizer
+
+
+class Position(NamedTuple):
+    """Where a training is.
+
+    Args:
+        epoch: Number of epochs done.
+        step: Number of steps done in the next epoch.
+        steps: Number of steps done in all.
+        params: The params.
+        state: The optimizer's state, with what it records.
+        memory: The memory of each callback that has one.
+        losses: The losses of the steps done in this epoch.
+        weights: What their batches count for in each part of the loss; empty where the rows tell it.
+        seconds: Time spent in this epoch.
+        history: The history.
+        stopped: Whether a callback has ended the training.
+        generators: States of a DataLoader's generators at the start of the epoch.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    params: Params
+    state: Tree
+    memory: dict[str, Tree]
+    losses: tuple[Tensor, ...] = ()
+    weights: tuple[list[float], ...] = ()
+    seconds: float = 0.0
+    history: History = History()
+    stopped: bool = False
+    generators: tuple[Tensor, ...] = ()
+
+
+def as_tree(at: Position, call: dict[str, Any]) -> dict[str, Any]:
+    """Return a position as a tree of tensors, numbers and words, beside the call of ``fit`` that it belongs to."""
+    losses = torch.stack(at.losses) if at.losses else None
+    weights = torch.tensor(at.weights, dtype=torch.float64) if at.weights else None
+    return {**at._asdict(), "history": dict(at.history), "losses": losses, "weights": weights, "call": call}
+
+
+def from_tree(saved: Any) -> Position:
+    """Return the position that a tree holds."""
+    if not isinstance(saved, dict) or saved.keys() != {*Position._fields, "call"}:
+        raise value_error("fit", "the checkpoints must be those of fit; use another folder", "a tree of something else")
+    losses = () if saved["losses"] is None else tuple(saved["losses"].unbind())
+    weights = () if saved["weights"] is None else tuple(saved["weights"].tolist())
+    found = {**saved, "history": History(saved["history"]), "losses": losses, "weights": weights}
+    del found["call"]
+    return Position(**found)
+
+
+def call_of(net: Layer, loss: Loss, opt: Optimizer, accumulate: int, **options: Any) -> dict[str, Any]:
+    """Describe a call of ``fit`` in numbers and words, so that another one's checkpoint is recognized."""
+    return {"net": repr(net), "loss": repr(loss), "opt": repr(opt), "accumulate": accumulate, **options}
+
+
+def require_same_call(saved: dict[str, Any], call: dict[str, Any], where: Any) -> None:
+    """Refuse another net, order or size of batches; warn of another loss or optimizer, which may be meant."""
+    for name in {**saved, **call}:
+        before, value = saved.get(name), call.get(name)
+        if before == value:
+            continue
+        if name in ("loss", "opt", "accumulate"):
+            warnings.warn(f"fit: {name} was {before} in the checkpoint in {where}, and is {value} from here on", stacklevel=4)
+            continue
+        raise value_error(
+            f"fit, checkpoint in {where}", f"{name} must be {before}", f"{value}; use another folder for another training"
+        )

@@ -1,0 +1,165 @@
+"""Progress of a training: a bar on a terminal, lines elsewhere, or a function of each line."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from funcnet.errors import describe, value_error
+from funcnet.fitting.history import History
+
+Write = Callable[[str], object]
+Shown = bool | str | Write
+"""What the argument ``progress`` of ``fit`` may be."""
+
+_LINES = 10
+_SHORTEST = 10.0
+"""Seconds: less time left than this is not worth a word."""
+
+
+class Progress:
+    """Shows how far a training is, and what was measured; this one shows nothing.
+
+    ::
+
+        with Progress.of(True, range(3, 5), steps=100) as shown:
+            shown.message("continues at epoch 4")
+            ...
+                shown.step()          after each batch: 0.05 µs, with a bar 0.5 µs
+            shown.epoch(history)      after each epoch
+    """
+
+    @staticmethod
+    def of(progress: Shown, epochs: range, steps: int | None = None, done: int = 0, who: str = "fit") -> "Progress":
+        """Return what shows the progress of some epochs.
+
+        Args:
+            progress: ``True`` for a bar if the standard error stream is a terminal and tqdm is installed, else for some ten
+                lines; ``"bar"`` or ``"lines"`` for one of them; a function of a line of text, which is called after each
+                epoch; or ``False``.
+            epochs: The epochs to come, counted from 0.
+            steps: Batches in an epoch, if that is known: the bar advances with each.
+            done: Batches of the first epoch that were taken before.
+            who: Whose argument it is.
+
+        Raises:
+            ValueError: For anything else.
+            ImportError: For ``"bar"`` without tqdm.
+        """
+        require_progress(progress, who)
+        if progress is False or not epochs:
+            return Progress()
+        if callable(progress):
+            return _Lines(epochs, progress, 1)
+        bar = _tqdm() if progress == "bar" or (progress is True and sys.stderr.isatty()) else None
+        if bar is None and progress == "bar":
+            raise ImportError(f"{who}: tqdm must be installed for progress='bar'; pip install tqdm installs it")
+        return _Lines(epochs, _print, max(1, len(epochs) // _LINES)) if bar is None else _Bar(bar, epochs, steps, done)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def step(self) -> None:
+        """Count a batch."""
+
+    def epoch(self, history: History) -> None:
+        """Count an epoch, and show the last row of the history."""
+
+    def message(self, text: str) -> None:
+        """Show a line of text."""
+
+    def close(self) -> None:
+        """End what is shown; an interrupted bar stays where it was."""
+
+
+def require_progress(progress: object, who: str = "fit") -> None:
+    """Raise ``ValueError`` for what ``progress`` must not be."""
+    is_word = isinstance(progress, str) and progress in ("bar", "lines")
+    if not is_word and not isinstance(progress, bool) and not callable(progress):
+        rule = "progress must be True, False, 'bar', 'lines' or a function of a line of text"
+        raise value_error(who, rule, repr(progress) if isinstance(progress, str) else describe(progress))
+
+
+def _tqdm() -> Any:
+    try:
+        from tqdm import tqdm  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    return tqdm
+
+
+class _Lines(Progress):
+    """Writes a line after every ``stride`` epochs, and after the last."""
+
+    def __init__(self, epochs: range, write: Write, stride: int) -> None:
+        self.epochs, self.write, self.stride = epochs, write, stride
+        self.done, self.began = 0, time.monotonic()
+
+    def epoch(self, history: History) -> None:
+        self.done += 1
+        if self.done % self.stride == 0 or self.done == len(self.epochs):
+            words = " ".join(f"{name} {text}" for name, text in _last(history).items())
+            self.write(f"epoch {self.epochs.start + self.done}/{self.epochs.stop} {words}{self._left()}")
+
+    def _left(self) -> str:
+        each = (time.monotonic() - self.began) / self.done
+        return time_left(each * (len(self.epochs) - self.done))
+
+    def message(self, text: str) -> None:
+        self.write(text)
+
+
+def time_left(seconds: float) -> str:
+    """Say how long it takes, if that is worth a word.
+
+    >>> [time_left(seconds) for seconds in (5.0, 42.0, 600.0, 9000.0)]
+    ['', ', 42 s left', ', 10 min left', ', 2.5 h left']
+    """
+    if seconds < _SHORTEST:
+        return ""
+    for unit, length in (("s", 1), ("min", 60)):
+        if seconds < 90 * length:
+            return f", {seconds / length:.0f} {unit} left"
+    return f", {seconds / 3600:.1f} h left"
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+class _Bar(Progress):
+    """Moves a bar of tqdm, with each batch where the number of batches is known, else with each epoch."""
+
+    def __init__(self, tqdm: Any, epochs: range, steps: int | None, done: int) -> None:
+        self.epochs, self.steps, self.now = epochs, steps, epochs.start
+        first, total = (epochs.start, epochs.stop) if steps is None else (epochs.start * steps + done, epochs.stop * steps)
+        unit = "epoch" if steps is None else "step"
+        self.bar = tqdm(initial=first, total=total, unit=unit, desc=self._title(), file=sys.stderr, dynamic_ncols=True)
+
+    def _title(self) -> str | None:
+        return None if self.steps is None else f"epoch {min(self.now + 1, self.epochs.stop)}/{self.epochs.stop}"
+
+    def step(self) -> None:
+        if self.steps is not None:
+            self.bar.update()
+
+    def epoch(self, history: History) -> None:
+        self.now += 1
+        self.bar.set_postfix(_last(history), refresh=False)  # tqdm draws ten times a second, and at the end
+        self.bar.set_description_str(self._title(), refresh=False)
+        self.bar.update(self.now * (self.steps or 1) - self.bar.n)
+
+    def message(self, text: str) -> None:
+        self.bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def _last(history: History) -> dict[str, str]:
+    """Write the numbers of the last epoch; what has none is left out, and so are its number and its time."""
+    last = {name: column[-1] for name, column in history.items() if column and name not in ("epoch", "seconds")}
+    return {name: f"{value:.4g}" for name, value in last.items() if isinstance(value, (int, float))}

@@ -1,0 +1,130 @@
+"""Averaged: an optimizer beside whose params an average of them is kept, for evaluation."""
+
+from typing import Any, ClassVar
+
+import torch
+from attrs import field
+
+from funcnet import flattening, tree
+from funcnet.contract import Params
+from funcnet.errors import add_location, instances
+from funcnet.flattening import Tree
+from funcnet.kernels import optim as kernels
+from funcnet.kernels.tracing import is_eager
+from funcnet.optim.averages import EMA, SWA, Average
+from funcnet.optim.base import State
+from funcnet.optim.columns import Columns, is_dense, replaced
+from funcnet.optim.inner import Inner
+from funcnet.optim.wrapping import Numbers, OptimizerWrapper, Rows
+from funcnet.value import frozen, parts
+
+
+@frozen
+class Averaged(OptimizerWrapper):
+    """Keep an average of the params that an optimizer trains, updated after each step; the steps are those of the optimizer.
+
+        p ← the step of ``optimizer``
+        a ← a + w (p - a)              w the weight that ``average`` gives the params of this step
+
+    Train with p, and evaluate and save with ``opt.eval_params(state, params)``, which is a; ``fit`` does. The average is that of
+    ``average`` in a hand-written loop, bit for bit. It follows every floating leaf, with a gradient or without: running
+    statistics are averaged as they are, and ``refresh_stats`` computes them anew. Counters have their last value.
+
+    ``MultiSteps(Averaged(opt, EMA()), k)`` averages after each step, ``Averaged(MultiSteps(opt, k), EMA())`` after each gradient.
+    In ``SAM`` the running statistics that are averaged are those from before the step, because ``train_step`` has the new ones
+    only after it.
+
+    Args:
+        optimizer: The optimizer that makes the steps. Where it has params for evaluation itself, as ``ScheduleFree`` has, the
+            average of the params that it steps takes their place.
+        average: ``EMA`` or ``SWA``.
+        donated: Set by ``donate``.
+
+    State:
+        ``step``, the number of updates made; ``bias`` of an ``EMA`` with ``debias``, ``count`` of an ``SWA``; ``average`` a, in
+        float32 for params in half precision; ``optimizer``, the state of the optimizer.
+
+    Raises:
+        ValueError: For arguments of the wrong kind; from ``update`` for state, gradients and params that do not fit each other;
+            from ``eval_params`` before the first update for an ``EMA`` with ``debias``.
+
+    References:
+        Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging".
+
+    >>> from funcnet.optim.sgd import SGD
+    >>> opt, params = Averaged(SGD(lr=1.0), EMA(0.75)), {"w": torch.zeros(1)}
+    >>> params, state = opt.update({"w": -torch.ones(1)}, opt.init(params), params)
+    >>> params, opt.eval_params(state, params)
+    ({'w': tensor([1.])}, {'w': tensor([0.2500])})
+    """
+
+    trees = ("average",)
+    follows_params: ClassVar[tuple[str, ...]] = ("average",)
+    """The trees in the state that follow all params, those without a gradient too."""
+
+    average: EMA | SWA = field(validator=instances(Average, "an EMA or an SWA"))
+    _dtypes: dict[str, torch.dtype] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        OptimizerWrapper.__attrs_post_init__(self)
+        object.__setattr__(self, "_dtypes", {name: one.dtype for name, one in self.average.counts().items()})
+
+    @property
+    def numbers(self) -> dict[str, torch.dtype]:  # type: ignore[override]  # each average has its own
+        return self._dtypes
+
+    def initial(self, name: str, p: torch.Tensor) -> torch.Tensor:
+        return self.average.first(p)
+
+    def init(self, params: Params) -> State:
+        return {**super().init(params), **self.average.counts()}
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        self._require_state(state)
+        column, places, old = self._averages(state, params)
+        weight, numbers = self.average.weigh(state)
+        try:
+            params, inner = self._inner.update(grads, state["optimizer"], params)
+        except Exception as error:
+            add_location(error, "its inner optimizer")
+            raise
+        leaves = flattening.flatten_like(state["average"], params)
+        new = [leaves[i].to(a.dtype) for i, a in zip(places, old, strict=True)]
+        moved = kernels.lerp_each(old, new, weight, old if self.donated else None) if old else ()
+        average = flattening.unflatten(state["average"], iter(replaced(column, places, moved)))
+        counts = {name: self._number(state[name], one) for name, one in numbers.items()}
+        return params, {**counts, "average": average, "optimizer": inner}
+
+    def _averages(self, state: State, params: Params) -> tuple[list[Any], list[int], list[torch.Tensor]]:
+        """Return the leaves of the average, the places of those that are averaged, and these, ready for a step."""
+        try:
+            ps, column = flattening.flatten_together(params, state["average"])
+            places = [i for i, p in enumerate(ps) if is_dense(p)]
+            some = [ps[i] for i in places]
+            return column, places, self._ready([some, some, [column[i] for i in places]], state["step"])
+        except Exception as error:
+            steppable = tree.map(lambda p: p if is_dense(p) else None, params)
+            raise self._explained(error, steppable, state, params) from None
+
+    def _ready(self, columns: Columns, step: torch.Tensor) -> list[torch.Tensor]:
+        """Return the last column, the averages; ``LookupError`` for misfits, donated for shared memory too."""
+        if self.donated and is_eager():
+            self._guards.require_apart([columns[0], columns[2]], step)
+        elif columns[0] and self._guards.find(columns, step) is None:
+            columns = self._guards.judge(columns, step, donated=False)[0]
+        return [*columns[2]]
+
+    def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
+        raise NotImplementedError  # update is defined for all leaves, with a gradient or without
+
+    def eval_params(self, state: State, params: Params) -> Params:
+        """Return the average, in the dtypes of params, and the leaves of ``params`` that are not averaged."""
+        self._require_state(state)
+        rows = zip(*flattening.flatten_together(params, state["average"]), strict=True)
+        whole = flattening.unflatten(params, iter([p if a is None else a for p, a in rows]))
+        return self.average.params({**{name: state[name] for name in self.numbers}, "average": whole, "dtypes": params})
+
+
+def followers(opt: Any) -> set[str]:
+    """Return the names of the trees in an optimizer's state that follow all params, whatever their gradients."""
+    return {name for part in parts(opt, given=True) for name in getattr(part, "follows_params", ())}

@@ -1,0 +1,173 @@
+"""Recording: sums of the norms of gradients and updates, kept beside the state of any optimizer.
+
+    recorder = recorded(opt)
+    state = recorder.wrap(opt_state)
+    ...
+    params, state = recorder.update(grads, state, params)          the step of ``opt``, bit for bit
+    ...
+    norms, state = recorder.read(state)                            means since the last ``read``, as numbers
+
+    grad_norm     mean of ‖g‖ over the updates                     g without the factor of a LossScale
+    update_norm   mean of ‖p_new - p_old‖
+
+Norms are those of all leaves with a gradient together. They are tensors until ``read``, so no step waits for a device.
+"""
+
+from collections.abc import Callable
+from math import nan
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Params
+from funcnet.errors import flag, instances, value_error
+from funcnet.flattening import Tree, flatten_together
+from funcnet.kernels.aliasing import without_graph
+from funcnet.kernels.leaf_norms import norm_of_difference
+from funcnet.kernels.optim import beside, norm_of_all, wide
+from funcnet.optim.base import Optimizer, State
+from funcnet.optim.columns import is_dense
+from funcnet.optim.evaluating import EvaluatingOptimizer, ValueAndGrads
+from funcnet.optim.transforms.loss_scale import LossScale
+from funcnet.value import frozen, parts
+
+Before = list[Tensor | None]
+"""The leaves of params before a step, for those with a gradient."""
+
+_DTYPES = {"steps": torch.int64, "overflows": torch.int64, "grad_norm": torch.float64, "update_norm": torch.float64}
+
+
+@frozen
+class Recorder(Optimizer):
+    """An optimizer that also sums norms; made by ``recorded``.
+
+    Args:
+        optimizer: The optimizer that makes the steps. Where it writes to params, they are copied first.
+        donated: Set by ``donate``.
+
+    State:
+        ``optimizer``, the state of the optimizer; 0-d numbers since the last ``read``: ``steps``, the number of updates;
+        ``grad_norm`` and ``update_norm``, sums; ``overflows``, the number of infinite gradients that a ``LossScale`` was
+        responsible for, which the mean leaves out.
+
+    Raises:
+        ValueError: For a state of another optimizer, and where ``optimizer`` raises it.
+    """
+
+    optimizer: Optimizer = field(validator=instances(Optimizer, "an optimizer"))
+    donated: bool = field(default=False, kw_only=True, validator=flag)
+    _writes: bool = field(init=False, eq=False)
+    _is_scaled: bool = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        found = list(parts(self.optimizer))
+        writes = self.donated or any([getattr(part, "donated", False) for part in found])  # noqa: C419
+        object.__setattr__(self, "_writes", writes)
+        object.__setattr__(self, "_is_scaled", any([isinstance(part, LossScale) for part in found]))  # noqa: C419
+
+    def wrap(self, state: State) -> State:
+        """Make the recorder's state, with sums of 0, around a state of the optimizer."""
+        return {"optimizer": state, **{name: torch.zeros((), dtype=dtype) for name, dtype in _DTYPES.items()}}
+
+    def read(self, state: State) -> tuple[dict[str, float], State]:
+        """Return the mean norms since the last ``read``, NaN without an update, and the state with sums of 0."""
+        self._require_state(state)
+        steps = int(state["steps"])
+        counts = {"grad_norm": steps - int(state["overflows"]), "update_norm": steps}
+        means = {name: float(state[name]) / count if count else nan for name, count in counts.items()}
+        return means, {"optimizer": state["optimizer"], **{name: torch.zeros_like(state[name]) for name in _DTYPES}}
+
+    def init(self, params: Params) -> State:
+        return self.wrap(self.optimizer.init(params))
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        self._require_state(state)
+        before, scale = self._before(grads, params), self._scale(state)
+        new, inner = self.optimizer.update(grads, state["optimizer"], params)
+        return new, self._added(state, inner, self._norm(grads, scale), before, new)
+
+    def _before(self, grads: Tree, params: Params) -> Before:
+        """Keep the params that the step will change, as copies where it writes to them."""
+        rows = zip(*flatten_together(params, grads), strict=True)
+        return [self._kept(p) if g is not None and is_dense(p) else None for p, g in rows]
+
+    def _kept(self, p: Tensor) -> Tensor:
+        return p.detach().to(wide(p.dtype), copy=self._writes)
+
+    def _scale(self, state: State) -> Any:
+        """Return the factor that the next gradients come with."""
+        return self.optimizer.rates(state["optimizer"]).get("loss_scale", 1.0) if self._is_scaled else 1.0
+
+    def _norm(self, grads: Tree, scale: Any) -> Tensor:
+        norm = norm_of_all([without_graph(g) for g in tree.leaves(grads)])
+        return norm / beside(scale, norm) if isinstance(scale, Tensor) else norm
+
+    def _added(self, state: State, inner: State, norm: Tensor, before: Before, new: Params) -> State:
+        """Return the new state, with the norms of this step in the sums."""
+        pairs = [(p, q) for p, q in zip(before, *flatten_together(new), strict=True) if p is not None]
+        moved = norm_of_difference([p for p, _ in pairs], [q for _, q in pairs], overwrite=self._writes)
+        added = {"grad_norm": norm, "update_norm": moved}
+        if self._is_scaled:
+            finite = norm.isfinite()
+            added |= {"grad_norm": torch.where(finite, norm, 0.0), "overflows": (~finite).long()}
+        sums = {name: beside(state[name], one) + one for name, one in added.items()}
+        return {**state, "optimizer": inner, "steps": state["steps"] + 1, **sums}
+
+    def _require_state(self, state: State) -> None:
+        if not isinstance(state, dict) or state.keys() != {"optimizer", *_DTYPES}:
+            raise value_error(self, f"state must be a dict of optimizer, {', '.join(_DTYPES)}, as wrap makes it", state)
+
+    def rates(self, state: State) -> dict[str, Any]:
+        self._require_state(state)
+        return self.optimizer.rates(state["optimizer"])
+
+    def eval_params(self, state: State, params: Params) -> Params:
+        self._require_state(state)
+        return self.optimizer.eval_params(state["optimizer"], params)
+
+    def donate(self) -> Optimizer:
+        return self.replace(optimizer=self.optimizer.donate(), donated=True)
+
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        self._require_state(state)
+        return {**state, "optimizer": self.optimizer.map_state(f, *[one["optimizer"] for one in (state, *others)])}
+
+    def require_fit(self, state: State, params: Params) -> None:
+        self._require_state(state)
+        self.optimizer.require_fit(state["optimizer"], params)
+
+
+@frozen
+class EvaluatingRecorder(Recorder, EvaluatingOptimizer):
+    """A recorder of an optimizer that asks for gradients; the gradient at the params before the step counts."""
+
+    optimizer: EvaluatingOptimizer = field(validator=instances(EvaluatingOptimizer, "an optimizer that asks for gradients"))
+
+    def step(self, value_and_grads: ValueAndGrads, state: State, params: Params) -> tuple[Params, State, Any]:
+        self._require_state(state)
+        scale, first = self._scale(state), list[tuple[Tensor, Before]]()
+
+        def watched(at: Params) -> tuple[Tensor, Tree]:
+            value, grads = value_and_grads(at)
+            if not first:
+                first.append((self._norm(grads, scale), self._before(grads, params)))
+            return value, grads
+
+        new, inner, value = self.optimizer.step(watched, state["optimizer"], params)
+        ((norm, before),) = first
+        return new, self._added(state, inner, norm, before, new), value
+
+
+def recorded(opt: Optimizer) -> Recorder:
+    """Make an optimizer that steps as ``opt``, bit for bit, and sums the norms of gradients and updates.
+
+    >>> from funcnet.optim.sgd import SGD
+    >>> recorder, params = recorded(SGD(lr=0.5)), {"w": torch.zeros(4)}
+    >>> _, state = recorder.update({"w": torch.ones(4)}, recorder.init(params), params)
+    >>> recorder.read(state)[0]
+    {'grad_norm': 2.0, 'update_norm': 1.0}
+    """
+    return EvaluatingRecorder(opt) if isinstance(opt, EvaluatingOptimizer) else Recorder(opt)

@@ -1,0 +1,81 @@
+"""Saving beside the training: one thread writes, one file after another, what there was at the call."""
+
+import os
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from funcnet.errors import value_error
+from funcnet.flattening import Tree
+from funcnet.saving.atomic import require_path
+from funcnet.saving.files import PathLike, write_whole
+from funcnet.saving.structure import Encoded, encoded
+from funcnet.saving.tensors import checksum, in_memory
+
+
+def save_in_background(path: PathLike, tree: Tree, metadata: Any = None) -> Future[None]:
+    """Save a tree as ``save`` does, in another thread: training goes on while the file is written.
+
+    Params are never written to, so nothing is copied: the tensors of the call are those in the file, whatever training has made
+    of them meanwhile. Only what is no dense tensor on the CPU is copied at the call. In-place code, such as a donated optimizer,
+    would tear the file; checksums taken at the call (0.06 s for 400 MB) find that, and then no file is written. Copy the tree
+    first there: ``tree.map(torch.clone, params)``.
+
+    One thread writes all files, in the order of the calls. The interpreter waits for it at its exit.
+
+    Args:
+        path: The file.
+        tree: As for ``save``; it is held until it is written.
+        metadata: As for ``save``.
+
+    Returns:
+        A future, whose ``result()`` waits until the file is on the disk, and raises what ``save`` would. Because nobody may ask,
+        a failure is also a ``RuntimeWarning``.
+
+    Raises:
+        ValueError: At once, for what ``save`` refuses; from ``result()``, for a tensor that was written to.
+
+    >>> import tempfile, torch
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> save_in_background(f"{folder.name}/net.fn", {"weight": torch.ones(2)}).result()
+    >>> folder.cleanup()
+    """
+    where = require_path("save_in_background", path).absolute()
+    what = encoded("save_in_background", tree, metadata)
+    with torch.inference_mode(False):
+        tensors = [in_memory(x, form) for x, form in zip(what.tensors, what.forms, strict=True)]
+    what = attrs.evolve(what, tensors=tensors)
+    return _writer().submit(_write, where, what, [*map(checksum, tensors)])
+
+
+@lru_cache
+def _writer() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="funcnet-save")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_writer.cache_clear)  # a forked process has no thread of its parent's
+
+
+def _write(path: Path, what: Encoded, checksums: list[int]) -> None:
+    try:
+        write_whole("save_in_background", path, what, lambda: _require_unchanged(what, checksums))
+    except Exception as error:
+        try:
+            warnings.warn(f"save_in_background: {str(path)!r} was not saved: {error}", RuntimeWarning, stacklevel=1)
+        finally:
+            raise error  # whatever is made of the warning
+
+
+# Checksums, not versions of tensors: torch's fused Adam, which a donated Adam calls, counts no version when it writes, nor does
+# numpy. For 400 MB they take 0.06 s on one core, where a copy takes 0.15 and the memory.
+def _require_unchanged(what: Encoded, checksums: list[int]) -> None:
+    for path, x, before in zip(what.paths, what.tensors, checksums, strict=True):
+        if checksum(x) != before:
+            rule = "tensors must not be written to until the file is written, as a donated optimizer does"
+            raise value_error("save_in_background", rule, f"a change at {path!r}")

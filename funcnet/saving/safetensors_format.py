@@ -1,0 +1,147 @@
+"""Files of the safetensors format, which its library writes and reads: one contiguous tensor for each path.
+
+The file's text metadata has the structure, our metadata, strides and checksums as JSON under ``funcnet``, and the CRC-32 of that
+text under ``funcnet.crc32``; others see the tensors by their paths. A tensor at two paths is stored at the first. A file of
+another library is a flat dict of its tensors by name, and its metadata its text.
+"""
+
+import os
+import re
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import IO, Any
+
+import attrs
+from torch import Tensor
+
+from funcnet.errors import value_error
+from funcnet.flattening import Tree
+from funcnet.saving.structure import Encoded, as_json, decode, from_json
+from funcnet.saving.tensors import DTYPES, Damaged, Stored, checksum, copied, in_memory, parsed, stored
+
+VERSION = 1
+_KEY, _CHECK = "funcnet", "funcnet.crc32"
+_LACKED = {"complex32", "complex128", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"}
+_LACKED |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in range(1, 8)}
+
+
+def _library() -> Any:
+    try:
+        import safetensors
+    except ImportError:
+        raise ImportError("a path that ends in .safetensors needs the library: pip install 'funcnet[safetensors]'") from None
+    return safetensors
+
+
+def write(file: IO[bytes], what: Encoded) -> None:
+    """Write a file by its name, as the library does."""
+    library = _library()
+    _require_possible(what)
+    plain = [attrs.evolve(form, strides=None) for form in what.forms]
+    tensors = [in_memory(x, form) for x, form in zip(what.tensors, plain, strict=True)]
+    specs = {
+        path: library.TensorSpec(dtype=form.dtype, shape=list(form.shape), data_ptr=x.data_ptr(), data_len=form.nbytes)
+        for path, form, x in zip(what.paths, plain, tensors, strict=True)
+    }
+    rows = [[path, *_row(form), checksum(x)] for path, form, x in zip(what.paths, what.forms, tensors, strict=True)]
+    text = as_json({"version": VERSION, "tree": what.tree, "metadata": what.metadata, "tensors": rows})
+    try:
+        library.serialize_file(specs, file.name, {"format": "pt", _KEY: text, _CHECK: _crc(text)})
+    except library.SafetensorError as error:
+        raise _of_the_system(error) from error
+
+
+def _of_the_system(error: Exception) -> Exception:
+    """Return the system's error that the library reports, as of a full disk; another one as it is."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
+
+
+def _row(form: Stored) -> list[Any]:
+    return [form.dtype, list(form.shape), form.strides]
+
+
+def _crc(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _require_possible(what: Encoded) -> None:
+    counts = Counter(what.paths)
+    for path, form in zip(what.paths, what.forms, strict=True):
+        if form.dtype in _LACKED:
+            raise value_error("save", "a .safetensors file must hold dtypes of that format", f"torch.{form.dtype} at {path!r}")
+        if path == "__metadata__" or counts[path] > 1:
+            rule = "the paths of tensors in a .safetensors file must be unique, and not '__metadata__'"
+            raise value_error("save", rule, repr(path))
+
+
+@attrs.frozen(eq=False)
+class Header:
+    """What a file says, with its tensors mapped into memory and not yet read; files of others have no checksums."""
+
+    tree: Tree
+    metadata: Tree
+    tensors: list[Stored]
+    mapped: list[Tensor]
+    checksums: list[int | None]
+    is_flat: bool = False
+
+    def read(self, number: int) -> Tensor:
+        """Copy a tensor into memory of its own, and check it."""
+        form, source, expected = self.tensors[number], self.mapped[number], self.checksums[number]
+        plain = copied(source, attrs.evolve(form, strides=None))
+        if expected is not None and checksum(plain) != expected:
+            raise Damaged(f"a damaged file: the checksum of tensor {number} differs, {form}")
+        return plain if form.strides is None else copied(plain, form)
+
+
+def opened(file: IO[bytes]) -> Header:
+    """Open a file by its name, as the library does; more than once, so again where another file has got the name meanwhile."""
+    library, path = _library(), Path(file.name)
+    while True:
+        with path.open("rb") as first:
+            try:
+                header, error = _mapped(library, file.name), None
+            except Damaged as damage:
+                error = damage
+            if os.path.samestat(os.fstat(first.fileno()), path.stat()):
+                if error:
+                    raise error
+                return header
+
+
+def _mapped(library: Any, name: str) -> Header:
+    try:
+        with library.safe_open(name, framework="pt", device="cpu") as reader:
+            mapped, text = {name: reader.get_tensor(name) for name in sorted(reader.keys())}, reader.metadata() or {}
+    except (library.SafetensorError, ValueError, KeyError, AttributeError) as error:
+        raise Damaged(f"a file that the library does not read: {error}") from None
+    if _KEY in text or _CHECK in text:
+        return _ours(text, mapped)
+    forms = {name: stored(x) for name, x in mapped.items()}
+    return Header(forms, text or None, [*forms.values()], [*mapped.values()], [None] * len(forms), is_flat=True)
+
+
+def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
+    """Return what our text says, which must agree with the tensors that there are."""
+    if _crc(text.get(_KEY, "")) != text.get(_CHECK):
+        raise Damaged("a damaged header: its checksum differs")
+    try:
+        said = from_json(text[_KEY])
+        if said["version"] != VERSION:
+            raise Damaged(f"a file of format version {said['version']}; this funcnet reads version {VERSION}")
+        forms = [parsed(dtype, shape, strides) for _, dtype, shape, strides, _ in said["tensors"]]
+        paths, sums = [row[0] for row in said["tensors"]], [row[-1] for row in said["tensors"]]
+        tree, metadata = decode(said["tree"], forms), decode(said["metadata"], [])
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise Damaged(f"a header that does not read: {error}") from None
+    if not all(type(one) is int for one in sums):
+        raise Damaged("a header that does not read: a checksum that is no number")
+    if {*paths} != mapped.keys() or any(not _fits(form, mapped[path]) for form, path in zip(forms, paths, strict=True)):
+        raise Damaged("tensors that differ from those in its own list")
+    return Header(tree, metadata, forms, [mapped[path] for path in paths], sums)
+
+
+def _fits(form: Stored, x: Tensor) -> bool:
+    return DTYPES.get(form.dtype) is x.dtype and form.shape == tuple(x.shape)

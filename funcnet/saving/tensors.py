@@ -1,0 +1,148 @@
+"""Tensors as bytes: which can be saved, and their memory as a buffer that is not copied.
+
+A dense tensor keeps its strides, since kernels choose their way by them; any other is saved as its contiguous copy. Buffers are
+views of the memory from ``ctypes``: numpy is no dependency.
+"""
+
+import ctypes
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from funcnet.errors import describe
+
+_NAMES = (
+    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    *("float16", "bfloat16", "float32", "float64", "complex32", "complex64", "complex128"),
+    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn_x2"),
+    *[f"{kind}{bits}" for kind in ("int", "uint") for bits in range(1, 8)],
+    *("bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"),
+)
+DTYPES = {name: getattr(torch, name) for name in _NAMES if hasattr(torch, name)}
+"""Every dtype whose values are its bytes, by name; quantized tensors have a scale beside them."""
+
+_NAME_OF = {dtype: name for name, dtype in DTYPES.items()}
+_MOST = 2**63
+
+
+class Damaged(Exception):  # noqa: N818 (it never leaves the package)
+    """Raised where the words of a file are not those that ``save`` writes; says what they are."""
+
+
+@attrs.frozen(eq=False)
+class Stored:
+    """What a file says of a tensor: the name of its dtype, its shape, and its strides where it is not contiguous."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the elements."""
+        return math.prod(self.shape) * int(DTYPES[self.dtype].itemsize)
+
+    def __str__(self) -> str:
+        return f"a tensor of shape {self.shape} and dtype torch.{self.dtype}"
+
+
+def tensor_complaint(x: Tensor) -> str | None:
+    """Say why a tensor cannot be saved, if it cannot: only a plain dense one on a real device has its values in its memory."""
+    if x.is_nested or x.layout is not torch.strided or x.is_quantized or x.dtype not in _NAME_OF:
+        return describe(x)
+    if x.is_meta:
+        return f"{describe(x)} on the meta device, which has no values"
+    if type(x) is not Tensor and type(x.detach()) is not Tensor:
+        return f"a {type(x).__name__}, a subclass of Tensor"
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return f"{describe(x)} without memory, as within torch.func.vmap"
+    return None
+
+
+def identity(x: Tensor) -> object:
+    """Return what two tensors have in common that are the same memory, read the same way."""
+    start = x.data_ptr() or id(x)  # empty tensors and lazy zeros have no memory
+    return start, x.dtype, x.device, tuple(x.shape), x.stride(), x.is_conj(), x.is_neg()
+
+
+def stored(x: Tensor) -> Stored:
+    """Describe a tensor as a file does; strides are those of its dense memory."""
+    shape, strides = tuple(x.shape), x.stride()
+    kept = strides if is_dense(shape, strides) and strides != contiguous_strides(shape) else None
+    return Stored(_NAME_OF[x.dtype], shape, kept)
+
+
+def parsed(dtype: Any, shape: Any, strides: Any) -> Stored:
+    """Return what a file says of a tensor, which must be possible; ``TypeError`` for no lists."""
+    if type(dtype) is not str or dtype not in DTYPES:
+        raise Damaged(f"a tensor of dtype {str(dtype)[:80]!r}, which torch lacks")
+    sizes = [shape] if strides is None else [shape, strides]
+    right = all(type(numbers) is list and all(type(n) is int and 0 <= n < _MOST for n in numbers) for numbers in sizes)
+    if not right or math.prod([max(n, 1) for n in shape]) * DTYPES[dtype].itemsize >= _MOST:
+        raise Damaged(f"a tensor of shape {str(shape)[:80]}")
+    if strides is not None and (len(strides) != len(shape) or not is_dense(shape, strides)):
+        raise Damaged(f"a tensor of shape {str(shape)[:80]} with strides {str(strides)[:80]}")
+    return Stored(dtype, tuple(shape), None if strides is None else tuple(strides))
+
+
+def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides of a new tensor."""
+    return tuple(math.prod([max(n, 1) for n in shape[i + 1 :]]) for i in range(len(shape)))
+
+
+def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Tell whether elements fill their memory without a gap or an overlap; axes of size 1 may have any stride."""
+    length = 1
+    for stride, n in sorted([(stride, n) for stride, n in zip(strides, shape, strict=True) if n != 1]):
+        if stride != length:
+            return False
+        length *= n
+    return 0 not in shape and all(0 <= stride < _MOST for stride in strides)
+
+
+def in_memory(x: Tensor, form: Stored) -> Tensor:
+    """Return a tensor on the CPU whose memory holds the values of x in the form that is stored: x itself, where it can."""
+    strides = form.strides or contiguous_strides(form.shape)
+    if x.is_cpu and x.stride() == strides and not (x.is_conj() or x.is_neg() or x._is_zerotensor()):
+        return x
+    return copied(x, form)
+
+
+def copied(x: Tensor, form: Stored) -> Tensor:
+    """Copy the values of a tensor into new memory of a form; byte by byte where an element is one.
+
+    torch has no copy of int4 and its like, and makes 1 of every byte of a bool that is not 0.
+    """
+    y = empty(form)
+    with torch.no_grad():
+        if y.itemsize == 1:
+            y.view(torch.uint8).copy_(x.view(torch.uint8))
+        else:
+            y.copy_(x)
+    return y
+
+
+def buffer(x: Tensor) -> memoryview:
+    """View the memory of a dense tensor on the CPU as bytes; x must outlive the view."""
+    size = x.numel() * x.itemsize
+    return memoryview((ctypes.c_char * size).from_address(x.data_ptr())).cast("B") if size else memoryview(b"")
+
+
+def checksum(x: Tensor) -> int:
+    """Return the CRC-32 of the memory of a dense tensor on the CPU."""
+    return zlib.crc32(buffer(x))
+
+
+def empty(form: Stored) -> Tensor:
+    """Allocate the tensor that is stored in a form."""
+    dtype, strides = DTYPES[form.dtype], form.strides or contiguous_strides(form.shape)
+    if dtype is torch.complex32:  # torch warns of every new one
+        return torch.empty_strided(form.shape, strides, dtype=torch.int32, device="cpu").view(dtype)
+    return torch.empty_strided(form.shape, strides, dtype=dtype, device="cpu")

@@ -1,0 +1,96 @@
+"""Bad input by property: one argument of a call that works is spoilt, for every public callable, and the call says what is wrong."""
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from calling import Call
+from calls_of_functions import all_of_functions
+from calls_of_training import CALLS as TRAINING
+from calls_of_values import all_of_values
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from spoiling import in_place_of
+from verdicts import judge, written
+
+import funcnet as fn
+
+CALLS = [*all_of_values(), *all_of_functions(), *TRAINING]
+PLACES = [(call, argument) for call in CALLS for argument in call.arguments]
+
+ABSTRACT = {
+    name
+    for name, value in vars(fn).items()
+    if inspect.isclass(value) and (inspect.isabstract(value) or value in (fn.Value, fn.Callback))
+}
+RESULTS = {"Summary", "Drawing", "Fit", "RateRange", "Epoch", "Step"}
+"""What functions return: nobody makes one."""
+
+
+def faults(count: int) -> list[str]:
+    """Draw calls with a spoilt argument, and return what was wrong with them."""
+    found: list[str] = []
+
+    @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def one(data: st.DataObject) -> None:
+        call, argument = data.draw(st.sampled_from(PLACES))
+        bad = data.draw(in_place_of(argument, call.arguments[argument]))
+        verdict = judge(call, argument, bad)
+        found.extend([f"{written(call, argument, bad)}: {verdict}"] if verdict else [])
+
+    one()
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.long)])
+def test_a_spoilt_argument_gives_a_right_result_or_a_right_error(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A ``ValueError`` or ``TypeError`` says who, the rule and what came; never another error, and no NaN out of numbers."""
+    found = faults(count)
+    capsys.readouterr()  # what a print in the place of a function wrote
+    assert not found, "\n".join(found)
+
+
+def test_every_public_callable_has_a_call() -> None:
+    """A new name is entered in a catalogue of cases, or in ``calls_of_functions``."""
+    known = {word.partition(".")[0].partition("(")[0] for call in CALLS for word in (call.name, *call.names)}
+    public = {name for name in fn.__all__ if callable(getattr(fn, name))}
+    assert sorted(public - known - ABSTRACT - RESULTS) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_call_works_unspoilt(capsys: pytest.CaptureFixture[str]) -> None:
+    """Otherwise another argument than the spoilt one would be refused."""
+    for call in CALLS:
+        call()
+    capsys.readouterr()
+
+
+def _refused(words: str, kind: type[Exception] = ValueError) -> Any:
+    def f(x: Any) -> None:
+        if x != 1:
+            raise kind(words)
+
+    return f
+
+
+@pytest.mark.parametrize(
+    ("f", "verdict"),
+    [
+        (_refused("f: x must be 1, got 2"), ""),
+        (_refused("f: x must be 1, got 2", TypeError), ""),
+        (_refused("g: x must be 1, got 2"), "of someone else"),
+        (_refused("wrong x"), "no sentence"),
+        (_refused("f: x must be 1, got 2", KeyError), "bare KeyError"),
+        (_refused("f: x must be 1, got 2", RuntimeError), "bare RuntimeError"),
+        (lambda x: torch.tensor(0.0 if x == 1 else float("nan")), "NaN"),
+        (lambda x: torch.tensor(1.0), ""),
+    ],
+)
+def test_the_judge_tells_right_from_wrong(f: Any, verdict: str) -> None:
+    """So that the property can fail."""
+    found = judge(Call("f", f, {"x": 1}), "x", 2)
+    assert found.startswith(verdict)
+    assert bool(found) is bool(verdict)

@@ -1,0 +1,212 @@
+"""Batches: every kind of data that fit, evaluate and predict take, against the same rows as tensors; and what they refuse."""
+
+from collections import namedtuple
+
+import numpy
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import funcnet as fn
+
+NET = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Linear(4, 2))
+X, TARGET = fn.random.normal(1, (40, 3)), fn.random.normal(2, (40, 2))
+QUIET = {"epochs": 2, "key": 0, "progress": False}
+ROWS = [*torch.arange(40).split(8)]
+PAIRS = [(X[rows], TARGET[rows]) for rows in ROWS]
+Pair = namedtuple("Pair", "x target")
+
+
+def fit(data, net=NET, **options):
+    """Return a training with SGD and momentum."""
+    return fn.fit(net, fn.MSE(), fn.SGD(0.1, momentum=0.9), data, **{**QUIET, **options})
+
+
+class Again:
+    """An iterable without a length, which counts how often it is gone through."""
+
+    def __iter__(self):
+        return iter(PAIRS)
+
+
+STREAMS = {
+    "a list of tuples": PAIRS,
+    "a list of lists": [[*pair] for pair in PAIRS],
+    "named tuples": [Pair(*pair) for pair in PAIRS],
+    "an iterable without a length": Again(),
+    "a loader": DataLoader(TensorDataset(X, TARGET), 8),
+    "a loader with workers": DataLoader(TensorDataset(X, TARGET), 8, num_workers=2),
+    "a function of the epoch": lambda epoch: (pair for pair in PAIRS),
+    "numpy arrays": [(x.numpy(), target.numpy()) for x, target in PAIRS],
+    "read-only arrays": [(numpy.frombuffer(x.numpy().tobytes(), "f4").reshape(x.shape), target) for x, target in PAIRS],
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_batches_of_every_kind_train_alike(name):
+    """Params, losses, validation and metrics are those of the plain list, bit for bit."""
+    want = fit(PAIRS, validation=PAIRS, metrics=[fn.R2()])
+    found = fit(STREAMS[name], validation=STREAMS[name], metrics=[fn.R2()])
+    assert fn.tree.equal(found[:2], want[:2])
+    assert {**found.history, "seconds": []} == {**want.history, "seconds": []}
+    assert fn.evaluate(NET, want.params, STREAMS[name] if not callable(STREAMS[name]) else PAIRS, [fn.R2()], fn.MSE()) == {
+        name.removeprefix("validation_"): column[-1] for name, column in want.history.items() if name.startswith("validation_")
+    }
+
+
+def test_the_loop_is_four_lines():
+    """What fit computes of batches is what these lines do."""
+    params = NET.init(fn.split(0, 3)[0])
+    opt = fn.SGD(0.1, momentum=0.9)
+    state, step = opt.init(params), fn.train_step(NET, fn.MSE(), opt)
+    for _ in range(2):
+        for x, target in PAIRS:
+            params, state, _ = step(params, state, x, target)
+    assert fn.tree.equal((params, state), fit(PAIRS)[:2])
+
+
+def test_tensors_arrays_and_trees_are_rows():
+    """Dicts and tuples of tensors or arrays, in an order that the key determines."""
+    want = fit((X, TARGET), batch_size=8)
+    assert fn.tree.equal(fit((X.numpy(), TARGET.numpy()), batch_size=8)[:2], want[:2])
+    net = fn.serial(fn.Select("a"), NET)
+    found = fit(({"a": X, "b": numpy.zeros(40)}, TARGET), net, batch_size=8, params=({}, NET.init(fn.split(0, 3)[0])))
+    assert fn.tree.equal(found.params[1], want.params)
+
+
+def test_a_transform_makes_pairs_of_any_batch():
+    """From dicts, from x only, with the key of the step, which repeats."""
+    keys = []
+
+    def two_views(x, key):
+        keys.append(int(key))
+        return x + fn.random.normal(key, x.shape), x @ torch.ones(3, 2)
+
+    done = [fit(X, batch_size=8, transform=two_views) for _ in range(2)]
+    assert fn.tree.equal(done[0][:2], done[1][:2])
+    assert len({*keys}) == 10
+    assert keys[:10] == keys[10:]
+    rows = {"image": X, "label": TARGET}
+    want = fit((X, TARGET), batch_size=8)
+    split = lambda batch, key: (batch["image"], batch["label"])
+    assert fn.tree.equal(fit(rows, batch_size=8, transform=split)[:2], want[:2])
+    loader = DataLoader([{"image": x, "label": t} for x, t in zip(X, TARGET, strict=True)], 8)
+    assert fn.tree.equal(fit(loader, transform=split)[:2], fit(PAIRS)[:2])
+
+
+def test_a_generator_serves_one_epoch():
+    """For more a function is asked for."""
+    assert fn.tree.equal(fit(iter(PAIRS), epochs=1)[:2], fit(PAIRS, epochs=1)[:2])
+    with pytest.raises(ValueError, match="batches that can be had only once are for one epoch; give a function of the epoch"):
+        fit(iter(PAIRS))
+
+
+def test_the_order_of_a_loader_is_that_of_the_key():
+    """Whatever the global generator, which is left as it was."""
+    loader = DataLoader(TensorDataset(X, TARGET), 8, shuffle=True)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = fit(loader)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert fn.tree.equal(fit(loader)[:2], one[:2])
+    assert not fn.tree.allclose(fit(loader, key=1).params, one.params)
+
+
+def test_a_sampler_is_told_the_epoch():
+    """From 0, as samplers of several processes need it."""
+    told = []
+
+    class Sampler:
+        """An order of all rows."""
+
+        def set_epoch(self, epoch):
+            told.append(epoch)
+
+        def __iter__(self):
+            return iter(range(40))
+
+        def __len__(self):
+            return 40
+
+    fit(DataLoader(TensorDataset(X, TARGET), 8, sampler=Sampler()), epochs=3)
+    assert told == [0, 1, 2]
+
+
+def test_a_batch_counts_for_its_rows():
+    """The loss of the history is the mean over rows, though the batches are of several sizes."""
+    batches = [(X[:3], TARGET[:3]), (X[3:30], TARGET[3:30]), (X[30:], TARGET[30:])]
+    net, params = NET[3], NET.init(0)[3]
+    hidden = [(NET[0](NET.init(0)[0], x), target) for x, target in batches]
+    done = fn.fit(net, fn.MSE(), fn.SGD(0.0), hidden, params=params, **QUIET)
+    y = torch.cat([net(params, x) for x, _ in hidden])
+    assert done.history["loss"][0] == pytest.approx(float(fn.MSE()(y, TARGET)), rel=1e-5)
+
+
+def test_accumulating_is_one_large_batch():
+    """Up to rounding, in a net that treats rows alone."""
+    net = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
+    large, small = (
+        fit((X.double(), TARGET.double()), net, batch_size=16, params=fn.tree.cast(net.init(0), torch.float64), accumulate=k)
+        for k in (1, 3)
+    )
+    assert fn.tree.allclose(large.params, small.params, rtol=1e-12)
+
+
+def test_what_is_predicted_is_joined():
+    """From rows, arrays and batches, of one tensor or several; normal tensors, on which autograd works."""
+    params = NET.init(0)
+    want = NET.inference()(params, X)
+    for x in (X, X.numpy(), [x for x, _ in PAIRS], (x for x, _ in PAIRS)):
+        assert torch.allclose(fn.predict(NET, params, x, 7), want, atol=1e-6)
+    assert torch.equal(fn.predict(NET, params, X), want)
+    both = fn.branch(NET, fn.Identity())
+    y = fn.predict(both, both.init(0), X, batch_size=7)
+    assert [leaf.shape for leaf in fn.tree.leaves(y)] == [(40, 2), (40, 3)]
+    assert not fn.predict(NET, params, X).is_inference()
+
+
+def test_params_with_a_graph_are_taken_without_it():
+    """Training leaves them as they are, and nothing that it returns requires grad."""
+    params = fn.tree.map(lambda leaf: leaf.requires_grad_() if leaf.is_floating_point() else leaf, NET.init(0))
+    done = fit(PAIRS, params=params)
+    assert not any(leaf.requires_grad for leaf in fn.tree.leaves(done[:2]))
+    assert all(leaf.grad is None for leaf in fn.tree.leaves(params))
+    assert fn.tree.equal(params, NET.init(0))
+
+
+def test_params_on_another_device_than_the_batches_are_explained():
+    """With the line that moves them."""
+    with pytest.raises(ValueError, match=r"give params=tree.to\(net.init\(key\), 'meta'\), got params on the CPU"):
+        fit([(X.to("meta"), TARGET.to("meta"))])
+
+
+REFUSED = {
+    "fit: data must be batches; DataLoader(dataset, batch_size=...) makes them": {"data": TensorDataset(X, TARGET)},
+    "fit: a batch must be a pair (x, target); transform=lambda batch, key: (x, target) makes one, got a tensor": {"data": [X]},
+    "fit: what transform returns must be a pair (x, target)": {"data": PAIRS, "transform": lambda batch, key: batch[0]},
+    "fit: data, a function of the epoch, must return an iterable of batches, got 3": {"data": lambda epoch: 3},
+    "fit: data must have at least one batch in each epoch, got none in epoch 1": {"data": []},
+    "fit: drop_last is for tensors; a DataLoader has a drop_last too": {"data": PAIRS, "drop_last": True},
+    "fit: batch_size must be a whole number of at least 1, got None": {"data": (X, TARGET)},
+    "fit: transform must be a function (batch, key) -> (x, target), or None, got 3": {"data": PAIRS, "transform": 3},
+    "fit: metrics need validation data where data has a transform": {"data": iter(PAIRS), "metrics": [fn.R2()]},
+    "fit: all of data must have the same number of rows, at least 1, got 39 and 40": {"data": {"a": X, "b": X[1:]}, "batch_size": 8, "transform": lambda batch, key: (batch["a"], None)},
+    "fit: epochs_done is for a training without checkpoints": {"data": PAIRS, "checkpoints": "folder", "epochs_done": 2},
+    "fit: checkpoints must be a folder, fn.Checkpoints(folder), or None, got 3": {"data": PAIRS, "checkpoints": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_wrong_data_is_refused(sentence):
+    """With a sentence."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        fit(**REFUSED[sentence])
+    assert sentence in str(caught.value)
+
+
+def test_an_error_in_a_batch_says_where():
+    """The epoch and the step."""
+    with pytest.raises(ValueError, match="the last axis of x must be in_features=3") as caught:
+        fit([PAIRS[0], PAIRS[1], (X[:, :2], TARGET)])
+    assert caught.value.__notes__[-1] == "  in fit, epoch 1, step 3"
