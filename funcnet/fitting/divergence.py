@@ -74,7 +74,7 @@ def _repeated(step: TrainStep, start: Params, state: Tree, batches: Iterable[tup
     params, strict = start, not skips_steps(step.opt)
     for i, (x, target, rng) in enumerate(batches):
         after, state, value = step(params, state, x, target, rng)
-        if not stays_finite(after, start) or (strict and not value.isfinite().all()):
+        if not stays_finite(after, start) or (strict and tree.size(x) and not value.isfinite().all()):
             found = first_bad({"x": x, "target": target})
             return (found, i, None) if found else (_worded(after, start), i, _layer_at_fault(step, params, x, target, rng))
         params = after
