@@ -1,8 +1,8 @@
-"""Data: rows of tensors that are cut into batches, or an iterable of batches, for ``fit``, ``evaluate`` and ``predict``.
+"""Data of ``fit``, ``evaluate`` and ``predict``: rows of tensors, which are cut into batches, or an iterable of batches.
 
 (x, target)            ``Rows``: tensors or numpy arrays, or trees of them, with one row per example
 DataLoader, list, ...  ``Stream``: batches, each (x, target)
-f(epoch) → iterable    ``Stream``: the batches of an epoch, from 0
+f(epoch) → iterable    ``Stream``: the batches of an epoch, the first of which is 0
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from funcnet import random, tree
-from funcnet.errors import describe, value_error
+from funcnet.errors import add_location, describe, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 
@@ -22,7 +22,7 @@ RULE, RULE_OF_ONE = f"must be a tuple (x, target), {_BATCHES}", f"must be tensor
 
 
 def as_tensors(data: Tree) -> Tree:
-    """Return the tree with tensors for numpy arrays; they share memory where torch can read it, and may write to it."""
+    """Replace numpy arrays by tensors; they share memory if torch can read it and it may be written to."""
     if type(data) is Tensor:
         return data
     return tree.map(_as_tensor, data)
@@ -68,7 +68,7 @@ def _is_pair(data: Any) -> bool:
 
 
 def _require_x(data: Any, who: str, name: str) -> None:
-    """Refuse an x without tensors, and a target that holds nothing but is not ``None``; a loss may need no target."""
+    """Refuse an x without tensors, and an empty target other than ``None``, which is for losses that need no target."""
     x, target = data
     odd = [part for part in (x, target) if not tree.leaves(part) and (part is x or part is not None)]
     if odd:
@@ -76,12 +76,12 @@ def _require_x(data: Any, who: str, name: str) -> None:
 
 
 class Rows:
-    """Tensors with one row per example, cut into batches: in their order, or in one that a key determines."""
+    """Tensors with one row per example, cut into batches in their own order or in one that a key determines."""
 
     once = False
 
     def __init__(self, data: Tree, who: str, name: str, batch_size: int, *, drop_last: bool = False, pairs: bool = True) -> None:
-        self.data = as_tensors(data)
+        self.data, self.who, self.name = as_tensors(data), who, name
         if pairs:
             _require_x(self.data, who, name)
         self.rows = rows_in(self.data, who, name)
@@ -90,7 +90,7 @@ class Rows:
         if drop_last and self.rows < batch_size:
             rule = f"with drop_last there must be batch_size={batch_size} rows or more"
             raise value_error(who, rule, f"{self.rows} rows")
-        self.batch_size, self.drop_last = int(batch_size), drop_last  # numpy's numbers are none to torch.split
+        self.batch_size, self.drop_last = int(batch_size), drop_last  # torch.split refuses integers of numpy
         self.device = tree.leaves(self.data)[0].device
         self._last_cut: tuple[int, list[Tensor]] | None = None
 
@@ -121,11 +121,11 @@ class Rows:
         return []
 
     def described(self) -> dict[str, Any]:
-        """Return what an order of batches depends on."""
+        """Return the numbers on which the order of batches depends."""
         return {"rows": self.rows, "batch_size": self.batch_size, "drop_last": self.drop_last}
 
     def hint(self, step: int) -> str:
-        """Say how to leave out a last batch that is smaller than the others."""
+        """Say that ``drop_last`` leaves out a last batch, if that is where an error comes from."""
         left = self.rows - step * self.batch_size
         if not 0 < left < self.batch_size or not step:
             return ""
@@ -146,7 +146,7 @@ class Stream:
 
     @property
     def once(self) -> bool:
-        """Whether the batches can be had only once, as those of a generator."""
+        """Whether the data is an iterator, such as a generator, which serves one epoch."""
         return isinstance(self.data, Iterator)
 
     @property
@@ -158,7 +158,7 @@ class Stream:
             return None
 
     def batches(self, epoch: int = 0, order: Key | None = None, start: int = 0) -> Iterator[Tree]:
-        """Yield the batches of an epoch; outside inference mode, since the data may keep tensors that it makes."""
+        """Yield the batches of an epoch. They are made outside inference mode: the data may keep tensors for later."""
         del order, start
         for one in self._samplers():
             if callable(getattr(one, "set_epoch", None)):
@@ -172,13 +172,17 @@ class Stream:
         yield from _outside_inference(batches)
 
     def _made(self, function: Callable[[int], Any], epoch: int) -> Iterable[Any]:
-        batches = function(epoch)
+        try:
+            batches = function(epoch)
+        except Exception as error:
+            add_location(error, f"{self.name}({epoch}), a function of the epoch")
+            raise
         if not isinstance(batches, Iterable):
             raise value_error(self.who, f"{self.name}, a function of the epoch, must return an iterable of batches", batches)
         return batches
 
     def _samplers(self) -> list[Any]:
-        """List the data and what a DataLoader draws its order from."""
+        """List the data, and the dataset and samplers of a DataLoader."""
         loader, found = self.data, [self.data]
         for path in (("dataset",), ("sampler",), ("batch_sampler",), ("batch_sampler", "sampler")):
             one = loader
@@ -189,7 +193,7 @@ class Stream:
         return found
 
     def generators(self) -> list[torch.Generator]:
-        """List the generators of a DataLoader and its samplers, whose states are part of the place in the data."""
+        """List the generators of a DataLoader and its samplers; a checkpoint holds their states."""
         found: list[torch.Generator] = []
         for one in self._samplers():
             generator = getattr(one, "generator", None)
@@ -198,11 +202,11 @@ class Stream:
         return found
 
     def described(self) -> dict[str, Any]:
-        """Return what an order of batches depends on, as far as it is known."""
+        """Return the known numbers on which the order of batches depends."""
         return {"batches": self.steps, "generators": len(self.generators())}
 
     def hint(self, step: int) -> str:
-        """Say nothing more of a step."""
+        """Return no hint."""
         return ""
 
 
@@ -220,14 +224,14 @@ Source = Rows | Stream
 
 
 def is_rows(data: Any, pairs: bool) -> bool:
-    """Tell whether data are tensors with one row per example, not batches."""
+    """Tell whether the data is tensors with one row per example rather than batches."""
     return _is_pair(data) if pairs else isinstance(data, (tuple, dict, Tensor)) or is_array(data)
 
 
 def source_of(data: Any, who: str, name: str, batch_size: int, *, drop_last: bool = False, pairs: bool = True) -> Source:
-    """Return the source of batches that ``data`` is.
+    """Return the source of the batches of ``data``.
 
-    With ``pairs`` a batch is (x, target); otherwise any tree of tensors, of which ``transform`` makes a pair.
+    With ``pairs`` a batch is (x, target). Without, it is any tree of tensors, from which ``transform`` makes a pair.
     """
     if is_rows(data, pairs):
         return Rows(data, who, name, batch_size, drop_last=drop_last, pairs=pairs)
@@ -235,16 +239,19 @@ def source_of(data: Any, who: str, name: str, batch_size: int, *, drop_last: boo
     if isinstance(data, (tuple, dict, Tensor)) or is_array(data):
         raise value_error(who, f"{name} {rule}", describe(data))
     if drop_last:
-        raise value_error(
-            who, "drop_last is for tensors; a DataLoader has a drop_last too", f"drop_last=True with {describe(data)}"
-        )
+        had = "drop_last is for tensors; a DataLoader has its own drop_last"
+        raise value_error(who, had, f"drop_last=True with {describe(data)}")
     return Stream(data, who, name, rule)
 
 
+_TRANSFORM = "; transform=lambda batch, key: (x, target) makes one"
+_FUNCTION = "; a function of the epoch may make them: lambda epoch: ((batch['x'], batch['y']) for batch in loader)"
+
+
 def as_pair(batch: Any, who: str, name: str) -> tuple[Tree, Tree]:
-    """Return x and target of a batch, with tensors for numpy arrays."""
+    """Return x and target of a batch as tensors."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        hint = "; transform=lambda batch, key: (x, target) makes one" if who == "fit" else ""
+        hint = _TRANSFORM if who == "fit" and "validation" not in name else _FUNCTION
         raise value_error(who, f"{name} must be a pair (x, target){hint}", describe(batch))
     x, target = batch
     if type(x) is Tensor and type(target) is Tensor:

@@ -1,4 +1,4 @@
-"""Divergence: the first number of a training that is not finite, and where it came from."""
+"""Divergence: find the first number of a training that is not finite, and the layer that made it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,7 +18,7 @@ from funcnet.value import parts
 
 
 def skips_steps(opt: Optimizer) -> bool:
-    """Tell whether an optimizer skips steps that are not finite, so that a loss may be."""
+    """Tell whether an optimizer skips steps that are not finite, so that the training may go on."""
     return any(isinstance(part, (SkipNonFinite, LossScale)) for part in parts(opt, given=True))
 
 
@@ -51,14 +51,14 @@ def diverged(what: str, when: str, bad: str) -> FloatingPointError:
 
 
 Cause = tuple[str, int | None, Exception | None]
-"""What is not finite, the number of the step that made it, from 0, and the error of the first layer at fault."""
+"""The first bad leaf in words, the step that made it, from 0, and the error of the first layer at fault."""
 
 
 def cause(step: TrainStep, start: tuple[Params, Tree], batches: Iterable[tuple[Any, Any, Any]], last: Params) -> Cause:
-    """Repeat steps from ``start`` until the loss or the params are not finite, and return what is.
+    """Repeat steps from ``start`` until the loss or the params are not finite, and return the first bad leaf.
 
-    ``batches`` yields (x, target, key) for each step up to the one that went wrong; ``last`` are the params after it. Batches
-    that cannot be made again are not looked at.
+    ``batches`` yields (x, target, key) for each step up to the failing one; ``last`` are the params after it. If a batch cannot
+    be made again, only ``last`` is looked at.
     """
     try:
         return _repeated(step, *start, batches) or (_worded(last, start[0]), None, None)
@@ -94,6 +94,6 @@ def _layer_at_fault(step: TrainStep, params: Params, x: Any, target: Any, rng: A
 
 
 def add_layer(error: Exception, found: Exception | None) -> None:
-    """Add which layer gave the first number that is not finite."""
+    """Add a note that names the first layer whose output or gradient is not finite."""
     if found is not None:
         error.add_note(f"  {found}")

@@ -1,4 +1,4 @@
-"""The steps of an epoch: batches fetched, moved and transformed, steps made, losses watched, positions saved."""
+"""The steps of an epoch: fetch, transform and move each batch, make the step, check the loss, save the position."""
 
 import math
 import time
@@ -27,23 +27,23 @@ from funcnet.train import TrainStep
 
 Transform = Callable[[Any, Key], tuple[Any, Any]]
 _MOST_REPEATED = 1000
-"""Steps repeated at most to find where a NaN came from; after more the report says what is not finite at the end."""
+"""Most steps that are repeated to find where a NaN came from; after more steps the error names what is not finite at the end."""
 
 
 class Training(NamedTuple):
-    """What stays the same from step to step.
+    """The constants of a training.
 
     Args:
-        step: The step; it may write to its params and state.
+        step: The step, which may write to its params and state.
         pure: The same step, which writes to nothing.
         mean: The means of the loss over batches.
         source: The batches.
-        transform: What makes (x, target) of a batch and a key, or ``None``.
+        transform: The function (batch, key) → (x, target), or ``None``.
         order: The key of the orders of rows.
         noise: The key of random layers and transforms.
         callbacks: The callbacks.
-        kept: Where positions are saved, or ``None``.
-        call: The call of ``fit`` in numbers and words.
+        kept: The checkpoints in which positions are saved, or ``None``.
+        call: The arguments of ``fit`` as numbers and strings.
         generators: The generators of the data and the validation data.
     """
 
@@ -60,9 +60,9 @@ class Training(NamedTuple):
     generators: list[torch.Generator]
 
     def epoch(self, at: Position, tick: Callable[[], None]) -> Position:
-        """Take the steps left in an epoch, and return the position after them, in tensors that nothing writes to.
+        """Make the steps that are left in an epoch, and return the position after them, in tensors that are never written to.
 
-        In inference mode, which saves a tenth of a small step, unless a callback looks at steps.
+        Inference mode saves a tenth of the time of a small step; it is off if a callback looks at steps.
         """
         _restore(self.generators, at.generators)
         run = _Run(self, at)
@@ -77,14 +77,14 @@ class Training(NamedTuple):
         return end._replace(params=tree.map(_as_normal, end.params), state=tree.map(_as_normal, end.state))
 
     def weights(self, at: Position) -> Any:
-        """Return what each batch of an epoch counts for, a list for each part of the loss."""
+        """Return the weight of each batch of an epoch, a list for each part of the loss."""
         if self.weighs_rows:
             rows: Any = self.source
             return self.mean.weights(rows.data[1])(rows.cut(random.fold_in(self.order, at.epoch))[: len(at.losses)])
         return [*zip(*at.weights, strict=True)]
 
     def save(self, at: Position) -> None:
-        """Save a position as a checkpoint; within an epoch a copy, which no step writes to while a thread saves it."""
+        """Save a position; within an epoch a thread saves a copy, because the next steps write to the params."""
         if self.kept is None:
             return
         if at.step and self.kept.background:
@@ -106,13 +106,13 @@ class Training(NamedTuple):
         return torch.no_grad() if self.callbacks.of_steps else torch.inference_mode()
 
     def randomness(self, epoch: int, word: str, is_fixed: bool) -> Any:
-        """Seed the global generators, from which data may draw that is not fixed by the key."""
+        """Seed the global generators, from which data may draw unless it is fixed by the key."""
         return nullcontext() if is_fixed else seeded(random.fold_in(random.fold_in(self.order, epoch), word))
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
         """Yield (x, target) from step ``start`` on.
 
-        The batches before are made again where they may draw random numbers, which those after go on from.
+        Earlier batches are fetched again if they may draw random numbers: later ones continue the sequence.
         """
         made = first = start if self.weighs_rows else 0
         keys = random.fold_in(random.fold_in(self.noise, epoch), "transform")
@@ -127,11 +127,16 @@ class Training(NamedTuple):
 
     def _transformed(self, batch: Any, key: Key) -> Any:
         assert self.transform is not None
-        with torch.inference_mode(False):
-            return self.transform(as_tensors(tuple(batch) if isinstance(batch, list) else batch), key)
+        batch = as_tensors(tuple(batch) if isinstance(batch, list) else batch)
+        try:
+            with torch.inference_mode(False):
+                return self.transform(batch, key)
+        except Exception as error:
+            add_location(error, "transform(batch, key)")
+            raise
 
     def with_keys(self, at: Position, count: int) -> Iterator[tuple[Any, Any, Any]]:
-        """Yield (x, target, key) of ``count`` steps from a position on, once more."""
+        """Repeat ``count`` steps from a position on: yield (x, target, key) of each."""
         _restore(self.generators, at.generators)
         noise = random.fold_in(self.noise, at.epoch)
         device = device_of(at.params)
@@ -141,7 +146,7 @@ class Training(NamedTuple):
 
 
 class _Run:
-    """The steps of an epoch while they are made: the only thing in ``fit`` that changes."""
+    """The state of an epoch while its steps are made; the only object in ``fit`` that changes."""
 
     __slots__ = ("at", "began", "device", "losses", "noise", "params", "state", "stopped", "training", "weights")
 
@@ -174,7 +179,7 @@ class _Run:
             one.save(self.position())
 
     def position(self) -> Position:
-        """Return the position after the steps made."""
+        """Return the position after the last step."""
         made = len(self.losses) - self.at.step
         return self.at._replace(
             step=len(self.losses),
@@ -188,7 +193,7 @@ class _Run:
         )
 
     def require_finite(self) -> None:
-        """Raise ``FloatingPointError`` for params that are not finite; for losses too, which only a CPU watches at each step."""
+        """Raise ``FloatingPointError`` for params that are not finite, and for losses on a GPU, which no step reads."""
         watched = not self.losses or self.losses[-1].device.type == "cpu"
         if not stays_finite(self.params, self.at.params):
             raise self._diverged("params that are not", len(self.losses))
@@ -208,10 +213,10 @@ class _Run:
             raise
 
     def _settle(self, x: Any) -> None:
-        """Take the device of the params for all batches; refuse batches on a GPU for params on the CPU."""
+        """Move all batches to the device of the params; refuse batches on a GPU with params on the CPU."""
         self.device, of_data = device_of(self.params), device_of(x)
         if self.device.type == "cpu" != of_data.type:
-            rule = f"params must be on the device of the batches, {of_data}; give params=tree.to(net.init(key), {str(of_data)!r})"
+            rule = f"params must be on the device of the batches, {of_data}; pass params=tree.to(net.init(key), {str(of_data)!r})"
             raise value_error("fit", rule, "params on the CPU")
         if self.device.type == "meta":
             raise value_error("fit", "params must have values", "params on the meta device")
@@ -243,7 +248,7 @@ class _Run:
 
 
 def own_state(opt: Optimizer, state: Tree) -> Tree:
-    """Return the state of the optimizer that the caller gave, without what is recorded beside it."""
+    """Return the state of the caller's optimizer, without the norms recorded beside it."""
     return state["optimizer"] if isinstance(opt, Recorder) else state
 
 
@@ -253,11 +258,11 @@ def states_of(generators: list[torch.Generator]) -> tuple[Tensor, ...]:
 
 
 def _restore(generators: list[torch.Generator], states: tuple[Tensor, ...]) -> None:
-    """Set generators to where they were at the start of an epoch; those of validation data that is new go on."""
+    """Set generators to their states at the start of an epoch; those of validation data that is new go on."""
     for generator, state in zip(generators[: len(states)], states[: len(generators)], strict=True):
         generator.set_state(state)
 
 
 def _as_normal(leaf: Tensor) -> Tensor:
-    """Return a tensor that autograd takes: a copy of one made in inference mode."""
+    """Return a tensor that autograd accepts: a copy of one made in inference mode."""
     return leaf.clone() if leaf.is_inference() else leaf

@@ -97,7 +97,7 @@ def test_a_transform_makes_pairs_of_any_batch():
 def test_a_generator_serves_one_epoch():
     """For more a function is asked for."""
     assert fn.tree.equal(fit(iter(PAIRS), epochs=1)[:2], fit(PAIRS, epochs=1)[:2])
-    with pytest.raises(ValueError, match="batches that can be had only once are for one epoch; give a function of the epoch"):
+    with pytest.raises(ValueError, match="an iterator of batches serves one epoch; pass a function of the epoch"):
         fit(iter(PAIRS))
 
 
@@ -105,7 +105,7 @@ def test_validation_that_comes_once_serves_one_epoch():
     """And an error in it says which data it was, and when."""
     one, other = (fit(PAIRS, epochs=1, validation=data).history["validation_loss"] for data in (iter(PAIRS), PAIRS))
     assert one == other
-    with pytest.raises(ValueError, match="batches that can be had only once are for one epoch"):
+    with pytest.raises(ValueError, match="an iterator of batches serves one epoch"):
         fit(PAIRS, validation=iter(PAIRS))
     for data, sentence in (
         ([(X[:, :2], TARGET)], "in_features=3"),
@@ -203,20 +203,21 @@ def test_params_with_a_graph_are_taken_without_it():
 
 def test_params_on_another_device_than_the_batches_are_explained():
     """With the line that moves them."""
-    with pytest.raises(ValueError, match=r"give params=tree.to\(net.init\(key\), 'meta'\), got params on the CPU"):
+    with pytest.raises(ValueError, match=r"pass params=tree.to\(net.init\(key\), 'meta'\), got params on the CPU"):
         fit([(X.to("meta"), TARGET.to("meta"))])
 
 
 REFUSED = {
     "fit: data must be batches; DataLoader(dataset, batch_size=...) makes them": {"data": TensorDataset(X, TARGET)},
     "fit: a batch must be a pair (x, target); transform=lambda batch, key: (x, target) makes one, got a tensor": {"data": [X]},
+    "fit: a batch of validation must be a pair (x, target); a function of the epoch may make them: lambda epoch: ": {"data": PAIRS, "validation": [{"x": X, "y": TARGET}]},
     "fit: what transform returns must be a pair (x, target)": {"data": PAIRS, "transform": lambda batch, key: batch[0]},
     "fit: data, a function of the epoch, must return an iterable of batches, got 3": {"data": lambda epoch: 3},
     "fit: data must have at least one batch in each epoch, got none in epoch 1": {"data": []},
-    "fit: drop_last is for tensors; a DataLoader has a drop_last too": {"data": PAIRS, "drop_last": True},
+    "fit: drop_last is for tensors; a DataLoader has its own drop_last": {"data": PAIRS, "drop_last": True},
     "fit: batch_size must be a whole number of at least 1, got None": {"data": (X, TARGET)},
     "fit: transform must be a function (batch, key) -> (x, target), or None, got 3": {"data": PAIRS, "transform": 3},
-    "fit: metrics need validation data where data has a transform": {"data": iter(PAIRS), "metrics": [fn.R2()]},
+    "fit: metrics need validation data if data has a transform or is an iterator": {"data": iter(PAIRS), "metrics": [fn.R2()]},
     "fit: all of data must have the same number of rows, at least 1, got 39 and 40": {"data": {"a": X, "b": X[1:]}, "batch_size": 8, "transform": lambda batch, key: (batch["a"], None)},
     "fit: epochs_done is for a training without checkpoints": {"data": PAIRS, "checkpoints": "folder", "epochs_done": 2},
     "fit: checkpoints must be a folder, fn.Checkpoints(folder), or None, got 3": {"data": PAIRS, "checkpoints": 3},
@@ -308,3 +309,14 @@ def test_an_epoch_that_is_resumed_needs_its_first_batches_again(tmp_path):
         fit(batches(5), checkpoints=kept, callbacks=[Stopping()])
     with pytest.raises(ValueError, match="data must have the 3 batches again with which this epoch began, got 2"):
         fit(batches(2), checkpoints=kept)
+
+
+def test_an_error_in_a_function_of_the_user_shows_its_call():
+    """A transform without a key, and a function without the epoch, among them."""
+    for options, call in (
+        ({"data": PAIRS, "transform": lambda batch: batch}, "transform(batch, key)"),
+        ({"data": lambda: PAIRS}, "data(0), a function of the epoch"),
+    ):
+        with pytest.raises(TypeError, match="argument") as caught:
+            fit(**options)
+        assert caught.value.__notes__ == [f"  in {call}", "  in fit, epoch 1, step 1"]

@@ -94,7 +94,7 @@ def test_another_rate_or_loss_is_a_warning(tmp_path):
 def test_something_else_in_the_folder_is_refused(tmp_path):
     """A tree that fit has not saved."""
     fn.Checkpoints(tmp_path).save(3, NET.init(0))
-    with pytest.raises(ValueError, match="the checkpoints must be those of fit"):
+    with pytest.raises(ValueError, match="fit: checkpoints must be of an earlier fit"):
         fit(tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_callbacks_that_come_and_go_are_told(tmp_path):
     """The memory of one that is missing is a warning; a new one begins."""
     early = functools.partial(fn.EarlyStopping, monitor="loss")
     fit(tmp_path, callbacks=[early(9)])
-    with pytest.warns(UserWarning, match=r"memory of EarlyStopping\(patience=9, monitor='loss'\), which is not among callbacks"):
+    with pytest.warns(UserWarning, match=r"memory of EarlyStopping\(patience=9, monitor='loss'\), which callbacks lacks"):
         fit(tmp_path, callbacks=[early(8)], epochs=3)
     found = fit(tmp_path, callbacks=[early(8)], epochs=3)
     assert fn.tree.equal(found.params, fn.fit(**{**ARGUMENTS, "epochs": 3}).params)
