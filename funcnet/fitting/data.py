@@ -87,6 +87,7 @@ class Rows:
             raise value_error(who, rule, f"{self.rows} rows")
         self.batch_size, self.drop_last = int(batch_size), drop_last  # numpy's numbers are none to torch.split
         self.device = tree.leaves(self.data)[0].device
+        self._last: tuple[int | None, list[Tensor]] = None, []
 
     @property
     def steps(self) -> int:
@@ -94,8 +95,16 @@ class Rows:
         return self.rows // self.batch_size if self.drop_last else -(-self.rows // self.batch_size)
 
     def cut(self, order: Key | None = None) -> list[Tensor]:
-        """Return the rows of each batch."""
-        rows = torch.arange(self.rows) if order is None else random.permutation(order, self.rows)
+        """Return the rows of each batch; those of the last order are kept, since ``fit`` weighs the batches of an epoch."""
+        if order is None:
+            return self._pieces(torch.arange(self.rows))
+        number, (last, pieces) = int(order), self._last
+        if number != last:
+            pieces = self._pieces(random.permutation(order, self.rows))
+            self._last = number, pieces
+        return pieces
+
+    def _pieces(self, rows: Tensor) -> list[Tensor]:
         return list(torch.split(rows, self.batch_size))[: self.steps]
 
     def batches(self, epoch: int = 0, order: Key | None = None, start: int = 0) -> Iterator[Tree]:

@@ -126,7 +126,10 @@ class History(dict[str, list[Any]]):
 
     def copy(self) -> "History":
         """Return a copy to which rows can be appended without changing this one."""
-        return History(self)
+        copied = History()
+        for name, column in self.items():
+            copied[name] = [*column]  # not checked again, which would take longer with each epoch
+        return copied
 
     __copy__ = copy
 

@@ -1,6 +1,7 @@
 """Fit: the training loop that most people write, with metrics, callbacks, checkpoints and a history."""
 
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
 from funcnet.fitting.arguments import COLUMNS, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
-from funcnet.fitting.data import Source, is_rows, moved, source_of
+from funcnet.fitting.data import Rows, Source, is_rows, moved, source_of
 from funcnet.fitting.evaluation import measured
 from funcnet.fitting.position import Position, call_of, from_tree, require_same_call
 from funcnet.fitting.progress import Progress, Shown, require_progress
@@ -136,7 +137,9 @@ def fit(
     start = _start(used, net.init(first) if params is None else params, state, source if params is None else None)
     start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(source))
     call = call_of(net, loss, opt, accumulate, norms=norms, key=int(as_key(key)), **source.described())
-    training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call)
+    mean = LossMean(loss)
+    weigh = cache(lambda: mean.weights(source.data[1])) if isinstance(source, Rows) and transform is None else None
+    training = Training(step, pure, mean, source, transform, order, noise, heard, kept, call, weigh)
     with kept.locked() if kept else nullcontext():
         at = _resumed(kept, call, start, heard) if kept else start
         at = _trained(training, judge, at, epochs_done + epochs, progress)
@@ -166,7 +169,7 @@ def _closed(training: Training, judge: "_Judge", at: Position) -> Position:
     params = judge.opt.eval_params(at.state, at.params)
     row = {"epoch": at.epoch + 1, **training.mean.over_batches(torch.stack(at.losses), training.weights(at))}
     norms, state = judge.opt.read(at.state) if isinstance(judge.opt, Recorder) else ({}, at.state)
-    with training.randomness(at.epoch, "validation"):
+    with training.randomness(at.epoch, "validation") if judge.measures else nullcontext():
         row |= {**norms, "seconds": at.seconds, **judge.row(params, at.epoch)}
     history = at.history.copy()
     history.append(row)
@@ -200,6 +203,11 @@ class _Judge(NamedTuple):
             raise value_error("fit", "metrics need validation data where data has a transform or batches that come once", "none")
         judged = source_of(source.data, "fit", "data", _JUDGED_AT_ONCE) if transform is None else source
         return cls(opt, net.inference(), judged, wanted, None, "")
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is something to measure."""
+        return self.mean is not None or bool(self.metrics.metrics)
 
     def row(self, params: Params, epoch: int) -> dict[str, Any]:
         """Return the columns of an epoch."""

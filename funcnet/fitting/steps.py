@@ -44,6 +44,8 @@ class Training(NamedTuple):
         callbacks: The callbacks.
         kept: Where positions are saved, or ``None``.
         call: The call of ``fit`` in numbers and words.
+        weigh: Makes, once, what weighs batches of rows for each part of the loss, where the targets of all rows are known:
+            nothing is weighed at a step then. ``None`` elsewhere.
     """
 
     step: TrainStep
@@ -56,6 +58,7 @@ class Training(NamedTuple):
     callbacks: Callbacks
     kept: Checkpoints | None
     call: dict[str, Any]
+    weigh: Callable[[], Callable[[Any], list[list[float]]]] | None
 
     def epoch(self, at: Position, tick: Callable[[], None]) -> Position:
         """Take the steps left in an epoch, and return the position after them, in tensors that nothing writes to.
@@ -76,9 +79,9 @@ class Training(NamedTuple):
 
     def weights(self, at: Position) -> Any:
         """Return what each batch of an epoch counts for, a list for each part of the loss."""
-        if self.weighs_rows:
+        if self.weigh:
             rows: Any = self.source
-            return self.mean.weights(rows.data[1])(rows.cut(random.fold_in(self.order, at.epoch))[: len(at.losses)])
+            return self.weigh()(rows.cut(random.fold_in(self.order, at.epoch))[: len(at.losses)])
         return [*zip(*at.weights, strict=True)]
 
     def save(self, at: Position) -> None:
@@ -91,8 +94,8 @@ class Training(NamedTuple):
 
     @property
     def weighs_rows(self) -> bool:
-        """Whether the weights of all rows are known, so that nothing is weighed at a step."""
-        return isinstance(self.source, Rows) and self.transform is None
+        """Whether the targets of all rows are known."""
+        return self.weigh is not None
 
     def _mode(self) -> Any:
         return torch.no_grad() if self.callbacks.of_steps else torch.inference_mode()
@@ -107,10 +110,11 @@ class Training(NamedTuple):
         The batches before are made again where they may draw random numbers, which those after go on from.
         """
         first = start if self.weighs_rows else 0
-        keys = random.fold_in(random.fold_in(self.noise, epoch), "transform")
+        keys = None if self.transform is None else random.fold_in(random.fold_in(self.noise, epoch), "transform")
+        order = random.fold_in(self.order, epoch) if isinstance(self.source, Rows) else None
         name = "a batch" if self.transform is None else "what transform returns"
-        for i, batch in enumerate(self.source.batches(epoch, random.fold_in(self.order, epoch), first), first):
-            made = batch if self.transform is None else self._transformed(batch, random.fold_in(keys, i))
+        for i, batch in enumerate(self.source.batches(epoch, order, first), first):
+            made = batch if keys is None else self._transformed(batch, random.fold_in(keys, i))
             if i >= start:
                 yield made if self.weighs_rows else as_pair(made, "fit", name)
 
