@@ -22,7 +22,7 @@ import funcnet as fn
 from examples import common
 from examples.reports.__main__ import processor
 
-ROUNDS, EPOCHS, BATCH, ROWS, TINY_STEPS = 20, 5, 64, 1792, 1000
+ROUNDS, EPOCHS, BATCH, ROWS, TINY_STEPS = 10, 8, 64, 1792, 1000
 CLOCKS = {"CPU": process_time, "wall": perf_counter}
 
 HEAD = """# What `fit` adds to a step
