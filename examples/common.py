@@ -24,12 +24,13 @@ def digits(rng, test=360):
     return (images[train], labels[train]), (images[rest], labels[rest])
 
 
-def arguments(doc, given=None, others=None, threads=1, **counts):
-    """Parse the options of an example: each of ``counts`` (``epochs=20``), the seed, the folder for what it writes, ``--fresh``.
+def arguments(doc, given=None, others=None, threads=1, resumable=True, **counts):
+    """Parse the options of an example: each of ``counts`` (``epochs=20``), the seed, and the folder for what it writes.
 
     The first paragraph of ``doc`` is the description; ``given`` is the command line by default. ``others`` are numbers that do
     not change the training, each with its help: ``{"sample": (600, "number of characters to write")}``.
     ``threads`` is one, since for nets as small as these more cost more than they bring, or ``None`` for torch's number.
+    ``resumable`` says that the training is saved in ``checkpoints``, which ``--fresh`` empties.
     """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for name, default in counts.items():
@@ -37,8 +38,9 @@ def arguments(doc, given=None, others=None, threads=1, **counts):
     parser.add_argument("--seed", type=int, default=0, help="determines data, initial weights, batches and noise")
     for name, (default, words) in (others or {}).items():
         parser.add_argument(f"--{name}", type=int, default=default, help=words)
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the picture and the checkpoints")
-    parser.add_argument("--fresh", action="store_true", help="begin anew where an interrupted training would be continued")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for what it writes")
+    if resumable:
+        parser.add_argument("--fresh", action="store_true", help="begin anew where an interrupted training would be continued")
     options = parser.parse_args(given)
     for name in counts:
         if getattr(options, name) < 1:

@@ -11,8 +11,6 @@ share of 10 000 new points within 2 standard deviations of the mean: 0.954 is ri
     python -m examples.ensemble --epochs 1500 --seed 0 --out out
 """
 
-import time
-
 import torch
 from matplotlib import pyplot as plt
 
@@ -57,16 +55,13 @@ def predicted(params, x):
     return m.mean(0), spread.sqrt(), (spread + v.mean(0)).sqrt(), (m[0], v[0].sqrt())
 
 
-def trained(net, loss, data, epochs, rng):
-    """Train by Adam, with all points at each step, and return the params and the seconds."""
-    x, y = data[0][:, None], data[1][:, None]
-    opt = fn.donate(fn.Adam(lr=fn.CosineSchedule(LR, epochs)))
-    step, params = fn.train_step(net, loss, opt), net.init(rng)
-    state, began = opt.init(params), time.perf_counter()
-    with torch.inference_mode():
-        for _ in range(epochs):
-            params, state, _ = step(params, state, x, y)
-    return params, time.perf_counter() - began
+def trained(net, loss, data, steps, rng, checkpoints=None):
+    """Train with Adam, with all points at each step, and return the params and the seconds."""
+    batch = data[0][:, None], data[1][:, None]
+    batches, epochs = common.in_epochs(lambda i: batch, steps, 10 if checkpoints else 1)
+    how = {"epochs": epochs, "key": rng, "params": net.init(rng), "checkpoints": checkpoints, "progress": False}
+    params, _, history = fn.fit(net, loss, fn.Adam(lr=fn.CosineSchedule(LR, steps)), batches, **how)
+    return params, sum(history["seconds"])
 
 
 def covered(params, rng, low, high):
@@ -99,7 +94,8 @@ def main(given=None):
     x, y = points(drawn, POINTS, -4.0, 4.0)
     low, high = REGIONS["in the gap"]
     data = x[(x < low) | (x > high)], y[(x < low) | (x > high)]
-    params, together = trained(fn.ensemble(net, NETS), fn.ensemble(loss, NETS), data, options.epochs, first)
+    checkpoints = common.checkpoints(options, "ensemble")
+    params, together = trained(fn.ensemble(net, NETS), fn.ensemble(loss, NETS), data, options.epochs, first, checkpoints)
     few = max(1, options.epochs // 20)  # a net by itself takes as long at each step
     alone = sum(trained(net, loss, data, few, fn.fold_in(first, i))[1] for i in range(NETS)) / few * options.epochs
     print(f"{NETS} nets, {options.epochs} steps: {together:.1f} s together, {alone:.1f} s one after the other\n")
@@ -107,6 +103,7 @@ def main(given=None):
     for i, (name, region) in enumerate(REGIONS.items()):
         print(f"{name:18}{{:8.3f}}{{:12.3f}}{{:9.3f}}{{:9.3f}}{{:9.3f}}".format(*covered(params, fn.fold_in(fresh, i), *region)))
     picture(params, data, options)
+    common.finished(checkpoints)
 
 
 if __name__ == "__main__":

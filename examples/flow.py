@@ -52,7 +52,7 @@ class NormalNLL(fn.Loss):
 
 def moons(n, rng):
     """Return n points of two half circles, of about mean 0 and deviation 1, and the same points with noise."""
-    circles = (torch.tensor(make_moons(n)[0], dtype=torch.float32) - torch.tensor([0.5, 0.25])) / SPREAD
+    circles = (torch.tensor(make_moons(n, shuffle=False)[0], dtype=torch.float32) - torch.tensor([0.5, 0.25])) / SPREAD
     return circles, circles + NOISE / SPREAD * fn.random.normal(rng, (n, 2))
 
 

@@ -72,7 +72,7 @@ def picture(curves, sizes, options):
 
 def main(given=None):
     """Train on 0 to 4, then on 5 to 9 in four ways; merge the adapters; print and draw how well it went."""
-    options = common.arguments(__doc__, given, epochs=60)
+    options = common.arguments(__doc__, given, resumable=False, epochs=60)
     split, first, new, order = fn.split(fn.key(options.seed), 4)
     (known, unknown), (_, test) = (halves(*part) for part in common.digits(split))
     few = unknown[0][:IMAGES], unknown[1][:IMAGES]

@@ -87,7 +87,7 @@ def picture(curves, options):
 
 def main(given=None):
     """Train with each noise, print what it cost and brought, and draw accuracy against ε."""
-    options = common.arguments(__doc__, given, epochs=30)
+    options = common.arguments(__doc__, given, resumable=False, epochs=30)
     split, fit = fn.split(fn.key(options.seed))
     train, test = common.digits(split)
     curves = {sigma: trained(train, test, sigma, options.epochs, fit) for sigma in NOISE}

@@ -130,7 +130,7 @@ def picture(found, values, used, options):
 
 def main(given=None):
     """Run the range test and the training with plateaus, print what they found, and save the picture."""
-    options = arguments(__doc__, given, epochs=40)
+    options = arguments(__doc__, given, resumable=False, epochs=40)
     of_data, of_params, of_order = fn.split(fn.key(options.seed), 3)
     train, test = [(images.flatten(1), labels) for images, labels in digits(of_data)]
     params, opt = net.init(of_params), fn.SGD(momentum=0.9)

@@ -1,20 +1,21 @@
 """Fit: the usual training loop, with metrics, callbacks, checkpoints and a history."""
 
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import add_location, describe, value_error
-from funcnet.fitting.arguments import COLUMNS, LAYER, LOSS, NORMS, OPTIMIZER, require, require_whole
+from funcnet.errors import describe, value_error
+from funcnet.fitting.arguments import LAYER, LOSS, OPTIMIZER, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Rows, Source, is_rows, moved, source_of
-from funcnet.fitting.evaluation import measured
 from funcnet.fitting.history import History
+from funcnet.fitting.judging import Judge
 from funcnet.fitting.position import Position, call_of, from_tree, require_same_call
 from funcnet.fitting.progress import Progress, Shown, require_progress
 from funcnet.fitting.result import Fit
@@ -23,15 +24,13 @@ from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.batch_means import LossMean, by_part
 from funcnet.losses.loss import Loss
-from funcnet.metrics.several import Metrics, SeveralMetrics, columns
+from funcnet.metrics.several import Metrics
 from funcnet.optim.base import Optimizer
 from funcnet.optim.recording import Recorder, recorded
 from funcnet.random.keys import Key, as_key
 from funcnet.saving.agreement import conformed, named_entries
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import train_step
-
-_JUDGED_AT_ONCE = 1000
 
 
 def fit(
@@ -136,7 +135,7 @@ def fit(
         require_whole("fit", name, least, got)
     source = _source(data, batch_size, drop_last, transform)
     used = recorded(opt) if norms else opt
-    judge = _Judge.of(net, loss, used, source, validation, metrics, transform)
+    judge = Judge.of(net, loss, used, source, validation, metrics, transform)
     kept, heard = _checkpoints(checkpoints, epochs_done), Callbacks(callbacks)
     retain_freed_memory()
     first, order, noise = random.split(_with_value(key), 3)
@@ -146,14 +145,16 @@ def fit(
     start = _start(used, net.init(first) if params is None else params, state, source if params is None else None)
     start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(judge.generators(source)))
     call = call_of(net, loss, opt, accumulate, norms=norms, key=int(as_key(key)), **source.described())
-    training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call, judge.generators(source))
+    mean, generators = LossMean(loss), judge.generators(source)
+    weigh = cache(lambda: mean.weights(source.data[1])) if isinstance(source, Rows) and transform is None else None
+    training = Training(step, pure, mean, source, transform, order, noise, heard, kept, call, generators, weigh)
     with kept.locked() if kept else nullcontext():
         at = _resumed(kept, call, start, heard) if kept else start
         at = _trained(training, judge, at, epochs_done + epochs, progress)
     return Fit(heard.params(at.memory, at.params), own_state(used, at.state), at.history)
 
 
-def _trained(training: Training, judge: "_Judge", at: Position, epochs: int, progress: Shown) -> Position:
+def _trained(training: Training, judge: Judge, at: Position, epochs: int, progress: Shown) -> Position:
     """Train up to a number of epochs, or until a callback stops."""
     left = range(at.epoch, at.epoch + bool(at.step) if at.stopped else max(epochs, at.epoch))
     for source in (training.source, judge.source):
@@ -179,14 +180,14 @@ def _greeting(at: Position, epochs: int) -> str:
     return f"fit continues at epoch {at.epoch + 1}, step {at.step + 1}"
 
 
-def _closed(training: Training, judge: "_Judge", at: Position) -> Position:
+def _closed(training: Training, judge: Judge, at: Position) -> Position:
     """Return the position after the steps of an epoch: add its row to the history, and call the callbacks."""
     if not at.losses:
         raise value_error("fit", "data must have at least one batch in each epoch", f"none in epoch {at.epoch + 1}")
     params = judge.opt.eval_params(at.state, at.params)
     row = {"epoch": at.epoch + 1, **training.mean.over_batches(torch.stack(at.losses), training.weights(at))}
     norms, state = judge.opt.read(at.state) if isinstance(judge.opt, Recorder) else ({}, at.state)
-    with training.randomness(at.epoch, "validation", isinstance(judge.source, Rows)):
+    with training.randomness(at.epoch, "validation", isinstance(judge.source, Rows) or not judge.measures):
         row |= {**norms, "seconds": at.seconds, **judge.row(params, at.epoch)}
     history = at.history.copy()
     history.append(row)
@@ -196,44 +197,6 @@ def _closed(training: Training, judge: "_Judge", at: Position) -> Position:
         at.epoch + 1, 0, at.steps, at.params, state, memory, history,
         stopped=stopped or at.stopped, generators=states_of(training.generators),
     )  # fmt: skip
-
-
-class _Judge(NamedTuple):
-    """The evaluation after each epoch: its metrics and data."""
-
-    opt: Optimizer
-    net: Layer
-    source: Source
-    metrics: SeveralMetrics
-    mean: LossMean | None
-    prefix: str
-
-    @classmethod
-    def of(
-        cls, net: Layer, loss: Loss, opt: Optimizer, source: Source, validation: Any, metrics: Metrics, transform: Any
-    ) -> "_Judge":
-        norms = NORMS if isinstance(opt, Recorder) and validation is None else ()
-        wanted = columns("fit", metrics, (*COLUMNS, *norms))
-        if validation is not None:
-            judged = source_of(validation, "fit", "validation", _JUDGED_AT_ONCE)
-            return cls(opt, net.inference(), judged, wanted, LossMean(loss), "validation_")
-        if wanted.metrics and (transform is not None or source.once):
-            raise value_error("fit", "metrics need validation data if data has a transform or is an iterator", "none")
-        judged = source_of(source.data, "fit", "data", _JUDGED_AT_ONCE) if transform is None else source
-        return cls(opt, net.inference(), judged, wanted, None, "")
-
-    def generators(self, source: Source) -> list[torch.Generator]:
-        """List the generators of a training's data and of this data, each once."""
-        found = [*source.generators(), *self.source.generators()]
-        return [*{id(generator): generator for generator in found}.values()]
-
-    def row(self, params: Params, epoch: int) -> dict[str, Any]:
-        """Return the columns of an epoch."""
-        try:
-            return measured(self.net, params, self.source, self.metrics, self.mean, self.prefix, epoch)
-        except Exception as error:
-            add_location(error, f"fit, {'validation' if self.prefix else 'metrics'} after epoch {epoch + 1}")
-            raise
 
 
 def _with_value(key: Any) -> Any:

@@ -45,6 +45,8 @@ class Training(NamedTuple):
         kept: The checkpoints in which positions are saved, or ``None``.
         call: The arguments of ``fit`` as numbers and strings.
         generators: The generators of the data and the validation data.
+        weigh: Makes, once, the function that weighs batches of rows for each part of the loss, if the targets of all rows are
+            known, so that no step weighs anything; ``None`` otherwise.
     """
 
     step: TrainStep
@@ -58,6 +60,7 @@ class Training(NamedTuple):
     kept: Checkpoints | None
     call: dict[str, Any]
     generators: list[torch.Generator]
+    weigh: Callable[[], Callable[[Any], list[list[float]]]] | None
 
     def epoch(self, at: Position, tick: Callable[[], None]) -> Position:
         """Make the steps that are left in an epoch, and return the position after them, in tensors that are never written to.
@@ -78,9 +81,9 @@ class Training(NamedTuple):
 
     def weights(self, at: Position) -> Any:
         """Return the weight of each batch of an epoch, a list for each part of the loss."""
-        if self.weighs_rows:
+        if self.weigh:
             rows: Any = self.source
-            return self.mean.weights(rows.data[1])(rows.cut(random.fold_in(self.order, at.epoch))[: len(at.losses)])
+            return self.weigh()(rows.cut(random.fold_in(self.order, at.epoch))[: len(at.losses)])
         return [*zip(*at.weights, strict=True)]
 
     def save(self, at: Position) -> None:
@@ -94,8 +97,8 @@ class Training(NamedTuple):
 
     @property
     def weighs_rows(self) -> bool:
-        """Whether the weights of all rows are known, so that nothing is weighed at a step."""
-        return isinstance(self.source, Rows) and self.transform is None
+        """Whether the targets of all rows are known."""
+        return self.weigh is not None
 
     @property
     def strict(self) -> bool:
@@ -115,10 +118,11 @@ class Training(NamedTuple):
         Earlier batches are fetched again if they may draw random numbers: later ones continue the sequence.
         """
         made = first = start if self.weighs_rows else 0
-        keys = random.fold_in(random.fold_in(self.noise, epoch), "transform")
+        keys = None if self.transform is None else random.fold_in(random.fold_in(self.noise, epoch), "transform")
+        order = random.fold_in(self.order, epoch) if isinstance(self.source, Rows) else None
         name = "a batch" if self.transform is None else "what transform returns"
-        for i, batch in enumerate(self.source.batches(epoch, random.fold_in(self.order, epoch), first), first):
-            pair = batch if self.transform is None else self._transformed(batch, random.fold_in(keys, i))
+        for i, batch in enumerate(self.source.batches(epoch, order, first), first):
+            pair = batch if keys is None else self._transformed(batch, random.fold_in(keys, i))
             if i >= start:
                 yield pair if self.weighs_rows else as_pair(pair, "fit", name)
             made = i + 1

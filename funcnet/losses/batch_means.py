@@ -95,7 +95,7 @@ class LossMean(Value):
 
     def weigh(self, rows: Any, target: Any) -> list[float]:
         """Return what a batch counts for in the mean of each part; without a target its rows count, those of x or y."""
-        known = bool(tree.leaves(target))
+        known = type(target) is Tensor or bool(tree.leaves(target))
         parts = self.loss.part_list()
         return [1.0 if part.reduction == "sum" else float(part.weight_of(target) if known else rows_of(rows)) for part in parts]
 
