@@ -4,7 +4,7 @@ from typing import Any
 
 from funcnet.errors import MOST, describe, is_whole, value_error
 
-COLUMNS = ("epoch", "loss", "seconds")
+COLUMNS, NORMS = ("epoch", "loss", "seconds"), ("grad_norm", "update_norm")
 
 
 LAYER, LOSS = "a funcnet layer, such as Linear(2, 3)", "a funcnet loss, such as MSE()"

@@ -17,28 +17,33 @@ from funcnet.errors import add_location, describe, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 
-RULE = "must be a tuple (x, target), an iterable of batches such as a DataLoader, or a function of the epoch that returns one"
+_BATCHES = "an iterable of batches such as a DataLoader, or a function of the epoch that returns one"
+RULE, RULE_OF_ONE = f"must be a tuple (x, target), {_BATCHES}", f"must be tensors with one row per example, {_BATCHES}"
 
 
 def as_tensors(data: Tree) -> Tree:
-    """Replace numpy arrays by tensors that share their memory; a read-only array is copied."""
+    """Replace numpy arrays by tensors, which share their memory where torch can read and write it."""
     if type(data) is Tensor:
         return data
     return tree.map(_as_tensor, data)
 
 
 def _as_tensor(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor) or not is_array(leaf):
+    if isinstance(leaf, Tensor) or not is_array(leaf) or not _is_plain(leaf):
         return leaf
-    return torch.from_numpy(leaf if leaf.flags.writeable else leaf.copy())
+    if not leaf.dtype.isnative:
+        return torch.from_numpy(leaf.astype(leaf.dtype.newbyteorder("=")))
+    return torch.from_numpy(leaf if leaf.flags.writeable and min(leaf.strides, default=0) >= 0 else leaf.copy())
 
 
 def is_array(leaf: Any) -> bool:
-    """Tell whether a leaf is a numpy array of a dtype that torch has; text is not."""
-    return (
-        any(kind.__module__ == "numpy" and kind.__name__ == "ndarray" for kind in type(leaf).__mro__)
-        and leaf.dtype.kind in "biufc"
-    )
+    """Tell whether a leaf is a numpy array."""
+    return any(kind.__module__ == "numpy" and kind.__name__ == "ndarray" for kind in type(leaf).__mro__)
+
+
+def _is_plain(array: Any) -> bool:
+    """Tell whether torch has the dtype of an array, and nothing in it is masked."""
+    return array.dtype.kind in "biufc" and array.dtype.char not in "gG" and not hasattr(array, "mask")
 
 
 def take(data: Tree, rows: Tensor) -> Tree:
@@ -81,12 +86,13 @@ class Rows:
             _require_x(self.data, who, name)
         self.rows = rows_in(self.data, who, name)
         if not self.rows:
-            raise value_error(who, "x and target must have the same number of rows, at least 1", "0")
+            raise value_error(who, f"{'x and target' if pairs else name} must have at least 1 row", "0")
         if drop_last and self.rows < batch_size:
             rule = f"with drop_last there must be batch_size={batch_size} rows or more"
             raise value_error(who, rule, f"{self.rows} rows")
         self.batch_size, self.drop_last = int(batch_size), drop_last  # torch.split refuses integers of numpy
         self.device = tree.leaves(self.data)[0].device
+        self._last_cut: tuple[int, list[Tensor]] | None = None
 
     @property
     def steps(self) -> int:
@@ -94,9 +100,16 @@ class Rows:
         return self.rows // self.batch_size if self.drop_last else -(-self.rows // self.batch_size)
 
     def cut(self, order: Key | None = None) -> list[Tensor]:
-        """Return the rows of each batch."""
-        rows = torch.arange(self.rows) if order is None else random.permutation(order, self.rows)
-        return list(torch.split(rows, self.batch_size))[: self.steps]
+        """Return the rows of each batch; those of the last order are kept, since an epoch asks for them twice."""
+        if order is None:
+            return self._split(torch.arange(self.rows))
+        number = int(order)
+        if self._last_cut is None or self._last_cut[0] != number:
+            self._last_cut = number, self._split(random.permutation(order, self.rows))
+        return self._last_cut[1]
+
+    def _split(self, rows: Tensor) -> list[Tensor]:
+        return list(torch.split(rows, min(self.batch_size, self.rows)))[: self.steps]
 
     def batches(self, epoch: int = 0, order: Key | None = None, start: int = 0) -> Iterator[Tree]:
         """Yield the batches of an epoch from number ``start`` on."""
@@ -124,11 +137,11 @@ class Stream:
 
     device = None
 
-    def __init__(self, data: Any, who: str, name: str) -> None:
+    def __init__(self, data: Any, who: str, name: str, rule: str) -> None:
         if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
             raise value_error(who, f"{name} must be batches; DataLoader(dataset, batch_size=...) makes them", describe(data))
         if isinstance(data, (str, bytes, Tensor, dict, type)) or not (isinstance(data, Iterable) or callable(data)):
-            raise value_error(who, f"{name} {RULE}", describe(data))
+            raise value_error(who, f"{name} {rule}", describe(data))
         self.data, self.who, self.name = data, who, name
 
     @property
@@ -222,12 +235,13 @@ def source_of(data: Any, who: str, name: str, batch_size: int, *, drop_last: boo
     """
     if is_rows(data, pairs):
         return Rows(data, who, name, batch_size, drop_last=drop_last, pairs=pairs)
+    rule = RULE if pairs else RULE_OF_ONE
     if isinstance(data, (tuple, dict, Tensor)) or is_array(data):
-        raise value_error(who, f"{name} {RULE}", describe(data))
+        raise value_error(who, f"{name} {rule}", describe(data))
     if drop_last:
         rule = "drop_last is for tensors; a DataLoader has its own drop_last"
         raise value_error(who, rule, f"drop_last=True with {describe(data)}")
-    return Stream(data, who, name)
+    return Stream(data, who, name, rule)
 
 
 _TRANSFORM = "; transform=lambda batch, key: (x, target) makes one"

@@ -22,13 +22,27 @@ def skips_steps(opt: Optimizer) -> bool:
     return any(isinstance(part, (SkipNonFinite, LossScale)) for part in parts(opt, given=True))
 
 
-def first_bad(found: Tree) -> str:
-    """Return the path and index of the first element that is NaN or infinite, or ``""``."""
+def stays_finite(params: Params, start: Params) -> bool:
+    """Tell whether params are finite, but for infinities that they started with, as a mask has."""
+    return bool(tree.all_finite(params)) or not first_bad(params, start)
+
+
+def first_bad(found: Tree, start: Tree = None) -> str:
+    """Return the path and index of the first element that is NaN or infinite, or ``""``; infinities of ``start`` are none."""
+    before = {} if start is None else tree.names(start)
     for path, leaf in tree.names(found).items():
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and not leaf.isfinite().all():
-            index = tuple((~leaf.isfinite()).nonzero()[0].tolist())
+        bad = _bad(leaf, before.get(path))
+        if bad is not None and bad.any():
+            index = tuple(bad.nonzero()[0].tolist())
             return f"{path!r}, which has {leaf[index].item()} at {index}" if index else f"{path!r}, which is {leaf.item()}"
     return ""
+
+
+def _bad(leaf: Any, before: Any) -> Tensor | None:
+    if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
+        return None
+    bad = ~leaf.isfinite()
+    return bad if before is None else bad & (leaf != before)
 
 
 def diverged(what: str, when: str, bad: str) -> FloatingPointError:
@@ -41,21 +55,30 @@ Cause = tuple[str, int | None, Exception | None]
 
 
 def cause(step: TrainStep, start: tuple[Params, Tree], batches: Iterable[tuple[Any, Any, Any]], last: Params) -> Cause:
-    """Repeat steps from ``start`` until a batch or the params are not finite, and return the first bad leaf.
+    """Repeat steps from ``start`` until the loss or the params are not finite, and return the first bad leaf.
 
-    ``batches`` yields (x, target, key) for each step up to the failing one; ``last`` are the params after it.
+    ``batches`` yields (x, target, key) for each step up to the failing one; ``last`` are the params after it, which are examined
+    if the batches cannot be fetched again.
     """
-    params, state = start
+    try:
+        return _repeated(step, *start, batches) or (_worded(last, start[0]), None, None)
+    except Exception:
+        return _worded(last, start[0]), None, None
+
+
+def _worded(params: Params, start: Params) -> str:
+    return first_bad({"params": params}, {"params": start}) or "none, only the loss"
+
+
+def _repeated(step: TrainStep, start: Params, state: Tree, batches: Iterable[tuple[Any, Any, Any]]) -> Cause | None:
+    params, strict = start, not skips_steps(step.opt)
     for i, (x, target, rng) in enumerate(batches):
-        bad = first_bad({"x": x, "target": target})
-        if bad:
-            return bad, i, None
-        after, state, _ = step(params, state, x, target, rng)
-        bad = first_bad({"params": after})
-        if bad:
-            return bad, i, _layer_at_fault(step, params, x, target, rng)
+        after, state, value = step(params, state, x, target, rng)
+        if not stays_finite(after, start) or (strict and not value.isfinite().all()):
+            found = first_bad({"x": x, "target": target})
+            return (found, i, None) if found else (_worded(after, start), i, _layer_at_fault(step, params, x, target, rng))
         params = after
-    return first_bad({"params": last}) or "none, only the loss", None, None
+    return None
 
 
 def _layer_at_fault(step: TrainStep, params: Params, x: Any, target: Any, rng: Any) -> Exception | None:

@@ -70,6 +70,8 @@ def measured(
     net: Layer, params: Params, source: Source, wanted: Any, mean: LossMean | None, prefix: str = "", epoch: int = 0
 ) -> dict[str, Any]:
     """Return the loss and metrics of a net, already one for inference, on the batches of an epoch."""
+    if device_of(params).type == "meta":
+        raise value_error("evaluate", "params must have values", "params on the meta device")
     totals, seen, batches = mean.start() if mean else [], wanted.start(), 0
     with torch.inference_mode():
         for x, target in _pairs(source, params, epoch) if wanted.metrics or mean else ():

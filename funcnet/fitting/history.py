@@ -124,8 +124,11 @@ class History(dict[str, list[Any]]):
         return draw({name: self[name] for name in names}, self._numbers(), figure)
 
     def copy(self) -> "History":
-        """Return a copy to which rows can be appended without changing this one."""
-        return History(self)
+        """Return a copy to which rows can be appended without changing this one; tensors are shared."""
+        made = History()
+        for name, column in self.items():
+            made[name] = [*column]  # without a look at each value: fit copies the history after each epoch
+        return made
 
     __copy__ = copy
 

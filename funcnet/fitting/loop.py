@@ -10,10 +10,11 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
-from funcnet.fitting.arguments import COLUMNS, LAYER, LOSS, OPTIMIZER, require, require_whole
+from funcnet.fitting.arguments import COLUMNS, LAYER, LOSS, NORMS, OPTIMIZER, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
-from funcnet.fitting.data import Source, is_rows, moved, source_of
+from funcnet.fitting.data import Rows, Source, is_rows, moved, source_of
 from funcnet.fitting.evaluation import measured
+from funcnet.fitting.history import History
 from funcnet.fitting.position import Position, call_of, from_tree, require_same_call
 from funcnet.fitting.progress import Progress, Shown, require_progress
 from funcnet.fitting.result import Fit
@@ -26,7 +27,7 @@ from funcnet.metrics.several import Metrics, SeveralMetrics, columns
 from funcnet.optim.base import Optimizer
 from funcnet.optim.recording import Recorder, recorded
 from funcnet.random.keys import Key, as_key
-from funcnet.saving.agreement import conformed
+from funcnet.saving.agreement import conformed, named_entries
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import train_step
 
@@ -138,16 +139,14 @@ def fit(
     judge = _Judge.of(net, loss, used, source, validation, metrics, transform)
     kept, heard = _checkpoints(checkpoints, epochs_done), Callbacks(callbacks)
     retain_freed_memory()
-    if isinstance(key, Tensor) and key.is_meta:
-        raise value_error("fit", "key must hold a number", "a key on the meta device")
-    first, order, noise = random.split(key, 3)
+    first, order, noise = random.split(_with_value(key), 3)
     pure = train_step(net, by_part(loss), used, accumulate=accumulate)
     donated = train_step(net, by_part(loss), used.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
     step = pure if heard.of_steps else donated
     start = _start(used, net.init(first) if params is None else params, state, source if params is None else None)
-    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(source))
+    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(judge.generators(source)))
     call = call_of(net, loss, opt, accumulate, norms=norms, key=int(as_key(key)), **source.described())
-    training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call)
+    training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call, judge.generators(source))
     with kept.locked() if kept else nullcontext():
         at = _resumed(kept, call, start, heard) if kept else start
         at = _trained(training, judge, at, epochs_done + epochs, progress)
@@ -177,15 +176,15 @@ def _closed(training: Training, judge: "_Judge", at: Position) -> Position:
     params = judge.opt.eval_params(at.state, at.params)
     row = {"epoch": at.epoch + 1, **training.mean.over_batches(torch.stack(at.losses), training.weights(at))}
     norms, state = judge.opt.read(at.state) if isinstance(judge.opt, Recorder) else ({}, at.state)
-    with training.randomness(at.epoch, "validation"):
+    with training.randomness(at.epoch, "validation", isinstance(judge.source, Rows)):
         row |= {**norms, "seconds": at.seconds, **judge.row(params, at.epoch)}
     history = at.history.copy()
     history.append(row)
     epoch = Epoch(at.epoch + 1, at.params, own_state(judge.opt, state), history, params, at.steps)
     memory, stopped = training.callbacks.update(at.memory, epoch)
     return Position(
-        at.epoch + 1, 0, at.steps, at.params, state, memory,
-        history=history, stopped=stopped or at.stopped, generators=states_of(training.source),
+        at.epoch + 1, 0, at.steps, at.params, state, memory, history,
+        stopped=stopped or at.stopped, generators=states_of(training.generators),
     )  # fmt: skip
 
 
@@ -203,7 +202,8 @@ class _Judge(NamedTuple):
     def of(
         cls, net: Layer, loss: Loss, opt: Optimizer, source: Source, validation: Any, metrics: Metrics, transform: Any
     ) -> "_Judge":
-        wanted = columns("fit", metrics, COLUMNS)
+        norms = NORMS if isinstance(opt, Recorder) and validation is None else ()
+        wanted = columns("fit", metrics, (*COLUMNS, *norms))
         if validation is not None:
             judged = source_of(validation, "fit", "validation", _JUDGED_AT_ONCE)
             return cls(opt, net.inference(), judged, wanted, LossMean(loss), "validation_")
@@ -212,9 +212,20 @@ class _Judge(NamedTuple):
         judged = source_of(source.data, "fit", "data", _JUDGED_AT_ONCE) if transform is None else source
         return cls(opt, net.inference(), judged, wanted, None, "")
 
+    def generators(self, source: Source) -> list[torch.Generator]:
+        """List the generators of a training's data and of this data, each once."""
+        found = [*source.generators(), *self.source.generators()]
+        return [*{id(generator): generator for generator in found}.values()]
+
     def row(self, params: Params, epoch: int) -> dict[str, Any]:
         """Return the columns of an epoch."""
         return measured(self.net, params, self.source, self.metrics, self.mean, self.prefix, epoch)
+
+
+def _with_value(key: Any) -> Any:
+    if isinstance(key, Tensor) and key.is_meta:
+        raise value_error("fit", "key must hold a number", "a key on the meta device")
+    return key
 
 
 def _require_transform(transform: Any) -> None:
@@ -238,7 +249,7 @@ def _checkpoints(given: Any, epochs_done: int) -> Checkpoints | None:
         raise value_error("fit", "checkpoints must be a folder, fn.Checkpoints(folder), or None", describe(given))
     if kept and epochs_done:
         raise value_error("fit", "epochs_done is for a training without checkpoints, which count epochs themselves", epochs_done)
-    return kept
+    return kept and kept.replace(folder=kept.folder.absolute())  # a callback may change the folder of the process
 
 
 def _start(opt: Optimizer, params: Params, state: Tree, data: Source | None) -> Position:
@@ -247,10 +258,10 @@ def _start(opt: Optimizer, params: Params, state: Tree, data: Source | None) -> 
     if data is not None and data.device is not None:
         params = moved(params, data.device)
     if state is None:
-        return Position(0, 0, 0, params, opt.init(params), {})
+        return Position(0, 0, 0, params, opt.init(params), {}, History())
     state = tree.map(_detached, state)
     state = opt.wrap(state) if isinstance(opt, Recorder) else state
-    return Position(0, 0, 0, params, state, {})
+    return Position(0, 0, 0, params, state, {}, History())
 
 
 def _detached(leaf: Any) -> Tensor:
@@ -261,6 +272,7 @@ def _detached(leaf: Any) -> Tensor:
 
 def _resumed(kept: Checkpoints, call: dict[str, Any], start: Position, heard: Callbacks) -> Position:
     """Return the position of the newest checkpoint; ``start`` where there is none."""
+    named_entries("fit with checkpoints", start.params)  # which compares params by their paths
     if not kept.steps():
         return start
     saved = kept.load()

@@ -24,10 +24,10 @@ class Position(NamedTuple):
         params: The params.
         state: The optimizer's state, with recorded norms.
         memory: The memory of each callback that has one.
+        history: The history.
         losses: The losses of the steps done in this epoch.
         weights: The weight of each of their batches in each part of the loss; empty if the rows determine it.
         seconds: Time spent in this epoch.
-        history: The history.
         stopped: Whether a callback has ended the training.
         generators: States of a DataLoader's generators at the start of the epoch.
     """
@@ -38,10 +38,10 @@ class Position(NamedTuple):
     params: Params
     state: Tree
     memory: dict[str, Tree]
+    history: History
     losses: tuple[Tensor, ...] = ()
     weights: tuple[list[float], ...] = ()
     seconds: float = 0.0
-    history: History = History()
     stopped: bool = False
     generators: tuple[Tensor, ...] = ()
 

@@ -14,7 +14,7 @@ from funcnet import random, tree
 from funcnet.errors import add_location, value_error
 from funcnet.fitting.callbacks import Callbacks, Step
 from funcnet.fitting.data import Rows, Source, as_pair, as_tensors, device_of, moved
-from funcnet.fitting.divergence import add_layer, cause, diverged, skips_steps
+from funcnet.fitting.divergence import add_layer, cause, diverged, skips_steps, stays_finite
 from funcnet.fitting.global_randomness import seeded
 from funcnet.fitting.position import Position, as_tree
 from funcnet.flattening import Tree
@@ -44,6 +44,7 @@ class Training(NamedTuple):
         callbacks: The callbacks.
         kept: The checkpoints in which positions are saved, or ``None``.
         call: The arguments of ``fit`` as numbers and strings.
+        generators: The generators of the data and the validation data.
     """
 
     step: TrainStep
@@ -56,15 +57,16 @@ class Training(NamedTuple):
     callbacks: Callbacks
     kept: Checkpoints | None
     call: dict[str, Any]
+    generators: list[torch.Generator]
 
     def epoch(self, at: Position, tick: Callable[[], None]) -> Position:
         """Make the steps that are left in an epoch, and return the position after them, in tensors that are never written to.
 
         Inference mode saves a tenth of the time of a small step; it is off if a callback looks at steps.
         """
-        _restore(self.source, at.generators)
+        _restore(self.generators, at.generators)
         run = _Run(self, at)
-        with self._mode(), self.randomness(at.epoch, "data"), run.located():
+        with self._mode(), self.randomness(at.epoch, "data", self.weighs_rows), run.located():
             for x, target in () if run.stopped else self._batches(at.epoch, at.step):
                 run.take(x, target)
                 tick()
@@ -94,25 +96,33 @@ class Training(NamedTuple):
         """Whether the weights of all rows are known, so that nothing is weighed at a step."""
         return isinstance(self.source, Rows) and self.transform is None
 
+    @property
+    def strict(self) -> bool:
+        """Whether a loss that is not finite ends the training, because the optimizer skips no steps."""
+        return not skips_steps(self.step.opt)
+
     def _mode(self) -> Any:
         return torch.no_grad() if self.callbacks.of_steps else torch.inference_mode()
 
-    def randomness(self, epoch: int, word: str) -> Any:
-        """Seed the global generators if a DataLoader or a function of the user may draw from them."""
-        return nullcontext() if self.weighs_rows else seeded(random.fold_in(random.fold_in(self.order, epoch), word))
+    def randomness(self, epoch: int, word: str, is_fixed: bool) -> Any:
+        """Seed the global generators unless the key already fixes all batches."""
+        return nullcontext() if is_fixed else seeded(random.fold_in(random.fold_in(self.order, epoch), word))
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
         """Yield (x, target) from step ``start`` on.
 
         Earlier batches are fetched again if they may draw random numbers: later ones continue the sequence.
         """
-        first = start if self.weighs_rows else 0
+        made = first = start if self.weighs_rows else 0
         keys = random.fold_in(random.fold_in(self.noise, epoch), "transform")
         name = "a batch" if self.transform is None else "what transform returns"
         for i, batch in enumerate(self.source.batches(epoch, random.fold_in(self.order, epoch), first), first):
-            made = batch if self.transform is None else self._transformed(batch, random.fold_in(keys, i))
+            pair = batch if self.transform is None else self._transformed(batch, random.fold_in(keys, i))
             if i >= start:
-                yield made if self.weighs_rows else as_pair(made, "fit", name)
+                yield pair if self.weighs_rows else as_pair(pair, "fit", name)
+            made = i + 1
+        if made < start:
+            raise value_error("fit", f"data must have the {start} batches again with which this epoch began", made)
 
     def _transformed(self, batch: Any, key: Key) -> Any:
         assert self.transform is not None
@@ -126,10 +136,10 @@ class Training(NamedTuple):
 
     def with_keys(self, at: Position, count: int) -> Iterator[tuple[Any, Any, Any]]:
         """Repeat ``count`` steps from a position on: yield (x, target, key) of each."""
-        _restore(self.source, at.generators)
+        _restore(self.generators, at.generators)
         noise = random.fold_in(self.noise, at.epoch)
         device = device_of(at.params)
-        with self.randomness(at.epoch, "data"):
+        with self.randomness(at.epoch, "data", self.weighs_rows):
             for i, (x, target) in enumerate(islice(self._batches(at.epoch, at.step), count), at.step):
                 yield moved(x, device), moved(target, device), random.fold_in(noise, i)
 
@@ -137,7 +147,7 @@ class Training(NamedTuple):
 class _Run:
     """The state of an epoch while its steps are made; the only object in ``fit`` that changes."""
 
-    __slots__ = ("at", "began", "device", "losses", "noise", "params", "state", "stopped", "strict", "training", "weights")
+    __slots__ = ("at", "began", "device", "losses", "noise", "params", "state", "stopped", "training", "weights")
 
     def __init__(self, training: Training, at: Position) -> None:
         self.training, self.at, self.stopped = training, at, at.stopped
@@ -145,7 +155,6 @@ class _Run:
         self.losses, self.weights = list(at.losses), list(at.weights)
         self.noise = random.fold_in(training.noise, at.epoch)
         self.device: torch.device | None = None
-        self.strict = not skips_steps(training.step.opt)
         self.began = time.perf_counter()
 
     def take(self, x: Any, target: Any) -> None:
@@ -185,9 +194,9 @@ class _Run:
     def require_finite(self) -> None:
         """Raise ``FloatingPointError`` for params that are not finite, and for losses on a GPU, which no step reads."""
         watched = not self.losses or self.losses[-1].device.type == "cpu"
-        if not tree.all_finite(self.params):
+        if not stays_finite(self.params, self.at.params):
             raise self._diverged("params that are not", len(self.losses))
-        if not watched and self.strict:
+        if not watched and self.training.strict:
             finite = torch.stack(self.losses).reshape(len(self.losses), -1).isfinite().all(1)
             if not finite.all():
                 raise self._diverged("a loss that is not", 1 + int((~finite).nonzero()[0]))
@@ -208,10 +217,14 @@ class _Run:
         if self.device.type == "cpu" != of_data.type:
             rule = f"params must be on the device of the batches, {of_data}; pass params=tree.to(net.init(key), {str(of_data)!r})"
             raise value_error("fit", rule, "params on the CPU")
+        if self.device.type == "meta":
+            raise value_error("fit", "params must have values", "params on the meta device")
 
     def _judge(self, value: Tensor) -> None:
         """Raise ``FloatingPointError`` for a loss that is not finite, unless the optimizer has skipped the step."""
-        if self.strict or not tree.all_finite(self.params):
+        if value.isfinite().all():  # only their sum is not
+            return
+        if self.training.strict or not stays_finite(self.params, self.at.params):
             raise self._diverged(f"a loss of {value.tolist()}", len(self.losses) + 1)
 
     def _diverged(self, what: str, step: int) -> FloatingPointError:
@@ -229,7 +242,8 @@ class _Run:
         step = Step(
             at.steps + len(self.losses) - at.step, at.epoch + 1, self.params, own_state(self.training.step.opt, self.state), value
         )
-        self.stopped = self.training.callbacks.on_step(step)
+        with self.training.randomness(at.epoch, f"callbacks {len(self.losses)}", self.training.weighs_rows):
+            self.stopped = self.training.callbacks.on_step(step)
 
 
 def own_state(opt: Optimizer, state: Tree) -> Tree:
@@ -237,14 +251,14 @@ def own_state(opt: Optimizer, state: Tree) -> Tree:
     return state["optimizer"] if isinstance(opt, Recorder) else state
 
 
-def states_of(source: Source) -> tuple[Tensor, ...]:
-    """Return the states of a DataLoader's generators."""
-    return tuple([generator.get_state() for generator in source.generators()])
+def states_of(generators: list[torch.Generator]) -> tuple[Tensor, ...]:
+    """Return the states of generators."""
+    return tuple([generator.get_state() for generator in generators])
 
 
-def _restore(source: Source, states: tuple[Tensor, ...]) -> None:
-    """Set the generators of a DataLoader to their states at the start of an epoch."""
-    for generator, state in zip(source.generators(), states, strict=True):
+def _restore(generators: list[torch.Generator], states: tuple[Tensor, ...]) -> None:
+    """Set generators to their states at the start of an epoch; those of new validation data keep theirs."""
+    for generator, state in zip(generators[: len(states)], states[: len(generators)], strict=True):
         generator.set_state(state)
 
 

@@ -222,3 +222,75 @@ def test_an_error_in_a_function_of_the_user_shows_its_call():
         with pytest.raises(TypeError, match="argument") as caught:
             fit(**options)
         assert caught.value.__notes__ == [f"  in {call}", "  in fit, epoch 1, step 1"]
+
+
+def test_arrays_that_torch_does_not_read_are_copied():
+    """Those with bytes in another order, backwards, and read-only."""
+    want = fit((X, TARGET), batch_size=8)
+    for x in (X.numpy().astype(">f4"), X.flip(0).numpy()[::-1], numpy.frombuffer(X.numpy().tobytes(), "f4").reshape(X.shape)):
+        assert fn.tree.equal(fit((x, TARGET), batch_size=8)[:2], want[:2])
+        assert torch.equal(fn.predict(NET, want.params, x), fn.predict(NET, want.params, X))
+
+
+ARRAYS = {
+    "longer floats": numpy.ones((5, 3), "g"),
+    "text": numpy.full((5, 3), "a"),
+    "objects": numpy.full((5, 3), None),
+    "dates": numpy.zeros((5, 3), "M8[s]"),
+    "a mask": numpy.ma.masked_array(numpy.ones((5, 3), "f4"), mask=numpy.eye(5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_that_are_no_tensors_are_refused(name):
+    """Whole, and not row by row; the masked ones because the loss would count what is masked."""
+    for call in (
+        lambda x: fn.predict(NET, NET.init(0), x),
+        lambda x: fn.evaluate(NET, NET.init(0), (x, TARGET[:5]), loss=fn.MSE()),
+        lambda x: fit((x, TARGET[:5]), batch_size=2),
+    ):
+        with pytest.raises(
+            ValueError, match=r"(x|data) must hold dense tensors with one row per example, got a numpy \w+ of shape"
+        ):
+            call(ARRAYS[name])
+
+
+def test_data_without_rows_or_values_are_refused():
+    """By name, and on the meta device, where a loss has no value."""
+    params = NET.init(0)
+    with pytest.raises(ValueError, match="predict: x must have at least 1 row, got 0"):
+        fn.predict(NET, params, X[:0])
+    with pytest.raises(ValueError, match="fit: x and target must have at least 1 row, got 0"):
+        fit((X[:0], TARGET[:0]), batch_size=8)
+    with pytest.raises(ValueError, match="predict: x must be tensors with one row per example, an iterable of batches"):
+        fn.predict(NET, params, 3)
+    for call in (
+        lambda: fit((X.to("meta"), TARGET.to("meta")), batch_size=8),
+        lambda: fn.evaluate(NET, fn.tree.to(params, "meta"), (X, TARGET), loss=fn.MSE()),
+    ):
+        with pytest.raises(ValueError, match="params must have values, got params on the meta device"):
+            call()
+
+
+def test_a_batch_may_be_larger_than_the_data():
+    """As large as is allowed."""
+    assert fn.tree.equal(fit((X, TARGET), batch_size=2**31 - 1)[:2], fit((X, TARGET), batch_size=40)[:2])
+
+
+def test_an_epoch_that_is_resumed_needs_its_first_batches_again(tmp_path):
+    """Else steps would be left out without a word."""
+
+    def batches(count):
+        return lambda epoch: (pair for pair in PAIRS[:count])
+
+    @fn.frozen
+    class Stopping(fn.Callback):
+        def on_step(self, step):
+            if step.number == 4:
+                raise KeyboardInterrupt
+
+    kept = fn.Checkpoints(tmp_path, every=1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(batches(5), checkpoints=kept, callbacks=[Stopping()])
+    with pytest.raises(ValueError, match="data must have the 3 batches again with which this epoch began, got 2"):
+        fit(batches(2), checkpoints=kept)

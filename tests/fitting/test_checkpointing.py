@@ -173,3 +173,30 @@ def test_callbacks_that_come_and_go_are_told(tmp_path):
         fit(tmp_path, callbacks=[early(8)], epochs=3)
     found = fit(tmp_path, callbacks=[early(8)], epochs=3)
     assert fn.tree.equal(found.params, fn.fit(**{**ARGUMENTS, "epochs": 3}).params)
+
+
+def test_a_callback_may_change_the_folder_of_the_process(tmp_path, monkeypatch):
+    """All checkpoints are where the first one is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    fit("checkpoints", epochs=3, callbacks=[lambda epoch: monkeypatch.chdir(tmp_path / "elsewhere")])
+    assert fn.Checkpoints(tmp_path / "checkpoints").steps() == [5, 10, 15]
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+@fn.frozen
+class Odd(fn.Layer):
+    """The identity, whatever its params."""
+
+    def apply(self, params, x, rng=None):
+        return x, None
+
+    def vjp(self, params, cache, gy):
+        return fn.tree.map(torch.zeros_like, params), gy
+
+
+def test_params_with_one_path_for_two_leaves_are_refused_at_the_start(tmp_path):
+    """Not when they are resumed, and the training would be lost."""
+    params = (*NET.init(0), {"a": {"b": torch.ones(1)}, "a.b": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"fit with checkpoints: the paths of the leaves must be unique, got '3\.a\.b' twice"):
+        fit(tmp_path, net=fn.serial(*NET, Odd()), params=params)

@@ -234,3 +234,24 @@ def test_a_batch_size_of_numpy_is_a_number():
     trained = [fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), DATA, **{**ARGUMENTS, "batch_size": one}).params for one in (size, 7)]
     assert fn.tree.equal(*trained)
     assert fn.evaluate(NET, trained[0], DATA, loss=fn.CrossEntropy(), batch_size=size)["loss"] > 0
+
+
+def test_no_two_trainings_share_a_history():
+    """Also those that begin without an epoch."""
+    arguments = {**ARGUMENTS, "epochs": 0}
+    first = fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), **arguments)
+    first.history.append({"mine": 1})
+    assert "mine" not in fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), **arguments).history
+
+
+def test_a_metric_with_the_name_of_a_norm_is_refused():
+    """Where both would be columns."""
+
+    def grad_norm(y, target):
+        return 1.0
+
+    rest = {**ARGUMENTS, "metrics": [grad_norm], "norms": True}
+    with pytest.raises(ValueError, match="none of epoch, loss, seconds, grad_norm, update_norm, got 'grad_norm'"):
+        fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), **rest)
+    history = fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), validation=(X, LABELS), **rest).history
+    assert history["validation_grad_norm"][0] == 1.0 != history["grad_norm"][0]
