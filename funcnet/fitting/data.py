@@ -151,7 +151,7 @@ class Stream:
 
     @property
     def steps(self) -> int | None:
-        """Return the number of batches in an epoch, where it is known."""
+        """Return the number of batches in an epoch, if it is known."""
         try:
             return len(self.data)
         except (TypeError, AttributeError, NotImplementedError):

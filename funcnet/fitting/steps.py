@@ -122,7 +122,7 @@ class Training(NamedTuple):
                 yield pair if self.weighs_rows else as_pair(pair, "fit", name)
             made = i + 1
         if made < start:
-            raise value_error("fit", f"data must have the {start} batches again with which this epoch began", made)
+            raise value_error("fit", f"data must repeat the {start} batches of this epoch that were done before", made)
 
     def _transformed(self, batch: Any, key: Key) -> Any:
         assert self.transform is not None
