@@ -213,17 +213,6 @@ def test_an_error_in_a_batch_says_where():
     assert caught.value.__notes__[-1] == "  in fit, epoch 1, step 3"
 
 
-def test_an_error_in_a_function_of_the_user_shows_its_call():
-    """A transform without a key, and a function without the epoch, among them."""
-    for options, call in (
-        ({"data": PAIRS, "transform": lambda batch: batch}, "transform(batch, key)"),
-        ({"data": lambda: PAIRS}, "data(0), a function of the epoch"),
-    ):
-        with pytest.raises(TypeError, match="argument") as caught:
-            fit(**options)
-        assert caught.value.__notes__ == [f"  in {call}", "  in fit, epoch 1, step 1"]
-
-
 def test_arrays_that_torch_does_not_read_are_copied():
     """Those with bytes in another order, backwards, and read-only."""
     want = fit((X, TARGET), batch_size=8)
@@ -294,3 +283,14 @@ def test_an_epoch_that_is_resumed_needs_its_first_batches_again(tmp_path):
         fit(batches(5), checkpoints=kept, callbacks=[Stopping()])
     with pytest.raises(ValueError, match="data must repeat the 3 batches of this epoch that were done before, got 2"):
         fit(batches(2), checkpoints=kept)
+
+
+def test_an_error_in_a_function_of_the_user_shows_its_call():
+    """A transform without a key, and a function without the epoch, among them."""
+    for options, call in (
+        ({"data": PAIRS, "transform": lambda batch: batch}, "transform(batch, key)"),
+        ({"data": lambda: PAIRS}, "data(0), a function of the epoch"),
+    ):
+        with pytest.raises(TypeError, match="argument") as caught:
+            fit(**options)
+        assert caught.value.__notes__ == [f"  in {call}", "  in fit, epoch 1, step 1"]
