@@ -125,7 +125,8 @@ def _worded(leaf: Any) -> str:
     kind = type(leaf)
     if kind.__module__ == "numpy" and hasattr(leaf, "shape"):
         return describe(leaf)
-    return f"a {kind.__qualname__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__qualname__}"
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def _whole(n: int) -> Json:
