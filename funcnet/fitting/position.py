@@ -18,7 +18,7 @@ _MAY_CHANGE = ("loss", "opt", "accumulate")
 
 
 class Position(NamedTuple):
-    """Where a training is.
+    """The position of a training.
 
     Args:
         epoch: Number of epochs done.
