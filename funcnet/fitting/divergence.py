@@ -10,6 +10,7 @@ from funcnet import tree
 from funcnet.combinators.watching import checked
 from funcnet.contract import Params
 from funcnet.flattening import Tree
+from funcnet.kernels.optim import are_finite
 from funcnet.optim.base import Optimizer
 from funcnet.optim.skipping import SkipNonFinite
 from funcnet.optim.transforms.loss_scale import LossScale
@@ -24,7 +25,7 @@ def skips_steps(opt: Optimizer) -> bool:
 
 def stays_finite(params: Params, start: Params) -> bool:
     """Tell whether params are finite, but for infinities that they started with, as a mask has."""
-    return bool(tree.all_finite(params)) or not first_bad(params, start)
+    return are_finite([leaf for leaf in tree.leaves(params) if isinstance(leaf, Tensor)]) or not first_bad(params, start)
 
 
 def first_bad(found: Tree, start: Tree = None) -> str:
@@ -74,7 +75,7 @@ def _repeated(step: TrainStep, start: Params, state: Tree, batches: Iterable[tup
     params, strict = start, not skips_steps(step.opt)
     for i, (x, target, rng) in enumerate(batches):
         after, state, value = step(params, state, x, target, rng)
-        if not stays_finite(after, start) or (strict and not value.isfinite().all()):
+        if not stays_finite(after, start) or (strict and tree.size(x) and not value.isfinite().all()):
             found = first_bad({"x": x, "target": target})
             return (found, i, None) if found else (_worded(after, start), i, _layer_at_fault(step, params, x, target, rng))
         params = after

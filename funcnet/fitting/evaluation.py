@@ -10,7 +10,7 @@ from funcnet import tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
 from funcnet.fitting.arguments import COLUMNS, LAYER, require, require_whole
-from funcnet.fitting.data import Source, as_pair, as_tensors, device_of, moved, source_of
+from funcnet.fitting.data import Source, Stream, as_pair, as_tensors, device_of, moved, source_of
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.losses.batch_means import LossMean
 from funcnet.losses.loss import Loss
@@ -79,7 +79,8 @@ def measured(
             totals = mean.add(totals, y, target) if mean else totals
             seen = wanted.add(seen, y, target)
         if not batches and (wanted.metrics or mean):
-            raise value_error("evaluate", "data must have at least one batch", "none")
+            who, name = (source.who, source.name) if isinstance(source, Stream) else ("evaluate", "data")
+            raise value_error(who, f"{name} must have at least one batch", "none")
         found = wanted.value(seen)
     named: dict[str, Any] = mean.value(totals) if mean else {}
     named |= {name: plain(value) for name, value in found.items()}

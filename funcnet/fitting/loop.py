@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, value_error
+from funcnet.errors import add_location, describe, value_error
 from funcnet.fitting.arguments import COLUMNS, LAYER, LOSS, NORMS, OPTIMIZER, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Rows, Source, is_rows, moved, source_of
@@ -156,17 +156,27 @@ def fit(
 def _trained(training: Training, judge: "_Judge", at: Position, epochs: int, progress: Shown) -> Position:
     """Train up to a number of epochs, or until a callback stops."""
     left = range(at.epoch, at.epoch + bool(at.step) if at.stopped else max(epochs, at.epoch))
-    if training.source.once and len(left) > 1:
-        rule = "an iterator of batches serves one epoch; pass a function of the epoch that returns a new one"
-        raise value_error("fit", rule, f"{describe(training.source.data)} for {len(left)} epochs")
+    for source in (training.source, judge.source):
+        if source.once and len(left) > 1:
+            rule = "an iterator of batches serves one epoch; pass a function of the epoch that returns a new one"
+            raise value_error("fit", rule, f"{describe(source.data)} for {len(left)} epochs")
     with Progress.of(progress, left, training.source.steps, at.step) as shown:
         if at.steps:
-            shown.message(f"fit continues at epoch {at.epoch + 1}, step {at.step + 1}")
+            shown.message(_greeting(at, epochs))
         while at.step if at.stopped else at.epoch < epochs:  # an epoch that was stopped within still gets its row
             at = _closed(training, judge, training.epoch(at, shown.step))
             shown.epoch(at.history)
             training.save(at)
     return at
+
+
+def _greeting(at: Position, epochs: int) -> str:
+    """Say where a training goes on, or why it does not."""
+    if at.stopped and not at.step:
+        return f"fit does not continue: a callback stopped the training after epoch {at.epoch}"
+    if at.epoch >= epochs and not at.step:
+        return f"fit has nothing left to do after epoch {at.epoch}"
+    return f"fit continues at epoch {at.epoch + 1}, step {at.step + 1}"
 
 
 def _closed(training: Training, judge: "_Judge", at: Position) -> Position:
@@ -219,7 +229,11 @@ class _Judge(NamedTuple):
 
     def row(self, params: Params, epoch: int) -> dict[str, Any]:
         """Return the columns of an epoch."""
-        return measured(self.net, params, self.source, self.metrics, self.mean, self.prefix, epoch)
+        try:
+            return measured(self.net, params, self.source, self.metrics, self.mean, self.prefix, epoch)
+        except Exception as error:
+            add_location(error, f"fit, {'validation' if self.prefix else 'metrics'} after epoch {epoch + 1}")
+            raise
 
 
 def _with_value(key: Any) -> Any:

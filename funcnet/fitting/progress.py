@@ -46,10 +46,10 @@ class Progress:
             ImportError: For ``"bar"`` without tqdm.
         """
         require_progress(progress, who)
-        if progress is False or not epochs:
+        if progress is False:
             return Progress()
-        if callable(progress):
-            return _Lines(epochs, progress, 1)
+        if callable(progress) or not epochs:  # without an epoch there may be a message, which needs no bar
+            return _Lines(epochs, progress if callable(progress) else _print, 1)
         bar = _tqdm() if progress == "bar" or (progress is True and sys.stderr.isatty()) else None
         if bar is None and progress == "bar":
             raise ImportError(f"{who}: tqdm must be installed for progress='bar'; pip install tqdm installs it")

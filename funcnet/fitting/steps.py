@@ -88,6 +88,7 @@ class Training(NamedTuple):
         if self.kept is None:
             return
         if at.step and self.kept.background:
+            self.kept.wait()  # for the copy before to be released
             at = at._replace(params=tree.map(torch.clone, at.params), state=tree.map(torch.clone, at.state))
         self.kept.save(at.steps, as_tree(at, self.call), {"epoch": at.epoch, "step": at.step, "stopped": at.stopped, **self.call})
 
@@ -167,7 +168,7 @@ class _Run:
         rng = random.fold_in(self.noise, i) if one.step.net.stochastic else None
         self.params, self.state, value = one.step(self.params, self.state, x, target, rng)
         if value.device.type == "cpu" and not math.isfinite(value.item() if not value.dim() else value.sum().item()):
-            self._judge(value)
+            self._judge(value, x)
         self.losses.append(value)
         if not one.weighs_rows:
             self.weights.append(one.mean.weigh(x, target))
@@ -220,9 +221,9 @@ class _Run:
         if self.device.type == "meta":
             raise value_error("fit", "params must have values", "params on the meta device")
 
-    def _judge(self, value: Tensor) -> None:
+    def _judge(self, value: Tensor, x: Any) -> None:
         """Raise ``FloatingPointError`` for a loss that is not finite, unless the optimizer has skipped the step."""
-        if value.isfinite().all():  # only their sum is not
+        if value.isfinite().all() or not tree.size(x):  # only the sum is not; a mean of no rows is NaN
             return
         if self.training.strict or not stays_finite(self.params, self.at.params):
             raise self._diverged(f"a loss of {value.tolist()}", len(self.losses) + 1)

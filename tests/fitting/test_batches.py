@@ -101,6 +101,32 @@ def test_a_generator_serves_one_epoch():
         fit(iter(PAIRS))
 
 
+def test_validation_that_comes_once_serves_one_epoch():
+    """And an error in it says which data it was, and when."""
+    one, other = (fit(PAIRS, epochs=1, validation=data).history["validation_loss"] for data in (iter(PAIRS), PAIRS))
+    assert one == other
+    with pytest.raises(ValueError, match="an iterator of batches serves one epoch"):
+        fit(PAIRS, validation=iter(PAIRS))
+    for data, sentence in (
+        ([(X[:, :2], TARGET)], "in_features=3"),
+        ([], "fit: validation must have at least one batch, got none"),
+    ):
+        with pytest.raises(ValueError, match=sentence) as caught:
+            fit(PAIRS, validation=data)
+        assert caught.value.__notes__[-1] == "  in fit, validation after epoch 1"
+
+
+def test_a_batch_without_rows_is_no_divergence():
+    """Its loss is a mean of nothing, which the history leaves out."""
+    net, pairs = NET[0], [(x, x @ torch.ones(3, 4)) for x, _ in PAIRS]
+    opt = {"opt": fn.SGD(0.1)}
+    done, want = (
+        fn.fit(net, fn.MSE(), data=data, **opt, **QUIET) for data in ([(X[:0], X[:0] @ torch.ones(3, 4)), *pairs], pairs)
+    )
+    assert fn.tree.equal(done.params, want.params)
+    assert done.history["loss"] == want.history["loss"]
+
+
 def test_the_order_of_a_loader_is_that_of_the_key():
     """Whatever the global generator, which is left as it was."""
     loader = DataLoader(TensorDataset(X, TARGET), 8, shuffle=True)

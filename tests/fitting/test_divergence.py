@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import funcnet as fn
+from funcnet.kernels.optim import are_finite
 
 NET = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
 X, TARGET = fn.random.normal(1, (40, 3)), fn.random.normal(2, (40, 2))
@@ -152,3 +153,17 @@ def test_large_losses_of_members_are_no_divergence():
     params = fn.tree.map(lambda leaf: torch.full_like(leaf, 200.0, dtype=torch.float16), net.init(0))
     done = fn.fit(net, fn.ensemble(fn.MSE(), 4), fn.SGD(0.0), (x, 0 * x), params=params, **QUIET)
     assert done.history["loss"] == [40000.0] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
+def test_every_number_that_is_not_finite_is_seen(dtype):
+    """At any place of a tensor of any length, also behind others."""
+    whole = [torch.arange(4), torch.empty(0, dtype=dtype), torch.zeros((), dtype=dtype)]
+    for length in (1, 7, 64, 1001):
+        x = torch.linspace(-9, 9, length).to(dtype)
+        assert are_finite([*whole, x])
+        for value in (math.nan, math.inf, -math.inf):
+            for i in {0, length // 2, length - 1}:
+                bad = x.clone()
+                bad[i] = value
+                assert not are_finite([*whole, bad, x])
