@@ -29,8 +29,8 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
     metrics                values that add up over batches and ranks
-    training               steps, compiled steps, the loop with callbacks
-    saving                 trees in files that are written whole and checked
+    training               steps, compiled steps, the loop fit, its callbacks and history, and predictions
+    saving                 params and other trees in files with checksums, and checkpoints to resume from
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
 """

@@ -1,4 +1,4 @@
-"""The gradient of a loss of a net, as one function: the first three lines of a step.
+"""The loss of a net and its gradient as one function: the first three lines of a step.
 
 y, cache  = net.apply(params, x)
 value, gy = loss.value_and_grad(y, target)
@@ -49,21 +49,34 @@ class ValueAndGrads(Value):
 
 
 def _scaled(loss: Loss, y: Any, target: Any, scale: Tensor) -> tuple[Tensor, Any]:
-    """Return the loss, and the gradient of ``scale`` times it: multiplied before it is rounded to half precision."""
+    """Return the loss, and the gradient of ``scale`` times the loss, which is rounded to half precision once."""
     try:
         value, kept = loss.forward(y, target)
         return value, loss.backward(kept, scale.float())
     except Exception:
-        loss.value_and_grad(y, target)  # raises what explains it
+        loss.value_and_grad(y, target)  # raises an error with an explanation
         raise
 
 
 def value_and_grads(net: Layer, loss: Loss) -> ValueAndGrads:
     """Make the function ``(params, x, target, rng=None) -> (value, grads, cache)``.
 
-    ``value`` is the loss of the net's output, ``grads`` its gradient by the params, and ``cache`` the net's, from which
-    ``net.update_stats(params, cache)`` takes batch statistics. A stochastic net needs the key ``rng``; others leave it unread.
+    ``value`` is the loss of the net's output, and ``grads`` its gradient by the params. ``net.update_stats(params, cache)`` takes
+    batch statistics from the net's ``cache``. A stochastic net needs the key ``rng``; others ignore it.
 
-    Raises   ``ValueError`` for a loss with ``reduction="none"``, which has many values, and for what is no layer or no loss.
+    Args:
+        net: The net.
+        loss: A loss with one value.
+
+    Raises:
+        ValueError: For a loss with ``reduction="none"``, which has many values, and for a ``net`` or ``loss`` of another type.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.losses.regression import MSE
+    >>> net = Linear(2, 1, initializer="zeros")
+    >>> value, grads, cache = value_and_grads(net, MSE())(net.init(0), torch.ones(5, 2), torch.ones(5, 1))
+    >>> value, grads["bias"]
+    (tensor(1.), tensor([-2.]))
     """
     return ValueAndGrads(net, loss)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.tables import aligned
 
 
@@ -38,7 +38,7 @@ def statistics_of(path: str, leaf: Tensor) -> Statistics:
         ValueError: For complex numbers, and on the meta device.
     """
     if leaf.is_complex() or leaf.is_meta:
-        raise value_error("describe", f"every leaf must hold real numbers, at {path!r} too", leaf)
+        raise value_error("describe", "every leaf must hold real numbers", describe(leaf) + f" at {path!r}" * bool(path))
     leaf = leaf.detach().double()
     missing = leaf.isnan()
     numbers = leaf[~missing]

@@ -1,1 +1,1 @@
-"""Fitting: training loops, what they measure, and what they return."""
+"""Fitting: the training loop, its data, callbacks and history."""

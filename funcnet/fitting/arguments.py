@@ -1,4 +1,4 @@
-"""What ``fit``, ``evaluate`` and ``predict`` require of their arguments."""
+"""Checks of the arguments of ``fit``, ``evaluate`` and ``predict``."""
 
 from typing import Any
 

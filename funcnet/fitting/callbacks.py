@@ -48,7 +48,7 @@ class Epoch(NamedTuple):
         number: Number of epochs done, from 1.
         params: The params.
         state: The optimizer's state.
-        history: The history so far; ``history["loss"][-1]`` is the loss of this epoch.
+        history: A copy of the history so far; ``history["loss"][-1]`` is the loss of this epoch.
         eval_params: The params that were evaluated, ``opt.eval_params(state, params)``.
         steps: Total number of steps done.
     """

@@ -22,7 +22,7 @@ RULE, RULE_OF_ONE = f"must be a tuple (x, target), {_BATCHES}", f"must be tensor
 
 
 def as_tensors(data: Tree) -> Tree:
-    """Replace numpy arrays by tensors; they share memory if torch can read it and it may be written to."""
+    """Replace numpy arrays by tensors, which share their memory where torch can read and write it."""
     if type(data) is Tensor:
         return data
     return tree.map(_as_tensor, data)
@@ -151,7 +151,7 @@ class Stream:
 
     @property
     def steps(self) -> int | None:
-        """Return the number of batches in an epoch, where it is known."""
+        """Return the number of batches in an epoch, if it is known."""
         try:
             return len(self.data)
         except (TypeError, AttributeError, NotImplementedError):
@@ -239,8 +239,8 @@ def source_of(data: Any, who: str, name: str, batch_size: int, *, drop_last: boo
     if isinstance(data, (tuple, dict, Tensor)) or is_array(data):
         raise value_error(who, f"{name} {rule}", describe(data))
     if drop_last:
-        had = "drop_last is for tensors; a DataLoader has its own drop_last"
-        raise value_error(who, had, f"drop_last=True with {describe(data)}")
+        rule = "drop_last is for tensors; a DataLoader has its own drop_last"
+        raise value_error(who, rule, f"drop_last=True with {describe(data)}")
     return Stream(data, who, name, rule)
 
 

@@ -58,8 +58,8 @@ Cause = tuple[str, int | None, Exception | None]
 def cause(step: TrainStep, start: tuple[Params, Tree], batches: Iterable[tuple[Any, Any, Any]], last: Params) -> Cause:
     """Repeat steps from ``start`` until the loss or the params are not finite, and return the first bad leaf.
 
-    ``batches`` yields (x, target, key) for each step up to the failing one; ``last`` are the params after it. If a batch cannot
-    be made again, only ``last`` is looked at.
+    ``batches`` yields (x, target, key) for each step up to the failing one; ``last`` are the params after it, which are examined
+    if the batches cannot be fetched again.
     """
     try:
         return _repeated(step, *start, batches) or (_worded(last, start[0]), None, None)

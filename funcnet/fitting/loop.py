@@ -191,7 +191,7 @@ def _closed(training: Training, judge: Judge, at: Position) -> Position:
         row |= {**norms, "seconds": at.seconds, **judge.row(params, at.epoch)}
     history = at.history.copy()
     history.append(row)
-    epoch = Epoch(at.epoch + 1, at.params, own_state(judge.opt, state), history, params, at.steps)
+    epoch = Epoch(at.epoch + 1, at.params, own_state(judge.opt, state), history.copy(), params, at.steps)
     memory, stopped = training.callbacks.update(at.memory, epoch)
     return Position(
         at.epoch + 1, 0, at.steps, at.params, state, memory, history,

@@ -36,7 +36,7 @@ class Line(NamedTuple):
 
     @property
     def base(self) -> str:
-        """The name of what was measured, on whatever data."""
+        """The name of the measurement, without the data."""
         return self.name.removeprefix(_VALIDATION)
 
 

@@ -13,9 +13,12 @@ from funcnet.flattening import Tree
 from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 
+_MAY_CHANGE = ("loss", "opt", "accumulate")
+"""Arguments of ``fit`` that may differ from those of the checkpoint."""
+
 
 class Position(NamedTuple):
-    """Where a training is.
+    """The position of a training.
 
     Args:
         epoch: Number of epochs done.
@@ -71,13 +74,10 @@ def call_of(net: Layer, loss: Loss, opt: Optimizer, accumulate: int, **options: 
 
 def require_same_call(saved: dict[str, Any], call: dict[str, Any], where: Any) -> None:
     """Refuse another net, key or batch size; warn of another loss or optimizer, which may be intended."""
-    for name in {**saved, **call}:
-        before, value = saved.get(name), call.get(name)
-        if before == value:
-            continue
-        if name in ("loss", "opt", "accumulate"):
-            warnings.warn(f"fit: {name} was {before} in the checkpoint in {where}, and is {value} from here on", stacklevel=4)
-            continue
-        raise value_error(
-            f"fit, checkpoint in {where}", f"{name} must be {before}", f"{value}; use another folder for another training"
-        )
+    changed = {name: (saved.get(name), call.get(name)) for name in {**saved, **call} if saved.get(name) != call.get(name)}
+    for name, (before, value) in changed.items():
+        if name not in _MAY_CHANGE:
+            got = f"{value}; use another folder for another training"
+            raise value_error(f"fit, checkpoint in {where}", f"{name} must be {before}", got)
+    for name, (before, value) in changed.items():
+        warnings.warn(f"fit: {name} was {before} in the checkpoint in {where}, and is {value} from here on", stacklevel=4)

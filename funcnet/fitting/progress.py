@@ -10,7 +10,7 @@ from funcnet.fitting.history import History
 
 Write = Callable[[str], object]
 Shown = bool | str | Write
-"""What the argument ``progress`` of ``fit`` may be."""
+"""The type of the argument ``progress`` of ``fit``."""
 
 _LINES = 10
 _SHORTEST = 10.0

@@ -109,7 +109,7 @@ class Training(NamedTuple):
         return torch.no_grad() if self.callbacks.of_steps else torch.inference_mode()
 
     def randomness(self, epoch: int, word: str, is_fixed: bool) -> Any:
-        """Seed the global generators, from which data may draw unless it is fixed by the key."""
+        """Seed the global generators unless the key already fixes all batches."""
         return nullcontext() if is_fixed else seeded(random.fold_in(random.fold_in(self.order, epoch), word))
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
@@ -127,7 +127,7 @@ class Training(NamedTuple):
                 yield pair if self.weighs_rows else as_pair(pair, "fit", name)
             made = i + 1
         if made < start:
-            raise value_error("fit", f"data must have the {start} batches again with which this epoch began", made)
+            raise value_error("fit", f"data must repeat the {start} batches of this epoch that were done before", made)
 
     def _transformed(self, batch: Any, key: Key) -> Any:
         assert self.transform is not None
@@ -262,7 +262,7 @@ def states_of(generators: list[torch.Generator]) -> tuple[Tensor, ...]:
 
 
 def _restore(generators: list[torch.Generator], states: tuple[Tensor, ...]) -> None:
-    """Set generators to their states at the start of an epoch; those of validation data that is new go on."""
+    """Set generators to their states at the start of an epoch; those of new validation data keep theirs."""
     for generator, state in zip(generators[: len(states)], states[: len(generators)], strict=True):
         generator.set_state(state)
 

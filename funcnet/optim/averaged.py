@@ -1,4 +1,4 @@
-"""Averaged: an optimizer beside whose params an average of them is kept, for evaluation."""
+"""Averaged: an optimizer that also keeps an average of the params, for evaluation."""
 
 from typing import Any, ClassVar
 
@@ -21,23 +21,22 @@ from funcnet.value import frozen, parts
 
 @frozen
 class Averaged(OptimizerWrapper):
-    """Keep an average of the params that an optimizer trains, updated after each step; the steps are those of the optimizer.
+    """Make the steps of an optimizer, and keep an average of the params, updated after each step.
 
         p ← the step of ``optimizer``
-        a ← a + w (p - a)              w the weight that ``average`` gives the params of this step
+        a ← a + w (p - a)              w the weight of this step in ``average``
 
-    Train with p, and evaluate and save with ``opt.eval_params(state, params)``, which is a; ``fit`` does. The average is that of
-    ``average`` in a hand-written loop, bit for bit. It follows every floating leaf, with a gradient or without: running
-    statistics are averaged as they are, and ``refresh_stats`` computes them anew. Counters have their last value.
+    Train with p; evaluate and save a, which is ``opt.eval_params(state, params)``. ``fit`` evaluates a. The average equals
+    that of ``average`` in a hand-written loop, bit for bit. It includes every floating leaf, with or without a gradient: running
+    statistics are averaged too, and ``refresh_stats`` computes them anew. Counters keep their last value.
 
     ``MultiSteps(Averaged(opt, EMA()), k)`` averages after each step, ``Averaged(MultiSteps(opt, k), EMA())`` after each gradient.
-    In ``SAM`` the running statistics that are averaged are those from before the step, because ``train_step`` has the new ones
-    only after it.
+    In ``SAM`` the average has the running statistics from before the step, because ``train_step`` updates them after it.
 
     Args:
-        optimizer: The optimizer that makes the steps. Where it has params for evaluation itself, as ``ScheduleFree`` has, the
-            average of the params that it steps takes their place.
-        average: ``EMA`` or ``SWA``.
+        optimizer: The optimizer that makes the steps. If it has params for evaluation itself, as ``ScheduleFree`` has, the
+            average of the trained params replaces them.
+        average: ``EMA(decay)`` or ``SWA()``; ``EMA(decay, warmup=True)`` forgets the first params sooner.
         donated: Set by ``donate``.
 
     State:
@@ -45,8 +44,8 @@ class Averaged(OptimizerWrapper):
         float32 for params in half precision; ``optimizer``, the state of the optimizer.
 
     Raises:
-        ValueError: For arguments of the wrong kind; from ``update`` for state, gradients and params that do not fit each other;
-            from ``eval_params`` before the first update for an ``EMA`` with ``debias``.
+        ValueError: For arguments of another type; from ``update``, for state, gradients and params that do not fit each other;
+            from ``eval_params`` of an ``EMA`` with ``debias``, before the first update.
 
     References:
         Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging".
@@ -60,7 +59,7 @@ class Averaged(OptimizerWrapper):
 
     trees = ("average",)
     follows_params: ClassVar[tuple[str, ...]] = ("average",)
-    """The trees in the state that follow all params, those without a gradient too."""
+    """The trees in the state with a leaf for each param, with or without a gradient."""
 
     average: EMA | SWA = field(validator=instances(Average, "an EMA or an SWA"))
     _dtypes: dict[str, torch.dtype] = field(init=False, eq=False)
@@ -96,7 +95,7 @@ class Averaged(OptimizerWrapper):
         return params, {**counts, "average": average, "optimizer": inner}
 
     def _averages(self, state: State, params: Params) -> tuple[list[Any], list[int], list[torch.Tensor]]:
-        """Return the leaves of the average, the places of those that are averaged, and these, ready for a step."""
+        """Return the leaves of the average, the indices of dense ones, and these, checked for a step."""
         try:
             ps, column = flattening.flatten_together(params, state["average"])
             places = [i for i, p in enumerate(ps) if is_dense(p)]
@@ -107,7 +106,7 @@ class Averaged(OptimizerWrapper):
             raise self._explained(error, steppable, state, params) from None
 
     def _ready(self, columns: Columns, step: torch.Tensor) -> list[torch.Tensor]:
-        """Return the last column, the averages; ``LookupError`` for misfits, donated for shared memory too."""
+        """Return the last column, the averages; ``LookupError`` for misfits, and for shared memory if donated."""
         if self.donated and is_eager():
             self._guards.require_apart([columns[0], columns[2]], step)
         elif columns[0] and self._guards.find(columns, step) is None:
@@ -118,7 +117,7 @@ class Averaged(OptimizerWrapper):
         raise NotImplementedError  # update is defined for all leaves, with a gradient or without
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the average, in the dtypes of params, and the leaves of ``params`` that are not averaged."""
+        """Return the average in the dtypes of params, with the leaves of ``params`` that are not averaged."""
         self._require_state(state)
         rows = zip(*flattening.flatten_together(params, state["average"]), strict=True)
         whole = flattening.unflatten(params, iter([p if a is None else a for p, a in rows]))
@@ -126,5 +125,5 @@ class Averaged(OptimizerWrapper):
 
 
 def followers(opt: Any) -> set[str]:
-    """Return the names of the trees in an optimizer's state that follow all params, whatever their gradients."""
+    """Return the names of the trees in an optimizer's state with a leaf for each param, with or without a gradient."""
     return {name for part in parts(opt, given=True) for name in getattr(part, "follows_params", ())}

@@ -1,16 +1,16 @@
-"""Recording: sums of the norms of gradients and updates, kept beside the state of any optimizer.
+"""Recording: sums of the norms of gradients and updates, in the state of any optimizer.
 
     recorder = recorded(opt)
     state = recorder.wrap(opt_state)
     ...
-    params, state = recorder.update(grads, state, params)          the step of ``opt``, bit for bit
+    params, state = recorder.update(grads, state, params)          equal to the step of ``opt`` bit for bit
     ...
     norms, state = recorder.read(state)                            means since the last ``read``, as numbers
 
     grad_norm     mean of ‖g‖ over the updates                     g without the factor of a LossScale
     update_norm   mean of ‖p_new - p_old‖
 
-Norms are those of all leaves with a gradient together. They are tensors until ``read``, so no step waits for a device.
+A norm is over all leaves with a gradient together. It is a tensor until ``read``, so no step waits for a device.
 """
 
 from collections.abc import Callable
@@ -45,16 +45,16 @@ class Recorder(Optimizer):
     """An optimizer that also sums norms; made by ``recorded``.
 
     Args:
-        optimizer: The optimizer that makes the steps. Where it writes to params, they are copied first.
+        optimizer: The optimizer that makes the steps. If it writes to params, they are copied first.
         donated: Set by ``donate``.
 
     State:
         ``optimizer``, the state of the optimizer; 0-d numbers since the last ``read``: ``steps``, the number of updates;
-        ``grad_norm`` and ``update_norm``, sums; ``overflows``, the number of infinite gradients that a ``LossScale`` was
-        responsible for, which the mean leaves out.
+        ``grad_norm`` and ``update_norm``, sums; ``overflows``, the number of infinite gradients caused by a ``LossScale``, which
+        the mean leaves out.
 
     Raises:
-        ValueError: For a state of another optimizer, and where ``optimizer`` raises it.
+        ValueError: For a state of another optimizer, and whenever ``optimizer`` raises it.
     """
 
     optimizer: Optimizer = field(validator=instances(Optimizer, "an optimizer"))
@@ -90,7 +90,7 @@ class Recorder(Optimizer):
         return new, self._added(state, inner, self._norm(grads, scale), before, new)
 
     def _before(self, grads: Tree, params: Params) -> Before:
-        """Keep the params that the step will change, as copies where it writes to them."""
+        """Return the params that the step will change, as copies if it writes to them."""
         rows = zip(*flatten_together(params, grads), strict=True)
         return [self._kept(p) if g is not None and is_dense(p) else None for p, g in rows]
 
@@ -98,7 +98,7 @@ class Recorder(Optimizer):
         return p.detach().to(wide(p.dtype), copy=self._writes)
 
     def _scale(self, state: State) -> Any:
-        """Return the factor that the next gradients come with."""
+        """Return the factor in the next gradients."""
         return self.optimizer.rates(state["optimizer"]).get("loss_scale", 1.0) if self._is_scaled else 1.0
 
     def _norm(self, grads: Tree, scale: Any) -> Tensor:
@@ -106,7 +106,7 @@ class Recorder(Optimizer):
         return norm / beside(scale, norm) if isinstance(scale, Tensor) else norm
 
     def _added(self, state: State, inner: State, norm: Tensor, before: Before, new: Params) -> State:
-        """Return the new state, with the norms of this step in the sums."""
+        """Return the new state, with the norms of this step added to the sums."""
         pairs = [(p, q) for p, q in zip(before, *flatten_together(new), strict=True) if p is not None]
         moved = norm_of_difference([p for p, _ in pairs], [q for _, q in pairs], overwrite=self._writes)
         added = {"grad_norm": norm, "update_norm": moved}
@@ -142,7 +142,7 @@ class Recorder(Optimizer):
 
 @frozen
 class EvaluatingRecorder(Recorder, EvaluatingOptimizer):
-    """A recorder of an optimizer that asks for gradients; the gradient at the params before the step counts."""
+    """A recorder of an optimizer that asks for gradients; it records the gradient at the params before the step."""
 
     optimizer: EvaluatingOptimizer = field(validator=instances(EvaluatingOptimizer, "an optimizer that asks for gradients"))
 
@@ -162,7 +162,7 @@ class EvaluatingRecorder(Recorder, EvaluatingOptimizer):
 
 
 def recorded(opt: Optimizer) -> Recorder:
-    """Make an optimizer that steps as ``opt``, bit for bit, and sums the norms of gradients and updates.
+    """Make an optimizer with the steps of ``opt``, bit for bit, that also sums the norms of gradients and updates.
 
     >>> from funcnet.optim.sgd import SGD
     >>> recorder, params = recorded(SGD(lr=0.5)), {"w": torch.zeros(4)}

@@ -1,4 +1,4 @@
-"""A tree in a file beside ``like``, the tree that is wanted: what both have, and one error for everything else."""
+"""Compare the tree of a file with ``like``, the expected tree: the paths of both, and one error for all differences."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -12,11 +12,11 @@ from funcnet.paths import items
 from funcnet.saving.tensors import DTYPES, Stored
 
 MOST_LISTED = 20
-"""The differences that an error lists; it counts the others."""
+"""The number of differences that an error lists; it counts the others."""
 
 
 def entries(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the path of each leaf and each empty node, and what is there."""
+    """Yield the path and value of each leaf and each empty node."""
     if isinstance(tree, NODES) and len(tree):
         for key, child in items(tree):
             yield from entries(child, join(path, key))
@@ -25,7 +25,7 @@ def entries(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def named_entries(who: str, tree: Tree) -> dict[str, Any]:
-    """Map the paths of a tree to its leaves and empty nodes; no two may have the same path."""
+    """Map paths to the leaves and empty nodes of a tree; each path must be unique."""
     pairs = [*entries(tree)]
     named = dict(pairs)
     if len(named) < len(pairs):
@@ -36,12 +36,12 @@ def named_entries(who: str, tree: Tree) -> dict[str, Any]:
 
 
 def nothing(tree: Tree) -> dict[str, Any]:
-    """Map the paths of absent leaves and empty nodes to them: a flat file of tensors has none."""
+    """Map paths to the absent leaves and empty nodes of a tree, which a flat file of tensors cannot hold."""
     return {path: leaf for path, leaf in entries(tree) if leaf is None or isinstance(leaf, NODES)}
 
 
 def kinds(tree: Tree, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path of each node that holds something, and its kind in words."""
+    """Yield the path of each node that is not empty, and its kind in words."""
     if isinstance(tree, NODES) and len(tree):
         yield path, kind_of(tree)
         for key, child in items(tree):
@@ -49,7 +49,7 @@ def kinds(tree: Tree, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def kind_of(node: Tree) -> str:
-    """Say what kind of node it is; dicts are alike whether ordered or not, named tuples by their fields."""
+    """Name the kind of a node; ordered dicts are dicts, and named tuples differ by their fields."""
     if isinstance(node, dict):
         return "a dict"
     if hasattr(node, "_fields"):
@@ -58,7 +58,7 @@ def kind_of(node: Tree) -> str:
 
 
 def worded(leaf: Any) -> str:
-    """Say in a few words what is at a path."""
+    """Describe a leaf or empty node in a few words."""
     if isinstance(leaf, NODES):
         return f"{kind_of(leaf)} without entries"
     if isinstance(leaf, (Stored, Tensor)):
@@ -67,7 +67,7 @@ def worded(leaf: Any) -> str:
 
 
 def alike(found: Any, leaf: Any) -> bool:
-    """Tell whether what a file has fits a leaf: tensors by dtype and shape, nodes and all else by type."""
+    """Tell whether a value of a file fits a leaf: a tensor by dtype and shape, anything else by type."""
     if isinstance(leaf, Tensor) and isinstance(found, (Stored, Tensor)):
         dtype = DTYPES[found.dtype] if isinstance(found, Stored) else found.dtype
         return dtype is leaf.dtype and tuple(found.shape) == tuple(leaf.shape)
@@ -77,7 +77,7 @@ def alike(found: Any, leaf: Any) -> bool:
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any], *, partial: bool) -> Iterator[str]:
-    """Yield each difference of two trees by path in words; with ``partial`` only those of paths in both."""
+    """Yield each difference of two trees in words; with ``partial`` only differences at paths of both."""
     for path, leaf in wanted.items():
         if path not in found and not partial:
             yield f"missing {path!r}: {worded(leaf)}"
@@ -90,15 +90,15 @@ def differences(found: dict[str, Any], wanted: dict[str, Any], *, partial: bool)
 def agreeing(
     found: dict[str, Any], nodes: dict[str, str], like: Tree, where: str, *, partial: bool, who: str = "load"
 ) -> dict[str, Any]:
-    """Return what a file has for the paths of ``like``; a ``ValueError`` lists everything that does not fit.
+    """Return the values of a file at the paths of ``like``; a ``ValueError`` lists all differences.
 
     Args:
-        found: The leaves and empty nodes of the file.
-        nodes: The kinds of its other nodes.
-        like: The tree wanted.
+        found: The leaves and empty nodes of the file, by path.
+        nodes: The kinds of its other nodes, by path.
+        like: The expected tree.
         where: The path of the file.
-        partial: Whether paths may be missing and extra.
-        who: Who asks, for the error.
+        partial: Whether paths may be missing or extra.
+        who: The name of the function in errors.
     """
     wanted = named_entries(who, like)
     words = [*differences(found, wanted, partial=partial)]
@@ -117,7 +117,7 @@ def agreeing(
 
 
 def mapped(take: Callable[[str, Any], Any], tree: Tree, path: str = "") -> Tree:
-    """Return the tree with ``take(path, leaf)`` for every leaf, absent ones too, in nodes of the same classes."""
+    """Replace every leaf, absent ones too, by ``take(path, leaf)``; nodes keep their classes."""
     if not isinstance(tree, NODES):
         return take(path, tree)
     kind: Any = type(tree)
@@ -129,7 +129,7 @@ def mapped(take: Callable[[str, Any], Any], tree: Tree, path: str = "") -> Tree:
 
 
 def conformed(who: str, tree: Tree, like: Tree, where: str) -> Tree:
-    """Return a tree in the nodes of ``like`` and on the devices of its tensors; a ``ValueError`` lists what does not fit."""
+    """Return a tree with the nodes and devices of ``like``; a ``ValueError`` lists all differences."""
     common = agreeing(named_entries(who, tree), dict(kinds(tree)), like, where, partial=False, who=who)
 
     def take(path: str, leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Files that are written in one piece: at every moment the old one is there, or the new one, whole and on the disk."""
+"""Atomic files: at every moment the old file is on the disk, or the new one, whole."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from funcnet.errors import describe, value_error
 
 
 def require_path(who: str, path: Any) -> Path:
-    """Return a path, which must be a ``str`` or an ``os.PathLike`` of one, and not empty."""
+    """Return the ``Path`` of a ``str`` or ``os.PathLike`` that is not empty."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not isinstance(text, str) or not text or "\0" in text or text.endswith(("/", os.sep)):
         raise value_error(who, "path must be a str or os.PathLike that names a file", describe(path))
@@ -22,10 +22,10 @@ def require_path(who: str, path: Any) -> Path:
 
 @contextmanager
 def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path``; at the end it takes the place of the file there, or is removed by an exception.
+    """Open a temporary file beside ``path``, which replaces the file at the end; an exception removes it.
 
-    The file has the permissions of the one that it replaces, or those of a new file. Where ``path`` is a link, the file to which
-    it leads is replaced.
+    The file has the permissions of the one that it replaces, or those of a new file. If ``path`` is a link, its target is
+    replaced.
     """
     path = _resolved(path)
     mode = _mode(who, path)
@@ -34,7 +34,7 @@ def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
         with _create(who, temporary) as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode) if mode is None else mode
             yield file
-        with temporary.open("rb+") as file:  # another one, if a library has put its own in the place
+        with temporary.open("rb+") as file:  # again: a library may have replaced the file
             temporary.chmod(mode)
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -53,7 +53,7 @@ def _resolved(path: Path) -> Path:
 
 
 def _mode(who: str, path: Path) -> int | None:
-    """Return the permissions of the file to be replaced; ``None`` where there is none."""
+    """Return the permissions of the file to be replaced; ``None`` if there is no file."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def _mode(who: str, path: Path) -> int | None:
 
 
 def _create(who: str, temporary: Path) -> IO[bytes]:
-    """Create a file, with the permissions of any new one."""
+    """Create a file with the permissions of any new file."""
     try:
         return temporary.open("xb")
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def _create(who: str, temporary: Path) -> IO[bytes]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the new name of a file on the disk, where the system can open folders."""
+    """Flush the new name of a file to the disk, on systems that can open folders."""
     if hasattr(os, "O_DIRECTORY"):
         number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,4 +1,4 @@
-"""Saving beside the training: one thread writes, one file after another, what there was at the call."""
+"""Saving in the background: one thread writes the files, in the order of the calls."""
 
 import os
 import warnings
@@ -21,24 +21,24 @@ from funcnet.saving.tensors import checksum, in_memory
 def save_in_background(path: PathLike, tree: Tree, metadata: Any = None) -> Future[None]:
     """Save a tree as ``save`` does, in another thread: training goes on while the file is written.
 
-    Params are never written to, so nothing is copied: the tensors of the call are those in the file, whatever training has made
-    of them meanwhile. Only what is no dense tensor on the CPU is copied at the call. In-place code, such as a donated optimizer,
-    would tear the file; checksums taken at the call (0.06 s for 400 MB) find that, and then no file is written. Copy the tree
-    first there: ``tree.map(torch.clone, params)``.
+    Params are never written to, so dense tensors on the CPU are not copied: the file holds their values at the time of the call.
+    Other tensors are copied at the call. Code that works in place, such as a donated optimizer, could change a tensor before it
+    is written. Checksums taken at the call (0.06 s for 400 MB) detect this, and no file is written. Pass a copy in this case:
+    ``tree.map(torch.clone, params)``.
 
-    One thread writes all files, in the order of the calls. The interpreter waits for it at its exit.
+    One thread writes all files, in the order of the calls. The interpreter waits for it at exit.
 
     Args:
         path: The file.
-        tree: As for ``save``; it is held until it is written.
-        metadata: As for ``save``.
+        tree: The tree, as in ``save``; it is kept in memory until it is written.
+        metadata: The metadata, as in ``save``.
 
     Returns:
-        A future, whose ``result()`` waits until the file is on the disk, and raises what ``save`` would. Because nobody may ask,
-        a failure is also a ``RuntimeWarning``.
+        A future. Its ``result()`` waits until the file is on the disk, and raises the errors of ``save``. A failure is also a
+        ``RuntimeWarning``, for programs that never ask for the result.
 
     Raises:
-        ValueError: At once, for what ``save`` refuses; from ``result()``, for a tensor that was written to.
+        ValueError: At once, for values that ``save`` refuses; from ``result()``, for a tensor that was written to.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -59,7 +59,7 @@ def _writer() -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_writer.cache_clear)  # a forked process has no thread of its parent's
+    os.register_at_fork(after_in_child=_writer.cache_clear)  # a forked process does not have its parent's threads
 
 
 def _write(path: Path, what: Encoded, checksums: list[int]) -> None:
@@ -69,7 +69,7 @@ def _write(path: Path, what: Encoded, checksums: list[int]) -> None:
         try:
             warnings.warn(f"save_in_background: {str(path)!r} was not saved: {error}", RuntimeWarning, stacklevel=1)
         finally:
-            raise error  # whatever is made of the warning
+            raise error  # also where warnings are errors
 
 
 # Checksums, not versions of tensors: torch's fused Adam, which a donated Adam calls, counts no version when it writes, nor does

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder with one file per saved step, of which the newest stay."""
+"""Checkpoints: a folder with one file per saved step, which keeps the newest files."""
 
 import atexit
 import os
@@ -37,8 +37,8 @@ def _path(value: Any, attribute: Any, got: Any) -> None:
 class Checkpoints(Value):
     """A folder of checkpoints with one file per saved step, which keeps the newest files and deletes older ones.
 
-    Each file is written by ``save``: whole or not at all, with checksums. ``load`` without a step reads the newest file. If that
-    is damaged, it warns and reads the one before. ``fit(..., checkpoints=...)`` saves into the folder and resumes from it.
+    Each file is written by ``save``: whole or not at all, with checksums. ``load`` without a step reads the newest file. If it
+    is damaged, ``load`` warns and reads the one before. ``fit(..., checkpoints=...)`` saves into the folder and resumes from it.
 
     One process writes at a time. A save locks the folder, with ``flock`` on its file ``.lock``, and waits while another process
     saves. The system releases the lock when its process dies, and the next save removes the temporary file of a killed process.
@@ -223,7 +223,7 @@ class Checkpoints(Value):
 
 
 def _listed(steps: list[int]) -> str:
-    return f"the saved steps, {', '.join(map(str, steps))}" if steps else "the saved steps, of which there are none"
+    return f"the saved steps, {', '.join(map(str, steps))}" if steps else "the saved steps, none so far"
 
 
 def _reasons(damaged: dict[Path, Exception]) -> str:

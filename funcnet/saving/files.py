@@ -1,4 +1,4 @@
-"""Save and load: a tree in one file, checked as it is read."""
+"""Save and load: a tree in one file with checksums."""
 
 import os
 import stat
@@ -24,23 +24,24 @@ PathLike = str | os.PathLike[str]
 
 
 def save(path: PathLike, tree: Tree, metadata: Any = None) -> None:
-    """Save a tree in one file, in one piece: after a crash or with a full disk, ``path`` has the old file or the new one.
+    """Save a tree in one file; after a crash or with a full disk, ``path`` has the old file or the new one, whole.
 
-    The file is written beside ``path`` under another name, flushed to the disk, and renamed. Every byte of it has a checksum.
-    Dense tensors keep their strides, others become contiguous. A tensor at two paths is saved once. Gradients are not saved.
+    The file is written beside ``path`` under another name, flushed to the disk, and renamed. Every byte has a checksum. Dense
+    tensors keep their strides, others become contiguous. A tensor at two paths is saved once. Gradients are not saved.
 
     Args:
-        path: The file, in a folder that exists; one that is there is replaced, and keeps its permissions. If the name ends in
-            ``.safetensors``, the file has that format, with one contiguous tensor for each path.
+        path: The file, in an existing folder; an existing file is replaced, and its permissions stay. If the name ends in
+            ``.safetensors``, the file has that format, with one contiguous tensor for each path; other names may have any suffix.
         tree: Dicts (with keys that are ``str``, ``int`` or ``bool``), tuples, named tuples, lists and ``torch.Size`` of dense
-            tensors, ``None``, ``bool``, ``int``, ``float``, ``complex`` and ``str``.
-        metadata: What ``load_metadata`` returns without reading the tensors: a tree of the same kinds without tensors.
+            tensors, ``None``, ``bool``, ``int``, ``float``, ``complex`` and ``str``; params and optimizer states are such trees.
+            For a net, save ``repr(net)``.
+        metadata: A tree without tensors, which ``load_metadata`` returns without reading the tensors of ``tree``.
 
     Raises:
-        ValueError: For what could not be loaded as it is: other leaves and nodes, with the path, and sparse, quantized and meta
-            tensors. For a path that is no file's.
-        OSError: From the system: no such folder, a full disk.
-        ImportError: For a ``.safetensors`` file without the library safetensors.
+        ValueError: For other leaves and nodes, with the path; for sparse, quantized and meta tensors; for a path that cannot be
+            that of a file.
+        OSError: From the system, for a missing folder or a full disk.
+        ImportError: For a ``.safetensors`` file without ``pip install 'funcnet[safetensors]'``.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -54,7 +55,7 @@ def save(path: PathLike, tree: Tree, metadata: Any = None) -> None:
 
 
 def write_whole(who: str, path: Path, what: Encoded, check: Callable[[], None] = lambda: None) -> None:
-    """Write a file in one piece, unless ``check`` raises an error once it is written; an error says which file."""
+    """Write a file in one piece unless ``check``, which is called before the file is renamed, raises an error."""
     try:
         with written_whole(who, path) as file:
             format_of(path).write(file, what)
@@ -65,7 +66,7 @@ def write_whole(who: str, path: Path, what: Encoded, check: Callable[[], None] =
 
 
 def format_of(path: Path) -> Any:
-    """Return the module of a file's format, which is known by how its name ends."""
+    """Return the module of a file's format, by the suffix of its name."""
     return safetensors_format if path.suffix == ".safetensors" else file_format
 
 
@@ -77,7 +78,7 @@ def load(
     partial: bool = False,
     device: torch.device | str | None = None,
 ) -> Tree:
-    """Load a tree that ``save`` has written; nothing in the file is executed or imported.
+    """Load a tree that ``save`` wrote, or a ``.safetensors`` file of another library; nothing in it is executed or imported.
 
     Args:
         path: The file. A ``.safetensors`` file of another library is a dict of its tensors by name.
@@ -93,12 +94,12 @@ def load(
         device: Device of all tensors.
 
     Returns:
-        The tree, each tensor in memory of its own; one that was saved from two paths is one tensor again.
+        The tree, with each tensor in new memory; a tensor that was saved at two paths is one tensor again.
 
     Raises:
         ValueError: For a file that is damaged or of another format or version, before anything large is allocated; and one error
             for all paths that are missing, extra, or of another shape, dtype or type than in ``like``.
-        OSError: From the system: no such file.
+        OSError: From the system, for a missing file.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -124,7 +125,7 @@ def load(
 
 
 class Reader:
-    """Reads each tensor of a file once, onto the device asked for or that of the leaf whose place it takes."""
+    """Reads each tensor of a file once, to the given device or that of the leaf that it replaces."""
 
     def __init__(self, header: Any, device: Any) -> None:
         self.header, self.device = header, _require_device(device)
@@ -132,7 +133,7 @@ class Reader:
         self.read: dict[tuple[int, torch.device], Tensor] = {}
 
     def __call__(self, found: Any, leaf: Any = None) -> Any:
-        """Return what a file has at a path, tensors read."""
+        """Return a value of the file, with a tensor read."""
         if not isinstance(found, Stored):
             return found
         number, device = self.numbers[id(found)], self.device or _device(leaf)
@@ -153,14 +154,14 @@ def _device(leaf: Any) -> torch.device:
 
 
 def load_metadata(path: PathLike) -> Any:
-    """Load the metadata of a file that ``save`` has written; its tensors are not read.
+    """Load the metadata of a file that ``save`` wrote, without reading its tensors.
 
     Args:
         path: The file.
 
     Raises:
-        ValueError: For a file that ``load`` would refuse, as far as that shows without its tensors.
-        OSError: From the system: no such file.
+        ValueError: For a file with a damaged header, or of another format or version.
+        OSError: From the system, for a missing file.
     """
     with _opened("load_metadata", require_path("load_metadata", path)) as header:
         return header.metadata
@@ -168,7 +169,7 @@ def load_metadata(path: PathLike) -> Any:
 
 @contextmanager
 def _opened(who: str, path: Path) -> Iterator[Any]:
-    """Open a file to be read, which must be a regular one; what is wrong in it is said in the name of ``who``."""
+    """Open a regular file to read it; errors in it are raised in the name of ``who``."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise value_error(who, f"{str(path)!r} must be a file", "a folder" if stat.S_ISDIR(mode) else "a device")

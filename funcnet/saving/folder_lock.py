@@ -1,7 +1,7 @@
-"""The lock of a folder of checkpoints: one process writes to it at a time, and the lock dies with the process.
+"""The lock of a folder of checkpoints: one process writes at a time, and the system releases the lock when the process dies.
 
-``flock`` belongs to an open file, so two open files in one process would exclude each other. Everything in a process that writes
-to a folder therefore shares one ``FolderLock``, which has the file open while anyone needs it.
+``flock`` belongs to an open file, so two open files in one process would exclude each other. All writers of a process therefore
+share one ``FolderLock``, which keeps the file open while it has a holder.
 """
 
 import os
@@ -16,7 +16,7 @@ from funcnet.errors import value_error
 
 try:
     import fcntl
-except ImportError:  # Windows has none: there folders are not locked
+except ImportError:  # on Windows, where folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 _PAUSE = 0.05
@@ -29,8 +29,8 @@ class FolderLock:
     Attributes:
         is_exclusive: Whether no other process can be writing; ``False`` on file systems without ``flock``.
         is_training: Whether ``training`` holds it, for a whole run.
-        writing: A lock that makes the threads of this process save one after the other.
-        pending: The save in the background that nobody has waited for yet, or ``None``.
+        writing: A lock for the threads of this process, which save one after another.
+        pending: The save in the background that has not been waited for, or ``None``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,7 @@ class FolderLock:
         self.forget()
 
     def forget(self) -> None:
-        """Hold nothing, as a new or a forked process does: the lock is its parent's."""
+        """Hold nothing, as in a new or a forked process: the lock stays with the parent."""
         self._counting = threading.Lock()
         self._descriptor: int | None = None
         self._holders = 0
@@ -133,13 +133,13 @@ class FolderLock:
         except OSError:
             return True
         self.is_exclusive = True
-        self._write("")  # what a process that was killed has left
+        self._write("")  # remove the number of a process that was killed
         return True
 
     def _wait(self, who: str) -> None:
         """Wait a moment; raise if the same process is training before and after.
 
-        The file has the number of the process that trains. A killed one leaves it there until the next holder has removed it.
+        The file has the number of the training process. If that process was killed, the next holder removes the number.
         """
         before = self._trainer()
         time.sleep(_PAUSE)
@@ -150,13 +150,13 @@ class FolderLock:
         raise _taken(who, "another process is training with this folder" + (self._trainer() or " or saving in it"))
 
     def _trainer(self) -> str:
-        """Return the number of the training process in words, or nothing if the file has none."""
+        """Return the number of the training process in words, or ``""`` if the file has none."""
         with suppress(OSError, ValueError):
             return f" (pid {int(self.path.read_text())})"
         return ""
 
     def _write(self, word: str) -> None:
-        """Write a word into the file; on a full disk the lock holds without it."""
+        """Write a word into the file; on a full disk the lock works without it."""
         if self._descriptor is not None and self.is_exclusive:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)

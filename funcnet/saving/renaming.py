@@ -1,4 +1,4 @@
-"""Renaming: the paths of a file by the names that they have now."""
+"""Renaming: new names for the paths of a file."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -8,11 +8,11 @@ from funcnet.paths import renamed
 from funcnet.saving.agreement import MOST_LISTED
 
 Rename = Mapping[str, str | None] | Callable[[str], str | None]
-"""Patterns of paths with their new names, or a function from a path to its new name; ``None`` leaves the path out."""
+"""New names by pattern, or a function from a path to its new name; ``None`` leaves the path out."""
 
 
 def with_new_names(found: dict[str, Any], rename: Rename | None) -> dict[str, Any]:
-    """Return what a file has by the new names of its paths, without those that are left out."""
+    """Return the values of a file by the new names of their paths, without those that are left out."""
     if rename is None:
         return found
     if isinstance(rename, Mapping):
@@ -41,7 +41,7 @@ def _by_patterns(patterns: Mapping[str, str | None], found: dict[str, Any]) -> C
     """Return the function that renames by the first pattern that matches; each pattern must match a path."""
     for old, new in patterns.items():
         if not isinstance(old, str) or not (new is None or isinstance(new, str)):
-            raise value_error("load", "rename must have patterns, and new names or None for them", f"{old!r}: {new!r}")
+            raise value_error("load", "rename must be a dict from patterns to new names or None", f"{old!r}: {new!r}")
         if new is not None and old.count("*") != new.count("*"):
             raise value_error("load", "a new name must have as many * as its pattern", f"{new!r} for {old!r}")
     news = {path: _first(path, patterns) for path in found}

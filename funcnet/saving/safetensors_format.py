@@ -35,7 +35,7 @@ def _library() -> Any:
 
 
 def write(file: IO[bytes], what: Encoded) -> None:
-    """Write a file by its name, as the library does."""
+    """Write a file with the library, by its name."""
     library = _library()
     _require_possible(what)
     plain = [attrs.evolve(form, strides=None) for form in what.forms]
@@ -53,7 +53,7 @@ def write(file: IO[bytes], what: Encoded) -> None:
 
 
 def _of_the_system(error: Exception) -> Exception:
-    """Return the system's error that the library reports, as of a full disk; another one as it is."""
+    """Return the system's error that the library reports, such as a full disk, or another error unchanged."""
     number = re.search(r"os error (\d+)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 
@@ -78,7 +78,7 @@ def _require_possible(what: Encoded) -> None:
 
 @attrs.frozen(eq=False)
 class Header:
-    """What a file says, with its tensors mapped into memory and not yet read; files of others have no checksums."""
+    """The header of a file, with its tensors mapped into memory; files of other libraries have no checksums."""
 
     tree: Tree
     metadata: Tree
@@ -88,7 +88,7 @@ class Header:
     is_flat: bool = False
 
     def read(self, number: int) -> Tensor:
-        """Copy a tensor into memory of its own, and check it."""
+        """Copy a tensor into new memory, and check it."""
         form, source, expected = self.tensors[number], self.mapped[number], self.checksums[number]
         plain = copied(source, attrs.evolve(form, strides=None))
         if expected is not None and checksum(plain) != expected:
@@ -97,7 +97,7 @@ class Header:
 
 
 def opened(file: IO[bytes]) -> Header:
-    """Open a file by its name, as the library does; more than once, so again where another file has got the name meanwhile."""
+    """Open a file with the library, by its name; again if another file was given the name meanwhile."""
     library, path = _library(), Path(file.name)
     while True:
         with path.open("rb") as first:
@@ -116,7 +116,7 @@ def _mapped(library: Any, name: str) -> Header:
         with library.safe_open(name, framework="pt", device="cpu") as reader:
             mapped, text = {name: reader.get_tensor(name) for name in sorted(reader.keys())}, reader.metadata() or {}
     except (library.SafetensorError, ValueError, KeyError, AttributeError) as error:
-        raise Damaged(f"a file that the library does not read: {error}") from None
+        raise Damaged(f"a file that the library cannot read: {error}") from None
     if _KEY in text or _CHECK in text:
         return _ours(text, mapped)
     forms = {name: stored(x) for name, x in mapped.items()}
@@ -124,7 +124,7 @@ def _mapped(library: Any, name: str) -> Header:
 
 
 def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
-    """Return what our text says, which must agree with the tensors that there are."""
+    """Return the header of a file of ours, whose list of tensors must agree with the tensors."""
     if _crc(text.get(_KEY, "")) != text.get(_CHECK):
         raise Damaged("a damaged header: its checksum differs")
     try:
@@ -135,11 +135,11 @@ def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
         paths, sums = [row[0] for row in said["tensors"]], [row[-1] for row in said["tensors"]]
         tree, metadata = decode(said["tree"], forms), decode(said["metadata"], [])
     except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise Damaged(f"a header that does not read: {error}") from None
+        raise Damaged(f"a header that cannot be read: {error}") from None
     if not all(type(one) is int for one in sums):
-        raise Damaged("a header that does not read: a checksum that is no number")
+        raise Damaged("a header that cannot be read: a checksum that is not a number")
     if {*paths} != mapped.keys() or any(not _fits(form, mapped[path]) for form, path in zip(forms, paths, strict=True)):
-        raise Damaged("tensors that differ from those in its own list")
+        raise Damaged("tensors other than those in its header")
     return Header(tree, metadata, forms, [mapped[path] for path in paths], sums)
 
 

@@ -1,12 +1,12 @@
-"""The structure of a tree as JSON: what nests, what is no tensor, and numbers for the tensors.
+"""The structure of a tree as JSON: nodes, leaves other than tensors, and numbers for the tensors.
 
-``None``, bools, strings, finite floats and ints of 64 bits are JSON's. All else is a list that begins with its kind::
+``None``, bools, strings, finite floats and 64-bit ints are written as JSON's. All else is a list that begins with its kind::
 
     ["tensor", 3]    ["int", "0x..."]    ["float", "7ff8000000000000"]    ["complex", float, float]
     ["tuple", [tree, ...]]    ["list", [tree, ...]]    ["size", [int, ...]]
     ["dict", [[key, tree], ...]]    ["ordered", [[key, tree], ...]]    ["named", "Point", ["x", "y"], [tree, ...]]
 
-No kind names a class to import: a named tuple comes back as a new class with the same name and fields.
+No kind names a class to import: a named tuple is loaded as a new class with the same name and fields.
 """
 
 import json
@@ -26,7 +26,7 @@ from funcnet.saving.tensors import Damaged, Stored, identity, stored, tensor_com
 
 Json = Any
 MOST_NESTED = 100
-"""The nodes within each other that are saved: Python's calls nest a few times deeper, and so can read them anywhere."""
+"""The deepest nesting that is saved, several times below Python's limit of recursion."""
 
 _KEYS = (str, int, bool)
 _LEAVES = "every leaf must be a tensor, None, a bool, int, float, complex or str"
@@ -125,7 +125,8 @@ def _worded(leaf: Any) -> str:
     kind = type(leaf)
     if kind.__module__ == "numpy" and hasattr(leaf, "shape"):
         return describe(leaf)
-    return f"a {kind.__qualname__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__qualname__}"
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def _whole(n: int) -> Json:
@@ -172,7 +173,7 @@ class Encoded:
 
 
 def encoded(who: str, tree: Tree, metadata: Tree) -> Encoded:
-    """Encode a tree and its metadata; ``who`` refuses what could not be decoded again."""
+    """Encode a tree and its metadata; raise ``ValueError`` in the name of ``who`` for values that could not be decoded."""
     encoder, words = Encoder(who), Encoder(who, tensors=False)
     forms = encoder.encode(tree), words.encode(metadata, "metadata")
     return Encoded(*forms, encoder.tensors, [*map(stored, encoder.tensors)], encoder.paths)

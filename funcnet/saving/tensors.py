@@ -1,7 +1,7 @@
-"""Tensors as bytes: which can be saved, and their memory as a buffer that is not copied.
+"""Tensors as bytes: which tensors can be saved, and buffers of their memory.
 
-A dense tensor keeps its strides, since kernels choose their way by them; any other is saved as its contiguous copy. Buffers are
-views of the memory from ``ctypes``: numpy is no dependency.
+A dense tensor keeps its strides, because results can depend on them to the last bit; another one becomes contiguous. Buffers
+are ``ctypes`` views of the memory: numpy is not a dependency.
 """
 
 import ctypes
@@ -24,19 +24,19 @@ _NAMES = (
     *("bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"),
 )
 DTYPES = {name: getattr(torch, name) for name in _NAMES if hasattr(torch, name)}
-"""Every dtype whose values are its bytes, by name; quantized tensors have a scale beside them."""
+"""Every dtype whose values are its bytes, by name; quantized tensors also need their scale."""
 
 _NAME_OF = {dtype: name for name, dtype in DTYPES.items()}
 _MOST = 2**63
 
 
 class Damaged(Exception):  # noqa: N818 (it never leaves the package)
-    """Raised where the words of a file are not those that ``save`` writes; says what they are."""
+    """Raised for the contents of a file that ``save`` would not write; the message describes them."""
 
 
 @attrs.frozen(eq=False)
 class Stored:
-    """What a file says of a tensor: the name of its dtype, its shape, and its strides where it is not contiguous."""
+    """A tensor in a file: the name of its dtype, its shape, and its strides if it is not contiguous."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class Stored:
 
 
 def tensor_complaint(x: Tensor) -> str | None:
-    """Say why a tensor cannot be saved, if it cannot: only a plain dense one on a real device has its values in its memory."""
+    """Describe a tensor that cannot be saved, or return ``None``: only plain dense tensors have their values in their memory."""
     if x.is_nested or x.layout is not torch.strided or x.is_quantized or x.dtype not in _NAME_OF:
         return describe(x)
     if x.is_meta:
@@ -67,7 +67,7 @@ def tensor_complaint(x: Tensor) -> str | None:
 
 
 def identity(x: Tensor) -> object:
-    """Return what two tensors have in common that are the same memory, read the same way."""
+    """Return a key that two tensors share if they are the same memory, read the same way."""
     start = x.data_ptr() or id(x)  # empty tensors and lazy zeros have no memory
     return start, x.dtype, x.device, tuple(x.shape), x.stride(), x.is_conj(), x.is_neg()
 
@@ -80,7 +80,7 @@ def stored(x: Tensor) -> Stored:
 
 
 def parsed(dtype: Any, shape: Any, strides: Any) -> Stored:
-    """Return what a file says of a tensor, which must be possible; ``TypeError`` for no lists."""
+    """Return the tensor that a header describes; raise ``Damaged`` for an impossible one, or ``TypeError``."""
     if type(dtype) is not str or dtype not in DTYPES:
         raise Damaged(f"a tensor of dtype {str(dtype)[:80]!r}, which torch lacks")
     sizes = [shape] if strides is None else [shape, strides]
@@ -98,7 +98,7 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Tell whether elements fill their memory without a gap or an overlap; axes of size 1 may have any stride."""
+    """Tell whether the elements fill their memory without gaps and overlaps; axes of size 1 may have any stride."""
     length = 1
     for stride, n in sorted([(stride, n) for stride, n in zip(strides, shape, strict=True) if n != 1]):
         if stride != length:
@@ -108,7 +108,7 @@ def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def in_memory(x: Tensor, form: Stored) -> Tensor:
-    """Return a tensor on the CPU whose memory holds the values of x in the form that is stored: x itself, where it can."""
+    """Return x on the CPU with the memory layout of ``form``: x itself if it has that layout, else a copy."""
     strides = form.strides or contiguous_strides(form.shape)
     if x.is_cpu and x.stride() == strides and not (x.is_conj() or x.is_neg() or x._is_zerotensor()):
         return x
@@ -116,9 +116,9 @@ def in_memory(x: Tensor, form: Stored) -> Tensor:
 
 
 def copied(x: Tensor, form: Stored) -> Tensor:
-    """Copy the values of a tensor into new memory of a form; byte by byte where an element is one.
+    """Copy the values of a tensor into new memory of a form; as bytes if an element is one byte.
 
-    torch has no copy of int4 and its like, and makes 1 of every byte of a bool that is not 0.
+    torch cannot copy int4 and the like, and turns every byte of a bool that is not 0 into 1.
     """
     y = empty(form)
     with torch.no_grad():
@@ -141,7 +141,7 @@ def checksum(x: Tensor) -> int:
 
 
 def empty(form: Stored) -> Tensor:
-    """Allocate the tensor that is stored in a form."""
+    """Allocate a tensor of a form."""
     dtype, strides = DTYPES[form.dtype], form.strides or contiguous_strides(form.shape)
     if dtype is torch.complex32:  # torch warns of every new one
         return torch.empty_strided(form.shape, strides, dtype=torch.int32, device="cpu").view(dtype)

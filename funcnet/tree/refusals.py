@@ -36,7 +36,7 @@ def _explained(who: str, arguments: tuple[Any, ...], trees: int, other: str) -> 
     for one in arguments[:trees]:
         for path, leaf in named_leaves("", one):
             if leaf is not None and not isinstance(leaf, Tensor):
-                return value_error(who, f"every leaf must be a tensor, at {path!r} too", described(leaf))
+                return value_error(who, "every leaf must be a tensor", described(leaf) + f" at {path!r}" * bool(path))
     came = " and ".join(map(described, arguments[trees:] or arguments))
     return value_error(who, other or "the tensors of the trees must fit each other", came)
 

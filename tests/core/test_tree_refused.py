@@ -9,13 +9,13 @@ PARAMS = {"a": {"weight": torch.ones(2, 3)}, "b": None}
 WORDS = {"a": {"weight": "x"}}
 
 MESSAGES = {
-    "norm: every leaf must be a tensor, at 'a.weight' too, got 'x'": lambda: tree.norm(WORDS),
-    "ravel: every leaf must be a tensor, at '' too, got 3": lambda: tree.ravel(3),
-    "zeros_like: every leaf must be a tensor, at 'a.weight' too, got 'x'": lambda: tree.zeros_like(WORDS),
+    "norm: every leaf must be a tensor, got 'x' at 'a.weight'": lambda: tree.norm(WORDS),
+    "ravel: every leaf must be a tensor, got 3": lambda: tree.ravel(3),
+    "zeros_like: every leaf must be a tensor, got 'x' at 'a.weight'": lambda: tree.zeros_like(WORDS),
     "dot: the tensors of the trees must fit each other, got": lambda: tree.dot(torch.ones(2), torch.ones(3)),
-    "add: every leaf must be a tensor, at 'a.weight' too, got 'x'": lambda: tree.add({"a": {"weight": torch.ones(2)}}, WORDS),
+    "add: every leaf must be a tensor, got 'x' at 'a.weight'": lambda: tree.add({"a": {"weight": torch.ones(2)}}, WORDS),
     "scale: factor must be a number, or a tensor that fits the leaves, got 'x'": lambda: tree.scale(PARAMS, "x"),
-    "sub: every leaf must be a tensor, at 'a.weight' too, got 'x'": lambda: tree.sub({"a": {"weight": torch.ones(2)}}, WORDS),
+    "sub: every leaf must be a tensor, got 'x' at 'a.weight'": lambda: tree.sub({"a": {"weight": torch.ones(2)}}, WORDS),
     "mul: the tensors of the trees must fit each other, got": lambda: tree.mul(torch.ones(2), torch.ones(3)),
     "lerp: weight must be a number, or a tensor that fits the leaves, got 'x'": lambda: tree.lerp(PARAMS["a"], PARAMS["a"], "x"),
     "clip: low must be at most high, got low=1, high=0": lambda: tree.clip(PARAMS, 1, 0),
@@ -33,9 +33,9 @@ MESSAGES = {
     "from_names: named must be a dict of leaves by their names, got a list of 1": lambda: tree.from_names(["a"]),
     "unravel: the vector must have the 6 elements of like, got a list of 6": lambda: tree.unravel([1] * 6, PARAMS),
     "unravel: every leaf of like must be a tensor, got 'x'": lambda: tree.unravel(torch.ones(0), WORDS),
-    "describe: every leaf must be a tensor, at 'a.weight' too, got 'x'": lambda: tree.describe(WORDS),
-    "describe: every leaf must hold real numbers, at 'c' too, got a tensor of shape (2,) and dtype torch.complex64": lambda: tree.describe({"c": torch.ones(2) * 1j}),
-    "describe: every leaf must hold real numbers, at '' too, got a tensor of shape (2,)": lambda: tree.describe(torch.ones(2, device="meta")),
+    "describe: every leaf must be a tensor, got 'x' at 'a.weight'": lambda: tree.describe(WORDS),
+    "describe: every leaf must hold real numbers, got a tensor of shape (2,) and dtype torch.complex64 at 'c'": lambda: tree.describe({"c": torch.ones(2) * 1j}),
+    "describe: every leaf must hold real numbers, got a tensor of shape (2,) and dtype torch.float32": lambda: tree.describe(torch.ones(2, device="meta")),
 }  # fmt: skip
 
 

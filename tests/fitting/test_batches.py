@@ -307,7 +307,7 @@ def test_an_epoch_that_is_resumed_needs_its_first_batches_again(tmp_path):
     kept = fn.Checkpoints(tmp_path, every=1)
     with pytest.raises(KeyboardInterrupt):
         fit(batches(5), checkpoints=kept, callbacks=[Stopping()])
-    with pytest.raises(ValueError, match="data must have the 3 batches again with which this epoch began, got 2"):
+    with pytest.raises(ValueError, match="data must repeat the 3 batches of this epoch that were done before, got 2"):
         fit(batches(2), checkpoints=kept)
 
 

@@ -41,6 +41,19 @@ def test_the_evaluated_params_are_those_of_the_optimizer():
     assert not fn.tree.equal(seen[0].eval_params, seen[0].params)
 
 
+def test_a_callback_cannot_write_to_the_history():
+    """It has a copy, which it may sort, cut or add to."""
+    want, seen = fit(epochs=3).history, []
+
+    def writing(epoch):
+        seen.append(epoch.history)
+        epoch.history["loss"].append(3.0)
+        del epoch.history["epoch"]
+
+    assert fit(epochs=3, callbacks=[writing]).history["loss"] == want["loss"]
+    assert [len(history["loss"]) for history in seen] == [2, 3, 4]
+
+
 def test_stop_ends_the_training_after_the_epoch():
     """All callbacks are called before it ends."""
     called = []

@@ -165,6 +165,13 @@ def test_an_interrupt_leaves_params_and_checkpoint_whole(tmp_path):
     assert kept.load()["step"] == 3
 
 
+def test_another_training_is_refused_before_anything_is_warned_of(tmp_path):
+    """An optimizer may be changed, a key may not; a warning would be an error here."""
+    fit(tmp_path, epochs=1)
+    with pytest.raises(ValueError, match="key must be"):
+        fit(tmp_path, opt=fn.SGD(0.3), key=99)
+
+
 def test_callbacks_that_come_and_go_are_told(tmp_path):
     """The memory of one that is missing is a warning; a new one begins."""
     early = functools.partial(fn.EarlyStopping, monitor="loss")

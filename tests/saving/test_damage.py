@@ -108,7 +108,7 @@ def test_files_of_other_formats_are_refused_by_name(tmp_path):
     refused(path, MAGIC.replace(b"\r\n", b"\n") + saved(path)[8:], "a file that begins with")
     fn.save(tmp_path / "b.safetensors", torch.ones(2))
     refused(path, (tmp_path / "b.safetensors").read_bytes(), "a file that begins with")
-    refused(tmp_path / "b.safetensors", saved(path), "a file that the library does not read")
+    refused(tmp_path / "b.safetensors", saved(path), "a file that the library cannot read")
 
 
 def test_a_newer_version_says_which_one_is_read(tmp_path):

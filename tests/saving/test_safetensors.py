@@ -118,17 +118,17 @@ def forged(path, changes):
     ("changes", "words"),
     [
         ({"version": 2}, "a file of format version 2; this funcnet reads version 1"),
-        ({"tensors": [["b", "float32", [2], None, 0]]}, "tensors that differ from those in its own list"),
-        ({"tensors": [["a", "float32", [1, 2], None, 0]]}, "tensors that differ"),
-        ({"tensors": [["a", "int32", [2], None, 0]]}, "tensors that differ"),
+        ({"tensors": [["b", "float32", [2], None, 0]]}, "tensors other than those in its header"),
+        ({"tensors": [["a", "float32", [1, 2], None, 0]]}, "tensors other than"),
+        ({"tensors": [["a", "int32", [2], None, 0]]}, "tensors other than"),
         ({"tensors": []}, "a node of the tree that is"),
         ({"tensors": [["a", "float32", [2], [3], 0]]}, "with strides"),
         ({"tensors": [["a", "os.system", [2], None, 0]]}, "dtype 'os.system', which torch lacks"),
-        ({"tensors": 3}, "a header that does not read"),
+        ({"tensors": 3}, "a header that cannot be read"),
         ({"tree": ["pickle", 0]}, "a node of the tree that is"),
         ({"metadata": ["tensor", 0]}, "a node of the tree that is"),
         ({}, "the checksum of tensor 0 differs"),
-        ({"tensors": [["a", "float32", [2], None, None]]}, "a header that does not read"),
+        ({"tensors": [["a", "float32", [2], None, None]]}, "a header that cannot be read"),
     ],
 )
 def test_text_that_was_never_saved_is_refused(path, changes, words):
