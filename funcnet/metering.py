@@ -11,13 +11,13 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcnet import tree
 from funcnet.combinator import Combinator
 from funcnet.contract import Cache, Layer, Params, Rng, meta_key
 from funcnet.flattening import join
 from funcnet.kernels.flops import flops_of
+from funcnet.kernels.private_names import DispatchMode
 from funcnet.kernels.tracing import is_eager
 from funcnet.stand_ins import with_stand_ins
 
@@ -48,30 +48,41 @@ class Record:
             yield from one.walk()
 
 
-class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class is untyped
+class Meter(DispatchMode):  # type: ignore[misc]  # torch's own class is untyped
     """A mode that counts the FLOPs of kernels for the record at work."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.at_work: list[Record] = []
         self.backward = False
+        self._counted = 0
 
     def __torch_dispatch__(self, kernel: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         result = kernel(*arguments, **(options or {}))
-        count = flops_of(kernel, arguments, options or {}, result)
+        self._add(flops_of(kernel, arguments, options or {}, result))
+        return result
+
+    def _add(self, count: int) -> None:
         if self.backward:
             self.at_work[-1].backward_flops += count
         else:
             self.at_work[-1].flops += count
-        return result
+
+    def _settle(self) -> None:
+        """Give the record at work what was counted meanwhile, where no kernel is seen."""
+        if self.at_work and hasattr(self, "counted"):
+            before, self._counted = self._counted, self.counted()
+            self._add(self._counted - before)
 
     @contextmanager
     def of(self, record: Record) -> Iterator[None]:
         """Count for this record, until the block ends."""
+        self._settle()
         self.at_work.append(record)
         try:
             yield
         finally:
+            self._settle()
             self.at_work.pop()
 
 

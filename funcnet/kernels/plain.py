@@ -139,6 +139,24 @@ def plain_scan(step: Callable[..., Any], carry: Any, xs: Sequence[Tensor], *, re
     return carry, [torch.stack(column) for column in zip(*(reversed(rows) if reverse else rows), strict=True)]
 
 
+class PlainDispatchMode:
+    """A mode that sees no kernel, and counts FLOPs as torch does: for grouped convolutions and attention otherwise than ours."""
+
+    def __enter__(self) -> Any:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        self._counter = FlopCounterMode(display=False)
+        self._counter.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._counter.__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def counted(self) -> int:
+        """Return the FLOPs of all kernels so far."""
+        return int(self._counter.get_total_flops())
+
+
 # Operations on lists: the kernels of the CPU are the same loops in C++, with the same bits.
 
 Tensors = Sequence[Tensor]

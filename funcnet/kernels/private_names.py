@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from funcnet.kernels.plain import (
+    PlainDispatchMode,
     plain_adaptive_avg_pool_backward,
     plain_batch_norm_functional,
     plain_count_compiling,
@@ -130,6 +131,15 @@ fused_sgd = found(
 fused_adam = found("_fused_adam_", None, _try_adam)
 fused_adamw = found("_fused_adamw_", None, _try_adam)
 fused_adagrad = found("_fused_adagrad_", None, _try_step(1, steps=True, lr_decay=0.0, eps=1e-8))
+
+
+def _try_mode(mode: Any) -> None:
+    with mode():
+        pass
+
+
+DispatchMode = found("utils._python_dispatch.TorchDispatchMode", PlainDispatchMode, _try_mode)
+"""The base of modes that see every kernel that is called; of the plain one, ``counted`` has what torch has counted instead."""
 
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 """Whether this build of torch has oneDNN at all."""

@@ -70,6 +70,7 @@ class Hinge(_Margin):
     Source:
         Rosenblatt 1958 for margin 0; Cortes & Vapnik 1995; ``optax.hinge_loss``'s formula.
 
+    >>> import torch
     >>> Hinge()(torch.tensor([2.0, 0.5, 0.5]), torch.tensor([1, 1, -1]))
     tensor(0.6667)
     """
@@ -111,6 +112,7 @@ class MarginRanking(_Margin):
     Source:
         ``torch.nn.MarginRankingLoss``'s formula.
 
+    >>> import torch
     >>> MarginRanking(1.0)((torch.tensor([3.0, 1.0]), torch.tensor([1.0, 0.5])), torch.tensor([1, 1]))
     tensor(0.2500)
     """

@@ -15,6 +15,7 @@ from funcnet.codec import TreeCodec
 from funcnet.compilation import inductor
 from funcnet.compilation.kinds import Kind
 from funcnet.compilation.programs import Program, Traced
+from funcnet.kernels.versions import minor_version
 
 pytestmark = pytest.mark.compiled
 
@@ -39,13 +40,17 @@ class Step(fn.Value):
 @pytest.mark.parametrize("name", ["T", "mT", "H", "mH", "real", "imag", "data"])
 @pytest.mark.parametrize("computes", [False, True])
 def test_an_attribute_of_an_argument_is_that_of_this_call(name, computes):
-    """A view that Dynamo takes of the argument is no constant, whether or not a kernel computes something else."""
+    """A view that Dynamo takes of the argument is no constant, whether or not a kernel computes something else.
+
+    From torch 2.14 on transposes are part of the graph, and so their program is kept.
+    """
     x = torch.complex(X, X + 1)
     step = Step(lambda x, y: (getattr(x, name), 2 * y if computes else None))
     fast = fn.compile(step)
     for one in (x, x + 1, x + 2):
         torch.testing.assert_close(fast(one, X), step(one, X))
-    assert type(fast._last) is Traced
+    in_graph = name in ("T", "mT", "H", "mH") and minor_version(torch.__version__) >= (2, 14)
+    assert (type(fast._last) is Traced) is not in_graph
 
 
 def test_the_gradient_of_an_argument_is_that_of_this_call():

@@ -125,7 +125,7 @@ DIFFERENT = {
 def test_what_differs_is_of_another_kind(pair, torchs_guard, monkeypatch):
     """By key, and by the check of the next call, with torch's guard or without it."""
     if not torchs_guard:
-        monkeypatch.setattr(tracing, "_Guards", None)
+        monkeypatch.setattr(tracing, "TensorGuards", None)
     one, other = (pair[0], T), (pair[1], T)
     assert key_of(one) == key_of(one)
     assert key_of(one) != key_of(other)

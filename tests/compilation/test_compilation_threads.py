@@ -151,7 +151,7 @@ def bare(request, monkeypatch):
     for one in clear:
         one()
     if request.param == "TensorGuards":
-        monkeypatch.setattr(tracing, "_Guards", None)
+        monkeypatch.setattr(tracing, "TensorGuards", None)
     elif request.param == "options":
         monkeypatch.setattr(torch._inductor, "list_options", lambda: ["triton.cudagraphs"])
     else:

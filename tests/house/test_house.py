@@ -357,7 +357,6 @@ def test_torchs_internals_are_named_in_kernels_only():
 MAY_USE = {
     "funcnet.compilation.inductor": ["torch._inductor", "torch._dynamo.convert_frame"],  # imported late, each in a ``try``
     "funcnet.testing": ["torch._dynamo"],  # its ``config``, which is documented
-    "funcnet.metering": ["torch.utils._python_dispatch"],  # documented
 }
 
 

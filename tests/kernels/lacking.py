@@ -42,10 +42,12 @@ def lacking_all(names: Sequence[str]) -> Iterator[None]:
 
 
 def results() -> dict[str, Any]:
-    """Compute y and the gradients of every layer, and some steps of every optimizer."""
+    """Compute y and the gradients of every layer, some steps of every optimizer, and the FLOPs of a net by layer."""
     from cases import CASES
     from optim.training import leaves, run
     from optimizer_cases import OPTIMIZERS
+
+    import funcnet as fn
 
     found: dict[str, Any] = {}
     for name, (layer, x, params, *_) in CASES.items():
@@ -54,6 +56,9 @@ def results() -> dict[str, Any]:
     for one in OPTIMIZERS:
         for dtype in (torch.float32, torch.float64):
             found[f"{one!r} {dtype}"] = run(one, leaves(0, dtype), 4)
+    net = fn.serial(fn.Conv2d(2, 3, 3), fn.ReLU(), fn.Flatten(), fn.Linear(27, 4))
+    rows = fn.summary(net, (2, 2, 5, 5)).rows
+    found["FLOPs"] = torch.tensor([(row.flops, row.backward_flops) for row in rows])
     return found
 
 
