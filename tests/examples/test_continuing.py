@@ -6,11 +6,12 @@ import re
 import pytest
 
 import funcnet as fn
-from examples import common
+from examples import characters, common
 
 SMALL = {
     "flow": ({"POINTS": 400}, ["--epochs", "4"]),
     "translation": ({"TEST": 5, "BATCH": 4}, ["--steps", "20"]),
+    "characters": ({"text": characters.text[:3000], "LENGTH": 16, "BATCH": 2}, ["--steps", "10", "--sample", "3"]),
     "maml": ({"STEPS_PER_EPOCH": 2, "TASKS": 2}, ["--epochs", "3"]),
 }
 
@@ -19,7 +20,7 @@ def ran(main, arguments, capsys):
     """Run an example, and return what it printed, without times and places."""
     main(arguments)
     out = capsys.readouterr().out
-    return re.sub(r"(training +|MAML +|pretrained +)\d+\.\d+( s)?|^(picture|continuing).*\n", "", out, flags=re.MULTILINE)
+    return re.sub(r"(training +|MAML +|pretrained +)\d+\.\d+( s)?|^(picture|sample|continuing).*\n", "", out, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", SMALL)
