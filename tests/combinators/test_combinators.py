@@ -354,7 +354,7 @@ MESSAGES = {
     "serial: the layers must be separate arguments, serial(*layers), got a list of 2": lambda: fn.serial([F, G]),
     "serial: layers must be layers (values with init, apply and vjp), got 3": lambda: fn.serial(F, 3),
     "ensemble: layer must be a layer (a value with init, apply and vjp), got ()": lambda: fn.ensemble((), 2),
-    "Branching: merge must be a layer (a value with init, apply and vjp), or None, got 'sum'": lambda: fn.branch(F, merge="sum"),
+    "branch: merge must be a layer (a value with init, apply and vjp), or None, got 'sum'": lambda: fn.branch(F, merge="sum"),
     "serial: a name must be a str that is not empty, no number, and without a dot, got 'a.b'": lambda: fn.serial(**{"a.b": F}),
     "serial: a name must be a str that is not empty, no number, and without a dot, got '0'": lambda: fn.serial(**{"0": F}),
     "serial: a name must be a str that is not empty, no number, and without a dot, got ''": lambda: fn.serial(**{"": F}),
