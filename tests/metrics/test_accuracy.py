@@ -43,7 +43,7 @@ MESSAGES = {
     "and target (N, ...) or (N, classes, ...), got shapes (3,) and (3,)": lambda: fn.accuracy(Y[:, 0], torch.tensor([1, 0, 1])),
     "accuracy: with one class the target must hold numbers from 0 to 1, got numbers from 0 to 2": lambda: fn.accuracy(Y[:, :1], torch.tensor([0, 1, 2])),
     "accuracy: y and target must be tensors, got a list of 3": lambda: fn.accuracy(Y, [1, 0, 1]),
-    "accuracy: ignore_index must be a whole number, got 0.5": lambda: fn.accuracy(Y, torch.tensor([1, 0, 1]), 0.5),
+    "accuracy: ignore_index must be a whole number below 2**63, got 0.5": lambda: fn.accuracy(Y, torch.tensor([1, 0, 1]), 0.5),
 }  # fmt: skip
 
 
