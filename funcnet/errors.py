@@ -37,8 +37,8 @@ def describe(value: object) -> str:
         return "a dict with the keys " + ", ".join(map(repr, value)) if value else "an empty dict"
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
-    if type(value).__module__ == "numpy" and getattr(value, "shape", ()) != ():
-        return f"a numpy array of shape {value.shape} and dtype {value.dtype}"  # type: ignore[attr-defined]
+    if hasattr(value, "__array_interface__") and getattr(value, "shape", ()) != ():
+        return f"a numpy {type(value).__name__.removeprefix('nd')} of shape {value.shape} and dtype {value.dtype}"  # type: ignore[attr-defined]
     return repr(value)
 
 

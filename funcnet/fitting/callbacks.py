@@ -1,9 +1,9 @@
-"""Callbacks: functions that ``fit`` calls after each epoch, and values that remember something from epoch to epoch.
+"""Callbacks: functions that ``fit`` calls after each epoch, and ``Callback`` values with a memory.
 
 def callback(epoch: Epoch) -> None | stop             a function
 memory = callback.init(params)                        a Callback; its memory, a tree, is saved in checkpoints
 memory, stop | None = callback.update(memory, epoch)  after each epoch
-params = callback.params(memory, params)              what fit returns
+params = callback.params(memory, params)              the params that fit returns
 """
 
 import math
@@ -36,21 +36,21 @@ class Stop:
 
 
 stop = Stop()
-"""What a callback returns to end the training after this epoch or step."""
+"""The value that a callback returns to end the training after this epoch or step."""
 
 Verdict = Stop | None
 
 
 class Epoch(NamedTuple):
-    """What a callback is given after an epoch. Nothing writes to its tensors later, so a callback may keep them.
+    """The argument of a callback after an epoch. Its tensors are never written to, so a callback may keep them.
 
     Args:
         number: Number of epochs done, from 1.
         params: The params.
         state: The optimizer's state.
-        history: The history, with this epoch's row.
-        eval_params: The params that validation uses: ``opt.eval_params(state, params)``.
-        steps: Number of steps done in all.
+        history: The history so far; ``history["loss"][-1]`` is the loss of this epoch.
+        eval_params: The params that were evaluated, ``opt.eval_params(state, params)``.
+        steps: Total number of steps done.
     """
 
     number: int
@@ -62,14 +62,14 @@ class Epoch(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What ``Callback.on_step`` is given after a step. Nothing writes to its tensors later.
+    """The argument of ``Callback.on_step`` after a step. Its tensors are never written to.
 
     Args:
-        number: Number of steps done in all, from 1.
+        number: Total number of steps done, from 1.
         epoch: Number of the epoch, from 1.
         params: The params after the step.
         state: The optimizer's state.
-        loss: The loss before the step; a value for each part, and member of an ensemble.
+        loss: The loss before the step; a tensor with one number for each part of the loss and each member of an ensemble.
     """
 
     number: int
@@ -80,55 +80,71 @@ class Step(NamedTuple):
 
 
 class Callback(Value):
-    """A callback that remembers; the base class of ``EarlyStopping``.
+    """Base class of callbacks with a memory, such as ``EarlyStopping``; subclass it with ``@frozen``.
 
-    Override ``update``, and where wanted the others. Memory is a tree of tensors, numbers and words; methods return the new one
-    and write to none, so that a checkpoint holds it whole.
+    Override ``update``, or ``on_step`` to see each step. The memory is a tree of tensors, numbers and strings that checkpoints
+    save. A callback is a frozen value, so ``update`` returns a new memory instead of changing its own attributes.
+
+    >>> @frozen
+    ... class StopBelow(Callback):
+    ...     loss: float
+    ...     epochs: int = 2
+    ...
+    ...     def init(self, params):
+    ...         return 0
+    ...
+    ...     def update(self, memory, epoch):
+    ...         memory = memory + 1 if epoch.history["loss"][-1] < self.loss else 0
+    ...         return memory, stop if memory == self.epochs else None
+    >>> callback, history = StopBelow(0.1), History({"loss": [0.05]})
+    >>> callback.update(callback.init({}), Epoch(1, {}, (), history, {}, steps=1))
+    (1, None)
     """
 
     __slots__ = ()
 
     def init(self, params: Params) -> Tree:
-        """Return the memory before the first epoch."""
+        """Return the memory before the first epoch, by default ``None``."""
         del params
         return None
 
     def update(self, memory: Tree, epoch: Epoch) -> tuple[Tree, Verdict]:
-        """Return the memory after an epoch, and ``stop`` to end the training."""
+        """Return the memory after an epoch, and ``stop`` to end the training or ``None`` to go on."""
         del epoch
         return memory, None
 
     def on_step(self, step: Step) -> Verdict:
-        """Look at a step, and return ``stop`` to end the training after it. Where it is overridden, steps cost more.
+        """Return ``stop`` after a step to end the training, or ``None`` to go on.
 
-        A donated optimizer is not used then, and tensors are made outside of inference mode.
+        Overriding it makes steps slower: no memory is reused from step to step, and inference mode is off.
         """
         del step
         return None
 
     def params(self, memory: Tree, params: Params) -> Params:
-        """Return what ``fit`` returns for the last params."""
+        """Return the params that ``fit`` returns, by default the last ones."""
         del memory
         return params
 
 
 @frozen
 class EarlyStopping(Callback):
-    """Stop when a column of the history has not improved for some epochs, and give back the best params.
+    """Stop when a column of the history has not improved for some epochs, and return the best params from ``fit``.
 
-    An epoch improves on the best one so far if its value is smaller by more than ``min_delta``; larger with ``mode="max"``.
-    NaN is no improvement. The params kept are those that were evaluated, ``Epoch.eval_params``.
+    Use it as ``fit(..., callbacks=[EarlyStopping(patience=5)])``. An epoch is an improvement if its value is below the best one
+    so far by more than ``min_delta``, or above it with ``mode="max"``. NaN is never an improvement. The params returned are
+    those that were evaluated, ``Epoch.eval_params``.
 
     Args:
         patience: Number of epochs in a row without improvement after which the training stops.
-        monitor: Name of the column, by default ``validation_loss`` where there is one, else ``loss``.
-        mode: ``"min"`` or ``"max"``.
-        min_delta: The change that is no improvement, in units of the column.
-        restore_best: Whether ``fit`` returns the params of the best epoch, also after a training that was not stopped.
+        monitor: Name of the column, such as ``"validation_accuracy"``; by default ``validation_loss``, or ``loss`` without
+            validation data.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        min_delta: Smallest change that counts as an improvement, exclusive, in units of the column.
+        restore_best: Whether ``fit`` returns the params of the best epoch, even if the training ended without being stopped.
 
     Raises:
-        ValueError: For arguments of another kind, and from ``fit`` for a column that the history does not have, or with values
-            that are no numbers.
+        ValueError: For arguments of another type; from ``fit``, for a column that the history lacks or that holds no numbers.
 
     References:
         Prechelt 1998, "Early stopping: but when?".
@@ -173,7 +189,7 @@ class EarlyStopping(Callback):
         if name not in history:
             raise value_error(self, f"monitor must be a column of the history: {', '.join(history)}", repr(name))
         if not isinstance(history[name][-1], (int, float)):
-            raise value_error(self, f"column {name!r} must have numbers", describe(history[name][-1]))
+            raise value_error(self, f"column {name!r} must hold numbers", describe(history[name][-1]))
         return float(history[name][-1])
 
     def _is_better(self, value: float, best: float) -> bool:
@@ -186,7 +202,7 @@ CallbackLike = Callable[[Epoch], Verdict] | Callback
 
 
 Memories = dict[str, Tree]
-"""The memory of each ``Callback`` under what it prints; equal ones share one."""
+"""The memory of each ``Callback`` by its ``repr``; equal callbacks share one."""
 
 
 class Callbacks:
@@ -199,13 +215,11 @@ class Callbacks:
 
     def __init__(self, given: Any) -> None:
         if not isinstance(given, (tuple, list)) or not all(callable(one) or isinstance(one, Callback) for one in given):
-            rule = "callbacks must be a tuple or list of functions of an Epoch, or of values such as EarlyStopping(3)"
+            rule = "callbacks must be a list of functions of an Epoch and values such as EarlyStopping(3)"
             raise value_error("fit", rule, describe(given))
         for one in given:
             if isinstance(one, type):
-                raise value_error(
-                    "fit", "a callback must be a function of an Epoch or a value of a Callback class", describe(one)
-                )
+                raise value_error("fit", "a callback must be a function of an Epoch, or a Callback value", describe(one))
         self.all = tuple(given)
         self.of_steps = [c for c in given if isinstance(c, Callback) and type(c).on_step is not Callback.on_step]
 
@@ -214,29 +228,27 @@ class Callbacks:
         return {repr(one): one.init(params) for one in self.all if isinstance(one, Callback)}
 
     def resumed(self, saved: Memories, params: Params) -> Memories:
-        """Return the memories saved in a checkpoint, and fresh ones of callbacks that are new; warn of those that are missing."""
+        """Return the memories of a checkpoint, with fresh ones for new callbacks; warn of callbacks that are gone."""
         fresh = self.init(params)
         missing = [name for name, memory in saved.items() if memory is not None and name not in fresh]
         if missing:
-            warnings.warn(
-                f"fit: the checkpoint has the memory of {', '.join(missing)}, which is not among callbacks", stacklevel=4
-            )
+            warnings.warn(f"fit: the checkpoint holds the memory of {', '.join(missing)}, which callbacks lacks", stacklevel=4)
         return {name: saved.get(name, memory) for name, memory in fresh.items()}
 
     def update(self, memories: Memories, epoch: Epoch) -> tuple[Memories, bool]:
-        """Call every one after an epoch, and return the new memories and whether one wants to stop."""
+        """Call each callback after an epoch, and return the new memories and whether to stop."""
         found, verdicts = dict(memories), []
         for one in self.all:
             with _located(one, f"after epoch {epoch.number}"):
                 if isinstance(one, Callback):
-                    found[repr(one)], verdict = one.update(memories[repr(one)], epoch)
+                    found[repr(one)], verdict = _pair(one, one.update(memories[repr(one)], epoch))
                 else:
                     verdict = one(epoch)
                 verdicts.append(_checked(one, verdict))
         return found, any(verdicts)
 
     def on_step(self, step: Step) -> bool:
-        """Call every one that looks at steps, and return whether one wants to stop."""
+        """Call each callback that looks at steps, and return whether to stop."""
         verdicts = []
         for one in self.of_steps:
             with _located(one, f"after step {step.number}"):
@@ -250,8 +262,14 @@ class Callbacks:
         return params
 
 
+def _pair(callback: Callback, answer: Any) -> tuple[Tree, Verdict]:
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise value_error(callback, "update must return (memory, None) or (memory, fn.stop)", describe(answer))
+    return answer
+
+
 def _checked(callback: Any, verdict: Any) -> bool:
-    """Tell whether a callback wants to stop; anything but ``None`` and ``stop`` is a mistake."""
+    """Return whether to stop; a callback may return ``None`` or ``stop``."""
     if verdict is not None and not isinstance(verdict, Stop):
         raise value_error(f"callback {_name(callback)}", "it must return None or fn.stop", describe(verdict))
     return verdict is not None

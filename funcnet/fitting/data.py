@@ -1,8 +1,8 @@
-"""Data: rows of tensors that are cut into batches, or an iterable of batches, for ``fit``, ``evaluate`` and ``predict``.
+"""Data of ``fit``, ``evaluate`` and ``predict``: rows of tensors, which are cut into batches, or an iterable of batches.
 
 (x, target)            ``Rows``: tensors or numpy arrays, or trees of them, with one row per example
 DataLoader, list, ...  ``Stream``: batches, each (x, target)
-f(epoch) → iterable    ``Stream``: the batches of an epoch, from 0
+f(epoch) → iterable    ``Stream``: the batches of an epoch, the first of which is 0
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,32 +13,37 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from funcnet import random, tree
-from funcnet.errors import describe, value_error
+from funcnet.errors import add_location, describe, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 
-RULE = "must be a tuple (x, target), an iterable of batches such as a DataLoader, or a function of the epoch that returns one"
+_BATCHES = "an iterable of batches such as a DataLoader, or a function of the epoch that returns one"
+RULE, RULE_OF_ONE = f"must be a tuple (x, target), {_BATCHES}", f"must be tensors with one row per example, {_BATCHES}"
 
 
 def as_tensors(data: Tree) -> Tree:
-    """Return the tree with tensors for numpy arrays; they share memory, except with an array that is read-only."""
+    """Replace numpy arrays by tensors; they share memory if torch can read it and it may be written to."""
     if type(data) is Tensor:
         return data
     return tree.map(_as_tensor, data)
 
 
 def _as_tensor(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor) or not is_array(leaf):
+    if isinstance(leaf, Tensor) or not is_array(leaf) or not _is_plain(leaf):
         return leaf
-    return torch.from_numpy(leaf if leaf.flags.writeable else leaf.copy())
+    if not leaf.dtype.isnative:
+        return torch.from_numpy(leaf.astype(leaf.dtype.newbyteorder("=")))
+    return torch.from_numpy(leaf if leaf.flags.writeable and min(leaf.strides, default=0) >= 0 else leaf.copy())
 
 
 def is_array(leaf: Any) -> bool:
-    """Tell a numpy array from what torch has no dtype for, such as text."""
-    return (
-        any(kind.__module__ == "numpy" and kind.__name__ == "ndarray" for kind in type(leaf).__mro__)
-        and leaf.dtype.kind in "biufc"
-    )
+    """Tell whether a leaf is a numpy array."""
+    return any(kind.__module__ == "numpy" and kind.__name__ == "ndarray" for kind in type(leaf).__mro__)
+
+
+def _is_plain(array: Any) -> bool:
+    """Tell whether torch has the dtype of an array, and nothing in it is masked."""
+    return array.dtype.kind in "biufc" and array.dtype.char not in "gG" and not hasattr(array, "mask")
 
 
 def take(data: Tree, rows: Tensor) -> Tree:
@@ -63,7 +68,7 @@ def _is_pair(data: Any) -> bool:
 
 
 def _require_x(data: Any, who: str, name: str) -> None:
-    """Refuse an x without tensors, and a target that holds nothing but is not ``None``; a loss may need no target."""
+    """Refuse an x without tensors, and an empty target other than ``None``, which is for losses that need no target."""
     x, target = data
     odd = [part for part in (x, target) if not tree.leaves(part) and (part is x or part is not None)]
     if odd:
@@ -71,23 +76,23 @@ def _require_x(data: Any, who: str, name: str) -> None:
 
 
 class Rows:
-    """Tensors with one row per example, cut into batches: in their order, or in one that a key determines."""
+    """Tensors with one row per example, cut into batches in their own order or in one that a key determines."""
 
     once = False
 
     def __init__(self, data: Tree, who: str, name: str, batch_size: int, *, drop_last: bool = False, pairs: bool = True) -> None:
-        self.data = as_tensors(data)
+        self.data, self.who, self.name = as_tensors(data), who, name
         if pairs:
             _require_x(self.data, who, name)
         self.rows = rows_in(self.data, who, name)
         if not self.rows:
-            raise value_error(who, "x and target must have the same number of rows, at least 1", "0")
+            raise value_error(who, f"{'x and target' if pairs else name} must have at least 1 row", "0")
         if drop_last and self.rows < batch_size:
             rule = f"with drop_last there must be batch_size={batch_size} rows or more"
             raise value_error(who, rule, f"{self.rows} rows")
-        self.batch_size, self.drop_last = int(batch_size), drop_last  # numpy's numbers are none to torch.split
+        self.batch_size, self.drop_last = int(batch_size), drop_last  # torch.split refuses integers of numpy
         self.device = tree.leaves(self.data)[0].device
-        self._last: tuple[int | None, list[Tensor]] = None, []
+        self._last_cut: tuple[int, list[Tensor]] | None = None
 
     @property
     def steps(self) -> int:
@@ -95,17 +100,16 @@ class Rows:
         return self.rows // self.batch_size if self.drop_last else -(-self.rows // self.batch_size)
 
     def cut(self, order: Key | None = None) -> list[Tensor]:
-        """Return the rows of each batch; those of the last order are kept, since ``fit`` weighs the batches of an epoch."""
+        """Return the rows of each batch; those of the last order are kept, since an epoch asks for them twice."""
         if order is None:
-            return self._pieces(torch.arange(self.rows))
-        number, (last, pieces) = int(order), self._last
-        if number != last:
-            pieces = self._pieces(random.permutation(order, self.rows))
-            self._last = number, pieces
-        return pieces
+            return self._split(torch.arange(self.rows))
+        number = int(order)
+        if self._last_cut is None or self._last_cut[0] != number:
+            self._last_cut = number, self._split(random.permutation(order, self.rows))
+        return self._last_cut[1]
 
-    def _pieces(self, rows: Tensor) -> list[Tensor]:
-        return list(torch.split(rows, self.batch_size))[: self.steps]
+    def _split(self, rows: Tensor) -> list[Tensor]:
+        return list(torch.split(rows, min(self.batch_size, self.rows)))[: self.steps]
 
     def batches(self, epoch: int = 0, order: Key | None = None, start: int = 0) -> Iterator[Tree]:
         """Yield the batches of an epoch from number ``start`` on."""
@@ -117,11 +121,11 @@ class Rows:
         return []
 
     def described(self) -> dict[str, Any]:
-        """Return what an order of batches depends on."""
+        """Return the numbers on which the order of batches depends."""
         return {"rows": self.rows, "batch_size": self.batch_size, "drop_last": self.drop_last}
 
     def hint(self, step: int) -> str:
-        """Say how to leave out a last batch that is smaller than the others."""
+        """Say that ``drop_last`` leaves out a last batch, if that is where an error comes from."""
         left = self.rows - step * self.batch_size
         if not 0 < left < self.batch_size or not step:
             return ""
@@ -133,16 +137,16 @@ class Stream:
 
     device = None
 
-    def __init__(self, data: Any, who: str, name: str) -> None:
+    def __init__(self, data: Any, who: str, name: str, rule: str) -> None:
         if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
             raise value_error(who, f"{name} must be batches; DataLoader(dataset, batch_size=...) makes them", describe(data))
         if isinstance(data, (str, bytes, Tensor, dict, type)) or not (isinstance(data, Iterable) or callable(data)):
-            raise value_error(who, f"{name} {RULE}", describe(data))
+            raise value_error(who, f"{name} {rule}", describe(data))
         self.data, self.who, self.name = data, who, name
 
     @property
     def once(self) -> bool:
-        """Whether the batches can be had only once, as those of a generator."""
+        """Whether the data is an iterator, such as a generator, which serves one epoch."""
         return isinstance(self.data, Iterator)
 
     @property
@@ -154,7 +158,7 @@ class Stream:
             return None
 
     def batches(self, epoch: int = 0, order: Key | None = None, start: int = 0) -> Iterator[Tree]:
-        """Yield the batches of an epoch; outside inference mode, since the data may keep tensors that it makes."""
+        """Yield the batches of an epoch. They are made outside inference mode: the data may keep tensors for later."""
         del order, start
         for one in self._samplers():
             if callable(getattr(one, "set_epoch", None)):
@@ -168,13 +172,17 @@ class Stream:
         yield from _outside_inference(batches)
 
     def _made(self, function: Callable[[int], Any], epoch: int) -> Iterable[Any]:
-        batches = function(epoch)
+        try:
+            batches = function(epoch)
+        except Exception as error:
+            add_location(error, f"{self.name}({epoch}), a function of the epoch")
+            raise
         if not isinstance(batches, Iterable):
             raise value_error(self.who, f"{self.name}, a function of the epoch, must return an iterable of batches", batches)
         return batches
 
     def _samplers(self) -> list[Any]:
-        """List the data and what a DataLoader draws its order from."""
+        """List the data, and the dataset and samplers of a DataLoader."""
         loader, found = self.data, [self.data]
         for path in (("dataset",), ("sampler",), ("batch_sampler",), ("batch_sampler", "sampler")):
             one = loader
@@ -185,7 +193,7 @@ class Stream:
         return found
 
     def generators(self) -> list[torch.Generator]:
-        """List the generators of a DataLoader and its samplers, whose states are part of the place in the data."""
+        """List the generators of a DataLoader and its samplers; a checkpoint holds their states."""
         found: list[torch.Generator] = []
         for one in self._samplers():
             generator = getattr(one, "generator", None)
@@ -194,11 +202,11 @@ class Stream:
         return found
 
     def described(self) -> dict[str, Any]:
-        """Return what an order of batches depends on, as far as it is known."""
+        """Return the known numbers on which the order of batches depends."""
         return {"batches": self.steps, "generators": len(self.generators())}
 
     def hint(self, step: int) -> str:
-        """Say nothing more of a step."""
+        """Return no hint."""
         return ""
 
 
@@ -216,30 +224,34 @@ Source = Rows | Stream
 
 
 def is_rows(data: Any, pairs: bool) -> bool:
-    """Tell whether data are tensors with one row per example, not batches."""
+    """Tell whether the data is tensors with one row per example rather than batches."""
     return _is_pair(data) if pairs else isinstance(data, (tuple, dict, Tensor)) or is_array(data)
 
 
 def source_of(data: Any, who: str, name: str, batch_size: int, *, drop_last: bool = False, pairs: bool = True) -> Source:
-    """Return the source of batches that ``data`` is.
+    """Return the source of the batches of ``data``.
 
-    With ``pairs`` a batch is (x, target); otherwise any tree of tensors, of which ``transform`` makes a pair.
+    With ``pairs`` a batch is (x, target). Without, it is any tree of tensors, from which ``transform`` makes a pair.
     """
     if is_rows(data, pairs):
         return Rows(data, who, name, batch_size, drop_last=drop_last, pairs=pairs)
+    rule = RULE if pairs else RULE_OF_ONE
     if isinstance(data, (tuple, dict, Tensor)) or is_array(data):
-        raise value_error(who, f"{name} {RULE}", describe(data))
+        raise value_error(who, f"{name} {rule}", describe(data))
     if drop_last:
-        raise value_error(
-            who, "drop_last is for tensors; a DataLoader has a drop_last too", f"drop_last=True with {describe(data)}"
-        )
-    return Stream(data, who, name)
+        had = "drop_last is for tensors; a DataLoader has its own drop_last"
+        raise value_error(who, had, f"drop_last=True with {describe(data)}")
+    return Stream(data, who, name, rule)
+
+
+_TRANSFORM = "; transform=lambda batch, key: (x, target) makes one"
+_FUNCTION = "; a function of the epoch may make them: lambda epoch: ((batch['x'], batch['y']) for batch in loader)"
 
 
 def as_pair(batch: Any, who: str, name: str) -> tuple[Tree, Tree]:
-    """Return x and target of a batch, with tensors for numpy arrays."""
+    """Return x and target of a batch as tensors."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        hint = "; transform=lambda batch, key: (x, target) makes one" if who == "fit" else ""
+        hint = _TRANSFORM if who == "fit" and "validation" not in name else _FUNCTION
         raise value_error(who, f"{name} must be a pair (x, target){hint}", describe(batch))
     x, target = batch
     if type(x) is Tensor and type(target) is Tensor:

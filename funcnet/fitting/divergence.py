@@ -1,4 +1,4 @@
-"""Divergence: the first number of a training that is not finite, and where it came from."""
+"""Divergence: find the first number of a training that is not finite, and the layer that made it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +10,7 @@ from funcnet import tree
 from funcnet.combinators.watching import checked
 from funcnet.contract import Params
 from funcnet.flattening import Tree
+from funcnet.kernels.optim import are_finite
 from funcnet.optim.base import Optimizer
 from funcnet.optim.skipping import SkipNonFinite
 from funcnet.optim.transforms.loss_scale import LossScale
@@ -18,17 +19,31 @@ from funcnet.value import parts
 
 
 def skips_steps(opt: Optimizer) -> bool:
-    """Tell whether an optimizer skips steps that are not finite, so that a loss may be."""
+    """Tell whether an optimizer skips steps that are not finite, so that the training may go on."""
     return any(isinstance(part, (SkipNonFinite, LossScale)) for part in parts(opt, given=True))
 
 
-def first_bad(found: Tree) -> str:
-    """Return the path and index of the first element that is NaN or infinite, or ``""``."""
+def stays_finite(params: Params, start: Params) -> bool:
+    """Tell whether params are finite, but for infinities that they started with, as a mask has."""
+    return are_finite([leaf for leaf in tree.leaves(params) if isinstance(leaf, Tensor)]) or not first_bad(params, start)
+
+
+def first_bad(found: Tree, start: Tree = None) -> str:
+    """Return the path and index of the first element that is NaN or infinite, or ``""``; infinities of ``start`` are none."""
+    before = {} if start is None else tree.names(start)
     for path, leaf in tree.names(found).items():
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and not leaf.isfinite().all():
-            index = tuple((~leaf.isfinite()).nonzero()[0].tolist())
+        bad = _bad(leaf, before.get(path))
+        if bad is not None and bad.any():
+            index = tuple(bad.nonzero()[0].tolist())
             return f"{path!r}, which has {leaf[index].item()} at {index}" if index else f"{path!r}, which is {leaf.item()}"
     return ""
+
+
+def _bad(leaf: Any, before: Any) -> Tensor | None:
+    if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
+        return None
+    bad = ~leaf.isfinite()
+    return bad if before is None else bad & (leaf != before)
 
 
 def diverged(what: str, when: str, bad: str) -> FloatingPointError:
@@ -37,25 +52,34 @@ def diverged(what: str, when: str, bad: str) -> FloatingPointError:
 
 
 Cause = tuple[str, int | None, Exception | None]
-"""What is not finite, the number of the step that made it, from 0, and the error of the first layer at fault."""
+"""The first bad leaf in words, the step that made it, from 0, and the error of the first layer at fault."""
 
 
 def cause(step: TrainStep, start: tuple[Params, Tree], batches: Iterable[tuple[Any, Any, Any]], last: Params) -> Cause:
-    """Repeat steps from ``start`` until a batch or the params are not finite, and return what is.
+    """Repeat steps from ``start`` until the loss or the params are not finite, and return the first bad leaf.
 
-    ``batches`` yields (x, target, key) for each step up to the one that went wrong; ``last`` are the params after it.
+    ``batches`` yields (x, target, key) for each step up to the failing one; ``last`` are the params after it. If a batch cannot
+    be made again, only ``last`` is looked at.
     """
-    params, state = start
+    try:
+        return _repeated(step, *start, batches) or (_worded(last, start[0]), None, None)
+    except Exception:
+        return _worded(last, start[0]), None, None
+
+
+def _worded(params: Params, start: Params) -> str:
+    return first_bad({"params": params}, {"params": start}) or "none, only the loss"
+
+
+def _repeated(step: TrainStep, start: Params, state: Tree, batches: Iterable[tuple[Any, Any, Any]]) -> Cause | None:
+    params, strict = start, not skips_steps(step.opt)
     for i, (x, target, rng) in enumerate(batches):
-        bad = first_bad({"x": x, "target": target})
-        if bad:
-            return bad, i, None
-        after, state, _ = step(params, state, x, target, rng)
-        bad = first_bad({"params": after})
-        if bad:
-            return bad, i, _layer_at_fault(step, params, x, target, rng)
+        after, state, value = step(params, state, x, target, rng)
+        if not stays_finite(after, start) or (strict and tree.size(x) and not value.isfinite().all()):
+            found = first_bad({"x": x, "target": target})
+            return (found, i, None) if found else (_worded(after, start), i, _layer_at_fault(step, params, x, target, rng))
         params = after
-    return first_bad({"params": last}) or "none, only the loss", None, None
+    return None
 
 
 def _layer_at_fault(step: TrainStep, params: Params, x: Any, target: Any, rng: Any) -> Exception | None:
@@ -71,6 +95,6 @@ def _layer_at_fault(step: TrainStep, params: Params, x: Any, target: Any, rng: A
 
 
 def add_layer(error: Exception, found: Exception | None) -> None:
-    """Add which layer gave the first number that is not finite."""
+    """Add a note that names the first layer whose output or gradient is not finite."""
     if found is not None:
         error.add_note(f"  {found}")

@@ -9,8 +9,8 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
-from funcnet.fitting.arguments import COLUMNS, require, require_whole
-from funcnet.fitting.data import Source, as_pair, as_tensors, device_of, moved, source_of
+from funcnet.fitting.arguments import COLUMNS, LAYER, require, require_whole
+from funcnet.fitting.data import Source, Stream, as_pair, as_tensors, device_of, moved, source_of
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.losses.batch_means import LossMean
 from funcnet.losses.loss import Loss
@@ -27,28 +27,28 @@ def evaluate(
     prefix: str = "",
     batch_size: int = 1000,
 ) -> dict[str, Any]:
-    """Evaluate a net on data, and return the loss, its parts as ``loss.<name>``, and the value of each metric, by name.
+    """Evaluate ``net.inference()`` on data: the loss, its parts as ``loss.<name>``, and the value of each metric, by name.
 
-    The net is ``net.inference()``. The results are those of all rows together, up to rounding, whatever ``batch_size`` is:
-    metrics add up, and a batch counts for ``weight_of(target)`` of the loss, or of a function that has it, or else for its rows.
+    The results do not depend on ``batch_size``, except by rounding: metrics add up, and a batch has the weight
+    ``weight_of(target)`` of the loss, or of a function that has this method, or else its number of rows.
 
     Args:
         net: The net.
-        params: Its params; those that an optimizer or ``EMA`` averages come from ``opt.eval_params(state, params)`` or
-            ``ema.params(state)``, with statistics from ``refresh_stats``. Batches are moved to their device.
-        data: (x, target), tensors or numpy arrays or trees of them with one row per example; or an iterable of such batches,
-            as a ``DataLoader`` is.
+        params: Its params. Averaged params are ``opt.eval_params(state, params)`` of an optimizer, or ``ema.params(state)`` of
+            an ``EMA``; ``refresh_stats`` computes their batch statistics. Batches are moved to the device of the params.
+        data: (x, target), tensors or numpy arrays or trees of them with one row per example; or an iterable of batches
+            (x, target), such as a ``DataLoader``, or a function that returns one for an epoch, 0 here.
         metrics: Metrics, such as ``F1()``, or functions (y, target) → number, such as ``accuracy``.
         loss: A loss with one value, or ``None`` for metrics only.
-        prefix: What comes before each name.
-        batch_size: Rows computed at once; an iterable has its own batches.
+        prefix: Text before each name, such as ``"test_"``.
+        batch_size: Number of rows computed at once; an iterable has its own batches.
 
     Returns:
-        A dict of numbers by name; a value of several numbers, such as a confusion matrix, is a tensor.
+        A dict of numbers by name; a metric with several numbers, such as a confusion matrix, has a tensor.
 
     Raises:
-        ValueError: For a ``batch_size`` below 1, no data, ``x`` and ``target`` with different numbers of rows, arguments of
-            another kind, a loss without a reduction, and two metrics of one name, or one named ``loss``.
+        ValueError: For a ``batch_size`` below 1, empty data, ``x`` and ``target`` with different numbers of rows, arguments of
+            another type, a loss without a reduction, two metrics with one name, or one named ``loss``.
 
     >>> import torch
     >>> from funcnet.layers.linear.linear import Linear
@@ -57,7 +57,7 @@ def evaluate(
     >>> evaluate(net, net.init(0), (x, torch.ones(5, 1)), loss=MSE())
     {'loss': 1.0}
     """
-    require("evaluate", net=(Layer, "a layer", net))
+    require("evaluate", net=(Layer, LAYER, net))
     wanted = columns("evaluate", metrics, COLUMNS)
     if loss is not None and (not isinstance(loss, Loss) or loss.reduction == "none"):
         raise value_error("evaluate", "loss must be a loss that has one value", loss)
@@ -69,7 +69,9 @@ def evaluate(
 def measured(
     net: Layer, params: Params, source: Source, wanted: Any, mean: LossMean | None, prefix: str = "", epoch: int = 0
 ) -> dict[str, Any]:
-    """Return what a net, already one for inference, gets on the batches of an epoch."""
+    """Return the loss and metrics of a net, already one for inference, on the batches of an epoch."""
+    if device_of(params).type == "meta":
+        raise value_error("evaluate", "params must have values", "params on the meta device")
     totals, seen, batches = mean.start() if mean else [], wanted.start(), 0
     with torch.inference_mode():
         for x, target in _pairs(source, params, epoch) if wanted.metrics or mean else ():
@@ -77,7 +79,8 @@ def measured(
             totals = mean.add(totals, y, target) if mean else totals
             seen = wanted.add(seen, y, target)
         if not batches and (wanted.metrics or mean):
-            raise value_error("evaluate", "data must have at least one batch", "none")
+            who, name = (source.who, source.name) if isinstance(source, Stream) else ("evaluate", "data")
+            raise value_error(who, f"{name} must have at least one batch", "none")
         found = wanted.value(seen)
     named: dict[str, Any] = mean.value(totals) if mean else {}
     named |= {name: plain(value) for name, value in found.items()}
@@ -87,7 +90,7 @@ def measured(
 def _pairs(source: Source, params: Params, epoch: int) -> Iterator[tuple[Any, Any]]:
     device = device_of(params)
     for batch in source.batches(epoch):
-        x, target = as_pair(batch, "evaluate", "a batch")
+        x, target = as_pair(batch, source.who, f"a batch of {source.name}")
         yield (x, target) if device.type == "cpu" else (moved(x, device), moved(target, device))
 
 
@@ -98,16 +101,17 @@ def predict(net: Layer, params: Params, x: Any, batch_size: int = 1000) -> Any:
 
     Args:
         net: The net.
-        params: Its params; batches are moved to their device.
+        params: Its params, or ``opt.eval_params(state, params)`` where an optimizer averages them. Batches are moved to their
+            device.
         x: A tensor or numpy array, or a tuple or dict of them, with one row per example; or an iterable of batches of x.
-        batch_size: Rows computed at once; an iterable has its own batches.
+        batch_size: Number of rows computed at once; an iterable has its own batches.
 
     Returns:
-        The tensor, or tree of tensors, that the net returns for all rows.
+        The output for all rows: a tensor, or a tree of tensors for a net that returns one.
 
     Raises:
-        ValueError: For a ``batch_size`` below 1, x without rows of one number, arguments of another kind, and a net whose y
-            does not have a row for each of x.
+        ValueError: For a ``batch_size`` below 1, tensors with different numbers of rows, arguments of another type, and a net
+            whose output does not have one row for each row of x.
 
     >>> import torch
     >>> from funcnet.layers.linear.linear import Linear
@@ -115,7 +119,7 @@ def predict(net: Layer, params: Params, x: Any, batch_size: int = 1000) -> Any:
     >>> predict(net, net.init(0), torch.ones(5, 2), batch_size=2).shape
     torch.Size([5, 3])
     """
-    require("predict", net=(Layer, "a layer", net))
+    require("predict", net=(Layer, LAYER, net))
     require_whole("predict", "batch_size", 1, batch_size)
     source = source_of(x, "predict", "x", batch_size, pairs=False)
     judged, device, found = net.inference(), device_of(params), []
@@ -129,7 +133,7 @@ def predict(net: Layer, params: Params, x: Any, batch_size: int = 1000) -> Any:
 
 
 def _with_rows(net: Layer, y: Tree, x: Tree) -> Tree:
-    """Refuse a y that cannot be joined row by row."""
+    """Raise ``ValueError`` unless y has one row for each row of x."""
     rows = {len(leaf) if leaf.dim() else -1 for leaf in tree.leaves(x) if isinstance(leaf, Tensor)}
     for leaf in tree.leaves(y):
         if not leaf.dim() or {len(leaf)} != rows:

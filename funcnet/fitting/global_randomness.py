@@ -1,4 +1,4 @@
-"""Global random numbers of an epoch: those that a DataLoader and its dataset draw are determined by a key."""
+"""Global random numbers: a key determines what a DataLoader, its dataset and a transform draw in an epoch."""
 
 import random
 import sys
@@ -12,7 +12,7 @@ from funcnet.random.keys import Key
 
 @contextmanager
 def seeded(key: Key) -> Iterator[None]:
-    """Seed the global generators of torch's CPU, Python and numpy with a key; afterwards they go on from where they were."""
+    """Seed the global generators of torch (on the CPU), Python and numpy with a key, and restore their states afterwards."""
     numpy = getattr(sys.modules.get("numpy"), "random", None)
     states = torch.get_rng_state(), random.getstate(), numpy and numpy.get_state()
     seed = int(key) % 2**63

@@ -1,4 +1,4 @@
-"""The history of a training: a column of values for each thing measured, with one value for each epoch."""
+"""The history of a training: named columns with a value for each epoch."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,19 +20,17 @@ _WIDTH = 120
 
 
 class History(dict[str, list[Any]]):
-    """What ``fit`` measured: a dict with a list for each column, ``epoch``, ``loss``, ``seconds`` and others.
+    """Measurements of a training: a dict from column names, such as ``epoch``, ``loss`` and ``seconds``, to lists.
 
     It prints as a table, in notebooks too, and ``plot()`` draws it. Each list has a value for each epoch: a number, a tensor,
-    such as a confusion matrix, or ``None`` where nothing was measured. A shorter list has those of the last epochs.
-
-    Two histories are equal if they have the same columns with the same values. NaN equals NaN here, so that a history that was
-    saved and loaded equals the first one.
+    such as a confusion matrix, or ``None`` if nothing was measured. A column that began later has a shorter list, of the last
+    epochs. Two histories are equal if they have the same columns with the same values; NaN equals NaN.
 
     Args:
-        columns: A list of values for each column, by name; the lists are copied.
+        columns: A dict of lists by column name; the lists are copied.
 
     Raises:
-        ValueError: For a column that is no list, or a value that is neither a number, a tensor nor ``None``.
+        ValueError: For a column that is not a list, or a value that is neither a number, a tensor nor ``None``.
 
     >>> history = History({"epoch": [1, 2], "loss": [0.9, 0.25]})
     >>> history.append({"epoch": 3, "loss": 0.125, "accuracy": 0.75})
@@ -57,15 +55,15 @@ class History(dict[str, list[Any]]):
             self[name] = [_value("History", name, value) for value in column]
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add an epoch.
+        """Add the row of an epoch.
 
-        A name that is new begins a column. A column that the row lacks gets ``None``.
+        A new name begins a column. A column that the row lacks gets ``None``.
 
         Args:
-            row: The values of the epoch by column; a tensor with one number is kept as that number.
+            row: The values of the epoch by column name; a 0-d tensor is kept as a number.
 
         Raises:
-            ValueError: For a row that is no dict, or a value that is neither a number, a tensor nor ``None``.
+            ValueError: For a row that is not a dict, or a value that is neither a number, a tensor nor ``None``.
         """
         if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
             raise value_error("History.append", "row must be a dict of values by name", describe(row))
@@ -74,15 +72,15 @@ class History(dict[str, list[Any]]):
             self.setdefault(name, []).append(kept.get(name))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a dict for each epoch, with the columns that had begun by then: ``pandas.DataFrame(history.rows())``."""
+        """Return a dict for each epoch, for example for ``pandas.DataFrame(history.rows())`` or ``csv.DictWriter``."""
         count = self._epochs()
         return [{name: c[i - count] for name, c in self.items() if len(c) >= count - i} for i in range(count)]
 
     def best(self, column: str, mode: str = "min") -> dict[str, Any]:
-        """Return the row of the epoch in which a column is best, the first one of several.
+        """Return the row of the epoch in which a column is best; the first of equal ones.
 
         Args:
-            column: The name of a column of numbers, such as ``"validation_loss"``; NaN is never the best.
+            column: Name of a column of numbers, such as ``"validation_loss"``; NaN is never the best.
             mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
 
         Raises:
@@ -99,9 +97,10 @@ class History(dict[str, list[Any]]):
     def plot(self, columns: Sequence[str] | None = None, figure: Figure = None) -> Figure:
         """Draw the columns over the epochs with matplotlib, and return the figure.
 
-        The loss and each metric have a panel, with a second line for the validation data. The parts of a loss share one, and so
-        do norms and learning rates; the seconds come last. An axis is logarithmic where a linear one would squeeze most values
-        together. The figure does not belong to pyplot: ``figure.savefig("history.png")`` writes it, and nothing needs closing.
+        The loss and each metric have a panel, with a second line for the validation data. The parts of a loss share a panel, and
+        so do norms and learning rates; seconds come last. An axis is logarithmic if a linear one would squeeze most values
+        together. Notebooks show the figure, and ``figure.savefig("history.png")`` writes it. It is not registered with pyplot,
+        so nothing needs closing.
 
         Args:
             columns: Names of the columns to draw, by default all that hold numbers.
@@ -109,13 +108,13 @@ class History(dict[str, list[Any]]):
 
         Raises:
             ImportError: Without matplotlib, which ``pip install funcnet[plot]`` installs.
-            ValueError: For a column that is missing or has no numbers, and a figure that is none.
+            ValueError: For a column that is missing or has no numbers, and a ``figure`` of another type.
         """
         names = [name for name in self if name != "epoch" and self._is_numeric(name)] if columns is None else columns
         if not isinstance(names, (list, tuple)) or not names:
             raise value_error("History.plot", "columns must be a list of names, at least one", describe(names))
         if not self._epochs():
-            raise value_error("History.plot", "there must be an epoch to draw", "none")
+            raise value_error("History.plot", "the history must have an epoch to draw", "none")
         for name in names:
             self._require("History.plot", name)
             if not self._is_numeric(name):
@@ -125,11 +124,11 @@ class History(dict[str, list[Any]]):
         return draw({name: self[name] for name in names}, self._numbers(), figure)
 
     def copy(self) -> "History":
-        """Return a copy to which rows can be appended without changing this one."""
-        copied = History()
+        """Return a copy to which rows can be appended without changing this one; tensors are shared."""
+        made = History()
         for name, column in self.items():
-            copied[name] = [*column]  # not checked again, which would take longer with each epoch
-        return copied
+            made[name] = [*column]  # without a look at each value: fit copies the history after each epoch
+        return made
 
     __copy__ = copy
 
@@ -166,7 +165,7 @@ class History(dict[str, list[Any]]):
         return max(map(len, self.values()), default=0)
 
     def _numbers(self) -> list[int]:
-        """Return the numbers of the epochs, from 1 where the column is missing."""
+        """Return the numbers of the epochs, counted from 1 if the column is missing."""
         count = self._epochs()
         epochs = self.get("epoch", [])
         return epochs if len(epochs) == count and all(isinstance(n, int) for n in epochs) else [*range(1, count + 1)]
@@ -176,14 +175,14 @@ class History(dict[str, list[Any]]):
 
     def _require(self, who: str, name: object) -> None:
         if not isinstance(name, str) or name not in self:
-            raise value_error(who, f"there must be a column of this name, and there are {', '.join(self) or 'none'}", repr(name))
+            raise value_error(who, f"a column must be one of the history's, {', '.join(self) or 'which has none'}", repr(name))
 
 
 _BETTER: dict[str, Callable[..., dict[str, Any]]] = {"min": min, "max": max}
 
 
 def _value(who: str, name: str, value: Any) -> Any:
-    """Return a value as a history keeps it: a number of Python, a tensor that has no gradient, or ``None``."""
+    """Return the value to keep: a Python number, a tensor without a graph, or ``None``."""
     if isinstance(value, Tensor):
         return value.detach().clone() if value.dim() else value.item()
     if value is None or isinstance(value, bool):
@@ -206,7 +205,7 @@ def _cell(value: Any) -> str:
 
 
 def _blocks(rows: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
-    """Break a wide table into narrower ones, each with the first column."""
+    """Split a wide table into narrower ones, each with the first column."""
     first, *others = zip(*rows, strict=True)
     block: list[tuple[str, ...]] = [first]
     for column in others:

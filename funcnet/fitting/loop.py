@@ -1,7 +1,6 @@
-"""Fit: the training loop that most people write, with metrics, callbacks, checkpoints and a history."""
+"""Fit: the usual training loop, with metrics, callbacks, checkpoints and a history."""
 
 from contextlib import nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +9,12 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, value_error
-from funcnet.fitting.arguments import COLUMNS, require, require_whole
+from funcnet.errors import add_location, describe, value_error
+from funcnet.fitting.arguments import COLUMNS, LAYER, LOSS, NORMS, OPTIMIZER, require, require_whole
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Rows, Source, is_rows, moved, source_of
 from funcnet.fitting.evaluation import measured
+from funcnet.fitting.history import History
 from funcnet.fitting.position import Position, call_of, from_tree, require_same_call
 from funcnet.fitting.progress import Progress, Shown, require_progress
 from funcnet.fitting.result import Fit
@@ -27,7 +27,7 @@ from funcnet.metrics.several import Metrics, SeveralMetrics, columns
 from funcnet.optim.base import Optimizer
 from funcnet.optim.recording import Recorder, recorded
 from funcnet.random.keys import Key, as_key
-from funcnet.saving.agreement import conformed
+from funcnet.saving.agreement import conformed, named_entries
 from funcnet.saving.checkpoints import Checkpoints
 from funcnet.train import train_step
 
@@ -59,65 +59,76 @@ def fit(
 ) -> Fit:
     """Train a net, and return ``Fit(params, state, history)``.
 
-    Each epoch takes the rows in a new order, determined by the key. A DataLoader and its dataset draw from torch's, Python's and
-    numpy's global generators, which are seeded with the key for the epoch and restored afterwards; a loader with a ``generator``
-    draws from that one. A sampler's or dataset's ``set_epoch`` is called with the epoch, from 0.
+    The key determines everything random. Rows are in a new order in each epoch. For a DataLoader, its dataset and a transform,
+    the global generators of torch, Python and numpy are seeded for the epoch and restored afterwards; a loader with a
+    ``generator`` draws from that one. ``set_epoch`` of a sampler or dataset is called with the epoch, from 0.
 
-    With ``checkpoints`` the training goes on where the newest one is, also within an epoch, and ends with the same params, bit
-    for bit, as one that was never interrupted: in one mode, on one kind of machine, with one number of threads. Batches done
-    before in that epoch are made again where they may have drawn random numbers. Workers of a DataLoader that persist from
-    epoch to epoch keep random numbers of their own, which no checkpoint holds. Without ``checkpoints``, continue after ``n``
-    epochs with the ``params`` and ``state`` they ended with, the same key, and ``epochs_done=n``.
+    With ``checkpoints``, a training that was interrupted goes on when ``fit`` is called again with the same arguments, within an
+    epoch too. It ends with the same params, bit for bit, as one without interruption, on the same kind of machine, with the same
+    number of threads and in the same mode. Batches of the epoch that were done before are fetched again if they may draw random
+    numbers. Workers of a DataLoader with ``persistent_workers=True`` keep random numbers that no checkpoint holds. Without
+    ``checkpoints``, pass the ``params`` and ``state`` after ``n`` epochs, the same key, and ``epochs_done=n``.
 
-    The training stops with an error at the first loss that is not finite, unless ``opt`` skips such steps, and at params that are
-    not finite. No checkpoint of such params is saved. Calls ``kernels.retain_freed_memory``.
+    The training stops with an error at the first loss or params that are not finite, and saves no checkpoint of them. An ``opt``
+    that skips such steps, as ``SkipNonFinite`` does, goes on. ``fit`` calls ``kernels.retain_freed_memory``.
 
     Args:
         net: The net.
         loss: The loss to minimize, with one value; for an ``ensemble`` the history has the mean over its members.
-        opt: The optimizer. Averages of params are part of one: ``Averaged(opt, EMA())``.
-        data: (x, target), tensors or numpy arrays or trees of them with one row per example; or an iterable of such batches, as a
-            ``DataLoader`` is; or a function that returns an iterable of batches for an epoch, from 0. With ``transform`` a batch
-            may be any tree of tensors.
-        epochs: Number of epochs to train; with ``checkpoints`` those that they hold count.
-        batch_size: Rows in a batch; the last one may be smaller. An iterable has its own batches.
-        key: A key or an int seed, which determines the first params, the orders of the rows and the noise.
-        params: Params to start from, by default fresh ones on the device of the data. Batches of an iterable are moved to their
-            device. They are not written to, and the trained ones require no grad.
+        opt: The optimizer. ``Averaged(opt, EMA())`` also averages params.
+        data: (x, target), tensors or numpy arrays or trees of them with one row per example; or an iterable of batches
+            (x, target), such as a ``DataLoader``; or a function that returns an iterable of batches for an epoch, from 0. With
+            ``transform`` a batch may be any tree of tensors, such as a dict.
+        epochs: Total number of epochs; those in ``checkpoints`` count.
+        batch_size: Number of rows in a batch of (x, target); the last batch may be smaller. An iterable has its own batches.
+        key: A key or an int seed.
+        params: Params to start from, by default ``net.init`` on the device of ``data``. Batches of an iterable are moved to the
+            device of the params. The given params are not written to; the trained ones require no grad.
         state: Optimizer state to start from.
-        validation: Data to evaluate after each epoch, (x, target) or batches, with ``net.inference()`` and
-            ``opt.eval_params(state, params)``.
-        metrics: Metrics, such as ``F1()``, or functions (y, target) → number, such as ``accuracy``, evaluated on the validation
-            data or else on ``data``.
-        drop_last: Whether to leave out a smaller last batch.
-        transform: Function (batch, key) → (x, target) that makes what the net gets, for example an augmentation. A function of
-            the key alone repeats; the key is that of the step.
-        accumulate: Number of micro-batches that the gradient of each batch is computed from, which takes less memory.
-        in_backward: Whether to update each layer as soon as its gradient is known, as ``train_step`` does.
-        norms: Whether the history has the mean norms over an epoch's steps: ``grad_norm`` of the gradient, ``update_norm`` of the
-            change of params.
-        callbacks: Functions of an ``Epoch``, called after each epoch, that return ``None`` or ``stop``; and ``Callback`` values,
+        validation: Data to evaluate after each epoch, (x, target), batches, or a function of the epoch, with ``net.inference()``
+            and ``opt.eval_params(state, params)``. ``transform`` is not applied to it.
+        metrics: Metrics, such as ``F1()``, and functions (y, target) → number, such as ``accuracy``, of the validation data, or
+            of ``data`` without it.
+        drop_last: Whether to leave out a smaller last batch of rows.
+        transform: Function (batch, key) → (x, target), for example an augmentation, that draws its random numbers from the key,
+            a new one for each step.
+        accumulate: Number of micro-batches into which each batch is cut to save memory; the gradient is that of the whole batch.
+        in_backward: Whether to update each layer in the backward pass as soon as its gradient is known, as in ``train_step``.
+        norms: Whether to add two columns to the history: ``grad_norm`` and ``update_norm``, means over the steps of the norms of
+            the gradient and of the change of params.
+        callbacks: Functions of an ``Epoch``, called after each epoch, which return ``None`` or ``stop``; and ``Callback`` values,
             such as ``EarlyStopping(patience=3)``.
-        checkpoints: A folder, or ``Checkpoints``: where to save after each epoch, and every ``Checkpoints.every`` steps.
-        progress: Whether to show progress on the standard error stream: a bar on a terminal if tqdm is installed, else some ten
-            lines. ``"bar"`` or ``"lines"`` for one of them, or a function of a line of text, such as ``logging.info``, which is
-            called after each epoch.
-        epochs_done: Number of epochs trained before, without ``checkpoints``.
+        checkpoints: A folder or ``Checkpoints``, to save in after each epoch and every ``Checkpoints.every`` steps.
+        progress: ``True`` for a bar on a terminal where tqdm is installed, and some ten lines elsewhere, on the standard error
+            stream; ``"bar"``, ``"lines"``, or ``False``; or a function of a line of text, such as ``logging.info``, called after
+            each epoch.
+        epochs_done: Number of epochs trained before, without ``checkpoints``; ``epochs`` more follow.
 
     Returns:
-        The params, the state, and the history, lists of ``epoch`` (from 1), ``loss`` (while training), ``seconds`` (of training),
-        and with ``validation`` of ``validation_loss``; and of each metric as ``validation_<name>``, or else ``<name>``. A loss
-        with several parts, ``losses_of`` or a sum, has each of them too, without its factor: ``loss.<name>``. With
-        ``EarlyStopping`` the params are the best ones, and the state is the last one.
+        The params, the state and the history. The history has the columns ``epoch`` (from 1), ``loss`` (the mean over the
+        training steps) and ``seconds`` (of training), ``loss.<name>`` for each part of a loss with several, unscaled, and with
+        ``validation`` also ``validation_loss``. A metric is ``validation_<name>``, or ``<name>`` without validation data. To
+        evaluate params that ``opt`` averages, use ``opt.eval_params(fit.state, fit.params)``. With ``EarlyStopping`` the params
+        are already those of the best evaluation; the state is the last one.
 
     Raises:
-        ValueError: For a ``batch_size`` below 1, epochs below 0, no data, different numbers of rows, fewer than ``batch_size``
-            with ``drop_last``, arguments of another kind, metrics with one name or that of a column, and checkpoints of another
-            net, key, number of rows or size of batches.
+        ValueError: For a ``batch_size`` below 1, epochs below 0, empty data, different numbers of rows, fewer rows than
+            ``batch_size`` with ``drop_last``, arguments of another type, two metrics with one name or a metric with the name of a
+            column, and checkpoints of another net, key, number of rows or batch size.
         FloatingPointError: For a loss or params that are not finite, with the step and the first leaf that is not.
-        OSError: Where a checkpoint cannot be written.
+        OSError: If a checkpoint cannot be written.
+
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.losses.regression import MSE
+    >>> from funcnet.optim.sgd import SGD
+    >>> x = random.normal(1, (64, 3))
+    >>> params, state, history = fit(
+    ...     Linear(3, 1), MSE(), SGD(lr=0.1), (x, x.sum(1, keepdim=True)), epochs=20, batch_size=16, key=0, progress=False
+    ... )
+    >>> history["loss"][-1] < 1e-3
+    True
     """
-    require("fit", net=(Layer, "a layer", net), loss=(Loss, "a loss", loss), opt=(Optimizer, "an optimizer", opt))
+    require("fit", net=(Layer, LAYER, net), loss=(Loss, LOSS, loss), opt=(Optimizer, OPTIMIZER, opt))
     require("fit", drop_last=(bool, "True or False", drop_last), norms=(bool, "True or False", norms))
     _require_transform(transform)
     require_progress(progress)
@@ -128,18 +139,14 @@ def fit(
     judge = _Judge.of(net, loss, used, source, validation, metrics, transform)
     kept, heard = _checkpoints(checkpoints, epochs_done), Callbacks(callbacks)
     retain_freed_memory()
-    if isinstance(key, Tensor) and key.is_meta:
-        raise value_error("fit", "key must hold a number", "a key on the meta device")
-    first, order, noise = random.split(key, 3)
+    first, order, noise = random.split(_with_value(key), 3)
     pure = train_step(net, by_part(loss), used, accumulate=accumulate)
     donated = train_step(net, by_part(loss), used.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
     step = pure if heard.of_steps else donated
     start = _start(used, net.init(first) if params is None else params, state, source if params is None else None)
-    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(source))
+    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(judge.generators(source)))
     call = call_of(net, loss, opt, accumulate, norms=norms, key=int(as_key(key)), **source.described())
-    mean = LossMean(loss)
-    weigh = cache(lambda: mean.weights(source.data[1])) if isinstance(source, Rows) and transform is None else None
-    training = Training(step, pure, mean, source, transform, order, noise, heard, kept, call, weigh)
+    training = Training(step, pure, LossMean(loss), source, transform, order, noise, heard, kept, call, judge.generators(source))
     with kept.locked() if kept else nullcontext():
         at = _resumed(kept, call, start, heard) if kept else start
         at = _trained(training, judge, at, epochs_done + epochs, progress)
@@ -149,40 +156,51 @@ def fit(
 def _trained(training: Training, judge: "_Judge", at: Position, epochs: int, progress: Shown) -> Position:
     """Train up to a number of epochs, or until a callback stops."""
     left = range(at.epoch, at.epoch + bool(at.step) if at.stopped else max(epochs, at.epoch))
-    if training.source.once and len(left) > 1:
-        rule = "batches that can be had only once are for one epoch; give a function of the epoch that makes them"
-        raise value_error("fit", rule, f"{describe(training.source.data)} for {len(left)} epochs")
+    for source in (training.source, judge.source):
+        if source.once and len(left) > 1:
+            rule = "an iterator of batches serves one epoch; pass a function of the epoch that returns a new one"
+            raise value_error("fit", rule, f"{describe(source.data)} for {len(left)} epochs")
     with Progress.of(progress, left, training.source.steps, at.step) as shown:
         if at.steps:
-            shown.message(f"fit continues at epoch {at.epoch + 1}, step {at.step + 1}")
-        while at.step if at.stopped else at.epoch < epochs:  # what stopped within an epoch ends it
+            shown.message(_greeting(at, epochs))
+        while at.step if at.stopped else at.epoch < epochs:  # an epoch that was stopped within still gets its row
             at = _closed(training, judge, training.epoch(at, shown.step))
             shown.epoch(at.history)
             training.save(at)
     return at
 
 
+def _greeting(at: Position, epochs: int) -> str:
+    """Say where a training goes on, or why it does not."""
+    if at.stopped and not at.step:
+        return f"fit does not continue: a callback stopped the training after epoch {at.epoch}"
+    if at.epoch >= epochs and not at.step:
+        return f"fit has nothing left to do after epoch {at.epoch}"
+    return f"fit continues at epoch {at.epoch + 1}, step {at.step + 1}"
+
+
 def _closed(training: Training, judge: "_Judge", at: Position) -> Position:
-    """Return the position after an epoch whose steps are made: with its row in the history, and the callbacks called."""
+    """Return the position after the steps of an epoch: add its row to the history, and call the callbacks."""
     if not at.losses:
         raise value_error("fit", "data must have at least one batch in each epoch", f"none in epoch {at.epoch + 1}")
     params = judge.opt.eval_params(at.state, at.params)
     row = {"epoch": at.epoch + 1, **training.mean.over_batches(torch.stack(at.losses), training.weights(at))}
     norms, state = judge.opt.read(at.state) if isinstance(judge.opt, Recorder) else ({}, at.state)
-    with training.randomness(at.epoch, "validation") if judge.measures else nullcontext():
+    draws_nothing = isinstance(judge.source, Rows) or (judge.mean is None and not judge.metrics.metrics)
+    with training.randomness(at.epoch, "validation", draws_nothing):
         row |= {**norms, "seconds": at.seconds, **judge.row(params, at.epoch)}
     history = at.history.copy()
     history.append(row)
     epoch = Epoch(at.epoch + 1, at.params, own_state(judge.opt, state), history, params, at.steps)
     memory, stopped = training.callbacks.update(at.memory, epoch)
     return Position(
-        at.epoch + 1, 0, at.steps, at.params, state, memory,
-        history=history, stopped=stopped or at.stopped, generators=states_of(training.source),
+        at.epoch + 1, 0, at.steps, at.params, state, memory, history,
+        stopped=stopped or at.stopped, generators=states_of(training.generators),
     )  # fmt: skip
 
 
 class _Judge(NamedTuple):
-    """What is measured after each epoch, and on which data."""
+    """The evaluation after each epoch: its metrics and data."""
 
     opt: Optimizer
     net: Layer
@@ -195,23 +213,34 @@ class _Judge(NamedTuple):
     def of(
         cls, net: Layer, loss: Loss, opt: Optimizer, source: Source, validation: Any, metrics: Metrics, transform: Any
     ) -> "_Judge":
-        wanted = columns("fit", metrics, COLUMNS)
+        norms = NORMS if isinstance(opt, Recorder) and validation is None else ()
+        wanted = columns("fit", metrics, (*COLUMNS, *norms))
         if validation is not None:
             judged = source_of(validation, "fit", "validation", _JUDGED_AT_ONCE)
             return cls(opt, net.inference(), judged, wanted, LossMean(loss), "validation_")
         if wanted.metrics and (transform is not None or source.once):
-            raise value_error("fit", "metrics need validation data where data has a transform or batches that come once", "none")
+            raise value_error("fit", "metrics need validation data if data has a transform or is an iterator", "none")
         judged = source_of(source.data, "fit", "data", _JUDGED_AT_ONCE) if transform is None else source
         return cls(opt, net.inference(), judged, wanted, None, "")
 
-    @property
-    def measures(self) -> bool:
-        """Whether there is something to measure."""
-        return self.mean is not None or bool(self.metrics.metrics)
+    def generators(self, source: Source) -> list[torch.Generator]:
+        """List the generators of a training's data and of this data, each once."""
+        found = [*source.generators(), *self.source.generators()]
+        return [*{id(generator): generator for generator in found}.values()]
 
     def row(self, params: Params, epoch: int) -> dict[str, Any]:
         """Return the columns of an epoch."""
-        return measured(self.net, params, self.source, self.metrics, self.mean, self.prefix, epoch)
+        try:
+            return measured(self.net, params, self.source, self.metrics, self.mean, self.prefix, epoch)
+        except Exception as error:
+            add_location(error, f"fit, {'validation' if self.prefix else 'metrics'} after epoch {epoch + 1}")
+            raise
+
+
+def _with_value(key: Any) -> Any:
+    if isinstance(key, Tensor) and key.is_meta:
+        raise value_error("fit", "key must hold a number", "a key on the meta device")
+    return key
 
 
 def _require_transform(transform: Any) -> None:
@@ -220,7 +249,7 @@ def _require_transform(transform: Any) -> None:
 
 
 def _source(data: Any, batch_size: Any, drop_last: bool, transform: Any) -> Source:
-    """Return the source of batches; the size of a batch is required of tensors only."""
+    """Return the source of batches; only rows need a ``batch_size``."""
     if batch_size is not None or is_rows(data, pairs=transform is None):
         require_whole("fit", "batch_size", 1, batch_size)
     return source_of(data, "fit", "data", batch_size or 1, drop_last=drop_last, pairs=transform is None)
@@ -234,8 +263,8 @@ def _checkpoints(given: Any, epochs_done: int) -> Checkpoints | None:
     else:
         raise value_error("fit", "checkpoints must be a folder, fn.Checkpoints(folder), or None", describe(given))
     if kept and epochs_done:
-        raise value_error("fit", "epochs_done is for a training without checkpoints, which count their epochs", epochs_done)
-    return kept
+        raise value_error("fit", "epochs_done is for a training without checkpoints, which count epochs themselves", epochs_done)
+    return kept and kept.replace(folder=kept.folder.absolute())  # a callback may change the folder of the process
 
 
 def _start(opt: Optimizer, params: Params, state: Tree, data: Source | None) -> Position:
@@ -244,10 +273,10 @@ def _start(opt: Optimizer, params: Params, state: Tree, data: Source | None) -> 
     if data is not None and data.device is not None:
         params = moved(params, data.device)
     if state is None:
-        return Position(0, 0, 0, params, opt.init(params), {})
+        return Position(0, 0, 0, params, opt.init(params), {}, History())
     state = tree.map(_detached, state)
     state = opt.wrap(state) if isinstance(opt, Recorder) else state
-    return Position(0, 0, 0, params, state, {})
+    return Position(0, 0, 0, params, state, {}, History())
 
 
 def _detached(leaf: Any) -> Tensor:
@@ -258,6 +287,7 @@ def _detached(leaf: Any) -> Tensor:
 
 def _resumed(kept: Checkpoints, call: dict[str, Any], start: Position, heard: Callbacks) -> Position:
     """Return the position of the newest checkpoint; ``start`` where there is none."""
+    named_entries("fit with checkpoints", start.params)  # which compares params by their paths
     if not kept.steps():
         return start
     saved = kept.load()

@@ -1,4 +1,4 @@
-"""The position of a training: all that changes from step to step, as one tree that checkpoints save."""
+"""The position of a training: everything that changes from step to step, as one tree for checkpoints."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -22,12 +22,12 @@ class Position(NamedTuple):
         step: Number of steps done in the next epoch.
         steps: Number of steps done in all.
         params: The params.
-        state: The optimizer's state, with what it records.
+        state: The optimizer's state, with recorded norms.
         memory: The memory of each callback that has one.
-        losses: The losses of the steps done in this epoch.
-        weights: What their batches count for in each part of the loss; empty where the rows tell it.
-        seconds: Time spent in this epoch.
         history: The history.
+        losses: The losses of the steps done in this epoch.
+        weights: The weight of each of their batches in each part of the loss; empty if the rows determine it.
+        seconds: Time spent in this epoch.
         stopped: Whether a callback has ended the training.
         generators: States of a DataLoader's generators at the start of the epoch.
     """
@@ -38,25 +38,25 @@ class Position(NamedTuple):
     params: Params
     state: Tree
     memory: dict[str, Tree]
+    history: History
     losses: tuple[Tensor, ...] = ()
     weights: tuple[list[float], ...] = ()
     seconds: float = 0.0
-    history: History = History()
     stopped: bool = False
     generators: tuple[Tensor, ...] = ()
 
 
 def as_tree(at: Position, call: dict[str, Any]) -> dict[str, Any]:
-    """Return a position as a tree of tensors, numbers and words, beside the call of ``fit`` that it belongs to."""
+    """Return a position as a tree of tensors, numbers and strings, with the arguments of ``fit``."""
     losses = torch.stack(at.losses) if at.losses else None
     weights = torch.tensor(at.weights, dtype=torch.float64) if at.weights else None
     return {**at._asdict(), "history": dict(at.history), "losses": losses, "weights": weights, "call": call}
 
 
 def from_tree(saved: Any) -> Position:
-    """Return the position that a tree holds."""
+    """Return the position in a tree that ``as_tree`` made."""
     if not isinstance(saved, dict) or saved.keys() != {*Position._fields, "call"}:
-        raise value_error("fit", "the checkpoints must be those of fit; use another folder", "a tree of something else")
+        raise value_error("fit", "checkpoints must be of an earlier fit; use another folder", "a checkpoint of another tree")
     losses = () if saved["losses"] is None else tuple(saved["losses"].unbind())
     weights = () if saved["weights"] is None else tuple(saved["weights"].tolist())
     found = {**saved, "history": History(saved["history"]), "losses": losses, "weights": weights}
@@ -65,12 +65,12 @@ def from_tree(saved: Any) -> Position:
 
 
 def call_of(net: Layer, loss: Loss, opt: Optimizer, accumulate: int, **options: Any) -> dict[str, Any]:
-    """Describe a call of ``fit`` in numbers and words, so that another one's checkpoint is recognized."""
+    """Describe the arguments of ``fit`` in numbers and strings, by which a checkpoint of another call is recognized."""
     return {"net": repr(net), "loss": repr(loss), "opt": repr(opt), "accumulate": accumulate, **options}
 
 
 def require_same_call(saved: dict[str, Any], call: dict[str, Any], where: Any) -> None:
-    """Refuse another net, order or size of batches; warn of another loss or optimizer, which may be meant."""
+    """Refuse another net, key or batch size; warn of another loss or optimizer, which may be intended."""
     for name in {**saved, **call}:
         before, value = saved.get(name), call.get(name)
         if before == value:

@@ -14,11 +14,11 @@ Shown = bool | str | Write
 
 _LINES = 10
 _SHORTEST = 10.0
-"""Seconds: less time left than this is not worth a word."""
+"""Seconds left below which lines do not mention them."""
 
 
 class Progress:
-    """Shows how far a training is, and what was measured; this one shows nothing.
+    """Show the progress of a training; this base class shows nothing.
 
     ::
 
@@ -31,26 +31,25 @@ class Progress:
 
     @staticmethod
     def of(progress: Shown, epochs: range, steps: int | None = None, done: int = 0, who: str = "fit") -> "Progress":
-        """Return what shows the progress of some epochs.
+        """Make the display of the progress of some epochs.
 
         Args:
-            progress: ``True`` for a bar if the standard error stream is a terminal and tqdm is installed, else for some ten
-                lines; ``"bar"`` or ``"lines"`` for one of them; a function of a line of text, which is called after each
-                epoch; or ``False``.
+            progress: ``True`` for a bar if the standard error stream is a terminal and tqdm is installed, else some ten lines;
+                ``"bar"`` or ``"lines"``; a function of a line of text, which is called after each epoch; or ``False``.
             epochs: The epochs to come, counted from 0.
-            steps: Batches in an epoch, if that is known: the bar advances with each.
-            done: Batches of the first epoch that were taken before.
-            who: Whose argument it is.
+            steps: Number of batches in an epoch if known; a bar then advances with each.
+            done: Number of batches of the first epoch that were done before.
+            who: The function whose argument it is.
 
         Raises:
-            ValueError: For anything else.
+            ValueError: For another ``progress``.
             ImportError: For ``"bar"`` without tqdm.
         """
         require_progress(progress, who)
-        if progress is False or not epochs:
+        if progress is False:
             return Progress()
-        if callable(progress):
-            return _Lines(epochs, progress, 1)
+        if callable(progress) or not epochs:  # without an epoch there may be a message, which needs no bar
+            return _Lines(epochs, progress if callable(progress) else _print, 1)
         bar = _tqdm() if progress == "bar" or (progress is True and sys.stderr.isatty()) else None
         if bar is None and progress == "bar":
             raise ImportError(f"{who}: tqdm must be installed for progress='bar'; pip install tqdm installs it")
@@ -66,17 +65,17 @@ class Progress:
         """Count a batch."""
 
     def epoch(self, history: History) -> None:
-        """Count an epoch, and show the last row of the history."""
+        """Count an epoch, and show its row of the history."""
 
     def message(self, text: str) -> None:
         """Show a line of text."""
 
     def close(self) -> None:
-        """End what is shown; an interrupted bar stays where it was."""
+        """End the display; an interrupted bar stays where it was."""
 
 
 def require_progress(progress: object, who: str = "fit") -> None:
-    """Raise ``ValueError`` for what ``progress`` must not be."""
+    """Raise ``ValueError`` for an invalid ``progress``."""
     is_word = isinstance(progress, str) and progress in ("bar", "lines")
     if not is_word and not isinstance(progress, bool) and not callable(progress):
         rule = "progress must be True, False, 'bar', 'lines' or a function of a line of text"
@@ -113,7 +112,7 @@ class _Lines(Progress):
 
 
 def time_left(seconds: float) -> str:
-    """Say how long it takes, if that is worth a word.
+    """Say how much time is left, if it is 10 s or more.
 
     >>> [time_left(seconds) for seconds in (5.0, 42.0, 600.0, 9000.0)]
     ['', ', 42 s left', ', 10 min left', ', 2.5 h left']
@@ -131,7 +130,7 @@ def _print(text: str) -> None:
 
 
 class _Bar(Progress):
-    """Moves a bar of tqdm, with each batch where the number of batches is known, else with each epoch."""
+    """Advances a bar of tqdm with each batch if their number is known, else with each epoch."""
 
     def __init__(self, tqdm: Any, epochs: range, steps: int | None, done: int) -> None:
         self.epochs, self.steps, self.now = epochs, steps, epochs.start
@@ -160,6 +159,6 @@ class _Bar(Progress):
 
 
 def _last(history: History) -> dict[str, str]:
-    """Write the numbers of the last epoch; what has none is left out, and so are its number and its time."""
+    """Format the numbers of the last epoch, without its number and time; other values are left out."""
     last = {name: column[-1] for name, column in history.items() if column and name not in ("epoch", "seconds")}
     return {name: f"{value:.4g}" for name, value in last.items() if isinstance(value, (int, float))}

@@ -1,4 +1,4 @@
-"""The result of a training: params, state and history, which can be saved, printed and drawn together."""
+"""The result of a training: params, state and history, to save, print and plot together."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ from funcnet.tables import aligned, short
 
 
 class Fit(NamedTuple):
-    """What ``fit`` returns: ``params, state, history = fit``. It prints as a table.
+    """The result of ``fit``, a named tuple: ``params, state, history = fit(...)``. It prints as a table.
 
     Args:
         params: The trained params.
         state: The optimizer's state.
-        history: What was measured after each epoch.
+        history: The measurements of each epoch.
 
     >>> fit = Fit({"weight": torch.zeros(3, 4)}, {"step": torch.tensor(2)}, History({"epoch": [1], "loss": [0.5]}))
     >>> fit
@@ -43,26 +43,26 @@ class Fit(NamedTuple):
         ``load_metadata(path)["history"]`` returns the columns of the history without reading the params.
 
         Args:
-            path: The file; one that is there is replaced.
+            path: The file; an existing one is replaced.
 
         Raises:
-            ValueError: For what ``save`` refuses, such as sparse tensors.
-            OSError: From the system: no such folder, a full disk.
+            ValueError: For values that ``save`` refuses, such as sparse tensors.
+            OSError: From the system, for a missing folder or a full disk.
         """
         save(path, {**self._asdict(), "history": dict(self.history)}, {"kind": "Fit", "history": _outline(self.history)})
 
     @classmethod
     def load(cls, path: PathLike, like: Any = None) -> "Fit":
-        """Load what ``fit.save(path)`` has written, bit for bit.
+        """Load a file that ``fit.save(path)`` wrote; the values are equal bit for bit.
 
         Args:
             path: The file.
-            like: A ``Fit``, or a pair of params and state, which have the structure, shapes and dtypes that are expected; each
-                tensor comes back on the device of the one there. Without it, tensors are on the CPU.
+            like: A ``Fit`` or a pair (params, state) with the expected structure, shapes and dtypes; tensors go to its devices.
+                Without it, they are on the CPU.
 
         Raises:
-            ValueError: For a file that is damaged or holds no fit, and one error for all paths that do not fit ``like``.
-            OSError: From the system: no such file.
+            ValueError: For a file that is damaged or of another kind, and for one that differs from ``like``, with each path.
+            OSError: From the system, for a missing file.
 
         >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()

@@ -1,4 +1,4 @@
-"""The steps of an epoch: batches fetched, moved and transformed, steps made, losses watched, positions saved."""
+"""The steps of an epoch: fetch, transform and move each batch, make the step, check the loss, save the position."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from funcnet import random, tree
 from funcnet.errors import add_location, value_error
 from funcnet.fitting.callbacks import Callbacks, Step
 from funcnet.fitting.data import Rows, Source, as_pair, as_tensors, device_of, moved
-from funcnet.fitting.divergence import add_layer, cause, diverged, skips_steps
+from funcnet.fitting.divergence import add_layer, cause, diverged, skips_steps, stays_finite
 from funcnet.fitting.global_randomness import seeded
 from funcnet.fitting.position import Position, as_tree
 from funcnet.flattening import Tree
@@ -27,25 +27,24 @@ from funcnet.train import TrainStep
 
 Transform = Callable[[Any, Key], tuple[Any, Any]]
 _MOST_REPEATED = 1000
-"""Steps repeated at most to find where a NaN came from; after more the report says what is not finite at the end."""
+"""Most steps that are repeated to find where a NaN came from; after more steps the error names what is not finite at the end."""
 
 
 class Training(NamedTuple):
-    """What stays the same from step to step.
+    """The constants of a training.
 
     Args:
-        step: The step; it may write to its params and state.
+        step: The step, which may write to its params and state.
         pure: The same step, which writes to nothing.
         mean: The means of the loss over batches.
         source: The batches.
-        transform: What makes (x, target) of a batch and a key, or ``None``.
+        transform: The function (batch, key) → (x, target), or ``None``.
         order: The key of the orders of rows.
         noise: The key of random layers and transforms.
         callbacks: The callbacks.
-        kept: Where positions are saved, or ``None``.
-        call: The call of ``fit`` in numbers and words.
-        weigh: Makes, once, what weighs batches of rows for each part of the loss, where the targets of all rows are known:
-            nothing is weighed at a step then. ``None`` elsewhere.
+        kept: The checkpoints in which positions are saved, or ``None``.
+        call: The arguments of ``fit`` as numbers and strings.
+        generators: The generators of the data and the validation data.
     """
 
     step: TrainStep
@@ -58,16 +57,16 @@ class Training(NamedTuple):
     callbacks: Callbacks
     kept: Checkpoints | None
     call: dict[str, Any]
-    weigh: Callable[[], Callable[[Any], list[list[float]]]] | None
+    generators: list[torch.Generator]
 
     def epoch(self, at: Position, tick: Callable[[], None]) -> Position:
-        """Take the steps left in an epoch, and return the position after them, in tensors that nothing writes to.
+        """Make the steps that are left in an epoch, and return the position after them, in tensors that are never written to.
 
-        In inference mode, which saves a tenth of a small step, unless a callback looks at steps.
+        Inference mode saves a tenth of the time of a small step; it is off if a callback looks at steps.
         """
-        _restore(self.source, at.generators)
+        _restore(self.generators, at.generators)
         run = _Run(self, at)
-        with self._mode(), self.randomness(at.epoch, "data"), run.located():
+        with self._mode(), self.randomness(at.epoch, "data", self.weighs_rows), run.located():
             for x, target in () if run.stopped else self._batches(at.epoch, at.step):
                 run.take(x, target)
                 tick()
@@ -78,65 +77,79 @@ class Training(NamedTuple):
         return end._replace(params=tree.map(_as_normal, end.params), state=tree.map(_as_normal, end.state))
 
     def weights(self, at: Position) -> Any:
-        """Return what each batch of an epoch counts for, a list for each part of the loss."""
-        if self.weigh:
+        """Return the weight of each batch of an epoch, a list for each part of the loss."""
+        if self.weighs_rows:
             rows: Any = self.source
-            return self.weigh()(rows.cut(random.fold_in(self.order, at.epoch))[: len(at.losses)])
+            return self.mean.weights(rows.data[1])(rows.cut(random.fold_in(self.order, at.epoch))[: len(at.losses)])
         return [*zip(*at.weights, strict=True)]
 
     def save(self, at: Position) -> None:
-        """Save a position as a checkpoint; within an epoch a copy, which no step writes to while a thread saves it."""
+        """Save a position; within an epoch a thread saves a copy, because the next steps write to the params."""
         if self.kept is None:
             return
         if at.step and self.kept.background:
+            self.kept.wait()  # for the copy before to be released
             at = at._replace(params=tree.map(torch.clone, at.params), state=tree.map(torch.clone, at.state))
         self.kept.save(at.steps, as_tree(at, self.call), {"epoch": at.epoch, "step": at.step, "stopped": at.stopped, **self.call})
 
     @property
     def weighs_rows(self) -> bool:
-        """Whether the targets of all rows are known."""
-        return self.weigh is not None
+        """Whether the weights of all rows are known, so that nothing is weighed at a step."""
+        return isinstance(self.source, Rows) and self.transform is None
+
+    @property
+    def strict(self) -> bool:
+        """Whether a loss that is not finite ends the training, because the optimizer skips no steps."""
+        return not skips_steps(self.step.opt)
 
     def _mode(self) -> Any:
         return torch.no_grad() if self.callbacks.of_steps else torch.inference_mode()
 
-    def randomness(self, epoch: int, word: str) -> Any:
-        """Seed the global generators where code of the user may draw from them."""
-        return nullcontext() if self.weighs_rows else seeded(random.fold_in(random.fold_in(self.order, epoch), word))
+    def randomness(self, epoch: int, word: str, is_fixed: bool) -> Any:
+        """Seed the global generators, from which data may draw unless it is fixed by the key."""
+        return nullcontext() if is_fixed else seeded(random.fold_in(random.fold_in(self.order, epoch), word))
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
         """Yield (x, target) from step ``start`` on.
 
-        The batches before are made again where they may draw random numbers, which those after go on from.
+        Earlier batches are fetched again if they may draw random numbers: later ones continue the sequence.
         """
-        first = start if self.weighs_rows else 0
+        made = first = start if self.weighs_rows else 0
         keys = None if self.transform is None else random.fold_in(random.fold_in(self.noise, epoch), "transform")
         order = random.fold_in(self.order, epoch) if isinstance(self.source, Rows) else None
         name = "a batch" if self.transform is None else "what transform returns"
         for i, batch in enumerate(self.source.batches(epoch, order, first), first):
-            made = batch if keys is None else self._transformed(batch, random.fold_in(keys, i))
+            pair = batch if keys is None else self._transformed(batch, random.fold_in(keys, i))
             if i >= start:
-                yield made if self.weighs_rows else as_pair(made, "fit", name)
+                yield pair if self.weighs_rows else as_pair(pair, "fit", name)
+            made = i + 1
+        if made < start:
+            raise value_error("fit", f"data must have the {start} batches again with which this epoch began", made)
 
     def _transformed(self, batch: Any, key: Key) -> Any:
         assert self.transform is not None
-        with torch.inference_mode(False):
-            return self.transform(as_tensors(tuple(batch) if isinstance(batch, list) else batch), key)
+        batch = as_tensors(tuple(batch) if isinstance(batch, list) else batch)
+        try:
+            with torch.inference_mode(False):
+                return self.transform(batch, key)
+        except Exception as error:
+            add_location(error, "transform(batch, key)")
+            raise
 
     def with_keys(self, at: Position, count: int) -> Iterator[tuple[Any, Any, Any]]:
-        """Yield (x, target, key) of ``count`` steps from a position on, once more."""
-        _restore(self.source, at.generators)
+        """Repeat ``count`` steps from a position on: yield (x, target, key) of each."""
+        _restore(self.generators, at.generators)
         noise = random.fold_in(self.noise, at.epoch)
         device = device_of(at.params)
-        with self.randomness(at.epoch, "data"):
+        with self.randomness(at.epoch, "data", self.weighs_rows):
             for i, (x, target) in enumerate(islice(self._batches(at.epoch, at.step), count), at.step):
                 yield moved(x, device), moved(target, device), random.fold_in(noise, i)
 
 
 class _Run:
-    """The steps of an epoch while they are made: the only thing in ``fit`` that changes."""
+    """The state of an epoch while its steps are made; the only object in ``fit`` that changes."""
 
-    __slots__ = ("at", "began", "device", "losses", "noise", "params", "state", "stopped", "strict", "training", "weights")
+    __slots__ = ("at", "began", "device", "losses", "noise", "params", "state", "stopped", "training", "weights")
 
     def __init__(self, training: Training, at: Position) -> None:
         self.training, self.at, self.stopped = training, at, at.stopped
@@ -144,7 +157,6 @@ class _Run:
         self.losses, self.weights = list(at.losses), list(at.weights)
         self.noise = random.fold_in(training.noise, at.epoch)
         self.device: torch.device | None = None
-        self.strict = not skips_steps(training.step.opt)
         self.began = time.perf_counter()
 
     def take(self, x: Any, target: Any) -> None:
@@ -157,7 +169,7 @@ class _Run:
         rng = random.fold_in(self.noise, i) if one.step.net.stochastic else None
         self.params, self.state, value = one.step(self.params, self.state, x, target, rng)
         if value.device.type == "cpu" and not math.isfinite(value.item() if not value.dim() else value.sum().item()):
-            self._judge(value)
+            self._judge(value, x)
         self.losses.append(value)
         if not one.weighs_rows:
             self.weights.append(one.mean.weigh(x, target))
@@ -168,7 +180,7 @@ class _Run:
             one.save(self.position())
 
     def position(self) -> Position:
-        """Return the position after the steps made."""
+        """Return the position after the last step."""
         made = len(self.losses) - self.at.step
         return self.at._replace(
             step=len(self.losses),
@@ -182,11 +194,11 @@ class _Run:
         )
 
     def require_finite(self) -> None:
-        """Raise ``FloatingPointError`` for params that are not finite; for losses too, which only a CPU watches at each step."""
+        """Raise ``FloatingPointError`` for params that are not finite, and for losses on a GPU, which no step reads."""
         watched = not self.losses or self.losses[-1].device.type == "cpu"
-        if not tree.all_finite(self.params):
+        if not stays_finite(self.params, self.at.params):
             raise self._diverged("params that are not", len(self.losses))
-        if not watched and self.strict:
+        if not watched and self.training.strict:
             finite = torch.stack(self.losses).reshape(len(self.losses), -1).isfinite().all(1)
             if not finite.all():
                 raise self._diverged("a loss that is not", 1 + int((~finite).nonzero()[0]))
@@ -202,15 +214,19 @@ class _Run:
             raise
 
     def _settle(self, x: Any) -> None:
-        """Take the device of the params for all batches; refuse batches on a GPU for params on the CPU."""
+        """Move all batches to the device of the params; refuse batches on a GPU with params on the CPU."""
         self.device, of_data = device_of(self.params), device_of(x)
         if self.device.type == "cpu" != of_data.type:
-            rule = f"params must be on the device of the batches, {of_data}; give params=tree.to(net.init(key), {str(of_data)!r})"
+            rule = f"params must be on the device of the batches, {of_data}; pass params=tree.to(net.init(key), {str(of_data)!r})"
             raise value_error("fit", rule, "params on the CPU")
+        if self.device.type == "meta":
+            raise value_error("fit", "params must have values", "params on the meta device")
 
-    def _judge(self, value: Tensor) -> None:
+    def _judge(self, value: Tensor, x: Any) -> None:
         """Raise ``FloatingPointError`` for a loss that is not finite, unless the optimizer has skipped the step."""
-        if self.strict or not tree.all_finite(self.params):
+        if value.isfinite().all() or not tree.size(x):  # only the sum is not; a mean of no rows is NaN
+            return
+        if self.training.strict or not stays_finite(self.params, self.at.params):
             raise self._diverged(f"a loss of {value.tolist()}", len(self.losses) + 1)
 
     def _diverged(self, what: str, step: int) -> FloatingPointError:
@@ -228,25 +244,26 @@ class _Run:
         step = Step(
             at.steps + len(self.losses) - at.step, at.epoch + 1, self.params, own_state(self.training.step.opt, self.state), value
         )
-        self.stopped = self.training.callbacks.on_step(step)
+        with self.training.randomness(at.epoch, f"callbacks {len(self.losses)}", self.training.weighs_rows):
+            self.stopped = self.training.callbacks.on_step(step)
 
 
 def own_state(opt: Optimizer, state: Tree) -> Tree:
-    """Return the state of the optimizer that the caller gave, without what is recorded beside it."""
+    """Return the state of the caller's optimizer, without the norms recorded beside it."""
     return state["optimizer"] if isinstance(opt, Recorder) else state
 
 
-def states_of(source: Source) -> tuple[Tensor, ...]:
-    """Return the states of a DataLoader's generators."""
-    return tuple([generator.get_state() for generator in source.generators()])
+def states_of(generators: list[torch.Generator]) -> tuple[Tensor, ...]:
+    """Return the states of generators."""
+    return tuple([generator.get_state() for generator in generators])
 
 
-def _restore(source: Source, states: tuple[Tensor, ...]) -> None:
-    """Set the generators of a DataLoader to where they were at the start of an epoch."""
-    for generator, state in zip(source.generators(), states, strict=True):
+def _restore(generators: list[torch.Generator], states: tuple[Tensor, ...]) -> None:
+    """Set generators to their states at the start of an epoch; those of validation data that is new go on."""
+    for generator, state in zip(generators[: len(states)], states[: len(generators)], strict=True):
         generator.set_state(state)
 
 
 def _as_normal(leaf: Tensor) -> Tensor:
-    """Return a tensor that autograd takes: a copy of one made in inference mode."""
+    """Return a tensor that autograd accepts: a copy of one made in inference mode."""
     return leaf.clone() if leaf.is_inference() else leaf

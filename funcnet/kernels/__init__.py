@@ -1,10 +1,11 @@
 """Kernels: every ``torch.ops`` name, and every choice between kernels with the figures that made it, in one place.
 
 A file for each family of layers, named as the family's own file, and one for ``losses`` and for ``optimizers``. Times are of one
-core of an AMD EPYC with AVX-512, torch 2.13.0, float32. A kernel that stands there as a bare name is torch's own; ``_C._nn``
-holds the built-in functions behind ``torch.nn.functional``, without its Python.
+core of an AMD EPYC with AVX-512, torch 2.13.0, float32. A kernel that stands there as a bare name is torch's own. Torch's
+private names are looked up in ``private_names``: a release may lack one.
 """
 
 from funcnet.kernels.freed_memory import retain_freed_memory as retain_freed_memory
 from funcnet.kernels.linear import matmul_library as matmul_library
 from funcnet.kernels.linear import set_matmul_library as set_matmul_library
+from funcnet.kernels.versions import TRIED_TORCH as TRIED_TORCH

@@ -75,10 +75,20 @@ _hardsigmoid_backward: Kernel = _aten.hardsigmoid_backward.default
 _prelu_backward: Callable[..., tuple[Tensor, Tensor]] = torchs.prelu_backward
 
 
+def positive_part(x: Tensor) -> Tensor:
+    """Return max(0, x) with the slope 1 at 0 for someone who differentiates; that of clamp is 1 up to torch 2.13, then 0."""
+    return torch.where(x < 0, 0.0, x) if is_differentiated(x) else torch.clamp_min(x, 0)
+
+
+def bounded(x: Tensor, low: float, high: float) -> Tensor:
+    """Return x within bounds, with the slope 1 at them for someone who differentiates; that of clamp is 0 from torch 2.14 on."""
+    return torch.where(x < low, low, torch.where(x > high, high, x)) if is_differentiated(x) else torch.clamp(x, low, high)
+
+
 def softshrink(x: Tensor, lambd: float) -> Tensor:
     """Return x nearer to 0 by ``lambd``; while tracing in arithmetic, since Inductor's softshrink of NaN is 0 (torch 2.13.0)."""
     if is_compiling():
-        return x - torch.clamp(x, -lambd, lambd)
+        return x - bounded(x, -lambd, lambd)
     return _softshrink(x, lambd)
 
 

@@ -3,7 +3,7 @@
 The norm of a leaf of a million float32 elements takes 0.2 ms in float64 and 0.1 in float32.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels.optim import materialize_scalar, narrowed, norm_of_all
+from funcnet.kernels.private_names import foreach_add_
 from funcnet.kernels.tracing import is_eager
-
-_foreach_sub_: Callable[..., None] = torch._foreach_sub_
 
 
 def norm(x: Tensor) -> Tensor:
@@ -46,5 +45,5 @@ def norm_of_difference(xs: Sequence[Tensor], ys: Sequence[Tensor], *, overwrite:
     if not overwrite or not is_eager():
         return norm_of_all([x - y for x, y in zip(xs, ys, strict=True)])
     if xs:
-        _foreach_sub_(xs, ys)
+        foreach_add_(xs, ys, alpha=-1)
     return norm_of_all(xs)

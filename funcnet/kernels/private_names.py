@@ -86,7 +86,13 @@ is_any_autocast = found("_C._is_any_autocast_enabled", plain_is_any_autocast, la
 TensorGuards = found(
     "_C._dynamo.guards.TensorGuards", None, lambda f: f(_x, dynamic_dims_sizes=None, dynamic_dims_strides=None).check(_x)
 )
-scan = found("_higher_order_ops.scan", plain_scan)
+
+
+def scan(*arguments: Any, **options: Any) -> Any:
+    """Run torch's loop, which only traced code asks for: to look it up at import would import Dynamo, which takes 0.8 s."""
+    operator = getattr(getattr(torch, "_higher_order_ops", None), "scan", None)
+    return plain_scan(*arguments, **options) if operator is None else operator(*arguments, **options)
+
 
 # Lists of tensors.
 foreach_add = found("_foreach_add", plain_foreach_add, lambda f: f([_x], [_x], alpha=1.0))

@@ -9,11 +9,11 @@ score of 0 with a margin of 0 is a mistake to learn from.
 
 from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor
 
 from funcnet.errors import number
+from funcnet.kernels.activation import positive_part
 from funcnet.losses.loss import Factor, reductions
 from funcnet.losses.terms import TermLoss, require_alike, require_like, require_signs
 from funcnet.precision import in_single
@@ -29,7 +29,7 @@ class _Margin(TermLoss):
     margin: float
 
     def loss(self, kept: Kept) -> Tensor:
-        return torch.clamp_min(kept[2], 0)
+        return positive_part(kept[2])
 
     def dloss_dt(self, kept: Kept, g: Factor) -> Tensor:
         x, _, z = kept

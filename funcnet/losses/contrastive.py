@@ -22,6 +22,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number, value_error
 from funcnet.kernels import linear as products
+from funcnet.kernels.activation import positive_part
 from funcnet.kernels.extremes import length
 from funcnet.kernels.limits import log_softmax, logsumexp
 from funcnet.kernels.losses import log_sigmoid
@@ -101,7 +102,7 @@ class CosineEmbedding(TermLoss):
     def loss(self, kept: Any) -> Tensor:
         *_, c, t = kept
         # torch.func makes float64 of the derivative of c - margin if c is 0-d
-        return torch.where(t > 0, 1 - c, torch.clamp_min(-(self.margin - c), 0))
+        return torch.where(t > 0, 1 - c, positive_part(-(self.margin - c)))
 
     def dloss_dy(self, kept: Any, g: Factor) -> Any:
         (a, nu), (b, nv), c, t = kept

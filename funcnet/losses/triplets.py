@@ -23,6 +23,7 @@ from torch import Tensor
 from funcnet.combinator import Children, Combinator, errors_at
 from funcnet.contract import Cache, Layer, Params, Rng, output
 from funcnet.errors import flag, number, value_error
+from funcnet.kernels.activation import positive_part
 from funcnet.layers.operands.distances import PairwiseDistance, degree
 from funcnet.losses.loss import Factor, LossLayer, reductions
 from funcnet.losses.terms import TermLoss, require_alike, require_no_target
@@ -60,7 +61,7 @@ class _Triplet(TermLoss):
         return f"{type(self).__name__}, {name}"
 
     def loss(self, kept: Any) -> Tensor:
-        return torch.clamp_min(kept[2], 0)
+        return positive_part(kept[2])
 
     def dloss_dy(self, kept: Any, g: Factor) -> Any:
         distances, caches, z = kept

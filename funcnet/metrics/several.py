@@ -95,8 +95,11 @@ def _joined(who: str, parts: Sequence[Metric], rule: str, taken: Sequence[str] =
 def columns(who: str, metrics: Metrics, taken: Sequence[str]) -> SeveralMetrics:
     """Join the ``metrics`` of ``fit`` or ``evaluate``, in which no column may have a name that is ``taken``."""
     metrics = (metrics,) if isinstance(metrics, SeveralMetrics) else metrics
-    if not isinstance(metrics, (tuple, list)) or not all(callable(one) and not isinstance(one, type) for one in metrics):
-        raise value_error(who, "metrics must be a tuple or list of functions (y, target) -> number", metrics)
+    given = metrics if isinstance(metrics, (tuple, list)) else [metrics]
+    odd = [one for one in given if given is not metrics or not callable(one) or isinstance(one, type)]
+    if odd:
+        rule = "metrics must be a list of metrics, such as F1(), and functions (y, target) -> number"
+        raise value_error(who, rule, describe(odd[0]))
     return _joined(who, _parts(metrics), f"each metric must have its own name, and none of {', '.join(taken)}", taken)
 
 

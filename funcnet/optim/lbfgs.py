@@ -10,7 +10,7 @@ from torch import Size, Tensor
 
 from funcnet import flattening
 from funcnet.contract import Params
-from funcnet.errors import number, one_of, value_error, whole
+from funcnet.errors import flag, number, one_of, value_error, whole
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.leafwise import placed
@@ -49,6 +49,7 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
         tolerance_change: A step ends where no element, or the loss, changes by more.
         history_size: The number of pairs that are kept.
         line_search_fn: "strong_wolfe", or ``None`` for steps of the length t.
+        maximize: Whether to ascend: steps of the negated loss.
         donated: Set by ``donate``.
 
     State:
@@ -82,6 +83,7 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
     tolerance_change: float = field(default=1e-9, validator=number(0.0))
     history_size: int = field(default=100, validator=whole(1))
     line_search_fn: str | None = field(default=None, validator=one_of(None, "strong_wolfe"))
+    maximize: bool = field(default=False, kw_only=True, validator=flag)
     _evaluate: Evaluate | None = field(init=False, eq=False, default=None)
     _value: Any = field(init=False, eq=False, default=None)
 
@@ -104,9 +106,13 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
             raise value_error(self, rule, "a step that is traced")
         value, grads = value_and_grads(params)
         searching = self.replace()
-        object.__setattr__(searching, "_evaluate", _on_leaves(value_and_grads, grads, params))
-        object.__setattr__(searching, "_value", float(value))
+        object.__setattr__(searching, "_evaluate", _on_leaves(value_and_grads, grads, params, self._sign))
+        object.__setattr__(searching, "_value", float(value) * self._sign)
         return *searching.update(grads, state, params), value
+
+    @property
+    def _sign(self) -> float:
+        return -1.0 if self.maximize else 1.0
 
     def _with_scalars(self, columns: Columns, step: Tensor, rates: Rates, scalars: Any) -> Columns:
         ps, gs, *moments = columns
@@ -115,7 +121,7 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
         if not any([p.numel() for p in ps]):  # noqa: C419
             return old
         vectors = [flat(one, None if i < 2 else self.history_size) for i, one in enumerate(moments)]
-        run = Descent(ps, flat(gs), vectors, now)
+        run = Descent(ps, -flat(gs) if self.maximize else flat(gs), vectors, now)
         is_moving = _not(kernels.read(run.g.abs().amax()) <= self.tolerance_grad)
         if is_moving is False:
             return old
@@ -221,8 +227,8 @@ def _chosen(condition: Tensor, new: Any, old: Tensor) -> Tensor:
     return torch.where(condition, torch.as_tensor(new).to(condition.device, old.dtype), old.to(condition.device))
 
 
-def _on_leaves(value_and_grads: ValueAndGrads, grads: Tree, params: Params) -> Evaluate:
-    """Return the function of the leaves that have a gradient."""
+def _on_leaves(value_and_grads: ValueAndGrads, grads: Tree, params: Params, sign: float) -> Evaluate:
+    """Return the function of the leaves that have a gradient, times a sign."""
     leaves, first = flattening.flatten_together(params, grads)
     places = [i for i, g in enumerate(first) if g is not None]
 
@@ -231,6 +237,6 @@ def _on_leaves(value_and_grads: ValueAndGrads, grads: Tree, params: Params) -> E
         value, grads = value_and_grads(flattening.unflatten(params, iter(replaced(leaves, places, own))))
         gs = flattening.flatten_together(params, grads)[1]
         found = [torch.zeros_like(x) if gs[i] is None else gs[i].detach() for i, x in zip(places, some, strict=True)]
-        return float(value), flat([g.to(kernels.wide(g.dtype)) for g in found])
+        return float(value) * sign, flat([g.to(kernels.wide(g.dtype)) * sign for g in found])
 
     return evaluate

@@ -15,7 +15,7 @@ from funcnet.errors import describe, value_error
 def require_path(who: str, path: Any) -> Path:
     """Return a path, which must be a ``str`` or an ``os.PathLike`` of one, and not empty."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not isinstance(text, str) or not text or "\0" in text or text.endswith(("/", os.sep)):
         raise value_error(who, "path must be a str or os.PathLike that names a file", describe(path))
     return Path(text)
 
@@ -27,7 +27,7 @@ def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
     The file has the permissions of the one that it replaces, or those of a new file. Where ``path`` is a link, the file to which
     it leads is replaced.
     """
-    path = path.resolve()
+    path = _resolved(path)
     mode = _mode(who, path)
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
@@ -43,6 +43,13 @@ def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError:  # Python 3.12 and earlier raise it for links in a circle, and later ones nothing
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
 
 
 def _mode(who: str, path: Path) -> int | None:

@@ -93,7 +93,8 @@ class Checkpoints(Value):
                 if self.background:
                     future = save_in_background(self._file(step), tree, metadata)
                     lock.acquire(repr(self))  # a second hold, for the thread
-                    lock.pending = _Pending(future, lambda: self._prune(step), lock)
+                    here = self.replace(folder=self.folder.absolute())  # wherever the process works by then
+                    lock.pending = _Pending(future, lambda: here._prune(step), lock)
                 else:
                     save(self._file(step), tree, metadata)
                     self._prune(step)

@@ -89,8 +89,8 @@ def test_a_net_is_passed_on_as_it_is():
 
 
 MESSAGES = {
-    "ChannelsLast: dim must be a whole number of at least 0, got -1": lambda: fn.channels_last(fn.Tanh(), -1),
-    "ChannelsLast: layer must be a layer (a value with init, apply and vjp)": lambda: fn.channels_last(torch.tanh),
+    "channels_last: dim must be a whole number of at least 0, got -1": lambda: fn.channels_last(fn.Tanh(), -1),
+    "channels_last: layer must be a layer (a value with init, apply and vjp)": lambda: fn.channels_last(torch.tanh),
     "channels_last(Tanh()): x must have an axis 1, got a tensor of shape (3,) and dtype": lambda: fn.channels_last(fn.Tanh())({}, torch.ones(3)),
     "channels_last(Tanh()): x must have an axis 1, got 'abc'": lambda: fn.channels_last(fn.Tanh())({}, "abc"),
 }  # fmt: skip

@@ -267,7 +267,7 @@ MESSAGES = {
     "fit: batch_size must be a whole number of at least 1, got 0": {"batch_size": 0},
     "fit: epochs_done must be a whole number of at least 0, got -2": {"epochs_done": -2},
     "fit: x and target must have the same number of rows, at least 1, got 63 and 64": {"data": (X, LABELS[1:])},
-    "fit: x and target must have the same number of rows, at least 1, got 0": {"data": (X[:0], LABELS[:0])},
+    "fit: x and target must have at least 1 row, got 0": {"data": (X[:0], LABELS[:0])},
     "that returns one, got a tensor of shape (64, 2)": {"data": X},
     "rng: it must be a key, fn.key(seed), or an int seed, got None": {"key": None},
 }

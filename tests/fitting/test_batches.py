@@ -97,8 +97,34 @@ def test_a_transform_makes_pairs_of_any_batch():
 def test_a_generator_serves_one_epoch():
     """For more a function is asked for."""
     assert fn.tree.equal(fit(iter(PAIRS), epochs=1)[:2], fit(PAIRS, epochs=1)[:2])
-    with pytest.raises(ValueError, match="batches that can be had only once are for one epoch; give a function of the epoch"):
+    with pytest.raises(ValueError, match="an iterator of batches serves one epoch; pass a function of the epoch"):
         fit(iter(PAIRS))
+
+
+def test_validation_that_comes_once_serves_one_epoch():
+    """And an error in it says which data it was, and when."""
+    one, other = (fit(PAIRS, epochs=1, validation=data).history["validation_loss"] for data in (iter(PAIRS), PAIRS))
+    assert one == other
+    with pytest.raises(ValueError, match="an iterator of batches serves one epoch"):
+        fit(PAIRS, validation=iter(PAIRS))
+    for data, sentence in (
+        ([(X[:, :2], TARGET)], "in_features=3"),
+        ([], "fit: validation must have at least one batch, got none"),
+    ):
+        with pytest.raises(ValueError, match=sentence) as caught:
+            fit(PAIRS, validation=data)
+        assert caught.value.__notes__[-1] == "  in fit, validation after epoch 1"
+
+
+def test_a_batch_without_rows_is_no_divergence():
+    """Its loss is a mean of nothing, which the history leaves out."""
+    net, pairs = NET[0], [(x, x @ torch.ones(3, 4)) for x, _ in PAIRS]
+    opt = {"opt": fn.SGD(0.1)}
+    done, want = (
+        fn.fit(net, fn.MSE(), data=data, **opt, **QUIET) for data in ([(X[:0], X[:0] @ torch.ones(3, 4)), *pairs], pairs)
+    )
+    assert fn.tree.equal(done.params, want.params)
+    assert done.history["loss"] == want.history["loss"]
 
 
 def test_the_order_of_a_loader_is_that_of_the_key():
@@ -177,20 +203,21 @@ def test_params_with_a_graph_are_taken_without_it():
 
 def test_params_on_another_device_than_the_batches_are_explained():
     """With the line that moves them."""
-    with pytest.raises(ValueError, match=r"give params=tree.to\(net.init\(key\), 'meta'\), got params on the CPU"):
+    with pytest.raises(ValueError, match=r"pass params=tree.to\(net.init\(key\), 'meta'\), got params on the CPU"):
         fit([(X.to("meta"), TARGET.to("meta"))])
 
 
 REFUSED = {
     "fit: data must be batches; DataLoader(dataset, batch_size=...) makes them": {"data": TensorDataset(X, TARGET)},
     "fit: a batch must be a pair (x, target); transform=lambda batch, key: (x, target) makes one, got a tensor": {"data": [X]},
+    "fit: a batch of validation must be a pair (x, target); a function of the epoch may make them: lambda epoch: ": {"data": PAIRS, "validation": [{"x": X, "y": TARGET}]},
     "fit: what transform returns must be a pair (x, target)": {"data": PAIRS, "transform": lambda batch, key: batch[0]},
     "fit: data, a function of the epoch, must return an iterable of batches, got 3": {"data": lambda epoch: 3},
     "fit: data must have at least one batch in each epoch, got none in epoch 1": {"data": []},
-    "fit: drop_last is for tensors; a DataLoader has a drop_last too": {"data": PAIRS, "drop_last": True},
+    "fit: drop_last is for tensors; a DataLoader has its own drop_last": {"data": PAIRS, "drop_last": True},
     "fit: batch_size must be a whole number of at least 1, got None": {"data": (X, TARGET)},
     "fit: transform must be a function (batch, key) -> (x, target), or None, got 3": {"data": PAIRS, "transform": 3},
-    "fit: metrics need validation data where data has a transform": {"data": iter(PAIRS), "metrics": [fn.R2()]},
+    "fit: metrics need validation data if data has a transform or is an iterator": {"data": iter(PAIRS), "metrics": [fn.R2()]},
     "fit: all of data must have the same number of rows, at least 1, got 39 and 40": {"data": {"a": X, "b": X[1:]}, "batch_size": 8, "transform": lambda batch, key: (batch["a"], None)},
     "fit: epochs_done is for a training without checkpoints": {"data": PAIRS, "checkpoints": "folder", "epochs_done": 2},
     "fit: checkpoints must be a folder, fn.Checkpoints(folder), or None, got 3": {"data": PAIRS, "checkpoints": 3},
@@ -210,3 +237,86 @@ def test_an_error_in_a_batch_says_where():
     with pytest.raises(ValueError, match="the last axis of x must be in_features=3") as caught:
         fit([PAIRS[0], PAIRS[1], (X[:, :2], TARGET)])
     assert caught.value.__notes__[-1] == "  in fit, epoch 1, step 3"
+
+
+def test_arrays_that_torch_does_not_read_are_copied():
+    """Those with bytes in another order, backwards, and read-only."""
+    want = fit((X, TARGET), batch_size=8)
+    for x in (X.numpy().astype(">f4"), X.flip(0).numpy()[::-1], numpy.frombuffer(X.numpy().tobytes(), "f4").reshape(X.shape)):
+        assert fn.tree.equal(fit((x, TARGET), batch_size=8)[:2], want[:2])
+        assert torch.equal(fn.predict(NET, want.params, x), fn.predict(NET, want.params, X))
+
+
+ARRAYS = {
+    "longer floats": numpy.ones((5, 3), "g"),
+    "text": numpy.full((5, 3), "a"),
+    "objects": numpy.full((5, 3), None),
+    "dates": numpy.zeros((5, 3), "M8[s]"),
+    "a mask": numpy.ma.masked_array(numpy.ones((5, 3), "f4"), mask=numpy.eye(5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_that_are_no_tensors_are_refused(name):
+    """Whole, and not row by row; the masked ones because the loss would count what is masked."""
+    for call in (
+        lambda x: fn.predict(NET, NET.init(0), x),
+        lambda x: fn.evaluate(NET, NET.init(0), (x, TARGET[:5]), loss=fn.MSE()),
+        lambda x: fit((x, TARGET[:5]), batch_size=2),
+    ):
+        with pytest.raises(
+            ValueError, match=r"(x|data) must hold dense tensors with one row per example, got a numpy \w+ of shape"
+        ):
+            call(ARRAYS[name])
+
+
+def test_data_without_rows_or_values_are_refused():
+    """By name, and on the meta device, where a loss has no value."""
+    params = NET.init(0)
+    with pytest.raises(ValueError, match="predict: x must have at least 1 row, got 0"):
+        fn.predict(NET, params, X[:0])
+    with pytest.raises(ValueError, match="fit: x and target must have at least 1 row, got 0"):
+        fit((X[:0], TARGET[:0]), batch_size=8)
+    with pytest.raises(ValueError, match="predict: x must be tensors with one row per example, an iterable of batches"):
+        fn.predict(NET, params, 3)
+    for call in (
+        lambda: fit((X.to("meta"), TARGET.to("meta")), batch_size=8),
+        lambda: fn.evaluate(NET, fn.tree.to(params, "meta"), (X, TARGET), loss=fn.MSE()),
+    ):
+        with pytest.raises(ValueError, match="params must have values, got params on the meta device"):
+            call()
+
+
+def test_a_batch_may_be_larger_than_the_data():
+    """As large as is allowed."""
+    assert fn.tree.equal(fit((X, TARGET), batch_size=2**31 - 1)[:2], fit((X, TARGET), batch_size=40)[:2])
+
+
+def test_an_epoch_that_is_resumed_needs_its_first_batches_again(tmp_path):
+    """Else steps would be left out without a word."""
+
+    def batches(count):
+        return lambda epoch: (pair for pair in PAIRS[:count])
+
+    @fn.frozen
+    class Stopping(fn.Callback):
+        def on_step(self, step):
+            if step.number == 4:
+                raise KeyboardInterrupt
+
+    kept = fn.Checkpoints(tmp_path, every=1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(batches(5), checkpoints=kept, callbacks=[Stopping()])
+    with pytest.raises(ValueError, match="data must have the 3 batches again with which this epoch began, got 2"):
+        fit(batches(2), checkpoints=kept)
+
+
+def test_an_error_in_a_function_of_the_user_shows_its_call():
+    """A transform without a key, and a function without the epoch, among them."""
+    for options, call in (
+        ({"data": PAIRS, "transform": lambda batch: batch}, "transform(batch, key)"),
+        ({"data": lambda: PAIRS}, "data(0), a function of the epoch"),
+    ):
+        with pytest.raises(TypeError, match="argument") as caught:
+            fit(**options)
+        assert caught.value.__notes__ == [f"  in {call}", "  in fit, epoch 1, step 1"]

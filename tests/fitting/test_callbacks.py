@@ -148,10 +148,22 @@ def test_an_error_of_a_callback_says_which_and_when(tmp_path):
     assert fn.Checkpoints(tmp_path).latest() == 5
 
 
+@fn.frozen
+class Forgetful(fn.Callback):
+    """Forgets to return its memory."""
+
+    answer: object = None
+
+    def update(self, memory, epoch):
+        return self.answer
+
+
 WRONG = {
+    "Forgetful(): update must return (memory, None) or (memory, fn.stop), got None": {"callbacks": [Forgetful()]},
+    "update must return (memory, None) or (memory, fn.stop), got fn.stop": {"callbacks": [Forgetful(fn.stop)]},
     "it must return None or fn.stop, got True": {"callbacks": [lambda epoch: True]},
-    "fit: callbacks must be a tuple or list of functions of an Epoch": {"callbacks": fn.EarlyStopping(2)},
-    "a callback must be a function of an Epoch or a value of a Callback class, got the class EarlyStopping": {"callbacks": [fn.EarlyStopping]},
+    "fit: callbacks must be a list of functions of an Epoch and values such as EarlyStopping(3), got EarlyStopping(patience=2)": {"callbacks": fn.EarlyStopping(2)},
+    "a callback must be a function of an Epoch, or a Callback value, got the class EarlyStopping": {"callbacks": [fn.EarlyStopping]},
     "monitor must be a column of the history: epoch, loss, seconds, got 'accuracy'": {"callbacks": [fn.EarlyStopping(2, "accuracy")]},
 }  # fmt: skip
 

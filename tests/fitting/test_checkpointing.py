@@ -94,7 +94,7 @@ def test_another_rate_or_loss_is_a_warning(tmp_path):
 def test_something_else_in_the_folder_is_refused(tmp_path):
     """A tree that fit has not saved."""
     fn.Checkpoints(tmp_path).save(3, NET.init(0))
-    with pytest.raises(ValueError, match="the checkpoints must be those of fit"):
+    with pytest.raises(ValueError, match="fit: checkpoints must be of an earlier fit"):
         fit(tmp_path)
 
 
@@ -169,7 +169,48 @@ def test_callbacks_that_come_and_go_are_told(tmp_path):
     """The memory of one that is missing is a warning; a new one begins."""
     early = functools.partial(fn.EarlyStopping, monitor="loss")
     fit(tmp_path, callbacks=[early(9)])
-    with pytest.warns(UserWarning, match=r"memory of EarlyStopping\(patience=9, monitor='loss'\), which is not among callbacks"):
+    with pytest.warns(UserWarning, match=r"memory of EarlyStopping\(patience=9, monitor='loss'\), which callbacks lacks"):
         fit(tmp_path, callbacks=[early(8)], epochs=3)
     found = fit(tmp_path, callbacks=[early(8)], epochs=3)
     assert fn.tree.equal(found.params, fn.fit(**{**ARGUMENTS, "epochs": 3}).params)
+
+
+def test_a_callback_may_change_the_folder_of_the_process(tmp_path, monkeypatch):
+    """All checkpoints are where the first one is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    fit("checkpoints", epochs=3, callbacks=[lambda epoch: monkeypatch.chdir(tmp_path / "elsewhere")])
+    assert fn.Checkpoints(tmp_path / "checkpoints").steps() == [5, 10, 15]
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+@fn.frozen
+class Odd(fn.Layer):
+    """The identity, whatever its params."""
+
+    def apply(self, params, x, rng=None):
+        return x, None
+
+    def vjp(self, params, cache, gy):
+        return fn.tree.map(torch.zeros_like, params), gy
+
+
+def test_params_with_one_path_for_two_leaves_are_refused_at_the_start(tmp_path):
+    """Not when they are resumed, and the training would be lost."""
+    params = (*NET.init(0), {"a": {"b": torch.ones(1)}, "a.b": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"fit with checkpoints: the paths of the leaves must be unique, got '3\.a\.b' twice"):
+        fit(tmp_path, net=fn.serial(*NET, Odd()), params=params)
+
+
+def test_a_training_that_does_not_go_on_says_why(tmp_path):
+    """Because a callback stopped it, or its epochs are done."""
+    told = []
+    fit(tmp_path, epochs=5, callbacks=[lambda epoch: fn.stop if epoch.number == 2 else None])
+    fit(tmp_path, epochs=5, progress=told.append)
+    fit(tmp_path / "other", epochs=1)
+    fit(tmp_path / "other", epochs=1, progress=told.append)
+    fit(tmp_path / "other", epochs=2, progress=told.append)
+    stopped, done, goes_on = told[0], told[1], told[2]
+    assert stopped == "fit does not continue: a callback stopped the training after epoch 2"
+    assert done == "fit has nothing left to do after epoch 1"
+    assert goes_on == "fit continues at epoch 2, step 1"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import funcnet as fn
+from funcnet.kernels.optim import are_finite
 
 NET = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
 X, TARGET = fn.random.normal(1, (40, 3)), fn.random.normal(2, (40, 2))
@@ -89,3 +90,80 @@ def test_the_last_good_checkpoint_stays(tmp_path):
         fn.fit(NET, fn.MSE(), fn.SGD(0.1), batches, epochs=2, key=0, progress=False, checkpoints=kept)
     assert kept.latest() == 1
     assert fn.tree.all_finite(kept.load()["params"])
+
+
+def masked(x):
+    """Return params of a net with a mask of infinities, which no gradient changes, and the net."""
+    net = fn.serial(Masked(), NET)
+    return net, ({"mask": torch.tensor([0.0, 0.0, -math.inf])}, NET.init(0))
+
+
+@fn.frozen
+class Masked(fn.Layer):
+    """Add exp(mask) to x."""
+
+    trainable = False
+
+    def init(self, rng):
+        return {"mask": torch.zeros(3)}
+
+    def apply(self, params, x, rng=None):
+        return x + params["mask"].exp(), None
+
+    def vjp(self, params, cache, gy):
+        return {"mask": None}, gy
+
+
+def test_params_may_be_infinite_from_the_start():
+    """A mask may; other params, and a NaN there, may not be."""
+    net, params = masked(X)
+    done = fitted(net=net, params=params)
+    assert fn.tree.equal(done.params[0], params[0])
+    with pytest.raises(FloatingPointError, match=r"got a loss of .*'params\.1\.2\.weight', which has"):
+        fitted(net=net, params=params, target=TARGET * 1e3, opt=blown("1.2.weight"))
+    with pytest.raises(FloatingPointError, match=r"'params\.0\.mask', which has nan at \(0,\)"):
+        fitted(net=net, params=({"mask": torch.tensor([math.nan, 0.0, 0.0])}, params[1]))
+
+
+def test_infinities_in_the_data_that_do_no_harm_are_not_blamed():
+    """A mask in x is full of them; the step and the leaf are those that went wrong."""
+    net = fn.serial(fn.Select("x"), NET)
+    x = {"mask": torch.full((40, 3), -math.inf), "x": X}
+    with pytest.raises(FloatingPointError, match=r"at step 4") as caught:
+        fn.fit(net, fn.MSE(), fn.SGD(fn.PiecewiseConstantSchedule([0.1, 1e38], [3])), (x, TARGET * 1e3), **QUIET)
+    assert "at step 4" in str(caught.value)
+
+
+def test_data_that_cannot_be_had_again_do_not_hide_the_divergence():
+    """Where they raise the second time, the report says what it knows."""
+    asked = []
+
+    def batches(epoch):
+        asked.append(epoch)
+        assert len(asked) < 2
+        return [(X * math.nan, TARGET)]
+
+    with pytest.raises(FloatingPointError, match=r"step 1 of epoch 1; first bad leaf: 'params\.0\.weight'"):
+        fn.fit(NET, fn.MSE(), fn.SGD(0.1), batches, epochs=1, key=0, progress=False)
+
+
+def test_large_losses_of_members_are_no_divergence():
+    """Though their sum is none of float16."""
+    net, x = fn.ensemble(fn.Linear(1, 1, bias=False), 4), torch.ones(8, 1, dtype=torch.float16)
+    params = fn.tree.map(lambda leaf: torch.full_like(leaf, 200.0, dtype=torch.float16), net.init(0))
+    done = fn.fit(net, fn.ensemble(fn.MSE(), 4), fn.SGD(0.0), (x, 0 * x), params=params, **QUIET)
+    assert done.history["loss"] == [40000.0] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
+def test_every_number_that_is_not_finite_is_seen(dtype):
+    """At any place of a tensor of any length, also behind others."""
+    whole = [torch.arange(4), torch.empty(0, dtype=dtype), torch.zeros((), dtype=dtype)]
+    for length in (1, 7, 64, 1001):
+        x = torch.linspace(-9, 9, length).to(dtype)
+        assert are_finite([*whole, x])
+        for value in (math.nan, math.inf, -math.inf):
+            for i in {0, length // 2, length - 1}:
+                bad = x.clone()
+                bad[i] = value
+                assert not are_finite([*whole, bad, x])

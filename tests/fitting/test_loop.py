@@ -125,9 +125,11 @@ def loss(y, target):
 COLLISIONS = {
     "fit: each metric must have its own name, and none of epoch, loss, seconds, got 'loss'": [loss],
     "none of epoch, loss, seconds, got 'accuracy' twice": [fn.accuracy, fn.accuracy],
-    "fit: metrics must be a tuple or list of functions (y, target) -> number, got a dict with the keys 'f'": {"f": loss},
-    "fit: metrics must be a tuple or list of functions (y, target) -> number, got a list of 1": ["accuracy"],
-    "fit: metrics must be a tuple or list of functions (y, target) -> number, got a list of 2": [fn.Accuracy(), fn.F1],
+    "fit: metrics must be a list of metrics, such as F1(), and functions (y, target) -> number, got a dict with the keys 'f'": {
+        "f": loss
+    },
+    "functions (y, target) -> number, got 'accuracy'": ["accuracy"],
+    "functions (y, target) -> number, got the class F1; make a value of it, F1(...)": [fn.Accuracy(), fn.F1],
     "none of epoch, loss, seconds, got 'f1' twice": [fn.F1(), fn.metrics_of(fn.F1())],
 }
 
@@ -144,9 +146,9 @@ def test_metrics_need_names_of_their_own(sentence):
 
 DATA = (X, LABELS)
 WRONG = {
-    "fit: net must be a layer, got None": lambda: fn.fit(None, fn.MSE(), fn.SGD(0.1), DATA, **ARGUMENTS),
-    "fit: loss must be a loss, got": lambda: fn.fit(NET, fn.SGD(0.1), fn.SGD(0.1), DATA, **ARGUMENTS),
-    "fit: opt must be an optimizer, got None": lambda: fn.fit(NET, fn.MSE(), None, DATA, **ARGUMENTS),
+    "fit: net must be a funcnet layer, such as Linear(2, 3), got None": lambda: fn.fit(None, fn.MSE(), fn.SGD(0.1), DATA, **ARGUMENTS),
+    "fit: loss must be a funcnet loss, such as MSE(), got SGD(": lambda: fn.fit(NET, fn.SGD(0.1), fn.SGD(0.1), DATA, **ARGUMENTS),
+    "fit: opt must be a funcnet optimizer, such as Adam(1e-3), got None": lambda: fn.fit(NET, fn.MSE(), None, DATA, **ARGUMENTS),
     "fit: data must be a tuple (x, target), an iterable of batches such as a DataLoader, or a function of the epoch that returns one, got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), None, **ARGUMENTS),
     "fit: data must hold dense tensors with one row per example, got a numpy array of shape (2,) and dtype <U1": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (numpy.array(["a", "b"]), LABELS), **ARGUMENTS),
     "fit: data must hold dense tensors with one row per example, got None": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (None, LABELS), **ARGUMENTS),
@@ -155,7 +157,7 @@ WRONG = {
     "fit: data must hold dense tensors with one row per example, got a tensor of layout torch.sparse_coo": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), (X.to_sparse(), LABELS), **ARGUMENTS),
     "fit: validation must be a tuple (x, target), an iterable of batches such as a DataLoader, or a function of the epoch that returns one, got a tensor": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, validation=X, **ARGUMENTS),
     "fit: with drop_last there must be batch_size=51 rows or more, got 50 rows": lambda: fn.fit(NET, fn.MSE(), fn.SGD(0.1), DATA, **{**ARGUMENTS, "batch_size": 51}, drop_last=True),
-    "evaluate: net must be a layer, got": lambda: fn.evaluate(fn.MSE(), {}, DATA, loss=fn.MSE()),
+    "evaluate: net must be a funcnet layer, such as Linear(2, 3), got": lambda: fn.evaluate(fn.MSE(), {}, DATA, loss=fn.MSE()),
     "evaluate: loss must be a loss that has one value, got": lambda: fn.evaluate(NET, NET.init(0), DATA, loss=fn.MSE(reduction="none")),
     "evaluate: data must be a tuple (x, target), an iterable of batches such as a DataLoader, or a function of the epoch that returns one, got None": lambda: fn.evaluate(NET, NET.init(0), None, loss=fn.MSE()),
 }  # fmt: skip
@@ -232,3 +234,24 @@ def test_a_batch_size_of_numpy_is_a_number():
     trained = [fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), DATA, **{**ARGUMENTS, "batch_size": one}).params for one in (size, 7)]
     assert fn.tree.equal(*trained)
     assert fn.evaluate(NET, trained[0], DATA, loss=fn.CrossEntropy(), batch_size=size)["loss"] > 0
+
+
+def test_no_two_trainings_share_a_history():
+    """Also those that begin without an epoch."""
+    arguments = {**ARGUMENTS, "epochs": 0}
+    first = fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), **arguments)
+    first.history.append({"mine": 1})
+    assert "mine" not in fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), **arguments).history
+
+
+def test_a_metric_with_the_name_of_a_norm_is_refused():
+    """Where both would be columns."""
+
+    def grad_norm(y, target):
+        return 1.0
+
+    rest = {**ARGUMENTS, "metrics": [grad_norm], "norms": True}
+    with pytest.raises(ValueError, match="none of epoch, loss, seconds, grad_norm, update_norm, got 'grad_norm'"):
+        fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), **rest)
+    history = fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), validation=(X, LABELS), **rest).history
+    assert history["validation_grad_norm"][0] == 1.0 != history["grad_norm"][0]

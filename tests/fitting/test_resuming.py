@@ -43,8 +43,20 @@ def weighted():
 
 
 PERSISTENT = {"num_workers": 2, "persistent_workers": True}
+
+
+def shuffled(**options):
+    """Return validation data that draw their order, and leave out the last rows of it."""
+    return DataLoader(TensorDataset(X, LABELS), 7, shuffle=True, drop_last=True, **options)
+
+
 SOURCES = {
     "rows": lambda: ((X, LABELS), {"batch_size": 8}),
+    "rows, and validation that draws": lambda: ((X, LABELS), {"batch_size": 8, "validation": shuffled()}),
+    "rows, and validation with a generator": lambda: (
+        (X, LABELS),
+        {"batch_size": 8, "validation": shuffled(generator=torch.Generator().manual_seed(7))},
+    ),
     "rows with a transform that draws": lambda: (
         (X, LABELS),
         {"batch_size": 8, "transform": lambda batch, key: (batch[0] + torch.rand(4) + fn.random.normal(key, (4,)), batch[1])},
@@ -66,11 +78,12 @@ class KilledError(Exception):
 
 @fn.frozen
 class Killer(fn.Callback):
-    """Raise after a step."""
+    """Raise after a step; draws numbers, of which nothing may depend."""
 
     at: int
 
     def on_step(self, step):
+        torch.rand(3), random.random(), numpy.random.rand()
         if step.number == self.at:
             raise KilledError
 
@@ -81,8 +94,8 @@ def trained(name, folder=None, *, callbacks=(), every=3, **more):
     kept = folder and fn.Checkpoints(folder, every=every)
     early = fn.EarlyStopping(patience=50, monitor="validation_loss")
     return fn.fit(
-        NET, fn.CrossEntropy(), OPT, data, epochs=3, key=0, validation=(X, LABELS), metrics=[fn.accuracy], norms=True, progress=False,
-        callbacks=[early, *callbacks], checkpoints=kept, **options, **more,
+        NET, fn.CrossEntropy(), OPT, data, epochs=3, key=0, metrics=[fn.accuracy], norms=True, progress=False,
+        callbacks=[early, *callbacks], checkpoints=kept, **{"validation": (X, LABELS), **options}, **more,
     )  # fmt: skip
 
 

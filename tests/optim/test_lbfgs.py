@@ -116,6 +116,21 @@ def test_a_saved_state_goes_on_bit_for_bit() -> None:
     assert tree.equal(params, whole)
 
 
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_to_maximize_is_to_minimize_the_negated_loss(search) -> None:
+    """In every bit, with line search and without; the loss that is returned is not negated."""
+    f, start = small_net()
+    negated = lambda params: tree.map(torch.neg, f(params))
+    options: dict[str, Any] = {"max_iter": 4, "line_search_fn": search}
+    want, values = ours(fn.LBFGS(**options), f, start, 3)
+    got, negatives = ours(fn.LBFGS(**options, maximize=True), negated, start, 3)
+    assert tree.equal(got, want)
+    assert [-one for one in negatives] == values
+    opt, ascending = fn.LBFGS(), fn.LBFGS(maximize=True)
+    down, up = opt.update(f(start)[1], opt.init(start), start), ascending.update(negated(start)[1], opt.init(start), start)
+    assert tree.equal(up, down)
+
+
 def test_frozen_leaves_stay() -> None:
     """A leaf without a gradient is the very tensor it was, and the others step as if there were no other."""
     f, params = small_net()

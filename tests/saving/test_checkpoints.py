@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import threading
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import funcnet as fn
 from funcnet import Checkpoints
+from funcnet.saving import background
 
 
 def tree_of(step: int) -> fn.tree.Tree:
@@ -246,3 +248,20 @@ def test_options_are_judged_when_it_is_made(field, got):
     """By a sentence that names the field."""
     with pytest.raises(ValueError, match=rf"^Checkpoints: {field} must be .*, got {got}"):
         Checkpoints("folder", **{field: got})
+
+
+def test_older_files_are_deleted_where_they_are(tmp_path, monkeypatch):
+    """By a save in the background too, while the process goes to another folder."""
+    monkeypatch.chdir(tmp_path)
+    checkpoints = fn.Checkpoints("checkpoints", keep=1, background=True)
+    checkpoints.save(1, torch.zeros(10))
+    checkpoints.wait()
+    (tmp_path / "elsewhere").mkdir()
+    gate = threading.Event()
+    background._writer().submit(gate.wait, 60)
+    checkpoints.save(2, torch.zeros(10))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    gate.set()
+    there = fn.Checkpoints(tmp_path / "checkpoints")
+    there.wait()
+    assert there.steps() == [2]

@@ -100,7 +100,7 @@ def test_tensors_of_a_transformation_are_refused(tmp_path):
         torch.func.vmap(lambda x: fn.save(tmp_path / "a.fn", x))(torch.ones(2))
 
 
-@pytest.mark.parametrize("path", [3, None, b"a.fn", "", "a\0b", ["a.fn"]], ids=repr)
+@pytest.mark.parametrize("path", [3, None, b"a.fn", "", "a\0b", "folder/", ["a.fn"]], ids=repr)
 def test_a_path_must_name_a_file(path):
     """For each of the functions."""
     rule = "path must be a str or os.PathLike that names a file, got "
@@ -134,3 +134,12 @@ def test_missing_files_and_folders_are_errors_of_the_system(tmp_path):
     for load in (fn.load, fn.load_metadata):
         with pytest.raises(FileNotFoundError, match=r"a\.fn"):
             load(tmp_path / "a.fn")
+
+
+def test_links_in_a_circle_are_an_error_of_the_system(tmp_path):
+    """As when they are opened."""
+    (tmp_path / "a.fn").symlink_to(tmp_path / "b.fn")
+    (tmp_path / "b.fn").symlink_to(tmp_path / "a.fn")
+    for call in (lambda path: fn.save(path, torch.ones(2)), fn.load):
+        with pytest.raises(OSError, match=r"[Tt]oo many levels of symbolic links"):
+            call(tmp_path / "a.fn")

@@ -14,6 +14,7 @@ from funcnet.checks import Misfit, check_gy, check_param, require_params
 from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import number, size, size_or_none, value_error
 from funcnet.initializers.elementary import Initializer, Normal
+from funcnet.kernels.activation import positive_part
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 
@@ -79,7 +80,7 @@ class RBF(Layer):
             raise Misfit
         z, c = _centered(x, c)
         squares = (z * z).sum(-1, keepdim=True) + (c * c).sum(-1) - 2 * torch.matmul(z, c.mT)
-        y = torch.exp(-self.gamma * squares.clamp_min(0.0))
+        y = torch.exp(-self.gamma * positive_part(squares))
         return y.to(x.dtype), (x, y)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:

@@ -50,7 +50,8 @@ def _is_count(n: Any) -> bool:
 def _require_count(who: str, name: str, n: Any) -> Any:
     """Return n, which must be a whole number of at least 0."""
     if not _is_count(n) or n > MOST:
-        raise value_error(who, f"{name} must be a whole number of at least 0, below 2**31", repr(n))
+        rule = "below 2**31" if _is_count(n) else "a whole number of at least 0"
+        raise value_error(who, f"{name} must be {rule}", repr(n))
     return n
 
 

@@ -1,0 +1,86 @@
+"""Try the installed wheel from outside of the source tree: ``python smoke.py SOURCE``, in an environment of the oldest versions.
+
+Every file of the package is installed, every module imports, a net trains, and laws hold; attrs and typing-extensions are the
+oldest that SOURCE admits. Warnings are errors.
+"""
+
+import importlib
+import pkgutil
+import sys
+import tomllib
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+warnings.simplefilter("error")
+for category in (DeprecationWarning, FutureWarning):  # torch's own use of what it deprecates
+    warnings.filterwarnings("ignore", category=category, module="torch")
+
+
+def check_files(source: Path, installed: Path) -> None:
+    """Compare the files of the package with those that were installed."""
+    there, here = (
+        {path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+        for root in (source / "funcnet", installed)
+    )
+    assert there == here, f"the wheel must hold the files of the package; only one of them has {sorted(there ^ here)}"
+
+
+def check_versions(source: Path) -> None:
+    """Require the oldest versions of attrs and typing-extensions."""
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    for name, _, oldest in [one.partition(">=") for one in project["dependencies"]]:
+        got = version(name)
+        assert name == "torch" or got.startswith(oldest), f"{name} must be of version {oldest}, got {got}"
+
+
+def train() -> None:
+    """Train a net to tell the points inside a disk from those outside."""
+    import torch
+
+    import funcnet as fn
+
+    torch.set_num_threads(1)
+    x = fn.random.uniform(0, (400, 2), -1.0, 1.0)
+    labels = (x.square().sum(-1) < 0.6).long()
+    net, opt, loss = fn.mlp([2, 16, 2]), fn.AdamW(lr=0.02), fn.CrossEntropy()
+    step, params = fn.train_step(net, loss, opt), net.init(0)
+    state = opt.init(params)
+    for _ in range(300):
+        params, state, _ = step(params, state, x, labels)
+    right = (net(params, x).argmax(-1) == labels).double().mean()
+    assert right > 0.95, f"the share of points on their side must be above 0.95, got {right:.3f}"
+
+
+def check_laws() -> None:
+    """Try the laws of layers and of optimizers."""
+    import funcnet as fn
+
+    for layer, shape in {
+        fn.serial(fn.Linear(4, 3), fn.BatchNorm1d(3), fn.Dropout(0.5)): (5, 4),
+        fn.Conv2d(2, 3, 3): (2, 2, 5, 5),
+        fn.MultiHeadAttention(4, 2): (2, 3, 4),
+        fn.LSTM(3, 2, batch_first=True): (2, 4, 3),
+    }.items():
+        fn.testing.check_laws(layer, fn.random.normal(0, shape), compiled=False)
+    fn.testing.check_optimizer(fn.AdamW(lr=0.1), {"w": fn.random.normal(1, (3, 4))}, compiled=False)
+
+
+def main() -> None:
+    """Try everything."""
+    source = Path(sys.argv[1]).resolve()
+    package = importlib.import_module("funcnet")
+    installed = Path(package.__file__).parent
+    assert installed.parents[3] == Path(sys.prefix), f"funcnet must be installed in {sys.prefix}, got {installed}"
+    assert version("funcnet") == package.__version__
+    check_files(source, installed)
+    check_versions(source)
+    for module in pkgutil.walk_packages(package.__path__, "funcnet."):
+        importlib.import_module(module.name)
+    train()
+    check_laws()
+    print(f"the wheel works with attrs {version('attrs')} and typing-extensions {version('typing-extensions')}")
+
+
+if __name__ == "__main__":
+    main()
