@@ -97,8 +97,8 @@ class Training(NamedTuple):
 
     @property
     def weighs_rows(self) -> bool:
-        """Whether the targets of all rows are known."""
-        return self.weigh is not None
+        """Whether the weights of all rows are known, so that nothing is weighed at a step."""
+        return isinstance(self.source, Rows) and self.transform is None
 
     @property
     def strict(self) -> bool:
