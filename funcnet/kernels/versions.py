@@ -1,4 +1,4 @@
-"""Versions of torch on which the tests passed, and one warning at import where torch is newer than these."""
+"""Versions of torch on which the tests were run, and one warning at import if torch is newer than these."""
 
 import re
 import warnings
@@ -6,7 +6,7 @@ import warnings
 import torch
 
 TRIED_TORCH = ("2.13.0", "2.14.1")
-"""Releases of torch on which all tests passed, oldest first; README has the table with the versions of Python."""
+"""Releases of torch on which the tests were run, oldest first; README has the table of what passed, by version of Python."""
 
 
 def minor_version(version: str) -> tuple[int, int]:
