@@ -127,7 +127,8 @@ def draw(net: Layer, x: Any = None, dtype: torch.dtype | None = None) -> Drawing
     shapes: dict[Any, str] = {}
     if x is not None:
         with torch.inference_mode(False):
-            net, x = infer_sizes(net, x, dtype), on_meta(x, dtype)
+            x = on_meta(x, dtype, "draw")
+            net = infer_sizes(net, x, dtype)
             top, y, _ = measure(net, meta_params(net), x)
         shapes = {(one.path, id(one.layer)): shape_words(shapes_of(one.output)) for one in top.walk() if one.output is not None}
         shapes |= {"x": shape_words(shapes_of(x)), "y": shape_words(shapes_of(y))}

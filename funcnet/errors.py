@@ -153,9 +153,21 @@ def whole(at_least: int) -> Validator:
     return validate
 
 
-def _require_word(value: Any, attribute: Any, got: Any) -> None:
-    if is_whole(got) and abs(got) >= _WORDS:
-        raise _refuse(value, attribute.name, "below 2**63", got)
+def require_whole(who: object, name: str, at_least: int, got: Any, *, at_most: int = MOST) -> None:
+    """Raise ``ValueError`` unless an argument is a whole number with a lower bound, and an upper one: below 2³¹ by default."""
+    if not is_whole(got) or got < at_least:
+        raise value_error(who, f"{name} must be a whole number of at least {at_least}", repr(got))
+    if got > at_most:
+        raise value_error(who, f"{name} must be " + ("below 2**31" if at_most == MOST else f"at most {at_most}"), repr(got))
+
+
+def _require_word(value: Any, attribute: Any, got: Any, most: int = _WORDS - 1) -> None:
+    """Raise ``ValueError`` for a whole number above ``most``, in tuples too: torch's own error is no sentence, or an overflow."""
+    for n in got if isinstance(got, tuple) else (got,):
+        if isinstance(n, tuple):
+            _require_word(value, attribute, n, most)
+        elif is_whole(n) and abs(n) > most:
+            raise _refuse(value, attribute.name, f"below 2**{most.bit_length()}", got)
 
 
 def number(
@@ -249,7 +261,13 @@ def is_whole_tuple(value: object, at_least: float = -math.inf) -> bool:
 
 
 def valid_if(
-    is_valid: Callable[[Any], bool], rule: str, *, several: bool = False, optional: bool = False, empty: bool = False
+    is_valid: Callable[[Any], bool],
+    rule: str,
+    *,
+    several: bool = False,
+    optional: bool = False,
+    empty: bool = False,
+    most: int = _WORDS - 1,
 ) -> Validator:
     """Make a validator for a value that passes a test; ``rule`` says the test in words.
 
@@ -259,6 +277,7 @@ def valid_if(
         several: Whether a tuple of such values is valid too; it must have ``axes`` entries if the layer has ``axes``.
         optional: Whether ``None`` is valid.
         empty: Whether an empty tuple is valid, with ``several``.
+        most: The largest whole number that is valid, also in a tuple; for sizes ``MOST``.
     """
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
@@ -267,6 +286,7 @@ def valid_if(
         if not (optional and got is None) and not (counts and all(map(is_valid, got if is_tuple else (got,)))):
             them = f", or a tuple of {axes} of them, one for each axis" if axes else ", or a tuple of them"
             raise _refuse(value, attribute.name, rule + them * (is_tuple or (several and not axes)), got)
+        _require_word(value, attribute, got, most)
 
     return validate
 
@@ -275,14 +295,7 @@ def whole_numbers(at_least: int | None = None, *, optional: bool = False, empty:
     """Make a validator for a whole number or a tuple of them: one for each axis if the layer has ``axes``; see ``valid_if``."""
     rule = "a whole number" if at_least is None else f"a whole number of at least {at_least}"
     is_valid = lambda n: is_whole(n) and (at_least is None or n >= at_least)
-    judge = valid_if(is_valid, rule, several=True, optional=optional, empty=empty)
-    is_small = valid_if(lambda n: abs(n) <= MOST, "below 2**31", several=True, optional=optional, empty=empty)
-
-    def validate(value: Any, attribute: Any, got: Any) -> None:
-        judge(value, attribute, got)
-        is_small(value, attribute, got)
-
-    return validate
+    return valid_if(is_valid, rule, several=True, optional=optional, empty=empty, most=MOST)
 
 
 def divides(*names: str) -> Validator:

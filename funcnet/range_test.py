@@ -12,7 +12,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.compilation import compiled
 from funcnet.contract import Params
-from funcnet.errors import describe, is_number, is_whole, value_error
+from funcnet.errors import describe, is_number, require_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.optim.base import Optimizer
 from funcnet.random.keys import Key
@@ -135,8 +135,8 @@ def lr_range(
         A ``RateRange`` with ``rates``, ``losses``, ``smoothed``, ``diverged``, ``suggestion`` and ``plot()``.
 
     Raises:
-        ValueError: For rates that are not 0 < ``low`` < ``high``, ``steps`` below 2, another ``mode``, batches that end and
-            cannot begin again, and an optimizer without, or with several, learning rates.
+        ValueError: For rates that are not 0 < ``low`` < ``high``, ``steps`` below 2 or not below 2³¹, another ``mode``, batches
+            that end and cannot begin again, and an optimizer without, or with several, learning rates.
 
     References:
         Smith 2017, "Cyclical learning rates for training neural networks", section 3.3.
@@ -152,7 +152,7 @@ def lr_range(
     >>> 0.01 < found.suggestion < 1.0
     True
     """
-    rates = _rates(low, high, steps, mode)
+    rate_at = _rate_by_step(low, high, steps, mode)
     _require_share(smoothing, early_stop_threshold)
     rate = _Rate()
     run = _rated(step, rate)
@@ -160,12 +160,13 @@ def lr_range(
     record = _Record(smoothing, early_stop_threshold)
     with torch.no_grad():
         for i, batch in enumerate(islice(_endless(batches, steps), steps)):
-            rate.tensor.fill_(rates[i])
+            rate.tensor.fill_(rate_at(i))
             noise = () if rng is None else (random.fold_in(rng, i),)
             params, state, value = run(params, state, *batch, *noise)
             if not record.add(float(value.mean() if isinstance(value, Tensor) else value)):
                 break
-    return RateRange(tuple(rates[: len(record.losses)]), tuple(record.losses), tuple(record.smoothed), record.diverged)
+    rates = tuple([rate_at(i) for i in range(len(record.losses))])
+    return RateRange(rates, tuple(record.losses), tuple(record.smoothed), record.diverged)
 
 
 class _Record:
@@ -173,7 +174,7 @@ class _Record:
 
     def __init__(self, smoothing: float, threshold: float | None) -> None:
         self.share, self.threshold = smoothing, threshold
-        self.average, self.diverged = 0.0, False
+        self.average, self.best, self.diverged = 0.0, math.inf, False
         self.losses: list[float] = []
         self.smoothed: list[float] = []
 
@@ -182,23 +183,22 @@ class _Record:
         self.average = self.share * self.average + (1 - self.share) * loss
         self.losses.append(loss)
         self.smoothed.append(self.average / (1 - self.share ** len(self.losses)))
-        best, last = min(self.smoothed), self.smoothed[-1]
-        above = self.threshold is not None and last > best + (self.threshold - 1) * abs(best)
+        self.best = min(self.best, self.smoothed[-1])
+        above = self.threshold is not None and self.smoothed[-1] > self.best + (self.threshold - 1) * abs(self.best)
         self.diverged = not math.isfinite(loss) or above
         return not self.diverged
 
 
-def _rates(low: Any, high: Any, steps: Any, mode: Any) -> list[float]:
+def _rate_by_step(low: Any, high: Any, steps: Any, mode: Any) -> Callable[[int], float]:
+    """Return the function from the step to its rate: a list of all rates would take memory for steps that are never run."""
     if not is_number(low) or not is_number(high) or not 0 < low < high:
         raise value_error("lr_range", "low and high must be finite numbers, 0 < low < high", f"low={low!r}, high={high!r}")
-    if not is_whole(steps) or steps < 2:
-        raise value_error("lr_range", "steps must be a whole number of at least 2", repr(steps))
-    low, high, steps = float(low), float(high), int(steps)  # numpy's numbers would make others of theirs
-    parts_of_way = [i / (steps - 1) for i in range(steps)]
+    require_whole("lr_range", "steps", 2, steps)
+    low, high, last = float(low), float(high), int(steps) - 1  # numpy's numbers would make others of theirs
     if mode == "exponential":
-        return [low * (high / low) ** part for part in parts_of_way]
+        return lambda i: low * (high / low) ** (i / last)
     if mode == "linear":
-        return [low + (high - low) * part for part in parts_of_way]
+        return lambda i: low + (high - low) * (i / last)
     raise value_error("lr_range", "mode must be 'exponential' or 'linear'", repr(mode))
 
 

@@ -46,19 +46,28 @@ def output_shape(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Any:
 
     Raises   ``ValueError`` as ``infer_sizes`` does.
     """
-    return tree.map(lambda leaf: leaf.shape, require_layer("output_shape", net).infer(on_meta(x, dtype))[1])
+    return tree.map(lambda leaf: leaf.shape, require_layer("output_shape", net).infer(on_meta(x, dtype, "output_shape"))[1])
 
 
-def on_meta(x: Any, dtype: torch.dtype | None) -> Any:
+def on_meta(x: Any, dtype: torch.dtype | None, who: str = "infer_sizes") -> Any:
     """Return x, or what has its shape, on the meta device; floating tensors have the default dtype, as fresh params do."""
     if x is None:
         return None
     if isinstance(x, Tensor):
         return x.to("meta", torch.get_default_dtype() if x.is_floating_point() else x.dtype)
     if isinstance(x, (tuple, list)) and all(is_whole(n) and n >= 0 for n in x):
-        return on_meta(torch.empty(tuple(x), dtype=dtype, device="meta"), None)
+        return on_meta(_empty(tuple(x), dtype, who), None, who)
     if isinstance(x, (tuple, list)):
-        return tuple([on_meta(one, dtype) for one in x])
+        return tuple([on_meta(one, dtype, who) for one in x])
     if isinstance(x, dict):
-        return {name: on_meta(one, dtype) for name, one in x.items()}
-    raise value_error("infer_sizes", "x must be a tensor, a shape, or a tuple or dict of them", describe(x))
+        return {name: on_meta(one, dtype, who) for name, one in x.items()}
+    raise value_error(who, "x must be a tensor, a shape, or a tuple or dict of them", describe(x))
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype | None, who: str) -> Tensor:
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise value_error(who, "dtype must be a torch.dtype, or None", describe(dtype))
+    try:
+        return torch.empty(shape, dtype=dtype, device="meta")
+    except (RuntimeError, TypeError):
+        raise value_error(who, "x must have a shape of less than 2**63 bytes", str(shape)) from None

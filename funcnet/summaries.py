@@ -100,9 +100,10 @@ def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
     """
     require_layer("summary", net)
     with torch.inference_mode(False):  # in which compound kernels are not taken apart
+        x = on_meta(x, dtype, "summary")
         net = infer_sizes(net, x, dtype)
         params = meta_params(net)
-        record, y, cache = measure(net, params, on_meta(x, dtype))
+        record, y, cache = measure(net, params, x)
     kept = storages(cache)
     rows = tuple(_rows(record, params, kept))
     flops = sum([row.flops for row in rows]), sum([row.backward_flops for row in rows])

@@ -6,6 +6,8 @@ their fields, pickle, and print as the call that makes them.
 
 from abc import ABCMeta
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
 from math import isfinite
 from numbers import Integral, Real
 from types import BuiltinFunctionType, FunctionType
@@ -74,10 +76,22 @@ def _natively(converter: Any) -> Any:
 
 
 def _native(got: Any) -> Any:
-    """Convert numpy's numbers, in tuples and lists too, to Python's: the same number, so that float32(0.1) is 0.10000000149."""
+    """Convert numpy's numbers and fractions, in tuples and lists too, to Python's, which kernels take.
+
+    It is the same number, so that float32(0.1) is 0.10000000149; a fraction becomes the nearest float.
+    """
     if type(got).__module__ == "numpy" and getattr(got, "shape", None) == ():
         return got.item()
+    if isinstance(got, Fraction):
+        return _as_float(got)
     return type(got)(map(_native, got)) if type(got) in (tuple, list) else got
+
+
+def _as_float(got: Fraction) -> Any:
+    """Return a fraction as a float; one beyond all floats stays, and is refused."""
+    with suppress(OverflowError):
+        return float(got)
+    return got
 
 
 def _judging(one: Any) -> Any:
@@ -144,7 +158,9 @@ def _call_of(value: Any) -> str:
         return value.__name__
     if not isinstance(value, Real) or isinstance(value, bool):
         return repr(value)
-    number = int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, Integral):  # of any size, also beyond that of floats
+        return repr(int(value))
+    number = float(value)
     return repr(number) if isfinite(number) else f"float('{number}')"
 
 

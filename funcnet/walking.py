@@ -62,7 +62,8 @@ def replace(net: Layer, path: str, layer: Layer) -> Layer:
         ValueError: For anything but a layer.
     """
     require_layer("replace", layer)
-    found = _replaced(net, "", path, layer)
+    require_layer("replace", net)
+    found = _replaced(net, "", path, layer) if isinstance(path, str) else None
     if found is None:
         raise _no_such_path("replace", net, path)
     return found

@@ -8,6 +8,7 @@ its elements stand in one axis.
 """
 
 import itertools
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +19,7 @@ from funcnet.combinator import errors_at, layers_only
 from funcnet.combinators.pooling import Reduced
 from funcnet.combinators.sharing import Shared
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import value_error
+from funcnet.errors import MANY, value_error
 from funcnet.layers.conv.window import hashable
 from funcnet.layers.pooling.adaptive import empty_complaint, output_sizes, sizes_for
 from funcnet.value import frozen
@@ -79,6 +80,9 @@ class _AdaptivePool(Reduced):
         if rule:
             raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
         counts, lengths = sizes_for(self, x), tuple(x.shape[-self.axes :])
+        if math.prod(counts) > MANY:
+            rule = f"output_size must be at most {MANY} windows, which go through the layer in turn"
+            raise value_error(self, rule, str(counts))
         seen = tuple([rows[(..., *at)].flatten(2) for at in _cells(lengths, counts)])
         return seen, (*x.shape[: x.dim() - self.axes], *counts)
 

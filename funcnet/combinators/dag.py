@@ -10,7 +10,6 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, Self
 
 from attrs import field
-from attrs.validators import optional
 
 from funcnet.combinator import Children, Combinator, absent, add_gradients, child_key, errors_at, has_params
 from funcnet.contract import Cache, Layer, Params, Rng
@@ -39,6 +38,15 @@ def _names(value: Any, attribute: Any, got: Any) -> None:
         raise value_error("graph", f"{attribute.name} must be a tuple of names", got)
 
 
+def _keys(value: Any, attribute: Any, got: Any) -> None:
+    if got is None:
+        return
+    _names(value, attribute, got)
+    if len(got) != len(value.outputs) or len(set(got)) < len(got):
+        rule = f"output_keys must be a name for each of {len(value.outputs)} outputs, no two alike"
+        raise value_error("graph", rule, repr(got))
+
+
 def _nodes(value: Any, attribute: Any, got: Any) -> None:
     for node in got if isinstance(got, tuple) and got else (got,):
         if not isinstance(node, tuple) or len(node) != 3 or not isinstance(node[2], tuple):
@@ -64,7 +72,7 @@ class Graph(Combinator):
     inputs: Names = field(validator=_names)
     nodes: tuple[Node, ...] = field(validator=_nodes)
     outputs: Names = field(validator=_names)
-    output_keys: Names | None = field(default=None, validator=optional(_names))
+    output_keys: Names | None = field(default=None, validator=_keys)
     _order: tuple[tuple[int, Node], ...] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:

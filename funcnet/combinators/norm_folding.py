@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet import tree
 from funcnet.combinator import Combinator
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Layer, Params
@@ -59,22 +60,25 @@ def _joined_last(kept: list[Folded], norm: Folded) -> list[Folded] | None:
 
 def _joined(one: Folded, norm: Folded) -> Folded | None:
     layer, params = one
-    if not _have_tensors(params, norm[1]):
-        raise value_error("fold_batch_norm", "params must be those of the net", f"{describe(params)} and {describe(norm[1])}")
-    if layer.weight_output_axis is not None and _channels(layer, params) == len(norm[1]["running_mean"]):
-        return layer.replace(bias=True), _scaled(layer, params, *norm)
     if isinstance(layer, Serial):
         kept = _joined_last([*zip(layer, layer.entries(params), strict=True)], norm)
         return None if kept is None else (layer.replace(layers=tuple([k for k, _ in kept])), layer.pack([p for _, p in kept]))
+    for part, p in (one, norm):
+        _require_shapes(part, p)
+    devices = sorted({str(leaf.device) for leaf in tree.leaves((params, norm[1]))})
+    if len(devices) > 1:
+        raise value_error("fold_batch_norm", "params must be on one device", " and ".join(devices))
+    if layer.weight_output_axis is not None and _channels(layer, params) == len(norm[1]["running_mean"]):
+        return layer.replace(bias=True), _scaled(layer, params, *norm)
     return None
 
 
-def _have_tensors(params: Params, stats: Params) -> bool:
-    """Tell whether a norm has statistics, and a layer with a weight has a tensor there."""
-    if not isinstance(stats, dict) or not all(isinstance(stats.get(name), Tensor) for name in ("running_mean", "running_var")):
-        return False
-    weight = params.get("weight", stats["running_var"]) if isinstance(params, dict) else None
-    return isinstance(weight, Tensor) or isinstance(params, tuple)
+def _require_shapes(layer: Any, params: Params) -> None:
+    """Raise ``ValueError`` unless the params of a layer are dense tensors with its shapes."""
+    for name, shape in (layer.param_shapes() or {}).items():
+        leaf = params.get(name) if isinstance(params, dict) else None
+        if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or leaf.shape != shape:
+            raise value_error("fold_batch_norm", f"{name} must be the dense tensor {shape} of {layer!r}", describe(leaf))
 
 
 def _channels(layer: Any, params: Params) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from funcnet.errors import MOST, describe, is_whole, value_error
+from funcnet.errors import describe, value_error
 
 COLUMNS, NORMS = ("epoch", "loss", "seconds"), ("grad_norm", "update_norm")
 
@@ -17,11 +17,3 @@ def require(who: str, **kinds: tuple[type, str, Any]) -> None:
     for name, (kind, word, got) in kinds.items():
         if not isinstance(got, kind):
             raise value_error(who, f"{name} must be {word}", describe(got))
-
-
-def require_whole(who: str, name: str, least: int, got: Any) -> None:
-    """Raise ``ValueError`` unless the argument is a whole number of at least ``least``."""
-    if not is_whole(got) or got < least:
-        raise value_error(who, f"{name} must be a whole number of at least {least}", repr(got))
-    if got > MOST:
-        raise value_error(who, f"{name} must be below 2**31", repr(got))

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, value_error
-from funcnet.fitting.arguments import COLUMNS, LAYER, require, require_whole
+from funcnet.errors import describe, require_whole, value_error
+from funcnet.fitting.arguments import COLUMNS, LAYER, require
 from funcnet.fitting.data import Source, Stream, as_pair, as_tensors, device_of, moved, source_of
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.losses.batch_means import LossMean

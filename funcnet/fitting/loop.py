@@ -10,8 +10,8 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, value_error
-from funcnet.fitting.arguments import LAYER, LOSS, OPTIMIZER, require, require_whole
+from funcnet.errors import describe, require_whole, value_error
+from funcnet.fitting.arguments import LAYER, LOSS, OPTIMIZER, require
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Rows, Source, is_rows, moved, source_of
 from funcnet.fitting.history import History

@@ -79,7 +79,7 @@ def _named(who: str, initializer: str | Initializer) -> Initializer:
 
 
 def _require_memory(rng: Key | int, shape: Shape) -> None:
-    count_of(shape)
+    count_of(shape, "initialize")
     if not fits(rng, shape):
         raise value_error("initialize", "a tensor must fit in memory", f"the shape {tuple(shape)}")
 

@@ -39,6 +39,8 @@ class NamedLosses(Composite):
     Cache    that of each loss, and the target.
     """
 
+    label = "losses_of"
+
     terms: tuple[tuple[str, float, Loss], ...]
     reduction: str = field(init=False, eq=False, default=Factory(lambda one: _reduction(one.terms), takes_self=True))
     _factors: tuple[float, ...] = field(init=False, eq=False, default=Factory(factors_of, takes_self=True))

@@ -53,6 +53,8 @@ def _by_term(loss: Loss) -> Loss | None:
 class WeightedLoss(Loss):
     """A loss whose target is a pair of the target and weights; made by ``weighted``."""
 
+    label = "weighted"
+
     loss: Loss
     reduction: str = field(init=False, eq=False, default=Factory(lambda one: _require_terms(one.loss), takes_self=True))
     _by_term: Any = field(init=False, eq=False, default=Factory(lambda one: _by_term(one.loss), takes_self=True))

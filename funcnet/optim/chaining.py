@@ -17,7 +17,7 @@ _transforms = instances(GradientTransform, "gradient transforms, all before the 
 
 def _tuple_of_transforms(value: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, tuple):
-        raise value_error("Chain", "transforms must be a tuple", got)
+        raise value_error("chain", "transforms must be a tuple", got)
     _transforms(value, attribute, got)
 
 
@@ -31,6 +31,8 @@ class Chain(Optimizer):
              a note with its number.
     Source   ``optax.chain``.
     """
+
+    label = "chain"
 
     transforms: tuple[GradientTransform, ...] = field(validator=_tuple_of_transforms)
     optimizer: Optimizer = field(validator=inner_optimizer)

@@ -98,6 +98,8 @@ def choice(
     n = len(a) if isinstance(a, Tensor) and a.dim() else a
     if not is_whole(n) or n < 1:
         raise value_error("choice", "a must be a whole number above 0, or a tensor with rows", a)
+    if n >= 1 << 63:
+        raise value_error("choice", "a must be below 2**63", repr(n))
     if p is not None and not (isinstance(p, Tensor) and p.dtype in DIGITS and p.shape == (n,)):
         raise value_error("choice", f"p must be a floating tensor of shape ({n},)", p)
     if not isinstance(replace, bool):

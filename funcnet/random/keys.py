@@ -138,13 +138,17 @@ def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
 
 # Compiled code may have symbolic sizes.
 _SIZES = (Integral, torch.SymInt)
+_MOST_ELEMENTS = 2**60 - 1  # of 8 bytes each, which torch counts in 64 bits
 
 
-def count_of(shape: tuple[int, ...]) -> int:
+def count_of(shape: tuple[int, ...], who: str = "random") -> int:
     """Return how many elements a shape has."""
     if not isinstance(shape, tuple) or [n for n in shape if not isinstance(n, _SIZES) or isinstance(n, bool) or n < 0]:
-        raise value_error("random", "the shape must be a tuple of whole numbers of at least 0", repr(shape))
-    return math.prod(shape)
+        raise value_error(who, "the shape must be a tuple of whole numbers of at least 0", repr(shape))
+    count = math.prod(shape)
+    if isinstance(count, int) and count > _MOST_ELEMENTS:
+        raise value_error(who, "the shape must be of less than 2**60 elements", str(tuple(shape)))
+    return count
 
 
 def half_bits(rng: Key | int, shape: tuple[int, ...]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import flattening, random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe
+from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 
@@ -41,6 +41,12 @@ class LawError(AssertionError):
     def __init__(self, rule: str, layer: object) -> None:
         super().__init__(f"{rule}; in {shown(layer)}")
         self.rule = rule
+
+
+def require_dtypes(who: str, dtypes: Any) -> None:
+    """Raise ``ValueError`` for anything but a tuple of floating dtypes."""
+    if not isinstance(dtypes, tuple) or not all(isinstance(one, torch.dtype) and one.is_floating_point for one in dtypes):
+        raise value_error(who, "dtypes must be a tuple of floating dtypes", repr(dtypes))
 
 
 def run(layer: Layer, params: Params, x: Any, rng: Key | int) -> tuple[Any, Any]:

@@ -31,6 +31,7 @@ from funcnet.testing.comparison import (
     noise_like,
     prepared,
     require,
+    require_dtypes,
     run,
     shown,
 )
@@ -123,8 +124,7 @@ def check_laws(
     >>> check_laws(Linear(3, 2), torch.ones(4, 3), compiled=False)
     """
     _require_layer("check_laws", layer)
-    if not isinstance(dtypes, tuple) or not all(isinstance(one, torch.dtype) and one.is_floating_point for one in dtypes):
-        raise value_error("check_laws", "dtypes must be a tuple of floating dtypes", repr(dtypes))
+    require_dtypes("check_laws", dtypes)
     for dtype in dtypes:
         names = [*_FIRST, *[name for name in LAWS if name not in _FIRST]] if dtype is dtypes[0] else _LOWER
         for name in [name for name in names if batched or name != "rows"]:

@@ -21,7 +21,7 @@ from funcnet.errors import value_error
 from funcnet.losses.loss import Loss
 from funcnet.losses.sample_weights import WeightedLoss, weighted
 from funcnet.random.keys import Key
-from funcnet.testing.comparison import DTYPES, check_equal, require, shown
+from funcnet.testing.comparison import DTYPES, check_equal, require, require_dtypes, shown
 from funcnet.testing.laws import check_laws
 
 Rule = Callable[[Any, Any, Any], None]
@@ -55,13 +55,14 @@ def check_loss(
     Raises:
         AssertionError: The loss breaks a law or a rule; the message begins with its name, as ``law 1, transpose`` or
             ``rule of losses, weights``.
-        ValueError: ``loss`` is no loss.
+        ValueError: ``loss`` is no loss, or ``dtypes`` is no tuple of floating dtypes.
 
     >>> from funcnet.losses.regression import MSE
     >>> check_loss(MSE(), torch.ones(4, 3), torch.zeros(4, 3), compiled=False)
     """
     if not isinstance(loss, Loss):
         raise value_error("check_loss", "loss must be a loss", loss)
+    require_dtypes("check_loss", dtypes)
     check_laws(loss.as_layer(), (y, target), rng=rng, batched=False, compiled=compiled, dtypes=dtypes)
     check_rules(loss, y, target, batched=batched)
 

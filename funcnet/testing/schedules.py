@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.errors import describe, is_whole, value_error
+from funcnet.errors import MANY, describe, require_whole, value_error
 from funcnet.optim.schedules.base import Schedule
 
 _TOLERANCE = 1e-12
@@ -31,15 +31,14 @@ def check_schedule(schedule: Callable[[Any], Any], steps: int = 200, *, compiled
 
     Raises:
         AssertionError: The schedule breaks the contract; the message begins with the rule.
-        ValueError: For anything but a function, and ``steps`` below 1.
+        ValueError: For anything but a function, and ``steps`` that are no whole number from 1 to 2²⁰.
 
     >>> from funcnet.optim.schedules.interpolation import CosineSchedule
     >>> check_schedule(CosineSchedule(0.1, 100))
     """
     if not callable(schedule):
         raise value_error("check_schedule", "schedule must be a function of the step", schedule)
-    if not is_whole(steps) or steps < 1:
-        raise value_error("check_schedule", "steps must be a whole number of at least 1", repr(steps))
+    require_whole("check_schedule", "steps", 1, steps, at_most=MANY)
     chance = torch.random.get_rng_state()
     rates = [_tried(schedule, f"step {step} must have a rate", schedule, step) for step in range(steps)]
     used = not torch.equal(chance, torch.random.get_rng_state())

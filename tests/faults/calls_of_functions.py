@@ -41,6 +41,10 @@ def half_rule(forward: Any, x: Any, y: Any, gy: Any) -> Any:
     return gy
 
 
+def _as_many(given: Any) -> tuple[Any, ...]:
+    return given if isinstance(given, tuple) else (given,)
+
+
 def made_by_shape(x: Any) -> fn.Layer:
     """Return the layer for an input."""
     return fn.Linear(x.shape[-1], 3)
@@ -77,7 +81,7 @@ MAKING = [
     call(fn.ensemble, layer=LINEAR, n=2, shared_input=True),
     call(fn.shared, layer=LINEAR),
     call(fn.tied, net=fn.serial(LINEAR, LINEAR)),
-    Call("tied", lambda net, groups: fn.tied(net, *groups) if isinstance(groups, tuple) else fn.tied(net, groups), {"net": fn.serial(LINEAR, LINEAR), "groups": (("0", "1"),)}),
+    Call("tied", lambda net, groups: fn.tied(net, *_as_many(groups)), {"net": fn.serial(LINEAR, LINEAR), "groups": (("0", "1"),)}),
     call(fn.lora, layer=LINEAR, rank=1, alpha=2.0),
     call(fn.parametrize, layer=LINEAR, parametrization=fn.Square(), name="weight"),
     call(fn.weight_norm, layer=LINEAR, name="weight", dim=0),
@@ -146,7 +150,7 @@ NETS = [
     Call("losses_of", fn.losses_of, {"**": {"a": fn.MSE(), "b": (0.5, fn.L1())}}),
     call(fn.weighted, loss=LOSS),
     call(fn.by_path, groups={"*.bias": OPT, fn.is_matrix: fn.Adam(), "*": None}),
-    Call("freeze_params", fn.freeze_params, {"optimizer": OPT, "**": {}}),
+    Call("freeze_params", lambda optimizer, patterns: fn.freeze_params(optimizer, *_as_many(patterns)), {"optimizer": OPT, "patterns": ("*.bias",)}, ("by_path",)),
     call(fn.is_matrix, path="a", leaf=torch.ones(2, 2)),
     Call("chain", fn.chain, {"*": (fn.ClipByValue(1.0), OPT)}),
     call(fn.donate, optimizer=OPT),

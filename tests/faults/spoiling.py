@@ -2,6 +2,7 @@
 
 import decimal
 import fractions
+import numbers
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import funcnet as fn
+from funcnet.errors import MOST
 from funcnet.value import Value
 
 Strategy = st.SearchStrategy[Any]
@@ -86,15 +88,16 @@ DTYPES = [
 ]
 
 
-MOST_EPOCHS = 10
+LONG_RUNS = {("fit", "epochs"), ("lr_range", "steps"), ("check_schedule", "steps")}
+MOST_RUN = 10
 
 
-def in_place_of(argument: str, value: Any) -> Strategy:
-    """Draw something in the place of an argument; in that of a cache, which is made by the layer alone, only strangers."""
+def in_place_of(name: str, argument: str, value: Any) -> Strategy:
+    """Draw something in the place of an argument; in that of a cache, which only the layer makes, only strangers."""
     if isinstance(value, bytes):
         return files(value)
-    if argument == "epochs":
-        return spoilt(value).filter(lambda n: not isinstance(n, int) or n < MOST_EPOCHS)  # a right number, and a long training
+    if (name, argument) in LONG_RUNS:  # a number between these is right, and a long run
+        return spoilt(value).filter(lambda n: not isinstance(n, numbers.Real) or n < MOST_RUN or n > MOST)
     if argument == "cache":
         return st.sampled_from(STRANGERS)
     return _with_a_part_spoilt(value) if argument in ("*", "**") and value else spoilt(value)

@@ -36,7 +36,7 @@ def faults(count: int) -> list[str]:
     @given(st.data())
     def one(data: st.DataObject) -> None:
         call, argument = data.draw(st.sampled_from(PLACES))
-        bad = data.draw(in_place_of(argument, call.arguments[argument]))
+        bad = data.draw(in_place_of(call.name, argument, call.arguments[argument]))
         verdict = judge(call, argument, bad)
         found.extend([f"{written(call, argument, bad)}: {verdict}"] if verdict else [])
 

@@ -210,7 +210,7 @@ def test_donating_makes_another_value() -> None:
         ),
         (
             lambda: chain(SGD(), SGD()),
-            "Chain: transforms must be gradient transforms, all before the optimizer, got SGD()",
+            "chain: transforms must be gradient transforms, all before the optimizer, got SGD()",
         ),
     ],
 )

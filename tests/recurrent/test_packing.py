@@ -40,10 +40,10 @@ MESSAGES = {
     "pack_padded: lengths must be whole numbers, one for each sequence, from 0 to 3, the steps there are, got [4, 1]": lambda: fn.pack_padded(X, [4, 1]),
     "unpad_sequence: lengths must be whole numbers, one for each sequence, from 0 to 3, the steps there are, got [0.5, 1.0]": lambda: fn.unpad_sequence(X, [0.5, 1.0]),
     "pad_packed: data must have a row for each of 4 steps, got a tensor of shape (3, 2)": lambda: fn.pad_packed(X, [2, 2]),
-    "pad_sequence: sequences must be one or more tensors that differ only in their first axis, got a list of 2": lambda: fn.pad_sequence([X, X[:, :1]]),
+    "pad_sequence: sequences must be one or more dense tensors that differ only in their first axis, got a list of 2": lambda: fn.pad_sequence([X, X[:, :1]]),
     "pad_packed: lengths must be whole numbers, one for each sequence, from 0, got [True, True]": lambda: fn.pad_packed(X, [True, True]),
     "pad_packed: lengths must be whole numbers, one for each sequence, from 0, got [-1, 4]": lambda: fn.pad_packed(X, [-1, 4]),
-    "pad_packed: total_length must be a whole number, or None, got 2.5": lambda: fn.pad_packed(X, [2, 1], total_length=2.5),
+    "pad_packed: total_length must be a whole number from 0 to below 2**31, or None, got 2.5": lambda: fn.pad_packed(X, [2, 1], total_length=2.5),
     "pad_sequence: padding_value must be a number, got '0'": lambda: fn.pad_sequence([X], padding_value="0"),
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from funcnet import random
 from funcnet.checks import axis_complaint, came, check_gy, require_dense_floating, require_key
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import flag, is_whole_tuple, number, valid_if, value_error, whole_number
+from funcnet.errors import MOST, flag, is_whole_tuple, number, valid_if, value_error, whole_number
 from funcnet.kernels import activation as kernels
 from funcnet.kernels.limits import log_softmax, logsumexp, softmax
 from funcnet.layers.activation.base import Along
@@ -148,7 +148,7 @@ class MultiSoftmax(Layer):
     """
 
     sizes: tuple[int, ...] = field(
-        validator=valid_if(lambda got: is_whole_tuple(got, 1) and got != (), "a tuple of whole numbers of at least 1")
+        validator=valid_if(lambda got: is_whole_tuple(got, 1) and got != (), "a tuple of whole numbers of at least 1", most=MOST)
     )
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from funcnet import random
 from funcnet.checks import Misfit, check_gy, first_complaint, floating_complaint, require_arguments, require_key
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import flag, is_whole, number, valid_if, value_error
+from funcnet.errors import MOST, flag, is_whole, number, valid_if, value_error
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.operands import masked_scale
 from funcnet.layers.attention.masks import combine_masks, require_mask, steps_mask
@@ -37,7 +37,7 @@ def _is_window(value: Any) -> bool:
 
 _WINDOW = "a whole number of at least 0, or a pair of them, the steps before and after"
 
-window_of_steps = validators.optional(valid_if(_is_window, _WINDOW))
+window_of_steps = validators.optional(valid_if(_is_window, _WINDOW, most=MOST))
 """Validate a field that says how many steps before and after its own a query may see; ``None`` is all."""
 
 

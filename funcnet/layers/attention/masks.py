@@ -27,7 +27,7 @@ def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> 
     """
     length = _require_count("causal_mask", "length", length)
     keys = length if keys is None else _require_count("causal_mask", "keys", keys)
-    return steps_mask(length, keys, (None, 0), device)
+    return steps_mask(length, keys, (None, 0), _require_device("causal_mask", device))
 
 
 def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *, device: Any = None) -> Tensor:
@@ -39,8 +39,10 @@ def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *,
     """
     if not isinstance(window, tuple) or len(window) != 2 or not all(n is None or _is_count(n) for n in window):
         raise value_error("local_mask", "window must be (before, after), whole numbers of at least 0 or None", repr(window))
+    for name, n in zip(("before", "after"), window, strict=True):
+        _require_count("local_mask", name, 0 if n is None else n)
     length, keys = _require_count("local_mask", "length", length), _require_count("local_mask", "keys", keys)
-    return steps_mask(length, keys, window, device)
+    return steps_mask(length, keys, window, _require_device("local_mask", device))
 
 
 def _is_count(n: Any) -> bool:
@@ -53,6 +55,13 @@ def _require_count(who: str, name: str, n: Any) -> Any:
         rule = "below 2**31" if _is_count(n) else "a whole number of at least 0"
         raise value_error(who, f"{name} must be {rule}", repr(n))
     return n
+
+
+def _require_device(who: str, device: Any) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError, ValueError):
+        raise value_error(who, "device must be a torch.device, or the name of one", describe(device)) from None
 
 
 def steps_mask(length: int, keys: int, window: tuple[int | None, int | None], device: Any) -> Tensor:

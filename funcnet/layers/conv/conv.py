@@ -17,7 +17,7 @@ from torch import Tensor
 from funcnet import initializers
 from funcnet.checks import check_gy, check_param, require_kind, require_params
 from funcnet.contract import Params, Rng, Shape, Size
-from funcnet.errors import divides, fields_error, flag, is_whole, one_of, size, size_or_none, valid_if, whole_numbers
+from funcnet.errors import MOST, divides, fields_error, flag, is_whole, one_of, size, size_or_none, valid_if, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable, kernel_fans
@@ -35,7 +35,7 @@ def _is_pad(entry: Any) -> bool:
 
 
 _RULE = 'a whole number of at least 0, "same", "valid" or "causal" (in a tuple also a pair (before, after))'
-padding_rule = valid_if(_is_pad, _RULE, several=True)
+padding_rule = valid_if(_is_pad, _RULE, several=True, most=MOST)
 """Validate a padding: a number, a pair or a word, for all axes or in a tuple for each."""
 
 

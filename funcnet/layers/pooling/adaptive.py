@@ -18,7 +18,7 @@ from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, floating_complaint, kind_of, require_dense_floating
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import flag, is_whole, valid_if
+from funcnet.errors import MOST, flag, is_whole, valid_if
 from funcnet.kernels import adaptive_pooling as kernels
 from funcnet.kernels.index_pooling import scatter_to_index
 from funcnet.kernels.windows import Origin, origin
@@ -30,7 +30,7 @@ def _is_output_size(entry: Any) -> bool:
     return entry is None or (is_whole(entry) and entry >= 1)
 
 
-output_sizes = valid_if(_is_output_size, "a whole number of at least 1 or None", several=True)
+output_sizes = valid_if(_is_output_size, "a whole number of at least 1 or None", several=True, most=MOST)
 """Validate output sizes, one for all axes or a tuple with one for each; ``None`` is the length of x."""
 
 

@@ -8,11 +8,12 @@ other of its gradient. Recurrent nets take padded sequences and their lengths as
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from funcnet.errors import is_whole, value_error
+from funcnet.errors import MOST, describe, is_number, is_whole, value_error
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -23,6 +24,9 @@ def _as_lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None, 
         counts = torch.as_tensor(lengths)
     except (TypeError, ValueError, RuntimeError):
         raise value_error(who, f"lengths must be whole numbers, one for each sequence, from 0{limit}", lengths) from None
+    if counts.is_meta or counts.is_nested or counts.layout is not torch.strided:
+        rule = "lengths must be a dense tensor of numbers: the shape of the result depends on them"
+        raise value_error(who, rule, f"{describe(counts)} on {counts.device}")
     integers = counts.dim() == 1 and (counts.dtype in _INTEGERS or not counts.numel())
     if not integers or bool((counts < 0).any()) or (longest is not None and bool((counts > longest).any())):
         raise value_error(who, f"lengths must be whole numbers, one for each sequence, from 0{limit}", str(counts.tolist()))
@@ -34,9 +38,13 @@ def _as_lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None, 
 def _with_steps_first(who: str, x: Tensor, batch_first: bool) -> Tensor:
     """Return x, which must be a tensor with the axes of steps and sequences, the steps first."""
     _require_flag(who, batch_first)
-    if not isinstance(x, Tensor) or x.dim() < 2:
-        raise value_error(who, "x must be a tensor with the axes of steps and sequences", x)
+    if not _is_dense(x) or x.dim() < 2:
+        raise value_error(who, "x must be a dense tensor with the axes of steps and sequences", x)
     return x.transpose(0, 1) if batch_first else x
+
+
+def _is_dense(x: Any) -> bool:
+    return isinstance(x, Tensor) and not x.is_nested and x.layout is torch.strided
 
 
 def _require_flag(who: str, batch_first: object) -> None:
@@ -55,12 +63,14 @@ def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padd
     Raises   ``ValueError`` for no sequences, for shapes that differ in more than the first axis, and for a ``padding_value`` that
              is no number.
     """
-    if not isinstance(padding_value, (int, float)) or isinstance(padding_value, bool):
+    if not is_number(padding_value) and not isinstance(padding_value, float):  # infinite ones too
         raise value_error("pad_sequence", "padding_value must be a number", repr(padding_value))
     _require_flag("pad_sequence", batch_first)
-    given = isinstance(sequences, (tuple, list)) and sequences and all(isinstance(one, Tensor) for one in sequences)
-    if not given or any(one.dim() == 0 or one.shape[1:] != sequences[0].shape[1:] for one in sequences):
-        raise value_error("pad_sequence", "sequences must be one or more tensors that differ only in their first axis", sequences)
+    given = isinstance(sequences, (tuple, list)) and sequences and all(map(_is_dense, sequences))
+    kinds = {(one.shape[1:], one.device) for one in sequences if one.dim()} if given else set()
+    if len(kinds) != 1 or not all(one.dim() for one in sequences):
+        rule = "sequences must be one or more dense tensors that differ only in their first axis"
+        raise value_error("pad_sequence", rule, sequences)
     steps = max(len(one) for one in sequences)
     padded = [torch.cat((one, one.new_full((steps - len(one), *one.shape[1:]), padding_value))) for one in sequences]
     return torch.stack(padded, 0 if batch_first else 1)
@@ -98,14 +108,15 @@ def pad_packed(
     Raises   ``ValueError`` as ``unpad_sequence`` does, for a ``total_length`` that is no whole number, and for more or fewer rows
              than steps.
     """
-    if total_length is not None and not is_whole(total_length):
-        raise value_error("pad_packed", "total_length must be a whole number, or None", repr(total_length))
+    if total_length is not None and not (is_whole(total_length) and 0 <= total_length <= MOST):
+        raise value_error("pad_packed", "total_length must be a whole number from 0 to below 2**31, or None", repr(total_length))
     _require_flag("pad_packed", batch_first)
-    if not isinstance(data, Tensor) or not data.dim():
-        raise value_error("pad_packed", "data must be a tensor with a row for each step", data)
+    if not _is_dense(data) or not data.dim():
+        raise value_error("pad_packed", "data must be a dense tensor with a row for each step", data)
     counts = _as_lengths("pad_packed", lengths, total_length)
-    if int(counts.sum()) != len(data):
-        raise value_error("pad_packed", f"data must have a row for each of {int(counts.sum())} steps", data)
+    total = sum(counts.tolist())  # of Python's numbers, which do not wrap around
+    if total != len(data):
+        raise value_error("pad_packed", f"data must have a row for each of {total} steps", data)
     mask = _step_mask("pad_packed", counts, int(counts.max()) if total_length is None else total_length).to(data.device)
     where = mask.reshape(*mask.shape, *[1] * (data.dim() - 1))
     padded = data.new_zeros((*mask.shape, *data.shape[1:])).masked_scatter(where, data)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from funcnet.checks import came, check_gy, kind_of, require_floating
 from funcnet.contract import Params, Rng, Shape
-from funcnet.errors import is_whole_tuple, number, valid_if, value_error
+from funcnet.errors import MOST, is_whole_tuple, number, valid_if, value_error
 from funcnet.layers.shape.reshaping import Shaped, SingleRule
 from funcnet.value import frozen
 
@@ -24,7 +24,7 @@ from funcnet.value import frozen
 def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
     count = 2 * layer.axes
     rule = f"a whole number, or a tuple of {count} of them, the last axis first"
-    valid_if(lambda _: is_whole_tuple(layer._pads()) and len(layer._pads()) == count, rule)(layer, attribute, got)
+    valid_if(lambda _: is_whole_tuple(layer._pads()) and len(layer._pads()) == count, rule, most=MOST)(layer, attribute, got)
 
 
 @frozen

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import flag, is_whole_tuple, one_of, valid_if
+from funcnet.errors import MOST, flag, is_whole_tuple, one_of, valid_if
 from funcnet.kernels.shape import grid_sampling as kernels
 from funcnet.layers.operands.arithmetic import Operation
 from funcnet.value import frozen
@@ -75,7 +75,7 @@ class AffineGrid(Layer):
 
     size: Shape = field(
         validator=valid_if(
-            lambda got: is_whole_tuple(got, 1) and len(got) in (2, 3), "a tuple of 2 or 3 whole numbers of at least 1"
+            lambda got: is_whole_tuple(got, 1) and len(got) in (2, 3), "a tuple of 2 or 3 whole numbers of at least 1", most=MOST
         )
     )
     align_corners: bool = field(default=False, validator=flag)

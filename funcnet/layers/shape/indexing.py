@@ -19,7 +19,7 @@ from torch import Tensor
 
 from funcnet.checks import axis_complaint, check_gy, kind_of, require_dense, require_tensor
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import is_whole, is_whole_tuple, size, valid_if, value_error, whole_number
+from funcnet.errors import MOST, is_whole, is_whole_tuple, size, valid_if, value_error, whole_number
 from funcnet.layers.shape.reshaping import Reshaped, SingleRule
 from funcnet.value import frozen
 
@@ -125,6 +125,7 @@ class Split(Parts):
         validator=valid_if(
             lambda got: is_whole_tuple(got, 0) and got != () if isinstance(got, tuple) else is_whole(got) and got >= 1,
             "a whole number of at least 1, or a tuple of sizes",
+            most=MOST,
         )
     )
     dim: int = field(default=-1, validator=whole_number)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_floating
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import fields_error, flag, is_number, is_whole_tuple, one_of, valid_if
+from funcnet.errors import MOST, fields_error, flag, is_number, is_whole_tuple, one_of, valid_if
 from funcnet.kernels.shape import resizing as kernels
 from funcnet.layers.shape.reshaping import Shaped
 from funcnet.value import frozen
@@ -26,6 +26,7 @@ _MODES = ("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exac
 _is_size = valid_if(
     lambda got: is_whole_tuple(got if isinstance(got, tuple) else (got,), 1) and got != (),
     "a whole number of at least 1, or a tuple of them",
+    most=MOST,
 )
 _is_scale = valid_if(
     lambda got: got != () and all(is_number(s) and s > 0 for s in (got if isinstance(got, tuple) else (got,))),
