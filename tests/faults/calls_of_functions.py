@@ -1,6 +1,5 @@
 """Calls of the public functions: what makes layers, walks them, trains, draws, tries; with small right arguments."""
 
-import functools
 import operator
 from typing import Any
 
@@ -63,6 +62,14 @@ def applied(params: Any, x: Any) -> Any:
 def backward(params: Any, cache: Any, gy: Any) -> Any:
     """Return no gradients of params, and gy."""
     return None, gy
+
+
+def _matmul_library_for_a_moment(library: Any) -> None:
+    """Set the preference, and give it up again: it is the whole process's."""
+    try:
+        fn.kernels.set_matmul_library(library)
+    finally:
+        fn.kernels.set_matmul_library("auto")
 
 
 MAKING = [
@@ -223,7 +230,7 @@ DRAWS = [
     call(initializers.calculate_gain, nonlinearity="leaky_relu", param=0.1), call(initializers.fans, shape=(3, 2)),
     call(initializers.initialize, rng=KEY, shape=(3, 2), initializer="xavier_normal"),
     call(initializers.weight_and_bias, rng=KEY, shapes={"weight": (3, 2), "bias": (3,)}, initializer="torch", fans_of_weight=(2, 3)),
-    Call("set_matmul_library", functools.partial(fn.kernels.set_matmul_library), {"library": fn.kernels.linear.library() if hasattr(fn.kernels.linear, "library") else "mkl"}),
+    Call("set_matmul_library", _matmul_library_for_a_moment, {"library": "mkl"}),
 ]  # fmt: skip
 
 TRIED = [
