@@ -36,7 +36,9 @@ def parameters_of(verb: Verb) -> tuple[list[inspect.Parameter], list[inspect.Par
 
 
 def takes_one(f: Callable[..., Any]) -> bool:
-    """Tell whether a function may be called with one argument; a class may not, and one whose signature is hidden may."""
+    """Tell whether a function may be called with one argument; one whose signature is hidden may, a class or module may not."""
+    if callable(getattr(f, "named_parameters", None)):  # a module of torch takes tensors
+        return False
     try:
         inspect.signature(f).bind(None)
     except TypeError:

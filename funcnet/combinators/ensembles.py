@@ -16,6 +16,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.combinator import Rewrite, errors_at, layers_only
 from funcnet.combinators import batching, member_losses
+from funcnet.combinators.stacking import unstack
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, instances, number_of_parts
 from funcnet.flattening import Tree
@@ -103,7 +104,7 @@ class Ensemble(Wrapper):
 
     def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
         """Rewrite every member, all of which become the same layer."""
-        pairs = [f(self.layer, tree.map(lambda leaf, i=i: leaf[i], params)) for i in range(self.n)]
+        pairs = [f(self.layer, p) for p in unstack(self.label, params, self.n)]
         return self.replace(layer=pairs[0][0]), _stack([p for _, p in pairs])
 
     def __repr__(self) -> str:

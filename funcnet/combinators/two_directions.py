@@ -16,6 +16,12 @@ from funcnet.layers.operands.arithmetic import Concat
 from funcnet.value import frozen
 
 
+def _pair_of_layers(value: Any, attribute: Any, got: Any) -> None:
+    tuple_of_layers(value, attribute, got)
+    if len(got) != 2:
+        raise value_error("bidirectional", "layers must be two, the one forward and the one backward", got)
+
+
 @frozen
 class Bidirectional(Combinator):
     """One layer along a sequence and another against it; made by ``bidirectional``.
@@ -28,7 +34,7 @@ class Bidirectional(Combinator):
     label = "bidirectional"
     passes_gradients_on = True
 
-    layers: tuple[Layer, Layer] = field(validator=tuple_of_layers)
+    layers: tuple[Layer, Layer] = field(validator=_pair_of_layers)
     merge: Layer = field(default=Concat(), validator=layers_only)
     dim: int = field(default=0, validator=whole(0))
 

@@ -259,9 +259,15 @@ def as_pair(batch: Any, who: str, name: str) -> tuple[Tree, Tree]:
     return as_tensors(x), as_tensors(target)
 
 
-def moved(data: Tree, device: torch.device) -> Tree:
-    """Return the tree with its tensors on a device."""
-    return tree.map(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, data)
+def moved(data: Tree, device: torch.device, who: str = "fit") -> Tree:
+    """Return the tree with its tensors on a device; one on the meta device has no numbers to move."""
+    return tree.map(lambda leaf: _moved(leaf, device, who) if isinstance(leaf, Tensor) else leaf, data)
+
+
+def _moved(leaf: Tensor, device: torch.device, who: str) -> Tensor:
+    if leaf.is_meta and device.type != "meta":
+        raise value_error(who, f"data must have numbers, to be moved to {device}", f"{describe(leaf)} on the meta device")
+    return leaf.to(device, non_blocking=True)
 
 
 def device_of(params: Tree) -> torch.device:

@@ -91,7 +91,7 @@ def _pairs(source: Source, params: Params, epoch: int) -> Iterator[tuple[Any, An
     device = device_of(params)
     for batch in source.batches(epoch):
         x, target = as_pair(batch, source.who, f"a batch of {source.name}")
-        yield (x, target) if device.type == "cpu" else (moved(x, device), moved(target, device))
+        yield (x, target) if device.type == "cpu" else (moved(x, device, "evaluate"), moved(target, device, "evaluate"))
 
 
 def predict(net: Layer, params: Params, x: Any, batch_size: int = 1000) -> Any:
@@ -125,7 +125,7 @@ def predict(net: Layer, params: Params, x: Any, batch_size: int = 1000) -> Any:
     judged, device, found = net.inference(), device_of(params), []
     with torch.inference_mode():
         for batch in source.batches():
-            x = moved(as_tensors(batch), device)
+            x = moved(as_tensors(batch), device, "predict")
             found.append(_with_rows(net, judged(params, x), x))
     if not found:
         raise value_error("predict", "x must have at least one batch", "none")

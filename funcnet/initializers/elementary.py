@@ -42,12 +42,19 @@ def _explaining(draw: Any) -> Any:
     @functools.wraps(draw)
     def explaining(self: Any, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         try:
+            _require_dtype(dtype)
             return draw(self, rng, shape, dtype)  # type: ignore[no-any-return]
         except Exception as error:
             raise _explained(self, shape, dtype, error) from None
 
     explaining.explains_errors = True  # type: ignore[attr-defined]
     return explaining
+
+
+def _require_dtype(dtype: Any) -> None:
+    """Raise ``TypeError`` for anything but a dtype: torch reads some words as devices, and complains of those."""
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError
 
 
 def _explained(who: Any, shape: Any, dtype: Any, error: Exception) -> Exception:

@@ -71,16 +71,24 @@ class Average(Value, ABC):
     def params(self, state: State) -> Params:
         """Return the averaged params, in the dtypes of params."""
         self._require_state(state)
-        rows = zip(*flattening.flatten_together(state["average"], state["dtypes"]), strict=True)
+        rows = [*zip(*self._together("params: average against dtypes", state["average"], state["dtypes"]), strict=True)]
+        for a, kind in rows:
+            if not (a is kind is None or (isinstance(a, Tensor) and isinstance(kind, Tensor))):
+                rule = "state must have a tensor in dtypes for each in average"
+                raise value_error(self, rule, f"{describe(a)} and {describe(kind)}")
         return flattening.unflatten(state["average"], iter([None if a is None else a.to(kind.dtype) for a, kind in rows]))
+
+    def _together(self, which: str, one: Any, other: Any) -> list[list[Any]]:
+        """Return the leaves of two trees side by side; an error says which trees do not agree."""
+        try:
+            return flattening.flatten_together(one, other)
+        except ValueError as misfit:
+            add_location(misfit, f"{self!r}, {which}")
+            raise
 
     def _columns(self, state: State, params: Params) -> list[list[Any]]:
         self._require_state(state)
-        try:
-            columns = flattening.flatten_together(state["average"], params)
-        except ValueError as misfit:
-            add_location(misfit, f"{self!r}, update: state against params")
-            raise
+        columns = self._together("update: state against params", state["average"], params)
         for i, (a, p) in enumerate(zip(*columns, strict=True)):
             if not _fits(a, p):
                 path = [*tree.names(params)][i - sum(one is None for one in columns[1][:i])] if p is not None else f"leaf {i}"

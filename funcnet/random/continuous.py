@@ -33,15 +33,18 @@ def _fractions(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype, digit
     return words.to(dtype) * 2.0**-digits
 
 
-def _in_order(who: str, low: float, high: float) -> None:
+def _in_order(who: str, low: float, high: float) -> tuple[float, float]:
+    """Return the bounds as floats: a tensor cannot be multiplied by a fraction."""
     if not is_number(low) or not is_number(high) or low > high:
         raise value_error(who, "low and high must be finite numbers, low at most high", f"low={low!r}, high={high!r}")
+    return float(low), float(high)
 
 
-def _spread(who: str, mean: float, std: float, least: float) -> None:
+def _spread(who: str, mean: float, std: float, least: float) -> tuple[float, float]:
     if not is_number(mean) or not is_number(std) or std < least:
         rule = f"mean and std must be finite numbers, std {'above' if least else 'at least'} 0"
         raise value_error(who, rule, f"mean={mean!r}, std={std!r}")
+    return float(mean), float(std)
 
 
 def uniform(
@@ -52,7 +55,7 @@ def uniform(
     Raises   ``ValueError`` for bounds that are not finite, or out of order.
     """
     dtype = _floating(dtype)
-    _in_order("uniform", low, high)
+    low, high = _in_order("uniform", low, high)
     u = _fractions(rng, shape, dtype, DIGITS[dtype])
     if (low, high) == (0, 1):
         return u
@@ -75,7 +78,7 @@ def normal(
     Raises   ``ValueError`` for a mean or std that is not finite, and an std below 0.
     """
     dtype = _floating(dtype)
-    _spread("normal", mean, std, 0.0)
+    mean, std = _spread("normal", mean, std, 0.0)
     u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
     return (torch.erfinv(2 * u - 1) * (std * math.sqrt(2)) + mean).to(dtype)
 
@@ -97,8 +100,8 @@ def truncated_normal(
              both more than 37 ``std`` off on one side, where float64 has no probabilities.
     """
     dtype = _floating(dtype)
-    _in_order("truncated_normal", low, high)
-    _spread("truncated_normal", mean, std, math.ulp(0.0))
+    low, high = _in_order("truncated_normal", low, high)
+    mean, std = _spread("truncated_normal", mean, std, math.ulp(0.0))
     a, b = ((bound - mean) / std for bound in (low, high))
     u = _open(rng, shape, torch.float64)
     if max(a, -b) > _TAIL:
@@ -137,4 +140,4 @@ def exponential(rng: Key | int, shape: tuple[int, ...] = (), rate: float = 1.0, 
     if not is_number(rate) or rate <= 0:
         raise value_error("exponential", "rate must be a finite number above 0", repr(rate))
     u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
-    return (-torch.log(u) / rate).to(dtype)
+    return (-torch.log(u) / float(rate)).to(dtype)

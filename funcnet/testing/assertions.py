@@ -42,12 +42,17 @@ def assert_close(got: Tree, want: Tree, *, rtol: float | None = None, atol: floa
         )
     if not isinstance(equal_nan, bool):
         raise value_error("assert_close", "equal_nan must be True or False", describe(equal_nan))
+    options = {
+        "rtol": None if rtol is None else float(rtol),
+        "atol": None if atol is None else float(atol),
+        "equal_nan": equal_nan,
+    }
     try:
         pairs = zip(*flatten_together(want, got), strict=True)
     except ValueError as error:
         raise AssertionError(f"assert_close: {error}") from None
     for (path, _), (theirs, ours) in zip(named_leaves("", want), pairs, strict=True):
-        _assert_leaf(path, ours, theirs, {"rtol": rtol, "atol": atol, "equal_nan": equal_nan})
+        _assert_leaf(path, ours, theirs, options)
 
 
 def _assert_leaf(path: str, got: Any, want: Any, options: dict[str, Any]) -> None:

@@ -62,6 +62,7 @@ def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float
         raise value_error("finite_difference", "step must be a finite number above 0, and side 0, 1 or -1", got)
     if not callable(f):
         raise value_error("finite_difference", "f must be a function", describe(f))
+    step = float(step)
     terms = [weight * f(tree.add(x, tree.scale(v, k * step))) for k, weight in _STENCILS[side].items()]
     return sum(terms[1:], terms[0]) / step
 

@@ -42,6 +42,7 @@ def check_metric(metric: Metric, y: Tree, target: Tree, *, tolerance: float = _T
         raise value_error("check_metric", "metric must be a metric", describe(metric))
     if not is_number(tolerance) or tolerance < 0:
         raise value_error("check_metric", "tolerance must be a finite number of at least 0", describe(tolerance))
+    tolerance = float(tolerance)
     odd = [leaf for leaf in tree.leaves((y, target)) if not isinstance(leaf, Tensor) or leaf.dim() == 0]
     if odd:
         raise value_error("check_metric", "y and target must hold tensors with one row per example", describe(odd[0]))

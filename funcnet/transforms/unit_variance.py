@@ -109,7 +109,7 @@ def lsuv(
         rule = "tolerance must be a finite number of at least 0, and iterations a whole number of at least 1"
         raise value_error("lsuv", rule, f"{describe(tolerance)} and {describe(iterations)}")
     draws, noise = (None, None) if rng is None else random.split(rng)
-    search = _Search(params, draws, tolerance, iterations)
+    search = _Search(params, draws, float(tolerance), iterations)
     _with_scaling(net, "", search).apply(params, x, noise if net.stochastic else None)
     if not search.found:
         raise value_error("lsuv", "the net must have a linear layer or convolution to scale", repr(net))

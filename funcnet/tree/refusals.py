@@ -23,7 +23,7 @@ def of_tensors(trees: int = 1, other: str = "") -> Callable[[Callable[_P, _R]], 
             try:
                 return function(*arguments, **named)
             except Exception as error:
-                if explains(error) or not isinstance(error, (TypeError, AttributeError, RuntimeError, ValueError)):
+                if explains(error) or not isinstance(error, (TypeError, AttributeError, RuntimeError, ValueError, OverflowError)):
                     raise
                 raise _explained(function.__name__, (*arguments, *named.values()), trees, other) from error
 

@@ -66,6 +66,7 @@ def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padd
     if not is_number(padding_value) and not isinstance(padding_value, float):  # infinite ones too
         raise value_error("pad_sequence", "padding_value must be a number", repr(padding_value))
     _require_flag("pad_sequence", batch_first)
+    padding_value = padding_value if isinstance(padding_value, int) else float(padding_value)
     given = isinstance(sequences, (tuple, list)) and sequences and all(map(_is_dense, sequences))
     kinds = {(one.shape[1:], one.device) for one in sequences if one.dim()} if given else set()
     if len(kinds) != 1 or not all(one.dim() for one in sequences):
