@@ -113,8 +113,11 @@ class Rows:
 
     def batches(self, epoch: int = 0, order: Key | None = None, start: int = 0) -> Iterator[Tree]:
         """Yield the batches of an epoch from number ``start`` on."""
-        for rows in self.cut(order)[start:]:
-            yield take(self.data, rows)
+        pieces = self.cut(order)[start:]
+        if type(self.data) is tuple and all(type(leaf) is Tensor for leaf in self.data):  # take would add 2 µs to 5
+            yield from (tuple([leaf[rows] for leaf in self.data]) for rows in pieces)
+        else:
+            yield from (take(self.data, rows) for rows in pieces)
 
     def generators(self) -> list[torch.Generator]:
         """List no generators: a key determines the order."""
@@ -169,7 +172,10 @@ class Stream:
             torch.empty((), dtype=torch.int64).random_(generator=getattr(self.data, "generator", None))
         with torch.inference_mode(False):
             batches = iter(self.data if isinstance(self.data, Iterable) else self._made(self.data, epoch))
-        yield from _outside_inference(batches)
+        if getattr(self.data, "num_workers", 0):  # which make the batches in other processes
+            yield from batches
+        else:
+            yield from _outside_inference(batches)
 
     def _made(self, function: Callable[[int], Any], epoch: int) -> Iterable[Any]:
         try:

@@ -152,7 +152,7 @@ class Training(NamedTuple):
 class _Run:
     """The state of an epoch while its steps are made; the only object in ``fit`` that changes."""
 
-    __slots__ = ("at", "began", "device", "losses", "noise", "params", "state", "stopped", "training", "weights")
+    __slots__ = ("at", "began", "device", "losses", "noise", "params", "state", "stochastic", "stopped", "training", "weights")
 
     def __init__(self, training: Training, at: Position) -> None:
         self.training, self.at, self.stopped = training, at, at.stopped
@@ -160,6 +160,7 @@ class _Run:
         self.losses, self.weights = list(at.losses), list(at.weights)
         self.noise = random.fold_in(training.noise, at.epoch)
         self.device: torch.device | None = None
+        self.stochastic = training.step.net.stochastic
         self.began = time.perf_counter()
 
     def take(self, x: Any, target: Any) -> None:
@@ -169,7 +170,7 @@ class _Run:
             self._settle(x)
         if self.device is not None and self.device.type != "cpu":
             x, target = moved(x, self.device), moved(target, self.device)
-        rng = random.fold_in(self.noise, i) if one.step.net.stochastic else None
+        rng = random.fold_in(self.noise, i) if self.stochastic else None
         self.params, self.state, value = one.step(self.params, self.state, x, target, rng)
         if value.device.type == "cpu" and not math.isfinite(value.item() if not value.dim() else value.sum().item()):
             self._judge(value, x)
