@@ -19,7 +19,7 @@ from funcnet.fitting.judging import Judge
 from funcnet.fitting.position import Position, call_of, from_tree, require_same_call
 from funcnet.fitting.progress import Progress, Shown, require_progress
 from funcnet.fitting.result import Fit
-from funcnet.fitting.steps import Training, Transform, own_state, states_of
+from funcnet.fitting.steps import Run, Training, Transform, own_state, states_of
 from funcnet.flattening import Tree
 from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.losses.batch_means import LossMean, by_part
@@ -149,13 +149,15 @@ def fit(
     weigh = cache(lambda: mean.weights(source.data[1])) if isinstance(source, Rows) and transform is None else None
     training = Training(step, pure, mean, source, transform, order, noise, heard, kept, call, generators, weigh)
     with kept.locked() if kept else nullcontext():
-        at = _resumed(kept, call, start, heard) if kept else start
-        at = _trained(training, judge, at, epochs_done + epochs, progress)
+        run = Run(training, _resumed(kept, call, start, heard) if kept else start)
+        del start  # so that its params do not stay in memory
+        at = _trained(run, judge, epochs_done + epochs, progress)
     return Fit(heard.params(at.memory, at.params), own_state(used, at.state), at.history)
 
 
-def _trained(training: Training, judge: Judge, at: Position, epochs: int, progress: Shown) -> Position:
+def _trained(run: Run, judge: Judge, epochs: int, progress: Shown) -> Position:
     """Train up to a number of epochs, or until a callback stops."""
+    training, at = run.training, run.at._replace(params=None, state=None)
     left = range(at.epoch, at.epoch + bool(at.step) if at.stopped else max(epochs, at.epoch))
     for source in (training.source, judge.source):
         if source.once and len(left) > 1:
@@ -164,11 +166,12 @@ def _trained(training: Training, judge: Judge, at: Position, epochs: int, progre
     with Progress.of(progress, left, training.source.steps, at.step) as shown:
         if at.steps:
             shown.message(_greeting(at, epochs))
-        while at.step if at.stopped else at.epoch < epochs:  # an epoch that was stopped within still gets its row
-            at = _closed(training, judge, training.epoch(at, shown.step))
-            shown.epoch(at.history)
-            training.save(at)
-    return at
+        while run.at.step if run.at.stopped else run.at.epoch < epochs:  # an epoch that was stopped within still gets its row
+            run.epoch(shown.step)
+            run.at = _closed(training, judge, run.at)
+            shown.epoch(run.at.history)
+            training.save(run.at)
+    return run.at
 
 
 def _greeting(at: Position, epochs: int) -> str:

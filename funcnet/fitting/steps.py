@@ -62,23 +62,6 @@ class Training(NamedTuple):
     generators: list[torch.Generator]
     weigh: Callable[[], Callable[[Any], list[list[float]]]] | None
 
-    def epoch(self, at: Position, tick: Callable[[], None]) -> Position:
-        """Make the steps that are left in an epoch, and return the position after them, in tensors that are never written to.
-
-        Inference mode saves a tenth of the time of a small step; it is off if a callback looks at steps.
-        """
-        _restore(self.generators, at.generators)
-        run = _Run(self, at)
-        with self._mode(), self.randomness(at.epoch, "data", self.weighs_rows), run.located():
-            for x, target in () if run.stopped else self._batches(at.epoch, at.step):
-                run.take(x, target)
-                tick()
-                if run.stopped:
-                    break
-            run.require_finite()
-        end = run.position()
-        return end._replace(params=tree.map(_as_normal, end.params), state=tree.map(_as_normal, end.state))
-
     def weights(self, at: Position) -> Any:
         """Return the weight of each batch of an epoch, a list for each part of the loss."""
         if self.weigh:
@@ -105,14 +88,14 @@ class Training(NamedTuple):
         """Whether a loss that is not finite ends the training, because the optimizer skips no steps."""
         return not skips_steps(self.step.opt)
 
-    def _mode(self) -> Any:
+    def mode(self) -> Any:
         return torch.no_grad() if self.callbacks.of_steps else torch.inference_mode()
 
     def randomness(self, epoch: int, word: str, is_fixed: bool) -> Any:
         """Seed the global generators unless the key already fixes all batches."""
         return nullcontext() if is_fixed else seeded(random.fold_in(random.fold_in(self.order, epoch), word))
 
-    def _batches(self, epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
         """Yield (x, target) from step ``start`` on.
 
         Earlier batches are fetched again if they may draw random numbers: later ones continue the sequence.
@@ -145,22 +128,53 @@ class Training(NamedTuple):
         noise = random.fold_in(self.noise, at.epoch)
         device = device_of(at.params)
         with self.randomness(at.epoch, "data", self.weighs_rows):
-            for i, (x, target) in enumerate(islice(self._batches(at.epoch, at.step), count), at.step):
+            for i, (x, target) in enumerate(islice(self.batches(at.epoch, at.step), count), at.step):
                 yield moved(x, device), moved(target, device), random.fold_in(noise, i)
 
 
-class _Run:
-    """The state of an epoch while its steps are made; the only object in ``fit`` that changes."""
+class Run:
+    """A training while its steps are made; the only object in ``fit`` that changes.
 
-    __slots__ = ("at", "began", "device", "losses", "noise", "params", "state", "stochastic", "stopped", "training", "weights")
+    The steps of all epochs write to the same tensors, which a donated optimizer need not examine again, and ``at``, the position
+    after each epoch, has copies. The copies of the epoch before are released first.
+    """
+
+    __slots__ = (
+        *("at", "began", "device", "given", "losses", "noise", "params"),
+        *("state", "stochastic", "stopped", "training", "weights"),
+    )
 
     def __init__(self, training: Training, at: Position) -> None:
-        self.training, self.at, self.stopped = training, at, at.stopped
-        self.params, self.state = tree.map(torch.clone, (at.params, at.state))
-        self.losses, self.weights = list(at.losses), list(at.weights)
-        self.noise = random.fold_in(training.noise, at.epoch)
-        self.device: torch.device | None = None
+        self.training, self.at, self.given = training, at, (None, None)
         self.stochastic = training.step.net.stochastic
+
+    def epoch(self, tick: Callable[[], None]) -> None:
+        """Make the steps that are left in an epoch, and go to the position after them, in tensors that are never written to.
+
+        Inference mode saves a tenth of the time of a small step; it is off if a callback looks at steps.
+        """
+        one = self.training
+        self._begin()
+        with one.mode(), one.randomness(self.at.epoch, "data", one.weighs_rows), self.located():
+            for x, target in () if self.stopped else one.batches(self.at.epoch, self.at.step):
+                self.take(x, target)
+                tick()
+                if self.stopped:
+                    break
+            self.require_finite()
+        self.at, self.given = self.position(), (None, None)
+        self.given = tree.map(torch.clone, (self.params, self.state))
+        self.at = self.at._replace(params=self.given[0], state=self.given[1])
+
+    def _begin(self) -> None:
+        at = self.at
+        _restore(self.training.generators, at.generators)
+        if at.params is not self.given[0] or at.state is not self.given[1]:
+            self.params, self.state = tree.map(torch.clone, (at.params, at.state))
+        self.stopped = at.stopped
+        self.losses, self.weights = list(at.losses), list(at.weights)
+        self.noise = random.fold_in(self.training.noise, at.epoch)
+        self.device: torch.device | None = None
         self.began = time.perf_counter()
 
     def take(self, x: Any, target: Any) -> None:
@@ -266,8 +280,3 @@ def _restore(generators: list[torch.Generator], states: tuple[Tensor, ...]) -> N
     """Set generators to their states at the start of an epoch; those of new validation data keep theirs."""
     for generator, state in zip(generators[: len(states)], states[: len(generators)], strict=True):
         generator.set_state(state)
-
-
-def _as_normal(leaf: Tensor) -> Tensor:
-    """Return a tensor that autograd accepts: a copy of one made in inference mode."""
-    return leaf.clone() if leaf.is_inference() else leaf
