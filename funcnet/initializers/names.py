@@ -91,6 +91,8 @@ def weight_and_bias(
 
     ``fans_of_weight`` are those of a weight that has not the axes (out, in, *kernel). The bias is zeros. With ``"torch"`` the
     weight is scaled by its shape only, and the bias uniform in ±1/√fan_in, as in ``torch.nn``.
+
+    Raises   ``ValueError`` for shapes without one of the weight, and for a tensor that main memory cannot hold.
     """
     rng = random.as_key(rng)
     if not isinstance(shapes, dict) or "weight" not in shapes:
