@@ -253,14 +253,11 @@ def add_gradients(who: str, one: Any, other: Any) -> Any:
     if type(one) is Tensor and type(other) is Tensor and one.shape == other.shape and one.dtype is other.dtype:
         return one + other
     for a, b in zip(*flatten_together(one, other), strict=True):
-        if a is not None and b is not None and not _are_alike(a, b):
+        are_alike = isinstance(a, Tensor) and isinstance(b, Tensor) and (a.shape, a.dtype) == (b.shape, b.dtype)
+        if a is not None and b is not None and not are_alike:
             rule = f"the gradients of one tensor must be alike, and one is {describe(a)}"
             raise value_error(who, rule, describe(b))
     return tree.add(one, other)
-
-
-def _are_alike(a: Any, b: Any) -> bool:
-    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and a.dtype is b.dtype
 
 
 def absent(tree_of_params: Params) -> Params:

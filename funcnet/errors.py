@@ -153,14 +153,6 @@ def whole(at_least: int) -> Validator:
     return validate
 
 
-def require_whole(who: object, name: str, at_least: int, got: Any, *, at_most: int = MOST) -> None:
-    """Raise ``ValueError`` unless an argument is a whole number with a lower bound, and an upper one: below 2³¹ by default."""
-    if not is_whole(got) or got < at_least:
-        raise value_error(who, f"{name} must be a whole number of at least {at_least}", repr(got))
-    if got > at_most:
-        raise value_error(who, f"{name} must be " + ("below 2**31" if at_most == MOST else f"at most {at_most}"), repr(got))
-
-
 def _require_word(value: Any, attribute: Any, got: Any, most: int = _WORDS - 1) -> None:
     """Raise ``ValueError`` for a whole number above ``most``, in tuples too: torch's own error is no sentence, or an overflow."""
     for n in got if isinstance(got, tuple) else (got,):
@@ -261,32 +253,26 @@ def is_whole_tuple(value: object, at_least: float = -math.inf) -> bool:
 
 
 def valid_if(
-    is_valid: Callable[[Any], bool],
-    rule: str,
-    *,
-    several: bool = False,
-    optional: bool = False,
-    empty: bool = False,
-    most: int = _WORDS - 1,
+    test: Callable[[Any], bool], rule: str, *, several: bool = False, optional: bool = False, empty: bool = False, most: int = 0
 ) -> Validator:
     """Make a validator for a value that passes a test; ``rule`` says the test in words.
 
     Args:
-        is_valid: The test.
+        test: The test.
         rule: What the value must be.
         several: Whether a tuple of such values is valid too; it must have ``axes`` entries if the layer has ``axes``.
         optional: Whether ``None`` is valid.
         empty: Whether an empty tuple is valid, with ``several``.
-        most: The largest whole number that is valid, also in a tuple; for sizes ``MOST``.
+        most: The largest whole number that is valid, also in a tuple: for sizes ``MOST``; by default the largest of 64 bits.
     """
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
         is_tuple, axes = several and isinstance(got, tuple), getattr(value, "axes", None)
         counts = len(got) == axes if is_tuple and axes else not is_tuple or empty or got != ()
-        if not (optional and got is None) and not (counts and all(map(is_valid, got if is_tuple else (got,)))):
+        if not (optional and got is None) and not (counts and all(map(test, got if is_tuple else (got,)))):
             them = f", or a tuple of {axes} of them, one for each axis" if axes else ", or a tuple of them"
             raise _refuse(value, attribute.name, rule + them * (is_tuple or (several and not axes)), got)
-        _require_word(value, attribute, got, most)
+        _require_word(value, attribute, got, most or _WORDS - 1)
 
     return validate
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from funcnet import random, tree
+from funcnet.arguments import require_whole
 from funcnet.compilation import compiled
 from funcnet.contract import Params
-from funcnet.errors import describe, is_number, require_whole, value_error
+from funcnet.errors import describe, is_number, value_error
 from funcnet.flattening import Tree
 from funcnet.optim.base import Optimizer
 from funcnet.random.keys import Key

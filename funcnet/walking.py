@@ -17,7 +17,7 @@ from typing import Any
 
 from funcnet.combinator import Children, Combinator
 from funcnet.contract import Layer
-from funcnet.errors import PathError, value_error
+from funcnet.errors import PathError, describe, value_error
 from funcnet.flattening import join
 from funcnet.naming import listed
 
@@ -33,10 +33,20 @@ def walk(net: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
     Args:
         net: The net.
         path: The path of the net itself.
+
+    Raises:
+        ValueError: For anything but a layer, and a path that is no string.
     """
+    require_layer("walk", net)
+    if not isinstance(path, str):
+        raise value_error("walk", "path must be a string", describe(path))
+    return _walk(net, path)
+
+
+def _walk(net: Layer, path: str) -> Iterator[tuple[str, Layer]]:
     yield path, net
     for name, child in children_of(net).items():
-        yield from walk(child, _inside(path, name))
+        yield from _walk(child, _inside(path, name))
 
 
 def at(net: Layer, path: str) -> Layer:

@@ -84,6 +84,8 @@ class TransformerBlock(Wired):
     def __attrs_post_init__(self) -> None:
         if (self.multihead_attn is None) != (self.norm3 is None):
             raise value_error(self.label, "norm3 must come with multihead_attn, and only with it", self.norm3)
+        if self.multihead_attn is None and self.dropout3 is not None:
+            raise value_error(self.label, "dropout3 must come with multihead_attn; without, dropout2 is the last", self.dropout3)
         super().__attrs_post_init__()
 
     def forms(self) -> Forms:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.arguments import require_whole
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, require_whole, value_error
+from funcnet.errors import describe, value_error
 from funcnet.fitting.arguments import COLUMNS, LAYER, require
 from funcnet.fitting.data import Source, Stream, as_pair, as_tensors, device_of, moved, source_of
 from funcnet.flattening import Tree, flatten_together, unflatten

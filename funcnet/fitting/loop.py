@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from funcnet import random, tree
+from funcnet.arguments import require_whole
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, require_whole, value_error
+from funcnet.errors import describe, value_error
 from funcnet.fitting.arguments import LAYER, LOSS, OPTIMIZER, require
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Rows, Source, is_rows, moved, source_of

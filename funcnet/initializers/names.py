@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from funcnet import random
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.explanations import fits
 from funcnet.initializers.elementary import Fans, Initializer, Normal, Ones, Shape, TruncatedNormal, Uniform, Zeros
 from funcnet.initializers.scaled import (
@@ -91,8 +91,12 @@ def weight_and_bias(
 
     ``fans_of_weight`` are those of a weight that has not the axes (out, in, *kernel). The bias is zeros. With ``"torch"`` the
     weight is scaled by its shape only, and the bias uniform in ±1/√fan_in, as in ``torch.nn``.
+
+    Raises   ``ValueError`` for shapes without one of the weight, and for a tensor that main memory cannot hold.
     """
     rng = random.as_key(rng)
+    if not isinstance(shapes, dict) or "weight" not in shapes:
+        raise value_error("weight_and_bias", "shapes must be a dict with that of the weight", describe(shapes))
     draw, shape = _named("weight_and_bias", initializer), shapes["weight"]
     key = random.fold_in(rng, 0)
     _require_memory(key, shape)

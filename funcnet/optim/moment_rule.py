@@ -140,6 +140,8 @@ class MomentRule(Value):
     def rates(self, state: State) -> dict[str, Any]:
         if not isinstance(state, dict) or "step" not in state:
             raise self._explained(LookupError(), {}, state, {})
+        if not is_count(state["step"]):
+            raise value_error(self, "state must have a 0-d int64 tensor as step", state["step"])
         return dict(zip(self.hyperparameters, self._rates(state["step"]), strict=True))
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.errors import MANY, describe, require_whole, value_error
+from funcnet.arguments import require_whole
+from funcnet.errors import MANY, describe, value_error
 from funcnet.optim.schedules.base import Schedule
 
 _TOLERANCE = 1e-12

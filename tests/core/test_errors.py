@@ -131,7 +131,7 @@ RIGHT_FIELDS = [
     {"flag": False},
     {"rate": 0.0},
     {"rate": 0},
-    {"rate": Fraction(1, 3)},
+    {"rate": Fraction(1, 4)},
     {"slope": 2.0},
     {"slope": 5e-324},
     {"anything": -1e308},

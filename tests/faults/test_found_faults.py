@@ -77,6 +77,11 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "SGD: lr must be a number, a 0-d tensor, or a schedule": lambda: fn.SGD(torch.nn.Linear(2, 3)),
     "SWA(): state must have a tensor in dtypes": lambda: SWA.params({**STATE, "average": {"w": True}}),
     "scale: factor must be a number": lambda: tree.scale(X, HUGE),
+    "ScaleByRSS(): state must have a 0-d int64 tensor as step": lambda: fn.ScaleByRSS().rates({"step": X, "sum": X}),
+    "dropout3 must come with multihead_attn": lambda: fn.transformer_encoder_block(4, 2).replace(dropout3=fn.Dropout(0.1)),
+    "walk: path must be a string, got a tensor": lambda: fn.walk(LINEAR, torch.ones(2)),  # type: ignore[arg-type]
+    "walk: the layer must be a layer": lambda: fn.walk(3),  # type: ignore[arg-type]
+    "weight_and_bias: shapes must be a dict": lambda: initializers.weight_and_bias(0, None, "torch"),  # type: ignore[arg-type]
     "predict: data must have numbers, to be moved to cpu": lambda: fn.predict(LINEAR, LINEAR_PARAMS, torch.ones(3, 2, device="meta")),
 }  # fmt: skip
 

@@ -23,8 +23,13 @@ AS_IN_TORCH = {
     *[("CrossMapLRN2d", name) for name in ("alpha", "beta", "k")],
     *[(f"LPPool{n}d", "norm_type") for n in (1, 2, 3)],
     *[(f"Pow.{verb}", "x") for verb in ("apply", "__call__")],
+    ("Normalize", "p"),
+    *[(f"{name}.__call__", "target") for name in ("AUROC", "AveragePrecision")],
 }
-"""Arguments of which torch makes roots of negative numbers, NaN, as the formula says."""
+"""Arguments of which NaN is right.
+
+Roots of negative numbers, as in torch; a norm of degree 1e-6, whose root overflows; labels of one class, which have no ranking.
+"""
 LARGE = 1e3
 TINY = 1e-30
 
