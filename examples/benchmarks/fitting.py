@@ -40,7 +40,7 @@ torch {torch}, {processor}, one thread.
 A turn is a training of {epochs} epochs of {steps} batches of {batch} digits, with a convolutional net with dropout and a donated
 AdamW. The call of `fit` is timed as a whole, so that copies of params, the history and the search for values that are not finite
 count. The workers of a DataLoader stay from turn to turn; their batches come in another order in `fit`, which draws a seed more.
-Without workers `fit` fetches them outside of inference mode, since a dataset may keep its tensors, which takes 2 % of such a step.
+Without workers `fit` fetches them outside of inference mode, since a dataset may keep its tensors: 2 % of such a step.
 The step of the last two rows does next to nothing, so that they show the cost of `fit` in µs. Contenders take turns in one
 process, in another order each round.
 
