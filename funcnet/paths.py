@@ -71,7 +71,7 @@ matches._dynamo_marked_constant = True  # type: ignore[attr-defined]  # fnmatch 
 
 
 def renamed(path: str, pattern: str, new: str) -> str | None:
-    """Return ``new`` with what each ``*`` of a pattern matches in the place of its own, in order; ``None`` where none matches.
+    """Return ``new`` with each ``*`` replaced by what the same ``*`` of a pattern matches; ``None`` if no pattern matches.
 
     A ``*`` matches as little as it can, and the last one all that is left.
 

@@ -45,7 +45,7 @@ def fresh_params() -> fn.tree.Tree:
 
 @fn.frozen
 class Told(fn.Checkpoints):
-    """Checkpoints that tell when a save is complete, as far as it is when ``save`` returns."""
+    """Checkpoints that report each save when it is complete, at the latest when ``save`` returns."""
 
     tell: Tell = field(default=print, kw_only=True)
 

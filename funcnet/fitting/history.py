@@ -14,7 +14,7 @@ from funcnet.fitting.plotting import Figure, draw
 from funcnet.tables import aligned, html_table
 
 _MOST_ROWS, _ENDS = 20, 5
-"""A longer table shows so many rows at each of its ends only."""
+"""Rows shown at the beginning and at the end of a longer table."""
 _WIDTH = 120
 """Characters of the longest line; a wider table is broken into several."""
 

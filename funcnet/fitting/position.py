@@ -68,7 +68,7 @@ def from_tree(saved: Any) -> Position:
 
 
 def call_of(net: Layer, loss: Loss, opt: Optimizer, accumulate: int, **options: Any) -> dict[str, Any]:
-    """Describe the arguments of ``fit`` in numbers and strings, by which a checkpoint of another call is recognized."""
+    """Describe the arguments of ``fit`` in numbers and strings, which tell a checkpoint of another call."""
     return {"net": repr(net), "loss": repr(loss), "opt": repr(opt), "accumulate": accumulate, **options}
 
 

@@ -24,7 +24,7 @@ def test_the_page_has_a_row_for_each_way(capsys, monkeypatch, tmp_path):
 
 
 def test_the_medians_are_those_of_processes(monkeypatch):
-    """Each contender once a round, in processes of their own."""
+    """Each contender runs once a round, in a separate process."""
     calls = []
 
     def ran(command, **how):

@@ -36,7 +36,7 @@ def paired(a: Any, b: Any) -> Any:
 
 
 def half_rule(forward: Any, x: Any, y: Any, gy: Any) -> Any:
-    """Return the gradient as it is."""
+    """Return the gradient unchanged."""
     return gy
 
 

@@ -1,4 +1,4 @@
-"""Calls of the training loop and of what writes and reads files, each in a folder of its own."""
+"""Calls of the training loop and of the functions that write and read files, each in a separate folder."""
 
 import contextlib
 import tempfile

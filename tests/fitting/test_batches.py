@@ -128,7 +128,7 @@ def test_a_batch_without_rows_is_no_divergence():
 
 
 def test_the_order_of_a_loader_is_that_of_the_key():
-    """Whatever the global generator, which is left as it was."""
+    """The state of the global generator does not matter, and fit leaves it unchanged."""
     loader = DataLoader(TensorDataset(X, TARGET), 8, shuffle=True)
     torch.manual_seed(1)
     state = torch.get_rng_state()

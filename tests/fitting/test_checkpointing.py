@@ -146,7 +146,7 @@ def test_a_state_of_named_tuples_comes_back_as_it_was(tmp_path):
 
 
 def test_an_interrupt_leaves_params_and_checkpoint_whole(tmp_path):
-    """Ctrl-C at a step: what the caller gave is as it was, and the last checkpoint loads."""
+    """After Ctrl-C at a step the arguments are unchanged, and the last checkpoint loads."""
     params = NET.init(0)
     before = fn.tree.map(torch.clone, params)
 

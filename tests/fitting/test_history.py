@@ -110,7 +110,7 @@ def test_a_history_is_made_of_lists_of_values(columns, sentence):
 
 
 def test_copies_and_pickles_are_the_history():
-    """Each is a history again, and appending to a copy leaves the first as it was."""
+    """Each is a history again, and appending to a copy does not change the original."""
     history = history_of(3)
     assert isinstance(history, dict)
     for made in (
@@ -143,7 +143,7 @@ def test_histories_are_compared_by_value():
         None,
     ):
         assert history != other
-        assert not history == other  # noqa: SIM201 (the two are methods of their own)
+        assert not history == other  # noqa: SIM201 (two separate methods)
 
 
 def test_the_best_epoch_is_that_of_a_column():

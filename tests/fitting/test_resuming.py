@@ -26,13 +26,13 @@ class Noisy(Dataset):
 
 
 def epochs(epoch):
-    """Return the batches of an epoch, in an order of its own."""
+    """Return the batches of an epoch, each epoch in another order."""
     order = fn.random.permutation(fn.random.fold_in(5, epoch), 40)
     return ((X[rows], LABELS[rows]) for rows in order.split(8))
 
 
 def own_generator(**options):
-    """Return a loader with a generator of its own, which goes on from epoch to epoch."""
+    """Return a loader with its own generator, which continues from epoch to epoch."""
     return DataLoader(TensorDataset(X, LABELS), 8, shuffle=True, generator=torch.Generator().manual_seed(3), **options)
 
 
@@ -65,7 +65,7 @@ SOURCES = {
     "two workers": lambda: (DataLoader(Noisy(), 8, shuffle=True, num_workers=2), {}),
     "workers that persist": lambda: (DataLoader(TensorDataset(X, LABELS), 8, shuffle=True, **PERSISTENT), {}),
     "workers that persist and a generator": lambda: (own_generator(**PERSISTENT), {}),
-    "a generator of its own": lambda: (own_generator(), {}),
+    "its own generator": lambda: (own_generator(), {}),
     "another sampler": lambda: (weighted(), {}),
     "a function of the epoch": lambda: (epochs, {}),
     "a list": lambda: ([*epochs(0)], {}),

@@ -57,7 +57,7 @@ def test_it_keeps_the_contract_of_optimizers() -> None:
 
 
 def test_a_state_is_wrapped_and_read() -> None:
-    """The state of the optimizer comes back as it was; a read begins anew, and without an update there is no mean."""
+    """The optimizer's state comes back unchanged, a read resets the sums, and without an update there is no mean."""
     opt, params = fn.Adam(0.1), {"w": torch.ones(4)}
     plain, recorder = opt.init(params), recorded(opt)
     state = recorder.wrap(plain)

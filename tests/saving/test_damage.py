@@ -75,7 +75,7 @@ def test_a_changed_byte_of_a_safetensors_file_never_makes_another_tree(tmp_path,
 
 
 def harmless(path) -> bool:
-    """Tell whether a file loads as it was, or not at all."""
+    """Tell whether a file loads unchanged, or not at all."""
     try:
         return same(fn.load(path), sample())
     except ValueError:
@@ -88,7 +88,7 @@ def changed(data: bytes, i: int, flip: int) -> bytes:
 
 
 def test_the_small_file_loads(tmp_path):
-    """Undamaged, and as it is forged: the tests above and below refuse nothing else than the damage."""
+    """The undamaged and the rebuilt file load: the other tests refuse the damage and nothing else."""
     path = tmp_path / "a.fn"
     saved(path)
     assert same(fn.load(path), sample())

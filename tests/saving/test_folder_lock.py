@@ -22,7 +22,7 @@ LEFT = ".step-000000007.fn.x1y2.tmp"
 
 @contextmanager
 def held_elsewhere(folder, word=""):
-    """Hold the lock as another process would, with another open file; ``word`` is what it has written into it."""
+    """Hold the lock through another open file, as another process would; ``word`` is what it wrote into the file."""
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(word)
@@ -261,7 +261,7 @@ bad.save(2, torch.ones(1000))
 
 
 def test_the_end_of_the_interpreter_waits_and_tells_the_error(tmp_path):
-    """In a process of its own, which does not wait itself."""
+    """In a separate process, which does not wait."""
     ended = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "step-000000002.fn" in ended.stderr
     assert torch.equal(Checkpoints(tmp_path / "good").load(), torch.ones(1000))

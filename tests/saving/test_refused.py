@@ -1,4 +1,4 @@
-"""Refusals of ``save``: nothing is written that could not be loaded as it was."""
+"""Refusals of ``save``: it writes only what ``load`` can give back unchanged."""
 
 import os
 import re

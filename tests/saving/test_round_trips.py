@@ -1,4 +1,4 @@
-"""Round trips: every tree that can be saved comes back as it was, bit for bit."""
+"""Round trips: every tree that can be saved comes back unchanged, bit for bit."""
 
 import math
 from collections import OrderedDict, namedtuple
@@ -96,7 +96,7 @@ def test_a_tensor_at_two_paths_is_one_again(path):
 
 
 def test_tensors_that_require_gradients_come_back_without(path):
-    """Parameters of torch too; what was saved is as it was."""
+    """Parameters of torch too; saving does not change them."""
     w = torch.nn.Parameter(torch.ones(2))
     fn.save(path, [w, w * 2])
     assert [type(x) for x in fn.load(path)] == [torch.Tensor] * 2
@@ -106,7 +106,7 @@ def test_tensors_that_require_gradients_come_back_without(path):
 
 @pytest.mark.parametrize("name", ["tree.fn", "tree.safetensors"])
 def test_inference_mode_makes_no_difference(tmp_path, name):
-    """What is loaded is a normal tensor with memory of its own, and inference tensors can be saved."""
+    """Loaded tensors are normal ones with separate memory, and inference tensors can be saved."""
     with torch.inference_mode():
         w = torch.randn(3, 2)
         fn.save(tmp_path / name, {"w": w, "t": w.t(), "sliced": w[:, :1]})
