@@ -130,10 +130,7 @@ def fit(
     """
     require("fit", net=(Layer, LAYER, net), loss=(Loss, LOSS, loss), opt=(Optimizer, OPTIMIZER, opt))
     require("fit", drop_last=(bool, "True or False", drop_last), norms=(bool, "True or False", norms))
-    _require_transform(transform)
-    require_progress(progress)
-    for name, least, got in (("epochs", 0, epochs), ("epochs_done", 0, epochs_done)):
-        require_whole("fit", name, least, got)
+    _require_options(transform, progress, epochs=epochs, epochs_done=epochs_done)
     source = _source(data, batch_size, drop_last, transform)
     used = recorded(opt) if norms else opt
     judge = Judge.of(net, loss, used, source, validation, metrics, transform)
@@ -209,9 +206,12 @@ def _with_value(key: Any) -> Any:
     return key
 
 
-def _require_transform(transform: Any) -> None:
+def _require_options(transform: Any, progress: Any, **numbers: Any) -> None:
     if transform is not None and not callable(transform):
         raise value_error("fit", "transform must be a function (batch, key) -> (x, target), or None", describe(transform))
+    require_progress(progress)
+    for name, got in numbers.items():
+        require_whole("fit", name, 0, got)
 
 
 def _source(data: Any, batch_size: Any, drop_last: bool, transform: Any) -> Source:
