@@ -215,11 +215,11 @@ class Run:
         """Raise ``FloatingPointError`` for params that are not finite, and for losses on a GPU, which no step reads."""
         watched = not self.losses or self.losses[-1].device.type == "cpu"
         if not stays_finite(self.params, self.at.params):
-            raise self._diverged("params that are not", len(self.losses))
+            raise self._diverged("params with a NaN or an infinity", len(self.losses))
         if not watched and self.training.strict:
             finite = torch.stack(self.losses).reshape(len(self.losses), -1).isfinite().all(1)
             if not finite.all():
-                raise self._diverged("a loss that is not", 1 + int((~finite).nonzero()[0]))
+                raise self._diverged("a loss of NaN or infinity", 1 + int((~finite).nonzero()[0]))
 
     @contextmanager
     def located(self) -> Iterator[None]:

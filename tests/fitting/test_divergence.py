@@ -167,3 +167,15 @@ def test_every_number_that_is_not_finite_is_seen(dtype):
                 bad = x.clone()
                 bad[i] = value
                 assert not are_finite([*whole, bad, x])
+
+
+def test_params_that_no_loss_shows_are_not_saved(tmp_path):
+    """An infinite x saturates tanh: the loss of its step is finite, and the params after it are not."""
+    x = X.clone()
+    x[30, 1] = math.inf
+    kept = fn.Checkpoints(tmp_path, every=1)
+    batches = [(x[rows], TARGET[rows]) for rows in torch.arange(40).split(8)]
+    with pytest.raises(FloatingPointError, match="got params with a NaN or an infinity in step 4"):
+        fn.fit(NET, fn.MSE(), fn.SGD(0.1), batches, epochs=2, key=0, progress=False, checkpoints=kept)
+    assert kept.latest() == 3
+    assert fn.tree.all_finite(kept.load()["params"])

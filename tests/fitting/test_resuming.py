@@ -1,5 +1,6 @@
 """Exact resume: a training interrupted anywhere, and started again by the same call, ends as one that never was."""
 
+import itertools
 import random
 import warnings
 
@@ -88,9 +89,14 @@ class Killer(fn.Callback):
             raise KilledError
 
 
+SEEDS = itertools.count()
+
+
 def trained(name, folder=None, *, callbacks=(), every=3, **more):
     """Return the training of a source."""
     data, options = SOURCES[name]()
+    seed = next(SEEDS)  # no two trainings find the global generators in the same state
+    torch.manual_seed(seed), random.seed(seed), numpy.random.seed(seed)
     kept = folder and fn.Checkpoints(folder, every=every)
     early = fn.EarlyStopping(patience=50, monitor="validation_loss")
     return fn.fit(
