@@ -1,0 +1,1 @@
+"""torch.nn: modules as nets, nets as modules, modules as layers."""

@@ -1,0 +1,1 @@
+"""Modules of torch.nn and traced code as layers."""

@@ -1,0 +1,62 @@
+"""Converters of modules, functions and methods, in tables that the files of this package fill."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from funcnet.contract import Layer, Params
+
+F = TypeVar("F", bound=Callable[..., Any])
+Converted = tuple[Layer, Params]
+Convert = Callable[[nn.Module, str], Converted]
+"""Convert a module within another one, given its name there, which becomes a part of the path in errors."""
+
+LAYERS: dict[type, Callable[[Any, Convert], Converted]] = {}
+"""For each class of modules: ``(module, convert) -> (layer, params)``, in the conventions of funcnet for x and y."""
+
+CALLS: dict[type, Callable[..., Any]] = {}
+"""For modules with other arguments or results than the layer: ``(module, layer, params, *args, **kwargs) -> Node``."""
+
+FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+"""For each function, and each method by its name: a function with the same arguments that returns a ``Node`` or a value."""
+
+
+def layer(*classes: type) -> Callable[[F], F]:
+    """Register ``(module) -> (layer, params)``."""
+
+    def register(convert: F) -> F:
+        LAYERS.update(dict.fromkeys(classes, lambda module, _: convert(module)))
+        return convert
+
+    return register
+
+
+def container(*classes: type) -> Callable[[F], F]:
+    """Register ``(module, convert) -> (layer, params)``, which converts the modules inside with ``convert(child, name)``."""
+
+    def register(convert: F) -> F:
+        LAYERS.update(dict.fromkeys(classes, convert))
+        return convert
+
+    return register
+
+
+def call(*classes: type) -> Callable[[F], F]:
+    """Register how traced code calls modules: ``(module, layer, params, *args, **kwargs) -> Node``."""
+
+    def register(convert: F) -> F:
+        CALLS.update(dict.fromkeys(classes, convert))
+        return convert
+
+    return register
+
+
+def function(*targets: Any) -> Callable[[F], F]:
+    """Register a function with the arguments of torch's, for functions and for names of methods."""
+
+    def register(convert: F) -> F:
+        FUNCTIONS.update(dict.fromkeys(targets, convert))
+        return convert
+
+    return register
