@@ -11,7 +11,7 @@ Parts = Any
 """The structure of a value: ``None`` for a tensor, a tuple of structures, or ``...`` for any number of tensors in a tuple."""
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """The reason why something has no counterpart in funcnet, without the path, which the caller adds."""
 
 
