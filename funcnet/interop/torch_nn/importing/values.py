@@ -67,3 +67,10 @@ class Arithmetic:
 
 
 Number = int | float | Size | Arithmetic
+
+
+@define(frozen=True)
+class Dtype:
+    """``x.dtype``."""
+
+    of: "Ref | Node"
