@@ -361,7 +361,8 @@ __all__ = [
     "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "pack_padded", "pad_packed", "pad_sequence", "unpad_sequence",
     # attention
     "ScaledDotProductAttention", "VarlenAttention", "AttentionPool", "MultiHeadAttention", "causal_mask", "local_mask",
-    "padding_mask", "combine_masks", "VisibleMask", "JointMask", "FullMask", "RotaryEmbedding", "SinusoidalPositions", "LearnedPositions",
+    "padding_mask", "combine_masks", "VisibleMask", "JointMask", "FullMask", "RotaryEmbedding", "SinusoidalPositions",
+    "LearnedPositions",
     # embeddings
     "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding",
     # shapes

@@ -113,7 +113,7 @@ class JointMask(Layer):
         x, a pair (a, b) of masks that broadcast together → y, of both their axes.
 
     Cache:
-        The pair.
+        The pair, not copied, and the shape of y.
 
     Raises:
         ValueError: For an x that is no pair of masks, masks that do not broadcast, and floating ones of two dtypes.
@@ -122,26 +122,28 @@ class JointMask(Layer):
     [[True, False], [False, False]]
     """
 
-    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
         require_no_params(self, params)
         if self.complaint(x):
             raise Misfit
         a, b = x
         if a.dtype is b.dtype:
-            return (a & b if a.dtype is torch.bool else a + b), x
-        return (torch.where(a, b, -torch.inf) if a.dtype is torch.bool else torch.where(b, a, -torch.inf)), x
+            y = a & b if a.dtype is torch.bool else a + b
+        else:
+            y = torch.where(a, b, -torch.inf) if a.dtype is torch.bool else torch.where(b, a, -torch.inf)
+        return y, (a, b, tuple(y.shape))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Any) -> tuple[Params, tuple[Any, Any]]:
-        a, b = cache
-        return params, (self._grad(a, b, gy), self._grad(b, a, gy))
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Any) -> tuple[Params, tuple[Any, Any]]:
+        a, b, shape = cache
+        return params, (self._grad(a, b, shape, gy), self._grad(b, a, shape, gy))
 
-    def _grad(self, one: Tensor, other: Tensor, gy: Any) -> Tensor | None:
-        """Return the gradient of one of the masks."""
+    def _grad(self, one: Tensor, other: Tensor, shape: Shape, gy: Any) -> Tensor | None:
+        """Return the gradient of one of the masks; ``shape`` is that of y."""
         if not one.is_floating_point():
             return None
         if gy is None:
             return torch.zeros_like(one)
-        check_gy(self, gy, torch.broadcast_shapes(one.shape, other.shape), one)
+        check_gy(self, gy, shape, one)
         return unbroadcast(torch.where(other, gy, 0.0) if other.dtype is torch.bool else gy, tuple(one.shape))
 
     def complaint(self, x: Any) -> str | None:
