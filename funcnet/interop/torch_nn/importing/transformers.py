@@ -27,7 +27,7 @@ from funcnet.blocks.transformer_block import TransformerBlock
 from funcnet.blocks.transformer_stacks import TransformerStack
 from funcnet.combinators.constants import serial_with_constants
 from funcnet.contract import Layer, Params
-from funcnet.interop.torch_nn.importing.masks import full_mask, joint_mask, up_to_last
+from funcnet.interop.torch_nn.importing.masks import Mask, full_mask, joint_mask, up_to_last
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS, Convert, Converted, call, container
 from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError, require_value
 from funcnet.layers.activation.rectifiers import ReLU
@@ -151,13 +151,17 @@ def call_decoder(
     return Node(made, (*xs, *up_to_last(of_memory, of_target)), params)
 
 
+def _mask_of(given: dict[str, Any], name: str, heads: int) -> Mask:
+    """Return what the masks of a sequence show."""
+    attention, padding, is_causal = [given.get(f"{name}_{kind}") for kind in _KINDS]
+    return joint_mask(attention, padding, is_causal, heads)
+
+
 @call(nn.Transformer)
 def call_transformer(module: Any, made: Layer, params: Params, src: Any, tgt: Any, *masks: Any, **named: Any) -> Node:
     """Apply the net to source and target, and to what the masks of source, target and memory show."""
     given = dict(zip(_MASKS, masks, strict=False)) | named
-    of_source, of_target, of_memory = [
-        joint_mask(*[given.get(f"{name}_{kind}") for kind in _KINDS], num_heads=module.nhead) for name in _SEQUENCES
-    ]
+    of_source, of_target, of_memory = [_mask_of(given, name, module.nhead) for name in _SEQUENCES]
     xs = require_value("src", src), require_value("tgt", tgt)
     if all(given.get(f"src_{kind}") == given.get(f"memory_{kind}") for kind in _KINDS[:2]):
         return Node(made, (*xs, *up_to_last(of_source, of_target)), params)
