@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from twins import assert_twins, params_of
+from twins import CLOSE, assert_twins, draw, params_of
 
 import funcnet as fn
 from funcnet import tree
 from funcnet.interop.torch_nn.importing import attention, recurrent, transformers  # noqa: F401 (they fill the tables)
 from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS
-from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Node, Ref
 
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -83,38 +83,28 @@ def refs(*names: str) -> list[Ref]:
     return [Ref(name) for name in names]
 
 
-__all__ = [
-    "UnsupportedError",
-    "assert_called",
-    "assert_converts",
-    "called",
-    "converted",
-    "refs",
-    "wired",
-]
+def assert_called(module: nn.Module, x: dict[str, Any], arrange: Any = dict, *, rewrite: Any = lambda node: node) -> None:
+    """Check that a call has the value and the gradients of torch's.
 
-
-def assert_called(module: nn.Module, given: dict[str, Any], *, part: Any = lambda y: y, **fixed: Any) -> None:
-    """Check that a call with these arguments has the value and the gradients of torch's, in the order in which they come."""
+    ``arrange(**x)`` makes the keyword arguments of the inputs x, tensors for the module and names for the net.
+    ``rewrite(node)`` is called on what the table makes of the call.
+    """
     module = module.double()
-    node = called(module, **{name: Ref(name) for name in given}, **fixed)
-    net, params = wired(node[0] if isinstance(node, tuple) else node, *given)
-    x = tuple(given.values()) if len(given) > 1 else next(iter(given.values()))
-    leaves = [leaf.detach().clone().requires_grad_(leaf.is_floating_point()) for leaf in given.values()]
-    want = part(module(**dict(zip(given, leaves, strict=True)), **fixed))
-    want = want[0] if isinstance(want, tuple) and want[1] is None else want
-    y, cache = net.apply(params, x)
-    gy = tree.map(lambda leaf: fn.random.normal(5, tuple(leaf.shape), dtype=leaf.dtype), y)
-    pairs = list(zip(tree.leaves(y), tree.leaves(want), strict=True))
-    for got, one in pairs:
-        torch.testing.assert_close(got, one.detach(), rtol=1e-10, atol=1e-10)
+    node = rewrite(called(module, **arrange(**{name: Ref(name) for name in x})))
+    net, params = wired(node, *x)
+    leaves = {name: leaf.detach().clone().requires_grad_(leaf.is_floating_point()) for name, leaf in x.items()}
+    want = tree.leaves(tuple([one for one in as_tuple(module(**arrange(**leaves))) if one is not None]))
+    y, cache = net.apply(params, tuple(x.values()) if len(x) > 1 else next(iter(x.values())))
+    gy = tree.map(lambda leaf: draw(leaf.shape, 5), y)
     gparams, gx = net.vjp(params, cache, gy)
-    weights, floating = dict(module.named_parameters()), [leaf for leaf in leaves if leaf.requires_grad]
-    found = torch.autograd.grad(
-        [one for _, one in pairs], [*floating, *weights.values()], tree.leaves(gy), allow_unused=True, materialize_grads=True
-    )
-    own = max(gparams.values(), key=lambda entry: len(tree.names(entry)))
-    got = [g for g in (gx if len(given) > 1 else (gx,)) if g is not None] + [tree.names(own)[path] for path in weights]
-    assert len(got) == len(found)
-    for one, other in zip(got, found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    weights, inputs = dict(module.named_parameters()), [leaf for leaf in leaves.values() if leaf.requires_grad]
+    grads = torch.autograd.grad(want, [*inputs, *weights.values()], tree.leaves(gy), allow_unused=True, materialize_grads=True)
+    own = {path: g for entry in gparams.values() for path, g in tree.names(entry).items()}
+    got = [*tree.leaves(y), *tree.leaves(gx), *[own[path] for path in weights]]
+    for one, other in zip(got, [*want, *grads], strict=True):
+        torch.testing.assert_close(one, other.detach(), **CLOSE)
+
+
+def as_tuple(y: Any) -> tuple[Any, ...]:
+    """Return a module's output as a tuple."""
+    return y if isinstance(y, tuple) else (y,)
