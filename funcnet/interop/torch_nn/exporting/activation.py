@@ -1,0 +1,15 @@
+"""Activations as modules of torch.nn."""
+
+from funcnet.interop.torch_nn.exporting.registry import same_names
+from funcnet.layers.activation.glu import GLU
+from funcnet.layers.activation.leaky import LeakyReLU, PReLU, RReLU
+from funcnet.layers.activation.rectifiers import CELU, ELU, SELU, ReLU, ReLU6, Threshold
+from funcnet.layers.activation.self_gated import GELU, Hardswish, Mish, SiLU
+from funcnet.layers.activation.shrinkages import Hardshrink, Softshrink, Tanhshrink
+from funcnet.layers.activation.sigmoids import Hardsigmoid, Hardtanh, LogSigmoid, Sigmoid, Softsign, Tanh
+from funcnet.layers.activation.softmaxes import LogSoftmax, Softmax, Softmax2d, Softmin
+from funcnet.layers.activation.softpluses import Softplus
+
+same_names([ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU, CELU, SELU, Threshold, GELU, SiLU, Mish, Hardswish, GLU])
+same_names([Sigmoid, LogSigmoid, Hardsigmoid, Tanh, Hardtanh, Tanhshrink, Softsign, Softplus, Hardshrink, Softshrink])
+same_names([Softmax, LogSoftmax, Softmin, Softmax2d])
