@@ -29,14 +29,14 @@ from funcnet.interop.torch_nn.exporting.ties import tied_module, with_ties
 
 def _children(net: Any, params: Params, convert: Convert) -> dict[str, nn.Module]:
     """Convert the layers within a net, with their own entries of params."""
-    rows = zip(net.children().items(), net.entries(params), strict=True)
-    return {name: convert(layer, entry) for (name, layer), entry in rows}
+    entries = net.entries(params)
+    return dict(zip(net.children(), net.each(lambda i, layer: convert(layer, entries[i])), strict=True))
 
 
 @container(Serial, TransformerStack)
 def _series(net: Serial, params: Params, convert: Convert) -> nn.Module:
     modules = _children(net, params, convert)
-    is_plain = all(map(takes_one, modules.values())) and not any(hasattr(nn.Module(), name) for name in modules)
+    is_plain = all(map(takes_one, modules.values())) and not any(hasattr(nn.Sequential(), name) for name in modules)
     return _chained(nn.Sequential() if is_plain else Chain(), modules)
 
 

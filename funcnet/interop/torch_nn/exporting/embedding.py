@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from funcnet.contract import Params
-from funcnet.interop.torch_nn.exporting.modules import entry
 from funcnet.interop.torch_nn.exporting.registry import filled, native
 from funcnet.layers.embedding.embedding import Embedding
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
@@ -16,13 +15,13 @@ class PaddedEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Look up rows."""
-        return super().forward(input).masked_fill((input == self.padding_idx).unsqueeze(-1), 0.0)
+        return super().forward(input).masked_fill(input.eq(self.padding_idx).unsqueeze(-1), 0.0)
 
 
 class Bags(nn.EmbeddingBag):
     """``nn.EmbeddingBag`` that takes the forms of x of funcnet's: offsets only where the integers have one axis."""
 
-    def forward(self, *xs: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, *xs: Any) -> Tensor:
         """Reduce the rows of each bag."""
         ids, *rest = xs if len(xs) > 1 else xs[0] if isinstance(xs[0], tuple) else xs
         offsets = rest.pop(0) if ids.dim() == 1 else None

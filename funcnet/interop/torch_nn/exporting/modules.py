@@ -13,8 +13,10 @@ from funcnet.combinators.branching import Branching
 from funcnet.combinators.dag import Graph
 from funcnet.contract import Layer
 
-SEVERAL = (nn.Bilinear, nn.CosineSimilarity, nn.PairwiseDistance, nn.RNNBase, nn.RNNCellBase, nn.EmbeddingBag)
-SEVERAL += (nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d)
+SEVERAL = (
+    *(nn.Bilinear, nn.PairwiseDistance, nn.RNNBase, nn.RNNCellBase, nn.EmbeddingBag),
+    *(nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d),
+)
 """Modules of torch.nn that take several inputs as separate arguments."""
 
 
@@ -55,7 +57,7 @@ class Chain(nn.Sequential):
         """Return what the last module returns."""
         x = entry(xs)
         for module in self._modules.values():
-            x = call(module, x)  # type: ignore[arg-type]
+            x = call(module, x)
         return x
 
 
@@ -66,7 +68,7 @@ class ChainWithConstants(Chain):
         """Return what the last module returns."""
         x, *constants = xs if len(xs) > 1 else xs[0] if isinstance(xs[0], tuple) else xs
         for module in self._modules.values():
-            x = call(module, (x, *constants) if constants else x)  # type: ignore[arg-type]
+            x = call(module, (x, *constants) if constants else x)
         return x
 
 
@@ -89,7 +91,7 @@ class GraphModule(Container):
 
     def evaluated(self, graph: Graph, x: Any) -> Any:
         """Evaluate a graph with the modules in the place of its nodes; a node without a module has no params."""
-        blank = {name: {} for name, _, _ in graph.nodes}
+        blank: dict[str, Any] = {name: {} for name, _, _ in graph.nodes}
         return graph.evaluate(blank, x, lambda name, layer, params, value: self._node(name, layer, value))
 
     def _node(self, name: str, layer: Layer, value: Any) -> Any:
@@ -125,7 +127,7 @@ class BranchModule(Container):
         """Return the outputs of the modules as a tuple, or what the last module makes of them."""
         x, modules = entry(xs), [*self._modules.values()]
         merge = None if self.net.merge is None else modules.pop()
-        inputs = [x] * len(modules) if self.net.one_input else x
+        inputs = [x] * len(modules) if self.net.one_input else x if isinstance(x, tuple) else xs
         ys = tuple([call(module, one) for module, one in zip(modules, inputs, strict=True)])  # type: ignore[arg-type]
         return ys if merge is None else call(merge, ys)
 

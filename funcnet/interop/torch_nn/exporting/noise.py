@@ -11,7 +11,7 @@ same_names([Dropout, Dropout1d, Dropout3d, AlphaDropout, FeatureAlphaDropout])
 
 
 class Dropout2dModule(nn.Dropout2d):
-    """``nn.Dropout2d`` that takes three axes for (channels, height, width), where torch's takes them for (N, channels, length)."""
+    """``nn.Dropout2d`` for which three axes are (channels, height, width); for torch's they are (N, channels, length)."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Drop channels."""

@@ -24,9 +24,9 @@ from funcnet.layers.norm.instance_norm import (
     RunningInstanceNorm3d,
 )
 from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
-from funcnet.layers.norm.local_response_norm import CrossMapLRN2d, LocalResponseNorm
+from funcnet.layers.norm.local_response_norm import LocalResponseNorm
 
-same_names([BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm, RMSNorm, LocalResponseNorm, CrossMapLRN2d])
+same_names([BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm, RMSNorm, LocalResponseNorm])
 
 
 class _InEval(nn.Module):
@@ -71,12 +71,12 @@ _BY_RUNNING_STATS = {
 
 
 @native(*_BY_RUNNING_STATS)
-def _running(layer: Any, params: Params) -> nn.Module | None:
+def _running(layer: Any, params: Params) -> Any:
     return namesake(_BY_RUNNING_STATS[type(layer)], layer, params, track_running_stats=True).eval()
 
 
 @native(InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)
-def _instance(layer: Any, params: Params) -> nn.Module | None:
+def _instance(layer: Any, params: Params) -> Any:
     """Convert a norm whose running statistics move at a fixed rate: torch's do not count batches."""
     if layer.track_running_stats and layer.momentum is None:
         return None

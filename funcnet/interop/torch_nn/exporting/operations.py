@@ -1,4 +1,4 @@
-"""Layers without params that are torch's functions, such as sums and changes of shape: autograd differentiates the layer itself."""
+"""Layers that are torch's functions, such as sums and changes of shape: autograd differentiates the layer itself."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Sign, Sin, 
 from funcnet.layers.activation.softmaxes import LogSumExp
 from funcnet.layers.linear.rescaling import Rescale
 from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
-from funcnet.layers.operands.distances import CauchySimilarity
+from funcnet.layers.operands.distances import CosineSimilarity
 from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
 from funcnet.layers.pooling.adaptive import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
 from funcnet.layers.shape.casting import Cast
@@ -26,7 +26,7 @@ from funcnet.layers.shape.selecting import Gather, Select
 @native(Add, Sub, Mul, Div, MatMul, Pow, Concat, Sum, Mean, Prod, Max, Min, Var, Std)
 @native(Reshape, Permute, Transpose, Squeeze, Unsqueeze, Index, Split, Chunk, Select, Gather, OneHot, Cast)
 @native(Rearrange, Reduce, Repeat, GlobalAvgPool, GlobalMaxPool, GlobalSumPool)
-@native(Sin, Cos, Exp, Erf, Abs, Sign, Square, LogSumExp, CauchySimilarity, Rescale)
+@native(Sin, Cos, Exp, Erf, Abs, Sign, Square, LogSumExp, Rescale, CosineSimilarity)
 def _operation(layer: Any, params: Params) -> nn.Module:
     if params != {}:
         raise value_error(layer, "params must be an empty dict", describe(params))

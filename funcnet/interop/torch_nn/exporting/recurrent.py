@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from funcnet.contract import Params
 from funcnet.interop.torch_nn.exporting.modules import entry
@@ -41,7 +41,7 @@ class GRUModule(_TakesLengths, nn.GRU):
     """``nn.GRU`` that takes lengths."""
 
 
-_MODULES = {RNN: RNNModule, LSTM: LSTMModule, GRU: GRUModule}
+_MODULES: dict[type, type] = {RNN: RNNModule, LSTM: LSTMModule, GRU: GRUModule}
 
 
 @native(*_MODULES)

@@ -89,10 +89,13 @@ def require_params(layer: Layer, module: nn.Module, params: Params) -> None:
     """Raise ``ValueError`` unless params have the names and shapes of the module's parameters and buffers."""
     shapes = {name: tuple(leaf.shape) for name, leaf in module.state_dict().items()}
     given = {name: _shape(leaf) for name, leaf in params.items()} if isinstance(params, dict) else None
-    if given != shapes:
+    if given != shapes or given is None:
         wanted = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         rule = f"params must be a dict of {wanted}" if shapes else "params must be an empty dict"
         raise value_error(layer, rule, describe(params) if given is None else given)
+    for name, leaf in params.items():
+        if name in module._parameters and not leaf.is_floating_point():
+            raise value_error(layer, f"{name} must be a floating tensor", leaf)
 
 
 def _shape(leaf: Any) -> Any:

@@ -52,8 +52,8 @@ def tied_module(module: nn.Module, params: Params, groups: Groups) -> nn.Module 
     if not all(tie(module, path, one) for path, one in first.items()):
         return None
     hooks = _LaterPlaces(first)
-    module.register_state_dict_post_hook(hooks)
-    module.register_load_state_dict_pre_hook(hooks.fill_in)
+    module.register_state_dict_post_hook(hooks)  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_pre_hook(hooks.fill_in)  # type: ignore[no-untyped-call]
     return module
 
 
@@ -65,7 +65,7 @@ def _later_places(params: Params, groups: Groups) -> Iterable[tuple[str, str]]:
 
 
 def tie(module: nn.Module, path: str, first: str) -> bool:
-    """Register the parameter at ``first`` at ``path`` too; return whether both are parameters that are frozen or trained alike."""
+    """Register the parameter at ``first`` at ``path`` too, unless one is a buffer or frozen alone; tell whether that was done."""
     (owner, name), (other, its_name) = _owner(module, path), _owner(module, first)
     one, two = owner.get(name), other.get(its_name)
     if one is None or two is None or one.requires_grad != two.requires_grad:
