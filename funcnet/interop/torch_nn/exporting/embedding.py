@@ -15,7 +15,7 @@ class PaddedEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Look up rows."""
-        return super().forward(input).masked_fill(input.eq(self.padding_idx).unsqueeze(-1), 0.0)
+        return super().forward(input).masked_fill(input.eq(self.padding_idx).unsqueeze(-1), 0.0)  # type: ignore[arg-type]
 
 
 class Bags(nn.EmbeddingBag):
