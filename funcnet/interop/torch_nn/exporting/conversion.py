@@ -19,6 +19,7 @@ from funcnet.interop.torch_nn.exporting import (
 )
 from funcnet.interop.torch_nn.exporting.registry import MODULES
 from funcnet.interop.torch_nn.exporting.ties import tie_equal_leaves
+from funcnet.interop.torch_nn.modules import as_module
 from funcnet.walking import require_layer
 
 FAMILIES = (activation, containers, conv, embedding, linear, noise, norm, operations, pooling, recurrent, shape)
@@ -71,11 +72,4 @@ def _converted(layer: Layer, params: Params) -> nn.Module:
     """Return the native module of a layer, or the layer as a module where there is none."""
     convert = MODULES.get(type(layer))
     module = None if convert is None else convert(layer, params, _converted)
-    return _wrapped(layer, params) if module is None else module
-
-
-def _wrapped(layer: Layer, params: Params) -> nn.Module:
-    from funcnet.interop.torch_nn.modules import as_module
-
-    module: nn.Module = as_module(layer, params)
-    return module
+    return as_module(layer, params) if module is None else module
