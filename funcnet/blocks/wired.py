@@ -114,6 +114,10 @@ class Wired(Combinator):
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         return self._graph_of(cache).input_grad(self.node_params(params), cache, gy)
 
+    def graph_for(self, x: Any) -> Graph:
+        """Return the graph that takes an x with these entries; sums are nodes of it without params."""
+        return self._graphs[self._form(x)]
+
     def _graph_of(self, cache: Cache) -> Any:
         if not isinstance(cache, dict) or "form" not in cache:
             raise value_error(self.label, "cache must be what apply returned", describe(cache))
