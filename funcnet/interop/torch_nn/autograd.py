@@ -300,7 +300,7 @@ def _applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
     function: Any = Recorded if is_compiling() or is_untransformed() else Transformed
     if function is Recorded and not (
         torch.is_grad_enabled() and any([isinstance(leaf, Tensor) and leaf.requires_grad for leaf in row])
-    ):  # noqa: C419
+    ):
         return _computed(plan, _detached(row))
     result, *leaves = function.apply(plan, *row)
     moved = leaves[result.count : result.count + len(result.places)]

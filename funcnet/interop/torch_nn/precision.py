@@ -32,7 +32,7 @@ def in_autocast_dtype(function: Callable[..., Any], plan: Any, row: Sequence[Any
     kind = device_of(row).type
     casts = torch.is_autocast_enabled(kind) and not any(
         [isinstance(leaf, Tensor) and leaf.dtype is torch.float64 for leaf in row]
-    )  # noqa: C419
+    )
     with torch.autocast(kind, enabled=False):
         if not casts:
             return function(plan, row)
