@@ -13,8 +13,10 @@ from twins import draw, varied
 import funcnet as fn
 from funcnet import tree
 from funcnet.interop.torch_nn.importing import refused, registry
+from funcnet.interop.torch_nn.importing.activation import ImplicitAxis
 from funcnet.interop.torch_nn.importing.layers import converter_of
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
+from funcnet.testing import check_laws
 
 TOLERANCE = {torch.float64: {"rtol": 1e-10, "atol": 1e-10}, torch.float32: {"rtol": 1e-5, "atol": 1e-5}}
 
@@ -218,3 +220,15 @@ def test_tensors_on_the_meta_device_are_converted() -> None:
     layer, params = registry.LAYERS[nn.Embedding](nn.Embedding(4, 3, padding_idx=0, device="meta"), None)
     assert layer == fn.Embedding(4, 3, padding_idx=0)
     assert params["weight"].is_meta
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (2, 3, 2, 2)])
+def test_an_implicit_axis_keeps_the_laws(shape: tuple[int, ...]) -> None:
+    """For any number of axes, by which it chooses."""
+    check_laws(ImplicitAxis("Softmin"), draw(shape), batched=False, compiled=False)
+
+
+@pytest.mark.compiled
+def test_an_implicit_axis_compiles() -> None:
+    """In one graph."""
+    check_laws(ImplicitAxis("LogSoftmax"), draw((2, 3)), batched=False)

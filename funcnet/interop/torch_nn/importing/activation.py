@@ -6,7 +6,7 @@ from attrs import field
 from torch import Tensor, nn
 
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import instances
+from funcnet.errors import one_of
 from funcnet.interop.torch_nn.importing.conversion import made, same
 from funcnet.interop.torch_nn.importing.registry import Converted, layer
 from funcnet.layers.activation.base import Along
@@ -48,43 +48,45 @@ same(nn.Threshold, Threshold, "threshold", "value")
 
 _SOFTMAXES: dict[type, type[Along]] = {nn.LogSoftmax: LogSoftmax, nn.Softmax: Softmax, nn.Softmin: Softmin}
 
+_ALONG = {kind.__name__: (kind(0), kind(1)) for kind in _SOFTMAXES.values()}
+"""Each softmax along the first axis, and along the second."""
+
 
 @frozen
 class ImplicitAxis(Layer):
     """A softmax along the axis that torch.nn chooses where none is given: 0 for an x of 0, 1 or 3 axes, else 1.
 
     Args:
-        softmax: The softmax along axis 0.
+        kind: The name of the layer, ``"Softmax"``, ``"LogSoftmax"`` or ``"Softmin"``.
 
     Shape:
         x (...) → y (...)
 
     Cache:
-        The softmax's.
+        That of the softmax.
 
     >>> import torch
-    >>> ImplicitAxis(Softmax(0))({}, torch.zeros(2, 4))[0]
+    >>> ImplicitAxis("Softmax")({}, torch.zeros(2, 4))[0]
     tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
 
     batch_dependent = True
 
-    softmax: Along = field(validator=instances(Along, "a softmax"))
+    kind: str = field(validator=one_of(*_ALONG))
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Any]:
         return self._along(x).apply(params, x)
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
-        gx: Tensor
-        params, gx = self._along(cache).vjp(params, cache, gy)
-        return params, gx
+        return self._along(cache).vjp(params, cache, gy)
 
     def _along(self, x: Tensor) -> Along:
-        return self.softmax if x.dim() in (0, 1, 3) else self.softmax.replace(dim=1)
+        first, second = _ALONG[self.kind]
+        return first if x.dim() in (0, 1, 3) else second
 
 
 @layer(*_SOFTMAXES)
 def softmax(module: Any) -> Converted:
     """Convert a softmax along an axis, or without one along that which torch.nn chooses."""
-    converted, params = made(_SOFTMAXES[type(module)], module, dim=0 if module.dim is None else module.dim)
-    return (ImplicitAxis(converted) if module.dim is None else converted), params
+    kind = _SOFTMAXES[type(module)]
+    return (ImplicitAxis(kind.__name__), {}) if module.dim is None else made(kind, module, dim=module.dim)
