@@ -42,7 +42,7 @@ def _augmented(plain: str) -> Callable[[Any, Any], Any]:
 
     def method(self: Any, other: Any) -> Any:
         target = getattr(operator, plain) if is_of_shapes(self.node) else AUGMENTED[plain]
-        return self.tracer.create_proxy("call_function", target, (self, other), {})
+        return self.tracer.create_proxy("call_function", target, (self, other), {}, name=plain)
 
     return method
 
