@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 import funcnet as fn
 from funcnet.interop.torch_nn import from_torch
@@ -60,8 +60,8 @@ def _twice(m: nn.Module, x: Tensor) -> Tensor:
 CODE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "a module": lambda m, x: x - 2 * m.relu(x),
     "a module, read before": lambda m, x: x * 2 + m.relu(x),
-    "a function": lambda m, x: F.elu(x, inplace=True) + 3 * x,
-    "a function by position": lambda m, x: F.relu(x, True) + 3 * x,
+    "a function": lambda m, x: functional.elu(x, inplace=True) + 3 * x,
+    "a function by position": lambda m, x: functional.relu(x, True) + 3 * x,
     "a function with an underscore": lambda m, x: torch.relu_(x) + 3 * x,
     "a method": lambda m, x: x.mul_(2) + 3 * x,
     "x += y": _augmented,
@@ -70,8 +70,8 @@ CODE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "modules in series": lambda m, x: m.series(x) + 3 * x,
     "a module within": lambda m, x: m.within(x) + 3 * x,
     "modules that write to their own": lambda m, x: m.quiet(x) + 3 * x,
-    "a copy": lambda m, x: F.relu(x.clone(), inplace=True) + 3 * x,
-    "a view that is not read again": lambda m, x: F.relu(x.flatten(1), inplace=True).reshape(2, 3),
+    "a copy": lambda m, x: functional.relu(x.clone(), inplace=True) + 3 * x,
+    "a view that is not read again": lambda m, x: functional.relu(x.flatten(1), inplace=True).reshape(2, 3),
     "operator.and_ writes to nothing": lambda m, x: ((x > 0) & (x < 1)).to(x.dtype) + x,
 }
 
