@@ -83,24 +83,33 @@ def refs(*names: str) -> list[Ref]:
     return [Ref(name) for name in names]
 
 
-def assert_called(module: nn.Module, x: dict[str, Any], arrange: Any = dict, *, rewrite: Any = lambda node: node) -> None:
+def assert_called(
+    module: nn.Module,
+    x: dict[str, Any],
+    arrange: Any = dict,
+    *,
+    rewrite: Any = lambda node: node,
+    constants: tuple[str, ...] = (),
+) -> None:
     """Check that a call has the value and the gradients of torch's.
 
     ``arrange(**x)`` makes the keyword arguments of the inputs x, tensors for the module and names for the net.
-    ``rewrite(node)`` is called on what the table makes of the call.
+    ``rewrite(node)`` is called on what the table makes of the call. The gradients of ``constants`` are not compared.
     """
     module = module.double()
     node = rewrite(called(module, **arrange(**{name: Ref(name) for name in x})))
     net, params = wired(node, *x)
-    leaves = {name: leaf.detach().clone().requires_grad_(leaf.is_floating_point()) for name, leaf in x.items()}
+    varied = [name for name, leaf in x.items() if leaf.is_floating_point() and name not in constants]
+    leaves = {name: leaf.detach().clone().requires_grad_(name in varied) for name, leaf in x.items()}
     want = tree.leaves(tuple([one for one in as_tuple(module(**arrange(**leaves))) if one is not None]))
     y, cache = net.apply(params, tuple(x.values()) if len(x) > 1 else next(iter(x.values())))
     gy = tree.map(lambda leaf: draw(leaf.shape, 5), y)
     gparams, gx = net.vjp(params, cache, gy)
-    weights, inputs = dict(module.named_parameters()), [leaf for leaf in leaves.values() if leaf.requires_grad]
+    weights, inputs = dict(module.named_parameters()), [leaves[name] for name in varied]
     grads = torch.autograd.grad(want, [*inputs, *weights.values()], tree.leaves(gy), allow_unused=True, materialize_grads=True)
     own = {path: g for entry in gparams.values() for path, g in tree.names(entry).items()}
-    got = [*tree.leaves(y), *tree.leaves(gx), *[own[path] for path in weights]]
+    gxs = dict(zip(x, gx if len(x) > 1 else (gx,), strict=True))
+    got = [*tree.leaves(y), *[gxs[name] for name in varied], *[own[path] for path in weights]]
     for one, other in zip(got, [*want, *grads], strict=True):
         torch.testing.assert_close(one, other.detach(), **CLOSE)
 

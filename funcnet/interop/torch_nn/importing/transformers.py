@@ -12,6 +12,9 @@ Sequences have the axes of the module: (N, L, features) with its ``batch_first``
 A decoder of torch.nn is causal only by its ``tgt_mask``, and so is a converted one: give it ``causal_mask(length)`` as ``mask``,
 after ``FullMask()({}, mask)`` where nothing of the memory is hidden.
 
+The blocks of a decoder of torch.nn are copies, which take ``F.relu`` for an activation that is a module. So do those of a
+converted one, and the parameters of such a module, which take no part, are left out.
+
 In evaluation ``torch.nn.TransformerEncoder`` may pack padded rows, and then gives zeros at padded places
 (``enable_nested_tensor``). A converted encoder gives there what it gives in training; no other place sees them.
 """
@@ -47,8 +50,10 @@ _OPTIONAL = ("dropout", "dropout1", "dropout2", "dropout3")
 @container(nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 def convert_block(module: Any, convert: Convert) -> Converted:
     """Convert to ``TransformerBlock``; dropout with p = 0 is left out."""
-    children = {name: convert(child, name) for name, child in module.named_children() if not _is_idle(name, child)}
-    children["activation"] = children.get("activation") or _activation(module.activation)
+    inner = {name: child for name, child in module.named_children() if not _is_idle(name, child)}
+    shown = module.activation  # F.relu in a copy of a decoder layer, whatever is among its children
+    children = {name: convert(child, name) for name, child in inner.items() if name != "activation"}
+    children["activation"] = convert(shown, "activation") if isinstance(shown, nn.Module) else _activation(shown)
     layers = {name: made for name, (made, _) in children.items()}
     block = TransformerBlock(**layers, norm_first=bool(module.norm_first))
     return block, {name: children[name][1] for name in block.children()}
