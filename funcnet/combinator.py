@@ -33,10 +33,7 @@ tuple_of_layers = instances(Layer, "layers (values with init, apply and vjp)", s
 
 Children = dict[str, Layer]
 Rewrite = Callable[[Layer, Params], tuple[Layer, Params]]
-
-
-# Where the ``init`` is that gives children their params and adds no leaves.
-_BASE = "funcnet.combinator"
+_BASE = "funcnet.combinator"  # where the ``init`` is that gives children their params and adds no leaves
 
 
 class errors_at:  # noqa: N801 (called as a context manager)
@@ -80,6 +77,11 @@ class Combinator(Layer):
 
     A step may then update these layers one by one in the backward pass. It updates the layers of other combinators together.
     """
+
+    @property
+    def calls_each_child_once(self) -> bool:
+        """Whether no child is applied twice in a combinator that passes gradients on."""
+        return True
 
     @abstractmethod
     def children(self) -> Children:

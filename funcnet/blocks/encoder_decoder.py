@@ -13,7 +13,7 @@ from torch import Tensor
 
 from funcnet.blocks.wired import Forms, Wired
 from funcnet.combinator import errors_at, layers_only
-from funcnet.combinators.dag import Names, Node
+from funcnet.combinators.wiring import Names, Node
 from funcnet.contract import Layer, Params
 from funcnet.errors import value_error
 from funcnet.value import frozen

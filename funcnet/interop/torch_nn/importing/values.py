@@ -66,7 +66,21 @@ class Arithmetic:
     right: Any
 
 
+@define(frozen=True)
+class Unknown:
+    """A value that is not known while tracing, for a reason; assertions may use it, nothing else."""
+
+    reason: str
+
+
 Number = int | float | Size | Arithmetic
+
+
+@define(frozen=True)
+class Dtype:
+    """``x.dtype``."""
+
+    of: "Ref | Node"
 
 
 def require_value(name: str, value: Any) -> "Ref | Node":

@@ -1,0 +1,33 @@
+"""Layers that are torch's functions, such as sums and changes of shape: autograd differentiates the layer itself."""
+
+from typing import Any
+
+from torch import nn
+
+from funcnet.contract import Params
+from funcnet.errors import describe, value_error
+from funcnet.interop.torch_nn.exporting.modules import Applied
+from funcnet.interop.torch_nn.exporting.registry import native
+from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Sign, Sin, Square
+from funcnet.layers.activation.softmaxes import LogSumExp
+from funcnet.layers.linear.rescaling import Rescale
+from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+from funcnet.layers.operands.distances import CosineSimilarity
+from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
+from funcnet.layers.pooling.adaptive import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
+from funcnet.layers.shape.casting import Cast
+from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
+from funcnet.layers.shape.pattern_reduction import Reduce, Repeat
+from funcnet.layers.shape.rearrangement import Rearrange
+from funcnet.layers.shape.reshaping import Permute, Reshape, Squeeze, Transpose, Unsqueeze
+from funcnet.layers.shape.selecting import Gather, Select
+
+
+@native(Add, Sub, Mul, Div, MatMul, Pow, Concat, Sum, Mean, Prod, Max, Min, Var, Std)
+@native(Reshape, Permute, Transpose, Squeeze, Unsqueeze, Index, Split, Chunk, Select, Gather, OneHot, Cast)
+@native(Rearrange, Reduce, Repeat, GlobalAvgPool, GlobalMaxPool, GlobalSumPool)
+@native(Sin, Cos, Exp, Erf, Abs, Sign, Square, LogSumExp, Rescale, CosineSimilarity)
+def _operation(layer: Any, params: Params) -> nn.Module:
+    if params != {}:
+        raise value_error(layer, "params must be an empty dict", describe(params))
+    return Applied(layer)
