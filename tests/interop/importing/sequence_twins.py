@@ -8,28 +8,15 @@ from twins import CLOSE, assert_twins, draw, params_of
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.interop.torch_nn.importing import attention, recurrent, transformers  # noqa: F401 (they fill the tables)
-from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS
+from funcnet.interop.torch_nn.importing.layers import call_of, converter_of
 from funcnet.interop.torch_nn.importing.values import Node, Ref
 
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 
-SIMPLE = {
-    nn.Linear: lambda m: fn.Linear(m.in_features, m.out_features, m.bias is not None),
-    nn.LayerNorm: lambda m: fn.LayerNorm(m.normalized_shape, eps=m.eps, bias=m.bias is not None),
-    nn.RMSNorm: lambda m: fn.RMSNorm(m.normalized_shape, eps=m.eps),
-    nn.Dropout: lambda m: fn.Dropout(m.p),
-    nn.Tanh: lambda m: fn.Tanh(),
-    nn.PReLU: lambda m: fn.PReLU(m.num_parameters),
-}
-
 
 def converted(module: nn.Module, name: str = "") -> tuple[fn.Layer, Any]:
-    """Convert a module with the tables, and modules of other families in the simplest way."""
-    if type(module) in LAYERS:
-        return LAYERS[type(module)](module, converted)
-    state = {path: leaf.detach() for path, leaf in module.named_parameters()}
-    return SIMPLE[type(module)](module), tree.from_names(state) if state else {}
+    """Convert a module of torch.nn with the tables; nothing is copied."""
+    return converter_of(module)(module, converted)
 
 
 def assert_converts(module: nn.Module, x: Any, **how: Any) -> fn.Layer:
@@ -75,7 +62,7 @@ def wired(node: Node, *inputs: str) -> tuple[fn.Layer, Any]:
 def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Return what the table makes of a call in traced code."""
     layer, params = converted(module)
-    return CALLS[type(module)](module, layer, params, *args, **kwargs)
+    return call_of(module)(module, layer, params, *args, **kwargs)
 
 
 def refs(*names: str) -> list[Ref]:

@@ -9,8 +9,6 @@ from torch import nn
 from twins import draw
 
 import funcnet as fn
-from funcnet.interop.torch_nn.importing import masks
-from funcnet.interop.torch_nn.importing.attention import without_weights
 from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError
 
 ROWS, QUERIES, KEYS = 2, 3, 4
@@ -108,7 +106,7 @@ def left_alone(pair):
 @given(attentions(), st.data())
 @settings(max_examples=15)
 def test_self_attention_is_called(case, data):
-    """One input for all three: one product makes queries, keys and values; weights that nobody uses are not computed."""
+    """One input for all three: one product makes queries, keys and values."""
     module, xs, batched = case
     given = {"x": xs["query"], **masks_of_torch(data.draw, module.num_heads, batched, (QUERIES, QUERIES))}
 
@@ -119,8 +117,6 @@ def test_self_attention_is_called(case, data):
     node = called(module, **arrange(**{name: Ref(name) for name in given}))
     assert node.inputs[0] == Ref("x")
     assert len(node.inputs) == 1 + (len(given) > 1)
-    assert without_weights(node).layer == converted(module)[0]
-    assert without_weights(node).parts is None
 
 
 def test_evaluation_on_the_fast_path():
@@ -137,9 +133,7 @@ def test_evaluation_on_the_fast_path():
 
 def visible(layer, x):
     """Return what a layer makes of a mask that has our meaning."""
-    node = masks.already_visible(masks.as_mask(Ref("x"), layer.kind, layer.num_heads))
-    assert node.inputs == (Ref("x"),)
-    return node.layer({}, x)
+    return layer.replace(hidden=False)({}, x)
 
 
 def test_masks_that_are_ours_already():
@@ -151,8 +145,6 @@ def test_masks_that_are_ours_already():
     heads = attention.repeat(4, 1, 1)
     assert torch.equal(visible(fn.VisibleMask("attention", 2), heads[:2]), heads[:2])
     assert torch.equal(visible(fn.VisibleMask("attention", 2), heads), heads.reshape(2, 2, 3, 3))
-    with pytest.raises(TypeError, match="already_visible: node must be one of as_mask, got a node of FullMask"):
-        masks.already_visible(masks.full_mask(Ref("x")))
 
 
 REFUSALS = {

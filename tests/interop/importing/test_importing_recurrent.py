@@ -117,7 +117,7 @@ REFUSALS = {
     "the state must be a pair (h, c), got int": lambda: called(nn.LSTM(2, 3), Ref("x"), 3),
     "the state must be a tensor that the code gets or computes, got int": lambda: called(nn.GRU(2, 3), Ref("x"), 3),
     "the input must be a tensor that the code gets or computes, got Tensor": lambda: called(nn.GRU(2, 3), torch.ones(2, 2)),
-    "its parameters must be those of GRU(input_size=2, hidden_size=3), and weight_ih_l0 differ": lambda: converted(widened()),
+    "weight_ih_l0 must have the shape (9, 2) for GRU, got (9, 4)": lambda: converted(widened()),
 }
 
 
