@@ -10,7 +10,7 @@ from torch.fx.node import map_arg
 from funcnet.interop.torch_nn.importing import shapes
 from funcnet.interop.torch_nn.importing.building import Builder
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
-from funcnet.interop.torch_nn.importing.values import Node, Ref, Unknown, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Dtype, Node, Ref, Unknown, UnsupportedError
 from funcnet.layers.shape.sources import ConstantTensor, Parameter
 
 CallModule = Callable[[nn.Module, str, tuple[Any, ...], dict[str, Any]], Any]
@@ -54,7 +54,17 @@ def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     convert = FUNCTIONS.get(key) or FUNCTIONS.get(_qualified(key))
     if convert is None:
         raise UnsupportedError(f"there is no layer for {_name_of(node, key)}")
-    return _converted(convert, node, key, args[:1] if target is getattr else args, kwargs)
+    if target is getattr:
+        return _converted(convert, node, key, args[:1], {})
+    given = [one for one in [*args, *kwargs.values()] if isinstance(one, Dtype)]
+    found = _converted(convert, node, key, *_without_dtypes(args, kwargs))
+    return FUNCTIONS["type_as"](found, given[0].of) if given else found
+
+
+def _without_dtypes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Leave out the dtypes of tensors: what is computed becomes one of that dtype afterwards."""
+    named = {name: one for name, one in kwargs.items() if not isinstance(one, Dtype)}
+    return tuple([one for one in args if not isinstance(one, Dtype)]), named
 
 
 def _converted(convert: Any, node: fx.Node, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -87,7 +97,7 @@ def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
         raise UnsupportedError(f"its attribute {path} must be a tensor to be used as one, got {type(tensor).__name__}")
     if path in module.state_dict():
         return builder.add(parameter_node(tensor), path, exact=True)
-    return builder.add(constant_node(tensor, path), path.replace(".", "_"))
+    return builder.add(constant_node(tensor, path, Ref(builder.inputs[0])), path.replace(".", "_"))
 
 
 def parameter_node(tensor: Tensor) -> Node:
@@ -100,8 +110,8 @@ def parameter_node(tensor: Tensor) -> Node:
     return Node(layer, (), tensor.detach())
 
 
-def constant_node(tensor: Tensor, path: str) -> Node:
-    """Return the node of a tensor that is no part of the state, such as a mask."""
+def constant_node(tensor: Tensor, path: str, beside: Ref) -> Node:
+    """Return the node of a tensor that is no part of the state, such as a mask; it is put where another value lies."""
     if tensor.requires_grad:
         raise UnsupportedError(f"its attribute {path} is a tensor with a gradient that is no nn.Parameter")
-    return Node(ConstantTensor.of(tensor), ())
+    return Node(ConstantTensor.of(tensor), (beside,))
