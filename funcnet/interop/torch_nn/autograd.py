@@ -21,6 +21,7 @@ from torch.autograd import Function
 from funcnet.contract import Layer, Params, Rng
 from funcnet.flattening import NODES, Tree, flatten_like, flatten_together, unflatten
 from funcnet.interop.torch_nn.precision import autocast_off, in_autocast_dtype
+from funcnet.kernels.private_names import set_layouts_of_gradients
 from funcnet.kernels.tracing import is_autocast, is_compiling, is_untransformed
 from funcnet.random.keys import as_key
 from funcnet.value import Value, frozen
@@ -186,7 +187,12 @@ class Recorded(Function):
     @staticmethod
     def backward(ctx: Any, *gys: Any) -> Any:
         """Call the VJP of the net."""
-        return _back(ctx, gys)
+        if not is_compiling():
+            return _back(ctx, gys)
+        set_layouts_of_gradients(known=True)
+        found = _back(ctx, gys)
+        set_layouts_of_gradients(known=False)
+        return found
 
 
 class Transformed(Function):
