@@ -22,18 +22,17 @@ NATIVE = """
     RunningBatchNorm2d RunningBatchNorm3d RunningInstanceNorm1d RunningInstanceNorm2d RunningInstanceNorm3d SELU Serial
     SerialWithConstants SiLU Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink Threshold Tied TransformerStack Unflatten Unfold Upsample
     UpsamplingBilinear2d UpsamplingNearest2d ZeroPad1d ZeroPad2d ZeroPad3d
-""".split()
+"""
 """The layers whose modules are those of torch.nn or subclasses of them, with some options at least."""
 
-WIRED = "Branching EncoderDecoder Graph TransformerBlock".split()
+WIRED = "Branching EncoderDecoder Graph TransformerBlock"
 """The combinators whose modules call the modules of their layers."""
 
 APPLIED = """
     Abs Add Cast Chunk Concat Cos CosineSimilarity Div Erf Exp Gather GlobalAvgPool GlobalMaxPool GlobalSumPool Index LogSumExp
-    MatMul Max Mean Min Mul OneHot Permute Pow Prod Rearrange Reduce Repeat Rescale Reshape
-    Select Sign Sin Split Square Squeeze Std Sub
-    Sum Transpose Unsqueeze Var
-""".split()
+    MatMul Max Mean Min Mul OneHot Permute Pow Prod Rearrange Reduce Repeat Rescale Reshape Select Sign Sin Split Square Squeeze
+    Std Sub Sum Transpose Unsqueeze Var
+"""
 """The layers that autograd differentiates themselves."""
 
 WRAPPED = """
@@ -46,7 +45,7 @@ WRAPPED = """
     ReGLU ReLUK Remat Repeat Reversible RotaryEmbedding Scale ScaleGradient ScaledDotProductAttention Scan SegmentPool Shared
     SinusoidalEmbedding SinusoidalPositions SparsePlus SparseSigmoid Squareplus Standardize StraightThrough SumPool1d SumPool2d
     SumPool3d SwiGLU Tap Uniqued VarlenAttention WithVjp
-""".split()
+"""
 """The layers that are modules by ``as_module``, whatever their options."""
 
 LISTS = {"native": NATIVE, "wired": WIRED, "applied": APPLIED, "wrapped": WRAPPED}
@@ -69,7 +68,7 @@ def test_the_layers_with_native_modules_are_these():
         found[type(layer)].add(kind_of(to_torch(layer, params)))
     best = {kind: next(how for how in LISTS if how in hows) for kind, hows in found.items()}
     names = {how: sorted(kind.__name__.lstrip("_") for kind in best if best[kind] == how) for how in LISTS}
-    assert names == {how: sorted(listed) for how, listed in LISTS.items()}
+    assert names == {how: sorted(listed.split()) for how, listed in LISTS.items()}
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
