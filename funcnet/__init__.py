@@ -113,6 +113,7 @@ from funcnet.layers.activation.softmaxes import GumbelSoftmax, LogSoftmax, LogSu
 from funcnet.layers.activation.softpluses import Softplus, SparsePlus, Squareplus
 from funcnet.layers.attention.attention_pool import AttentionPool
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention
+from funcnet.layers.attention.mask_layers import FullMask, JointMask, VisibleMask
 from funcnet.layers.attention.masks import causal_mask, combine_masks, local_mask, padding_mask
 from funcnet.layers.attention.multihead import MultiHeadAttention
 from funcnet.layers.attention.positions import LearnedPositions, RotaryEmbedding, SinusoidalPositions
@@ -360,7 +361,8 @@ __all__ = [
     "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "pack_padded", "pad_packed", "pad_sequence", "unpad_sequence",
     # attention
     "ScaledDotProductAttention", "VarlenAttention", "AttentionPool", "MultiHeadAttention", "causal_mask", "local_mask",
-    "padding_mask", "combine_masks", "RotaryEmbedding", "SinusoidalPositions", "LearnedPositions",
+    "padding_mask", "combine_masks", "VisibleMask", "JointMask", "FullMask", "RotaryEmbedding", "SinusoidalPositions",
+    "LearnedPositions",
     # embeddings
     "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding",
     # shapes

@@ -12,7 +12,8 @@ import attrs
 from attrs import field
 
 from funcnet.combinator import Children, Combinator
-from funcnet.combinators.dag import Graph, Names, Node
+from funcnet.combinators.dag import Graph
+from funcnet.combinators.wiring import Names, Node
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.layers.operands.arithmetic import Add

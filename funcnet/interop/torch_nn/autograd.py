@@ -168,7 +168,12 @@ def _tensors(leaves: Row) -> list[Any]:
 
 def _detached(row: Row) -> list[Any]:
     """Return the row without requests for gradients: kernels have slower formulas for tensors that someone differentiates."""
-    return [leaf.detach() if type(leaf) is not Tensor and isinstance(leaf, Tensor) or getattr(leaf, "requires_grad", False) else leaf for leaf in row]
+    return [
+        leaf.detach()
+        if (type(leaf) is not Tensor and isinstance(leaf, Tensor)) or getattr(leaf, "requires_grad", False)
+        else leaf
+        for leaf in row
+    ]
 
 
 class Recorded(Function):
@@ -293,7 +298,9 @@ def applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
 
 def _applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
     function: Any = Recorded if is_compiling() or is_untransformed() else Transformed
-    if function is Recorded and not (torch.is_grad_enabled() and any([isinstance(leaf, Tensor) and leaf.requires_grad for leaf in row])):  # noqa: C419
+    if function is Recorded and not (
+        torch.is_grad_enabled() and any([isinstance(leaf, Tensor) and leaf.requires_grad for leaf in row])
+    ):
         return _computed(plan, _detached(row))
     result, *leaves = function.apply(plan, *row)
     moved = leaves[result.count : result.count + len(result.places)]

@@ -62,7 +62,10 @@ class NetModule(Holder):
 
     def _prepare(self) -> None:
         """Make what every call needs: it is not pickled, but made again."""
-        self._places = [None if name is None else (self.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in self._names]
+        self._places = [
+            None if name is None else (self.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
+            for name in self._names
+        ]
         self._codec = TreeCodec(self._structure.tree)
         stats = [i for i, name in enumerate(self._names) if self._net.has_running_stats and name in self._roles.buffers]
         nets = (self._net.inference(), ()), (self._net, tuple(stats))
