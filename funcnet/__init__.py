@@ -101,9 +101,11 @@ from funcnet.initializers.scaled import (
 )
 from funcnet.initializers.structured import DeltaOrthogonal, Dirac, Eye, Sparse
 from funcnet.layers.activation.base import Activation
+from funcnet.layers.activation.bounds import Ceil, Clamp, Floor, Round
 from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Gaussian, Monomial, RandomFourier, Sign, Sin, Square
 from funcnet.layers.activation.glu import GEGLU, GLU, ReGLU, SwiGLU
 from funcnet.layers.activation.leaky import LeakyReLU, PReLU, RReLU
+from funcnet.layers.activation.powers import Expm1, Log, Log1p, PowScalar, Reciprocal, Rsqrt, Sqrt
 from funcnet.layers.activation.radial_basis import RBF
 from funcnet.layers.activation.rectifiers import CELU, ELU, SELU, ClippedLinear, ReLU, ReLU6, ReLUK, Threshold
 from funcnet.layers.activation.self_gated import GELU, Dish, Hardswish, Mish, SiLU
@@ -160,7 +162,10 @@ from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
 from funcnet.layers.norm.local_response_norm import CrossMapLRN2d, LocalResponseNorm
 from funcnet.layers.norm.standardize import Normalize, Standardize
 from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
 from funcnet.layers.operands.distances import CauchySimilarity, CosineSimilarity, PairwiseDistance
+from funcnet.layers.operands.picking import Pick, Stack, Unbind
+from funcnet.layers.operands.ranking import CumSum, GatherElements, MaxWithIndices, MinWithIndices, TopK
 from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
 from funcnet.layers.pooling.adaptive import (
     AdaptiveAvgPool1d,
@@ -199,12 +204,18 @@ from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, 
 from funcnet.layers.shape.expand_window import ExpandWindow
 from funcnet.layers.shape.grid_sampling import AffineGrid, GridSample
 from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
+from funcnet.layers.shape.moving import Flip, RepeatInterleave, Roll, SlidingWindow
 from funcnet.layers.shape.pattern_reduction import Reduce, Repeat
 from funcnet.layers.shape.rearrangement import rearrange
 from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, Squeeze, Transpose, Unflatten, Unsqueeze
 from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
+from funcnet.layers.shape.sized import ConstantPad, Expand, RescaleBySize, View
+from funcnet.layers.shape.sized_indexing import GetItem, Narrow
+from funcnet.layers.shape.sources import ConstantTensor, Parameter
+from funcnet.layers.shape.templates import InputShape, InputSize, InputTensor, SizeArithmetic
+from funcnet.layers.shape.without_gradient import NoGradient
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.binary_margins import Hinge, MarginRanking
 from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
@@ -371,7 +382,9 @@ __all__ = [
     "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
     "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",
-    "AffineGrid",
+    "AffineGrid", "View", "Expand", "ConstantPad", "RescaleBySize", "GetItem", "Narrow", "Unbind", "Roll", "Flip", "RepeatInterleave",
+    "SlidingWindow", "NoGradient", "Parameter", "ConstantTensor",
+    "InputSize", "InputShape", "InputTensor", "SizeArithmetic",
     # noise
     "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "DropPath", "DropConnect",
     "GaussianNoise", "GaussianSample", "GumbelSoftmax",
@@ -380,9 +393,10 @@ __all__ = [
     "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh", "Tanhshrink",
     "Softsign", "Softplus", "Squareplus", "SparsePlus", "Hardshrink", "Softshrink", "Threshold", "ClippedLinear", "Softmax",
     "LogSoftmax", "Softmin", "Softmax2d", "MultiSoftmax", "LogSumExp", "Sin", "Cos", "Exp", "Erf", "Abs", "Sign", "Square",
-    "Monomial", "Gaussian", "RandomFourier", "RBF",
+    "Monomial", "PowScalar", "Sqrt", "Rsqrt", "Reciprocal", "Log", "Log1p", "Expm1", "Clamp", "Floor", "Ceil", "Round", "Gaussian", "RandomFourier", "RBF",
     # operands
-    "Add", "Sub", "Mul", "Div", "MatMul", "Pow", "Concat", "CosineSimilarity", "PairwiseDistance", "CauchySimilarity", "Mean",
+    "Add", "Sub", "Mul", "Div", "MatMul", "Pow", "Concat", "Stack", "Pick", "Where", "Maximum", "Minimum", "TypeAs", "CumSum", "TopK", "MaxWithIndices", "MinWithIndices",
+    "GatherElements", "CosineSimilarity", "PairwiseDistance", "CauchySimilarity", "Mean",
     "Sum", "Prod", "Max", "Min", "Var", "Std",
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
