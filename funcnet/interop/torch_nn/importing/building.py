@@ -61,6 +61,14 @@ class Builder:
             self._found[id(node)] = (node, Ref(name, node.parts))
         return self._found[id(node)][1]
 
+    def bound(self, value: Any, name: str) -> Any:
+        """Add the nodes in a value, and return it with references in their places."""
+        if isinstance(value, Node):
+            return self.add(value, name)
+        if type(value) in (tuple, list):
+            return tuple([self.bound(one, name) for one in value])
+        return value
+
     def reuse(self, node: Node, owner: str, name: str) -> Ref:
         """Add a node with the layer and the params of another one."""
         name = self.fresh(name)

@@ -10,6 +10,7 @@ from funcnet.combinators.sharing import tied
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
 from funcnet.interop.torch_nn.importing.modules import Importer, PlacedError
+from funcnet.interop.torch_nn.importing.visible import with_visible_masks
 
 _LONGEST = 300
 
@@ -57,7 +58,7 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
         imported = Importer(own).convert(own, "")
     except PlacedError as error:
         raise _refusal(error) from error
-    return _tied(imported.layer, imported.params, module.state_dict(keep_vars=True))
+    return _tied(with_visible_masks(imported.layer), imported.params, module.state_dict(keep_vars=True))
 
 
 def _with_same_tensors(module: nn.Module) -> nn.Module:
@@ -75,7 +76,7 @@ def _with_same_tensors(module: nn.Module) -> nn.Module:
 def _refusal(error: PlacedError) -> ValueError:
     where = f"{type(error.module).__name__} at {error.path!r}" if error.path else type(error.module).__name__
     said = str(error)
-    return value_error("from_torch", f"{where} cannot be converted", said if len(said) <= _LONGEST else said[:_LONGEST] + "...")
+    return ValueError(f"from_torch: {where} cannot be converted: {said if len(said) <= _LONGEST else said[:_LONGEST] + '...'}")
 
 
 def _tied(net: Layer, params: Params, state: dict[str, Any]) -> tuple[Layer, Params]:

@@ -33,7 +33,7 @@ def interpret(graph: fx.Graph, module: nn.Module, inputs: dict[str, Ref], builde
         elif node.op == "call_module":
             values[node] = call(module.get_submodule(node.target), node.target, tuple(args), dict(kwargs))
         else:
-            values[node] = _bound(_computed(node, tuple(args), dict(kwargs)), builder, node.name)
+            values[node] = builder.bound(_computed(node, tuple(args), dict(kwargs)), node.name)
     raise UnsupportedError("its forward has no output")
 
 
@@ -71,15 +71,6 @@ def _name_of(node: fx.Node, key: Any) -> str:
     if node.op == "call_method" or node.target is getattr:
         return f"Tensor.{key}"
     return f"{getattr(key, '__module__', None) or 'torch'}.{getattr(key, '__name__', key)}"
-
-
-def _bound(value: Any, builder: Builder, name: str) -> Any:
-    """Add the nodes in a value to the builder."""
-    if isinstance(value, Node):
-        return builder.add(value, name)
-    if type(value) in (tuple, list):
-        return tuple([_bound(one, builder, name) for one in value])
-    return value
 
 
 def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:

@@ -8,6 +8,7 @@ from torch.nn.utils import parametrize
 
 from funcnet.interop.torch_nn.importing import (
     activation,
+    attention,
     conv,
     distances,
     embedding,
@@ -16,22 +17,35 @@ from funcnet.interop.torch_nn.importing import (
     norm,
     parametrized,
     pooling,
+    recurrent,
     refused,
     shape,
+    transformers,
 )
 from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
 
-FAMILIES = (activation, conv, distances, embedding, linear, noise, norm, pooling, refused, shape)
+FAMILIES = (
+    *(activation, attention, conv, distances, embedding, linear, noise),
+    *(norm, pooling, recurrent, refused, shape, transformers),
+)
 """The modules with converters, which fill the tables of ``registry``."""
+
+
+def class_of(module: nn.Module) -> type[nn.Module] | None:
+    """Return the class in the tables whose forward a module has: its own, or one that it only adds attributes to."""
+    kind = parametrized.plain_class(module)
+    forward = kind.forward
+    return next((one for one in kind.__mro__ if one in LAYERS and getattr(one, "forward", None) is forward), None)
 
 
 def converter_of(module: nn.Module) -> Callable[[Any, Convert], Converted] | None:
     """Return the converter of a module; ``None`` if its class has none, whether or not a tensor of it is parametrized."""
-    if parametrized.plain_class(module) not in LAYERS:
+    kind = class_of(module)
+    if kind is None:
         return None
-    return parametrized.parametrized if parametrize.is_parametrized(module) else LAYERS[type(module)]
+    return parametrized.parametrized if parametrize.is_parametrized(module) else LAYERS[kind]
 
 
 def call_of(module: nn.Module) -> Callable[..., Any] | None:
     """Return how traced code calls a module; ``None`` if it takes one tensor and returns one."""
-    return CALLS.get(parametrized.plain_class(module))
+    return CALLS.get(class_of(module) or nn.Module)

@@ -13,8 +13,9 @@ from funcnet.flattening import join
 from funcnet.interop.torch_nn.importing.building import Builder, Imported
 from funcnet.interop.torch_nn.importing.held import hold_the_rest
 from funcnet.interop.torch_nn.importing.interpretation import interpret
+from funcnet.interop.torch_nn.importing.layers import call_of, converter_of
 from funcnet.interop.torch_nn.importing.modes import in_both_modes
-from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Converted
+from funcnet.interop.torch_nn.importing.registry import Converted
 from funcnet.interop.torch_nn.importing.shapes import holds
 from funcnet.interop.torch_nn.importing.tracing import Tracer, required_inputs, trace
 from funcnet.interop.torch_nn.importing.values import Arithmetic, Node, Parts, Ref, Shape, Size, UnsupportedError
@@ -39,12 +40,6 @@ class PlacedError(UnsupportedError):
         self.module, self.path = module, path
 
 
-def registered(module: nn.Module, table: dict[type, Any] = LAYERS) -> Any:
-    """Return the converter of a module's class, or of one whose forward it has; ``None`` where there is none."""
-    forward = type(module).forward
-    return next((table[kind] for kind in type(module).__mro__ if kind in table and kind.forward is forward), None)  # type: ignore[attr-defined]
-
-
 @define(eq=False)
 class Importer:
     """Converts modules, each once for each way in which it is called."""
@@ -54,7 +49,7 @@ class Importer:
 
     def convert(self, module: nn.Module, path: str, parts: Parts = None) -> Imported:
         """Return a module of one input, or with those that its forward demands, as a layer."""
-        if registered(module) or _is_sequential(module):
+        if converter_of(module) or _is_sequential(module):
             return self._of(module, path, ("x",), (parts,), {})
         try:
             names = required_inputs(module)
@@ -65,10 +60,10 @@ class Importer:
     def call(self, builder: Builder, owner: str, module: nn.Module, name: str, args: Any, kwargs: Any) -> Any:
         """Add a call of a module to a builder, and return the value; ``owner`` is the path of the module that calls it."""
         path = join(owner, name)
-        if not registered(module):
+        if not converter_of(module):
             return self._add(builder, module, name, self._traced_call(module, path, name, args, kwargs))
         imported = self._of(module, path, ("x",), (None,), {})
-        convert = registered(module, CALLS)
+        convert = call_of(module)
         try:
             node = (convert or _call_with_one)(module, imported.layer, imported.params, *args, **kwargs)
         except (UnsupportedError, TypeError) as error:
@@ -93,20 +88,22 @@ class Importer:
             raise InlineError(name, error) from error
         return Node(imported.layer, tuple(tensors.values()), imported.params, imported.parts)
 
-    def _add(self, builder: Builder, module: nn.Module, name: str, node: Any) -> Any:
+    def _add(self, builder: Builder, module: nn.Module, name: str, value: Any) -> Any:
         """Add what a call computes: the node with the module's params under its name, which a second call uses again."""
-        if not isinstance(node, Node):
-            return node
-        main = _with_params(node) or node
+        main = _with_params(value) or value
+        if isinstance(main, Node):
+            self._add_main(builder, module, name, main)
+        return builder.bound(value, f"{name.replace('.', '_')}_output")
+
+    def _add_main(self, builder: Builder, module: nn.Module, name: str, main: Node) -> None:
         before = builder.modules.get(id(module))
         if before is None or not has_params(main.params):
             builder.add(main, name, exact=before is None)
             builder.modules[id(module)] = (name, main.layer)
-        elif before[1] != main.layer:
-            raise InlineError(name, UnsupportedError("it is called in two ways that need two layers with the same params"))
-        else:
+        elif before[1] == main.layer:
             builder.link(main, builder.reuse(main, before[0], name))
-        return builder.add(node, f"{name.replace('.', '_')}_output")
+        else:
+            raise InlineError(name, UnsupportedError("it is called in two ways that need two layers with the same params"))
 
     def _of(self, module: nn.Module, path: str, names: Any, parts: Any, constants: Constants) -> Imported:
         key = (id(module), names, parts, repr(constants))
@@ -117,7 +114,7 @@ class Importer:
     def _imported(self, module: nn.Module, path: str, names: Any, parts: Any, constants: Constants) -> Imported:
         try:
             _require_plain(module)
-            convert = registered(module)
+            convert = converter_of(module)
             if convert is not None:
                 return Imported(*convert(module, lambda child, name: self._pair(child, join(path, name))))
             if _is_sequential(module):
@@ -137,7 +134,7 @@ class Importer:
         flags = {one.requires_grad for one in module.parameters()}
         if flags == {False} and imported.layer.trainable:
             return Imported(freeze(imported.layer), imported.params, imported.parts)
-        if flags == {False, True} and registered(module) and not [*module.children()]:
+        if flags == {False, True} and converter_of(module) and not [*module.children()]:
             raise PlacedError(
                 module, path, "some of its parameters require a gradient and some do not, and a layer is frozen whole"
             )
@@ -167,7 +164,7 @@ class Importer:
 
     def _nodes(self, module: nn.Module, path: str, inputs: Any, constants: Constants, inlined: Any) -> Builder:
         names = tuple(inputs)
-        graph = trace(module, names, constants, Tracer(registered, inlined))
+        graph = trace(module, names, constants, Tracer(_is_known, inlined))
         builder = Builder(names, {name.partition(".")[0] for name in [*module.state_dict(), *dict(module.named_modules())]})
         refs = {name: Ref(name, parts) for name, parts in inputs.items()}
         value = interpret(graph, module, refs, builder, lambda *given: self.call(builder, path, *given))
@@ -180,16 +177,20 @@ def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in module._modules.items() if child is not None]
 
 
+def _is_known(module: nn.Module) -> bool:
+    return converter_of(module) is not None
+
+
 def _is_sequential(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
-def _with_params(node: Node) -> Node | None:
-    """Return the node with params, of a node and those among its inputs."""
-    if has_params(node.params):
-        return node
-    found = (_with_params(one) for one in node.inputs if isinstance(one, Node))
-    return next((one for one in found if one is not None), None)
+def _with_params(value: Any) -> Node | None:
+    """Return the node with params, of a value and the nodes among its entries and inputs."""
+    if isinstance(value, Node) and has_params(value.params):
+        return value
+    inner = value.inputs if isinstance(value, Node) else value if isinstance(value, tuple) else ()
+    return next((found for found in map(_with_params, inner) if found is not None), None)
 
 
 def _call_with_one(module: nn.Module, layer: Any, params: Any, *args: Any, **kwargs: Any) -> Node:
