@@ -16,9 +16,18 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, axis_complaint, check_gy, floating_complaint, kind_of, require_dense, require_dense_floating, require_no_params
+from funcnet.checks import (
+    Misfit,
+    axis_complaint,
+    check_gy,
+    floating_complaint,
+    kind_of,
+    require_dense,
+    require_dense_floating,
+    require_no_params,
+)
 from funcnet.contract import Params, Rng, Shape
-from funcnet.errors import flag, size, value_error, whole_number
+from funcnet.errors import flag, size, value_error
 from funcnet.layers.activation.base import Along
 from funcnet.precision import in_single, rounded
 from funcnet.value import frozen

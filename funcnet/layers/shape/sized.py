@@ -33,6 +33,7 @@ from funcnet.layers.shape.templates import (
 )
 from funcnet.value import frozen
 
+
 @frozen
 class Sized(Layer):
     """A linear layer with sizes from x in its fields: a subclass defines ``forward`` and ``backward``."""

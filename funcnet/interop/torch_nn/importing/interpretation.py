@@ -10,7 +10,7 @@ from torch.fx.node import map_arg
 from funcnet.interop.torch_nn.importing import shapes
 from funcnet.interop.torch_nn.importing.building import Builder
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
-from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Node, Ref, Unknown, UnsupportedError
 from funcnet.layers.shape.sources import ConstantTensor, Parameter
 
 CallModule = Callable[[nn.Module, str, tuple[Any, ...], dict[str, Any]], Any]
@@ -47,6 +47,9 @@ def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     found = shapes.evaluate(target, args)
     if found is not shapes.MISSING:
         return found
+    unknown = next((one for one in [*args, *kwargs.values()] if isinstance(one, Unknown)), None)
+    if unknown is not None:
+        raise UnsupportedError(unknown.reason)
     key = args[1] if target is getattr else target
     convert = FUNCTIONS.get(key) or FUNCTIONS.get(_qualified(key))
     if convert is None:

@@ -22,11 +22,22 @@ from funcnet.interop.torch_nn.importing import (
     shape,
     transformers,
 )
+from funcnet.interop.torch_nn.importing.functions import (
+    activations,
+    arithmetic,
+    choosing,
+    indexing,
+    joining,
+    passing,
+    reducing,
+    shapes,
+)
 from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
 
 FAMILIES = (
     *(activation, attention, conv, distances, embedding, linear, noise),
     *(norm, pooling, recurrent, refused, shape, transformers),
+    *(activations, arithmetic, choosing, indexing, joining, passing, reducing, shapes),
 )
 """The modules with converters, which fill the tables of ``registry``."""
 

@@ -84,7 +84,7 @@ class Importer:
             raise InlineError(name, UnsupportedError("its arguments must be tensors or constants"))
         try:
             imported = self._of(module, path, tuple(tensors), tuple([one.parts for one in tensors.values()]), constants)
-        except UnsupportedError as error:
+        except PlacedError as error:
             raise InlineError(name, error) from error
         return Node(imported.layer, tuple(tensors.values()), imported.params, imported.parts)
 
@@ -144,7 +144,10 @@ class Importer:
         builder = Builder(("x",), set())
         value: Any = Ref("x", parts)
         for name, child in _children(module):
-            value = self.call(builder, path, child, name, (value,), {})
+            try:
+                value = self.call(builder, path, child, name, (value,), {})
+            except InlineError as error:
+                raise error.__cause__ or error from None
         builder.outputs = builder.output(value)
         return builder.finish()
 

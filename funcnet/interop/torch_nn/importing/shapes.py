@@ -5,7 +5,7 @@ import math
 import operator
 from typing import Any
 
-from funcnet.interop.torch_nn.importing.values import Arithmetic, Dtype, Node, Ref, Shape, Size, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Arithmetic, Dtype, Node, Ref, Shape, Size, Unknown, UnsupportedError
 
 MISSING = object()
 """What ``evaluate`` returns for code that computes tensors."""
@@ -22,7 +22,7 @@ def evaluate(target: Any, args: tuple[Any, ...]) -> Any:
     if target == "size":
         return _entry(Shape(args[0]), args[1]) if len(args) > 1 else Shape(args[0])
     if target in ("dim", "ndimension"):
-        raise UnsupportedError("the number of axes is not known while tracing")
+        return Unknown("the number of axes is not known while tracing")
     if target is operator.getitem and isinstance(args[0], (Shape, tuple, list, dict)):
         return _entry(*args) if isinstance(args[0], Shape) else args[0][args[1]]
     if getattr(target, "__module__", None) in _PLAIN and not holds(args, (Ref, Node)):
@@ -58,6 +58,8 @@ def _entry(shape: Shape, index: Any) -> Any:
 
 def _computed(function: Any, args: tuple[Any, ...]) -> Any:
     """Call a function of numbers, or write its formula where some are sizes."""
+    if holds(args, (Unknown,)):
+        return next(one for one in args if isinstance(one, Unknown))
     if not holds(args, _SIZES):
         return function(*args)
     if function in (operator.add, operator.iadd) and holds(args, (Shape, tuple, list)):

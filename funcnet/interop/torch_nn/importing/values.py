@@ -66,6 +66,13 @@ class Arithmetic:
     right: Any
 
 
+@define(frozen=True)
+class Unknown:
+    """A value that is not known while tracing, for a reason; assertions may use it, nothing else."""
+
+    reason: str
+
+
 Number = int | float | Size | Arithmetic
 
 

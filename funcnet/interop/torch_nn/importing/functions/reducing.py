@@ -13,7 +13,7 @@ from funcnet.interop.torch_nn.importing.functions.choosing import cast, larger, 
 from funcnet.interop.torch_nn.importing.registry import function
 from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
 from funcnet.layers.activation.elementary import Abs, Square
-from funcnet.layers.activation.powers import PowScalar, Sqrt
+from funcnet.layers.activation.powers import Sqrt
 from funcnet.layers.activation.softmaxes import LogSumExp
 from funcnet.layers.norm.standardize import Normalize
 from funcnet.layers.operands.distances import CosineSimilarity, PairwiseDistance
