@@ -12,6 +12,7 @@ from funcnet.interop.torch_nn.importing import (
     conv,
     distances,
     embedding,
+    exported,
     linear,
     noise,
     norm,
@@ -35,7 +36,7 @@ from funcnet.interop.torch_nn.importing.functions import (
 from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
 
 FAMILIES = (
-    *(activation, attention, conv, distances, embedding, linear, noise),
+    *(activation, attention, conv, distances, embedding, exported, linear, noise),
     *(norm, pooling, recurrent, refused, shape, transformers),
     *(activations, arithmetic, choosing, indexing, joining, passing, reducing, shapes),
 )
