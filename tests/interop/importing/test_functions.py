@@ -55,13 +55,22 @@ SHAPES = {
         lambda a, b: a.flatten(1).view_as(b),
     ],
     "flat": [lambda a: torch.flatten(a, 1), lambda a: a.flatten(), lambda a: a.flatten(0, 1)],
-    "several axes": [lambda a: a.unflatten(2, (2, 2)), lambda a: a.unflatten(1, (a.size(1), 1)), lambda a: a.unflatten(-1, (-1, 2))],
+    "several axes": [
+        lambda a: a.unflatten(2, (2, 2)),
+        lambda a: a.unflatten(1, (a.size(1), 1)),
+        lambda a: a.unflatten(-1, (-1, 2)),
+    ],
     "axes of size 1": [
         lambda a: a.unsqueeze(1).squeeze(1),
         lambda a: a.unsqueeze(-1).unsqueeze(0).squeeze(0),
         lambda a: a[:, None].squeeze(dim=1),
     ],
-    "orders of axes": [lambda a: a.permute(2, 0, 1), lambda a: torch.permute(a, (0, 2, 1)), lambda a: a.transpose(1, 2), lambda a: a[0].t()],
+    "orders of axes": [
+        lambda a: a.permute(2, 0, 1),
+        lambda a: torch.permute(a, (0, 2, 1)),
+        lambda a: a.transpose(1, 2),
+        lambda a: a[0].t(),
+    ],
     "expansions": [
         lambda a: a[:, :1].expand(-1, 5, -1),
         lambda a: a[:1].expand(a.size(0) + 1, -1, -1),

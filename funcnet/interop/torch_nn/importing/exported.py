@@ -4,9 +4,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from funcnet.combinators.branching import Branching
 from funcnet.combinators.constants import serial_with_constants
+from funcnet.combinators.dag import Graph
 from funcnet.combinators.modes import by_mode
 from funcnet.combinators.sequential import Serial
+from funcnet.contract import Layer
 from funcnet.interop.torch_nn.exporting.embedding import Bags, PaddedEmbedding
 from funcnet.interop.torch_nn.exporting.modules import (
     Applied,
@@ -24,14 +27,24 @@ from funcnet.interop.torch_nn.exporting.noise import Dropout2dModule
 from funcnet.interop.torch_nn.exporting.norm import BY_RUNNING_STATS
 from funcnet.interop.torch_nn.exporting.recurrent import GRUModule, LSTMModule, RNNModule
 from funcnet.interop.torch_nn.importing.conversion import made, tensors
+from funcnet.interop.torch_nn.importing.recurrent import call_lstm, call_recurrent
 from funcnet.interop.torch_nn.importing.registry import Convert, Converted, call, container, layer
-from funcnet.interop.torch_nn.importing.values import Node
+from funcnet.interop.torch_nn.importing.values import Node, Parts
 from funcnet.interop.torch_nn.modules import NetModule
 from funcnet.layers.embedding.embedding import Embedding
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
 from funcnet.layers.noise.dropout import Dropout2d
+from funcnet.layers.recurrent.nets import GRU, LSTM, RNN
+from funcnet.layers.shape.reshaping import Identity
+from funcnet.wrapper import Wrapper
 
 Pairs = dict[str, Converted]
+
+_TENSOR = Identity()
+_RECURRENT: dict[type, Parts] = {RNN: (None, None), GRU: (None, None), LSTM: (None, (None, None))}
+
+call(RNNModule, GRUModule)(call_recurrent)
+call(LSTMModule)(call_lstm)
 
 
 def _pairs(module: nn.Module, convert: Convert) -> Pairs:
@@ -120,7 +133,22 @@ def convert_net_module(module: NetModule) -> Converted:
     return module._net, module.params()
 
 
-@call(Applied, Detached, BranchModule, WiredModule, GraphModule, ModeModule, Chain, ChainWithConstants, NetModule)
+@call(Applied, Detached, BranchModule, WiredModule, GraphModule, ModeModule, Chain, ChainWithConstants, Bags, NetModule)
 def call_with_inputs(module: nn.Module, converted: Any, params: Any, *xs: Any) -> Node:
     """Call a module with its inputs as separate arguments."""
-    return Node(converted, xs, params)
+    return Node(converted, xs, params, parts_of(converted))
+
+
+def parts_of(converted: Layer) -> Parts:
+    """Return the structure of a layer's output, as far as its class says it."""
+    if isinstance(converted, Wrapper):
+        return parts_of(converted.layer)
+    if isinstance(converted, Serial) and converted.layers:
+        return parts_of(converted.layers[-1])
+    if isinstance(converted, Branching):
+        return tuple(map(parts_of, converted.layers)) if converted.merge is None else parts_of(converted.merge)
+    if isinstance(converted, Graph):
+        parts = [parts_of(converted.children().get(name, _TENSOR)) for name in converted.outputs]
+        keys = converted.output_keys
+        return dict(zip(keys, parts, strict=True)) if keys else parts[0] if len(parts) == 1 else tuple(parts)
+    return _RECURRENT.get(type(converted))
