@@ -58,6 +58,7 @@ class Clamp(Activation):
         inside = torch.ones_like(x, dtype=torch.bool) if self.min is None else x >= self.min
         return torch.where(inside if self.max is None else inside & (x <= self.max), gy, 0.0)
 
+
 @frozen
 class Floor(Activation):
     """Largest whole number that is at most x; the gradient is 0.
@@ -88,6 +89,7 @@ class Floor(Activation):
     def backward(self, gy: Tensor, y: Tensor) -> Tensor:
         return torch.zeros_like(y)
 
+
 @frozen
 class Ceil(Activation):
     """Smallest whole number that is at least x; the gradient is 0.
@@ -117,6 +119,7 @@ class Ceil(Activation):
 
     def backward(self, gy: Tensor, y: Tensor) -> Tensor:
         return torch.zeros_like(y)
+
 
 @frozen
 class Round(Activation):

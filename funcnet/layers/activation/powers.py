@@ -55,6 +55,7 @@ class PowScalar(Activation):
             return torch.zeros_like(x)
         return rounded(in_single(gy) * torch.pow(in_single(x), self.exponent - 1) * self.exponent, x)
 
+
 @frozen
 class Sqrt(Activation):
     """Square root; at 0 its gradient is infinite.
@@ -84,6 +85,7 @@ class Sqrt(Activation):
 
     def backward(self, gy: Tensor, y: Tensor) -> Tensor:
         return gy / (y * 2)
+
 
 @frozen
 class Rsqrt(Activation):
@@ -116,6 +118,7 @@ class Rsqrt(Activation):
         y = in_single(y)
         return rounded(in_single(gy) * (y * y * y * -0.5), gy)
 
+
 @frozen
 class Reciprocal(Activation):
     """Reciprocal 1 / x.
@@ -146,6 +149,7 @@ class Reciprocal(Activation):
     def backward(self, gy: Tensor, y: Tensor) -> Tensor:
         return -gy * y * y
 
+
 @frozen
 class Log(Activation):
     """Natural logarithm.
@@ -175,6 +179,7 @@ class Log(Activation):
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
         return gy / x
 
+
 @frozen
 class Log1p(Activation):
     """Logarithm of 1 + x, exact for small x.
@@ -203,6 +208,7 @@ class Log1p(Activation):
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
         return gy / (x + 1)
+
 
 @frozen
 class Expm1(Activation):

@@ -23,7 +23,8 @@ from funcnet.layers.operands.arithmetic import Operands, Operation
 from funcnet.value import frozen
 
 _number = valid_if(
-    lambda got: got is None or (isinstance(got, (int, float)) and not isinstance(got, bool)), "a number, infinite ones too, or None"
+    lambda got: got is None or (isinstance(got, (int, float)) and not isinstance(got, bool)),
+    "a number, infinite ones too, or None",
 )
 
 
@@ -201,4 +202,8 @@ class TypeAs(Layer):
 
     def complaint(self, x: Any) -> str | None:
         right = isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], Tensor) and isinstance(x[1], Tensor)
-        return None if right and x[1].is_floating_point() and not x[0].is_complex() else "x must be a pair of tensors, the second floating"
+        return (
+            None
+            if right and x[1].is_floating_point() and not x[0].is_complex()
+            else "x must be a pair of tensors, the second floating"
+        )

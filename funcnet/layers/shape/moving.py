@@ -1,8 +1,8 @@
 """Rearrangements: elements of x in another order, or several times.
 
 Roll               y = x, moved round along axes                   gx = gy, moved back
+MoveDim            y = x, its axes in another order                gx = gy, the axes moved back
 Flip               y = x, backwards along axes                     gx = gy, backwards
-Tile               y = x, several times side by side               gx = Σ gy, over the copies
 RepeatInterleave   y = x, each entry of an axis several times      gx = Σ gy, over the copies
 SlidingWindow      y = windows of x along an axis, as a last axis  gx = Σ gy, over the windows that an element is in
 
@@ -116,6 +116,55 @@ class Flip(Layer):
 
 
 @frozen
+class MoveDim(Layer):
+    """Move axes to other places; the others keep their order, as in ``torch.movedim``.
+
+    Args:
+        source: The axis, or axes.
+        destination: Where they go.
+
+    Shape:
+        x (...) → y (...)
+
+    Params:
+        None.
+
+    Cache:
+        The shape of ``y``, and an empty tensor of its kind.
+
+    Raises:
+        ValueError: For different counts, and an x without these axes.
+
+    Source:
+        ``torch.movedim``.
+
+    >>> MoveDim(1, -1)({}, torch.ones(2, 3, 4)).shape
+    torch.Size([2, 4, 3])
+    """
+
+    source: Shape = field(converter=as_tuple, validator=whole_numbers())
+    destination: Shape = field(converter=as_tuple, validator=whole_numbers())
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.source) != len(self.destination):
+            raise fields_error(self, "there must be as many places as axes", "source", "destination")
+
+    @property
+    def batch_dependent(self) -> bool:
+        return 0 in self.source or 0 in self.destination
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
+        y = torch.movedim(require_dense(self, require_tensor(self, params, x)), self.source, self.destination)
+        return y, (tuple(y.shape), kind_of(x))
+
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, torch.movedim(check_gy(self, gy, *cache), self.destination, self.source)
+
+    def complaint(self, x: Tensor) -> str | None:
+        return axis_complaint(x, *self.source, *self.destination) or "no axis may be named twice"
+
+
+@frozen
 class RepeatInterleave(Along):
     """Repeat each entry of an axis, the copies side by side, as ``torch.repeat_interleave``.
 
@@ -209,4 +258,6 @@ class SlidingWindow(Layer):
         return params, rounded(g.new_zeros(shape).index_add(at, places.reshape(-1), g), kind)
 
     def complaint(self, x: Tensor) -> str | None:
-        return axis_complaint(x, self.dimension) or f"x must have size={self.size} entries or more along the axis {self.dimension}"
+        return (
+            axis_complaint(x, self.dimension) or f"x must have size={self.size} entries or more along the axis {self.dimension}"
+        )

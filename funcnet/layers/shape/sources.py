@@ -130,7 +130,9 @@ class ConstantTensor(Layer):
     """
 
     shape: Shape = field(validator=_is_shape)
-    dtype: str = field(validator=valid_if(lambda got: isinstance(getattr(torch, str(got), None), torch.dtype), "a name of a dtype"))
+    dtype: str = field(
+        validator=valid_if(lambda got: isinstance(getattr(torch, str(got), None), torch.dtype), "a name of a dtype")
+    )
     data: str = field(validator=valid_if(lambda got: isinstance(got, str), "text"))
 
     @classmethod

@@ -73,7 +73,8 @@ class NoGradient(Layer):
     keywords: tuple[tuple[str, Any], ...] = field(
         default=(),
         validator=valid_if(
-            lambda got: isinstance(got, tuple) and all(isinstance(one, tuple) and len(one) == 2 for one in got), "a tuple of pairs"
+            lambda got: isinstance(got, tuple) and all(isinstance(one, tuple) and len(one) == 2 for one in got),
+            "a tuple of pairs",
         ),
     )
 

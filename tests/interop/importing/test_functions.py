@@ -6,9 +6,6 @@ import pytest
 import torch
 from traced_functions import check
 
-import funcnet.interop.torch_nn.importing.functions.arithmetic
-import funcnet.interop.torch_nn.importing.functions.indexing
-import funcnet.interop.torch_nn.importing.functions.shapes  # noqa: F401
 
 F = torch.nn.functional
 

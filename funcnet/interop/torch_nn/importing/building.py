@@ -5,7 +5,7 @@ from typing import Any
 from attrs import define
 from attrs import field as attribute
 
-from funcnet.combinator import Combinator
+from funcnet.combinator import Combinator, has_params
 from funcnet.combinators.dag import Graph
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Layer, Params
@@ -102,6 +102,20 @@ class Builder:
         if isinstance(value, tuple):
             return self.add(Node(Identity(), value, parts=tuple([one.parts for one in value])), "output_parts")
         return value  # type: ignore[no-any-return]
+
+    def prune(self) -> None:
+        """Take away the nodes that lead to no output; of those with params, whose names count, keep these."""
+        ends = (self.outputs,) if isinstance(self.outputs, Ref) else tuple(self.outputs.values() if isinstance(self.outputs, dict) else self.outputs)
+        wanted = {one.name for one in ends}
+        for name, (_, inputs) in reversed(self.nodes.items()):
+            wanted.update(inputs if name in wanted else ())
+        users = {self.nodes[name][0] for name in wanted & self.nodes.keys()}
+        for name in [name for name in self.nodes if name not in wanted]:
+            layer, _ = self.nodes[name]
+            if isinstance(layer, Layer) and (has_params(self.params[name]) or name in users):
+                self.nodes[name] = (layer, ())
+            else:
+                del self.nodes[name]
 
     def finish(self) -> Imported:
         """Return the net: a serial where each node has the value of the one before, else a graph."""

@@ -10,7 +10,7 @@ from torch.fx.node import map_arg
 from funcnet.interop.torch_nn.importing import shapes
 from funcnet.interop.torch_nn.importing.building import Builder
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
-from funcnet.interop.torch_nn.importing.values import Node, Ref, Unknown, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Dtype, Node, Ref, Unknown, UnsupportedError
 from funcnet.layers.shape.sources import ConstantTensor, Parameter
 
 CallModule = Callable[[nn.Module, str, tuple[Any, ...], dict[str, Any]], Any]
@@ -54,7 +54,17 @@ def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     convert = FUNCTIONS.get(key) or FUNCTIONS.get(_qualified(key))
     if convert is None:
         raise UnsupportedError(f"there is no layer for {_name_of(node, key)}")
-    return _converted(convert, node, key, args[:1] if target is getattr else args, kwargs)
+    if target is getattr:
+        return _converted(convert, node, key, args[:1], {})
+    given = [one for one in [*args, *kwargs.values()] if isinstance(one, Dtype)]
+    found = _converted(convert, node, key, *_without_dtypes(args, kwargs))
+    return FUNCTIONS["type_as"](found, given[0].of) if given else found
+
+
+def _without_dtypes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Leave out the dtypes of tensors: what is computed becomes one of that dtype afterwards."""
+    named = {name: one for name, one in kwargs.items() if not isinstance(one, Dtype)}
+    return tuple([one for one in args if not isinstance(one, Dtype)]), named
 
 
 def _converted(convert: Any, node: fx.Node, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

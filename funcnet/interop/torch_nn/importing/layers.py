@@ -29,16 +29,19 @@ from funcnet.interop.torch_nn.importing.functions import (
     choosing,
     indexing,
     joining,
+    moving,
     passing,
     reducing,
     shapes,
+    weighted,
 )
+from funcnet.interop.torch_nn.importing.functions import pooling as pooling_functions
 from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
 
 FAMILIES = (
     *(activation, attention, conv, distances, embedding, exported, linear, noise),
     *(norm, pooling, recurrent, refused, shape, transformers),
-    *(activations, arithmetic, choosing, indexing, joining, passing, reducing, shapes),
+    *(activations, arithmetic, choosing, indexing, joining, moving, passing, pooling_functions, reducing, shapes, weighted),
 )
 """The modules with converters, which fill the tables of ``registry``."""
 

@@ -135,9 +135,7 @@ class Importer:
         if flags == {False} and imported.layer.trainable:
             return Imported(freeze(imported.layer), imported.params, imported.parts)
         if flags == {False, True} and converter_of(module) and not [*module.children()]:
-            raise PlacedError(
-                module, path, "some of its parameters require a gradient and some do not, and a layer is frozen whole"
-            )
+            raise PlacedError(module, path, "its parameters must all require a gradient, or none: a layer is frozen whole")
         return imported
 
     def _sequential(self, module: nn.Module, path: str, parts: Parts) -> Imported:
@@ -149,6 +147,7 @@ class Importer:
             except InlineError as error:
                 raise error.__cause__ or error from None
         builder.outputs = builder.output(value)
+        builder.prune()
         return builder.finish()
 
     def _traced(self, module: nn.Module, path: str, inputs: dict[str, Parts], constants: Constants) -> Builder:
@@ -172,6 +171,7 @@ class Importer:
         refs = {name: Ref(name, parts) for name, parts in inputs.items()}
         value = interpret(graph, module, refs, builder, lambda *given: self.call(builder, path, *given))
         builder.outputs = builder.output(value)
+        builder.prune()
         hold_the_rest(module, builder, lambda child, name: self._pair(child, join(path, name)))
         return builder
 

@@ -145,7 +145,9 @@ def rpower(input: Any, other: Any) -> Any:
     return power(other, input)
 
 
-@function(torch.matmul, torch.bmm, torch.mm, torch.mv, torch.dot, operator.matmul, "matmul", "bmm", "mm", "mv", "dot", "__matmul__")
+@function(
+    torch.matmul, torch.bmm, torch.mm, torch.mv, torch.dot, operator.matmul, "matmul", "bmm", "mm", "mv", "dot", "__matmul__"
+)
 def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
     refuse_out(out)
     return node(MatMul(), input, other)

@@ -248,7 +248,9 @@ def new_ones(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, r
 
 
 @function("new_full")
-def new_full(input: Tensor, size: Any, fill_value: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
+def new_full(
+    input: Tensor, size: Any, fill_value: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Node:
     return _filled_like(input, size, fill_value, dtype)
 
 

@@ -1,6 +1,5 @@
 """Sums, means, largest elements and norms along axes."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +11,10 @@ from funcnet.interop.torch_nn.importing.functions.arguments import Tensor, const
 from funcnet.interop.torch_nn.importing.functions.choosing import cast, larger, smaller
 from funcnet.interop.torch_nn.importing.registry import function
 from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
-from funcnet.layers.activation.elementary import Abs, Square
-from funcnet.layers.activation.powers import Sqrt
 from funcnet.layers.activation.softmaxes import LogSumExp
 from funcnet.layers.norm.standardize import Normalize
 from funcnet.layers.operands.distances import CosineSimilarity, PairwiseDistance
+from funcnet.layers.operands.norms import VectorNorm
 from funcnet.layers.operands.ranking import CumSum, GatherElements, MaxWithIndices, MinWithIndices, TopK
 from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
 
@@ -44,7 +42,9 @@ for _name, _kind in {"sum": Sum, "mean": Mean, "amax": Max, "amin": Min, "prod":
     _register(_name, _kind)
 
 
-def _moment(kind: Callable[[Any, bool, int], Layer], input: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: bool) -> Node:
+def _moment(
+    kind: Callable[[Any, bool, int], Layer], input: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: bool
+) -> Node:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     n = correction if correction is not None else 1 if unbiased is None else int(unbiased)
@@ -118,13 +118,7 @@ def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *, d
     refuse_out(out)
     input = input if dtype is None else cast(input, dtype)
     p = 2 if p in ("fro", None) else p
-    if p == math.inf:
-        return node(Max(axes(dim), keepdim), node(Abs(), input))
-    if p == 1:
-        return node(Sum(axes(dim), keepdim), node(Abs(), input))
-    if p != 2:
-        raise UnsupportedError(f"a norm must have p=1, 2 or inf, got {p!r}")
-    return node(Sqrt(), node(Sum(axes(dim), keepdim), node(Square(), input)))
+    return node(VectorNorm(axes(dim), keepdim, float(p)), input)
 
 
 @function(torch.linalg.norm)
