@@ -55,8 +55,10 @@ def module_at(root: nn.Module, path: str) -> Any:
 def held_at(root: nn.Module, path: str) -> Any:
     """Return the module, parameter or buffer at a dotted path."""
     holder, _, name = path.rpartition(".")
-    owner = module_at(root, holder)
-    return next(held[name] for held in (owner._modules, owner._parameters, owner._buffers) if name in held)
+    owner = module_at(root, holder) if holder else root
+    if name in owner._modules:
+        return owner._modules[name]
+    return owner._parameters[name] if name in owner._parameters else owner._buffers[name]
 
 
 class Chain(nn.Sequential):
@@ -87,6 +89,7 @@ class Container(nn.Module):
     def __init__(self, net: Any, held: Mapping[str, nn.Module | Tensor]) -> None:
         super().__init__()
         self.net = net
+        self.paths = frozenset(held)
         for path, one in held.items():
             place(self, path, one)
 
@@ -100,12 +103,12 @@ class GraphModule(Container):
 
     def evaluated(self, graph: Graph, x: Any) -> Any:
         """Evaluate a graph with what is held in the place of its layers; a layer for which nothing is held has no params."""
-        paths = graph.pack(graph.children())
+        paths = graph.pack(graph.children())  # in the place of params
         return graph.evaluate(paths, x, lambda name, layer, path, value: self.value_of(path, layer, value))
 
     def value_of(self, path: str, layer: Layer, x: Any) -> Any:
         """Return the output of the module at a path, or the parameter there."""
-        if path not in self.net.children():
+        if path not in self.paths:
             return layer({}, x)
         held = held_at(self, path)
         return held if isinstance(held, Tensor) else call(held, x)
