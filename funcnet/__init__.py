@@ -63,6 +63,7 @@ from funcnet.combinators.freezing import freeze
 from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
 from funcnet.combinators.low_rank import add_lora, lora, merge_lora
 from funcnet.combinators.mixed_precision import cast
+from funcnet.combinators.modes import by_mode
 from funcnet.combinators.norm_folding import fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal
 from funcnet.combinators.parametrization import Parametrization, parametrize
@@ -410,7 +411,7 @@ __all__ = [
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed", "repeat",
-    "remat", "freeze", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
+    "remat", "freeze", "by_mode", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
     # gradient rules and watching
     "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "with_vjp", "checked", "tap", "profiled",
     # blocks

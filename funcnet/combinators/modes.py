@@ -81,7 +81,7 @@ def _with_layers_of(evaluation: Layer, old: Layer, new: Layer) -> Layer:
 def by_mode(layer: Layer, evaluation: Layer) -> ByMode:
     """Use one layer in training and another in evaluation, with the same params.
 
-    A net with auxiliary outputs has them in training only. ``map_layers`` and ``replace`` see the layer for training; what they
+    A net with auxiliary outputs has them in training only: the outputs may even have other structures. ``map_layers`` and ``replace`` see the layer for training; what they
     change there, they change in the layer for evaluation too, where it has the same layer at the same path.
 
     Args:

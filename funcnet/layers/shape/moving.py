@@ -9,7 +9,6 @@ SlidingWindow      y = windows of x along an axis, as a last axis  gx = Σ gy, o
 x (...) is of any shape.
 """
 
-
 import torch
 from attrs import field
 from torch import Tensor

@@ -105,7 +105,11 @@ class Builder:
 
     def prune(self) -> None:
         """Take away the nodes that lead to no output; of those with params, whose names count, keep these."""
-        ends = (self.outputs,) if isinstance(self.outputs, Ref) else tuple(self.outputs.values() if isinstance(self.outputs, dict) else self.outputs)
+        ends = (
+            (self.outputs,)
+            if isinstance(self.outputs, Ref)
+            else tuple(self.outputs.values() if isinstance(self.outputs, dict) else self.outputs)
+        )
         wanted = {one.name for one in ends}
         for name, (_, inputs) in reversed(self.nodes.items()):
             wanted.update(inputs if name in wanted else ())

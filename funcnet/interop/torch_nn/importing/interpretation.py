@@ -97,7 +97,7 @@ def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
         raise UnsupportedError(f"its attribute {path} must be a tensor to be used as one, got {type(tensor).__name__}")
     if path in module.state_dict():
         return builder.add(parameter_node(tensor), path, exact=True)
-    return builder.add(constant_node(tensor, path), path.replace(".", "_"))
+    return builder.add(constant_node(tensor, path, Ref(builder.inputs[0])), path.replace(".", "_"))
 
 
 def parameter_node(tensor: Tensor) -> Node:
@@ -110,8 +110,8 @@ def parameter_node(tensor: Tensor) -> Node:
     return Node(layer, (), tensor.detach())
 
 
-def constant_node(tensor: Tensor, path: str) -> Node:
-    """Return the node of a tensor that is no part of the state, such as a mask."""
+def constant_node(tensor: Tensor, path: str, beside: Ref) -> Node:
+    """Return the node of a tensor that is no part of the state, such as a mask; it is put where another value lies."""
     if tensor.requires_grad:
         raise UnsupportedError(f"its attribute {path} is a tensor with a gradient that is no nn.Parameter")
-    return Node(ConstantTensor.of(tensor), ())
+    return Node(ConstantTensor.of(tensor), (beside,))
