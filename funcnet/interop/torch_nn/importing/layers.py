@@ -12,6 +12,7 @@ from funcnet.interop.torch_nn.importing import (
     conv,
     distances,
     embedding,
+    exported,
     linear,
     noise,
     norm,
@@ -38,7 +39,7 @@ from funcnet.interop.torch_nn.importing.functions import pooling as pooling_func
 from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
 
 FAMILIES = (
-    *(activation, attention, conv, distances, embedding, linear, noise),
+    *(activation, attention, conv, distances, embedding, exported, linear, noise),
     *(norm, pooling, recurrent, refused, shape, transformers),
     *(activations, arithmetic, choosing, indexing, joining, moving, passing, pooling_functions, reducing, shapes, weighted),
 )
