@@ -21,7 +21,7 @@ from torch.autograd import Function
 from funcnet.contract import Layer, Params, Rng
 from funcnet.flattening import NODES, Tree, flatten_like, flatten_together, unflatten
 from funcnet.interop.torch_nn.precision import autocast_off, in_autocast_dtype
-from funcnet.kernels.private_names import set_layouts_of_gradients
+from funcnet.kernels.private_names import is_forward_mode, set_layouts_of_gradients
 from funcnet.kernels.tracing import is_autocast, is_compiling, is_untransformed
 from funcnet.random.keys import as_key
 from funcnet.value import Value, frozen
@@ -166,9 +166,13 @@ def _tensors(leaves: Row) -> list[Any]:
     return [leaf if isinstance(leaf, Tensor) else None for leaf in leaves]
 
 
+def _wants_gradient(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.requires_grad
+
+
 def _detached(row: Row) -> list[Any]:
     """Return the row without requests for gradients: kernels have slower formulas for tensors that someone differentiates."""
-    return [leaf.detach() if type(leaf) is not Tensor and isinstance(leaf, Tensor) or getattr(leaf, "requires_grad", False) else leaf for leaf in row]
+    return [leaf.detach() if isinstance(leaf, Tensor) and (leaf.requires_grad or type(leaf) is not Tensor) else leaf for leaf in row]
 
 
 class Recorded(Function):
@@ -188,9 +192,9 @@ class Recorded(Function):
     def backward(ctx: Any, *gys: Any) -> Any:
         """Call the VJP of the net."""
         if not is_compiling():
-            return _back(ctx, gys)
+            return _back(ctx, gys, ctx.saved_tensors)
         set_layouts_of_gradients(known=True)
-        found = _back(ctx, gys)
+        found = _back(ctx, gys, ctx.saved_tensors)
         set_layouts_of_gradients(known=False)
         return found
 
@@ -216,25 +220,74 @@ class Transformed(Function):
         others = leaves[result.count :]
         ctx.plan, ctx.result = plan, result
         ctx.mark_non_differentiable(*[leaf for leaf in others if leaf is not None])
-        ctx.save_for_backward(*_tensors(row), *others[len(result.places) :])
+        saved = *_tensors(leaves[: result.count]), *_tensors(row), *others[len(result.places) :]
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)  # the same ones: the rule for vmap remembers one list of axes for both
 
     @staticmethod
     def backward(ctx: Any, *gys: Any) -> Any:
         """Call the VJP of the net."""
-        return _back(ctx, gys)
+        return _back(ctx, gys, ctx.saved_tensors[ctx.result.count :])
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *tangents: Any) -> Any:
+        """Transpose the VJP, which is linear in gy, with a new cache."""
+        plan, result, needs = ctx.plan, ctx.result, [tangent is not None for tangent in tangents]
+        ys, row, kept = _cut(ctx.saved_tensors, result.count, len(needs))
+        chosen = [i for i, y in enumerate(ys) if y is not None and y.is_floating_point()]
+        params, x, rng = plan.arguments(row)
+        cache = plan.net.apply(params, x, rng)[1]
+
+        def vjp(*gys: Tensor) -> Any:
+            gy = result.gy(_placed([None for _ in ys], chosen, gys))
+            return {i: g for i, g in enumerate(plan.backward(params, x, cache, gy, needs)) if g is not None}
+
+        found, pull = torch.func.vjp(vjp, *[torch.zeros_like(ys[i]) for i in chosen])
+        moved = pull({i: tangents[i] for i in found})
+        return None, *_placed([None for _ in ys], chosen, moved), *[None for _ in (*result.places, *kept)]
 
 
-def _back(ctx: Any, gys: Row) -> Any:
+def _back(ctx: Any, gys: Row, saved: Row) -> Any:
     """Return the gradients of the arguments of a function whose context this is."""
-    plan, result, saved, needs = ctx.plan, ctx.result, ctx.saved_tensors, ctx.needs_input_grad[1:]
+    plan, result, needs = ctx.plan, ctx.result, ctx.needs_input_grad[1:]
     gys = gys[1 : 1 + result.count]
     if all([g is None for g in gys]):  # noqa: C419 (compiled code has no generators)
         return (None,) * (1 + len(needs))
     with autocast_off(saved):
         if torch.is_grad_enabled() and not is_compiling():
-            return None, *Gradients.apply(plan, result, needs, *gys, *saved)
+            return None, *Gradients.apply(Task(plan, result, needs), *gys, *saved)
         saved = _detached(saved)
         return None, *plan.gradients(result, saved[: len(needs)], saved[len(needs) :], gys, needs)
+
+
+@define(eq=False)
+class Task:
+    """Which gradients are wanted of what."""
+
+    plan: Plan
+    result: Result
+    needs: tuple[bool, ...]
+
+    def cut(self, tensors: Row) -> tuple[Row, Row, Row]:
+        """Cut a row in those of gy, of the arguments and of the cache."""
+        return _cut(tensors, self.result.count, len(self.needs))
+
+    def gradients(self, tensors: Row) -> Any:
+        """Call the VJP of the net, with the cache."""
+        gys, row, kept = map(_detached, self.cut(tensors))
+        return tuple(self.plan.gradients(self.result, row, kept, gys, self.needs))
+
+    def whole(self, tensors: Row, chosen: list[int]) -> Any:
+        """Return the gradients as a function of the tensors at some places, with a new cache; the others are constants."""
+
+        def vjp(*some: Tensor) -> Any:
+            gys, row, _ = self.cut(_placed(tensors, chosen, some))
+            params, x, rng = self.plan.arguments(row)
+            cache = self.plan.net.apply(params, x, rng)[1]
+            found = self.plan.backward(params, x, cache, self.result.gy(gys), self.needs)
+            return tuple([g for g in found if g is not None])
+
+        return vjp
 
 
 class Gradients(Function):
@@ -243,39 +296,43 @@ class Gradients(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(plan: Plan, result: Result, needs: tuple[bool, ...], *tensors: Any) -> Any:
+    def forward(task: Task, *tensors: Any) -> Any:
         """Call the VJP of the net, with the cache."""
-        gys, row, kept = _cut(tensors, result.count, len(needs))
-        return tuple(plan.gradients(result, _detached(row), _detached(kept), _detached(gys), needs))
+        return task.gradients(tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Save all but the cache."""
-        ctx.plan, ctx.result, ctx.needs, *tensors = inputs
-        gys, row, _ = _cut(tensors, ctx.result.count, len(ctx.needs))
+        ctx.task, *tensors = inputs
+        gys, row, kept = ctx.task.cut(tensors)
         ctx.save_for_backward(*gys, *row)
-        ctx.given = [g is not None for g in output]
+        ctx.save_for_forward(*gys, *row)
+        ctx.given, ctx.rest = [i for i, g in enumerate(output) if g is not None], [None for _ in kept]
 
     @staticmethod
     def backward(ctx: Any, *ggs: Any) -> Any:
         """Differentiate the VJP, with a new cache."""
         saved = ctx.saved_tensors
-        places = [i for i, need in enumerate(ctx.needs_input_grad[3 : 3 + len(saved)]) if need]
-
-        def vjp(*chosen: Tensor) -> Any:
-            tensors = [*saved]
-            for place, leaf in zip(places, chosen, strict=True):
-                tensors[place] = leaf
-            gys, row, _ = _cut(tensors, ctx.result.count, len(ctx.needs))
-            params, x, rng = ctx.plan.arguments(row)
-            cache = ctx.plan.net.apply(params, x, rng)[1]
-            found = ctx.plan.backward(params, x, cache, ctx.result.gy(gys), ctx.needs)
-            return tuple([g for g in found if g is not None])
-
+        chosen = [i for i in range(len(saved)) if ctx.needs_input_grad[1 + i]]
         with autocast_off(saved):
-            _, pull = torch.func.vjp(vjp, *[saved[i] for i in places])
-            found = dict(zip(places, pull(tuple([gg for gg, given in zip(ggs, ctx.given, strict=True) if given])), strict=True))
-        return tuple([found.get(i - 3) for i in range(len(ctx.needs_input_grad))])
+            _, pull = torch.func.vjp(ctx.task.whole(saved, chosen), *[saved[i] for i in chosen])
+            found = pull(tuple([ggs[i] for i in ctx.given]))
+        return None, *_placed([None for _ in saved], chosen, found), *ctx.rest
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *tangents: Any) -> Any:
+        """Differentiate the VJP, with a new cache."""
+        saved = ctx.saved_tensors
+        chosen = [i for i in range(len(saved)) if tangents[i] is not None]
+        given = tuple([saved[i] for i in chosen]), tuple([tangents[i] for i in chosen])
+        _, moved = torch.func.jvp(ctx.task.whole(saved, chosen), *given)
+        return tuple(_placed([None for _ in ctx.task.needs], ctx.given, moved))
+
+
+def _placed(row: Row, places: Sequence[int], leaves: Row) -> list[Any]:
+    """Return the row with other leaves at some places."""
+    found = dict(zip(places, leaves, strict=True))
+    return [found.get(i, leaf) for i, leaf in enumerate(row)]
 
 
 def _cut(tensors: Row, *counts: int) -> tuple[Row, Row, Row]:
@@ -292,8 +349,8 @@ def applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
 
 
 def _applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
-    function: Any = Recorded if is_compiling() or is_untransformed() else Transformed
-    if function is Recorded and not (torch.is_grad_enabled() and any([isinstance(leaf, Tensor) and leaf.requires_grad for leaf in row])):  # noqa: C419
+    function: Any = Recorded if is_compiling() or (is_untransformed() and not is_forward_mode()) else Transformed
+    if function is Recorded and not (torch.is_grad_enabled() and any(map(_wants_gradient, row))):
         return _computed(plan, _detached(row))
     result, *leaves = function.apply(plan, *row)
     moved = leaves[result.count : result.count + len(result.places)]
