@@ -166,6 +166,15 @@ def _tensors(leaves: Row) -> list[Any]:
     return [leaf if isinstance(leaf, Tensor) else None for leaf in leaves]
 
 
+def _writable(y: Any, inputs: Row) -> Any:
+    """Return y so that autograd permits writes to it, unless it shares memory with an input, and refuses them there."""
+    if not isinstance(y, Tensor):
+        return y
+    if y._is_view():
+        return y if any([y._base is leaf for leaf in inputs]) else y.detach()  # noqa: C419
+    return y.view_as(y) if any([y is leaf for leaf in inputs]) else y  # noqa: C419
+
+
 def _wants_gradient(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.requires_grad
 
@@ -181,7 +190,10 @@ class Recorded(Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *row: Any) -> Any:
         """Apply the net and save the cache."""
-        result, ys, moved, kept = plan.forward(_detached(row))
+        inputs = _detached(row)
+        result, ys, moved, kept = plan.forward(inputs)
+        if not is_compiling():
+            ys = [_writable(y, inputs) for y in ys]
         ctx.plan, ctx.result = plan, result
         ctx.save_for_backward(*_tensors(row), *kept)
         ctx.mark_non_differentiable(*moved)
