@@ -2,12 +2,11 @@
 
     y, cache = net.apply(p, x)      gp, gx = net.vjp(p, cache, gy)
 
-The leaves of p and x go through ``torch.autograd.Function`` in one row. The first derivative needs the cache only. The second one
-computes the net again, since the cache depends on p and x:
+The leaves of p and x go through ``torch.autograd.Function`` in one row. The first derivative needs the cache only. Further ones
+compute the net again, since the cache depends on p and x:
 
-    (gy, p, x) ↦ net.vjp(p, cache of net.apply(p, x), gy)      differentiated with ``torch.func.vjp``
-
-Forward mode needs no other formula: vjp is linear in gy, and J v is the derivative of ⟨vjp(gy), v⟩ with respect to gy.
+    (gy, p, x) ↦ net.vjp(p, cache of net.apply(p, x), gy)      differentiated with ``torch.func``
+    ẏ = the derivative of ⟨ṗ, gp⟩ + ⟨ẋ, gx⟩ with respect to gy       forward mode: vjp is linear in gy
 """
 
 from collections.abc import Sequence
@@ -19,169 +18,30 @@ from torch import Tensor
 from torch.autograd import Function
 
 from funcnet.contract import Layer, Params, Rng
-from funcnet.flattening import NODES, Tree, flatten_like, flatten_together, unflatten
+from funcnet.interop.torch_nn.plans import Plan, Result
 from funcnet.interop.torch_nn.precision import autocast_off, in_autocast_dtype
+from funcnet.interop.torch_nn.rows import Row, Skeleton, taken_apart
 from funcnet.kernels.private_names import is_forward_mode, set_layouts_of_gradients
 from funcnet.kernels.tracing import is_autocast, is_compiling, is_untransformed
 from funcnet.random.keys import as_key
 from funcnet.value import Value, frozen
 from funcnet.walking import require_layer
 
-Row = Sequence[Any]
-"""The leaves of trees, one after the other."""
 
-
-class Skeleton:
-    """The structure of a tree and the leaves that are no tensors: ``read`` lists the leaves of such a tree, ``write`` builds one."""
-
-    __slots__ = ("leaves", "tree")
-
-    def __init__(self, tree: Tree) -> None:
-        self.leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in flatten_together(tree)[0]]
-        self.tree = unflatten(tree, iter(self.leaves))
-
-    def read(self, tree: Tree) -> list[Any]:
-        """List the leaves; ``LookupError`` for a tree of another structure."""
-        return flatten_like(self.tree, tree)
-
-    def write(self, leaves: Row) -> Tree:
-        """Build a tree; ``None`` in the place of a leaf that is no tensor is that leaf."""
-        full = [own if leaf is None else leaf for own, leaf in zip(self.leaves, leaves, strict=True)]
-        return unflatten(self.tree, iter(full))
-
-
-class OneTensor:
-    """The structure of a single tensor, as most x and y are."""
-
-    __slots__ = ()
-
-    def read(self, tree: Tree) -> list[Any]:
-        """List the tensor; ``LookupError`` for a tree of several."""
-        if isinstance(tree, NODES):
-            raise LookupError
-        return [tree]
-
-    def write(self, leaves: Row) -> Tree:
-        """Return the tensor."""
-        return leaves[0]
-
-
-ONE_TENSOR = OneTensor()
-
-
-def skeleton(tree: Tree) -> Any:
-    """Return the structure of a tree."""
-    return ONE_TENSOR if isinstance(tree, Tensor) else Skeleton(tree)
-
-
-@define(eq=False)
-class Plan:
-    """A net, and how its arguments lie in a row: the leaves of params, those of x, and the key.
-
-    Args:
-        net: The net.
-        params: The structure of params.
-        x: The structure of x.
-        count: How many leaves params have.
-        stats: The places of the leaves that ``update_stats`` may move.
-    """
-
-    net: Layer
-    params: Any
-    x: Any
-    count: int
-    stats: tuple[int, ...] = ()
-
-    def with_net(self, net: Layer) -> "Plan":
-        """Return the plan of another net, with the same arguments."""
-        return Plan(net, self.params, self.x, self.count, self.stats)
-
-    def arguments(self, row: Row) -> tuple[Params, Any, Rng]:
-        """Return params, x and the key."""
-        return self.params.write(row[: self.count]), self.x.write(row[self.count : -1]), row[-1]
-
-    def forward(self, row: Row) -> tuple["Result", list[Any], list[Any], list[Any]]:
-        """Apply the net; return the structure of its results, and the leaves of y, of moved statistics, and of the cache."""
-        params, x, rng = self.arguments(row)
-        y, cache = self.net.apply(params, x, rng)
-        moved = self.params.read(self.net.update_stats(params, cache)) if self.stats else row
-        places = [i for i in self.stats if moved[i] is not row[i]]
-        structures = skeleton(y), Skeleton(cache)
-        ys, kept = structures[0].read(y), structures[1].read(cache)
-        return Result(*structures, places, _kinds(ys), len(ys)), ys, [moved[i] for i in places], _tensors(kept)
-
-    def gradients(self, result: "Result", row: Row, kept: Row, gys: Row, needs: Sequence[bool]) -> list[Any]:
-        """Return the gradients of the leaves in the row: ``None`` for those that need none, or have none."""
-        params, x, _ = self.arguments(row)
-        return self.backward(params, x, result.cache.write(kept), result.gy(gys), needs)
-
-    def backward(self, params: Params, x: Any, cache: Any, gy: Any, needs: Sequence[bool]) -> list[Any]:
-        """Call the method that computes what is needed, and no more."""
-        gparams, gx = None, None
-        if not any(needs[self.count :]):
-            gparams = self.net.grads(params, cache, gy)
-        elif not any(needs[: self.count]):
-            gx = self.net.input_grad(params, cache, gy)
-        else:
-            gparams, gx = self.net.vjp(params, cache, gy)
-        found = [None] * self.count if gparams is None else self.params.read(gparams)
-        found += [None] * (len(needs) - 1 - self.count) if gx is None else self.x.read(gx)
-        return [g if need else None for g, need in zip([*found, None], needs, strict=True)]
-
-
-@define(eq=False)
-class Result:
-    """What to know of the results of a net: their structures.
-
-    Args:
-        y: The structure of y.
-        cache: The structure of the cache.
-        places: The places in the row of the statistics that have moved.
-        kinds: Shape, dtype and device of each floating leaf of y, of several; ``None`` for others.
-        count: How many leaves y has.
-    """
-
-    y: Any
-    cache: Any
-    places: list[int]
-    kinds: list[Any]
-    count: int
-
-    def gy(self, gys: Row) -> Tree:
-        """Build gy, of zeros where a leaf has no gradient."""
-        return self.y.write([_zeros(kind) if g is None else g for g, kind in zip(gys, self.kinds, strict=True)])
-
-
-def _kinds(ys: Row) -> list[Any]:
-    if len(ys) == 1:
-        return [None]
-    return [(y.shape, y.dtype, y.device) if isinstance(y, Tensor) and y.is_floating_point() else None for y in ys]
-
-
-def _zeros(kind: Any) -> Tensor | None:
-    return None if kind is None else torch.zeros(kind[0], dtype=kind[1], device=kind[2])
-
-
-def _tensors(leaves: Row) -> list[Any]:
-    return [leaf if isinstance(leaf, Tensor) else None for leaf in leaves]
+def _detached(row: Row) -> list[Any]:
+    """Return the row without requests for gradients: kernels have slower formulas for tensors that someone differentiates."""
+    return [
+        leaf.detach() if leaf is not None and (leaf.requires_grad or type(leaf) is not Tensor) else leaf for leaf in row
+    ]
 
 
 def _writable(y: Any, inputs: Row) -> Any:
     """Return y so that autograd permits writes to it, unless it shares memory with an input, and refuses them there."""
-    if not isinstance(y, Tensor):
-        return y
+    if y is None:
+        return None
     if y._is_view():
         return y if any([y._base is leaf for leaf in inputs]) else y.detach()  # noqa: C419
     return y.view_as(y) if any([y is leaf for leaf in inputs]) else y  # noqa: C419
-
-
-def _wants_gradient(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.requires_grad
-
-
-def _detached(row: Row) -> list[Any]:
-    """Return the row without requests for gradients: kernels have slower formulas for tensors that someone differentiates."""
-    return [leaf.detach() if isinstance(leaf, Tensor) and (leaf.requires_grad or type(leaf) is not Tensor) else leaf for leaf in row]
 
 
 class Recorded(Function):
@@ -195,7 +55,7 @@ class Recorded(Function):
         if not is_compiling():
             ys = [_writable(y, inputs) for y in ys]
         ctx.plan, ctx.result = plan, result
-        ctx.save_for_backward(*_tensors(row), *kept)
+        ctx.save_for_backward(*row, *kept)
         ctx.mark_non_differentiable(*moved)
         ctx.set_materialize_grads(False)
         return (result, *ys, *moved)
@@ -219,9 +79,9 @@ class Transformed(Function):
     @staticmethod
     def forward(plan: Plan, *row: Any) -> Any:
         """Apply the net."""
-        row = _detached(row)
-        result, ys, moved, kept = plan.forward(row)
-        given = {id(leaf) for leaf in row if isinstance(leaf, Tensor)}  # torch saves no argument that is returned as it is
+        inputs = _detached(row)
+        result, ys, moved, kept = plan.forward(inputs)
+        given = {id(leaf) for leaf in inputs if leaf is not None}  # torch saves no argument that is returned as it is
         return (result, *[leaf.detach() if id(leaf) in given else leaf for leaf in (*ys, *moved, *kept)])
 
     @staticmethod
@@ -229,10 +89,10 @@ class Transformed(Function):
         """Save the cache."""
         plan, *row = inputs
         result, *leaves = output
-        others = leaves[result.count :]
+        ys, others = leaves[: result.count], leaves[result.count :]
         ctx.plan, ctx.result = plan, result
         ctx.mark_non_differentiable(*[leaf for leaf in others if leaf is not None])
-        saved = *_tensors(leaves[: result.count]), *_tensors(row), *others[len(result.places) :]
+        saved = *ys, *row, *others[len(result.places) :]
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)  # the same ones: the rule for vmap remembers one list of axes for both
 
@@ -260,16 +120,22 @@ class Transformed(Function):
 
 
 def _back(ctx: Any, gys: Row, saved: Row) -> Any:
-    """Return the gradients of the arguments of a function whose context this is."""
+    """Return the gradients of the arguments of a function, from what it saved: its row and the cache."""
     plan, result, needs = ctx.plan, ctx.result, ctx.needs_input_grad[1:]
     gys = gys[1 : 1 + result.count]
     if all([g is None for g in gys]):  # noqa: C419 (compiled code has no generators)
         return (None,) * (1 + len(needs))
-    with autocast_off(saved):
-        if torch.is_grad_enabled() and not is_compiling():
-            return None, *Gradients.apply(Task(plan, result, needs), *gys, *saved)
-        saved = _detached(saved)
-        return None, *plan.gradients(result, saved[: len(needs)], saved[len(needs) :], gys, needs)
+    if is_autocast():
+        with autocast_off(saved):
+            return None, *_gradients(plan, result, needs, gys, saved)
+    return None, *_gradients(plan, result, needs, gys, saved)
+
+
+def _gradients(plan: Plan, result: Result, needs: tuple[bool, ...], gys: Row, saved: Row) -> Any:
+    if torch.is_grad_enabled() and not is_compiling():
+        return Gradients.apply(Task(plan, result, needs), *gys, *saved)
+    saved = _detached(saved)
+    return plan.gradients(result, saved[: len(needs)], saved[len(needs) :], gys, needs)
 
 
 @define(eq=False)
@@ -347,17 +213,14 @@ def _placed(row: Row, places: Sequence[int], leaves: Row) -> list[Any]:
     return [found.get(i, leaf) for i, leaf in enumerate(row)]
 
 
-def _cut(tensors: Row, *counts: int) -> tuple[Row, Row, Row]:
-    """Cut a row in three."""
-    first, second = counts
+def _cut(tensors: Row, first: int, second: int) -> tuple[Row, Row, Row]:
+    """Cut a row in three, of which two have these lengths."""
     return tensors[:first], tensors[first : first + second], tensors[first + second :]
 
 
 def applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
     """Return y, as a function of the row for autograd, and the statistics that moved, by their places."""
-    if is_autocast():
-        return in_autocast_dtype(_applied, plan, row)
-    return _applied(plan, row)
+    return in_autocast_dtype(_applied, plan, row) if is_autocast() else _applied(plan, row)
 
 
 def _applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
@@ -365,8 +228,12 @@ def _applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
     if function is Recorded and not (torch.is_grad_enabled() and any(map(_wants_gradient, row))):
         return _computed(plan, _detached(row))
     result, *leaves = function.apply(plan, *row)
-    moved = leaves[result.count : result.count + len(result.places)]
-    return result.y.write(leaves[: result.count]), dict(zip(result.places, moved, strict=True))
+    y = result.y.write(leaves[: result.count])
+    return y, {place: leaves[result.count + i] for i, place in enumerate(result.places)}
+
+
+def _wants_gradient(leaf: Any) -> bool:
+    return leaf is not None and leaf.requires_grad
 
 
 def _computed(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
@@ -387,10 +254,10 @@ class Differentiable(Value):
     net: Layer = field()
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
-        structures = skeleton(params), skeleton(x)
-        leaves = structures[0].read(params)
-        row = [*leaves, *structures[1].read(x), None if rng is None else as_key(rng)]
-        return applied(Plan(self.net, *structures, len(leaves)), row)[0]
+        structure, (shape, entries) = Skeleton(params), taken_apart(x)
+        leaves = structure.read(params)
+        row = [*leaves, *entries, None if rng is None else as_key(rng)]
+        return applied(Plan(self.net, structure, shape, len(leaves)), row)[0]
 
     def __repr__(self) -> str:
         return f"differentiable({self.net!r})"
