@@ -46,7 +46,7 @@ class Noisy(nn.Module):
     def forward(self, x):
         y = (
             F.dropout(x, 0.3, self.training)
-            + torch.randn_like(x)
+            + torch.randn(3, dtype=x.dtype, device=x.device)
             + torch.rand(3, dtype=x.dtype, device=x.device) * torch.bernoulli(x.sigmoid())
         )
         return F.alpha_dropout(y, 0.2, True) + torch.empty_like(x).uniform_(-1, 1).exponential_().bernoulli_(0.5).normal_(1, 2)
@@ -197,6 +197,20 @@ def test_noise_comes_from_the_key():
         assert torch.equal(before, torch.get_rng_state())
         with pytest.raises(ValueError, match="key"):
             layer.apply(params, x)
+
+
+@pytest.mark.compiled
+def test_draws_that_a_compiler_hides_are_refused_in_compiled_code():
+    """Since they would not come from the key: in eager mode they do."""
+
+    class Like(nn.Module):
+        def forward(self, x):
+            return x + torch.randn_like(x) * torch.rand_like(x)
+
+    layer, params = lift(Like(), X)
+    assert torch.equal(layer(params, X, 1), layer(params, X, 1))
+    with pytest.raises(Exception, match="compiled code draws from a key with functions such as"):
+        torch.compile(layer, fullgraph=True, backend="eager")(params, X, fn.key(1))
 
 
 def test_dropout_keeps_the_mean():

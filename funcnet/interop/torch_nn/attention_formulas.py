@@ -58,7 +58,7 @@ def attention(
     return dropout(weights, dropout_p) @ value
 
 
-def multi_head_attention(
+def multi_head_attention(  # noqa: PLR0917 (torch's arguments)
     dropout: Dropout,
     query: Tensor,
     key: Tensor,
@@ -92,7 +92,7 @@ def multi_head_attention(
     weights = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else _thirds(in_proj_weight)
     q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, weights, _thirds(in_proj_bias), strict=True))
     k, v = (_longer(x, more) for x, more in ((k, bias_k), (v, bias_v)))
-    q, k, v = (x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for x in (q, k, v))
+    q, k, v = (x.reshape(*x.shape[:2], num_heads, x.shape[2] // num_heads).permute(1, 2, 0, 3) for x in (q, k, v))
     if add_zero_attn:
         k, v = (F.pad(x, (0, 0, 0, 1)) for x in (k, v))
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
@@ -118,7 +118,7 @@ def _masks(attn_mask: Tensor | None, key_padding_mask: Tensor | None, scores: Te
     masks = []
     if attn_mask is not None:
         by_head = attn_mask.dim() == 3
-        masks.append(attn_mask.unflatten(0, scores.shape[:2]) if by_head else attn_mask)
+        masks.append(attn_mask.reshape(scores.shape[:2] + attn_mask.shape[1:]) if by_head else attn_mask)
     if key_padding_mask is not None:
         masks.append((key_padding_mask if is_batched else key_padding_mask[None])[:, None, None])
     added = [torch.where(mask, -math.inf, 0.0).to(scores.dtype) if mask.dtype is torch.bool else mask for mask in masks]

@@ -32,12 +32,13 @@ class KeyedDraws(TorchFunctionMode):
 
     Attributes:
         drawn: Number of draws so far.
+        hidden: Whether there was a draw of which tracing tells no mode, as of ``randn_like``.
         fused: Whether there was a call of a kernel that not every transform knows, of attention or recurrence.
     """
 
     def __init__(self, key: Key | None, *, writes_out: bool = False) -> None:
         super().__init__()
-        self.key, self.writes_out, self.drawn, self.fused = key, writes_out, 0, False
+        self.key, self.writes_out, self.drawn, self.hidden, self.fused = key, writes_out, 0, False, False
 
     def __torch_function__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch, or what draws in its place."""
@@ -51,7 +52,8 @@ class KeyedDraws(TorchFunctionMode):
 
     def dropout(self, x: Tensor, p: float) -> Tensor:
         """Drop elements with probability p."""
-        return _dropout(self, x, p)
+        y: Tensor = _dropout(self, x, p)
+        return y
 
     def bernoulli(self, shape: tuple[int, ...], p: float, like: Tensor) -> Tensor:
         """Draw ones with probability p, and zeros."""
@@ -156,12 +158,12 @@ def _attention(draws: KeyedDraws, query: Tensor, key: Tensor, value: Tensor, att
 
 
 @_of(F.multi_head_attention_forward)
-def _multi_head_attention(draws: KeyedDraws, *inputs: Any, training: bool = True, **options: Any) -> Any:
-    dropout_p = inputs[10]
-    is_plain = not draws.writes_out and not (dropout_p and training)
-    formula = F.multi_head_attention_forward if is_plain else functools.partial(multi_head_attention, draws.dropout)
+def _multi_head_attention(draws: KeyedDraws, *inputs: Any, **options: Any) -> Any:
+    dropout_p = inputs[10] if options.get("training", True) else 0.0
+    is_plain = not draws.writes_out and not dropout_p
+    formula: Any = F.multi_head_attention_forward if is_plain else functools.partial(multi_head_attention, draws.dropout)
     draws.fused = True
-    return formula(*inputs, training=training, **options)
+    return formula(*inputs, **options)
 
 
 def _recurrent(f: Any) -> Callable[..., Any]:
@@ -183,11 +185,13 @@ DRAWS.update({f: _recurrent(f) for f in STEPS})
 
 @_of(torch.rand_like)
 def _rand_like(draws: KeyedDraws, input: Tensor, **options: Any) -> Tensor:  # noqa: A002
+    draws.hidden = True
     return draws.uniform(tuple(input.shape), torch.empty_like(input, **options))
 
 
 @_of(torch.randn_like)
 def _randn_like(draws: KeyedDraws, input: Tensor, **options: Any) -> Tensor:  # noqa: A002
+    draws.hidden = True
     return draws.normal(tuple(input.shape), torch.empty_like(input, **options))
 
 

@@ -22,7 +22,7 @@ from funcnet.interop.torch_nn.attention_formulas import without_fused_attention
 from funcnet.interop.torch_nn.drawing_again import Leaf, redrawn
 from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
 from funcnet.interop.torch_nn.skeletons import Skeleton
-from funcnet.kernels.tracing import is_eager
+from funcnet.kernels.tracing import is_compiling, is_eager
 from funcnet.random.keys import Key, as_key
 from funcnet.value import Value, frozen
 
@@ -34,6 +34,8 @@ class Traits(Value):
     Args:
         draws: Whether it calls random functions of torch.
         draws_in_kernels: Whether kernels draw from torch's generator, as in an ``LSTM`` with dropout.
+        draws_hidden: Whether it draws with functions that a compiler does not tell of, such as ``torch.randn_like``.
+        stores: Names of the attributes that it sets on modules.
         fused: Whether it calls kernels of attention or recurrence, which not every transform knows.
         moves: Whether it changes its buffers.
         writes_to_x: Whether it writes to its input.
@@ -43,6 +45,8 @@ class Traits(Value):
 
     draws: bool = False
     draws_in_kernels: bool = False
+    draws_hidden: bool = False
+    stores: tuple[str, ...] = ()
     fused: bool = False
     moves: bool = False
     writes_to_x: bool = False
@@ -122,7 +126,8 @@ class Lifted(Layer):
         return y, (x, key, moved)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
-        return self._pulled_back(params, cache, gy)
+        gparams, gx = self._pulled_back(params, cache, gy)
+        return gparams, gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         return self._pulled_back(params, cache, gy, of_x=False)[0]
@@ -132,7 +137,7 @@ class Lifted(Layer):
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         moved = cache[2]
-        return tree.map_with_path(moved.get, params) if moved else params
+        return tree.map_with_path(lambda path, leaf: moved.get(path, leaf), params) if moved else params  # noqa: PLW0108
 
     def inference(self) -> Layer:
         if self.skeleton == self.evaluation:
@@ -161,10 +166,13 @@ class Lifted(Layer):
         held |= {name: held[first] for name, first in self.ties}
         x = tree.map(torch.clone, x) if self.traits.writes_to_x else x
         writes_out = self.traits.fused and not plain
+        if key is not None and (self.traits.draws_hidden or self.traits.draws_in_kernels) and is_compiling():
+            rule = "compiled code draws from a key with functions such as torch.randn and dropout, not randn_like or kernels' own"
+            raise ValueError(f"{self!r}: {rule}, got a module with such draws")  # the compiler follows no value_error
         draws = nullcontext() if key is None and not writes_out else KeyedDraws(key, writes_out=not plain)
         chance = seeded(key) if key is not None and self.traits.draws_in_kernels else nullcontext()
         with draws, chance, without_fused_attention() if writes_out else nullcontext():
-            y, after = self.skeleton.call(held, x if isinstance(x, tuple) else (x,))
+            y, after = self.skeleton.call(held, x if isinstance(x, tuple) else (x,), self.traits.stores)
         return y, {leaf.name: after[leaf.name] for leaf in self.leaves if leaf.is_buffer} if self.traits.moves else None
 
     def _pulled_back(self, params: Params, cache: Cache, gy: Any, *, of_params: bool = True, of_x: bool = True) -> Any:
@@ -179,13 +187,14 @@ class Lifted(Layer):
             given = unflatten(x, iter(_merged(xs, floats))) if of_x else x
             return self._floating(self._forward({**named, **trained}, given, key, plain)[0])
 
-        found, gxs = {}, []
-        if trained or floats:
-            y, back = torch.func.vjp(forward, trained, floats)
-            found, gxs = back(self._gys(gy, y))
+        found, gxs = self._differentiated(forward, trained, floats, gy) if trained or floats else ({}, [])
         rest = iter(gxs)
         gx = tree.map(lambda one: next(rest) if of_x and one.is_floating_point() else None, x)
         return tree.map_with_path(lambda path, leaf: found.get(path), params), gx
+
+    def _differentiated(self, forward: Any, trained: dict[str, Tensor], floats: list[Tensor], gy: Any) -> Any:
+        y, back, *_ = torch.func.vjp(forward, trained, floats)
+        return back(self._gys(gy, y))
 
     def _floating(self, y: Any) -> tuple[Tensor, ...]:
         """Return the floating leaves of an output."""

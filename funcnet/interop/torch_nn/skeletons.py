@@ -18,6 +18,8 @@ from funcnet.value import unpacked
 PARAMETER, BUFFER, ATTRIBUTE = "parameter", "buffer", "attribute"
 _INTERNAL = ("_parameters", "_buffers", "_modules")
 
+_ABSENT = object()
+
 Slot = tuple[str, str]
 """The dotted name of a tensor in a module, and its kind."""
 
@@ -52,10 +54,14 @@ class Skeleton:
     A module that pickle refuses, such as one of a local class, has a skeleton that equals only itself.
     """
 
-    __slots__ = ("_code", "_lock", "_modules", "module", "places")
+    __slots__ = ("_code", "_lock", "_modules", "_name", "module", "places", "stored")
+
+    stored: tuple[str, ...]
+    """Names of the attributes that the last call set on modules."""
 
     def __init__(self, module: nn.Module, slots: tuple[Slot, ...]) -> None:
         self.module, self._lock = module, RLock()
+        self.stored = ()
         owners = dict(module.named_modules(remove_duplicate=False))
         self._modules = [*module.modules()]
         for one in self._modules:  # derived tensors, as those of weight_norm, are computed anew in each call
@@ -63,6 +69,7 @@ class Skeleton:
         self.places = [(name, kind, owners[name.rpartition(".")[0]], name.rpartition(".")[2]) for name, kind in slots]
         self._empty()
         self._code = _code_of(module)
+        self._name = f"<{type(module).__name__} {hashlib.sha256(self._code or b'').hexdigest()[:8]}>"
 
     @classmethod
     def of(cls, module: nn.Module) -> "Skeleton":
@@ -87,7 +94,7 @@ class Skeleton:
         return id(self) if self._code is None else hash(self._code)
 
     def __repr__(self) -> str:
-        return f"<{type(self.module).__name__} {hashlib.sha256(self._code or b'').hexdigest()[:8]}>"
+        return self._name
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Skeleton, (self.module, tuple((name, kind) for name, kind, _, _ in self.places))
@@ -101,25 +108,54 @@ class Skeleton:
         """Whether a module within is in train mode."""
         return any(one.training for one in self._modules)
 
-    def call(self, tensors: dict[str, Tensor], arguments: tuple[Any, ...]) -> tuple[Any, dict[str, Tensor]]:
+    def call(
+        self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], stores: tuple[str, ...] = ()
+    ) -> tuple[Any, dict[str, Tensor]]:
         """Call the module with these tensors; return its output, and the tensors that it has afterwards.
 
-        All else that the call stores in attributes of the module is forgotten.
+        All else that the call stores in attributes of the module is forgotten; ``stores`` tells the compiler which they are.
         """
         if is_compiling():
-            y = self._filled(tensors)(*arguments)
-            after = self._tensors()
-            self._empty()
-            return y, after
+            return self._traced(tensors, arguments, [self._place(name) for name in stores])
         with self._lock:
             before = [(vars(one), dict(vars(one))) for one in self._modules]
             try:
                 return self._filled(tensors)(*arguments), self._tensors()
             finally:
+                self.stored = tuple(self._stored(before))
                 for attributes, kept in before:
                     attributes.clear()
                     attributes.update(kept)
                 self._empty()
+
+    def _traced(
+        self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], stores: list[tuple[nn.Module, str]]
+    ) -> tuple[Any, dict[str, Tensor]]:
+        before = [(owner, key, getattr(owner, key, _ABSENT)) for owner, key in stores]
+        y = self._filled(tensors)(*arguments)
+        after = self._tensors()
+        for owner, key, kept in before:
+            if kept is _ABSENT:
+                delattr(owner, key)
+            else:
+                setattr(owner, key, kept)
+        self._empty()
+        return y, after
+
+    def _place(self, name: str) -> tuple[nn.Module, str]:
+        return self.module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+
+    def _stored(self, before: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
+        """Return the names of attributes that are others than before, without those of tensors."""
+        paths = {id(vars(one)): path for path, one in self.module.named_modules()}
+        names = [
+            f"{paths[id(now)]}.{name}".lstrip(".")
+            for now, kept in before
+            for name, got in now.items()
+            if name not in kept or kept[name] is not got
+        ]
+        known = {name for name, kind, _, _ in self.places if kind == ATTRIBUTE}
+        return [name for name in names if name not in known and not name.endswith("_flat_weights")]
 
     def filled(self, tensors: dict[str, Tensor]) -> nn.Module:
         """Return a new module with these tensors as its parameters and buffers."""

@@ -29,7 +29,9 @@ def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
         return Traits(
             draws=trial.drawn > 0,
             draws_in_kernels=trial.draws_in_kernels,
+            draws_hidden=trial.hidden,
             fused=trial.fused,
+            stores=trial.stored,
             moves=trial.moves,
             writes_to_x=trial.writes_to_x,
             batch_dependent=_is_batch_dependent(trial, layer, params, x),
@@ -63,6 +65,7 @@ class _Trial:
         buffers = [leaf.name for leaf in layer.leaves if leaf.is_buffer]
         self.moves = any(named[name]._version or after[name] is not named[name] for name in buffers)
         self.writes_to_x = any(leaf._version for leaf in tree.leaves(x))
+        self.hidden, self.stored = draws.hidden, layer.skeleton.stored
         self.drawn, self.fused, self.draws_in_kernels = draws.drawn, draws.fused, not torch.equal(state, torch.get_rng_state())
 
 
