@@ -38,6 +38,7 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
         ValueError: For anything but a module, one that fails on the example, writes to its parameters, holds tensors in lists,
             or has an output that is no tree of tensors.
 
+    >>> import torch
     >>> layer, params = lift(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.ones(4, 3))
     >>> y, cache = layer.apply(params, torch.zeros(4, 3))
     >>> {name: tuple(g.shape) for name, g in tree.names(layer.grads(params, cache, torch.ones_like(y))).items()}
