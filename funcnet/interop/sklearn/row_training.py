@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet.blocks.perceptron import mlp
 from funcnet.combinators.sequential import serial
-from funcnet.contract import Layer
+from funcnet.contract import Layer, Params
 from funcnet.errors import describe, instances, value_error
 from funcnet.fitting.arguments import COLUMNS, LAYER
 from funcnet.layers.shape.reshaping import Flatten
@@ -46,6 +46,17 @@ def sized_net(given: Any, x: Tensor, outputs: int, who: str) -> Layer:
     return net
 
 
+def require_rows_apart(net: Layer, params: Params, x: Tensor, who: str) -> None:
+    """Raise ``ValueError`` for a net that takes rows of more than one axis for the steps of a sequence, as ``LSTM(8, 32)`` does."""
+    judged = net.inference()
+    if x.dim() < 3 or len(x) < 2 or judged.stochastic:
+        return
+    beside, alone = judged(params, x[:2])[1:], judged(params, x[1:2])
+    if (beside - alone).abs().max() > 0.05 * alone.abs().max():  # rounding in bfloat16 is below 0.01
+        rule = "a row of the output must depend on one row of X; recurrent layers take rows first with batch_first=True"
+        raise value_error(who, rule, f"another output beside another row from {net!r}")
+
+
 def row_shape(net: Layer, x: Tensor) -> tuple[int, ...]:
     """Return the shape of one row of the output."""
     return tuple(output_shape(net, _two_like(x))[1:])
@@ -75,7 +86,7 @@ def _first(loss: Loss) -> Loss:
     return _first(loss.terms[0][1]) if isinstance(loss, LossSum) else loss
 
 
-def with_row_weights(loss: Loss, y: Tensor, target: Tensor) -> Loss:
+def with_row_weights(loss: Loss, y: Tensor, target: Tensor, weight: Tensor) -> Loss:
     """Return the loss with a target (target, weight), weight (N,), whose value has the same scale.
 
         mean   ℓ = Σ w ℓᵢ / N          instead of Σ w ℓᵢ / Σ w
@@ -87,13 +98,14 @@ def with_row_weights(loss: Loss, y: Tensor, target: Tensor) -> Loss:
         loss: The loss.
         y: An output of the net for one row.
         target: The targets of all rows.
+        weight: Their weights.
     """
     if isinstance(loss, LossSum):
-        return LossSum(tuple([(factor, with_row_weights(one, y, target)) for factor, one in loss.terms]))
+        return LossSum(tuple([(factor, with_row_weights(one, y, target, weight)) for factor, one in loss.terms]))
     if loss.reduction != "mean" or not loss.mean_of_terms:
         return weighted(loss)
     terms = loss.with_reduction("none")(y, target[:1]).numel()
-    scale = len(target) / (terms * float(loss.weight_of(target)))  # class weights of the loss have another mean than 1
+    scale = float(weight.sum()) / (terms * float(weighted(loss).weight_of((target, weight))))  # for class weights of the loss
     found: Loss = weighted(loss.with_reduction("batch")) * scale
     return found
 
