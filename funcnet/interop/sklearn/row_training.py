@@ -47,7 +47,7 @@ def sized_net(given: Any, x: Tensor, outputs: int, who: str) -> Layer:
 
 
 def require_rows_apart(net: Layer, params: Params, x: Tensor, who: str) -> None:
-    """Raise ``ValueError`` for a net that takes rows of more than one axis for the steps of a sequence, as ``LSTM(8, 32)`` does."""
+    """Raise ``ValueError`` for a net that takes the rows for the steps of one sequence, as ``LSTM(8, 32)`` does."""
     judged = net.inference()
     if x.dim() < 3 or len(x) < 2 or judged.stochastic:
         return
