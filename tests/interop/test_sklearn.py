@@ -397,6 +397,7 @@ def test_wrong_parameters_are_refused_by_fit():
         "net must be a funcnet layer": {"net": 3},
         "net, a function .*, must return a layer, got 3": {"net": lambda features, outputs: 3},
         r"output of net must have the shape \(N, 3\), .* got \(N, 5\) from Linear": {"net": fn.Linear(4, 5)},
+        r"output of net must have the shape \(N, 3\), .* got a tuple of 2": {"net": fn.branch(fn.Linear(4, 3), fn.Linear(4, 3))},
         "in_features=7": {"net": fn.Linear(7, 3)},
         "loss must be a funcnet loss": {"loss": torch.nn.CrossEntropyLoss()},
         "for two classes or several labels a row": {"loss": fn.BCEWithLogits()},

@@ -25,7 +25,7 @@ from funcnet.fitting.history import History
 from funcnet.fitting.loop import fit
 from funcnet.flattening import Tree
 from funcnet.interop.sklearn.parameters import ValueParameters
-from funcnet.interop.sklearn.row_training import require_rows_apart, row_shape, sized_net, with_row_weights, without_weights
+from funcnet.interop.sklearn.row_training import require_rows_apart, sized_net, with_row_weights, without_weights
 from funcnet.interop.sklearn.rows import Rows, checked_inputs, checked_rows, dtype_of
 from funcnet.losses.loss import Loss
 from funcnet.optim.adam import Adam
@@ -172,8 +172,8 @@ class Estimator(ValueParameters):
         """Return a training before its first step; its params are those of ``fit`` with the same key, in the precision of x."""
         dtype: Any = dtype_of(self, rows.x)
         x, key = self._tensor(rows.x[:2], dtype), self._seed()
-        net = sized_net(self.net, x, self._outputs(), type(self).__name__)
-        at = Training(net, None, None, History(), key, dtype, rows.x.shape[1:], row_shape(net, x))
+        net, shape_of_y = sized_net(self.net, x, self._outputs(), type(self).__name__)
+        at = Training(net, None, None, History(), key, dtype, rows.x.shape[1:], shape_of_y)
         params = tree.to(tree.cast(net.init(random.split(key, 3)[0]), at.precision), x.device)
         require_rows_apart(net, params, x, type(self).__name__)
         return at._replace(params=params)
