@@ -8,7 +8,6 @@ x (N, in, ...) or (in, ...), w (out, in / groups, *kernel), transposed (in, out 
 
 from typing import Any, ClassVar
 
-import torch
 from attrs import field
 from torch import Tensor
 
@@ -47,7 +46,7 @@ class _Functional(Layer):
         return (gx, gw) if b is None else (gx, gw, gb)
 
     def complaint(self, x: Any) -> str | None:
-        rule = f"x must be a tuple (x, weight) or (x, weight, bias) of floating tensors of one dtype, the weight with {self.axes + 2} axes"
+        rule = f"x must be (x, weight) or (x, weight, bias), floating tensors of one dtype, the weight with {self.axes + 2} axes"
         if not isinstance(x, tuple) or len(x) not in (2, 3) or any([floating_complaint(one) for one in x]):  # noqa: C419
             return rule
         right = x[1].dim() == self.axes + 2 and x[0].dtype is x[1].dtype is x[-1].dtype
@@ -55,7 +54,7 @@ class _Functional(Layer):
 
 
 _padding = valid_if(
-    lambda got: got in ("same", "valid") or isinstance(got, (int, tuple)) and not isinstance(got, bool),
+    lambda got: got in ("same", "valid") or (isinstance(got, (int, tuple)) and not isinstance(got, bool)),
     'sizes, "same" or "valid"',
 )
 

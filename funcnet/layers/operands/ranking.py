@@ -27,7 +27,7 @@ from funcnet.checks import (
     require_no_params,
 )
 from funcnet.contract import Params, Rng, Shape
-from funcnet.errors import flag, size, value_error, whole_number
+from funcnet.errors import flag, size, value_error
 from funcnet.layers.activation.base import Along
 from funcnet.precision import in_single, rounded
 from funcnet.value import frozen

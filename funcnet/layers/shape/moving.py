@@ -9,13 +9,11 @@ SlidingWindow      y = windows of x along an axis, as a last axis  gx = Σ gy, o
 x (...) is of any shape.
 """
 
-from typing import Any
-
 import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import axis_complaint, check_gy, kind_of, require_axis, require_dense_floating, require_dense, require_tensor
+from funcnet.checks import axis_complaint, check_gy, kind_of, require_axis, require_dense, require_dense_floating, require_tensor
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, fields_error, is_whole_tuple, size, valid_if, whole, whole_number, whole_numbers
 from funcnet.layers.activation.base import Along
