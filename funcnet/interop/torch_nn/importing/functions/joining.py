@@ -61,7 +61,7 @@ def _chunk(input: Tensor, chunks: int, dim: int = 0) -> Node:
 
 
 @function(torch.split, "split", torch.split_with_sizes, "split_with_sizes")
-def _split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> Node:
+def _split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> Any:
     sizes = split_size_or_sections
     if has_sizes(sizes):
         if isinstance(sizes, (tuple, list)):

@@ -20,7 +20,7 @@ def _detach(input: Tensor) -> Node:
     return node(ScaleGradient(0.0), input)
 
 
-@function(torch._assert, "register_hook", "retain_grad")
+@function("torch._assert", "register_hook", "retain_grad")
 def _nothing(*arguments: Any, **keywords: Any) -> None:
     return None
 

@@ -39,8 +39,8 @@ def _register_conv(axes: int, *functions: Any) -> None:
     def convert(
         input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
     ) -> Node:
-        sizes = [_sizes(one) for one in (stride, padding, dilation)]
-        return _given(FunctionalConv(axes, *sizes, groups), input, weight, bias)
+        layer = FunctionalConv(axes, _sizes(stride), _sizes(padding), _sizes(dilation), groups)
+        return _given(layer, input, weight, bias)
 
 
 def _register_conv_transpose(axes: int, *functions: Any) -> None:
@@ -55,7 +55,7 @@ def _register_conv_transpose(axes: int, *functions: Any) -> None:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Node:
-        sizes = [_sizes(one) for one in (stride, padding, output_padding)]
+        sizes = _sizes(stride), _sizes(padding), _sizes(output_padding)
         return _given(FunctionalConvTranspose(axes, *sizes, groups, _sizes(dilation)), input, weight, bias)
 
 
@@ -77,7 +77,7 @@ _register_conv_transpose(3, F.conv_transpose3d)
 def _scaled(x: Node, weight: Any, bias: Any) -> Node:
     """Return x times weight plus bias, over the last axes."""
     x = x if weight is None else mul(x, weight)
-    return x if bias is None else add(x, bias)  # type: ignore[no-any-return]
+    return x if bias is None else add(x, bias)
 
 
 @function(F.layer_norm, torch.layer_norm)
@@ -170,7 +170,7 @@ def _prelu(input: Tensor, weight: Tensor) -> Node:
 @function(F.bilinear)
 def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Any = None) -> Node:
     y = node(EinsumOperands("...i,oij,...j->...o"), input1, weight, input2)
-    return y if bias is None else add(y, bias)  # type: ignore[no-any-return]
+    return y if bias is None else add(y, bias)
 
 
 @function(torch.einsum, torch.functional.einsum)
