@@ -23,7 +23,7 @@ from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.interop.graph_writes import written_inputs
 from funcnet.saving.atomic import require_path, written_whole
-from funcnet.value import Value, parts
+from funcnet.value import parts
 
 _NODES = (dict, OrderedDict, tuple, list)
 """The containers that torch can save and a process without funcnet can make."""
