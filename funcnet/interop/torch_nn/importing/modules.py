@@ -172,8 +172,9 @@ class Importer:
         names = tuple(inputs)
         graph = trace(module, names, constants, Tracer(_is_known, inlined))
         self._follow_writes(module, graph)
-        builder = Builder(names, {name.partition(".")[0] for name in [*module.state_dict(), *dict(module.named_modules())]})
-        refs = {name: Ref(name, parts) for name, parts in inputs.items()}
+        taken = {name.partition(".")[0] for name in [*module.state_dict(), *dict(module.named_modules())]}
+        refs = {name: Ref(_unlike(name, taken | inputs.keys() - {name}), parts) for name, parts in inputs.items()}
+        builder = Builder(tuple([ref.name for ref in refs.values()]), taken)
         value = interpret(graph, module, refs, builder, lambda *given: self.call(builder, path, *given))
         self._follow_writes(module, graph)  # now that it is known which of the modules called write to their inputs
         builder.outputs = builder.output(value)
@@ -197,6 +198,13 @@ class Importer:
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in module._modules.items() if child is not None]
+
+
+def _unlike(name: str, taken: set[str]) -> str:
+    """Return a name for an input that has the name of a module or a parameter: paths keep theirs."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _is_known(module: nn.Module) -> bool:
