@@ -6,7 +6,8 @@ Each takes x as its layer does, and the entries of a tuple as separate arguments
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from funcnet.blocks.wired import Wired
 from funcnet.combinators.branching import Branching
@@ -35,12 +36,13 @@ def takes_one(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.") and not isinstance(module, SEVERAL)
 
 
-def place(root: nn.Module, path: str, child: nn.Module) -> None:
-    """Put a module at a dotted path; a name of an attribute of ``nn.Module`` is taken too."""
+def place(root: nn.Module, path: str, child: nn.Module | Tensor) -> None:
+    """Put a module, a parameter or a buffer at a dotted path; a name of an attribute of ``nn.Module`` is taken too."""
     *holders, last = path.split(".")
     for name in holders:
         root = root._modules.setdefault(name, nn.Module())  # type: ignore[assignment]
-    root._modules[last] = child
+    kind = nn.Parameter if isinstance(child, nn.Parameter) else Tensor if isinstance(child, Tensor) else nn.Module
+    {nn.Module: root._modules, nn.Parameter: root._parameters, Tensor: root._buffers}[kind][last] = child  # type: ignore[index]
 
 
 def module_at(root: nn.Module, path: str) -> Any:
@@ -48,6 +50,15 @@ def module_at(root: nn.Module, path: str) -> Any:
     for name in path.split(".") if path else ():
         root = root._modules[name]  # type: ignore[assignment]
     return root
+
+
+def held_at(root: nn.Module, path: str) -> Any:
+    """Return the module, parameter or buffer at a dotted path."""
+    holder, _, name = path.rpartition(".")
+    owner = module_at(root, holder) if holder else root
+    if name in owner._modules:
+        return owner._modules[name]
+    return owner._parameters[name] if name in owner._parameters else owner._buffers[name]
 
 
 class Chain(nn.Sequential):
@@ -75,11 +86,12 @@ class ChainWithConstants(Chain):
 class Container(nn.Module):
     """A module for each layer of a net, by the net's names; the net, which holds no params, says how they are wired."""
 
-    def __init__(self, net: Any, modules: Mapping[str, nn.Module]) -> None:
+    def __init__(self, net: Any, held: Mapping[str, nn.Module | Tensor]) -> None:
         super().__init__()
         self.net = net
-        for path, module in modules.items():
-            place(self, path, module)
+        self.paths = frozenset(held)
+        for path, one in held.items():
+            place(self, path, one)
 
 
 class GraphModule(Container):
@@ -90,17 +102,47 @@ class GraphModule(Container):
         return self.evaluated(self.net, entry(xs))
 
     def evaluated(self, graph: Graph, x: Any) -> Any:
-        """Evaluate a graph with the modules in the place of its nodes; a node without a module has no params."""
-        blank: dict[str, Any] = {name: {} for name, _, _ in graph.nodes}
-        return graph.evaluate(blank, x, lambda name, layer, params, value: self._node(name, layer, value))
+        """Evaluate a graph with what is held in the place of its layers; a layer for which nothing is held has no params."""
+        paths = graph.pack(graph.children())  # in the place of params
+        return graph.evaluate(paths, x, lambda name, layer, path, value: self.value_of(path, layer, value))
 
-    def _node(self, name: str, layer: Layer, value: Any) -> Any:
-        return call(module_at(self, name), value) if name in self.net.children() else layer({}, value)
+    def value_of(self, path: str, layer: Layer, x: Any) -> Any:
+        """Return the output of the module at a path, or the parameter there."""
+        if path not in self.paths:
+            return layer({}, x)
+        held = held_at(self, path)
+        return held if isinstance(held, Tensor) else call(held, x)
 
     def extra_repr(self) -> str:
         """Return how the nodes are wired."""
-        ins = [f"{name} <- {', '.join(inputs)}" for name, _, inputs in self.net.nodes]
+        again = {name: f" = {layer} again" for name, layer, _ in self.net.nodes if isinstance(layer, str)}
+        ins = [f"{name}{again.get(name, '')} <- {', '.join(inputs) or 'nothing'}" for name, _, inputs in self.net.nodes]
         return "\n".join([f"inputs: {', '.join(self.net.inputs)}", *ins, f"output: {', '.join(self.net.outputs)}"])
+
+
+class ModeModule(GraphModule):
+    """The module of a ``by_mode`` of two graphs, which share what holds params.
+
+    Args:
+        net: The graph for training.
+        held: Its modules and parameters.
+        evaluation: The graph for evaluation.
+        others: Modules without params of layers that are others in evaluation.
+    """
+
+    def __init__(self, net: Graph, held: Mapping[str, Any], evaluation: Graph, others: dict[str, nn.Module]) -> None:
+        super().__init__(net, held)
+        self.evaluation = evaluation
+        self.others = {name: module.eval() for name, module in others.items()}
+
+    def forward(self, *xs: Any) -> Any:
+        """Return what the graph of the mode returns."""
+        return self.evaluated(self.net if self.training else self.evaluation, entry(xs))
+
+    def value_of(self, path: str, layer: Layer, x: Any) -> Any:
+        """Return the output of a module."""
+        other = None if self.training else self.others.get(path)
+        return super().value_of(path, layer, x) if other is None else call(other, x)
 
 
 class WiredModule(GraphModule):
@@ -152,3 +194,12 @@ class Applied(nn.Module):
 
     def __repr__(self) -> str:
         return repr(self.layer)
+
+
+class Detached(Applied):
+    """A layer without params whose output depends on x without a gradient, even where torch's function has one."""
+
+    def forward(self, *xs: Any) -> Any:
+        """Return the layer's output."""
+        with torch.no_grad():
+            return super().forward(*xs)

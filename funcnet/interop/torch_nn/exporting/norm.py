@@ -60,7 +60,7 @@ class RunningInstanceNorm3dModule(_InEval, nn.InstanceNorm3d):
     """``nn.InstanceNorm3d`` by its running statistics, in both modes."""
 
 
-_BY_RUNNING_STATS = {
+BY_RUNNING_STATS: dict[type, type] = {
     RunningBatchNorm1d: RunningBatchNorm1dModule,
     RunningBatchNorm2d: RunningBatchNorm2dModule,
     RunningBatchNorm3d: RunningBatchNorm3dModule,
@@ -70,9 +70,9 @@ _BY_RUNNING_STATS = {
 }
 
 
-@native(*_BY_RUNNING_STATS)
+@native(*BY_RUNNING_STATS)
 def _running(layer: Any, params: Params) -> Any:
-    return namesake(_BY_RUNNING_STATS[type(layer)], layer, params, track_running_stats=True).eval()
+    return namesake(BY_RUNNING_STATS[type(layer)], layer, params, track_running_stats=True).eval()
 
 
 @native(InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)

@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from funcnet.checks import require_sizes
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
 
@@ -71,6 +72,7 @@ def namesake(kind: Any, layer: Any, params: Params, /, **more: Any) -> Any:
 
 def filled(kind: Any, layer: Layer, params: Params, **arguments: Any) -> Any:
     """Make a module with copies of the params; nothing is drawn for its first weights."""
+    require_sizes(layer)
     with torch.device("meta"):
         module = kind(**arguments)
     return fill(module, layer, params)

@@ -59,7 +59,7 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
         imported = Importer(own).convert(own, "")
     except PlacedError as error:
         raise _refusal(error) from error
-    return _tied(without_unused_weights(with_visible_masks(imported.layer)), imported.params, module.state_dict(keep_vars=True))
+    return _tied(without_unused_weights(with_visible_masks(imported.layer)), imported.params, _state(module))
 
 
 def _with_same_tensors(module: nn.Module) -> nn.Module:
@@ -78,6 +78,14 @@ def _refusal(error: PlacedError) -> ValueError:
     where = f"{type(error.module).__name__} at {error.path!r}" if error.path else type(error.module).__name__
     said = str(error)
     return ValueError(f"from_torch: {where} cannot be converted: {said if len(said) <= _LONGEST else said[:_LONGEST] + '...'}")
+
+
+def _state(module: nn.Module) -> dict[str, Any]:
+    """Return the tensors of the state dict, and other names of its parameters, which a hook may have left out."""
+    state = module.state_dict(keep_vars=True)
+    known = {id(tensor) for tensor in state.values()}
+    others = module.named_parameters(remove_duplicate=False)
+    return state | {path: tensor for path, tensor in others if id(tensor) in known and path not in state}
 
 
 def _tied(net: Layer, params: Params, state: dict[str, Any]) -> tuple[Layer, Params]:

@@ -12,6 +12,7 @@ from funcnet.interop.torch_nn.importing import (
     conv,
     distances,
     embedding,
+    exported,
     linear,
     noise,
     norm,
@@ -32,15 +33,15 @@ from funcnet.interop.torch_nn.importing.functions import (
     passing,
     reducing,
     shapes,
-    weighted,
+    with_weights,
 )
 from funcnet.interop.torch_nn.importing.functions import pooling as pooling_functions
 from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
 
 FAMILIES = (
-    *(activation, attention, conv, distances, embedding, linear, noise),
+    *(activation, attention, conv, distances, embedding, exported, linear, noise),
     *(norm, pooling, recurrent, refused, shape, transformers),
-    *(activations, arithmetic, choosing, indexing, joining, moving, passing, pooling_functions, reducing, shapes, weighted),
+    *(activations, arithmetic, choosing, indexing, joining, moving, passing, pooling_functions, reducing, shapes, with_weights),
 )
 """The modules with converters, which fill the tables of ``registry``."""
 
