@@ -8,28 +8,15 @@ from twins import CLOSE, assert_twins, draw, params_of
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.interop.torch_nn.importing import attention, recurrent, transformers  # noqa: F401 (they fill the tables)
-from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS
+from funcnet.interop.torch_nn.importing.layers import call_of, converter_of
 from funcnet.interop.torch_nn.importing.values import Node, Ref
 
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 
-SIMPLE = {
-    nn.Linear: lambda m: fn.Linear(m.in_features, m.out_features, m.bias is not None),
-    nn.LayerNorm: lambda m: fn.LayerNorm(m.normalized_shape, eps=m.eps, bias=m.bias is not None),
-    nn.RMSNorm: lambda m: fn.RMSNorm(m.normalized_shape, eps=m.eps),
-    nn.Dropout: lambda m: fn.Dropout(m.p),
-    nn.Tanh: lambda m: fn.Tanh(),
-    nn.PReLU: lambda m: fn.PReLU(m.num_parameters),
-}
-
 
 def converted(module: nn.Module, name: str = "") -> tuple[fn.Layer, Any]:
-    """Convert a module with the tables, and modules of other families in the simplest way."""
-    if type(module) in LAYERS:
-        return LAYERS[type(module)](module, converted)
-    state = {path: leaf.detach() for path, leaf in module.named_parameters()}
-    return SIMPLE[type(module)](module), tree.from_names(state) if state else {}
+    """Convert a module of torch.nn with the tables; nothing is copied."""
+    return converter_of(module)(module, converted)
 
 
 def assert_converts(module: nn.Module, x: Any, **how: Any) -> fn.Layer:
@@ -75,7 +62,7 @@ def wired(node: Node, *inputs: str) -> tuple[fn.Layer, Any]:
 def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Return what the table makes of a call in traced code."""
     layer, params = converted(module)
-    return CALLS[type(module)](module, layer, params, *args, **kwargs)
+    return call_of(module)(module, layer, params, *args, **kwargs)
 
 
 def refs(*names: str) -> list[Ref]:
@@ -83,24 +70,33 @@ def refs(*names: str) -> list[Ref]:
     return [Ref(name) for name in names]
 
 
-def assert_called(module: nn.Module, x: dict[str, Any], arrange: Any = dict, *, rewrite: Any = lambda node: node) -> None:
+def assert_called(
+    module: nn.Module,
+    x: dict[str, Any],
+    arrange: Any = dict,
+    *,
+    rewrite: Any = lambda node: node,
+    constants: tuple[str, ...] = (),
+) -> None:
     """Check that a call has the value and the gradients of torch's.
 
     ``arrange(**x)`` makes the keyword arguments of the inputs x, tensors for the module and names for the net.
-    ``rewrite(node)`` is called on what the table makes of the call.
+    ``rewrite(node)`` is called on what the table makes of the call. The gradients of ``constants`` are not compared.
     """
     module = module.double()
     node = rewrite(called(module, **arrange(**{name: Ref(name) for name in x})))
     net, params = wired(node, *x)
-    leaves = {name: leaf.detach().clone().requires_grad_(leaf.is_floating_point()) for name, leaf in x.items()}
+    varied = [name for name, leaf in x.items() if leaf.is_floating_point() and name not in constants]
+    leaves = {name: leaf.detach().clone().requires_grad_(name in varied) for name, leaf in x.items()}
     want = tree.leaves(tuple([one for one in as_tuple(module(**arrange(**leaves))) if one is not None]))
     y, cache = net.apply(params, tuple(x.values()) if len(x) > 1 else next(iter(x.values())))
     gy = tree.map(lambda leaf: draw(leaf.shape, 5), y)
     gparams, gx = net.vjp(params, cache, gy)
-    weights, inputs = dict(module.named_parameters()), [leaf for leaf in leaves.values() if leaf.requires_grad]
+    weights, inputs = dict(module.named_parameters()), [leaves[name] for name in varied]
     grads = torch.autograd.grad(want, [*inputs, *weights.values()], tree.leaves(gy), allow_unused=True, materialize_grads=True)
     own = {path: g for entry in gparams.values() for path, g in tree.names(entry).items()}
-    got = [*tree.leaves(y), *tree.leaves(gx), *[own[path] for path in weights]]
+    gxs = dict(zip(x, gx if len(x) > 1 else (gx,), strict=True))
+    got = [*tree.leaves(y), *[gxs[name] for name in varied], *[own[path] for path in weights]]
     for one, other in zip(got, [*want, *grads], strict=True):
         torch.testing.assert_close(one, other.detach(), **CLOSE)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from twins import draw
 
 from funcnet.interop.torch_nn.importing.layers import call_of, converter_of
-from funcnet.interop.torch_nn.importing.values import Node, Ref, Shape, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Arithmetic, Node, Ref, Shape, Size, UnsupportedError
 
 A, B, C = Ref("a"), Ref("b"), Ref("c")
 IDS, OFFSETS, WEIGHTS = torch.tensor([1, 0, 4, 5]), torch.tensor([0, 3]), draw((4,)).float()
@@ -88,9 +88,38 @@ def test_every_module_with_several_inputs_or_outputs_has_a_call() -> None:
     assert missing == []
 
 
+OF_A_TENSOR = {
+    "all sizes": Shape(C),
+    "the last": Shape(C, -2),
+    "those after two": Shape(C, 2),
+    "one by one": (Size(C, 2), Size(C, 3)),
+    "one by one from the end": [Size(C, -2), Size(C, 3)],
+    "with batch and channels": (1, 2, Size(C, 2), Size(C, 3)),
+}
+
+
+@pytest.mark.parametrize("sizes", OF_A_TENSOR)
+def test_an_output_size_that_a_tensor_has_makes_it_an_input(sizes: str) -> None:
+    """Whichever way it is written: the layer then gives y those lengths."""
+    size, like = OF_A_TENSOR[sizes], torch.zeros(1, 2, 5, 7)
+    node = _node(nn.MaxUnpool2d(2), A, B, output_size=size)
+    assert node.inputs == (A, B, C)
+    want = nn.MaxUnpool2d(2)(*UNPOOLED, output_size=like.size())
+    assert torch.equal(node.layer(node.params, (*UNPOOLED, like)), want)
+    module, x = nn.ConvTranspose2d(3, 2, 3, 2, 1), draw((1, 3, 3, 4)).float()
+    node = _node(module, A, output_size=size)
+    assert node.inputs == (A, C)
+    torch.testing.assert_close(node.layer(node.params, (x, like)), module(x, output_size=like.size()))
+
+
+_ONE_OF = "output_size must be the last 2 sizes of one tensor"
+
 REFUSED = {
-    "output_size has no counterpart": lambda: _node(nn.ConvTranspose1d(3, 2, 2), A, [9]),
-    "output_size must be whole numbers, not sizes of a tensor": lambda: _node(nn.MaxUnpool2d(2), A, B, Shape(C)),
+    "output_size must be sizes of a tensor": lambda: _node(nn.ConvTranspose1d(3, 2, 2), A, [9]),
+    f"{_ONE_OF}, such as skip.shape[-2:]": lambda: _node(nn.MaxUnpool2d(2), A, B, Shape(C, 1)),
+    f"{_ONE_OF}, such": lambda: _node(nn.MaxUnpool2d(2), A, B, (Size(B, 2), Size(C, 3))),
+    _ONE_OF: lambda: _node(nn.ConvTranspose2d(3, 2, 2), A, (Size(C, 3), Size(C, 2))),
+    _ONE_OF[:-1]: lambda: _node(nn.ConvTranspose2d(3, 2, 2), A, (Arithmetic("mul", Size(C, 2), 2), Size(C, 3))),
     "output_size must have 2 entries, or 4 with batch and channels, got 3": lambda: _node(nn.MaxUnpool2d(2), A, B, (1, 2, 3)),
 }
 

@@ -8,24 +8,26 @@ a query may see a key, or floating, and broadcasts to (N, heads, L, S). y is the
 
 from typing import Any
 
-from attrs import evolve
 from torch import nn
 
-from funcnet.contract import Params
+from funcnet.contract import Layer, Params
+from funcnet.interop.torch_nn.importing.conversion import made
 from funcnet.interop.torch_nn.importing.masks import joint_mask
 from funcnet.interop.torch_nn.importing.registry import Converted, call, layer
 from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError, require_value
-from funcnet.interop.torch_nn.importing.weights import weights_of
 from funcnet.layers.attention.multihead import MultiHeadAttention
+from funcnet.wrapper import Wrapper
 
 
 @layer(nn.MultiheadAttention)
 def convert_multihead_attention(module: nn.MultiheadAttention) -> Converted:
     """Convert to ``MultiHeadAttention``, without ``need_weights``."""
-    made = MultiHeadAttention(
-        module.embed_dim,
-        module.num_heads,
-        float(module.dropout),
+    return made(
+        MultiHeadAttention,
+        module,
+        embed_dim=module.embed_dim,
+        num_heads=module.num_heads,
+        dropout=float(module.dropout),
         bias=module.in_proj_bias is not None,
         add_bias_kv=module.bias_k is not None,
         add_zero_attn=module.add_zero_attn,
@@ -33,13 +35,12 @@ def convert_multihead_attention(module: nn.MultiheadAttention) -> Converted:
         vdim=module.vdim,
         batch_first=module.batch_first,
     )
-    return made, weights_of(module, made)
 
 
 @call(nn.MultiheadAttention)
 def call_multihead_attention(
     module: nn.MultiheadAttention,
-    made: MultiHeadAttention,
+    net: Any,
     params: Params,
     query: Any,
     key: Any,
@@ -50,11 +51,7 @@ def call_multihead_attention(
     average_attn_weights: Any = True,
     is_causal: Any = False,
 ) -> Any:
-    """Apply the layer to query, key, value and the mask; return a node of (y, weights), or (a node of y, ``None``).
-
-    Code seldom uses the weights that torch.nn returns by default, and a kernel is quicker without: ``without_weights`` makes of
-    the first node one of y.
-    """
+    """Apply the layer to query, key, value and the mask; return a node of (y, weights), or (a node of y, ``None``)."""
     xs = tuple([require_value(name, one) for name, one in (("query", query), ("key", key), ("value", value))])
     is_self = xs[0] == xs[1] == xs[2] and "in_proj_weight" in params
     mask = joint_mask(attn_mask, key_padding_mask, is_causal, module.num_heads)
@@ -62,11 +59,10 @@ def call_multihead_attention(
     if not isinstance(need_weights, bool) or not isinstance(average_attn_weights, bool):
         raise UnsupportedError("need_weights and average_attn_weights must be True or False in the code")
     if not need_weights:
-        return Node(made, inputs, params), None
-    made = made.replace(need_weights=True, average_attn_weights=average_attn_weights)
-    return Node(made, inputs, params, (None, None))
+        return Node(net, inputs, params), None
+    return Node(with_options(net, need_weights=True, average_attn_weights=average_attn_weights), inputs, params, (None, None))
 
 
-def without_weights(node: Node) -> Node:
-    """Return the node of an attention whose weights nobody uses: its value is y, no pair."""
-    return evolve(node, layer=node.layer.replace(need_weights=False, average_attn_weights=True), parts=None)
+def with_options(net: Any, **options: bool) -> Layer:
+    """Return an attention with other options, within wrappers such as ``freeze`` too."""
+    return net.replace(layer=with_options(net.layer, **options)) if isinstance(net, Wrapper) else net.replace(**options)

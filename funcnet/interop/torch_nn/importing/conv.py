@@ -6,6 +6,7 @@ from torch import nn
 
 from funcnet.contract import Layer, Params
 from funcnet.interop.torch_nn.importing.conversion import compact, made, same
+from funcnet.interop.torch_nn.importing.output_sizes import tensor_of_lengths, whole_numbers_in
 from funcnet.interop.torch_nn.importing.registry import Converted, call, layer
 from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
@@ -46,13 +47,15 @@ def _options(module: Any, *more: str) -> dict[str, Any]:
 @call(*_TRANSPOSED)
 def call_conv_transpose(
     module: nn.Module,
-    layer: Layer,
+    layer: Any,
     params: Params,
     input: Ref | Node,  # noqa: A002 (torch's name)
     output_size: Any = None,
 ) -> Node:
-    """Apply the layer; the size of the output follows from the layer and the input."""
-    if output_size is not None:
-        rule = "output_size has no counterpart: say the length that the stride leaves open by output_padding of the module"
+    """Apply the layer; with ``output_size``, y has the lengths of another tensor."""
+    if output_size is None:
+        return Node(layer, (input,), params)
+    if whole_numbers_in(output_size, layer.axes) is not None:
+        rule = "output_size must be sizes of a tensor: in numbers it has no counterpart but output_padding of the module"
         raise UnsupportedError(rule)
-    return Node(layer, (input,), params)
+    return Node(layer, (input, tensor_of_lengths(output_size, layer.axes)), params)

@@ -10,6 +10,7 @@ from funcnet.combinators.sharing import tied
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
 from funcnet.interop.torch_nn.importing.modules import Importer, PlacedError
+from funcnet.interop.torch_nn.importing.unused_weights import without_unused_weights
 from funcnet.interop.torch_nn.importing.visible import with_visible_masks
 
 _LONGEST = 300
@@ -58,7 +59,7 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
         imported = Importer(own).convert(own, "")
     except PlacedError as error:
         raise _refusal(error) from error
-    return _tied(with_visible_masks(imported.layer), imported.params, _state(module))
+    return _tied(without_unused_weights(with_visible_masks(imported.layer)), imported.params, _state(module))
 
 
 def _with_same_tensors(module: nn.Module) -> nn.Module:

@@ -1,12 +1,10 @@
 """Masks in code that calls attention: torch's, True for what is hidden, become ours, True for what may be seen.
 
-A mask of the net itself, an input that code hands on to attention and uses for nothing else, has our meaning already: whoever
-builds the net replaces the node of ``as_mask`` with what ``already_visible`` makes of it.
+A mask of the net itself, an input that code hands on to attention and uses for nothing else, has our meaning already:
+``visible`` says so to its ``VisibleMask``.
 """
 
 from typing import Any
-
-from attrs import evolve
 
 from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError, require_value
 from funcnet.layers.attention.mask_layers import FullMask, JointMask, VisibleMask
@@ -16,15 +14,8 @@ Mask = Node | None
 
 
 def as_mask(mask: Ref | Node, kind: str, num_heads: int | None = None) -> Node:
-    """Return the node that translates a mask of torch.nn, ``kind`` being "padding" or "attention": the only place for it."""
+    """Return the node that translates a mask of torch.nn of a kind, "padding" or "attention"."""
     return Node(VisibleMask(kind, num_heads), (require_value("a mask", mask),))
-
-
-def already_visible(node: Node) -> Node:
-    """Return the node of ``as_mask`` for a mask that has our meaning and whose axes alone may differ."""
-    if not isinstance(node.layer, VisibleMask):
-        raise TypeError(f"already_visible: node must be one of as_mask, got a node of {node.layer!r}")
-    return evolve(node, layer=node.layer.replace(hidden=False))
 
 
 def joint_mask(attention: Any, padding: Any, is_causal: Any, num_heads: int | None) -> Mask:

@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import define
 from attrs import field as attribute
-from torch import nn
+from torch import fx, nn
 
 from funcnet.combinator import has_params
 from funcnet.combinators.freezing import freeze
@@ -19,6 +19,7 @@ from funcnet.interop.torch_nn.importing.registry import Converted
 from funcnet.interop.torch_nn.importing.shapes import holds
 from funcnet.interop.torch_nn.importing.tracing import Tracer, required_inputs, trace
 from funcnet.interop.torch_nn.importing.values import Arithmetic, Node, Parts, Ref, Shape, Size, UnsupportedError
+from funcnet.interop.torch_nn.importing.writing import LostWriteError, Writes, writes_first
 
 Constants = dict[str, Any]
 _TENSORS, _SIZES = (Ref, Node), (Size, Shape, Arithmetic)
@@ -46,6 +47,7 @@ class Importer:
 
     root: nn.Module
     _known: dict[Any, Imported] = attribute(factory=dict)
+    _writers: set[int] = attribute(factory=set)
 
     def convert(self, module: nn.Module, path: str, parts: Parts = None) -> Imported:
         """Return a module of one input, or with those that its forward demands, as a layer."""
@@ -148,6 +150,8 @@ class Importer:
                 raise error.__cause__ or error from None
         builder.outputs = builder.output(value)
         builder.prune()
+        if writes_first([child for _, child in _children(module)], self._is_writer):
+            self._writers.add(id(module))
         return builder.finish()
 
     def _traced(self, module: nn.Module, path: str, inputs: dict[str, Parts], constants: Constants) -> Builder:
@@ -167,17 +171,40 @@ class Importer:
     def _nodes(self, module: nn.Module, path: str, inputs: Any, constants: Constants, inlined: Any) -> Builder:
         names = tuple(inputs)
         graph = trace(module, names, constants, Tracer(_is_known, inlined))
-        builder = Builder(names, {name.partition(".")[0] for name in [*module.state_dict(), *dict(module.named_modules())]})
-        refs = {name: Ref(name, parts) for name, parts in inputs.items()}
+        self._follow_writes(module, graph)
+        taken = {name.partition(".")[0] for name in [*module.state_dict(), *dict(module.named_modules())]}
+        refs = {name: Ref(_unlike(name, taken | inputs.keys() - {name}), parts) for name, parts in inputs.items()}
+        builder = Builder(tuple([ref.name for ref in refs.values()]), taken)
         value = interpret(graph, module, refs, builder, lambda *given: self.call(builder, path, *given))
+        self._follow_writes(module, graph)  # now that it is known which of the modules called write to their inputs
         builder.outputs = builder.output(value)
         builder.prune()
         hold_the_rest(module, builder, lambda child, name: self._pair(child, join(path, name)))
         return builder
 
+    def _follow_writes(self, module: nn.Module, graph: fx.Graph) -> None:
+        """Let what is read after a write be its result; a module that writes to what is read later is traced inline."""
+        try:
+            if Writes(module, self._is_writer).follow(graph):
+                self._writers.add(id(module))
+        except LostWriteError as error:
+            if error.node.op != "call_module" or not self._is_writer(module.get_submodule(str(error.node.target))):
+                raise
+            raise InlineError(str(error.node.target), error) from error
+
+    def _is_writer(self, module: nn.Module) -> bool:
+        return id(module) in self._writers
+
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in module._modules.items() if child is not None]
+
+
+def _unlike(name: str, taken: set[str]) -> str:
+    """Return a name for an input that has the name of a module or a parameter: paths keep theirs."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _is_known(module: nn.Module) -> bool:

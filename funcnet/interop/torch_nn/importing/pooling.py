@@ -6,6 +6,7 @@ from torch import nn
 
 from funcnet.contract import Layer, Params
 from funcnet.interop.torch_nn.importing.conversion import compact, made, same
+from funcnet.interop.torch_nn.importing.output_sizes import tensor_of_lengths, whole_numbers_in
 from funcnet.interop.torch_nn.importing.registry import Converted, call, layer
 from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError
 from funcnet.layers.pooling.adaptive import (
@@ -94,15 +95,9 @@ def call_unpool(
     output_size: Any = None,
 ) -> Node:
     """Apply the layer to values and indices; an ``output_size`` in numbers becomes the layer's."""
-    sized = layer if output_size is None else layer.replace(output_size=_lengths(layer, output_size))
-    return Node(sized, (input, indices), params)
-
-
-def _lengths(layer: Any, output_size: Any) -> tuple[int, ...]:
-    """Return the lengths in an ``output_size``, which may have a batch and channels before them."""
-    if not isinstance(output_size, (list, tuple)) or not all(isinstance(n, int) for n in output_size):
-        raise UnsupportedError("output_size must be whole numbers, not sizes of a tensor: the layer has it as an option")
-    if len(output_size) not in (layer.axes, layer.axes + 2):
-        rule = f"output_size must have {layer.axes} entries, or {layer.axes + 2} with batch and channels"
-        raise UnsupportedError(f"{rule}, got {len(output_size)}")
-    return tuple(output_size[-layer.axes :])
+    if output_size is None:
+        return Node(layer, (input, indices), params)
+    lengths = whole_numbers_in(output_size, layer.axes)
+    if lengths is not None:
+        return Node(layer.replace(output_size=lengths), (input, indices), params)
+    return Node(layer, (input, indices, tensor_of_lengths(output_size, layer.axes)), params)

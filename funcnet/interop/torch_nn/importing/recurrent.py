@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from funcnet.contract import Layer, Params
+from funcnet.interop.torch_nn.importing.conversion import made
 from funcnet.interop.torch_nn.importing.registry import Converted, call, layer
 from funcnet.interop.torch_nn.importing.values import Node, Parts, Ref, UnsupportedError, require_value
-from funcnet.interop.torch_nn.importing.weights import weights_of
 from funcnet.layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from funcnet.layers.recurrent.nets import GRU, LSTM, RNN
 from funcnet.layers.shape.reshaping import Identity
@@ -26,73 +26,74 @@ def _options(module: nn.RNNBase) -> dict[str, Any]:
     return {**{name: getattr(module, name) for name in names}, "dropout": float(module.dropout)}
 
 
-def _with_weights(made: Layer, module: nn.Module) -> Converted:
-    return made, weights_of(module, made)
+def _cell_options(module: nn.RNNCellBase) -> dict[str, Any]:
+    """Return the arguments that the cells share."""
+    return {name: getattr(module, name) for name in ("input_size", "hidden_size", "bias")}
 
 
 @layer(nn.RNN)
 def convert_rnn(module: nn.RNN) -> Converted:
     """Convert to ``RNN``."""
-    return _with_weights(RNN(**_options(module), nonlinearity=module.nonlinearity), module)
+    return made(RNN, module, **_options(module), nonlinearity=module.nonlinearity)
 
 
 @layer(nn.LSTM)
 def convert_lstm(module: nn.LSTM) -> Converted:
     """Convert to ``LSTM``."""
-    return _with_weights(LSTM(**_options(module), proj_size=module.proj_size), module)
+    return made(LSTM, module, **_options(module), proj_size=module.proj_size)
 
 
 @layer(nn.GRU)
 def convert_gru(module: nn.GRU) -> Converted:
     """Convert to ``GRU``."""
-    return _with_weights(GRU(**_options(module)), module)
+    return made(GRU, module, **_options(module))
 
 
 @layer(nn.RNNCell)
 def convert_rnn_cell(module: nn.RNNCell) -> Converted:
     """Convert to ``RNNCell``."""
-    return _with_weights(RNNCell(module.input_size, module.hidden_size, module.bias, module.nonlinearity), module)
+    return made(RNNCell, module, **_cell_options(module), nonlinearity=module.nonlinearity)
 
 
 @layer(nn.LSTMCell)
 def convert_lstm_cell(module: nn.LSTMCell) -> Converted:
     """Convert to ``LSTMCell``."""
-    return _with_weights(LSTMCell(module.input_size, module.hidden_size, module.bias), module)
+    return made(LSTMCell, module, **_cell_options(module))
 
 
 @layer(nn.GRUCell)
 def convert_gru_cell(module: nn.GRUCell) -> Converted:
     """Convert to ``GRUCell``."""
-    return _with_weights(GRUCell(module.input_size, module.hidden_size, module.bias), module)
+    return made(GRUCell, module, **_cell_options(module))
 
 
 @call(nn.LSTM)
-def call_lstm(module: nn.LSTM, made: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002 (torch's name)
+def call_lstm(module: nn.LSTM, net: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002 (torch's name)
     """Apply the layer to the sequence, and to the pair of states where they are given; y is (outputs, (h, c))."""
-    return _call(made, params, input, _pair(hx), (None, _PAIR))
+    return _call(net, params, input, _pair(hx), (None, _PAIR))
 
 
 @call(nn.RNN, nn.GRU)
-def call_recurrent(module: nn.Module, made: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002
+def call_recurrent(module: nn.Module, net: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002
     """Apply the layer to the sequence, and to the state where it is given; y is (outputs, h)."""
-    return _call(made, params, input, hx, _PAIR)
+    return _call(net, params, input, hx, _PAIR)
 
 
 @call(nn.LSTMCell)
-def call_lstm_cell(module: nn.LSTMCell, made: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002
+def call_lstm_cell(module: nn.LSTMCell, net: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002
     """Apply the cell to the input, and to the pair of states where they are given; y is (h, c)."""
-    return _call(made, params, input, _pair(hx), _PAIR)
+    return _call(net, params, input, _pair(hx), _PAIR)
 
 
 @call(nn.RNNCell, nn.GRUCell)
-def call_cell(module: nn.Module, made: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002
+def call_cell(module: nn.Module, net: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002
     """Apply the cell to the input, and to the state where it is given; y is h."""
-    return _call(made, params, input, hx, None)
+    return _call(net, params, input, hx, None)
 
 
-def _call(made: Layer, params: Params, x: Any, state: Any, parts: Parts) -> Node:
+def _call(net: Layer, params: Params, x: Any, state: Any, parts: Parts) -> Node:
     inputs = (require_value("the input", x), *([] if state is None else [require_value("the state", state)]))
-    return Node(made, inputs, params, parts)
+    return Node(net, inputs, params, parts)
 
 
 def _pair(hx: Any) -> "Ref | Node | None":

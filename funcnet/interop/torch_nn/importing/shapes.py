@@ -62,7 +62,7 @@ def _computed(function: Any, args: tuple[Any, ...]) -> Any:
         return next(one for one in args if isinstance(one, Unknown))
     if not holds(args, _SIZES):
         return function(*args)
-    if function in (operator.add, operator.iadd) and holds(args, (Shape, tuple, list)):
+    if function in (operator.add, operator.iadd) and any(isinstance(one, (Shape, tuple, list)) for one in args):
         return (*_as_tuple(args[0]), *_as_tuple(args[1]))
     if function is math.sqrt:
         return Arithmetic("pow", args[0], 0.5)

@@ -1,6 +1,7 @@
 """Tracing: the forward of a module, recorded by ``torch.fx`` down to the modules and functions that it calls."""
 
 import inspect
+import operator
 import warnings
 from collections.abc import Callable, Collection
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
+from funcnet.interop.torch_nn.importing.writing import AUGMENTED
 
 _OF_SHAPES = {"shape", "ndim", "size", "dim", "device", "dtype"}
 
@@ -33,6 +35,20 @@ class _Proxy(fx.Proxy):
     @__class__.setter
     def __class__(self, kind: type) -> None:
         raise TypeError("the class of a traced value is fixed")
+
+
+def _augmented(plain: str) -> Callable[[Any, Any], Any]:
+    """Return a method for ``x += y`` and the like, which writes to a tensor, and makes another size of a size."""
+
+    def method(self: Any, other: Any) -> Any:
+        target = getattr(operator, plain) if is_of_shapes(self.node) else AUGMENTED[plain]
+        return self.tracer.create_proxy("call_function", target, (self, other), {}, name=plain)
+
+    return method
+
+
+for _plain in AUGMENTED:
+    setattr(_Proxy, f"__i{_plain.strip('_')}__", _augmented(_plain))
 
 
 class Tracer(fx.Tracer):

@@ -12,6 +12,9 @@ Sequences have the axes of the module: (N, L, features) with its ``batch_first``
 A decoder of torch.nn is causal only by its ``tgt_mask``, and so is a converted one: give it ``causal_mask(length)`` as ``mask``,
 after ``FullMask()({}, mask)`` where nothing of the memory is hidden.
 
+The blocks of a decoder of torch.nn are copies, which take ``F.relu`` for an activation that is a module. So do those of a
+converted one; an activation with parameters, which are never used then, is refused.
+
 In evaluation ``torch.nn.TransformerEncoder`` may pack padded rows, and then gives zeros at padded places
 (``enable_nested_tensor``). A converted encoder gives there what it gives in training; no other place sees them.
 """
@@ -47,8 +50,12 @@ _OPTIONAL = ("dropout", "dropout1", "dropout2", "dropout3")
 @container(nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 def convert_block(module: Any, convert: Convert) -> Converted:
     """Convert to ``TransformerBlock``; dropout with p = 0 is left out."""
-    children = {name: convert(child, name) for name, child in module.named_children() if not _is_idle(name, child)}
-    children["activation"] = children.get("activation") or _activation(module.activation)
+    inner = {name: child for name, child in module.named_children() if not _is_idle(name, child)}
+    own, shown = inner.pop("activation", None), module.activation
+    if own is not shown and own is not None and [*own.parameters()]:
+        raise UnsupportedError(f"it computes {shown.__name__}, as copies of a decoder layer do, and not its activation {own}")
+    children = {name: convert(child, name) for name, child in inner.items()}
+    children["activation"] = convert(shown, "activation") if isinstance(shown, nn.Module) else _activation(shown)
     layers = {name: made for name, (made, _) in children.items()}
     block = TransformerBlock(**layers, norm_first=bool(module.norm_first))
     return block, {name: children[name][1] for name in block.children()}
@@ -104,7 +111,7 @@ def _heads(module: Any) -> int | None:
 @call(nn.TransformerEncoderLayer)
 def call_encoder_layer(
     module: Any,
-    made: Layer,
+    net: Layer,
     params: Params,
     src: Any,
     src_mask: Any = None,
@@ -113,13 +120,13 @@ def call_encoder_layer(
 ) -> Node:
     """Apply the block to the sequence, and to what both masks show."""
     mask = joint_mask(src_mask, src_key_padding_mask, is_causal, _heads(module))
-    return Node(made, (require_value("src", src), *up_to_last(mask)), params)
+    return Node(net, (require_value("src", src), *up_to_last(mask)), params)
 
 
 @call(nn.TransformerEncoder)
 def call_encoder(
     module: Any,
-    made: Layer,
+    net: Layer,
     params: Params,
     src: Any,
     mask: Any = None,
@@ -127,13 +134,13 @@ def call_encoder(
     is_causal: Any = None,
 ) -> Node:
     """Apply the stack to the sequence, and to what both masks show."""
-    return call_encoder_layer(module, made, params, src, mask, src_key_padding_mask, is_causal)
+    return call_encoder_layer(module, net, params, src, mask, src_key_padding_mask, is_causal)
 
 
 @call(nn.TransformerDecoderLayer, nn.TransformerDecoder)
 def call_decoder(
     module: Any,
-    made: Layer,
+    net: Layer,
     params: Params,
     tgt: Any,
     memory: Any,
@@ -148,7 +155,7 @@ def call_decoder(
     of_memory = joint_mask(memory_mask, memory_key_padding_mask, memory_is_causal, _heads(module))
     of_target = joint_mask(tgt_mask, tgt_key_padding_mask, tgt_is_causal, _heads(module))
     xs = require_value("tgt", tgt), require_value("memory", memory)
-    return Node(made, (*xs, *up_to_last(of_memory, of_target)), params)
+    return Node(net, (*xs, *up_to_last(of_memory, of_target)), params)
 
 
 def _mask_of(given: dict[str, Any], name: str, heads: int) -> Mask:
@@ -158,12 +165,12 @@ def _mask_of(given: dict[str, Any], name: str, heads: int) -> Mask:
 
 
 @call(nn.Transformer)
-def call_transformer(module: Any, made: Layer, params: Params, src: Any, tgt: Any, *masks: Any, **named: Any) -> Node:
+def call_transformer(module: Any, net: Layer, params: Params, src: Any, tgt: Any, *masks: Any, **named: Any) -> Node:
     """Apply the net to source and target, and to what the masks of source, target and memory show."""
     given = dict(zip(_MASKS, masks, strict=False)) | named
     of_source, of_target, of_memory = [_mask_of(given, name, module.nhead) for name in _SEQUENCES]
     xs = require_value("src", src), require_value("tgt", tgt)
     if all(given.get(f"src_{kind}") == given.get(f"memory_{kind}") for kind in _KINDS[:2]):
-        return Node(made, (*xs, *up_to_last(of_source, of_target)), params)
+        return Node(net, (*xs, *up_to_last(of_source, of_target)), params)
     of_memory = full_mask(of_source) if of_memory is None else of_memory
-    return Node(made, (*xs, *up_to_last(of_source, of_target, of_memory)), params)
+    return Node(net, (*xs, *up_to_last(of_source, of_target, of_memory)), params)
