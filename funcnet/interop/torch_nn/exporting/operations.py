@@ -33,7 +33,6 @@ from funcnet.layers.shape.sized_indexing import GetItem, Narrow
 from funcnet.layers.shape.sources import ConstantTensor
 from funcnet.layers.shape.without_gradient import NoGradient
 
-
 OPERATIONS = (
     *(Add, Sub, Mul, Div, MatMul, Pow, Concat, Sum, Mean, Prod, Max, Min, Var, Std),
     *(Reshape, Permute, Transpose, Squeeze, Unsqueeze, Index, Split, Chunk, Select, Gather, OneHot, Cast),
