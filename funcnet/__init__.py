@@ -376,8 +376,8 @@ __all__ = [
     # normalization
     "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "RunningBatchNorm1d", "RunningBatchNorm2d", "RunningBatchNorm3d", "LayerNorm",
     "RMSNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "RunningInstanceNorm1d",
-    "RunningInstanceNorm2d", "RunningInstanceNorm3d", "LocalResponseNorm", "CrossMapLRN2d", "Normalize", "Standardize", "GroupStandardize",
-    "ChannelAffine", "FunctionalBatchNorm",
+    "RunningInstanceNorm2d", "RunningInstanceNorm3d", "LocalResponseNorm", "CrossMapLRN2d", "Normalize", "Standardize",
+    "GroupStandardize", "ChannelAffine", "FunctionalBatchNorm",
     # recurrent layers
     "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "pack_padded", "pad_packed", "pad_sequence", "unpad_sequence",
     # attention
@@ -392,8 +392,8 @@ __all__ = [
     "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
     "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",
-    "AffineGrid", "View", "Expand", "ConstantPad", "RescaleBySize", "GetItem", "Narrow", "ResizeTo", "AdaptiveAvgPoolTo", "Tile", "MoveDim", "Unbind", "Roll", "Flip", "RepeatInterleave",
-    "SlidingWindow", "NoGradient", "Parameter", "ConstantTensor",
+    "AffineGrid", "View", "Expand", "ConstantPad", "RescaleBySize", "GetItem", "Narrow", "ResizeTo", "AdaptiveAvgPoolTo", "Tile",
+    "MoveDim", "Unbind", "Roll", "Flip", "RepeatInterleave", "SlidingWindow", "NoGradient", "Parameter", "ConstantTensor",
     "InputSize", "InputShape", "InputTensor", "SizeArithmetic",
     # noise
     "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "DropPath", "DropConnect",
@@ -403,11 +403,12 @@ __all__ = [
     "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh", "Tanhshrink",
     "Softsign", "Softplus", "Squareplus", "SparsePlus", "Hardshrink", "Softshrink", "Threshold", "ClippedLinear", "Softmax",
     "LogSoftmax", "Softmin", "Softmax2d", "MultiSoftmax", "LogSumExp", "Sin", "Cos", "Exp", "Erf", "Abs", "Sign", "Square",
-    "Monomial", "PowScalar", "Sqrt", "Rsqrt", "Reciprocal", "Log", "Log1p", "Expm1", "Clamp", "Floor", "Ceil", "Round", "Gaussian", "RandomFourier", "RBF",
+    "Monomial", "PowScalar", "Sqrt", "Rsqrt", "Reciprocal", "Log", "Log1p", "Expm1", "Clamp", "Floor", "Ceil", "Round",
+    "Gaussian", "RandomFourier", "RBF",
     # operands
-    "Add", "Sub", "Mul", "Div", "MatMul", "Pow", "Concat", "Stack", "Pick", "Where", "Maximum", "Minimum", "TypeAs", "CumSum", "TopK", "MaxWithIndices", "MinWithIndices",
-    "GatherElements", "EinsumOperands", "VectorNorm", "CosineSimilarity", "PairwiseDistance", "CauchySimilarity", "Mean",
-    "Sum", "Prod", "Max", "Min", "Var", "Std",
+    "Add", "Sub", "Mul", "Div", "MatMul", "Pow", "Concat", "Stack", "Pick", "Where", "Maximum", "Minimum", "TypeAs", "CumSum",
+    "TopK", "MaxWithIndices", "MinWithIndices", "GatherElements", "EinsumOperands", "VectorNorm", "CosineSimilarity",
+    "PairwiseDistance", "CauchySimilarity", "Mean", "Sum", "Prod", "Max", "Min", "Var", "Std",
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed", "repeat",

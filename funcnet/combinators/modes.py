@@ -66,16 +66,18 @@ class ByMode(Wrapper):
         return f"by_mode({self.layer!r}, {self.evaluation!r})"
 
 
-def _with_layers_of(evaluation: Layer, old: Layer, new: Layer) -> Layer:
+def _with_layers_of(evaluation: Any, old: Any, new: Any) -> Layer:
     """Return the layer for evaluation, in which what it shares with ``old`` is what ``new`` has in its place."""
     if evaluation == old:
-        return new
+        return new  # type: ignore[no-any-return]
     if not all(isinstance(one, Combinator) for one in (evaluation, old, new)):
-        return evaluation
-    children, before, after = (one.children() for one in (evaluation, old, new))  # type: ignore[attr-defined]
-    known = before.keys() & after.keys()
-    moved = {name: _with_layers_of(one, before[name], after[name]) if name in known else one for name, one in children.items()}
-    return evaluation if moved == children else evaluation.with_children(moved)  # type: ignore[attr-defined]
+        return evaluation  # type: ignore[no-any-return]
+    children, before, after = evaluation.children(), old.children(), new.children()
+    moved = {
+        name: _with_layers_of(child, before[name], after[name]) if name in before and name in after else child
+        for name, child in children.items()
+    }
+    return evaluation if moved == children else evaluation.with_children(moved)  # type: ignore[no-any-return]
 
 
 def by_mode(layer: Layer, evaluation: Layer) -> ByMode:

@@ -95,6 +95,14 @@ def scan(*arguments: Any, **options: Any) -> Any:
     return plain_scan(*arguments, **options) if operator is None else operator(*arguments, **options)
 
 
+_forward_ad = found("autograd.forward_ad", None, lambda module: module._current_level + 0)
+
+
+def is_forward_mode() -> bool:
+    """Tell whether a level of forward-mode differentiation is open, outside of ``torch.func``."""
+    return _forward_ad is not None and _forward_ad._current_level >= 0
+
+
 _refused_backward: list[list[str]] = []
 
 

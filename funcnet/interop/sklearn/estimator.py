@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted  # type: ignore[import-unty
 from torch import Tensor
 
 from funcnet import random, tree
+from funcnet.arguments import require_whole
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, is_number, is_whole, value_error
 from funcnet.fitting.arguments import LOSS, OPTIMIZER, require
@@ -24,7 +25,7 @@ from funcnet.fitting.history import History
 from funcnet.fitting.loop import fit
 from funcnet.flattening import Tree
 from funcnet.interop.sklearn.parameters import ValueParameters
-from funcnet.interop.sklearn.row_training import row_shape, sized_net, with_row_weights, without_weights
+from funcnet.interop.sklearn.row_training import require_rows_apart, sized_net, with_row_weights, without_weights
 from funcnet.interop.sklearn.rows import Rows, checked_inputs, checked_rows, dtype_of
 from funcnet.losses.loss import Loss
 from funcnet.optim.adam import Adam
@@ -142,12 +143,15 @@ class Estimator(ValueParameters):
         loss = self._loss()
         opt = Adam() if self.optimizer is None else self.optimizer
         require(type(self).__name__, loss=(Loss, LOSS, loss), optimizer=(Optimizer, OPTIMIZER, opt))
+        require_whole(type(self).__name__, "epochs", 1, epochs)
+        if not isinstance(self.callbacks, (tuple, list)):
+            raise value_error(type(self).__name__, "callbacks must be a list", describe(self.callbacks))
         at = self._started(rows) if fresh else self._training
         rows, held = self._split(rows, at.key) if stopping else (rows, None)
         data, metrics = self._tensors(rows, at), self.metrics
         if rows.weight is not None:
             y = torch.zeros((1, *at.shape_of_y), dtype=at.precision, device=data[0].device)
-            loss, metrics = with_row_weights(loss, y, data[1][0]), without_weights(metrics)
+            loss, metrics = with_row_weights(loss, y, *data[1]), without_weights(metrics)
         callbacks = [*self.callbacks, *([stopping] if stopping else [])]
         done = fit(
             at.net, loss, opt, data, epochs=epochs, batch_size=self.batch_size, key=at.key, params=at.params, state=at.state,
@@ -167,11 +171,12 @@ class Estimator(ValueParameters):
     def _started(self, rows: Rows) -> Training:
         """Return a training before its first step; its params are those of ``fit`` with the same key, in the precision of x."""
         dtype: Any = dtype_of(self, rows.x)
-        x, key = self._tensor(rows.x[:1], dtype), self._seed()
-        net = sized_net(self.net, x, self._outputs(), type(self).__name__)
-        at = Training(net, None, None, History(), key, dtype, rows.x.shape[1:], row_shape(net, x))
-        params = tree.cast(net.init(random.split(key, 3)[0]), at.precision)
-        return at._replace(params=tree.map(lambda leaf: leaf.to(x.device), params))
+        x, key = self._tensor(rows.x[:2], dtype), self._seed()
+        net, shape_of_y = sized_net(self.net, x, self._outputs(), type(self).__name__)
+        at = Training(net, None, None, History(), key, dtype, rows.x.shape[1:], shape_of_y)
+        params = tree.to(tree.cast(net.init(random.split(key, 3)[0]), at.precision), x.device)
+        require_rows_apart(net, params, x, type(self).__name__)
+        return at._replace(params=params)
 
     def _seed(self) -> Key:
         """Return the key, or one from ``random_state``, which scikit-learn's ensembles set."""
@@ -188,7 +193,13 @@ class Estimator(ValueParameters):
 
     def _tensor(self, array: Any, dtype: torch.dtype) -> Tensor:
         tensor: Tensor = as_tensors(array)
-        return tensor.to(self.device or "cpu", dtype)
+        return tensor.to(self._device(), dtype)
+
+    def _device(self) -> torch.device:
+        try:
+            return torch.device(self.device or "cpu")
+        except (RuntimeError, TypeError):
+            raise value_error(type(self).__name__, "device must be a device of torch, or None for the CPU", self.device) from None
 
     def _split(self, rows: Rows, key: Key) -> tuple[Rows, Rows]:
         """Return the rows to train on, and those for validation."""

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from funcnet.combinator import Combinator
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.value import Value
 
 
@@ -47,10 +47,12 @@ def with_fields(value: Any, changes: Mapping[str, Any], who: str) -> Any:
     for path, new in changes.items():
         name, _, rest = path.partition("__")
         grouped.setdefault(name, {})[rest] = new
-    known = parts(value) if isinstance(value, Value) else {}
+    if not isinstance(value, Value):
+        raise value_error(who, f"only a value has fields, such as {next(iter(grouped))!r}", describe(value))
+    known = parts(value)
     missing = [name for name in grouped if name not in known]
     if missing:
-        raise value_error(who, f"a parameter must be one of {', '.join(known) or 'none'}", repr(missing[0]))
+        raise value_error(who, f"a parameter must be one of {', '.join(known)}", repr(missing[0]))
     return _replaced(value, {name: _content(known[name], found, f"{who}__{name}") for name, found in grouped.items()})
 
 

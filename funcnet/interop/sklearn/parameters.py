@@ -40,8 +40,9 @@ class ValueParameters(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _is_field(self, path: str, params: dict[str, Any]) -> bool:
+        """Tell whether a path leads into a parameter that is no estimator, which scikit-learn would set."""
         name, inner, _ = path.partition("__")
-        return bool(inner) and isinstance(_in_full(name, params.get(name, getattr(self, name, None))), Value)
+        return bool(inner) and hasattr(self, name) and not hasattr(params.get(name, getattr(self, name)), "set_params")
 
 
 def _in_full(name: str, given: Any) -> Any:

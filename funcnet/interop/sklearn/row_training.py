@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet.blocks.perceptron import mlp
 from funcnet.combinators.sequential import serial
-from funcnet.contract import Layer
+from funcnet.contract import Layer, Params
 from funcnet.errors import describe, instances, value_error
 from funcnet.fitting.arguments import COLUMNS, LAYER
 from funcnet.layers.shape.reshaping import Flatten
@@ -22,38 +22,42 @@ from funcnet.losses.sample_weights import weighted
 from funcnet.losses.sums import LossSum
 from funcnet.metrics.base import Metric
 from funcnet.metrics.several import Metrics, columns
-from funcnet.sizes import infer_sizes, output_shape
+from funcnet.sizes import on_meta
 from funcnet.value import frozen
 
 HIDDEN = 100
 """Units of the hidden layer of the net that is chosen where none is given; scikit-learn's MLPs have as many."""
 
 
-def sized_net(given: Any, x: Tensor, outputs: int, who: str) -> Layer:
-    """Return the net for rows like those of x: as given, from a maker, or by default a perceptron, with its sizes inferred."""
+def sized_net(given: Any, x: Tensor, outputs: int, who: str) -> tuple[Layer, tuple[int, ...]]:
+    """Return the net for rows like those of x, with its sizes inferred, and the shape of an output row.
+
+    The net is the given one, what a function makes, or a perceptron.
+    """
     if given is not None and not callable(given):
         raise value_error(who, f"net must be {LAYER}, a function (n_features, n_outputs) -> layer, or None", describe(given))
     features = x.shape[1] if x.dim() == 2 else tuple(x.shape[1:])
     net = _perceptron(x, outputs) if given is None else given if isinstance(given, Layer) else given(features, outputs)
     if not isinstance(net, Layer):
         raise value_error(who, "net, a function (n_features, n_outputs), must return a layer", describe(net))
-    net = infer_sizes(net, _two_like(x))
-    found = output_shape(net, _two_like(x))
-    if found != (2, outputs) and not (outputs == 1 and found == (2,)):
+    two = torch.empty((2, *x.shape[1:]), dtype=x.dtype, device="meta")  # of one row some layers cannot take statistics
+    net, y = net.infer(on_meta(two, None))
+    if not isinstance(y, Tensor) or (y.shape != (2, outputs) and not (outputs == 1 and y.shape == (2,))):
         rule = f"the output of net must have the shape (N, {outputs}), with a number for each class or target"
-        came = f"({', '.join(map(str, ('N', *found[1:])))})" if isinstance(found, torch.Size) else describe(found)
+        came = f"({', '.join(map(str, ('N', *y.shape[1:])))})" if isinstance(y, Tensor) else describe(y)
         raise value_error(who, rule, f"{came} from {net!r}")
-    return net
+    return net, tuple(y.shape[1:])
 
 
-def row_shape(net: Layer, x: Tensor) -> tuple[int, ...]:
-    """Return the shape of one row of the output."""
-    return tuple(output_shape(net, _two_like(x))[1:])
-
-
-def _two_like(x: Tensor) -> Tensor:
-    """Return two rows without numbers: of one row some layers cannot take statistics."""
-    return torch.empty((2, *x.shape[1:]), dtype=x.dtype, device="meta")
+def require_rows_apart(net: Layer, params: Params, x: Tensor, who: str) -> None:
+    """Raise ``ValueError`` for a net that takes the rows for the steps of one sequence, as ``LSTM(8, 32)`` does."""
+    judged = net.inference()
+    if x.dim() < 3 or len(x) < 2 or judged.stochastic:
+        return
+    beside, alone = judged(params, x[:2])[1:], judged(params, x[1:2])
+    if (beside - alone).abs().max() > 0.05 * alone.abs().max():  # rounding in bfloat16 is below 0.01
+        rule = "a row of the output must depend on one row of X; recurrent layers take rows first with batch_first=True"
+        raise value_error(who, rule, f"another output beside another row from {net!r}")
 
 
 def _perceptron(x: Tensor, outputs: int) -> Layer:
@@ -75,7 +79,7 @@ def _first(loss: Loss) -> Loss:
     return _first(loss.terms[0][1]) if isinstance(loss, LossSum) else loss
 
 
-def with_row_weights(loss: Loss, y: Tensor, target: Tensor) -> Loss:
+def with_row_weights(loss: Loss, y: Tensor, target: Tensor, weight: Tensor) -> Loss:
     """Return the loss with a target (target, weight), weight (N,), whose value has the same scale.
 
         mean   ℓ = Σ w ℓᵢ / N          instead of Σ w ℓᵢ / Σ w
@@ -87,13 +91,14 @@ def with_row_weights(loss: Loss, y: Tensor, target: Tensor) -> Loss:
         loss: The loss.
         y: An output of the net for one row.
         target: The targets of all rows.
+        weight: Their weights.
     """
     if isinstance(loss, LossSum):
-        return LossSum(tuple([(factor, with_row_weights(one, y, target)) for factor, one in loss.terms]))
+        return LossSum(tuple([(factor, with_row_weights(one, y, target, weight)) for factor, one in loss.terms]))
     if loss.reduction != "mean" or not loss.mean_of_terms:
         return weighted(loss)
     terms = loss.with_reduction("none")(y, target[:1]).numel()
-    scale = len(target) / (terms * float(loss.weight_of(target)))  # class weights of the loss have another mean than 1
+    scale = float(weight.sum()) / (terms * float(weighted(loss).weight_of((target, weight))))  # for class weights of the loss
     found: Loss = weighted(loss.with_reduction("batch")) * scale
     return found
 

@@ -63,7 +63,7 @@ def dtype_of(estimator: Any, x: Any = None) -> torch.dtype | None:
     """Return the estimator's ``dtype`` as torch's; the one of x, if there is an x, for ``None``."""
     given = estimator.dtype
     if given is None or isinstance(given, torch.dtype):
-        return given if given or x is None else getattr(torch, x.dtype.name)
+        return _real(estimator, given) if given else None if x is None else getattr(torch, x.dtype.name)
     try:
         found = getattr(torch, given if isinstance(given, str) else np.dtype(given).name, None)
     except TypeError:
@@ -71,7 +71,13 @@ def dtype_of(estimator: Any, x: Any = None) -> torch.dtype | None:
     if not isinstance(found, torch.dtype):
         rule = "dtype must be a dtype of torch or numpy, or None for that of X"
         raise value_error(type(estimator).__name__, rule, describe(given))
-    return found
+    return _real(estimator, found)
+
+
+def _real(estimator: Any, dtype: torch.dtype) -> torch.dtype:
+    if dtype.is_complex or dtype is torch.bool:
+        raise value_error(type(estimator).__name__, "dtype must be one of real numbers", str(dtype))
+    return dtype
 
 
 def _dtypes(estimator: Any) -> Any:

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from funcnet.codec import TreeCodec
 from funcnet.contract import Layer, Params
 from funcnet.errors import value_error
-from funcnet.interop.torch_nn.autograd import ONE_TENSOR, Plan, applied, skeleton
+from funcnet.interop.torch_nn.autograd import applied
+from funcnet.interop.torch_nn.plans import Plan
 from funcnet.interop.torch_nn.precision import device_of
 from funcnet.interop.torch_nn.roles import Roles, require_params, roles
+from funcnet.interop.torch_nn.rows import LONE, Memory, Skeleton, taken_apart
+from funcnet.kernels.tracing import is_compiling
 from funcnet.paths import named_leaves
 from funcnet.walking import require_layer
 
@@ -50,7 +53,7 @@ class NetModule(Holder):
     def __init__(self, net: Layer, params: Params) -> None:
         super().__init__()
         found = roles(net, params)
-        self._net, self._structure, self._roles = net, skeleton(params), found
+        self._net, self._structure, self._roles = net, Skeleton(params), found
         self._names = [path or _LONE if leaf is not None else None for path, leaf in named_leaves("", params)]
         made: dict[int, Tensor] = {}
         with torch.inference_mode(mode=False):
@@ -62,16 +65,21 @@ class NetModule(Holder):
 
     def _prepare(self) -> None:
         """Make what every call needs: it is not pickled, but made again."""
-        self._places = [
-            None if name is None else (self.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
-            for name in self._names
-        ]
+        self._places = [self._place(name) for name in self._names]
         self._codec = TreeCodec(self._structure.tree)
         stats = [i for i, name in enumerate(self._names) if self._net.has_running_stats and name in self._roles.buffers]
         nets = (self._net.inference(), ()), (self._net, tuple(stats))
         count = len(self._names)
-        self._plans = [Plan(net, self._codec, ONE_TENSOR, count, moves) for net, moves in nets]
+        self._plans = [Plan(net, self._codec, LONE, count, moves, Memory()) for net, moves in nets]
         self._draws = [net.stochastic for net, _ in nets]
+
+    def _place(self, name: str | None) -> tuple[Any, str | None, Any]:
+        """Return the holder of a leaf, its name there, and the dict in which it is."""
+        if name is None:
+            return None, None, None
+        path, _, last = name.rpartition(".")
+        holder = self.get_submodule(path)
+        return holder, last, holder._buffers if last in holder._buffers else holder._parameters
 
     def __getstate__(self) -> dict[str, Any]:
         made = {"_places", "_codec", "_plans", "_draws"}
@@ -83,16 +91,14 @@ class NetModule(Holder):
 
     def forward(self, *x: Any) -> Any:
         """Apply the net to x; several arguments are the entries of a tuple."""
-        given = x[0] if len(x) == 1 else x
-        training = self.training
-        plan = self._plans[training]
-        if not isinstance(given, Tensor):
-            plan = Plan(plan.net, plan.params, skeleton(given), plan.count, plan.stats)
-        row = [*self._leaves(), *plan.x.read(given)]
-        if plan.stats:
-            for i in plan.stats:
-                row[i] = row[i].clone()
-        row.append(_drawn_key(row) if self._draws[training] else None)
+        plan = self._plans[self.training]
+        shape, entries = taken_apart(x[0] if len(x) == 1 else x)
+        if shape is not LONE:
+            plan = plan.with_x(shape)
+        row = [*self._leaves(), *entries]
+        for i in plan.stats:
+            row[i] = row[i].clone()  # the buffer is written to, and the backward pass may need what was in it
+        row.append(_drawn_key(row) if self._draws[self.training] else None)
         y, moved = applied(plan, row)
         if moved:
             self._move(moved)
@@ -106,13 +112,19 @@ class NetModule(Holder):
         return str(self._net)
 
     def _leaves(self) -> list[Any]:
-        return [None if place is None else getattr(*place) for place in self._places]
+        """List the parameters and buffers, whatever is in their places now, as within ``functional_call``."""
+        if is_compiling():
+            return [None if name is None else getattr(holder, name) for holder, name, _ in self._places]
+        return [
+            None if name is None else found.get(name) if found.get(name) is not None else getattr(holder, name)
+            for holder, name, found in self._places
+        ]
 
     def _move(self, moved: dict[int, Tensor]) -> None:
         """Write moved statistics into the buffers, in place."""
         with torch.no_grad():
             for i, leaf in moved.items():
-                getattr(*self._places[i]).copy_(leaf)
+                getattr(*self._places[i][:2]).copy_(leaf)
 
 
 def _copied(found: Roles, path: str, leaf: Tensor) -> Tensor:

@@ -8,13 +8,12 @@ x (N, in, ...) or (in, ...), w (out, in / groups, *kernel), transposed (in, out 
 
 from typing import Any, ClassVar
 
-import torch
 from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, floating_complaint, require_no_params
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import one_of, size, valid_if, whole_numbers
+from funcnet.errors import MOST, is_whole, size, valid_if, whole_numbers
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, each, hashable
 from funcnet.value import frozen
@@ -26,7 +25,7 @@ class _Functional(Layer):
 
     transposed: ClassVar[bool]
 
-    axes: int = field(validator=one_of(1, 2, 3))
+    axes: int = field(validator=valid_if(lambda got: is_whole(got) and 1 <= got <= 3, "1, 2 or 3"))
 
     def checked(self, params: Params, x: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return x, the weight and the bias."""
@@ -47,17 +46,19 @@ class _Functional(Layer):
         return (gx, gw) if b is None else (gx, gw, gb)
 
     def complaint(self, x: Any) -> str | None:
-        rule = f"x must be a tuple (x, weight) or (x, weight, bias) of floating tensors of one dtype, the weight with {self.axes + 2} axes"
+        rule = f"x must be (x, weight) or (x, weight, bias), floating tensors of one dtype, the weight with {self.axes + 2} axes"
         if not isinstance(x, tuple) or len(x) not in (2, 3) or any([floating_complaint(one) for one in x]):  # noqa: C419
             return rule
         right = x[1].dim() == self.axes + 2 and x[0].dtype is x[1].dtype is x[-1].dtype
         return None if right and x[0].dim() - self.axes in (1, 2) else rule
 
 
-_padding = valid_if(
-    lambda got: got in ("same", "valid") or isinstance(got, (int, tuple)) and not isinstance(got, bool),
-    'sizes, "same" or "valid"',
-)
+def _is_padding(got: Any) -> bool:
+    sizes = got if isinstance(got, tuple) else (got,)
+    return got in ("same", "valid") or (sizes != () and all(is_whole(n) and 0 <= n <= MOST for n in sizes))
+
+
+_padding = valid_if(_is_padding, 'sizes of at least 0, "same" or "valid"')
 
 
 @frozen

@@ -1,6 +1,6 @@
 """Rows of a table that is part of x.
 
-FunctionalEmbedding   y = w[i]      gw = Σ gy at each row taken      i has no gradient
+FunctionalEmbedding   y = w[i]      gx = (None, gw),  gw = Σ gy at each row taken
 
 i (...) are integers, w (rows, features), y (..., features).
 """

@@ -8,6 +8,7 @@ TypeAs     y = a, in the dtype of b                   ga = gy, in the dtype of a
 The operands (...) broadcast to the shape of y. Gradients are summed over the axes along which an operand was repeated.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -17,13 +18,13 @@ from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_dense, require_no_params
 from funcnet.contract import Layer, Params, Rng
-from funcnet.errors import valid_if
+from funcnet.errors import is_number, valid_if
 from funcnet.kernels.operands import unbroadcast
 from funcnet.layers.operands.arithmetic import Operands, Operation
 from funcnet.value import frozen
 
 _number = valid_if(
-    lambda got: got is None or (isinstance(got, (int, float)) and not isinstance(got, bool)),
+    lambda got: got is None or is_number(got) or (isinstance(got, float) and math.isinf(got)),
     "a number, infinite ones too, or None",
 )
 

@@ -7,7 +7,6 @@ VectorNorm   y = ‖x‖ₚ      gx = gy ∂‖x‖ₚ/∂x, and 0 where y is 0
 x (...) has any axes, and y those that are not reduced.
 """
 
-import torch
 from attrs import field
 from torch import Tensor
 

@@ -150,7 +150,7 @@ class Recurrent(Layer):
         y = self._inward(y, x)
         if lengths is None:
             return y, self._split(state, y), None
-        mask = (torch.arange(len(y), device=y.device).unsqueeze(1) < lengths.reshape(-1)).unsqueeze(-1)
+        mask = (torch.arange(y.shape[0], device=y.device).unsqueeze(1) < lengths.reshape(-1)).unsqueeze(-1)
         return torch.where(mask, y, 0.0), self._split(state, y), mask
 
     def _check_lengths(self, x: Any) -> None:

@@ -268,10 +268,12 @@ class RescaleBySize(Sized):
         return self.scale, self.offset
 
     def forward(self, x: Tensor, arguments: Any) -> Tensor:
-        return x * arguments[0] + arguments[1]
+        y: Tensor = x * arguments[0] + arguments[1]
+        return y
 
     def backward(self, gy: Tensor, shape: Shape, arguments: Any) -> Tensor:
-        return gy * arguments[0]
+        gx: Tensor = gy * arguments[0]
+        return gx
 
     def rule(self, arguments: Any) -> str:
         return "x must be a tensor of numbers"

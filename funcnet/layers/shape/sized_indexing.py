@@ -22,7 +22,7 @@ from funcnet.layers.shape.templates import (
     SizeArithmetic,
     comparable,
     is_size,
-    number_or_size,
+    whole_or_size,
 )
 from funcnet.value import frozen
 
@@ -122,8 +122,8 @@ class Narrow(Sized):
     """
 
     dim: int = field(validator=whole_number)
-    start: int | InputSize | SizeArithmetic = field(validator=number_or_size)
-    length: int | InputSize | SizeArithmetic = field(validator=number_or_size)
+    start: int | InputSize | SizeArithmetic = field(validator=whole_or_size)
+    length: int | InputSize | SizeArithmetic = field(validator=whole_or_size)
 
     @property
     def batch_dependent(self) -> bool:

@@ -21,6 +21,7 @@ from funcnet.checks import Misfit, check_gy
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import describe, flag, is_whole_tuple, number, valid_if, value_error
 from funcnet.kernels.private_names import constant
+from funcnet.kernels.tracing import is_compiling
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 
@@ -85,12 +86,20 @@ class Parameter(Layer):
         return f"x must be () and params one tensor of shape {self.shape}"
 
 
-@constant
 def _tensor(shape: Shape, dtype: str, data: str) -> Tensor:
-    """Return the tensor that is written in ``data``; compiled code takes it as a constant."""
-    numbers = _decoded(data)
+    """Return the tensor that is written in ``data``; compiled code gets its numbers one by one, as constants."""
     kind = getattr(torch, dtype)
+    if is_compiling():
+        return torch.tensor(_numbers(dtype, data), dtype=kind).reshape(shape)
+    numbers = _decoded(data)
     return torch.frombuffer(numbers, dtype=kind).reshape(shape) if numbers else torch.empty(shape, dtype=kind)
+
+
+@constant
+def _numbers(dtype: str, data: str) -> list[Any]:
+    """Return the numbers of a tensor in Python."""
+    numbers = _decoded(data)
+    return torch.frombuffer(numbers, dtype=getattr(torch, dtype)).tolist() if numbers else []
 
 
 @lru_cache(maxsize=256)

@@ -17,7 +17,7 @@ from attrs import field, validators
 from torch import Tensor
 
 from funcnet.checks import Misfit
-from funcnet.errors import one_of, valid_if, whole, whole_number
+from funcnet.errors import is_number, one_of, valid_if, whole, whole_number
 from funcnet.value import Value, frozen
 
 _optional_whole = validators.optional(whole_number)
@@ -91,7 +91,8 @@ def _entries(template: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
 def _input(template: Any, inputs: tuple[Tensor, ...]) -> Tensor:
     if template.input >= len(inputs):
         raise Misfit
-    return inputs[template.input]
+    found: Tensor = inputs[template.input]
+    return found
 
 
 def comparable(template: Any) -> Any:
@@ -116,10 +117,16 @@ sizes = valid_if(_are_sizes, "a tuple of whole numbers of at least -1, InputSize
 """Validate a field of sizes."""
 
 number_or_size = valid_if(
-    lambda got: isinstance(got, (int, float, InputSize, SizeArithmetic)) and not isinstance(got, bool),
+    lambda got: is_number(got) or isinstance(got, (InputSize, SizeArithmetic)),
     "a number, an InputSize or a SizeArithmetic",
 )
 """Validate a field that is one number."""
+
+
+whole_or_size = valid_if(
+    lambda got: is_size(got, -(2**31)) and not isinstance(got, InputShape), "a whole number, an InputSize or a SizeArithmetic"
+)
+"""Validate a field that is one whole number."""
 
 
 def keeps_batch(template: Any) -> bool:
@@ -128,4 +135,4 @@ def keeps_batch(template: Any) -> bool:
         return template.name == "mul" and (keeps_batch(template.left) or keeps_batch(template.right))
     if isinstance(template, InputShape):
         return template.input == 0 and not template.start
-    return template == -1 or template == InputSize(0, 0)
+    return bool(template in (-1, InputSize(0, 0)))

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
+from interop.importing import modules_of_users as users
+from interop.importing.beside_torch import agree, compare
 from torch import nn
 
 import funcnet as fn
 from funcnet.interop.torch_nn import from_torch
-from interop.importing import modules_of_users as users
-from interop.importing.beside_torch import agree, compare
 
 KEY = fn.key(5)
 IMAGE, ROWS, SEQUENCE = (fn.random.normal(KEY, shape) for shape in ((2, 3, 8, 8), (5, 6), (3, 4, 6)))

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, fx
 
 import funcnet as fn
-import funcnet.interop.torch_nn.importing.functions
+import funcnet.interop.torch_nn.importing.functions.registering
 from funcnet.interop.torch_nn.importing import values
+from funcnet.interop.torch_nn.importing.functions.choosing import constant_node
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 
 
@@ -26,15 +27,21 @@ class Module(torch.nn.Module):
         return self.function(*given)
 
 
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    """Draw normal numbers in float64."""
+    return fn.random.normal(fn.fold_in(seed, repr(shape)), shape, dtype=torch.float64)
+
+
 def converted(function: Any) -> Any:
     """Trace a function and return the value of its output: nodes, references, or a tuple."""
-    graph = fx.symbolic_trace(Module(function)).graph
+    traced = fx.symbolic_trace(Module(function))
     known: dict[fx.Node, Any] = {}
-    for node in graph.nodes:
+    for node in traced.graph.nodes:
         arguments = fx.map_arg((node.args, node.kwargs), known.__getitem__)
         if node.op == "output":
             return arguments[0][0]
-        known[node] = values.Ref(node.target) if node.op == "placeholder" else _called(node, *arguments)
+        constants = {"placeholder": values.Ref, "get_attr": lambda name: constant_node(getattr(traced, name))}
+        known[node] = constants[node.op](node.target) if node.op in constants else _called(node, *arguments)
     raise AssertionError("a graph has an output")
 
 
@@ -44,8 +51,9 @@ def _called(node: fx.Node, args: Any, kwargs: Any) -> Any:
         return values.Shape(args[0])
     if node.target == "size":
         return values.Size(args[0], args[1]) if len(args) > 1 else values.Shape(args[0])
-    if isinstance(args[0] if args else None, values.Shape) and isinstance(args[1], int):
-        return values.Size(args[0].of, args[1])
+    if isinstance(args[0] if args else None, values.Shape):
+        of, at = args[0].of, args[1]
+        return values.Shape(of, at.start, at.stop) if isinstance(at, slice) else values.Size(of, at)
     return FUNCTIONS[node.target](*args, **kwargs)
 
 
@@ -104,7 +112,7 @@ def check(function: Any, *tensors: Tensor, tolerance: float = 1e-10) -> None:
     want = function(*[leaf.clone() for leaf in leaves.values()])
     ours, theirs = fn.tree.leaves(_tree(got)), fn.tree.leaves(_tree(want))
     for one, other in zip(ours, theirs, strict=True):
-        assert one.dtype == other.dtype and one.shape == other.shape, (one.dtype, one.shape, other.dtype, other.shape)
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
         torch.testing.assert_close(one, other.detach(), rtol=tolerance, atol=tolerance)
     gys = [fn.random.normal(i, tuple(y.shape), dtype=y.dtype) if y.grad_fn is not None else None for i, y in enumerate(theirs)]
     if any(gy is not None for gy in gys):

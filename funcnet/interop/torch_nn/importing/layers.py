@@ -33,7 +33,7 @@ from funcnet.interop.torch_nn.importing.functions import (
     passing,
     reducing,
     shapes,
-    weighted,
+    with_weights,
 )
 from funcnet.interop.torch_nn.importing.functions import pooling as pooling_functions
 from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
@@ -41,7 +41,7 @@ from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, 
 FAMILIES = (
     *(activation, attention, conv, distances, embedding, exported, linear, noise),
     *(norm, pooling, recurrent, refused, shape, transformers),
-    *(activations, arithmetic, choosing, indexing, joining, moving, passing, pooling_functions, reducing, shapes, weighted),
+    *(activations, arithmetic, choosing, indexing, joining, moving, passing, pooling_functions, reducing, shapes, with_weights),
 )
 """The modules with converters, which fill the tables of ``registry``."""
 

@@ -1,15 +1,1 @@
-"""Converters of functions and methods in traced code: importing the package registers all of them."""
-
-from funcnet.interop.torch_nn.importing.functions import (  # noqa: F401
-    activations,
-    arithmetic,
-    choosing,
-    indexing,
-    joining,
-    moving,
-    passing,
-    pooling,
-    reducing,
-    shapes,
-    weighted,
-)
+"""Converters of functions and methods in traced code, by family; ``registering`` imports them all."""

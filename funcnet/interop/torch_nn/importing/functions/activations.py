@@ -70,86 +70,89 @@ def _register(name: str, layer: Layer) -> None:
 for _name, _layer in _ELEMENTWISE.items():
     _register(_name, _layer)
 
-function(abs)(lambda input: node(Abs(), input))
+
+@function(abs)
+def _abs(input: Tensor) -> Node:
+    return node(Abs(), input)
 
 
 @function(*named("round"), round)
-def round_(input: Tensor, *, decimals: int = 0) -> Node:
+def _round_(input: Tensor, *, decimals: int = 0) -> Node:
     return node(Round(), input) if decimals == 0 else rescale(node(Round(), rescale(input, 10.0**decimals)), 10.0**-decimals)
 
 
 @function(*named("log2"))
-def log2(input: Tensor) -> Node:
+def _log2(input: Tensor) -> Node:
     return rescale(node(Log(), input), 1 / math.log(2))
 
 
 @function(*named("log10"))
-def log10(input: Tensor) -> Node:
+def _log10(input: Tensor) -> Node:
     return rescale(node(Log(), input), 1 / math.log(10))
 
 
 @function(*named("exp2"))
-def exp2(input: Tensor) -> Node:
+def _exp2(input: Tensor) -> Node:
     return node(Exp(), rescale(input, math.log(2)))
 
 
 @function(nn.functional.gelu)
-def gelu(input: Tensor, approximate: str = "none") -> Node:
+def _gelu(input: Tensor, approximate: str = "none") -> Node:
     return node(GELU(approximate), input)
 
 
 @function(*named("elu"))
-def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Node:
+def _elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Node:
     return node(ELU(alpha), input)
 
 
 @function(*named("celu"))
-def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Node:
+def _celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Node:
     return node(CELU(alpha), input)
 
 
 @function(*named("leaky_relu"))
-def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Node:
+def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Node:
     return node(LeakyReLU(negative_slope), input)
 
 
 @function(*named("rrelu"))
-def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False) -> Node:
+def _rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False) -> Node:
     return node(RReLU(lower, upper) if training else LeakyReLU((lower + upper) / 2), input)
 
 
 @function(*named("softplus"))
-def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Node:
+def _softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Node:
     return node(Softplus(beta, threshold), input)
 
 
 @function(*named("hardtanh"))
-def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Node:
+def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Node:
     return node(Hardtanh(min_val, max_val), input)
 
 
 @function(*named("hardshrink"))
-def hardshrink(input: Tensor, lambd: float = 0.5) -> Node:
+def _hardshrink(input: Tensor, lambd: float = 0.5) -> Node:
     return node(Hardshrink(lambd), input)
 
 
 @function(*named("softshrink"))
-def softshrink(input: Tensor, lambd: float = 0.5) -> Node:
+def _softshrink(input: Tensor, lambd: float = 0.5) -> Node:
     return node(Softshrink(lambd), input)
 
 
 @function(*named("threshold"))
-def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Node:
+def _threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Node:
     return node(Threshold(threshold, value), input)
 
 
 @function(*named("glu"))
-def glu(input: Tensor, dim: int = -1) -> Node:
+def _glu(input: Tensor, dim: int = -1) -> Node:
     return node(GLU(whole(dim, "dim")), input)
 
 
 @function(*named("clamp", "clip"))
-def clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Any = None) -> Node:
+def _clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Any = None) -> Node:
     refuse_out(out)
     if is_tensor(min) or is_tensor(max):
         low = input if min is None else larger(input, min)
@@ -158,41 +161,41 @@ def clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Any = None) -
 
 
 @function(*named("clamp_min"))
-def clamp_min(input: Tensor, min: Any) -> Node:
-    return clamp(input, min)
+def _clamp_min(input: Tensor, min: Any) -> Node:
+    return _clamp(input, min)
 
 
 @function(*named("clamp_max"))
-def clamp_max(input: Tensor, max: Any) -> Node:
-    return clamp(input, None, max)
+def _clamp_max(input: Tensor, max: Any) -> Node:
+    return _clamp(input, None, max)
 
 
-def _softmax(kind: Callable[[int], Layer], input: Tensor, dim: Any, dtype: Any) -> Node:
+def _along(kind: Callable[[int], Layer], input: Tensor, dim: Any, dtype: Any) -> Node:
     if dim is None:
         raise UnsupportedError("a softmax needs its dim: without it the axis depends on the number of axes")
     return node(kind(whole(dim, "dim")), input if dtype is None else node(Cast(dtype), input))
 
 
 @function(torch.softmax, "softmax", torch.special.softmax)
-def softmax(input: Tensor, dim: Any = None, dtype: Any = None) -> Node:
-    return _softmax(Softmax, input, dim, dtype)
+def _softmax(input: Tensor, dim: Any = None, dtype: Any = None) -> Node:
+    return _along(Softmax, input, dim, dtype)
 
 
 @function(nn.functional.softmax)
-def functional_softmax(input: Tensor, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Node:
-    return _softmax(Softmax, input, dim, dtype)
+def _functional_softmax(input: Tensor, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Node:
+    return _along(Softmax, input, dim, dtype)
 
 
 @function(torch.log_softmax, "log_softmax", torch.special.log_softmax)
-def log_softmax(input: Tensor, dim: Any = None, dtype: Any = None) -> Node:
-    return _softmax(LogSoftmax, input, dim, dtype)
+def _log_softmax(input: Tensor, dim: Any = None, dtype: Any = None) -> Node:
+    return _along(LogSoftmax, input, dim, dtype)
 
 
 @function(nn.functional.log_softmax)
-def functional_log_softmax(input: Tensor, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Node:
-    return _softmax(LogSoftmax, input, dim, dtype)
+def _functional_log_softmax(input: Tensor, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Node:
+    return _along(LogSoftmax, input, dim, dtype)
 
 
 @function(nn.functional.softmin)
-def softmin(input: Tensor, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Node:
-    return _softmax(Softmin, input, dim, dtype)
+def _softmin(input: Tensor, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Node:
+    return _along(Softmin, input, dim, dtype)

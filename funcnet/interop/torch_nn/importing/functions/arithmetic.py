@@ -38,6 +38,7 @@ def _negated(value: Any) -> Any:
 
 @function(*named("add"), operator.add, operator.iadd)
 def add(input: Any, other: Any, *, alpha: float = 1, out: Any = None) -> Any:
+    """Convert a sum of tensors, numbers and sizes."""
     refuse_out(out)
     if alpha != 1:
         other = rescale(other, alpha) if is_tensor(other) else arithmetic("mul", alpha, other)
@@ -49,12 +50,12 @@ def add(input: Any, other: Any, *, alpha: float = 1, out: Any = None) -> Any:
 
 
 @function("__radd__", "__add__")
-def radd(input: Any, other: Any) -> Any:
+def _radd(input: Any, other: Any) -> Any:
     return add(input, other)
 
 
 @function(*named("sub", "subtract"), operator.sub, operator.isub)
-def sub(input: Any, other: Any, *, alpha: float = 1, out: Any = None) -> Any:
+def _sub(input: Any, other: Any, *, alpha: float = 1, out: Any = None) -> Any:
     refuse_out(out)
     if alpha == 1 and is_tensor(input) and is_tensor(other):
         return node(Sub(), input, other)
@@ -64,12 +65,13 @@ def sub(input: Any, other: Any, *, alpha: float = 1, out: Any = None) -> Any:
 
 
 @function("__rsub__", torch.rsub)
-def rsub(input: Any, other: Any, *, alpha: float = 1) -> Any:
-    return sub(other, input, alpha=alpha)
+def _rsub(input: Any, other: Any, *, alpha: float = 1) -> Any:
+    return _sub(other, input, alpha=alpha)
 
 
 @function(*named("mul", "multiply"), operator.mul, operator.imul, "__rmul__", "__mul__")
 def mul(input: Any, other: Any, *, out: Any = None) -> Any:
+    """Convert a product of tensors, numbers and sizes."""
     refuse_out(out)
     if is_tensor(input) and is_tensor(other):
         return node(Mul(), input, other)
@@ -79,7 +81,7 @@ def mul(input: Any, other: Any, *, out: Any = None) -> Any:
 
 
 @function(*named("div", "divide", "true_divide"), operator.truediv, operator.itruediv, "__truediv__")
-def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
+def _div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
     refuse_out(out)
     if rounding_mode is not None:
         raise UnsupportedError(f"division with rounding_mode={rounding_mode!r} has no gradient and no layer")
@@ -91,12 +93,12 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = 
 
 
 @function(operator.floordiv, "__floordiv__")
-def floordiv(input: Any, other: Any) -> Any:
+def _floordiv(input: Any, other: Any) -> Any:
     return _between_numbers("floordiv", input, other)
 
 
 @function(operator.mod, "__mod__")
-def mod(input: Any, other: Any) -> Any:
+def _mod(input: Any, other: Any) -> Any:
     return _between_numbers("mod", input, other)
 
 
@@ -107,23 +109,23 @@ def _between_numbers(name: str, input: Any, other: Any) -> Any:
 
 
 @function("__rtruediv__", "__rdiv__")
-def rdiv(input: Any, other: Any) -> Any:
-    return div(other, input)
+def _rdiv(input: Any, other: Any) -> Any:
+    return _div(other, input)
 
 
 @function(*named("neg", "negative"), operator.neg)
-def neg(input: Any, *, out: Any = None) -> Any:
+def _neg(input: Any, *, out: Any = None) -> Any:
     refuse_out(out)
     return _negated(input)
 
 
 @function(*named("positive"), operator.pos)
-def positive(input: Any) -> Any:
+def _positive(input: Any) -> Any:
     return input
 
 
 @function(torch.pow, "pow", "pow_", operator.pow, operator.ipow, "__pow__")
-def power(input: Any, exponent: Any, *, out: Any = None) -> Any:
+def _power(input: Any, exponent: Any, *, out: Any = None) -> Any:
     refuse_out(out)
     if not is_tensor(input) and not is_tensor(exponent):
         return arithmetic("pow", input, exponent)
@@ -141,43 +143,43 @@ def _base(base: Any) -> float:
 
 
 @function("__rpow__")
-def rpower(input: Any, other: Any) -> Any:
-    return power(other, input)
+def _rpower(input: Any, other: Any) -> Any:
+    return _power(other, input)
 
 
 @function(
     torch.matmul, torch.bmm, torch.mm, torch.mv, torch.dot, operator.matmul, "matmul", "bmm", "mm", "mv", "dot", "__matmul__"
 )
-def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
+def _matmul(input: Any, other: Any, *, out: Any = None) -> Any:
     refuse_out(out)
     return node(MatMul(), input, other)
 
 
 @function("__rmatmul__")
-def rmatmul(input: Any, other: Any) -> Any:
-    return matmul(other, input)
+def _rmatmul(input: Any, other: Any) -> Any:
+    return _matmul(other, input)
 
 
 @function(*named("addmm", "baddbmm", "addmv"))
-def addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1, out: Any = None) -> Any:
+def _addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1, out: Any = None) -> Any:
     refuse_out(out)
-    product = matmul(mat1, mat2)
+    product = _matmul(mat1, mat2)
     return add(input if beta == 1 else rescale(input, beta), product, alpha=alpha)
 
 
 @function(*named("addcmul"))
-def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1, out: Any = None) -> Any:
+def _addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1, out: Any = None) -> Any:
     refuse_out(out)
     return add(input, mul(tensor1, tensor2), alpha=value)
 
 
 @function(*named("addcdiv"))
-def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1, out: Any = None) -> Any:
+def _addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1, out: Any = None) -> Any:
     refuse_out(out)
-    return add(input, div(tensor1, tensor2), alpha=value)
+    return add(input, _div(tensor1, tensor2), alpha=value)
 
 
 @function(*named("lerp"))
-def lerp(input: Any, end: Any, weight: Any, *, out: Any = None) -> Any:
+def _lerp(input: Any, end: Any, weight: Any, *, out: Any = None) -> Any:
     refuse_out(out)
-    return add(input, mul(sub(end, input), weight))
+    return add(input, mul(_sub(end, input), weight))

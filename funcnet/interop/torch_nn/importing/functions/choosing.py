@@ -46,19 +46,19 @@ def smaller(input: Tensor, other: Any) -> Node:
 
 
 @function(*named("maximum"))
-def maximum(input: Tensor, other: Tensor, *, out: Any = None) -> Node:
+def _maximum(input: Tensor, other: Tensor, *, out: Any = None) -> Node:
     refuse_out(out)
     return larger(input, other)
 
 
 @function(*named("minimum"))
-def minimum(input: Tensor, other: Tensor, *, out: Any = None) -> Node:
+def _minimum(input: Tensor, other: Tensor, *, out: Any = None) -> Node:
     refuse_out(out)
     return smaller(input, other)
 
 
 @function(torch.where)
-def where(condition: Tensor, input: Any = None, other: Any = None) -> Node:
+def _where(condition: Tensor, input: Any = None, other: Any = None) -> Node:
     if input is None or other is None:
         raise UnsupportedError("where with a condition only gives places whose number is not known")
     a, b = [None if is_tensor(one) else constant(one, "a number of where") for one in (input, other)]
@@ -68,13 +68,13 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Node:
 
 
 @function("where")
-def where_method(self: Tensor, condition: Tensor, other: Any) -> Node:
-    return where(condition, self, other)
+def _where_method(self: Tensor, condition: Tensor, other: Any) -> Node:
+    return _where(condition, self, other)
 
 
 @function(*named("masked_fill"))
-def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Node:
-    return where(mask, value, input)
+def _masked_fill(input: Tensor, mask: Tensor, value: Any) -> Node:
+    return _where(mask, value, input)
 
 
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
@@ -107,27 +107,27 @@ _register_logic("bitwise_not", operator.invert, "__invert__")
 
 
 @function(torch.argmax, "argmax")
-def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Node:
+def _argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Node:
     return without_gradient("argmax", input, dim, keepdim)
 
 
 @function(torch.argmin, "argmin")
-def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Node:
+def _argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Node:
     return without_gradient("argmin", input, dim, keepdim)
 
 
 @function(torch.argsort, "argsort")
-def argsort(input: Tensor, dim: int = -1, descending: bool = False) -> Node:
+def _argsort(input: Tensor, dim: int = -1, descending: bool = False) -> Node:
     return without_gradient("argsort", input, dim, descending)
 
 
 @function(torch.any, "any")
-def any_(input: Tensor, *axes: Any, **named_axes: Any) -> Node:
+def _any_(input: Tensor, *axes: Any, **named_axes: Any) -> Node:
     return without_gradient("any", input, *axes, **named_axes)
 
 
 @function(torch.all, "all")
-def all_(input: Tensor, *axes: Any, **named_axes: Any) -> Node:
+def _all_(input: Tensor, *axes: Any, **named_axes: Any) -> Node:
     return without_gradient("all", input, *axes, **named_axes)
 
 
@@ -137,7 +137,7 @@ def cast(input: Tensor, dtype: torch.dtype) -> Node:
 
 
 @function("to")
-def to(input: Tensor, *arguments: Any, **keywords: Any) -> Any:
+def _to(input: Tensor, *arguments: Any, **keywords: Any) -> Any:
     given = [*arguments, *keywords.values()]
     others = [one for one in given if is_tensor(one)]
     if others:
@@ -147,14 +147,14 @@ def to(input: Tensor, *arguments: Any, **keywords: Any) -> Any:
 
 
 @function("type")
-def type_(input: Tensor, dtype: Any = None) -> Any:
+def _type_(input: Tensor, dtype: Any = None) -> Any:
     if not isinstance(dtype, torch.dtype):
         raise UnsupportedError("type needs a dtype, such as torch.float32")
     return cast(input, dtype)
 
 
 @function("type_as")
-def type_as(input: Tensor, other: Tensor) -> Node:
+def _type_as(input: Tensor, other: Tensor) -> Node:
     return node(TypeAs(), input, other)
 
 
@@ -199,27 +199,27 @@ _register_new("ones", torch.ones)
 
 
 @function(torch.full)
-def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
+def _full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
     return _new("full", entries(size), fill_value, dtype=dtype)
 
 
 @function(torch.arange)
-def arange(*ends: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
+def _arange(*ends: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
     return _new("arange", *ends, dtype=dtype)
 
 
 @function(torch.linspace)
-def linspace(start: Any, end: Any, steps: Any, *, dtype: Any = None, device: Any = None) -> Node:
+def _linspace(start: Any, end: Any, steps: Any, *, dtype: Any = None, device: Any = None) -> Node:
     return _new("linspace", start, end, steps, dtype=dtype)
 
 
 @function(torch.eye)
-def eye(*sizes: Any, dtype: Any = None, device: Any = None) -> Node:
+def _eye(*sizes: Any, dtype: Any = None, device: Any = None) -> Node:
     return _new("eye", *sizes, dtype=dtype)
 
 
 @function(torch.tensor, torch.as_tensor)
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
+def _tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
     if has_sizes(data) or is_tensor(data):
         raise UnsupportedError("torch.tensor needs numbers that are known when the module is traced")
     return constant_node(torch.tensor(data, dtype=dtype))
@@ -238,17 +238,17 @@ for _name in ("zeros_like", "ones_like", "full_like"):
 
 
 @function("new_zeros")
-def new_zeros(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
+def _new_zeros(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
     return _filled_like(input, as_sizes(size), 0.0, dtype)
 
 
 @function("new_ones")
-def new_ones(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
+def _new_ones(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
     return _filled_like(input, as_sizes(size), 1.0, dtype)
 
 
 @function("new_full")
-def new_full(
+def _new_full(
     input: Tensor, size: Any, fill_value: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Node:
     return _filled_like(input, size, fill_value, dtype)

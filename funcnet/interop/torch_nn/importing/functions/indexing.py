@@ -21,7 +21,7 @@ from funcnet.layers.shape.sized_indexing import GetItem, Narrow
 
 
 @function(operator.getitem, "__getitem__")
-def getitem(input: Any, index: Any) -> Any:
+def _getitem(input: Any, index: Any) -> Any:
     if not is_tensor(input):
         return input[index]
     if input.parts is not None:
@@ -35,18 +35,8 @@ def getitem(input: Any, index: Any) -> Any:
     return node(Index(parts), input) if simple else sized(GetItem, input, parts)
 
 
-@function(operator.setitem, "__setitem__")
-def setitem(input: Any, index: Any, value: Any) -> Any:
-    raise UnsupportedError("x[...] = value writes into a tensor; make a new one with torch.cat, torch.where or F.pad")
-
-
-@function(operator.delitem)
-def delitem(input: Any, index: Any) -> Any:
-    raise UnsupportedError("del x[...] changes a container")
-
-
 @function(torch.narrow, "narrow")
-def narrow(input: Tensor, dim: int, start: Any, length: Any) -> Node:
+def _narrow(input: Tensor, dim: int, start: Any, length: Any) -> Node:
     return sized(Narrow, input, whole(dim, "dim"), start, length)
 
 
@@ -54,14 +44,14 @@ def at(input: Tensor, dim: int, part: Any) -> Node:
     """Return x with ``part`` as the index of the axis ``dim``, and all of the others."""
     full = (slice(None),)
     before = full * dim if dim >= 0 else (Ellipsis,)
-    return getitem(input, (*before, part, *full * (-1 - dim if dim < 0 else 0)))  # type: ignore[no-any-return]
+    return _getitem(input, (*before, part, *full * (-1 - dim if dim < 0 else 0)))  # type: ignore[no-any-return]
 
 
 @function(torch.select, "select")
-def select(input: Tensor, dim: int, index: Any) -> Node:
+def _select(input: Tensor, dim: int, index: Any) -> Node:
     return at(input, whole(dim, "dim"), index)
 
 
 @function(torch.index_select, "index_select")
-def index_select(input: Tensor, dim: int, index: Tensor) -> Node:
+def _index_select(input: Tensor, dim: int, index: Tensor) -> Node:
     return at(input, whole(dim, "dim"), index)

@@ -30,13 +30,13 @@ def _operands(tensors: Any) -> tuple[Tensor, ...]:
 
 
 @function(torch.cat, torch.concat, torch.concatenate)
-def cat(tensors: Any, dim: int = 0, axis: int | None = None, *, out: Any = None) -> Node:
+def _cat(tensors: Any, dim: int = 0, axis: int | None = None, *, out: Any = None) -> Node:
     refuse_out(out)
     return _joined(Concat(whole(dim if axis is None else axis, "dim")), _operands(tensors))
 
 
 @function(torch.stack)
-def stack(tensors: Any, dim: int = 0, *, out: Any = None) -> Node:
+def _stack(tensors: Any, dim: int = 0, *, out: Any = None) -> Node:
     refuse_out(out)
     return _joined(Stack(whole(dim, "dim")), _operands(tensors))
 
@@ -56,12 +56,12 @@ def unsqueezed(x: Tensor, dim: int) -> Node:
 
 
 @function(torch.chunk, "chunk")
-def chunk(input: Tensor, chunks: int, dim: int = 0) -> Node:
+def _chunk(input: Tensor, chunks: int, dim: int = 0) -> Node:
     return node(Chunk(whole(chunks, "chunks"), whole(dim, "dim")), input, parts=...)
 
 
 @function(torch.split, "split", torch.split_with_sizes, "split_with_sizes")
-def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> Node:
+def _split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> Any:
     sizes = split_size_or_sections
     if has_sizes(sizes):
         if isinstance(sizes, (tuple, list)):
@@ -82,7 +82,7 @@ def _sections(tensor: Tensor, sizes: Any, dim: int) -> Any:
 
 
 @function(torch.unbind, "unbind")
-def unbind(input: Tensor, dim: int = 0) -> Node:
+def _unbind(input: Tensor, dim: int = 0) -> Node:
     return node(Unbind(whole(dim, "dim")), input, parts=...)
 
 

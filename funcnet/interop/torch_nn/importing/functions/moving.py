@@ -29,42 +29,42 @@ def _axes(value: Any) -> Any:
 
 
 @function(*named("roll"))
-def roll(input: Tensor, shifts: Any, dims: Any = ()) -> Node:
+def _roll(input: Tensor, shifts: Any, dims: Any = ()) -> Node:
     return node(Roll(_axes(shifts), () if dims in ((), None) else _axes(dims)), input)
 
 
 @function("flip")
-def flip_method(input: Tensor, *dims: Any) -> Node:
+def _flip_method(input: Tensor, *dims: Any) -> Node:
     return node(Flip(_axes(as_sizes(dims))), input)
 
 
 @function(torch.flip)
-def flip(input: Tensor, dims: Any) -> Node:
+def _flip(input: Tensor, dims: Any) -> Node:
     return node(Flip(_axes(dims)), input)
 
 
 @function(*named("fliplr"))
-def fliplr(input: Tensor) -> Node:
+def _fliplr(input: Tensor) -> Node:
     return node(Flip((1,)), input)
 
 
 @function(*named("flipud"))
-def flipud(input: Tensor) -> Node:
+def _flipud(input: Tensor) -> Node:
     return node(Flip((0,)), input)
 
 
 @function(*named("movedim", "moveaxis"))
-def movedim(input: Tensor, source: Any, destination: Any) -> Node:
+def _movedim(input: Tensor, source: Any, destination: Any) -> Node:
     return node(MoveDim(_axes(source), _axes(destination)), input)
 
 
 @function("repeat")
-def repeat(input: Tensor, *repeats: Any) -> Node:
+def _repeat(input: Tensor, *repeats: Any) -> Node:
     return sized(Tile, input, entries(as_sizes(repeats)))
 
 
 @function(torch.repeat_interleave, "repeat_interleave")
-def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, output_size: Any = None) -> Node:
+def _repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, output_size: Any = None) -> Node:
     if is_tensor(repeats) or is_size(repeats):
         raise UnsupportedError("the number of repeats must be known when the module is traced")
     if dim is None:
@@ -73,5 +73,5 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
 
 
 @function("unfold")
-def unfold_method(input: Tensor, dimension: int, size: int, step: int) -> Node:
+def _unfold_method(input: Tensor, dimension: int, size: int, step: int) -> Node:
     return node(SlidingWindow(whole(dimension, "dimension"), whole(size, "size"), whole(step, "step")), input)

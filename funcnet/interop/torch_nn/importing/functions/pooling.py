@@ -121,17 +121,17 @@ _register_adaptive_max(AdaptiveMaxPool3d, F.adaptive_max_pool3d)
 
 
 @function(F.lp_pool1d)
-def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Node:
+def _lp_pool1d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Node:
     return node(LPPool1d(norm_type, _field(kernel_size), _field(stride), ceil_mode), input)
 
 
 @function(F.lp_pool2d)
-def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Node:
+def _lp_pool2d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Node:
     return node(LPPool2d(norm_type, _field(kernel_size), _field(stride), ceil_mode), input)
 
 
 @function(F.interpolate, F.upsample)
-def interpolate(
+def _interpolate(
     input: Tensor,
     size: Any = None,
     scale_factor: Any = None,
@@ -151,13 +151,13 @@ def interpolate(
 
 
 @function(F.upsample_nearest)
-def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) -> Node:
-    return interpolate(input, size, scale_factor)
+def _upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) -> Node:
+    return _interpolate(input, size, scale_factor)
 
 
 @function(F.upsample_bilinear)
-def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None) -> Node:
-    return interpolate(input, size, scale_factor, "bilinear", True)
+def _upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None) -> Node:
+    return _interpolate(input, size, scale_factor, "bilinear", True)
 
 
 _PADS: dict[str, tuple[Callable[..., Layer], ...]] = {
@@ -168,7 +168,7 @@ _PADS: dict[str, tuple[Callable[..., Layer], ...]] = {
 
 
 @function(F.pad, torch.constant_pad_nd)
-def pad(input: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> Node:
+def _pad(input: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> Node:
     if not isinstance(mode, str):
         mode, value = "constant", mode  # of torch.constant_pad_nd
     if mode == "constant":
@@ -180,27 +180,27 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> N
 
 
 @function(F.pixel_shuffle)
-def pixel_shuffle(input: Tensor, upscale_factor: int) -> Node:
+def _pixel_shuffle(input: Tensor, upscale_factor: int) -> Node:
     return node(PixelShuffle(whole(upscale_factor, "upscale_factor")), input)
 
 
 @function(F.pixel_unshuffle)
-def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Node:
+def _pixel_unshuffle(input: Tensor, downscale_factor: int) -> Node:
     return node(PixelUnshuffle(whole(downscale_factor, "downscale_factor")), input)
 
 
 @function(F.channel_shuffle)
-def channel_shuffle(input: Tensor, groups: int) -> Node:
+def _channel_shuffle(input: Tensor, groups: int) -> Node:
     return node(ChannelShuffle(whole(groups, "groups")), input)
 
 
 @function(F.unfold)
-def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Node:
+def _unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Node:
     return node(Unfold(_field(kernel_size), _field(dilation), _field(padding), _field(stride)), input)
 
 
 @function(F.fold)
-def fold(input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Node:
+def _fold(input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Node:
     fields = [_field(one) for one in (output_size, kernel_size, dilation, padding, stride)]
     return node(Fold(*fields), input)
 
@@ -223,5 +223,5 @@ for _name, _kind in {
 
 
 @function(torch.dropout)
-def torch_dropout(input: Tensor, p: float, train: bool) -> Any:
+def _torch_dropout(input: Tensor, p: float, train: bool) -> Any:
     return node(Dropout(constant(p, "p")), input) if train else input

@@ -34,8 +34,7 @@ def _register(name: str, kind: Callable[[Any, bool], Layer]) -> None:
         if dims and isinstance(dims[-1], bool):
             dims, keepdim = dims[:-1], dims[-1]
         dim = keywords.pop("dim", keywords.pop("axis", dims[0] if len(dims) == 1 else dims or None))
-        input = input if dtype is None else cast(input, dtype)
-        return node(kind(axes(dim), keepdim), input)
+        return node(kind(axes(dim), keepdim), input if dtype is None else cast(input, dtype))
 
 
 for _name, _kind in {"sum": Sum, "mean": Mean, "amax": Max, "amin": Min, "prod": Prod}.items():
@@ -52,27 +51,27 @@ def _moment(
 
 
 @function(*named("var"))
-def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Node:
+def _var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Node:
     return _moment(Var, input, dim, unbiased, correction, keepdim)
 
 
 @function(*named("std"))
-def std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Node:
+def _std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Node:
     return _moment(Std, input, dim, unbiased, correction, keepdim)
 
 
 @function(torch.var_mean)
-def var_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
+def _var_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     return _moment(Var, input, dim, unbiased, correction, keepdim), node(Mean(axes(dim), keepdim), input)
 
 
 @function(torch.std_mean)
-def std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
+def _std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     return _moment(Std, input, dim, unbiased, correction, keepdim), node(Mean(axes(dim), keepdim), input)
 
 
 @function(*named("max"))
-def max_(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Node:
+def _max_(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Node:
     refuse_out(out)
     if other is not None or is_tensor(dim):
         return larger(input, dim if other is None else other)
@@ -80,7 +79,7 @@ def max_(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = 
 
 
 @function(*named("min"))
-def min_(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Node:
+def _min_(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Node:
     refuse_out(out)
     if other is not None or is_tensor(dim):
         return smaller(input, dim if other is None else other)
@@ -88,25 +87,25 @@ def min_(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = 
 
 
 @function(*named("topk"))
-def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None) -> Node:
+def _topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None) -> Node:
     refuse_out(out)
     return node(TopK(whole(dim, "dim"), whole(k, "k"), largest, sorted), input, parts=_PAIR)
 
 
 @function(*named("cumsum"))
-def cumsum(input: Tensor, dim: int, *, dtype: Any = None, out: Any = None) -> Node:
+def _cumsum(input: Tensor, dim: int, *, dtype: Any = None, out: Any = None) -> Node:
     refuse_out(out)
     return node(CumSum(whole(dim, "dim")), input if dtype is None else cast(input, dtype))
 
 
 @function(*named("gather"))
-def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Any = None) -> Node:
+def _gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Any = None) -> Node:
     refuse_out(out)
     return node(GatherElements(whole(dim, "dim")), input, index)
 
 
 @function(*named("logsumexp"))
-def logsumexp(input: Tensor, dim: Any, keepdim: bool = False, *, out: Any = None) -> Node:
+def _logsumexp(input: Tensor, dim: Any, keepdim: bool = False, *, out: Any = None) -> Node:
     refuse_out(out)
     if isinstance(dim, (tuple, list)) and len(dim) != 1:
         raise UnsupportedError("logsumexp must be along one axis")
@@ -114,31 +113,30 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False, *, out: Any = None
 
 
 @function(torch.norm, "norm", torch.linalg.vector_norm, torch.functional.norm)
-def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Node:
+def _norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Node:
     refuse_out(out)
-    input = input if dtype is None else cast(input, dtype)
-    p = 2 if p in ("fro", None) else p
-    return node(VectorNorm(axes(dim), keepdim, float(p)), input)
+    degree = 2.0 if p in ("fro", None) else float(p)
+    return node(VectorNorm(axes(dim), keepdim, degree), input if dtype is None else cast(input, dtype))
 
 
 @function(torch.linalg.norm)
-def linalg_norm(input: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Node:
+def _linalg_norm(input: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Node:
     if ord is not None and not isinstance(dim, int):
         raise UnsupportedError("linalg.norm with ord must be along one axis, where it is no norm of matrices")
-    return norm(input, 2 if ord is None else ord, dim, keepdim, dtype=dtype)
+    return _norm(input, 2 if ord is None else ord, dim, keepdim, dtype=dtype)
 
 
 @function(nn.functional.normalize)
-def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Node:
+def _normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Node:
     refuse_out(out)
     return node(Normalize(p, whole(dim, "dim"), eps), input)
 
 
 @function(nn.functional.cosine_similarity)
-def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Node:
+def _cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Node:
     return node(CosineSimilarity(whole(dim, "dim"), eps), x1, x2)
 
 
 @function(nn.functional.pairwise_distance)
-def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Node:
+def _pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Node:
     return node(PairwiseDistance(p, eps, keepdim), x1, x2)

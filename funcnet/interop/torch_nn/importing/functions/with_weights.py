@@ -10,16 +10,16 @@ from funcnet.interop.torch_nn.importing.functions.arguments import Tensor, const
 from funcnet.interop.torch_nn.importing.functions.arithmetic import add, mul
 from funcnet.interop.torch_nn.importing.registry import function
 from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
+from funcnet.layers.activation.rectifiers import ReLU
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention
 from funcnet.layers.conv.functional_conv import FunctionalConv, FunctionalConvTranspose
 from funcnet.layers.embedding.functional_embedding import FunctionalEmbedding
 from funcnet.layers.linear.functional_linear import FunctionalLinear
+from funcnet.layers.linear.rescaling import Rescale
 from funcnet.layers.norm.functional_norms import ChannelAffine, FunctionalBatchNorm, GroupStandardize
 from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
 from funcnet.layers.norm.local_response_norm import LocalResponseNorm
 from funcnet.layers.operands.einsum import EinsumOperands
-from funcnet.layers.activation.rectifiers import ReLU
-from funcnet.layers.linear.rescaling import Rescale
 
 F = nn.functional
 
@@ -30,7 +30,7 @@ def _given(layer: Layer, *tensors: Any) -> Node:
 
 
 @function(F.linear)
-def linear(input: Tensor, weight: Tensor, bias: Any = None) -> Node:
+def _linear(input: Tensor, weight: Tensor, bias: Any = None) -> Node:
     return _given(FunctionalLinear(), input, weight, bias)
 
 
@@ -39,8 +39,8 @@ def _register_conv(axes: int, *functions: Any) -> None:
     def convert(
         input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
     ) -> Node:
-        sizes = [_sizes(one) for one in (stride, padding, dilation)]
-        return _given(FunctionalConv(axes, *sizes, groups), input, weight, bias)
+        layer = FunctionalConv(axes, _sizes(stride), _sizes(padding), _sizes(dilation), groups)
+        return _given(layer, input, weight, bias)
 
 
 def _register_conv_transpose(axes: int, *functions: Any) -> None:
@@ -55,7 +55,7 @@ def _register_conv_transpose(axes: int, *functions: Any) -> None:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Node:
-        sizes = [_sizes(one) for one in (stride, padding, output_padding)]
+        sizes = _sizes(stride), _sizes(padding), _sizes(output_padding)
         return _given(FunctionalConvTranspose(axes, *sizes, groups, _sizes(dilation)), input, weight, bias)
 
 
@@ -77,17 +77,17 @@ _register_conv_transpose(3, F.conv_transpose3d)
 def _scaled(x: Node, weight: Any, bias: Any) -> Node:
     """Return x times weight plus bias, over the last axes."""
     x = x if weight is None else mul(x, weight)
-    return x if bias is None else add(x, bias)  # type: ignore[no-any-return]
+    return x if bias is None else add(x, bias)
 
 
 @function(F.layer_norm, torch.layer_norm)
-def layer_norm(input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Node:
+def _layer_norm(input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Node:
     shape = tuple(constant(normalized_shape, "normalized_shape"))
     return _scaled(node(LayerNorm(shape, eps, elementwise_affine=False), input), weight, bias)
 
 
 @function(F.rms_norm, torch.rms_norm)
-def rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Node:
+def _rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Node:
     shape = tuple(constant(normalized_shape, "normalized_shape"))
     return _scaled(node(RMSNorm(shape, eps, elementwise_affine=False), input), weight, None)
 
@@ -101,12 +101,12 @@ def _affine(x: Node, weight: Any, bias: Any) -> Node:
 
 
 @function(F.group_norm, torch.group_norm)
-def group_norm(input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Node:
+def _group_norm(input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Node:
     return _affine(node(GroupStandardize(whole(num_groups, "num_groups"), eps), input), weight, bias)
 
 
 @function(F.instance_norm)
-def instance_norm(
+def _instance_norm(
     input: Tensor,
     running_mean: Any = None,
     running_var: Any = None,
@@ -117,14 +117,14 @@ def instance_norm(
     eps: float = 1e-5,
 ) -> Node:
     if not use_input_stats:
-        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     if running_mean is not None:
         raise UnsupportedError("running statistics of a function would not move; use a module, nn.InstanceNorm2d")
     return _affine(node(GroupStandardize(None, eps), input), weight, bias)
 
 
 @function(F.batch_norm)
-def batch_norm(
+def _batch_norm(
     input: Tensor,
     running_mean: Any,
     running_var: Any,
@@ -142,12 +142,12 @@ def batch_norm(
 
 
 @function(F.local_response_norm)
-def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Node:
+def _local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Node:
     return node(LocalResponseNorm(size, alpha, beta, k), input)
 
 
 @function(F.embedding)
-def embedding(
+def _embedding(
     input: Tensor,
     weight: Tensor,
     padding_idx: int | None = None,
@@ -162,19 +162,19 @@ def embedding(
 
 
 @function(F.prelu, torch.prelu, "prelu")
-def prelu(input: Tensor, weight: Tensor) -> Node:
+def _prelu(input: Tensor, weight: Tensor) -> Node:
     negative = node(Rescale(-1.0), node(ReLU(), node(Rescale(-1.0), input)))
     return add(node(ReLU(), input), node(ChannelAffine(), negative, weight))  # type: ignore[no-any-return]
 
 
 @function(F.bilinear)
-def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Any = None) -> Node:
+def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Any = None) -> Node:
     y = node(EinsumOperands("...i,oij,...j->...o"), input1, weight, input2)
-    return y if bias is None else add(y, bias)  # type: ignore[no-any-return]
+    return y if bias is None else add(y, bias)
 
 
 @function(torch.einsum, torch.functional.einsum)
-def einsum(equation: str, *operands: Any) -> Node:
+def _einsum(equation: str, *operands: Any) -> Node:
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else operands
     try:
         layer = EinsumOperands(equation.replace(" ", ""))
@@ -186,7 +186,7 @@ def einsum(equation: str, *operands: Any) -> Node:
 
 
 @function(F.scaled_dot_product_attention)
-def scaled_dot_product_attention(
+def _scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
