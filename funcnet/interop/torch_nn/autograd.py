@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.autograd import Function
 
 from funcnet.contract import Layer, Params, Rng
+from funcnet.errors import value_error
 from funcnet.interop.torch_nn.plans import Plan, Result
 from funcnet.interop.torch_nn.precision import autocast_off, in_autocast_dtype
 from funcnet.interop.torch_nn.rows import Row, Skeleton, taken_apart
-from funcnet.kernels.private_names import is_forward_mode, set_layouts_of_gradients
-from funcnet.kernels.tracing import is_autocast, is_compiling, is_untransformed
+from funcnet.kernels.private_names import is_batched_by_autograd, is_forward_mode, set_layouts_of_gradients
+from funcnet.kernels.tracing import forward_levels, is_autocast, is_compiling, is_untransformed
 from funcnet.random.keys import as_key
 from funcnet.value import Value, frozen
 from funcnet.walking import require_layer
@@ -132,10 +133,31 @@ def _back(ctx: Any, gys: Row, saved: Row) -> Any:
 
 
 def _gradients(plan: Plan, result: Result, needs: tuple[bool, ...], gys: Row, saved: Row) -> Any:
-    if torch.is_grad_enabled() and not is_compiling():
-        return Gradients.apply(Task(plan, result, needs), *gys, *saved)
-    saved = _detached(saved)
-    return plan.gradients(result, saved[: len(needs)], saved[len(needs) :], gys, needs)
+    task = Task(plan, result, needs)
+    if is_compiling():
+        return task.gradients((*gys, *saved))
+    if torch.is_grad_enabled():
+        return Gradients.apply(task, *gys, *saved)
+    if any([g is not None and is_batched_by_autograd(g) for g in gys]):
+        return _within_a_transform(task.gradients, (*gys, *saved))
+    return task.gradients((*gys, *saved))
+
+
+def _within_a_transform(function: Any, tensors: Row) -> Any:
+    """Return ``function(tensors)``, computed within a transform that does nothing.
+
+    Where ``autograd.grad`` has a batch of gys at once, kernels cannot look at numbers, as in ``vmap``, but nothing tells them so.
+    """
+    count, places = len(tensors), []
+
+    def given(_: Tensor) -> Any:
+        nonlocal count
+        found = function(tensors)
+        count, places[:] = len(found), [i for i, g in enumerate(found) if g is not None]
+        return tuple([found[i] for i in places])
+
+    found, _ = torch.func.vjp(given, torch.zeros(()))
+    return _placed([None] * count, places, found)
 
 
 @define(eq=False)
@@ -224,12 +246,27 @@ def applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
 
 
 def _applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
-    function: Any = Recorded if is_compiling() or (is_untransformed() and not is_forward_mode()) else Transformed
-    if function is Recorded and not (torch.is_grad_enabled() and any(map(_wants_gradient, row))):
-        return _computed(plan, _detached(row))
-    result, *leaves = function.apply(plan, *row)
+    if not is_compiling() and (not is_untransformed() or is_forward_mode()):
+        return _differentiated_by_torch(plan, row) if forward_levels() > 1 else _results(Transformed.apply(plan, *row))
+    if torch.is_grad_enabled() and any(map(_wants_gradient, row)):
+        return _results(Recorded.apply(plan, *row))
+    return _computed(plan, _detached(row))
+
+
+def _results(found: Any) -> tuple[Any, dict[int, Tensor]]:
+    result, *leaves = found
     y = result.y.write(leaves[: result.count])
     return y, {place: leaves[result.count + i] for i, place in enumerate(result.places)}
+
+
+def _differentiated_by_torch(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
+    """Compute the net with torch's derivatives, where one forward mode is within another.
+
+    The outer one is off while torch (2.13.0) calls the ``jvp`` of a function in the inner one, and would silently give 0.
+    """
+    if plan.net.surrogate:
+        raise value_error(plan.net, "a surrogate has no second derivative in forward mode; use reverse mode within", "jvp of jvp")
+    return _computed(plan, row)
 
 
 def _wants_gradient(leaf: Any) -> bool:
