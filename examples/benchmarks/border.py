@@ -77,7 +77,10 @@ def ways(net: fn.Layer, theirs: nn.Module, x: Tensor, times: int) -> Ways:
 
 def border(rounds: int = 30) -> Iterator[str]:
     """Yield the lines of the table, in ms."""
-    cases = [("100 steps of 2-25-25-25-2, 100 rows", ways(*mlp(), times=100)), ("a ResNet block of 64 channels, 8×28×28", ways(*block(), times=1))]
+    cases = [
+        ("100 steps of 2-25-25-25-2, 100 rows", ways(*mlp(), times=100)),
+        ("a ResNet block of 64 channels, 8×28×28", ways(*block(), times=1)),
+    ]
     yield from table(cases, QUOTIENTS, rounds)
 
 

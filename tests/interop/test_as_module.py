@@ -38,7 +38,9 @@ def test_parameters_and_buffers_have_the_paths_of_params():
     """In nested holders, so that ``get_parameter`` finds them; statistics and counters are buffers."""
     module = as_module(NET, PARAMS)
     assert list(module.state_dict()) == list(tree.names(PARAMS)) == list(twin().state_dict())
-    assert {name for name, _ in module.named_buffers()} == {f"1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    assert {name for name, _ in module.named_buffers()} == {
+        f"1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")
+    }
     assert module.get_parameter("0.weight") is dict(module.named_parameters())["0.weight"]
     assert tree.equal(module.params(), PARAMS)
 
@@ -125,7 +127,9 @@ def test_params_that_are_one_tensor():
 
 def test_the_print_shows_the_net():
     """As the net prints."""
-    assert str(fn.serial(fn.Linear(3, 2), fn.Tanh())) in repr(as_module(fn.serial(fn.Linear(3, 2), fn.Tanh()), fn.serial(fn.Linear(3, 2), fn.Tanh()).init(0)))
+    assert str(fn.serial(fn.Linear(3, 2), fn.Tanh())) in repr(
+        as_module(fn.serial(fn.Linear(3, 2), fn.Tanh()), fn.serial(fn.Linear(3, 2), fn.Tanh()).init(0))
+    )
 
 
 # modes
@@ -286,7 +290,11 @@ REFUSED = {
     "shape": (fn.Linear(3, 2), fn.Linear(3, 4).init(0), r"'weight' of shape \(4, 3\) instead of \(2, 3\)"),
     "no tensor": (fn.Linear(3, 2), {"weight": [1.0], "bias": None}, "every leaf of params must be a tensor"),
     "no tree": (fn.Linear(3, 2), None, "no 'weight'"),
-    "taken name": (fn.serial(half=fn.Linear(3, 2)), {"half": fn.Linear(3, 2).init(0)}, "a name in params must be free in torch.nn.Module"),
+    "taken name": (
+        fn.serial(half=fn.Linear(3, 2)),
+        {"half": fn.Linear(3, 2).init(0)},
+        "a name in params must be free in torch.nn.Module",
+    ),
 }
 
 

@@ -38,7 +38,9 @@ def by_autograd(module, x, gy, key):
     inputs = {**dict(module.named_parameters()), **{f"x.{name}": leaf for name, leaf in tree.names((x,)).items()}}
     inputs = {name: leaf for name, leaf in inputs.items() if leaf.requires_grad}
     pairs = [(leaf, g) for leaf, g in zip(tree.leaves(y), tree.leaves(gy), strict=True) if leaf.requires_grad]
-    found = torch.autograd.grad(*map(list, [[one for one, _ in pairs], inputs.values(), [g for _, g in pairs]]), allow_unused=True)
+    found = torch.autograd.grad(
+        *map(list, [[one for one, _ in pairs], inputs.values(), [g for _, g in pairs]]), allow_unused=True
+    )
     return y, dict(zip(inputs, found, strict=True))
 
 
@@ -48,7 +50,11 @@ def by_vjp(case, gy, key):
     rng = torch.randint(-(2**63), 2**63 - 1, ()) if case.layer.stochastic else None
     y, cache = case.layer.apply(case.params, case.x, rng)
     gparams, gx = case.layer.vjp(case.params, cache, gy)
-    return y, {**tree.names(gparams), **{f"x.{name}": g for name, g in tree.names((gx,)).items()}}, case.layer.update_stats(case.params, cache)
+    return (
+        y,
+        {**tree.names(gparams), **{f"x.{name}": g for name, g in tree.names((gx,)).items()}},
+        case.layer.update_stats(case.params, cache),
+    )
 
 
 @pytest.mark.parametrize("part", range(2))
@@ -98,7 +104,13 @@ def test_derivatives_of_derivatives_in_every_order_of_modes():
     theirs.load_state_dict(module.state_dict())
     ours, other = [lambda x, one=one: one(x).square().sum() for one in (module.eval(), theirs.eval())]
     expected = torch.autograd.functional.hessian(other, X)
-    for way in (hessian(ours), jacrev(grad(ours)), jacfwd(jacfwd(ours)), jacrev(jacfwd(ours)), lambda x: torch.autograd.functional.hessian(ours, x)):
+    for way in (
+        hessian(ours),
+        jacrev(grad(ours)),
+        jacfwd(jacfwd(ours)),
+        jacrev(jacfwd(ours)),
+        lambda x: torch.autograd.functional.hessian(ours, x),
+    ):
         assert torch.allclose(way(X), expected)
     third = jacrev(hessian(other))(X)
     assert torch.allclose(jacrev(hessian(ours))(X), third)
@@ -244,7 +256,9 @@ def test_a_graph_serves_once_unless_it_is_retained():
 def test_writes_to_outputs():
     """Are taken, unless the backward pass needs the output, or it shares memory with x."""
     x = asking(X)
-    y = as_module(fn.serial(fn.Flatten(), fn.Linear(2, 6), fn.Unflatten(1, (2, 3))), ({}, fn.Linear(2, 6).init(0), {})).double()(x)
+    y = as_module(fn.serial(fn.Flatten(), fn.Linear(2, 6), fn.Unflatten(1, (2, 3))), ({}, fn.Linear(2, 6).init(0), {})).double()(
+        x
+    )
     y.mul_(2)
     assert torch.autograd.grad(y.sum(), x)[0].shape == x.shape
     y = as_module(fn.Tanh(), {})(x)

@@ -31,9 +31,7 @@ from funcnet.walking import require_layer
 
 def _detached(row: Row) -> list[Any]:
     """Return the row without requests for gradients: kernels have slower formulas for tensors that someone differentiates."""
-    return [
-        leaf.detach() if leaf is not None and (leaf.requires_grad or type(leaf) is not Tensor) else leaf for leaf in row
-    ]
+    return [leaf.detach() if leaf is not None and (leaf.requires_grad or type(leaf) is not Tensor) else leaf for leaf in row]
 
 
 def _writable(y: Any, inputs: Row) -> Any:

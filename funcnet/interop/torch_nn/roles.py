@@ -55,9 +55,7 @@ def require_params(who: str, net: Layer, params: Params) -> None:
     words = [f"no {path!r}" for path in wanted if path not in given]
     words += [f"{path!r}, which the net does not have" for path in given if path not in wanted]
     words += [
-        f"{path!r} of shape {given[path]} instead of {shape}"
-        for path, shape in wanted.items()
-        if given.get(path, shape) != shape
+        f"{path!r} of shape {given[path]} instead of {shape}" for path, shape in wanted.items() if given.get(path, shape) != shape
     ]
     if words:
         more = [f"{len(words) - _MOST_LISTED} more"] * (len(words) > _MOST_LISTED)
