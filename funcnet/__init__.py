@@ -63,6 +63,7 @@ from funcnet.combinators.freezing import freeze
 from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
 from funcnet.combinators.low_rank import add_lora, lora, merge_lora
 from funcnet.combinators.mixed_precision import cast
+from funcnet.combinators.modes import by_mode
 from funcnet.combinators.norm_folding import fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal
 from funcnet.combinators.parametrization import Parametrization, parametrize
@@ -101,9 +102,11 @@ from funcnet.initializers.scaled import (
 )
 from funcnet.initializers.structured import DeltaOrthogonal, Dirac, Eye, Sparse
 from funcnet.layers.activation.base import Activation
+from funcnet.layers.activation.bounds import Ceil, Clamp, Floor, Round
 from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Gaussian, Monomial, RandomFourier, Sign, Sin, Square
 from funcnet.layers.activation.glu import GEGLU, GLU, ReGLU, SwiGLU
 from funcnet.layers.activation.leaky import LeakyReLU, PReLU, RReLU
+from funcnet.layers.activation.powers import Expm1, Log, Log1p, PowScalar, Reciprocal, Rsqrt, Sqrt
 from funcnet.layers.activation.radial_basis import RBF
 from funcnet.layers.activation.rectifiers import CELU, ELU, SELU, ClippedLinear, ReLU, ReLU6, ReLUK, Threshold
 from funcnet.layers.activation.self_gated import GELU, Dish, Hardswish, Mish, SiLU
@@ -113,6 +116,7 @@ from funcnet.layers.activation.softmaxes import GumbelSoftmax, LogSoftmax, LogSu
 from funcnet.layers.activation.softpluses import Softplus, SparsePlus, Squareplus
 from funcnet.layers.attention.attention_pool import AttentionPool
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention
+from funcnet.layers.attention.mask_layers import FullMask, JointMask, VisibleMask
 from funcnet.layers.attention.masks import causal_mask, combine_masks, local_mask, padding_mask
 from funcnet.layers.attention.multihead import MultiHeadAttention
 from funcnet.layers.attention.positions import LearnedPositions, RotaryEmbedding, SinusoidalPositions
@@ -120,15 +124,18 @@ from funcnet.layers.attention.varlen import VarlenAttention
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
 from funcnet.layers.conv.conv_local import ConvLocal1d, ConvLocal2d, ConvLocal3d
 from funcnet.layers.conv.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from funcnet.layers.conv.functional_conv import FunctionalConv, FunctionalConvTranspose
 from funcnet.layers.conv.masked_conv import MaskedConv
 from funcnet.layers.conv.unfold import Fold, Unfold
 from funcnet.layers.custom import elementwise, layer, shape_dependent
 from funcnet.layers.embedding.embedding import Embedding, HashEmbed
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
+from funcnet.layers.embedding.functional_embedding import FunctionalEmbedding
 from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
 from funcnet.layers.linear.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
 from funcnet.layers.linear.deferred_linear import DeferredLinear
 from funcnet.layers.linear.elementwise_affine import Bias, Scale
+from funcnet.layers.linear.functional_linear import FunctionalLinear
 from funcnet.layers.linear.linear import Linear
 from funcnet.layers.linear.maxout import Maxout
 from funcnet.layers.linear.multilinear import Bilinear, Einsum, LinearGeneral
@@ -146,6 +153,7 @@ from funcnet.layers.norm.batch_norm import (
     RunningBatchNorm2d,
     RunningBatchNorm3d,
 )
+from funcnet.layers.norm.functional_norms import ChannelAffine, FunctionalBatchNorm, GroupStandardize
 from funcnet.layers.norm.group_norm import GroupNorm
 from funcnet.layers.norm.instance_norm import (
     InstanceNorm1d,
@@ -159,7 +167,12 @@ from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
 from funcnet.layers.norm.local_response_norm import CrossMapLRN2d, LocalResponseNorm
 from funcnet.layers.norm.standardize import Normalize, Standardize
 from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
 from funcnet.layers.operands.distances import CauchySimilarity, CosineSimilarity, PairwiseDistance
+from funcnet.layers.operands.einsum import EinsumOperands
+from funcnet.layers.operands.norms import VectorNorm
+from funcnet.layers.operands.picking import Pick, Stack, Unbind
+from funcnet.layers.operands.ranking import CumSum, GatherElements, MaxWithIndices, MinWithIndices, TopK
 from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
 from funcnet.layers.pooling.adaptive import (
     AdaptiveAvgPool1d,
@@ -198,12 +211,20 @@ from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, 
 from funcnet.layers.shape.expand_window import ExpandWindow
 from funcnet.layers.shape.grid_sampling import AffineGrid, GridSample
 from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
+from funcnet.layers.shape.moving import Flip, MoveDim, RepeatInterleave, Roll, SlidingWindow
 from funcnet.layers.shape.pattern_reduction import Reduce, Repeat
 from funcnet.layers.shape.rearrangement import rearrange
 from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, Squeeze, Transpose, Unflatten, Unsqueeze
 from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
+from funcnet.layers.shape.sized import ConstantPad, Expand, RescaleBySize, View
+from funcnet.layers.shape.sized_indexing import GetItem, Narrow
+from funcnet.layers.shape.sized_resizing import AdaptiveAvgPoolTo, ResizeTo
+from funcnet.layers.shape.sized_tiling import Tile
+from funcnet.layers.shape.sources import ConstantTensor, Parameter
+from funcnet.layers.shape.templates import InputShape, InputSize, InputTensor, SizeArithmetic
+from funcnet.layers.shape.without_gradient import NoGradient
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.binary_margins import Hinge, MarginRanking
 from funcnet.losses.class_margins import MulticlassHinge, MultiLabelMargin, MultiMargin
@@ -341,11 +362,11 @@ __all__ = [
     # trees and sizes
     "tree", "infer_sizes", "output_shape", "shape_dependent",
     # linear maps
-    "Linear", "DeferredLinear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Rescale", "Maxout",
+    "Linear", "DeferredLinear", "LinearGeneral", "Einsum", "Bilinear", "Scale", "Bias", "Rescale", "Maxout", "FunctionalLinear",
     # convolutions
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "ConvLocal1d", "ConvLocal2d",
     "ConvLocal3d", "MaskedConv", "Unfold", "Fold", "depthwise_conv1d", "depthwise_conv2d", "depthwise_conv3d",
-    "separable_conv1d", "separable_conv2d", "separable_conv3d",
+    "separable_conv1d", "separable_conv2d", "separable_conv3d", "FunctionalConv", "FunctionalConvTranspose",
     # pooling
     "MaxPool1d", "MaxPool2d", "MaxPool3d", "FractionalMaxPool2d", "FractionalMaxPool3d", "MinPool1d", "MinPool2d", "MinPool3d",
     "AvgPool1d", "AvgPool2d", "AvgPool3d", "SumPool1d", "SumPool2d", "SumPool3d", "LPPool1d", "LPPool2d", "LPPool3d",
@@ -356,20 +377,24 @@ __all__ = [
     "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "RunningBatchNorm1d", "RunningBatchNorm2d", "RunningBatchNorm3d", "LayerNorm",
     "RMSNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "RunningInstanceNorm1d",
     "RunningInstanceNorm2d", "RunningInstanceNorm3d", "LocalResponseNorm", "CrossMapLRN2d", "Normalize", "Standardize",
+    "GroupStandardize", "ChannelAffine", "FunctionalBatchNorm",
     # recurrent layers
     "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "pack_padded", "pad_packed", "pad_sequence", "unpad_sequence",
     # attention
     "ScaledDotProductAttention", "VarlenAttention", "AttentionPool", "MultiHeadAttention", "causal_mask", "local_mask",
-    "padding_mask", "combine_masks", "RotaryEmbedding", "SinusoidalPositions", "LearnedPositions",
+    "padding_mask", "combine_masks", "VisibleMask", "JointMask", "FullMask", "RotaryEmbedding", "SinusoidalPositions",
+    "LearnedPositions",
     # embeddings
-    "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding",
+    "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding", "FunctionalEmbedding",
     # shapes
     "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
     "Select", "Gather", "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
     "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
     "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",
-    "AffineGrid",
+    "AffineGrid", "View", "Expand", "ConstantPad", "RescaleBySize", "GetItem", "Narrow", "ResizeTo", "AdaptiveAvgPoolTo", "Tile",
+    "MoveDim", "Unbind", "Roll", "Flip", "RepeatInterleave", "SlidingWindow", "NoGradient", "Parameter", "ConstantTensor",
+    "InputSize", "InputShape", "InputTensor", "SizeArithmetic",
     # noise
     "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "DropPath", "DropConnect",
     "GaussianNoise", "GaussianSample", "GumbelSoftmax",
@@ -378,14 +403,16 @@ __all__ = [
     "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh", "Tanhshrink",
     "Softsign", "Softplus", "Squareplus", "SparsePlus", "Hardshrink", "Softshrink", "Threshold", "ClippedLinear", "Softmax",
     "LogSoftmax", "Softmin", "Softmax2d", "MultiSoftmax", "LogSumExp", "Sin", "Cos", "Exp", "Erf", "Abs", "Sign", "Square",
-    "Monomial", "Gaussian", "RandomFourier", "RBF",
+    "Monomial", "PowScalar", "Sqrt", "Rsqrt", "Reciprocal", "Log", "Log1p", "Expm1", "Clamp", "Floor", "Ceil", "Round",
+    "Gaussian", "RandomFourier", "RBF",
     # operands
-    "Add", "Sub", "Mul", "Div", "MatMul", "Pow", "Concat", "CosineSimilarity", "PairwiseDistance", "CauchySimilarity", "Mean",
-    "Sum", "Prod", "Max", "Min", "Var", "Std",
+    "Add", "Sub", "Mul", "Div", "MatMul", "Pow", "Concat", "Stack", "Pick", "Where", "Maximum", "Minimum", "TypeAs", "CumSum",
+    "TopK", "MaxWithIndices", "MinWithIndices", "GatherElements", "EinsumOperands", "VectorNorm", "CosineSimilarity",
+    "PairwiseDistance", "CauchySimilarity", "Mean", "Sum", "Prod", "Max", "Min", "Var", "Std",
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed", "repeat",
-    "remat", "freeze", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
+    "remat", "freeze", "by_mode", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
     # gradient rules and watching
     "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "with_vjp", "checked", "tap", "profiled",
     # blocks

@@ -157,7 +157,7 @@ def test_vmap_over_training_refuses_to_write_statistics():
     """As torch's BatchNorm does: the buffer has no axis for the examples."""
     module = as_module(NET, PARAMS)
     with pytest.raises(RuntimeError, match="vmap: inplace arithmetic"):
-        vmap(lambda x: module(x))(torch.stack([X, X]))
+        vmap(module)(torch.stack([X, X]))
 
 
 def test_noise_under_vmap_needs_a_choice():

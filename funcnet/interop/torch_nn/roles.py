@@ -6,8 +6,9 @@ from attrs import define
 from torch import Tensor
 
 from funcnet.combinator import Combinator
+from funcnet.combinators.sharing import Tied
 from funcnet.contract import Layer, Params, meta_params
-from funcnet.errors import describe, value_error
+from funcnet.errors import value_error
 from funcnet.flattening import join
 from funcnet.paths import named_leaves
 from funcnet.walking import walk
@@ -35,8 +36,23 @@ def roles(net: Layer, params: Params) -> Roles:
     numbers = {path for path, leaf in leaves.items() if not (leaf.is_floating_point() or leaf.is_complex())}
     outermost = dict(reversed([*walk(net)]))
     heads = {path for path, layer in outermost.items() if not layer.trainable} | named
-    frozen = {path for path in leaves if any(f"{path}.".startswith(f"{head}.".lstrip(".")) for head in heads)}
+    frozen = {path for path in leaves if _is_within(path, heads) and not _is_trained_elsewhere(net, path, heads)}
     return Roles(frozenset(numbers | named & leaves.keys()), frozenset(frozen))
+
+
+def _is_within(path: str, heads: set[str]) -> bool:
+    return any(f"{path}.".startswith(f"{head}.".lstrip(".")) for head in heads)
+
+
+def _is_trained_elsewhere(net: Layer, path: str, heads: set[str]) -> bool:
+    """Tell whether a leaf is tied to a place outside of all heads."""
+    groups = [(at, group) for at, layer in walk(net) if isinstance(layer, Tied) for group in layer.groups]
+    for at, (first, *others) in groups:
+        start = join(at, first)
+        places = [join(at, other) for other in others] if _is_within(path, {start}) else []
+        if any(not _is_within(place + path[len(start) :], heads) for place in places):
+            return True
+    return False
 
 
 def _non_trainable(net: Layer) -> Iterator[str]:

@@ -98,11 +98,21 @@ class Parts(Layer):
         y = self.parts(require_dense(self, require_tensor(self, params, x)))
         return y, (tuple([tuple(part.shape) for part in y]), kind_of(x))
 
-    def vjp(self, params: Params, cache: _Parted, gy: tuple[Tensor, ...]) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: _Parted, gy: tuple[Tensor | None, ...]) -> tuple[Params, Tensor | None]:
         shapes, kind = cache
         if not isinstance(gy, (tuple, list)) or len(gy) != len(shapes):
             raise value_error(self, f"gy must be a tuple of {len(shapes)} parts, as y is", gy)
-        return params, torch.cat([check_gy(self, part, shape, kind) for part, shape in zip(gy, shapes, strict=True)], self.dim)
+        if not kind.is_floating_point() or all([part is None for part in gy]):  # noqa: C419
+            return params, None
+        return params, self.join([self._part(part, shape, kind) for part, shape in zip(gy, shapes, strict=True)])
+
+    def _part(self, gy: Tensor | None, shape: Shape, kind: Tensor) -> Tensor:
+        """Return the gradient of one part, with zeros for one that is absent."""
+        return kind.new_zeros(shape) if gy is None else check_gy(self, gy, shape, kind)
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """Return gx: the gradients of the parts, joined again."""
+        return torch.cat(parts, self.dim)
 
     def complaint(self, x: Tensor) -> str | None:
         return axis_complaint(x, self.dim) if x.dim() else f"x must have an axis {self.dim}"

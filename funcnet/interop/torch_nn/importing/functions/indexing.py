@@ -1,0 +1,57 @@
+"""Indexing: ``x[...]``, and parts of a tensor along an axis."""
+
+import operator
+from typing import Any
+
+import torch
+
+from funcnet.interop.torch_nn.importing.functions.arguments import (
+    Tensor,
+    has_sizes,
+    is_tensor,
+    node,
+    sized,
+    whole,
+)
+from funcnet.interop.torch_nn.importing.functions.joining import pick
+from funcnet.interop.torch_nn.importing.registry import function
+from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
+from funcnet.layers.shape.indexing import Index
+from funcnet.layers.shape.sized_indexing import GetItem, Narrow
+
+
+@function(operator.getitem, "__getitem__")
+def _getitem(input: Any, index: Any) -> Any:
+    if not is_tensor(input):
+        return input[index]
+    if input.parts is not None:
+        return pick(input, index)
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(part, (list, bool, torch.Tensor)) for part in parts):
+        raise UnsupportedError("an index must be of ints, slices, ..., None and tensors of integers computed by the module")
+    if any(isinstance(part, slice) and isinstance(part.step, int) and part.step < 1 for part in parts):
+        raise UnsupportedError("a slice must have a step above 0")
+    simple = not any(is_tensor(part) for part in parts) and not has_sizes(parts)
+    return node(Index(parts), input) if simple else sized(GetItem, input, parts)
+
+
+@function(torch.narrow, "narrow")
+def _narrow(input: Tensor, dim: int, start: Any, length: Any) -> Node:
+    return sized(Narrow, input, whole(dim, "dim"), start, length)
+
+
+def at(input: Tensor, dim: int, part: Any) -> Node:
+    """Return x with ``part`` as the index of the axis ``dim``, and all of the others."""
+    full = (slice(None),)
+    before = full * dim if dim >= 0 else (Ellipsis,)
+    return _getitem(input, (*before, part, *full * (-1 - dim if dim < 0 else 0)))  # type: ignore[no-any-return]
+
+
+@function(torch.select, "select")
+def _select(input: Tensor, dim: int, index: Any) -> Node:
+    return at(input, whole(dim, "dim"), index)
+
+
+@function(torch.index_select, "index_select")
+def _index_select(input: Tensor, dim: int, index: Tensor) -> Node:
+    return at(input, whole(dim, "dim"), index)

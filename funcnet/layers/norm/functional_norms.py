@@ -1,0 +1,196 @@
+"""Normalizations whose weights are part of x, over the channels of x (N, channels, ...).
+
+FunctionalBatchNorm   y = γ (x - μ) r + β,  r = 1 / √(σ² + ε)      gx = γ r gy      gγ = Σ gy (x - μ) r      gβ = Σ gy
+ChannelAffine         y = γ x + β                                  gx = γ gy        gγ = Σ gy x              gβ = Σ gy
+GroupStandardize      y = (x - m) r, over each group of channels   gx = r (gy - Σ gy / n - y Σ gy y / n)
+
+                      gμ = -Σ gx       gσ² = -Σ gx (x - μ) r² / 2
+γ, β, μ and σ² are (channels,). Sums are over rows and places.
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.checks import Misfit, check_gy, floating_complaint, require_dense_floating, require_no_params
+from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.errors import number, size_or_none
+from funcnet.precision import in_single, rounded
+from funcnet.value import frozen
+
+
+def _along_channels(w: Tensor, x: Tensor) -> Tensor:
+    """Return numbers of channels with the axes of x."""
+    return in_single(w).reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _sum(g: Tensor) -> Tensor:
+    """Sum over all axes but the channels."""
+    return g.sum([i for i in range(g.dim()) if i != 1])
+
+
+@frozen
+class _OfChannels(Layer):
+    """A layer of x and several vectors with a number for each channel."""
+
+    def checked(self, params: Params, x: Any, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Return the tensors, which must fit each other."""
+        require_no_params(self, params)
+        if not isinstance(x, tuple) or len(x) not in counts or any([floating_complaint(one) for one in x]):  # noqa: C419
+            raise Misfit
+        if x[0].dim() < 2 or any([tuple(one.shape) != (x[0].shape[1],) or one.dtype is not x[0].dtype for one in x[1:]]):  # noqa: C419
+            raise Misfit
+        return x
+
+    def complaint(self, x: Any) -> str | None:
+        return "x must be a tuple of x (N, channels, ...) and vectors (channels,), all of one floating dtype"
+
+
+@frozen
+class ChannelAffine(_OfChannels):
+    """Scale and shift each channel by numbers in x; the shift may be missing.
+
+    Shape:
+        x (x (N, channels, ...), weight (channels,), bias (channels,)), the bias optional → y (N, channels, ...)
+
+    Params:
+        None.
+
+    Cache:
+        The tensors of x.
+
+    Raises:
+        ValueError: For tensors that do not fit each other.
+
+    Source:
+        elementary.
+
+    >>> ChannelAffine()({}, (torch.ones(1, 2), torch.tensor([2.0, 3.0])))
+    tensor([[2., 3.]])
+    """
+
+    def apply(self, params: Params, x: tuple[Tensor, ...], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        given, w, *b = self.checked(params, x, (2, 3))
+        y = in_single(given) * _along_channels(w, given)
+        return rounded(y + _along_channels(b[0], given) if b else y, given), x
+
+    def vjp(self, params: Params, cache: tuple[Tensor, ...], gy: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
+        x, w, *b = cache
+        g = in_single(check_gy(self, gy, x.shape, x))
+        found = [g * _along_channels(w, x), _sum(g * in_single(x)), *[_sum(g)] * len(b)]
+        return params, tuple([rounded(one, x) for one in found])
+
+
+@frozen
+class FunctionalBatchNorm(_OfChannels):
+    """Batch normalization by running statistics, as ``torch.nn.functional.batch_norm`` in evaluation: all tensors are in x.
+
+    Args:
+        eps: Added to the variance.
+
+    Shape:
+        x (x (N, channels, ...), mean, variance, weight, bias), each of the others (channels,), and the last two or one
+        optional → y (N, channels, ...)
+
+    Params:
+        None.
+
+    Cache:
+        The tensors of x.
+
+    Raises:
+        ValueError: For tensors that do not fit each other.
+
+    Source:
+        Ioffe & Szegedy 2015; ``torch.nn.functional.batch_norm``.
+
+    >>> FunctionalBatchNorm()({}, (torch.ones(1, 2), torch.ones(2), torch.ones(2)))
+    tensor([[0., 0.]])
+    """
+
+    eps: float = field(default=1e-5, validator=number(above=0.0))
+
+    def apply(self, params: Params, x: tuple[Tensor, ...], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        given, *rest = self.checked(params, x, (3, 4, 5))
+        y = self._standardized(given, rest)
+        y = y * _along_channels(rest[2], given) if len(rest) > 2 else y
+        return rounded(y + _along_channels(rest[3], given) if len(rest) > 3 else y, given), x
+
+    def _standardized(self, x: Tensor, rest: list[Tensor]) -> Tensor:
+        return (in_single(x) - _along_channels(rest[0], x)) * self._r(x, rest)
+
+    def _r(self, x: Tensor, rest: list[Tensor]) -> Tensor:
+        return torch.rsqrt(_along_channels(rest[1], x) + self.eps)
+
+    def vjp(self, params: Params, cache: tuple[Tensor, ...], gy: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
+        x, *rest = cache
+        g = in_single(check_gy(self, gy, x.shape, x))
+        r, y = self._r(x, rest), self._standardized(x, rest)
+        gx = (g * _along_channels(rest[2], x) if len(rest) > 2 else g) * r
+        gvariance = _sum(gx * y) * (r * -0.5).reshape(-1)
+        found = [gx, -_sum(gx), gvariance, *[_sum(g * y), _sum(g)][: len(rest) - 2]]
+        return params, tuple([rounded(one, x) for one in found])
+
+
+@frozen
+class GroupStandardize(Layer):
+    """Mean 0 and variance 1 over each group of channels and all places of a row, without weights.
+
+    ``GroupNorm`` without its affine map, for any number of channels.
+
+    Args:
+        num_groups: The number of groups; ``None`` for one for each channel, as instance normalization has it.
+        eps: Added to the variance.
+
+    Shape:
+        x (N, channels, ...) → y (N, channels, ...)
+
+    Params:
+        None.
+
+    Cache:
+        ``y`` and 1 / √(σ² + ε).
+
+    Raises:
+        ValueError: For an x that is no floating tensor, or whose channels do not divide into the groups.
+
+    Source:
+        Wu & He 2018; ``torch.nn.functional.group_norm``.
+
+    >>> GroupStandardize(1)({}, torch.tensor([[1.0, -1.0]]))
+    tensor([[ 1.0000, -1.0000]])
+    """
+
+    num_groups: int | None = field(default=None, validator=size_or_none)
+    eps: float = field(default=1e-5, validator=number(above=0.0))
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
+        if require_dense_floating(self, params, x).dim() < 2:
+            raise Misfit
+        groups = x.shape[1] if self.num_groups is None else self.num_groups
+        if x.shape[1] % groups:
+            raise Misfit
+        if not x.numel():
+            return x, (x, x.new_ones(x.shape[0], groups, 1), (x.shape[0], groups, 0))
+        rows = in_single(x).reshape(x.shape[0], groups, -1)
+        variance, mean = torch.var_mean(rows, -1, correction=0, keepdim=True)
+        r = torch.rsqrt(variance + self.eps)
+        y = rounded(((rows - mean) * r).reshape(x.shape), x)
+        return y, (y, r, tuple(rows.shape))
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        y, r, shape = cache
+        if not y.numel():
+            return params, check_gy(self, gy, y.shape, y)
+        g = in_single(check_gy(self, gy, y.shape, y)).reshape(shape)
+        rows = in_single(y).reshape(shape)
+        gx = r * (g - g.mean(-1, keepdim=True) - rows * (g * rows).mean(-1, keepdim=True))
+        return params, rounded(gx.reshape(y.shape), y)
+
+    def complaint(self, x: Tensor) -> str | None:
+        return (
+            floating_complaint(x)
+            or f"x must have the axes (N, channels, ...), with channels that num_groups={self.num_groups} divides"
+        )

@@ -1,0 +1,85 @@
+"""Sums of products of several tensors by an equation of letters for axes.
+
+EinsumOperands   y = Σ Π xᵢ, over the letters that y lacks      gxᵢ = Σ gy Π_{j≠i} xⱼ, over the letters that xᵢ lacks
+
+Each operand (...) has an axis for each letter of its part of the equation.
+"""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.checks import check_gy
+from funcnet.contract import Params, Rng, Shape
+from funcnet.errors import valid_if
+from funcnet.layers.operands.arithmetic import Operands, Operation
+from funcnet.value import frozen
+
+
+def _is_equation(got: Any) -> bool:
+    """Tell whether each letter is at most once in an operand, and in two of the operands and y."""
+    left, arrow, y = str(got).replace(" ", "").partition("->")
+    parts = [*left.split(","), y]
+    letters = {letter for part in parts for letter in part}
+    once = all(len(set(part.replace("...", ""))) == len(part.replace("...", "")) for part in parts)
+    names = all(letter.isalpha() or letter == "." for letter in letters)
+    twice = all(sum(letter in part for part in parts) > 1 for letter in letters)
+    return bool(arrow) and once and names and twice and all(part.count(".") in (0, 3) for part in parts)
+
+
+@frozen
+class EinsumOperands(Operation):
+    """Sum of products of the operands by an equation, as ``torch.einsum``: ``EinsumOperands("nqd,nkd->nqk")``.
+
+    Args:
+        equation: The letters of each operand and of y. Each letter is once in a part, and in two parts at least. ``...`` is for
+            axes that all operands with it have alike.
+
+    Shape:
+        x, a tuple of tensors (...) → y (...)
+
+    Params:
+        None.
+
+    Cache:
+        The operands, and the shape of ``y``.
+
+    Raises:
+        ValueError: For another equation, and operands that do not fit it.
+
+    Source:
+        ``torch.einsum``.
+
+    >>> EinsumOperands("ij,kj->ik")({}, (torch.eye(2), torch.tensor([[1.0, 2.0]])))
+    tensor([[1.],
+            [2.]])
+    """
+
+    count = None
+    contents = "one or more tensors"
+    batch_dependent = True
+
+    equation: str = field(
+        validator=valid_if(_is_equation, 'like "ij,jk->ik", each letter once in a part, and in at least two of them')
+    )
+
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Operands, Shape]]:
+        y = torch.einsum(self.equation, *self.operands(params, x))
+        return y, (x, tuple(y.shape))
+
+    def vjp(self, params: Params, cache: tuple[Operands, Shape], gy: Tensor) -> tuple[Params, Operands]:
+        operands, of = cache
+        gy = check_gy(self, gy, of, operands[0])
+        left, _, y = self.equation.replace(" ", "").partition("->")
+        parts = left.split(",")
+        found = []
+        for i, part in enumerate(parts):
+            others = [(letters, one) for j, (letters, one) in enumerate(zip(parts, operands, strict=True)) if j != i]
+            equation = f"{','.join([y, *[letters for letters, _ in others]])}->{part}"
+            found.append(torch.einsum(equation, gy, *[one for _, one in others]))
+        return params, tuple(found)
+
+    def complaint(self, x: Operands) -> str | None:
+        return f"the operands must have the axes of {self.equation}, with one size for each letter"

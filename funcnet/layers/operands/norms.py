@@ -1,0 +1,61 @@
+"""Lengths of vectors along axes.
+
+VectorNorm   y = ‖x‖ₚ      gx = gy ∂‖x‖ₚ/∂x, and 0 where y is 0
+
+    ∂‖x‖ₚ/∂x = sign x ⊙ (|x| / ‖x‖ₚ)ᵖ⁻¹;  for p = ∞ sign x / k at the k largest, else 0
+
+x (...) has any axes, and y those that are not reduced.
+"""
+
+from attrs import field
+from torch import Tensor
+
+from funcnet.checks import check_gy
+from funcnet.contract import Params, Rng, Shape
+from funcnet.kernels.extremes import length
+from funcnet.layers.operands.distances import degree, norm_slope
+from funcnet.layers.operands.reductions import Reduction
+from funcnet.precision import in_single, rounded
+from funcnet.value import frozen
+
+
+@frozen
+class VectorNorm(Reduction):
+    """The p-norm of x along the axes ``dim``, of all without it; the gradient of a vector of length 0 is 0.
+
+    Args:
+        dim: The axis or axes; ``None`` for all.
+        keepdim: Whether they stay, with size 1.
+        p: The degree of the norm.
+
+    Shape:
+        x (...) → y (...), without the axes
+
+    Params:
+        None.
+
+    Cache:
+        ``x``, y with all axes, and the axes.
+
+    Raises:
+        ValueError: For an x that is no floating tensor, or has no such axis, or an empty one.
+
+    Source:
+        ``torch.linalg.vector_norm``.
+
+    >>> VectorNorm()({}, torch.tensor([3.0, 4.0]))
+    tensor(5.)
+    """
+
+    p: float = field(default=2.0, validator=degree)
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
+        dims = self.dims(params, x)
+        y = length(x, self.p, dims)
+        return rounded(self.given(y, dims), x), (x, y, tuple(dims))
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        x, y, dims = cache
+        shape = tuple([n for i, n in enumerate(y.shape) if self.keepdim or i not in dims])
+        g = in_single(check_gy(self, gy, shape, x)).reshape(y.shape)
+        return params, rounded(g * norm_slope(x.to(y.dtype), y, self.p, [*dims]), x)

@@ -1,0 +1,279 @@
+"""Changes of shape to sizes that depend on the shapes of inputs; x is a tensor, or a tuple whose first tensor is changed.
+
+View          y = x, with other axes                       gx = gy, with the axes of x
+Expand        y = x, repeated along axes of size 1         gx = gy, summed over the repetitions
+ConstantPad   y = x, with ``value`` around it              gx = the part of gy that was x
+RescaleBySize y = scale x + offset                         gx = scale gy
+
+x (...) is of any shape. The other tensors of a tuple are there for their shapes, or as indices, and have the gradient ``None``.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.checks import Misfit, check_gy, kind_of, require_dense, require_no_params
+from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.errors import number, valid_if
+from funcnet.kernels.operands import unbroadcast
+from funcnet.layers.shape.templates import (
+    InputShape,
+    InputSize,
+    SizeArithmetic,
+    evaluate,
+    inputs_of,
+    is_size,
+    keeps_batch,
+    number_or_size,
+    sizes,
+)
+from funcnet.value import frozen
+
+
+@frozen
+class Sized(Layer):
+    """A linear layer with sizes from x in its fields: a subclass defines ``forward`` and ``backward``."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, arguments: Any) -> Tensor:
+        """Return y, from the fields with sizes in place of expressions."""
+
+    @abstractmethod
+    def backward(self, gy: Tensor, shape: Shape, arguments: Any) -> Tensor:
+        """Return gx, of the shape of x."""
+
+    @property
+    @abstractmethod
+    def template(self) -> Any:
+        """The fields that are evaluated at each call."""
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
+        require_no_params(self, params)
+        inputs = inputs_of(x)
+        if not inputs or not all([isinstance(one, Tensor) for one in inputs]):  # noqa: C419
+            raise Misfit
+        arguments = evaluate(self.template, inputs)
+        y = self.forward(require_dense(self, inputs[0]), arguments)
+        return y, (tuple(inputs[0].shape), tuple(y.shape), kind_of(y), arguments, len(x) if isinstance(x, tuple) else 0)
+
+    def vjp(self, params: Params, cache: Any, gy: Tensor | None) -> tuple[Params, Any]:
+        shape, of, kind, arguments, count = cache
+        floating = kind.is_floating_point() and gy is not None
+        gx = self.backward(check_gy(self, gy, of, kind), shape, arguments) if floating and gy is not None else None
+        return params, (gx, *[None] * (count - 1)) if count else gx
+
+    def complaint(self, x: Any) -> str | None:
+        inputs = inputs_of(x)
+        if not inputs or not all(isinstance(one, Tensor) for one in inputs):
+            return "x must be a tensor, or a tuple of tensors"
+        try:
+            arguments = evaluate(self.template, inputs)
+        except (Misfit, IndexError):
+            return "x must have the inputs and axes that the sizes are taken from"
+        return self.rule(arguments)
+
+    @abstractmethod
+    def rule(self, arguments: Any) -> str:
+        """Return the rule for x in words."""
+
+
+@frozen
+class View(Sized):
+    """Give x the shape ``sizes``, the batch axis included; one size may be -1. ``torch.Tensor.view`` with any strides.
+
+    Args:
+        sizes: The sizes of y: numbers, and expressions of the shapes of x, such as ``InputSize(0, 0)`` for the batch.
+
+    Shape:
+        x (...), or a tuple (x, others ...) → y (*sizes)
+
+    Params:
+        None.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+
+    Raises:
+        ValueError: For sizes that are no such numbers, and an x whose elements do not fill the shape.
+
+    Source:
+        ``torch.Tensor.view``.
+
+    >>> View((InputSize(0, 0), 2, -1))({}, torch.ones(5, 6)).shape
+    torch.Size([5, 2, 3])
+    """
+
+    sizes: tuple[int | InputSize | InputShape | SizeArithmetic, ...] = field(validator=sizes)
+
+    @property
+    def batch_dependent(self) -> bool:
+        return not self.sizes or not keeps_batch(self.sizes[0])
+
+    @property
+    def template(self) -> Any:
+        return self.sizes
+
+    def forward(self, x: Tensor, arguments: Any) -> Tensor:
+        return x.reshape(_filled_of_none(arguments, x.shape) if 0 in arguments and -1 in arguments else arguments)
+
+    def backward(self, gy: Tensor, shape: Shape, arguments: Any) -> Tensor:
+        return gy.reshape(shape)
+
+    def rule(self, arguments: Any) -> str:
+        return f"the elements of x must fill the shape {arguments}"
+
+
+def _filled_of_none(sizes: Shape, shape: Shape) -> Shape:
+    """Return sizes with that in place of -1 that x would have if its empty axes were of size 1; torch knows none there."""
+    filled = math.prod([n for n in shape if n]) // math.prod([n for n in sizes if n > 0])
+    return tuple([filled if n == -1 else n for n in sizes])
+
+
+@frozen
+class Expand(Sized):
+    """Repeat x along its axes of size 1, and along new ones in front, to the shape ``sizes``, as ``torch.Tensor.expand``.
+
+    Args:
+        sizes: The sizes of y: numbers, of which -1 keeps that of x, and expressions of the shapes of x.
+
+    Shape:
+        x (...), or a tuple (x, others ...) → y (*sizes)
+
+    Params:
+        None.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+
+    Raises:
+        ValueError: For sizes that are no such numbers, and an x that does not expand to them.
+
+    Source:
+        ``torch.Tensor.expand``.
+
+    >>> Expand((2, -1))({}, torch.tensor([[1.0, 2.0]]))
+    tensor([[1., 2.],
+            [1., 2.]])
+    """
+
+    sizes: tuple[int | InputSize | InputShape | SizeArithmetic, ...] = field(validator=sizes)
+
+    @property
+    def batch_dependent(self) -> bool:
+        return not self.sizes or not keeps_batch(self.sizes[0])
+
+    @property
+    def template(self) -> Any:
+        return self.sizes
+
+    def forward(self, x: Tensor, arguments: Any) -> Tensor:
+        return x.expand(arguments)
+
+    def backward(self, gy: Tensor, shape: Shape, arguments: Any) -> Tensor:
+        return unbroadcast(gy, shape)
+
+    def rule(self, arguments: Any) -> str:
+        return f"x must expand to the shape {arguments}"
+
+
+@frozen
+class ConstantPad(Sized):
+    """Put ``value`` around x, or cut it off where a number is negative, as ``torch.nn.functional.pad`` in constant mode.
+
+    Args:
+        pad: Numbers before and after the last axis, then the last but one, and so on; or expressions of the shapes of x.
+        value: What is put there.
+
+    Shape:
+        x (...), or a tuple (x, others ...) → y (...), with longer axes
+
+    Params:
+        None.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+
+    Raises:
+        ValueError: For an odd count of numbers, and an x with fewer axes.
+
+    Source:
+        ``torch.nn.functional.pad``.
+
+    >>> ConstantPad((0, SizeArithmetic("mod", InputSize(0, 1), 2)))({}, torch.ones(1, 3))
+    tensor([[1., 1., 1., 0.]])
+    """
+
+    pad: tuple[int | InputSize | SizeArithmetic, ...] = field(
+        validator=valid_if(
+            lambda got: isinstance(got, tuple) and len(got) % 2 == 0 and all(is_size(n, -(2**31)) for n in got),
+            "a tuple of an even count of whole numbers or sizes",
+        )
+    )
+    value: float = field(default=0.0, validator=number())
+
+    @property
+    def batch_dependent(self) -> bool:
+        return False
+
+    @property
+    def template(self) -> Any:
+        return self.pad
+
+    def forward(self, x: Tensor, arguments: Any) -> Tensor:
+        return torch.constant_pad_nd(x, arguments, self.value)
+
+    def backward(self, gy: Tensor, shape: Shape, arguments: Any) -> Tensor:
+        return torch.constant_pad_nd(gy, [-n for n in arguments], 0.0)
+
+    def rule(self, arguments: Any) -> str:
+        return f"x must have {len(arguments) // 2} axes or more"
+
+
+@frozen
+class RescaleBySize(Sized):
+    """Multiply x by a number, and add another, each of which may depend on the shapes of x.
+
+    Args:
+        scale: The factor.
+        offset: What is added to the product.
+
+    Shape:
+        x (...), or a tuple (x, others ...) → y (...)
+
+    Params:
+        None.
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its kind.
+
+    Raises:
+        ValueError: For fields that are no numbers and no sizes, and an x without the axes that they are taken from.
+
+    Source:
+        elementary.
+
+    >>> RescaleBySize(SizeArithmetic("truediv", 1, InputSize(0, -1)))({}, torch.ones(2, 4)).sum()
+    tensor(2.)
+    """
+
+    scale: float | InputSize | SizeArithmetic = field(default=1.0, validator=number_or_size)
+    offset: float | InputSize | SizeArithmetic = field(default=0.0, validator=number_or_size)
+
+    @property
+    def template(self) -> Any:
+        return self.scale, self.offset
+
+    def forward(self, x: Tensor, arguments: Any) -> Tensor:
+        y: Tensor = x * arguments[0] + arguments[1]
+        return y
+
+    def backward(self, gy: Tensor, shape: Shape, arguments: Any) -> Tensor:
+        gx: Tensor = gy * arguments[0]
+        return gx
+
+    def rule(self, arguments: Any) -> str:
+        return "x must be a tensor of numbers"

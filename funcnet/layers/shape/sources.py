@@ -1,0 +1,184 @@
+"""Sources: layers without an input, for which x is the empty tuple ``()``.
+
+Parameter        y = params               gp = gy      gx = ()
+ConstantTensor   y, written in a field    gx = ()
+
+y has the shape of the field, such as (rows, features).
+"""
+
+import base64
+import zlib
+from functools import lru_cache
+from math import prod
+from typing import Any, Self
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import random
+from funcnet.checks import Misfit, check_gy
+from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.errors import describe, flag, is_whole_tuple, number, valid_if, value_error
+from funcnet.kernels.private_names import constant
+from funcnet.kernels.tracing import is_compiling
+from funcnet.random.keys import Key
+from funcnet.value import frozen
+
+_MOST = 1 << 20
+_is_shape = valid_if(lambda got: is_whole_tuple(got, 0), "a tuple of sizes")
+
+
+@frozen
+class Parameter(Layer):
+    """A parameter that is used directly: its params are one tensor, not a dict, and y is that tensor.
+
+    ``graph(...)`` takes it as a node without inputs where a forward computes with a parameter of its module.
+
+    Args:
+        shape: The shape of the parameter.
+        mean: Mean of its initial values.
+        std: Standard deviation of its initial values, which are normal; 0 for all equal.
+        trainable: Whether it has a gradient; ``False`` for a buffer, whose gradient is ``None``.
+
+    Shape:
+        x () → y (*shape)
+
+    Params:
+        One tensor (*shape).
+
+    Cache:
+        The params.
+
+    Raises:
+        ValueError: For an x that is not ``()``, and params of another shape.
+
+    Source:
+        elementary, as ``torch.nn.Parameter``.
+
+    >>> Parameter((2,), mean=1.0).init(0)
+    tensor([1., 1.])
+    """
+
+    shape: Shape = field(validator=_is_shape)
+    mean: float = field(default=0.0, validator=number())
+    std: float = field(default=0.0, validator=number(0.0))
+    trainable: bool = field(default=True, validator=flag)
+
+    def init(self, rng: Key | int) -> Tensor:
+        if not self.std:
+            return torch.full(self.shape, float(self.mean), device=random.as_key(rng).device)
+        return random.normal(rng, self.shape) * self.std + self.mean
+
+    def apply(self, params: Tensor, x: tuple[()], rng: Rng = None) -> tuple[Tensor, Tensor]:
+        if x != () or not isinstance(params, Tensor) or params.shape != self.shape:
+            raise Misfit
+        return params, params
+
+    def vjp(self, params: Tensor, cache: Tensor, gy: Tensor) -> tuple[Tensor | None, tuple[()]]:
+        trained = self.trainable and cache.is_floating_point() and gy is not None
+        return check_gy(self, gy, cache.shape, cache) if trained else None, ()
+
+    def param_shapes(self) -> None:
+        return None
+
+    def complaint(self, x: Any) -> str:
+        return f"x must be () and params one tensor of shape {self.shape}"
+
+
+def _tensor(shape: Shape, dtype: str, data: str) -> Tensor:
+    """Return the tensor that is written in ``data``; compiled code gets its numbers one by one, as constants."""
+    kind = getattr(torch, dtype)
+    if is_compiling():
+        return torch.tensor(_numbers(dtype, data), dtype=kind).reshape(shape)
+    numbers = _decoded(data)
+    return torch.frombuffer(numbers, dtype=kind).reshape(shape) if numbers else torch.empty(shape, dtype=kind)
+
+
+@constant
+def _numbers(dtype: str, data: str) -> list[Any]:
+    """Return the numbers of a tensor in Python."""
+    numbers = _decoded(data)
+    return torch.frombuffer(numbers, dtype=getattr(torch, dtype)).tolist() if numbers else []
+
+
+@lru_cache(maxsize=256)
+def _decoded(data: str) -> bytearray:
+    """Return the bytes of a tensor: decoded once, since it takes a millisecond for 100 000 numbers."""
+    return bytearray(zlib.decompress(base64.b85decode(data)))
+
+
+@frozen
+class ConstantTensor(Layer):
+    """A tensor that never changes, written in a field: ``ConstantTensor.of(tensor)`` makes it.
+
+    It lies where the tensor x lies, which is read for that only; with x = ``()``, in main memory.
+
+    Args:
+        shape: The shape of y.
+        dtype: The name of its dtype, such as ``"float32"``.
+        data: Its numbers, compressed, in base 85.
+
+    Shape:
+        x () or a tensor (...) → y (*shape)
+
+    Params:
+        None.
+
+    Cache:
+        x.
+
+    Raises:
+        ValueError: For an x that is neither ``()`` nor a tensor, and for a tensor of more than 2²⁰ elements.
+
+    Source:
+        elementary.
+
+    >>> ConstantTensor.of(torch.tensor([1.0, 2.0]))({}, ())
+    tensor([1., 2.])
+    """
+
+    shape: Shape = field(validator=_is_shape)
+    dtype: str = field(
+        validator=valid_if(lambda got: isinstance(getattr(torch, str(got), None), torch.dtype), "a name of a dtype")
+    )
+    data: str = field(validator=valid_if(lambda got: isinstance(got, str), "text"))
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        """Write a dense tensor of at most 2²⁰ elements."""
+        if not isinstance(tensor, Tensor) or tensor.numel() > _MOST or tensor.layout is not torch.strided:
+            raise value_error("ConstantTensor.of", f"tensor must be a dense tensor of at most {_MOST} elements", describe(tensor))
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        written = bytes(flat.view(torch.uint8).tolist()) if flat.numel() else b""
+        name = str(tensor.dtype).removeprefix("torch.")
+        return cls(tuple(tensor.shape), name, base64.b85encode(zlib.compress(written)).decode())
+
+    def __attrs_post_init__(self) -> None:
+        kind = getattr(torch, self.dtype)
+        try:
+            count = len(_decoded(self.data))
+        except (ValueError, zlib.error):
+            count = -1
+        if count != prod(self.shape) * kind.itemsize:
+            rule = f"data must be the numbers of a tensor of shape {self.shape} and dtype {self.dtype}"
+            raise value_error("ConstantTensor", rule, f"text of {len(self.data)} letters")
+
+    @property
+    def output_dtype(self) -> torch.dtype | None:
+        return getattr(torch, self.dtype)  # type: ignore[no-any-return]
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
+        bare = isinstance(x, tuple)
+        if params != {} or (x != () if bare else not isinstance(x, Tensor)):
+            raise Misfit
+        y = _tensor(self.shape, self.dtype, self.data)
+        return (y.clone() if bare else y.to(x.device, copy=True)), x
+
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+        if isinstance(cache, tuple):
+            return params, ()
+        return params, torch.zeros_like(cache) if cache.is_floating_point() else None
+
+    def complaint(self, x: Any) -> str:
+        return "x must be () or a tensor"

@@ -1,0 +1,138 @@
+"""Sizes in the fields of layers: expressions of the shapes of x, evaluated at each call.
+
+A template is a number, ``None``, ``...``, a slice or a tuple, in which an expression of the following may be in place of any
+number. x is a tensor, which is input 0, or a tuple of tensors.
+
+InputSize        x[input].shape[axis]
+InputShape       x[input].shape[start:stop], several entries of the tuple that it is in
+SizeArithmetic   left + right, left // right, ...
+InputTensor      x[input] itself, as an index
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from attrs import field, validators
+from torch import Tensor
+
+from funcnet.checks import Misfit
+from funcnet.errors import is_number, one_of, valid_if, whole, whole_number
+from funcnet.value import Value, frozen
+
+_optional_whole = validators.optional(whole_number)
+
+ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "lt", "le", "gt", "ge")
+} | {"min": min, "max": max}
+"""The operations between sizes."""
+
+
+@frozen
+class InputSize(Value):
+    """The size of an axis of an input: ``x[input].shape[axis]``."""
+
+    input: int = field(default=0, validator=whole(0))
+    axis: int = field(default=0, validator=whole_number)
+
+
+@frozen
+class InputShape(Value):
+    """The sizes of consecutive axes of an input: ``x[input].shape[start:stop]``, as entries of the tuple around it."""
+
+    input: int = field(default=0, validator=whole(0))
+    start: int | None = field(default=None, validator=_optional_whole)
+    stop: int | None = field(default=None, validator=_optional_whole)
+
+
+@frozen
+class InputTensor(Value):
+    """An input itself, ``x[input]``, as an index of another one or as an argument."""
+
+    input: int = field(default=0, validator=whole(0))
+
+
+@frozen
+class SizeArithmetic(Value):
+    """A number computed from sizes: ``left + right`` for the name ``"add"``, and so on, with the names of ``operator``."""
+
+    name: str = field(validator=one_of(*ARITHMETIC))
+    left: Any
+    right: Any
+
+
+def inputs_of(x: Any) -> tuple[Tensor, ...]:
+    """Return the inputs of a layer as a tuple: x itself, or the only one."""
+    return x if isinstance(x, tuple) else (x,)
+
+
+def evaluate(template: Any, inputs: tuple[Tensor, ...]) -> Any:
+    """Return a template with the sizes of the inputs in place of the expressions."""
+    if isinstance(template, InputSize):
+        return _input(template, inputs).shape[template.axis]
+    if isinstance(template, InputTensor):
+        return _input(template, inputs)
+    if isinstance(template, SizeArithmetic):
+        return ARITHMETIC[template.name](evaluate(template.left, inputs), evaluate(template.right, inputs))
+    if isinstance(template, slice):
+        return slice(*[evaluate(end, inputs) for end in (template.start, template.stop, template.step)])
+    if isinstance(template, tuple):
+        return tuple([entry for one in template for entry in _entries(one, inputs)])
+    return template
+
+
+def _entries(template: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    """Return what an entry of a tuple becomes: several for ``InputShape``."""
+    if isinstance(template, InputShape):
+        return tuple(_input(template, inputs).shape[template.start : template.stop])
+    return (evaluate(template, inputs),)
+
+
+def _input(template: Any, inputs: tuple[Tensor, ...]) -> Tensor:
+    if template.input >= len(inputs):
+        raise Misfit
+    found: Tensor = inputs[template.input]
+    return found
+
+
+def comparable(template: Any) -> Any:
+    """Write slices as tuples, since they have no hash before Python 3.12."""
+    if isinstance(template, slice):
+        return ("slice", template.start, template.stop, template.step)
+    return tuple(map(comparable, template)) if isinstance(template, tuple) else template
+
+
+def is_size(template: Any, least: int = -1) -> bool:
+    """Tell whether a template is a whole number of at least ``least``, or an expression that may be one."""
+    if isinstance(template, (InputSize, InputShape, SizeArithmetic)):
+        return True
+    return isinstance(template, int) and not isinstance(template, bool) and template >= least
+
+
+def _are_sizes(got: Any) -> bool:
+    return isinstance(got, tuple) and all(map(is_size, got))
+
+
+sizes = valid_if(_are_sizes, "a tuple of whole numbers of at least -1, InputSize, InputShape and SizeArithmetic")
+"""Validate a field of sizes."""
+
+number_or_size = valid_if(
+    lambda got: is_number(got) or isinstance(got, (InputSize, SizeArithmetic)),
+    "a number, an InputSize or a SizeArithmetic",
+)
+"""Validate a field that is one number."""
+
+
+whole_or_size = valid_if(
+    lambda got: is_size(got, -(2**31)) and not isinstance(got, InputShape), "a whole number, an InputSize or a SizeArithmetic"
+)
+"""Validate a field that is one whole number."""
+
+
+def keeps_batch(template: Any) -> bool:
+    """Tell whether a first size is that of x's batch, or a multiple of it: rows of y then belong to one row of x each."""
+    if isinstance(template, SizeArithmetic):
+        return template.name == "mul" and (keeps_batch(template.left) or keeps_batch(template.right))
+    if isinstance(template, InputShape):
+        return template.input == 0 and not template.start
+    return bool(template in (-1, InputSize(0, 0)))

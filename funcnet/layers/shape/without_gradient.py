@@ -1,0 +1,105 @@
+"""Functions without a gradient: comparisons, places, new tensors of sizes from x.
+
+NoGradient   y = f(arguments), with parts of x among them      gx = 0
+
+x is a tensor (...), or a tuple of tensors of any shapes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.checks import Misfit, require_no_params
+from funcnet.contract import Layer, Params, Rng
+from funcnet.errors import describe, one_of, valid_if
+from funcnet.layers.shape.templates import comparable, evaluate, inputs_of
+from funcnet.value import frozen
+
+_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "isclose")
+_LOGIC = ("logical_and", "logical_or", "logical_xor", "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not")
+_PLACES = ("argmax", "argmin", "argsort", "any", "all", "count_nonzero", "bucketize", "searchsorted")
+_NUMBERS = ("floor_divide", "remainder", "fmod", "zeros_like", "ones_like", "full_like")
+_NEW = ("zeros", "ones", "full", "arange", "linspace", "eye")
+
+
+def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(torch, name) for name in (*_COMPARISONS, *_LOGIC, *_PLACES, *_NUMBERS, *_NEW)
+} | {"to": _to}
+"""The functions by name, with their arguments in torch."""
+
+
+@frozen
+class NoGradient(Layer):
+    """A function of torch that has no gradient: a comparison, the place of a maximum, a new tensor.
+
+    New tensors are on the device of x; with x = ``()`` they are in main memory.
+
+    Args:
+        name: The name of the function in torch, such as ``"argmax"``; or ``"to"``, for a dtype.
+        arguments: Its arguments by position; ``InputTensor(0)`` is x, and sizes of x may be in place of numbers.
+        keywords: Its arguments by name, as pairs.
+
+    Shape:
+        x (...), a tuple of tensors, or () → y (...), as the function gives it
+
+    Params:
+        None.
+
+    Cache:
+        x.
+
+    Raises:
+        ValueError: For another function, and an x without the tensors and axes that are asked for.
+
+    Source:
+        elementary, as the functions of ``torch.Tensor``.
+
+    >>> from funcnet.layers.shape.templates import InputTensor
+    >>> NoGradient("gt", (InputTensor(0), 0))({}, torch.tensor([1.0, -1.0]))
+    tensor([ True, False])
+    """
+
+    name: str = field(validator=one_of(*FUNCTIONS))
+    arguments: tuple[Any, ...] = field(
+        default=(), validator=valid_if(lambda got: isinstance(got, tuple), "a tuple"), eq=comparable
+    )
+    keywords: tuple[tuple[str, Any], ...] = field(
+        default=(),
+        validator=valid_if(
+            lambda got: isinstance(got, tuple) and all(isinstance(one, tuple) and len(one) == 2 for one in got),
+            "a tuple of pairs",
+        ),
+    )
+
+    batch_dependent = True
+
+    @property
+    def output_dtype(self) -> torch.dtype | None:
+        dtype = dict(self.keywords).get("dtype", torch.get_default_dtype() if self.name in _NEW else None)
+        return dtype if isinstance(dtype, torch.dtype) and dtype.is_floating_point else None
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
+        require_no_params(self, params)
+        inputs = inputs_of(x)
+        if not all([isinstance(one, Tensor) for one in inputs]):  # noqa: C419
+            raise Misfit
+        arguments = evaluate(self.arguments, inputs)
+        keywords = {name: evaluate(one, inputs) for name, one in self.keywords}
+        if self.name in _NEW and inputs:
+            keywords["device"] = inputs[0].device
+        return FUNCTIONS[self.name](*arguments, **keywords), x
+
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+        if isinstance(cache, tuple):
+            return params, tuple([None for _ in cache])
+        return params, torch.zeros_like(cache) if cache.is_floating_point() else None
+
+    def complaint(self, x: Any) -> str:
+        return f"x must have the tensors and axes that {self.name} asks for, not {describe(x)}"
