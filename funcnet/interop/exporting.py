@@ -5,6 +5,7 @@ and state are arguments of the program and outputs of it, and nothing is kept be
 """
 
 import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
@@ -23,7 +24,7 @@ from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.interop.graph_writes import written_inputs
 from funcnet.saving.atomic import require_path, written_whole
-from funcnet.value import Value, parts
+from funcnet.value import parts
 
 _NODES = (dict, OrderedDict, tuple, list)
 """The containers that torch can save and a process without funcnet can make."""
@@ -181,7 +182,9 @@ def _require_builtin(program: ExportedProgram) -> None:
 def _write(program: ExportedProgram, path: Path, compiled: bool) -> None:
     if compiled:
         options = step_options([node.meta.get("val") for node in program.graph.nodes])
-        torch._inductor.aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)  # torch's own use of it
+            torch._inductor.aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=options)
         return
     with written_whole("export", path) as file:
         torch.export.save(program, file)  # type: ignore[arg-type]  # any binary file

@@ -67,9 +67,7 @@ def _resize_backward_by_axes(gy: Tensor, mode: str, shape: tuple[int, ...], alig
     return rounded(gx, gy)
 
 
-def _resizing_matrix(
-    mode: str, n: int, size: int, align_corners: bool, scale: float | None, axes: int, like: Tensor
-) -> Tensor:
+def _resizing_matrix(mode: str, n: int, size: int, align_corners: bool, scale: float | None, axes: int, like: Tensor) -> Tensor:
     """Return the matrix (n, size) that resizes one axis: its rows are resized unit vectors."""
     units = torch.eye(n, dtype=like.dtype, device=like.device).reshape(n, 1, *[1] * (axes - 1), n)
     sizes, scales = (*[1] * (axes - 1), size), (*[None] * (axes - 1), scale)
