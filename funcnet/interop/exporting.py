@@ -23,6 +23,7 @@ from funcnet.compilation.inductor import step_options
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.interop.graph_writes import written_inputs
+from funcnet.interop.reasons import reason_of
 from funcnet.saving.atomic import require_path, written_whole
 from funcnet.value import parts
 
@@ -165,7 +166,7 @@ def _program(step: Callable[..., Any], args: tuple[Any, ...], shapes: Any, copie
     try:
         step(*tree.map(torch.clone, args))
         rule = "step must be a pure function of tensors, of the shapes it is given, that torch.export can trace"
-        raise value_error("export", rule, str(failed).strip().partition("\n")[0] or type(failed).__name__) from failed
+        raise value_error("export", rule, reason_of(failed)) from failed
     finally:
         del failed  # its traceback refers to this frame
 

@@ -14,6 +14,7 @@ from funcnet import tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
+from funcnet.interop.reasons import reason_of
 from funcnet.kernels.onnx_forms import ONNX_FORMS
 from funcnet.saving.atomic import require_path
 
@@ -87,16 +88,9 @@ def _written(net: Layer, params: Params, leaves: list[Tensor], x: Tree, **option
         failed = error
     try:
         net(params, x)
-        raise value_error("onnx.export", "torch must be able to write net in ONNX", _reason(failed)) from failed
+        raise value_error("onnx.export", "torch must be able to write net in ONNX", reason_of(failed)) from failed
     finally:
         del failed  # its traceback refers to this frame
-
-
-def _reason(error: BaseException) -> str:
-    """Return the first line of the error that was the cause of all others."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def export(
