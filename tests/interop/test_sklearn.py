@@ -480,7 +480,7 @@ def test_wrong_fields_are_refused():
     assert classifier.net == NET
 
 
-def test_a_training_that_fails_leaves_the_predictions():
+def test_a_training_that_fails_leaves_the_params():
     """Numbers that are not finite stop it with an error, and the estimator predicts as before."""
     fitted = Regressor(epochs=2).fit(INPUTS, TARGETS)
     before = fitted.predict(INPUTS)

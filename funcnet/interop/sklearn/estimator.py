@@ -139,7 +139,7 @@ class Estimator(ValueParameters):
         return self._train(self._learned(checked_rows(self, X, y, sample_weight, fresh), fresh, classes), 1, fresh, None)
 
     def _train(self, rows: Rows, epochs: int, fresh: bool, stopping: EarlyStopping | None) -> Self:
-        """Train on checked rows; only a training that succeeds changes what predictions use."""
+        """Train on checked rows. A training that fails leaves the params of the one before."""
         loss = self._loss()
         opt = Adam() if self.optimizer is None else self.optimizer
         require(type(self).__name__, loss=(Loss, LOSS, loss), optimizer=(Optimizer, OPTIMIZER, opt))
