@@ -372,6 +372,23 @@ def test_nets_of_images_sequences_and_indices():
         assert {leaf.dtype for leaf in fn.tree.leaves(fitted.params_) if leaf.is_floating_point()} == {torch.float32}
 
 
+def test_the_last_batch_may_be_left_out():
+    """A batch norm cannot take statistics of one row; the error says so."""
+    net = fn.serial(fn.Linear(None, 10), fn.BatchNorm1d(None), fn.Linear(None, 2))
+    rows = slice(36, 101)
+    with pytest.raises(ValueError, match="more than one value per channel") as caught:
+        Classifier(net).fit(X[rows], Y[rows] == 0)
+    assert "drop_last=True leaves it out" in caught.value.__notes__[-1]
+    assert Classifier(net, drop_last=True).fit(X[rows], Y[rows] == 0).n_iter_ == 100
+
+
+def test_a_maker_that_fails_is_named():
+    """Beside its own error."""
+    with pytest.raises(TypeError, match="positional argument") as caught:
+        Classifier(lambda features: fn.Linear(features, 3)).fit(X, Y)
+    assert caught.value.__notes__ == ["  in Classifier, net(n_features, n_outputs)"]
+
+
 def test_the_dtype_is_that_of_x_or_the_one_asked_for():
     """Names, numpy's and torch's dtypes; half precision predicts in float32."""
     for given, x, found in (
@@ -395,6 +412,7 @@ def test_wrong_parameters_are_refused_by_fit():
     """Each with its name; nothing is refused before."""
     wrong = {
         "net must be a funcnet layer": {"net": 3},
+        r"net must be a funcnet layer.* got Linear\(in": {"net": torch.nn.Linear(4, 3)},
         "net, a function .*, must return a layer, got 3": {"net": lambda features, outputs: 3},
         r"output of net must have the shape \(N, 3\), .* got \(N, 5\) from Linear": {"net": fn.Linear(4, 5)},
         r"output of net must have the shape \(N, 3\), .* got a tuple of 2": {"net": fn.branch(fn.Linear(4, 3), fn.Linear(4, 3))},
@@ -411,6 +429,7 @@ def test_wrong_parameters_are_refused_by_fit():
         "validation_fraction must be a number between 0 and 1": {"early_stopping": True, "validation_fraction": 1},
         "metrics must be": {"metrics": 3},
         "callbacks must be a list": {"callbacks": 3},
+        "drop_last must be True or False": {"drop_last": 1},
         "warm_start must be True or False": {"warm_start": "yes"},
         "dtype must be a dtype of torch or numpy": {"dtype": "float31"},
         "dtype must be one of real numbers": {"dtype": complex},

@@ -39,6 +39,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         optimizer: The optimizer, ``Adam()`` by default.
         epochs: Number of epochs; fewer with ``early_stopping`` or callbacks that stop.
         batch_size: Number of rows in a batch.
+        drop_last: Whether to leave out a smaller last batch of an epoch, which ``BatchNorm1d`` needs if it has one row.
         key: A key or an int seed, which determines everything random: equal keys give equal bits.
         random_state: A seed or ``RandomState`` in the place of ``key``; scikit-learn's ensembles give each member another one.
         early_stopping: Whether to set rows aside, to stop when their loss does not fall for ``patience`` epochs, and to keep the
@@ -89,6 +90,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         *,
         epochs: int = 100,
         batch_size: int = 64,
+        drop_last: bool = False,
         key: Key | int = 0,
         random_state: Any = None,
         early_stopping: bool | EarlyStopping = False,
@@ -103,7 +105,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         class_weight: Any = None,
     ) -> None:
         super().__init__(
-            net, loss, optimizer, epochs=epochs, batch_size=batch_size, key=key, random_state=random_state,
+            net, loss, optimizer, epochs=epochs, batch_size=batch_size, drop_last=drop_last, key=key, random_state=random_state,
             early_stopping=early_stopping, patience=patience, validation_fraction=validation_fraction, metrics=metrics,
             callbacks=callbacks, warm_start=warm_start, dtype=dtype, device=device, progress=progress,
         )  # fmt: skip
