@@ -160,6 +160,18 @@ def test_the_weighted_loss_does_not_depend_on_the_batches():
     assert found == pytest.approx([-np.average(logp, weights=weights)] * 3, rel=1e-9)
 
 
+def test_small_batches_follow_the_gradient_of_all_rows():
+    """At a small rate an epoch of small batches changes params as one step on all rows does, though weights differ by 10⁴."""
+    weights = np.where(Y == 0, 100.0, 0.01)
+    still = Classifier(epochs=1, optimizer=fn.SGD(0.0)).fit(X, Y, weights).params_
+    small, whole = (
+        Classifier(epochs=1, batch_size=size, optimizer=fn.SGD(rate)).fit(X, Y, weights).params_
+        for size, rate in ((10, 1e-7), (150, 15e-7))
+    )
+    one, other = (fn.tree.ravel(fn.tree.sub(params, still))[0] for params in (small, whole))
+    assert (one - other).norm() < 1e-4 * other.norm()
+
+
 def test_class_weights_are_weights_of_rows():
     """A dict, ``"balanced"``, both kinds multiplied, and weight 0 for a class, which leaves it out."""
     fewer, y = X[30:], NAMES[30:]
@@ -171,6 +183,10 @@ def test_class_weights_are_weights_of_rows():
     assert fn.tree.allclose(both.params_, Classifier(epochs=3).fit(X, NAMES, np.where(Y == 0, 3.0, 1.0)).params_)
     without = Classifier(epochs=3, class_weight={"setosa": 0.0, "virginica": 1.0, "versicolor": 1.0}).fit(X, NAMES)
     assert without.classes_.tolist() == ["versicolor", "virginica"]
+    times = np.arange(len(fewer)) % 3 + 1
+    balanced = Classifier(epochs=3, batch_size=500, class_weight="balanced", optimizer=fn.SGD(0.1))
+    repeated = clone(balanced).fit(fewer.repeat(times, 0), y.repeat(times))
+    assert fn.tree.allclose(balanced.fit(fewer, y, times).params_, repeated.params_, rtol=1e-9, atol=1e-12)
     several = Classifier(epochs=3, class_weight="balanced").fit(LABELED, LABELS)
     assert equal(several, Classifier(epochs=3).fit(LABELED, LABELS, compute_sample_weight("balanced", LABELS)))
 
