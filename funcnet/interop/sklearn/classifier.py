@@ -65,8 +65,9 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         n_features_in_, feature_names_in_: The columns of X, and their names in a data frame.
 
     Raises:
-        ValueError: For parameters of another type, a net with another number of outputs, data that scikit-learn's checks refuse,
-            such as sparse arrays and NaN, and labels that ``classes_`` lacks when a training continues.
+        ValueError: For parameters of another type, a net with another number of outputs, a sequence net whose rows depend on each
+            other, data that scikit-learn's checks refuse, such as NaN, and new labels when a training continues.
+        TypeError: For sparse X.
         FloatingPointError: For a loss or params that are not finite; scaled inputs or a smaller learning rate help.
 
     >>> from sklearn.datasets import load_iris
