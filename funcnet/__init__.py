@@ -63,6 +63,7 @@ from funcnet.combinators.freezing import freeze
 from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
 from funcnet.combinators.low_rank import add_lora, lora, merge_lora
 from funcnet.combinators.mixed_precision import cast
+from funcnet.combinators.modes import by_mode
 from funcnet.combinators.norm_folding import fold_batch_norm
 from funcnet.combinators.orthogonality import orthogonal
 from funcnet.combinators.parametrization import Parametrization, parametrize
@@ -115,6 +116,7 @@ from funcnet.layers.activation.softmaxes import GumbelSoftmax, LogSoftmax, LogSu
 from funcnet.layers.activation.softpluses import Softplus, SparsePlus, Squareplus
 from funcnet.layers.attention.attention_pool import AttentionPool
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention
+from funcnet.layers.attention.mask_layers import FullMask, JointMask, VisibleMask
 from funcnet.layers.attention.masks import causal_mask, combine_masks, local_mask, padding_mask
 from funcnet.layers.attention.multihead import MultiHeadAttention
 from funcnet.layers.attention.positions import LearnedPositions, RotaryEmbedding, SinusoidalPositions
@@ -380,7 +382,8 @@ __all__ = [
     "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "pack_padded", "pad_packed", "pad_sequence", "unpad_sequence",
     # attention
     "ScaledDotProductAttention", "VarlenAttention", "AttentionPool", "MultiHeadAttention", "causal_mask", "local_mask",
-    "padding_mask", "combine_masks", "RotaryEmbedding", "SinusoidalPositions", "LearnedPositions",
+    "padding_mask", "combine_masks", "VisibleMask", "JointMask", "FullMask", "RotaryEmbedding", "SinusoidalPositions",
+    "LearnedPositions",
     # embeddings
     "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding", "FunctionalEmbedding",
     # shapes
@@ -409,7 +412,7 @@ __all__ = [
     # combinators
     "serial", "parallel", "branch", "residual", "graph", "ensemble", "shared", "tied", "lora", "parametrize", "weight_norm",
     "spectral_norm", "orthogonal", "channels_last", "uniqued", "scan", "bidirectional", "map_over", "time_distributed", "repeat",
-    "remat", "freeze", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
+    "remat", "freeze", "by_mode", "reversible", "affine_coupling", "cast", "keep_constants", "serial_with_constants",
     # gradient rules and watching
     "scale_gradient", "reverse_gradient", "clip_gradient", "straight_through", "with_vjp", "checked", "tap", "profiled",
     # blocks

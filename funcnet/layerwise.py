@@ -255,7 +255,9 @@ def updating(layer: Layer, opt: Optimizer, *, rounds: bool = False) -> Layer:
 
 
 def _is_open(layer: Layer) -> TypeGuard[Combinator]:
-    return isinstance(layer, Combinator) and layer.passes_gradients_on and not isinstance(layer, StandIn)
+    if not isinstance(layer, Combinator) or isinstance(layer, StandIn):
+        return False
+    return layer.passes_gradients_on and layer.calls_each_child_once
 
 
 class Places:

@@ -39,8 +39,8 @@ def named_arguments(values: dict[str, str]) -> list[str]:
     return [f"**{{{', '.join([f'{name!r}: {value}' for name, value in values.items()])}}}"]
 
 
-def require_names(who: str, names: Iterable[str]) -> None:
-    """Raise ``ValueError`` for names that make no component of a path: empty ones, numbers, and those with a dot in them."""
+def require_names(who: str, names: Iterable[str], *, numbers: bool = False) -> None:
+    """Raise ``ValueError`` for names that make no component of a path: empty ones, those with a dot in them, and numbers."""
     for name in names:
-        if not isinstance(name, str) or not name or "." in name or name.isdigit():
+        if not isinstance(name, str) or not name or "." in name or (name.isdigit() and not numbers):
             raise value_error(who, "a name must be a str that is not empty, no number, and without a dot", repr(name))

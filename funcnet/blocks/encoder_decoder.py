@@ -13,7 +13,7 @@ from torch import Tensor
 
 from funcnet.blocks.wired import Forms, Wired
 from funcnet.combinator import errors_at, layers_only
-from funcnet.combinators.dag import Names, Node
+from funcnet.combinators.wiring import Names, Node
 from funcnet.contract import Layer, Params
 from funcnet.errors import value_error
 from funcnet.value import frozen
@@ -31,8 +31,9 @@ class EncoderDecoder(Wired):
         decoder: A layer of (target, memory), (target, memory, memory_mask) or (target, memory, memory_mask, mask).
 
     Shape:
-        x (source, target), (source, target, source_mask) or (source, target, source_mask, target_mask), source (N, steps,
-        embed_dim), target (N, length, embed_dim) → y (N, length, embed_dim)
+        x (source, target), (source, target, source_mask), (source, target, source_mask, target_mask) or (source, target,
+        source_mask, target_mask, memory_mask), source (N, steps, embed_dim), target (N, length, embed_dim) → y (N, length,
+        embed_dim). Without ``memory_mask`` the decoder sees of m what the encoder sees of the source.
 
     Params:
         ``encoder`` and ``decoder``.
@@ -51,12 +52,13 @@ class EncoderDecoder(Wired):
     decoder: Layer = field(validator=layers_only)
 
     def forms(self) -> Forms:
-        names = ("source", "target", "source_mask", "target_mask")
-        return names[:2], names[:3], names
+        names = ("source", "target", "source_mask", "target_mask", "memory_mask")
+        return names[:2], names[:3], names[:4], names
 
     def nodes(self, inputs: Names) -> list[Node]:
         encoder = ("encoder", self.encoder, ("source", *inputs[2:3]))
-        return [encoder, ("decoder", self.decoder, ("target", "encoder", *inputs[2:]))]
+        of_memory = inputs[4:] or inputs[2:3]
+        return [encoder, ("decoder", self.decoder, ("target", "encoder", *of_memory, *inputs[3:4]))]
 
     def init_carry(
         self,

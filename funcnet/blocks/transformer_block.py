@@ -18,7 +18,7 @@ from torch import Tensor
 
 from funcnet.blocks.wired import SUM, Forms, Wired
 from funcnet.combinator import layer_or_none, layers_only
-from funcnet.combinators.dag import Names, Node
+from funcnet.combinators.wiring import Names, Node
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, flag, value_error
 from funcnet.value import frozen

@@ -205,8 +205,9 @@ def transformer(
 
         m = encoder(source),  y = decoder(target, m)
 
-    x is (source, target), (source, target, source_mask) or (source, target, source_mask, target_mask). Sources of several lengths
-    need ``source_mask``, of which ``padding_mask`` makes the right form. ``decode`` writes a target step by step, with a carry
+    x is (source, target), with ``source_mask``, ``target_mask`` and ``memory_mask`` after it, or the first of them. Sources of
+    several lengths need ``source_mask``, of which ``padding_mask`` makes the right form; the decoder sees of the encoded source
+    what the encoder sees, or what ``memory_mask`` shows. ``decode`` writes a target step by step, with a carry
     from ``init_carry``. Params have the paths of torch.nn: ``encoder.layers.0.self_attn...``.
 
     Args:

@@ -12,7 +12,8 @@ import attrs
 from attrs import field
 
 from funcnet.combinator import Children, Combinator
-from funcnet.combinators.dag import Graph, Names, Node
+from funcnet.combinators.dag import Graph
+from funcnet.combinators.wiring import Names, Node
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.layers.operands.arithmetic import Add
@@ -112,6 +113,10 @@ class Wired(Combinator):
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         return self._graph_of(cache).input_grad(self.node_params(params), cache, gy)
+
+    def graph_for(self, x: Any) -> Graph:
+        """Return the graph that takes an x with these entries; sums are nodes of it without params."""
+        return self._graphs[self._form(x)]
 
     def _graph_of(self, cache: Cache) -> Any:
         if not isinstance(cache, dict) or "form" not in cache:

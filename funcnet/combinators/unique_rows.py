@@ -46,7 +46,7 @@ class Uniqued(Wrapper):
         rows, which = _different(_integers(x))
         with errors_at(self, ""):
             y, cache = self.layer.apply(params, rows)
-        return _handed(y, which), (cache, which, len(rows))
+        return _handed(y, which), (cache, which, rows.shape[0])
 
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Any:
         rows, which = _different(_integers(x))

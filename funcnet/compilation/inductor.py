@@ -70,17 +70,21 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     residual blocks 5, 13 and 53 s of a processor, kernels included, and in two parts 2, 4 and 7 s. Small graphs stay in one,
     which compiles as fast: in two a step of pychrot, in the benchmark, takes 1 % longer.
     """
-    small, large = all(size <= SMALL for size in _sizes(graph)), len(graph.graph.nodes) >= LARGE
-    fits = {"cpp.threads": small, "cpp_wrapper_build_separate": large}
-    options = {name: value for name, value in inductor_options().items() if fits.get(name, True)}
-    kernel: Kernel = torch._inductor.compile(graph, examples, options=options or None)
-    return with_one_mkl_thread(kernel) if small and torch.get_num_threads() > 1 else kernel
+    values = [node.meta.get("example_value") for node in graph.graph.nodes]
+    kernel: Kernel = torch._inductor.compile(graph, examples, options=step_options(values) or None)
+    return with_one_mkl_thread(kernel) if _are_small(values) and torch.get_num_threads() > 1 else kernel
 
 
-def _sizes(graph: Any) -> list[int]:
-    """List the numbers of elements of all tensors in a graph of Dynamo's."""
-    values = [tree.leaves(node.meta.get("example_value")) for node in graph.graph.nodes]
-    return [value.numel() for row in values for value in row if isinstance(value, Tensor)]
+def step_options(values: list[Any]) -> dict[str, Any]:
+    """Return the options of Inductor for a graph with these values of its nodes."""
+    fits = {"cpp.threads": _are_small(values), "cpp_wrapper_build_separate": len(values) >= LARGE}
+    return {name: value for name, value in inductor_options().items() if fits.get(name, True)}
+
+
+def _are_small(values: list[Any]) -> bool:
+    """Tell whether every tensor among the values of a graph is small; one of a symbolic size is not."""
+    sizes = [value.numel() for row in values for value in tree.leaves(row) if isinstance(value, Tensor)]
+    return all(type(size) is int and size <= SMALL for size in sizes)
 
 
 class _Records(threading.local):

@@ -44,7 +44,10 @@ def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
     The rounding errors of the dot product grow with the number of terms (1.7e-6 of a million, 2e-3 of 10⁸), those of ``sum``
     do not.
     """
-    if d.numel() <= 65536 and d.dtype in _FULL:
+    size = d.numel()
+    if (
+        type(size) is int and size <= 65536 and d.dtype in _FULL
+    ):  # a symbolic size, in a program exported for any, decides nothing
         d = d.ravel()
         return torch.dot(d, d) * c
     return weighted_sum(d * d, c)
@@ -107,7 +110,7 @@ def product(q: Tensor, x: Tensor) -> Tensor:
 
 def is_known(total: Tensor, n: int) -> bool:
     """Tell that a count is n, where it can be read without waiting, and small enough to be exact in float32."""
-    return 0 < n < 1 << 24 and is_plain(total) and total.item() == n
+    return type(n) is int and 0 < n < 1 << 24 and is_plain(total) and total.item() == n
 
 
 def nll(logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ignore: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ _aten = torch.ops.aten
 
 def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Sum the gradient of a broadcast operand over the axes along which it was repeated."""
-    return g if g.shape == shape else g.sum_to_size(shape)
+    return g if g.dim() == len(shape) and g.shape == shape else g.sum_to_size(shape)
 
 
 def divisor(y: Tensor, over: Tensor) -> Tensor:

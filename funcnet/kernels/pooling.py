@@ -76,7 +76,8 @@ def tiles_pay(x: Tensor, kernel: tuple[int, ...], most: int = 4) -> bool:
 
 def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], most: int) -> bool:
     shape, last = of
-    large = math.prod(shape) >= 16384 and math.prod(kernel) <= most and (is_plain(like) or is_meta_data(like))
+    size = math.prod(shape)
+    large = type(size) is int and size >= 16384 and math.prod(kernel) <= most and (is_plain(like) or is_meta_data(like))
     return large and min([n // k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)]) > 0 and not last
 
 

@@ -95,6 +95,32 @@ def scan(*arguments: Any, **options: Any) -> Any:
     return plain_scan(*arguments, **options) if operator is None else operator(*arguments, **options)
 
 
+_forward_ad = found("autograd.forward_ad", None, lambda module: module._current_level + 0)
+
+
+def is_forward_mode() -> bool:
+    """Tell whether a level of forward-mode differentiation is open, outside of ``torch.func``."""
+    return _forward_ad is not None and _forward_ad._current_level >= 0
+
+
+_refused_backward: list[list[str]] = []
+
+
+@constant
+def set_layouts_of_gradients(known: bool) -> None:
+    """Tell Dynamo whether the code of a backward pass may ask a gradient for its layout; run while it traces that code.
+
+    Dynamo refuses the question, since no one promises that the gradient is dense when the code runs. A VJP asks to refuse others.
+    """
+    config = getattr(getattr(torch, "_dynamo", None), "config", None)
+    name = "_autograd_backward_strict_mode_banned_ops"
+    if config is None or not hasattr(config, name):
+        return
+    if not _refused_backward:
+        _refused_backward.append([*getattr(config, name)])
+    setattr(config, name, [one for one in _refused_backward[0] if not known or one != "layout"])
+
+
 # Lists of tensors.
 foreach_add = found("_foreach_add", plain_foreach_add, lambda f: f([_x], [_x], alpha=1.0))
 foreach_add_ = found("_foreach_add_", plain_foreach_add_, lambda f: f([_x.clone()], [_x], alpha=1.0))

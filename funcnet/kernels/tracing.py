@@ -69,6 +69,11 @@ class tracing_for_inductor:  # noqa: N801 (called as a context by ``with``)
             _for_inductor.discard(get_ident())
 
 
+def has_symbolic_sizes(x: Tensor) -> bool:
+    """Tell whether an export leaves a size of x open."""
+    return not all([isinstance(n, int) for n in x.shape])  # noqa: C419
+
+
 def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
     """Return each device on which autocast is on, with the dtype that it casts to."""
     return tuple([(device, torch.get_autocast_dtype(device)) for device in AUTOCAST_DEVICES if torch.is_autocast_enabled(device)])

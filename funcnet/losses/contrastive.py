@@ -166,7 +166,7 @@ class InfoNCE(_BatchLoss):
 
     def dloss_dy(self, kept: Any, g: Factor) -> Any:
         (a, nq), (b, nk), by_query, by_key = kept
-        one = torch.eye(len(a), dtype=a.dtype, device=a.device)
+        one = torch.eye(a.shape[0], dtype=a.dtype, device=a.device)
         gs = (by_query.exp() - one) * over_classes(g)
         if by_key is not None:
             gs = 0.5 * (gs + (by_key.exp() - one) * g)
@@ -240,4 +240,4 @@ class NTXent(_BatchLoss):
 
 def _others(same: Tensor) -> Tensor:
     """Return where two different examples have the same label."""
-    return same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    return same & ~torch.eye(same.shape[0], dtype=torch.bool, device=same.device)

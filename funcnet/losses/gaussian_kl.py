@@ -66,8 +66,8 @@ class GaussianKL(Loss):
         for name, pair in {"y": y, **({} if target is None else {"target": target})}.items():
             if not isinstance(pair, tuple) or len(pair) != 2 or not all(map(is_dense, pair)):
                 raise value_error(self, f"{name} must be a pair (mean, log_variance) of dense floating tensors", pair)
-        kinds = {(one.shape, one.dtype, one.device) for one in (*y, *(target or ()))}
-        if len(kinds) > 1:
+        kinds = [(one.shape, one.dtype, one.device) for one in (*y, *(target or ()))]
+        if any([kind != kinds[0] for kind in kinds[1:]]):  # noqa: C419
             rule = "means and log variances must have one shape, dtype and device"
             raise value_error(self, rule, " and ".join([describe(one) for one in (*y, *(target or ()))]))
 

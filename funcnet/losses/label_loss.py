@@ -29,7 +29,7 @@ class LabelLoss(Loss):
 
     def weight_of(self, target: Tensor) -> float | Tensor:
         if self.reduction != "mean":
-            return len(target) if target.dim() else 1
+            return target.shape[0] if target.dim() else 1
         return (target.long() != self.ignore_index).sum() if self.weight is None else self._class_weights(target).sum()
 
     def term_weights(self, target: Tensor) -> Tensor | None:

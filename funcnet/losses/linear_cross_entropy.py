@@ -122,7 +122,7 @@ class LinearCrossEntropy(LabelLoss):
         of_words = None if self.weight is None else torch.tensor(self.weight, dtype=wide, device=h.device)
         of_rows, mean = counts.to(wide), 1.0
         if of_words is not None:
-            of_rows, mean = of_rows * self._at(of_words, t), sum(self.weight or ()) / len(w)
+            of_rows, mean = of_rows * self._at(of_words, t), sum(self.weight or ()) / w.shape[0]
         given = Vocabulary(h.reshape(-1, h.shape[-1]), w, b, t, counts, self._spread(of_words, w, wide))
         beta = of_rows * (1 - e) if e else of_rows
         a = beta + counts.to(wide) * (e * mean) if e else beta
@@ -139,14 +139,14 @@ class LinearCrossEntropy(LabelLoss):
 
     def _spread(self, of_words: Tensor | None, w: Tensor, wide: torch.dtype) -> Tensor | None:
         """Return r, the share of each word in all targets."""
-        share = self.label_smoothing / len(w)
+        share = self.label_smoothing / w.shape[0]
         if not share:
             return None
-        return w.new_full((len(w),), share, dtype=wide) if of_words is None else of_words * share
+        return w.new_full((w.shape[0],), share, dtype=wide) if of_words is None else of_words * share
 
     def _factor(self, h: Tensor, of_rows: Tensor) -> Tensor:
         """Return c; 0 where no row counts, and NaN in an empty batch."""
-        n = len(h) if self.reduction == "batch" and h.dim() > 1 else 1
+        n = h.shape[0] if self.reduction == "batch" and h.dim() > 1 else 1
         if not of_rows.numel() or self.reduction != "mean":
             is_mean = self.reduction in ("mean", "batch") and not of_rows.numel()
             return of_rows.new_full((), torch.nan if is_mean else 1 / n)

@@ -256,7 +256,7 @@ def reduction_scale(reduction: str, y: Tensor) -> Factor:
 def rows_of(target: Any) -> int:
     """Return the length of the first axis; 1 without any."""
     leaf = next(iter(tree.leaves(target)), None)
-    return len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else 1
+    return leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else 1
 
 
 def fitting_target(loss: Loss, y: Tensor, target: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class PolyCrossEntropy(TermLoss):
 
     def weight_of(self, target: Tensor) -> float | Tensor:
         if not target.is_floating_point():
-            return target.numel() if self.reduction == "mean" else len(target) if target.dim() else 1
+            return target.numel() if self.reduction == "mean" else target.shape[0] if target.dim() else 1
         return target.numel() // (target.shape[class_axis(target)] or 1) if self.reduction == "mean" else samples(target)
 
     def _cost(self, logp: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ class MultiLabelSoftMargin(TermLoss):
 
     def weight_of(self, target: Tensor) -> float | Tensor:
         rows = target.numel() // (target.shape[-1] or 1)
-        return rows if self.reduction == "mean" else len(target) if target.dim() > 1 else 1
+        return rows if self.reduction == "mean" else target.shape[0] if target.dim() > 1 else 1
 
     def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor:
         return terms.unsqueeze(-1)

@@ -133,7 +133,8 @@ def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
     rng = as_key(rng)
     if not torch.compiler.is_compiling() and (watcher := draw_watcher.get()) is not None:
         watcher(rng)
-    return _mix(_multiples(torch.arange(1, count_of(shape) + 1, device=rng.device)) + rng).reshape(shape)
+    drawn = _mix(_multiples(torch.arange(1, count_of(shape) + 1, device=rng.device)) + rng)
+    return drawn if len(shape) == 1 else drawn.reshape(shape)
 
 
 # Compiled code may have symbolic sizes.
@@ -153,5 +154,9 @@ def count_of(shape: tuple[int, ...], who: str = "random") -> int:
 
 def half_bits(rng: Key | int, shape: tuple[int, ...]) -> Tensor:
     """Draw 32 random bits for each element, as int32: each 64-bit draw serves two."""
+    rng = as_key(rng)
     count = count_of(shape)
-    return bits(rng, ((count + 1) // 2,)).view(torch.int32)[:count].reshape(shape)
+    if isinstance(count, int):
+        return bits(rng, ((count + 1) // 2,)).view(torch.int32)[:count].reshape(shape)
+    # A symbolic size, in a program exported for any: torch does not prove that a slice of it fits.
+    return bits(rng, (count // 2 + 1,)).view(torch.int32).index_select(0, torch.arange(count, device=rng.device)).reshape(shape)

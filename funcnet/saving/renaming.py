@@ -11,44 +11,44 @@ Rename = Mapping[str, str | None] | Callable[[str], str | None]
 """New names by pattern, or a function from a path to its new name; ``None`` leaves the path out."""
 
 
-def with_new_names(found: dict[str, Any], rename: Rename | None) -> dict[str, Any]:
-    """Return the values of a file by the new names of their paths, without those that are left out."""
+def with_new_names(found: dict[str, Any], rename: Rename | None, who: str = "load") -> dict[str, Any]:
+    """Return values by the new names of their paths, without those that are left out; errors are in the name of ``who``."""
     if rename is None:
         return found
     if isinstance(rename, Mapping):
-        rename = _by_patterns(rename, found)
+        rename = _by_patterns(rename, found, who)
     if not callable(rename):
-        raise value_error("load", "rename must be a dict of new names by pattern, or a function of a path", describe(rename))
+        raise value_error(who, "rename must be a dict of new names by pattern, or a function of a path", describe(rename))
     named: dict[str, Any] = {}
     olds: dict[str, str] = {}
     for old, leaf in found.items():
-        new = _new_name(rename, old)
+        new = _new_name(rename, old, who)
         if new in named:
-            raise value_error("load", "rename must give every path its own name", f"{new!r} for {olds[new]!r} and {old!r}")
+            raise value_error(who, "rename must give every path its own name", f"{new!r} for {olds[new]!r} and {old!r}")
         if new is not None:
             named[new], olds[new] = leaf, old
     return named
 
 
-def _new_name(rename: Callable[[str], Any], path: str) -> str | None:
+def _new_name(rename: Callable[[str], Any], path: str, who: str) -> str | None:
     new = rename(path)
     if new is not None and not isinstance(new, str):
-        raise value_error("load", "rename must return a path or None", f"{describe(new)} for {path!r}")
+        raise value_error(who, "rename must return a path or None", f"{describe(new)} for {path!r}")
     return new
 
 
-def _by_patterns(patterns: Mapping[str, str | None], found: dict[str, Any]) -> Callable[[str], str | None]:
+def _by_patterns(patterns: Mapping[str, str | None], found: dict[str, Any], who: str) -> Callable[[str], str | None]:
     """Return the function that renames by the first pattern that matches; each pattern must match a path."""
     for old, new in patterns.items():
         if not isinstance(old, str) or not (new is None or isinstance(new, str)):
-            raise value_error("load", "rename must be a dict from patterns to new names or None", f"{old!r}: {new!r}")
+            raise value_error(who, "rename must be a dict from patterns to new names or None", f"{old!r}: {new!r}")
         if new is not None and old.count("*") != new.count("*"):
-            raise value_error("load", "a new name must have as many * as its pattern", f"{new!r} for {old!r}")
+            raise value_error(who, "a new name must have as many * as its pattern", f"{new!r} for {old!r}")
     news = {path: _first(path, patterns) for path in found}
     used = {old for old, _ in news.values()}
     if unused := [old for old in patterns if old not in used]:
         rule = f"every pattern of rename must match a path that no pattern before it does; the paths are {_listed(found)}"
-        raise value_error("load", rule, f"{unused[0]!r}")
+        raise value_error(who, rule, f"{unused[0]!r}")
     return lambda path: news[path][1]
 
 

@@ -18,7 +18,6 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.combinator import Combinator
 from funcnet.combinators.batching import mapped
 from funcnet.combinators.branching import Branching
 from funcnet.combinators.dag import Graph
@@ -108,7 +107,7 @@ class _Measured(StandIn):
 
 def _factored(layer: Layer, *, only_norms: bool) -> Layer:
     """Return the net with stand-ins that give factors or squares; a combinator that may run a layer twice gives no factors."""
-    if isinstance(layer, Combinator) and isinstance(layer, _CALLS_EACH_CHILD_ONCE):
+    if isinstance(layer, _CALLS_EACH_CHILD_ONCE) and layer.calls_each_child_once:
         children = {name: _factored(child, only_norms=only_norms) for name, child in layer.children().items()}
         return layer.with_children(children)
     if has_factors(layer):

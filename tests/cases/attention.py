@@ -131,4 +131,15 @@ SCORES = {
     ),
 }
 
-CASES = {**PRODUCTS, **MULTIHEAD, **PACKED, **POOLS, **POSITIONS, **SCORES}
+MASKS = {
+    "VisibleMask": case(fn.VisibleMask(), mask(2, 4)),
+    "VisibleMask of a floating padding, one row": loose(fn.VisibleMask("padding"), normal(4)),
+    "VisibleMask of heads, floating": loose(fn.VisibleMask("attention", 2), normal(4, 3, 5)),
+    "VisibleMask, axes only": case(fn.VisibleMask("attention", 2, hidden=False), normal(2, 3)),
+    "JointMask": loose(fn.JointMask(), (mask(2, 1, 1, 4), mask(3, 4))),
+    "JointMask of floating ones": case(fn.JointMask(), (normal(2, 1, 1, 4), normal(2, 2, 3, 1))),
+    "FullMask": loose(fn.FullMask(), mask(3, 4)),
+    "FullMask of a floating one": loose(fn.FullMask(), normal(3, 4)),
+}
+
+CASES = {**PRODUCTS, **MULTIHEAD, **PACKED, **POOLS, **POSITIONS, **SCORES, **MASKS}

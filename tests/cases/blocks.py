@@ -36,5 +36,8 @@ CASES = {
     "transformer_decoder": case(
         fn.transformer_decoder(4, 2, 2, 2, norm=RMS, memory_dim=2, dropout=0.1), (normal(2, 3, 4), normal(2, 4, 2), FOUR)
     ),
+    "transformer, a mask of the memory": case(
+        fn.transformer(4, 2, 1, 1, 2, norm=RMS), (normal(2, 4, 4), normal(2, 3, 4), FOUR, THREE, FOUR.flip(0))
+    ),
     "transformer": case(fn.transformer(4, 2, 1, 1, 2, norm=RMS, dropout=0.1), (normal(2, 4, 4), normal(2, 3, 4), FOUR, THREE)),
 }

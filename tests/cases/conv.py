@@ -63,6 +63,7 @@ CONV3D = {
 TRANSPOSED = {
     "ConvTranspose1d": case(fn.ConvTranspose1d(2, 3, 3), normal(2, 2, 4)),
     "ConvTranspose1d all options": case(fn.ConvTranspose1d(4, 2, 3, 3, (2,), 2, 2, False, 2), normal(2, 4, 3)),
+    "ConvTranspose1d of another's length": case(fn.ConvTranspose1d(2, 3, 3, 2, 1), (normal(2, 2, 4), normal(2, 1, 8))),
     "ConvTranspose1d without batch": loose(fn.ConvTranspose1d(2, 3, 2, 2), normal(2, 4)),
     "ConvTranspose2d": case(fn.ConvTranspose2d(2, 3, (2, 3)), normal(2, 2, 3, 2)),
     "ConvTranspose2d all options": case(

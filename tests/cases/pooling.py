@@ -82,6 +82,9 @@ UNPOOL = {
     "MaxUnpool2d of a size": case(
         fn.MaxUnpool2d(2, output_size=(5, 7)), pair(fn.MaxPool2d(2, return_indices=True), normal(2, 2, 5, 7))
     ),
+    "MaxUnpool2d of another's lengths": case(
+        fn.MaxUnpool2d(2), (*pair(fn.MaxPool2d(2, return_indices=True), normal(2, 2, 5, 7)), normal(2, 1, 5, 7))
+    ),
     "MaxUnpool3d": loose(fn.MaxUnpool3d((2, 1, 2)), pair(fn.MaxPool3d((2, 1, 2), return_indices=True), normal(2, 2, 3, 4))),
 }
 

@@ -358,7 +358,7 @@ MESSAGES = {
     "serial: a name must be a str that is not empty, no number, and without a dot, got 'a.b'": lambda: fn.serial(**{"a.b": F}),
     "serial: a name must be a str that is not empty, no number, and without a dot, got '0'": lambda: fn.serial(**{"0": F}),
     "serial: a name must be a str that is not empty, no number, and without a dot, got ''": lambda: fn.serial(**{"": F}),
-    "graph: a name must be a str that is not empty, no number, and without a dot, got 'h.1'": lambda: fn.graph("x", **{"h.1": (G, "x")}),
+    "graph: a name must be a str that is not empty, no number, and without a dot, got ''": lambda: fn.graph("x", **{"h..1": (G, "x")}),
     "graph: a name must be a str that is not empty, no number, and without a dot, got 1": lambda: fn.graph(1, y=(G, 1)),
     "parallel: x must be a tuple of 2, one entry per layer, got a tensor of shape (5, 3)": lambda: fn.parallel(F, F)(double(fn.parallel(F, F)), X),
     "parallel: params must be a tuple of 2, one entry per layer, got a tuple of 3": lambda: fn.parallel(F, F)(P, (X, X)),

@@ -85,9 +85,13 @@ def test_an_error_says_where_in_the_combinator(label: str, verb: str) -> None:
     assert asked or (label, verb) in UNASKED
 
 
-UNASKED = {("uniqued", "input_grad"), ("freeze", "vjp"), ("freeze", "grads"), ("straight_through", "input_grad")} | {
-    ("TripletMarginWithDistance", verb) for verb in ("vjp", "grads", "update_stats", "infer")
-}
+UNASKED = {
+    ("by_mode", "inference"),
+    ("uniqued", "input_grad"),
+    ("freeze", "vjp"),
+    ("freeze", "grads"),
+    ("straight_through", "input_grad"),
+} | {("TripletMarginWithDistance", verb) for verb in ("vjp", "grads", "update_stats", "infer")}
 """Methods that have nothing to ask: integers and frozen params have no gradient, straight through goes gy itself, and a distance
 has no params: only its ``input_grad`` is called."""
 

@@ -40,6 +40,17 @@ def test_a_transposed_convolution_is_torch_s(axes, data):
 
 
 @pytest.mark.parametrize("axes", TRANSPOSED)
+def test_the_length_of_another_tensor_is_torch_s_output_size(axes):
+    """Each that a stride of 3 leaves open; output_padding is not used."""
+    kind, twin = TRANSPOSED[axes]
+    x = draw((2, 3, *(2, 4, 3)[:axes]))
+    for more in range(3):
+        like = torch.zeros([1, *[(n - 1) * 3 + 2 + more for n in x.shape[2:]]], dtype=torch.bool)
+        call = lambda module, pair: module(pair[0], output_size=pair[1].shape[1:])
+        assert_twins(kind(3, 2, 4, 3, 1, output_padding=1), twin(3, 2, 4, 3, 1), (x, like), call=call)
+
+
+@pytest.mark.parametrize("axes", TRANSPOSED)
 def test_it_is_the_transpose_of_a_convolution(axes):
     """With the same weight and no bias, y is the input gradient of the convolution that maps y's channels to x's."""
     spread = TRANSPOSED[axes][0](3, 2, 3, stride=2, padding=1, bias=False)
@@ -83,6 +94,8 @@ MESSAGES = {
     "the last axis but one of x must be in_channels=2, got x of shape (1, 3, 4)": lambda: called(fn.ConvTranspose1d(2, 3, 1), 1, 3, 4),
     "x must have the axes (N, channels, length) or (channels, length), got x of shape (4,)": lambda: called(fn.ConvTranspose1d(2, 3, 1), 4),
     "x must be at least (5,) long for these windows and padding, got x of shape (1, 2, 3)": lambda: called(fn.ConvTranspose1d(2, 3, 1, padding=2), 1, 2, 3),
+    "like must be (4,) long, or longer by less than stride=2, not (6,), got shapes (1, 2, 2) and (1, 6)": lambda: fn.ConvTranspose1d(2, 3, 2, 2)(fn.ConvTranspose1d(2, 3, 2).init(0), (torch.zeros(1, 2, 2), torch.zeros(1, 6))),
+    "x must be a tensor, or a pair (x, like) with a tensor that has the lengths of y, got shapes (1, 2, 2)": lambda: fn.ConvTranspose1d(2, 3, 2, 2)(fn.ConvTranspose1d(2, 3, 2).init(0), (torch.zeros(1, 2, 2),)),
     "params must be a dict of weight (2, 3, 1), bias (3,), got weight (2, 3, 2), bias (3,)": lambda: fn.ConvTranspose1d(2, 3, 1)(fn.ConvTranspose1d(2, 3, 2).init(0), torch.zeros(1, 2, 3)),
     "gy must have the shape of y, (2, 3, 4), got gy of shape (1, 3, 4)": lambda: called(fn.ConvTranspose1d(2, 3, 2), 2, 2, 3, gy=(1, 3, 4)),
 }  # fmt: skip

@@ -72,6 +72,16 @@ def test_unpooling_has_torch_s_size(options):
     assert fn.MaxUnpool2d(*options)({}, pair).shape == nn.MaxUnpool2d(*options)(*pair).shape
 
 
+def test_unpooling_to_the_lengths_of_another_tensor_is_that_to_its_size():
+    """And that tensor has no gradient."""
+    pair, like = fn.MaxPool2d(2, return_indices=True)({}, draw((2, 3, 5, 7))), draw((1, 5, 7))
+    (y, cache), want = fn.MaxUnpool2d(2).apply({}, (*pair, like)), fn.MaxUnpool2d(2, output_size=(5, 7))
+    assert torch.equal(y, want({}, pair))
+    gx = fn.MaxUnpool2d(2).vjp({}, cache, y)[1]
+    assert torch.equal(gx[0], want.vjp({}, want.apply({}, pair)[1], y)[1][0])
+    assert gx[1:] == (None, None)
+
+
 def test_an_element_that_two_windows_chose_has_one_gradient():
     """The pair of an overlapping pooling is written once, and only the later of two has a gradient: what a difference finds."""
     pair = nn.functional.max_pool1d(torch.tensor([[[0.0, 2.0, 1.0]]]), 2, 1, return_indices=True)
@@ -124,6 +134,8 @@ MESSAGES = {
     "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as a max pooling with return_indices gives it, got x of shape (1, 2, 3)": lambda: called(fn.MaxUnpool1d(2), 1, 2, 3),
     "MaxUnpool1d(kernel_size=2): x and indices must have one shape, not (1, 2) and (1, 1, 2), got shapes (1, 2) and (1, 1, 2)": lambda: fn.MaxUnpool1d(2)({}, (PAIR[0][0], PAIR[1])),
     "MaxUnpool1d(kernel_size=2): the indices must be those of elements of (4,), not 4, got shapes (1, 1, 2) and (1, 1, 2)": lambda: fn.MaxUnpool1d(2)({}, PAIR),
+    "MaxUnpool1d(kernel_size=2): the third tensor must have lengths less than a stride from (4,), not (6,), got shapes (1, 1, 2) and (1, 1, 2) and (6,)": lambda: fn.MaxUnpool1d(2)({}, (PAIR[0], PAIR[1], torch.zeros(6))),
+    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as a max pooling with return_indices gives it, got a tuple of 3": lambda: fn.MaxUnpool1d(2)({}, (*PAIR, 6)),
     "MaxUnpool2d: output_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (1, 2, 3)": lambda: fn.MaxUnpool2d(2, output_size=(1, 2, 3)),
 }  # fmt: skip
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from funcnet.kernels import private_names as torchs
 from funcnet.kernels.adaptive_pooling import adaptive_avg_pool, adaptive_avg_pool_backward
+from funcnet.kernels.tracing import has_symbolic_sizes
+from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
 
@@ -51,7 +53,25 @@ def resize_backward(
     """Give the gradient of each sample to what it was taken of."""
     if mode == "area":
         return adaptive_avg_pool_backward(gy, (shape, False), len(size))
+    if has_symbolic_sizes(gy):  # most of these kernels take none (torch 2.13.0)
+        return _resize_backward_by_axes(gy, mode, shape, align_corners, scales)
     return _KERNELS[mode, len(size)][1](gy, size, shape, *_options(mode, align_corners), *scales)
+
+
+def _resize_backward_by_axes(gy: Tensor, mode: str, shape: tuple[int, ...], align_corners: bool, scales: Scales) -> Tensor:
+    """Go back along one axis after the other: every mode is a product with one matrix for each axis."""
+    gx = in_single(gy)
+    for axis, scale in enumerate(scales, start=2):
+        w = _resizing_matrix(mode, shape[axis], gy.shape[axis], align_corners, scale, len(scales), gx)
+        gx = (gx.movedim(axis, -1) @ w.mT).movedim(-1, axis)
+    return rounded(gx, gy)
+
+
+def _resizing_matrix(mode: str, n: int, size: int, align_corners: bool, scale: float | None, axes: int, like: Tensor) -> Tensor:
+    """Return the matrix (n, size) that resizes one axis: its rows are resized unit vectors."""
+    units = torch.eye(n, dtype=like.dtype, device=like.device).reshape(n, 1, *[1] * (axes - 1), n)
+    sizes, scales = (*[1] * (axes - 1), size), (*[None] * (axes - 1), scale)
+    return resize(units, mode, sizes, align_corners, scales).reshape(n, size)
 
 
 def pixel_shuffle(x: Tensor, r: int) -> Tensor:

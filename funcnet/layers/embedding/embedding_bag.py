@@ -63,7 +63,7 @@ class EmbeddingBag(PaddedTable):
             rule = f"the weights must have the dtype and device of the table, {rows.dtype} on {rows.device}"
             raise value_error(self, rule, f"{describe(s)} on {s.device}")
         y, bag, share = self._reduced(ids, offsets, s, rows)
-        return y, (ids, bag, share, len(x) if isinstance(x, tuple) else 0, s is not None, len(y))
+        return y, (ids, bag, share, len(x) if isinstance(x, tuple) else 0, s is not None, y.shape[0])
 
     def _is_bags(self, x: Any) -> bool:
         """Tell whether x has integers and, as far as its axes demand and the mode permits, offsets and weights."""
@@ -77,7 +77,7 @@ class EmbeddingBag(PaddedTable):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Return y, the bag of each integer where there are offsets, and the shares, or the rows of the largest."""
         bag = None if offsets is None else self._bags(ids, offsets)
-        count = len(ids if offsets is None else offsets)
+        count = (ids if offsets is None else offsets).shape[0]
         if self.mode == "max":
             y, which = self._largest(ids, bag, count, rows)
             return y, bag, which
@@ -90,7 +90,7 @@ class EmbeddingBag(PaddedTable):
         """Return the number of the bag that each integer is in."""
         if is_plain(offsets) and not _rise(offsets):  # no kernel notices
             raise Misfit
-        begun = torch.zeros(len(ids) + 1, dtype=torch.int64, device=ids.device)
+        begun = torch.zeros(ids.shape[0] + 1, dtype=torch.int64, device=ids.device)
         return begun.index_add(0, offsets, torch.ones_like(offsets, dtype=torch.int64)).cumsum(0)[:-1] - 1
 
     def _counted_rows(self, params: Params, ids: Tensor, nothing: float) -> Tensor:
@@ -129,12 +129,12 @@ class EmbeddingBag(PaddedTable):
 
     def _first_of(self, ids: Tensor, bag: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         """Return by element the first integer of each bag that counts and has the row y."""
-        found, n = y.index_select(0, bag), torch.arange(len(ids), device=ids.device).unsqueeze(1)
+        found, n = y.index_select(0, bag), torch.arange(ids.shape[0], device=ids.device).unsqueeze(1)
         is_first = ((rows == found) | (rows.isnan() & found.isnan())) & self._is_counted(ids).unsqueeze(1)
-        first = torch.where(is_first, n, len(ids))
+        first = torch.where(is_first, n, ids.shape[0])
         places = (
-            torch.full_like(first[:1], len(ids) - 1)
-            .expand(len(y), -1)
+            torch.full_like(first[:1], ids.shape[0] - 1)
+            .expand(y.shape[0], -1)
             .scatter_reduce(0, bag.unsqueeze(1).expand(rows.shape), first, "amin")
         )
         return ids.index_select(0, places.flatten()).reshape(places.shape)

@@ -143,7 +143,9 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         at = t
         for i, (low, _) in enumerate(self._clusters()):
             at = torch.where(t >= low, self.cutoffs[0] + i, at)
-        head = _softmax(linear.linear(h, w["head.weight"], w.get("head.bias")), at, None, torch.arange(len(t), device=t.device))
+        head = _softmax(
+            linear.linear(h, w["head.weight"], w.get("head.bias")), at, None, torch.arange(t.shape[0], device=t.device)
+        )
         kept, output = [head], head.picked()
         for i, (low, high) in enumerate(self._clusters()):
             rows, counts = _within(t, low, high)
@@ -157,7 +159,7 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, tuple[Tensor, None]]:
         h, (head, *clusters), y = cache
         of_output, of_value = check_gys(self, gy, y)
-        g = in_single(of_output).reshape(-1) - in_single(of_value) / len(h)
+        g = in_single(of_output).reshape(-1) - in_single(of_value) / h.shape[0]
         w = {name: in_single(leaf) for name, leaf in tree.names(params).items()}
         gz = head.pull_back(g)
         gh, found = linear.matmul_input_grad(gz, w["head.weight"]), {"head.weight": linear.matmul_weight_grad(gz, h)}
@@ -226,7 +228,7 @@ def _within(t: Tensor, low: int, high: int) -> tuple[Tensor, Tensor | None]:
     is_within = (t >= low) & (t < high)
     if can_look_at(t):
         return is_within.nonzero().squeeze(1), None
-    return torch.arange(len(t), device=t.device), is_within
+    return torch.arange(t.shape[0], device=t.device), is_within
 
 
 def _nested(leaves: dict[str, Tensor]) -> dict[str, Any]:

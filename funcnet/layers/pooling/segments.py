@@ -97,10 +97,10 @@ def segments_of(rows: int, ends: Tensor) -> Tensor:
 
 def _picked(x: Tensor, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows of x by their numbers; of an empty segment 0, with a number behind the last."""
-    where = torch.where(lengths > 0, rows, len(x))
-    if not len(x):
-        return x.new_zeros(len(rows), *x.shape[1:]), where
-    return torch.where(_column(lengths > 0, x), x.index_select(0, where.clamp_max(len(x) - 1)), 0.0), where
+    where = torch.where(lengths > 0, rows, x.shape[0])
+    if not x.shape[0]:
+        return x.new_zeros(rows.shape[0], *x.shape[1:]), where
+    return torch.where(_column(lengths > 0, x), x.index_select(0, where.clamp_max(x.shape[0] - 1)), 0.0), where
 
 
 def _summed(x: Tensor, segments: Tensor, count: int) -> Tensor:
@@ -123,9 +123,9 @@ def _to_extremes(gy: Tensor, values: tuple[Tensor, Tensor], segments: Tensor) ->
     rows = _to_rows(y, segments)
     if is_differentiated(gy, x):  # a share of an empty segment, though no row has it, has a derivative
         extreme = (x == rows).to(x.dtype)
-        return _to_rows(gy / _summed(extreme, segments, len(y)).clamp_min(1), segments) * extreme
+        return _to_rows(gy / _summed(extreme, segments, y.shape[0]).clamp_min(1), segments) * extreme
     extreme = rows.eq_(x) if is_untransformed() else (x == rows).to(x.dtype)  # vmap knows no eq_
-    counts = _summed(in_single(extreme), segments, len(y))
+    counts = _summed(in_single(extreme), segments, y.shape[0])
     return _to_rows(rounded(gy / counts, gy), segments).mul_(extreme)
 
 

@@ -27,6 +27,7 @@ import math
 from abc import abstractmethod
 from typing import Any
 
+import torch
 from attrs import field
 from torch import Tensor
 
@@ -93,10 +94,9 @@ class _Cell(Layer):
     def _back(self, cache: Cache, gy: Any) -> Any:
         x, kept = cache
         _, h, c = self._parts(x)
-        gh, gc = gy if c is not None else (gy, None)
-        for g in (gh, gc):
-            if g is not None:
-                check_gy(self, g, h.shape, h)
+        if c is None:
+            return KINDS[self.kind].back(kept, h, c, check_gy(self, gy, h.shape, h), None)
+        gh, gc = [torch.zeros_like(h) if g is None else check_gy(self, g, h.shape, h) for g in gy]
         return KINDS[self.kind].back(kept, h, c, gh, gc)
 
     def _gparams(self, x: Tensor, h: Tensor, g: Tensor, ghid: Tensor) -> Params:

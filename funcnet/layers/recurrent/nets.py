@@ -20,7 +20,7 @@ class RNN(Recurrent):
     x is a sequence (T, N, input_size), (N, T, ...) with ``batch_first`` or (T, ...) without a batch; (sequence, state); or
     (sequence, state, lengths) with whole numbers (N,): steps from a row's length on change no state and give y = 0, and the
     reverse direction starts before them, as with torch's packed sequences. A state that is ``None`` is zeros. y is (outputs,
-    last state), so that the state goes on in the next piece of a long sequence. Either half of ``gy`` may be ``None``, for
+    last state), so that the state goes on in the next piece of a long sequence. Each part of ``gy`` may be ``None``, for
     zeros. ``input_size=None`` is for ``infer_sizes`` to find.
 
     ``num_layers`` stand above each other, each in one direction or, ``bidirectional``, in both; ``nonlinearity`` is "tanh" or

@@ -150,7 +150,7 @@ class Recurrent(Layer):
         y = self._inward(y, x)
         if lengths is None:
             return y, self._split(state, y), None
-        mask = (torch.arange(len(y), device=y.device).unsqueeze(1) < lengths.reshape(-1)).unsqueeze(-1)
+        mask = (torch.arange(y.shape[0], device=y.device).unsqueeze(1) < lengths.reshape(-1)).unsqueeze(-1)
         return torch.where(mask, y, 0.0), self._split(state, y), mask
 
     def _check_lengths(self, x: Any) -> None:
@@ -185,13 +185,14 @@ class Recurrent(Layer):
         directions, widths = 1 + self.bidirectional, self._widths()
         shape = (*y.shape[:2], directions * widths[0])
         g = y.new_zeros(shape) if g is None else self._inward(g, x)
-        ends = () if gstate is None else gstate if isinstance(gstate, tuple) else (gstate,)
         shapes = [(self.num_layers * directions, *([] if _sequence(x).dim() == 2 else [y.shape[1]]), width) for width in widths]
-        if g.shape != shape or (ends and [tuple(end.shape) for end in ends] != shapes):
+        ends = gstate if isinstance(gstate, tuple) else (None,) * len(shapes) if gstate is None else (gstate,)
+        found = [want if end is None else tuple(end.shape) for end, want in zip(ends, shapes, strict=False)]
+        if g.shape != shape or len(ends) != len(shapes) or found != shapes:
             raise value_error(self, "gy must be a pair with the shapes of y, each of them or None", gy)
-        for one in (g, *ends):
-            check_gy(self, one, one.shape, y)
-        return g, self._split(gstate, y)
+        check_gy(self, g, shape, y)
+        pairs = zip(ends, shapes, strict=True)
+        return g, self._split(tuple([y.new_zeros(n) if end is None else check_gy(self, end, n, y) for end, n in pairs]), y)
 
     def _inward(self, one: Tensor, x: Any) -> Tensor:
         if _sequence(x).dim() == 2:

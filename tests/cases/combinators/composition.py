@@ -117,6 +117,13 @@ REVERSIBLE = {
 }
 
 FREEZE = {
+    "by_mode": case(
+        fn.by_mode(
+            fn.graph("x", a=(fn.Linear(3, 2), "x"), b=(fn.Tanh(), "a")),
+            fn.graph("x", a=(fn.Linear(3, 2), "x"), b=(fn.Sigmoid(), "a")),
+        ),
+        normal(4, 3),
+    ),
     "freeze": case(fn.freeze(fn.Linear(3, 2)), normal(4, 3)),
     "freeze a trunk": case(fn.serial(fn.freeze(PLAIN), fn.Tanh(), fn.Linear(2, 2)), normal(4, 3)),
     "freeze with dropout and norm": case(fn.serial(fn.Linear(3, 3), fn.freeze(NORMED)), normal(6, 3)),

@@ -66,4 +66,25 @@ class Arithmetic:
     right: Any
 
 
+@define(frozen=True)
+class Unknown:
+    """A value that is not known while tracing, for a reason; assertions may use it, nothing else."""
+
+    reason: str
+
+
 Number = int | float | Size | Arithmetic
+
+
+@define(frozen=True)
+class Dtype:
+    """``x.dtype``."""
+
+    of: "Ref | Node"
+
+
+def require_value(name: str, value: Any) -> "Ref | Node":
+    """Return a value that must be a tensor, or tensors, of the traced code, and no constant."""
+    if not isinstance(value, (Ref, Node)):
+        raise UnsupportedError(f"{name} must be a tensor that the code gets or computes, got {type(value).__name__}")
+    return value

@@ -1,0 +1,87 @@
+"""One model beside the net that ``from_torch`` makes of it: outputs, gradients and running statistics."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import funcnet as fn
+from examples.torchvision_models import library
+from funcnet.interop.torch_nn import from_torch
+
+BATCH = 4
+LARGE = 40_000_000
+"""Models with more parameters are compared in float32, in evaluation mode and with two images, to save memory."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The differences of one model, relative to the largest number of the tensor; or the reason why it is not converted."""
+
+    name: str
+    params: int
+    dtype: str
+    training: tuple[float, float, float] | None = None
+    evaluation: tuple[float, float] | None = None
+    reason: str = ""
+
+    @property
+    def agrees(self):
+        """Whether all differences are within the rounding of the dtype."""
+        bound = 1e-10 if self.dtype == "float64" else 1e-4
+        found = [*(self.training or ()), *(self.evaluation or (float("inf"),))]
+        return not self.reason and all(one <= bound for one in found)
+
+
+def judge(name):
+    """Convert a model and compare it with its net."""
+    torch.manual_seed(0)
+    module = library.make(name)
+    count = sum(p.numel() for p in module.parameters())
+    is_large = count > LARGE
+    module = module if is_large else module.double()
+    dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
+    try:
+        net, params = from_torch(module)
+    except ValueError as error:
+        return Judged(name, count, dtype, reason=str(error).removeprefix("from_torch: "))
+    side = library.size(name, module)
+    x = fn.random.normal(fn.key(0), (2 if is_large else BATCH, 3, side, side), dtype=next(module.parameters()).dtype)
+    training = None if is_large else compared(module.train(), net, params, x)
+    evaluation = compared(module.eval(), net.inference(), params, x, stats=False)
+    return Judged(name, count, dtype, training, evaluation)
+
+
+def compared(module, net, params, x, stats=True):
+    """Return the largest differences of the outputs, the gradients and, in training, the running statistics."""
+    module.zero_grad()
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    want = listed(module(x))
+    gys = [fn.random.normal(fn.key(i), y.shape, dtype=y.dtype) for i, y in enumerate(want)]
+    torch.autograd.backward(want, gys)
+    y, cache = net.apply(params, x, fn.key(0))
+    grads = net.grads(params, cache, tuple(gys) if isinstance(y, tuple) else gys[0])
+    theirs = {path: p.grad for path, p in module.named_parameters() if p.grad is not None}
+    found = [
+        max(map(difference, listed(y), want)),
+        max(difference(fn.tree.at(grads, path), grad) for path, grad in theirs.items()),
+    ]
+    if stats:
+        after = net.update_stats(params, cache)
+        found.append(max([difference(fn.tree.at(after, path), one) for path, one in module.named_buffers()] or [0.0]))
+    for path, buffer in module.named_buffers():
+        buffer.copy_(before[path])
+    return tuple(found)
+
+
+def listed(value):
+    """List the tensors of an output."""
+    return [value] if isinstance(value, Tensor) else [*value]
+
+
+def difference(one, other):
+    """Return the largest difference of two tensors, relative to the largest number."""
+    other = other.detach().double()
+    return (
+        float((one.double() - other).abs().max() / other.abs().max().clamp_min(1e-30)) if other.any() else float(one.abs().max())
+    )

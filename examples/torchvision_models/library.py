@@ -1,0 +1,58 @@
+"""torchvision's classification models, without weights and without its C++ operators, which none of them calls."""
+
+import torch
+from torch import nn
+
+OPERATORS = (
+    *("nms", "qnms", "roi_align", "_roi_align_backward", "ps_roi_align", "_ps_roi_align_backward"),
+    *("roi_pool", "_roi_pool_backward", "ps_roi_pool", "_ps_roi_pool_backward", "deform_conv2d", "_deform_conv2d_backward"),
+)
+"""The operators whose names the import of torchvision asks for; a CPU build of torch cannot load their code."""
+
+
+def models():
+    """Import ``torchvision.models``, after declaring the names of the operators where their library cannot be loaded."""
+    try:
+        torch.ops.torchvision.nms  # noqa: B018 (raises where it is not declared)
+    except AttributeError:
+        declared = torch.library.Library("torchvision", "FRAGMENT")
+        for name in OPERATORS:
+            declared.define(f"{name}(Tensor x) -> Tensor")
+        models.declared = declared  # the names live as long as this object
+    from torchvision import models as found
+
+    return found
+
+
+def names():
+    """List the classification models."""
+    found = models()
+    return found.list_models(module=found)
+
+
+def make(name):
+    """Make a model with random weights, those that are 0 at first too, and without dropout and stochastic depth."""
+    aux = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    module = models().get_model(name, weights=None, **aux)
+    for part in module.modules():
+        for rate in ("p", "dropout", "attention_dropout", "drop_rate"):
+            if isinstance(getattr(part, rate, None), float):
+                setattr(part, rate, 0.0)
+    for parameter in module.parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return module
+
+
+def size(name, module):
+    """Return the size of a square image for a model: its own, where the layers depend on it, or a small one."""
+    fixed = getattr(module, "image_size", None)
+    return fixed or (299 if name.startswith("inception") else 224 if name.startswith(("maxvit", "swin")) else 64)
+
+
+def version():
+    """Return the version of torchvision."""
+    models()
+    import torchvision
+
+    return torchvision.__version__.partition("+")[0]

@@ -1,0 +1,100 @@
+"""Modes: one layer in training and another in evaluation, with the same params.
+
+training      y = f(p, x)      gp, gx = f's vjp of gy
+evaluation    y = e(p, x)      gp, gx = e's vjp of gy
+"""
+
+from typing import Any, Self
+
+from attrs import field
+
+from funcnet.combinator import Children, Combinator, errors_at, layers_only
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.value import frozen
+from funcnet.wrapper import Wrapper, infer_unchanged
+
+
+@frozen
+class ByMode(Wrapper):
+    """A layer that ``inference`` replaces with another one; made by ``by_mode``.
+
+    Params:
+        The layer's, which ``evaluation`` takes too.
+
+    Cache:
+        The layer's.
+
+    Raises:
+        ValueError: What the layer raises, with a note.
+    """
+
+    label = "by_mode"
+    computes = False
+
+    layer: Layer = field(validator=layers_only)
+    evaluation: Layer = field(validator=layers_only)
+
+    def with_children(self, children: Children) -> Self:
+        return self.replace(layer=children[""], evaluation=_with_layers_of(self.evaluation, self.layer, children[""]))
+
+    def inference(self) -> Layer:
+        return self.evaluation.inference()
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        with errors_at(self, ""):
+            return self.layer.apply(params, x, rng)
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        with errors_at(self, ""):
+            return self.layer(params, x, rng)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        with errors_at(self, ""):
+            return self.layer.vjp(params, cache, gy)
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        with errors_at(self, ""):
+            return self.layer.grads(params, cache, gy)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        with errors_at(self, ""):
+            return self.layer.input_grad(params, cache, gy)
+
+    infer = infer_unchanged
+
+    def __repr__(self) -> str:
+        return f"by_mode({self.layer!r}, {self.evaluation!r})"
+
+
+def _with_layers_of(evaluation: Any, old: Any, new: Any) -> Layer:
+    """Return the layer for evaluation, in which what it shares with ``old`` is what ``new`` has in its place."""
+    if evaluation == old:
+        return new  # type: ignore[no-any-return]
+    if not all(isinstance(one, Combinator) for one in (evaluation, old, new)):
+        return evaluation  # type: ignore[no-any-return]
+    children, before, after = evaluation.children(), old.children(), new.children()
+    moved = {
+        name: _with_layers_of(child, before[name], after[name]) if name in before and name in after else child
+        for name, child in children.items()
+    }
+    return evaluation if moved == children else evaluation.with_children(moved)  # type: ignore[no-any-return]
+
+
+def by_mode(layer: Layer, evaluation: Layer) -> ByMode:
+    """Use one layer in training and another in evaluation, with the same params.
+
+    A net with auxiliary outputs has them in training only: the outputs may even have other structures. ``map_layers`` and ``replace`` see the layer for training; what they
+    change there, they change in the layer for evaluation too, where it has the same layer at the same path.
+
+    Args:
+        layer: The layer for training.
+        evaluation: The layer that ``inference`` puts in its place; it takes the same params.
+
+    >>> import torch
+    >>> from funcnet.layers.shape.reshaping import Identity
+    >>> from funcnet.layers.activation.elementary import Square
+    >>> net = by_mode(Square(), Identity())
+    >>> net({}, torch.tensor(3.0)), net.inference()({}, torch.tensor(3.0))
+    (tensor(9.), tensor(3.))
+    """
+    return ByMode(layer, evaluation)

@@ -1,0 +1,13 @@
+"""scikit-learn: nets as ``Classifier`` and ``Regressor``, for pipelines, cross-validation and searches over hyperparameters.
+
+>>> from sklearn.datasets import load_iris
+>>> from sklearn.pipeline import make_pipeline
+>>> from sklearn.preprocessing import StandardScaler
+>>> from funcnet.interop.sklearn import Classifier
+>>> x, y = load_iris(return_X_y=True)
+>>> make_pipeline(StandardScaler(), Classifier()).fit(x, y).score(x, y) > 0.9
+True
+"""
+
+from funcnet.interop.sklearn.classifier import Classifier as Classifier
+from funcnet.interop.sklearn.regressor import Regressor as Regressor

@@ -1,0 +1,50 @@
+"""Parameters that are values: their fields are parameters too, such as ``optimizer__lr`` and ``net__0__out_features``."""
+
+from typing import Any, Self
+
+from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
+
+from funcnet.interop.sklearn.nested_fields import nested, with_fields
+from funcnet.optim.adam import Adam
+from funcnet.value import Value
+
+
+class ValueParameters(BaseEstimator):  # type: ignore[misc]
+    """An estimator with parameters that are frozen values."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name, with ``deep`` the fields of values within too, such as ``optimizer__lr``."""
+        found: dict[str, Any] = super().get_params(deep)
+        for name, given in [*found.items()] if deep else ():
+            value = _in_full(name, given)
+            found |= dict(nested(value, name)) if isinstance(value, Value) else {}
+        return found
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, and fields of values within: ``set_params(optimizer__lr=0.01, net__0__out_features=64)``.
+
+        A value with other fields takes the place of the one before; no value changes.
+
+        Raises:
+            ValueError: For a parameter or field that does not exist, and contents that a value refuses.
+        """
+        whole = {path: content for path, content in params.items() if not self._is_field(path, params)}
+        super().set_params(**whole)
+        grouped: dict[str, dict[str, Any]] = {}
+        for path in [path for path in params if path not in whole]:
+            name, _, rest = path.partition("__")
+            grouped.setdefault(name, {})[rest] = params[path]
+        for name, changes in grouped.items():
+            value = _in_full(name, getattr(self, name))
+            setattr(self, name, with_fields(value, changes, f"{type(self).__name__}, {name}"))
+        return self
+
+    def _is_field(self, path: str, params: dict[str, Any]) -> bool:
+        """Tell whether a path leads into a parameter that is no estimator, which scikit-learn would set."""
+        name, inner, _ = path.partition("__")
+        return bool(inner) and hasattr(self, name) and not hasattr(params.get(name, getattr(self, name)), "set_params")
+
+
+def _in_full(name: str, given: Any) -> Any:
+    """Return a parameter, or the optimizer that ``None`` means."""
+    return Adam() if name == "optimizer" and given is None else given

@@ -1,0 +1,104 @@
+"""Fresh parameters of lifted modules, drawn as the modules draw them, or from what a layer knows of the first ones."""
+
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor, nn
+
+from funcnet import random
+from funcnet.interop.torch_nn.skeletons import PARAMETER, Skeleton, slots_of
+from funcnet.random.keys import Key
+from funcnet.saving.tensors import buffer
+from funcnet.value import Value, frozen
+
+_RESETS = ("reset_parameters", "_reset_parameters")
+_SCALES = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase, nn.PReLU)
+
+
+@frozen
+class Leaf(Value):
+    """What a lifted layer knows of a tensor of its module.
+
+    Args:
+        name: The dotted name.
+        shape: The shape.
+        dtype: The dtype.
+        trains: Whether it has a gradient.
+        is_buffer: Whether it is a buffer, or another attribute of a module.
+        is_scale: Whether it is the scale of a norm, which does not decay.
+        mean: The mean of a parameter.
+        deviation: The standard deviation of a parameter.
+        contents: The bytes of a buffer.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    trains: bool
+    is_buffer: bool = False
+    is_scale: bool = False
+    mean: float = 0.0
+    deviation: float = 0.0
+    contents: bytes = field(default=b"", repr=False)
+
+    def drawn(self, key: Key) -> Tensor:
+        """Return a tensor for a leaf that no module resets: a parameter is drawn, a buffer is as it was."""
+        if self.is_buffer:
+            return (
+                torch.frombuffer(bytearray(self.contents), dtype=self.dtype).reshape(self.shape)
+                if self.contents
+                else self.zeros()
+            )
+        if self.deviation == 0:
+            return torch.full(self.shape, self.mean, dtype=self.dtype)
+        return (random.normal(key, self.shape, dtype=torch.float64) * self.deviation + self.mean).to(self.dtype)
+
+    def zeros(self) -> Tensor:
+        """Return zeros of its shape and dtype."""
+        return torch.zeros(self.shape, dtype=self.dtype)
+
+
+def leaf_of(module: nn.Module, name: str, kind: str, x: Tensor) -> Leaf:
+    """Describe a tensor of a module."""
+    owner = module.get_submodule(name.rpartition(".")[0])
+    trains = kind == PARAMETER and x.requires_grad and x.is_floating_point()
+    scale = isinstance(owner, _SCALES) and name.endswith("weight")
+    if kind != PARAMETER:
+        return Leaf(
+            name,
+            tuple(x.shape),
+            x.dtype,
+            False,
+            True,
+            contents=b"" if x.is_meta else bytes(buffer(x.detach().cpu().contiguous())),
+        )
+    mean, deviation = _moments(x.detach())
+    return Leaf(name, tuple(x.shape), x.dtype, trains, False, scale, mean, deviation)
+
+
+def _moments(x: Tensor) -> tuple[float, float]:
+    """Return the mean and the standard deviation of a tensor; a constant one has the deviation 0 exactly."""
+    if x.is_meta or x.numel() == 0:
+        return 0.0, 0.0
+    x = x.double() if not x.is_complex() else x.real.double()
+    first = float(x.reshape(-1)[0])
+    return (first, 0.0) if bool((x == first).all()) else (float(x.mean()), float(x.std()))
+
+
+def redrawn(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: tuple[tuple[str, str], ...], key: Key) -> dict[str, Tensor]:
+    """Return fresh tensors by name, with what modules draw from the global generator; the caller seeds it."""
+    given = {leaf.name: leaf.zeros() for leaf in leaves}
+    module = skeleton.filled(given | {name: given[first] for name, first in ties})
+    before = {name: (leaf, leaf._version) for (name, _), leaf in slots_of(module).items()}
+    with torch.no_grad():
+        for one in reversed([*module.modules()]):  # those within first, as their constructors do
+            for reset in [getattr(one, name, None) for name in _RESETS]:
+                if callable(reset):
+                    reset()
+    after: dict[str, Any] = {name: leaf for (name, _), leaf in slots_of(module).items()}
+    reset_ones = {name for name, (leaf, version) in before.items() if after[name] is not leaf or leaf._version != version}
+    return {
+        leaf.name: after[leaf.name].detach() if leaf.name in reset_ones else leaf.drawn(random.fold_in(key, i))
+        for i, leaf in enumerate(leaves)
+    }

@@ -1,0 +1,1 @@
+"""Nets as modules of torch.nn."""

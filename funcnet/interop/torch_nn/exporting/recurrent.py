@@ -1,0 +1,51 @@
+"""Recurrent nets as modules of torch.nn, which take lengths too."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from funcnet.contract import Params
+from funcnet.interop.torch_nn.exporting.modules import entry
+from funcnet.interop.torch_nn.exporting.registry import namesake, native, same_names
+from funcnet.layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
+from funcnet.layers.recurrent.nets import GRU, LSTM, RNN
+
+same_names([RNNCell, LSTMCell, GRUCell])
+
+
+class _TakesLengths(nn.RNNBase):
+    """A recurrent module whose third input may be the lengths of the rows; autograd then differentiates funcnet's layer."""
+
+    layer: Any
+
+    def forward(self, *xs: Any) -> Any:
+        """Return the outputs and the last state, from a sequence, a state and lengths, of which the last two may be missing."""
+        x = entry(xs)
+        if not isinstance(x, tuple) or len(x) < 3:
+            return super().forward(*x) if isinstance(x, tuple) else super().forward(x)
+        layer = self.layer if self.training else self.layer.inference()
+        key = torch.randint(2**62, (), device=x[0].device) if layer.stochastic else None
+        return layer.apply(dict(self._parameters), x, key)[0]
+
+
+class RNNModule(_TakesLengths, nn.RNN):
+    """``nn.RNN`` that takes lengths."""
+
+
+class LSTMModule(_TakesLengths, nn.LSTM):
+    """``nn.LSTM`` that takes lengths."""
+
+
+class GRUModule(_TakesLengths, nn.GRU):
+    """``nn.GRU`` that takes lengths."""
+
+
+_MODULES: dict[type, type] = {RNN: RNNModule, LSTM: LSTMModule, GRU: GRUModule}
+
+
+@native(*_MODULES)
+def _recurrent(layer: Any, params: Params) -> Any:
+    module = namesake(_MODULES[type(layer)], layer, params)
+    module.layer = layer
+    return module

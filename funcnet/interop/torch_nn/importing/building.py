@@ -1,0 +1,170 @@
+"""Building: the nodes of a traced module, one after the other, as a serial or a graph with its params."""
+
+from typing import Any
+
+from attrs import define
+from attrs import field as attribute
+
+from funcnet.combinator import Combinator, has_params
+from funcnet.combinators.dag import Graph
+from funcnet.combinators.sequential import Serial
+from funcnet.contract import Layer, Params
+from funcnet.interop.torch_nn.importing.values import Node, Parts, Ref, UnsupportedError
+from funcnet.layers.shape.reshaping import Identity
+
+Inputs = tuple[str, ...]
+
+
+@define(frozen=True, eq=False)
+class Imported:
+    """A layer with its params, and the structure of its output."""
+
+    layer: Layer
+    params: Params
+    parts: Parts = None
+
+
+@define(eq=False)
+class Builder:
+    """The nodes of a graph to be.
+
+    Args:
+        inputs: The names of the graph's inputs.
+        taken: Names that a node without a module may not have: those of the modules and params of the module.
+    """
+
+    inputs: Inputs
+    taken: set[str]
+    nodes: dict[str, tuple[Layer | str, Inputs]] = attribute(factory=dict)
+    params: dict[str, Params] = attribute(factory=dict)
+    outputs: Any = None
+    modules: dict[int, tuple[str, Layer]] = attribute(factory=dict)
+    """For each module called so far, by its id, the name and the layer of its node."""
+
+    _found: dict[int, tuple[Node, Ref]] = attribute(factory=dict)
+
+    def fresh(self, name: str) -> str:
+        """Return a name that nothing has yet."""
+        while name in self.nodes or name in self.taken or name in self.inputs:
+            name += "_"
+        return name
+
+    def add(self, node: Node | Ref, name: str, *, exact: bool = False) -> Ref:
+        """Add a node, after those among its inputs, and return a reference to its value; ``exact`` keeps the name as it is."""
+        if isinstance(node, Ref):
+            return node
+        if id(node) not in self._found:
+            name = name if exact else self.fresh(name)
+            self.taken.add(name)
+            inputs = tuple([self.add(one, f"{name}_input").name for one in node.inputs])
+            self.nodes[name], self.params[name] = (node.layer, inputs), node.params
+            self._found[id(node)] = (node, Ref(name, node.parts))
+        return self._found[id(node)][1]
+
+    def bound(self, value: Any, name: str) -> Any:
+        """Add the nodes in a value, and return it with references in their places."""
+        if isinstance(value, Node):
+            return self.add(value, name)
+        if type(value) in (tuple, list):
+            return tuple([self.bound(one, name) for one in value])
+        return value
+
+    def reuse(self, node: Node, owner: str, name: str) -> Ref:
+        """Add a node with the layer and the params of another one."""
+        name = self.fresh(name)
+        self.taken.add(name)
+        self.nodes[name] = (owner, tuple([self.add(one, f"{name}_input").name for one in node.inputs]))
+        return Ref(name, node.parts)
+
+    def link(self, node: Node, ref: Ref) -> None:
+        """Let a reference take the place of a node in what is added later."""
+        self._found[id(node)] = (node, ref)
+
+    def hold(self, name: str, layer: Layer, params: Params) -> None:
+        """Keep a layer that is not evaluated, for its params."""
+        self.nodes[name], self.params[name] = (layer, ()), params
+
+    def output(self, value: Any) -> Any:
+        """Return the value of the output, with references for nodes: a reference, a tuple or a dict of references."""
+        if isinstance(value, (Ref, Node)):
+            return self.add(value, "output")
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value) and value:
+            return {key: self._as_one(one) for key, one in value.items()}
+        if isinstance(value, (tuple, list)) and value:
+            return tuple([self._as_one(one) for one in value])
+        raise UnsupportedError(f"its output must be tensors, got {value!r}")
+
+    def _as_one(self, value: Any) -> Ref:
+        """Return a reference to a value, of several tensors a tuple."""
+        value = self.output(value)
+        if isinstance(value, dict):
+            raise UnsupportedError("its output has a dict within another one or a tuple")
+        if isinstance(value, tuple):
+            return self.add(Node(Identity(), value, parts=tuple([one.parts for one in value])), "output_parts")
+        return value  # type: ignore[no-any-return]
+
+    def prune(self) -> None:
+        """Take away the nodes that lead to no output; of those with params, whose names count, keep these."""
+        ends = (
+            (self.outputs,)
+            if isinstance(self.outputs, Ref)
+            else tuple(self.outputs.values() if isinstance(self.outputs, dict) else self.outputs)
+        )
+        wanted = {one.name for one in ends}
+        for name, (_, inputs) in reversed(self.nodes.items()):
+            wanted.update(inputs if name in wanted else ())
+        users = {self.nodes[name][0] for name in wanted & self.nodes.keys()}
+        for name in [name for name in self.nodes if name not in wanted]:
+            layer, _ = self.nodes[name]
+            if isinstance(layer, Layer) and (has_params(self.params[name]) or name in users):
+                self.nodes[name] = (layer, ())
+            else:
+                del self.nodes[name]
+
+    def finish(self) -> Imported:
+        """Return the net: a serial where each node has the value of the one before, else a graph."""
+        net = self._serial() or self.graph()
+        return Imported(net, self.packed(net), self.parts())
+
+    def packed(self, net: Combinator) -> Params:
+        """Return the params of a net that was made of the nodes."""
+        return net.pack([self.params[name] for name in net.children()])
+
+    def output_names(self, through: dict[str, str]) -> Any:
+        """Return the names in the output, those in ``through`` replaced."""
+        if isinstance(self.outputs, dict):
+            return {key: through.get(one.name, one.name) for key, one in self.outputs.items()}
+        outputs = (self.outputs,) if isinstance(self.outputs, Ref) else self.outputs
+        return tuple([through.get(one.name, one.name) for one in outputs])
+
+    def parts(self) -> Parts:
+        """Return the structure of the output."""
+        if isinstance(self.outputs, Ref):
+            return self.outputs.parts
+        if isinstance(self.outputs, dict):
+            return {key: one.parts for key, one in self.outputs.items()}
+        return tuple([one.parts for one in self.outputs])
+
+    def _serial(self) -> Serial | None:
+        if len(self.inputs) != 1 or not isinstance(self.outputs, Ref):
+            return None
+        names = [*self.nodes]
+        ends = [self.inputs[0], *names]
+        rows = zip(self.nodes.values(), ends[:-1], strict=True)
+        if self.outputs.name != ends[-1] or not all(isinstance(f, Layer) and ins == (before,) for (f, ins), before in rows):
+            return None
+        layers: Any = [f for f, _ in self.nodes.values()]
+        if names == [*map(str, range(len(names)))]:
+            return Serial(tuple(layers))
+        return None if any("." in name or name.isdigit() for name in names) else Serial(tuple(layers), tuple(names))
+
+    def graph(self) -> Graph:
+        """Return the nodes as a graph."""
+        outputs, keys = self.outputs, None
+        if isinstance(outputs, dict):
+            outputs, keys = tuple(outputs.values()), tuple(outputs)
+        outputs = (outputs,) if isinstance(outputs, Ref) else outputs
+        names = tuple([one.name for one in outputs])
+        if not self.nodes:
+            self.add(Node(Identity(), (Ref(self.inputs[0]),)), "identity")
+        return Graph(self.inputs, tuple([(name, f, ins) for name, (f, ins) in self.nodes.items()]), names, keys)

@@ -1,0 +1,79 @@
+"""What the converters of layers share: a module's tensors, its options, and the layer made from them.
+
+A converter usually says which attributes of the module are the arguments of which layer: ``same(nn.ELU, ELU, "alpha")``.
+"""
+
+from typing import Any, TypeVar
+
+from torch import nn
+
+from funcnet import tree
+from funcnet.contract import Layer, Params
+from funcnet.interop.torch_nn.importing.registry import Converted, layer
+from funcnet.interop.torch_nn.importing.values import UnsupportedError
+
+L = TypeVar("L", bound=Layer)
+
+
+def tensors(module: nn.Module) -> Params:
+    """Return the module's ``state_dict`` as a tree of detached tensors, which share its memory."""
+    return tree.from_names(dict(module.state_dict())) if module.state_dict() else {}
+
+
+def compact(option: Any) -> Any:
+    """Return an option as it is usually written: (3, 3) as 3, and a list as a tuple."""
+    if not isinstance(option, (list, tuple)):
+        return option
+    return option[0] if len({*option}) == 1 else tuple(option)
+
+
+def made(target: type[L], module: nn.Module, **options: Any) -> tuple[L, Params]:
+    """Return ``target(**options)`` with the module's tensors; raise ``UnsupportedError`` for options or tensors it lacks."""
+    try:
+        converted = target(**options)
+    except ValueError as error:
+        raise UnsupportedError(str(error)) from error
+    params = tensors(module)
+    require_shapes(converted, params)
+    return converted, params
+
+
+def require_shapes(converted: Layer, params: Params) -> None:
+    """Raise ``UnsupportedError`` unless params have the names and shapes that the layer's must have."""
+    wanted, found = converted.param_shapes() or {}, {name: tuple(leaf.shape) for name, leaf in tree.names(params).items()}
+    differ = sorted(name for name in {**wanted, **found} if wanted.get(name) != found.get(name))
+    if differ:
+        name, who = differ[0], type(converted).__name__
+        rule = f"have the shape {wanted[name]}" if name in wanted else "be missing"
+        raise UnsupportedError(f"{name} must {rule} for {who}, got {found.get(name, 'none')}")
+
+
+def same(source: type[nn.Module], target: type[Layer], *names: str, **renamed: str) -> None:
+    """Register a converter for a module whose attributes are the layer's arguments.
+
+    Args:
+        source: The class of the module.
+        target: The class of the layer.
+        names: Attributes that are arguments with the same name.
+        renamed: For other arguments, the names of the attributes.
+    """
+    arguments = {**dict.fromkeys(names), **renamed}
+    pairs = [(ours, theirs or ours) for ours, theirs in arguments.items()]
+
+    @layer(source)
+    def convert(module: Any) -> Converted:
+        return made(target, module, **{ours: compact(getattr(module, theirs)) for ours, theirs in pairs})
+
+
+def require_default(module: nn.Module, why: str, **defaults: Any) -> None:
+    """Raise ``UnsupportedError`` where an option has another value than its default: the layer has no such option.
+
+    Args:
+        module: The module.
+        why: What the layer does instead.
+        defaults: The values that the attributes must have.
+    """
+    for name, default in defaults.items():
+        got = getattr(module, name)
+        if got != default:
+            raise UnsupportedError(f"{name}={got!r} has no counterpart: {why}")

@@ -1,0 +1,105 @@
+"""``from_torch``: a module of torch.nn as a net and its params."""
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+
+from funcnet import tree
+from funcnet.combinators.sharing import tied
+from funcnet.contract import Layer, Params
+from funcnet.errors import describe, value_error
+from funcnet.interop.torch_nn.importing.modules import Importer, PlacedError
+from funcnet.interop.torch_nn.importing.unused_weights import without_unused_weights
+from funcnet.interop.torch_nn.importing.visible import with_visible_masks
+
+_LONGEST = 300
+
+
+def from_torch(module: nn.Module) -> tuple[Layer, Params]:
+    """Convert a module of torch.nn, or of classes that use it, to a net and its params.
+
+        y = module(x) in training    = net(params, x)
+        y = module(x) in evaluation  = net.inference()(params, x)
+
+    Layers of torch.nn become those of funcnet with the same name, ``nn.Sequential`` becomes ``serial``, and the forward of any
+    other class is traced by ``torch.fx``: it becomes a ``serial`` with names, or a ``graph`` with a node for each module and
+    each function. A forward that asks ``self.training`` gives a ``by_mode`` of two graphs. A module that is called twice is one
+    layer, with one set of params.
+
+    The forward may not branch on the values of tensors, nor on their number of axes; sizes may be computed with.
+
+    Args:
+        module: The module, in any mode. It stays as it was, and its tensors are copied.
+
+    Returns:
+        The net and its params. Their paths are the keys of the module's ``state_dict``; a tensor with several keys has the
+        first, and the net is ``tied``. Layers whose parameters require no gradient are frozen, by ``freeze``.
+
+        The net takes the arguments of ``forward`` that have no default; several are a tuple. Masks are funcnet's, True for
+        what may be seen: in attention and Transformers, and wherever an input is used as a mask only.
+
+    Raises:
+        ValueError: If a module or a function has no counterpart, or a forward cannot be traced. It names the class, the path
+            and the function.
+        TypeError: If ``module`` is not a module.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> net, params = from_torch(nn.Sequential(nn.Linear(2, 25), nn.Tanh(), nn.Linear(25, 1)))
+    >>> net
+    serial(Linear(in_features=2, out_features=25), Tanh(), Linear(in_features=25, out_features=1))
+    >>> list(tree.names(params))
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(str(value_error("from_torch", "module must be a torch.nn.Module", describe(module))))
+    own = _with_same_tensors(module)
+    try:
+        imported = Importer(own).convert(own, "")
+    except PlacedError as error:
+        raise _refusal(error) from error
+    return _tied(without_unused_weights(with_visible_masks(imported.layer)), imported.params, _state(module))
+
+
+def _with_same_tensors(module: nn.Module) -> nn.Module:
+    """Copy a module, but for its tensors: tracing may write to its attributes."""
+    held = [*module.parameters(), *module.buffers()]
+    held += [one for part in module.modules() for one in vars(part).values() if isinstance(one, Tensor)]
+    try:
+        return copy.deepcopy(module, {id(tensor): tensor for tensor in held})
+    except Exception as error:
+        raise value_error(
+            "from_torch", "module must be one that copy.deepcopy copies", f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _refusal(error: PlacedError) -> ValueError:
+    where = f"{type(error.module).__name__} at {error.path!r}" if error.path else type(error.module).__name__
+    said = str(error)
+    return ValueError(f"from_torch: {where} cannot be converted: {said if len(said) <= _LONGEST else said[:_LONGEST] + '...'}")
+
+
+def _state(module: nn.Module) -> dict[str, Any]:
+    """Return the tensors of the state dict, and other names of its parameters, which a hook may have left out."""
+    state = module.state_dict(keep_vars=True)
+    known = {id(tensor) for tensor in state.values()}
+    others = module.named_parameters(remove_duplicate=False)
+    return state | {path: tensor for path, tensor in others if id(tensor) in known and path not in state}
+
+
+def _tied(net: Layer, params: Params, state: dict[str, Any]) -> tuple[Layer, Params]:
+    """Tie what is one tensor in the module, and copy the params."""
+    names = {*tree.names(params)}
+    places: dict[int, list[str]] = {}
+    for path, tensor in state.items():
+        places.setdefault(id(tensor), []).append(path)
+    groups = [tuple([path for path in paths if path in names]) for paths in places.values()]
+    if not names <= state.keys() or not all(groups):
+        found = {*names} ^ {paths[0] for paths in places.values()}
+        raise value_error("from_torch", "the params must have the keys of the state dict", f"other ones: {sorted(found)[:5]}")
+    groups = [group for group in groups if len(group) > 1]
+    for _, *others in groups:
+        for path in others:
+            params = tree.replace(params, path, None)
+    return tied(net, *groups) if groups else net, tree.map(Tensor.clone, params)

@@ -1,0 +1,117 @@
+"""Interpretation: a recorded forward, node by node, as the nodes of a graph."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from funcnet.interop.torch_nn.importing import shapes
+from funcnet.interop.torch_nn.importing.building import Builder
+from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
+from funcnet.interop.torch_nn.importing.values import Dtype, Node, Ref, Unknown, UnsupportedError
+from funcnet.layers.shape.sources import ConstantTensor, Parameter
+
+CallModule = Callable[[nn.Module, str, tuple[Any, ...], dict[str, Any]], Any]
+"""Add a call of a module, given its path, and return the value."""
+
+_IGNORED = {torch._assert, fx._symbolic_trace._assert_is_none}
+
+
+def interpret(graph: fx.Graph, module: nn.Module, inputs: dict[str, Ref], builder: Builder, call: CallModule) -> Any:
+    """Add the nodes of a recorded forward to a builder, and return the value of its output."""
+    values: dict[fx.Node, Any] = {}
+    for node in graph.nodes:
+        args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+        if node.op == "output":
+            return args[0]
+        if node.op == "placeholder":
+            values[node] = inputs.get(node.target)
+        elif node.op == "get_attr":
+            values[node] = _attribute(module, node.target, builder)
+        elif node.op == "call_module":
+            values[node] = call(module.get_submodule(node.target), node.target, tuple(args), dict(kwargs))
+        else:
+            values[node] = builder.bound(_computed(node, tuple(args), dict(kwargs)), node.name)
+    raise UnsupportedError("its forward has no output")
+
+
+def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the value of a function or a method: a node, or what is known while tracing."""
+    target = node.target
+    if target in _IGNORED:
+        return None
+    if isinstance(target, type) and issubclass(target, tuple) and hasattr(target, "_fields"):
+        return tuple(args)
+    found = shapes.evaluate(target, args)
+    if found is not shapes.MISSING:
+        return found
+    unknown = next((one for one in [*args, *kwargs.values()] if isinstance(one, Unknown)), None)
+    if unknown is not None:
+        raise UnsupportedError(unknown.reason)
+    key = args[1] if target is getattr else target
+    convert = FUNCTIONS.get(key) or FUNCTIONS.get(_qualified(key))
+    if convert is None:
+        raise UnsupportedError(f"there is no layer for {_name_of(node, key)}")
+    if target is getattr:
+        return _converted(convert, node, key, args[:1], {})
+    given = [one for one in [*args, *kwargs.values()] if isinstance(one, Dtype)]
+    found = _converted(convert, node, key, *_without_dtypes(args, kwargs))
+    return FUNCTIONS["type_as"](found, given[0].of) if given else found
+
+
+def _without_dtypes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Leave out the dtypes of tensors: what is computed becomes one of that dtype afterwards."""
+    named = {name: one for name, one in kwargs.items() if not isinstance(one, Dtype)}
+    return tuple([one for one in args if not isinstance(one, Dtype)]), named
+
+
+def _converted(convert: Any, node: fx.Node, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return convert(*args, **kwargs)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{_name_of(node, key)}: {error}") from error
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise UnsupportedError(f"{_name_of(node, key)} cannot be converted with these arguments: {error}") from error
+
+
+def _qualified(target: Any) -> str:
+    return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
+
+
+def _name_of(node: fx.Node, key: Any) -> str:
+    if node.op == "call_method" or node.target is getattr:
+        return f"Tensor.{key}"
+    return f"{getattr(key, '__module__', None) or 'torch'}.{getattr(key, '__name__', key)}"
+
+
+def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
+    """Return the reference to a parameter, a buffer or another tensor, which becomes a node the first time."""
+    if path in builder.nodes:
+        return Ref(path)
+    tensor: Any = module
+    for part in path.split("."):
+        tensor = getattr(tensor, part)
+    if not isinstance(tensor, Tensor):
+        raise UnsupportedError(f"its attribute {path} must be a tensor to be used as one, got {type(tensor).__name__}")
+    if path in module.state_dict():
+        return builder.add(parameter_node(tensor), path, exact=True)
+    return builder.add(constant_node(tensor, path, Ref(builder.inputs[0])), path.replace(".", "_"))
+
+
+def parameter_node(tensor: Tensor) -> Node:
+    """Return the node of a parameter or a buffer that code uses directly."""
+    numbers = tensor.detach().double()
+    spread = float(numbers.std(correction=0)) if tensor.is_floating_point() and tensor.numel() else 0.0
+    mean = float(numbers.mean()) if tensor.numel() else 0.0
+    trainable = isinstance(tensor, nn.Parameter) and tensor.requires_grad
+    layer = Parameter(tuple(tensor.shape), mean=mean, std=spread, trainable=trainable)
+    return Node(layer, (), tensor.detach())
+
+
+def constant_node(tensor: Tensor, path: str, beside: Ref) -> Node:
+    """Return the node of a tensor that is no part of the state, such as a mask; it is put where another value lies."""
+    if tensor.requires_grad:
+        raise UnsupportedError(f"its attribute {path} is a tensor with a gradient that is no nn.Parameter")
+    return Node(ConstantTensor.of(tensor), (beside,))

@@ -1,0 +1,66 @@
+"""The converters of torch.nn's layers: importing this module enters those of every family in the table."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from funcnet.interop.torch_nn.importing import (
+    activation,
+    attention,
+    conv,
+    distances,
+    embedding,
+    exported,
+    linear,
+    noise,
+    norm,
+    parametrized,
+    pooling,
+    recurrent,
+    refused,
+    shape,
+    transformers,
+)
+from funcnet.interop.torch_nn.importing.functions import (
+    activations,
+    arithmetic,
+    choosing,
+    indexing,
+    joining,
+    moving,
+    passing,
+    reducing,
+    shapes,
+    with_weights,
+)
+from funcnet.interop.torch_nn.importing.functions import pooling as pooling_functions
+from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
+
+FAMILIES = (
+    *(activation, attention, conv, distances, embedding, exported, linear, noise),
+    *(norm, pooling, recurrent, refused, shape, transformers),
+    *(activations, arithmetic, choosing, indexing, joining, moving, passing, pooling_functions, reducing, shapes, with_weights),
+)
+"""The modules with converters, which fill the tables of ``registry``."""
+
+
+def class_of(module: nn.Module) -> type[nn.Module] | None:
+    """Return the class in the tables whose forward a module has: its own, or one that it only adds attributes to."""
+    kind = parametrized.plain_class(module)
+    forward = kind.forward
+    return next((one for one in kind.__mro__ if one in LAYERS and getattr(one, "forward", None) is forward), None)
+
+
+def converter_of(module: nn.Module) -> Callable[[Any, Convert], Converted] | None:
+    """Return the converter of a module; ``None`` if its class has none, whether or not a tensor of it is parametrized."""
+    kind = class_of(module)
+    if kind is None:
+        return None
+    return parametrized.parametrized if parametrize.is_parametrized(module) else LAYERS[kind]
+
+
+def call_of(module: nn.Module) -> Callable[..., Any] | None:
+    """Return how traced code calls a module; ``None`` if it takes one tensor and returns one."""
+    return CALLS.get(class_of(module) or nn.Module)

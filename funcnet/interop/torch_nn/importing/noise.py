@@ -1,0 +1,17 @@
+"""Dropout: the same distribution, drawn from a key.
+
+``Dropout2d`` takes three axes for (channels, height, width); torch.nn takes them for (N, channels, length).
+"""
+
+from torch import nn
+
+from funcnet.interop.torch_nn.importing.conversion import same
+from funcnet.layers.noise.alpha_dropout import AlphaDropout, FeatureAlphaDropout
+from funcnet.layers.noise.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
+
+same(nn.AlphaDropout, AlphaDropout, "p")
+same(nn.Dropout, Dropout, "p")
+same(nn.Dropout1d, Dropout1d, "p")
+same(nn.Dropout2d, Dropout2d, "p")
+same(nn.Dropout3d, Dropout3d, "p")
+same(nn.FeatureAlphaDropout, FeatureAlphaDropout, "p")

@@ -1,0 +1,86 @@
+"""Shapes: the part of traced code that computes with sizes, whose values are known only when tensors come."""
+
+import builtins
+import math
+import operator
+from typing import Any
+
+from funcnet.interop.torch_nn.importing.values import Arithmetic, Dtype, Node, Ref, Shape, Size, Unknown, UnsupportedError
+
+MISSING = object()
+"""What ``evaluate`` returns for code that computes tensors."""
+
+_SIZES = (Size, Shape, Arithmetic)
+_IN_PLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "ifloordiv": "floordiv", "itruediv": "truediv", "imod": "mod"}
+_PLAIN = {operator.__name__, "_operator", math.__name__, builtins.__name__}
+
+
+def evaluate(target: Any, args: tuple[Any, ...]) -> Any:
+    """Return the value of a function or a method that reads shapes or computes with sizes; ``MISSING`` for any other."""
+    if target is getattr:
+        return _attribute(*args)
+    if target == "size":
+        return _entry(Shape(args[0]), args[1]) if len(args) > 1 else Shape(args[0])
+    if target in ("dim", "ndimension"):
+        return Unknown("the number of axes is not known while tracing")
+    if target is operator.getitem and isinstance(args[0], (Shape, tuple, list, dict)):
+        return _entry(*args) if isinstance(args[0], Shape) else args[0][args[1]]
+    if getattr(target, "__module__", None) in _PLAIN and not holds(args, (Ref, Node)):
+        return _computed(target, args)
+    return MISSING
+
+
+def _attribute(x: Any, name: str) -> Any:
+    if name == "shape":
+        return Shape(x)
+    if name == "dtype":
+        return Dtype(x)
+    if name in ("device", "layout"):
+        return None
+    if name in ("requires_grad", "is_cuda", "is_quantized", "is_nested", "is_sparse"):
+        return False
+    if name == "ndim":
+        return evaluate("dim", (x,))
+    return MISSING
+
+
+def _entry(shape: Shape, index: Any) -> Any:
+    """Return an entry of a shape, or some of its entries."""
+    if isinstance(index, slice):
+        if (shape.start, shape.stop, index.step) != (None, None, None) or holds((index.start, index.stop), _SIZES):
+            raise UnsupportedError(f"a shape with the entries [{shape.start}:{shape.stop}] cannot be cut again")
+        return Shape(shape.of, index.start, index.stop)
+    if not isinstance(index, int):
+        raise UnsupportedError("the index of an entry of a shape must be a number")
+    start = (shape.start or 0) if index >= 0 else shape.stop if shape.stop is not None else 0
+    return Size(shape.of, start + index)
+
+
+def _computed(function: Any, args: tuple[Any, ...]) -> Any:
+    """Call a function of numbers, or write its formula where some are sizes."""
+    if holds(args, (Unknown,)):
+        return next(one for one in args if isinstance(one, Unknown))
+    if not holds(args, _SIZES):
+        return function(*args)
+    if function in (operator.add, operator.iadd) and any(isinstance(one, (Shape, tuple, list)) for one in args):
+        return (*_as_tuple(args[0]), *_as_tuple(args[1]))
+    if function is math.sqrt:
+        return Arithmetic("pow", args[0], 0.5)
+    if function is operator.neg:
+        return Arithmetic("mul", args[0], -1)
+    if len(args) != 2 or not hasattr(operator, function.__name__) or holds(args, (Shape,)):
+        raise UnsupportedError(f"{function.__name__} of sizes cannot be written as a formula")
+    return Arithmetic(_IN_PLACE.get(function.__name__, function.__name__), *args)
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def holds(values: Any, kinds: tuple[type, ...]) -> bool:
+    """Tell whether a value of these kinds is among the values, or in a tuple, list or dict of them."""
+    if isinstance(values, kinds):
+        return True
+    if isinstance(values, dict):
+        return holds(tuple(values.values()), kinds)
+    return isinstance(values, (tuple, list)) and any(holds(one, kinds) for one in values)

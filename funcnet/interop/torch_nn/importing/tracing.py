@@ -1,0 +1,121 @@
+"""Tracing: the forward of a module, recorded by ``torch.fx`` down to the modules and functions that it calls."""
+
+import inspect
+import operator
+import warnings
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
+from funcnet.interop.torch_nn.importing.values import UnsupportedError
+from funcnet.interop.torch_nn.importing.writing import AUGMENTED
+
+_OF_SHAPES = {"shape", "ndim", "size", "dim", "device", "dtype"}
+
+
+def is_of_shapes(node: fx.Node) -> bool:
+    """Tell whether the value of a node is a size or shape, or computed from such only."""
+    if node.op == "call_method":
+        return node.target in _OF_SHAPES
+    if node.op != "call_function" or not node.all_input_nodes:
+        return False
+    return (node.target is getattr and node.args[1] in _OF_SHAPES) or all(map(is_of_shapes, node.all_input_nodes))
+
+
+class _Proxy(fx.Proxy):
+    """A proxy that passes for a tensor where code asks for its class."""
+
+    @property
+    def __class__(self) -> type:
+        return fx.Proxy if is_of_shapes(self.node) else Tensor
+
+    @__class__.setter
+    def __class__(self, kind: type) -> None:
+        raise TypeError("the class of a traced value is fixed")
+
+
+def _augmented(plain: str) -> Callable[[Any, Any], Any]:
+    """Return a method for ``x += y`` and the like, which writes to a tensor, and makes another size of a size."""
+
+    def method(self: Any, other: Any) -> Any:
+        target = getattr(operator, plain) if is_of_shapes(self.node) else AUGMENTED[plain]
+        return self.tracer.create_proxy("call_function", target, (self, other), {}, name=plain)
+
+    return method
+
+
+for _plain in AUGMENTED:
+    setattr(_Proxy, f"__i{_plain.strip('_')}__", _augmented(_plain))
+
+
+class Tracer(fx.Tracer):
+    """A tracer that stops at every module, but for those that get or give something else than tensors.
+
+    Args:
+        opaque: Whether a module is converted by its class, whatever its arguments are.
+        inlined: Paths of modules whose forward is recorded as a part of this one.
+    """
+
+    def __init__(self, opaque: Callable[[nn.Module], bool], inlined: Collection[str]) -> None:
+        super().__init__(autowrap_functions=_wrapped_functions())
+        self._opaque, self._inlined = opaque, inlined
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        path = self.path_of_module(m)
+        given = [*args, *kwargs.values()]
+        is_plain = all(issubclass(type(one), fx.Proxy) and not is_of_shapes(one.node) for one in given)
+        if path not in self._inlined and (self._opaque(m) or is_plain):
+            return self.create_proxy("call_module", path, args, kwargs)
+        return forward(*args, **kwargs)
+
+
+def _wrapped_functions() -> tuple[Callable[..., Any], ...]:
+    """Return the functions that are recorded as calls although they are no functions of torch."""
+    return tuple([one for one in FUNCTIONS if inspect.isfunction(one)])
+
+
+def required_inputs(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of the arguments of ``forward`` that have no default.
+
+    Raises   ``UnsupportedError`` for ``*args``, whose number is unknown, and where there are none.
+    """
+    parameters = inspect.signature(module.forward).parameters.values()
+    if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters):
+        raise UnsupportedError("its forward takes *args, so the number of its inputs is unknown")
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    names = tuple([one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind in kinds])
+    if not names:
+        raise UnsupportedError("its forward has no argument without a default")
+    return names
+
+
+def trace(module: nn.Module, inputs: tuple[str, ...], constants: dict[str, Any], tracer: Tracer) -> fx.Graph:
+    """Record the forward of a module whose arguments ``inputs`` are tensors; the others are constants, or their defaults.
+
+    Raises   ``UnsupportedError`` where the code cannot be recorded, as with branches that depend on values.
+    """
+    parameters = inspect.signature(module.forward).parameters
+    defaults = {name: one.default for name, one in parameters.items() if one.default is not inspect.Parameter.empty}
+    concrete = {name: value for name, value in {**defaults, **constants}.items() if name not in inputs}
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return tracer.trace(module, concrete)
+    except UnsupportedError:
+        raise
+    except Exception as error:
+        raise UnsupportedError(f"its forward cannot be traced: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    said = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {said[:200]}"

@@ -1,0 +1,176 @@
+"""Transformers of torch.nn as blocks, and how code calls them.
+
+Masks are ours: True where a query may see a key, or floating, of a shape that broadcasts to (N, heads, L, S), as
+``padding_mask`` and ``causal_mask`` make them. A converted net takes
+
+    TransformerEncoderLayer, TransformerEncoder    src or (src, mask)
+    TransformerDecoderLayer, TransformerDecoder    (tgt, memory), (tgt, memory, memory_mask) or (tgt, memory, memory_mask, mask)
+    Transformer                                    (src, tgt), with src_mask, tgt_mask, memory_mask after it, or the first of them
+
+Sequences have the axes of the module: (N, L, features) with its ``batch_first``, else (L, N, features), or (L, features).
+
+A decoder of torch.nn is causal only by its ``tgt_mask``, and so is a converted one: give it ``causal_mask(length)`` as ``mask``,
+after ``FullMask()({}, mask)`` where nothing of the memory is hidden.
+
+The blocks of a decoder of torch.nn are copies, which take ``F.relu`` for an activation that is a module. So do those of a
+converted one; an activation with parameters, which are never used then, is refused.
+
+In evaluation ``torch.nn.TransformerEncoder`` may pack padded rows, and then gives zeros at padded places
+(``enable_nested_tensor``). A converted encoder gives there what it gives in training; no other place sees them.
+"""
+
+import functools
+from typing import Any
+
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 (torch's name for it)
+
+from funcnet.blocks.encoder_decoder import EncoderDecoder
+from funcnet.blocks.transformer_block import TransformerBlock
+from funcnet.blocks.transformer_stacks import TransformerStack
+from funcnet.combinators.constants import serial_with_constants
+from funcnet.contract import Layer, Params
+from funcnet.interop.torch_nn.importing.masks import Mask, full_mask, joint_mask, up_to_last
+from funcnet.interop.torch_nn.importing.registry import FUNCTIONS, Convert, Converted, call, container
+from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError, require_value
+from funcnet.layers.activation.rectifiers import ReLU
+from funcnet.layers.activation.self_gated import GELU
+
+_ACTIVATIONS: dict[Any, Layer] = {F.relu: ReLU(), F.gelu: GELU()}
+"""The functions that torch.nn makes of the words "relu" and "gelu"."""
+
+_SEQUENCES, _KINDS = ("src", "tgt", "memory"), ("mask", "key_padding_mask", "is_causal")
+
+_MASKS = [f"{name}_{kind}" for kind in _KINDS for name in _SEQUENCES]
+"""The arguments of a ``Transformer`` after source and target, in their order."""
+
+_OPTIONAL = ("dropout", "dropout1", "dropout2", "dropout3")
+
+
+@container(nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+def convert_block(module: Any, convert: Convert) -> Converted:
+    """Convert to ``TransformerBlock``; dropout with p = 0 is left out."""
+    inner = {name: child for name, child in module.named_children() if not _is_idle(name, child)}
+    own, shown = inner.pop("activation", None), module.activation
+    if own is not shown and own is not None and [*own.parameters()]:
+        raise UnsupportedError(f"it computes {shown.__name__}, as copies of a decoder layer do, and not its activation {own}")
+    children = {name: convert(child, name) for name, child in inner.items()}
+    children["activation"] = convert(shown, "activation") if isinstance(shown, nn.Module) else _activation(shown)
+    layers = {name: made for name, (made, _) in children.items()}
+    block = TransformerBlock(**layers, norm_first=bool(module.norm_first))
+    return block, {name: children[name][1] for name in block.children()}
+
+
+def _is_idle(name: str, child: nn.Module) -> bool:
+    return name in _OPTIONAL and isinstance(child, nn.Dropout) and child.p == 0
+
+
+def _activation(function: Any) -> Converted:
+    """Convert an activation that is a function: those of torch, with further arguments in a ``functools.partial``."""
+    if function in _ACTIVATIONS:
+        return _ACTIVATIONS[function], {}
+    call_of = function if isinstance(function, functools.partial) else functools.partial(function)
+    x, convert = Ref("x"), FUNCTIONS.get(call_of.func)
+    node = None if convert is None else convert(x, *call_of.args, **call_of.keywords)
+    if not isinstance(node, Node) or node.inputs != (x,):
+        name = getattr(call_of.func, "__name__", call_of.func)
+        raise UnsupportedError(
+            f"the activation {name} has no counterpart; give a function of torch or a module, such as nn.GELU()"
+        )
+    return node.layer, node.params
+
+
+@container(nn.TransformerEncoder, nn.TransformerDecoder)
+def convert_stack(module: Any, convert: Convert) -> Converted:
+    """Convert to ``TransformerStack``."""
+    if not len(module.layers):
+        raise UnsupportedError("there must be at least one layer")
+    blocks = [convert(child, f"layers.{i}") for i, child in enumerate(module.layers)]
+    layers: list[Layer] = [serial_with_constants(*[made for made, _ in blocks])]
+    params: dict[str, Params] = {"layers": tuple([p for _, p in blocks])}
+    if module.norm is not None:
+        norm, params["norm"] = convert(module.norm, "norm")
+        layers.append(norm)
+    return TransformerStack(tuple(layers), tuple(params)), params
+
+
+@container(nn.Transformer)
+def convert_transformer(module: nn.Transformer, convert: Convert) -> Converted:
+    """Convert to ``EncoderDecoder``."""
+    (encoder, first), (decoder, second) = convert(module.encoder, "encoder"), convert(module.decoder, "decoder")
+    return EncoderDecoder(encoder, decoder), {"encoder": first, "decoder": second}
+
+
+def _heads(module: Any) -> int | None:
+    """Return the number of heads, which an attention mask with 3 axes needs; ``None`` for layers of another kind."""
+    block = module.layers[0] if hasattr(module, "layers") else module
+    heads: int | None = getattr(getattr(block, "self_attn", None), "num_heads", None)
+    return heads
+
+
+@call(nn.TransformerEncoderLayer)
+def call_encoder_layer(
+    module: Any,
+    net: Layer,
+    params: Params,
+    src: Any,
+    src_mask: Any = None,
+    src_key_padding_mask: Any = None,
+    is_causal: Any = False,
+) -> Node:
+    """Apply the block to the sequence, and to what both masks show."""
+    mask = joint_mask(src_mask, src_key_padding_mask, is_causal, _heads(module))
+    return Node(net, (require_value("src", src), *up_to_last(mask)), params)
+
+
+@call(nn.TransformerEncoder)
+def call_encoder(
+    module: Any,
+    net: Layer,
+    params: Params,
+    src: Any,
+    mask: Any = None,
+    src_key_padding_mask: Any = None,
+    is_causal: Any = None,
+) -> Node:
+    """Apply the stack to the sequence, and to what both masks show."""
+    return call_encoder_layer(module, net, params, src, mask, src_key_padding_mask, is_causal)
+
+
+@call(nn.TransformerDecoderLayer, nn.TransformerDecoder)
+def call_decoder(
+    module: Any,
+    net: Layer,
+    params: Params,
+    tgt: Any,
+    memory: Any,
+    tgt_mask: Any = None,
+    memory_mask: Any = None,
+    tgt_key_padding_mask: Any = None,
+    memory_key_padding_mask: Any = None,
+    tgt_is_causal: Any = None,
+    memory_is_causal: Any = False,
+) -> Node:
+    """Apply the block or stack to target and memory, and to what the masks of each show."""
+    of_memory = joint_mask(memory_mask, memory_key_padding_mask, memory_is_causal, _heads(module))
+    of_target = joint_mask(tgt_mask, tgt_key_padding_mask, tgt_is_causal, _heads(module))
+    xs = require_value("tgt", tgt), require_value("memory", memory)
+    return Node(net, (*xs, *up_to_last(of_memory, of_target)), params)
+
+
+def _mask_of(given: dict[str, Any], name: str, heads: int) -> Mask:
+    """Return what the masks of a sequence show."""
+    attention, padding, is_causal = [given.get(f"{name}_{kind}") for kind in _KINDS]
+    return joint_mask(attention, padding, is_causal, heads)
+
+
+@call(nn.Transformer)
+def call_transformer(module: Any, net: Layer, params: Params, src: Any, tgt: Any, *masks: Any, **named: Any) -> Node:
+    """Apply the net to source and target, and to what the masks of source, target and memory show."""
+    given = dict(zip(_MASKS, masks, strict=False)) | named
+    of_source, of_target, of_memory = [_mask_of(given, name, module.nhead) for name in _SEQUENCES]
+    xs = require_value("src", src), require_value("tgt", tgt)
+    if all(given.get(f"src_{kind}") == given.get(f"memory_{kind}") for kind in _KINDS[:2]):
+        return Node(net, (*xs, *up_to_last(of_source, of_target)), params)
+    of_memory = full_mask(of_source) if of_memory is None else of_memory
+    return Node(net, (*xs, *up_to_last(of_source, of_target, of_memory)), params)

@@ -1,0 +1,75 @@
+"""Masks of a whole net: an input that its forward uses as a mask only has funcnet's meaning, True for what may be seen.
+
+Inside, code may still compute with masks of torch's meaning, which a ``VisibleMask`` translates where they reach attention.
+"""
+
+from typing import Any
+
+from funcnet.combinators.dag import Graph
+from funcnet.combinators.modes import ByMode
+from funcnet.contract import Layer
+from funcnet.layers.attention.mask_layers import VisibleMask
+from funcnet.wrapper import Wrapper
+
+Use = tuple[str, Layer, int]
+"""A node that an input goes to: its name, its layer, and the number of the input there."""
+
+
+def with_visible_masks(net: Layer) -> Layer:
+    """Return a net whose inputs that are used as masks only have funcnet's meaning."""
+    graph = _graph(net)
+    if graph is None:
+        return net
+    for i in range(len(graph.inputs)):
+        net = _shown(net, i) if _is_mask(net, i) else net
+    return net
+
+
+def _graph(net: Layer) -> Graph | None:
+    while isinstance(net, Wrapper):
+        net = net.layer
+    return net if isinstance(net, Graph) else None
+
+
+def _is_mask(layer: Layer, i: int) -> bool:
+    """Tell whether a layer uses its input i as a mask of torch.nn and for nothing else."""
+    if isinstance(layer, ByMode):
+        return _is_mask(layer.layer, i) and _is_mask(layer.evaluation, i)
+    if isinstance(layer, Wrapper):
+        return _is_mask(layer.layer, i)
+    if isinstance(layer, VisibleMask):
+        return layer.hidden
+    if not isinstance(layer, Graph) or layer.inputs[i] in layer.outputs:
+        return False
+    uses = _uses(layer, layer.inputs[i])
+    return bool(uses) and all(_is_mask(one, k) for _, one, k in uses) and _agree(layer, uses)
+
+
+def _uses(graph: Graph, name: str) -> list[Use]:
+    layers = graph.children()
+    rows = [(node, layers[f if isinstance(f, str) else node], ins) for node, f, ins in graph.nodes]
+    return [(node, layer, k) for node, layer, ins in rows for k, one in enumerate(ins) if one == name]
+
+
+def _agree(graph: Graph, uses: list[Use]) -> bool:
+    """Tell whether no layer that would be rewritten is used again with another value in the place of the mask."""
+    owners = {node: f if isinstance(f, str) else node for node, f, _ in graph.nodes}
+    places = {(owners[node], k) for node, _, k in uses}
+    counts = sum(1 for node in owners for owner, k in places if owners[node] == owner)
+    return counts == len(uses)
+
+
+def _shown(layer: Any, i: int) -> Any:
+    """Return a layer whose input i has our meaning."""
+    if isinstance(layer, ByMode):
+        return ByMode(_shown(layer.layer, i), _shown(layer.evaluation, i))
+    if isinstance(layer, Wrapper):
+        return layer.replace(layer=_shown(layer.layer, i))
+    if isinstance(layer, VisibleMask):
+        return layer.replace(hidden=False)
+    children = layer.children()
+    owners = {node: f for node, f, _ in layer.nodes if isinstance(f, str)}
+    places = {(owners.get(node, node), k) for node, _, k in _uses(layer, layer.inputs[i])}
+    for name, k in places:
+        children[name] = _shown(children[name], k)
+    return layer.with_children(children)

@@ -1,0 +1,154 @@
+"""Writes in a recorded forward: what reads a tensor after a write to it reads the result of the write.
+
+    y = relu_(x)                 y = relu_(x)
+    z = x + y          is        z = y + y
+
+Functions of funcnet write to nothing, so the order of writes and reads must be in the graph itself. A write to a tensor of which
+an alias is read later has no such form, and is refused.
+"""
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+from attrs import field as attribute
+from torch import fx, nn
+
+from funcnet.interop.torch_nn.importing.values import UnsupportedError
+
+AUGMENTED = {
+    one: getattr(operator, f"i{one.strip('_')}") for one in ("add", "sub", "mul", "truediv", "pow", "and_", "or_", "xor")
+}
+"""The function that Python calls for ``x += y`` and the like, by the name of that for ``x + y``."""
+
+_VIEWS = {
+    *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "contiguous", "detach", "to", "type_as"),
+    *("transpose", "swapaxes", "swapdims", "permute", "movedim", "moveaxis", "t", "T", "mT", "H", "mH", "adjoint"),
+    *("squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "narrow", "select", "diagonal", "unfold", "as_strided"),
+    *("chunk", "split", "tensor_split", "unbind", "getitem", "__getitem__", "data", "real", "float", "double", "half"),
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
+}
+"""Functions, methods and attributes whose result may be x itself, or share its memory."""
+
+_ALIASING = (
+    *(nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+    nn.FeatureAlphaDropout,
+)
+
+
+@define(eq=False)
+class Writes:
+    """What a recorded forward writes to.
+
+    Args:
+        module: The module.
+        is_writer: Whether a module within it writes to its input, as far as it is known.
+    """
+
+    module: nn.Module
+    is_writer: Callable[[nn.Module], bool]
+    _origins: dict[fx.Node, fx.Node] = attribute(factory=dict)
+    _tensors: dict[fx.Node, fx.Node] = attribute(factory=dict)
+
+    def follow(self, graph: fx.Graph) -> bool:
+        """Let reads after a write read its result, and tell whether an input of the graph is written to."""
+        place = {node: i for i, node in enumerate(graph.nodes)}
+        writes_to_input = False
+        for node in graph.nodes:
+            source = _first_of(node)
+            if source is None:
+                continue
+            if self._is_write(node) or self._calls_writer(node):
+                self._redirect(node, source, place)
+                writes_to_input |= self._origin(source).op == "placeholder"
+            if self._is_write(node) or self._may_alias(node):
+                self._origins[node] = self._origin(source)
+            if self._is_write(node) or self._is_identity(node):
+                self._tensors[node] = self._tensor(source)
+        return writes_to_input
+
+    def _redirect(self, write: fx.Node, source: fx.Node, place: dict[fx.Node, int]) -> None:
+        """Let those who read a tensor after a write read its result; refuse other readers of the same memory."""
+        earlier = [one for one in place if place[one] < place[write] and self._origin(one) is self._origin(source)]
+        readers = [(one, user) for one in earlier for user in one.users if place[user] > place[write]]
+        for one, user in readers:
+            if self._tensor(one) is not self._tensor(source) or not self._is_write(write):
+                raise LostWriteError(write)
+            user.replace_input_with(one, write)
+
+    def _origin(self, node: fx.Node) -> fx.Node:
+        """Return the value whose memory a node may share."""
+        return self._origins.get(node, node)
+
+    def _tensor(self, node: fx.Node) -> fx.Node:
+        """Return the first value that is the same tensor."""
+        return self._tensors.get(node, node)
+
+    def _is_write(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            child = self.module.get_submodule(str(node.target))
+            return type(child).__module__.startswith("torch.nn.") and getattr(child, "inplace", False) is True
+        if node.op == "call_method":
+            return str(node.target).endswith("_") and not str(node.target).endswith("__")
+        return node.op == "call_function" and _is_writing_function(node)
+
+    def _calls_writer(self, node: fx.Node) -> bool:
+        return node.op == "call_module" and self.is_writer(self.module.get_submodule(str(node.target)))
+
+    def _is_identity(self, node: fx.Node) -> bool:
+        return node.op == "call_module" and isinstance(self.module.get_submodule(str(node.target)), nn.Identity)
+
+    def _may_alias(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return isinstance(self.module.get_submodule(str(node.target)), _ALIASING)
+        return _name_of(node) in _VIEWS
+
+
+class LostWriteError(UnsupportedError):
+    """A write to a tensor that is read afterwards by another name; ``node`` is the call that writes."""
+
+    def __init__(self, node: fx.Node) -> None:
+        super().__init__(f"{node.target if node.op == 'call_module' else _name_of(node)} writes to a tensor that is read later")
+        self.node = node
+
+
+def writes_first(modules: list[nn.Module], is_writer: Callable[[nn.Module], bool]) -> bool:
+    """Tell whether modules in series write to the input of the first one."""
+    for one in modules:
+        if is_writer(one) or (type(one).__module__.startswith("torch.nn.") and getattr(one, "inplace", False) is True):
+            return True
+        if not isinstance(one, _ALIASING):
+            return False
+    return False
+
+
+def _first_of(node: fx.Node) -> fx.Node | None:
+    """Return the first argument of a call, if it is a value of the graph."""
+    given = [*node.args, *node.kwargs.values()]
+    return given[0] if given and isinstance(given[0], fx.Node) and node.op.startswith("call") else None
+
+
+def _name_of(node: fx.Node) -> str:
+    if node.op == "call_method":
+        return str(node.target)
+    if node.target is getattr:
+        return str(node.args[1])
+    return str(getattr(node.target, "__name__", ""))
+
+
+def _is_writing_function(node: fx.Node) -> bool:
+    target: Any = node.target
+    if getattr(target, "__module__", "") in ("_operator", "operator", "math", "builtins"):
+        return target in AUGMENTED.values()
+    return _name_of(node).endswith("_") or _argument(node, "inplace") is True
+
+
+def _argument(node: fx.Node, name: str) -> Any:
+    """Return an argument of a call by its name; ``None`` where the function does not say what its arguments are."""
+    target: Any = node.target
+    try:
+        return inspect.signature(target).bind(*node.args, **node.kwargs).arguments.get(name)
+    except (TypeError, ValueError):
+        return node.kwargs.get(name)

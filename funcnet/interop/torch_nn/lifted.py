@@ -1,0 +1,218 @@
+"""Lifted layers: modules of torch.nn as layers, differentiated by ``torch.func`` instead of a rule by hand.
+
+y      = module(x) with params in the places of its parameters and buffers
+gp, gx = torch.func.vjp of that, which computes y again, at gy
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.checks import check_gy, require_key
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.errors import describe, value_error
+from funcnet.fitting.global_randomness import seeded
+from funcnet.flattening import flatten_together, unflatten
+from funcnet.interop.torch_nn.attention_formulas import without_fused_attention
+from funcnet.interop.torch_nn.drawing_again import Leaf, redrawn
+from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
+from funcnet.interop.torch_nn.skeletons import Skeleton
+from funcnet.kernels.tracing import is_compiling, is_eager
+from funcnet.random.keys import Key, as_key
+from funcnet.value import Value, frozen
+
+
+@frozen
+class Traits(Value):
+    """How a module behaves in one mode, learned from an example.
+
+    Args:
+        draws: Whether it calls random functions of torch.
+        draws_in_kernels: Whether kernels draw from torch's generator, as in an ``LSTM`` with dropout.
+        draws_hidden: Whether it draws with functions that a compiler does not tell of, such as ``torch.randn_like``.
+        stores: Names of the attributes that it sets on modules.
+        fused: Whether it calls kernels of attention or recurrence, which not every transform knows.
+        moves: Whether it changes its buffers.
+        writes_to_x: Whether it writes to its input.
+        batch_dependent: Whether a row of its output depends on other rows.
+        floating: For each leaf of its output, whether it is floating; ``None`` for an absent leaf.
+    """
+
+    draws: bool = False
+    draws_in_kernels: bool = False
+    draws_hidden: bool = False
+    stores: tuple[str, ...] = ()
+    fused: bool = False
+    moves: bool = False
+    writes_to_x: bool = False
+    batch_dependent: bool = False
+    floating: tuple[bool | None, ...] = ()
+
+
+@frozen
+class Lifted(Layer):
+    """A module of torch.nn as a layer; made by ``lift``.
+
+        y      = module(x), or module(*x) for a tuple x
+        gp, gx = torch.func.vjp of it at gy, which computes y again
+
+    Shape:
+        Those of the module; x may have any tensors, of which floating ones have gradients.
+
+    Params:
+        The parameters and buffers of the module by their names, nested; tied ones once, by their first name. Buffers, and
+        parameters that do not require grad, have the gradient ``None``.
+
+    Cache:
+        x, the key, and the buffers after the call if it changes them.
+    """
+
+    label = "lift"
+
+    skeleton: Skeleton
+    leaves: tuple[Leaf, ...]
+    ties: tuple[tuple[str, str], ...]
+    traits: Traits
+    in_evaluation: Traits
+    evaluation: Skeleton = field(repr=False)
+
+    @property
+    def stochastic(self) -> bool:
+        return self.traits.draws or self.traits.draws_in_kernels
+
+    @property
+    def batch_dependent(self) -> bool:
+        return self.traits.batch_dependent
+
+    @property
+    def has_running_stats(self) -> bool:
+        return self.traits.moves
+
+    @property
+    def non_trainable(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The last names of the leaves without a gradient."""
+        return tuple(sorted({leaf.name.rpartition(".")[2] for leaf in self.leaves if not leaf.trains}))
+
+    @property
+    def undecayed(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The names of the scales of norms."""
+        return tuple(leaf.name for leaf in self.leaves if leaf.is_scale)
+
+    @property
+    def trainable(self) -> bool:
+        return any([leaf.trains for leaf in self.leaves])  # noqa: C419 (compiled code has no generators)
+
+    def init(self, rng: Key | int) -> Params:
+        """Draw parameters as the modules do in ``reset_parameters``; those that none draws keep their mean and deviation.
+
+        Buffers that no module resets, such as tables, get the values that they had.
+        """
+        key = as_key(rng)
+        if key.is_meta:
+            named = {leaf.name: torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") for leaf in self.leaves}
+        else:
+            with seeded(key):
+                named = {name: x.to(key.device) for name, x in redrawn(self.skeleton, self.leaves, self.ties, key).items()}
+        return tree.from_names(named) if named else {}
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        key = as_key(require_key(self, rng)) if self.stochastic else None
+        y, moved = self._forward(self._tensors(params), x, key, is_eager())
+        return y, (x, key, moved)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        gparams, gx = self._pulled_back(params, cache, gy)
+        return gparams, gx
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return self._pulled_back(params, cache, gy, of_x=False)[0]
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return self._pulled_back(params, cache, gy, of_params=False)[1]
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        moved = cache[2]
+        return tree.map_with_path(lambda path, leaf: moved.get(path, leaf), params) if moved else params  # noqa: PLW0108
+
+    def inference(self) -> Layer:
+        if self.skeleton == self.evaluation:
+            return self
+        return self.replace(skeleton=self.evaluation, traits=self.in_evaluation)
+
+    def __repr__(self) -> str:
+        return f"lift({self.skeleton!r})"
+
+    def _tensors(self, params: Params) -> dict[str, Tensor]:
+        """Return the leaves of params by name, those at several names of the module once."""
+        named = tree.names(params)
+        if named.keys() != {leaf.name for leaf in self.leaves}:
+            missing = [leaf.name for leaf in self.leaves if leaf.name not in named]
+            extra = sorted(named.keys() - {leaf.name for leaf in self.leaves})
+            raise value_error(self, "params must be those that lift returned", f"missing {missing} and unknown {extra}")
+        for leaf in self.leaves:
+            if tuple(named[leaf.name].shape) != leaf.shape:
+                raise value_error(self, f"{leaf.name} must have the shape {leaf.shape}", describe(named[leaf.name]))
+        return named
+
+    def _forward(self, named: dict[str, Tensor], x: Any, key: Key | None, plain: bool) -> tuple[Any, dict[str, Tensor] | None]:
+        """Return y, and the buffers after the call if it changes them; copies of the buffers are written to."""
+        copied = self.skeleton.is_training or self.traits.moves
+        held = {leaf.name: named[leaf.name].clone() if copied and leaf.is_buffer else named[leaf.name] for leaf in self.leaves}
+        held |= {name: held[first] for name, first in self.ties}
+        x = tree.map(torch.clone, x) if self.traits.writes_to_x else x
+        writes_out = self.traits.fused and not plain
+        if key is not None and (self.traits.draws_hidden or self.traits.draws_in_kernels) and is_compiling():
+            rule = "compiled code draws from a key with functions such as torch.randn and dropout, not randn_like or kernels' own"
+            raise ValueError(f"{self!r}: {rule}, got a module with such draws")  # the compiler follows no value_error
+        draws = nullcontext() if key is None and not writes_out else KeyedDraws(key, writes_out=not plain)
+        chance = seeded(key) if key is not None and self.traits.draws_in_kernels else nullcontext()
+        with draws, chance, without_fused_attention() if writes_out else nullcontext():
+            y, after = self.skeleton.call(held, x if isinstance(x, tuple) else (x,), self.traits.stores)
+        return y, {leaf.name: after[leaf.name] for leaf in self.leaves if leaf.is_buffer} if self.traits.moves else None
+
+    def _pulled_back(self, params: Params, cache: Cache, gy: Any, *, of_params: bool = True, of_x: bool = True) -> Any:
+        """Return the gradients of params and of x; ``None`` in each leaf of what is not asked for."""
+        x, key, _ = cache
+        plain = is_eager()  # else someone differentiates this derivative, or maps or traces it
+        named, xs = self._tensors(params), flatten_together(x)[0]
+        trained = {leaf.name: named[leaf.name] for leaf in self.leaves if leaf.trains and of_params}
+        floats = [one for one in xs if of_x and one is not None and one.is_floating_point()]
+
+        def forward(trained: dict[str, Tensor], floats: list[Tensor]) -> tuple[Tensor, ...]:
+            given = unflatten(x, iter(_merged(xs, floats))) if of_x else x
+            return self._floating(self._forward({**named, **trained}, given, key, plain)[0])
+
+        found, gxs = self._differentiated(forward, trained, floats, gy) if trained or floats else ({}, [])
+        rest = iter(gxs)
+        gx = tree.map(lambda one: next(rest) if of_x and one.is_floating_point() else None, x)
+        return tree.map_with_path(lambda path, leaf: found.get(path), params), gx
+
+    def _differentiated(self, forward: Any, trained: dict[str, Tensor], floats: list[Tensor], gy: Any) -> Any:
+        y, back, *_ = torch.func.vjp(forward, trained, floats)
+        return back(self._gys(gy, y))
+
+    def _floating(self, y: Any) -> tuple[Tensor, ...]:
+        """Return the floating leaves of an output."""
+        leaves = flatten_together(y)[0]
+        return tuple([one for one, is_floating in zip(leaves, self.traits.floating, strict=True) if is_floating])
+
+    def _gys(self, gy: Any, ys: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the gradients of the floating leaves of y, with zeros for absent ones."""
+        leaves = flatten_together(gy)[0]
+        if len(leaves) != len(self.traits.floating):
+            raise value_error(self, f"gy must be like y, of {len(self.traits.floating)} leaves", describe(gy))
+        given = [one for one, is_floating in zip(leaves, self.traits.floating, strict=True) if is_floating]
+        return tuple(
+            [torch.zeros_like(y) if g is None else check_gy(self, g, y.shape, y) for g, y in zip(given, ys, strict=True)]
+        )
+
+
+def _merged(xs: list[Any], floats: list[Tensor]) -> Iterator[Any]:
+    """Put other floating leaves in the places of those of xs."""
+    rest = iter(floats)
+    return iter([next(rest) if one is not None and one.is_floating_point() else one for one in xs])

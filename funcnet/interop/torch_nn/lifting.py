@@ -1,0 +1,70 @@
+"""Lifting: any module of torch.nn as a layer, from the module and an example of its input."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from funcnet import tree
+from funcnet.contract import Layer, Params
+from funcnet.errors import describe, value_error
+from funcnet.interop.torch_nn.drawing_again import leaf_of
+from funcnet.interop.torch_nn.lifted import Lifted, Traits
+from funcnet.interop.torch_nn.skeletons import Skeleton, slots_of
+from funcnet.interop.torch_nn.trials import traits_of
+
+
+def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
+    """Make a layer of any module of torch.nn, and return it with the module's parameters and buffers as params.
+
+        y      = module(x), or module(*x) for a tuple x
+        gp, gx = torch.func.vjp of it at gy, which computes y again
+
+    The layer runs the module as it is, in train or eval mode, and ``inference()`` runs it in eval mode. It needs a key where the
+    module draws random numbers: torch's random functions then draw from that key. Buffers that a call changes, such as running
+    statistics, change in ``update_stats`` only. The module stays as it is, and params are copies.
+
+    The layer holds no tensors. It compares by the module's classes and settings, and pickles if the module does. Its ``repr`` is
+    not code. Where ``from_torch`` converts a module, its net is faster, since nothing is computed twice.
+
+    Args:
+        module: The module. What its forward stores in attributes of modules is forgotten after each call.
+        example: An input: a tensor or tree of tensors, or a tuple of the arguments of a module with several. It shows which
+            random numbers are drawn, what is written to, and whether rows of the output depend on others: give two rows or more.
+
+    Returns:
+        The layer and its params, which are nested by the names in the ``state_dict``.
+
+    Raises:
+        ValueError: For anything but a module, one that fails on the example, writes to its parameters, holds tensors in lists,
+            or has an output that is no tree of tensors.
+
+    >>> import torch
+    >>> layer, params = lift(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.ones(4, 3))
+    >>> y, cache = layer.apply(params, torch.zeros(4, 3))
+    >>> {name: tuple(g.shape) for name, g in tree.names(layer.grads(params, cache, torch.ones_like(y))).items()}
+    {'0.weight': (2, 3), '0.bias': (2,)}
+    """
+    if not isinstance(module, nn.Module):
+        raise value_error("lift", "module must be a torch.nn.Module", describe(module))
+    skeleton = Skeleton.of(module)
+    named, ties = _named(module)
+    leaves = tuple([leaf_of(module, name, kind, leaf) for (name, kind), leaf in named.items()])
+    params = tree.from_names({name: leaf.detach().clone() for (name, _), leaf in named.items()}) if named else {}
+    settled = skeleton.in_eval_mode()
+    given, in_evaluation = (
+        traits_of(Lifted(one, leaves, ties, Traits(), Traits(), settled), params, example) for one in (skeleton, settled)
+    )
+    return Lifted(skeleton, leaves, ties, given, in_evaluation, settled), params
+
+
+def _named(module: nn.Module) -> tuple[dict[tuple[str, str], Tensor], tuple[tuple[str, str], ...]]:
+    """Return the tensors of a module by their first names, and the other names, each with the first one."""
+    first: dict[int, str] = {}
+    named, ties = {}, []
+    for (name, kind), leaf in slots_of(module).items():
+        if id(leaf) in first:
+            ties.append((name, first[id(leaf)]))
+        else:
+            first[id(leaf)] = name
+            named[name, kind] = leaf
+    return named, tuple(ties)

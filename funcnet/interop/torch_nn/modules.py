@@ -1,0 +1,144 @@
+"""Nets as modules of torch.nn: ``as_module``, whose backward pass is the VJP of the net.
+
+    module(x) = net(params, x)      gradients: net.vjp
+
+The module computes what the net computes, with the same kernels; ``autograd`` has the function that autograd differentiates.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from funcnet.codec import TreeCodec
+from funcnet.contract import Layer, Params
+from funcnet.errors import value_error
+from funcnet.interop.torch_nn.autograd import applied
+from funcnet.interop.torch_nn.plans import Plan
+from funcnet.interop.torch_nn.precision import device_of
+from funcnet.interop.torch_nn.roles import Roles, require_params, roles
+from funcnet.interop.torch_nn.rows import LONE, Memory, Skeleton, taken_apart
+from funcnet.kernels.tracing import is_compiling
+from funcnet.paths import named_leaves
+from funcnet.walking import require_layer
+
+_LONE = "weight"
+"""The name of the parameter where params are a single tensor, whose path is empty."""
+
+
+class Holder(nn.Module):
+    """A module that holds parameters and other holders; it computes nothing."""
+
+    def put(self, path: str, leaf: Tensor, *, is_buffer: bool) -> None:
+        """Register a parameter or a buffer under a dotted path."""
+        head, _, tail = path.partition(".")
+        if tail:
+            if head not in self._modules:
+                self._refuse_taken(head)
+                self.add_module(head, Holder())
+            self._modules[head].put(tail, leaf, is_buffer=is_buffer)  # type: ignore[union-attr,operator]
+        else:
+            self._refuse_taken(head)
+            (self.register_buffer if is_buffer else self.register_parameter)(head, leaf)  # type: ignore[arg-type]
+
+    def _refuse_taken(self, name: str) -> None:
+        if not name or hasattr(self, name):
+            rule = "a name in params must be free in torch.nn.Module, and not empty"
+            raise value_error("as_module", rule, repr(name))
+
+
+class NetModule(Holder):
+    """A net as a module of torch.nn; made by ``as_module``."""
+
+    def __init__(self, net: Layer, params: Params) -> None:
+        super().__init__()
+        found = roles(net, params)
+        self._net, self._structure, self._roles = net, Skeleton(params), found
+        self._names = [path or _LONE if leaf is not None else None for path, leaf in named_leaves("", params)]
+        made: dict[int, Tensor] = {}
+        with torch.inference_mode(mode=False):
+            for path, leaf in named_leaves("", params):
+                if leaf is not None:
+                    made[id(leaf)] = made[id(leaf)] if id(leaf) in made else _copied(found, path, leaf)
+                    self.put(path or _LONE, made[id(leaf)], is_buffer=path in found.buffers)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what every call needs: it is not pickled, but made again."""
+        self._places = [self._place(name) for name in self._names]
+        self._codec = TreeCodec(self._structure.tree)
+        stats = [i for i, name in enumerate(self._names) if self._net.has_running_stats and name in self._roles.buffers]
+        nets = (self._net.inference(), ()), (self._net, tuple(stats))
+        count = len(self._names)
+        self._plans = [Plan(net, self._codec, LONE, count, moves, Memory()) for net, moves in nets]
+        self._draws = [net.stochastic for net, _ in nets]
+
+    def _place(self, name: str | None) -> tuple[Any, str | None, Any]:
+        """Return the holder of a leaf, its name there, and the dict in which it is."""
+        if name is None:
+            return None, None, None
+        path, _, last = name.rpartition(".")
+        holder = self.get_submodule(path)
+        return holder, last, holder._buffers if last in holder._buffers else holder._parameters
+
+    def __getstate__(self) -> dict[str, Any]:
+        made = {"_places", "_codec", "_plans", "_draws"}
+        return {name: value for name, value in self.__dict__.items() if name not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
+    def forward(self, *x: Any) -> Any:
+        """Apply the net to x; several arguments are the entries of a tuple."""
+        plan = self._plans[self.training]
+        shape, entries = taken_apart(x[0] if len(x) == 1 else x)
+        if shape is not LONE:
+            plan = plan.with_x(shape)
+        row = [*self._leaves(), *entries]
+        for i in plan.stats:
+            row[i] = row[i].clone()  # the buffer is written to, and the backward pass may need what was in it
+        row.append(_drawn_key(row) if self._draws[self.training] else None)
+        y, moved = applied(plan, row)
+        if moved:
+            self._move(moved)
+        return y
+
+    def params(self) -> Params:
+        """Return the params, copied."""
+        return self._codec.write([None if leaf is None else leaf.detach().clone() for leaf in self._leaves()])
+
+    def extra_repr(self) -> str:
+        return str(self._net)
+
+    def _leaves(self) -> list[Any]:
+        """List the parameters and buffers, whatever is in their places now, as within ``functional_call``."""
+        if is_compiling():
+            return [None if name is None else getattr(holder, name) for holder, name, _ in self._places]
+        return [
+            None if name is None else found.get(name) if found.get(name) is not None else getattr(holder, name)
+            for holder, name, found in self._places
+        ]
+
+    def _move(self, moved: dict[int, Tensor]) -> None:
+        """Write moved statistics into the buffers, in place."""
+        with torch.no_grad():
+            for i, leaf in moved.items():
+                getattr(*self._places[i][:2]).copy_(leaf)
+
+
+def _copied(found: Roles, path: str, leaf: Tensor) -> Tensor:
+    copy = leaf.detach().clone()
+    return copy if path in found.buffers else nn.Parameter(copy, requires_grad=path not in found.frozen)
+
+
+def _drawn_key(row: list[Any]) -> Tensor:
+    """Draw a key from torch's generator, on the device of x."""
+    return torch.randint(-(2**63), 2**63 - 1, (), device=device_of(row))
+
+
+def as_module(net: Layer, params: Params) -> NetModule:
+    """Make a module of torch.nn from a net and its params."""
+    require_layer("as_module", net)
+    require_params("as_module", net, params)
+    return NetModule(net, params)

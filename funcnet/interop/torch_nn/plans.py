@@ -1,0 +1,105 @@
+"""Plans: a net between two rows of tensors, forward and backward."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+from funcnet.contract import Layer, Params, Rng
+from funcnet.flattening import Tree
+from funcnet.interop.torch_nn.rows import Memory, Row, Shape, Structure, taken_apart
+
+
+@define(eq=False)
+class Result:
+    """What to know of the results of a net, beside their tensors.
+
+    Args:
+        y: The shape of y.
+        cache: The shape of the cache.
+        places: The places in the row of the statistics that have moved.
+        kinds: Shape, dtype and device of each leaf of y, of several; ``None`` for those without a gradient.
+        count: How many leaves y has.
+    """
+
+    y: Shape
+    cache: Shape
+    places: list[int]
+    kinds: list[Any]
+    count: int
+
+    def gy(self, gys: Row) -> Tree:
+        """Build gy, of zeros where a leaf has no gradient."""
+        return self.y.write([_zeros(kind) if g is None else g for g, kind in zip(gys, self.kinds, strict=True)])
+
+
+def _kinds(ys: Row) -> list[Any]:
+    if len(ys) == 1:
+        return [None]
+    return [(y.shape, y.dtype, y.device) if isinstance(y, Tensor) and y.is_floating_point() else None for y in ys]
+
+
+def _zeros(kind: Any) -> Tensor | None:
+    return None if kind is None else torch.zeros(kind[0], dtype=kind[1], device=kind[2])
+
+
+@define(eq=False)
+class Plan:
+    """A net, and how its arguments lie in a row: the leaves of params, those of x, and the key.
+
+    Args:
+        net: The net.
+        params: The structure of params.
+        x: The shape of x.
+        count: How many leaves params have.
+        stats: The places of the leaves that ``update_stats`` may move.
+        caches: What takes the cache apart.
+    """
+
+    net: Layer
+    params: Structure
+    x: Shape
+    count: int
+    stats: tuple[int, ...] = ()
+    caches: Memory = field(factory=lambda: Memory(made=1 << 30))
+
+    def with_net(self, net: Layer) -> "Plan":
+        """Return the plan of another net, with the same arguments."""
+        return Plan(net, self.params, self.x, self.count, self.stats)
+
+    def with_x(self, x: Shape) -> "Plan":
+        """Return the plan for an x of another shape."""
+        return Plan(self.net, self.params, x, self.count, self.stats, self.caches)
+
+    def arguments(self, row: Row) -> tuple[Params, Any, Rng]:
+        """Return params, x and the key."""
+        return self.params.write(row[: self.count]), self.x.write(row[self.count : -1]), row[-1]
+
+    def forward(self, row: Row) -> tuple[Result, list[Any], list[Any], list[Any]]:
+        """Apply the net; return the result, and the tensors of y, of moved statistics, and of the cache."""
+        params, x, rng = self.arguments(row)
+        y, cache = self.net.apply(params, x, rng)
+        moved = self.params.read(self.net.update_stats(params, cache)) if self.stats else row
+        places = [i for i in self.stats if moved[i] is not row[i]]
+        (of_y, ys), (of_cache, kept) = taken_apart(y), self.caches.taken_apart(cache)
+        return Result(of_y, of_cache, places, _kinds(ys), len(ys)), ys, [moved[i] for i in places], kept
+
+    def gradients(self, result: Result, row: Row, kept: Row, gys: Row, needs: Sequence[bool]) -> list[Any]:
+        """Return the gradients of the tensors in the row: ``None`` for those that need none, or have none."""
+        params, x, _ = self.arguments(row)
+        return self.backward(params, x, result.cache.write(kept), result.gy(gys), needs)
+
+    def backward(self, params: Params, x: Any, cache: Any, gy: Any, needs: Sequence[bool]) -> list[Any]:
+        """Call the method that computes what is needed, and no more."""
+        gparams, gx = None, None
+        if not any(needs[self.count :]):
+            gparams = self.net.grads(params, cache, gy)
+        elif not any(needs[: self.count]):
+            gx = self.net.input_grad(params, cache, gy)
+        else:
+            gparams, gx = self.net.vjp(params, cache, gy)
+        found = [None] * self.count if gparams is None else self.params.read(gparams)
+        found += [None] * (len(needs) - 1 - self.count) if gx is None else self.x.structure.read(gx)
+        return [g if need else None for g, need in zip([*found, None], needs, strict=True)]

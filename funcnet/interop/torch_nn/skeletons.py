@@ -1,0 +1,220 @@
+"""Skeletons: modules of torch.nn without their tensors, which are put in for one call and taken out again."""
+
+import copy
+import hashlib
+import io
+import pickle
+from contextlib import suppress
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from funcnet.errors import value_error
+from funcnet.kernels.tracing import is_compiling
+from funcnet.value import unpacked
+
+PARAMETER, BUFFER, ATTRIBUTE = "parameter", "buffer", "attribute"
+_INTERNAL = ("_parameters", "_buffers", "_modules")
+
+_ABSENT = object()
+
+Slot = tuple[str, str]
+"""The dotted name of a tensor in a module, and its kind."""
+
+
+def slots_of(module: nn.Module) -> dict[Slot, Tensor]:
+    """Return the tensors of a module, those at several names too; attributes that are tensors count, derived ones do not."""
+    found: dict[Slot, Tensor] = {}
+    for path, one in module.named_modules(remove_duplicate=False):
+        kinds = {PARAMETER: one._parameters, BUFFER: one._buffers, ATTRIBUTE: vars(one)}
+        for kind, named in kinds.items():
+            for name, leaf in named.items():
+                if isinstance(leaf, Tensor) and (kind != ATTRIBUTE or leaf.grad_fn is None):
+                    found[f"{path}.{name}".lstrip("."), kind] = leaf
+    return found
+
+
+def _require_reachable(module: nn.Module) -> None:
+    """Refuse tensors in lists and dicts, of which a functional call would know nothing."""
+    for path, one in module.named_modules():
+        for name, got in vars(one).items():
+            known = name in _INTERNAL or isinstance(got, Tensor) or (isinstance(one, nn.RNNBase) and name == "_flat_weights")
+            if not known and any(isinstance(part, Tensor) for part in unpacked(got)):
+                rule = "tensors must be parameters, buffers or attributes of a module; register those in lists and dicts"
+                raise value_error(
+                    f"lift({type(module).__name__})", rule, f"{type(got).__name__} {path}.{name}".replace(" .", " ")
+                )
+
+
+class Skeleton:
+    """A module without its tensors. Skeletons are equal if their modules have the same classes and settings.
+
+    A module that pickle refuses, such as one of a local class, has a skeleton that equals only itself.
+    """
+
+    __slots__ = ("_code", "_lock", "_modules", "_name", "module", "places", "stored")
+
+    stored: tuple[str, ...]
+    """Names of the attributes that the last call set on modules."""
+
+    def __init__(self, module: nn.Module, slots: tuple[Slot, ...]) -> None:
+        self.module, self._lock = module, RLock()
+        self.stored = ()
+        owners = dict(module.named_modules(remove_duplicate=False))
+        self._modules = [*module.modules()]
+        for one in self._modules:  # derived tensors, as those of weight_norm, are computed anew in each call
+            vars(one).update({name: None for name, got in vars(one).items() if isinstance(got, Tensor)})
+        self.places = [(name, kind, owners[name.rpartition(".")[0]], name.rpartition(".")[2]) for name, kind in slots]
+        self._empty()
+        self._code = _code_of(module)
+        self._name = f"<{type(module).__name__} {hashlib.sha256(self._code or b'').hexdigest()[:8]}>"
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "Skeleton":
+        """Copy a module without the values of its tensors."""
+        _require_reachable(module)
+        slots = slots_of(module)
+        memo: dict[int, Any] = {id(leaf): _placeholder(leaf) for leaf in slots.values()}
+        derived = [leaf for one in module.modules() for leaf in vars(one).values() if isinstance(leaf, Tensor)]
+        memo |= {id(leaf): _placeholder(leaf) for leaf in derived}
+        try:
+            copied = copy.deepcopy(module, memo)
+        except Exception as error:
+            rule = "copy.deepcopy must be able to copy the module"
+            raise value_error(f"lift({type(module).__name__})", rule, f"{type(error).__name__}: {error}") from error
+        return cls(copied, tuple(slots))
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Skeleton) and self._code is not None and self._code == other._code
+        return self is other or same
+
+    def __hash__(self) -> int:
+        return id(self) if self._code is None else hash(self._code)
+
+    def __repr__(self) -> str:
+        return self._name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Skeleton, (self.module, tuple((name, kind) for name, kind, _, _ in self.places))
+
+    def in_eval_mode(self) -> "Skeleton":
+        """Return the skeleton of the module in eval mode."""
+        return Skeleton(copy.deepcopy(self.module).eval(), tuple((name, kind) for name, kind, _, _ in self.places))
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a module within is in train mode."""
+        return any(one.training for one in self._modules)
+
+    def call(
+        self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], stores: tuple[str, ...] = ()
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """Call the module with these tensors; return its output, and the tensors that it has afterwards.
+
+        All else that the call stores in attributes of the module is forgotten; ``stores`` tells the compiler which they are.
+        """
+        if is_compiling():
+            return self._traced(tensors, arguments, [self._place(name) for name in stores])
+        with self._lock:
+            before = [(vars(one), dict(vars(one))) for one in self._modules]
+            try:
+                return self._filled(tensors)(*arguments), self._tensors()
+            finally:
+                self.stored = tuple(self._stored(before))
+                for attributes, kept in before:
+                    attributes.clear()
+                    attributes.update(kept)
+                self._empty()
+
+    def _traced(
+        self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], stores: list[tuple[nn.Module, str]]
+    ) -> tuple[Any, dict[str, Tensor]]:
+        before = [(owner, key, getattr(owner, key, _ABSENT)) for owner, key in stores]
+        y = self._filled(tensors)(*arguments)
+        after = self._tensors()
+        for owner, key, kept in before:
+            if kept is _ABSENT:
+                delattr(owner, key)
+            else:
+                setattr(owner, key, kept)
+        self._empty()
+        return y, after
+
+    def _place(self, name: str) -> tuple[nn.Module, str]:
+        return self.module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+
+    def _stored(self, before: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
+        """Return the names of attributes that are others than before, without those of tensors."""
+        paths = {id(vars(one)): path for path, one in self.module.named_modules()}
+        names = [
+            f"{paths[id(now)]}.{name}".lstrip(".")
+            for now, kept in before
+            for name, got in now.items()
+            if name not in kept or kept[name] is not got
+        ]
+        known = {name for name, kind, _, _ in self.places if kind == ATTRIBUTE}
+        return [name for name in names if name not in known and not name.endswith("_flat_weights")]
+
+    def filled(self, tensors: dict[str, Tensor]) -> nn.Module:
+        """Return a new module with these tensors as its parameters and buffers."""
+        made = Skeleton(copy.deepcopy(self.module), tuple((name, kind) for name, kind, _, _ in self.places))
+        kinds = {name: kind for name, kind, _, _ in self.places}
+        return made._filled({name: nn.Parameter(x, False) if kinds[name] == PARAMETER else x for name, x in tensors.items()})
+
+    def _filled(self, tensors: dict[str, Tensor]) -> nn.Module:
+        for name, kind, owner, key in self.places:
+            _put(owner, kind, key, tensors[name])
+        for one in self._modules:
+            if isinstance(one, nn.RNNBase):
+                one._flat_weights = [one._parameters.get(name) for name in one._flat_weights_names]
+        return self.module
+
+    def _empty(self) -> None:
+        for _, kind, owner, key in self.places:
+            _put(owner, kind, key, None)
+        for one in self._modules:
+            if isinstance(one, nn.RNNBase):
+                one._flat_weights = [None for _ in one._flat_weights_names]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: _taken(owner, kind, key) for name, kind, owner, key in self.places if kind != PARAMETER}
+
+
+def _put(owner: nn.Module, kind: str, key: str, leaf: Any) -> None:
+    if kind == PARAMETER:
+        owner._parameters[key] = leaf
+    elif kind == BUFFER:
+        owner._buffers[key] = leaf
+    else:
+        object.__setattr__(owner, key, leaf)
+
+
+def _taken(owner: nn.Module, kind: str, key: str) -> Any:
+    return owner._buffers[key] if kind == BUFFER else getattr(owner, key)
+
+
+def _placeholder(leaf: Tensor) -> Tensor:
+    empty = torch.empty(leaf.shape, dtype=leaf.dtype, device="meta")
+    return nn.Parameter(empty, leaf.requires_grad) if isinstance(leaf, nn.Parameter) else empty
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles modules without tensors."""
+
+    def persistent_id(self, one: Any) -> None:
+        """Refuse tensors."""
+        if isinstance(one, Tensor):
+            raise pickle.PicklingError("a tensor")
+
+
+def _code_of(module: nn.Module) -> bytes | None:
+    """Return bytes that equal modules share; ``None`` where pickle refuses. Without a memo, they do not depend on identities."""
+    for fast in (True, False):  # a module with circles in it needs the memo
+        with suppress(Exception), io.BytesIO() as file:
+            pickler = _Pickler(file)
+            pickler.fast = fast
+            pickler.dump(module)
+            return file.getvalue()
+    return None

@@ -1,0 +1,144 @@
+"""State dicts of torch, loaded into params by name."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from funcnet.contract import Params
+from funcnet.errors import describe, value_error
+from funcnet.flattening import Tree
+from funcnet.paths import named_leaves
+from funcnet.saving.agreement import mapped, named_entries
+from funcnet.saving.renaming import Rename, with_new_names
+from funcnet.saving.tensors import identity
+from funcnet.tree.mapping import same_leaf
+
+_WHO = "load_state_dict"
+_EXTRA = "_extra_state"
+"""The last name of what modules save beside their tensors."""
+
+
+def load_state_dict(
+    params: Params, state_dict: Mapping[str, Any], *, strict: bool = True, prefix: str = "", rename: Rename | None = None
+) -> Params:
+    """Return params with the values of a ``state_dict`` of torch, copied by name.
+
+    Each leaf keeps its dtype, device and strides, and the values are converted, as in ``Module.load_state_dict``. A leaf on the
+    meta device gets the device of its value. The given params are not written to. If a tensor is in the state dict at two names
+    and in params at one, the other name is accepted: where params have an absent leaf, as ``tied`` leaves it, for equal values,
+    and elsewhere for the same memory.
+
+    Args:
+        params: The params, whose paths are the names.
+        state_dict: Tensors by name.
+        strict: Whether every leaf must have a value and every value a leaf; shapes must agree in any case.
+        prefix: Beginning of names that is removed, such as ``"module."``; at least one name must have it.
+        rename: New names, applied after ``prefix``, with the meaning that it has in ``load``: a dict from patterns to new names,
+            or a function of a name; ``None`` as a new name leaves the value out.
+
+    Raises:
+        ValueError: For anything but a dict of tensors; and one error for all names that are missing or unexpected, of another
+            shape, or without values.
+
+    >>> module = nn.Sequential(nn.Linear(3, 2))
+    >>> params = load_state_dict(({"weight": torch.empty(2, 3), "bias": torch.empty(2)},), module.state_dict())
+    >>> torch.equal(params[0]["weight"], module[0].weight)
+    True
+    """
+    if not isinstance(strict, bool):
+        raise value_error(_WHO, "strict must be True or False", describe(strict))
+    found = with_new_names(_without_prefix(_tensors(state_dict), prefix), rename, _WHO)
+    wanted = {path: leaf for path, leaf in named_entries(_WHO, params).items() if isinstance(leaf, Tensor)}
+    tied = _tied(found, wanted, params)
+    loaded = {name: value for name, value in found.items() if name in wanted}
+    words = [*_misfits(loaded, wanted), *(_absences(found, wanted, tied) if strict else ())]
+    if not strict and found and not loaded and wanted:
+        words = [f"no name of params, such as {next(iter(wanted))!r}, but {next(iter(found))!r}"]
+    if words:
+        rule = "state_dict must hold the names and shapes of params" if strict else "what state_dict holds must fit params"
+        raise value_error(_WHO, rule, "; ".join(words))
+    return mapped(lambda path, leaf: _copied(loaded[path], leaf) if path in loaded else leaf, params)
+
+
+def _tensors(state_dict: Any) -> dict[str, Any]:
+    """Return the tensors of a state dict; ``None`` for what modules save beside tensors."""
+    rule = "state_dict must be a dict of tensors by name, as module.state_dict() returns"
+    if isinstance(state_dict, nn.Module):
+        raise value_error(_WHO, rule, f"a module, {type(state_dict).__name__}")
+    if not isinstance(state_dict, Mapping) or not all(isinstance(name, str) for name in state_dict):
+        raise value_error(_WHO, rule, describe(state_dict))
+    found: dict[str, Any] = {name: value for name, value in state_dict.items() if name != "_metadata"}
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            raise value_error(_WHO, f"{rule}; pass the dict within, state_dict[{name!r}]", f"{describe(value)[:200]} at {name!r}")
+        if not isinstance(value, Tensor) and name.rpartition(".")[2] != _EXTRA:
+            raise value_error(_WHO, rule, f"{describe(value)[:200]} at {name!r}")
+    return found
+
+
+def _without_prefix(found: dict[str, Any], prefix: Any) -> dict[str, Any]:
+    if not isinstance(prefix, str):
+        raise value_error(_WHO, "prefix must be a str", describe(prefix))
+    if found and not any(name.startswith(prefix) for name in found):
+        raise value_error(_WHO, f"a name must begin with the prefix {prefix!r}", f"{next(iter(found))!r} and the like")
+    named = [(name.removeprefix(prefix), value) for name, value in found.items()]
+    if len(dict(named)) < len(named):
+        twice = next(name for name, _ in named if name in found and prefix + name in found)
+        raise value_error(_WHO, "names must be unique without the prefix", f"{twice!r} and {prefix + twice!r}")
+    return dict(named)
+
+
+def _tied(found: dict[str, Any], wanted: dict[str, Tensor], params: Tree) -> set[str]:
+    """Return the names beyond those of params whose tensors are at one of these too."""
+    absent = {path for path, leaf in named_leaves("", params) if leaf is None}
+    kept = [found[name] for name in wanted if isinstance(found.get(name), Tensor)]
+    memory = {_memory(value) for value in kept} - {None}
+    others = {name: value for name, value in found.items() if name not in wanted and isinstance(value, Tensor)}
+    shared = {name for name, value in others.items() if _memory(value) in memory}
+    return shared | {name for name in others.keys() & absent if any(same_leaf(others[name], value) for value in kept)}
+
+
+def _memory(value: Tensor) -> object:
+    """Return what tensors share that are the same memory; ``None`` for those without any."""
+    has_none = value.is_meta or value.layout is not torch.strided or is_lazy(value) or value.is_nested or not value.numel()
+    return None if has_none else identity(value)
+
+
+def _misfits(loaded: dict[str, Any], wanted: dict[str, Tensor]) -> Iterator[str]:
+    """Yield in words each value that does not fit its leaf."""
+    for name, value in loaded.items():
+        leaf = wanted[name]
+        if (
+            not isinstance(value, Tensor)
+            or is_lazy(value)
+            or value.is_meta
+            or value.layout is not torch.strided
+            or value.is_nested
+        ):
+            has = "no values yet" if isinstance(value, Tensor) and (is_lazy(value) or value.is_meta) else "no dense tensor"
+            yield f"{has} at {name!r}"
+        elif value.shape != leaf.shape and not (leaf.dim() == 0 and value.shape == (1,)):
+            yield f"shape {tuple(value.shape)} instead of {tuple(leaf.shape)} at {name!r}"
+        elif value.is_complex() and not leaf.is_complex():
+            yield f"{value.dtype} instead of {leaf.dtype} at {name!r}"
+
+
+def _absences(found: dict[str, Any], wanted: dict[str, Tensor], tied: set[str]) -> Iterator[str]:
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted and name not in tied]
+    if missing:
+        yield f"missing {', '.join(map(repr, missing))}"
+    if unexpected:
+        yield f"unexpected {', '.join(map(repr, unexpected))}"
+
+
+def _copied(value: Tensor, leaf: Tensor) -> Tensor:
+    """Return a copy of a value with the dtype, device and strides of a leaf; torch once saved counts with one axis."""
+    value = value.detach().reshape(leaf.shape)
+    if leaf.is_meta:
+        return value.to(leaf.dtype, copy=True)
+    with torch.no_grad():
+        return torch.empty_like(leaf, requires_grad=False).copy_(value)

@@ -1,0 +1,189 @@
+"""Layers of masks: masks of ``torch.nn`` as ours, and two masks as one.
+
+    VisibleMask   y = ¬x, or x where it is floating, with the axes of our masks      gx = gy with the axes of x, where floating
+    JointMask     y = a ∧ b          for bool a and b
+                  y = a + b          for floating a and b; -∞ where a bool one is False
+                  ga = Σ gy, over the axes it was repeated along, where a is floating and y is not -∞ because of b
+    FullMask      y = True           gx = 0
+
+Bool masks have no gradient. A net that was converted from ``torch.nn`` holds these layers where its code calls attention.
+"""
+
+from typing import Any
+
+import torch
+from attrs import field, validators
+from torch import Tensor
+
+from funcnet.checks import Misfit, check_gy, kind_of, require_no_params
+from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.errors import flag, one_of, size
+from funcnet.kernels.operands import unbroadcast
+from funcnet.value import frozen
+
+
+def _is_mask(x: Any) -> bool:
+    return isinstance(x, Tensor) and not x.is_nested and (x.dtype is torch.bool or x.is_floating_point())
+
+
+def _fit_each_other(a: Tensor, b: Tensor) -> bool:
+    """Tell whether two masks can be broadcast together."""
+    count = min(a.dim(), b.dim())
+    pairs = zip(a.shape[a.dim() - count :], b.shape[b.dim() - count :], strict=True)
+    return all([n == m or 1 in (n, m) for n, m in pairs])  # noqa: C419 (compiled code has no generators)
+
+
+@frozen
+class VisibleMask(Layer):
+    """A mask of ``torch.nn``, True for hidden keys, as a mask of ``MultiHeadAttention``, True for visible ones.
+
+        y  = ¬x for a bool x,  y = x for a floating one
+        gx = gy for a floating x
+
+    Args:
+        kind: ``"padding"`` for a ``key_padding_mask``, ``"attention"`` for an ``attn_mask``.
+        num_heads: Number of heads, which a mask of 3 axes needs.
+        hidden: Whether True in x means hidden, as in torch.nn. With ``False`` x has the meaning of y, and only its axes change;
+            it may also be (N, heads, L, S), or broadcast to it.
+
+    Shape:
+        padding x (N, S) or (S,) → y (N, 1, 1, S) or (1, 1, S); attention x (L, S) or (N · heads, L, S) → y (L, S) or
+        (N, heads, L, S)
+
+    Cache:
+        The shapes of x and y, and an empty tensor of their dtype.
+
+    Raises:
+        ValueError: For an x of other axes, and one that is neither bool nor floating.
+
+    References:
+        ``torch.nn.MultiheadAttention``.
+
+    >>> VisibleMask("padding")({}, torch.tensor([[False, False, True]])).tolist()
+    [[[[True, True, False]]]]
+    """
+
+    kind: str = field(default="padding", validator=one_of("padding", "attention"))
+    num_heads: int | None = field(default=None, validator=validators.optional(size))
+    hidden: bool = field(default=True, validator=flag)
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape, Tensor]]:
+        require_no_params(self, params)
+        shape = self._shape(x) if _is_mask(x) else None
+        if shape is None:
+            raise Misfit
+        y = ~x if self.hidden and x.dtype is torch.bool else x
+        return y.reshape(shape), (tuple(x.shape), shape, kind_of(x))
+
+    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Any) -> tuple[Params, Tensor | None]:
+        shape, shape_of_y, like = cache
+        if not like.is_floating_point():
+            return params, None
+        gx = like.new_zeros(shape) if gy is None else check_gy(self, gy, shape_of_y, like).reshape(shape)
+        return params, gx
+
+    def _shape(self, x: Tensor) -> Shape | None:
+        """Return the shape of y; ``None`` for an x of other axes."""
+        shape, count = tuple(x.shape), x.dim()
+        if not self.hidden and (count == 4 or (count == 3 and shape[0] in (1, self.num_heads))):
+            return shape
+        if self.kind == "padding":
+            return (*shape[:-1], 1, 1, shape[-1]) if count in (1, 2) else None
+        if count == 3 and self.num_heads is not None and shape[0] % self.num_heads == 0:
+            return (shape[0] // self.num_heads, self.num_heads, *shape[1:])
+        return shape if count == 2 else None
+
+    def complaint(self, x: Any) -> str | None:
+        if not _is_mask(x):
+            return "x must be a bool or floating tensor"
+        heads = "heads" if self.num_heads is None else self.num_heads
+        forms = "(N, S) or (S,)" if self.kind == "padding" else f"(L, S) or (N * {heads}, L, S)"
+        more = "" if self.hidden else ", or those of (N, heads, L, S)"
+        return None if self._shape(x) else f"x must have the axes {forms}{more}"
+
+
+@frozen
+class JointMask(Layer):
+    """Two masks of ``MultiHeadAttention`` as one: a key is visible where both show it, and floating masks are added.
+
+        y  = a ∧ b for bool masks,  y = a + b for floating ones,  y = a, or -∞ where b is False
+        ga = Σ gy, over the axes along which a was repeated; 0 where b hides; none for a bool a
+
+    Shape:
+        x, a pair (a, b) of masks that broadcast together → y, of both their axes.
+
+    Cache:
+        The pair, not copied, and the shape of y.
+
+    Raises:
+        ValueError: For an x that is no pair of masks, masks that do not broadcast, and floating ones of two dtypes.
+
+    >>> JointMask()({}, (torch.tensor([True, False]), torch.tensor([[True], [False]]))).tolist()
+    [[True, False], [False, False]]
+    """
+
+    def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
+        require_no_params(self, params)
+        if self.complaint(x):
+            raise Misfit
+        a, b = x
+        if a.dtype is b.dtype:
+            y = a & b if a.dtype is torch.bool else a + b
+        else:
+            y = torch.where(a, b, -torch.inf) if a.dtype is torch.bool else torch.where(b, a, -torch.inf)
+        return y, (a, b, tuple(y.shape))
+
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Any) -> tuple[Params, tuple[Any, Any]]:
+        a, b, shape = cache
+        return params, (self._grad(a, b, shape, gy), self._grad(b, a, shape, gy))
+
+    def _grad(self, one: Tensor, other: Tensor, shape: Shape, gy: Any) -> Tensor | None:
+        """Return the gradient of one of the masks; ``shape`` is that of y."""
+        if not one.is_floating_point():
+            return None
+        if gy is None:
+            return torch.zeros_like(one)
+        check_gy(self, gy, shape, one)
+        return unbroadcast(torch.where(other, gy, 0.0) if other.dtype is torch.bool else gy, tuple(one.shape))
+
+    def complaint(self, x: Any) -> str | None:
+        if not isinstance(x, tuple) or len(x) != 2 or not _is_mask(x[0]) or not _is_mask(x[1]):
+            return "x must be a pair of bool or floating tensors"
+        a, b = x
+        if a.is_floating_point() and b.is_floating_point() and a.dtype is not b.dtype:
+            return f"floating masks must have one dtype, not {a.dtype} and {b.dtype}"
+        return None if _fit_each_other(a, b) else "the masks must broadcast together"
+
+
+@frozen
+class FullMask(Layer):
+    """A mask that hides nothing, on the device of another mask.
+
+        y = True      gx = 0
+
+    A decoder takes the mask of its memory before that of the target: this is the first where code has only the second.
+
+    Shape:
+        x, any mask → y (1, 1, 1, 1)
+
+    Cache:
+        ``x``, not copied.
+
+    Raises:
+        ValueError: For an x that is neither bool nor floating.
+
+    >>> FullMask()({}, torch.tensor([False, False])).tolist()
+    [[[[True]]]]
+    """
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
+        require_no_params(self, params)
+        if not _is_mask(x):
+            raise Misfit
+        return torch.ones((1, 1, 1, 1), dtype=torch.bool, device=x.device), x
+
+    def vjp(self, params: Params, cache: Tensor, gy: Any) -> tuple[Params, Tensor | None]:
+        return params, torch.zeros_like(cache) if cache.is_floating_point() else None
+
+    def complaint(self, x: Any) -> str | None:
+        return None if _is_mask(x) else "x must be a bool or floating tensor"

@@ -1,0 +1,106 @@
+"""Sequence modules of torch.nn beside what they are converted to: params, values and gradients, also as code calls them."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from twins import CLOSE, assert_twins, draw, params_of
+
+import funcnet as fn
+from funcnet import tree
+from funcnet.interop.torch_nn.importing.layers import call_of, converter_of
+from funcnet.interop.torch_nn.importing.values import Node, Ref
+
+FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def converted(module: nn.Module, name: str = "") -> tuple[fn.Layer, Any]:
+    """Convert a module of torch.nn with the tables; nothing is copied."""
+    return converter_of(module)(module, converted)
+
+
+def assert_converts(module: nn.Module, x: Any, **how: Any) -> fn.Layer:
+    """Check that a module's params are its own tensors by its names, and that values and gradients are the module's."""
+    layer, params = converted(module.double())
+    state = module.state_dict()
+    assert {path: leaf.data_ptr() for path, leaf in tree.names(params).items()} == {
+        path: leaf.data_ptr() for path, leaf in state.items()
+    }
+    assert not any(leaf.requires_grad for leaf in tree.leaves(params))
+    assert tree.equal(params, params_of(layer, module))
+    assert_twins(layer, module, x, **how)
+    assert_in_single(layer, module, x, how.get("call") or (lambda m, x: m(x)))
+    return layer
+
+
+def assert_in_single(layer: fn.Layer, module: nn.Module, x: Any, call: Any) -> None:
+    """Check that float32 gives the value to 1e-5."""
+    want = tree.map(lambda leaf: leaf.detach(), call(module, x))
+    got = layer(tree.cast(params_of(layer, module), torch.float32), tree.cast(x, torch.float32))
+    for one, other in zip(tree.leaves(got), tree.leaves(want), strict=True):
+        torch.testing.assert_close(one.double(), other, **FLOAT32)
+
+
+def wired(node: Node, *inputs: str) -> tuple[fn.Layer, Any]:
+    """Wire a node and those that lead to it, each once, into a graph of these inputs; return it with its params."""
+    names: dict[int, str] = {}
+    nodes: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+
+    def name_of(value: Any) -> str:
+        if isinstance(value, Ref):
+            return value.name
+        if id(value) not in names:
+            ins = [name_of(one) for one in value.inputs]
+            name = names[id(value)] = f"n{len(names)}"
+            nodes[name], params[name] = (value.layer, *ins), value.params
+        return names[id(value)]
+
+    return fn.graph(*inputs, output=name_of(node), **nodes), params
+
+
+def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Return what the table makes of a call in traced code."""
+    layer, params = converted(module)
+    return call_of(module)(module, layer, params, *args, **kwargs)
+
+
+def refs(*names: str) -> list[Ref]:
+    """Return inputs by name."""
+    return [Ref(name) for name in names]
+
+
+def assert_called(
+    module: nn.Module,
+    x: dict[str, Any],
+    arrange: Any = dict,
+    *,
+    rewrite: Any = lambda node: node,
+    constants: tuple[str, ...] = (),
+) -> None:
+    """Check that a call has the value and the gradients of torch's.
+
+    ``arrange(**x)`` makes the keyword arguments of the inputs x, tensors for the module and names for the net.
+    ``rewrite(node)`` is called on what the table makes of the call. The gradients of ``constants`` are not compared.
+    """
+    module = module.double()
+    node = rewrite(called(module, **arrange(**{name: Ref(name) for name in x})))
+    net, params = wired(node, *x)
+    varied = [name for name, leaf in x.items() if leaf.is_floating_point() and name not in constants]
+    leaves = {name: leaf.detach().clone().requires_grad_(name in varied) for name, leaf in x.items()}
+    want = tree.leaves(tuple([one for one in as_tuple(module(**arrange(**leaves))) if one is not None]))
+    y, cache = net.apply(params, tuple(x.values()) if len(x) > 1 else next(iter(x.values())))
+    gy = tree.map(lambda leaf: draw(leaf.shape, 5), y)
+    gparams, gx = net.vjp(params, cache, gy)
+    weights, inputs = dict(module.named_parameters()), [leaves[name] for name in varied]
+    grads = torch.autograd.grad(want, [*inputs, *weights.values()], tree.leaves(gy), allow_unused=True, materialize_grads=True)
+    own = {path: g for entry in gparams.values() for path, g in tree.names(entry).items()}
+    gxs = dict(zip(x, gx if len(x) > 1 else (gx,), strict=True))
+    got = [*tree.leaves(y), *[gxs[name] for name in varied], *[own[path] for path in weights]]
+    for one, other in zip(got, [*want, *grads], strict=True):
+        torch.testing.assert_close(one, other.detach(), **CLOSE)
+
+
+def as_tuple(y: Any) -> tuple[Any, ...]:
+    """Return a module's output as a tuple."""
+    return y if isinstance(y, tuple) else (y,)

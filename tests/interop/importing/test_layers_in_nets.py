@@ -1,0 +1,107 @@
+"""Every converted layer by ``from_torch``: by itself, and called by a module that is traced."""
+
+from typing import Any
+
+import pytest
+import torch
+from layer_modules import SAMPLES, Sample
+from torch import Tensor, nn
+
+import funcnet as fn
+from funcnet import tree
+from funcnet.interop.torch_nn import from_torch
+
+
+class Calling(nn.Module):
+    """A module that calls another one with one input."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, a: Tensor) -> Any:
+        return self.inner(a)
+
+
+class CallingWithTwo(Calling):
+    """With two."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Any:
+        return self.inner(a, b)
+
+
+class CallingWithWeights(Calling):
+    """With integers and weights, as an embedding bag may be called."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Any:
+        return self.inner(a, per_sample_weights=b)
+
+
+class CallingWithThree(Calling):
+    """With three."""
+
+    def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Any:
+        return self.inner(a, b, c)
+
+
+def _calling(name: str, sample: Sample, module: nn.Module) -> nn.Module:
+    if name == "EmbeddingBag, weights":
+        return CallingWithWeights(module)
+    count = len(sample.x) if isinstance(sample.x, tuple) else 1
+    return {1: Calling, 2: CallingWithTwo, 3: CallingWithThree}[count](module)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice", "ignore:Using padding='same' with even kernel lengths")
+def test_a_layer_is_its_module_in_a_net_too(name: str) -> None:
+    """With the same output and the keys of the state dict, by itself and in a traced module."""
+    sample = SAMPLES[name]
+    module = sample.make().double()
+    if getattr(module, "padding_idx", None) is not None:
+        with torch.no_grad():
+            module.weight[module.padding_idx] = 0
+    calling = _calling(name, sample, module)
+    nets = [from_torch(one) for one in (module, calling)]
+    want = sample.call(module, tree.map(torch.clone, sample.x))
+    want = tuple(want) if isinstance(want, tuple) else want
+    for (net, params), one in zip(nets, (module, calling), strict=True):
+        torch.testing.assert_close(net(params, sample.x, fn.key(0)), want)
+        assert [*tree.names(params)] == [*one.state_dict()]
+
+
+class Decoder(nn.Module):
+    """A convolution and a pooling, undone to the sizes before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(2, 3, 3, 2), nn.ConvTranspose2d(3, 2, 3, 2)
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.down(x)
+        y, indices = self.pool(h)
+        y = self.unpool(y, indices, output_size=h.size())
+        return self.up(y, output_size=x.shape[-2:])
+
+
+def test_a_decoder_restores_sizes_that_are_known_when_it_is_called() -> None:
+    """Of images of several sizes, with one net: outputs and gradients are the module's."""
+    module = Decoder().double()
+    net, params = from_torch(module)
+    for size in ((10, 13), (9, 12)):
+        x = fn.random.normal(0, (2, 2, *size), dtype=torch.float64)
+        given = x.clone().requires_grad_()
+        want = module(given)
+        y, cache = net.apply(params, x)
+        gy = fn.random.normal(1, tuple(y.shape), dtype=torch.float64)
+        torch.testing.assert_close(y, want.detach())
+        wanted = torch.autograd.grad(want, [given, *module.parameters()], gy)
+        gparams, gx = net.vjp(params, cache, gy)
+        torch.testing.assert_close(gx, wanted[0])
+        torch.testing.assert_close(list(tree.names(gparams).values()), list(wanted[1:]))
+
+
+def test_a_refusal_names_the_class_and_the_path() -> None:
+    """Before the reason."""
+    with pytest.raises(ValueError, match="from_torch: CrossMapLRN2d at '1.0' cannot be converted: torch.nn.CrossMapLRN2d leaves"):
+        from_torch(nn.Sequential(nn.ReLU(), nn.Sequential(nn.CrossMapLRN2d(3))))
