@@ -88,13 +88,13 @@ def _name_of(node: fx.Node, key: Any) -> str:
 
 def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
     """Return the reference to a parameter, a buffer or another tensor, which becomes a node the first time."""
-    if path in builder.nodes:
-        return Ref(path)
     tensor: Any = module
     for part in path.split("."):
         tensor = getattr(tensor, part)
     if not isinstance(tensor, Tensor):
         raise UnsupportedError(f"its attribute {path} must be a tensor to be used as one, got {type(tensor).__name__}")
+    if path in builder.nodes:
+        return Ref(path, shape=tuple(tensor.shape))
     if path in module.state_dict():
         return builder.add(parameter_node(tensor), path, exact=True)
     return builder.add(constant_node(tensor, path, Ref(builder.inputs[0])), path.replace(".", "_"))
@@ -107,11 +107,11 @@ def parameter_node(tensor: Tensor) -> Node:
     mean = float(numbers.mean()) if tensor.numel() else 0.0
     trainable = isinstance(tensor, nn.Parameter) and tensor.requires_grad
     layer = Parameter(tuple(tensor.shape), mean=mean, std=spread, trainable=trainable)
-    return Node(layer, (), tensor.detach())
+    return Node(layer, (), tensor.detach(), shape=tuple(tensor.shape))
 
 
 def constant_node(tensor: Tensor, path: str, beside: Ref) -> Node:
     """Return the node of a tensor that is no part of the state, such as a mask; it is put where another value lies."""
     if tensor.requires_grad:
         raise UnsupportedError(f"its attribute {path} is a tensor with a gradient that is no nn.Parameter")
-    return Node(ConstantTensor.of(tensor), (beside,))
+    return Node(ConstantTensor.of(tensor), (beside,), shape=tuple(tensor.shape))

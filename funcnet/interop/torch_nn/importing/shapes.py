@@ -20,8 +20,11 @@ def evaluate(target: Any, args: tuple[Any, ...]) -> Any:
     if target is getattr:
         return _attribute(*args)
     if target == "size":
-        return _entry(Shape(args[0]), args[1]) if len(args) > 1 else Shape(args[0])
+        shape = _shape_of(args[0])
+        return evaluate(operator.getitem, (shape, args[1])) if len(args) > 1 else shape
     if target in ("dim", "ndimension"):
+        if isinstance(args[0], (Ref, Node)) and args[0].shape is not None:
+            return len(args[0].shape)
         return Unknown("the number of axes is not known while tracing")
     if target is operator.getitem and isinstance(args[0], (Shape, tuple, list, dict)):
         return _entry(*args) if isinstance(args[0], Shape) else args[0][args[1]]
@@ -32,7 +35,7 @@ def evaluate(target: Any, args: tuple[Any, ...]) -> Any:
 
 def _attribute(x: Any, name: str) -> Any:
     if name == "shape":
-        return Shape(x)
+        return _shape_of(x)
     if name == "dtype":
         return Dtype(x)
     if name in ("device", "layout"):
@@ -42,6 +45,11 @@ def _attribute(x: Any, name: str) -> Any:
     if name == "ndim":
         return evaluate("dim", (x,))
     return MISSING
+
+
+def _shape_of(x: Any) -> Any:
+    """Return the shape of a tensor: numbers for a parameter, else a shape that is known when the tensor comes."""
+    return x.shape if isinstance(x, (Ref, Node)) and x.shape is not None else Shape(x)
 
 
 def _entry(shape: Shape, index: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import inspect
 import operator
+import sys
 import warnings
 from collections.abc import Callable, Collection
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from funcnet.interop.torch_nn.importing.checks_in_code import passing
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
 from funcnet.interop.torch_nn.importing.writing import AUGMENTED, WITHOUT_GRADIENT, RefusedWrites
@@ -59,6 +61,8 @@ class Tracer(fx.Tracer):
         inlined: Paths of modules whose forward is recorded as a part of this one.
     """
 
+    proxy_buffer_attributes = True
+
     def __init__(self, opaque: Callable[[nn.Module], bool], inlined: Collection[str]) -> None:
         super().__init__(autowrap_functions=_wrapped_functions())
         self._opaque, self._inlined = opaque, inlined
@@ -76,6 +80,12 @@ class Tracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Return the truth value of a proxy where only a check asks for it: the one for which the check passes."""
+        frame = sys._getframe(2)  # of the code that asks, beyond Proxy.__bool__
+        found = passing(frame)
+        return super().to_bool(obj) if found is None else found
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         path = self.path_of_module(m)
