@@ -55,12 +55,11 @@ def class_of(module: nn.Module) -> type[nn.Module] | None:
 
 def converter_of(module: nn.Module) -> Callable[[Any, Convert], Converted] | None:
     """Return the converter of a module; ``None`` if its class has none, whether or not a tensor of it is parametrized."""
-    kind = class_of(module)
-    if kind is None:
-        return None
-    return parametrized.parametrized if parametrize.is_parametrized(module) else LAYERS[kind]
+    kind = parametrized.plain_class(module)
+    found = LAYERS.get(kind) or LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
+    return parametrized.parametrized if found and parametrize.is_parametrized(module) else found
 
 
 def call_of(module: nn.Module) -> Callable[..., Any] | None:
     """Return how traced code calls a module; ``None`` if it takes one tensor and returns one."""
-    return CALLS.get(class_of(module) or nn.Module)
+    return CALLS.get(parametrized.plain_class(module))

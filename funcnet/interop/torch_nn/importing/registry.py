@@ -12,8 +12,10 @@ Converted = tuple[Layer, Params]
 Convert = Callable[[nn.Module, str], Converted]
 """Convert a module within another one, given its name there, which becomes a part of the path in errors."""
 
-LAYERS: dict[type, Callable[[Any, Convert], Converted]] = {}
-"""For each class of modules: ``(module, convert) -> (layer, params)``, in the conventions of funcnet for x and y."""
+LAYERS: dict[type | str, Callable[[Any, Convert], Converted]] = {}
+"""For each class of modules: ``(module, convert) -> (layer, params)``, in the conventions of funcnet for x and y.
+
+A class of a package that need not be installed has its dotted name as the key."""
 
 CALLS: dict[type, Callable[..., Any]] = {}
 """For modules with other arguments or results than the layer: ``(module, layer, params, *args, **kwargs) -> Node``."""
@@ -22,7 +24,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """For each function, and each method by its name: a function with the same arguments that returns a ``Node`` or a value."""
 
 
-def layer(*classes: type) -> Callable[[F], F]:
+def layer(*classes: type | str) -> Callable[[F], F]:
     """Register ``(module) -> (layer, params)``."""
 
     def register(convert: F) -> F:
