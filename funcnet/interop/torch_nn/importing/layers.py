@@ -36,7 +36,7 @@ from funcnet.interop.torch_nn.importing.functions import (
     with_weights,
 )
 from funcnet.interop.torch_nn.importing.functions import pooling as pooling_functions
-from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
+from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, LAYERS_BY_NAME, Convert, Converted
 
 FAMILIES = (
     *(activation, attention, conv, distances, embedding, exported, linear, noise),
@@ -55,11 +55,12 @@ def class_of(module: nn.Module) -> type[nn.Module] | None:
 
 def converter_of(module: nn.Module) -> Callable[[Any, Convert], Converted] | None:
     """Return the converter of a module; ``None`` if its class has none, whether or not a tensor of it is parametrized."""
-    kind = parametrized.plain_class(module)
-    found = LAYERS.get(kind) or LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
-    return parametrized.parametrized if found and parametrize.is_parametrized(module) else found
+    kind = class_of(module)
+    if kind is None:
+        return LAYERS_BY_NAME.get(f"{type(module).__module__}.{type(module).__qualname__}")
+    return parametrized.parametrized if parametrize.is_parametrized(module) else LAYERS[kind]
 
 
 def call_of(module: nn.Module) -> Callable[..., Any] | None:
     """Return how traced code calls a module; ``None`` if it takes one tensor and returns one."""
-    return CALLS.get(parametrized.plain_class(module))
+    return CALLS.get(class_of(module) or nn.Module)

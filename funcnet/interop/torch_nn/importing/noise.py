@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from funcnet.interop.torch_nn.importing.conversion import made, require_default, same
-from funcnet.interop.torch_nn.importing.registry import Converted, layer
+from funcnet.interop.torch_nn.importing.registry import Converted, layer_named
 from funcnet.layers.noise.alpha_dropout import AlphaDropout, FeatureAlphaDropout
 from funcnet.layers.noise.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d, DropPath
 
@@ -20,7 +20,7 @@ same(nn.Dropout3d, Dropout3d, "p")
 same(nn.FeatureAlphaDropout, FeatureAlphaDropout, "p")
 
 
-@layer("torchvision.ops.stochastic_depth.StochasticDepth")
+@layer_named("torchvision.ops.stochastic_depth.StochasticDepth")
 def stochastic_depth(module: Any) -> Converted:
     """Convert torchvision's dropout of whole rows."""
     require_default(module, "rows are dropped one by one", mode="row")

@@ -12,10 +12,11 @@ Converted = tuple[Layer, Params]
 Convert = Callable[[nn.Module, str], Converted]
 """Convert a module within another one, given its name there, which becomes a part of the path in errors."""
 
-LAYERS: dict[type | str, Callable[[Any, Convert], Converted]] = {}
-"""For each class of modules: ``(module, convert) -> (layer, params)``, in the conventions of funcnet for x and y.
+LAYERS: dict[type, Callable[[Any, Convert], Converted]] = {}
+"""For each class of modules: ``(module, convert) -> (layer, params)``, in the conventions of funcnet for x and y."""
 
-A class of a package that need not be installed has its dotted name as the key."""
+LAYERS_BY_NAME: dict[str, Callable[[Any, Convert], Converted]] = {}
+"""The same for classes of packages that need not be installed, by their dotted names."""
 
 CALLS: dict[type, Callable[..., Any]] = {}
 """For modules with other arguments or results than the layer: ``(module, layer, params, *args, **kwargs) -> Node``."""
@@ -24,11 +25,21 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """For each function, and each method by its name: a function with the same arguments that returns a ``Node`` or a value."""
 
 
-def layer(*classes: type | str) -> Callable[[F], F]:
+def layer(*classes: type) -> Callable[[F], F]:
     """Register ``(module) -> (layer, params)``."""
 
     def register(convert: F) -> F:
         LAYERS.update(dict.fromkeys(classes, lambda module, _: convert(module)))
+        return convert
+
+    return register
+
+
+def layer_named(name: str) -> Callable[[F], F]:
+    """Register ``(module) -> (layer, params)`` for a class by its dotted name."""
+
+    def register(convert: F) -> F:
+        LAYERS_BY_NAME[name] = lambda module, _: convert(module)
         return convert
 
     return register
