@@ -1,9 +1,11 @@
 """Tracing: the forward of a module, recorded by ``torch.fx`` down to the modules and functions that it calls."""
 
+import builtins
 import inspect
 import operator
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,15 +28,31 @@ def is_of_shapes(node: fx.Node) -> bool:
 
 
 class _Proxy(fx.Proxy):
-    """A proxy that passes for a tensor where code asks for its class."""
+    """A proxy that passes for a tensor where code asks ``isinstance``."""
 
-    @property
-    def __class__(self) -> type:
-        return fx.Proxy if is_of_shapes(self.node) else Tensor
 
-    @__class__.setter
-    def __class__(self, kind: type) -> None:
-        raise TypeError("the class of a traced value is fixed")
+def _is_instance(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of a kind, as ``isinstance``; what is traced is a tensor, but for sizes and shapes."""
+    if issubclass(type(value), _Proxy) and not is_of_shapes(value.node):
+        return _PLAIN(value, kind) or issubclass(Tensor, kind)
+    return _PLAIN(value, kind)
+
+
+_PLAIN = builtins.isinstance
+
+
+@contextmanager
+def _passing_for_tensors() -> Iterator[None]:
+    """Let Python code take traced values for tensors; ``fx`` replaces functions of all modules likewise while it traces.
+
+    A proxy that itself gave ``Tensor`` for its class would be taken for one by kernels too, which then read memory that is not
+    theirs: ``torch.arange(x.max())`` ended the process.
+    """
+    builtins.isinstance = _is_instance
+    try:
+        yield
+    finally:
+        builtins.isinstance = _PLAIN
 
 
 def _augmented(plain: str) -> Callable[[Any, Any], Any]:
@@ -107,7 +125,7 @@ def trace(module: nn.Module, inputs: tuple[str, ...], constants: dict[str, Any],
     defaults = {name: one.default for name, one in parameters.items() if one.default is not inspect.Parameter.empty}
     concrete = {name: value for name, value in {**defaults, **constants}.items() if name not in inputs}
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _passing_for_tensors():
             warnings.simplefilter("ignore")
             return tracer.trace(module, concrete)
     except UnsupportedError:
