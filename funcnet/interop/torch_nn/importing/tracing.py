@@ -15,6 +15,8 @@ from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
 from funcnet.interop.torch_nn.importing.writing import AUGMENTED
 
+_MAKERS = (torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange)
+
 _OF_SHAPES = {"shape", "ndim", "size", "dim", "device", "dtype"}
 
 
@@ -79,7 +81,14 @@ class Tracer(fx.Tracer):
 
     def __init__(self, opaque: Callable[[nn.Module], bool], inlined: Collection[str]) -> None:
         super().__init__(autowrap_functions=_wrapped_functions())
+        self._autowrap_search.append(torch)
         self._opaque, self._inlined = opaque, inlined
+
+    def with_buffers(self) -> "Tracer":
+        """Return a tracer to which buffers are values like parameters, so that code may cut them to a size that is traced."""
+        tracer = Tracer(self._opaque, self._inlined)
+        tracer.proxy_buffer_attributes = True
+        return tracer
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -97,8 +106,11 @@ class Tracer(fx.Tracer):
 
 
 def _wrapped_functions() -> tuple[Callable[..., Any], ...]:
-    """Return the functions that are recorded as calls although they are no functions of torch."""
-    return tuple([one for one in FUNCTIONS if inspect.isfunction(one)])
+    """Return the functions that are recorded as calls although torch would not hand them over to a traced value.
+
+    These are functions that are not torch's, and those that make tensors, which take a size in the first place for no value.
+    """
+    return (*[one for one in FUNCTIONS if inspect.isfunction(one)], *_MAKERS)
 
 
 def required_inputs(module: nn.Module) -> tuple[str, ...]:
@@ -125,13 +137,20 @@ def trace(module: nn.Module, inputs: tuple[str, ...], constants: dict[str, Any],
     defaults = {name: one.default for name, one in parameters.items() if one.default is not inspect.Parameter.empty}
     concrete = {name: value for name, value in {**defaults, **constants}.items() if name not in inputs}
     try:
-        with warnings.catch_warnings(), torch.no_grad(), _passing_for_tensors():
-            warnings.simplefilter("ignore")
-            return tracer.trace(module, concrete)
+        return _recorded(module, concrete, tracer)
     except UnsupportedError:
         raise
     except Exception as error:
-        raise UnsupportedError(f"its forward cannot be traced: {_first_line(error)}") from error
+        try:
+            return _recorded(module, concrete, tracer.with_buffers())
+        except Exception:
+            raise UnsupportedError(f"its forward cannot be traced: {_first_line(error)}") from error
+
+
+def _recorded(module: nn.Module, concrete: dict[str, Any], tracer: Tracer) -> fx.Graph:
+    with warnings.catch_warnings(), torch.no_grad(), _passing_for_tensors():
+        warnings.simplefilter("ignore")
+        return tracer.trace(module, concrete)
 
 
 def _first_line(error: Exception) -> str:
