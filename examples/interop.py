@@ -9,7 +9,6 @@ by ``as_module``; and the ONNX file, with other batch sizes than that of the exp
 """
 
 import copy
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn

@@ -225,6 +225,7 @@ from funcnet.layers.shape.sized_resizing import AdaptiveAvgPoolTo, ResizeTo
 from funcnet.layers.shape.sized_tiling import Tile
 from funcnet.layers.shape.sources import ConstantTensor, Parameter
 from funcnet.layers.shape.templates import InputShape, InputSize, InputTensor, SizeArithmetic
+from funcnet.layers.shape.triangles import Tril, Triu
 from funcnet.layers.shape.without_gradient import NoGradient
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.binary_margins import Hinge, MarginRanking
@@ -389,7 +390,8 @@ __all__ = [
     "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding", "FunctionalEmbedding",
     # shapes
     "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
-    "Select", "Gather", "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
+    "Select", "Gather", "Triu", "Tril",
+    "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
     "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
     "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",

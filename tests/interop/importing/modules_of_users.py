@@ -1,8 +1,8 @@
 """Modules as people write them: residuals, U-Nets, siamese nets, classifiers on sequences, auxiliary outputs."""
 
 import torch
-from torch.nn import functional
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Residual(nn.Module):
@@ -257,8 +257,8 @@ class CausalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, steps, width = x.size()
-        heads = [one.view(n, steps, 2, width // 2).transpose(1, 2) for one in self.qkv(x).split(width, dim=2)]
-        q, k, v = heads
+        q, k, v = self.qkv(x).split(width, dim=2)
+        q, k, v = (one.view(n, steps, 2, width // 2).transpose(1, 2) for one in (q, k, v))
         scores = (q @ k.transpose(-2, -1)) / k.size(-1) ** 0.5
         scores = scores.masked_fill(self.mask[:, :, :steps, :steps] == 0, float("-inf"))
         y = (functional.softmax(scores, dim=-1) @ v).transpose(1, 2).contiguous().view(n, steps, width)

@@ -1,5 +1,6 @@
 """Interpretation: a recorded forward, node by node, as the nodes of a graph."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +106,7 @@ def parameter_node(tensor: Tensor) -> Node:
     numbers = tensor.detach().double()
     spread = float(numbers.std(correction=0)) if tensor.is_floating_point() and tensor.numel() else 0.0
     mean = float(numbers.mean()) if tensor.numel() else 0.0
+    mean, spread = (mean, spread) if math.isfinite(mean) and math.isfinite(spread) else (0.0, 0.0)  # as of a mask of -∞
     trainable = isinstance(tensor, nn.Parameter) and tensor.requires_grad
     layer = Parameter(tuple(tensor.shape), mean=mean, std=spread, trainable=trainable)
     return Node(layer, (), tensor.detach(), shape=tuple(tensor.shape))
