@@ -111,7 +111,7 @@ _refused_backward: dict[str, list[str]] = {}
 
 @constant
 def set_layouts_of_gradients(known: bool) -> None:
-    """Tell Dynamo whether the code of a backward pass may ask a gradient for its layout and strides; run while it traces that code.
+    """Tell Dynamo whether a backward pass may ask a gradient for its layout and strides; run while it traces that code.
 
     Dynamo refuses the question, since no one promises that the gradient is dense when the code runs. A VJP asks to refuse others.
     """
