@@ -74,7 +74,7 @@ class NetModule(Holder):
         self._draws = [net.stochastic for net, _ in nets]
 
     def _place(self, name: str | None) -> tuple[Any, Any, Any]:
-        """Return the holder of a leaf, its name there, and the name of the dict in which it is; torch.export replaces the dict."""
+        """Return the holder of a leaf, its name there, and the name of its dict: ``torch.export`` replaces the dict itself."""
         if name is None:
             return None, None, None
         path, _, last = name.rpartition(".")
