@@ -135,8 +135,8 @@ def _back(ctx: Any, gys: Row, saved: Row) -> Any:
 
 def _gradients(plan: Plan, result: Result, needs: tuple[bool, ...], gys: Row, saved: Row) -> Any:
     task = Task(plan, result, needs)
-    if is_compiling():
-        return task.gradients((*gys, *saved))
+    if is_compiling():  # the strides that kernels ask for are those of the code that runs
+        return task.gradients((*[None if g is None else g.contiguous() for g in gys], *saved))
     if torch.is_grad_enabled():
         return Gradients.apply(task, *gys, *saved)  # type: ignore[no-untyped-call]
     if any([g is not None and is_batched_by_autograd(g) for g in gys]):  # noqa: C419

@@ -74,12 +74,12 @@ class NetModule(Holder):
         self._draws = [net.stochastic for net, _ in nets]
 
     def _place(self, name: str | None) -> tuple[Any, Any, Any]:
-        """Return the holder of a leaf, its name there, and the dict in which it is."""
+        """Return the holder of a leaf, its name there, and the name of its dict: ``torch.export`` replaces the dict itself."""
         if name is None:
             return None, None, None
         path, _, last = name.rpartition(".")
         holder = self.get_submodule(path)
-        return holder, last, holder._buffers if last in holder._buffers else holder._parameters
+        return holder, last, "_buffers" if last in holder._buffers else "_parameters"
 
     def __getstate__(self) -> dict[str, Any]:
         made = {"_places", "_codec", "_plans", "_draws"}
@@ -116,8 +116,8 @@ class NetModule(Holder):
         if is_compiling():
             return [None if name is None else getattr(holder, name) for holder, name, _ in self._places]
         return [
-            None if name is None else found.get(name) if found.get(name) is not None else getattr(holder, name)
-            for holder, name, found in self._places
+            None if name is None else found if (found := vars(holder)[kind].get(name)) is not None else getattr(holder, name)
+            for holder, name, kind in self._places
         ]
 
     def _move(self, moved: dict[int, Tensor]) -> None:
