@@ -143,8 +143,8 @@ def as_module(net: Layer, params: Params) -> NetModule:
 
         module(x) = net(params, x)      gradients: gp, gx = net.vjp(params, cache, gy)
 
-    In training mode the module applies ``net``, and moves running statistics in place; in evaluation it applies
-    ``net.inference()``. A stochastic net draws a key from torch's generator at each call, so ``torch.manual_seed`` repeats it, and
+    In training mode the module applies ``net``, and moves running statistics in place. In evaluation it applies
+    ``net.inference()``. A stochastic net draws a key from torch's generator at each call: ``torch.manual_seed`` repeats it, and
     activation checkpoints draw the same noise again. The module takes a tensor or a tree; several arguments are the entries of a
     tuple.
 

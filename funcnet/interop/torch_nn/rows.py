@@ -103,3 +103,19 @@ class Memory:
     def _codec_of(self, tree: Tree) -> TreeCodec:
         self.codec, self.made = TreeCodec(tree), self.made + 1
         return self.codec
+
+
+def detached(row: Row) -> list[Any]:
+    """Return the row without requests for gradients: kernels have slower formulas for tensors that someone differentiates."""
+    return [leaf.detach() if leaf is not None and (leaf.requires_grad or type(leaf) is not Tensor) else leaf for leaf in row]
+
+
+def placed(row: Row, places: Sequence[int], leaves: Row) -> list[Any]:
+    """Return the row with other leaves at some places."""
+    found = dict(zip(places, leaves, strict=True))
+    return [found.get(i, leaf) for i, leaf in enumerate(row)]
+
+
+def cut(tensors: Row, first: int, second: int) -> tuple[Row, Row, Row]:
+    """Cut a row in three, of which two have these lengths."""
+    return tensors[:first], tensors[first : first + second], tensors[first + second :]
