@@ -67,6 +67,28 @@ def test_dynamo_refuses_layouts_to_others_as_before():
     assert getattr(torch._dynamo.config, refused) == before
 
 
+@pytest.mark.compiled
+def test_compiled_code_is_of_one_net():
+    """A second net that differs by a number only gets code of its own, and autocast too."""
+    torch.compiler.reset()  # all modules share the code of ``forward``, which Dynamo compiles eight times at most
+    for slope in (0.1, 0.5):
+        module = as_module(fn.LeakyReLU(slope), {})
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(X), module(X))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(compiled(X), module(X))
+
+
+@pytest.mark.compiled
+def test_exported_and_then_as_before():
+    """``torch.export`` traces it, and puts other tensors in the places of the parameters meanwhile."""
+    module = as_module(NET, PARAMS).eval()
+    y = module(X)
+    exported = torch.export.export(module, (X,))
+    assert torch.allclose(exported.module()(X), y)
+    assert torch.equal(module(X), y)
+
+
 # autocast
 
 
@@ -97,8 +119,6 @@ def test_a_backward_pass_within_autocast_is_the_same():
     found = []
     for enabled in (False, True):
         x = X.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            pass
         with torch.autocast("cpu", torch.bfloat16):
             y = module(x)
             if enabled:
@@ -118,11 +138,6 @@ def test_autocast_leaves_float64_and_statistics():
 
 
 # several processes
-
-
-def losses(module):
-    """Return what rank 0 and 1 minimize: the sum of squares of a half of the rows."""
-    return lambda x: module(x).square().mean()
 
 
 def worker(rank, store, results):

@@ -19,7 +19,7 @@ from torch.autograd import Function
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.interop.torch_nn.plans import Plan, Result
-from funcnet.interop.torch_nn.precision import autocast_off, in_autocast_dtype
+from funcnet.interop.torch_nn.precision import autocast_off, casts_of, in_autocast_dtype
 from funcnet.interop.torch_nn.rows import Row, Skeleton, cut, detached, placed, taken_apart
 from funcnet.interop.torch_nn.second_order import Gradients, Task, vjp_of, within_a_transform
 from funcnet.kernels.private_names import is_batched_by_autograd, is_forward_mode, set_layouts_of_gradients
@@ -188,11 +188,16 @@ class Differentiable(Value):
 
     net: Layer = field()
 
+    _casts: dict[torch.dtype, Layer] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_casts", casts_of(self.net))
+
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         structure, (shape, entries) = Skeleton(params), taken_apart(x)
         leaves = structure.read(params)
         row = [*leaves, *entries, None if rng is None else as_key(rng)]
-        return applied(Plan(self.net, structure, shape, len(leaves)), row)[0]
+        return applied(Plan(self.net, structure, shape, len(leaves), (), None, self._casts), row)[0]
 
     def __repr__(self) -> str:
         return f"differentiable({self.net!r})"
