@@ -27,7 +27,14 @@ def step(call, module, x, seed):
 # torch.compile
 
 
+@pytest.fixture
+def nothing_compiled():
+    """Forget compiled code: all modules share that of ``forward``, which Dynamo compiles eight times at most."""
+    torch.compiler.reset()
+
+
 @pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
 @pytest.mark.parametrize("training", [True, False])
 def test_compiled_as_one_graph(training):
     """Outputs, gradients and moved statistics are those of eager mode; a seed gives the same noise again."""
@@ -43,6 +50,7 @@ def test_compiled_as_one_graph(training):
 
 
 @pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
 def test_compiled_with_inductor():
     """A net with several inputs and outputs, a surrogate whose rule is kept, and an integer input."""
     body = fn.serial(fn.parallel(fn.Linear(3, 4), fn.Embedding(5, 4)), fn.Add(), fn.reverse_gradient(2.0))
@@ -57,6 +65,7 @@ def test_compiled_with_inductor():
 
 
 @pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
 def test_dynamo_refuses_layouts_to_others_as_before():
     """What Dynamo is told while it traces a VJP does not outlast it."""
     module = as_module(fn.Linear(3, 2), fn.Linear(3, 2).init(0))
@@ -68,9 +77,9 @@ def test_dynamo_refuses_layouts_to_others_as_before():
 
 
 @pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
 def test_compiled_code_is_of_one_net():
     """A second net that differs by a number only gets code of its own, and autocast too."""
-    torch.compiler.reset()  # all modules share the code of ``forward``, which Dynamo compiles eight times at most
     for slope in (0.1, 0.5):
         module = as_module(fn.LeakyReLU(slope), {})
         compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
@@ -80,6 +89,7 @@ def test_compiled_code_is_of_one_net():
 
 
 @pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
 def test_exported_and_then_as_before():
     """``torch.export`` traces it, and puts other tensors in the places of the parameters meanwhile."""
     module = as_module(NET, PARAMS).eval()
