@@ -126,14 +126,14 @@ def _back(ctx: Any, gys: Row, saved: Row) -> Any:
 
 
 def _gradients(plan: Plan, result: Result, needs: tuple[bool, ...], gys: Row, saved: Row) -> Any:
-    task = Task(plan, result, needs)
     if is_compiling():
-        return task.gradients((*gys, *saved))
+        return Task(plan, result, needs).gradients((*gys, *saved))
     if torch.is_grad_enabled():
-        return Gradients.apply(task, *gys, *saved)  # type: ignore[no-untyped-call]
+        return Gradients.apply(Task(plan, result, needs), *gys, *saved)  # type: ignore[no-untyped-call]
     if any([g is not None and is_batched_by_autograd(g) for g in gys]):  # noqa: C419
-        return within_a_transform(task.gradients, (*gys, *saved))
-    return task.gradients((*gys, *saved))
+        return within_a_transform(Task(plan, result, needs).gradients, (*gys, *saved))
+    saved = detached(saved)
+    return plan.gradients(result, saved[: len(needs)], saved[len(needs) :], gys, needs)
 
 
 def applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
