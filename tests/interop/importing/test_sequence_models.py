@@ -144,6 +144,7 @@ MODELS = {
     "classifier, GRU": (lambda: Classifier(nn.GRU), (WORDS,)),
     "classifier, RNN": (lambda: Classifier(nn.RNN), (WORDS,)),
     "last states, LSTM": (lambda: LastStates(nn.LSTM), (WORDS,)),
+    "last states, RNN": (lambda: LastStates(nn.RNN), (WORDS,)),
     "last states, GRU": (lambda: LastStates(nn.GRU), (WORDS,)),
     "from zeros": (FromZeros, (draw((LENGTH, ROWS, 3)),)),
     "cells": (Cells, (draw((2, ROWS, 3)),)),
@@ -164,15 +165,15 @@ def assert_same(net, params, module, inputs):
     """Check outputs and all gradients."""
     leaves = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs]
     want = tree.leaves(module(*leaves))
-    ours = tuple([~x if x.data_ptr() in MASKS else x for x in inputs])
-    y, cache = net.apply(params, ours if len(ours) > 1 else ours[0])
+    ours = as_input(inputs)
+    y, cache = net.apply(params, ours)
     gys = [draw(one.shape, 3) for one in want]
     gparams, gx = net.vjp(params, cache, tuple(gys) if isinstance(y, tuple) else gys[0])
     named = dict(module.named_parameters())
     floating = [x for x in leaves if x.requires_grad]
     grads = torch.autograd.grad(want, [*floating, *named.values()], gys, allow_unused=True, materialize_grads=True)
     found = tree.names(gparams)
-    gxs = [g for g in (gx if len(ours) > 1 else (gx,)) if g is not None]
+    gxs = [g for g in (gx if len(inputs) > 1 else (gx,)) if g is not None]
     got = [*tree.leaves(y), *gxs, *[found[path] for path in named]]
     for one, other in zip(got, [*want, *grads], strict=True):
         torch.testing.assert_close(one, other.detach(), **CLOSE)
@@ -189,6 +190,37 @@ def test_a_model_is_converted(name):
     assert_same(net, params, module, inputs)
     assert_same(net.inference(), params, module.eval(), inputs)
     assert eval(repr(net), {**vars(fn), "torch": torch}) == net
+
+
+def as_input(inputs):
+    """Return the inputs of a net from those of a module."""
+    ours = tuple([~x if x.data_ptr() in MASKS else x for x in inputs])
+    return ours if len(ours) > 1 else ours[0]
+
+
+@NESTED
+@pytest.mark.parametrize("name", ["attending, with weights", "first entry", "last states, RNN"])
+def test_the_laws_hold(name):
+    """Of converted nets as of any, where outputs are picked from tuples and masks translated."""
+    make, inputs = MODELS[name]
+    fn.testing.check_laws(from_torch(make())[0], as_input(inputs), compiled=False)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", ["encoding, padding of words", "cells"])
+def test_converted_nets_compile(name):
+    """A step of value and gradients in one graph."""
+    make, inputs = MODELS[name]
+    net, params = from_torch(make().double())
+
+    def step(params, x):
+        y, cache = net.apply(params, x)
+        return y, net.grads(params, cache, torch.ones_like(y))
+
+    want = step(params, as_input(inputs))
+    got = torch.compile(step, fullgraph=True)(params, as_input(inputs))
+    for one, other in zip(tree.leaves(got), tree.leaves(want), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def attentions(net):

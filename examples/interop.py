@@ -1,0 +1,195 @@
+"""PyTorch both ways: a ResNet-18 of torch.nn becomes a net, trains beside its module, goes back, and runs in ONNX Runtime.
+
+The module is written in torch.nn here, with the layers and the names of ResNet-18 for small images, and has random weights. Each
+step prints what it has compared: outputs, gradients and running statistics in float64 and float32; the losses of a few steps with
+the same optimizer; the module that ``to_torch`` makes of the trained params; the module in which one block is a net of funcnet,
+by ``as_module``; and the ONNX file, with other batch sizes than that of the export. At the end it times a training step.
+
+    python -m examples.interop --steps 5 --width 64 --out out
+"""
+
+import copy
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+import funcnet as fn
+from examples import common
+from examples.benchmarks import turns
+from funcnet.interop import onnx
+from funcnet.interop.torch_nn import as_module, from_torch, to_torch
+
+CLASSES, RATE = 10, 0.01
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions and a shortcut."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return relu(F(x) + x)."""
+        identity = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += identity
+        return self.relu(out)
+
+
+class ResNet(nn.Module):
+    """ResNet-18 (He et al. 2016, table 1), whose stem keeps small images as large as they are."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        sizes = [width, width, 2 * width, 4 * width, 8 * width]
+        stages = [
+            nn.Sequential(BasicBlock(a, b, 1 if a == b else 2), BasicBlock(b, b, 1))
+            for a, b in zip(sizes, sizes[1:], strict=False)
+        ]
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8 * width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a score for each class."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+def furthest(ours, theirs):
+    """Return the largest difference between two trees, relative to the largest number of each leaf."""
+    pairs = zip(fn.tree.leaves(ours), fn.tree.leaves(theirs), strict=True)
+    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in pairs if b.is_floating_point())
+
+
+def gradients(module, x, labels):
+    """Return the output of a module and its gradients by path, computed by autograd."""
+    module.zero_grad()
+    y = module(x)
+    nn.functional.cross_entropy(y, labels).backward()
+    return y.detach(), {path: parameter.grad for path, parameter in module.named_parameters()}
+
+
+def compared(module, x, labels):
+    """Compare a module with its net in training: return the differences of outputs, gradients and running statistics."""
+    net, params = from_torch(module)
+    want, grads = gradients(module, x, labels)
+    y, cache = net.apply(params, x)
+    _, gy = fn.CrossEntropy().value_and_grad(y, labels)
+    found = net.grads(params, cache, gy)
+    stats = net.update_stats(params, cache)
+    buffers = dict(module.named_buffers())
+    ours = {path: fn.tree.at(found, path) for path in grads}, {path: fn.tree.at(stats, path) for path in buffers}
+    return furthest(y, want), furthest(ours[0], grads), furthest(ours[1], buffers)
+
+
+def trained(module, x, labels, steps):
+    """Train a net and its module with SGD and momentum; return the net, its params and the losses of both."""
+    net, params = from_torch(module)
+    opt = fn.SGD(lr=RATE, momentum=0.9)
+    step, state = fn.train_step(net, fn.CrossEntropy(), opt), opt.init(params)
+    theirs = torch.optim.SGD(module.parameters(), lr=RATE, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        params, state, value = step(params, state, x, labels)
+        theirs.zero_grad()
+        loss = nn.functional.cross_entropy(module(x), labels)
+        loss.backward()
+        theirs.step()
+        losses.append((float(value), float(loss.detach())))
+    return net, params, losses
+
+
+def with_our_block(module):
+    """Return a copy of a module in which one block is a net of funcnet, whose gradients are its own VJP."""
+    module = copy.deepcopy(module)
+    module.layer2[1] = as_module(*from_torch(module.layer2[1]))
+    return module
+
+
+def main(given=None):
+    """Convert, compare, train, go back, export and time; print each result."""
+    numbers = {"width": (64, "channels of the first stage"), "size": (32, "pixels of a side")}
+    options = common.arguments(__doc__, given, numbers, resumable=False, steps=5, batch=16)
+    torch.manual_seed(options.seed)
+    module = ResNet(options.width)
+    images = torch.randn(options.batch, 3, options.size, options.size)
+    # Both get images in the order that funcnet's convolutions prefer: in another one torch's float32 sums round differently, and
+    # where that moves a value past the kink of a ReLU, a gradient jumps.
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(CLASSES, (options.batch,))
+    print(f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M parameters, {options.batch} images")
+    for dtype in (torch.float64, torch.float32):
+        y, grads, stats = compared(copy.deepcopy(module).to(dtype), images.to(dtype), labels)
+        print(f"{dtype}: outputs differ by {y:.1e}, gradients by {grads:.1e}, running statistics by {stats:.1e}")
+
+    net, params, losses = trained(copy.deepcopy(module), images, labels, options.steps)
+    print("losses of funcnet and torch:", ", ".join(f"{ours:.4f} {theirs:.4f}" for ours, theirs in losses))
+
+    back = to_torch(net, params).eval()
+    want = net.inference()(params, images)
+    print(f"back in torch.nn: the same names ({back.state_dict().keys() == module.state_dict().keys()}), ", end="")
+    print(f"outputs differ by {furthest(back(images).detach(), want):.1e}")
+
+    mixed = with_our_block(module)
+    (y, grads), (want, theirs) = gradients(mixed, images, labels), gradients(copy.deepcopy(module), images, labels)
+    print(f"one block by as_module: outputs differ by {furthest(y, want):.1e}, gradients by {furthest(grads, theirs):.1e}")
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    exported(net, params, images, options.out / "resnet.onnx")
+    times(module, images, labels)
+
+
+def exported(net, params, images, path):
+    """Write the net for ONNX Runtime, run it with other batch sizes, and print how far its outputs differ."""
+    import onnxruntime
+
+    onnx.export(net, params, images, path)
+    session = onnxruntime.InferenceSession(str(path))
+    name = session.get_inputs()[0].name
+    for count in (1, len(images)):
+        (got,) = session.run(None, {name: images[:count].numpy()})
+        difference = furthest(torch.from_numpy(got), net.inference()(params, images[:count]))
+        print(f"ONNX Runtime, {count} images: outputs differ by {difference:.1e}")
+
+
+def times(module, images, labels):
+    """Print the time of a training step of the net, of its module, and of the module with one block by ``as_module``."""
+    net, params = from_torch(module)
+    opt = fn.donate(fn.SGD(lr=RATE, momentum=0.9))
+    step, state = fn.train_step(net, fn.CrossEntropy(), opt), opt.init(params)
+    ways = {"funcnet": lambda: step(params, state, images, labels)}
+    for name, one in {"torch.nn": copy.deepcopy(module), "one block by as_module": with_our_block(module)}.items():
+        ways[name] = theirs(one, images, labels)
+    found = turns.measured(ways, rounds=5)
+    print("a training step:", ", ".join(f"{name} {time:.0f} ms ({time / found['torch.nn']:.2f})" for name, time in found.items()))
+
+
+def theirs(module, images, labels):
+    """Return a training step of a module."""
+    opt = torch.optim.SGD(module.parameters(), lr=RATE, momentum=0.9)
+
+    def step():
+        opt.zero_grad()
+        nn.functional.cross_entropy(module(images), labels).backward()
+        opt.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
