@@ -2,8 +2,10 @@
 
 import itertools
 import pickle
+import random
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -49,7 +51,9 @@ class Noisy(nn.Module):
             + torch.randn(3, dtype=x.dtype, device=x.device)
             + torch.rand(3, dtype=x.dtype, device=x.device) * torch.bernoulli(x.sigmoid())
         )
-        return F.alpha_dropout(y, 0.2, True) + torch.empty_like(x).uniform_(-1, 1).exponential_().bernoulli_(0.5).normal_(1, 2)
+        return F.alpha_dropout(y, 0.2, True) + torch.empty_like(x).uniform_(-1, 1).exponential_().bernoulli_(
+            0.5, generator=None
+        ).normal_(1, 2)
 
 
 MODULES = {
@@ -224,16 +228,33 @@ def test_dropout_keeps_the_mean():
     assert (float(y.mean()), float(y.std())) == pytest.approx((0, 1), abs=0.05)
 
 
-def test_draws_within_kernels_are_seeded_by_the_key():
-    """As those of rrelu, which no function draws: repeatable, and the global generator keeps its state."""
-    module, x = nn.RReLU(), -torch.ones(50, 3)
+def by_numpy():
+    return np.random.rand()
+
+
+class Dropped(nn.Module):
+    """LayerDrop with Python's or numpy's generator."""
+
+    def __init__(self, draw) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x):
+        return x * self.draw()
+
+
+@pytest.mark.parametrize("module", [nn.RReLU(), Dropped(random.random), Dropped(by_numpy)], ids=["kernel", "python", "numpy"])
+def test_other_draws_are_seeded_by_the_key(module):
+    """Those of a kernel, of Python and of numpy: repeatable, and the global generators keep their states."""
+    x = -torch.ones(50, 3)
     layer, params = lift(module, x)
-    before = torch.get_rng_state()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     first, other, again = (layer(params, x, key) for key in (1, 2, 1))
     assert layer.stochastic
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
 
 
 CALLS = []

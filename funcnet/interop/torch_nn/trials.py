@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from funcnet import random, tree
 from funcnet.contract import Params
 from funcnet.errors import describe, value_error
-from funcnet.fitting.global_randomness import seeded
 from funcnet.flattening import flatten_together
+from funcnet.interop.torch_nn.generators import all_seeded, states
 from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
 from funcnet.interop.torch_nn.lifted import Lifted, Traits
 
@@ -24,7 +24,7 @@ def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
     for leaf in flatten_together(x)[0]:
         if not isinstance(leaf, Tensor):
             raise value_error(who, "example must be a tensor, or a tuple or tree of tensors", describe(leaf))
-    with torch.inference_mode(False), torch.no_grad(), seeded(random.key(0)):
+    with torch.inference_mode(False), torch.no_grad(), all_seeded(random.key(0), tree.leaves((params, x))):
         trial = _Trial(who, layer, params, x)
         return Traits(
             draws=trial.drawn > 0,
@@ -45,7 +45,7 @@ class _Trial:
     def __init__(self, who: str, layer: Lifted, params: Params, x: Any) -> None:
         named = {name: leaf.detach().clone() for name, leaf in tree.names(params).items()}
         x = tree.map(lambda leaf: leaf.detach().clone(), x)
-        state, draws = torch.get_rng_state(), KeyedDraws(random.key(0))
+        before, draws = states((*named.values(), *tree.leaves(x))), KeyedDraws(random.key(0))
         held = named | {name: named[first] for name, first in layer.ties}
         try:
             with draws:
@@ -66,7 +66,11 @@ class _Trial:
         self.moves = any(named[name]._version or after[name] is not named[name] for name in buffers)
         self.writes_to_x = any(leaf._version for leaf in tree.leaves(x))
         self.hidden, self.stored = draws.hidden, layer.skeleton.stored
-        self.drawn, self.fused, self.draws_in_kernels = draws.drawn, draws.fused, not torch.equal(state, torch.get_rng_state())
+        self.drawn, self.fused, self.draws_in_kernels = (
+            draws.drawn,
+            draws.fused,
+            before != states((*named.values(), *tree.leaves(x))),
+        )
 
 
 def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) -> bool:
@@ -76,7 +80,7 @@ def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) ->
     if len(rows) != 1 or min(rows) < 2 or xs[0].is_meta:
         norms = [one for one in layer.skeleton.module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
         return any(one.training or not one.track_running_stats for one in norms)
-    torch.default_generator.manual_seed(int(random.key(0)))
-    other = _Trial("lift", layer, params, tree.map(lambda leaf: leaf[:1].expand_as(leaf), x))
+    with all_seeded(random.key(0), tree.leaves((params, x))):
+        other = _Trial("lift", layer, params, tree.map(lambda leaf: leaf[:1].expand_as(leaf), x))
     pairs = [(a, b) for a, b in zip(trial.leaves, other.leaves, strict=True) if a is not None and a.dim() and a.shape[0] in rows]
     return not all(torch.allclose(a[0], b[0], rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in pairs if a.is_floating_point())
