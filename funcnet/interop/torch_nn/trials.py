@@ -9,6 +9,7 @@ from funcnet import random, tree
 from funcnet.contract import Params
 from funcnet.errors import describe, value_error
 from funcnet.flattening import flatten_together
+from funcnet.interop.torch_nn.drawing_again import Leaf
 from funcnet.interop.torch_nn.generators import all_seeded, states
 from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
 from funcnet.interop.torch_nn.lifted import Lifted, Traits
@@ -45,32 +46,41 @@ class _Trial:
     def __init__(self, who: str, layer: Lifted, params: Params, x: Any) -> None:
         named = {name: leaf.detach().clone() for name, leaf in tree.names(params).items()}
         x = tree.map(lambda leaf: leaf.detach().clone(), x)
-        before, draws = states((*named.values(), *tree.leaves(x))), KeyedDraws(random.key(0))
-        held = named | {name: named[first] for name, first in layer.ties}
-        try:
-            with draws:
-                y, after = layer.skeleton.call(held, x if isinstance(x, tuple) else (x,))
-        except Exception as error:
-            mode = "train" if layer.skeleton.is_training else "eval"
-            rule = f"the module must accept the example in {mode} mode"
-            raise value_error(who, rule, f"{type(error).__name__}: {error}") from error
-        written = [leaf.name for leaf in layer.leaves if not leaf.is_buffer and named[leaf.name]._version]
-        if written:
-            raise value_error(who, "forward must not write to parameters", f"one that writes to {', '.join(written)}")
-        self.y, self.leaves = y, flatten_together(y)[0]
-        for one in self.leaves:
-            if one is not None and not isinstance(one, Tensor):
-                rule = "the output must be a tensor, or a dict, tuple or list of tensors"
-                raise value_error(who, rule, describe(one))
-        buffers = [leaf.name for leaf in layer.leaves if leaf.is_buffer]
-        self.moves = any(named[name]._version or after[name] is not named[name] for name in buffers)
+        tensors = (*named.values(), *tree.leaves(x))
+        before, draws = states(tensors), KeyedDraws(random.key(0))
+        with draws:
+            y, after = _called(who, layer, named, x)
+        self.draws_in_kernels = before != states(tensors)
+        self.drawn, self.hidden, self.fused = draws.drawn, draws.hidden, draws.fused
+        self.stored = layer.skeleton.stored
+        self.leaves = flatten_together(y)[0]
+        self.moves = any(named[leaf.name]._version or after[leaf.name] is not named[leaf.name] for leaf in _buffers(layer))
         self.writes_to_x = any(leaf._version for leaf in tree.leaves(x))
-        self.hidden, self.stored = draws.hidden, layer.skeleton.stored
-        self.drawn, self.fused, self.draws_in_kernels = (
-            draws.drawn,
-            draws.fused,
-            before != states((*named.values(), *tree.leaves(x))),
-        )
+        _check(who, self.leaves, [leaf.name for leaf in layer.leaves if not leaf.is_buffer and named[leaf.name]._version])
+
+
+def _called(who: str, layer: Lifted, named: dict[str, Tensor], x: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Return the output of the module, and the buffers that it has afterwards."""
+    held = named | {name: named[first] for name, first in layer.ties}
+    try:
+        return layer.skeleton.call(held, x if isinstance(x, tuple) else (x,))
+    except Exception as error:
+        mode = "train" if layer.skeleton.is_training else "eval"
+        rule = f"the module must accept the example in {mode} mode"
+        raise value_error(who, rule, f"{type(error).__name__}: {error}") from error
+
+
+def _check(who: str, outputs: list[Any], written: list[str]) -> None:
+    """Refuse parameters that were written to, and outputs that are no tensors."""
+    if written:
+        raise value_error(who, "forward must not write to parameters", f"one that writes to {', '.join(written)}")
+    for one in outputs:
+        if one is not None and not isinstance(one, Tensor):
+            raise value_error(who, "the output must be a tensor, or a dict, tuple or list of tensors", describe(one))
+
+
+def _buffers(layer: Lifted) -> list[Leaf]:
+    return [leaf for leaf in layer.leaves if leaf.is_buffer]
 
 
 def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) -> bool:
