@@ -106,8 +106,8 @@ class Lifted(Layer):
 
     @property
     def undecayed(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The names of the scales of norms."""
-        return tuple(leaf.name for leaf in self.leaves if leaf.is_scale)
+        """The names of the scales of norms, and of buffers."""
+        return tuple(leaf.name for leaf in self.leaves if leaf.is_scale or leaf.is_buffer)
 
     @property
     def trainable(self) -> bool:
