@@ -24,6 +24,7 @@ from funcnet.fitting.global_randomness import seeded
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.interop.torch_nn.attention_formulas import without_fused_attention
 from funcnet.interop.torch_nn.drawing_again import Leaf, redrawn
+from funcnet.interop.torch_nn.generators import all_seeded
 from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
 from funcnet.interop.torch_nn.recorded_graphs import Graph, gradients, is_usable, may_record, normal, recording
 from funcnet.interop.torch_nn.skeletons import Skeleton
@@ -38,7 +39,7 @@ class Traits(Value):
 
     Args:
         draws: Whether it calls random functions of torch.
-        draws_in_kernels: Whether kernels draw from torch's generator, as in an ``LSTM`` with dropout.
+        draws_in_kernels: Whether it draws from global generators in another way: in a kernel, as ``RReLU``, or with Python.
         draws_hidden: Whether it draws with functions that a compiler does not tell of, such as ``torch.randn_like``.
         stores: Names of the attributes that it sets on modules.
         fused: Whether it calls kernels of attention or recurrence, which not every transform knows.
@@ -105,8 +106,8 @@ class Lifted(Layer):
 
     @property
     def undecayed(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The names of the scales of norms."""
-        return tuple(leaf.name for leaf in self.leaves if leaf.is_scale)
+        """The names of the scales of norms, and of buffers."""
+        return tuple(leaf.name for leaf in self.leaves if leaf.is_scale or leaf.is_buffer)
 
     @property
     def trainable(self) -> bool:
@@ -182,7 +183,8 @@ class Lifted(Layer):
             rule = "compiled code draws from a key with functions such as torch.randn and dropout, not randn_like or kernels' own"
             raise ValueError(f"{self!r}: {rule}, got a module with such draws")  # the compiler follows no value_error
         draws = nullcontext() if key is None and not writes_out else KeyedDraws(key, writes_out=not plain)
-        chance = seeded(key) if key is not None and self.traits.draws_in_kernels else nullcontext()
+        is_seeded = key is not None and self.traits.draws_in_kernels
+        chance = all_seeded(as_key(key), (*named.values(), *tree.leaves(x))) if is_seeded else nullcontext()  # type: ignore[arg-type]
         with draws, chance, without_fused_attention() if writes_out else nullcontext():
             y, after = self.skeleton.call(held, x if isinstance(x, tuple) else (x,), self.traits.stores)
         return y, {leaf.name: after[leaf.name] for leaf in self.leaves if leaf.is_buffer} if self.traits.moves else None
