@@ -188,7 +188,7 @@ def _write(program: ExportedProgram, path: Path, compiled: bool) -> None:
             torch._inductor.aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=options)
         return
     with written_whole("export", path) as file:
-        torch.export.save(program, file)  # type: ignore[arg-type]  # any binary file
+        torch.export.save(program, file)
 
 
 def _require_package(path: Any, compiled: bool) -> Path | None:
