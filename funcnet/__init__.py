@@ -121,6 +121,7 @@ from funcnet.layers.attention.mask_layers import FullMask, JointMask, VisibleMas
 from funcnet.layers.attention.masks import causal_mask, combine_masks, local_mask, padding_mask
 from funcnet.layers.attention.multihead import MultiHeadAttention
 from funcnet.layers.attention.positions import LearnedPositions, RotaryEmbedding, SinusoidalPositions
+from funcnet.layers.attention.shifted_windows import ShiftedWindowMask, WindowShift
 from funcnet.layers.attention.varlen import VarlenAttention
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
 from funcnet.layers.conv.conv_local import ConvLocal1d, ConvLocal2d, ConvLocal3d
@@ -385,7 +386,7 @@ __all__ = [
     # attention
     "ScaledDotProductAttention", "VarlenAttention", "AttentionPool", "MultiHeadAttention", "causal_mask", "local_mask",
     "padding_mask", "combine_masks", "VisibleMask", "JointMask", "FullMask", "RotaryEmbedding", "SinusoidalPositions",
-    "LearnedPositions",
+    "LearnedPositions", "WindowShift", "ShiftedWindowMask",
     # embeddings
     "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding", "FunctionalEmbedding",
     # shapes

@@ -30,6 +30,7 @@ from funcnet.interop.torch_nn.importing.functions import (
     indexing,
     joining,
     moving,
+    of_torchvision,
     passing,
     reducing,
     shapes,
@@ -41,7 +42,8 @@ from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, LAYERS_BY
 FAMILIES = (
     *(activation, attention, conv, distances, embedding, exported, linear, noise),
     *(norm, pooling, recurrent, refused, shape, transformers),
-    *(activations, arithmetic, choosing, indexing, joining, moving, passing, pooling_functions, reducing, shapes, with_weights),
+    *(activations, arithmetic, choosing, indexing, joining, moving, of_torchvision, passing, pooling_functions, reducing),
+    *(shapes, with_weights),
 )
 """The modules with converters, which fill the tables of ``registry``."""
 
