@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import CodeType, FrameType
 
 _BEFORE_JUMP = ("UNARY_NOT", "TO_BOOL", "CACHE", "NOP")
-"""What may ask for a truth value, or come between, before the jump that depends on it; before Python 3.13 the jump itself asks."""
+"""What may come before the jump that depends on a truth value; before Python 3.13 the jump itself asks for it."""
 
 
 @lru_cache(maxsize=64)

@@ -45,7 +45,7 @@ def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         return None
     if isinstance(target, type) and issubclass(target, tuple) and hasattr(target, "_fields"):
         return tuple(args)
-    found = shapes.evaluate(target, args)
+    found = shapes.evaluate(target, (*args, *kwargs.values()) if target == "size" else args)
     if found is not shapes.MISSING:
         return found
     unknown = next((one for one in [*args, *kwargs.values()] if isinstance(one, Unknown)), None)
