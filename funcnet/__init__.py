@@ -29,7 +29,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
     metrics                values that add up over batches and ranks
-    training               steps, compiled steps, the loop fit, its callbacks and history, and predictions
+    training               steps, compiled and exported steps, the loop fit, its callbacks and history, and predictions
     saving                 params and other trees in files with checksums, and checkpoints to resume from
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
@@ -101,6 +101,7 @@ from funcnet.initializers.scaled import (
     XavierUniform,
 )
 from funcnet.initializers.structured import DeltaOrthogonal, Dirac, Eye, Sparse
+from funcnet.interop.exporting import export
 from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.bounds import Ceil, Clamp, Floor, Round
 from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Gaussian, Monomial, RandomFourier, Sign, Sin, Square
@@ -225,6 +226,7 @@ from funcnet.layers.shape.sized_resizing import AdaptiveAvgPoolTo, ResizeTo
 from funcnet.layers.shape.sized_tiling import Tile
 from funcnet.layers.shape.sources import ConstantTensor, Parameter
 from funcnet.layers.shape.templates import InputShape, InputSize, InputTensor, SizeArithmetic
+from funcnet.layers.shape.triangles import Tril, Triu
 from funcnet.layers.shape.without_gradient import NoGradient
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.binary_margins import Hinge, MarginRanking
@@ -389,7 +391,8 @@ __all__ = [
     "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding", "FunctionalEmbedding",
     # shapes
     "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
-    "Select", "Gather", "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
+    "Select", "Gather", "Triu", "Tril",
+    "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
     "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
     "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",
@@ -456,7 +459,7 @@ __all__ = [
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "lr_range", "RateRange",
+    "value_and_grads", "train_step", "compile", "scan_steps", "export", "lr_range", "RateRange",
     "fit", "Fit", "History", "evaluate", "predict", "Callback", "Epoch", "Step", "EarlyStopping", "stop",
     # saving
     "save", "load", "load_metadata", "save_in_background", "Checkpoints",

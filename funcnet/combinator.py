@@ -240,10 +240,7 @@ class Combinator(Layer):
 
 
 def has_params(params: Params) -> bool:
-    """Tell whether there is a place for a tensor in params, so that going back for their gradient is worth it.
-
-    A place without its tensor counts too: the layer must refuse it.
-    """
+    """Tell whether params have a place for a tensor and so may have gradients; an empty place, which layers refuse, counts."""
     return Tensor in map(type, params.values() if isinstance(params, dict) else ()) or bool(flatten_together(params)[0])
 
 
@@ -261,8 +258,7 @@ def add_gradients(who: str, one: Any, other: Any) -> Any:
     for a, b in zip(*flatten_together(one, other), strict=True):
         are_alike = isinstance(a, Tensor) and isinstance(b, Tensor) and (a.shape, a.dtype) == (b.shape, b.dtype)
         if a is not None and b is not None and not are_alike:
-            rule = f"the gradients of one tensor must be alike, and one is {describe(a)}"
-            raise value_error(who, rule, describe(b))
+            raise value_error(who, f"the gradients of one tensor must be alike, and one is {describe(a)}", describe(b))
     return tree.add(one, other)
 
 

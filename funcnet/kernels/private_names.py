@@ -81,6 +81,7 @@ transform_kinds = found("_C._functorch.TransformType", None, lambda kinds: (kind
 is_batched = found("_C._functorch.is_batchedtensor", plain_is_batched, lambda f: f(_x))
 is_wrapped = found("_C._functorch.is_functorch_wrapped_tensor", None, lambda f: f(_x))
 unwrapped = found("_C._functorch.get_unwrapped", None)
+is_batched_by_autograd = found("_C._functorch.is_legacy_batchedtensor", constant(lambda x: False), lambda f: f(_x))
 dispatch_modes = found("_C._len_torch_dispatch_stack", constant(plain_count_compiling), lambda f: f() + 0)
 tracing_context = found("_guards.TracingContext.try_get", constant(plain_is_any_compiling), lambda f: f())
 is_any_autocast = found("_C._is_any_autocast_enabled", plain_is_any_autocast, lambda f: f())
@@ -103,22 +104,21 @@ def is_forward_mode() -> bool:
     return _forward_ad is not None and _forward_ad._current_level >= 0
 
 
-_refused_backward: list[list[str]] = []
+_LAYOUTS = ("_autograd_backward_strict_mode_banned_ops", "_autograd_backward_strict_mode_conditional_banned_ops")
+_KNOWN = ("layout", "stride", "is_contiguous")
+_refused_backward: dict[str, list[str]] = {}
 
 
 @constant
 def set_layouts_of_gradients(known: bool) -> None:
-    """Tell Dynamo whether the code of a backward pass may ask a gradient for its layout; run while it traces that code.
+    """Tell Dynamo whether a backward pass may ask a gradient for its layout and strides; run while it traces that code.
 
     Dynamo refuses the question, since no one promises that the gradient is dense when the code runs. A VJP asks to refuse others.
     """
     config = getattr(getattr(torch, "_dynamo", None), "config", None)
-    name = "_autograd_backward_strict_mode_banned_ops"
-    if config is None or not hasattr(config, name):
-        return
-    if not _refused_backward:
-        _refused_backward.append([*getattr(config, name)])
-    setattr(config, name, [one for one in _refused_backward[0] if not known or one != "layout"])
+    for name in [name for name in _LAYOUTS if hasattr(config, name)]:
+        refused = _refused_backward.setdefault(name, [*getattr(config, name)])
+        setattr(config, name, [one for one in refused if not known or one not in _KNOWN])
 
 
 # Lists of tensors.

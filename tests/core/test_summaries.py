@@ -61,7 +61,9 @@ WITH_INPUT = [name for name in CASES if not isinstance(CASES[name].x, tuple) or 
 """All but the layers without an input: ``()`` is taken for the shape of a number."""
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_INPUT if not any(one in repr(CASES[name].layer) for one in KEEPS_OTHERWISE)])
+@pytest.mark.parametrize(
+    "name", [name for name in WITH_INPUT if not any(one in repr(CASES[name].layer) for one in KEEPS_OTHERWISE)]
+)
 def test_the_cache_of_an_entry_is_that_of_a_real_step(name: str) -> None:
     """As many bytes as ``apply`` keeps in main memory."""
     layer, x, params = CASES[name][:3]

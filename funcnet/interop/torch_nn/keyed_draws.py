@@ -42,8 +42,10 @@ class KeyedDraws(TorchFunctionMode):
 
     def __torch_function__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch, or what draws in its place."""
-        draw = DRAWS.get(f)
-        return f(*args, **(kwargs or {})) if draw is None else draw(self, *args, **(kwargs or {}))
+        draw, options = DRAWS.get(f), kwargs or {}
+        if draw is None:
+            return f(*args, **options)
+        return draw(self, *args, **{name: value for name, value in options.items() if name != "generator"})  # the key is it
 
     def next(self) -> Key:
         """Return a key for one draw."""

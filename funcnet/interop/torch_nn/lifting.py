@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from funcnet import tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
-from funcnet.interop.torch_nn.drawing_again import leaf_of
+from funcnet.interop.torch_nn.drawing_again import leaf_of, without_values
 from funcnet.interop.torch_nn.lifted import Lifted, Traits
 from funcnet.interop.torch_nn.skeletons import Skeleton, slots_of
 from funcnet.interop.torch_nn.trials import traits_of
@@ -17,14 +17,15 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
     """Make a layer of any module of torch.nn, and return it with the module's parameters and buffers as params.
 
         y      = module(x), or module(*x) for a tuple x
-        gp, gx = torch.func.vjp of it at gy, which computes y again
+        gp, gx = the vector-Jacobian product of it at gy
 
     The layer runs the module as it is, in train or eval mode, and ``inference()`` runs it in eval mode. It needs a key where the
     module draws random numbers: torch's random functions then draw from that key. Buffers that a call changes, such as running
     statistics, change in ``update_stats`` only. The module stays as it is, and params are copies.
 
     The layer holds no tensors. It compares by the module's classes and settings, and pickles if the module does. Its ``repr`` is
-    not code. Where ``from_torch`` converts a module, its net is faster, since nothing is computed twice.
+    not code. In eager mode its cache has autograd's graph of the call; in compiled code, and within transforms of ``torch.func``,
+    the backward pass computes y again. A kernel that torch cannot differentiate or map cannot be within such a layer either.
 
     Args:
         module: The module. What its forward stores in attributes of modules is forgotten after each call.
@@ -50,6 +51,7 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
     named, ties = _named(module)
     leaves = tuple([leaf_of(module, name, kind, leaf) for (name, kind), leaf in named.items()])
     params = tree.from_names({name: leaf.detach().clone() for (name, _), leaf in named.items()}) if named else {}
+    leaves = without_values(skeleton, leaves, ties)
     settled = skeleton.in_eval_mode()
     given, in_evaluation = (
         traits_of(Lifted(one, leaves, ties, Traits(), Traits(), settled), params, example) for one in (skeleton, settled)

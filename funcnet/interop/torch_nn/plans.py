@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from attrs import define, field
+from attrs import define
 from torch import Tensor
 
 from funcnet.contract import Layer, Params, Rng
@@ -55,7 +55,8 @@ class Plan:
         x: The shape of x.
         count: How many leaves params have.
         stats: The places of the leaves that ``update_stats`` may move.
-        caches: What takes the cache apart.
+        caches: What remembers how to take the cache apart.
+        casts: The net in each dtype of autocast, from ``casts_of``; compiled code can make no values.
     """
 
     net: Layer
@@ -63,15 +64,16 @@ class Plan:
     x: Shape
     count: int
     stats: tuple[int, ...] = ()
-    caches: Memory = field(factory=lambda: Memory(made=1 << 30))
+    caches: Memory | None = None
+    casts: Any = None
 
-    def with_net(self, net: Layer) -> "Plan":
-        """Return the plan of another net, with the same arguments."""
-        return Plan(net, self.params, self.x, self.count, self.stats)
+    def in_dtype(self, dtype: torch.dtype) -> "Plan":
+        """Return the plan of the net cast to a dtype of autocast, with the same arguments."""
+        return Plan(self.casts[dtype], self.params, self.x, self.count, self.stats)
 
     def with_x(self, x: Shape) -> "Plan":
         """Return the plan for an x of another shape."""
-        return Plan(self.net, self.params, x, self.count, self.stats, self.caches)
+        return Plan(self.net, self.params, x, self.count, self.stats, self.caches, self.casts)
 
     def arguments(self, row: Row) -> tuple[Params, Any, Rng]:
         """Return params, x and the key."""
@@ -83,7 +85,8 @@ class Plan:
         y, cache = self.net.apply(params, x, rng)
         moved = self.params.read(self.net.update_stats(params, cache)) if self.stats else row
         places = [i for i in self.stats if moved[i] is not row[i]]
-        (of_y, ys), (of_cache, kept) = taken_apart(y), self.caches.taken_apart(cache)
+        of_y, ys = taken_apart(y)
+        of_cache, kept = taken_apart(cache) if self.caches is None else self.caches.taken_apart(cache)
         return Result(of_y, of_cache, places, _kinds(ys), len(ys)), ys, [moved[i] for i in places], kept
 
     def gradients(self, result: Result, row: Row, kept: Row, gys: Row, needs: Sequence[bool]) -> list[Any]:

@@ -14,7 +14,13 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinators.mixed_precision import cast
+from funcnet.contract import Layer
 from funcnet.kernels.tracing import is_autocast
+
+
+def casts_of(net: Layer) -> dict[torch.dtype, Layer]:
+    """Return the net in each dtype that autocast may have."""
+    return {dtype: cast(net, dtype) for dtype in (torch.bfloat16, torch.float16)}
 
 
 def device_of(row: Sequence[Any]) -> torch.device:
@@ -30,13 +36,12 @@ def autocast_off(row: Sequence[Any]) -> AbstractContextManager[Any]:
 def in_autocast_dtype(function: Callable[..., Any], plan: Any, row: Sequence[Any]) -> Any:
     """Call ``function(plan, row)`` with the net cast to the dtype of autocast; float64 is left as it is, as in torch's list."""
     kind = device_of(row).type
-    casts = torch.is_autocast_enabled(kind) and not any(
-        [isinstance(leaf, Tensor) and leaf.dtype is torch.float64 for leaf in row]
-    )
+    is_double = [isinstance(leaf, Tensor) and leaf.dtype is torch.float64 for leaf in row]
+    casts = torch.is_autocast_enabled(kind) and not any(is_double)
     with torch.autocast(kind, enabled=False):
         if not casts:
             return function(plan, row)
         dtype = torch.get_autocast_dtype(kind)
         inputs = [leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf for leaf in row[plan.count :]]
-        y, moved = function(plan.with_net(cast(plan.net, dtype)), [*row[: plan.count], *inputs])
+        y, moved = function(plan.in_dtype(dtype), [*row[: plan.count], *inputs])
         return tree.cast(y, dtype), moved

@@ -50,6 +50,9 @@ class VisibleMask(Layer):
         padding x (N, S) or (S,) → y (N, 1, 1, S) or (1, 1, S); attention x (L, S) or (N · heads, L, S) → y (L, S) or
         (N, heads, L, S)
 
+    Params:
+        None.
+
     Cache:
         The shapes of x and y, and an empty tensor of their dtype.
 
@@ -110,13 +113,19 @@ class JointMask(Layer):
         ga = Σ gy, over the axes along which a was repeated; 0 where b hides; none for a bool a
 
     Shape:
-        x, a pair (a, b) of masks that broadcast together → y, of both their axes.
+        x, a pair (a, b) of masks that broadcast to (N, heads, L, S) → y, with the axes of both
+
+    Params:
+        None.
 
     Cache:
         The pair, not copied, and the shape of y.
 
     Raises:
         ValueError: For an x that is no pair of masks, masks that do not broadcast, and floating ones of two dtypes.
+
+    References:
+        elementary.
 
     >>> JointMask()({}, (torch.tensor([True, False]), torch.tensor([[True], [False]]))).tolist()
     [[True, False], [False, False]]
@@ -164,13 +173,19 @@ class FullMask(Layer):
     A decoder takes the mask of its memory before that of the target: this is the first where code has only the second.
 
     Shape:
-        x, any mask → y (1, 1, 1, 1)
+        x (..., S), any mask → y (1, 1, 1, 1)
+
+    Params:
+        None.
 
     Cache:
         ``x``, not copied.
 
     Raises:
         ValueError: For an x that is neither bool nor floating.
+
+    References:
+        elementary.
 
     >>> FullMask()({}, torch.tensor([False, False])).tolist()
     [[[[True]]]]

@@ -187,8 +187,8 @@ class Recurrent(Layer):
         g = y.new_zeros(shape) if g is None else self._inward(g, x)
         shapes = [(self.num_layers * directions, *([] if _sequence(x).dim() == 2 else [y.shape[1]]), width) for width in widths]
         ends = gstate if isinstance(gstate, tuple) else (None,) * len(shapes) if gstate is None else (gstate,)
-        found = [want if end is None else tuple(end.shape) for end, want in zip(ends, shapes, strict=False)]
-        if g.shape != shape or len(ends) != len(shapes) or found != shapes:
+        fits = g.shape == shape and len(ends) == len(shapes)
+        if not fits or any([end is not None and end.shape != n for end, n in zip(ends, shapes, strict=True)]):  # noqa: C419
             raise value_error(self, "gy must be a pair with the shapes of y, each of them or None", gy)
         check_gy(self, g, shape, y)
         pairs = zip(ends, shapes, strict=True)

@@ -29,6 +29,7 @@ CASES = {
     "own masks": (users.OwnMask, (TOKENS,)),
     "one module twice": (users.Repeated, (ROWS,)),
     "lists": (users.Dense, (ROWS,)),
+    "language model": (users.GPT, (TOKENS,)),
     "tuples and sizes": (users.Pair, (ROWS,)),
 }
 
@@ -126,6 +127,15 @@ class Unknown(nn.Module):
         return torch.linalg.svd(x)[0]
 
 
+class OnSizes(nn.Module):
+    """A forward that does more for large batches."""
+
+    def forward(self, x):
+        if x.shape[0] > 100:
+            x = x + 1
+        return x
+
+
 class Several(nn.Module):
     """A forward with any number of inputs."""
 
@@ -138,6 +148,7 @@ class Several(nn.Module):
     [
         (Branching(), "from_torch: Branching cannot be converted: its forward cannot be traced: TraceError"),
         (nn.Sequential(nn.Linear(2, 2), nn.Sequential(Unknown())), r"Unknown at '1\.0' cannot be converted: .*linalg_svd"),
+        (OnSizes(), "OnSizes cannot be converted: its forward cannot be traced: TraceError"),
         (Several(), r"Several cannot be converted: its forward takes \*args"),
         (nn.ModuleList([nn.Linear(2, 2)]), "ModuleList cannot be converted"),
         (nn.Sequential(nn.LazyLinear(3)), "LazyLinear at '0' cannot be converted"),

@@ -119,6 +119,13 @@ def test_self_attention_is_called(case, data):
     assert len(node.inputs) == 1 + (len(given) > 1)
 
 
+def test_options_are_those_of_the_layer():
+    """Of a module without further arguments, and of one with every size."""
+    assert converted(nn.MultiheadAttention(4, 2, batch_first=True))[0] == fn.MultiHeadAttention(4, 2)
+    sizes = {"kdim": 3, "vdim": 4}
+    assert converted(nn.MultiheadAttention(4, 2, **sizes))[0] == fn.MultiHeadAttention(4, 2, kdim=3, batch_first=False)
+
+
 def test_evaluation_on_the_fast_path():
     """The kernel that torch takes in evaluation, without gradients, gives the same."""
     module = nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True).double().eval()

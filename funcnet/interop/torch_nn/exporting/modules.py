@@ -1,4 +1,4 @@
-"""Modules of a net's own: containers that call the modules of a net's layers as the net does, and layers that autograd follows.
+"""Modules for nets: containers, which call the modules of a net's layers as the net does, and layers that autograd follows.
 
 Each takes x as its layer does, and the entries of a tuple as separate arguments or as one tuple.
 """
@@ -20,10 +20,21 @@ SEVERAL = (
 )
 """Modules of torch.nn that take several inputs as separate arguments."""
 
+_UNPOOLING: dict[type, int] = {nn.MaxUnpool1d: 1, nn.MaxUnpool2d: 2, nn.MaxUnpool3d: 3}
+_TRANSPOSED: dict[type, int] = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
+SIZED = _UNPOOLING | _TRANSPOSED
+"""The number of axes of modules that may be called with the sizes of y; a layer takes a tensor with these sizes instead."""
+
 
 def call(module: nn.Module, x: Any) -> Any:
     """Call a module with x, or with the entries of x where the module takes several inputs."""
-    return module(*x) if type(x) is tuple and isinstance(module, SEVERAL) else module(x)
+    if type(x) is not tuple:
+        return module(x)
+    axes = SIZED.get(type(module))
+    if axes is not None and len(x) == (3 if type(module) in _UNPOOLING else 2):
+        *inputs, like = x
+        return module(*inputs, output_size=like.shape[-axes:])
+    return module(*x) if isinstance(module, SEVERAL) else module(x)
 
 
 def entry(xs: tuple[Any, ...]) -> Any:
@@ -32,7 +43,7 @@ def entry(xs: tuple[Any, ...]) -> Any:
 
 
 def takes_one(module: nn.Module) -> bool:
-    """Tell a module of torch.nn itself that takes one input."""
+    """Return whether a module is of torch.nn itself, and takes one input."""
     return type(module).__module__.startswith("torch.nn.") and not isinstance(module, SEVERAL)
 
 

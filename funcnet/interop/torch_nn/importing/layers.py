@@ -37,7 +37,7 @@ from funcnet.interop.torch_nn.importing.functions import (
     with_weights,
 )
 from funcnet.interop.torch_nn.importing.functions import pooling as pooling_functions
-from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
+from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, LAYERS_BY_NAME, Convert, Converted
 
 FAMILIES = (
     *(activation, attention, conv, distances, embedding, exported, linear, noise),
@@ -59,7 +59,7 @@ def converter_of(module: nn.Module) -> Callable[[Any, Convert], Converted] | Non
     """Return the converter of a module; ``None`` if its class has none, whether or not a tensor of it is parametrized."""
     kind = class_of(module)
     if kind is None:
-        return None
+        return LAYERS_BY_NAME.get(f"{type(module).__module__}.{type(module).__qualname__}")
     return parametrized.parametrized if parametrize.is_parametrized(module) else LAYERS[kind]
 
 

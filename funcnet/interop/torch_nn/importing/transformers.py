@@ -167,7 +167,7 @@ def _mask_of(given: dict[str, Any], name: str, heads: int) -> Mask:
 @call(nn.Transformer)
 def call_transformer(module: Any, net: Layer, params: Params, src: Any, tgt: Any, *masks: Any, **named: Any) -> Node:
     """Apply the net to source and target, and to what the masks of source, target and memory show."""
-    given = dict(zip(_MASKS, masks, strict=False)) | named
+    given = dict(zip(_MASKS[: len(masks)], masks, strict=True)) | named
     of_source, of_target, of_memory = [_mask_of(given, name, module.nhead) for name in _SEQUENCES]
     xs = require_value("src", src), require_value("tgt", tgt)
     if all(given.get(f"src_{kind}") == given.get(f"memory_{kind}") for kind in _KINDS[:2]):
