@@ -29,7 +29,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
     metrics                values that add up over batches and ranks
-    training               steps, compiled steps, the loop fit, its callbacks and history, and predictions
+    training               steps, compiled and exported steps, the loop fit, its callbacks and history, and predictions
     saving                 params and other trees in files with checksums, and checkpoints to resume from
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
@@ -101,6 +101,7 @@ from funcnet.initializers.scaled import (
     XavierUniform,
 )
 from funcnet.initializers.structured import DeltaOrthogonal, Dirac, Eye, Sparse
+from funcnet.interop.exporting import export
 from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.bounds import Ceil, Clamp, Floor, Round
 from funcnet.layers.activation.elementary import Abs, Cos, Erf, Exp, Gaussian, Monomial, RandomFourier, Sign, Sin, Square
@@ -457,7 +458,7 @@ __all__ = [
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
-    "value_and_grads", "train_step", "compile", "scan_steps", "lr_range", "RateRange",
+    "value_and_grads", "train_step", "compile", "scan_steps", "export", "lr_range", "RateRange",
     "fit", "Fit", "History", "evaluate", "predict", "Callback", "Epoch", "Step", "EarlyStopping", "stop",
     # saving
     "save", "load", "load_metadata", "save_in_background", "Checkpoints",

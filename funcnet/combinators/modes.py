@@ -83,8 +83,9 @@ def _with_layers_of(evaluation: Any, old: Any, new: Any) -> Layer:
 def by_mode(layer: Layer, evaluation: Layer) -> ByMode:
     """Use one layer in training and another in evaluation, with the same params.
 
-    A net with auxiliary outputs has them in training only: the outputs may even have other structures. ``map_layers`` and ``replace`` see the layer for training; what they
-    change there, they change in the layer for evaluation too, where it has the same layer at the same path.
+    A net with auxiliary outputs has them in training only: the outputs may have other structures. ``map_layers`` and ``replace``
+    see the layer for training. What they change there changes in the layer for evaluation too, where it has an equal layer at
+    the same path.
 
     Args:
         layer: The layer for training.

@@ -103,6 +103,11 @@ class Callback(Value):
 
     __slots__ = ()
 
+    @property
+    def sees_steps(self) -> bool:
+        """Whether ``on_step`` is called: by default where a class overrides it."""
+        return type(self).on_step is not Callback.on_step
+
     def init(self, params: Params) -> Tree:
         """Return the memory before the first epoch, by default ``None``."""
         del params
@@ -221,7 +226,7 @@ class Callbacks:
             if isinstance(one, type):
                 raise value_error("fit", "a callback must be a function of an Epoch, or a Callback value", describe(one))
         self.all = tuple(given)
-        self.of_steps = [c for c in given if isinstance(c, Callback) and type(c).on_step is not Callback.on_step]
+        self.of_steps = [c for c in given if isinstance(c, Callback) and c.sees_steps]
 
     def init(self, params: Params) -> Memories:
         """Return the memory of each before the first epoch."""

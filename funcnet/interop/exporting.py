@@ -5,6 +5,7 @@ and state are arguments of the program and outputs of it, and nothing is kept be
 """
 
 import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
@@ -22,6 +23,7 @@ from funcnet.compilation.inductor import step_options
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.interop.graph_writes import written_inputs
+from funcnet.interop.reasons import reason_of
 from funcnet.saving.atomic import require_path, written_whole
 from funcnet.value import parts
 
@@ -164,7 +166,7 @@ def _program(step: Callable[..., Any], args: tuple[Any, ...], shapes: Any, copie
     try:
         step(*tree.map(torch.clone, args))
         rule = "step must be a pure function of tensors, of the shapes it is given, that torch.export can trace"
-        raise value_error("export", rule, str(failed).strip().partition("\n")[0] or type(failed).__name__) from failed
+        raise value_error("export", rule, reason_of(failed)) from failed
     finally:
         del failed  # its traceback refers to this frame
 
@@ -181,7 +183,9 @@ def _require_builtin(program: ExportedProgram) -> None:
 def _write(program: ExportedProgram, path: Path, compiled: bool) -> None:
     if compiled:
         options = step_options([node.meta.get("val") for node in program.graph.nodes])
-        torch._inductor.aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)  # torch's own use of it
+            torch._inductor.aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=options)
         return
     with written_whole("export", path) as file:
         torch.export.save(program, file)  # type: ignore[arg-type]  # any binary file

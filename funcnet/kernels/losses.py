@@ -45,9 +45,7 @@ def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
     do not.
     """
     size = d.numel()
-    if (
-        type(size) is int and size <= 65536 and d.dtype in _FULL
-    ):  # a symbolic size, in a program exported for any, decides nothing
+    if type(size) is int and size <= 65536 and d.dtype in _FULL:  # a symbolic size decides nothing
         d = d.ravel()
         return torch.dot(d, d) * c
     return weighted_sum(d * d, c)

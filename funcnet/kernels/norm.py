@@ -31,8 +31,8 @@ def singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tenso
 
     With weights in half the kernels of batch and group norm round moments and partial sums: of 64×8×32×32 in bfloat16, 300 from
     0, torch's own gradient of γ is 140 % off, of a group norm 10 %. With all in single it is by a thousandth, in the same
-    time; for that there must be a weight. Not all transforms and devices know kernels of two dtypes: there x is in single too, and
-    while tracing, where torch's meta function says that the moments are in half (torch 2.13.0).
+    time; for that there must be a weight. Not all transforms and devices know kernels of two dtypes:
+    there x is in single too, and while tracing, where torch's meta function promises moments in half (torch 2.13.0).
     """
     gamma = x.new_ones(x.shape[1], dtype=torch.float32) if weight is None else weight
     wide = tensors if x.is_cpu and is_untransformed() and not is_compiling() else _single(tensors)

@@ -81,6 +81,7 @@ transform_kinds = found("_C._functorch.TransformType", None, lambda kinds: (kind
 is_batched = found("_C._functorch.is_batchedtensor", plain_is_batched, lambda f: f(_x))
 is_wrapped = found("_C._functorch.is_functorch_wrapped_tensor", None, lambda f: f(_x))
 unwrapped = found("_C._functorch.get_unwrapped", None)
+is_batched_by_autograd = found("_C._functorch.is_legacy_batchedtensor", constant(lambda x: False), lambda f: f(_x))
 dispatch_modes = found("_C._len_torch_dispatch_stack", constant(plain_count_compiling), lambda f: f() + 0)
 tracing_context = found("_guards.TracingContext.try_get", constant(plain_is_any_compiling), lambda f: f())
 is_any_autocast = found("_C._is_any_autocast_enabled", plain_is_any_autocast, lambda f: f())

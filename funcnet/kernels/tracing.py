@@ -227,6 +227,13 @@ def can_look_at(x: Tensor) -> bool:
     return x.is_cpu and type(x) is Tensor and is_eager()
 
 
+def forward_levels() -> int:
+    """Return how many levels of forward mode, ``torch.func.jvp``, are at work; 0 where torch does not tell."""
+    if interpreters is None or transform_kinds is None:
+        return 0
+    return len([one for one in interpreters() or () if one.key() == transform_kinds.Jvp])
+
+
 def transform_level() -> int:
     """Return how many transforms of ``torch.func`` are at work; 0 in compiled code, which hides them.
 

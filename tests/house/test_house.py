@@ -361,6 +361,7 @@ def test_torchs_internals_are_named_in_kernels_only():
 
 MAY_USE = {
     "funcnet.compilation.inductor": ["torch._inductor", "torch._dynamo.convert_frame"],  # imported late, each in a ``try``
+    "funcnet.interop.exporting": ["torch._inductor"],  # its ``aoti_compile_and_package``, which is documented
     "funcnet.testing": ["torch._dynamo"],  # its ``config``, which is documented
 }
 

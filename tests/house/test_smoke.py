@@ -34,3 +34,11 @@ def test_newer_versions_than_the_oldest_are_refused(smoke, tmp_path):
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["torch>=2", "attrs>=1.0"]')
     with pytest.raises(AssertionError, match=r"attrs must be of version 1\.0, got"):
         smoke.check_versions(tmp_path)
+
+
+def test_only_modules_that_subclass_an_extra_may_need_it(smoke, monkeypatch):
+    """Those of the estimators, where scikit-learn is not installed."""
+    names = ["funcnet.interop.sklearn", "funcnet.interop.sklearn.rows", "funcnet.interop.sklearn_more", "funcnet.interop"]
+    assert [smoke.lacks_extra(name) for name in names] == [False] * 4
+    monkeypatch.setitem(smoke.SUBCLASSED, "funcnet.interop.sklearn", "no_such_package")
+    assert [smoke.lacks_extra(name) for name in names] == [True, True, False, False]

@@ -236,6 +236,51 @@ def test_draws_within_kernels_are_seeded_by_the_key():
     assert torch.equal(before, torch.get_rng_state())
 
 
+CALLS = []
+
+
+class Counted(nn.Linear):
+    def forward(self, x):
+        CALLS.append(x)
+        return super().forward(x)
+
+
+def test_a_step_calls_the_module_once():
+    """In inference mode too; a copy of the cache gives the same bits by another call, and one cache serves several times."""
+    x = torch.randn(4, 3)
+    layer, params = lift(Counted(3, 2), x)
+    for mode in (True, False):
+        with torch.inference_mode(mode):
+            CALLS.clear()
+            y, cache = layer.apply(params, x)
+            first, second = (layer.vjp(params, cache, torch.ones_like(y)) for _ in range(2))
+            assert len(CALLS) == 1
+            assert not y.requires_grad
+            copied = layer.vjp(params, fn.tree.map(lambda leaf: leaf.detach().clone(), cache), torch.ones_like(y))
+            assert len(CALLS) == 2
+        assert fn.tree.equal(first, second)
+        assert fn.tree.equal(first, copied)
+    CALLS.clear()
+    layer(params, x)
+    assert len(CALLS) == 1
+
+
+def test_someone_elses_autograd_goes_through():
+    """The first and the second derivative of a layer whose params require grad."""
+    module, x = MODULES["mlp"]
+    layer, params = lift(module, x)
+    leaves = fn.tree.map(lambda leaf: leaf.requires_grad_(), params)
+    y, cache = layer.apply(leaves, x)
+    (found,) = torch.autograd.grad(y.sum(), [leaves[0]["weight"]])
+    (want,) = torch.autograd.grad(module(x).sum(), [module[0].weight])
+    assert torch.equal(found, want)
+    gw = layer.grads(leaves, cache, torch.ones_like(y).requires_grad_())[0]["weight"]
+    (found,) = torch.autograd.grad(gw.square().sum(), [leaves[2]["weight"]])
+    (gw,) = torch.autograd.grad(module(x).sum(), [module[0].weight], create_graph=True)
+    (want,) = torch.autograd.grad(gw.square().sum(), [module[2].weight])
+    torch.testing.assert_close(found, want)
+
+
 def test_what_forward_stores_is_forgotten():
     """An attribute that a call sets on the module is not there in the next one."""
 

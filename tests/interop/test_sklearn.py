@@ -160,6 +160,18 @@ def test_the_weighted_loss_does_not_depend_on_the_batches():
     assert found == pytest.approx([-np.average(logp, weights=weights)] * 3, rel=1e-9)
 
 
+def test_small_batches_follow_the_gradient_of_all_rows():
+    """At a small rate an epoch of small batches changes params as one step on all rows does, though weights differ by 10⁴."""
+    weights = np.where(Y == 0, 100.0, 0.01)
+    still = Classifier(epochs=1, optimizer=fn.SGD(0.0)).fit(X, Y, weights).params_
+    small, whole = (
+        Classifier(epochs=1, batch_size=size, optimizer=fn.SGD(rate)).fit(X, Y, weights).params_
+        for size, rate in ((10, 1e-7), (150, 15e-7))
+    )
+    one, other = (fn.tree.ravel(fn.tree.sub(params, still))[0] for params in (small, whole))
+    assert (one - other).norm() < 1e-4 * other.norm()
+
+
 def test_class_weights_are_weights_of_rows():
     """A dict, ``"balanced"``, both kinds multiplied, and weight 0 for a class, which leaves it out."""
     fewer, y = X[30:], NAMES[30:]
@@ -171,6 +183,10 @@ def test_class_weights_are_weights_of_rows():
     assert fn.tree.allclose(both.params_, Classifier(epochs=3).fit(X, NAMES, np.where(Y == 0, 3.0, 1.0)).params_)
     without = Classifier(epochs=3, class_weight={"setosa": 0.0, "virginica": 1.0, "versicolor": 1.0}).fit(X, NAMES)
     assert without.classes_.tolist() == ["versicolor", "virginica"]
+    times = np.arange(len(fewer)) % 3 + 1
+    balanced = Classifier(epochs=3, batch_size=500, class_weight="balanced", optimizer=fn.SGD(0.1))
+    repeated = clone(balanced).fit(fewer.repeat(times, 0), y.repeat(times))
+    assert fn.tree.allclose(balanced.fit(fewer, y, times).params_, repeated.params_, rtol=1e-9, atol=1e-12)
     several = Classifier(epochs=3, class_weight="balanced").fit(LABELED, LABELS)
     assert equal(several, Classifier(epochs=3).fit(LABELED, LABELS, compute_sample_weight("balanced", LABELS)))
 
@@ -372,6 +388,23 @@ def test_nets_of_images_sequences_and_indices():
         assert {leaf.dtype for leaf in fn.tree.leaves(fitted.params_) if leaf.is_floating_point()} == {torch.float32}
 
 
+def test_the_last_batch_may_be_left_out():
+    """A batch norm cannot take statistics of one row; the error says so."""
+    net = fn.serial(fn.Linear(None, 10), fn.BatchNorm1d(None), fn.Linear(None, 2))
+    rows = slice(36, 101)
+    with pytest.raises(ValueError, match="more than one value per channel") as caught:
+        Classifier(net).fit(X[rows], Y[rows] == 0)
+    assert "drop_last=True leaves it out" in caught.value.__notes__[-1]
+    assert Classifier(net, drop_last=True).fit(X[rows], Y[rows] == 0).n_iter_ == 100
+
+
+def test_a_maker_that_fails_is_named():
+    """Beside its own error."""
+    with pytest.raises(TypeError, match="positional argument") as caught:
+        Classifier(lambda features: fn.Linear(features, 3)).fit(X, Y)
+    assert caught.value.__notes__ == ["  in Classifier, net(n_features, n_outputs)"]
+
+
 def test_the_dtype_is_that_of_x_or_the_one_asked_for():
     """Names, numpy's and torch's dtypes; half precision predicts in float32."""
     for given, x, found in (
@@ -395,6 +428,7 @@ def test_wrong_parameters_are_refused_by_fit():
     """Each with its name; nothing is refused before."""
     wrong = {
         "net must be a funcnet layer": {"net": 3},
+        r"net must be a funcnet layer.* got Linear\(in": {"net": torch.nn.Linear(4, 3)},
         "net, a function .*, must return a layer, got 3": {"net": lambda features, outputs: 3},
         r"output of net must have the shape \(N, 3\), .* got \(N, 5\) from Linear": {"net": fn.Linear(4, 5)},
         r"output of net must have the shape \(N, 3\), .* got a tuple of 2": {"net": fn.branch(fn.Linear(4, 3), fn.Linear(4, 3))},
@@ -411,6 +445,7 @@ def test_wrong_parameters_are_refused_by_fit():
         "validation_fraction must be a number between 0 and 1": {"early_stopping": True, "validation_fraction": 1},
         "metrics must be": {"metrics": 3},
         "callbacks must be a list": {"callbacks": 3},
+        "drop_last must be True or False": {"drop_last": 1},
         "warm_start must be True or False": {"warm_start": "yes"},
         "dtype must be a dtype of torch or numpy": {"dtype": "float31"},
         "dtype must be one of real numbers": {"dtype": complex},
@@ -480,7 +515,7 @@ def test_wrong_fields_are_refused():
     assert classifier.net == NET
 
 
-def test_a_training_that_fails_leaves_the_predictions():
+def test_a_training_that_fails_leaves_the_params():
     """Numbers that are not finite stop it with an error, and the estimator predicts as before."""
     fitted = Regressor(epochs=2).fit(INPUTS, TARGETS)
     before = fitted.predict(INPUTS)

@@ -39,6 +39,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         optimizer: The optimizer, ``Adam()`` by default.
         epochs: Number of epochs; fewer with ``early_stopping`` or callbacks that stop.
         batch_size: Number of rows in a batch.
+        drop_last: Whether to leave out a smaller last batch of an epoch, which ``BatchNorm1d`` needs if it has one row.
         key: A key or an int seed, which determines everything random: equal keys give equal bits.
         random_state: A seed or ``RandomState`` in the place of ``key``; scikit-learn's ensembles give each member another one.
         early_stopping: Whether to set rows aside, to stop when their loss does not fall for ``patience`` epochs, and to keep the
@@ -64,8 +65,9 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         n_features_in_, feature_names_in_: The columns of X, and their names in a data frame.
 
     Raises:
-        ValueError: For parameters of another type, a net with another number of outputs, data that scikit-learn's checks refuse,
-            such as sparse arrays and NaN, and labels that ``classes_`` lacks when a training continues.
+        ValueError: For parameters of another type, a net with another number of outputs, a sequence net whose rows depend on each
+            other, data that scikit-learn's checks refuse, such as NaN, and new labels when a training continues.
+        TypeError: For sparse X.
         FloatingPointError: For a loss or params that are not finite; scaled inputs or a smaller learning rate help.
 
     >>> from sklearn.datasets import load_iris
@@ -89,6 +91,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         *,
         epochs: int = 100,
         batch_size: int = 64,
+        drop_last: bool = False,
         key: Key | int = 0,
         random_state: Any = None,
         early_stopping: bool | EarlyStopping = False,
@@ -103,7 +106,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         class_weight: Any = None,
     ) -> None:
         super().__init__(
-            net, loss, optimizer, epochs=epochs, batch_size=batch_size, key=key, random_state=random_state,
+            net, loss, optimizer, epochs=epochs, batch_size=batch_size, drop_last=drop_last, key=key, random_state=random_state,
             early_stopping=early_stopping, patience=patience, validation_fraction=validation_fraction, metrics=metrics,
             callbacks=callbacks, warm_start=warm_start, dtype=dtype, device=device, progress=progress,
         )  # fmt: skip

@@ -62,6 +62,7 @@ class Estimator(ValueParameters):
         *,
         epochs: int = 100,
         batch_size: int = 64,
+        drop_last: bool = False,
         key: Key | int = 0,
         random_state: Any = None,
         early_stopping: bool | EarlyStopping = False,
@@ -79,6 +80,7 @@ class Estimator(ValueParameters):
         self.optimizer = optimizer
         self.epochs = epochs
         self.batch_size = batch_size
+        self.drop_last = drop_last
         self.key = key
         self.random_state = random_state
         self.early_stopping = early_stopping
@@ -139,7 +141,7 @@ class Estimator(ValueParameters):
         return self._train(self._learned(checked_rows(self, X, y, sample_weight, fresh), fresh, classes), 1, fresh, None)
 
     def _train(self, rows: Rows, epochs: int, fresh: bool, stopping: EarlyStopping | None) -> Self:
-        """Train on checked rows; only a training that succeeds changes what predictions use."""
+        """Train on checked rows. A training that fails leaves the params of the one before."""
         loss = self._loss()
         opt = Adam() if self.optimizer is None else self.optimizer
         require(type(self).__name__, loss=(Loss, LOSS, loss), optimizer=(Optimizer, OPTIMIZER, opt))
@@ -156,7 +158,7 @@ class Estimator(ValueParameters):
         done = fit(
             at.net, loss, opt, data, epochs=epochs, batch_size=self.batch_size, key=at.key, params=at.params, state=at.state,
             validation=self._tensors(held, at) if held else None, metrics=metrics, callbacks=callbacks, progress=self.progress,
-            epochs_done=len(at.history.get("epoch", ())),
+            epochs_done=len(at.history.get("epoch", ())), drop_last=self._flag("drop_last"),
         )  # fmt: skip
         chosen = any(isinstance(one, Callback) and type(one).params is not Callback.params for one in callbacks)
         self.params_ = done.params if chosen else opt.eval_params(done.state, done.params)

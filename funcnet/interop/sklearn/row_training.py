@@ -12,7 +12,7 @@ from torch import Tensor
 from funcnet.blocks.perceptron import mlp
 from funcnet.combinators.sequential import serial
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, instances, value_error
+from funcnet.errors import add_location, describe, instances, value_error
 from funcnet.fitting.arguments import COLUMNS, LAYER
 from funcnet.layers.shape.reshaping import Flatten
 from funcnet.losses.binary import BCE, BCEWithLogits
@@ -34,12 +34,7 @@ def sized_net(given: Any, x: Tensor, outputs: int, who: str) -> tuple[Layer, tup
 
     The net is the given one, what a function makes, or a perceptron.
     """
-    if given is not None and not callable(given):
-        raise value_error(who, f"net must be {LAYER}, a function (n_features, n_outputs) -> layer, or None", describe(given))
-    features = x.shape[1] if x.dim() == 2 else tuple(x.shape[1:])
-    net = _perceptron(x, outputs) if given is None else given if isinstance(given, Layer) else given(features, outputs)
-    if not isinstance(net, Layer):
-        raise value_error(who, "net, a function (n_features, n_outputs), must return a layer", describe(net))
+    net = _perceptron(x, outputs) if given is None else given if isinstance(given, Layer) else _made(given, x, outputs, who)
     two = torch.empty((2, *x.shape[1:]), dtype=x.dtype, device="meta")  # of one row some layers cannot take statistics
     net, y = net.infer(on_meta(two, None))
     if not isinstance(y, Tensor) or (y.shape != (2, outputs) and not (outputs == 1 and y.shape == (2,))):
@@ -47,6 +42,20 @@ def sized_net(given: Any, x: Tensor, outputs: int, who: str) -> tuple[Layer, tup
         came = f"({', '.join(map(str, ('N', *y.shape[1:])))})" if isinstance(y, Tensor) else describe(y)
         raise value_error(who, rule, f"{came} from {net!r}")
     return net, tuple(y.shape[1:])
+
+
+def _made(given: Any, x: Tensor, outputs: int, who: str) -> Layer:
+    """Return what a function makes for n_features, or the shape of a row of more than one axis, and n_outputs."""
+    if not callable(given) or hasattr(given, "named_parameters"):  # a module of torch.nn
+        raise value_error(who, f"net must be {LAYER}, a function (n_features, n_outputs) -> layer, or None", describe(given))
+    try:
+        net = given(x.shape[1] if x.dim() == 2 else tuple(x.shape[1:]), outputs)
+    except Exception as error:
+        add_location(error, f"{who}, net(n_features, n_outputs)")
+        raise
+    if not isinstance(net, Layer):
+        raise value_error(who, "net, a function (n_features, n_outputs), must return a layer", describe(net))
+    return net
 
 
 def require_rows_apart(net: Layer, params: Params, x: Tensor, who: str) -> None:

@@ -9,7 +9,7 @@ compute the net again, since the cache depends on p and x:
     ẏ = the derivative of ⟨ṗ, gp⟩ + ⟨ẋ, gx⟩ with respect to gy       forward mode: vjp is linear in gy
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,14 +18,18 @@ from torch import Tensor
 from torch.autograd import Function
 
 from funcnet.contract import Layer, Params, Rng
+from funcnet.errors import value_error
 from funcnet.interop.torch_nn.plans import Plan, Result
 from funcnet.interop.torch_nn.precision import autocast_off, in_autocast_dtype
 from funcnet.interop.torch_nn.rows import Row, Skeleton, taken_apart
-from funcnet.kernels.private_names import is_forward_mode, set_layouts_of_gradients
-from funcnet.kernels.tracing import is_autocast, is_compiling, is_untransformed
+from funcnet.kernels.private_names import is_batched_by_autograd, is_forward_mode, set_layouts_of_gradients
+from funcnet.kernels.tracing import forward_levels, is_autocast, is_compiling, is_untransformed
 from funcnet.random.keys import as_key
 from funcnet.value import Value, frozen
 from funcnet.walking import require_layer
+
+_vjp_of: Callable[..., Any] = torch.func.vjp
+_jvp_of: Callable[..., Any] = torch.func.jvp
 
 
 def _detached(row: Row) -> list[Any]:
@@ -112,7 +116,7 @@ class Transformed(Function):
             gy = result.gy(_placed([None for _ in ys], chosen, gys))
             return {i: g for i, g in enumerate(plan.backward(params, x, cache, gy, needs)) if g is not None}
 
-        found, pull = torch.func.vjp(vjp, *[torch.zeros_like(ys[i]) for i in chosen])
+        found, pull = _vjp_of(vjp, *[torch.zeros_like(ys[i]) for i in chosen])
         moved = pull({i: tangents[i] for i in found})
         return None, *_placed([None for _ in ys], chosen, moved), *[None for _ in (*result.places, *kept)]
 
@@ -130,10 +134,32 @@ def _back(ctx: Any, gys: Row, saved: Row) -> Any:
 
 
 def _gradients(plan: Plan, result: Result, needs: tuple[bool, ...], gys: Row, saved: Row) -> Any:
-    if torch.is_grad_enabled() and not is_compiling():
-        return Gradients.apply(Task(plan, result, needs), *gys, *saved)
-    saved = _detached(saved)
-    return plan.gradients(result, saved[: len(needs)], saved[len(needs) :], gys, needs)
+    task = Task(plan, result, needs)
+    if is_compiling():
+        return task.gradients((*gys, *saved))
+    if torch.is_grad_enabled():
+        return Gradients.apply(task, *gys, *saved)  # type: ignore[no-untyped-call]
+    if any([g is not None and is_batched_by_autograd(g) for g in gys]):  # noqa: C419
+        return _within_a_transform(task.gradients, (*gys, *saved))
+    return task.gradients((*gys, *saved))
+
+
+def _within_a_transform(function: Any, tensors: Row) -> Any:
+    """Return ``function(tensors)``, computed within a transform that does nothing.
+
+    Where ``autograd.grad`` has a batch of gys at once, kernels cannot look at numbers, as in ``vmap``, but nothing tells them so.
+    """
+    count: int = len(tensors)
+    places: list[int] = []
+
+    def given(_: Tensor) -> Any:
+        nonlocal count
+        found = function(tensors)
+        count, places[:] = len(found), [i for i, g in enumerate(found) if g is not None]
+        return tuple([found[i] for i in places])
+
+    found, _ = _vjp_of(given, torch.zeros(()))
+    return _placed([None] * count, places, found)
 
 
 @define(eq=False)
@@ -191,7 +217,7 @@ class Gradients(Function):
         saved = ctx.saved_tensors
         chosen = [i for i in range(len(saved)) if ctx.needs_input_grad[1 + i]]
         with autocast_off(saved):
-            _, pull = torch.func.vjp(ctx.task.whole(saved, chosen), *[saved[i] for i in chosen])
+            _, pull = _vjp_of(ctx.task.whole(saved, chosen), *[saved[i] for i in chosen])
             found = pull(tuple([ggs[i] for i in ctx.given]))
         return None, *_placed([None for _ in saved], chosen, found), *ctx.rest
 
@@ -201,7 +227,7 @@ class Gradients(Function):
         saved = ctx.saved_tensors
         chosen = [i for i in range(len(saved)) if tangents[i] is not None]
         given = tuple([saved[i] for i in chosen]), tuple([tangents[i] for i in chosen])
-        _, moved = torch.func.jvp(ctx.task.whole(saved, chosen), *given)
+        _, moved = _jvp_of(ctx.task.whole(saved, chosen), *given)
         return tuple(_placed([None for _ in ctx.task.needs], ctx.given, moved))
 
 
@@ -222,12 +248,29 @@ def applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
 
 
 def _applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
-    function: Any = Recorded if is_compiling() or (is_untransformed() and not is_forward_mode()) else Transformed
-    if function is Recorded and not (torch.is_grad_enabled() and any(map(_wants_gradient, row))):
-        return _computed(plan, _detached(row))
-    result, *leaves = function.apply(plan, *row)
+    if not is_compiling() and (not is_untransformed() or is_forward_mode()):
+        if forward_levels() > 1:
+            return _differentiated_by_torch(plan, row)
+        return _results(Transformed.apply(plan, *row))  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled() and any(map(_wants_gradient, row)):
+        return _results(Recorded.apply(plan, *row))  # type: ignore[no-untyped-call]
+    return _computed(plan, _detached(row))
+
+
+def _results(found: Any) -> tuple[Any, dict[int, Tensor]]:
+    result, *leaves = found
     y = result.y.write(leaves[: result.count])
     return y, {place: leaves[result.count + i] for i, place in enumerate(result.places)}
+
+
+def _differentiated_by_torch(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
+    """Compute the net with torch's derivatives, where one forward mode is within another.
+
+    The outer one is off while torch (2.13.0) calls the ``jvp`` of a function in the inner one, and would silently give 0.
+    """
+    if plan.net.surrogate:
+        raise value_error(plan.net, "a surrogate has no second derivative in forward mode; use reverse mode within", "jvp of jvp")
+    return _computed(plan, row)
 
 
 def _wants_gradient(leaf: Any) -> bool:
@@ -262,6 +305,27 @@ class Differentiable(Value):
 
 
 def differentiable(net: Layer) -> Differentiable:
-    """Make the function ``(params, x, rng=None) -> y`` that autograd differentiates with the net's VJP."""
+    """Make the function ``(params, x, rng=None) -> y`` that autograd differentiates with the net's VJP.
+
+        y = net(params, x, rng)      gradients: gp, gx = net.vjp(params, cache, gy)
+
+    It serves where tensors ask for gradients and no module is wanted: in a function for ``torch.func.grad`` or ``vmap``, or in a
+    loss that someone differentiates with ``torch.autograd.grad``. It is pure: running statistics do not move, which
+    ``net.update_stats`` and ``as_module`` do. ``torch.autocast`` has the effect that ``as_module`` describes.
+
+    Args:
+        net: The net. ``differentiable(net.inference())`` is for evaluation.
+
+    Raises:
+        ValueError: ``net`` is no layer.
+
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> layer = Linear(3, 1, bias=False, initializer="ones")
+    >>> x = torch.ones(2, 3).requires_grad_()
+    >>> y = differentiable(layer)(layer.init(0), x)
+    >>> torch.autograd.grad(y.square().sum(), x)[0]
+    tensor([[6., 6., 6.],
+            [6., 6., 6.]])
+    """
     require_layer("differentiable", net)
     return Differentiable(net)

@@ -17,14 +17,15 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
     """Make a layer of any module of torch.nn, and return it with the module's parameters and buffers as params.
 
         y      = module(x), or module(*x) for a tuple x
-        gp, gx = torch.func.vjp of it at gy, which computes y again
+        gp, gx = the vector-Jacobian product of it at gy
 
     The layer runs the module as it is, in train or eval mode, and ``inference()`` runs it in eval mode. It needs a key where the
     module draws random numbers: torch's random functions then draw from that key. Buffers that a call changes, such as running
     statistics, change in ``update_stats`` only. The module stays as it is, and params are copies.
 
     The layer holds no tensors. It compares by the module's classes and settings, and pickles if the module does. Its ``repr`` is
-    not code. Where ``from_torch`` converts a module, its net is faster, since nothing is computed twice.
+    not code. In eager mode its cache has autograd's graph of the call; in compiled code, and within transforms of ``torch.func``,
+    the backward pass computes y again. A kernel that torch cannot differentiate or map cannot be within such a layer either.
 
     Args:
         module: The module. What its forward stores in attributes of modules is forgotten after each call.

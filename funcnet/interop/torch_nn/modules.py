@@ -73,7 +73,7 @@ class NetModule(Holder):
         self._plans = [Plan(net, self._codec, LONE, count, moves, Memory()) for net, moves in nets]
         self._draws = [net.stochastic for net, _ in nets]
 
-    def _place(self, name: str | None) -> tuple[Any, str | None, Any]:
+    def _place(self, name: str | None) -> tuple[Any, Any, Any]:
         """Return the holder of a leaf, its name there, and the dict in which it is."""
         if name is None:
             return None, None, None
@@ -86,11 +86,11 @@ class NetModule(Holder):
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
     def forward(self, *x: Any) -> Any:
-        """Apply the net to x; several arguments are the entries of a tuple."""
+        """Apply the net to x, a tensor or a tree; several arguments are the entries of a tuple."""
         plan = self._plans[self.training]
         shape, entries = taken_apart(x[0] if len(x) == 1 else x)
         if shape is not LONE:
@@ -105,7 +105,7 @@ class NetModule(Holder):
         return y
 
     def params(self) -> Params:
-        """Return the params, copied."""
+        """Return the params and statistics in the net's own tree, copied and without requests for gradients."""
         return self._codec.write([None if leaf is None else leaf.detach().clone() for leaf in self._leaves()])
 
     def extra_repr(self) -> str:
@@ -124,7 +124,8 @@ class NetModule(Holder):
         """Write moved statistics into the buffers, in place."""
         with torch.no_grad():
             for i, leaf in moved.items():
-                getattr(*self._places[i][:2]).copy_(leaf)
+                holder, name, _ = self._places[i]
+                getattr(holder, name).copy_(leaf)
 
 
 def _copied(found: Roles, path: str, leaf: Tensor) -> Tensor:
@@ -138,7 +139,44 @@ def _drawn_key(row: list[Any]) -> Tensor:
 
 
 def as_module(net: Layer, params: Params) -> NetModule:
-    """Make a module of torch.nn from a net and its params."""
+    """Make a module of torch.nn that computes a net, and whose backward pass is the net's VJP.
+
+        module(x) = net(params, x)      gradients: gp, gx = net.vjp(params, cache, gy)
+
+    In training mode the module applies ``net``, and moves running statistics in place; in evaluation it applies
+    ``net.inference()``. A stochastic net draws a key from torch's generator at each call, so ``torch.manual_seed`` repeats it, and
+    activation checkpoints draw the same noise again. The module takes a tensor or a tree; several arguments are the entries of a
+    tuple.
+
+    Everything that autograd does works: derivatives of any order, ``torch.func``, forward mode, hooks, ``torch.compile`` as one
+    graph, ``DistributedDataParallel``. Only the gradients that someone asks for are computed, and no cache is kept where no one
+    does. Derivatives beyond the first compute the net again. Under ``torch.autocast`` the whole net is computed in its dtype, as
+    ``cast(net, dtype)`` does: y has that dtype, and statistics and gradients keep theirs.
+
+    Args:
+        net: The net, with all sizes inferred.
+        params: Its params, which are copied. Their dotted paths become the names of parameters, in nested modules. Running
+            statistics, integers and other tensors without a gradient become buffers. Parameters within ``freeze`` ask for no
+            gradient. One tensor at two paths becomes one parameter.
+
+    Returns:
+        The module; its method ``params()`` returns the params as they are now.
+
+    Raises:
+        ValueError: ``net`` is no layer, ``params`` do not have the paths and shapes of the net's, or a name is one that every
+            ``torch.nn.Module`` has.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> net = serial(Linear(4, 8), Tanh(), Linear(8, 2))
+    >>> module = as_module(net, net.init(0))
+    >>> [name for name, _ in module.named_parameters()]
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    >>> module(torch.ones(5, 4)).sum().backward()
+    >>> module.get_parameter("2.bias").grad
+    tensor([5., 5.])
+    """
     require_layer("as_module", net)
     require_params("as_module", net, params)
     return NetModule(net, params)

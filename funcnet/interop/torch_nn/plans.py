@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from attrs import define, field
+from attrs import define
 from torch import Tensor
 
 from funcnet.contract import Layer, Params, Rng
@@ -55,7 +55,7 @@ class Plan:
         x: The shape of x.
         count: How many leaves params have.
         stats: The places of the leaves that ``update_stats`` may move.
-        caches: What takes the cache apart.
+        caches: What remembers how to take the cache apart.
     """
 
     net: Layer
@@ -63,7 +63,7 @@ class Plan:
     x: Shape
     count: int
     stats: tuple[int, ...] = ()
-    caches: Memory = field(factory=lambda: Memory(made=1 << 30))
+    caches: Memory | None = None
 
     def with_net(self, net: Layer) -> "Plan":
         """Return the plan of another net, with the same arguments."""
@@ -83,7 +83,8 @@ class Plan:
         y, cache = self.net.apply(params, x, rng)
         moved = self.params.read(self.net.update_stats(params, cache)) if self.stats else row
         places = [i for i in self.stats if moved[i] is not row[i]]
-        (of_y, ys), (of_cache, kept) = taken_apart(y), self.caches.taken_apart(cache)
+        of_y, ys = taken_apart(y)
+        of_cache, kept = taken_apart(cache) if self.caches is None else self.caches.taken_apart(cache)
         return Result(of_y, of_cache, places, _kinds(ys), len(ys)), ys, [moved[i] for i in places], kept
 
     def gradients(self, result: Result, row: Row, kept: Row, gys: Row, needs: Sequence[bool]) -> list[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import define
 from torch import Tensor
 
 from funcnet.codec import TreeCodec
@@ -89,7 +89,7 @@ class Memory:
     """The structure of the trees that came last, as code: a tree of 7 tensors then takes 1.5 µs apart and together, else 9."""
 
     codec: TreeCodec | None = None
-    made: int = field(default=0)
+    made: int = 0
 
     def taken_apart(self, tree: Tree) -> tuple[Shape, list[Any]]:
         """Return the shape of a tree and its row. Where structures change all the time, no more code is made."""

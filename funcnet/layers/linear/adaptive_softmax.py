@@ -143,9 +143,8 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         at = t
         for i, (low, _) in enumerate(self._clusters()):
             at = torch.where(t >= low, self.cutoffs[0] + i, at)
-        head = _softmax(
-            linear.linear(h, w["head.weight"], w.get("head.bias")), at, None, torch.arange(t.shape[0], device=t.device)
-        )
+        every = torch.arange(t.shape[0], device=t.device)
+        head = _softmax(linear.linear(h, w["head.weight"], w.get("head.bias")), at, None, every)
         kept, output = [head], head.picked()
         for i, (low, high) in enumerate(self._clusters()):
             rows, counts = _within(t, low, high)

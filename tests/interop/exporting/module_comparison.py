@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import funcnet as fn
 from funcnet import flattening, tree
 from funcnet.interop.torch_nn import to_torch
+from funcnet.interop.torch_nn.exporting.modules import SIZED, call
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10, "equal_nan": True}
 
@@ -20,8 +21,10 @@ def in_double(values: Any) -> Any:
 
 
 def run(module: nn.Module, x: Any) -> Any:
-    """Call a module with x, or with the entries of a tuple."""
-    return module(*x) if isinstance(x, tuple) and len(x) > 1 and type(module) is not nn.Identity else module(x)
+    """Call a module with x, or with the entries of a tuple; one of torch.nn itself with torch's arguments."""
+    if type(module) in (nn.Identity, *SIZED) or not isinstance(x, tuple) or len(x) == 1:
+        return call(module, x)
+    return module(*x)
 
 
 def assert_same(what: str, got: Any, want: Any, **tolerance: Any) -> None:

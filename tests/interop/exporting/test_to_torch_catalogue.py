@@ -3,9 +3,12 @@
 from collections import defaultdict
 
 import pytest
+import torch
 from cases import CASES, FAMILIES
 from module_comparison import assert_module_agrees
+from torch import Tensor
 
+import funcnet as fn
 from funcnet.interop.torch_nn import to_torch
 from funcnet.interop.torch_nn.exporting.modules import Applied, Container
 from funcnet.interop.torch_nn.exporting.registry import MODULES
@@ -66,6 +69,12 @@ def test_layers_become_the_modules_that_the_lists_say():
     assert {kind: next(how for how in (*LISTS, "wrapped") if how in hows) for kind, hows in found.items()} == want
 
 
+def in_a_graph(layer, params):
+    """Put a layer whose params are one tensor, which has no name of its own, into a graph as ``part``."""
+    net = fn.graph("x", part=(layer,), y=(fn.Identity(), "x"), output=("part", "y"))
+    return net, {"part": params, "y": {}}, torch.ones(2)
+
+
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("family", [one.__name__.rpartition(".")[2] for one in FAMILIES])
 def test_modules_agree_with_their_layers(family):
@@ -73,8 +82,9 @@ def test_modules_agree_with_their_layers(family):
     cases = {name: case for one in FAMILIES if one.__name__.endswith(family) for name, case in one.CASES.items()}
     wrong = {}
     for name, (layer, x, params, *_) in cases.items():
+        tried = in_a_graph(layer, params) if isinstance(params, Tensor) else (layer, params, x)
         try:
-            assert_module_agrees(layer, params, x, **LOOSE.get(type(layer).__name__, {}))
+            assert_module_agrees(*tried, **LOOSE.get(type(layer).__name__, {}))
         except Exception as error:
             wrong[name] = str(error)[:300]
     assert cases

@@ -1,7 +1,7 @@
 """Modules as people write them: residuals, U-Nets, siamese nets, classifiers on sequences, auxiliary outputs."""
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch import Tensor, nn
 
 
@@ -50,10 +50,10 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(4, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        high = F.relu(self.down[0](x))
-        low = F.relu(self.down[1](F.max_pool2d(high, 2)))
+        high = functional.relu(self.down[0](x))
+        low = functional.relu(self.down[1](functional.max_pool2d(high, 2)))
         up = self.up["transposed"](low)
-        return self.last(F.relu(self.up["joined"](torch.cat([high, up], dim=1))))
+        return self.last(functional.relu(self.up["joined"](torch.cat([high, up], dim=1))))
 
 
 class LastOutput(nn.Module):
@@ -96,7 +96,7 @@ class Auxiliary(nn.Module):
         self.aux = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 3))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        h = F.dropout(torch.tanh(self.norm(self.body(x))), 0.0, training=self.training)
+        h = functional.dropout(torch.tanh(self.norm(self.body(x))), 0.0, training=self.training)
         return (self.head(h), self.aux(h)) if self.training else self.head(h)
 
 

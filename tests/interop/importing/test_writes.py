@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 import funcnet as fn
 from funcnet.interop.torch_nn import from_torch
@@ -17,6 +17,9 @@ class Traced(nn.Module):
     def __init__(self, code: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
         self.code = code
+        self.weight = nn.Parameter(torch.ones(3))
+        self.register_buffer("count", torch.zeros(3))
+        self.memory = torch.zeros(3)
         self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(0.0)
         self.series = nn.Sequential(nn.Identity(), nn.Sequential(nn.LeakyReLU(inplace=True), nn.Tanh()))
@@ -51,6 +54,34 @@ def _sizes(_: nn.Module, x: Tensor) -> Tensor:
     return x.reshape(m, n - 2)
 
 
+def _without_gradient(m: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        y = 2 * m.quiet(x) * m.weight
+    return x * y
+
+
+def _clamped(m: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        m.weight.clamp_(max=0.5)
+    return x * m.weight
+
+
+def _counted(m: nn.Module, x: Tensor) -> Tensor:
+    m.count += 1
+    return x * m.count
+
+
+def _remembered(m: nn.Module, x: Tensor) -> Tensor:
+    m.memory[0] = 1
+    return x * m.memory
+
+
+def _silently(_: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        x.mul_(2)
+    return x + 1
+
+
 def _twice(m: nn.Module, x: Tensor) -> Tensor:
     y = m.relu(x)
     x.add_(1)
@@ -60,8 +91,8 @@ def _twice(m: nn.Module, x: Tensor) -> Tensor:
 CODE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "a module": lambda m, x: x - 2 * m.relu(x),
     "a module, read before": lambda m, x: x * 2 + m.relu(x),
-    "a function": lambda m, x: F.elu(x, inplace=True) + 3 * x,
-    "a function by position": lambda m, x: F.relu(x, True) + 3 * x,
+    "a function": lambda m, x: functional.elu(x, inplace=True) + 3 * x,
+    "a function by position": lambda m, x: functional.relu(x, True) + 3 * x,
     "a function with an underscore": lambda m, x: torch.relu_(x) + 3 * x,
     "a method": lambda m, x: x.mul_(2) + 3 * x,
     "x += y": _augmented,
@@ -70,8 +101,9 @@ CODE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "modules in series": lambda m, x: m.series(x) + 3 * x,
     "a module within": lambda m, x: m.within(x) + 3 * x,
     "modules that write to their own": lambda m, x: m.quiet(x) + 3 * x,
-    "a copy": lambda m, x: F.relu(x.clone(), inplace=True) + 3 * x,
-    "a view that is not read again": lambda m, x: F.relu(x.flatten(1), inplace=True).reshape(2, 3),
+    "a copy": lambda m, x: functional.relu(x.clone(), inplace=True) + 3 * x,
+    "a view that is not read again": lambda m, x: functional.relu(x.flatten(1), inplace=True).reshape(2, 3),
+    "torch.no_grad": _without_gradient,
     "operator.and_ writes to nothing": lambda m, x: ((x > 0) & (x < 1)).to(x.dtype) + x,
 }
 
@@ -98,12 +130,20 @@ def test_what_is_read_after_a_write_is_what_was_written(name: str) -> None:
 REFUSED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "relu writes to a tensor that is read later": lambda m, x: m.relu(m.dropout(x)) + 3 * x,
     "add_ writes to a tensor that is read later": lambda m, x: x[0].add_(1) + x,
+    "it writes to its tensor weight": _clamped,
+    "it writes to its tensor count": _counted,
+    "it writes to its tensor memory": _remembered,
+    "it writes to its tensor count, averages": lambda m, x: x * m.count.mul_(0.9).add_(x.mean(0)),
+    "mul_ writes under no_grad to a tensor that is read later": _silently,
     "relu_ writes to a tensor that is read later": lambda m, x: (x.t(), torch.relu_(x))[0] * 2,
 }
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_a_write_to_a_tensor_that_is_read_by_another_name_is_refused(reason: str) -> None:
-    """A view of it, or what may be one."""
-    with pytest.raises(ValueError, match=f"from_torch: Traced cannot be converted: {reason}"):
-        from_torch(Traced(REFUSED[reason]))
+def test_a_write_that_has_no_form_without_writes_is_refused(reason: str) -> None:
+    """To what is read by another name, to the module's own tensors, and past autograd; nothing is written."""
+    module = Traced(REFUSED[reason])
+    with pytest.raises(ValueError, match=f"from_torch: Traced cannot be converted: {reason.partition(', ')[0]}"):
+        from_torch(module)
+    held = (module.weight.tolist(), module.count.tolist(), module.memory.tolist())
+    assert held == ([1.0] * 3, [0.0] * 3, [0.0] * 3), "the module must stay as it was"

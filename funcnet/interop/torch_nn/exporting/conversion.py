@@ -45,8 +45,8 @@ def to_torch(net: Layer, params: Params) -> nn.Module:
             the places of ``tied``.
 
     Returns:
-        The module. The keys of its ``state_dict`` are the paths of params. It takes x as the net does, the entries of a tuple as
-        separate arguments, and it pickles and copies.
+        The module. The keys of its ``state_dict`` are the paths of params. It takes x as the net does, and the entries of a
+        tuple as separate arguments; a single module of torch.nn takes torch's arguments. It can be pickled and copied.
 
     Raises:
         ValueError: For anything but a layer, and for params of another net; it says where in the net.

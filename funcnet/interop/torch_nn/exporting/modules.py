@@ -20,10 +20,21 @@ SEVERAL = (
 )
 """Modules of torch.nn that take several inputs as separate arguments."""
 
+_UNPOOLING: dict[type, int] = {nn.MaxUnpool1d: 1, nn.MaxUnpool2d: 2, nn.MaxUnpool3d: 3}
+_TRANSPOSED: dict[type, int] = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
+SIZED = _UNPOOLING | _TRANSPOSED
+"""The number of axes of modules that may be called with the sizes of y; a layer takes a tensor with these sizes instead."""
+
 
 def call(module: nn.Module, x: Any) -> Any:
     """Call a module with x, or with the entries of x where the module takes several inputs."""
-    return module(*x) if type(x) is tuple and isinstance(module, SEVERAL) else module(x)
+    if type(x) is not tuple:
+        return module(x)
+    axes = SIZED.get(type(module))
+    if axes is not None and len(x) == (3 if type(module) in _UNPOOLING else 2):
+        *inputs, like = x
+        return module(*inputs, output_size=like.shape[-axes:])
+    return module(*x) if isinstance(module, SEVERAL) else module(x)
 
 
 def entry(xs: tuple[Any, ...]) -> Any:

@@ -33,15 +33,20 @@ from funcnet.layers.shape.sized_indexing import GetItem, Narrow
 from funcnet.layers.shape.sources import ConstantTensor
 from funcnet.layers.shape.without_gradient import NoGradient
 
+OPERATIONS = (
+    *(Add, Sub, Mul, Div, MatMul, Pow, Concat, Sum, Mean, Prod, Max, Min, Var, Std),
+    *(Reshape, Permute, Transpose, Squeeze, Unsqueeze, Index, Split, Chunk, Select, Gather, OneHot, Cast),
+    *(Rearrange, Reduce, Repeat, GlobalAvgPool, GlobalMaxPool, GlobalSumPool),
+    *(Round, Floor, Ceil, Clamp, Reciprocal, PowScalar, Log, Expm1, Rsqrt, Sqrt, Log1p),
+    *(Maximum, Minimum, Where, TypeAs, Stack, Pick, Unbind, GatherElements, TopK, CumSum, MaxWithIndices, MinWithIndices),
+    *(Flip, Roll, RepeatInterleave, SlidingWindow, Expand, RescaleBySize, View, ConstantPad, GetItem, Narrow, ConstantTensor),
+    *(VisibleMask, JointMask, FullMask),
+    *(Sin, Cos, Exp, Erf, Abs, Sign, Square, LogSumExp, Rescale, CosineSimilarity),
+)
+"""The layers that their modules hold and call."""
 
-@native(Add, Sub, Mul, Div, MatMul, Pow, Concat, Sum, Mean, Prod, Max, Min, Var, Std)
-@native(Reshape, Permute, Transpose, Squeeze, Unsqueeze, Index, Split, Chunk, Select, Gather, OneHot, Cast)
-@native(Rearrange, Reduce, Repeat, GlobalAvgPool, GlobalMaxPool, GlobalSumPool)
-@native(Round, Floor, Ceil, Clamp, Reciprocal, PowScalar, Log, Expm1, Rsqrt, Sqrt, Log1p)
-@native(Maximum, Minimum, Where, TypeAs, Stack, Pick, Unbind, GatherElements, TopK, CumSum, MaxWithIndices, MinWithIndices)
-@native(Flip, Roll, RepeatInterleave, SlidingWindow, Expand, RescaleBySize, View, ConstantPad, GetItem, Narrow, ConstantTensor)
-@native(VisibleMask, JointMask, FullMask)
-@native(Sin, Cos, Exp, Erf, Abs, Sign, Square, LogSumExp, Rescale, CosineSimilarity)
+
+@native(*OPERATIONS)
 def _operation(layer: Any, params: Params) -> nn.Module:
     if params != {}:
         raise value_error(layer, "params must be an empty dict", describe(params))

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
-from funcnet.interop.torch_nn.importing.writing import AUGMENTED
+from funcnet.interop.torch_nn.importing.writing import AUGMENTED, WITHOUT_GRADIENT, RefusedWrites
 
 _MAKERS = (torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange)
 
@@ -93,6 +93,14 @@ class Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
+    def create_proxy(self, kind: str, target: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Record a call; what is computed under ``torch.no_grad`` is detached."""
+        proxy = super().create_proxy(kind, target, *arguments, **keywords)
+        if torch.is_grad_enabled() or not kind.startswith("call_") or is_of_shapes(proxy.node):
+            return proxy
+        proxy.node.meta[WITHOUT_GRADIENT] = True
+        return super().create_proxy("call_function", torch.detach, (proxy,), {})
+
     def create_arg(self, a: Any) -> Any:
         return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
 
@@ -148,7 +156,7 @@ def trace(module: nn.Module, inputs: tuple[str, ...], constants: dict[str, Any],
 
 
 def _recorded(module: nn.Module, concrete: dict[str, Any], tracer: Tracer) -> fx.Graph:
-    with warnings.catch_warnings(), torch.no_grad(), _passing_for_tensors():
+    with warnings.catch_warnings(), torch.enable_grad(), RefusedWrites(module), _passing_for_tensors():
         warnings.simplefilter("ignore")
         return tracer.trace(module, concrete)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from attrs import define
 from attrs import field as attribute
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
 
@@ -22,6 +23,9 @@ AUGMENTED = {
     one: getattr(operator, f"i{one.strip('_')}") for one in ("add", "sub", "mul", "truediv", "pow", "and_", "or_", "xor")
 }
 """The function that Python calls for ``x += y`` and the like, by the name of that for ``x + y``."""
+
+WITHOUT_GRADIENT = "without gradient"
+"""The key in ``node.meta`` of what is computed under ``torch.no_grad``."""
 
 _VIEWS = {
     *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "contiguous", "detach", "to", "type_as"),
@@ -71,8 +75,12 @@ class Writes:
 
     def _redirect(self, write: fx.Node, source: fx.Node, place: dict[fx.Node, int]) -> None:
         """Let those who read a tensor after a write read its result; refuse other readers of the same memory."""
+        if self._origin(source).op == "get_attr":
+            raise UnsupportedError(f"it writes to its tensor {self._origin(source).target}")
         earlier = [one for one in place if place[one] < place[write] and self._origin(one) is self._origin(source)]
         readers = [(one, user) for one in earlier for user in one.users if place[user] > place[write]]
+        if readers and write.meta.get(WITHOUT_GRADIENT):
+            raise UnsupportedError(f"{_name_of(write)} writes under no_grad to a tensor that is read later")
         for one, user in readers:
             if self._tensor(one) is not self._tensor(source) or not self._is_write(write):
                 raise LostWriteError(write)
@@ -91,7 +99,7 @@ class Writes:
             child = self.module.get_submodule(str(node.target))
             return type(child).__module__.startswith("torch.nn.") and getattr(child, "inplace", False) is True
         if node.op == "call_method":
-            return str(node.target).endswith("_") and not str(node.target).endswith("__")
+            return _is_writing_name(str(node.target))
         return node.op == "call_function" and _is_writing_function(node)
 
     def _calls_writer(self, node: fx.Node) -> bool:
@@ -142,7 +150,11 @@ def _is_writing_function(node: fx.Node) -> bool:
     target: Any = node.target
     if getattr(target, "__module__", "") in ("_operator", "operator", "math", "builtins"):
         return target in AUGMENTED.values()
-    return _name_of(node).endswith("_") or _argument(node, "inplace") is True
+    return _is_writing_name(_name_of(node)) or _argument(node, "inplace") is True
+
+
+def _is_writing_name(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
 
 
 def _argument(node: fx.Node, name: str) -> Any:
@@ -152,3 +164,32 @@ def _argument(node: fx.Node, name: str) -> Any:
         return inspect.signature(target).bind(*node.args, **node.kwargs).arguments.get(name)
     except (TypeError, ValueError):
         return node.kwargs.get(name)
+
+
+class RefusedWrites(TorchFunctionMode):
+    """Refuse code that writes to a module's tensors while it is traced, before it does.
+
+    Args:
+        module: The module; its parameters, buffers and other tensors are meant.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        held = {**module.state_dict()}
+        held |= {name: one for part in module.modules() for name, one in vars(part).items() if issubclass(type(one), Tensor)}
+        self._names = {_memory(one): name for name, one in held.items() if isinstance(one, Tensor)}
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        writes = _is_writing_name(name) or name in _WRITING_METHODS
+        if writes and args and issubclass(type(args[0]), Tensor) and _memory(args[0]) in self._names:
+            raise UnsupportedError(f"it writes to its tensor {self._names[_memory(args[0])]}")
+        return function(*args, **(kwargs or {}))
+
+
+_WRITING_METHODS = {"__setitem__", *[f"__{one.__name__}__" for one in AUGMENTED.values()]}
+
+
+def _memory(tensor: Tensor) -> int:
+    """Return a number for the memory of a tensor; its own where it has none, as on the meta device."""
+    return tensor.untyped_storage().data_ptr() or id(tensor)

@@ -1,0 +1,98 @@
+"""Print which layers and modules convert between torch.nn and funcnet, and write it to docs/torch_interop.md.
+
+python -m examples.torch_interop
+"""
+
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import nn
+
+from funcnet.interop.torch_nn.exporting import containers, operations
+from funcnet.interop.torch_nn.exporting.registry import MODULES
+from funcnet.interop.torch_nn.importing import refused
+from funcnet.interop.torch_nn.importing.registry import LAYERS
+
+PAGE = Path(__file__).parents[1] / "docs" / "torch_interop.md"
+
+PROGRAM = """
+net, params = from_torch(module)         # net.inference()(params, x) equals module.eval()(x)
+module = to_torch(net, params)           # modules of torch.nn where it has them
+module = as_module(net, params)          # one module, whose backward is the VJP of the net
+"""
+
+KEYS = """\
+The paths of params are the keys of the `state_dict`, in each direction. A module takes several inputs as separate
+arguments, a net takes them as a tuple. The masks of nets are True for what may be seen."""
+
+WRAPPED = """\
+`as_module` converts every other layer, and each layer with an option that torch.nn lacks, such as
+`Conv1d(..., padding="causal")` or `Softmax(temperature=2.0)`."""
+
+
+def classes() -> dict[str, list[str]]:
+    """Return the names of the layers of each kind of module, of all that ``to_torch`` has a converter for."""
+    kinds: dict[str, list[str]] = {"native": [], "containers": [], "operations": []}
+    for one in MODULES:
+        is_container = any(one is held for held in vars(containers).values())
+        kind = (
+            "operations" if one in (*operations.OPERATIONS, operations.NoGradient) else "containers" if is_container else "native"
+        )
+        kinds[kind].append(one.__name__)
+    return {kind: sorted(names) for kind, names in kinds.items()}
+
+
+def _kind(layer: type) -> str:
+    if layer in (*operations.OPERATIONS, operations.NoGradient):
+        return "operations"
+    return "containers" if layer in vars(containers).values() else "native"
+
+
+def sources() -> dict[str, list[str]]:
+    """Return the names of the modules of torch.nn that ``from_torch`` converts, and of those that it refuses."""
+    known = {one for one in LAYERS if one.__module__.startswith("torch.")}
+    losses = {one for one in known if one in refused.LOSSES}
+    others = {one for one in known - losses if one in refused.LAZY or one is nn.CrossMapLRN2d}
+    kinds = {"converted": known - losses - others, "losses": losses, "refused": others}
+    return {kind: sorted(one.__name__ for one in found) for kind, found in kinds.items()}
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as a wrapped paragraph."""
+    return textwrap.fill(", ".join(names) + ".", 120)
+
+
+def page() -> str:
+    """Return the page."""
+    to, of = classes(), sources()
+    parts = [
+        "# torch.nn and funcnet",
+        "Made by `python -m examples.torch_interop`.",
+        f"```python{PROGRAM}```",
+        KEYS,
+        f"## From torch.nn\n\n`from_torch` converts {len(of['converted'])} modules of torch.nn:",
+        listed(of["converted"]),
+        "It traces the forward of any other module with `torch.fx`, and names the functions that it cannot convert.",
+        f"It refuses {len(of['losses'])} losses, such as `nn.MSELoss`: use those of funcnet, such as `fn.MSE`. It also refuses:",
+        listed(of["refused"]),
+        f"## To torch.nn\n\n`to_torch` converts {len(to['native'])} layers to modules of torch.nn, or to subclasses of them:",
+        listed(to["native"]),
+        f"These {len(to['containers'])} combinators become containers of the modules within them:",
+        listed(to["containers"]),
+        f"The modules of these {len(to['operations'])} layers without params call the layer, and autograd differentiates it:",
+        listed(to["operations"]),
+        WRAPPED,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Print the page and write it."""
+    text = page()
+    PAGE.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

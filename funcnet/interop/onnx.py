@@ -1,0 +1,160 @@
+"""ONNX: nets for evaluation as files that onnxruntime and others run, written by torch's exporter (extra ``onnx``)."""
+
+import os
+import warnings
+from importlib.util import find_spec
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from funcnet import tree
+from funcnet.contract import Layer, Params
+from funcnet.errors import describe, value_error
+from funcnet.flattening import Tree
+from funcnet.interop.reasons import reason_of
+from funcnet.kernels.onnx_forms import ONNX_FORMS
+from funcnet.saving.atomic import require_path
+
+
+class _Net(torch.nn.Module):
+    """The module that is traced: params as buffers by number, x from its leaves."""
+
+    def __init__(self, net: Layer, params: Params, x: Tree) -> None:
+        super().__init__()
+        self.net, self.like, self.params = net, x, params
+        for i, leaf in enumerate(tree.leaves(params)):
+            self.register_buffer(f"p{i}", leaf.detach())
+
+    def forward(self, *leaves: Tensor) -> Any:
+        numbers, rest = count(), iter(leaves)
+        params = tree.map(lambda _: getattr(self, f"p{next(numbers)}"), self.params)
+        return self.net(params, tree.map(lambda _: next(rest), self.like))
+
+
+def _require_extra() -> None:
+    for name in ("onnx", "onnxscript"):
+        if find_spec(name) is None:
+            raise ImportError(f"onnx.export: it needs the package {name}; install it with pip install 'funcnet[onnx]'")
+
+
+def _inputs(x: Tree) -> list[Tensor]:
+    """Return the leaves of x, of which the first must have a batch."""
+    leaves = tree.leaves(x)
+    if not leaves or not all(isinstance(leaf, Tensor) and leaf.layout is torch.strided for leaf in leaves):
+        raise value_error("onnx.export", "x must be a dense tensor, or a tuple or dict of these", describe(x))
+    if not leaves[0].dim():
+        raise value_error("onnx.export", "the first axis of x must be the batch", leaves[0])
+    return leaves
+
+
+def _open(leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Any, ...]]:
+    """Return examples with at least two rows, since torch takes sizes 0 and 1 for constants, and which axes are open."""
+    rows, size = leaves[0].shape[0], Dim("batch", min=1)
+    has_batch = [leaf.dim() > 0 and leaf.shape[0] == rows for leaf in leaves]
+    if rows < 2:
+        leaves = [leaf.new_zeros(2, *leaf.shape[1:]) if has else leaf for leaf, has in zip(leaves, has_batch, strict=True)]
+    return leaves, tuple({0: size} if has else None for has in has_batch)
+
+
+def _names(word: str, n: int, given: Any) -> list[str]:
+    """Return the names of n inputs or outputs: the word, with numbers if there are several, or those that are given."""
+    if given is None:
+        return [word] if n == 1 else [f"{word}{i}" for i in range(n)]
+    names = [given] if isinstance(given, str) else list(given)
+    if len(names) != n or not all(isinstance(name, str) for name in names) or len(set(names)) < n:
+        raise value_error("onnx.export", f"there must be {n} different names of {word}", repr(given))
+    return names
+
+
+def _traced(net: Layer, params: Params, leaves: list[Tensor], x: Tree) -> ExportedProgram:
+    """Trace the net, with formulas for what torch translates wrong."""
+    examples, shapes = _open(leaves)
+    program = torch.export.export(_Net(net, params, x), tuple(examples), dynamic_shapes=(shapes,), strict=False)
+    found = any(node.target in ONNX_FORMS for node in program.graph.nodes if node.op == "call_function")
+    return program.run_decompositions(ONNX_FORMS) if found else program
+
+
+def _written(net: Layer, params: Params, leaves: list[Tensor], x: Tree, **options: Any) -> Any:
+    """Let torch write the net as a graph of ONNX; where that fails, the error of eager mode says more than torch's."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on its own internals
+            program = _traced(net, params, leaves, x)
+            return torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **options)
+    except Exception as error:
+        failed = error
+    try:
+        net(params, x)
+        raise value_error("onnx.export", "torch must be able to write net in ONNX", reason_of(failed)) from failed
+    finally:
+        del failed  # its traceback refers to this frame
+
+
+def export(
+    net: Layer,
+    params: Params,
+    x: Any,
+    path: str | os.PathLike[str],
+    *,
+    input_names: Any = None,
+    output_names: Any = None,
+    opset_version: int | None = None,
+) -> None:
+    """Write a net for evaluation, ``net.inference()`` with its params, to an ONNX file.
+
+    The params are initializers under their paths, such as ``"0.weight"``. The batch, the first axis of x, may have any size; of
+    several inputs, all that have as many rows as the first one in the example. Integer inputs stay integers, and dtypes are
+    those of the net.
+
+    Args:
+        net: The net, of the kind that trains too.
+        params: Its params.
+        x: An example of its input, a tensor or a tree of tensors, each of which becomes an input.
+        path: File to write. Params of more than 2 GB are put in a second file beside it.
+        input_names: Names of the inputs, by default ``x``, or ``x0``, ``x1`` and so on.
+        output_names: Names of the outputs, by default ``y``, or ``y0``, ``y1`` and so on.
+        opset_version: Version of ONNX's operators; by default the one that torch recommends.
+
+    Raises:
+        ImportError: Without the extra ``onnx``.
+        ValueError: For what ONNX cannot express, with torch's reason, and for other arguments than these.
+
+    >>> import tempfile
+    >>> import funcnet as fn
+    >>> from funcnet.interop import onnx
+    >>> net = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     onnx.export(net, net.init(0), torch.ones(2, 3), f"{folder}/net.onnx")
+    """
+    _require_extra()
+    found = require_path("onnx.export", path)
+    if not isinstance(net, Layer):
+        raise value_error("onnx.export", "net must be a layer", net)
+    leaves, still = _inputs(x), net.inference()
+    with torch.no_grad():
+        outputs = len(tree.leaves(still(params, x)))
+    names = {
+        "input_names": _names("x", len(leaves), input_names),
+        "output_names": _names("y", outputs, output_names),
+        "opset_version": opset_version,
+    }
+    written = _written(still, params, leaves, x, **names)
+    _rename(written.model.graph, [*tree.names(params)])
+    written.save(os.fspath(found))
+    _check(os.fspath(found))
+
+
+def _rename(graph: Any, paths: list[str]) -> None:
+    """Give the initializers the paths of the params."""
+    for i, path in enumerate(paths):
+        if (value := graph.initializers.get(f"p{i}")) is not None:
+            value.name = path
+
+
+def _check(path: str) -> None:
+    from onnx import checker
+
+    checker.check_model(path)

@@ -1,0 +1,165 @@
+"""TensorBoard: a callback of ``fit`` that writes the history, rates and histograms as event files.
+
+loss/training, loss/validation    each column of the history at the steps done, and so for metrics and parts of the loss
+norms/grad_norm, seconds          the other columns
+rates/lr                          the rates of the next update, with ``optimizer``
+loss/step                         the loss of every k-th step, with ``every``
+params/0.weight                   a histogram of each leaf, with ``histograms``
+"""
+
+import os
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Layer, Params
+from funcnet.errors import describe, flag, instances, value_error, whole
+from funcnet.fitting.callbacks import Callback, Epoch, Step, Verdict
+from funcnet.flattening import Tree
+from funcnet.optim.base import Optimizer
+from funcnet.value import frozen
+
+_VALIDATION = "validation_"
+_APART = {"epoch": "epoch", "seconds": "seconds"}
+_EVENTS: dict[str, Any] = {}
+"""The open writer of each callback, by its ``repr``: one file for each training, which the next training closes."""
+
+
+def _items(given: Any) -> Any:
+    """Convert a dict to a tuple of pairs, which cannot change."""
+    return tuple(given.items()) if isinstance(given, Mapping) else given
+
+
+def _folder(given: Any) -> Any:
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
+def _every(value: Any, attribute: Any, got: Any) -> None:
+    if got is not None:
+        whole(1)(value, attribute, got)
+
+
+def _pairs(value: Any, attribute: Any, got: Any) -> None:
+    if not isinstance(got, tuple) or not all(isinstance(one, tuple) and len(one) == 2 for one in got):
+        raise value_error("TensorBoard", "hparams must be a dict of values by name", describe(got))
+
+
+@frozen
+class TensorBoard(Callback):
+    """Write a training for TensorBoard, by ``torch.utils.tensorboard``; ``tensorboard --logdir runs`` shows it.
+
+    Use it as ``fit(..., callbacks=[TensorBoard("runs/first")])``. All curves are over the number of steps done. A training that
+    continues from a checkpoint writes nothing twice: TensorBoard hides what the interrupted one wrote after its checkpoint. A
+    new training hides what an older one wrote to the same folder, so give each its own.
+
+    Args:
+        log_dir: The folder of the training.
+        histograms: Whether to write a histogram of each leaf of the evaluated params after each epoch.
+        every: Write the loss of every so many steps too, which makes steps slower, as ``Callback.on_step`` does.
+        optimizer: The optimizer of the training, to write its rates.
+        net: The net, which is written as text.
+        hparams: Values by name, which are written as a table of text.
+
+    State:
+        The number of steps that are written.
+
+    Raises:
+        ValueError: For arguments of another type.
+        ImportError: From ``fit``, without ``pip install 'funcnet[tensorboard]'``.
+
+    >>> TensorBoard("runs/first", histograms=True, hparams={"width": 32})
+    TensorBoard(log_dir='runs/first', histograms=True, hparams=(('width', 32),))
+    """
+
+    log_dir: str = field(converter=_folder, validator=instances(str, "a folder"))
+    histograms: bool = field(default=False, validator=flag)
+    every: int | None = field(default=None, validator=_every)
+    optimizer: Optimizer | None = field(default=None, validator=instances((Optimizer, type(None)), "an optimizer or None"))
+    net: Layer | None = field(default=None, validator=instances((Layer, type(None)), "a layer or None"))
+    hparams: tuple[tuple[str, Any], ...] = field(default=(), converter=_items, validator=_pairs)
+
+    @property
+    def sees_steps(self) -> bool:
+        return self.every is not None
+
+    def init(self, params: Params) -> Tree:
+        """Close the file of an earlier training; the next one is opened when something is written."""
+        del params
+        _writer_class()
+        self.close()
+        return {"steps": 0}
+
+    def update(self, memory: Tree, epoch: Epoch) -> tuple[Tree, Verdict]:
+        writer = self._writer(memory["steps"] + 1)
+        if not memory["steps"]:
+            self._write_texts(writer)
+        for name, column in epoch.history.items():
+            if isinstance(column[-1], Real):
+                writer.add_scalar(_tag(name), float(column[-1]), epoch.steps)
+        for name, rate in tree.names(self.optimizer.rates(epoch.state) if self.optimizer else {}).items():
+            if not isinstance(rate, Tensor) or rate.numel() == 1:
+                writer.add_scalar(f"rates/{name}", float(rate), epoch.steps)
+        for name, leaf in tree.names(epoch.eval_params).items() if self.histograms else ():
+            _write_histogram(writer, f"params/{name}", leaf, epoch.steps)
+        writer.flush()
+        return {"steps": epoch.steps}, None
+
+    def on_step(self, step: Step) -> Verdict:
+        if self.every and step.number % self.every == 0:
+            losses = step.loss.detach().reshape(-1).tolist()
+            for i, loss in enumerate(losses):
+                self._writer(step.number).add_scalar("loss/step" if len(losses) == 1 else f"loss.{i}/step", loss, step.number)
+        return None
+
+    def close(self) -> None:
+        """Close the file, which the next training of this callback does too."""
+        writer = _EVENTS.pop(repr(self), None)
+        if writer is not None:
+            writer.close()
+
+    def _writer(self, first: int) -> Any:
+        """Return the open writer, or a new one that hides what was written from step ``first`` on."""
+        if repr(self) not in _EVENTS:
+            _EVENTS[repr(self)] = _writer_class()(self.log_dir, purge_step=first)
+        return _EVENTS[repr(self)]
+
+    def _write_texts(self, writer: Any) -> None:
+        if self.hparams:
+            rows = [f"| {name} | {value} |" for name, value in self.hparams]
+            writer.add_text("hparams", "\n".join(["| name | value |", "| --- | --- |", *rows]), 1)
+        if self.net is not None:
+            writer.add_text("net", "\n".join(f"    {line}" for line in str(self.net).splitlines()), 1)
+        if self.optimizer is not None:
+            writer.add_text("optimizer", f"    {self.optimizer!r}", 1)
+
+
+def _writer_class() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        rule = "tensorboard must be installed; pip install 'funcnet[tensorboard]' installs it"
+        raise ImportError(f"TensorBoard: {rule}") from error
+    return SummaryWriter
+
+
+def _tag(column: str) -> str:
+    """Return the tag of a column, whose part before the slash names the group of curves."""
+    if column in _APART:
+        return _APART[column]
+    if column.endswith("_norm"):
+        return f"norms/{column}"
+    base = column.removeprefix(_VALIDATION)
+    return f"{base}/training" if base == column else f"{base}/validation"
+
+
+def _write_histogram(writer: Any, tag: str, leaf: Tensor, step: int) -> None:
+    """Write the finite values of a leaf; there is no histogram of none."""
+    values = leaf.detach().to("cpu", torch.float64 if leaf.dtype is torch.float64 else torch.float32).reshape(-1)
+    values = values[values.isfinite()]
+    if values.numel():
+        writer.add_histogram(tag, values, step)

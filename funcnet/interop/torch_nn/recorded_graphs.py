@@ -1,0 +1,67 @@
+"""Recorded graphs: in eager mode a cache holds autograd's graph of the forward pass, so that nothing is computed twice.
+
+A graph is made of tensors: the floating leaves of y, which know how they were computed, and the leaves from which they were.
+A copy of them knows nothing; then, as in compiled code and within transforms of ``torch.func``, y is computed again.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcnet.kernels.tracing import is_eager
+
+
+class Graph(NamedTuple):
+    """A recorded forward pass: outputs, and the parameters by name and inputs for which there are gradients."""
+
+    ys: tuple[Tensor, ...]
+    trained: dict[str, Tensor]
+    xs: tuple[Tensor, ...]
+
+
+class recording:  # noqa: N801 (called as a context by ``with``)
+    """Context in which autograd records, in inference mode too."""
+
+    def __enter__(self) -> None:
+        self._modes = torch.inference_mode(False), torch.enable_grad()
+        for mode in self._modes:
+            mode.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for mode in reversed(self._modes):
+            mode.__exit__(*error)
+
+
+def may_record(tensors: Iterable[Any]) -> bool:
+    """Tell whether these are plain tensors with values, of which no one else follows the derivative."""
+    followed = torch.is_grad_enabled()
+    return is_eager() and all(isinstance(x, Tensor) and not x.is_meta and not (followed and x.requires_grad) for x in tensors)
+
+
+def normal(x: Tensor) -> Tensor:
+    """Return a tensor that autograd may save: one of inference mode is copied."""
+    return x.clone() if x.is_inference() else x.detach()
+
+
+def gradients(graph: Any, gys: Sequence[Tensor], of_params: bool, of_x: bool) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Return the gradients of the parameters by name, and those of the inputs; the graph stays usable."""
+    names, trained = ([*graph.trained], [*graph.trained.values()]) if of_params else ([], [])
+    pairs = [(y, gy) for y, gy in zip(graph.ys, gys, strict=True) if y.requires_grad]
+    wanted = [*trained, *graph.xs] if of_x else trained
+    if not pairs or not wanted:
+        found: Any = [torch.zeros_like(x, requires_grad=False) for x in wanted]
+    else:
+        ys, gs = zip(*pairs, strict=True)
+        with torch.inference_mode(False):
+            found = torch.autograd.grad(ys, wanted, gs, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return dict(zip(names, found, strict=False)), list(found[len(names) :])
+
+
+def is_usable(graph: Any, gys: Iterable[Any]) -> bool:
+    """Tell whether a graph is as it was recorded, and no one follows the derivative of the backward pass."""
+    if not isinstance(graph, Graph) or not may_record(one for one in gys if one is not None):
+        return False
+    leaves = [*graph.trained.values(), *graph.xs]
+    return all(x.is_leaf and x.requires_grad for x in leaves) and any(y.grad_fn is not None for y in graph.ys)
