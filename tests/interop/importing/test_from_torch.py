@@ -39,7 +39,7 @@ def test_a_net_equals_its_module(name):
     """Outputs, gradients, running statistics and names, in both modes and two dtypes; and the net is a value."""
     make, xs = CASES[name]
     net, params = agree(make, *xs)
-    assert eval(repr(net), vars(fn)) == net
+    assert eval(repr(net), {**vars(fn), "torch": torch}) == net
     assert hash(copy.deepcopy(net)) == hash(net)
     assert all(not leaf.requires_grad for leaf in fn.tree.leaves(params))
     assert fn.tree.map(lambda leaf: leaf.shape, net.init(0)) == fn.tree.map(lambda leaf: leaf.shape, params)
