@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import funcnet as fn
 from funcnet.interop.torch_nn import lift
-from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
+from funcnet.interop.torch_nn.lifting.keyed_draws import KeyedDraws
 
 torch.manual_seed(0)
 

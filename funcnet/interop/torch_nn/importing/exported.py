@@ -30,7 +30,7 @@ from funcnet.interop.torch_nn.importing.conversion import made, tensors
 from funcnet.interop.torch_nn.importing.recurrent import call_lstm, call_recurrent
 from funcnet.interop.torch_nn.importing.registry import Convert, Converted, call, container, layer
 from funcnet.interop.torch_nn.importing.values import Node, Parts
-from funcnet.interop.torch_nn.modules import NetModule
+from funcnet.interop.torch_nn.autograd.modules import NetModule
 from funcnet.layers.embedding.embedding import Embedding
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
 from funcnet.layers.noise.dropout import Dropout2d

@@ -18,10 +18,10 @@ from torch.autograd import Function
 
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import value_error
-from funcnet.interop.torch_nn.plans import Plan, Result
-from funcnet.interop.torch_nn.precision import autocast_off, casts_of, in_autocast_dtype
-from funcnet.interop.torch_nn.rows import Row, Skeleton, cut, detached, placed, taken_apart
-from funcnet.interop.torch_nn.second_order import Gradients, Task, vjp_of, within_a_transform
+from funcnet.interop.torch_nn.autograd.plans import Plan, Result
+from funcnet.interop.torch_nn.autograd.precision import autocast_off, casts_of, in_autocast_dtype
+from funcnet.interop.torch_nn.autograd.rows import Row, Skeleton, cut, detached, placed, taken_apart
+from funcnet.interop.torch_nn.autograd.second_order import Gradients, Task, vjp_of, within_a_transform
 from funcnet.kernels.private_names import is_batched_by_autograd, is_forward_mode, set_layouts_of_gradients
 from funcnet.kernels.tracing import forward_levels, is_autocast, is_compiling, is_untransformed
 from funcnet.random.keys import as_key

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from funcnet import tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
-from funcnet.interop.torch_nn.drawing_again import leaf_of, without_values
-from funcnet.interop.torch_nn.lifted import Lifted, Traits
-from funcnet.interop.torch_nn.skeletons import Skeleton, slots_of
-from funcnet.interop.torch_nn.trials import traits_of
+from funcnet.interop.torch_nn.lifting.drawing_again import leaf_of, without_values
+from funcnet.interop.torch_nn.lifting.lifted import Lifted, Traits
+from funcnet.interop.torch_nn.lifting.skeletons import Skeleton, slots_of
+from funcnet.interop.torch_nn.lifting.trials import traits_of
 
 
 def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:

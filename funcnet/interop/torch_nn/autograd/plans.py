@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet.contract import Layer, Params, Rng
 from funcnet.flattening import Tree
-from funcnet.interop.torch_nn.rows import Memory, Row, Shape, Structure, taken_apart
+from funcnet.interop.torch_nn.autograd.rows import Memory, Row, Shape, Structure, taken_apart
 
 
 @define(eq=False)

@@ -5,7 +5,7 @@ from attrs import field
 from torch import Tensor, nn
 
 from funcnet import random
-from funcnet.interop.torch_nn.skeletons import PARAMETER, Skeleton, slots_of
+from funcnet.interop.torch_nn.lifting.skeletons import PARAMETER, Skeleton, slots_of
 from funcnet.random.keys import Key
 from funcnet.saving.tensors import buffer
 from funcnet.value import Value, frozen

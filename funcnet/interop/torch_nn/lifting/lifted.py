@@ -23,12 +23,12 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.fitting.global_randomness import seeded
 from funcnet.flattening import flatten_together, unflatten
-from funcnet.interop.torch_nn.attention_formulas import without_fused_attention
-from funcnet.interop.torch_nn.drawing_again import Leaf, redrawn
-from funcnet.interop.torch_nn.generators import all_seeded
-from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
-from funcnet.interop.torch_nn.recorded_graphs import Graph, gradients, is_usable, may_record, normal, recording
-from funcnet.interop.torch_nn.skeletons import Skeleton
+from funcnet.interop.torch_nn.lifting.attention_formulas import without_fused_attention
+from funcnet.interop.torch_nn.lifting.drawing_again import Leaf, redrawn
+from funcnet.interop.torch_nn.lifting.generators import all_seeded
+from funcnet.interop.torch_nn.lifting.keyed_draws import KeyedDraws
+from funcnet.interop.torch_nn.lifting.recorded_graphs import Graph, gradients, is_usable, may_record, normal, recording
+from funcnet.interop.torch_nn.lifting.skeletons import Skeleton
 from funcnet.kernels.tracing import is_compiling, is_eager
 from funcnet.random.keys import Key, as_key
 from funcnet.value import Value, frozen

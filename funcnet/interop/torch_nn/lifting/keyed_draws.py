@@ -15,8 +15,8 @@ from torch.nn import functional as F  # noqa: N812 (its usual name)
 from torch.overrides import TorchFunctionMode
 
 from funcnet import random
-from funcnet.interop.torch_nn.attention_formulas import attention, multi_head_attention
-from funcnet.interop.torch_nn.recurrent_formulas import STEPS, recurrent
+from funcnet.interop.torch_nn.lifting.attention_formulas import attention, multi_head_attention
+from funcnet.interop.torch_nn.lifting.recurrent_formulas import STEPS, recurrent
 from funcnet.random.keys import Key
 
 _ALPHA = -1.7580993408473766

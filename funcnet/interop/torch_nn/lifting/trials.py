@@ -9,10 +9,10 @@ from funcnet import random, tree
 from funcnet.contract import Params
 from funcnet.errors import describe, value_error
 from funcnet.flattening import flatten_together
-from funcnet.interop.torch_nn.drawing_again import Leaf
-from funcnet.interop.torch_nn.generators import all_seeded, states
-from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
-from funcnet.interop.torch_nn.lifted import Lifted, Traits
+from funcnet.interop.torch_nn.lifting.drawing_again import Leaf
+from funcnet.interop.torch_nn.lifting.generators import all_seeded, states
+from funcnet.interop.torch_nn.lifting.keyed_draws import KeyedDraws
+from funcnet.interop.torch_nn.lifting.lifted import Lifted, Traits
 
 
 def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:

@@ -14,9 +14,9 @@ from attrs import define
 from torch import Tensor
 from torch.autograd import Function
 
-from funcnet.interop.torch_nn.plans import Plan, Result
-from funcnet.interop.torch_nn.precision import autocast_off
-from funcnet.interop.torch_nn.rows import Row, cut, detached, placed
+from funcnet.interop.torch_nn.autograd.plans import Plan, Result
+from funcnet.interop.torch_nn.autograd.precision import autocast_off
+from funcnet.interop.torch_nn.autograd.rows import Row, cut, detached, placed
 
 vjp_of: Callable[..., Any] = torch.func.vjp
 jvp_of: Callable[..., Any] = torch.func.jvp

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from funcnet.codec import TreeCodec
 from funcnet.contract import Layer, Params
 from funcnet.errors import value_error
-from funcnet.interop.torch_nn.autograd import applied
-from funcnet.interop.torch_nn.plans import Plan
-from funcnet.interop.torch_nn.precision import casts_of, device_of
-from funcnet.interop.torch_nn.roles import Roles, require_params, roles
-from funcnet.interop.torch_nn.rows import LONE, Memory, Skeleton, taken_apart
+from funcnet.interop.torch_nn.autograd.functions import applied
+from funcnet.interop.torch_nn.autograd.plans import Plan
+from funcnet.interop.torch_nn.autograd.precision import casts_of, device_of
+from funcnet.interop.torch_nn.autograd.roles import Roles, require_params, roles
+from funcnet.interop.torch_nn.autograd.rows import LONE, Memory, Skeleton, taken_apart
 from funcnet.paths import named_leaves
 from funcnet.walking import require_layer
 
