@@ -32,6 +32,7 @@ from funcnet.interop.torch_nn.importing.functions import (
     moving,
     of_torchvision,
     passing,
+    random,
     reducing,
     shapes,
     with_weights,
@@ -42,7 +43,7 @@ from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, LAYERS_BY
 FAMILIES = (
     *(activation, attention, conv, distances, embedding, exported, linear, noise),
     *(norm, pooling, recurrent, refused, shape, transformers),
-    *(activations, arithmetic, choosing, indexing, joining, moving, of_torchvision, passing, pooling_functions, reducing),
+    *(activations, arithmetic, choosing, indexing, joining, moving, of_torchvision, passing, pooling_functions, random, reducing),
     *(shapes, with_weights),
 )
 """The modules with converters, which fill the tables of ``registry``."""

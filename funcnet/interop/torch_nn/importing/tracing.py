@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from funcnet.interop.torch_nn.importing.checks_in_code import is_unpacked_with_star, passing
+from funcnet.interop.torch_nn.importing.checks_in_code import counts_beside_star, is_unpacked_with_star, passing
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 from funcnet.interop.torch_nn.importing.values import InlineError, UnsupportedError
 from funcnet.interop.torch_nn.importing.writing import AUGMENTED, WITHOUT_GRADIENT, RefusedWrites
@@ -20,7 +20,7 @@ from funcnet.interop.torch_nn.importing.writing import AUGMENTED, WITHOUT_GRADIE
 _MADE = "_made_while_traced"
 """The attribute with the names of modules that a forward makes: tracing again takes them again, for modules of that trace."""
 
-_MAKERS = (torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange)
+_MAKERS = (torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange, torch.randn, torch.rand)
 
 _OF_SHAPES: set[Any] = {"shape", "ndim", "size", "dim", "device", "dtype"}
 
@@ -43,6 +43,13 @@ class _Proxy(fx.Proxy):
 
     def __len__(self) -> int:
         raise TypeError("the number of entries is not known while tracing")  # which f(*x) takes for no hint
+
+    def __getattr__(self, k: str) -> Any:
+        return _Attribute(self, k)
+
+
+class _Attribute(fx.proxy.Attribute, _Proxy):
+    """An attribute of what is traced, such as ``x.shape``, or a method that is called next."""
 
 
 def _is_instance(value: Any, kind: Any) -> bool:
@@ -130,12 +137,17 @@ class Tracer(fx.Tracer):
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Return the parts that ``chunk`` makes, whose number the code says; in ``*shape`` the shape is one entry for several."""
         node = obj.node
-        if is_of_shapes(node) and is_unpacked_with_star(sys._getframe(2)):  # of the code, beyond Proxy.__iter__
+        parts: Any = obj
+        frame = sys._getframe(2)  # of the code, beyond Proxy.__iter__
+        if is_of_shapes(node) and is_unpacked_with_star(frame):
             return iter([obj])
+        if is_of_shapes(node) and (ends := counts_beside_star(frame)):
+            first, last = ends
+            middle = parts[first : -last or None]
+            return iter([*[parts[i] for i in range(first)], middle, *[parts[i - last] for i in range(last)]])
         called = node.op.startswith("call") and (node.target == "chunk" or node.target is torch.chunk)
         count = (*node.args[1:2], *[node.kwargs[key] for key in ("chunks",) if key in node.kwargs]) if called else ()
         if _COUNT(count) == 1 and type(count[0]) is int:
-            parts: Any = obj
             return iter([parts[i] for i in range(count[0])])
         return super().iter(obj)
 
