@@ -27,6 +27,7 @@ from funcnet.interop.torch_nn.importing.functions import (
     activations,
     arithmetic,
     choosing,
+    creating,
     indexing,
     joining,
     moving,
@@ -43,7 +44,20 @@ from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, LAYERS_BY
 FAMILIES = (
     *(activation, attention, conv, distances, embedding, exported, linear, noise),
     *(norm, pooling, recurrent, refused, shape, transformers),
-    *(activations, arithmetic, choosing, indexing, joining, moving, of_torchvision, passing, pooling_functions, random, reducing),
+    *(
+        activations,
+        arithmetic,
+        choosing,
+        creating,
+        indexing,
+        joining,
+        moving,
+        of_torchvision,
+        passing,
+        pooling_functions,
+        random,
+        reducing,
+    ),
     *(shapes, with_weights),
 )
 """The modules with converters, which fill the tables of ``registry``."""
