@@ -1,10 +1,13 @@
 """The pages for people from elsewhere: each section runs by itself, after the imports of its page."""
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+
+import funcnet as fn
 
 DOCS = Path(__file__).parents[2] / "docs"
 FOREIGN = re.compile(r"\b(?:jax|jnp|optax|stax|eqx)\b")
@@ -40,3 +43,40 @@ def test_a_section_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "assert" in PROGRAMS[name]
     exec(compile(PROGRAMS[name], name, "exec"), {"__name__": "page"})
+
+
+def rows(page: str) -> list[tuple[str, str]]:
+    """Return the rows of the tables of a page of two columns, without their heads."""
+    found = re.findall(r"^\| (.+?) \| (.+) \|$", (DOCS / f"{page}.md").read_text(), re.MULTILINE)
+    heads = [i - 1 for i, row in enumerate(found) if row[0] == "---"]
+    return [row for i, row in enumerate(found) if i not in heads and row[0] != "---"]
+
+
+def test_the_names_of_funcnet_in_the_tables_exist():
+    """In the right columns, where a name is a word in backquotes, or called there."""
+    homes = (fn, fn.tree, fn.random, fn.testing)
+    spoken = {"apply", "vjp", "params", "net", "print", "None", "False", "True"}
+    for page in ("from_torch_nn", "from_jax"):
+        names = {name for _, right in rows(page) for name in re.findall(r"`([A-Za-z]\w+)(?=[`(])", right)}
+        assert len(names) > 15
+        assert [name for name in sorted(names - spoken) if not any(hasattr(home, name) for home in homes)] == []
+
+
+def test_the_names_of_jax_in_the_tables_exist():
+    """In the left columns of the page from JAX, wherever these libraries are installed."""
+    names = {name for left, _ in rows("from_jax") for name in re.findall(r"`((?:jax|stax|eqx|optax)\.[\w.]+)", left)}
+    assert len(names) > 100
+    homes = {"jax": "jax", "stax": "jax.example_libraries.stax", "eqx": "equinox", "optax": "optax"}
+    for name in sorted(names) if INSTALLED else ():
+        first, _, rest = name.partition(".")
+        assert found(homes[first], rest), name
+
+
+def found(home: str, path: str) -> bool:
+    """Tell whether a module has an attribute, or a module, of a dotted path."""
+    *outer, last = path.split(".")
+    try:
+        module = importlib.import_module(".".join([home, *outer]))
+    except ImportError:
+        return False
+    return hasattr(module, last) or importlib.util.find_spec(f"{module.__name__}.{last}") is not None
