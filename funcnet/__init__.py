@@ -121,6 +121,7 @@ from funcnet.layers.attention.mask_layers import FullMask, JointMask, VisibleMas
 from funcnet.layers.attention.masks import causal_mask, combine_masks, local_mask, padding_mask
 from funcnet.layers.attention.multihead import MultiHeadAttention
 from funcnet.layers.attention.positions import LearnedPositions, RotaryEmbedding, SinusoidalPositions
+from funcnet.layers.attention.shifted_windows import ShiftedWindowMask, WindowShift
 from funcnet.layers.attention.varlen import VarlenAttention
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
 from funcnet.layers.conv.conv_local import ConvLocal1d, ConvLocal2d, ConvLocal3d
@@ -225,6 +226,7 @@ from funcnet.layers.shape.sized_resizing import AdaptiveAvgPoolTo, ResizeTo
 from funcnet.layers.shape.sized_tiling import Tile
 from funcnet.layers.shape.sources import ConstantTensor, Parameter
 from funcnet.layers.shape.templates import InputShape, InputSize, InputTensor, SizeArithmetic
+from funcnet.layers.shape.triangles import Tril, Triu
 from funcnet.layers.shape.without_gradient import NoGradient
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.binary_margins import Hinge, MarginRanking
@@ -384,12 +386,13 @@ __all__ = [
     # attention
     "ScaledDotProductAttention", "VarlenAttention", "AttentionPool", "MultiHeadAttention", "causal_mask", "local_mask",
     "padding_mask", "combine_masks", "VisibleMask", "JointMask", "FullMask", "RotaryEmbedding", "SinusoidalPositions",
-    "LearnedPositions",
+    "LearnedPositions", "WindowShift", "ShiftedWindowMask",
     # embeddings
     "Embedding", "EmbeddingBag", "HashEmbed", "SinusoidalEmbedding", "FunctionalEmbedding",
     # shapes
     "Identity", "Flatten", "Unflatten", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Index", "Split", "Chunk",
-    "Select", "Gather", "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
+    "Select", "Gather", "Triu", "Tril",
+    "OneHot", "Cast", "rearrange", "Reduce", "Repeat", "ExpandWindow", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
     "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d",
     "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "CircularPad1d", "CircularPad2d", "CircularPad3d", "Upsample",
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",

@@ -188,7 +188,7 @@ def _write(program: ExportedProgram, path: Path, compiled: bool) -> None:
             torch._inductor.aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=options)
         return
     with written_whole("export", path) as file:
-        torch.export.save(program, file)  # type: ignore[arg-type]  # any binary file
+        torch.export.save(program, file)
 
 
 def _require_package(path: Any, compiled: bool) -> Path | None:
@@ -255,7 +255,7 @@ def export(
     >>> program = fn.export(fn.train_step(net, fn.MSE(), opt), args, batch=("x", "target"))
     >>> params, state, value = program.module()(*args[:2], x[:3], target[:3])
     >>> params["weight"].shape, state["step"]
-    (torch.Size([2, 3]), tensor(1.))
+    (torch.Size([2, 3]), tensor(1))
     """
     found = _require_package(path, compiled)
     _require_step(step)

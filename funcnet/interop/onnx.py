@@ -69,10 +69,9 @@ def _names(word: str, n: int, given: Any) -> list[str]:
     return names
 
 
-def _traced(net: Layer, params: Params, leaves: list[Tensor], x: Tree) -> ExportedProgram:
+def _traced(root: _Net, examples: list[Tensor], shapes: tuple[Any, ...]) -> ExportedProgram:
     """Trace the net, with formulas for what torch translates wrong."""
-    examples, shapes = _open(leaves)
-    program = torch.export.export(_Net(net, params, x), tuple(examples), dynamic_shapes=(shapes,), strict=False)
+    program = torch.export.export(root, tuple(examples), dynamic_shapes=(shapes,), strict=False)
     found = any(node.target in ONNX_FORMS for node in program.graph.nodes if node.op == "call_function")
     return program.run_decompositions(ONNX_FORMS) if found else program
 
@@ -82,8 +81,9 @@ def _written(net: Layer, params: Params, leaves: list[Tensor], x: Tree, **option
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on its own internals
-            program = _traced(net, params, leaves, x)
-            return torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **options)
+            examples, shapes = _open(leaves)
+            program = _traced(_Net(net, params, x), examples, shapes)
+            return torch.onnx.export(program, dynamo=True, dynamic_shapes=(shapes,), verbose=False, optimize=False, **options)
     except Exception as error:
         failed = error
     try:

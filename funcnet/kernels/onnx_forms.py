@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import attention
+from funcnet.kernels import private_names as torchs
 
 _aten = torch.ops.aten
 
@@ -62,6 +63,6 @@ ONNX_FORMS: dict[Any, Callable[..., Any]] = {
     _aten.log_sigmoid.default: _log_sigmoid,
     _aten.log_sigmoid_forward.default: _log_sigmoid_forward,
     _aten.hypot.default: _hypot,
-    _aten._scaled_dot_product_flash_attention_for_cpu.default: _flash,
+    **({} if torchs.flash is None else {torchs.flash: _flash}),
 }
 """The formulas, as ``ExportedProgram.run_decompositions`` takes them."""

@@ -104,22 +104,21 @@ def is_forward_mode() -> bool:
     return _forward_ad is not None and _forward_ad._current_level >= 0
 
 
-_refused_backward: list[list[str]] = []
+_LAYOUTS = ("_autograd_backward_strict_mode_banned_ops", "_autograd_backward_strict_mode_conditional_banned_ops")
+_KNOWN = ("layout", "stride", "is_contiguous")
+_refused_backward: dict[str, list[str]] = {}
 
 
 @constant
 def set_layouts_of_gradients(known: bool) -> None:
-    """Tell Dynamo whether the code of a backward pass may ask a gradient for its layout; run while it traces that code.
+    """Tell Dynamo whether a backward pass may ask a gradient for its layout and strides; run while it traces that code.
 
     Dynamo refuses the question, since no one promises that the gradient is dense when the code runs. A VJP asks to refuse others.
     """
     config = getattr(getattr(torch, "_dynamo", None), "config", None)
-    name = "_autograd_backward_strict_mode_banned_ops"
-    if config is None or not hasattr(config, name):
-        return
-    if not _refused_backward:
-        _refused_backward.append([*getattr(config, name)])
-    setattr(config, name, [one for one in _refused_backward[0] if not known or one != "layout"])
+    for name in [name for name in _LAYOUTS if hasattr(config, name)]:
+        refused = _refused_backward.setdefault(name, [*getattr(config, name)])
+        setattr(config, name, [one for one in refused if not known or one not in _KNOWN])
 
 
 # Lists of tensors.

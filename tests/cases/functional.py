@@ -51,6 +51,12 @@ MOVING = {
     "Unbind rows": quick(loose(fn.Unbind(), normal(2, 3))),
 }
 
+WINDOWS = {
+    "WindowShift": quick(case(fn.WindowShift((2, 2), (1, 1)), normal(2, 4, 2, 3))),
+    "WindowShift back": quick(case(fn.WindowShift((2, 2), (1, 1), back=True), normal(2, 4, 4, 1))),
+    "ShiftedWindowMask": quick(loose(fn.ShiftedWindowMask((2, 2), (1, 1)), normal(2, 4, 2, 3))),
+}
+
 SOURCES = {
     "Parameter": loose(fn.Parameter((2, 3), 1.0, 0.5), ()),
     "Parameter, a buffer": quick(loose(fn.Parameter((2, 3), trainable=False), ())),
@@ -129,4 +135,4 @@ ELEMENTWISE = {
     "Round": quick(case(fn.Round(), normal(4, 3))),
 }
 
-CASES = {**SIZED, **MOVING, **SOURCES, **CHOICES, **WEIGHTS_IN_X, **ELEMENTWISE}
+CASES = {**SIZED, **MOVING, **WINDOWS, **SOURCES, **CHOICES, **WEIGHTS_IN_X, **ELEMENTWISE}

@@ -136,4 +136,10 @@ GRID_SAMPLING = {
     "AffineGrid of volumes": case(fn.AffineGrid((2, 1, 3), True), normal(2, 3, 4)),
 }
 
-CASES = {**ARRANGEMENT, **INDEXING, **SELECTING, **PADDING, **RESIZING, **GRID_SAMPLING}
+TRIANGLES = {
+    "Triu": case(fn.Triu(1), normal(2, 3, 4)),
+    "Tril": case(fn.Tril(), normal(2, 4, 3)),
+    "Tril of a bool x, below the diagonal": loose(fn.Tril(-1), normal(3, 3) > 0),
+}
+
+CASES = {**TRIANGLES, **ARRANGEMENT, **INDEXING, **SELECTING, **PADDING, **RESIZING, **GRID_SAMPLING}

@@ -314,7 +314,11 @@ def test_shapes_may_be_those_of_indices():
     assert fn.output_shape(fn.Identity(), {"a": (4, 3), "b": ()}) == {"a": (4, 3), "b": ()}
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+# "()" is taken for the shape of a number, so that layers without an input stay out.
+WITH_INPUT = {name: case for name, case in CASES.items() if not isinstance(case.x, tuple) or case.x}
+
+
+@pytest.mark.parametrize("case", WITH_INPUT.values(), ids=WITH_INPUT)
 def test_every_layer_of_the_catalogue_goes_through_as_it_is(case):
     """Its sizes are known, and its output's shape is the one it has."""
     still = case.layer.inference()

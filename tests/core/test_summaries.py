@@ -58,7 +58,7 @@ KEEPS_OTHERWISE = (
 
 
 WITH_INPUT = [name for name in CASES if not isinstance(CASES[name].x, tuple) or CASES[name].x]
-"""All but the layers without an input: ``summary`` takes ``()`` for the shape of a number."""
+"""All but the layers without an input: ``()`` is taken for the shape of a number."""
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from torch.utils.checkpoint import checkpoint
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.flattening import flatten_together
 from funcnet.interop.torch_nn import as_module, differentiable
 
 X = fn.random.normal(0, (5, 2)).double()
@@ -64,8 +63,8 @@ def test_gradients_are_those_of_the_net(part):
         module = as_module(case.layer, case.params)
         gy = drawn_like(case.layer(case.params, case.x, 0))
         expected_y, expected, moved = by_vjp(case, gy, 7)
-        if not any(g is not None for g in flatten_together(expected)[0]):
-            continue
+        if not expected or not any(leaf.is_floating_point() for leaf in tree.leaves(expected_y)):
+            continue  # nothing has a gradient, or y has none
         y, found = by_autograd(module, case.x, gy, 7)
         assert tree.equal(y, expected_y), name
         assert {path for path, g in found.items() if g is not None} == set(expected), name

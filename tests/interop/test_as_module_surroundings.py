@@ -27,7 +27,14 @@ def step(call, module, x, seed):
 # torch.compile
 
 
+@pytest.fixture
+def nothing_compiled():
+    """Forget compiled code: all modules share that of ``forward``, which Dynamo compiles eight times at most."""
+    torch.compiler.reset()
+
+
 @pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
 @pytest.mark.parametrize("training", [True, False])
 def test_compiled_as_one_graph(training):
     """Outputs, gradients and moved statistics are those of eager mode; a seed gives the same noise again."""
@@ -43,6 +50,7 @@ def test_compiled_as_one_graph(training):
 
 
 @pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
 def test_compiled_with_inductor():
     """A net with several inputs and outputs, a surrogate whose rule is kept, and an integer input."""
     body = fn.serial(fn.parallel(fn.Linear(3, 4), fn.Embedding(5, 4)), fn.Add(), fn.reverse_gradient(2.0))
@@ -57,6 +65,7 @@ def test_compiled_with_inductor():
 
 
 @pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
 def test_dynamo_refuses_layouts_to_others_as_before():
     """What Dynamo is told while it traces a VJP does not outlast it."""
     module = as_module(fn.Linear(3, 2), fn.Linear(3, 2).init(0))
@@ -65,6 +74,29 @@ def test_dynamo_refuses_layouts_to_others_as_before():
     before = [*getattr(torch._dynamo.config, refused)]
     torch.compile(module, fullgraph=True, backend="aot_eager")(X).sum().backward()
     assert getattr(torch._dynamo.config, refused) == before
+
+
+@pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
+def test_compiled_code_is_of_one_net():
+    """A second net that differs by a number only gets code of its own, and autocast too."""
+    for slope in (0.1, 0.5):
+        module = as_module(fn.LeakyReLU(slope), {})
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(X), module(X))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(compiled(X), module(X))
+
+
+@pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
+def test_exported_and_then_as_before():
+    """``torch.export`` traces it, and puts other tensors in the places of the parameters meanwhile."""
+    module = as_module(NET, PARAMS).eval()
+    y = module(X)
+    exported = torch.export.export(module, (X,))
+    assert torch.allclose(exported.module()(X), y)
+    assert torch.equal(module(X), y)
 
 
 # autocast
@@ -97,8 +129,6 @@ def test_a_backward_pass_within_autocast_is_the_same():
     found = []
     for enabled in (False, True):
         x = X.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            pass
         with torch.autocast("cpu", torch.bfloat16):
             y = module(x)
             if enabled:
@@ -118,11 +148,6 @@ def test_autocast_leaves_float64_and_statistics():
 
 
 # several processes
-
-
-def losses(module):
-    """Return what rank 0 and 1 minimize: the sum of squares of a half of the rows."""
-    return lambda x: module(x).square().mean()
 
 
 def worker(rank, store, results):

@@ -2,8 +2,10 @@
 
 import itertools
 import pickle
+import random
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import funcnet as fn
 from funcnet.interop.torch_nn import lift
-from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
+from funcnet.interop.torch_nn.lifting.keyed_draws import KeyedDraws
 
 torch.manual_seed(0)
 
@@ -49,7 +51,9 @@ class Noisy(nn.Module):
             + torch.randn(3, dtype=x.dtype, device=x.device)
             + torch.rand(3, dtype=x.dtype, device=x.device) * torch.bernoulli(x.sigmoid())
         )
-        return F.alpha_dropout(y, 0.2, True) + torch.empty_like(x).uniform_(-1, 1).exponential_().bernoulli_(0.5).normal_(1, 2)
+        return F.alpha_dropout(y, 0.2, True) + torch.empty_like(x).uniform_(-1, 1).exponential_().bernoulli_(
+            0.5, generator=None
+        ).normal_(1, 2)
 
 
 MODULES = {
@@ -148,10 +152,8 @@ def test_a_layer_is_a_value():
     """Of equal modules it is equal, hashes alike, prints alike and pickles; other settings and modes make another layer."""
     x = torch.ones(2, 3)
     make = lambda p=0.5: lift(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(p)), x)[0]
-    torch.manual_seed(1)
     one = make()
-    torch.manual_seed(1)
-    other, again = make(), pickle.loads(pickle.dumps(one))
+    other, again = make(), pickle.loads(pickle.dumps(one))  # of other values of the parameters
     assert one == other == again
     assert len({one, other, again}) == len({map(repr, (one, other, again))}) == 1
     assert repr(one).startswith("lift(<Sequential ")
@@ -224,16 +226,33 @@ def test_dropout_keeps_the_mean():
     assert (float(y.mean()), float(y.std())) == pytest.approx((0, 1), abs=0.05)
 
 
-def test_draws_within_kernels_are_seeded_by_the_key():
-    """As those of rrelu, which no function draws: repeatable, and the global generator keeps its state."""
-    module, x = nn.RReLU(), -torch.ones(50, 3)
+def by_numpy():
+    return np.random.rand()
+
+
+class Dropped(nn.Module):
+    """LayerDrop with Python's or numpy's generator."""
+
+    def __init__(self, draw) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x):
+        return x * self.draw()
+
+
+@pytest.mark.parametrize("module", [nn.RReLU(), Dropped(random.random), Dropped(by_numpy)], ids=["kernel", "python", "numpy"])
+def test_other_draws_are_seeded_by_the_key(module):
+    """Those of a kernel, of Python and of numpy: repeatable, and the global generators keep their states."""
+    x = -torch.ones(50, 3)
     layer, params = lift(module, x)
-    before = torch.get_rng_state()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     first, other, again = (layer(params, x, key) for key in (1, 2, 1))
     assert layer.stochastic
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
 
 
 CALLS = []
@@ -348,6 +367,13 @@ def test_fresh_parameters_are_drawn_as_the_modules_draw_them():
     assert not torch.equal(fresh["inner"]["weight"], params["inner"]["weight"])
 
 
+def test_weight_decay_leaves_scales_and_buffers_alone():
+    """As in the layers of funcnet."""
+    layer, params = lift(*MODULES["norms"])
+    mask = fn.tree.names(fn.decay_mask(fn.serial(layer), (params,)))
+    assert [path for path, decays in mask.items() if decays] == ["0.0.weight"]
+
+
 def test_derived_weights_are_computed_in_each_call():
     """Those of parametrizations, whose originals are the params."""
     x = torch.randn(4, 3)
@@ -384,6 +410,7 @@ def test_inference_mode_serves_a_step():
     layer, params = lift(*MODULES["norms"])
     x = MODULES["norms"][1]
     with torch.inference_mode():
+        assert fn.tree.equal(layer.init(0), fn.tree.map(torch.clone, layer.init(0)))
         y, cache = layer.apply(params, x)
         inside = layer.vjp(params, cache, torch.ones_like(y))
     y, cache = layer.apply(params, x)

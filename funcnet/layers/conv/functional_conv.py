@@ -8,6 +8,7 @@ x (N, in, ...) or (in, ...), w (out, in / groups, *kernel), transposed (in, out 
 
 from typing import Any, ClassVar
 
+import torch
 from attrs import field
 from torch import Tensor
 
@@ -46,10 +47,11 @@ class _Functional(Layer):
         return (gx, gw) if b is None else (gx, gw, gb)
 
     def complaint(self, x: Any) -> str | None:
-        rule = f"x must be (x, weight) or (x, weight, bias), floating tensors of one dtype, the weight with {self.axes + 2} axes"
+        rule = f"x must be (x, weight) or (x, weight, bias), floating tensors alike, the weight with {self.axes + 2} axes"
         if not isinstance(x, tuple) or len(x) not in (2, 3) or any([floating_complaint(one) for one in x]):  # noqa: C419
             return rule
         right = x[1].dim() == self.axes + 2 and x[0].dtype is x[1].dtype is x[-1].dtype
+        right = right and x[0].is_cpu is x[1].is_cpu is x[-1].is_cpu and all([one.layout is torch.strided for one in x])  # noqa: C419
         return None if right and x[0].dim() - self.axes in (1, 2) else rule
 
 

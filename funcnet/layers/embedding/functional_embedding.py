@@ -66,4 +66,6 @@ class FunctionalEmbedding(Layer):
         rule = "x must be a pair of a tensor of int64 or int32 and a floating matrix"
         if not isinstance(x, tuple) or len(x) != 2 or floating_complaint(x[1]) or not isinstance(x[0], Tensor):
             return rule
+        if x[0].is_nested or x[0].layout is not torch.strided or x[0].is_cpu is not x[1].is_cpu:
+            return f"{rule}, dense and on one device"
         return None if x[0].dtype in (torch.int64, torch.int32) and x[1].dim() == 2 else rule

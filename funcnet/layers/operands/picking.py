@@ -13,7 +13,7 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, kind_of, require_no_params
+from funcnet.checks import Misfit, check_gy, check_gys, kind_of, require_no_params
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import whole_number
 from funcnet.layers.operands.arithmetic import Operation
@@ -35,7 +35,7 @@ class Pick(Layer):
         None.
 
     Cache:
-        The number of entries.
+        The number of entries, and y, not copied.
 
     Raises:
         ValueError: For an x that is no tuple, or has no such entry.
@@ -49,15 +49,18 @@ class Pick(Layer):
 
     index: int = field(validator=whole_number)
 
-    def apply(self, params: Params, x: tuple[Any, ...], rng: Rng = None) -> tuple[Any, int]:
+    def apply(self, params: Params, x: tuple[Any, ...], rng: Rng = None) -> tuple[Any, tuple[int, Any]]:
         require_no_params(self, params)
         if not isinstance(x, tuple) or not -len(x) <= self.index < len(x):
             raise Misfit
-        return x[self.index], len(x)
+        y = x[self.index]
+        return y, (len(x), y)
 
-    def vjp(self, params: Params, cache: int, gy: Any) -> tuple[Params, Any]:
-        at = self.index % cache
-        return params, tuple([gy if i == at else None for i in range(cache)])
+    def vjp(self, params: Params, cache: tuple[int, Any], gy: Any) -> tuple[Params, Any]:
+        count, y = cache
+        at = self.index % count
+        gx = None if gy is None else check_gys(self, gy, y)
+        return params, tuple([gx if i == at else None for i in range(count)])
 
     def complaint(self, x: Any) -> str | None:
         return f"x must be a tuple with an entry {self.index}"

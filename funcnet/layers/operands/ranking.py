@@ -237,7 +237,7 @@ class GatherElements(Along):
 
     def apply(self, params: Params, x: tuple[Tensor, Tensor], rng: Rng = None) -> tuple[Tensor, Any]:
         require_no_params(self, params)
-        if not isinstance(x, tuple) or len(x) != 2 or floating_complaint(x[0]):
+        if not isinstance(x, tuple) or len(x) != 2 or floating_complaint(x[0]) or x[0].is_cpu is not x[1].is_cpu:
             raise Misfit
         return torch.gather(require_dense(self, x[0]), self.dim, x[1]), (x[1], tuple(x[0].shape), kind_of(x[0]))
 
@@ -249,5 +249,5 @@ class GatherElements(Along):
     def complaint(self, x: Any) -> str | None:
         if not isinstance(x, tuple) or len(x) != 2 or floating_complaint(x[0]) or not isinstance(x[1], Tensor):
             return "x must be a pair of a floating tensor and one of integers"
-        rule = "the index must be of int64, with as many axes as x, none longer but the one gathered along, and places in x"
+        rule = "the index must be of int64, on the device of x, with as many axes, none longer but that gathered along"
         return axis_complaint(x[0], self.dim) or rule

@@ -56,14 +56,15 @@ class Sized(Layer):
         inputs = inputs_of(x)
         if not inputs or not all([isinstance(one, Tensor) for one in inputs]):  # noqa: C419
             raise Misfit
+        for one in inputs:
+            require_dense(self, one)
         arguments = evaluate(self.template, inputs)
-        y = self.forward(require_dense(self, inputs[0]), arguments)
+        y = self.forward(inputs[0], arguments)
         return y, (tuple(inputs[0].shape), tuple(y.shape), kind_of(y), arguments, len(x) if isinstance(x, tuple) else 0)
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor | None) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
         shape, of, kind, arguments, count = cache
-        floating = kind.is_floating_point() and gy is not None
-        gx = self.backward(check_gy(self, gy, of, kind), shape, arguments) if floating and gy is not None else None
+        gx = self.backward(check_gy(self, gy, of, kind), shape, arguments) if kind.is_floating_point() else None
         return params, (gx, *[None] * (count - 1)) if count else gx
 
     def complaint(self, x: Any) -> str | None:

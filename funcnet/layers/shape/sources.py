@@ -76,7 +76,7 @@ class Parameter(Layer):
         return params, params
 
     def vjp(self, params: Tensor, cache: Tensor, gy: Tensor) -> tuple[Tensor | None, tuple[()]]:
-        trained = self.trainable and cache.is_floating_point() and gy is not None
+        trained = self.trainable and cache.is_floating_point()
         return check_gy(self, gy, cache.shape, cache) if trained else None, ()
 
     def param_shapes(self) -> None:

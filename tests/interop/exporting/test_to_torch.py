@@ -267,3 +267,25 @@ def test_what_is_refused(message):
         call()
     assert str(caught.value).startswith(message)
     assert [note.strip() for note in getattr(caught.value, "__notes__", [])] == notes
+
+
+@pytest.mark.compiled
+def test_transformers_compile_and_export_with_attention_that_is_wrapped():
+    """Weights and gradients agree; the module is what it was after ``torch.export``."""
+    net = fn.tied(
+        fn.serial(fn.Embedding(7, 8), fn.transformer_encoder_block(8, 2), fn.Linear(8, 7, bias=False)), ("0.weight", "2.weight")
+    )
+    module, x = to_torch(net, net.init(0)), torch.arange(12).reshape(2, 6) % 7
+    want = module(x)
+    want.square().sum().backward()
+    grads = {path: leaf.grad for path, leaf in module.named_parameters()}
+    module.zero_grad()
+    y = torch.compile(module, fullgraph=True, backend="aot_eager")(x)
+    y.square().sum().backward()
+    torch.testing.assert_close(y, want)
+    for path, leaf in module.named_parameters():
+        torch.testing.assert_close(leaf.grad, grads[path], rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        exported = torch.export.export(module.eval(), (x,)).module()
+        torch.testing.assert_close(exported(x), want)
+    assert torch.equal(module(x), net(net.init(0), x))

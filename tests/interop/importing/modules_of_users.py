@@ -1,8 +1,8 @@
 """Modules as people write them: residuals, U-Nets, siamese nets, classifiers on sequences, auxiliary outputs."""
 
 import torch
-from torch.nn import functional
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Residual(nn.Module):
@@ -234,3 +234,55 @@ class Pair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.joined(self.halves(x), x.size(0))
+
+
+class OwnNorm(nn.Module):
+    """A layer norm that asks a parameter for its shape."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self.weight.shape, self.weight, None, 1e-5)
+
+
+class CausalAttention(nn.Module):
+    """Attention by matrix products, with a causal mask cut out of a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.register_buffer("mask", torch.tril(torch.ones(9, 9)).view(1, 1, 9, 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, steps, width = x.size()
+        q, k, v = self.qkv(x).split(8, dim=2)
+        q, k, v = (one.view(n, steps, 2, width // 2).transpose(1, 2) for one in (q, k, v))
+        scores = (q @ k.transpose(-2, -1)) / k.size(-1) ** 0.5
+        scores = scores.masked_fill(self.mask[:, :, :steps, :steps] == 0, float("-inf"))
+        y = (functional.softmax(scores, dim=-1) @ v).transpose(1, 2).contiguous().view(n, steps, width)
+        return self.out(y)
+
+
+class GPT(nn.Module):
+    """A language model with checks of its input, positions from sizes, and tied weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = {"norm": OwnNorm(8), "attention": CausalAttention()}
+        parts = {"tokens": nn.Embedding(20, 8), "positions": nn.Embedding(9, 8), "blocks": nn.ModuleList([nn.ModuleDict(block)])}
+        self.transformer = nn.ModuleDict(parts)
+        self.head = nn.Linear(8, 20, bias=False)
+        self.transformer["tokens"].weight = self.head.weight
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
+        _, steps = tokens.size()
+        assert steps <= 9, "too many steps"
+        if tokens.dim() != 2 or steps < 1:
+            raise ValueError("tokens must have two axes")
+        places = torch.arange(0, steps, dtype=torch.long, device=tokens.device)
+        x = self.transformer["tokens"](tokens) + self.transformer["positions"](places)
+        for block in self.transformer["blocks"]:
+            x = x + block["attention"](block["norm"](x))
+        return self.head(x) if targets is not None else self.head(x[:, [-1], :])

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 import funcnet as fn
 from funcnet.interop.torch_nn.importing.layers import converter_of
+from funcnet.interop.torch_nn.importing.values import UnsupportedError
 
 IMAGES = torch.ones(400, 10, 3, 3)
 
@@ -56,3 +57,21 @@ def test_a_fractional_pooling_draws_its_windows() -> None:
     assert ours == theirs
     assert len(ours) > 1
     assert not layer.inference().stochastic
+
+
+class StochasticDepth(nn.Module):
+    """A class that is known by its name only, and holds what torchvision's does."""
+
+    def __init__(self, p: float, mode: str) -> None:
+        super().__init__()
+        self.p, self.mode = p, mode
+
+
+StochasticDepth.__module__ = "torchvision.ops.stochastic_depth"
+
+
+def test_a_class_of_a_package_that_need_not_be_installed_is_known_by_its_name() -> None:
+    """Such as torchvision's dropout of whole rows; that of the whole batch has no counterpart."""
+    assert _converted(StochasticDepth(0.2, "row")) == fn.DropPath(0.2)
+    with pytest.raises(UnsupportedError, match="mode='batch' has no counterpart: rows are dropped one by one"):
+        _converted(StochasticDepth(0.2, "batch"))

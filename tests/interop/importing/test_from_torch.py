@@ -29,6 +29,7 @@ CASES = {
     "own masks": (users.OwnMask, (TOKENS,)),
     "one module twice": (users.Repeated, (ROWS,)),
     "lists": (users.Dense, (ROWS,)),
+    "language model": (users.GPT, (TOKENS,)),
     "tuples and sizes": (users.Pair, (ROWS,)),
 }
 
@@ -38,7 +39,7 @@ def test_a_net_equals_its_module(name):
     """Outputs, gradients, running statistics and names, in both modes and two dtypes; and the net is a value."""
     make, xs = CASES[name]
     net, params = agree(make, *xs)
-    assert eval(repr(net), vars(fn)) == net
+    assert eval(repr(net), {**vars(fn), "torch": torch}) == net
     assert hash(copy.deepcopy(net)) == hash(net)
     assert all(not leaf.requires_grad for leaf in fn.tree.leaves(params))
     assert fn.tree.map(lambda leaf: leaf.shape, net.init(0)) == fn.tree.map(lambda leaf: leaf.shape, params)
@@ -126,6 +127,15 @@ class Unknown(nn.Module):
         return torch.linalg.svd(x)[0]
 
 
+class OnSizes(nn.Module):
+    """A forward that does more for large batches."""
+
+    def forward(self, x):
+        if x.shape[0] > 100:
+            x = x + 1
+        return x
+
+
 class Several(nn.Module):
     """A forward with any number of inputs."""
 
@@ -138,6 +148,7 @@ class Several(nn.Module):
     [
         (Branching(), "from_torch: Branching cannot be converted: its forward cannot be traced: TraceError"),
         (nn.Sequential(nn.Linear(2, 2), nn.Sequential(Unknown())), r"Unknown at '1\.0' cannot be converted: .*linalg_svd"),
+        (OnSizes(), "OnSizes cannot be converted: its forward cannot be traced: TraceError"),
         (Several(), r"Several cannot be converted: its forward takes \*args"),
         (nn.ModuleList([nn.Linear(2, 2)]), "ModuleList cannot be converted"),
         (nn.Sequential(nn.LazyLinear(3)), "LazyLinear at '0' cannot be converted"),

@@ -69,6 +69,31 @@ def test_a_layer_is_its_module_in_a_net_too(name: str) -> None:
         assert [*tree.names(params)] == [*one.state_dict()]
 
 
+def _derived(kind: type[nn.Module]) -> type[nn.Module]:
+    """Derive a class that adds a name only."""
+    return type(f"Custom{kind.__name__}", (kind,), {})
+
+
+def test_a_class_that_keeps_the_forward_is_converted_like_its_base() -> None:
+    """Every layer, derived by a class that adds a name only, is the same layer."""
+    for name, sample in SAMPLES.items():
+        module = sample.make()
+        if getattr(module, "padding_idx", None) is not None:
+            with torch.no_grad():
+                module.weight[module.padding_idx] = 0
+        net = from_torch(module)[0]
+        module.__class__ = _derived(type(module))
+        assert from_torch(module)[0] == net, name
+
+
+def test_a_class_that_keeps_the_forward_may_be_parametrized() -> None:
+    """Its params have the paths of the parametrization."""
+    module = nn.utils.parametrizations.weight_norm(_derived(nn.Conv1d)(2, 3, 2))
+    net, params = from_torch(module)
+    assert net == fn.weight_norm(fn.Conv1d(2, 3, 2))
+    assert [*tree.names(params)] == [*module.state_dict()]
+
+
 class Decoder(nn.Module):
     """A convolution and a pooling, undone to the sizes before them."""
 

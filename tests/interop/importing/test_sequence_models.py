@@ -134,6 +134,62 @@ class Decoding(nn.Module):
         return self.decoder(x, memory, causal)
 
 
+class Encoder(nn.Module):
+    """An encoder for others to call."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(SIZE, 2, 5, 0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+class OwnMask(Encoder):
+    """An encoder with a causal mask that is made here, for any length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.size(1), dtype=torch.float64)
+        return self.encoder(x, mask=mask, is_causal=True)
+
+
+class HeldMask(Encoder):
+    """An encoder with a causal mask in a buffer, of -∞, cut to the length."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(9, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder(x, self.mask[: x.size(1), : x.size(1)])
+
+
+class FromNothing(nn.Module):
+    """A cell whose first state is made with the number of rows in the first place."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(SIZE, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros(x.size(0), 4, dtype=torch.float64)
+        for step in range(LENGTH):
+            h = self.cell(x[:, step], h)
+        return h
+
+
+class UpTo(nn.Module):
+    """A bound that depends on the values of a tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros(2, x.max())
+
+
+class Counted(nn.Module):
+    """A number of elements, which a kernel must not take for a tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.arange(0, x.numel())
+
+
 WORDS = torch.tensor([[1, 4, 2, 6], [3, 5, 0, 0]])
 PADDING, CAUSAL = WORDS == 0, ~fn.causal_mask(LENGTH)
 X = draw((ROWS, LENGTH, SIZE))
@@ -155,6 +211,9 @@ MODELS = {
     "encoding, padding of words": (PaddingOfWords, (WORDS,)),
     "translating": (Translating, (WORDS, WORDS.flip(0), CAUSAL, PADDING)),
     "decoding": (Decoding, (X.transpose(0, 1), draw((3, ROWS, SIZE), 2), CAUSAL)),
+    "own mask": (OwnMask, (X,)),
+    "held mask": (HeldMask, (X,)),
+    "from nothing": (FromNothing, (X,)),
     "encoder": (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(SIZE, 2, 5, 0.0), 2), (X,)),
     "transformer": (lambda: nn.Transformer(SIZE, 2, 1, 1, 5, dropout=0.0), (X, X.flip(1))),
     "series": (lambda: nn.Sequential(nn.Linear(SIZE, SIZE), nn.TransformerEncoderLayer(SIZE, 2, 5, 0.0)), (X,)),
@@ -249,3 +308,10 @@ def test_frozen_attention():
     want = module(X, PADDING)
     for one, other in zip(y, want, strict=True):
         torch.testing.assert_close(one, other.detach(), **CLOSE)
+
+
+@pytest.mark.parametrize(("module", "sentence"), [(UpTo(), "torch.zeros"), (Counted(), "Tensor.numel: numel\\(\\) depends on")])
+def test_numbers_that_depend_on_values(module, sentence):
+    """They are refused: kernels that took what is traced for a tensor read memory that was not theirs."""
+    with pytest.raises(ValueError, match=f"from_torch: {type(module).__name__} cannot be converted: {sentence}"):
+        from_torch(module)

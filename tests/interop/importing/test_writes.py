@@ -22,12 +22,16 @@ class Traced(nn.Module):
         self.memory = torch.zeros(3)
         self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(0.0)
-        self.series = nn.Sequential(nn.Identity(), nn.Sequential(nn.LeakyReLU(inplace=True), nn.Tanh()))
+        self.series = nn.Sequential(nn.Identity(), nn.Sequential(Named(inplace=True), nn.Tanh()))
         self.within = Inner()
         self.quiet = nn.Sequential(nn.LeakyReLU(0.2), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.code(self, x * 1)
+
+
+class Named(nn.LeakyReLU):
+    """A class that adds a name only."""
 
 
 class Inner(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx
 
 import funcnet as fn
-import funcnet.interop.torch_nn.importing.functions.registering
+import funcnet.interop.torch_nn.importing.layers
 from funcnet.interop.torch_nn.importing import values
 from funcnet.interop.torch_nn.importing.functions.choosing import constant_node
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from funcnet.contract import Layer, Params
+from funcnet.interop.torch_nn.autograd.modules import as_module
 from funcnet.interop.torch_nn.exporting import (
     activation,
     containers,
@@ -19,7 +20,6 @@ from funcnet.interop.torch_nn.exporting import (
 )
 from funcnet.interop.torch_nn.exporting.registry import MODULES
 from funcnet.interop.torch_nn.exporting.ties import tie_equal_leaves
-from funcnet.interop.torch_nn.modules import as_module
 from funcnet.walking import require_layer
 
 FAMILIES = (activation, containers, conv, embedding, linear, noise, norm, operations, pooling, recurrent, shape)
@@ -45,8 +45,9 @@ def to_torch(net: Layer, params: Params) -> nn.Module:
             the places of ``tied``.
 
     Returns:
-        The module. The keys of its ``state_dict`` are the paths of params. It takes x as the net does, and the entries of a
-        tuple as separate arguments; a single module of torch.nn takes torch's arguments. It can be pickled and copied.
+        The module. It takes x as the net does, and the entries of a tuple as separate arguments; a single module of torch.nn
+        takes torch's arguments. The keys of its ``state_dict`` are the paths of params. A tied parameter has only its first key
+        there; ``load_state_dict`` also takes one with all keys. The module can be pickled and copied.
 
     Raises:
         ValueError: For anything but a layer, and for params of another net; it says where in the net.

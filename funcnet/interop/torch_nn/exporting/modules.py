@@ -1,4 +1,4 @@
-"""Modules of a net's own: containers that call the modules of a net's layers as the net does, and layers that autograd follows.
+"""Modules for nets: containers, which call the modules of a net's layers as the net does, and layers that autograd follows.
 
 Each takes x as its layer does, and the entries of a tuple as separate arguments or as one tuple.
 """
@@ -43,7 +43,7 @@ def entry(xs: tuple[Any, ...]) -> Any:
 
 
 def takes_one(module: nn.Module) -> bool:
-    """Tell a module of torch.nn itself that takes one input."""
+    """Return whether a module is of torch.nn itself, and takes one input."""
     return type(module).__module__.startswith("torch.nn.") and not isinstance(module, SEVERAL)
 
 

@@ -30,34 +30,34 @@ same_names([BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm, RMSNorm
 
 
 class _InEval(nn.Module):
-    """A norm that goes by its running statistics in both modes, as a layer after ``inference()`` does."""
+    """A norm that uses its running statistics in both modes, as a layer after ``inference()`` does."""
 
     def train(self, mode: bool = True) -> Self:
         return super().train(mode=False)
 
 
 class RunningBatchNorm1dModule(_InEval, nn.BatchNorm1d):
-    """``nn.BatchNorm1d`` by its running statistics, in both modes."""
+    """``nn.BatchNorm1d`` with its running statistics in both modes."""
 
 
 class RunningBatchNorm2dModule(_InEval, nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` by its running statistics, in both modes."""
+    """``nn.BatchNorm2d`` with its running statistics in both modes."""
 
 
 class RunningBatchNorm3dModule(_InEval, nn.BatchNorm3d):
-    """``nn.BatchNorm3d`` by its running statistics, in both modes."""
+    """``nn.BatchNorm3d`` with its running statistics in both modes."""
 
 
 class RunningInstanceNorm1dModule(_InEval, nn.InstanceNorm1d):
-    """``nn.InstanceNorm1d`` by its running statistics, in both modes."""
+    """``nn.InstanceNorm1d`` with its running statistics in both modes."""
 
 
 class RunningInstanceNorm2dModule(_InEval, nn.InstanceNorm2d):
-    """``nn.InstanceNorm2d`` by its running statistics, in both modes."""
+    """``nn.InstanceNorm2d`` with its running statistics in both modes."""
 
 
 class RunningInstanceNorm3dModule(_InEval, nn.InstanceNorm3d):
-    """``nn.InstanceNorm3d`` by its running statistics, in both modes."""
+    """``nn.InstanceNorm3d`` with its running statistics in both modes."""
 
 
 BY_RUNNING_STATS: dict[type, type] = {

@@ -65,7 +65,7 @@ def _later_places(params: Params, groups: Groups) -> Iterable[tuple[str, str]]:
 
 
 def tie(module: nn.Module, path: str, first: str) -> bool:
-    """Register the parameter at ``first`` at ``path`` too, unless one is a buffer or frozen alone; tell whether that was done."""
+    """Register the parameter at ``first`` at ``path`` too, unless one is a buffer or frozen alone; return whether it is."""
     (owner, name), (other, its_name) = _owner(module, path), _owner(module, first)
     one, two = owner.get(name), other.get(its_name)
     if one is None or two is None or one.requires_grad != two.requires_grad:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import one_of
-from funcnet.interop.torch_nn.importing.conversion import made, same
+from funcnet.interop.torch_nn.importing.conversion import entry_of, made, same
 from funcnet.interop.torch_nn.importing.registry import Converted, layer
 from funcnet.layers.activation.base import Along
 from funcnet.layers.activation.glu import GLU
@@ -88,5 +88,5 @@ class ImplicitAxis(Layer):
 @layer(*_SOFTMAXES)
 def softmax(module: Any) -> Converted:
     """Convert a softmax along an axis, or without one along that which torch.nn chooses."""
-    kind = _SOFTMAXES[type(module)]
+    kind = entry_of(module, _SOFTMAXES)
     return (ImplicitAxis(kind.__name__), {}) if module.dim is None else made(kind, module, dim=module.dim)

@@ -58,7 +58,7 @@ class Builder:
             self.taken.add(name)
             inputs = tuple([self.add(one, f"{name}_input").name for one in node.inputs])
             self.nodes[name], self.params[name] = (node.layer, inputs), node.params
-            self._found[id(node)] = (node, Ref(name, node.parts))
+            self._found[id(node)] = (node, Ref(name, node.parts, node.shape))
         return self._found[id(node)][1]
 
     def bound(self, value: Any, name: str) -> Any:

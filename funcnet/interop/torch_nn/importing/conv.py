@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from funcnet.contract import Layer, Params
-from funcnet.interop.torch_nn.importing.conversion import compact, made, same
+from funcnet.interop.torch_nn.importing.conversion import compact, entry_of, made, same
 from funcnet.interop.torch_nn.importing.output_sizes import tensor_of_lengths, whole_numbers_in
 from funcnet.interop.torch_nn.importing.registry import Converted, call, layer
 from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError
@@ -30,13 +30,13 @@ same(nn.Fold, Fold, "output_size", "kernel_size", "dilation", "padding", "stride
 @layer(*_SAME)
 def conv(module: Any) -> Converted:
     """Convert a convolution."""
-    return made(_SAME[type(module)], module, **_options(module, "padding_mode"))
+    return made(entry_of(module, _SAME), module, **_options(module, "padding_mode"))
 
 
 @layer(*_TRANSPOSED)
 def conv_transpose(module: Any) -> Converted:
     """Convert a transposed convolution, whose padding torch.nn always fills with zeros."""
-    return made(_TRANSPOSED[type(module)], module, **_options(module, "output_padding"))
+    return made(entry_of(module, _TRANSPOSED), module, **_options(module, "output_padding"))
 
 
 def _options(module: Any, *more: str) -> dict[str, Any]:

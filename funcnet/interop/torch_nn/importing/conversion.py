@@ -3,6 +3,7 @@
 A converter usually says which attributes of the module are the arguments of which layer: ``same(nn.ELU, ELU, "alpha")``.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from torch import nn
@@ -12,7 +13,13 @@ from funcnet.contract import Layer, Params
 from funcnet.interop.torch_nn.importing.registry import Converted, layer
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
 
+E = TypeVar("E")
 L = TypeVar("L", bound=Layer)
+
+
+def entry_of(module: nn.Module, table: Mapping[Any, E]) -> E:
+    """Return the entry of a table for the class of a module, or for the nearest one that it derives from."""
+    return next(table[one] for one in type(module).__mro__ if one in table)
 
 
 def tensors(module: nn.Module) -> Params:

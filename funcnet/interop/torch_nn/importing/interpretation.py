@@ -1,9 +1,9 @@
 """Interpretation: a recorded forward, node by node, as the nodes of a graph."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
@@ -16,7 +16,8 @@ from funcnet.layers.shape.sources import ConstantTensor, Parameter
 CallModule = Callable[[nn.Module, str, tuple[Any, ...], dict[str, Any]], Any]
 """Add a call of a module, given its path, and return the value."""
 
-_IGNORED = {torch._assert, fx._symbolic_trace._assert_is_none}
+_ASSERTIONS = {"_assert", "_assert_is_none"}
+"""The names of torch's assertions, which compute nothing."""
 
 
 def interpret(graph: fx.Graph, module: nn.Module, inputs: dict[str, Ref], builder: Builder, call: CallModule) -> Any:
@@ -40,11 +41,11 @@ def interpret(graph: fx.Graph, module: nn.Module, inputs: dict[str, Ref], builde
 def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return the value of a function or a method: a node, or what is known while tracing."""
     target = node.target
-    if target in _IGNORED:
+    if getattr(target, "__name__", "") in _ASSERTIONS:
         return None
     if isinstance(target, type) and issubclass(target, tuple) and hasattr(target, "_fields"):
         return tuple(args)
-    found = shapes.evaluate(target, args)
+    found = shapes.evaluate(target, (*args, *kwargs.values()) if target == "size" else args)
     if found is not shapes.MISSING:
         return found
     unknown = next((one for one in [*args, *kwargs.values()] if isinstance(one, Unknown)), None)
@@ -88,13 +89,13 @@ def _name_of(node: fx.Node, key: Any) -> str:
 
 def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
     """Return the reference to a parameter, a buffer or another tensor, which becomes a node the first time."""
-    if path in builder.nodes:
-        return Ref(path)
     tensor: Any = module
     for part in path.split("."):
         tensor = getattr(tensor, part)
     if not isinstance(tensor, Tensor):
         raise UnsupportedError(f"its attribute {path} must be a tensor to be used as one, got {type(tensor).__name__}")
+    if path in builder.nodes:
+        return Ref(path, shape=tuple(tensor.shape))
     if path in module.state_dict():
         return builder.add(parameter_node(tensor), path, exact=True)
     return builder.add(constant_node(tensor, path, Ref(builder.inputs[0])), path.replace(".", "_"))
@@ -105,13 +106,14 @@ def parameter_node(tensor: Tensor) -> Node:
     numbers = tensor.detach().double()
     spread = float(numbers.std(correction=0)) if tensor.is_floating_point() and tensor.numel() else 0.0
     mean = float(numbers.mean()) if tensor.numel() else 0.0
+    mean, spread = (mean, spread) if math.isfinite(mean) and math.isfinite(spread) else (0.0, 0.0)  # as of a mask of -∞
     trainable = isinstance(tensor, nn.Parameter) and tensor.requires_grad
     layer = Parameter(tuple(tensor.shape), mean=mean, std=spread, trainable=trainable)
-    return Node(layer, (), tensor.detach())
+    return Node(layer, (), tensor.detach(), shape=tuple(tensor.shape))
 
 
 def constant_node(tensor: Tensor, path: str, beside: Ref) -> Node:
     """Return the node of a tensor that is no part of the state, such as a mask; it is put where another value lies."""
     if tensor.requires_grad:
         raise UnsupportedError(f"its attribute {path} is a tensor with a gradient that is no nn.Parameter")
-    return Node(ConstantTensor.of(tensor), (beside,))
+    return Node(ConstantTensor.of(tensor), (beside,), shape=tuple(tensor.shape))

@@ -30,18 +30,20 @@ from funcnet.interop.torch_nn.importing.functions import (
     indexing,
     joining,
     moving,
+    of_torchvision,
     passing,
     reducing,
     shapes,
     with_weights,
 )
 from funcnet.interop.torch_nn.importing.functions import pooling as pooling_functions
-from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, Convert, Converted
+from funcnet.interop.torch_nn.importing.registry import CALLS, LAYERS, LAYERS_BY_NAME, Convert, Converted
 
 FAMILIES = (
     *(activation, attention, conv, distances, embedding, exported, linear, noise),
     *(norm, pooling, recurrent, refused, shape, transformers),
-    *(activations, arithmetic, choosing, indexing, joining, moving, passing, pooling_functions, reducing, shapes, with_weights),
+    *(activations, arithmetic, choosing, indexing, joining, moving, of_torchvision, passing, pooling_functions, reducing),
+    *(shapes, with_weights),
 )
 """The modules with converters, which fill the tables of ``registry``."""
 
@@ -57,7 +59,7 @@ def converter_of(module: nn.Module) -> Callable[[Any, Convert], Converted] | Non
     """Return the converter of a module; ``None`` if its class has none, whether or not a tensor of it is parametrized."""
     kind = class_of(module)
     if kind is None:
-        return None
+        return LAYERS_BY_NAME.get(f"{type(module).__module__}.{type(module).__qualname__}")
     return parametrized.parametrized if parametrize.is_parametrized(module) else LAYERS[kind]
 
 

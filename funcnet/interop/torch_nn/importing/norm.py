@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from funcnet.contract import Layer
-from funcnet.interop.torch_nn.importing.conversion import made, same
+from funcnet.interop.torch_nn.importing.conversion import entry_of, made, same
 from funcnet.interop.torch_nn.importing.registry import Converted, layer
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
 from funcnet.layers.norm.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
@@ -36,14 +36,14 @@ def batch_norm(module: Any) -> Converted:
 
     A ``SyncBatchNorm``, which does not say how many axes x has, becomes a ``BatchNorm2d`` of the rows in one process.
     """
-    return made(_BATCH[type(module)], module, momentum=module.momentum, **_channels(module))
+    return made(entry_of(module, _BATCH), module, momentum=module.momentum, **_channels(module))
 
 
 @layer(*_INSTANCE)
 def instance_norm(module: Any) -> Converted:
     """Convert an instance normalization; with ``momentum=None`` torch.nn's statistics never move."""
     momentum = 0.0 if module.momentum is None else module.momentum
-    return made(_INSTANCE[type(module)], module, momentum=momentum, **_channels(module))
+    return made(entry_of(module, _INSTANCE), module, momentum=momentum, **_channels(module))
 
 
 def _channels(module: Any) -> dict[str, Any]:

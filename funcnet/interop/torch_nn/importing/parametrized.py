@@ -15,7 +15,7 @@ from funcnet import tree
 from funcnet.combinators.orthogonality import orthogonal
 from funcnet.combinators.weight_norms import spectral_norm, weight_norm
 from funcnet.contract import Layer
-from funcnet.interop.torch_nn.importing.conversion import tensors
+from funcnet.interop.torch_nn.importing.conversion import entry_of, tensors
 from funcnet.interop.torch_nn.importing.registry import LAYERS, Convert, Converted
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
 
@@ -28,7 +28,7 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
 def parametrized(module: Any, convert: Convert) -> Converted:
     """Convert a module with parametrized tensors."""
     lists = dict(module.parametrizations.items())
-    made, inner = LAYERS[plain_class(module)](_plain(module, lists), convert)
+    made, inner = _converted(_plain(module, lists), convert)
     params = tensors(module)
     for name, maps in lists.items():
         if name not in inner:
@@ -38,6 +38,10 @@ def parametrized(module: Any, convert: Convert) -> Converted:
     if tree.names(params).keys() != module.state_dict().keys():
         raise UnsupportedError(f"the params of {made} must have the names {', '.join(module.state_dict())}")
     return made, params
+
+
+def _converted(plain: Any, convert: Convert) -> Converted:
+    return entry_of(plain, LAYERS)(plain, convert)
 
 
 def _plain(module: Any, lists: dict[str, Any]) -> Any:

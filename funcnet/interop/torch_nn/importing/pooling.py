@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from funcnet.contract import Layer, Params
-from funcnet.interop.torch_nn.importing.conversion import compact, made, same
+from funcnet.interop.torch_nn.importing.conversion import compact, entry_of, made, same
 from funcnet.interop.torch_nn.importing.output_sizes import tensor_of_lengths, whole_numbers_in
 from funcnet.interop.torch_nn.importing.registry import Converted, call, layer
 from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError
@@ -64,7 +64,7 @@ same(nn.AdaptiveMaxPool3d, AdaptiveMaxPool3d, "output_size", "return_indices")
 @layer(*_WINDOWS)
 def pool(module: Any) -> Converted:
     """Convert a pooling of windows; a stride of the windows' size is the default."""
-    target, names = _WINDOWS[type(module)]
+    target, names = entry_of(module, _WINDOWS)
     kernel, stride = compact(module.kernel_size), compact(module.stride)
     options = {name: compact(getattr(module, name)) for name in names}
     return made(target, module, kernel_size=kernel, stride=None if stride == kernel else stride, **options)
@@ -76,7 +76,7 @@ def fractional_pool(module: Any) -> Converted:
     if module._random_samples is not None:
         raise UnsupportedError("_random_samples, given places of the windows, has no counterpart: a key draws them")
     names = ("kernel_size", "output_size", "output_ratio", "return_indices")
-    return made(_FRACTIONAL[type(module)], module, **{name: compact(getattr(module, name)) for name in names})
+    return made(entry_of(module, _FRACTIONAL), module, **{name: compact(getattr(module, name)) for name in names})
 
 
 @call(*_WITH_INDICES)

@@ -4,6 +4,7 @@ from typing import Any, NoReturn
 
 from torch import nn
 
+from funcnet.interop.torch_nn.importing.conversion import entry_of
 from funcnet.interop.torch_nn.importing.registry import layer
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
 
@@ -45,7 +46,7 @@ LAZY: tuple[type, ...] = (
 @layer(*LOSSES)
 def loss(module: nn.Module) -> NoReturn:
     """Refuse a loss."""
-    name = LOSSES[type(module)]
+    name = entry_of(module, LOSSES)
     raise UnsupportedError(f"a loss is no layer: take it out of the module and use fn.{name} as the loss of (y, target)")
 
 

@@ -15,6 +15,9 @@ Convert = Callable[[nn.Module, str], Converted]
 LAYERS: dict[type, Callable[[Any, Convert], Converted]] = {}
 """For each class of modules: ``(module, convert) -> (layer, params)``, in the conventions of funcnet for x and y."""
 
+LAYERS_BY_NAME: dict[str, Callable[[Any, Convert], Converted]] = {}
+"""The same for classes of packages that need not be installed, by their dotted names."""
+
 CALLS: dict[type, Callable[..., Any]] = {}
 """For modules with other arguments or results than the layer: ``(module, layer, params, *args, **kwargs) -> Node``."""
 
@@ -27,6 +30,16 @@ def layer(*classes: type) -> Callable[[F], F]:
 
     def register(convert: F) -> F:
         LAYERS.update(dict.fromkeys(classes, lambda module, _: convert(module)))
+        return convert
+
+    return register
+
+
+def layer_named(name: str) -> Callable[[F], F]:
+    """Register ``(module) -> (layer, params)`` for a class by its dotted name."""
+
+    def register(convert: F) -> F:
+        LAYERS_BY_NAME[name] = lambda module, _: convert(module)
         return convert
 
     return register

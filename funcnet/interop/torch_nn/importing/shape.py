@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from funcnet.contract import Layer
-from funcnet.interop.torch_nn.importing.conversion import made, same
+from funcnet.interop.torch_nn.importing.conversion import entry_of, made, same
 from funcnet.interop.torch_nn.importing.registry import Converted, layer
 from funcnet.layers.shape.boundary_padding import (
     CircularPad1d,
@@ -59,7 +59,7 @@ def unflatten(module: nn.Unflatten) -> Converted:
 @layer(*_RESIZED)
 def resize(module: Any) -> Converted:
     """Convert a resizing; a size in several numbers says how many axes there are, so it stays as it is."""
-    target, names = _RESIZED[type(module)]
+    target, names = entry_of(module, _RESIZED)
     options = {name: _as_tuple(getattr(module, name)) for name in ("size", "scale_factor", *names)}
     return made(target, module, **options)
 

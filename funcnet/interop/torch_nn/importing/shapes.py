@@ -19,20 +19,30 @@ def evaluate(target: Any, args: tuple[Any, ...]) -> Any:
     """Return the value of a function or a method that reads shapes or computes with sizes; ``MISSING`` for any other."""
     if target is getattr:
         return _attribute(*args)
-    if target == "size":
-        return _entry(Shape(args[0]), args[1]) if len(args) > 1 else Shape(args[0])
-    if target in ("dim", "ndimension"):
-        return Unknown("the number of axes is not known while tracing")
+    if isinstance(target, str):
+        return _method(target, *args)
     if target is operator.getitem and isinstance(args[0], (Shape, tuple, list, dict)):
         return _entry(*args) if isinstance(args[0], Shape) else args[0][args[1]]
-    if getattr(target, "__module__", None) in _PLAIN and not holds(args, (Ref, Node)):
+    if getattr(target, "__module__", None) in _PLAIN and not any(holds(one, (Ref, Node)) for one in args):
         return _computed(target, args)
     return MISSING
 
 
+def _method(name: str, x: Any, *args: Any) -> Any:
+    """Return the value of a method that reads a shape."""
+    if name == "size":
+        shape = _shape_of(x)
+        return evaluate(operator.getitem, (shape, args[0])) if args else shape
+    if name not in ("dim", "ndimension"):
+        return MISSING
+    if isinstance(x, (Ref, Node)) and x.shape is not None:
+        return len(x.shape)
+    return Unknown("the number of axes is not known while tracing")
+
+
 def _attribute(x: Any, name: str) -> Any:
     if name == "shape":
-        return Shape(x)
+        return _shape_of(x)
     if name == "dtype":
         return Dtype(x)
     if name in ("device", "layout"):
@@ -42,6 +52,11 @@ def _attribute(x: Any, name: str) -> Any:
     if name == "ndim":
         return evaluate("dim", (x,))
     return MISSING
+
+
+def _shape_of(x: Any) -> Any:
+    """Return the shape of a tensor: numbers for a parameter, else a shape that is known when the tensor comes."""
+    return x.shape if isinstance(x, (Ref, Node)) and x.shape is not None else Shape(x)
 
 
 def _entry(shape: Shape, index: Any) -> Any:

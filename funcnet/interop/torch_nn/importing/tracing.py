@@ -1,17 +1,23 @@
 """Tracing: the forward of a module, recorded by ``torch.fx`` down to the modules and functions that it calls."""
 
+import builtins
 import inspect
 import operator
+import sys
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from funcnet.interop.torch_nn.importing.checks_in_code import passing
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 from funcnet.interop.torch_nn.importing.values import UnsupportedError
 from funcnet.interop.torch_nn.importing.writing import AUGMENTED, WITHOUT_GRADIENT, RefusedWrites
+
+_MAKERS = (torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange)
 
 _OF_SHAPES = {"shape", "ndim", "size", "dim", "device", "dtype"}
 
@@ -26,15 +32,31 @@ def is_of_shapes(node: fx.Node) -> bool:
 
 
 class _Proxy(fx.Proxy):
-    """A proxy that passes for a tensor where code asks for its class."""
+    """A proxy that passes for a tensor where code asks ``isinstance``."""
 
-    @property
-    def __class__(self) -> type:
-        return fx.Proxy if is_of_shapes(self.node) else Tensor
 
-    @__class__.setter
-    def __class__(self, kind: type) -> None:
-        raise TypeError("the class of a traced value is fixed")
+def _is_instance(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of a kind, as ``isinstance``; what is traced is a tensor, but for sizes and shapes."""
+    if issubclass(type(value), _Proxy) and not is_of_shapes(value.node):
+        return _PLAIN(value, kind) or issubclass(Tensor, kind)
+    return _PLAIN(value, kind)
+
+
+_PLAIN = builtins.isinstance
+
+
+@contextmanager
+def _passing_for_tensors() -> Iterator[None]:
+    """Let Python code take traced values for tensors; ``fx`` replaces functions of all modules likewise while it traces.
+
+    A proxy that itself gave ``Tensor`` for its class would be taken for one by kernels too, which then read memory that is not
+    theirs: ``torch.arange(x.max())`` ended the process.
+    """
+    builtins.isinstance = _is_instance
+    try:
+        yield
+    finally:
+        builtins.isinstance = _PLAIN
 
 
 def _augmented(plain: str) -> Callable[[Any, Any], Any]:
@@ -61,7 +83,14 @@ class Tracer(fx.Tracer):
 
     def __init__(self, opaque: Callable[[nn.Module], bool], inlined: Collection[str]) -> None:
         super().__init__(autowrap_functions=_wrapped_functions())
+        self._autowrap_search.append(torch)
         self._opaque, self._inlined = opaque, inlined
+
+    def with_buffers(self) -> "Tracer":
+        """Return a tracer to which buffers are values like parameters, so that code may cut them to a size that is traced."""
+        tracer = Tracer(self._opaque, self._inlined)
+        tracer.proxy_buffer_attributes = True
+        return tracer
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -77,6 +106,12 @@ class Tracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
 
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Return the truth value of a proxy where only a check asks for it: the one for which the check passes."""
+        frame = sys._getframe(2)  # of the code that asks, beyond Proxy.__bool__
+        found = passing(frame)
+        return super().to_bool(obj) if found is None else found
+
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         path = self.path_of_module(m)
         given = [*args, *kwargs.values()]
@@ -87,8 +122,11 @@ class Tracer(fx.Tracer):
 
 
 def _wrapped_functions() -> tuple[Callable[..., Any], ...]:
-    """Return the functions that are recorded as calls although they are no functions of torch."""
-    return tuple([one for one in FUNCTIONS if inspect.isfunction(one)])
+    """Return the functions that are recorded as calls although torch would not hand them over to a traced value.
+
+    These are functions that are not torch's, and those that make tensors, which take a size in the first place for no value.
+    """
+    return (*[one for one in FUNCTIONS if inspect.isfunction(one)], *_MAKERS)
 
 
 def required_inputs(module: nn.Module) -> tuple[str, ...]:
@@ -115,13 +153,20 @@ def trace(module: nn.Module, inputs: tuple[str, ...], constants: dict[str, Any],
     defaults = {name: one.default for name, one in parameters.items() if one.default is not inspect.Parameter.empty}
     concrete = {name: value for name, value in {**defaults, **constants}.items() if name not in inputs}
     try:
-        with warnings.catch_warnings(), torch.enable_grad(), RefusedWrites(module):
-            warnings.simplefilter("ignore")
-            return tracer.trace(module, concrete)
+        return _recorded(module, concrete, tracer)
     except UnsupportedError:
         raise
     except Exception as error:
-        raise UnsupportedError(f"its forward cannot be traced: {_first_line(error)}") from error
+        try:
+            return _recorded(module, concrete, tracer.with_buffers())
+        except Exception:
+            raise UnsupportedError(f"its forward cannot be traced: {_first_line(error)}") from error
+
+
+def _recorded(module: nn.Module, concrete: dict[str, Any], tracer: Tracer) -> fx.Graph:
+    with warnings.catch_warnings(), torch.enable_grad(), RefusedWrites(module), _passing_for_tensors():
+        warnings.simplefilter("ignore")
+        return tracer.trace(module, concrete)
 
 
 def _first_line(error: Exception) -> str:

@@ -17,10 +17,11 @@ class UnsupportedError(Exception):
 
 @define(frozen=True)
 class Ref:
-    """The value of a node or an input of the graph, by its name."""
+    """The value of a node or an input of the graph, by its name; a parameter has a known shape."""
 
     name: str
     parts: Parts = None
+    shape: tuple[int, ...] | None = None
 
 
 @define(eq=False)
@@ -32,12 +33,14 @@ class Node:
         inputs: Its inputs, each a ``Ref`` or another ``Node``. A layer with several gets them as a tuple; one without, ``()``.
         params: Its params.
         parts: The structure of its output.
+        shape: The shape of its output, where it is known.
     """
 
     layer: Layer
     inputs: "tuple[Ref | Node, ...]"
     params: Params = attribute(factory=dict)
     parts: Parts = None
+    shape: tuple[int, ...] | None = None
 
 
 @define(frozen=True)

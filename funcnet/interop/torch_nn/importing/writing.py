@@ -97,7 +97,7 @@ class Writes:
     def _is_write(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             child = self.module.get_submodule(str(node.target))
-            return type(child).__module__.startswith("torch.nn.") and getattr(child, "inplace", False) is True
+            return is_in_place(child)
         if node.op == "call_method":
             return _is_writing_name(str(node.target))
         return node.op == "call_function" and _is_writing_function(node)
@@ -122,10 +122,15 @@ class LostWriteError(UnsupportedError):
         self.node = node
 
 
+def is_in_place(module: nn.Module) -> bool:
+    """Tell whether a module has the forward of one of torch.nn, and writes its output to its input."""
+    return getattr(module, "inplace", False) is True and type(module).forward.__module__.startswith("torch.nn.")
+
+
 def writes_first(modules: list[nn.Module], is_writer: Callable[[nn.Module], bool]) -> bool:
     """Tell whether modules in series write to the input of the first one."""
     for one in modules:
-        if is_writer(one) or (type(one).__module__.startswith("torch.nn.") and getattr(one, "inplace", False) is True):
+        if is_writer(one) or is_in_place(one):
             return True
         if not isinstance(one, _ALIASING):
             return False

@@ -1,1 +1,1 @@
-"""Converters of functions and methods in traced code, by family; ``registering`` imports them all."""
+"""Converters of functions and methods in traced code, by family."""

@@ -21,6 +21,7 @@ from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
 from funcnet.layers.shape.moving import Flip, MoveDim, RepeatInterleave, Roll, SlidingWindow
 from funcnet.layers.shape.reshaping import Flatten
 from funcnet.layers.shape.sized_tiling import Tile
+from funcnet.layers.shape.triangles import Tril, Triu
 
 
 def _axes(value: Any) -> Any:
@@ -75,3 +76,13 @@ def _repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, o
 @function("unfold")
 def _unfold_method(input: Tensor, dimension: int, size: int, step: int) -> Node:
     return node(SlidingWindow(whole(dimension, "dimension"), whole(size, "size"), whole(step, "step")), input)
+
+
+@function(*named("triu"))
+def _triu(input: Tensor, diagonal: int = 0) -> Node:
+    return node(Triu(whole(diagonal, "diagonal")), input)
+
+
+@function(*named("tril"))
+def _tril(input: Tensor, diagonal: int = 0) -> Node:
+    return node(Tril(whole(diagonal, "diagonal")), input)

@@ -15,7 +15,7 @@ def _same(input: Any, *arguments: Any, **keywords: Any) -> Any:
     return input
 
 
-@function("detach", "detach_", torch.detach)
+@function("detach", "detach_", "data", torch.detach)
 def _detach(input: Tensor) -> Node:
     return node(ScaleGradient(0.0), input)
 

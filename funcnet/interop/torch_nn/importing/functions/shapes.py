@@ -92,12 +92,12 @@ def _swapaxes(input: Tensor, axis0: int, axis1: int) -> Node:
     return _transpose(input, axis0, axis1)
 
 
-@function(*named("t"))
+@function(*named("t"), "T")
 def _t(input: Tensor) -> Node:
     return node(Permute((1, 0)), input)
 
 
-@function(torch.adjoint, "adjoint")
+@function(torch.adjoint, "adjoint", "mT", "mH")
 def _adjoint(input: Tensor) -> Node:
     return node(Transpose(-2, -1), input)
 

@@ -9,32 +9,24 @@ compute the net again, since the cache depends on p and x:
     ẏ = the derivative of ⟨ṗ, gp⟩ + ⟨ẋ, gx⟩ with respect to gy       forward mode: vjp is linear in gy
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from attrs import define, field
+from attrs import field
 from torch import Tensor
 from torch.autograd import Function
 
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import value_error
-from funcnet.interop.torch_nn.plans import Plan, Result
-from funcnet.interop.torch_nn.precision import autocast_off, in_autocast_dtype
-from funcnet.interop.torch_nn.rows import Row, Skeleton, taken_apart
+from funcnet.interop.torch_nn.autograd.plans import Plan, Result
+from funcnet.interop.torch_nn.autograd.precision import autocast_off, casts_of, in_autocast_dtype
+from funcnet.interop.torch_nn.autograd.rows import Row, Skeleton, cut, detached, placed, taken_apart
+from funcnet.interop.torch_nn.autograd.second_order import Gradients, Task, vjp_of, within_a_transform
 from funcnet.kernels.private_names import is_batched_by_autograd, is_forward_mode, set_layouts_of_gradients
 from funcnet.kernels.tracing import forward_levels, is_autocast, is_compiling, is_untransformed
 from funcnet.random.keys import as_key
 from funcnet.value import Value, frozen
 from funcnet.walking import require_layer
-
-_vjp_of: Callable[..., Any] = torch.func.vjp
-_jvp_of: Callable[..., Any] = torch.func.jvp
-
-
-def _detached(row: Row) -> list[Any]:
-    """Return the row without requests for gradients: kernels have slower formulas for tensors that someone differentiates."""
-    return [leaf.detach() if leaf is not None and (leaf.requires_grad or type(leaf) is not Tensor) else leaf for leaf in row]
 
 
 def _writable(y: Any, inputs: Row) -> Any:
@@ -52,7 +44,7 @@ class Recorded(Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *row: Any) -> Any:
         """Apply the net and save the cache."""
-        inputs = _detached(row)
+        inputs = detached(row)
         result, ys, moved, kept = plan.forward(inputs)
         if not is_compiling():
             ys = [_writable(y, inputs) for y in ys]
@@ -81,7 +73,7 @@ class Transformed(Function):
     @staticmethod
     def forward(plan: Plan, *row: Any) -> Any:
         """Apply the net."""
-        inputs = _detached(row)
+        inputs = detached(row)
         result, ys, moved, kept = plan.forward(inputs)
         given = {id(leaf) for leaf in inputs if leaf is not None}  # torch saves no argument that is returned as it is
         return (result, *[leaf.detach() if id(leaf) in given else leaf for leaf in (*ys, *moved, *kept)])
@@ -107,18 +99,18 @@ class Transformed(Function):
     def jvp(ctx: Any, _: Any, *tangents: Any) -> Any:
         """Transpose the VJP, which is linear in gy, with a new cache."""
         plan, result, needs = ctx.plan, ctx.result, [tangent is not None for tangent in tangents]
-        ys, row, kept = _cut(ctx.saved_tensors, result.count, len(needs))
+        ys, row, kept = cut(ctx.saved_tensors, result.count, len(needs))
         chosen = [i for i, y in enumerate(ys) if y is not None and y.is_floating_point()]
         params, x, rng = plan.arguments(row)
         cache = plan.net.apply(params, x, rng)[1]
 
         def vjp(*gys: Tensor) -> Any:
-            gy = result.gy(_placed([None for _ in ys], chosen, gys))
+            gy = result.gy(placed([None for _ in ys], chosen, gys))
             return {i: g for i, g in enumerate(plan.backward(params, x, cache, gy, needs)) if g is not None}
 
-        found, pull = _vjp_of(vjp, *[torch.zeros_like(ys[i]) for i in chosen])
+        found, pull = vjp_of(vjp, *[torch.zeros_like(ys[i]) for i in chosen])
         moved = pull({i: tangents[i] for i in found})
-        return None, *_placed([None for _ in ys], chosen, moved), *[None for _ in (*result.places, *kept)]
+        return None, *placed([None for _ in ys], chosen, moved), *[None for _ in (*result.places, *kept)]
 
 
 def _back(ctx: Any, gys: Row, saved: Row) -> Any:
@@ -134,112 +126,15 @@ def _back(ctx: Any, gys: Row, saved: Row) -> Any:
 
 
 def _gradients(plan: Plan, result: Result, needs: tuple[bool, ...], gys: Row, saved: Row) -> Any:
-    task = Task(plan, result, needs)
     if is_compiling():
-        return task.gradients((*gys, *saved))
+        dense = [None if g is None else g.contiguous() for g in gys]  # Dynamo knows no strides of gradients
+        return Task(plan, result, needs).gradients((*dense, *saved))
     if torch.is_grad_enabled():
-        return Gradients.apply(task, *gys, *saved)  # type: ignore[no-untyped-call]
+        return Gradients.apply(Task(plan, result, needs), *gys, *saved)  # type: ignore[no-untyped-call]
     if any([g is not None and is_batched_by_autograd(g) for g in gys]):  # noqa: C419
-        return _within_a_transform(task.gradients, (*gys, *saved))
-    return task.gradients((*gys, *saved))
-
-
-def _within_a_transform(function: Any, tensors: Row) -> Any:
-    """Return ``function(tensors)``, computed within a transform that does nothing.
-
-    Where ``autograd.grad`` has a batch of gys at once, kernels cannot look at numbers, as in ``vmap``, but nothing tells them so.
-    """
-    count: int = len(tensors)
-    places: list[int] = []
-
-    def given(_: Tensor) -> Any:
-        nonlocal count
-        found = function(tensors)
-        count, places[:] = len(found), [i for i, g in enumerate(found) if g is not None]
-        return tuple([found[i] for i in places])
-
-    found, _ = _vjp_of(given, torch.zeros(()))
-    return _placed([None] * count, places, found)
-
-
-@define(eq=False)
-class Task:
-    """Which gradients are wanted of what."""
-
-    plan: Plan
-    result: Result
-    needs: tuple[bool, ...]
-
-    def cut(self, tensors: Row) -> tuple[Row, Row, Row]:
-        """Cut a row in those of gy, of the arguments and of the cache."""
-        return _cut(tensors, self.result.count, len(self.needs))
-
-    def gradients(self, tensors: Row) -> Any:
-        """Call the VJP of the net, with the cache."""
-        gys, row, kept = map(_detached, self.cut(tensors))
-        return tuple(self.plan.gradients(self.result, row, kept, gys, self.needs))
-
-    def whole(self, tensors: Row, chosen: list[int]) -> Any:
-        """Return the gradients as a function of the tensors at some places, with a new cache; the others are constants."""
-
-        def vjp(*some: Tensor) -> Any:
-            gys, row, _ = self.cut(_placed(tensors, chosen, some))
-            params, x, rng = self.plan.arguments(row)
-            cache = self.plan.net.apply(params, x, rng)[1]
-            found = self.plan.backward(params, x, cache, self.result.gy(gys), self.needs)
-            return tuple([g for g in found if g is not None])
-
-        return vjp
-
-
-class Gradients(Function):
-    """The VJP of a net as an operation of autograd, for second derivatives."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(task: Task, *tensors: Any) -> Any:
-        """Call the VJP of the net, with the cache."""
-        return task.gradients(tensors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Save all but the cache."""
-        ctx.task, *tensors = inputs
-        gys, row, kept = ctx.task.cut(tensors)
-        ctx.save_for_backward(*gys, *row)
-        ctx.save_for_forward(*gys, *row)
-        ctx.given, ctx.rest = [i for i, g in enumerate(output) if g is not None], [None for _ in kept]
-
-    @staticmethod
-    def backward(ctx: Any, *ggs: Any) -> Any:
-        """Differentiate the VJP, with a new cache."""
-        saved = ctx.saved_tensors
-        chosen = [i for i in range(len(saved)) if ctx.needs_input_grad[1 + i]]
-        with autocast_off(saved):
-            _, pull = _vjp_of(ctx.task.whole(saved, chosen), *[saved[i] for i in chosen])
-            found = pull(tuple([ggs[i] for i in ctx.given]))
-        return None, *_placed([None for _ in saved], chosen, found), *ctx.rest
-
-    @staticmethod
-    def jvp(ctx: Any, _: Any, *tangents: Any) -> Any:
-        """Differentiate the VJP, with a new cache."""
-        saved = ctx.saved_tensors
-        chosen = [i for i in range(len(saved)) if tangents[i] is not None]
-        given = tuple([saved[i] for i in chosen]), tuple([tangents[i] for i in chosen])
-        _, moved = _jvp_of(ctx.task.whole(saved, chosen), *given)
-        return tuple(_placed([None for _ in ctx.task.needs], ctx.given, moved))
-
-
-def _placed(row: Row, places: Sequence[int], leaves: Row) -> list[Any]:
-    """Return the row with other leaves at some places."""
-    found = dict(zip(places, leaves, strict=True))
-    return [found.get(i, leaf) for i, leaf in enumerate(row)]
-
-
-def _cut(tensors: Row, first: int, second: int) -> tuple[Row, Row, Row]:
-    """Cut a row in three, of which two have these lengths."""
-    return tensors[:first], tensors[first : first + second], tensors[first + second :]
+        return within_a_transform(Task(plan, result, needs).gradients, (*gys, *saved))
+    saved = detached(saved)
+    return plan.gradients(result, saved[: len(needs)], saved[len(needs) :], gys, needs)
 
 
 def applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
@@ -254,7 +149,7 @@ def _applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
         return _results(Transformed.apply(plan, *row))  # type: ignore[no-untyped-call]
     if torch.is_grad_enabled() and any(map(_wants_gradient, row)):
         return _results(Recorded.apply(plan, *row))  # type: ignore[no-untyped-call]
-    return _computed(plan, _detached(row))
+    return _computed(plan, detached(row))
 
 
 def _results(found: Any) -> tuple[Any, dict[int, Tensor]]:
@@ -294,11 +189,16 @@ class Differentiable(Value):
 
     net: Layer = field()
 
+    _casts: dict[torch.dtype, Layer] = field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_casts", casts_of(self.net))
+
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         structure, (shape, entries) = Skeleton(params), taken_apart(x)
         leaves = structure.read(params)
         row = [*leaves, *entries, None if rng is None else as_key(rng)]
-        return applied(Plan(self.net, structure, shape, len(leaves)), row)[0]
+        return applied(Plan(self.net, structure, shape, len(leaves), (), None, self._casts), row)[0]
 
     def __repr__(self) -> str:
         return f"differentiable({self.net!r})"

@@ -56,7 +56,8 @@ def gradients(graph: Any, gys: Sequence[Tensor], of_params: bool, of_x: bool) ->
         ys, gs = zip(*pairs, strict=True)
         with torch.inference_mode(False):
             found = torch.autograd.grad(ys, wanted, gs, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return dict(zip(names, found, strict=False)), list(found[len(names) :])
+    n = len(names)
+    return dict(zip(names, found[:n], strict=True)), list(found[n:])
 
 
 def is_usable(graph: Any, gys: Iterable[Any]) -> bool:

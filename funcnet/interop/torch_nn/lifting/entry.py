@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from funcnet import tree
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
-from funcnet.interop.torch_nn.drawing_again import leaf_of
-from funcnet.interop.torch_nn.lifted import Lifted, Traits
-from funcnet.interop.torch_nn.skeletons import Skeleton, slots_of
-from funcnet.interop.torch_nn.trials import traits_of
+from funcnet.interop.torch_nn.lifting.drawing_again import leaf_of, without_values
+from funcnet.interop.torch_nn.lifting.lifted import Lifted, Traits
+from funcnet.interop.torch_nn.lifting.skeletons import Skeleton, slots_of
+from funcnet.interop.torch_nn.lifting.trials import traits_of
 
 
 def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
@@ -51,6 +51,7 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
     named, ties = _named(module)
     leaves = tuple([leaf_of(module, name, kind, leaf) for (name, kind), leaf in named.items()])
     params = tree.from_names({name: leaf.detach().clone() for (name, _), leaf in named.items()}) if named else {}
+    leaves = without_values(skeleton, leaves, ties)
     settled = skeleton.in_eval_mode()
     given, in_evaluation = (
         traits_of(Lifted(one, leaves, ties, Traits(), Traits(), settled), params, example) for one in (skeleton, settled)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet.contract import Layer, Params, Rng
 from funcnet.flattening import Tree
-from funcnet.interop.torch_nn.rows import Memory, Row, Shape, Structure, taken_apart
+from funcnet.interop.torch_nn.autograd.rows import Memory, Row, Shape, Structure, taken_apart
 
 
 @define(eq=False)
@@ -56,6 +56,7 @@ class Plan:
         count: How many leaves params have.
         stats: The places of the leaves that ``update_stats`` may move.
         caches: What remembers how to take the cache apart.
+        casts: The net in each dtype of autocast, from ``casts_of``; compiled code can make no values.
     """
 
     net: Layer
@@ -64,14 +65,15 @@ class Plan:
     count: int
     stats: tuple[int, ...] = ()
     caches: Memory | None = None
+    casts: Any = None
 
-    def with_net(self, net: Layer) -> "Plan":
-        """Return the plan of another net, with the same arguments."""
-        return Plan(net, self.params, self.x, self.count, self.stats)
+    def in_dtype(self, dtype: torch.dtype) -> "Plan":
+        """Return the plan of the net cast to a dtype of autocast, with the same arguments."""
+        return Plan(self.casts[dtype], self.params, self.x, self.count, self.stats)
 
     def with_x(self, x: Shape) -> "Plan":
         """Return the plan for an x of another shape."""
-        return Plan(self.net, self.params, x, self.count, self.stats, self.caches)
+        return Plan(self.net, self.params, x, self.count, self.stats, self.caches, self.casts)
 
     def arguments(self, row: Row) -> tuple[Params, Any, Rng]:
         """Return params, x and the key."""

@@ -1,16 +1,17 @@
 """Fresh parameters of lifted modules, drawn as the modules draw them, or from what a layer knows of the first ones."""
 
-from typing import Any
-
 import torch
 from attrs import field
 from torch import Tensor, nn
 
 from funcnet import random
-from funcnet.interop.torch_nn.skeletons import PARAMETER, Skeleton, slots_of
+from funcnet.interop.torch_nn.lifting.skeletons import PARAMETER, Skeleton, slots_of
 from funcnet.random.keys import Key
 from funcnet.saving.tensors import buffer
 from funcnet.value import Value, frozen
+
+Ties = tuple[tuple[str, str], ...]
+"""The further names of tensors, each with the first one."""
 
 _RESETS = ("reset_parameters", "_reset_parameters")
 _SCALES = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase, nn.PReLU)
@@ -54,9 +55,9 @@ class Leaf(Value):
             return torch.full(self.shape, self.mean, dtype=self.dtype)
         return (random.normal(key, self.shape, dtype=torch.float64) * self.deviation + self.mean).to(self.dtype)
 
-    def zeros(self) -> Tensor:
+    def zeros(self, device: str = "cpu") -> Tensor:
         """Return zeros of its shape and dtype."""
-        return torch.zeros(self.shape, dtype=self.dtype)
+        return torch.zeros(self.shape, dtype=self.dtype, device=device)
 
 
 def leaf_of(module: nn.Module, name: str, kind: str, x: Tensor) -> Leaf:
@@ -86,19 +87,36 @@ def _moments(x: Tensor) -> tuple[float, float]:
     return (first, 0.0) if bool((x == first).all()) else (float(x.mean()), float(x.std()))
 
 
-def redrawn(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: tuple[tuple[str, str], ...], key: Key) -> dict[str, Tensor]:
+def without_values(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: Ties) -> tuple[Leaf, ...]:
+    """Return what a layer must know of its leaves: nothing of the values of those that the modules reset.
+
+    Layers of equal modules are then equal, however they were trained.
+    """
+    try:
+        _, reset_ones = _reset(skeleton, leaves, ties, "meta")
+    except Exception:  # a reset that reads values, which must then be known
+        return leaves
+    return tuple([leaf.replace(mean=0.0, deviation=0.0, contents=b"") if leaf.name in reset_ones else leaf for leaf in leaves])
+
+
+def redrawn(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: Ties, key: Key) -> dict[str, Tensor]:
     """Return fresh tensors by name, with what modules draw from the global generator; the caller seeds it."""
-    given = {leaf.name: leaf.zeros() for leaf in leaves}
-    module = skeleton.filled(given | {name: given[first] for name, first in ties})
-    before = {name: (leaf, leaf._version) for (name, _), leaf in slots_of(module).items()}
-    with torch.no_grad():
-        for one in reversed([*module.modules()]):  # those within first, as their constructors do
-            for reset in [getattr(one, name, None) for name in _RESETS]:
-                if callable(reset):
-                    reset()
-    after: dict[str, Any] = {name: leaf for (name, _), leaf in slots_of(module).items()}
-    reset_ones = {name for name, (leaf, version) in before.items() if after[name] is not leaf or leaf._version != version}
+    after, reset_ones = _reset(skeleton, leaves, ties, "cpu")
     return {
         leaf.name: after[leaf.name].detach() if leaf.name in reset_ones else leaf.drawn(random.fold_in(key, i))
         for i, leaf in enumerate(leaves)
     }
+
+
+def _reset(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: Ties, device: str) -> tuple[dict[str, Tensor], set[str]]:
+    """Return new tensors by name after the resets of all modules, and the names of those that were reset."""
+    with torch.inference_mode(False), torch.no_grad():
+        given = {leaf.name: leaf.zeros(device) for leaf in leaves}
+        module = skeleton.filled(given | {name: given[first] for name, first in ties})
+        before = {name: (leaf, leaf._version) for (name, _), leaf in slots_of(module).items()}
+        for one in reversed([*module.modules()]):  # those within first, as their constructors do
+            for reset in [getattr(one, name, None) for name in _RESETS]:
+                if callable(reset):
+                    reset()
+    after = {name: leaf for (name, _), leaf in slots_of(module).items()}
+    return after, {name for name, (leaf, version) in before.items() if after[name] is not leaf or leaf._version != version}

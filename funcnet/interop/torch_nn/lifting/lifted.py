@@ -3,9 +3,10 @@
 y      = module(x) with params in the places of its parameters and buffers
 gp, gx = the vector-Jacobian product of that at gy
 
-In eager mode the cache has autograd's graph of the forward pass: a step takes 1.0 to 1.1 times as long as plain autograd in nets
-of some size, and 1.7 in one of 1300 parameters. ``torch.func.vjp``, which computes y again, takes 1.4 to 2.8 times as long; it
-serves compiled code and transforms, which know no graphs.
+In eager mode the cache has autograd's graph of the forward pass: a step takes 1.0 to 1.2 times as long as plain autograd in nets
+of some size, 1.9 in one of 1500 parameters, and up to 1.4 times the memory, as a cache stays usable after the backward pass.
+``torch.func.vjp``, which computes y again, takes 1.4 to 2.8 times as long; it serves compiled code and transforms, which know no
+graphs.
 """
 
 from collections.abc import Iterator
@@ -22,11 +23,12 @@ from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.fitting.global_randomness import seeded
 from funcnet.flattening import flatten_together, unflatten
-from funcnet.interop.torch_nn.attention_formulas import without_fused_attention
-from funcnet.interop.torch_nn.drawing_again import Leaf, redrawn
-from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
-from funcnet.interop.torch_nn.recorded_graphs import Graph, gradients, is_usable, may_record, normal, recording
-from funcnet.interop.torch_nn.skeletons import Skeleton
+from funcnet.interop.torch_nn.lifting.attention_formulas import without_fused_attention
+from funcnet.interop.torch_nn.lifting.drawing_again import Leaf, redrawn
+from funcnet.interop.torch_nn.lifting.generators import all_seeded
+from funcnet.interop.torch_nn.lifting.keyed_draws import KeyedDraws
+from funcnet.interop.torch_nn.lifting.recorded_graphs import Graph, gradients, is_usable, may_record, normal, recording
+from funcnet.interop.torch_nn.lifting.skeletons import Skeleton
 from funcnet.kernels.tracing import is_compiling, is_eager
 from funcnet.random.keys import Key, as_key
 from funcnet.value import Value, frozen
@@ -38,7 +40,7 @@ class Traits(Value):
 
     Args:
         draws: Whether it calls random functions of torch.
-        draws_in_kernels: Whether kernels draw from torch's generator, as in an ``LSTM`` with dropout.
+        draws_in_kernels: Whether it draws from global generators in another way: in a kernel, as ``RReLU``, or with Python.
         draws_hidden: Whether it draws with functions that a compiler does not tell of, such as ``torch.randn_like``.
         stores: Names of the attributes that it sets on modules.
         fused: Whether it calls kernels of attention or recurrence, which not every transform knows.
@@ -105,8 +107,8 @@ class Lifted(Layer):
 
     @property
     def undecayed(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The names of the scales of norms."""
-        return tuple(leaf.name for leaf in self.leaves if leaf.is_scale)
+        """The names of the scales of norms, and of buffers."""
+        return tuple(leaf.name for leaf in self.leaves if leaf.is_scale or leaf.is_buffer)
 
     @property
     def trainable(self) -> bool:
@@ -182,7 +184,8 @@ class Lifted(Layer):
             rule = "compiled code draws from a key with functions such as torch.randn and dropout, not randn_like or kernels' own"
             raise ValueError(f"{self!r}: {rule}, got a module with such draws")  # the compiler follows no value_error
         draws = nullcontext() if key is None and not writes_out else KeyedDraws(key, writes_out=not plain)
-        chance = seeded(key) if key is not None and self.traits.draws_in_kernels else nullcontext()
+        is_seeded = key is not None and self.traits.draws_in_kernels
+        chance = all_seeded(as_key(key), (*named.values(), *tree.leaves(x))) if is_seeded else nullcontext()  # type: ignore[arg-type]
         with draws, chance, without_fused_attention() if writes_out else nullcontext():
             y, after = self.skeleton.call(held, x if isinstance(x, tuple) else (x,), self.traits.stores)
         return y, {leaf.name: after[leaf.name] for leaf in self.leaves if leaf.is_buffer} if self.traits.moves else None

@@ -15,8 +15,8 @@ from torch.nn import functional as F  # noqa: N812 (its usual name)
 from torch.overrides import TorchFunctionMode
 
 from funcnet import random
-from funcnet.interop.torch_nn.attention_formulas import attention, multi_head_attention
-from funcnet.interop.torch_nn.recurrent_formulas import STEPS, recurrent
+from funcnet.interop.torch_nn.lifting.attention_formulas import attention, multi_head_attention
+from funcnet.interop.torch_nn.lifting.recurrent_formulas import STEPS, recurrent
 from funcnet.random.keys import Key
 
 _ALPHA = -1.7580993408473766
@@ -42,8 +42,10 @@ class KeyedDraws(TorchFunctionMode):
 
     def __torch_function__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch, or what draws in its place."""
-        draw = DRAWS.get(f)
-        return f(*args, **(kwargs or {})) if draw is None else draw(self, *args, **(kwargs or {}))
+        draw, options = DRAWS.get(f), kwargs or {}
+        if draw is None:
+            return f(*args, **options)
+        return draw(self, *args, **{name: value for name, value in options.items() if name != "generator"})  # the key is it
 
     def next(self) -> Key:
         """Return a key for one draw."""

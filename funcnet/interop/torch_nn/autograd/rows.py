@@ -84,22 +84,44 @@ LONE = Shape(ONE_TENSOR, None)
 """The shape of a single tensor."""
 
 
+_TENSORS = {Tensor}
+
+
 @define(eq=False)
 class Memory:
     """The structure of the trees that came last, as code: a tree of 7 tensors then takes 1.5 µs apart and together, else 9."""
 
-    codec: TreeCodec | None = None
+    shape: Shape | None = None
     made: int = 0
 
     def taken_apart(self, tree: Tree) -> tuple[Shape, list[Any]]:
         """Return the shape of a tree and its row. Where structures change all the time, no more code is made."""
         if not is_eager() or isinstance(tree, Tensor) or self.made > _MOST_CODECS:
             return taken_apart(tree)
+        shape = self.shape or self._shape_of(tree)
         try:
-            return taken_apart(tree, self.codec or self._codec_of(tree))
+            leaves = shape.structure.read(tree)
         except LookupError:
-            return taken_apart(tree, self._codec_of(tree))
+            shape = self._shape_of(tree)
+            leaves = shape.structure.read(tree)
+        return (shape, leaves) if _TENSORS.issuperset(map(type, leaves)) else taken_apart(tree, shape.structure)
 
-    def _codec_of(self, tree: Tree) -> TreeCodec:
-        self.codec, self.made = TreeCodec(tree), self.made + 1
-        return self.codec
+    def _shape_of(self, tree: Tree) -> Shape:
+        self.shape, self.made = Shape(TreeCodec(tree), None), self.made + 1
+        return self.shape
+
+
+def detached(row: Row) -> list[Any]:
+    """Return the row without requests for gradients: kernels have slower formulas for tensors that someone differentiates."""
+    return [leaf.detach() if leaf is not None and (leaf.requires_grad or type(leaf) is not Tensor) else leaf for leaf in row]
+
+
+def placed(row: Row, places: Sequence[int], leaves: Row) -> list[Any]:
+    """Return the row with other leaves at some places."""
+    found = dict(zip(places, leaves, strict=True))
+    return [found.get(i, leaf) for i, leaf in enumerate(row)]
+
+
+def cut(tensors: Row, first: int, second: int) -> tuple[Row, Row, Row]:
+    """Cut a row in three, of which two have these lengths."""
+    return tensors[:first], tensors[first : first + second], tensors[first + second :]

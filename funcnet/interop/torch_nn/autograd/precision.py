@@ -14,7 +14,13 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinators.mixed_precision import cast
+from funcnet.contract import Layer
 from funcnet.kernels.tracing import is_autocast
+
+
+def casts_of(net: Layer) -> dict[torch.dtype, Layer]:
+    """Return the net in each dtype that autocast may have."""
+    return {dtype: cast(net, dtype) for dtype in (torch.bfloat16, torch.float16)}
 
 
 def device_of(row: Sequence[Any]) -> torch.device:
@@ -37,5 +43,5 @@ def in_autocast_dtype(function: Callable[..., Any], plan: Any, row: Sequence[Any
             return function(plan, row)
         dtype = torch.get_autocast_dtype(kind)
         inputs = [leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf for leaf in row[plan.count :]]
-        y, moved = function(plan.with_net(cast(plan.net, dtype)), [*row[: plan.count], *inputs])
+        y, moved = function(plan.in_dtype(dtype), [*row[: plan.count], *inputs])
         return tree.cast(y, dtype), moved

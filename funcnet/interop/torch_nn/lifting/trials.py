@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from funcnet import random, tree
 from funcnet.contract import Params
 from funcnet.errors import describe, value_error
-from funcnet.fitting.global_randomness import seeded
 from funcnet.flattening import flatten_together
-from funcnet.interop.torch_nn.keyed_draws import KeyedDraws
-from funcnet.interop.torch_nn.lifted import Lifted, Traits
+from funcnet.interop.torch_nn.lifting.drawing_again import Leaf
+from funcnet.interop.torch_nn.lifting.generators import all_seeded, states
+from funcnet.interop.torch_nn.lifting.keyed_draws import KeyedDraws
+from funcnet.interop.torch_nn.lifting.lifted import Lifted, Traits
 
 
 def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
@@ -24,7 +25,7 @@ def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
     for leaf in flatten_together(x)[0]:
         if not isinstance(leaf, Tensor):
             raise value_error(who, "example must be a tensor, or a tuple or tree of tensors", describe(leaf))
-    with torch.inference_mode(False), torch.no_grad(), seeded(random.key(0)):
+    with torch.inference_mode(False), torch.no_grad(), all_seeded(random.key(0), tree.leaves((params, x))):
         trial = _Trial(who, layer, params, x)
         return Traits(
             draws=trial.drawn > 0,
@@ -45,28 +46,41 @@ class _Trial:
     def __init__(self, who: str, layer: Lifted, params: Params, x: Any) -> None:
         named = {name: leaf.detach().clone() for name, leaf in tree.names(params).items()}
         x = tree.map(lambda leaf: leaf.detach().clone(), x)
-        state, draws = torch.get_rng_state(), KeyedDraws(random.key(0))
-        held = named | {name: named[first] for name, first in layer.ties}
-        try:
-            with draws:
-                y, after = layer.skeleton.call(held, x if isinstance(x, tuple) else (x,))
-        except Exception as error:
-            mode = "train" if layer.skeleton.is_training else "eval"
-            rule = f"the module must accept the example in {mode} mode"
-            raise value_error(who, rule, f"{type(error).__name__}: {error}") from error
-        written = [leaf.name for leaf in layer.leaves if not leaf.is_buffer and named[leaf.name]._version]
-        if written:
-            raise value_error(who, "forward must not write to parameters", f"one that writes to {', '.join(written)}")
-        self.y, self.leaves = y, flatten_together(y)[0]
-        for one in self.leaves:
-            if one is not None and not isinstance(one, Tensor):
-                rule = "the output must be a tensor, or a dict, tuple or list of tensors"
-                raise value_error(who, rule, describe(one))
-        buffers = [leaf.name for leaf in layer.leaves if leaf.is_buffer]
-        self.moves = any(named[name]._version or after[name] is not named[name] for name in buffers)
+        tensors = (*named.values(), *tree.leaves(x))
+        before, draws = states(tensors), KeyedDraws(random.key(0))
+        with draws:
+            y, after = _called(who, layer, named, x)
+        self.draws_in_kernels = before != states(tensors)
+        self.drawn, self.hidden, self.fused = draws.drawn, draws.hidden, draws.fused
+        self.stored = layer.skeleton.stored
+        self.leaves = flatten_together(y)[0]
+        self.moves = any(named[leaf.name]._version or after[leaf.name] is not named[leaf.name] for leaf in _buffers(layer))
         self.writes_to_x = any(leaf._version for leaf in tree.leaves(x))
-        self.hidden, self.stored = draws.hidden, layer.skeleton.stored
-        self.drawn, self.fused, self.draws_in_kernels = draws.drawn, draws.fused, not torch.equal(state, torch.get_rng_state())
+        _check(who, self.leaves, [leaf.name for leaf in layer.leaves if not leaf.is_buffer and named[leaf.name]._version])
+
+
+def _called(who: str, layer: Lifted, named: dict[str, Tensor], x: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Return the output of the module, and the buffers that it has afterwards."""
+    held = named | {name: named[first] for name, first in layer.ties}
+    try:
+        return layer.skeleton.call(held, x if isinstance(x, tuple) else (x,))
+    except Exception as error:
+        mode = "train" if layer.skeleton.is_training else "eval"
+        rule = f"the module must accept the example in {mode} mode"
+        raise value_error(who, rule, f"{type(error).__name__}: {error}") from error
+
+
+def _check(who: str, outputs: list[Any], written: list[str]) -> None:
+    """Refuse parameters that were written to, and outputs that are no tensors."""
+    if written:
+        raise value_error(who, "forward must not write to parameters", f"one that writes to {', '.join(written)}")
+    for one in outputs:
+        if one is not None and not isinstance(one, Tensor):
+            raise value_error(who, "the output must be a tensor, or a dict, tuple or list of tensors", describe(one))
+
+
+def _buffers(layer: Lifted) -> list[Leaf]:
+    return [leaf for leaf in layer.leaves if leaf.is_buffer]
 
 
 def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) -> bool:
@@ -76,7 +90,7 @@ def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) ->
     if len(rows) != 1 or min(rows) < 2 or xs[0].is_meta:
         norms = [one for one in layer.skeleton.module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
         return any(one.training or not one.track_running_stats for one in norms)
-    torch.default_generator.manual_seed(int(random.key(0)))
-    other = _Trial("lift", layer, params, tree.map(lambda leaf: leaf[:1].expand_as(leaf), x))
+    with all_seeded(random.key(0), tree.leaves((params, x))):
+        other = _Trial("lift", layer, params, tree.map(lambda leaf: leaf[:1].expand_as(leaf), x))
     pairs = [(a, b) for a, b in zip(trial.leaves, other.leaves, strict=True) if a is not None and a.dim() and a.shape[0] in rows]
     return not all(torch.allclose(a[0], b[0], rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in pairs if a.is_floating_point())

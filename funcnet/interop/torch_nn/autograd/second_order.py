@@ -1,0 +1,109 @@
+"""The VJP of a net as an operation of autograd, which differentiates it for derivatives beyond the first.
+
+    (gy, p, x) ↦ net.vjp(p, cache of net.apply(p, x), gy)
+
+The gradients themselves come from the cache at hand. Their derivatives need a new one, which ``torch.func`` follows back to p
+and x.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from attrs import define
+from torch import Tensor
+from torch.autograd import Function
+
+from funcnet.interop.torch_nn.autograd.plans import Plan, Result
+from funcnet.interop.torch_nn.autograd.precision import autocast_off
+from funcnet.interop.torch_nn.autograd.rows import Row, cut, detached, placed
+
+vjp_of: Callable[..., Any] = torch.func.vjp
+jvp_of: Callable[..., Any] = torch.func.jvp
+
+
+@define(eq=False)
+class Task:
+    """Which gradients are wanted of what."""
+
+    plan: Plan
+    result: Result
+    needs: tuple[bool, ...]
+
+    def cut(self, tensors: Row) -> tuple[Row, Row, Row]:
+        """Cut a row in those of gy, of the arguments and of the cache."""
+        return cut(tensors, self.result.count, len(self.needs))
+
+    def gradients(self, tensors: Row) -> Any:
+        """Call the VJP of the net, with the cache."""
+        gys, row, kept = map(detached, self.cut(tensors))
+        return tuple(self.plan.gradients(self.result, row, kept, gys, self.needs))
+
+    def whole(self, tensors: Row, chosen: list[int]) -> Any:
+        """Return the gradients as a function of the tensors at some places, with a new cache; the others are constants."""
+
+        def vjp(*some: Tensor) -> Any:
+            gys, row, _ = self.cut(placed(tensors, chosen, some))
+            params, x, rng = self.plan.arguments(row)
+            cache = self.plan.net.apply(params, x, rng)[1]
+            found = self.plan.backward(params, x, cache, self.result.gy(gys), self.needs)
+            return tuple([g for g in found if g is not None])
+
+        return vjp
+
+
+class Gradients(Function):
+    """The VJP of a net as an operation of autograd, for second derivatives."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(task: Task, *tensors: Any) -> Any:
+        """Call the VJP of the net, with the cache."""
+        return task.gradients(tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Save all but the cache."""
+        ctx.task, *tensors = inputs
+        gys, row, kept = ctx.task.cut(tensors)
+        ctx.save_for_backward(*gys, *row)
+        ctx.save_for_forward(*gys, *row)
+        ctx.given, ctx.rest = [i for i, g in enumerate(output) if g is not None], [None for _ in kept]
+
+    @staticmethod
+    def backward(ctx: Any, *ggs: Any) -> Any:
+        """Differentiate the VJP, with a new cache."""
+        saved = ctx.saved_tensors
+        chosen = [i for i in range(len(saved)) if ctx.needs_input_grad[1 + i]]
+        with autocast_off(saved):
+            _, pull = vjp_of(ctx.task.whole(saved, chosen), *[saved[i] for i in chosen])
+            found = pull(tuple([ggs[i] for i in ctx.given]))
+        return None, *placed([None for _ in saved], chosen, found), *ctx.rest
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *tangents: Any) -> Any:
+        """Differentiate the VJP, with a new cache."""
+        saved = ctx.saved_tensors
+        chosen = [i for i in range(len(saved)) if tangents[i] is not None]
+        given = tuple([saved[i] for i in chosen]), tuple([tangents[i] for i in chosen])
+        _, moved = jvp_of(ctx.task.whole(saved, chosen), *given)
+        return tuple(placed([None for _ in ctx.task.needs], ctx.given, moved))
+
+
+def within_a_transform(function: Any, tensors: Row) -> Any:
+    """Return ``function(tensors)``, computed within a transform that does nothing.
+
+    Where ``autograd.grad`` has a batch of gys at once, kernels cannot look at numbers, as in ``vmap``, but nothing tells them so.
+    """
+    count: int = len(tensors)
+    places: list[int] = []
+
+    def given(_: Tensor) -> Any:
+        nonlocal count
+        found = function(tensors)
+        count, places[:] = len(found), [i for i, g in enumerate(found) if g is not None]
+        return tuple([found[i] for i in places])
+
+    found, _ = vjp_of(given, torch.zeros(()))
+    return placed([None] * count, places, found)

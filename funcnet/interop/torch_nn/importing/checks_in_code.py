@@ -1,0 +1,51 @@
+"""Checks in traced code: ``assert condition`` and ``if condition: raise ...``, which are taken as passed.
+
+Tracing knows no sizes, so the condition has no value. Python asks for one, and the instructions that follow tell a check from
+other branches.
+"""
+
+import dis
+from functools import lru_cache
+from types import CodeType, FrameType
+
+_BEFORE_JUMP = ("UNARY_NOT", "TO_BOOL", "CACHE", "NOP")
+"""What may come before the jump that depends on a truth value; before Python 3.13 the jump itself asks for it."""
+
+
+@lru_cache(maxsize=64)
+def _instructions(code: CodeType) -> list[dis.Instruction]:
+    return [*dis.get_instructions(code)]
+
+
+def passing(frame: FrameType) -> bool | None:
+    """Return the truth value for which a check in a frame passes; ``None`` if the code is no check."""
+    steps = _instructions(frame.f_code)
+    at = next((i for i, step in enumerate(steps) if step.offset == frame.f_lasti), None)
+    if at is None:
+        return None
+    negated = False
+    while at < len(steps) and steps[at].opname in _BEFORE_JUMP:
+        negated, at = negated ^ (steps[at].opname == "UNARY_NOT"), at + 1
+    jump = steps[at] if at < len(steps) else None
+    if jump is None or "JUMP" not in jump.opname or "_IF_" not in jump.opname or "NONE" in jump.opname:
+        return None
+    found = _passing(steps, at, jumps_if="TRUE" in jump.opname)
+    return None if found is None else found ^ negated
+
+
+def _passing(steps: list[dis.Instruction], at: int, *, jumps_if: bool) -> bool | None:
+    """Return the value that avoids the block that raises: the one after the jump, or the one it leads to."""
+    target = next((i for i, step in enumerate(steps) if step.offset == steps[at].argval), len(steps))
+    if _only_raises(steps[at + 1 :]):
+        return jumps_if
+    return not jumps_if if _only_raises(steps[target:]) else None
+
+
+def _only_raises(block: list[dis.Instruction]) -> bool:
+    """Tell whether a block raises before it jumps, returns or stores anything."""
+    for step in block:
+        if step.opname in ("RAISE_VARARGS", "LOAD_ASSERTION_ERROR"):
+            return True
+        if "JUMP" in step.opname or "RETURN" in step.opname or "STORE" in step.opname:
+            return False
+    return False

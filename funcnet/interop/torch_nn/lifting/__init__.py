@@ -1,0 +1,1 @@
+"""Modules of torch.nn as layers, differentiated by ``torch.func`` and autograd."""

@@ -1,0 +1,135 @@
+"""Windows of images that are moved on by half a window, so that neighbours across their borders see each other.
+
+WindowShift         y = x, moved round by -shift      gx = gy, moved back
+ShiftedWindowMask   y = 0 between places of one region, else -100      gx = 0
+
+x (N, height, width, channels). A shift counts only along an axis with more than one window. After it, the last window of an axis
+holds places from both ends of the image, which are two regions. y of the mask is (windows, places, places).
+"""
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet.checks import Misfit, check_gy, floating_complaint, kind_of, require_dense_floating
+from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.errors import flag, is_whole_tuple, valid_if
+from funcnet.value import frozen
+
+_pair = valid_if(lambda got: is_whole_tuple(got, 0) and len(got) == 2, "a pair of whole numbers of at least 0")
+_windows = valid_if(lambda got: is_whole_tuple(got, 1) and len(got) == 2, "a pair of whole numbers of at least 1")
+
+
+@frozen
+class _OfWindows(Layer):
+    """A layer of images (N, height, width, channels) that are cut into windows."""
+
+    window_size: Shape = field(validator=_windows)
+    shift_size: Shape = field(validator=_pair)
+
+    def shifts(self, x: Tensor) -> tuple[int, ...]:
+        """Return the shift along height and width: 0 where there is one window."""
+        sizes = zip(self.shift_size, self.window_size, x.shape[1:3], strict=True)
+        return tuple([0 if window >= n else shift for shift, window, n in sizes])
+
+    def checked(self, params: Params, x: Tensor) -> Tensor:
+        """Return x."""
+        if require_dense_floating(self, params, x).dim() != 4:
+            raise Misfit
+        return x
+
+    def complaint(self, x: Tensor) -> str | None:
+        rule = f"x must have the axes (N, height, width, channels), which window_size={self.window_size} divides"
+        return floating_complaint(x) or rule
+
+
+@frozen
+class WindowShift(_OfWindows):
+    """Move images round by a part of a window, or back, along the axes that have more than one window.
+
+    Args:
+        window_size: Height and width of a window.
+        shift_size: How far images are moved up and to the left.
+        back: Whether they are moved down and to the right.
+
+    Shape:
+        x (N, height, width, channels) → y (N, height, width, channels)
+
+    Params:
+        None.
+
+    Cache:
+        The shape of ``x``, an empty tensor of its kind, and the shift.
+
+    Raises:
+        ValueError: For fields that are no pairs, and an x without four axes.
+
+    References:
+        Liu et al. 2021, "Swin Transformer", section 3.2.
+
+    >>> WindowShift((1, 2), (0, 1))({}, torch.arange(4.0).reshape(1, 1, 4, 1)).flatten()
+    tensor([1., 2., 3., 0.])
+    """
+
+    back: bool = field(default=False, validator=flag)
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor, Shape]]:
+        shift = self.shifts(self.checked(params, x))
+        shift = shift if self.back else tuple([-n for n in shift])
+        return torch.roll(x, shift, (1, 2)), (tuple(x.shape), kind_of(x), shift)
+
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+        shape, kind, shift = cache
+        return params, torch.roll(check_gy(self, gy, shape, kind), tuple([-n for n in shift]), (1, 2))
+
+
+@frozen
+class ShiftedWindowMask(_OfWindows):
+    """What is added to the scores of attention within windows of shifted images, for images of the size of x.
+
+    Args:
+        window_size: Height and width of a window, which divide those of x.
+        shift_size: How far the images have been moved, by ``WindowShift``.
+
+    Shape:
+        x (N, height, width, channels) → y (windows, places, places)
+
+    Params:
+        None.
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its kind.
+
+    Raises:
+        ValueError: For fields that are no pairs, and an x without four axes, or whose size the windows do not divide.
+
+    References:
+        Liu et al. 2021, "Swin Transformer", section 3.2.
+
+    >>> ShiftedWindowMask((1, 2), (0, 1))({}, torch.zeros(1, 1, 4, 1))[1]
+    tensor([[   0., -100.],
+            [-100.,    0.]])
+    """
+
+    batch_dependent = True
+
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
+        shift = self.shifts(self.checked(params, x))
+        (h, w), (height, width) = self.window_size, x.shape[1:3]
+        if height % h or width % w:
+            raise Misfit
+        rows, columns = (self._regions(x, axis, shift[axis - 1]) for axis in (1, 2))
+        regions = (rows.unsqueeze(1) * 3 + columns).reshape(height // h, h, width // w, w)
+        regions = regions.permute(0, 2, 1, 3).reshape(-1, h * w)
+        apart = regions.unsqueeze(1) != regions.unsqueeze(2)
+        return apart.to(x.dtype) * -100.0, (tuple(x.shape), kind_of(x))
+
+    def _regions(self, x: Tensor, axis: int, shift: int) -> Tensor:
+        """Return the number of the region of each place of an axis: before the last window, in it, and from the other end."""
+        n, window = x.shape[axis], self.window_size[axis - 1]
+        places = torch.arange(n, device=x.device)
+        return (places >= n - window).long() + (places >= n - shift).long()
+
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+        shape, kind = cache
+        return params, kind.new_zeros(()).expand(shape)
