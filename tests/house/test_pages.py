@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import funcnet as fn
+from funcnet.interop import torch_nn
 
 DOCS = Path(__file__).parents[2] / "docs"
 FOREIGN = re.compile(r"\b(?:jax|jnp|optax|stax|eqx)\b")
@@ -80,3 +81,29 @@ def found(home: str, path: str) -> bool:
     except ImportError:
         return False
     return hasattr(module, last) or importlib.util.find_spec(f"{module.__name__}.{last}") is not None
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_links_between_pages_lead_somewhere():
+    """To files that exist, and to headings in them."""
+    pages = [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text())]
+    assert len(links) > 30
+    for page, link in links:
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), (page.name, link)
+        assert not anchor or anchor in anchors(target), (page.name, link)
+
+
+def test_the_page_of_interop_names_every_function():
+    """Those that ``funcnet.interop.torch_nn`` exports, in a heading or the table."""
+    page = (DOCS / "interop.md").read_text()
+    exported = re.findall(r"import (\w+) as \1", Path(torch_nn.__file__).read_text())
+    assert len(exported) >= 6
+    assert [name for name in exported if f"`{name}`" not in page] == []
