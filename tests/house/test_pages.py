@@ -107,3 +107,19 @@ def test_the_page_of_interop_names_every_function():
     exported = re.findall(r"import (\w+) as \1", Path(torch_nn.__file__).read_text())
     assert len(exported) >= 6
     assert [name for name in exported if f"`{name}`" not in page] == []
+
+
+def test_the_files_of_the_architecture_exist():
+    """In the folder that heads their table, and in interop every file has a line there or one for its family."""
+    tables = re.findall(
+        r"\| `(funcnet/\S+)` \| holds \|\n\| --- \| --- \|\n((?:\|.*\n)+)", (DOCS.parent / "ARCHITECTURE.md").read_text()
+    )
+    assert len(tables) > 8
+    for folder, lines in tables:
+        named = {name for row in lines.splitlines() for name in re.findall(r"`(\w+(?:\.py|/))`", row.split(" | ")[0])}
+        there = {one.name + "/" * one.is_dir() for one in (DOCS.parent / folder).iterdir() if one.name[:2] != "__"}
+        assert named <= there, folder
+        assert "interop" not in folder or "| the others |" in lines or there - named <= {"state_dicts.py"}, (
+            folder,
+            there - named,
+        )
