@@ -11,7 +11,7 @@ import funcnet as fn
 from funcnet.interop import torch_nn
 
 DOCS = Path(__file__).parents[2] / "docs"
-FOREIGN = re.compile(r"\b(?:jax|jnp|optax|stax|eqx)\b")
+FOREIGN = re.compile("jax|jnp|optax|stax|eqx")
 """What a snippet mentions that needs the extra ``bench``."""
 INSTALLED = all(importlib.util.find_spec(name) for name in ("jax", "equinox", "optax"))
 
