@@ -255,7 +255,7 @@ def export(
     >>> program = fn.export(fn.train_step(net, fn.MSE(), opt), args, batch=("x", "target"))
     >>> params, state, value = program.module()(*args[:2], x[:3], target[:3])
     >>> params["weight"].shape, state["step"]
-    (torch.Size([2, 3]), tensor(1.))
+    (torch.Size([2, 3]), tensor(1))
     """
     found = _require_package(path, compiled)
     _require_step(step)
