@@ -102,8 +102,8 @@ class Lifted(Layer):
 
     @property
     def non_trainable(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The last names of the leaves without a gradient."""
-        return tuple(sorted({leaf.name.rpartition(".")[2] for leaf in self.leaves if not leaf.trains}))
+        """The names of the leaves without a gradient."""
+        return tuple([leaf.name for leaf in self.leaves if not leaf.trains])
 
     @property
     def undecayed(self) -> tuple[str, ...]:  # type: ignore[override]
