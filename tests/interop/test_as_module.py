@@ -91,7 +91,13 @@ def test_a_lifted_module_keeps_its_parameters_and_buffers():
     theirs = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
     theirs[2].bias.requires_grad_(False)
     module = as_module(*lift(theirs, X))
-    assert [name for name, p in module.named_parameters() if p.requires_grad] == ["0.weight", "0.bias", "1.weight", "1.bias", "2.weight"]
+    assert [name for name, p in module.named_parameters() if p.requires_grad] == [
+        "0.weight",
+        "0.bias",
+        "1.weight",
+        "1.bias",
+        "2.weight",
+    ]
     theirs(X).sum().backward()
     module(X).sum().backward()
     assert all(torch.allclose(leaf, module.state_dict()[name]) for name, leaf in theirs.state_dict().items())
