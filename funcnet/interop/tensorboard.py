@@ -10,6 +10,7 @@ params/0.weight                   a histogram of each leaf, with ``histograms``
 import os
 from collections.abc import Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class TensorBoard(Callback):
         del params
         _writer_class()
         self.close()
-        os.makedirs(self.log_dir, exist_ok=True)
+        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
         return {"steps": 0}
 
     def update(self, memory: Tree, epoch: Epoch) -> tuple[Tree, Verdict]:
