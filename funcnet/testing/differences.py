@@ -154,7 +154,8 @@ class _Measure:
         if g is not None:
             return self.worst(path, leaf, g)
         non_trainable = {name for part in parts(self.layer) if isinstance(part, Layer) for name in part.non_trainable}
-        if leaf.is_floating_point() and non_trainable.isdisjoint(path.split(".")) and not self._is_frozen(path):
+        is_named = any(f".{name}." in f".{path}." for name in non_trainable)
+        if leaf.is_floating_point() and not is_named and not self._is_frozen(path):
             try:
                 self.worst(path, leaf, torch.zeros_like(leaf))
             except AssertionError:

@@ -51,6 +51,17 @@ def test_compiled_as_one_graph(training):
 
 @pytest.mark.compiled
 @pytest.mark.usefixtures("nothing_compiled")
+def test_compiled_for_sizes_that_change():
+    """With ``dynamic=True``, where floats such as the probability of a dropout are symbols too."""
+    module = as_module(NET, PARAMS)
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows in (8, 5):
+        found, expected = step(compiled, module, X[:rows], 1), step(module, module, X[:rows], 1)
+        assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
 def test_compiled_with_inductor():
     """A net with several inputs and outputs, a surrogate whose rule is kept, and an integer input."""
     body = fn.serial(fn.parallel(fn.Linear(3, 4), fn.Embedding(5, 4)), fn.Add(), fn.reverse_gradient(2.0))

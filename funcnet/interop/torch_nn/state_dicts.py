@@ -35,7 +35,8 @@ def load_state_dict(
         params: The params, whose paths are the names.
         state_dict: Tensors by name.
         strict: Whether every leaf must have a value and every value a leaf; shapes must agree in any case.
-        prefix: Beginning of names that is removed, such as ``"module."``; at least one name must have it.
+        prefix: Beginning of the names that are loaded, such as ``"module."`` or ``"encoder."``, which is removed. Other names
+            belong to other modules; at least one name must have it.
         rename: New names, applied after ``prefix``, with the meaning that it has in ``load``: a dict from patterns to new names,
             or a function of a name; ``None`` as a new name leaves the value out.
 
@@ -80,15 +81,12 @@ def _tensors(state_dict: Any) -> dict[str, Any]:
 
 
 def _without_prefix(found: dict[str, Any], prefix: Any) -> dict[str, Any]:
+    """Return the values whose names have the prefix, by the rest of the name."""
     if not isinstance(prefix, str):
         raise value_error(_WHO, "prefix must be a str", describe(prefix))
     if found and not any(name.startswith(prefix) for name in found):
         raise value_error(_WHO, f"a name must begin with the prefix {prefix!r}", f"{next(iter(found))!r} and the like")
-    named = [(name.removeprefix(prefix), value) for name, value in found.items()]
-    if len(dict(named)) < len(named):
-        twice = next(name for name, _ in named if name in found and prefix + name in found)
-        raise value_error(_WHO, "names must be unique without the prefix", f"{twice!r} and {prefix + twice!r}")
-    return dict(named)
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
 def _tied(found: dict[str, Any], wanted: dict[str, Tensor], params: Tree) -> set[str]:

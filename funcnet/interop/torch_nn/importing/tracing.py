@@ -83,7 +83,7 @@ class Tracer(fx.Tracer):
 
     def __init__(self, opaque: Callable[[nn.Module], bool], inlined: Collection[str]) -> None:
         super().__init__(autowrap_functions=_wrapped_functions())
-        self._autowrap_search.append(torch)
+        self._autowrap_search.extend((torch, nn.utils.rnn))
         self._opaque, self._inlined = opaque, inlined
 
     def with_buffers(self) -> "Tracer":
