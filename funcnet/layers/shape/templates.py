@@ -18,7 +18,7 @@ from attrs import field, validators
 from torch import Tensor
 
 from funcnet.checks import Misfit
-from funcnet.errors import is_number, one_of, valid_if, whole, whole_number
+from funcnet.errors import MOST, is_number, one_of, valid_if, whole, whole_number
 from funcnet.value import Value, frozen
 
 _optional_whole = validators.optional(whole_number)
@@ -124,7 +124,8 @@ def _are_sizes(got: Any) -> bool:
     return isinstance(got, tuple) and all(map(is_size, got))
 
 
-sizes = valid_if(_are_sizes, "a tuple of whole numbers of at least -1, InputSize, InputShape, InputOnes and SizeArithmetic")
+_SIZES_IN_WORDS = "a tuple of whole numbers of at least -1, InputSize, InputShape, InputOnes and SizeArithmetic"
+sizes = valid_if(_are_sizes, _SIZES_IN_WORDS, most=MOST)
 """Validate a field of sizes."""
 
 number_or_size = valid_if(

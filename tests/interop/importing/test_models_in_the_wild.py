@@ -8,6 +8,7 @@ import torch
 from interop.importing.beside_torch import agree, compare
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import funcnet as fn
 from funcnet.interop.torch_nn import from_torch, to_torch
@@ -315,3 +316,53 @@ def test_statistics_with_two_names_are_refused():
     """Each place would move its own ones; a module that is only held by two names converts."""
     with pytest.raises(ValueError, match=r"from_torch: a module with running statistics must be called by one name, got .* norm"):
         from_torch(TwoNames())
+
+
+class Checkpointed(nn.Module):
+    """Activation checkpoints in training, of a module and of a method."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Linear(6, 3)
+
+    def middle(self, x, scale):
+        return torch.sin(x) * scale
+
+    def forward(self, x):
+        if not self.training:
+            return self.last(self.middle(self.first(x), 2.0))
+        x = checkpoint(self.first, x, use_reentrant=True)
+        return self.last(checkpoint(self.middle, x, 2.0, use_reentrant=False, preserve_rng_state=False))
+
+
+def test_checkpoints_are_plain_calls():
+    """The values are the same; ``remat`` is funcnet's. torch's function is in its place again afterwards."""
+    agree(Checkpointed, ROWS)
+    assert checkpoint is torch.utils.checkpoint.checkpoint
+    assert torch.autograd.Function.apply.__func__ is torch.autograd.Function.__dict__["apply"].__func__
+
+
+class Doubled(torch.autograd.Function):
+    """A function with a backward pass of its own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gy):
+        return gy
+
+
+class Applying(nn.Module):
+    """A forward that applies it."""
+
+    def forward(self, x):
+        return Doubled.apply(x)
+
+
+def test_functions_of_autograd_are_refused():
+    """Their backward is code, which a lifted module runs; tracing leaves them usable."""
+    with pytest.raises(ValueError, match=r"Applying cannot be converted: Doubled is a torch\.autograd\.Function, .* use lift"):
+        from_torch(Applying())
+    assert torch.equal(Doubled.apply(ROWS), 2 * ROWS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import checkpoint
 
 from funcnet.interop.torch_nn.importing.checks_in_code import counts_beside_star, is_unpacked_with_star, passing
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
@@ -69,6 +70,44 @@ def _count(value: Any) -> Any:
 _PLAIN, _COUNT = builtins.isinstance, builtins.len
 
 
+def _checkpoint(function: Any, *args: Any, use_reentrant: Any = None, context_fn: Any = None, **kwargs: Any) -> Any:
+    """Call a function as ``torch.utils.checkpoint.checkpoint`` does, whose options change no value."""
+    options = ("determinism_check", "debug", "early_stop", "preserve_rng_state")
+    return function(*args, **{name: one for name, one in kwargs.items() if name not in options})
+
+
+def _refused_function(kind: Any, *args: Any, **kwargs: Any) -> Any:
+    """Refuse a custom function of autograd that is applied to what is traced; apply it to anything else."""
+    if any(issubclass(type(one), fx.Proxy) for one in (*args, *kwargs.values())):
+        raise UnsupportedError(f"{kind.__name__} is a torch.autograd.Function, whose backward is code: use lift(module, example)")
+    return _APPLY.__func__(kind, *args, **kwargs)
+
+
+_APPLY: Any = torch.autograd.Function.__dict__["apply"]
+
+
+@contextmanager
+def _without_autograd(module: nn.Module) -> Iterator[None]:
+    """Let activation checkpoints be plain calls, by whatever name the code has them, and refuse functions of autograd."""
+    spaces = {id(vars(checkpoint)): vars(checkpoint)}
+    for one in module.modules():
+        found = getattr(type(one).forward, "__globals__", {})
+        spaces[id(found)] = found
+    places = [(space, name) for space in spaces.values() for name, one in space.items() if one is _CHECKPOINT]
+    for space, name in places:
+        space[name] = _checkpoint
+    torch.autograd.Function.apply = classmethod(_refused_function)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = _APPLY  # type: ignore[method-assign]
+        for space, name in places:
+            space[name] = _CHECKPOINT
+
+
+_CHECKPOINT = checkpoint.checkpoint
+
+
 @contextmanager
 def _passing_for_tensors() -> Iterator[None]:
     """Let Python code take traced values for tensors; ``fx`` replaces functions of all modules likewise while it traces.
@@ -108,7 +147,7 @@ class Tracer(fx.Tracer):
 
     def __init__(self, opaque: Callable[[nn.Module], bool], inlined: Collection[str], *, flat: bool = False) -> None:
         super().__init__(autowrap_functions=_wrapped_functions())
-        self._autowrap_search.append(torch)
+        self._autowrap_search.extend((torch, nn.utils.rnn))
         self._opaque, self._inlined, self._flat = opaque, inlined, flat
         self._made: dict[nn.Module, str] = {}
         self._opened: set[str] = set()
@@ -243,7 +282,7 @@ def trace(module: nn.Module, inputs: tuple[str, ...], constants: dict[str, Any],
 
 
 def _recorded(module: nn.Module, concrete: dict[str, Any], tracer: Tracer) -> fx.Graph:
-    with warnings.catch_warnings(), torch.enable_grad(), RefusedWrites(module), _passing_for_tensors():
+    with warnings.catch_warnings(), torch.enable_grad(), RefusedWrites(module), _passing_for_tensors(), _without_autograd(module):
         warnings.simplefilter("ignore")
         return tracer.trace(module, concrete)
 
