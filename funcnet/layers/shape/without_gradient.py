@@ -27,6 +27,10 @@ _NUMBERS = ("floor_divide", "remainder", "fmod", "zeros_like", "ones_like", "ful
 _NEW = ("zeros", "ones", "full", "arange", "linspace", "eye")
 
 
+_OF_WHOLE = frozenset((*_ARITHMETIC, *_MOVED))
+"""Functions that have a gradient for floating numbers, so that only whole ones may come."""
+
+
 def _to(x: Tensor, dtype: torch.dtype | Tensor) -> Tensor:
     return x.to(dtype)
 
@@ -62,7 +66,8 @@ class NoGradient(Layer):
         x.
 
     Raises:
-        ValueError: For another function, and an x without the tensors and axes that are asked for.
+        ValueError: For another function, an x without the tensors and axes that are asked for, and floating numbers for a
+            function that has a gradient for them, such as ``"add"``.
 
     Source:
         elementary, as the functions of ``torch.Tensor``.
@@ -96,6 +101,8 @@ class NoGradient(Layer):
         inputs = inputs_of(x)
         if not all([isinstance(one, Tensor) for one in inputs]):  # noqa: C419
             raise Misfit
+        if self.name in _OF_WHOLE and any([one.is_floating_point() for one in inputs]):  # noqa: C419
+            raise Misfit
         arguments = evaluate(self.arguments, inputs)
         keywords = {name: evaluate(one, inputs) for name, one in self.keywords}
         if self.name in _NEW and inputs:
@@ -108,4 +115,7 @@ class NoGradient(Layer):
         return params, torch.zeros_like(cache) if cache.is_floating_point() else None
 
     def complaint(self, x: Any) -> str:
+        inputs = [one for one in inputs_of(x) if isinstance(one, Tensor)]
+        if self.name in _OF_WHOLE and any(one.is_floating_point() for one in inputs):
+            return f"x must be of whole numbers, since {self.name} of floating ones has a gradient"
         return f"x must have the tensors and axes that {self.name} asks for, not {describe(x)}"

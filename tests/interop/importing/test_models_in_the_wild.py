@@ -366,3 +366,9 @@ def test_functions_of_autograd_are_refused():
     with pytest.raises(ValueError, match=r"Applying cannot be converted: Doubled is a torch\.autograd\.Function, .* use lift"):
         from_torch(Applying())
     assert torch.equal(Doubled.apply(ROWS), 2 * ROWS)
+
+
+def test_sums_without_gradient_are_of_whole_numbers():
+    """Floating ones would get a gradient of 0 in silence."""
+    with pytest.raises(ValueError, match="x must be of whole numbers, since add of floating ones has a gradient"):
+        fn.NoGradient("add", (fn.InputTensor(0), 1))({}, ROWS)

@@ -36,7 +36,9 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
     each function. A forward that asks ``self.training`` gives a ``by_mode`` of two graphs. A module that is called twice is one
     layer, with one set of params.
 
-    The forward may not branch on the values of tensors, nor on their number of axes; sizes may be computed with.
+    The forward may not branch on the values of tensors, nor on their number of axes; sizes may be computed with. Random numbers
+    of the forward have the same distributions, drawn from the key, in evaluation too where it draws them there. Activation
+    checkpoints are plain calls; ``remat`` is funcnet's.
 
     Args:
         module: The module, in any mode. It stays as it was, and its tensors are copied.
@@ -45,7 +47,8 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
         The net and its params. Their paths are the keys of the module's ``state_dict``; a tensor with several keys has the
         first, and the net is ``tied``. Layers whose parameters require no gradient are frozen, by ``freeze``.
 
-        The net takes the arguments of ``forward`` that have no default; several are a tuple. Masks are funcnet's, True for
+        The net takes the arguments of ``forward`` that have no default; several are a tuple. Outputs that are ``None``, such as a
+        loss without targets, are left out. Masks are funcnet's, True for
         what may be seen: in attention and Transformers, and wherever an input is used as a mask only.
 
     Raises:
