@@ -3,6 +3,7 @@
 python -m examples.torch_interop
 """
 
+import operator
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 from funcnet.interop.torch_nn.exporting import containers, operations
 from funcnet.interop.torch_nn.exporting.registry import MODULES
 from funcnet.interop.torch_nn.importing import refused
-from funcnet.interop.torch_nn.importing.registry import LAYERS
+from funcnet.interop.torch_nn.importing.registry import FUNCTIONS, LAYERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "torch_interop.md"
 
@@ -29,6 +30,42 @@ arguments, a net takes them as a tuple. The masks of nets are True for what may 
 WRAPPED = """\
 `as_module` converts every other layer, and each layer with an option that torch.nn lacks, such as
 `Conv1d(..., padding="causal")` or `Softmax(temperature=2.0)`."""
+
+
+FAMILIES = {
+    "linear maps": "linear adaptive",
+    "convolutions": "conv fold",
+    "pooling": "pooling",
+    "normalization": "batchnorm instancenorm normalization",
+    "recurrent layers": "rnn",
+    "attention and transformers": "transformer",
+    "embeddings": "sparse",
+    "activations": "activation",
+    "noise": "dropout",
+    "shapes": "flatten channelshuffle pixelshuffle padding upsampling",
+    "distances": "distance",
+}
+"""The files of torch.nn.modules in which the modules of each family are."""
+
+GROUPS = {
+    "arithmetic": "arithmetic",
+    "activations": "elementwise",
+    "with_weights": "with weights among the tensors",
+    "pooling": "pooling, resizing, padding, dropout",
+    "reducing": "along axes",
+    "shapes": "shapes",
+    "indexing": "indexing",
+    "joining": "joining and splitting",
+    "moving": "order of elements",
+    "choosing": "choices, comparisons, dtypes, new tensors",
+    "passing": "handed on, with a gradient or without",
+    "of_torchvision": "of torchvision",
+}
+"""What the functions of each file of converters do."""
+
+FUNCTIONS_SAID = """\
+In a traced forward it converts these functions and methods, wherever torch has them: as `torch.name`,
+`torch.nn.functional.name` or `x.name()`, in place (`x.name_()`) and as operators."""
 
 
 def classes() -> dict[str, list[str]]:
@@ -58,6 +95,34 @@ def sources() -> dict[str, list[str]]:
     return {kind: sorted(one.__name__ for one in found) for kind, found in kinds.items()}
 
 
+def by_family(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of modules of torch.nn by family."""
+    homes = {home: family for family, homes in FAMILIES.items() for home in homes.split()}
+    found: dict[str, list[str]] = {family: [] for family in FAMILIES}
+    for name in names:
+        home = "transformer" if name == "MultiheadAttention" else getattr(nn, name, nn.Linear).__module__.rpartition(".")[2]
+        found[homes[home]].append(name)
+    return found
+
+
+def functions() -> dict[str, list[str]]:
+    """Return the names of the functions and methods that traced code may call, by what they do."""
+    found: dict[str, set[str]] = {group: set() for group in GROUPS.values()}
+    for target, convert in FUNCTIONS.items():
+        name = target.rpartition(".")[2] if isinstance(target, str) else target.__name__
+        is_refused = convert.__name__.startswith("_refuse")
+        if not (is_refused or name.startswith("_") or name.endswith("_") or target in vars(operator).values()):
+            plain = name.removeprefix("special_").replace("linalg_", "linalg.")
+            found[GROUPS[convert.__module__.rpartition(".")[2]]].add(plain)
+    return {group: sorted(names) for group, names in found.items()}
+
+
+def table(head: str, rows: dict[str, list[str]]) -> str:
+    """Return a table of two columns: a family, and its names."""
+    lines = [f"| {family} | {', '.join(f'`{name}`' for name in names)} |" for family, names in rows.items()]
+    return "\n".join([f"| {head} | names |", "| --- | --- |", *lines])
+
+
 def listed(names: Iterable[str]) -> str:
     """Return names as a wrapped paragraph."""
     return textwrap.fill(", ".join(names) + ".", 120)
@@ -72,8 +137,10 @@ def page() -> str:
         f"```python{PROGRAM}```",
         KEYS,
         f"## From torch.nn\n\n`from_torch` converts {len(of['converted'])} modules of torch.nn:",
-        listed(of["converted"]),
+        table("family", by_family(of["converted"])),
         "It traces the forward of any other module with `torch.fx`, and names the functions that it cannot convert.",
+        FUNCTIONS_SAID,
+        table("what they do", functions()),
         f"It refuses {len(of['losses'])} losses, such as `nn.MSELoss`: use those of funcnet, such as `fn.MSE`. It also refuses:",
         listed(of["refused"]),
         f"## To torch.nn\n\n`to_torch` converts {len(to['native'])} layers to modules of torch.nn, or to subclasses of them:",

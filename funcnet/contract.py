@@ -83,7 +83,7 @@ class Layer(Value):
     __slots__ = ()
 
     non_trainable: ClassVar[tuple[str, ...]] = ()
-    """Names in params whose gradient is ``None`` although y depends on them, such as running statistics."""
+    """Names in params whose gradient is ``None`` although y depends on them, such as running statistics; dotted where nested."""
 
     undecayed: ClassVar[tuple[str, ...]] = ()
     """Names in params that weight decay leaves alone by default, as the scale of a norm; biases are known by their names."""

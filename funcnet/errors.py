@@ -132,7 +132,7 @@ def is_number(value: object) -> bool:
     if isinstance(value, Integral):
         return is_whole(value) and abs(int(value)) < _WORDS
     with suppress(OverflowError):  # of a large fraction
-        return isinstance(value, Real) and math.isfinite(value)
+        return isinstance(value, Real) and -math.inf < float(value) < math.inf  # Dynamo knows no ``isfinite`` of symbols
     return False
 
 

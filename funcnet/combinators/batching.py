@@ -294,7 +294,7 @@ def _require_one_kind(tensors: list[Tensor]) -> None:
 
 def require_members(n: int, values: Tree) -> None:
     """Refuse a tree with a tensor whose first axis is not n."""
-    sizes = {tuple(leaf.shape[:1]) for leaf in tree.leaves(values) if isinstance(leaf, Tensor)}
-    if not sizes <= {(n,)}:
-        got = ", ".join(sorted(str(*size) if size else "none" for size in sizes))
+    sizes = [tuple(leaf.shape[:1]) for leaf in tree.leaves(values) if isinstance(leaf, Tensor)]  # symbolic ones do not hash
+    if any([size != (n,) for size in sizes]):  # noqa: C419
+        got = ", ".join(sorted({str(*size) if size else "none" for size in sizes}))
         raise value_error("ensemble", f"the first axis of every tensor that is not shared must be n={n}", f"sizes {got}")

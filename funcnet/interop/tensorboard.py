@@ -10,6 +10,7 @@ params/0.weight                   a histogram of each leaf, with ``histograms``
 import os
 from collections.abc import Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,9 @@ _APART = {"epoch": "epoch", "seconds": "seconds"}
 _EVENTS: dict[str, Any] = {}
 """The open writer of each callback, by its ``repr``: one file for each training, which the next training closes."""
 
+_MOST_OPEN = 16
+"""Number of open writers, each of which has a file and a thread; one more closes that of the oldest training."""
+
 
 def _items(given: Any) -> Any:
     """Convert a dict to a tuple of pairs, which cannot change."""
@@ -37,6 +41,11 @@ def _items(given: Any) -> Any:
 
 def _folder(given: Any) -> Any:
     return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
+def _named(value: Any, attribute: Any, got: Any) -> None:
+    if not isinstance(got, str) or not got:  # torch takes an empty one for a folder named by the time
+        raise value_error("TensorBoard", "log_dir must be the path of a folder", describe(got))
 
 
 def _every(value: Any, attribute: Any, got: Any) -> None:
@@ -55,7 +64,7 @@ class TensorBoard(Callback):
 
     Use it as ``fit(..., callbacks=[TensorBoard("runs/first")])``. All curves are over the number of steps done. A training that
     continues from a checkpoint writes nothing twice: TensorBoard hides what the interrupted one wrote after its checkpoint. A
-    new training hides what an older one wrote to the same folder, so give each its own.
+    new training, such as each call of ``partial_fit``, hides what an older one wrote to the same folder, so give each its own.
 
     Args:
         log_dir: The folder of the training.
@@ -70,13 +79,14 @@ class TensorBoard(Callback):
 
     Raises:
         ValueError: For arguments of another type.
+        OSError: From ``fit``, where the folder cannot be made.
         ImportError: From ``fit``, without ``pip install 'funcnet[tensorboard]'``.
 
     >>> TensorBoard("runs/first", histograms=True, hparams={"width": 32})
     TensorBoard(log_dir='runs/first', histograms=True, hparams=(('width', 32),))
     """
 
-    log_dir: str = field(converter=_folder, validator=instances(str, "a folder"))
+    log_dir: str = field(converter=_folder, validator=_named)
     histograms: bool = field(default=False, validator=flag)
     every: int | None = field(default=None, validator=_every)
     optimizer: Optimizer | None = field(default=None, validator=instances((Optimizer, type(None)), "an optimizer or None"))
@@ -88,10 +98,11 @@ class TensorBoard(Callback):
         return self.every is not None
 
     def init(self, params: Params) -> Tree:
-        """Close the file of an earlier training; the next one is opened when something is written."""
+        """Close the file of an earlier training, and make the folder; the file is opened when something is written."""
         del params
         _writer_class()
         self.close()
+        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
         return {"steps": 0}
 
     def update(self, memory: Tree, epoch: Epoch) -> tuple[Tree, Verdict]:
@@ -125,17 +136,24 @@ class TensorBoard(Callback):
     def _writer(self, first: int) -> Any:
         """Return the open writer, or a new one that hides what was written from step ``first`` on."""
         if repr(self) not in _EVENTS:
+            for oldest in [*_EVENTS][: 1 - _MOST_OPEN]:
+                _EVENTS.pop(oldest).close()
             _EVENTS[repr(self)] = _writer_class()(self.log_dir, purge_step=first)
         return _EVENTS[repr(self)]
 
     def _write_texts(self, writer: Any) -> None:
         if self.hparams:
-            rows = [f"| {name} | {value} |" for name, value in self.hparams]
+            rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in self.hparams]
             writer.add_text("hparams", "\n".join(["| name | value |", "| --- | --- |", *rows]), 1)
         if self.net is not None:
             writer.add_text("net", "\n".join(f"    {line}" for line in str(self.net).splitlines()), 1)
         if self.optimizer is not None:
             writer.add_text("optimizer", f"    {self.optimizer!r}", 1)
+
+
+def _cell(content: Any) -> str:
+    """Return the content of a cell of a table in Markdown, in one line."""
+    return " ".join(str(content).replace("|", "\\|").split())
 
 
 def _writer_class() -> Any:

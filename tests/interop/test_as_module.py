@@ -12,7 +12,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.interop.torch_nn import as_module
+from funcnet.interop.torch_nn import as_module, lift
 
 X = fn.random.normal(0, (8, 3))
 NET = fn.serial(fn.Linear(3, 5), fn.BatchNorm1d(5), fn.Tanh(), fn.Linear(5, 2))
@@ -84,6 +84,24 @@ def test_vectors_of_spectral_norm_are_buffers_that_move():
     expected = tree.add(net.grads(params, cache, gy), net.grads(moved, again, gy))
     assert tree.allclose(tree.from_names(grads_of(module)), tree.from_names(tree.names(expected)), rtol=1e-6, atol=1e-6)
     assert tree.equal(module.params(), net.update_stats(moved, again))
+
+
+def test_a_lifted_module_keeps_its_parameters_and_buffers():
+    """Nested statistics are buffers, which move; a frozen parameter is no trained one."""
+    theirs = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    theirs[2].bias.requires_grad_(False)
+    module = as_module(*lift(theirs, X))
+    assert [name for name, p in module.named_parameters() if p.requires_grad] == [
+        "0.weight",
+        "0.bias",
+        "1.weight",
+        "1.bias",
+        "2.weight",
+    ]
+    theirs(X).sum().backward()
+    module(X).sum().backward()
+    assert all(torch.allclose(leaf, module.state_dict()[name]) for name, leaf in theirs.state_dict().items())
+    assert all(g is None or torch.allclose(g, grads_of(module)[name]) for name, g in grads_of(theirs).items())
 
 
 def test_a_tie_is_one_parameter():

@@ -1,5 +1,6 @@
 """Modules of torch.nn as layers: lift."""
 
+import dataclasses
 import itertools
 import pickle
 import random
@@ -318,6 +319,40 @@ def test_what_forward_stores_is_forgotten():
     assert not hasattr(layer.skeleton.module, "kept")
 
 
+class Logging(nn.Linear):
+    """A module that writes to a list and a dict, on which its output depends."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.seen, self.last = [], {}
+
+    def forward(self, x):
+        y = super().forward(x) * (1 + len(self.seen))
+        self.seen.append(y)
+        self.last["y"] = y
+        return y
+
+
+def test_what_forward_writes_to_lists_is_forgotten():
+    """A call does not know of those before, and no tensor stays in the layer or in the module."""
+    module, x = Logging(), torch.randn(5, 3)
+    layer, params = lift(module, x)
+    y = layer(params, x)
+    assert all(torch.equal(layer.apply(params, x)[0], y) for _ in range(3))
+    assert [module.seen, module.last, layer.skeleton.module.seen, layer.skeleton.module.last] == [[], {}, [], {}]
+    assert layer == pickle.loads(pickle.dumps(layer)) == lift(Logging(), x)[0]
+
+
+@pytest.mark.compiled
+def test_what_forward_writes_to_lists_is_forgotten_in_compiled_code():
+    """By the code too, which would repeat what it traced."""
+    x = torch.randn(5, 3)
+    layer, params = lift(Logging(), x)
+    compiled = torch.compile(layer.__call__, fullgraph=True, backend="aot_eager")
+    assert all(torch.allclose(compiled(params, x), layer(params, x)) for _ in range(2))
+    assert not layer.skeleton.module.seen
+
+
 def test_it_works_among_other_layers(tmp_path):
     """In a serial, under fit with statistics and dropout, saved and loaded, in a summary, and in an ensemble."""
     lifted, params = lift(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1)), torch.randn(6, 4))
@@ -481,6 +516,27 @@ class Worded(nn.Module):
         return x, "words"
 
 
+class Ordered(nn.Module):
+    """Draws from a generator of its own, which is numpy's and which no one seeds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = np.random.default_rng(0)
+
+    def forward(self, x):
+        return x * self.generator.random()
+
+
+@dataclasses.dataclass
+class Both:
+    y: torch.Tensor
+
+
+class Boxed(nn.Module):
+    def forward(self, x):
+        return Both(x)
+
+
 X = torch.ones(2, 3)
 
 
@@ -492,7 +548,16 @@ X = torch.ones(2, 3)
         (Writes(3, 2), X, r"lift\(Writes\): forward must not write to parameters, got one that writes to weight"),
         (Holds(), X, r"lift\(Holds\): tensors must be parameters, buffers or attributes of a module.*got list all"),
         (Worded(), X, r"lift\(Worded\): the output must be a tensor, or a dict, tuple or list of tensors, got 'words'"),
-        (nn.Linear(3, 2), (X, 3), r"lift\(Linear\): example must be a tensor, or a tuple or tree of tensors, got 3"),
+        (nn.Linear(3, 2), X.to_sparse(), r"example must be a dense tensor.* got a tensor of layout torch.sparse_coo"),
+        (nn.Linear(3, 2), (X, 3), r"lift\(Linear\): example must be a dense tensor, or a tuple or tree of these, got 3"),
+        (Boxed(), X, r"lift\(Boxed\): the output must be a tensor, or a dict, tuple or list of tensors, got a Both$"),
+        (Ordered(), X, r"lift\(Ordered\): forward must give equal outputs for equal inputs.*got another output in a second call"),
+        (
+            nn.Sequential(nn.LazyLinear(2)),
+            X,
+            r"lift\(Sequential\): parameters must have values; call a lazy.*got none at 0.weight",
+        ),
+        (torch.jit.trace(nn.Tanh(), X), X, r"lift\(TopLevelTracedModule\): the module must be one of Python"),
     ],
 )
 def test_what_cannot_be_lifted_is_refused(module, example, said):

@@ -439,7 +439,7 @@ def test_wrong_parameters_are_refused_by_fit():
         "epochs must be a whole number of at least 1, got 0": {"epochs": 0},
         "batch_size must be a whole number of at least 1": {"batch_size": "auto"},
         "key": {"key": None},
-        "RandomState": {"random_state": "seed"},
+        "random_state must be a whole number, a numpy.random.RandomState or None, got 'seed'": {"random_state": "seed"},
         "early_stopping must be True or False": {"early_stopping": 3},
         "patience must be": {"early_stopping": True, "patience": 0},
         "validation_fraction must be a number between 0 and 1": {"early_stopping": True, "validation_fraction": 1},
@@ -448,11 +448,12 @@ def test_wrong_parameters_are_refused_by_fit():
         "drop_last must be True or False": {"drop_last": 1},
         "warm_start must be True or False": {"warm_start": "yes"},
         "dtype must be a dtype of torch or numpy": {"dtype": "float31"},
+        "dtype must be a dtype of torch or numpy, or None": {"dtype": torch},
         "dtype must be one of real numbers": {"dtype": complex},
         "must hold whole numbers for dtype=torch.int64": {"dtype": int},
         "device must be a device of torch": {"device": "nowhere"},
         "weights from -1": {"class_weight": {0: -1, 1: 1, 2: 1}},
-        "class_weight": {"class_weight": "unbalanced"},
+        "class_weight must be a dict of weights by class, 'balanced' or None, got 'unbalanced'": {"class_weight": "unbalanced"},
     }
     assert not errors_of([(words, lambda how=how: Classifier(**how).fit(X, Y)) for words, how in wrong.items()])
 
@@ -465,6 +466,9 @@ def test_wrong_data_are_refused():
     assert not errors_of(
         [
             ("got multiclass-multioutput y", lambda: Classifier().fit(X, np.stack([Y, Y], 1))),
+            ("Regressor: y must hold numbers, got an array of dtype <U10", lambda: Regressor().fit(X, NAMES)),
+            ("labels must be of one kind.*got int, str", lambda: Classifier().fit(X, np.array(["a", 1] * 75, dtype=object))),
+            ("labels must be of one kind", lambda: Classifier().partial_fit(X, Y, classes=["a", None])),
             ("Unknown label type: continuous", lambda: Classifier().fit(X, X[:, 0])),
             (
                 "labels must be among classes, setosa, versicolor, virginica, got rose",
@@ -522,3 +526,46 @@ def test_a_training_that_fails_leaves_the_params():
     with pytest.raises(FloatingPointError, match="finite"):
         fitted.set_params(optimizer=fn.SGD(1e6), epochs=50).fit(INPUTS * 100, TARGETS)
     assert (fitted.predict(INPUTS) == before).all()
+
+
+def test_what_fails_leaves_classes_and_columns():
+    """An error, in a callback too, or an interruption by the user: what was fitted stays whole."""
+
+    def fail(epoch):
+        raise KeyboardInterrupt
+
+    fitted = Classifier(epochs=1).fit(X, Y)
+    before = fitted.predict_proba(X)
+    fitted.set_params(callbacks=[fail])
+    for inputs, labels in [(X[:, :2], Y), (X, NAMES), (X[TWO], Y[TWO])]:
+        with pytest.raises(KeyboardInterrupt):
+            fitted.fit(inputs, labels)
+        assert list(fitted.classes_) == [0, 1, 2]
+        assert (fitted.predict_proba(X) == before).all()
+    unfitted = Classifier(callbacks=[fail])
+    with pytest.raises(KeyboardInterrupt):
+        unfitted.fit(X, Y)
+    assert not hasattr(unfitted, "n_features_in_")
+
+
+def test_parameters_set_after_fit_change_no_prediction():
+    """A loss means what it did in the training; with ``BCE`` the outputs are probabilities."""
+    net = fn.serial(fn.Linear(4, 1), fn.Sigmoid())
+    fitted = Classifier(net, fn.BCE(), epochs=2).fit(X, Y == 0)
+    before = fitted.predict_proba(X)
+    assert (fitted.set_params(loss=fn.BCEWithLogits()).predict_proba(X) == before).all()
+
+
+def test_a_training_continues_with_what_its_params_depend_on():
+    """Another net, dtype, or loss for other outputs is refused; another rate or loss is taken."""
+    fitted = Classifier(epochs=1, warm_start=True).fit(X[TWO], Y[TWO])
+    again = lambda **changes: lambda: copy.deepcopy(fitted).set_params(**changes).fit(X[TWO], Y[TWO])
+    assert not errors_of(
+        [
+            ("continue with the net of the beginning, None, got Linear", again(net=fn.Linear)),
+            ("continue with the dtype torch.float64, got torch.float32", again(dtype="float32")),
+            (r"continue with a loss for 2 outputs, got BCEWithLogits\(\), for 1", again(loss=fn.BCEWithLogits())),
+            ("continue with the net", lambda: copy.deepcopy(fitted).set_params(net=NET).partial_fit(X[TWO], Y[TWO])),
+        ]
+    )
+    assert again(loss=fn.CrossEntropy(label_smoothing=0.1), optimizer__lr=0.1, dtype="float64")().n_iter_ == 2

@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import funcnet as fn
+from funcnet.interop import tensorboard
 from funcnet.interop.tensorboard import TensorBoard
 
 NET = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
@@ -144,6 +145,39 @@ def test_histograms_of_unusual_leaves(board):
     assert counts == {"params/a": 3, "params/b": 4, "params/c": 1}
 
 
+def test_hparams_with_bars_and_lines_stay_in_their_cells(board):
+    """A table in Markdown would take them for further cells and rows."""
+    one = board(hparams={"a|b": "x\ny", "ü": None})
+    fit(epochs=1, callbacks=[one])
+    text = read(one).Tensors("hparams/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert text.splitlines()[2:] == [r"| a\|b | x y |", "| ü | None |"]
+
+
+def test_many_trainings_leave_few_files_open(tmp_path):
+    """The oldest writer is closed, and a training whose writer was closed goes on in another file."""
+    first = TensorBoard(tmp_path / "first")
+    epochs = [fn.Epoch(i + 1, {}, (), fn.History({"loss": [0.5]}), {}, i + 1) for i in range(3)]
+    memory = first.init({})
+    for epoch in epochs:
+        memory = first.update(memory, epoch)[0]
+        others = [TensorBoard(tmp_path / f"{epoch.number}-{i}") for i in range(tensorboard._MOST_OPEN)]
+        for one in others:
+            one.update(one.init({}), epochs[0])
+        assert len(tensorboard._EVENTS) == tensorboard._MOST_OPEN
+    assert [step for step, _ in curve(read(first), "loss/training")] == [1, 2, 3]
+    for one in others:
+        one.close()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_the_beginning(tmp_path):
+    """Before the first epoch."""
+    (tmp_path / "run").write_text("a file")
+    seen = []
+    with pytest.raises(FileExistsError):
+        fit(epochs=1, callbacks=[TensorBoard(tmp_path / "run"), seen.append])
+    assert not seen
+
+
 def test_it_says_what_to_install(board, monkeypatch):
     """When the training begins, not after its first epoch."""
     original = builtins.__import__
@@ -161,7 +195,8 @@ def test_it_says_what_to_install(board, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"log_dir": 3}, "log_dir must be a folder, got 3"),
+        ({"log_dir": 3}, "log_dir must be the path of a folder, got 3"),
+        ({"log_dir": ""}, "log_dir must be the path of a folder, got ''"),
         ({"histograms": 1}, "histograms must be True or False, got 1"),
         ({"every": 0}, "every must be a whole number of at least 1, got 0"),
         ({"optimizer": "Adam"}, "optimizer must be an optimizer or None"),

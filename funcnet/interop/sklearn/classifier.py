@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.multiclass import check_classification_targets, type_of_target  # type: ignore[import-untyped]
 from torch import Tensor, int64
 
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.fitting.callbacks import EarlyStopping
 from funcnet.interop.sklearn.estimator import Estimator, Training
 from funcnet.interop.sklearn.row_training import is_binary, is_of_probabilities
@@ -126,12 +126,12 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             raise value_error("Classifier.partial_fit", rule, repr(self.class_weight))
         if classes is None and not hasattr(self, "_training") and type_of_target(y) != "multilabel-indicator":
             raise value_error("Classifier.partial_fit", "classes must hold all classes in the first call", "None")
-        return self._partial_fit(X, y, sample_weight, classes=None if classes is None else np.unique(classes))
+        return self._partial_fit(X, y, sample_weight, classes=None if classes is None else _distinct(classes))
 
     def decision_function(self, X: Any) -> Any:
         """Return the logits (N, n_classes), for two classes that of the second against the first, (N,)."""
         y = self._predicted(X).astype(np.float64)
-        y = logit(y) if is_of_probabilities(self._loss()) else y
+        y = logit(y) if is_of_probabilities(self._training.loss) else y
         if self._multilabel or len(self.classes_) != 2:
             return y
         return y[:, 0] if y.shape[1] == 1 else y[:, 1] - y[:, 0]
@@ -158,6 +158,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return log_softmax(logits, axis=1) if logits.ndim == 2 else np.stack([log_expit(-logits), log_expit(logits)], axis=1)
 
     def _learned(self, rows: Rows, fresh: bool, classes: Any = None) -> Rows:
+        _distinct(rows.y)
         check_classification_targets(rows.y)
         several = rows.y.ndim == 2
         if several and type_of_target(rows.y) != "multilabel-indicator":
@@ -178,7 +179,12 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         """Return the weight of each row by its class."""
         if self.class_weight is None:
             return None
-        if rows.y.ndim == 2:
+        several = rows.y.ndim == 2
+        right = isinstance(self.class_weight, (dict, list) if several else dict)
+        if not right and not (isinstance(self.class_weight, str) and self.class_weight == "balanced"):
+            one = "a dict of weights by class" + ", a list of them" * several
+            raise value_error("Classifier", f"class_weight must be {one}, 'balanced' or None", describe(self.class_weight))
+        if several:
             return compute_sample_weight(self.class_weight, rows.y)
         classes = np.unique(rows.y) if known is None else known
         weights = compute_class_weight(self.class_weight, classes=classes, y=rows.y, sample_weight=rows.weight)
@@ -207,6 +213,15 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _distinct(labels: Any) -> Any:
+    """Return the different labels in order."""
+    try:
+        return np.unique(labels)
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in np.ravel(labels)})
+        raise value_error("Classifier", "labels must be of one kind, which has an order", ", ".join(kinds)) from None
 
 
 def _listed(classes: Any) -> str:

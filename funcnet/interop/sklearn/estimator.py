@@ -3,7 +3,10 @@
 Rows of weight 0 are left out, so that whole numbers as weights have the effect of repeated rows.
 """
 
+import math
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -34,8 +37,10 @@ from funcnet.random.keys import Key, as_key
 
 
 class Training(NamedTuple):
-    """Where a training stands: all that is needed to go on with it."""
+    """Where a training stands: all that is needed to go on with it. ``given`` is the parameter ``net`` of its beginning."""
 
+    given: Any
+    loss: Loss
     net: Layer
     params: Params
     state: Tree
@@ -130,25 +135,38 @@ class Estimator(ValueParameters):
             sample_weight: Weights (N,) of at least 0. A row of weight 2 counts as two rows of weight 1. Only ratios matter.
         """
         fresh = not (self._flag("warm_start") and hasattr(self, "_training"))
-        rows = self._learned(checked_rows(self, X, y, sample_weight, fresh), fresh).of_mean_one()
-        return self._train(rows, self.epochs, fresh, self._stopping())
+        with self._restored_if_it_fails():
+            rows = self._learned(checked_rows(self, X, y, sample_weight, fresh), fresh).of_mean_one()
+            return self._train(rows, self.epochs, fresh, self._stopping())
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         """Train for one more epoch, on these rows."""
         if self._stopping():
             raise value_error(f"{type(self).__name__}.partial_fit", "early_stopping must be False", repr(self.early_stopping))
         fresh = not hasattr(self, "_training")
-        return self._train(self._learned(checked_rows(self, X, y, sample_weight, fresh), fresh, classes), 1, fresh, None)
+        with self._restored_if_it_fails():
+            return self._train(self._learned(checked_rows(self, X, y, sample_weight, fresh), fresh, classes), 1, fresh, None)
+
+    @contextmanager
+    def _restored_if_it_fails(self) -> Iterator[None]:
+        """Restore all attributes if a training fails: params, classes and columns then belong together."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _train(self, rows: Rows, epochs: int, fresh: bool, stopping: EarlyStopping | None) -> Self:
-        """Train on checked rows. A training that fails leaves the params of the one before."""
+        """Train on checked rows."""
         loss = self._loss()
         opt = Adam() if self.optimizer is None else self.optimizer
         require(type(self).__name__, loss=(Loss, LOSS, loss), optimizer=(Optimizer, OPTIMIZER, opt))
         require_whole(type(self).__name__, "epochs", 1, epochs)
         if not isinstance(self.callbacks, (tuple, list)):
             raise value_error(type(self).__name__, "callbacks must be a list", describe(self.callbacks))
-        at = self._started(rows) if fresh else self._training
+        at = self._started(rows) if fresh else self._continued()
         rows, held = self._split(rows, at.key) if stopping else (rows, None)
         data, metrics = self._tensors(rows, at), self.metrics
         if rows.weight is not None:
@@ -162,7 +180,9 @@ class Estimator(ValueParameters):
         )  # fmt: skip
         chosen = any(isinstance(one, Callback) and type(one).params is not Callback.params for one in callbacks)
         self.params_ = done.params if chosen else opt.eval_params(done.state, done.params)
-        self._keep(at._replace(params=done.params, state=done.state, history=_joined(at.history, done.history)))
+        self._keep(
+            at._replace(loss=self._loss(), params=done.params, state=done.state, history=_joined(at.history, done.history))
+        )
         return self
 
     def _keep(self, training: Training) -> None:
@@ -175,17 +195,34 @@ class Estimator(ValueParameters):
         dtype: Any = dtype_of(self, rows.x)
         x, key = self._tensor(rows.x[:2], dtype), self._seed()
         net, shape_of_y = sized_net(self.net, x, self._outputs(), type(self).__name__)
-        at = Training(net, None, None, History(), key, dtype, rows.x.shape[1:], shape_of_y)
+        at = Training(self.net, self._loss(), net, None, None, History(), key, dtype, rows.x.shape[1:], shape_of_y)
         params = tree.to(tree.cast(net.init(random.split(key, 3)[0]), at.precision), x.device)
         require_rows_apart(net, params, x, type(self).__name__)
         return at._replace(params=params)
+
+    def _continued(self) -> Training:
+        """Return the training of before; optimizer and loss may be others now, but not what the params depend on."""
+        at, who = self._training, type(self).__name__
+        if self.net != at.given:
+            rule = f"warm_start and partial_fit continue with the net of the beginning, {_named(at.given)}"
+            raise value_error(who, rule, _named(self.net))
+        if dtype_of(self) not in {None, at.dtype}:
+            raise value_error(who, f"warm_start and partial_fit continue with the dtype {at.dtype}", str(dtype_of(self)))
+        if self._outputs() != math.prod(at.shape_of_y):
+            rule = f"warm_start and partial_fit continue with a loss for {math.prod(at.shape_of_y)} outputs"
+            raise value_error(who, rule, f"{self._loss()!r}, for {self._outputs()}")
+        return at
 
     def _seed(self) -> Key:
         """Return the key, or one from ``random_state``, which scikit-learn's ensembles set."""
         if self.random_state is None:
             return as_key(self.key)
-        whole = is_whole(self.random_state)
-        return as_key(int(self.random_state if whole else check_random_state(self.random_state).randint(2**31 - 1)))
+        if is_whole(self.random_state):
+            return as_key(int(self.random_state))
+        if self.random_state is not np.random and not isinstance(self.random_state, np.random.RandomState):
+            rule = "random_state must be a whole number, a numpy.random.RandomState or None"
+            raise value_error(type(self).__name__, rule, describe(self.random_state))
+        return as_key(int(check_random_state(self.random_state).randint(2**31 - 1)))
 
     def _tensors(self, rows: Rows, at: Training) -> tuple[Tensor, Any]:
         """Return x and the target on the device; with weights the target is a pair."""
@@ -238,6 +275,10 @@ class Estimator(ValueParameters):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _named(given: Any) -> str:
+    return repr(given) if isinstance(given, Layer | None) else getattr(given, "__qualname__", repr(given))
 
 
 def _joined(history: History, further: History) -> History:

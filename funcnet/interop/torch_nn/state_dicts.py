@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from funcnet.contract import Params
 from funcnet.errors import describe, value_error
-from funcnet.flattening import Tree
+from funcnet.flattening import NODES, Tree
 from funcnet.paths import named_leaves
 from funcnet.saving.agreement import mapped, named_entries
 from funcnet.saving.renaming import Rename, with_new_names
@@ -35,7 +35,8 @@ def load_state_dict(
         params: The params, whose paths are the names.
         state_dict: Tensors by name.
         strict: Whether every leaf must have a value and every value a leaf; shapes must agree in any case.
-        prefix: Beginning of names that is removed, such as ``"module."``; at least one name must have it.
+        prefix: Beginning of the names that are loaded, such as ``"module."`` or ``"encoder."``, which is removed. Other names
+            belong to other modules; at least one name must have it.
         rename: New names, applied after ``prefix``, with the meaning that it has in ``load``: a dict from patterns to new names,
             or a function of a name; ``None`` as a new name leaves the value out.
 
@@ -50,6 +51,8 @@ def load_state_dict(
     """
     if not isinstance(strict, bool):
         raise value_error(_WHO, "strict must be True or False", describe(strict))
+    if not isinstance(params, (Tensor, *NODES)):
+        raise value_error(_WHO, "params must be a tree of tensors, as net.init makes", describe(params))
     found = with_new_names(_without_prefix(_tensors(state_dict), prefix), rename, _WHO)
     wanted = {path: leaf for path, leaf in named_entries(_WHO, params).items() if isinstance(leaf, Tensor)}
     tied = _tied(found, wanted, params)
@@ -80,15 +83,12 @@ def _tensors(state_dict: Any) -> dict[str, Any]:
 
 
 def _without_prefix(found: dict[str, Any], prefix: Any) -> dict[str, Any]:
+    """Return the values whose names have the prefix, by the rest of the name."""
     if not isinstance(prefix, str):
         raise value_error(_WHO, "prefix must be a str", describe(prefix))
     if found and not any(name.startswith(prefix) for name in found):
         raise value_error(_WHO, f"a name must begin with the prefix {prefix!r}", f"{next(iter(found))!r} and the like")
-    named = [(name.removeprefix(prefix), value) for name, value in found.items()]
-    if len(dict(named)) < len(named):
-        twice = next(name for name, _ in named if name in found and prefix + name in found)
-        raise value_error(_WHO, "names must be unique without the prefix", f"{twice!r} and {prefix + twice!r}")
-    return dict(named)
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
 def _tied(found: dict[str, Any], wanted: dict[str, Tensor], params: Tree) -> set[str]:
@@ -103,27 +103,31 @@ def _tied(found: dict[str, Any], wanted: dict[str, Tensor], params: Tree) -> set
 
 def _memory(value: Tensor) -> object:
     """Return what tensors share that are the same memory; ``None`` for those without any."""
-    has_none = value.is_meta or value.layout is not torch.strided or is_lazy(value) or value.is_nested or not value.numel()
+    has_none = not _is_dense(value) or value.is_meta or not value.numel()
     return None if has_none else identity(value)
+
+
+def _is_dense(value: Tensor) -> bool:
+    return not (is_lazy(value) or value.layout is not torch.strided or value.is_nested or value.is_quantized)
+
+
+def _is_whole(value: Tensor) -> bool:
+    return torch.equal(value.double().trunc(), value.double())  # False for NaN
 
 
 def _misfits(loaded: dict[str, Any], wanted: dict[str, Tensor]) -> Iterator[str]:
     """Yield in words each value that does not fit its leaf."""
     for name, value in loaded.items():
         leaf = wanted[name]
-        if (
-            not isinstance(value, Tensor)
-            or is_lazy(value)
-            or value.is_meta
-            or value.layout is not torch.strided
-            or value.is_nested
-        ):
+        if not isinstance(value, Tensor) or not _is_dense(value) or value.is_meta:
             has = "no values yet" if isinstance(value, Tensor) and (is_lazy(value) or value.is_meta) else "no dense tensor"
             yield f"{has} at {name!r}"
         elif value.shape != leaf.shape and not (leaf.dim() == 0 and value.shape == (1,)):
             yield f"shape {tuple(value.shape)} instead of {tuple(leaf.shape)} at {name!r}"
         elif value.is_complex() and not leaf.is_complex():
             yield f"{value.dtype} instead of {leaf.dtype} at {name!r}"
+        elif value.is_floating_point() and not leaf.is_floating_point() and not _is_whole(value):
+            yield f"fractions instead of {leaf.dtype} at {name!r}"
 
 
 def _absences(found: dict[str, Any], wanted: dict[str, Tensor], tied: set[str]) -> Iterator[str]:

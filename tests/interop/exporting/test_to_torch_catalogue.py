@@ -10,9 +10,9 @@ from torch import Tensor
 
 import funcnet as fn
 from funcnet.interop.torch_nn import to_torch
+from funcnet.interop.torch_nn.autograd.modules import NetModule
 from funcnet.interop.torch_nn.exporting.modules import Applied, Container
 from funcnet.interop.torch_nn.exporting.registry import MODULES
-from funcnet.interop.torch_nn.autograd.modules import NetModule
 
 NATIVE = """
     AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d AlphaDropout

@@ -9,6 +9,7 @@ from torch import nn
 from twins import draw
 
 import funcnet as fn
+from funcnet.interop.torch_nn import from_torch, lift
 from funcnet.interop.torch_nn.importing.values import Ref, UnsupportedError
 
 KINDS = {nn.RNN: fn.RNN, nn.LSTM: fn.LSTM, nn.GRU: fn.GRU}
@@ -134,3 +135,28 @@ def test_refusals(sentence):
     with pytest.raises(UnsupportedError) as raised:
         REFUSALS[sentence]()
     assert str(raised.value) == sentence
+
+
+class Packing(nn.Module):
+    """An LSTM of sequences of several lengths."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(2, 3, batch_first=True)
+
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.lstm(packed)[1][0][-1]
+
+
+def test_packed_sequences_are_refused():
+    """With what to do instead: ``lift`` keeps the module as it is, and an LSTM takes the lengths."""
+    module, x, lengths = Packing().double(), draw((3, 4, 2)), torch.tensor([4, 1, 2])
+    with pytest.raises(
+        ValueError, match=r"^from_torch: Packing cannot .*pack_padded_sequence: .*\(sequence, state, lengths\); lift"
+    ):
+        from_torch(module)
+    layer, params = lift(module, (x, lengths))
+    torch.testing.assert_close(layer(params, (x, lengths)), module(x, lengths).detach())
+    y = fn.LSTM(2, 3, batch_first=True)(params["lstm"], (x, None, lengths))[1][0][-1]
+    torch.testing.assert_close(y, module(x, lengths).detach())

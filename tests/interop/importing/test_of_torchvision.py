@@ -6,6 +6,8 @@ import torch
 import funcnet as fn
 from examples.torchvision_models import library
 from funcnet.interop.torch_nn import from_torch
+from funcnet.interop.torch_nn.importing import values
+from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 
 
 def _swin(second: bool) -> torch.nn.Module:
@@ -41,15 +43,10 @@ def test_attention_within_shifted_windows_agrees(second: bool) -> None:
         torch.testing.assert_close(found[name], g, rtol=1e-9, atol=1e-9)
 
 
-def test_stochastic_depth_drops_rows() -> None:
-    """In training as ``DropPath``; in evaluation, and with probability 0, nothing."""
-    library.models()
-    from torchvision.ops import StochasticDepth
-
-    net, params = from_torch(torch.nn.Sequential(torch.nn.Linear(3, 2), StochasticDepth(0.5, "row")))
-    x = torch.ones(32, 3)
-    whole = net.inference()(params, x)
-    rows = net(params, x, fn.key(0)) / whole
-    assert set(rows.flatten().round(decimals=4).tolist()) == {0.0, 2.0}
-    with pytest.raises(ValueError, match="drops whole batches"):
-        from_torch(torch.nn.Sequential(StochasticDepth(0.5, "batch")))
+def test_stochastic_depth_is_drop_path() -> None:
+    """In evaluation, and with probability 0, it is nothing; whole batches are refused."""
+    convert, x = FUNCTIONS["torchvision.ops.stochastic_depth.stochastic_depth"], values.Ref("x")
+    assert convert(x, 0.5, "row").layer == fn.DropPath(0.5)
+    assert convert(x, 0.5, "row", training=False) is convert(x, 0.0, "batch") is x
+    with pytest.raises(values.UnsupportedError, match="drops whole batches"):
+        convert(x, 0.5, "batch")

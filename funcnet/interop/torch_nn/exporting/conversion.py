@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from funcnet.contract import Layer, Params
+from funcnet.interop.torch_nn.autograd.modules import as_module
 from funcnet.interop.torch_nn.exporting import (
     activation,
     containers,
@@ -19,7 +20,6 @@ from funcnet.interop.torch_nn.exporting import (
 )
 from funcnet.interop.torch_nn.exporting.registry import MODULES
 from funcnet.interop.torch_nn.exporting.ties import tie_equal_leaves
-from funcnet.interop.torch_nn.autograd.modules import as_module
 from funcnet.walking import require_layer
 
 FAMILIES = (activation, containers, conv, embedding, linear, noise, norm, operations, pooling, recurrent, shape)

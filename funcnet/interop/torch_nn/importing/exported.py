@@ -10,6 +10,7 @@ from funcnet.combinators.dag import Graph
 from funcnet.combinators.modes import by_mode
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Layer
+from funcnet.interop.torch_nn.autograd.modules import NetModule
 from funcnet.interop.torch_nn.exporting.embedding import Bags, PaddedEmbedding
 from funcnet.interop.torch_nn.exporting.modules import (
     Applied,
@@ -30,7 +31,6 @@ from funcnet.interop.torch_nn.importing.conversion import made, tensors
 from funcnet.interop.torch_nn.importing.recurrent import call_lstm, call_recurrent
 from funcnet.interop.torch_nn.importing.registry import Convert, Converted, call, container, layer
 from funcnet.interop.torch_nn.importing.values import Node, Parts
-from funcnet.interop.torch_nn.autograd.modules import NetModule
 from funcnet.layers.embedding.embedding import Embedding
 from funcnet.layers.embedding.embedding_bag import EmbeddingBag
 from funcnet.layers.noise.dropout import Dropout2d

@@ -5,13 +5,14 @@ layers ``RNN``, ``LSTM``, ``GRU`` and their cells do. Sequences have the axes of
 ``batch_first``, else (T, N, features), or (T, features). y is (outputs, last state), for a cell the next state.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
+from torch.nn.utils import rnn
 
 from funcnet.contract import Layer, Params
 from funcnet.interop.torch_nn.importing.conversion import made
-from funcnet.interop.torch_nn.importing.registry import Converted, call, layer
+from funcnet.interop.torch_nn.importing.registry import Converted, call, function, layer
 from funcnet.interop.torch_nn.importing.values import Node, Parts, Ref, UnsupportedError, require_value
 from funcnet.layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from funcnet.layers.recurrent.nets import GRU, LSTM, RNN
@@ -89,6 +90,21 @@ def call_lstm_cell(module: nn.LSTMCell, net: Layer, params: Params, input: Any, 
 def call_cell(module: nn.Module, net: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002
     """Apply the cell to the input, and to the state where it is given; y is h."""
     return _call(net, params, input, hx, None)
+
+
+@function(
+    rnn.pack_padded_sequence,
+    rnn.pad_packed_sequence,
+    rnn.pack_sequence,
+    rnn.unpack_sequence,
+    rnn.pad_sequence,
+    rnn.unpad_sequence,
+)
+def _refuse_packing(*arguments: Any, **keywords: Any) -> NoReturn:
+    raise UnsupportedError(
+        "there are no packed sequences: a recurrent layer of funcnet takes (sequence, state, lengths); "
+        "lift(module, example) makes a layer of the module as it is"
+    )
 
 
 def _call(net: Layer, params: Params, x: Any, state: Any, parts: Parts) -> Node:

@@ -43,6 +43,7 @@ class Traits(Value):
         draws_in_kernels: Whether it draws from global generators in another way: in a kernel, as ``RReLU``, or with Python.
         draws_hidden: Whether it draws with functions that a compiler does not tell of, such as ``torch.randn_like``.
         stores: Names of the attributes that it sets on modules.
+        changes: Names of the attributes, lists and dicts, that it writes to.
         fused: Whether it calls kernels of attention or recurrence, which not every transform knows.
         moves: Whether it changes its buffers.
         writes_to_x: Whether it writes to its input.
@@ -54,6 +55,7 @@ class Traits(Value):
     draws_in_kernels: bool = False
     draws_hidden: bool = False
     stores: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     fused: bool = False
     moves: bool = False
     writes_to_x: bool = False
@@ -102,8 +104,8 @@ class Lifted(Layer):
 
     @property
     def non_trainable(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The last names of the leaves without a gradient."""
-        return tuple(sorted({leaf.name.rpartition(".")[2] for leaf in self.leaves if not leaf.trains}))
+        """The names of the leaves without a gradient."""
+        return tuple([leaf.name for leaf in self.leaves if not leaf.trains])
 
     @property
     def undecayed(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -187,7 +189,8 @@ class Lifted(Layer):
         is_seeded = key is not None and self.traits.draws_in_kernels
         chance = all_seeded(as_key(key), (*named.values(), *tree.leaves(x))) if is_seeded else nullcontext()  # type: ignore[arg-type]
         with draws, chance, without_fused_attention() if writes_out else nullcontext():
-            y, after = self.skeleton.call(held, x if isinstance(x, tuple) else (x,), self.traits.stores)
+            arguments = x if isinstance(x, tuple) else (x,)
+            y, after = self.skeleton.call(held, arguments, self.traits.stores, self.traits.changes)
         return y, {leaf.name: after[leaf.name] for leaf in self.leaves if leaf.is_buffer} if self.traits.moves else None
 
     def _recorded(self, named: dict[str, Tensor], x: Any, key: Key | None) -> tuple[Any, Cache]:

@@ -4,12 +4,14 @@ import copy
 import hashlib
 import io
 import pickle
+from collections import deque
 from contextlib import suppress
 from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from funcnet.errors import value_error
 from funcnet.kernels.tracing import is_compiling
@@ -17,6 +19,10 @@ from funcnet.value import unpacked
 
 PARAMETER, BUFFER, ATTRIBUTE = "parameter", "buffer", "attribute"
 _INTERNAL = ("_parameters", "_buffers", "_modules")
+_OF_MODULES = frozenset(vars(nn.RNN(1, 1)))
+"""Attributes of torch's own, of which no forward pass changes a container."""
+
+_CONTAINERS = (list, dict, set, bytearray, deque)
 
 _ABSENT = object()
 
@@ -34,6 +40,19 @@ def slots_of(module: nn.Module) -> dict[Slot, Tensor]:
                 if isinstance(leaf, Tensor) and (kind != ATTRIBUTE or leaf.grad_fn is None):
                     found[f"{path}.{name}".lstrip("."), kind] = leaf
     return found
+
+
+def _require_plain(module: nn.Module) -> None:
+    """Refuse modules whose tensors are not at hand: of TorchScript, and lazy ones before their first call."""
+    who = f"lift({type(module).__name__})"
+    for path, one in module.named_modules():
+        if isinstance(one, torch.jit.ScriptModule):
+            raise value_error(
+                who, "the module must be one of Python; lift the one that was compiled", f"TorchScript {path}".strip()
+            )
+    lazy = [name for name, leaf in (*module.named_parameters(), *module.named_buffers()) if is_lazy(leaf)]
+    if lazy:
+        raise value_error(who, "parameters must have values; call a lazy module once before", f"none at {', '.join(lazy[:5])}")
 
 
 def _require_reachable(module: nn.Module) -> None:
@@ -54,14 +73,17 @@ class Skeleton:
     A module that pickle refuses, such as one of a local class, has a skeleton that equals only itself.
     """
 
-    __slots__ = ("_code", "_lock", "_modules", "_name", "module", "places", "stored")
+    __slots__ = ("_code", "_lock", "_modules", "_name", "changed", "module", "places", "stored")
 
     stored: tuple[str, ...]
     """Names of the attributes that the last call set on modules."""
 
+    changed: tuple[str, ...]
+    """Names of the containers that the last call changed in place, of those that it was given copies of."""
+
     def __init__(self, module: nn.Module, slots: tuple[Slot, ...]) -> None:
         self.module, self._lock = module, RLock()
-        self.stored = ()
+        self.stored, self.changed = (), ()
         owners = dict(module.named_modules(remove_duplicate=False))
         self._modules = [*module.modules()]
         for one in self._modules:  # derived tensors, as those of weight_norm, are computed anew in each call
@@ -74,6 +96,7 @@ class Skeleton:
     @classmethod
     def of(cls, module: nn.Module) -> "Skeleton":
         """Copy a module without the values of its tensors."""
+        _require_plain(module)
         _require_reachable(module)
         slots = slots_of(module)
         memo: dict[int, Any] = {id(leaf): _placeholder(leaf) for leaf in slots.values()}
@@ -108,20 +131,34 @@ class Skeleton:
         """Whether a module within is in train mode."""
         return any(one.training for one in self._modules)
 
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """The names of the attributes that are lists, dicts and the like."""
+        return tuple(
+            f"{path}.{name}".lstrip(".")
+            for path, one in self.module.named_modules()
+            for name, got in vars(one).items()
+            if isinstance(got, _CONTAINERS) and name not in _OF_MODULES
+        )
+
     def call(
-        self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], stores: tuple[str, ...] = ()
+        self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], stores: tuple[str, ...] = (), changes: tuple[str, ...] = ()
     ) -> tuple[Any, dict[str, Tensor]]:
         """Call the module with these tensors; return its output, and the tensors that it has afterwards.
 
         All else that the call stores in attributes of the module is forgotten; ``stores`` tells the compiler which they are.
+        ``changes`` names the lists, dicts and the like that the call may write to: it gets copies of these.
         """
+        copied = [self._place(name) for name in changes]
         if is_compiling():
-            return self._traced(tensors, arguments, [self._place(name) for name in stores])
+            return self._traced(tensors, arguments, [self._place(name) for name in stores], copied)
         with self._lock:
             before = [(vars(one), dict(vars(one))) for one in self._modules]
+            given = [(vars(owner)[key], _replace(owner, key)) for owner, key in copied]
             try:
                 return self._filled(tensors)(*arguments), self._tensors()
             finally:
+                self.changed = tuple([name for name, (old, new) in zip(changes, given, strict=True) if not _is_same(old, new)])
                 self.stored = tuple(self._stored(before))
                 for attributes, kept in before:
                     attributes.clear()
@@ -129,9 +166,15 @@ class Skeleton:
                 self._empty()
 
     def _traced(
-        self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], stores: list[tuple[nn.Module, str]]
+        self,
+        tensors: dict[str, Tensor],
+        arguments: tuple[Any, ...],
+        stores: list[tuple[nn.Module, str]],
+        copied: list[tuple[nn.Module, str]],
     ) -> tuple[Any, dict[str, Tensor]]:
-        before = [(owner, key, getattr(owner, key, _ABSENT)) for owner, key in stores]
+        before = [(owner, key, getattr(owner, key, _ABSENT)) for owner, key in (*stores, *copied)]
+        for owner, key in copied:
+            _replace(owner, key)
         y = self._filled(tensors)(*arguments)
         after = self._tensors()
         for owner, key, kept in before:
@@ -193,6 +236,21 @@ def _put(owner: nn.Module, kind: str, key: str, leaf: Any) -> None:
 
 def _taken(owner: nn.Module, kind: str, key: str) -> Any:
     return owner._buffers[key] if kind == BUFFER else getattr(owner, key)
+
+
+def _replace(owner: nn.Module, key: str) -> Any:
+    """Put a copy of a container in its place, and return the copy."""
+    made = getattr(owner, key).copy()  # the compiler does not know ``copy.copy``
+    setattr(owner, key, made)
+    return made
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Tell whether two containers hold the same objects."""
+    if isinstance(one, dict) and one.keys() != other.keys():
+        return False
+    pairs = zip(one.values(), other.values(), strict=True) if isinstance(one, dict) else zip(one, other, strict=False)
+    return len(one) == len(other) and all(a is b for a, b in pairs)
 
 
 def _placeholder(leaf: Tensor) -> Tensor:

@@ -19,20 +19,23 @@ def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
     """Call the module of a layer on copies of params and of an example, and return what it did.
 
     Raises:
-        ValueError: If the module fails, writes to its parameters, or has an output that is no tree of tensors.
+        ValueError: If the module fails, writes to its parameters, has an output that is no tree of tensors, or another one when
+            it is called again.
     """
     who = f"lift({type(layer.skeleton.module).__name__})"
     for leaf in flatten_together(x)[0]:
-        if not isinstance(leaf, Tensor):
-            raise value_error(who, "example must be a tensor, or a tuple or tree of tensors", describe(leaf))
+        if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or leaf.is_nested:
+            raise value_error(who, "example must be a dense tensor, or a tuple or tree of these", describe(leaf))
     with torch.inference_mode(False), torch.no_grad(), all_seeded(random.key(0), tree.leaves((params, x))):
         trial = _Trial(who, layer, params, x)
+        _require_repeatable(who, trial, layer, params, x)
         return Traits(
             draws=trial.drawn > 0,
             draws_in_kernels=trial.draws_in_kernels,
             draws_hidden=trial.hidden,
             fused=trial.fused,
             stores=trial.stored,
+            changes=trial.changed,
             moves=trial.moves,
             writes_to_x=trial.writes_to_x,
             batch_dependent=_is_batch_dependent(trial, layer, params, x),
@@ -52,7 +55,7 @@ class _Trial:
             y, after = _called(who, layer, named, x)
         self.draws_in_kernels = before != states(tensors)
         self.drawn, self.hidden, self.fused = draws.drawn, draws.hidden, draws.fused
-        self.stored = layer.skeleton.stored
+        self.stored, self.changed = layer.skeleton.stored, layer.skeleton.changed
         self.leaves = flatten_together(y)[0]
         self.moves = any(named[leaf.name]._version or after[leaf.name] is not named[leaf.name] for leaf in _buffers(layer))
         self.writes_to_x = any(leaf._version for leaf in tree.leaves(x))
@@ -63,7 +66,7 @@ def _called(who: str, layer: Lifted, named: dict[str, Tensor], x: Any) -> tuple[
     """Return the output of the module, and the buffers that it has afterwards."""
     held = named | {name: named[first] for name, first in layer.ties}
     try:
-        return layer.skeleton.call(held, x if isinstance(x, tuple) else (x,))
+        return layer.skeleton.call(held, x if isinstance(x, tuple) else (x,), changes=layer.skeleton.containers)
     except Exception as error:
         mode = "train" if layer.skeleton.is_training else "eval"
         rule = f"the module must accept the example in {mode} mode"
@@ -76,7 +79,24 @@ def _check(who: str, outputs: list[Any], written: list[str]) -> None:
         raise value_error(who, "forward must not write to parameters", f"one that writes to {', '.join(written)}")
     for one in outputs:
         if one is not None and not isinstance(one, Tensor):
-            raise value_error(who, "the output must be a tensor, or a dict, tuple or list of tensors", describe(one))
+            came = describe(one) if isinstance(one, str | int | float) else f"a {type(one).__name__}"
+            raise value_error(who, "the output must be a tensor, or a dict, tuple or list of tensors", came)
+
+
+def _require_repeatable(who: str, trial: _Trial, layer: Lifted, params: Params, x: Any) -> None:
+    """Refuse modules that remember their calls, or draw from a generator that no one seeds."""
+    with all_seeded(random.key(0), tree.leaves((params, x))):
+        again = _Trial(who, layer, params, x)
+    if len(again.leaves) != len(trial.leaves) or not all(map(_is_close, trial.leaves, again.leaves)):
+        rule = "forward must give equal outputs for equal inputs, draw from global generators, and keep no state but in buffers"
+        raise value_error(who, rule, "another output in a second call")
+
+
+def _is_close(a: Any, b: Any) -> bool:
+    """Tell whether two outputs are equal up to the rounding of sums in another order, as some kernels of GPUs have it."""
+    if a is None or b is None or a.is_meta:
+        return a is b or (a is not None and b is not None and a.shape == b.shape)
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def _buffers(layer: Lifted) -> list[Leaf]:

@@ -1,0 +1,121 @@
+"""The pages for people from elsewhere: each section runs by itself, after the imports of its page."""
+
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+import funcnet as fn
+from funcnet.interop import torch_nn
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def snippets(text: str) -> list[str]:
+    """Return the Python snippets of a text."""
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def programs() -> dict[str, str]:
+    """Return the programs by page and section: the page's first snippets, the imports, and then those of the section."""
+    found = {}
+    for page in ("from_torch_nn", "from_jax", "interop"):
+        first, *sections = (DOCS / f"{page}.md").read_text().split("\n## ")
+        for section in sections:
+            if parts := snippets(section):
+                found[f"{page}: {section.splitlines()[0]}"] = "\n".join([*snippets(first), *parts])
+    return found
+
+
+PROGRAMS = programs()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.compiled] * ("compile(" in text)) for name, text in PROGRAMS.items()]
+)
+def test_a_section_runs(name, tmp_path, monkeypatch):
+    """With the assertions on the page that both ways give the same numbers."""
+    monkeypatch.chdir(tmp_path)
+    assert "assert" in PROGRAMS[name]
+    exec(compile(PROGRAMS[name], name, "exec"), {"__name__": "page"})
+
+
+def rows(page: str) -> list[tuple[str, str]]:
+    """Return the rows of the tables of a page of two columns, without their heads."""
+    found = re.findall(r"^\| (.+?) \| (.+) \|$", (DOCS / f"{page}.md").read_text(), re.MULTILINE)
+    heads = [i - 1 for i, row in enumerate(found) if row[0] == "---"]
+    return [row for i, row in enumerate(found) if i not in heads and row[0] != "---"]
+
+
+def test_the_names_of_funcnet_in_the_tables_exist():
+    """In the right columns, where a name is a word in backquotes, or called there."""
+    homes = (fn, fn.tree, fn.random, fn.testing)
+    spoken = {"apply", "vjp", "params", "net", "print", "None", "False", "True"}
+    for page in ("from_torch_nn", "from_jax"):
+        names = {name for _, right in rows(page) for name in re.findall(r"`([A-Za-z]\w+)(?=[`(])", right)}
+        assert len(names) > 15
+        assert [name for name in sorted(names - spoken) if not any(hasattr(home, name) for home in homes)] == []
+
+
+def test_the_names_of_jax_in_the_tables_exist():
+    """In the left columns of the page from JAX."""
+    names = {name for left, _ in rows("from_jax") for name in re.findall(r"`((?:jax|stax|eqx|optax)\.[\w.]+)", left)}
+    assert len(names) > 100
+    homes = {"jax": "jax", "stax": "jax.example_libraries.stax", "eqx": "equinox", "optax": "optax"}
+    for name in sorted(names):
+        first, _, rest = name.partition(".")
+        assert found(homes[first], rest), name
+
+
+def found(home: str, path: str) -> bool:
+    """Tell whether a module has an attribute, or a module, of a dotted path."""
+    *outer, last = path.split(".")
+    try:
+        module = importlib.import_module(".".join([home, *outer]))
+    except ImportError:
+        return False
+    return hasattr(module, last) or importlib.util.find_spec(f"{module.__name__}.{last}") is not None
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_links_between_pages_lead_somewhere():
+    """To files that exist, and to headings in them."""
+    pages = [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text())]
+    assert len(links) > 30
+    for page, link in links:
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), (page.name, link)
+        assert not anchor or anchor in anchors(target), (page.name, link)
+
+
+def test_the_page_of_interop_names_every_function():
+    """Those that ``funcnet.interop.torch_nn`` exports, in a heading or the table."""
+    page = (DOCS / "interop.md").read_text()
+    exported = re.findall(r"import (\w+) as \1", Path(torch_nn.__file__).read_text())
+    assert len(exported) >= 6
+    assert [name for name in exported if f"`{name}`" not in page] == []
+
+
+def test_the_files_of_the_architecture_exist():
+    """In the folder that heads their table, and in interop every file has a line there or one for its family."""
+    tables = re.findall(
+        r"\| `(funcnet/\S+)` \| holds \|\n\| --- \| --- \|\n((?:\|.*\n)+)", (DOCS.parent / "ARCHITECTURE.md").read_text()
+    )
+    assert len(tables) > 8
+    for folder, lines in tables:
+        named = {name for row in lines.splitlines() for name in re.findall(r"`(\w+(?:\.py|/))`", row.split(" | ")[0])}
+        there = {one.name + "/" * one.is_dir() for one in (DOCS.parent / folder).iterdir() if one.name[:2] != "__"}
+        assert named <= there, folder
+        assert "interop" not in folder or "| the others |" in lines or there - named <= {"state_dicts.py"}, (
+            folder,
+            there - named,
+        )
