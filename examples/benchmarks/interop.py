@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ The same steps compiled, by `fn.compile` and `torch.compile`:
 CONVERSION = """
 ## Conversion
 
-Seconds on the wall that `from_torch` takes, with copies of all parameters:
+Seconds of CPU time that `from_torch` takes, with copies of all parameters:
 """
 
 BORDER = """
@@ -205,9 +205,9 @@ def conversions(makers: dict[str, Callable[[], nn.Module]]) -> Iterator[str]:
     yield "| | parameters | seconds |"
     yield "|---|--:|--:|"
     for name, make in makers.items():
-        module, began = make(), perf_counter()
+        module, began = make(), process_time()
         from_torch(module)
-        yield f"| {name.split(',')[0]} | {sum(p.numel() for p in module.parameters()):,} | {perf_counter() - began:.2f} |"
+        yield f"| {name.split(',')[0]} | {sum(p.numel() for p in module.parameters()):,} | {process_time() - began:.2f} |"
 
 
 def lines(rounds: int, quick: bool) -> Iterator[str]:
