@@ -237,8 +237,6 @@ class Recurrent(Layer):
                 self, y, "N, T, input_size" if self.batch_first else "T, N, input_size", "T, input_size"
             )
         steps, *n = self._inward(y, x).shape[: y.dim() - 1]
-        if state is None and lengths is None:
-            return None if steps else "the sequence must have a step"
         per_row = (
             isinstance(lengths, Tensor)
             and not lengths.is_nested
