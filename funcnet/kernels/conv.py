@@ -24,6 +24,7 @@ convolution_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.convo
 
 
 _MANY = 1 << 18
+_LARGE = 1 << 20
 
 
 def convolution(
@@ -38,6 +39,8 @@ def convolution(
     """Convolve over all axes of w but two: y, and x as it went into the kernel, which its gradient is to be taken with."""
     if w.dim() == 4 and 1 < w.shape[1] <= 4 and _is_image(x, w):
         x = x.contiguous(memory_format=torch.channels_last)
+    elif w.dim() == 4 and w.numel() >= _LARGE and _is_small_beside(x, w):
+        x = x.contiguous()
     return _convolutions[w.dim() - 2](x, w, b, stride, padding, dilation, groups), x
 
 
@@ -50,6 +53,20 @@ def _is_image(x: Tensor, w: Tensor) -> bool:
     """
     free = x.dim() == 4 and x.dtype is torch.float32 and is_plain(x, w)  # first: an exported size cannot be compared
     return free and x.shape[0] * x.shape[2] * x.shape[3] * w.shape[0] >= _MANY
+
+
+def _is_small_beside(x: Tensor, w: Tensor) -> bool:
+    """Tell whether x is in the order channels_last, for which the kernels would copy a weight of many times its size.
+
+    They copy it in the forward and in the backward pass, and the gradient comes back in the other order than the weight, which
+    optimizers take longer to add. Both passes of 512 to 512 channels 3×3 on 4, 16 and 64 images of 4×4 take 8.5, 22 and 68 ms
+    with x copied, and 19, 33 and 78 in the order channels_last; from 256 to 512 channels on 16 of 8×8 12.1 and 13.0. Smaller
+    weights are copied within caches: 256 to 256 channels on 16 images of 8×8, with 2 times as many weights as numbers in x, take
+    17.3 and 15.9. A weight 1×1 is the same in both orders.
+    """
+    if not is_plain(x, w) or x.dim() != 4 or x.is_contiguous() or w.numel() < 4 * x.numel() or not w.is_contiguous():
+        return False
+    return not w.is_contiguous(memory_format=torch.channels_last)
 
 
 def pad_by(x: Tensor, before: Sequence[int], after: Sequence[int], value: float) -> Tensor:

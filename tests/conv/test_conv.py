@@ -196,3 +196,23 @@ def test_a_large_image_of_few_channels_goes_in_the_order_channels_last():
     few = layer(params, x[:1].detach())
     assert few.is_contiguous()
     torch.testing.assert_close(y[:1], few, rtol=1e-5, atol=1e-5)
+
+
+def test_a_small_image_beside_a_large_weight_is_copied_instead_of_the_weight():
+    """Then y and both gradients come in the order of the weight; values and gradients are torch.nn's."""
+    layer, twin = fn.Conv2d(384, 384, 3, padding=1), nn.Conv2d(384, 384, 3, padding=1)
+    x = draw((2, 384, 4, 4)).float().contiguous(memory_format=torch.channels_last)
+    params = fn.tree.from_names(dict(twin.state_dict()), like=layer.init(0))
+    y, cache = layer.apply(params, x)
+    gy = draw(tuple(y.shape)).float().contiguous(memory_format=torch.channels_last)
+    gparams, gx = layer.vjp(params, cache, gy)
+    assert all(found.is_contiguous() for found in (y, cache, gx, gparams["weight"]))
+    want = torch.autograd.grad(twin(x.requires_grad_()), [x, *twin.parameters()], gy)
+    torch.testing.assert_close((gx, gparams["weight"], gparams["bias"]), want, rtol=1e-4, atol=1e-3)
+
+
+def test_an_image_that_is_large_beside_its_weight_keeps_its_order():
+    """Copying x would cost more than copying the weight."""
+    layer = fn.Conv2d(384, 384, 3, padding=1)
+    x = torch.zeros(1, 384, 32, 32).contiguous(memory_format=torch.channels_last)
+    assert layer(layer.init(0), x).is_contiguous(memory_format=torch.channels_last)

@@ -11,15 +11,11 @@ import funcnet as fn
 from funcnet.interop import torch_nn
 
 DOCS = Path(__file__).parents[2] / "docs"
-FOREIGN = re.compile("jax|jnp|optax|stax|eqx")
-"""What a snippet mentions that needs the extra ``bench``."""
-INSTALLED = all(importlib.util.find_spec(name) for name in ("jax", "equinox", "optax"))
 
 
 def snippets(text: str) -> list[str]:
-    """Return the Python snippets of a text, without those of libraries that are not installed."""
-    found = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    return [snippet for snippet in found if INSTALLED or not FOREIGN.search(snippet)]
+    """Return the Python snippets of a text."""
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 def programs() -> dict[str, str]:
@@ -64,11 +60,11 @@ def test_the_names_of_funcnet_in_the_tables_exist():
 
 
 def test_the_names_of_jax_in_the_tables_exist():
-    """In the left columns of the page from JAX, wherever these libraries are installed."""
+    """In the left columns of the page from JAX."""
     names = {name for left, _ in rows("from_jax") for name in re.findall(r"`((?:jax|stax|eqx|optax)\.[\w.]+)", left)}
     assert len(names) > 100
     homes = {"jax": "jax", "stax": "jax.example_libraries.stax", "eqx": "equinox", "optax": "optax"}
-    for name in sorted(names) if INSTALLED else ():
+    for name in sorted(names):
         first, _, rest = name.partition(".")
         assert found(homes[first], rest), name
 

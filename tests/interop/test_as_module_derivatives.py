@@ -317,6 +317,13 @@ def test_differentiable_is_the_net_as_a_function():
     assert eval(repr(f), {**vars(fn), "differentiable": differentiable}) == f
 
 
+def test_differentiable_refuses_params_that_are_no_tensors():
+    """In the words of the layer, whether autograd watches or not."""
+    for x in (X, X.clone().requires_grad_()):
+        with pytest.raises(ValueError, match=r"Linear.* params must be a dict of weight \(3, 2\), bias \(3,\)"):
+            differentiable(fn.Linear(2, 3))((2, 3), x)
+
+
 def test_differentiable_refuses_what_is_no_layer():
     """And errors of the net pass through it, forward and backward."""
     with pytest.raises(ValueError, match="differentiable: the layer must be a layer"):

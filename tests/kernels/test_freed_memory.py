@@ -1,8 +1,25 @@
-"""Memory that tensors give back: kept for those to come, where the C library is glibc."""
+"""Freed memory: kept for the next tensors, where the C library is glibc."""
 
+import os
 import platform
 import subprocess
 import sys
+
+KEPT = """
+import resource, torch
+from funcnet.kernels import retain_freed_memory
+
+def faults():
+    held = [torch.zeros(4 << 20) for _ in range(16)]  # 256 MB
+    del held
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [torch.zeros(4 << 20) for _ in range(16)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults())
+retain_freed_memory()
+print(faults())
+"""
 
 PROGRAM = """
 import ctypes, torch
@@ -28,7 +45,26 @@ print(mapped())
 def test_what_goes_back_is_kept():
     """A tensor of 16 MB is mapped separately and unmapped when freed; with retain_freed_memory it comes from the heap."""
     if platform.libc_ver()[0] == "glibc":
-        ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-        before, after = map(int, ran.stdout.split())
+        before, after = _numbers(PROGRAM)
         assert before >= 16 << 20
         assert after == 0
+
+
+def test_hundreds_of_megabytes_are_kept():
+    """256 MB that are freed and allocated again come page by page, and without a fault once they are retained."""
+    if platform.libc_ver()[0] == "glibc":
+        before, after = _numbers(KEPT)
+        assert before > 10_000
+        assert after < before / 10
+
+
+def test_thresholds_from_the_environment_stay():
+    """Where the environment sets a threshold, nothing is changed: the tensor of 16 MB is still mapped separately."""
+    if platform.libc_ver()[0] == "glibc":
+        assert min(_numbers(PROGRAM, MALLOC_MMAP_THRESHOLD_="131072")) >= 16 << 20
+
+
+def _numbers(program, **variables):
+    environment = {**os.environ, **variables}
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    return [*map(int, ran.stdout.split())]

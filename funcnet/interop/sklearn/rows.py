@@ -68,7 +68,7 @@ def dtype_of(estimator: Any, x: Any = None) -> torch.dtype | None:
         return _real(estimator, given) if given else None if x is None else getattr(torch, x.dtype.name)
     try:
         found = getattr(torch, given if isinstance(given, str) else np.dtype(given).name, None)
-    except TypeError:
+    except (TypeError, ValueError):
         found = None
     if not isinstance(found, torch.dtype):
         rule = "dtype must be a dtype of torch or numpy, or None for that of X"

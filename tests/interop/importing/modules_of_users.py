@@ -257,7 +257,7 @@ class CausalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, steps, width = x.size()
-        q, k, v = self.qkv(x).split(8, dim=2)
+        q, k, v = self.qkv(x).split(width, dim=2)
         q, k, v = (one.view(n, steps, 2, width // 2).transpose(1, 2) for one in (q, k, v))
         scores = (q @ k.transpose(-2, -1)) / k.size(-1) ** 0.5
         scores = scores.masked_fill(self.mask[:, :, :steps, :steps] == 0, float("-inf"))

@@ -87,6 +87,7 @@ JOINING = {
         lambda a: torch.split(a, 1, 1)[0] * torch.split(a, 1, 1)[2],
         lambda a: a.split([1, 3], dim=2)[1],
         lambda a: a.split((1, a.size(2) - 1), dim=2)[1],
+        lambda a: a.split(a.size(2) // 2, dim=2)[1] + torch.split(a, a.size(2) // 2, 2)[0],
         lambda a: a.unbind(1)[2],
     ],
 }

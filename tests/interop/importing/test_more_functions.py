@@ -120,6 +120,8 @@ OF_IMAGES = [
     lambda a: F.adaptive_avg_pool2d(a, (a.size(2) // 2, 3)),
     lambda a: F.adaptive_max_pool2d(a, 2),
     lambda a: F.interpolate(a, scale_factor=2),
+    lambda a: F.grid_sample(a, a[:, :2].permute(0, 2, 3, 1) * 0.4, "bicubic", align_corners=True),
+    lambda a: F.grid_sample(a, a[:, :2].movedim(1, -1) * 0.6, padding_mode="border", align_corners=False),
     lambda a: F.interpolate(a, size=(7, 9), mode="bilinear", align_corners=False),
     lambda a: F.interpolate(a[:, :, ::2], size=a.shape[2:], mode="bilinear", align_corners=True),
     lambda a: F.interpolate(a[:, :, ::2], size=(a.shape[2], a.shape[3])),

@@ -171,7 +171,7 @@ def _differentiated_by_torch(plan: Plan, row: Row) -> tuple[Any, dict[int, Tenso
 
 
 def _wants_gradient(leaf: Any) -> bool:
-    return leaf is not None and leaf.requires_grad
+    return isinstance(leaf, Tensor) and leaf.requires_grad
 
 
 def _computed(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:

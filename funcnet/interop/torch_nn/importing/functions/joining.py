@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from attrs import define
 
 from funcnet.interop.torch_nn.importing.functions.arguments import (
     Tensor,
@@ -66,7 +67,7 @@ def _split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> Any:
     if has_sizes(sizes):
         if isinstance(sizes, (tuple, list)):
             return _sections(tensor, sizes, dim)
-        raise UnsupportedError("split needs the size of its parts when the module is traced; use chunk for a number of parts")
+        return _Pieces(tensor, sizes, whole(dim, "dim"))
     several = isinstance(sizes, (tuple, list))
     parts: Any = (None,) * len(sizes) if several else ...
     return node(Split(tuple(sizes) if several else sizes, whole(dim, "dim")), tensor, parts=parts)
@@ -79,6 +80,20 @@ def _sections(tensor: Tensor, sizes: Any, dim: int) -> Any:
         found.append(sized(Narrow, tensor, whole(dim, "dim"), start, one))
         start = arithmetic("add", start, one)
     return tuple(found)
+
+
+@define(frozen=True)
+class _Pieces:
+    """The parts of a split into an unknown number, of a size that depends on shapes: each is cut out where code takes it."""
+
+    tensor: Tensor
+    size: Any
+    dim: int
+
+    def __getitem__(self, index: Any) -> Node:
+        if not isinstance(index, int) or index < 0:
+            raise UnsupportedError("parts of a split whose number is not known are taken by numbers from 0 on")
+        return sized(Narrow, self.tensor, self.dim, arithmetic("mul", self.size, index), self.size)
 
 
 @function(torch.unbind, "unbind")
@@ -96,4 +111,4 @@ def pick(value: Tensor, index: Any) -> Any:
     if isinstance(value.parts, tuple) and not -len(value.parts) <= index < len(value.parts):
         raise UnsupportedError(f"a tuple of {len(value.parts)} tensors has no entry {index}")
     parts = value.parts[index] if isinstance(value.parts, tuple) else None
-    return Node(Pick(index), (value,), {}, parts)
+    return Node(Pick(index), (value,), {}, parts, numbers=value.numbers)

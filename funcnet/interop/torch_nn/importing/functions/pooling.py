@@ -35,6 +35,7 @@ from funcnet.layers.shape.boundary_padding import (
     ReplicationPad2d,
     ReplicationPad3d,
 )
+from funcnet.layers.shape.grid_sampling import GridSample
 from funcnet.layers.shape.resizing import Upsample
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from funcnet.layers.shape.sized import ConstantPad
@@ -192,6 +193,13 @@ def _pixel_unshuffle(input: Tensor, downscale_factor: int) -> Node:
 @function(F.channel_shuffle)
 def _channel_shuffle(input: Tensor, groups: int) -> Node:
     return node(ChannelShuffle(whole(groups, "groups")), input)
+
+
+@function(F.grid_sample)
+def _grid_sample(
+    input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool | None = None
+) -> Node:
+    return node(GridSample(mode, padding_mode, bool(align_corners)), input, grid)
 
 
 @function(F.unfold)
