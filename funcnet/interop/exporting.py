@@ -20,7 +20,7 @@ from torch.export.graph_signature import InputKind, TensorArgument
 
 from funcnet import random, tree
 from funcnet.compilation.inductor import step_options
-from funcnet.errors import describe, value_error
+from funcnet.errors import describe, is_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.interop.graph_writes import written_inputs
 from funcnet.interop.reasons import reason_of
@@ -102,8 +102,10 @@ def _with_key(names: list[str], args: Any) -> Any:
 
 def _places(names: list[str], args: tuple[Any, ...], batch: Sequence[int | str]) -> list[int]:
     """Return the numbers of the arguments that ``batch`` names."""
-    if isinstance(batch, (str, int)) or not all(isinstance(one, (str, int)) for one in batch):
-        raise value_error("export", "batch must be a tuple of names or numbers of arguments, such as ('x', 'target')", batch)
+    if not isinstance(batch, (tuple, list)) or not all(isinstance(one, str) or is_whole(one) for one in batch):
+        raise value_error(
+            "export", "batch must be a tuple of names or numbers of arguments, such as ('x', 'target')", describe(batch)
+        )
     known = [*range(len(args)), *names[: len(args)]]
     for one in batch:
         if one not in known:
@@ -192,6 +194,8 @@ def _write(program: ExportedProgram, path: Path, compiled: bool) -> None:
 
 
 def _require_package(path: Any, compiled: bool) -> Path | None:
+    if not isinstance(compiled, bool):
+        raise value_error("export", "compiled must be True or False", describe(compiled))
     if path is None:
         if compiled:
             raise value_error("export", "compiled=True needs a path, where the package is written", "path=None")
@@ -262,9 +266,10 @@ def export(
     names = _parameters(step)
     args = _with_key(names, args)
     _require_args(args)
-    if batch and dynamic_shapes is not None:
+    places = _places(names, args, batch)
+    if places and dynamic_shapes is not None:
         raise value_error("export", "batch and dynamic_shapes both say which sizes vary: give one", "both")
-    if places := _places(names, args, batch):
+    if places:
         args, dynamic_shapes = _with_open_batch(args, places)
     shapes = None if dynamic_shapes is None else _shapes_of(args, dynamic_shapes)
     program = _traced(step, _mapped(Tensor.detach, args), shapes)  # detach: one tensor in two places becomes two

@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 
 from funcnet import tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import describe, value_error
+from funcnet.errors import describe, is_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.interop.reasons import reason_of
 from funcnet.kernels.onnx_forms import ONNX_FORMS
@@ -63,10 +63,25 @@ def _names(word: str, n: int, given: Any) -> list[str]:
     """Return the names of n inputs or outputs: the word, with numbers if there are several, or those that are given."""
     if given is None:
         return [word] if n == 1 else [f"{word}{i}" for i in range(n)]
-    names = [given] if isinstance(given, str) else list(given)
-    if len(names) != n or not all(isinstance(name, str) for name in names) or len(set(names)) < n:
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) and name for name in names):
+        raise value_error("onnx.export", f"the names of {word} must be a string, or a tuple or list of strings", describe(given))
+    if len(names) != n or len(set(names)) < n:
         raise value_error("onnx.export", f"there must be {n} different names of {word}", repr(given))
-    return names
+    return [*names]
+
+
+def _require_different(names: list[str]) -> None:
+    """Refuse a name that two of inputs, outputs and params have: a graph of ONNX has each name once."""
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise value_error("onnx.export", "inputs, outputs and params must have different names", f"{twice[0]!r} twice")
+
+
+def _require_opset(version: Any) -> None:
+    if version is not None and (not is_whole(version) or version < 1):
+        rule = "opset_version must be a whole number of at least 1, or None"
+        raise value_error("onnx.export", rule, describe(version))
 
 
 def _traced(root: _Net, examples: list[Tensor], shapes: tuple[Any, ...]) -> ExportedProgram:
@@ -136,13 +151,11 @@ def export(
     leaves, still = _inputs(x), net.inference()
     with torch.no_grad():
         outputs = len(tree.leaves(still(params, x)))
-    names = {
-        "input_names": _names("x", len(leaves), input_names),
-        "output_names": _names("y", outputs, output_names),
-        "opset_version": opset_version,
-    }
-    written = _written(still, params, leaves, x, **names)
-    _rename(written.model.graph, [*tree.names(params)])
+    ins, outs, paths = _names("x", len(leaves), input_names), _names("y", outputs, output_names), [*tree.names(params)]
+    _require_different([*ins, *outs, *paths])
+    _require_opset(opset_version)
+    written = _written(still, params, leaves, x, input_names=ins, output_names=outs, opset_version=opset_version)
+    _rename(written.model.graph, paths)
     written.save(os.fspath(found))
     _check(os.fspath(found))
 

@@ -293,4 +293,7 @@ def freeze_params(optimizer: Optimizer, *patterns: Chooser) -> ByPath:
     References:
         ``optax.freeze``.
     """
+    for pattern in patterns:
+        if not isinstance(pattern, str) and not callable(pattern):
+            raise value_error("freeze_params", "patterns must be strings, or functions of path and leaf", describe(pattern))
     return by_path({**dict.fromkeys(patterns), "*": optimizer})

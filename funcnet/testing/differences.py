@@ -19,7 +19,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
-from funcnet.errors import adds_location, describe, is_number, value_error
+from funcnet.errors import adds_location, describe, is_number, is_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
 from funcnet.testing.blame import Judge, judged_down
@@ -57,7 +57,7 @@ def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float
 
     Raises   ``ValueError`` for a step that is not above 0 and finite, and another side.
     """
-    if not is_number(step) or step <= 0 or side not in _STENCILS:
+    if not is_number(step) or step <= 0 or not is_whole(side) or side not in _STENCILS:
         got = f"step={step!r}, side={side!r}"
         raise value_error("finite_difference", "step must be a finite number above 0, and side 0, 1 or -1", got)
     if not callable(f):

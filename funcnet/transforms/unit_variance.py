@@ -42,9 +42,9 @@ class _Scaling(StandIn):
     search: _Search
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        search, given = self.search, params["weight"]
+        search, given = self.search, params.get("weight") if isinstance(params, dict) else None
         stored = search.weights.get(self.path)
-        if stored is None or stored.shape != given.shape or transform_level() != search.level:
+        if stored is None or given is None or stored.shape != given.shape or transform_level() != search.level:
             return self.original.apply(params, x, rng)
         if self.path not in search.found:
             search.found[self.path] = self._scaled(params, x, rng)

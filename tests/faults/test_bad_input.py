@@ -7,6 +7,7 @@ import pytest
 import torch
 from calling import Call
 from calls_of_functions import all_of_functions
+from calls_of_interop import CALLS as INTEROP
 from calls_of_training import CALLS as TRAINING
 from calls_of_values import all_of_values
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +17,7 @@ from verdicts import judge, written
 
 import funcnet as fn
 
-CALLS = [*all_of_values(), *all_of_functions(), *TRAINING]
+CALLS = [*all_of_values(), *all_of_functions(), *TRAINING, *INTEROP]
 PLACES = [(call, argument) for call in CALLS for argument in call.arguments]
 
 ABSTRACT = {

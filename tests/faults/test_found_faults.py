@@ -19,6 +19,7 @@ NODES = (("h", fn.branch(LINEAR, LINEAR), ("x",)), ("y", fn.Select(0), ("h",)), 
 GRAPH = fn.graph("x", output={"a": "y", "b": "z"}, h=(NODES[0][1], "x"), y=(NODES[1][1], "h"), z=(NODES[2][1], "h"))
 SWA = fn.SWA()
 STATE = SWA.init({"w": torch.ones(2)})
+DIVIDED = fn.RescaleBySize(fn.SizeArithmetic("truediv", 1, fn.InputSize(0, -1)))
 PAIR = [(torch.ones(4, 2), torch.ones(4, 3))]
 
 
@@ -82,6 +83,14 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "walk: path must be a string, got a tensor": lambda: fn.walk(LINEAR, torch.ones(2)),  # type: ignore[arg-type]
     "walk: the layer must be a layer": lambda: fn.walk(3),  # type: ignore[arg-type]
     "weight_and_bias: shapes must be a dict": lambda: initializers.weight_and_bias(0, None, "torch"),  # type: ignore[arg-type]
+    "Tile: repeats must be below 2**31": lambda: fn.Tile((2**31, 1)),
+    "ConstantPad: pad must be below 2**31": lambda: fn.ConstantPad((2**31, 0)),
+    "ResizeTo: sizes must be below 2**31": lambda: fn.ResizeTo((2**31, 2)),
+    "Parameter: shape must be below 2**31": lambda: fn.Parameter((2**31, 2)),
+    "sizes of x that divide must not be 0": lambda: DIVIDED.apply({}, torch.ones(2, 0)),
+    "Linear(in_features=2, out_features=3): params must be a dict of weight (3, 2), bias (3,), got a tuple of 0": lambda: fn.lsuv(LINEAR, (), torch.ones(4, 2)),
+    "freeze_params: patterns must be strings": lambda: fn.freeze_params(fn.SGD(), {}),  # type: ignore[arg-type]
+    "finite_difference: step must be a finite number above 0, and side 0, 1 or -1": lambda: testing.finite_difference(torch.sum, X, X, side=[0]),  # type: ignore[arg-type]
     "predict: data must have numbers, to be moved to cpu": lambda: fn.predict(LINEAR, LINEAR_PARAMS, torch.ones(3, 2, device="meta")),
 }  # fmt: skip
 

@@ -93,7 +93,7 @@ def test_first_and_second_derivatives_agree_with_differences(net):
 
     inputs = (asking(X), *[asking(module.get_parameter(name).detach()) for name in names])
     assert torch.autograd.gradcheck(call, inputs, check_forward_ad=True, check_batched_grad=True)
-    assert torch.autograd.gradgradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs, check_fwd_over_rev=True)
 
 
 def test_derivatives_of_derivatives_in_every_order_of_modes():
@@ -315,6 +315,13 @@ def test_differentiable_is_the_net_as_a_function():
     pulled = vjp(lambda params: f(params, X, 5), params)[1](gy)[0]
     assert tree.allclose(pulled, net.grads(params, cache, gy))
     assert eval(repr(f), {**vars(fn), "differentiable": differentiable}) == f
+
+
+def test_differentiable_refuses_params_that_are_no_tensors():
+    """In the words of the layer, whether autograd watches or not."""
+    for x in (X, X.clone().requires_grad_()):
+        with pytest.raises(ValueError, match=r"Linear.* params must be a dict of weight \(3, 2\), bias \(3,\)"):
+            differentiable(fn.Linear(2, 3))((2, 3), x)
 
 
 def test_differentiable_refuses_what_is_no_layer():

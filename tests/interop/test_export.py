@@ -256,6 +256,8 @@ REFUSED = {
     "the last axis of x must be in_features=3": (fn.Linear(3, 2), (fn.Linear(3, 2).init(0), torch.ones(4, 5)), {}),
     "batch must name arguments among 0, 'x', got 'y'": (lambda x: x, (torch.ones(2),), {"batch": ("y",)}),
     "batch must be a tuple": (lambda x: x, (torch.ones(2),), {"batch": "x"}),
+    "batch must be a tuple of names or numbers": (lambda x: x, (torch.ones(2),), {"batch": torch.ones(2)}),
+    "compiled must be True or False, got 1": (lambda x: x, (torch.ones(2),), {"compiled": 1}),
     "args[0] must have the batch as its first axis": (lambda x: x, (torch.ones(()),), {"batch": (0,)}),
     "give one": (lambda x: x, (torch.ones(2),), {"batch": (0,), "dynamic_shapes": (None,)}),
     "an entry for each of the 1 arguments": (lambda x: x, (torch.ones(2),), {"dynamic_shapes": (None, None)}),

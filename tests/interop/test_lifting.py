@@ -548,6 +548,8 @@ X = torch.ones(2, 3)
         (Writes(3, 2), X, r"lift\(Writes\): forward must not write to parameters, got one that writes to weight"),
         (Holds(), X, r"lift\(Holds\): tensors must be parameters, buffers or attributes of a module.*got list all"),
         (Worded(), X, r"lift\(Worded\): the output must be a tensor, or a dict, tuple or list of tensors, got 'words'"),
+        (nn.Linear(3, 2), X.to_sparse(), r"example must be a dense tensor.* got a tensor of layout torch.sparse_coo"),
+        (nn.Linear(3, 2), (X, 3), r"lift\(Linear\): example must be a dense tensor, or a tuple or tree of these, got 3"),
         (Boxed(), X, r"lift\(Boxed\): the output must be a tensor, or a dict, tuple or list of tensors, got a Both$"),
         (Ordered(), X, r"lift\(Ordered\): forward must give equal outputs for equal inputs.*got another output in a second call"),
         (
@@ -556,7 +558,6 @@ X = torch.ones(2, 3)
             r"lift\(Sequential\): parameters must have values; call a lazy.*got none at 0.weight",
         ),
         (torch.jit.trace(nn.Tanh(), X), X, r"lift\(TopLevelTracedModule\): the module must be one of Python"),
-        (nn.Linear(3, 2), (X, 3), r"lift\(Linear\): example must be a tensor, or a tuple or tree of tensors, got 3"),
     ],
 )
 def test_what_cannot_be_lifted_is_refused(module, example, said):

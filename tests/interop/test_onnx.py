@@ -124,6 +124,9 @@ def test_what_cannot_be_exported_is_refused_in_words(tmp_path, monkeypatch):
             lambda: onnx.export(net, params, torch.ones(2, 3), path, input_names=("a", "b")),
             "there must be 1 different names of x",
         ),
+        (lambda: onnx.export(net, params, torch.ones(2, 3), path, input_names=3), "names of x must be a string, or a tuple or"),
+        (lambda: onnx.export(net, params, torch.ones(2, 3), path, output_names=("weight",)), "'weight' twice"),
+        (lambda: onnx.export(net, params, torch.ones(2, 3), path, opset_version=True), "opset_version must be a whole number"),
         (lambda: onnx.export(turned, turned.init(0), torch.ones(2, 3), path), "matrix_exp"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -439,7 +439,7 @@ def test_wrong_parameters_are_refused_by_fit():
         "epochs must be a whole number of at least 1, got 0": {"epochs": 0},
         "batch_size must be a whole number of at least 1": {"batch_size": "auto"},
         "key": {"key": None},
-        "RandomState": {"random_state": "seed"},
+        "random_state must be a whole number, a numpy.random.RandomState or None, got 'seed'": {"random_state": "seed"},
         "early_stopping must be True or False": {"early_stopping": 3},
         "patience must be": {"early_stopping": True, "patience": 0},
         "validation_fraction must be a number between 0 and 1": {"early_stopping": True, "validation_fraction": 1},
@@ -448,11 +448,12 @@ def test_wrong_parameters_are_refused_by_fit():
         "drop_last must be True or False": {"drop_last": 1},
         "warm_start must be True or False": {"warm_start": "yes"},
         "dtype must be a dtype of torch or numpy": {"dtype": "float31"},
+        "dtype must be a dtype of torch or numpy, or None": {"dtype": torch},
         "dtype must be one of real numbers": {"dtype": complex},
         "must hold whole numbers for dtype=torch.int64": {"dtype": int},
         "device must be a device of torch": {"device": "nowhere"},
         "weights from -1": {"class_weight": {0: -1, 1: 1, 2: 1}},
-        "class_weight": {"class_weight": "unbalanced"},
+        "class_weight must be a dict of weights by class, 'balanced' or None, got 'unbalanced'": {"class_weight": "unbalanced"},
     }
     assert not errors_of([(words, lambda how=how: Classifier(**how).fit(X, Y)) for words, how in wrong.items()])
 
@@ -465,6 +466,7 @@ def test_wrong_data_are_refused():
     assert not errors_of(
         [
             ("got multiclass-multioutput y", lambda: Classifier().fit(X, np.stack([Y, Y], 1))),
+            ("Regressor: y must hold numbers, got an array of dtype <U10", lambda: Regressor().fit(X, NAMES)),
             ("labels must be of one kind.*got int, str", lambda: Classifier().fit(X, np.array(["a", 1] * 75, dtype=object))),
             ("labels must be of one kind", lambda: Classifier().partial_fit(X, Y, classes=["a", None])),
             ("Unknown label type: continuous", lambda: Classifier().fit(X, X[:, 0])),

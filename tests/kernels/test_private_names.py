@@ -90,7 +90,7 @@ def alike(got: object, want: object, tolerance: float) -> bool:
         return tree.equal(got, want)
     (one, other), like = ([x for x in flattening.flatten_together(t)[0] if x is not None] for t in (got, want)), pickle.dumps
     assert like(tree.structure(got)) == like(tree.structure(want))
-    largest = max([x.abs().double().amax() for x in other if x.numel()], default=0.0)
+    largest = max([x.double().abs().amax() for x in other if x.numel()], default=0.0)
     near = [
         torch.isclose(x.double(), y.double(), rtol=0, atol=float(tolerance * largest), equal_nan=True).all()
         for x, y in zip(one, other, strict=True)

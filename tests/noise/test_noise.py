@@ -59,7 +59,17 @@ def by_torch(x, keep, p):
     return x * keep * a + (keep.double() - 1) * alpha * a + alpha * a * p
 
 
-@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", [*AXES, "DropPath"])
+def test_without_dropout_no_key_is_needed(name):
+    """With p = 0 a layer is the identity, forward and back."""
+    layer, x = getattr(fn, name)(0.0), draw((2, 3, 4, 4, 4)[: AXES.get(name, 3)])
+    assert not layer.stochastic
+    y, cache = layer.apply({}, x)
+    assert torch.equal(y, x)
+    assert torch.equal(layer.vjp({}, cache, 2 * x)[1], 2 * x)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("kind", [fn.AlphaDropout, fn.FeatureAlphaDropout])
 def test_alpha_dropout_has_torchs_formula(kind, p):
     """Value and gradient, with the mask that the key gives."""

@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.multiclass import check_classification_targets, type_of_target  # type: ignore[import-untyped]
 from torch import Tensor, int64
 
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
 from funcnet.fitting.callbacks import EarlyStopping
 from funcnet.interop.sklearn.estimator import Estimator, Training
 from funcnet.interop.sklearn.row_training import is_binary, is_of_probabilities
@@ -179,7 +179,12 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         """Return the weight of each row by its class."""
         if self.class_weight is None:
             return None
-        if rows.y.ndim == 2:
+        several = rows.y.ndim == 2
+        right = isinstance(self.class_weight, (dict, list) if several else dict)
+        if not right and not (isinstance(self.class_weight, str) and self.class_weight == "balanced"):
+            one = "a dict of weights by class" + ", a list of them" * several
+            raise value_error("Classifier", f"class_weight must be {one}, 'balanced' or None", describe(self.class_weight))
+        if several:
             return compute_sample_weight(self.class_weight, rows.y)
         classes = np.unique(rows.y) if known is None else known
         weights = compute_class_weight(self.class_weight, classes=classes, y=rows.y, sample_weight=rows.weight)

@@ -154,8 +154,8 @@ class Estimator(ValueParameters):
         try:
             yield
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _train(self, rows: Rows, epochs: int, fresh: bool, stopping: EarlyStopping | None) -> Self:
@@ -217,8 +217,12 @@ class Estimator(ValueParameters):
         """Return the key, or one from ``random_state``, which scikit-learn's ensembles set."""
         if self.random_state is None:
             return as_key(self.key)
-        whole = is_whole(self.random_state)
-        return as_key(int(self.random_state if whole else check_random_state(self.random_state).randint(2**31 - 1)))
+        if is_whole(self.random_state):
+            return as_key(int(self.random_state))
+        if self.random_state is not np.random and not isinstance(self.random_state, np.random.RandomState):
+            rule = "random_state must be a whole number, a numpy.random.RandomState or None"
+            raise value_error(type(self).__name__, rule, describe(self.random_state))
+        return as_key(int(check_random_state(self.random_state).randint(2**31 - 1)))
 
     def _tensors(self, rows: Rows, at: Training) -> tuple[Tensor, Any]:
         """Return x and the target on the device; with weights the target is a pair."""

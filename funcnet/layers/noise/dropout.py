@@ -24,25 +24,33 @@ from funcnet.value import frozen
 
 @frozen
 class Dropping(Layer):
-    """Dropout of parts of x; a subclass gives the shape of the mask, and the forms of x in ``forms``."""
+    """Dropout of parts of x; a subclass gives the shape of the mask, and the forms of x in ``forms``.
+
+    With p = 0 it is the identity, and needs no key.
+    """
 
     p: float = field(default=0.5, validator=number(0.0, at_most=1.0))
 
-    stochastic = True
     forms: ClassVar[tuple[str, ...]] = ("...",)
 
     @abstractmethod
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
         """Return the shape of the mask: that of x, with 1 for the axes along which elements are dropped together."""
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Tensor]]:
-        rng = require_key(self, rng)
-        keep = random.bernoulli(rng, self.mask_shape(require_dense_floating(self, params, x)), 1 - self.p)
-        return self.masked(x, keep), (keep, tuple(x.shape), kind_of(x))
+    @property
+    def stochastic(self) -> bool:
+        return self.p > 0
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor | None, Shape, Tensor]]:
+        rng = require_key(self, rng) if self.stochastic else None
+        shape = self.mask_shape(require_dense_floating(self, params, x))
+        keep = None if rng is None else random.bernoulli(rng, shape, 1 - self.p)
+        return x if keep is None else self.masked(x, keep), (keep, tuple(x.shape), kind_of(x))
+
+    def vjp(self, params: Params, cache: tuple[Tensor | None, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         keep, shape, like = cache
-        return params, kernels.masked_scale(check_gy(self, gy, shape, like), keep, self.scale())  # the mask would broadcast it
+        gy = check_gy(self, gy, shape, like)  # the mask would broadcast it
+        return params, gy if keep is None else kernels.masked_scale(gy, keep, self.scale())
 
     def inference(self) -> Layer:
         return Identity()
@@ -68,8 +76,8 @@ class Dropout(Dropping):
 
     Params   none.
     Cache    the mask (bool), with 1 for ``broadcast_dims``, True for what stays; shape, dtype and device of ``x``.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor, or has not the axes
-             of ``broadcast_dims``.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key where p > 0, and when ``x`` is not a floating tensor, or has
+             not the axes of ``broadcast_dims``.
     Source   Srivastava et al. 2014, section 10 for the scaling; Gal & Ghahramani 2016 for all steps alike.
     """
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_dense, require_no_params
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import number, valid_if
+from funcnet.errors import MOST, number, valid_if
 from funcnet.kernels.operands import unbroadcast
 from funcnet.layers.shape.templates import (
     InputShape,
@@ -75,6 +75,8 @@ class Sized(Layer):
             arguments = evaluate(self.template, inputs)
         except (Misfit, IndexError):
             return "x must have the inputs and axes that the sizes are taken from"
+        except ZeroDivisionError:
+            return "sizes of x that divide must not be 0"
         return self.rule(arguments)
 
     @abstractmethod
@@ -212,6 +214,7 @@ class ConstantPad(Sized):
         validator=valid_if(
             lambda got: isinstance(got, tuple) and len(got) % 2 == 0 and all(is_size(n, -(2**31)) for n in got),
             "a tuple of an even count of whole numbers or sizes",
+            most=MOST,
         )
     )
     value: float = field(default=0.0, validator=number())

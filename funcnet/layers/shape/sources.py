@@ -19,14 +19,14 @@ from torch import Tensor
 from funcnet import random
 from funcnet.checks import Misfit, check_gy
 from funcnet.contract import Layer, Params, Rng, Shape
-from funcnet.errors import describe, flag, is_whole_tuple, number, valid_if, value_error
+from funcnet.errors import MOST, describe, flag, is_whole_tuple, number, valid_if, value_error
 from funcnet.kernels.private_names import constant
 from funcnet.kernels.tracing import is_compiling
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 _MOST = 1 << 20
-_is_shape = valid_if(lambda got: is_whole_tuple(got, 0), "a tuple of sizes")
+_is_shape = valid_if(lambda got: is_whole_tuple(got, 0), "a tuple of sizes", most=MOST)
 
 
 @frozen

@@ -17,7 +17,7 @@ from attrs import field, validators
 from torch import Tensor
 
 from funcnet.checks import Misfit
-from funcnet.errors import is_number, one_of, valid_if, whole, whole_number
+from funcnet.errors import MOST, is_number, one_of, valid_if, whole, whole_number
 from funcnet.value import Value, frozen
 
 _optional_whole = validators.optional(whole_number)
@@ -113,7 +113,7 @@ def _are_sizes(got: Any) -> bool:
     return isinstance(got, tuple) and all(map(is_size, got))
 
 
-sizes = valid_if(_are_sizes, "a tuple of whole numbers of at least -1, InputSize, InputShape and SizeArithmetic")
+sizes = valid_if(_are_sizes, "a tuple of whole numbers of at least -1, InputSize, InputShape and SizeArithmetic", most=MOST)
 """Validate a field of sizes."""
 
 number_or_size = valid_if(

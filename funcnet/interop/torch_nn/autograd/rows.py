@@ -113,7 +113,9 @@ class Memory:
 
 def detached(row: Row) -> list[Any]:
     """Return the row without requests for gradients: kernels have slower formulas for tensors that someone differentiates."""
-    return [leaf.detach() if leaf is not None and (leaf.requires_grad or type(leaf) is not Tensor) else leaf for leaf in row]
+    return [
+        leaf.detach() if isinstance(leaf, Tensor) and (leaf.requires_grad or type(leaf) is not Tensor) else leaf for leaf in row
+    ]
 
 
 def placed(row: Row, places: Sequence[int], leaves: Row) -> list[Any]:

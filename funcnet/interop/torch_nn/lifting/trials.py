@@ -24,8 +24,8 @@ def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
     """
     who = f"lift({type(layer.skeleton.module).__name__})"
     for leaf in flatten_together(x)[0]:
-        if not isinstance(leaf, Tensor):
-            raise value_error(who, "example must be a tensor, or a tuple or tree of tensors", describe(leaf))
+        if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or leaf.is_nested:
+            raise value_error(who, "example must be a dense tensor, or a tuple or tree of these", describe(leaf))
     with torch.inference_mode(False), torch.no_grad(), all_seeded(random.key(0), tree.leaves((params, x))):
         trial = _Trial(who, layer, params, x)
         _require_repeatable(who, trial, layer, params, x)
