@@ -69,9 +69,7 @@ class NetModule(Holder):
         stats = [i for i, name in enumerate(self._names) if self._net.has_running_stats and name in self._roles.buffers]
         nets = (self._net.inference(), ()), (self._net, tuple(stats))
         count = len(self._names)
-        self._plans = [
-            Plan(net, self._codec, LONE, count, moves, Memory(), casts_of(net), is_inline(net)) for net, moves in nets
-        ]
+        self._plans = [Plan(net, self._codec, LONE, count, moves, Memory(), casts_of(net), is_inline(net)) for net, moves in nets]
         self._draws = [net.stochastic for net, _ in nets]
 
     def _place(self, name: str | None) -> tuple[Any, Any, bool]:
