@@ -293,6 +293,23 @@ def test_integers_go_in():
 # errors
 
 
+def test_layers_are_replaced_in_the_net_only():
+    """A module in the place of a layer would be in ``parameters``, but no one would call it; modules beside them may come."""
+    module = as_module(NET, PARAMS)
+    rule = "as_module: '3' is a layer of the net, which calls its own layers; replace it in the net, with fn.replace, got "
+    for change in (
+        lambda: setattr(module, "3", nn.Linear(5, 9)),
+        lambda: module.add_module("3", nn.Linear(5, 9)),
+        lambda: delattr(module, "3"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(rule)):
+            change()
+    module.head = nn.Linear(2, 1)
+    assert module.head(module(X)).shape == (8, 1)
+    assert "head.weight" in copy.deepcopy(module).state_dict()
+    del module.head
+
+
 def test_errors_of_the_net_pass_through():
     """With the place in the net."""
     module = as_module(NET, PARAMS)

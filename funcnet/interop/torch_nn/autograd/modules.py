@@ -40,6 +40,25 @@ class Holder(nn.Module):
             self._refuse_taken(head)
             (self.register_buffer if is_buffer else self.register_parameter)(head, leaf)  # type: ignore[arg-type]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_to_replace(name, value)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse_to_replace(name, None)
+        super().__delattr__(name)
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Add a module, but not in the place of one that holds parameters of the net."""
+        self._refuse_to_replace(name, module)
+        super().add_module(name, module)
+
+    def _refuse_to_replace(self, name: str, value: Any) -> None:
+        """Refuse a module in the place of a layer, as ``model.fc = nn.Linear(512, 10)``: the net would not call it."""
+        if isinstance(vars(self).get("_modules", {}).get(name), Holder):
+            rule = f"{name!r} is a layer of the net, which calls its own layers; replace it in the net, with fn.replace"
+            raise value_error("as_module", rule, f"{type(value).__name__} as {name!r}")
+
     def _refuse_taken(self, name: str) -> None:
         if not name or hasattr(self, name):
             rule = "a name in params must be free in torch.nn.Module, and not empty"
