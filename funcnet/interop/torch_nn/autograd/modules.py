@@ -115,7 +115,7 @@ class NetModule(Holder):
         for name in [prefix + path for path in self._absent if prefix + path in state_dict]:
             if any(same_leaf(state_dict[name], one) for one in kept):
                 del state_dict[name]
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, *x: Any) -> Any:
         """Apply the net to x, a tensor or a tree; several arguments are the entries of a tuple."""
