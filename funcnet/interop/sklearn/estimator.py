@@ -154,8 +154,8 @@ class Estimator(ValueParameters):
         try:
             yield
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _train(self, rows: Rows, epochs: int, fresh: bool, stopping: EarlyStopping | None) -> Self:
