@@ -1,12 +1,13 @@
 """Wiring: the nodes of a graph, in an order in which each follows its inputs, and what a graph refuses.
 
 A node is (name, layer, inputs), or (name, name of another node, inputs): it then applies that node's layer with the same params.
-A name with dots puts the params of its layer into nested dicts.
+A name with dots puts the params of its layer into nested dicts. Values and their gradients are dicts by name.
 """
 
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from funcnet.combinator import add_gradients
 from funcnet.contract import Layer
 from funcnet.errors import describe, value_error
 from funcnet.naming import require_names
@@ -14,6 +15,7 @@ from funcnet.naming import require_names
 Names = tuple[str, ...]
 Node = tuple[str, Layer, Names]
 AnyNode = tuple[str, Layer | str, Names]
+Values = dict[str, Any]
 
 
 def names_field(value: Any, attribute: Any, got: Any) -> None:
@@ -121,14 +123,40 @@ def places(tree: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple([(key, places(inner) if isinstance(inner, dict) else inner) for key, inner in tree.items()])
 
 
-def flat(tree: Any, like: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """Take the entries out of nested dicts, the inverse of ``nested``; ``like`` are the places of their names.
+def fill_flat(found: dict[str, Any], tree: Any, like: tuple[tuple[str, Any], ...]) -> None:
+    """Put the entries of nested dicts into ``found`` by their dotted names, the inverse of ``nested``; ``like`` are their places.
 
     Raises   ``LookupError`` for other keys.
     """
     if not isinstance(tree, dict) or len(tree) != len(like):
         raise LookupError
-    found: dict[str, Any] = {}
     for key, name in like:
-        found.update(flat(tree[key], name) if isinstance(name, tuple) else {name: tree[key]})
-    return found
+        if isinstance(name, tuple):
+            fill_flat(found, tree[key], name)
+        else:
+            found[name] = tree[key]
+
+
+def pick(values: Values, names: Names) -> Any:
+    """Return the value of one name, or the tuple of several names' values."""
+    return values[names[0]] if len(names) == 1 else tuple([values[name] for name in names])
+
+
+def collect(gvalues: Values, names: Names, g: Any) -> None:
+    """Add a gradient, or of several names one each, to what has come from elsewhere: the transpose of ``pick``."""
+    if len(names) == 1 and names[0] not in gvalues:
+        gvalues[names[0]] = g
+        return
+    for name, part in zip(names, (g,) if len(names) == 1 else g, strict=True):
+        gvalues[name] = add_gradients("graph", gvalues[name], part) if gvalues.get(name) is not None else part
+
+
+def one_each(what: str, names: Names, values: Any) -> tuple[Any, ...]:
+    """Return one value for each name: a tuple where there are several names."""
+    if len(names) == 1:
+        return (values,)
+    if not isinstance(values, tuple) or len(values) != len(names):
+        raise value_error(
+            "graph", f"{what} must be a tuple of {len(names)}, one entry each for {', '.join(names)}", describe(values)
+        )
+    return values

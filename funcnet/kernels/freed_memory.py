@@ -22,8 +22,8 @@ def retain_freed_memory() -> None:
     Where 64 MB are kept, a step of a ResNet-18 of width 64 on 16 images still loses 6500 pages, since 45 MB of gradients are
     freed together with the caches; with 512 MB it loses 50. Blocks above 32 MB are always returned.
 
-    Other C libraries, and a glibc whose thresholds are set in the environment, stay as they are. ``fit`` calls this; a custom
-    loop may.
+    Other C libraries, and a glibc whose thresholds are set in the environment, stay as they are. ``fit`` and
+    ``train_step`` call this; a loop of ``apply`` and ``vjp`` may.
     """
     if any([name in os.environ for name in _VARIABLES]):  # noqa: C419 (as elsewhere)
         return

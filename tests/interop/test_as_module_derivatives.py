@@ -93,7 +93,7 @@ def test_first_and_second_derivatives_agree_with_differences(net):
 
     inputs = (asking(X), *[asking(module.get_parameter(name).detach()) for name in names])
     assert torch.autograd.gradcheck(call, inputs, check_forward_ad=True, check_batched_grad=True)
-    assert torch.autograd.gradgradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs, check_fwd_over_rev=True)
 
 
 def test_derivatives_of_derivatives_in_every_order_of_modes():

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.interop.torch_nn import as_module
+from funcnet.interop.torch_nn import as_module, lift
 
 X = fn.random.normal(0, (8, 3))
 NET = fn.serial(fn.Linear(3, 5), fn.BatchNorm1d(5), fn.Tanh(), fn.Dropout(0.5), fn.Linear(5, 2))
@@ -58,6 +58,22 @@ def test_compiled_for_sizes_that_change():
     for rows in (8, 5):
         found, expected = step(compiled, module, X[:rows], 1), step(module, module, X[:rows], 1)
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.compiled
+@pytest.mark.usefixtures("nothing_compiled")
+def test_a_lifted_module_within_is_compiled():
+    """With gradients of all parameters, moved statistics, and the same noise; under autocast too."""
+    theirs, theirs_params = lift(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.3)), X)
+    net = fn.serial(theirs, fn.Tanh(), fn.Linear(4, 2))
+    params = (theirs_params, {}, fn.Linear(4, 2).init(0))
+    eager, module = as_module(net, params), as_module(net, params)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    expected, found = step(eager, eager, X, 1), step(compiled, module, X, 1)
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(found, expected, strict=True))
+    assert tree.allclose(module.params(), eager.params(), rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert step(compiled, module, X, 1)[0].dtype is torch.bfloat16
 
 
 @pytest.mark.compiled

@@ -466,6 +466,7 @@ def test_wrong_data_are_refused():
     assert not errors_of(
         [
             ("got multiclass-multioutput y", lambda: Classifier().fit(X, np.stack([Y, Y], 1))),
+            ("Regressor: y must hold numbers, got an array of dtype <U10", lambda: Regressor().fit(X, NAMES)),
             ("labels must be of one kind.*got int, str", lambda: Classifier().fit(X, np.array(["a", 1] * 75, dtype=object))),
             ("labels must be of one kind", lambda: Classifier().partial_fit(X, Y, classes=["a", None])),
             ("Unknown label type: continuous", lambda: Classifier().fit(X, X[:, 0])),

@@ -1,6 +1,7 @@
 """State dicts of torch into params: load_state_dict."""
 
 import collections
+import warnings
 
 import pytest
 import torch
@@ -155,6 +156,10 @@ def test_what_lies_beside_the_tensors_is_passed_over_or_named():
     assert int(load_state_dict(PARAMS, {**STATE, "a._extra_state": "words"}, strict=False)["n"]) == 4
 
 
+with warnings.catch_warnings(action="ignore"):  # torch will remove them
+    QUANTIZED = torch._make_per_tensor_quantized_tensor(torch.ones(2, dtype=torch.int8), 0.5, 0)
+
+
 @pytest.mark.parametrize(
     ("given", "options", "said"),
     [
@@ -170,6 +175,9 @@ def test_what_lies_beside_the_tensors_is_passed_over_or_named():
         (STATE, {"rename": 3}, "rename must be a dict of new names by pattern"),
         ({**STATE, "n": torch.empty((), device="meta")}, {}, "no values yet at 'n'"),
         ({**STATE, "a.bias": torch.ones(2).to_sparse()}, {}, "no dense tensor at 'a.bias'"),
+        ({**STATE, "a.bias": QUANTIZED}, {}, "no dense tensor at 'a.bias'"),
+        ({**STATE, "n": torch.tensor(2.5)}, {}, "fractions instead of torch.int64 at 'n'"),
+        ({**STATE, "n": torch.tensor(float("nan"))}, {"strict": False}, "fractions instead of torch.int64 at 'n'"),
         ({**STATE, "a.bias": torch.ones(2) * 1j}, {}, "torch.complex64 instead of torch.float32 at 'a.bias'"),
         ({**STATE, "a.bias": nn.UninitializedParameter()}, {}, "no values yet at 'a.bias'"),
     ],
@@ -178,3 +186,15 @@ def test_what_cannot_be_loaded_is_refused(given, options, said):
     """In the name of the function, with what came."""
     with pytest.raises(ValueError, match=f"{WHO}.*{said}"):
         load_state_dict(PARAMS, given, **options)
+
+
+@pytest.mark.parametrize("params", [fn.Linear(3, 2), 3, "weights"])
+def test_params_that_are_no_tree_are_refused(params):
+    """A net in the place of its params, for one."""
+    with pytest.raises(ValueError, match=f"{WHO}params must be a tree of tensors, as net.init makes, got"):
+        load_state_dict(params, STATE)
+
+
+def test_whole_numbers_in_floats_are_counts():
+    """As those of a module whose buffers were cast."""
+    assert int(load_state_dict(PARAMS, {**STATE, "n": torch.tensor(5.0, dtype=torch.float64)})["n"]) == 5

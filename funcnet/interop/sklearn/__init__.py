@@ -9,5 +9,9 @@
 True
 """
 
-from funcnet.interop.sklearn.classifier import Classifier as Classifier
-from funcnet.interop.sklearn.regressor import Regressor as Regressor
+try:
+    from funcnet.interop.sklearn.classifier import Classifier as Classifier
+    from funcnet.interop.sklearn.regressor import Regressor as Regressor
+except ModuleNotFoundError as error:
+    _rule = "scikit-learn must be installed; pip install 'funcnet[sklearn]' installs it"
+    raise ImportError(f"{__name__}: {_rule}") from error

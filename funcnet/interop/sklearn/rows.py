@@ -42,6 +42,8 @@ def checked_rows(estimator: Any, x: Any, y: Any, sample_weight: Any, fresh: bool
     how = {"allow_nd": True, "multi_output": True, "y_numeric": is_regressor(estimator), "dtype": _dtypes(estimator)}
     x, y = validate_data(estimator, x, y, reset=fresh, **how)
     _require_whole_numbers(estimator, x)
+    if is_regressor(estimator) and y.dtype.kind not in "biuf":
+        raise value_error(type(estimator).__name__, "y must hold numbers", f"an array of dtype {y.dtype}")
     y = y.toarray() if hasattr(y, "toarray") else y  # sparse indicators of several labels
     y = column_or_1d(y, warn=True) if is_classifier(estimator) and y.ndim == 2 and y.shape[1] == 1 else y
     if sample_weight is not None:

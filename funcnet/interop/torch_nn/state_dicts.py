@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from funcnet.contract import Params
 from funcnet.errors import describe, value_error
-from funcnet.flattening import Tree
+from funcnet.flattening import NODES, Tree
 from funcnet.paths import named_leaves
 from funcnet.saving.agreement import mapped, named_entries
 from funcnet.saving.renaming import Rename, with_new_names
@@ -51,6 +51,8 @@ def load_state_dict(
     """
     if not isinstance(strict, bool):
         raise value_error(_WHO, "strict must be True or False", describe(strict))
+    if not isinstance(params, (Tensor, *NODES)):
+        raise value_error(_WHO, "params must be a tree of tensors, as net.init makes", describe(params))
     found = with_new_names(_without_prefix(_tensors(state_dict), prefix), rename, _WHO)
     wanted = {path: leaf for path, leaf in named_entries(_WHO, params).items() if isinstance(leaf, Tensor)}
     tied = _tied(found, wanted, params)
@@ -101,27 +103,31 @@ def _tied(found: dict[str, Any], wanted: dict[str, Tensor], params: Tree) -> set
 
 def _memory(value: Tensor) -> object:
     """Return what tensors share that are the same memory; ``None`` for those without any."""
-    has_none = value.is_meta or value.layout is not torch.strided or is_lazy(value) or value.is_nested or not value.numel()
+    has_none = not _is_dense(value) or value.is_meta or not value.numel()
     return None if has_none else identity(value)
+
+
+def _is_dense(value: Tensor) -> bool:
+    return not (is_lazy(value) or value.layout is not torch.strided or value.is_nested or value.is_quantized)
+
+
+def _is_whole(value: Tensor) -> bool:
+    return torch.equal(value.double().trunc(), value.double())  # False for NaN
 
 
 def _misfits(loaded: dict[str, Any], wanted: dict[str, Tensor]) -> Iterator[str]:
     """Yield in words each value that does not fit its leaf."""
     for name, value in loaded.items():
         leaf = wanted[name]
-        if (
-            not isinstance(value, Tensor)
-            or is_lazy(value)
-            or value.is_meta
-            or value.layout is not torch.strided
-            or value.is_nested
-        ):
+        if not isinstance(value, Tensor) or not _is_dense(value) or value.is_meta:
             has = "no values yet" if isinstance(value, Tensor) and (is_lazy(value) or value.is_meta) else "no dense tensor"
             yield f"{has} at {name!r}"
         elif value.shape != leaf.shape and not (leaf.dim() == 0 and value.shape == (1,)):
             yield f"shape {tuple(value.shape)} instead of {tuple(leaf.shape)} at {name!r}"
         elif value.is_complex() and not leaf.is_complex():
             yield f"{value.dtype} instead of {leaf.dtype} at {name!r}"
+        elif value.is_floating_point() and not leaf.is_floating_point() and not _is_whole(value):
+            yield f"fractions instead of {leaf.dtype} at {name!r}"
 
 
 def _absences(found: dict[str, Any], wanted: dict[str, Tensor], tied: set[str]) -> Iterator[str]:

@@ -76,8 +76,8 @@ class Dropout(Dropping):
 
     Params   none.
     Cache    the mask (bool), with 1 for ``broadcast_dims``, True for what stays; shape, dtype and device of ``x``.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key where p > 0, and when ``x`` is not a floating tensor, or lacks
-             axes of ``broadcast_dims``.
+    Raises   ``ValueError`` for a p outside [0, 1], without a key where p > 0, and when ``x`` is not a floating tensor, or has
+             not the axes of ``broadcast_dims``.
     Source   Srivastava et al. 2014, section 10 for the scaling; Gal & Ghahramani 2016 for all steps alike.
     """
 

@@ -21,23 +21,29 @@ from funcnet.value import frozen
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "isclose")
 _LOGIC = ("logical_and", "logical_or", "logical_xor", "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not")
 _PLACES = ("argmax", "argmin", "argsort", "any", "all", "count_nonzero", "bucketize", "searchsorted")
+_ARITHMETIC = ("add", "sub", "mul", "div", "pow", "matmul", "maximum", "minimum", "abs", "sign", "clamp", "sum", "cumsum")
+_MOVED = ("cat", "stack", "where", "repeat_interleave")
 _NUMBERS = ("floor_divide", "remainder", "fmod", "zeros_like", "ones_like", "full_like")
 _NEW = ("zeros", "ones", "full", "arange", "linspace", "eye")
 
 
-def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
+def _to(x: Tensor, dtype: torch.dtype | Tensor) -> Tensor:
     return x.to(dtype)
 
 
+def _one_hot(x: Tensor, classes: int) -> Tensor:
+    return (x.unsqueeze(-1) == torch.arange(classes, device=x.device)).long()
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    name: getattr(torch, name) for name in (*_COMPARISONS, *_LOGIC, *_PLACES, *_NUMBERS, *_NEW)
-} | {"to": _to}
+    name: getattr(torch, name) for name in (*_COMPARISONS, *_LOGIC, *_PLACES, *_NUMBERS, *_NEW, *_ARITHMETIC, *_MOVED)
+} | {"to": _to, "one_hot": _one_hot}
 """The functions by name, with their arguments in torch."""
 
 
 @frozen
 class NoGradient(Layer):
-    """A function of torch that has no gradient: a comparison, the place of a maximum, a new tensor.
+    """A function of torch that has no gradient: a comparison, the place of a maximum, a new tensor, a sum of whole numbers.
 
     New tensors are on the device of x; with x = ``()`` they are in main memory.
 

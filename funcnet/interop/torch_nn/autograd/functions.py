@@ -18,7 +18,7 @@ from torch.autograd import Function
 
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import value_error
-from funcnet.interop.torch_nn.autograd.plans import Plan, Result
+from funcnet.interop.torch_nn.autograd.plans import Plan, Result, is_inline
 from funcnet.interop.torch_nn.autograd.precision import autocast_off, casts_of, in_autocast_dtype
 from funcnet.interop.torch_nn.autograd.rows import Row, Skeleton, cut, detached, placed, taken_apart
 from funcnet.interop.torch_nn.autograd.second_order import Gradients, Task, vjp_of, within_a_transform
@@ -148,6 +148,8 @@ def _applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
             return _differentiated_by_torch(plan, row)
         return _results(Transformed.apply(plan, *row))  # type: ignore[no-untyped-call]
     if torch.is_grad_enabled() and any(map(_wants_gradient, row)):
+        if plan.is_inline and is_compiling():
+            return _computed(plan, row)
         return _results(Recorded.apply(plan, *row))  # type: ignore[no-untyped-call]
     return _computed(plan, detached(row))
 
@@ -190,15 +192,17 @@ class Differentiable(Value):
     net: Layer = field()
 
     _casts: dict[torch.dtype, Layer] = field(init=False, eq=False)
+    _is_inline: bool = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_casts", casts_of(self.net))
+        object.__setattr__(self, "_is_inline", is_inline(self.net))
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         structure, (shape, entries) = Skeleton(params), taken_apart(x)
         leaves = structure.read(params)
         row = [*leaves, *entries, None if rng is None else as_key(rng)]
-        return applied(Plan(self.net, structure, shape, len(leaves), (), None, self._casts), row)[0]
+        return applied(Plan(self.net, structure, shape, len(leaves), (), None, self._casts, self._is_inline), row)[0]
 
     def __repr__(self) -> str:
         return f"differentiable({self.net!r})"

@@ -14,7 +14,7 @@ from funcnet.codec import TreeCodec
 from funcnet.contract import Layer, Params
 from funcnet.errors import value_error
 from funcnet.interop.torch_nn.autograd.functions import applied
-from funcnet.interop.torch_nn.autograd.plans import Plan
+from funcnet.interop.torch_nn.autograd.plans import Plan, is_inline
 from funcnet.interop.torch_nn.autograd.precision import casts_of, device_of
 from funcnet.interop.torch_nn.autograd.roles import Roles, require_params, roles
 from funcnet.interop.torch_nn.autograd.rows import LONE, Memory, Skeleton, taken_apart
@@ -69,7 +69,9 @@ class NetModule(Holder):
         stats = [i for i, name in enumerate(self._names) if self._net.has_running_stats and name in self._roles.buffers]
         nets = (self._net.inference(), ()), (self._net, tuple(stats))
         count = len(self._names)
-        self._plans = [Plan(net, self._codec, LONE, count, moves, Memory(), casts_of(net)) for net, moves in nets]
+        self._plans = [
+            Plan(net, self._codec, LONE, count, moves, Memory(), casts_of(net), is_inline(net)) for net, moves in nets
+        ]
         self._draws = [net.stochastic for net, _ in nets]
 
     def _place(self, name: str | None) -> tuple[Any, Any, bool]:

@@ -10,6 +10,8 @@ from torch import Tensor
 from funcnet.contract import Layer, Params, Rng
 from funcnet.flattening import Tree
 from funcnet.interop.torch_nn.autograd.rows import Memory, Row, Shape, Structure, taken_apart
+from funcnet.interop.torch_nn.lifting.lifted import Lifted
+from funcnet.walking import walk
 
 
 @define(eq=False)
@@ -45,6 +47,14 @@ def _zeros(kind: Any) -> Tensor | None:
     return None if kind is None else torch.zeros(kind[0], dtype=kind[1], device=kind[2])
 
 
+def is_inline(net: Layer) -> bool:
+    """Tell whether compiled code must differentiate a net by its own rules: ``lift`` fills a module for each call.
+
+    Dynamo permits no such writes within an operation with a rule for its derivative.
+    """
+    return any(isinstance(layer, Lifted) for _, layer in walk(net)) and not net.surrogate
+
+
 @define(eq=False)
 class Plan:
     """A net, and how its arguments lie in a row: the leaves of params, those of x, and the key.
@@ -57,6 +67,7 @@ class Plan:
         stats: The places of the leaves that ``update_stats`` may move.
         caches: What remembers how to take the cache apart.
         casts: The net in each dtype of autocast, from ``casts_of``; compiled code can make no values.
+        is_inline: Whether compiled code differentiates the net by its own rules, as ``is_inline`` says.
     """
 
     net: Layer
@@ -66,14 +77,15 @@ class Plan:
     stats: tuple[int, ...] = ()
     caches: Memory | None = None
     casts: Any = None
+    is_inline: bool = False
 
     def in_dtype(self, dtype: torch.dtype) -> "Plan":
         """Return the plan of the net cast to a dtype of autocast, with the same arguments."""
-        return Plan(self.casts[dtype], self.params, self.x, self.count, self.stats)
+        return Plan(self.casts[dtype], self.params, self.x, self.count, self.stats, is_inline=self.is_inline)
 
     def with_x(self, x: Shape) -> "Plan":
         """Return the plan for an x of another shape."""
-        return Plan(self.net, self.params, x, self.count, self.stats, self.caches, self.casts)
+        return Plan(self.net, self.params, x, self.count, self.stats, self.caches, self.casts, self.is_inline)
 
     def arguments(self, row: Row) -> tuple[Params, Any, Rng]:
         """Return params, x and the key."""

@@ -17,6 +17,8 @@ from torch.autograd import Function
 from funcnet.interop.torch_nn.autograd.plans import Plan, Result
 from funcnet.interop.torch_nn.autograd.precision import autocast_off
 from funcnet.interop.torch_nn.autograd.rows import Row, cut, detached, placed
+from funcnet.kernels.private_names import is_forward_mode
+from funcnet.kernels.tracing import forward_levels
 
 vjp_of: Callable[..., Any] = torch.func.vjp
 jvp_of: Callable[..., Any] = torch.func.jvp
@@ -87,8 +89,20 @@ class Gradients(Function):
         saved = ctx.saved_tensors
         chosen = [i for i in range(len(saved)) if tangents[i] is not None]
         given = tuple([saved[i] for i in chosen]), tuple([tangents[i] for i in chosen])
-        _, moved = jvp_of(ctx.task.whole(saved, chosen), *given)
+        nested = is_forward_mode() and not forward_levels()  # within ``dual_level``, in which torch begins no other one
+        moved = (_jvp_by_vjps if nested else _jvp)(ctx.task.whole(saved, chosen), *given)
         return tuple(placed([None for _ in ctx.task.needs], ctx.given, moved))
+
+
+def _jvp(function: Callable[..., Any], arguments: Row, tangents: Row) -> Row:
+    return jvp_of(function, tuple(arguments), tuple(tangents))[1]  # type: ignore[no-any-return]
+
+
+def _jvp_by_vjps(function: Callable[..., Any], arguments: Row, tangents: Row) -> Row:
+    """Return the forward derivative of a function of tensors as the transpose of its VJP, which is linear."""
+    y, pull = vjp_of(function, *arguments)
+    _, push = vjp_of(lambda *gys: pull(gys), *map(torch.zeros_like, y))
+    return push(tuple(tangents))  # type: ignore[no-any-return]
 
 
 def within_a_transform(function: Any, tensors: Row) -> Any:

@@ -9,10 +9,20 @@ from funcnet.combinator import Combinator, has_params
 from funcnet.combinators.dag import Graph
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Layer, Params
-from funcnet.interop.torch_nn.importing.values import Node, Parts, Ref, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Node, Numbers, Parts, Ref, UnsupportedError
 from funcnet.layers.shape.reshaping import Identity
 
 Inputs = tuple[str, ...]
+
+
+def without_absent(output: Any) -> Any:
+    """Leave out the entries of an output that are ``None``, such as a loss without targets; one that remains is alone."""
+    if isinstance(output, dict):
+        return {key: one for key, one in output.items() if one is not None}
+    if not isinstance(output, (tuple, list)) or None not in [one if one is None else ... for one in output]:
+        return output
+    present = tuple([one for one in output if one is not None])
+    return present[0] if len(present) == 1 else present
 
 
 @define(frozen=True, eq=False)
@@ -22,6 +32,7 @@ class Imported:
     layer: Layer
     params: Params
     parts: Parts = None
+    numbers: Numbers = None
 
 
 @define(eq=False)
@@ -58,7 +69,7 @@ class Builder:
             self.taken.add(name)
             inputs = tuple([self.add(one, f"{name}_input").name for one in node.inputs])
             self.nodes[name], self.params[name] = (node.layer, inputs), node.params
-            self._found[id(node)] = (node, Ref(name, node.parts, node.shape))
+            self._found[id(node)] = (node, Ref(name, node.parts, node.shape, node.numbers))
         return self._found[id(node)][1]
 
     def bound(self, value: Any, name: str) -> Any:
@@ -74,7 +85,7 @@ class Builder:
         name = self.fresh(name)
         self.taken.add(name)
         self.nodes[name] = (owner, tuple([self.add(one, f"{name}_input").name for one in node.inputs]))
-        return Ref(name, node.parts)
+        return Ref(name, node.parts, numbers=node.numbers)
 
     def link(self, node: Node, ref: Ref) -> None:
         """Let a reference take the place of a node in what is added later."""
@@ -124,7 +135,7 @@ class Builder:
     def finish(self) -> Imported:
         """Return the net: a serial where each node has the value of the one before, else a graph."""
         net = self._serial() or self.graph()
-        return Imported(net, self.packed(net), self.parts())
+        return Imported(net, self.packed(net), self.parts(), self.numbers())
 
     def packed(self, net: Combinator) -> Params:
         """Return the params of a net that was made of the nodes."""
@@ -144,6 +155,10 @@ class Builder:
         if isinstance(self.outputs, dict):
             return {key: one.parts for key, one in self.outputs.items()}
         return tuple([one.parts for one in self.outputs])
+
+    def numbers(self) -> Numbers:
+        """Return the numbers in the output; of several tensors, floating ones."""
+        return self.outputs.numbers if isinstance(self.outputs, Ref) else None
 
     def _serial(self) -> Serial | None:
         if len(self.inputs) != 1 or not isinstance(self.outputs, Ref):

@@ -33,6 +33,12 @@ def passing(frame: FrameType) -> bool | None:
     return None if found is None else found ^ negated
 
 
+def is_unpacked_with_star(frame: FrameType) -> bool:
+    """Tell whether the code in a frame asks for the entries of a value to hand all of them on: ``f(*value)``, ``(1, *value)``."""
+    step = next((one for one in _instructions(frame.f_code) if one.offset == frame.f_lasti), None)
+    return step is not None and step.opname in ("LIST_EXTEND", "CALL_FUNCTION_EX")
+
+
 def _passing(steps: list[dis.Instruction], at: int, *, jumps_if: bool) -> bool | None:
     """Return the value that avoids the block that raises: the one after the jump, or the one it leads to."""
     target = next((i for i, step in enumerate(steps) if step.offset == steps[at].argval), len(steps))

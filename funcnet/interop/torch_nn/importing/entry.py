@@ -1,17 +1,26 @@
 """``from_torch``: a module of torch.nn as a net and its params."""
 
 import copy
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
 from funcnet import tree
+from funcnet.combinator import Combinator
+from funcnet.combinators.dag import Graph
 from funcnet.combinators.sharing import tied
+from funcnet.combinators.wiring import in_order
 from funcnet.contract import Layer, Params
 from funcnet.errors import describe, value_error
+from funcnet.flattening import join
+from funcnet.interop.torch_nn.importing.building import Imported
 from funcnet.interop.torch_nn.importing.modules import Importer, PlacedError
 from funcnet.interop.torch_nn.importing.unused_weights import without_unused_weights
+from funcnet.interop.torch_nn.importing.values import PRECISION, Undecided
 from funcnet.interop.torch_nn.importing.visible import with_visible_masks
+from funcnet.wrapper import Wrapper
 
 _LONGEST = 300
 
@@ -56,10 +65,26 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
         raise TypeError(str(value_error("from_torch", "module must be a torch.nn.Module", describe(module))))
     own = _with_same_tensors(module)
     try:
-        imported = Importer(own).convert(own, "")
+        imported = _imported(own)
     except PlacedError as error:
         raise _refusal(error) from error
     return _tied(without_unused_weights(with_visible_masks(imported.layer)), imported.params, _state(module))
+
+
+def _imported(module: nn.Module) -> Imported:
+    """Convert a module; again, where a use of its inputs shows that they hold whole numbers."""
+    floating = (one.dtype for one in module.state_dict().values() if one.is_floating_point())
+    token = PRECISION.set(next(floating, None))
+    try:
+        inputs = tuple([Undecided() for _ in inspect.signature(module.forward).parameters])
+        imported = Importer(module).convert(module, "", inputs)
+        return Importer(module).convert(module, "", inputs) if any(one.are_whole for one in inputs) else imported
+    except PlacedError:
+        if not any(one.are_whole for one in inputs):
+            raise
+        return Importer(module).convert(module, "", inputs)
+    finally:
+        PRECISION.reset(token)
 
 
 def _with_same_tensors(module: nn.Module) -> nn.Module:
@@ -88,6 +113,33 @@ def _state(module: nn.Module) -> dict[str, Any]:
     return state | {path: tensor for path, tensor in others if id(tensor) in known and path not in state}
 
 
+def _require_one_place(net: Layer, groups: list[tuple[str, ...]]) -> None:
+    """Refuse running statistics that calls at several places would have to move one after the other."""
+    moving = {*_moving(net, "")}
+    for group in groups:
+        places = [path for path in group if path.rpartition(".")[0] in moving]
+        if len(places) > 1:
+            rule = "a module with running statistics must be called by one name"
+            raise value_error("from_torch", rule, f"calls of one as {' and '.join(place.rpartition('.')[0] for place in places)}")
+
+
+def _moving(layer: Layer, path: str) -> Iterator[str]:
+    """Yield the paths of the layers that move running statistics, without those that a graph only keeps."""
+    if not layer.has_running_stats:
+        return
+    if not isinstance(layer, Combinator):
+        yield path
+        return
+    live = (
+        {owner for name, f, _ in in_order(layer.nodes, layer.outputs) for owner in (f if isinstance(f, str) else name,)}
+        if isinstance(layer, Graph)
+        else layer.children().keys()
+    )
+    for name, child in layer.children().items():
+        if name in live:
+            yield from _moving(child, path if isinstance(layer, Wrapper) else join(path, name))
+
+
 def _tied(net: Layer, params: Params, state: dict[str, Any]) -> tuple[Layer, Params]:
     """Tie what is one tensor in the module, and copy the params."""
     names = {*tree.names(params)}
@@ -99,6 +151,7 @@ def _tied(net: Layer, params: Params, state: dict[str, Any]) -> tuple[Layer, Par
         found = {*names} ^ {paths[0] for paths in places.values()}
         raise value_error("from_torch", "the params must have the keys of the state dict", f"other ones: {sorted(found)[:5]}")
     groups = [group for group in groups if len(group) > 1]
+    _require_one_place(net, groups)
     for _, *others in groups:
         for path in others:
             params = tree.replace(params, path, None)

@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Callable
+from operator import attrgetter
+from types import MethodDescriptorType
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from funcnet.combinators.freezing import freeze
 from funcnet.interop.torch_nn.importing import shapes
 from funcnet.interop.torch_nn.importing.building import Builder
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
-from funcnet.interop.torch_nn.importing.values import Dtype, Node, Ref, Unknown, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Dtype, InlineError, Node, Ref, Unknown, UnsupportedError, settled
 from funcnet.layers.shape.sources import ConstantTensor, Parameter
 
 CallModule = Callable[[nn.Module, str, tuple[Any, ...], dict[str, Any]], Any]
@@ -30,7 +34,7 @@ def interpret(graph: fx.Graph, module: nn.Module, inputs: dict[str, Ref], builde
         if node.op == "placeholder":
             values[node] = inputs.get(node.target)
         elif node.op == "get_attr":
-            values[node] = _attribute(module, node.target, builder)
+            values[node] = _kind_only(module, node) or _attribute(module, node.target, builder)
         elif node.op == "call_module":
             values[node] = call(module.get_submodule(node.target), node.target, tuple(args), dict(kwargs))
         else:
@@ -44,7 +48,7 @@ def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     if getattr(target, "__name__", "") in _ASSERTIONS:
         return None
     if isinstance(target, type) and issubclass(target, tuple) and hasattr(target, "_fields"):
-        return tuple(args)
+        return target(*args, **kwargs)
     found = shapes.evaluate(target, (*args, *kwargs.values()) if target == "size" else args)
     if found is not shapes.MISSING:
         return found
@@ -52,14 +56,22 @@ def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     if unknown is not None:
         raise UnsupportedError(unknown.reason)
     key = args[1] if target is getattr else target
-    convert = FUNCTIONS.get(key) or FUNCTIONS.get(_qualified(key))
+    convert = FUNCTIONS.get(key) or FUNCTIONS.get(_qualified(key)) or _method_of_tensors(key)
     if convert is None:
-        raise UnsupportedError(f"there is no layer for {_name_of(node, key)}")
+        raise _without_layer(node, key)
     if target is getattr:
         return _converted(convert, node, key, args[:1], {})
     given = [one for one in [*args, *kwargs.values()] if isinstance(one, Dtype)]
     found = _converted(convert, node, key, *_without_dtypes(args, kwargs))
     return FUNCTIONS["type_as"](found, given[0].of) if given else found
+
+
+def _without_layer(node: fx.Node, key: Any) -> UnsupportedError:
+    """Return the error; the field of a module's output is known where the module is a part of the code that asks."""
+    error = UnsupportedError(f"there is no layer for {_name_of(node, key)}")
+    made = node.args[0] if node.target is getattr else None
+    is_field = isinstance(made, fx.Node) and made.op == "call_module" and not hasattr(Tensor, key)
+    return InlineError(str(made.target), error) if is_field and isinstance(made, fx.Node) else error
 
 
 def _without_dtypes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -77,6 +89,12 @@ def _converted(convert: Any, node: fx.Node, key: Any, args: tuple[Any, ...], kwa
         raise UnsupportedError(f"{_name_of(node, key)} cannot be converted with these arguments: {error}") from error
 
 
+def _method_of_tensors(target: Any) -> Any:
+    """Return the converter of a method that is called as a function, as on a parameter: ``weight.new_zeros(x.size(0))``."""
+    is_method = isinstance(target, MethodDescriptorType) and hasattr(Tensor, target.__name__)
+    return FUNCTIONS.get(target.__name__) if is_method else None
+
+
 def _qualified(target: Any) -> str:
     return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
 
@@ -87,6 +105,18 @@ def _name_of(node: fx.Node, key: Any) -> str:
     return f"{getattr(key, '__module__', None) or 'torch'}.{getattr(key, '__name__', key)}"
 
 
+_OF_KIND = ("dtype", "device", "layout", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")
+
+
+def _kind_only(module: nn.Module, node: fx.Node) -> Node | None:
+    """Return an empty tensor for a parameter that code asks only for its dtype or device, as in ``weight.new_zeros(n)``."""
+    asked = [user.args[1] if user.target is getattr else getattr(user.target, "__name__", user.target) for user in node.users]
+    if not asked or not all(one in _OF_KIND for one in asked):
+        return None
+    dtype = attrgetter(str(node.target))(module).dtype
+    return Node(ConstantTensor.of(torch.zeros(0, dtype=dtype)), (), numbers=settled(dtype))
+
+
 def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
     """Return the reference to a parameter, a buffer or another tensor, which becomes a node the first time."""
     tensor: Any = module
@@ -95,7 +125,7 @@ def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
     if not isinstance(tensor, Tensor):
         raise UnsupportedError(f"its attribute {path} must be a tensor to be used as one, got {type(tensor).__name__}")
     if path in builder.nodes:
-        return Ref(path, shape=tuple(tensor.shape))
+        return Ref(path, shape=tuple(tensor.shape), numbers=settled(tensor.dtype))
     if path in module.state_dict():
         return builder.add(parameter_node(tensor), path, exact=True)
     return builder.add(constant_node(tensor, path, Ref(builder.inputs[0])), path.replace(".", "_"))
@@ -107,13 +137,15 @@ def parameter_node(tensor: Tensor) -> Node:
     spread = float(numbers.std(correction=0)) if tensor.is_floating_point() and tensor.numel() else 0.0
     mean = float(numbers.mean()) if tensor.numel() else 0.0
     mean, spread = (mean, spread) if math.isfinite(mean) and math.isfinite(spread) else (0.0, 0.0)  # as of a mask of -∞
-    trainable = isinstance(tensor, nn.Parameter) and tensor.requires_grad
-    layer = Parameter(tuple(tensor.shape), mean=mean, std=spread, trainable=trainable)
-    return Node(layer, (), tensor.detach(), shape=tuple(tensor.shape))
+    is_param = isinstance(tensor, nn.Parameter)
+    layer = Parameter(tuple(tensor.shape), mean=mean, std=spread, trainable=is_param and tensor.is_floating_point())
+    frozen = layer.trainable and not tensor.requires_grad
+    one = freeze(layer) if frozen else layer
+    return Node(one, (), tensor.detach(), shape=tuple(tensor.shape), numbers=settled(tensor.dtype))
 
 
 def constant_node(tensor: Tensor, path: str, beside: Ref) -> Node:
     """Return the node of a tensor that is no part of the state, such as a mask; it is put where another value lies."""
     if tensor.requires_grad:
         raise UnsupportedError(f"its attribute {path} is a tensor with a gradient that is no nn.Parameter")
-    return Node(ConstantTensor.of(tensor), (beside,), shape=tuple(tensor.shape))
+    return Node(ConstantTensor.of(tensor), (beside,), shape=tuple(tensor.shape), numbers=settled(tensor.dtype))

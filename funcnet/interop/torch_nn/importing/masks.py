@@ -6,8 +6,11 @@ A mask of the net itself, an input that code hands on to attention and uses for 
 
 from typing import Any
 
-from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError, require_value
+import torch
+
+from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedError, precision, require_value
 from funcnet.layers.attention.mask_layers import FullMask, JointMask, VisibleMask
+from funcnet.layers.shape.casting import Cast
 
 Mask = Node | None
 """A mask with our meaning, or none."""
@@ -15,7 +18,10 @@ Mask = Node | None
 
 def as_mask(mask: Ref | Node, kind: str, num_heads: int | None = None) -> Node:
     """Return the node that translates a mask of torch.nn of a kind, "padding" or "attention"."""
-    return Node(VisibleMask(kind, num_heads), (require_value("a mask", mask),))
+    mask = require_value("a mask", mask)
+    if isinstance(mask.numbers, torch.dtype) and mask.numbers.is_floating_point:  # as of torch.full(size, -math.inf)
+        mask = Node(Cast(precision()), (mask,))
+    return Node(VisibleMask(kind, num_heads), (mask,))
 
 
 def joint_mask(attention: Any, padding: Any, is_causal: Any, num_heads: int | None) -> Mask:

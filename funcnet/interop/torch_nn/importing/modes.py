@@ -34,7 +34,7 @@ def in_both_modes(module: nn.Module, build: Callable[[], Builder]) -> Imported:
         return training.finish()
     _complete(training, evaluation)
     net = training.graph()
-    return Imported(by_mode(net, evaluation.graph()), training.packed(net), training.parts())
+    return Imported(by_mode(net, evaluation.graph()), training.packed(net), training.parts(), training.numbers())
 
 
 def _seen(builder: Builder) -> Any:

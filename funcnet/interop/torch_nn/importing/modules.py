@@ -3,14 +3,15 @@
 import inspect
 from typing import Any
 
-from attrs import define
+from attrs import define, evolve
 from attrs import field as attribute
 from torch import fx, nn
 
 from funcnet.combinator import has_params
 from funcnet.combinators.freezing import freeze
 from funcnet.flattening import join
-from funcnet.interop.torch_nn.importing.building import Builder, Imported
+from funcnet.interop.torch_nn.importing.building import Builder, Imported, without_absent
+from funcnet.interop.torch_nn.importing.functions.promotion import numbers_of
 from funcnet.interop.torch_nn.importing.held import hold_the_rest
 from funcnet.interop.torch_nn.importing.interpretation import interpret
 from funcnet.interop.torch_nn.importing.layers import call_of, converter_of
@@ -18,19 +19,21 @@ from funcnet.interop.torch_nn.importing.modes import in_both_modes
 from funcnet.interop.torch_nn.importing.registry import Converted
 from funcnet.interop.torch_nn.importing.shapes import holds
 from funcnet.interop.torch_nn.importing.tracing import Tracer, required_inputs, trace
-from funcnet.interop.torch_nn.importing.values import Arithmetic, Node, Parts, Ref, Shape, Size, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import (
+    Arithmetic,
+    InlineError,
+    Node,
+    Numbers,
+    Ref,
+    Shape,
+    Size,
+    UnsupportedError,
+    show_whole,
+)
 from funcnet.interop.torch_nn.importing.writing import LostWriteError, Writes, writes_first
 
 Constants = dict[str, Any]
 _TENSORS, _SIZES = (Ref, Node), (Size, Shape, Arithmetic)
-
-
-class InlineError(UnsupportedError):
-    """A module that must be traced as a part of the one that calls it."""
-
-    def __init__(self, path: str, reason: UnsupportedError) -> None:
-        super().__init__(str(reason))
-        self.path = path
 
 
 class PlacedError(UnsupportedError):
@@ -49,23 +52,26 @@ class Importer:
     _known: dict[Any, Imported] = attribute(factory=dict)
     _writers: set[int] = attribute(factory=set)
 
-    def convert(self, module: nn.Module, path: str, parts: Parts = None) -> Imported:
-        """Return a module of one input, or with those that its forward demands, as a layer."""
+    def convert(self, module: nn.Module, path: str, numbers: tuple[Numbers, ...] = ()) -> Imported:
+        """Return a module of one input, or with those that its forward demands, as a layer; ``numbers`` are those in them."""
         if converter_of(module) or _is_sequential(module):
-            return self._of(module, path, ("x",), (parts,), {})
+            return self._of(module, path, ("x",), (None,), {}, numbers[:1] or (None,))
         try:
             names = required_inputs(module)
         except UnsupportedError as error:
             raise PlacedError(module, path, str(error)) from error
-        return self._of(module, path, names, (parts,) * len(names), {})
+        missing = (None,) * len(names)
+        return self._of(module, path, names, missing, {}, (*numbers, *missing)[: len(names)])
 
     def call(self, builder: Builder, owner: str, module: nn.Module, name: str, args: Any, kwargs: Any) -> Any:
         """Add a call of a module to a builder, and return the value; ``owner`` is the path of the module that calls it."""
         path = join(owner, name)
         if not converter_of(module):
             return self._add(builder, module, name, self._traced_call(module, path, name, args, kwargs))
-        imported = self._of(module, path, ("x",), (None,), {})
+        imported = self._of(module, path, ("x",), (None,), {}, (None,))
         convert = call_of(module)
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            show_whole(*args[:2], *[kwargs[key] for key in ("input", "offsets") if key in kwargs])
         try:
             node = (convert or _call_with_one)(module, imported.layer, imported.params, *args, **kwargs)
         except (UnsupportedError, TypeError) as error:
@@ -85,10 +91,11 @@ class Importer:
         if not tensors or holds(constants, (*_TENSORS, *_SIZES)):
             raise InlineError(name, UnsupportedError("its arguments must be tensors or constants"))
         try:
-            imported = self._of(module, path, tuple(tensors), tuple([one.parts for one in tensors.values()]), constants)
+            parts, numbers = zip(*[(one.parts, one.numbers) for one in tensors.values()], strict=True)
+            imported = self._of(module, path, tuple(tensors), parts, constants, numbers)
         except PlacedError as error:
             raise InlineError(name, error) from error
-        return Node(imported.layer, tuple(tensors.values()), imported.params, imported.parts)
+        return Node(imported.layer, tuple(tensors.values()), imported.params, imported.parts, numbers=imported.numbers)
 
     def _add(self, builder: Builder, module: nn.Module, name: str, value: Any) -> Any:
         """Add what a call computes: the node with the module's params under its name, which a second call uses again."""
@@ -107,25 +114,28 @@ class Importer:
         else:
             raise InlineError(name, UnsupportedError("it is called in two ways that need two layers with the same params"))
 
-    def _of(self, module: nn.Module, path: str, names: Any, parts: Any, constants: Constants) -> Imported:
-        key = (id(module), names, parts, repr(constants))
+    def _of(self, module: nn.Module, path: str, names: Any, parts: Any, constants: Constants, numbers: Any) -> Imported:
+        key = (id(module), names, parts, repr(constants), numbers)
         if key not in self._known:
-            self._known[key] = self._frozen(module, path, self._imported(module, path, names, parts, constants))
+            inputs = {name: Ref(name, *rest) for name, *rest in zip(names, parts, (None,) * len(names), numbers, strict=True)}
+            self._known[key] = self._frozen(module, path, self._imported(module, path, inputs, constants))
         return self._known[key]
 
-    def _imported(self, module: nn.Module, path: str, names: Any, parts: Any, constants: Constants) -> Imported:
+    def _imported(self, module: nn.Module, path: str, inputs: dict[str, Ref], constants: Constants) -> Imported:
         try:
             _require_plain(module)
             convert = converter_of(module)
             if convert is not None:
                 return Imported(*convert(module, lambda child, name: self._pair(child, join(path, name))))
             if _is_sequential(module):
-                return self._sequential(module, path, parts[0])
-            return in_both_modes(module, lambda: self._traced(module, path, dict(zip(names, parts, strict=True)), constants))
+                return self._sequential(module, path, *inputs.values())
+            return in_both_modes(module, lambda: self._traced(module, path, inputs, constants))
         except PlacedError:
             raise
         except UnsupportedError as error:
             raise PlacedError(module, path, str(error)) from error
+        except (ValueError, TypeError, LookupError, RuntimeError) as error:  # a layer or a graph refuses what it is made of
+            raise PlacedError(module, path, f"{type(error).__name__}: {error}") from error
 
     def _pair(self, module: nn.Module, path: str) -> Converted:
         imported = self.convert(module, path)
@@ -135,14 +145,14 @@ class Importer:
         """Freeze a layer all of whose params require no gradient; a layer of torch.nn must have all or none."""
         flags = {one.requires_grad for one in module.parameters()}
         if flags == {False} and imported.layer.trainable:
-            return Imported(freeze(imported.layer), imported.params, imported.parts)
+            return Imported(freeze(imported.layer), imported.params, imported.parts, imported.numbers)
         if flags == {False, True} and converter_of(module) and not [*module.children()]:
             raise PlacedError(module, path, "its parameters must all require a gradient, or none: a layer is frozen whole")
         return imported
 
-    def _sequential(self, module: nn.Module, path: str, parts: Parts) -> Imported:
-        builder = Builder(("x",), set())
-        value: Any = Ref("x", parts)
+    def _sequential(self, module: nn.Module, path: str, x: Ref) -> Imported:
+        builder = Builder((x.name,), set())
+        value: Any = x
         for name, child in _children(module):
             try:
                 value = self.call(builder, path, child, name, (value,), {})
@@ -154,8 +164,13 @@ class Importer:
             self._writers.add(id(module))
         return builder.finish()
 
+<<<<<<< HEAD
     def _traced(self, module: nn.Module, path: str, inputs: dict[str, Parts], constants: Constants) -> Builder:
         """Return the nodes of a forward; a module that cannot be one node is traced as a part of this one."""
+=======
+    def _traced(self, module: nn.Module, path: str, inputs: dict[str, Ref], constants: Constants) -> Builder:
+        """Return the nodes of a forward; a module that cannot be a node of its own is traced as a part of this one."""
+>>>>>>> i16-int
         inlined: dict[str, UnsupportedError] = {}
         while True:
             try:
@@ -173,9 +188,10 @@ class Importer:
         graph = trace(module, names, constants, Tracer(_is_known, inlined))
         self._follow_writes(module, graph)
         taken = {name.partition(".")[0] for name in [*module.state_dict(), *dict(module.named_modules())]}
-        refs = {name: Ref(_unlike(name, taken | inputs.keys() - {name}), parts) for name, parts in inputs.items()}
+        refs = {name: evolve(one, name=_unlike(name, taken | inputs.keys() - {name})) for name, one in inputs.items()}
         builder = Builder(tuple([ref.name for ref in refs.values()]), taken)
         value = interpret(graph, module, refs, builder, lambda *given: self.call(builder, path, *given))
+        value = without_absent(value) if module is self.root else value
         self._follow_writes(module, graph)  # now that it is known which of the modules called write to their inputs
         builder.outputs = builder.output(value)
         builder.prune()
@@ -232,7 +248,7 @@ def _call_with_one(module: nn.Module, layer: Any, params: Any, *args: Any, **kwa
     (x,) = [*given.values()][:1]
     if not isinstance(x, _TENSORS):
         raise UnsupportedError("it must be called with a tensor")
-    return Node(layer, (x,), params)
+    return Node(layer, (x,), params, numbers=numbers_of(layer, (x,)))
 
 
 def _require_plain(module: nn.Module) -> None:

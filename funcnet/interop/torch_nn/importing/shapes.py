@@ -21,11 +21,20 @@ def evaluate(target: Any, args: tuple[Any, ...]) -> Any:
         return _attribute(*args)
     if isinstance(target, str):
         return _method(target, *args)
+    if target is len and isinstance(args[0], (Ref, Node)):
+        return len(args[0].parts) if isinstance(args[0].parts, (tuple, dict)) else _entry_of(args[0])
     if target is operator.getitem and isinstance(args[0], (Shape, tuple, list, dict)):
         return _entry(*args) if isinstance(args[0], Shape) else args[0][args[1]]
     if getattr(target, "__module__", None) in _PLAIN and not any(holds(one, (Ref, Node)) for one in args):
         return _computed(target, args)
     return MISSING
+
+
+def _entry_of(x: Any) -> Any:
+    """Return the size of the first axis of a tensor."""
+    if x.parts is not None:
+        raise UnsupportedError("the number of entries of a tuple of tensors is not known")
+    return evaluate(operator.getitem, (_shape_of(x), 0))
 
 
 def _method(name: str, x: Any, *args: Any) -> Any:

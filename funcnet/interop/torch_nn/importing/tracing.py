@@ -12,14 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from funcnet.interop.torch_nn.importing.checks_in_code import passing
+from funcnet.interop.torch_nn.importing.checks_in_code import is_unpacked_with_star, passing
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
-from funcnet.interop.torch_nn.importing.values import UnsupportedError
+from funcnet.interop.torch_nn.importing.values import InlineError, UnsupportedError
 from funcnet.interop.torch_nn.importing.writing import AUGMENTED, WITHOUT_GRADIENT, RefusedWrites
+
+_MADE = "_made_while_traced"
+"""The attribute with the names of modules that a forward makes: tracing again takes them again, for modules of that trace."""
 
 _MAKERS = (torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange)
 
-_OF_SHAPES = {"shape", "ndim", "size", "dim", "device", "dtype"}
+_OF_SHAPES: set[Any] = {"shape", "ndim", "size", "dim", "device", "dtype"}
 
 
 def is_of_shapes(node: fx.Node) -> bool:
@@ -28,11 +31,18 @@ def is_of_shapes(node: fx.Node) -> bool:
         return node.target in _OF_SHAPES
     if node.op != "call_function" or not node.all_input_nodes:
         return False
-    return (node.target is getattr and node.args[1] in _OF_SHAPES) or all(map(is_of_shapes, node.all_input_nodes))
+    return (
+        node.target is _COUNT
+        or (node.target is getattr and node.args[1] in _OF_SHAPES)
+        or all(map(is_of_shapes, node.all_input_nodes))
+    )
 
 
 class _Proxy(fx.Proxy):
     """A proxy that passes for a tensor where code asks ``isinstance``."""
+
+    def __len__(self) -> int:
+        raise TypeError("the number of entries is not known while tracing")  # which f(*x) takes for no hint
 
 
 def _is_instance(value: Any, kind: Any) -> bool:
@@ -42,7 +52,14 @@ def _is_instance(value: Any, kind: Any) -> bool:
     return _PLAIN(value, kind)
 
 
-_PLAIN = builtins.isinstance
+def _count(value: Any) -> Any:
+    """Return the number of entries, as ``len``; of what is traced, a traced number."""
+    if issubclass(type(value), _Proxy):
+        return value.tracer.create_proxy("call_function", _COUNT, (value,), {}, name="len_")
+    return _COUNT(value)
+
+
+_PLAIN, _COUNT = builtins.isinstance, builtins.len
 
 
 @contextmanager
@@ -52,11 +69,11 @@ def _passing_for_tensors() -> Iterator[None]:
     A proxy that itself gave ``Tensor`` for its class would be taken for one by kernels too, which then read memory that is not
     theirs: ``torch.arange(x.max())`` ended the process.
     """
-    builtins.isinstance = _is_instance
+    builtins.isinstance, builtins.len = _is_instance, _count
     try:
         yield
     finally:
-        builtins.isinstance = _PLAIN
+        builtins.isinstance, builtins.len = _PLAIN, _COUNT
 
 
 def _augmented(plain: str) -> Callable[[Any, Any], Any]:
@@ -79,18 +96,25 @@ class Tracer(fx.Tracer):
     Args:
         opaque: Whether a module is converted by its class, whatever its arguments are.
         inlined: Paths of modules whose forward is recorded as a part of this one.
+        flat: Whether that holds for all modules that are not opaque: the code then sees the tuples and dicts that they return.
     """
 
-    def __init__(self, opaque: Callable[[nn.Module], bool], inlined: Collection[str]) -> None:
+    def __init__(self, opaque: Callable[[nn.Module], bool], inlined: Collection[str], *, flat: bool = False) -> None:
         super().__init__(autowrap_functions=_wrapped_functions())
         self._autowrap_search.extend((torch, nn.utils.rnn))
-        self._opaque, self._inlined = opaque, inlined
+        self._opaque, self._inlined, self._flat = opaque, inlined, flat
+        self._made: dict[nn.Module, str] = {}
+        self._opened: set[str] = set()
 
     def with_buffers(self) -> "Tracer":
         """Return a tracer to which buffers are values like parameters, so that code may cut them to a size that is traced."""
-        tracer = Tracer(self._opaque, self._inlined)
+        tracer = Tracer(self._opaque, self._inlined, flat=self._flat)
         tracer.proxy_buffer_attributes = True
         return tracer
+
+    def flattened(self) -> "Tracer":
+        """Return a tracer that stops only at opaque modules."""
+        return Tracer(self._opaque, self._inlined, flat=True)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -103,6 +127,33 @@ class Tracer(fx.Tracer):
         proxy.node.meta[WITHOUT_GRADIENT] = True
         return super().create_proxy("call_function", torch.detach, (proxy,), {})
 
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Return the parts that ``chunk`` makes, whose number the code says; in ``*shape`` the shape is one entry for several."""
+        node = obj.node
+        if is_of_shapes(node) and is_unpacked_with_star(sys._getframe(2)):  # of the code, beyond Proxy.__iter__
+            return iter([obj])
+        called = node.op.startswith("call") and (node.target == "chunk" or node.target is torch.chunk)
+        count = (*node.args[1:2], *[node.kwargs[key] for key in ("chunks",) if key in node.kwargs]) if called else ()
+        if _COUNT(count) == 1 and type(count[0]) is int:
+            parts: Any = obj
+            return iter([parts[i] for i in range(count[0])])
+        return super().iter(obj)
+
+    def path_of_module(self, mod: nn.Module) -> str:
+        """Return the path of a module; one without params that the code itself makes becomes a part of the root."""
+        try:
+            return self._made.get(mod) or super().path_of_module(mod)
+        except NameError:
+            if mod.state_dict() or not self._opaque(mod):
+                raise
+        base, number = type(mod).__name__.lower(), _COUNT(self._made)
+        names = (f"{base}_{i}" for i in range(number, number + 1000))
+        name = next(one for one in names if one in self.root.__dict__.get(_MADE, ()) or not hasattr(self.root, one))
+        self.root._modules[name] = mod
+        self.root.__dict__.setdefault(_MADE, set()).add(name)
+        self._made[mod] = name
+        return name
+
     def create_arg(self, a: Any) -> Any:
         return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
 
@@ -113,12 +164,24 @@ class Tracer(fx.Tracer):
         return super().to_bool(obj) if found is None else found
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        path = self.path_of_module(m)
+        try:
+            path = self.path_of_module(m)
+        except NameError:  # as of self.layers[:2], made of modules that have a path
+            return forward(*args, **kwargs)
         given = [*args, *kwargs.values()]
         is_plain = all(issubclass(type(one), fx.Proxy) and not is_of_shapes(one.node) for one in given)
-        if path not in self._inlined and (self._opaque(m) or is_plain):
+        if path not in self._inlined and (self._opaque(m) or (is_plain and not self._flat)):
             return self.create_proxy("call_module", path, args, kwargs)
+        self._opened.add(path)
         return forward(*args, **kwargs)
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """Record a forward; a module is a node in all of its calls, or a part of the recorded code in all of them."""
+        graph = super().trace(root, concrete_args)
+        both = sorted(self._opened & {str(node.target) for node in graph.nodes if node.op == "call_module"})
+        if both:
+            raise InlineError(both[0], UnsupportedError("it is called with tensors only, and with other arguments too"))
+        return graph
 
 
 def _wrapped_functions() -> tuple[Callable[..., Any], ...]:
@@ -157,10 +220,14 @@ def trace(module: nn.Module, inputs: tuple[str, ...], constants: dict[str, Any],
     except UnsupportedError:
         raise
     except Exception as error:
-        try:
-            return _recorded(module, concrete, tracer.with_buffers())
-        except Exception:
-            raise UnsupportedError(f"its forward cannot be traced: {_first_line(error)}") from error
+        for other in (tracer.with_buffers(), tracer.flattened()):
+            try:
+                return _recorded(module, concrete, other)
+            except InlineError:
+                raise
+            except Exception:
+                continue
+        raise UnsupportedError(f"its forward cannot be traced: {_first_line(error)}") from error
 
 
 def _recorded(module: nn.Module, concrete: dict[str, Any], tracer: Tracer) -> fx.Graph:

@@ -1,7 +1,9 @@
 """Values in a traced forward: tensors by name, sizes of tensors, and the nodes that compute further ones."""
 
+from contextvars import ContextVar
 from typing import Any
 
+import torch
 from attrs import define
 from attrs import field as attribute
 
@@ -15,6 +17,63 @@ class UnsupportedError(Exception):
     """The reason why something has no counterpart in funcnet, without the path, which the caller adds."""
 
 
+@define(eq=False)
+class Undecided:
+    """The numbers in an input of the net: whole ones if a use shows it, such as an index of embeddings; else floating ones."""
+
+    are_whole: bool = False
+
+
+Numbers = torch.dtype | Undecided | None
+"""The numbers in a tensor: ``None`` for floating ones in the dtype of the module's params, which is ``PRECISION``."""
+
+PRECISION: ContextVar[torch.dtype | None] = ContextVar("PRECISION", default=None)
+
+
+def precision() -> torch.dtype:
+    """Return the dtype of the floating params of the module that is converted; without any, torch's default."""
+    return PRECISION.get() or torch.get_default_dtype()
+
+
+def settled(dtype: torch.dtype) -> Numbers:
+    """Return the numbers in a tensor of a dtype."""
+    return None if dtype == precision() else dtype
+
+
+def is_whole(numbers: Numbers) -> bool:
+    """Tell whether numbers are whole, or truth values, as far as it is known."""
+    if isinstance(numbers, Undecided):
+        return numbers.are_whole
+    return numbers is not None and not numbers.is_floating_point and not numbers.is_complex
+
+
+def promoted(a: Numbers, b: Numbers) -> Numbers:
+    """Return the numbers that torch computes of two kinds."""
+    return a if a is b else settled(torch.promote_types(dtype_of(a), dtype_of(b)))
+
+
+def dtype_of(numbers: Numbers) -> torch.dtype:
+    """Return a dtype for numbers."""
+    if isinstance(numbers, Undecided):
+        return torch.int64 if numbers.are_whole else precision()
+    return numbers or precision()
+
+
+def show_whole(*values: Any) -> None:
+    """Note that tensors hold whole numbers: something uses them that takes no others."""
+    for one in values:
+        if isinstance(one, (Ref, Node)) and isinstance(one.numbers, Undecided):
+            one.numbers.are_whole = True
+
+
+class InlineError(UnsupportedError):
+    """A module, given its path, that must be traced as a part of the one that calls it."""
+
+    def __init__(self, path: str, reason: UnsupportedError) -> None:
+        super().__init__(str(reason))
+        self.path = path
+
+
 @define(frozen=True)
 class Ref:
     """The value of a node or an input of the graph, by its name; a parameter has a known shape."""
@@ -22,6 +81,7 @@ class Ref:
     name: str
     parts: Parts = None
     shape: tuple[int, ...] | None = None
+    numbers: Numbers = None
 
 
 @define(eq=False)
@@ -34,6 +94,7 @@ class Node:
         params: Its params.
         parts: The structure of its output.
         shape: The shape of its output, where it is known.
+        numbers: The numbers in its output.
     """
 
     layer: Layer
@@ -41,6 +102,7 @@ class Node:
     params: Params = attribute(factory=dict)
     parts: Parts = None
     shape: tuple[int, ...] | None = None
+    numbers: Numbers = None
 
 
 @define(frozen=True)

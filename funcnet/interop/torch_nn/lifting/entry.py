@@ -19,7 +19,7 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
         y      = module(x), or module(*x) for a tuple x
         gp, gx = the vector-Jacobian product of it at gy
 
-    The layer runs the module in its present mode, train or eval, and ``inference()`` runs it in eval mode. It needs a key where the
+    The layer runs the module in its present mode, train or eval, and ``inference()`` runs it in eval mode. It needs a key if the
     module draws random numbers: torch's random functions then draw from that key. Buffers that a call changes, such as running
     statistics, change in ``update_stats`` only. The module does not change, and params are copies.
 

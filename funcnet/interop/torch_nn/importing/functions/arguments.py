@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from funcnet.contract import Layer
+from funcnet.interop.torch_nn.importing.functions.promotion import computed, numbers_of
 from funcnet.interop.torch_nn.importing.values import Arithmetic, Node, Ref, Shape, Size, UnsupportedError
 from funcnet.layers.shape.sized import Sized
 from funcnet.layers.shape.templates import InputShape, InputSize, InputTensor, SizeArithmetic
@@ -62,7 +63,7 @@ def node(layer: Layer, *inputs: Tensor, parts: Any = None) -> Node:
     """Return the node of a layer without params."""
     for one in inputs:
         require_tensor(one)
-    return Node(layer, inputs, {}, parts)
+    return computed(layer, inputs, parts)
 
 
 def require_tensor(value: Any) -> Tensor:
@@ -108,7 +109,7 @@ def sized(kind: type[Sized], x: Tensor, *fields: Any, **named_fields: Any) -> No
     inputs = Inputs(require_tensor(x))
     values = [inputs.template(one) for one in fields]
     named_values = {name: inputs.template(one) for name, one in named_fields.items()}
-    return Node(kind(*values, **named_values), tuple(inputs.found))
+    return Node(layer := kind(*values, **named_values), tuple(inputs.found), numbers=numbers_of(layer, (x,)))
 
 
 def arithmetic(name: str, left: Any, right: Any) -> Any:

@@ -14,10 +14,13 @@ from funcnet.interop.torch_nn.importing.functions.arguments import (
     named,
     node,
     refuse_out,
+    require_tensor,
     sized,
 )
+from funcnet.interop.torch_nn.importing.functions.choosing import without_gradient
+from funcnet.interop.torch_nn.importing.functions.promotion import floating
 from funcnet.interop.torch_nn.importing.registry import function
-from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Arithmetic, Node, Size, UnsupportedError, is_whole
 from funcnet.layers.activation.elementary import Exp
 from funcnet.layers.activation.powers import PowScalar, Reciprocal
 from funcnet.layers.linear.rescaling import Rescale
@@ -25,15 +28,33 @@ from funcnet.layers.operands.arithmetic import Add, Div, MatMul, Mul, Pow, Sub
 from funcnet.layers.shape.sized import RescaleBySize
 
 
-def rescale(x: Tensor, scale: Any = 1.0, offset: Any = 0.0) -> Node:
+def rescale(x: Tensor, scale: Any = 1, offset: Any = 0) -> Node:
     """Return scale x + offset, for numbers or sizes."""
+    require_tensor(x)
+    if is_whole(x.numbers) and all(map(_is_whole_number, (scale, offset))):
+        return _of_whole(x, scale, offset)
     if is_size(scale) or is_size(offset):
-        return sized(RescaleBySize, x, scale, offset)
-    return node(Rescale(float(scale), float(offset)), x)
+        return sized(RescaleBySize, floating(x), scale, offset)
+    if is_whole(x.numbers):
+        x = floating(x)
+    return Node(Rescale(float(scale), float(offset)), (x,), numbers=x.numbers)
+
+
+def _of_whole(x: Tensor, scale: Any, offset: Any) -> Node:
+    """Return scale x + offset of whole numbers."""
+    y = x if scale == 1 else without_gradient("mul", x, scale)
+    return y if offset == 0 else without_gradient("add", y, offset)  # type: ignore[return-value]
+
+
+def _is_whole_number(value: Any) -> bool:
+    """Tell whether a number is whole, or computed from sizes by operations that keep them whole."""
+    if isinstance(value, Arithmetic):
+        return value.name != "truediv" and all(map(_is_whole_number, (value.left, value.right)))
+    return isinstance(value, Size) or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _negated(value: Any) -> Any:
-    return rescale(value, -1.0) if is_tensor(value) else arithmetic("mul", -1, value)
+    return rescale(value, -1) if is_tensor(value) else arithmetic("mul", -1, value)
 
 
 @function(*named("add"), operator.add, operator.iadd)
@@ -60,7 +81,7 @@ def _sub(input: Any, other: Any, *, alpha: float = 1, out: Any = None) -> Any:
     if alpha == 1 and is_tensor(input) and is_tensor(other):
         return node(Sub(), input, other)
     if alpha == 1 and is_tensor(other):
-        return rescale(other, -1.0, input)
+        return rescale(other, -1, input)
     return add(input, _negated(other), alpha=alpha)
 
 
@@ -103,8 +124,10 @@ def _mod(input: Any, other: Any) -> Any:
 
 
 def _between_numbers(name: str, input: Any, other: Any) -> Any:
+    if is_tensor(input) and is_whole(input.numbers) and not is_tensor(other) and _is_whole_number(other):
+        return without_gradient({"floordiv": "floor_divide", "mod": "remainder"}[name], input, other)
     if is_tensor(input) or is_tensor(other):
-        raise UnsupportedError(f"operator.{name} of tensors has no layer")
+        raise UnsupportedError(f"operator.{name} of tensors has no layer, but for whole numbers")
     return arithmetic(name, input, other)
 
 

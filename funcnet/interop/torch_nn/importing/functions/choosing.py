@@ -1,6 +1,7 @@
 """Choices between tensors, comparisons and logic, dtypes, and new tensors."""
 
 import operator
+from functools import reduce
 from typing import Any
 
 import torch
@@ -17,9 +18,20 @@ from funcnet.interop.torch_nn.importing.functions.arguments import (
     named,
     node,
     refuse_out,
+    require_tensor,
 )
 from funcnet.interop.torch_nn.importing.registry import function
-from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import (
+    Arithmetic,
+    Node,
+    Numbers,
+    Size,
+    UnsupportedError,
+    is_whole,
+    promoted,
+    settled,
+    show_whole,
+)
 from funcnet.layers.activation.bounds import Clamp
 from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
 from funcnet.layers.shape.casting import Cast
@@ -32,7 +44,29 @@ def without_gradient(name: str, *arguments: Any, **keywords: Any) -> Node:
     inputs = Inputs()
     given = tuple(map(inputs.template, arguments))
     options = tuple((key, inputs.template(one)) for key, one in keywords.items())
-    return Node(NoGradient(name, given, options), tuple(inputs.found))
+    layer = NoGradient(name, given, options)
+    return Node(layer, tuple(inputs.found), numbers=_numbers(name, arguments, keywords, inputs.found))
+
+
+_TRUTHS = ("eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "any", "all")
+_PLACES = ("argmax", "argmin", "argsort", "one_hot")
+
+
+def _numbers(name: str, arguments: Any, keywords: Any, inputs: list[Tensor]) -> Numbers:
+    """Return the numbers that a function without gradient gives."""
+    if name in _TRUTHS or name.startswith("logical"):
+        return torch.bool
+    dtypes = [one for one in (*arguments, *keywords.values()) if isinstance(one, torch.dtype)]
+    if dtypes or name in _PLACES:
+        return settled(dtypes[0]) if dtypes else torch.int64
+    if name in ("zeros", "ones", "linspace", "eye"):
+        return settled(torch.get_default_dtype())
+    if name in ("full", "arange"):
+        values = arguments[1:] if name == "full" else arguments
+        return (
+            torch.int64 if all(isinstance(one, (int, Size, Arithmetic)) for one in values) else settled(torch.get_default_dtype())
+        )
+    return reduce(promoted, [one.numbers for one in inputs]) if inputs else None
 
 
 def larger(input: Tensor, other: Any) -> Node:
@@ -85,6 +119,8 @@ def _register_comparison(name: str) -> None:
     def convert(input: Any, other: Any, *, out: Any = None) -> Any:
         refuse_out(out)
         if is_tensor(input) or is_tensor(other):
+            if any(is_tensor(one) and is_whole(one.numbers) for one in (input, other)):
+                show_whole(input, other)
             return without_gradient(name, input, other)
         return arithmetic(name, input, other)
 
@@ -121,6 +157,14 @@ def _argsort(input: Tensor, dim: int = -1, descending: bool = False) -> Node:
     return without_gradient("argsort", input, dim, descending)
 
 
+@function(torch.nn.functional.one_hot, torch._C._nn.one_hot)
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Node:
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise UnsupportedError("one_hot needs num_classes, since the largest of the numbers is not known")
+    show_whole(tensor)
+    return without_gradient("one_hot", tensor, num_classes)
+
+
 @function(torch.any, "any")
 def _any_(input: Tensor, *axes: Any, **named_axes: Any) -> Node:
     return without_gradient("any", input, *axes, **named_axes)
@@ -133,7 +177,9 @@ def _all_(input: Tensor, *axes: Any, **named_axes: Any) -> Node:
 
 def cast(input: Tensor, dtype: torch.dtype) -> Node:
     """Return a tensor in another dtype."""
-    return node(Cast(dtype), input) if dtype.is_floating_point else without_gradient("to", input, dtype)
+    if not dtype.is_floating_point:
+        return without_gradient("to", input, dtype)
+    return Node(Cast(dtype), (require_tensor(input),), numbers=settled(dtype))
 
 
 @function("to")
@@ -141,7 +187,7 @@ def _to(input: Tensor, *arguments: Any, **keywords: Any) -> Any:
     given = [*arguments, *keywords.values()]
     others = [one for one in given if is_tensor(one)]
     if others:
-        return node(TypeAs(), input, others[0])
+        return _type_as(input, others[0])
     dtypes = [one for one in given if isinstance(one, torch.dtype)]
     return cast(input, dtypes[0]) if dtypes else input
 
@@ -155,7 +201,9 @@ def _type_(input: Tensor, dtype: Any = None) -> Any:
 
 @function("type_as")
 def _type_as(input: Tensor, other: Tensor) -> Node:
-    return node(TypeAs(), input, other)
+    if is_whole(require_tensor(other).numbers):
+        return without_gradient("to", input, other)
+    return Node(TypeAs(), (require_tensor(input), other), numbers=other.numbers)
 
 
 _DTYPES = {"float": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16}
@@ -191,7 +239,7 @@ def _new(name: str, *arguments: Any, dtype: Any = None) -> Node:
 
 def constant_node(tensor: torch.Tensor) -> Node:
     """Return the node of a tensor that is known when the module is traced."""
-    return Node(ConstantTensor.of(tensor), ())
+    return Node(ConstantTensor.of(tensor), (), numbers=settled(tensor.dtype))
 
 
 _register_new("zeros", torch.zeros)
@@ -237,6 +285,12 @@ for _name in ("zeros_like", "ones_like", "full_like"):
     _register_like(_name)
 
 
+@function("new_tensor")
+def _new_tensor(input: Tensor, data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
+    made = _tensor(data, dtype=dtype)
+    return made if dtype is not None else _type_as(made, input)
+
+
 @function("new_zeros")
 def _new_zeros(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
     return _filled_like(input, as_sizes(size), 0.0, dtype)
@@ -257,4 +311,4 @@ def _new_full(
 def _filled_like(input: Tensor, size: Any, value: Any, dtype: Any) -> Node:
     """Return a tensor of one number, in the dtype of another tensor unless one is given."""
     made = without_gradient("full", entries(size), value, dtype=torch.float32 if dtype is None else dtype)
-    return made if dtype is not None else node(TypeAs(), made, input)
+    return made if dtype is not None else _type_as(made, input)

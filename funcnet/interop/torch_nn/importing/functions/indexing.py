@@ -15,7 +15,7 @@ from funcnet.interop.torch_nn.importing.functions.arguments import (
 )
 from funcnet.interop.torch_nn.importing.functions.joining import pick
 from funcnet.interop.torch_nn.importing.registry import function
-from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError, show_whole
 from funcnet.layers.shape.indexing import Index
 from funcnet.layers.shape.sized_indexing import GetItem, Narrow
 from funcnet.layers.shape.sources import ConstantTensor
@@ -32,6 +32,7 @@ def _getitem(input: Any, index: Any) -> Any:
         raise UnsupportedError("an index must be of ints, slices, ..., None and tensors of integers computed by the module")
     if any(isinstance(part, slice) and isinstance(part.step, int) and part.step < 1 for part in parts):
         raise UnsupportedError("a slice must have a step above 0")
+    show_whole(*parts)
     simple = not any(is_tensor(part) for part in parts) and not has_sizes(parts)
     return node(Index(parts), input) if simple else sized(GetItem, input, parts)
 
@@ -40,7 +41,7 @@ def _as_tensor(part: Any, input: Tensor) -> Any:
     """Convert a list of ints in an index to a tensor."""
     if not isinstance(part, list) or not part or not all(isinstance(one, int) and not isinstance(one, bool) for one in part):
         return part
-    return Node(ConstantTensor.of(torch.tensor(part)), (input,))
+    return Node(ConstantTensor.of(torch.tensor(part)), (input,), numbers=torch.int64)
 
 
 @function(torch.narrow, "narrow")

@@ -111,4 +111,4 @@ def pick(value: Tensor, index: Any) -> Any:
     if isinstance(value.parts, tuple) and not -len(value.parts) <= index < len(value.parts):
         raise UnsupportedError(f"a tuple of {len(value.parts)} tensors has no entry {index}")
     parts = value.parts[index] if isinstance(value.parts, tuple) else None
-    return Node(Pick(index), (value,), {}, parts)
+    return Node(Pick(index), (value,), {}, parts, numbers=value.numbers)
