@@ -164,13 +164,8 @@ class Importer:
             self._writers.add(id(module))
         return builder.finish()
 
-<<<<<<< HEAD
-    def _traced(self, module: nn.Module, path: str, inputs: dict[str, Parts], constants: Constants) -> Builder:
-        """Return the nodes of a forward; a module that cannot be one node is traced as a part of this one."""
-=======
     def _traced(self, module: nn.Module, path: str, inputs: dict[str, Ref], constants: Constants) -> Builder:
-        """Return the nodes of a forward; a module that cannot be a node of its own is traced as a part of this one."""
->>>>>>> i16-int
+        """Return the nodes of a forward; a module that cannot be one node is traced as a part of this one."""
         inlined: dict[str, UnsupportedError] = {}
         while True:
             try:
