@@ -57,7 +57,7 @@ def block() -> tuple[fn.Layer, nn.Module, Tensor]:
 
 
 def ways(net: fn.Layer, theirs: nn.Module, x: Tensor, times: int = 1) -> Ways:
-    """Return the three ways to go through a net forward and backward, so many times; each returns the gradients."""
+    """Return three functions that run a net forward and backward ``times`` times; each returns the gradients."""
     params = net.init(0)
     module, given = as_module(net, params), x.clone().requires_grad_()
     gy = torch.ones_like(net(params, x))

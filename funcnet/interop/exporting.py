@@ -127,7 +127,7 @@ def _with_open_batch(args: tuple[Any, ...], places: list[int]) -> tuple[tuple[An
 
 
 def _shapes_of(args: tuple[Any, ...], dynamic_shapes: Any) -> Any:
-    """Return the dynamic shapes of the one argument ``*args`` of the root, where ``None`` stands for a whole fixed tree."""
+    """Return the dynamic shapes of the one argument ``*args`` of the root, where ``None`` fixes a whole tree."""
     if not isinstance(dynamic_shapes, (tuple, list)) or len(dynamic_shapes) != len(args):
         rule = f"dynamic_shapes must be a tuple with an entry for each of the {len(args)} arguments"
         raise value_error("export", rule, describe(dynamic_shapes))
