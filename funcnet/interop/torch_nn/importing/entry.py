@@ -41,7 +41,7 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
     checkpoints are plain calls; ``remat`` is funcnet's.
 
     Args:
-        module: The module, in any mode. It stays as it was, and its tensors are copied.
+        module: The module, in any mode. It does not change, and its tensors are copied.
 
     Returns:
         The net and its params. Their paths are the keys of the module's ``state_dict``; a tensor with several keys has the

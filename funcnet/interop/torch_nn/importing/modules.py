@@ -167,7 +167,7 @@ class Importer:
         return builder.finish()
 
     def _traced(self, module: nn.Module, path: str, inputs: dict[str, Ref], constants: Constants) -> Builder:
-        """Return the nodes of a forward; a module that cannot be a node of its own is traced as a part of this one."""
+        """Return the nodes of a forward; a module that cannot be one node is traced as a part of this one."""
         inlined: dict[str, UnsupportedError] = {}
         while True:
             try:

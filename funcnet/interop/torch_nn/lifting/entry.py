@@ -10,7 +10,7 @@ from funcnet.errors import describe, value_error
 from funcnet.interop.torch_nn.lifting.drawing_again import leaf_of, without_values
 from funcnet.interop.torch_nn.lifting.lifted import Lifted, Traits
 from funcnet.interop.torch_nn.lifting.skeletons import Skeleton, slots_of
-from funcnet.interop.torch_nn.lifting.trials import traits_of
+from funcnet.interop.torch_nn.lifting.trials import require_one_call, traits_of
 
 
 def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
@@ -19,9 +19,9 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
         y      = module(x), or module(*x) for a tuple x
         gp, gx = the vector-Jacobian product of it at gy
 
-    The layer runs the module as it is, in train or eval mode, and ``inference()`` runs it in eval mode. It needs a key where the
+    The layer runs the module in its present mode, train or eval, and ``inference()`` runs it in eval mode. It needs a key if the
     module draws random numbers: torch's random functions then draw from that key. Buffers that a call changes, such as running
-    statistics, change in ``update_stats`` only. The module stays as it is, and params are copies.
+    statistics, change in ``update_stats`` only. The module does not change, and params are copies.
 
     The layer holds no tensors. It compares by the module's classes and settings, and pickles if the module does. Its ``repr`` is
     not code. In eager mode its cache has autograd's graph of the call; in compiled code, and within transforms of ``torch.func``,
@@ -37,7 +37,8 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
 
     Raises:
         ValueError: For anything but a module, one that fails on the example, writes to its parameters, holds tensors in lists,
-            or has an output that is no tree of tensors.
+            has an output that is no tree of tensors, gives another output when it is called again, or calls modules again in the
+            backward pass.
 
     >>> import torch
     >>> layer, params = lift(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.ones(4, 3))
@@ -56,7 +57,9 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
     given, in_evaluation = (
         traits_of(Lifted(one, leaves, ties, Traits(), Traits(), settled), params, example) for one in (skeleton, settled)
     )
-    return Lifted(skeleton, leaves, ties, given, in_evaluation, settled), params
+    layer = Lifted(skeleton, leaves, ties, given, in_evaluation, settled)
+    require_one_call(layer, params, example)
+    return layer, params
 
 
 def _named(module: nn.Module) -> tuple[dict[tuple[str, str], Tensor], tuple[tuple[str, str], ...]]:

@@ -247,10 +247,10 @@ def _replace(owner: nn.Module, key: str) -> Any:
 
 def _is_same(one: Any, other: Any) -> bool:
     """Tell whether two containers hold the same objects."""
-    if isinstance(one, dict) and one.keys() != other.keys():
+    if len(one) != len(other) or (isinstance(one, dict) and one.keys() != other.keys()):
         return False
-    pairs = zip(one.values(), other.values(), strict=True) if isinstance(one, dict) else zip(one, other, strict=False)
-    return len(one) == len(other) and all(a is b for a, b in pairs)
+    pairs = zip(one.values(), other.values(), strict=True) if isinstance(one, dict) else zip(one, other, strict=True)
+    return all(a is b for a, b in pairs)
 
 
 def _placeholder(leaf: Tensor) -> Tensor:
