@@ -24,7 +24,7 @@ from funcnet.errors import describe, is_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.interop.graph_writes import written_inputs
 from funcnet.interop.reasons import reason_of
-from funcnet.saving.atomic import require_path, written_whole
+from funcnet.saving.atomic import require_new_file, written_whole
 from funcnet.value import parts
 
 _NODES = (dict, OrderedDict, tuple, list)
@@ -127,7 +127,7 @@ def _with_open_batch(args: tuple[Any, ...], places: list[int]) -> tuple[tuple[An
 
 
 def _shapes_of(args: tuple[Any, ...], dynamic_shapes: Any) -> Any:
-    """Return the dynamic shapes of the one argument ``*args`` of the root, where ``None`` stands for a whole fixed tree."""
+    """Return the dynamic shapes of the one argument ``*args`` of the root, where ``None`` fixes a whole tree."""
     if not isinstance(dynamic_shapes, (tuple, list)) or len(dynamic_shapes) != len(args):
         rule = f"dynamic_shapes must be a tuple with an entry for each of the {len(args)} arguments"
         raise value_error("export", rule, describe(dynamic_shapes))
@@ -200,11 +200,9 @@ def _require_package(path: Any, compiled: bool) -> Path | None:
         if compiled:
             raise value_error("export", "compiled=True needs a path, where the package is written", "path=None")
         return None
-    found = require_path("export", path)
+    found = require_new_file("export", path)
     if found.suffix != ".pt2":
         raise value_error("export", "path must end in .pt2, as torch's loaders ask", repr(os.fspath(path)))
-    if not found.parent.is_dir():
-        raise value_error("export", "the folder of path must exist", repr(os.fspath(path)))
     return found
 
 

@@ -69,7 +69,8 @@ class TensorBoard(Callback):
     Args:
         log_dir: The folder of the training.
         histograms: Whether to write a histogram of each leaf of the evaluated params after each epoch.
-        every: Write the loss of every so many steps too, which makes steps slower, as ``Callback.on_step`` does.
+        every: Number of steps from one written loss to the next; ``None`` writes none. Steps are slower, as with
+            ``Callback.on_step``.
         optimizer: The optimizer of the training, to write its rates.
         net: The net, which is written as text.
         hparams: Values by name, which are written as a table of text.

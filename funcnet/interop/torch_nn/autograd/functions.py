@@ -75,7 +75,7 @@ class Transformed(Function):
         """Apply the net."""
         inputs = detached(row)
         result, ys, moved, kept = plan.forward(inputs)
-        given = {id(leaf) for leaf in inputs if leaf is not None}  # torch saves no argument that is returned as it is
+        given = {id(leaf) for leaf in inputs if leaf is not None}  # torch saves no argument that is returned unchanged
         return (result, *[leaf.detach() if id(leaf) in given else leaf for leaf in (*ys, *moved, *kept)])
 
     @staticmethod

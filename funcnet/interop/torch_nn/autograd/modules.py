@@ -19,6 +19,7 @@ from funcnet.interop.torch_nn.autograd.precision import casts_of, device_of
 from funcnet.interop.torch_nn.autograd.roles import Roles, require_params, roles
 from funcnet.interop.torch_nn.autograd.rows import LONE, Memory, Skeleton, taken_apart
 from funcnet.paths import named_leaves
+from funcnet.tree.mapping import same_leaf
 from funcnet.walking import require_layer
 
 _LONE = "weight"
@@ -73,6 +74,7 @@ class NetModule(Holder):
         found = roles(net, params)
         self._net, self._structure, self._roles = net, Skeleton(params), found
         self._names = [path or _LONE if leaf is not None else None for path, leaf in named_leaves("", params)]
+        self._absent = [path for path, leaf in named_leaves("", params) if leaf is None]
         made: dict[int, Tensor] = {}
         with torch.inference_mode(mode=False):
             for path, leaf in named_leaves("", params):
@@ -106,6 +108,14 @@ class NetModule(Holder):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Accept the other names of tied parameters, which the ``state_dict`` of a module of torch.nn has."""
+        kept = [state_dict[prefix + name] for name in self._names if name is not None and prefix + name in state_dict]
+        for name in [prefix + path for path in self._absent if prefix + path in state_dict]:
+            if any(same_leaf(state_dict[name], one) for one in kept):
+                del state_dict[name]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, *x: Any) -> Any:
         """Apply the net to x, a tensor or a tree; several arguments are the entries of a tuple."""

@@ -34,7 +34,7 @@ def autocast_off(row: Sequence[Any]) -> AbstractContextManager[Any]:
 
 
 def in_autocast_dtype(function: Callable[..., Any], plan: Any, row: Sequence[Any]) -> Any:
-    """Call ``function(plan, row)`` with the net cast to the dtype of autocast; float64 is left as it is, as in torch's list."""
+    """Call ``function(plan, row)`` with the net cast to the dtype of autocast; float64 stays float64, as in torch's list."""
     kind = device_of(row).type
     is_double = [isinstance(leaf, Tensor) and leaf.dtype is torch.float64 for leaf in row]
     casts = torch.is_autocast_enabled(kind) and not any(is_double)

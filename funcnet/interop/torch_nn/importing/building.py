@@ -61,7 +61,7 @@ class Builder:
         return name
 
     def add(self, node: Node | Ref, name: str, *, exact: bool = False) -> Ref:
-        """Add a node, after those among its inputs, and return a reference to its value; ``exact`` keeps the name as it is."""
+        """Add a node, after those among its inputs, and return a reference to its value; ``exact`` keeps the name."""
         if isinstance(node, Ref):
             return node
         if id(node) not in self._found:

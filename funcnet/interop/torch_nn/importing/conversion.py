@@ -28,7 +28,7 @@ def tensors(module: nn.Module) -> Params:
 
 
 def compact(option: Any) -> Any:
-    """Return an option as it is usually written: (3, 3) as 3, and a list as a tuple."""
+    """Return an option in its usual form: (3, 3) becomes 3, and a list a tuple."""
     if not isinstance(option, (list, tuple)):
         return option
     return option[0] if len({*option}) == 1 else tuple(option)

@@ -39,7 +39,7 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
     The forward may not branch on the values of tensors, nor on their number of axes; sizes may be computed with.
 
     Args:
-        module: The module, in any mode. It stays as it was, and its tensors are copied.
+        module: The module, in any mode. It does not change, and its tensors are copied.
 
     Returns:
         The net and its params. Their paths are the keys of the module's ``state_dict``; a tensor with several keys has the

@@ -21,9 +21,11 @@ from funcnet.interop.torch_nn.importing.shapes import holds
 from funcnet.interop.torch_nn.importing.tracing import Tracer, required_inputs, trace
 from funcnet.interop.torch_nn.importing.values import (
     Arithmetic,
+    Axes,
     InlineError,
     Node,
     Numbers,
+    Ones,
     Ref,
     Shape,
     Size,
@@ -33,7 +35,7 @@ from funcnet.interop.torch_nn.importing.values import (
 from funcnet.interop.torch_nn.importing.writing import LostWriteError, Writes, writes_first
 
 Constants = dict[str, Any]
-_TENSORS, _SIZES = (Ref, Node), (Size, Shape, Arithmetic)
+_TENSORS, _SIZES = (Ref, Node), (Size, Shape, Ones, Axes, Arithmetic)
 
 
 class PlacedError(UnsupportedError):
@@ -165,7 +167,7 @@ class Importer:
         return builder.finish()
 
     def _traced(self, module: nn.Module, path: str, inputs: dict[str, Ref], constants: Constants) -> Builder:
-        """Return the nodes of a forward; a module that cannot be a node of its own is traced as a part of this one."""
+        """Return the nodes of a forward; a module that cannot be one node is traced as a part of this one."""
         inlined: dict[str, UnsupportedError] = {}
         while True:
             try:

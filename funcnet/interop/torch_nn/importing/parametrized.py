@@ -1,6 +1,6 @@
 """Modules with a parametrized tensor: weight norm, spectral norm and orthogonal weights of ``torch.nn.utils.parametrizations``.
 
-Such a module has a class of its own, below that of the layer, and its tensors have the paths of the params of
+Torch gives such a module a new subclass of the layer's class, and its tensors have the paths of the params of
 ``weight_norm``, ``spectral_norm`` and ``orthogonal``. Spectral norm iterates after a step instead of before it, so that y in
 training differs by one iteration; in evaluation it is the same.
 """

@@ -103,7 +103,7 @@ def call_cell(module: nn.Module, net: Layer, params: Params, input: Any, hx: Any
 def _refuse_packing(*arguments: Any, **keywords: Any) -> NoReturn:
     raise UnsupportedError(
         "there are no packed sequences: a recurrent layer of funcnet takes (sequence, state, lengths); "
-        "lift(module, example) makes a layer of the module as it is"
+        "lift(module, example) makes a layer of the unchanged module"
     )
 
 

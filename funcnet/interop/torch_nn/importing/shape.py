@@ -58,7 +58,7 @@ def unflatten(module: nn.Unflatten) -> Converted:
 
 @layer(*_RESIZED)
 def resize(module: Any) -> Converted:
-    """Convert a resizing; a size in several numbers says how many axes there are, so it stays as it is."""
+    """Convert a resizing; a size in several numbers keeps them all: they say how many axes x has."""
     target, names = entry_of(module, _RESIZED)
     options = {name: _as_tuple(getattr(module, name)) for name in ("size", "scale_factor", *names)}
     return made(target, module, **options)

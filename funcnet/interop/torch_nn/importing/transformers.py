@@ -16,7 +16,7 @@ The blocks of a decoder of torch.nn are copies, which take ``F.relu`` for an act
 converted one; an activation with parameters, which are never used then, is refused.
 
 In evaluation ``torch.nn.TransformerEncoder`` may pack padded rows, and then gives zeros at padded places
-(``enable_nested_tensor``). A converted encoder gives there what it gives in training; no other place sees them.
+(``enable_nested_tensor``). A converted encoder computes there the same values as in training; no other place sees them.
 """
 
 import functools

@@ -48,7 +48,7 @@ class Writes:
 
     Args:
         module: The module.
-        is_writer: Whether a module within it writes to its input, as far as it is known.
+        is_writer: Whether a module within it is known to write to its input.
     """
 
     module: nn.Module

@@ -44,7 +44,7 @@ class Leaf(Value):
     contents: bytes = field(default=b"", repr=False)
 
     def drawn(self, key: Key) -> Tensor:
-        """Return a tensor for a leaf that no module resets: a parameter is drawn, a buffer is as it was."""
+        """Return a tensor for a leaf that no module resets: a parameter is drawn, a buffer keeps its values."""
         if self.is_buffer:
             return (
                 torch.frombuffer(bytearray(self.contents), dtype=self.dtype).reshape(self.shape)

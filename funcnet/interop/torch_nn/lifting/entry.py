@@ -19,9 +19,9 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
         y      = module(x), or module(*x) for a tuple x
         gp, gx = the vector-Jacobian product of it at gy
 
-    The layer runs the module as it is, in train or eval mode, and ``inference()`` runs it in eval mode. It needs a key where the
+    The layer runs the module in its present mode, train or eval, and ``inference()`` runs it in eval mode. It needs a key if the
     module draws random numbers: torch's random functions then draw from that key. Buffers that a call changes, such as running
-    statistics, change in ``update_stats`` only. The module stays as it is, and params are copies.
+    statistics, change in ``update_stats`` only. The module does not change, and params are copies.
 
     The layer holds no tensors. It compares by the module's classes and settings, and pickles if the module does. Its ``repr`` is
     not code. In eager mode its cache has autograd's graph of the call; in compiled code, and within transforms of ``torch.func``,

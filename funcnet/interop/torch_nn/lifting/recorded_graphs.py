@@ -61,7 +61,7 @@ def gradients(graph: Any, gys: Sequence[Tensor], of_params: bool, of_x: bool) ->
 
 
 def is_usable(graph: Any, gys: Iterable[Any]) -> bool:
-    """Tell whether a graph is as it was recorded, and no one follows the derivative of the backward pass."""
+    """Tell whether a graph is unchanged since it was recorded, and no one differentiates the backward pass."""
     if not isinstance(graph, Graph) or not may_record(one for one in gys if one is not None):
         return False
     leaves = [*graph.trained.values(), *graph.xs]

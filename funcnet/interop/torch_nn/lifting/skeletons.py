@@ -249,7 +249,7 @@ def _is_same(one: Any, other: Any) -> bool:
     """Tell whether two containers hold the same objects."""
     if len(one) != len(other) or (isinstance(one, dict) and one.keys() != other.keys()):
         return False
-    pairs = zip(*[each.values() if isinstance(each, dict) else each for each in (one, other)], strict=True)
+    pairs = zip(one.values(), other.values(), strict=True) if isinstance(one, dict) else zip(one, other, strict=True)
     return all(a is b for a, b in pairs)
 
 

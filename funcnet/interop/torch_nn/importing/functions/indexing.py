@@ -38,7 +38,7 @@ def _getitem(input: Any, index: Any) -> Any:
 
 
 def _as_tensor(part: Any, input: Tensor) -> Any:
-    """Return a list of ints in an index as the tensor that it stands for."""
+    """Convert a list of ints in an index to a tensor."""
     if not isinstance(part, list) or not part or not all(isinstance(one, int) and not isinstance(one, bool) for one in part):
         return part
     return Node(ConstantTensor.of(torch.tensor(part)), (input,), numbers=torch.int64)
