@@ -147,6 +147,7 @@ from funcnet.layers.noise.drop_connect import DropConnect
 from funcnet.layers.noise.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d, DropPath
 from funcnet.layers.noise.gaussian_noise import GaussianNoise
 from funcnet.layers.noise.gaussian_sample import GaussianSample
+from funcnet.layers.noise.random_tensor import RandomTensor
 from funcnet.layers.norm.batch_norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -225,7 +226,7 @@ from funcnet.layers.shape.sized_indexing import GetItem, Narrow
 from funcnet.layers.shape.sized_resizing import AdaptiveAvgPoolTo, ResizeTo
 from funcnet.layers.shape.sized_tiling import Tile
 from funcnet.layers.shape.sources import ConstantTensor, Parameter
-from funcnet.layers.shape.templates import InputShape, InputSize, InputTensor, SizeArithmetic
+from funcnet.layers.shape.templates import InputOnes, InputShape, InputSize, InputTensor, SizeArithmetic
 from funcnet.layers.shape.triangles import Tril, Triu
 from funcnet.layers.shape.without_gradient import NoGradient
 from funcnet.losses.binary import BCE, BCEWithLogits
@@ -398,10 +399,10 @@ __all__ = [
     "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "GridSample",
     "AffineGrid", "View", "Expand", "ConstantPad", "RescaleBySize", "GetItem", "Narrow", "ResizeTo", "AdaptiveAvgPoolTo", "Tile",
     "MoveDim", "Unbind", "Roll", "Flip", "RepeatInterleave", "SlidingWindow", "NoGradient", "Parameter", "ConstantTensor",
-    "InputSize", "InputShape", "InputTensor", "SizeArithmetic",
+    "InputSize", "InputShape", "InputOnes", "InputTensor", "SizeArithmetic",
     # noise
     "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "DropPath", "DropConnect",
-    "GaussianNoise", "GaussianSample", "GumbelSoftmax",
+    "GaussianNoise", "GaussianSample", "GumbelSoftmax", "RandomTensor",
     # activations
     "ReLU", "ReLU6", "ReLUK", "LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Dish", "Hardswish",
     "GLU", "GEGLU", "ReGLU", "SwiGLU", "Sigmoid", "LogSigmoid", "Hardsigmoid", "SparseSigmoid", "Tanh", "Hardtanh", "Tanhshrink",

@@ -24,7 +24,7 @@ from funcnet.errors import describe, is_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.interop.graph_writes import written_inputs
 from funcnet.interop.reasons import reason_of
-from funcnet.saving.atomic import require_path, written_whole
+from funcnet.saving.atomic import require_new_file, written_whole
 from funcnet.value import parts
 
 _NODES = (dict, OrderedDict, tuple, list)
@@ -200,11 +200,9 @@ def _require_package(path: Any, compiled: bool) -> Path | None:
         if compiled:
             raise value_error("export", "compiled=True needs a path, where the package is written", "path=None")
         return None
-    found = require_path("export", path)
+    found = require_new_file("export", path)
     if found.suffix != ".pt2":
         raise value_error("export", "path must end in .pt2, as torch's loaders ask", repr(os.fspath(path)))
-    if not found.parent.is_dir():
-        raise value_error("export", "the folder of path must exist", repr(os.fspath(path)))
     return found
 
 

@@ -16,7 +16,7 @@ from funcnet.errors import describe, is_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.interop.reasons import reason_of
 from funcnet.kernels.onnx_forms import ONNX_FORMS
-from funcnet.saving.atomic import require_path
+from funcnet.saving.atomic import require_new_file
 
 
 class _Net(torch.nn.Module):
@@ -145,7 +145,7 @@ def export(
     ...     onnx.export(net, net.init(0), torch.ones(2, 3), f"{folder}/net.onnx")
     """
     _require_extra()
-    found = require_path("onnx.export", path)
+    found = require_new_file("onnx.export", path)
     if not isinstance(net, Layer):
         raise value_error("onnx.export", "net must be a layer", net)
     leaves, still = _inputs(x), net.inference()

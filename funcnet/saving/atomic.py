@@ -20,6 +20,16 @@ def require_path(who: str, path: Any) -> Path:
     return Path(text)
 
 
+def require_new_file(who: str, path: Any) -> Path:
+    """Return the ``Path`` of a file in a folder that exists, before the work of making its content."""
+    found = require_path(who, path)
+    if not found.parent.is_dir():
+        raise value_error(who, "the folder of path must exist", repr(os.fspath(path)))
+    if found.is_dir():
+        raise value_error(who, "path must name a file", f"the folder {os.fspath(path)!r}")
+    return found
+
+
 @contextmanager
 def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path``, which replaces the file at the end; an exception removes it.

@@ -66,6 +66,7 @@ SOURCES = {
     "NoGradient of two": quick(loose(fn.NoGradient("eq", (fn.InputTensor(0), fn.InputTensor(1))), (normal(4, 3), normal(3)))),
     "NoGradient, places": quick(loose(fn.NoGradient("argmax", (fn.InputTensor(0), -1)), normal(4, 3))),
     "NoGradient, zeros": loose(fn.NoGradient("zeros", ((SIZE(0, 0), 3),), (("dtype", torch.float64),)), normal(4)),
+    "NoGradient, sums": quick(loose(fn.NoGradient("add", (fn.InputTensor(0), 2)), normal(4, 3))),
     "NoGradient, integers": quick(loose(fn.NoGradient("to", (fn.InputTensor(0), torch.int64)), normal(4) * 5)),
 }
 

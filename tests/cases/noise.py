@@ -1,5 +1,7 @@
 """Layers that take a key."""
 
+import torch
+
 import funcnet as fn
 from cases.making import case, loose, normal
 
@@ -25,6 +27,11 @@ CASES = {
     "GaussianSample": case(fn.GaussianSample(), (normal(4, 3), normal(4, 3))),
     "GaussianSample on 3 axes": case(fn.GaussianSample(), (normal(2, 3, 2), normal(2, 3, 2))),
     "GaussianSample in a net": case(fn.serial(fn.branch(fn.Linear(3, 2), fn.Linear(3, 2)), fn.GaussianSample()), normal(4, 3)),
+    "RandomTensor": loose(fn.RandomTensor(), normal(4, 3)),
+    "RandomTensor for rows": loose(fn.RandomTensor("bernoulli", (fn.InputSize(), fn.InputOnes(0, 1)), 0.3), normal(4, 3)),
+    "RandomTensor of a dtype": loose(
+        fn.RandomTensor("uniform", (fn.InputSize(), 2), dtype=torch.float64), (normal(4), normal(2))
+    ),
     "GumbelSoftmax": case(fn.GumbelSoftmax(), normal(4, 3)),
     "GumbelSoftmax, cold, of channels": case(fn.GumbelSoftmax(0.5, 1), normal(2, 3, 4)),
     "GumbelSoftmax along the first axis": loose(fn.GumbelSoftmax(dim=0), normal(4)),

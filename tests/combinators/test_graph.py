@@ -102,3 +102,19 @@ def test_bad_wiring_is_refused(make, sentence):
     """Each mistake has its sentence."""
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_params_may_come_in_any_order_and_stay_as_they_are():
+    """Their order is not that of the nodes, and moving statistics writes to no dict that was given."""
+    net = fn.graph("x", h=(fn.BatchNorm1d(3), "x"), y=(fn.Linear(3, 2), "h"))
+    params, x = net.init(0), torch.randn(4, 3)
+    turned = dict(reversed(params.items()))
+    y, cache = net.apply(params, x)
+    assert torch.equal(net(turned, x), y)
+    for given in (params, turned):
+        before = dict(given)
+        moved = net.update_stats(given, cache)
+        assert all(given[name] is before[name] for name in before)
+        assert not torch.equal(moved["h"]["running_mean"], given["h"]["running_mean"])
+    found, again = net.grads(params, cache, y), net.grads(turned, cache, y)
+    assert fn.tree.equal(found, again)

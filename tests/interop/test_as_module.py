@@ -104,6 +104,20 @@ def test_a_lifted_module_keeps_its_parameters_and_buffers():
     assert all(g is None or torch.allclose(g, grads_of(module)[name]) for name, g in grads_of(theirs).items())
 
 
+def test_a_state_dict_of_torch_with_all_names_of_a_tie_is_loaded():
+    """Strictly, also within another module, unless the two values differ."""
+    theirs = nn.Sequential(OrderedDict(a=nn.Linear(3, 3), b=nn.Linear(3, 3)))
+    theirs.b.weight = theirs.a.weight
+    net = fn.tied(fn.serial(a=fn.Linear(3, 3), b=fn.Linear(3, 3)), ("a.weight", "b.weight"))
+    module = as_module(net, net.init(0))
+    nn.ModuleDict({"body": module}).load_state_dict(nn.ModuleDict({"body": theirs}).state_dict())
+    assert torch.equal(module(X), theirs(X))
+    differing = theirs.state_dict() | {"b.weight": torch.ones(3, 3)}
+    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "b\.weight"'):
+        module.load_state_dict(differing)
+    assert {"a.weight", "b.weight"} <= differing.keys()
+
+
 def test_a_tie_is_one_parameter():
     """Where ``tied`` leaves a place empty, and where one tensor is at two paths."""
     net = fn.tied(fn.serial(fn.Linear(3, 3, bias=False), fn.Tanh(), fn.Linear(3, 3, bias=False)), ("0.weight", "2.weight"))
@@ -291,6 +305,23 @@ def test_integers_go_in():
 
 
 # errors
+
+
+def test_layers_are_replaced_in_the_net_only():
+    """A module in the place of a layer would be in ``parameters``, but no one would call it; modules beside them may come."""
+    module = as_module(NET, PARAMS)
+    rule = "as_module: '3' is a layer of the net, which calls its own layers; replace it in the net, with fn.replace, got "
+    for change in (
+        lambda: setattr(module, "3", nn.Linear(5, 9)),
+        lambda: module.add_module("3", nn.Linear(5, 9)),
+        lambda: delattr(module, "3"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(rule)):
+            change()
+    module.head = nn.Linear(2, 1)
+    assert module.head(module(X)).shape == (8, 1)
+    assert "head.weight" in copy.deepcopy(module).state_dict()
+    del module.head
 
 
 def test_errors_of_the_net_pass_through():

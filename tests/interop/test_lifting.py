@@ -1,5 +1,6 @@
 """Modules of torch.nn as layers: lift."""
 
+import copy
 import dataclasses
 import itertools
 import pickle
@@ -353,6 +354,26 @@ def test_what_forward_writes_to_lists_is_forgotten_in_compiled_code():
     assert not layer.skeleton.module.seen
 
 
+def test_a_module_made_in_inference_mode_is_lifted():
+    """In which tensors count no writes."""
+    with torch.inference_mode():
+        layer, params = lift(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), torch.randn(5, 3))
+    assert layer.has_running_stats
+    assert not layer.traits.writes_to_x
+    y, cache = layer.apply(params, torch.randn(5, 3))
+    assert layer.vjp(params, cache, y)[1].shape == (5, 3)
+
+
+@pytest.mark.parametrize("name", ["norms", "dropout", "lstm"])
+def test_a_module_on_the_meta_device_is_lifted(name):
+    """Shapes only, as of a net too large for this machine; draws are on its device too."""
+    module, x = MODULES[name]
+    layer, params = lift(copy.deepcopy(module).to("meta"), x.to("meta"))
+    key = fn.key(0).to("meta") if layer.stochastic else None
+    y, cache = layer.apply(params, x.to("meta"), key)
+    assert fn.tree.structure(layer.vjp(params, cache, y)[0]) == fn.tree.structure(params)
+
+
 def test_it_works_among_other_layers(tmp_path):
     """In a serial, under fit with statistics and dropout, saved and loaded, in a summary, and in an ensemble."""
     lifted, params = lift(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1)), torch.randn(6, 4))
@@ -537,6 +558,17 @@ class Boxed(nn.Module):
         return Both(x)
 
 
+class Checkpointed(nn.Linear):
+    """Computes a module again in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.inner = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=False)
+
+
 X = torch.ones(2, 3)
 
 
@@ -551,6 +583,7 @@ X = torch.ones(2, 3)
         (nn.Linear(3, 2), X.to_sparse(), r"example must be a dense tensor.* got a tensor of layout torch.sparse_coo"),
         (nn.Linear(3, 2), (X, 3), r"lift\(Linear\): example must be a dense tensor, or a tuple or tree of these, got 3"),
         (Boxed(), X, r"lift\(Boxed\): the output must be a tensor, or a dict, tuple or list of tensors, got a Both$"),
+        (Checkpointed(), X, r"lift\(Checkpointed\): the backward pass must not call modules again.*got calls of Linear"),
         (Ordered(), X, r"lift\(Ordered\): forward must give equal outputs for equal inputs.*got another output in a second call"),
         (
             nn.Sequential(nn.LazyLinear(2)),

@@ -120,6 +120,8 @@ def test_what_cannot_be_exported_is_refused_in_words(tmp_path, monkeypatch):
         (lambda: onnx.export(net, params, torch.ones(2, 4), path), "the last axis of x must be in_features=3"),
         (lambda: onnx.export(net, params, torch.tensor(1.0), path), "the first axis of x must be the batch"),
         (lambda: onnx.export(net, params, 3, path), "x must be a dense tensor"),
+        (lambda: onnx.export(net, params, torch.ones(2, 3), tmp_path / "none" / "net.onnx"), "the folder of path must exist"),
+        (lambda: onnx.export(net, params, torch.ones(2, 3), tmp_path), "path must name a file"),
         (
             lambda: onnx.export(net, params, torch.ones(2, 3), path, input_names=("a", "b")),
             "there must be 1 different names of x",

@@ -466,6 +466,10 @@ def test_wrong_data_are_refused():
     assert not errors_of(
         [
             ("got multiclass-multioutput y", lambda: Classifier().fit(X, np.stack([Y, Y], 1))),
+            (
+                "validation_fraction=0.1 must leave rows of each class for training and validation, got 9 rows: ",
+                lambda: Classifier(early_stopping=True).fit(X[::17], Y[::17]),
+            ),
             ("Regressor: y must hold numbers, got an array of dtype <U10", lambda: Regressor().fit(X, NAMES)),
             ("labels must be of one kind.*got int, str", lambda: Classifier().fit(X, np.array(["a", 1] * 75, dtype=object))),
             ("labels must be of one kind", lambda: Classifier().partial_fit(X, Y, classes=["a", None])),

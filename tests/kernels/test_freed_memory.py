@@ -50,6 +50,15 @@ def test_what_goes_back_is_kept():
         assert after == 0
 
 
+def test_a_training_step_retains_it_from_the_start():
+    """A loop of steps frees caches and gradients together, so ``train_step`` calls it."""
+    if platform.libc_ver()[0] == "glibc":
+        made = "import funcnet as fn; fn.train_step(fn.Linear(2, 2), fn.MSE(), fn.SGD(0.1))"
+        before, after = _numbers(PROGRAM.replace("retain_freed_memory()", made))
+        assert before >= 16 << 20
+        assert after == 0
+
+
 def test_hundreds_of_megabytes_are_kept():
     """256 MB that are freed and allocated again come page by page, and without a fault once they are retained."""
     if platform.libc_ver()[0] == "glibc":

@@ -150,7 +150,7 @@ class Estimator(ValueParameters):
     @contextmanager
     def _restored_if_it_fails(self) -> Iterator[None]:
         """Restore all attributes if a training fails: params, classes and columns then belong together."""
-        before = dict(vars(self))
+        before = dict(self.__dict__)
         try:
             yield
         except BaseException:
@@ -247,7 +247,11 @@ class Estimator(ValueParameters):
             raise value_error(type(self).__name__, rule, describe(self.validation_fraction))
         seed = int(random.fold_in(key, "validation")) % 2**32
         how = {"test_size": float(self.validation_fraction), "random_state": seed, "stratify": self._strata(rows.y)}
-        train, held = train_test_split(np.arange(len(rows.x)), **how)
+        try:
+            train, held = train_test_split(np.arange(len(rows.x)), **how)
+        except ValueError as error:  # which speaks of its own arguments
+            rule = f"validation_fraction={self.validation_fraction} must leave rows of each class for training and validation"
+            raise value_error(type(self).__name__, rule, f"{len(rows.x)} rows: {error}") from error
         return rows.take(train), rows.take(held)
 
     def _stopping(self) -> EarlyStopping | None:

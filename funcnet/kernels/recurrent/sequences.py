@@ -139,9 +139,12 @@ def _laid_out(w: Weights, x: Tensor, state: State) -> list[Tensor]:
 
 def _run_onednn(w: Weights, x: Tensor, state: State, training: bool) -> tuple[Tensor, State, Any]:
     """Take oneDNN's kernel, which keeps what the way back needs only where autograd might want it."""
+    options: Any = (False, [], _LSTM, w.hh.shape[1], 1, True, False, False, training)
+    if not training:  # 5 µs of 200 less
+        y, h, c, _ = _lstm(*_laid_out(w, x, state), *options)
+        return y, (h, c), None
     with torch.inference_mode(False), torch.enable_grad():
-        given = _laid_out(w, x, state)
-        y, h, c, kept = _lstm(*given, False, [], _LSTM, w.hh.shape[1], 1, True, False, False, training)
+        y, h, c, kept = _lstm(*_laid_out(w, x, state), *options)
     return y, (h, c), {"x": x, "h": state[0], "c": state[1], "y": y, "h_n": h, "c_n": c, "workspace": kept}
 
 

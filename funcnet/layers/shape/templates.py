@@ -5,6 +5,7 @@ number. x is a tensor, which is input 0, or a tuple of tensors.
 
 InputSize        x[input].shape[axis]
 InputShape       x[input].shape[start:stop], several entries of the tuple that it is in
+InputOnes        (1,) * (x[input].ndim - less), several entries too
 SizeArithmetic   left + right, left // right, ...
 InputTensor      x[input] itself, as an index
 """
@@ -46,6 +47,14 @@ class InputShape(Value):
 
 
 @frozen
+class InputOnes(Value):
+    """A size of 1 for each axis of an input but ``less`` of them: ``(1,) * (x[input].ndim - less)``, as entries of a tuple."""
+
+    input: int = field(default=0, validator=whole(0))
+    less: int = field(default=0, validator=whole(0))
+
+
+@frozen
 class InputTensor(Value):
     """An input itself, ``x[input]``, as an index of another one or as an argument."""
 
@@ -82,9 +91,11 @@ def evaluate(template: Any, inputs: tuple[Tensor, ...]) -> Any:
 
 
 def _entries(template: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-    """Return what an entry of a tuple becomes: several for ``InputShape``."""
+    """Return what an entry of a tuple becomes: several for ``InputShape`` and ``InputOnes``."""
     if isinstance(template, InputShape):
         return tuple(_input(template, inputs).shape[template.start : template.stop])
+    if isinstance(template, InputOnes):
+        return (1,) * (_input(template, inputs).dim() - template.less)
     return (evaluate(template, inputs),)
 
 
@@ -104,7 +115,7 @@ def comparable(template: Any) -> Any:
 
 def is_size(template: Any, least: int = -1) -> bool:
     """Tell whether a template is a whole number of at least ``least``, or an expression that may be one."""
-    if isinstance(template, (InputSize, InputShape, SizeArithmetic)):
+    if isinstance(template, (InputSize, InputShape, InputOnes, SizeArithmetic)):
         return True
     return isinstance(template, int) and not isinstance(template, bool) and template >= least
 
@@ -113,7 +124,8 @@ def _are_sizes(got: Any) -> bool:
     return isinstance(got, tuple) and all(map(is_size, got))
 
 
-sizes = valid_if(_are_sizes, "a tuple of whole numbers of at least -1, InputSize, InputShape and SizeArithmetic", most=MOST)
+_SIZES_IN_WORDS = "a tuple of whole numbers of at least -1, InputSize, InputShape, InputOnes and SizeArithmetic"
+sizes = valid_if(_are_sizes, _SIZES_IN_WORDS, most=MOST)
 """Validate a field of sizes."""
 
 number_or_size = valid_if(
@@ -124,7 +136,8 @@ number_or_size = valid_if(
 
 
 whole_or_size = valid_if(
-    lambda got: is_size(got, -(2**31)) and not isinstance(got, InputShape), "a whole number, an InputSize or a SizeArithmetic"
+    lambda got: is_size(got, -(2**31)) and not isinstance(got, (InputShape, InputOnes)),
+    "a whole number, an InputSize or a SizeArithmetic",
 )
 """Validate a field that is one whole number."""
 

@@ -43,6 +43,9 @@ def assert_module_agrees(layer: fn.Layer, params: Any, x: Any, **tolerance: Any)
     params, x = in_double(params), in_double(x)
     module = to_torch(layer, params)
     assert module.state_dict().keys() == tree.names(params).keys()
+    if layer.inference().stochastic:
+        _assert_it_draws(layer, module, params, x)
+        return module
     net = layer.inference() if layer.stochastic else layer
     module.train(not layer.stochastic)
     _assert_gradients_agree(net, module, params, x, tolerance)
@@ -55,6 +58,18 @@ def assert_module_agrees(layer: fn.Layer, params: Any, x: Any, **tolerance: Any)
     always = to_torch(layer.inference(), params).train()
     assert_same("inference() in train mode", run(always, x), layer.inference()(params, x))
     return module
+
+
+def _assert_it_draws(layer: fn.Layer, module: nn.Module, params: Any, x: Any) -> None:
+    """Require what a layer that draws in evaluation too promises: other numbers at each call, repeated by a seed."""
+    drawn = []
+    for one in (module.train(), module.eval(), *_copies(module)):
+        torch.manual_seed(0)
+        drawn += [run(one, x), run(one, x)]
+    assert all(tree.equal(drawn[i], drawn[i % 2]) for i in range(len(drawn)))
+    assert not tree.equal(drawn[0], drawn[1])
+    want = layer(params, x, fn.key(0))
+    assert tree.map(lambda leaf: (leaf.shape, leaf.dtype), drawn[0]) == tree.map(lambda leaf: (leaf.shape, leaf.dtype), want)
 
 
 def _copies(module: nn.Module) -> list[nn.Module]:

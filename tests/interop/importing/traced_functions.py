@@ -8,7 +8,7 @@ from torch import Tensor, fx
 import funcnet as fn
 import funcnet.interop.torch_nn.importing.layers
 from funcnet.interop.torch_nn.importing import values
-from funcnet.interop.torch_nn.importing.functions.choosing import constant_node
+from funcnet.interop.torch_nn.importing.functions.creating import constant_node
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 
 

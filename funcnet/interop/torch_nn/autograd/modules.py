@@ -19,6 +19,7 @@ from funcnet.interop.torch_nn.autograd.precision import casts_of, device_of
 from funcnet.interop.torch_nn.autograd.roles import Roles, require_params, roles
 from funcnet.interop.torch_nn.autograd.rows import LONE, Memory, Skeleton, taken_apart
 from funcnet.paths import named_leaves
+from funcnet.tree.mapping import same_leaf
 from funcnet.walking import require_layer
 
 _LONE = "weight"
@@ -40,6 +41,25 @@ class Holder(nn.Module):
             self._refuse_taken(head)
             (self.register_buffer if is_buffer else self.register_parameter)(head, leaf)  # type: ignore[arg-type]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_to_replace(name, value)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse_to_replace(name, None)
+        super().__delattr__(name)
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Add a module, but not in the place of one that holds parameters of the net."""
+        self._refuse_to_replace(name, module)
+        super().add_module(name, module)
+
+    def _refuse_to_replace(self, name: str, value: Any) -> None:
+        """Refuse a module in the place of a layer, as ``model.fc = nn.Linear(512, 10)``: the net would not call it."""
+        if isinstance(vars(self).get("_modules", {}).get(name), Holder):
+            rule = f"{name!r} is a layer of the net, which calls its own layers; replace it in the net, with fn.replace"
+            raise value_error("as_module", rule, f"{type(value).__name__} as {name!r}")
+
     def _refuse_taken(self, name: str) -> None:
         if not name or hasattr(self, name):
             rule = "a name in params must be free in torch.nn.Module, and not empty"
@@ -54,6 +74,7 @@ class NetModule(Holder):
         found = roles(net, params)
         self._net, self._structure, self._roles = net, Skeleton(params), found
         self._names = [path or _LONE if leaf is not None else None for path, leaf in named_leaves("", params)]
+        self._absent = [path for path, leaf in named_leaves("", params) if leaf is None]
         made: dict[int, Tensor] = {}
         with torch.inference_mode(mode=False):
             for path, leaf in named_leaves("", params):
@@ -69,9 +90,7 @@ class NetModule(Holder):
         stats = [i for i, name in enumerate(self._names) if self._net.has_running_stats and name in self._roles.buffers]
         nets = (self._net.inference(), ()), (self._net, tuple(stats))
         count = len(self._names)
-        self._plans = [
-            Plan(net, self._codec, LONE, count, moves, Memory(), casts_of(net), is_inline(net)) for net, moves in nets
-        ]
+        self._plans = [Plan(net, self._codec, LONE, count, moves, Memory(), casts_of(net), is_inline(net)) for net, moves in nets]
         self._draws = [net.stochastic for net, _ in nets]
 
     def _place(self, name: str | None) -> tuple[Any, Any, bool]:
@@ -89,6 +108,14 @@ class NetModule(Holder):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Accept the other names of tied parameters, which the ``state_dict`` of a module of torch.nn has."""
+        kept = [state_dict[prefix + name] for name in self._names if name is not None and prefix + name in state_dict]
+        for name in [prefix + path for path in self._absent if prefix + path in state_dict]:
+            if any(same_leaf(state_dict[name], one) for one in kept):
+                del state_dict[name]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, *x: Any) -> Any:
         """Apply the net to x, a tensor or a tree; several arguments are the entries of a tuple."""

@@ -39,6 +39,12 @@ def is_unpacked_with_star(frame: FrameType) -> bool:
     return step is not None and step.opname in ("LIST_EXTEND", "CALL_FUNCTION_EX")
 
 
+def counts_beside_star(frame: FrameType) -> tuple[int, int] | None:
+    """Return how many names are before and after the one with a star, in ``first, *others, last = value``."""
+    step = next((one for one in _instructions(frame.f_code) if one.offset == frame.f_lasti), None)
+    return (step.arg & 255, step.arg >> 8) if step is not None and step.opname == "UNPACK_EX" and step.arg is not None else None
+
+
 def _passing(steps: list[dis.Instruction], at: int, *, jumps_if: bool) -> bool | None:
     """Return the value that avoids the block that raises: the one after the jump, or the one it leads to."""
     target = next((i for i, step in enumerate(steps) if step.offset == steps[at].argval), len(steps))

@@ -21,9 +21,11 @@ from funcnet.interop.torch_nn.importing.shapes import holds
 from funcnet.interop.torch_nn.importing.tracing import Tracer, required_inputs, trace
 from funcnet.interop.torch_nn.importing.values import (
     Arithmetic,
+    Axes,
     InlineError,
     Node,
     Numbers,
+    Ones,
     Ref,
     Shape,
     Size,
@@ -33,7 +35,7 @@ from funcnet.interop.torch_nn.importing.values import (
 from funcnet.interop.torch_nn.importing.writing import LostWriteError, Writes, writes_first
 
 Constants = dict[str, Any]
-_TENSORS, _SIZES = (Ref, Node), (Size, Shape, Arithmetic)
+_TENSORS, _SIZES = (Ref, Node), (Size, Shape, Ones, Axes, Arithmetic)
 
 
 class PlacedError(UnsupportedError):

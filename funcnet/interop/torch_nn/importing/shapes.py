@@ -5,12 +5,23 @@ import math
 import operator
 from typing import Any
 
-from funcnet.interop.torch_nn.importing.values import Arithmetic, Dtype, Node, Ref, Shape, Size, Unknown, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import (
+    Arithmetic,
+    Axes,
+    Dtype,
+    Node,
+    Ones,
+    Ref,
+    Shape,
+    Size,
+    Unknown,
+    UnsupportedError,
+)
 
 MISSING = object()
 """What ``evaluate`` returns for code that computes tensors."""
 
-_SIZES = (Size, Shape, Arithmetic)
+_SIZES = (Size, Shape, Ones, Arithmetic)
 _IN_PLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "ifloordiv": "floordiv", "itruediv": "truediv", "imod": "mod"}
 _PLAIN = {operator.__name__, "_operator", math.__name__, builtins.__name__}
 
@@ -21,8 +32,8 @@ def evaluate(target: Any, args: tuple[Any, ...]) -> Any:
         return _attribute(*args)
     if isinstance(target, str):
         return _method(target, *args)
-    if target is len and isinstance(args[0], (Ref, Node)):
-        return len(args[0].parts) if isinstance(args[0].parts, (tuple, dict)) else _entry_of(args[0])
+    if target is len and isinstance(args[0], (Ref, Node, Shape)):
+        return _count(args[0])
     if target is operator.getitem and isinstance(args[0], (Shape, tuple, list, dict)):
         return _entry(*args) if isinstance(args[0], Shape) else args[0][args[1]]
     if getattr(target, "__module__", None) in _PLAIN and not any(holds(one, (Ref, Node)) for one in args):
@@ -30,8 +41,12 @@ def evaluate(target: Any, args: tuple[Any, ...]) -> Any:
     return MISSING
 
 
-def _entry_of(x: Any) -> Any:
-    """Return the size of the first axis of a tensor."""
+def _count(x: Any) -> Any:
+    """Return the number of entries of a tuple, the size of the first axis of a tensor, or the number of axes in a shape."""
+    if isinstance(x, Shape):
+        return Axes(x.of) if (x.start, x.stop) == (None, None) else Unknown("the number of axes is not known while tracing")
+    if isinstance(x.parts, (tuple, dict)):
+        return len(x.parts)
     if x.parts is not None:
         raise UnsupportedError("the number of entries of a tuple of tensors is not known")
     return evaluate(operator.getitem, (_shape_of(x), 0))
@@ -46,7 +61,7 @@ def _method(name: str, x: Any, *args: Any) -> Any:
         return MISSING
     if isinstance(x, (Ref, Node)) and x.shape is not None:
         return len(x.shape)
-    return Unknown("the number of axes is not known while tracing")
+    return Axes(x)
 
 
 def _attribute(x: Any, name: str) -> Any:
@@ -82,8 +97,8 @@ def _entry(shape: Shape, index: Any) -> Any:
 
 def _computed(function: Any, args: tuple[Any, ...]) -> Any:
     """Call a function of numbers, or write its formula where some are sizes."""
-    if holds(args, (Unknown,)):
-        return next(one for one in args if isinstance(one, Unknown))
+    if holds(args, (Axes, Unknown)):
+        return next((one for one in args if isinstance(one, Unknown)), None) or _of_axes(function, args)
     if not holds(args, _SIZES):
         return function(*args)
     if function in (operator.add, operator.iadd) and any(isinstance(one, (Shape, tuple, list)) for one in args):
@@ -95,6 +110,18 @@ def _computed(function: Any, args: tuple[Any, ...]) -> Any:
     if len(args) != 2 or not hasattr(operator, function.__name__) or holds(args, (Shape,)):
         raise UnsupportedError(f"{function.__name__} of sizes cannot be written as a formula")
     return Arithmetic(_IN_PLACE.get(function.__name__, function.__name__), *args)
+
+
+def _of_axes(function: Any, args: tuple[Any, ...]) -> Any:
+    """Return a number of axes less another number, or as many sizes of 1; anything else is not known."""
+    left, right = (*args, None)[:2]
+    if function is operator.sub and isinstance(left, Axes) and isinstance(right, int):
+        return Axes(left.of, left.less + right)
+    if function is operator.mul:
+        axes, ones = (left, right) if isinstance(left, Axes) else (right, left)
+        if ones in ((1,), [1]) and axes.less >= 0:
+            return Ones(axes.of, axes.less)
+    return Unknown("the number of axes is not known while tracing")
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import checkpoint
 
-from funcnet.interop.torch_nn.importing.checks_in_code import is_unpacked_with_star, passing
+from funcnet.interop.torch_nn.importing.checks_in_code import counts_beside_star, is_unpacked_with_star, passing
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 from funcnet.interop.torch_nn.importing.values import InlineError, UnsupportedError
 from funcnet.interop.torch_nn.importing.writing import AUGMENTED, WITHOUT_GRADIENT, RefusedWrites
@@ -20,7 +21,7 @@ from funcnet.interop.torch_nn.importing.writing import AUGMENTED, WITHOUT_GRADIE
 _MADE = "_made_while_traced"
 """The attribute with the names of modules that a forward makes: tracing again takes them again, for modules of that trace."""
 
-_MAKERS = (torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange)
+_MAKERS = (torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange, torch.randn, torch.rand)
 
 _OF_SHAPES: set[Any] = {"shape", "ndim", "size", "dim", "device", "dtype"}
 
@@ -44,6 +45,13 @@ class _Proxy(fx.Proxy):
     def __len__(self) -> int:
         raise TypeError("the number of entries is not known while tracing")  # which f(*x) takes for no hint
 
+    def __getattr__(self, k: str) -> Any:
+        return _Attribute(self, k)
+
+
+class _Attribute(fx.proxy.Attribute, _Proxy):
+    """An attribute of what is traced, such as ``x.shape``, or a method that is called next."""
+
 
 def _is_instance(value: Any, kind: Any) -> bool:
     """Tell whether a value is of a kind, as ``isinstance``; what is traced is a tensor, but for sizes and shapes."""
@@ -60,6 +68,44 @@ def _count(value: Any) -> Any:
 
 
 _PLAIN, _COUNT = builtins.isinstance, builtins.len
+
+
+def _checkpoint(function: Any, *args: Any, use_reentrant: Any = None, context_fn: Any = None, **kwargs: Any) -> Any:
+    """Call a function as ``torch.utils.checkpoint.checkpoint`` does, whose options change no value."""
+    options = ("determinism_check", "debug", "early_stop", "preserve_rng_state")
+    return function(*args, **{name: one for name, one in kwargs.items() if name not in options})
+
+
+def _refused_function(kind: Any, *args: Any, **kwargs: Any) -> Any:
+    """Refuse a custom function of autograd that is applied to what is traced; apply it to anything else."""
+    if any(issubclass(type(one), fx.Proxy) for one in (*args, *kwargs.values())):
+        raise UnsupportedError(f"{kind.__name__} is a torch.autograd.Function, whose backward is code: use lift(module, example)")
+    return _APPLY.__func__(kind, *args, **kwargs)
+
+
+_APPLY: Any = torch.autograd.Function.__dict__["apply"]
+
+
+@contextmanager
+def _without_autograd(module: nn.Module) -> Iterator[None]:
+    """Let activation checkpoints be plain calls, by whatever name the code has them, and refuse functions of autograd."""
+    spaces = {id(vars(checkpoint)): vars(checkpoint)}
+    for one in module.modules():
+        found = getattr(type(one).forward, "__globals__", {})
+        spaces[id(found)] = found
+    places = [(space, name) for space in spaces.values() for name, one in space.items() if one is _CHECKPOINT]
+    for space, name in places:
+        space[name] = _checkpoint
+    torch.autograd.Function.apply = classmethod(_refused_function)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = _APPLY  # type: ignore[method-assign]
+        for space, name in places:
+            space[name] = _CHECKPOINT
+
+
+_CHECKPOINT = checkpoint.checkpoint
 
 
 @contextmanager
@@ -130,12 +176,17 @@ class Tracer(fx.Tracer):
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Return the parts that ``chunk`` makes, whose number the code says; in ``*shape`` the shape is one entry for several."""
         node = obj.node
-        if is_of_shapes(node) and is_unpacked_with_star(sys._getframe(2)):  # of the code, beyond Proxy.__iter__
+        parts: Any = obj
+        frame = sys._getframe(2)  # of the code, beyond Proxy.__iter__
+        if is_of_shapes(node) and is_unpacked_with_star(frame):
             return iter([obj])
+        if is_of_shapes(node) and (ends := counts_beside_star(frame)):
+            first, last = ends
+            middle = parts[first : -last or None]
+            return iter([*[parts[i] for i in range(first)], middle, *[parts[i - last] for i in range(last)]])
         called = node.op.startswith("call") and (node.target == "chunk" or node.target is torch.chunk)
         count = (*node.args[1:2], *[node.kwargs[key] for key in ("chunks",) if key in node.kwargs]) if called else ()
         if _COUNT(count) == 1 and type(count[0]) is int:
-            parts: Any = obj
             return iter([parts[i] for i in range(count[0])])
         return super().iter(obj)
 
@@ -231,7 +282,7 @@ def trace(module: nn.Module, inputs: tuple[str, ...], constants: dict[str, Any],
 
 
 def _recorded(module: nn.Module, concrete: dict[str, Any], tracer: Tracer) -> fx.Graph:
-    with warnings.catch_warnings(), torch.enable_grad(), RefusedWrites(module), _passing_for_tensors():
+    with warnings.catch_warnings(), torch.enable_grad(), RefusedWrites(module), _passing_for_tensors(), _without_autograd(module):
         warnings.simplefilter("ignore")
         return tracer.trace(module, concrete)
 

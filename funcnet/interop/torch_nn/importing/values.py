@@ -123,6 +123,22 @@ class Shape:
 
 
 @define(frozen=True)
+class Axes:
+    """``x.ndim - less``."""
+
+    of: "Ref | Node"
+    less: int = 0
+
+
+@define(frozen=True)
+class Ones:
+    """``(1,) * (x.ndim - less)``."""
+
+    of: "Ref | Node"
+    less: int
+
+
+@define(frozen=True)
 class Arithmetic:
     """A number computed from sizes: ``operator.<name>(left, right)``, where a side is a ``Size``, ``Arithmetic`` or a number."""
 

@@ -10,7 +10,7 @@ from funcnet.errors import describe, value_error
 from funcnet.interop.torch_nn.lifting.drawing_again import leaf_of, without_values
 from funcnet.interop.torch_nn.lifting.lifted import Lifted, Traits
 from funcnet.interop.torch_nn.lifting.skeletons import Skeleton, slots_of
-from funcnet.interop.torch_nn.lifting.trials import traits_of
+from funcnet.interop.torch_nn.lifting.trials import require_one_call, traits_of
 
 
 def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
@@ -37,7 +37,8 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
 
     Raises:
         ValueError: For anything but a module, one that fails on the example, writes to its parameters, holds tensors in lists,
-            or has an output that is no tree of tensors.
+            has an output that is no tree of tensors, gives another output when it is called again, or calls modules again in the
+            backward pass.
 
     >>> import torch
     >>> layer, params = lift(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.ones(4, 3))
@@ -56,7 +57,9 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
     given, in_evaluation = (
         traits_of(Lifted(one, leaves, ties, Traits(), Traits(), settled), params, example) for one in (skeleton, settled)
     )
-    return Lifted(skeleton, leaves, ties, given, in_evaluation, settled), params
+    layer = Lifted(skeleton, leaves, ties, given, in_evaluation, settled)
+    require_one_call(layer, params, example)
+    return layer, params
 
 
 def _named(module: nn.Module) -> tuple[dict[tuple[str, str], Tensor], tuple[tuple[str, str], ...]]:

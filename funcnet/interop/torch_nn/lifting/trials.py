@@ -1,5 +1,7 @@
 """Trials: what a module does with an example, which a layer must know before it runs."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from funcnet.interop.torch_nn.lifting.drawing_again import Leaf
 from funcnet.interop.torch_nn.lifting.generators import all_seeded, states
 from funcnet.interop.torch_nn.lifting.keyed_draws import KeyedDraws
 from funcnet.interop.torch_nn.lifting.lifted import Lifted, Traits
+from funcnet.random.keys import Key
 
 
 def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
@@ -43,6 +46,11 @@ def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
         )
 
 
+def _key_beside(tensors: Sequence[Tensor]) -> Key:
+    """Return a key on the device of tensors, on which draws are then too."""
+    return random.key(0).to(tensors[0].device if tensors else "cpu")
+
+
 class _Trial:
     """One call of a module on copies of everything that it may write to."""
 
@@ -50,16 +58,21 @@ class _Trial:
         named = {name: leaf.detach().clone() for name, leaf in tree.names(params).items()}
         x = tree.map(lambda leaf: leaf.detach().clone(), x)
         tensors = (*named.values(), *tree.leaves(x))
-        before, draws = states(tensors), KeyedDraws(random.key(0))
+        versions = {id(one): one._version for one in tensors}  # not 0 in copies of tensors of inference mode
+
+        def is_written(one: Tensor) -> bool:
+            return one._version != versions[id(one)]
+
+        before, draws = states(tensors), KeyedDraws(_key_beside(tensors))
         with draws:
             y, after = _called(who, layer, named, x)
         self.draws_in_kernels = before != states(tensors)
         self.drawn, self.hidden, self.fused = draws.drawn, draws.hidden, draws.fused
         self.stored, self.changed = layer.skeleton.stored, layer.skeleton.changed
         self.leaves = flatten_together(y)[0]
-        self.moves = any(named[leaf.name]._version or after[leaf.name] is not named[leaf.name] for leaf in _buffers(layer))
-        self.writes_to_x = any(leaf._version for leaf in tree.leaves(x))
-        _check(who, self.leaves, [leaf.name for leaf in layer.leaves if not leaf.is_buffer and named[leaf.name]._version])
+        self.moves = any(is_written(named[leaf.name]) or after[leaf.name] is not named[leaf.name] for leaf in _buffers(layer))
+        self.writes_to_x = any(map(is_written, tree.leaves(x)))
+        _check(who, self.leaves, [leaf.name for leaf in layer.leaves if not leaf.is_buffer and is_written(named[leaf.name])])
 
 
 def _called(who: str, layer: Lifted, named: dict[str, Tensor], x: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -114,3 +127,21 @@ def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) ->
         other = _Trial("lift", layer, params, tree.map(lambda leaf: leaf[:1].expand_as(leaf), x))
     pairs = [(a, b) for a, b in zip(trial.leaves, other.leaves, strict=True) if a is not None and a.dim() and a.shape[0] in rows]
     return not all(torch.allclose(a[0], b[0], rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in pairs if a.is_floating_point())
+
+
+def require_one_call(layer: Lifted, params: Params, x: Any) -> None:
+    """Refuse modules that are called again in the backward pass, when their parameters are no longer in them."""
+    calls: list[str] = []
+    handle = nn.modules.module.register_module_forward_pre_hook(lambda module, _: calls.append(type(module).__name__))
+    first: int | None = None
+    try:
+        with suppress(Exception):  # a kernel without a derivative may serve for outputs only
+            y, cache = layer.apply(params, tree.map(lambda leaf: leaf.detach().clone(), x), _key_beside(tree.leaves(x)))
+            first = len(calls)
+            layer.grads(params, cache, y)
+    finally:
+        handle.remove()
+    again = [] if first is None else calls[first:]
+    if again and not any(leaf.is_meta for leaf in tree.leaves((params, x))):  # where nothing is recorded, y is computed again
+        rule = "the backward pass must not call modules again; switch activation checkpoints off"
+        raise value_error(f"lift({type(layer.skeleton.module).__name__})", rule, f"calls of {', '.join(dict.fromkeys(again))}")

@@ -8,9 +8,9 @@ from torch import nn
 
 from funcnet.contract import Layer
 from funcnet.interop.torch_nn.importing.functions.promotion import computed, numbers_of
-from funcnet.interop.torch_nn.importing.values import Arithmetic, Node, Ref, Shape, Size, UnsupportedError
+from funcnet.interop.torch_nn.importing.values import Arithmetic, Node, Ones, Ref, Shape, Size, UnsupportedError
 from funcnet.layers.shape.sized import Sized
-from funcnet.layers.shape.templates import InputShape, InputSize, InputTensor, SizeArithmetic
+from funcnet.layers.shape.templates import InputOnes, InputShape, InputSize, InputTensor, SizeArithmetic
 
 Tensor = Ref | Node
 """A tensor of the traced code."""
@@ -42,7 +42,7 @@ def has_sizes(value: Any) -> bool:
         return any(map(has_sizes, (value.start, value.stop, value.step)))
     if isinstance(value, (tuple, list)):
         return any(map(has_sizes, value))
-    return isinstance(value, (Size, Shape, Arithmetic))
+    return isinstance(value, (Size, Shape, Ones, Arithmetic))
 
 
 def as_sizes(given: tuple[Any, ...]) -> Any:
@@ -93,8 +93,9 @@ class Inputs:
         """Return an argument as a field of a layer, with expressions of the inputs in place of sizes and tensors."""
         if isinstance(value, Size):
             return InputSize(self.number(value.of), value.axis)
-        if isinstance(value, Shape):
-            return InputShape(self.number(value.of), value.start, value.stop)
+        if isinstance(value, (Shape, Ones)):
+            of = self.number(value.of)
+            return InputOnes(of, value.less) if isinstance(value, Ones) else InputShape(of, value.start, value.stop)
         if isinstance(value, Arithmetic):
             return SizeArithmetic(value.name, self.template(value.left), self.template(value.right))
         if isinstance(value, (Ref, Node)):

@@ -1,4 +1,4 @@
-"""Choices between tensors, comparisons and logic, dtypes, and new tensors."""
+"""Choices between tensors, comparisons and logic, and dtypes."""
 
 import operator
 from functools import reduce
@@ -10,10 +10,7 @@ from funcnet.interop.torch_nn.importing.functions.arguments import (
     Inputs,
     Tensor,
     arithmetic,
-    as_sizes,
     constant,
-    entries,
-    has_sizes,
     is_tensor,
     named,
     node,
@@ -35,7 +32,6 @@ from funcnet.interop.torch_nn.importing.values import (
 from funcnet.layers.activation.bounds import Clamp
 from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
 from funcnet.layers.shape.casting import Cast
-from funcnet.layers.shape.sources import ConstantTensor
 from funcnet.layers.shape.without_gradient import NoGradient
 
 
@@ -157,7 +153,7 @@ def _argsort(input: Tensor, dim: int = -1, descending: bool = False) -> Node:
     return without_gradient("argsort", input, dim, descending)
 
 
-@function(torch.nn.functional.one_hot, torch._C._nn.one_hot)
+@function(torch.nn.functional.one_hot)
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Node:
     if not isinstance(num_classes, int) or num_classes < 1:
         raise UnsupportedError("one_hot needs num_classes, since the largest of the numbers is not known")
@@ -187,7 +183,7 @@ def _to(input: Tensor, *arguments: Any, **keywords: Any) -> Any:
     given = [*arguments, *keywords.values()]
     others = [one for one in given if is_tensor(one)]
     if others:
-        return _type_as(input, others[0])
+        return type_as(input, others[0])
     dtypes = [one for one in given if isinstance(one, torch.dtype)]
     return cast(input, dtypes[0]) if dtypes else input
 
@@ -200,7 +196,8 @@ def _type_(input: Tensor, dtype: Any = None) -> Any:
 
 
 @function("type_as")
-def _type_as(input: Tensor, other: Tensor) -> Node:
+def type_as(input: Tensor, other: Tensor) -> Node:
+    """Convert a tensor to the dtype of another one."""
     if is_whole(require_tensor(other).numbers):
         return without_gradient("to", input, other)
     return Node(TypeAs(), (require_tensor(input), other), numbers=other.numbers)
@@ -218,97 +215,3 @@ def _register_dtype(name: str, dtype: torch.dtype) -> None:
 
 for _name, _dtype in _DTYPES.items():
     _register_dtype(_name, _dtype)
-
-
-def _register_new(name: str, *functions: Any) -> None:
-    """Register a function of sizes."""
-
-    @function(*functions)
-    def convert(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **keywords: Any) -> Node:
-        sizes = keywords.pop("size", None)
-        return _new(name, entries(as_sizes(size) if sizes is None else sizes), dtype=dtype)
-
-
-def _new(name: str, *arguments: Any, dtype: Any = None) -> Node:
-    """Return a new tensor: one written out where nothing depends on sizes, so that it is made once."""
-    options = {} if dtype is None else {"dtype": dtype}
-    if not has_sizes(arguments) and not any(map(is_tensor, arguments)):
-        return constant_node(getattr(torch, name)(*arguments, **options))
-    return without_gradient(name, *arguments, **options)
-
-
-def constant_node(tensor: torch.Tensor) -> Node:
-    """Return the node of a tensor that is known when the module is traced."""
-    return Node(ConstantTensor.of(tensor), (), numbers=settled(tensor.dtype))
-
-
-_register_new("zeros", torch.zeros)
-_register_new("ones", torch.ones)
-
-
-@function(torch.full)
-def _full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
-    return _new("full", entries(size), fill_value, dtype=dtype)
-
-
-@function(torch.arange)
-def _arange(*ends: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
-    return _new("arange", *ends, dtype=dtype)
-
-
-@function(torch.linspace)
-def _linspace(start: Any, end: Any, steps: Any, *, dtype: Any = None, device: Any = None) -> Node:
-    return _new("linspace", start, end, steps, dtype=dtype)
-
-
-@function(torch.eye)
-def _eye(*sizes: Any, dtype: Any = None, device: Any = None) -> Node:
-    return _new("eye", *sizes, dtype=dtype)
-
-
-@function(torch.tensor, torch.as_tensor)
-def _tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
-    if has_sizes(data) or is_tensor(data):
-        raise UnsupportedError("torch.tensor needs numbers that are known when the module is traced")
-    return constant_node(torch.tensor(data, dtype=dtype))
-
-
-def _register_like(name: str, *fill: Any) -> None:
-    @function(getattr(torch, name))
-    def convert(input: Tensor, *value: Any, dtype: Any = None, device: Any = None, **keywords: Any) -> Node:
-        filled = tuple(keywords[key] for key in ("fill_value",) if key in keywords)
-        options = {} if dtype is None else {"dtype": dtype}
-        return without_gradient(name, input, *value, *filled, **options)
-
-
-for _name in ("zeros_like", "ones_like", "full_like"):
-    _register_like(_name)
-
-
-@function("new_tensor")
-def _new_tensor(input: Tensor, data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
-    made = _tensor(data, dtype=dtype)
-    return made if dtype is not None else _type_as(made, input)
-
-
-@function("new_zeros")
-def _new_zeros(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
-    return _filled_like(input, as_sizes(size), 0.0, dtype)
-
-
-@function("new_ones")
-def _new_ones(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Node:
-    return _filled_like(input, as_sizes(size), 1.0, dtype)
-
-
-@function("new_full")
-def _new_full(
-    input: Tensor, size: Any, fill_value: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Node:
-    return _filled_like(input, size, fill_value, dtype)
-
-
-def _filled_like(input: Tensor, size: Any, value: Any, dtype: Any) -> Node:
-    """Return a tensor of one number, in the dtype of another tensor unless one is given."""
-    made = without_gradient("full", entries(size), value, dtype=torch.float32 if dtype is None else dtype)
-    return made if dtype is not None else _type_as(made, input)

@@ -133,11 +133,20 @@ def _unary(layer: Any, x: Tensor, parts: Any) -> Node:
         return whole(type(layer).__name__.lower(), x)
     if isinstance(layer, Clamp):
         return whole("clamp", x, *[None if one is None else _exact(one) for one in (layer.min, layer.max)])
+    return _closed(layer, x) or _of_floating(layer, x, parts)
+
+
+def _of_floating(layer: Any, x: Tensor, parts: Any) -> Node:
+    x = floating(x)
+    return Node(layer, (x,), {}, parts, numbers=x.numbers)
+
+
+def _closed(layer: Any, x: Tensor) -> Node | None:
+    """Return the node of a function that gives whole numbers of whole numbers; ``None`` for any other."""
     if isinstance(layer, PowScalar) and layer.exponent.is_integer() and layer.exponent >= 0:
         return whole("pow", x, int(layer.exponent))
     if isinstance(layer, CumSum):
         return whole("cumsum", x, layer.dim, numbers=torch.int64)
     if isinstance(layer, Sum):
         return whole("sum", x, layer.dim, layer.keepdim, numbers=torch.int64)
-    x = floating(x)
-    return Node(layer, (x,), {}, parts, numbers=x.numbers)
+    return None

@@ -1,0 +1,96 @@
+"""Random numbers of sizes from x, drawn from the key.
+
+RandomTensor   y = independent numbers of a distribution      gx = 0
+
+x is a tensor (...), or a tuple of tensors of any shapes.
+"""
+
+from typing import Any
+
+import torch
+from attrs import field, validators
+from torch import Tensor
+
+from funcnet import random
+from funcnet.checks import Misfit, kind_of, require_key, require_no_params
+from funcnet.contract import Layer, Params, Rng
+from funcnet.errors import number, one_of, valid_if
+from funcnet.layers.shape.templates import InputOnes, InputShape, InputSize, SizeArithmetic, evaluate, inputs_of, sizes
+from funcnet.value import frozen
+
+_floating_dtype = valid_if(lambda got: isinstance(got, torch.dtype) and got.is_floating_point, "a floating dtype, or None")
+
+
+@frozen
+class RandomTensor(Layer):
+    """Draw independent random numbers, by default as many as x has, as ``torch.randn_like``; in ``inference()`` too.
+
+    Args:
+        distribution: ``"normal"`` for mean 0 and variance 1, ``"uniform"`` for [0, 1), or ``"bernoulli"`` for 0 and 1.
+        sizes: The sizes of y: numbers, and expressions of the shapes of x. By default the shape of x.
+        p: The probability of 1, for ``"bernoulli"``.
+        dtype: The dtype of y; ``None`` for that of x, which must be floating then.
+
+    Shape:
+        x (...), or a tuple whose first tensor says the dtype → y (*sizes)
+
+    Params:
+        None.
+
+    Cache:
+        The shape of x, and an empty tensor of its dtype and device; for a tuple its length.
+
+    Raises:
+        ValueError: Without a key, for another distribution, and for an x without the axes that ``sizes`` asks for.
+
+    Source:
+        ``torch.randn_like``, ``torch.rand_like`` and ``torch.Tensor.bernoulli_``.
+
+    >>> RandomTensor("uniform", (InputSize(0, 0), 3))({}, torch.zeros(2, 5), 0).shape
+    torch.Size([2, 3])
+    """
+
+    distribution: str = field(default="normal", validator=one_of("normal", "uniform", "bernoulli"))
+    sizes: tuple[int | InputSize | InputShape | InputOnes | SizeArithmetic, ...] = field(default=(InputShape(),), validator=sizes)
+    p: float = field(default=0.5, validator=number(0.0, at_most=1.0))
+    dtype: torch.dtype | None = field(default=None, validator=validators.optional(_floating_dtype))
+
+    stochastic = True
+    batch_dependent = True
+
+    @property
+    def output_dtype(self) -> torch.dtype | None:
+        return self.dtype
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
+        require_no_params(self, params)
+        rng = require_key(self, rng)
+        if self.complaint(x):
+            raise Misfit
+        inputs = inputs_of(x)
+        y = self._draw(rng, evaluate(self.sizes, inputs), self.dtype or inputs[0].dtype)
+        return y.to(inputs[0].device), len(x) if isinstance(x, tuple) else (tuple(x.shape), kind_of(x))
+
+    def _draw(self, rng: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if self.distribution == "bernoulli":
+            return random.bernoulli(rng, shape, self.p).to(dtype)
+        draw = random.normal if self.distribution == "normal" else random.uniform
+        return draw(rng, shape, dtype=dtype)
+
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+        if isinstance(cache, int):
+            return params, (None,) * cache
+        shape, kind = cache
+        return params, kind.new_zeros(shape) if kind.is_floating_point() else None
+
+    def complaint(self, x: Any) -> str | None:
+        inputs = inputs_of(x)
+        if not inputs or not all([isinstance(one, Tensor) for one in inputs]):  # noqa: C419
+            return "x must be a tensor, or a tuple of tensors"
+        if self.dtype is None and not inputs[0].is_floating_point():
+            return "x must be a floating tensor where dtype=None"
+        try:
+            shape = evaluate(self.sizes, inputs)
+        except (Misfit, IndexError):
+            return "x must have the inputs and axes that the sizes are taken from"
+        return None if all([n >= 0 for n in shape]) else f"the sizes must be at least 0, not {shape}"  # noqa: C419
