@@ -61,7 +61,7 @@ class _Trial:
         versions = {id(one): one._version for one in tensors}  # not 0 in copies of tensors of inference mode
 
         def is_written(one: Tensor) -> bool:
-            return one._version != versions[id(one)]
+            return bool(one._version != versions[id(one)])
 
         before, draws = states(tensors), KeyedDraws(_key_beside(tensors))
         with draws:
