@@ -134,4 +134,16 @@ ELEMENTWISE = {
     "Round": quick(case(fn.Round(), normal(4, 3))),
 }
 
-CASES = {**SIZED, **MOVING, **WINDOWS, **SOURCES, **CHOICES, **WEIGHTS_IN_X, **ELEMENTWISE}
+
+def first_compiled(cases: dict[str, Case]) -> dict[str, Case]:
+    """Compile the first case of each layer, unless another one is compiled: no layer escapes the compiler."""
+    compiled = {type(one.layer) for one in cases.values() if one.compiled is not False}
+    found = {}
+    for name, one in cases.items():
+        first = type(one.layer) not in compiled
+        compiled.add(type(one.layer))
+        found[name] = one._replace(compiled=True) if first else one
+    return found
+
+
+CASES = first_compiled({**SIZED, **MOVING, **WINDOWS, **SOURCES, **CHOICES, **WEIGHTS_IN_X, **ELEMENTWISE})

@@ -80,6 +80,7 @@ MAKING = [
     call(fn.shape_dependent, make=made_by_shape),
     Call("InputSize", fn.InputSize, {"input": 1, "axis": -1}),
     Call("InputShape", fn.InputShape, {"input": 1, "start": 0, "stop": 2}),
+    Call("InputOnes", fn.InputOnes, {"input": 1, "less": 1}),
     Call("InputTensor", fn.InputTensor, {"input": 1}),
     Call("SizeArithmetic", fn.SizeArithmetic, {"name": "add", "left": 1, "right": fn.InputSize(0, 0)}),
     Call("rearrange", fn.rearrange, {"pattern": "(a b) c -> a b c", "**": {"a": 2}}),
