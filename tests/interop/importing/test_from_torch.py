@@ -113,6 +113,31 @@ def test_a_converted_net_trains_as_its_module():
         torch.testing.assert_close(fn.tree.at(params, path), tensor)
 
 
+class FrozenNorm(nn.Module):
+    """A net whose batch norm stays in evaluation, as in detectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(6, 6), nn.BatchNorm1d(6)
+        self.norm.running_mean.fill_(0.3)
+        self.inner = users.Auxiliary()
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+        self.inner.eval()
+        return self
+
+    def forward(self, x):
+        return self.inner(self.norm(self.linear(x)))
+
+
+def test_what_train_leaves_in_evaluation_stays_there():
+    """A ``train`` that keeps parts of a module in evaluation is called on a copy, and the net does the same."""
+    net, _ = agree(FrozenNorm, ROWS)
+    assert not net.has_running_stats
+
+
 class Branching(nn.Module):
     """A forward that asks for a value."""
 

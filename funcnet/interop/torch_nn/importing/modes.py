@@ -1,6 +1,7 @@
 """Training and evaluation: a module whose forward asks ``self.training`` is traced in both modes."""
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +13,22 @@ from funcnet.interop.torch_nn.importing.building import Builder, Imported
 from funcnet.layers.shape.reshaping import Identity
 
 
+def kept_in_evaluation(module: nn.Module) -> set[int]:
+    """Return the ids of the modules within one that its ``train`` leaves in evaluation, as that of a frozen batch norm does.
+
+    It is called on a copy, tensors too, since a ``train`` of one's own may write to weights.
+    """
+    if all(type(one).train is nn.Module.train for one in module.modules()):
+        return set()
+    trained = dict(copy.deepcopy(module).train().named_modules())
+    return {id(one) for name, one in module.named_modules() if not trained[name].training}
+
+
 @contextmanager
-def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+def _mode(module: nn.Module, *, training: bool, kept: Collection[int]) -> Iterator[None]:
     flags = {one: one.training for one in module.modules()}
     for one in flags:
-        one.training = training
+        one.training = training and id(one) not in kept
     try:
         yield
     finally:
@@ -24,11 +36,14 @@ def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
             one.training = flag
 
 
-def in_both_modes(module: nn.Module, build: Callable[[], Builder]) -> Imported:
-    """Return the net of a module, which differs from mode to mode where the nodes that ``build`` makes differ."""
-    with _mode(module, training=True):
+def in_both_modes(module: nn.Module, build: Callable[[], Builder], kept: Collection[int]) -> Imported:
+    """Return the net of a module, which differs from mode to mode where the nodes that ``build`` makes differ.
+
+    Modules in ``kept``, by their ids, are in evaluation in both.
+    """
+    with _mode(module, training=True, kept=kept):
         training = build()
-    with _mode(module, training=False):
+    with _mode(module, training=False, kept=kept):
         evaluation = build()
     if _seen(training) == _seen(evaluation):
         return training.finish()

@@ -15,7 +15,7 @@ from funcnet.interop.torch_nn.importing.functions.promotion import numbers_of
 from funcnet.interop.torch_nn.importing.held import hold_the_rest
 from funcnet.interop.torch_nn.importing.interpretation import interpret
 from funcnet.interop.torch_nn.importing.layers import call_of, converter_of
-from funcnet.interop.torch_nn.importing.modes import in_both_modes
+from funcnet.interop.torch_nn.importing.modes import in_both_modes, kept_in_evaluation
 from funcnet.interop.torch_nn.importing.registry import Converted
 from funcnet.interop.torch_nn.importing.shapes import holds
 from funcnet.interop.torch_nn.importing.tracing import Tracer, required_inputs, trace
@@ -53,6 +53,10 @@ class Importer:
     root: nn.Module
     _known: dict[Any, Imported] = attribute(factory=dict)
     _writers: set[int] = attribute(factory=set)
+    _kept: set[int] = attribute(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._kept = kept_in_evaluation(self.root)
 
     def convert(self, module: nn.Module, path: str, numbers: tuple[Numbers, ...] = ()) -> Imported:
         """Return a module of one input, or with those that its forward demands, as a layer; ``numbers`` are those in them."""
@@ -131,7 +135,7 @@ class Importer:
                 return Imported(*convert(module, lambda child, name: self._pair(child, join(path, name))))
             if _is_sequential(module):
                 return self._sequential(module, path, *inputs.values())
-            return in_both_modes(module, lambda: self._traced(module, path, inputs, constants))
+            return in_both_modes(module, lambda: self._traced(module, path, inputs, constants), self._kept)
         except PlacedError:
             raise
         except UnsupportedError as error:
@@ -144,7 +148,12 @@ class Importer:
         return imported.layer, imported.params
 
     def _frozen(self, module: nn.Module, path: str, imported: Imported) -> Imported:
-        """Freeze a layer all of whose params require no gradient; a layer of torch.nn must have all or none."""
+        """Freeze a layer all of whose params require no gradient; a layer of torch.nn must have all or none.
+
+        One that ``train`` leaves in evaluation becomes the layer for evaluation.
+        """
+        if id(module) in self._kept and converter_of(module):
+            imported = evolve(imported, layer=imported.layer.inference())
         flags = {one.requires_grad for one in module.parameters()}
         if flags == {False} and imported.layer.trainable:
             return Imported(freeze(imported.layer), imported.params, imported.parts, imported.numbers)
