@@ -138,6 +138,44 @@ def test_what_train_leaves_in_evaluation_stays_there():
     assert not net.has_running_stats
 
 
+class Stopped(nn.Module):
+    """A net whose backbone gets no gradients, and a part that detaches its own input."""
+
+    class Head(nn.Module):
+        """A head on a detached input."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.linear(x.detach())
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Tanh())
+        self.before, self.head, self.scale = nn.Linear(6, 6), Stopped.Head(), nn.Parameter(torch.ones(6))
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, x):
+        with torch.no_grad():
+            h = self.backbone(x) * self.scale
+        return self.last(h) + self.head(self.before(x))
+
+
+def test_what_no_gradient_reaches_is_frozen():
+    """Where autograd leaves gradients ``None``, under ``no_grad`` and before ``detach``, so does the net; statistics still move."""
+    net, params = agree(Stopped, ROWS)
+    assert net.has_running_stats
+    step = fn.train_step(net, fn.MSE(), opt := fn.SGD(lr=0.1, weight_decay=0.1))
+    after, *_ = step(params, opt.init(params), ROWS, torch.zeros(5, 2))
+    still = [path for path, leaf in fn.tree.names(after).items() if torch.equal(leaf, fn.tree.at(params, path))]
+    assert still == ["backbone.0.weight", "backbone.0.bias", "backbone.1.weight", "backbone.1.bias", "scale", *BEFORE]
+
+
+BEFORE = ["before.weight", "before.bias"]
+
+
 class Branching(nn.Module):
     """A forward that asks for a value."""
 

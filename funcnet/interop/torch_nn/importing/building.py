@@ -9,6 +9,7 @@ from funcnet.combinator import Combinator, has_params
 from funcnet.combinators.dag import Graph
 from funcnet.combinators.sequential import Serial
 from funcnet.contract import Layer, Params
+from funcnet.interop.torch_nn.importing.stopped import freeze_unreached
 from funcnet.interop.torch_nn.importing.values import Node, Numbers, Parts, Ref, UnsupportedError
 from funcnet.layers.shape.reshaping import Identity
 
@@ -116,12 +117,8 @@ class Builder:
 
     def prune(self) -> None:
         """Take away the nodes that lead to no output; of those with params, whose names count, keep these."""
-        ends = (
-            (self.outputs,)
-            if isinstance(self.outputs, Ref)
-            else tuple(self.outputs.values() if isinstance(self.outputs, dict) else self.outputs)
-        )
-        wanted = {one.name for one in ends}
+        ends = self._output_names()
+        wanted = {*ends}
         for name, (_, inputs) in reversed(self.nodes.items()):
             wanted.update(inputs if name in wanted else ())
         users = {self.nodes[name][0] for name in wanted & self.nodes.keys()}
@@ -131,6 +128,11 @@ class Builder:
                 self.nodes[name] = (layer, ())
             else:
                 del self.nodes[name]
+        freeze_unreached(self.nodes, self.params, ends)
+
+    def _output_names(self) -> set[str]:
+        outputs = self.outputs.values() if isinstance(self.outputs, dict) else self.outputs
+        return {one.name for one in ([outputs] if isinstance(outputs, Ref) else outputs)}
 
     def finish(self) -> Imported:
         """Return the net: a serial where each node has the value of the one before, else a graph."""
