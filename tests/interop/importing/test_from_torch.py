@@ -213,6 +213,7 @@ class Several(nn.Module):
         (nn.Sequential(nn.Linear(2, 2), nn.Sequential(Unknown())), r"Unknown at '1\.0' cannot be converted: .*linalg_svd"),
         (OnSizes(), "OnSizes cannot be converted: its forward cannot be traced: TraceError"),
         (Several(), r"Several cannot be converted: its forward takes \*args"),
+        (nn.Sequential(nn.Tanh(), Several()), "Several at '1' cannot be converted: its arguments must be tensors or constants"),
         (nn.ModuleList([nn.Linear(2, 2)]), "ModuleList cannot be converted"),
         (nn.Sequential(nn.LazyLinear(3)), "LazyLinear at '0' cannot be converted"),
     ],

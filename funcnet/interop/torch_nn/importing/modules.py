@@ -168,7 +168,7 @@ class Importer:
             try:
                 value = self.call(builder, path, child, name, (value,), {})
             except InlineError as error:
-                raise error.__cause__ or error from None
+                raise error.__cause__ or PlacedError(child, join(path, name), str(error)) from None
         builder.outputs = builder.output(value)
         builder.prune()
         if writes_first([child for _, child in _children(module)], self._is_writer):
