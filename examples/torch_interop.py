@@ -57,7 +57,9 @@ GROUPS = {
     "indexing": "indexing",
     "joining": "joining and splitting",
     "moving": "order of elements",
-    "choosing": "choices, comparisons, dtypes, new tensors",
+    "choosing": "choices, comparisons, dtypes",
+    "creating": "new tensors",
+    "random": "random tensors",
     "passing": "handed on, with a gradient or without",
     "of_torchvision": "of torchvision",
 }

@@ -72,11 +72,11 @@ class Combinator(Layer):
     computes_as_one: ClassVar[bool] = False
     """Whether the layers within are not just applied, each in its turn: ``summary`` then has one row for all of them."""
 
-    passes_gradients_on: ClassVar[bool] = False
-    """Whether params are those of the layers within and no others, and each gradient is computed once and packed unchanged.
+    following: ClassVar[tuple[str, ...]] = ()
+    """Fields whose layers ``with_children`` rewrites with the children, as ``evaluation`` in ``by_mode``."""
 
-    A step may then update these layers one by one in the backward pass. It updates the layers of other combinators together.
-    """
+    passes_gradients_on: ClassVar[bool] = False
+    """Whether params are those of the layers within, and each gradient is packed unchanged: a step may update layer by layer."""
 
     @property
     def calls_each_child_once(self) -> bool:

@@ -209,14 +209,16 @@ class Graph(Combinator):
 
     def _start_back(self, gy: Any) -> Values:
         gvalues: Values = {}
-        if self.output_keys is None:
-            wiring.one_each("gy", self.outputs, gy)
-            wiring.collect(gvalues, self.outputs, gy)
-            return gvalues
-        if not isinstance(gy, dict) or gy.keys() != {*self.output_keys}:
-            raise value_error("graph", f"gy must be a dict with the keys {', '.join(map(repr, self.output_keys))}", describe(gy))
-        for key, name in zip(self.output_keys, self.outputs, strict=True):
-            wiring.collect(gvalues, (name,), gy[key])
+        if self.output_keys is not None:
+            if not isinstance(gy, dict) or gy.keys() != {*self.output_keys}:
+                rule = f"gy must be a dict with the keys {', '.join(map(repr, self.output_keys))}"
+                raise value_error("graph", rule, describe(gy))
+            gy = tuple([gy[key] for key in self.output_keys])
+            gy = gy[0] if len(gy) == 1 else gy
+        wiring.one_each("gy", self.outputs, gy)
+        wiring.collect(gvalues, self.outputs, gy)
+        if not [g for g in gvalues.values() if g is not None]:
+            raise value_error("graph", "gy must have the gradient of at least one output", describe(gy))
         return gvalues
 
     def _depend_on_params(self, params: Params) -> set[str]:

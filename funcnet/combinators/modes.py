@@ -30,6 +30,7 @@ class ByMode(Wrapper):
 
     label = "by_mode"
     computes = False
+    following = ("evaluation",)
 
     layer: Layer = field(validator=layers_only)
     evaluation: Layer = field(validator=layers_only)

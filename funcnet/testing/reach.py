@@ -55,7 +55,9 @@ def _check_moved_leaves(layer: Layer, params: Params, cache: Any, y: Any) -> Non
 
 def _check_structure(layer: Layer, inside: dict[str, Layer]) -> None:
     children: Children = layer.children() if isinstance(layer, Combinator) else {}
-    missing = [name for name, part in inside.items() if all(part is not child for child in children.values())]
+    following = layer.following if isinstance(layer, Combinator) else ()
+    parts = [(name, part) for name, part in inside.items() if name not in following]
+    missing = [name for name, part in parts if all(part is not child for child in children.values())]
     rule = f"walk and map_layers must reach every layer in a field, and do not reach {quoted(missing)}"
     require(not missing, layer, f"{rule}: subclass funcnet.Wrapper or funcnet.Combinator, with children and with_children")
     if isinstance(layer, Combinator):

@@ -106,9 +106,9 @@ class ShiftedWindowMask(_OfWindows):
     References:
         Liu et al. 2021, "Swin Transformer", section 3.2.
 
-    >>> ShiftedWindowMask((1, 2), (0, 1))({}, torch.zeros(1, 1, 4, 1))[1]
-    tensor([[   0., -100.],
-            [-100.,    0.]])
+    >>> ShiftedWindowMask((1, 2), (0, 1))({}, torch.zeros(1, 1, 4, 1))[1].int()
+    tensor([[   0, -100],
+            [-100,    0]], dtype=torch.int32)
     """
 
     batch_dependent = True

@@ -43,6 +43,7 @@ class VectorNorm(Reduction):
     Source:
         ``torch.linalg.vector_norm``.
 
+    >>> import torch
     >>> VectorNorm()({}, torch.tensor([3.0, 4.0]))
     tensor(5.)
     """

@@ -119,7 +119,7 @@ class TopK(Ranked):
     Source:
         ``torch.topk``.
 
-    >>> TopK(2)({}, torch.tensor([1.0, 3.0, 2.0]))[0]
+    >>> TopK(k=2)({}, torch.tensor([1.0, 3.0, 2.0]))[0]
     tensor([3., 2.])
     """
 
