@@ -1,9 +1,9 @@
 """PyTorch both ways: a ResNet-18 of torch.nn becomes a net, trains beside its module, goes back, and runs in ONNX Runtime.
 
-The module is written in torch.nn here, with the layers and the names of ResNet-18 for small images, and has random weights. Each
-step prints what it has compared: outputs, gradients and running statistics in float64 and float32; the losses of a few steps with
-the same optimizer; the module that ``to_torch`` makes of the trained params; the module in which one block is a net of funcnet,
-by ``as_module``; and the ONNX file, with other batch sizes than that of the export. At the end it times a training step.
+The module is written in torch.nn here, with the layers and the names of ResNet-18 for small images, and has random weights. The
+example compares and prints: outputs, gradients and running statistics in float64 and float32; the losses of a few steps with the
+same optimizer; the outputs of the module that ``to_torch`` makes from the trained params, of the module with one block wrapped by
+``as_module``, and of the ONNX file, for two batch sizes. Finally it times a training step.
 
     python -m examples.interop --steps 5 --width 64 --out out
 """

@@ -113,7 +113,7 @@ def step_of_module(module: nn.Module, x: Tensor, labels: Tensor) -> Callable[[],
 
 
 def repeated(ways: Ways, times: int) -> Ways:
-    """Return the ways, each so many times."""
+    """Return ways that each repeat the work ``times`` times."""
     return {name: lambda way=way: [way() for _ in range(times)][-1] for name, way in ways.items()}
 
 

@@ -236,7 +236,7 @@ def test_a_parameter_that_asks_for_nothing_gets_nothing():
 
 
 def test_a_graph_serves_once_unless_it_is_retained():
-    """And writes to what it has saved are found."""
+    """In-place writes to saved tensors are detected."""
     module = as_module(NET, PARAMS)
     y = module(X).sum()
     y.backward(retain_graph=True)

@@ -106,7 +106,7 @@ def test_dynamo_refuses_layouts_to_others_as_before():
 @pytest.mark.compiled
 @pytest.mark.usefixtures("nothing_compiled")
 def test_compiled_code_is_of_one_net():
-    """A second net that differs by a number only gets code of its own, and autocast too."""
+    """Nets that differ only by a number compile separately, and so does autocast."""
     for slope in (0.1, 0.5):
         module = as_module(fn.LeakyReLU(slope), {})
         compiled = torch.compile(module, fullgraph=True, backend="aot_eager")

@@ -21,7 +21,7 @@ torch.manual_seed(0)
 
 
 class Gated(nn.Module):
-    """Parameters, a frozen one, a buffer and a plain tensor of its own, and two inputs."""
+    """A module with a frozen parameter, a buffer, a plain tensor attribute and two inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def test_outputs_and_gradients_are_the_modules(name):
 
 
 def test_a_layer_of_a_module_in_train_mode_evaluates_as_in_eval_mode():
-    """Inference is the module in eval mode, and leaves one in eval mode as it is."""
+    """``inference()`` runs the module in eval mode, and changes nothing if it is in eval mode already."""
     module, x = MODULES["norms"]
     layer, params = lift(module.train(), x)
     assert torch.equal(layer.inference()(params, x), module.eval()(x))
@@ -538,7 +538,7 @@ class Worded(nn.Module):
 
 
 class Ordered(nn.Module):
-    """Draws from a generator of its own, which is numpy's and which no one seeds."""
+    """A module that draws from a private NumPy generator, which nothing seeds."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -249,7 +249,7 @@ class Estimator(ValueParameters):
         how = {"test_size": float(self.validation_fraction), "random_state": seed, "stratify": self._strata(rows.y)}
         try:
             train, held = train_test_split(np.arange(len(rows.x)), **how)
-        except ValueError as error:  # which speaks of its own arguments
+        except ValueError as error:  # scikit-learn's message names arguments of train_test_split
             rule = f"validation_fraction={self.validation_fraction} must leave rows of each class for training and validation"
             raise value_error(type(self).__name__, rule, f"{len(rows.x)} rows: {error}") from error
         return rows.take(train), rows.take(held)

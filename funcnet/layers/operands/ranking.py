@@ -136,7 +136,17 @@ class TopK(Ranked):
 
 
 @frozen
-class MaxWithIndices(Ranked):
+class OneRanked(Ranked):
+    """A ranked layer with one element along the axis, which ``keepdim`` keeps with size 1."""
+
+    keepdim: bool = field(default=False, validator=flag)
+
+    def complaint(self, x: Tensor) -> str | None:
+        return super().complaint(x) or f"x must have an element along the axis {self.dim}"
+
+
+@frozen
+class MaxWithIndices(OneRanked):
     """The largest element along an axis and its place, as ``torch.max`` with a dim: of equal ones one has all the gradient.
 
     Args:
@@ -162,18 +172,13 @@ class MaxWithIndices(Ranked):
     (tensor(3.), tensor(1))
     """
 
-    keepdim: bool = field(default=False, validator=flag)
-
     def ranked(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, places = torch.max(x, self.dim, self.keepdim)
         return y, places
 
-    def complaint(self, x: Tensor) -> str | None:
-        return super().complaint(x) or f"x must have an element along the axis {self.dim}"
-
 
 @frozen
-class MinWithIndices(Ranked):
+class MinWithIndices(OneRanked):
     """The smallest element along an axis and its place, as ``torch.min`` with a dim: of equal ones one has all the gradient.
 
     Args:
@@ -199,14 +204,9 @@ class MinWithIndices(Ranked):
     (tensor(3.), tensor(1))
     """
 
-    keepdim: bool = field(default=False, validator=flag)
-
     def ranked(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, places = torch.min(x, self.dim, self.keepdim)
         return y, places
-
-    def complaint(self, x: Tensor) -> str | None:
-        return super().complaint(x) or f"x must have an element along the axis {self.dim}"
 
 
 @frozen

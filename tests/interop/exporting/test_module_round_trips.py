@@ -27,7 +27,7 @@ class Block(nn.Module):
 
 
 class Pictures(nn.Module):
-    """Blocks in a list, one of them used twice, a parameter of its own, and another output in training."""
+    """A list of blocks, one used twice; a direct parameter; and a second output in training."""
 
     def __init__(self):
         super().__init__()

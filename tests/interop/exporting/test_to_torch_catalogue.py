@@ -70,7 +70,7 @@ def test_layers_become_the_modules_that_the_lists_say():
 
 
 def in_a_graph(layer, params):
-    """Put a layer whose params are one tensor, which has no name of its own, into a graph as ``part``."""
+    """Wrap a layer whose params are one unnamed tensor in a graph, as ``part``."""
     net = fn.graph("x", part=(layer,), y=(fn.Identity(), "x"), output=("part", "y"))
     return net, {"part": params, "y": {}}, torch.ones(2)
 

@@ -150,7 +150,7 @@ class Packing(nn.Module):
 
 
 def test_packed_sequences_are_refused():
-    """With what to do instead: ``lift`` keeps the module as it is, and an LSTM takes the lengths."""
+    """The refusal names two alternatives, which work: ``lift``, and an LSTM with lengths."""
     module, x, lengths = Packing().double(), draw((3, 4, 2)), torch.tensor([4, 1, 2])
     with pytest.raises(
         ValueError, match=r"^from_torch: Packing cannot .*pack_padded_sequence: .*\(sequence, state, lengths\); lift"

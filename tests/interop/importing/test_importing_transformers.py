@@ -235,7 +235,7 @@ def test_activations_that_are_functions(monkeypatch):
 
 
 def test_a_converted_net_is_a_value():
-    """It prints and compares, and ``eval`` of what it prints gives it back."""
+    """``eval(repr(net))`` gives an equal net."""
     module = nn.Transformer(4, 2, 1, 1, 3, batch_first=True)
     layer = converted(module)[0]
     assert eval(repr(layer), vars(fn)) == layer == converted(module)[0]

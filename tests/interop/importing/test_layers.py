@@ -107,7 +107,7 @@ OF_OTHERS = {
     *("Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder", "TransformerDecoderLayer"),
     *("Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict", "Container"),
 }
-"""Sequences and containers, whose converters have tests of their own."""
+"""Sequences and containers have their tests in other files."""
 
 BASES = {"Module", "RNNBase", "RNNCellBase"}
 
@@ -224,7 +224,7 @@ def test_tensors_on_the_meta_device_are_converted() -> None:
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (2, 3, 2, 2)])
 def test_an_implicit_axis_keeps_the_laws(shape: tuple[int, ...]) -> None:
-    """For any number of axes, by which it chooses."""
+    """The implicit axis depends on the number of axes, and all of them are tried."""
     check_laws(ImplicitAxis("Softmin"), draw(shape), batched=False, compiled=False)
 
 

@@ -343,7 +343,7 @@ def test_checkpoints_are_plain_calls():
 
 
 class Doubled(torch.autograd.Function):
-    """A function with a backward pass of its own."""
+    """A function with a custom backward pass."""
 
     @staticmethod
     def forward(ctx, x):

@@ -150,4 +150,4 @@ def test_a_write_that_has_no_form_without_writes_is_refused(reason: str) -> None
     with pytest.raises(ValueError, match=f"from_torch: Traced cannot be converted: {reason.partition(', ')[0]}"):
         from_torch(module)
     held = (module.weight.tolist(), module.count.tolist(), module.memory.tolist())
-    assert held == ([1.0] * 3, [0.0] * 3, [0.0] * 3), "the module must stay as it was"
+    assert held == ([1.0] * 3, [0.0] * 3, [0.0] * 3), "the module must not change"

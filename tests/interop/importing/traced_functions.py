@@ -1,4 +1,4 @@
-"""Traced code evaluated node by node: what the conversion of functions gives, forward and backward."""
+"""Evaluate traced code node by node, forward and backward, with the layers that functions convert to."""
 
 from typing import Any
 

@@ -16,7 +16,7 @@ from funcnet.layers.shape.reshaping import Identity
 def kept_in_evaluation(module: nn.Module) -> set[int]:
     """Return the ids of the modules within one that its ``train`` leaves in evaluation, as that of a frozen batch norm does.
 
-    It is called on a copy, tensors too, since a ``train`` of one's own may write to weights.
+    It calls ``train`` on a copy of the module and its tensors: a custom ``train`` may write to weights.
     """
     if all(type(one).train is nn.Module.train for one in module.modules()):
         return set()
