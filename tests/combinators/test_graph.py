@@ -118,3 +118,15 @@ def test_params_may_come_in_any_order_and_stay_as_they_are():
         assert not torch.equal(moved["h"]["running_mean"], given["h"]["running_mean"])
     found, again = net.grads(params, cache, y), net.grads(turned, cache, y)
     assert fn.tree.equal(found, again)
+
+
+@pytest.mark.parametrize("verb", ["vjp", "grads", "input_grad"])
+@pytest.mark.parametrize("output", ["y", ("f", "y"), {"one": "f", "two": "y"}], ids=["one", "several", "named"])
+def test_a_gradient_must_come(verb, output):
+    """An absent gy is refused, and so are several that are all absent."""
+    net = fn.graph("x", f=(fn.Linear(3, 3), "x"), y=(fn.Tanh(), "f"), output=output)
+    params, x = net.init(0), torch.ones(2, 3)
+    cache = net.apply(params, x)[1]
+    gy = {str: None, tuple: (None, None), dict: {"one": None, "two": None}}[type(output)]
+    with pytest.raises(ValueError, match="graph: gy must have the gradient of at least one output"):
+        getattr(net, verb)(params, cache, gy)
