@@ -30,7 +30,7 @@ def apart(one, other):
     pairs = [*zip(tree.leaves(one), tree.leaves(other), strict=True)]
     assert tree.structure(one) == tree.structure(other)
     assert all(a.dtype is b.dtype and a.shape == b.shape for a, b in pairs)
-    return max((a.double() - b.double()).abs().max().item() / (1 + b.double().abs().max().item()) for a, b in pairs)
+    return max((a.double() - b.double()).abs().max().item() / (1 + b.double().abs().max().item()) for a, b in pairs if a.numel())
 
 
 def run(step, params, state, dtype=torch.float32):
