@@ -35,7 +35,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     kernels and testing    which library computes products; the laws as functions
 """
 
-from funcnet import initializers, kernels, random, testing, tree
+from funcnet import distributed, initializers, kernels, random, testing, tree
 from funcnet.blocks.encoder_decoder import EncoderDecoder
 from funcnet.blocks.perceptron import mlp
 from funcnet.blocks.residual_nets import resnet_block, resnet_bottleneck
@@ -473,6 +473,6 @@ __all__ = [
     "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "FormulaSchedule", "Initializer", "Metric", "layer",
     "elementwise",
     # kernels and testing
-    "kernels", "testing",
+    "kernels", "testing", "distributed",
 ]
 # fmt: on

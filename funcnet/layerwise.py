@@ -6,14 +6,13 @@ The backward pass of the net is run with a stand-in for each layer, which return
 gradient. Combinators that pass gradients on pass these on. The layers of other combinators are updated together.
 """
 
-from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.combinator import Combinator, absent, errors_at, has_params
+from funcnet.combinator import absent, errors_at, has_params
 from funcnet.combinators.depth import Repeat, Way
 from funcnet.combinators.mixed_precision import MixedPrecision, with_dtypes_of
 from funcnet.combinators.stacking import entry
@@ -24,9 +23,9 @@ from funcnet.kernels.optim_steps import fills_steps
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.averaged import followers
 from funcnet.optim.base import GradientTransform, Optimizer, State
+from funcnet.places import Places, is_open
 from funcnet.stand_ins import StandIn, stand_in_for
 from funcnet.value import frozen, parts
-from funcnet.wrapper import Wrapper
 
 
 class Part(NamedTuple):
@@ -245,49 +244,13 @@ def updating(layer: Layer, opt: Optimizer, *, rounds: bool = False) -> Layer:
     """Return the net with stand-ins that update their params, each with an optimizer that remembers only what it met there."""
     if not layer.trainable:
         return layer
-    if _is_open(layer):
+    if is_open(layer):
         return layer.with_children({name: updating(child, opt, rounds=rounds) for name, child in layer.children().items()})
     if type(layer) is MixedPrecision:
         return UpdatingCast(updating(layer.layer, opt, rounds=True), layer.dtype)
     by_copies = isinstance(layer, Repeat) and opt.acts_on == "elements"
     rates = {id(one): one for one in parts(opt) if isinstance(one, Tensor)}  # not copied: they may be given new values in place
     return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=deepcopy(opt, rates), rounds=rounds)
-
-
-def _is_open(layer: Layer) -> TypeGuard[Combinator]:
-    if not isinstance(layer, Combinator) or isinstance(layer, StandIn):
-        return False
-    return layer.passes_gradients_on and layer.calls_each_child_once
-
-
-class Places:
-    """The places in a tree like params of the layers that are updated, or left as they are, one by one."""
-
-    def __init__(self, net: Any) -> None:
-        self.net, self.is_wrapper = net, isinstance(net, Wrapper)
-        self.inside = [Places(child) for child in net.children().values()] if _is_open(net) else []
-        self.is_leaf = not _is_open(net)
-        self.layers: list[Layer] = [net] if self.is_leaf else [one for child in self.inside for one in child.layers]
-
-    def entries(self, values: Tree) -> list[Tree]:
-        """List the entries of a tree like params, one for each layer."""
-        if self.is_leaf:
-            return [values]
-        own = [values] if self.is_wrapper else self.net.entries(values)
-        found: list[Tree] = []
-        for child, one in zip(self.inside, own, strict=True):
-            if child.is_leaf:
-                found.append(one)
-            else:
-                found += child.entries(one)
-        return found
-
-    def whole(self, entries: Iterator[Tree]) -> Tree:
-        """Make a tree like params of the entries: the way back."""
-        if self.is_leaf:
-            return next(entries)
-        own = [next(entries) if child.is_leaf else child.whole(entries) for child in self.inside]
-        return own[0] if self.is_wrapper else self.net.pack(own)
 
 
 def _require_separate(opt: Optimizer) -> None:

@@ -1,0 +1,32 @@
+"""Rows: the part of a batch that a worker takes."""
+
+from typing import Any
+
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.distributed.workers import workers_of
+from funcnet.errors import describe, value_error
+from funcnet.flattening import Tree
+
+
+def shard_rows(batch: Tree, group: Any = None) -> Tree:
+    """Return this worker's rows of a batch that all workers have: rows ⌊n r / size⌋ to ⌊n (r + 1) / size⌋ of n, for rank r.
+
+    The shards of all workers are the batch, in order, so the order of the data does not depend on the number of workers. A batch
+    of fewer rows than workers leaves some without any, which ``data_parallel`` takes too.
+
+    Args:
+        batch: A tree of tensors with one number of rows: ``(x, target)``.
+        group: The process group; by default all processes.
+
+    Raises:
+        ValueError: For leaves without rows or of several numbers of rows, and without a process group.
+    """
+    workers = workers_of("shard_rows", group)
+    sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves(batch)}
+    if len(sizes) != 1 or -1 in sizes:
+        raise value_error("shard_rows", "the tensors of a batch must have one number of rows", describe(batch))
+    (n,) = sizes
+    first, end = (n * (workers.rank + i) // workers.size for i in (0, 1))
+    return tree.map(lambda leaf: leaf[first:end], batch)

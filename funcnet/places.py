@@ -1,0 +1,47 @@
+"""Places: where in a tree like params the entries of a net's layers are, as far as the backward pass can take them one by one."""
+
+from collections.abc import Iterator
+from typing import Any, TypeGuard
+
+from funcnet.combinator import Combinator
+from funcnet.contract import Layer
+from funcnet.flattening import Tree
+from funcnet.stand_ins import StandIn
+from funcnet.wrapper import Wrapper
+
+
+def is_open(layer: Layer) -> TypeGuard[Combinator]:
+    """Tell whether the layers within have gradients of their own, each once, which the combinator passes on."""
+    if not isinstance(layer, Combinator) or isinstance(layer, StandIn):
+        return False
+    return layer.passes_gradients_on and layer.calls_each_child_once
+
+
+class Places:
+    """The places in a tree like params of the layers that are updated, or left as they are, one by one."""
+
+    def __init__(self, net: Any) -> None:
+        self.net, self.is_wrapper = net, isinstance(net, Wrapper)
+        self.inside = [Places(child) for child in net.children().values()] if is_open(net) else []
+        self.is_leaf = not is_open(net)
+        self.layers: list[Layer] = [net] if self.is_leaf else [one for child in self.inside for one in child.layers]
+
+    def entries(self, values: Tree) -> list[Tree]:
+        """List the entries of a tree like params, one for each layer."""
+        if self.is_leaf:
+            return [values]
+        own = [values] if self.is_wrapper else self.net.entries(values)
+        found: list[Tree] = []
+        for child, one in zip(self.inside, own, strict=True):
+            if child.is_leaf:
+                found.append(one)
+            else:
+                found += child.entries(one)
+        return found
+
+    def whole(self, entries: Iterator[Tree]) -> Tree:
+        """Make a tree like params of the entries: the way back."""
+        if self.is_leaf:
+            return next(entries)
+        own = [next(entries) if child.is_leaf else child.whole(entries) for child in self.inside]
+        return own[0] if self.is_wrapper else self.net.pack(own)

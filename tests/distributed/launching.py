@@ -1,0 +1,88 @@
+"""Workers for tests: processes that meet in a gloo group, run one function, and hand back what it returns.
+
+They are forked from a server that has imported torch and funcnet once, so four of them start in a fraction of a second.
+"""
+
+import functools
+import multiprocessing
+import queue
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+
+class WorkerError(Exception):
+    """A worker raised an error, or ended without a result."""
+
+
+@functools.cache
+def _context() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed.tensor", "torch.distributed.checkpoint", "funcnet"])
+    return context
+
+
+def _work(results: Any, folder: str, rank: int, size: int, timeout: float, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
+    )
+    try:
+        results.put((rank, f(*args), None))
+    except Exception as error:
+        results.put((rank, error, "".join(traceback.format_exception(error))))
+    # What is in the queue is sent by a thread of its own; only then may the group be left, at which others may fail.
+    results.close()
+    results.join_thread()
+    dist.destroy_process_group()
+
+
+def outcomes(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0, lost: tuple[int, ...] = ()) -> list[Any]:
+    """Run ``f(*args)`` in ``size`` workers; return by rank what each returned, or the error that it raised.
+
+    ``f`` is a function of a module, and what it returns pickles: no tensors that share memory, so ``tolist`` or ``clone`` them.
+    ``timeout`` is that of the group's collectives, in seconds. ``lost`` are workers that are not expected to return anything.
+    """
+    found = dict.fromkeys(range(size))
+    with tempfile.TemporaryDirectory() as folder:
+        results = _context().Queue()
+        started = [
+            _context().Process(target=_work, args=(results, folder, rank, size, timeout, f, args), daemon=True)
+            for rank in range(size)
+        ]
+        for one in started:
+            one.start()
+        missing, end = {*range(size)} - {*lost}, time.monotonic() + timeout + 60
+        while missing and time.monotonic() < end:
+            try:
+                rank, value, told = results.get(timeout=0.2)
+            except queue.Empty:
+                gone = [rank for rank in missing if not started[rank].is_alive() and started[rank].exitcode]
+                if gone:
+                    raise WorkerError(f"worker {gone[0]} ended with code {started[gone[0]].exitcode}") from None
+                continue
+            if told is not None:
+                value.__notes__ = [*getattr(value, "__notes__", []), told]
+            found[rank] = value
+            missing.discard(rank)
+        for one in started:
+            one.join(0 if missing or lost else 10)
+            one.kill()
+        if missing:
+            raise WorkerError(f"workers {sorted(missing)} returned nothing in {timeout + 60:.0f} s")
+    return [found[rank] for rank in range(size)]
+
+
+def run(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0) -> list[Any]:
+    """Run ``f(*args)`` in ``size`` workers and return what each returned, by rank; an error of a worker is raised."""
+    found = outcomes(size, f, *args, timeout=timeout)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return found
