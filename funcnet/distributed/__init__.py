@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
+    from funcnet.distributed.failures import WorkerError
     from funcnet.distributed.rows import shard_rows
 
 _HOMES = {
     "DataParallel": "data_parallelism",
+    "WorkerError": "failures",
     "data_parallel": "data_parallelism",
     "shard_rows": "rows",
 }
 
-__all__ = ["DataParallel", "data_parallel", "shard_rows"]
+__all__ = ["DataParallel", "WorkerError", "data_parallel", "shard_rows"]
 
 
 def __getattr__(name: str) -> Any:
