@@ -44,6 +44,10 @@ class ValueAndGrads(Value):
         value, gy = self.loss.value_and_grad(y, target) if scale is None else _scaled(self.loss, y, target, scale)
         return value, self.net.grads(params, cache, gy), cache
 
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        """Return params with the batch statistics of a cache folded into the running ones."""
+        return self.net.update_stats(params, cache)
+
     def __repr__(self) -> str:
         return f"value_and_grads({self.net!r}, {self.loss!r})"
 
