@@ -54,8 +54,8 @@ uncertain where communication is a small part of a step.
 PIPELINES = """
 ## Pipelines
 
-A net of 16 layers `Linear(512, 512)`-ReLU in two stages, MSE, AdamW, {rows} rows in {microbatches} micro-batches. The bubble is
-the share of a step in which a worker neither computes nor updates, the mean of both workers; waiting for the other's result,
+A net of 16 layers `Linear(512, 512)`-ReLU in two stages, MSE, AdamW, {rows} rows in {microbatches} micro-batches. The bubble
+is the share of a step in which a worker neither computes nor updates, the mean of both workers; waiting for the other's result,
 communication and the schedule's own work are in it. By formula, a forward pass and both halves of a backward pass take one unit
 each. torch has no zero-bubble schedule for one stage a worker.
 """
