@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.combinators.mixed_precision import with_dtypes_of
 from funcnet.contract import Params
 from funcnet.distributed.shares import or_one
 from funcnet.distributed.workers import Pending, Workers, sum_over
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.losses.parts import Weight
-from funcnet.precision import in_single
+from funcnet.precision import in_single, rounded
 
 MOST_BUCKETS, LEAVES, BYTES = 8, 12, 1 << 22
 """There is a bucket for so many bytes, at most so many in all; small nets have up to three, of so many leaves or more."""
@@ -55,6 +54,7 @@ class AllReduce:
         self._entries, self._next = entries, 0
         self._missing = [len(bucket) for bucket in self._buckets or ()]
         self._leaves: list[list[Any] | None] = [None] * len(entries)
+        self._likes: list[list[Any]] = [[]] * len(entries)
         self._sent: list[Sent] = []
 
     def arrange(self, buckets: list[list[int]]) -> None:
@@ -63,7 +63,7 @@ class AllReduce:
         self._bucket_of = {place: i for i, bucket in enumerate(buckets) for place in bucket}
 
     def report(self, place: int, gradient: Params) -> None:
-        self._leaves[place] = flatten_together(self._entries[place], gradient)[1]
+        self._likes[place], self._leaves[place] = flatten_together(self._entries[place], gradient)
         if place in self._bucket_of:
             self._missing[self._bucket_of[place]] -= 1
         while self._next < len(self._missing) and not self._missing[self._next]:
@@ -103,17 +103,14 @@ class AllReduce:
             total = or_one(self.numbers[-1])
         for (leaves, shapes, _), flat in zip(self._sent, flats, strict=True):
             self._put(leaves, shapes, flat if total is None else flat.div_(total))
-        return [self._whole(*one) for one in zip(self._entries, self._leaves, strict=True)]
+        rows = zip(self._entries, self._leaves, strict=True)
+        return [None if leaves is None else unflatten(entry, iter(leaves)) for entry, leaves in rows]
 
     def _put(self, leaves: list[tuple[int, int]], shapes: list[Any], flat: Tensor) -> None:
         sizes = [shape.numel() for shape in shapes]
         pieces = torch.split(flat[: sum(sizes)], sizes)
         for (place, i), shape, piece in zip(leaves, shapes, pieces, strict=True):
-            self._leaves[place][i] = piece.view(shape)  # type: ignore[index]
-
-    def _whole(self, entry: Params, leaves: list[Any] | None) -> Params:
-        """Return the gradient of a place, in the dtypes of its params."""
-        return None if leaves is None else with_dtypes_of(unflatten(entry, iter(leaves)), entry)
+            self._leaves[place][i] = rounded(piece, self._likes[place][i]).view(shape)  # type: ignore[index]
 
 
 def weighed(flat: Tensor, weight: Weight | None) -> Tensor:

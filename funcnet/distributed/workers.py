@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from funcnet.distributed.failures import watched
 from funcnet.errors import value_error
 
 
@@ -53,7 +54,7 @@ class Pending:
 
 def sum_over(workers: Workers, values: Tensor) -> Pending:
     """Start adding ``values`` up over all workers, in their own memory."""
-    return Pending(dist.all_reduce(values, group=workers.group, async_op=True), values)
+    return Pending(watched(dist.all_reduce(values, group=workers.group, async_op=True), values), values)
 
 
 def gather_objects(workers: Workers, one: Any) -> list[Any]:
