@@ -75,8 +75,8 @@ def gather_rows(workers: Workers, row: Tensor) -> Pending:
     return Pending(gather(found.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True), found)
 
 
-class PendingSum(Pending):
-    """An exchange of rows that has been started; ``wait`` adds up what came."""
+class PendingRows(Pending):
+    """A collective whose result is the sum of the rows that it brings."""
 
     __slots__ = ()
 
@@ -84,16 +84,16 @@ class PendingSum(Pending):
         return super().wait().sum(0)
 
 
-def sum_rows(workers: Workers, matrix: Tensor) -> Pending:
-    """Start adding up the rows of a matrix over all workers; each gets the sum of the row of its rank.
+def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
+    """Start adding up, for each worker, the rows that all have for it; ``rows`` is a matrix with a row for each rank.
 
-    On gloo every worker sends its rows and adds up what it gets, in the order of the ranks: of 10⁷ floats in 30 ms between two
-    workers and 65 between four. ``reduce_scatter_single`` takes 118 and 246, ``all_reduce`` 51 and 96, and 10⁶ floats take 2.5
-    and 4.7, 5.0 and 14.9, 4.6 and 14.6 ms.
+    On gloo every worker sends its rows and adds up what it gets, in the order of the ranks: 10⁷ floats take 30 ms between two
+    workers and 65 between four. ``reduce_scatter_single`` takes 118 and 246, ``all_reduce`` 51 and 96; 10⁶ floats take 2.5 and
+    4.7 ms, 5.0 and 14.9, 4.6 and 14.6.
     """
     if dist.get_backend(workers.group) == "gloo":
-        found = torch.empty_like(matrix)
-        return PendingSum(dist.all_to_all_single(found, matrix, group=workers.group, async_op=True), found)
-    row = matrix.new_empty(matrix.shape[1:])
+        found = torch.empty_like(rows)
+        return PendingRows(dist.all_to_all_single(found.view(-1), rows.view(-1), group=workers.group, async_op=True), found)
+    row = rows.new_empty(rows.shape[1:])
     scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-    return Pending(scatter(row, matrix.view(-1), group=workers.group, async_op=True), row)
+    return Pending(scatter(row, rows.view(-1), group=workers.group, async_op=True), row)
