@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from itertools import zip_longest
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from funcnet import tree
+from funcnet.distributed.pieces import pieces_of
 from funcnet.distributed.workers import Workers, gather_objects
 from funcnet.errors import value_error
 from funcnet.flattening import Tree
@@ -26,14 +28,20 @@ def require_agreement(workers: Workers, who: str, **trees: Tree) -> None:
 
 
 def _rows(name: str, one: Tree) -> Iterator[Row]:
-    for path, leaf in tree.names(one).items():
-        whole = f"{name} at {path!r}" if path else name
-        if not isinstance(leaf, Tensor):
-            yield whole, repr(leaf), 0
-        elif type(leaf) is not Tensor or leaf.device.type == "meta":
-            yield whole, f"{type(leaf).__name__} of shape {tuple(leaf.shape)} and {leaf.dtype}", 0  # a piece is its worker's own
-        else:
-            yield whole, f"shape {tuple(leaf.shape)} and {leaf.dtype}", checksum(leaf.detach().cpu().contiguous())
+    for path, leaf, shape, _ in pieces_of(one):
+        if leaf is not None or shape is not None:
+            yield f"{name} at {path!r}" if path else name, *_kind(leaf, shape)
+
+
+def _kind(leaf: Any, shape: torch.Size | None) -> tuple[str, int]:
+    """Return the form of a leaf and its checksum; the numbers of a piece are its worker's own."""
+    if shape is not None:
+        return f"a piece of shape {tuple(shape)}", 0
+    if not isinstance(leaf, Tensor):
+        return repr(leaf), 0
+    if type(leaf) is not Tensor or leaf.device.type == "meta":
+        return f"{type(leaf).__name__} of shape {tuple(leaf.shape)} and {leaf.dtype}", 0
+    return f"shape {tuple(leaf.shape)} and {leaf.dtype}", checksum(leaf.detach().cpu().contiguous())
 
 
 def _difference(one: Row | None, two: Row | None, rank: int) -> tuple[str, str]:

@@ -8,6 +8,7 @@ counters, are not cut: every worker has them, and its optimizer gets ``None``.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import ceil, prod
 from typing import Any, NamedTuple
 
@@ -70,4 +71,4 @@ def row_count(leaf: Tensor) -> int:
 def _chunks(n: int, size: int) -> tuple[Rows, ...]:
     most = ceil(n / size)
     firsts = [min(n, most * rank) for rank in range(size + 1)]
-    return tuple([(first, end - first) for first, end in zip(firsts, firsts[1:], strict=False)])
+    return tuple([(first, end - first) for first, end in pairwise(firsts)])

@@ -23,10 +23,10 @@ from funcnet.distributed.pieces import Piece, Pieces, mark, pieces_of, with_piec
 from funcnet.distributed.workers import Pending, Workers, gather_rows, workers_of
 from funcnet.errors import add_location, describe, flag, value_error
 from funcnet.flattening import Tree, flatten_together, unflatten
-from funcnet.paths import named_leaves
 from funcnet.optim.base import Optimizer, State
 from funcnet.optim.columns import GUARDS
 from funcnet.optim.evaluating import EvaluatingOptimizer
+from funcnet.paths import named_leaves
 from funcnet.value import frozen, parts
 
 __all__ = ["Piece", "Pieces", "ShardedOptimizer", "pieces_of", "shard_optimizer", "with_pieces"]
@@ -104,7 +104,9 @@ def _can_be_sharded(value: Any, attribute: Any, got: Any) -> None:
         raise value_error("shard_optimizer", "it must be an optimizer", describe(got))
     evaluating = [part for part in parts(got) if isinstance(part, EvaluatingOptimizer)]
     if evaluating:
-        rule = "an optimizer that asks for several gradients must be around it, SAM(shard_optimizer(opt)), and LBFGS has no pieces"
+        rule = (
+            "an optimizer that asks for several gradients must be around it, SAM(shard_optimizer(opt)), and LBFGS has no pieces"
+        )
         raise value_error("shard_optimizer", rule, repr(evaluating[0]))
     if any([getattr(part, "donated", False) for part in parts(got)]):  # noqa: C419
         raise value_error("shard_optimizer", "the optimizer must not be donated itself; donate the whole", repr(got))
@@ -135,6 +137,10 @@ class ShardedOptimizer(Optimizer):
     def plan(self, params: Params) -> Plan:
         """Return how these params lie on the workers."""
         return self._plans.of(self._given, params, self.workers)
+
+    def of_pieces(self) -> "ShardedOptimizer":
+        """Return the optimizer of gradients that are this worker's pieces already, with no rows for a leaf without any here."""
+        return self.replace(takes_pieces=True)
 
     def init(self, params: Params) -> State:
         plan = self.plan(params)
@@ -240,7 +246,7 @@ def _made(optimizer: Optimizer, group: Any, donated: bool, takes_pieces: bool) -
 def shard_optimizer(opt: Optimizer, group: Any = None) -> ShardedOptimizer:
     """Divide the state of an optimizer among workers: each has that of its pieces of the params.
 
-        pᵣ, sᵣ ← the step of ``opt`` from pᵣ by gᵣ      p ← the pieces of all workers
+    pᵣ, sᵣ ← the step of ``opt`` from pᵣ by gᵣ      p ← the pieces of all workers
     """
     workers_of("shard_optimizer", group)
     return ShardedOptimizer(opt, group)
