@@ -12,19 +12,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
     from funcnet.distributed.failures import WorkerError
+    from funcnet.distributed.optimizer_shards import ShardedOptimizer, shard_optimizer
     from funcnet.distributed.param_shards import shard, unshard
     from funcnet.distributed.rows import shard_rows
 
 _HOMES = {
     "DataParallel": "data_parallelism",
+    "ShardedOptimizer": "optimizer_shards",
     "WorkerError": "failures",
     "data_parallel": "data_parallelism",
     "shard": "param_shards",
+    "shard_optimizer": "optimizer_shards",
     "shard_rows": "rows",
     "unshard": "param_shards",
 }
 
-__all__ = ["DataParallel", "WorkerError", "data_parallel", "shard", "shard_rows", "unshard"]
+__all__ = [
+    "DataParallel",
+    "ShardedOptimizer",
+    "WorkerError",
+    "data_parallel",
+    "shard",
+    "shard_optimizer",
+    "shard_rows",
+    "unshard",
+]
 
 
 def __getattr__(name: str) -> Any:

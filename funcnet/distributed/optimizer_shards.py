@@ -115,7 +115,14 @@ def _can_be_sharded(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class ShardedOptimizer(Optimizer):
-    """An optimizer of which each worker has a part of the state; made by ``shard_optimizer``."""
+    """An optimizer of which each worker has a part of the state; made by ``shard_optimizer``.
+
+    Args:
+        optimizer: The optimizer that steps the pieces.
+        group: The process group.
+        donated: Set by ``donate``: params and state may be overwritten.
+        takes_pieces: Set by ``of_pieces``: gradients are this worker's pieces already.
+    """
 
     label = "shard_optimizer"
 
@@ -244,9 +251,44 @@ def _made(optimizer: Optimizer, group: Any, donated: bool, takes_pieces: bool) -
 
 
 def shard_optimizer(opt: Optimizer, group: Any = None) -> ShardedOptimizer:
-    """Divide the state of an optimizer among workers: each has that of its pieces of the params.
+    """Divide the state of an optimizer among workers: each has that of its pieces of the params, and makes their step.
 
-    pᵣ, sᵣ ← the step of ``opt`` from pᵣ by gᵣ      p ← the pieces of all workers
+        pᵣ, sᵣ ← the step of ``opt`` from pᵣ by gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
+        p ← the pieces of all workers
+
+        opt = distributed.shard_optimizer(fn.AdamW(1e-3))
+        step = distributed.data_parallel(fn.train_step(net, loss, opt))
+        state = opt.init(params)
+
+    The state takes the memory of one process divided by the number of workers, and so does the time of the step. Params are whole
+    on every worker. Under ``data_parallel`` each worker gets the sum of its pieces of the gradients only, in the same buckets and
+    as early; the new params are gathered after the step, which is a second collective for each dtype. In a loop of your own, give
+    ``update`` whole gradients that agree on all workers.
+
+    Leaves are cut along axis 0 as ``torch.chunk`` cuts them. Where ``opt`` acts on whole leaves, as ``Muon``, ``LAMB`` and
+    ``Adafactor`` do, a leaf belongs to one worker, and the largest leaves are dealt out first. Norms of clipping, the decisions of
+    ``SkipNonFinite`` and ``LossScale`` and the sums of ``Prodigy`` are those of all workers. Masks and the groups of ``by_path``
+    are chosen by whole leaves. The steps are those of ``opt``, to rounding.
+
+    ``opt`` may be any chain, group or wrapper; other optimizers may be around it, such as ``Averaged(shard_optimizer(opt), EMA())``
+    or ``SAM(shard_optimizer(opt))``, whose own trees are then whole, and which get whole gradients. Every worker calls
+    ``eval_params``, which gathers averages.
+
+    Args:
+        opt: The optimizer.
+        group: The process group; by default all processes. Where it is that of ``data_parallel``, gradients are sent in pieces.
+
+    State:
+        ``Pieces(tree, rows)``: ``tree`` is the state of ``opt`` for this worker's pieces, with ``None`` for leaves of which it
+        has nothing; ``rows`` says which rows these are. ``distributed.save`` writes it under the names of a single process.
+
+    Raises:
+        ValueError: Without a process group; for what is no optimizer, one that is donated already, one that asks for several
+            gradients, and a part that acts on all gradients together and has no rule for several workers; from ``update`` as
+            ``opt``, and for gradients that are not like params, with the path.
+
+    References:
+        Rajbhandari et al. 2020, "ZeRO: Memory optimizations toward training trillion parameter models", sections 5.1 and 5.2.
     """
     workers_of("shard_optimizer", group)
     return ShardedOptimizer(opt, group)

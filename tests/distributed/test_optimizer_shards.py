@@ -104,7 +104,11 @@ def fits(found: list, state) -> bool:
         if path not in whole:
             assert all(one[path][0] is None for one in found)
             continue
-        rows = [(first, torch.tensor(leaf, dtype=whole[path].dtype)) for leaf, _, first in (one[path] for one in found) if leaf is not None]
+        rows = [
+            (first, torch.tensor(leaf, dtype=whole[path].dtype))
+            for leaf, _, first in (one[path] for one in found)
+            if leaf is not None
+        ]
         shape = found[0][path][1]
         if shape is None:
             assert all(torch.equal(leaf, rows[0][1]) for _, leaf in rows) and len(rows) == len(found)
@@ -131,3 +135,57 @@ def test_shards_equal_the_whole(size: int) -> None:
         now, best, _ = trained(around(lambda opt: opt))
         assert all(close(worker[f"around: {name}"][0], numbers(now)) for worker in found), name
         assert all(close(worker[f"around: {name}"][1], numbers(best)) for worker in found), name
+
+
+def net(norm: fn.Layer) -> fn.Layer:
+    """Return a net with this norm, layers that are frozen or stacked, and one without a bias."""
+    head = [fn.freeze(fn.Linear(7, 7)), fn.repeat(fn.Linear(7, 7), 3), fn.Linear(7, 3, bias=False)]
+    return fn.serial(fn.Conv2d(1, 6, 3), norm, fn.ReLU(), fn.Flatten(), fn.Linear(6 * 4, 7), fn.LayerNorm(7), fn.GELU(), *head)
+
+
+STEPPED = {
+    "adamw": fn.chain(fn.ClipByGlobalNorm(1.0), fn.AdamW(lr=0.01)),
+    "muon": fn.by_path({"9.*": fn.Muon(lr=0.01, ns_dtype=None), "*": fn.AdamW(lr=0.01)}),
+    "averaged": fn.Averaged(fn.Lion(lr=0.01), fn.EMA(0.9)),
+    "scaled": fn.chain(fn.LossScale(), fn.SkipNonFinite(fn.Adam(lr=0.01))),
+}
+
+
+def batches() -> list:
+    """Return ten batches of seven images and labels, of which some are ignored."""
+    x = [fn.random.normal(i, (7, 1, 4, 4), dtype=torch.float64) for i in range(STEPS)]
+    return [(one, torch.tensor([0, 1, 2, -100, i % 3, 1, -100])) for i, one in enumerate(x)]
+
+
+def stepped(opt: fn.Optimizer, parallel, rows, norm: fn.Layer, **options) -> tuple:
+    """Return params, those to evaluate, and losses of ten steps."""
+    step = parallel(fn.train_step(net(norm), fn.CrossEntropy(), opt, **options))
+    now = fn.tree.cast(net(norm).init(0), torch.float64)
+    state, values = opt.init(now), []
+    for x, target in batches():
+        now, state, value = step(now, state, *rows((x, target)))
+        values.append(value.item())
+    return numbers(now), numbers(opt.eval_params(state, now)), values
+
+
+def stepped_on_each() -> dict:
+    """Train on this worker's rows, donated too; and with running statistics and micro-batches, with whole states too."""
+    parallel, rows, opt = fn.distributed.data_parallel, fn.distributed.shard_rows, STEPPED["adamw"]
+    found = {name: stepped(shard_optimizer(opt), parallel, rows, fn.GroupNorm(2, 6)) for name, opt in STEPPED.items()}
+    found["donated"] = stepped(fn.donate(shard_optimizer(opt)), parallel, rows, fn.GroupNorm(2, 6))
+    opt = fn.chain(fn.ClipByGlobalNorm(1.0), fn.SGD(lr=0.1, momentum=0.9))
+    found["statistics"] = stepped(shard_optimizer(opt), parallel, rows, fn.BatchNorm2d(6), accumulate=2)
+    found["whole statistics"] = stepped(opt, parallel, rows, fn.BatchNorm2d(6), accumulate=2)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_steps_equal_those_of_one_process(size: int) -> None:
+    found = run(size, stepped_on_each)
+    whole = {name: stepped(opt, lambda step: step, lambda batch: batch, fn.GroupNorm(2, 6)) for name, opt in STEPPED.items()}
+    whole |= {"donated": whole["adamw"], "statistics": found[0]["whole statistics"]}
+    for name, (now, best, values) in whole.items():
+        for worker in found:
+            assert close(worker[name][0], now), name
+            assert close(worker[name][1], best), name
+            assert torch.allclose(torch.tensor(worker[name][2]), torch.tensor(values), rtol=1e-12), name
