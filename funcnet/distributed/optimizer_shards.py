@@ -181,7 +181,7 @@ class ShardedOptimizer(Optimizer):
         for i, (cut, p, g) in enumerate(zip(plan.cuts, *flatten_together(params, grads), strict=True)):
             if g is not None and (cut is None or not isinstance(g, Tensor) or g.shape != p.shape):
                 path, _ = [*named_leaves("", params)][i]
-                rule = f"{describe(p)}, as params" if cut else f"None, since params has {describe(p)}"
+                rule = f"what params has, {describe(p)}" if cut else f"None, where params has {describe(p)}"
                 raise value_error(self, f"grads must have at {path!r} {rule}", describe(g))
         return plan.pieces(grads)
 
@@ -266,12 +266,12 @@ def shard_optimizer(opt: Optimizer, group: Any = None) -> ShardedOptimizer:
     ``update`` whole gradients that agree on all workers.
 
     Leaves are cut along axis 0 as ``torch.chunk`` cuts them. Where ``opt`` acts on whole leaves, as ``Muon``, ``LAMB`` and
-    ``Adafactor`` do, a leaf belongs to one worker, and the largest leaves are dealt out first. Norms of clipping, the decisions of
-    ``SkipNonFinite`` and ``LossScale`` and the sums of ``Prodigy`` are those of all workers. Masks and the groups of ``by_path``
-    are chosen by whole leaves. The steps are those of ``opt``, to rounding.
+    ``Adafactor`` do, a leaf belongs to one worker, and the largest leaves are dealt out first. Norms of clipping, the decisions
+    of ``SkipNonFinite`` and ``LossScale`` and the sums of ``Prodigy`` are those of all workers. Masks and the groups of
+    ``by_path`` are chosen by whole leaves. The steps are those of ``opt``, to rounding.
 
-    ``opt`` may be any chain, group or wrapper; other optimizers may be around it, such as ``Averaged(shard_optimizer(opt), EMA())``
-    or ``SAM(shard_optimizer(opt))``, whose own trees are then whole, and which get whole gradients. Every worker calls
+    ``opt`` may be any chain, group or wrapper. Other optimizers may be around it, as in ``SAM(shard_optimizer(opt))`` and
+    ``Averaged(shard_optimizer(opt), EMA())``: their own trees are whole, and they get whole gradients. Every worker calls
     ``eval_params``, which gathers averages.
 
     Args:
