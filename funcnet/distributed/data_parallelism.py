@@ -16,6 +16,7 @@ from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params
 from funcnet.distributed.agreement import require_agreement
 from funcnet.distributed.buckets import AllReduce
+from funcnet.distributed.failures import explained
 from funcnet.distributed.shares import (
     Share,
     Shares,
@@ -157,11 +158,16 @@ class DataParallel(Value):
         object.__setattr__(self, "_call", self.step if workers.size == 1 else _on(workers, self.step))
 
     def __call__(self, params: Params, *arguments: Any, **more: Any) -> Any:
-        if not self._agreed and self._workers.size > 1:
-            state = (arguments[0] if arguments else more.get("state")) if isinstance(self.step, TrainStep) else None
-            require_agreement(self._workers, "data_parallel", params=params, state=state)
-            self._agreed.append(True)
-        return self._call(params, *arguments, **more)
+        with explained(self._workers, "data_parallel"):
+            if not self._agreed and self._workers.size > 1:
+                self._require_agreement(params, *arguments, **more)
+            return self._call(params, *arguments, **more)
+
+    def _require_agreement(self, params: Params, state: Any = None, *_: Any, **more: Any) -> None:
+        """Compare params, and the state of an optimizer, at the first call."""
+        state = state if isinstance(self.step, TrainStep) else None
+        require_agreement(self._workers, "data_parallel", params=params, state=state)
+        self._agreed.append(True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return data_parallel, (self.step, self.group)
