@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
+    from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
+    from funcnet.distributed.pipelining.schedules import bubble, timeline
     from funcnet.distributed.rows import shard_rows
 
 _HOMES = {
     "DataParallel": "data_parallelism",
     "data_parallel": "data_parallelism",
+    "Pipeline": "pipelining.pipelines",
+    "bubble": "pipelining.schedules",
+    "pipeline": "pipelining.pipelines",
+    "timeline": "pipelining.schedules",
     "shard_rows": "rows",
 }
 
-__all__ = ["DataParallel", "data_parallel", "shard_rows"]
+__all__ = ["DataParallel", "Pipeline", "bubble", "data_parallel", "pipeline", "shard_rows", "timeline"]
 
 
 def __getattr__(name: str) -> Any:
