@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
-    from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
-    from funcnet.distributed.pipelining.schedules import bubble, timeline
     from funcnet.distributed.failures import WorkerError
     from funcnet.distributed.param_shards import shard, unshard
+    from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
+    from funcnet.distributed.pipelining.schedules import bubble, timeline
     from funcnet.distributed.rows import shard_rows
 
 _HOMES = {

@@ -82,7 +82,8 @@ def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Seq
 
 def broadcast_from(workers: Workers, values: Tensor, source: int) -> Pending:
     """Start sending ``values`` of the worker ``source`` to all others, into their own memory."""
-    return Pending(dist.broadcast(values, group=workers.group, async_op=True, group_src=source), values)
+    work = dist.broadcast(values, group=workers.group, async_op=True, group_src=source)
+    return Pending(watched(work, values), values)
 
 
 def gather_rows(workers: Workers, row: Tensor) -> Pending:

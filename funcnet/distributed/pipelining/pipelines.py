@@ -10,6 +10,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.contract import Params
+from funcnet.distributed.failures import explained
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.pipelining.cutting import CutNet, merged
 from funcnet.distributed.pipelining.messages import Leaf
@@ -102,7 +103,9 @@ class Pipeline(Value):
     label = "pipeline"
 
     step: TrainStep = field(validator=instances(TrainStep, "a step of train_step"))
-    cuts: tuple[int | str, ...] = field(converter=_cuts, validator=instances((int, str), "numbers or names of layers", several=True))
+    cuts: tuple[int | str, ...] = field(
+        converter=_cuts, validator=instances((int, str), "numbers or names of layers", several=True)
+    )
     schedule: str = "1f1b"
     microbatches: int = field(default=4, validator=whole(1))
     group: Any = field(default=None, repr=False)
@@ -131,7 +134,8 @@ class Pipeline(Value):
         inside.require_same_batch(x, target)
         part = self.cut.part(params, rank)
         own = opt.map_state(lambda one: self.cut.part(one, rank), state)
-        new, after, value = step(part, own, x, target, rng)
+        with explained(inside.workers, "pipeline"):
+            new, after, value = step(part, own, x, target, rng)
         return merged(new, params), opt.map_state(merged, after, state), value
 
     def traced(
