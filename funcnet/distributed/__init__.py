@@ -13,18 +13,35 @@ if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
     from funcnet.distributed.failures import WorkerError
     from funcnet.distributed.param_shards import shard, unshard
+    from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
+    from funcnet.distributed.pipelining.schedules import bubble, timeline
     from funcnet.distributed.rows import shard_rows
 
 _HOMES = {
     "DataParallel": "data_parallelism",
     "WorkerError": "failures",
     "data_parallel": "data_parallelism",
+    "Pipeline": "pipelining.pipelines",
+    "bubble": "pipelining.schedules",
+    "pipeline": "pipelining.pipelines",
+    "timeline": "pipelining.schedules",
     "shard": "param_shards",
     "shard_rows": "rows",
     "unshard": "param_shards",
 }
 
-__all__ = ["DataParallel", "WorkerError", "data_parallel", "shard", "shard_rows", "unshard"]
+__all__ = [
+    "DataParallel",
+    "Pipeline",
+    "WorkerError",
+    "bubble",
+    "data_parallel",
+    "pipeline",
+    "shard",
+    "shard_rows",
+    "timeline",
+    "unshard",
+]
 
 
 def __getattr__(name: str) -> Any:
