@@ -60,3 +60,11 @@ def gather_objects(workers: Workers, one: Any) -> list[Any]:
     found: list[Any] = [None] * workers.size
     dist.all_gather_object(found, one, group=workers.group)
     return found
+
+
+def stack_over(workers: Workers, piece: Tensor) -> Pending:
+    """Start gathering a tensor of the same shape from each worker; the result has a first axis for the workers, by rank."""
+    stacked = piece.new_empty(workers.size * piece.numel())
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    work = gather(stacked, piece.contiguous().flatten(), group=workers.group, async_op=True)
+    return Pending(work, stacked.view(workers.size, *piece.shape))
