@@ -23,7 +23,7 @@ from funcnet.kernels.optim_steps import fills_steps
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.averaged import followers
 from funcnet.optim.base import GradientTransform, Optimizer, State
-from funcnet.places import Places, is_open
+from funcnet.places import OpenCast, Places, is_open
 from funcnet.stand_ins import StandIn, stand_in_for
 from funcnet.value import frozen, parts
 
@@ -122,17 +122,8 @@ class UpdatingCopies(Updating):
 
 
 @frozen
-class UpdatingCast(MixedPrecision):
+class UpdatingCast(OpenCast):
     """A ``cast`` whose layers are updated one by one: they compute in its dtype, and the optimizer steps in that of params."""
-
-    passes_gradients_on = True
-
-    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
-        gparams, gx = self.layer.vjp(self._cast(params), cache[0], self._inside(gy, cache[2]))
-        return gparams, with_dtypes_of(gx, cache[1])
-
-    def grads(self, params: Params, cache: Any, gy: Any) -> Params:
-        return self.layer.grads(self._cast(params), cache[0], self._inside(gy, cache[2]))
 
     def _cast(self, values: Tree) -> Tree:
         if type(values) is Part:

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from typing import Any, TypeGuard
 
 from funcnet.combinator import Combinator
-from funcnet.contract import Layer
+from funcnet.combinators.mixed_precision import MixedPrecision, with_dtypes_of
+from funcnet.contract import Layer, Params
 from funcnet.flattening import Tree
 from funcnet.stand_ins import StandIn
+from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
 
 
@@ -45,3 +47,17 @@ class Places:
             return next(entries)
         own = [next(entries) if child.is_leaf else child.whole(entries) for child in self.inside]
         return own[0] if self.is_wrapper else self.net.pack(own)
+
+
+@frozen
+class OpenCast(MixedPrecision):
+    """A ``cast`` that hands on what the layers within give for their gradients, in whatever dtype."""
+
+    passes_gradients_on = True
+
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+        gparams, gx = self.layer.vjp(self._cast(params), cache[0], self._inside(gy, cache[2]))
+        return gparams, with_dtypes_of(gx, cache[1])
+
+    def grads(self, params: Params, cache: Any, gy: Any) -> Params:
+        return self.layer.grads(self._cast(params), cache[0], self._inside(gy, cache[2]))

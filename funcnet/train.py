@@ -85,7 +85,7 @@ class TrainStep(Value):
             return self._with_evaluations(self._evaluating, params, state, x, target, rng)
         value, grads, cache = self._gradient.scaled(params, x, target, rng, self._loss_scale(state))
         if self._has_running_stats:
-            params = self.net.update_stats(params, cache)
+            params = self._gradient.update_stats(params, cache)
         params, state = self.opt.update(grads, state, params)
         return params, state, value
 
@@ -102,7 +102,7 @@ class TrainStep(Value):
             return value, grads
 
         params, state, value = opt.step(value_and_grads, state, params)
-        return self.net.update_stats(params, caches[0]) if self._has_running_stats else params, state, value
+        return self._gradient.update_stats(params, caches[0]) if self._has_running_stats else params, state, value
 
     def _loss_scale(self, state: Tree) -> Tensor | None:
         if not self._has_loss_scale:
@@ -121,6 +121,17 @@ class TrainStep(Value):
         value, gy = self.loss.value_and_grad(y, target)
         start = self.net.update_stats(params, cache) if self._has_running_stats else params
         return *update(params, start, state, cache, gy), value
+
+    @property
+    def gradient(self) -> ValueAndGrads | Accumulated:
+        """The first three lines of the step: the value and the gradient of a batch."""
+        return self._gradient
+
+    def with_gradient(self, gradient: Any) -> "TrainStep":
+        """Return the step with another function for value and gradient, which has ``scaled`` and ``update_stats``."""
+        step = TrainStep(self.net, self.loss, self.opt)
+        object.__setattr__(step, "_gradient", gradient)
+        return step
 
     def __repr__(self) -> str:
         more = ", in_backward=True" * self.in_backward + f", accumulate={self.accumulate}" * (self.accumulate > 1)

@@ -11,15 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
+    from funcnet.distributed.failures import WorkerError
+    from funcnet.distributed.param_shards import shard, unshard
     from funcnet.distributed.rows import shard_rows
+    from funcnet.distributed.tensor_parallelism import TensorParallel, tensor_parallel
+    from funcnet.distributed.tensor_plans import tensor_parallel_plan
 
 _HOMES = {
     "DataParallel": "data_parallelism",
+    "TensorParallel": "tensor_parallelism",
+    "WorkerError": "failures",
     "data_parallel": "data_parallelism",
+    "shard": "param_shards",
     "shard_rows": "rows",
+    "tensor_parallel": "tensor_parallelism",
+    "tensor_parallel_plan": "tensor_plans",
+    "unshard": "param_shards",
 }
 
-__all__ = ["DataParallel", "data_parallel", "shard_rows"]
+__all__ = [
+    "DataParallel",
+    "TensorParallel",
+    "WorkerError",
+    "data_parallel",
+    "shard",
+    "shard_rows",
+    "tensor_parallel",
+    "tensor_parallel_plan",
+    "unshard",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.distributed.workers import Pending, Workers, stack_over, sum_over
+from funcnet.distributed.workers import Pending, Workers, gather_rows, sum_over
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention
 from funcnet.layers.attention.multihead import MultiHeadAttention
 from funcnet.layers.noise.dropout import Dropout
@@ -77,7 +77,7 @@ class Passage(NamedTuple):
         return self.cut.of(whole, self.workers)
 
     def _joined(self, part: Tensor) -> Tensor:
-        return self.cut.joined(stack_over(self.workers, part).wait())
+        return self.cut.joined(gather_rows(self.workers, part).wait())
 
 
 class _Rounded(Pending):

@@ -37,8 +37,8 @@ class Accumulated(Value):
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
         """Return the value, the gradient of ``scale`` times it where a scale is given, and the cache of the last micro-batch."""
-        parts = self._parts(x, target)
-        keys = [None if rng is None else random.fold_in(rng, i) for i in range(len(parts))]
+        parts = self.micro_batches(x, target)
+        keys = keys_of(rng, len(parts))
         if self.step.loss.part_count > 1:
             return self._by_part(params, parts, keys, scale)
         total, value, grads, cache = self._weighed(params, *parts[0], keys[0], scale)
@@ -47,6 +47,10 @@ class Accumulated(Value):
             total, value, grads = total + w, value + v, tree.add(grads, g)
         share = 1.0 if self.step.loss.reduction == "sum" else _or_one(total)
         return value / share, _divided(grads, share, params), cache
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        """Return params with the batch statistics of the last micro-batch folded into the running ones."""
+        return self.step.update_stats(params, cache)
 
     def _by_part(
         self, params: Params, micro_batches: list[tuple[Any, Any]], keys: list[Any], scale: Tensor | None
@@ -71,7 +75,7 @@ class Accumulated(Value):
         w = self.step.loss.weight_of(target) if tree.leaves(target) else rows_of(x)
         return w, _times(value, w), tree.map(lambda g: _times(g, w), grads), cache
 
-    def _parts(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
+    def micro_batches(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
         """Cut x and target along their first axes; a batch with fewer rows than k makes fewer parts."""
         sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
@@ -83,6 +87,11 @@ class Accumulated(Value):
 
     def __repr__(self) -> str:
         return f"accumulate({self.step.net!r}, {self.step.loss!r}, {self.k})"
+
+
+def keys_of(rng: Key | int | None, count: int) -> list[Key | None]:
+    """Return the key of each micro-batch: ``fold_in(rng, i)``."""
+    return [None if rng is None else random.fold_in(rng, i) for i in range(count)]
 
 
 def _rows(values: Any, a: int, b: int) -> Any:

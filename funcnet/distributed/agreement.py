@@ -1,0 +1,48 @@
+"""Agreement: params and states must have the same bits on all workers before the first step."""
+
+from collections.abc import Iterator
+from itertools import zip_longest
+
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.distributed.workers import Workers, gather_objects
+from funcnet.errors import value_error
+from funcnet.flattening import Tree
+from funcnet.saving.tensors import checksum
+
+Row = tuple[str, str, int]
+"""The path of a leaf, its form, and a checksum of its bits."""
+
+
+def require_agreement(workers: Workers, who: str, **trees: Tree) -> None:
+    """Raise ``ValueError`` on every worker, with the first path where a tree differs between two of them."""
+    rows = [row for name, one in trees.items() for row in _rows(name, one)]
+    first, *others = gather_objects(workers, rows)
+    for rank, other in enumerate(others, start=1):
+        for one, two in zip_longest(first, other):
+            if one != two:
+                raise value_error(who, *_difference(one, two, rank))
+
+
+def _rows(name: str, one: Tree) -> Iterator[Row]:
+    for path, leaf in tree.names(one).items():
+        whole = f"{name} at {path!r}" if path else name
+        if not isinstance(leaf, Tensor):
+            yield whole, repr(leaf), 0
+        elif type(leaf) is not Tensor or leaf.device.type == "meta":
+            yield whole, f"{type(leaf).__name__} of shape {tuple(leaf.shape)} and {leaf.dtype}", 0  # a piece is its worker's own
+        else:
+            yield whole, f"shape {tuple(leaf.shape)} and {leaf.dtype}", checksum(leaf.detach().cpu().contiguous())
+
+
+def _difference(one: Row | None, two: Row | None, rank: int) -> tuple[str, str]:
+    """Return the rule and what came, for two rows that differ; ``None`` is a leaf that is not there."""
+    where = (one or two or ("",))[0]
+    rule = f"params and state must be the same on all workers, and {where} differs"
+    if one is None or two is None or one[0] != two[0]:
+        have = [f"{row[0]} on rank {r}" if row else f"nothing more on rank {r}" for row, r in ((one, 0), (two, rank))]
+        return rule, " and ".join(have)
+    if one[1] != two[1]:
+        return rule, f"{one[1]} on rank 0 and {two[1]} on rank {rank}"
+    return rule, f"other numbers on rank {rank} than on rank 0"

@@ -1,0 +1,134 @@
+"""Buckets: the gradients of several layers in one flat tensor, summed over all workers while the backward pass goes on.
+
+A collective costs about the same for a number as for ten thousand, so the gradients of a few layers are sent together. The
+layers are in the order in which the backward pass comes to them. The bucket of the first layers can hide behind nothing, and is
+the smallest.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Params
+from funcnet.distributed.shares import or_one
+from funcnet.distributed.workers import Pending, Workers, sum_over
+from funcnet.flattening import flatten_together, unflatten
+from funcnet.losses.parts import Weight
+from funcnet.precision import in_single, rounded
+
+MOST_BUCKETS, LEAVES, BYTES = 8, 12, 1 << 22
+"""There is a bucket for so many bytes, at most so many in all; small nets have up to three, of so many leaves or more."""
+
+
+class Sent(NamedTuple):
+    """A flat tensor on its way: the places and numbers of its leaves, their shapes, and the collective."""
+
+    leaves: list[tuple[int, int]]
+    shapes: list[torch.Size]
+    sums: Pending
+
+
+class AllReduce:
+    """A reducer that gives every worker the sum of the gradients of all."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+        self._buckets: list[list[int]] | None = None
+
+    def begin(self, entries: list[Params], weight: Weight | None = None, numbers: Tensor | None = None) -> None:
+        """Start a backward pass.
+
+        Args:
+            entries: The params of each place.
+            weight: What the gradients of this worker are multiplied by before they are added up.
+            numbers: A row of numbers to add up on the same way, the last of them the weight. The sums are then in ``numbers``,
+                and the gradients are divided by the sum of weights.
+        """
+        self._weight, self.numbers = weight, numbers
+        if self._buckets is None:
+            self._buckets = plan(entries)
+            self._bucket_of = {place: i for i, bucket in enumerate(self._buckets) for place in bucket}
+        self._entries, self._next = entries, 0
+        self._missing = [len(bucket) for bucket in self._buckets]
+        self._leaves: list[list[Any] | None] = [None] * len(entries)
+        self._likes: list[list[Any]] = [[]] * len(entries)
+        self._sent: list[Sent] = []
+
+    def report(self, place: int, gradient: Params) -> None:
+        self._likes[place], self._leaves[place] = flatten_together(self._entries[place], gradient)
+        if place in self._bucket_of:
+            self._missing[self._bucket_of[place]] -= 1
+        while self._next < len(self._missing) and not self._missing[self._next]:
+            self._send()
+
+    def _send(self) -> None:
+        """Send the next bucket: one flat tensor for each dtype and device in it."""
+        groups: dict[Any, list[tuple[int, int]]] = {}
+        for place in self._buckets[self._next]:  # type: ignore[index]  # begin has made them
+            for i, leaf in enumerate(self._leaves[place] or ()):
+                if leaf is not None:
+                    groups.setdefault((in_single(leaf).dtype, leaf.device), []).append((place, i))
+        self._sent += [self._started(leaves, dtype) for (dtype, _), leaves in groups.items()]
+        self._next += 1
+
+    def _started(self, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Sent:
+        """Start the sum of a flat copy of some leaves, which are then released; sums of half precision are float32."""
+        parts = [self._leaves[place][i] for place, i in leaves]  # type: ignore[index]  # they have been reported
+        for place, i in leaves:
+            self._leaves[place][i] = None  # type: ignore[index]
+        flat = _weighed(torch.cat([in_single(part).reshape(-1) for part in parts]), self._weight)
+        if self.numbers is not None and not self._sent:
+            flat = torch.cat((flat, self.numbers.to(dtype)))
+        return Sent(leaves, [part.shape for part in parts], sum_over(self.workers, flat))
+
+    def finish(self, total: Weight | None = None) -> list[Params]:
+        """Return the sums, divided by the total weight: the one given, or that among ``numbers``."""
+        while self._next < len(self._missing):  # the layers that were not reached have no gradient
+            self._send()
+        flats = [one.sums.wait() for one in self._sent]
+        if self.numbers is not None:
+            self.numbers = flats[0][-len(self.numbers) :].double() if flats else sum_over(self.workers, self.numbers).wait()
+            total = or_one(self.numbers[-1])
+        for (leaves, shapes, _), flat in zip(self._sent, flats, strict=True):
+            self._put(leaves, shapes, flat if total is None else flat.div_(total))
+        rows = zip(self._entries, self._leaves, strict=True)
+        return [None if leaves is None else unflatten(entry, iter(leaves)) for entry, leaves in rows]
+
+    def _put(self, leaves: list[tuple[int, int]], shapes: list[torch.Size], flat: Tensor) -> None:
+        sizes = [shape.numel() for shape in shapes]
+        pieces = torch.split(flat[: sum(sizes)], sizes)
+        for (place, i), shape, piece in zip(leaves, shapes, pieces, strict=True):
+            self._leaves[place][i] = rounded(piece, self._likes[place][i]).view(shape)  # type: ignore[index]
+
+
+def _weighed(flat: Tensor, weight: Weight | None) -> Tensor:
+    """Multiply gradients by what they count for, in their own memory; what counts for nothing may be NaN, and is 0."""
+    if weight is None:
+        return flat
+    if isinstance(weight, Tensor):
+        return torch.where(weight == 0, 0.0, flat * weight)
+    return flat.mul_(weight) if weight else flat.zero_()
+
+
+def plan(entries: Sequence[Params]) -> list[list[int]]:
+    """Return the places of each bucket, those of the last layers first; places without params are in none."""
+    sizes = [(place, *_size(entry)) for place, entry in reversed([*enumerate(entries)])]
+    sizes = [row for row in sizes if row[1]]
+    leaves, total = sum([row[1] for row in sizes]), sum([row[2] for row in sizes])
+    count = min(MOST_BUCKETS, max(min(3, ceil(leaves / LEAVES)), ceil(total / BYTES)))
+    buckets: list[list[int]] = [[] for _ in range(count)]
+    filled = 0
+    for place, _, size in sizes:
+        buckets[min(count - 1, int(filled * count / max(total, 1)))].append(place)
+        filled += size
+    return [bucket for bucket in buckets if bucket]
+
+
+def _size(entry: Params) -> tuple[int, int]:
+    """Return how many floating leaves there are in the params of a layer, and their bytes."""
+    floating = [leaf for leaf in tree.leaves(entry) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return len(floating), sum([leaf.numel() * leaf.element_size() for leaf in floating])
