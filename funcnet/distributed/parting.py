@@ -62,9 +62,9 @@ def part_of(layer: Layer, params: Params, workers: Workers) -> Layer:
         return _parted(way, params, workers, way.takes, way.gives)
     if isinstance(layer, Tied):
         return layer.with_children({"": part_of(layer.layer, layer._filled(params), workers)})
-    if isinstance(layer, Repeat):
+    if isinstance(layer, Repeat) and all(_cut_of(leaf)[0] for leaf in tree.leaves(params)):
         return layer.with_children({"": part_of(layer.layer, tree.map(_one_copy, params), workers)})
-    if isinstance(layer, Combinator) and opens(layer):
+    if isinstance(layer, Combinator) and opens(layer) and not isinstance(layer, Repeat):
         return _with_parts(layer, params, workers)
     return _parted(_gathering(layer, params), params, workers, "none", "none")
 
@@ -180,8 +180,6 @@ def _one_copy(leaf: Any) -> Any:
     axis, groups = _cut_of(leaf)
     if axis < 0:
         return leaf[0] if placement_of(leaf) is None else _whole_like(leaf)
-    if axis == 0:
-        return leaf  # each worker has other copies: the shape is that of no layer, so its params are gathered
     placement = divided_along(axis - 1, groups)
     local, shape, stride = leaf._local_tensor[0], leaf.shape[1:], leaf.stride()[1:]
     return DTensor.from_local(local, leaf.device_mesh, [placement], run_check=False, shape=shape, stride=stride)
