@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 from torch import Tensor
 
+from funcnet.distributed.failures import watched
 from funcnet.errors import value_error
 
 
@@ -52,7 +53,7 @@ class Pending:
 
 def sum_over(workers: Workers, values: Tensor) -> Pending:
     """Start adding ``values`` up over all workers, in their own memory."""
-    return Pending(dist.all_reduce(values, group=workers.group, async_op=True), values)
+    return Pending(watched(dist.all_reduce(values, group=workers.group, async_op=True), values), values)
 
 
 def gather_objects(workers: Workers, one: Any) -> list[Any]:
@@ -60,3 +61,10 @@ def gather_objects(workers: Workers, one: Any) -> list[Any]:
     found: list[Any] = [None] * workers.size
     dist.all_gather_object(found, one, group=workers.group)
     return found
+
+
+def gather_rows(workers: Workers, row: Tensor) -> Pending:
+    """Start gathering a row of equal length from each worker, as a matrix with a row for each rank."""
+    found = row.new_empty((workers.size, *row.shape))
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    return Pending(gather(found.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True), found)
