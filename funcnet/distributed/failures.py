@@ -7,10 +7,10 @@ works never touches the store.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -25,8 +25,8 @@ _GRACE = 3.0
 """Seconds in which the others must post, once a collective has failed; at most half of the timeout of the group."""
 
 _LONGEST = 500
-_TORCH = os.path.dirname(dist.__file__)
-_WORKERS = os.path.join(os.path.dirname(__file__), "workers.py")
+_TORCH = Path(dist.__file__).parent
+_OURS = (__file__, str(Path(__file__).with_name("workers.py")))
 
 
 class WorkerError(RuntimeError):
@@ -47,7 +47,7 @@ class WorkerError(RuntimeError):
         self.missing, self.raised = tuple(missing), dict(raised or {})
 
 
-class _Noticed(RuntimeError):
+class _NoticedError(RuntimeError):
     """Raised in a worker that waits, once another one has posted a failure."""
 
 
@@ -94,7 +94,7 @@ class Watched:
                 if self._work.is_completed():
                     raise
             if _Board().others_failed():
-                raise _Noticed("another worker has failed")
+                raise _NoticedError("another worker has failed")
 
 
 def watched(work: Any, values: Any) -> Any:
@@ -164,7 +164,7 @@ def _explain(workers: Any, who: object, error: BaseException) -> None:
     others = {rank: report for rank, report in found.items() if rank != board.rank}
     missing = tuple(rank for rank in ranks if rank not in found)
     raised = {rank: one.text for rank, one in others.items() if one.is_own}
-    if isinstance(error, _Noticed) and not missing and not raised:
+    if isinstance(error, _NoticedError) and not missing and not raised:
         raised = {rank: one.text for rank, one in others.items()}
     if missing or raised:
         raise _worker_error(who, len(ranks), missing, raised, seconds) from error
@@ -178,9 +178,9 @@ def _is_of_collective(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = "" if trace is None else trace.tb_frame.f_code.co_filename
-    of_torch = where.startswith(_TORCH) and not where.startswith(os.path.join(_TORCH, "tensor"))
+    of_torch = where.startswith(str(_TORCH)) and not where.startswith(str(_TORCH / "tensor"))
     named = any(word in str(error) for word in ("gloo", "NCCL"))
-    return isinstance(error, (_Noticed, dist.DistError)) or of_torch or where in (_WORKERS, __file__) or named
+    return isinstance(error, (_NoticedError, dist.DistError)) or of_torch or where in _OURS or named
 
 
 def _worded(error: BaseException) -> str:
