@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
     from funcnet.distributed.failures import WorkerError
+    from funcnet.distributed.param_shards import shard, unshard
     from funcnet.distributed.rows import shard_rows
 
 _HOMES = {
     "DataParallel": "data_parallelism",
     "WorkerError": "failures",
     "data_parallel": "data_parallelism",
+    "shard": "param_shards",
     "shard_rows": "rows",
+    "unshard": "param_shards",
 }
 
-__all__ = ["DataParallel", "WorkerError", "data_parallel", "shard_rows"]
+__all__ = ["DataParallel", "WorkerError", "data_parallel", "shard", "shard_rows", "unshard"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,10 +16,21 @@ from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params
 from funcnet.distributed.agreement import require_agreement
 from funcnet.distributed.buckets import AllReduce
-from funcnet.distributed.shares import Share, Shares, sum_of_values, value_and_gy, value_of
+from funcnet.distributed.shares import (
+    Share,
+    Shares,
+    number,
+    or_one,
+    sum_of_values,
+    times,
+    value_and_gy,
+    value_and_scaled_gy,
+    value_of,
+    weights_of,
+)
 from funcnet.distributed.statistics import Averaging, for_no_rows
 from funcnet.distributed.turns import Turns
-from funcnet.distributed.workers import Workers, workers_of
+from funcnet.distributed.workers import Pending, Workers, workers_of
 from funcnet.errors import instances, value_error
 from funcnet.gradients import ValueAndGrads
 from funcnet.losses.loss import rows_of
@@ -39,12 +50,34 @@ class WholeBatch:
         step = one.step if isinstance(one, Accumulated) else one
         self.net, self.loss, self.turns = step.net, step.loss, Turns(step.net)
         self.reducer = AllReduce(workers)
-        self._averaging = Averaging(step.net) if averages and step.net.has_running_stats else None
+        self._averaging = Averaging(step.net, workers) if averages and step.net.has_running_stats else None
         self._stochastic = step.net.stochastic
         self._without_rows: tuple[Layer, Turns] | None = None
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
         """Return the value, the gradient of ``scale`` times it where a scale is given, and what ``update_stats`` takes."""
+        whole = self._by_shares if isinstance(self.one, Accumulated) or self.loss.part_count > 1 else self._by_weight
+        return whole(params, x, target, rng, scale)
+
+    def _by_weight(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
+        """Multiply value and gradient by the weight of the shard, and divide the sums by the sum of weights.
+
+        Value and weight travel with the gradients: the step of a small net is one collective.
+        """
+        net, turns = self._of_shard(x)
+        y, cache = net.apply(params, x, *self._keys(rng, 1))
+        value, gy = value_and_scaled_gy(self.loss, y, target, scale)
+        w = None if self.loss.reduction == "sum" else number(weights_of(self.loss, x, target)[0])
+        one = 1.0 if w is None else w
+        numbers = torch.stack([times(value.detach(), one), torch.as_tensor(one, dtype=torch.float64, device=value.device)])
+        moved, statistics = self._started(net, params, cache, x)
+        grads = turns.grads(self.reducer, params, cache, gy, weight=w, numbers=numbers)
+        total, weight = self.reducer.numbers  # type: ignore[misc]  # their sums
+        value = (total if w is None else total / or_one(weight)).to(value.dtype)
+        return value, grads, self._averaged(moved, statistics, cache)
+
+    def _by_shares(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
+        """Ask for the sum of weights first: parts of a loss and micro-batches have weights of their own."""
         batches = self.one.micro_batches(x, target) if isinstance(self.one, Accumulated) else [(x, target)]
         started, keys = Shares(self.loss, batches, self.workers, _device(params)), self._keys(rng, len(batches))
         net, turns = self._of_shard(x)
@@ -59,13 +92,10 @@ class WholeBatch:
             if len(values) < len(batches):
                 grads = tree.map(in_single, net.grads(params, cache, gy))
                 earlier = grads if earlier is None else tree.add(earlier, grads)
-        moved, extra = self._moved(net, params, cache, started.rows(), batches[-1][0])
-        sums = sum_of_values(values, extra, self.workers)
-        grads = turns.grads(self.reducer, params, cache, gy, earlier)
-        found = sums.wait()
-        if extra is not None:
-            cache = self._averaging.averaged(moved, found[len(values[0]) :])  # type: ignore[union-attr]  # there is something
-        return value_of(self.loss, found, value), grads, cache
+        sums = sum_of_values(values, self.workers)
+        moved, statistics = self._started(net, params, cache, x)
+        grads = turns.grads(self.reducer, params, cache, gy, earlier=earlier)
+        return value_of(self.loss, sums.wait(), value), grads, self._averaged(moved, statistics, cache)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         """Return the params with the statistics of all workers, which ``scaled`` has averaged."""
@@ -87,8 +117,15 @@ class WholeBatch:
             self._without_rows = net, Turns(net)
         return self._without_rows
 
-    def _moved(self, net: Layer, params: Params, cache: Cache, share: Any, x: Any) -> tuple[Params, Tensor | None]:
-        return (params, None) if self._averaging is None else self._averaging.moved(net, params, cache, share, x)
+    def _started(self, net: Layer, params: Params, cache: Cache, x: Any) -> tuple[Params, Pending | None]:
+        """Move the statistics by this shard, and start their mean over workers."""
+        if self._averaging is None:
+            return params, None
+        return self._averaging.started(net, params, cache, x)
+
+    def _averaged(self, moved: Params, statistics: Pending | None, cache: Cache) -> Params | Cache:
+        """Return what ``update_stats`` takes: the params with their mean statistics, or the cache where there are none."""
+        return cache if self._averaging is None or statistics is None else self._averaging.averaged(moved, statistics)
 
 
 def _device(params: Params) -> torch.device:

@@ -61,3 +61,10 @@ def gather_objects(workers: Workers, one: Any) -> list[Any]:
     found: list[Any] = [None] * workers.size
     dist.all_gather_object(found, one, group=workers.group)
     return found
+
+
+def gather_rows(workers: Workers, row: Tensor) -> Pending:
+    """Start gathering a row of equal length from each worker, as a matrix with a row for each rank."""
+    found = row.new_empty((workers.size, *row.shape))
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    return Pending(gather(found.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True), found)
