@@ -7,12 +7,12 @@ works never touches the store. A store on a host that is cut off never answers a
 """
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent import futures
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,8 +27,8 @@ _GRACE = 3.0
 """Seconds in which the others must post, once a collective has failed; at most half of the timeout of the group."""
 
 _LONGEST = 500
-_TORCH = os.path.dirname(dist.__file__)
-_WORKERS = os.path.join(os.path.dirname(__file__), "workers.py")
+_TORCH = Path(dist.__file__).parent
+_OURS = (__file__, str(Path(__file__).with_name("workers.py")))
 
 
 class WorkerError(RuntimeError):
@@ -49,7 +49,7 @@ class WorkerError(RuntimeError):
         self.missing, self.raised = tuple(missing), dict(raised or {})
 
 
-class _Noticed(RuntimeError):
+class _NoticedError(RuntimeError):
     """Raised in a worker that waits, once another one has posted a failure."""
 
 
@@ -99,7 +99,7 @@ class Watched:
             look = look or _asked(_Board().others_failed)
             if futures.wait([look], 0.1).done:
                 if look.result():
-                    raise _Noticed("another worker has failed")
+                    raise _NoticedError("another worker has failed")
                 look = None
 
 
@@ -186,7 +186,7 @@ def _explain(workers: Any, who: object, error: BaseException) -> None:
     others = {rank: report for rank, report in found.items() if rank != board.rank}
     missing = tuple(rank for rank in ranks if rank not in found)
     raised = {rank: one.text for rank, one in others.items() if one.is_own}
-    if isinstance(error, _Noticed) and not missing and not raised:
+    if isinstance(error, _NoticedError) and not missing and not raised:
         raised = {rank: one.text for rank, one in others.items()}
     if missing or raised:
         raise _worker_error(who, len(ranks), missing, raised, seconds) from error
@@ -200,9 +200,9 @@ def _is_of_collective(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = "" if trace is None else trace.tb_frame.f_code.co_filename
-    of_torch = where.startswith(_TORCH) and not where.startswith(os.path.join(_TORCH, "tensor"))
+    of_torch = where.startswith(str(_TORCH)) and not where.startswith(str(_TORCH / "tensor"))
     named = any(word in str(error) for word in ("gloo", "NCCL"))
-    return isinstance(error, (_Noticed, dist.DistError)) or of_torch or where in (_WORKERS, __file__) or named
+    return isinstance(error, (_NoticedError, dist.DistError)) or of_torch or where in _OURS or named
 
 
 def _worded(error: BaseException) -> str:
