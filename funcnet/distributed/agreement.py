@@ -29,6 +29,7 @@ def require_agreement(workers: Workers, who: str, **trees: Tree) -> None:
 
 def _rows(name: str, one: Tree) -> Iterator[Row]:
     for path, leaf, shape, _ in pieces_of(one):
+<<<<<<< HEAD
         if leaf is not None or shape is not None:
             yield f"{name} at {path!r}" if path else name, *_kind(leaf, shape)
 
@@ -42,6 +43,17 @@ def _kind(leaf: Any, shape: torch.Size | None) -> tuple[str, int]:
     if type(leaf) is not Tensor or leaf.device.type == "meta":
         return f"{type(leaf).__name__} of shape {tuple(leaf.shape)} and {leaf.dtype}", 0
     return f"shape {tuple(leaf.shape)} and {leaf.dtype}", checksum(leaf.detach().cpu().contiguous())
+=======
+        whole = f"{name} at {path!r}" if path else name
+        if shape is not None:
+            yield whole, f"pieces of shape {tuple(shape)}", 0  # each worker has its own
+        elif not isinstance(leaf, Tensor):
+            yield whole, repr(leaf), 0
+        elif type(leaf) is not Tensor or leaf.device.type == "meta":
+            yield whole, f"{type(leaf).__name__} of shape {tuple(leaf.shape)} and {leaf.dtype}", 0
+        else:
+            yield whole, f"shape {tuple(leaf.shape)} and {leaf.dtype}", checksum(leaf.detach().cpu().contiguous())
+>>>>>>> i17-int
 
 
 def _difference(one: Row | None, two: Row | None, rank: int) -> tuple[str, str]:
