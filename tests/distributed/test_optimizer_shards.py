@@ -236,6 +236,9 @@ def of_large_params() -> tuple:
         )
     )
     same = fn.tree.equal(first[0], again[0]) and fn.tree.equal(first[1], again[1])
+    deep = fn.serial(*[fn.Linear(4, 4) for _ in range(50)])
+    step, state_of_deep = fn.distributed.data_parallel(fn.train_step(deep, fn.MSE(), opt)), opt.init(deep.init(0))
+    step(deep.init(0), state_of_deep, torch.ones(3, 4), torch.ones(3, 4))
     return fn.tree.nbytes(state), len(sent), same, errors, repr(pickle.loads(pickle.dumps(opt))), opt.rates(state)
 
 
@@ -261,7 +264,7 @@ def test_bytes_messages_and_errors() -> None:
     whole = fn.tree.nbytes(fn.Adam().init(large))
     for nbytes, sent, same, errors, text, rates in run(2, of_large_params):
         assert nbytes <= 0.55 * whole
-        assert sent == 4  # of two steps: a norm and the new params of each
+        assert sent == 4 + 5  # a norm and the new params for each of three steps, and three buckets of gradients for one
         assert same
         assert "grads must have at '0' what params has, a tensor of shape (40, 16)" in errors[0]
         assert "grads must have at '0'" in errors[1]
