@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DataParallel": "data_parallelism",
-<<<<<<< HEAD
-    "ShardedOptimizer": "optimizer_shards",
-=======
     "Pipeline": "pipelining.pipelines",
+    "ShardedOptimizer": "optimizer_shards",
     "TensorParallel": "tensor_parallelism",
->>>>>>> i17-int
     "WorkerError": "failures",
     "bubble": "pipelining.schedules",
     "data_parallel": "data_parallelism",
@@ -43,26 +40,19 @@ _HOMES = {
 
 __all__ = [
     "DataParallel",
-<<<<<<< HEAD
-    "ShardedOptimizer",
-    "WorkerError",
-    "data_parallel",
-    "shard",
-    "shard_optimizer",
-    "shard_rows",
-=======
     "Pipeline",
+    "ShardedOptimizer",
     "TensorParallel",
     "WorkerError",
     "bubble",
     "data_parallel",
     "pipeline",
     "shard",
+    "shard_optimizer",
     "shard_rows",
     "tensor_parallel",
     "tensor_parallel_plan",
     "timeline",
->>>>>>> i17-int
     "unshard",
 ]
 
