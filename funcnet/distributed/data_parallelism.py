@@ -14,6 +14,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.contract import Params
 from funcnet.distributed.agreement import require_agreement
+from funcnet.distributed.failures import explained
 from funcnet.distributed.whole_batch import WholeBatch
 from funcnet.distributed.workers import Workers, workers_of
 from funcnet.errors import instances, value_error
@@ -49,11 +50,16 @@ class DataParallel(Value):
         object.__setattr__(self, "_call", self.step if workers.size == 1 else _on(workers, self.step))
 
     def __call__(self, params: Params, *arguments: Any, **more: Any) -> Any:
-        if not self._agreed and self._workers.size > 1:
-            state = (arguments[0] if arguments else more.get("state")) if isinstance(self.step, TrainStep) else None
-            require_agreement(self._workers, "data_parallel", params=params, state=state)
-            self._agreed.append(True)
-        return self._call_for(params)(params, *arguments, **more)
+        with explained(self._workers, "data_parallel"):
+            if not self._agreed and self._workers.size > 1:
+                self._require_agreement(params, *arguments, **more)
+            return self._call_for(params)(params, *arguments, **more)
+
+    def _require_agreement(self, params: Params, state: Any = None, *_: Any, **more: Any) -> None:
+        """Compare params, and the state of an optimizer, at the first call."""
+        state = state if isinstance(self.step, TrainStep) else None
+        require_agreement(self._workers, "data_parallel", params=params, state=state)
+        self._agreed.append(True)
 
     def _call_for(self, params: Params) -> Callable[..., Any]:
         """Return the step for params that are plain tensors, or DTensors on a mesh of these workers."""

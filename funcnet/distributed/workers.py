@@ -4,6 +4,7 @@ Every module of ``distributed`` reaches ``torch.distributed`` through the functi
 and says which worker is missing where a collective fails.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -62,6 +63,28 @@ def gather_objects(workers: Workers, one: Any) -> list[Any]:
     found: list[Any] = [None] * workers.size
     dist.all_gather_object(found, one, group=workers.group)
     return found
+
+
+def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Sequence[tuple[Tensor, int]]) -> list[Pending]:
+    """Start sending tensors to other workers, and receiving into tensors; return what is pending, in this order.
+
+    What goes from one worker to another arrives in the order in which it was sent. NCCL needs both directions in one batch, or
+    two workers that send to each other wait forever.
+    """
+    ways = [(dist.isend, *one) for one in sent] + [(dist.irecv, *one) for one in received]
+    if dist.get_backend(workers.group) == "nccl":
+        found = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
+        works = found if len(found) == len(ways) else found[:1] * len(ways)  # one for the whole batch
+    else:
+        works = [dist.isend(values, group=workers.group, group_dst=peer) for values, peer in sent]
+        works += [dist.irecv(values, group=workers.group, group_src=peer) for values, peer in received]
+    return [Pending(work, values) for work, (_, values, _) in zip(works, ways, strict=True)]
+
+
+def broadcast_from(workers: Workers, values: Tensor, source: int) -> Pending:
+    """Start sending ``values`` of the worker ``source`` to all others, into their own memory."""
+    work = dist.broadcast(values, group=workers.group, async_op=True, group_src=source)
+    return Pending(watched(work, values), values)
 
 
 def gather_rows(workers: Workers, row: Tensor) -> Pending:
