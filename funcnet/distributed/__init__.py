@@ -10,21 +10,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from funcnet.distributed.checkpoints import load, load_metadata, save
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
     from funcnet.distributed.failures import WorkerError
+    from funcnet.distributed.kept_checkpoints import Checkpoints
     from funcnet.distributed.param_shards import shard, unshard
     from funcnet.distributed.rows import shard_rows
 
 _HOMES = {
+    "Checkpoints": "kept_checkpoints",
     "DataParallel": "data_parallelism",
     "WorkerError": "failures",
     "data_parallel": "data_parallelism",
+    "load": "checkpoints",
+    "load_metadata": "checkpoints",
+    "save": "checkpoints",
     "shard": "param_shards",
     "shard_rows": "rows",
     "unshard": "param_shards",
 }
 
-__all__ = ["DataParallel", "WorkerError", "data_parallel", "shard", "shard_rows", "unshard"]
+__all__ = [
+    "Checkpoints",
+    "DataParallel",
+    "WorkerError",
+    "data_parallel",
+    "load",
+    "load_metadata",
+    "save",
+    "shard",
+    "shard_rows",
+    "unshard",
+]
 
 
 def __getattr__(name: str) -> Any:
