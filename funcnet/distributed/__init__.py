@@ -15,31 +15,49 @@ if TYPE_CHECKING:
     from funcnet.distributed.failures import WorkerError
     from funcnet.distributed.kept_checkpoints import Checkpoints
     from funcnet.distributed.param_shards import shard, unshard
+    from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
+    from funcnet.distributed.pipelining.schedules import bubble, timeline
     from funcnet.distributed.rows import shard_rows
+    from funcnet.distributed.tensor_parallelism import TensorParallel, tensor_parallel
+    from funcnet.distributed.tensor_plans import tensor_parallel_plan
 
 _HOMES = {
     "Checkpoints": "kept_checkpoints",
     "DataParallel": "data_parallelism",
+    "Pipeline": "pipelining.pipelines",
+    "TensorParallel": "tensor_parallelism",
     "WorkerError": "failures",
+    "bubble": "pipelining.schedules",
     "data_parallel": "data_parallelism",
     "load": "checkpoints",
     "load_metadata": "checkpoints",
+    "pipeline": "pipelining.pipelines",
     "save": "checkpoints",
     "shard": "param_shards",
     "shard_rows": "rows",
+    "tensor_parallel": "tensor_parallelism",
+    "tensor_parallel_plan": "tensor_plans",
+    "timeline": "pipelining.schedules",
     "unshard": "param_shards",
 }
 
 __all__ = [
     "Checkpoints",
     "DataParallel",
+    "Pipeline",
+    "TensorParallel",
     "WorkerError",
+    "bubble",
     "data_parallel",
     "load",
     "load_metadata",
+    "pipeline",
     "save",
     "shard",
     "shard_rows",
+    "tensor_parallel",
+    "tensor_parallel_plan",
+    "timeline",
     "unshard",
 ]
 
