@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from funcnet.distributed.checkpoints import load, load_metadata, save
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
     from funcnet.distributed.failures import WorkerError
+    from funcnet.distributed.kept_checkpoints import Checkpoints
     from funcnet.distributed.optimizer_shards import ShardedOptimizer, shard_optimizer
     from funcnet.distributed.param_shards import shard, unshard
     from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from funcnet.distributed.tensor_plans import tensor_parallel_plan
 
 _HOMES = {
+    "Checkpoints": "kept_checkpoints",
     "DataParallel": "data_parallelism",
     "Pipeline": "pipelining.pipelines",
     "ShardedOptimizer": "optimizer_shards",
@@ -28,7 +31,10 @@ _HOMES = {
     "WorkerError": "failures",
     "bubble": "pipelining.schedules",
     "data_parallel": "data_parallelism",
+    "load": "checkpoints",
+    "load_metadata": "checkpoints",
     "pipeline": "pipelining.pipelines",
+    "save": "checkpoints",
     "shard": "param_shards",
     "shard_optimizer": "optimizer_shards",
     "shard_rows": "rows",
@@ -39,6 +45,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Checkpoints",
     "DataParallel",
     "Pipeline",
     "ShardedOptimizer",
@@ -46,7 +53,10 @@ __all__ = [
     "WorkerError",
     "bubble",
     "data_parallel",
+    "load",
+    "load_metadata",
     "pipeline",
+    "save",
     "shard",
     "shard_optimizer",
     "shard_rows",
