@@ -63,7 +63,7 @@ def transformer(rows):
         ("0.weight", "4.weight"),
     )
     x = torch.arange(rows * 3).reshape(rows, 3) % 5
-    opt = fn.chain(fn.ClipByGlobalNorm(0.1), fn.AdamW(lr=0.01))
+    opt = fn.chain(fn.ClipByGlobalNorm(0.1), fn.AdamW(lr=0.01, eps=1e-4))  # not 1e-8: some gradients are 0 but for rounding
     return net, fn.CrossEntropy(), opt, x, labels(rows, 3), (1, 2, 4)
 
 
@@ -79,24 +79,31 @@ def train(step, net, opt, x, target):
     return params, state, torch.stack(values)
 
 
-def differences(cases, size, microbatches, rows):
-    """Return the largest differences of params, state and values, of each case and schedule, from the steps of one process."""
+def flat(params, state, values):
+    """Return all numbers of a training, as what another process can send."""
+    return [leaf.tolist() for leaf in fn.tree.leaves((params, state, values))]
+
+
+def in_stages(cases, size, microbatches, rows):
+    """Return the numbers of each case after steps in stages, by schedule."""
     found = {}
     for name in cases:
         net, loss, opt, x, target, cuts = CASES[name](rows)
-        cuts = cuts[len(cuts) - size + 1 :]
-        wanted = train(fn.train_step(net, loss, opt, accumulate=microbatches), net, opt, x, target)
         for schedule in SCHEDULES:
-            step = pipeline(fn.train_step(net, loss, opt), cuts, schedule, microbatches)
+            step = pipeline(fn.train_step(net, loss, opt), cuts[len(cuts) - size + 1 :], schedule, microbatches)
             params, state, values = train(step, net, opt, x, target)
-            got = step.whole(params), step.whole_state(state), values
-            pairs = zip(*map(fn.tree.leaves, (wanted, got)), strict=True)
-            found[name, schedule] = max([float((a - b).abs().max()) for a, b in pairs])
+            found[name, schedule] = flat(step.whole(params), step.whole_state(state), values)
     return found
 
 
 @pytest.mark.parametrize(("size", "microbatches", "rows"), [(1, 3, 7), (2, 3, 8), (4, 5, 7), (4, 4, 3)])
 def test_the_step_is_that_of_one_process(size, microbatches, rows):
     """With dropout, tied embeddings, running statistics, clipping by the norm of all, ignored labels and uneven micro-batches."""
-    for found in run(size, differences, [*CASES], size, microbatches, rows):
-        assert {name: worst for name, worst in found.items() if worst > CLOSE} == {}
+    found = run(size, in_stages, [*CASES], size, microbatches, rows)
+    for name, case in CASES.items():
+        net, loss, opt, x, target, _ = case(rows)
+        wanted = flat(*train(fn.train_step(net, loss, opt, accumulate=microbatches), net, opt, x, target))
+        for got in found:
+            for schedule in SCHEDULES:
+                for one, other in zip(got[name, schedule], wanted, strict=True):
+                    torch.testing.assert_close(torch.tensor(one), torch.tensor(other), rtol=0, atol=CLOSE)
