@@ -67,11 +67,62 @@ def transformer(rows):
     return net, fn.CrossEntropy(), opt, x, labels(rows, 3), (1, 2, 4)
 
 
-CASES = {"perceptron": perceptron, "convolution": convolution, "transformer": transformer}
+@fn.frozen
+class WithMask(fn.Layer):
+    """x with a mask, which has no gradient; what goes from stage to stage is a pair."""
+
+    def apply(self, params, x, rng=None):
+        return (x, x > 0), ()
+
+    def vjp(self, params, cache, gy):
+        return params, gy[0]
+
+
+@fn.frozen
+class Masked(fn.Layer):
+    """The pair of x and a mask as x where the mask is true."""
+
+    def apply(self, params, x, rng=None):
+        return x[0] * x[1], x[1]
+
+    def vjp(self, params, cache, gy):
+        return params, (gy * cache, None)
+
+
+def masked(rows):
+    layers = [fn.Linear(4, 8), WithMask(), fn.parallel(fn.Linear(8, 8), fn.Identity()), Masked(), fn.Linear(8, 2)]
+    return fn.serial(*layers), fn.MSE(), fn.Averaged(fn.Adam(0.01), fn.EMA(0.9)), normal(1, rows, 4), normal(2, rows, 2), (2,)
+
+
+def frozen(rows):
+    """Of the first stage only the last layer is trained; the optimizer asks for two gradients."""
+    half = fn.weight_norm(fn.Linear(8, 8))
+    layers = [fn.freeze(fn.Linear(4, 8)), fn.Tanh(), fn.residual(half), half, fn.repeat(fn.Linear(8, 8), 2), fn.Linear(8, 5)]
+    target = torch.arange(rows) * 4 // rows  # all labels of the first micro-batches are ignored
+    return fn.serial(*layers), fn.CrossEntropy(ignore_index=0), fn.SAM(fn.SGD(0.1)), normal(1, rows, 4), target, (3,)
+
+
+def invertible(rows):
+    """A run of invertible layers is cut."""
+    layers = [fn.Chunk(2, -1), *[fn.reversible(fn.Linear(4, 4), fn.Tanh())] * 5, fn.Add(), fn.Linear(4, 2)]
+    opt = fn.by_path({"*.bias": fn.SGD(1e-3), "*": fn.chain(fn.AddNoise(0.01), fn.AdamW(0.01, eps=1e-4))})
+    return fn.serial(*layers), fn.MSE(reduction="sum"), opt, normal(1, rows, 8), normal(2, rows, 2), (3,)
+
+
+def wide(rows):
+    """float64 within float32: what is sent has the dtype of the computation; three uses of one weight in two stages."""
+    net = fn.serial(a=fn.Linear(4, 4), b=fn.Tanh(), c=fn.Linear(4, 4), d=fn.Linear(4, 4), e=fn.cast(fn.Linear(4, 4), torch.float64))
+    net = fn.tied(fn.cast(fn.tied(net, ("c", "e")), torch.float64), ("a", "c"))
+    opt = fn.chain(fn.LossScale(8.0), fn.SkipNonFinite(fn.chain(fn.ClipByGlobalNorm(0.1), fn.AdamW(0.01, eps=1e-4))))
+    return net, fn.MSE() + fn.L1(), opt, normal(1, rows, 4).float(), normal(2, rows, 4).float(), ("d",)
+
+
+OTHERS = {one.__name__: one for one in (masked, frozen, invertible, wide)}
+CASES = {one.__name__: one for one in (perceptron, convolution, transformer)}
 
 
 def train(step, net, opt, x, target):
-    params = fn.tree.cast(net.init(0), torch.float64)
+    params = fn.tree.cast(net.init(0), x.dtype if x.is_floating_point() else torch.float64)
     state, values = opt.init(params), []
     for i in range(STEPS):
         params, state, value = step(params, state, x, target, fn.random.fold_in(fn.key(7), i))
@@ -80,15 +131,15 @@ def train(step, net, opt, x, target):
 
 
 def flat(params, state, values):
-    """Return all numbers of a training, as what another process can send."""
-    return [leaf.tolist() for leaf in fn.tree.leaves((params, state, values))]
+    """Return all numbers of a training and their dtypes, as what another process can send."""
+    return [(leaf.tolist(), leaf.dtype) for leaf in fn.tree.leaves((params, state, values))]
 
 
 def in_stages(cases, size, microbatches, rows):
     """Return the numbers of each case after steps in stages, by schedule."""
     found = {}
     for name in cases:
-        net, loss, opt, x, target, cuts = CASES[name](rows)
+        net, loss, opt, x, target, cuts = (CASES | OTHERS)[name](rows)
         for schedule in SCHEDULES:
             step = pipeline(fn.train_step(net, loss, opt), cuts[len(cuts) - size + 1 :], schedule, microbatches)
             params, state, values = train(step, net, opt, x, target)
@@ -99,11 +150,20 @@ def in_stages(cases, size, microbatches, rows):
 @pytest.mark.parametrize(("size", "microbatches", "rows"), [(1, 3, 7), (2, 3, 8), (4, 5, 7), (4, 4, 3)])
 def test_the_step_is_that_of_one_process(size, microbatches, rows):
     """With dropout, tied embeddings, running statistics, clipping by the norm of all, ignored labels and uneven micro-batches."""
-    found = run(size, in_stages, [*CASES], size, microbatches, rows)
-    for name, case in CASES.items():
+    require_equal(CASES, run(size, in_stages, [*CASES], size, microbatches, rows), microbatches, rows)
+
+
+def test_the_step_is_that_of_one_process_for_other_nets_and_optimizers():
+    """Pairs with masks, frozen layers, runs of invertible layers, mixed precision, and optimizers of every kind."""
+    require_equal(OTHERS, run(2, in_stages, [*OTHERS], 2, 4, 9), 4, 9)
+
+
+def require_equal(cases, found, microbatches, rows):
+    for name, case in cases.items():
         net, loss, opt, x, target, _ = case(rows)
         wanted = flat(*train(fn.train_step(net, loss, opt, accumulate=microbatches), net, opt, x, target))
         for got in found:
             for schedule in SCHEDULES:
-                for one, other in zip(got[name, schedule], wanted, strict=True):
-                    torch.testing.assert_close(torch.tensor(one), torch.tensor(other), rtol=0, atol=CLOSE)
+                for (one, dtype), (other, like) in zip(got[name, schedule], wanted, strict=True):
+                    close = CLOSE if like is not torch.float32 else 1e-6
+                    torch.testing.assert_close(torch.tensor(one, dtype=dtype), torch.tensor(other, dtype=like), rtol=0, atol=close)
