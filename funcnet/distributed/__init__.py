@@ -16,29 +16,37 @@ if TYPE_CHECKING:
     from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
     from funcnet.distributed.pipelining.schedules import bubble, timeline
     from funcnet.distributed.rows import shard_rows
+    from funcnet.distributed.tensor_parallelism import TensorParallel, tensor_parallel
+    from funcnet.distributed.tensor_plans import tensor_parallel_plan
 
 _HOMES = {
     "DataParallel": "data_parallelism",
-    "WorkerError": "failures",
-    "data_parallel": "data_parallelism",
     "Pipeline": "pipelining.pipelines",
+    "TensorParallel": "tensor_parallelism",
+    "WorkerError": "failures",
     "bubble": "pipelining.schedules",
+    "data_parallel": "data_parallelism",
     "pipeline": "pipelining.pipelines",
-    "timeline": "pipelining.schedules",
     "shard": "param_shards",
     "shard_rows": "rows",
+    "tensor_parallel": "tensor_parallelism",
+    "tensor_parallel_plan": "tensor_plans",
+    "timeline": "pipelining.schedules",
     "unshard": "param_shards",
 }
 
 __all__ = [
     "DataParallel",
     "Pipeline",
+    "TensorParallel",
     "WorkerError",
     "bubble",
     "data_parallel",
     "pipeline",
     "shard",
     "shard_rows",
+    "tensor_parallel",
+    "tensor_parallel_plan",
     "timeline",
     "unshard",
 ]
