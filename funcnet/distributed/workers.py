@@ -72,9 +72,10 @@ def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Seq
     two workers that send to each other wait forever.
     """
     ways = [(dist.isend, *one) for one in sent] + [(dist.irecv, *one) for one in received]
+    works: list[Any]
     if dist.get_backend(workers.group) == "nccl":
-        found = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
-        works = found if len(found) == len(ways) else found[:1] * len(ways)  # one for the whole batch
+        works = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
+        works = works if len(works) == len(ways) else works[:1] * len(ways)  # one for the whole batch
     else:
         works = [dist.isend(values, group=workers.group, group_dst=peer) for values, peer in sent]
         works += [dist.irecv(values, group=workers.group, group_src=peer) for values, peer in received]
