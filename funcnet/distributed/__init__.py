@@ -12,14 +12,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
     from funcnet.distributed.rows import shard_rows
+    from funcnet.distributed.sync_norms import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, sync_batch_norm
 
 _HOMES = {
     "DataParallel": "data_parallelism",
     "data_parallel": "data_parallelism",
     "shard_rows": "rows",
+    "SyncBatchNorm1d": "sync_norms",
+    "SyncBatchNorm2d": "sync_norms",
+    "SyncBatchNorm3d": "sync_norms",
+    "sync_batch_norm": "sync_norms",
 }
 
-__all__ = ["DataParallel", "data_parallel", "shard_rows"]
+__all__ = [
+    "DataParallel",
+    "SyncBatchNorm1d",
+    "SyncBatchNorm2d",
+    "SyncBatchNorm3d",
+    "data_parallel",
+    "shard_rows",
+    "sync_batch_norm",
+]
 
 
 def __getattr__(name: str) -> Any:
