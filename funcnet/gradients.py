@@ -41,7 +41,7 @@ class ValueAndGrads(Value):
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
         """Return the value, the gradient of ``scale`` times it where a scale is given, and the cache."""
         y, cache = self.net.apply(params, x, rng)
-        value, gy = self.loss.value_and_grad(y, target) if scale is None else _scaled(self.loss, y, target, scale)
+        value, gy = self.loss.value_and_grad(y, target) if scale is None else scaled_gradient(self.loss, y, target, scale)
         return value, self.net.grads(params, cache, gy), cache
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
@@ -52,7 +52,7 @@ class ValueAndGrads(Value):
         return f"value_and_grads({self.net!r}, {self.loss!r})"
 
 
-def _scaled(loss: Loss, y: Any, target: Any, scale: Tensor) -> tuple[Tensor, Any]:
+def scaled_gradient(loss: Loss, y: Any, target: Any, scale: Tensor) -> tuple[Tensor, Any]:
     """Return the loss, and the gradient of ``scale`` times the loss, which is rounded to half precision once."""
     try:
         value, kept = loss.forward(y, target)

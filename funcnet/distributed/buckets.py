@@ -13,21 +13,22 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.combinators.mixed_precision import with_dtypes_of
 from funcnet.contract import Params
+from funcnet.distributed.shares import or_one
 from funcnet.distributed.workers import Pending, Workers, sum_over
 from funcnet.flattening import flatten_together, unflatten
-from funcnet.precision import in_single
+from funcnet.losses.parts import Weight
+from funcnet.precision import in_single, rounded
 
-MOST_BUCKETS, LEAVES, BYTES = 8, 12, 1 << 20
-"""There is a bucket for so many leaves or bytes, and at most so many in all."""
+MOST_BUCKETS, LEAVES, BYTES = 8, 12, 1 << 22
+"""There is a bucket for so many bytes, at most so many in all; small nets have up to three, of so many leaves or more."""
 
 
 class Sent(NamedTuple):
     """A flat tensor on its way: the places and numbers of its leaves, their shapes, and the collective."""
 
     leaves: list[tuple[int, int]]
-    shapes: list[torch.Size]
+    shapes: list[Any]
     sums: Pending
 
 
@@ -38,52 +39,87 @@ class AllReduce:
         self.workers = workers
         self._buckets: list[list[int]] | None = None
 
-    def begin(self, entries: list[Params]) -> None:
+    def begin(self, entries: list[Params], weight: Weight | None = None, numbers: Tensor | None = None) -> None:
+        """Start a backward pass.
+
+        Args:
+            entries: The params of each place.
+            weight: What the gradients of this worker are multiplied by before they are added up.
+            numbers: A row of numbers to add up on the same way, the last of them the weight. The sums are then in ``numbers``,
+                and the gradients are divided by the sum of weights.
+        """
+        self._weight, self.numbers = weight, numbers
         if self._buckets is None:
-            self._buckets = plan(entries)
-            self._bucket_of = {place: i for i, bucket in enumerate(self._buckets) for place in bucket}
+            self.arrange(plan(entries))
         self._entries, self._next = entries, 0
-        self._missing = [len(bucket) for bucket in self._buckets]
+        self._missing = [len(bucket) for bucket in self._buckets or ()]
         self._leaves: list[list[Any] | None] = [None] * len(entries)
+        self._likes: list[list[Any]] = [[]] * len(entries)
         self._sent: list[Sent] = []
 
+    def arrange(self, buckets: list[list[int]]) -> None:
+        """Say which places are sent together."""
+        self._buckets = buckets
+        self._bucket_of = {place: i for i, bucket in enumerate(buckets) for place in bucket}
+
     def report(self, place: int, gradient: Params) -> None:
-        self._leaves[place] = flatten_together(self._entries[place], gradient)[1]
+        self._likes[place], self._leaves[place] = flatten_together(self._entries[place], gradient)
         if place in self._bucket_of:
             self._missing[self._bucket_of[place]] -= 1
         while self._next < len(self._missing) and not self._missing[self._next]:
             self._send()
 
     def _send(self) -> None:
-        """Send the next bucket: one flat tensor for each dtype and device in it."""
+        """Send the next bucket: one flat tensor for each kind of leaf in it."""
         groups: dict[Any, list[tuple[int, int]]] = {}
         for place in self._buckets[self._next]:  # type: ignore[index]  # begin has made them
             for i, leaf in enumerate(self._leaves[place] or ()):
                 if leaf is not None:
-                    groups.setdefault((in_single(leaf).dtype, leaf.device), []).append((place, i))
-        self._sent += [self._started(leaves) for leaves in groups.values()]
+                    groups.setdefault(self._kind(place, i, leaf), []).append((place, i))
+        self._sent += [self._started(leaves, dtype) for (dtype, *_), leaves in groups.items()]
         self._next += 1
 
-    def _started(self, leaves: list[tuple[int, int]]) -> Sent:
-        """Start the sum of a flat copy of some leaves, which are then released."""
+    def _kind(self, place: int, i: int, leaf: Tensor) -> tuple[Any, ...]:
+        """Return what leaves must have in common to be sent together: the dtype of the sum first."""
+        return in_single(leaf).dtype, leaf.device
+
+    def _started(self, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Sent:
+        """Start the sum of a flat copy of some leaves, which are then released; sums of half precision are float32."""
         parts = [self._leaves[place][i] for place, i in leaves]  # type: ignore[index]  # they have been reported
         for place, i in leaves:
             self._leaves[place][i] = None  # type: ignore[index]
-        flat = torch.cat([in_single(part).reshape(-1) for part in parts])  # sums of half precision are float32
+        flat = weighed(torch.cat([in_single(part).reshape(-1) for part in parts]), self._weight)
+        if self.numbers is not None and not self._sent:
+            flat = torch.cat((flat, self.numbers.to(dtype)))
         return Sent(leaves, [part.shape for part in parts], sum_over(self.workers, flat))
 
-    def finish(self) -> list[Params]:
+    def finish(self, total: Weight | None = None) -> list[Params]:
+        """Return the sums, divided by the total weight: the one given, or that among ``numbers``."""
         while self._next < len(self._missing):  # the layers that were not reached have no gradient
             self._send()
-        for leaves, shapes, sums in self._sent:
-            pieces = torch.split(sums.wait(), [shape.numel() for shape in shapes])
-            for (place, i), shape, piece in zip(leaves, shapes, pieces, strict=True):
-                self._leaves[place][i] = piece.view(shape)  # type: ignore[index]
-        return [self._whole(*one) for one in zip(self._entries, self._leaves, strict=True)]
+        flats = [one.sums.wait() for one in self._sent]
+        if self.numbers is not None:
+            self.numbers = flats[0][-len(self.numbers) :].double() if flats else sum_over(self.workers, self.numbers).wait()
+            total = or_one(self.numbers[-1])
+        for (leaves, shapes, _), flat in zip(self._sent, flats, strict=True):
+            self._put(leaves, shapes, flat if total is None else flat.div_(total))
+        rows = zip(self._entries, self._leaves, strict=True)
+        return [None if leaves is None else unflatten(entry, iter(leaves)) for entry, leaves in rows]
 
-    def _whole(self, entry: Params, leaves: list[Any] | None) -> Params:
-        """Return the gradient of a place, in the dtypes of its params."""
-        return None if leaves is None else with_dtypes_of(unflatten(entry, iter(leaves)), entry)
+    def _put(self, leaves: list[tuple[int, int]], shapes: list[Any], flat: Tensor) -> None:
+        sizes = [shape.numel() for shape in shapes]
+        pieces = torch.split(flat[: sum(sizes)], sizes)
+        for (place, i), shape, piece in zip(leaves, shapes, pieces, strict=True):
+            self._leaves[place][i] = rounded(piece, self._likes[place][i]).view(shape)  # type: ignore[index]
+
+
+def weighed(flat: Tensor, weight: Weight | None) -> Tensor:
+    """Multiply gradients by what they count for, in their own memory; what counts for nothing may be NaN, and is 0."""
+    if weight is None:
+        return flat
+    if isinstance(weight, Tensor):
+        return torch.where(weight == 0, 0.0, flat * weight)
+    return flat.mul_(weight) if weight else flat.zero_()
 
 
 def plan(entries: Sequence[Params]) -> list[list[int]]:
@@ -91,7 +127,7 @@ def plan(entries: Sequence[Params]) -> list[list[int]]:
     sizes = [(place, *_size(entry)) for place, entry in reversed([*enumerate(entries)])]
     sizes = [row for row in sizes if row[1]]
     leaves, total = sum([row[1] for row in sizes]), sum([row[2] for row in sizes])
-    count = min(MOST_BUCKETS, max(ceil(leaves / LEAVES), ceil(total / BYTES)))
+    count = min(MOST_BUCKETS, max(min(3, ceil(leaves / LEAVES)), ceil(total / BYTES)))
     buckets: list[list[int]] = [[] for _ in range(count)]
     filled = 0
     for place, _, size in sizes:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.distributed.workers import Pending, Workers, sum_over
+from funcnet.gradients import scaled_gradient
 from funcnet.losses.loss import Loss, rows_of
 from funcnet.losses.parts import Weight
 
@@ -32,40 +33,36 @@ class Shares:
 
     def __init__(self, loss: Loss, batches: Sequence[Batch], workers: Workers, device: torch.device) -> None:
         self.loss = loss
-        self._own = [_weights(loss, *one) for one in batches]
-        self._rows = sum([rows_of(x) for x, _ in batches])
+        self._own = [weights_of(loss, *one) for one in batches]
         columns = [sum(column) for column in zip(*self._own, strict=True)]
-        totals = torch.stack([torch.as_tensor(w, dtype=torch.float64, device=device) for w in (*columns, self._rows)])
+        totals = torch.stack([torch.as_tensor(w, dtype=torch.float64, device=device) for w in columns])
         self._sums = sum_over(workers, totals)
 
     def of_parts(self) -> list[Share]:
         """Return the share of each micro-batch in each part."""
-        *totals, self._all_rows = self._totals()
+        totals = self._totals()
         summed = [part.reduction == "sum" for part in self.loss.part_list()]
         rows = [zip(own, totals, summed, strict=True) for own in self._own]
-        return [tuple([1.0 if is_sum else _number(w) / total for w, total, is_sum in row]) for row in rows]
-
-    def rows(self) -> Weight:
-        """Return the share of the rows here in those of all workers; after ``of_parts``."""
-        return self._rows / self._all_rows  # type: ignore[no-any-return]
+        return [tuple([1.0 if is_sum else number(w) / total for w, total, is_sum in row]) for row in rows]
 
     def _totals(self) -> list[Any]:
         sums = self._sums.wait()
         totals = sums.tolist() if sums.device.type == "cpu" else list(sums)  # other devices are not waited for
-        return [_or_one(total) for total in totals]
+        return [or_one(total) for total in totals]
 
 
-def _weights(loss: Loss, x: Any, target: Any) -> list[Weight]:
+def weights_of(loss: Loss, x: Any, target: Any) -> list[Weight]:
     """Return what a micro-batch counts for in each part; without a target its rows count."""
     known = bool(tree.leaves(target))
     return [1.0 if part.reduction == "sum" else part.weight_of(target) if known else rows_of(x) for part in loss.part_list()]
 
 
-def _or_one(total: Any) -> Any:
+def or_one(total: Any) -> Any:
+    """Return a total weight to divide by, 1 for 0: of what counts for nothing the value is 0."""
     return torch.where(total == 0, 1.0, total) if isinstance(total, Tensor) else total or 1.0
 
 
-def _number(w: Weight) -> Any:
+def number(w: Weight) -> Any:
     """Return a weight as a number; on other devices than the CPU, which are not waited for, as a float64 tensor."""
     if not isinstance(w, Tensor):
         return w
@@ -78,7 +75,7 @@ def value_and_gy(loss: Loss, y: Any, target: Any, share: Share, scale: Tensor | 
     values, gy = loss.parts_and_grad(y, target, factors)
     if not any([isinstance(s, Tensor) or s for s in share]):  # noqa: C419 (what counts for nothing may be NaN)
         gy = tree.map(torch.zeros_like, gy)
-    return [_times(v, s) for v, s in zip(values, share, strict=True)], gy
+    return [times(v, s) for v, s in zip(values, share, strict=True)], gy
 
 
 def _fitting(share: Weight, y: Any) -> Weight:
@@ -89,19 +86,23 @@ def _fitting(share: Weight, y: Any) -> Weight:
     return share if wide else share.float()
 
 
-def _times(value: Tensor, share: Weight) -> Tensor:
+def times(value: Tensor, share: Weight) -> Tensor:
     """Return a value times its share in float64; 0 where the share is 0, whatever the value is."""
     if not isinstance(share, Tensor):
         return value.double() * share if share else torch.zeros_like(value, dtype=torch.float64)
     return torch.where(share == 0, 0.0, value.double() * share)
 
 
-def sum_of_values(parts: Sequence[Sequence[Tensor]], extra: Tensor | None, workers: Workers) -> Pending:
-    """Start the sum over micro-batches and workers of the parts of the value; what is in ``extra`` is added up beside them."""
-    values = torch.stack([torch.stack([*column]).sum(0) for column in zip(*parts, strict=True)])
-    return sum_over(workers, values if extra is None else torch.cat((values, extra)))
+def value_and_scaled_gy(loss: Loss, y: Any, target: Any, scale: Tensor | None) -> tuple[Tensor, Any]:
+    """Return the value, and the gradient of y: that of ``scale`` times the loss."""
+    return loss.value_and_grad(y, target) if scale is None else scaled_gradient(loss, y, target, scale)
+
+
+def sum_of_values(parts: Sequence[Sequence[Tensor]], workers: Workers) -> Pending:
+    """Start the sum over micro-batches and workers of the parts of the value."""
+    return sum_over(workers, torch.stack([torch.stack([*column]).sum(0) for column in zip(*parts, strict=True)]))
 
 
 def value_of(loss: Loss, sums: Tensor, like: Sequence[Tensor]) -> Tensor:
     """Return the value of the whole batch from the sums of its parts."""
-    return loss.value_of_parts([one.to(part.dtype) for one, part in zip(sums, like, strict=False)])
+    return loss.value_of_parts([one.to(part.dtype) for one, part in zip(sums, like, strict=True)])

@@ -12,47 +12,59 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.combinator import Combinator
 from funcnet.contract import Layer, Params, meta_key
+from funcnet.distributed.workers import Pending, Workers, sum_over
 from funcnet.flattening import flatten_together, unflatten
-from funcnet.losses.parts import Weight
+from funcnet.losses.loss import rows_of
 from funcnet.walking import map_layers
 
 
 class Averaging:
     """The statistics of a net that its ``update_stats`` moves, averaged over workers."""
 
-    def __init__(self, net: Layer) -> None:
-        self.net = net
+    def __init__(self, net: Layer, workers: Workers) -> None:
+        self.net, self.workers = net, workers
         self._moving: list[int] | None = None
 
-    def moved(self, net: Layer, params: Params, cache: Any, share: Weight, x: Any) -> tuple[Params, Tensor]:
-        """Return params with statistics moved by this worker's shard, and those statistics times its share, in a row."""
-        moved = net.update_stats(params, cache)
+    def learn(self, moving: list[int]) -> None:
+        """Say which leaves of params are moved; otherwise the first step finds out."""
+        self._moving = moving
+
+    def started(self, net: Layer, params: Params, cache: Any, x: Any) -> tuple[Params, Pending]:
+        """Return params with statistics moved by this worker's shard, and start the sum of those times its rows."""
+        moved, rows = net.update_stats(params, cache), rows_of(x)
         leaves = self._chosen(moved, params, x)
-        flat = torch.cat([leaf.detach().reshape(-1).double() for leaf in leaves]) if leaves else torch.zeros(0).double()
-        return moved, torch.zeros_like(flat) if not isinstance(share, Tensor) and share == 0 else flat * share
+        flat = _flat(leaves) * rows
+        return moved, sum_over(self.workers, torch.cat((flat if rows else torch.zeros_like(flat), flat.new_tensor([rows]))))
 
     def _chosen(self, moved: Params, params: Params, x: Any) -> list[Tensor]:
         if self._moving is None:
-            self._moving = moving(self.net, params, x)
+            self._moving = _moving(params, moved) if rows_of(x) else moving_on_meta(self.net, params, x)
         leaves = flatten_together(moved)[0]
         return [leaves[i] for i in self._moving]
 
-    def averaged(self, moved: Params, means: Tensor) -> Params:
-        """Return the params with the statistics of all workers."""
-        leaves = flatten_together(moved)[0]
+    def averaged(self, moved: Params, sums: Pending) -> Params:
+        """Return the params with the statistics of all workers; those of no rows at all are as before."""
+        found, leaves = sums.wait(), flatten_together(moved)[0]
         chosen = [leaves[i] for i in self._moving or ()]
+        means = torch.where(found[-1] == 0, _flat(chosen), found[:-1] / found[-1])
         for i, old, new in zip(self._moving or (), chosen, torch.split(means, [leaf.numel() for leaf in chosen]), strict=True):
             leaves[i] = (new if old.is_floating_point() else new.round()).to(old.dtype).view(old.shape)
         return unflatten(moved, iter(leaves))
 
 
-def moving(net: Layer, params: Params, x: Any) -> list[int]:
-    """Return which leaves of params ``update_stats`` moves: found on the meta device, for a shard without rows too."""
+def _flat(leaves: list[Tensor]) -> Tensor:
+    return torch.cat([leaf.detach().reshape(-1).double() for leaf in leaves])
+
+
+def _moving(before: Params, after: Params) -> list[int]:
+    return [i for i, (old, new) in enumerate(zip(*flatten_together(before, after), strict=True)) if new is not old]
+
+
+def moving_on_meta(net: Layer, params: Params, x: Any) -> list[int]:
+    """Return which leaves of params ``update_stats`` moves, for a worker whose first shard has no rows."""
     there = tree.to(params, "meta")
     rows = tree.map(lambda leaf: leaf.new_empty((2, *leaf.shape[1:]), device="meta"), x)
-    moved = net.update_stats(there, net.apply(there, rows, meta_key(net))[1])
-    before, after = flatten_together(there, moved)
-    return [i for i, (old, new) in enumerate(zip(before, after, strict=True)) if new is not old]
+    return _moving(there, net.update_stats(there, net.apply(there, rows, meta_key(net))[1]))
 
 
 def for_no_rows(net: Layer) -> Layer:

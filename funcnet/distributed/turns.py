@@ -18,8 +18,8 @@ from funcnet.stand_ins import StandIn, stand_in_for
 class Reducer(Protocol):
     """What makes the gradients of one worker those of all."""
 
-    def begin(self, entries: list[Params]) -> None:
-        """Start a backward pass for a net whose layers have these params."""
+    def begin(self, entries: list[Params], weight: Any = None, numbers: Any = None) -> None:
+        """Start a backward pass for a net whose layers have these params; see ``AllReduce``."""
 
     def report(self, place: int, gradient: Params) -> None:
         """Take the gradient of the layer at a place, which is done, and perhaps send it."""
@@ -79,11 +79,17 @@ class Turns:
         self._reducer.report(place, gradient)
         return SENT
 
-    def grads(self, reducer: Reducer, params: Params, cache: Cache, gy: Any, earlier: Params | None = None) -> Params:
-        """Return the gradient of the net on all workers; ``earlier`` is what this worker adds to its own."""
+    def grads(
+        self, reducer: Reducer, params: Params, cache: Cache, gy: Any, *, earlier: Params | None = None, **more: Any
+    ) -> Params:
+        """Return the gradient of the net on all workers; ``earlier`` is what this worker adds to its own.
+
+        What else is given goes to the reducer's ``begin``.
+        """
         self._reducer, self._entries = reducer, self.places.entries(params)
         self._earlier = None if earlier is None else self.places.entries(earlier)
-        reducer.begin(self._entries)
+        layers = zip(self._entries, self.places.layers, strict=True)  # a frozen one reports nothing, so nothing waits for it
+        reducer.begin([entry if isinstance(layer, Reporting) else () for entry, layer in layers], **more)
         found = self.places.entries(self.net.grads(params, cache, gy))
         summed = reducer.finish()
         entries = [all_of if one is SENT else one for one, all_of in zip(found, summed, strict=True)]

@@ -160,7 +160,7 @@ def scale_each(xs: Tensors, a: Any) -> Tensors:
     12.5 µs by a tensor, 15 by a number, one by one 15 to 18. The list operation has no derivative by the factor.
     """
     known = read(a) if isinstance(a, Tensor) else a
-    if not isinstance(known, Tensor) and known == 1:
+    if not xs or (not isinstance(known, Tensor) and known == 1):
         return xs
     one_by_one = not is_eager() or (isinstance(a, Tensor) and a.requires_grad)
     return kept([x * narrowed(a, x) for x in xs] if one_by_one else _foreach_mul(xs, a), xs, None)

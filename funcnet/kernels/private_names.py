@@ -173,6 +173,9 @@ DispatchMode = found("utils._python_dispatch.TorchDispatchMode", PlainDispatchMo
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 """Whether this build of torch has oneDNN at all."""
 
+# Processes. Without the name, failures of collectives keep the words of gloo and NCCL.
+default_store = found("distributed.distributed_c10d._get_default_store", None)
+
 # Kernels.
 softmax_backward = found("_softmax_backward_data", plain_softmax_backward, lambda f: f(_x, _x, 0, torch.float32))
 log_softmax_backward = found("_log_softmax_backward_data", plain_log_softmax_backward, lambda f: f(_x, _x, 0, torch.float32))

@@ -112,8 +112,12 @@ class ClipByGlobalNorm(_Clipping):
     def limits(self) -> dict[str, Rate]:
         return {"max_norm": self.max_norm}
 
+    def norm_of_all(self, present: Sequence[Tensor]) -> Tensor:
+        """Return the common norm of the gradients."""
+        return kernels.norm_of_all(present)
+
     def clip(self, present: Sequence[Tensor], limit: Any) -> Sequence[Tensor]:
-        factor = kernels.materialize_scalar((limit / (kernels.norm_of_all(present) + 1e-6)).clamp(max=1.0))
+        factor = kernels.materialize_scalar((limit / (self.norm_of_all(present) + 1e-6)).clamp(max=1.0))
         return kernels.scale_each(present, factor)
 
 

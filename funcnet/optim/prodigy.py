@@ -81,14 +81,19 @@ class Prodigy(MomentOptimizer):
     def initial(self, name: str, p: Tensor) -> Tensor:
         return super().initial(name, p) if name != "p0" else p.to(kernels.wide(p.dtype), copy=True)
 
+    def totals(self, *sums: Sequence[Tensor]) -> Sequence[Any]:
+        """Return the total of each list of 0-d tensors, in float64: numbers in eager mode."""
+        return [_total(one) for one in sums]
+
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
         lr, beta1, beta2, decay = rates.values()
         d, beta3 = scalars["d"], beta2**0.5 if self.beta3 is None else self.beta3
         a = lr * d * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
         share = (d if self.safeguard_warmup else a) * d / self.d0
         ps, gs, _, _, sums, firsts = ([x.contiguous() for x in column] for column in columns)
-        way = _total([(g * (q - p)).sum() for p, g, q in zip(ps, gs, firsts, strict=True)])
-        size = _total([(narrowed(beta3, s) * s + narrowed(share, s) * g).abs().sum() for s, g in zip(sums, gs, strict=True)])
+        ways = [(g * (q - p)).sum() for p, g, q in zip(ps, gs, firsts, strict=True)]
+        sizes = [(narrowed(beta3, s) * s + narrowed(share, s) * g).abs().sum() for s, g in zip(sums, gs, strict=True)]
+        way, size = self.totals(ways, sizes)
         numerator = beta3 * scalars["numerator"] + d / self.d0 * a * way
         after = _larger(d, self.d_coef * numerator, size)
         numbers = {"a": a, "d": d, "beta1": beta1, "beta2": beta2, "decay": decay, "beta3": beta3, "share": share}

@@ -13,7 +13,7 @@
 A norm is over all leaves with a gradient together. It is a tensor until ``read``, so no step waits for a device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import nan
 from typing import Any
 
@@ -102,13 +102,21 @@ class Recorder(Optimizer):
         return self.optimizer.rates(state["optimizer"]).get("loss_scale", 1.0) if self._is_scaled else 1.0
 
     def _norm(self, grads: Tree, scale: Any) -> Tensor:
-        norm = norm_of_all([without_graph(g) for g in tree.leaves(grads)])
+        norm = self.norm_of_all([without_graph(g) for g in tree.leaves(grads)])
         return norm / beside(scale, norm) if isinstance(scale, Tensor) else norm
+
+    def norm_of_all(self, gs: Sequence[Tensor]) -> Tensor:
+        """Return the common norm of the gradients."""
+        return norm_of_all(gs)
+
+    def norm_of_difference(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
+        """Return the common norm of the changes of params."""
+        return norm_of_difference(before, after, overwrite=self._writes)
 
     def _added(self, state: State, inner: State, norm: Tensor, before: Before, new: Params) -> State:
         """Return the new state, with the norms of this step added to the sums."""
         pairs = [(p, q) for p, q in zip(before, *flatten_together(new), strict=True) if p is not None]
-        moved = norm_of_difference([p for p, _ in pairs], [q for _, q in pairs], overwrite=self._writes)
+        moved = self.norm_of_difference([p for p, _ in pairs], [q for _, q in pairs])
         added = {"grad_norm": norm, "update_norm": moved}
         if self._is_scaled:
             finite = norm.isfinite()

@@ -87,11 +87,15 @@ class SAM(EvaluatingOptimizer):
         after = dict(zip(present, new, strict=True))
         return flattening.unflatten(params, iter([after.get(i, p) for i, p in enumerate(ps)]))
 
+    def norm_of_all(self, slopes: list[Tensor]) -> Tensor:
+        """Return the common norm of the slopes."""
+        return kernels.norm_of_all(slopes)
+
     def _climbed(self, ps: list[Tensor], gs: list[Tensor]) -> list[Tensor]:
         wide = [kernels.wide(p.dtype) for p in ps]
         slopes = [p.to(w) * g.to(w) if self.adaptive else g.to(w) for p, g, w in zip(ps, gs, wide, strict=True)]
         ways = [p.to(w) * s if self.adaptive else s for p, s, w in zip(ps, slopes, wide, strict=True)]
-        factor = self.rho / (kernels.norm_of_all(slopes) + 1e-12)
+        factor = self.rho / (self.norm_of_all(slopes) + 1e-12)
         return [(p + factor.to(way) * way).to(p.dtype) for p, way in zip(ps, ways, strict=True)]
 
     def rates(self, state: State) -> dict[str, Any]:

@@ -61,8 +61,12 @@ class SkipNonFinite(OptimizerWrapper):
             rule = "a LossScale must come before it, chain(LossScale(), SkipNonFinite(optimizer)), since a skipped update changes"
             raise value_error("SkipNonFinite", f"{rule} no state and could not lower the factor", repr(self.optimizer))
 
+    def all_finite(self, gs: Leaves) -> Any:
+        """Tell whether all elements are finite: a bool, or a 0-d tensor."""
+        return _all_finite(gs)
+
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
-        finite = _all_finite(columns[1])
+        finite = read(self.all_finite(columns[1]))
         consecutive = (numbers["consecutive"] + 1) * (1 - int(finite) if isinstance(finite, bool) else (~finite).long())
         taken = finite if self.max_consecutive is None else finite | (consecutive > self.max_consecutive)
         ps = inner.update_if(taken, lambda: columns[1])

@@ -124,8 +124,14 @@ def size(tree: Tree) -> int:
 
 
 def nbytes(tree: Tree) -> int:
-    """Count the bytes of all tensors in a tree; a tensor in several places counts in each."""
-    return sum(leaf.numel() * leaf.element_size() for leaf in _tensors(tree))
+    """Count the bytes of all tensors in a tree; a tensor in several places counts in each, and of a DTensor only what is here."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in map(_held, _tensors(tree)))
+
+
+def _held(leaf: Tensor) -> Tensor:
+    """Return what this process holds of a tensor: of a DTensor its piece."""
+    piece: Tensor = leaf if type(leaf) is Tensor else getattr(leaf, "_local_tensor", leaf)
+    return piece
 
 
 def all_finite(tree: Tree) -> Tensor:

@@ -27,6 +27,7 @@ from funcnet.kernels import attention as kernels
 from funcnet.kernels.operands import masked_scale
 from funcnet.layers.attention.masks import combine_masks, require_mask, steps_mask
 from funcnet.precision import rounded
+from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 
@@ -108,7 +109,7 @@ class ScaledDotProductAttention(Layer):
             y, lse = kernels.flash(q, k, v, self._flash_bias(q, k, allowed), causal, self._scale(q))
             return y, (x, {"y": y, "lse": lse})
         p = self._weights(q, k, mask)
-        keep = random.bernoulli(rng, tuple(p.shape), 1 - self.dropout_p) if self.stochastic and rng is not None else None
+        keep = self.draw(rng, tuple(p.shape)) if self.stochastic and rng is not None else None
         dropped = self._dropped(p, keep)
         y = kernels.weighted(dropped, v)
         return (y, rounded(dropped, q)) if self.return_weights else y, (x, {"p": p, "keep": keep})
@@ -130,6 +131,10 @@ class ScaledDotProductAttention(Layer):
         bias = mask if mask is not None and mask.is_floating_point() else None
         gq, gk, gbias = kernels.scores_grads(gp, p, q, k, bias, scale, self.soft_cap)
         return params, (gq, gk, gv) if len(x) == 3 else (gq, gk, gv, gbias)
+
+    def draw(self, rng: Key | int, shape: tuple[int, ...]) -> Tensor:
+        """Draw which attention weights are kept."""
+        return random.bernoulli(rng, shape, 1 - self.dropout_p)
 
     def inference(self) -> Layer:
         return self.replace(dropout_p=0.0)

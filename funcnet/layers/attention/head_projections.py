@@ -202,7 +202,7 @@ class Heads(Combinator):
             shapes = {name: (rows, width) for name, rows, width in pairs}
         if self.bias:
             shapes["in_proj_bias"] = (sum(self._rows()),)
-        shapes["out_proj.weight"] = (self.embed_dim, self.embed_dim)
+        shapes["out_proj.weight"] = (self.embed_dim, self._rows()[0])
         shapes |= {"out_proj.bias": (self.embed_dim,)} if self.bias else {}
         return shapes | ({name: (1, 1, self._rows()[1]) for name in LEARNED} if self.add_bias_kv else {})
 

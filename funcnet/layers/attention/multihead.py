@@ -115,7 +115,7 @@ class MultiHeadAttention(Decoding):
         x, inner, a, normed = cache
         gy, gp = self._incoming(cache, gy)
         own = {"out_proj": _weight_grads(a, gy, bias=self.bias)} if weights else {}
-        w = check_param(self, params["out_proj"], "weight", (self.embed_dim, self.embed_dim), a)
+        w = check_param(self, params["out_proj"], "weight", (self.embed_dim, self._rows()[0]), a)
         ga = self._split(kernels.matmul_input_grad(gy, w))
         gq, gk, gv, *rest = self._attention.vjp({}, inner, (ga, gp) if self.need_weights else ga)[1]
         gmask = rest[0] if rest else None
@@ -132,7 +132,8 @@ class MultiHeadAttention(Decoding):
         """Return the gradients of y, as (N, L, features), and of each head's weights."""
         x, (entries, _), a, _ = cache
         if not self.need_weights:
-            return self._inward(check_gy(self, gy, self._outward(a, x).shape, a), x), None
+            shape = (*self._outward(a, x).shape[:-1], self.embed_dim)
+            return self._inward(check_gy(self, gy, shape, a), x), None
         n, heads, length, _ = entries[0].shape
         shape = (n,) * batched(x) + (heads,) * (not self.average_attn_weights) + (length, entries[1].shape[2])
         gy, gp = require_gy_pair(self, gy, a, tuple(self._outward(a, x).shape), shape)

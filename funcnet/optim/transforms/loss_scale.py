@@ -1,5 +1,6 @@
 """LossScale: gradients of a loss that was multiplied, so that none vanishes in float16, and the rule that finds the factor."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -71,9 +72,13 @@ class LossScale(MomentTransform):
     def rates(self, state: State) -> dict[str, Any]:
         return {**super().rates(state), "loss_scale": self.scale(state)}
 
+    def all_finite(self, gs: Sequence[Tensor]) -> Tensor:
+        """Tell whether all elements are finite, as a 0-d tensor."""
+        return kernels.all_finite(gs)
+
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
         scale, clean = (torch.as_tensor(one, dtype=torch.float64) for one in scalars.values())
-        finite = kernels.all_finite(columns[1])
+        finite = self.all_finite(columns[1])
         grows = finite & (clean + 1 >= self.growth_interval)
         larger = torch.where(scale * self.growth_factor <= kernels.MOST, scale * self.growth_factor, scale)
         after = torch.where(finite, torch.where(grows, larger, scale), scale * self.backoff_factor)

@@ -4,6 +4,7 @@ Norms are taken in float64, so that no square of a float32 overflows or vanishes
 over the root of its length.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -164,8 +165,12 @@ class NormalizeByUpdateNorm(MomentTransform):
     def hyperparameters(self) -> dict[str, Rate]:
         return {"scale_factor": self.scale_factor}
 
+    def norm_of_all(self, gs: Sequence[Tensor]) -> Tensor:
+        """Return the common norm of the gradients."""
+        return norm_of_all(gs)
+
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
-        return {"factor": rates["scale_factor"] / (norm_of_all(columns[1]) + self.eps)}, {}
+        return {"factor": rates["scale_factor"] / (self.norm_of_all(columns[1]) + self.eps)}, {}
 
     def formula(self, _: Tensor, g: Tensor, *, factor: Any) -> tuple[Tensor]:
         return (g * factor,)

@@ -1,0 +1,287 @@
+"""What training in two processes costs, beside DistributedDataParallel, ZeroRedundancyOptimizer, FSDP2 and torch's pipelines.
+
+Two workers on one thread each meet in a gloo group on this machine. All contenders of a workload take turns in the same two
+processes; peak memory is measured in two processes for each contender.
+
+    python -m examples.benchmarks.distributed --page examples/benchmarks/results/DISTRIBUTED.md
+"""
+
+import argparse
+import datetime
+import random
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from examples.benchmarks import collectives, measure
+from examples.benchmarks.pipelines import MICROBATCHES, SCHEDULES, bubble
+from examples.benchmarks.processes import together
+from examples.benchmarks.report import cell, table
+from examples.benchmarks.workloads import WORKLOADS, Contender, Training, Workload
+from examples.reports.__main__ import processor
+
+NAMES = ("disk_mlp", "bigmlp", "lenet", "gpt")
+KINDS = ("data parallel", "sharded optimizer", "sharded params")
+SIZE, ROUNDS, TURN = 2, 25, 0.08
+HEAD = """# What training in two processes costs
+
+`python -m examples.benchmarks.distributed{quick} --page examples/benchmarks/results/DISTRIBUTED.md`,
+torch {torch}, {processor}, {date}.
+
+Two processes, one thread each, meet in a gloo group on this machine and share its {cores} cores with gloo's threads. Each takes
+half of the rows. All contenders of a workload take turns in the same two processes, in another order each round, and a step lasts
+as long as on the slower worker. Times are medians of {rounds} rounds. A quotient is the median of the rounds' quotients: below 1,
+funcnet is faster. Of torch's settings the fastest is compared: DistributedDataParallel with and without bucket views,
+`fully_shard` of each layer and of the whole net. Optimizers are torch's fused ones and funcnet's donated ones.
+
+Memory is the peak of a worker's resident memory during steps above that before the training was made, the larger of the two
+workers, in separate processes for each contender. Of torch's settings the smallest is compared. The tiny net's is left out:
+it is below the noise.
+"""
+HIDDEN = """
+## Communication hidden by data parallelism
+
+Three times: a step, the same step with its collectives replaced by nothing, and these collectives without the step, all of them
+started at once. The hidden share is 1 - (step - step without communication) / communication. Both workers compute all the time
+and the machine has no more cores, so what gloo copies is taken from the computation; only waiting can be hidden. The share is
+uncertain where communication is a small part of a step.
+"""
+PIPELINES = """
+## Pipelines
+
+A net of 16 layers `Linear(512, 512)`-ReLU in two stages, MSE, AdamW, {rows} rows in {microbatches} micro-batches. The bubble
+is the share of a step in which a worker neither computes nor updates, the mean of both workers; waiting for the other's result,
+communication and the schedule's own work are in it. By formula, a forward pass and both halves of a backward pass take one unit
+each. torch has no zero-bubble schedule for one stage a worker.
+"""
+
+
+def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[measure.Ready], list[str]]:
+    """Make all trainings and warm them up; every worker takes as many calls in a turn as the first."""
+    ready, notes = [], []
+    for contender in contenders:
+        try:
+            training = contender.make()
+            training.run(4)
+            ready.append(measure.Ready(contender, training, training.value(), agreed(measure.calls_of(training.run, turn))))
+        except Exception as error:
+            notes.append(f"{contender.label} is left out: {measure.told(error)}")
+    return ready, notes
+
+
+def agreed(number: int) -> int:
+    """Return the number of the first worker."""
+    found = torch.tensor(number)
+    dist.broadcast(found, 0)
+    return int(found)
+
+
+def rounds(ready: Sequence[measure.Ready], count: int) -> dict[str, list[float]]:
+    """Let all take turns, in the same order on every worker; return this worker's ms a step."""
+    times: dict[str, list[float]] = {one.contender.label: [] for one in ready}
+    for i in range(count):
+        for one in random.Random(i).sample(list(ready), len(ready)):
+            dist.barrier()
+            times[one.contender.label].append(measure.seconds(one.training.run, one.calls) / one.calls * 1e3)
+    return times
+
+
+class Alone(Training):
+    """The collectives of a step, without the step."""
+
+    size = 0
+
+    def __init__(self, calls: list[collectives.Call]) -> None:
+        """Make the tensors."""
+        self.again, self.nbytes, self.count = collectives.again(calls), collectives.nbytes(calls), len(calls)
+
+    def run(self, calls: int) -> None:
+        """Communicate."""
+        for _ in range(calls):
+            self.again()
+
+    def value(self) -> None:
+        """Return nothing."""
+
+
+def halves(workload: Workload) -> list[Contender]:
+    """Return the two halves of a data-parallel step for both frameworks: computation and communication."""
+    from examples.benchmarks.peers import funcnet_distributed, torch_distributed
+
+    found = []
+    for name, kind in (("funcnet", funcnet_distributed.Silent), ("torch", torch_distributed.Silent)):
+        found.append(Contender(f"{name}, computation", "half", partial(kind, workload)))
+        found.append(Contender(f"{name}, communication", "half", lambda kind=kind: Alone(kind(workload).calls())))
+    return found
+
+
+def contenders(workload: Workload) -> list[Contender]:
+    """Return all contenders, funcnet's first."""
+    from examples.benchmarks.peers import funcnet_distributed, torch_distributed
+
+    return [*funcnet_distributed.contenders(workload), *torch_distributed.contenders(workload)]
+
+
+def times_of(name: str, count: int, turn: float) -> dict[str, Any]:
+    """Measure the contenders of a workload, in every worker."""
+    workload = WORKLOADS[name]
+    ready, notes = prepared([*contenders(workload), *halves(workload)], turn)
+    sent = {one.contender.label: (one.training.count, one.training.nbytes) for one in ready if isinstance(one.training, Alone)}
+    losses = {one.contender.label: one.loss for one in ready}
+    return {"times": rounds(ready, count), "losses": losses, "sent": sent, "parameters": ready[0].training.size, "notes": notes}
+
+
+def memory_of(name: str, label: str) -> float | None:
+    """Return the MB that a contender holds at most; it first trains the tiny net, so that all code is loaded."""
+    find = lambda name: next(one for one in contenders(WORKLOADS[name]) if one.label == label)
+    try:
+        find("disk_mlp").make().run(2)
+        return measure.memory(find(name))
+    except Exception:
+        return None
+
+
+def slowest(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Return for each contender the times of the slower worker."""
+    return {label: [*map(max, *[one["times"][label] for one in found])] for label in found[0]["times"]}
+
+
+def families() -> dict[str, tuple[str, list[str]]]:
+    """Return for each kind of parallelism the label of funcnet's way and those of torch's."""
+    found: dict[str, tuple[str, list[str]]] = {kind: (f"funcnet, {kind}", []) for kind in KINDS}
+    from examples.benchmarks.peers import torch_distributed
+
+    for one in torch_distributed.contenders(WORKLOADS[NAMES[0]]):
+        found[one.family.removeprefix("torch ")][1].append(one.label)
+    return found
+
+
+def quotient(tops: Sequence[float], bottoms: Sequence[float]) -> float:
+    """Return the median of the quotients of two columns."""
+    return statistics.median([a / b for a, b in zip(tops, bottoms, strict=True)])
+
+
+def least(labels: Iterable[str], numbers: dict[str, Any]) -> str | None:
+    """Return the label with the least number or median, of those that were measured."""
+    known = [label for label in labels if numbers.get(label) is not None]
+    middle = lambda label: statistics.median(numbers[label]) if isinstance(numbers[label], list) else numbers[label]
+    return min(known, key=middle, default=None)
+
+
+def steps_row(kind: str, name: str, times: dict[str, list[float]], memory: dict[str, Any]) -> list[str]:
+    """Return a row of the table of steps."""
+    ours, theirs = families()[kind]
+    fastest, smallest, ms = least(theirs, times), least(theirs, memory), lambda one: shown(times.get(one or ""))
+    both = ours in times and fastest is not None
+    sizes = [memory.get(one or "") for one in (ours, smallest)]
+    share = None if None in sizes else sizes[0] / sizes[1]
+    return [
+        *(name, kind, ms(ours), ms(fastest), cell(quotient(times[ours], times[fastest]) if both else None), fastest or "—"),
+        *(cell(sizes[0], 1), cell(sizes[1], 1), cell(share)),
+    ]
+
+
+def shown(column: Sequence[float] | None) -> str:
+    """Write the median with three digits."""
+    return f"{statistics.median(column):.3g}" if column else "—"
+
+
+def hidden_rows(name: str, times: dict[str, list[float]], sent: dict[str, Any]) -> Iterator[list[str]]:
+    """Yield the two rows of a workload in the table of hidden communication."""
+    steps = {"funcnet": "funcnet, data parallel", "torch": "DistributedDataParallel, bucket views"}
+    for framework, step in steps.items():
+        columns = [times.get(one) for one in (step, f"{framework}, computation", f"{framework}, communication")]
+        if all(columns):
+            count, size = sent[f"{framework}, communication"]
+            added = statistics.median([whole - without for whole, without in zip(*columns[:2], strict=True)])
+            share = 1 - added / statistics.median(columns[2])
+            yield [name, framework, str(count), f"{size / 1e6:.3g}", *map(shown, columns), f"{100 * share:.0f} %"]
+
+
+def pipelines_of(count: int, turn: float) -> dict[str, Any]:
+    """Measure the pipelines, in every worker: ms a step, and the share of the time in which the worker computes."""
+    from examples.benchmarks.peers import funcnet_distributed, torch_distributed
+
+    ours = getattr(funcnet_distributed, "pipelines", list)()
+    ready, notes = prepared([*ours, *torch_distributed.pipelines()], turn)
+    times, busy = rounds(ready, count), {}
+    for one in ready:
+        dist.barrier()
+        with one.training.timed():
+            busy[one.contender.label] = one.training.busy_share(5 * one.calls)
+    return {"times": times, "busy": busy, "notes": notes}
+
+
+def pipeline_rows(found: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
+    """Yield a row for each schedule."""
+    times = slowest(found)
+    idle = {label: 1 - statistics.mean([one["busy"][label] for one in found]) for label in times}
+    for name in SCHEDULES:
+        ours, theirs = f"funcnet, {name}", f"torch, {name}"
+        both = quotient(times[ours], times[theirs]) if ours in times and theirs in times else None
+        shares = [cell(idle.get(ours)), cell(idle.get(theirs)), cell(bubble(name, SIZE, MICROBATCHES))]
+        yield [name, shown(times.get(ours)), shown(times.get(theirs)), cell(both), *shares]
+
+
+def measured(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[str], list[str]]:
+    """Measure everything; return the page's three tables and the notes."""
+    steps, hidden, notes = [], [], []
+    for name in options.workloads:
+        say(name)
+        found = together(SIZE, times_of, name, options.rounds, options.turn)
+        times, memory = slowest(found), {}
+        for label in times if name != "disk_mlp" else ():
+            if ", comp" not in label and ", comm" not in label:
+                columns = together(SIZE, memory_of, name, label)
+                memory[label] = None if None in columns else max(columns)
+        steps += [steps_row(kind, name, times, memory) for kind in KINDS]
+        hidden += hidden_rows(name, times, found[0]["sent"])
+        notes += [f"{name}: {note}" for note in found[0]["notes"]]
+    say("pipelines")
+    found = together(SIZE, pipelines_of, options.rounds, options.turn)
+    return [*map(table, HEADERS, (steps, hidden, pipeline_rows(found)))], notes + found[0]["notes"]
+
+
+HEADERS = (
+    ["", "", "funcnet, ms", "torch, ms", "quotient", "torch's fastest", "funcnet, MB", "torch, MB", "quotient"],
+    ["", "", "collectives", "MB", "step, ms", "without communication, ms", "communication, ms", "hidden"],
+    ["schedule", "funcnet, ms", "torch, ms", "quotient", "bubble, funcnet", "bubble, torch", "by formula"],
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the tables, and write the page."""
+    parser = argparse.ArgumentParser("python -m examples.benchmarks.distributed", description=__doc__.split("\n\n")[0])
+    parser.add_argument("workloads", nargs="*", help=f"of {', '.join(NAMES)}; all by default")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often each contender has its turn ({ROUNDS})")
+    parser.add_argument("--turn", type=float, default=TURN, help=f"about how many seconds a turn takes ({TURN})")
+    parser.add_argument("--quick", action="store_true", help="few short turns of the two smallest nets")
+    parser.add_argument("--page", type=Path, help="file to write the page to")
+    options = parser.parse_args(arguments)
+    options.workloads = options.workloads or list(NAMES[:2] if options.quick else NAMES)
+    if options.quick:
+        options.rounds, options.turn = 5, 0.02
+    tables, notes = measured(options, lambda what: print(f"{what} ...", flush=True))
+    head = HEAD.format(
+        quick=" --quick" * options.quick,
+        torch=torch.__version__,
+        processor=processor(),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        cores=torch.multiprocessing.cpu_count(),
+        rounds=options.rounds,
+    )
+    abouts = head, HIDDEN, PIPELINES.format(rows=256, microbatches=MICROBATCHES)
+    page = "".join(f"{about}\n{one}\n" for about, one in zip(abouts, tables, strict=True))
+    page += "".join(["\n## Notes\n\n", *[f"- {note}\n" for note in notes]]) if notes else ""
+    print(page)
+    if options.page:
+        options.page.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

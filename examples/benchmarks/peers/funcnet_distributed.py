@@ -1,0 +1,76 @@
+"""funcnet's ways to train in several processes: the same pure step under ``data_parallel``, with what is sharded, and pipelines.
+
+Nets and losses are those of ``funcnet``, and the optimizers are donated.
+"""
+
+from functools import partial
+
+import torch
+import torch.distributed as dist
+
+import funcnet as fn
+from examples.benchmarks import collectives
+from examples.benchmarks.peers.funcnet import LOSSES, NETS
+from examples.benchmarks.peers.torch_distributed import rows
+from examples.benchmarks.workloads import Contender, Training, Workload
+from funcnet import distributed
+
+KINDS = ("data parallel", "sharded optimizer", "sharded params")
+
+
+class Parallel(Training):
+    """A pure step on this worker's rows."""
+
+    def __init__(self, workload: Workload, kind: str) -> None:
+        """Draw the same params on every worker, and the batch."""
+        name, settings = workload.optimizer
+        opt = fn.donate(getattr(fn, name)(**settings, **({"fused": True} if name == "SGD" else {})))
+        opt = distributed.shard_optimizer(opt) if kind == "sharded optimizer" else opt
+        net = NETS[workload.name]()
+        self.step = distributed.data_parallel(fn.train_step(net, LOSSES[workload.loss], opt))
+        self.params = net.init(0)
+        self.size = fn.tree.size(self.params)
+        if kind == "sharded params":
+            from torch.distributed.device_mesh import init_device_mesh
+
+            self.params = distributed.shard(self.params, init_device_mesh("cpu", (dist.get_world_size(),)))
+        self.state = opt.init(self.params)
+        self.batch = [rows(leaf) for leaf in workload.draw()]
+
+    def run(self, calls: int) -> None:
+        """Take steps; meanwhile nothing else holds the old params and state."""
+        (x, target), params, state = self.batch, self.params, self.state
+        del self.params, self.state
+        with torch.inference_mode():
+            for _ in range(calls):
+                params, state, value = self.step(params, state, x, target)
+        self.params, self.state, self.last = params, state, value
+
+    def value(self) -> float:
+        """Return the last loss, which is that of all rows."""
+        return float(self.last)
+
+
+class Silent(Parallel):
+    """A data-parallel step whose communication is replaced by nothing."""
+
+    def __init__(self, workload: Workload) -> None:
+        """Take the first step with communication, since it compares the workers' params."""
+        super().__init__(workload, "data parallel")
+        super().run(3)
+
+    def run(self, calls: int) -> None:
+        """Take steps on this worker's rows only."""
+        with collectives.silent():
+            super().run(calls)
+
+    def calls(self) -> list[collectives.Call]:
+        """Return the collectives of a step."""
+        with collectives.recorded() as calls:
+            super().run(1)
+        return calls
+
+
+def contenders(workload: Workload) -> list[Contender]:
+    """Return funcnet's way for each kind of parallelism."""
+    return [Contender(f"funcnet, {kind}", f"funcnet {kind}", partial(Parallel, workload, kind)) for kind in KINDS]

@@ -1,0 +1,175 @@
+"""torch's ways to train in several processes: DistributedDataParallel, ZeroRedundancyOptimizer, FSDP2 and its pipelines.
+
+Nets, losses and optimizers are those of ``torch_nn``, the optimizers in their fused implementation, but for SGD on sharded
+parameters, which has none.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+from torch.nn.parallel import DistributedDataParallel
+
+from examples.benchmarks import collectives
+from examples.benchmarks.peers.torch_nn import LOSSES, MODULES, Residual
+from examples.benchmarks.pipelines import BATCH, LAYERS, MICROBATCHES, SIDE, Pipeline
+from examples.benchmarks.workloads import Contender, Training, Workload
+
+SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
+
+
+def rows(leaf: Tensor) -> Tensor:
+    """Return this worker's rows."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    return leaf[len(leaf) * rank // size : len(leaf) * (rank + 1) // size].clone()
+
+
+class Parallel(Training):
+    """A module that torch's wrappers train on this worker's rows."""
+
+    def __init__(self, workload: Workload, wrap: Callable[[nn.Module], nn.Module], sharded_optimizer: bool = False) -> None:
+        """Make the same module on every worker, and draw the batch."""
+        torch.manual_seed(0)
+        module = MODULES[workload.name]()
+        self.size = sum(p.numel() for p in module.parameters())
+        self.module = wrap(module)
+        name, settings = workload.optimizer
+        kind: Any = getattr(torch.optim, name)
+        kind = partial(ZeroRedundancyOptimizer, optimizer_class=kind) if sharded_optimizer else kind
+        fused = {"foreach": True} if name == "SGD" and isinstance(self.module, FSDPModule) else {"fused": True}
+        self.optimizer = kind(self.module.parameters(), **settings, **fused)
+        self.batch = [rows(leaf) for leaf in workload.draw()]
+        self.loss = LOSSES[workload.loss]
+
+    def run(self, calls: int) -> None:
+        """Forget the gradients, go forward, back, and down."""
+        x, target = self.batch
+        for _ in range(calls):
+            self.optimizer.zero_grad()
+            value = self.loss(self.module(x), target)
+            value.backward()
+            self.optimizer.step()
+        self.last = value.detach()
+
+    def value(self) -> float:
+        """Return the mean of the workers' last losses."""
+        total = self.last.clone()
+        dist.all_reduce(total)
+        return float(total) / dist.get_world_size()
+
+
+def data_parallel(module: nn.Module, bucket_view: bool = True) -> DistributedDataParallel:
+    """Wrap a module; with ``bucket_view`` gradients are parts of the buckets, and not copied into them."""
+    return DistributedDataParallel(module, gradient_as_bucket_view=bucket_view)
+
+
+def by_layer(module: nn.Module) -> nn.Module:
+    """Shard each residual block or layer with parameters, and what is left."""
+    for child in module.children():
+        if isinstance(child, Residual) or any(True for _ in child.parameters()):
+            fully_shard(child, mesh=_mesh())
+    return fully_shard(module, mesh=_mesh())
+
+
+def whole(module: nn.Module) -> nn.Module:
+    """Shard the parameters of the whole module together."""
+    return fully_shard(module, mesh=_mesh())
+
+
+def _mesh() -> Any:
+    return init_device_mesh("cpu", (dist.get_world_size(),))
+
+
+def contenders(workload: Workload) -> list[Contender]:
+    """Return torch's way for each kind of parallelism, in its settings."""
+    made = {
+        ("data parallel", "DistributedDataParallel"): partial(Parallel, workload, partial(data_parallel, bucket_view=False)),
+        ("data parallel", "DistributedDataParallel, bucket views"): partial(Parallel, workload, data_parallel),
+        ("sharded optimizer", "ZeroRedundancyOptimizer"): partial(Parallel, workload, data_parallel, True),
+        ("sharded params", "fully_shard, each layer"): partial(Parallel, workload, by_layer),
+        ("sharded params", "fully_shard, whole net"): partial(Parallel, workload, whole),
+    }
+    return [Contender(label, f"torch {kind}", make) for (kind, label), make in made.items()]
+
+
+class Silent(Parallel):
+    """DistributedDataParallel whose communication is replaced by nothing; ``buckets`` are what it would reduce."""
+
+    def __init__(self, workload: Workload) -> None:
+        """Register a hook in the place of the all-reduce."""
+        super().__init__(workload, data_parallel)
+        self.found: dict[int, int] = {}
+        self.module.register_comm_hook(self.found, _nothing)
+        self.run(3)  # buckets are made anew after the first step
+
+    def calls(self) -> list[collectives.Call]:
+        """Return the all-reduces of a step."""
+        self.found.clear()
+        self.run(1)
+        return [("all_reduce", [(torch.Size([size]), torch.float32)]) for size in self.found.values()]
+
+
+def _nothing(found: dict[int, int], bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    found[bucket.index()] = bucket.buffer().numel()
+    done: torch.futures.Future[Tensor] = torch.futures.Future()
+    done.set_result(bucket.buffer())
+    return done
+
+
+class TorchPipeline(Pipeline):
+    """A stage of torch's pipeline."""
+
+    def __init__(self, schedule: str) -> None:
+        """Make this worker's layers, and time what the stage computes."""
+        rank, size = dist.get_rank(), dist.get_world_size()
+        layers = [one for _ in range(LAYERS // size) for one in (nn.Linear(SIDE, SIDE), nn.ReLU())]
+        self.module = nn.Sequential(*layers)
+        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=1e-3, fused=True)
+        self.stage = PipelineStage(self.module, rank, size, torch.device("cpu"))
+        self.schedule = SCHEDULES[schedule](self.stage, MICROBATCHES, nn.functional.mse_loss)
+        self.batch = torch.randn(BATCH, SIDE), torch.randn(BATCH, SIDE)
+        self.is_first, self.is_last, self.busy = rank == 0, rank == size - 1, 0.0
+
+    def run(self, calls: int) -> None:
+        """Take steps: only the first stage has x, only the last the target."""
+        x, target = self.batch
+        for _ in range(calls):
+            self.optimizer.zero_grad()
+            self.schedule.step(*[x] * self.is_first, **({"target": target, "losses": []} if self.is_last else {}))
+            self.optimizer.step()
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add up the time that this worker computes."""
+        self.busy = 0.0
+        verbs = ("forward_one_chunk", "backward_one_chunk")
+        for name in verbs:
+            setattr(self.stage, name, self._timed(getattr(self.stage, name)))
+        self.optimizer.step, step = self._timed(self.optimizer.step), self.optimizer.step
+        yield
+        self.optimizer.step = step
+        for name in verbs:
+            delattr(self.stage, name)
+
+    def _timed(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            result = work(*args, **kwargs)
+            self.busy += time.perf_counter() - began
+            return result
+
+        return timed
+
+
+def pipelines() -> list[Contender]:
+    """Return torch's schedules of one stage a worker."""
+    return [Contender(f"torch, {name}", "torch pipeline", partial(TorchPipeline, name)) for name in SCHEDULES]

@@ -1,0 +1,226 @@
+"""Failures: what a worker says when a collective fails, with the ranks that are missing and the errors of the others.
+
+Gloo and NCCL name an address or a timeout. Here each worker that fails posts its error in the store of the process group, waits a
+moment for the others, and then knows who raised what, and who is silent. A worker that waits in a collective looks at the store
+every quarter of a second, so an error of one worker ends the step of all, long before the timeout of the group. A step that
+works never touches the store. A store on a host that is cut off never answers and has no timeout, so a thread asks it.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent import futures
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+import torch.distributed as dist
+
+from funcnet.kernels.private_names import default_store
+
+_LOOK = timedelta(seconds=0.25)
+"""How long a worker waits in a collective before it looks at the store; two round trips to the store take 0.2 ms."""
+
+_GRACE = 3.0
+"""Seconds in which the others must post, once a collective has failed; at most half of the timeout of the group."""
+
+_LONGEST = 500
+_TORCH = Path(dist.__file__).parent
+_OURS = (__file__, str(Path(__file__).with_name("workers.py")))
+
+
+class WorkerError(RuntimeError):
+    """Raised on the other workers when one is missing from a collective, or has raised an error before it.
+
+    Its cause (``__cause__``) is the error of gloo or NCCL.
+
+    Attributes:
+        missing: The ranks that were killed, hang, are cut off, or still compute.
+        raised: The errors of other workers, ``"ValueError: ..."``, by rank.
+
+    >>> str(WorkerError("data_parallel: ...", missing=(2,)))
+    'data_parallel: ...'
+    """
+
+    def __init__(self, message: str, missing: Iterable[int] = (), raised: dict[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.missing, self.raised = tuple(missing), dict(raised or {})
+
+
+class _NoticedError(RuntimeError):
+    """Raised in a worker that waits, once another one has posted a failure."""
+
+
+class explained:  # noqa: N801 (used as a function)
+    """Explain the failures of a step: ``with explained(workers, "data_parallel"): ...``.
+
+    An error of this worker is posted for the others, and raised as it is. A failed collective raises ``WorkerError``.
+
+    Args:
+        workers: The workers that take part.
+        who: Who asks for the collectives, for the error.
+    """
+
+    __slots__ = ("_who", "_workers")
+
+    def __init__(self, workers: Any, who: object) -> None:
+        self._workers, self._who = workers, who
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        is_told = error is None or isinstance(error, WorkerError) or getattr(error, "is_posted", False)
+        if not is_told and self._workers.size > 1 and default_store is not None:
+            error.is_posted = True  # type: ignore[union-attr]  # or an outer step would count it again
+            _explain(self._workers, self._who, error)  # type: ignore[arg-type]
+
+
+class Watched:
+    """A collective on the CPU that has been started; ``wait`` ends early when another worker has failed."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Any) -> None:
+        self._work = work
+
+    def wait(self) -> None:
+        """Wait, and look at the store now and then; without an answer, until the collective itself is timed out."""
+        look: futures.Future[bool] | None = None
+        while True:
+            try:
+                self._work.wait(_LOOK)
+                return
+            except RuntimeError:
+                if self._work.is_completed():
+                    raise
+            look = look or _asked(_Board().others_failed)
+            if futures.wait([look], 0.1).done:
+                if look.result():
+                    raise _NoticedError("another worker has failed")
+                look = None
+
+
+def watched(work: Any, values: Any) -> Any:
+    """Watch a collective on tensors of the CPU; on a GPU, to wait with a timeout would block the process until it is done.
+
+    Not for messages from one worker to one other: gloo breaks all connections when the time for such a message is up.
+    """
+    return Watched(work) if work is not None and values.is_cpu and default_store is not None else work
+
+
+_T = TypeVar("_T")
+
+
+def _asked(ask: Callable[[], _T]) -> "futures.Future[_T]":
+    """Have a thread ask the store, which may take for ever; the thread does not keep the process from ending."""
+    answer: futures.Future[_T] = futures.Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer
+
+
+class _Report(NamedTuple):
+    """What a worker posts: the error, and whether it is its own or that of a collective."""
+
+    text: str
+    is_own: bool
+
+
+class _Board:
+    """The keys in the store of all processes where workers post their failures, each worker numbering its own.
+
+    Errors that all workers raise, catch and outlive are counted on each of them alike, so old posts are never read again.
+    """
+
+    def __init__(self) -> None:
+        self.store, self.rank = default_store(), dist.get_rank()
+
+    def post(self, report: _Report) -> int:
+        """Post a failure, and return its number."""
+        number = int(self.store.add(f"funcnet/count/{self.rank}", 1))
+        self.store.set(f"funcnet/{number}/{self.rank}", json.dumps(report))
+        self.store.set(f"funcnet/{number}", "")
+        return number
+
+    def others_failed(self) -> bool:
+        """Tell whether another worker has posted a failure that this one has not seen; also when the store is gone."""
+        try:
+            number = int(self.store.add(f"funcnet/count/{self.rank}", 0))
+            return bool(self.store.check([f"funcnet/{number + 1}"]))
+        except RuntimeError:
+            return True
+
+    def collect(self, ranks: Iterable[int], number: int, seconds: float) -> dict[int, _Report]:
+        """Wait for the posts of the given ranks, and return those that are there in time, with those of any others."""
+        deadline = time.monotonic() + seconds
+        wanted = [f"funcnet/{number}/{rank}" for rank in ranks]
+        while not self.store.check(wanted) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        keys = {rank: f"funcnet/{number}/{rank}" for rank in range(dist.get_world_size())}
+        return {rank: _Report(*json.loads(self.store.get(key))) for rank, key in keys.items() if self.store.check([key])}
+
+
+def _explain(workers: Any, who: object, error: BaseException) -> None:
+    """Post an error; that of a collective is raised as a ``WorkerError`` if anybody has more to say."""
+    own, board = not _is_of_collective(error), _Board()
+    ranks = dist.get_process_group_ranks(workers.group)
+    seconds = min(_GRACE, board.store.timeout.total_seconds() / 2)
+    try:
+        number = _asked(lambda: board.post(_Report(_worded(error), own))).result(seconds)
+        if own:
+            return
+        found = _asked(lambda: board.collect(ranks, number, seconds)).result(2 * seconds)
+    except (RuntimeError, TimeoutError):
+        if own:
+            return
+        raise _store_is_gone(who, error) from error
+    others = {rank: report for rank, report in found.items() if rank != board.rank}
+    missing = tuple(rank for rank in ranks if rank not in found)
+    raised = {rank: one.text for rank, one in others.items() if one.is_own}
+    if isinstance(error, _NoticedError) and not missing and not raised:
+        raised = {rank: one.text for rank, one in others.items()}
+    if missing or raised:
+        raise _worker_error(who, len(ranks), missing, raised, seconds) from error
+
+
+def _is_of_collective(error: BaseException) -> bool:
+    """Tell the error of a collective, by its class or where it was raised, from one of this worker."""
+    if not isinstance(error, RuntimeError):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else trace.tb_frame.f_code.co_filename
+    of_torch = where.startswith(str(_TORCH)) and not where.startswith(str(_TORCH / "tensor"))
+    named = any(word in str(error) for word in ("gloo", "NCCL"))
+    return isinstance(error, (_NoticedError, dist.DistError)) or of_torch or where in _OURS or named
+
+
+def _worded(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _worker_error(who: object, size: int, missing: tuple[int, ...], raised: dict[int, str], seconds: float) -> WorkerError:
+    words = [f"rank {rank} raised {text}" for rank, text in raised.items()]
+    if missing:
+        listed = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
+        words += [f"no word from {listed} within {seconds:g} s: killed, hanging, cut off or still busy"]
+    name = who if isinstance(who, str) else repr(who)
+    return WorkerError(f"{name}: all {size} workers must take part in each collective, got {'; '.join(words)}", missing, raised)
+
+
+def _store_is_gone(who: object, error: BaseException) -> WorkerError:
+    name = who if isinstance(who, str) else repr(who)
+    rule = f"{name}: all workers must take part in each collective and reach the store of the process group"
+    gone = "got no answer from it: rank 0, or the process that holds it, is lost"
+    return WorkerError(f"{rule}, {gone} (here: {_worded(error).splitlines()[0]})", missing=(0,))

@@ -1,0 +1,258 @@
+"""Optimizers over workers: what an optimizer asks of all gradients together, it asks of those on all workers.
+
+    ‖g‖ = √Σᵣ ‖gᵣ‖²          the norm of clipping, from the norms of all workers r
+    finite                   where every gradient on every worker is
+    Σ = Σᵣ Σᵣ                 the sums of Prodigy
+
+Workers exchange one row of numbers for each of these questions. All of them compute with the same rows in the same order, so all
+take the same decision, and get the same bits on repeat.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import attrs
+import torch
+import torch.distributed as dist
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Params
+from funcnet.distributed.workers import Workers, gather_rows
+from funcnet.errors import value_error
+from funcnet.flattening import Tree, flatten_together
+from funcnet.kernels.optim import norm_of_all, read
+from funcnet.optim.base import GradientTransform, Optimizer, State
+from funcnet.optim.chaining import Chain
+from funcnet.optim.clipping import ClipByGlobalNorm
+from funcnet.optim.evaluating import EvaluatingOptimizer
+from funcnet.optim.groups import ByPath
+from funcnet.optim.prodigy import Prodigy
+from funcnet.optim.recording import EvaluatingRecorder, Recorder
+from funcnet.optim.sharpness import SAM
+from funcnet.optim.skipping import SkipNonFinite
+from funcnet.optim.transforms.decay import AddDecayedWeights
+from funcnet.optim.transforms.loss_scale import LossScale
+from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
+from funcnet.optim.transforms.norms import NormalizeByUpdateNorm
+from funcnet.optim.transforms.observing import Monitor
+from funcnet.value import frozen
+
+Part = Optimizer | GradientTransform
+
+
+class Over:
+    """The workers over which numbers are taken, and the leaves that this one counts."""
+
+    __slots__ = ("counted", "flags", "workers")
+
+    def __init__(self, workers: Workers, counted: Tree = None, flags: Sequence[bool] | None = None) -> None:
+        self.workers, self.counted, self.flags = workers, counted, flags
+
+    def among(self, grads: Tree) -> "Over":
+        """Return the same for the gradients that there are: which of them this worker counts."""
+        if self.counted is None:
+            return self
+        rows = zip(*flatten_together(grads, self.counted), strict=True)
+        return Over(self.workers, None, [bool(flag) for g, flag in rows if g is not None])
+
+    def counting(self, xs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the tensors that this worker counts, of one for each gradient."""
+        return xs if self.flags is None else [x for x, flag in zip(xs, self.flags, strict=True) if flag]
+
+    def rows(self, *numbers: Any) -> Tensor:
+        """Return the numbers of all workers, in float64, with a row for each."""
+        row = torch.stack([torch.as_tensor(one).detach().double() for one in numbers])
+        found: Tensor = gather_rows(self.workers, _where_sent(row, self.workers)).wait()
+        return found
+
+    def norm(self, own: Tensor) -> Tensor:
+        """Return the norm over all workers, from that of this one."""
+        return norm_of_all([self.rows(own)])
+
+    def __repr__(self) -> str:
+        return f"{self.workers.size} workers"
+
+
+def _where_sent(row: Tensor, workers: Workers) -> Tensor:
+    """Return a row where the group can send it: a worker without any leaf has its numbers on the CPU."""
+    if row.is_cpu and dist.get_backend(workers.group) == "nccl":
+        return row.to(torch.device("cuda", torch.cuda.current_device()))
+    return row
+
+
+def over_field() -> Any:
+    """Make the field of an ``Over``."""
+    return field(kw_only=True, eq=False)
+
+
+class Together:
+    """What the rules below share; each is a subclass of the part in the place of which it is put."""
+
+    __slots__ = ()
+
+    over: Over
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Any, State]:
+        """Make the part's update, with the leaves in mind that this worker counts."""
+        over = self.over.among(grads)
+        part: Any = self if over is self.over else attrs.evolve(self, over=over)  # type: ignore[misc]
+        return super(Together, part).update(grads, state, params)  # type: ignore[misc, no-any-return]
+
+    def norm_of_all(self, xs: Sequence[Tensor]) -> Tensor:
+        """Return the common norm of the tensors of all workers."""
+        return self.over.norm(super().norm_of_all(self.over.counting(xs)))  # type: ignore[misc]
+
+    def norm_of_difference(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
+        """Return the common norm of all differences on all workers."""
+        xs, ys = self.over.counting(xs), self.over.counting(ys)
+        return self.over.norm(super().norm_of_difference(xs, ys))  # type: ignore[misc]
+
+    def all_finite(self, xs: Sequence[Tensor]) -> Tensor:
+        """Tell whether all elements on all workers are finite, as a 0-d tensor."""
+        return self.over.rows(super().all_finite(self.over.counting(xs))).amin() > 0  # type: ignore[misc]
+
+    def totals(self, *sums: Sequence[Tensor]) -> list[Any]:
+        """Return the total of each list over all workers."""
+        own = super().totals(*map(self.over.counting, sums))  # type: ignore[misc]
+        return [read(one) for one in self.over.rows(*own).sum(0)]
+
+
+@frozen
+class ClipOverWorkers(Together, ClipByGlobalNorm):
+    """``ClipByGlobalNorm`` by the norm over all workers."""
+
+    over: Over = over_field()
+
+
+@frozen
+class NormalizeOverWorkers(Together, NormalizeByUpdateNorm):
+    """``NormalizeByUpdateNorm`` by the norm over all workers."""
+
+    over: Over = over_field()
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+        if not tree.leaves(grads):  # then it asks for no norm itself, and the others wait for this worker's
+            self.norm_of_all([])
+        return Together.update(self, grads, state, params)
+
+
+@frozen
+class LossScaleOverWorkers(Together, LossScale):
+    """``LossScale`` with a factor that falls where a gradient of any worker is not finite."""
+
+    over: Over = over_field()
+
+
+@frozen
+class SkipOverWorkers(Together, SkipNonFinite):
+    """``SkipNonFinite`` that skips where a gradient of any worker is not finite."""
+
+    over: Over = over_field()
+
+
+@frozen
+class ProdigyOverWorkers(Together, Prodigy):
+    """``Prodigy`` with one estimate for the params of all workers."""
+
+    over: Over = over_field()
+
+
+@frozen
+class SAMOverWorkers(Together, SAM):
+    """``SAM`` with the distance over the params of all workers."""
+
+    over: Over = over_field()
+
+
+@frozen
+class RecorderOverWorkers(Together, Recorder):
+    """A recorder of the norms over all workers."""
+
+    over: Over = over_field()
+
+
+@frozen
+class EvaluatingRecorderOverWorkers(Together, EvaluatingRecorder):
+    """A recorder of the norms over all workers, of an optimizer that asks for gradients."""
+
+    over: Over = over_field()
+
+
+@frozen
+class MonitorOverWorkers(Together, Monitor):
+    """``Monitor`` of the norm of the gradients of all workers."""
+
+    over: Over = over_field()
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+        grads, state = Monitor.update(self, grads, state, params)
+        counted = self.over.among(grads).counting(tree.leaves(grads))
+        return grads, {**state, "measured": self.over.norm(tree.norm(counted))}
+
+
+_RULES: dict[type, type] = {
+    ClipByGlobalNorm: ClipOverWorkers,
+    NormalizeByUpdateNorm: NormalizeOverWorkers,
+    LossScale: LossScaleOverWorkers,
+    SkipNonFinite: SkipOverWorkers,
+    Prodigy: ProdigyOverWorkers,
+    SAM: SAMOverWorkers,
+    Recorder: RecorderOverWorkers,
+    EvaluatingRecorder: EvaluatingRecorderOverWorkers,
+    Monitor: MonitorOverWorkers,
+}
+
+# They need the paths or the places of all leaves, which are the same where leaves of other workers are None.
+_BY_PLACE = (ByPath, AddDecayedWeights, AddNoise, AddPrivacyNoise)
+
+
+def over_workers(opt: Part, workers: Workers, counted: Tree = None) -> Any:
+    """Return the optimizer with the norms, sums and checks for finiteness of all gradients taken over all workers.
+
+        ‖g‖ = √Σᵣ ‖gᵣ‖²      gᵣ the gradients that worker r has and counts
+
+    The parts of a chain, the groups of ``by_path`` and the optimizers in wrappers are rewritten too; what acts on elements or on
+    leaves stays as it is. Each worker's trees have the structure of the whole, with ``None`` for a leaf of which it has nothing,
+    so that paths and places are those of the whole. Every worker makes each update, with leaves or without.
+
+    Args:
+        opt: An optimizer or a gradient transform.
+        workers: The workers that hold the gradients.
+        counted: A tree of bools like params: the leaves that this worker counts, where several have the same leaf. By default
+            all.
+
+    Raises:
+        ValueError: For a part that acts on the whole tree and has no rule for several workers, such as ``LBFGS``.
+    """
+    if counted is not None and isinstance(opt, EvaluatingOptimizer):
+        raise value_error("over_workers", "counted needs an optimizer that takes one gradient a step", repr(opt))
+    return _rewritten(opt, Over(workers, counted))
+
+
+def _rewritten(part: Any, over: Over) -> Any:
+    """Return a part, or a tuple with parts in it, with every rule in its place."""
+    if isinstance(part, tuple):
+        return tuple([_rewritten(one, over) for one in part])
+    if not isinstance(part, (Optimizer, GradientTransform)):
+        return part
+    made = _rule_of(part)
+    fields = {one.alias: _rewritten(getattr(part, one.name), over) for one in attrs.fields(type(part)) if one.init}  # type: ignore[arg-type]
+    return part.replace(**fields) if made is None else made(**fields, over=over)
+
+
+def _rule_of(part: Part) -> type | None:
+    """Return the class of a part's rule, ``None`` where it may stay as it is; raise for a part without one."""
+    if isinstance(part, Monitor) and part.measure is not tree.norm:
+        _refuse(part, "a Monitor of several workers must measure the norm, which is its default")
+    if type(part) in _RULES:
+        return _RULES[type(part)]
+    is_made_of_parts = isinstance(part, (Chain, *_BY_PLACE)) or hasattr(part, "optimizer")
+    if part.acts_on == "tree" and not is_made_of_parts:
+        _refuse(part, "it acts on all gradients together, and has no rule for gradients on several workers")
+    return None
+
+
+def _refuse(part: Part, rule: str) -> NoReturn:
+    raise value_error("over_workers", rule, repr(part))

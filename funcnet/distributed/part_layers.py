@@ -1,0 +1,323 @@
+"""Parts of layers: what one worker computes of a layer whose params are divided, and what the workers tell each other.
+
+    by columns   yᵣ = x wᵣᵀ + bᵣ             gx = Σ gyᵣ wᵣ          each worker makes a part of y
+    by rows      y  = Σ xᵣ wᵣᵀ + b           gxᵣ = gy wᵣ            each worker takes a part of x
+    heads        y  = Σ aᵣ Oᵣᵀ + o           gx = Σ gxᵣ             by columns into the heads, by rows out of them
+    a table      y  = Σ [x in rows r] Eᵣ[x]  gEᵣ = rows of gy       each worker knows a part of the words
+
+Sums are over the workers r. What is whole is the same on all workers, bit for bit.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from attrs import field
+from torch import Tensor
+
+from funcnet import random, tree
+from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.distributed.workers import Pending, Workers, gather_rows, sum_over
+from funcnet.layers.attention.dot_product import ScaledDotProductAttention
+from funcnet.layers.attention.multihead import MultiHeadAttention
+from funcnet.layers.noise.dropout import Dropout
+from funcnet.precision import in_single, rounded
+from funcnet.value import frozen
+from funcnet.wrapper import Wrapper
+
+
+class Cut(NamedTuple):
+    """How an axis is cut: into ``groups`` stretches, each of which is cut into one piece per worker."""
+
+    axis: int
+    groups: int = 1
+
+    def of(self, whole: Tensor, workers: Workers) -> Tensor:
+        """Return this worker's part."""
+        stretches = whole.unflatten(self.axis, (self.groups, workers.size, -1))
+        return stretches.select(self._workers_axis, workers.rank).flatten(self.axis - 1, self.axis)
+
+    def joined(self, stacked: Tensor) -> Tensor:
+        """Return the whole from the parts of all workers, which are along the first axis."""
+        split = stacked.unflatten(self.axis, (self.groups, -1))
+        return split.movedim(0, self._workers_axis).flatten(self.axis - 2, self.axis)
+
+    @property
+    def _workers_axis(self) -> int:
+        return self.axis - 1
+
+
+class Passage(NamedTuple):
+    """What happens to x before a part of a layer, or to y after it.
+
+    ``"none"`` is for what is a part already, or stays one; ``"copy"`` takes a whole x whose gradient has a part on each worker;
+    ``"cut"`` takes this worker's part of a whole x; ``"sum"`` adds up y; ``"join"`` makes the whole y of its parts.
+    """
+
+    kind: str
+    workers: Workers
+    cut: Cut = Cut(-1)
+
+    def forward(self, x: Any) -> Any:
+        """Return what comes after the passage."""
+        if self.kind == "sum":
+            return start_sum(x, self.workers).wait()
+        return self._cut(x) if self.kind == "cut" else self._joined(x) if self.kind == "join" else x
+
+    def back(self, g: Any) -> Any:
+        """Return the gradient before the passage."""
+        return self.start_back(g).wait()
+
+    def start_back(self, g: Any) -> Pending:
+        """Start what makes the gradient before the passage."""
+        if self.kind == "copy":
+            return _Several([start_sum(one, self.workers) for one in g]) if isinstance(g, tuple) else start_sum(g, self.workers)
+        return Pending(None, self._joined(g) if self.kind == "cut" else self._cut(g) if self.kind == "join" else g)
+
+    def _cut(self, whole: Tensor) -> Tensor:
+        return self.cut.of(whole, self.workers)
+
+    def _joined(self, part: Tensor) -> Tensor:
+        return self.cut.joined(gather_rows(self.workers, part).wait())
+
+
+class _Rounded(Pending):
+    """A sum in single precision that comes back in half precision."""
+
+    __slots__ = ("_like",)
+
+    def __init__(self, pending: Pending, like: Tensor) -> None:
+        super().__init__(pending, like)
+        self._like = like
+
+    def wait(self) -> Any:
+        return rounded(self._work.wait(), self._like)
+
+
+class _Several(Pending):
+    """Several collectives, whose results come in a tuple."""
+
+    __slots__ = ()
+
+    def __init__(self, pending: list[Pending]) -> None:
+        super().__init__(None, pending)
+
+    def wait(self) -> Any:
+        return tuple([one.wait() for one in self._result])
+
+
+def start_sum(values: Any, workers: Workers) -> Pending:
+    """Start adding up what each worker has just computed; half precision is added in single precision. ``None`` stays."""
+    if values is None:
+        return Pending(None, None)
+    single = in_single(values).contiguous()
+    return sum_over(workers, single) if single.dtype is values.dtype else _Rounded(sum_over(workers, single), values)
+
+
+class Move(NamedTuple):
+    """Where a leaf is kept, and where the part of the layer needs it."""
+
+    path: str
+    layout: Any
+    """The mesh, the placements in which the leaf is kept, its whole shape and its strides."""
+    needed: Any
+    """The placements that the layer needs."""
+    partial: bool = False
+    """Whether the gradient has a part on each worker, as that of a norm which each applies to its own heads."""
+
+    def brought(self, leaf: Tensor) -> Tensor:
+        """Return the leaf as the layer needs it."""
+        return _redistributed(leaf, self.layout, self.layout[1], self.needed)
+
+    def taken_back(self, gradient: Tensor) -> Tensor:
+        """Return the gradient as the leaf is kept."""
+        from torch.distributed.tensor import Partial
+
+        return _redistributed(gradient, self.layout, (Partial(),) if self.partial else self.needed, self.layout[1])
+
+
+def _redistributed(local: Tensor, layout: Any, before: Any, after: Any) -> Tensor:
+    from torch.distributed._functional_collectives import AsyncCollectiveTensor
+    from torch.distributed.tensor import DTensor
+
+    mesh, _, shape, stride = layout
+    one = DTensor.from_local(local, mesh, before, run_check=False, shape=shape, stride=stride)
+    found = one.redistribute(placements=after).to_local()
+    return found.wait() if isinstance(found, AsyncCollectiveTensor) else found
+
+
+@frozen
+class Parted(Wrapper):
+    """A worker's part of a layer, with what the workers exchange before and after it."""
+
+    label = "parted"
+    computes = False
+
+    layer: Layer
+    before: Passage = field(eq=False)
+    after: Passage = field(eq=False)
+    moves: tuple[Move, ...] = field(default=(), eq=False)
+    once: tuple[str, ...] = ()
+    """Paths of leaves that are added to a sum, and so only on one worker."""
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        y, cache = self.layer.apply(self._own(params), self.before.forward(x), rng)
+        return self.after.forward(y), cache
+
+    def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
+        return self.after.forward(self.layer(self._own(params), self.before.forward(x), rng))
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        own, gy = self._own(params), self.after.back(gy)
+        if isinstance(self.layer, MultiHeadAttention) or self.before.kind != "copy":
+            gparams, gx = self.layer.vjp(own, cache, gy)
+            return self._kept(gparams), self.before.back(gx)
+        gx = self.before.start_back(self.layer.input_grad(own, cache, gy))  # sent while the params' half is computed
+        return self._kept(self.layer.grads(own, cache, gy)), gx.wait()
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return self._kept(self.layer.grads(self._own(params), cache, self.after.back(gy)))
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return self.before.back(self.layer.input_grad(self._own(params), cache, self.after.back(gy)))
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        if not self.layer.has_running_stats:
+            return params
+        moved = self.layer.update_stats(self._own(params), cache)
+        for path in self.once:
+            moved = tree.replace(moved, path, tree.at(params, path))
+        return self._kept(moved)
+
+    def _own(self, params: Params) -> Params:
+        """Return the params as the layer needs them."""
+        for move in self.moves:
+            params = tree.replace(params, move.path, move.brought(tree.at(params, move.path)))
+        for path in self.once if self.after.workers.rank else ():
+            params = tree.replace(params, path, torch.zeros_like(tree.at(params, path)))
+        return params
+
+    def _kept(self, gparams: Params) -> Params:
+        """Return gradients as the params are kept."""
+        for move in self.moves:
+            gradient = tree.at(gparams, move.path)
+            if gradient is not None:
+                gparams = tree.replace(gparams, move.path, move.taken_back(gradient))
+        return gparams
+
+
+@frozen
+class TablePart(Wrapper):
+    """A worker's rows of a table: a word in other rows counts as zeros, and the sum over the workers has every word's row."""
+
+    label = "parted"
+    computes = False
+
+    layer: Layer
+    start: int
+    num_embeddings: int
+    workers: Workers = field(eq=False)
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        own, i = self._own(x)
+        y, cache = self.layer.apply(params, i, rng)
+        return start_sum(_where(own, y), self.workers).wait(), (own, cache)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        return self.layer.vjp(params, cache[1], _where(cache[0], gy))
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return self.layer.grads(params, cache[1], _where(cache[0], gy))
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        return self.layer.input_grad(params, cache[1], gy)
+
+    def _own(self, x: Any) -> tuple[Tensor, Tensor]:
+        """Return which words are in this worker's rows, and the rows: for a word in no row the word, which the layer refuses."""
+        own = (x >= self.start) & (x < self.start + self.layer.num_embeddings)  # type: ignore[attr-defined]
+        others = torch.where((x >= 0) & (x < self.num_embeddings), 0, torch.where(x < 0, x, x.clamp(min=self.num_embeddings)))
+        return own, torch.where(own, x - self.start, others)
+
+
+def _where(own: Tensor, rows: Tensor) -> Tensor:
+    return torch.where(own.unsqueeze(-1), rows, 0.0)
+
+
+@frozen
+class DropoutPart(Dropout):
+    """A worker's part of a dropout: it draws the whole mask, so it drops what one process would drop."""
+
+    cut: Any = field(default=Cut(-1), kw_only=True, repr=False)
+    workers: Any = field(default=None, kw_only=True, eq=False, repr=False)
+
+    def draw(self, rng: Any, shape: tuple[int, ...]) -> Tensor:
+        return _drawn_part(self.workers, self.cut, rng, shape, 1 - self.p)
+
+
+@frozen
+class AttentionPart(ScaledDotProductAttention):
+    """A worker's heads of an attention, which drop what all heads together would drop."""
+
+    workers: Any = field(default=None, kw_only=True, eq=False, repr=False)
+
+    def draw(self, rng: Any, shape: tuple[int, ...]) -> Tensor:
+        return _drawn_part(self.workers, Cut(-3), rng, shape, 1 - self.dropout_p)
+
+
+def _drawn_part(workers: Workers, cut: Cut, rng: Any, shape: tuple[int, ...], p: float) -> Tensor:
+    whole = [*shape]
+    whole[cut.axis] *= workers.size
+    return cut.of(random.bernoulli(rng, tuple(whole), p), workers)
+
+
+@frozen
+class HeadsPart(MultiHeadAttention):
+    """A worker's heads of multi-head attention: rows of the projection of the input, columns of that of the output."""
+
+    label = "MultiHeadAttention"
+
+    workers: Any = field(default=None, kw_only=True, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        one = self._attention
+        own = {name: getattr(one, name) for name in ("is_causal", "scale", "dropout_p", "enable_gqa", "window", "soft_cap")}
+        object.__setattr__(self, "_attention", AttentionPart(**own, workers=self.workers))
+
+    def _rows(self) -> list[int]:
+        return [rows // self.workers.size for rows in super()._rows()]
+
+    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+        own = self._with_own_mask(x)
+        y, cache = super().apply(params, own, rng)
+        return y, (cache, own is not x)
+
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        gparams, gx = super().vjp(params, cache[0], gy)
+        return gparams, self._with_whole_mask(gx) if cache[1] else gx
+
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+        return super().grads(params, cache[0], gy)
+
+    def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
+        gx = super().input_grad(params, cache[0], gy)
+        return self._with_whole_mask(gx) if cache[1] else gx
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        return super().update_stats(params, cache[0])
+
+    def _with_own_mask(self, x: Any) -> Any:
+        """Return x with the mask of this worker's heads, where heads have masks of their own."""
+        has_mask = isinstance(x, tuple) and len(x) in (2, 4) and isinstance(x[-1], Tensor) and x[-1].dim() > 2
+        if not has_mask or x[-1].shape[-3] != self.num_heads or self.num_heads == 1:
+            return x
+        return (*x[:-1], Cut(-3).of(x[-1], self.workers))
+
+    def _with_whole_mask(self, gx: Any) -> Any:
+        """Return gx with the gradient of the whole mask, which is zero for the heads of others."""
+        if gx[-1] is None:
+            return gx
+        own, shape = Cut(-3).of, (*gx[-1].shape[:-3], self.num_heads, *gx[-1].shape[-2:])
+        numbers = torch.arange(self.num_heads, device=gx[-1].device).reshape(-1, 1, 1)
+        mine = own(numbers, self.workers)
+        spread = gx[-1].new_zeros(shape).index_copy(gx[-1].dim() - 3, mine.flatten(), gx[-1])
+        return (*gx[:-1], spread)

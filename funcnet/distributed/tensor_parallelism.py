@@ -1,0 +1,147 @@
+"""Tensor parallel: each worker computes with its own part of every large matrix, on the whole batch.
+
+    y = (... by columns → activation → by rows ...)(x)      two sums over the workers for each pair of Linears, or attention
+
+Params are DTensors, as ``shard`` makes them by a plan. Layers run on the pieces as plain tensors, so nothing is dispatched
+through DTensor but what an optimizer needs of whole leaves.
+"""
+
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from funcnet import tree
+from funcnet.contract import Params
+from funcnet.distributed.parting import part_of
+from funcnet.distributed.piecewise import Layout, for_pieces, pieces_of
+from funcnet.distributed.workers import Workers, workers_of
+from funcnet.errors import value_error
+from funcnet.flattening import Tree
+from funcnet.gradients import ValueAndGrads
+from funcnet.paths import named_leaves
+from funcnet.random.keys import Key
+from funcnet.train import TrainStep
+from funcnet.value import Value, frozen
+
+
+def _is_step(value: Any, attribute: Any, got: Any) -> None:
+    innermost(got)
+
+
+def innermost(step: Any) -> TrainStep | ValueAndGrads:
+    """Return the step with a net, within those that go around another one."""
+    one = step
+    while not isinstance(one, (TrainStep, ValueAndGrads)):
+        if not isinstance(one, Value) or not hasattr(one, "step"):
+            rule = "step must be of train_step, value_and_grads or accumulate, or data_parallel of one"
+            raise value_error("tensor_parallel", rule, repr(step))
+        one = one.step
+    return one
+
+
+@frozen
+class TensorParallel(Value):
+    """A step on params that are divided over the workers of a mesh; made by ``tensor_parallel``."""
+
+    label = "tensor_parallel"
+
+    step: Any = field(validator=_is_step)
+    mesh: Any
+    _workers: Workers = field(init=False, eq=False)
+    _made: dict[Any, Any] = field(init=False, eq=False, factory=dict)
+    """The step on pieces for each layout of params and state that came."""
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.mesh, DeviceMesh) or self.mesh.ndim != 1:
+            rule = 'mesh must be a DeviceMesh of one axis, such as init_device_mesh("cpu", (2,)), or mesh["tp"] of a larger one'
+            raise value_error("tensor_parallel", rule, repr(self.mesh))
+        object.__setattr__(self, "_workers", workers_of("tensor_parallel", self.mesh.get_group()))
+
+    def __call__(self, params: Params, *args: Any) -> Any:
+        """Make the step: the arguments and results are those of ``step``."""
+        if isinstance(innermost(self.step), TrainStep):
+            return self._train(params, *args)
+        layout = Layout(params)
+        value, grads, cache = self._step_for(params, layout, None)(pieces_of(params), *map(_plain, args))
+        return value, layout.whole(grads), cache
+
+    def _train(
+        self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
+    ) -> tuple[Params, Tree, Tensor]:
+        layout, of_state = Layout(params), Layout(state)
+        step = self._step_for(params, layout, state, of_state)
+        new, after, value = step(pieces_of(params), pieces_of(state), _plain(x), _plain(target), _plain(rng))
+        return layout.whole(new), of_state.whole(after), value
+
+    def _step_for(self, params: Params, layout: Layout, state: Tree, of_state: Layout | None = None) -> Any:
+        """Return the step on pieces, which is made once for each layout."""
+        key = (layout, of_state)
+        if key not in self._made:
+            self._require_on_mesh(params)
+            self._made[key] = self._inside(self.step, params, layout, state)
+        return self._made[key]
+
+    def _inside(self, step: Any, params: Params, layout: Layout, state: Tree) -> Any:
+        """Return a step whose net is this worker's part, and whose optimizer steps on pieces."""
+        if isinstance(step, TrainStep):
+            net = part_of(step.net, params, self._workers)
+            return step.replace(net=net, opt=for_pieces(step.opt, layout, state))
+        if isinstance(step, ValueAndGrads):
+            return step.replace(net=part_of(step.net, params, self._workers))
+        return step.replace(step=self._inside(step.step, params, layout, state))
+
+    def _require_on_mesh(self, params: Params) -> None:
+        for path, leaf in named_leaves("", params):
+            mesh = getattr(leaf, "device_mesh", self.mesh)
+            if mesh != self.mesh:
+                rule = "params must be divided over the mesh of the step"
+                raise value_error("tensor_parallel", rule, f"{mesh!r} at {path!r}, and {self.mesh!r} of the step")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TensorParallel, (self.step, self.mesh)
+
+    def __repr__(self) -> str:
+        return f"tensor_parallel({self.step!r}, {self.mesh!r})"
+
+
+def _plain(values: Any) -> Any:
+    """Return whole tensors for the DTensors of a batch."""
+    return tree.map(lambda leaf: leaf.full_tensor() if hasattr(leaf, "full_tensor") else leaf, values)
+
+
+def tensor_parallel(step: Any, mesh: Any) -> TensorParallel:
+    """Make the step on params that are divided over the workers of a mesh; it has the arguments and results of ``step``.
+
+        by columns   yᵣ = x wᵣᵀ + bᵣ        gx = Σ gyᵣ wᵣ       weight Shard(0), bias Shard(0)
+        by rows      y  = Σ xᵣ wᵣᵀ + b      gxᵣ = gy wᵣ         weight Shard(1), bias whole
+
+    with sums over the workers r. ``params`` are DTensors, as ``shard(params, mesh, tensor_parallel_plan(net, mesh))`` makes them,
+    and ``state`` is ``opt.init(params)``; both come back divided as they were. x, target and rng are plain tensors, the same on
+    all workers, and so is the value. A worker computes on its own pieces:
+
+    - ``Linear`` and convolutions by columns (``Shard(0)``) or by rows (``Shard(1)``). Between the two, elementwise layers,
+      dropout and gated units see a worker's part of the features, so the pair needs one sum forward and one backward. Dropout
+      draws what one process would draw.
+    - ``MultiHeadAttention`` by heads: ``in_proj_weight`` and ``in_proj_bias`` in three stretches, for queries, keys and values.
+    - ``Embedding`` by rows (``Shard(0)``) or by features (``Shard(1)``), also with the output tied to it.
+    - Layers in ``serial``, blocks, ``residual``, ``graph``, ``repeat``, ``remat``, ``tied``, ``shared``, ``freeze`` and ``cast``.
+
+    All other layers, placements and sizes that the workers do not divide are right too, but gather their params at each use.
+    An optimizer that acts on elements steps on the pieces; others, as ``ClipByGlobalNorm``, on the DTensors.
+
+    Around it goes nothing: for data parallel besides, give ``tensor_parallel(data_parallel(step, mesh["dp"].get_group()),
+    mesh["tp"])`` on a mesh of two axes.
+
+    Args:
+        step: A step of ``train_step``, ``value_and_grads`` or ``accumulate``, or ``data_parallel`` of one.
+        mesh: A ``DeviceMesh`` of one axis.
+
+    Raises:
+        ValueError: For another ``step`` or ``mesh``, and for params on another mesh.
+
+    References:
+        Shoeybi et al. 2019, section 3.
+    """
+    return TensorParallel(step, mesh)

@@ -1,0 +1,126 @@
+"""Failures: the error of every worker names the ones that are missing, and says what others have raised."""
+
+import os
+import pickle
+import signal
+import socket
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from distributed.launching import outcomes, run
+
+from funcnet.distributed.failures import WorkerError, explained
+from funcnet.distributed.workers import Workers, sum_over, workers_of
+
+
+def collective(workers: Workers) -> float:
+    with explained(workers, "a step"):
+        return float(sum_over(workers, torch.ones(3)).wait()[0])
+
+
+def killed(lost: int) -> float:
+    workers = workers_of("test")
+    collective(workers)
+    if workers.rank == lost:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return collective(workers)
+
+
+def test_the_survivors_of_a_kill_name_the_rank() -> None:
+    found = outcomes(4, killed, 2, lost=(2,))
+    for rank in (0, 1, 3):
+        error: Any = found[rank]
+        assert isinstance(error, WorkerError), error
+        assert str(error).startswith(
+            "a step: all 4 workers must take part in each collective, got no word from rank 2 within 3 s"
+        )
+        assert (error.missing, error.raised) == ((2,), {})
+
+
+def hanging(lost: int) -> float:
+    workers = workers_of("test")
+    collective(workers)
+    if workers.rank == lost:
+        time.sleep(60)
+    return collective(workers)
+
+
+def test_a_hung_worker_is_named_after_the_timeout() -> None:
+    start = time.monotonic()
+    found: list[Any] = outcomes(2, hanging, 0, timeout=2.0, lost=(0,))
+    assert time.monotonic() - start < 40
+    assert isinstance(found[1], WorkerError)
+    assert found[1].missing == (0,)
+    assert "got no word from rank 0 within 1 s: killed, hanging, cut off or still busy" in str(found[1])
+
+
+def raising() -> tuple[float, tuple[int, ...], dict[int, str], float]:
+    """Fail alike on all workers, then on one only, which goes on; the others must not wait until the timeout."""
+    workers = workers_of("test")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="on all"), explained(workers, "outer"), explained(workers, "inner"):
+            raise ValueError("on all")
+    value = collective(workers)
+    start = time.monotonic()
+    if workers.rank == 1:
+        with pytest.raises(ValueError, match="rows"), explained(workers, "a step"):
+            raise ValueError("rows of another size")
+        time.sleep(4)
+        return value, (), {}, 0.0
+    with pytest.raises(WorkerError) as told:
+        collective(workers)
+    return value, told.value.missing, told.value.raised, time.monotonic() - start
+
+
+def test_the_error_of_one_worker_reaches_the_others_at_once() -> None:
+    for rank, (value, missing, raised, seconds) in enumerate(run(4, raising)):
+        assert value == 4.0
+        if rank != 1:
+            assert (missing, raised) == ((), {1: "ValueError: rows of another size"})
+            assert seconds < 20
+
+
+def untouched() -> int:
+    """Count what a working step asks of the store."""
+    workers, before = workers_of("test"), dist.distributed_c10d._get_default_store().num_keys()
+    collective(workers)
+    return int(dist.distributed_c10d._get_default_store().num_keys() - before)
+
+
+def test_a_step_that_works_leaves_the_store_alone() -> None:
+    assert run(2, untouched) == [0, 0]
+
+
+def without_store(port: int) -> float:
+    """Kill rank 0, which holds the store of a second group."""
+    rank = dist.get_rank()
+    dist.destroy_process_group()
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3, timeout=timedelta(seconds=10))
+    return killed(0)
+
+
+def test_the_loss_of_the_store_is_told() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found: list[Any] = outcomes(3, without_store, port, lost=(0,))
+    for error in found[1:]:
+        assert isinstance(error, WorkerError), error
+        assert error.missing == (0,)
+        assert "the store of the process group, got no answer from it: rank 0, or the process that holds it, is lost" in str(
+            error
+        )
+
+
+def test_one_process_needs_no_store() -> None:
+    with pytest.raises(RuntimeError, match="as it was"), explained(Workers(None, 0, 1), "a step"):
+        raise RuntimeError("as it was")
+
+
+def test_the_error_pickles() -> None:
+    error = pickle.loads(pickle.dumps(WorkerError("a step: ...", (1, 2), {3: "ValueError: x"})))
+    assert (str(error), error.missing, error.raised) == ("a step: ...", (1, 2), {3: "ValueError: x"})
