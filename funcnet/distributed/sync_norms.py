@@ -40,7 +40,7 @@ from funcnet.layers.norm.batch_norm import (
     weight_and_bias,
 )
 from funcnet.value import frozen
-from funcnet.walking import map_layers, require_layer
+from funcnet.walking import map_layers, require_layer, walk
 
 
 def _name_of(group: Any) -> Any:
@@ -239,6 +239,11 @@ class SyncBatchNorm3d(SyncBatchNorm):
     _dims = (5,)
     _running = RunningBatchNorm3d
     _alone = BatchNorm3d
+
+
+def has_sync_norms(net: Layer) -> bool:
+    """Tell whether all workers must call the verbs of a net together."""
+    return any(isinstance(layer, SyncBatchNorm) for _, layer in walk(net))
 
 
 _SYNCED: dict[type[Layer], type[SyncBatchNorm]] = {
