@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
     from funcnet.distributed.pipelining.schedules import bubble, timeline
     from funcnet.distributed.rows import shard_rows
+    from funcnet.distributed.sync_norms import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, sync_batch_norm
     from funcnet.distributed.tensor_parallelism import TensorParallel, tensor_parallel
     from funcnet.distributed.tensor_plans import tensor_parallel_plan
 
@@ -27,6 +28,9 @@ _HOMES = {
     "DataParallel": "data_parallelism",
     "Pipeline": "pipelining.pipelines",
     "ShardedOptimizer": "optimizer_shards",
+    "SyncBatchNorm1d": "sync_norms",
+    "SyncBatchNorm2d": "sync_norms",
+    "SyncBatchNorm3d": "sync_norms",
     "TensorParallel": "tensor_parallelism",
     "WorkerError": "failures",
     "bubble": "pipelining.schedules",
@@ -38,6 +42,7 @@ _HOMES = {
     "shard": "param_shards",
     "shard_optimizer": "optimizer_shards",
     "shard_rows": "rows",
+    "sync_batch_norm": "sync_norms",
     "tensor_parallel": "tensor_parallelism",
     "tensor_parallel_plan": "tensor_plans",
     "timeline": "pipelining.schedules",
@@ -49,6 +54,9 @@ __all__ = [
     "DataParallel",
     "Pipeline",
     "ShardedOptimizer",
+    "SyncBatchNorm1d",
+    "SyncBatchNorm2d",
+    "SyncBatchNorm3d",
     "TensorParallel",
     "WorkerError",
     "bubble",
@@ -60,6 +68,7 @@ __all__ = [
     "shard",
     "shard_optimizer",
     "shard_rows",
+    "sync_batch_norm",
     "tensor_parallel",
     "tensor_parallel_plan",
     "timeline",

@@ -23,7 +23,7 @@ class Workers(NamedTuple):
     size: int
 
 
-def workers_of(who: str, group: Any = None) -> Workers:
+def workers_of(who: object, group: Any = None) -> Workers:
     """Return the workers of a process group, by default of all processes; ``who`` asks, for the error.
 
     Raises:
@@ -63,6 +63,19 @@ def gather_objects(workers: Workers, one: Any) -> list[Any]:
     found: list[Any] = [None] * workers.size
     dist.all_gather_object(found, one, group=workers.group)
     return found
+
+
+def sum_now(workers: Workers, values: Tensor) -> Tensor:
+    """Add ``values`` up over all workers, in their own memory, and return them; compiled code may call it."""
+    dist.all_reduce(values, group=workers.group)
+    return values
+
+
+def stack_now(workers: Workers, one: Tensor) -> Tensor:
+    """Return the tensors of all workers, by rank along a new first axis; compiled code may call it."""
+    found = one.new_empty((workers.size * one.shape[0], *one.shape[1:]))
+    dist.all_gather_single(found, one, group=workers.group)
+    return found.reshape(workers.size, *one.shape)
 
 
 def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Sequence[tuple[Tensor, int]]) -> list[Pending]:
