@@ -36,9 +36,15 @@ def encoded(words):
     return torch.tensor([codes[character] for character in words])
 
 
-def pieces(data, rng):
+def split_text():
+    """Return the codes of the text: nine tenths for training, and the last tenth."""
+    data = encoded(text)
+    return data[: len(data) * 9 // 10], data[len(data) * 9 // 10 :]
+
+
+def pieces(data, rng, count):
     """Draw pieces of the text, and for each position the character that follows."""
-    starts = fn.random.permutation(rng, len(data) - LENGTH)[:BATCH]
+    starts = fn.random.permutation(rng, len(data) - LENGTH)[:count]
     rows = data[starts[:, None] + torch.arange(LENGTH + 1)]
     return rows[:, :-1], rows[:, 1:].flatten()
 
@@ -59,13 +65,17 @@ def by_counting(train, test):
     return float(-(singles / singles.sum()).log()[test].mean()), float(-bigram.mean())
 
 
+def optimizer(steps):
+    """Return the optimizer for so many steps."""
+    return fn.AdamW(lr=fn.WarmupCosineSchedule(LR, min(100, steps), steps + 1), betas=(0.9, 0.95))
+
+
 def trained(train, test, steps, rng, checkpoints=None):
     """Train on pieces drawn at each step, and measure the held-out loss at ten points on the way."""
     first, drawn = fn.split(rng)
-    opt = fn.AdamW(lr=fn.WarmupCosineSchedule(LR, min(100, steps), steps + 1), betas=(0.9, 0.95))
-    batches, epochs = common.in_epochs(lambda i: pieces(train, fn.fold_in(drawn, i)), steps)
+    batches, epochs = common.in_epochs(lambda i: pieces(train, fn.fold_in(drawn, i), BATCH), steps)
     how = {"params": net.init(first), "validation": in_order(test), "checkpoints": checkpoints}
-    return fn.fit(net, loss, opt, batches, epochs=epochs, key=drawn, **how)
+    return fn.fit(net, loss, optimizer(steps), batches, epochs=epochs, key=drawn, **how)
 
 
 def sample(params, count, rng, temperature=0.7):
@@ -93,8 +103,7 @@ def main(given=None):
     """Train, print the losses, write a sample and save the picture."""
     others = {"sample": (600, "number of characters to write")}
     options = common.arguments(__doc__, given, others, threads=None, steps=800)
-    data = encoded(text)
-    train, test = data[: len(data) * 9 // 10], data[len(data) * 9 // 10 :]
+    train, test = split_text()
     train_key, sample_key = fn.split(fn.key(options.seed))
     checkpoints = common.checkpoints(options, "characters", every=20)
     params, _, history = trained(train, test, options.steps, train_key, checkpoints)

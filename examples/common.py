@@ -27,17 +27,20 @@ def digits(rng, test=360):
 def arguments(doc, given=None, others=None, threads=1, resumable=True, **counts):
     """Parse the options of an example: each of ``counts`` (``epochs=20``), the seed, and the folder for what it writes.
 
-    The first paragraph of ``doc`` is the description; ``given`` is the command line by default. ``others`` are numbers that do
-    not change the training, each with its help: ``{"sample": (600, "number of characters to write")}``.
+    The first paragraph of ``doc`` is the description; ``given`` is the command line by default. A count may have a help of its
+    own: ``batch=(32, "number of rows of a step")``. ``others`` do not change the training: numbers, or words to choose from, the
+    first of which is the default, each with its help: ``{"sample": (600, "number of characters to write")}``.
     ``threads`` is one, since for nets as small as these more cost more than they bring, or ``None`` for torch's number.
     ``resumable`` says that the training is saved in ``checkpoints``, which ``--fresh`` empties.
     """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    for name, default in counts.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"number of {name}")
+    for name, count in counts.items():
+        default, words = count if isinstance(count, tuple) else (count, f"number of {name}")
+        parser.add_argument(f"--{name}", type=int, default=default, help=words)
     parser.add_argument("--seed", type=int, default=0, help="determines data, initial weights, batches and noise")
     for name, (default, words) in (others or {}).items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=words)
+        kind = {"choices": default, "default": default[0]} if isinstance(default, tuple) else {"type": int, "default": default}
+        parser.add_argument(f"--{name}", help=words, **kind)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for what it writes")
     if resumable:
         parser.add_argument("--fresh", action="store_true", help="begin anew where an interrupted training would be continued")

@@ -132,7 +132,8 @@ def times_of(name: str, count: int, turn: float) -> dict[str, Any]:
     workload = WORKLOADS[name]
     ready, notes = prepared([*contenders(workload), *halves(workload)], turn)
     sent = {one.contender.label: (one.training.count, one.training.nbytes) for one in ready if isinstance(one.training, Alone)}
-    return {"times": rounds(ready, count), "losses": {r.contender.label: r.loss for r in ready}, "sent": sent, "notes": notes}
+    losses = {one.contender.label: one.loss for one in ready}
+    return {"times": rounds(ready, count), "losses": losses, "sent": sent, "parameters": ready[0].training.size, "notes": notes}
 
 
 def memory_of(name: str, label: str) -> float | None:

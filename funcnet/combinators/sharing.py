@@ -126,28 +126,28 @@ class Tied(Wrapper):
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         with errors_at(self, ""):
-            return self.layer.apply(self._filled(params), x, rng)
+            return self.layer.apply(self.filled(params), x, rng)
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         with errors_at(self, ""):
-            return self.layer(self._filled(params), x, rng)
+            return self.layer(self.filled(params), x, rng)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         with errors_at(self, ""):
-            gparams, gx = self.layer.vjp(self._filled(params), cache, gy)
-        return self._gathered(gparams), gx
+            gparams, gx = self.layer.vjp(self.filled(params), cache, gy)
+        return self.gathered(gparams), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         with errors_at(self, ""):
-            return self._gathered(self.layer.grads(self._filled(params), cache, gy))
+            return self.gathered(self.layer.grads(self.filled(params), cache, gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         with errors_at(self, ""):
-            return self.layer.input_grad(self._filled(params), cache, gy)
+            return self.layer.input_grad(self.filled(params), cache, gy)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         with errors_at(self, ""):
-            return self._without(self.layer.update_stats(self._filled(params), cache))
+            return self.without_copies(self.layer.update_stats(self.filled(params), cache))
 
     def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
         """Change nothing: the params of the layers within are shared or computed, so none can be rewritten with its params."""
@@ -165,7 +165,7 @@ class Tied(Wrapper):
             names = ", ".join(tree.names(params))
             raise value_error("tied", f"each path must lead to one of {names}, or to several", repr(path)) from None
 
-    def _filled(self, params: Params) -> Params:
+    def filled(self, params: Params) -> Params:
         """Return the net's params: at the other places of each group what is at the first."""
         for first, *others in self.groups:
             value = self._found(params, first)
@@ -175,14 +175,14 @@ class Tied(Wrapper):
                 params = tree.replace(params, path, value)
         return params
 
-    def _gathered(self, gparams: Params) -> Params:
-        """Sum the gradients of each group at its first place: the transpose of ``_filled``."""
+    def gathered(self, gparams: Params) -> Params:
+        """Sum the gradients of each group at its first place: the transpose of ``filled``."""
         for first, *others in reversed(self.groups):
             total = reduce(tree.add, [tree.at(gparams, path) for path in (first, *others)])
             gparams = tree.replace(gparams, first, total)
-        return self._without(gparams)
+        return self.without_copies(gparams)
 
-    def _without(self, params: Params) -> Params:
+    def without_copies(self, params: Params) -> Params:
         """Take away what is not at a first place."""
         for _, *others in self.groups:
             for path in others:

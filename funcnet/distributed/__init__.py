@@ -13,31 +13,41 @@ if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
     from funcnet.distributed.failures import WorkerError
     from funcnet.distributed.param_shards import shard, unshard
+    from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
+    from funcnet.distributed.pipelining.schedules import bubble, timeline
     from funcnet.distributed.rows import shard_rows
     from funcnet.distributed.tensor_parallelism import TensorParallel, tensor_parallel
     from funcnet.distributed.tensor_plans import tensor_parallel_plan
 
 _HOMES = {
     "DataParallel": "data_parallelism",
+    "Pipeline": "pipelining.pipelines",
     "TensorParallel": "tensor_parallelism",
     "WorkerError": "failures",
+    "bubble": "pipelining.schedules",
     "data_parallel": "data_parallelism",
+    "pipeline": "pipelining.pipelines",
     "shard": "param_shards",
     "shard_rows": "rows",
     "tensor_parallel": "tensor_parallelism",
     "tensor_parallel_plan": "tensor_plans",
+    "timeline": "pipelining.schedules",
     "unshard": "param_shards",
 }
 
 __all__ = [
     "DataParallel",
+    "Pipeline",
     "TensorParallel",
     "WorkerError",
+    "bubble",
     "data_parallel",
+    "pipeline",
     "shard",
     "shard_rows",
     "tensor_parallel",
     "tensor_parallel_plan",
+    "timeline",
     "unshard",
 ]
 

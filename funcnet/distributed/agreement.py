@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 from torch import Tensor
 
-from funcnet import tree
+from funcnet.distributed.pieces import pieces_of
 from funcnet.distributed.workers import Workers, gather_objects
 from funcnet.errors import value_error
 from funcnet.flattening import Tree
@@ -26,12 +26,14 @@ def require_agreement(workers: Workers, who: str, **trees: Tree) -> None:
 
 
 def _rows(name: str, one: Tree) -> Iterator[Row]:
-    for path, leaf in tree.names(one).items():
+    for path, leaf, shape, _ in pieces_of(one):
         whole = f"{name} at {path!r}" if path else name
-        if not isinstance(leaf, Tensor):
+        if shape is not None:
+            yield whole, f"pieces of shape {tuple(shape)}", 0  # each worker has its own
+        elif not isinstance(leaf, Tensor):
             yield whole, repr(leaf), 0
         elif type(leaf) is not Tensor or leaf.device.type == "meta":
-            yield whole, f"{type(leaf).__name__} of shape {tuple(leaf.shape)} and {leaf.dtype}", 0  # a piece is its worker's own
+            yield whole, f"{type(leaf).__name__} of shape {tuple(leaf.shape)} and {leaf.dtype}", 0
         else:
             yield whole, f"shape {tuple(leaf.shape)} and {leaf.dtype}", checksum(leaf.detach().cpu().contiguous())
 

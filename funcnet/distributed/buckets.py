@@ -28,7 +28,7 @@ class Sent(NamedTuple):
     """A flat tensor on its way: the places and numbers of its leaves, their shapes, and the collective."""
 
     leaves: list[tuple[int, int]]
-    shapes: list[torch.Size]
+    shapes: list[Any]
     sums: Pending
 
 
@@ -50,13 +50,17 @@ class AllReduce:
         """
         self._weight, self.numbers = weight, numbers
         if self._buckets is None:
-            self._buckets = plan(entries)
-            self._bucket_of = {place: i for i, bucket in enumerate(self._buckets) for place in bucket}
+            self.arrange(plan(entries))
         self._entries, self._next = entries, 0
-        self._missing = [len(bucket) for bucket in self._buckets]
+        self._missing = [len(bucket) for bucket in self._buckets or ()]
         self._leaves: list[list[Any] | None] = [None] * len(entries)
         self._likes: list[list[Any]] = [[]] * len(entries)
         self._sent: list[Sent] = []
+
+    def arrange(self, buckets: list[list[int]]) -> None:
+        """Say which places are sent together."""
+        self._buckets = buckets
+        self._bucket_of = {place: i for i, bucket in enumerate(buckets) for place in bucket}
 
     def report(self, place: int, gradient: Params) -> None:
         self._likes[place], self._leaves[place] = flatten_together(self._entries[place], gradient)
@@ -66,21 +70,25 @@ class AllReduce:
             self._send()
 
     def _send(self) -> None:
-        """Send the next bucket: one flat tensor for each dtype and device in it."""
+        """Send the next bucket: one flat tensor for each kind of leaf in it."""
         groups: dict[Any, list[tuple[int, int]]] = {}
         for place in self._buckets[self._next]:  # type: ignore[index]  # begin has made them
             for i, leaf in enumerate(self._leaves[place] or ()):
                 if leaf is not None:
-                    groups.setdefault((in_single(leaf).dtype, leaf.device), []).append((place, i))
-        self._sent += [self._started(leaves, dtype) for (dtype, _), leaves in groups.items()]
+                    groups.setdefault(self._kind(place, i, leaf), []).append((place, i))
+        self._sent += [self._started(leaves, dtype) for (dtype, *_), leaves in groups.items()]
         self._next += 1
+
+    def _kind(self, place: int, i: int, leaf: Tensor) -> tuple[Any, ...]:
+        """Return what leaves must have in common to be sent together: the dtype of the sum first."""
+        return in_single(leaf).dtype, leaf.device
 
     def _started(self, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Sent:
         """Start the sum of a flat copy of some leaves, which are then released; sums of half precision are float32."""
         parts = [self._leaves[place][i] for place, i in leaves]  # type: ignore[index]  # they have been reported
         for place, i in leaves:
             self._leaves[place][i] = None  # type: ignore[index]
-        flat = _weighed(torch.cat([in_single(part).reshape(-1) for part in parts]), self._weight)
+        flat = weighed(torch.cat([in_single(part).reshape(-1) for part in parts]), self._weight)
         if self.numbers is not None and not self._sent:
             flat = torch.cat((flat, self.numbers.to(dtype)))
         return Sent(leaves, [part.shape for part in parts], sum_over(self.workers, flat))
@@ -98,14 +106,14 @@ class AllReduce:
         rows = zip(self._entries, self._leaves, strict=True)
         return [None if leaves is None else unflatten(entry, iter(leaves)) for entry, leaves in rows]
 
-    def _put(self, leaves: list[tuple[int, int]], shapes: list[torch.Size], flat: Tensor) -> None:
+    def _put(self, leaves: list[tuple[int, int]], shapes: list[Any], flat: Tensor) -> None:
         sizes = [shape.numel() for shape in shapes]
         pieces = torch.split(flat[: sum(sizes)], sizes)
         for (place, i), shape, piece in zip(leaves, shapes, pieces, strict=True):
             self._leaves[place][i] = rounded(piece, self._likes[place][i]).view(shape)  # type: ignore[index]
 
 
-def _weighed(flat: Tensor, weight: Weight | None) -> Tensor:
+def weighed(flat: Tensor, weight: Weight | None) -> Tensor:
     """Multiply gradients by what they count for, in their own memory; what counts for nothing may be NaN, and is 0."""
     if weight is None:
         return flat

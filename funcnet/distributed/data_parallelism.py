@@ -8,130 +8,22 @@ Gradients are sent while the backward pass goes on: ``turns`` says when a layer 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet import random, tree
-from funcnet.contract import Cache, Layer, Params
+from funcnet import tree
+from funcnet.contract import Params
 from funcnet.distributed.agreement import require_agreement
-from funcnet.distributed.buckets import AllReduce
-from funcnet.distributed.shares import (
-    Share,
-    Shares,
-    number,
-    or_one,
-    sum_of_values,
-    times,
-    value_and_gy,
-    value_and_scaled_gy,
-    value_of,
-    weights_of,
-)
-from funcnet.distributed.statistics import Averaging, for_no_rows
-from funcnet.distributed.turns import Turns
-from funcnet.distributed.workers import Pending, Workers, workers_of
+from funcnet.distributed.failures import explained
+from funcnet.distributed.whole_batch import WholeBatch
+from funcnet.distributed.workers import Workers, workers_of
 from funcnet.errors import instances, value_error
 from funcnet.gradients import ValueAndGrads
-from funcnet.losses.loss import rows_of
-from funcnet.precision import in_single
 from funcnet.train import TrainStep
-from funcnet.transforms.accumulation import Accumulated, keys_of
+from funcnet.transforms.accumulation import Accumulated
 from funcnet.value import Value, frozen
 
 Step = TrainStep | ValueAndGrads | Accumulated
-
-
-class WholeBatch:
-    """The loss of the whole batch and its gradient, from the shards of all workers."""
-
-    def __init__(self, one: ValueAndGrads | Accumulated, workers: Workers, *, averages: bool) -> None:
-        self.one, self.workers = one, workers
-        step = one.step if isinstance(one, Accumulated) else one
-        self.net, self.loss, self.turns = step.net, step.loss, Turns(step.net)
-        self.reducer = AllReduce(workers)
-        self._averaging = Averaging(step.net, workers) if averages and step.net.has_running_stats else None
-        self._stochastic = step.net.stochastic
-        self._without_rows: tuple[Layer, Turns] | None = None
-
-    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
-        """Return the value, the gradient of ``scale`` times it where a scale is given, and what ``update_stats`` takes."""
-        whole = self._by_shares if isinstance(self.one, Accumulated) or self.loss.part_count > 1 else self._by_weight
-        return whole(params, x, target, rng, scale)
-
-    def _by_weight(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
-        """Multiply value and gradient by the weight of the shard, and divide the sums by the sum of weights.
-
-        Value and weight travel with the gradients: the step of a small net is one collective.
-        """
-        net, turns = self._of_shard(x)
-        y, cache = net.apply(params, x, *self._keys(rng, 1))
-        value, gy = value_and_scaled_gy(self.loss, y, target, scale)
-        w = None if self.loss.reduction == "sum" else number(weights_of(self.loss, x, target)[0])
-        one = 1.0 if w is None else w
-        numbers = torch.stack([times(value.detach(), one), torch.as_tensor(one, dtype=torch.float64, device=value.device)])
-        moved, statistics = self._started(net, params, cache, x)
-        grads = turns.grads(self.reducer, params, cache, gy, weight=w, numbers=numbers)
-        total, weight = self.reducer.numbers  # type: ignore[misc]  # their sums
-        value = (total if w is None else total / or_one(weight)).to(value.dtype)
-        return value, grads, self._averaged(moved, statistics, cache)
-
-    def _by_shares(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
-        """Ask for the sum of weights first: parts of a loss and micro-batches have weights of their own."""
-        batches = self.one.micro_batches(x, target) if isinstance(self.one, Accumulated) else [(x, target)]
-        started, keys = Shares(self.loss, batches, self.workers, _device(params)), self._keys(rng, len(batches))
-        net, turns = self._of_shard(x)
-        shares: list[Share] = []
-        values: list[list[Tensor]] = []
-        earlier: Params = None
-        for (x_i, target_i), key in zip(batches, keys, strict=True):
-            y, cache = net.apply(params, x_i, key)
-            shares = shares or started.of_parts()
-            value, gy = value_and_gy(self.loss, y, target_i, shares[len(values)], scale)
-            values.append(value)
-            if len(values) < len(batches):
-                grads = tree.map(in_single, net.grads(params, cache, gy))
-                earlier = grads if earlier is None else tree.add(earlier, grads)
-        sums = sum_of_values(values, self.workers)
-        moved, statistics = self._started(net, params, cache, x)
-        grads = turns.grads(self.reducer, params, cache, gy, earlier=earlier)
-        return value_of(self.loss, sums.wait(), value), grads, self._averaged(moved, statistics, cache)
-
-    def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Return the params with the statistics of all workers, which ``scaled`` has averaged."""
-        return cache
-
-    def _keys(self, rng: Any, count: int) -> list[Any]:
-        """Return the keys of this worker's micro-batches: no two workers have the same noise."""
-        if rng is None or not self._stochastic:
-            return [rng] * count
-        own = random.fold_in(rng, self.workers.rank)
-        return keys_of(own, count) if isinstance(self.one, Accumulated) else [own]
-
-    def _of_shard(self, x: Any) -> tuple[Layer, Turns]:
-        """Return the net for a shard, and its turns."""
-        if rows_of(x) or not self.net.batch_dependent:
-            return self.net, self.turns
-        if self._without_rows is None:
-            net = for_no_rows(self.net)
-            self._without_rows = net, Turns(net)
-        return self._without_rows
-
-    def _started(self, net: Layer, params: Params, cache: Cache, x: Any) -> tuple[Params, Pending | None]:
-        """Move the statistics by this shard, and start their mean over workers."""
-        if self._averaging is None:
-            return params, None
-        return self._averaging.started(net, params, cache, x)
-
-    def _averaged(self, moved: Params, statistics: Pending | None, cache: Cache) -> Params | Cache:
-        """Return what ``update_stats`` takes: the params with their mean statistics, or the cache where there are none."""
-        return cache if self._averaging is None or statistics is None else self._averaging.averaged(moved, statistics)
-
-
-def _device(params: Params) -> torch.device:
-    """Return where small sums are made: with the params."""
-    return next((leaf.device for leaf in tree.leaves(params) if isinstance(leaf, Tensor)), torch.device("cpu"))
-
 
 _steps = instances((TrainStep, ValueAndGrads, Accumulated), "what train_step, value_and_grads or accumulate returns")
 
@@ -147,6 +39,7 @@ class DataParallel(Value):
     _workers: Workers = field(init=False, eq=False)
     _call: Callable[..., Any] = field(init=False, eq=False)
     _agreed: list[bool] = field(init=False, eq=False, factory=list)
+    _divided: list[Callable[..., Any]] = field(init=False, eq=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
         if getattr(self.step, "in_backward", False):
@@ -157,17 +50,38 @@ class DataParallel(Value):
         object.__setattr__(self, "_call", self.step if workers.size == 1 else _on(workers, self.step))
 
     def __call__(self, params: Params, *arguments: Any, **more: Any) -> Any:
-        if not self._agreed and self._workers.size > 1:
-            state = (arguments[0] if arguments else more.get("state")) if isinstance(self.step, TrainStep) else None
-            require_agreement(self._workers, "data_parallel", params=params, state=state)
-            self._agreed.append(True)
-        return self._call(params, *arguments, **more)
+        with explained(self._workers, "data_parallel"):
+            if not self._agreed and self._workers.size > 1:
+                self._require_agreement(params, *arguments, **more)
+            return self._call_for(params)(params, *arguments, **more)
+
+    def _require_agreement(self, params: Params, state: Any = None, *_: Any, **more: Any) -> None:
+        """Compare params, and the state of an optimizer, at the first call."""
+        state = state if isinstance(self.step, TrainStep) else None
+        require_agreement(self._workers, "data_parallel", params=params, state=state)
+        self._agreed.append(True)
+
+    def _call_for(self, params: Params) -> Callable[..., Any]:
+        """Return the step for params that are plain tensors, or DTensors on a mesh of these workers."""
+        if not _has_dtensors(params):
+            return self._call
+        from funcnet.distributed.sharded_steps import ShardedStep, is_divided  # it imports DTensor, which takes 0.8 s
+
+        if not is_divided(params, self._workers):
+            return self._call
+        if not self._divided:
+            self._divided.append(ShardedStep(self.step, self._workers))
+        return self._divided[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return data_parallel, (self.step, self.group)
 
     def __repr__(self) -> str:
         return f"data_parallel({self.step!r})"
+
+
+def _has_dtensors(params: Params) -> bool:
+    return any([type(leaf) is not Tensor and hasattr(leaf, "device_mesh") for leaf in tree.leaves(params)])  # noqa: C419
 
 
 def _on(workers: Workers, step: Step) -> Callable[..., Any]:

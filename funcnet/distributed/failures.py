@@ -3,16 +3,18 @@
 Gloo and NCCL name an address or a timeout. Here each worker that fails posts its error in the store of the process group, waits a
 moment for the others, and then knows who raised what, and who is silent. A worker that waits in a collective looks at the store
 every quarter of a second, so an error of one worker ends the step of all, long before the timeout of the group. A step that
-works never touches the store.
+works never touches the store. A store on a host that is cut off never answers and has no timeout, so a thread asks it.
 """
 
 import json
-import os
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent import futures
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch.distributed as dist
 
@@ -25,8 +27,8 @@ _GRACE = 3.0
 """Seconds in which the others must post, once a collective has failed; at most half of the timeout of the group."""
 
 _LONGEST = 500
-_TORCH = os.path.dirname(dist.__file__)
-_WORKERS = os.path.join(os.path.dirname(__file__), "workers.py")
+_TORCH = Path(dist.__file__).parent
+_OURS = (__file__, str(Path(__file__).with_name("workers.py")))
 
 
 class WorkerError(RuntimeError):
@@ -47,7 +49,7 @@ class WorkerError(RuntimeError):
         self.missing, self.raised = tuple(missing), dict(raised or {})
 
 
-class _Noticed(RuntimeError):
+class _NoticedError(RuntimeError):
     """Raised in a worker that waits, once another one has posted a failure."""
 
 
@@ -85,7 +87,8 @@ class Watched:
         self._work = work
 
     def wait(self) -> None:
-        """Wait, and look at the store now and then."""
+        """Wait, and look at the store now and then; without an answer, until the collective itself is timed out."""
+        look: futures.Future[bool] | None = None
         while True:
             try:
                 self._work.wait(_LOOK)
@@ -93,8 +96,11 @@ class Watched:
             except RuntimeError:
                 if self._work.is_completed():
                     raise
-            if _Board().others_failed():
-                raise _Noticed("another worker has failed")
+            look = look or _asked(_Board().others_failed)
+            if futures.wait([look], 0.1).done:
+                if look.result():
+                    raise _NoticedError("another worker has failed")
+                look = None
 
 
 def watched(work: Any, values: Any) -> Any:
@@ -103,6 +109,23 @@ def watched(work: Any, values: Any) -> Any:
     Not for messages from one worker to one other: gloo breaks all connections when the time for such a message is up.
     """
     return Watched(work) if work is not None and values.is_cpu and default_store is not None else work
+
+
+_T = TypeVar("_T")
+
+
+def _asked(ask: Callable[[], _T]) -> "futures.Future[_T]":
+    """Have a thread ask the store, which may take for ever; the thread does not keep the process from ending."""
+    answer: futures.Future[_T] = futures.Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer
 
 
 class _Report(NamedTuple):
@@ -148,23 +171,22 @@ class _Board:
 
 def _explain(workers: Any, who: object, error: BaseException) -> None:
     """Post an error; that of a collective is raised as a ``WorkerError`` if anybody has more to say."""
-    own = not _is_of_collective(error)
+    own, board = not _is_of_collective(error), _Board()
+    ranks = dist.get_process_group_ranks(workers.group)
+    seconds = min(_GRACE, board.store.timeout.total_seconds() / 2)
     try:
-        board = _Board()
-        number = board.post(_Report(_worded(error), own))
+        number = _asked(lambda: board.post(_Report(_worded(error), own))).result(seconds)
         if own:
             return
-        ranks = dist.get_process_group_ranks(workers.group)
-        seconds = min(_GRACE, board.store.timeout.total_seconds() / 2)
-        found = board.collect(ranks, number, seconds)
-    except RuntimeError:
+        found = _asked(lambda: board.collect(ranks, number, seconds)).result(2 * seconds)
+    except (RuntimeError, TimeoutError):
         if own:
             return
         raise _store_is_gone(who, error) from error
     others = {rank: report for rank, report in found.items() if rank != board.rank}
     missing = tuple(rank for rank in ranks if rank not in found)
     raised = {rank: one.text for rank, one in others.items() if one.is_own}
-    if isinstance(error, _Noticed) and not missing and not raised:
+    if isinstance(error, _NoticedError) and not missing and not raised:
         raised = {rank: one.text for rank, one in others.items()}
     if missing or raised:
         raise _worker_error(who, len(ranks), missing, raised, seconds) from error
@@ -178,9 +200,9 @@ def _is_of_collective(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = "" if trace is None else trace.tb_frame.f_code.co_filename
-    of_torch = where.startswith(_TORCH) and not where.startswith(os.path.join(_TORCH, "tensor"))
+    of_torch = where.startswith(str(_TORCH)) and not where.startswith(str(_TORCH / "tensor"))
     named = any(word in str(error) for word in ("gloo", "NCCL"))
-    return isinstance(error, (_Noticed, dist.DistError)) or of_torch or where in (_WORKERS, __file__) or named
+    return isinstance(error, (_NoticedError, dist.DistError)) or of_torch or where in _OURS or named
 
 
 def _worded(error: BaseException) -> str:

@@ -25,6 +25,10 @@ class Averaging:
         self.net, self.workers = net, workers
         self._moving: list[int] | None = None
 
+    def learn(self, moving: list[int]) -> None:
+        """Say which leaves of params are moved; otherwise the first step finds out."""
+        self._moving = moving
+
     def started(self, net: Layer, params: Params, cache: Any, x: Any) -> tuple[Params, Pending]:
         """Return params with statistics moved by this worker's shard, and start the sum of those times its rows."""
         moved, rows = net.update_stats(params, cache), rows_of(x)

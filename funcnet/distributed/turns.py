@@ -88,7 +88,8 @@ class Turns:
         """
         self._reducer, self._entries = reducer, self.places.entries(params)
         self._earlier = None if earlier is None else self.places.entries(earlier)
-        reducer.begin(self._entries, **more)
+        layers = zip(self._entries, self.places.layers, strict=True)  # a frozen one reports nothing, so nothing waits for it
+        reducer.begin([entry if isinstance(layer, Reporting) else () for entry, layer in layers], **more)
         found = self.places.entries(self.net.grads(params, cache, gy))
         summed = reducer.finish()
         entries = [all_of if one is SENT else one for one, all_of in zip(found, summed, strict=True)]

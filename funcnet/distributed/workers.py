@@ -4,8 +4,10 @@ Every module of ``distributed`` reaches ``torch.distributed`` through the functi
 and says which worker is missing where a collective fails.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -63,8 +65,52 @@ def gather_objects(workers: Workers, one: Any) -> list[Any]:
     return found
 
 
+def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Sequence[tuple[Tensor, int]]) -> list[Pending]:
+    """Start sending tensors to other workers, and receiving into tensors; return what is pending, in this order.
+
+    What goes from one worker to another arrives in the order in which it was sent. NCCL needs both directions in one batch, or
+    two workers that send to each other wait forever.
+    """
+    ways = [(dist.isend, *one) for one in sent] + [(dist.irecv, *one) for one in received]
+    if dist.get_backend(workers.group) == "nccl":
+        found = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
+        works = found if len(found) == len(ways) else found[:1] * len(ways)  # one for the whole batch
+    else:
+        works = [dist.isend(values, group=workers.group, group_dst=peer) for values, peer in sent]
+        works += [dist.irecv(values, group=workers.group, group_src=peer) for values, peer in received]
+    return [Pending(work, values) for work, (_, values, _) in zip(works, ways, strict=True)]
+
+
+def broadcast_from(workers: Workers, values: Tensor, source: int) -> Pending:
+    """Start sending ``values`` of the worker ``source`` to all others, into their own memory."""
+    work = dist.broadcast(values, group=workers.group, async_op=True, group_src=source)
+    return Pending(watched(work, values), values)
+
+
 def gather_rows(workers: Workers, row: Tensor) -> Pending:
     """Start gathering a row of equal length from each worker, as a matrix with a row for each rank."""
     found = row.new_empty((workers.size, *row.shape))
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     return Pending(gather(found.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True), found)
+
+
+class PendingRows(Pending):
+    """A collective whose result is the sum of the rows that it brings."""
+
+    __slots__ = ()
+
+    def wait(self) -> Any:
+        return super().wait().sum(0)
+
+
+def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
+    """Start adding up, for each worker, the rows that all have for it; ``rows`` is a matrix with a row for each rank.
+
+    gloo's reduce-scatter sums all rows everywhere: 16 MB on two workers take 17 ms, and 8 where rows are exchanged and added up.
+    """
+    if dist.get_backend(workers.group) == "gloo":
+        found = torch.empty_like(rows)
+        return PendingRows(dist.all_to_all_single(found.view(-1), rows.view(-1), group=workers.group, async_op=True), found)
+    row = rows.new_empty(rows.shape[1:])
+    scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    return Pending(scatter(row, rows.view(-1), group=workers.group, async_op=True), row)

@@ -75,13 +75,13 @@ class Accumulated(Value):
         w = self.step.loss.weight_of(target) if tree.leaves(target) else rows_of(x)
         return w, _times(value, w), tree.map(lambda g: _times(g, w), grads), cache
 
-    def micro_batches(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
-        """Cut x and target along their first axes; a batch with fewer rows than k makes fewer parts."""
+    def micro_batches(self, x: Any, target: Any, *, exactly: bool = False) -> list[tuple[Any, Any]]:
+        """Cut x and target along their first axes; fewer rows than k make fewer parts, or with ``exactly`` some empty ones."""
         sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
             raise value_error(self, "x and target must have one number of rows", f"{describe(x)} and {describe(target)}")
         (n,) = sizes
-        k = max(1, min(self.k, n))
+        k = self.k if exactly else max(1, min(self.k, n))
         ends = [n * i // k for i in range(k + 1)]
         return [_rows((x, target), a, b) for a, b in pairwise(ends)]
 

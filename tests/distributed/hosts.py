@@ -40,6 +40,10 @@ class Link:
         """Lose every packet from now on; no host is told."""
         self.is_cut = True
 
+    def mend(self) -> None:
+        """Carry packets again."""
+        self.is_cut = False
+
     def close(self) -> None:
         """End the thread and close the devices."""
         os.close(self._closing)

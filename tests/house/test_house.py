@@ -348,10 +348,11 @@ def test_modules_import_only_runtime_dependencies_at_their_top():
 def test_there_is_no_autograd_inside():
     """Nor torch.nn, nor torch.optim: only ``interop`` meets them, and law 11 asks ``torch.func`` what it finds.
 
-    ``kernels.plain`` has torch refuse a function of autograd's, to learn that a transform is at work.
+    ``kernels.plain`` has torch refuse a function of autograd's, to learn that a transform is at work, and the constructor of
+    DTensors, in ``distributed.param_shards``, must be told that they require no gradient.
     """
     found = all_problems(names_of_autograd, outside("funcnet.interop"))
-    apart = ("funcnet.testing.second_order:", "funcnet.kernels.plain:")
+    apart = ("funcnet.testing.second_order:", "funcnet.kernels.plain:", "funcnet.distributed.param_shards:")
     assert [one for one in found if not one.startswith(apart)] == []
 
 

@@ -1,0 +1,1 @@
+"""Examples for several workers, which ``torchrun`` starts; each also runs as one plain process."""

@@ -1,0 +1,113 @@
+"""Characters by several workers: the transformer of ``examples.characters``, trained data-parallel.
+
+Every worker draws the same batch, from the key and the number of the step, and takes its rows. So the batches do not depend on the
+number of workers. The training is saved every 20 steps. After a restart, with the same or another number of workers, it goes on
+from there.
+
+    torchrun --nproc-per-node=2 examples/scale/characters.py --steps 800 --out out
+    torchrun --nproc-per-node=2 --max-restarts=3 examples/scale/characters.py --shard optimizer
+    python -m examples.scale.characters
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+if not __package__:  # torchrun and python put the folder of the script first
+    sys.path[0] = str(Path(__file__).parents[2])
+
+import funcnet as fn
+from examples import characters, common
+from examples.scale import starting
+from funcnet import distributed
+
+EVERY = 20
+"""Steps between checkpoints."""
+
+SHARD = ("none", "optimizer", "params")
+
+
+def rows(train, rng, step, count, device):
+    """Return this worker's rows of the batch of a step."""
+    x, target = characters.pieces(train, fn.fold_in(rng, step), count)
+    x, target = distributed.shard_rows((x, target.view_as(x)))
+    return x.to(device), target.flatten().to(device)
+
+
+def start(options, device, rng):
+    """Return the step, the params and the state of its optimizer, divided over the workers as ``--shard`` says."""
+    opt, params = characters.optimizer(options.steps), fn.tree.to(characters.net.init(rng), device)
+    if options.shard == "optimizer":
+        opt = distributed.shard_optimizer(opt)
+    if options.shard == "params":
+        params = distributed.shard(params, dist.init_device_mesh(device.type, (dist.get_world_size(),)))
+    step = distributed.data_parallel(fn.train_step(characters.net, characters.loss, opt))
+    return step, params, opt.init(params)
+
+
+def trained(options, train, rng, checkpoints, device):
+    """Train from the newest checkpoint on, and return the whole params."""
+    first, drawn = fn.split(rng)
+    step, params, state = start(options, device, first)
+    done = checkpoints.latest() or 0
+    if done:
+        print(f"continuing after step {done} of {checkpoints.folder}; --fresh begins anew")
+        params, state = checkpoints.load(done, like=(params, state))
+    for i in range(done + 1, options.steps + 1):
+        params, state, value = step(params, state, *rows(train, drawn, i, options.batch, device))
+        if i % EVERY == 0:
+            checkpoints.save(i, (params, state))
+        if i % max(1, options.steps // 10) == 0:
+            print(f"step {i:5}  training loss  {float(value):.3f}", flush=True)
+    return distributed.unshard(params)
+
+
+def held_out(params, test, device):
+    """Return the loss on the held-out text: each worker judges some of the batches, and the sums are added up."""
+    total = torch.zeros(2, dtype=torch.float64, device=device)
+    with torch.inference_mode():
+        for x, target in characters.in_order(test)[dist.get_rank() :: dist.get_world_size()]:
+            value = characters.loss(characters.net(params, x.to(device)), target.to(device))
+            total += torch.stack([value.double(), torch.ones_like(value).double()]) * len(target)
+    dist.all_reduce(total)
+    return float(total[0] / total[1])
+
+
+def report(options, params, train, test, value, rng):
+    """Print the losses, and write a sample."""
+    print(f"workers                {dist.get_world_size()}")
+    print(f"parameters             {fn.tree.size(params)}")
+    counted = zip(("unigram", "bigram"), characters.by_counting(train, test), strict=True)
+    for name, found in (("transformer", value), *counted):
+        print(f"{name:12} held out  {found:.3f} nats a character")
+    words = characters.sample(fn.tree.to(params, "cpu"), options.sample, rng)
+    path = options.out / "scale-characters.txt"
+    path.write_text(words + "\n")
+    print(f"\n{words}\n\nsample: {path}")
+
+
+def main(given=None):
+    """Train, and print and write on rank 0."""
+    others = {"sample": (600, "number of characters to write"), "shard": (SHARD, "what each worker holds only a part of")}
+    batch = (characters.BATCH, "number of pieces of a step, over all workers")
+    options = common.arguments(__doc__, given, others, threads=None, steps=800, batch=batch)
+    train, test = characters.split_text()
+    train_key, sample_key = fn.split(fn.key(options.seed))
+    with starting.workers() as device:
+        folder = options.out / "checkpoints" / f"scale-characters-{options.training}"
+        is_first = dist.get_rank() == 0
+        if options.fresh and is_first:
+            shutil.rmtree(folder, ignore_errors=True)
+        dist.barrier()
+        params = trained(options, train, train_key, distributed.Checkpoints(folder), device)
+        value = held_out(params, test, device)
+        if is_first:
+            report(options, params, train, test, value, sample_key)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""How a training scales from 8 to 1024 devices: a simulation on paper, checked with 2 and 4 processes on this machine.
+
+The same formulas (``costs``) with this machine's numbers, measured by the same command, predict steps that are measured too.
+
+    python -m examples.scale.simulation --out examples/scale/results
+"""
+
+import argparse
+import datetime
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from examples.benchmarks.processes import together
+from examples.benchmarks.report import table
+from examples.reports.__main__ import processor
+from examples.scale import inputs
+from examples.scale.costs import STRATEGIES, Cost, Net, step_cost
+
+DEVICES = (8, 16, 32, 64, 128, 256, 512, 1024)
+CHECKED = ("bigmlp", "gpt")
+COLOURS = dict(zip(STRATEGIES, ("tab:grey", "tab:blue", "tab:red", "tab:orange", "tab:green"), strict=True))
+
+HEAD = """# From 8 to 1024 devices, on paper
+
+`python -m examples.scale.simulation --out examples/scale/results`, torch {torch}, {processor}, {date}.
+
+What a step of one training takes with five strategies, by the formulas of [`costs.py`](../costs.py): computation, bytes and
+latency of collectives, what of them overlaps, and bubbles of pipelines. The batch stays the same, so with more devices each has
+fewer sequences, and takes them one after the other. The efficiency is the share of the step in which devices do the work that one
+device would do.
+
+![Seconds a step, and efficiency, for each number of devices](simulation.png)
+
+## Inputs
+
+"""
+
+RESULTS = """
+## Results
+
+Seconds a step, and the efficiency. Memory is what a device holds at its peak with 1024 devices; the last column is the least
+number of devices with which it fits into 80 GB.
+
+"""
+
+CHECK = """
+## The check
+
+The same formulas, with numbers of this machine that the command measures first: FLOP/s and the time that does not depend on the
+batch, from steps of one process with all rows and with a quarter of them; the rate of the optimizer's update; latency and
+bandwidth of gloo, from sums of 1 kB and 4 MB by as many processes. The machine has {cores} cores, which n processes share: for
+n > {cores} the rate of each is divided by n / {cores}. What gloo does runs on the same cores, so nothing overlaps.
+
+"""
+
+
+def inputs_table(net: Net) -> str:
+    """Write the table of inputs."""
+    known = {"forward": net.forward, "backward": net.backward, "kept": net.kept / 1e9, "params": net.params}
+    return "\n".join(["| input | value | source |", "|---|---|---|", *[_line(row, known) for row in inputs.ROWS]]) + "\n"
+
+
+def _line(row: tuple[str, str, str], known: dict[str, float]) -> str:
+    name, value, source = row
+    return f"| {name} | {value.format(**known)} | {source} |"
+
+
+def simulated(net: Net) -> dict[str, list[Cost]]:
+    """Return the cost of a step for each strategy and number of devices."""
+    return {one: [step_cost(one, net, inputs.CLUSTER, n, inputs.SEQUENCES) for n in DEVICES] for one in STRATEGIES}
+
+
+def results_table(costs: dict[str, list[Cost]]) -> str:
+    """Write the table of results."""
+    rows = []
+    for name, column in costs.items():
+        fits = [n for n, cost in zip(DEVICES, column, strict=True) if cost.memory <= inputs.CLUSTER.memory]
+        cells = [f"{cost.seconds:.3g} ({cost.efficiency:.0%})" for cost in column]
+        rows.append([name, *cells, f"{column[-1].memory / 1e9:.0f} GB", str(min(fits)) if fits else "none"])
+    return table(["devices", *map(str, DEVICES), "memory", "fits from"], rows) + "\n"
+
+
+def checked(names: Sequence[str], count: int) -> Iterator[list[str]]:
+    """Measure steps of 2 and 4 processes, and yield them beside what the formulas say."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    links = {n: inputs.link(n, count) for n in (2, 4)}
+    for name in names:
+        net, (times,) = inputs.of_workload(name), together(1, inputs.single, name, count)
+        for n, between in links.items():
+            machine = inputs.machine_of(net, times, between, cores)
+            found = together(n, inputs.parallel_step, name, count)
+            took = max(seconds for seconds, _ in found)
+            cost = step_cost("data parallel", inputs.part_of(net, n), machine, n, n, buckets=found[0][1])
+            rates = [f"{machine.flops / 1e9:.0f}", f"{1e6 * between.latency:.0f}", f"{between.bandwidth / 1e9:.2f}"]
+            said = [f"{1e3 * cost.seconds:.1f}", f"{1e3 * cost.communication:.1f}", f"{1e3 * took:.1f}"]
+            yield [name, str(n), *rates, *said, f"{cost.seconds / took - 1:+.0%}"]
+
+
+CHECK_HEADER = [
+    *("", "processes", "GFLOP/s", "latency, µs", "bandwidth, GB/s"),
+    *("predicted, ms", "of it communication, ms", "measured, ms", "error"),
+]
+
+
+def plot(costs: dict[str, list[Cost]], path: Path) -> None:
+    """Draw the time of a step and the efficiency, dotted where the training does not fit into memory."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
+    ideal = [costs["data parallel"][0].computing * DEVICES[0] / n for n in DEVICES]
+    left.plot(DEVICES, ideal, color="0.75", lw=1, zorder=0)
+    left.annotate("computation only", (DEVICES[-3], ideal[-3]), xytext=(-4, -10), **_beside("0.5", "right"))
+    for name, column in costs.items():
+        fits = column[-1].memory <= inputs.CLUSTER.memory
+        style = {"color": COLOURS[name], "ls": "-" if fits else ":", "lw": 1.8, "marker": "o", "ms": 3.5}
+        left.plot(DEVICES, [cost.seconds for cost in column], **style)
+        right.plot(DEVICES, [100 * cost.efficiency for cost in column], **style)
+    _axes(left, "seconds a step")
+    _axes(right, "efficiency, %")
+    left.set_yscale("log")
+    left.set_yticks((0.5, 1, 2, 5, 10, 20, 50), ["0.5", "1", "2", "5", "10", "20", "50"])
+    left.minorticks_off()
+    right.set_ylim(0, 100)
+    _labels(right, costs)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _beside(colour: str, side: str = "left") -> dict[str, Any]:
+    return {"textcoords": "offset points", "color": colour, "ha": side, "va": "center", "fontsize": 9.5}
+
+
+def _axes(axes: Any, what: str) -> None:
+    """Set a scale of numbers of devices, and leave only what is read."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(DEVICES, [str(n) for n in DEVICES])
+    axes.set_xlabel("devices")
+    axes.set_title(what, loc="left", fontsize=11)
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _labels(axes: Any, costs: dict[str, list[Cost]]) -> None:
+    """Write each name at the right end of its line, moved apart where lines are near each other."""
+    last, y = {name: 100 * column[-1].efficiency for name, column in costs.items()}, float("-inf")
+    for name in sorted(last, key=lambda name: last[name]):
+        y = max(y + 5.5, last[name])
+        held = costs[name][-1].memory
+        told = name if held <= inputs.CLUSTER.memory else f"{name}, {held / 1e9:.0f} GB: does not fit"
+        axes.annotate(told, (DEVICES[-1], y), xytext=(9, 0), annotation_clip=False, **_beside(COLOURS[name]))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Simulate, measure what the check needs, and write the page and the plot."""
+    parser = argparse.ArgumentParser("python -m examples.scale.simulation", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("out/scale"), help="folder for the page and the plot (out/scale)")
+    parser.add_argument("--count", type=int, default=30, help="how many steps and sums are measured (30)")
+    parser.add_argument("--check", action=argparse.BooleanOptionalAction, default=True, help="measure on this machine (yes)")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    net = inputs.gpt()
+    costs = simulated(net)
+    plot(costs, options.out / "simulation.png")
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    page = HEAD.format(torch=torch.__version__, processor=processor(), date=date) + inputs_table(net)
+    page += RESULTS + results_table(costs)
+    if options.check:
+        page += CHECK.format(cores=os.cpu_count()) + table(CHECK_HEADER, checked(CHECKED, options.count)) + "\n"
+    (options.out / "SIMULATION.md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Pipelines: a training step whose net is cut into stages, one for each worker."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Params
+from funcnet.distributed.failures import explained
+from funcnet.distributed.over_workers import over_workers
+from funcnet.distributed.pipelining.cutting import CutNet, merged
+from funcnet.distributed.pipelining.messages import Leaf
+from funcnet.distributed.pipelining.running import StageGradient
+from funcnet.distributed.pipelining.schedules import Timed, require_schedule
+from funcnet.distributed.workers import Workers, broadcast_from, gather_objects, workers_of
+from funcnet.errors import as_tuple, instances, value_error, whole
+from funcnet.flattening import Tree, flatten_together, unflatten
+from funcnet.gradients import value_and_grads
+from funcnet.random.keys import Key
+from funcnet.saving.tensors import checksum
+from funcnet.train import TrainStep
+from funcnet.transforms.accumulation import Accumulated
+from funcnet.value import Value, frozen
+
+
+class Inside:
+    """What a worker needs for its stage: made at the first call, when the workers have met."""
+
+    def __init__(self, of: "Pipeline") -> None:
+        self.workers = _workers_for(of)
+        self.gradient = StageGradient("pipeline", of.cut, _accumulated(of), of.schedule, self.workers)
+        self.step: TrainStep | None = None
+        self.seen: set[Any] = set()
+
+    def step_for(self, of: "Pipeline", params: Params) -> TrainStep:
+        """Return the step of this worker's stage; its optimizer asks all stages where it needs all gradients."""
+        if self.step is None:
+            opt, rank = of.step.opt, self.workers.rank
+            if self.workers.size > 1:
+                opt = over_workers(opt, self.workers, self._counted(of.cut, params) if of.cut.shared else None)
+            self.step = of.step.replace(opt=opt, accumulate=1).with_gradient(self.gradient)
+            self._require_agreement(of, of.cut.part(params, rank))
+        return self.step
+
+    def _counted(self, cut: CutNet, params: Params) -> Tree:
+        """Return True for each leaf that this stage counts; what several hold counts where its layer is."""
+        part, own = cut.part(params, self.workers.rank), cut.entries_of(params, self.workers.rank)
+        rows = zip(*flatten_together(part, own), strict=True)
+        return unflatten(part, iter([one is not None for _, one in rows]))
+
+    def _require_agreement(self, of: "Pipeline", part: Params) -> None:
+        """Raise on every worker where another makes another pipeline, or has other bits in shared params."""
+        shared = {path: _bits(tree.at(part, path)) for path, stages in of.cut.shared.items() if self.workers.rank in stages}
+        told = gather_objects(self.workers, (repr(of), shared))
+        for rank, (other, bits) in enumerate(told):
+            if other != told[0][0]:
+                raise value_error("pipeline", "all workers must make the same pipeline", f"{other} on rank {rank}")
+            for path in bits.keys() & shared.keys():
+                if bits[path] != shared[path]:
+                    rule = f"what several stages share must be the same on their workers, and params at {path!r} differ"
+                    raise value_error("pipeline", rule, f"other numbers on rank {rank} than on rank {self.workers.rank}")
+
+    def require_same_batch(self, x: Any, target: Any) -> None:
+        """Raise on every worker where another has a batch of another form; asked once for each form."""
+        form = tuple([(tuple(leaf.shape), str(leaf.dtype)) for leaf in tree.leaves((x, target)) if isinstance(leaf, Tensor)])
+        if form in self.seen or self.workers.size == 1:
+            return
+        for rank, other in enumerate(gather_objects(self.workers, form)):
+            if other != form:
+                rule = f"x and target must have the same shapes and dtypes on all workers, and here they are {form}"
+                raise value_error("pipeline", rule, f"{other} on rank {rank}")
+        self.seen.add(form)
+
+
+def _bits(values: Tree) -> list[int]:
+    return [checksum(leaf.detach().cpu().contiguous()) for leaf in tree.leaves(values)]
+
+
+def _accumulated(of: "Pipeline") -> Accumulated:
+    return Accumulated(value_and_grads(of.step.net, of.step.loss), of.microbatches)
+
+
+def _workers_for(of: "Pipeline") -> Workers:
+    workers = workers_of("pipeline", of.group)
+    if workers.size != of.cut.size:
+        rule = f"there must be a worker for each of the {of.cut.size} stages that {len(of.cuts)} cuts make"
+        raise value_error("pipeline", rule, f"{workers.size} workers")
+    return workers
+
+
+def _cuts(got: Any) -> Any:
+    return (got,) if isinstance(got, str) else as_tuple(got)
+
+
+@frozen
+class Pipeline(Value):
+    """A step whose net is cut into stages, one for each worker; made by ``pipeline``."""
+
+    label = "pipeline"
+
+    step: TrainStep = field(validator=instances(TrainStep, "a step of train_step"))
+    cuts: tuple[int | str, ...] = field(
+        converter=_cuts, validator=instances((int, str), "numbers or names of layers", several=True)
+    )
+    schedule: str = "1f1b"
+    microbatches: int = field(default=4, validator=whole(1))
+    group: Any = field(default=None, repr=False)
+    cut: CutNet = field(init=False, eq=False)
+    _made: list[Inside] = field(init=False, eq=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        require_schedule("pipeline", self.schedule)
+        if self.step.in_backward or self.step.accumulate not in (1, self.microbatches):
+            rule = "the step must have in_backward=False and accumulate=1: microbatches says into how many parts a batch is cut"
+            raise value_error("pipeline", rule, repr(self.step))
+        object.__setattr__(self, "cut", CutNet("pipeline", self.step.net, self.cuts))
+        if dist.is_available() and dist.is_initialized():
+            _workers_for(self)
+
+    def _inside(self) -> Inside:
+        if not self._made:
+            self._made.append(Inside(self))
+        return self._made[0]
+
+    def __call__(
+        self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
+    ) -> tuple[Params, Tree, Tensor]:
+        inside = self._inside()
+        step, opt, rank = inside.step_for(self, params), self.step.opt, inside.workers.rank
+        inside.require_same_batch(x, target)
+        part = self.cut.part(params, rank)
+        own = opt.map_state(lambda one: self.cut.part(one, rank), state)
+        with explained(inside.workers, "pipeline"):
+            new, after, value = step(part, own, x, target, rng)
+        return merged(new, params), opt.map_state(merged, after, state), value
+
+    def traced(
+        self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
+    ) -> tuple[tuple[Params, Tree, Tensor], list[Timed]]:
+        """Make a step; return its result, and each action of this worker with the times of its start and end, in seconds.
+
+        The clock is ``time.perf_counter``, which the processes of one machine have in common. An action starts when the message
+        that it needs is there.
+        """
+        gradient = self._inside().gradient
+        trace = gradient.trace = []
+        try:
+            return self(params, state, x, target, rng), trace
+        finally:
+            gradient.trace = None
+
+    def part(self, values: Tree) -> Tree:
+        """Return what this worker's stage holds of a tree like params, with ``None`` at all other leaves.
+
+        The step takes it in the place of whole params, and so does ``opt.init`` for a state in a fraction of the memory.
+        """
+        return self.cut.part(values, self._inside().workers.rank)
+
+    def whole(self, params: Params) -> Params:
+        """Return params with the entries of each stage as its worker has them, on every worker: to save and to evaluate.
+
+        All workers call it together.
+        """
+        workers = self._inside().workers
+        own = flatten_together(self.cut.entries_of(params, workers.rank))[0]
+        forms = gather_objects(workers, [None if leaf is None else Leaf(tuple(leaf.shape), leaf.dtype) for leaf in own])
+        columns = [own if rank == workers.rank else _buffers(row, own) for rank, row in enumerate(forms)]
+        rows = [(rank, leaf) for rank, column in enumerate(columns) for leaf in column if leaf is not None and leaf.numel()]
+        for pending in [broadcast_from(workers, leaf.contiguous(), rank) for rank, leaf in rows]:
+            pending.wait()
+        leaves = [next((leaf for leaf in row if leaf is not None), None) for row in zip(*columns, strict=True)]
+        return unflatten(params, iter(leaves))
+
+    def whole_state(self, state: Tree) -> Tree:
+        """Return the optimizer's state with each stage's part, on every worker; all workers call it together."""
+        return self.step.opt.map_state(self.whole, state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pipeline, (self.step, self.cuts, self.schedule, self.microbatches, self.group)
+
+    def __repr__(self) -> str:
+        return f"pipeline({self.step!r}, {self.cuts!r}, schedule={self.schedule!r}, microbatches={self.microbatches})"
+
+
+def _buffers(forms: list[Leaf | None], own: list[Any]) -> list[Tensor | None]:
+    """Return empty tensors for the leaves of another worker, on the device of this one's."""
+    device = next((leaf.device for leaf in own if leaf is not None), torch.device("cpu"))
+    return [None if one is None else torch.empty(one.shape, dtype=one.dtype, device=device) for one in forms]
+
+
+def pipeline(
+    step: TrainStep, cuts: Sequence[int | str], schedule: str = "1f1b", microbatches: int = 4, group: Any = None
+) -> Pipeline:
+    """Make a step that computes the layers of a serial net on several workers, each its stage, on several micro-batches at a time.
+
+        y  = f_p(...f_1(x))      f_r the layers of worker r - 1; y goes to the next worker, and gy to the one before
+        value, params, state     those of ``train_step(net, loss, opt, accumulate=microbatches)``, up to rounding
+
+    All workers call it with the same ``(params, state, x, target, rng=None)`` and get ``(params, state, value)``. ``params`` are
+    those of the whole net. A worker computes and updates those of its stage; the others come back as they were given, and
+    so does the state. ``whole(params)`` and ``whole_state(state)`` of the step bring all stages together, to save and to evaluate;
+    ``part(params)`` is all that a worker needs. The numbers in x count on the first worker, those in target on the last one.
+
+    Micro-batches are cut and weighed as by ``accumulate``, and have its keys; running statistics are those of the last one. The net
+    may be within ``tied`` and ``cast``. Params that are tied across stages are updated alike in all of these, with the sum of
+    their gradients. Optimizers that need all gradients at once, as ``ClipByGlobalNorm``, ask all stages.
+
+    Args:
+        step: A step of ``train_step`` whose net is a ``serial``, without ``in_backward``.
+        cuts: The layers at which a new stage begins, by number or name: one fewer than workers.
+        schedule: The order of the work. ``"gpipe"``: all forward passes first, so that all micro-batches are in memory.
+            ``"1f1b"``: forward and backward in turn, with as many micro-batches in memory as there are stages. ``"zero_bubble"``:
+            also in halves of the backward pass, of which the second fills the waits. ``timeline`` draws them.
+        microbatches: Number of micro-batches; a batch of fewer rows makes fewer. Several times the number of stages keep ``bubble``
+            small.
+        group: The process group; by default all processes. Its rank r computes stage r.
+
+    Raises:
+        ValueError: For a net that is no serial, cuts out of range or out of order, another number of workers than stages, an
+            unknown ``schedule``, ``microbatches`` below 1, and an optimizer that needs all gradients and has no rule for several
+            workers, as ``LBFGS``; at the first call on every worker where the pipelines or the shared params differ.
+
+    References:
+        Huang et al. 2019, "GPipe"; Narayanan et al. 2021, "Efficient large-scale language model training on GPU clusters" (1F1B);
+        Qi et al. 2023, "Zero bubble pipeline parallelism" (ZB-H1).
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.losses.regression import MSE
+    >>> from funcnet.optim.sgd import SGD
+    >>> from funcnet.train import train_step
+    >>> step = train_step(serial(Linear(4, 8), Tanh(), Linear(8, 1)), MSE(), SGD(0.1))
+    >>> pipeline(step, cuts=[2], microbatches=8).cuts
+    (2,)
+    """
+    return Pipeline(step, cuts, schedule, microbatches, group)  # type: ignore[arg-type]  # a list becomes a tuple

@@ -1,0 +1,223 @@
+"""Running: one worker's part of the loss of a whole batch and of its gradient, action by action as the schedule says.
+
+    F    y, cᵢ  = stage(pᵢ, x)         x from the stage before, y to the stage behind; the last one has the loss
+    B    gx, gp = stage's vjp(gy)      gy from the stage behind, gx to the stage before
+    W    gp                            where the schedule computes it apart
+
+The gradient of each micro-batch is that of its share in the value of the whole batch, so gradients are only added up.
+"""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Cache, Params
+from funcnet.distributed.pipelining.cutting import CutNet, merged
+from funcnet.distributed.pipelining.messages import Form, Kind, Mail
+from funcnet.distributed.pipelining.schedules import Action, Timed, actions_of, has_halves
+from funcnet.distributed.pipelining.stages import Later, Stage
+from funcnet.distributed.shares import Batch, Share, value_and_gy
+from funcnet.distributed.workers import Workers, broadcast_from
+from funcnet.errors import value_error
+from funcnet.flattening import flatten_together, unflatten
+from funcnet.losses.loss import Loss, rows_of
+from funcnet.precision import in_single, rounded
+from funcnet.transforms.accumulation import Accumulated, keys_of
+
+
+class StageGradient:
+    """The value and the gradient of the whole batch, of which this worker computes the part of its stage.
+
+    It takes the place of ``accumulate`` in a step; its params and gradients are trees with ``None`` at other stages' leaves.
+    """
+
+    def __init__(self, who: str, cut: CutNet, one: Accumulated, schedule: str, workers: Workers) -> None:
+        self.who, self.cut, self.one, self.schedule, self.workers = who, cut, one, schedule, workers
+        self.stage = Stage(cut, workers.rank, halves=has_halves(schedule))
+        self.known: dict[Any, Form] = {}
+        self.trace: list[Timed] | None = None
+
+    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Params]:
+        """Return the value, the gradient of ``scale`` times it, and the stage's params with the last micro-batch's statistics."""
+        if rng is None and self.one.step.net.stochastic:
+            raise value_error(self.who, "a stochastic net needs a key, rng", "None")
+        run = Run(self, params, self.one.micro_batches(x, target), rng, scale)
+        actions = actions_of(self.schedule, self.workers.size, len(run.batches))[self.workers.rank]
+        run.go(actions, self.trace)
+        grads = self._rounded(run.summed_over_uses(), params)
+        run.mail.finish()
+        return self._value(run), grads, params if run.moved is None else run.moved
+
+    def update_stats(self, params: Params, moved: Params) -> Params:
+        """Return the params with new running statistics, which ``scaled`` has computed."""
+        return moved
+
+    def _rounded(self, grads: Params, params: Params) -> Params:
+        """Return the gradients in the dtypes of params."""
+        pairs = zip(*flatten_together(grads, params), strict=True)
+        return unflatten(grads, iter([None if g is None else rounded(g, p) for g, p in pairs]))
+
+    def _value(self, run: "Run") -> Tensor:
+        """Return the value, which the last stage has, on every worker: in float32 at least."""
+        sent = torch.zeros(2, dtype=torch.float64, device=run.mail.device)
+        if self.stage.is_last:
+            value = run.value()
+            sent = torch.stack([value, torch.full_like(value, run.is_double)])
+        value, is_double = broadcast_from(self.workers, sent, self.workers.size - 1).wait()
+        return value if is_double else value.float()
+
+
+class Run:
+    """One pass of a batch through a stage."""
+
+    def __init__(self, of: StageGradient, params: Params, batches: list[Batch], rng: Any, scale: Tensor | None) -> None:
+        self.of, self.stage, self.loss, self.batches, self.scale = of, of.stage, of.one.step.loss, batches, scale
+        self.params = params
+        self.filled = of.cut.filled(params, self.stage.number)
+        self.inside = self.stage.inside(self.filled)
+        self.keys = keys_of(rng, len(batches))
+        self.shares = shares_of(self.loss, batches) if self.stage.is_last else []
+        self.mail = Mail(of.who, of.workers, _device(params, batches), of.known)
+        self.kinds = [_kind(one) for one in batches]
+        self.caches: dict[int, Cache] = {}
+        self.gys: dict[int, Any] = {}
+        self.later: dict[int, Later] = {}
+        self.values: list[list[Tensor]] = []
+        self.is_double = False
+        self.grads: Params = None
+        self.moved: Params = None
+
+    def go(self, actions: tuple[Action, ...], trace: list[Timed] | None) -> None:
+        """Do all actions; receive what the next two need while one is done."""
+        ahead = 2 if self.mail.device.type == "cpu" else 1  # in one batch with what it depends on, NCCL would wait forever
+        for k, action in enumerate(actions):
+            source = self._source(action)
+            got = self.mail.take(*source) if source else None
+            start = perf_counter()
+            result = self._do(action, got)
+            if trace is not None:
+                trace.append(Timed(action, start, perf_counter()))
+            self._send(action, result)
+            for following in actions[k + 1 : k + 1 + ahead]:
+                source = self._source(following)
+                if source and not self.mail.ask(*source):
+                    break
+            self.mail.flush()
+
+    def _source(self, action: Action) -> tuple[int, Kind, Any] | None:
+        """Return from whom an action gets what it needs: the worker, the kind of message, and its label."""
+        kind, i = action
+        if kind == "F" and not self.stage.is_first:
+            return self.stage.number - 1, ("y", self.kinds[i]), ("y", i)
+        if kind == "B" and not self.stage.is_last:
+            return self.stage.number + 1, ("gy", self.kinds[i]), ("gy", i)
+        return None
+
+    def _send(self, action: Action, result: Any) -> None:
+        """Send what an action gives, and release what the other side must have received by now."""
+        (kind, i), here = action, self.stage.number
+        if kind == "F" and not self.stage.is_last:
+            self.mail.put(here + 1, ("y", self.kinds[i]), ("y", i), result)
+        if kind == "B" and not self.stage.is_last:
+            self.mail.arrived(here + 1, ("y", i))
+        if kind == "B" and not self.stage.is_first:
+            self.mail.put(here - 1, ("gy", self.kinds[i]), ("gy", i), result)
+            self.mail.arrived(here - 1, ("gy", i - self.of.workers.size))
+
+    def _do(self, action: Action, got: Any) -> Any:
+        does: dict[str, Callable[[int, Any], Any]] = {"F": self._forward, "B": self._back, "W": self._params_half}
+        return does[action.kind](action.batch, got)
+
+    def _forward(self, i: int, got: Any) -> Any:
+        y, cache = self.stage.forward(self.inside, self.batches[i][0] if self.stage.is_first else got, self.keys[i])
+        self.caches[i] = cache
+        if self.stage.has_running_stats and i == len(self.batches) - 1:
+            moved = self.of.cut.without_copies(self.stage.update_stats(self.filled, cache))
+            self.moved = merged(moved, self.params)
+        if self.stage.is_last:
+            self.gys[i] = self._loss_of(i, y)
+        return y
+
+    def _loss_of(self, i: int, y: Any) -> Any:
+        """Return the gradient of the last stage's y, and note the value."""
+        x, target = self.batches[i]
+        if self.of.cut.dtype is not None:
+            y = tree.cast(y, _dtype_outside(x, self.params, y))
+        value, gy = value_and_gy(self.loss, y, target, self.shares[i], self.scale)
+        self.values.append(value)
+        self.is_double = any([leaf.dtype is torch.float64 for leaf in tree.leaves(y)])  # noqa: C419 (as elsewhere)
+        return self.stage.inside(gy)
+
+    def _back(self, i: int, got: Any) -> Any:
+        gy = self.gys.pop(i) if self.stage.is_last else got
+        gx, gparams, later = self.stage.back(self.inside, self.caches.pop(i), gy)
+        if later is None:
+            self._add(gparams)
+        else:
+            self.later[i] = later
+        return gx
+
+    def _params_half(self, i: int, _: Any) -> None:
+        self._add(self.stage.params_half(self.inside, self.later.pop(i)))
+
+    def _add(self, gparams: Params) -> None:
+        grads = tree.map(in_single, self.stage.gradients(gparams, self.filled))
+        self.grads = grads if self.grads is None else tree.add(self.grads, grads)
+
+    def summed_over_uses(self) -> Params:
+        """Return the gradients of what the stage holds; those of tied params are summed over the stages that use them."""
+        grads, here = self.of.cut.gathered(self.grads), self.stage.number
+        shared = [(path, stages) for path, stages in self.of.cut.shared.items() if here in stages]
+        for path, stages in shared:
+            for other in stages:
+                if other != here:
+                    self.mail.put(other, ("shared", path), ("shared", path), tree.at(grads, path))
+        for path, stages in shared:
+            total = None
+            for other in stages:
+                one = tree.at(grads, path) if other == here else self.mail.take(other, ("shared", path), ("shared", path))
+                total = one if total is None else tree.add(total, one)
+            grads = tree.replace(grads, path, total)
+        return grads
+
+    def value(self) -> Tensor:
+        """Return the value of the whole batch on the last stage, in float64."""
+        sums = [sum(column[1:], column[0]) for column in zip(*self.values, strict=True)]
+        return self.loss.value_of_parts(sums)
+
+
+def shares_of(loss: Loss, batches: list[Batch]) -> list[Share]:
+    """Return the share of each micro-batch in each part of a loss: wᵢ / Σ wᵢ, 1 for sums; 0 for what counts for nothing."""
+    columns = []
+    for part in loss.part_list():
+        ws = [part.weight_of(target) if tree.leaves(target) else rows_of(x) for x, target in batches]
+        wide = [one.double() if isinstance(one, Tensor) else float(one) for one in ws]
+        total: Any = sum(wide)
+        total = torch.where(total == 0, 1.0, total) if isinstance(total, Tensor) else total or 1.0
+        columns.append([1.0] * len(ws) if part.reduction == "sum" else [_as_number(one / total) for one in wide])
+    return [*zip(*columns, strict=True)]
+
+
+def _as_number(share: Any) -> Any:
+    """Return a share on the CPU as a number, which keeps the dtype of what it multiplies."""
+    return share.item() if isinstance(share, Tensor) and share.device.type == "cpu" else share
+
+
+def _device(params: Params, batches: list[Batch]) -> torch.device:
+    leaves: list[Tensor] = [*tree.leaves(params), *tree.leaves(batches[0])]
+    return leaves[0].device
+
+
+def _kind(batch: Batch) -> Any:
+    """Return what the forms of all messages of a micro-batch depend on, for params of one dtype."""
+    leaves = flatten_together(batch)[0]
+    return tuple([(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else None for leaf in leaves])
+
+
+def _dtype_outside(x: Any, params: Params, y: Any) -> torch.dtype:
+    """Return the dtype of what a net within ``cast`` gives: that of x, or of the params where x holds no floating numbers."""
+    return next(leaf.dtype for leaf in (*tree.leaves(x), *tree.leaves(params), *tree.leaves(y)) if leaf.is_floating_point())

@@ -1,0 +1,192 @@
+"""Schedules: in which order each stage of a pipeline computes its parts of the micro-batches.
+
+A schedule is data: for each stage a tuple of actions on micro-batches, ``F`` forward, ``B`` backward, ``W`` the gradients of params.
+
+    gpipe, 1f1b     B is the whole backward pass            bubble (p - 1) / (m + p - 1)
+    zero_bubble     B gives gx only, W the rest later       bubble (p - 1)(F + B - W) / (m (F + B + W) + (p - 1)(F + B - W))
+
+p is the number of stages and m that of micro-batches; F, B and W are the times of the three actions. A stage counted from 0 has
+p - stage micro-batches in flight at most, from F to B, with 1f1b and zero_bubble, and all m with gpipe. zero_bubble keeps what W
+needs of p micro-batches, as much as the first stage of 1f1b.
+
+References: Huang et al. 2019 (GPipe); Narayanan et al. 2021 (1F1B); Qi et al. 2023, "Zero bubble pipeline parallelism" (ZB-H1).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from funcnet.errors import describe, is_number, is_whole, value_error
+
+
+class Action(NamedTuple):
+    """What a stage does with one micro-batch: ``F``, ``B`` or ``W``."""
+
+    kind: str
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.batch}"
+
+
+class Timed(NamedTuple):
+    """An action with the times when it began and ended."""
+
+    action: Action
+    start: float
+    end: float
+
+
+def _gpipe(stage: int, stages: int, batches: int) -> list[Action]:
+    """All forward passes, then all backward passes."""
+    return [Action(kind, i) for kind in "FB" for i in range(batches)]
+
+
+def _one_forward_one_backward(stage: int, stages: int, batches: int) -> list[Action]:
+    """As many forward passes as there are stages behind, then one forward and one backward in turn."""
+    ahead = min(stages - 1 - stage, batches)
+    actions = [Action("F", i) for i in range(ahead)]
+    for i in range(batches):
+        actions += [Action("F", ahead + i)] * (ahead + i < batches) + [Action("B", i)]
+    return actions
+
+
+def _zero_bubble(stage: int, stages: int, batches: int) -> list[Action]:
+    """As 1f1b, with W of a micro-batch as many backward passes later as there are stages before, and the rest at the end."""
+    actions = []
+    for one in _one_forward_one_backward(stage, stages, batches):
+        actions.append(one)
+        if one.kind == "B" and one.batch >= stage:
+            actions.append(Action("W", one.batch - stage))
+    return actions + [Action("W", i) for i in range(max(0, batches - stage), batches)]
+
+
+SCHEDULES: dict[str, Callable[[int, int, int], list[Action]]] = {
+    "gpipe": _gpipe,
+    "1f1b": _one_forward_one_backward,
+    "zero_bubble": _zero_bubble,
+}
+
+
+def has_halves(schedule: str) -> bool:
+    """Tell whether a schedule computes the halves of the backward pass apart."""
+    return schedule == "zero_bubble"
+
+
+def require_schedule(who: str, schedule: object) -> None:
+    """Raise ``ValueError`` for a schedule with an unknown name."""
+    if not isinstance(schedule, str) or schedule not in SCHEDULES:
+        names = ", ".join(map(repr, SCHEDULES))
+        raise value_error(who, f"schedule must be one of {names}", repr(schedule))
+
+
+def _require_counts(who: str, **counts: object) -> None:
+    for name, count in counts.items():
+        if not is_whole(count) or count < 1:  # type: ignore[operator]  # it is a number
+            raise value_error(who, f"{name} must be a whole number of at least 1", describe(count))
+
+
+def actions_of(schedule: str, stages: int, microbatches: int) -> tuple[tuple[Action, ...], ...]:
+    """Return the actions of each stage, in order."""
+    return tuple([tuple(SCHEDULES[schedule](stage, stages, microbatches)) for stage in range(stages)])
+
+
+def timed_by(costs: dict[str, float], actions: tuple[tuple[Action, ...], ...]) -> list[list[Timed]]:
+    """Return when each action begins and ends, if each takes what its kind costs and messages take no time."""
+    ends: dict[tuple[str, int, int], float] = {}
+    done: list[list[Timed]] = [[] for _ in actions]
+    while any(len(row) < len(own) for row, own in zip(done, actions, strict=True)):
+        for stage, own in enumerate(actions):
+            while len(done[stage]) < len(own):
+                action = own[len(done[stage])]
+                needed = _needed(action, stage, len(actions))
+                if needed is not None and needed not in ends:
+                    break
+                start = max(done[stage][-1].end if done[stage] else 0, ends.get(needed, 0) if needed else 0)
+                end = ends[action.kind, action.batch, stage] = start + costs[action.kind]
+                done[stage].append(Timed(action, start, end))
+    return done
+
+
+def _needed(action: Action, stage: int, stages: int) -> tuple[str, int, int] | None:
+    """Return the action of another stage whose message an action needs."""
+    if action.kind == "F":
+        return ("F", action.batch, stage - 1) if stage else None
+    return ("B", action.batch, stage + 1) if action.kind == "B" and stage + 1 < stages else None
+
+
+def _simulated(
+    who: str, schedule: str, stages: int, microbatches: int, forward: float, input_half: float, params_half: float
+) -> list[list[Timed]]:
+    require_schedule(who, schedule)
+    _require_counts(who, stages=stages, microbatches=microbatches)
+    for name, cost in {"forward": forward, "input_half": input_half, "params_half": params_half}.items():
+        if not is_number(cost) or cost <= 0:
+            raise value_error(who, f"{name} must be a finite number above 0", describe(cost))
+    back = input_half if has_halves(schedule) else input_half + params_half
+    return timed_by({"F": forward, "B": back, "W": params_half}, actions_of(schedule, stages, microbatches))
+
+
+def idle_share(rows: list[list[Timed]]) -> float:
+    """Return the share of the time of all stages in which they wait: from the first start to the last end."""
+    first, last = min(row[0].start for row in rows), max(row[-1].end for row in rows)
+    busy = sum([one.end - one.start for row in rows for one in row])
+    return 1 - busy / (len(rows) * (last - first))
+
+
+def bubble(
+    schedule: str = "1f1b",
+    stages: int = 4,
+    microbatches: int = 4,
+    forward: float = 1.0,
+    input_half: float = 1.0,
+    params_half: float = 1.0,
+) -> float:
+    """Return the share of a step that the stages of a pipeline wait, if all are alike and messages take no time.
+
+    It is that of ``timeline``, which agrees with the published formulas wherever they hold: (p - 1) / (m + p - 1) for p stages
+    and m micro-batches with ``"gpipe"`` and ``"1f1b"``.
+
+    Args:
+        schedule: ``"gpipe"``, ``"1f1b"`` or ``"zero_bubble"``.
+        stages: Number of stages.
+        microbatches: Number of micro-batches.
+        forward: Time of the forward pass of a micro-batch in a stage, in any unit.
+        input_half: Time of the half of the backward pass that gives the gradient of the stage's input.
+        params_half: Time of the half that gives the gradients of params.
+
+    Raises:
+        ValueError: For an unknown schedule, counts below 1, and times that are not above 0.
+
+    >>> round(bubble("1f1b", 4, 8), 3), round(bubble("zero_bubble", 4, 8), 3)
+    (0.273, 0.111)
+    """
+    return idle_share(_simulated("bubble", schedule, stages, microbatches, forward, input_half, params_half))
+
+
+def timeline(schedule: str = "1f1b", stages: int = 4, microbatches: int = 4) -> str:
+    """Draw as text what each stage of a pipeline does at what time, if ``F``, and both halves of ``B``, take one unit each.
+
+    A row is a stage and a column a unit of time; ``==`` continues the action before, and ``.`` is time in which a stage waits.
+
+    Args:
+        schedule: ``"gpipe"``, ``"1f1b"`` or ``"zero_bubble"``.
+        stages: Number of stages.
+        microbatches: Number of micro-batches.
+
+    Raises:
+        ValueError: As ``bubble``.
+
+    >>> print(timeline("1f1b", 2, 2))
+    stage 0  F0 F1 .  B0 == B1 ==
+    stage 1  .  F0 B0 == F1 B1 ==
+    """
+    rows = _simulated("timeline", schedule, stages, microbatches, 1, 1, 1)
+    width, length = len(str(microbatches - 1)) + 1, int(max(row[-1].end for row in rows))
+    return "\n".join([f"stage {i:<{len(str(stages - 1))}}  {_drawn(row, width, length)}" for i, row in enumerate(rows)])
+
+
+def _drawn(row: list[Timed], width: int, length: int) -> str:
+    cells = ["."] * length
+    for action, start, end in row:
+        cells[int(start) : int(end)] = [str(action), *["=" * width] * (int(end - start) - 1)]
+    return " ".join([cell.ljust(width) for cell in cells]).rstrip()

@@ -1,0 +1,213 @@
+"""Steps of divided params: each worker has its pieces of params, gradients and state, and updates these.
+
+params (DTensors) → pieces → forward and backward, whole params layer by layer → pieces of gradients → update of pieces → DTensors
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
+
+from funcnet import tree
+from funcnet.contract import Cache, Layer, Params
+from funcnet.distributed.buckets import plan
+from funcnet.distributed.gathering import GatheringTurns, Groups
+from funcnet.distributed.layouts import Layout
+from funcnet.distributed.over_workers import over_workers
+from funcnet.distributed.param_shards import local_pieces, with_piece
+from funcnet.distributed.scattering import ReduceScatter
+from funcnet.distributed.statistics import for_no_rows, moving_on_meta
+from funcnet.distributed.whole_batch import WholeBatch
+from funcnet.distributed.workers import Pending, Workers
+from funcnet.errors import value_error
+from funcnet.flattening import Tree, flatten_together, unflatten
+from funcnet.gradients import ValueAndGrads
+from funcnet.losses.loss import rows_of
+from funcnet.optim.base import GradientTransform, Optimizer
+from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
+from funcnet.paths import named_leaves
+from funcnet.places import Places
+from funcnet.train import TrainStep
+from funcnet.transforms.accumulation import Accumulated
+from funcnet.value import parts
+
+
+class Division:
+    """How each leaf of params is divided over the workers."""
+
+    def __init__(self, params: Params, workers: Workers) -> None:
+        self.leaves = flatten_together(params)[0]
+        self.layouts = [_layout(*one, workers) for one in named_leaves("", params)]
+        self.whole = tree.map(lambda leaf: torch.empty(leaf.shape, dtype=leaf.dtype, device="meta"), params)
+        """The params on the meta device, undivided."""
+
+    def fits(self, leaves: list[Any]) -> bool:
+        """Tell whether the leaves of other params are divided in the same way."""
+        same = [_spec(one) is _spec(other) or _spec(one) == _spec(other) for one, other in zip(self.leaves, leaves, strict=True)]
+        return all(same)
+
+    def by_place(self, places: Places) -> list[list[int]]:
+        """Return the numbers of the leaves of each place."""
+        numbers = unflatten(self.whole, iter(range(len(self.leaves))))
+        return [flatten_together(entry)[0] for entry in places.entries(numbers)]
+
+
+def _spec(leaf: Any) -> Any:
+    return leaf._spec if isinstance(leaf, DTensor) else None
+
+
+def _layout(path: str, leaf: Any, workers: Workers) -> Layout | None:
+    """Return how a leaf is divided, ``None`` for one that is whole on each worker."""
+    if not isinstance(leaf, DTensor):
+        return None
+    (where,) = leaf.placements
+    if where.is_replicate():
+        return None
+    if not isinstance(where, Shard):
+        rule = f"params must be divided by Shard or Replicate, and at {path!r} there is another placement"
+        raise value_error("data_parallel", rule, f"{where!r}")
+    return Layout(leaf.shape, where.dim, workers.size, workers.rank)
+
+
+class ShardedBatch(WholeBatch):
+    """The value and the gradient of the whole batch, for params of which this worker has pieces; the gradient is pieces too."""
+
+    turns: GatheringTurns
+
+    def __init__(self, one: ValueAndGrads | Accumulated, workers: Workers, division: Division, *, averages: bool) -> None:
+        super().__init__(one, workers, averages=averages)
+        self._division, self._is_ready = division, False
+        self._empty: GatheringTurns | None = None
+
+    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
+        if not self._is_ready:
+            self._prepare(x)
+        self._params = params
+        found = super().scaled(params, x, target, rng, scale)
+        self._now.end()
+        return found
+
+    def _micro_batches(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
+        """Cut the shard into as many micro-batches as the others, which gather at the same time."""
+        exactly = isinstance(self.one, Accumulated)
+        return self.one.micro_batches(x, target, exactly=True) if exactly else [(x, target)]  # type: ignore[union-attr]
+
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        """Return the params with this worker's pieces of the statistics of all workers, which ``scaled`` has averaged."""
+        new, layouts = flatten_together(cache)[0], self._division.layouts
+        for i in self._moving:
+            layout = layouts[i]
+            new[i] = new[i] if layout is None else layout.cut(new[i])
+        return unflatten(params, iter(new))
+
+    def _prepare(self, x: Any) -> None:
+        """Decide what is gathered together, which takes the shapes of x for nets with running statistics."""
+        self._moving = moving_on_meta(self.net, self._division.whole, x) if self._averaging is not None else []
+        if self._averaging is not None:
+            self._averaging.learn(self._moving)
+        self._groups = _groups(self.turns.places, self._division, self._moving)
+        self.turns = self._turns_of(self.net)
+        trainable = [[i for i in group if self.turns.places.layers[i].trainable] for group in self._groups.groups]
+        self.reducer = ReduceScatter(self.workers, [group for group in trainable if group], self._groups.layouts)
+        self._is_ready = True
+
+    def _turns_of(self, net: Layer) -> GatheringTurns:
+        return GatheringTurns(net, self.workers, self._groups)
+
+    def _of_shard(self, x: Any) -> tuple[Layer, GatheringTurns]:
+        if rows_of(x) or not self.net.batch_dependent:
+            self._now = self.turns
+        else:
+            self._empty = self._empty or self._turns_of(for_no_rows(self.net))
+            self._now = self._empty
+        self._now.begin(self._params)
+        return self._now.net, self._now
+
+    def _started(self, net: Layer, params: Params, cache: Cache, x: Any) -> tuple[Params, Pending | None]:
+        if self._averaging is not None:
+            self._now.gather_statistics()
+        return super()._started(net, params, cache, x)
+
+
+def _groups(places: Places, division: Division, moved: list[int]) -> Groups:
+    numbers = division.by_place(places)
+    layouts = [[division.layouts[i] for i in own] for own in numbers]
+    groups = plan(places.entries(division.whole))
+    planned = {place for group in groups for place in group}
+    others = [place for place, own in enumerate(layouts) if place not in planned and any(one is not None for one in own)]
+    rows = {place: [k for k, i in enumerate(own) if i in moved] for place, own in enumerate(numbers)}
+    return Groups([*groups, others] if others else groups, layouts, {place: row for place, row in rows.items() if row})
+
+
+class ShardedStep:
+    """A step that takes DTensors, and returns those of the new params and state."""
+
+    def __init__(self, step: Any, workers: Workers) -> None:
+        self.step, self.workers = step, workers
+        if isinstance(step, TrainStep):
+            _require_elementwise(step.opt)
+        self._division: Division | None = None
+        self._call: Callable[..., Any] = step
+
+    def __call__(self, params: Params, *arguments: Any, **more: Any) -> Any:
+        leaves = flatten_together(params)[0]
+        if self._division is None or not self._division.fits(leaves):
+            self._division = Division(params, self.workers)
+            self._call = self._of(self._division)
+        pieces = local_pieces(params)
+        if not isinstance(self.step, TrainStep):
+            value, grads, cache = self._call(pieces, *arguments, **more)
+            return value, _like(params, grads), cache
+        state, rest = (arguments[0], arguments[1:]) if arguments else (more.pop("state"), ())
+        new, after, value = self._call(pieces, local_pieces(state), *rest, **more)
+        return _like(params, new), _like(state, after), value
+
+    def _of(self, division: Division) -> Callable[..., Any]:
+        """Return the step for pieces."""
+        step, workers = self.step, self.workers
+        if workers.size == 1:
+            return step  # type: ignore[no-any-return]
+        if isinstance(step, TrainStep):
+            stepping = TrainStep(step.net, step.loss, over_workers(step.opt, workers, self._counted(division)))
+            return stepping.with_gradient(ShardedBatch(step.gradient, workers, division, averages=True))
+        whole = ShardedBatch(step, workers, division, averages=False)
+        return lambda params, x, target, rng=None: whole.scaled(params, x, target, rng, None)
+
+    def _counted(self, division: Division) -> Tree:
+        """Return which leaves this worker counts in a norm: of those that all have, the first worker."""
+        counts = [layout is not None or self.workers.rank == 0 for layout in division.layouts]
+        floating = [leaf is not None and leaf.is_floating_point() for leaf in division.leaves]
+        if all(layout is not None for layout, one in zip(division.layouts, floating, strict=True) if one):
+            return None
+        return unflatten(division.whole, iter(counts))
+
+
+def _like(trees: Tree, pieces: Tree) -> Tree:
+    """Return the tree of DTensors, divided as those of another, with these pieces."""
+    rows = zip(*flatten_together(trees, pieces), strict=True)
+    return unflatten(trees, iter([None if piece is None else with_piece(leaf, piece) for leaf, piece in rows]))
+
+
+def _require_elementwise(opt: Optimizer) -> None:
+    """Refuse an optimizer that looks at whole leaves, of which a worker has pieces only."""
+    for part in parts(opt, given=True):
+        if isinstance(part, (AddNoise, AddPrivacyNoise)):
+            rule = "noise cannot be drawn for params that are divided: the pieces of all workers would get the same"
+            raise value_error("data_parallel", rule, repr(part))
+        if isinstance(part, (Optimizer, GradientTransform)) and part.acts_on == "leaves":
+            rule = (
+                "params that are divided need an optimizer that acts on elements; one that acts on leaves takes shard_optimizer"
+            )
+            raise value_error("data_parallel", rule, repr(part))
+
+
+def is_divided(params: Params, workers: Workers) -> bool:
+    """Tell whether params are DTensors on a mesh of these workers, in one row."""
+    import torch.distributed as dist
+
+    mesh = next((leaf.device_mesh for leaf in tree.leaves(params) if isinstance(leaf, DTensor)), None)
+    if mesh is None or mesh.ndim != 1:
+        return False
+    return mesh.mesh.tolist() == dist.get_process_group_ranks(workers.group or dist.group.WORLD)
