@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
     from funcnet.distributed.failures import WorkerError
+    from funcnet.distributed.optimizer_shards import ShardedOptimizer, shard_optimizer
     from funcnet.distributed.param_shards import shard, unshard
     from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
     from funcnet.distributed.pipelining.schedules import bubble, timeline
@@ -21,13 +22,18 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DataParallel": "data_parallelism",
+<<<<<<< HEAD
+    "ShardedOptimizer": "optimizer_shards",
+=======
     "Pipeline": "pipelining.pipelines",
     "TensorParallel": "tensor_parallelism",
+>>>>>>> i17-int
     "WorkerError": "failures",
     "bubble": "pipelining.schedules",
     "data_parallel": "data_parallelism",
     "pipeline": "pipelining.pipelines",
     "shard": "param_shards",
+    "shard_optimizer": "optimizer_shards",
     "shard_rows": "rows",
     "tensor_parallel": "tensor_parallelism",
     "tensor_parallel_plan": "tensor_plans",
@@ -37,6 +43,14 @@ _HOMES = {
 
 __all__ = [
     "DataParallel",
+<<<<<<< HEAD
+    "ShardedOptimizer",
+    "WorkerError",
+    "data_parallel",
+    "shard",
+    "shard_optimizer",
+    "shard_rows",
+=======
     "Pipeline",
     "TensorParallel",
     "WorkerError",
@@ -48,6 +62,7 @@ __all__ = [
     "tensor_parallel",
     "tensor_parallel_plan",
     "timeline",
+>>>>>>> i17-int
     "unshard",
 ]
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from itertools import zip_longest
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from funcnet.distributed.pieces import pieces_of
@@ -27,6 +29,21 @@ def require_agreement(workers: Workers, who: str, **trees: Tree) -> None:
 
 def _rows(name: str, one: Tree) -> Iterator[Row]:
     for path, leaf, shape, _ in pieces_of(one):
+<<<<<<< HEAD
+        if leaf is not None or shape is not None:
+            yield f"{name} at {path!r}" if path else name, *_kind(leaf, shape)
+
+
+def _kind(leaf: Any, shape: torch.Size | None) -> tuple[str, int]:
+    """Return the form of a leaf and its checksum; the numbers of a piece are its worker's own."""
+    if shape is not None:
+        return f"a piece of shape {tuple(shape)}", 0
+    if not isinstance(leaf, Tensor):
+        return repr(leaf), 0
+    if type(leaf) is not Tensor or leaf.device.type == "meta":
+        return f"{type(leaf).__name__} of shape {tuple(leaf.shape)} and {leaf.dtype}", 0
+    return f"shape {tuple(leaf.shape)} and {leaf.dtype}", checksum(leaf.detach().cpu().contiguous())
+=======
         whole = f"{name} at {path!r}" if path else name
         if shape is not None:
             yield whole, f"pieces of shape {tuple(shape)}", 0  # each worker has its own
@@ -36,6 +53,7 @@ def _rows(name: str, one: Tree) -> Iterator[Row]:
             yield whole, f"{type(leaf).__name__} of shape {tuple(leaf.shape)} and {leaf.dtype}", 0
         else:
             yield whole, f"shape {tuple(leaf.shape)} and {leaf.dtype}", checksum(leaf.detach().cpu().contiguous())
+>>>>>>> i17-int
 
 
 def _difference(one: Row | None, two: Row | None, rank: int) -> tuple[str, str]:
