@@ -92,7 +92,9 @@ def noisy():
 
 def rounded():
     """A net in half precision around which params stay float64, with statistics."""
-    net = fn.serial(fn.Linear(6, 8), fn.cast(fn.serial(fn.Linear(8, 8), fn.BatchNorm1d(8), fn.Tanh()), torch.bfloat16), fn.Linear(8, 3))
+    net = fn.serial(
+        fn.Linear(6, 8), fn.cast(fn.serial(fn.Linear(8, 8), fn.BatchNorm1d(8), fn.Tanh()), torch.bfloat16), fn.Linear(8, 3)
+    )
     return net, fn.MSE(), fn.SGD(lr=0.1), normal(1, 8, 6), normal(2, 8, 3)
 
 
