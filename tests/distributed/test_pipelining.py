@@ -99,7 +99,14 @@ def masked(rows):
 def frozen(rows):
     """Of the first stage only the last layer is trained; the optimizer asks for two gradients."""
     half = fn.weight_norm(fn.Linear(8, 8))
-    layers = [fn.freeze(fn.Linear(4, 8)), fn.Tanh(), fn.residual(half), half, fn.repeat(fn.Linear(8, 8), 2), fn.Linear(8, 5)]
+    layers = [
+        fn.freeze(fn.Linear(4, 8)),
+        fn.Tanh(),
+        fn.residual(half),
+        fn.BatchNorm1d(8),
+        fn.repeat(fn.Linear(8, 8), 2),
+        fn.Linear(8, 5),
+    ]
     target = torch.arange(rows) * 4 // rows  # all labels of the first micro-batches are ignored
     return fn.serial(*layers), fn.CrossEntropy(ignore_index=0), fn.SAM(fn.SGD(0.1)), normal(1, rows, 4), target, (3,)
 
