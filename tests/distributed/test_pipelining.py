@@ -307,6 +307,25 @@ def test_a_worker_needs_its_part_only():
     assert [one[4] for one in found] == [True] * 2
 
 
+def in_batches():
+    """Return whether messages sent in one batch, as NCCL needs them, make the same bits."""
+    params, state = begun(small())
+    one = pipeline(small(), (2,), "1f1b", 3)(params, state, *batch())
+    batched, original, backend = [], torch.distributed.batch_isend_irecv, torch.distributed.get_backend
+    torch.distributed.get_backend = lambda group=None: "nccl"
+    torch.distributed.batch_isend_irecv = lambda ops: (batched.append(len(ops)), original(ops))[1]
+    try:
+        step = pipeline(small(), (2,), "1f1b", 3)
+        return fn.tree.equal(step(params, state, *batch()), one), sum(batched)
+    finally:
+        torch.distributed.get_backend, torch.distributed.batch_isend_irecv = backend, original
+
+
+def test_messages_go_in_batches_where_the_backend_needs_it():
+    """For three micro-batches of two shapes: three tensors each way, and two headers of two tensors each way."""
+    assert run(2, in_batches) == [(True, 14)] * 2
+
+
 @fn.frozen
 class Failing(fn.Layer):
     """A layer that fails on its third micro-batch."""
