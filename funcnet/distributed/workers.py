@@ -23,7 +23,7 @@ class Workers(NamedTuple):
     size: int
 
 
-def workers_of(who: str, group: Any = None) -> Workers:
+def workers_of(who: object, group: Any = None) -> Workers:
     """Return the workers of a process group, by default of all processes; ``who`` asks, for the error.
 
     Raises:
@@ -65,6 +65,19 @@ def gather_objects(workers: Workers, one: Any) -> list[Any]:
     return found
 
 
+def sum_now(workers: Workers, values: Tensor) -> Tensor:
+    """Add ``values`` up over all workers, in their own memory, and return them; compiled code may call it."""
+    dist.all_reduce(values, group=workers.group)
+    return values
+
+
+def stack_now(workers: Workers, one: Tensor) -> Tensor:
+    """Return the tensors of all workers, by rank along a new first axis; compiled code may call it."""
+    found = one.new_empty((workers.size * one.shape[0], *one.shape[1:]))
+    dist.all_gather_single(found, one, group=workers.group)
+    return found.reshape(workers.size, *one.shape)
+
+
 def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Sequence[tuple[Tensor, int]]) -> list[Pending]:
     """Start sending tensors to other workers, and receiving into tensors; return what is pending, in this order.
 
@@ -72,9 +85,10 @@ def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Seq
     two workers that send to each other wait forever.
     """
     ways = [(dist.isend, *one) for one in sent] + [(dist.irecv, *one) for one in received]
+    works: list[Any]
     if dist.get_backend(workers.group) == "nccl":
-        found = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
-        works = found if len(found) == len(ways) else found[:1] * len(ways)  # one for the whole batch
+        works = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
+        works = works if len(works) == len(ways) else works[:1] * len(ways)  # one for the whole batch
     else:
         works = [dist.isend(values, group=workers.group, group_dst=peer) for values, peer in sent]
         works += [dist.irecv(values, group=workers.group, group_src=peer) for values, peer in received]
