@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -293,6 +294,38 @@ def test_half_precision_and_several_dtypes_keep_their_bits() -> None:
     for found in run(4, halves):
         assert found[0] == found[1]
         assert found[2] == found[3]
+
+
+def saved(path: str) -> None:
+    """Save params and the sharded state after three steps."""
+    for name in SAVED:
+        now, _, state = trained(shard_optimizer(ANY[name]), steps=3)
+        fn.distributed.save(f"{path}/{name}", {"params": now, "state": state})
+
+
+def loaded(path: str, *, whole: bool) -> list:
+    """Return the params after three steps more, from the saved state in whole or in pieces."""
+    found = []
+    for name in SAVED:
+        opt = ANY[name] if whole else shard_optimizer(ANY[name])
+        got = fn.distributed.load(f"{path}/{name}", {"params": params(), "state": opt.init(params())})
+        now, state = got["params"], got["state"]
+        for i in range(4, 7):
+            now, state = opt.update(gradients(i), state, now)
+        found.append(numbers(now))
+    return found
+
+
+SAVED = ("clipped", "by path", "averaged")
+
+
+def test_a_saved_state_goes_on_with_any_number_of_workers(tmp_path: Path) -> None:
+    """What four workers saved goes on in two, with pieces or with the whole state, as without interruption."""
+    run(4, saved, str(tmp_path))
+    wanted = [numbers(trained(ANY[name], steps=6)[0]) for name in SAVED]
+    for whole in (False, True):
+        for worker in run(2, functools.partial(loaded, whole=whole), str(tmp_path)):
+            assert all(close(*pair) for pair in zip(worker, wanted, strict=True))
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 8, 9])
