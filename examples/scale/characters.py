@@ -1,8 +1,8 @@
 """Characters by several workers: the transformer of ``examples.characters``, trained data-parallel.
 
-Every worker draws the same batch, from the key and the number of the step, and takes its rows. So the batches do not depend on the
-number of workers. The training is saved every 20 steps. After a restart, with the same or another number of workers, it goes on
-from there.
+Every worker draws the same batch, from the key and the number of the step, and takes its rows: batches do not depend on the number
+of workers. The training is saved every 20 steps. After a restart, with the same or another number of workers, it goes on from
+there.
 
     torchrun --nproc-per-node=2 examples/scale/characters.py --steps 800 --out out
     torchrun --nproc-per-node=2 --max-restarts=3 examples/scale/characters.py --shard optimizer

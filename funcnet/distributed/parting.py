@@ -61,7 +61,7 @@ def part_of(layer: Layer, params: Params, workers: Workers) -> Layer:
     if way is not None:
         return _parted(way, params, workers, way.takes, way.gives)
     if isinstance(layer, Tied):
-        return layer.with_children({"": part_of(layer.layer, layer._filled(params), workers)})
+        return layer.with_children({"": part_of(layer.layer, layer.filled(params), workers)})
     if isinstance(layer, Repeat) and all(_cut_of(leaf)[0] for leaf in tree.leaves(params)):
         return layer.with_children({"": part_of(layer.layer, tree.map(_one_copy, params), workers)})
     if isinstance(layer, Combinator) and opens(layer) and not isinstance(layer, Repeat):

@@ -1,6 +1,7 @@
 """Optimizers of pieces: what steps on the worker's own piece of each leaf, and needs to know more than that.
 
-An optimizer that acts on elements steps on pieces as on whole leaves. Others, as ``ClipByGlobalNorm`` or ``LAMB``, get the
+An optimizer that acts on elements steps on pieces as on whole leaves. One that needs a norm of all gradients, such as
+``ClipByGlobalNorm``, gets it from the pieces of all workers, each of which is counted once. Others, such as ``LAMB``, get the
 DTensors that the pieces belong to, whose norms and means are those of whole leaves: DTensor sends what they need.
 """
 
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.contract import Params
+from funcnet.distributed.over_workers import over_workers
+from funcnet.distributed.workers import Workers
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.optim.base import GradientTransform, Optimizer, State
 from funcnet.optim.chaining import Chain
 from funcnet.optim.evaluating import EvaluatingOptimizer, ValueAndGrads
-from funcnet.value import frozen
+from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
+from funcnet.value import frozen, parts
 
 
 class Layout:
@@ -44,6 +48,11 @@ class Layout:
         return unflatten(pieces, iter(leaves))
 
 
+def is_divided(leaf: Any) -> bool:
+    """Tell whether each worker has another piece of a leaf."""
+    return any(not placement.is_replicate() for placement in getattr(leaf, "placements", ()))
+
+
 def pieces_of(values: Tree) -> Tree:
     """Return this worker's pieces of the DTensors of a tree; other leaves stay."""
     return tree.map(lambda leaf: getattr(leaf, "_local_tensor", leaf), values)
@@ -57,18 +66,32 @@ def _over_dtensors(f: Callable[..., Any], *args: Any) -> Any:
         return f(*args)
 
 
-def for_pieces(one: Any, params: Layout, state: Any) -> Any:
-    """Return the optimizer, or the gradient transform, that steps on pieces as ``one`` does on DTensors with this state."""
+def for_pieces(one: Any, params: Params, state: Any, workers: Workers) -> Any:
+    """Return the optimizer, or the gradient transform, that steps on pieces as ``one`` does on these DTensors."""
     if one.acts_on == "elements":
         return one
+    found = _with_common_norms(one, params, workers)
+    if found is not None:
+        return found
     if isinstance(one, Chain):
-        return Chain(
-            tuple([for_pieces(part, params, own) for part, own in zip(one.transforms, state, strict=False)]),
-            for_pieces(one.optimizer, params, state[-1]),
-        )
-    kind = TransformOfPieces if isinstance(one, GradientTransform) else OptimizerOfPieces
+        own = [for_pieces(part, params, its, workers) for part, its in zip(one._parts, state, strict=True)]
+        return Chain(tuple(own[:-1]), own[-1])
+    kind: Any = TransformOfPieces if isinstance(one, GradientTransform) else OptimizerOfPieces
     kind = EvaluatingOfPieces if isinstance(one, EvaluatingOptimizer) else kind
-    return kind(one, params, Layout(state))
+    return kind(one, Layout(params), Layout(state))
+
+
+def _with_common_norms(one: Any, params: Params, workers: Workers) -> Any:
+    """Return an optimizer that takes norms over all workers; ``None`` where whole leaves are needed, or there is no rule."""
+    inside = [part for part in parts(one, given=True) if isinstance(part, (Optimizer, GradientTransform))]
+    draws = any(isinstance(part, (AddNoise, AddPrivacyNoise)) for part in inside)
+    if draws or isinstance(one, EvaluatingOptimizer) or any(part.acts_on == "leaves" for part in inside):
+        return None
+    counted = [workers.rank == 0 or is_divided(leaf) for leaf in flatten_together(params)[0]]
+    try:
+        return over_workers(one, workers, unflatten(params, iter(counted)))
+    except ValueError:
+        return None
 
 
 @frozen(eq=False)

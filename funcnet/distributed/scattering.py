@@ -8,7 +8,7 @@ from torch import Tensor
 from funcnet.distributed.buckets import AllReduce, Sent, weigh
 from funcnet.distributed.layouts import Layout, split_rows
 from funcnet.distributed.workers import Workers, scatter_sum
-from funcnet.precision import in_single
+from funcnet.precision import in_single, rounded
 
 
 class ReduceScatter(AllReduce):
@@ -50,4 +50,4 @@ class ReduceScatter(AllReduce):
             super()._put(leaves, shapes, flat)
             return
         for (place, i), layout, piece in zip(leaves, shapes, split_rows(flat, shapes), strict=True):
-            self._leaves[place][i] = layout.piece(piece)  # type: ignore[index]
+            self._leaves[place][i] = rounded(layout.piece(piece), self._likes[place][i])  # type: ignore[index]

@@ -12,6 +12,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.combinator import Combinator
 from funcnet.contract import Layer, Params, meta_key
+from funcnet.distributed.sync_norms import SyncBatchNorm
 from funcnet.distributed.workers import Pending, Workers, sum_over
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.losses.loss import rows_of
@@ -68,9 +69,12 @@ def moving_on_meta(net: Layer, params: Params, x: Any) -> list[int]:
 
 
 def for_no_rows(net: Layer) -> Layer:
-    """Return the net for a shard without rows, which has no statistics of its own: its norms go by the running ones."""
+    """Return the net for a shard without rows, which has no statistics of its own: its norms go by the running ones.
+
+    Norms that go by the rows of all workers stay, since the other workers wait for this one.
+    """
     return map_layers(lambda layer: layer.inference() if _needs_rows(layer) else layer, net)
 
 
 def _needs_rows(layer: Layer) -> bool:
-    return layer.batch_dependent and not isinstance(layer, Combinator)
+    return layer.batch_dependent and not isinstance(layer, (Combinator, SyncBatchNorm))

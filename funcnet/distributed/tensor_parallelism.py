@@ -80,17 +80,17 @@ class TensorParallel(Value):
         key = (layout, of_state)
         if key not in self._made:
             self._require_on_mesh(params)
-            self._made[key] = self._inside(self.step, params, layout, state)
+            self._made[key] = self._inside(self.step, params, state)
         return self._made[key]
 
-    def _inside(self, step: Any, params: Params, layout: Layout, state: Tree) -> Any:
+    def _inside(self, step: Any, params: Params, state: Tree) -> Any:
         """Return a step whose net is this worker's part, and whose optimizer steps on pieces."""
         if isinstance(step, TrainStep):
             net = part_of(step.net, params, self._workers)
-            return step.replace(net=net, opt=for_pieces(step.opt, layout, state))
+            return step.replace(net=net, opt=for_pieces(step.opt, params, state, self._workers))
         if isinstance(step, ValueAndGrads):
             return step.replace(net=part_of(step.net, params, self._workers))
-        return step.replace(step=self._inside(step.step, params, layout, state))
+        return step.replace(step=self._inside(step.step, params, state))
 
     def _require_on_mesh(self, params: Params) -> None:
         for path, leaf in named_leaves("", params):

@@ -52,7 +52,7 @@ def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _resolved(path: Path) -> Path:
@@ -82,7 +82,7 @@ def _create(who: str, temporary: Path) -> IO[bytes]:
         raise FileNotFoundError(errno.ENOENT, f"{who}: the folder of path must exist", folder) from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush the new name of a file to the disk, on systems that can open folders."""
     if hasattr(os, "O_DIRECTORY"):
         number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -24,11 +24,13 @@ _NAME = re.compile(r"step-(\d{9,})\.fn")
 _TEMPORARY = ".step-*.fn.*.tmp"
 
 
-def _as_path(given: Any) -> Any:
+def as_folder(given: Any) -> Any:
+    """Convert a word or path to a ``Path``, and leave other values as they are."""
     return Path(given) if isinstance(given, (str, os.PathLike)) and isinstance(os.fspath(given), str) and given != "" else given
 
 
-def _path(value: Any, attribute: Any, got: Any) -> None:
+def valid_folder(value: Any, attribute: Any, got: Any) -> None:
+    """Validate the field ``folder``: a path that is not empty."""
     if not isinstance(got, Path):
         raise value_error("Checkpoints", "folder must be a path, a str or Path that is not empty", got)
 
@@ -65,7 +67,7 @@ class Checkpoints(Value):
     >>> folder.cleanup()
     """
 
-    folder: Path = field(converter=_as_path, validator=_path)
+    folder: Path = field(converter=as_folder, validator=valid_folder)
     keep: int | None = field(default=3, validator=size_or_none)
     every: int | None = field(default=None, kw_only=True, validator=size_or_none)
     background: bool = field(default=False, kw_only=True, validator=flag)

@@ -158,6 +158,6 @@ def test_writers_side_by_side_leave_one_whole_file(path):
 def test_systems_that_cannot_open_folders_are_spared(tmp_path, monkeypatch):
     """They lack ``os.O_DIRECTORY``."""
     monkeypatch.delattr(os, "O_DIRECTORY")
-    atomic._sync_folder(tmp_path / "nowhere")
+    atomic.sync_folder(tmp_path / "nowhere")
     fn.save(tmp_path / "a.fn", NEW)
     assert same(fn.load(tmp_path / "a.fn"), NEW)

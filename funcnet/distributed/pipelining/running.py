@@ -65,8 +65,8 @@ class StageGradient:
         """Return the value, which the last stage has, on every worker: in float32 at least."""
         sent = torch.zeros(2, dtype=torch.float64, device=run.mail.device)
         if self.stage.is_last:
-            value = run.value()
-            sent = torch.stack([value, torch.full_like(value, run.is_double)])
+            sent = torch.stack([run.value(), torch.full_like(run.value(), run.is_double)])
+        value: Tensor
         value, is_double = broadcast_from(self.workers, sent, self.workers.size - 1).wait()
         return value if is_double else value.float()
 
@@ -220,4 +220,5 @@ def _kind(batch: Batch) -> Any:
 
 def _dtype_outside(x: Any, params: Params, y: Any) -> torch.dtype:
     """Return the dtype of what a net within ``cast`` gives: that of x, or of the params where x holds no floating numbers."""
-    return next(leaf.dtype for leaf in (*tree.leaves(x), *tree.leaves(params), *tree.leaves(y)) if leaf.is_floating_point())
+    leaves: list[Tensor] = [*tree.leaves(x), *tree.leaves(params), *tree.leaves(y)]
+    return next(leaf.dtype for leaf in leaves if leaf.is_floating_point())

@@ -1,0 +1,114 @@
+"""Folders that are written whole: beside the old one, flushed, and renamed when all workers are done.
+
+.net.1f3a....tmp/     what is being written
+net/                  the checkpoint
+.net.old/             the one before, while the new one takes its name; read if there is no other
+"""
+
+import os
+import secrets
+import shutil
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from funcnet.errors import describe, value_error
+from funcnet.saving.atomic import sync_folder
+from funcnet.saving.tensors import Damaged
+
+Sums = dict[str, tuple[int, int]]
+"""Bytes and CRC-32 of files, by name."""
+
+TREE = "tree.fn"
+"""The file that ``fn.save`` writes into the folder: the tree without tensors, and the sums of the other files."""
+
+_CHUNK = 1 << 22
+
+
+def require_folder(who: str, path: Any) -> Path:
+    """Return the ``Path`` of a folder; whether it exists is seen later."""
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(text, str) or not text.rstrip("/") or "\0" in text:
+        raise value_error(who, "path must be a str or os.PathLike that names a folder", describe(path))
+    return Path(text)
+
+
+def beside(path: Path, token: str) -> Path:
+    """Return the folder that is written for a path."""
+    return path.with_name(f".{path.name}.{token}.tmp")
+
+
+def begin(path: Path) -> str:
+    """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
+    if path.is_file():
+        raise FileExistsError(17, "path must name a folder, got a file", str(path))
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    token = secrets.token_hex(8)
+    beside(path, token).mkdir()
+    return token
+
+
+def finish(path: Path, token: str) -> None:
+    """Flush the folder, and give it its name; the one that had the name is deleted only then."""
+    new, old = beside(path, token), _old(path)
+    sync_folder(new)
+    if path.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    new.rename(path)
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def give_up(path: Path, token: str) -> None:
+    """Delete a folder that is not to be finished."""
+    shutil.rmtree(beside(path, token), ignore_errors=True)
+
+
+def existing(path: Path) -> Path:
+    """Return the folder to read for a path: the one before if a save was killed as it took the name away."""
+    return _old(path) if not path.exists() and _old(path).is_dir() else path
+
+
+def delete(path: Path) -> None:
+    """Delete a checkpoint: it loses its name first, so that no half of it is ever read."""
+    with suppress(FileNotFoundError):
+        left = beside(path, secrets.token_hex(8))
+        path.rename(left)
+        shutil.rmtree(left)
+    shutil.rmtree(_old(path), ignore_errors=True)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def sums_of(folder: Path, pattern: str) -> Sums:
+    """Return the sums of the files whose names fit a pattern."""
+    return {path.name: (path.stat().st_size, _checksum(path)) for path in sorted(folder.glob(pattern))}
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
+
+
+def require_sizes(folder: Path, sums: Sums) -> None:
+    """Raise ``Damaged`` for files that are missing, or have another size."""
+    for name, (size, _) in sums.items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != size:
+            raise Damaged(f"{name} {'is missing' if found is None else f'has {found} bytes instead of {size}'}")
+
+
+def require_sums(folder: Path, sums: Sums) -> None:
+    """Raise ``Damaged`` for files with other bytes."""
+    for name, (_, checksum) in sums.items():
+        if _checksum(folder / name) != checksum:
+            raise Damaged(f"the checksum of {name} differs")

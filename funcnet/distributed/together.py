@@ -1,0 +1,82 @@
+"""Together: what each worker does by itself, with one outcome: if it fails on one of them, all raise, and name its rank."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch.distributed as dist
+
+from funcnet.distributed.workers import Workers, gather_objects, workers_of
+from funcnet.saving.tensors import Damaged
+
+Told = tuple[str, int | None, str]
+"""The kind of an error, its number if it is the system's, and its words."""
+
+
+class DamagedError(ValueError):
+    """Raised on all workers for a checkpoint with damaged files."""
+
+
+def workers_here(who: str, group: Any) -> Workers:
+    """Return the workers of a group; this process is the only one where no group has been made."""
+    alone = group is None and not (dist.is_available() and dist.is_initialized())
+    return Workers(None, 0, 1) if alone else workers_of(who, group)
+
+
+def succeed(workers: Workers, who: str, what: Callable[[], Any]) -> Any:
+    """Do something on every worker, and return this worker's result; an error of one is raised on all.
+
+    An error that all workers have alike, such as that of an argument, is raised as it is.
+    """
+    return _outcome(workers, who, what, is_shared=False)
+
+
+def shared(workers: Workers, who: str, what: Callable[[], Any]) -> list[Any]:
+    """Do something on every worker, as ``succeed`` does, and return the results by rank: words and numbers."""
+    return _outcome(workers, who, what, is_shared=True)  # type: ignore[no-any-return]
+
+
+def _outcome(workers: Workers, who: str, what: Callable[[], Any], *, is_shared: bool) -> Any:
+    result, error = None, None
+    try:
+        result = what()
+    except Exception as raised:
+        error = raised
+    one = (result if is_shared else None, _told(error))
+    found = [one] if workers.size == 1 else gather_objects(workers, one)
+    failed = {rank: told for rank, (_, told) in enumerate(found) if told is not None}
+    if failed:
+        _raise(who, failed, error, workers.size)
+    return [given for given, _ in found] if is_shared else result
+
+
+def _raise(who: str, failed: Mapping[int, Told], error: Exception | None, size: int) -> None:
+    if error is not None and not isinstance(error, Damaged) and len(failed) == size and len({*failed.values()}) == 1:
+        raise error
+    raise _joined(who, failed, size) from error
+
+
+def raise_failures(who: str, failures: Mapping[int, Any], size: int) -> None:
+    """Raise, on every worker, the errors that torch has gathered by rank."""
+    told = {rank: _told(one if isinstance(one, BaseException) else one[0]) for rank, one in failures.items()}
+    raise _joined(who, {rank: one for rank, one in told.items() if one is not None}, size) from None
+
+
+def _told(error: BaseException | None) -> Told | None:
+    if error is None:
+        return None
+    if isinstance(error, (Damaged, DamagedError)):
+        return "damaged", None, str(error)
+    kind = "OSError" if isinstance(error, OSError) else "ValueError" if isinstance(error, ValueError) else "RuntimeError"
+    return kind, getattr(error, "errno", None), f"{type(error).__name__}: {error}"
+
+
+def _joined(who: str, failed: Mapping[int, Told], size: int) -> Exception:
+    """Make one error of those of some workers."""
+    words = "; ".join([f"{told[2]}{f', on rank {rank}' * (size > 1)}" for rank, told in failed.items()])
+    kinds = {kind: number for kind, number, _ in failed.values()}
+    if "damaged" in kinds:
+        return DamagedError(f"{who}: all files of the checkpoint must be whole, got {words}")
+    message = f"{who}: all workers must succeed, got {words}"
+    if "OSError" in kinds:
+        return OSError(kinds["OSError"] or 0, message)
+    return ValueError(message) if "ValueError" in kinds else RuntimeError(message)
