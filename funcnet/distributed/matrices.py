@@ -31,11 +31,12 @@ class Matrix:
         """Whether most of it is zeros, since one worker has most of the leaves."""
         return self.width * self.size > WASTE * self.numbers
 
-    def of_wholes(self, wholes: Sequence[Tensor]) -> Tensor:
-        """Return the matrix of whole leaves."""
+    def of_wholes(self, wholes: Sequence[Tensor], numbers: Tensor | None = None) -> Tensor:
+        """Return the matrix of whole leaves, with ``numbers`` at the end of each row."""
+        more = [] if numbers is None else [numbers]
         rows = [[cut.piece(whole, rank) for cut, whole in zip(self.cuts, wholes, strict=True)] for rank in range(self.size)]
-        parts = [part for rank, row in enumerate(rows) for part in self._filled(row, rank, wholes[0])]
-        return torch.cat(parts).view(self.size, self.width)
+        parts = [part for rank, row in enumerate(rows) for part in (*self._filled(row, rank, wholes[0]), *more)]
+        return torch.cat(parts).view(self.size, -1)
 
     def of_pieces(self, pieces: Sequence[Tensor | None], rank: int, like: Tensor) -> Tensor:
         """Return the row of a worker's pieces; ``like`` has their dtype and device."""

@@ -35,7 +35,7 @@ class Plan:
         leaves = flatten_together(whole)[0]
         self.workers, self.whole, self.kinds = workers, whole, _kinds(leaves)
         self.cuts = cuts(leaves, leaf_scopes(optimizer, whole), workers.size)
-        self.optimizer = over_workers(on_whole(optimizer, whole), workers)
+        self.optimizer = over_workers(on_whole(optimizer, whole), workers) if workers.size > 1 else optimizer
         self.codec = TreeCodec(params)
         self._matrices: dict[tuple[int, ...], Matrix] = {}
         self._messages: dict[Any, list[tuple[int, ...]]] = {}
@@ -124,6 +124,8 @@ def gathered(plan: Plan, pieces: list[Any], params: list[Any], wanted: tuple[boo
 
     With ``writes`` they are written into the memory of ``params``.
     """
+    if plan.workers.size == 1:
+        return [p if piece is None else piece for p, piece in zip(params, pieces, strict=True)]
     groups: dict[Any, list[int]] = {}
     for i, cut in enumerate(plan.cuts):
         if cut is not None and wanted[i]:
