@@ -197,9 +197,7 @@ def _require_elementwise(opt: Optimizer) -> None:
             rule = "noise cannot be drawn for params that are divided: the pieces of all workers would get the same"
             raise value_error("data_parallel", rule, repr(part))
         if isinstance(part, (Optimizer, GradientTransform)) and part.acts_on == "leaves":
-            rule = (
-                "params that are divided need an optimizer that acts on elements; one that acts on leaves takes shard_optimizer"
-            )
+            rule = "divided params need an optimizer that acts on elements; shard_optimizer takes those that act on leaves"
             raise value_error("data_parallel", rule, repr(part))
 
 
