@@ -83,8 +83,13 @@ def with_piece(like: Tensor, piece: Tensor) -> Tensor:
     if not isinstance(like, DTensor) or isinstance(piece, DTensor):
         return piece
     if piece.dtype is like.dtype:
-        return DTensor(piece, like._spec, requires_grad=False)  # type: ignore[no-untyped-call]
+        return of_piece(piece, like._spec)
     return DTensor.from_local(piece, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride())
+
+
+def of_piece(piece: Tensor, spec: Any) -> DTensor:
+    """Return the DTensor of a piece, whose layout is known: ``spec`` is that of another one."""
+    return DTensor(piece, spec, requires_grad=False)  # type: ignore[no-untyped-call]
 
 
 def _piece(path: str, leaf: Any, mesh: DeviceMesh, chosen: Callable[[str, Tensor], Placements]) -> Tensor:
