@@ -282,6 +282,25 @@ def test_what_workers_cannot_do_together_is_refused_on_all():
         assert "pipeline: a stochastic net needs a key, rng, got None" in key
 
 
+def in_groups():
+    """Train in one of two pipelines of two workers each."""
+    groups = [torch.distributed.new_group(ranks) for ranks in ([0, 1], [2, 3])]
+    opt = fn.chain(fn.ClipByGlobalNorm(0.1), fn.Adam(0.1))
+    step = pipeline(small(opt=opt), ("act",), "zero_bubble", 2, groups[torch.distributed.get_rank() // 2])
+    params, state = begun(step.step)
+    params, state, value = step(params, state, *batch())
+    return flat(step.whole(params), step.whole_state(state), value)
+
+
+def test_a_group_of_processes_is_a_pipeline():
+    """Two groups make the same step beside each other."""
+    step = small(opt=fn.chain(fn.ClipByGlobalNorm(0.1), fn.Adam(0.1)), accumulate=2)
+    wanted = flat(*step(*begun(step), *batch()))
+    for found in run(4, in_groups):
+        for (one, _), (other, _) in zip(found, wanted, strict=True):
+            torch.testing.assert_close(torch.tensor(one), torch.tensor(other))
+
+
 def in_parts():
     """Train on the part of this worker only, twice, and once with whole params."""
     step = pipeline(small(), ("two",), "zero_bubble", 3)

@@ -67,9 +67,10 @@ class StageGradient:
         sent = torch.zeros(2, dtype=torch.float64, device=run.mail.device)
         if self.stage.is_last:
             sent = torch.stack([run.value(), torch.full_like(run.value(), run.is_double)])
-        value: Tensor
-        value, is_double = broadcast_from(self.workers, sent, self.workers.size - 1).wait()
-        return value if is_double else value.float()
+        if self.workers.size > 1:
+            sent = broadcast_from(self.workers, sent, self.workers.size - 1).wait()
+        value: Tensor = sent[0]
+        return value if sent[1] else value.float()
 
 
 class Run:
