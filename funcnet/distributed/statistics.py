@@ -30,10 +30,12 @@ class Averaging:
         """Say which leaves of params are moved; otherwise the first step finds out."""
         self._moving = moving
 
-    def started(self, net: Layer, params: Params, cache: Any, x: Any) -> tuple[Params, Pending]:
-        """Return params with statistics moved by this worker's shard, and start the sum of those times its rows."""
+    def started(self, net: Layer, params: Params, cache: Any, x: Any) -> tuple[Params, Pending | None]:
+        """Return params with statistics moved by this worker's shard, and start the sum of those times its rows, if any move."""
         moved, rows = net.update_stats(params, cache), rows_of(x)
         leaves = self._chosen(moved, params, x)
+        if not leaves:
+            return moved, None
         flat = _flat(leaves) * rows
         return moved, sum_over(self.workers, torch.cat((flat if rows else torch.zeros_like(flat), flat.new_tensor([rows]))))
 
