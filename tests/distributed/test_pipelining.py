@@ -35,7 +35,7 @@ def perceptron(rows):
         fn.Linear(16, 5),
     ]
     opt = fn.chain(fn.ClipByGlobalNorm(0.1), fn.Adam(lr=0.01))
-    return fn.serial(*layers), fn.CrossEntropy(), opt, normal(1, rows, 6), labels(rows), (2, 4, 7)
+    return fn.serial(*layers), fn.CrossEntropy(), opt, normal(1, rows, 6), labels(rows), (1, 2, 7)
 
 
 def convolution(rows):

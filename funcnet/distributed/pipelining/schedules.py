@@ -177,8 +177,8 @@ def timeline(schedule: str = "1f1b", stages: int = 4, microbatches: int = 4) -> 
         ValueError: As ``bubble``.
 
     >>> print(timeline("1f1b", 2, 2))
-    stage 0  F0 F1 .  B0 == B1 ==
-    stage 1  .  F0 B0 == F1 B1 ==
+    stage 0  F0 F1 .  .  B0 == .  B1 ==
+    stage 1  .  F0 B0 == F1 B1 == .  .
     """
     rows = _simulated("timeline", schedule, stages, microbatches, 1, 1, 1)
     width, length = len(str(microbatches - 1)) + 1, int(max(row[-1].end for row in rows))
