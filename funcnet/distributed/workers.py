@@ -86,7 +86,7 @@ def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Seq
     """
     ways = [(dist.isend, *one) for one in sent] + [(dist.irecv, *one) for one in received]
     works: list[Any]
-    if dist.get_backend(workers.group) == "nccl":
+    if dist.get_backend(workers.group) != "gloo":
         works = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
         works = works if len(works) == len(ways) else works[:1] * len(ways)  # one for the whole batch
     else:
