@@ -54,6 +54,13 @@ class Averaging:
             leaves[i] = (new if old.is_floating_point() else new.round()).to(old.dtype).view(old.shape)
         return unflatten(moved, iter(leaves))
 
+    def put(self, params: Params, averaged: Params) -> Params:
+        """Return params with the statistics of ``averaged``."""
+        leaves, found = flatten_together(params, averaged)
+        for i in self._moving or ():
+            leaves[i] = found[i]
+        return unflatten(params, iter(leaves))
+
 
 def _flat(leaves: list[Tensor]) -> Tensor:
     return torch.cat([leaf.detach().reshape(-1).double() for leaf in leaves])

@@ -97,8 +97,8 @@ class WholeBatch:
         return self.one.micro_batches(x, target, exactly=exactly) if isinstance(self.one, Accumulated) else [(x, target)]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Return the params with the statistics of all workers, which ``scaled`` has averaged."""
-        return cache
+        """Return params with the statistics of all workers; an optimizer may have moved the rest since ``scaled``."""
+        return params if self._averaging is None else self._averaging.put(params, cache)
 
     def _keys(self, rng: Any, count: int) -> list[Any]:
         """Return the keys of this worker's micro-batches: no two workers have the same noise."""
