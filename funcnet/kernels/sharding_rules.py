@@ -1,7 +1,7 @@
 """Sharding rules: along which axes DTensors may be divided in the kernels of ours for which torch has no rule.
 
-Without a rule torch refuses a DTensor, even one that is whole on every worker. A rule lists, for one axis of a mesh, placements of
-the results with those of the arguments; what comes otherwise is first redistributed.
+Without a rule torch refuses a DTensor, even one that is whole on every worker. A rule lists, for one axis of a mesh, placements
+of the results with those of the arguments; what comes otherwise is first redistributed.
 """
 
 import functools
@@ -43,6 +43,15 @@ def register_sharding_rules() -> None:
         _register(name, functools.partial(_attention_rule, name))
 
 
+def summed(x: Any) -> Any:
+    """Return a DTensor whose parts, where each worker has a summand, are summed; another tensor as it is."""
+    if not any(placement.is_partial() for placement in getattr(x, "placements", ())):
+        return x
+    from torch.distributed.tensor import Replicate
+
+    return x.redistribute(placements=[Replicate() if one.is_partial() else one for one in x.placements])
+
+
 def _operator(name: str) -> Any:
     packet, _, overload = name.partition(".")
     return getattr(getattr(torch.ops.aten, packet), overload or "default")
@@ -53,8 +62,8 @@ def _register(name: str, rule: Callable[..., Rule]) -> None:
     from torch.distributed.tensor.experimental import register_sharding
 
     op, known = _operator(name), DTensor._op_dispatcher.sharding_propagator
-    has_rule = any(op in getattr(known, table, ()) for table in ("op_strategy_funcs", "op_single_dim_strategy_funcs", "op_to_rules"))
-    if not has_rule:
+    tables = ("op_strategy_funcs", "op_single_dim_strategy_funcs", "op_to_rules")
+    if not any(op in getattr(known, table, ()) for table in tables):
         register_sharding(op)(rule)
 
 
