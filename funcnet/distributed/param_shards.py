@@ -13,7 +13,9 @@ from torch.distributed.tensor.placement_types import Placement
 
 from funcnet import tree
 from funcnet.contract import Params
+from funcnet.distributed.agreement import require_agreement
 from funcnet.distributed.placements import StridedShard
+from funcnet.distributed.workers import Workers
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree, unflatten
 from funcnet.paths import matches, named_leaves
@@ -29,7 +31,7 @@ def shard(params: Params, mesh: DeviceMesh, placements: Mapping[Chooser, Any] | 
     """Divide params over the workers of a mesh: a tree of DTensors, each with this worker's piece.
 
     All workers give the same params, as those that ``init`` makes from one key, and each copies its own pieces: nothing is
-    sent but a checksum. ``train_step`` and ``value_and_grads`` take them under ``data_parallel``; ``opt.init`` makes a state that
+    sent but checksums. ``train_step`` and ``value_and_grads`` take them under ``data_parallel``; ``opt.init`` makes a state that
     is divided in the same way. The pieces are those of ``torch.chunk``, so the last workers may have shorter ones, or empty ones.
 
     Args:
@@ -49,6 +51,8 @@ def shard(params: Params, mesh: DeviceMesh, placements: Mapping[Chooser, Any] | 
         raise value_error("shard", "mesh must be a DeviceMesh, as torch.distributed.init_device_mesh makes it", mesh)
     named = [(path, leaf) for path, leaf in named_leaves("", params) if leaf is not None]
     chosen = _default(mesh) if placements is None else _by_pattern(placements, mesh, named)
+    for axis in range(mesh.ndim):
+        require_agreement(Workers(mesh.get_group(axis), mesh.get_local_rank(axis), mesh.size(axis)), "shard", params=params)
     pieces = iter([_piece(path, leaf, mesh, chosen) for path, leaf in named])
     return unflatten(params, iter([None if leaf is None else next(pieces) for _, leaf in named_leaves("", params)]))
 
