@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 Rule = list[tuple[list[Any], list[Any]]]
 
@@ -41,6 +42,11 @@ def register_sharding_rules() -> None:
             _register(name, functools.partial(_rule, name, axes))
     for name in _ATTENTION:
         _register(name, functools.partial(_attention_rule, name))
+
+
+def is_dtensor(x: Any) -> bool:
+    """Tell whether a tensor is a DTensor, without its import."""
+    return type(x) is not Tensor and hasattr(x, "placements")
 
 
 def summed(x: Any) -> Any:
