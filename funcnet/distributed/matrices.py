@@ -23,11 +23,11 @@ class Matrix:
         self.numbers = sum(map(sum, self.lengths))
         self.width = max(map(sum, self.lengths), default=0)
 
-    def of_wholes(self, wholes: Sequence[Tensor]) -> Tensor:
-        """Return the matrix of whole leaves."""
+    def of_wholes(self, wholes: Sequence[Tensor], more: Sequence[Tensor] = ()) -> Tensor:
+        """Return the matrix of whole leaves; each row ends with ``more``."""
         rows = [[cut.piece(whole, rank) for cut, whole in zip(self.cuts, wholes, strict=True)] for rank in range(self.size)]
-        parts = [part for rank, row in enumerate(rows) for part in self._filled(row, rank, wholes[0])]
-        return torch.cat(parts).view(self.size, self.width)
+        parts = [part for rank, row in enumerate(rows) for part in (*self._filled(row, rank, wholes[0]), *more)]
+        return torch.cat(parts).view(self.size, -1)
 
     def of_pieces(self, pieces: Sequence[Tensor | None], rank: int, like: Tensor) -> Tensor:
         """Return the row of a worker's pieces; ``like`` has their dtype and device."""
