@@ -44,7 +44,8 @@ class AllReduce:
 
         Args:
             entries: The params of each place.
-            weight: What the gradients of this worker are multiplied by before they are added up.
+            weight: What the gradients of this worker are multiplied by before they are added up; ``None`` for a loss that is a
+                sum, whose gradients are only added up.
             numbers: A row of numbers to add up on the same way, the last of them the weight. The sums are then in ``numbers``,
                 and the gradients are divided by the sum of weights.
         """
@@ -100,7 +101,7 @@ class AllReduce:
         flats = [one.sums.wait() for one in self._sent]
         if self.numbers is not None:
             self.numbers = flats[0][-len(self.numbers) :].double() if flats else sum_over(self.workers, self.numbers).wait()
-            total = or_one(self.numbers[-1])
+            total = None if self._weight is None else or_one(self.numbers[-1])
         for (leaves, shapes, _), flat in zip(self._sent, flats, strict=True):
             self._put(leaves, shapes, flat if total is None else flat.div_(total))
         rows = zip(self._entries, self._leaves, strict=True)

@@ -13,6 +13,9 @@ from torch import Tensor
 from funcnet.distributed.cutting import Cut
 from funcnet.kernels.optim import write_each
 
+WASTE = 2
+"""The most numbers that a matrix should have for each number of its leaves: sums for all workers are then cheaper."""
+
 
 class Matrix:
     """The places of some leaves in a matrix of ``size`` rows."""
@@ -22,6 +25,11 @@ class Matrix:
         self.lengths = [[cut.numel(rank) for cut in cuts] for rank in range(size)]
         self.numbers = sum(map(sum, self.lengths))
         self.width = max(map(sum, self.lengths), default=0)
+
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether most of it is zeros, since one worker has most of the leaves."""
+        return self.width * self.size > WASTE * self.numbers
 
     def of_wholes(self, wholes: Sequence[Tensor], more: Sequence[Tensor] = ()) -> Tensor:
         """Return the matrix of whole leaves; each row ends with ``more``."""

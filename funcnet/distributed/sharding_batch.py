@@ -8,16 +8,14 @@ from torch import Tensor
 from funcnet.contract import Cache, Params
 from funcnet.distributed.buckets import AllReduce, Sent, weigh
 from funcnet.distributed.matrices import Matrix
-from funcnet.distributed.optimizer_shards import Plan, ShardedOptimizer
+from funcnet.distributed.optimizer_shards import ShardedOptimizer
+from funcnet.distributed.shard_plans import Plan
 from funcnet.distributed.whole_batch import WholeBatch
 from funcnet.distributed.workers import Workers, scatter_sum
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.gradients import ValueAndGrads
 from funcnet.precision import in_single, rounded
 from funcnet.transforms.accumulation import Accumulated
-
-WASTE = 2
-"""The most numbers that a matrix has for each number of a gradient: where one worker has most of it, a sum for all is cheaper."""
 
 
 class ShardReducer(AllReduce):
@@ -38,7 +36,7 @@ class ShardReducer(AllReduce):
         if self.plan.cuts[places[0]] is None:
             return super()._started(leaves, dtype)
         matrix = self.plan.matrix(places)
-        if matrix.width * self.workers.size > WASTE * matrix.numbers:
+        if matrix.is_wasteful:
             return super()._started(leaves, dtype)
         return Sent(leaves, [matrix], scatter_sum(self.workers, self._rows(matrix, leaves, dtype)))
 

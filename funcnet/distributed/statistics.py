@@ -30,10 +30,12 @@ class Averaging:
         """Say which leaves of params are moved; otherwise the first step finds out."""
         self._moving = moving
 
-    def started(self, net: Layer, params: Params, cache: Any, x: Any) -> tuple[Params, Pending]:
-        """Return params with statistics moved by this worker's shard, and start the sum of those times its rows."""
+    def started(self, net: Layer, params: Params, cache: Any, x: Any) -> tuple[Params, Pending | None]:
+        """Return params with statistics moved by this worker's shard, and start the sum of those times its rows, if any move."""
         moved, rows = net.update_stats(params, cache), rows_of(x)
         leaves = self._chosen(moved, params, x)
+        if not leaves:
+            return moved, None
         flat = _flat(leaves) * rows
         return moved, sum_over(self.workers, torch.cat((flat if rows else torch.zeros_like(flat), flat.new_tensor([rows]))))
 
@@ -51,6 +53,13 @@ class Averaging:
         for i, old, new in zip(self._moving or (), chosen, torch.split(means, [leaf.numel() for leaf in chosen]), strict=True):
             leaves[i] = (new if old.is_floating_point() else new.round()).to(old.dtype).view(old.shape)
         return unflatten(moved, iter(leaves))
+
+    def put(self, params: Params, averaged: Params) -> Params:
+        """Return params with the statistics of ``averaged``."""
+        leaves, found = flatten_together(params, averaged)
+        for i in self._moving or ():
+            leaves[i] = found[i]
+        return unflatten(params, iter(leaves))
 
 
 def _flat(leaves: list[Tensor]) -> Tensor:

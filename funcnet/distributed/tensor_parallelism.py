@@ -14,8 +14,9 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from funcnet import tree
 from funcnet.contract import Params
+from funcnet.distributed.param_shards import local_pieces
 from funcnet.distributed.parting import part_of
-from funcnet.distributed.piecewise import Layout, for_pieces, pieces_of
+from funcnet.distributed.piecewise import Layout, for_pieces
 from funcnet.distributed.workers import Workers, workers_of
 from funcnet.errors import value_error
 from funcnet.flattening import Tree
@@ -64,7 +65,7 @@ class TensorParallel(Value):
         if isinstance(innermost(self.step), TrainStep):
             return self._train(params, *args)
         layout = Layout(params)
-        value, grads, cache = self._step_for(params, layout, None)(pieces_of(params), *map(_plain, args))
+        value, grads, cache = self._step_for(params, layout, None)(local_pieces(params), *map(_plain, args))
         return value, layout.whole(grads), cache
 
     def _train(
@@ -72,7 +73,7 @@ class TensorParallel(Value):
     ) -> tuple[Params, Tree, Tensor]:
         layout, of_state = Layout(params), Layout(state)
         step = self._step_for(params, layout, state, of_state)
-        new, after, value = step(pieces_of(params), pieces_of(state), _plain(x), _plain(target), _plain(rng))
+        new, after, value = step(local_pieces(params), local_pieces(state), _plain(x), _plain(target), _plain(rng))
         return layout.whole(new), of_state.whole(after), value
 
     def _step_for(self, params: Params, layout: Layout, state: Tree, of_state: Layout | None = None) -> Any:

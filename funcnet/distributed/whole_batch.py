@@ -40,11 +40,12 @@ class WholeBatch:
         self.reducer = AllReduce(workers)
         self._averaging = Averaging(step.net, workers) if averages and step.net.has_running_stats else None
         self._stochastic, self._is_synced = step.net.stochastic, has_sync_norms(step.net)
+        self._weights_first = self._is_synced or step.net.surrogate
         self._without_rows: tuple[Layer, Turns] | None = None
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
         """Return the value, the gradient of ``scale`` times it where a scale is given, and what ``update_stats`` takes."""
-        by_shares = isinstance(self.one, Accumulated) or self.loss.part_count > 1 or self._is_synced
+        by_shares = isinstance(self.one, Accumulated) or self.loss.part_count > 1 or self._weights_first
         whole = self._by_shares if by_shares else self._by_weight
         return whole(params, x, target, rng, scale)
 
@@ -68,7 +69,8 @@ class WholeBatch:
     def _by_shares(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
         """Ask for the sum of weights first: parts of a loss and micro-batches have weights of their own.
 
-        The norms of several workers mix their gradients on the way back, which must have their weights by then.
+        The norms of several workers mix their gradients on the way back, which must have their weights by then; and what
+        clips gradients must see those of the whole batch.
         """
         batches = self._micro_batches(x, target)
         started, keys = Shares(self.loss, batches, self.workers, _device(params)), self._keys(rng, len(batches))
@@ -95,8 +97,8 @@ class WholeBatch:
         return self.one.micro_batches(x, target, exactly=exactly) if isinstance(self.one, Accumulated) else [(x, target)]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Return the params with the statistics of all workers, which ``scaled`` has averaged."""
-        return cache
+        """Return params with the statistics of all workers; an optimizer may have moved the rest since ``scaled``."""
+        return params if self._averaging is None else self._averaging.put(params, cache)
 
     def _keys(self, rng: Any, count: int) -> list[Any]:
         """Return the keys of this worker's micro-batches: no two workers have the same noise."""
@@ -122,7 +124,9 @@ class WholeBatch:
 
     def _averaged(self, moved: Params, statistics: Pending | None, cache: Cache) -> Params | Cache:
         """Return what ``update_stats`` takes: the params with their mean statistics, or the cache where there are none."""
-        return cache if self._averaging is None or statistics is None else self._averaging.averaged(moved, statistics)
+        if self._averaging is None:
+            return cache
+        return moved if statistics is None else self._averaging.averaged(moved, statistics)
 
 
 def _device(params: Params) -> torch.device:

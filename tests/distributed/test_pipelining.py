@@ -99,7 +99,14 @@ def masked(rows):
 def frozen(rows):
     """Of the first stage only the last layer is trained; the optimizer asks for two gradients."""
     half = fn.weight_norm(fn.Linear(8, 8))
-    layers = [fn.freeze(fn.Linear(4, 8)), fn.Tanh(), fn.residual(half), half, fn.repeat(fn.Linear(8, 8), 2), fn.Linear(8, 5)]
+    layers = [
+        fn.freeze(fn.Linear(4, 8)),
+        fn.Tanh(),
+        fn.residual(half),
+        fn.BatchNorm1d(8),
+        fn.repeat(fn.Linear(8, 8), 2),
+        fn.Linear(8, 5),
+    ]
     target = torch.arange(rows) * 4 // rows  # all labels of the first micro-batches are ignored
     return fn.serial(*layers), fn.CrossEntropy(ignore_index=0), fn.SAM(fn.SGD(0.1)), normal(1, rows, 4), target, (3,)
 
@@ -298,6 +305,25 @@ def test_a_worker_needs_its_part_only():
     assert [one[1:3] for one in found] == [(True, True)] * 2
     assert [one[3] for one in found] == [[*map(str, row)] for row in actions_of("zero_bubble", 2, 3)]
     assert [one[4] for one in found] == [True] * 2
+
+
+def in_batches():
+    """Return whether messages sent in one batch, as NCCL needs them, make the same bits."""
+    params, state = begun(small())
+    one = pipeline(small(), (2,), "1f1b", 3)(params, state, *batch())
+    batched, original, backend = [], torch.distributed.batch_isend_irecv, torch.distributed.get_backend
+    torch.distributed.get_backend = lambda group=None: "nccl"
+    torch.distributed.batch_isend_irecv = lambda ops: (batched.append(len(ops)), original(ops))[1]
+    try:
+        step = pipeline(small(), (2,), "1f1b", 3)
+        return fn.tree.equal(step(params, state, *batch()), one), sum(batched)
+    finally:
+        torch.distributed.get_backend, torch.distributed.batch_isend_irecv = backend, original
+
+
+def test_messages_go_in_batches_where_the_backend_needs_it():
+    """For three micro-batches of two shapes: three tensors each way, and two headers of two tensors each way."""
+    assert run(2, in_batches) == [(True, 14)] * 2
 
 
 @fn.frozen

@@ -168,7 +168,7 @@ class Pipeline(Value):
         workers = self._inside().workers
         own = flatten_together(self.cut.entries_of(params, workers.rank))[0]
         forms = gather_objects(workers, [None if leaf is None else Leaf(tuple(leaf.shape), leaf.dtype) for leaf in own])
-        columns = [own if rank == workers.rank else _buffers(row, own) for rank, row in enumerate(forms)]
+        columns = [own if rank == workers.rank else _buffers(row, params) for rank, row in enumerate(forms)]
         rows = [(rank, leaf) for rank, column in enumerate(columns) for leaf in column if leaf is not None and leaf.numel()]
         for pending in [broadcast_from(workers, leaf.contiguous(), rank) for rank, leaf in rows]:
             pending.wait()
@@ -186,9 +186,9 @@ class Pipeline(Value):
         return f"pipeline({self.step!r}, {self.cuts!r}, schedule={self.schedule!r}, microbatches={self.microbatches})"
 
 
-def _buffers(forms: list[Leaf | None], own: list[Any]) -> list[Tensor | None]:
+def _buffers(forms: list[Leaf | None], params: Params) -> list[Tensor | None]:
     """Return empty tensors for the leaves of another worker, on the device of this one's."""
-    device = next((leaf.device for leaf in own if leaf is not None), torch.device("cpu"))
+    device = next((leaf.device for leaf in tree.leaves(params)), torch.device("cpu"))
     return [None if one is None else torch.empty(one.shape, dtype=one.dtype, device=device) for one in forms]
 
 
