@@ -52,6 +52,9 @@ class Pending:
             self._work.wait()
         return self._result
 
+    def settle(self) -> None:
+        """Where what is sent takes more memory than the result, wait and release it."""
+
 
 def sum_over(workers: Workers, values: Tensor) -> Pending:
     """Start adding ``values`` up over all workers, in their own memory."""
@@ -119,9 +122,13 @@ class PendingRows(Pending):
     __slots__ = ()
 
     def wait(self) -> Any:
-        rows = super().wait()
-        self._work = self._result = None  # nothing of them is held until the step ends
-        return rows.sum(0)
+        self.settle()
+        return self._result
+
+    def settle(self) -> None:
+        if self._work is not None:
+            self._work.wait()
+            self._work, self._result = None, self._result.sum(0)
 
 
 def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
