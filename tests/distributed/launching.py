@@ -21,7 +21,7 @@ class WorkerError(Exception):
 @functools.cache
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed.tensor", "torch.distributed.checkpoint", "funcnet"])
+    context.set_forkserver_preload(["torch.distributed.tensor", "torch.distributed.checkpoint", "torch._dynamo", "funcnet"])
     return context
 
 

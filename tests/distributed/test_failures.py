@@ -1,5 +1,6 @@
 """Failures: the error of every worker names the ones that are missing, and says what others have raised."""
 
+import json
 import os
 import pickle
 import signal
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 from distributed.launching import outcomes, run
 
+from funcnet.distributed import posts
 from funcnet.distributed.failures import WorkerError, explained
 from funcnet.distributed.workers import Workers, sum_over, workers_of
 
@@ -86,13 +88,36 @@ def test_the_error_of_one_worker_reaches_the_others_at_once() -> None:
 
 def untouched() -> int:
     """Count what a working step asks of the store."""
-    workers, before = workers_of("test"), dist.distributed_c10d._get_default_store().num_keys()
+    workers = workers_of("test")
+    collective(workers)
+    before = dist.distributed_c10d._get_default_store().num_keys()
     collective(workers)
     return int(dist.distributed_c10d._get_default_store().num_keys() - before)
 
 
 def test_a_step_that_works_leaves_the_store_alone() -> None:
     assert run(2, untouched) == [0, 0]
+
+
+def started_again() -> tuple[float, tuple[int, ...]]:
+    """Go on with a store in which killed workers have left a post, as those of torchrun do when it starts them again."""
+    workers, store = workers_of("test"), dist.distributed_c10d._get_default_store()
+    if workers.rank == 0:
+        store.set("funcnet/report/0", json.dumps(posts.Report(1, "ValueError: old", True, ["of", "other", "processes"])))
+        store.add("funcnet/alarms", 1)
+    dist.barrier()
+    time.sleep(workers.rank)  # the others look at the store meanwhile
+    value = collective(workers)
+    if workers.rank == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(WorkerError) as error:
+        collective(workers)
+    return value, error.value.missing
+
+
+def test_posts_of_workers_that_were_killed_are_not_taken_for_new_ones() -> None:
+    found = outcomes(3, started_again, lost=(2,))
+    assert found[:2] == [(3.0, (2,)), (3.0, (2,))], found
 
 
 def without_store(port: int) -> float:
