@@ -31,6 +31,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     metrics                values that add up over batches and ranks
     training               steps, compiled and exported steps, the loop fit, its callbacks and history, and predictions
     saving                 params and other trees in files with checksums, and checkpoints to resume from
+    several workers        funcnet.distributed: one step in many processes
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
 """
@@ -464,6 +465,8 @@ __all__ = [
     "fit", "Fit", "History", "evaluate", "predict", "Callback", "Epoch", "Step", "EarlyStopping", "stop",
     # saving
     "save", "load", "load_metadata", "save_in_background", "Checkpoints",
+    # several workers
+    "distributed",
     # metrics
     "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
     "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",
@@ -473,6 +476,6 @@ __all__ = [
     "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "FormulaSchedule", "Initializer", "Metric", "layer",
     "elementwise",
     # kernels and testing
-    "kernels", "testing", "distributed",
+    "kernels", "testing",
 ]
 # fmt: on

@@ -19,11 +19,12 @@ import torch
 import torch.distributed as dist
 
 from examples.benchmarks import collectives, measure
-from examples.benchmarks.pipelines import MICROBATCHES, SCHEDULES, bubble
+from examples.benchmarks.pipelines import MICROBATCHES, SCHEDULES, Span, idle_share
 from examples.benchmarks.processes import together
 from examples.benchmarks.report import cell, table
 from examples.benchmarks.workloads import WORKLOADS, Contender, Training, Workload
 from examples.reports.__main__ import processor
+from funcnet.distributed import bubble
 
 NAMES = ("disk_mlp", "bigmlp", "lenet", "gpt")
 KINDS = ("data parallel", "sharded optimizer", "sharded params")
@@ -55,9 +56,9 @@ PIPELINES = """
 ## Pipelines
 
 A net of 16 layers `Linear(512, 512)`-ReLU in two stages, MSE, AdamW, {rows} rows in {microbatches} micro-batches. The bubble
-is the share of a step in which a worker neither computes nor updates, the mean of both workers; waiting for the other's result,
-communication and the schedule's own work are in it. By formula, a forward pass and both halves of a backward pass take one unit
-each. torch has no zero-bubble schedule for one stage a worker.
+is the share of a step, from the first forward pass to the last backward pass, in which a stage computes neither; messages and the
+schedule's own work are in it. By formula, a forward pass and both halves of a backward pass take one unit each, messages none.
+torch has no zero-bubble schedule for one stage a worker.
 """
 
 
@@ -67,8 +68,8 @@ def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[measure
     for contender in contenders:
         try:
             training = contender.make()
-            training.run(4)
-            ready.append(measure.Ready(contender, training, training.value(), agreed(measure.calls_of(training.run, turn))))
+            calls = agreed(measure.calls_of(training.run, turn))
+            ready.append(measure.Ready(contender, training, training.value(), calls))
         except Exception as error:
             notes.append(f"{contender.label} is left out: {measure.told(error)}")
     return ready, notes
@@ -204,23 +205,29 @@ def hidden_rows(name: str, times: dict[str, list[float]], sent: dict[str, Any]) 
 
 
 def pipelines_of(count: int, turn: float) -> dict[str, Any]:
-    """Measure the pipelines, in every worker: ms a step, and the share of the time in which the worker computes."""
+    """Measure the pipelines, in every worker: ms a step, and when the worker computes in some steps."""
     from examples.benchmarks.peers import funcnet_distributed, torch_distributed
 
-    ours = getattr(funcnet_distributed, "pipelines", list)()
-    ready, notes = prepared([*ours, *torch_distributed.pipelines()], turn)
-    times, busy = rounds(ready, count), {}
-    for one in ready:
-        dist.barrier()
-        with one.training.timed():
-            busy[one.contender.label] = one.training.busy_share(5 * one.calls)
-    return {"times": times, "busy": busy, "notes": notes}
+    ready, notes = prepared([*funcnet_distributed.pipelines(), *torch_distributed.pipelines()], turn)
+    times = rounds(ready, count)
+    spans = {one.contender.label: [traced(one.training) for _ in range(count)] for one in ready}
+    return {"times": times, "spans": spans, "notes": notes}
+
+
+def traced(training: Any) -> list[Span]:
+    """Take a step after all workers are ready, and return when this one computed."""
+    dist.barrier()
+    found: list[Span] = training.traced()
+    return found
 
 
 def pipeline_rows(found: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
-    """Yield a row for each schedule."""
+    """Yield a row for each schedule; the bubble is the median of the steps that were traced."""
     times = slowest(found)
-    idle = {label: 1 - statistics.mean([one["busy"][label] for one in found]) for label in times}
+    idle = {
+        label: statistics.median([idle_share(stages) for stages in zip(*[one["spans"][label] for one in found], strict=True)])
+        for label in times
+    }
     for name in SCHEDULES:
         ours, theirs = f"funcnet, {name}", f"torch, {name}"
         both = quotient(times[ours], times[theirs]) if ours in times and theirs in times else None

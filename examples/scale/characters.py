@@ -1,8 +1,8 @@
 """Characters by several workers: the transformer of ``examples.characters``, trained data-parallel.
 
-Every worker draws the same batch, from the key and the number of the step, and takes its rows. So the batches do not depend on the
-number of workers. The training is saved every 20 steps. After a restart, with the same or another number of workers, it goes on
-from there.
+Every worker draws the same batch, from the key and the number of the step, and takes its rows. The batches do not depend on the
+number of workers. The training is saved every 20 steps, and after a restart it goes on from there, with as many or other
+workers.
 
     torchrun --nproc-per-node=2 examples/scale/characters.py --steps 800 --out out
     torchrun --nproc-per-node=2 --max-restarts=3 examples/scale/characters.py --shard optimizer
@@ -52,14 +52,14 @@ def trained(options, train, rng, checkpoints, device):
     """Train from the newest checkpoint on, and return the whole params."""
     first, drawn = fn.split(rng)
     step, params, state = start(options, device, first)
-    done = checkpoints.latest() or 0
-    if done:
+    done = 0
+    if checkpoints.latest():
+        done, params, state = checkpoints.load(like=(done, params, state))
         print(f"continuing after step {done} of {checkpoints.folder}; --fresh begins anew")
-        params, state = checkpoints.load(done, like=(params, state))
     for i in range(done + 1, options.steps + 1):
         params, state, value = step(params, state, *rows(train, drawn, i, options.batch, device))
         if i % EVERY == 0:
-            checkpoints.save(i, (params, state))
+            checkpoints.save(i, (i, params, state))
         if i % max(1, options.steps // 10) == 0:
             print(f"step {i:5}  training loss  {float(value):.3f}", flush=True)
     return distributed.unshard(params)
@@ -84,6 +84,7 @@ def report(options, params, train, test, value, rng):
     for name, found in (("transformer", value), *counted):
         print(f"{name:12} held out  {found:.3f} nats a character")
     words = characters.sample(fn.tree.to(params, "cpu"), options.sample, rng)
+    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "scale-characters.txt"
     path.write_text(words + "\n")
     print(f"\n{words}\n\nsample: {path}")

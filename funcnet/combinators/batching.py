@@ -20,12 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet import flattening, random, tree
+from funcnet import random, tree
 from funcnet.checks import Misfit, check_gy
 from funcnet.combinators.sequential import Serial
-from funcnet.combinators.stacking import with_tensors
+from funcnet.combinators.vmapping import mapped, require_members
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import linear
 from funcnet.kernels.tracing import is_eager
@@ -208,6 +207,10 @@ class Looped(Members):
         return self.all.trainable
 
     @property
+    def has_running_stats(self) -> bool:
+        return self.all.has_running_stats
+
+    @property
     def stochastic(self) -> bool:
         return self.all.stochastic
 
@@ -250,6 +253,14 @@ class Looped(Members):
             return self.all.input_grad(params, cache["all"], gy)
         return self.all._gathered(self._back(self.all.layer.input_grad, params, cache, gy))
 
+    def update_stats(self, params: Params, cache: Cache) -> Params:
+        if not self.has_running_stats:
+            return params
+        if "all" in cache:
+            return self.all.update_stats(params, cache["all"])
+        update = self.all.layer.update_stats
+        return _stacked([update(_member(params, i), one) for i, one in enumerate(cache["each"])])
+
     def _back(self, f: Callable[..., Any], params: Params, cache: Cache, gy: Any) -> Any:
         return _stacked([f(_member(params, i), one, _member(gy, i)) for i, one in enumerate(cache["each"])])
 
@@ -260,41 +271,3 @@ def _member(values: Tree, i: int) -> Tree:
 
 def _stacked(values: list[Tree]) -> Tree:
     return tree.map(lambda *leaves: torch.stack(leaves), *values)
-
-
-def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, ...] = ()) -> Any:
-    """Call f for all n members at once, by ``vmap`` over the first axis of the arguments, but of those that are shared.
-
-    ``vmap`` knows tensors alone, so whatever else the trees hold (shapes in caches, absent gradients) goes around it.
-    """
-    columns = [flattening.flatten_together(argument)[0] for argument in arguments]
-    axes = [None if i in shares else 0 for i, column in enumerate(columns) for leaf in column if isinstance(leaf, Tensor)]
-    tensors = [leaf for column in columns for leaf in column if isinstance(leaf, Tensor)]
-    require_members(n, [leaf for leaf, axis in zip(tensors, axes, strict=True) if axis == 0])
-    _require_one_kind(tensors)
-    results: list[Tree] = []
-
-    def on_tensors(members: list[Tensor]) -> list[Tensor]:
-        left = iter(members[1:])
-        results.append(f(*[with_tensors(argument, left) for argument in arguments]))
-        return [leaf for leaf in flattening.flatten_together(results[0])[0] if isinstance(leaf, Tensor)]
-
-    axis = torch.empty(n, 0)  # so that there is an axis to go over where all else is shared
-    out = torch.func.vmap(on_tensors, in_dims=([0, *axes],))([axis, *tensors])
-    return with_tensors(results[0], iter(out))
-
-
-def _require_one_kind(tensors: list[Tensor]) -> None:
-    """Refuse sparse tensors, and some on the meta device among others: ``vmap`` takes them where kernels do not."""
-    odd = [leaf for leaf in tensors if leaf.layout is not torch.strided]
-    if odd or len({leaf.is_meta for leaf in tensors if leaf.dim()}) > 1:
-        got = describe(odd[0]) if odd else "some on the meta device"
-        raise value_error("ensemble", "all tensors must be dense, and on one device", got)
-
-
-def require_members(n: int, values: Tree) -> None:
-    """Refuse a tree with a tensor whose first axis is not n."""
-    sizes = [tuple(leaf.shape[:1]) for leaf in tree.leaves(values) if isinstance(leaf, Tensor)]  # symbolic ones do not hash
-    if any([size != (n,) for size in sizes]):  # noqa: C419
-        got = ", ".join(sorted({str(*size) if size else "none" for size in sizes}))
-        raise value_error("ensemble", f"the first axis of every tensor that is not shared must be n={n}", f"sizes {got}")

@@ -17,6 +17,7 @@ from funcnet import random, tree
 from funcnet.combinator import Rewrite, errors_at, layers_only
 from funcnet.combinators import batching, member_losses
 from funcnet.combinators.stacking import unstack
+from funcnet.combinators.vmapping import mapped, require_members
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import flag, instances, number_of_parts
 from funcnet.flattening import Tree
@@ -70,7 +71,7 @@ class Ensemble(Wrapper):
 
     def _forward(self, verb: Callable[..., Any], params: Params, x: Any, rng: Rng) -> Any:
         if not self.shared_input:
-            batching.require_members(self.n, x)
+            require_members(self.n, x)
         with errors_at(self, ""):
             try:
                 return verb(params, x, rng)
@@ -96,7 +97,7 @@ class Ensemble(Wrapper):
 
     def infer(self, x: Any) -> tuple[Self, Any]:
         if not self.shared_input:
-            batching.require_members(self.n, x)
+            require_members(self.n, x)
             x = tree.map(lambda leaf: leaf[0], x)
         with errors_at(self, ""):
             layer, y = self.layer.infer(x)
@@ -136,15 +137,15 @@ class EnsembleLoss(Loss):
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
         with errors_at(self, ""):
-            value, cache = batching.mapped(self.n, self.loss.forward, y, target, shares=(1,))
+            value, cache = mapped(self.n, self.loss.forward, y, target, shares=(1,))
         return value, cache
 
     def backward(self, cache: Cache, g: Tensor | None = None) -> Tensor:
-        gy: Tensor = batching.mapped(self.n, self.loss.backward, cache, *([] if g is None else [g]))
+        gy: Tensor = mapped(self.n, self.loss.backward, cache, *([] if g is None else [g]))
         return gy
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
-        gtarget: Tensor | None = batching.mapped(self.n, self.loss.target_grad, cache, g)
+        gtarget: Tensor | None = mapped(self.n, self.loss.target_grad, cache, g)
         return None if gtarget is None else gtarget.sum(0)
 
     def value_and_grad(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,12 +154,12 @@ class EnsembleLoss(Loss):
 
     def forward_parts(self, y: Any, target: Any) -> tuple[tuple[Tensor, ...], Cache]:
         with errors_at(self, ""):
-            values, cache = batching.mapped(self.n, self.loss.forward_parts, y, target, shares=(1,))
+            values, cache = mapped(self.n, self.loss.forward_parts, y, target, shares=(1,))
         return values, cache
 
     def backward_parts(self, cache: Cache, gs: tuple[float | Tensor, ...]) -> Any:
         gs = tuple([g.expand(self.n) if isinstance(g, Tensor) and not g.dim() else g for g in gs])
-        return batching.mapped(self.n, self.loss.backward_parts, cache, gs)
+        return mapped(self.n, self.loss.backward_parts, cache, gs)
 
     @property
     def batch_dependent(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.combinators.batching import mapped
+from funcnet.combinators.vmapping import mapped
 from funcnet.kernels import losses
 from funcnet.losses.classification import CrossEntropy
 from funcnet.losses.loss import ElementwiseLoss, Loss, reduction_scale

@@ -71,8 +71,16 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     which compiles as fast: in two a step of pychrot, in the benchmark, takes 1 % longer.
     """
     values = [node.meta.get("example_value") for node in graph.graph.nodes]
-    kernel: Kernel = torch._inductor.compile(graph, examples, options=step_options(values) or None)
+    options = step_options(values)
+    if _sends(graph):  # the calls from C++ know no collectives
+        options = {name: value for name, value in options.items() if name != "cpp_wrapper"}
+    kernel: Kernel = torch._inductor.compile(graph, examples, options=options or None)
     return with_one_mkl_thread(kernel) if _are_small(values) and torch.get_num_threads() > 1 else kernel
+
+
+def _sends(graph: Any) -> bool:
+    """Tell whether there are collectives in a graph."""
+    return any("c10d_functional" in str(node.target) for node in graph.graph.nodes)
 
 
 def step_options(values: list[Any]) -> dict[str, Any]:

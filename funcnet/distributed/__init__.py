@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
     from funcnet.distributed.failures import WorkerError
     from funcnet.distributed.kept_checkpoints import Checkpoints
+    from funcnet.distributed.optimizer_shards import ShardedOptimizer, shard_optimizer
     from funcnet.distributed.param_shards import shard, unshard
     from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
     from funcnet.distributed.pipelining.schedules import bubble, timeline
     from funcnet.distributed.rows import shard_rows
+    from funcnet.distributed.sync_norms import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, sync_batch_norm
     from funcnet.distributed.tensor_parallelism import TensorParallel, tensor_parallel
     from funcnet.distributed.tensor_plans import tensor_parallel_plan
 
@@ -25,6 +27,10 @@ _HOMES = {
     "Checkpoints": "kept_checkpoints",
     "DataParallel": "data_parallelism",
     "Pipeline": "pipelining.pipelines",
+    "ShardedOptimizer": "optimizer_shards",
+    "SyncBatchNorm1d": "sync_norms",
+    "SyncBatchNorm2d": "sync_norms",
+    "SyncBatchNorm3d": "sync_norms",
     "TensorParallel": "tensor_parallelism",
     "WorkerError": "failures",
     "bubble": "pipelining.schedules",
@@ -34,7 +40,9 @@ _HOMES = {
     "pipeline": "pipelining.pipelines",
     "save": "checkpoints",
     "shard": "param_shards",
+    "shard_optimizer": "optimizer_shards",
     "shard_rows": "rows",
+    "sync_batch_norm": "sync_norms",
     "tensor_parallel": "tensor_parallelism",
     "tensor_parallel_plan": "tensor_plans",
     "timeline": "pipelining.schedules",
@@ -45,6 +53,10 @@ __all__ = [
     "Checkpoints",
     "DataParallel",
     "Pipeline",
+    "ShardedOptimizer",
+    "SyncBatchNorm1d",
+    "SyncBatchNorm2d",
+    "SyncBatchNorm3d",
     "TensorParallel",
     "WorkerError",
     "bubble",
@@ -54,7 +66,9 @@ __all__ = [
     "pipeline",
     "save",
     "shard",
+    "shard_optimizer",
     "shard_rows",
+    "sync_batch_norm",
     "tensor_parallel",
     "tensor_parallel_plan",
     "timeline",

@@ -44,7 +44,8 @@ class AllReduce:
 
         Args:
             entries: The params of each place.
-            weight: What the gradients of this worker are multiplied by before they are added up.
+            weight: What the gradients of this worker are multiplied by before they are added up; ``None`` for a loss that is a
+                sum, whose gradients are only added up.
             numbers: A row of numbers to add up on the same way, the last of them the weight. The sums are then in ``numbers``,
                 and the gradients are divided by the sum of weights.
         """
@@ -88,9 +89,9 @@ class AllReduce:
         parts = [self._leaves[place][i] for place, i in leaves]  # type: ignore[index]  # they have been reported
         for place, i in leaves:
             self._leaves[place][i] = None  # type: ignore[index]
-        flat = weighed(torch.cat([in_single(part).reshape(-1) for part in parts]), self._weight)
-        if self.numbers is not None and not self._sent:
-            flat = torch.cat((flat, self.numbers.to(dtype)))
+        numbers = [] if self.numbers is None or self._sent else [self.numbers.to(dtype)]
+        flat = torch.cat([*[in_single(part).reshape(-1) for part in parts], *numbers])
+        weigh(flat[: -len(numbers[0])] if numbers else flat, self._weight)
         return Sent(leaves, [part.shape for part in parts], sum_over(self.workers, flat))
 
     def finish(self, total: Weight | None = None) -> list[Params]:
@@ -100,11 +101,13 @@ class AllReduce:
         flats = [one.sums.wait() for one in self._sent]
         if self.numbers is not None:
             self.numbers = flats[0][-len(self.numbers) :].double() if flats else sum_over(self.workers, self.numbers).wait()
-            total = or_one(self.numbers[-1])
+            total = None if self._weight is None else or_one(self.numbers[-1])
         for (leaves, shapes, _), flat in zip(self._sent, flats, strict=True):
             self._put(leaves, shapes, flat if total is None else flat.div_(total))
         rows = zip(self._entries, self._leaves, strict=True)
-        return [None if leaves is None else unflatten(entry, iter(leaves)) for entry, leaves in rows]
+        summed = [None if leaves is None else unflatten(entry, iter(leaves)) for entry, leaves in rows]
+        self._entries, self._leaves, self._likes, self._sent = [], [], [], []  # nothing is held between steps
+        return summed
 
     def _put(self, leaves: list[tuple[int, int]], shapes: list[Any], flat: Tensor) -> None:
         sizes = [shape.numel() for shape in shapes]
@@ -113,13 +116,12 @@ class AllReduce:
             self._leaves[place][i] = rounded(piece, self._likes[place][i]).view(shape)  # type: ignore[index]
 
 
-def weighed(flat: Tensor, weight: Weight | None) -> Tensor:
+def weigh(flat: Tensor, weight: Weight | None) -> None:
     """Multiply gradients by what they count for, in their own memory; what counts for nothing may be NaN, and is 0."""
-    if weight is None:
-        return flat
     if isinstance(weight, Tensor):
-        return torch.where(weight == 0, 0.0, flat * weight)
-    return flat.mul_(weight) if weight else flat.zero_()
+        flat.mul_(weight).masked_fill_(weight == 0, 0.0)
+    elif weight is not None:
+        _ = flat.mul_(weight) if weight else flat.zero_()
 
 
 def plan(entries: Sequence[Params]) -> list[list[int]]:

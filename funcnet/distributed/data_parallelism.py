@@ -15,6 +15,8 @@ from funcnet import tree
 from funcnet.contract import Params
 from funcnet.distributed.agreement import require_agreement
 from funcnet.distributed.failures import explained
+from funcnet.distributed.optimizer_shards import ShardedOptimizer
+from funcnet.distributed.sharding_batch import ShardingBatch
 from funcnet.distributed.whole_batch import WholeBatch
 from funcnet.distributed.workers import Workers, workers_of
 from funcnet.errors import instances, value_error
@@ -86,6 +88,8 @@ def _has_dtensors(params: Params) -> bool:
 
 def _on(workers: Workers, step: Step) -> Callable[..., Any]:
     """Return the step for several workers."""
+    if isinstance(step, TrainStep) and isinstance(step.opt, ShardedOptimizer) and step.opt.workers == workers:
+        return step.replace(opt=step.opt.of_pieces()).with_gradient(ShardingBatch(step.gradient, workers, step.opt))
     if isinstance(step, TrainStep):
         return step.with_gradient(WholeBatch(step.gradient, workers, averages=True))
     whole = WholeBatch(step, workers, averages=False)

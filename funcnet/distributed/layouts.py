@@ -44,7 +44,7 @@ class Layout(NamedTuple):
     def whole(self, sent: Tensor) -> Tensor:
         """Return the whole leaf from the pieces of all workers: a matrix with a row for each."""
         rows = sent.reshape(self.workers * self.rows, *self._rest)[: self.shape[self.axis]]
-        return rows.movedim(0, self.axis).contiguous() if self.axis else rows
+        return (rows.movedim(0, self.axis) if self.axis else rows).contiguous()
 
     def matrix(self, whole: Tensor) -> Tensor:
         """Return a whole leaf as a matrix with a row for each worker: the way back from ``whole``."""

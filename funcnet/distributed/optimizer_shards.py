@@ -1,5 +1,203 @@
-"""Sharded optimizers: each worker holds the state of its pieces of the params only."""
+"""Sharded optimizers: each worker has the state of its pieces of the params only, and makes their step.
 
+    pᵣ, sᵣ ← the step of ``optimizer`` from pᵣ by gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
+    p ← the pieces of all workers                         gathered in a few flat tensors
+
+``shard_plans`` says which rows a worker has and how they are sent, and ``over_workers`` what is asked of all gradients.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import field
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.contract import Params
+from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.pieces import Piece, Pieces, pieces_of, with_pieces
+from funcnet.distributed.shard_plans import Plan, Plans, gathered
+from funcnet.distributed.workers import Workers, workers_of
+from funcnet.errors import add_location, describe, flag, value_error
+from funcnet.flattening import Tree, flatten_together, unflatten
+from funcnet.optim.base import Optimizer, State
+from funcnet.optim.evaluating import EvaluatingOptimizer
+from funcnet.paths import named_leaves
+from funcnet.value import frozen, parts
 
-__all__ = ["Piece", "Pieces", "pieces_of", "with_pieces"]
+__all__ = ["Piece", "Pieces", "ShardedOptimizer", "pieces_of", "shard_optimizer", "with_pieces"]
+
+
+def _can_be_sharded(value: Any, attribute: Any, got: Any) -> None:
+    if not isinstance(got, Optimizer):
+        raise value_error("shard_optimizer", "it must be an optimizer", describe(got))
+    evaluating = [part for part in parts(got) if isinstance(part, EvaluatingOptimizer)]
+    if evaluating:
+        rule = (
+            "an optimizer that asks for several gradients must be around it, SAM(shard_optimizer(opt)), and LBFGS has no pieces"
+        )
+        raise value_error("shard_optimizer", rule, repr(evaluating[0]))
+    if any([getattr(part, "donated", False) for part in parts(got)]):  # noqa: C419
+        raise value_error("shard_optimizer", "the optimizer must not be donated itself; donate the whole", repr(got))
+    over_workers(got, Workers(None, 0, 2))  # refuses what has no rule for several workers
+
+
+@frozen
+class ShardedOptimizer(Optimizer):
+    """An optimizer of which each worker has a part of the state; made by ``shard_optimizer``.
+
+    Args:
+        optimizer: The optimizer that steps the pieces.
+        group: The process group.
+        donated: Set by ``donate``: params and state may be overwritten.
+        takes_pieces: Set by ``of_pieces``: gradients are this worker's pieces already.
+    """
+
+    label = "shard_optimizer"
+
+    optimizer: Optimizer = field(validator=_can_be_sharded)
+    group: Any = field(default=None, repr=False, eq=False)
+    donated: bool = field(default=False, kw_only=True, validator=flag)
+    takes_pieces: bool = field(default=False, kw_only=True, validator=flag)
+    _given: Optimizer = field(init=False, eq=False)
+    _plans: Plans = field(init=False, eq=False, factory=Plans)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_given", self.optimizer.donate() if self.donated else self.optimizer)
+
+    @property
+    def workers(self) -> Workers:
+        """The workers that share the state."""
+        return workers_of("shard_optimizer", self.group)
+
+    def plan(self, params: Params) -> Plan:
+        """Return how these params lie on the workers."""
+        return self._plans.of(self._given, params, self.workers)
+
+    def of_pieces(self) -> "ShardedOptimizer":
+        """Return the optimizer of gradients that are this worker's pieces already, with no rows for a leaf without any here."""
+        return self.replace(takes_pieces=True)
+
+    def init(self, params: Params) -> State:
+        plan = self.plan(params)
+        whole, state = self.optimizer.init(plan.whole), plan.optimizer.init(plan.pieces(params))
+        made: list[Tree] = []
+
+        def marks(pieces: Tree, of_all: Tree) -> Tree:
+            made.append(plan.marks(pieces, of_all))
+            return made[-1]
+
+        found, own = self.optimizer.map_state(marks, state, whole), {id(one) for one in tree.leaves(made)}
+        return Pieces(state, tree.map(lambda one: one if id(one) in own else None, found))
+
+    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        plan, inner = self.plan(params), self._inner(state)
+        gs = self._gradients(plan, grads, params)
+        has_gradient = [g is not None for g in flatten_together(plan.whole, grads)[1]]
+        try:
+            new, after = plan.optimizer.update(gs, inner, plan.pieces(params))
+        except Exception as error:
+            add_location(error, f"shard_optimizer, rank {plan.workers.rank}")
+            raise
+        return self._gathered(plan, new, params, has_gradient, writes=self.donated), Pieces(after, state.rows)
+
+    def _gradients(self, plan: Plan, grads: Tree, params: Params) -> Tree:
+        """Return this worker's pieces of the gradients, of which a reducer may have made them already."""
+        if self.takes_pieces:
+            rows = zip(plan.cuts, flatten_together(plan.whole, grads)[1], strict=True)
+            own = [g if g is not None and cut is not None and cut.rows[plan.workers.rank][1] else None for cut, g in rows]
+            return unflatten(plan.whole, iter(own))
+        for i, (cut, p, g) in enumerate(zip(plan.cuts, *flatten_together(params, grads), strict=True)):
+            if g is not None and (cut is None or not isinstance(g, Tensor) or g.shape != p.shape):
+                path, _ = [*named_leaves("", params)][i]
+                rule = f"what params has, {describe(p)}" if cut else f"None, where params has {describe(p)}"
+                raise value_error(self, f"grads must have at {path!r} {rule}", describe(g))
+        return plan.pieces(grads)
+
+    def _gathered(self, plan: Plan, pieces: Tree, params: Params, wanted: Sequence[bool], *, writes: bool) -> Params:
+        """Return the whole params from the pieces of all workers, in the places that are wanted; others stay as they are."""
+        ps, own = flatten_together(params, pieces)
+        return unflatten(params, iter(gathered(plan, own, ps, tuple(wanted), writes=writes)))
+
+    def eval_params(self, state: State, params: Params) -> Params:
+        """Return the params to evaluate; every worker must ask for them, since averages are gathered from all."""
+        plan, inner = self.plan(params), self._inner(state)
+        pieces = plan.pieces(params)
+        found = plan.optimizer.eval_params(inner, pieces)
+        if found is pieces:
+            return params
+        return self._gathered(plan, found, params, [True] * len(plan.cuts), writes=False)
+
+    def rates(self, state: State) -> dict[str, Any]:
+        return self.optimizer.rates(self._inner(state))
+
+    def donate(self) -> "ShardedOptimizer":
+        return self.replace(donated=True)
+
+    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+        """Return the state with ``f`` of each tree of pieces in it."""
+        inner = [self._inner(one) for one in (state, *others)]
+        return Pieces(self._given.map_state(f, *inner), state.rows)
+
+    def require_fit(self, state: State, params: Params) -> None:
+        plan = self.plan(params)
+        plan.optimizer.require_fit(self._inner(state), plan.pieces(params))
+
+    def _inner(self, state: State) -> State:
+        if not isinstance(state, Pieces):
+            raise value_error(self, "state must be that of this worker's pieces, as init makes it", describe(state))
+        return state.tree
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (self.optimizer, self.group, self.donated, self.takes_pieces)
+
+    def __repr__(self) -> str:
+        return f"shard_optimizer({self.optimizer!r})"
+
+
+def _made(optimizer: Optimizer, group: Any, donated: bool, takes_pieces: bool) -> ShardedOptimizer:
+    return ShardedOptimizer(optimizer, group, donated=donated, takes_pieces=takes_pieces)
+
+
+def shard_optimizer(opt: Optimizer, group: Any = None) -> ShardedOptimizer:
+    """Divide the state of an optimizer among workers: each has that of its pieces of the params, and makes their step.
+
+        pᵣ, sᵣ ← the step of ``opt`` from pᵣ by gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
+        p ← the pieces of all workers
+
+        opt = distributed.shard_optimizer(fn.AdamW(1e-3))
+        step = distributed.data_parallel(fn.train_step(net, loss, opt))
+        state = opt.init(params)
+
+    The state takes the memory of one process divided by the number of workers, and so does the time of the step. Params are whole
+    on every worker. Under ``data_parallel`` each worker gets the sum of its pieces of the gradients only, in the same buckets and
+    as early; the new params are gathered after the step, which is a second collective for each dtype. In a loop of your own, give
+    ``update`` whole gradients that agree on all workers.
+
+    Leaves are cut along axis 0 as ``torch.chunk`` cuts them. Where ``opt`` acts on whole leaves, as ``Muon``, ``LAMB`` and
+    ``Adafactor`` do, a leaf belongs to one worker, and the largest leaves are dealt out first. Norms of clipping, the decisions
+    of ``SkipNonFinite`` and ``LossScale`` and the sums of ``Prodigy`` are those of all workers. Masks and the groups of
+    ``by_path`` are chosen by whole leaves. The steps are those of ``opt``, to rounding.
+
+    ``opt`` may be any chain, group or wrapper. Other optimizers may be around it, as in ``SAM(shard_optimizer(opt))`` and
+    ``Averaged(shard_optimizer(opt), EMA())``: their own trees are whole, and they get whole gradients. Every worker calls
+    ``eval_params``, which gathers averages.
+
+    Args:
+        opt: The optimizer.
+        group: The process group; by default all processes. Where it is that of ``data_parallel``, gradients are sent in pieces.
+
+    State:
+        ``Pieces(tree, rows)``: ``tree`` is the state of ``opt`` for this worker's pieces, with ``None`` for leaves of which it
+        has nothing; ``rows`` says which rows these are. ``distributed.save`` writes it under the names of a single process.
+
+    Raises:
+        ValueError: Without a process group; for what is no optimizer, one that is donated already, one that asks for several
+            gradients, and a part that acts on all gradients together and has no rule for several workers; from ``update`` as
+            ``opt``, and for gradients that are not like params, with the path.
+
+    References:
+        Rajbhandari et al. 2020, "ZeRO: Memory optimizations toward training trillion parameter models", sections 5.1 and 5.2.
+    """
+    workers_of("shard_optimizer", group)
+    return ShardedOptimizer(opt, group)

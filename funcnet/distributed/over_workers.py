@@ -28,6 +28,7 @@ from funcnet.optim.chaining import Chain
 from funcnet.optim.clipping import ClipByGlobalNorm
 from funcnet.optim.evaluating import EvaluatingOptimizer
 from funcnet.optim.groups import ByPath
+from funcnet.optim.master_weights import MasterWeights
 from funcnet.optim.prodigy import Prodigy
 from funcnet.optim.recording import EvaluatingRecorder, Recorder
 from funcnet.optim.sharpness import SAM
@@ -37,6 +38,7 @@ from funcnet.optim.transforms.loss_scale import LossScale
 from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
 from funcnet.optim.transforms.norms import NormalizeByUpdateNorm
 from funcnet.optim.transforms.observing import Monitor
+from funcnet.optim.wrapping import OptimizerWrapper
 from funcnet.value import frozen
 
 Part = Optimizer | GradientTransform
@@ -248,10 +250,26 @@ def _rule_of(part: Part) -> type | None:
         _refuse(part, "a Monitor of several workers must measure the norm, which is its default")
     if type(part) in _RULES:
         return _RULES[type(part)]
-    is_made_of_parts = isinstance(part, (Chain, *_BY_PLACE)) or hasattr(part, "optimizer")
-    if part.acts_on == "tree" and not is_made_of_parts:
+    if part.acts_on == "tree" and not _is_made_of_parts(part):
         _refuse(part, "it acts on all gradients together, and has no rule for gradients on several workers")
     return None
+
+
+def _is_made_of_parts(part: Part) -> bool:
+    """Tell whether a part acts on the whole tree only where the optimizers within do, or by the paths of leaves."""
+    if isinstance(part, OptimizerWrapper):
+        return type(part).acts_on is OptimizerWrapper.acts_on
+    return isinstance(part, (Chain, MasterWeights, *_BY_PLACE))
+
+
+def is_over_all(part: Any) -> bool:
+    """Tell whether a part has a rule for several workers, or is one."""
+    return type(part) in _RULES or isinstance(part, Together)
+
+
+def is_by_place(part: Any) -> bool:
+    """Tell whether a part needs the paths or places of all leaves."""
+    return isinstance(part, _BY_PLACE)
 
 
 def _refuse(part: Part, rule: str) -> NoReturn:

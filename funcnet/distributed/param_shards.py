@@ -9,10 +9,13 @@ from typing import Any
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
-from torch.distributed.tensor.placement_types import Placement, _StridedShard
+from torch.distributed.tensor.placement_types import Placement
 
 from funcnet import tree
 from funcnet.contract import Params
+from funcnet.distributed.agreement import require_agreement
+from funcnet.distributed.placements import StridedShard
+from funcnet.distributed.workers import Workers
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree, unflatten
 from funcnet.paths import matches, named_leaves
@@ -28,7 +31,7 @@ def shard(params: Params, mesh: DeviceMesh, placements: Mapping[Chooser, Any] | 
     """Divide params over the workers of a mesh: a tree of DTensors, each with this worker's piece.
 
     All workers give the same params, as those that ``init`` makes from one key, and each copies its own pieces: nothing is
-    sent but a checksum. ``train_step`` and ``value_and_grads`` take them under ``data_parallel``; ``opt.init`` makes a state that
+    sent but checksums. ``train_step`` and ``value_and_grads`` take them under ``data_parallel``; ``opt.init`` makes a state that
     is divided in the same way. The pieces are those of ``torch.chunk``, so the last workers may have shorter ones, or empty ones.
 
     Args:
@@ -48,6 +51,8 @@ def shard(params: Params, mesh: DeviceMesh, placements: Mapping[Chooser, Any] | 
         raise value_error("shard", "mesh must be a DeviceMesh, as torch.distributed.init_device_mesh makes it", mesh)
     named = [(path, leaf) for path, leaf in named_leaves("", params) if leaf is not None]
     chosen = _default(mesh) if placements is None else _by_pattern(placements, mesh, named)
+    for axis in range(mesh.ndim):
+        require_agreement(Workers(mesh.get_group(axis), mesh.get_local_rank(axis), mesh.size(axis)), "shard", params=params)
     pieces = iter([_piece(path, leaf, mesh, chosen) for path, leaf in named])
     return unflatten(params, iter([None if leaf is None else next(pieces) for _, leaf in named_leaves("", params)]))
 
@@ -79,8 +84,13 @@ def with_piece(like: Tensor, piece: Tensor) -> Tensor:
     if not isinstance(like, DTensor) or isinstance(piece, DTensor):
         return piece
     if piece.dtype is like.dtype:
-        return DTensor(piece, like._spec, requires_grad=False)  # type: ignore[no-untyped-call]
+        return of_piece(piece, like._spec)
     return DTensor.from_local(piece, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride())
+
+
+def of_piece(piece: Tensor, spec: Any) -> DTensor:
+    """Return the DTensor of a piece, whose layout is known: ``spec`` is that of another one."""
+    return DTensor(piece, spec, requires_grad=False)  # type: ignore[no-untyped-call]
 
 
 def _piece(path: str, leaf: Any, mesh: DeviceMesh, chosen: Callable[[str, Tensor], Placements]) -> Tensor:
@@ -88,7 +98,7 @@ def _piece(path: str, leaf: Any, mesh: DeviceMesh, chosen: Callable[[str, Tensor
         raise value_error("shard", f"params must have whole tensors, and at {path!r} there is another leaf", describe(leaf))
     where = chosen(path, leaf)
     for one in where:
-        if isinstance(one, (Shard, _StridedShard)) and not -leaf.dim() <= one.dim < leaf.dim():
+        if isinstance(one, (Shard, StridedShard)) and not -leaf.dim() <= one.dim < leaf.dim():
             rule = f"Shard({one.dim}) needs an axis {one.dim}, which the leaf at {path!r} does not have"
             raise value_error("shard", rule, describe(leaf))
     piece = distribute_tensor(leaf.detach(), mesh, where, src_data_rank=None)
@@ -129,7 +139,7 @@ def _checked(chooser: Any, where: Any, mesh: DeviceMesh) -> Placements:
         raise value_error("shard", "leaves are chosen by a pattern, or by a function of path and leaf", chooser)
     several = (where,) if isinstance(where, Placement) else where
     right = isinstance(several, (tuple, list)) and len(several) == mesh.ndim
-    if not right or not all(isinstance(one, (Shard, _StridedShard, Replicate)) for one in several):
+    if not right or not all(isinstance(one, (Shard, StridedShard, Replicate)) for one in several):
         rule = f"placements must be Shard(axis) or Replicate() for each of the {mesh.ndim} axes of the mesh"
         raise value_error("shard", rule, f"{where!r} for {chooser!r}")
     return tuple(several)

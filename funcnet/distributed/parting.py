@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import attrs
+from torch.distributed.tensor import DTensor
 
 from funcnet import tree
 from funcnet.blocks.wired import Wired
@@ -19,7 +20,9 @@ from funcnet.combinators.mixed_precision import MixedPrecision
 from funcnet.combinators.sequential import Serial
 from funcnet.combinators.sharing import Shared, Tied
 from funcnet.contract import Layer, Params
-from funcnet.distributed.part_layers import Cut, DropoutPart, HeadsPart, Move, Parted, Passage, TablePart
+from funcnet.distributed.part_layers import DropoutPart, HeadsPart, Parted, TablePart
+from funcnet.distributed.passages import Cut, Move, Passage
+from funcnet.distributed.placements import WHOLE, cut_of, divided_along, is_divided, placement_of
 from funcnet.distributed.workers import Workers
 from funcnet.layers.activation.glu import GLU, Gated
 from funcnet.layers.attention.head_projections import NORMS, PROJECTIONS
@@ -61,8 +64,8 @@ def part_of(layer: Layer, params: Params, workers: Workers) -> Layer:
     if way is not None:
         return _parted(way, params, workers, way.takes, way.gives)
     if isinstance(layer, Tied):
-        return layer.with_children({"": part_of(layer.layer, layer._filled(params), workers)})
-    if isinstance(layer, Repeat) and all(_cut_of(leaf)[0] for leaf in tree.leaves(params)):
+        return layer.with_children({"": part_of(layer.layer, layer.filled(params), workers)})
+    if isinstance(layer, Repeat) and all(cut_of(leaf)[0] for leaf in tree.leaves(params)):
         return layer.with_children({"": part_of(layer.layer, tree.map(_one_copy, params), workers)})
     if isinstance(layer, Combinator) and opens(layer) and not isinstance(layer, Repeat):
         return _with_parts(layer, params, workers)
@@ -156,28 +159,13 @@ def _parted(way: Way, params: Params, workers: Workers, takes: str, gives: str) 
     return Parted(way.layer, before, after, tuple(moves), way.once)
 
 
-def placement_of(leaf: Any) -> Any:
-    """Return the placement of a leaf on a mesh of one axis, ``None`` for a plain tensor."""
-    placements = getattr(leaf, "placements", None)
-    return None if placements is None else placements[0]
-
-
-def _cut_of(leaf: Any) -> tuple[int, int]:
-    """Return the axis along which a leaf is divided, and in how many stretches; (-1, 1) for a leaf that is whole."""
-    placement = placement_of(leaf)
-    axis = getattr(placement, "dim", None)
-    return (-1, 1) if axis is None else (axis % max(leaf.dim(), 1), getattr(placement, "split_factor", 1))
-
-
 def _is_divided(params: Params) -> bool:
-    return any(_cut_of(leaf)[0] >= 0 for leaf in tree.leaves(params))
+    return any(is_divided(leaf) for leaf in tree.leaves(params))
 
 
 def _one_copy(leaf: Any) -> Any:
     """Return the leaf of one copy of a ``repeat``, whose placements count one axis less."""
-    from torch.distributed.tensor import DTensor
-
-    axis, groups = _cut_of(leaf)
+    axis, groups = cut_of(leaf)
     if axis < 0:
         return leaf[0] if placement_of(leaf) is None else _whole_like(leaf)
     placement = divided_along(axis - 1, groups)
@@ -186,29 +174,12 @@ def _one_copy(leaf: Any) -> Any:
 
 
 def _whole_like(leaf: Any) -> Any:
-    from torch.distributed.tensor import DTensor
-
     return DTensor.from_local(leaf._local_tensor[0], leaf.device_mesh, leaf.placements, run_check=False)
-
-
-def divided_along(axis: int, groups: int = 1) -> Any:
-    """Return the placement of a leaf that is divided along an axis, in several stretches each for itself."""
-    from torch.distributed.tensor import Shard
-    from torch.distributed.tensor.placement_types import _StridedShard
-
-    return Shard(axis) if groups == 1 else _StridedShard(axis, split_factor=groups)
-
-
-def whole() -> Any:
-    """Return the placement of a leaf that is whole on each worker."""
-    from torch.distributed.tensor import Replicate
-
-    return Replicate()
 
 
 def _gathering(layer: Layer, params: Params) -> Way:
     """Return the layer itself, with all its params gathered."""
-    needed = {path: whole() for path, leaf in named_leaves("", params) if placement_of(leaf) is not None}
+    needed = {path: WHOLE for path, leaf in named_leaves("", params) if placement_of(leaf) is not None}
     return Way(layer, "none", "none", needed=needed)
 
 
@@ -229,19 +200,19 @@ def _conv(layer: Any, params: Params, workers: Workers) -> Way | None:
 
 def _affine(layer: Any, params: Params, workers: Workers, sizes: tuple[str, str], axis_of_x: int) -> Way | None:
     """Return the way by columns, whose weight is divided along the axis of y, or by rows, along that of x."""
-    axis, groups = _cut_of(params["weight"])
+    axis, groups = cut_of(params["weight"])
     if axis not in (0, 1) or getattr(layer, sizes[axis]) % (workers.size * groups) or (axis == 1 and groups > 1):
         return None
     own = layer.replace(**{sizes[axis]: getattr(layer, sizes[axis]) // workers.size})
     cut, bias = Cut(axis_of_x, groups), ("bias",) if layer.bias else ()
     if axis == 0:
         return Way(own, "copy", "join", cut, needed=dict.fromkeys(bias, divided_along(0, groups)))
-    return Way(own, "cut", "sum", cut, once=bias, needed=dict.fromkeys(bias, whole()))
+    return Way(own, "cut", "sum", cut, once=bias, needed=dict.fromkeys(bias, WHOLE))
 
 
 def _embedding(layer: Embedding, params: Params, workers: Workers) -> Way | None:
     """Return the way of a table by rows, or by features."""
-    axis, groups = _cut_of(params["weight"])
+    axis, groups = cut_of(params["weight"])
     if groups > 1 or tuple(params["weight"].shape)[axis] % workers.size:
         return None
     if axis == 1:
@@ -259,13 +230,13 @@ def _heads(layer: MultiHeadAttention, params: Params, workers: Workers) -> Way |
     if mixes or type(layer.qk_norm) not in _NORMS or layer.num_heads % workers.size or kv % workers.size:
         return None
     stacked = "in_proj_weight" in params
-    if (stacked and kv != layer.num_heads) or _cut_of(params["in_proj_weight" if stacked else "q_proj_weight"])[0] != 0:
+    if (stacked and kv != layer.num_heads) or cut_of(params["in_proj_weight" if stacked else "q_proj_weight"])[0] != 0:
         return None
-    needed = {path: whole() for path, _ in named_leaves("", params)}
+    needed = {path: WHOLE for path, _ in named_leaves("", params)}
     needed |= dict.fromkeys(PROJECTIONS, divided_along(0, 1)) | {"in_proj_weight": divided_along(0, 3)}
     needed |= {"in_proj_bias": divided_along(0, 3), "out_proj.weight": divided_along(1, 1)}
     partial = tuple([path for path in needed if path.startswith(NORMS)])
-    fields = {one.alias: getattr(layer, one.name) for one in attrs.fields(MultiHeadAttention) if one.init}
+    fields = {one.alias: getattr(layer, one.name) for one in attrs.fields(MultiHeadAttention) if one.init}  # type: ignore[arg-type]
     own = HeadsPart(**fields, workers=workers)
     return Way(own, "copy", "sum", once=("out_proj.bias",) if layer.bias else (), needed=needed, partial=partial)
 

@@ -1,6 +1,7 @@
 """Optimizers of pieces: what steps on the worker's own piece of each leaf, and needs to know more than that.
 
-An optimizer that acts on elements steps on pieces as on whole leaves. Others, as ``ClipByGlobalNorm`` or ``LAMB``, get the
+An optimizer that acts on elements steps on pieces as on whole leaves. One that needs a norm of all gradients, such as
+``ClipByGlobalNorm``, gets it from the pieces of all workers, each of which is counted once. Others, such as ``LAMB``, get the
 DTensors that the pieces belong to, whose norms and means are those of whole leaves: DTensor sends what they need.
 """
 
@@ -9,14 +10,19 @@ from typing import Any
 
 from attrs import field
 from torch import Tensor
+from torch.distributed.tensor.experimental import implicit_replication
 
-from funcnet import tree
 from funcnet.contract import Params
+from funcnet.distributed.over_workers import over_workers
+from funcnet.distributed.param_shards import local_pieces, of_piece
+from funcnet.distributed.placements import is_divided
+from funcnet.distributed.workers import Workers
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.optim.base import GradientTransform, Optimizer, State
 from funcnet.optim.chaining import Chain
 from funcnet.optim.evaluating import EvaluatingOptimizer, ValueAndGrads
-from funcnet.value import frozen
+from funcnet.optim.transforms.noise import AddNoise, AddPrivacyNoise
+from funcnet.value import frozen, parts
 
 
 class Layout:
@@ -34,41 +40,43 @@ class Layout:
         return isinstance(other, Layout) and self.specs == other.specs
 
     def whole(self, pieces: Tree) -> Tree:
-        """Return the DTensors that the pieces belong to; the constructor takes 1.8 µs, ``DTensor.from_local`` 15."""
-        from torch.distributed.tensor import DTensor
-
-        leaves = [
-            DTensor(leaf, spec, requires_grad=False) if spec is not None and leaf is not None else leaf  # type: ignore[call-arg]
-            for leaf, spec in zip(flatten_together(pieces)[0], self.specs, strict=True)
-        ]
-        return unflatten(pieces, iter(leaves))
-
-
-def pieces_of(values: Tree) -> Tree:
-    """Return this worker's pieces of the DTensors of a tree; other leaves stay."""
-    return tree.map(lambda leaf: getattr(leaf, "_local_tensor", leaf), values)
+        """Return the DTensors that the pieces belong to."""
+        pairs = zip(flatten_together(pieces)[0], self.specs, strict=True)
+        return unflatten(pieces, iter([leaf if leaf is None or spec is None else of_piece(leaf, spec) for leaf, spec in pairs]))
 
 
 def _over_dtensors(f: Callable[..., Any], *args: Any) -> Any:
     """Call a function of DTensors and of plain tensors that are the same everywhere."""
-    from torch.distributed.tensor.experimental import implicit_replication
-
     with implicit_replication():
         return f(*args)
 
 
-def for_pieces(one: Any, params: Layout, state: Any) -> Any:
-    """Return the optimizer, or the gradient transform, that steps on pieces as ``one`` does on DTensors with this state."""
+def for_pieces(one: Any, params: Params, state: Any, workers: Workers) -> Any:
+    """Return the optimizer, or the gradient transform, that steps on pieces as ``one`` does on these DTensors."""
     if one.acts_on == "elements":
         return one
+    found = _with_common_norms(one, params, workers)
+    if found is not None:
+        return found
     if isinstance(one, Chain):
-        return Chain(
-            tuple([for_pieces(part, params, own) for part, own in zip(one.transforms, state, strict=False)]),
-            for_pieces(one.optimizer, params, state[-1]),
-        )
-    kind = TransformOfPieces if isinstance(one, GradientTransform) else OptimizerOfPieces
+        own = [for_pieces(part, params, its, workers) for part, its in zip(one._parts, state, strict=True)]
+        return Chain(tuple(own[:-1]), own[-1])
+    kind: Any = TransformOfPieces if isinstance(one, GradientTransform) else OptimizerOfPieces
     kind = EvaluatingOfPieces if isinstance(one, EvaluatingOptimizer) else kind
-    return kind(one, params, Layout(state))
+    return kind(one, Layout(params), Layout(state))
+
+
+def _with_common_norms(one: Any, params: Params, workers: Workers) -> Any:
+    """Return an optimizer that takes norms over all workers; ``None`` where whole leaves are needed, or there is no rule."""
+    inside = [part for part in parts(one, given=True) if isinstance(part, (Optimizer, GradientTransform))]
+    draws = any(isinstance(part, (AddNoise, AddPrivacyNoise)) for part in inside)
+    if draws or isinstance(one, EvaluatingOptimizer) or any(part.acts_on == "leaves" for part in inside):
+        return None
+    counted = [workers.rank == 0 or is_divided(leaf) for leaf in flatten_together(params)[0]]
+    try:
+        return over_workers(one, workers, unflatten(params, iter(counted)))
+    except ValueError:
+        return None
 
 
 @frozen(eq=False)
@@ -80,11 +88,11 @@ class TransformOfPieces(GradientTransform):
     state: Layout = field(repr=False)
 
     def init(self, params: Params) -> State:
-        return pieces_of(_over_dtensors(self.original.init, self.params.whole(params)))
+        return local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
 
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
         args = self.params.whole(grads), self.state.whole(state), self.params.whole(params)
-        return pieces_of(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
+        return local_pieces(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
 
     def rates(self, state: State) -> dict[str, Any]:
         return self.original.rates(state)
@@ -102,11 +110,11 @@ class OptimizerOfPieces(Optimizer):
     state: Layout = field(repr=False)
 
     def init(self, params: Params) -> State:
-        return pieces_of(_over_dtensors(self.original.init, self.params.whole(params)))
+        return local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
 
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
         args = self.params.whole(grads), self.state.whole(state), self.params.whole(params)
-        return pieces_of(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
+        return local_pieces(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
 
     def rates(self, state: State) -> dict[str, Any]:
         return self.original.rates(state)
@@ -124,22 +132,22 @@ class EvaluatingOfPieces(EvaluatingOptimizer):
     state: Layout = field(repr=False)
 
     def init(self, params: Params) -> State:
-        return pieces_of(_over_dtensors(self.original.init, self.params.whole(params)))
+        return local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
 
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
         args = self.params.whole(grads), self.state.whole(state), self.params.whole(params)
-        return pieces_of(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
+        return local_pieces(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
 
     def rates(self, state: State) -> dict[str, Any]:
         return self.original.rates(state)
 
     def step(self, value_and_grads: ValueAndGrads, state: State, params: Params) -> tuple[Params, State, Any]:
         def over_dtensors(params: Params) -> tuple[Tensor, Tree]:
-            value, grads = value_and_grads(pieces_of(params))
+            value, grads = value_and_grads(local_pieces(params))
             return value, self.params.whole(grads)
 
         args = over_dtensors, self.state.whole(state), self.params.whole(params)
-        return pieces_of(_over_dtensors(self.original.step, *args))  # type: ignore[no-any-return]
+        return local_pieces(_over_dtensors(self.original.step, *args))  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return repr(self.original)

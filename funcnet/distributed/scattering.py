@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.distributed.buckets import AllReduce, Sent, weighed
+from funcnet.distributed.buckets import AllReduce, Sent, weigh
 from funcnet.distributed.layouts import Layout, split_rows
 from funcnet.distributed.workers import Workers, scatter_sum
-from funcnet.precision import in_single
+from funcnet.precision import in_single, rounded
 
 
 class ReduceScatter(AllReduce):
@@ -40,14 +40,14 @@ class ReduceScatter(AllReduce):
         parts = [layout.matrix(in_single(self._leaves[place][i])) for (place, i), layout in pairs]  # type: ignore[index]
         for place, i in leaves:
             self._leaves[place][i] = None  # type: ignore[index]
-        rows = weighed(torch.cat(parts, dim=1), self._weight)
-        if self.numbers is None or self._sent:
-            return rows
-        return torch.cat((rows, self.numbers.to(dtype).expand(self.workers.size, -1)), dim=1)
+        numbers = [] if self.numbers is None or self._sent else [self.numbers.to(dtype).expand(self.workers.size, -1)]
+        rows = torch.cat([*parts, *numbers], dim=1)
+        weigh(rows[:, : -numbers[0].shape[1]] if numbers else rows, self._weight)
+        return rows
 
     def _put(self, leaves: list[tuple[int, int]], shapes: list[Any], flat: Tensor) -> None:
         if not isinstance(shapes[0], Layout):
             super()._put(leaves, shapes, flat)
             return
         for (place, i), layout, piece in zip(leaves, shapes, split_rows(flat, shapes), strict=True):
-            self._leaves[place][i] = layout.piece(piece)  # type: ignore[index]
+            self._leaves[place][i] = rounded(layout.piece(piece), self._likes[place][i])  # type: ignore[index]

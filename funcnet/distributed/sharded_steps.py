@@ -38,19 +38,21 @@ class Division:
     """How each leaf of params is divided over the workers."""
 
     def __init__(self, params: Params, workers: Workers) -> None:
-        self.leaves = flatten_together(params)[0]
+        leaves = flatten_together(params)[0]
+        self.specs = [_spec(leaf) for leaf in leaves]
+        self.floating = [leaf is not None and leaf.is_floating_point() for leaf in leaves]
         self.layouts = [_layout(*one, workers) for one in named_leaves("", params)]
         self.whole = tree.map(lambda leaf: torch.empty(leaf.shape, dtype=leaf.dtype, device="meta"), params)
         """The params on the meta device, undivided."""
 
     def fits(self, leaves: list[Any]) -> bool:
         """Tell whether the leaves of other params are divided in the same way."""
-        same = [_spec(one) is _spec(other) or _spec(one) == _spec(other) for one, other in zip(self.leaves, leaves, strict=True)]
-        return all(same)
+        pairs = zip(self.specs, map(_spec, leaves), strict=True)
+        return all([one is other or one == other for one, other in pairs])  # noqa: C419 (as elsewhere)
 
     def by_place(self, places: Places) -> list[list[int]]:
         """Return the numbers of the leaves of each place."""
-        numbers = unflatten(self.whole, iter(range(len(self.leaves))))
+        numbers = unflatten(self.whole, iter(range(len(self.specs))))
         return [flatten_together(entry)[0] for entry in places.entries(numbers)]
 
 
@@ -178,8 +180,7 @@ class ShardedStep:
     def _counted(self, division: Division) -> Tree:
         """Return which leaves this worker counts in a norm: of those that all have, the first worker."""
         counts = [layout is not None or self.workers.rank == 0 for layout in division.layouts]
-        floating = [leaf is not None and leaf.is_floating_point() for leaf in division.leaves]
-        if all(layout is not None for layout, one in zip(division.layouts, floating, strict=True) if one):
+        if all(layout is not None for layout, one in zip(division.layouts, division.floating, strict=True) if one):
             return None
         return unflatten(division.whole, iter(counts))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.combinator import Combinator
 from funcnet.contract import Layer, Params, meta_key
+from funcnet.distributed.sync_norms import SyncBatchNorm
 from funcnet.distributed.workers import Pending, Workers, sum_over
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.losses.loss import rows_of
@@ -29,10 +30,12 @@ class Averaging:
         """Say which leaves of params are moved; otherwise the first step finds out."""
         self._moving = moving
 
-    def started(self, net: Layer, params: Params, cache: Any, x: Any) -> tuple[Params, Pending]:
-        """Return params with statistics moved by this worker's shard, and start the sum of those times its rows."""
+    def started(self, net: Layer, params: Params, cache: Any, x: Any) -> tuple[Params, Pending | None]:
+        """Return params with statistics moved by this worker's shard, and start the sum of those times its rows, if any move."""
         moved, rows = net.update_stats(params, cache), rows_of(x)
         leaves = self._chosen(moved, params, x)
+        if not leaves:
+            return moved, None
         flat = _flat(leaves) * rows
         return moved, sum_over(self.workers, torch.cat((flat if rows else torch.zeros_like(flat), flat.new_tensor([rows]))))
 
@@ -51,6 +54,13 @@ class Averaging:
             leaves[i] = (new if old.is_floating_point() else new.round()).to(old.dtype).view(old.shape)
         return unflatten(moved, iter(leaves))
 
+    def put(self, params: Params, averaged: Params) -> Params:
+        """Return params with the statistics of ``averaged``."""
+        leaves, found = flatten_together(params, averaged)
+        for i in self._moving or ():
+            leaves[i] = found[i]
+        return unflatten(params, iter(leaves))
+
 
 def _flat(leaves: list[Tensor]) -> Tensor:
     return torch.cat([leaf.detach().reshape(-1).double() for leaf in leaves])
@@ -68,9 +78,12 @@ def moving_on_meta(net: Layer, params: Params, x: Any) -> list[int]:
 
 
 def for_no_rows(net: Layer) -> Layer:
-    """Return the net for a shard without rows, which has no statistics of its own: its norms go by the running ones."""
+    """Return the net for a shard without rows, which has no statistics of its own: its norms go by the running ones.
+
+    Norms that go by the rows of all workers stay, since the other workers wait for this one.
+    """
     return map_layers(lambda layer: layer.inference() if _needs_rows(layer) else layer, net)
 
 
 def _needs_rows(layer: Layer) -> bool:
-    return layer.batch_dependent and not isinstance(layer, Combinator)
+    return layer.batch_dependent and not isinstance(layer, (Combinator, SyncBatchNorm))

@@ -14,8 +14,9 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from funcnet import tree
 from funcnet.contract import Params
+from funcnet.distributed.param_shards import local_pieces
 from funcnet.distributed.parting import part_of
-from funcnet.distributed.piecewise import Layout, for_pieces, pieces_of
+from funcnet.distributed.piecewise import Layout, for_pieces
 from funcnet.distributed.workers import Workers, workers_of
 from funcnet.errors import value_error
 from funcnet.flattening import Tree
@@ -64,7 +65,7 @@ class TensorParallel(Value):
         if isinstance(innermost(self.step), TrainStep):
             return self._train(params, *args)
         layout = Layout(params)
-        value, grads, cache = self._step_for(params, layout, None)(pieces_of(params), *map(_plain, args))
+        value, grads, cache = self._step_for(params, layout, None)(local_pieces(params), *map(_plain, args))
         return value, layout.whole(grads), cache
 
     def _train(
@@ -72,7 +73,7 @@ class TensorParallel(Value):
     ) -> tuple[Params, Tree, Tensor]:
         layout, of_state = Layout(params), Layout(state)
         step = self._step_for(params, layout, state, of_state)
-        new, after, value = step(pieces_of(params), pieces_of(state), _plain(x), _plain(target), _plain(rng))
+        new, after, value = step(local_pieces(params), local_pieces(state), _plain(x), _plain(target), _plain(rng))
         return layout.whole(new), of_state.whole(after), value
 
     def _step_for(self, params: Params, layout: Layout, state: Tree, of_state: Layout | None = None) -> Any:
@@ -80,17 +81,17 @@ class TensorParallel(Value):
         key = (layout, of_state)
         if key not in self._made:
             self._require_on_mesh(params)
-            self._made[key] = self._inside(self.step, params, layout, state)
+            self._made[key] = self._inside(self.step, params, state)
         return self._made[key]
 
-    def _inside(self, step: Any, params: Params, layout: Layout, state: Tree) -> Any:
+    def _inside(self, step: Any, params: Params, state: Tree) -> Any:
         """Return a step whose net is this worker's part, and whose optimizer steps on pieces."""
         if isinstance(step, TrainStep):
             net = part_of(step.net, params, self._workers)
-            return step.replace(net=net, opt=for_pieces(step.opt, layout, state))
+            return step.replace(net=net, opt=for_pieces(step.opt, params, state, self._workers))
         if isinstance(step, ValueAndGrads):
             return step.replace(net=part_of(step.net, params, self._workers))
-        return step.replace(step=self._inside(step.step, params, layout, state))
+        return step.replace(step=self._inside(step.step, params, state))
 
     def _require_on_mesh(self, params: Params) -> None:
         for path, leaf in named_leaves("", params):

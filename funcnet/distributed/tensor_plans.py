@@ -9,8 +9,9 @@ from funcnet.combinator import Combinator
 from funcnet.combinators.depth import Repeat
 from funcnet.combinators.sharing import Tied
 from funcnet.contract import Layer
-from funcnet.distributed.part_layers import Cut
-from funcnet.distributed.parting import Way, divided_along, opens, run_from
+from funcnet.distributed.parting import Way, opens, run_from
+from funcnet.distributed.passages import Cut
+from funcnet.distributed.placements import divided_along
 from funcnet.errors import value_error
 from funcnet.flattening import join
 from funcnet.layers.attention.head_projections import PROJECTIONS
@@ -26,8 +27,8 @@ def tensor_parallel_plan(net: Layer, mesh: Any = None) -> Plan:
     """Return placements by path with which ``shard`` divides the params of a net for ``tensor_parallel``.
 
     A ``Linear`` is divided by columns, and by rows where it takes what one by columns gives, through elementwise layers, dropout
-    or a gated unit: the two Linears of a transformer's mlp. ``MultiHeadAttention`` is divided by heads, ``Embedding`` by rows, and
-    what is tied to it likewise. Everything else is whole: norms, convolutions, recurrent layers, and attention with grouped keys.
+    or a gated unit: the two Linears of a transformer's mlp. ``MultiHeadAttention`` is divided by heads, and ``Embedding`` by
+    rows, with what is tied to it. Norms, convolutions, recurrent layers and attention with grouped keys are whole.
 
     A projection of queries, keys and values in one matrix is divided in three stretches, each for itself: ``in_proj_weight`` has
     torch's ``_StridedShard(0, split_factor=3)``; so a worker has the rows of its own heads in all three. Likewise the ``Linear``

@@ -92,5 +92,6 @@ class Turns:
         reducer.begin([entry if isinstance(layer, Reporting) else () for entry, layer in layers], **more)
         found = self.places.entries(self.net.grads(params, cache, gy))
         summed = reducer.finish()
+        self._entries, self._earlier = [], None  # nothing is held between steps
         entries = [all_of if one is SENT else one for one, all_of in zip(found, summed, strict=True)]
         return self.places.whole(iter(entries))

@@ -21,6 +21,7 @@ from funcnet.distributed.shares import (
     weights_of,
 )
 from funcnet.distributed.statistics import Averaging, for_no_rows
+from funcnet.distributed.sync_norms import has_sync_norms
 from funcnet.distributed.turns import Turns
 from funcnet.distributed.workers import Pending, Workers
 from funcnet.gradients import ValueAndGrads
@@ -38,12 +39,14 @@ class WholeBatch:
         self.net, self.loss, self.turns = step.net, step.loss, Turns(step.net)
         self.reducer = AllReduce(workers)
         self._averaging = Averaging(step.net, workers) if averages and step.net.has_running_stats else None
-        self._stochastic = step.net.stochastic
+        self._stochastic, self._is_synced = step.net.stochastic, has_sync_norms(step.net)
+        self._weights_first = self._is_synced or step.net.surrogate
         self._without_rows: tuple[Layer, Turns] | None = None
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
         """Return the value, the gradient of ``scale`` times it where a scale is given, and what ``update_stats`` takes."""
-        whole = self._by_shares if isinstance(self.one, Accumulated) or self.loss.part_count > 1 else self._by_weight
+        by_shares = isinstance(self.one, Accumulated) or self.loss.part_count > 1 or self._weights_first
+        whole = self._by_shares if by_shares else self._by_weight
         return whole(params, x, target, rng, scale)
 
     def _by_weight(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
@@ -64,7 +67,11 @@ class WholeBatch:
         return value, grads, self._averaged(moved, statistics, cache)
 
     def _by_shares(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
-        """Ask for the sum of weights first: parts of a loss and micro-batches have weights of their own."""
+        """Ask for the sum of weights first: parts of a loss and micro-batches have weights of their own.
+
+        The norms of several workers mix their gradients on the way back, which must have their weights by then; and what
+        clips gradients must see those of the whole batch.
+        """
         batches = self._micro_batches(x, target)
         started, keys = Shares(self.loss, batches, self.workers, _device(params)), self._keys(rng, len(batches))
         net, turns = self._of_shard(x)
@@ -85,11 +92,13 @@ class WholeBatch:
         return value_of(self.loss, sums.wait(), value), grads, self._averaged(moved, statistics, cache)
 
     def _micro_batches(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
-        return self.one.micro_batches(x, target) if isinstance(self.one, Accumulated) else [(x, target)]
+        """Cut the shard; into as many micro-batches as the others, where norms need all workers at the same time."""
+        exactly = self._is_synced
+        return self.one.micro_batches(x, target, exactly=exactly) if isinstance(self.one, Accumulated) else [(x, target)]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Return the params with the statistics of all workers, which ``scaled`` has averaged."""
-        return cache
+        """Return params with the statistics of all workers; an optimizer may have moved the rest since ``scaled``."""
+        return params if self._averaging is None else self._averaging.put(params, cache)
 
     def _keys(self, rng: Any, count: int) -> list[Any]:
         """Return the keys of this worker's micro-batches: no two workers have the same noise."""
@@ -115,7 +124,9 @@ class WholeBatch:
 
     def _averaged(self, moved: Params, statistics: Pending | None, cache: Cache) -> Params | Cache:
         """Return what ``update_stats`` takes: the params with their mean statistics, or the cache where there are none."""
-        return cache if self._averaging is None or statistics is None else self._averaging.averaged(moved, statistics)
+        if self._averaging is None:
+            return cache
+        return moved if statistics is None else self._averaging.averaged(moved, statistics)
 
 
 def _device(params: Params) -> torch.device:

@@ -24,7 +24,7 @@ class Workers(NamedTuple):
     size: int
 
 
-def workers_of(who: str, group: Any = None) -> Workers:
+def workers_of(who: object, group: Any = None) -> Workers:
     """Return the workers of a process group, by default of all processes; ``who`` asks, for the error.
 
     Raises:
@@ -67,6 +67,19 @@ def gather_objects(workers: Workers, one: Any) -> list[Any]:
     return found
 
 
+def sum_now(workers: Workers, values: Tensor) -> Tensor:
+    """Add ``values`` up over all workers, in their own memory, and return them; compiled code may call it."""
+    dist.all_reduce(values, group=workers.group)
+    return values
+
+
+def stack_now(workers: Workers, one: Tensor) -> Tensor:
+    """Return the tensors of all workers, by rank along a new first axis; compiled code may call it."""
+    found = one.new_empty((workers.size * one.shape[0], *one.shape[1:]))
+    dist.all_gather_single(found, one, group=workers.group)
+    return found.reshape(workers.size, *one.shape)
+
+
 def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Sequence[tuple[Tensor, int]]) -> list[Pending]:
     """Start sending tensors to other workers, and receiving into tensors; return what is pending, in this order.
 
@@ -74,9 +87,10 @@ def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Seq
     two workers that send to each other wait forever.
     """
     ways = [(dist.isend, *one) for one in sent] + [(dist.irecv, *one) for one in received]
+    works: list[Any]
     if dist.get_backend(workers.group) == "nccl":
-        found = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
-        works = found if len(found) == len(ways) else found[:1] * len(ways)  # one for the whole batch
+        works = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
+        works = works if len(works) == len(ways) else works[:1] * len(ways)  # one for the whole batch
     else:
         works = [dist.isend(values, group=workers.group, group_dst=peer) for values, peer in sent]
         works += [dist.irecv(values, group=workers.group, group_src=peer) for values, peer in received]
@@ -90,7 +104,11 @@ def broadcast_from(workers: Workers, values: Tensor, source: int) -> Pending:
 
 
 def gather_rows(workers: Workers, row: Tensor) -> Pending:
-    """Start gathering a row of equal length from each worker, as a matrix with a row for each rank."""
+    """Start gathering a row of equal length from each worker, as a matrix with a row for each rank.
+
+    On gloo four broadcasts take 0.7 of its time from 3 · 10⁵ floats a row on, between four workers, and two as long as it between
+    two; one collective stays one.
+    """
     found = row.new_empty((workers.size, *row.shape))
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     return Pending(gather(found.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True), found)
@@ -108,7 +126,9 @@ class PendingRows(Pending):
 def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
     """Start adding up, for each worker, the rows that all have for it; ``rows`` is a matrix with a row for each rank.
 
-    gloo's reduce-scatter sums all rows everywhere: 16 MB on two workers take 17 ms, and 8 where rows are exchanged and added up.
+    On gloo every worker sends its rows and adds up what it gets, in the order of the ranks: 10⁷ floats take 30 ms between two
+    workers and 65 between four. ``reduce_scatter_single`` takes 118 and 246, ``all_reduce`` 51 and 96; 10⁶ floats take 2.5 and
+    4.7 ms, 5.0 and 14.9, 4.6 and 14.6.
     """
     if dist.get_backend(workers.group) == "gloo":
         found = torch.empty_like(rows)

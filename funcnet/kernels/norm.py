@@ -39,6 +39,11 @@ def singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tenso
     return kernel(*wide, *_single([gamma, *beside]), *more)
 
 
+def unstrided(*leaves: Tensor | None) -> list[Any]:
+    """Return γ, β and moments without gaps: the kernels of group norm, and of batch norm in evaluation, read them as such."""
+    return [None if leaf is None else leaf.contiguous() for leaf in leaves]
+
+
 def is_wider(r: Tensor, x: Tensor) -> bool:
     """Tell whether the statistics of x had to be computed in float64, so that its gradients must be too."""
     return r.dtype is torch.float64 and x.dtype is not torch.float64
@@ -191,6 +196,7 @@ def group_norm(
         return formulas.group_norm(x, groups, weight, bias, eps)
     x = x.contiguous(memory_format=_format(x))
     how = *x.shape[:2], math.prod(x.shape[2:]), groups, eps
+    weight, bias = unstrided(weight, bias)
     if x.dtype in HALF:
         y, mean, r = singly(_group_norm, x, [x], weight, [bias], *how)
     else:
@@ -221,6 +227,7 @@ def group_norm_backward(
         mask = [True, weight is not None, weight is not None]
     gy, x = gy.contiguous(memory_format=order), x.contiguous(memory_format=order)
     how = n, c, math.prod(x.shape[2:]), groups, mask
+    (weight,) = unstrided(weight)
     if x.dtype in HALF:
         return rounded_gradients(x, weight, singly(_group_norm_backward_by_weight, x, [gy, x], weight, moments, *how))
     return _group_norm_backward(gy, x, *moments, weight, *how)

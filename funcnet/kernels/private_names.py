@@ -96,6 +96,9 @@ def scan(*arguments: Any, **options: Any) -> Any:
     return plain_scan(*arguments, **options) if operator is None else operator(*arguments, **options)
 
 
+# Processes.
+process_group_named = found("distributed.distributed_c10d._resolve_process_group", None)
+
 _forward_ad = found("autograd.forward_ad", None, lambda module: module._current_level + 0)
 
 

@@ -95,7 +95,7 @@ class ByPath(Optimizer):
         return "tree"  # a part of params has other paths
 
     def init(self, params: Params) -> State:
-        leaves, chosen = flattening.flatten_together(params)[0], self._choose(params)
+        leaves, chosen = flattening.flatten_together(params)[0], self.chosen(params)
         self._require_frozen(params)
         own = [flattening.unflatten(params, iter(_own(leaves, chosen, i))) for i in range(len(self.groups))]
         return tuple([{} if opt is None else self._init(i, opt, own[i]) for i, (_, opt) in enumerate(self.groups)])
@@ -126,7 +126,7 @@ class ByPath(Optimizer):
 
     def eval_params(self, state: State, params: Params) -> Params:
         self._require_state(state)
-        leaves, chosen = flattening.flatten_together(params)[0], self._choose(params)
+        leaves, chosen = flattening.flatten_together(params)[0], self.chosen(params)
         new = leaves
         for i, opt in self._optimizers():
             with self._located(i):
@@ -161,14 +161,14 @@ class ByPath(Optimizer):
     def _remembered(self, params: Params, leaves: list[Any], write: Any) -> list[int | None]:
         """Return the group of each leaf: 2 µs a leaf by pattern, and looked up for params of a known structure."""
         if not any([write == codec.write for codec in self._guards.codecs]):  # noqa: C419
-            return self._choose(params)
+            return self.chosen(params)
         key = (write, *[(x.shape, x.dtype) if isinstance(x, Tensor) else None for x in leaves])
         if key not in self._guards.numbers:
             known = dict([*self._guards.numbers.items()][1 - GUARDS :])
-            self._guards.numbers = {**known, key: self._choose(params)}
+            self._guards.numbers = {**known, key: self.chosen(params)}
         return self._guards.numbers[key]
 
-    def _choose(self, params: Params) -> list[int | None]:
+    def chosen(self, params: Params) -> list[int | None]:
         """Return the number of the first group that takes each leaf, ``None`` for what no optimizer steps."""
         return [self._group(path, leaf) if is_dense(leaf) else None for path, leaf in named_leaves("", params)]
 

@@ -29,7 +29,7 @@ def _fractions(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype, digit
     """Draw multiples of 2^-digits, 0 ≤ u < 1."""
     if dtype is torch.float64:
         return shift_right(bits(rng, shape), 64 - digits).to(dtype) * 2.0**-digits
-    words = (half_bits(rng, shape) >> (32 - digits)) & ((1 << digits) - 1)
+    words = half_bits(rng, shape).bitwise_right_shift(32 - digits) & ((1 << digits) - 1)
     return words.to(dtype) * 2.0**-digits
 
 

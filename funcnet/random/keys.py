@@ -32,8 +32,11 @@ _SPLIT, _FOLD = _signed(0x243F6A8885A308D3), _signed(0x13198A2E03707344)
 
 
 def shift_right(z: Tensor, bits: int) -> Tensor:
-    """Shift right and fill with zeros (torch's own shift copies the sign)."""
-    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+    """Shift right and fill with zeros (torch's own shift copies the sign).
+
+    Its operator, ``z >> bits``, gives a DTensor back as it is: torch takes a name that ends in an underscore for a write.
+    """
+    return z.bitwise_right_shift(bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:

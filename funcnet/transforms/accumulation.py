@@ -39,7 +39,7 @@ class Accumulated(Value):
         """Return the value, the gradient of ``scale`` times it where a scale is given, and the cache of the last micro-batch."""
         parts = self.micro_batches(x, target)
         keys = keys_of(rng, len(parts))
-        if self.step.loss.part_count > 1:
+        if self.step.loss.part_count > 1 or self.step.net.surrogate:  # what clips gradients must see those of the whole batch
             return self._by_part(params, parts, keys, scale)
         total, value, grads, cache = self._weighed(params, *parts[0], keys[0], scale)
         for (x_i, target_i), key in zip(parts[1:], keys[1:], strict=True):

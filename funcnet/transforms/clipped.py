@@ -12,7 +12,7 @@ from attrs.validators import optional
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.combinators.batching import mapped
+from funcnet.combinators.vmapping import mapped
 from funcnet.contract import Layer, Params
 from funcnet.errors import adds_location, number
 from funcnet.gradients import ValueAndGrads, value_and_grads

@@ -18,10 +18,10 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.combinators.batching import mapped
 from funcnet.combinators.branching import Branching
 from funcnet.combinators.dag import Graph
 from funcnet.combinators.sequential import Serial
+from funcnet.combinators.vmapping import mapped
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import adds_location, describe, value_error
 from funcnet.gradients import ValueAndGrads, value_and_grads

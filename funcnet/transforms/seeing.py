@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.combinators.batching import mapped
+from funcnet.combinators.vmapping import mapped
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.kernels.tracing import transform_level

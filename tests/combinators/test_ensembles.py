@@ -339,3 +339,19 @@ def test_what_a_serial_holds_is_arranged_one_by_one() -> None:
     """A layer without kernels of its own is mapped by itself, among others that are not."""
     kinds = [type(one) for one in members.batched(NETS["softmax"], N, shared=True)]
     assert kinds == [members.Linears, members.Mapped, members.Linears]
+
+
+def test_members_one_after_the_other_move_their_statistics() -> None:
+    """A layer that is looped over has those of each member as alone."""
+
+    @fn.frozen
+    class Looped(fn.BatchNorm1d):
+        ensemble_mode = "loop"
+
+    one, many, x = Looped(3), fn.ensemble(Looped(3), N, shared_input=False), drawn(1, N, 4, 3)
+    params = tree.cast(many.init(0), torch.float64)
+    moved = many.update_stats(params, many.apply(params, x)[1])
+    for i in range(N):
+        alone = member(params, i)
+        assert tree.equal(member(moved, i), one.update_stats(alone, one.apply(alone, x[i])[1]))
+    assert not tree.equal(moved, params)

@@ -34,6 +34,17 @@ def test_a_step_is_that_of_the_whole_batch(loss: fn.Loss) -> None:
         fn.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
 
+def test_a_rule_that_clips_gradients_sees_those_of_the_whole_batch() -> None:
+    """A micro-batch of 2 rows has 7 times the gradient that these rows have in a batch of 14."""
+    net = fn.serial(fn.Linear(3, 8), fn.clip_gradient(0.004), fn.Tanh(), fn.Linear(8, 3))
+    want = fn.train_step(net, LOSS, OPT)(*start(net), X, LABELS)
+    for k in (2, 7, 14):
+        got = fn.train_step(net, LOSS, OPT, accumulate=k)(*start(net), X, LABELS)
+        fn.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
+    free = fn.replace(net, "1", fn.Identity())
+    assert not tree.allclose(want[0], fn.train_step(free, LOSS, OPT)(*start(free), X, LABELS)[0], rtol=1e-4, atol=1e-6)
+
+
 def test_a_step_is_accumulate_and_update() -> None:
     """Bit for bit, with a key for each micro-batch and the statistics of the last."""
     params, state = start(NOISY)

@@ -21,7 +21,8 @@ class WorkerError(Exception):
 @functools.cache
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed.tensor", "torch.distributed.checkpoint", "torch._dynamo", "funcnet"])
+    heavy = ["torch.distributed.tensor", "torch.distributed.checkpoint", "torch._dynamo"]  # the first DTensor imports Dynamo
+    context.set_forkserver_preload([*heavy, "funcnet", "funcnet.distributed.sharded_steps"])
     return context
 
 

@@ -92,3 +92,19 @@ def counted():
         step(params, opt.init(params), torch.ones(4, 8), torch.ones(4, 8))
         counts.append((at_first[0], [*sent]))
     return counts
+
+
+def climbed():
+    """Return how far the weights of a step of SAM are from those of one process; each shard has the statistics of the whole."""
+    net, opt = fn.serial(fn.Linear(6, 4), fn.BatchNorm1d(4), fn.Linear(4, 3)), fn.SAM(fn.SGD(lr=0.1), rho=0.1)
+    x, target = (torch.cat((one, one)) for one in (normal(1, 4, 6), normal(2, 4, 3)))
+    alone, together = (train(net, fn.MSE(), opt, x, target, parallel=parallel)[0] for parallel in (False, True))
+    start = fn.tree.cast(net.init(0), torch.float64)
+    return [float((one[0]["weight"] - other[0]["weight"]).abs().max()) for one, other in ((alone, together), (alone, start))]
+
+
+def test_an_optimizer_of_several_gradients_moves_params_and_statistics():
+    """The statistics are those of the first gradient, and the params those after the optimizer's step."""
+    for difference, step in run(2, climbed):
+        assert difference < 1e-12
+        assert step > 0.01

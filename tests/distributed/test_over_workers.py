@@ -65,6 +65,7 @@ def close(a, b) -> bool:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_each_rule_equals_one_process(size: int) -> None:
+    """Params and numbers of the state are those of one process with all leaves, for a worker without leaves too."""
     found, (params, grads) = run(size, on_each), params_and_grads()
     for name, opt in OPTIMIZERS.items():
         whole, numbers = trained(name, opt, params, grads)
@@ -105,6 +106,7 @@ def sloping(params):
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_leaves_of_several_workers_count_once(size: int) -> None:
+    """A leaf that all workers have is in a norm and in Prodigy's sums once."""
     params, grads = params_and_grads()
     opt = recorded(fn.chain(fn.ClipByGlobalNorm(0.5), fn.Prodigy()))
     state = opt.init(params)
@@ -116,6 +118,7 @@ def test_leaves_of_several_workers_count_once(size: int) -> None:
 
 
 def test_sam_climbs_over_all_workers() -> None:
+    """The distance is one over the params of all workers, and recorded norms are too."""
     params, grads = params_and_grads()
     opt = recorded(fn.SAM(fn.SGD(lr=0.1), rho=0.3))
     state = opt.init(params)
@@ -135,16 +138,19 @@ def test_sam_climbs_over_all_workers() -> None:
     ],
 )
 def test_parts_without_a_rule_are_named(opt: fn.Optimizer, part: str) -> None:
+    """What acts on all gradients together and has no rule is refused by name."""
     with pytest.raises(ValueError, match=r"over_workers: .* several workers") as caught:
         over_workers(opt, Workers(None, 0, 2))
     assert part in str(caught.value)
 
 
 def test_counted_needs_one_gradient_a_step() -> None:
+    """SAM takes gradients that no tree of counted leaves was given for."""
     with pytest.raises(ValueError, match="counted needs an optimizer that takes one gradient a step"):
         over_workers(fn.SAM(fn.SGD(lr=0.1)), Workers(None, 0, 2), {"w": True})
 
 
 def test_what_acts_on_elements_stays() -> None:
+    """An optimizer without anything for all gradients is not rewritten."""
     opt = fn.chain(fn.ClipByValue(1.0), fn.AdamW(lr=0.1))
     assert over_workers(opt, Workers(None, 0, 2)) == opt

@@ -43,11 +43,19 @@ def test_both_frameworks_take_turns_in_two_processes():
         assert found["sent"]["torch, communication"] == (1, 4 * found["parameters"])
 
 
-@pytest.mark.parametrize(("schedule", "share"), [("gpipe", 1 / 5), ("1f1b", 1 / 5), ("zero_bubble", 1 / 13)])
-def test_bubbles_by_formula(schedule, share):
-    """Two stages and four micro-batches; times of one unit each. One stage has none."""
-    assert pipelines.bubble(schedule, 2, 4) == pytest.approx(share)
-    assert pipelines.bubble(schedule, 1, 4) == 0
+def test_the_bubble_is_the_share_of_waiting():
+    """Two stages of 10 s: one computes for 8 s of them, the other for 6."""
+    assert pipelines.idle_share([[(0.0, 5.0), (7.0, 10.0)], [(2.0, 8.0)]]) == pytest.approx(0.3)
+    assert pipelines.idle_share([[(1.0, 2.0), (2.0, 4.0)]]) == 0
+
+
+def test_pipelines_of_both_frameworks_tell_when_they_compute():
+    """Each schedule runs in two processes; a stage has a span for each micro-batch forward and backward, or its halves."""
+    for found in processes.together(2, distributed.pipelines_of, 1, 0.001):
+        assert found["notes"] == []
+        counts = {label: len(spans[0]) for label, spans in found["spans"].items()}
+        assert counts == {label: (12 if "zero_bubble" in label else 8) for label in counts}
+        assert len(counts) == 5
 
 
 def test_the_page_has_a_row_for_each_workload_and_kind(capsys, monkeypatch, tmp_path):
@@ -63,7 +71,9 @@ def test_the_page_has_a_row_for_each_workload_and_kind(capsys, monkeypatch, tmp_
     given = {
         "times_of": lambda name, *_: [{"times": times, "sent": sent, "notes": ["a note"]}] * 2,
         "memory_of": lambda name, label: [labels[label], 1.0],
-        "pipelines_of": lambda *_: [{"times": stages, "busy": dict.fromkeys(stages, 0.75), "notes": []}] * 2,
+        "pipelines_of": lambda *_: (
+            [{"times": stages, "spans": {one: [[(0.0, 3.0), (4.0, 4.0)]] for one in stages}, "notes": []}] * 2
+        ),
     }
     monkeypatch.setattr(distributed, "together", lambda size, work, *args: given[work.__name__](*args))
     distributed.main(["bigmlp", "--page", str(tmp_path / "page.md")])

@@ -23,8 +23,10 @@ SNIPPETS = {
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Return a function that runs a snippet as a module in a file, as a reader would try it."""
+    """Return a function that runs a snippet as a module in a file, as a reader would try it, or ``torchrun`` with one worker."""
     monkeypatch.syspath_prepend(tmp_path)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
 
     def run(name: str) -> ModuleType:
         (tmp_path / f"{name}.py").write_text(SNIPPETS[name])
@@ -113,7 +115,7 @@ def test_the_table_names_what_there_is():
     absent = {group: [name for name in names if not re.search(rf"\b{name}\b", TABLE[group])] for group, names in groups().items()}
     assert {group: names for group, names in absent.items() if names} == {}
     words = {"mean", "sum", "none", "batch", "as_layer", "inference"}
-    known = {*vars(fn), *vars(fn.tree), *vars(fn.random), *vars(fn.testing), *words}
+    known = {*vars(fn), *vars(fn.tree), *vars(fn.random), *vars(fn.testing), *dir(fn.distributed), *words}
     named = re.findall(r"`([A-Za-z_0-9]+)(?:\(\))?`", "\n".join(TABLE.values()))
     assert [name for name in named if name not in known] == []
 

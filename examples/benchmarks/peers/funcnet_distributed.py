@@ -12,6 +12,7 @@ import funcnet as fn
 from examples.benchmarks import collectives
 from examples.benchmarks.peers.funcnet import LOSSES, NETS
 from examples.benchmarks.peers.torch_distributed import rows
+from examples.benchmarks.pipelines import BATCH, LAYERS, MICROBATCHES, SCHEDULES, SIDE, Pipeline, Span
 from examples.benchmarks.workloads import Contender, Training, Workload
 from funcnet import distributed
 
@@ -74,3 +75,35 @@ class Silent(Parallel):
 def contenders(workload: Workload) -> list[Contender]:
     """Return funcnet's way for each kind of parallelism."""
     return [Contender(f"funcnet, {kind}", f"funcnet {kind}", partial(Parallel, workload, kind)) for kind in KINDS]
+
+
+class FuncnetPipeline(Pipeline):
+    """A pure step whose net is cut in the middle."""
+
+    def __init__(self, schedule: str) -> None:
+        """Draw the same params on every worker, of which each keeps its stage."""
+        net = fn.serial(*[fn.Linear(SIDE, SIDE), fn.ReLU()] * LAYERS)
+        opt = fn.donate(fn.AdamW(lr=1e-3))
+        stages = dist.get_world_size()
+        cuts = [2 * LAYERS * i // stages for i in range(1, stages)]
+        self.step = distributed.pipeline(fn.train_step(net, fn.MSE(), opt), cuts, schedule, MICROBATCHES)
+        self.params = self.step.part(net.init(0))
+        self.state = opt.init(self.params)
+        self.batch = fn.random.normal(1, (BATCH, SIDE)), fn.random.normal(2, (BATCH, SIDE))
+
+    def run(self, calls: int) -> None:
+        """Take steps."""
+        with torch.inference_mode():
+            for _ in range(calls):
+                self.params, self.state, _ = self.step(self.params, self.state, *self.batch)
+
+    def traced(self) -> list[Span]:
+        """Take a step, and tell when the stage computed."""
+        with torch.inference_mode():
+            (self.params, self.state, _), trace = self.step.traced(self.params, self.state, *self.batch)
+        return [(one.start, one.end) for one in trace]
+
+
+def pipelines() -> list[Contender]:
+    """Return funcnet's schedules."""
+    return [Contender(f"funcnet, {name}", "funcnet pipeline", partial(FuncnetPipeline, name)) for name in SCHEDULES]

@@ -5,8 +5,7 @@ parameters, which has none.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from examples.benchmarks import collectives
 from examples.benchmarks.peers.torch_nn import LOSSES, MODULES, Residual
-from examples.benchmarks.pipelines import BATCH, LAYERS, MICROBATCHES, SIDE, Pipeline
+from examples.benchmarks.pipelines import BATCH, LAYERS, MICROBATCHES, SIDE, Pipeline, Span
 from examples.benchmarks.workloads import Contender, Training, Workload
 
 SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
@@ -129,7 +128,7 @@ class TorchPipeline(Pipeline):
     """A stage of torch's pipeline."""
 
     def __init__(self, schedule: str) -> None:
-        """Make this worker's layers, and time what the stage computes."""
+        """Make this worker's layers."""
         rank, size = dist.get_rank(), dist.get_world_size()
         layers = [one for _ in range(LAYERS // size) for one in (nn.Linear(SIDE, SIDE), nn.ReLU())]
         self.module = nn.Sequential(*layers)
@@ -137,7 +136,7 @@ class TorchPipeline(Pipeline):
         self.stage = PipelineStage(self.module, rank, size, torch.device("cpu"))
         self.schedule = SCHEDULES[schedule](self.stage, MICROBATCHES, nn.functional.mse_loss)
         self.batch = torch.randn(BATCH, SIDE), torch.randn(BATCH, SIDE)
-        self.is_first, self.is_last, self.busy = rank == 0, rank == size - 1, 0.0
+        self.is_first, self.is_last = rank == 0, rank == size - 1
 
     def run(self, calls: int) -> None:
         """Take steps: only the first stage has x, only the last the target."""
@@ -147,27 +146,26 @@ class TorchPipeline(Pipeline):
             self.schedule.step(*[x] * self.is_first, **({"target": target, "losses": []} if self.is_last else {}))
             self.optimizer.step()
 
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Add up the time that this worker computes."""
-        self.busy = 0.0
+    def traced(self) -> list[Span]:
+        """Take a step, and tell when the stage computed."""
+        spans: list[Span] = []
         verbs = ("forward_one_chunk", "backward_one_chunk")
         for name in verbs:
-            setattr(self.stage, name, self._timed(getattr(self.stage, name)))
-        self.optimizer.step, step = self._timed(self.optimizer.step), self.optimizer.step
-        yield
-        self.optimizer.step = step
+            setattr(self.stage, name, _timed(getattr(self.stage, name), spans))
+        self.run(1)
         for name in verbs:
             delattr(self.stage, name)
+        return spans
 
-    def _timed(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            result = work(*args, **kwargs)
-            self.busy += time.perf_counter() - began
-            return result
 
-        return timed
+def _timed(work: Callable[..., Any], spans: list[Span]) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        result = work(*args, **kwargs)
+        spans.append((began, time.perf_counter()))
+        return result
+
+    return timed
 
 
 def pipelines() -> list[Contender]:

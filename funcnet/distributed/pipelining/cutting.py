@@ -131,6 +131,12 @@ def merged(new: Tree, old: Tree) -> Tree:
     return unflatten(old, iter([a if b is None else b for a, b in zip(*columns, strict=True)]))
 
 
+def changed(new: Tree, old: Tree) -> Tree:
+    """Return the leaves of ``new`` that are not those of ``old`` themselves."""
+    columns = flatten_together(new, old)
+    return unflatten(new, iter([None if a is b else a for a, b in zip(*columns, strict=True)]))
+
+
 def _starts(who: str, names: Sequence[str], cuts: Sequence[int | str]) -> list[int]:
     """Return the number of the first layer of each stage but the first one."""
     starts = [_start(who, names, cut) for cut in cuts]

@@ -61,9 +61,7 @@ class Mail:
             self._queue(peer, label, torch.tensor([len(words)], device=self.device))
             self._queue(peer, label, words)
         elif told != form:
-            rule = (
-                "what a stage gives must have the same form for each x of the same shapes; for another dtype, make another step"
-            )
+            rule = "the form of what a stage gives must depend on that of x only; for params of another dtype, make another step"
             raise value_error(self.who, rule, f"{_told(form)} after {_told(told)}")
         for leaf in tree.leaves(values):
             if leaf.numel():

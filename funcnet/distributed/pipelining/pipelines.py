@@ -104,7 +104,7 @@ class Pipeline(Value):
 
     step: TrainStep = field(validator=instances(TrainStep, "a step of train_step"))
     cuts: tuple[int | str, ...] = field(
-        converter=_cuts, validator=instances((int, str), "numbers or names of layers", several=True)
+        converter=_cuts, validator=instances((int, str), "layers by number or name", several=True)
     )
     schedule: str = "1f1b"
     microbatches: int = field(default=4, validator=whole(1))
@@ -168,7 +168,7 @@ class Pipeline(Value):
         workers = self._inside().workers
         own = flatten_together(self.cut.entries_of(params, workers.rank))[0]
         forms = gather_objects(workers, [None if leaf is None else Leaf(tuple(leaf.shape), leaf.dtype) for leaf in own])
-        columns = [own if rank == workers.rank else _buffers(row, own) for rank, row in enumerate(forms)]
+        columns = [own if rank == workers.rank else _buffers(row, params) for rank, row in enumerate(forms)]
         rows = [(rank, leaf) for rank, column in enumerate(columns) for leaf in column if leaf is not None and leaf.numel()]
         for pending in [broadcast_from(workers, leaf.contiguous(), rank) for rank, leaf in rows]:
             pending.wait()
@@ -186,28 +186,29 @@ class Pipeline(Value):
         return f"pipeline({self.step!r}, {self.cuts!r}, schedule={self.schedule!r}, microbatches={self.microbatches})"
 
 
-def _buffers(forms: list[Leaf | None], own: list[Any]) -> list[Tensor | None]:
+def _buffers(forms: list[Leaf | None], params: Params) -> list[Tensor | None]:
     """Return empty tensors for the leaves of another worker, on the device of this one's."""
-    device = next((leaf.device for leaf in own if leaf is not None), torch.device("cpu"))
+    device = next((leaf.device for leaf in tree.leaves(params)), torch.device("cpu"))
     return [None if one is None else torch.empty(one.shape, dtype=one.dtype, device=device) for one in forms]
 
 
 def pipeline(
     step: TrainStep, cuts: Sequence[int | str], schedule: str = "1f1b", microbatches: int = 4, group: Any = None
 ) -> Pipeline:
-    """Make a step that computes the layers of a serial net on several workers, each its stage, on several micro-batches at a time.
+    """Make a step that cuts a serial net into stages, one for each worker, which work on several micro-batches at a time.
 
         y  = f_p(...f_1(x))      f_r the layers of worker r - 1; y goes to the next worker, and gy to the one before
         value, params, state     those of ``train_step(net, loss, opt, accumulate=microbatches)``, up to rounding
 
     All workers call it with the same ``(params, state, x, target, rng=None)`` and get ``(params, state, value)``. ``params`` are
     those of the whole net. A worker computes and updates those of its stage; the others come back as they were given, and
-    so does the state. ``whole(params)`` and ``whole_state(state)`` of the step bring all stages together, to save and to evaluate;
-    ``part(params)`` is all that a worker needs. The numbers in x count on the first worker, those in target on the last one.
+    so does the state. ``whole(params)`` and ``whole_state(state)`` of the step bring all stages together, to save and to
+    evaluate; ``part(params)`` is all that a worker needs. Only the first worker reads the numbers in x, and only the last one
+    those in target.
 
-    Micro-batches are cut and weighed as by ``accumulate``, and have its keys; running statistics are those of the last one. The net
-    may be within ``tied`` and ``cast``. Params that are tied across stages are updated alike in all of these, with the sum of
-    their gradients. Optimizers that need all gradients at once, as ``ClipByGlobalNorm``, ask all stages.
+    Micro-batches are cut and weighed as by ``accumulate``, and have its keys; running statistics are those of the last one. The
+    net may be within ``tied`` and ``cast``. Params that are tied across stages are updated alike in all of these, with the sum
+    of their gradients. Optimizers that need all gradients at once, as ``ClipByGlobalNorm``, take them from all stages.
 
     Args:
         step: A step of ``train_step`` whose net is a ``serial``, without ``in_backward``.
@@ -215,8 +216,8 @@ def pipeline(
         schedule: The order of the work. ``"gpipe"``: all forward passes first, so that all micro-batches are in memory.
             ``"1f1b"``: forward and backward in turn, with as many micro-batches in memory as there are stages. ``"zero_bubble"``:
             also in halves of the backward pass, of which the second fills the waits. ``timeline`` draws them.
-        microbatches: Number of micro-batches; a batch of fewer rows makes fewer. Several times the number of stages keep ``bubble``
-            small.
+        microbatches: Number of micro-batches; a batch of fewer rows makes fewer. With several times the number of stages the
+            ``bubble`` is small.
         group: The process group; by default all processes. Its rank r computes stage r.
 
     Raises:

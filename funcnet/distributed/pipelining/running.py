@@ -16,15 +16,15 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.contract import Cache, Params
-from funcnet.distributed.pipelining.cutting import CutNet, merged
-from funcnet.distributed.pipelining.messages import Form, Kind, Mail
+from funcnet.distributed.pipelining.cutting import CutNet, changed, merged
+from funcnet.distributed.pipelining.messages import Form, Kind, Mail, form_of
 from funcnet.distributed.pipelining.schedules import Action, Timed, actions_of, has_halves
 from funcnet.distributed.pipelining.stages import Later, Stage
-from funcnet.distributed.shares import Batch, Share, value_and_gy
-from funcnet.distributed.workers import Workers, broadcast_from
+from funcnet.distributed.shares import Batch, Share, number, or_one, value_and_gy, weights_of
+from funcnet.distributed.workers import Workers, broadcast_from, gather_objects
 from funcnet.errors import value_error
 from funcnet.flattening import flatten_together, unflatten
-from funcnet.losses.loss import Loss, rows_of
+from funcnet.losses.loss import Loss
 from funcnet.precision import in_single, rounded
 from funcnet.transforms.accumulation import Accumulated, keys_of
 
@@ -40,9 +40,10 @@ class StageGradient:
         self.stage = Stage(cut, workers.rank, halves=has_halves(schedule))
         self.known: dict[Any, Form] = {}
         self.trace: list[Timed] | None = None
+        self.has_told_forms = False
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Params]:
-        """Return the value, the gradient of ``scale`` times it, and the stage's params with the last micro-batch's statistics."""
+        """Return the value, the gradient of ``scale`` times it, and the stage's running statistics after the last micro-batch."""
         if rng is None and self.one.step.net.stochastic:
             raise value_error(self.who, "a stochastic net needs a key, rng", "None")
         run = Run(self, params, self.one.micro_batches(x, target), rng, scale)
@@ -50,11 +51,11 @@ class StageGradient:
         run.go(actions, self.trace)
         grads = self._rounded(run.summed_over_uses(), params)
         run.mail.finish()
-        return self._value(run), grads, params if run.moved is None else run.moved
+        return self._value(run), grads, run.moved
 
     def update_stats(self, params: Params, moved: Params) -> Params:
         """Return the params with new running statistics, which ``scaled`` has computed."""
-        return moved
+        return params if moved is None else merged(moved, params)
 
     def _rounded(self, grads: Params, params: Params) -> Params:
         """Return the gradients in the dtypes of params."""
@@ -65,8 +66,8 @@ class StageGradient:
         """Return the value, which the last stage has, on every worker: in float32 at least."""
         sent = torch.zeros(2, dtype=torch.float64, device=run.mail.device)
         if self.stage.is_last:
-            value = run.value()
-            sent = torch.stack([value, torch.full_like(value, run.is_double)])
+            sent = torch.stack([run.value(), torch.full_like(run.value(), run.is_double)])
+        value: Tensor
         value, is_double = broadcast_from(self.workers, sent, self.workers.size - 1).wait()
         return value if is_double else value.float()
 
@@ -136,8 +137,7 @@ class Run:
         y, cache = self.stage.forward(self.inside, self.batches[i][0] if self.stage.is_first else got, self.keys[i])
         self.caches[i] = cache
         if self.stage.has_running_stats and i == len(self.batches) - 1:
-            moved = self.of.cut.without_copies(self.stage.update_stats(self.filled, cache))
-            self.moved = merged(moved, self.params)
+            self.moved = self.of.cut.without_copies(changed(self.stage.update_stats(self.filled, cache), self.filled))
         if self.stage.is_last:
             self.gys[i] = self._loss_of(i, y)
         return y
@@ -172,6 +172,7 @@ class Run:
         """Return the gradients of what the stage holds; those of tied params are summed over the stages that use them."""
         grads, here = self.of.cut.gathered(self.grads), self.stage.number
         shared = [(path, stages) for path, stages in self.of.cut.shared.items() if here in stages]
+        self._tell_forms({path: tree.at(grads, path) for path, _ in shared})
         for path, stages in shared:
             for other in stages:
                 if other != here:
@@ -184,6 +185,16 @@ class Run:
             grads = tree.replace(grads, path, total)
         return grads
 
+    def _tell_forms(self, shared: dict[str, Params]) -> None:
+        """Tell all workers once what gradients will be summed: they cannot send headers to each other at the same time."""
+        if not self.of.cut.shared or self.of.has_told_forms:
+            return
+        own = {path: form_of(self.of.who, g) for path, g in shared.items()}
+        for peer, forms in enumerate(gather_objects(self.of.workers, own)):
+            self.of.known |= {("from", peer, ("shared", path)): form for path, form in forms.items()}
+            self.of.known |= {("to", peer, ("shared", path)): form for path, form in own.items()}
+        self.of.has_told_forms = True
+
     def value(self) -> Tensor:
         """Return the value of the whole batch on the last stage, in float64."""
         sums = [sum(column[1:], column[0]) for column in zip(*self.values, strict=True)]
@@ -192,19 +203,10 @@ class Run:
 
 def shares_of(loss: Loss, batches: list[Batch]) -> list[Share]:
     """Return the share of each micro-batch in each part of a loss: wᵢ / Σ wᵢ, 1 for sums; 0 for what counts for nothing."""
-    columns = []
-    for part in loss.part_list():
-        ws = [part.weight_of(target) if tree.leaves(target) else rows_of(x) for x, target in batches]
-        wide = [one.double() if isinstance(one, Tensor) else float(one) for one in ws]
-        total: Any = sum(wide)
-        total = torch.where(total == 0, 1.0, total) if isinstance(total, Tensor) else total or 1.0
-        columns.append([1.0] * len(ws) if part.reduction == "sum" else [_as_number(one / total) for one in wide])
-    return [*zip(*columns, strict=True)]
-
-
-def _as_number(share: Any) -> Any:
-    """Return a share on the CPU as a number, which keeps the dtype of what it multiplies."""
-    return share.item() if isinstance(share, Tensor) and share.device.type == "cpu" else share
+    rows = [[number(w) for w in weights_of(loss, *one)] for one in batches]
+    totals = [or_one(sum(column)) for column in zip(*rows, strict=True)]
+    totals = [1.0 if part.reduction == "sum" else total for part, total in zip(loss.part_list(), totals, strict=True)]
+    return [tuple([w / total for w, total in zip(row, totals, strict=True)]) for row in rows]
 
 
 def _device(params: Params, batches: list[Batch]) -> torch.device:
@@ -220,4 +222,5 @@ def _kind(batch: Batch) -> Any:
 
 def _dtype_outside(x: Any, params: Params, y: Any) -> torch.dtype:
     """Return the dtype of what a net within ``cast`` gives: that of x, or of the params where x holds no floating numbers."""
-    return next(leaf.dtype for leaf in (*tree.leaves(x), *tree.leaves(params), *tree.leaves(y)) if leaf.is_floating_point())
+    leaves: list[Tensor] = [*tree.leaves(x), *tree.leaves(params), *tree.leaves(y)]
+    return next(leaf.dtype for leaf in leaves if leaf.is_floating_point())

@@ -1,6 +1,6 @@
 """Schedules: in which order each stage of a pipeline computes its parts of the micro-batches.
 
-A schedule is data: for each stage a tuple of actions on micro-batches, ``F`` forward, ``B`` backward, ``W`` the gradients of params.
+A schedule is data: for each stage a tuple of actions on micro-batches: ``F`` forward, ``B`` backward, ``W`` gradients of params.
 
     gpipe, 1f1b     B is the whole backward pass            bubble (p - 1) / (m + p - 1)
     zero_bubble     B gives gx only, W the rest later       bubble (p - 1)(F + B - W) / (m (F + B + W) + (p - 1)(F + B - W))

@@ -49,7 +49,7 @@ class _Channels(Layer):
         return axes_complaint(self, x, *["N, num_features" + norm_params.SPACE[dim - 2] for dim in self._dims])
 
 
-def _weight_and_bias(layer: "BatchNorm | RunningBatchNorm", params: Params, x: Tensor, stats: int) -> tuple[Any, Any]:
+def weight_and_bias(layer: "BatchNorm | RunningBatchNorm", params: Params, x: Tensor, stats: int) -> tuple[Any, Any]:
     """Return weight and bias, after a check of what the kernel trusts, and would read beyond."""
     n, affine = layer.num_features, layer.affine
     found = params["weight"] if affine else None, params["bias"] if affine and layer.bias else None
@@ -85,7 +85,7 @@ class BatchNorm(_Channels):
         """Return the class that normalizes x of these axes by the running statistics."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
-        w, b = _weight_and_bias(self, params, x, 3 * self.track_running_stats)
+        w, b = weight_and_bias(self, params, x, 3 * self.track_running_stats)
         if x.numel() == self.num_features:
             raise value_error(self, "a batch must have more than one value per channel", f"x of shape {tuple(x.shape)}")
         if not self.track_running_stats or self.momentum is None:
@@ -138,7 +138,7 @@ class RunningBatchNorm(_Channels):
     bias: bool = field(default=True, kw_only=True, validator=flag)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        w, b = _weight_and_bias(self, params, x, 3)
+        w, b = weight_and_bias(self, params, x, 3)
         mean, var = self._moments(params)
         if mean.dtype is not x.dtype or var.dtype is not x.dtype:
             norm_params.require_dtypes(x, mean, var)

@@ -1,0 +1,74 @@
+"""Cutting: which rows of which leaf each worker holds.
+
+    "elements"   worker r of n has rows ⌈N / n⌉ r to ⌈N / n⌉ (r + 1) of N, as ``torch.chunk`` and DTensor's ``Shard(0)`` cut them
+    "leaves"     one worker has all rows: the largest leaf goes first, each to the worker that holds least
+
+A piece has all axes of its leaf, and a worker without rows of a leaf has ``None``. Leaves that optimizers do not step, such as
+counters, are not cut: every worker has them, and its optimizer gets ``None``.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import ceil, prod
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from funcnet.distributed.leaf_scopes import ELEMENTS
+from funcnet.optim.columns import is_dense
+
+Rows = tuple[int, int]
+"""The first row of a piece and their number. A leaf without axes is one row."""
+
+
+class Cut(NamedTuple):
+    """A leaf and the rows of it that each worker has."""
+
+    leaf: Tensor
+    """A tensor of the shape, dtype and device of the leaf."""
+    rows: tuple[Rows, ...]
+    """The rows of each worker, by rank."""
+
+    def piece(self, whole: Tensor, rank: int) -> Tensor | None:
+        """Return the rows of a worker as a view, ``None`` without any."""
+        first, count = self.rows[rank]
+        if not count:
+            return None
+        return whole if count == row_count(whole) else whole.narrow(0, first, count)
+
+    def shape(self, rank: int) -> tuple[int, ...]:
+        """Return the shape of a worker's piece; without rows it has none."""
+        shape = self.leaf.shape
+        return (min(self.rows[rank][1], shape[0]), *shape[1:]) if shape else ()
+
+    def numel(self, rank: int) -> int:
+        """Return the number of elements of a worker's piece."""
+        return prod(self.shape(rank)) if self.rows[rank][1] else 0
+
+
+def cuts(leaves: Sequence[Any], scopes: Sequence[str], size: int) -> list[Cut | None]:
+    """Return the cut of each leaf, ``None`` for one that is not cut."""
+    found: list[Cut | None] = [None] * len(leaves)
+    whole: list[int] = []
+    for i, (leaf, scope) in enumerate(zip(leaves, scopes, strict=True)):
+        if is_dense(leaf) and scope == ELEMENTS and leaf.dim() and leaf.numel():
+            found[i] = Cut(leaf, _chunks(leaf.shape[0], size))
+        elif is_dense(leaf):
+            whole.append(i)
+    loads = [sum([cut.numel(rank) for cut in found if cut]) for rank in range(size)]
+    for i in sorted(whole, key=lambda i: -leaves[i].numel()):
+        owner = loads.index(min(loads))
+        loads[owner] += leaves[i].numel()
+        found[i] = Cut(leaves[i], tuple([(0, row_count(leaves[i])) if rank == owner else (0, 0) for rank in range(size)]))
+    return found
+
+
+def row_count(leaf: Tensor) -> int:
+    """Return the number of rows of a leaf. One without axes has one, and so has one without rows, which goes to a worker too."""
+    return max(1, leaf.shape[0]) if leaf.dim() else 1
+
+
+def _chunks(n: int, size: int) -> tuple[Rows, ...]:
+    most = ceil(n / size)
+    firsts = [min(n, most * rank) for rank in range(size + 1)]
+    return tuple([(first, end - first) for first, end in pairwise(firsts)])

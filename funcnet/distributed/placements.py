@@ -1,0 +1,34 @@
+"""Placements: how the leaves of DTensors are divided along one axis of a mesh."""
+
+from typing import Any
+
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
+
+StridedShard = _StridedShard
+"""Torch's placement of an axis that is divided in stretches, each of which has a piece on every worker."""
+
+WHOLE = Replicate()
+
+
+def divided_along(axis: int, groups: int = 1) -> Any:
+    """Return the placement of a leaf that is divided along an axis, in several stretches each for itself."""
+    return Shard(axis) if groups == 1 else StridedShard(axis, split_factor=groups)
+
+
+def placement_of(leaf: Any) -> Any:
+    """Return the placement of a leaf on a mesh of one axis, ``None`` for a plain tensor."""
+    placements = getattr(leaf, "placements", None)
+    return None if placements is None else placements[0]
+
+
+def cut_of(leaf: Any) -> tuple[int, int]:
+    """Return the axis along which a leaf is divided, and in how many stretches; (-1, 1) for a leaf that is whole."""
+    placement = placement_of(leaf)
+    axis = getattr(placement, "dim", None)
+    return (-1, 1) if axis is None else (axis % max(leaf.dim(), 1), getattr(placement, "split_factor", 1))
+
+
+def is_divided(leaf: Any) -> bool:
+    """Tell whether each worker has another piece of a leaf."""
+    return cut_of(leaf)[0] >= 0

@@ -1,0 +1,146 @@
+"""Plans: how the leaves of params lie on the workers, and how their pieces become whole leaves again.
+
+``cutting`` says which rows a worker has, and ``matrices`` how they are sent.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from funcnet.codec import TreeCodec
+from funcnet.contract import Params
+from funcnet.distributed.cutting import Cut, cuts
+from funcnet.distributed.leaf_scopes import as_meta, leaf_scopes, on_whole
+from funcnet.distributed.matrices import Matrix
+from funcnet.distributed.over_workers import over_workers
+from funcnet.distributed.pieces import mark
+from funcnet.distributed.workers import Pending, Workers, gather_rows
+from funcnet.flattening import Tree, flatten_together, unflatten
+from funcnet.optim.base import Optimizer
+from funcnet.optim.columns import GUARDS
+
+BYTES = 1 << 23
+"""From so many bytes on, leaves are gathered in another message.
+
+gloo takes 1.5 ms for 4 MB between two workers, and 45 for 34 MB in one message, 24 to 34 in four: they stay in the cache.
+"""
+
+
+class Plan:
+    """How the leaves of params of one structure lie on the workers, and the optimizer of this worker's pieces."""
+
+    def __init__(self, optimizer: Optimizer, params: Params, workers: Workers) -> None:
+        whole = as_meta(params)
+        leaves = flatten_together(whole)[0]
+        self.workers, self.whole, self.kinds = workers, whole, _kinds(leaves)
+        self.cuts = cuts(leaves, leaf_scopes(optimizer, whole), workers.size)
+        self.optimizer = over_workers(on_whole(optimizer, whole), workers)
+        self.codec = TreeCodec(params)
+        self._matrices: dict[tuple[int, ...], Matrix] = {}
+        self._messages: dict[Any, list[tuple[int, ...]]] = {}
+
+    def is_of(self, params: Params, workers: Workers) -> bool:
+        """Tell whether params have the structure, shapes and dtypes of this plan."""
+        try:
+            return self.workers == workers and _kinds(self.codec.read(params)) == self.kinds
+        except LookupError:
+            return False
+
+    def pieces(self, values: Tree) -> Tree:
+        """Return this worker's pieces of a tree like params, as views; ``None`` where it has none."""
+        leaves = zip(self.cuts, flatten_together(self.whole, values)[1], strict=True)
+        own = [None if cut is None or leaf is None else cut.piece(leaf, self.workers.rank) for cut, leaf in leaves]
+        return unflatten(self.whole, iter(own))
+
+    def marks(self, pieces: Tree, whole: Tree) -> Tree:
+        """Return the marks of a tree of the state that is like params, from that of a single process."""
+        rows = zip(self.cuts, *flatten_together(self.whole, pieces, whole)[1:], strict=True)
+        return unflatten(self.whole, iter([self._mark(*row) for row in rows]))
+
+    def _mark(self, cut: Cut | None, piece: Any, whole: Any) -> Tensor | None:
+        return None if cut is None or whole is None else mark(cut.rows[self.workers.rank][0], whole.shape)
+
+    def matrix(self, places: tuple[int, ...]) -> Matrix:
+        """Return the matrix of the leaves at some places."""
+        if places not in self._matrices:
+            self._matrices[places] = Matrix([self.cuts[i] for i in places], self.workers.size)  # type: ignore[misc]
+        return self._matrices[places]
+
+    def messages(self, places: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Return the places of each message in which the leaves at some places are sent, all of one dtype and device.
+
+        Leaves that are not cut go in the order in which they were dealt out, so that each worker has its part of a message.
+        """
+        if places not in self._messages:
+            found: list[list[int]] = [[]]
+            for i in sorted(places, key=self._order):
+                if self._is_full(found[-1]):
+                    found.append([])
+                found[-1].append(i)
+            self._messages[places] = [*map(tuple, found)]
+        return self._messages[places]
+
+    def _order(self, i: int) -> int:
+        cut: Any = self.cuts[i]
+        return 0 if len({*cut.rows} - {(0, 0)}) > 1 else -cut.leaf.numel()
+
+    def _is_full(self, places: list[int]) -> bool:
+        there = [cut for i in places if (cut := self.cuts[i]) is not None]
+        if sum([cut.leaf.nbytes for cut in there]) < BYTES:
+            return False
+        return not self.matrix(tuple(places)).is_wasteful
+
+
+def _kinds(leaves: Sequence[Any]) -> list[Any]:
+    return [(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else None for leaf in leaves]
+
+
+class Plans:
+    """The plans of the params that an optimizer met last; it pickles and copies empty."""
+
+    __slots__ = ("known",)
+
+    known: tuple[Plan, ...]
+
+    def __init__(self) -> None:
+        self.known = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Plans, ()
+
+    def of(self, optimizer: Optimizer, params: Params, workers: Workers) -> Plan:
+        """Return the plan for params. A known one of eight tensors takes 6 µs, a new one 0.5 ms."""
+        for one in self.known:
+            if one.is_of(params, workers):
+                return one
+        made = Plan(optimizer, params, workers)
+        self.known = (made, *self.known[: GUARDS - 1])
+        return made
+
+
+def gathered(plan: Plan, pieces: list[Any], params: list[Any], wanted: tuple[bool, ...], *, writes: bool) -> list[Any]:
+    """Return whole leaves from the pieces of all workers, in the places that are wanted, and those of ``params`` elsewhere.
+
+    With ``writes`` they are written into the memory of ``params``.
+    """
+    groups: dict[Any, list[int]] = {}
+    for i, cut in enumerate(plan.cuts):
+        if cut is not None and wanted[i]:
+            groups.setdefault((params[i].dtype, params[i].device), []).append(i)
+    messages = [message for places in groups.values() for message in plan.messages(tuple(places))]
+    started = [_started(plan, message, pieces, params) for message in messages]
+    new = list(params)
+    for message, sent in zip(messages, started, strict=True):
+        matrix = plan.matrix(message)
+        if writes:
+            matrix.write(sent.wait(), [params[i] for i in message])
+            continue
+        for i, one in zip(message, matrix.wholes(sent.wait()), strict=True):
+            new[i] = one
+    return new
+
+
+def _started(plan: Plan, message: tuple[int, ...], pieces: list[Any], params: list[Any]) -> Pending:
+    own = [pieces[i] for i in message]
+    return gather_rows(plan.workers, plan.matrix(message).of_pieces(own, plan.workers.rank, params[message[0]]))

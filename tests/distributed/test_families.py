@@ -1,0 +1,344 @@
+"""Data parallel for every family: ten steps of several workers are those of one process on the whole batch."""
+
+import io
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from distributed.launching import run
+
+import funcnet as fn
+from funcnet import random, tree
+from funcnet.distributed import data_parallel, shard_rows, sync_batch_norm
+from funcnet.distributed.sync_norms import SyncBatchNorm
+
+STEPS, EXACT = 10, 1e-12
+ROWS = 7
+"""On two workers shards of 3 and 4 rows, on four of 1, 2, 2 and 2."""
+
+
+class Task(NamedTuple):
+    """A net, its loss and its optimizer, and a batch."""
+
+    net: fn.Layer
+    loss: fn.Loss
+    opt: fn.Optimizer
+    x: Any
+    target: Any
+    accumulate: int = 1
+
+
+def normal(seed: int, *shape: int) -> torch.Tensor:
+    """Draw normal numbers in float64."""
+    return random.normal(random.key(seed), shape, dtype=torch.float64)
+
+
+def whole(seed: int, n: int, *shape: int) -> torch.Tensor:
+    """Draw whole numbers below n."""
+    return (random.uniform(random.key(seed), shape) * n).long()
+
+
+MOMENTUM = fn.SGD(lr=0.02, momentum=0.9)
+
+IMAGES = normal(1, ROWS, 2, 6, 6)
+SEQUENCES = normal(2, ROWS, 5, 4)
+VECTORS = normal(3, ROWS, 4)
+
+CONV = fn.serial(
+    fn.Conv2d(2, 4, 3, padding=1),
+    fn.BatchNorm2d(4),
+    fn.SiLU(),
+    fn.MaxPool2d(2),
+    fn.residual(fn.serial(fn.Conv2d(4, 4, 3, padding=1, bias=False), fn.BatchNorm2d(4))),
+    fn.ConvTranspose2d(4, 2, 2),
+    fn.InstanceNorm2d(2, affine=True, track_running_stats=True),
+    fn.AvgPool2d(2),
+    fn.Flatten(),
+    fn.Linear(8, 3),
+)
+
+NETS = {
+    "linear": (fn.mlp([4, 8, 8, 3], fn.GELU()), VECTORS),
+    "bilinear": (fn.serial(fn.branch(fn.Linear(4, 3), fn.Tanh()), fn.Bilinear(3, 4, 3)), VECTORS),
+    "conv, pooling, norms": (CONV, IMAGES),
+    "norms of rows": (
+        fn.serial(fn.Linear(4, 6), fn.LayerNorm(6), fn.Linear(6, 6), fn.RMSNorm(6), fn.GroupNorm(2, 6), fn.Linear(6, 3)),
+        VECTORS,
+    ),
+    "attention": (
+        fn.serial(fn.transformer_encoder_block(4, 2), fn.Linear(4, 4), fn.MultiHeadAttention(4, 2), fn.Mean(1), fn.Linear(4, 3)),
+        SEQUENCES,
+    ),
+    "recurrent": (
+        fn.serial(
+            fn.LSTM(4, 3, batch_first=True, bidirectional=True),
+            fn.Pick(0),
+            fn.GRU(6, 4, batch_first=True),
+            fn.Pick(0),
+            fn.RNN(4, 3, batch_first=True),
+            fn.Pick(0),
+            fn.Index((slice(None), -1)),
+        ),
+        SEQUENCES,
+    ),
+    "embedding": (
+        fn.serial(fn.Embedding(6, 4), fn.LearnedPositions(5, 4), fn.Flatten(), fn.Linear(20, 3)),
+        whole(4, 6, ROWS, 5),
+    ),
+    "embedding bag": (fn.serial(fn.EmbeddingBag(6, 4), fn.Linear(4, 3)), whole(5, 6, ROWS, 5)),
+    "shape": (
+        fn.serial(
+            fn.Permute((0, 2, 1)), fn.ConstantPad1d(1, 0.5), fn.Flatten(), fn.Unflatten(1, (4, 7)), fn.Mean(2), fn.Linear(4, 3)
+        ),
+        SEQUENCES,
+    ),
+    "noise of nothing": (
+        fn.serial(fn.Linear(4, 6), fn.Dropout(0.0), fn.DropConnect(6, 6, 0.0), fn.AlphaDropout(0.0), fn.Linear(6, 3)),
+        VECTORS,
+    ),
+    "parallel, shared": (
+        fn.serial(
+            fn.branch(fn.Linear(4, 4), fn.Tanh()),
+            fn.shared(fn.Linear(4, 5)),
+            fn.parallel(fn.Tanh(), fn.Linear(5, 5)),
+            fn.Add(),
+            fn.Linear(5, 3),
+        ),
+        VECTORS,
+    ),
+    "tied": (
+        fn.tied(fn.serial(fn.Linear(4, 4), fn.Tanh(), fn.Linear(4, 4), fn.Sin(), fn.Linear(4, 3)), ("0.weight", "2.weight")),
+        VECTORS,
+    ),
+    "repeat, remat": (
+        fn.serial(
+            fn.repeat(fn.residual(fn.serial(fn.Linear(4, 4), fn.BatchNorm1d(4), fn.Tanh())), 3),
+            fn.remat(fn.serial(fn.Linear(4, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Linear(4, 4)), segments=2),
+            fn.Linear(4, 3),
+        ),
+        VECTORS,
+    ),
+    "reversible": (
+        fn.serial(
+            fn.Chunk(2, 1),
+            *[fn.reversible(fn.serial(fn.Linear(2, 2), fn.BatchNorm1d(2), fn.Tanh()), fn.serial(fn.Linear(2, 2), fn.Sin()))] * 2,
+            fn.Concat(1),
+            fn.Linear(4, 3),
+        ),
+        VECTORS,
+    ),
+    "freeze": (
+        fn.serial(
+            fn.freeze(fn.serial(fn.Linear(4, 4), fn.BatchNorm1d(4))), fn.Linear(4, 4), fn.freeze(fn.Linear(4, 4)), fn.Linear(4, 3)
+        ),
+        VECTORS,
+    ),
+    "scan": (
+        fn.serial(
+            fn.branch(fn.Transpose(0, 1), fn.serial(fn.Index((slice(None), 0)), fn.Linear(4, 3))),
+            fn.scan(fn.GRUCell(4, 3), output_is_carry=True),
+            fn.Pick(1),
+            fn.Linear(3, 3),
+        ),
+        SEQUENCES,
+    ),
+    "graph": (
+        fn.graph("x", h=(fn.Linear(4, 4), "x"), n=(fn.BatchNorm1d(4), "h"), s=(fn.Mul(), "n", "x"), y=(fn.Linear(4, 3), "s")),
+        VECTORS,
+    ),
+    "ensemble": (fn.serial(fn.ensemble(fn.serial(fn.Linear(4, 4), fn.BatchNorm1d(4), fn.Linear(4, 3)), 3), fn.Mean(0)), VECTORS),
+    "cast": (fn.serial(fn.Linear(4, 4), fn.cast(fn.serial(fn.LayerNorm(4), fn.Linear(4, 3)), torch.float64)), VECTORS),
+    "lora, weights made of others": (
+        fn.serial(
+            fn.lora(fn.Linear(4, 4), 2),
+            fn.weight_norm(fn.Linear(4, 4)),
+            fn.spectral_norm(fn.Linear(4, 4)),
+            fn.orthogonal(fn.Linear(4, 4)),
+            fn.Linear(4, 3),
+        ),
+        VECTORS,
+    ),
+    "gradient rules": (
+        fn.serial(
+            fn.Linear(4, 4),
+            fn.scale_gradient(0.5),
+            fn.checked(fn.straight_through(fn.Sign())),
+            fn.clip_gradient(0.01),
+            fn.Linear(4, 3),
+        ),
+        VECTORS,
+    ),
+}
+
+LABELS = whole(6, 3, ROWS)
+IGNORED = torch.where(torch.arange(ROWS) < 4, -100, LABELS)
+"""Labels that leave the first of two workers without any."""
+
+PERCEPTRON = fn.mlp([4, 6, 3], fn.Tanh())
+NORMED = fn.serial(fn.Linear(4, 6), fn.BatchNorm1d(6), fn.Tanh(), fn.Linear(6, 3))
+WANTED, WEIGHTS = normal(7, ROWS, 3), normal(8, ROWS).abs()
+
+LOSSES = {
+    "labels": (fn.CrossEntropy(weight=(0.2, 1.0, 3.0), label_smoothing=0.1), LABELS),
+    "ignored labels": (fn.CrossEntropy(), IGNORED),
+    "no label at all": (fn.CrossEntropy(), torch.full((ROWS,), -100)),
+    "sum": (fn.MSE(reduction="sum"), WANTED),
+    "batch": (fn.Huber(reduction="batch"), WANTED),
+    "weighted": (fn.weighted(fn.MSE()), (WANTED, WEIGHTS)),
+    "masked": (fn.weighted(fn.CrossEntropy()), (LABELS, (torch.arange(ROWS) % 3 > 0).double())),
+    "sum of losses": (fn.MSE() + 0.1 * fn.L1(reduction="sum") - 0.3 * fn.LogCosh(reduction="batch"), WANTED),
+}
+
+ADAM = fn.Adam(lr=0.01)
+OPTIMIZERS = {
+    "Adam": ADAM,
+    "AdamW": fn.AdamW(lr=0.01, weight_decay=0.1),
+    "SAM": fn.SAM(MOMENTUM),
+    "EMA": fn.Averaged(ADAM, fn.EMA(0.9)),
+    "ClipByGlobalNorm": fn.chain(fn.ClipByGlobalNorm(0.1), MOMENTUM),
+    "LossScale": fn.chain(fn.LossScale(2.0**10, growth_interval=3), MOMENTUM),
+    "by_path": fn.by_path({"*.bias": fn.SGD(lr=0.1), "0.*": None, "*": ADAM}),
+    "LBFGS": fn.LBFGS(lr=0.01, max_iter=2),
+    "MultiSteps": fn.MultiSteps(ADAM, 2),
+    "Muon": fn.by_path({fn.is_matrix: fn.Muon(lr=0.01), "*": ADAM}),
+}
+
+
+def tasks() -> dict[str, Task]:
+    """Return what is trained: each net, and each loss and each optimizer with one net or two."""
+    nets = {f"net: {name}": Task(sync_batch_norm(net), fn.MSE(), MOMENTUM, x, WANTED) for name, (net, x) in NETS.items()}
+    losses = {
+        f"loss: {name}, {k} at a time": Task(net, loss, MOMENTUM, VECTORS, target, k)
+        for name, (loss, target) in LOSSES.items()
+        for net, k in ((PERCEPTRON, 1), (PERCEPTRON, 3))
+    }
+    normed = sync_batch_norm(NORMED)
+    losses |= {f"loss: {name}, normed": Task(normed, loss, MOMENTUM, VECTORS, target) for name, (loss, target) in LOSSES.items()}
+    opts = {f"optimizer: {name}": Task(PERCEPTRON, fn.MSE(), opt, VECTORS, WANTED) for name, opt in OPTIMIZERS.items()}
+    few = {f"{name}, {n} rows": one._replace(x=one.x[:n], target=one.target[:n]) for n in (1, 3) for name, one in opts.items()}
+    return {**nets, **losses, **opts, **few}
+
+
+def train(task: Task, *, parallel: bool, steps: int = STEPS) -> list[Any]:
+    """Return the leaves of params and state after the steps, and the values."""
+    step = fn.train_step(task.net, task.loss, task.opt, accumulate=task.accumulate if parallel else 1)
+    step = data_parallel(step) if parallel else step
+    batch = shard_rows((task.x, task.target)) if parallel else (task.x, task.target)
+    params = double(task.net)
+    state, values = task.opt.init(params), []
+    for i in range(steps):
+        params, state, value = step(params, state, *batch, random.fold_in(0, i))
+        values.append(value)
+    return [leaf.detach().numpy() for leaf in tree.leaves((params, state, values)) if isinstance(leaf, torch.Tensor)]
+
+
+def trained(kinds: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Train the tasks of some kinds on this worker's rows."""
+    return {name: train(task, parallel=True) for name, task in tasks().items() if name.startswith(kinds)}
+
+
+def assert_same(name: str, workers: list[list[Any]], want: list[Any]) -> None:
+    """Require what one process found of all workers, to rounding, and the same bits on all of them."""
+    first, *others = workers
+    for found, leaf in zip(first, want, strict=True):
+        most = max(1.0, float(abs(leaf).max())) if leaf.size else 1.0
+        assert (abs(found - leaf) <= EXACT * most).all(), name
+    for other in others:
+        assert all((a == b).all() for a, b in zip(first, other, strict=True)), name
+
+
+@pytest.mark.parametrize(
+    ("size", "kinds"), [(1, ("net",)), (2, ("net", "loss", "optimizer")), (4, ("net", "loss: ignored", "optimizer: Adam"))]
+)
+def test_ten_steps_are_those_of_the_whole_batch(size, kinds):
+    """Params, states and values, in float64; and the same bits on all workers."""
+    workers = run(size, trained, kinds)
+    for name in workers[0]:
+        assert_same(name, [one[name] for one in workers], train(tasks()[name], parallel=False))
+
+
+def one_step(net: fn.Layer, params: Any, x: Any, target: torch.Tensor, *, parallel: bool) -> list[Any]:
+    """Return what a step gives."""
+    step = fn.train_step(net, fn.MSE(), MOMENTUM)
+    batch = shard_rows((x, target)) if parallel else (x, target)
+    found = (data_parallel(step) if parallel else step)(params, MOMENTUM.init(params), *batch)
+    return [leaf.detach().numpy() for leaf in tree.leaves(found) if isinstance(leaf, torch.Tensor)]
+
+
+def packed(found: Any) -> bytes:
+    """Write layers and tensors as bytes: workers would otherwise share each tensor by a file of its own."""
+    file = io.BytesIO()
+    torch.save(found, file)
+    return file.getvalue()
+
+
+def catalogued(found: bytes) -> dict[str, list[Any]]:
+    """Make a step of every layer on this worker's rows."""
+    cases = torch.load(io.BytesIO(found), weights_only=False)
+    return {name: one_step(*case, parallel=True) for name, case in cases.items()}
+
+
+def divisible() -> dict[str, Any]:
+    """Return what a step takes, of combinators and of a layer of each type in the catalogue, in float64 and without noise."""
+    from cases import CASES  # workers do not need it, and it takes seconds
+
+    found = {}
+    first = {type(case.layer): name for name, case in reversed(CASES.items())}
+    for name, case in CASES.items():
+        if not isinstance(case.layer, fn.Combinator) and first[type(case.layer)] != name:
+            continue
+        net = sync_batch_norm(case.layer)
+        params, x = (tree.map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, one) for one in case[2:0:-1])
+        if case.batched and not net.stochastic and all(goes_by_row(layer) for _, layer in fn.walk(net)):
+            y = net(params, x)
+            if has_rows(x, y):
+                found[name] = net, params, x, normal(1, *y.shape)
+    return found
+
+
+def goes_by_row(layer: fn.Layer) -> bool:
+    """Tell whether rows may be computed apart, and in float64."""
+    alone = isinstance(layer, (fn.Combinator, SyncBatchNorm)) or not layer.batch_dependent
+    return alone and getattr(layer, "dtype", torch.float64) is torch.float64
+
+
+def has_rows(x: Any, y: Any) -> bool:
+    """Tell whether y is a tensor, and its rows are those of x: more than numbers of one vector."""
+    leaves = tree.leaves((x, y))
+    if not isinstance(y, torch.Tensor) or y.dtype is not torch.float64 or len({leaf.shape[:1] for leaf in leaves}) > 1:
+        return False
+    return y.dim() > 0 and not any(leaf.dim() == 1 and leaf.is_floating_point() for leaf in tree.leaves(x))
+
+
+def test_a_step_of_every_layer_is_that_of_the_whole_batch():
+    """Of the catalogue."""
+    cases = divisible()
+    assert len(cases) > 300
+    workers = run(2, catalogued, packed(cases))
+    for name, case in cases.items():
+        assert_same(name, [one[name] for one in workers], one_step(*case, parallel=False))
+
+
+def in_micro_batches() -> list[Any]:
+    """Make a step of a normed net from two micro-batches; workers with one row have nothing in the first of them."""
+    net = sync_batch_norm(NORMED)
+    step, params = data_parallel(fn.train_step(net, fn.MSE(), fn.SGD(1.0), accumulate=2)), double(net)
+    found = step(params, fn.SGD(1.0).init(params), *shard_rows((VECTORS[:6], WANTED[:6])))
+    return [leaf.numpy() for leaf in tree.leaves((found[0], found[2]))]
+
+
+def double(net: fn.Layer) -> Any:
+    """Return initial params in float64."""
+    return tree.map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, net.init(0))
+
+
+def test_workers_normalize_their_micro_batches_together():
+    """The first ones of all workers, then the second ones, however many rows they have: of 6 rows four workers have 1, 2, 1, 2."""
+    params, grads, value, cache = double(NORMED), None, 0.0, None
+    for rows in ([1, 4], [0, 2, 3, 5]):
+        v, g, cache = fn.value_and_grads(NORMED, fn.MSE())(params, VECTORS[rows], WANTED[rows])
+        g = tree.scale(g, len(rows) / 6)
+        grads, value = g if grads is None else tree.add(grads, g), value + v * len(rows) / 6
+    moved = NORMED.update_stats(params, cache)
+    want = fn.SGD(1.0).update(grads, fn.SGD(1.0).init(params), moved)[0]
+    assert_same("normed", run(4, in_micro_batches), [leaf.numpy() for leaf in tree.leaves((want, value))])

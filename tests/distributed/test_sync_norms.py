@@ -1,0 +1,260 @@
+"""Synchronized batch norms: the statistics and gradients of the whole batch, however its rows are spread over workers."""
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from distributed.launching import run
+
+import funcnet as fn
+from funcnet import random, tree
+from funcnet.distributed import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, sync_batch_norm
+from funcnet.testing import check_laws
+
+EXACT = 1e-12
+SHARES = {1: (7,), 2: (3, 4), 4: (2, 0, 4, 1)}
+"""The rows that each worker has, of 7: an empty shard, and one of one row, too."""
+
+NORMS = {
+    "1d": (fn.BatchNorm1d(3), (7, 3)),
+    "1d with length": (fn.BatchNorm1d(3, momentum=None), (7, 3, 2)),
+    "2d": (fn.BatchNorm2d(3, eps=0.1, momentum=0.3), (7, 3, 2, 3)),
+    "3d": (fn.BatchNorm3d(3, bias=False), (7, 3, 2, 1, 2)),
+    "not affine": (fn.BatchNorm1d(3, affine=False), (7, 3)),
+    "without statistics": (fn.BatchNorm1d(3, track_running_stats=False), (7, 3)),
+}
+
+
+def numbers(n: int, *shape: int) -> torch.Tensor:
+    """Draw numbers far from 0 and from each other's scale, so that a mistake in a moment shows."""
+    return random.normal(random.key(n), shape).double() * torch.arange(1.0, 4.0).reshape(-1, *[1] * (len(shape) - 2)) + 5
+
+
+def stirred(norm: fn.Layer) -> Any:
+    """Return params in float64 whose weights are not 1 and biases not 0."""
+    params = tree.map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, norm.init(0))
+    return {name: leaf + numbers(9, 3, 3)[0].abs() / 9 if leaf.dim() else leaf for name, leaf in params.items()}
+
+
+def everything(norm: fn.Layer, params: Any, x: torch.Tensor, gy: torch.Tensor) -> dict[str, Any]:
+    """Run all verbs."""
+    y, cache = norm.apply(params, x)
+    gparams, gx = norm.vjp(params, cache, gy)
+    moved = norm.update_stats(params, cache)
+    assert tree.equal(norm.grads(params, cache, gy), gparams)
+    assert torch.equal(norm.input_grad(params, cache, gy), gx)
+    return {"y": y, "gx": gx, "gparams": gparams, "moved": moved}
+
+
+def mine(x: torch.Tensor) -> torch.Tensor:
+    """Return this worker's rows."""
+    sizes = SHARES[dist.get_world_size()]
+    return x.split(sizes)[dist.get_rank()]
+
+
+def in_parts(dtype: torch.dtype, scale: float = 1.0) -> dict[str, Any]:
+    """Run all verbs of every norm on this worker's rows."""
+    found = {}
+    for name, (norm, shape) in NORMS.items():
+        x, gy = (numbers(n, *shape).mul(scale).to(dtype) for n in (1, 2))
+        params = tree.map(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, stirred(norm))
+        found[name] = tree.map(torch.Tensor.clone, everything(sync_batch_norm(norm), params, mine(x), mine(gy)))
+    return tree.map(lambda leaf: leaf.double().numpy(), found)
+
+
+def assert_whole(name: str, parts: list[dict[str, Any]], dtype: torch.dtype, off: float, scale: float = 1.0) -> None:
+    """Compare what workers found with the plain norm on the whole batch: rows side by side, gradients of params added up."""
+    norm, shape = NORMS[name]
+    params = tree.map(lambda leaf: leaf.to(dtype).double() if leaf.is_floating_point() else leaf, stirred(norm))
+    x, gy = (numbers(n, *shape).mul(scale).to(dtype).double() for n in (1, 2))
+    want = everything(norm, params, x, gy)
+    found = [tree.map(torch.from_numpy, part[name]) for part in parts]
+    summed = found[0]["gparams"]
+    for one in found[1:]:
+        summed = tree.add(summed, one["gparams"])
+    rows = {key: torch.cat([one[key] for one in found]) for key in ("y", "gx")}
+    for key, got in {**rows, "gparams": summed, "moved": found[0]["moved"]}.items():
+        for path, leaf in tree.names(want[key]).items() if isinstance(want[key], dict) else {key: want[key]}.items():
+            other = tree.names(got)[path] if isinstance(got, dict) else got
+            assert torch.allclose(other, leaf.double(), rtol=off, atol=off * float(leaf.abs().max() + 1)), (name, path)
+    for one in found[1:]:
+        assert tree.equal(one["moved"], found[0]["moved"]), "running statistics must agree bit for bit"
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_all_verbs_are_those_of_the_whole_batch(size):
+    """In float64 to rounding, on uneven and empty shards; halves are those of the vjp, and statistics equal on all workers."""
+    parts = run(size, in_parts, torch.float64)
+    for name in NORMS:
+        assert_whole(name, parts, torch.float64, EXACT)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "off"),
+    [(torch.float32, 1.0, 1e-5), (torch.float32, 1e18, 1e-5), (torch.bfloat16, 1.0, 0.02), (torch.float16, 1.0, 0.003)],
+)
+def test_statistics_are_at_least_in_float32(dtype, scale, off):
+    """Of half precision, y and gx are rounded once; of numbers whose cubes float32 does not hold, they are right too."""
+    parts = run(4, in_parts, dtype, scale)
+    for name in NORMS:
+        assert_whole(name, parts, dtype, off, scale)
+
+
+def far_from_0() -> list[float]:
+    """Return the largest error of x̂, of gx and of σ² where x is 10⁶ from 0 and a channel is constant, in units of rounding."""
+    x = 1e6 + numbers(1, 7, 3)
+    x[:, 0] = 0.1 + 1e6
+    norm, gy = SyncBatchNorm1d(3, affine=False), numbers(2, 7, 3)
+    found = everything(norm, stirred(norm), mine(x), mine(gy))
+    want = everything(fn.BatchNorm1d(3, affine=False), stirred(norm), x, gy)
+    others = found["y"], found["gx"], found["moved"]["running_var"]
+    wholes = mine(want["y"]), mine(want["gx"]), want["moved"]["running_var"]
+    return [float((one - other).abs().div(other.abs().max() + 1e-300).max()) for one, other in zip(others, wholes, strict=True)]
+
+
+def test_moments_far_from_0_lose_no_digits():
+    """The moments of several batches are merged without a difference of large squares, which would leave 4 digits of 16 here."""
+    for one in run(2, far_from_0):
+        assert max(one) < 1e-8
+
+
+def nothing_and_little() -> list[Any]:
+    """Normalize one value per channel and nothing, nothing at all, and values of another channel count."""
+    norm, said = SyncBatchNorm1d(3), []
+    params, rank = norm.init(0), dist.get_rank()
+    for x in (torch.ones(1 - rank, 3), torch.ones(1, 3, 1 - rank)):
+        with pytest.raises(ValueError, match="must together have more than one value per channel") as error:
+            norm.apply(params, x)
+        said.append(str(error.value))
+    _, cache = norm.apply(params, torch.full((1, 3), float(rank)))  # one value here, and another one there
+    said.append(norm.update_stats(params, cache)["running_var"].tolist())
+    y, cache = norm.apply(params, torch.ones(0, 3))
+    gparams, gx = norm.vjp(params, cache, y)
+    said.append([y.shape, gx.shape, gparams["weight"].tolist(), norm.update_stats(params, cache)["running_mean"].tolist()])
+    with pytest.raises(ValueError, match="several workers cannot normalize together under vmap"):
+        torch.func.vmap(lambda x: norm(params, x))(torch.ones(2, 4, 3))
+    on_meta = tree.to(params, "meta")
+    assert norm(on_meta, torch.ones(4, 3, device="meta")).shape == (4, 3)  # nothing is sent
+    return said
+
+
+def test_one_value_in_all_raises_on_every_worker():
+    """Also on the one without any; one value on each of two workers is a batch of two, and no values at all are fine."""
+    first, second = run(2, nothing_and_little)
+    assert first[2:] == second[2:]
+    assert first[2] == pytest.approx([0.9 + 0.1 * 0.5] * 3)
+    assert first[3] == [(0, 3), (0, 3), [0.0] * 3, [0.0] * 3]
+    assert first[0].startswith("SyncBatchNorm1d(num_features=3): the batches of all workers must")
+    assert "x of shape (1, 3) here" in first[0]
+    assert "x of shape (0, 3) here" in second[0]
+
+
+NETS = fn.serial(
+    fn.Linear(3, 4),
+    fn.repeat(fn.serial(fn.BatchNorm1d(4), fn.Tanh()), 2),
+    fn.remat(fn.residual(fn.serial(fn.BatchNorm1d(4), fn.Linear(4, 4)))),
+    fn.ensemble(fn.serial(fn.Linear(4, 2), fn.BatchNorm1d(2)), 2),
+)
+"""Norms whose verbs are called by loops, by copies, and twice in a step."""
+
+
+def in_float64(net: fn.Layer) -> Any:
+    """Return initial params in float64."""
+    return tree.map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, net.init(0))
+
+
+def verbs(net: fn.Layer, x: torch.Tensor, gy: torch.Tensor) -> dict[str, Any]:
+    """Run ``apply``, ``vjp`` and ``update_stats``."""
+    params = in_float64(net)
+    y, cache = net.apply(params, x)
+    gparams, gx = net.vjp(params, cache, gy)
+    return {"y": y, "gx": gx, "gparams": gparams, "moved": net.update_stats(params, cache)}
+
+
+def in_pairs() -> dict[str, Any]:
+    """Normalize in the pair that this worker is in, with a net that was pickled; say what other groups are told."""
+    pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+    rank = dist.get_rank()
+    own, other = pairs[rank // 2], pairs[1 - rank // 2]
+    net = pickle.loads(pickle.dumps(sync_batch_norm(NETS, own)))
+    assert net == sync_batch_norm(sync_batch_norm(NETS), own) != sync_batch_norm(NETS)
+    assert eval(repr(net), {**vars(fn), "SyncBatchNorm1d": SyncBatchNorm1d}) == net
+    with pytest.raises(ValueError, match="group must be a process group that this process is in, its name, or None"):
+        sync_batch_norm(NETS, other)
+    with pytest.raises(ValueError, match="group must name a process group that this process is in, got 'nobody'"):
+        sync_batch_norm(NETS, "nobody")(in_float64(NETS), numbers(1, 4, 3))
+    rows = slice(3 * rank, 3 * rank + 3)
+    found = verbs(net, numbers(1, 12, 3)[rows], numbers(2, 12, 3, 2)[rows, :2].transpose(0, 1))
+    return tree.map(lambda leaf: leaf.numpy(), found)
+
+
+def test_a_group_and_combinators_normalize_together():
+    """Pairs of four workers, within ``repeat``, ``remat``, ``residual`` and ``ensemble``; the layer holds the group's name."""
+    parts = [tree.map(torch.from_numpy, one) for one in run(4, in_pairs)]
+    for pair in (0, 1):
+        first, second = parts[2 * pair : 2 * pair + 2]
+        rows = slice(6 * pair, 6 * pair + 6)
+        want = verbs(NETS, numbers(1, 12, 3)[rows], numbers(2, 12, 3, 2)[rows, :2].transpose(0, 1))
+        assert tree.equal(first["moved"], second["moved"])
+        got = {
+            "y": torch.cat([first["y"], second["y"]], 1),
+            "gx": torch.cat([first["gx"], second["gx"]]),
+            "gparams": tree.add(first["gparams"], second["gparams"]),
+            "moved": first["moved"],
+        }
+        assert tree.allclose(got, want, rtol=EXACT, atol=EXACT)
+
+
+def compiled() -> float:
+    """Return how far a compiled step is from the same step in eager mode."""
+    net = sync_batch_norm(fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Linear(4, 2)), dist.group.WORLD)
+    step = fn.train_step(net, fn.MSE(), fn.SGD(0.1))
+    params, x, target = in_float64(net), mine(numbers(1, 7, 3)), mine(numbers(2, 7, 3)[:, :2])
+    want = step(params, step.opt.init(params), x, target)
+    got = fn.compile(step)(params, step.opt.init(params), x, target)
+    return max(float((a - b).abs().max()) for a, b in zip(tree.leaves(got), tree.leaves(want), strict=True))
+
+
+@pytest.mark.compiled
+def test_a_compiled_step_has_the_collectives_in_its_graph():
+    """Whole, for a group by name too."""
+    assert max(run(2, compiled, timeout=60.0)) < EXACT
+
+
+ALONE = {
+    SyncBatchNorm1d: (fn.BatchNorm1d, (4, 3)),
+    SyncBatchNorm2d: (fn.BatchNorm2d, (2, 3, 2, 3)),
+    SyncBatchNorm3d: (fn.BatchNorm3d, (2, 3, 2, 1, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", ALONE)
+def test_in_one_process_it_is_a_batch_norm(kind):
+    """It keeps all laws, has the bits of the plain norm, and its params and ``inference()``, whatever its options are."""
+    plain, shape = ALONE[kind]
+    x = numbers(1, *shape)
+    options = [{}, {"eps": 0.1, "momentum": None}, {"affine": False}, {"bias": False}, {"track_running_stats": False}]
+    for more in options:
+        norm, other = kind(3, **more), plain(3, **more)
+        assert sync_batch_norm(other) == norm
+        assert norm.inference() == other.inference()
+        assert tree.equal(norm.init(0), other.init(0))
+        assert tree.equal(everything(norm, stirred(norm), x, x * x), everything(other, stirred(other), x, x * x))
+    check_laws(kind(3), x, stirred(kind(3)), compiled=False, dtypes=(torch.float64, torch.bfloat16))
+
+
+def test_other_layers_stay_as_they_are():
+    """A subclass may compute something else; anything but a layer is refused by a sentence."""
+
+    @fn.frozen
+    class Own(fn.BatchNorm1d):
+        pass
+
+    net = fn.serial(Own(3), fn.LayerNorm(3), fn.BatchNorm1d(3).inference())
+    assert sync_batch_norm(net) is net
+    with pytest.raises(ValueError, match="sync_batch_norm: the layer must be a layer"):
+        sync_batch_norm("net")
+    with pytest.raises(ValueError, match=r"group must be a process group.*, its name, or None for all, got 2"):
+        SyncBatchNorm1d(3, group=2)
