@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from funcnet.distributed.failures import watched
+from funcnet.distributed.posts import announce
 from funcnet.errors import value_error
 
 
@@ -35,6 +36,7 @@ def workers_of(who: object, group: Any = None) -> Workers:
     rank = dist.get_rank(group)
     if rank < 0:
         raise value_error(who, "this process must be in the group", f"rank {dist.get_rank()}, which is not")
+    announce()
     return Workers(group, rank, dist.get_world_size(group))
 
 
