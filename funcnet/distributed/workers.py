@@ -109,7 +109,8 @@ def gather_rows(workers: Workers, row: Tensor) -> Pending:
     """
     found = row.new_empty((workers.size, *row.shape))
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-    return Pending(gather(found.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True), found)
+    work = gather(found.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True)
+    return Pending(watched(work, found), found)
 
 
 class PendingRows(Pending):
@@ -118,7 +119,9 @@ class PendingRows(Pending):
     __slots__ = ()
 
     def wait(self) -> Any:
-        return super().wait().sum(0)
+        rows = super().wait()
+        self._work = self._result = None  # nothing of them is held until the step ends
+        return rows.sum(0)
 
 
 def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
@@ -130,7 +133,8 @@ def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
     """
     if dist.get_backend(workers.group) == "gloo":
         found = torch.empty_like(rows)
-        return PendingRows(dist.all_to_all_single(found.view(-1), rows.view(-1), group=workers.group, async_op=True), found)
+        work = dist.all_to_all_single(found.view(-1), rows.view(-1), group=workers.group, async_op=True)
+        return PendingRows(watched(work, found), found)
     row = rows.new_empty(rows.shape[1:])
     scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
     return Pending(scatter(row, rows.view(-1), group=workers.group, async_op=True), row)
