@@ -16,6 +16,7 @@ from funcnet.distributed.pipelining.cutting import CutNet, merged
 from funcnet.distributed.pipelining.messages import Leaf
 from funcnet.distributed.pipelining.running import StageGradient
 from funcnet.distributed.pipelining.schedules import Timed, require_schedule
+from funcnet.distributed.sync_norms import require_apart
 from funcnet.distributed.workers import Workers, broadcast_from, gather_objects, workers_of
 from funcnet.errors import as_tuple, instances, value_error, whole
 from funcnet.flattening import Tree, flatten_together, unflatten
@@ -89,6 +90,7 @@ def _workers_for(of: "Pipeline") -> Workers:
     if workers.size != of.cut.size:
         rule = f"there must be a worker for each of the {of.cut.size} stages that {len(of.cuts)} cuts make"
         raise value_error("pipeline", rule, f"{workers.size} workers")
+    require_apart("pipeline", of.step.net, workers)
     return workers
 
 
