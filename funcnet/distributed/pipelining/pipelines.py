@@ -226,6 +226,7 @@ def pipeline(
         ValueError: For a net that is no serial, cuts out of range or out of order, another number of workers than stages, an
             unknown ``schedule``, ``microbatches`` below 1, and an optimizer that needs all gradients and has no rule for several
             workers, as ``LBFGS``; at the first call on every worker where the pipelines or the shared params differ.
+        WorkerError: From a step in which another worker fails; that worker raises its own error.
 
     References:
         Huang et al. 2019, "GPipe"; Narayanan et al. 2021, "Efficient large-scale language model training on GPU clusters" (1F1B);
