@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.contract import Cache, Params
-from funcnet.distributed.buckets import AllReduce, Sent, weighed
+from funcnet.distributed.buckets import AllReduce, Sent, weigh
 from funcnet.distributed.matrices import Matrix
 from funcnet.distributed.optimizer_shards import ShardedOptimizer
 from funcnet.distributed.shard_plans import Plan
@@ -41,14 +41,13 @@ class ShardReducer(AllReduce):
         return Sent(leaves, [matrix], scatter_sum(self.workers, self._rows(matrix, leaves, dtype)))
 
     def _rows(self, matrix: Matrix, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Tensor:
-        """Return the matrix of some leaves, which are then released; the numbers travel in each row."""
-        found = matrix.of_wholes([in_single(self._leaves[place][i]) for place, i in leaves])  # type: ignore[index]
+        """Return the matrix of some leaves, which are then released; the numbers travel at the end of each row."""
+        numbers = None if self.numbers is None or self._sent else self.numbers.to(dtype)
+        rows = matrix.of_wholes([in_single(self._leaves[place][i]) for place, i in leaves], numbers)  # type: ignore[index]
         for place, i in leaves:
             self._leaves[place][i] = None  # type: ignore[index]
-        rows = weighed(found, self._weight)
-        if self.numbers is None or self._sent:
-            return rows
-        return torch.cat((rows, self.numbers.to(dtype).expand(self.workers.size, -1)), dim=1)
+        weigh(rows[:, : matrix.width], self._weight)
+        return rows
 
     def _put(self, leaves: list[tuple[int, int]], shapes: list[Any], flat: Tensor) -> None:
         rank = self.workers.rank
