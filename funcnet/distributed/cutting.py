@@ -30,10 +30,11 @@ class Cut(NamedTuple):
     """The rows of each worker, by rank."""
 
     def piece(self, whole: Tensor, rank: int) -> Tensor | None:
-        """Return the rows of a worker as a view, ``None`` without any."""
+        """Return the rows of a worker as a view without a graph, ``None`` without any."""
         first, count = self.rows[rank]
         if not count:
             return None
+        whole = whole.detach() if whole.requires_grad else whole
         return whole if count == row_count(whole) else whole.narrow(0, first, count)
 
     def shape(self, rank: int) -> tuple[int, ...]:

@@ -31,8 +31,9 @@ class Matrix:
         """Whether most of it is zeros, since one worker has most of the leaves."""
         return self.width * self.size > WASTE * self.numbers
 
-    def of_wholes(self, wholes: Sequence[Tensor], more: Sequence[Tensor] = ()) -> Tensor:
-        """Return the matrix of whole leaves; each row ends with ``more``."""
+    def of_wholes(self, wholes: Sequence[Tensor], numbers: Tensor | None = None) -> Tensor:
+        """Return the matrix of whole leaves, with ``numbers`` at the end of each row."""
+        more = [] if numbers is None else [numbers]
         rows = [[cut.piece(whole, rank) for cut, whole in zip(self.cuts, wholes, strict=True)] for rank in range(self.size)]
         parts = [part for rank, row in enumerate(rows) for part in (*self._filled(row, rank, wholes[0]), *more)]
         return torch.cat(parts).view(self.size, -1)
@@ -55,11 +56,13 @@ class Matrix:
         """Return the whole leaves of a matrix, copied."""
         return [_joined(cut, column) for cut, column in self._columns(matrix)]
 
-    def write(self, matrix: Tensor, wholes: Sequence[Tensor]) -> None:
-        """Write a matrix into whole leaves."""
-        rows = zip(self._columns(matrix), wholes, strict=True)
-        pairs = [(cut.piece(whole, r), one) for (cut, column), whole in rows for r, one in enumerate(column) if one is not None]
-        write_each([old for old, _ in pairs], [new for _, new in pairs])  # type: ignore[misc]
+    def write(self, matrix: Tensor, wholes: Sequence[Tensor], *, but: int | None = None) -> None:
+        """Write a matrix into whole leaves, but for the row of one worker."""
+        others = [(rank, self.pieces(row, rank)) for rank, row in enumerate(matrix) if rank != but]
+        rows = [(rank, *one) for rank, pieces in others for one in zip(self.cuts, wholes, pieces, strict=True)]
+        pairs = [(cut.piece(whole, rank), new) for rank, cut, whole, new in rows if new is not None]
+        if pairs:
+            write_each([old for old, _ in pairs], [new for _, new in pairs])  # type: ignore[misc]
 
     def _columns(self, matrix: Tensor) -> list[tuple[Cut, list[Tensor | None]]]:
         """List the leaves with the pieces of all workers."""

@@ -36,7 +36,7 @@ class Plan:
         leaves = flatten_together(whole)[0]
         self.workers, self.whole, self.kinds = workers, whole, _kinds(leaves)
         self.cuts = cuts(leaves, leaf_scopes(optimizer, whole), workers.size)
-        self.optimizer = over_workers(on_whole(optimizer, whole), workers)
+        self.optimizer = over_workers(on_whole(optimizer, whole), workers) if workers.size > 1 else optimizer
         self.codec = TreeCodec(params)
         self._matrices: dict[tuple[int, ...], Matrix] = {}
         self._messages: dict[Any, list[tuple[int, ...]]] = {}
@@ -125,6 +125,8 @@ def gathered(plan: Plan, pieces: list[Any], params: list[Any], wanted: tuple[boo
 
     With ``writes`` they are written into the memory of ``params``.
     """
+    if plan.workers.size == 1:
+        return [p if piece is None else piece for p, piece in zip(params, pieces, strict=True)]
     groups: dict[Any, list[int]] = {}
     for i, cut in enumerate(plan.cuts):
         if cut is not None and wanted[i]:
@@ -136,7 +138,7 @@ def gathered(plan: Plan, pieces: list[Any], params: list[Any], wanted: tuple[boo
             started.append(_started(plan, following, pieces, params))
         matrix, sent = plan.matrix(message), started.pop(0)
         if writes:
-            matrix.write(sent.wait(), [params[i] for i in message])
+            matrix.write(sent.wait(), [params[i] for i in message], but=_written(plan, message, pieces, params))
             continue
         for i, one in zip(message, matrix.wholes(sent.wait()), strict=True):
             new[i] = one
@@ -146,3 +148,14 @@ def gathered(plan: Plan, pieces: list[Any], params: list[Any], wanted: tuple[boo
 def _started(plan: Plan, message: tuple[int, ...], pieces: list[Any], params: list[Any]) -> Pending:
     own = [pieces[i] for i in message]
     return gather_rows(plan.workers, plan.matrix(message).of_pieces(own, plan.workers.rank, params[message[0]]))
+
+
+def _written(plan: Plan, message: tuple[int, ...], pieces: list[Any], params: list[Any]) -> int | None:
+    """Return the rank of this worker where its new pieces are in the memory of ``params`` already, else ``None``."""
+    rank = plan.workers.rank
+    for i in message:
+        cut, new = plan.cuts[i], pieces[i]
+        place = None if cut is None else cut.piece(params[i], rank)
+        if place is not None and (new is None or place.data_ptr() != new.data_ptr()):
+            return None
+    return rank

@@ -41,8 +41,8 @@ class ShardReducer(AllReduce):
         return Sent(leaves, [matrix], scatter_sum(self.workers, self._rows(matrix, leaves, dtype)))
 
     def _rows(self, matrix: Matrix, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Tensor:
-        """Return the matrix of some leaves, which are then released; the numbers travel in each row."""
-        numbers = [] if self.numbers is None or self._sent else [self.numbers.to(dtype)]
+        """Return the matrix of some leaves, which are then released; the numbers travel at the end of each row."""
+        numbers = None if self.numbers is None or self._sent else self.numbers.to(dtype)
         rows = matrix.of_wholes([in_single(self._leaves[place][i]) for place, i in leaves], numbers)  # type: ignore[index]
         for place, i in leaves:
             self._leaves[place][i] = None  # type: ignore[index]

@@ -80,7 +80,8 @@ class _Rows:
         rows, shape = self.part.rows, self.part.shape
         if rows is None or not rows.numel():
             return []
-        return [ChunkStorageMetadata(offsets=Size([self.part.first, *[0] * (len(shape) - 1)]), sizes=rows.shape)]
+        offsets = [self.part.first, *[0] * len(shape)][: len(shape)]  # of a 0-d tensor there are none
+        return [ChunkStorageMetadata(offsets=Size(offsets), sizes=rows.shape)]
 
     def __create_write_items__(self, key: str, value: Any) -> list[WriteItem]:
         properties = TensorProperties() if self.part.rows is None else TensorProperties.create_from_tensor(self.part.rows)

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from funcnet.distributed.failures import watched
+from funcnet.distributed.posts import announce
 from funcnet.errors import value_error
 
 
@@ -35,6 +36,7 @@ def workers_of(who: object, group: Any = None) -> Workers:
     rank = dist.get_rank(group)
     if rank < 0:
         raise value_error(who, "this process must be in the group", f"rank {dist.get_rank()}, which is not")
+    announce()
     return Workers(group, rank, dist.get_world_size(group))
 
 
@@ -89,7 +91,7 @@ def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Seq
     """
     ways = [(dist.isend, *one) for one in sent] + [(dist.irecv, *one) for one in received]
     works: list[Any]
-    if dist.get_backend(workers.group) == "nccl":
+    if dist.get_backend(workers.group) != "gloo":
         works = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
         works = works if len(works) == len(ways) else works[:1] * len(ways)  # one for the whole batch
     else:
@@ -112,7 +114,8 @@ def gather_rows(workers: Workers, row: Tensor) -> Pending:
     """
     found = row.new_empty((workers.size, *row.shape))
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-    return Pending(gather(found.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True), found)
+    work = gather(found.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True)
+    return Pending(watched(work, found), found)
 
 
 class PendingRows(Pending):
@@ -139,7 +142,8 @@ def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
     """
     if dist.get_backend(workers.group) == "gloo":
         found = torch.empty_like(rows)
-        return PendingRows(dist.all_to_all_single(found.view(-1), rows.view(-1), group=workers.group, async_op=True), found)
+        work = dist.all_to_all_single(found.view(-1), rows.view(-1), group=workers.group, async_op=True)
+        return PendingRows(watched(work, found), found)
     row = rows.new_empty(rows.shape[1:])
     scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
     return Pending(scatter(row, rows.view(-1), group=workers.group, async_op=True), row)

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -236,6 +237,9 @@ def of_large_params() -> tuple:
         )
     )
     same = fn.tree.equal(first[0], again[0]) and fn.tree.equal(first[1], again[1])
+    deep = fn.serial(*[fn.Linear(4, 4) for _ in range(50)])
+    step, state_of_deep = fn.distributed.data_parallel(fn.train_step(deep, fn.MSE(), opt)), opt.init(deep.init(0))
+    step(deep.init(0), state_of_deep, torch.ones(3, 4), torch.ones(3, 4))
     return fn.tree.nbytes(state), len(sent), same, errors, repr(pickle.loads(pickle.dumps(opt))), opt.rates(state)
 
 
@@ -261,7 +265,7 @@ def test_bytes_messages_and_errors() -> None:
     whole = fn.tree.nbytes(fn.Adam().init(large))
     for nbytes, sent, same, errors, text, rates in run(2, of_large_params):
         assert nbytes <= 0.55 * whole
-        assert sent == 4  # of two steps: a norm and the new params of each
+        assert sent == 4 + 5  # a norm and the new params for each of three steps, and three buckets of gradients for one
         assert same
         assert "grads must have at '0' what params has, a tensor of shape (40, 16)" in errors[0]
         assert "grads must have at '0'" in errors[1]
@@ -280,16 +284,49 @@ def halves() -> list:
             state = one.init(now)
             for i in range(4):
                 grads = fn.tree.map(lambda p, i=i: fn.random.normal(i, tuple(p.shape)).to(p.dtype), now)
-                now, state = one.update(grads, state, now)
+                now, state = one.update(grads, state, fn.tree.map(lambda p: p.requires_grad_(), now))
+            assert not any(leaf.requires_grad for leaf in fn.tree.leaves((now, state)))
             found.append(numbers(now))
     return found
 
 
 def test_half_precision_and_several_dtypes_keep_their_bits() -> None:
-    """Pieces in bfloat16, float32 and float64 take the steps of the whole, bit for bit."""
+    """Pieces in bfloat16, float32 and float64 take the steps of the whole, bit for bit, and no graph comes with them."""
     for found in run(4, halves):
         assert found[0] == found[1]
         assert found[2] == found[3]
+
+
+def saved(path: str) -> None:
+    """Save params and the sharded state after three steps."""
+    for name in SAVED:
+        now, _, state = trained(shard_optimizer(ANY[name]), steps=3)
+        fn.distributed.save(f"{path}/{name}", {"params": now, "state": state})
+
+
+def loaded(path: str, *, whole: bool) -> list:
+    """Return the params after three steps more, from the saved state in whole or in pieces."""
+    found = []
+    for name in SAVED:
+        opt = ANY[name] if whole else shard_optimizer(ANY[name])
+        got = fn.distributed.load(f"{path}/{name}", {"params": params(), "state": opt.init(params())})
+        now, state = got["params"], got["state"]
+        for i in range(4, 7):
+            now, state = opt.update(gradients(i), state, now)
+        found.append(numbers(now))
+    return found
+
+
+SAVED = ("clipped", "by path", "averaged")
+
+
+def test_a_saved_state_goes_on_with_any_number_of_workers(tmp_path: Path) -> None:
+    """What four workers saved goes on in two, with pieces or with the whole state, as without interruption."""
+    run(4, saved, str(tmp_path))
+    wanted = [numbers(trained(ANY[name], steps=6)[0]) for name in SAVED]
+    for whole in (False, True):
+        for worker in run(2, functools.partial(loaded, whole=whole), str(tmp_path)):
+            assert all(close(*pair) for pair in zip(worker, wanted, strict=True))
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 8, 9])
