@@ -150,7 +150,7 @@ def hangs(judge: Judge, count: int) -> Row:
         found = job(folder, act)
         return _losses(folder, found, _naming(rank), {rank}, expected)
 
-    happens = "the others raise `WorkerError` with the rank, half as much later than the timeout of the group at most"
+    happens = "the others raise `WorkerError` with the rank, at the latest after one and a half timeouts of the group"
     return row_of("A worker hangs", [once() for _ in range(count)], happens)
 
 
