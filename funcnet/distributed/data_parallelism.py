@@ -67,10 +67,9 @@ class DataParallel(Value):
         """Return the step for params that are plain tensors, or DTensors on a mesh of these workers."""
         if not _has_dtensors(params):
             return self._call
-        from funcnet.distributed.sharded_steps import ShardedStep, is_divided  # it imports DTensor, which takes 0.8 s
+        from funcnet.distributed.sharded_steps import ShardedStep, require_mesh  # it imports DTensor, which takes 0.8 s
 
-        if not is_divided(params, self._workers):
-            return self._call
+        require_mesh(params, self._workers)
         if not self._divided:
             self._divided.append(ShardedStep(self.step, self._workers))
         return self._divided[0]
@@ -113,6 +112,10 @@ def data_parallel(step: Step, group: Any = None) -> DataParallel:
 
     At the first call the workers compare params and state, which must have the same bits everywhere.
 
+    Params may be DTensors, as ``shard`` makes them: then a worker holds its pieces of params, gradients and state, and gathers
+    whole params for a few layers at a time, in the forward pass and again in the backward pass, while the layers before them
+    compute. The step returns DTensors.
+
     Args:
         step: What ``train_step``, ``value_and_grads`` or ``accumulate`` returns. The cache that the last two return is that of
             this worker's shard.
@@ -123,6 +126,7 @@ def data_parallel(step: Step, group: Any = None) -> DataParallel:
 
     Raises:
         ValueError: For another ``step``, one with ``in_backward``, and without a process group; at the first call, on every
-            worker, for params or a state that differ between workers, with the path.
+            worker, for params or a state that differ between workers, with the path; for DTensors on another mesh than that of
+            the group, and with an optimizer that needs whole leaves.
     """
     return DataParallel(step, group)

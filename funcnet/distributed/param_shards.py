@@ -14,7 +14,6 @@ from torch.distributed.tensor.placement_types import Placement
 from funcnet import tree
 from funcnet.contract import Params
 from funcnet.distributed.agreement import require_agreement
-from funcnet.distributed.placements import StridedShard
 from funcnet.distributed.workers import Workers
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree, unflatten
@@ -97,9 +96,9 @@ def _piece(path: str, leaf: Any, mesh: DeviceMesh, chosen: Callable[[str, Tensor
     if not isinstance(leaf, Tensor) or isinstance(leaf, DTensor):
         raise value_error("shard", f"params must have whole tensors, and at {path!r} there is another leaf", describe(leaf))
     where = chosen(path, leaf)
-    for one in where:
-        if isinstance(one, (Shard, StridedShard)) and not -leaf.dim() <= one.dim < leaf.dim():
-            rule = f"Shard({one.dim}) needs an axis {one.dim}, which the leaf at {path!r} does not have"
+    for axis in [getattr(one, "dim", None) for one in where]:
+        if axis is not None and not -leaf.dim() <= axis < leaf.dim():
+            rule = f"Shard({axis}) needs an axis {axis}, which the leaf at {path!r} does not have"
             raise value_error("shard", rule, describe(leaf))
     piece = distribute_tensor(leaf.detach(), mesh, where, src_data_rank=None)
     is_own = piece._local_tensor.untyped_storage().data_ptr() != leaf.untyped_storage().data_ptr()
@@ -139,10 +138,15 @@ def _checked(chooser: Any, where: Any, mesh: DeviceMesh) -> Placements:
         raise value_error("shard", "leaves are chosen by a pattern, or by a function of path and leaf", chooser)
     several = (where,) if isinstance(where, Placement) else where
     right = isinstance(several, (tuple, list)) and len(several) == mesh.ndim
-    if not right or not all(isinstance(one, (Shard, StridedShard, Replicate)) for one in several):
+    if not right or not all(_is_cut(one) for one in several):
         rule = f"placements must be Shard(axis) or Replicate() for each of the {mesh.ndim} axes of the mesh"
         raise value_error("shard", rule, f"{where!r} for {chooser!r}")
     return tuple(several)
+
+
+def _is_cut(one: Any) -> bool:
+    """Tell a placement along an axis, in one stretch or several, or of whole leaves: sums that are not done yet are none."""
+    return isinstance(one, Placement) and (one.is_replicate() or hasattr(one, "dim"))
 
 
 def _require_some(chooser: Any, named: list[tuple[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
@@ -15,6 +16,7 @@ from funcnet.contract import Cache, Layer, Params
 from funcnet.distributed.buckets import plan
 from funcnet.distributed.gathering import GatheringTurns, Groups
 from funcnet.distributed.layouts import Layout
+from funcnet.distributed.optimizer_shards import ShardedOptimizer
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.param_shards import local_pieces, with_piece
 from funcnet.distributed.scattering import ReduceScatter
@@ -192,23 +194,23 @@ def _like(trees: Tree, pieces: Tree) -> Tree:
 
 
 def _require_elementwise(opt: Optimizer) -> None:
-    """Refuse an optimizer that looks at whole leaves, of which a worker has pieces only."""
+    """Refuse an optimizer that looks at whole leaves, of which a worker has pieces only, or divides its state itself."""
+    if isinstance(opt, ShardedOptimizer):
+        rule = "params that shard has divided divide the state of the optimizer too; leave shard_optimizer out"
+        raise value_error("data_parallel", rule, repr(opt))
     for part in parts(opt, given=True):
         if isinstance(part, (AddNoise, AddPrivacyNoise)):
             rule = "noise cannot be drawn for params that are divided: the pieces of all workers would get the same"
             raise value_error("data_parallel", rule, repr(part))
         if isinstance(part, (Optimizer, GradientTransform)) and part.acts_on == "leaves":
-            rule = (
-                "params that are divided need an optimizer that acts on elements; one that acts on leaves takes shard_optimizer"
-            )
+            rule = "divided params need an optimizer that acts on elements; shard_optimizer takes those that act on leaves"
             raise value_error("data_parallel", rule, repr(part))
 
 
-def is_divided(params: Params, workers: Workers) -> bool:
-    """Tell whether params are DTensors on a mesh of these workers, in one row."""
-    import torch.distributed as dist
-
-    mesh = next((leaf.device_mesh for leaf in tree.leaves(params) if isinstance(leaf, DTensor)), None)
-    if mesh is None or mesh.ndim != 1:
-        return False
-    return mesh.mesh.tolist() == dist.get_process_group_ranks(workers.group or dist.group.WORLD)
+def require_mesh(params: Params, workers: Workers) -> None:
+    """Refuse DTensors that are not on a mesh of these workers, in one row."""
+    ranks = dist.get_process_group_ranks(workers.group or dist.group.WORLD)
+    for path, leaf in tree.names(params).items():
+        if isinstance(leaf, DTensor) and (leaf.device_mesh.ndim != 1 or leaf.device_mesh.mesh.tolist() != ranks):
+            rule = f"DTensors must be divided over a mesh of the workers {ranks}; tensor_parallel takes others"
+            raise value_error("data_parallel", rule, f"{leaf.device_mesh} at {path!r}")
