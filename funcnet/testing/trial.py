@@ -216,7 +216,7 @@ class Trial:
         now = [call.name for call in calls]
         order = [call.name for call in ran if call.name in now]
         rule = f"inference must leave every layer in its place, and {quoted(order)} then run in the order {quoted(now)}"
-        self.require(now == order, rule)
+        self.require(now * max(1, len(order) // max(1, len(now))) == order, rule)  # members may have run one after the other
 
     def _check_settled_places(self, settled: Layer) -> None:
         """Require every spy at its name, if the layer for inference has layers of the same names."""

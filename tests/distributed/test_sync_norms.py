@@ -258,6 +258,7 @@ def test_in_one_process_it_is_a_batch_norm(kind):
         assert tree.equal(norm.init(0), other.init(0))
         assert tree.equal(everything(norm, stirred(norm), x, x * x), everything(other, stirred(other), x, x * x))
     check_laws(kind(3), x, stirred(kind(3)), compiled=False, dtypes=(torch.float64, torch.bfloat16))
+    check_laws(fn.ensemble(fn.residual(kind(3)), 2), x, batched=False, compiled=False, dtypes=(torch.float64,))
 
 
 def test_other_layers_stay_as_they_are():
